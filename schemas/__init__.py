@@ -1,0 +1,1 @@
+"""What travels: every record that Clickscore reads or writes, as msgspec structs."""

@@ -1,0 +1,96 @@
+"""Events: what shoppers did, as they arrive on `clickstream-events`.
+
+A tagged union on `type`, decoded and validated in one pass. Compatibility: unknown fields are skipped, new fields
+have defaults, types never change.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+Millis = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999, description="ms since the epoch, UTC, up to year 9999")]
+Price = Annotated[float, msgspec.Meta(ge=0)]
+Position = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", gc=False):
+    """What every event carries. `ts` is event time; `session_id` is the client's, if it has one."""
+
+    event_id: Id
+    user_id: Id
+    ts: Millis
+    session_id: Annotated[str, msgspec.Meta(max_length=256)] | None = None
+    decision_id: Annotated[str, msgspec.Meta(max_length=256)] | None = None
+    """The decision that this interaction answers."""
+    position: Position | None = None
+    """Where in that decision the item stood, from 0."""
+
+
+class ItemEvent(Event, frozen=True, kw_only=True, gc=False):
+    """An event about one item."""
+
+    item_id: Id
+    price: Price | None = None
+    category: Annotated[str, msgspec.Meta(max_length=256)] | None = None
+
+
+class View(ItemEvent, frozen=True, kw_only=True, tag="view", gc=False):
+    """An item's page was opened."""
+
+
+class Cart(ItemEvent, frozen=True, kw_only=True, tag="cart", gc=False):
+    """An item was put into the cart."""
+
+
+class RemoveFromCart(ItemEvent, frozen=True, kw_only=True, tag="remove_from_cart", gc=False):
+    """An item was taken out of the cart."""
+
+
+class Favourite(ItemEvent, frozen=True, kw_only=True, tag="favourite", gc=False):
+    """An item was put on the wish list."""
+
+
+class Purchase(ItemEvent, frozen=True, kw_only=True, tag="purchase", gc=False):
+    """An item was bought."""
+
+    quantity: Annotated[int, msgspec.Meta(ge=1)] = 1
+
+
+class Impression(ItemEvent, frozen=True, kw_only=True, tag="impression", gc=False):
+    """A recommended item or an ad was shown. No act of the user's: it enters no session."""
+
+
+class Click(ItemEvent, frozen=True, kw_only=True, tag="click", gc=False):
+    """A recommended item or an ad was clicked."""
+
+
+class Search(Event, frozen=True, kw_only=True, tag="search", gc=False):
+    """A search was made."""
+
+    query: Annotated[str, msgspec.Meta(max_length=1024)] = ""
+
+
+class Tick(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="tick", gc=False):
+    """Time that passed in an idle partition: moves the watermark and nothing else, and gets no decision."""
+
+    ts: Millis
+
+
+Interaction = View | Cart | RemoveFromCart | Favourite | Purchase | Click | Search
+"""What enters a session."""
+
+AnyEvent = Interaction | Impression
+"""What a shopper's client may send."""
+
+AnyRecord = AnyEvent | Tick
+"""What `clickstream-events` may hold."""
+
+ACTIONS: tuple[str, ...] = ("", "view", "cart", "remove_from_cart", "favourite", "purchase", "click", "search")
+"""Action names by code; code 0 is padding. Codes stand in snapshots and bundles: append only."""
+
+ACTION_OF: dict[type[Event], int] = {View: 1, Cart: 2, RemoveFromCart: 3, Favourite: 4, Purchase: 5, Click: 6, Search: 7}
+"""The action code of an interaction's class."""
+
+decode_record = msgspec.json.Decoder(AnyRecord).decode
+encode_event = msgspec.json.Encoder().encode

@@ -1,0 +1,74 @@
+"""Manifest: what a bundle says of itself. The contract between whoever exports a model and the worker that serves it.
+
+A bundle is a folder with `model.onnx`, `items.txt` (line n, from 0, is the item of row n + 1; row 0 is padding) and
+`manifest.json`, which is this struct.
+
+The graph:
+
+    input  items    int64 (batch, length)  item rows, left-aligned, 0 after the end; both axes dynamic
+    input  actions  int64 (batch, length)  action codes of `schemas.events.ACTIONS`, 0 after the end
+    input  lengths  int64 (batch,)         how many of them are real, at least 1
+    output rows     int64 (batch, candidates)  best item rows, best first, never 0; equal scores in order of row
+    output scores   float32 (batch, candidates)
+    output action_probabilities float32 (batch, 5)  of `NEXT_ACTIONS`
+    output purchase float32 (batch,)       probability of a purchase in what is left of the session
+
+An input that a model has no use for may be missing from its graph; an output may not.
+"""
+
+import msgspec
+
+FORMAT_VERSION = 1
+
+NEXT_ACTIONS: tuple[str, ...] = ("view", "cart", "favourite", "purchase", "leave")
+"""What the next-action head predicts, in the order of its columns."""
+
+INPUTS: dict[str, tuple[str, int]] = {"items": ("int64", 2), "actions": ("int64", 2), "lengths": ("int64", 1)}
+OUTPUTS: dict[str, tuple[str, int]] = {
+    "rows": ("int64", 2),
+    "scores": ("float32", 2),
+    "action_probabilities": ("float32", 2),
+    "purchase": ("float32", 1),
+}
+"""Type and number of axes of each input and output."""
+
+
+class Tensor(msgspec.Struct, frozen=True):
+    """An input or output; a dynamic axis is its name, a fixed one its size."""
+
+    name: str
+    dtype: str
+    shape: tuple[str | int, ...]
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """`manifest.json`."""
+
+    format_version: int
+    content_hash: str
+    """SHA-256 of `model.onnx` then `items.txt`, in hex: see `stream.scoring.content_hash`."""
+    framework: str
+    """What made it, such as `torch 2.13.0`."""
+    max_length: int
+    """Events that the graph reads at most: the newest ones."""
+    items: int
+    """Rows of `items.txt`."""
+    candidates: int
+    """Items that the graph returns a session."""
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    training_data: str = ""
+    """Fingerprint and plain description of what it learned from."""
+    metrics: dict[str, float] = {}
+    """Measured at export, on the exported graph."""
+    popular: tuple[str, ...] = ()
+    """The most popular items of the training data, best first: what a fallback shows before it knows better."""
+
+    @property
+    def version(self) -> str:
+        """The short name that decisions carry."""
+        return self.content_hash[:12]
+
+
+decode_manifest = msgspec.json.Decoder(Manifest).decode
+encode_manifest = msgspec.json.Encoder(order="deterministic").encode
