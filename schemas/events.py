@@ -9,7 +9,9 @@ from typing import Annotated
 import msgspec
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-Millis = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999, description="ms since the epoch, UTC, up to year 9999")]
+Millis = Annotated[
+    int, msgspec.Meta(ge=0, le=253_402_300_799_999, description="ms since the epoch, UTC, up to year 9999")
+]
 Price = Annotated[float, msgspec.Meta(ge=0)]
 Position = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -86,10 +88,27 @@ AnyEvent = Interaction | Impression
 AnyRecord = AnyEvent | Tick
 """What `clickstream-events` may hold."""
 
-ACTIONS: tuple[str, ...] = ("", "view", "cart", "remove_from_cart", "favourite", "purchase", "click", "search")
+ACTIONS: tuple[str, ...] = (
+    "",
+    "view",
+    "cart",
+    "remove_from_cart",
+    "favourite",
+    "purchase",
+    "click",
+    "search",
+)
 """Action names by code; code 0 is padding. Codes stand in snapshots and bundles: append only."""
 
-ACTION_OF: dict[type[Event], int] = {View: 1, Cart: 2, RemoveFromCart: 3, Favourite: 4, Purchase: 5, Click: 6, Search: 7}
+ACTION_OF: dict[type[Event], int] = {
+    View: 1,
+    Cart: 2,
+    RemoveFromCart: 3,
+    Favourite: 4,
+    Purchase: 5,
+    Click: 6,
+    Search: 7,
+}
 """The action code of an interaction's class."""
 
 decode_record = msgspec.json.Decoder(AnyRecord).decode

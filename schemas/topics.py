@@ -20,7 +20,11 @@ DAY_MS = 86_400_000
 _append_time = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(MAX_RECORD_BYTES)}
 _delete = {"cleanup.policy": "delete", "retention.ms": str(7 * DAY_MS), **_append_time}
 # The lag keeps a stalled worker's late write from compacting away the newer state before a restore repairs it.
-_compact = {"cleanup.policy": "compact", "min.compaction.lag.ms": "3600000", "max.message.bytes": str(MAX_RECORD_BYTES)}
+_compact = {
+    "cleanup.policy": "compact",
+    "min.compaction.lag.ms": "3600000",
+    "max.message.bytes": str(MAX_RECORD_BYTES),
+}
 
 EVENTS = Topic(name="clickstream-events", per_user=True, config=_delete)
 CATALOGUE = Topic(name="catalogue-items", per_user=False, config=_compact)

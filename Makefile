@@ -1,0 +1,50 @@
+# `make demo` and `make test` are the two commands; each does all its own set-up.
+PYTHON ?= python3.11
+SECONDS ?=
+JSON ?=
+SERVE = .venv
+TRAIN = .venv-train
+PIP = -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: help setup setup-train demo test check unit integration bench demo-bundle docs clean
+
+help:  ## what there is to make
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+setup: $(SERVE)/.done  ## the serving environment, in .venv, without torch
+
+setup-train: $(TRAIN)/.done  ## the training and test environment, in .venv-train, with torch
+
+$(SERVE)/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(SERVE)
+	$(SERVE)/bin/python $(PIP) --editable .
+	touch $@
+
+$(TRAIN)/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(TRAIN)
+	$(TRAIN)/bin/python $(PIP) --editable '.[train,dev]'
+	touch $@
+
+demo: setup  ## a real Kafka, a simulated shop, a worker and a live view; SECONDS=60 ends it, JSON=FILE keeps a summary
+	$(SERVE)/bin/clickscore demo $(if $(SECONDS),--seconds $(SECONDS)) $(if $(JSON),--json $(JSON))
+
+test: check unit integration  ## format, lint, types, import contracts, unit and integration tests
+
+check: setup-train  ## format, lint, types and import contracts alone
+	$(TRAIN)/bin/ruff format --check .
+	$(TRAIN)/bin/ruff check .
+	$(TRAIN)/bin/basedpyright --pythonpath $(TRAIN)/bin/python
+	$(TRAIN)/bin/lint-imports
+
+unit: setup-train  ## everything that needs no broker
+	$(TRAIN)/bin/python -m pytest -m 'not kafka'
+
+integration: setup-train  ## everything on a real broker
+	$(TRAIN)/bin/python -m pytest -m kafka
+
+bench: setup-train  ## the measured tables of the README
+	$(TRAIN)/bin/python $(PIP) --editable '.[bench]'
+	$(TRAIN)/bin/python -m bench
+
+clean:  ## remove what set-up made
+	rm -rf $(SERVE) $(TRAIN) build *.egg-info

@@ -1,0 +1,1 @@
+"""How we ship: a trained model as a bundle that a worker accepts."""

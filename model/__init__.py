@@ -1,0 +1,1 @@
+"""How we learn: features, the Transformer, its training and its evaluation."""

@@ -1,0 +1,1 @@
+"""How we serve: the worker, the replay, the tools around a topic."""

@@ -1,0 +1,72 @@
+"""The command line: `clickscore`, also `python -m stream`."""
+
+import importlib
+import sys
+from importlib.metadata import entry_points
+
+import click
+
+from stream.errors import ClickscoreError
+
+# The module under `stream.commands` of each command. Loaded when used: `--help` needs neither Faust nor ONNX Runtime.
+COMMANDS = {
+    "broker": "broker",
+    "topics": "topics",
+    "produce": "produce",
+    "events": "events",
+    "worker": "worker",
+    "replay": "replay",
+    "tail": "tail",
+    "bundle": "bundle",
+    "demo": "demo",
+    "settings": "settings",
+}
+
+
+class Commands(click.Group):
+    """Our commands, and those of the `train` extra, which announce themselves as `clickscore.commands` entry points."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return all names, ours first."""
+        del ctx
+        return [*COMMANDS, *sorted(entry.name for entry in entry_points(group="clickscore.commands"))]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Load a command by its name; none where there is no such command."""
+        del ctx
+        if cmd_name in COMMANDS:
+            return getattr(importlib.import_module(f"stream.commands.{COMMANDS[cmd_name]}"), cmd_name)
+        for entry in entry_points(group="clickscore.commands", name=cmd_name):
+            try:
+                return entry.load()
+            except ModuleNotFoundError as exc:
+                message = f"`clickscore {cmd_name}` needs the train extra ({exc.name} is missing): make setup-train"
+                raise click.ClickException(message) from exc
+        return None
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="clickscore")
+def cli() -> None:
+    """Score a shop's clickstream as it flows: events in, recommendations and ads out.
+
+    \b
+    Start here:
+      clickscore demo                       a real Kafka, a synthetic shop, a live view
+      clickscore broker start               a Kafka of your own, on this machine
+      clickscore topics create
+      clickscore worker --bundle DIR
+    """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
+
+
+def main() -> None:
+    """Run the command line; an error that we raised on purpose is one line, not a traceback."""
+    try:
+        cli()
+    except ClickscoreError as exc:
+        click.echo(f"clickscore: {exc}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

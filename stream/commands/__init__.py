@@ -1,0 +1,1 @@
+"""The commands of `clickscore`, one file an idea; `stream.__main__` gathers them."""
