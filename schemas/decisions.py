@@ -40,7 +40,7 @@ class Recommendation(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"
     """Probability of each next action (view, cart, favourite, purchase, leave)."""
     purchase: float | None
     """Probability of a purchase in what is left of this session."""
-    items: tuple[Choice, ...] | msgspec.Raw
+    items: tuple[Choice, ...]
     filtered: dict[str, int]
     """How many candidates each rule removed."""
 

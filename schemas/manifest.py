@@ -16,6 +16,8 @@ The graph:
 An input that a model has no use for may be missing from its graph; an output may not.
 """
 
+import hashlib
+
 import msgspec
 
 FORMAT_VERSION = 1
@@ -46,7 +48,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     format_version: int
     content_hash: str
-    """SHA-256 of `model.onnx` then `items.txt`, in hex: see `stream.scoring.content_hash`."""
+    """SHA-256 of `model.onnx` then `items.txt`, in hex: see `content_hash`."""
     framework: str
     """What made it, such as `torch 2.13.0`."""
     max_length: int
@@ -68,6 +70,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def version(self) -> str:
         """The short name that decisions carry."""
         return self.content_hash[:12]
+
+
+def content_hash(model: bytes, items: bytes) -> str:
+    """Return the SHA-256, in hex, of `model.onnx` followed by `items.txt`."""
+    return hashlib.sha256(model + items).hexdigest()
 
 
 decode_manifest = msgspec.json.Decoder(Manifest).decode

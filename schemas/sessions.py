@@ -16,7 +16,10 @@ class SessionEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 class ClosedSession(msgspec.Struct, frozen=True, kw_only=True):
     """A session that has ended, in event-time order. A repeat after a crash has the same id and the same bytes."""
 
+    id: str
+    """`TOPIC-PARTITION-OFFSET` of its first event: the name by which a repeat is known."""
     session_id: str
+    """The client's name for it, or `PARTITION-OFFSET`; a client may use one name twice."""
     user_id: str
     opened_at: int
     closed_at: int

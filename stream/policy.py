@@ -1,0 +1,142 @@
+"""Policy: which of the scored candidates a user is shown.
+
+A short list of rules over one request, each a function of its own. A rule names the items that it forbids; the best
+of the others are shown. Diversity, exploration, boosts and caps take their places in `RULES` and `Policy`.
+"""
+
+import hashlib
+from collections.abc import Callable, Container, Iterable, Sequence
+from functools import lru_cache
+
+from schemas.decisions import Choice, Recommendation
+from stream.catalogue import Catalogue
+from stream.request import Request, Scores
+from stream.settings import Settings
+
+POLICY_VERSION = "1"
+MODEL, CONTROL = "model", "popular"
+"""Variants of the A/B test, and the reason that a choice states."""
+
+Rule = Callable[[Request, Catalogue], Container[str]]
+
+
+def bought_already(request: Request, catalogue: Catalogue) -> Container[str]:
+    """Forbid what the user has bought."""
+    del catalogue
+    return request.bought
+
+
+def out_of_stock(request: Request, catalogue: Catalogue) -> Container[str]:
+    """Forbid what cannot be delivered."""
+    del request
+    return catalogue.out_of_stock
+
+
+def hidden(request: Request, catalogue: Catalogue) -> Container[str]:
+    """Forbid what the shop has hidden or taken out of its catalogue."""
+    del request
+    return catalogue.hidden
+
+
+RULES: tuple[tuple[str, Rule], ...] = (
+    ("bought", bought_already),
+    ("out_of_stock", out_of_stock),
+    ("hidden", hidden),
+)
+
+
+@lru_cache(maxsize=100_000)
+def variant_of(user_id: str, experiment: str, control_share: float) -> str:
+    """Return a user's arm of the A/B test: by a hash of both, so the same everywhere and for good."""
+    if not control_share:
+        return MODEL
+    digest = hashlib.blake2b(f"{experiment}\0{user_id}".encode(), digest_size=8).digest()
+    return CONTROL if int.from_bytes(digest) < control_share * 2**64 else MODEL
+
+
+class Shelf:
+    """The items to show in answer to one request, filled from the best down."""
+
+    def __init__(self, request: Request, catalogue: Catalogue, k: int) -> None:
+        self.choices: list[Choice] = []
+        self.filtered: dict[str, int] = {}
+        self._k = k
+        self._shown: set[str] = set()
+        self._forbidden = [(name, rule(request, catalogue)) for name, rule in RULES]
+
+    def fill(self, candidates: Iterable[tuple[str, float]], reason: str) -> None:
+        """Add the candidates that no rule forbids, in order, until the shelf is full."""
+        for item, score in candidates:
+            if len(self.choices) == self._k:
+                return
+            if item in self._shown:
+                continue
+            rule = next((name for name, forbidden in self._forbidden if item in forbidden), None)
+            if rule is None:
+                self._shown.add(item)
+                self.choices.append(Choice(item_id=item, score=score, propensity=1.0, reason=reason))
+            else:
+                self.filtered[rule] = self.filtered.get(rule, 0) + 1
+
+
+class Policy:
+    """Decides what to recommend: the model's candidates, then what is popular, as far as the rules allow."""
+
+    def __init__(self, settings: Settings, catalogue: Catalogue, bundle: str | None, prior: Sequence[str]) -> None:
+        """Decide by these.
+
+        Args:
+            settings: `k`.
+            catalogue: Stock and flags.
+            bundle: Version of the bundle that scores, none where none does.
+            prior: What was popular in the bundle's training data, best first: shown after what is popular now.
+        """
+        self._k = settings.k
+        self._catalogue = catalogue
+        self._bundle = bundle
+        self._prior = prior
+        self._popular: tuple[list[str], int, Shelf] | None = None
+
+    def recommend(self, request: Request, scores: Scores | None) -> Recommendation:
+        """Return the decision on a request; no `scores` where the model cannot speak or may not."""
+        shelf = self._fill(request, scores)
+        event = request.event
+        return Recommendation(
+            decision_id=request.name,
+            user_id=event.user_id,
+            event_id=event.event_id,
+            ts=event.ts,
+            bundle=self._bundle if scores is not None else None,
+            policy=POLICY_VERSION,
+            variant=request.variant,
+            session_id=request.session_id,
+            session_length=request.session_length,
+            late=request.late,
+            actions=scores.actions if scores is not None else None,
+            purchase=scores.purchase if scores is not None else None,
+            items=tuple(shelf.choices),
+            filtered=shelf.filtered,
+        )
+
+    def _fill(self, request: Request, scores: Scores | None) -> Shelf:
+        if scores is None and not request.bought:
+            return self._popular_shelf(request)
+        shelf = Shelf(request, self._catalogue, self._k)
+        if scores is not None:
+            shelf.fill(zip(scores.items, scores.scores, strict=True), MODEL)
+        if len(shelf.choices) < self._k:
+            self._fill_popular(shelf, request)
+        return shelf
+
+    def _popular_shelf(self, request: Request) -> Shelf:
+        """Return what everybody sees who has neither scores nor purchases: made once for a ranking and a catalogue."""
+        known, version = self._popular[:2] if self._popular else (None, -1)
+        if self._popular is None or known is not request.popular or version != self._catalogue.version:
+            shelf = Shelf(request, self._catalogue, self._k)
+            self._fill_popular(shelf, request)
+            self._popular = (request.popular, self._catalogue.version, shelf)
+        return self._popular[2]
+
+    def _fill_popular(self, shelf: Shelf, request: Request) -> None:
+        shelf.fill(((item, 0.0) for item in request.popular), CONTROL)
+        shelf.fill(((item, 0.0) for item in self._prior), CONTROL)

@@ -1,0 +1,36 @@
+"""Request: what one event asks, and what the model answered."""
+
+from typing import NamedTuple
+
+from schemas.events import AnyEvent
+
+
+class Request(NamedTuple):
+    """An event to decide on, with the user's session as it stood when the event came."""
+
+    name: str
+    """`TOPIC-PARTITION-OFFSET` of the event: what its decisions are called."""
+    event: AnyEvent
+    session_id: str
+    session_length: int
+    items: list[str]
+    """Items of the session's remembered events in order of time, empty for a search."""
+    actions: bytes
+    """Their action codes."""
+    bought: frozenset[str]
+    variant: str
+    late: bool
+    popular: list[str]
+    """What was popular in the partition when the event came, best first."""
+
+
+class Scores(NamedTuple):
+    """The model's answer to one request."""
+
+    items: list[str]
+    """Candidates, best first."""
+    scores: list[float]
+    actions: dict[str, float]
+    """Probability of each next action."""
+    purchase: float
+    """Probability of a purchase in what is left of the session."""

@@ -1,0 +1,258 @@
+"""State: everything remembered of one partition, bounded, and whole again after a restart.
+
+A user is kept as the bytes that the changelog holds: compact in memory, written once for both, and restored by
+reading them back. What a batch touches is decoded once, changed, and encoded once at the batch's end.
+"""
+
+import heapq
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from schemas.sessions import ClosedSession
+from schemas.snapshots import (
+    PARTITION_KEY,
+    PartitionSnapshot,
+    UserState,
+    decode_partition,
+    decode_user,
+    encode,
+)
+from stream import sessions
+from stream.settings import Settings
+from stream.wheel import MINUTE_MS, TimeWheel
+
+POPULAR = 64
+"""Popular items remembered: enough for a recommendation once those out of stock and bought are gone."""
+
+
+class Change(NamedTuple):
+    """One record of `session-snapshots`: a user's or the partition's state, or a tombstone where `value` is none."""
+
+    key: bytes
+    value: bytes | None
+    offset: int
+    """Source offset that the change is of, which a tombstone carries as a header."""
+
+
+class PartitionState:
+    """Users, watermark and popularity of one partition.
+
+    Popularity of an item is the number of remembered events about it in open sessions: a count that follows from the
+    users alone, so it survives a restart without a record of its own. The ranking made from it at every refresh does
+    not follow from them, so it is part of the partition's snapshot.
+    """
+
+    def __init__(self, source: str, settings: Settings) -> None:
+        """Begin empty.
+
+        Args:
+            source: `TOPIC-PARTITION` of the events.
+            settings: Gap, lateness and bounds.
+        """
+        self.offset = -1
+        self.max_ts = -1
+        self.popular: list[str] = []
+        self.popular_version = 0
+        self.open_sessions = 0
+        self.source = source
+        self._settings = settings
+        self._users: dict[str, bytes] = {}
+        self._touched: dict[str, UserState] = {}
+        self._counts: dict[str, int] = {}
+        self._sessions_due = TimeWheel()
+        self._users_due = TimeWheel()
+
+    def __len__(self) -> int:
+        return len(self._users)
+
+    @property
+    def watermark(self) -> int:
+        """Event time before which an event is late, ms."""
+        return self.max_ts - self._settings.lateness_ms
+
+    def user(self, user_id: str) -> UserState:
+        """Return a user's state to read; an empty one where none is remembered."""
+        touched = self._touched.get(user_id)
+        if touched is not None:
+            return touched
+        snapshot = self._users.get(user_id)
+        return decode_user(snapshot) if snapshot is not None else UserState()
+
+    def touch(self, user_id: str, user: UserState, offset: int) -> None:
+        """Note that a state is about to be changed by the record at this offset."""
+        user.offset = offset
+        self._touched[user_id] = user
+
+    def advance(self, ts: int, offset: int) -> list[ClosedSession]:
+        """Move the watermark to an event's time and return the sessions that this closes.
+
+        Sessions close, users are forgotten and popularity is ranked when the watermark passes full minutes, so all of
+        it follows from the log alone, wherever batches begin and end.
+        """
+        if ts <= self.max_ts:
+            return []
+        before, self.max_ts = self.watermark, ts
+        now = self.watermark
+        if before // MINUTE_MS == now // MINUTE_MS:
+            return []
+        closed = self._close_due(now, offset)
+        self._forget_due(now, offset)
+        if before // self._settings.popularity_refresh_ms != now // self._settings.popularity_refresh_ms:
+            self._rank()
+        return closed
+
+    def close(self, user_id: str, user: UserState) -> ClosedSession:
+        """End a touched user's open session; its events no longer count for popularity."""
+        for item in user.items:
+            self._uncount(item)
+        self.open_sessions -= 1
+        return sessions.close(user, user_id, self.source)
+
+    def opened(self, user_id: str, user: UserState) -> None:
+        """Note that a session was opened where none was."""
+        self.open_sessions += 1
+        self._sessions_due.add(user_id, user.last_ts + self._settings.gap_ms)
+
+    def bought(self, user_id: str, user: UserState, item_id: str) -> None:
+        """Remember a purchase of a touched user."""
+        if not user.bought:
+            self._users_due.add(user_id, user.last_ts + self._settings.user_ttl_ms)
+        sessions.remember_purchase(user, item_id, self._settings.max_bought)
+
+    def count(self, item_id: str, dropped: str | None) -> None:
+        """Count an event about an item, and no longer the one that it pushed out of its session."""
+        if item_id:
+            self._counts[item_id] = self._counts.get(item_id, 0) + 1
+            if len(self.popular) < POPULAR and item_id not in self.popular:
+                self._set_popular([*self.popular, item_id])
+        if dropped:
+            self._uncount(dropped)
+
+    def flush(self, offset: int) -> list[Change]:
+        """End a batch: return what it changed, the partition's own record last."""
+        self.offset = max(self.offset, offset)
+        changes: list[Change] = []
+        for user_id, user in self._touched.items():
+            if user.length or user.bought:
+                value = encode(user)
+                self._users[user_id] = value
+                changes.append(Change(user_id.encode(), value, user.offset))
+            elif self._users.pop(user_id, None) is not None:
+                changes.append(Change(user_id.encode(), None, user.offset))
+        self._touched.clear()
+        snapshot = PartitionSnapshot(offset=self.offset, max_ts=self.max_ts, popular=self.popular)
+        changes.append(Change(PARTITION_KEY, encode(snapshot), self.offset))
+        return changes
+
+    def _close_due(self, now: int, offset: int) -> list[ClosedSession]:
+        closed: list[ClosedSession] = []
+        for user_id in self._sessions_due.due(now):
+            user = self.user(user_id)
+            ends_at = user.last_ts + self._settings.gap_ms
+            if not user.length:
+                continue
+            if ends_at // MINUTE_MS >= now // MINUTE_MS:
+                self._sessions_due.add(user_id, ends_at)
+            else:
+                self.touch(user_id, user, offset)
+                closed.append(self.close(user_id, user))
+        return closed
+
+    def _forget_due(self, now: int, offset: int) -> None:
+        for user_id in self._users_due.due(now):
+            user = self.user(user_id)
+            forgotten_at = user.last_ts + self._settings.user_ttl_ms
+            if user.length or forgotten_at // MINUTE_MS >= now // MINUTE_MS:
+                self._users_due.add(user_id, max(forgotten_at, now))
+            else:
+                self.touch(user_id, user, offset)
+                user.bought = []
+
+    def _rank(self) -> None:
+        best = heapq.nsmallest(POPULAR, self._counts.items(), key=lambda pair: (-pair[1], pair[0]))
+        ranked = [item for item, _ in best]
+        # What is no longer seen still beats nothing: it stays behind, as long as there is room.
+        seen = set(ranked)
+        self._set_popular((ranked + [item for item in self.popular if item not in seen])[:POPULAR])
+
+    def _set_popular(self, items: list[str]) -> None:
+        self.popular = items
+        self.popular_version += 1
+
+    def _uncount(self, item_id: str) -> None:
+        left = self._counts.get(item_id, 0) - 1
+        if left > 0:
+            self._counts[item_id] = left
+        else:
+            self._counts.pop(item_id, None)
+
+    def adopt(self, user_id: str, snapshot: bytes) -> None:
+        """Take a user's restored snapshot."""
+        user = decode_user(snapshot)
+        self._users[user_id] = snapshot
+        if user.length:
+            self.opened(user_id, user)
+            for item in user.items:
+                if item:
+                    self._counts[item] = self._counts.get(item, 0) + 1
+        if user.bought:
+            self._users_due.add(user_id, user.last_ts + self._settings.user_ttl_ms)
+
+
+class Restorer:
+    """Builds a partition's state from its records of `session-snapshots`, in their order.
+
+    A worker that stalled, lost its partitions and woke up may have written after its successor. So a record never
+    steps a key back in source offsets, and what such a record overlaid is returned by `repairs`, to be written again:
+    compaction keeps the last record of a key, which must be the newest state.
+    """
+
+    def __init__(self) -> None:
+        self._newest: dict[bytes, tuple[int, bytes | None]] = {}
+        self._overlaid: set[bytes] = set()
+
+    def add(self, key: bytes, value: bytes | None, tombstone_offset: int) -> None:
+        """Take the next record.
+
+        Args:
+            key: A user's id, or `PARTITION_KEY`.
+            value: A snapshot, or none for a tombstone.
+            tombstone_offset: What the header of a tombstone says; -1 where it has none.
+        """
+        if value is None:
+            offset = tombstone_offset
+        elif key == PARTITION_KEY:
+            offset = decode_partition(value).offset
+        else:
+            offset = decode_user(value).offset
+        known = self._newest.get(key)
+        if known is None or offset >= known[0]:
+            self._newest[key] = (offset, value)
+            self._overlaid.discard(key)
+        else:
+            self._overlaid.add(key)
+
+    def repairs(self) -> list[Change]:
+        """Return the newest states that a stale record overlaid."""
+        return [Change(key, self._newest[key][1], self._newest[key][0]) for key in sorted(self._overlaid)]
+
+    def state(self, source: str, settings: Settings) -> PartitionState:
+        """Return the restored state of the partition `source` (`TOPIC-PARTITION`)."""
+        state = PartitionState(source, settings)
+        for key, (_, value) in self._newest.items():
+            if value is None:
+                continue
+            if key == PARTITION_KEY:
+                snapshot = decode_partition(value)
+                state.offset, state.max_ts, state.popular = snapshot.offset, snapshot.max_ts, snapshot.popular
+            else:
+                state.adopt(key.decode(), value)
+        return state
+
+
+def restore(changes: Iterable[Change], source: str, settings: Settings) -> PartitionState:
+    """Return the state that a run of changes leaves, as after a restart."""
+    restorer = Restorer()
+    for change in changes:
+        restorer.add(change.key, change.value, change.offset)
+    return restorer.state(source, settings)
