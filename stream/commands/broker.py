@@ -1,0 +1,89 @@
+"""`clickscore broker`: a Kafka of your own, on this machine."""
+
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from stream.broker import KAFKA_VERSION, EmbeddedBroker, default_data, log_file
+
+_data = click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=default_data,
+    show_default="~/.local/state/clickscore/kafka",
+    help="Folder of the broker; what it holds is kept.",
+)
+
+
+@click.group()
+def broker() -> None:
+    """Start and stop a real one-node Apache Kafka on this machine.
+
+    \b
+    Example:
+      clickscore broker start
+      clickscore broker status
+      clickscore broker stop
+    """  # noqa: D301
+
+
+@broker.command()
+@_data
+@click.option("--port", type=click.IntRange(0, 65535), default=9092, show_default=True, help="0 takes any free one.")
+def start(data: Path, port: int) -> None:
+    """Start it in the background; it outlives this shell. The first time Kafka is downloaded (56 MB).
+
+    \b
+    Example:
+      clickscore broker start --data ./kafka --port 9092
+    """  # noqa: D301
+    running = EmbeddedBroker.find(data)
+    if running:
+        click.echo(f"Already running: {running.bootstrap_servers} (pid {running.pid}, data in {running.data})")
+        return
+    console = Console(stderr=True)
+    with console.status("") as status:
+
+        def report(step: str) -> None:
+            status.update(f"{step} ...")
+            if not console.is_terminal:
+                console.print(f"{step} ...", highlight=False)
+
+        started = EmbeddedBroker.start(data, port, report)
+    click.echo(f"Kafka {KAFKA_VERSION} answers at {started.bootstrap_servers} (pid {started.pid})")
+    click.echo(f"Data in {started.data}, log in {log_file(started.data)}")
+
+
+@broker.command()
+@_data
+def stop(data: Path) -> None:
+    """Stop it, and no other process; its data stays.
+
+    \b
+    Example:
+      clickscore broker stop
+    """  # noqa: D301
+    running = EmbeddedBroker.find(data)
+    if not running:
+        click.echo(f"No broker runs on {data}")
+        return
+    running.stop()
+    click.echo(f"Stopped {running.bootstrap_servers} (pid {running.pid}); its data stays in {running.data}")
+
+
+@broker.command()
+@_data
+def status(data: Path) -> None:
+    """Say whether it runs; exit code 1 where it does not.
+
+    \b
+    Example:
+      clickscore broker status
+    """  # noqa: D301
+    running = EmbeddedBroker.find(data)
+    if not running:
+        click.echo(f"No broker runs on {data}")
+        sys.exit(1)
+    click.echo(f"Kafka runs at {running.bootstrap_servers} (pid {running.pid}, data in {running.data})")

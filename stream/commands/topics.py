@@ -1,0 +1,62 @@
+"""`clickscore topics`: the topics that workers need."""
+
+import asyncio
+
+import click
+
+from schemas.topics import TOPICS
+from stream.commands.options import with_settings
+from stream.errors import BrokerError
+from stream.settings import Settings
+from stream.topics import create_topics, list_topics
+
+
+@click.group()
+def topics() -> None:
+    """Make the topics that workers need, and look at them.
+
+    \b
+    Example:
+      clickscore topics create --partitions 8
+      clickscore topics list
+    """  # noqa: D301
+
+
+@topics.command()
+@with_settings("partitions", "replication", "retention_ms", "topic_prefix", "broker_wait_ms")
+def create(settings: Settings) -> None:
+    """Make the topics that are not there yet; those that are stay as they are.
+
+    \b
+    Example:
+      clickscore topics create --bootstrap-servers 127.0.0.1:9092 --partitions 8
+    """  # noqa: D301
+    outcomes = asyncio.run(create_topics(settings))
+    width = max(len(outcome.name) for outcome in outcomes)
+    for outcome in outcomes:
+        click.echo(f"{outcome.name:<{width}}  {outcome.partitions:>4} partitions  {outcome.outcome}")
+    differing = [outcome for outcome in outcomes if outcome.outcome == "differs"]
+    if differing:
+        words = ", ".join(f"{each.name} has {each.partitions}, not {each.wanted}" for each in differing)
+        message = (
+            f"topics exist with another number of partitions: {words}. Keep theirs with --partitions, "
+            "or delete them first: a key's partition changes with the number"
+        )
+        raise BrokerError(message)
+
+
+@topics.command("list")
+@with_settings("topic_prefix", "broker_wait_ms")
+def list_command(settings: Settings) -> None:
+    """List our topics with their partitions, and say which are missing.
+
+    \b
+    Example:
+      clickscore topics list
+    """  # noqa: D301
+    there = asyncio.run(list_topics(settings))
+    names = [settings.topic(topic.name) for topic in TOPICS]
+    width = max(map(len, names))
+    for name in names:
+        state = f"{there[name]:>4} partitions" if name in there else "   missing"
+        click.echo(f"{name:<{width}}  {state}")

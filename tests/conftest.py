@@ -1,0 +1,44 @@
+"""Fixtures that every test may use. A test that takes a broker is marked `kafka`."""
+
+import asyncio
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stream.broker import EmbeddedBroker
+from stream.settings import Settings
+from stream.topics import create_topics, delete_topics
+from tests.brokers import embedded_broker, running_broker
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The bootstrap servers of a real broker that all tests share."""
+    with running_broker(tmp_path_factory.mktemp("kafka")) as bootstrap_servers:
+        yield bootstrap_servers
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[EmbeddedBroker]:
+    """A broker for this test alone, to stop, hold and kill."""
+    with embedded_broker(tmp_path / "kafka") as running:
+        yield running
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    """A prefix that no other test has."""
+    return f"test-{uuid.uuid4().hex[:12]}-"
+
+
+@pytest.fixture
+def settings(broker: str, topic_prefix: str) -> Iterator[Settings]:
+    """Settings of an installation of this test's own: fresh topics with four partitions, and a fresh group."""
+    own = Settings(
+        bootstrap_servers=broker, topic_prefix=topic_prefix, group=f"{topic_prefix}workers", broker_wait_ms=15_000
+    )
+    asyncio.run(create_topics(own))
+    yield own
+    asyncio.run(delete_topics(own))
