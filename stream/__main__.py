@@ -19,6 +19,7 @@ COMMANDS = {
     "tail": "tail",
     "bundle": "bundle",
     "demo": "demo",
+    "simulate": "simulate",
     "settings": "settings",
 }
 

@@ -1,0 +1,88 @@
+"""`clickscore simulate`: a synthetic shop's past, as files."""
+
+import contextlib
+import gzip
+import io
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from schemas.catalogue import encode as encode_item
+from schemas.events import encode_event
+from schemas.sessions import encode_session
+from stream.errors import ClickscoreError
+from stream.shop.history import DAYS, History, generate
+from stream.shop.records import encode_truth
+from stream.shop.shoppers import make_shop
+
+_file = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command()
+@click.option("--events", type=click.IntRange(1, 10_000_000), default=100_000, show_default=True, help="At least.")
+@click.option("--seed", type=click.IntRange(0), default=7, show_default=True, help="The same seed, the same bytes.")
+@click.option("--days", type=click.IntRange(1, 3650), default=DAYS, show_default=True, help="From 5 January 2026 on.")
+@click.option("--shoppers", type=click.IntRange(1), default=5_000, show_default=True, help="Who may come.")
+@click.option("--out", type=_file, default=None, help="Events, JSON lines in the order sent. Default: standard output.")
+@click.option("--truth", type=_file, default=None, help="What is true of each event: line n there is line n here.")
+@click.option("--sessions", type=_file, default=None, help="Closed sessions, as training reads them.")
+@click.option("--items", type=_file, default=None, help="The catalogue.")
+def simulate(
+    *,
+    events: int,
+    seed: int,
+    days: int,
+    shoppers: int,
+    out: Path | None,
+    truth: Path | None,
+    sessions: Path | None,
+    items: Path | None,
+) -> None:
+    """Invent a shop's past: synthetic shoppers with tastes, needs and intents, whose truth is known.
+
+    Files that end in .gz are compressed. One event in a hundred is sent late, one in a hundred twice.
+
+    \b
+    Example:
+      clickscore simulate --events 100000 --seed 7 --out events.jsonl.gz --sessions sessions.jsonl.gz
+    """  # noqa: D301
+    shop = make_shop(seed, shoppers)
+    history = generate(shop, events, days=days)
+    try:
+        _write_records(history, out, truth)
+        if sessions:
+            with _open(sessions) as file:
+                file.writelines(encode_session(session) + b"\n" for session in history.sessions())
+        if items:
+            with _open(items) as file:
+                file.writelines(encode_item(item) + b"\n" for item in shop.assortment.items)
+    except OSError as exc:
+        message = f"{exc.filename or 'the output'} cannot be written: {exc.strerror}"
+        raise ClickscoreError(message) from exc
+    sent = len(history.sendings.event)
+    visits = int(history.visit[-1]) + 1
+    click.echo(f"Synthetic: {sent} records of {len(history)} events in {visits} sessions, seed {seed}", err=True)
+
+
+def _write_records(history: History, out: Path | None, truth: Path | None) -> None:
+    with contextlib.ExitStack() as files:
+        event_file = files.enter_context(_open(out)) if out else sys.stdout.buffer
+        truth_file = files.enter_context(_open(truth)) if truth else None
+        for event, its_truth in history.records():
+            event_file.write(encode_event(event) + b"\n")
+            if truth_file:
+                truth_file.write(encode_truth(its_truth) + b"\n")
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Generator[BinaryIO]:
+    with path.open("wb") as raw:
+        if path.suffix != ".gz":
+            yield raw
+            return
+        # No name and no time in the header: the same seed gives the same bytes.
+        with gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed, io.BufferedWriter(packed) as file:
+            yield file

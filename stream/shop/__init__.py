@@ -1,0 +1,1 @@
+"""A synthetic shop whose truth is known: seeded, and without a clock."""
