@@ -1,0 +1,87 @@
+"""Bundle: one shipped model as a folder, with a manifest that says what it is."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import onnx
+
+from model.errors import TrainingError
+from model.vocabulary import Vocabulary
+from schemas.manifest import FORMAT_VERSION, Manifest, Tensor, content_hash, encode_manifest
+
+POPULAR = 200
+"""Items in a manifest's list of popular ones, at most."""
+
+_DTYPES: Mapping[int, str] = {onnx.TensorProto.INT64: "int64", onnx.TensorProto.FLOAT: "float32"}
+
+
+def write_bundle(
+    folder: Path,
+    *,
+    model: bytes,
+    vocabulary: Vocabulary,
+    framework: str,
+    max_length: int,
+    training_data: str = "",
+    metrics: Mapping[str, float] | None = None,
+    popular: Sequence[str] = (),
+) -> Manifest:
+    """Write a bundle and return its manifest, which is the last file to appear.
+
+    Args:
+        folder: Where it goes; there must be nothing yet, or an empty folder.
+        model: The graph of `schemas.manifest`.
+        vocabulary: Its items by row.
+        framework: What made it, such as `torch 2.13.0`.
+        max_length: Events that the graph reads at most.
+        training_data: What it learned from, in words, with a fingerprint.
+        metrics: Measured on this graph.
+        popular: The most popular items of the training data, best first.
+
+    Raises:
+        TrainingError: Something is in the way.
+    """
+    require_empty(folder)
+    graph = onnx.load_model_from_string(model).graph
+    inputs, outputs = (tuple(map(_tensor, tensors)) for tensors in (graph.input, graph.output))
+    items = vocabulary.to_bytes()
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        content_hash=content_hash(model, items),
+        framework=framework,
+        max_length=max_length,
+        items=len(vocabulary),
+        candidates=next(size for size in _rows(outputs) if isinstance(size, int)),
+        inputs=inputs,
+        outputs=outputs,
+        training_data=training_data,
+        metrics={name: round(value, 6) for name, value in (metrics or {}).items()},
+        popular=tuple(popular[:POPULAR]),
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.onnx").write_bytes(model)
+    (folder / "items.txt").write_bytes(items)
+    (folder / "manifest.json").write_bytes(msgspec.json.format(encode_manifest(manifest), indent=2) + b"\n")
+    return manifest
+
+
+def require_empty(folder: Path) -> None:
+    """Refuse a folder that holds something: a worker may be serving it.
+
+    Raises:
+        TrainingError: It does.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        message = f"{folder} is not empty, and a worker may be serving it: name a new folder"
+        raise TrainingError(message)
+
+
+def _rows(outputs: Sequence[Tensor]) -> tuple[str | int, ...]:
+    return next(tensor.shape for tensor in outputs if tensor.name == "rows")
+
+
+def _tensor(value: onnx.ValueInfoProto) -> Tensor:
+    of = value.type.tensor_type
+    shape = tuple(axis.dim_param or axis.dim_value for axis in of.shape.dim)
+    return Tensor(value.name, _DTYPES[of.elem_type], shape)

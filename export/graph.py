@@ -1,0 +1,68 @@
+"""Graph: an ONNX graph in the making, where an operator is a call."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+from schemas.manifest import INPUTS, NEXT_ACTIONS, OUTPUTS
+
+OPSET = 20  # the first with Gelu
+IR_VERSION = 10  # what that opset came with
+
+Input = str | npt.NDArray[Any] | np.generic
+"""Of a node: the name of what another one made, or a value, which becomes a constant."""
+
+_ELEMENTS = {"int64": TensorProto.INT64, "float32": TensorProto.FLOAT}
+
+
+class Graph:
+    """A graph in the making: call it with an operator and its inputs to get the name of what comes out."""
+
+    def __init__(self) -> None:
+        self._nodes: list[NodeProto] = []
+        self._constants: list[TensorProto] = []
+
+    def __call__(self, operator: str, *inputs: Input, name: str = "", **attributes: Any) -> str:  # noqa: ANN401 (ONNX's)
+        """Add a node of an operator of ONNX's default set; its output gets a new name where none is given."""
+        (output,) = self._node(operator, inputs, [name or f"{operator}_{len(self._nodes)}"], attributes)
+        return output
+
+    def top_k(self, values: str, count: int, *, largest: bool = True) -> tuple[str, str]:
+        """Add a TopK of the last axis: the best values and their indices, equal values in order of index.
+
+        That order is ONNX's own promise.
+        """
+        names = [f"TopK_{len(self._nodes)}_{part}" for part in ("values", "indices")]
+        values, indices = self._node("TopK", [values, np.array([count])], names, {"largest": int(largest)})
+        return values, indices
+
+    def constant(self, value: npt.NDArray[Any] | np.generic, name: str = "") -> str:
+        """Add a constant and return its name."""
+        name = name or f"constant_{len(self._constants)}"
+        self._constants.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
+        return name
+
+    def serialized(self, candidates: int) -> bytes:
+        """Return the model file, with the inputs and outputs of `schemas.manifest`."""
+        inputs = [_tensor(name, dtype, ("batch", "length")[:axes]) for name, (dtype, axes) in INPUTS.items()]
+        columns = {"rows": candidates, "scores": candidates, "action_probabilities": len(NEXT_ACTIONS)}
+        outputs = [
+            _tensor(name, dtype, ("batch", columns.get(name, 0))[:axes]) for name, (dtype, axes) in OUTPUTS.items()
+        ]
+        graph = helper.make_graph(self._nodes, "session_transformer", inputs, outputs, self._constants)
+        opsets = [helper.make_opsetid("", OPSET)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION).SerializeToString()
+
+    def _node(
+        self, operator: str, inputs: Sequence[Input], outputs: list[str], attributes: Mapping[str, Any]
+    ) -> list[str]:
+        names = [given if isinstance(given, str) else self.constant(given) for given in inputs]
+        self._nodes.append(helper.make_node(operator, names, outputs, **attributes))
+        return outputs
+
+
+def _tensor(name: str, dtype: str, shape: tuple[str | int, ...]) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, _ELEMENTS[dtype], shape)

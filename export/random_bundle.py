@@ -1,0 +1,87 @@
+"""Random bundle: a model that has learned nothing, of any size, in a moment: for tests and benchmarks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from export.bundle import write_bundle
+from export.to_onnx import CANDIDATES, Weights, to_onnx
+from model.config import ModelConfig
+from model.vocabulary import Vocabulary
+from schemas.events import ACTIONS
+from schemas.manifest import NEXT_ACTIONS, Manifest
+
+
+def write_random_bundle(
+    folder: Path,
+    items: int | Sequence[str],
+    config: ModelConfig | None = None,
+    *,
+    candidates: int = CANDIDATES,
+    seed: int = 0,
+) -> Manifest:
+    """Write a bundle of random weights through the same exporter as a trained one, without torch.
+
+    Args:
+        folder: Where it goes; there must be nothing yet.
+        items: Ids, or how many, which are then called `item-1`, `item-2` and so on.
+        config: The model's shape; the default one if none is given.
+        candidates: Items that the graph returns a session.
+        seed: Of the weights: the same one gives the same bundle.
+    """
+    config = config or ModelConfig()
+    names = [f"item-{number}" for number in range(1, items + 1)] if isinstance(items, int) else items
+    return write_bundle(
+        folder,
+        model=to_onnx(random_weights(config, len(names), seed), config, candidates),
+        vocabulary=Vocabulary(names),
+        framework=f"numpy {np.__version__}, random weights",
+        max_length=config.max_length,
+        training_data="none: random weights",
+        popular=names,
+    )
+
+
+def random_weights(config: ModelConfig, items: int, seed: int = 0) -> Weights:
+    """Return weights of the scale that a trained model has, by the names of `SessionTransformer.state_dict()`."""
+    dim, ffn = config.dim, config.ffn
+    shapes: dict[str, tuple[int, ...]] = {
+        "item.weight": (items + 1, dim),
+        "action.weight": (len(ACTIONS), dim),
+        "next_action.weight": (len(NEXT_ACTIONS), dim),
+        "next_action.bias": (len(NEXT_ACTIONS),),
+        "purchase.weight": (1, dim),
+        "purchase.bias": (1,),
+        "norm.weight": (dim,),
+        "norm.bias": (dim,),
+    }
+    for layer in range(config.layers):
+        of_block = {
+            "attention.distance": (config.max_length, config.heads),
+            "attention.query.weight": (dim, dim),
+            "attention.query.bias": (dim,),
+            "attention.key_value.weight": (2 * dim, dim),
+            "attention.key_value.bias": (2 * dim,),
+            "attention.output.weight": (dim, dim),
+            "attention.output.bias": (dim,),
+            "ffn_in.weight": (ffn, dim),
+            "ffn_in.bias": (ffn,),
+            "ffn_out.weight": (dim, ffn),
+            "ffn_out.bias": (dim,),
+            "norm_attention.weight": (dim,),
+            "norm_attention.bias": (dim,),
+            "norm_ffn.weight": (dim,),
+            "norm_ffn.bias": (dim,),
+        }
+        shapes |= {f"blocks.{layer}.{name}": shape for name, shape in of_block.items()}
+
+    rng = np.random.default_rng(seed)
+    weights: dict[str, np.ndarray] = {}
+    for name, shape in shapes.items():
+        drawn = rng.standard_normal(shape, dtype=np.float32) * np.float32(shape[-1] ** -0.5)
+        is_scale = "norm" in name and name.endswith("weight")
+        weights[name] = 1 + drawn if is_scale else drawn
+    for table in ("item.weight", "action.weight"):
+        weights[table][0] = 0
+    return weights

@@ -1,0 +1,197 @@
+"""To ONNX: the model as a graph that reads a session and returns candidates, written node by node.
+
+The graph answers for the last event alone: the last layer has one query a session, and the scores of the catalogue
+never leave it. Nothing in it mixes the sessions of a batch, and every row of an operator is computed with a shape that
+does not depend on how many rows there are: so an answer has the same bits in any batch of the same width.
+
+Written by hand instead of traced: that is short, says exactly what is computed, and takes milliseconds (see
+`docs/decisions/graph-by-hand.md`). `export.parity` compares it with the PyTorch model at each export.
+
+Shapes: B sessions, L padded length, D dim, H heads, V rows of the item table, K candidates.
+"""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from export.graph import Graph
+from model.config import ModelConfig
+from model.errors import TrainingError
+
+CANDIDATES = 64
+"""Items that a graph returns by default: a policy may drop most of them and still fill a list."""
+MAX_BYTES = 2**31  # what one ONNX file can hold: protobuf's limit
+EPSILON = 1e-5  # torch's LayerNorm
+
+Weights = Mapping[str, npt.NDArray[np.float32]]
+"""Arrays by the names of `SessionTransformer.state_dict()`."""
+
+
+def to_onnx(weights: Weights, config: ModelConfig, candidates: int = CANDIDATES) -> bytes:
+    """Return the graph of `schemas.manifest` for a model.
+
+    Args:
+        weights: The model's weights.
+        config: The model's shape.
+        candidates: Items that it returns a session; all where the catalogue has fewer.
+
+    Raises:
+        TrainingError: The model is larger than an ONNX file can be.
+    """
+    if sum(array.nbytes for array in weights.values()) >= MAX_BYTES:
+        message = "the model is larger than the 2 GB of an ONNX file: take fewer items (min_count) or a smaller dim"
+        raise TrainingError(message)
+    rows = len(weights["item.weight"])
+    candidates = min(candidates, rows - 1)
+    block = block_size(rows, candidates)
+    graph = Graph()
+    table = graph.constant(_padded(weights["item.weight"], block), "item.weight")  # (V, D)
+
+    body = _Body(graph, weights, config)
+    vector = body.session_vector(table)  # (B, D)
+    body.probabilities(vector)
+    scores = graph("Gemm", vector, table, transB=1)  # (B, D) x (D, V) -> (B, V)
+    if block:
+        top_of_blocks(graph, scores, rows, block, candidates)
+    else:
+        top(graph, scores, candidates)
+    return graph.serialized(candidates)
+
+
+class _Body:
+    """The graph up to the scores, method by method as `model.transformer` has it."""
+
+    def __init__(self, graph: Graph, weights: Weights, config: ModelConfig) -> None:
+        self.graph = graph
+        self.weights = weights
+        self.config = config
+
+    def session_vector(self, table: str) -> str:
+        """Return the session vector after each session's last event: (B, D)."""
+        graph, layers = self.graph, self.config.layers
+        items = graph("Mul", graph("Gather", table, "items"), np.float32(self.config.dim**0.5))
+        x = graph("Add", items, graph("Gather", self.weights["action.weight"], "actions"))  # (B, L, D)
+
+        length = graph("Gather", graph("Shape", "items"), np.array(1))
+        at = graph("Range", np.array(0), length, np.array(1))  # (L,)
+        behind = graph("Sub", graph("Unsqueeze", at, np.array([0, 2])), at)  # (1, L, 1) - (L,) -> (1, L, L)
+        for layer in range(layers - 1):
+            x = self.block(f"blocks.{layer}", x, x, behind)  # (B, L, D)
+
+        last = graph("Unsqueeze", graph("Sub", "lengths", np.array(1)), np.array([1, 2]))  # (B, 1, 1)
+        asking = graph("GatherND", x, last, batch_dims=1)  # (B, L, D) at (B, 1, 1) -> (B, 1, D)
+        asking = self.block(f"blocks.{layers - 1}", x, asking, graph("Sub", last, at))
+        return graph("Squeeze", self.norm("norm", asking), np.array([1]))  # (B, 1, D) -> (B, D)
+
+    def block(self, block: str, x: str, asking: str, behind: str) -> str:
+        """Return a layer's output for the events that ask, Q of them: (B, Q, D).
+
+        Args:
+            block: The layer's name among the weights.
+            x: What all events bring: (B, L, D).
+            asking: What those that ask bring: (B, Q, D).
+            behind: How far each event lies behind each that asks, negative for those to come: (1 or B, Q, L).
+        """
+        normed = self.norm(f"{block}.norm_attention", x)
+        normed_asking = normed if asking == x else self.norm(f"{block}.norm_attention", asking)
+        asking = self.graph("Add", asking, self.attention(f"{block}.attention", normed, normed_asking, behind))
+        hidden = self.graph("Gelu", self.linear(f"{block}.ffn_in", self.norm(f"{block}.norm_ffn", asking)))
+        return self.graph("Add", asking, self.linear(f"{block}.ffn_out", hidden))
+
+    def attention(self, attention: str, x: str, asking: str, behind: str) -> str:
+        """Return what the events that ask gather from all: (B, Q, D)."""
+        graph, dim, heads = self.graph, self.config.dim, self.config.heads
+        by_head = np.array([0, -1, heads, dim // heads])
+        query = graph("Reshape", self.linear(f"{attention}.query", asking), by_head)
+        query = graph("Transpose", query, perm=(0, 2, 1, 3))  # (B, Q, H, D/H) -> (B, H, Q, D/H)
+        key = graph("Reshape", self.linear(f"{attention}.key_value", x, slice(0, dim)), by_head)
+        key = graph("Transpose", key, perm=(0, 2, 3, 1))  # (B, L, H, D/H) -> (B, H, D/H, L)
+        value = graph("Reshape", self.linear(f"{attention}.key_value", x, slice(dim, 2 * dim)), by_head)
+        value = graph("Transpose", value, perm=(0, 2, 1, 3))  # (B, L, H, D/H) -> (B, H, L, D/H)
+
+        near = graph("Clip", behind, np.array(0), np.array(self.config.max_length - 1))
+        bias = graph("Gather", self.weights[f"{attention}.distance"], near)  # (1 or B, Q, L, H)
+        bias = graph("Transpose", bias, perm=(0, 3, 1, 2))  # (1 or B, H, Q, L)
+        to_come = graph("Unsqueeze", graph("Less", behind, np.array(0)), np.array([1]))  # (1 or B, 1, Q, L)
+        bias = graph("Where", to_come, np.float32(-np.inf), bias)
+
+        logits = graph("Mul", graph("MatMul", query, key), np.float32((dim // heads) ** -0.5))  # (B, H, Q, L)
+        shares = graph("Softmax", graph("Add", logits, bias), axis=-1)
+        gathered = graph("Transpose", graph("MatMul", shares, value), perm=(0, 2, 1, 3))  # (B, Q, H, D/H)
+        return self.linear(f"{attention}.output", graph("Reshape", gathered, np.array([0, -1, dim])))
+
+    def linear(self, layer: str, x: str, of: slice = slice(None)) -> str:
+        """Return a linear layer's output, or a slice of it: (B, Q, in) -> (B, Q, out)."""
+        weight, bias = self.weights[f"{layer}.weight"][of], self.weights[f"{layer}.bias"][of]
+        return self.graph("Add", self.graph("MatMul", x, weight.T), bias)
+
+    def norm(self, norm: str, x: str) -> str:
+        """Return normalised input, of the same shape."""
+        scale, bias = self.weights[f"{norm}.weight"], self.weights[f"{norm}.bias"]
+        return self.graph("LayerNormalization", x, scale, bias, epsilon=EPSILON)
+
+    def probabilities(self, vector: str) -> None:
+        """Add the outputs `action_probabilities` and `purchase`.
+
+        The logistic function of z is written as the softmax of (0, z): that is computed a session at a time, while an
+        operator on the batch as one vector may treat its end differently, so that a bit would depend on the batch.
+        """
+        graph, weights = self.graph, self.weights
+        logits = graph("Gemm", vector, weights["next_action.weight"], weights["next_action.bias"], transB=1)
+        graph("Softmax", logits, axis=-1, name="action_probabilities")  # (B, 5)
+        weight, bias = (
+            np.concatenate((np.zeros_like(of), of)) for of in (weights["purchase.weight"], weights["purchase.bias"])
+        )  # (2, D), (2,)
+        both = graph("Softmax", graph("Gemm", vector, weight, bias, transB=1), axis=-1)  # (B, 2)
+        graph("Gather", both, np.array(1), axis=1, name="purchase")  # (B,)
+
+
+def block_size(rows: int, candidates: int) -> int:
+    """Return how many rows make a block of the two-step top-k, 0 where one step is as quick.
+
+    The first step looks at `rows / size` maxima, the second at `candidates * size` scores: their sum is least at the
+    square root of `rows / candidates`. A power of two, at least one vector register.
+    """
+    size = max(16, 2 ** round(math.log2(math.sqrt(rows / candidates))))
+    return size if rows // size >= 4 * candidates else 0
+
+
+def _padded(table: npt.NDArray[np.float32], block: int) -> npt.NDArray[np.float32]:
+    """Return the table with zero rows after its end up to a multiple of `block`."""
+    return np.pad(table, ((0, -len(table) % block if block else 0), (0, 0)))
+
+
+def top(graph: Graph, scores: str, candidates: int) -> None:
+    """Add the outputs `rows` and `scores`: the best columns but column 0, best first, equal ones in order of column."""
+    items = graph("Slice", scores, np.array([1]), np.array([np.iinfo(np.int64).max]), np.array([1]))  # (B, V - 1)
+    best, at = graph.top_k(items, candidates)  # (B, K)
+    graph("Identity", best, name="scores")
+    graph("Add", at, np.array(1), name="rows")
+
+
+def top_of_blocks(graph: Graph, scores: str, rows: int, block: int, candidates: int) -> None:
+    """Add the outputs `rows` and `scores` as `top` does, but quicker: the best blocks first, then the best of them.
+
+    Exact. Blocks are contiguous, so what lies outside the K blocks of the largest maxima (equal ones in order of
+    block) has K scores before it, each larger, or equal and of a lower row. Rows that are no items score 0, which can
+    bring two blocks to the front that do not belong there, the first and the last: so two more are taken, and what is
+    no item is struck out. The blocks are put back in order of row, so that TopK's lower index is the lower row.
+    """
+    no_item = np.zeros(-(-rows // block) * block, dtype=np.float32)  # (V,)
+    no_item[0] = no_item[rows:] = -np.inf
+
+    blocks = graph("Reshape", scores, np.array([0, -1, block]))  # (B, V) -> (B, V/block, block)
+    maxima = graph("ReduceMax", blocks, np.array([-1]), keepdims=0)  # (B, V/block)
+    _, chosen = graph.top_k(maxima, candidates + 2)  # (B, K + 2), best first
+    chosen, _ = graph.top_k(chosen, candidates + 2, largest=False)  # (B, K + 2), in order of row
+    inside = graph("GatherND", blocks, graph("Unsqueeze", chosen, np.array([2])), batch_dims=1)  # (B, K + 2, block)
+    inside = graph("Add", inside, graph("Gather", no_item.reshape(-1, block), chosen))
+    flat = graph("Reshape", inside, np.array([0, (candidates + 2) * block]))
+    best, at = graph.top_k(flat, candidates)  # (B, K)
+
+    size = np.array(block)
+    of_block = graph("GatherElements", chosen, graph("Div", at, size), axis=1)  # (B, K)
+    graph("Identity", best, name="scores")
+    graph("Add", graph("Mul", of_block, size), graph("Mod", at, size), name="rows")
