@@ -2,7 +2,7 @@
 
 import msgspec
 
-MAX_RECORD_BYTES = 16 * 1024 * 1024
+MAX_RECORD_BYTES = 32 * 1024 * 1024
 """Largest record batch of any topic: a cycle's snapshots travel as one, so that they are stored whole or not at all."""
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from stream.settings import Settings
 
-MAX_REQUEST_BYTES = 32 * 1024 * 1024
+MAX_REQUEST_BYTES = 64 * 1024 * 1024
 """Above the largest record batch that a topic takes (`schemas.topics.MAX_RECORD_BYTES`)."""
 
 

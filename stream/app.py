@@ -1,0 +1,165 @@
+# pyright: basic
+"""App: the Faust app and its one agent. With the transport and the engine beside it, all that knows Faust."""
+
+import asyncio
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import faust
+import uvloop
+from faust.auth import SASLCredentials, SSLCredentials
+from faust.web import Request, Response, View
+from prometheus_client import generate_latest
+
+from schemas.topics import EVENTS, MAX_RECORD_BYTES
+from stream import transport
+from stream.engine import Engine, release
+from stream.errors import ClickscoreError
+from stream.kafka import MAX_REQUEST_BYTES, ssl_context
+from stream.monitoring import Metrics
+from stream.pipeline import Pipeline
+from stream.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings, pipeline: Pipeline) -> tuple[faust.App, Engine]:
+    """Return the app, ready to run, and the engine under it."""
+    app = faust_app(settings)
+    metrics = Metrics()
+    engine = Engine(app, settings, pipeline, metrics)
+    app.on_rebalance_complete.connect(engine.on_assigned)  # pyright: ignore[reportArgumentType]
+
+    @app.agent(app.topic(settings.topic(EVENTS.name), schema=transport.BatchSchema()), name="decide")
+    async def decide(stream: Any) -> None:
+        """Decide on every event: a batch is computed while the one before it is made durable."""
+        async with beside(engine.publish(lambda: not stream.channel.queue.empty()), engine.tick()):
+            async for event in stream.noack().events():
+                began, message = time.time(), event.message
+                output = await engine.compute(message.partition, event.value, message.generation_id)
+                if output is None:
+                    await release(event)
+                else:
+                    await engine.hand_over(event, output, began)
+
+    add_pages(app, engine, metrics)
+    return app, engine
+
+
+def faust_app(settings: Settings) -> faust.App:
+    """Return a Faust app that hands over batches and leaves topics, tables and state to us."""
+
+    class Scheduler(transport.BatchScheduler):
+        max_batch = settings.max_batch
+
+    class Consumer(transport.BatchConsumer):
+        gather_s = settings.gather_ms / 1000
+
+    class Transport(transport.BatchTransport):
+        pass
+
+    Transport.Consumer = Consumer
+    session_s = settings.session_timeout_ms / 1000
+    app = faust.App(
+        settings.group,
+        broker=[f"kafka://{server.strip()}" for server in settings.bootstrap_servers.split(",")],
+        broker_credentials=credentials(settings),
+        autodiscover=False,
+        consumer_group_instance_id=settings.instance_id or None,
+        consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=1024 * 1024,
+        broker_max_poll_records=4 * settings.max_batch,
+        broker_commit_interval=settings.commit_interval_ms / 1000,
+        broker_session_timeout=session_s,
+        broker_heartbeat_interval=session_s / 6,
+        broker_rebalance_timeout=10.0,
+        broker_request_timeout=max(30.0, session_s),
+        stream_buffer_maxsize=4,  # batches, not events: the short queue is the back-pressure
+        producer_linger=0,
+        producer_max_batch_size=MAX_RECORD_BYTES,
+        producer_max_request_size=MAX_REQUEST_BYTES,
+        producer_request_timeout=settings.broker_wait_ms / 1000,
+        # No tables: Faust then leaves its own assignor and its leader topic alone.
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        table_standby_replicas=0,
+        store="memory://",
+        web_host=settings.web_host,
+        web_bind=settings.web_host,
+        web_port=settings.web_port,
+        worker_redirect_stdouts=False,
+        ConsumerScheduler=Scheduler,
+        TableManager=transport.PromptTableManager,
+    )
+    app.transport = Transport(app.conf.broker_consumer, app)
+    return app
+
+
+def credentials(settings: Settings) -> SASLCredentials | SSLCredentials | None:
+    """Return the settings' TLS and SASL in Faust's terms."""
+    context = ssl_context(settings)
+    if settings.security_protocol.startswith("SASL"):
+        return SASLCredentials(
+            username=settings.sasl_username,
+            password=settings.sasl_password,
+            ssl_context=context,
+            mechanism=settings.sasl_mechanism,
+        )
+    return SSLCredentials(context=context) if context else None
+
+
+def add_pages(app: faust.App, engine: Engine, metrics: Metrics) -> None:
+    """Put /health and /metrics on Faust's web server."""
+
+    @app.page("/health")
+    async def health(view: View, request: Request) -> Response:
+        del request
+        report = engine.health()
+        return view.json(report, status=200 if report["alive"] and report["restored"] else 503)
+
+    @app.page("/metrics")
+    async def scrape(view: View, request: Request) -> Response:
+        del request
+        engine.health()  # brings the gauges up to date
+        return view.bytes(generate_latest(metrics.registry), content_type="text/plain")
+
+
+@contextlib.asynccontextmanager
+async def beside(*coroutines: Any) -> AsyncIterator[None]:
+    """Run coroutines in the background of a block."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def run_worker(settings: Settings, pipeline: Pipeline) -> None:
+    """Run until a signal; returns after a clean stop.
+
+    Raises:
+        ClickscoreError: What stopped the worker, if we know it.
+        SystemExit: Something else did; its traceback is in the log.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    for name in ("faust", "mode", "aiokafka"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    uvloop.install()
+    app, engine = create_app(settings, pipeline)
+    worker = faust.Worker(app, override_logging=False, redirect_stdouts=False, loop=asyncio.new_event_loop())
+    try:
+        worker.execute_from_commandline()
+    except SystemExit:
+        if isinstance(engine.failure, ClickscoreError):
+            raise engine.failure from None
+        if engine.failure is not None:
+            raise
+    except Exception:
+        if isinstance(engine.failure, ClickscoreError):
+            raise engine.failure from None
+        raise

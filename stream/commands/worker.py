@@ -1,0 +1,58 @@
+"""`clickscore worker`: score events as they come."""
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from schemas.topics import EVENTS
+from stream.bundle import load_bundle
+from stream.catalogue import Catalogue
+from stream.commands.options import with_settings
+from stream.pipeline import Pipeline
+from stream.scoring import Scorer
+from stream.settings import Settings
+from stream.topics import check_topics, wait_for_broker
+
+
+@click.command()
+@with_settings(
+    "bundle",
+    "group",
+    "instance_id",
+    "topic_prefix",
+    "gap_ms",
+    "lateness_ms",
+    "late_events",
+    "k",
+    "control_share",
+    "reserve",
+    "max_batch",
+    "gather_ms",
+    "web_host",
+    "web_port",
+    "broker_wait_ms",
+)
+def worker(settings: Settings) -> None:
+    """Score events as they come: one recommendation for each, and an ad where campaigns run.
+
+    Workers of one group share the partitions: start as many as there is work for. SIGTERM and Ctrl-C end one cleanly.
+
+    \b
+    Example:
+      clickscore worker --bundle stream/bundles/demo --web-port 6066
+      curl http://127.0.0.1:6066/health
+    """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
+    # The bundle comes first: a wrong one must not cost the group a rebalance.
+    scorer = None
+    if settings.bundle:
+        scorer = Scorer(load_bundle(Path(settings.bundle), settings.score_threads), settings.score_batch)
+    asyncio.run(_ready(settings))
+    from stream.app import run_worker  # noqa: PLC0415 (Faust takes half a second to import, after checks that may fail)
+
+    run_worker(settings, Pipeline(settings, settings.topic(EVENTS.name), Catalogue(), scorer))
+
+
+async def _ready(settings: Settings) -> None:
+    await wait_for_broker(settings)
+    await check_topics(settings)

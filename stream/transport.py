@@ -1,0 +1,209 @@
+# pyright: basic, reportPrivateUsage=false, reportIncompatibleMethodOverride=false
+"""Transport: Faust's Kafka transport, handing over whole batches of a partition where Faust hands over events.
+
+Faust moves one event at a time through its streams, at a cost of about 60 us each; here that cost falls on a batch.
+Group membership, rebalancing, the commit timer, back-pressure and shutdown stay Faust's own. What is overridden, and
+what else of Faust's inside is leaned on, is held by `tests/stream/test_transport_contract.py`: Faust is pinned, and a
+version that moves one of these names fails there, with the reason.
+
+Every topic of the app arrives in batches, so the app has one agent and no Faust tables.
+"""
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import aiokafka
+from faust import Schema
+from faust.tables.manager import TableManager
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+from faust.types.transports import SchedulingStrategyT
+from faust.types.tuples import ConsumerMessage
+
+Records = Sequence[aiokafka.ConsumerRecord]
+Message = tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes]]]
+"""Key, value and headers of a record to publish."""
+
+# Faust asks the broker to hold an empty fetch for 1,500 ms, and one fetch is in flight for all partitions of a broker:
+# an idle partition would hold up the busy ones for as long.
+FETCH_MAX_WAIT_MS = 20
+
+
+class BatchScheduler(SchedulingStrategyT):
+    """Hands out a fetch as batches, partitions in turn, at most `max_batch` records each."""
+
+    max_batch: ClassVar[int] = 1024
+
+    @classmethod
+    def map_from_records(cls, records: Mapping[TP, Records]) -> Mapping[TP, Records]:
+        """Return a fetch as it is."""
+        return records
+
+    def iterate(self, records: Mapping[TP, Records]) -> Iterator[tuple[TP, Records]]:
+        """Yield batches until every partition's records are out."""
+        size = self.max_batch
+        left = {tp: deque(found[at : at + size] for at in range(0, len(found), size)) for tp, found in records.items()}
+        while left:
+            for tp in list(left):
+                yield tp, left[tp].popleft()
+                if not left[tp]:
+                    del left[tp]
+
+
+class BatchMessage(ConsumerMessage):
+    """A batch as Faust's message: its offset is the last record's, its value the list of records."""
+
+    done = False
+    """Whether all that the batch came to is acknowledged by the broker: only then may its offset be committed."""
+
+
+class BatchSchema(Schema):
+    """Hands the records on undecoded; the pipeline decodes them."""
+
+    def loads_key(self, app: Any, message: Any, **kwargs: Any) -> None:
+        """Return no key: a batch has many."""
+
+    def loads_value(self, app: Any, message: Any, **kwargs: Any) -> Records:
+        """Return the records."""
+        return message.value
+
+
+class BatchConsumerThread(driver.AIOKafkaConsumerThread):
+    """The thread that fetches, with a fetch wait that suits a stream."""
+
+    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
+        return consumer
+
+
+class BatchConsumer(driver.Consumer):
+    """A consumer whose unit of delivery and of commit is the batch."""
+
+    gather_s: ClassVar[float] = 0.0
+    """How long a trickle may gather: a batch costs about a millisecond, however few records it has."""
+
+    _trickle = 64  # records of a fetch, below which the next one may gather
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._in_flight: dict[TP, deque[BatchMessage]] = defaultdict(deque)  # in order of fetch
+        self._fetched = 0
+
+    def _new_consumer_thread(self) -> BatchConsumerThread:
+        return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109
+        if self.gather_s and 0 < self._fetched < self._trickle:
+            await asyncio.sleep(self.gather_s)
+        records = await super()._getmany(active_partitions, timeout)
+        self._fetched = sum(map(len, records.values()))
+        return records
+
+    def _to_message(self, tp: TP, record: Any) -> BatchMessage:
+        records: Records = record
+        last = records[-1]
+        message = BatchMessage(
+            topic=tp.topic,
+            partition=tp.partition,
+            offset=last.offset,
+            timestamp=last.timestamp / 1000,
+            timestamp_type=last.timestamp_type,
+            headers=None,
+            key=None,
+            value=records,  # pyright: ignore[reportArgumentType]  (a list, where Faust has bytes)
+            checksum=None,
+            serialized_key_size=0,
+            serialized_value_size=0,
+            tp=tp,
+            generation_id=self.app.consumer_generation_id,
+        )
+        self._in_flight[tp].append(message)
+        return message
+
+    def _new_offset(self, tp: TP) -> int | None:
+        """Return the offset to commit: behind the leading run of batches that are done. Faust's acks do not count."""
+        self._acked[tp].clear()
+        self._acked_index[tp].clear()
+        queue, offset = self._in_flight[tp], None
+        while queue and queue[0].done:
+            offset = queue.popleft().offset + 1
+        return offset
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Keep no account of missing offsets: a batch says where it ends."""
+
+    async def perform_seek(self) -> None:
+        """Forget what is in flight, since whatever is not committed is read again, and seek."""
+        self._in_flight.clear()
+        await super().perform_seek()
+
+    def on_buffer_full(self, tp: TP) -> None:
+        """Do nothing: the blocking put into a short queue is the back-pressure, where Faust would sleep for seconds."""
+
+
+class BatchProducer(driver.Producer):
+    """A producer that sends whole record batches to a partition, idempotent and acknowledged by all replicas."""
+
+    def _settings_extra(self) -> Mapping[str, Any]:
+        return {"acks": "all", "enable_idempotence": True}
+
+    async def publish(self, topic: str, partition: int, messages: Sequence[Message]) -> None:
+        """Send messages to a partition in order, in as few record batches as hold them; return once they are stored.
+
+        Raises:
+            KafkaError: The broker refused, or did not answer in time; whether it stored them is unknown.
+            ValueError: A message is larger than a record batch may be.
+        """
+        acknowledged, left = [], messages
+        while left:
+            sent, left = await self._send(topic, partition, left)
+            acknowledged.append(sent)
+        for sent in acknowledged:
+            await sent
+
+    async def publish_whole(self, topic: str, partition: int, messages: Sequence[Message]) -> int:
+        """Send messages as one record batch, which is stored whole or not at all; return the offset after it.
+
+        Raises:
+            KafkaError: As `publish`.
+            ValueError: They are larger than a record batch may be.
+        """
+        sent, left = await self._send(topic, partition, messages)
+        if left:
+            error = f"{len(messages)} records of {topic} are larger than one record batch may be: lower max_batch"
+            raise ValueError(error)
+        return (await sent).offset + len(messages)
+
+    async def _send(
+        self, topic: str, partition: int, messages: Sequence[Message]
+    ) -> tuple[Awaitable[Any], Sequence[Message]]:
+        """Send as many messages as a record batch holds; return what to await, and the messages that are left."""
+        producer = self._ensure_producer()
+        batch, taken = producer.create_batch(), 0
+        for key, value, headers in messages:
+            if batch.append(timestamp=None, key=key, value=value, headers=headers) is None:
+                break
+            taken += 1
+        if not taken:
+            error = f"a message of {len(messages[0][1] or b'')} bytes is larger than a record batch may be"
+            raise ValueError(error)
+        return await producer.send_batch(batch, topic, partition=partition), messages[taken:]
+
+
+class PromptTableManager(TableManager):
+    """Starts at once: Faust sleeps for a second here, for tables, which this app has none of."""
+
+    async def on_start(self) -> None:
+        """Do what Faust does after its sleep."""
+        await self._update_channels()
+        await self.recovery.start()
+
+
+class BatchTransport(driver.Transport):
+    """Faust's transport with our consumer and producer."""
+
+    Consumer = BatchConsumer
+    Producer = BatchProducer
