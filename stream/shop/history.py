@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from schemas.events import AnyEvent
 from schemas.sessions import ClosedSession, SessionEvent
 from stream.shop.assortment import Ints
+from stream.shop.delivery import DELAYED, REPEATED
 from stream.shop.records import Recorder, Truth
 from stream.shop.rhythm import draw_starts, draw_thinking
 from stream.shop.shoppers import LEAVE, MOVES, PURCHASE, SEARCH, VIEW, Shop, Visits, user_id
@@ -18,8 +19,6 @@ START = 1_767_571_200_000
 """Monday, 5 January 2026, 00:00 UTC, in ms."""
 DAYS = 28
 
-DELAYED, REPEATED = 0.01, 0.01
-"""Shares of events that are sent late, and twice."""
 _LATE_GIVEN_DELAYED = 0.1  # beyond the worker's allowed lateness of 5 min
 _BETWEEN_VISITS = 45 * 60_000  # above gap and lateness, so that two visits of a shopper are two sessions
 

@@ -53,7 +53,7 @@ class Truth(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     repeat: bool = False
     """Sent a second time on purpose: the same event, the same bytes."""
     out_of_order: bool = False
-    """A newer event of the same visit was sent before it."""
+    """A newer event of the same shopper was sent before it."""
     delay_ms: int = 0
     """How long after it happened it was sent."""
 

@@ -52,9 +52,9 @@ _CARTED_LEAVE = np.array([0.12, 0.10, 0.05])
 _PATHS = np.array([[0.38, 0.17, 0.25, 0.20], [0.50, 0.25, 0.15, 0.10], [0.60, 0.25, 0.05, 0.10]])
 
 # A recommendation: whether it is looked at, how far down, and what makes it clicked.
-LOOK = 0.5
+LOOK = 0.4
 """Probability that a shopper looks at what a page recommends."""
-FURTHER = 0.75
+FURTHER = 0.6
 """Probability that one who looked at a position, and did not click, looks at the next."""
 _CLICK_FIT = np.array([0.01, 0.05, 0.09, 0.28])
 _CLICK_INTENT = np.array([1.0, 1.1, 0.9])
