@@ -6,6 +6,8 @@
   + BrokerError            Kafka cannot be reached, or refuses
     - TopicMissingError    a topic is missing or has another shape than the worker needs
   + InputFileError         a file cannot be read as the format it was said to have
+  + OutputFileError        a file cannot be written
+  + WorkerDiedError        a worker that we started as a child ended by itself
 
 A bad record is no error: it becomes a dead letter (see `stream.pipeline`). A bug is no error of ours either: it stops
 the worker with its traceback, and the event stays uncommitted.
@@ -34,3 +36,11 @@ class TopicMissingError(BrokerError):
 
 class InputFileError(ClickscoreError):
     """A file cannot be read as the format it was said to have."""
+
+
+class OutputFileError(ClickscoreError):
+    """A file cannot be written."""
+
+
+class WorkerDiedError(ClickscoreError):
+    """A worker that we started as a child ended by itself; the message has the end of its log."""

@@ -13,7 +13,7 @@ import click
 from schemas.catalogue import encode as encode_item
 from schemas.events import encode_event
 from schemas.sessions import encode_session
-from stream.errors import ClickscoreError
+from stream.errors import OutputFileError
 from stream.shop.history import DAYS, History, generate
 from stream.shop.records import encode_truth
 from stream.shop.shoppers import make_shop
@@ -61,7 +61,7 @@ def simulate(
                 file.writelines(encode_item(item) + b"\n" for item in shop.assortment.items)
     except OSError as exc:
         message = f"{exc.filename or 'the output'} cannot be written: {exc.strerror}"
-        raise ClickscoreError(message) from exc
+        raise OutputFileError(message) from exc
     sent = len(history.sendings.event)
     visits = int(history.visit[-1]) + 1
     click.echo(f"Synthetic: {sent} records of {len(history)} events in {visits} sessions, seed {seed}", err=True)

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from schemas.events import Cart, Purchase, View, decode_record, encode_event
 from stream.commands.simulate import simulate
-from stream.errors import ClickscoreError
+from stream.errors import OutputFileError
 from stream.shop.history import START, History, generate
 from stream.shop.records import decode_truth, encode_truth
 from stream.shop.shoppers import make_shop
@@ -142,5 +142,5 @@ def test_command_writes_the_same_compressed_bytes_again(tmp_path):
 
 def test_command_says_which_file_cannot_be_written(tmp_path):
     result = CliRunner().invoke(simulate, ["--events", "10", "--out", str(tmp_path / "no" / "file")])
-    assert isinstance(result.exception, ClickscoreError)
+    assert isinstance(result.exception, OutputFileError)
     assert "no/file" in str(result.exception)

@@ -1,0 +1,176 @@
+"""Simulate: the synthetic shop on a real Kafka, where its shoppers read the decisions and answer them."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from schemas.catalogue import encode as encode_item
+from schemas.decisions import AnyDecision, decode_decision
+from schemas.events import AnyEvent, encode_event
+from schemas.topics import ADS, CAMPAIGNS, CATALOGUE, DEAD_LETTERS, EVENTS, RECOMMENDATIONS
+from stream.errors import BrokerError
+from stream.kafka import connection
+from stream.settings import Settings
+from stream.shop.assortment import Assortment
+from stream.shop.live import LiveShop
+from stream.shop.records import TRUTH_HEADER, Truth, encode_truth
+from stream.topics import check_topics
+
+STEP_SECONDS = 0.02
+"""Between two looks at who acts now: below what a shopper would notice."""
+_LINGER_MS = 2  # a step's records leave together
+_UNACKED = 10_000  # records on their way at most, before we wait for the broker
+_START_SECONDS = 30.0
+_STOP_SECONDS = 5.0
+
+
+class Onlooker(Protocol):
+    """Who is told what passes."""
+
+    def sent(self, event: AnyEvent, truth: Truth) -> None:
+        """An event went to Kafka."""
+        ...
+
+    def decided(self, topic: str, decision: AnyDecision, appended_at: int) -> None:
+        """A decision was read; the broker appended it then, ms. `topic` is its name without prefix."""
+        ...
+
+    def gave_up(self) -> None:
+        """A dead letter was read."""
+        ...
+
+
+async def publish_assortment(settings: Settings, assortment: Assortment) -> None:
+    """Put the catalogue and the campaigns on their topics, and return once they are acknowledged.
+
+    Raises:
+        BrokerError: The broker cannot be reached, or refuses.
+    """
+    async with _producer(settings) as producer:
+        records = [
+            await producer.send(settings.topic(topic), encode_item(value), key.encode())
+            for topic, values in (
+                (CATALOGUE.name, [(item.item_id, item) for item in assortment.items]),
+                (CAMPAIGNS.name, [(campaign.campaign_id, campaign) for campaign in assortment.campaigns]),
+            )
+            for key, value in values
+        ]
+        await asyncio.gather(*records)
+
+
+async def keep_shop(settings: Settings, shop: LiveShop, onlooker: Onlooker, closing: asyncio.Event) -> None:
+    """Keep the shop open until it is to close: send what shoppers do, and let them see what was decided.
+
+    Raises:
+        TopicMissingError: The topics are not there.
+        BrokerError: The broker cannot be reached, or refuses.
+    """
+    partitions = await check_topics(settings)
+    async with _producer(settings) as producer, _consumer(settings, partitions) as consumer:
+        working = {
+            asyncio.create_task(_trade(settings, producer, shop, onlooker)),
+            asyncio.create_task(_listen(settings, consumer, shop, onlooker)),
+        }
+        until = asyncio.create_task(closing.wait())
+        try:
+            ended, _ = await asyncio.wait({*working, until}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (*working, until):
+                task.cancel()
+            await asyncio.wait({*working, until})
+        for task in working & ended:  # neither ends by itself, but for an error
+            task.result()
+
+
+async def _trade(settings: Settings, producer: AIOKafkaProducer, shop: LiveShop, onlooker: Onlooker) -> None:
+    events, catalogue = settings.topic(EVENTS.name), settings.topic(CATALOGUE.name)
+    unacked: deque[asyncio.Future[Any]] = deque()
+    now = 0
+    while True:
+        # A wall clock may step back; the shop's may not.
+        now = max(now, int(time.time() * 1000))
+        out = shop.advance(now)
+        for event, truth in out.events:
+            headers = [(TRUTH_HEADER, encode_truth(truth))]
+            unacked.append(await producer.send(events, encode_event(event), event.user_id.encode(), headers=headers))
+            onlooker.sent(event, truth)
+        for user_id, record in out.spoiled:
+            unacked.append(await producer.send(events, record, user_id.encode()))
+        for item in out.items:
+            unacked.append(await producer.send(catalogue, encode_item(item), item.item_id.encode()))
+        while unacked and (unacked[0].done() or len(unacked) > _UNACKED):
+            await unacked.popleft()
+        await asyncio.sleep(STEP_SECONDS)
+
+
+async def _listen(settings: Settings, consumer: AIOKafkaConsumer, shop: LiveShop, onlooker: Onlooker) -> None:
+    names = {settings.topic(topic.name): topic.name for topic in (RECOMMENDATIONS, ADS, DEAD_LETTERS)}
+    while True:
+        batches = await consumer.getmany(timeout_ms=500)
+        for partition, records in batches.items():
+            topic = names[partition.topic]
+            for record in records:
+                if topic == DEAD_LETTERS.name:
+                    onlooker.gave_up()
+                    continue
+                decision = _decoded(record.value)
+                shop.receive(decision)
+                onlooker.decided(topic, decision, record.timestamp)
+
+
+def _decoded(value: bytes | None) -> AnyDecision:
+    try:
+        return decode_decision(value or b"")
+    except msgspec.DecodeError as exc:
+        message = f"a decision topic holds what is no decision: {exc}. Is another program writing to it?"
+        raise BrokerError(message) from exc
+
+
+@asynccontextmanager
+async def _producer(settings: Settings) -> AsyncGenerator[AIOKafkaProducer]:
+    """Give a producer that is connected; what Kafka says against it becomes a BrokerError.
+
+    Raises:
+        BrokerError: The broker cannot be reached, or refuses.
+    """
+    producer = AIOKafkaProducer(**connection(settings), linger_ms=_LINGER_MS)
+    try:
+        async with asyncio.timeout(_START_SECONDS):
+            await producer.start()
+        yield producer
+    except (KafkaError, OSError) as exc:
+        message = f"Kafka at {settings.bootstrap_servers}: {str(exc) or type(exc).__name__}"
+        raise BrokerError(message) from exc
+    finally:
+        await _stop(producer)
+
+
+@asynccontextmanager
+async def _consumer(settings: Settings, partitions: int) -> AsyncGenerator[AIOKafkaConsumer]:
+    """Give a consumer of what is decided from now on; without a group, since every shop sees everything."""
+    consumer = AIOKafkaConsumer(**connection(settings), group_id=None, enable_auto_commit=False)
+    try:
+        async with asyncio.timeout(_START_SECONDS):
+            await consumer.start()
+            topics = [settings.topic(topic.name) for topic in (RECOMMENDATIONS, ADS, DEAD_LETTERS)]
+            consumer.assign([TopicPartition(topic, number) for topic in topics for number in range(partitions)])
+            await consumer.seek_to_end()
+        yield consumer
+    finally:
+        await _stop(consumer)
+
+
+async def _stop(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
+    """Stop a client, but do not wait for a broker that has gone."""
+    try:
+        async with asyncio.timeout(_STOP_SECONDS):
+            await client.stop()
+    except TimeoutError:
+        return
