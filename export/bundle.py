@@ -10,9 +10,6 @@ from model.errors import TrainingError
 from model.vocabulary import Vocabulary
 from schemas.manifest import FORMAT_VERSION, Manifest, Tensor, content_hash, encode_manifest
 
-POPULAR = 200
-"""Items in a manifest's list of popular ones, at most."""
-
 _DTYPES: Mapping[int, str] = {onnx.TensorProto.INT64: "int64", onnx.TensorProto.FLOAT: "float32"}
 
 
@@ -57,7 +54,7 @@ def write_bundle(
         outputs=outputs,
         training_data=training_data,
         metrics={name: round(value, 6) for name, value in (metrics or {}).items()},
-        popular=tuple(popular[:POPULAR]),
+        popular=tuple(popular),
     )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.onnx").write_bytes(model)

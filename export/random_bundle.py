@@ -8,7 +8,7 @@ import numpy as np
 from export.bundle import write_bundle
 from export.to_onnx import CANDIDATES, Weights, to_onnx
 from model.config import ModelConfig
-from model.vocabulary import Vocabulary
+from model.vocabulary import POPULAR, Vocabulary
 from schemas.events import ACTIONS
 from schemas.manifest import NEXT_ACTIONS, Manifest
 
@@ -39,7 +39,7 @@ def write_random_bundle(
         framework=f"numpy {np.__version__}, random weights",
         max_length=config.max_length,
         training_data="none: random weights",
-        popular=names,
+        popular=names[:POPULAR],
     )
 
 

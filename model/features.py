@@ -6,7 +6,6 @@ them, comes from the whole session, unknown items and searches included.
 """
 
 import dataclasses
-import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -92,7 +91,7 @@ class Examples:
     def only(self, sessions: Longs) -> "Examples":
         """Return the sessions of these numbers, in this order."""
         lengths = self.lengths[sessions]
-        at = _spans(self.starts[sessions], lengths)
+        at = events_of(self, sessions)
         starts = _starts(lengths)
         return Examples(
             self.items[at], self.actions[at], self.next_item[at], self.next_action[at], self.purchase[at], starts
@@ -150,35 +149,34 @@ def examples(sessions: Sessions, rows: Ints, max_length: int) -> Examples:
     )
 
 
+def events_of(of: Examples, sessions: Longs) -> Longs:
+    """Return where the events of these sessions lie in the flat arrays, session by session."""
+    return _spans(of.starts[sessions], of.lengths[sessions])
+
+
 def padded(of: Examples, sessions: Longs) -> Batch:
     """Return whole sessions of these numbers, as wide as the longest."""
     return _batch(of, of.starts[sessions], of.lengths[sessions])
 
 
-def answers(of: Examples, sessions: Longs) -> tuple[Longs, Longs, Longs]:
-    """Return next item, next action and purchase after each event: (batch, width) each, 0 after the end."""
-    first, lengths = of.starts[sessions], of.lengths[sessions]
-    return (
-        _aligned(of.next_item, first, lengths),
-        _aligned(of.next_action, first, lengths),
-        _aligned(of.purchase, first, lengths),
-    )
+def ending_at(of: Examples, at: Longs) -> Batch:
+    """Return the beginnings of sessions that end with these events, as wide as the longest."""
+    first = of.starts[np.searchsorted(of.starts, at, side="right") - 1]
+    return _batch(of, first, at - first + 1)
 
 
 def beginnings(of: Examples, most: int) -> Iterator[tuple[Longs, Batch]]:
     """Yield every beginning of every session, at most `most` of one length a batch, so that none is padded.
 
     Yields:
-        Which events they end with (batch,), and the beginnings, of width 1, 2 and so on.
+        Which events they end with (batch,), and the beginnings.
     """
-    first = np.repeat(of.starts[:-1], of.lengths)  # (events,)
-    lengths = np.arange(len(of.items)) - first + 1  # (events,)
+    lengths = np.arange(len(of.items)) - np.repeat(of.starts[:-1], of.lengths) + 1  # (events,)
     order = np.argsort(lengths, kind="stable")
-    borders = np.searchsorted(lengths[order], np.arange(1, lengths.max(initial=0) + 2))
-    for begin, end in itertools.pairwise(borders.tolist()):
-        for start in range(begin, end, most):
-            at = order[start : min(start + most, end)]
-            yield at, _batch(of, first[at], lengths[at])
+    for same_length in np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1):
+        for start in range(0, len(same_length), most):
+            at = same_length[start : start + most]
+            yield at, ending_at(of, at)
 
 
 def batches(lengths: Longs, size: int, seed: Sequence[int]) -> Iterator[Longs]:

@@ -110,9 +110,8 @@ class SessionTransformer(nn.Module):
         return self.norm(x)
 
     def scores(self, vectors: Tensor) -> Tensor:
-        """Return how well each item follows each session vector, -inf for padding: (n, D) -> (n, V)."""
-        scores = vectors @ self.item.weight.T  # the table is both input and output
-        return scores.index_fill(1, torch.zeros(1, dtype=torch.long, device=scores.device), float("-inf"))
+        """Return how well each item follows each session vector: (n, D) -> (n, V - 1), column c for row c + 1."""
+        return functional.linear(vectors, self.item.weight[1:])  # the table is both input and output
 
     def action_logits(self, vectors: Tensor) -> Tensor:
         """Return a logit for each of `NEXT_ACTIONS`: (n, D) -> (n, 5)."""

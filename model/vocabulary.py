@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 UNKNOWN = 0
+POPULAR = 200
+"""Items in a list of popular ones, at most."""
 
 
 class Vocabulary:

@@ -1,0 +1,97 @@
+"""Parity: whether a graph in ONNX Runtime says what the PyTorch model says, and the same in any company."""
+
+# pyright: standard
+# torch leaves what a module returns untyped.
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import onnxruntime as ort
+import torch
+
+from model.evaluate import run_graph, session_vectors
+from model.features import Batch, Examples, ending_at
+from model.transformer import SessionTransformer
+
+TOLERANCE = 1e-4
+"""Largest difference of scores and probabilities: sums of the same numbers in another order differ by about 1e-5."""
+COMPARED = 20
+"""Places of the ranking that are compared."""
+BATCH = 64
+
+
+class Parity(NamedTuple):
+    """What a comparison found."""
+
+    beginnings: int
+    """Beginnings of sessions that were compared."""
+    same_ranking: float
+    """Share of them with the same items in the same order."""
+    score_difference: float
+    """Largest difference of a score: of a candidate's own, and between the two rankings place by place."""
+    probability_difference: float
+    """Largest difference of a probability."""
+    depends_on_batch: int
+    """Those, of every eighth, whose answer had other bits alone than in a batch."""
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong, in words; empty where the graph can be shipped."""
+        found: list[str] = []
+        if not self.score_difference <= TOLERANCE:  # a NaN is wrong, too
+            found.append(f"scores differ by up to {self.score_difference:.2g}, more than {TOLERANCE}")
+        if not self.probability_difference <= TOLERANCE:
+            found.append(f"probabilities differ by up to {self.probability_difference:.2g}, more than {TOLERANCE}")
+        if self.depends_on_batch:
+            found.append(f"{self.depends_on_batch} answers have other bits alone than in a batch")
+        return found
+
+
+def compare(graph: ort.InferenceSession, model: SessionTransformer, of: Examples, most: int = 1_000) -> Parity:
+    """Return how graph and model answer beginnings of sessions, at most about `most` of them, of all lengths.
+
+    Rankings that differ only where scores are equal within the tolerance count as agreeing: place by place, the
+    model's own scores of the two items are compared.
+    """
+    score = probability = 0.0
+    compared = same = depends = 0
+    for batch in _spread(of, most):
+        answers = run_graph(graph, batch)
+        rows, scores, action_probabilities, purchase = answers
+        places = min(COMPARED, rows.shape[1])
+        with torch.inference_mode():
+            ends = torch.from_numpy(np.cumsum(batch.lengths) - 1)
+            vectors = session_vectors(model, batch)[ends]  # (B, D)
+            expected = model.scores(vectors)  # (B, V - 1)
+            best = expected.topk(places)
+            own = expected.gather(1, torch.from_numpy(rows - 1)).numpy()  # the model's scores of the graph's candidates
+            expected_actions = model.action_logits(vectors).softmax(dim=-1).numpy()
+            expected_purchase = model.purchase_logit(vectors).sigmoid().numpy()
+        score = max(score, _largest(scores, own), _largest(own[:, :places], best.values.numpy()))
+        probability = max(
+            probability, _largest(action_probabilities, expected_actions), _largest(purchase, expected_purchase)
+        )
+        same += int((rows[:, :places] == best.indices.numpy() + 1).all(axis=1).sum())
+        compared += len(rows)
+        depends += sum(_differs(graph, batch, answers, at) for at in range(0, len(rows), 8))
+    return Parity(compared, same / compared, score, probability, depends)
+
+
+def _spread(of: Examples, most: int) -> Iterator[Batch]:
+    """Yield beginnings spread over all events, those of like length together, padded to the longest of a batch."""
+    at = np.unique(np.linspace(0, len(of.items) - 1, most).astype(np.int64))
+    at = at[np.argsort(ending_at(of, at).lengths, kind="stable")]
+    for start in range(0, len(at), BATCH):
+        yield ending_at(of, at[start : start + BATCH])
+
+
+def _largest(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.abs(found - expected).max())
+
+
+def _differs(graph: ort.InferenceSession, batch: Batch, answers: tuple[np.ndarray, ...], at: int) -> bool:
+    """Return whether session `at` of a batch, asked alone and padded as before, gets other bits than in the batch."""
+    one = slice(at, at + 1)
+    alone = run_graph(graph, Batch(batch.items[one], batch.actions[one], batch.lengths[one]))
+    return any(answer[one].tobytes() != single.tobytes() for answer, single in zip(answers, alone, strict=True))

@@ -1,0 +1,138 @@
+"""Checkpoint: a trained model as a folder that needs nothing else: config, vocabulary, weights, held-out sessions."""
+
+# pyright: standard
+# torch leaves what it loads untyped.
+
+import dataclasses
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import torch
+
+from model.config import TrainConfig
+from model.dataset import Dataset, Report
+from model.errors import TrainingError
+from model.features import Examples
+from model.transformer import SessionTransformer
+from model.vocabulary import Vocabulary, read_vocabulary
+
+
+class Epoch(msgspec.Struct, frozen=True, kw_only=True):
+    """What one pass over the training sessions brought."""
+
+    number: int
+    """From 1."""
+    loss: float
+    """Mean over its steps."""
+    metrics: dict[str, float]
+    """Of the validation sessions, after it."""
+
+
+class Card(msgspec.Struct, frozen=True, kw_only=True):
+    """`checkpoint.json`: what a checkpoint is, and how it came to be."""
+
+    config: TrainConfig
+    report: Report
+    popular: tuple[str, ...]
+    """The most popular items of the training sessions, best first."""
+    epochs: tuple[Epoch, ...] = ()
+    best: int = 0
+    """Number of the epoch whose weights are kept, 0 before the first ends."""
+    finished: bool = False
+
+
+class Checkpoint(NamedTuple):
+    """A trained model, ready to be evaluated or exported."""
+
+    card: Card
+    vocabulary: Vocabulary
+    model: SessionTransformer
+    held_out: Examples
+
+
+_decode_card = msgspec.json.Decoder(Card).decode
+
+
+def start_checkpoint(folder: Path, card: Card, dataset: Dataset) -> None:
+    """Write what stays the same through the training."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _replace(folder / "items.txt", dataset.vocabulary.to_bytes())
+    arrays = {field.name: getattr(dataset.held_out, field.name) for field in dataclasses.fields(Examples)}
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **arrays)
+    _replace(folder / "held_out.npz", packed.getvalue())
+    write_card(folder, card)
+
+
+def write_card(folder: Path, card: Card) -> None:
+    """Write `checkpoint.json`, whole or not at all."""
+    _replace(folder / "checkpoint.json", msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
+
+
+def read_card(folder: Path) -> Card | None:
+    """Return what a folder's `checkpoint.json` says, none where the folder has none.
+
+    Raises:
+        TrainingError: It cannot be read.
+    """
+    path = folder / "checkpoint.json"
+    if not path.is_file():
+        return None
+    try:
+        return _decode_card(path.read_bytes())
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        message = f"{path} cannot be read, it may come from another version: {exc}"
+        raise TrainingError(message) from exc
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Return the best model of a training, whether it has finished or not.
+
+    Raises:
+        TrainingError: The folder holds no checkpoint, or none with a finished epoch.
+    """
+    card = read_card(folder)
+    if card is None or not card.best:
+        message = f"{folder} holds no trained model: make one with `clickscore train SESSIONS --out {folder}`"
+        raise TrainingError(message)
+    vocabulary = read_vocabulary(folder / "items.txt")
+    model = SessionTransformer(card.config.model, len(vocabulary))
+    model.load_state_dict(load_tensors(folder / "weights.pt"))
+    with np.load(folder / "held_out.npz") as arrays:
+        held_out = Examples(**arrays)
+    return Checkpoint(card, vocabulary, model.eval(), held_out)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
+    """Write tensors, and plain values among them, whole or not at all."""
+    packed = io.BytesIO()
+    torch.save(dict(tensors), packed)
+    _replace(path, packed.getvalue())
+
+
+def load_tensors(path: Path) -> dict[str, Any]:
+    """Return what `save_tensors` wrote, on the CPU; nothing in it is ever run.
+
+    Raises:
+        TrainingError: It cannot be read.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError) as exc:
+        message = f"{path} cannot be read: {exc}"
+        raise TrainingError(message) from exc
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file so that a kill leaves the old one or the new one."""
+    draft = path.with_name(path.name + ".draft")
+    with draft.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)

@@ -1,0 +1,140 @@
+"""Evaluate: the offline metrics of a model or of its graph, over every event of sessions that it has not seen."""
+
+# pyright: standard
+# torch leaves what a module returns untyped.
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import numpy as np
+import onnxruntime as ort
+import torch
+
+from model import metrics
+from model.features import NOTHING, Batch, Examples, Longs, beginnings, events_of, padded
+from model.transformer import SessionTransformer
+from schemas.manifest import NEXT_ACTIONS
+
+K = 20
+"""Length of the ranking that metrics look at: what the literature on sessions reports."""
+SCORES = 2**24
+"""Scores that are held at once: 64 MB."""
+BATCH = 64
+
+
+class Answers(NamedTuple):
+    """What was said after each event of some sessions, beside what came."""
+
+    ranks: metrics.Ints
+    """Place of the next item from 1, `metrics.MISS` where it was not ranked or not known: (events,)."""
+    action_probabilities: metrics.Floats
+    """(events, 5)."""
+    purchase: metrics.Floats
+    """(events,)."""
+
+
+def measure(answers: Answers, of: Examples) -> dict[str, float]:
+    """Return the metrics of answers.
+
+    `hit_rate@20`, `mrr@20` and `ndcg@20` are of the next item, over the events that another item follows; an item that
+    the model does not know is a miss. `popular_...` are those of always showing what is most popular. `purchase_rate`
+    is what `purchase_pr_auc` would be by chance.
+    """
+    followed = of.next_item != NOTHING
+    ranks, popular = answers.ranks[followed], of.next_item[followed].clip(min=metrics.MISS)  # rows are by popularity
+    return {
+        "sessions": float(len(of)),
+        "events": float(len(of.items)),
+        "ranked_events": float(followed.sum()),
+        f"hit_rate@{K}": metrics.hit_rate(ranks, K),
+        f"mrr@{K}": metrics.reciprocal_rank(ranks, K),
+        f"ndcg@{K}": metrics.ndcg(ranks, K),
+        f"popular_hit_rate@{K}": metrics.hit_rate(popular, K),
+        f"popular_mrr@{K}": metrics.reciprocal_rank(popular, K),
+        "next_action_log_loss": metrics.log_loss(answers.action_probabilities, of.next_action),
+        "purchase_rate": float(of.purchase.mean()),
+        "purchase_pr_auc": metrics.pr_auc(answers.purchase, of.purchase),
+        "purchase_log_loss": metrics.log_loss(answers.purchase, of.purchase),
+        "purchase_brier": metrics.brier(answers.purchase, of.purchase),
+        "purchase_calibration_error": metrics.calibration_error(answers.purchase, of.purchase),
+    }
+
+
+def evaluate_model(model: SessionTransformer, of: Examples) -> dict[str, float]:
+    """Return a model's metrics, every event answered in one causal pass over its session."""
+    answers = _unanswered(of)
+    for sessions in _by_length(of):
+        at = events_of(of, sessions)
+        vectors = session_vectors(model, padded(of, sessions))  # (n, D)
+        answers.ranks[at] = _ranks(model, vectors, of.next_item[at])
+        with torch.inference_mode():
+            answers.action_probabilities[at] = model.action_logits(vectors).softmax(dim=-1).cpu().numpy()
+            answers.purchase[at] = model.purchase_logit(vectors).sigmoid().cpu().numpy()
+    return measure(answers, of)
+
+
+def evaluate_graph(graph: ort.InferenceSession, of: Examples) -> dict[str, float]:
+    """Return a graph's metrics, every beginning of every session answered for itself, as a worker would ask."""
+    answers = _unanswered(of)
+    for at, batch in beginnings(of, BATCH):
+        rows, scores, action_probabilities, purchase = run_graph(graph, batch)
+        is_next = rows == of.next_item[at][:, None]  # (batch, candidates)
+        own = np.where(is_next, scores, np.inf).min(axis=1, keepdims=True)  # inf where it is no candidate
+        answers.ranks[at] = (scores >= own).sum(axis=1)
+        answers.action_probabilities[at] = action_probabilities
+        answers.purchase[at] = purchase
+    return measure(answers, of)
+
+
+def open_graph(model: bytes | Path) -> ort.InferenceSession:
+    """Return a graph ready to run on one thread."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return ort.InferenceSession(
+        model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def run_graph(graph: ort.InferenceSession, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return rows, scores (batch, candidates each), action probabilities (batch, 5) and purchase (batch,)."""
+    feeds = {node.name: getattr(batch, node.name) for node in graph.get_inputs()}
+    outputs = cast("list[np.ndarray]", graph.run(["rows", "scores", "action_probabilities", "purchase"], feeds))
+    rows, scores, action_probabilities, purchase = outputs
+    return rows, scores, action_probabilities, purchase
+
+
+@torch.inference_mode()
+def session_vectors(model: SessionTransformer, batch: Batch) -> torch.Tensor:
+    """Return the session vector after each real event, session by session: (sum(lengths), D)."""
+    device = model.item.weight.device
+    vectors = model(torch.from_numpy(batch.items).to(device), torch.from_numpy(batch.actions).to(device))  # (B, T, D)
+    return vectors[torch.from_numpy(batch.items > 0).to(device)]
+
+
+@torch.inference_mode()
+def _ranks(model: SessionTransformer, vectors: torch.Tensor, next_item: metrics.Ints) -> metrics.Ints:
+    """Return the place of each next item among all, others of the same score before it, a miss where there is none."""
+    targets = torch.from_numpy(next_item.astype(np.int64)).to(vectors.device)[:, None]  # (n, 1)
+    step = max(1, SCORES // len(model.item.weight))
+    ranks: list[torch.Tensor] = []
+    for some, wanted in zip(vectors.split(step), targets.split(step), strict=True):
+        scores = model.scores(some)  # (step, V - 1)
+        own = scores.gather(1, (wanted - 1).clamp(min=0))  # (step, 1)
+        ranks.append((scores >= own).sum(dim=1).where(wanted[:, 0] > 0, metrics.MISS))
+    return torch.cat(ranks).cpu().numpy()
+
+
+def _by_length(of: Examples) -> Iterator[Longs]:
+    order = np.argsort(of.lengths, kind="stable")
+    for start in range(0, len(order), BATCH):
+        yield order[start : start + BATCH]
+
+
+def _unanswered(of: Examples) -> Answers:
+    events = len(of.items)
+    return Answers(
+        np.zeros(events, dtype=np.int64),
+        np.zeros((events, len(NEXT_ACTIONS)), dtype=np.float32),
+        np.zeros(events, dtype=np.float32),
+    )
