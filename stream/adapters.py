@@ -1,0 +1,367 @@
+"""Adapters: event files of several shapes, read as the lines that `clickstream-events` would hold.
+
+* `clickscore`  JSON lines as the topic holds them; passed on byte for byte, even broken ones, as a topic would
+* `taobao`      Taobao UserBehavior: user, item, category, behaviour, seconds; no header
+* `rees46`      REES46 stores: a header names the columns
+
+Files may be gzip or plain: their first bytes say which. Where a source has no event ids, an id is the hash of its row,
+so that an exact duplicate repeats it, in any process.
+"""
+
+import csv
+import io
+import math
+import re
+import select
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, Self
+
+import msgspec
+import xxhash
+
+from schemas.events import AnyEvent, Cart, Favourite, Purchase, RemoveFromCart, View, decode_record, encode_event
+from stream.errors import InputFileError
+
+Format = Literal["clickscore", "taobao", "rees46"]
+
+CHUNK_BYTES = 64 * 1024
+MAX_LINE_BYTES = 1024 * 1024
+"""A longer line is an error in words: no event is near it, and a file without line ends must not fill the memory."""
+LIVE_WAIT_SECONDS = 0.1
+"""How long a read waits on a silent pipe, before its reader may do something else."""
+
+MAX_REASONS = 100
+"""Reasons that `Faults` keeps apart: one that repeats what stands in the line could be new each time."""
+
+_PARTICULAR = re.compile(r" \(byte \d+\)")
+
+ItemEventClass = type[View] | type[Cart] | type[RemoveFromCart] | type[Favourite] | type[Purchase]
+
+TAOBAO_CLASSES: dict[str, ItemEventClass] = {"pv": View, "cart": Cart, "fav": Favourite, "buy": Purchase}
+REES46_CLASSES: dict[str, ItemEventClass] = {
+    "view": View,
+    "cart": Cart,
+    "remove_from_cart": RemoveFromCart,
+    "purchase": Purchase,
+}
+REES46_COLUMNS = (
+    "event_time",
+    "event_type",
+    "product_id",
+    "category_id",
+    "category_code",
+    "brand",
+    "price",
+    "user_id",
+    "user_session",
+)
+
+
+class Line(msgspec.Struct, frozen=True, gc=False):
+    """One line of a file: a record for the topic, or an error in words."""
+
+    number: int
+    """From 1, the header included."""
+    value: bytes = b""
+    """The record's value."""
+    key: bytes | None = None
+    """The user id; none where a broken line of a `clickscore` file does not say."""
+    ts: int | None = None
+    """Event time in ms, where the line says it."""
+    error: str | None = None
+    """Why there is no record."""
+
+    @property
+    def routing(self) -> bytes:
+        """What chooses the partition: the key, or the value of a record without one, so that a rerun does the same."""
+        return self.value if self.key is None else self.key
+
+
+def event_id_of(row: bytes) -> str:
+    """Return the id of an event whose source has none: equal rows, and only those, have equal ids."""
+    return xxhash.xxh3_128_hexdigest(row)
+
+
+def taobao_event(row: list[str], event_id: str) -> AnyEvent:
+    """Return the event of a row: user_id, item_id, category_id, behaviour, seconds since the epoch.
+
+    Raises:
+        ValueError: The row is malformed, in words.
+    """
+    if len(row) != 5:
+        message = f"{len(row)} columns instead of 5"
+        raise ValueError(message)
+    user, item, category, behaviour, seconds = row
+    kind = TAOBAO_CLASSES.get(behaviour)
+    if kind is None:
+        message = f"unknown behaviour {behaviour!r}"
+        raise ValueError(message)
+    if not (seconds.isascii() and seconds.removeprefix("-").isdigit()):
+        message = "the timestamp is no whole number of seconds"
+        raise ValueError(message)
+    return kind(event_id=event_id, user_id=user, ts=int(seconds) * 1000, item_id=item, category=category or None)
+
+
+def rees46_event(row: list[str], event_id: str, columns: tuple[int, ...] = tuple(range(9))) -> AnyEvent:
+    """Return the event of a row; `columns` says where each of `REES46_COLUMNS` stands in it.
+
+    The category is its name where the shop has one, else its number.
+
+    Raises:
+        ValueError: The row is malformed, in words.
+    """
+    try:
+        time, kind_name, item, category_id, category, _, price, user, session = [row[column] for column in columns]
+    except IndexError:
+        message = "fewer columns than the header has"
+        raise ValueError(message) from None
+    kind = REES46_CLASSES.get(kind_name)
+    if kind is None:
+        message = f"unknown event_type {kind_name!r}"
+        raise ValueError(message)
+    return kind(
+        event_id=event_id,
+        user_id=user,
+        ts=_rees46_ts(time),
+        session_id=session or None,
+        item_id=item,
+        price=_price(price),
+        category=category or category_id or None,
+    )
+
+
+@lru_cache(maxsize=1024)  # neighbours in a file share their second
+def _rees46_ts(time: str) -> int:
+    try:
+        if not time.endswith(" UTC"):
+            raise ValueError  # noqa: TRY301 (no zone and a wrong date are the same fault)
+        return int(datetime.fromisoformat(time.removesuffix(" UTC")).replace(tzinfo=UTC).timestamp() * 1000)
+    except ValueError:
+        message = "event_time is not like `2019-10-01 00:00:00 UTC`"
+        raise ValueError(message) from None
+
+
+def _price(text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        price = float(text)
+    except ValueError:
+        price = math.nan
+    if not math.isfinite(price):
+        message = "price is no number"
+        raise ValueError(message)
+    return price
+
+
+class _Head(msgspec.Struct, gc=False):
+    """What routing and pacing need of a line that is passed on as it is."""
+
+    user_id: str | None = None
+    ts: int | None = None
+
+
+_decode_head = msgspec.json.Decoder(_Head).decode
+
+
+def _clickscore_line(number: int, line: bytes) -> Line:
+    try:
+        head = _decode_head(line)
+    except ValueError:  # broken, or of other types: whoever decodes it whole will say so
+        return Line(number, line)
+    return Line(number, line, head.user_id.encode() if head.user_id else None, head.ts)
+
+
+def _row_line(number: int, line: bytes, to_event: Callable[[list[str], str], AnyEvent]) -> Line:
+    row = line.removesuffix(b"\r")
+    try:
+        event = to_event(_columns(row), event_id_of(row))
+        value = encode_event(event)
+        decode_record(value)  # the schema's bounds: a struct that is built is not checked
+    except UnicodeDecodeError:
+        return Line(number, error="the row is not UTF-8")
+    except (ValueError, csv.Error) as exc:
+        return Line(number, error=str(exc))
+    return Line(number, value, event.user_id.encode(), event.ts)
+
+
+def _columns(row: bytes) -> list[str]:
+    text = row.decode()
+    return next(csv.reader([text], strict=True)) if '"' in text else text.split(",")
+
+
+def _taobao_line(number: int, line: bytes) -> Line:
+    return _row_line(number, line, taobao_event)
+
+
+class _Rees46:
+    """Lines of a REES46 file, whose first one says in which column is what."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._columns: tuple[int, ...] = ()
+
+    def __call__(self, number: int, line: bytes) -> Line | None:
+        if number > 1:
+            return _row_line(number, line, lambda row, event_id: rees46_event(row, event_id, self._columns))
+        names = line.decode("utf-8-sig", errors="replace").strip().split(",")
+        lacking = [name for name in REES46_COLUMNS if name not in names]
+        if lacking:
+            message = f"{self._path} is no REES46 file: its first line does not name {', '.join(lacking)}"
+            raise InputFileError(message)
+        self._columns = tuple(names.index(name) for name in REES46_COLUMNS)
+        return None
+
+
+class EventFile:
+    """An open event file, a context manager: iterate over its lines, or over `chunks` of them as they come.
+
+    Raises:
+        InputFileError: It cannot be opened or read on, or is not of this format.
+    """
+
+    def __init__(self, path: Path, file_format: Format) -> None:
+        self.path = path
+        self.live = str(path) == "-"
+        """Whether it is stdin, where silence is no end."""
+        self.position = 0
+        """Bytes read so far, as they lie on disk."""
+        try:
+            # Unbuffered: what a pipe holds is to be had now, not once a buffer is full.
+            self._raw = io.FileIO(sys.stdin.fileno() if self.live else path, closefd=not self.live)
+            self.size = 0 if self.live else path.stat().st_size
+            """Bytes on disk, 0 where nobody knows."""
+        except OSError as exc:
+            raise self._unreadable(exc.strerror or str(exc)) from exc
+        self._to_line: Callable[[int, bytes], Line | None] = {
+            "clickscore": _clickscore_line,
+            "taobao": _taobao_line,
+            "rees46": _Rees46(path),
+        }[file_format]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._raw.close()
+
+    def __iter__(self) -> Iterator[Line]:
+        return (line for chunk in self.chunks() for line in chunk)
+
+    def chunks(self) -> Iterator[list[Line]]:
+        """Yield lines as they come, some at a time; an empty list where a live file has been silent for a moment."""
+        number = 0
+        for texts in _split(self._bytes()):
+            lines: list[Line] = []
+            for text in texts:
+                number += 1
+                if len(text) > MAX_LINE_BYTES:
+                    lines.append(Line(number, error=f"longer than {MAX_LINE_BYTES} bytes"))
+                elif text and not text.isspace():
+                    line = self._to_line(number, text)
+                    if line:
+                        lines.append(line)
+            yield lines
+
+    def _bytes(self) -> Iterator[bytes]:
+        """Yield the file's content, decompressed; nothing for now where a live one is silent.
+
+        Raises:
+            InputFileError: It cannot be read on.
+        """
+        inflate: _Inflate | None = None
+        try:
+            while True:
+                if self.live and not select.select([self._raw], [], [], LIVE_WAIT_SECONDS)[0]:
+                    yield b""
+                    continue
+                data = self._raw.read(CHUNK_BYTES)
+                if not data:
+                    break
+                if not self.position and data.startswith(b"\x1f\x8b"):
+                    inflate = _Inflate()
+                self.position += len(data)
+                yield inflate(data) if inflate else data
+            if inflate and not inflate.complete:
+                raise self._unreadable("its gzip data ends early")
+        except OSError as exc:
+            raise self._unreadable(exc.strerror or str(exc)) from exc
+        except zlib.error as exc:
+            raise self._unreadable(f"its gzip data is broken: {exc}") from exc
+
+    def _unreadable(self, why: str) -> InputFileError:
+        return InputFileError(f"{'stdin' if self.live else self.path} cannot be read: {why}")
+
+
+class _Inflate:
+    """Decompresses gzip piece by piece, several members in a row as `cat` makes them."""
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(wbits=31)
+        self.complete = False
+
+    def __call__(self, data: bytes) -> bytes:
+        pieces: list[bytes] = []
+        while data:
+            if self._member.eof:
+                data = data.lstrip(b"\0")  # padding between members
+                if not data:
+                    break
+                self._member = zlib.decompressobj(wbits=31)
+            pieces.append(self._member.decompress(data))
+            data = self._member.unused_data
+        self.complete = self._member.eof
+        return b"".join(pieces)
+
+
+def _split(chunks: Iterator[bytes]) -> Iterator[list[bytes]]:
+    """Yield complete lines without their ends; of one above the bound only so much that it shows."""
+    rest = b""
+    for chunk in chunks:
+        *lines, tail = chunk.split(b"\n")
+        if lines:
+            lines[0] = rest + lines[0]
+            rest = tail
+        else:
+            rest = (rest + tail)[: MAX_LINE_BYTES + 1]
+        yield lines
+    if rest:
+        yield [rest]
+
+
+class Faults:
+    """What was wrong with lines: how many by reason, and the first numbers of each."""
+
+    def __init__(self, show: int) -> None:
+        self._show = show
+        self._counts: Counter[str] = Counter()
+        self._first: dict[str, list[int]] = {}
+
+    def add(self, reason: str, number: int) -> None:
+        """Count one line, by a reason without what is particular to it."""
+        reason = _PARTICULAR.sub("", reason)
+        if reason not in self._counts and len(self._counts) >= MAX_REASONS:
+            reason = "other reasons"
+        self._counts[reason] += 1
+        first = self._first.setdefault(reason, [])
+        if len(first) < self._show:
+            first.append(number)
+
+    @property
+    def total(self) -> int:
+        """How many lines were wrong."""
+        return self._counts.total()
+
+    def report(self) -> list[str]:
+        """Return a line a reason, the most frequent first."""
+        return [
+            f"{count:,} x {reason} (line{'s' if count > 1 else ''} {', '.join(map(str, self._first[reason]))}"
+            f"{', ...' if count > len(self._first[reason]) else ''})"
+            for reason, count in self._counts.most_common()
+        ]
