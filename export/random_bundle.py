@@ -49,6 +49,8 @@ def random_weights(config: ModelConfig, items: int, seed: int = 0) -> Weights:
     shapes: dict[str, tuple[int, ...]] = {
         "item.weight": (items + 1, dim),
         "action.weight": (len(ACTIONS), dim),
+        "readout.weight": (dim, dim),
+        "readout.bias": (dim,),
         "next_action.weight": (len(NEXT_ACTIONS), dim),
         "next_action.bias": (len(NEXT_ACTIONS),),
         "purchase.weight": (1, dim),

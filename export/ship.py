@@ -42,7 +42,7 @@ def ship(checkpoint: Path, folder: Path, candidates: int = CANDIDATES) -> tuple[
         folder,
         model=graph,
         vocabulary=trained.vocabulary,
-        framework=f"torch {torch.__version__}",
+        framework=f"torch {torch.__version__.partition('+')[0]}",
         max_length=config.max_length,
         training_data=trained.card.report.summary(),
         metrics=evaluate_graph(running, trained.held_out),

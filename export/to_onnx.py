@@ -52,7 +52,8 @@ def to_onnx(weights: Weights, config: ModelConfig, candidates: int = CANDIDATES)
     body = _Body(graph, weights, config)
     vector = body.session_vector(table)  # (B, D)
     body.probabilities(vector)
-    scores = graph("Gemm", vector, table, transB=1)  # (B, D) x (D, V) -> (B, V)
+    wanted = graph("Gemm", vector, weights["readout.weight"], weights["readout.bias"], transB=1)  # (B, D)
+    scores = graph("Gemm", wanted, table, transB=1)  # (B, D) x (D, V) -> (B, V)
     if block:
         top_of_blocks(graph, scores, rows, block, candidates)
     else:

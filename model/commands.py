@@ -58,7 +58,7 @@ def train(
       clickscore export checkpoint --out bundle
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
     config = _config(preset, epochs, seed, changes)
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         import torch  # noqa: PLC0415 (serving has no torch, and its help lists this command)
 

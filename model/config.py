@@ -51,9 +51,9 @@ class TrainConfig:
     """Steps up to the peak, a tenth of all steps at most."""
     weight_decay: float = 0.01
     """Of the matrices; tables, norms and biases have none."""
-    next_action_weight: float = 0.3
+    next_action_weight: float = 0.5
     """Of the next-action loss, beside 1 for the next item."""
-    purchase_weight: float = 0.3
+    purchase_weight: float = 0.5
     """Of the purchase loss, beside 1 for the next item."""
     min_count: int = 2
     """Training events that an item needs to be known: what was seen once has nothing to learn from."""

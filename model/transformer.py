@@ -80,6 +80,7 @@ class SessionTransformer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.dim)
+        self.readout = nn.Linear(config.dim, config.dim)
         self.next_action = nn.Linear(config.dim, len(NEXT_ACTIONS))
         self.purchase = nn.Linear(config.dim, 1)
         self.reset()
@@ -87,8 +88,12 @@ class SessionTransformer(nn.Module):
     def reset(self) -> None:
         """Draw new weights: small ones, so that at first every item is about as likely."""
         for name, parameter in self.named_parameters():
-            if name in {"item.weight", "action.weight"}:
-                nn.init.normal_(parameter, std=self.config.dim**-0.5)  # rows of length 1
+            if name == "item.weight":
+                nn.init.normal_(parameter, std=self.config.dim**-0.5)  # rows of length 1, as the scores like them
+            elif name == "action.weight":
+                nn.init.normal_(parameter)  # as large as an item, once that is scaled
+            elif name == "readout.weight":
+                nn.init.eye_(parameter)  # at first the session vector itself
             elif parameter.ndim == 2 and not name.endswith("distance"):
                 nn.init.normal_(parameter, std=0.02)
             elif name.endswith("bias"):
@@ -111,7 +116,8 @@ class SessionTransformer(nn.Module):
 
     def scores(self, vectors: Tensor) -> Tensor:
         """Return how well each item follows each session vector: (n, D) -> (n, V - 1), column c for row c + 1."""
-        return functional.linear(vectors, self.item.weight[1:])  # the table is both input and output
+        wanted = self.readout(vectors)  # (n, D), the item that would fit best
+        return functional.linear(wanted, self.item.weight[1:])  # the table is both input and output
 
     def action_logits(self, vectors: Tensor) -> Tensor:
         """Return a logit for each of `NEXT_ACTIONS`: (n, D) -> (n, 5)."""
