@@ -4,7 +4,6 @@ import array
 import dataclasses
 import gzip
 import hashlib
-import itertools
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -97,37 +96,32 @@ def load_dataset(files: Sequence[Path], config: TrainConfig) -> Dataset:
         message = f"{len(sessions)} sessions to learn from, at least {FEWEST_SESSIONS} are needed{reasons}{first}"
         raise TrainingError(message)
 
-    held_out = max(1, round(config.held_out_share * len(sessions)))
-    validation = max(1, round(config.validation_share * len(sessions)))
-    borders = (0, len(sessions) - held_out - validation, len(sessions) - held_out, len(sessions))
-    parts = [sessions.between(first, end) for first, end in itertools.pairwise(borders)]
-
-    seen = parts[0].items[(parts[0].items != NO_ITEM) & (parts[0].actions != REMOVAL)]
+    oldest, newer, newest = _by_time(sessions, config)
+    seen = oldest.items[(oldest.items != NO_ITEM) & (oldest.actions != REMOVAL)]
     vocabulary = count(sessions.item_ids, seen, config.min_count)
     rows = vocabulary.rows(sessions.item_ids)  # (item_ids,)
-    trained, stopped, held = (examples(part, rows, config.model.max_length) for part in parts)
-    if not (len(trained) and len(stopped) and len(held)):
+    training, validation, held_out = (examples(part, rows, config.model.max_length) for part in (oldest, newer, newest))
+    if not (len(training) and len(validation) and len(held_out)):
         message = (
             f"too little is left to learn from: {len(vocabulary):,} items were seen {config.min_count} times or more "
-            f"(min_count), in {len(trained):,} sessions for training, {len(stopped):,} for validation and "
-            f"{len(held):,} held out"
+            f"(min_count), in {len(training):,} sessions for training, {len(validation):,} for validation and "
+            f"{len(held_out):,} held out"
         )
         raise TrainingError(message)
-    without = len(sessions) - len(trained) - len(stopped) - len(held)
-    report = dataclasses.replace(
-        report,
-        dropped=report.dropped | ({WITHOUT_KNOWN_ITEM: without} if without else {}),
-        items=len(vocabulary),
-        training=len(trained),
-        validation=len(stopped),
-        held_out=len(held),
-    )
+    without = len(sessions) - len(training) - len(validation) - len(held_out)
     return Dataset(
         vocabulary=vocabulary,
-        training=trained,
-        validation=_sample(stopped, config),
-        held_out=_sample(held, config),
-        report=report,
+        training=training,
+        validation=_sample(validation, config),
+        held_out=_sample(held_out, config),
+        report=dataclasses.replace(
+            report,
+            dropped=report.dropped | ({WITHOUT_KNOWN_ITEM: without} if without else {}),
+            items=len(vocabulary),
+            training=len(training),
+            validation=len(validation),
+            held_out=len(held_out),
+        ),
     )
 
 
@@ -204,6 +198,14 @@ def _lines(path: Path) -> Iterator[bytes]:
     except (OSError, EOFError, zlib.error) as exc:
         message = f"{path} cannot be read: {exc}"
         raise TrainingError(message) from exc
+
+
+def _by_time(sessions: Sessions, config: TrainConfig) -> tuple[Sessions, Sessions, Sessions]:
+    """Return the sessions that train, those that say when to stop, and the newest, which are held out."""
+    held_out = max(1, round(config.held_out_share * len(sessions)))
+    validation = max(1, round(config.validation_share * len(sessions)))
+    first, second = len(sessions) - held_out - validation, len(sessions) - held_out
+    return sessions.between(0, first), sessions.between(first, second), sessions.between(second, len(sessions))
 
 
 def _sample(of: Examples, config: TrainConfig) -> Examples:

@@ -32,6 +32,9 @@ _CLASS_OF = {name: number for number, name in enumerate(NEXT_ACTIONS)} | {"click
 NEXT_ACTION_OF: Ints = np.array([_CLASS_OF.get(action, NO_CLASS) for action in ACTIONS])
 """Class of `NEXT_ACTIONS` by action code: a click opens a page, as a view does; a search or a removal has no class."""
 
+POOL = 20
+"""Training batches whose sessions are sorted by length together: little padding, and still a random order."""
+
 REMOVAL = ACTIONS.index("remove_from_cart")
 PURCHASE = ACTIONS.index("purchase")
 
@@ -195,10 +198,6 @@ def batches(lengths: Longs, size: int, seed: Sequence[int]) -> Iterator[Longs]:
     ]
     for chunk in rng.permutation(len(chunks)):
         yield chunks[chunk]
-
-
-POOL = 20
-"""Batches whose sessions are sorted by length together: little padding, and still a random order."""
 
 
 def _split(sessions: Longs, lengths: Longs, size: int) -> Iterator[Longs]:

@@ -1,0 +1,76 @@
+"""Builders: small sessions, files of them, and data sets to train on."""
+
+import random
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from model.config import ModelConfig, TrainConfig
+from model.dataset import Dataset, load_dataset
+from model.features import Sessions
+from schemas.events import ACTIONS
+from schemas.sessions import ClosedSession, SessionEvent, encode_session
+
+TINY = TrainConfig(model=ModelConfig(dim=16, ffn=32, max_length=8), epochs=3, batch=16, patience=3)
+
+
+def closed(number: int, events: str, at: int | None = None) -> ClosedSession:
+    """Return session `number` from words such as `"view:a search cart:a"`; it closes at `at`, or in order of number."""
+    told = tuple(
+        SessionEvent(ts=second, action=action, item_id=item)
+        for second, (action, _, item) in enumerate(word.partition(":") for word in events.split())
+    )
+    return ClosedSession(
+        id=f"clickstream-events-0-{number}",
+        session_id=str(number),
+        user_id=f"user-{number}",
+        opened_at=0,
+        closed_at=number * 1000 if at is None else at,
+        length=len(told),
+        purchased=any(event.action == "purchase" for event in told),
+        events=told,
+    )
+
+
+def flat(sessions: Iterable[str], item_ids: Sequence[str] = "abcdefgh") -> Sessions:
+    """Return sessions told in words, end to end."""
+    told = [[word.partition(":") for word in session.split()] for session in sessions]
+    events = [event for session in told for event in session]
+    return Sessions(
+        tuple(item_ids),
+        np.array([item_ids.index(item) if item else -1 for _, _, item in events], dtype=np.int32),
+        np.array([ACTIONS.index(action) for action, _, _ in events], dtype=np.int8),
+        np.cumsum([0, *(len(session) for session in told)]),
+        np.arange(len(told)),
+    )
+
+
+def write_sessions(path: Path, sessions: Iterable[ClosedSession]) -> Path:
+    """Write a file of sessions and return its path."""
+    path.write_bytes(b"".join(encode_session(session) + b"\n" for session in sessions))
+    return path
+
+
+def shoppers(count: int, items: int = 30, seed: int = 0) -> list[ClosedSession]:
+    """Return sessions of shoppers who go from an item to the one after it, and buy what they put into the cart."""
+    rng = random.Random(seed)
+    return [closed(number, " ".join(_walk(rng, items))) for number in range(count)]
+
+
+def _walk(rng: random.Random, items: int) -> Iterable[str]:
+    item = rng.randrange(items)
+    for _ in range(rng.randint(1, 10)):
+        yield f"view:item-{item}"
+        if rng.random() < 0.15:
+            yield f"cart:item-{item}"
+            yield f"purchase:item-{item}"
+            return
+        if rng.random() < 0.1:
+            yield "search"
+        item = (item + 1) % items
+
+
+def dataset(folder: Path, count: int = 200, config: TrainConfig = TINY) -> Dataset:
+    """Return a data set of generated shoppers, through a file."""
+    return load_dataset([write_sessions(folder / "sessions.jsonl", shoppers(count))], config)

@@ -1,0 +1,146 @@
+import numpy as np
+
+from model.features import (
+    LEAVE,
+    NOTHING,
+    UNKNOWN_NEXT,
+    Examples,
+    Sessions,
+    arranged,
+    batches,
+    beginnings,
+    ending_at,
+    examples,
+    padded,
+)
+from schemas.events import ACTIONS
+from schemas.manifest import NEXT_ACTIONS
+from tests.model.builders import flat
+
+ROWS = np.array([1, 2, 3, 4, 0, 0, 0, 0])  # a, b, c, d are known; e, f, g, h are not
+
+
+def of(*sessions: str, max_length: int = 50) -> Examples:
+    return examples(flat(sessions), ROWS, max_length)
+
+
+def names(classes: np.ndarray) -> list[str]:
+    return [NEXT_ACTIONS[number] for number in classes]
+
+
+def test_model_reads_events_on_known_items_and_nothing_else():
+    read = of("view:a search view:e cart:b")
+    assert read.items.tolist() == [1, 2]
+    assert [ACTIONS[code] for code in read.actions] == ["view", "cart"]
+
+
+def test_session_without_a_known_item_is_left_out():
+    assert of("view:e search", "view:a").starts.tolist() == [0, 1]
+
+
+def test_session_of_one_event_teaches_that_shoppers_leave():
+    read = of("view:a")
+    assert (read.next_item.tolist(), names(read.next_action), read.purchase.tolist()) == ([NOTHING], ["leave"], [0])
+
+
+def test_next_item_is_that_of_the_next_event_on_an_item():
+    assert of("view:a search view:b").next_item.tolist() == [2, NOTHING]
+
+
+def test_next_item_may_be_the_same_item():
+    assert of("view:a cart:a").next_item.tolist() == [1, NOTHING]
+
+
+def test_item_that_is_taken_out_of_the_cart_is_no_next_item():
+    assert of("cart:a remove_from_cart:a view:b").next_item.tolist() == [2, 2, NOTHING]
+
+
+def test_next_item_that_is_unknown_is_told_apart_from_none():
+    assert of("view:a view:e").next_item.tolist() == [UNKNOWN_NEXT]
+
+
+def test_answers_of_a_session_never_come_from_the_next_one():
+    read = of("view:a", "view:b purchase:b")
+    assert read.next_item.tolist() == [NOTHING, 2, NOTHING]
+    assert names(read.next_action) == ["leave", "purchase", "leave"]
+    assert read.purchase.tolist() == [0, 1, 0]
+
+
+def test_next_action_skips_searches_and_removals():
+    assert names(of("cart:a search remove_from_cart:a favourite:b").next_action) == ["favourite", "favourite", "leave"]
+
+
+def test_next_action_counts_on_unknown_items_too():
+    assert names(of("view:a cart:e").next_action) == ["cart"]
+
+
+def test_click_counts_as_a_view():
+    assert names(of("view:a click:b").next_action) == ["view", "leave"]
+
+
+def test_purchase_is_only_what_is_still_to_come():
+    assert of("view:a purchase:a view:b").purchase.tolist() == [1, 0, 0]
+
+
+def test_purchase_of_an_unknown_item_is_a_purchase():
+    assert of("view:a view:b purchase:e").purchase.tolist() == [1, 1]
+
+
+def test_long_session_keeps_its_newest_known_events():
+    read = of("view:a view:b view:e view:c view:d", max_length=2)
+    assert read.items.tolist() == [3, 4]
+
+
+def test_cut_session_has_the_answers_of_the_whole_one():
+    read = of("view:a view:b view:c purchase:c", max_length=2)
+    assert (read.next_item.tolist(), read.purchase.tolist()) == ([3, NOTHING], [1, 0])
+
+
+def test_leave_is_no_action_of_a_shopper():
+    assert "leave" not in ACTIONS
+    assert NEXT_ACTIONS[LEAVE] == "leave"
+
+
+def test_padded_sessions_are_left_aligned_and_as_wide_as_the_longest():
+    batch = padded(of("view:a", "view:b view:c"), np.array([1, 0]))
+    assert batch.items.tolist() == [[2, 3], [1, 0]]
+    assert batch.actions.tolist() == [[1, 1], [1, 0]]
+    assert batch.lengths.tolist() == [2, 1]
+
+
+def test_beginning_ends_with_its_event():
+    batch = ending_at(of("view:a", "view:b view:c view:d"), np.array([2, 0]))
+    assert batch.items.tolist() == [[2, 3], [1, 0]]
+
+
+def test_every_beginning_comes_once_and_unpadded():
+    read = of("view:a view:b view:c", "view:d view:a", "view:b")
+    found = {}
+    for at, batch in beginnings(read, most=2):
+        assert batch.items.shape[0] <= 2
+        assert (batch.items > 0).all()
+        found |= dict(zip(at.tolist(), batch.items.tolist(), strict=True))
+    assert found == {0: [1], 1: [1, 2], 2: [1, 2, 3], 3: [4], 4: [4, 1], 5: [2]}
+
+
+def test_sessions_of_a_part_are_those_of_the_whole():
+    read = of("view:a", "view:b purchase:b", "view:c").only(np.array([2, 1]))
+    assert (read.items.tolist(), read.purchase.tolist(), read.starts.tolist()) == ([3, 2, 2], [0, 1, 0], [0, 1, 3])
+
+
+def test_sessions_are_arranged_in_order_of_closing():
+    told = flat(["view:a view:b", "view:c", "view:d"])
+    late = arranged(Sessions(told.item_ids, told.items, told.actions, told.starts, np.array([30, 20, 10])))
+    assert (late.items.tolist(), late.starts.tolist()) == ([3, 2, 0, 1], [0, 1, 2, 4])
+
+
+def test_batches_hold_every_session_once():
+    lengths = np.random.default_rng(0).integers(1, 9, 1000)
+    order = np.concatenate(list(batches(lengths, 16, (0, 1))))
+    assert sorted(order.tolist()) == list(range(1000))
+
+
+def test_batches_are_those_of_their_seed():
+    lengths = np.arange(1, 101)
+    first, again, other = (np.concatenate(list(batches(lengths, 16, (0, epoch)))).tolist() for epoch in (1, 1, 2))
+    assert first == again != other
