@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
@@ -65,8 +65,8 @@ async def publish_assortment(settings: Settings, assortment: Assortment) -> None
         await asyncio.gather(*records)
 
 
-async def keep_shop(settings: Settings, shop: LiveShop, onlooker: Onlooker, closing: asyncio.Event) -> None:
-    """Keep the shop open until it is to close: send what shoppers do, and let them see what was decided.
+async def keep_shop(settings: Settings, shop: LiveShop, onlooker: Onlooker) -> None:
+    """Keep the shop open until cancelled: send what shoppers do, and let them see what was decided.
 
     Raises:
         TopicMissingError: The topics are not there.
@@ -74,19 +74,20 @@ async def keep_shop(settings: Settings, shop: LiveShop, onlooker: Onlooker, clos
     """
     partitions = await check_topics(settings)
     async with _producer(settings) as producer, _consumer(settings, partitions) as consumer:
-        working = {
-            asyncio.create_task(_trade(settings, producer, shop, onlooker)),
-            asyncio.create_task(_listen(settings, consumer, shop, onlooker)),
-        }
-        until = asyncio.create_task(closing.wait())
-        try:
-            ended, _ = await asyncio.wait({*working, until}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (*working, until):
-                task.cancel()
-            await asyncio.wait({*working, until})
-        for task in working & ended:  # neither ends by itself, but for an error
-            task.result()
+        await race(_trade(settings, producer, shop, onlooker), _listen(settings, consumer, shop, onlooker))
+
+
+async def race(*coroutines: Coroutine[Any, Any, None]) -> None:
+    """Run coroutines until one ends, by itself or by an error, which is raised; the others are cancelled."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    try:
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    for task in ended:
+        task.result()
 
 
 async def _trade(settings: Settings, producer: AIOKafkaProducer, shop: LiveShop, onlooker: Onlooker) -> None:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 import msgspec
 
@@ -21,6 +21,9 @@ READY_SECONDS = 90.0
 """How long a worker may take until it has its partitions. Measured: 3 s on two idle cores."""
 STOP_SECONDS = 15.0
 """How long it may take to finish what it has begun, after SIGTERM and before SIGKILL."""
+
+# ONNX Runtime from 1.29 on reports its use to Microsoft, and leaves files in the temporary folder, unless told not to.
+_QUIET = {"ORT_DISABLE_TELEMETRY": "1"}
 
 _HEALTH_SECONDS = 2.0
 _LOG_LINES = 15
@@ -58,7 +61,7 @@ class WorkerProcess:
             # A process group of its own: Ctrl-C in the terminal is for us, and we end it in order.
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "stream", "worker"],
-                env={**os.environ, **environment_of(self._settings)},
+                env={**os.environ, **_QUIET, **environment_of(self._settings)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -126,5 +129,6 @@ def free_port(host: str) -> int:
 
 
 def _get(url: str) -> bytes:
-    with urlopen(url, timeout=_HEALTH_SECONDS) as response:  # the address is our own worker's
+    # Without the proxy of the environment: the worker is on this machine.
+    with build_opener(ProxyHandler({})).open(url, timeout=_HEALTH_SECONDS) as response:
         return response.read()

@@ -1,0 +1,87 @@
+"""`clickscore demo`: everything at once, with a synthetic shop."""
+
+import logging
+import time
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+
+from stream.demo import BUNDLE, Plan, run_demo
+from stream.demo_counts import Summary
+from stream.errors import OutputFileError
+from stream.settings import load
+
+
+@click.command()
+@click.option(
+    "--seconds", type=click.FloatRange(1), default=None, help="How long the shop is open. Default: until Ctrl-C."
+)
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="File for the summary.")
+@click.option(
+    "--bundle",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=None,
+    help="The model to show. Default: the demo's own.",
+)
+@click.option("--rate", type=click.FloatRange(1, 5_000), default=200.0, show_default=True, help="Records a second.")
+@click.option(
+    "--bootstrap-servers",
+    default=None,
+    help="A Kafka of your own, also from KAFKA_BOOTSTRAP_SERVERS. Default: an embedded one, in a temporary folder.",
+)
+@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="Settings file (TOML) of that Kafka.")
+def demo(
+    *,
+    seconds: float | None,
+    json_file: Path | None,
+    bundle: Path | None,
+    rate: float,
+    bootstrap_servers: str | None,
+    config: Path | None,
+) -> None:
+    """Show it all at work: a real Kafka, a synthetic shop whose shoppers answer, a worker and a live view.
+
+    Half of the shoppers get the model's recommendations and half what is popular. Shoppers, items and purchases are
+    simulated; Kafka, worker, model and all numbers are real. In the end nothing is left running.
+
+    \b
+    Example:
+      clickscore demo
+      clickscore demo --seconds 60 --json summary.json
+    """  # noqa: D301
+    began_at = int(time.time() * 1000)
+    settings, origins = load({"bootstrap_servers": bootstrap_servers}, file=config)
+    own_kafka = origins["bootstrap_servers"] != "default"
+    chosen = bundle or (BUNDLE if (BUNDLE / "manifest.json").exists() else None)
+    # It warns of what it then tries again, such as a topic too new to have a leader; what stays wrong is raised.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    console = Console()
+    plan = Plan(settings=settings if own_kafka else None, bundle=chosen, seconds=seconds, rate=rate)
+    summary = run_demo(plan, console, began_at)
+    for words in _words(summary):
+        console.print(words, soft_wrap=True, highlight=False)
+    if json_file:
+        try:
+            json_file.write_bytes(msgspec.json.format(msgspec.json.encode(summary)) + b"\n")
+        except OSError as exc:
+            message = f"{json_file} cannot be written: {exc.strerror}"
+            raise OutputFileError(message) from exc
+
+
+def _words(summary: Summary) -> list[str]:
+    """Return the summary as a shopkeeper would say it."""
+    first, latency = summary.first_decision_s, summary.latency_ms
+    words = [
+        f"{summary.events:,} events, {sum(summary.decisions.values()):,} decisions, "
+        f"{summary.dead_letters:,} dead letters",
+        "No decision was seen." if first is None else f"First decision after {first:.1f} s",
+    ]
+    if latency.p50 is not None:
+        words.append(f"From event to recommendation: p50 {latency.p50:,} ms, p99 {latency.p99:,} ms")
+    words += [
+        f"{name}: {answers.impressions:,} impressions, {answers.clicks:,} clicks, {answers.purchases:,} purchases"
+        for name, answers in summary.variants.items()
+    ]
+    return words

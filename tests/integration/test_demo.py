@@ -1,0 +1,144 @@
+"""The demo from its command to its end: on a real broker, and nothing left behind."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from stream.settings import Settings
+from stream.topics import list_topics
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+
+ROOT = Path(__file__).parents[2]
+KEYS = ["events", "decisions", "dead_letters", "first_decision_s", "latency_ms", "variants"]
+
+
+@pytest.fixture
+def temp(tmp_path: Path) -> Path:
+    """The folder that the demo takes for temporary files, so that we see what it leaves."""
+    folder = tmp_path / "temp"
+    folder.mkdir()
+    return folder
+
+
+def start(temp: Path, *flags: str, **variables: str) -> subprocess.Popen:
+    # Without the environment's broker, so that it starts its own: that is what it has to clean up.
+    inherited = {name: value for name, value in os.environ.items() if name != "KAFKA_BOOTSTRAP_SERVERS"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "stream", "demo", *flags],
+        cwd=ROOT,
+        env={**inherited, "TMPDIR": str(temp), **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def family(demo: subprocess.Popen) -> list[psutil.Process]:
+    return psutil.Process(demo.pid).children(recursive=True)
+
+
+def ports(processes: list[psutil.Process]) -> set[int]:
+    return {
+        connection.laddr.port
+        for process in processes
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    }
+
+
+def until_open(demo: subprocess.Popen) -> str:
+    """Read what the demo says until the shop is open."""
+    said = ""
+    for line in demo.stdout:
+        said += line
+        if "events/s" in line:
+            return said
+    pytest.fail(f"the demo ended before the shop opened:\n{said}")
+
+
+def assert_nothing_is_left(children: list[psutil.Process], listening: set[int], temp: Path) -> None:
+    assert len(children) >= 2  # Kafka and the worker
+    assert len(listening) >= 2
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    still = {c.laddr.port for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+    assert not listening & still
+    assert list(temp.iterdir()) == []
+
+
+def test_demo_ends_by_itself_with_a_summary_of_what_it_measured(temp, tmp_path):
+    file = tmp_path / "summary.json"
+    demo = start(temp, "--seconds", "15", "--json", str(file))
+    said = until_open(demo)
+    children = family(demo)
+    listening = ports(children)
+    rest, _ = demo.communicate(timeout=120)
+    assert demo.returncode == 0, said + rest
+    summary = json.loads(file.read_text())
+    assert list(summary) == KEYS
+    assert summary["events"] > 500
+    assert summary["decisions"]["recommendation-decisions"] > 250
+    assert set(summary["decisions"]) == {"recommendation-decisions", "ad-decisions"}
+    assert summary["dead_letters"] > 0
+    assert 0 < summary["first_decision_s"] < 90
+    assert 0 < summary["latency_ms"]["p50"] <= summary["latency_ms"]["p99"]
+    assert set(summary["variants"]) == {"model", "popular"}
+    assert all(answers["impressions"] > 0 for answers in summary["variants"].values())
+    assert "→ we show" in said + rest
+    assert_nothing_is_left(children, listening, temp)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_ends_the_demo_cleanly(temp, number):
+    demo = start(temp)
+    said = until_open(demo)
+    children = family(demo)
+    listening = ports(children)
+    demo.send_signal(number)
+    rest, _ = demo.communicate(timeout=60)
+    assert demo.returncode == 0, said + rest
+    assert "First decision after" in rest
+    assert_nothing_is_left(children, listening, temp)
+
+
+def test_signal_while_kafka_starts_leaves_nothing(temp):
+    demo = start(temp)
+    deadline = time.monotonic() + 60
+    while not any("kafka.Kafka" in child.cmdline() for child in family(demo)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    children = family(demo)
+    demo.send_signal(signal.SIGINT)
+    said, _ = demo.communicate(timeout=60)
+    assert demo.returncode == 0, said
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    assert list(temp.iterdir()) == []
+
+
+def test_worker_that_dies_ends_the_demo_with_its_log(temp, tmp_path):
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    demo = start(temp, "--bundle", str(bundle))
+    said, _ = demo.communicate(timeout=120)
+    assert demo.returncode == 1
+    assert "the worker ended by itself" in said
+    assert "manifest.json" in said
+    assert "Traceback" not in said
+    assert list(temp.iterdir()) == []
+
+
+def test_demo_on_a_kafka_of_ones_own_takes_its_topics_away(broker, temp):
+    demo = start(temp, "--seconds", "3", KAFKA_BOOTSTRAP_SERVERS=broker)
+    said, _ = demo.communicate(timeout=120)
+    assert demo.returncode == 0, said
+    assert broker in said
+    there = asyncio.run(list_topics(Settings(bootstrap_servers=broker)))
+    assert not [name for name in there if name.startswith("demo-")]
