@@ -2,11 +2,8 @@
 """App: the Faust app and its one agent. With the transport and the engine beside it, all that knows Faust."""
 
 import asyncio
-import contextlib
 import logging
 import sys
-import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import faust
@@ -17,7 +14,7 @@ from prometheus_client import generate_latest
 
 from schemas.topics import EVENTS, MAX_RECORD_BYTES
 from stream import transport
-from stream.engine import Engine, release
+from stream.engine import Engine
 from stream.errors import ClickscoreError
 from stream.kafka import MAX_REQUEST_BYTES, ssl_context
 from stream.monitoring import Metrics
@@ -36,15 +33,14 @@ def create_app(settings: Settings, pipeline: Pipeline) -> tuple[faust.App, Engin
 
     @app.agent(app.topic(settings.topic(EVENTS.name), schema=transport.BatchSchema()), name="decide")
     async def decide(stream: Any) -> None:
-        """Decide on every event: a batch is computed while the one before it is made durable."""
-        async with beside(engine.publish(lambda: not stream.channel.queue.empty()), engine.tick()):
-            async for event in stream.noack().events():
-                began, message = time.time(), event.message
-                output = await engine.compute(message.partition, event.value, message.generation_id)
-                if output is None:
-                    await release(event)
-                else:
-                    await engine.hand_over(event, output, began)
+        """Decide on every event, a partition's batch at a time.
+
+        The engine computes each batch (decode, sessions, scores, policy), publishes its decisions and then its state,
+        acknowledges it, and so lets Faust commit it; it computes the next one meanwhile.
+        """
+        async with engine.running():
+            async for batch in stream.noack().events():
+                await engine.take(batch)
 
     add_pages(app, engine, metrics)
     return app, engine
@@ -126,17 +122,6 @@ def add_pages(app: faust.App, engine: Engine, metrics: Metrics) -> None:
         del request
         engine.health()  # brings the gauges up to date
         return view.bytes(generate_latest(metrics.registry), content_type="text/plain")
-
-
-@contextlib.asynccontextmanager
-async def beside(*coroutines: Any) -> AsyncIterator[None]:
-    """Run coroutines in the background of a block."""
-    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
 
 
 def run_worker(settings: Settings, pipeline: Pipeline) -> None:

@@ -6,11 +6,13 @@ that touches the pipeline runs in that one thread: batches, updates of the catal
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,7 +24,7 @@ from schemas.topics import EVENTS
 from stream.monitoring import Metrics
 from stream.pipeline import Output, Pipeline
 from stream.publisher import Publisher, Work
-from stream.reference import Records, Reference
+from stream.reference import Reference
 from stream.restore import changelog_ends, restore_partitions
 from stream.settings import Settings
 from stream.transport import BatchProducer
@@ -31,6 +33,8 @@ log = logging.getLogger(__name__)
 
 LIVE_MS = 3_600_000  # a stream whose newest event is older than this is a backfill, in which no time passes
 TICK_CHECK_S = 1.0
+INBOX = 8
+"""Batches that wait to be computed: enough to score the partitions of a fetch together."""
 
 
 class Engine:
@@ -48,62 +52,79 @@ class Engine:
         self._following: asyncio.Task[None] | None = None
         self._generation_of: dict[int, int] = {}  # the group's generation in which a partition's state was restored
         self._seen_at: dict[int, float] = {}
-        self._computing = False
+        self._in_hand: Counter[int] = Counter()  # batches of a partition that are taken and not released
+        self._inbox: asyncio.Queue[Any] = asyncio.Queue(INBOX)
         self._worker = f"{socket.gethostname()}-{os.getpid()}"
         self._publisher = Publisher(settings, self._sender, self._generation, self._abandon, metrics)
 
     # Batches
 
-    async def publish(self, more: Callable[[], bool]) -> None:
-        """Publish what was computed until cancelled; a failure stops the worker, with nothing of it committed."""
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Compute, publish and keep time in the background of a block; what fails there stops the worker."""
+        work = (
+            self._compute(),
+            self._publisher.publish_decisions(),
+            self._publisher.publish_states(),
+            self._tick(),
+        )
+        tasks = [asyncio.create_task(self._or_stop(part)) for part in work]
         try:
-            await self._publisher.run(lambda: self._computing or more())
-        except Exception as exc:
-            await self.stop_on(exc)
-
-    async def compute(self, partition: int, records: Records, generation: int) -> Output | None:
-        """Return what a batch comes to; none where its partition may belong to another worker by now.
-
-        A bug in the pipeline stops the worker, and none is returned.
-        """
-        if not generation == self._generation() == self._generation_of.get(partition):
-            return None
-        self._computing, began = True, time.perf_counter()
-        try:
-            output = await self._in_thread(self._pipeline.process, partition, records)
-        except Exception as exc:
-            log.exception("a batch of partition %d, offsets %d to %d", partition, records[0].offset, records[-1].offset)
-            await self.stop_on(exc)
-            return None
+            yield
         finally:
-            self._computing = False
-        self._metrics.compute_seconds.observe(time.perf_counter() - began)
-        self.last_batch_at = self._seen_at[partition] = time.time()
-        self._metrics.batch_records.observe(len(records))
-        return output
+            for task in tasks:
+                task.cancel()
 
-    async def hand_over(self, event: Any, output: Output, began: float) -> None:
-        """Queue a computed batch to be published, committed and acknowledged; waits while there are too many."""
-        message = event.message
-        facts = {
-            "worker": self._worker,
-            "at": int(time.time() * 1000),
-            "took_ms": round((time.time() - began) * 1000, 2),
-        }
+    async def take(self, event: Any) -> None:
+        """Take a batch to compute; waits while there are too many."""
+        self._in_hand[event.message.partition] += 1
+        await self._inbox.put(event)
+
+    async def _release(self, event: Any) -> None:
+        """Let go of a batch, published or given up: tells Faust, whose rebalance or shutdown waits for it."""
+        self._in_hand[event.message.partition] -= 1
+        event.ack()
+
+    async def _compute(self) -> None:
+        """Compute what waits, batches of several partitions in one go, until cancelled."""
+        while True:
+            events = [await self._inbox.get()]
+            left = self._settings.max_batch - len(events[0].message.value)
+            while left > 0 and not self._inbox.empty():
+                events.append(self._inbox.get_nowait())
+                left -= len(events[-1].message.value)
+            mine = [event for event in events if self._is_current(event.message)]
+            for event in events:
+                if event not in mine:
+                    await self._release(event)
+            batches = [(event.message.partition, event.message.value) for event in mine]
+            began = time.time()
+            outputs = await self._in_thread(self._pipeline.process_all, batches)
+            self.last_batch_at = time.time()
+            self._metrics.compute_seconds.observe(self.last_batch_at - began)
+            for event, output in zip(mine, outputs, strict=True):
+                self._seen_at[event.message.partition] = self.last_batch_at
+                self._metrics.batch_records.observe(len(event.message.value))
+                await self._publisher.put(self._work(event, output, began))
+
+    def _is_current(self, message: Any) -> bool:
+        """Return whether a batch was fetched in the group's present generation, in which its state was restored."""
+        return message.generation_id == self._generation() == self._generation_of.get(message.partition)
+
+    def _work(self, event: Any, output: Output, began: float) -> Work:
+        message, now = event.message, time.time()
+        facts = {"worker": self._worker, "at": int(now * 1000), "took_ms": round((now - began) * 1000, 2)}
 
         def done() -> None:
             message.done = True
 
-        await self._publisher.put(
-            Work(
-                partition=message.partition,
-                output=output,
-                records=len(message.value),
-                generation=message.generation_id,
-                facts=[("scored", msgspec.json.encode(facts))],
-                done=done,
-                release=lambda: release(event),
-            )
+        return Work(
+            partition=message.partition,
+            output=output,
+            generation=message.generation_id,
+            facts=[("scored", msgspec.json.encode(facts))],
+            done=done,
+            release=lambda: self._release(event),
         )
 
     async def stop_on(self, exc: BaseException) -> None:
@@ -115,18 +136,16 @@ class Engine:
 
     async def on_assigned(self, app: faust.App, **_: Any) -> None:
         """Restore what is newly ours and drop what is no longer: before the first event of an assignment is read."""
-        try:
-            await self._start_reference()
-            await self._restore(self._assigned())
-        except Exception as exc:
-            await self.stop_on(exc)
+        await self._or_stop(self._restore(self._assigned()))
 
     async def _restore(self, mine: list[int]) -> None:
+        await self._start_reference()
         began, generation = time.monotonic(), self._generation()
         self._metrics.rebalances.inc()
         ends = await changelog_ends(self._settings, mine) if mine else {}
         written = self._publisher.written
-        kept = [p for p in mine if p in self._generation_of and written.get(p, -1) == ends[p]]
+        # What we have in memory is still the newest state if nobody wrote after us and nothing of ours is on its way.
+        kept = [p for p in mine if p in self._generation_of and not self._in_hand[p] and written.get(p) == ends[p]]
         fresh = [p for p in mine if p not in kept]
         restored = await restore_partitions(self._settings, fresh) if fresh else {}
         if generation != self._generation():
@@ -161,17 +180,13 @@ class Engine:
     async def _start_reference(self) -> None:
         if self._following is None:
             positions = await self._reference.load()
-            self._following = asyncio.create_task(self._follow(positions))
-
-    async def _follow(self, positions: Any) -> None:
-        try:
-            await self._reference.follow(positions, lambda records: self._in_thread(self._reference.take, records))
-        except Exception as exc:
-            await self.stop_on(exc)
+            take = self._reference.take
+            following = self._reference.follow(positions, lambda records: self._in_thread(take, records))
+            self._following = asyncio.create_task(self._or_stop(following))
 
     # Time
 
-    async def tick(self) -> None:
+    async def _tick(self) -> None:
         """Until cancelled, write a tick into each live partition that has open sessions and has fallen idle."""
         if not self._settings.tick_after_ms:
             return
@@ -221,6 +236,13 @@ class Engine:
 
     # Faust
 
+    async def _or_stop(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except Exception as exc:
+            log.exception("the worker stops")
+            await self.stop_on(exc)
+
     def _sender(self) -> BatchProducer:
         return self._app.producer  # pyright: ignore[reportReturnType]  (the transport's own)
 
@@ -233,8 +255,3 @@ class Engine:
 
     async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
-
-
-async def release(event: Any) -> None:
-    """Tell Faust that a batch is out of our hands, so that a rebalance or a shutdown need not wait for it."""
-    event.ack()

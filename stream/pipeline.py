@@ -12,9 +12,8 @@ import msgspec
 import xxhash
 
 from schemas.decisions import encode_decision
-from schemas.events import ACTION_OF, AnyEvent, Impression, ItemEvent, Tick, decode_record
-from schemas.sessions import encode_session
-from schemas.snapshots import UserState
+from schemas.events import AnyEvent, Impression, Tick, decode_record
+from schemas.sessions import ClosedSession, encode_session
 from stream import sessions
 from stream.ads import choose_ad
 from stream.catalogue import Catalogue
@@ -104,8 +103,22 @@ class Pipeline:
 
     def process(self, partition: int, records: Sequence[Record]) -> Output:
         """Take the next records of a partition, in offset order. One decision for each event that is due one."""
-        state = self.state(partition)
-        output = Output([], [], [], [], [], Counter())
+        return self.process_all([(partition, records)])[0]
+
+    def process_all(self, batches: Sequence[tuple[int, Sequence[Record]]]) -> list[Output]:
+        """Take batches of several partitions, scored together; return what each comes to, as `process` would."""
+        outputs = [Output([], [], [], [], [], Counter()) for _ in batches]
+        asked: list[tuple[Request, Output]] = []
+        for (partition, records), output in zip(batches, outputs, strict=True):
+            state = self.state(partition)
+            asked += [(request, output) for request in self._read(state, records, output)]
+            if records and records[-1].offset > state.offset:
+                output.changes.extend(state.flush(records[-1].offset))
+        self._decide(asked)
+        return outputs
+
+    def _read(self, state: PartitionState, records: Sequence[Record], output: Output) -> list[Request]:
+        """Move a partition's state on; return what is to be decided."""
         requests: list[Request] = []
         for record in records:
             if record.offset <= state.offset:
@@ -116,18 +129,15 @@ class Pipeline:
                 output.dead_letters.append(decoded)
                 output.outcomes["dead"] += 1
                 continue
-            for closed in state.advance(decoded.ts, record.offset):
-                output.closed_sessions.append(Message(closed.user_id.encode(), encode_session(closed)))
+            closed = state.advance(decoded.ts, record.offset)
+            output.closed_sessions.extend(closed_message(session) for session in closed)
             if isinstance(decoded, Tick):
                 output.outcomes["tick"] += 1
                 continue
-            request = self._step(state, partition, decoded, record, output)
+            request = self._step(state, decoded, record, output)
             if request is not None:
                 requests.append(request)
-        self._decide(requests, output)
-        if records and records[-1].offset > state.offset:
-            output.changes.extend(state.flush(records[-1].offset))
-        return output
+        return requests
 
     def _decode(self, record: Record) -> AnyEvent | Tick | DeadLetter:
         value = record.value
@@ -146,47 +156,28 @@ class Pipeline:
             return DeadLetter(record, f"ts is {ahead} ms after the append time, more than future_ms")
         return event
 
-    def _step(
-        self, state: PartitionState, partition: int, event: AnyEvent, record: Record, output: Output
-    ) -> Request | None:
+    def _step(self, state: PartitionState, event: AnyEvent, record: Record, output: Output) -> Request | None:
         """Move the user's session on; return what is to be decided, none where nothing is."""
-        user = state.user(event.user_id)
-        if isinstance(event, Impression):
-            # Shown is not done: it enters no session, but its page asks for the next decision.
-            return self._request(state, user, event, record.offset, late=event.ts < state.watermark, output=output)
-        fingerprint = xxhash.xxh3_64_digest(event.event_id.encode())
-        if sessions.is_repeat(user, fingerprint):
-            output.outcomes["repeated"] += 1
-            return None
-        gap_ms = self._settings.gap_ms
-        if event.ts < state.watermark or sessions.is_of_ended_session(user, event, gap_ms):
-            if self._settings.late_events == "dead-letter":
-                behind = state.max_ts - event.ts
-                output.dead_letters.append(DeadLetter(record, f"late: {behind} ms behind the newest event"))
-                output.outcomes["dead"] += 1
+        user, late = state.user(event.user_id), event.ts < state.watermark
+        # Shown is not done: an impression enters no session, but its page asks for the next decision.
+        if not isinstance(event, Impression):
+            fingerprint = xxhash.xxh3_64_digest(event.event_id.encode())
+            if sessions.is_repeat(user, fingerprint):
+                output.outcomes["repeated"] += 1
                 return None
-            return self._request(state, user, event, record.offset, late=True, output=output)
-        state.touch(event.user_id, user, record.offset)
-        if sessions.starts_session(user, event, gap_ms):
-            was_open = user.length > 0
-            if was_open:
-                closed = state.close(event.user_id, user)
-                output.closed_sessions.append(Message(closed.user_id.encode(), encode_session(closed)))
-            sessions.open_session(user, event, record.offset, partition)
-            state.opened(event.user_id, user)
-        item_id = event.item_id if isinstance(event, ItemEvent) else ""
-        sessions.add(user, event, ACTION_OF[type(event)], item_id, fingerprint)
-        state.count(item_id, sessions.forget_oldest(user, self._settings.max_events))
-        if ACTION_OF[type(event)] == sessions.PURCHASE:
-            state.bought(event.user_id, user, item_id)
-        return self._request(state, user, event, record.offset, late=False, output=output)
-
-    def _request(
-        self, state: PartitionState, user: UserState, event: AnyEvent, offset: int, *, late: bool, output: Output
-    ) -> Request:
+            late = late or sessions.is_of_ended_session(user, event, self._settings.gap_ms)
+            if not late:
+                closed = state.enter(user, event, fingerprint, record.offset)
+                output.closed_sessions.extend(closed_message(session) for session in closed)
+        if late and self._settings.late_events == "dead-letter":
+            output.dead_letters.append(
+                DeadLetter(record, f"late: {state.max_ts - event.ts} ms behind the newest event")
+            )
+            output.outcomes["dead"] += 1
+            return None
         output.outcomes["late" if late else "decided"] += 1
         return Request(
-            name=f"{state.source}-{offset}",
+            name=f"{state.source}-{record.offset}",
             event=event,
             session_id=user.session_id,
             session_length=user.length,
@@ -198,12 +189,20 @@ class Pipeline:
             popular=state.popular,
         )
 
-    def _decide(self, requests: list[Request], output: Output) -> None:
-        answers: Sequence[Scores | None] = self._scorer.score(requests) if self._scorer else [None] * len(requests)
-        for request, answer in zip(requests, answers, strict=True):
+    def _decide(self, asked: list[tuple[Request, Output]]) -> None:
+        """Score all requests at once and write each decision into its batch's output."""
+        answers: Sequence[Scores | None] = [None] * len(asked)
+        if self._scorer:
+            answers = self._scorer.score([request for request, _ in asked])
+        for (request, output), answer in zip(asked, answers, strict=True):
             scores = answer if request.variant != CONTROL else None
             key = request.event.user_id.encode()
             output.recommendations.append(Message(key, encode_decision(self._policy.recommend(request, scores))))
             if self.catalogue.campaigns:
                 ad = choose_ad(request, answer, self.catalogue, self._settings.reserve, self._bundle)
                 output.ads.append(Message(key, encode_decision(ad)))
+
+
+def closed_message(session: ClosedSession) -> Message:
+    """Return a closed session as a record to publish."""
+    return Message(session.user_id.encode(), encode_session(session))

@@ -1,16 +1,18 @@
 """Publisher: makes what batches came to durable, in the order that loses nothing and counts nothing twice.
 
-A cycle takes the batches that are ready and publishes (1) decisions, closed sessions and dead letters, awaits their
-acknowledgement, then (2) snapshots, the partition's own last, as one record batch a partition, awaits that, and only
-then (3) marks the batches done, so that their offsets may be committed. So whatever the log holds as state has its
-decisions in the log; and what was decided but not kept as state is decided again, byte for byte the same.
+Of a batch, (1) decisions, closed sessions and dead letters are published and acknowledged, then (2) its snapshots, the
+partition's own last, as one record batch, and only then (3) it is marked done, so that its offset may be committed. So
+whatever the log holds as state has its decisions in the log; and what was decided but not kept as state is decided
+again, byte for byte the same. Each step takes all batches that wait for it at once, and works beside the other: the
+decisions of batch n+1 need not wait for the snapshots of batch n.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,9 +32,9 @@ Headers = Sequence[tuple[str, bytes]]
 Outgoing = tuple[bytes | None, bytes | None, Headers]
 
 QUEUE = 8
-"""Batches that may be ready and unpublished: enough to fill a cycle, few enough to stop the worker soon."""
-CYCLE_RECORDS = 1024
-CYCLE_CHANGE_BYTES = 4 * 1024 * 1024  # far enough below a record batch's limit that one more batch of records fits
+"""Batches that may wait for each step: enough to share a request, few enough to stop the worker soon."""
+SHARED_BYTES = 4 * 1024 * 1024
+"""Of snapshots, that share a record batch: far enough below its limit that one more batch of events fits."""
 SAY_AFTER_SECONDS = 3.0
 
 
@@ -54,7 +56,6 @@ class Work:
 
     partition: int
     output: Output
-    records: int
     generation: int
     """Of the consumer group, when the batch was fetched."""
     facts: Headers
@@ -63,6 +64,11 @@ class Work:
     """Allows its offset to be committed."""
     release: Callable[[], Awaitable[object]]
     """Tells the stream that the batch is out of our hands, published or given up."""
+
+    @property
+    def change_bytes(self) -> int:
+        """Size of its snapshots."""
+        return sum(len(change.value or b"") for change in self.output.changes)
 
 
 class Publisher:
@@ -92,49 +98,68 @@ class Publisher:
         self._abandon = abandon
         self._metrics = metrics
         self._ready: asyncio.Queue[Work] = asyncio.Queue(QUEUE)
+        self._decided: asyncio.Queue[Work] = asyncio.Queue(QUEUE)
 
     async def put(self, work: Work) -> None:
         """Queue a batch; waits while the queue is full."""
         await self._ready.put(work)
 
-    async def run(self, more: Callable[[], bool]) -> None:
-        """Publish until cancelled.
-
-        Args:
-            more: Whether another batch is already on its way: it is then cheaper to wait and publish it in one cycle.
+    async def publish_decisions(self) -> None:
+        """Publish the outputs of batches as they are computed, until cancelled.
 
         Raises:
-            BrokerError: Kafka refuses, or is gone for longer than `broker_wait_ms`. Nothing of the cycle is committed.
+            BrokerError: Kafka refuses, or is gone for longer than `broker_wait_ms`. Nothing of it is committed.
         """
         while True:
-            works = [await self._ready.get()]
-            while not self._ready.empty() or (more() and len(works) < QUEUE):
-                if self._is_full(works):
-                    break
-                works.append(await self._ready.get())
-            try:
-                await self._cycle(works)
-            finally:
-                for work in works:
-                    await work.release()
+            works = await _take(self._ready)
+            live = await self._drop_stale(works)
+            began = time.monotonic()
+            with self._failing(live):
+                await self._send_all(self._outgoing(live))
+            self._metrics.publish_seconds.observe(time.monotonic() - began)
+            for work in live:
+                await self._decided.put(work)
 
-    @staticmethod
-    def _is_full(works: list[Work]) -> bool:
-        size = sum(len(change.value or b"") for work in works for change in work.output.changes)
-        return sum(work.records for work in works) >= CYCLE_RECORDS or size >= CYCLE_CHANGE_BYTES
+    async def publish_states(self) -> None:
+        """Publish the snapshots of batches whose outputs are stored, and mark them done, until cancelled.
 
-    async def _cycle(self, works: list[Work]) -> None:
-        began = time.monotonic()
-        live = [work for work in works if work.generation == self._generation()]
+        Raises:
+            BrokerError: As `publish_decisions`.
+        """
+        while True:
+            works = await _take(self._decided)
+            live = await self._drop_stale(works)
+            changes: dict[int, list[Change]] = defaultdict(list)
+            for work in live:
+                changes[work.partition] += work.output.changes
+            with self._failing(live):
+                ends = await asyncio.gather(*(self.write(*pair) for pair in changes.items()))
+            self.written.update(zip(changes, ends, strict=True))
+            for work in live:
+                work.done()
+                for outcome, count in work.output.outcomes.items():
+                    self._metrics.events.labels(outcome).inc(count)
+                await work.release()
+
+    async def _drop_stale(self, works: list[Work]) -> list[Work]:
+        """Give up the batches of another generation, which may be another worker's by now; return the others."""
+        live: list[Work] = []
         for work in works:
-            if work not in live:
+            if work.generation == self._generation():
+                live.append(work)
+            else:
                 self._abandon(work)
+                await work.release()
+        return live
+
+    @contextlib.contextmanager
+    def _failing(self, works: list[Work]) -> Generator[None]:
+        """Say when Kafka takes long to acknowledge, and turn what it refuses into a BrokerError."""
         watch = asyncio.get_running_loop().call_later(SAY_AFTER_SECONDS, self._say_waiting)
         try:
-            await self._publish_outputs(live)
-            await self._publish_changes(live)
+            yield
         except (KafkaError, ValueError) as exc:
-            for work in live:
+            for work in works:
                 self._abandon(work)
             message = (
                 f"Kafka did not take what was published ({type(exc).__name__}: {exc}). Nothing of it is committed; "
@@ -144,17 +169,13 @@ class Publisher:
             raise BrokerError(message) from exc
         finally:
             watch.cancel()
-        for work in live:
-            work.done()
-            for outcome, count in work.output.outcomes.items():
-                self._metrics.events.labels(outcome).inc(count)
-        self._metrics.publish_seconds.observe(time.monotonic() - began)
 
     def _say_waiting(self) -> None:
         limit = self._settings.broker_wait_ms / 1000
         log.warning("waiting for Kafka to acknowledge what was published, for at most %.0f s", limit)
 
-    async def _publish_outputs(self, works: list[Work]) -> None:
+    def _outgoing(self, works: list[Work]) -> dict[tuple[str, int], list[Outgoing]]:
+        """Return the records to publish, by topic and partition."""
         outgoing: dict[tuple[str, int], list[Outgoing]] = defaultdict(list)
         for work in works:
             output, partition = work.output, work.partition
@@ -168,16 +189,7 @@ class Publisher:
             if output.dead_letters:
                 letters = [dead_letter(self._settings, partition, letter) for letter in output.dead_letters]
                 outgoing[DEAD_LETTERS.name, partition] += letters
-        await self._send_all(outgoing)
-
-    async def _publish_changes(self, works: list[Work]) -> None:
-        changes: dict[int, list[Change]] = defaultdict(list)
-        for work in works:
-            changes[work.partition] += work.output.changes
-        for partition, written in zip(
-            changes, await asyncio.gather(*(self.write(*pair) for pair in changes.items())), strict=True
-        ):
-            self.written[partition] = written
+        return outgoing
 
     async def write(self, partition: int, changes: Sequence[Change]) -> int:
         """Store changes of a partition's state as one record batch; return the changelog offset after it."""
@@ -199,6 +211,16 @@ class Publisher:
         )
         for (topic, _), messages in outgoing.items():
             self._metrics.published.labels(topic).inc(len(messages))
+
+
+async def _take(queue: asyncio.Queue[Work]) -> list[Work]:
+    """Wait for a batch; return it and those that wait behind it, as far as their snapshots fit one record batch."""
+    works = [await queue.get()]
+    size = works[0].change_bytes
+    while not queue.empty() and size < SHARED_BYTES:
+        works.append(queue.get_nowait())
+        size += works[-1].change_bytes
+    return works
 
 
 def snapshot_message(change: Change) -> Outgoing:

@@ -12,7 +12,6 @@ from schemas.sessions import ClosedSession, SessionEvent
 from schemas.snapshots import UserState
 
 PRINT_BYTES = 8
-PURCHASE = ACTIONS.index("purchase")
 
 
 def is_repeat(user: UserState, fingerprint: bytes) -> bool:
@@ -40,10 +39,10 @@ def names_another(user: UserState, event: Interaction) -> bool:
     return event.session_id is not None and event.session_id != user.session_id
 
 
-def open_session(user: UserState, event: Interaction, offset: int, partition: int) -> None:
-    """Begin a session with an event that is about to be added."""
+def open_session(user: UserState, event: Interaction, offset: int, name: str) -> None:
+    """Begin a session with an event that is about to be added; `name` is its id where the client gives none."""
     user.opened_by = offset
-    user.session_id = event.session_id or f"{partition}-{offset}"
+    user.session_id = event.session_id or name
     user.opened_at = user.last_ts = event.ts
     user.length = 0
     user.purchased = False
@@ -71,10 +70,10 @@ def add(user: UserState, event: Interaction, action: int, item_id: str, fingerpr
     user.last_ts = max(user.last_ts, event.ts)
 
 
-def forget_oldest(user: UserState, max_events: int) -> str | None:
-    """Keep the newest events of the session; return the item of the one that was dropped, none where none was."""
+def forget_oldest(user: UserState, max_events: int) -> str:
+    """Keep the newest events of the session; return the item of the one that was dropped, empty where none was."""
     if len(user.ages) <= max_events:
-        return None
+        return ""
     del user.ages[0]
     user.actions = user.actions[1:]
     user.prints = user.prints[PRINT_BYTES:]

@@ -8,6 +8,7 @@ import heapq
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from schemas.events import ACTION_OF, Interaction, ItemEvent, Purchase
 from schemas.sessions import ClosedSession
 from schemas.snapshots import (
     PARTITION_KEY,
@@ -52,9 +53,9 @@ class PartitionState:
         self.offset = -1
         self.max_ts = -1
         self.popular: list[str] = []
-        self.popular_version = 0
         self.open_sessions = 0
         self.source = source
+        self._partition = source.rpartition("-")[2]
         self._settings = settings
         self._users: dict[str, bytes] = {}
         self._touched: dict[str, UserState] = {}
@@ -78,11 +79,6 @@ class PartitionState:
         snapshot = self._users.get(user_id)
         return decode_user(snapshot) if snapshot is not None else UserState()
 
-    def touch(self, user_id: str, user: UserState, offset: int) -> None:
-        """Note that a state is about to be changed by the record at this offset."""
-        user.offset = offset
-        self._touched[user_id] = user
-
     def advance(self, ts: int, offset: int) -> list[ClosedSession]:
         """Move the watermark to an event's time and return the sessions that this closes.
 
@@ -101,32 +97,28 @@ class PartitionState:
             self._rank()
         return closed
 
-    def close(self, user_id: str, user: UserState) -> ClosedSession:
-        """End a touched user's open session; its events no longer count for popularity."""
-        for item in user.items:
-            self._uncount(item)
-        self.open_sessions -= 1
-        return sessions.close(user, user_id, self.source)
-
-    def opened(self, user_id: str, user: UserState) -> None:
-        """Note that a session was opened where none was."""
-        self.open_sessions += 1
-        self._sessions_due.add(user_id, user.last_ts + self._settings.gap_ms)
-
-    def bought(self, user_id: str, user: UserState, item_id: str) -> None:
-        """Remember a purchase of a touched user."""
-        if not user.bought:
-            self._users_due.add(user_id, user.last_ts + self._settings.user_ttl_ms)
-        sessions.remember_purchase(user, item_id, self._settings.max_bought)
-
-    def count(self, item_id: str, dropped: str | None) -> None:
-        """Count an event about an item, and no longer the one that it pushed out of its session."""
-        if item_id:
-            self._counts[item_id] = self._counts.get(item_id, 0) + 1
-            if len(self.popular) < POPULAR and item_id not in self.popular:
-                self._set_popular([*self.popular, item_id])
-        if dropped:
-            self._uncount(dropped)
+    def enter(self, user: UserState, event: Interaction, fingerprint: bytes, offset: int) -> list[ClosedSession]:
+        """Put an interaction that is not late into its user's session; return the session that this ends, if any."""
+        user_id, settings = event.user_id, self._settings
+        self._touch(user_id, user, offset)
+        closed: list[ClosedSession] = []
+        if sessions.starts_session(user, event, settings.gap_ms):
+            was_open = user.length > 0
+            if was_open:
+                closed.append(self._close(user_id, user))
+            sessions.open_session(user, event, offset, f"{self._partition}-{offset}")
+            self.open_sessions += 1
+            if not was_open:  # else the wheel still holds the user, and will find the new session's end
+                self._sessions_due.add(user_id, user.last_ts + settings.gap_ms)
+        item_id = event.item_id if isinstance(event, ItemEvent) else ""
+        sessions.add(user, event, ACTION_OF[type(event)], item_id, fingerprint)
+        self._count(item_id)
+        self._uncount(sessions.forget_oldest(user, settings.max_events))
+        if isinstance(event, Purchase):
+            if not user.bought:
+                self._users_due.add(user_id, user.last_ts + settings.user_ttl_ms)
+            sessions.remember_purchase(user, item_id, settings.max_bought)
+        return closed
 
     def flush(self, offset: int) -> list[Change]:
         """End a batch: return what it changed, the partition's own record last."""
@@ -144,6 +136,18 @@ class PartitionState:
         changes.append(Change(PARTITION_KEY, encode(snapshot), self.offset))
         return changes
 
+    def _touch(self, user_id: str, user: UserState, offset: int) -> None:
+        """Note that a state is about to be changed by the record at this offset."""
+        user.offset = offset
+        self._touched[user_id] = user
+
+    def _close(self, user_id: str, user: UserState) -> ClosedSession:
+        """End a touched user's open session; its events no longer count for popularity."""
+        for item in user.items:
+            self._uncount(item)
+        self.open_sessions -= 1
+        return sessions.close(user, user_id, self.source)
+
     def _close_due(self, now: int, offset: int) -> list[ClosedSession]:
         closed: list[ClosedSession] = []
         for user_id in self._sessions_due.due(now):
@@ -154,8 +158,8 @@ class PartitionState:
             if ends_at // MINUTE_MS >= now // MINUTE_MS:
                 self._sessions_due.add(user_id, ends_at)
             else:
-                self.touch(user_id, user, offset)
-                closed.append(self.close(user_id, user))
+                self._touch(user_id, user, offset)
+                closed.append(self._close(user_id, user))
         return closed
 
     def _forget_due(self, now: int, offset: int) -> None:
@@ -165,7 +169,7 @@ class PartitionState:
             if user.length or forgotten_at // MINUTE_MS >= now // MINUTE_MS:
                 self._users_due.add(user_id, max(forgotten_at, now))
             else:
-                self.touch(user_id, user, offset)
+                self._touch(user_id, user, offset)
                 user.bought = []
 
     def _rank(self) -> None:
@@ -173,13 +177,18 @@ class PartitionState:
         ranked = [item for item, _ in best]
         # What is no longer seen still beats nothing: it stays behind, as long as there is room.
         seen = set(ranked)
-        self._set_popular((ranked + [item for item in self.popular if item not in seen])[:POPULAR])
+        self.popular = (ranked + [item for item in self.popular if item not in seen])[:POPULAR]
 
-    def _set_popular(self, items: list[str]) -> None:
-        self.popular = items
-        self.popular_version += 1
+    def _count(self, item_id: str) -> None:
+        """Count an event about an item, which joins the popular ones while there is room; a search has no item."""
+        if not item_id:
+            return
+        self._counts[item_id] = self._counts.get(item_id, 0) + 1
+        if len(self.popular) < POPULAR and item_id not in self.popular:
+            self.popular = [*self.popular, item_id]
 
     def _uncount(self, item_id: str) -> None:
+        """Take back one event about an item; none for the empty id."""
         left = self._counts.get(item_id, 0) - 1
         if left > 0:
             self._counts[item_id] = left
@@ -191,7 +200,8 @@ class PartitionState:
         user = decode_user(snapshot)
         self._users[user_id] = snapshot
         if user.length:
-            self.opened(user_id, user)
+            self.open_sessions += 1
+            self._sessions_due.add(user_id, user.last_ts + self._settings.gap_ms)
             for item in user.items:
                 if item:
                     self._counts[item] = self._counts.get(item, 0) + 1
