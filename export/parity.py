@@ -54,28 +54,56 @@ def compare(graph: ort.InferenceSession, model: SessionTransformer, of: Examples
     Rankings that differ only where scores are equal within the tolerance count as agreeing: place by place, the
     model's own scores of the two items are compared.
     """
-    score = probability = 0.0
+    scores_apart: list[float] = []
+    probabilities_apart: list[float] = []
     compared = same = depends = 0
     for batch in _spread(of, most):
         answers = run_graph(graph, batch)
         rows, scores, action_probabilities, purchase = answers
-        places = min(COMPARED, rows.shape[1])
-        with torch.inference_mode():
-            ends = torch.from_numpy(np.cumsum(batch.lengths) - 1)
-            vectors = session_vectors(model, batch)[ends]  # (B, D)
-            expected = model.scores(vectors)  # (B, V - 1)
-            best = expected.topk(places)
-            own = expected.gather(1, torch.from_numpy(rows - 1)).numpy()  # the model's scores of the graph's candidates
-            expected_actions = model.action_logits(vectors).softmax(dim=-1).numpy()
-            expected_purchase = model.purchase_logit(vectors).sigmoid().numpy()
-        score = max(score, _largest(scores, own), _largest(own[:, :places], best.values.numpy()))
-        probability = max(
-            probability, _largest(action_probabilities, expected_actions), _largest(purchase, expected_purchase)
-        )
-        same += int((rows[:, :places] == best.indices.numpy() + 1).all(axis=1).sum())
+        expected = _ask(model, batch, rows)
+        best = min(COMPARED, rows.shape[1])
+        scores_apart.append(_largest(scores, expected.scores))
+        scores_apart.append(_largest(expected.scores[:, :best], expected.best_scores))
+        probabilities_apart.append(_largest(action_probabilities, expected.action_probabilities))
+        probabilities_apart.append(_largest(purchase, expected.purchase))
+        same += int((rows[:, :best] == expected.best_rows).all(axis=1).sum())
         compared += len(rows)
         depends += sum(_differs(graph, batch, answers, at) for at in range(0, len(rows), 8))
-    return Parity(compared, same / compared, score, probability, depends)
+    return Parity(
+        beginnings=compared,
+        same_ranking=same / compared,
+        score_difference=float(np.max(scores_apart)),  # numpy's, since Python's max passes over a NaN
+        probability_difference=float(np.max(probabilities_apart)),
+        depends_on_batch=depends,
+    )
+
+
+class _Expected(NamedTuple):
+    """What the model says of a batch."""
+
+    scores: np.ndarray
+    """Of the graph's candidates: (batch, candidates)."""
+    best_rows: np.ndarray
+    """Of its own ranking: (batch, places)."""
+    best_scores: np.ndarray
+    action_probabilities: np.ndarray
+    purchase: np.ndarray
+
+
+@torch.inference_mode()
+def _ask(model: SessionTransformer, batch: Batch, rows: np.ndarray) -> _Expected:
+    """Return what the model says of a batch and of the candidates `rows` (batch, candidates) of the graph."""
+    ends = torch.from_numpy(np.cumsum(batch.lengths) - 1)
+    vectors = session_vectors(model, batch)[ends]  # (batch, D)
+    scores = model.scores(vectors)  # (batch, V - 1)
+    best = scores.topk(min(COMPARED, rows.shape[1]))
+    return _Expected(
+        scores=scores.gather(1, torch.from_numpy(rows - 1)).numpy(),
+        best_rows=best.indices.numpy() + 1,
+        best_scores=best.values.numpy(),
+        action_probabilities=model.action_logits(vectors).softmax(dim=-1).numpy(),
+        purchase=model.purchase_logit(vectors).sigmoid().numpy(),
+    )
 
 
 def _spread(of: Examples, most: int) -> Iterator[Batch]:
@@ -87,6 +115,7 @@ def _spread(of: Examples, most: int) -> Iterator[Batch]:
 
 
 def _largest(found: np.ndarray, expected: np.ndarray) -> float:
+    """Return the largest difference, NaN where one is no number."""
     return float(np.abs(found - expected).max())
 
 

@@ -6,6 +6,7 @@
 import dataclasses
 import io
 import os
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -123,8 +124,8 @@ def load_tensors(path: Path) -> dict[str, Any]:
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError) as exc:
-        message = f"{path} cannot be read: {exc}"
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as exc:
+        message = f"{path} cannot be read, it is broken or something else than a checkpoint's tensors"
         raise TrainingError(message) from exc
 
 

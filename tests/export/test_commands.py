@@ -1,0 +1,121 @@
+import msgspec
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from rich.console import Console
+
+from export.commands import CANDIDATES as SHOWN
+from export.commands import export
+from export.ship import ship
+from export.to_onnx import CANDIDATES
+from model.checkpoint import load_checkpoint, load_tensors, save_tensors
+from model.errors import TrainingError
+from model.evaluate import evaluate_model
+from model.train import train
+from model.vocabulary import read_vocabulary
+from schemas.manifest import decode_manifest
+from stream.bundle import check_bundle, load_bundle
+from stream.scoring import Scorer
+from tests.model.builders import TINY, dataset
+
+pytestmark = pytest.mark.train
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    train(dataset(tmp_path_factory.mktemp("sessions")), TINY, folder, Console(quiet=True))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(checkpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundle")
+    ship(checkpoint, folder)
+    return folder
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(export, [str(argument) for argument in arguments])
+
+
+def test_help_has_an_example():
+    assert "clickscore export checkpoint --out bundle" in run("--help").output
+
+
+def test_worker_accepts_what_export_wrote(bundle):
+    assert check_bundle(bundle) == []
+
+
+def test_worker_can_score_with_it(bundle):
+    assert Scorer(load_bundle(bundle)).version == decode_manifest((bundle / "manifest.json").read_bytes()).version
+
+
+def test_items_are_those_of_the_checkpoint(checkpoint, bundle):
+    assert read_vocabulary(bundle / "items.txt").items == load_checkpoint(checkpoint).vocabulary.items
+
+
+def test_metrics_are_those_of_the_held_out_sessions(checkpoint, bundle):
+    trained = load_checkpoint(checkpoint)
+    metrics = decode_manifest((bundle / "manifest.json").read_bytes()).metrics
+    assert metrics == pytest.approx(evaluate_model(trained.model, trained.held_out), rel=1e-3, abs=1e-5)
+
+
+def test_manifest_says_what_the_model_learned_from(bundle):
+    manifest = decode_manifest((bundle / "manifest.json").read_bytes())
+    assert "180 sessions for training" in manifest.training_data
+    assert "sha256" in manifest.training_data
+    assert manifest.popular[0] == read_vocabulary(bundle / "items.txt").item(1)
+    assert manifest.framework.startswith("torch ")
+
+
+def test_export_says_how_graph_and_model_compare(checkpoint, tmp_path):
+    result = run(checkpoint, "--out", tmp_path / "bundle")
+    assert result.exit_code == 0
+    assert result.output.startswith("parity: 100.00% of")
+    assert "mrr@20" in result.output
+
+
+def test_same_checkpoint_gives_the_same_bundle(checkpoint, bundle, tmp_path):
+    ship(checkpoint, tmp_path)
+    assert (tmp_path / "manifest.json").read_bytes() == (bundle / "manifest.json").read_bytes()
+
+
+def test_top_k_is_the_number_of_candidates(checkpoint, tmp_path):
+    run(checkpoint, "--out", tmp_path / "bundle", "--top-k", 3)
+    assert decode_manifest((tmp_path / "bundle" / "manifest.json").read_bytes()).candidates == 3
+
+
+def test_candidates_that_help_shows_are_those_of_the_exporter():
+    assert SHOWN == CANDIDATES
+
+
+def test_bundle_in_the_way_is_refused_in_a_line(checkpoint, bundle):
+    result = run(checkpoint, "--out", bundle)
+    assert (result.exit_code, result.output.count("\n")) == (1, 1)
+    assert "not empty" in result.output
+
+
+def test_folder_without_a_checkpoint_is_refused_in_a_line(tmp_path):
+    (tmp_path / "empty").mkdir()
+    result = run(tmp_path / "empty", "--out", tmp_path / "bundle")
+    assert (result.exit_code, result.output.count("\n")) == (1, 1)
+    assert "clickscore train SESSIONS --out" in result.output
+
+
+def test_graph_that_does_not_agree_is_not_written(checkpoint, tmp_path):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for path in checkpoint.iterdir():
+        (broken / path.name).write_bytes(path.read_bytes())
+    weights = load_tensors(broken / "weights.pt")
+    weights["readout.bias"] = torch.full_like(weights["readout.bias"], np.nan)
+    save_tensors(broken / "weights.pt", weights)
+    with pytest.raises(TrainingError, match="no bundle was written"):
+        ship(broken, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_manifest_is_plain_json(bundle):
+    assert isinstance(msgspec.json.decode((bundle / "manifest.json").read_bytes()), dict)

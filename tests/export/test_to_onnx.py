@@ -1,0 +1,200 @@
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import export.to_onnx
+from export.random_bundle import random_weights
+from export.to_onnx import block_size, to_onnx
+from model.config import ModelConfig
+from model.errors import TrainingError
+from model.evaluate import open_graph, run_graph
+from model.features import Batch
+from schemas.events import ACTIONS
+from schemas.manifest import INPUTS, OUTPUTS
+
+CONFIG = ModelConfig(dim=32, ffn=64)
+SMALL, LARGE = 300, 20_000
+"""Items of a catalogue that is ranked in one step, and of one that is ranked by blocks."""
+
+
+def batch_of(sessions: int, width: int, items: int, seed: int = 0) -> Batch:
+    """Return random sessions, the first of one event and the second as long as the width."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, width + 1, sessions)
+    lengths[:2] = (1, width)[:sessions]
+    real = np.arange(width) < lengths[:, None]
+    rows, actions = (rng.integers(1, most + 1, (sessions, width)) * real for most in (items, len(ACTIONS) - 1))
+    return Batch(rows, actions, lengths)
+
+
+def part(batch: Batch, which: slice) -> Batch:
+    return Batch(batch.items[which], batch.actions[which], batch.lengths[which])
+
+
+def inside(model: bytes, operator: str) -> str:
+    """Return the name of what the last node of an operator makes."""
+    return next(
+        node.output[0] for node in reversed(onnx.load_model_from_string(model).graph.node) if node.op_type == operator
+    )
+
+
+def value(model: bytes, name: str, batch: Batch) -> np.ndarray:
+    """Return what a graph computes under a name, on its way."""
+    opened = onnx.load_model_from_string(model)
+    opened.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
+    return open_graph(opened.SerializeToString()).run([name], batch._asdict())[0]
+
+
+@pytest.fixture(scope="module", params=[SMALL, LARGE], ids=["one step", "blocks"])
+def items(request: pytest.FixtureRequest) -> int:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def model(items: int) -> bytes:
+    return to_onnx(random_weights(CONFIG, items), CONFIG)
+
+
+@pytest.fixture(scope="module")
+def graph(model: bytes):
+    return open_graph(model)
+
+
+def test_large_catalogue_is_ranked_by_blocks():
+    assert (block_size(SMALL + 1, 64), block_size(LARGE + 1, 64)) == (0, 16)
+
+
+def test_graph_is_valid_onnx(model):
+    onnx.checker.check_model(onnx.load_model_from_string(model), full_check=True)
+
+
+def test_graph_needs_no_operator_beyond_the_standard(model):
+    opened = onnx.load_model_from_string(model)
+    assert {node.domain for node in opened.graph.node} == {""}
+    assert [(opset.domain, opset.version) for opset in opened.opset_import] == [("", 20)]
+
+
+def test_inputs_and_outputs_are_those_of_the_contract(graph):
+    names = {"tensor(int64)": "int64", "tensor(float)": "float32"}
+    assert {node.name: (names[node.type], len(node.shape)) for node in graph.get_inputs()} == INPUTS
+    assert {node.name: (names[node.type], len(node.shape)) for node in graph.get_outputs()} == OUTPUTS
+
+
+def test_answers_have_the_shapes_that_the_graph_states(graph):
+    answers = run_graph(graph, batch_of(5, 4, SMALL))
+    assert [answer.shape for answer in answers] == [(5, 64), (5, 64), (5, 5), (5,)]
+    assert [node.shape for node in graph.get_outputs()] == [["batch", 64], ["batch", 64], ["batch", 5], ["batch"]]
+
+
+def test_probabilities_of_actions_add_up_to_1(graph):
+    assert run_graph(graph, batch_of(9, 6, SMALL))[2].sum(axis=1) == pytest.approx(1)
+
+
+def test_purchase_is_a_probability(graph):
+    purchase = run_graph(graph, batch_of(64, 8, SMALL))[3]
+    assert ((purchase > 0) & (purchase < 1)).all()
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 5, 8, 12, 20, 50])
+def test_answer_has_the_same_bits_in_any_batch(graph, items, width):
+    batch = batch_of(64, width, items)
+    together = run_graph(graph, batch)
+    for size in (1, 2, 7, 33):
+        for start in range(0, 65 - size, size):
+            which = slice(start, start + size)
+            for answer, other in zip(together, run_graph(graph, part(batch, which)), strict=True):
+                assert answer[which].tobytes() == other.tobytes()
+
+
+def test_answer_does_not_depend_on_its_neighbours(graph, items):
+    batch, other = batch_of(32, 8, items), batch_of(32, 8, items, seed=1)
+    mixed = Batch(*(np.concatenate((ours[:1], theirs[1:])) for ours, theirs in zip(batch, other, strict=True)))
+    for answer, same in zip(run_graph(graph, batch), run_graph(graph, mixed), strict=True):
+        assert answer[0].tobytes() == same[0].tobytes()
+
+
+def test_what_stands_after_the_end_changes_nothing(graph, items):
+    batch = batch_of(16, 8, items)
+    after = np.arange(8) >= batch.lengths[:, None]
+    scribbled = Batch(np.where(after, 7, batch.items), np.where(after, 3, batch.actions), batch.lengths)
+    for answer, same in zip(run_graph(graph, batch), run_graph(graph, scribbled), strict=True):
+        assert answer.tobytes() == same.tobytes()
+
+
+def test_wider_padding_changes_no_more_than_rounding(graph, items):
+    batch = batch_of(16, 8, items)
+    wide = Batch(np.pad(batch.items, ((0, 0), (0, 12))), np.pad(batch.actions, ((0, 0), (0, 12))), batch.lengths)
+    for answer, same in zip(run_graph(graph, batch)[1:], run_graph(graph, wide)[1:], strict=True):
+        assert answer == pytest.approx(same, abs=1e-5)
+
+
+def test_session_longer_than_the_model_has_distances_is_answered(items):
+    short = ModelConfig(dim=16, ffn=16, max_length=4)
+    graph = open_graph(to_onnx(random_weights(short, items), short))
+    assert np.isfinite(run_graph(graph, batch_of(3, 9, items))[1]).all()
+
+
+def test_last_layer_works_for_the_last_event_alone(model):
+    assert value(model, inside(model, "Gelu"), batch_of(3, 8, SMALL)).shape == (3, 1, CONFIG.ffn)
+
+
+def test_ranking_is_the_exact_order_of_all_scores(model, items):
+    batch = batch_of(16, 8, items)
+    rows, scores, _, _ = run_graph(open_graph(model), batch)
+    gemms = [node.output[0] for node in onnx.load_model_from_string(model).graph.node if "item.weight" in node.input]
+    every = value(model, gemms[-1], batch)[:, : items + 1]  # (16, items + 1)
+    for found, best, row in zip(rows, scores, every, strict=True):
+        order = sorted(range(1, items + 1), key=lambda at: (-row[at], at))[:64]
+        assert found.tolist() == order
+        assert best.tolist() == row[order].tolist()
+
+
+def planted(scores: np.ndarray, candidates: int) -> tuple[list[int], list[float]]:
+    """Return what a graph ranks whose scores are these, for rows from 1: rows and scores."""
+    config = ModelConfig(dim=16, ffn=16, heads=1, layers=1)
+    weights = dict(random_weights(config, len(scores)))
+    weights["readout.weight"] = np.zeros_like(weights["readout.weight"])
+    weights["readout.bias"] = np.eye(16, dtype=np.float32)[0]
+    weights["item.weight"][1:, 0] = scores
+    rows, found, _, _ = run_graph(open_graph(to_onnx(weights, config, candidates)), batch_of(1, 3, len(scores)))
+    return rows[0].tolist(), found[0].tolist()
+
+
+def best_of(scores: np.ndarray, candidates: int) -> tuple[list[int], list[float]]:
+    order = sorted(range(len(scores)), key=lambda at: (-scores[at], at))[:candidates]
+    return [at + 1 for at in order], [float(scores[at]) for at in order]
+
+
+@settings(max_examples=60, deadline=None)
+@given(items=st.integers(1, 900), candidates=st.integers(1, 6), levels=st.integers(1, 6), seed=st.integers(0, 99))
+def test_equal_scores_come_in_order_of_row(items, candidates, levels, seed):
+    scores = np.random.default_rng(seed).integers(-levels, levels, items).astype(np.float32)
+    assert planted(scores, candidates) == best_of(scores, candidates)
+
+
+def test_catalogue_of_equal_scores_is_ranked_in_order_of_row():
+    assert planted(np.zeros(LARGE, dtype=np.float32), 64)[0] == list(range(1, 65))
+
+
+def test_padding_never_outranks_an_item_that_scores_below_it():
+    scores = -np.arange(1, 1_000, dtype=np.float32)[::-1]
+    assert planted(scores, 4)[0] == [999, 998, 997, 996]
+
+
+@pytest.mark.parametrize("items", [16_383, 16_384, 16_385])
+def test_best_item_may_be_the_last(items):
+    scores = np.zeros(items, dtype=np.float32)
+    scores[-1] = 1
+    assert planted(scores, 64)[0] == [items, *range(1, 64)]
+
+
+def test_catalogue_smaller_than_the_candidates_is_returned_whole():
+    assert planted(np.arange(3, dtype=np.float32), 64) == ([3, 2, 1], [2, 1, 0])
+
+
+def test_model_too_large_for_a_file_is_refused(monkeypatch):
+    monkeypatch.setattr(export.to_onnx, "MAX_BYTES", 1000)
+    with pytest.raises(TrainingError, match="larger than the 2 GB"):
+        to_onnx(random_weights(CONFIG, 100), CONFIG)

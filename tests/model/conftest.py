@@ -1,0 +1,11 @@
+"""Fixtures of the model's tests."""
+
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Train on one thread: these models are too small for two, and other tests may run beside."""
+    import torch  # noqa: PLC0415 (only these tests need it)
+
+    torch.set_num_threads(1)

@@ -1,0 +1,110 @@
+import dataclasses
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from model.checkpoint import load_checkpoint, read_card
+from model.commands import missing_extra, train
+from model.errors import TrainingError
+from tests.model.builders import closed, shoppers, write_sessions
+
+pytestmark = pytest.mark.train
+
+QUICK = ["--preset", "small", "--epochs", "1", "--threads", "1", "--set", "dim=16", "--set", "batch=16"]
+
+
+@pytest.fixture(scope="module")
+def sessions(tmp_path_factory):
+    told = [*shoppers(100), closed(100, "search"), closed(5, "view:item-1")]
+    return write_sessions(tmp_path_factory.mktemp("sessions") / "sessions.jsonl", told)
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(train, [str(argument) for argument in arguments])
+
+
+def test_help_has_an_example():
+    assert "clickscore train sessions.jsonl.gz --out checkpoint" in run("--help").output
+
+
+def test_train_leaves_a_checkpoint(sessions, tmp_path):
+    assert run(sessions, "--out", tmp_path / "checkpoint", *QUICK).exit_code == 0
+    assert load_checkpoint(tmp_path / "checkpoint").card.config.model.dim == 16
+
+
+def test_train_reports_what_it_read_and_left_out(sessions, tmp_path):
+    said = run(sessions, "--out", tmp_path / "checkpoint", *QUICK).output
+    assert "read 102 lines of 1 file(s)" in said
+    assert "left out: 1 x repeat of a session" in said
+    assert "left out: 1 x session without an event on an item" in said
+    assert "100 sessions with" in said
+    assert "training 90, validation 5, held out 5 sessions" in said
+
+
+def test_train_says_what_to_do_next(sessions, tmp_path):
+    out = tmp_path / "checkpoint"
+    assert f"clickscore export {out} --out BUNDLE" in run(sessions, "--out", out, *QUICK).output
+
+
+def test_seed_is_part_of_the_config(sessions, tmp_path):
+    run(sessions, "--out", tmp_path / "checkpoint", *QUICK, "--seed", 7)
+    assert read_card(tmp_path / "checkpoint").config.seed == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "dims=3"], "Error: no setting 'dims'; there are"),
+        (["--set", "dim"], "Error: --set takes NAME=VALUE, not 'dim'"),
+        (["--set", "dim=large"], "Error: a setting is no value of its type"),
+        (["--set", "dim=33"], "Error: dim 33 is no multiple of heads 2"),
+    ],
+)
+def test_setting_that_is_wrong_is_refused_in_a_line(sessions, tmp_path, arguments, message):
+    result = run(sessions, "--out", tmp_path / "checkpoint", *arguments)
+    assert result.exit_code == 1
+    assert result.output.startswith(message)
+
+
+def test_file_that_holds_no_sessions_is_refused_in_a_line(tmp_path):
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(bytes(range(256)))
+    result = run(path, "--out", tmp_path / "checkpoint", *QUICK)
+    assert (result.exit_code, result.output.count("\n")) == (1, 1)
+    assert "not a closed session" in result.output
+
+
+def test_missing_module_of_the_train_extra_is_explained():
+    assert "make setup-train" in str(missing_extra(ModuleNotFoundError("no torch", name="torch")))
+
+
+def test_other_missing_module_is_a_bug():
+    bug = ModuleNotFoundError("no numpy", name="numpy")
+    assert missing_extra(bug) is bug
+    assert not isinstance(bug, TrainingError)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_training_that_was_killed_ends_with_the_same_weights(tmp_path):
+    path = write_sessions(tmp_path / "sessions.jsonl", shoppers(300))
+    flags = [*QUICK, "--epochs", "6", "--set", "patience=6"]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    command = [sys.executable, "-c", "from model.commands import train; train()", path, "--out", killed, *flags]
+    process = subprocess.Popen([str(part) for part in command], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (killed / "training.pt").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not read_card(killed).finished
+
+    run(path, "--out", killed, *flags)
+    run(path, "--out", whole, *flags)
+    ours, theirs = (load_checkpoint(folder).model.state_dict() for folder in (killed, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert dataclasses.asdict(read_card(killed).config) == dataclasses.asdict(read_card(whole).config)

@@ -1,0 +1,64 @@
+import dataclasses
+
+import pytest
+
+from model.config import DEFAULT, PRESETS, ModelConfig, TrainConfig, override
+from model.errors import TrainingError
+
+
+def test_preset_is_a_config():
+    assert PRESETS["default"] is DEFAULT
+
+
+def test_field_of_the_run_is_set_from_text():
+    assert override(DEFAULT, {"learning_rate": "0.001"}).learning_rate == 0.001
+
+
+def test_field_of_the_model_is_set_from_text():
+    assert override(DEFAULT, {"dim": "128"}).model.dim == 128
+
+
+def test_what_is_not_set_stays():
+    assert override(DEFAULT, {"dim": "128"}) == dataclasses.replace(DEFAULT, model=ModelConfig(dim=128))
+
+
+def test_field_that_does_not_exist_is_refused_with_those_that_do():
+    with pytest.raises(TrainingError, match=r"no setting 'dims'; there are .*dim,"):
+        override(DEFAULT, {"dims": "128"})
+
+
+def test_text_that_is_no_value_is_refused():
+    with pytest.raises(TrainingError, match="dim"):
+        override(DEFAULT, {"dim": "large"})
+
+
+def test_model_cannot_be_replaced_by_text():
+    with pytest.raises(TrainingError, match="no setting 'model'"):
+        override(DEFAULT, {"model": "x"})
+
+
+def test_contradiction_that_arises_from_text_is_refused():
+    with pytest.raises(TrainingError, match="no multiple of heads"):
+        override(DEFAULT, {"dim": "65"})
+
+
+def test_dim_is_a_multiple_of_heads():
+    with pytest.raises(TrainingError, match="no multiple of heads"):
+        ModelConfig(dim=10, heads=3)
+
+
+@pytest.mark.parametrize("field", ["dim", "layers", "ffn", "max_length"])
+def test_size_of_a_model_is_at_least_1(field):
+    with pytest.raises(TrainingError, match="at least 1"):
+        ModelConfig(**{field: 0})
+
+
+def test_parts_leave_something_to_train_on():
+    with pytest.raises(TrainingError, match="below 1 together"):
+        TrainConfig(validation_share=0.5, held_out_share=0.5)
+
+
+@pytest.mark.parametrize("field", ["epochs", "patience", "batch", "min_count", "ranked_sessions"])
+def test_count_of_a_run_is_at_least_1(field):
+    with pytest.raises(TrainingError, match="at least 1"):
+        TrainConfig(**{field: 0})

@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+import torch
+
+from export.random_bundle import random_weights
+from export.to_onnx import to_onnx
+from model.evaluate import Answers, evaluate_graph, evaluate_model, measure, open_graph
+from model.features import examples
+from model.transformer import SessionTransformer
+from tests.model.builders import TINY, dataset, flat
+
+pytestmark = pytest.mark.train
+
+ROWS = np.array([1, 2, 3, 4, 0, 0, 0, 0])
+
+
+def answers(ranks: list[int], purchase: float = 0.5) -> Answers:
+    return Answers(np.array(ranks), np.full((len(ranks), 5), 0.2), np.full(len(ranks), purchase))
+
+
+def test_events_that_nothing_follows_are_not_ranked():
+    of = examples(flat(["view:a view:b"]), ROWS, 50)
+    assert measure(answers([1, 0]), of)["hit_rate@20"] == 1
+
+
+def test_next_item_that_is_unknown_is_a_miss():
+    of = examples(flat(["view:a view:e", "view:a view:b"]), ROWS, 50)
+    assert measure(answers([0, 1, 0]), of)["mrr@20"] == 0.5
+
+
+def test_popularity_ranks_an_item_by_its_row():
+    of = examples(flat(["view:a view:d", "view:a view:e"]), ROWS, 50)
+    assert measure(answers([0, 0, 0]), of)["popular_mrr@20"] == 0.125
+
+
+def test_purchase_rate_is_the_share_of_events_before_a_purchase():
+    of = examples(flat(["view:a view:b purchase:b view:c"]), ROWS, 50)
+    assert measure(answers([1, 1, 1, 1]), of)["purchase_rate"] == 0.5
+
+
+def test_graph_has_the_metrics_of_its_model(tmp_path):
+    data = dataset(tmp_path)
+    weights = random_weights(TINY.model, len(data.vocabulary))
+    model = SessionTransformer(TINY.model, len(data.vocabulary)).eval()
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+    graph = open_graph(to_onnx(weights, TINY.model))
+    assert evaluate_graph(graph, data.training) == pytest.approx(evaluate_model(model, data.training), rel=1e-3)
+
+
+def test_model_with_equal_scores_for_all_hits_nothing(tmp_path):
+    data = dataset(tmp_path)
+    model = SessionTransformer(TINY.model, len(data.vocabulary)).eval()
+    torch.nn.init.zeros_(model.item.weight)
+    assert evaluate_model(model, data.training)["hit_rate@20"] == 0
