@@ -28,6 +28,14 @@ $(TRAIN)/.done: pyproject.toml constraints.txt
 demo: setup  ## a real Kafka, a simulated shop, a worker and a live view; SECONDS=60 ends it, JSON=FILE keeps a summary
 	$(SERVE)/bin/clickscore demo $(if $(SECONDS),--seconds $(SECONDS)) $(if $(JSON),--json $(JSON))
 
+# Its seed is the demo's (stream/demo.py), so that the model knows the shop that it meets there.
+demo-bundle: setup-train  ## the demo's model, trained anew on sessions of its synthetic shop: some minutes
+	rm -rf build/demo-bundle && mkdir -p build/demo-bundle
+	$(TRAIN)/bin/clickscore simulate --events 800000 --seed 7 --sessions build/demo-bundle/sessions.jsonl.gz
+	$(TRAIN)/bin/clickscore train build/demo-bundle/sessions.jsonl.gz --out build/demo-bundle/checkpoint --preset small
+	rm -rf stream/bundles/demo
+	$(TRAIN)/bin/clickscore export build/demo-bundle/checkpoint --out stream/bundles/demo
+
 test: check unit integration  ## format, lint, types, import contracts, unit and integration tests
 
 check: setup-train  ## format, lint, types and import contracts alone

@@ -26,7 +26,12 @@ _file = click.Path(dir_okay=False, path_type=Path)
 @click.option("--seed", type=click.IntRange(0), default=7, show_default=True, help="The same seed, the same bytes.")
 @click.option("--days", type=click.IntRange(1, 3650), default=DAYS, show_default=True, help="From 5 January 2026 on.")
 @click.option("--shoppers", type=click.IntRange(1), default=5_000, show_default=True, help="Who may come.")
-@click.option("--out", type=_file, default=None, help="Events, JSON lines in the order sent. Default: standard output.")
+@click.option(
+    "--out",
+    type=_file,
+    default=None,
+    help="Events, JSON lines in the order sent. Default: standard output, if no other file is asked for.",
+)
 @click.option("--truth", type=_file, default=None, help="What is true of each event: line n there is line n here.")
 @click.option("--sessions", type=_file, default=None, help="Closed sessions, as training reads them.")
 @click.option("--items", type=_file, default=None, help="The catalogue.")
@@ -52,7 +57,8 @@ def simulate(
     shop = make_shop(seed, shoppers)
     history = generate(shop, events, days=days)
     try:
-        _write_records(history, out, truth)
+        if out or truth or not (sessions or items):
+            _write_records(history, out, truth)
         if sessions:
             with _open(sessions) as file:
                 file.writelines(encode_session(session) + b"\n" for session in history.sessions())
@@ -68,6 +74,7 @@ def simulate(
 
 
 def _write_records(history: History, out: Path | None, truth: Path | None) -> None:
+    """Write events and truths, line by line side by side; events to standard output where there is no file."""
     with contextlib.ExitStack() as files:
         event_file = files.enter_context(_open(out)) if out else sys.stdout.buffer
         truth_file = files.enter_context(_open(truth)) if truth else None

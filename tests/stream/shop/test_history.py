@@ -134,6 +134,13 @@ def test_command_writes_events_truth_and_sessions_of_the_same_past(tmp_path):
     assert len(lines["sessions"]) == len({decode_record(line).session_id for line in lines["out"]})
 
 
+def test_command_writes_events_to_standard_output_unless_only_other_files_are_asked_for(tmp_path):
+    alone = CliRunner().invoke(simulate, ["--events", "20"])
+    assert len([decode_record(line) for line in alone.stdout.splitlines()]) >= 20
+    sessions = CliRunner().invoke(simulate, ["--events", "20", "--sessions", str(tmp_path / "sessions.jsonl")])
+    assert sessions.stdout == ""
+
+
 def test_command_writes_the_same_compressed_bytes_again(tmp_path):
     for name in ("one", "two"):
         CliRunner().invoke(simulate, ["--events", "100", "--out", str(tmp_path / f"{name}.gz")])
