@@ -54,5 +54,8 @@ bench: setup-train  ## the measured tables of the README
 	$(TRAIN)/bin/python $(PIP) --editable '.[bench]'
 	$(TRAIN)/bin/python -m bench
 
+docs: setup-train  ## the generated parts of the documents: JSON Schemas, AsyncAPI, tables, the README's file map
+	$(TRAIN)/bin/python docs/generate.py
+
 clean:  ## remove what set-up made
 	rm -rf $(SERVE) $(TRAIN) build *.egg-info
