@@ -66,6 +66,11 @@ class PartitionState:
     def __len__(self) -> int:
         return len(self._users)
 
+    def contents(self) -> dict[bytes, bytes]:
+        """Return everything remembered, as `session-snapshots` would hold it: what two equal states have in common."""
+        users = {user_id.encode(): snapshot for user_id, snapshot in self._users.items()}
+        return users | {PARTITION_KEY: encode(self._snapshot())}
+
     @property
     def watermark(self) -> int:
         """Event time before which an event is late, ms."""
@@ -132,9 +137,11 @@ class PartitionState:
             elif self._users.pop(user_id, None) is not None:
                 changes.append(Change(user_id.encode(), None, user.offset))
         self._touched.clear()
-        snapshot = PartitionSnapshot(offset=self.offset, max_ts=self.max_ts, popular=self.popular)
-        changes.append(Change(PARTITION_KEY, encode(snapshot), self.offset))
+        changes.append(Change(PARTITION_KEY, encode(self._snapshot()), self.offset))
         return changes
+
+    def _snapshot(self) -> PartitionSnapshot:
+        return PartitionSnapshot(offset=self.offset, max_ts=self.max_ts, popular=self.popular)
 
     def _touch(self, user_id: str, user: UserState, offset: int) -> None:
         """Note that a state is about to be changed by the record at this offset."""

@@ -1,0 +1,15 @@
+"""Bundles that have learned nothing, for tests: small, quick, and through the real exporter."""
+
+from pathlib import Path
+
+from export.random_bundle import write_random_bundle
+from model.config import ModelConfig
+
+ITEMS = 300
+SMALL = ModelConfig(dim=16, layers=2, heads=2, ffn=64, max_length=50)
+
+
+def small_bundle(folder: Path, items: int = ITEMS) -> Path:
+    """Write a bundle of items `item-1` to `item-N` and return its folder."""
+    write_random_bundle(folder, items, SMALL)
+    return folder

@@ -1,0 +1,48 @@
+"""Three-word builders of events and records, for tests."""
+
+from typing import NamedTuple
+
+from schemas.events import AnyEvent, Impression, Purchase, Search, View, encode_event
+
+MINUTE = 60_000
+START = 1_700_000_000_000  # some time in event time, ms
+
+
+class Recorded(NamedTuple):
+    """A record as a topic holds it."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+
+
+def view(user: str, minute: float, item: str = "kettle", *, event_id: str = "", session: str | None = None) -> View:
+    ts = START + round(minute * MINUTE)
+    return View(event_id=event_id or f"{user}-{ts}-{item}", user_id=user, ts=ts, item_id=item, session_id=session)
+
+
+def purchase(user: str, minute: float, item: str = "kettle") -> Purchase:
+    ts = START + round(minute * MINUTE)
+    return Purchase(event_id=f"{user}-{ts}-buys-{item}", user_id=user, ts=ts, item_id=item)
+
+
+def impression(user: str, minute: float, item: str = "kettle") -> Impression:
+    ts = START + round(minute * MINUTE)
+    return Impression(event_id=f"{user}-{ts}-sees-{item}", user_id=user, ts=ts, item_id=item)
+
+
+def search(user: str, minute: float, query: str = "tea") -> Search:
+    ts = START + round(minute * MINUTE)
+    return Search(event_id=f"{user}-{ts}-seeks", user_id=user, ts=ts, query=query)
+
+
+def records(*events: AnyEvent | bytes | None, first: int = 0) -> list[Recorded]:
+    """Return a partition's records of these events, appended when they happened."""
+    found: list[Recorded] = []
+    for offset, event in enumerate(events, start=first):
+        if isinstance(event, bytes) or event is None:
+            found.append(Recorded(offset, START, None, event))
+        else:
+            found.append(Recorded(offset, event.ts, event.user_id.encode(), encode_event(event)))
+    return found

@@ -1,0 +1,80 @@
+"""Bundle: one that is not what it says is refused, with the reason."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from schemas.manifest import Manifest, content_hash, decode_manifest, encode_manifest
+from stream.bundle import check_bundle, load_bundle
+from stream.errors import BundleError
+from tests.bundles import small_bundle
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return small_bundle(tmp_path / "bundle")
+
+
+def restate(folder: Path, **changed: object) -> None:
+    """Change what the manifest says."""
+    manifest = decode_manifest((folder / "manifest.json").read_bytes())
+    told: Manifest = msgspec.structs.replace(manifest, **changed)
+    (folder / "manifest.json").write_bytes(encode_manifest(told))
+
+
+def test_good_bundle_has_no_problems(folder: Path):
+    assert check_bundle(folder) == []
+
+
+def test_missing_folder_is_refused_with_what_to_do(tmp_path: Path):
+    with pytest.raises(BundleError, match=r"model\.onnx, items\.txt missing.*--bundle"):
+        load_bundle(tmp_path / "nowhere")
+
+
+def test_changed_model_is_refused(folder: Path):
+    (folder / "model.onnx").write_bytes((folder / "model.onnx").read_bytes() + b"\0")
+    assert "content hash" in check_bundle(folder)[0]
+
+
+def test_other_format_version_is_refused(folder: Path):
+    restate(folder, format_version=2)
+    assert check_bundle(folder) == ["its format version is 2, this worker serves 1"]
+
+
+def test_wrong_number_of_items_is_refused(folder: Path):
+    items = b"only-one\n"
+    (folder / "items.txt").write_bytes(items)
+    restate(folder, content_hash=content_hash((folder / "model.onnx").read_bytes(), items))
+    assert check_bundle(folder) == ["items.txt has 1 lines, the manifest says 300"]
+
+
+def test_broken_manifest_is_refused(folder: Path):
+    (folder / "manifest.json").write_text("{")
+    assert "manifest.json cannot be read" in check_bundle(folder)[0]
+
+
+def test_graph_that_is_none_is_refused(folder: Path):
+    (folder / "model.onnx").write_bytes(b"no graph")
+    restate(folder, content_hash=content_hash(b"no graph", (folder / "items.txt").read_bytes()))
+    assert "ONNX Runtime refuses model.onnx" in check_bundle(folder)[0]
+
+
+def test_manifest_that_names_other_tensors_is_refused(folder: Path):
+    restate(folder, outputs=())
+    assert check_bundle(folder) == ["inputs and outputs of the graph are not those of the manifest"]
+
+
+def test_graph_of_another_shape_is_refused(folder: Path):
+    import onnx  # noqa: PLC0415 (of the train extra)
+
+    model = onnx.load_model_from_string((folder / "model.onnx").read_bytes())
+    for node in model.graph.node:
+        node.output[:] = ["probability" if name == "purchase" else name for name in node.output]
+    purchase = next(output for output in model.graph.output if output.name == "purchase")
+    model.graph.node.append(onnx.helper.make_node("Cast", ["probability"], ["purchase"], to=onnx.TensorProto.DOUBLE))
+    purchase.type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+    changed = model.SerializeToString()
+    (folder / "model.onnx").write_bytes(changed)
+    restate(folder, content_hash=content_hash(changed, (folder / "items.txt").read_bytes()))
+    assert check_bundle(folder) == ["'purchase' is tensor(double) of 1 axes, not float32 of 1 axes"]

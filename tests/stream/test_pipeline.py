@@ -1,0 +1,288 @@
+"""Pipeline: what events come to, wherever batches begin and end and whenever a worker is restarted."""
+
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.decisions import Recommendation, decode_decision
+from schemas.events import AnyEvent, Search, Tick, View, encode_event
+from schemas.sessions import decode_session
+from stream.catalogue import Catalogue
+from stream.pipeline import Message, Output, Pipeline
+from stream.settings import Settings
+from stream.state import restore
+from tests.events import MINUTE, START, Recorded, impression, purchase, records, search, view
+
+TOPIC = "events"
+
+
+def pipeline(**changed: object) -> Pipeline:
+    return Pipeline(msgspec.convert(changed, Settings), TOPIC, Catalogue())
+
+
+def run(made: Pipeline, *events: AnyEvent | bytes | None) -> Output:
+    return made.process(0, records(*events))
+
+
+def decisions(output: Output) -> list[Recommendation]:
+    found = [decode_decision(message.value or b"") for message in output.recommendations]
+    return [decision for decision in found if isinstance(decision, Recommendation)]
+
+
+def test_every_event_gets_one_decision():
+    output = run(pipeline(), view("ann", 0), view("bob", 0), purchase("ann", 1), search("ann", 2), impression("bob", 3))
+    assert [decision.event_id for decision in decisions(output)] == [
+        view("ann", 0).event_id,
+        view("bob", 0).event_id,
+        purchase("ann", 1).event_id,
+        search("ann", 2).event_id,
+        impression("bob", 3).event_id,
+    ]
+
+
+def test_decision_is_named_after_its_events_place():
+    assert decisions(run(pipeline(), view("ann", 0), view("ann", 1)))[1].decision_id == "events-0-1"
+
+
+def test_decision_knows_its_own_event():
+    assert [d.session_length for d in decisions(run(pipeline(), view("ann", 0), view("ann", 1)))] == [1, 2]
+
+
+def test_repeated_event_gets_no_second_decision():
+    output = run(pipeline(), view("ann", 0), view("ann", 0))
+    assert (len(output.recommendations), output.outcomes["repeated"]) == (1, 1)
+
+
+def test_repeated_event_changes_no_state():
+    once, twice = pipeline(), pipeline()
+    run(once, view("ann", 0))
+    run(twice, view("ann", 0), view("ann", 0))
+    assert once.state(0).user("ann") == twice.state(0).user("ann")
+
+
+def test_late_event_is_decided_from_the_session_as_it_stands():
+    output = run(pipeline(), view("ann", 0, "a"), view("bob", 10), view("ann", 4.9, "late"))
+    assert (decisions(output)[-1].late, decisions(output)[-1].session_length) == (True, 1)
+
+
+def test_late_event_changes_no_state():
+    made = pipeline()
+    run(made, view("ann", 0, "a"), view("bob", 10), view("ann", 4.9, "late"))
+    assert made.state(0).user("ann").items == ["a"]
+
+
+def test_event_at_the_watermark_is_not_late():
+    output = run(pipeline(), view("bob", 10), view("ann", 5))
+    assert [decision.late for decision in decisions(output)] == [False, False]
+
+
+def test_late_event_is_a_dead_letter_where_the_setting_says_so():
+    output = run(pipeline(late_events="dead-letter"), view("bob", 10), view("ann", 4.9))
+    assert [letter.error for letter in output.dead_letters] == ["late: 306000 ms behind the newest event"]
+
+
+def test_impression_enters_no_session():
+    made = pipeline()
+    run(made, view("ann", 0, "a"), impression("ann", 1, "b"))
+    assert made.state(0).user("ann").items == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        (None, "null"),
+        (b"rubbish", "JSON"),
+        (b"\xff\xfe", "JSON"),
+        (b'{"type":"view","event_id":"\xff","user_id":"u","ts":1,"item_id":"i"}', "utf-8"),
+        (b'{"type":"view","event_id":"e","user_id":"u","ts":"noon","item_id":"i"}', "ts"),
+        (b'{"type":"view","event_id":"e","user_id":"u","ts":-1,"item_id":"i"}', "ts"),
+        (b'{"type":"view","event_id":"e","user_id":"u","ts":1}', "item_id"),
+        (b'{"type":"dance","event_id":"e","user_id":"u","ts":1}', "dance"),
+        (b'{"type":"view","event_id":"e","user_id":"","ts":1,"item_id":"i"}', "user_id"),
+        (b"[" * 100_000, "bytes"),
+        (b"[" * 60_000, "array"),
+    ],
+)
+def test_record_that_is_no_event_is_a_dead_letter(value: bytes | None, error: str):
+    output = run(pipeline(), value, view("ann", 0))
+    assert len(output.dead_letters) == len(output.recommendations) == 1
+    assert error in output.dead_letters[0].error
+
+
+def test_unknown_fields_are_skipped():
+    value = b'{"type":"view","event_id":"e","user_id":"u","ts":1,"item_id":"i","colour":"red"}'
+    assert len(run(pipeline(), value).recommendations) == 1
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_stop_the_pipeline(value: bytes):
+    output = run(pipeline(), value)
+    assert len(output.dead_letters) == 1
+
+
+@given(st.text(max_size=20), st.text(min_size=1, max_size=20))
+def test_any_text_of_a_valid_event_is_taken_or_refused(name: str, user: str):
+    event = msgspec.json.encode({"type": "view", "event_id": name, "user_id": user, "ts": 1, "item_id": name})
+    output = run(pipeline(), event)
+    assert len(output.dead_letters) + len(output.recommendations) == 1
+
+
+def test_event_a_day_ahead_of_its_append_time_is_a_dead_letter():
+    ahead = Recorded(0, START, b"ann", encode_event(view("ann", 24 * 60 + 1)))
+    assert "append time" in pipeline().process(0, [ahead]).dead_letters[0].error
+
+
+def test_tick_moves_the_watermark_and_gets_no_decision():
+    made = pipeline()
+    tick = msgspec.json.encode(Tick(ts=START + 60 * MINUTE))
+    output = run(made, view("ann", 0), tick)
+    assert (len(output.recommendations), output.outcomes["tick"]) == (1, 1)
+    assert [decode_session(message.value or b"").user_id for message in output.closed_sessions] == ["ann"]
+
+
+def test_session_closes_when_the_watermark_has_passed_its_gap():
+    output = run(pipeline(), view("ann", 0), view("bob", 35), view("bob", 36.1))
+    assert [decode_session(message.value or b"").user_id for message in output.closed_sessions] == ["ann"]
+
+
+def test_session_stays_open_up_to_its_gap():
+    assert run(pipeline(), view("ann", 0), view("bob", 35)).closed_sessions == []
+
+
+def test_session_closes_when_its_user_comes_back_after_the_gap():
+    output = run(pipeline(), view("ann", 0, "a"), view("ann", 31, "b"))
+    assert [decode_session(m.value or b"").closed_at for m in output.closed_sessions] == [START]
+
+
+def test_user_without_purchases_is_forgotten_with_the_session():
+    made = pipeline()
+    run(made, view("ann", 0), view("bob", 60))
+    assert len(made.state(0)) == 1
+
+
+def test_user_with_purchases_is_remembered_for_a_while():
+    made = pipeline(user_ttl_ms=2 * 60 * MINUTE)
+    run(made, purchase("ann", 0), view("bob", 60))
+    assert made.state(0).user("ann").bought == ["kettle"]
+    made.process(0, records(view("bob", 200), first=2))
+    assert made.state(0).user("ann").bought == []
+
+
+def test_what_was_bought_is_never_recommended():
+    made = pipeline()
+    output = run(made, view("bob", 0, "kettle"), view("bob", 1, "cup"), purchase("ann", 2), view("ann", 3, "pot"))
+    assert [choice.item_id for choice in decisions(output)[-1].items] == ["cup", "pot"]
+
+
+def test_popular_is_what_open_sessions_hold_most():
+    made = pipeline(k=1)
+    many = [view(f"user-{number}", 0, "cup") for number in range(3)]
+    output = run(made, view("ann", 0, "pot"), *many, view("bob", 10, "pan"))
+    assert [[choice.item_id for choice in decision.items] for decision in decisions(output)][-1] == ["cup"]
+
+
+def test_finished_records_are_skipped_after_a_restart():
+    made = pipeline()
+    log = records(view("ann", 0), view("ann", 1))
+    made.process(0, log)
+    output = made.process(0, log)
+    assert (output.outcomes["skipped"], output.recommendations, output.changes) == (2, [], [])
+
+
+# Laws, on logs of every kind: out of order, late, repeated, broken, with several users and sessions.
+
+USERS = ("ann", "bob", "cid")
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> list[Recorded]:
+    steps = draw(st.lists(st.tuples(st.sampled_from(USERS), st.integers(-8, 25), st.integers(0, 11)), max_size=60))
+    found: list[Recorded] = []
+    minute = 0
+    for offset, (user, step, kind) in enumerate(steps):
+        minute = max(0, minute + step)
+        event = _event(user, minute, kind)
+        value = b"broken" if kind == 9 else encode_event(event)  # type: ignore[arg-type]
+        found.append(Recorded(offset, START + minute * MINUTE, user.encode(), value))
+    return found
+
+
+def _event(user: str, minute: int, kind: int) -> View | Search | Tick | AnyEvent:
+    item = f"item-{kind % 4}"
+    if kind == 6:
+        return purchase(user, minute, item)
+    if kind == 7:
+        return search(user, minute)
+    if kind == 8:
+        return impression(user, minute, item)
+    if kind == 10:
+        return Tick(ts=START + minute * MINUTE)
+    return view(user, minute, item, session="web" if kind == 11 else None)
+
+
+def outputs(made: Pipeline, log: Sequence[Recorded], sizes: Sequence[int]) -> list[Output]:
+    found: list[Output] = []
+    at = 0
+    for size in [*sizes, len(log)]:
+        found.append(made.process(0, log[at : at + size]))
+        at += size
+    return found
+
+
+def decided(found: Sequence[Output]) -> list[Message]:
+    return [message for output in found for message in output.recommendations]
+
+
+def closed(found: Sequence[Output]) -> set[Message]:
+    return {message for output in found for message in output.closed_sessions}
+
+
+@settings(max_examples=200, deadline=None)
+@given(logs(), st.lists(st.integers(1, 20), max_size=10))
+def test_batch_boundaries_change_nothing(log: list[Recorded], sizes: list[int]):
+    whole, split = pipeline(), pipeline()
+    at_once, in_parts = outputs(whole, log, []), outputs(split, log, sizes)
+    assert decided(at_once) == decided(in_parts)
+    assert closed(at_once) == closed(in_parts)
+    assert whole.state(0).contents() == split.state(0).contents()
+
+
+@settings(max_examples=200, deadline=None)
+@given(logs(), st.lists(st.integers(1, 20), max_size=10), st.integers(0, 10))
+def test_restart_from_the_changelog_changes_nothing(log: list[Recorded], sizes: list[int], crash_after: int):
+    whole = pipeline()
+    expected = outputs(whole, log, [])
+    first = pipeline()
+    before = outputs(first, log, sizes)[:crash_after]
+    changes = [change for output in before for change in output.changes]
+    second = pipeline()
+    second.partitions[0] = restore(changes, "events-0", Settings())
+    after = outputs(second, log, [])
+    assert decided(before) + decided(after) == decided(expected)
+    assert closed(before) | closed(after) == closed(expected)
+    assert second.state(0).contents() == whole.state(0).contents()
+
+
+@settings(max_examples=100, deadline=None)
+@given(logs())
+def test_never_more_than_k_items_none_twice_and_none_bought(log: list[Recorded]):
+    made = pipeline(k=3)
+    bought: dict[str, set[str]] = {user: set() for user in USERS}
+    for record in log:
+        for decision in decisions(made.process(0, [record])):
+            items = [choice.item_id for choice in decision.items]
+            bought[decision.user_id] = set(made.state(0).user(decision.user_id).bought)
+            assert len(items) <= 3
+            assert len(set(items)) == len(items)
+            assert not bought[decision.user_id] & set(items)
+
+
+@settings(max_examples=100, deadline=None)
+@given(logs())
+def test_every_record_comes_to_exactly_one_outcome(log: list[Recorded]):
+    output = pipeline().process(0, log)
+    assert output.outcomes.total() == len(log)
+    assert output.outcomes["decided"] + output.outcomes["late"] == len(output.recommendations)

@@ -1,0 +1,100 @@
+"""Scoring: an answer depends on nothing but its own session."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from schemas.manifest import NEXT_ACTIONS
+from stream.bundle import load_bundle
+from stream.policy import MODEL
+from stream.request import Request, Scores
+from stream.scoring import Scorer
+from tests.bundles import ITEMS, small_bundle
+from tests.events import view
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_bundle(tmp_path_factory.mktemp("bundles") / "small")
+
+
+@pytest.fixture(scope="module")
+def scorer(folder: Path) -> Scorer:
+    return Scorer(load_bundle(folder))
+
+
+def request(*items: str, actions: bytes | None = None) -> Request:
+    actions = actions or bytes(1 + number % 6 for number in range(len(items)))
+    return Request("e-0-0", view("ann", 0), "s", len(items), list(items), actions, frozenset(), MODEL, False, [])
+
+
+def requests(count: int, seed: int = 0) -> list[Request]:
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 51, count)
+    return [request(*(f"item-{row}" for row in rng.integers(1, ITEMS + 1, length))) for length in lengths]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 7, 32, 64])
+def test_answer_is_the_same_bit_for_bit_in_any_company(folder: Path, batch: int):
+    asked = requests(300)
+    together = Scorer(load_bundle(folder), batch).score(asked)
+    alone = [Scorer(load_bundle(folder), 1).score([one])[0] for one in asked[:20]]
+    assert together == Scorer(load_bundle(folder), 64).score(asked)
+    assert together[:20] == alone
+
+
+def test_candidates_are_distinct_items_best_first(scorer: Scorer):
+    answer = answered(scorer, "item-1", "item-2")
+    assert len(set(answer.items)) == len(answer.items) == 64
+    assert answer.scores == sorted(answer.scores, reverse=True)
+
+
+def test_probabilities_are_probabilities(scorer: Scorer):
+    answer = answered(scorer, "item-1")
+    assert tuple(answer.actions) == NEXT_ACTIONS
+    assert sum(answer.actions.values()) == pytest.approx(1, abs=1e-5)
+    assert 0 < answer.purchase < 1
+
+
+def test_unknown_item_is_left_out(scorer: Scorer):
+    with_unknown = Request(
+        "e-0-0", view("ann", 0), "s", 3, ["item-1", "new", "item-2"], b"\1\2\3", frozenset(), MODEL, False, []
+    )
+    without = Request("e-0-0", view("ann", 0), "s", 2, ["item-1", "item-2"], b"\1\3", frozenset(), MODEL, False, [])
+    assert scorer.score([with_unknown]) == scorer.score([without])
+
+
+def test_session_of_unknown_items_alone_gets_no_answer(scorer: Scorer):
+    assert scorer.score([request("new", "newer"), request("item-1")])[0] is None
+
+
+def test_search_is_left_out(scorer: Scorer):
+    assert scorer.score([request("")]) == [None]
+
+
+def test_long_session_is_scored_by_its_newest_events(scorer: Scorer):
+    items = [f"item-{number}" for number in range(1, 61)]
+    newest = Request(
+        "e",
+        view("ann", 0),
+        "s",
+        60,
+        items[-50:],
+        bytes(1 + n % 6 for n in range(60))[-50:],
+        frozenset(),
+        MODEL,
+        False,
+        [],
+    )
+    assert scorer.score([request(*items)]) == scorer.score([newest])
+
+
+def test_no_requests_get_no_answers(scorer: Scorer):
+    assert scorer.score([]) == []
+
+
+def answered(scorer: Scorer, *items: str) -> Scores:
+    answer = scorer.score([request(*items)])[0]
+    assert answer is not None
+    return answer
