@@ -1,0 +1,49 @@
+"""`clickscore settings`: every knob, its value, and where the value came from."""
+
+import sys
+from pathlib import Path
+
+import click
+import orjson
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from stream.settings import FIELDS, load
+
+HIDDEN = "********"
+
+
+@click.command()
+@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="Settings file (TOML).")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
+def settings(config: Path | None, as_json: bool) -> None:
+    """Show every setting with its unit, its value and where that came from. Secrets are hidden.
+
+    Each can be set by CLICKSCORE_NAME in the environment, by a line of clickscore.toml, and many by a flag.
+
+    \b
+    Example:
+      CLICKSCORE_GAP_MS=900000 clickscore settings
+      clickscore settings --json
+    """  # noqa: D301
+    loaded, origins = load(file=config)
+    values = {
+        name: HIDDEN if field.metadata["secret"] and getattr(loaded, name) else getattr(loaded, name)
+        for name, field in FIELDS.items()
+    }
+    if as_json:
+        rows = {
+            name: {"value": values[name], "unit": field.metadata["unit"], "from": origins[name]}
+            for name, field in FIELDS.items()
+        }
+        click.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
+        return
+    table = Table("setting", "value", "unit", "from", "what", box=box.SIMPLE_HEAD)
+    for name, field in FIELDS.items():
+        value = values[name]
+        table.add_row(
+            name, "" if value == "" else str(value), field.metadata["unit"], origins[name], field.metadata["what"]
+        )
+    # A pipe has no width: a row stays a line there.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)

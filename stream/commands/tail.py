@@ -1,0 +1,49 @@
+"""`clickscore tail`: what flows through a topic, in words."""
+
+import asyncio
+import sys
+
+import click
+
+from schemas.topics import RECOMMENDATIONS, TOPICS
+from stream.commands.options import with_settings
+from stream.settings import Settings
+from stream.tail import describe
+from stream.tail import tail as follow
+
+
+@click.command()
+@click.argument("topic", default=RECOMMENDATIONS.name)
+@click.option("--count", type=click.IntRange(min=1), help="End after so many records.")
+@click.option("--json", "as_json", is_flag=True, help="The records' values as they are, a line each.")
+@click.option("--from-beginning", is_flag=True, help="Begin with the oldest record instead of the next.")
+@with_settings("topic_prefix", "broker_wait_ms")
+def tail(*, settings: Settings, topic: str, count: int | None, as_json: bool, from_beginning: bool) -> None:
+    """Show the records of TOPIC as they come, in words. Without the prefix; by default the recommendations.
+
+    Joins no consumer group: workers do not notice. Ctrl-C ends it.
+
+    \b
+    Example:
+      clickscore tail recommendation-decisions
+      clickscore tail ad-decisions --count 10 --from-beginning
+      clickscore tail dead-letters --json --from-beginning > dead.jsonl
+    """  # noqa: D301
+
+    async def show() -> None:
+        async for record in follow(settings, topic, from_beginning=from_beginning, count=count):
+            if as_json:
+                sys.stdout.buffer.write((record.value or b"null") + b"\n")
+                sys.stdout.buffer.flush()
+            else:
+                click.echo(describe(topic, record))
+
+    try:
+        asyncio.run(show())
+    except KeyboardInterrupt:
+        return
+    except BrokenPipeError:  # `| head` has seen enough
+        sys.stderr.close()
+
+
+tail.help = (tail.help or "") + "\n\n    \b\n    Topics:\n" + "".join(f"      {topic.name}\n" for topic in TOPICS)
