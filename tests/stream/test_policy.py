@@ -11,9 +11,7 @@ from stream.settings import Settings
 from tests.events import START, view
 
 
-def request(
-    *items: str, bought: tuple[str, ...] = (), popular: tuple[str, ...] = (), event: AnyEvent | None = None
-) -> Request:
+def request(*items: str, bought: tuple[str, ...] = (), popular: tuple[str, ...] = ()) -> Request:
     return Request(
         name="events-0-7",
         event=view("ann", 0),
@@ -41,10 +39,8 @@ def catalogue(*items: Item, campaigns: tuple[Campaign, ...] = ()) -> Catalogue:
     return made
 
 
-def shown(
-    asked: Request, answer: Scores | None, known: Catalogue | None = None, k: int = 3, prior: tuple[str, ...] = ()
-) -> list[str]:
-    policy = Policy(Settings(k=k), known or Catalogue(), "bundle", prior)
+def shown(asked: Request, answer: Scores | None, prior: tuple[str, ...] = ()) -> list[str]:
+    policy = Policy(Settings(k=3), Catalogue(), "bundle", prior)
     return [choice.item_id for choice in policy.recommend(asked, answer).items]
 
 
