@@ -13,8 +13,9 @@ from schemas.manifest import NEXT_ACTIONS
 from stream.bundle import Bundle
 from stream.request import Request, Scores
 
-WIDTHS = (3, 5, 8, 12, 20, 32, 50)
-"""Padded lengths: a session takes the first that holds it."""
+WIDTHS = (4, 10, 20, 50)
+"""Padded lengths: a session takes the first that holds it. Few, so that a handful of events makes few calls: the
+catalogue is read once a call, and outweighs what padding costs."""
 
 DECIMALS = 6  # of scores and probabilities in decisions
 
