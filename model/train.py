@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from model.checkpoint import Card, Epoch, load_tensors, read_card, save_tensors, start_checkpoint, write_card
 from model.config import TrainConfig
@@ -21,11 +20,10 @@ from model.dataset import Dataset
 from model.errors import TrainingError
 from model.evaluate import K, evaluate_model
 from model.features import Examples, Longs, batches, events_of, padded
+from model.loss import catalogue_loss
 from model.transformer import SessionTransformer
 from model.vocabulary import POPULAR
 
-LOGITS = 2**25
-"""Scores of the catalogue that are held at once, and their gradient: 128 MB each."""
 BETAS = (0.9, 0.98)
 CLIP = 1.0
 """Largest length of the gradient."""
@@ -115,28 +113,10 @@ def _loss(model: SessionTransformer, training: Examples, sessions: Longs, config
     vectors = model(items, actions)[real]  # (B, T, D) -> (n, D)
 
     followed = next_item > 0
-    loss = _next_item_loss(model, vectors[followed], next_item[followed])
+    loss = catalogue_loss(*model.tied(vectors[followed]), next_item[followed] - 1)
     loss = loss + config.next_action_weight * functional.cross_entropy(model.action_logits(vectors), next_action)
     bought = functional.binary_cross_entropy_with_logits(model.purchase_logit(vectors), purchase.float())
     return loss + config.purchase_weight * bought
-
-
-def _next_item_loss(model: SessionTransformer, vectors: Tensor, rows: Tensor) -> Tensor:
-    """Return the mean cross-entropy over the whole catalogue, 0 where no item follows.
-
-    Scores of a large catalogue are made again for the gradient instead of kept: (n, V) at once would not fit.
-    """
-
-    def part(vectors: Tensor, rows: Tensor) -> Tensor:
-        return functional.cross_entropy(model.scores(vectors), rows - 1, reduction="sum")
-
-    step = max(1, LOGITS // len(model.item.weight))
-    parts = list(zip(vectors.split(step), rows.split(step), strict=True))
-    if len(parts) == 1:
-        total = part(*parts[0])
-    else:
-        total = torch.stack([checkpoint(part, *given, use_reentrant=False) for given in parts]).sum()
-    return total / max(1, len(rows))
 
 
 def _groups(model: SessionTransformer, config: TrainConfig) -> list[dict[str, object]]:

@@ -114,10 +114,13 @@ class SessionTransformer(nn.Module):
             x = block(x)
         return self.norm(x)
 
+    def tied(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the vectors of the items that would fit best, and those of all items: (n, D), (V - 1, D)."""
+        return self.readout(vectors), self.item.weight[1:]  # the table is both input and output
+
     def scores(self, vectors: Tensor) -> Tensor:
         """Return how well each item follows each session vector: (n, D) -> (n, V - 1), column c for row c + 1."""
-        wanted = self.readout(vectors)  # (n, D), the item that would fit best
-        return functional.linear(wanted, self.item.weight[1:])  # the table is both input and output
+        return functional.linear(*self.tied(vectors))
 
     def action_logits(self, vectors: Tensor) -> Tensor:
         """Return a logit for each of `NEXT_ACTIONS`: (n, D) -> (n, 5)."""

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from export.random_bundle import random_weights
+from export.random_bundle import random_weights, write_random_bundle
 from export.to_onnx import to_onnx
-from model.evaluate import Answers, evaluate_graph, evaluate_model, measure, open_graph
+from model.evaluate import Answers, evaluate_bundle, evaluate_graph, evaluate_model, measure, open_graph
 from model.features import examples
 from model.transformer import SessionTransformer
 from tests.model.builders import TINY, dataset, flat
@@ -45,6 +45,14 @@ def test_graph_has_the_metrics_of_its_model(tmp_path):
     model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
     graph = open_graph(to_onnx(weights, TINY.model))
     assert evaluate_graph(graph, data.training) == pytest.approx(evaluate_model(model, data.training), rel=1e-3)
+
+
+def test_bundle_is_evaluated_on_files(tmp_path):
+    data = dataset(tmp_path)
+    write_random_bundle(tmp_path / "bundle", data.vocabulary.items, TINY.model)
+    measured = evaluate_bundle(tmp_path / "bundle", [tmp_path / "sessions.jsonl"])
+    assert measured["sessions"] == 200
+    assert 0 < measured["hit_rate@20"] < 1
 
 
 def test_model_with_equal_scores_for_all_hits_nothing(tmp_path):

@@ -161,27 +161,6 @@ def test_padding_row_is_never_trained(trained):
     assert not weights(trained)["item.weight"][0].any()
 
 
-def test_loss_in_parts_is_the_loss_at_once(monkeypatch):
-    torch.manual_seed(0)
-    network = SessionTransformer(TINY.model, items=50)
-    vectors, rows = torch.randn(9, TINY.model.dim), torch.randint(1, 51, (9,))
-    losses = []
-    for at_once in (2**25, 100):
-        monkeypatch.setattr(training, "LOGITS", at_once)
-        network.zero_grad()
-        loss = training._next_item_loss(network, vectors, rows)
-        loss.backward()
-        losses.append((loss.item(), network.item.weight.grad.clone()))
-    assert losses[0][0] == pytest.approx(losses[1][0])
-    torch.testing.assert_close(losses[0][1], losses[1][1])
-
-
-def test_batch_without_a_next_item_has_a_loss(data):
-    network = SessionTransformer(TINY.model, items=50)
-    nothing = torch.zeros((0, TINY.model.dim))
-    assert training._next_item_loss(network, nothing, torch.zeros(0, dtype=torch.long)).item() == 0
-
-
 def test_learning_rate_rises_in_a_line_and_falls_to_its_last_share():
     config = dataclasses.replace(TINY, warmup=10, learning_rate=1.0)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.0)
