@@ -62,12 +62,12 @@ _decode_card = msgspec.json.Decoder(Card).decode
 def start_checkpoint(folder: Path, card: Card, dataset: Dataset) -> None:
     """Write what stays the same through the training."""
     folder.mkdir(parents=True, exist_ok=True)
+    write_card(folder, card)
     _replace(folder / "items.txt", dataset.vocabulary.to_bytes())
     arrays = {field.name: getattr(dataset.held_out, field.name) for field in dataclasses.fields(Examples)}
     packed = io.BytesIO()
     np.savez_compressed(packed, **arrays)
     _replace(folder / "held_out.npz", packed.getvalue())
-    write_card(folder, card)
 
 
 def write_card(folder: Path, card: Card) -> None:

@@ -152,12 +152,12 @@ def _resume(
             message = f"{folder} holds something that is no checkpoint: name a new folder"
             raise TrainingError(message)
         card = Card(config=config, report=dataset.report, popular=dataset.vocabulary.items[:POPULAR])
-        start_checkpoint(folder, card, dataset)
-        return card
     if (card.config, card.report.sha256) != (config, dataset.report.sha256):
         message = f"{folder} holds a training with other settings or sessions: name a new folder, or remove it"
         raise TrainingError(message)
-    if (folder / "training.pt").is_file():
+    if not card.finished and not (folder / "training.pt").is_file():  # no epoch has ended
+        start_checkpoint(folder, card, dataset)
+    elif not card.finished:
         state = load_tensors(folder / "training.pt")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])

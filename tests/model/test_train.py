@@ -145,6 +145,15 @@ def test_folder_without_a_finished_epoch_holds_no_trained_model(data, tmp_path):
         load_checkpoint(tmp_path)
 
 
+def test_training_that_was_killed_as_it_began_goes_on(data, trained, tmp_path):
+    with pytest.raises(Killed):
+        train(data, TINY, tmp_path, KilledConsole(1))
+    (tmp_path / "items.txt").unlink()
+    (tmp_path / "held_out.npz").unlink()
+    train(data, TINY, tmp_path, quiet())
+    assert same(weights(tmp_path), weights(trained))
+
+
 def test_card_that_cannot_be_read_is_refused(tmp_path):
     (tmp_path / "checkpoint.json").write_text("{}")
     with pytest.raises(TrainingError, match="cannot be read"):
