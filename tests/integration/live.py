@@ -1,0 +1,279 @@
+"""Live: an installation of a test's own on a real broker, its workers as child processes, and what its topics hold."""
+
+import asyncio
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, build_opener
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+
+from schemas.catalogue import Campaign, Item, encode
+from schemas.topics import CAMPAIGNS, CATALOGUE, EVENTS, RECOMMENDATIONS, Topic
+from stream.kafka import MAX_REQUEST_BYTES
+from stream.partitioner import partition_of
+from stream.settings import Settings, environment_of
+from stream.topics import create_topics, delete_topics
+from stream.worker_process import free_port
+from tests.integration.event_log import Sent
+
+ROOT = Path(__file__).parents[2]
+POLL_S = 0.03
+READY_S = 60.0
+FINISHED_S = 120.0
+
+Records = dict[int, list[ConsumerRecord]]
+"""A topic's records, by partition."""
+
+
+class Worker:
+    """`clickscore worker` as a child of ours."""
+
+    def __init__(self, settings: Settings, log: Path) -> None:
+        self.settings = dataclasses.replace(settings, web_port=free_port(settings.web_host))
+        self.began = time.monotonic()
+        self._log = log
+        with log.open("wb") as file:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "stream", "worker"],
+                cwd=ROOT,
+                env={**os.environ, "ORT_DISABLE_TELEMETRY": "1", **environment_of(self.settings)},
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it lives."""
+        return self._process.poll()
+
+    @property
+    def said(self) -> str:
+        """All that it has written to stdout and stderr."""
+        return self._log.read_text(errors="replace")
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it as a power failure would."""
+        self._process.kill()
+        self._process.wait()
+
+    def wait(self, timeout: float) -> int:
+        """Return its exit code once it has ended."""
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the worker still runs after {timeout} s:\n{self._tail()}") from None
+
+    def stop(self, timeout: float = 30) -> float:
+        """End it politely; return the seconds that it took."""
+        began = time.monotonic()
+        self._process.terminate()
+        code = self.wait(timeout)
+        assert code == 0, f"exit code {code} after SIGTERM:\n{self._tail()}"
+        return time.monotonic() - began
+
+    def health(self) -> dict[str, Any]:
+        """Return what /health says, nothing where nobody answers."""
+        url = f"http://{self.settings.web_host}:{self.settings.web_port}/health"
+        try:
+            with build_opener(ProxyHandler({})).open(url, timeout=2) as response:
+                return json.load(response)
+        except HTTPError as error:
+            return json.load(error)
+        except OSError:
+            return {}
+
+    def wait_restored(self, timeout: float = READY_S) -> float:
+        """Return the seconds from its start until its partitions are restored."""
+        return self.wait_health(lambda health: health.get("restored", False), timeout) - self.began
+
+    def wait_health(self, holds: Callable[[dict[str, Any]], bool], timeout: float = READY_S) -> float:
+        """Return when its health is so."""
+        deadline = time.monotonic() + timeout
+        while not holds(health := self.health()):
+            self.check()
+            assert time.monotonic() < deadline, f"health is {health} after {timeout} s:\n{self._tail()}"
+            time.sleep(POLL_S)
+        return time.monotonic()
+
+    def check(self) -> None:
+        """Fail where it has ended."""
+        assert self.exit_code is None, f"the worker ended by itself (exit code {self.exit_code}):\n{self._tail()}"
+
+    def _tail(self) -> str:
+        return "\n".join(self.said.splitlines()[-25:])
+
+
+class Installation:
+    """Topics, a group and workers of a test's own."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self.settings = settings
+        self.workers: list[Worker] = []
+        self._folder = folder
+
+    def start_worker(self, **changes: Any) -> Worker:
+        """Start a worker, with some settings changed."""
+        number = len(self.workers) + 1
+        worker = Worker(dataclasses.replace(self.settings, **changes), self._folder / f"worker-{number}.log")
+        self.workers.append(worker)
+        return worker
+
+    def end_workers(self) -> None:
+        """Kill whatever still runs."""
+        for worker in self.workers:
+            worker.signal(signal.SIGCONT)
+            worker.kill()
+
+    def produce(self, log: Iterable[Sent], per_second: float | None = None) -> None:
+        """Put records on the events' topic, each in its place."""
+        asyncio.run(_produce(self.settings, EVENTS, log, per_second))
+
+    def fill_catalogue(self, items: Iterable[Item], campaigns: Iterable[Campaign]) -> None:
+        """Put the shop's side on its topics."""
+        stock = [Sent(encode(item), item.item_id.encode(), 0) for item in items]
+        ads = [Sent(encode(campaign), campaign.campaign_id.encode(), 0) for campaign in campaigns]
+        asyncio.run(_produce(self.settings, CATALOGUE, stock))
+        asyncio.run(_produce(self.settings, CAMPAIGNS, ads))
+
+    def read(self, topic: Topic) -> Records:
+        """Return all that a topic holds."""
+        return asyncio.run(_read(self.settings, topic))
+
+    def committed(self) -> dict[int, int]:
+        """Return the group's committed offsets; a partition without one is left out."""
+        return asyncio.run(_with_admin(self.settings, lambda admin: _committed(self.settings, admin)))
+
+    def wait_decisions(self, count: int, timeout: float = FINISHED_S) -> None:
+        """Return once so many recommendations have been written, repeats included."""
+        asyncio.run(_wait_decisions(self.settings, count, time.monotonic() + timeout, self._check))
+
+    def wait_finished(self, timeout: float = FINISHED_S) -> None:
+        """Return once all events are committed, which means that their decisions and states are stored."""
+        asyncio.run(_wait_finished(self.settings, time.monotonic() + timeout, self._check))
+
+    def _check(self) -> None:
+        assert any(worker.exit_code is None for worker in self.workers), (
+            f"no worker lives any more; the last one said:\n{self.workers[-1].said[-3000:]}"
+        )
+
+
+@contextmanager
+def installation(broker: str, folder: Path, **changes: Any) -> Iterator[Installation]:
+    """Give an installation with fresh topics; its workers are ended and its topics deleted at the end."""
+    prefix = f"test-{uuid.uuid4().hex[:12]}-"
+    settings = Settings(
+        **{
+            "bootstrap_servers": broker,
+            "topic_prefix": prefix,
+            "group": f"{prefix}workers",
+            "broker_wait_ms": 30_000,
+            "commit_interval_ms": 300,
+            **changes,
+        }
+    )
+    asyncio.run(create_topics(settings))
+    running = Installation(settings, folder)
+    try:
+        yield running
+    finally:
+        running.end_workers()
+        asyncio.run(delete_topics(settings))
+
+
+async def _produce(settings: Settings, topic: Topic, log: Iterable[Sent], per_second: float | None = None) -> None:
+    name = settings.topic(topic.name)
+    producer = AIOKafkaProducer(
+        bootstrap_servers=settings.bootstrap_servers,
+        acks="all",
+        enable_idempotence=True,
+        max_request_size=MAX_REQUEST_BYTES,
+        request_timeout_ms=60_000,
+    )
+    began = time.monotonic()
+    async with producer:
+        sent = []
+        for number, (value, key, named) in enumerate(log):
+            if per_second and (ahead := began + number / per_second - time.monotonic()) > 0.005:
+                await asyncio.sleep(ahead)
+            partition = partition_of(key or value or b"", settings.partitions) if named is None else named
+            sent.append(await producer.send(name, value, key, partition=partition))
+        await asyncio.gather(*sent)
+
+
+async def _read(settings: Settings, topic: Topic) -> Records:
+    async with _consumer(settings) as consumer:
+        ends = await _ends(settings, consumer, topic)
+        consumer.assign(list(ends))
+        await consumer.seek_to_beginning()
+        records: Records = {tp.partition: [] for tp in ends}
+        while any([await consumer.position(tp) < end for tp, end in ends.items()]):
+            for tp, found in (await consumer.getmany(timeout_ms=500)).items():
+                records[tp.partition] += found
+    return records
+
+
+async def _wait_decisions(settings: Settings, count: int, deadline: float, check: Callable[[], None]) -> None:
+    async with _consumer(settings) as consumer:
+        while (written := sum((await _ends(settings, consumer, RECOMMENDATIONS)).values())) < count:
+            check()
+            assert time.monotonic() < deadline, f"{written} decisions, where {count} are due"
+            await asyncio.sleep(POLL_S)
+
+
+async def _wait_finished(settings: Settings, deadline: float, check: Callable[[], None]) -> None:
+    async def wait(admin: AIOKafkaAdminClient) -> None:
+        async with _consumer(settings) as consumer:
+            ends = {tp.partition: end for tp, end in (await _ends(settings, consumer, EVENTS)).items() if end}
+        while (committed := await _committed(settings, admin)) != ends:
+            check()
+            assert time.monotonic() < deadline, f"committed are {committed} of {ends}"
+            await asyncio.sleep(3 * POLL_S)
+
+    await _with_admin(settings, wait)
+
+
+async def _with_admin(settings: Settings, work: Callable[[AIOKafkaAdminClient], Awaitable[Any]]) -> Any:
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap_servers)
+    await admin.start()
+    try:
+        return await work(admin)
+    finally:
+        await admin.close()
+
+
+async def _committed(settings: Settings, admin: AIOKafkaAdminClient) -> dict[int, int]:
+    offsets = await admin.list_consumer_group_offsets(settings.group)
+    return {tp.partition: found.offset for tp, found in offsets.items() if found.offset >= 0}
+
+
+async def _ends(settings: Settings, consumer: AIOKafkaConsumer, topic: Topic) -> dict[TopicPartition, int]:
+    count = settings.partitions if topic.per_user else 1
+    return await consumer.end_offsets([TopicPartition(settings.topic(topic.name), number) for number in range(count)])
+
+
+def _consumer(settings: Settings) -> AIOKafkaConsumer:
+    return AIOKafkaConsumer(
+        bootstrap_servers=settings.bootstrap_servers,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=8 * 1024 * 1024,
+        fetch_max_wait_ms=50,
+    )
