@@ -3,7 +3,6 @@
 
 import asyncio
 import logging
-import sys
 from typing import Any
 
 import faust
@@ -17,6 +16,7 @@ from stream import transport
 from stream.engine import Engine
 from stream.errors import ClickscoreError
 from stream.kafka import MAX_REQUEST_BYTES, ssl_context
+from stream.logs import write_logs
 from stream.monitoring import Metrics
 from stream.pipeline import Pipeline
 from stream.settings import Settings
@@ -131,12 +131,11 @@ def run_worker(settings: Settings, pipeline: Pipeline) -> None:
         ClickscoreError: What stopped the worker, if we know it.
         SystemExit: Something else did; its traceback is in the log.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    for name in ("faust", "mode", "aiokafka"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    write_logs()
     uvloop.install()
     app, engine = create_app(settings, pipeline)
     worker = faust.Worker(app, override_logging=False, redirect_stdouts=False, loop=asyncio.new_event_loop())
+    worker.spinner = None  # a log is no terminal
     try:
         worker.execute_from_commandline()
     except SystemExit:

@@ -14,7 +14,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from schemas.topics import EVENTS
 from stream.adapters import EventFile, Faults, Line
 from stream.errors import BrokerError, TopicMissingError
-from stream.kafka import MAX_REQUEST_BYTES, connection
+from stream.kafka import MAX_REQUEST_BYTES, be_patient, connection
 from stream.partitioner import partition_of
 from stream.settings import Settings
 from stream.topics import list_topics
@@ -49,13 +49,15 @@ class EventSender:
         if partitions is None:
             message = f"topic {self._topic} is missing. Make it with `clickscore topics create`"
             raise TopicMissingError(message)
-        self._producer = AIOKafkaProducer(
-            **connection(self._settings),
-            acks="all",
-            enable_idempotence=True,
-            max_batch_size=BATCH_BYTES,
-            max_request_size=MAX_REQUEST_BYTES,
-            request_timeout_ms=self._settings.broker_wait_ms,
+        self._producer = be_patient(
+            AIOKafkaProducer(
+                **connection(self._settings),
+                acks="all",
+                enable_idempotence=True,
+                max_batch_size=BATCH_BYTES,
+                max_request_size=MAX_REQUEST_BYTES,
+                request_timeout_ms=self._settings.broker_wait_ms,
+            )
         )
         await self._producer.start()
         self._batches = [self._producer.create_batch() for _ in range(partitions)]

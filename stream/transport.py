@@ -22,6 +22,8 @@ from faust.types import TP
 from faust.types.transports import SchedulingStrategyT
 from faust.types.tuples import ConsumerMessage
 
+from stream.kafka import be_patient
+
 Records = Sequence[aiokafka.ConsumerRecord]
 Message = tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes]]]
 """Key, value and headers of a record to publish."""
@@ -149,6 +151,9 @@ class BatchProducer(driver.Producer):
 
     def _settings_extra(self) -> Mapping[str, Any]:
         return {"acks": "all", "enable_idempotence": True}
+
+    def _new_producer(self, transactional_id: str | None = None) -> aiokafka.AIOKafkaProducer:
+        return be_patient(super()._new_producer(transactional_id))
 
     async def publish(self, topic: str, partition: int, messages: Sequence[Message]) -> None:
         """Send messages to a partition in order, in as few record batches as hold them; return once they are stored.
