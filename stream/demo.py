@@ -18,6 +18,7 @@ from rich.live import Live
 
 from stream.broker import EmbeddedBroker
 from stream.demo_counts import DemoCounts, Summary
+from stream.errors import BrokerError
 from stream.live_view import Frame, line, render, sentence
 from stream.settings import Settings
 from stream.shop.live import PACE, LiveShop
@@ -69,13 +70,13 @@ def run_demo(plan: Plan, console: Console, began_at: int) -> Summary:
     with _Signals() as signals, contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clickscore-demo-")))
         try:
-            settings = plan.settings
+            settings, broker = plan.settings, None
             if settings is None:
                 stack.callback(_stop_broker, folder / "kafka")
                 broker = EmbeddedBroker.start(folder / "kafka", report=lambda step: console.print(f"{step} ..."))
                 settings = Settings(bootstrap_servers=broker.bootstrap_servers)
             settings = demo_settings(settings, plan.bundle)
-            signals.run(_Demo(plan, settings, shop, live, counts, console, folder / "worker.log").run)
+            signals.run(_Demo(plan, settings, shop, live, counts, console, folder, broker).run)
         except KeyboardInterrupt:
             console.print("Interrupted before the shop opened.")
         finally:
@@ -135,7 +136,8 @@ class _Signals:
             try:
                 await task
             except asyncio.CancelledError:
-                return  # that was the signal
+                if not task.cancelling():  # not by a signal, so a bug
+                    raise
             finally:
                 self.ignore()
 
@@ -160,13 +162,15 @@ class _Demo:
     live: LiveShop
     counts: DemoCounts
     console: Console
-    log: Path
+    folder: Path
+    """For temporary files."""
+    broker: EmbeddedBroker | None
 
     async def run(self) -> None:
         try:
             await create_topics(self.settings)
             self.console.print("Starting a worker ...")
-            with WorkerProcess(self.settings, self.log) as worker:
+            with WorkerProcess(self.settings, self.folder / "worker.log") as worker:
                 await asyncio.gather(publish_assortment(self.settings, self.shop.assortment), worker.ready())
                 await race(keep_shop(self.settings, self.live, self.counts), self._watch(worker))
         finally:
@@ -191,6 +195,9 @@ class _Demo:
             printed = 0.0
             while True:
                 worker.check()
+                if self.broker and not self.broker.is_running():
+                    message = "Kafka ended by itself"
+                    raise BrokerError(message)
                 health = await worker.health()
                 now = time.monotonic() - began
                 rates = pace.per_second(now, self.counts.events, self.counts.decisions.total())

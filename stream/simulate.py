@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
@@ -26,7 +25,6 @@ from stream.topics import check_topics
 STEP_SECONDS = 0.02
 """Between two looks at who acts now: below what a shopper would notice."""
 _LINGER_MS = 2  # a step's records leave together
-_UNACKED = 10_000  # records on their way at most, before we wait for the broker
 _START_SECONDS = 30.0
 _STOP_SECONDS = 5.0
 
@@ -92,23 +90,31 @@ async def race(*coroutines: Coroutine[Any, Any, None]) -> None:
 
 async def _trade(settings: Settings, producer: AIOKafkaProducer, shop: LiveShop, onlooker: Onlooker) -> None:
     events, catalogue = settings.topic(EVENTS.name), settings.topic(CATALOGUE.name)
-    unacked: deque[asyncio.Future[Any]] = deque()
+    failures: list[BaseException] = []
+
+    def acknowledged(record: "asyncio.Future[Any]") -> None:
+        if not record.cancelled() and (failure := record.exception()):
+            failures.append(failure)
+
+    async def send(topic: str, value: bytes, key: str, headers: list[tuple[str, bytes]] | None = None) -> None:
+        # Waits while the record's partition has a full batch that is unsent: that bounds what is on its way.
+        record = await producer.send(topic, value, key.encode(), headers=headers)
+        record.add_done_callback(acknowledged)
+
     now = 0
-    while True:
+    while not failures:
         # A wall clock may step back; the shop's may not.
         now = max(now, int(time.time() * 1000))
         out = shop.advance(now)
         for event, truth in out.events:
-            headers = [(TRUTH_HEADER, encode_truth(truth))]
-            unacked.append(await producer.send(events, encode_event(event), event.user_id.encode(), headers=headers))
+            await send(events, encode_event(event), event.user_id, [(TRUTH_HEADER, encode_truth(truth))])
             onlooker.sent(event, truth)
         for user_id, record in out.spoiled:
-            unacked.append(await producer.send(events, record, user_id.encode()))
+            await send(events, record, user_id)
         for item in out.items:
-            unacked.append(await producer.send(catalogue, encode_item(item), item.item_id.encode()))
-        while unacked and (unacked[0].done() or len(unacked) > _UNACKED):
-            await unacked.popleft()
+            await send(catalogue, encode_item(item), item.item_id)
         await asyncio.sleep(STEP_SECONDS)
+    raise failures[0]
 
 
 async def _listen(settings: Settings, consumer: AIOKafkaConsumer, shop: LiveShop, onlooker: Onlooker) -> None:
@@ -141,7 +147,9 @@ async def _producer(settings: Settings) -> AsyncGenerator[AIOKafkaProducer]:
     Raises:
         BrokerError: The broker cannot be reached, or refuses.
     """
-    producer = AIOKafkaProducer(**connection(settings), linger_ms=_LINGER_MS)
+    producer = AIOKafkaProducer(
+        **connection(settings), linger_ms=_LINGER_MS, request_timeout_ms=settings.broker_wait_ms
+    )
     try:
         async with asyncio.timeout(_START_SECONDS):
             await producer.start()
@@ -169,9 +177,8 @@ async def _consumer(settings: Settings, partitions: int) -> AsyncGenerator[AIOKa
 
 
 async def _stop(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
-    """Stop a client, but do not wait for a broker that has gone."""
-    try:
-        async with asyncio.timeout(_STOP_SECONDS):
-            await client.stop()
-    except TimeoutError:
-        return
+    """Stop a client; how, is no news: without its broker it takes long, or ends by a cancellation of its own making."""
+    stopping = asyncio.create_task(client.stop())
+    await asyncio.wait([stopping], timeout=_STOP_SECONDS)
+    stopping.cancel()
+    await asyncio.gather(stopping, return_exceptions=True)

@@ -135,6 +135,19 @@ def test_worker_that_dies_ends_the_demo_with_its_log(temp, tmp_path):
     assert list(temp.iterdir()) == []
 
 
+def test_kafka_that_dies_ends_the_demo(temp):
+    demo = start(temp)
+    said = until_open(demo)
+    children = family(demo)
+    kafka = next(child for child in children if "kafka.Kafka" in child.cmdline())
+    kafka.kill()
+    rest, _ = demo.communicate(timeout=120)
+    assert demo.returncode == 1, said + rest
+    assert "Kafka ended by itself" in rest
+    assert "Traceback" not in rest
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+
+
 def test_demo_on_a_kafka_of_ones_own_takes_its_topics_away(broker, temp):
     demo = start(temp, "--seconds", "3", KAFKA_BOOTSTRAP_SERVERS=broker)
     said, _ = demo.communicate(timeout=120)
