@@ -4,6 +4,7 @@ SECONDS ?=
 JSON ?=
 SERVE = .venv
 TRAIN = .venv-train
+BENCH = .venv-bench
 PIP = -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .PHONY: help setup setup-train demo test check unit integration bench demo-bundle docs clean
@@ -50,12 +51,16 @@ unit: setup-train  ## everything that needs no broker
 integration: setup-train  ## everything on a real broker
 	$(TRAIN)/bin/python -m pytest -m kafka
 
-bench: setup-train  ## the measured tables of the README
-	$(TRAIN)/bin/python $(PIP) --editable '.[bench]'
-	$(TRAIN)/bin/python -m bench
+bench: $(BENCH)/.done  ## the measured table of the README, in about 12 minutes; JSON=FILE keeps every run
+	@$(BENCH)/bin/python -m bench $(if $(JSON),--json $(JSON))
+
+$(BENCH)/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python $(PIP) --editable '.[bench]' onnx py-spy
+	touch $@
 
 docs: setup-train  ## the generated parts of the documents: JSON Schemas, AsyncAPI, tables, the README's file map
 	$(TRAIN)/bin/python docs/generate.py
 
 clean:  ## remove what set-up made
-	rm -rf $(SERVE) $(TRAIN) build *.egg-info
+	rm -rf $(SERVE) $(TRAIN) $(BENCH) build *.egg-info

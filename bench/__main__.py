@@ -1,0 +1,73 @@
+"""`python -m bench`: measure, and print the table that the README shows."""
+
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+import click
+import msgspec
+
+from bench.bare import bare
+from bench.effort import FULL, QUICK, Effort
+from bench.latency import latency
+from bench.machine import machine
+from bench.memory import memory
+from bench.place import Place, place, say
+from bench.profiles import profiles
+from bench.report import Found, Report, table
+from bench.scoring import scoring
+from bench.start import start
+
+MEASUREMENTS: dict[str, Callable[[Place, Effort], Found]] = {
+    "scoring": scoring,
+    "bare": bare,
+    "latency": latency,
+    "start": start,
+    "memory": memory,
+}
+
+
+@click.command()
+@click.option(
+    "--only", multiple=True, type=click.Choice(list(MEASUREMENTS)), help="Measure only this; may be repeated."
+)
+@click.option("--rounds", type=click.IntRange(min=1), help="How often each side runs. Default: 3, or 1 with --quick.")
+@click.option("--quick", is_flag=True, help="Small and short: whether it runs at all, not what to quote.")
+@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write every run to this file.")
+@click.option("--profile", is_flag=True, help="Say where a worker's time goes instead.")
+def main(only: tuple[str, ...], rounds: int | None, quick: bool, file: Path | None, profile: bool) -> None:
+    """Measure Clickscore and what one would use instead, on a Kafka of its own, and print a table in Markdown.
+
+    \b
+    Example:
+      python -m bench --only scoring --rounds 1
+    """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
+    signal.signal(signal.SIGTERM, _stop)
+    effort = QUICK if quick else FULL
+    effort = replace(effort, rounds=rounds or effort.rounds)
+    file = file.resolve() if file else None
+    facts = machine()
+    with place() as ours:
+        if profile:
+            click.echo("\n\n".join(profiles(ours, effort)))
+            return
+        found: dict[str, Found] = {}
+        for name in only or MEASUREMENTS:
+            say(f"{name}:")
+            found[name] = MEASUREMENTS[name](ours, effort)
+    report = Report(machine=facts, found=found)
+    click.echo(table(report))
+    if file:
+        file.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """End as Ctrl-C does, so that nothing stays behind."""
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    main()

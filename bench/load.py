@@ -1,0 +1,102 @@
+# pyright: basic
+"""Load: fill topics before a run, count what has come while it runs, and read it afterwards.
+
+With librdkafka, which takes the least of the two cores from what is measured.
+"""
+
+import time
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+
+from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+
+from bench.logs import PARTITIONS, Keyed
+from schemas.topics import MAX_RECORD_BYTES, Topic
+from stream.settings import Settings
+
+_QUIET_SECONDS = 10.0  # a read that gets nothing for so long has failed
+
+
+def producer(settings: Settings, linger_ms: int = 0) -> Producer:
+    """Return a producer of our events; partitions are the caller's, so its own partitioner never speaks."""
+    return Producer(
+        {
+            "bootstrap.servers": settings.bootstrap_servers,
+            "acks": "all",
+            "linger.ms": linger_ms,
+            "queue.buffering.max.messages": 2_000_000,
+            "batch.size": 500_000,
+        }
+    )
+
+
+def fill(settings: Settings, topic: Topic, records: Iterable[Keyed]) -> None:
+    """Put records into a topic, and return once they are stored."""
+    sender, name = producer(settings, linger_ms=20), settings.topic(topic.name)
+    for record in records:
+        sender.produce(name, value=record.value, key=record.key, partition=record.partition)
+    left = sender.flush(60)
+    if left:
+        message = f"{left} records of {name} could not be produced"
+        raise TimeoutError(message)
+
+
+class Watch:
+    """Watches one topic of a run."""
+
+    def __init__(self, settings: Settings, topic: Topic) -> None:
+        self._partitions = [TopicPartition(settings.topic(topic.name), partition) for partition in range(PARTITIONS)]
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": settings.bootstrap_servers,
+                "group.id": f"{settings.group}-watch",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "fetch.message.max.bytes": 16 * 1024 * 1024,
+                "message.max.bytes": MAX_RECORD_BYTES,
+            }
+        )
+
+    def count(self) -> int:
+        """Return how many records it holds now."""
+        return sum(self._end(partition) for partition in self._partitions)
+
+    def records(self) -> Iterator[Message]:
+        """Yield all that it holds, in order of each partition."""
+        left = {partition.partition for partition in self._partitions}
+        self._consumer.assign([TopicPartition(tp.topic, tp.partition, 0) for tp in self._partitions])
+        quiet_since = time.monotonic()
+        while left:
+            found = self._consumer.consume(10_000, timeout=0.2)
+            if found:
+                quiet_since = time.monotonic()
+            elif time.monotonic() - quiet_since > _QUIET_SECONDS:
+                message = f"partitions {sorted(left)} give nothing"
+                raise TimeoutError(message)
+            for message in found:
+                error = message.error()
+                if error is None:
+                    yield message
+                elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 (the client's own name for it)
+                    left.discard(message.partition())
+                else:
+                    raise RuntimeError(str(error))
+        self._consumer.unassign()
+
+    def close(self) -> None:
+        """Let go of the broker."""
+        self._consumer.close()
+
+    def _end(self, partition: TopicPartition) -> int:
+        ends = self._consumer.get_watermark_offsets(partition, timeout=10)
+        return ends[1] if ends else 0
+
+
+@contextmanager
+def watching(settings: Settings, topic: Topic) -> Generator[Watch]:
+    """Give a watch on a topic."""
+    watch = Watch(settings, topic)
+    try:
+        yield watch
+    finally:
+        watch.close()

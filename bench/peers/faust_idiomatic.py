@@ -1,0 +1,33 @@
+"""Faust as its guide teaches it: `async for` over events, one scored at a time, its decision sent; all defaults."""
+
+from typing import Any
+
+import faust
+
+from bench.peers.work import Work
+from schemas.topics import EVENTS, RECOMMENDATIONS
+from stream.settings import load
+
+settings, _ = load()
+work = Work(settings)
+app = faust.App(
+    settings.group,
+    broker=f"kafka://{settings.bootstrap_servers}",
+    value_serializer="raw",
+    key_serializer="raw",
+    topic_partitions=settings.partitions,
+    web_enabled=False,
+)
+decisions = app.topic(settings.topic(RECOMMENDATIONS.name))
+
+
+@app.agent(app.topic(settings.topic(EVENTS.name)))
+async def decide(stream: Any) -> None:
+    async for event in stream.events():
+        message = event.message
+        key, body = work.decide(message.partition, message.offset, event.value)
+        await decisions.send(key=key, value=body)
+
+
+if __name__ == "__main__":
+    faust.Worker(app, loglevel="warn").execute_from_commandline()

@@ -1,0 +1,37 @@
+"""Quix Streams: `apply(stateful=True)`, sessions in its RocksDB with a changelog topic, then `to_topic`."""
+
+from typing import Any
+
+from quixstreams import Application, State, message_context
+
+from bench.peers.work import Work
+from schemas.events import decode_record
+from schemas.topics import EVENTS, RECOMMENDATIONS
+from stream.settings import load
+
+
+def main() -> None:
+    settings, _ = load()
+    work = Work(settings)
+    app = Application(
+        broker_address=settings.bootstrap_servers,
+        consumer_group=settings.group,
+        auto_offset_reset="earliest",
+        state_dir=f"{settings.topic_prefix}state",
+        loglevel="WARNING",
+    )
+    events = app.topic(settings.topic(EVENTS.name), key_deserializer="bytes", value_deserializer="bytes")
+    decisions = app.topic(settings.topic(RECOMMENDATIONS.name), key_serializer="bytes", value_serializer="bytes")
+
+    def decide(value: bytes, state: State[Any, Any]) -> bytes:
+        at, event = message_context(), decode_record(value)
+        session = work.enter(event, state.get("session"), f"{at.partition}-{at.offset}")
+        state.set("session", session)
+        return work.answer([work.ask(at.partition, at.offset, event, session)])[0][1]
+
+    app.dataframe(events).apply(decide, stateful=True).to_topic(decisions)
+    app.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""Work: what every peer does with an event, written once: as plain and as fast as a few lines of Python allow.
+
+A session is a dict of what JSON can hold, since a peer's state store may want to write it.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from bench.logs import START_MS, WARM, WARM_SESSION, warm_sessions
+from schemas.decisions import Choice, Recommendation, encode_decision, rounded
+from schemas.events import ACTION_OF, View, decode_record
+from schemas.manifest import NEXT_ACTIONS
+from stream.bundle import load_bundle
+from stream.settings import Settings
+
+OUTPUTS = ["rows", "scores", "action_probabilities", "purchase"]
+EXPERIMENT_ARM = "model"
+
+Session = dict[str, Any]
+
+
+class Asked(NamedTuple):
+    """An event to decide on, with its user's session."""
+
+    name: str
+    event: Any
+    session: Session
+
+
+class Work:
+    """The bundle, and the sessions that users begin with."""
+
+    def __init__(self, settings: Settings) -> None:
+        bundle = load_bundle(Path(settings.bundle), settings.score_threads)
+        self.sessions: dict[str, Session] = {}
+        self._settings = settings
+        self._version = bundle.manifest.version
+        self._graph = bundle.session
+        self._items = ["", *bundle.items]
+        self._row_of = {item: row for row, item in enumerate(bundle.items, start=1)}
+        self._warm = warm_sessions()
+
+    def decide(self, partition: int, offset: int, value: bytes) -> tuple[bytes, bytes]:
+        """Return key and body of the decision on one event."""
+        return self.decide_all([(partition, offset, value)])[0]
+
+    def decide_all(self, records: Sequence[tuple[int, int, bytes]]) -> list[tuple[bytes, bytes]]:
+        """Return keys and bodies of the decisions on some events, with one call of the graph."""
+        asked: list[Asked] = []
+        for partition, offset, value in records:
+            event = decode_record(value)
+            session = self.enter(event, self.sessions.get(event.user_id), f"{partition}-{offset}")
+            self.sessions[event.user_id] = session
+            asked.append(self.ask(partition, offset, event, session))
+        return self.answer(asked)
+
+    def enter(self, event: Any, session: Session | None, name: str) -> Session:
+        """Return the session with the event in it: the newest 20 of them, begun anew after a gap."""
+        if session is None:
+            session = self._first(event.user_id)
+        if session is None or event.ts - session["last_ts"] > self._settings.gap_ms:
+            session = {"id": name, "last_ts": 0, "length": 0, "rows": [], "actions": []}
+        return {
+            "id": session["id"],
+            "last_ts": event.ts,
+            "length": session["length"] + 1,
+            "rows": [*session["rows"], self._row_of[event.item_id]][-WARM:],
+            "actions": [*session["actions"], ACTION_OF[type(event)]][-WARM:],
+        }
+
+    def ask(self, partition: int, offset: int, event: Any, session: Session) -> Asked:
+        """Return what is to be decided."""
+        return Asked(f"{self._settings.topic_prefix}clickstream-events-{partition}-{offset}", event, session)
+
+    def answer(self, asked: Sequence[Asked]) -> list[tuple[bytes, bytes]]:
+        """Return keys and bodies of the decisions."""
+        lengths = [len(question.session["rows"]) for question in asked]
+        feed = {
+            "items": _padded([question.session["rows"] for question in asked]),
+            "actions": _padded([question.session["actions"] for question in asked]),
+            "lengths": np.array(lengths, dtype=np.int64),
+        }
+        rows, scores, actions, purchase = cast("list[np.ndarray]", self._graph.run(OUTPUTS, feed))
+        return [
+            (question.event.user_id.encode(), self._body(question, *answer))
+            for question, answer in zip(
+                asked,
+                zip(
+                    rows[:, : self._settings.k].tolist(),
+                    scores[:, : self._settings.k].astype(np.float64).tolist(),
+                    actions.astype(np.float64).tolist(),
+                    purchase.astype(np.float64).tolist(),
+                    strict=True,
+                ),
+                strict=True,
+            )
+        ]
+
+    def _body(self, asked: Asked, rows: list[int], scores: list[float], actions: list[float], purchase: float) -> bytes:
+        event, session, items = asked.event, asked.session, self._items
+        return encode_decision(
+            Recommendation(
+                decision_id=asked.name,
+                user_id=event.user_id,
+                event_id=event.event_id,
+                ts=event.ts,
+                bundle=self._version,
+                policy="1",
+                variant=EXPERIMENT_ARM,
+                session_id=session["id"],
+                session_length=session["length"],
+                late=False,
+                actions=dict(zip(NEXT_ACTIONS, map(rounded, actions), strict=True)),
+                purchase=rounded(purchase),
+                items=tuple(
+                    Choice(item_id=items[row], score=rounded(score), propensity=1.0, reason="model")
+                    for row, score in zip(rows, scores, strict=True)
+                ),
+                filtered={},
+            )
+        )
+
+    def _first(self, user_id: str) -> Session | None:
+        items = self._warm.get(user_id)
+        if items is None:
+            return None
+        return {
+            "id": WARM_SESSION,
+            "last_ts": START_MS - 1000,
+            "length": WARM,
+            "rows": [self._row_of[item] for item in items],
+            "actions": [ACTION_OF[View]] * WARM,
+        }
+
+
+def _padded(sessions: list[list[int]]) -> np.ndarray:
+    """Return sessions left-aligned, 0 after their ends: int64 (len(sessions), 20)."""
+    return np.array([[*session, *[0] * (WARM - len(session))] for session in sessions], dtype=np.int64)

@@ -1,0 +1,34 @@
+"""Producer: natural sessions at a fixed rate, each event sent when it is due, whatever becomes of the ones before.
+
+A process of its own: `python -m bench.producer RATE SECONDS`. An event's `ts` is the moment of its sending.
+"""
+
+import sys
+import time
+
+from bench.load import producer
+from bench.logs import natural_acts
+from schemas.topics import EVENTS
+from stream.settings import load
+
+SHOPPER_ACTS_EVERY_MS = 30_000
+
+
+def main(rate: float, seconds: float) -> None:
+    settings, _ = load()
+    sender, topic = producer(settings), settings.topic(EVENTS.name)
+    acts = natural_acts(rate, between_ms=SHOPPER_ACTS_EVERY_MS)
+    due = [next(acts) for _ in range(int(rate * seconds))]
+    began = time.perf_counter()
+    for number, act in enumerate(due):
+        wait = began + number / rate - time.perf_counter()
+        if wait > 0:
+            time.sleep(wait)
+        record = act.at(number, int(time.time() * 1000))
+        sender.produce(topic, value=record.value, key=record.key, partition=record.partition)
+        sender.poll(0)
+    sender.flush(30)
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]), float(sys.argv[2]))

@@ -1,0 +1,76 @@
+"""Profile: where a worker's time goes, by sampling its threads with py-spy while it works."""
+
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.machine import ROOT
+
+SAMPLES_PER_SECOND = 200
+PLACES = 30
+_OURS = (ROOT / "stream", ROOT / "schemas")
+_ENTRIES = ("run_worker", "main", "worker", "<module>", "with_settings.<locals>.decorate.<locals>.run")
+"""Of ours, but no place: all that the main thread does happens under them."""
+
+
+class Profile:
+    """Samples of one run."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name = name
+        self._file = folder / f"{name}.samples"
+
+    @contextmanager
+    def sampling(self, pid: int) -> Generator[None]:
+        """Sample a process for as long as the block runs."""
+        py_spy = Path(sys.executable).parent / "py-spy"
+        command = [py_spy, "record", "--pid", str(pid), "--rate", str(SAMPLES_PER_SECOND), "--format", "raw"]
+        sampler = subprocess.Popen(
+            [*command, "--threads", "--function", "--full-filenames", "--nonblocking", "--output", str(self._file)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            yield
+        finally:
+            sampler.send_signal(signal.SIGINT)
+            sampler.wait(30)
+
+    def summary(self) -> str:
+        """Return the shares as Markdown. A place is our innermost function, else the library's."""
+        threads: Counter[str] = Counter()
+        places: Counter[tuple[str, str]] = Counter()
+        for line in self._file.read_text(encoding="utf-8").splitlines():
+            stack, _, count = line.rpartition(" ")
+            thread, *frames = stack.split(";")
+            name = thread.rpartition(": ")[2]
+            threads[name] += int(count)
+            places[name, _place(frames)] += int(count)
+        total = max(1, sum(threads.values()))
+        rows = [f"| {name} | all | {count / total:.1%} |" for name, count in threads.most_common()]
+        rows += [f"| {name} | `{place}` | {count / total:.1%} |" for (name, place), count in places.most_common(PLACES)]
+        return "\n".join(
+            [f"Where the time of `{self.name}` goes:", "", "| thread | place | share |", "|---|---|---|", *rows]
+        )
+
+
+def _place(frames: Sequence[str]) -> str:
+    """Return the innermost function of ours, or the library's that runs where none is ours."""
+    for frame in reversed(frames):
+        function, path = _parts(frame)
+        if any(path.is_relative_to(folder) for folder in _OURS) and function not in _ENTRIES:
+            return f"{path.relative_to(ROOT)} {function}"
+    function, path = _parts(frames[-1])
+    parts = path.parts
+    where = "/".join(parts[parts.index("site-packages") + 1 :]) if "site-packages" in parts else path.name
+    return f"{where} {function}"
+
+
+def _parts(frame: str) -> tuple[str, Path]:
+    function, _, path = frame.partition(" (")
+    return function, Path(path.rstrip(")"))

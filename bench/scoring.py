@@ -1,0 +1,64 @@
+"""Scoring: decisions a second of our worker and of what one would use instead, in turn, on the same events."""
+
+from collections.abc import Sequence
+from statistics import median
+
+from bench.child import WORKER
+from bench.decisions import Decided, EventAt, check_same
+from bench.effort import Effort
+from bench.logs import warm_events, warm_snapshots
+from bench.place import Place
+from bench.report import Found, Row
+from bench.throughput import Run, Work, measure
+
+PEERS = {
+    "faust_idiomatic": ("an idiomatic Faust agent (`async for`)", 5.0),
+    "faust_take": ("Faust `take_events(64)`, tuned", 1.5),
+    "quix": ("Quix Streams `apply(stateful=True)`", 2.6),
+}
+"""Module of each peer, its name, and how much more we want to decide."""
+
+
+def scoring(place: Place, effort: Effort) -> Found:
+    """Every side once a round, with ONNX Runtime alone before and after each."""
+    work = Work(warm_events(effort.warm_events), warm_snapshots())
+    sides = {"worker": WORKER, **{peer: (f"bench.peers.{peer}",) for peer in PEERS}}
+    runs: dict[str, list[Run]] = {side: [] for side in sides}
+    for _ in range(effort.rounds):
+        decisions: dict[str, dict[EventAt, Decided]] = {}
+        for side, arguments in sides.items():
+            run, decisions[side] = measure(place, effort, side, arguments, work)
+            runs[side].append(run)
+        check_same(decisions)
+    ours = runs["worker"]
+    rows = [
+        Row(
+            what="Decisions/s of a worker, of what ONNX Runtime alone does on the same graph in batches of 64",
+            values=tuple(run.share for run in ours),
+            digits=".2f",
+            goal=0.80,
+            at_least=True,
+            beside=f"{_pace(ours)}; by CPU time {median(run.cpu_share for run in ours):.2f}",
+        ),
+        *(_against(name, goal, ours, runs[peer]) for peer, (name, goal) in PEERS.items()),
+    ]
+    return Found(rows, [run for side in runs.values() for run in side])
+
+
+def _against(name: str, goal: float, ours: Sequence[Run], theirs: Sequence[Run]) -> Row:
+    pairs = list(zip(ours, theirs, strict=True))
+    by_cpu = median(their.cpu_us / our.cpu_us for our, their in pairs)
+    return Row(
+        what=f"The same, against {name}",
+        values=tuple(our.share / their.share for our, their in pairs),
+        digits=".1f",
+        unit=" x",
+        goal=goal,
+        at_least=True,
+        beside=f"{_pace(theirs)}; by CPU time {by_cpu:.1f} x",
+    )
+
+
+def _pace(runs: Sequence[Run]) -> str:
+    decided, alone = median(run.per_second for run in runs), median(run.control_per_second for run in runs)
+    return f"{decided:,.0f} of {alone:,.0f}/s, {median(run.cpu_us for run in runs):.0f} us CPU each"
