@@ -3,8 +3,11 @@
 
 import asyncio
 import logging
+import os
+import threading
 from typing import Any
 
+import click
 import faust
 import uvloop
 from faust.auth import SASLCredentials, SSLCredentials
@@ -78,7 +81,7 @@ def faust_app(settings: Settings) -> faust.App:
         producer_linger=0,
         producer_max_batch_size=MAX_RECORD_BYTES,
         producer_max_request_size=MAX_REQUEST_BYTES,
-        producer_request_timeout=settings.broker_wait_ms / 1000,
+        producer_request_timeout=settings.broker_wait_ms / 1000 + 5,  # the publisher's bound comes first
         # No tables: Faust then leaves its own assignor and its leader topic alone.
         topic_allow_declare=False,
         topic_disable_leader=True,
@@ -124,8 +127,30 @@ def add_pages(app: faust.App, engine: Engine, metrics: Metrics) -> None:
         return view.bytes(generate_latest(metrics.registry), content_type="text/plain")
 
 
+class BoundedWorker(faust.Worker):
+    """Faust's worker, whose stop has an end: a broker that is gone, or a bug, must not hold a process for ever."""
+
+    engine: Engine
+    stop_s: float
+
+    async def stop(self) -> None:
+        """Stop; what takes longer than it may is cut off, as by `kill -9`, which loses nothing."""
+        timer = threading.Timer(self.stop_s, self._cut_off)
+        timer.daemon = True
+        timer.start()
+        await super().stop()
+
+    def _cut_off(self) -> None:
+        late = (
+            f"the worker did not finish within {self.stop_s:.0f} s (stop_ms) and ends at once; "
+            "what is not committed is decided on at the next start"
+        )
+        click.echo(f"clickscore: {self.engine.failure or late}", err=True)
+        os._exit(1)
+
+
 def run_worker(settings: Settings, pipeline: Pipeline) -> None:
-    """Run until a signal; returns after a clean stop.
+    """Run until a signal; returns after a clean stop, and ends the process where that takes longer than it may.
 
     Raises:
         ClickscoreError: What stopped the worker, if we know it.
@@ -134,7 +159,8 @@ def run_worker(settings: Settings, pipeline: Pipeline) -> None:
     write_logs()
     uvloop.install()
     app, engine = create_app(settings, pipeline)
-    worker = faust.Worker(app, override_logging=False, redirect_stdouts=False, loop=asyncio.new_event_loop())
+    worker = BoundedWorker(app, override_logging=False, redirect_stdouts=False, loop=asyncio.new_event_loop())
+    worker.engine, worker.stop_s = engine, settings.stop_ms / 1000
     worker.spinner = None  # a log is no terminal
     try:
         worker.execute_from_commandline()

@@ -309,7 +309,8 @@ def _launch(
 
 
 def _format(java: list[str], properties: Path, log: IO[bytes]) -> None:
-    cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    number = uuid.uuid4().int >> 1  # or an id in 64 would begin with a dash, which Kafka's tool takes for an option
+    cluster = urlsafe_b64encode(number.to_bytes(16)).decode().rstrip("=")
     command = [*java, "kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", str(properties)]
     code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False).returncode
     if code:

@@ -21,6 +21,7 @@ import msgspec
 
 from schemas.events import Tick
 from schemas.topics import EVENTS
+from stream.errors import ClickscoreError
 from stream.monitoring import Metrics
 from stream.pipeline import Output, Pipeline
 from stream.publisher import Publisher, Work
@@ -130,6 +131,7 @@ class Engine:
     async def stop_on(self, exc: BaseException) -> None:
         """Stop the worker because of an error; the event that met it stays uncommitted."""
         self.failure = self.failure or exc
+        self._app.conf.stream_wait_empty = False  # what is in hand will not be published any more
         await self._app.crash(exc)
 
     # Assignment
@@ -239,6 +241,8 @@ class Engine:
     async def _or_stop(self, work: Awaitable[None]) -> None:
         try:
             await work
+        except ClickscoreError as exc:
+            await self.stop_on(exc)
         except Exception as exc:
             log.exception("the worker stops")
             await self.stop_on(exc)

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -114,7 +114,7 @@ class Publisher:
             works = await _take(self._ready)
             live = await self._drop_stale(works)
             began = time.monotonic()
-            with self._failing(live):
+            async with self._patience(live):
                 await self._send_all(self._outgoing(live))
             self._metrics.publish_seconds.observe(time.monotonic() - began)
             for work in live:
@@ -132,7 +132,7 @@ class Publisher:
             changes: dict[int, list[Change]] = defaultdict(list)
             for work in live:
                 changes[work.partition] += work.output.changes
-            with self._failing(live):
+            async with self._patience(live):
                 ends = await asyncio.gather(*(self.write(*pair) for pair in changes.items()))
             self.written.update(zip(changes, ends, strict=True))
             for work in live:
@@ -152,15 +152,27 @@ class Publisher:
                 await work.release()
         return live
 
-    @contextlib.contextmanager
-    def _failing(self, works: list[Work]) -> Generator[None]:
-        """Say when Kafka takes long to acknowledge, and turn what it refuses into a BrokerError."""
+    @contextlib.asynccontextmanager
+    async def _patience(self, works: list[Work]) -> AsyncGenerator[None]:
+        """Wait for Kafka in a block, say so when it takes long, and give the works up when it refuses or is gone.
+
+        Raises:
+            BrokerError: It has refused, or has not acknowledged within `broker_wait_ms`.
+        """
+        limit = self._settings.broker_wait_ms / 1000
         watch = asyncio.get_running_loop().call_later(SAY_AFTER_SECONDS, self._say_waiting)
         try:
-            yield
+            async with asyncio.timeout(limit):  # aiokafka's own bound holds only while a partition has no leader
+                yield
+        except TimeoutError as exc:
+            self._abandon_all(works)
+            message = (
+                f"Kafka has not acknowledged for {limit:.0f} s (broker_wait_ms) what was published. "
+                "Nothing of it is committed; start the worker again once a broker answers"
+            )
+            raise BrokerError(message) from exc
         except (KafkaError, ValueError) as exc:
-            for work in works:
-                self._abandon(work)
+            self._abandon_all(works)
             message = (
                 f"Kafka did not take what was published ({type(exc).__name__}: {exc}). Nothing of it is committed; "
                 "check the topics with `clickscore topics list`, make missing ones with `clickscore topics create`, "
@@ -169,6 +181,10 @@ class Publisher:
             raise BrokerError(message) from exc
         finally:
             watch.cancel()
+
+    def _abandon_all(self, works: list[Work]) -> None:
+        for work in works:
+            self._abandon(work)
 
     def _say_waiting(self) -> None:
         limit = self._settings.broker_wait_ms / 1000

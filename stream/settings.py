@@ -70,6 +70,7 @@ class Settings:
     gather_ms: int = setting(2, "ms", "How long a trickle may gather before it is processed")
     commit_interval_ms: int = setting(1_000, "ms", "Time between two commits of finished offsets")
     session_timeout_ms: int = setting(6_000, "ms", "Silence after which the group gives a worker's partitions away")
+    stop_ms: int = setting(8_000, "ms", "How long a stop may take to finish what has begun, before it is cut off")
     tick_after_ms: int = setting(MINUTE_MS, "ms", "Idle time after which a live partition gets a tick; 0 for never")
     web_host: str = setting("127.0.0.1", "host", "Where /metrics and /health listen")
     web_port: int = setting(6066, "port", "Port of /metrics and /health")
