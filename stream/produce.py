@@ -1,6 +1,7 @@
 """Produce: put a file's events on a topic, fast, in order for every user, none twice."""
 
 import asyncio
+import contextlib
 import functools
 import itertools
 import time
@@ -23,6 +24,9 @@ BATCH_BYTES = 128 * 1024
 """Of one partition's records in a request: larger ones were no faster, smaller ones were."""
 AHEAD_SECONDS = 0.005
 """How far ahead of its time an event may be sent, when sending is paced: a sleep is not finer."""
+
+ABANDON_SECONDS = 1.0
+"""How long a producer may take to end once its broker is lost."""
 
 
 class EventSender:
@@ -64,15 +68,35 @@ class EventSender:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if not self._failure:
-                await self.flush()
-            if self._unacked:
-                await asyncio.wait(self._unacked)
-        finally:
+        if not self._failure:
+            await self._settle()
+        if not self._failure:
             await self._producer.stop()
+            return
+        await self._abandon()
         if kind is None:
             self._raise_failure()
+
+    async def _settle(self) -> None:
+        """Send what is left and wait for the acks, within bounds: an idempotent producer itself never gives up."""
+        try:
+            async with asyncio.timeout(self._settings.broker_wait_ms / 1000):
+                await self.flush()
+                if self._unacked:
+                    await asyncio.wait(self._unacked)
+        except TimeoutError as exc:
+            self._failure = exc
+        except BrokerError:
+            return  # it is noted already
+
+    async def _abandon(self) -> None:
+        """Leave a broker that is gone. A producer's own end waits for acks that never come."""
+        producer: Any = self._producer
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ABANDON_SECONDS):
+                await producer.stop()
+        producer._sender.sender_task.cancel()  # noqa: SLF001 (there is no public way to end it)
+        await producer.client.close()
 
     async def add(self, value: bytes, key: bytes | None = None) -> None:
         """Add a record; it leaves when its partition's batch is full, or with `flush`.

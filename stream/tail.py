@@ -46,7 +46,12 @@ DONE = {
 
 
 async def tail(
-    settings: Settings, topic: str, *, from_beginning: bool = False, count: int | None = None
+    settings: Settings,
+    topic: str,
+    *,
+    from_beginning: bool = False,
+    count: int | None = None,
+    on_ready: Callable[[], None] = lambda: None,
 ) -> AsyncGenerator[Record]:
     """Yield the records of a topic, new ones or from the beginning; without a consumer group, so nobody notices.
 
@@ -57,6 +62,7 @@ async def tail(
         topic: Its name without the prefix.
         from_beginning: Begin with the oldest record.
         count: End after so many.
+        on_ready: Is called once every record from then on is sure to be shown.
 
     Raises:
         TopicMissingError: The topic is not there.
@@ -71,13 +77,16 @@ async def tail(
         **connection(settings),
         group_id=None,
         enable_auto_commit=False,
-        auto_offset_reset="earliest" if from_beginning else "latest",
+        auto_offset_reset="earliest",  # also where retention has taken what was to be read next
         max_partition_fetch_bytes=MAX_RECORD_BYTES,
     )
     left = count
     try:
         await consumer.start()
         consumer.assign([TopicPartition(name, partition) for partition in range(partitions)])
+        if not from_beginning:
+            await consumer.seek_to_end()
+        on_ready()
         while left is None or left > 0:
             for records in (await consumer.getmany(timeout_ms=500, max_records=left)).values():
                 for record in records:
@@ -95,14 +104,20 @@ def describe(topic: str, record: Record) -> str:
 
     A record that is not what its topic should hold is shown as it is.
     """
+    # What a shopper or a broken client wrote must not steer the terminal that shows it.
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in _words(topic, record))
+
+
+def _words(topic: str, record: Record) -> str:
     key = (record.key or b"").decode(errors="replace")
-    if record.value is None:
+    if record.value is None and topic != DEAD_LETTERS.name:
         return f"{key or 'a record without a key'} was removed"
+    value = record.value or b""
     words = _WORDS.get(topic)
     try:
-        return words(record, key, record.value) if words else _raw(record.value)
+        return words(record, key, value) if words else _raw(value)
     except msgspec.DecodeError:
-        return f"not readable: {_raw(record.value)}"
+        return f"not readable: {_raw(value)}"
 
 
 def _event(_: Record, __: str, value: bytes) -> str:
@@ -193,9 +208,7 @@ _WORDS: dict[str, Callable[[Record, str, bytes], str]] = {
 
 def _raw(value: bytes) -> str:
     text = value[:DEAD_BYTES_SHOWN].decode(errors="replace")
-    # What stands in a bad record must not steer the terminal that shows it.
-    visible = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
-    return visible + (" ..." if len(value) > DEAD_BYTES_SHOWN else "")
+    return text + (" ..." if len(value) > DEAD_BYTES_SHOWN else "")
 
 
 def _utc(ts: int) -> str:

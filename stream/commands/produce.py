@@ -13,6 +13,7 @@ from schemas.topics import EVENTS
 from stream.adapters import EventFile, Format
 from stream.commands.options import with_settings
 from stream.errors import InputFileError
+from stream.logs import write_logs
 from stream.produce import Tally, at_rate, at_speed
 from stream.produce import produce as send
 from stream.settings import Settings
@@ -44,6 +45,7 @@ def produce(
     if str(file) == "-" and file_format != "clickscore":
         message = "stdin is read in the clickscore format only"
         raise click.UsageError(message)
+    write_logs()
     pace = at_rate(rate) if rate else at_speed(speed) if speed else None
     tally = Tally()
     began = time.monotonic()

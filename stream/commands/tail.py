@@ -7,6 +7,7 @@ import click
 
 from schemas.topics import RECOMMENDATIONS, TOPICS
 from stream.commands.options import with_settings
+from stream.logs import write_logs
 from stream.settings import Settings
 from stream.tail import describe
 from stream.tail import tail as follow
@@ -29,9 +30,14 @@ def tail(*, settings: Settings, topic: str, count: int | None, as_json: bool, fr
       clickscore tail ad-decisions --count 10 --from-beginning
       clickscore tail dead-letters --json --from-beginning > dead.jsonl
     """  # noqa: D301
+    write_logs()
+
+    def ready() -> None:
+        click.echo(f"Listening to {settings.topic(topic)}; Ctrl-C ends it", err=True)
 
     async def show() -> None:
-        async for record in follow(settings, topic, from_beginning=from_beginning, count=count):
+        records = follow(settings, topic, from_beginning=from_beginning, count=count, on_ready=ready)
+        async for record in records:
             if as_json:
                 sys.stdout.buffer.write((record.value or b"null") + b"\n")
                 sys.stdout.buffer.flush()
