@@ -71,16 +71,12 @@ def gather_evidence(installation: Installation) -> Evidence:
 
 def written_account(installation: Installation) -> Account:
     """Return what lies in the output topics."""
-    settings = installation.settings
     return Account(
         recommendations=_by_id(installation.read(RECOMMENDATIONS), lambda value: decode_decision(value).decision_id),
         ads=_by_id(installation.read(ADS), lambda value: decode_decision(value).decision_id),
         closed_sessions=_by_id(installation.read(CLOSED_SESSIONS), lambda value: decode_session(value).id),
         dead_letters=_letters(installation.read(DEAD_LETTERS)),
-        states={
-            partition: restored(records, f"{settings.topic(EVENTS.name)}-{partition}", settings)
-            for partition, records in installation.read(SNAPSHOTS).items()
-        },
+        states=restored_states(installation),
         outcomes=Counter(),
     )
 
@@ -109,9 +105,13 @@ def replay_pipeline(settings: Settings, installation: Installation) -> Pipeline:
     return Pipeline(settings, settings.topic(EVENTS.name), catalogue, scorer)
 
 
-def restored(records: list[ConsumerRecord], source: str, settings: Settings) -> PartitionState:
-    """Return the state that a partition's snapshots leave, by the rule of a restart."""
-    return _restorer(records).state(source, settings)
+def restored_states(installation: Installation) -> dict[int, PartitionState]:
+    """Return the state that each partition's snapshots leave, by the rule of a restart."""
+    settings = installation.settings
+    return {
+        partition: _restorer(records).state(f"{settings.topic(EVENTS.name)}-{partition}", settings)
+        for partition, records in installation.read(SNAPSHOTS).items()
+    }
 
 
 def stale_keys(records: list[ConsumerRecord]) -> list[bytes]:

@@ -29,10 +29,19 @@ from tests.integration.live import Installation, installation
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
-SCENARIOS = ("three_kills", "one_killed_one_added", "sigterm", "zombie", "broker_held", "broker_restarted")
+SCENARIOS = (
+    "three_kills",
+    "one_killed_one_added",
+    "sigterm",
+    "zombie",
+    "broker_held",
+    "broker_lost",
+    "broker_restarted",
+)
 # Bounds that the log reaches, so that what they forget is compared too.
 BOUNDS = {"max_events": 20, "max_bought": 5, "user_ttl_ms": 2 * 3_600_000, "control_share": 0.2}
 SESSION_MS = 6_000  # the least that a broker allows by default
+LOST_MS = 4_000  # how long a worker waits for a broker that does not come back, and may take to stop
 
 
 class Run(NamedTuple):
@@ -60,6 +69,16 @@ class Outage(NamedTuple):
     """Of the worker that met the outage, when all was done: none where it has lived through it."""
     said: str
     """By that worker."""
+
+
+class Loss(NamedTuple):
+    evidence: Evidence
+    gave_up_in_s: float
+    """From the loss of the broker to the end of the worker that nobody stopped."""
+    stopped_in_s: float
+    """From SIGTERM to the end of the other one."""
+    said: list[str]
+    """Last lines of both."""
 
 
 @contextmanager
@@ -183,10 +202,36 @@ def broker_held(frail_broker: EmbeddedBroker, bundle: Path, tmp_path_factory: py
 
 
 @pytest.fixture(scope="module")
+def broker_lost(frail_broker: EmbeddedBroker, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Loss:
+    folder = tmp_path_factory.mktemp("lost")
+    with stage(frail_broker.bootstrap_servers, bundle, folder, broker_wait_ms=LOST_MS, stop_ms=LOST_MS) as live:
+        workers = [live.start_worker(), live.start_worker()]
+        for worker in workers:
+            worker.wait_health(lambda health: health.get("restored") and len(health["partitions"]) == 2)
+        with producing(live, event_log(9_000, seed=7), per_second=3_000):
+            live.wait_decisions(2_000)
+            os.kill(frail_broker.pid, signal.SIGSTOP)
+            lost_at = time.monotonic()
+            stopped_in_s = workers[1].stop(exit_code=1)
+            workers[0].wait(30)
+            gave_up_in_s = time.monotonic() - lost_at
+            os.kill(frail_broker.pid, signal.SIGCONT)
+        last = live.start_worker()
+        live.wait_finished()
+        last.stop()
+        said = [worker.said.splitlines()[-1] for worker in workers]
+        return Loss(gather_evidence(live), gave_up_in_s, stopped_in_s, said)
+
+
+@pytest.fixture(scope="module")
 def broker_restarted(
-    broker_held: Outage, frail_broker: EmbeddedBroker, bundle: Path, tmp_path_factory: pytest.TempPathFactory
+    broker_held: Outage,
+    broker_lost: Loss,
+    frail_broker: EmbeddedBroker,
+    bundle: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Outage:
-    del broker_held  # comes first: after this the broker is another process
+    del broker_held, broker_lost  # come first: after this the broker is another process
     with stage(frail_broker.bootstrap_servers, bundle, tmp_path_factory.mktemp("restarted")) as live:
         worker = live.start_worker()
         worker.wait_restored()
@@ -284,6 +329,21 @@ def test_worker_says_that_it_waits_for_the_broker_and_for_how_long(outage: str, 
     assert (
         "waiting for Kafka to acknowledge what was published, for at most 30 s" in request.getfixturevalue(outage).said
     )
+
+
+def test_worker_gives_up_a_broker_that_does_not_come_back_within_bounds(broker_lost: Loss) -> None:
+    assert broker_lost.gave_up_in_s < 2 * LOST_MS / 1000 + 5
+
+
+def test_worker_says_why_it_gave_up_in_its_last_line(broker_lost: Loss) -> None:
+    assert broker_lost.said[0] == (
+        "clickscore: Kafka has not acknowledged for 4 s (broker_wait_ms) what was published. Nothing of it is "
+        "committed; start the worker again once a broker answers"
+    )
+
+
+def test_sigterm_ends_a_worker_in_under_ten_seconds_though_the_broker_is_gone(broker_lost: Loss) -> None:
+    assert broker_lost.stopped_in_s < 10
 
 
 def differing(live: dict[str, list], replay: dict[str, list]) -> list[str]:
