@@ -10,6 +10,7 @@ from typing import Any, Literal
 import click
 import msgspec
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.conn import collect_hosts
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
@@ -22,7 +23,11 @@ SAY_EVERY_SECONDS = 2.0
 """Between two lines of somebody who waits for a broker."""
 HANDSHAKE_SECONDS = 10.0
 APPEAR_SECONDS = 15.0
-"""How long a created topic may take until brokers serve all its partitions. Measured: under 0.1 s on one node."""
+"""How long brokers may take to serve all of a created topic, or to forget a deleted one. One node takes 0.1 s."""
+
+_GUARDING = ("cleanup.policy", "message.timestamp.type")
+# None where the broker does not let us see: then whoever runs it knows.
+_COMPACTED = ("compact", None)
 
 
 class TopicOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +40,8 @@ class TopicOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """That it has now."""
     wanted: int
     """Partitions that the settings ask for."""
+    differences: tuple[str, ...] = ()
+    """What is otherwise than we would make it, in words."""
 
 
 async def wait_for_broker(settings: Settings) -> None:
@@ -81,19 +88,21 @@ async def create_topics(settings: Settings, topics: Iterable[Topic] = TOPICS) ->
         absent = [new for name, new in wanted.items() if name not in before]
         created = await _create(admin, absent) if absent else set[str]()
         there = await _await_partitions(admin, wanted)
-    return [
-        TopicOutcome(
-            name=name,
-            outcome="differs"
-            if there[name] != new.num_partitions
-            else "created"
-            if name in created
-            else "there already",
-            partitions=there[name],
-            wanted=new.num_partitions,
+        configs = await _configs(admin, wanted)
+    outcomes: list[TopicOutcome] = []
+    for name, new in wanted.items():
+        differences = _differences(new, there[name], configs.get(name, {}))
+        outcome = "differs" if differences else "created" if name in created else "there already"
+        outcomes.append(
+            TopicOutcome(
+                name=name,
+                outcome=outcome,
+                partitions=there[name],
+                wanted=new.num_partitions,
+                differences=tuple(differences),
+            )
         )
-        for name, new in wanted.items()
-    ]
+    return outcomes
 
 
 async def list_topics(settings: Settings) -> dict[str, int]:
@@ -110,11 +119,14 @@ async def check_topics(settings: Settings, topics: Iterable[Topic] = TOPICS) -> 
     """Check that every topic is there and fits the others, and return the partitions of the user-keyed ones.
 
     Raises:
-        TopicMissingError: One is missing, or a user-keyed one has another number of partitions than the events.
+        TopicMissingError: One is missing, a user-keyed one has another number of partitions than the events, or one
+            that must keep the newest record of each key would not.
         BrokerError: The broker cannot be reached.
     """
-    there = await list_topics(settings)
     names = {settings.topic(topic.name): topic for topic in topics}
+    async with _admin(settings) as admin:
+        there = await _partitions(admin)
+        configs = await _configs(admin, [name for name in names if name in there])
     missing = [name for name in names if name not in there]
     if missing:
         message = f"topics are missing: {', '.join(missing)}. Make them with `clickscore topics create`"
@@ -131,17 +143,35 @@ async def check_topics(settings: Settings, topics: Iterable[Topic] = TOPICS) -> 
             f"--partitions {partitions}`"
         )
         raise TopicMissingError(message)
+    losing = [
+        name
+        for name, topic in names.items()
+        if topic.config["cleanup.policy"] == "compact" and configs.get(name, {}).get("cleanup.policy") not in _COMPACTED
+    ]
+    if losing:
+        message = (
+            f"topics must be compacted, or what they hold is lost with time: {', '.join(losing)}. "
+            "Set cleanup.policy=compact on them (kafka-configs.sh --alter)"
+        )
+        raise TopicMissingError(message)
     return partitions
 
 
 async def delete_topics(settings: Settings, topics: Iterable[Topic] = TOPICS) -> None:
-    """Delete the topics, and all that they hold; one that is not there is no matter.
+    """Delete the topics, and all that they hold, and return once they are gone; one that is not there is no matter.
 
     Raises:
-        BrokerError: The broker cannot be reached.
+        BrokerError: The broker cannot be reached, or they do not go.
     """
+    names = {settings.topic(topic.name) for topic in topics}
+    deadline = time.monotonic() + APPEAR_SECONDS
     async with _admin(settings) as admin:
-        await admin.delete_topics([settings.topic(topic.name) for topic in topics])
+        await admin.delete_topics(list(names))
+        while left := names & set(await admin.list_topics()):
+            if time.monotonic() > deadline:
+                message = f"topics are there {APPEAR_SECONDS:.0f} s after their deletion: {', '.join(sorted(left))}"
+                raise BrokerError(message)
+            await asyncio.sleep(0.05)
 
 
 @asynccontextmanager
@@ -210,6 +240,34 @@ def _new_topic(settings: Settings, topic: Topic) -> NewTopic:
     return NewTopic(
         settings.topic(topic.name), settings.partitions if topic.per_user else 1, settings.replication, None, config
     )
+
+
+def _differences(wanted: NewTopic, partitions: int, config: dict[str, str]) -> list[str]:
+    """Say in words what of a topic is otherwise than we would make it. Retention is its owner's choice."""
+    found: list[str] = []
+    if partitions != wanted.num_partitions:
+        found.append(f"has {partitions} partitions, not {wanted.num_partitions}")
+    for key in _GUARDING:
+        asked, has = wanted.topic_configs.get(key), config.get(key)
+        if asked and has and has != asked:
+            found.append(f"has {key}={has}, not {asked}")
+    asked, has = wanted.topic_configs["max.message.bytes"], config.get("max.message.bytes")
+    if has and int(has) < int(asked):
+        found.append(f"has max.message.bytes={has}, less than {asked}")
+    return found
+
+
+async def _configs(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return the settings of topics; without those that the broker does not let us see."""
+    keys = dict.fromkeys((*_GUARDING, "max.message.bytes"))
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name, configs=keys) for name in names]
+    responses: list[Any] = await admin.describe_configs(resources) if resources else []
+    return {
+        name: {key: value for key, value, *_ in entries}
+        for response in responses
+        for code, _, _, name, entries in response.resources
+        if not code
+    }
 
 
 async def _create(admin: AIOKafkaAdminClient, topics: list[NewTopic]) -> set[str]:

@@ -35,12 +35,12 @@ def create(settings: Settings) -> None:
     width = max(len(outcome.name) for outcome in outcomes)
     for outcome in outcomes:
         click.echo(f"{outcome.name:<{width}}  {outcome.partitions:>4} partitions  {outcome.outcome}")
-    differing = [outcome for outcome in outcomes if outcome.outcome == "differs"]
+    differing = [f"{each.name} {difference}" for each in outcomes for difference in each.differences]
     if differing:
-        words = ", ".join(f"{each.name} has {each.partitions}, not {each.wanted}" for each in differing)
         message = (
-            f"topics exist with another number of partitions: {words}. Keep theirs with --partitions, "
-            "or delete them first: a key's partition changes with the number"
+            f"topics exist and are otherwise: {'; '.join(differing)}. Nothing of them was changed. Ask for their "
+            "partitions with --partitions (a user's partition changes with the number), and set what else differs "
+            "with Kafka's own tools"
         )
         raise BrokerError(message)
 

@@ -2,9 +2,12 @@
 
 import asyncio
 
+import msgspec
 import pytest
+from click.testing import CliRunner
 
-from schemas.topics import CATALOGUE, DEAD_LETTERS, EVENTS, TOPICS
+from schemas.topics import CATALOGUE, DEAD_LETTERS, EVENTS, MAX_RECORD_BYTES, SNAPSHOTS, TOPICS
+from stream.__main__ import cli
 from stream.errors import BrokerError, TopicMissingError
 from stream.settings import Settings
 from stream.topics import check_topics, create_topics, delete_topics, list_topics, wait_for_broker
@@ -51,6 +54,49 @@ def test_user_keyed_topic_with_other_partitions_is_refused(broker: str, topic_pr
     with pytest.raises(TopicMissingError, match=f"has 4, but {topic_prefix}dead-letters has 2"):
         asyncio.run(check_topics(wider))
     asyncio.run(delete_topics(wider))
+
+
+def test_snapshots_that_are_not_compacted_are_refused(broker: str, topic_prefix: str) -> None:
+    settings = Settings(bootstrap_servers=broker, topic_prefix=topic_prefix)
+    losing = msgspec.structs.replace(SNAPSHOTS, config=EVENTS.config)
+    asyncio.run(create_topics(settings, [losing]))
+    outcomes = {each.name: each for each in asyncio.run(create_topics(settings))}
+    assert outcomes[settings.topic(SNAPSHOTS.name)].differences == ("has cleanup.policy=delete, not compact",)
+    with pytest.raises(TopicMissingError, match=f"must be compacted.*{topic_prefix}session-snapshots"):
+        asyncio.run(check_topics(settings))
+    asyncio.run(delete_topics(settings))
+
+
+def test_retention_is_the_owners_choice(broker: str, topic_prefix: str) -> None:
+    day = Settings(bootstrap_servers=broker, topic_prefix=topic_prefix, retention_ms=86_400_000)
+    asyncio.run(create_topics(day))
+    week = Settings(bootstrap_servers=broker, topic_prefix=topic_prefix, retention_ms=7 * 86_400_000)
+    assert {each.outcome for each in asyncio.run(create_topics(week))} == {"there already"}
+    asyncio.run(delete_topics(day))
+
+
+def test_smaller_records_than_a_cycle_may_need_are_said(broker: str, topic_prefix: str) -> None:
+    settings = Settings(bootstrap_servers=broker, topic_prefix=topic_prefix)
+    small = msgspec.structs.replace(SNAPSHOTS, config={**SNAPSHOTS.config, "max.message.bytes": "1000000"})
+    asyncio.run(create_topics(settings, [small]))
+    (outcome,) = asyncio.run(create_topics(settings, [SNAPSHOTS]))
+    assert outcome.differences == (f"has max.message.bytes=1000000, less than {MAX_RECORD_BYTES}",)
+    asyncio.run(delete_topics(settings, [SNAPSHOTS]))
+
+
+def test_command_says_what_was_made_and_what_is_otherwise(broker: str, topic_prefix: str) -> None:
+    where = ["--bootstrap-servers", broker, "--topic-prefix", topic_prefix]
+    made = CliRunner().invoke(cli, ["topics", "create", "--partitions", "2", *where])
+    assert made.exit_code == 0
+    assert made.output.count("created") == len(TOPICS)
+    listed = CliRunner().invoke(cli, ["topics", "list", *where])
+    assert "   2 partitions" in listed.output
+    assert "missing" not in listed.output
+    again = CliRunner().invoke(cli, ["topics", "create", "--partitions", "3", *where])
+    assert again.exit_code == 1
+    assert "clickstream-events has 2 partitions, not 3" in str(again.exception)
+    asyncio.run(delete_topics(Settings(bootstrap_servers=broker, topic_prefix=topic_prefix)))
+    assert CliRunner().invoke(cli, ["topics", "list", *where]).output.count("missing") == len(TOPICS)
 
 
 def test_more_replicas_than_brokers_is_refused_in_words(broker: str, topic_prefix: str) -> None:
