@@ -1,0 +1,153 @@
+"""The compose file and what it mounts could not be run: here they are held against the code."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from docs.generate import ROOT, metrics_table
+from schemas.topics import MAX_RECORD_BYTES
+from stream.__main__ import cli
+from stream.broker import KAFKA_VERSION
+from stream.monitoring import Metrics
+from stream.settings import FIELDS, Settings
+
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+DASHBOARD: dict[str, Any] = json.loads((ROOT / "deploy/grafana/dashboards/clickscore.json").read_text())
+ALERTS: dict[str, Any] = yaml.safe_load((ROOT / "deploy/alerts.yml").read_text())
+FILES = sorted(path for path in (ROOT / "deploy").rglob("*") if path.is_file())
+
+_METRIC = re.compile(r"clickscore_[a-z_]+")
+
+
+def metric_names() -> set[str]:
+    """Every name under which a worker's page has a sample, or would have one once it counted."""
+    names = set(re.findall(r"`(clickscore_[a-z_]+)`", metrics_table()))
+    histograms = {family.name for family in Metrics().registry.collect() if family.type == "histogram"}
+    return names | {f"{name}_{part}" for name in histograms for part in ("bucket", "sum", "count")}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_file_parses(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+
+
+@pytest.mark.parametrize("path", [*FILES, ROOT / "docs/operations.md"], ids=lambda path: path.name)
+def test_metrics_that_are_named_are_counted(path: Path) -> None:
+    assert set(_METRIC.findall(path.read_text(encoding="utf-8"))) <= metric_names()
+
+
+def test_dashboard_asks_the_datasource_that_is_provisioned() -> None:
+    provisioned = yaml.safe_load((ROOT / "deploy/grafana/provisioning/datasources/prometheus.yml").read_text())
+    uids = {source["uid"] for source in provisioned["datasources"]}
+    targets = [target for panel in DASHBOARD["panels"] for target in panel["targets"]]
+    assert targets
+    assert {target["datasource"]["uid"] for target in targets} == uids
+
+
+def test_dashboard_has_no_panel_over_another() -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in DASHBOARD["panels"]:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert place["x"] + place["w"] <= 24
+        assert not cells & taken
+        taken |= cells
+
+
+def test_alerts_say_what_happened() -> None:
+    for rule in ALERTS["groups"][0]["rules"]:
+        assert _METRIC.search(rule["expr"]) or rule["expr"].startswith("up{")
+        assert rule["annotations"]["summary"]
+
+
+def test_prometheus_scrapes_the_port_of_the_workers() -> None:
+    config = yaml.safe_load((ROOT / "deploy/prometheus.yml").read_text())
+    (job,) = config["scrape_configs"]
+    (found,) = job["dns_sd_configs"]
+    assert found["names"] == ["worker"]
+    assert found["port"] == Settings().web_port
+    assert job["job_name"] in (ROOT / "deploy/alerts.yml").read_text()
+
+
+# Compose
+
+
+def test_ports_are_open_on_loopback_only() -> None:
+    for service in COMPOSE["services"].values():
+        for port in service.get("ports", []):
+            assert str(port).startswith("127.0.0.1:")
+
+
+def test_kafka_is_the_version_of_the_embedded_broker() -> None:
+    assert COMPOSE["services"]["kafka"]["image"] == f"apache/kafka:{KAFKA_VERSION}"
+
+
+def test_kafka_takes_record_batches_as_large_as_the_topics() -> None:
+    assert COMPOSE["services"]["kafka"]["environment"]["KAFKA_MESSAGE_MAX_BYTES"] == MAX_RECORD_BYTES
+
+
+def test_environment_names_settings() -> None:
+    environment = COMPOSE["services"]["worker"]["environment"]
+    assert {name.removeprefix("CLICKSCORE_").lower() for name in environment} <= set(FIELDS)
+
+
+@pytest.mark.parametrize("name", ["topics", "worker", "tools"])
+def test_service_runs_a_command_that_there_is(name: str) -> None:
+    command = COMPOSE["services"][name]["command"]
+    context = cli.make_context("clickscore", list(command), resilient_parsing=True)
+    with context:
+        if command[0] in cli.list_commands(context):
+            _, found, rest = cli.resolve_command(context, list(command))
+            assert isinstance(found, click.Command)
+            found.make_context(str(found.name), rest, parent=context, resilient_parsing=True)
+
+
+def test_worker_waits_for_topics_and_topics_for_kafka() -> None:
+    services = COMPOSE["services"]
+    assert services["worker"]["depends_on"]["topics"]["condition"] == "service_completed_successfully"
+    assert services["topics"]["depends_on"]["kafka"]["condition"] == "service_healthy"
+
+
+def test_what_is_mounted_is_there() -> None:
+    for service in COMPOSE["services"].values():
+        for volume in service.get("volumes", []):
+            source = str(volume).split(":", 1)[0]
+            if source.startswith("./"):
+                assert (ROOT / source).exists(), source
+
+
+# The image
+
+
+def test_dockerfile_copies_what_is_there_and_what_the_context_has() -> None:
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    copied = [name for line in lines if line.startswith("COPY ") for name in line.split()[1:-1]]
+    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert set(copied) == kept
+    for name in copied:
+        assert (ROOT / name).exists()
+
+
+def test_image_runs_as_somebody_without_rights_and_without_torch() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    assert re.search(r"^USER (?!root)", text, re.MULTILINE)
+    assert "[train" not in text
+    assert "--constraint constraints.txt" in text
+
+
+def test_ci_runs_make_test() -> None:
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & 0o111
+    text = script.read_text()
+    assert "set -euo pipefail" in text
+    assert text.rstrip().endswith("make test")

@@ -1,0 +1,190 @@
+"""What the documents say: examples that work, commands and settings that there are, links that lead somewhere."""
+
+import importlib
+import json
+import re
+import shlex
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from docs.generate import ROOT
+from schemas.catalogue import decode_campaign, decode_item
+from schemas.decisions import decode_decision
+from schemas.events import decode_record
+from schemas.sessions import decode_session
+from stream.__main__ import cli
+from stream.monitoring import Metrics
+from stream.settings import FIELDS, load
+
+TEXTS = sorted(
+    path
+    for pattern in ("*.md", "docs/*.md", "docs/decisions/*.md", "docker-compose.yml", "deploy/*.yml")
+    for path in ROOT.glob(pattern)
+)
+PAGES = [path for path in TEXTS if path.suffix == ".md"]
+
+each_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+each_text = pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    found = re.findall(rf"^```{language}\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [str(block) for block in found]
+
+
+def command_lines(path: Path) -> list[str]:
+    """Every `clickscore ...` of a page: in code blocks, and in the text."""
+    text = path.read_text(encoding="utf-8")
+    lines = [line for block in blocks(path, "") for line in block.splitlines()]
+    lines += [" ".join(code.split()) for code in re.findall(r"`(clickscore [^`]+)`", text)]
+    stripped = [re.sub(r"^(?:[A-Z_]+=\S+ )+", "", line.strip()).split("  ")[0].split(" #")[0] for line in lines]
+    return [line.split(" > ")[0].split(" | ")[0] for line in stripped if line.startswith("clickscore ")]
+
+
+def command_of(words: list[str]) -> tuple[click.Command, list[str]]:
+    """Return the command that these words name, and what is left for it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extra = project["entry-points"]["clickscore.commands"].get(words[0])
+    if extra:
+        module, name = extra.split(":")
+        return getattr(importlib.import_module(module), name), words[1:]
+    found: Any = cli.get_command(click.Context(cli), words[0])
+    assert found, f"no command {words[0]}"
+    words = words[1:]
+    while isinstance(found, click.Group) and words and not words[0].startswith("-"):
+        below = found.get_command(click.Context(found), words[0])
+        assert below, f"no command {words[0]}"
+        found, words = below, words[1:]
+    return found, words
+
+
+@each_page
+def test_commands_are_there_with_their_options(path: Path) -> None:
+    for line in command_lines(path):
+        command, rest = command_of(shlex.split(line)[1:])
+        options = {name for parameter in command.params for name in parameter.opts} | {"--help"}
+        for word in rest:
+            if word.startswith("--"):
+                assert word.split("=")[0] in options, f"{line}: no option {word}"
+
+
+@each_page
+def test_links_lead_to_files(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
+        if not target.startswith("https://"):
+            assert (path.parent / target).exists(), target
+
+
+@each_page
+def test_files_that_are_named_are_there(path: Path) -> None:
+    named = re.findall(
+        r"`((?:schemas|model|export|stream|tests|deploy|docs)/[\w./-]+\.\w+)`", path.read_text(encoding="utf-8")
+    )
+    for name in named:
+        assert (ROOT / name).exists(), name
+
+
+@each_page
+def test_variables_are_settings(path: Path) -> None:
+    names = re.findall(r"\bCLICKSCORE_([A-Z_]+)\b", path.read_text(encoding="utf-8"))
+    assert {name.lower() for name in names} <= {*FIELDS, "config", "name", "bundle_dir", "partitions"}
+
+
+@each_text
+def test_no_path_of_a_machine(path: Path) -> None:
+    assert not re.search(r"(?<![\w.])/(?:work|root|home/(?!clickscore)|tmp)/", path.read_text(encoding="utf-8"))
+
+
+@each_page
+def test_toml_examples_are_settings(path: Path, tmp_path: Path) -> None:
+    for number, block in enumerate(blocks(path, "toml")):
+        file = tmp_path / f"{number}.toml"
+        file.write_text(block)
+        settings, _ = load({}, {}, file)
+        assert settings
+
+
+def test_make_targets_are_there() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for path in PAGES:
+        assert set(re.findall(r"\bmake ((?!it\b|them\b|up\b)[a-z-]+)`", path.read_text(encoding="utf-8"))) <= targets
+
+
+# README
+
+
+def test_python_example_compiles_and_sends_what_the_schemas_take() -> None:
+    (example,) = blocks(ROOT / "README.md", "python")
+    head = example.split("async def main")[0]
+    names: dict[str, Any] = {}
+    exec(compile(head, "README.md", "exec"), names)  # its constants
+    compile(example, "README.md", "exec")
+    for event in names["EVENTS"]:
+        decode_record(json.dumps(event).encode())
+    decode_item(json.dumps(names["ITEM"]).encode())
+    decode_campaign(json.dumps(names["CAMPAIGN"]).encode())
+
+
+def test_json_examples_are_events_decisions_or_sessions() -> None:
+    examples = blocks(ROOT / "README.md", "json")
+    assert examples
+    for example in examples:
+        value = json.loads(example)
+        kind = value.get("type")
+        decode = (
+            decode_session if kind is None else decode_decision if kind in {"recommendation", "ad"} else decode_record
+        )
+        again = json.loads(_encoded(decode(example.encode())))
+        assert {name: again[name] for name in value} == value
+
+
+def _encoded(value: Any) -> bytes:
+    from msgspec import json as codec  # noqa: PLC0415
+
+    return codec.encode(value)
+
+
+# Operations
+
+
+def test_every_metric_has_its_word_of_advice() -> None:
+    text = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    advice = text.split("What to watch")[1].split("## Settings")[0]
+    for family in Metrics().registry.collect():
+        assert family.name in advice, family.name
+
+
+def test_every_field_of_health_is_explained() -> None:
+    text = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    health = text.split("## Health")[1].split("## Metrics")[0]
+    source = (ROOT / "stream/engine.py").read_text(encoding="utf-8")
+    body = source.split("def health")[1].split("def ")[0]
+    fields = re.findall(r'^            "(\w+)":', body, re.MULTILINE)
+    assert fields
+    for field in fields:
+        assert f"`{field}`" in health, field
+
+
+# Decisions
+
+
+def test_decision_records_are_numbered_without_gaps() -> None:
+    numbers = sorted(path.name[:4] for path in (ROOT / "docs/decisions").glob("[0-9]*.md"))
+    assert numbers == [f"{number:04}" for number in range(1, len(numbers) + 1)]
+
+
+def test_what_the_transport_is_said_to_lean_on_is_there() -> None:
+    (record,) = (ROOT / "docs/decisions").glob("*-whole-batches-through-faust.md")
+    said = record.read_text(encoding="utf-8").split("**What it leans on.**")[1].split("**What we gave up.**")[0]
+    names = set(re.findall(r"`(_?[a-z_]+)`", said))
+    held = "".join(
+        (ROOT / name).read_text()
+        for name in ("stream/transport.py", "stream/kafka.py", "tests/stream/test_transport_contract.py")
+    )
+    assert len(names) > 10
+    for name in names:
+        assert re.search(rf"\b{name}\b", held), name
