@@ -114,6 +114,11 @@ def restored_states(installation: Installation) -> dict[int, PartitionState]:
     }
 
 
+def differing(live: dict[str, list], replay: dict[str, list]) -> list[str]:
+    """Return the ids under which anything else was written than the replay's one record."""
+    return [identity for identity, written in live.items() if any(record != replay[identity][0] for record in written)]
+
+
 def stale_keys(records: list[ConsumerRecord]) -> list[bytes]:
     """Return the keys whose last record is not their newest state, which compaction would keep."""
     return [change.key for change in _restorer(records).repairs()]

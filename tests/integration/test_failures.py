@@ -18,6 +18,7 @@ from tests.brokers import embedded_broker
 from tests.integration.comparison import (
     Account,
     Evidence,
+    differing,
     gather_evidence,
     partition_facts,
     remembered,
@@ -69,6 +70,14 @@ class Outage(NamedTuple):
     """Of the worker that met the outage, when all was done: none where it has lived through it."""
     said: str
     """By that worker."""
+
+
+class Restart(NamedTuple):
+    evidence: Evidence
+    exit_code: int | None
+    said: str
+    said_late: str
+    """By a worker that was started while there was no broker."""
 
 
 class Loss(NamedTuple):
@@ -230,7 +239,7 @@ def broker_restarted(
     frail_broker: EmbeddedBroker,
     bundle: Path,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Outage:
+) -> Restart:
     del broker_held, broker_lost  # come first: after this the broker is another process
     with stage(frail_broker.bootstrap_servers, bundle, tmp_path_factory.mktemp("restarted")) as live:
         worker = live.start_worker()
@@ -238,12 +247,15 @@ def broker_restarted(
         with producing(live, event_log(9_000, seed=6), per_second=1_500):
             live.wait_decisions(3_000)
             frail_broker.stop()
+            late = live.start_worker()
             time.sleep(3)
             EmbeddedBroker.start(frail_broker.data, frail_broker.port)
+            late.wait_restored()
         live.wait_finished()
         exit_code = worker.exit_code
         worker.stop()
-        return Outage(gather_evidence(live), exit_code, worker.said)
+        late.stop()
+        return Restart(gather_evidence(live), exit_code, worker.said, late.said)
 
 
 @pytest.fixture(scope="module", params=SCENARIOS)
@@ -331,6 +343,11 @@ def test_worker_says_that_it_waits_for_the_broker_and_for_how_long(outage: str, 
     )
 
 
+def test_worker_that_starts_without_a_broker_says_so_and_goes_on_once_it_is_back(broker_restarted: Restart) -> None:
+    assert "Waiting for Kafka at 127.0.0.1:" in broker_restarted.said_late
+    assert "partitions [" in broker_restarted.said_late
+
+
 def test_worker_gives_up_a_broker_that_does_not_come_back_within_bounds(broker_lost: Loss) -> None:
     assert broker_lost.gave_up_in_s < 2 * LOST_MS / 1000 + 5
 
@@ -344,8 +361,3 @@ def test_worker_says_why_it_gave_up_in_its_last_line(broker_lost: Loss) -> None:
 
 def test_sigterm_ends_a_worker_in_under_ten_seconds_though_the_broker_is_gone(broker_lost: Loss) -> None:
     assert broker_lost.stopped_in_s < 10
-
-
-def differing(live: dict[str, list], replay: dict[str, list]) -> list[str]:
-    """Return the ids under which anything else was written than the replay's one record."""
-    return [identity for identity, written in live.items() if any(record != replay[identity][0] for record in written)]

@@ -1,0 +1,210 @@
+"""Refusals: a worker that cannot work says why in one line, and touches nothing."""
+
+import asyncio
+import re
+import shutil
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from onnx import TensorProto, helper
+
+from schemas.manifest import Manifest, content_hash, decode_manifest, encode_manifest
+from schemas.topics import CATALOGUE, DEAD_LETTERS, MAX_RECORD_BYTES, RECOMMENDATIONS, SNAPSHOTS, Topic
+from stream.settings import Settings
+from stream.topics import delete_topics
+from tests.integration.comparison import differing, gather_evidence, remembered
+from tests.integration.event_log import event_log
+from tests.integration.live import Installation, Worker, installation
+
+pytestmark = pytest.mark.kafka
+
+EXIT_S = 40
+SMALL_BYTES = 2_000
+"""Less than what a batch comes to."""
+
+
+@pytest.fixture
+def live(broker: str, tmp_path: Path) -> Iterator[Installation]:
+    with installation(broker, tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def spoiled(bundle: Path, tmp_path: Path) -> Path:
+    """A copy of a bundle, to spoil."""
+    return shutil.copytree(bundle, tmp_path / "spoiled")
+
+
+def manifest_of(folder: Path) -> Manifest:
+    return decode_manifest((folder / "manifest.json").read_bytes())
+
+
+def edit(folder: Path, **fields: Any) -> None:
+    (folder / "manifest.json").write_bytes(encode_manifest(msgspec.structs.replace(manifest_of(folder), **fields)))
+
+
+def remove_graph(folder: Path) -> None:
+    (folder / "model.onnx").unlink()
+
+
+def change_a_byte(folder: Path) -> None:
+    items = folder / "items.txt"
+    items.write_bytes(items.read_bytes().replace(b"item-1\n", b"item-0\n", 1))
+
+
+def raise_format_version(folder: Path) -> None:
+    edit(folder, format_version=99)
+
+
+def cut_item_list(folder: Path) -> None:
+    listed = (folder / "items.txt").read_bytes().splitlines(keepends=True)[:-1]
+    (folder / "items.txt").write_bytes(b"".join(listed))
+    edit(folder, content_hash=content_hash((folder / "model.onnx").read_bytes(), b"".join(listed)))
+
+
+def change_shape(folder: Path) -> None:
+    """Put a graph there whose purchase output has two axes, under a manifest that fits its bytes."""
+    floats = ("scores", "action_probabilities", "purchase")
+    graph = helper.make_graph(
+        [
+            helper.make_node("Identity", ["items"], ["rows"]),
+            *(helper.make_node("Cast", ["items"], [name], to=TensorProto.FLOAT) for name in floats),
+        ],
+        "spoiled",
+        [helper.make_tensor_value_info("items", TensorProto.INT64, ["batch", "length"])],
+        [
+            helper.make_tensor_value_info("rows", TensorProto.INT64, ["batch", "length"]),
+            *(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", "length"]) for name in floats),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10).SerializeToString()
+    (folder / "model.onnx").write_bytes(model)
+    edit(folder, content_hash=content_hash(model, (folder / "items.txt").read_bytes()))
+
+
+SPOILED: dict[str, tuple[Callable[[Path], None], str]] = {
+    "gone": (shutil.rmtree, "manifest.json, model.onnx, items.txt missing"),
+    "without a graph": (remove_graph, "model.onnx missing"),
+    "of another hash": (change_a_byte, "its content hash is"),
+    "of another format version": (raise_format_version, "its format version is 99, this worker serves 1"),
+    "of fewer items than it says": (cut_item_list, "items.txt has 299 lines, the manifest says 300"),
+    "of another shape": (change_shape, "'purchase' is float32 of 2 axes, not float32 of 1 axes"),
+}
+
+
+def last_words(worker: Worker) -> str:
+    assert worker.wait(EXIT_S) == 1, worker.said
+    return worker.said.splitlines()[-1]
+
+
+def admin(settings: Settings, work: Callable[[AIOKafkaAdminClient], Awaitable[Any]]) -> Any:
+    async def run() -> Any:
+        client = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap_servers)
+        await client.start()
+        try:
+            return await work(client)
+        finally:
+            await client.close()
+
+    return asyncio.run(run())
+
+
+def alter(settings: Settings, topic: Topic, bytes_taken: int) -> None:
+    config = {**topic.config, "max.message.bytes": str(bytes_taken)}  # what is not named falls back to the default
+    resource = ConfigResource(ConfigResourceType.TOPIC, settings.topic(topic.name), config)
+    admin(settings, lambda client: client.alter_configs([resource]))
+
+
+def groups(settings: Settings) -> set[str]:
+    return {name for name, *_ in admin(settings, lambda client: client.list_consumer_groups())}
+
+
+# Bundles
+
+
+@pytest.mark.parametrize("kind", SPOILED)
+def test_worker_refuses_a_wrong_bundle_in_one_line_before_it_joins_the_group(
+    kind: str, spoiled: Path, live: Installation
+) -> None:
+    spoil, words = SPOILED[kind]
+    spoil(spoiled)
+    worker = live.start_worker(bundle=str(spoiled))
+    said = last_words(worker)
+    assert said.startswith(f"clickscore: the bundle {spoiled} cannot be served: ")
+    assert words in said
+    assert len(worker.said.splitlines()) == 1
+    assert live.settings.group not in groups(live.settings)
+
+
+def test_refusal_of_a_bundle_says_what_to_do(spoiled: Path, live: Installation) -> None:
+    raise_format_version(spoiled)
+    assert last_words(live.start_worker(bundle=str(spoiled))).endswith(
+        "Export it again, or point --bundle at another one"
+    )
+
+
+# Topics
+
+
+@pytest.mark.parametrize("topic", [SNAPSHOTS, CATALOGUE], ids=lambda topic: topic.name)
+def test_worker_names_the_command_that_makes_a_missing_topic(topic: Topic, live: Installation) -> None:
+    asyncio.run(delete_topics(live.settings, [topic]))
+    assert last_words(live.start_worker()) == (
+        f"clickscore: topics are missing: {live.settings.topic(topic.name)}. Make them with `clickscore topics create`"
+    )
+    assert live.settings.group not in groups(live.settings)
+
+
+REFUSED = "clickscore: Kafka did not take what was published (MessageSizeTooLargeError"
+
+
+def test_worker_stops_and_commits_nothing_where_the_decisions_topic_refuses(live: Installation) -> None:
+    alter(live.settings, RECOMMENDATIONS, SMALL_BYTES)
+    live.produce(event_log(3_000))
+    said = last_words(live.start_worker())
+    assert said.startswith(REFUSED)
+    assert "Nothing of it is committed" in said
+    assert live.committed() == {}
+    assert not any(live.read(SNAPSHOTS).values())
+
+
+@pytest.mark.parametrize(
+    ("topic", "bytes_taken"), [(DEAD_LETTERS, 100), (SNAPSHOTS, SMALL_BYTES)], ids=["dead-letters", "snapshots"]
+)
+def test_nothing_is_lost_once_a_topic_that_refused_takes_records_again(
+    topic: Topic, bytes_taken: int, live: Installation
+) -> None:
+    alter(live.settings, topic, bytes_taken)
+    live.produce(event_log(3_000))
+    assert last_words(live.start_worker()).startswith(REFUSED)
+    alter(live.settings, topic, MAX_RECORD_BYTES)
+    live.start_worker()
+    live.wait_finished()
+    evidence = gather_evidence(live)
+    assert evidence.live.recommendations.keys() == evidence.replay.recommendations.keys()
+    assert differing(evidence.live.recommendations, evidence.replay.recommendations) == []
+    assert evidence.live.dead_letters.keys() == evidence.replay.dead_letters.keys()
+    assert {number: remembered(state) for number, state in evidence.live.states.items()} == {
+        number: remembered(state) for number, state in evidence.replay.states.items()
+    }
+
+
+# Brokers
+
+
+def test_worker_waits_for_an_absent_broker_saying_so_and_gives_up_after_the_setting(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    worker = Worker(Settings(bootstrap_servers=address, broker_wait_ms=5_000), tmp_path / "worker.log")
+    words = last_words(worker)
+    assert re.search(rf"Waiting for Kafka at {address}, \d s of 5 s: Connection refused", worker.said)
+    assert words.startswith(f"clickscore: no Kafka broker answers at {address} (Connection refused), waited 5 s")
+    assert words.endswith("or say where yours is with --bootstrap-servers")
+    assert time.monotonic() - worker.began > 5
