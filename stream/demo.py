@@ -180,7 +180,11 @@ class _Demo:
     async def _watch(self, worker: WorkerProcess) -> None:
         """Show what passes, until the time is over."""
         bundle = self.plan.bundle
-        variants = f"bundle {bundle} against popularity" if bundle else "popularity alone, no bundle"
+        variants = (
+            f"the model of bundle {bundle.resolve().name} against popularity"
+            if bundle
+            else "popularity alone, no bundle"
+        )
         title = f"Clickscore demo: a synthetic shop on Kafka at {self.settings.bootstrap_servers}, {variants}"
         began = time.monotonic()
         pace = _Pace()

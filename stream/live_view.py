@@ -63,7 +63,7 @@ def render(title: str, frame: Frame) -> RenderableType:
         variants.add_column(heading, justify="right")
     for name, answers in sorted(frame.variants.items()):
         counts = (answers.impressions, answers.clicks)
-        variants.add_row(name, *map(_count, counts), _per_hundred(answers), _count(answers.purchases), style="bold")
+        variants.add_row(name, *map(_count, counts), per_hundred(answers), _count(answers.purchases), style="bold")
     sentences = Text("\n".join(frame.sentences) or "...", overflow="ellipsis", no_wrap=True)
     return Group(
         Text(title, style="bold"),
@@ -106,6 +106,11 @@ def pseudonym(user_id: str) -> str:
     return f"{_NAMES[digest[0] % len(_NAMES)]}-{digest[1:3].hex()}"
 
 
+def per_hundred(answers: Answers) -> str:
+    """Return how many of a hundred impressions were clicked."""
+    return f"{100 * answers.clicks / answers.impressions:.1f}" if answers.impressions else "-"
+
+
 def _deed(event: AnyEvent, titles: Mapping[str, str]) -> str:
     if isinstance(event, Search):
         return f"searched for “{event.query}”"
@@ -129,7 +134,3 @@ def _ms(value: int | None) -> str:
 
 def _count(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
-
-
-def _per_hundred(answers: Answers) -> str:
-    return f"{100 * answers.clicks / answers.impressions:.1f}" if answers.impressions else "-"

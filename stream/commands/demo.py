@@ -11,6 +11,7 @@ from rich.console import Console
 from stream.demo import BUNDLE, Plan, run_demo
 from stream.demo_counts import Summary
 from stream.errors import OutputFileError
+from stream.live_view import per_hundred
 from stream.settings import load
 
 
@@ -81,7 +82,8 @@ def _words(summary: Summary) -> list[str]:
     if latency.p50 is not None:
         words.append(f"From event to recommendation: p50 {latency.p50:,} ms, p99 {latency.p99:,} ms")
     words += [
-        f"{name}: {answers.impressions:,} impressions, {answers.clicks:,} clicks, {answers.purchases:,} purchases"
+        f"{name}: {answers.impressions:,} impressions, {answers.clicks:,} clicks ({per_hundred(answers)} per 100), "
+        f"{answers.purchases:,} purchases"
         for name, answers in summary.variants.items()
     ]
     return words
