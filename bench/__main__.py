@@ -37,8 +37,11 @@ MEASUREMENTS: dict[str, Callable[[Place, Effort], Found]] = {
 @click.option("--rounds", type=click.IntRange(min=1), help="How often each side runs. Default: 3, or 1 with --quick.")
 @click.option("--quick", is_flag=True, help="Small and short: whether it runs at all, not what to quote.")
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write every run to this file.")
+@click.option("--wait", type=click.FloatRange(min=0), default=0, help="Seconds to wait, in all, for a quiet machine.")
 @click.option("--profile", is_flag=True, help="Say where a worker's time goes instead.")
-def main(only: tuple[str, ...], rounds: int | None, quick: bool, file: Path | None, profile: bool) -> None:
+def main(
+    *, only: tuple[str, ...], rounds: int | None, quick: bool, file: Path | None, wait: float, profile: bool
+) -> None:
     """Measure Clickscore and what one would use instead, on a Kafka of its own, and print a table in Markdown.
 
     \b
@@ -50,7 +53,7 @@ def main(only: tuple[str, ...], rounds: int | None, quick: bool, file: Path | No
     effort = replace(effort, rounds=rounds or effort.rounds)
     file = file.resolve() if file else None
     facts = machine()
-    with place() as ours:
+    with place(wait) as ours:
         if profile:
             click.echo("\n\n".join(profiles(ours, effort)))
             return

@@ -13,6 +13,8 @@ class Reading(NamedTuple):
     at: float
     side: float
     broker: float
+    beside: float
+    """Of the benchmark's own processes: loading, watching."""
     strangers: float
     """Of whatever else runs on this machine, and what its host gave to others."""
 
@@ -28,11 +30,10 @@ class Meter:
 
     def read(self) -> Reading:
         """Return the clocks as they stand."""
-        side, broker = _seconds(self._side), _seconds(self._broker)
+        side, broker, beside = _seconds(self._side), _seconds(self._broker), sum(map(_seconds, self._beside))
         machine = psutil.cpu_times()
         busy = sum(machine[:3]) + sum(getattr(machine, name, 0.0) for name in ("irq", "softirq", "steal"))
-        ours = side + broker + sum(map(_seconds, self._beside))
-        return Reading(time.time(), side, broker, busy - ours)
+        return Reading(time.time(), side, broker, beside, busy - side - broker - beside)
 
 
 def _seconds(process: psutil.Process) -> float:

@@ -14,6 +14,7 @@ import click
 
 from bench.control import Control
 from bench.logs import ITEMS, WARM
+from bench.quiet import Quiet
 from export.random_bundle import write_random_bundle
 from model.config import ModelConfig
 from stream.broker import EmbeddedBroker
@@ -33,6 +34,7 @@ class Place:
     broker: EmbeddedBroker
     bundle: Path
     control: Control
+    quiet: Quiet
 
     @contextmanager
     def topics(self, *, bundle: bool = True) -> Generator[Settings]:
@@ -54,8 +56,12 @@ class Place:
 
 
 @contextmanager
-def place() -> Generator[Place]:
-    """Give a place once no other benchmark runs, and clear it away at the end."""
+def place(patience_seconds: float = 0) -> Generator[Place]:
+    """Give a place once no other benchmark runs, and clear it away at the end.
+
+    Args:
+        patience_seconds: How long all runs together may wait for other programs to leave the machine alone.
+    """
     before = Path.cwd()
     with _alone(), tempfile.TemporaryDirectory(prefix="clickscore-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -64,7 +70,7 @@ def place() -> Generator[Place]:
             write_random_bundle(folder / "bundle", ITEMS, MODEL)
             broker = EmbeddedBroker.start(folder / "kafka", report=say)
             try:
-                yield Place(folder, broker, folder / "bundle", Control(folder / "bundle"))
+                yield Place(folder, broker, folder / "bundle", Control(folder / "bundle"), Quiet(patience_seconds))
             finally:
                 broker.stop()
         finally:

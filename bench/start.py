@@ -46,6 +46,7 @@ def start(place: Place, effort: Effort) -> Found:
 def first_start(place: Place) -> float:
     """Return seconds from the start of a worker to its first decision; events wait for it."""
     events = natural_events(EVENTS_THERE, 100)
+    place.quiet.wait()
     with place.topics() as settings:
         fill(settings, EVENTS, events)
         with child(WORKER, settings, place.folder) as worker:
@@ -57,6 +58,7 @@ def first_start(place: Place) -> float:
 def takeover(place: Place) -> float:
     """Return seconds from `kill -9` of a worker to the first decision of one that is started in the same moment."""
     events = natural_events(2 * EVENTS_THERE, 100)
+    place.quiet.wait()
     with place.topics() as settings:
         fill(settings, EVENTS, events[:EVENTS_THERE])
         with child(WORKER, settings, place.folder) as worker:

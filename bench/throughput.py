@@ -79,6 +79,7 @@ def measure(
     with place.topics(bundle=bundle) as settings, watching(settings, RECOMMENDATIONS) as watch:
         fill(settings, SNAPSHOTS, work.snapshots)
         fill(settings, EVENTS, work.events)
+        place.quiet.wait()
         before = control.measure(seconds)
         with child(arguments, settings, place.folder) as running:
             meter = Meter(running.process, place.broker.pid)
