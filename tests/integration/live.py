@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +20,11 @@ from urllib.request import ProxyHandler, build_opener
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from schemas.catalogue import Campaign, Item, encode
 from schemas.topics import CAMPAIGNS, CATALOGUE, EVENTS, RECOMMENDATIONS, Topic
-from stream.kafka import MAX_REQUEST_BYTES
+from stream.kafka import MAX_REQUEST_BYTES, be_patient
 from stream.partitioner import partition_of
 from stream.settings import Settings, environment_of
 from stream.topics import create_topics, delete_topics
@@ -200,23 +202,34 @@ def installation(broker: str, folder: Path, **changes: Any) -> Iterator[Installa
 
 
 async def _produce(settings: Settings, topic: Topic, log: Iterable[Sent], per_second: float | None = None) -> None:
-    name = settings.topic(topic.name)
     producer = AIOKafkaProducer(
         bootstrap_servers=settings.bootstrap_servers,
         acks="all",
         enable_idempotence=True,
+        max_batch_size=4 * 1024 * 1024,
         max_request_size=MAX_REQUEST_BYTES,
         request_timeout_ms=60_000,
     )
-    began = time.monotonic()
-    async with producer:
-        sent = []
+    async with be_patient(producer):
+        began = time.monotonic()
+        batches: dict[int, BatchBuilder] = defaultdict(producer.create_batch)
+        acknowledged: list[Awaitable[Any]] = []
+
+        async def send(partition: int) -> None:
+            sent = producer.send_batch(batches.pop(partition), settings.topic(topic.name), partition=partition)
+            acknowledged.append(await sent)
+
         for number, (value, key, named) in enumerate(log):
             if per_second and (ahead := began + number / per_second - time.monotonic()) > 0.005:
+                for partition in list(batches):
+                    await send(partition)
                 await asyncio.sleep(ahead)
             partition = partition_of(key or value or b"", settings.partitions) if named is None else named
-            sent.append(await producer.send(name, value, key, partition=partition))
-        await asyncio.gather(*sent)
+            while batches[partition].append(timestamp=None, key=key, value=value) is None:
+                await send(partition)
+        for partition in list(batches):
+            await send(partition)
+        await asyncio.gather(*acknowledged)
 
 
 async def _read(settings: Settings, topic: Topic) -> Records:
