@@ -11,7 +11,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     item_id: str
     score: float
-    """The model's score, or the popularity count where `reason` is `popular`."""
+    """The model's score; 0 where `reason` is `popular`."""
     propensity: float
     """Probability with which the policy showed this item at this position."""
     reason: str

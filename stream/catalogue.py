@@ -33,7 +33,7 @@ class Catalogue:
         try:
             item_id = (key or b"").decode()
             item = None if value is None else decode_item(value)
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             return str(exc)
         if item is not None and item.item_id != item_id:
             return f"the key says item {item_id!r}, the value {item.item_id!r}"
@@ -46,7 +46,7 @@ class Catalogue:
         try:
             campaign_id = (key or b"").decode()
             campaign = None if value is None else decode_campaign(value)
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             return str(exc)
         if campaign is not None and campaign.campaign_id != campaign_id:
             return f"the key says campaign {campaign_id!r}, the value {campaign.campaign_id!r}"

@@ -51,6 +51,7 @@ class Engine:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="score")
         self._reference = Reference(settings, pipeline.catalogue)
         self._following: asyncio.Task[None] | None = None
+        self._joined = False  # whether the group has ever told us which partitions are ours, if any
         self._generation_of: dict[int, int] = {}  # the group's generation in which a partition's state was restored
         self._seen_at: dict[int, float] = {}
         self._in_hand: Counter[int] = Counter()  # batches of a partition that are taken and not released
@@ -161,6 +162,8 @@ class Engine:
                 written[partition] = found.end
         await self._in_thread(self._adopt, mine, {p: found.state for p, found in restored.items()})
         self._generation_of = dict.fromkeys(mine, generation)
+        self._seen_at = dict.fromkeys(mine, time.time()) | {p: self._seen_at[p] for p in kept if p in self._seen_at}
+        self._joined = True
         seconds = time.monotonic() - began
         users = sum(len(found.state) for found in restored.values())
         self._metrics.restore_seconds.set(seconds)
@@ -207,22 +210,26 @@ class Engine:
 
     def health(self) -> dict[str, Any]:
         """Return what /health says, and bring the gauges up to date."""
-        lags = self._lags()
-        partitions = [self._pipeline.partitions[p] for p in lags if p in self._pipeline.partitions]
-        metrics = self._metrics
+        lags, assigned, metrics = self._lags(), self._assigned(), self._metrics
+        states = {p: self._pipeline.partitions[p] for p in assigned if p in self._pipeline.partitions}
+        partitions = states.values()
         metrics.users.set(sum(len(state) for state in partitions))
         metrics.open_sessions.set(sum(state.open_sessions for state in partitions))
         metrics.catalogue_version.set(self._pipeline.catalogue.version)
+        metrics.lag.clear()  # of partitions that are another worker's by now
+        metrics.watermark.clear()
         for partition, lag in lags.items():
             metrics.lag.labels(str(partition)).set(lag)
+        for partition, state in states.items():
+            metrics.watermark.labels(str(partition)).set(state.watermark)
         age = None if self.last_batch_at is None else round(time.time() - self.last_batch_at, 3)
         return {
             "alive": self.failure is None,
-            "restored": bool(lags) and all(p in self._generation_of for p in lags),
+            "restored": self._joined and all(p in self._generation_of for p in assigned),
             "rebalancing": bool(self._app.rebalancing),
             "lag": sum(lags.values()),
             "last_batch_age_s": age,
-            "partitions": sorted(lags),
+            "partitions": assigned,
             "open_sessions": sum(state.open_sessions for state in partitions),
             "users": sum(len(state) for state in partitions),
         }

@@ -6,6 +6,7 @@ event in offset order; scoring runs once over all of a batch, since no answer de
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -21,7 +22,7 @@ from stream.policy import CONTROL, Policy, variant_of
 from stream.request import Request, Scores
 from stream.scoring import Scorer
 from stream.settings import Settings
-from stream.state import Change, PartitionState
+from stream.state import ENDINGS_PER_EVENT, ENDINGS_PER_TICK, Change, PartitionState
 
 
 class Record(Protocol):
@@ -62,16 +63,19 @@ class DeadLetter(NamedTuple):
     error: str
 
 
-class Output(NamedTuple):
+@dataclass(slots=True)
+class Output:
     """What a batch of records comes to."""
 
-    recommendations: list[Message]
-    ads: list[Message]
-    closed_sessions: list[Message]
-    dead_letters: list[DeadLetter]
-    changes: list[Change]
-    outcomes: Counter[str]
+    recommendations: list[Message] = field(default_factory=list[Message])
+    ads: list[Message] = field(default_factory=list[Message])
+    closed_sessions: list[Message] = field(default_factory=list[Message])
+    dead_letters: list[DeadLetter] = field(default_factory=list[DeadLetter])
+    changes: list[Change] = field(default_factory=list[Change])
+    outcomes: Counter[str] = field(default_factory=Counter[str])
     """Events by what became of them: decided, late, repeated, dead, tick, skipped."""
+    unscored: int = 0
+    """Decisions in which the model had nothing to say."""
 
 
 _EMPTY: frozenset[str] = frozenset()
@@ -107,7 +111,7 @@ class Pipeline:
 
     def process_all(self, batches: Sequence[tuple[int, Sequence[Record]]]) -> list[Output]:
         """Take batches of several partitions, scored together; return what each comes to, as `process` would."""
-        outputs = [Output([], [], [], [], [], Counter()) for _ in batches]
+        outputs = [Output() for _ in batches]
         asked: list[tuple[Request, Output]] = []
         for (partition, records), output in zip(batches, outputs, strict=True):
             state = self.state(partition)
@@ -129,7 +133,8 @@ class Pipeline:
                 output.dead_letters.append(decoded)
                 output.outcomes["dead"] += 1
                 continue
-            closed = state.advance(decoded.ts, record.offset)
+            endings = ENDINGS_PER_TICK if isinstance(decoded, Tick) else ENDINGS_PER_EVENT
+            closed = state.advance(decoded.ts, record.offset, endings)
             output.closed_sessions.extend(closed_message(session) for session in closed)
             if isinstance(decoded, Tick):
                 output.outcomes["tick"] += 1
@@ -195,6 +200,7 @@ class Pipeline:
         if self._scorer:
             answers = self._scorer.score([request for request, _ in asked])
         for (request, output), answer in zip(asked, answers, strict=True):
+            output.unscored += answer is None
             scores = answer if request.variant != CONTROL else None
             key = request.event.user_id.encode()
             output.recommendations.append(Message(key, encode_decision(self._policy.recommend(request, scores))))

@@ -19,7 +19,7 @@ from typing import Protocol
 from aiokafka.errors import KafkaError
 
 from schemas.snapshots import OFFSET_HEADER
-from schemas.topics import ADS, CLOSED_SESSIONS, DEAD_LETTERS, EVENTS, RECOMMENDATIONS, SNAPSHOTS
+from schemas.topics import ADS, CLOSED_SESSIONS, DEAD_LETTERS, EVENTS, MAX_RECORD_BYTES, RECOMMENDATIONS, SNAPSHOTS
 from stream.errors import BrokerError
 from stream.monitoring import Metrics
 from stream.pipeline import DeadLetter, Output
@@ -36,6 +36,8 @@ QUEUE = 8
 SHARED_BYTES = 4 * 1024 * 1024
 """Of snapshots, that share a record batch: far enough below its limit that one more batch of events fits."""
 SAY_AFTER_SECONDS = 3.0
+DEAD_LETTER_BYTES = MAX_RECORD_BYTES // 2
+"""Of a dead letter's value, at most: a compressed record may be larger than what a topic takes uncompressed."""
 
 
 class Sender(Protocol):
@@ -137,6 +139,7 @@ class Publisher:
             self.written.update(zip(changes, ends, strict=True))
             for work in live:
                 work.done()
+                self._metrics.unscored.inc(work.output.unscored)
                 for outcome, count in work.output.outcomes.items():
                     self._metrics.events.labels(outcome).inc(count)
                 await work.release()
@@ -246,11 +249,18 @@ def snapshot_message(change: Change) -> Outgoing:
 
 
 def dead_letter(settings: Settings, partition: int, letter: DeadLetter) -> Outgoing:
-    """Return a record that could not be used, as it came, with headers that say where it was and what is wrong."""
+    """Return a record that could not be used, as it came, with headers that say where it was and what is wrong.
+
+    A value that is too large for the topic is cut, and a header says how long it was.
+    """
+    value = letter.record.value
     headers = [
         ("topic", settings.topic(EVENTS.name).encode()),
         ("partition", str(partition).encode()),
         ("offset", str(letter.record.offset).encode()),
         ("error", letter.error.encode()),
     ]
-    return letter.record.key, letter.record.value, headers
+    if value is not None and len(value) > DEAD_LETTER_BYTES:
+        headers.append(("cut-from-bytes", str(len(value)).encode()))
+        value = value[:DEAD_LETTER_BYTES]
+    return letter.record.key, value, headers

@@ -1,5 +1,7 @@
 """Restore: read partitions' state back from `session-snapshots`, before their first event is read."""
 
+import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
@@ -14,6 +16,7 @@ from stream.settings import Settings
 from stream.state import Change, PartitionState, Restorer
 
 FETCH_BYTES = 8 * 1024 * 1024  # a partition and request; restores are bound by decoding, not by round trips
+STOP_SECONDS = 1.0
 
 
 class Restored(NamedTuple):
@@ -38,7 +41,9 @@ async def reader(settings: Settings) -> AsyncGenerator[AIOKafkaConsumer]:
     try:
         yield consumer
     finally:
-        await consumer.stop()
+        # Under TLS a stop waits for up to 30 s for the broker's farewell while data is on its way: not worth having.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(consumer.stop(), STOP_SECONDS)
 
 
 async def read_to_end(

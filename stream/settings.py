@@ -83,6 +83,9 @@ class Settings:
                 "a session could end before its events are in"
             )
             raise SettingsError(message)
+        if self.user_ttl_ms < self.gap_ms:
+            message = f"user_ttl_ms ({self.user_ttl_ms}) must not be below gap_ms ({self.gap_ms})"
+            raise SettingsError(message)
         if not 0 <= self.control_share <= 1:
             message = f"control_share is a share, from 0 to 1, not {self.control_share}"
             raise SettingsError(message)

@@ -20,10 +20,16 @@ from schemas.snapshots import (
 )
 from stream import sessions
 from stream.settings import Settings
-from stream.wheel import MINUTE_MS, TimeWheel
+from stream.wheel import TimeWheel
 
 POPULAR = 64
 """Popular items remembered: enough for a recommendation once those out of stock and bought are gone."""
+
+ENDINGS_PER_EVENT = 64
+"""Sessions closed and users forgotten at once, at most: one event that jumps hours ahead must not make a batch's
+snapshots larger than a record batch may be."""
+ENDINGS_PER_TICK = 4096
+"""The same for a tick, which comes alone."""
 
 
 class Change(NamedTuple):
@@ -84,20 +90,20 @@ class PartitionState:
         snapshot = self._users.get(user_id)
         return decode_user(snapshot) if snapshot is not None else UserState()
 
-    def advance(self, ts: int, offset: int) -> list[ClosedSession]:
+    def advance(self, ts: int, offset: int, endings: int = ENDINGS_PER_EVENT) -> list[ClosedSession]:
         """Move the watermark to an event's time and return the sessions that this closes.
 
-        Sessions close, users are forgotten and popularity is ranked when the watermark passes full minutes, so all of
-        it follows from the log alone, wherever batches begin and end.
+        Sessions close and users are forgotten when the watermark passes full minutes, at most `endings` of each a
+        call, the longest due first; what is left follows with the next events. Popularity is ranked when it passes
+        full periods of refresh. So all of it follows from the log alone, wherever batches begin and end.
         """
-        if ts <= self.max_ts:
-            return []
-        before, self.max_ts = self.watermark, ts
+        before, self.max_ts = self.watermark, max(ts, self.max_ts)
         now = self.watermark
-        if before // MINUTE_MS == now // MINUTE_MS:
-            return []
-        closed = self._close_due(now, offset)
-        self._forget_due(now, offset)
+        closed: list[ClosedSession] = []
+        if self._sessions_due.is_due(now):
+            closed = self._close_due(now, offset, endings)
+        if self._users_due.is_due(now):
+            self._forget_due(now, offset, endings)
         if before // self._settings.popularity_refresh_ms != now // self._settings.popularity_refresh_ms:
             self._rank()
         return closed
@@ -155,29 +161,30 @@ class PartitionState:
         self.open_sessions -= 1
         return sessions.close(user, user_id, self.source)
 
-    def _close_due(self, now: int, offset: int) -> list[ClosedSession]:
+    def _close_due(self, now: int, offset: int, endings: int) -> list[ClosedSession]:
         closed: list[ClosedSession] = []
-        for user_id in self._sessions_due.due(now):
+        while len(closed) < endings and (user_id := self._sessions_due.pop(now)) is not None:
             user = self.user(user_id)
             ends_at = user.last_ts + self._settings.gap_ms
-            if not user.length:
-                continue
-            if ends_at // MINUTE_MS >= now // MINUTE_MS:
-                self._sessions_due.add(user_id, ends_at)
-            else:
+            if user.length and not self._sessions_due.is_later(ends_at):
                 self._touch(user_id, user, offset)
                 closed.append(self._close(user_id, user))
+            elif user.length:
+                self._sessions_due.add(user_id, ends_at)
         return closed
 
-    def _forget_due(self, now: int, offset: int) -> None:
-        for user_id in self._users_due.due(now):
+    def _forget_due(self, now: int, offset: int, endings: int) -> None:
+        forgotten = 0
+        while forgotten < endings and (user_id := self._users_due.pop(now)) is not None:
             user = self.user(user_id)
-            forgotten_at = user.last_ts + self._settings.user_ttl_ms
-            if user.length or forgotten_at // MINUTE_MS >= now // MINUTE_MS:
-                self._users_due.add(user_id, max(forgotten_at, now))
+            forget_at = user.last_ts + self._settings.user_ttl_ms
+            if user.length or self._users_due.is_later(forget_at):
+                # Whose session is still open is looked at again in a minute.
+                self._users_due.add(user_id, max(forget_at, now) if user.length else forget_at)
             else:
                 self._touch(user_id, user, offset)
                 user.bought = []
+                forgotten += 1
 
     def _rank(self) -> None:
         best = heapq.nsmallest(POPULAR, self._counts.items(), key=lambda pair: (-pair[1], pair[0]))

@@ -22,9 +22,6 @@ READY_SECONDS = 90.0
 STOP_SECONDS = 15.0
 """How long it may take to finish what it has begun, after SIGTERM and before SIGKILL."""
 
-# ONNX Runtime from 1.29 on reports its use to Microsoft, and leaves files in the temporary folder, unless told not to.
-_QUIET = {"ORT_DISABLE_TELEMETRY": "1"}
-
 _HEALTH_SECONDS = 2.0
 _LOG_LINES = 15
 
@@ -61,7 +58,7 @@ class WorkerProcess:
             # A process group of its own: Ctrl-C in the terminal is for us, and we end it in order.
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "stream", "worker"],
-                env={**os.environ, **_QUIET, **environment_of(self._settings)},
+                env={**os.environ, **environment_of(self._settings)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

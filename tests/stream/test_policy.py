@@ -180,3 +180,8 @@ def test_catalogue_record_under_another_key_is_refused():
 
 def test_catalogue_record_that_cannot_be_read_is_refused():
     assert "JSON" in (Catalogue().update_item(b"a", b"rubbish") or "")
+
+
+def test_catalogue_record_that_nests_too_deep_is_refused():
+    deep = b'{"item_id":"a","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    assert "recursion" in (Catalogue().update_item(b"a", deep) or "").lower()

@@ -2,7 +2,7 @@
 
 from schemas.snapshots import PARTITION_KEY, UserState, decode_user, encode
 from stream.settings import Settings
-from stream.state import POPULAR, Change, PartitionState, Restorer, restore
+from stream.state import ENDINGS_PER_EVENT, POPULAR, Change, PartitionState, Restorer, restore
 from tests.events import MINUTE, START, view
 
 
@@ -96,3 +96,44 @@ def test_popular_item_stays_behind_when_nobody_looks_at_it():
     state = entered(0)
     state.advance(START + 120 * MINUTE, 1)
     assert state.popular == ["item-0"]
+
+
+def crowd(size: int) -> PartitionState:
+    state = PartitionState("events-0", Settings())
+    for offset in range(size):
+        event = view(f"user-{offset:04}", offset / size)
+        state.advance(event.ts, offset)
+        state.enter(state.user(event.user_id), event, offset.to_bytes(8), offset)
+    return state
+
+
+def test_one_jump_of_time_closes_so_many_sessions_at_most():
+    state = crowd(3 * ENDINGS_PER_EVENT)
+    assert len(state.advance(START + 600 * MINUTE, 1_000)) == ENDINGS_PER_EVENT
+
+
+def test_sessions_that_were_left_close_with_the_next_events():
+    state = crowd(3 * ENDINGS_PER_EVENT)
+    for offset in range(1_000, 1_003):
+        state.advance(START + 600 * MINUTE, offset)
+    assert state.open_sessions == 0
+
+
+def test_sessions_that_were_left_close_in_the_same_order_after_a_restart():
+    size = 3 * ENDINGS_PER_EVENT
+    state = crowd(size)
+    changes = state.flush(size)
+    state.advance(START + 600 * MINUTE, 1_000)
+    changes += state.flush(1_000)
+    again = restore(changes, "events-0", Settings())
+    assert again.advance(START, 1_001) == state.advance(START, 1_001)
+
+
+def test_popularity_is_ranked_at_any_period_of_refresh():
+    state = PartitionState("events-0", Settings(popularity_refresh_ms=1_000))
+    for offset, (user, item) in enumerate([("ann", "a"), ("ann", "b"), ("bob", "b")]):
+        event = view(user, 0, item)
+        state.advance(event.ts, offset)
+        state.enter(state.user(user), event, offset.to_bytes(8), offset)
+    state.advance(START + 2_000, 3)
+    assert state.popular == ["b", "a"]
