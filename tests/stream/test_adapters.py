@@ -22,7 +22,7 @@ from stream.adapters import (
 )
 from stream.errors import InputFileError
 
-DATA = Path("/work/shared/data")
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
 HEADER = ",".join(REES46_COLUMNS)
 REES46_ROW = "2019-10-01 00:00:03 UTC,purchase,1004856,20530,electronics.smartphone,samsung,130.76,543272936,8187d148"
 
