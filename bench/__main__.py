@@ -8,7 +8,6 @@ from pathlib import Path
 from types import FrameType
 
 import click
-import msgspec
 
 from bench.bare import bare
 from bench.effort import FULL, QUICK, Effort
@@ -17,7 +16,7 @@ from bench.machine import machine
 from bench.memory import memory
 from bench.place import Place, place, say
 from bench.profiles import profiles
-from bench.report import Found, Report, table
+from bench.report import Found, Report, as_json, table
 from bench.scoring import scoring
 from bench.start import start
 
@@ -58,13 +57,20 @@ def main(
             click.echo("\n\n".join(profiles(ours, effort)))
             return
         found: dict[str, Found] = {}
+        failed: dict[str, str] = {}
         for name in only or MEASUREMENTS:
             say(f"{name}:")
-            found[name] = MEASUREMENTS[name](ours, effort)
-    report = Report(machine=facts, found=found)
+            try:
+                found[name] = MEASUREMENTS[name](ours, effort)
+            except Exception as exc:  # noqa: BLE001 (whatever fails, what the others have measured is kept)
+                failed[name] = repr(exc)
+                say(f"{name} failed: {exc!r}")
+    report = Report(machine=facts, found=found, failed=failed)
     click.echo(table(report))
     if file:
-        file.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+        file.write_bytes(as_json(report))
+    if failed:
+        sys.exit(1)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 
-from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from bench.logs import PARTITIONS, Keyed
 from schemas.topics import MAX_RECORD_BYTES, Topic
@@ -88,8 +88,16 @@ class Watch:
         self._consumer.close()
 
     def _end(self, partition: TopicPartition) -> int:
-        ends = self._consumer.get_watermark_offsets(partition, timeout=10)
-        return ends[1] if ends else 0
+        deadline = time.monotonic() + _QUIET_SECONDS
+        while True:
+            try:
+                _, end = self._consumer.get_watermark_offsets(partition, timeout=_QUIET_SECONDS)
+            except KafkaException:  # leaders move about while topics are new
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+            else:
+                return end
 
 
 @contextmanager

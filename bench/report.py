@@ -45,24 +45,37 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     machine: dict[str, str]
     found: dict[str, Found]
+    failed: dict[str, str]
+    """Measurements that came to nothing, with the reason."""
 
 
 def table(report: Report) -> str:
     """Return the report as Markdown."""
     facts = report.machine
-    rows = [row for found in report.found.values() for row in found.rows]
     strangers = [run.strangers for found in report.found.values() for run in found.runs if hasattr(run, "strangers")]
     noise = f" Other programs took {median(strangers):.1f} cores meanwhile." if strangers else ""
     return "\n".join(
         [
             "| what | measured: median (least to most) | wanted | beside it |",
             "|---|---|---|---|",
-            *(f"| {row.what} | {_measured(row)} | {_wanted(row)} | {row.beside} |" for row in rows),
+            *(f"| {row.what} | {_measured(row)} | {_wanted(row)} | {row.beside} |" for row in _rows(report)),
             "",
             f"{facts['processor']}; {facts['system']}; {facts['kafka']}. {facts['packages']}. "
             f"Commit {facts['commit']}.{noise}",
+            *(f"\nFailed: {name} ({reason})." for name, reason in report.failed.items()),
         ]
     )
+
+
+def as_json(report: Report) -> bytes:
+    """Return the report for programs, each row with its verdict, and the table as people see it."""
+    verdicts = {row.what: {"median": row.value, "reached": row.reached} for row in _rows(report)}
+    whole = {"table": table(report), "verdicts": verdicts, **msgspec.structs.asdict(report)}
+    return msgspec.json.format(msgspec.json.encode(whole)) + b"\n"
+
+
+def _rows(report: Report) -> list[Row]:
+    return [row for found in report.found.values() for row in found.rows]
 
 
 def _measured(row: Row) -> str:
