@@ -93,7 +93,7 @@ def measure_latency(place: Place, effort: Effort, rate: int, profile: Profile | 
                 meter = Meter(worker.process, place.broker.pid, [producer.process])
                 _await(answers, _FIRST + rate, worker.check)
                 first = meter.read()
-                with profile.sampling(worker.process.pid) if profile else nullcontext():
+                with profile.sampling(worker.process.pid, seconds - DROPPED_SECONDS) if profile else nullcontext():
                     time.sleep(seconds - DROPPED_SECONDS)
                 last = meter.read()
                 producer.finish(_PATIENCE_SECONDS)

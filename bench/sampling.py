@@ -1,6 +1,5 @@
 """Profile: where a worker's time goes, by sampling its threads with py-spy while it works."""
 
-import signal
 import subprocess
 import sys
 from collections import Counter
@@ -22,24 +21,27 @@ class Profile:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.name = name
-        self._file = folder / f"{name}.samples"
+        self._file = folder / f"{name.replace('/', ' a ')}.samples"
 
     @contextmanager
-    def sampling(self, pid: int) -> Generator[None]:
-        """Sample a process for as long as the block runs."""
+    def sampling(self, pid: int, seconds: float) -> Generator[None]:
+        """Sample a process for so many seconds, beside the block."""
         py_spy = Path(sys.executable).parent / "py-spy"
         command = [py_spy, "record", "--pid", str(pid), "--rate", str(SAMPLES_PER_SECOND), "--format", "raw"]
-        sampler = subprocess.Popen(
-            [*command, "--threads", "--function", "--full-filenames", "--nonblocking", "--output", str(self._file)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        options = ["--threads", "--function", "--full-filenames", "--nonblocking", "--duration", str(round(seconds))]
+        with self._file.with_suffix(".log").open("wb") as log:
+            sampler = subprocess.Popen(
+                [*command, *options, "--output", str(self._file)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
         try:
             yield
+            if sampler.wait(seconds + 60):
+                words = self._file.with_suffix(".log").read_text(encoding="utf-8")
+                message = f"py-spy could not sample {self.name}: {words}"
+                raise RuntimeError(message)
         finally:
-            sampler.send_signal(signal.SIGINT)
-            sampler.wait(30)
+            sampler.kill()
+            sampler.wait()
 
     def summary(self) -> str:
         """Return the shares as Markdown. A place is our innermost function, else the library's."""
@@ -61,6 +63,8 @@ class Profile:
 
 def _place(frames: Sequence[str]) -> str:
     """Return the innermost function of ours, or the library's that runs where none is ours."""
+    if not frames:
+        return "outside Python"
     for frame in reversed(frames):
         function, path = _parts(frame)
         if any(path.is_relative_to(folder) for folder in _OURS) and function not in _ENTRIES:

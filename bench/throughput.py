@@ -112,7 +112,7 @@ def _watch(
             raise WrongError(f"no decision within {START_SECONDS:.0f} s")
         time.sleep(POLL_SECONDS)
     first, first_count = meter.read(), count
-    with profile.sampling(running.process.pid) if profile else nullcontext():
+    with profile.sampling(running.process.pid, seconds) if profile else nullcontext():
         while count < total and time.time() - first.at < seconds:
             time.sleep(POLL_SECONDS)
             running.check()
