@@ -18,6 +18,8 @@ from typing import Any
 
 import faust
 import msgspec
+from faust.exceptions import ConsumerNotStarted
+from faust.types import TP
 
 from schemas.events import Tick
 from schemas.topics import EVENTS
@@ -46,6 +48,7 @@ class Engine:
         self.last_batch_at: float | None = None
         self._app = app
         self._settings = settings
+        self._events = settings.topic(EVENTS.name)
         self._pipeline = pipeline
         self._metrics = metrics
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="score")
@@ -204,7 +207,7 @@ class Engine:
                 if idle and state and state.open_sessions and now * 1000 - state.max_ts < LIVE_MS:
                     self._seen_at[partition] = now
                     value = msgspec.json.encode(Tick(ts=int(now * 1000)))
-                    await self._sender().publish(self._settings.topic(EVENTS.name), partition, [(None, value, [])])
+                    await self._sender().publish(self._events, partition, [(None, value, [])])
 
     # Reports
 
@@ -236,11 +239,11 @@ class Engine:
 
     def _lags(self) -> dict[int, int]:
         lags: dict[int, int] = {}
-        for tp in self._app.consumer.assignment():
-            state = self._pipeline.partitions.get(tp.partition)
-            highwater = self._app.consumer.highwater(tp)
+        for partition in self._assigned():
+            state = self._pipeline.partitions.get(partition)
+            highwater = self._app.consumer.highwater(TP(self._events, partition))
             if highwater is not None and state is not None:
-                lags[tp.partition] = max(0, highwater - 1 - state.offset)
+                lags[partition] = max(0, highwater - 1 - state.offset)
         return lags
 
     # Faust
@@ -261,8 +264,11 @@ class Engine:
         return self._app.consumer_generation_id
 
     def _assigned(self) -> list[int]:
-        topic = self._settings.topic(EVENTS.name)
-        return sorted(tp.partition for tp in self._app.consumer.assignment() if tp.topic == topic)
+        try:
+            assignment = self._app.consumer.assignment()
+        except ConsumerNotStarted:  # the web server, which asks too, starts before it
+            return []
+        return sorted(tp.partition for tp in assignment if tp.topic == self._events)
 
     async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)

@@ -81,6 +81,12 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
         return consumer
 
+    def close(self) -> None:
+        """Do nothing where a rebalance meets a stop: `on_thread_stop` closes the client, on the client's own loop.
+
+        Faust would close it from here, on another thread's loop: seen to hang, and to crash the process (SIGSEGV).
+        """
+
     async def on_thread_stop(self) -> None:
         """Stop. While a broker is gone aiokafka lets a cancelled fetch through here, and Faust would wait for ever."""
         with contextlib.suppress(asyncio.CancelledError):

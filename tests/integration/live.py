@@ -139,6 +139,14 @@ class Installation:
         self.workers.append(worker)
         return worker
 
+    def stop_workers(self) -> None:
+        """Stop all that still run at once, as a deployment does; each must end cleanly."""
+        running = [worker for worker in self.workers if worker.exit_code is None]
+        for worker in running:
+            worker.signal(signal.SIGTERM)
+        for worker in running:
+            worker.stop()
+
     def end_workers(self) -> None:
         """Kill whatever still runs."""
         for worker in self.workers:

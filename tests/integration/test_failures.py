@@ -141,8 +141,7 @@ def one_killed_one_added(broker: str, bundle: Path, tmp_path_factory: pytest.Tem
             third = live.start_worker()
             third.wait_health(lambda health: health.get("restored") and len(health["partitions"]) == 2)
         live.wait_finished()
-        for worker in (second, third):
-            worker.stop()
+        live.stop_workers()
         return Run(gather_evidence(live))
 
 
@@ -175,8 +174,7 @@ def zombie(broker: str, bundle: Path, tmp_path_factory: pytest.TempPathFactory) 
             worker.wait_health(lambda health: health.get("restored") and len(health["partitions"]) == 2)
         live.produce(log[14_000:])
         live.wait_finished()
-        for worker in (sleeper, heir):
-            worker.stop()
+        live.stop_workers()
         last = live.start_worker()
         last.wait_restored()
         last.stop()
@@ -253,8 +251,7 @@ def broker_restarted(
             late.wait_restored()
         live.wait_finished()
         exit_code = worker.exit_code
-        worker.stop()
-        late.stop()
+        live.stop_workers()
         return Restart(gather_evidence(live), exit_code, worker.said, late.said)
 
 

@@ -21,11 +21,13 @@ from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.producer.producer import AIOKafkaProducer
 from faust import Event
 from faust.app import App
+from faust.exceptions import ConsumerNotStarted
 from faust.streams import Stream
 from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery
 from faust.transport import conductor
 from faust.transport.consumer import Consumer as BaseConsumer
+from faust.transport.consumer import ThreadDelegateConsumer
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
@@ -376,6 +378,30 @@ def test_workers_share_partitions_by_round_robin_as_long_as_there_is_no_table() 
     assert "else RoundRobinPartitionAssignor" in source(driver.AIOKafkaConsumerThread._create_worker_consumer), (
         "Faust's own assignor needs its leader topic and standby tables"
     )
+
+
+def test_rebalance_that_meets_a_stop_closes_the_consumer_by_the_thread_s_close_and_nothing_else_does() -> None:
+    assert "self.consumer.close()" in source(App._on_rebalance_when_stopped)
+    assert "self._thread.close()" in source(ThreadDelegateConsumer.close), (
+        "Faust closes the client of another thread's loop: the worker hangs, or crashes with SIGSEGV"
+    )
+    assert "self.app.loop" in source(driver.AIOKafkaConsumerThread.close), (
+        "Faust no longer closes it on the wrong loop: our override may go"
+    )
+
+
+def test_thread_closes_its_client_as_it_stops() -> None:
+    assert "await self._consumer.stop()" in source(driver.AIOKafkaConsumerThread.on_thread_stop), (
+        "BatchConsumerThread.close leaves the closing to it"
+    )
+
+
+def test_assignment_of_a_consumer_that_has_not_started_is_refused_by_its_name() -> None:
+    async def use(app: faust.App) -> None:
+        app.consumer.assignment()
+
+    with pytest.raises(ConsumerNotStarted):
+        in_app(use)
 
 
 # Start
