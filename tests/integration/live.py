@@ -145,7 +145,7 @@ class Installation:
         for worker in running:
             worker.signal(signal.SIGTERM)
         for worker in running:
-            worker.stop()
+            assert worker.wait(30) == 0, worker.said[-3_000:]
 
     def end_workers(self) -> None:
         """Kill whatever still runs."""
