@@ -164,6 +164,8 @@ class Engine:
             else:
                 written[partition] = found.end
         await self._in_thread(self._adopt, mine, {p: found.state for p, found in restored.items()})
+        next_offsets = {TP(self._events, p): self._pipeline.partitions[p].offset + 1 for p in mine}
+        self._app.consumer.expect(next_offsets)  # pyright: ignore[reportAttributeAccessIssue]  (the transport's own)
         self._generation_of = dict.fromkeys(mine, generation)
         self._seen_at = dict.fromkeys(mine, time.time()) | {p: self._seen_at[p] for p in kept if p in self._seen_at}
         self._joined = True

@@ -105,6 +105,12 @@ class BatchConsumer(driver.Consumer):
         super().__init__(*args, **kwargs)
         self._in_flight: dict[TP, deque[BatchMessage]] = defaultdict(deque)  # in order of fetch
         self._fetched = 0
+        self._expected: dict[TP, int] = {}  # offset that the next fetch of a partition may begin at, at the latest
+        self._gap_at: dict[TP, int] = {}  # where a fetch began that left a gap, and was not believed
+
+    def expect(self, offsets: Mapping[TP, int]) -> None:
+        """Say from where the partitions of an assignment are to be read, at the latest."""
+        self._expected, self._gap_at = dict(offsets), {}
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
         return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -114,7 +120,23 @@ class BatchConsumer(driver.Consumer):
             await asyncio.sleep(self.gather_s)
         records = await super()._getmany(active_partitions, timeout)
         self._fetched = sum(map(len, records.values()))
-        return records
+        return {tp: found for tp, found in records.items() if await self._follows(tp, found)}
+
+    async def _follows(self, tp: TP, records: Records) -> bool:
+        """Return whether a fetch goes on where the last one ended; one that leaves a gap is read again first.
+
+        A fetch that was asked for before a rebalance may come in after it, when its partition has been set back: taken
+        as it is, it would move the state over events that nobody has seen. Seen in one of some hundred rebalances on a
+        busy machine. A gap that is found twice is one of the log's own, by retention or transactions.
+        """
+        first, expected = records[0].offset, self._expected.get(tp)
+        if self.flow_active and expected is not None:
+            if first > expected and self._gap_at.get(tp) != first:
+                self._gap_at[tp] = first
+                await self.seek(tp, expected)
+                return False
+            self._expected[tp] = records[-1].offset + 1
+        return True
 
     def _to_message(self, tp: TP, record: Any) -> BatchMessage:
         records: Records = record

@@ -1,6 +1,7 @@
 """Fixtures that every test may use. A test that takes a broker is marked `kafka`."""
 
 import asyncio
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,12 @@ from stream.broker import EmbeddedBroker
 from stream.settings import Settings
 from stream.topics import create_topics, delete_topics
 from tests.brokers import embedded_broker, running_broker
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts() -> None:
+    """Let Ctrl-C reach the programs under test, also where the tests run in the background of a shell that ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiokafka
 import faust
@@ -38,6 +38,7 @@ from stream.catalogue import Catalogue
 from stream.kafka import RETRY_SECONDS
 from stream.pipeline import Pipeline
 from stream.settings import Settings
+from stream.transport import BatchConsumer
 
 HERE = TP(EVENTS.name, 0)
 OTHER = TP(EVENTS.name, 1)
@@ -494,3 +495,49 @@ def test_consumer_says_assignment_and_highwater() -> None:
 
 def test_topic_partitions_of_faust_and_aiokafka_are_equal() -> None:
     assert TopicPartition(*HERE) == HERE, "lags and assignments are looked up by one and kept by the other"
+
+
+class Fetched(NamedTuple):
+    """All that the consumer asks of a record here."""
+
+    offset: int
+
+
+class SetBack(BatchConsumer):
+    """The consumer, as a rebalance leaves it: with a place to read from, and without a broker."""
+
+    def __init__(self, offset: int) -> None:
+        self.flow_active = True
+        self.sought: list[int] = []
+        self.expect({PARTITION: offset})
+
+    async def seek(self, partition: TP, offset: int) -> None:
+        assert partition == PARTITION
+        self.sought.append(offset)
+
+    def takes(self, *offsets: int) -> bool:
+        return asyncio.run(self._follows(PARTITION, [Fetched(offset) for offset in offsets]))
+
+
+PARTITION = TP("events", 0)
+
+
+def test_fetch_from_before_a_rebalance_is_not_taken_where_it_would_leave_a_gap():
+    """Else the state moves over events that nobody has seen: their decisions are missing for good."""
+    consumer = SetBack(177)
+    assert not consumer.takes(800, 801)
+    assert consumer.sought == [177]
+
+
+def test_fetch_that_goes_on_where_the_last_ended_is_taken():
+    consumer = SetBack(177)
+    assert consumer.takes(170, 171, 172, 173, 174, 175, 176, 177)
+    assert consumer.takes(178)
+    assert consumer.sought == []
+
+
+def test_gap_that_is_read_twice_is_the_logs_own():
+    consumer = SetBack(0)
+    assert not consumer.takes(500, 501)
+    assert consumer.takes(500, 501)
+    assert consumer.takes(502)
