@@ -200,10 +200,11 @@ class Check:
             findings.extra += len(left)
             names = [f"{self._source}-{partition}-{published.begin + at}{self._suffix}" for at in left[:SHOWN].tolist()]
             findings.extra_ids = (findings.extra_ids + names)[:SHOWN]
-        async with reader(self._settings) as consumer:
-            for partition, place, name, replayed in self._differing:
-                published = await self._value(consumer, TopicPartition(self._topic, partition), place)
-                findings.differences.append(Difference(name, published, replayed))
+        if self._differing:
+            async with reader(self._settings) as consumer:
+                for partition, place, name, replayed in self._differing:
+                    published = await self._value(consumer, TopicPartition(self._topic, partition), place)
+                    findings.differences.append(Difference(name, published, replayed))
         return findings
 
     async def _value(self, consumer: AIOKafkaConsumer, tp: TopicPartition, place: int) -> bytes:

@@ -378,6 +378,7 @@ class KafkaSource:
             fetch_max_wait_ms=50,
         )
         await consumer.start()
+        await asyncio.sleep(0)  # its tasks must have begun before they can be ended, where nothing is to be read
         left = {TopicPartition(self._topic, partition): self._next[partition] for partition in self._left()}
         consumer.assign(list(left))
         for tp, offset in left.items():

@@ -127,7 +127,7 @@ def run(settings: Settings, asked: Asked, what: What, check: str | None = None) 
         result = replay.merged(_with_progress(tasks, asked.source))
         if asked.out:
             parts.merge(folder, plan.origin.partitions, asked.out)
-    _summarise(result, plan, time.monotonic() - began)
+    _summarise(result, plan, asked.out, time.monotonic() - began)
     return result
 
 
@@ -216,18 +216,16 @@ def _with_progress(tasks: list[Task], name: str) -> list[Result]:
         return processes.run_tasks(tasks, report)
 
 
-def _summarise(result: Result, plan: Plan, seconds: float) -> None:
+def _summarise(result: Result, plan: Plan, out: Path | None, seconds: float) -> None:
     tally = result.tally
     events = sum(tally.outcomes.values())
     outcomes = sorted(tally.outcomes.items(), key=lambda pair: -pair[1])
     counted = [f"{count:,} {outcome}" for outcome, count in outcomes]
     if tally.unreadable:
         counted.append(f"{tally.unreadable:,} unreadable lines")
-    written = "sessions" if plan.what != "decisions" else "decisions"
-    click.echo(
-        f"{events:,} events in {seconds:.1f} s: {', '.join(counted) or 'none'}; {tally.written:,} {written} written",
-        err=True,
-    )
+    kind = "decisions" if plan.what == "decisions" else "sessions"
+    written = f"; {tally.written:,} {kind} in {out}" if out else ""
+    click.echo(f"{events:,} events in {seconds:.1f} s: {', '.join(counted) or 'none'}{written}", err=True)
     if tally.warm:
         click.echo(f"{tally.warm:,} events before --from made the state and are not shown", err=True)
     origin = plan.origin

@@ -98,13 +98,9 @@ def test_nothing_is_left_beside_the_output(log: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("packed", ["gz", "zst"])
 def test_packed_file_gives_the_same(log: Path, bundle: Path, decisions: bytes, packed: str, tmp_path: Path) -> None:
-    content = log.read_bytes()
-    if packed == "gz":
-        content = gzip.compress(content)
-    else:
-        content = pytest.importorskip("zstandard").compress(content)
+    compress = gzip.compress if packed == "gz" else pytest.importorskip("zstandard").compress
     path = tmp_path / "packed"
-    path.write_bytes(content)
+    path.write_bytes(compress(log.read_bytes()))
     assert replayed(path, "--bundle", bundle, out=tmp_path / "a.jsonl.gz") == decisions
 
 
