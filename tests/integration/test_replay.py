@@ -156,7 +156,7 @@ def planted(live: Live) -> Iterator[Planted]:
         Sent(value, b"u", partition)
         for partition, values in recommendations.items()
         for value in values
-        if found.dropped.encode() not in value.split(b",")[1]
+        if f'"{found.dropped}"'.encode() not in value
         for _ in range(2)
     ]
     changed = msgspec.json.decode(recommendations[0][100])
