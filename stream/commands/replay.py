@@ -7,6 +7,7 @@ import click
 import msgspec
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from stream.commands.options import with_settings
 from stream.commands.recorded import Asked, recorded, run, topic_of
@@ -69,6 +70,7 @@ def show_findings(findings: Findings) -> None:
         click.echo(f"{findings.unreadable:>12,}  published records are no decisions on these events")
     console = Console()
     for difference in findings.differences:
+        click.echo(f"\n{difference.decision_id}")
         console.print(_side_by_side(difference))
 
 
@@ -77,15 +79,15 @@ def _first(ids: list[str]) -> str:
 
 
 def _side_by_side(difference: Difference) -> Table:
-    table = Table("field", "published", "replayed", title=difference.decision_id, title_justify="left")
+    table = Table("field", "published", "replayed")
     published, replayed = (dict(_fields("", _decoded(value))) for value in (difference.published, difference.replayed))
     names = [name for name in {**replayed, **published} if published.get(name) != replayed.get(name)]
     for name in names[:ROWS]:
-        table.add_row(name, published.get(name, "(none)"), replayed.get(name, "(none)"))
+        table.add_row(*map(Text, (name, published.get(name, "(none)"), replayed.get(name, "(none)"))))
     if len(names) > ROWS:
         table.add_row(f"{len(names) - ROWS} more", "", "")
     if not names:
-        table.add_row("the bytes alone", difference.published.decode(), difference.replayed.decode())
+        table.add_row(*map(Text, ("the bytes alone", difference.published.decode(), difference.replayed.decode())))
     return table
 
 
