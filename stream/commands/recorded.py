@@ -132,10 +132,15 @@ def run(settings: Settings, asked: Asked, what: What, check: str | None = None) 
 
 
 def _refuse(asked: Asked, check: str | None) -> None:
-    if asked.source == f"{KAFKA}" or (check is not None and not check):
+    """Refuse options that contradict each other.
+
+    Raises:
+        click.UsageError: They do.
+    """
+    topic = topic_of(asked.source)
+    if topic == "":
         raise click.UsageError("kafka: needs the name of a topic, such as kafka:clickstream-events")
-    of_topic = topic_of(asked.source) is not None
-    if not of_topic and (asked.begin or asked.end or asked.warm_from):
+    if topic is None and (asked.begin or asked.end or asked.warm_from):
         raise click.UsageError("--from, --to and --warm-from are of a topic (kafka:NAME)")
     if asked.source == "-" and (asked.workers > 1 or asked.resume):
         raise click.UsageError("stdin can be read once: neither --workers nor --resume")
