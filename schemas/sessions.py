@@ -31,5 +31,11 @@ class ClosedSession(msgspec.Struct, frozen=True, kw_only=True):
     events: tuple[SessionEvent, ...]
 
 
+class OpenSession(ClosedSession, frozen=True, kw_only=True):
+    """A session that was still open where a log ended: what it would have come to is unknown. On no topic."""
+
+    ended: bool = False
+
+
 decode_session = msgspec.json.Decoder(ClosedSession).decode
 encode_session = msgspec.json.Encoder().encode

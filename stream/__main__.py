@@ -16,6 +16,7 @@ COMMANDS = {
     "events": "events",
     "worker": "worker",
     "replay": "replay",
+    "sessions": "sessions",
     "tail": "tail",
     "bundle": "bundle",
     "demo": "demo",

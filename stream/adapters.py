@@ -4,8 +4,8 @@
 * `taobao`      Taobao UserBehavior: user, item, category, behaviour, seconds; no header
 * `rees46`      REES46 stores: a header names the columns
 
-Files may be gzip or plain: their first bytes say which. Where a source has no event ids, an id is the hash of its row,
-so that an exact duplicate repeats it, in any process.
+Files may be plain, gzip, Zstandard or Parquet: their first bytes say which. Where a source has no event ids, an id is
+the hash of its row, so that an exact duplicate repeats it, in any process.
 """
 
 import csv
@@ -20,13 +20,14 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Protocol, Self
 
 import msgspec
 import xxhash
 
 from schemas.events import AnyEvent, Cart, Favourite, Purchase, RemoveFromCart, View, decode_record, encode_event
 from stream.errors import InputFileError
+from stream.parquet import EVENT_COLUMNS, PARQUET_MAGIC, ParquetRows, csv_line, event_line
 
 Format = Literal["clickscore", "taobao", "rees46"]
 
@@ -44,6 +45,8 @@ _PARTICULAR = re.compile(r" \(byte \d+\)")
 ItemEventClass = type[View] | type[Cart] | type[RemoveFromCart] | type[Favourite] | type[Purchase]
 
 TAOBAO_CLASSES: dict[str, ItemEventClass] = {"pv": View, "cart": Cart, "fav": Favourite, "buy": Purchase}
+TAOBAO_COLUMNS = ("user_id", "item_id", "category_id", "behavior", "timestamp")
+"""As its authors name them, which a Parquet file must; the CSV names none."""
 REES46_CLASSES: dict[str, ItemEventClass] = {
     "view": View,
     "cart": Cart,
@@ -61,6 +64,21 @@ REES46_COLUMNS = (
     "user_id",
     "user_session",
 )
+
+
+GZIP_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+
+
+class Place(NamedTuple):
+    """How far a file has been read, so that reading can go on there."""
+
+    number: int = 0
+    """Lines read; rows, of a Parquet file."""
+    offset: int = 0
+    """Bytes that they take, decompressed; 0 of a Parquet file."""
+
+
+BEGINNING = Place()
 
 
 class Line(msgspec.Struct, frozen=True, gc=False):
@@ -200,6 +218,19 @@ def _taobao_line(number: int, line: bytes) -> Line:
     return _row_line(number, line, taobao_event)
 
 
+def _rees46_line(number: int, line: bytes) -> Line:
+    """Return the line of a row whose columns stand in the order of `REES46_COLUMNS`."""
+    return _row_line(number, line, rees46_event)
+
+
+_OF_PARQUET = {
+    "clickscore": (EVENT_COLUMNS, event_line, _clickscore_line),
+    "taobao": (TAOBAO_COLUMNS, csv_line(TAOBAO_COLUMNS), _taobao_line),
+    "rees46": (REES46_COLUMNS, csv_line(REES46_COLUMNS), _rees46_line),
+}
+"""Of each format: the columns that a Parquet file must have, how a row becomes a line of text, and that a `Line`."""
+
+
 class _Rees46:
     """Lines of a REES46 file, whose first one says in which column is what."""
 
@@ -226,8 +257,11 @@ class EventFile:
         InputFileError: It cannot be opened or read on, or is not of this format.
     """
 
-    def __init__(self, path: Path, file_format: Format) -> None:
+    def __init__(self, path: Path, file_format: Format, start: Place = BEGINNING) -> None:
+        """Open a file to read from `start` on, which is a `place` that an earlier reading came to."""
         self.path = path
+        self.place = start
+        """How far the lines that were yielded go."""
         self.live = str(path) == "-"
         """Whether it is stdin, where silence is no end."""
         self.position = 0
@@ -239,11 +273,13 @@ class EventFile:
             """Bytes on disk, 0 where nobody knows."""
         except OSError as exc:
             raise self._unreadable(exc.strerror or str(exc)) from exc
+        self._format: Format = file_format
         self._to_line: Callable[[int, bytes], Line | None] = {
             "clickscore": _clickscore_line,
             "taobao": _taobao_line,
             "rees46": _Rees46(path),
         }[file_format]
+        self._parquet = not self.live and _begins_with(self._raw, PARQUET_MAGIC)
 
     def __enter__(self) -> Self:
         return self
@@ -256,8 +292,13 @@ class EventFile:
 
     def chunks(self) -> Iterator[list[Line]]:
         """Yield lines as they come, some at a time; an empty list where a live file has been silent for a moment."""
-        number = 0
-        for texts in _split(self._bytes()):
+        return self._rows() if self._parquet else self._texts()
+
+    def _texts(self) -> Iterator[list[Line]]:
+        number, offset = self.place
+        if number and self._format == "rees46":
+            self._learn_header()
+        for texts, taken in _split(self._bytes(offset)):
             lines: list[Line] = []
             for text in texts:
                 number += 1
@@ -267,10 +308,29 @@ class EventFile:
                     line = self._to_line(number, text)
                     if line:
                         lines.append(line)
+            self.place = Place(number, offset + taken)
             yield lines
 
-    def _bytes(self) -> Iterator[bytes]:
-        """Yield the file's content, decompressed; nothing for now where a live one is silent.
+    def _learn_header(self) -> None:
+        """Read the first line, which says what the columns are."""
+        with EventFile(self.path, self._format) as head:
+            first = next(texts for texts, _ in _split(head._bytes(0)) if texts)[0]
+        self._to_line(1, first)
+
+    def _rows(self) -> Iterator[list[Line]]:
+        """Yield the rows of a Parquet file as lines; a row's number is its place from 1."""
+        columns, to_text, to_line = _OF_PARQUET[self._format]
+        rows = ParquetRows(self.path, columns, to_text)
+        number = self.place.number
+        for texts in rows.chunks(number):
+            lines = [to_line(number + at, text) for at, text in enumerate(texts, start=1)]
+            number += len(texts)
+            self.position = self.size * number // rows.count
+            self.place = Place(number)
+            yield lines
+
+    def _bytes(self, skip: int) -> Iterator[bytes]:
+        """Yield the file's content, decompressed, after so many bytes; nothing for now where a live one is silent.
 
         Raises:
             InputFileError: It cannot be read on.
@@ -284,27 +344,51 @@ class EventFile:
                 data = self._raw.read(CHUNK_BYTES)
                 if not data:
                     break
-                if not self.position and data.startswith(b"\x1f\x8b"):
-                    inflate = _Inflate()
+                if not self.position:
+                    inflate = _inflate_for(data)
                 self.position += len(data)
-                yield inflate(data) if inflate else data
+                content = inflate(data) if inflate else data
+                if skip >= len(content):
+                    skip -= len(content)
+                    continue
+                yield content[skip:]
+                skip = 0
             if inflate and not inflate.complete:
-                raise self._unreadable("its gzip data ends early")
+                raise self._unreadable(f"its {inflate.name} data ends early")
         except OSError as exc:
             raise self._unreadable(exc.strerror or str(exc)) from exc
-        except zlib.error as exc:
-            raise self._unreadable(f"its gzip data is broken: {exc}") from exc
+        except BrokenDataError as exc:
+            raise self._unreadable(str(exc)) from exc
 
     def _unreadable(self, why: str) -> InputFileError:
         return InputFileError(f"{'stdin' if self.live else self.path} cannot be read: {why}")
 
 
-class _Inflate:
-    """Decompresses gzip piece by piece, several members in a row as `cat` makes them."""
+class BrokenDataError(Exception):
+    """What is wrong with compressed data, in words."""
 
-    def __init__(self) -> None:
-        self._member = zlib.decompressobj(wbits=31)
+
+class _Member(Protocol):
+    """A decompressor of one gzip member or Zstandard frame, as `zlib` and `zstandard` have them."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+class _Inflate:
+    """Decompresses gzip or Zstandard piece by piece, several members in a row as `cat` makes them."""
+
+    def __init__(self, name: str, begin: Callable[[], _Member], error: type[Exception]) -> None:
+        self.name = name
         self.complete = False
+        self._begin = begin
+        self._error = error
+        self._member = begin()
 
     def __call__(self, data: bytes) -> bytes:
         pieces: list[bytes] = []
@@ -313,26 +397,62 @@ class _Inflate:
                 data = data.lstrip(b"\0")  # padding between members
                 if not data:
                     break
-                self._member = zlib.decompressobj(wbits=31)
-            pieces.append(self._member.decompress(data))
+                self._member = self._begin()
+            try:
+                pieces.append(self._member.decompress(data))
+            except self._error as exc:
+                message = f"its {self.name} data is broken: {exc}"
+                raise BrokenDataError(message) from exc
             data = self._member.unused_data
         self.complete = self._member.eof
         return b"".join(pieces)
 
 
-def _split(chunks: Iterator[bytes]) -> Iterator[list[bytes]]:
-    """Yield complete lines without their ends; of one above the bound only so much that it shows."""
+def _inflate_for(head: bytes) -> _Inflate | None:
+    """Return what decompresses a file that begins so; none where it is plain.
+
+    Raises:
+        InputFileError: It is compressed by something that is not installed.
+    """
+    if head.startswith(GZIP_MAGIC):
+        return _Inflate("gzip", lambda: zlib.decompressobj(wbits=31), zlib.error)
+    if not head.startswith(ZSTD_MAGIC):
+        return None
+    try:
+        import zstandard  # noqa: PLC0415 (of the `files` extra)
+    except ModuleNotFoundError as exc:
+        message = "a Zstandard file needs the files extra: pip install 'clickscore[files]'"
+        raise InputFileError(message) from exc
+    return _Inflate("Zstandard", zstandard.ZstdDecompressor().decompressobj, zstandard.ZstdError)
+
+
+def _begins_with(raw: io.FileIO, magic: bytes) -> bool:
+    """Look at a file's first bytes; a pipe is left as it is."""
+    if not raw.seekable():
+        return False
+    head = raw.read(len(magic))
+    raw.seek(0)
+    return head == magic
+
+
+def _split(chunks: Iterator[bytes]) -> Iterator[tuple[list[bytes], int]]:
+    """Yield complete lines without their ends, and the bytes taken so far; of a line above the bound a part that shows.
+
+    The bytes taken are those of the lines that were yielded, with their ends.
+    """
     rest = b""
+    fed = left = 0  # bytes in all, and of the line that is not complete
     for chunk in chunks:
+        fed += len(chunk)
         *lines, tail = chunk.split(b"\n")
         if lines:
             lines[0] = rest + lines[0]
-            rest = tail
+            rest, left = tail, len(tail)
         else:
-            rest = (rest + tail)[: MAX_LINE_BYTES + 1]
-        yield lines
+            rest, left = (rest + tail)[: MAX_LINE_BYTES + 1], left + len(tail)
+        yield lines, fed - left
     if rest:
-        yield [rest]
+        yield [rest], fed
 
 
 class Faults:

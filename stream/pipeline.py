@@ -111,6 +111,18 @@ class Pipeline:
 
     def process_all(self, batches: Sequence[tuple[int, Sequence[Record]]]) -> list[Output]:
         """Take batches of several partitions, scored together; return what each comes to, as `process` would."""
+        outputs, asked = self._advance(batches)
+        self._decide(asked)
+        return outputs
+
+    def advance_all(self, batches: Sequence[tuple[int, Sequence[Record]]]) -> list[Output]:
+        """Move sessions on as `process_all` does and decide nothing: for those who want only sessions, or the state."""
+        return self._advance(batches)[0]
+
+    def _advance(
+        self, batches: Sequence[tuple[int, Sequence[Record]]]
+    ) -> tuple[list[Output], list[tuple[Request, Output]]]:
+        """Move the states on; return what each batch comes to so far, and what is to be decided for it."""
         outputs = [Output() for _ in batches]
         asked: list[tuple[Request, Output]] = []
         for (partition, records), output in zip(batches, outputs, strict=True):
@@ -118,8 +130,7 @@ class Pipeline:
             asked += [(request, output) for request in self._read(state, records, output)]
             if records and records[-1].offset > state.offset:
                 output.changes.extend(state.flush(records[-1].offset))
-        self._decide(asked)
-        return outputs
+        return outputs, asked
 
     def _read(self, state: PartitionState, records: Sequence[Record], output: Output) -> list[Request]:
         """Move a partition's state on; return what is to be decided."""

@@ -1,63 +1,219 @@
-"""Replay: recorded events through the very pipeline that runs live, with no Kafka in between."""
+"""Replay: recorded events through the very pipeline that runs live, with no worker in between.
 
+The work is split by partitions, since a state and a watermark are a partition's: each process takes some of them, and
+what a partition comes to is the same whoever takes it.
+"""
+
+import asyncio
+import gc
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
 
-from stream.adapters import Line
-from stream.partitioner import partition_of
+import msgspec
+
+from schemas.sessions import OpenSession, encode_session
+from schemas.topics import EVENTS
+from stream.bundle import load_bundle
+from stream.fidelity import Check, Findings
+from stream.parts import Checkpoint, Parts, Plan, Tally, read_reference_of
 from stream.pipeline import Output, Pipeline
+from stream.scoring import Scorer
+from stream.settings import Settings
+from stream.sources import Batches, FileOrigin, Mark, Source, catalogue_of
 
-CHUNK = 4096
-"""Lines that are processed at once: bounds the memory, and changes no decision."""
+GARBAGE = (200_000, 20, 100)
+"""Thresholds of Python's garbage collector. What a batch makes lives until its end, and nothing of it is a cycle:
+looking for garbage at the usual pace took a quarter of the time."""
 
-
-class Recorded(NamedTuple):
-    """A line of a file as the record that a topic would hold."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
+CHECKPOINT_SHARE = 0.05
+"""Of the time, that checkpoints may take: a large state is written less often."""
 
 
-class Replay:
-    """Feeds lines to a pipeline as `produce` would lay them out: the same partitions, the same offsets.
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What one process of a run does."""
 
-    A file knows no append time, so an event of the far future is not found out: its `ts` is believed.
+    settings: Settings
+    plan: Plan
+    folder: Path
+    """Of the parts."""
+    worker: int
+    """Its number, from 0."""
+    writes: bool
+    """Whether there is an output."""
+    packed: bool
+    checkpoint_s: float
+    """Least seconds between two checkpoints; none is written where it is 0."""
+    check: str | None
+    """Topic of decisions to compare with, without the prefix."""
+
+    @property
+    def partitions(self) -> list[int]:
+        """Those that are its own."""
+        return list(range(self.worker, self.plan.origin.partitions, self.plan.workers))
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far a process has come."""
+
+    position: int
+    size: int
+    """What `position` will be at the end, 0 where nobody knows."""
+    records: int
+    """Records that it has taken since it started."""
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What a process came to."""
+
+    tally: Tally
+    findings: Findings | None
+
+
+Report = Callable[[Progress], None]
+
+
+def work(task: Task, report: Report) -> Result:
+    """Replay the task's partitions: write what they come to as parts, and compare it with what was published.
+
+    Raises:
+        ClickscoreError: The source cannot be read on, or the parts cannot be written.
     """
+    gc.set_threshold(*GARBAGE)
+    with Parts(task.folder, task.worker, task.partitions, packed=task.packed) as parts:
+        topic = _topic(task)
+        checkpoint, states = parts.load(task.settings, topic)
+        if checkpoint and checkpoint.done:
+            return Result(checkpoint.tally, None)
+        pipeline = _pipeline(task, topic)
+        pipeline.partitions.update(states)
+        return _Run(task, pipeline, parts, checkpoint).run(report)
 
-    def __init__(self, pipeline: Pipeline, partitions: int) -> None:
-        self.outcomes: Counter[str] = Counter()
-        """Events by what became of them; `unreadable` are lines that no event could be made of."""
-        self.lines = 0
+
+def _topic(task: Task) -> str:
+    """Return the topic's name that decisions are called by; of a file, the one that `produce` would put it on."""
+    origin = task.plan.origin
+    return task.settings.topic(EVENTS.name) if isinstance(origin, FileOrigin) else origin.topic
+
+
+def _pipeline(task: Task, topic: str) -> Pipeline:
+    settings, scorer = task.settings, None
+    if task.plan.bundle:
+        scorer = Scorer(load_bundle(Path(settings.bundle), settings.score_threads), settings.score_batch)
+    return Pipeline(settings, topic, catalogue_of(read_reference_of(task.folder)), scorer)
+
+
+class _Run:
+    """A task at work."""
+
+    def __init__(self, task: Task, pipeline: Pipeline, parts: Parts, checkpoint: Checkpoint | None) -> None:
+        self._task = task
         self._pipeline = pipeline
-        self._partitions = partitions
-        self._next_offset = [0] * partitions
+        self._parts = parts
+        self._mark: Mark | None = checkpoint.mark if checkpoint else None
+        self._tally = checkpoint.tally if checkpoint else Tally()
+        self._unreadable_before = self._tally.unreadable
+        self._outcomes = Counter(self._tally.outcomes)
+        self._check: Check | None = None
+        self._saved_at = time.monotonic()
+        self._pause = task.checkpoint_s
 
-    def run(self, lines: Iterable[Line]) -> Iterator[Output]:
-        """Yield what the lines come to, chunk by chunk, the partitions of a chunk in order."""
-        chunk: list[Line] = []
-        for line in lines:
-            chunk.append(line)
-            if len(chunk) == CHUNK:
-                yield from self.process(chunk)
-                chunk = []
-        yield from self.process(chunk)
+    def run(self, report: Report) -> Result:
+        """Replay to the end."""
+        task, records = self._task, 0
+        self._begin_check()
+        with task.plan.origin.open(task.settings, task.partitions, self._mark) as source:
+            for batches in source.batches():
+                self._take(batches)
+                records += sum(len(found) for _, found in batches)
+                report(Progress(source.position, source.size, records))
+                if task.checkpoint_s and time.monotonic() - self._saved_at >= self._pause:
+                    self._save(source)
+            self._close_open()
+            self._save(source, done=True)
+        return Result(self._tally, asyncio.run(self._check.findings()) if self._check else None)
 
-    def process(self, chunk: Iterable[Line]) -> Iterator[Output]:
-        """Yield what a chunk of lines comes to, a partition at a time."""
-        records: dict[int, list[Recorded]] = {}
-        for line in chunk:
-            self.lines += 1
-            if line.error is not None:
-                self.outcomes["unreadable"] += 1
-                continue
-            partition = partition_of(line.routing, self._partitions)
-            record = Recorded(self._next_offset[partition], -1, line.key, line.value)
-            self._next_offset[partition] += 1
-            records.setdefault(partition, []).append(record)
-        for partition in sorted(records):
-            output = self._pipeline.process(partition, records[partition])
-            self.outcomes += output.outcomes
-            yield output
+    def _begin_check(self) -> None:
+        task, origin = self._task, self._task.plan.origin
+        if task.check and not isinstance(origin, FileOrigin):
+            self._check = Check(task.settings, task.check, origin.topic, task.folder)
+            asyncio.run(self._check.read({partition: origin.ranges[partition] for partition in task.partitions}))
+
+    def _take(self, batches: Batches) -> None:
+        """Put batches through the pipeline, and what they come to where it belongs."""
+        warming, due = self._parted(batches)
+        if warming:
+            self._pipeline.advance_all(warming)
+            self._tally.warm += sum(len(records) for _, records in warming)
+        if self._task.plan.what == "decisions":
+            outputs = self._pipeline.process_all(due)
+        else:
+            outputs = self._pipeline.advance_all(due)
+        for (partition, _), output in zip(due, outputs, strict=True):
+            self._outcomes += output.outcomes
+            if self._check:
+                self._check.compare(partition, output)
+            if self._task.writes:
+                self._write(partition, self._lines(output))
+
+    def _parted(self, batches: Batches) -> tuple[Batches, Batches]:
+        """Return the records that only make the state, and those after them."""
+        origin = self._task.plan.origin
+        if isinstance(origin, FileOrigin):
+            return [], batches
+        warming: Batches = []
+        due: Batches = []
+        for partition, records in batches:
+            begin = origin.ranges[partition].begin
+            if not records or records[0].offset >= begin:
+                due.append((partition, records))
+            else:
+                warming.append((partition, [record for record in records if record.offset < begin]))
+                due.append((partition, [record for record in records if record.offset >= begin]))
+        return warming, due
+
+    def _lines(self, output: Output) -> list[bytes]:
+        if self._task.plan.what != "decisions":
+            return [message.value or b"" for message in output.closed_sessions]
+        if not output.ads:
+            return [message.value or b"" for message in output.recommendations]
+        pairs = zip(output.recommendations, output.ads, strict=True)  # where there are campaigns, each event has both
+        return [message.value or b"" for pair in pairs for message in pair]
+
+    def _write(self, partition: int, lines: list[bytes]) -> None:
+        self._parts.write(partition, lines)
+        self._tally.written += len(lines)
+
+    def _close_open(self) -> None:
+        """Write the sessions that are still open where the log ends, if they are wanted."""
+        if self._task.plan.what != "sessions, open ones too":
+            return
+        for partition, state in sorted(self._pipeline.partitions.items()):
+            fields = (msgspec.structs.asdict(session) for session in state.close_all())
+            self._write(partition, [encode_session(OpenSession(**of_session)) for of_session in fields])
+
+    def _save(self, source: Source, *, done: bool = False) -> None:
+        self._tally.outcomes = dict(self._outcomes)
+        self._tally.unreadable = self._unreadable_before + source.unreadable
+        began = time.monotonic()
+        states = {} if done else self._pipeline.partitions
+        self._parts.save(source.mark, self._tally, states, done=done)
+        self._saved_at = time.monotonic()
+        self._pause = max(self._task.checkpoint_s, (self._saved_at - began) / CHECKPOINT_SHARE)
+
+
+def merged(results: Iterable[Result]) -> Result:
+    """Return what all processes came to. Each has read all lines, so what is unreadable counts once."""
+    tally, outcomes, findings = Tally(), Counter[str](), None
+    for result in results:
+        outcomes += Counter(result.tally.outcomes)
+        tally.unreadable = result.tally.unreadable
+        tally.warm += result.tally.warm
+        tally.written += result.tally.written
+        if result.findings:
+            findings = result.findings if findings is None else findings + result.findings
+    tally.outcomes = dict(outcomes)
+    return Result(tally, findings)

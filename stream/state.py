@@ -161,6 +161,16 @@ class PartitionState:
         self.open_sessions -= 1
         return sessions.close(user, user_id, self.source)
 
+    def close_all(self) -> list[ClosedSession]:
+        """End every open session as it stands, in order of user ids: for a log that goes no further."""
+        closed: list[ClosedSession] = []
+        for user_id in sorted(self._users):
+            user = self.user(user_id)
+            if user.length:
+                self._touch(user_id, user, self.offset)
+                closed.append(self._close(user_id, user))
+        return closed
+
     def _close_due(self, now: int, offset: int, endings: int) -> list[ClosedSession]:
         closed: list[ClosedSession] = []
         while len(closed) < endings and (user_id := self._sessions_due.pop(now)) is not None:

@@ -1,73 +1,107 @@
-"""`clickscore replay`: what the worker would decide on recorded events."""
+"""`clickscore replay`: what the worker would decide on recorded events, and whether that is what it did decide."""
 
-import contextlib
-import gzip
-import os
-from collections.abc import Generator
-from pathlib import Path
-from typing import IO, cast
+import sys
+from collections.abc import Iterator
 
 import click
+import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
-from schemas.topics import EVENTS
-from stream.adapters import EventFile, Format
-from stream.bundle import load_bundle
-from stream.catalogue import Catalogue
 from stream.commands.options import with_settings
-from stream.errors import InputFileError
-from stream.pipeline import Pipeline
-from stream.replay import Replay
-from stream.scoring import Scorer
+from stream.commands.recorded import Asked, recorded, run, topic_of
+from stream.fidelity import Difference, Findings
 from stream.settings import Settings
+
+ROWS = 20
+"""Differing fields of a decision that are shown."""
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--format", "file_format", type=click.Choice(["clickscore", "taobao", "rees46"]), default="clickscore")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Decisions (.gz packs).")
-@with_settings("bundle", "partitions", "gap_ms", "lateness_ms", "late_events", "k", "control_share", "topic_prefix")
-def replay(file: Path, file_format: Format, out: Path, settings: Settings) -> None:
-    """Put the events of FILE through the worker's pipeline, without Kafka, and write its decisions as JSON lines.
+@recorded(output="Decisions, as JSON lines", needs_output=False)
+@click.option("--check", metavar="kafka:TOPIC", help="Compare with the decisions that a live worker has published.")
+@with_settings(
+    "bundle",
+    "partitions",
+    "gap_ms",
+    "lateness_ms",
+    "late_events",
+    "k",
+    "control_share",
+    "reserve",
+    "topic_prefix",
+    "broker_wait_ms",
+)
+def replay(*, settings: Settings, asked: Asked, check: str | None) -> None:
+    """Put recorded events through the worker's pipeline as fast as it goes, and write its decisions.
 
-    The same events and bundle give the same decisions as live, byte for byte, given as many partitions. The catalogue
-    and campaigns are not part of a file, so nothing is out of stock and no ad is chosen.
+    SOURCE is a file (JSON lines, or --format; plain, gzip, Zstandard or Parquet) or a topic, kafka:NAME. The same
+    events, bundle and settings give the same decisions as live, byte for byte: those of partition 0 first, in the
+    order of its log. A topic's decisions are made with the catalogue and campaigns as they stand now; a file has none.
+
+    --check compares them with what was published; exit code 1 where any differs.
 
     \b
     Example:
-      clickscore replay events.csv.gz --format rees46 --bundle stream/bundles/demo --out decisions.jsonl
+      clickscore replay events.csv.gz --format rees46 --bundle stream/bundles/demo --out decisions.jsonl.gz
+      clickscore replay kafka:clickstream-events --from 2026-03-01T08:00 --warm-from earliest --out decisions.jsonl
+      clickscore replay kafka:clickstream-events --bundle DIR --check kafka:recommendation-decisions
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
-    scorer = None
-    if settings.bundle:
-        scorer = Scorer(load_bundle(Path(settings.bundle), settings.score_threads), settings.score_batch)
-    pipeline = Pipeline(settings, settings.topic(EVENTS.name), Catalogue(), scorer)
-    run = Replay(pipeline, settings.partitions)
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with EventFile(file, file_format) as events, _writing(out) as decisions, Progress(*columns, console=console) as bar:
-        task = bar.add_task("replay", total=events.size or None)
-        for output in run.run(events):
-            for message in (*output.recommendations, *output.ads):
-                decisions.write((message.value or b"") + b"\n")
-            bar.update(task, completed=events.position, description=f"{run.lines:,} events")
-    console.print(f"{run.lines:,} lines: " + ", ".join(f"{count:,} {name}" for name, count in run.outcomes.items()))
+    if not (asked.out or check):
+        raise click.UsageError("nothing to do: give --out, --check or both")
+    if check is not None and not (topic_of(check) and topic_of(asked.source)):
+        raise click.UsageError("--check compares a topic with a topic: kafka:NAME")
+    result = run(settings, asked, "decisions", topic_of(check) if check else None)
+    if result.findings:
+        show_findings(result.findings)
+        if not result.findings.faithful:
+            sys.exit(1)
 
 
-@contextlib.contextmanager
-def _writing(path: Path) -> Generator[IO[bytes]]:
-    """Give a file that takes its name once it is whole, so that nobody reads half of it."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with part.open("wb") as plain:
-            if path.suffix == ".gz":
-                with gzip.GzipFile(fileobj=plain, mode="wb", mtime=0) as packed:
-                    yield cast("IO[bytes]", packed)
-            else:
-                yield plain
-        part.replace(path)
-    except OSError as exc:
-        message = f"{path} cannot be written: {exc.strerror or exc}"
-        raise InputFileError(message) from exc
-    finally:
-        part.unlink(missing_ok=True)
+def show_findings(findings: Findings) -> None:
+    """Print how a replay and what was published compare."""
+    click.echo(f"{findings.equal:>12,}  equal")
+    click.echo(f"{findings.different:>12,}  different")
+    click.echo(f"{findings.missing:>12,}  missing: replayed, not published{_first(findings.missing_ids)}")
+    click.echo(f"{findings.extra:>12,}  extra: published, not replayed{_first(findings.extra_ids)}")
+    click.echo(f"{findings.repeats:>12,}  published again, with equal bytes")
+    if findings.unreadable:
+        click.echo(f"{findings.unreadable:>12,}  published records are no decisions on these events")
+    console = Console()
+    for difference in findings.differences:
+        click.echo(f"\n{difference.decision_id}")
+        console.print(_side_by_side(difference))
+
+
+def _first(ids: list[str]) -> str:
+    return f" ({', '.join(ids)}{', ...' if len(ids) > 1 else ''})" if ids else ""
+
+
+def _side_by_side(difference: Difference) -> Table:
+    table = Table("field", "published", "replayed")
+    published, replayed = (dict(_fields("", _decoded(value))) for value in (difference.published, difference.replayed))
+    names = [name for name in {**replayed, **published} if published.get(name) != replayed.get(name)]
+    for name in names[:ROWS]:
+        table.add_row(*map(Text, (name, published.get(name, "(none)"), replayed.get(name, "(none)"))))
+    if len(names) > ROWS:
+        table.add_row(f"{len(names) - ROWS} more", "", "")
+    if not names:
+        table.add_row(*map(Text, ("the bytes alone", difference.published.decode(), difference.replayed.decode())))
+    return table
+
+
+def _decoded(value: bytes) -> object:
+    return msgspec.json.decode(value) if value else {}
+
+
+def _fields(name: str, value: object) -> Iterator[tuple[str, str]]:
+    """Yield the leaves of a JSON value, by their paths."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from _fields(f"{name}.{key}" if name else str(key), part)
+    elif isinstance(value, list):
+        for at, part in enumerate(value):
+            yield from _fields(f"{name}[{at}]", part)
+    else:
+        yield name, msgspec.json.encode(value).decode()

@@ -5,18 +5,17 @@ After a change that is meant: `clickscore replay tests/golden/events.jsonl --out
 
 from pathlib import Path
 
-from stream.adapters import EventFile
 from stream.catalogue import Catalogue
 from stream.pipeline import Pipeline
-from stream.replay import Replay
 from stream.settings import Settings
+from stream.sources import FileMark, FileSource
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def test_decisions_on_the_golden_log_are_those_that_were_reviewed():
-    settings = Settings()
-    replay = Replay(Pipeline(settings, "clickstream-events", Catalogue()), settings.partitions)
-    with EventFile(GOLDEN / "events.jsonl", "clickscore") as events:
-        decisions = b"".join((m.value or b"") + b"\n" for out in replay.run(events) for m in out.recommendations)
+    pipeline = Pipeline(Settings(), "clickstream-events", Catalogue())
+    with FileSource(GOLDEN / "events.jsonl", "clickscore", range(4), FileMark(offsets=(0,) * 4)) as source:
+        outputs = [output for batches in source.batches() for output in pipeline.process_all(batches)]
+    decisions = b"".join((m.value or b"") + b"\n" for output in outputs for m in output.recommendations)
     assert decisions == (GOLDEN / "decisions.jsonl").read_bytes()
