@@ -7,6 +7,11 @@ import msgspec
 
 from model.errors import TrainingError
 
+REPEAT_DISTANCES, REPEAT_TIMES = 12, 4
+"""How finely a repeat is told: events since the item's last one, and events on it before that; the last means more."""
+REPEAT_STEP = 10
+"""What the table of repeats is multiplied by: at the common learning rate it would learn too slowly."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:

@@ -14,16 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.config import ModelConfig
+from model.config import REPEAT_DISTANCES, REPEAT_STEP, REPEAT_TIMES, ModelConfig
 from model.loss import Wishes
 from model.neighbours import Neighbours
 from schemas.events import ACTIONS
 from schemas.manifest import NEXT_ACTIONS
 
-REPEAT_DISTANCES, REPEAT_TIMES = 12, 4
-"""How finely a repeat is told: events since the item's last one, and events on it before that; the last means more."""
-REPEAT_STEP = 10
-"""What the table of repeats is multiplied by: at the common learning rate it would learn too slowly."""
 SEEN_ONCE, SEEN_AGAIN = (-0.63, 0.18, 0.10, 0.32), (0.08, 0.88, 0.51, 0.73)
 """Where the table of repeats starts, by distance: what one set of sessions taught it (the item on screen is damped)."""
 GATE = 1.5
