@@ -131,7 +131,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         TrainingError: The folder holds no checkpoint, or none with a finished epoch.
     """
     card = read_card(folder)
-    if card is None or not card.best:
+    if card is None or not (card.best or card.finished):
         message = f"{folder} holds no trained model: make one with `clickscore train SESSIONS --out {folder}`"
         raise TrainingError(message)
     vocabulary = read_vocabulary(folder / "items.txt")

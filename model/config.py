@@ -73,6 +73,8 @@ class TrainConfig:
     """Share of the sessions for training, the newest, that are learned again at the end, with all that are newer."""
     top_up_rate: float = 8e-4
     """Peak learning rate of that pass, or of a later one over newer sessions."""
+    top_up_steps: int = 40
+    """Steps of a pass over newer sessions that a smaller batch is taken for."""
     top_up_warmup: int = 20
     """Steps up to it, a tenth of all steps at most."""
     next_action_weight: float = 0.5
@@ -94,8 +96,11 @@ class TrainConfig:
         if min(shares) <= 0 or sum(shares) >= 1:
             message = "validation_share and held_out_share are above 0, and below 1 together"
             raise TrainingError(message)
-        if min(self.epochs, self.patience, self.batch, self.steps, self.min_count, self.ranked_sessions) < 1:
-            message = "epochs, patience, batch, steps, min_count and ranked_sessions are at least 1"
+        if min(self.epochs, self.patience, self.batch, self.min_count, self.ranked_sessions) < 1:
+            message = "epochs, patience, batch, min_count and ranked_sessions are at least 1"
+            raise TrainingError(message)
+        if min(self.steps, self.top_up_steps) < 1:
+            message = "steps and top_up_steps are at least 1"
             raise TrainingError(message)
         if self.folds < 2 or not 0 <= self.top_up_share <= 1:
             message = "folds is at least 2, and top_up_share is from 0 to 1"

@@ -189,7 +189,7 @@ def read_sessions(files: Sequence[Path]) -> tuple[Sessions, Report]:
     items, actions, ends, closed_at = array.array("i"), array.array("b"), array.array("q", [0]), array.array("q")
     for path in files:
         decode = _plain if path.name.removesuffix(".gz").endswith(PLAIN) else decode_session
-        for number, line in enumerate(_lines(path), start=1):
+        for number, line in enumerate(lines_of(path), start=1):
             digest.update(line)
             if not line.strip():
                 continue
@@ -254,7 +254,12 @@ def _flaw(session: ClosedSession) -> str:
     return TOO_FAST if has_times and len(session.events) >= 30 and lasted < 1000 * len(session.events) else ""
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def lines_of(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file, compressed where its name ends in `.gz`.
+
+    Raises:
+        TrainingError: It cannot be read.
+    """
     opened: Iterable[bytes]
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as opened:

@@ -14,8 +14,9 @@ import torch
 from model import metrics
 from model.dataset import read_sessions
 from model.graph import open_graph, run_graph
-from model.loss import Wishes
 from model.features import NOTHING, Batch, Examples, Longs, beginnings, events_of, examples, padded
+from model.graph import open_graph, run_graph
+from model.loss import Wishes
 from model.transformer import SessionTransformer
 from model.vocabulary import read_vocabulary
 from schemas.manifest import NEXT_ACTIONS, decode_manifest

@@ -75,7 +75,7 @@ def train(dataset: Dataset, config: TrainConfig, folder: Path, console: Console)
     optimizer = _optimizer(model, config)
     card = _resume(folder, card, dataset, model, optimizer)
     folds = _cross_fit(dataset.training, None, model, config)
-    batch = min(config.batch, max(SMALLEST_BATCH, len(dataset.training) // config.steps))
+    batch = _batch_size(len(dataset.training), config.steps, config)
     steps = folds.steps(batch)  # an epoch
     rates = _Rates(steps * config.epochs, config.learning_rate * math.sqrt(batch / config.batch), config.warmup)
 
@@ -141,8 +141,9 @@ def top_up(previous: Checkpoint, pairs: Pairs, newer: Newer, folder: Path, linea
     start_checkpoint(folder, card, newer.vocabulary, newer.sample)
     torch.manual_seed(config.seed)
     model = previous.model.grown(len(newer.vocabulary)).to(_device())
+    batch = _batch_size(len(newer.sessions), config.top_up_steps, config)
     with _progress(console) as progress:
-        return _top_up(model, pairs, newer.sessions, card, config.batch, folder, progress)
+        return _top_up(model, pairs, newer.sessions, card, batch, folder, progress)
 
 
 class _Folds(NamedTuple):
@@ -281,6 +282,11 @@ def _cross_fit(of: Examples, older: Pairs | None, model: SessionTransformer, con
 def _table(model: SessionTransformer, neighbours: Neighbours) -> Tensor:
     """Return the vectors of all items as they are served: (V, D)."""
     return model.table(Mixing(neighbours, model.item.device))
+
+
+def _batch_size(sessions: int, steps: int, config: TrainConfig) -> int:
+    """Return how many sessions a step learns from, so that a pass has so many steps if it can."""
+    return min(config.batch, max(SMALLEST_BATCH, sessions // steps))
 
 
 def _device() -> torch.device:

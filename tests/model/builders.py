@@ -12,7 +12,16 @@ from model.features import Sessions
 from schemas.events import ACTIONS
 from schemas.sessions import ClosedSession, SessionEvent, encode_session
 
-TINY = TrainConfig(model=ModelConfig(dim=16, ffn=32, max_length=8), epochs=3, batch=16, patience=3)
+TINY = TrainConfig(
+    model=ModelConfig(dim=16, ffn=32, max_length=8, neighbours=4, item_dropout=0.1),
+    epochs=3,
+    batch=16,
+    patience=3,
+    folds=2,
+    min_count=2,
+    validation_share=0.05,
+    held_out_share=0.05,
+)
 
 
 def closed(number: int, events: str, at: int | None = None) -> ClosedSession:
