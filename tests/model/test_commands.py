@@ -43,7 +43,7 @@ def test_train_reports_what_it_read_and_left_out(sessions, tmp_path):
     assert "left out: 1 x repeat of a session" in said
     assert "left out: 1 x session without an event on an item" in said
     assert "100 sessions with" in said
-    assert "training 90, validation 5, held out 5 sessions" in said
+    assert "training 95, validation 3, held out 2 sessions" in said
 
 
 def test_train_says_what_to_do_next(sessions, tmp_path):
