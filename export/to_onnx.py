@@ -1,8 +1,9 @@
 """To ONNX: the model as a graph that reads a session and returns candidates, written node by node.
 
 The graph answers for the last event alone, and the scores of the catalogue never leave it. The item table is the
-finished one: neighbours folded in, at unit length, read by input, readout and scores alike. Nothing in it mixes the sessions of a batch, and every row of an operator is computed with a shape that
-does not depend on how many rows there are: so an answer has the same bits in any batch of the same width.
+finished one: neighbours folded in, at unit length, read by input, readout and scores alike. Nothing in it mixes the
+sessions of a batch, and every row of an operator is computed with a shape that does not depend on how many rows there
+are: so an answer has the same bits in any batch of the same width.
 
 Written by hand instead of traced: that is short, says exactly what is computed, and takes milliseconds (see
 `docs/decisions/graph-by-hand.md`). `export.parity` compares it with the PyTorch model at each export.

@@ -39,7 +39,7 @@ class Popularity:
     def __init__(self, of: Examples, rows: int) -> None:
         self._counts = np.bincount(of.items, minlength=rows).astype(np.float64)
 
-    def scores(self, prefix: Ints) -> Floats:  # noqa: ARG002 (it does not depend on it)
+    def scores(self, prefix: Ints) -> Floats:
         """Return the counts: (V,)."""
         return self._counts
 

@@ -97,7 +97,7 @@ def train(
         newer = load_newer(sessions, previous.card.config, previous.vocabulary)
         _show(newer.report, console)
         lineage = f"{name}: {previous.card.report.summary()}"
-        card = top_up(previous, load_pairs(folder), newer, out, lineage, console)
+        card = top_up(previous, load_pairs(folder), newer, out, lineage=lineage, console=console)
     else:
         dataset = load_dataset(sessions, config)
         _show(dataset.report, console)

@@ -13,7 +13,6 @@ import torch
 
 from model import metrics
 from model.dataset import read_sessions
-from model.graph import open_graph, run_graph
 from model.features import NOTHING, Batch, Examples, Longs, beginnings, events_of, examples, padded
 from model.graph import open_graph, run_graph
 from model.loss import Wishes

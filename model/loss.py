@@ -52,7 +52,7 @@ class _CatalogueLoss(torch.autograd.Function):
     """The sum over wishes."""
 
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0917 (torch passes them by place)
         ctx: Any,  # noqa: ANN401 (torch's own)
         vectors: Tensor,
         at: Tensor,

@@ -110,8 +110,10 @@ def evaluate_prefixes(
     if sessions:
         seen, _ = read_sessions(sessions)
         of = examples(seen, vocabulary.rows(seen.item_ids), max_length=2**31)
-        for baseline in baselines(of, len(vocabulary) + 1):
-            results.append(summed(baseline.name, rows, _ranks(_asking(baseline), rows, baseline.name, tell)))
+        results += [
+            summed(baseline.name, rows, _ranks(_asking(baseline), rows, baseline.name, tell))
+            for baseline in baselines(of, len(vocabulary) + 1)
+        ]
     return results
 
 

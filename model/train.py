@@ -3,6 +3,7 @@
 # pyright: standard
 # torch leaves what a module returns untyped.
 
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import msgspec
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.nn import functional
 
@@ -74,21 +75,20 @@ def train(dataset: Dataset, config: TrainConfig, folder: Path, console: Console)
     model = SessionTransformer(config.model, len(dataset.vocabulary)).to(_device())
     optimizer = _optimizer(model, config)
     card = _resume(folder, card, dataset, model, optimizer)
-    folds = _cross_fit(dataset.training, None, model, config)
     batch = _batch_size(len(dataset.training), config.steps, config)
-    steps = folds.steps(batch)  # an epoch
-    rates = _Rates(steps * config.epochs, config.learning_rate * math.sqrt(batch / config.batch), config.warmup)
+    lesson = _lesson(dataset.training, None, model, config, batch=batch, passes=config.epochs)
 
     with _progress(console) as progress:
-        task = progress.add_task("", total=rates.steps, completed=steps * len(card.epochs), loss="", mrr="")
+        task = progress.add_task(
+            "", total=lesson.rates.steps, completed=lesson.steps * len(card.epochs), loss="", mrr=""
+        )
         while not _has_ended(card):
             number = len(card.epochs) + 1
             progress.update(task, description=f"epoch {number} of {config.epochs}")
-            loss = _learn(model, optimizer, dataset.training, folds, batch, number, rates, steps * (number - 1), config,
-                          lambda loss: progress.update(task, advance=1, loss=f"loss {loss:.3f}"))
+            loss = _learn(model, optimizer, lesson, number=number, tell=_teller(progress, task))
 
             # See how good it is now
-            measured = evaluate_model(model.eval(), _table(model, folds.neighbours), dataset.validation)
+            measured = evaluate_model(model.eval(), _table(model, lesson.neighbours), dataset.validation)
             epoch = Epoch(number=number, loss=loss, metrics=measured)
             progress.update(task, mrr=f"validation {CRITERION} {measured[CRITERION]:.4f}")
             progress.console.print(
@@ -101,7 +101,7 @@ def train(dataset: Dataset, config: TrainConfig, folder: Path, console: Console)
             best = number if is_best else card.best
             card = msgspec.structs.replace(card, epochs=(*card.epochs, epoch), best=best)
             if is_best:
-                save_model(folder / "best.pt", model, folds.neighbours)
+                save_model(folder / "best.pt", model, lesson.neighbours)
             _save(folder, card, model, optimizer)
 
         # Measure the best on the newest sessions, then let it learn them
@@ -111,10 +111,11 @@ def train(dataset: Dataset, config: TrainConfig, folder: Path, console: Console)
         first = len(dataset.training) - round(config.top_up_share * len(dataset.training))
         older, newest = np.split(np.arange(len(dataset.sessions)), [first])
         pairs = count_pairs(dataset.sessions.only(older))
-        return _top_up(model, pairs, dataset.sessions.only(newest), card, batch, folder, progress)
+        last = _lesson(dataset.sessions.only(newest), pairs, model, config, batch=batch)
+        return _top_up(model, last, card, folder, progress)
 
 
-def top_up(previous: Checkpoint, pairs: Pairs, newer: Newer, folder: Path, lineage: str, console: Console) -> Card:
+def top_up(previous: Checkpoint, pairs: Pairs, newer: Newer, folder: Path, *, lineage: str, console: Console) -> Card:
     """Teach a trained model newer sessions, in one pass, and return the card of what comes out.
 
     The neighbours are counted anew, over all sessions that either has seen. What the model says of the newer sessions
@@ -143,27 +144,7 @@ def top_up(previous: Checkpoint, pairs: Pairs, newer: Newer, folder: Path, linea
     model = previous.model.grown(len(newer.vocabulary)).to(_device())
     batch = _batch_size(len(newer.sessions), config.top_up_steps, config)
     with _progress(console) as progress:
-        return _top_up(model, pairs, newer.sessions, card, batch, folder, progress)
-
-
-class _Folds(NamedTuple):
-    """Sessions in parts, and for each part the neighbours in all sessions but its own.
-
-    A session that met its own pairs among the neighbours would find each next item next to the last one, and learn to
-    rely on that.
-    """
-
-    of_session: Ints
-    """(sessions,)."""
-    mixings: tuple[Mixing, ...]
-    pairs: Pairs
-    """Of all sessions."""
-    neighbours: Neighbours
-    """Of all sessions: what is served."""
-
-    def steps(self, batch: int) -> int:
-        """Return how many steps a pass over all sessions takes."""
-        return sum(math.ceil(number / batch) for number in np.bincount(self.of_session).tolist())
+        return _top_up(model, _lesson(newer.sessions, pairs, model, config, batch=batch), card, folder, progress)
 
 
 class _Rates(NamedTuple):
@@ -181,18 +162,70 @@ class _Rates(NamedTuple):
         return self.peak * ((step + 1) / (warmup + 1) if step < warmup else cosine)
 
 
-def _top_up(
-    model: SessionTransformer, older: Pairs, newest: Examples, card: Card, batch: int, folder: Path, progress: Progress
-) -> Card:
+class _Lesson(NamedTuple):
+    """Sessions to be learned, in folds, and for each fold the neighbours in all sessions but its own.
+
+    A session that met its own pairs among the neighbours would find each next item next to the last one, and learn to
+    rely on that.
+    """
+
+    of: Examples
+    fold_of: Ints
+    """(sessions,)."""
+    mixings: tuple[Mixing, ...]
+    """Of each fold."""
+    pairs: Pairs
+    """Of all sessions, those learned before included."""
+    neighbours: Neighbours
+    """From them: what is served."""
+    batch: int
+    """Sessions a step, at most."""
+    steps: int
+    """Of a pass."""
+    rates: _Rates
+    """Of all passes."""
+    config: TrainConfig
+
+
+def _lesson(
+    of: Examples, older: Pairs | None, model: SessionTransformer, config: TrainConfig, *, batch: int, passes: int = 0
+) -> _Lesson:
+    """Return sessions as something to be learned.
+
+    Args:
+        of: The sessions.
+        older: Which items met in sessions that were learned before: neighbours in every fold.
+        model: What will learn them.
+        config: How.
+        batch: Sessions a step, at most.
+        passes: How often they are learned; 0 for a top-up, which is one pass at its own rate.
+    """
+    fold_of = np.random.default_rng(config.seed).integers(config.folds, size=len(of))  # (sessions,)
+    parts = [count_pairs(of.only(np.flatnonzero(fold_of == fold))) for fold in range(config.folds)]
+    pairs = functools.reduce(together, parts if older is None else [older, *parts])
+    rows, most = model.item.shape[0], config.model.neighbours
+    steps = sum(math.ceil(number / batch) for number in np.bincount(fold_of).tolist())
+    peak, warmup = (config.learning_rate, config.warmup) if passes else (config.top_up_rate, config.top_up_warmup)
+    return _Lesson(
+        of=of,
+        fold_of=fold_of,
+        mixings=tuple(Mixing(nearest(without(pairs, part), rows, most), model.item.device) for part in parts),
+        pairs=pairs,
+        neighbours=nearest(pairs, rows, most),
+        batch=batch,
+        steps=steps,
+        rates=_Rates(steps * max(1, passes), peak * math.sqrt(batch / config.batch), warmup),
+        config=config,
+    )
+
+
+def _top_up(model: SessionTransformer, lesson: _Lesson, card: Card, folder: Path, progress: Progress) -> Card:
     """Learn the newest sessions in one pass, and write the finished checkpoint."""
-    config = card.config
-    folds = _cross_fit(newest, older, model, config)
-    rates = _Rates(folds.steps(batch), config.top_up_rate * math.sqrt(batch / config.batch), config.top_up_warmup)
-    task = progress.add_task("top-up", total=rates.steps, loss="", mrr="")
-    _learn(model, _optimizer(model, config), newest, folds, batch, config.epochs + 1, rates, 0, config,
-           lambda loss: progress.update(task, advance=1, loss=f"loss {loss:.3f}"))
-    save_model(folder / "weights.pt", model, folds.neighbours)
-    save_pairs(folder, folds.pairs)
+    optimizer, number = _optimizer(model, lesson.config), lesson.config.epochs + 1
+    task = progress.add_task("top-up", total=lesson.steps, loss="", mrr="")
+    _learn(model, optimizer, lesson, number=number, tell=_teller(progress, task))
+    save_model(folder / "weights.pt", model, lesson.neighbours)
+    save_pairs(folder, lesson.pairs)
     card = msgspec.structs.replace(card, finished=True)
     write_card(folder, card)
     for name in ("best.pt", "training.pt"):
@@ -203,13 +236,9 @@ def _top_up(
 def _learn(
     model: SessionTransformer,
     optimizer: torch.optim.Optimizer,
-    of: Examples,
-    folds: _Folds,
-    batch: int,
+    lesson: _Lesson,
+    *,
     number: int,
-    rates: _Rates,
-    done: int,
-    config: TrainConfig,
     tell: Callable[[float], None],
 ) -> float:
     """Learn from each session once, with the neighbours of its fold, and return the mean loss.
@@ -217,31 +246,28 @@ def _learn(
     Args:
         model: What learns.
         optimizer: Of its weights.
-        of: Sessions.
-        folds: Of them.
-        batch: Sessions a step.
-        number: Of the pass: what is drawn in it depends on that and the seed alone.
-        rates: Learning rates of all passes.
-        done: Steps of those before this one.
-        config: Of the run.
+        lesson: What is learned.
+        number: Of the pass, from 1: what is drawn in it depends on that and the seed alone.
         tell: Called after each step with the mean loss so far.
     """
+    config = lesson.config
     torch.manual_seed(int(np.random.default_rng((config.seed, number)).integers(2**63)))
     model.train()
     small = [parameter for name, parameter in model.named_parameters() if name != "item"]
+    done = lesson.steps * (number - 1) % lesson.rates.steps  # a top-up is the only pass of its lesson
     total = 0.0
-    order = cross_batches(folds.of_session, of.lengths, batch, (config.seed, number))
-    for step, (fold, sessions) in enumerate(order, start=1):
+    order = cross_batches(lesson.fold_of, lesson.of.lengths, lesson.batch, (config.seed, number))
+    for step, (fold, sessions) in enumerate(order):
         for group in optimizer.param_groups:
-            group["lr"] = rates.at(done + step - 1)
-        loss = _loss(model, model.table(folds.mixings[fold]), of, sessions, config)
+            group["lr"] = lesson.rates.at(done + step)
+        loss = _loss(model, model.table(lesson.mixings[fold]), lesson.of, sessions, config)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(small, CLIP)
         optimizer.step()
         total += loss.item()
-        tell(total / step)
-    return total / folds.steps(batch)
+        tell(total / (step + 1))
+    return total / lesson.steps
 
 
 def _loss(model: SessionTransformer, table: Tensor, of: Examples, sessions: Longs, config: TrainConfig) -> Tensor:
@@ -263,19 +289,6 @@ def _loss(model: SessionTransformer, table: Tensor, of: Examples, sessions: Long
     loss = loss + config.next_action_weight * functional.cross_entropy(model.action_logits(vectors), next_action)
     bought = functional.binary_cross_entropy_with_logits(model.purchase_logit(vectors), purchase.float())
     return loss + config.purchase_weight * bought
-
-
-def _cross_fit(of: Examples, older: Pairs | None, model: SessionTransformer, config: TrainConfig) -> _Folds:
-    """Return sessions in folds, and the neighbours of each, `older` sessions in all of them."""
-    fold_of = np.random.default_rng(config.seed).integers(config.folds, size=len(of))  # (sessions,)
-    parts = [count_pairs(of.only(np.flatnonzero(fold_of == fold))) for fold in range(config.folds)]
-    pairs = older
-    for part in parts:
-        pairs = part if pairs is None else together(pairs, part)
-    assert pairs is not None  # there are two folds or more
-    rows, most = model.item.shape[0], config.model.neighbours
-    mixings = tuple(Mixing(nearest(without(pairs, part), rows, most), model.item.device) for part in parts)
-    return _Folds(fold_of, mixings, pairs, nearest(pairs, rows, most))
 
 
 @torch.inference_mode()
@@ -347,6 +360,11 @@ def _save(folder: Path, card: Card, model: SessionTransformer, optimizer: torch.
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "card": msgspec.json.encode(card)}
     save_tensors(folder / "training.pt", state)
     write_card(folder, card)
+
+
+def _teller(progress: Progress, task: TaskID) -> Callable[[float], None]:
+    """Return what moves a task on by a step and shows its loss."""
+    return lambda loss: progress.update(task, advance=1, loss=f"loss {loss:.3f}")
 
 
 def _progress(console: Console) -> Progress:

@@ -93,6 +93,8 @@ class Attention(nn.Module):
         self.key_value = nn.Linear(config.dim, 2 * config.dim)
         self.output = nn.Linear(config.dim, config.dim)
         self.distance = nn.Parameter(torch.zeros(config.max_length, config.heads))
+        with torch.no_grad():
+            self.distance[0] = OWN_DISTANCE
 
     def forward(self, x: Tensor) -> Tensor:
         """Return what each event gathers from itself and those before it: (B, T, D)."""
@@ -208,8 +210,6 @@ class SessionTransformer(nn.Module):
                 nn.init.normal_(parameter, std=0.02)
         with torch.no_grad():
             self.item[0] = self.action.weight[0] = 0
-            for block in self.blocks:
-                block.attention.distance[0] = OWN_DISTANCE
             table = self.repeats.table
             table[:] = torch.tensor(SEEN_AGAIN[-1] / REPEAT_STEP)
             table[:, 0] = SEEN_ONCE[-1] / REPEAT_STEP
@@ -217,7 +217,7 @@ class SessionTransformer(nn.Module):
             table[: len(SEEN_AGAIN), 1:] = torch.tensor(SEEN_AGAIN)[:, None] / REPEAT_STEP
 
     def grown(self, items: int) -> "SessionTransformer":
-        """Return the same model with new items after its own; they have learned nothing but who their neighbours are."""
+        """Return the same model with new items after its own, which have learned nothing yet."""
         model = SessionTransformer(self.config, items)
         known = len(self.item)
         item = torch.cat((self.item.detach(), model.item.detach()[known:]))

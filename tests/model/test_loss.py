@@ -10,7 +10,7 @@ pytestmark = pytest.mark.train
 
 @pytest.fixture
 def given() -> tuple[Wishes, torch.Tensor, torch.Tensor]:
-    """Nine wishes, some with additions; a table of 50 rows; and a target for each wish, of which one has an addition."""
+    """Nine wishes, some with additions, one of these to its target; a table of 50 rows; a target for each wish."""
     torch.manual_seed(0)
     vectors = 14 * functional.normalize(torch.randn(9, 8), dim=1)
     at, rows = torch.tensor([0, 0, 1, 3, 3, 3, 8]), torch.tensor([1, 5, 7, 2, 3, 4, 9])

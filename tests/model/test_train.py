@@ -135,11 +135,11 @@ def test_metrics_are_of_sessions_that_were_not_learned_yet(data, trained):
 
 def test_fold_learns_with_the_neighbours_of_the_others(data):
     network = SessionTransformer(TINY.model, len(data.vocabulary))
-    folds = training._cross_fit(data.training, None, network, TINY)
+    lesson = training._lesson(data.training, None, network, TINY, batch=16)
     for fold in range(TINY.folds):
-        others = data.training.only(np.flatnonzero(folds.of_session != fold))
+        others = data.training.only(np.flatnonzero(lesson.fold_of != fold))
         expected = Mixing(nearest(count_pairs(others), len(network.item), 4), torch.device("cpu"))
-        assert torch.equal(folds.mixings[fold].gather(network.item), expected.gather(network.item))
+        assert torch.equal(lesson.mixings[fold].gather(network.item), expected.gather(network.item))
 
 
 @pytest.fixture(scope="module")
@@ -151,8 +151,8 @@ def newer(trained, tmp_path_factory):
     return load_newer([path], TINY, load_checkpoint(trained).vocabulary)
 
 
-def topped_up(trained, newer, folder, console=None):
-    return top_up(load_checkpoint(trained), load_pairs(trained), newer, folder, "the first", console or quiet())
+def topped_up(trained, newer, folder):
+    return top_up(load_checkpoint(trained), load_pairs(trained), newer, folder, lineage="the first", console=quiet())
 
 
 def test_top_up_learns_new_items(trained, newer, tmp_path):
