@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.features import Examples, Ints, Longs
-from model.neighbours import count_pairs
+from model.neighbours import LOW, count_pairs
 
 RECENT = 5
 """Events of a prefix that co-occurrence looks at, the newest."""
@@ -45,21 +45,23 @@ class Popularity:
 
 
 class Cooccurrence:
-    """How often an item is met near those of the prefix, weighted by how long ago these were."""
+    """How often an item follows those of the prefix, as a share, weighted by how long ago these were."""
 
     name = "co-occurrence"
 
     def __init__(self, of: Examples, rows: int) -> None:
-        pairs = count_pairs(of)
-        self._rows, self._counts = pairs.keys & (2**32 - 1), pairs.counts
-        self._starts = np.searchsorted(pairs.keys, np.arange(rows + 1) << 32)
+        pairs = count_pairs(of, repeats=True)
+        first = pairs.keys >> 32
+        self._rows = pairs.keys & LOW
+        self._shares = pairs.counts / np.bincount(first, weights=pairs.counts, minlength=rows)[first]
+        self._starts = np.searchsorted(first, np.arange(rows + 1))
 
     def scores(self, prefix: Ints) -> Floats:
-        """Return counts / (1 + distance), summed over the newest events: (V,)."""
+        """Return shares / (1 + distance), summed over the newest events: (V,)."""
         scores = np.zeros(len(self._starts) - 1)
         for distance, row in enumerate(prefix[: -RECENT - 1 : -1].tolist()):
             near = slice(self._starts[row], self._starts[row + 1])
-            scores[self._rows[near]] += self._counts[near] / (1 + distance)
+            scores[self._rows[near]] += self._shares[near] / (1 + distance)
         return scores
 
 
@@ -72,7 +74,7 @@ class SessionNeighbours:
         self._of = of
         session = np.repeat(np.arange(len(of)), of.lengths)
         distinct = np.unique((of.items.astype(np.int64) << 32) | session)
-        self._sessions: Longs = distinct & (2**32 - 1)  # of each row, the oldest first
+        self._sessions: Longs = distinct & LOW  # of each row, the oldest first
         self._starts = np.searchsorted(distinct, np.arange(rows + 1) << 32)
         with_item = np.diff(self._starts)
         self._rarity: Floats = np.log(max(1, len(of)) / np.maximum(with_item, 1))  # (V,)

@@ -147,7 +147,8 @@ def summed(name: str, prefixes: Sequence[Prefix], ranks: Ints) -> Result:
 
 
 def _figures(ranks: Ints) -> dict[str, float]:
-    """Return all metrics in percent."""
+    """Return all metrics in percent, summed in order of rank."""
+    ranks = np.sort(ranks)
     kinds = {"P": metrics.hit_rate, "MRR": metrics.reciprocal_rank, "NDCG": metrics.ndcg}
     return {f"{name}@{k}": 100 * of(ranks, k) for k in KS for name, of in kinds.items()}
 
