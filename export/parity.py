@@ -12,7 +12,7 @@ import torch
 
 from model.features import Batch, Examples, ending_at
 from model.graph import run_graph
-from model.transformer import Catalogue, SessionTransformer
+from model.transformer import SessionTransformer
 
 TOLERANCE = 1e-4
 """Largest difference of scores and probabilities: sums of the same numbers in another order differ by about 1e-5."""
@@ -49,7 +49,7 @@ class Parity(NamedTuple):
 
 
 def compare(
-    graph: ort.InferenceSession, model: SessionTransformer, catalogue: Catalogue, of: Examples, most: int = 1_000
+    graph: ort.InferenceSession, model: SessionTransformer, table: torch.Tensor, of: Examples, most: int = 1_000
 ) -> Parity:
     """Return how graph and model answer beginnings of sessions, at most about `most` of them, of all lengths.
 
@@ -62,7 +62,7 @@ def compare(
     for batch in _spread(of, most):
         answers = run_graph(graph, batch)
         rows, scores, action_probabilities, purchase = answers
-        expected = _ask(model, catalogue, batch, rows)
+        expected = _ask(model, table, batch, rows)
         best = min(COMPARED, rows.shape[1])
         scores_apart.append(_largest(scores, expected.scores))
         scores_apart.append(_largest(expected.scores[:, :best], expected.best_scores))
@@ -93,12 +93,12 @@ class _Expected(NamedTuple):
 
 
 @torch.inference_mode()
-def _ask(model: SessionTransformer, catalogue: Catalogue, batch: Batch, rows: np.ndarray) -> _Expected:
+def _ask(model: SessionTransformer, table: torch.Tensor, batch: Batch, rows: np.ndarray) -> _Expected:
     """Return what the model says of a batch and of the candidates `rows` (batch, candidates) of the graph."""
     items, actions, lengths = (torch.from_numpy(part) for part in batch)
     ends = torch.arange(items.shape[1]) == lengths[:, None] - 1  # (batch, width)
-    vectors, of_items = model(catalogue, items, actions)
-    scores = model.scores(catalogue, model.wishes(catalogue, vectors, of_items, items, ends))  # (batch, V - 1)
+    vectors, of_items = model(table, items, actions)
+    scores = model.scores(table, model.wishes(vectors, of_items, items, ends))  # (batch, V - 1)
     vectors = vectors[ends]  # (batch, D)
     best = scores.topk(min(COMPARED, rows.shape[1]))
     return _Expected(

@@ -7,7 +7,7 @@ import numpy as np
 
 from export.bundle import write_bundle
 from export.to_onnx import CANDIDATES, Weights, to_onnx
-from model.config import RECENT, REPEAT_DISTANCES, REPEAT_STEP, REPEAT_TIMES, ModelConfig
+from model.config import REPEAT_DISTANCES, REPEAT_STEP, REPEAT_TIMES, ModelConfig
 from model.vocabulary import POPULAR, Vocabulary
 from schemas.events import ACTIONS
 from schemas.manifest import NEXT_ACTIONS, Manifest
@@ -58,8 +58,6 @@ def random_weights(config: ModelConfig, items: int, seed: int = 0) -> Weights:
         "repeats.table": (REPEAT_DISTANCES, REPEAT_TIMES),
         "repeats.readiness.weight": (1, dim),
         "repeats.readiness.bias": (1,),
-        "followers.trust.weight": (RECENT, dim),
-        "followers.trust.bias": (RECENT,),
         "next_action.weight": (len(NEXT_ACTIONS), dim),
         "next_action.bias": (len(NEXT_ACTIONS),),
         "purchase.weight": (1, dim),
@@ -97,7 +95,4 @@ def random_weights(config: ModelConfig, items: int, seed: int = 0) -> Weights:
     weights["table"] /= np.linalg.norm(weights["table"], axis=1, keepdims=True)
     for table in ("table", "action.weight"):
         weights[table][0] = 0
-    followers = rng.integers(1, items + 1, (items + 1, config.followers), dtype=np.int32)
-    strengths = rng.random(followers.shape, dtype=np.float32)
-    followers[0] = strengths[0] = 0
-    return weights | {"followers.rows": followers, "followers.strengths": strengths}
+    return weights

@@ -15,7 +15,7 @@ from export.to_onnx import CANDIDATES, Weights, to_onnx
 from model.checkpoint import load_checkpoint
 from model.errors import TrainingError
 from model.graph import open_graph
-from model.transformer import Catalogue, SessionTransformer
+from model.transformer import SessionTransformer
 from schemas.manifest import Manifest
 
 
@@ -37,9 +37,9 @@ def ship(
     require_empty(folder)
     trained = load_checkpoint(checkpoint)
     config = trained.card.config.model
-    catalogue = trained.catalogue()
-    graph = to_onnx(weights_of(trained.model, catalogue), config, candidates)
-    parity = compare(open_graph(graph), trained.model, catalogue, trained.held_out)
+    table = trained.table()
+    graph = to_onnx(weights_of(trained.model, table), config, candidates)
+    parity = compare(open_graph(graph), trained.model, table, trained.held_out)
     if parity.problems:
         message = f"the graph does not agree with the model, so no bundle was written: {'; '.join(parity.problems)}"
         raise TrainingError(message)
@@ -61,13 +61,7 @@ def ship(
     return parity, manifest
 
 
-def weights_of(model: SessionTransformer, catalogue: Catalogue) -> Weights:
+def weights_of(model: SessionTransformer, table: torch.Tensor) -> Weights:
     """Return a model's weights as arrays, with the finished item table in place of what it is made of."""
-    made = {"item", "gate"}
-    tensors = {name: tensor for name, tensor in model.state_dict().items() if name not in made}
-    served = {
-        "table": catalogue.table,
-        "followers.rows": catalogue.followers,
-        "followers.strengths": catalogue.strengths,
-    }
-    return {name: tensor.detach().cpu().numpy() for name, tensor in (tensors | served).items()}
+    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
+    return {name: array for name, array in arrays.items() if name not in {"item", "gate"}} | {"table": table.numpy()}

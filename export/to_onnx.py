@@ -13,14 +13,13 @@ Shapes: B sessions, L padded length, D dim, H heads, V rows of the item table, K
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
 
 from export.graph import Graph
-from model.config import RECENT, REPEAT_STEP, ModelConfig
+from model.config import REPEAT_STEP, ModelConfig
 from model.errors import TrainingError
 
 CANDIDATES = 64
@@ -29,9 +28,8 @@ MAX_BYTES = 2**31  # what one ONNX file can hold: protobuf's limit
 EPSILON = 1e-5  # torch's LayerNorm
 SHORTEST = 1e-12  # torch's normalize
 
-Weights = Mapping[str, npt.NDArray[Any]]
-"""Arrays by the names of `SessionTransformer.state_dict()`, and all items as they are served: the finished table as
-`table`, `followers.rows` and `followers.strengths`."""
+Weights = Mapping[str, npt.NDArray[np.float32]]
+"""Arrays by the names of `SessionTransformer.state_dict()`, and the finished item table as `table`."""
 
 
 def to_onnx(weights: Weights, config: ModelConfig, candidates: int = CANDIDATES) -> bytes:
@@ -59,9 +57,7 @@ def to_onnx(weights: Weights, config: ModelConfig, candidates: int = CANDIDATES)
     body.probabilities(graph("Squeeze", vector, np.array([1])))
     wanted = body.readout(vectors, vector, of_items)  # (B, D)
     scores = graph("Gemm", wanted, table, transB=1)  # (B, D) x (D, V) -> (B, V)
-    named = zip(body.repeats(vector), body.followers(vector), strict=True)
-    at, added = (graph("Concat", *parts, axis=1) for parts in named)  # (B, L + RECENT * K) each
-    scores = graph("ScatterElements", scores, at, added, axis=1, reduction="add")
+    scores = graph("ScatterElements", scores, *body.repeats(vector), axis=1, reduction="add")
     if block:
         top_of_blocks(graph, scores, rows, block, candidates)
     else:
@@ -171,19 +167,6 @@ class _Body:
         added = graph("Add", added, graph("Add", readiness, self.weights["repeats.readiness.bias"]))
         rows = graph("Where", named, "items", np.array(0))
         return rows, graph("Where", named, added, np.float32(0))
-
-    def followers(self, vector: str) -> tuple[str, str]:
-        """Return rows that follow the session's newest, and what is added to their scores: (B, RECENT * K) each."""
-        graph, weights = self.graph, self.weights
-        last = graph("Squeeze", self.last, np.array([2]))  # (B, 1)
-        place = graph("Sub", last, np.arange(RECENT))  # (B, RECENT), negative before the start
-        newest = graph("GatherElements", "items", graph("Max", place, np.array(0)), axis=1)
-        newest = graph("Where", graph("Less", place, np.array(0)), np.array(0), newest)
-        flat = np.array([0, -1])
-        rows = graph("Cast", graph("Gather", weights["followers.rows"], newest), to=TensorProto.INT64)
-        trust = graph("Transpose", self.linear("followers.trust", vector), perm=(0, 2, 1))  # (B, RECENT, 1)
-        added = graph("Mul", trust, graph("Gather", weights["followers.strengths"], newest))  # (B, RECENT, K)
-        return graph("Reshape", rows, flat), graph("Reshape", added, flat)
 
     def linear(self, layer: str, x: str, of: slice = slice(None)) -> str:
         """Return a linear layer's output, or a slice of it: (B, Q, in) -> (B, Q, out)."""

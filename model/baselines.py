@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.features import Examples, Ints, Longs
-from model.neighbours import LOW, count_pairs
+from model.neighbours import LOW, count_following
 
 RECENT = 5
 """Events of a prefix that co-occurrence looks at, the newest."""
@@ -50,7 +50,7 @@ class Cooccurrence:
     name = "co-occurrence"
 
     def __init__(self, of: Examples, rows: int) -> None:
-        pairs = count_pairs(of, repeats=True)
+        pairs = count_following(of)
         first = pairs.keys >> 32
         self._rows = pairs.keys & LOW
         self._shares = pairs.counts / np.bincount(first, weights=pairs.counts, minlength=rows)[first]

@@ -19,8 +19,8 @@ from model.config import TrainConfig
 from model.dataset import Report
 from model.errors import TrainingError
 from model.features import Examples
-from model.neighbours import Counts, Near, Pairs
-from model.transformer import Catalogue, Mixing, SessionTransformer
+from model.neighbours import Neighbours, Pairs
+from model.transformer import Mixing, SessionTransformer
 from model.vocabulary import Vocabulary, read_vocabulary
 
 
@@ -58,13 +58,13 @@ class Checkpoint(NamedTuple):
     card: Card
     vocabulary: Vocabulary
     model: SessionTransformer
-    counts: Counts
+    neighbours: Neighbours
     held_out: Examples
 
-    def catalogue(self) -> Catalogue:
-        """Return all items as they are served."""
+    def table(self) -> torch.Tensor:
+        """Return the vectors of all items: (V, D)."""
         with torch.inference_mode():
-            return self.model.catalogue(Mixing(self.counts, torch.device("cpu")))
+            return self.model.table(Mixing(self.neighbours, torch.device("cpu")))
 
 
 _decode_card = msgspec.json.Decoder(Card).decode
@@ -78,22 +78,18 @@ def start_checkpoint(folder: Path, card: Card, vocabulary: Vocabulary, held_out:
     _replace(folder / "held_out.npz", _packed(held_out))
 
 
-def save_model(path: Path, model: SessionTransformer, counts: Counts) -> None:
-    """Write weights and what was counted, whole or not at all."""
-    arrays = {
-        f"{kind}.{name}": torch.from_numpy(array)
-        for kind, near in counts._asdict().items()
-        for name, array in near._asdict().items()
-    }
-    save_tensors(path, {"weights": model.state_dict(), "counts": arrays})
+def save_model(path: Path, model: SessionTransformer, neighbours: Neighbours) -> None:
+    """Write weights and neighbours, whole or not at all."""
+    arrays = {f"neighbours.{name}": torch.from_numpy(array) for name, array in neighbours._asdict().items()}
+    save_tensors(path, model.state_dict() | arrays)
 
 
-def load_model(path: Path, model: SessionTransformer) -> Counts:
-    """Fill a model with the weights that `save_model` wrote, and return what was counted."""
-    saved = load_tensors(path)
-    model.load_state_dict(saved["weights"])
-    arrays = saved["counts"]
-    return Counts(*(Near(*(arrays[f"{kind}.{name}"].numpy() for name in Near._fields)) for kind in Counts._fields))
+def load_model(path: Path, model: SessionTransformer) -> Neighbours:
+    """Fill a model with the weights that `save_model` wrote, and return the neighbours."""
+    tensors = load_tensors(path)
+    neighbours = Neighbours(*(tensors.pop(f"neighbours.{name}").numpy() for name in Neighbours._fields))
+    model.load_state_dict(tensors)
+    return neighbours
 
 
 def save_pairs(folder: Path, pairs: Pairs) -> None:
@@ -140,10 +136,10 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         raise TrainingError(message)
     vocabulary = read_vocabulary(folder / "items.txt")
     model = SessionTransformer(card.config.model, len(vocabulary))
-    counts = load_model(folder / ("weights.pt" if card.finished else "best.pt"), model)
+    neighbours = load_model(folder / ("weights.pt" if card.finished else "best.pt"), model)
     with np.load(folder / "held_out.npz") as arrays:
         held_out = Examples(**arrays)
-    return Checkpoint(card, vocabulary, model.eval(), counts, held_out)
+    return Checkpoint(card, vocabulary, model.eval(), neighbours, held_out)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:

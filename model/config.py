@@ -9,12 +9,8 @@ from model.errors import TrainingError
 
 REPEAT_DISTANCES, REPEAT_TIMES = 12, 4
 """How finely a repeat is told: events since the item's last one, and events on it before that; the last means more."""
-RECENT = 3
-"""Newest events whose followers are looked at."""
 REPEAT_STEP = 10
 """What the table of repeats is multiplied by: at the common learning rate it would learn too slowly."""
-RARE_SHARE = 0.01
-"""A share of followers counts as log(1 + share / this)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,8 +27,6 @@ class ModelConfig:
     """Events that it reads at most: as many as a worker remembers of a session."""
     neighbours: int = 12
     """Items that are folded into an item's vector, at most."""
-    followers: int = 20
-    """Items that an item of the session adds to the scores of, at most: those that come after it most."""
     temperature: float = 0.07
     """What cosines are divided by to be scores: CORE's, and MiaSRec's."""
     dropout: float = 0.2
@@ -45,8 +39,8 @@ class ModelConfig:
         if self.dim % self.heads:
             message = f"dim {self.dim} is no multiple of heads {self.heads}"
             raise TrainingError(message)
-        if min(self.dim, self.layers, self.heads, self.ffn, self.max_length, self.neighbours, self.followers) < 1:
-            message = "dim, layers, heads, ffn, max_length, neighbours and followers are at least 1"
+        if min(self.dim, self.layers, self.heads, self.ffn, self.max_length, self.neighbours) < 1:
+            message = "dim, layers, heads, ffn, max_length and neighbours are at least 1"
             raise TrainingError(message)
         if not (0 <= self.dropout < 1 and 0 <= self.item_dropout < 1 and self.temperature >= 0.02):
             message = "dropout and item_dropout are at least 0 and below 1, and temperature is at least 0.02"

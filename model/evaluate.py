@@ -16,7 +16,7 @@ from model.dataset import read_sessions
 from model.features import NOTHING, Batch, Examples, Longs, beginnings, events_of, examples, padded
 from model.graph import open_graph, run_graph
 from model.loss import Wishes
-from model.transformer import Catalogue, SessionTransformer
+from model.transformer import SessionTransformer
 from model.vocabulary import read_vocabulary
 from schemas.manifest import NEXT_ACTIONS, decode_manifest
 
@@ -66,19 +66,19 @@ def measure(answers: Answers, of: Examples) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def evaluate_model(model: SessionTransformer, catalogue: Catalogue, of: Examples) -> dict[str, float]:
+def evaluate_model(model: SessionTransformer, table: torch.Tensor, of: Examples) -> dict[str, float]:
     """Return a model's metrics, every event answered in one causal pass over its session.
 
     Args:
         model: In evaluation mode.
-        catalogue: All items.
+        table: The vectors of all items.
         of: Sessions.
     """
     answers = _unanswered(of)
-    for sessions in _by_length(of, SCORES // len(catalogue.table)):
+    for sessions in _by_length(of, SCORES // len(table)):
         at = events_of(of, sessions)
-        vectors, wishes = ask(model, catalogue, padded(of, sessions))
-        answers.ranks[at] = _ranks(model.scores(catalogue, wishes), of.next_item[at])
+        vectors, wishes = ask(model, table, padded(of, sessions))
+        answers.ranks[at] = _ranks(model.scores(table, wishes), of.next_item[at])
         answers.action_probabilities[at] = model.action_logits(vectors).softmax(dim=-1).cpu().numpy()
         answers.purchase[at] = model.purchase_logit(vectors).sigmoid().cpu().numpy()
     return measure(answers, of)
@@ -111,12 +111,12 @@ def evaluate_bundle(folder: Path, files: Sequence[Path]) -> dict[str, float]:
     return evaluate_graph(open_graph(folder / "model.onnx"), examples(sessions, rows, manifest.max_length))
 
 
-def ask(model: SessionTransformer, catalogue: Catalogue, batch: Batch) -> tuple[torch.Tensor, Wishes]:
+def ask(model: SessionTransformer, table: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, Wishes]:
     """Return session vector and wish after each real event, session by session: (n, D), n wishes."""
-    items, actions = (torch.from_numpy(part).to(catalogue.table.device) for part in (batch.items, batch.actions))
+    items, actions = (torch.from_numpy(part).to(table.device) for part in (batch.items, batch.actions))
     real = items > 0  # (B, T)
-    vectors, of_items = model(catalogue, items, actions)  # (B, T, D)
-    return vectors[real], model.wishes(catalogue, vectors, of_items, items, real)
+    vectors, of_items = model(table, items, actions)  # (B, T, D)
+    return vectors[real], model.wishes(vectors, of_items, items, real)
 
 
 def _ranks(scores: torch.Tensor, next_item: metrics.Ints) -> metrics.Ints:

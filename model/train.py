@@ -36,8 +36,8 @@ from model.errors import TrainingError
 from model.evaluate import K, evaluate_model
 from model.features import Examples, Ints, Longs, cross_batches, events_of, padded
 from model.loss import Wishes, catalogue_loss, quickest
-from model.neighbours import Counts, Pairs, count_pairs, counts, together, without
-from model.transformer import Catalogue, Mixing, SessionTransformer
+from model.neighbours import Neighbours, Pairs, count_pairs, nearest, together, without
+from model.transformer import Mixing, SessionTransformer
 from model.vocabulary import POPULAR
 
 BETAS = (0.9, 0.98)
@@ -88,7 +88,7 @@ def train(dataset: Dataset, config: TrainConfig, folder: Path, console: Console)
             loss = _learn(model, optimizer, lesson, number=number, tell=_teller(progress, task))
 
             # See how good it is now
-            measured = evaluate_model(model.eval(), _catalogue(model, lesson.counts), dataset.validation)
+            measured = evaluate_model(model.eval(), _table(model, lesson.neighbours), dataset.validation)
             epoch = Epoch(number=number, loss=loss, metrics=measured)
             progress.update(task, mrr=f"validation {CRITERION} {measured[CRITERION]:.4f}")
             progress.console.print(
@@ -101,12 +101,12 @@ def train(dataset: Dataset, config: TrainConfig, folder: Path, console: Console)
             best = number if is_best else card.best
             card = msgspec.structs.replace(card, epochs=(*card.epochs, epoch), best=best)
             if is_best:
-                save_model(folder / "best.pt", model, lesson.counts)
+                save_model(folder / "best.pt", model, lesson.neighbours)
             _save(folder, card, model, optimizer)
 
         # Measure the best on the newest sessions, then let it learn them
-        served = load_model(folder / "best.pt", model)
-        measured = evaluate_model(model.eval(), _catalogue(model, served), dataset.held_out)
+        neighbours = load_model(folder / "best.pt", model)
+        measured = evaluate_model(model.eval(), _table(model, neighbours), dataset.held_out)
         card = msgspec.structs.replace(card, measured=measured)
         first = len(dataset.training) - round(config.top_up_share * len(dataset.training))
         older, newest = np.split(np.arange(len(dataset.sessions)), [first])
@@ -137,7 +137,7 @@ def top_up(previous: Checkpoint, pairs: Pairs, newer: Newer, folder: Path, *, li
     card = _begun(folder, new)
     if card.finished:
         return card
-    measured = evaluate_model(previous.model.eval(), previous.catalogue(), newer.sample)
+    measured = evaluate_model(previous.model.eval(), previous.table(), newer.sample)
     card = msgspec.structs.replace(card, measured=measured)
     start_checkpoint(folder, card, newer.vocabulary, newer.sample)
     torch.manual_seed(config.seed)
@@ -176,7 +176,7 @@ class _Lesson(NamedTuple):
     """Of each fold."""
     pairs: Pairs
     """Of all sessions, those learned before included."""
-    counts: Counts
+    neighbours: Neighbours
     """From them: what is served."""
     batch: int
     """Sessions a step, at most."""
@@ -203,15 +203,15 @@ def _lesson(
     fold_of = np.random.default_rng(config.seed).integers(config.folds, size=len(of))  # (sessions,)
     parts = [count_pairs(of.only(np.flatnonzero(fold_of == fold))) for fold in range(config.folds)]
     pairs = functools.reduce(together, parts if older is None else [older, *parts])
-    rows, device = model.item.shape[0], model.item.device
+    rows, most = model.item.shape[0], config.model.neighbours
     steps = sum(math.ceil(number / batch) for number in np.bincount(fold_of).tolist())
     peak, warmup = (config.learning_rate, config.warmup) if passes else (config.top_up_rate, config.top_up_warmup)
     return _Lesson(
         of=of,
         fold_of=fold_of,
-        mixings=tuple(Mixing(counts(without(pairs, part), rows, config.model), device) for part in parts),
+        mixings=tuple(Mixing(nearest(without(pairs, part), rows, most), model.item.device) for part in parts),
         pairs=pairs,
-        counts=counts(pairs, rows, config.model),
+        neighbours=nearest(pairs, rows, most),
         batch=batch,
         steps=steps,
         rates=_Rates(steps * max(1, passes), peak * math.sqrt(batch / config.batch), warmup),
@@ -224,7 +224,7 @@ def _top_up(model: SessionTransformer, lesson: _Lesson, card: Card, folder: Path
     optimizer, number = _optimizer(model, lesson.config), lesson.config.epochs + 1
     task = progress.add_task("top-up", total=lesson.steps, loss="", mrr="")
     _learn(model, optimizer, lesson, number=number, tell=_teller(progress, task))
-    save_model(folder / "weights.pt", model, lesson.counts)
+    save_model(folder / "weights.pt", model, lesson.neighbours)
     save_pairs(folder, lesson.pairs)
     card = msgspec.structs.replace(card, finished=True)
     write_card(folder, card)
@@ -260,7 +260,7 @@ def _learn(
     for step, (fold, sessions) in enumerate(order):
         for group in optimizer.param_groups:
             group["lr"] = lesson.rates.at(done + step)
-        loss = _loss(model, model.catalogue(lesson.mixings[fold]), lesson.of, sessions, config)
+        loss = _loss(model, model.table(lesson.mixings[fold]), lesson.of, sessions, config)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(small, CLIP)
@@ -270,23 +270,21 @@ def _learn(
     return total / lesson.steps
 
 
-def _loss(
-    model: SessionTransformer, catalogue: Catalogue, of: Examples, sessions: Longs, config: TrainConfig
-) -> Tensor:
+def _loss(model: SessionTransformer, table: Tensor, of: Examples, sessions: Longs, config: TrainConfig) -> Tensor:
     """Return the weighted loss of the three heads, each a mean over the events that it has an answer for."""
     batch = padded(of, sessions)
     at = events_of(of, sessions)
     items, actions, next_item, next_action, purchase = (
-        torch.from_numpy(values.astype(np.int64)).to(catalogue.table.device)
+        torch.from_numpy(values.astype(np.int64)).to(table.device)
         for values in (batch.items, batch.actions, of.next_item[at], of.next_action[at], of.purchase[at])
     )  # (B, T) each, then (n,) each
     real = items > 0  # (B, T)
-    vectors, of_items = model(catalogue, items, actions)  # (B, T, D) each
+    vectors, of_items = model(table, items, actions)  # (B, T, D) each
 
     followed = real.clone()
     followed[real] = next_item > 0
-    wishes: Wishes = model.wishes(catalogue, vectors, of_items, items, followed)
-    loss = catalogue_loss(wishes, catalogue.table, next_item[next_item > 0], quickest(catalogue.table.device))
+    wishes: Wishes = model.wishes(vectors, of_items, items, followed)
+    loss = catalogue_loss(wishes, table, next_item[next_item > 0], quickest(table.device))
     vectors = vectors[real]  # (n, D)
     loss = loss + config.next_action_weight * functional.cross_entropy(model.action_logits(vectors), next_action)
     bought = functional.binary_cross_entropy_with_logits(model.purchase_logit(vectors), purchase.float())
@@ -294,9 +292,9 @@ def _loss(
 
 
 @torch.inference_mode()
-def _catalogue(model: SessionTransformer, served: Counts) -> Catalogue:
-    """Return all items as they are served."""
-    return model.catalogue(Mixing(served, model.item.device))
+def _table(model: SessionTransformer, neighbours: Neighbours) -> Tensor:
+    """Return the vectors of all items as they are served: (V, D)."""
+    return model.table(Mixing(neighbours, model.item.device))
 
 
 def _batch_size(sessions: int, steps: int, config: TrainConfig) -> int:

@@ -8,15 +8,15 @@ session is written again as an ONNX graph in `export.to_onnx`; each export compa
 # pyright: standard
 # torch leaves what a module returns untyped, so strict would ask for a cast at every call.
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.config import RARE_SHARE, RECENT, REPEAT_DISTANCES, REPEAT_STEP, REPEAT_TIMES, ModelConfig
+from model.config import REPEAT_DISTANCES, REPEAT_STEP, REPEAT_TIMES, ModelConfig
 from model.loss import Wishes
-from model.neighbours import Counts
+from model.neighbours import Neighbours
 from schemas.events import ACTIONS
 from schemas.manifest import NEXT_ACTIONS
 
@@ -24,36 +24,21 @@ SEEN_ONCE, SEEN_AGAIN = (-0.63, 0.18, 0.10, 0.32), (0.08, 0.88, 0.51, 0.73)
 """Where the table of repeats starts, by distance: what one set of sessions taught it (the item on screen is damped)."""
 GATE = 1.5
 """Where the neighbours' weight starts."""
-TRUST = (0.5, 0.2, 0.1)
-"""Where the trust in followers starts, those of the last event first."""
 OWN_DISTANCE = -1.2
 """Where an event's attention to itself starts: it has its own place in the sum already."""
 
 
-class Catalogue(NamedTuple):
-    """All items as a session is read and answered with."""
-
-    table: Tensor
-    """Their vectors, of length 1: (V, D)."""
-    followers: Tensor
-    """Rows that follow each most, 0 where there are fewer: (V, K)."""
-    strengths: Tensor
-    """How much: log(1 + share / RARE_SHARE): (V, K)."""
-
-
 class Mixing:
-    """What is counted, ready for use: neighbours as a sparse matrix W, to be multiplied with (V, D), and followers."""
+    """The neighbours of all items as a sparse matrix W, and its transpose, ready to be multiplied with (V, D)."""
 
-    def __init__(self, counts: Counts, device: torch.device) -> None:
-        rows, shares = (torch.from_numpy(part) for part in counts.neighbours)  # (V, K) each
+    def __init__(self, neighbours: Neighbours, device: torch.device) -> None:
+        rows, shares = torch.from_numpy(neighbours.rows), torch.from_numpy(neighbours.shares)  # (V, K) each
         order = rows.flatten().argsort(stable=True)
         starts = torch.searchsorted(rows.flatten()[order], torch.arange(len(rows), dtype=rows.dtype))
         self._rows, self._shares = rows.to(device), shares.to(device)
         self._sources = (order // rows.shape[1]).to(device, rows.dtype)  # (V K,)
         self._source_shares = shares.flatten()[order].to(device)
         self._starts = starts.to(device, rows.dtype)  # (V,)
-        followers, of_followers = (torch.from_numpy(part).to(device) for part in counts.followers)
-        self.followers, self.strengths = followers, (of_followers / RARE_SHARE).log1p()
 
     def gather(self, table: Tensor) -> Tensor:
         """Return W table: (V, D)."""
@@ -196,28 +181,6 @@ class Repeats(nn.Module):
         return is_last, added + self.readiness(vectors)
 
 
-class Followers(nn.Module):
-    """What is added to the scores of items that often come after the session's newest: how far counts are believed."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.trust = nn.Linear(dim, RECENT)
-
-    def forward(self, vectors: Tensor, items: Tensor, asked: Tensor, catalogue: Catalogue) -> tuple[Tensor, Tensor]:
-        """Return rows, 0 where there are none, and what is added to their scores: (n, RECENT * K) each.
-
-        Args:
-            vectors: The session vectors: (B, T, D).
-            items: Rows: (B, T).
-            asked: Which events: (B, T), True n times.
-            catalogue: All items.
-        """
-        newest = [functional.pad(items, (behind, 0))[:, : items.shape[1]] for behind in range(RECENT)]
-        rows = torch.stack(newest, dim=2)[asked]  # (n, RECENT), the last first, 0 before the start
-        added = self.trust(vectors[asked])[:, :, None] * catalogue.strengths[rows]  # (n, RECENT, K)
-        return catalogue.followers[rows].flatten(1), added.flatten(1)
-
-
 class SessionTransformer(nn.Module):
     """Item and action embeddings, blocks, and three heads on the same session vector."""
 
@@ -232,7 +195,6 @@ class SessionTransformer(nn.Module):
         self.norm = nn.LayerNorm(config.dim)
         self.readout = Readout(config)
         self.repeats = Repeats(config.dim)
-        self.followers = Followers(config.dim)
         self.next_action = nn.Linear(config.dim, len(NEXT_ACTIONS))
         self.purchase = nn.Linear(config.dim, 1)
         self.reset()
@@ -248,7 +210,6 @@ class SessionTransformer(nn.Module):
                 nn.init.normal_(parameter, std=0.02)
         with torch.no_grad():
             self.item[0] = self.action.weight[0] = 0
-            self.followers.trust.bias[:] = torch.tensor(TRUST)
             table = self.repeats.table
             table[:] = torch.tensor(SEEN_AGAIN[-1] / REPEAT_STEP)
             table[:, 0] = SEEN_ONCE[-1] / REPEAT_STEP
@@ -263,48 +224,43 @@ class SessionTransformer(nn.Module):
         model.load_state_dict(self.state_dict() | {"item": item})
         return model
 
-    def catalogue(self, mixing: Mixing) -> Catalogue:
-        """Return all items, with their neighbours folded in."""
-        return Catalogue(_Table.apply(self.item, self.gate, mixing), mixing.followers, mixing.strengths)
+    def table(self, mixing: Mixing) -> Tensor:
+        """Return the vectors of all items, of length 1, with their neighbours folded in: (V, D)."""
+        table: Tensor = _Table.apply(self.item, self.gate, mixing)
+        return table
 
-    def forward(self, catalogue: Catalogue, items: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, table: Tensor, items: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Return the session vector after each event, and what the readout sums: (B, T, D) each.
 
         Args:
-            catalogue: All items.
+            table: What `table` returned.
             items: Rows, left-aligned, 0 after the end: (B, T).
             actions: Codes of `schemas.events.ACTIONS`: (B, T).
         """
-        of_items = self.item_dropout(functional.embedding(items, catalogue.table, padding_idx=0))  # (B, T, D)
+        of_items = self.item_dropout(functional.embedding(items, table, padding_idx=0))  # (B, T, D)
         x = of_items * self.config.dim**0.5 + self.action(actions)  # items at unit scale
         for block in self.blocks:
             x = block(x)
         return self.norm(x), of_items
 
-    def wishes(self, catalogue: Catalogue, vectors: Tensor, of_items: Tensor, items: Tensor, asked: Tensor) -> Wishes:
+    def wishes(self, vectors: Tensor, of_items: Tensor, items: Tensor, asked: Tensor) -> Wishes:
         """Return what is wanted after the events that are asked for, n of them.
 
         Args:
-            catalogue: All items.
             vectors: The session vectors: (B, T, D).
             of_items: What the readout sums: (B, T, D).
             items: Rows: (B, T).
             asked: Which events: (B, T), True n times.
         """
-        is_last, of_repeats = (every[asked] for every in self.repeats(vectors, items))  # (n, T) each
-        of_session = items[asked.nonzero()[:, 0]]  # (n, T)
-        followers, of_followers = self.followers(vectors, items, asked, catalogue)  # (n, RECENT * K) each
-        rows = torch.cat((of_session * is_last, followers), dim=1)  # (n, T + RECENT * K), 0 where there is nothing
-        added = torch.cat((of_repeats, of_followers), dim=1)[rows > 0]  # (m',)
-        at, place = (rows > 0).nonzero(as_tuple=True)
-        keys, of_key = (at * len(catalogue.table) + rows[at, place]).unique(return_inverse=True)  # (m,), (m',)
-        added = added.new_zeros(len(keys)).index_add(0, of_key, added)
+        is_last, added = (every[asked] for every in self.repeats(vectors, items))  # (B, T, T) -> (n, T)
+        at, place = is_last.nonzero(as_tuple=True)  # (m,)
+        of_session = asked.nonzero()[:, 0]  # (n,)
         wanted = self.readout(vectors, of_items)[asked]
-        return Wishes(wanted, keys // len(catalogue.table), keys % len(catalogue.table), added)
+        return Wishes(wanted, at, items[of_session[at], place], added[at, place])
 
-    def scores(self, catalogue: Catalogue, wishes: Wishes) -> Tensor:
+    def scores(self, table: Tensor, wishes: Wishes) -> Tensor:
         """Return how well each item answers each wish: (n, V - 1), column c for row c + 1."""
-        scores = functional.linear(wishes.vectors, catalogue.table[1:])
+        scores = functional.linear(wishes.vectors, table[1:])
         return scores.index_put((wishes.at, wishes.rows - 1), wishes.added, accumulate=True)
 
     def action_logits(self, vectors: Tensor) -> Tensor:

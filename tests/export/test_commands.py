@@ -120,10 +120,9 @@ def test_graph_that_does_not_agree_is_not_written(checkpoint, tmp_path):
     broken.mkdir()
     for path in checkpoint.iterdir():
         (broken / path.name).write_bytes(path.read_bytes())
-    saved = load_tensors(broken / "weights.pt")
-    weights = saved["weights"]
+    weights = load_tensors(broken / "weights.pt")
     weights["readout.own.weight"] = torch.full_like(weights["readout.own.weight"], np.nan)
-    save_tensors(broken / "weights.pt", saved)
+    save_tensors(broken / "weights.pt", weights)
     with pytest.raises(TrainingError, match="no bundle was written"):
         ship(broken, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()

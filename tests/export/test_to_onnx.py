@@ -132,10 +132,7 @@ def test_wider_padding_changes_no_more_than_rounding(graph, items):
 
 def test_item_of_the_session_may_be_named_many_times(items):
     rows = np.array([[5, 7, 5, 5, 7, 9], [5, 5, 5, 5, 5, 5]])
-    weights = dict(random_weights(CONFIG, items))
-    weights["followers.rows"] = np.zeros_like(weights["followers.rows"])
-    weights["followers.strengths"] = np.zeros_like(weights["followers.strengths"])
-    model = to_onnx(weights, CONFIG)
+    model = to_onnx(random_weights(CONFIG, items), CONFIG)
     batch = Batch(rows, np.ones_like(rows), np.array([6, 4]))
     cosines = value(model, inside(model, "Gemm"), batch)
     added = value(model, inside(model, "ScatterElements"), batch) - cosines
@@ -163,9 +160,9 @@ def planted(scores: np.ndarray, candidates: int) -> tuple[list[int], list[float]
     config = ModelConfig(dim=16, ffn=16, heads=1, layers=1, temperature=1.0)
     weights = dict(random_weights(config, len(scores)))
     first = np.eye(16, dtype=np.float32)[0]
-    of_single = [name for name in weights if name.startswith(("repeats", "followers"))]
-    for name in ("table", "norm.weight", "readout.own.weight", *of_single):
+    for name in ("table", "norm.weight", "readout.own.weight", "repeats.table", "repeats.readiness.weight"):
         weights[name] = np.zeros_like(weights[name])
+    weights["repeats.readiness.bias"] = np.zeros(1, dtype=np.float32)
     weights["norm.bias"] = first
     weights["readout.own.weight"] = np.outer(first, first) * np.float32(1e4)  # outweighs the session's items
     weights["table"][1:, 0] = scores

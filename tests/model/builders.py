@@ -11,12 +11,12 @@ from export.random_bundle import random_weights
 from model.config import ModelConfig, TrainConfig
 from model.dataset import Dataset, load_dataset
 from model.features import Sessions
-from model.transformer import Catalogue, SessionTransformer
+from model.transformer import SessionTransformer
 from schemas.events import ACTIONS
 from schemas.sessions import ClosedSession, SessionEvent, encode_session
 
 TINY = TrainConfig(
-    model=ModelConfig(dim=16, ffn=32, max_length=8, neighbours=4, followers=4, item_dropout=0.1),
+    model=ModelConfig(dim=16, ffn=32, max_length=8, neighbours=4, item_dropout=0.1),
     epochs=3,
     batch=16,
     patience=3,
@@ -88,10 +88,10 @@ def dataset(folder: Path, count: int = 200, config: TrainConfig = TINY) -> Datas
     return load_dataset([write_sessions(folder / "sessions.jsonl", shoppers(count))], config)
 
 
-def network(config: ModelConfig, items: int) -> tuple[SessionTransformer, Catalogue]:
-    """Return a model that has learned nothing, with weights large enough to tell inputs apart, and its items."""
+def network(config: ModelConfig, items: int) -> tuple[SessionTransformer, torch.Tensor]:
+    """Return a model that has learned nothing, with weights large enough to tell inputs apart, and its item table."""
     weights = {name: torch.from_numpy(array) for name, array in random_weights(config, items).items()}
-    catalogue = Catalogue(*(weights.pop(name) for name in ("table", "followers.rows", "followers.strengths")))
+    table = weights.pop("table")
     model = SessionTransformer(config, items).eval()
     model.load_state_dict(model.state_dict() | weights)
-    return model, catalogue
+    return model, table

@@ -41,11 +41,9 @@ def test_purchase_rate_is_the_share_of_events_before_a_purchase():
 
 def test_graph_has_the_metrics_of_its_model(tmp_path):
     data = dataset(tmp_path)
-    model, catalogue = network(TINY.model, len(data.vocabulary))
-    graph = open_graph(to_onnx(weights_of(model, catalogue), TINY.model))
-    assert evaluate_graph(graph, data.training) == pytest.approx(
-        evaluate_model(model, catalogue, data.training), rel=1e-3
-    )
+    model, table = network(TINY.model, len(data.vocabulary))
+    graph = open_graph(to_onnx(weights_of(model, table), TINY.model))
+    assert evaluate_graph(graph, data.training) == pytest.approx(evaluate_model(model, table, data.training), rel=1e-3)
 
 
 def test_bundle_is_evaluated_on_files(tmp_path):
@@ -58,8 +56,8 @@ def test_bundle_is_evaluated_on_files(tmp_path):
 
 def test_model_with_equal_scores_for_all_hits_nothing(tmp_path):
     data = dataset(tmp_path)
-    model, catalogue = network(TINY.model, len(data.vocabulary))
-    for parameter in (*model.repeats.parameters(), *model.followers.parameters()):
-        torch.nn.init.zeros_(parameter)
-    equal = catalogue._replace(table=torch.zeros_like(catalogue.table))
-    assert evaluate_model(model, equal, data.training)["hit_rate@20"] == 0
+    model, table = network(TINY.model, len(data.vocabulary))
+    torch.nn.init.zeros_(model.repeats.table)
+    torch.nn.init.zeros_(model.repeats.readiness.weight)
+    torch.nn.init.zeros_(model.repeats.readiness.bias)
+    assert evaluate_model(model, torch.zeros_like(table), data.training)["hit_rate@20"] == 0

@@ -6,7 +6,7 @@ from torch.nn import functional
 from export.random_bundle import random_weights
 from export.ship import weights_of
 from model.config import ModelConfig
-from model.neighbours import Counts, Near
+from model.neighbours import Neighbours
 from model.transformer import Mixing, SessionTransformer
 from tests.model.builders import network
 
@@ -19,21 +19,19 @@ class Asked:
     """A model, asked after every event of one session."""
 
     def __init__(self) -> None:
-        self.model, self.catalogue = network(CONFIG, 20)
+        self.model, self.table = network(CONFIG, 20)
 
     def vectors(self, items: list[int], actions: list[int] | None = None) -> torch.Tensor:
         """Return the session vector after each event: (T, D)."""
         with torch.no_grad():
-            return self.model(self.catalogue, torch.tensor([items]), torch.tensor([actions or [1] * len(items)]))[0][0]
+            return self.model(self.table, torch.tensor([items]), torch.tensor([actions or [1] * len(items)]))[0][0]
 
     def scores(self, items: list[int]) -> torch.Tensor:
         """Return the scores of all items after each event: (T, V - 1)."""
         rows = torch.tensor([items])
         with torch.no_grad():
-            vectors, of_items = self.model(self.catalogue, rows, (rows > 0).long())
-            return self.model.scores(
-                self.catalogue, self.model.wishes(self.catalogue, vectors, of_items, rows, rows > 0)
-            )
+            vectors, of_items = self.model(self.table, rows, (rows > 0).long())
+            return self.model.scores(self.table, self.model.wishes(vectors, of_items, rows, rows > 0))
 
 
 @pytest.fixture
@@ -67,29 +65,22 @@ def test_session_longer_than_its_distances_is_answered(asked):
     assert torch.isfinite(asked.scores([1, 2, 3, 4, 5, 6, 7, 8])).all()
 
 
-def added(asked: Asked, items: list[int]) -> list[dict[int, float]]:
-    """Return what is added to the scores of single items after each event, beside the cosines."""
+def repeats(asked: Asked, items: list[int]) -> list[dict[int, float]]:
+    """Return what is added to the score of each item after each event, the session's readiness aside."""
+    torch.nn.init.zeros_(asked.model.repeats.readiness.weight)
+    torch.nn.init.zeros_(asked.model.repeats.readiness.bias)
     rows = torch.tensor([items])
     with torch.no_grad():
-        vectors, of_items = asked.model(asked.catalogue, rows, (rows > 0).long())
-        wishes = asked.model.wishes(asked.catalogue, vectors, of_items, rows, rows > 0)
+        vectors, of_items = asked.model(asked.table, rows, (rows > 0).long())
+        wishes = asked.model.wishes(vectors, of_items, rows, rows > 0)
     found: list[dict[int, float]] = [{} for _ in items]
-    for at, row, value in zip(*(part.tolist() for part in wishes[1:]), strict=True):
+    for at, row, added in zip(wishes.at.tolist(), wishes.rows.tolist(), wishes.added.tolist(), strict=True):
         assert row not in found[at]
-        found[at][row] = value
-    assert wishes.at.tolist() == sorted(wishes.at.tolist())
+        found[at][row] = added
     return found
 
 
-def forget(*parts: torch.nn.Module) -> None:
-    for part in parts:
-        for parameter in part.parameters():
-            torch.nn.init.zeros_(parameter)
-
-
 def test_item_of_the_session_is_scored_by_how_long_ago_and_how_often_it_was_there(asked):
-    forget(asked.model.repeats.readiness, asked.model.followers)
-    asked.catalogue.followers[:] = 0
     table = 10 * asked.model.repeats.table
     expected = [
         {7: table[0, 0]},
@@ -97,36 +88,25 @@ def test_item_of_the_session_is_scored_by_how_long_ago_and_how_often_it_was_ther
         {7: table[0, 1], 9: table[1, 0]},
         {7: table[0, 2], 9: table[2, 0]},
     ]
-    for found, wanted in zip(added(asked, [7, 9, 7, 7]), expected, strict=True):
+    for found, wanted in zip(repeats(asked, [7, 9, 7, 7]), expected, strict=True):
         assert found == pytest.approx({row: value.item() for row, value in wanted.items()})
 
 
-def test_what_follows_the_newest_three_events_is_scored_by_how_often_it_does(asked):
-    forget(asked.model.repeats, asked.model.followers)
-    asked.model.followers.trust.bias.data = torch.tensor([4.0, 2.0, 1.0])
-    asked.catalogue.followers[:] = 0
-    for row, follower, strength in ((1, 11, 0.5), (2, 11, 1.0), (3, 13, 1.0), (4, 14, 1.0)):
-        asked.catalogue.followers[row, 0], asked.catalogue.strengths[row, 0] = follower, strength
-    after_four = added(asked, [1, 2, 3, 4])
-    assert {row: value for row, value in after_four[1].items() if value} == {11: 2 * 0.5 + 4}
-    assert {row: value for row, value in after_four[3].items() if value} == {14: 4, 13: 2, 11: 1}
-
-
-def test_score_of_an_item_beside_what_is_added_is_a_cosine_by_temperature(asked):
-    forget(asked.model.repeats, asked.model.followers)
-    assert asked.scores([1, 2]).abs().max() <= 1 / CONFIG.temperature + 1e-3
+def test_score_of_an_item_that_the_session_has_not_had_is_a_cosine_by_temperature(asked):
+    scores = asked.scores([1, 2])[-1]
+    assert scores[2:].abs().max() <= 1 / CONFIG.temperature + 1e-3
 
 
 def test_new_model_wants_what_the_session_has():
     torch.manual_seed(0)
     model = SessionTransformer(ModelConfig(dim=32), items=50).eval()
-    nobody = Near(np.zeros((51, 1), dtype=np.int32), np.zeros((51, 1), dtype=np.float32))
+    nobody = Neighbours(np.zeros((51, 1), dtype=np.int32), np.zeros((51, 1), dtype=np.float32))
     rows = torch.tensor([[5, 9]])
     with torch.no_grad():
-        catalogue = model.catalogue(Mixing(Counts(nobody, nobody), torch.device("cpu")))
-        vectors, of_items = model(catalogue, rows, torch.ones_like(rows))
-        wanted = model.wishes(catalogue, vectors, of_items, rows, rows > 0).vectors[-1]
-    assert set((catalogue.table @ wanted).topk(2).indices.tolist()) == {5, 9}
+        table = model.table(Mixing(nobody, torch.device("cpu")))
+        vectors, of_items = model(table, rows, torch.ones_like(rows))
+        wanted = model.wishes(vectors, of_items, rows, rows > 0).vectors[-1]
+    assert set((table @ wanted).topk(2).indices.tolist()) == {5, 9}
 
 
 @pytest.fixture
@@ -136,14 +116,13 @@ def mixing() -> tuple[Mixing, torch.Tensor]:
     shares = np.array([[0, 0], [0.5, 0.5], [1, 0], [0.3, 0.7], [0, 0]], dtype=np.float32)
     matrix = torch.zeros(5, 5)
     matrix[torch.arange(5)[:, None], torch.from_numpy(rows).long()] = torch.from_numpy(shares)
-    near = Near(rows, shares)
-    return Mixing(Counts(near, near), torch.device("cpu")), matrix
+    return Mixing(Neighbours(rows, shares), torch.device("cpu")), matrix
 
 
 def test_table_and_its_gradient_are_those_of_torch(mixing):
     torch.manual_seed(0)
     model = SessionTransformer(ModelConfig(dim=4, heads=1), items=4)
-    table = model.catalogue(mixing[0]).table
+    table = model.table(mixing[0])
     expected = functional.normalize(model.item + model.gate * (mixing[1] @ model.item), dim=1)
     torch.testing.assert_close(table, expected)
     weights = torch.randn(5, 4)
@@ -164,8 +143,7 @@ def test_grown_model_says_the_same_of_what_it_knew():
 
 
 def test_random_weights_have_the_names_and_shapes_of_a_model():
-    _, catalogue = network(CONFIG, 20)
-    made = weights_of(SessionTransformer(CONFIG, items=20), catalogue)
+    made = weights_of(SessionTransformer(CONFIG, items=20), torch.zeros(21, 16))
     assert {name: array.shape for name, array in random_weights(CONFIG, 20).items()} == {
         name: array.shape for name, array in made.items()
     }
