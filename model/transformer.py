@@ -204,12 +204,15 @@ class SessionTransformer(nn.Module):
         for name, parameter in self.named_parameters():
             if name == "item":
                 nn.init.normal_(parameter, std=self.config.dim**-0.5)
+            elif name == "action.weight":
+                nn.init.normal_(parameter)  # as large as an item, or what is told by actions alone is learned late
             elif name == "readout.own.weight" or name.endswith("bias"):
                 nn.init.zeros_(parameter)
             elif parameter.ndim == 2 and not name.endswith(("distance", "table")):
                 nn.init.normal_(parameter, std=0.02)
         with torch.no_grad():
             self.item[0] = self.action.weight[0] = 0
+            self.action.weight[ACTIONS.index("view")] = 0  # what all others are told apart from
             table = self.repeats.table
             table[:] = torch.tensor(SEEN_AGAIN[-1] / REPEAT_STEP)
             table[:, 0] = SEEN_ONCE[-1] / REPEAT_STEP
