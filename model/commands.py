@@ -36,7 +36,9 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     help="Top up: a checkpoint, or a bundle that was exported with --trainable. SESSIONS are those it has not seen.",
 )
 @click.option("--preset", type=click.Choice(list(PRESETS)), help="Size of model and run. Default: default.")
-@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the sessions, at most. Default: the preset's.")
+@click.option(
+    "--epochs", type=click.IntRange(min=1), help="Passes over the sessions, at most. Default: 4, or 8 if there are few."
+)
 @click.option("--seed", type=click.IntRange(min=0), help="Of weights, order and dropout. Default: the preset's.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. Default: as many as there are cores.")
 @click.option(

@@ -53,8 +53,8 @@ class TrainConfig:
 
     model: ModelConfig = ModelConfig()
     seed: int = 0
-    epochs: int = 4
-    """Passes over the training sessions, at most: the learning rate reaches its end with the last."""
+    epochs: int = 0
+    """Passes over the training sessions, at most: the learning rate reaches its end with the last. 0: see `settled`."""
     patience: int = 2
     """Epochs without a better validation MRR after which training stops."""
     batch: int = 512
@@ -96,8 +96,8 @@ class TrainConfig:
         if min(shares) <= 0 or sum(shares) >= 1:
             message = "validation_share and held_out_share are above 0, and below 1 together"
             raise TrainingError(message)
-        if min(self.epochs, self.patience, self.batch, self.min_count, self.ranked_sessions) < 1:
-            message = "epochs, patience, batch, min_count and ranked_sessions are at least 1"
+        if self.epochs < 0 or min(self.patience, self.batch, self.min_count, self.ranked_sessions) < 1:
+            message = "patience, batch, min_count and ranked_sessions are at least 1, and epochs at least 0"
             raise TrainingError(message)
         if min(self.steps, self.top_up_steps) < 1:
             message = "steps and top_up_steps are at least 1"
@@ -111,6 +111,15 @@ DEFAULT = TrainConfig()
 SMALL = TrainConfig(model=ModelConfig(dim=32, ffn=128, max_length=20, dropout=0.1, item_dropout=0.1), batch=256)
 
 PRESETS: dict[str, TrainConfig] = {"default": DEFAULT, "small": SMALL}
+
+
+def settled(config: TrainConfig, sessions: int) -> TrainConfig:
+    """Return the config of a run on so many training sessions: 4 epochs, or 8 where they are too few for whole batches.
+
+    Validation was flat after 3 epochs of 110,000 sessions; 9,000 gained 4 points of HR@20 from epoch 4 to 8.
+    """
+    few = sessions < config.steps * config.batch
+    return dataclasses.replace(config, epochs=config.epochs or (8 if few else 4))
 
 
 def override(config: TrainConfig, changes: Mapping[str, str]) -> TrainConfig:

@@ -30,7 +30,7 @@ from model.checkpoint import (
     start_checkpoint,
     write_card,
 )
-from model.config import TrainConfig
+from model.config import TrainConfig, settled
 from model.dataset import Dataset, Newer
 from model.errors import TrainingError
 from model.evaluate import K, evaluate_model
@@ -68,6 +68,7 @@ def train(dataset: Dataset, config: TrainConfig, folder: Path, console: Console)
     Raises:
         TrainingError: The folder holds another training, or something else.
     """
+    config = settled(config, len(dataset.training))
     card = _begun(folder, Card(config=config, report=dataset.report, popular=dataset.vocabulary.items[:POPULAR]))
     if card.finished:
         return card
