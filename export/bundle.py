@@ -23,6 +23,7 @@ def write_bundle(
     training_data: str = "",
     metrics: Mapping[str, float] | None = None,
     popular: Sequence[str] = (),
+    lineage: Sequence[str] = (),
 ) -> Manifest:
     """Write a bundle and return its manifest, which is the last file to appear.
 
@@ -33,8 +34,9 @@ def write_bundle(
         framework: What made it, such as `torch 2.13.0`.
         max_length: Events that the graph reads at most.
         training_data: What it learned from, in words, with a fingerprint.
-        metrics: Measured on this graph.
+        metrics: Measured on sessions that the model had not learned from.
         popular: The most popular items of the training data, best first.
+        lineage: What the model was topped up from, the oldest first.
 
     Raises:
         TrainingError: Something is in the way.
@@ -55,6 +57,7 @@ def write_bundle(
         training_data=training_data,
         metrics={name: round(value, 6) for name, value in (metrics or {}).items()},
         popular=tuple(popular),
+        lineage=tuple(lineage),
     )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.onnx").write_bytes(model)

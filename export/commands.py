@@ -19,11 +19,12 @@ CANDIDATES = 64
     show_default=True,
     help="Candidates that the graph returns a session; all items where there are fewer.",
 )
-def export(checkpoint: Path, out: Path, top_k: int) -> None:
+@click.option("--trainable", is_flag=True, help="Put the checkpoint into the bundle, for `train --from BUNDLE`.")
+def export(checkpoint: Path, out: Path, top_k: int, trainable: bool) -> None:
     """Export a CHECKPOINT folder of `clickscore train` as a bundle that a worker serves.
 
     The graph is run in ONNX Runtime and compared with the model on the held-out sessions; one that does not agree is
-    not written. The bundle's metrics are measured on the graph.
+    not written. The bundle's metrics are those of the held-out sessions, before the model learned them, too.
 
     \b
     Example:
@@ -34,7 +35,7 @@ def export(checkpoint: Path, out: Path, top_k: int) -> None:
         from export.ship import ship  # noqa: PLC0415 (serving has no torch, and its help lists this command)
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
-    parity, manifest = ship(checkpoint, out, top_k)
+    parity, manifest = ship(checkpoint, out, top_k, trainable=trainable)
     click.echo(
         f"parity: {parity.same_ranking:.2%} of {parity.beginnings:,} rankings the same, scores within "
         f"{parity.score_difference:.2g}, probabilities within {parity.probability_difference:.2g}"

@@ -10,8 +10,8 @@ import numpy as np
 import onnxruntime as ort
 import torch
 
-from model.evaluate import run_graph, session_vectors
 from model.features import Batch, Examples, ending_at
+from model.graph import run_graph
 from model.transformer import SessionTransformer
 
 TOLERANCE = 1e-4
@@ -48,7 +48,9 @@ class Parity(NamedTuple):
         return found
 
 
-def compare(graph: ort.InferenceSession, model: SessionTransformer, of: Examples, most: int = 1_000) -> Parity:
+def compare(
+    graph: ort.InferenceSession, model: SessionTransformer, table: torch.Tensor, of: Examples, most: int = 1_000
+) -> Parity:
     """Return how graph and model answer beginnings of sessions, at most about `most` of them, of all lengths.
 
     Rankings that differ only where scores are equal within the tolerance count as agreeing: place by place, the
@@ -60,7 +62,7 @@ def compare(graph: ort.InferenceSession, model: SessionTransformer, of: Examples
     for batch in _spread(of, most):
         answers = run_graph(graph, batch)
         rows, scores, action_probabilities, purchase = answers
-        expected = _ask(model, batch, rows)
+        expected = _ask(model, table, batch, rows)
         best = min(COMPARED, rows.shape[1])
         scores_apart.append(_largest(scores, expected.scores))
         scores_apart.append(_largest(expected.scores[:, :best], expected.best_scores))
@@ -91,11 +93,13 @@ class _Expected(NamedTuple):
 
 
 @torch.inference_mode()
-def _ask(model: SessionTransformer, batch: Batch, rows: np.ndarray) -> _Expected:
+def _ask(model: SessionTransformer, table: torch.Tensor, batch: Batch, rows: np.ndarray) -> _Expected:
     """Return what the model says of a batch and of the candidates `rows` (batch, candidates) of the graph."""
-    ends = torch.from_numpy(np.cumsum(batch.lengths) - 1)
-    vectors = session_vectors(model, batch)[ends]  # (batch, D)
-    scores = model.scores(vectors)  # (batch, V - 1)
+    items, actions, lengths = (torch.from_numpy(part) for part in batch)
+    ends = torch.arange(items.shape[1]) == lengths[:, None] - 1  # (batch, width)
+    vectors, of_items = model(table, items, actions)
+    scores = model.scores(table, model.wishes(vectors, of_items, items, ends))  # (batch, V - 1)
+    vectors = vectors[ends]  # (batch, D)
     best = scores.topk(min(COMPARED, rows.shape[1]))
     return _Expected(
         scores=scores.gather(1, torch.from_numpy(rows - 1)).numpy(),

@@ -7,7 +7,7 @@ import numpy as np
 
 from export.bundle import write_bundle
 from export.to_onnx import CANDIDATES, Weights, to_onnx
-from model.config import ModelConfig
+from model.config import REPEAT_DISTANCES, REPEAT_STEP, REPEAT_TIMES, ModelConfig
 from model.vocabulary import POPULAR, Vocabulary
 from schemas.events import ACTIONS
 from schemas.manifest import NEXT_ACTIONS, Manifest
@@ -44,13 +44,20 @@ def write_random_bundle(
 
 
 def random_weights(config: ModelConfig, items: int, seed: int = 0) -> Weights:
-    """Return weights of the scale that a trained model has, by the names of `SessionTransformer.state_dict()`."""
+    """Return weights of the scale that a trained model has: what `to_onnx` takes."""
     dim, ffn = config.dim, config.ffn
     shapes: dict[str, tuple[int, ...]] = {
-        "item.weight": (items + 1, dim),
+        "table": (items + 1, dim),
         "action.weight": (len(ACTIONS), dim),
-        "readout.weight": (dim, dim),
-        "readout.bias": (dim,),
+        "readout.query.weight": (dim, dim),
+        "readout.query.bias": (dim,),
+        "readout.key.weight": (dim, dim),
+        "readout.key.bias": (dim,),
+        "readout.own.weight": (dim, dim),
+        "readout.distance": (config.max_length, 1),
+        "repeats.table": (REPEAT_DISTANCES, REPEAT_TIMES),
+        "repeats.readiness.weight": (1, dim),
+        "repeats.readiness.bias": (1,),
         "next_action.weight": (len(NEXT_ACTIONS), dim),
         "next_action.bias": (len(NEXT_ACTIONS),),
         "purchase.weight": (1, dim),
@@ -84,6 +91,8 @@ def random_weights(config: ModelConfig, items: int, seed: int = 0) -> Weights:
         drawn = rng.standard_normal(shape, dtype=np.float32) * np.float32(shape[-1] ** -0.5)
         is_scale = "norm" in name and name.endswith("weight")
         weights[name] = 1 + drawn if is_scale else drawn
-    for table in ("item.weight", "action.weight"):
+    weights["repeats.table"] /= REPEAT_STEP
+    weights["table"] /= np.linalg.norm(weights["table"], axis=1, keepdims=True)
+    for table in ("table", "action.weight"):
         weights[table][0] = 0
     return weights

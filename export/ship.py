@@ -3,8 +3,10 @@
 # pyright: standard
 # torch leaves what a module returns untyped.
 
+import shutil
 from pathlib import Path
 
+import msgspec
 import torch
 
 from export.bundle import require_empty, write_bundle
@@ -12,18 +14,21 @@ from export.parity import Parity, compare
 from export.to_onnx import CANDIDATES, Weights, to_onnx
 from model.checkpoint import load_checkpoint
 from model.errors import TrainingError
-from model.evaluate import evaluate_graph, open_graph
+from model.graph import open_graph
 from model.transformer import SessionTransformer
 from schemas.manifest import Manifest
 
 
-def ship(checkpoint: Path, folder: Path, candidates: int = CANDIDATES) -> tuple[Parity, Manifest]:
+def ship(
+    checkpoint: Path, folder: Path, candidates: int = CANDIDATES, *, trainable: bool = False
+) -> tuple[Parity, Manifest]:
     """Write the bundle of a checkpoint, and return how its graph compares with the model, and its manifest.
 
     Args:
         checkpoint: Folder that `clickscore train` wrote.
         folder: Where the bundle goes; there must be nothing yet.
         candidates: Items that the graph returns a session; all where the catalogue has fewer.
+        trainable: Put the checkpoint into the bundle, so that it can be topped up.
 
     Raises:
         TrainingError: There is no trained model, something is in the way, or the graph does not agree with the model:
@@ -32,9 +37,9 @@ def ship(checkpoint: Path, folder: Path, candidates: int = CANDIDATES) -> tuple[
     require_empty(folder)
     trained = load_checkpoint(checkpoint)
     config = trained.card.config.model
-    graph = to_onnx(weights_of(trained.model), config, candidates)
-    running = open_graph(graph)
-    parity = compare(running, trained.model, trained.held_out)
+    table = trained.table()
+    graph = to_onnx(weights_of(trained.model, table), config, candidates)
+    parity = compare(open_graph(graph), trained.model, table, trained.held_out)
     if parity.problems:
         message = f"the graph does not agree with the model, so no bundle was written: {'; '.join(parity.problems)}"
         raise TrainingError(message)
@@ -45,12 +50,18 @@ def ship(checkpoint: Path, folder: Path, candidates: int = CANDIDATES) -> tuple[
         framework=f"torch {torch.__version__.partition('+')[0]}",
         max_length=config.max_length,
         training_data=trained.card.report.summary(),
-        metrics=evaluate_graph(running, trained.held_out),
+        metrics=trained.card.measured,
         popular=trained.card.popular,
+        lineage=trained.card.lineage,
     )
+    report = msgspec.json.format(msgspec.json.encode(trained.card.report), indent=2) + b"\n"
+    (folder / "data-report.json").write_bytes(report)
+    if trainable:
+        shutil.copytree(checkpoint, folder / "checkpoint")
     return parity, manifest
 
 
-def weights_of(model: SessionTransformer) -> Weights:
-    """Return a model's weights as arrays."""
-    return {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
+def weights_of(model: SessionTransformer, table: torch.Tensor) -> Weights:
+    """Return a model's weights as arrays, with the finished item table in place of what it is made of."""
+    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
+    return {name: array for name, array in arrays.items() if name not in {"item", "gate"}} | {"table": table.numpy()}

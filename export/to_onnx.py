@@ -1,8 +1,9 @@
 """To ONNX: the model as a graph that reads a session and returns candidates, written node by node.
 
-The graph answers for the last event alone: the last layer has one query a session, and the scores of the catalogue
-never leave it. Nothing in it mixes the sessions of a batch, and every row of an operator is computed with a shape that
-does not depend on how many rows there are: so an answer has the same bits in any batch of the same width.
+The graph answers for the last event alone, and the scores of the catalogue never leave it. The item table is the
+finished one: neighbours folded in, at unit length, read by input, readout and scores alike. Nothing in it mixes the
+sessions of a batch, and every row of an operator is computed with a shape that does not depend on how many rows there
+are: so an answer has the same bits in any batch of the same width.
 
 Written by hand instead of traced: that is short, says exactly what is computed, and takes milliseconds (see
 `docs/decisions/graph-by-hand.md`). `export.parity` compares it with the PyTorch model at each export.
@@ -15,18 +16,20 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
+from onnx import TensorProto
 
 from export.graph import Graph
-from model.config import ModelConfig
+from model.config import REPEAT_STEP, ModelConfig
 from model.errors import TrainingError
 
 CANDIDATES = 64
 """Items that a graph returns by default: a policy may drop most of them and still fill a list."""
 MAX_BYTES = 2**31  # what one ONNX file can hold: protobuf's limit
 EPSILON = 1e-5  # torch's LayerNorm
+SHORTEST = 1e-12  # torch's normalize
 
 Weights = Mapping[str, npt.NDArray[np.float32]]
-"""Arrays by the names of `SessionTransformer.state_dict()`."""
+"""Arrays by the names of `SessionTransformer.state_dict()`, and the finished item table as `table`."""
 
 
 def to_onnx(weights: Weights, config: ModelConfig, candidates: int = CANDIDATES) -> bytes:
@@ -43,17 +46,18 @@ def to_onnx(weights: Weights, config: ModelConfig, candidates: int = CANDIDATES)
     if sum(array.nbytes for array in weights.values()) >= MAX_BYTES:
         message = "the model is larger than the 2 GB of an ONNX file: take fewer items (min_count) or a smaller dim"
         raise TrainingError(message)
-    rows = len(weights["item.weight"])
+    rows = len(weights["table"])
     candidates = min(candidates, rows - 1)
     block = block_size(rows, candidates)
     graph = Graph()
-    table = graph.constant(_padded(weights["item.weight"], block), "item.weight")  # (V, D)
+    table = graph.constant(_padded(weights["table"], block), "table")  # (V, D)
 
     body = _Body(graph, weights, config)
-    vector = body.session_vector(table)  # (B, D)
-    body.probabilities(vector)
-    wanted = graph("Gemm", vector, weights["readout.weight"], weights["readout.bias"], transB=1)  # (B, D)
+    vectors, vector, of_items = body.session_vectors(table)  # (B, L, D), (B, 1, D), (B, L, D)
+    body.probabilities(graph("Squeeze", vector, np.array([1])))
+    wanted = body.readout(vectors, vector, of_items)  # (B, D)
     scores = graph("Gemm", wanted, table, transB=1)  # (B, D) x (D, V) -> (B, V)
+    scores = graph("ScatterElements", scores, *body.repeats(vector), axis=1, reduction="add")
     if block:
         top_of_blocks(graph, scores, rows, block, candidates)
     else:
@@ -68,60 +72,101 @@ class _Body:
         self.graph = graph
         self.weights = weights
         self.config = config
-
-    def session_vector(self, table: str) -> str:
-        """Return the session vector after each session's last event: (B, D)."""
-        graph, layers = self.graph, self.config.layers
-        items = graph("Mul", graph("Gather", table, "items"), np.float32(self.config.dim**0.5))
-        x = graph("Add", items, graph("Gather", self.weights["action.weight"], "actions"))  # (B, L, D)
-
         length = graph("Gather", graph("Shape", "items"), np.array(1))
-        at = graph("Range", np.array(0), length, np.array(1))  # (L,)
-        behind = graph("Sub", graph("Unsqueeze", at, np.array([0, 2])), at)  # (1, L, 1) - (L,) -> (1, L, L)
-        for layer in range(layers - 1):
-            x = self.block(f"blocks.{layer}", x, x, behind)  # (B, L, D)
+        self.at = graph("Range", np.array(0), length, np.array(1))  # (L,)
+        self.last = graph("Unsqueeze", graph("Sub", "lengths", np.array(1)), np.array([1, 2]))  # (B, 1, 1)
+        self.behind_last = graph("Sub", self.last, self.at)  # (B, 1, L)
 
-        last = graph("Unsqueeze", graph("Sub", "lengths", np.array(1)), np.array([1, 2]))  # (B, 1, 1)
-        asking = graph("GatherND", x, last, batch_dims=1)  # (B, L, D) at (B, 1, 1) -> (B, 1, D)
-        asking = self.block(f"blocks.{layers - 1}", x, asking, graph("Sub", last, at))
-        return graph("Squeeze", self.norm("norm", asking), np.array([1]))  # (B, 1, D) -> (B, D)
+    def session_vectors(self, table: str) -> tuple[str, str, str]:
+        """Return the session vectors after all events and after the last, and the items' own: (B, L or 1, D) each."""
+        graph = self.graph
+        of_items = graph("Gather", table, "items")  # (B, L, D)
+        x = graph("Mul", of_items, np.float32(self.config.dim**0.5))
+        x = graph("Add", x, graph("Gather", self.weights["action.weight"], "actions"))
+        behind = graph("Sub", graph("Unsqueeze", self.at, np.array([0, 2])), self.at)  # (1, L, 1) - (L,) -> (1, L, L)
+        for layer in range(self.config.layers):
+            x = self.block(f"blocks.{layer}", x, behind)
+        vectors = self.norm("norm", x)
+        return vectors, graph("GatherND", vectors, self.last, batch_dims=1), of_items
 
-    def block(self, block: str, x: str, asking: str, behind: str) -> str:
-        """Return a layer's output for the events that ask, Q of them: (B, Q, D).
+    def block(self, block: str, x: str, behind: str) -> str:
+        """Return a layer's output: (B, L, D).
 
         Args:
             block: The layer's name among the weights.
-            x: What all events bring: (B, L, D).
-            asking: What those that ask bring: (B, Q, D).
-            behind: How far each event lies behind each that asks, negative for those to come: (1 or B, Q, L).
+            x: What the events bring: (B, L, D).
+            behind: How far each event lies behind each other, negative for those to come: (1, L, L).
         """
-        normed = self.norm(f"{block}.norm_attention", x)
-        normed_asking = normed if asking == x else self.norm(f"{block}.norm_attention", asking)
-        asking = self.graph("Add", asking, self.attention(f"{block}.attention", normed, normed_asking, behind))
-        hidden = self.graph("Gelu", self.linear(f"{block}.ffn_in", self.norm(f"{block}.norm_ffn", asking)))
-        return self.graph("Add", asking, self.linear(f"{block}.ffn_out", hidden))
+        x = self.graph("Add", x, self.attention(f"{block}.attention", self.norm(f"{block}.norm_attention", x), behind))
+        hidden = self.graph("Gelu", self.linear(f"{block}.ffn_in", self.norm(f"{block}.norm_ffn", x)))
+        return self.graph("Add", x, self.linear(f"{block}.ffn_out", hidden))
 
-    def attention(self, attention: str, x: str, asking: str, behind: str) -> str:
-        """Return what the events that ask gather from all: (B, Q, D)."""
+    def attention(self, attention: str, x: str, behind: str) -> str:
+        """Return what each event gathers from itself and those before it: (B, L, D)."""
         graph, dim, heads = self.graph, self.config.dim, self.config.heads
         by_head = np.array([0, -1, heads, dim // heads])
-        query = graph("Reshape", self.linear(f"{attention}.query", asking), by_head)
-        query = graph("Transpose", query, perm=(0, 2, 1, 3))  # (B, Q, H, D/H) -> (B, H, Q, D/H)
+        query = graph("Reshape", self.linear(f"{attention}.query", x), by_head)
+        query = graph("Transpose", query, perm=(0, 2, 1, 3))  # (B, L, H, D/H) -> (B, H, L, D/H)
         key = graph("Reshape", self.linear(f"{attention}.key_value", x, slice(0, dim)), by_head)
         key = graph("Transpose", key, perm=(0, 2, 3, 1))  # (B, L, H, D/H) -> (B, H, D/H, L)
         value = graph("Reshape", self.linear(f"{attention}.key_value", x, slice(dim, 2 * dim)), by_head)
         value = graph("Transpose", value, perm=(0, 2, 1, 3))  # (B, L, H, D/H) -> (B, H, L, D/H)
 
-        near = graph("Clip", behind, np.array(0), np.array(self.config.max_length - 1))
-        bias = graph("Gather", self.weights[f"{attention}.distance"], near)  # (1 or B, Q, L, H)
-        bias = graph("Transpose", bias, perm=(0, 3, 1, 2))  # (1 or B, H, Q, L)
-        to_come = graph("Unsqueeze", graph("Less", behind, np.array(0)), np.array([1]))  # (1 or B, 1, Q, L)
+        bias = graph("Transpose", self.by_distance(f"{attention}.distance", behind), perm=(0, 3, 1, 2))  # (1, H, L, L)
+        to_come = graph("Unsqueeze", graph("Less", behind, np.array(0)), np.array([1]))  # (1, 1, L, L)
         bias = graph("Where", to_come, np.float32(-np.inf), bias)
-
-        logits = graph("Mul", graph("MatMul", query, key), np.float32((dim // heads) ** -0.5))  # (B, H, Q, L)
+        logits = graph("Mul", graph("MatMul", query, key), np.float32((dim // heads) ** -0.5))  # (B, H, L, L)
         shares = graph("Softmax", graph("Add", logits, bias), axis=-1)
-        gathered = graph("Transpose", graph("MatMul", shares, value), perm=(0, 2, 1, 3))  # (B, Q, H, D/H)
+        gathered = graph("Transpose", graph("MatMul", shares, value), perm=(0, 2, 1, 3))  # (B, L, H, D/H)
         return self.linear(f"{attention}.output", graph("Reshape", gathered, np.array([0, -1, dim])))
+
+    def by_distance(self, distance: str, behind: str) -> str:
+        """Return what distance adds to a weight's logarithm: (1 or B, Q, L) -> (1 or B, Q, L, H)."""
+        near = self.graph("Clip", behind, np.array(0), np.array(self.config.max_length - 1))
+        return self.graph("Gather", self.weights[distance], near)
+
+    def readout(self, vectors: str, vector: str, of_items: str) -> str:
+        """Return the wanted vector after the last event: (B, D)."""
+        graph = self.graph
+        query, key = self.linear("readout.query", vector), self.linear("readout.key", vectors)  # (B, 1, D), (B, L, D)
+        logits = graph("MatMul", query, graph("Transpose", key, perm=(0, 2, 1)))  # (B, 1, L)
+        logits = graph("Mul", logits, np.float32(self.config.dim**-0.5))
+        bias = graph("Squeeze", self.by_distance("readout.distance", self.behind_last), np.array([3]))  # (B, 1, L)
+        to_come = graph("Less", self.behind_last, np.array(0))
+        bias = graph("Where", to_come, np.float32(-np.inf), bias)
+        shares = graph("Softmax", graph("Add", logits, bias), axis=-1)
+        mixed = graph("MatMul", shares, of_items)  # (B, 1, L) x (B, L, D) -> (B, 1, D)
+        wanted = graph("Add", mixed, graph("MatMul", vector, self.weights["readout.own.weight"].T))
+        length = graph("Max", graph("ReduceL2", wanted, np.array([2])), np.float32(SHORTEST))  # (B, 1, 1)
+        wanted = graph("Div", graph("Div", wanted, length), np.float32(self.config.temperature))
+        return graph("Squeeze", wanted, np.array([1]))
+
+    def repeats(self, vector: str) -> tuple[str, str]:
+        """Return rows that the session has had, and what is added to their scores: (B, L) each.
+
+        A row is named once, by the last event on it; the other events name row 0, which is no item, and add 0.
+        """
+        graph = self.graph
+        behind = graph("Squeeze", self.behind_last, np.array([1]))  # (B, L), negative after the end
+        real = graph("GreaterOrEqual", behind, np.array(0))
+        same = graph("Equal", graph("Unsqueeze", "items", np.array([2])), graph("Unsqueeze", "items", np.array([1])))
+        later = graph("Less", graph("Unsqueeze", self.at, np.array([1])), self.at)  # (L, L): column after row
+        earlier = graph("Less", self.at, graph("Unsqueeze", self.at, np.array([1])))
+        again = graph("And", graph("And", same, later), graph("Unsqueeze", real, np.array([1])))  # (B, L, L)
+        again = graph("ReduceMax", graph("Cast", again, to=TensorProto.FLOAT), np.array([2]), keepdims=0)  # (B, L)
+        named = graph("And", real, graph("Less", again, np.float32(0.5)))
+        before = graph("Cast", graph("And", same, earlier), to=TensorProto.FLOAT)
+        times = graph("ReduceSum", before, np.array([2]), keepdims=0)  # (B, L): how often the item was there before
+
+        of_distance, of_times = self.weights["repeats.table"].shape
+        place = graph("Mul", graph("Clip", behind, np.array(0), np.array(of_distance - 1)), np.array(of_times))
+        times = graph("Min", graph("Cast", times, to=TensorProto.INT64), np.array(of_times - 1))
+        added = graph("Gather", self.weights["repeats.table"].ravel() * REPEAT_STEP, graph("Add", place, times))
+        readiness = graph("Mul", vector, self.weights["repeats.readiness.weight"])  # (B, 1, D)
+        readiness = graph("ReduceSum", readiness, np.array([2]), keepdims=0)  # (B, 1)
+        added = graph("Add", added, graph("Add", readiness, self.weights["repeats.readiness.bias"]))
+        rows = graph("Where", named, "items", np.array(0))
+        return rows, graph("Where", named, added, np.float32(0))
 
     def linear(self, layer: str, x: str, of: slice = slice(None)) -> str:
         """Return a linear layer's output, or a slice of it: (B, Q, in) -> (B, Q, out)."""

@@ -1,4 +1,4 @@
-"""Checkpoint: a trained model as a folder that needs nothing else: config, vocabulary, weights, held-out sessions."""
+"""Checkpoint: a trained model as a folder that needs nothing else, neither to be exported nor to be topped up."""
 
 # pyright: standard
 # torch leaves what it loads untyped.
@@ -16,10 +16,11 @@ import numpy as np
 import torch
 
 from model.config import TrainConfig
-from model.dataset import Dataset, Report
+from model.dataset import Report
 from model.errors import TrainingError
 from model.features import Examples
-from model.transformer import SessionTransformer
+from model.neighbours import Neighbours, Pairs
+from model.transformer import Mixing, SessionTransformer
 from model.vocabulary import Vocabulary, read_vocabulary
 
 
@@ -44,6 +45,10 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     epochs: tuple[Epoch, ...] = ()
     best: int = 0
     """Number of the epoch whose weights are kept, 0 before the first ends."""
+    measured: dict[str, float] = {}
+    """Metrics of the held-out sessions, before they were learned, too."""
+    lineage: tuple[str, ...] = ()
+    """What it was topped up from, the oldest first."""
     finished: bool = False
 
 
@@ -53,21 +58,49 @@ class Checkpoint(NamedTuple):
     card: Card
     vocabulary: Vocabulary
     model: SessionTransformer
+    neighbours: Neighbours
     held_out: Examples
+
+    def table(self) -> torch.Tensor:
+        """Return the vectors of all items: (V, D)."""
+        with torch.inference_mode():
+            return self.model.table(Mixing(self.neighbours, torch.device("cpu")))
 
 
 _decode_card = msgspec.json.Decoder(Card).decode
 
 
-def start_checkpoint(folder: Path, card: Card, dataset: Dataset) -> None:
+def start_checkpoint(folder: Path, card: Card, vocabulary: Vocabulary, held_out: Examples) -> None:
     """Write what stays the same through the training."""
     folder.mkdir(parents=True, exist_ok=True)
     write_card(folder, card)
-    _replace(folder / "items.txt", dataset.vocabulary.to_bytes())
-    arrays = {field.name: getattr(dataset.held_out, field.name) for field in dataclasses.fields(Examples)}
-    packed = io.BytesIO()
-    np.savez_compressed(packed, **arrays)
-    _replace(folder / "held_out.npz", packed.getvalue())
+    _replace(folder / "items.txt", vocabulary.to_bytes())
+    _replace(folder / "held_out.npz", _packed(held_out))
+
+
+def save_model(path: Path, model: SessionTransformer, neighbours: Neighbours) -> None:
+    """Write weights and neighbours, whole or not at all."""
+    arrays = {f"neighbours.{name}": torch.from_numpy(array) for name, array in neighbours._asdict().items()}
+    save_tensors(path, model.state_dict() | arrays)
+
+
+def load_model(path: Path, model: SessionTransformer) -> Neighbours:
+    """Fill a model with the weights that `save_model` wrote, and return the neighbours."""
+    tensors = load_tensors(path)
+    neighbours = Neighbours(*(tensors.pop(f"neighbours.{name}").numpy() for name in Neighbours._fields))
+    model.load_state_dict(tensors)
+    return neighbours
+
+
+def save_pairs(folder: Path, pairs: Pairs) -> None:
+    """Write how often items met in the sessions that a model has learned from."""
+    _replace(folder / "pairs.npz", _packed(pairs))
+
+
+def load_pairs(folder: Path) -> Pairs:
+    """Return what `save_pairs` wrote."""
+    with np.load(folder / "pairs.npz") as arrays:
+        return Pairs(**arrays)
 
 
 def write_card(folder: Path, card: Card) -> None:
@@ -98,15 +131,15 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         TrainingError: The folder holds no checkpoint, or none with a finished epoch.
     """
     card = read_card(folder)
-    if card is None or not card.best:
+    if card is None or not (card.best or card.finished):
         message = f"{folder} holds no trained model: make one with `clickscore train SESSIONS --out {folder}`"
         raise TrainingError(message)
     vocabulary = read_vocabulary(folder / "items.txt")
     model = SessionTransformer(card.config.model, len(vocabulary))
-    model.load_state_dict(load_tensors(folder / "weights.pt"))
+    neighbours = load_model(folder / ("weights.pt" if card.finished else "best.pt"), model)
     with np.load(folder / "held_out.npz") as arrays:
         held_out = Examples(**arrays)
-    return Checkpoint(card, vocabulary, model.eval(), held_out)
+    return Checkpoint(card, vocabulary, model.eval(), neighbours, held_out)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
@@ -127,6 +160,12 @@ def load_tensors(path: Path) -> dict[str, Any]:
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as exc:
         message = f"{path} cannot be read, it is broken or something else than a checkpoint's tensors"
         raise TrainingError(message) from exc
+
+
+def _packed(arrays: Examples | Pairs) -> bytes:
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **{field.name: getattr(arrays, field.name) for field in dataclasses.fields(arrays)})
+    return packed.getvalue()
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -1,23 +1,28 @@
-"""Command `clickscore train`: from closed sessions to a checkpoint. What needs torch is imported when it runs."""
+"""Commands `clickscore train` and `clickscore evaluate`. What needs torch is imported when it runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import msgspec
 from rich.console import Console
+from rich.progress import Progress, TaskID
+from rich.table import Table
 
 from model.config import PRESETS, TrainConfig, override
-from model.dataset import Report, load_dataset
+from model.dataset import Report, load_dataset, load_newer
 from model.errors import TrainingError
+from schemas.manifest import decode_manifest
 
 EXTRA = {"torch", "onnx"}
 """What the train extra brings."""
+FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 @click.command()
-@click.argument(
-    "sessions", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
-)
+@click.argument("files", nargs=-1, type=FILE, metavar="[SESSIONS]...")
+@click.option("--sessions", multiple=True, type=FILE, help="The same as SESSIONS; repeatable.")
 @click.option(
     "--out",
     required=True,
@@ -25,9 +30,15 @@ EXTRA = {"torch", "onnx"}
     help="Checkpoint folder: a new one, or one to go on with.",
 )
 @click.option(
-    "--preset", type=click.Choice(list(PRESETS)), default="default", show_default=True, help="Size of model and run."
+    "--from",
+    "origin",
+    type=FOLDER,
+    help="Top up: a checkpoint, or a bundle that was exported with --trainable. SESSIONS are those it has not seen.",
 )
-@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the sessions, at most. Default: the preset's.")
+@click.option("--preset", type=click.Choice(list(PRESETS)), help="Size of model and run. Default: default.")
+@click.option(
+    "--epochs", type=click.IntRange(min=1), help="Passes over the sessions, at most. Default: 4, or 8 if there are few."
+)
 @click.option("--seed", type=click.IntRange(min=0), help="Of weights, order and dropout. Default: the preset's.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. Default: as many as there are cores.")
 @click.option(
@@ -39,42 +50,122 @@ EXTRA = {"torch", "onnx"}
 )
 def train(
     *,
+    files: tuple[Path, ...],
     sessions: tuple[Path, ...],
     out: Path,
-    preset: str,
+    origin: Path | None,
+    preset: str | None,
     epochs: int | None,
     seed: int | None,
     threads: int | None,
     changes: Sequence[str],
 ) -> None:
-    """Train a model on closed SESSIONS: files of JSON lines, as the topic closed-sessions holds them, .gz too.
+    """Train a model on SESSIONS, or top one up with newer ones.
 
-    The newest sessions are held out: part of them says when to stop, the others are what the bundle's metrics are
-    measured on. The same command goes on where a killed run stopped.
+    SESSIONS are files of JSON lines, as the topic closed-sessions holds them, or, where the name ends in .tsv or .txt,
+    of item ids, one session a line, the oldest first; .gz too. The newest sessions are kept apart until the end: they
+    say when to stop and how good the model is, and are learned in a last, short pass. The same command goes on where a
+    killed run stopped.
 
     \b
     Example:
       clickscore train sessions.jsonl.gz --out checkpoint --preset small
-      clickscore export checkpoint --out bundle
+      clickscore train --from checkpoint --sessions newer.jsonl.gz --out fresher
+      clickscore export fresher --out bundle
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
-    config = _config(preset, epochs, seed, changes)
+    sessions = (*files, *sessions)
+    if not sessions:
+        message = "name a file of sessions"
+        raise click.UsageError(message)
+    if origin and (preset or epochs or seed is not None or changes):
+        message = "--from goes on with the settings of what it tops up: name no --preset, --epochs, --seed or --set"
+        raise click.UsageError(message)
+    config = _config(preset or "default", epochs, seed, changes)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         import torch  # noqa: PLC0415 (serving has no torch, and its help lists this command)
 
+        from model.checkpoint import load_checkpoint, load_pairs  # noqa: PLC0415
+        from model.train import top_up  # noqa: PLC0415
         from model.train import train as train_model  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
     if threads:
         torch.set_num_threads(threads)
 
-    dataset = load_dataset(sessions, config)
-    _show(dataset.report, console)
-    card = train_model(dataset, config, out, console)
-    measured = card.epochs[card.best - 1].metrics
-    figures = ", ".join(f"{name} {measured[name]:.4f}" for name in ("hit_rate@20", "mrr@20", "purchase_pr_auc"))
-    console.print(f"kept epoch {card.best} of {len(card.epochs)}: validation {figures}")
+    if origin:
+        folder, name = _trainable(origin)
+        previous = load_checkpoint(folder)
+        newer = load_newer(sessions, previous.card.config, previous.vocabulary)
+        _show(newer.report, console)
+        lineage = f"{name}: {previous.card.report.summary()}"
+        card = top_up(previous, load_pairs(folder), newer, out, lineage=lineage, console=console)
+    else:
+        dataset = load_dataset(sessions, config)
+        _show(dataset.report, console)
+        card = train_model(dataset, config, out, console)
+        console.print(f"kept epoch {card.best} of {len(card.epochs)}")
+    figures = ", ".join(f"{name} {card.measured[name]:.4f}" for name in ("hit_rate@20", "mrr@20", "purchase_pr_auc"))
+    console.print(f"on the newest sessions, before they were learned, too: {figures}")
     console.print(f"next: clickscore export {out} --out BUNDLE")
+
+
+@click.command()
+@click.argument("bundle", type=FOLDER)
+@click.option("--prefixes", required=True, type=FILE, help="Rows of the test: item ids, a tab, the item that follows.")
+@click.option("--sessions", multiple=True, type=FILE, help="Training sessions, for the baselines; repeatable.")
+@click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), help="Write the results here, too.")
+def evaluate(*, bundle: Path, prefixes: Path, sessions: tuple[Path, ...], out: Path | None) -> None:
+    """Measure a BUNDLE on beginnings of sessions, beside what counting reaches.
+
+    Every row is asked alone, in ONNX Runtime, over the whole catalogue; items that the session has had may follow
+    again, and an item of the same score stands before the right one. An item that the model does not know is a miss.
+
+    \b
+    Example:
+      clickscore evaluate bundle --prefixes test.tsv.gz --sessions train.tsv.gz --json results.json
+    """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
+    from model.prefixes import KS, evaluate_prefixes  # noqa: PLC0415 (ONNX Runtime takes a moment to load)
+
+    console = Console(highlight=False, soft_wrap=True)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def tell(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = progress.add_task(name)
+            progress.update(tasks[name], completed=done, total=total)
+
+        results = evaluate_prefixes(bundle, prefixes, sessions, tell)
+    metrics = [f"{kind}@{k}" for k in KS for kind in ("P", "MRR", "NDCG")]
+    table = Table("percent", *(result.name for result in results), title=f"{results[0].rows:,} rows")
+    for metric in metrics:
+        figures = [result.figures[metric] for result in results]
+        table.add_row(metric, *(f"{of.value:.2f} ({of.low:.2f}-{of.high:.2f})" for of in figures))
+    console.print(table)
+    console.print("In brackets: the middle 95 % of what it is on rows drawn from these.")
+    last = metrics[-3:]
+    table = Table("events before", "rows", *last, title="bundle, by length of the prefix")
+    for length, of in results[0].by_length.items():
+        table.add_row(length, f"{of['rows']:,.0f}", *(f"{of[metric]:.2f}" for metric in last))
+    console.print(table)
+    if out:
+        out.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
+
+
+def _trainable(origin: Path) -> tuple[Path, str]:
+    """Return the checkpoint of a folder that is one, or a bundle with one, and what to call it.
+
+    Raises:
+        TrainingError: It is a bundle without one.
+    """
+    manifest = origin / "manifest.json"
+    if not manifest.is_file():
+        return origin, "a checkpoint"
+    if not (origin / "checkpoint").is_dir():
+        message = f"{origin} was exported without what training needs: name its checkpoint, or export it --trainable"
+        raise TrainingError(message)
+    return origin / "checkpoint", decode_manifest(manifest.read_bytes()).version
 
 
 def missing_extra(exc: ModuleNotFoundError) -> Exception:
@@ -101,6 +192,5 @@ def _show(report: Report, console: Console) -> None:
     if report.problem:
         console.print(f"  first malformed line: {report.problem}")
     console.print(f"  {report.sessions:,} sessions with {report.events:,} events, {report.items:,} known items")
-    console.print(
-        f"  training {report.training:,}, validation {report.validation:,}, held out {report.held_out:,} sessions"
-    )
+    apart = f", validation {report.validation:,}, held out {report.held_out:,}" if report.validation else ""
+    console.print(f"  training {report.training:,}{apart} sessions")

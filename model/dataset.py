@@ -1,4 +1,4 @@
-"""Dataset: closed sessions from files, split by time into what trains, what says when to stop, and what is held out."""
+"""Dataset: sessions from files, split by time into what trains, what says when to stop, and what is held out."""
 
 import array
 import dataclasses
@@ -15,19 +15,25 @@ import numpy as np
 
 from model.config import TrainConfig
 from model.errors import TrainingError
-from model.features import NO_ITEM, REMOVAL, Examples, Sessions, arranged, examples
-from model.vocabulary import Vocabulary, count
+from model.features import NO_ITEM, REMOVAL, Examples, Ints, Longs, Sessions, arranged, examples
+from model.vocabulary import UNKNOWN, Vocabulary, count
 from schemas.events import ACTIONS
-from schemas.sessions import ClosedSession, decode_session
+from schemas.sessions import ClosedSession, SessionEvent, decode_session
 
 MALFORMED = "not a closed session"
 REPEATED = "repeat of a session"
 WITHOUT_ITEM = "session without an event on an item"
 WITHOUT_KNOWN_ITEM = "session without an event on a known item"
 UNKNOWN_ACTION = "event of an unknown action"
+TOO_LONG = "session of more than 500 events: a robot's"
+TOO_FAST = "session of 30 events or more, above one a second: a robot's"
+RARE = "event on an item that was seen fewer than {} times"
 
 FEWEST_SESSIONS = 10
 """Below that, nothing can be split off for validation that would say anything."""
+
+PLAIN = (".tsv", ".txt")
+"""Ends of the names, `.gz` aside, of files that hold item ids alone, one session a line, the oldest first."""
 
 CODES = {action: code for code, action in enumerate(ACTIONS) if action}
 
@@ -62,9 +68,10 @@ class Report:
             datetime.fromtimestamp(at / 1000, UTC).date().isoformat()
             for at in (self.first_closed_at, self.last_closed_at)
         )
+        when = f" that closed from {first} to {last}" if self.last_closed_at else ""
         return (
-            f"{self.training:,} sessions for training out of {self.sessions:,} that closed from {first} to {last}, "
-            f"{self.items:,} items, sha256 {self.sha256}"
+            f"{self.training:,} sessions for training out of {self.sessions:,}{when}, {self.items:,} items, "
+            f"sha256 {self.sha256}"
         )
 
 
@@ -73,9 +80,26 @@ class Dataset:
     """What a run needs."""
 
     vocabulary: Vocabulary
+    sessions: Examples
+    """All that have a known item, in order of closing: what is learned in the end."""
     training: Examples
+    """The oldest of them."""
     validation: Examples
+    """Of those after them, at most `ranked_sessions`."""
     held_out: Examples
+    """Of the newest, at most `ranked_sessions`."""
+    report: Report
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Newer:
+    """What a model is topped up with."""
+
+    vocabulary: Vocabulary
+    """What the model knew, and after it what is new."""
+    sessions: Examples
+    sample: Examples
+    """At most `ranked_sessions` of them, with what the model knew as the only known items."""
     report: Report
 
 
@@ -83,7 +107,8 @@ def load_dataset(files: Sequence[Path], config: TrainConfig) -> Dataset:
     """Return sessions from files, split by the time of their closing: held-out ones are the newest.
 
     Args:
-        files: JSON lines of `schemas.sessions.ClosedSession`, compressed where the name ends in `.gz`.
+        files: JSON lines of `schemas.sessions.ClosedSession`, or item ids alone (see `PLAIN`); compressed where the
+            name ends in `.gz`.
         config: Says how large each part is, and which items are known.
 
     Raises:
@@ -96,37 +121,62 @@ def load_dataset(files: Sequence[Path], config: TrainConfig) -> Dataset:
         message = f"{len(sessions)} sessions to learn from, at least {FEWEST_SESSIONS} are needed{reasons}{first}"
         raise TrainingError(message)
 
-    oldest, newer, newest = _by_time(sessions, config)
-    seen = oldest.items[(oldest.items != NO_ITEM) & (oldest.actions != REMOVAL)]
-    vocabulary = count(sessions.item_ids, seen, config.min_count)
-    rows = vocabulary.rows(sessions.item_ids)  # (item_ids,)
-    training, validation, held_out = (examples(part, rows, config.model.max_length) for part in (oldest, newer, newest))
-    if not (len(training) and len(validation) and len(held_out)):
+    vocabulary = count(sessions.item_ids, _seen(sessions), config.min_count)
+    every, dropped = _known(sessions, vocabulary, config)
+    if len(every) < FEWEST_SESSIONS:
         message = (
             f"too little is left to learn from: {len(vocabulary):,} items were seen {config.min_count} times or more "
-            f"(min_count), in {len(training):,} sessions for training, {len(validation):,} for validation and "
-            f"{len(held_out):,} held out"
+            f"(min_count), in {len(every):,} sessions"
         )
         raise TrainingError(message)
-    without = len(sessions) - len(training) - len(validation) - len(held_out)
+    held_out = max(1, round(config.held_out_share * len(every)))
+    validation = max(1, round(config.validation_share * len(every)))
+    numbers = np.arange(len(every))
+    oldest, newer, newest = np.split(numbers, (len(every) - held_out - validation, len(every) - held_out))
     return Dataset(
         vocabulary=vocabulary,
-        training=training,
-        validation=_sample(validation, config),
-        held_out=_sample(held_out, config),
+        sessions=every,
+        training=every.only(oldest),
+        validation=every.only(_sample(newer, config)),
+        held_out=every.only(_sample(newest, config)),
         report=dataclasses.replace(
             report,
-            dropped=report.dropped | ({WITHOUT_KNOWN_ITEM: without} if without else {}),
+            dropped=report.dropped | dropped,
             items=len(vocabulary),
-            training=len(training),
-            validation=len(validation),
-            held_out=len(held_out),
+            training=len(oldest),
+            validation=len(newer),
+            held_out=len(newest),
+        ),
+    )
+
+
+def load_newer(files: Sequence[Path], config: TrainConfig, known: Vocabulary) -> Newer:
+    """Return sessions that a model is topped up with, all of them, with the items that are new to it.
+
+    Raises:
+        TrainingError: A file cannot be read, or there is nothing to learn in any.
+    """
+    sessions, report = read_sessions(files)
+    vocabulary = known.with_new(count(sessions.item_ids, _seen(sessions), config.min_count).items)
+    every, dropped = _known(sessions, vocabulary, config)
+    if not len(every):
+        message = "there is no session on a known item to learn from"
+        raise TrainingError(message)
+    before = examples(sessions, known.rows(sessions.item_ids), config.model.max_length)
+    return Newer(
+        vocabulary=vocabulary,
+        sessions=every,
+        sample=before.only(_sample(np.arange(len(before)), config)),
+        report=dataclasses.replace(
+            report, dropped=report.dropped | dropped, items=len(vocabulary), training=len(every)
         ),
     )
 
 
 def read_sessions(files: Sequence[Path]) -> tuple[Sessions, Report]:
     """Return all sessions of the files, each once, in order of closing, and what was read and left out.
+
+    Sessions without times keep their order, and lie before all others.
 
     Raises:
         TrainingError: A file cannot be read.
@@ -138,13 +188,14 @@ def read_sessions(files: Sequence[Path]) -> tuple[Sessions, Report]:
     index_of: dict[str, int] = {}
     items, actions, ends, closed_at = array.array("i"), array.array("b"), array.array("q", [0]), array.array("q")
     for path in files:
-        for number, line in enumerate(_lines(path), start=1):
+        decode = _plain if path.name.removesuffix(".gz").endswith(PLAIN) else decode_session
+        for number, line in enumerate(lines_of(path), start=1):
             digest.update(line)
             if not line.strip():
                 continue
             lines += 1
             try:
-                session = decode_session(line)
+                session = decode(line)
             except (msgspec.DecodeError, UnicodeDecodeError) as exc:
                 dropped[MALFORMED] += 1
                 problem = problem or f"{path}:{number}: {exc}"
@@ -153,7 +204,8 @@ def read_sessions(files: Sequence[Path]) -> tuple[Sessions, Report]:
             if reason:
                 dropped[reason] += 1
                 continue
-            seen.add(session.id)
+            if session.id:
+                seen.add(session.id)
             for event in session.events:
                 if (code := CODES.get(event.action)) is None:
                     dropped[UNKNOWN_ACTION] += 1
@@ -184,13 +236,30 @@ def read_sessions(files: Sequence[Path]) -> tuple[Sessions, Report]:
     )
 
 
+def _plain(line: bytes) -> ClosedSession:
+    """Return a session of which nothing is known but the items that were viewed."""
+    events = tuple(SessionEvent(ts=0, action="view", item_id=item) for item in line.decode().split())
+    return ClosedSession(
+        id="", session_id="", user_id="", opened_at=0, closed_at=0, length=len(events), purchased=False, events=events
+    )
+
+
 def _flaw(session: ClosedSession) -> str:
     """Return why a session cannot be used, empty where it can."""
-    on_items = any(event.item_id and event.action in CODES for event in session.events)
-    return "" if on_items else WITHOUT_ITEM
+    if not any(event.item_id and event.action in CODES for event in session.events):
+        return WITHOUT_ITEM
+    if session.length > 500:
+        return TOO_LONG
+    lasted, has_times = session.events[-1].ts - session.events[0].ts, session.events[-1].ts > 0
+    return TOO_FAST if has_times and len(session.events) >= 30 and lasted < 1000 * len(session.events) else ""
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def lines_of(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file, compressed where its name ends in `.gz`.
+
+    Raises:
+        TrainingError: It cannot be read.
+    """
     opened: Iterable[bytes]
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as opened:
@@ -200,17 +269,22 @@ def _lines(path: Path) -> Iterator[bytes]:
         raise TrainingError(message) from exc
 
 
-def _by_time(sessions: Sessions, config: TrainConfig) -> tuple[Sessions, Sessions, Sessions]:
-    """Return the sessions that train, those that say when to stop, and the newest, which are held out."""
-    held_out = max(1, round(config.held_out_share * len(sessions)))
-    validation = max(1, round(config.validation_share * len(sessions)))
-    first, second = len(sessions) - held_out - validation, len(sessions) - held_out
-    return sessions.between(0, first), sessions.between(first, second), sessions.between(second, len(sessions))
+def _seen(sessions: Sessions) -> Ints:
+    """Return the items that shoppers turned to, once for each time."""
+    return sessions.items[(sessions.items != NO_ITEM) & (sessions.actions != REMOVAL)]
 
 
-def _sample(of: Examples, config: TrainConfig) -> Examples:
+def _known(sessions: Sessions, vocabulary: Vocabulary, config: TrainConfig) -> tuple[Examples, dict[str, int]]:
+    """Return what the model reads of sessions, and how much it cannot read."""
+    rows = vocabulary.rows(sessions.item_ids)  # (item_ids,)
+    every = examples(sessions, rows, config.model.max_length)
+    rare = int((rows[sessions.items[sessions.items != NO_ITEM]] == UNKNOWN).sum())
+    dropped = {RARE.format(config.min_count): rare, WITHOUT_KNOWN_ITEM: len(sessions) - len(every)}
+    return every, {reason: number for reason, number in dropped.items() if number}
+
+
+def _sample(sessions: Longs, config: TrainConfig) -> Longs:
     """Return at most `ranked_sessions` of the sessions, in their order."""
-    if len(of) <= config.ranked_sessions:
-        return of
-    chosen = np.random.default_rng(config.seed).choice(len(of), config.ranked_sessions, replace=False)
-    return of.only(np.sort(chosen))
+    if len(sessions) <= config.ranked_sessions:
+        return sessions
+    return np.sort(np.random.default_rng(config.seed).choice(sessions, config.ranked_sessions, replace=False))

@@ -5,7 +5,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import onnxruntime as ort
@@ -14,14 +14,16 @@ import torch
 from model import metrics
 from model.dataset import read_sessions
 from model.features import NOTHING, Batch, Examples, Longs, beginnings, events_of, examples, padded
+from model.graph import open_graph, run_graph
+from model.loss import Wishes
 from model.transformer import SessionTransformer
 from model.vocabulary import read_vocabulary
 from schemas.manifest import NEXT_ACTIONS, decode_manifest
 
 K = 20
 """Length of the ranking that metrics look at: what the literature on sessions reports."""
-SCORES = 2**22
-"""Scores that are held at once: 16 MB stay in a CPU's cache."""
+SCORES = 2**24
+"""Scores that are held at once, about."""
 BATCH = 64
 
 
@@ -63,16 +65,22 @@ def measure(answers: Answers, of: Examples) -> dict[str, float]:
     }
 
 
-def evaluate_model(model: SessionTransformer, of: Examples) -> dict[str, float]:
-    """Return a model's metrics, every event answered in one causal pass over its session."""
+@torch.inference_mode()
+def evaluate_model(model: SessionTransformer, table: torch.Tensor, of: Examples) -> dict[str, float]:
+    """Return a model's metrics, every event answered in one causal pass over its session.
+
+    Args:
+        model: In evaluation mode.
+        table: The vectors of all items.
+        of: Sessions.
+    """
     answers = _unanswered(of)
-    for sessions in _by_length(of):
+    for sessions in _by_length(of, SCORES // len(table)):
         at = events_of(of, sessions)
-        vectors = session_vectors(model, padded(of, sessions))  # (n, D)
-        answers.ranks[at] = _ranks(model, vectors, of.next_item[at])
-        with torch.inference_mode():
-            answers.action_probabilities[at] = model.action_logits(vectors).softmax(dim=-1).cpu().numpy()
-            answers.purchase[at] = model.purchase_logit(vectors).sigmoid().cpu().numpy()
+        vectors, wishes = ask(model, table, padded(of, sessions))
+        answers.ranks[at] = _ranks(model.scores(table, wishes), of.next_item[at])
+        answers.action_probabilities[at] = model.action_logits(vectors).softmax(dim=-1).cpu().numpy()
+        answers.purchase[at] = model.purchase_logit(vectors).sigmoid().cpu().numpy()
     return measure(answers, of)
 
 
@@ -103,48 +111,30 @@ def evaluate_bundle(folder: Path, files: Sequence[Path]) -> dict[str, float]:
     return evaluate_graph(open_graph(folder / "model.onnx"), examples(sessions, rows, manifest.max_length))
 
 
-def open_graph(model: bytes | Path) -> ort.InferenceSession:
-    """Return a graph ready to run on one thread."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return ort.InferenceSession(
-        model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
-    )
+def ask(model: SessionTransformer, table: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, Wishes]:
+    """Return session vector and wish after each real event, session by session: (n, D), n wishes."""
+    items, actions = (torch.from_numpy(part).to(table.device) for part in (batch.items, batch.actions))
+    real = items > 0  # (B, T)
+    vectors, of_items = model(table, items, actions)  # (B, T, D)
+    return vectors[real], model.wishes(vectors, of_items, items, real)
 
 
-def run_graph(graph: ort.InferenceSession, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return rows, scores (batch, candidates each), action probabilities (batch, 5) and purchase (batch,)."""
-    feeds = {node.name: getattr(batch, node.name) for node in graph.get_inputs()}
-    outputs = cast("list[np.ndarray]", graph.run(["rows", "scores", "action_probabilities", "purchase"], feeds))
-    rows, scores, action_probabilities, purchase = outputs
-    return rows, scores, action_probabilities, purchase
+def _ranks(scores: torch.Tensor, next_item: metrics.Ints) -> metrics.Ints:
+    """Return the place of each next item in its row of scores, others of the same score before it; or a miss."""
+    wanted = torch.from_numpy(next_item.astype(np.int64)).to(scores.device)[:, None]  # (n, 1)
+    own = scores.gather(1, (wanted - 1).clamp(min=0))  # (n, 1)
+    return (scores >= own).sum(dim=1).where(wanted[:, 0] > 0, metrics.MISS).cpu().numpy()
 
 
-@torch.inference_mode()
-def session_vectors(model: SessionTransformer, batch: Batch) -> torch.Tensor:
-    """Return the session vector after each real event, session by session: (sum(lengths), D)."""
-    device = model.item.weight.device
-    vectors = model(torch.from_numpy(batch.items).to(device), torch.from_numpy(batch.actions).to(device))  # (B, T, D)
-    return vectors[torch.from_numpy(batch.items > 0).to(device)]
-
-
-@torch.inference_mode()
-def _ranks(model: SessionTransformer, vectors: torch.Tensor, next_item: metrics.Ints) -> metrics.Ints:
-    """Return the place of each next item among all, others of the same score before it, a miss where there is none."""
-    targets = torch.from_numpy(next_item.astype(np.int64)).to(vectors.device)[:, None]  # (n, 1)
-    step = max(1, SCORES // len(model.item.weight))
-    ranks: list[torch.Tensor] = []
-    for some, wanted in zip(vectors.split(step), targets.split(step), strict=True):
-        scores = model.scores(some)  # (step, V - 1)
-        own = scores.gather(1, (wanted - 1).clamp(min=0))  # (step, 1)
-        ranks.append((scores >= own).sum(dim=1).where(wanted[:, 0] > 0, metrics.MISS))
-    return torch.cat(ranks).cpu().numpy()
-
-
-def _by_length(of: Examples) -> Iterator[Longs]:
+def _by_length(of: Examples, most: int) -> Iterator[Longs]:
+    """Yield numbers of sessions, those of like length together, with about `most` events or fewer at once."""
     order = np.argsort(of.lengths, kind="stable")
-    for start in range(0, len(order), BATCH):
-        yield order[start : start + BATCH]
+    start = 0
+    while start < len(order):
+        longest = int(of.lengths[order[min(start + BATCH, len(order)) - 1]])
+        end = start + max(1, min(BATCH, most // longest))
+        yield order[start:end]
+        start = end
 
 
 def _unanswered(of: Examples) -> Answers:

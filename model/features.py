@@ -200,6 +200,26 @@ def batches(lengths: Longs, size: int, seed: Sequence[int]) -> Iterator[Longs]:
         yield chunks[chunk]
 
 
+def cross_batches(fold_of: Ints, lengths: Longs, size: int, seed: Sequence[int]) -> Iterator[tuple[int, Longs]]:
+    """Yield batches as `batches` does, each of one fold only, in random order.
+
+    Args:
+        fold_of: Fold of each session: (sessions,).
+        lengths: Events of each session: (sessions,).
+        size: Sessions a batch, at most.
+        seed: Of the order.
+
+    Yields:
+        The fold, and numbers of sessions.
+    """
+    every: list[tuple[int, Longs]] = []
+    for fold in np.unique(fold_of).tolist():
+        sessions = np.flatnonzero(fold_of == fold)
+        every += [(fold, sessions[chunk]) for chunk in batches(lengths[sessions], size, (*seed, fold))]
+    for at in np.random.default_rng(seed).permutation(len(every)).tolist():
+        yield every[at]
+
+
 def _split(sessions: Longs, lengths: Longs, size: int) -> Iterator[Longs]:
     by_length = sessions[np.argsort(lengths[sessions], kind="stable")]
     for start in range(0, len(by_length), size):

@@ -3,41 +3,61 @@
 # pyright: standard
 # torch leaves what a module returns untyped.
 
+import functools
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.nn import functional
 
-from model.checkpoint import Card, Epoch, load_tensors, read_card, save_tensors, start_checkpoint, write_card
-from model.config import TrainConfig
-from model.dataset import Dataset
+from model.checkpoint import (
+    Card,
+    Checkpoint,
+    Epoch,
+    load_model,
+    load_tensors,
+    read_card,
+    save_model,
+    save_pairs,
+    save_tensors,
+    start_checkpoint,
+    write_card,
+)
+from model.config import TrainConfig, settled
+from model.dataset import Dataset, Newer
 from model.errors import TrainingError
 from model.evaluate import K, evaluate_model
-from model.features import Examples, Longs, batches, events_of, padded
-from model.loss import catalogue_loss
-from model.transformer import SessionTransformer
+from model.features import Examples, Ints, Longs, cross_batches, events_of, padded
+from model.loss import Wishes, catalogue_loss, quickest
+from model.neighbours import Neighbours, Pairs, count_pairs, nearest, together, without
+from model.transformer import Mixing, SessionTransformer
 from model.vocabulary import POPULAR
 
 BETAS = (0.9, 0.98)
 CLIP = 1.0
-"""Largest length of the gradient."""
+"""Largest length of the gradient of all but the item table, whose rows Adam keeps in bounds one by one."""
 LAST_RATE = 0.02
 """Learning rate at the end, as a share of the peak."""
+SMALLEST_BATCH = 16
 CRITERION = f"mrr@{K}"
 """What says when to stop."""
+TABLES = {"item", "action.weight", "repeats.table"}
+"""Matrices without weight decay, beside those of distances."""
 
 
 def train(dataset: Dataset, config: TrainConfig, folder: Path, console: Console) -> Card:
     """Train a model, or go on with a training that was killed, and return its card.
 
     After each epoch the folder holds the best model so far, and what is needed to go on from there. Order and dropout
-    of an epoch depend on the seed and its number alone, so a training that goes on ends with the same weights.
+    of an epoch depend on the seed and its number alone, so a training that goes on ends with the same weights. In the
+    end the best model is topped up with the newest sessions, those that were kept from it included.
 
     Args:
         dataset: What it learns from.
@@ -48,38 +68,29 @@ def train(dataset: Dataset, config: TrainConfig, folder: Path, console: Console)
     Raises:
         TrainingError: The folder holds another training, or something else.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.manual_seed(config.seed)
-    model = SessionTransformer(config.model, len(dataset.vocabulary)).to(device)
-    optimizer = torch.optim.AdamW(_groups(model, config), lr=config.learning_rate, betas=BETAS)
-    card = _resume(folder, dataset, config, model, optimizer)
+    config = settled(config, len(dataset.training))
+    card = _begun(folder, Card(config=config, report=dataset.report, popular=dataset.vocabulary.items[:POPULAR]))
     if card.finished:
         return card
+    torch.manual_seed(config.seed)
+    model = SessionTransformer(config.model, len(dataset.vocabulary)).to(_device())
+    optimizer = _optimizer(model, config)
+    card = _resume(folder, card, dataset, model, optimizer)
+    batch = _batch_size(len(dataset.training), config.steps, config)
+    lesson = _lesson(dataset.training, None, model, config, batch=batch, passes=config.epochs)
 
-    steps = math.ceil(len(dataset.training) / config.batch)  # an epoch
     with _progress(console) as progress:
-        task = progress.add_task("", total=steps * config.epochs, completed=steps * len(card.epochs), loss="", mrr="")
-        for number in range(len(card.epochs) + 1, config.epochs + 1):
-            torch.manual_seed(int(np.random.default_rng((config.seed, number)).integers(2**63)))
+        task = progress.add_task(
+            "", total=lesson.rates.steps, completed=lesson.steps * len(card.epochs), loss="", mrr=""
+        )
+        while not _has_ended(card):
+            number = len(card.epochs) + 1
             progress.update(task, description=f"epoch {number} of {config.epochs}")
-
-            # Learn from every training session once
-            model.train()
-            total = 0.0
-            for step, sessions in enumerate(batches(dataset.training.lengths, config.batch, (config.seed, number))):
-                _set_rate(optimizer, (number - 1) * steps + step, steps * config.epochs, config)
-                loss = _loss(model, dataset.training, sessions, config)
-                optimizer.zero_grad()
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-                optimizer.step()
-                total += loss.item()
-                progress.update(task, advance=1, loss=f"loss {total / (step + 1):.3f}")
+            loss = _learn(model, optimizer, lesson, number=number, tell=_teller(progress, task))
 
             # See how good it is now
-            model.eval()
-            measured = evaluate_model(model, dataset.validation)
-            epoch = Epoch(number=number, loss=total / steps, metrics=measured)
+            measured = evaluate_model(model.eval(), _table(model, lesson.neighbours), dataset.validation)
+            epoch = Epoch(number=number, loss=loss, metrics=measured)
             progress.update(task, mrr=f"validation {CRITERION} {measured[CRITERION]:.4f}")
             progress.console.print(
                 f"epoch {number}: loss {epoch.loss:.4f}, validation hit_rate@{K} {measured[f'hit_rate@{K}']:.4f}, "
@@ -89,92 +100,272 @@ def train(dataset: Dataset, config: TrainConfig, folder: Path, console: Console)
             # Keep the best, then what is needed to go on
             is_best = not card.best or measured[CRITERION] > card.epochs[card.best - 1].metrics[CRITERION]
             best = number if is_best else card.best
-            finished = number == config.epochs or number - best >= config.patience
-            card = msgspec.structs.replace(card, epochs=(*card.epochs, epoch), best=best, finished=finished)
+            card = msgspec.structs.replace(card, epochs=(*card.epochs, epoch), best=best)
             if is_best:
-                save_tensors(folder / "weights.pt", model.state_dict())
+                save_model(folder / "best.pt", model, lesson.neighbours)
             _save(folder, card, model, optimizer)
-            if finished:
-                break
+
+        # Measure the best on the newest sessions, then let it learn them
+        neighbours = load_model(folder / "best.pt", model)
+        measured = evaluate_model(model.eval(), _table(model, neighbours), dataset.held_out)
+        card = msgspec.structs.replace(card, measured=measured)
+        first = len(dataset.training) - round(config.top_up_share * len(dataset.training))
+        older, newest = np.split(np.arange(len(dataset.sessions)), [first])
+        pairs = count_pairs(dataset.sessions.only(older))
+        last = _lesson(dataset.sessions.only(newest), pairs, model, config, batch=batch)
+        return _top_up(model, last, card, folder, progress)
+
+
+def top_up(previous: Checkpoint, pairs: Pairs, newer: Newer, folder: Path, *, lineage: str, console: Console) -> Card:
+    """Teach a trained model newer sessions, in one pass, and return the card of what comes out.
+
+    The neighbours are counted anew, over all sessions that either has seen. What the model says of the newer sessions
+    before it learns them is measured.
+
+    Args:
+        previous: The trained model.
+        pairs: Which items met in its sessions.
+        newer: Sessions that it has not seen.
+        folder: Where the new checkpoint goes.
+        lineage: What the trained model is, in words.
+        console: Where progress is shown.
+
+    Raises:
+        TrainingError: The folder holds another training, or something else.
+    """
+    config, lineages = previous.card.config, (*previous.card.lineage, lineage)
+    new = Card(config=config, report=newer.report, popular=previous.card.popular, lineage=lineages)
+    card = _begun(folder, new)
+    if card.finished:
+        return card
+    measured = evaluate_model(previous.model.eval(), previous.table(), newer.sample)
+    card = msgspec.structs.replace(card, measured=measured)
+    start_checkpoint(folder, card, newer.vocabulary, newer.sample)
+    torch.manual_seed(config.seed)
+    model = previous.model.grown(len(newer.vocabulary)).to(_device())
+    batch = _batch_size(len(newer.sessions), config.top_up_steps, config)
+    with _progress(console) as progress:
+        return _top_up(model, _lesson(newer.sessions, pairs, model, config, batch=batch), card, folder, progress)
+
+
+class _Rates(NamedTuple):
+    """Learning rates: a straight line up, then half a cosine down."""
+
+    steps: int
+    peak: float
+    warmup: int
+
+    def at(self, step: int) -> float:
+        """Return the rate of a step, from 0."""
+        warmup = min(self.warmup, self.steps // 10)
+        done = (step - warmup) / max(1, self.steps - warmup)
+        cosine = LAST_RATE + (1 - LAST_RATE) * (1 + math.cos(math.pi * done)) / 2
+        return self.peak * ((step + 1) / (warmup + 1) if step < warmup else cosine)
+
+
+class _Lesson(NamedTuple):
+    """Sessions to be learned, in folds, and for each fold the neighbours in all sessions but its own.
+
+    A session that met its own pairs among the neighbours would find each next item next to the last one, and learn to
+    rely on that.
+    """
+
+    of: Examples
+    fold_of: Ints
+    """(sessions,)."""
+    mixings: tuple[Mixing, ...]
+    """Of each fold."""
+    pairs: Pairs
+    """Of all sessions, those learned before included."""
+    neighbours: Neighbours
+    """From them: what is served."""
+    batch: int
+    """Sessions a step, at most."""
+    steps: int
+    """Of a pass."""
+    rates: _Rates
+    """Of all passes."""
+    config: TrainConfig
+
+
+def _lesson(
+    of: Examples, older: Pairs | None, model: SessionTransformer, config: TrainConfig, *, batch: int, passes: int = 0
+) -> _Lesson:
+    """Return sessions as something to be learned.
+
+    Args:
+        of: The sessions.
+        older: Which items met in sessions that were learned before: neighbours in every fold.
+        model: What will learn them.
+        config: How.
+        batch: Sessions a step, at most.
+        passes: How often they are learned; 0 for a top-up, which is one pass at its own rate.
+    """
+    fold_of = np.random.default_rng(config.seed).integers(config.folds, size=len(of))  # (sessions,)
+    parts = [count_pairs(of.only(np.flatnonzero(fold_of == fold))) for fold in range(config.folds)]
+    pairs = functools.reduce(together, parts if older is None else [older, *parts])
+    rows, most = model.item.shape[0], config.model.neighbours
+    steps = sum(math.ceil(number / batch) for number in np.bincount(fold_of).tolist())
+    peak, warmup = (config.learning_rate, config.warmup) if passes else (config.top_up_rate, config.top_up_warmup)
+    return _Lesson(
+        of=of,
+        fold_of=fold_of,
+        mixings=tuple(Mixing(nearest(without(pairs, part), rows, most), model.item.device) for part in parts),
+        pairs=pairs,
+        neighbours=nearest(pairs, rows, most),
+        batch=batch,
+        steps=steps,
+        rates=_Rates(steps * max(1, passes), peak * math.sqrt(batch / config.batch), warmup),
+        config=config,
+    )
+
+
+def _top_up(model: SessionTransformer, lesson: _Lesson, card: Card, folder: Path, progress: Progress) -> Card:
+    """Learn the newest sessions in one pass, and write the finished checkpoint."""
+    optimizer, number = _optimizer(model, lesson.config), lesson.config.epochs + 1
+    task = progress.add_task("top-up", total=lesson.steps, loss="", mrr="")
+    _learn(model, optimizer, lesson, number=number, tell=_teller(progress, task))
+    save_model(folder / "weights.pt", model, lesson.neighbours)
+    save_pairs(folder, lesson.pairs)
+    card = msgspec.structs.replace(card, finished=True)
+    write_card(folder, card)
+    for name in ("best.pt", "training.pt"):
+        (folder / name).unlink(missing_ok=True)
     return card
 
 
-def _loss(model: SessionTransformer, training: Examples, sessions: Longs, config: TrainConfig) -> Tensor:
-    """Return the weighted loss of the three heads, each a mean over the events that it has an answer for."""
-    device = model.item.weight.device
-    batch = padded(training, sessions)
-    real = torch.from_numpy(batch.items > 0).to(device)  # (B, T)
-    at = events_of(training, sessions)
-    next_item, next_action, purchase = (
-        torch.from_numpy(answer[at].astype(np.int64)).to(device)
-        for answer in (training.next_item, training.next_action, training.purchase)
-    )  # (n,) each
-    items, actions = torch.from_numpy(batch.items).to(device), torch.from_numpy(batch.actions).to(device)
-    vectors = model(items, actions)[real]  # (B, T, D) -> (n, D)
+def _learn(
+    model: SessionTransformer,
+    optimizer: torch.optim.Optimizer,
+    lesson: _Lesson,
+    *,
+    number: int,
+    tell: Callable[[float], None],
+) -> float:
+    """Learn from each session once, with the neighbours of its fold, and return the mean loss.
 
-    followed = next_item > 0
-    loss = catalogue_loss(*model.tied(vectors[followed]), next_item[followed] - 1)
+    Args:
+        model: What learns.
+        optimizer: Of its weights.
+        lesson: What is learned.
+        number: Of the pass, from 1: what is drawn in it depends on that and the seed alone.
+        tell: Called after each step with the mean loss so far.
+    """
+    config = lesson.config
+    torch.manual_seed(int(np.random.default_rng((config.seed, number)).integers(2**63)))
+    model.train()
+    small = [parameter for name, parameter in model.named_parameters() if name != "item"]
+    done = lesson.steps * (number - 1) % lesson.rates.steps  # a top-up is the only pass of its lesson
+    total = 0.0
+    order = cross_batches(lesson.fold_of, lesson.of.lengths, lesson.batch, (config.seed, number))
+    for step, (fold, sessions) in enumerate(order):
+        for group in optimizer.param_groups:
+            group["lr"] = lesson.rates.at(done + step)
+        loss = _loss(model, model.table(lesson.mixings[fold]), lesson.of, sessions, config)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(small, CLIP)
+        optimizer.step()
+        total += loss.item()
+        tell(total / (step + 1))
+    return total / lesson.steps
+
+
+def _loss(model: SessionTransformer, table: Tensor, of: Examples, sessions: Longs, config: TrainConfig) -> Tensor:
+    """Return the weighted loss of the three heads, each a mean over the events that it has an answer for."""
+    batch = padded(of, sessions)
+    at = events_of(of, sessions)
+    items, actions, next_item, next_action, purchase = (
+        torch.from_numpy(values.astype(np.int64)).to(table.device)
+        for values in (batch.items, batch.actions, of.next_item[at], of.next_action[at], of.purchase[at])
+    )  # (B, T) each, then (n,) each
+    real = items > 0  # (B, T)
+    vectors, of_items = model(table, items, actions)  # (B, T, D) each
+
+    followed = real.clone()
+    followed[real] = next_item > 0
+    wishes: Wishes = model.wishes(vectors, of_items, items, followed)
+    loss = catalogue_loss(wishes, table, next_item[next_item > 0], quickest(table.device))
+    vectors = vectors[real]  # (n, D)
     loss = loss + config.next_action_weight * functional.cross_entropy(model.action_logits(vectors), next_action)
     bought = functional.binary_cross_entropy_with_logits(model.purchase_logit(vectors), purchase.float())
     return loss + config.purchase_weight * bought
 
 
-def _groups(model: SessionTransformer, config: TrainConfig) -> list[dict[str, object]]:
-    """Return the parameters with weight decay, which are the matrices of the blocks and heads, and those without."""
+@torch.inference_mode()
+def _table(model: SessionTransformer, neighbours: Neighbours) -> Tensor:
+    """Return the vectors of all items as they are served: (V, D)."""
+    return model.table(Mixing(neighbours, model.item.device))
+
+
+def _batch_size(sessions: int, steps: int, config: TrainConfig) -> int:
+    """Return how many sessions a step learns from, so that a pass has so many steps if it can."""
+    return min(config.batch, max(SMALLEST_BATCH, sessions // steps))
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _optimizer(model: SessionTransformer, config: TrainConfig) -> torch.optim.AdamW:
+    """Return the optimizer, with weight decay for the matrices of blocks and heads alone."""
     parts: tuple[list[Tensor], list[Tensor]] = ([], [])
     for name, parameter in model.named_parameters():
-        is_matrix = (
-            parameter.ndim == 2 and not name.endswith("distance") and name not in {"item.weight", "action.weight"}
-        )
+        is_matrix = parameter.ndim == 2 and name not in TABLES and not name.endswith("distance")
         parts[not is_matrix].append(parameter)
-    return [{"params": parts[0], "weight_decay": config.weight_decay}, {"params": parts[1], "weight_decay": 0.0}]
+    groups = [{"params": parts[0], "weight_decay": config.weight_decay}, {"params": parts[1], "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=BETAS, fused=True)
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, step: int, steps: int, config: TrainConfig) -> None:
-    """Set the learning rate of a step: a straight line up, then half a cosine down."""
-    warmup = min(config.warmup, steps // 10)
-    done = (step - warmup) / max(1, steps - warmup)
-    cosine = LAST_RATE + (1 - LAST_RATE) * (1 + math.cos(math.pi * done)) / 2
-    for group in optimizer.param_groups:
-        group["lr"] = config.learning_rate * ((step + 1) / (warmup + 1) if step < warmup else cosine)
+def _has_ended(card: Card) -> bool:
+    """Return whether there is nothing more to be learned by another epoch."""
+    number = len(card.epochs)
+    return number == card.config.epochs or (number > 0 and number - card.best >= card.config.patience)
 
 
-def _resume(
-    folder: Path, dataset: Dataset, config: TrainConfig, model: SessionTransformer, optimizer: torch.optim.Optimizer
-) -> Card:
-    """Return the card of the training in the folder, with model and optimizer as its last epoch left them.
+def _begun(folder: Path, card: Card) -> Card:
+    """Return the card of the training in the folder, or the given one where there is none.
 
-    Where there is none, start one.
+    Raises:
+        TrainingError: The folder holds another training, or something else.
     """
-    card = read_card(folder)
-    if card is None:
+    found = read_card(folder)
+    if found is None:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             message = f"{folder} holds something that is no checkpoint: name a new folder"
             raise TrainingError(message)
-        card = Card(config=config, report=dataset.report, popular=dataset.vocabulary.items[:POPULAR])
-    if (card.config, card.report.sha256) != (config, dataset.report.sha256):
+        return card
+    if (found.config, found.report.sha256, found.lineage) != (card.config, card.report.sha256, card.lineage):
         message = f"{folder} holds a training with other settings or sessions: name a new folder, or remove it"
         raise TrainingError(message)
-    if not card.finished and not (folder / "training.pt").is_file():  # no epoch has ended
-        start_checkpoint(folder, card, dataset)
-    elif not card.finished:
-        state = load_tensors(folder / "training.pt")
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        card = msgspec.json.decode(state["card"], type=Card)
-        write_card(folder, card)
+    return found
+
+
+def _resume(
+    folder: Path, card: Card, dataset: Dataset, model: SessionTransformer, optimizer: torch.optim.Optimizer
+) -> Card:
+    """Return the card of an unfinished training, with model and optimizer as its last epoch left them."""
+    if not (folder / "training.pt").is_file():  # no epoch has ended
+        start_checkpoint(folder, card, dataset.vocabulary, dataset.held_out)
+        return card
+    state = load_tensors(folder / "training.pt")
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    card = msgspec.json.decode(state["card"], type=Card)
+    write_card(folder, card)
     return card
 
 
 def _save(folder: Path, card: Card, model: SessionTransformer, optimizer: torch.optim.Optimizer) -> None:
-    """Write what is needed to go on; a finished training needs nothing."""
-    if card.finished:
-        write_card(folder, card)
-        (folder / "training.pt").unlink(missing_ok=True)
-        return
+    """Write what is needed to go on."""
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "card": msgspec.json.encode(card)}
     save_tensors(folder / "training.pt", state)
     write_card(folder, card)
+
+
+def _teller(progress: Progress, task: TaskID) -> Callable[[float], None]:
+    """Return what moves a task on by a step and shows its loss."""
+    return lambda loss: progress.update(task, advance=1, loss=f"loss {loss:.3f}")
 
 
 def _progress(console: Console) -> Progress:

@@ -1,20 +1,80 @@
 """The session Transformer: which item, which action and whether a purchase comes next, after every event at once.
 
-Written to be read from top to bottom. B sessions, T events, D dim, H heads, V item rows with row 0 for padding.
-What it computes for the last event of a session is written again as an ONNX graph in `export.to_onnx`; each export
-compares the two.
+Written to be read from top to bottom; `docs/model.md` has the formulas and what each part earned. B sessions, T events,
+D dim, H heads, V item rows with row 0 for padding, K neighbours of an item. What it computes for the last event of a
+session is written again as an ONNX graph in `export.to_onnx`; each export compares the two.
 """
 
 # pyright: standard
 # torch leaves what a module returns untyped, so strict would ask for a cast at every call.
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.config import ModelConfig
+from model.config import REPEAT_DISTANCES, REPEAT_STEP, REPEAT_TIMES, ModelConfig
+from model.loss import Wishes
+from model.neighbours import Neighbours
 from schemas.events import ACTIONS
 from schemas.manifest import NEXT_ACTIONS
+
+SEEN_ONCE, SEEN_AGAIN = (-0.63, 0.18, 0.10, 0.32), (0.08, 0.88, 0.51, 0.73)
+"""Where the table of repeats starts, by distance: what one set of sessions taught it (the item on screen is damped)."""
+GATE = 1.5
+"""Where the neighbours' weight starts."""
+OWN_DISTANCE = -1.2
+"""Where an event's attention to itself starts: it has its own place in the sum already."""
+
+
+class Mixing:
+    """The neighbours of all items as a sparse matrix W, and its transpose, ready to be multiplied with (V, D)."""
+
+    def __init__(self, neighbours: Neighbours, device: torch.device) -> None:
+        rows, shares = torch.from_numpy(neighbours.rows), torch.from_numpy(neighbours.shares)  # (V, K) each
+        order = rows.flatten().argsort(stable=True)
+        starts = torch.searchsorted(rows.flatten()[order], torch.arange(len(rows), dtype=rows.dtype))
+        self._rows, self._shares = rows.to(device), shares.to(device)
+        self._sources = (order // rows.shape[1]).to(device, rows.dtype)  # (V K,)
+        self._source_shares = shares.flatten()[order].to(device)
+        self._starts = starts.to(device, rows.dtype)  # (V,)
+
+    def gather(self, table: Tensor) -> Tensor:
+        """Return W table: (V, D)."""
+        return functional.embedding_bag(self._rows, table, per_sample_weights=self._shares, mode="sum")
+
+    def spread(self, gradient: Tensor) -> Tensor:
+        """Return the transpose of W times a gradient: (V, D)."""
+        shares = self._source_shares
+        return functional.embedding_bag(self._sources, gradient, self._starts, per_sample_weights=shares, mode="sum")
+
+
+class _Table(torch.autograd.Function):
+    """Items with their neighbours folded in, at unit length: u = e' / |e'| of e' = e + gate * (W e).
+
+    Its own gradient, since the table is large: a third of the memory and time of torch's.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, item: Tensor, gate: Tensor, mixing: Mixing) -> Tensor:  # noqa: ANN401 (torch's own)
+        met = mixing.gather(item)  # (V, D)
+        table = torch.addcmul(item, met, gate)
+        length = table.norm(dim=1, keepdim=True).clamp_(min=1e-12)  # (V, 1); padding stays 0
+        table.div_(length)
+        ctx.save_for_backward(table, length, met, gate)
+        ctx.mixing = mixing
+        return table
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:  # noqa: ANN401 (torch's own)
+        table, length, met, gate = ctx.saved_tensors
+        along = (gradients[0] * table).sum(dim=1, keepdim=True)  # (V, 1)
+        of_folded = torch.addcmul(gradients[0], table, along, value=-1).div_(length)  # (V, D)
+        of_gate = torch.einsum("vd,vd->d", of_folded, met)
+        of_item = ctx.mixing.spread(of_folded * gate).add_(of_folded)
+        of_item[0] = 0
+        return of_item, of_gate, None
 
 
 class Attention(nn.Module):
@@ -33,6 +93,8 @@ class Attention(nn.Module):
         self.key_value = nn.Linear(config.dim, 2 * config.dim)
         self.output = nn.Linear(config.dim, config.dim)
         self.distance = nn.Parameter(torch.zeros(config.max_length, config.heads))
+        with torch.no_grad():
+            self.distance[0] = OWN_DISTANCE
 
     def forward(self, x: Tensor) -> Tensor:
         """Return what each event gathers from itself and those before it: (B, T, D)."""
@@ -40,15 +102,9 @@ class Attention(nn.Module):
         query = self.query(x).view(batch, length, self.heads, -1).transpose(1, 2)  # (B, H, T, D/H)
         key, value = self.key_value(x).view(batch, length, 2, self.heads, -1).permute(2, 0, 3, 1, 4)  # (B, H, T, D/H)
         dropout = self.dropout if self.training else 0.0
-        gathered = functional.scaled_dot_product_attention(query, key, value, self._bias(length), dropout)
+        bias = by_distance(self.distance, length)
+        gathered = functional.scaled_dot_product_attention(query, key, value, bias, dropout)
         return self.output(gathered.transpose(1, 2).reshape(batch, length, dim))  # (B, H, T, D/H) -> (B, T, D)
-
-    def _bias(self, length: int) -> Tensor:
-        """Return what distance adds to a weight's logarithm, -inf for events to come: (H, T, T)."""
-        at = torch.arange(length, device=self.distance.device)
-        behind = at[:, None] - at  # (T, T)
-        bias = self.distance[behind.clamp(0, len(self.distance) - 1)]  # (T, T, H)
-        return bias.masked_fill((behind < 0)[:, :, None], float("-inf")).permute(2, 0, 1)
 
 
 class Block(nn.Module):
@@ -69,58 +125,146 @@ class Block(nn.Module):
         return x + self.dropout(self.ffn_out(functional.gelu(self.ffn_in(self.norm_ffn(x)))))
 
 
+class Readout(nn.Module):
+    """The wanted item as a sum of the session's own items, weighted by attention, and a correction.
+
+    A sum of item vectors lies where items lie, which the hidden vector has to learn first (CORE, SIGIR 2022); the
+    correction starts at nothing and adds what no item of the session points to.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.temperature = config.temperature
+        self.query = nn.Linear(config.dim, config.dim)
+        self.key = nn.Linear(config.dim, config.dim)
+        self.own = nn.Linear(config.dim, config.dim, bias=False)
+        self.distance = nn.Parameter(torch.zeros(config.max_length, 1))
+
+    def forward(self, vectors: Tensor, items: Tensor) -> Tensor:
+        """Return the wanted vector after each event, of length 1 / temperature: (B, T, D).
+
+        Args:
+            vectors: The session vectors: (B, T, D).
+            items: The vectors of the items: (B, T, D).
+        """
+        query, key, value = (part[:, None] for part in (self.query(vectors), self.key(vectors), items))  # (B, 1, T, D)
+        bias = by_distance(self.distance, vectors.shape[1])
+        mixed = functional.scaled_dot_product_attention(query, key, value, bias)[:, 0]  # (B, T, D)
+        return functional.normalize(mixed + self.own(vectors), dim=-1) / self.temperature
+
+
+class Repeats(nn.Module):
+    """What is added to the score of an item that the session has had: by how long ago, how often, and the session."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(REPEAT_DISTANCES, REPEAT_TIMES))
+        self.readiness = nn.Linear(dim, 1)
+
+    def forward(self, vectors: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Return which events are the last on their item, up to each event, and what is added: (B, T, T) each.
+
+        Args:
+            vectors: The session vectors: (B, T, D).
+            items: Rows, 0 after the end: (B, T).
+        """
+        at = torch.arange(items.shape[1], device=items.device)
+        same = items[:, :, None] == items[:, None]  # (B, T, T)
+        later = at[:, None] < at  # (T, T)
+        times = (same & later.T).sum(dim=2)  # (B, T): how often the item was there before
+        again = torch.where(same & later, at, len(at)).amin(dim=2)  # (B, T): when it comes again
+        is_last = (at[:, None] >= at) & (at[:, None] < again[:, None])  # (B, T, T)
+
+        behind = (at[:, None] - at).clamp(0, REPEAT_DISTANCES - 1)  # (T, T)
+        times = times.clamp(max=REPEAT_TIMES - 1)
+        added = self.table[behind, times[:, None]] * REPEAT_STEP  # (B, T, T)
+        return is_last, added + self.readiness(vectors)
+
+
 class SessionTransformer(nn.Module):
     """Item and action embeddings, blocks, and three heads on the same session vector."""
 
     def __init__(self, config: ModelConfig, items: int) -> None:
         super().__init__()
         self.config = config
-        self.item = nn.Embedding(items + 1, config.dim, padding_idx=0)
+        self.item = nn.Parameter(torch.zeros(items + 1, config.dim))
+        self.gate = nn.Parameter(torch.full((config.dim,), GATE))
         self.action = nn.Embedding(len(ACTIONS), config.dim, padding_idx=0)
-        self.dropout = nn.Dropout(config.dropout)
+        self.item_dropout = nn.Dropout(config.item_dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.dim)
-        self.readout = nn.Linear(config.dim, config.dim)
+        self.readout = Readout(config)
+        self.repeats = Repeats(config.dim)
         self.next_action = nn.Linear(config.dim, len(NEXT_ACTIONS))
         self.purchase = nn.Linear(config.dim, 1)
         self.reset()
 
     def reset(self) -> None:
-        """Draw new weights: small ones, so that at first every item is about as likely."""
+        """Draw new weights: small ones, so that a session begins as the plain sum of its items."""
         for name, parameter in self.named_parameters():
-            if name == "item.weight":
-                nn.init.normal_(parameter, std=self.config.dim**-0.5)  # rows of length 1, as the scores like them
+            if name == "item":
+                nn.init.normal_(parameter, std=self.config.dim**-0.5)
             elif name == "action.weight":
-                nn.init.normal_(parameter)  # as large as an item, once that is scaled
-            elif name == "readout.weight":
-                nn.init.eye_(parameter)  # at first the session vector itself
-            elif parameter.ndim == 2 and not name.endswith("distance"):
-                nn.init.normal_(parameter, std=0.02)
-            elif name.endswith("bias"):
+                nn.init.normal_(parameter)  # as large as an item, or what is told by actions alone is learned late
+            elif name == "readout.own.weight" or name.endswith("bias"):
                 nn.init.zeros_(parameter)
+            elif parameter.ndim == 2 and not name.endswith(("distance", "table")):
+                nn.init.normal_(parameter, std=0.02)
         with torch.no_grad():
-            self.item.weight[0] = self.action.weight[0] = 0
+            self.item[0] = self.action.weight[0] = 0
+            self.action.weight[ACTIONS.index("view")] = 0  # what all others are told apart from
+            table = self.repeats.table
+            table[:] = torch.tensor(SEEN_AGAIN[-1] / REPEAT_STEP)
+            table[:, 0] = SEEN_ONCE[-1] / REPEAT_STEP
+            table[: len(SEEN_ONCE), 0] = torch.tensor(SEEN_ONCE) / REPEAT_STEP
+            table[: len(SEEN_AGAIN), 1:] = torch.tensor(SEEN_AGAIN)[:, None] / REPEAT_STEP
 
-    def forward(self, items: Tensor, actions: Tensor) -> Tensor:
-        """Return the session vector after each event: (B, T, D).
+    def grown(self, items: int) -> "SessionTransformer":
+        """Return the same model with new items after its own, which have learned nothing yet."""
+        model = SessionTransformer(self.config, items)
+        known = len(self.item)
+        item = torch.cat((self.item.detach(), model.item.detach()[known:]))
+        model.load_state_dict(self.state_dict() | {"item": item})
+        return model
+
+    def table(self, mixing: Mixing) -> Tensor:
+        """Return the vectors of all items, of length 1, with their neighbours folded in: (V, D)."""
+        table: Tensor = _Table.apply(self.item, self.gate, mixing)
+        return table
+
+    def forward(self, table: Tensor, items: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the session vector after each event, and what the readout sums: (B, T, D) each.
 
         Args:
+            table: What `table` returned.
             items: Rows, left-aligned, 0 after the end: (B, T).
             actions: Codes of `schemas.events.ACTIONS`: (B, T).
         """
-        x = self.item(items) * self.config.dim**0.5 + self.action(actions)  # (B, T, D), items at unit scale
-        x = self.dropout(x)
+        of_items = self.item_dropout(functional.embedding(items, table, padding_idx=0))  # (B, T, D)
+        x = of_items * self.config.dim**0.5 + self.action(actions)  # items at unit scale
         for block in self.blocks:
             x = block(x)
-        return self.norm(x)
+        return self.norm(x), of_items
 
-    def tied(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the vectors of the items that would fit best, and those of all items: (n, D), (V - 1, D)."""
-        return self.readout(vectors), self.item.weight[1:]  # the table is both input and output
+    def wishes(self, vectors: Tensor, of_items: Tensor, items: Tensor, asked: Tensor) -> Wishes:
+        """Return what is wanted after the events that are asked for, n of them.
 
-    def scores(self, vectors: Tensor) -> Tensor:
-        """Return how well each item follows each session vector: (n, D) -> (n, V - 1), column c for row c + 1."""
-        return functional.linear(*self.tied(vectors))
+        Args:
+            vectors: The session vectors: (B, T, D).
+            of_items: What the readout sums: (B, T, D).
+            items: Rows: (B, T).
+            asked: Which events: (B, T), True n times.
+        """
+        is_last, added = (every[asked] for every in self.repeats(vectors, items))  # (B, T, T) -> (n, T)
+        at, place = is_last.nonzero(as_tuple=True)  # (m,)
+        of_session = asked.nonzero()[:, 0]  # (n,)
+        wanted = self.readout(vectors, of_items)[asked]
+        return Wishes(wanted, at, items[of_session[at], place], added[at, place])
+
+    def scores(self, table: Tensor, wishes: Wishes) -> Tensor:
+        """Return how well each item answers each wish: (n, V - 1), column c for row c + 1."""
+        scores = functional.linear(wishes.vectors, table[1:])
+        return scores.index_put((wishes.at, wishes.rows - 1), wishes.added, accumulate=True)
 
     def action_logits(self, vectors: Tensor) -> Tensor:
         """Return a logit for each of `NEXT_ACTIONS`: (n, D) -> (n, 5)."""
@@ -129,3 +273,11 @@ class SessionTransformer(nn.Module):
     def purchase_logit(self, vectors: Tensor) -> Tensor:
         """Return the logit of a purchase in what is left of the session: (n, D) -> (n,)."""
         return self.purchase(vectors).squeeze(-1)
+
+
+def by_distance(distance: Tensor, length: int) -> Tensor:
+    """Return what distance adds to a weight's logarithm, -inf for events to come: (distances, H) -> (H, T, T)."""
+    at = torch.arange(length, device=distance.device)
+    behind = at[:, None] - at  # (T, T)
+    bias = distance[behind.clamp(0, len(distance) - 1)]  # (T, T, H)
+    return bias.masked_fill((behind < 0)[:, :, None], float("-inf")).permute(2, 0, 1)

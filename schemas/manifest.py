@@ -62,9 +62,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     training_data: str = ""
     """Fingerprint and plain description of what it learned from."""
     metrics: dict[str, float] = {}
-    """Measured at export, on the exported graph."""
+    """Of the model on sessions that it had not learned from, as they came next; then it may have learned these, too."""
     popular: tuple[str, ...] = ()
     """The most popular items of the training data, best first: what a fallback shows before it knows better."""
+    lineage: tuple[str, ...] = ()
+    """What the model was topped up from with newer sessions, the oldest first; empty where it was trained anew."""
 
     @property
     def version(self) -> str:

@@ -8,7 +8,7 @@ from export.random_bundle import random_weights, write_random_bundle
 from export.to_onnx import to_onnx
 from model.config import ModelConfig
 from model.errors import TrainingError
-from model.evaluate import open_graph
+from model.graph import open_graph
 from model.vocabulary import Vocabulary
 from schemas.manifest import FORMAT_VERSION, Tensor, content_hash, decode_manifest
 from stream.bundle import check_bundle
@@ -102,5 +102,5 @@ def test_random_bundle_of_a_large_catalogue_loads(tmp_path):
 def test_item_table_is_in_the_file_once(graph):
     table = 4 * 16 * 4  # rows * dim * bytes
     constants = onnx.load_model_from_string(graph).graph.initializer
-    assert [tensor.name for tensor in constants if tensor.dims == [4, 16]] == ["item.weight"]
+    assert [tensor.name for tensor in constants if tensor.dims == [4, 16]] == ["table"]
     assert sum(len(tensor.raw_data) == table for tensor in constants) == 1

@@ -10,8 +10,8 @@ from export.commands import export
 from export.ship import ship
 from export.to_onnx import CANDIDATES
 from model.checkpoint import load_checkpoint, load_tensors, save_tensors
+from model.dataset import Report
 from model.errors import TrainingError
-from model.evaluate import evaluate_model
 from model.train import train
 from model.vocabulary import read_vocabulary
 from schemas.manifest import decode_manifest
@@ -56,10 +56,21 @@ def test_items_are_those_of_the_checkpoint(checkpoint, bundle):
     assert read_vocabulary(bundle / "items.txt").items == load_checkpoint(checkpoint).vocabulary.items
 
 
-def test_metrics_are_those_of_the_held_out_sessions(checkpoint, bundle):
-    trained = load_checkpoint(checkpoint)
+def test_metrics_are_those_of_the_held_out_sessions_before_they_were_learned(checkpoint, bundle):
     metrics = decode_manifest((bundle / "manifest.json").read_bytes()).metrics
-    assert metrics == pytest.approx(evaluate_model(trained.model, trained.held_out), rel=1e-3, abs=1e-5)
+    assert metrics == pytest.approx(load_checkpoint(checkpoint).card.measured, abs=1e-6)
+
+
+def test_bundle_says_what_became_of_the_sessions(checkpoint, bundle):
+    report = msgspec.json.decode((bundle / "data-report.json").read_bytes(), type=Report)
+    assert report == load_checkpoint(checkpoint).card.report
+
+
+def test_bundle_holds_its_checkpoint_where_that_was_asked_for(checkpoint, bundle, tmp_path):
+    run(checkpoint, "--out", tmp_path / "bundle", "--trainable")
+    assert load_checkpoint(tmp_path / "bundle" / "checkpoint").card.finished
+    assert check_bundle(tmp_path / "bundle") == []
+    assert not (bundle / "checkpoint").exists()
 
 
 def test_manifest_says_what_the_model_learned_from(bundle):
@@ -110,7 +121,7 @@ def test_graph_that_does_not_agree_is_not_written(checkpoint, tmp_path):
     for path in checkpoint.iterdir():
         (broken / path.name).write_bytes(path.read_bytes())
     weights = load_tensors(broken / "weights.pt")
-    weights["readout.bias"] = torch.full_like(weights["readout.bias"], np.nan)
+    weights["readout.own.weight"] = torch.full_like(weights["readout.own.weight"], np.nan)
     save_tensors(broken / "weights.pt", weights)
     with pytest.raises(TrainingError, match="no bundle was written"):
         ship(broken, tmp_path / "bundle")

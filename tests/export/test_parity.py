@@ -2,39 +2,32 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
 
 from export.parity import Parity, compare
-from export.random_bundle import random_weights
 from export.ship import weights_of
 from export.to_onnx import to_onnx
 from model.config import ModelConfig
-from model.evaluate import open_graph
 from model.features import Examples
-from model.transformer import SessionTransformer
+from model.graph import open_graph
+from tests.model.builders import network
 
 pytestmark = pytest.mark.train
 
 CONFIG = ModelConfig(dim=32, ffn=64, max_length=20)
 
 
-def network(items: int, config: ModelConfig = CONFIG) -> SessionTransformer:
-    model = SessionTransformer(config, items).eval()
-    model.load_state_dict({name: torch.from_numpy(array) for name, array in random_weights(config, items).items()})
-    return model
-
-
 def sessions(items: int, count: int = 150, longest: int = 20) -> Examples:
+    """Return random sessions of few distinct items, so that many come again."""
     rng = np.random.default_rng(0)
     starts = np.cumsum([0, *rng.integers(1, longest + 1, count)])
     nothing = np.zeros(starts[-1], dtype=np.int64)
-    rows, actions = rng.integers(1, items + 1, starts[-1]), rng.integers(1, 8, starts[-1])
+    rows, actions = rng.integers(1, min(items, 40) + 1, starts[-1]), rng.integers(1, 8, starts[-1])
     return Examples(rows, actions, nothing, nothing, nothing, starts)
 
 
 def parity(items: int, config: ModelConfig = CONFIG) -> Parity:
-    model = network(items, config)
-    return compare(open_graph(to_onnx(weights_of(model), config)), model, sessions(items))
+    model, table = network(config, items)
+    return compare(open_graph(to_onnx(weights_of(model, table), config)), model, table, sessions(items))
 
 
 @pytest.mark.parametrize("items", [5, 300, 20_000])
@@ -57,33 +50,33 @@ def test_no_answer_depends_on_its_batch():
     assert parity(300).depends_on_batch == 0
 
 
-def test_graph_of_other_weights_does_not_agree():
-    model = network(300)
-    other = dict(weights_of(model))
-    other["action.weight"] = other["action.weight"] * 1.5
-    found = compare(open_graph(to_onnx(other, CONFIG)), model, sessions(300))
-    assert "scores differ" in " ".join(found.problems)
+def changed(name: str, change: float) -> Parity:
+    """Compare a model with the graph of one that has a weight multiplied."""
+    model, table = network(CONFIG, 300)
+    other = dict(weights_of(model, table))
+    other[name] = other[name] * np.float32(change)
+    return compare(open_graph(to_onnx(other, CONFIG)), model, table, sessions(300))
+
+
+@pytest.mark.parametrize(
+    "name", ["action.weight", "readout.own.weight", "readout.distance", "repeats.table", "repeats.readiness.weight"]
+)
+def test_graph_of_other_weights_does_not_agree(name):
+    assert "scores differ" in " ".join(changed(name, 1.5).problems)
 
 
 def test_graph_whose_scores_are_no_numbers_does_not_agree():
-    model = network(300)
-    torch.nn.init.constant_(model.readout.bias, float("nan"))
-    found = compare(open_graph(to_onnx(weights_of(model), CONFIG)), model, sessions(300))
-    assert "scores differ" in found.problems[0]
+    assert "scores differ" in changed("readout.own.weight", float("nan")).problems[0]
 
 
 def test_graph_of_another_purchase_head_does_not_agree():
-    model = network(300)
-    other = dict(weights_of(model))
-    other["purchase.bias"] = other["purchase.bias"] + 1
-    found = compare(open_graph(to_onnx(other, CONFIG)), model, sessions(300))
-    assert [problem[:20] for problem in found.problems] == ["probabilities differ"]
+    assert [problem[:20] for problem in changed("purchase.weight", 2).problems] == ["probabilities differ"]
 
 
 def test_at_most_so_many_beginnings_are_compared():
-    model = network(5)
-    found = compare(open_graph(to_onnx(weights_of(model), CONFIG)), model, sessions(5), most=10)
-    assert found.beginnings == 10
+    model, table = network(CONFIG, 5)
+    graph = open_graph(to_onnx(weights_of(model, table), CONFIG))
+    assert compare(graph, model, table, sessions(5), most=10).beginnings == 10
 
 
 def test_answer_that_depends_on_its_batch_is_a_problem():

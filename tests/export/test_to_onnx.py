@@ -9,8 +9,8 @@ from export.random_bundle import random_weights
 from export.to_onnx import block_size, to_onnx
 from model.config import ModelConfig
 from model.errors import TrainingError
-from model.evaluate import open_graph, run_graph
 from model.features import Batch
+from model.graph import open_graph, run_graph
 from schemas.events import ACTIONS
 from schemas.manifest import INPUTS, OUTPUTS
 
@@ -130,21 +130,25 @@ def test_wider_padding_changes_no_more_than_rounding(graph, items):
         assert answer == pytest.approx(same, abs=1e-5)
 
 
+def test_item_of_the_session_may_be_named_many_times(items):
+    rows = np.array([[5, 7, 5, 5, 7, 9], [5, 5, 5, 5, 5, 5]])
+    model = to_onnx(random_weights(CONFIG, items), CONFIG)
+    batch = Batch(rows, np.ones_like(rows), np.array([6, 4]))
+    cosines = value(model, inside(model, "Gemm"), batch)
+    added = value(model, inside(model, "ScatterElements"), batch) - cosines
+    assert [np.flatnonzero(row).tolist() for row in added] == [[5, 7, 9], [5]]
+
+
 def test_session_longer_than_the_model_has_distances_is_answered(items):
     short = ModelConfig(dim=16, ffn=16, max_length=4)
     graph = open_graph(to_onnx(random_weights(short, items), short))
     assert np.isfinite(run_graph(graph, batch_of(3, 9, items))[1]).all()
 
 
-def test_last_layer_works_for_the_last_event_alone(model):
-    assert value(model, inside(model, "Gelu"), batch_of(3, 8, SMALL)).shape == (3, 1, CONFIG.ffn)
-
-
 def test_ranking_is_the_exact_order_of_all_scores(model, items):
     batch = batch_of(16, 8, items)
     rows, scores, _, _ = run_graph(open_graph(model), batch)
-    gemms = [node.output[0] for node in onnx.load_model_from_string(model).graph.node if "item.weight" in node.input]
-    every = value(model, gemms[-1], batch)[:, : items + 1]  # (16, items + 1)
+    every = value(model, inside(model, "ScatterElements"), batch)[:, : items + 1]  # (16, items + 1)
     for found, best, row in zip(rows, scores, every, strict=True):
         order = sorted(range(1, items + 1), key=lambda at: (-row[at], at))[:64]
         assert found.tolist() == order
@@ -153,11 +157,15 @@ def test_ranking_is_the_exact_order_of_all_scores(model, items):
 
 def planted(scores: np.ndarray, candidates: int) -> tuple[list[int], list[float]]:
     """Return what a graph ranks whose scores are these, for rows from 1: rows and scores."""
-    config = ModelConfig(dim=16, ffn=16, heads=1, layers=1)
+    config = ModelConfig(dim=16, ffn=16, heads=1, layers=1, temperature=1.0)
     weights = dict(random_weights(config, len(scores)))
-    weights["readout.weight"] = np.zeros_like(weights["readout.weight"])
-    weights["readout.bias"] = np.eye(16, dtype=np.float32)[0]
-    weights["item.weight"][1:, 0] = scores
+    first = np.eye(16, dtype=np.float32)[0]
+    for name in ("table", "norm.weight", "readout.own.weight", "repeats.table", "repeats.readiness.weight"):
+        weights[name] = np.zeros_like(weights[name])
+    weights["repeats.readiness.bias"] = np.zeros(1, dtype=np.float32)
+    weights["norm.bias"] = first
+    weights["readout.own.weight"] = np.outer(first, first) * np.float32(1e4)  # outweighs the session's items
+    weights["table"][1:, 0] = scores
     rows, found, _, _ = run_graph(open_graph(to_onnx(weights, config, candidates)), batch_of(1, 3, len(scores)))
     return rows[0].tolist(), found[0].tolist()
 

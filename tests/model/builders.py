@@ -5,14 +5,26 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from export.random_bundle import random_weights
 from model.config import ModelConfig, TrainConfig
 from model.dataset import Dataset, load_dataset
 from model.features import Sessions
+from model.transformer import SessionTransformer
 from schemas.events import ACTIONS
 from schemas.sessions import ClosedSession, SessionEvent, encode_session
 
-TINY = TrainConfig(model=ModelConfig(dim=16, ffn=32, max_length=8), epochs=3, batch=16, patience=3)
+TINY = TrainConfig(
+    model=ModelConfig(dim=16, ffn=32, max_length=8, neighbours=4, item_dropout=0.1),
+    epochs=3,
+    batch=16,
+    patience=3,
+    folds=2,
+    min_count=2,
+    validation_share=0.05,
+    held_out_share=0.05,
+)
 
 
 def closed(number: int, events: str, at: int | None = None) -> ClosedSession:
@@ -74,3 +86,12 @@ def _walk(rng: random.Random, items: int) -> Iterable[str]:
 def dataset(folder: Path, count: int = 200, config: TrainConfig = TINY) -> Dataset:
     """Return a data set of generated shoppers, through a file."""
     return load_dataset([write_sessions(folder / "sessions.jsonl", shoppers(count))], config)
+
+
+def network(config: ModelConfig, items: int) -> tuple[SessionTransformer, torch.Tensor]:
+    """Return a model that has learned nothing, with weights large enough to tell inputs apart, and its item table."""
+    weights = {name: torch.from_numpy(array) for name, array in random_weights(config, items).items()}
+    table = weights.pop("table")
+    model = SessionTransformer(config, items).eval()
+    model.load_state_dict(model.state_dict() | weights)
+    return model, table

@@ -8,6 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from export.ship import ship
 from model.checkpoint import load_checkpoint, read_card
 from model.commands import missing_extra, train
 from model.errors import TrainingError
@@ -43,12 +44,61 @@ def test_train_reports_what_it_read_and_left_out(sessions, tmp_path):
     assert "left out: 1 x repeat of a session" in said
     assert "left out: 1 x session without an event on an item" in said
     assert "100 sessions with" in said
-    assert "training 90, validation 5, held out 5 sessions" in said
+    assert "training 95, validation 3, held out 2 sessions" in said
 
 
 def test_train_says_what_to_do_next(sessions, tmp_path):
     out = tmp_path / "checkpoint"
     assert f"clickscore export {out} --out BUNDLE" in run(sessions, "--out", out, *QUICK).output
+
+
+def test_sessions_may_be_named_by_an_option(sessions, tmp_path):
+    assert run("--sessions", sessions, "--out", tmp_path / "checkpoint", *QUICK).exit_code == 0
+    assert read_card(tmp_path / "checkpoint").report.files == ("sessions.jsonl",)
+
+
+def test_command_without_sessions_is_refused(tmp_path):
+    assert "name a file of sessions" in run("--out", tmp_path / "checkpoint").output
+
+
+@pytest.fixture(scope="module")
+def checkpoint(sessions, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint") / "first"
+    run(sessions, "--out", folder, *QUICK)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def newer(tmp_path_factory):
+    told = [closed(200 + number, "view:item-1 view:new") for number in range(20)]
+    return write_sessions(tmp_path_factory.mktemp("newer") / "newer.jsonl", told)
+
+
+def test_checkpoint_is_topped_up(checkpoint, newer, tmp_path):
+    result = run("--from", checkpoint, "--sessions", newer, "--out", tmp_path / "second", "--threads", 1)
+    assert result.exit_code == 0
+    assert "training 20 sessions" in result.output
+    topped_up = load_checkpoint(tmp_path / "second")
+    assert topped_up.card.lineage[0].startswith("a checkpoint: 95 sessions for training")
+    assert topped_up.vocabulary.items[-1] == "new"
+
+
+def test_bundle_is_topped_up_by_its_checkpoint(checkpoint, newer, tmp_path):
+    version = ship(checkpoint, tmp_path / "bundle", trainable=True)[1].version
+    run("--from", tmp_path / "bundle", "--sessions", newer, "--out", tmp_path / "second", "--threads", 1)
+    lineage = ship(tmp_path / "second", tmp_path / "next")[1].lineage
+    assert [step.partition(":")[0] for step in lineage] == [version]
+
+
+def test_bundle_without_its_checkpoint_cannot_be_topped_up(checkpoint, newer, tmp_path):
+    ship(checkpoint, tmp_path / "bundle")
+    result = run("--from", tmp_path / "bundle", "--sessions", newer, "--out", tmp_path / "second")
+    assert "was exported without what training needs" in result.output
+
+
+def test_top_up_goes_on_with_the_settings_that_it_finds(checkpoint, newer, tmp_path):
+    result = run("--from", checkpoint, "--sessions", newer, "--out", tmp_path / "second", "--seed", 1)
+    assert "--from goes on with the settings" in result.output
 
 
 def test_seed_is_part_of_the_config(sessions, tmp_path):

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from model.config import DEFAULT, PRESETS, ModelConfig, TrainConfig, override
+from model.config import DEFAULT, PRESETS, ModelConfig, TrainConfig, override, settled
 from model.errors import TrainingError
 
 
@@ -58,7 +58,15 @@ def test_parts_leave_something_to_train_on():
         TrainConfig(validation_share=0.5, held_out_share=0.5)
 
 
-@pytest.mark.parametrize("field", ["epochs", "patience", "batch", "min_count", "ranked_sessions"])
+@pytest.mark.parametrize("field", ["patience", "batch", "min_count", "ranked_sessions"])
 def test_count_of_a_run_is_at_least_1(field):
     with pytest.raises(TrainingError, match="at least 1"):
         TrainConfig(**{field: 0})
+
+
+def test_few_sessions_are_passed_over_more_often():
+    assert [settled(DEFAULT, sessions).epochs for sessions in (1_000, 102_399, 102_400)] == [8, 8, 4]
+
+
+def test_number_of_passes_that_was_asked_for_stands():
+    assert settled(TrainConfig(epochs=3), 1_000).epochs == 3

@@ -7,14 +7,20 @@ import pytest
 from model.config import TrainConfig
 from model.dataset import (
     MALFORMED,
+    RARE,
     REPEATED,
+    TOO_FAST,
+    TOO_LONG,
     UNKNOWN_ACTION,
     WITHOUT_ITEM,
     WITHOUT_KNOWN_ITEM,
     load_dataset,
+    load_newer,
     read_sessions,
 )
 from model.errors import TrainingError
+from model.vocabulary import Vocabulary
+from schemas.events import ACTIONS
 from tests.model.builders import TINY, closed, shoppers, write_sessions
 
 ONCE = dataclasses.replace(TINY, min_count=1)
@@ -69,6 +75,43 @@ def test_event_of_an_unknown_action_is_left_out_and_counted(tmp_path):
     assert report.dropped == {UNKNOWN_ACTION: 1}
 
 
+def test_session_of_a_robot_is_left_out_and_counted(tmp_path):
+    told = [closed(1, "view:a " * 501), closed(2, "view:a " * 30), closed(3, "view:a " * 29)]
+    sessions, report = read_sessions([write_sessions(tmp_path / "s", told)])
+    assert report.dropped == {TOO_LONG: 1, TOO_FAST: 1}
+    assert len(sessions) == 1
+
+
+@pytest.mark.parametrize("name", ["s.txt", "s.tsv", "s.tsv.gz"])
+def test_lines_of_item_ids_are_sessions_of_views_in_their_order(tmp_path, name):
+    lines = b"b a\n\nb\nb\n"
+    (tmp_path / name).write_bytes(gzip.compress(lines) if name.endswith(".gz") else lines)
+    sessions, report = read_sessions([tmp_path / name])
+    assert [sessions.item_ids[item] for item in sessions.items] == ["b", "a", "b", "b"]
+    assert sessions.starts.tolist() == [0, 2, 3, 4]
+    assert {ACTIONS[action] for action in sessions.actions} == {"view"}
+    assert (report.lines, report.dropped) == (3, {})
+
+
+def test_summary_of_sessions_without_times_names_none(tmp_path):
+    (tmp_path / "s.txt").write_text("a b\n" * 20)
+    assert "out of 20, 2 items" in load_dataset([tmp_path / "s.txt"], ONCE).report.summary()
+
+
+def test_newer_items_come_after_those_that_are_known(tmp_path):
+    (tmp_path / "s.txt").write_text("c b\nc z\n")
+    newer = load_newer([tmp_path / "s.txt"], ONCE, Vocabulary(["a", "b"]))
+    assert newer.vocabulary.items == ("a", "b", "c", "z")
+    assert newer.sessions.items.tolist() == [3, 2, 3, 4]
+    assert newer.sample.items.tolist() == [2]
+
+
+def test_newer_sessions_without_a_known_item_are_refused(tmp_path):
+    (tmp_path / "s.txt").write_text("a b\n")
+    with pytest.raises(TrainingError, match="no session on a known item"):
+        load_newer([tmp_path / "s.txt"], dataclasses.replace(ONCE, min_count=2), Vocabulary([]))
+
+
 def test_blank_line_is_no_line(tmp_path):
     path = tmp_path / "s"
     path.write_bytes(b"\n  \n")
@@ -105,10 +148,11 @@ def test_newest_sessions_are_held_out_and_those_before_them_validate(tmp_path):
     assert data.training.lengths.tolist() == [1] * 8
 
 
-def test_items_of_the_newest_sessions_alone_are_unknown(tmp_path):
+def test_items_of_the_newest_sessions_are_known_since_they_are_learned_in_the_end(tmp_path):
     told = [closed(number, "view:a view:b") for number in range(9)] + [closed(9, "view:a view:new")]
     data = load_dataset([write_sessions(tmp_path / "s", told)], TENTHS)
-    assert data.vocabulary.items == ("a", "b")
+    assert data.vocabulary.items == ("a", "b", "new")
+    assert [len(part) for part in (data.sessions, data.training, data.validation, data.held_out)] == [10, 8, 1, 1]
 
 
 def test_what_is_taken_out_of_the_cart_makes_no_item_popular(tmp_path):
@@ -117,10 +161,10 @@ def test_what_is_taken_out_of_the_cart_makes_no_item_popular(tmp_path):
 
 
 def test_sessions_without_a_known_item_are_counted(tmp_path):
-    told = [closed(number, "view:a view:a" if number else "view:rare") for number in range(10)]
+    told = [closed(number, "view:a view:a" if number else "view:rare") for number in range(11)]
     data = load_dataset([write_sessions(tmp_path / "s", told)], TINY)
-    assert data.report.dropped == {WITHOUT_KNOWN_ITEM: 1}
-    assert data.report.training == 7
+    assert data.report.dropped == {WITHOUT_KNOWN_ITEM: 1, RARE.format(2): 1}
+    assert data.report.training == 8
 
 
 def test_at_most_so_many_sessions_are_ranked(tmp_path):
@@ -140,7 +184,7 @@ def test_too_few_sessions_are_refused_with_what_was_left_out(tmp_path):
 
 def test_sessions_of_items_that_are_all_too_rare_are_refused(tmp_path):
     told = [closed(number, f"view:item-{number}") for number in range(20)]
-    with pytest.raises(TrainingError, match=r"0 items were seen 2 times or more \(min_count\)"):
+    with pytest.raises(TrainingError, match=r"0 items were seen 2 times or more \(min_count\), in 0 sessions"):
         load_dataset([write_sessions(tmp_path / "s", told)], TINY)
 
 

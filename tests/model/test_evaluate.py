@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from export.random_bundle import random_weights, write_random_bundle
+from export.random_bundle import write_random_bundle
+from export.ship import weights_of
 from export.to_onnx import to_onnx
-from model.evaluate import Answers, evaluate_bundle, evaluate_graph, evaluate_model, measure, open_graph
+from model.evaluate import Answers, evaluate_bundle, evaluate_graph, evaluate_model, measure
 from model.features import examples
-from model.transformer import SessionTransformer
-from tests.model.builders import TINY, dataset, flat
+from model.graph import open_graph
+from tests.model.builders import TINY, dataset, flat, network
 
 pytestmark = pytest.mark.train
 
@@ -40,11 +41,9 @@ def test_purchase_rate_is_the_share_of_events_before_a_purchase():
 
 def test_graph_has_the_metrics_of_its_model(tmp_path):
     data = dataset(tmp_path)
-    weights = random_weights(TINY.model, len(data.vocabulary))
-    model = SessionTransformer(TINY.model, len(data.vocabulary)).eval()
-    model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
-    graph = open_graph(to_onnx(weights, TINY.model))
-    assert evaluate_graph(graph, data.training) == pytest.approx(evaluate_model(model, data.training), rel=1e-3)
+    model, table = network(TINY.model, len(data.vocabulary))
+    graph = open_graph(to_onnx(weights_of(model, table), TINY.model))
+    assert evaluate_graph(graph, data.training) == pytest.approx(evaluate_model(model, table, data.training), rel=1e-3)
 
 
 def test_bundle_is_evaluated_on_files(tmp_path):
@@ -57,6 +56,8 @@ def test_bundle_is_evaluated_on_files(tmp_path):
 
 def test_model_with_equal_scores_for_all_hits_nothing(tmp_path):
     data = dataset(tmp_path)
-    model = SessionTransformer(TINY.model, len(data.vocabulary)).eval()
-    torch.nn.init.zeros_(model.item.weight)
-    assert evaluate_model(model, data.training)["hit_rate@20"] == 0
+    model, table = network(TINY.model, len(data.vocabulary))
+    torch.nn.init.zeros_(model.repeats.table)
+    torch.nn.init.zeros_(model.repeats.readiness.weight)
+    torch.nn.init.zeros_(model.repeats.readiness.bias)
+    assert evaluate_model(model, torch.zeros_like(table), data.training)["hit_rate@20"] == 0

@@ -3,37 +3,51 @@ import torch
 from torch.nn import functional
 
 from model import loss
-from model.loss import catalogue_loss
+from model.loss import Wishes, catalogue_loss
 
 pytestmark = pytest.mark.train
 
 
 @pytest.fixture
-def given() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Nine wanted vectors, a table of 50 items, and a target for each vector."""
+def given() -> tuple[Wishes, torch.Tensor, torch.Tensor]:
+    """Nine wishes, some with additions, one of these to its target; a table of 50 rows; a target for each wish."""
     torch.manual_seed(0)
-    wanted, table = torch.randn(9, 8, requires_grad=True), torch.randn(50, 8, requires_grad=True)
-    return wanted, table, torch.randint(50, (9,))
+    vectors = 14 * functional.normalize(torch.randn(9, 8), dim=1)
+    at, rows = torch.tensor([0, 0, 1, 3, 3, 3, 8]), torch.tensor([1, 5, 7, 2, 3, 4, 9])
+    wishes = Wishes(vectors.requires_grad_(), at, rows, torch.randn(7, requires_grad=True))
+    targets = torch.randint(1, 50, (9,))
+    targets[0] = 5
+    return wishes, functional.normalize(torch.randn(50, 8), dim=1).requires_grad_(), targets
+
+
+def by_torch(wishes: Wishes, table: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    scores = wishes.vectors @ table[1:].T
+    return functional.cross_entropy(
+        scores.index_put((wishes.at, wishes.rows - 1), wishes.added, accumulate=True), targets - 1
+    )
 
 
 @pytest.mark.parametrize("at_once", [1, 150, 10_000])
 def test_loss_and_gradients_are_those_of_torch(given, monkeypatch, at_once):
     monkeypatch.setitem(loss.SCORES, "cpu", at_once)
-    wanted, table, targets = given
-    ours = 3 * catalogue_loss(wanted, table, targets)
-    theirs = 3 * functional.cross_entropy(wanted @ table.T, targets)
+    wishes, table, _ = given
+    ours, theirs = 3 * catalogue_loss(*given), 3 * by_torch(*given)
     torch.testing.assert_close(ours, theirs)
-    for own, expected in zip(
-        torch.autograd.grad(ours, (wanted, table)), torch.autograd.grad(theirs, (wanted, table)), strict=True
-    ):
+    learned = (wishes.vectors, wishes.added, table)
+    for own, expected in zip(torch.autograd.grad(ours, learned), torch.autograd.grad(theirs, learned), strict=True):
         torch.testing.assert_close(own, expected)
 
 
-def test_loss_of_large_scores_is_finite(given):
-    wanted, table, targets = given
-    assert torch.isfinite(catalogue_loss(1000 * wanted, table, targets))
+def test_half_precision_is_near(given):
+    wishes, table, _ = given
+    ours, theirs = catalogue_loss(*given, torch.bfloat16), by_torch(*given)
+    assert ours.item() == pytest.approx(theirs.item(), abs=0.02)
+    learned = (wishes.vectors, wishes.added, table)
+    for own, expected in zip(torch.autograd.grad(ours, learned), torch.autograd.grad(theirs, learned), strict=True):
+        assert (own - expected).abs().max() < 0.02 * expected.abs().max()
 
 
 def test_loss_of_no_rows_is_0(given):
     _, table, _ = given
-    assert catalogue_loss(torch.zeros(0, 8), table, torch.zeros(0, dtype=torch.long)).item() == 0
+    nothing = torch.zeros(0, dtype=torch.long)
+    assert catalogue_loss(Wishes(torch.zeros(0, 8), nothing, nothing, torch.zeros(0)), table, nothing).item() == 0

@@ -1,16 +1,20 @@
 import dataclasses
 import io
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
 import model.train as training
-from model.checkpoint import load_checkpoint, load_tensors, read_card
+from model.checkpoint import load_checkpoint, load_pairs, load_tensors, read_card
+from model.config import TrainConfig
+from model.dataset import load_newer
 from model.errors import TrainingError
-from model.train import train
-from model.transformer import SessionTransformer
-from tests.model.builders import TINY, dataset
+from model.neighbours import count_pairs, nearest, together
+from model.train import top_up, train
+from model.transformer import Mixing, SessionTransformer
+from tests.model.builders import TINY, closed, dataset, shoppers, write_sessions
 
 pytestmark = pytest.mark.train
 
@@ -103,8 +107,97 @@ def test_finished_training_keeps_no_state_of_the_optimizer(trained):
         "checkpoint.json",
         "held_out.npz",
         "items.txt",
+        "pairs.npz",
         "weights.pt",
     ]
+
+
+def test_training_that_was_killed_in_its_last_pass_ends_with_the_same_weights(data, trained, tmp_path, monkeypatch):
+    with monkeypatch.context() as broken:
+        broken.setattr(training, "save_pairs", lambda *_: (_ for _ in ()).throw(Killed()))
+        with pytest.raises(Killed):
+            train(data, TINY, tmp_path, quiet())
+    assert not read_card(tmp_path).finished
+    assert read_card(tmp_path).epochs
+    train(data, TINY, tmp_path, quiet())
+    assert same(weights(tmp_path), weights(trained))
+
+
+def test_neighbours_that_are_served_are_those_of_all_sessions(data, trained):
+    everyone = nearest(count_pairs(data.sessions), len(data.vocabulary) + 1, TINY.model.neighbours)
+    assert all(np.array_equal(*pair) for pair in zip(load_checkpoint(trained).neighbours, everyone, strict=True))
+    assert np.array_equal(load_pairs(trained).counts, count_pairs(data.sessions).counts)
+
+
+def test_metrics_are_of_sessions_that_were_not_learned_yet(data, trained):
+    assert read_card(trained).measured["sessions"] == len(data.held_out)
+
+
+def test_fold_learns_with_the_neighbours_of_the_others(data):
+    network = SessionTransformer(TINY.model, len(data.vocabulary))
+    lesson = training._lesson(data.training, None, network, TINY, batch=16)
+    for fold in range(TINY.folds):
+        others = data.training.only(np.flatnonzero(lesson.fold_of != fold))
+        expected = Mixing(nearest(count_pairs(others), len(network.item), 4), torch.device("cpu"))
+        assert torch.equal(lesson.mixings[fold].gather(network.item), expected.gather(network.item))
+
+
+@pytest.fixture(scope="module")
+def newer(trained, tmp_path_factory):
+    """Sessions of the same shop with one item that is new to it."""
+    path = tmp_path_factory.mktemp("newer") / "newer.jsonl"
+    told = [closed(1000 + number, "view:item-1 view:new view:item-2") for number in range(60)]
+    write_sessions(path, [*shoppers(100, seed=1), *told])
+    return load_newer([path], TINY, load_checkpoint(trained).vocabulary)
+
+
+def topped_up(trained, newer, folder):
+    return top_up(load_checkpoint(trained), load_pairs(trained), newer, folder, lineage="the first", console=quiet())
+
+
+def test_top_up_learns_new_items(trained, newer, tmp_path):
+    topped_up(trained, newer, tmp_path)
+    loaded = load_checkpoint(tmp_path)
+    row = loaded.vocabulary.row("new")
+    assert row == len(loaded.vocabulary) == len(load_checkpoint(trained).vocabulary) + 1
+    assert set(loaded.neighbours.rows[row, :2]) == {loaded.vocabulary.row("item-1"), loaded.vocabulary.row("item-2")}
+
+
+def test_top_up_says_what_it_came_from(trained, newer, tmp_path):
+    card = topped_up(trained, newer, tmp_path)
+    assert card.lineage == ("the first",)
+    assert card.measured["sessions"] == len(newer.sample)
+    assert card == read_card(tmp_path)
+
+
+def test_top_up_counts_neighbours_over_all_sessions(data, trained, newer, tmp_path):
+    topped_up(trained, newer, tmp_path)
+    every = together(count_pairs(data.sessions), count_pairs(newer.sessions))
+    assert np.array_equal(load_pairs(tmp_path).keys, every.keys)
+    assert np.array_equal(load_pairs(tmp_path).counts, every.counts)
+
+
+def test_top_up_gives_the_same_weights_again(trained, newer, tmp_path):
+    topped_up(trained, newer, tmp_path / "1")
+    topped_up(trained, newer, tmp_path / "2")
+    assert same(weights(tmp_path / "1"), weights(tmp_path / "2"))
+
+
+def test_finished_top_up_is_not_run_again(trained, newer, tmp_path):
+    topped_up(trained, newer, tmp_path)
+    before = (tmp_path / "weights.pt").stat().st_mtime_ns
+    assert topped_up(trained, newer, tmp_path).finished
+    assert (tmp_path / "weights.pt").stat().st_mtime_ns == before
+
+
+def test_top_up_is_never_written_over_its_origin(trained, newer):
+    with pytest.raises(TrainingError, match="other settings or sessions"):
+        topped_up(trained, newer, trained)
+
+
+def test_small_set_is_learned_in_smaller_batches():
+    config = TrainConfig(batch=512, steps=200)
+    assert [training._batch_size(sessions, 200, config) for sessions in (100, 20_000, 10**6)] == [16, 100, 512]
 
 
 def test_checkpoint_needs_nothing_else(data, trained):
@@ -167,16 +260,11 @@ def test_weights_that_cannot_be_read_are_refused(tmp_path):
 
 
 def test_padding_row_is_never_trained(trained):
-    assert not weights(trained)["item.weight"][0].any()
+    assert not weights(trained)["item"][0].any()
 
 
 def test_learning_rate_rises_in_a_line_and_falls_to_its_last_share():
-    config = dataclasses.replace(TINY, warmup=10, learning_rate=1.0)
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.0)
-    rates = []
-    for step in range(200):
-        training._set_rate(optimizer, step, 200, config)
-        rates.append(optimizer.param_groups[0]["lr"])
+    rates = [training._Rates(steps=200, peak=1.0, warmup=10).at(step) for step in range(200)]
     assert rates[:2] == pytest.approx([1 / 11, 2 / 11])
     assert max(rates) == rates[10] == 1
     assert rates[-1] == pytest.approx(training.LAST_RATE, abs=1e-3)
@@ -184,9 +272,10 @@ def test_learning_rate_rises_in_a_line_and_falls_to_its_last_share():
 
 def test_tables_norms_and_biases_have_no_weight_decay():
     network = SessionTransformer(TINY.model, items=5)
-    decayed, others = training._groups(network, TINY)
+    decayed, others = training._optimizer(network, TINY).param_groups
     names = {parameter: name for name, parameter in network.named_parameters()}
     assert others["weight_decay"] == 0
-    assert "item.weight" in {names[parameter] for parameter in others["params"]}
+    tables = {"item", "gate", "action.weight", "repeats.table", "readout.distance", "blocks.0.attention.distance"}
+    assert tables <= {names[parameter] for parameter in others["params"]}
     assert all(parameter.ndim == 2 for parameter in decayed["params"])
     assert len(decayed["params"]) + len(others["params"]) == len(names)

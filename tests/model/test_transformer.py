@@ -1,69 +1,149 @@
+import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from export.random_bundle import random_weights
+from export.ship import weights_of
 from model.config import ModelConfig
-from model.transformer import SessionTransformer
+from model.neighbours import Neighbours
+from model.transformer import Mixing, SessionTransformer
+from tests.model.builders import network
 
 pytestmark = pytest.mark.train
 
 CONFIG = ModelConfig(dim=16, ffn=32, heads=2, layers=2, max_length=6)
 
 
+class Asked:
+    """A model, asked after every event of one session."""
+
+    def __init__(self) -> None:
+        self.model, self.table = network(CONFIG, 20)
+
+    def vectors(self, items: list[int], actions: list[int] | None = None) -> torch.Tensor:
+        """Return the session vector after each event: (T, D)."""
+        with torch.no_grad():
+            return self.model(self.table, torch.tensor([items]), torch.tensor([actions or [1] * len(items)]))[0][0]
+
+    def scores(self, items: list[int]) -> torch.Tensor:
+        """Return the scores of all items after each event: (T, V - 1)."""
+        rows = torch.tensor([items])
+        with torch.no_grad():
+            vectors, of_items = self.model(self.table, rows, (rows > 0).long())
+            return self.model.scores(self.table, self.model.wishes(vectors, of_items, rows, rows > 0))
+
+
 @pytest.fixture
-def model() -> SessionTransformer:
-    """A model that has learned nothing, with weights large enough to tell inputs apart."""
-    model = SessionTransformer(CONFIG, items=20)
-    weights = random_weights(CONFIG, 20)
-    model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
-    return model.eval()
+def asked() -> Asked:
+    return Asked()
 
 
-def vectors(model: SessionTransformer, items: list[int], actions: list[int] | None = None) -> torch.Tensor:
+def test_event_sees_nothing_that_comes_after_it(asked):
+    torch.testing.assert_close(asked.scores([1, 2, 3, 4])[:2], asked.scores([1, 2, 9, 8])[:2])
+
+
+def test_every_beginning_is_answered_as_if_the_session_ended_there(asked):
+    whole = asked.scores([5, 3, 5, 1, 3])
+    for end in range(1, 6):
+        torch.testing.assert_close(whole[end - 1], asked.scores([5, 3, 5, 1, 3][:end])[-1])
+
+
+def test_padding_after_the_end_changes_nothing(asked):
+    torch.testing.assert_close(asked.scores([1, 2]), asked.scores([1, 2, 0, 0]))
+
+
+def test_order_of_events_matters(asked):
+    assert not torch.allclose(asked.vectors([1, 2, 3])[-1], asked.vectors([2, 1, 3])[-1], atol=1e-3)
+
+
+def test_action_matters(asked):
+    assert not torch.allclose(asked.vectors([1, 2], [1, 1])[-1], asked.vectors([1, 2], [1, 2])[-1], atol=1e-3)
+
+
+def test_session_longer_than_its_distances_is_answered(asked):
+    assert torch.isfinite(asked.scores([1, 2, 3, 4, 5, 6, 7, 8])).all()
+
+
+def repeats(asked: Asked, items: list[int]) -> list[dict[int, float]]:
+    """Return what is added to the score of each item after each event, the session's readiness aside."""
+    torch.nn.init.zeros_(asked.model.repeats.readiness.weight)
+    torch.nn.init.zeros_(asked.model.repeats.readiness.bias)
+    rows = torch.tensor([items])
     with torch.no_grad():
-        return model(torch.tensor([items]), torch.tensor([actions or [1] * len(items)]))[0]
+        vectors, of_items = asked.model(asked.table, rows, (rows > 0).long())
+        wishes = asked.model.wishes(vectors, of_items, rows, rows > 0)
+    found: list[dict[int, float]] = [{} for _ in items]
+    for at, row, added in zip(wishes.at.tolist(), wishes.rows.tolist(), wishes.added.tolist(), strict=True):
+        assert row not in found[at]
+        found[at][row] = added
+    return found
 
 
-def test_event_sees_nothing_that_comes_after_it(model):
-    torch.testing.assert_close(vectors(model, [1, 2, 3, 4])[:2], vectors(model, [1, 2, 9, 8])[:2])
+def test_item_of_the_session_is_scored_by_how_long_ago_and_how_often_it_was_there(asked):
+    table = 10 * asked.model.repeats.table
+    expected = [
+        {7: table[0, 0]},
+        {7: table[1, 0], 9: table[0, 0]},
+        {7: table[0, 1], 9: table[1, 0]},
+        {7: table[0, 2], 9: table[2, 0]},
+    ]
+    for found, wanted in zip(repeats(asked, [7, 9, 7, 7]), expected, strict=True):
+        assert found == pytest.approx({row: value.item() for row, value in wanted.items()})
 
 
-def test_every_beginning_is_answered_as_if_the_session_ended_there(model):
-    whole = vectors(model, [5, 3, 8, 1])
-    for end in range(1, 5):
-        torch.testing.assert_close(whole[end - 1], vectors(model, [5, 3, 8, 1][:end])[-1])
+def test_score_of_an_item_that_the_session_has_not_had_is_a_cosine_by_temperature(asked):
+    scores = asked.scores([1, 2])[-1]
+    assert scores[2:].abs().max() <= 1 / CONFIG.temperature + 1e-3
 
 
-def test_padding_after_the_end_changes_nothing(model):
-    torch.testing.assert_close(vectors(model, [1, 2]), vectors(model, [1, 2, 0, 0], [1, 1, 0, 0])[:2])
-
-
-def test_order_of_events_matters(model):
-    assert not torch.allclose(vectors(model, [1, 2, 3])[-1], vectors(model, [2, 1, 3])[-1], atol=1e-3)
-
-
-def test_action_matters(model):
-    assert not torch.allclose(vectors(model, [1, 2], [1, 1])[-1], vectors(model, [1, 2], [1, 2])[-1], atol=1e-3)
-
-
-def test_session_longer_than_its_distances_is_answered(model):
-    assert torch.isfinite(vectors(model, [1, 2, 3, 4, 5, 6, 7, 8])).all()
-
-
-def test_column_c_of_the_scores_is_row_c_plus_1(model):
-    vector = vectors(model, [1, 2])[-1:]
-    wanted = model.readout(vector)
-    torch.testing.assert_close(model.scores(vector)[0, 6], (wanted @ model.item.weight[7])[0])
-
-
-def test_new_model_gives_every_item_about_the_same_chance():
+def test_new_model_wants_what_the_session_has():
     torch.manual_seed(0)
-    fresh = SessionTransformer(ModelConfig(), items=1000).eval()
+    model = SessionTransformer(ModelConfig(dim=32), items=50).eval()
+    nobody = Neighbours(np.zeros((51, 1), dtype=np.int32), np.zeros((51, 1), dtype=np.float32))
+    rows = torch.tensor([[5, 9]])
     with torch.no_grad():
-        chances = fresh.scores(fresh(torch.tensor([[5, 9]]), torch.tensor([[1, 1]]))[0]).softmax(dim=-1)
-    assert chances.max() < 0.5
+        table = model.table(Mixing(nobody, torch.device("cpu")))
+        vectors, of_items = model(table, rows, torch.ones_like(rows))
+        wanted = model.wishes(vectors, of_items, rows, rows > 0).vectors[-1]
+    assert set((table @ wanted).topk(2).indices.tolist()) == {5, 9}
+
+
+@pytest.fixture
+def mixing() -> tuple[Mixing, torch.Tensor]:
+    """Neighbours of five rows, sparse and as a matrix (5, 5)."""
+    rows = np.array([[0, 0], [2, 3], [1, 0], [4, 1], [0, 0]], dtype=np.int32)
+    shares = np.array([[0, 0], [0.5, 0.5], [1, 0], [0.3, 0.7], [0, 0]], dtype=np.float32)
+    matrix = torch.zeros(5, 5)
+    matrix[torch.arange(5)[:, None], torch.from_numpy(rows).long()] = torch.from_numpy(shares)
+    return Mixing(Neighbours(rows, shares), torch.device("cpu")), matrix
+
+
+def test_table_and_its_gradient_are_those_of_torch(mixing):
+    torch.manual_seed(0)
+    model = SessionTransformer(ModelConfig(dim=4, heads=1), items=4)
+    table = model.table(mixing[0])
+    expected = functional.normalize(model.item + model.gate * (mixing[1] @ model.item), dim=1)
+    torch.testing.assert_close(table, expected)
+    weights = torch.randn(5, 4)
+    ours, theirs = (
+        torch.autograd.grad((made * weights)[1:].sum(), (model.item, model.gate)) for made in (table, expected)
+    )
+    torch.testing.assert_close(ours[0], theirs[0].index_fill(0, torch.tensor([0]), 0))  # padding never learns
+    torch.testing.assert_close(ours[1], theirs[1])
+
+
+def test_grown_model_says_the_same_of_what_it_knew():
+    torch.manual_seed(0)
+    model = SessionTransformer(CONFIG, items=20)
+    grown = model.grown(25)
+    assert torch.equal(grown.item[:21], model.item)
+    assert grown.item.shape == (26, 16)
+    assert torch.equal(grown.readout.query.weight, model.readout.query.weight)
 
 
 def test_random_weights_have_the_names_and_shapes_of_a_model():
-    made = {name: tuple(tensor.shape) for name, tensor in SessionTransformer(CONFIG, items=20).state_dict().items()}
-    assert {name: array.shape for name, array in random_weights(CONFIG, 20).items()} == made
+    made = weights_of(SessionTransformer(CONFIG, items=20), torch.zeros(21, 16))
+    assert {name: array.shape for name, array in random_weights(CONFIG, 20).items()} == {
+        name: array.shape for name, array in made.items()
+    }

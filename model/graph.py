@@ -1,0 +1,26 @@
+"""Graph: a bundle's ONNX graph, opened and run on one thread."""
+
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import onnxruntime as ort
+
+from model.features import Batch
+
+
+def open_graph(model: bytes | Path) -> ort.InferenceSession:
+    """Return a graph ready to run on one thread."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return ort.InferenceSession(
+        model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def run_graph(graph: ort.InferenceSession, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return rows, scores (batch, candidates each), action probabilities (batch, 5) and purchase (batch,)."""
+    feeds = {node.name: getattr(batch, node.name) for node in graph.get_inputs()}
+    outputs = cast("list[np.ndarray]", graph.run(["rows", "scores", "action_probabilities", "purchase"], feeds))
+    rows, scores, action_probabilities, purchase = outputs
+    return rows, scores, action_probabilities, purchase

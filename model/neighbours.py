@@ -1,0 +1,101 @@
+"""Neighbours: which items are met near which in sessions, and the nearest few of each. Pure numpy."""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from model.features import Examples, Longs
+
+WINDOW = 5
+"""Events that count as near, in both directions."""
+UNIT = 60
+"""What a meeting at distance 1 counts, distance d a d-th of it: whole numbers for each distance up to 5, so that sums
+are exact and a part can be taken out of a whole again."""
+LOW = 2**32 - 1
+"""Mask of a key's second item."""
+_MOST = 2**31 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    """How often items meet."""
+
+    keys: Longs
+    """Row of the first * 2**32 + row of the second, distinct and ascending: (pairs,)."""
+    counts: Longs
+    """In units of `UNIT`: (pairs,)."""
+
+
+class Neighbours(NamedTuple):
+    """The items that each item meets most, most first; 0 with a share of 0 where there are fewer."""
+
+    rows: npt.NDArray[np.int32]
+    """(V, K), row 0 of the table included."""
+    shares: npt.NDArray[np.float32]
+    """Of the kept neighbours' counts, 1 in total: (V, K)."""
+
+
+def count_pairs(of: Examples) -> Pairs:
+    """Return how often items meet in sessions, an item and itself aside."""
+    following = count_following(of)
+    first, second = following.keys >> 32, following.keys & LOW
+    keys, counts = following.keys[first != second], following.counts[first != second]
+    other_way = (second << 32 | first)[first != second]
+    return _summed(np.concatenate((keys, other_way)), np.concatenate((counts, counts)))
+
+
+def count_following(of: Examples) -> Pairs:
+    """Return how often items follow each other in sessions: `UNIT` / distance a time, up to `WINDOW` events apart."""
+    session = np.repeat(np.arange(len(of)), of.lengths)  # (events,)
+    items = of.items.astype(np.int64)
+    keys: list[Longs] = []
+    weights: list[Longs] = []
+    for distance in range(1, WINDOW + 1):
+        near = session[:-distance] == session[distance:]
+        keys.append((items[:-distance] << 32 | items[distance:])[near])
+        weights.append(np.full(len(keys[-1]), UNIT // distance))
+    return _summed(np.concatenate(keys), np.concatenate(weights))
+
+
+def together(one: Pairs, other: Pairs) -> Pairs:
+    """Return the counts of two sets of sessions as one."""
+    return _summed(np.concatenate((one.keys, other.keys)), np.concatenate((one.counts, other.counts)))
+
+
+def without(whole: Pairs, part: Pairs) -> Pairs:
+    """Return the counts of the sessions of `whole` that are not in its `part`."""
+    counts = whole.counts.copy()
+    counts[np.searchsorted(whole.keys, part.keys)] -= part.counts
+    left = counts > 0
+    return Pairs(whole.keys[left], counts[left])
+
+
+def nearest(pairs: Pairs, rows: int, most: int) -> Neighbours:
+    """Return the neighbours of each row, at most so many; equal ones in order of row.
+
+    Args:
+        pairs: What met what.
+        rows: Rows of the table, padding included.
+        most: Neighbours of a row.
+    """
+    first = pairs.keys >> 32  # (pairs,)
+    order = np.argsort((first << 31) | (_MOST - pairs.counts.clip(max=_MOST)), kind="stable")  # by row, most first
+    first = first[order]
+    place = np.arange(len(first)) - np.searchsorted(first, first)  # among those of its row
+    kept = order[place < most]
+    at = pairs.keys[kept] >> 32, place[place < most]
+    neighbours = np.zeros((rows, most), dtype=np.int32)
+    counts = np.zeros((rows, most), dtype=np.float64)
+    neighbours[at] = pairs.keys[kept] & LOW
+    counts[at] = pairs.counts[kept]
+    shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
+    return Neighbours(neighbours, shares.astype(np.float32))
+
+
+def _summed(keys: Longs, counts: Longs) -> Pairs:
+    order = np.argsort(keys, kind="stable")
+    keys, counts = keys[order], counts[order]
+    first = np.flatnonzero(np.diff(keys, prepend=-1))
+    return Pairs(keys[first], np.add.reduceat(counts, first) if len(first) else counts)

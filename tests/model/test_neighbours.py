@@ -1,0 +1,61 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.features import Examples, examples
+from model.neighbours import Pairs, count_pairs, nearest, together, without
+from tests.model.builders import flat
+
+ROWS = np.arange(1, 9)
+
+
+def of(*sessions: str) -> Examples:
+    """Return sessions of views, told as letters."""
+    return examples(flat([" ".join(f"view:{letter}" for letter in session) for session in sessions]), ROWS, 50)
+
+
+def counted(pairs: Pairs) -> dict[str, int]:
+    letters = " abcdefgh"
+    return {
+        letters[key >> 32] + letters[key & 0xFFFFFFFF]: count
+        for key, count in zip(pairs.keys.tolist(), pairs.counts.tolist(), strict=True)
+    }
+
+
+def test_meeting_counts_less_the_farther_apart():
+    assert counted(count_pairs(of("abc"))) == {"ab": 60, "ba": 60, "bc": 60, "cb": 60, "ac": 30, "ca": 30}
+
+
+def test_items_more_than_five_events_apart_do_not_meet():
+    assert "ah" not in counted(count_pairs(of("abbbbbh")))
+    assert counted(count_pairs(of("abbbbh")))["ah"] == 12
+
+
+def test_item_is_no_neighbour_of_itself():
+    assert counted(count_pairs(of("aa"))) == {}
+
+
+def test_sessions_do_not_meet():
+    assert counted(count_pairs(of("a", "b"))) == {}
+
+
+def test_nearest_are_those_met_most_equal_ones_in_order_of_row():
+    found = nearest(count_pairs(of("ab", "ab", "ac", "ad", "ae")), 9, 3)
+    assert found.rows[1].tolist() == [2, 3, 4]
+    assert found.shares[1].tolist() == [0.5, 0.25, 0.25]
+
+
+def test_item_that_met_nobody_has_no_neighbours():
+    found = nearest(count_pairs(of("ab", "c")), 9, 2)
+    assert (found.rows[3].tolist(), found.shares[3].tolist()) == ([0, 0], [0, 0])
+    assert (found.rows[1].tolist(), found.shares[1].tolist()) == ([2, 0], [1, 0])
+
+
+SESSIONS = st.lists(st.text("abcdef", min_size=1, max_size=8), min_size=1, max_size=6)
+
+
+@given(SESSIONS, SESSIONS)
+def test_a_part_can_be_added_and_taken_out_again(some, others):
+    whole, part, rest = count_pairs(of(*some, *others)), count_pairs(of(*others)), count_pairs(of(*some))
+    assert counted(together(rest, part)) == counted(whole)
+    assert counted(without(whole, part)) == counted(rest)
