@@ -16,7 +16,7 @@ from tests.brokers import embedded_broker, running_broker
 
 @pytest.fixture(scope="session", autouse=True)
 def interrupts() -> None:
-    """Let Ctrl-C reach the programs under test, also where the tests run in the background of a shell that ignores it."""
+    """Let Ctrl-C reach the programs under test, also where a shell that ignores it runs the tests in the background."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
