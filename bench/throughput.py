@@ -104,7 +104,7 @@ class _Readings(NamedTuple):
 def _watch(
     running: Child, watch: Watch, meter: Meter, seconds: float, total: int, *, profile: Profile | None
 ) -> _Readings:
-    """Read the clocks when the first decisions are there, and when time is up or all is decided."""
+    """Read the clocks when the first decisions are there, and when the last ones before time is up are."""
     deadline = time.time() + START_SECONDS
     while not (count := watch.count()):
         running.check()
@@ -113,11 +113,15 @@ def _watch(
         time.sleep(POLL_SECONDS)
     first, first_count = meter.read(), count
     with profile.sampling(running.process.pid, seconds) if profile else nullcontext():
+        last = first
         while count < total and time.time() - first.at < seconds:
             time.sleep(POLL_SECONDS)
             running.check()
-            count = watch.count()
-        last = meter.read()
+            before, count = count, watch.count()
+            if count > before:  # read where a batch has just come, as at first: no half batch is in the CPU time
+                last = meter.read()
+    if last is first:
+        raise WrongError(f"no more than the first {count} decisions within {seconds:.0f} s")
     return _Readings(first, first_count, last, count)
 
 

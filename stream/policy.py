@@ -123,7 +123,7 @@ class Policy:
             return self._popular_shelf(request)
         shelf = Shelf(request, self._catalogue, self._k)
         if scores is not None:
-            shelf.fill(zip(scores.items, scores.scores, strict=True), MODEL)
+            shelf.fill(scores.candidates(), MODEL)
         if len(shelf.choices) < self._k:
             self._fill_popular(shelf, request)
         return shelf

@@ -1,5 +1,6 @@
 """Request: what one event asks, and what the model answered."""
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from schemas.events import AnyEvent
@@ -27,10 +28,16 @@ class Request(NamedTuple):
 class Scores(NamedTuple):
     """The model's answer to one request."""
 
-    items: list[str]
-    """Candidates, best first."""
+    rows: list[int]
+    """Candidates, best first, as rows of the bundle."""
     scores: list[float]
     actions: dict[str, float]
     """Probability of each next action."""
     purchase: float
     """Probability of a purchase in what is left of the session."""
+    item_at: Sequence[str]
+    """The item of each row. Of many candidates few are looked up: each costs a walk through cold memory."""
+
+    def candidates(self) -> Iterator[tuple[str, float]]:
+        """Yield items and their scores, best first."""
+        return zip(map(self.item_at.__getitem__, self.rows), self.scores, strict=True)

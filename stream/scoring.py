@@ -54,14 +54,12 @@ class Scorer:
 
     def _known(self, request: Request) -> tuple[list[int], list[int]]:
         """Return rows and actions of the session's newest events whose item the model knows."""
-        row_of = self._row_of
-        pairs = [
-            (row_of[item], action)
-            for item, action in zip(request.items, request.actions, strict=True)
-            if item in row_of
-        ]
-        newest = pairs[-self._max_length :]
-        return [row for row, _ in newest], [action for _, action in newest]
+        row_of = self._row_of.get
+        rows, actions = [row_of(item, 0) for item in request.items], list(request.actions)
+        if 0 in rows:
+            actions = [action for row, action in zip(rows, actions, strict=True) if row]
+            rows = [row for row in rows if row]
+        return rows[-self._max_length :], actions[-self._max_length :]
 
     def _width(self, length: int) -> int:
         return next(width for width in self._widths if length <= width)
@@ -79,10 +77,11 @@ class Scorer:
             found.tolist(), _rounded(scores), _rounded(next_actions), _rounded(purchase), strict=True
         ):
             yield Scores(
-                [item_at[row] for row in candidates],
+                candidates,
                 values,
                 dict(zip(NEXT_ACTIONS, probabilities, strict=True)),
                 bought,
+                item_at,
             )
 
 

@@ -33,6 +33,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 SCENARIOS = (
     "three_kills",
     "one_killed_one_added",
+    "idle_heir",
     "sigterm",
     "zombie",
     "broker_held",
@@ -142,6 +143,20 @@ def one_killed_one_added(broker: str, bundle: Path, tmp_path_factory: pytest.Tem
             third.wait_health(lambda health: health.get("restored") and len(health["partitions"]) == 2)
         live.wait_finished()
         live.stop_workers()
+        return Run(gather_evidence(live))
+
+
+@pytest.fixture(scope="module")
+def idle_heir(broker: str, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A worker that waits for events inherits partitions of which nobody has ever committed an offset."""
+    with stage(broker, bundle, tmp_path_factory.mktemp("idle-heir"), session_timeout_ms=SESSION_MS) as live:
+        first, heir = live.start_worker(), live.start_worker()
+        for worker in (first, heir):
+            worker.wait_health(lambda health: health.get("restored") and len(health["partitions"]) == 2)
+        first.kill()
+        live.produce(event_log(12_000, seed=9))
+        live.wait_finished()
+        heir.stop()
         return Run(gather_evidence(live))
 
 

@@ -83,7 +83,7 @@ def test_bundle_knows_the_items_of_the_demo(scorer, history):
 
 
 def test_model_earns_more_clicks_than_popularity(history, answers, scorer, click_rate):
-    model = click_rate([answer.items for answer in answers])
+    model = click_rate([[item for item, _ in answer.candidates()] for answer in answers])
     popular = click_rate([scorer.popular] * len(history))
     assert model > 2 * popular
 

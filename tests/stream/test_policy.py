@@ -27,7 +27,8 @@ def request(*items: str, bought: tuple[str, ...] = (), popular: tuple[str, ...] 
 
 
 def scores(*items: str, purchase: float = 0.5) -> Scores:
-    return Scores(list(items), [float(-rank) for rank in range(len(items))], {"view": 1.0}, purchase)
+    ranks = list(range(len(items)))
+    return Scores(ranks, [float(-rank) for rank in ranks], {"view": 1.0}, purchase, items)
 
 
 def catalogue(*items: Item, campaigns: tuple[Campaign, ...] = ()) -> Catalogue:
