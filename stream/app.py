@@ -4,7 +4,9 @@
 import asyncio
 import logging
 import os
+import tempfile
 import threading
+from pathlib import Path
 from typing import Any
 
 import click
@@ -87,6 +89,7 @@ def faust_app(settings: Settings) -> faust.App:
         topic_disable_leader=True,
         table_standby_replicas=0,
         store="memory://",
+        datadir=Path(tempfile.gettempdir()) / "faust",  # it wants one, and puts nothing into it; else it makes one here
         web_host=settings.web_host,
         web_bind=settings.web_host,
         web_port=settings.web_port,

@@ -241,7 +241,8 @@ def _start(data: Path, port: int, report: Report) -> tuple[_Record, "subprocess.
     jars = class_path(report)
     # A free port can be taken by somebody else before Kafka binds it. That is nobody's fault, so we try once more.
     for last in (False, True):
-        ports = (port or _free_port(), _free_port())
+        free, controller = _free_ports()
+        ports = (port or free, controller)
         began = log_file(data).stat().st_size if log_file(data).exists() else 0
         try:
             return _launch(data, ports, jars, report)
@@ -333,10 +334,12 @@ def _log_since(data: Path, began: int) -> bytes:
         return file.read()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return probe.getsockname()[1]
+def _free_ports() -> tuple[int, int]:
+    """Return two free ports: both held at once, or the system may name the same one twice."""
+    with socket.socket() as first, socket.socket() as second:
+        first.bind((HOST, 0))
+        second.bind((HOST, 0))
+        return first.getsockname()[1], second.getsockname()[1]
 
 
 def _is_free(port: int) -> bool:
