@@ -176,6 +176,18 @@ class BatchConsumer(driver.Consumer):
         self._in_flight.clear()
         await super().perform_seek()
 
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Go back to the committed offsets, or to the beginning where nothing was ever committed.
+
+        Faust leaves a partition of the second kind where it is. Yet a fetch that was under way as a rebalance began
+        brings records of the new assignment, which Faust drops: they would be lost.
+        """
+        committed = await super().seek_to_committed()
+        never = [tp for tp, offset in committed.items() if not offset]
+        if never:
+            await self._thread.seek_to_beginning(*driver.ensure_aiokafka_TPset(never))
+        return committed
+
     def on_buffer_full(self, tp: TP) -> None:
         """Do nothing: the blocking put into a short queue is the back-pressure, where Faust would sleep for seconds."""
 

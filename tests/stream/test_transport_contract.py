@@ -353,6 +353,36 @@ def test_perform_seek_forgets_what_is_in_flight() -> None:
     assert in_app(use) == (None, 2), "after a rebalance, offsets of somebody else's partition are committed"
 
 
+class Seeks:
+    """A consumer thread of which one partition was committed and one never was."""
+
+    def __init__(self) -> None:
+        self.to_beginning: list[TP] = []
+
+    async def seek_to_committed(self) -> dict[TP, int | None]:
+        return {HERE: 5, OTHER: None}
+
+    async def seek_to_beginning(self, *partitions: TP) -> None:
+        self.to_beginning += partitions
+
+
+def test_partition_of_which_nothing_was_committed_is_read_from_its_beginning() -> None:
+    async def use(app: faust.App) -> list[TP]:
+        consumer, thread = app.consumer, Seeks()
+        consumer._thread = thread
+        assert await consumer.seek_to_committed() == {HERE: 5, OTHER: None}
+        return thread.to_beginning
+
+    assert in_app(use) == [OTHER], "what a fetch brought in the middle of a rebalance is lost"
+
+
+def test_faust_drops_what_a_fetch_brings_in_a_rebalance_and_trusts_in_the_seek() -> None:
+    assert in_order(source(BaseConsumer.getmany), "if self.flow_active:", "else:", "await self.perform_seek()")
+    assert "if offset and offset > 0:" in source(aiokafka.AIOKafkaConsumer.seek_to_committed), (
+        "aiokafka now seeks without a committed offset too: our own seek may go"
+    )
+
+
 def test_generation_is_set_before_an_assignment_is_told() -> None:
     assert in_order(
         source(driver.ConsumerRebalanceListener.on_partitions_assigned),
