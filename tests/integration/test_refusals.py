@@ -69,24 +69,39 @@ def cut_item_list(folder: Path) -> None:
     edit(folder, content_hash=content_hash((folder / "model.onnx").read_bytes(), b"".join(listed)))
 
 
-def change_shape(folder: Path) -> None:
-    """Put a graph there whose purchase output has two axes, under a manifest that fits its bytes."""
-    floats = ("scores", "action_probabilities", "purchase")
-    graph = helper.make_graph(
-        [
-            helper.make_node("Identity", ["items"], ["rows"]),
-            *(helper.make_node("Cast", ["items"], [name], to=TensorProto.FLOAT) for name in floats),
-        ],
-        "spoiled",
-        [helper.make_tensor_value_info("items", TensorProto.INT64, ["batch", "length"])],
-        [
-            helper.make_tensor_value_info("rows", TensorProto.INT64, ["batch", "length"]),
-            *(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", "length"]) for name in floats),
-        ],
-    )
+def replace_graph(folder: Path, *, purchase_axes: int) -> None:
+    """Put a graph there that answers with its input, under a manifest that fits its bytes."""
+    tables = ("scores", "action_probabilities")
+    nodes = [
+        helper.make_node("Identity", ["items"], ["rows"]),
+        *(helper.make_node("Cast", ["items"], [name], to=TensorProto.FLOAT) for name in tables),
+    ]
+    if purchase_axes == 1:
+        nodes += [
+            helper.make_node("Constant", [], ["axes"], value_ints=[1]),
+            helper.make_node("ReduceMax", ["scores", "axes"], ["purchase"], keepdims=0),
+        ]
+    else:
+        nodes.append(helper.make_node("Identity", ["scores"], ["purchase"]))
+    both = ["batch", "length"]
+    items = helper.make_tensor_value_info("items", TensorProto.INT64, both)
+    outputs = [
+        helper.make_tensor_value_info("rows", TensorProto.INT64, both),
+        *(helper.make_tensor_value_info(name, TensorProto.FLOAT, both) for name in tables),
+        helper.make_tensor_value_info("purchase", TensorProto.FLOAT, both[:purchase_axes]),
+    ]
+    graph = helper.make_graph(nodes, "spoiled", [items], outputs)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10).SerializeToString()
     (folder / "model.onnx").write_bytes(model)
-    edit(folder, content_hash=content_hash(model, (folder / "items.txt").read_bytes()))
+    edit(
+        folder,
+        content_hash=content_hash(model, (folder / "items.txt").read_bytes()),
+        inputs=tuple(tensor for tensor in manifest_of(folder).inputs if tensor.name == "items"),
+    )
+
+
+def change_shape(folder: Path) -> None:
+    replace_graph(folder, purchase_axes=2)
 
 
 SPOILED: dict[str, tuple[Callable[[Path], None], str]] = {
@@ -148,6 +163,18 @@ def test_refusal_of_a_bundle_says_what_to_do(spoiled: Path, live: Installation) 
     assert last_words(live.start_worker(bundle=str(spoiled))).endswith(
         "Export it again, or point --bundle at another one"
     )
+
+
+def test_bug_that_an_event_meets_stops_the_worker_and_swallows_nothing(spoiled: Path, live: Installation) -> None:
+    # Its shapes are right, but it has as many next actions as the session has events: nothing can check that before.
+    replace_graph(spoiled, purchase_axes=1)
+    live.produce(event_log(200))
+    worker = live.start_worker(bundle=str(spoiled))
+    assert worker.wait(EXIT_S) == 1
+    assert "zip() argument 2 is" in worker.said
+    assert live.committed() == {}
+    assert not any(live.read(SNAPSHOTS).values())
+    assert not any(live.read(DEAD_LETTERS).values())
 
 
 # Topics
