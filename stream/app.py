@@ -12,6 +12,7 @@ from typing import Any
 import click
 import faust
 import uvloop
+from aiokafka.errors import KafkaError
 from faust.auth import SASLCredentials, SSLCredentials
 from faust.web import Request, Response, View
 from prometheus_client import generate_latest
@@ -19,7 +20,7 @@ from prometheus_client import generate_latest
 from schemas.topics import EVENTS, MAX_RECORD_BYTES
 from stream import transport
 from stream.engine import Engine
-from stream.errors import ClickscoreError
+from stream.errors import BrokerError, ClickscoreError, SettingsError
 from stream.kafka import MAX_REQUEST_BYTES, ssl_context
 from stream.logs import write_logs
 from stream.monitoring import Metrics
@@ -136,6 +137,19 @@ class BoundedWorker(faust.Worker):
     engine: Engine
     stop_s: float
 
+    async def start(self) -> None:
+        """Start, and return once it is to stop; what it cannot start without is said in words."""
+        try:
+            await super().start()
+        except KafkaError as exc:
+            self.engine.fail(BrokerError(f"Kafka is gone again as the worker starts ({exc}): start it again"))
+            raise
+        except OSError as exc:
+            conf = self.app.conf
+            where, why = f"{conf.web_bind}:{conf.web_port}", os.strerror(exc.errno) if exc.errno else exc
+            self.engine.fail(SettingsError(f"/health and /metrics cannot be at {where} ({why}): choose --web-port"))
+            raise
+
     async def stop(self) -> None:
         """Stop; what takes longer than it may is cut off, as by `kill -9`, which loses nothing."""
         timer = threading.Timer(self.stop_s, self._cut_off)
@@ -167,10 +181,10 @@ def run_worker(settings: Settings, pipeline: Pipeline) -> None:
     worker.spinner = None  # a log is no terminal
     try:
         worker.execute_from_commandline()
-    except SystemExit:
+    except SystemExit as exc:
         if isinstance(engine.failure, ClickscoreError):
             raise engine.failure from None
-        if engine.failure is not None:
+        if exc.code or engine.failure is not None:
             raise
     except Exception:
         if isinstance(engine.failure, ClickscoreError):

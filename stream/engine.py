@@ -134,9 +134,13 @@ class Engine:
 
     async def stop_on(self, exc: BaseException) -> None:
         """Stop the worker because of an error; the event that met it stays uncommitted."""
-        self.failure = self.failure or exc
+        self.fail(exc)
         self._app.conf.stream_wait_empty = False  # what is in hand will not be published any more
         await self._app.crash(exc)
+
+    def fail(self, exc: BaseException) -> None:
+        """Note why the worker stops; the first reason counts."""
+        self.failure = self.failure or exc
 
     # Assignment
 

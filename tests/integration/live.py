@@ -43,8 +43,8 @@ Records = dict[int, list[ConsumerRecord]]
 class Worker:
     """`clickscore worker` as a child of ours."""
 
-    def __init__(self, settings: Settings, log: Path) -> None:
-        self.settings = dataclasses.replace(settings, web_port=free_port(settings.web_host))
+    def __init__(self, settings: Settings, log: Path, port: int | None = None) -> None:
+        self.settings = dataclasses.replace(settings, web_port=port or free_port(settings.web_host))
         self.began = time.monotonic()
         self._log = log
         with log.open("wb") as file:
@@ -132,10 +132,10 @@ class Installation:
         self.workers: list[Worker] = []
         self._folder = folder
 
-    def start_worker(self, **changes: Any) -> Worker:
-        """Start a worker, with some settings changed."""
+    def start_worker(self, port: int | None = None, **changes: Any) -> Worker:
+        """Start a worker, on a free port if none is given, with some settings changed."""
         number = len(self.workers) + 1
-        worker = Worker(dataclasses.replace(self.settings, **changes), self._folder / f"worker-{number}.log")
+        worker = Worker(dataclasses.replace(self.settings, **changes), self._folder / f"worker-{number}.log", port)
         self.workers.append(worker)
         return worker
 

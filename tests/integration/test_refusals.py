@@ -4,6 +4,8 @@ import asyncio
 import re
 import shutil
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -19,9 +21,10 @@ from schemas.manifest import Manifest, content_hash, decode_manifest, encode_man
 from schemas.topics import CATALOGUE, DEAD_LETTERS, MAX_RECORD_BYTES, RECOMMENDATIONS, SNAPSHOTS, Topic
 from stream.settings import Settings
 from stream.topics import delete_topics
+from stream.worker_process import free_port
 from tests.integration.comparison import differing, gather_evidence, remembered
 from tests.integration.event_log import event_log
-from tests.integration.live import Installation, Worker, installation
+from tests.integration.live import ROOT, Installation, Worker, installation
 
 pytestmark = pytest.mark.kafka
 
@@ -235,3 +238,34 @@ def test_worker_waits_for_an_absent_broker_saying_so_and_gives_up_after_the_sett
     assert words.startswith(f"clickscore: no Kafka broker answers at {address} (Connection refused), waited 5 s")
     assert words.endswith("or say where yours is with --bootstrap-servers")
     assert time.monotonic() - worker.began > 5
+
+
+def test_worker_whose_broker_goes_away_as_it_starts_ends_with_a_clear_error(tmp_path: Path) -> None:
+    # Beyond the wait for a broker, which nobody can time: as if it had answered and gone.
+    port = free_port("127.0.0.1")
+    program = (
+        "from stream.app import run_worker; from stream.pipeline import Pipeline; from stream.settings import Settings;"
+        "from stream.catalogue import Catalogue;"
+        f"settings = Settings(bootstrap_servers='127.0.0.1:9', web_port={port});"
+        "run_worker(settings, Pipeline(settings, 'clickstream-events', Catalogue()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False, timeout=EXIT_S
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        "stream.errors.BrokerError: Kafka is gone again as the worker starts"
+    )
+
+
+# Ports
+
+
+def test_worker_names_the_port_that_somebody_else_has(live: Installation) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        worker = live.start_worker(port=port)
+        said = last_words(worker)
+    assert said == (
+        f"clickscore: /health and /metrics cannot be at 127.0.0.1:{port} (Address already in use): choose --web-port"
+    )
