@@ -4,9 +4,7 @@
 import asyncio
 import logging
 import os
-import tempfile
 import threading
-from pathlib import Path
 from typing import Any
 
 import click
@@ -52,6 +50,13 @@ def create_app(settings: Settings, pipeline: Pipeline) -> tuple[faust.App, Engin
     return app, engine
 
 
+class FolderlessApp(faust.App):
+    """Faust's app without the folders that it makes in the working one for tables, which we have none of."""
+
+    def _create_directories(self) -> None:
+        pass
+
+
 def faust_app(settings: Settings) -> faust.App:
     """Return a Faust app that hands over batches and leaves topics, tables and state to us."""
 
@@ -66,7 +71,7 @@ def faust_app(settings: Settings) -> faust.App:
 
     Transport.Consumer = Consumer
     session_s = settings.session_timeout_ms / 1000
-    app = faust.App(
+    app = FolderlessApp(
         settings.group,
         broker=[f"kafka://{server.strip()}" for server in settings.bootstrap_servers.split(",")],
         broker_credentials=credentials(settings),
@@ -90,7 +95,6 @@ def faust_app(settings: Settings) -> faust.App:
         topic_disable_leader=True,
         table_standby_replicas=0,
         store="memory://",
-        datadir=Path(tempfile.gettempdir()) / "faust",  # it wants one, and puts nothing into it; else it makes one here
         web_host=settings.web_host,
         web_bind=settings.web_host,
         web_port=settings.web_port,

@@ -446,6 +446,15 @@ def test_table_manager_does_after_its_sleep_what_ours_does_at_once() -> None:
     ), "PromptTableManager.on_start leaves something out"
 
 
+def test_app_makes_its_folders_by_a_method_of_its_own_and_ours_makes_none(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "self._create_directories()" in inspect.getsource(App.on_first_start), (
+        "a worker leaves empty folders where it is started"
+    )
+    asyncio.run(faust_app(Settings()).on_first_start())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_app_builds_without_a_broker_and_with_one_agent() -> None:
     async def run() -> list[str]:
         settings = Settings()
