@@ -64,7 +64,7 @@ def faust_app(settings: Settings) -> faust.App:
         max_batch = settings.max_batch
 
     class Consumer(transport.BatchConsumer):
-        gather_s = settings.gather_ms / 1000
+        gather_ms = settings.gather_ms
 
     class Transport(transport.BatchTransport):
         pass

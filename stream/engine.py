@@ -38,6 +38,8 @@ LIVE_MS = 3_600_000  # a stream whose newest event is older than this is a backf
 TICK_CHECK_S = 1.0
 INBOX = 8
 """Batches that wait to be computed: enough to score the partitions of a fetch together."""
+REST_S = 0.005
+"""How long the rest of a fetch may take to come through Faust; a rebalance may drop it."""
 
 
 class Engine:
@@ -93,11 +95,7 @@ class Engine:
     async def _compute(self) -> None:
         """Compute what waits, batches of several partitions in one go, until cancelled."""
         while True:
-            events = [await self._inbox.get()]
-            left = self._settings.max_batch - len(events[0].message.value)
-            while left > 0 and not self._inbox.empty():
-                events.append(self._inbox.get_nowait())
-                left -= len(events[-1].message.value)
+            events = await self._next_events()
             mine = [event for event in events if self._is_current(event.message)]
             for event in events:
                 if event not in mine:
@@ -111,6 +109,17 @@ class Engine:
                 self._seen_at[event.message.partition] = self.last_batch_at
                 self._metrics.batch_records.observe(len(event.message.value))
                 await self._publisher.put(self._work(event, output, began))
+
+    async def _next_events(self) -> list[Any]:
+        """Wait for a batch; return it, those of the same fetch, and what else waits, as far as it is scored at once."""
+        events = [await self._inbox.get()]
+        left = self._settings.max_batch - len(events[0].message.value)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REST_S):  # Faust drops what is left of a fetch when a rebalance begins
+                while left > 0 and not (self._inbox.empty() and events[-1].message.ends_fetch):
+                    events.append(await self._inbox.get())
+                    left -= len(events[-1].message.value)
+        return events
 
     def _is_current(self, message: Any) -> bool:
         """Return whether a batch was fetched in the group's present generation, in which its state was restored."""

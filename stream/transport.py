@@ -11,6 +11,7 @@ Every topic of the app arrives in batches, so the app has one agent and no Faust
 
 import asyncio
 import contextlib
+import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -32,6 +33,15 @@ Message = tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes]]]
 # Faust asks the broker to hold an empty fetch for 1,500 ms, and one fetch is in flight for all partitions of a broker:
 # an idle partition would hold up the busy ones for as long.
 FETCH_MAX_WAIT_MS = 20
+GATHER_BYTES = 64 * 1024
+"""That end a gathering fetch before its time."""
+
+
+class Batch(list[aiokafka.ConsumerRecord]):
+    """Records of one partition, in order."""
+
+    ends_fetch = False
+    """Whether no other batch of the same fetch follows."""
 
 
 class BatchScheduler(SchedulingStrategyT):
@@ -44,20 +54,27 @@ class BatchScheduler(SchedulingStrategyT):
         """Return a fetch as it is."""
         return records
 
-    def iterate(self, records: Mapping[TP, Records]) -> Iterator[tuple[TP, Records]]:
+    def iterate(self, records: Mapping[TP, Records]) -> Iterator[tuple[TP, Batch]]:
         """Yield batches until every partition's records are out."""
         size = self.max_batch
-        left = {tp: deque(found[at : at + size] for at in range(0, len(found), size)) for tp, found in records.items()}
+        left = {
+            tp: deque(Batch(found[at : at + size]) for at in range(0, len(found), size))
+            for tp, found in records.items()
+        }
         while left:
             for tp in list(left):
-                yield tp, left[tp].popleft()
+                batch = left[tp].popleft()
                 if not left[tp]:
                     del left[tp]
+                batch.ends_fetch = not left
+                yield tp, batch
 
 
 class BatchMessage(ConsumerMessage):
     """A batch as Faust's message: its offset is the last record's, its value the list of records."""
 
+    ends_fetch: bool
+    """Whether no other batch of the same fetch follows."""
     done = False
     """Whether all that the batch came to is acknowledged by the broker: only then may its offset be committed."""
 
@@ -96,15 +113,13 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
 class BatchConsumer(driver.Consumer):
     """A consumer whose unit of delivery and of commit is the batch."""
 
-    gather_s: ClassVar[float] = 0.0
-    """How long a trickle may gather: a batch costs about a millisecond, however few records it has."""
-
-    _trickle = 64  # records of a fetch, below which the next one may gather
+    gather_ms: ClassVar[int] = 0
+    """How long events may gather at the broker: a fetch costs about a millisecond, however few records it brings."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._in_flight: dict[TP, deque[BatchMessage]] = defaultdict(deque)  # in order of fetch
-        self._fetched = 0
+        self._fetched_at = 0.0
         self._expected: dict[TP, int] = {}  # offset that the next fetch of a partition may begin at, at the latest
         self._gap_at: dict[TP, int] = {}  # where a fetch began that left a gap, and was not believed
 
@@ -116,11 +131,20 @@ class BatchConsumer(driver.Consumer):
         return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109
-        if self.gather_s and 0 < self._fetched < self._trickle:
-            await asyncio.sleep(self.gather_s)
         records = await super()._getmany(active_partitions, timeout)
-        self._fetched = sum(map(len, records.values()))
+        self._set_pace(bool(records))
         return {tp: found for tp, found in records.items() if await self._follows(tp, found)}
+
+    def _set_pace(self, found: bool) -> None:
+        """Let the broker gather events while they come often; while they are rare, each is fetched as it comes."""
+        now = time.monotonic()
+        gathers = found and now - self._fetched_at < FETCH_MAX_WAIT_MS / 1000
+        self._fetched_at = now
+        fetcher = self._thread._ensure_consumer()._fetcher
+        if self.gather_ms and gathers:
+            fetcher._fetch_max_wait_ms, fetcher._fetch_min_bytes = self.gather_ms, GATHER_BYTES
+        else:
+            fetcher._fetch_max_wait_ms, fetcher._fetch_min_bytes = FETCH_MAX_WAIT_MS, 1
 
     async def _follows(self, tp: TP, records: Records) -> bool:
         """Return whether a fetch goes on where the last one ended; one that leaves a gap is read again first.
@@ -139,7 +163,7 @@ class BatchConsumer(driver.Consumer):
         return True
 
     def _to_message(self, tp: TP, record: Any) -> BatchMessage:
-        records: Records = record
+        records: Batch = record
         last = records[-1]
         message = BatchMessage(
             topic=tp.topic,
@@ -156,6 +180,7 @@ class BatchConsumer(driver.Consumer):
             tp=tp,
             generation_id=self.app.consumer_generation_id,
         )
+        message.ends_fetch = records.ends_fetch
         self._in_flight[tp].append(message)
         return message
 
