@@ -35,6 +35,11 @@ QUEUE = 8
 """Batches that may wait for each step: enough to share a request, few enough to stop the worker soon."""
 SHARED_BYTES = 4 * 1024 * 1024
 """Of snapshots, that share a record batch: far enough below its limit that one more batch of events fits."""
+TRICKLE = 64
+"""Snapshots, below which a write waits for more: as many requests as for decisions would double a trickle's cost."""
+TRICKLE_SECONDS = 0.02
+DECIDED = 256
+"""Batches that may wait for their snapshots' write: all of a trickle's, so that no decision waits for it."""
 SAY_AFTER_SECONDS = 3.0
 DEAD_LETTER_BYTES = MAX_RECORD_BYTES // 2
 """Of a dead letter's value, at most: a compressed record may be larger than what a topic takes uncompressed."""
@@ -100,7 +105,7 @@ class Publisher:
         self._abandon = abandon
         self._metrics = metrics
         self._ready: asyncio.Queue[Work] = asyncio.Queue(QUEUE)
-        self._decided: asyncio.Queue[Work] = asyncio.Queue(QUEUE)
+        self._decided: asyncio.Queue[Work] = asyncio.Queue(DECIDED)
 
     async def put(self, work: Work) -> None:
         """Queue a batch; waits while the queue is full."""
@@ -129,11 +134,12 @@ class Publisher:
             BrokerError: As `publish_decisions`.
         """
         while True:
-            works = await _take(self._decided)
+            works = await _take(self._decided, TRICKLE_SECONDS)
             live = await self._drop_stale(works)
-            changes: dict[int, list[Change]] = defaultdict(list)
+            newest: dict[int, dict[bytes, Change]] = defaultdict(dict)
             for work in live:
-                changes[work.partition] += work.output.changes
+                newest[work.partition].update((change.key, change) for change in work.output.changes)
+            changes = {partition: list(found.values()) for partition, found in newest.items()}
             async with self._patience(live):
                 ends = await asyncio.gather(*(self.write(*pair) for pair in changes.items()))
             self.written.update(zip(changes, ends, strict=True))
@@ -232,9 +238,14 @@ class Publisher:
             self._metrics.published.labels(topic).inc(len(messages))
 
 
-async def _take(queue: asyncio.Queue[Work]) -> list[Work]:
-    """Wait for a batch; return it and those that wait behind it, as far as their snapshots fit one record batch."""
+async def _take(queue: asyncio.Queue[Work], trickle_s: float = 0.0) -> list[Work]:
+    """Wait for a batch; return it and those that wait behind it, as far as their snapshots fit one record batch.
+
+    Where few wait, `trickle_s` is the time that more may take to come.
+    """
     works = [await queue.get()]
+    if trickle_s and len(works[0].output.changes) + queue.qsize() < TRICKLE:
+        await asyncio.sleep(trickle_s)
     size = works[0].change_bytes
     while not queue.empty() and size < SHARED_BYTES:
         works.append(queue.get_nowait())
