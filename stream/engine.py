@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import faust
 import msgspec
@@ -25,7 +25,7 @@ from schemas.events import Tick
 from schemas.topics import EVENTS
 from stream.errors import ClickscoreError
 from stream.monitoring import Metrics
-from stream.pipeline import Output, Pipeline
+from stream.pipeline import Begun, Output, Pipeline
 from stream.publisher import Publisher, Work
 from stream.reference import Reference
 from stream.restore import changelog_ends, restore_partitions
@@ -40,6 +40,14 @@ INBOX = 8
 """Batches that wait to be computed: enough to score the partitions of a fetch together."""
 REST_S = 0.005
 """How long the rest of a fetch may take to come through Faust; a rebalance may drop it."""
+
+
+class _Ahead(NamedTuple):
+    """Batches that have begun."""
+
+    events: list[Any]
+    began: float
+    begun: Begun
 
 
 class Engine:
@@ -93,22 +101,45 @@ class Engine:
         event.ack()
 
     async def _compute(self) -> None:
-        """Compute what waits, batches of several partitions in one go, until cancelled."""
+        """Compute what waits, batches of several partitions in one go, until cancelled.
+
+        Where more waits behind, it is begun before what is ahead is finished: so the model always has work.
+        """
+        ahead: _Ahead | None = None
         while True:
-            events = await self._next_events()
-            mine = [event for event in events if self._is_current(event.message)]
-            for event in events:
-                if event not in mine:
-                    await self._release(event)
-            batches = [(event.message.partition, event.message.value) for event in mine]
+            events = [] if ahead and self._inbox.empty() else await self._take_waiting()
             began = time.time()
-            outputs = await self._in_thread(self._pipeline.process_all, batches)
-            self.last_batch_at = time.time()
-            self._metrics.compute_seconds.observe(self.last_batch_at - began)
-            for event, output in zip(mine, outputs, strict=True):
-                self._seen_at[event.message.partition] = self.last_batch_at
-                self._metrics.batch_records.observe(len(event.message.value))
-                await self._publisher.put(self._work(event, output, began))
+            batches = [(event.message.partition, event.message.value) for event in events]
+            if ahead is None and self._inbox.empty():
+                await self._publish(events, began, await self._in_thread(self._pipeline.process_all, batches))
+                continue
+            begun, outputs = await self._in_thread(self._step, batches, ahead and ahead.begun)
+            if ahead:
+                await self._publish(ahead.events, ahead.began, outputs)
+            ahead = _Ahead(events, began, begun) if begun else None
+
+    def _step(self, batches: list[tuple[int, Any]], ahead: Begun | None) -> tuple[Begun | None, list[Output]]:
+        """Begin batches, then finish those ahead of them."""
+        begun = self._pipeline.begin(batches) if batches else None
+        return begun, self._pipeline.finish(ahead) if ahead else []
+
+    async def _publish(self, events: list[Any], began: float, outputs: list[Output]) -> None:
+        self.last_batch_at = time.time()
+        self._metrics.compute_seconds.observe(self.last_batch_at - began)
+        for event, output in zip(events, outputs, strict=True):
+            self._seen_at[event.message.partition] = self.last_batch_at
+            self._metrics.batch_records.observe(len(event.message.value))
+            await self._publisher.put(self._work(event, output, began))
+
+    async def _take_waiting(self) -> list[Any]:
+        """Wait for batches; return those that are ours, and let go of the others."""
+        mine: list[Any] = []
+        for event in await self._next_events():
+            if self._is_current(event.message):
+                mine.append(event)
+            else:
+                await self._release(event)
+        return mine
 
     async def _next_events(self) -> list[Any]:
         """Wait for a batch; return it, those of the same fetch, and what else waits, as far as it is scored at once."""

@@ -20,7 +20,7 @@ from stream.ads import choose_ad
 from stream.catalogue import Catalogue
 from stream.policy import CONTROL, Policy, variant_of
 from stream.request import Request, Scores
-from stream.scoring import Scorer
+from stream.scoring import Asked, Scorer
 from stream.settings import Settings
 from stream.state import ENDINGS_PER_EVENT, ENDINGS_PER_TICK, Change, PartitionState
 
@@ -78,6 +78,16 @@ class Output:
     """Decisions in which the model had nothing to say."""
 
 
+class Begun(NamedTuple):
+    """Batches whose events have moved the states on, and whose decisions wait for the model."""
+
+    outputs: list[Output]
+    requests: list[tuple[Request, Output]]
+    """In order, each with the output that its decisions belong to."""
+    asked: Asked | None
+    """None where there is no model."""
+
+
 _EMPTY: frozenset[str] = frozenset()
 
 
@@ -111,8 +121,29 @@ class Pipeline:
 
     def process_all(self, batches: Sequence[tuple[int, Sequence[Record]]]) -> list[Output]:
         """Take batches of several partitions, scored together; return what each comes to, as `process` would."""
-        outputs, asked = self._advance(batches)
-        self._decide(asked)
+        return self.finish(self.begin(batches))
+
+    def begin(self, batches: Sequence[tuple[int, Sequence[Record]]]) -> Begun:
+        """Move the states on and have the model asked; the next batches may begin before these are finished."""
+        outputs, requests = self._advance(batches)
+        asked = self._scorer.ask([request for request, _ in requests]) if self._scorer else None
+        return Begun(outputs, requests, asked)
+
+    def finish(self, begun: Begun) -> list[Output]:
+        """Wait for the model's answers, decide, and return what each batch comes to."""
+        outputs, requests, asked = begun
+        unasked = ((at, None) for at in range(len(requests)))
+        decided: list[tuple[Message, Message | None] | None] = [None] * len(requests)
+        for at, answer in asked.answers() if asked else unasked:
+            request, output = requests[at]
+            output.unscored += answer is None
+            decided[at] = self._decide(request, answer)
+        for (_, output), messages in zip(requests, decided, strict=True):
+            if messages:
+                recommendation, ad = messages
+                output.recommendations.append(recommendation)
+                if ad:
+                    output.ads.append(ad)
         return outputs
 
     def advance_all(self, batches: Sequence[tuple[int, Sequence[Record]]]) -> list[Output]:
@@ -205,19 +236,15 @@ class Pipeline:
             popular=state.popular,
         )
 
-    def _decide(self, asked: list[tuple[Request, Output]]) -> None:
-        """Score all requests at once and write each decision into its batch's output."""
-        answers: Sequence[Scores | None] = [None] * len(asked)
-        if self._scorer:
-            answers = self._scorer.score([request for request, _ in asked])
-        for (request, output), answer in zip(asked, answers, strict=True):
-            output.unscored += answer is None
-            scores = answer if request.variant != CONTROL else None
-            key = request.event.user_id.encode()
-            output.recommendations.append(Message(key, encode_decision(self._policy.recommend(request, scores))))
-            if self.catalogue.campaigns:
-                ad = choose_ad(request, answer, self.catalogue, self._settings.reserve, self._bundle)
-                output.ads.append(Message(key, encode_decision(ad)))
+    def _decide(self, request: Request, answer: Scores | None) -> tuple[Message, Message | None]:
+        """Return a request's decisions: what to recommend, and the ad where there are campaigns."""
+        scores = answer if request.variant != CONTROL else None
+        key = request.event.user_id.encode()
+        recommendation = Message(key, encode_decision(self._policy.recommend(request, scores)))
+        if not self.catalogue.campaigns:
+            return recommendation, None
+        ad = choose_ad(request, answer, self.catalogue, self._settings.reserve, self._bundle)
+        return recommendation, Message(key, encode_decision(ad))
 
 
 def closed_message(session: ClosedSession) -> Message:
