@@ -38,6 +38,8 @@ LIVE_MS = 3_600_000  # a stream whose newest event is older than this is a backf
 TICK_CHECK_S = 1.0
 INBOX = 8
 """Batches that wait to be computed: enough to score the partitions of a fetch together."""
+FULL = 64
+"""Records, from which batches are worth beginning before those ahead of them are finished: it costs a trickle time."""
 REST_S = 0.005
 """How long the rest of a fetch may take to come through Faust; a rebalance may drop it."""
 
@@ -110,7 +112,8 @@ class Engine:
             events = [] if ahead and self._inbox.empty() else await self._take_waiting()
             began = time.time()
             batches = [(event.message.partition, event.message.value) for event in events]
-            if ahead is None and self._inbox.empty():
+            records = sum(len(batch) for _, batch in batches)
+            if ahead is None and (self._inbox.empty() or records < FULL):
                 await self._publish(events, began, await self._in_thread(self._pipeline.process_all, batches))
                 continue
             begun, outputs = await self._in_thread(self._step, batches, ahead and ahead.begun)
@@ -126,6 +129,7 @@ class Engine:
     async def _publish(self, events: list[Any], began: float, outputs: list[Output]) -> None:
         self.last_batch_at = time.time()
         self._metrics.compute_seconds.observe(self.last_batch_at - began)
+        self._app.consumer.keep_pace(self.last_batch_at - began)  # pyright: ignore[reportAttributeAccessIssue]
         for event, output in zip(events, outputs, strict=True):
             self._seen_at[event.message.partition] = self.last_batch_at
             self._metrics.batch_records.observe(len(event.message.value))

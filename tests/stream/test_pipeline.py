@@ -250,6 +250,18 @@ def test_batch_boundaries_change_nothing(log: list[Recorded], sizes: list[int]):
     assert whole.state(0).contents() == split.state(0).contents()
 
 
+@settings(max_examples=100, deadline=None)
+@given(logs(), st.integers(0, 60))
+def test_beginning_the_next_before_finishing_the_first_changes_nothing(log: list[Recorded], split: int):
+    in_turn, ahead = pipeline(), pipeline()
+    first = ahead.begin([(0, log[:split])])
+    second = ahead.begin([(0, log[split:])])
+    found = [*ahead.finish(first), *ahead.finish(second)]
+    expected = [*in_turn.process_all([(0, log[:split])]), *in_turn.process_all([(0, log[split:])])]
+    assert found == expected
+    assert ahead.state(0).contents() == in_turn.state(0).contents()
+
+
 @settings(max_examples=200, deadline=None)
 @given(logs(), st.lists(st.integers(1, 20), max_size=10), st.integers(0, 10))
 def test_restart_from_the_changelog_changes_nothing(log: list[Recorded], sizes: list[int], crash_after: int):

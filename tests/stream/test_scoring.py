@@ -1,6 +1,7 @@
 """Scoring: an answer depends on nothing but its own session."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from schemas.manifest import NEXT_ACTIONS
 from stream.bundle import load_bundle
 from stream.policy import MODEL
 from stream.request import Request, Scores
-from stream.scoring import Scorer
+from stream.scoring import Scorer, _Known
 from tests.bundles import ITEMS, small_bundle
 from tests.events import view
 
@@ -22,6 +23,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def scorer(folder: Path) -> Scorer:
     return Scorer(load_bundle(folder))
+
+
+class MindsPadding:
+    """A session of ONNX Runtime whose scores tell how far it was padded."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def get_inputs(self) -> Any:
+        return self._session.get_inputs()
+
+    def run(self, outputs: Any, feeds: Any) -> Any:
+        rows, scores, *probabilities = self._session.run(outputs, feeds)
+        return [rows, scores + feeds["items"].shape[1], *probabilities]
 
 
 def request(*items: str, actions: bytes | None = None) -> Request:
@@ -42,6 +57,41 @@ def test_answer_is_the_same_bit_for_bit_in_any_company(folder: Path, batch: int)
     alone = [Scorer(load_bundle(folder), 1).score([one])[0] for one in asked[:20]]
     assert together == Scorer(load_bundle(folder), 64).score(asked)
     assert together[:20] == alone
+
+
+def test_padding_to_a_wider_call_changes_no_bit(folder: Path):
+    """Else small groups would not be merged, and each handful of events would make several calls."""
+    assert Scorer(load_bundle(folder))._padding_is_harmless()
+
+
+@pytest.mark.parametrize("padding_of_a_call", [0, 100, 10_000])
+def test_answer_is_the_same_bit_for_bit_however_groups_are_merged(folder: Path, padding_of_a_call: int):
+    asked = requests(40, seed=1)
+    scorer = Scorer(load_bundle(folder))
+    scorer._padding_of_a_call = padding_of_a_call
+    assert scorer.score(asked) == [Scorer(load_bundle(folder), 1).score([one])[0] for one in asked]
+
+
+def test_groups_are_merged_where_a_call_costs_more_than_their_padding(folder: Path):
+    scorer = Scorer(load_bundle(folder))
+    scorer._padding_of_a_call = 20
+    few, many = _Known(0, [1], [1]), [_Known(at, [1] * 9, [1] * 9) for at in range(9)]
+    assert scorer._merged({4: [few], 10: [*many]}) == {10: [*many, few]}
+    assert scorer._merged({4: [few] * 4, 10: [*many]}) == {4: [few] * 4, 10: many}
+
+
+def test_graph_that_minds_padding_is_asked_by_width(folder: Path, tmp_path: Path):
+    bundle = load_bundle(folder)
+    minds = Scorer(bundle._replace(session=MindsPadding(bundle.session)))
+    assert minds._padding_of_a_call == 0
+
+
+def test_next_requests_may_be_asked_before_the_first_are_answered(scorer: Scorer):
+    first, second = requests(70, seed=2), requests(70, seed=3)
+    asked = scorer.ask(first)
+    later = scorer.ask(second)
+    assert [answer for _, answer in sorted(asked.answers())] == scorer.score(first)
+    assert [answer for _, answer in sorted(later.answers())] == scorer.score(second)
 
 
 def test_candidates_are_distinct_items_best_first(scorer: Scorer):

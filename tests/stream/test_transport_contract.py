@@ -60,7 +60,8 @@ def record(offset: int, partition: int = 0) -> ConsumerRecord:
 
 
 def messages(consumer: Any, *offsets: tuple[int, ...], tp: TP = HERE) -> list[transport.BatchMessage]:
-    return [consumer._to_message(tp, [record(offset, tp.partition) for offset in batch]) for batch in offsets]
+    batches = [transport.Batch(record(offset, tp.partition) for offset in batch) for batch in offsets]
+    return [consumer._to_message(tp, batch) for batch in batches]
 
 
 def source(thing: Any) -> str:
@@ -179,6 +180,36 @@ def test_fetch_wait_is_an_attribute_that_start_hands_to_the_fetcher() -> None:
     assert "fetch_max_wait_ms" in inspect.signature(Fetcher).parameters
 
 
+def test_fetch_asks_for_what_the_fetcher_says_at_that_moment() -> None:
+    asked = source(Fetcher._get_actions_per_node)
+    assert "FetchRequest( self._fetch_max_wait_ms, self._fetch_min_bytes," in asked, (
+        "events no longer gather at the broker: a trickle takes twice the time, on a busy machine many times"
+    )
+
+
+@pytest.mark.parametrize(
+    ("gather_ms", "batch_s", "terms"),
+    [
+        (10, 0.002, (3, transport.GATHER_BYTES)),
+        (10, 0.5, (10, transport.GATHER_BYTES)),
+        (0, 0.002, transport.PATIENT),
+        (10, 0.0, transport.PATIENT),
+    ],
+)
+def test_events_gather_for_half_as_long_again_as_a_batch_takes(
+    gather_ms: int, batch_s: float, terms: tuple[int, int]
+) -> None:
+    assert transport.fetch_terms(gather_ms, batch_s) == terms
+
+
+def test_last_batch_of_a_fetch_says_so() -> None:
+    async def use(app: faust.App) -> list[bool]:
+        fetched: AsyncIterator[tuple[TP, Any]] = recorded(app).getmany(timeout=1.0)
+        return [message.ends_fetch async for _, message in fetched]
+
+    assert in_app(use, max_batch=3) == [False, False, True], "partitions of a fetch are scored in a call each"
+
+
 def test_getmany_yields_one_message_a_batch_of_the_scheduler() -> None:
     async def use(app: faust.App) -> list[tuple[TP, list[int]]]:
         fetched: AsyncIterator[tuple[TP, Any]] = recorded(app).getmany(timeout=1.0)
@@ -195,7 +226,7 @@ def test_getmany_fetches_by_getmany_of_active_partitions_and_timeout() -> None:
             pass
         return consumer.asked
 
-    assert in_app(use) == [{"active_partitions": {HERE, OTHER}, "timeout": 0.5}], "a trickle is no longer gathered"
+    assert in_app(use) == [{"active_partitions": {HERE, OTHER}, "timeout": 0.5}], "nobody sees which fetch leaves a gap"
 
 
 def test_message_takes_the_fields_of_a_batch_and_those_that_faust_and_we_set() -> None:
