@@ -129,7 +129,6 @@ class Engine:
     async def _publish(self, events: list[Any], began: float, outputs: list[Output]) -> None:
         self.last_batch_at = time.time()
         self._metrics.compute_seconds.observe(self.last_batch_at - began)
-        self._app.consumer.keep_pace(self.last_batch_at - began)  # pyright: ignore[reportAttributeAccessIssue]
         for event, output in zip(events, outputs, strict=True):
             self._seen_at[event.message.partition] = self.last_batch_at
             self._metrics.batch_records.observe(len(event.message.value))

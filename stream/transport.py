@@ -37,8 +37,8 @@ PATIENT = FETCH_MAX_WAIT_MS, 1
 """Terms of a fetch while events are rare: each comes at once."""
 GATHER_BYTES = 64 * 1024
 """That end a gathering fetch before its time."""
-PACE = 0.1
-"""What one batch counts for in the time that batches take."""
+HANDFUL = 8
+"""Records of a fetch."""
 
 
 class Batch(list[aiokafka.ConsumerRecord]):
@@ -114,29 +114,29 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             await super().on_thread_stop()
 
 
-def fetch_terms(gather_ms: int, batch_s: float) -> tuple[int, int]:
+def fetch_terms(gather_ms: int, records: int) -> tuple[int, int]:
     """Return how long the broker is to hold a fetch, ms, and how many bytes end it before, where events come often.
 
     Args:
-        gather_ms: How long events may gather at most.
-        batch_s: How long batches take to compute. Events gather for half as long again, so that there is time to
-            spare: a machine that is nearly busy would spend itself on batches of few events, and all would wait.
+        gather_ms: How long a trickle gathers. Where it brings more than a handful, it gathers for twice as long: a
+            machine that is nearly busy would spend itself on small batches, and all events would wait.
+        records: What the last fetch brought.
     """
-    wait_ms = min(gather_ms, round(1500 * batch_s))
-    return (wait_ms, GATHER_BYTES) if wait_ms else PATIENT
+    if not gather_ms:
+        return PATIENT
+    return gather_ms if records < HANDFUL else 2 * gather_ms, GATHER_BYTES
 
 
 class BatchConsumer(driver.Consumer):
     """A consumer whose unit of delivery and of commit is the batch."""
 
     gather_ms: ClassVar[int] = 0
-    """How long events may gather at the broker, at most: a fetch and its batches cost about as much as ten events."""
+    """How long a trickle gathers at the broker: a fetch and its batches cost about as much as ten events."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._in_flight: dict[TP, deque[BatchMessage]] = defaultdict(deque)  # in order of fetch
         self._fetched_at = 0.0
-        self._batch_s = 0.0  # that batches take to compute, as of late
         self._expected: dict[TP, int] = {}  # offset that the next fetch of a partition may begin at, at the latest
         self._gap_at: dict[TP, int] = {}  # where a fetch began that left a gap, and was not believed
 
@@ -149,19 +149,15 @@ class BatchConsumer(driver.Consumer):
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109
         records = await super()._getmany(active_partitions, timeout)
-        self._set_wait(bool(records))
+        self._set_terms(sum(map(len, records.values())))
         return {tp: found for tp, found in records.items() if await self._follows(tp, found)}
 
-    def keep_pace(self, seconds: float) -> None:
-        """Say how long batches took to compute, which sets how long events gather."""
-        self._batch_s += PACE * (seconds - self._batch_s)
-
-    def _set_wait(self, found: bool) -> None:
+    def _set_terms(self, records: int) -> None:
         """Let the broker hold the next fetch while events come often; while they are rare, each is fetched at once."""
         now = time.monotonic()
-        often, self._fetched_at = found and now - self._fetched_at < FETCH_MAX_WAIT_MS / 1000, now
+        often, self._fetched_at = records and now - self._fetched_at < FETCH_MAX_WAIT_MS / 1000, now
+        terms = fetch_terms(self.gather_ms, records) if often else PATIENT
         fetcher: Any = self._thread._ensure_consumer()._fetcher
-        terms = fetch_terms(self.gather_ms, self._batch_s) if often else PATIENT
         fetcher._fetch_max_wait_ms, fetcher._fetch_min_bytes = terms
 
     async def _follows(self, tp: TP, records: Records) -> bool:

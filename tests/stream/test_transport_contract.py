@@ -188,18 +188,15 @@ def test_fetch_asks_for_what_the_fetcher_says_at_that_moment() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gather_ms", "batch_s", "terms"),
+    ("gather_ms", "records", "terms"),
     [
-        (10, 0.002, (3, transport.GATHER_BYTES)),
-        (10, 0.5, (10, transport.GATHER_BYTES)),
-        (0, 0.002, transport.PATIENT),
-        (10, 0.0, transport.PATIENT),
+        (4, 7, (4, transport.GATHER_BYTES)),
+        (4, 8, (8, transport.GATHER_BYTES)),
+        (0, 100, transport.PATIENT),
     ],
 )
-def test_events_gather_for_half_as_long_again_as_a_batch_takes(
-    gather_ms: int, batch_s: float, terms: tuple[int, int]
-) -> None:
-    assert transport.fetch_terms(gather_ms, batch_s) == terms
+def test_events_gather_longer_where_more_come(gather_ms: int, records: int, terms: tuple[int, int]) -> None:
+    assert transport.fetch_terms(gather_ms, records) == terms
 
 
 def test_last_batch_of_a_fetch_says_so() -> None:
