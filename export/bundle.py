@@ -20,6 +20,7 @@ def write_bundle(
     vocabulary: Vocabulary,
     framework: str,
     max_length: int,
+    every_event: bool = False,
     training_data: str = "",
     metrics: Mapping[str, float] | None = None,
     calibration: CalibrationReport | None = None,
@@ -34,6 +35,7 @@ def write_bundle(
         vocabulary: Its items by row.
         framework: What made it, such as `torch 2.13.0`.
         max_length: Events that the graph reads at most.
+        every_event: Whether it reads those on unknown items and on none, too.
         training_data: What it learned from, in words, with a fingerprint.
         metrics: Measured on sessions that the model had not learned from.
         calibration: What calibrating the heads did.
@@ -52,6 +54,7 @@ def write_bundle(
         content_hash=content_hash(model, items),
         framework=framework,
         max_length=max_length,
+        every_event=every_event,
         items=len(vocabulary),
         candidates=next(size for size in _rows(outputs) if isinstance(size, int)),
         inputs=inputs,

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import lightgbm
 import msgspec
 import numpy as np
 import torch
@@ -21,8 +22,13 @@ from model.dataset import Report
 from model.errors import TrainingError
 from model.features import Examples
 from model.neighbours import Neighbours, Pairs
+from model.prefix_features import Side
+from model.stack import Linear, Stack
 from model.transformer import Mixing, SessionTransformer
+from model.trees import Trees
 from model.vocabulary import Vocabulary, read_vocabulary
+
+STACK = "stack.npz"
 
 
 class Epoch(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +55,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     measured: dict[str, float] = {}
     """Metrics of the held-out sessions, before they were learned, too."""
     calibration: Calibration | None = None
-    """Of the heads, folded into the finished weights; none before the last pass."""
+    """Of the heads; an export folds it into their weights."""
     lineage: tuple[str, ...] = ()
     """What it was topped up from, the oldest first."""
     finished: bool = False
@@ -63,6 +69,7 @@ class Checkpoint(NamedTuple):
     model: SessionTransformer
     neighbours: Neighbours
     held_out: Examples
+    stack: Stack | None
 
     def table(self) -> torch.Tensor:
         """Return the vectors of all items: (V, D)."""
@@ -106,6 +113,29 @@ def load_pairs(folder: Path) -> Pairs:
         return Pairs(**arrays)
 
 
+def save_stack(folder: Path, stack: Stack) -> None:
+    """Write trees and regression."""
+    arrays: dict[str, np.ndarray] = {
+        name: getattr(part, name) for part in (stack.side, stack.regression) for name in vars(part)
+    }
+    texts = {name: np.array(forest.model_to_string()) for name, forest in stack.trees._asdict().items()}
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **arrays, **texts)
+    _replace(folder / STACK, packed.getvalue())
+
+
+def load_stack(folder: Path) -> Stack | None:
+    """Return what `save_stack` wrote, none where the model has no trees."""
+    if not (folder / STACK).is_file():
+        return None
+    with np.load(folder / STACK) as arrays:
+        trees = Trees(*(lightgbm.Booster(model_str=str(arrays[name])) for name in Trees._fields))
+        side, regression = (
+            part(**{field.name: arrays[field.name] for field in dataclasses.fields(part)}) for part in (Side, Linear)
+        )
+    return Stack(side, trees, regression)
+
+
 def write_card(folder: Path, card: Card) -> None:
     """Write `checkpoint.json`, whole or not at all."""
     _replace(folder / "checkpoint.json", msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
@@ -142,7 +172,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     neighbours = load_model(folder / ("weights.pt" if card.finished else "best.pt"), model)
     with np.load(folder / "held_out.npz") as arrays:
         held_out = Examples(**arrays)
-    return Checkpoint(card, vocabulary, model.eval(), neighbours, held_out)
+    return Checkpoint(card, vocabulary, model.eval(), neighbours, held_out, load_stack(folder))
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:

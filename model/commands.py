@@ -13,6 +13,7 @@ from rich.table import Table
 from model.config import PRESETS, TrainConfig, override
 from model.dataset import Report, load_dataset, load_newer
 from model.errors import TrainingError
+from model.item_facts import read_catalogue
 from schemas.manifest import decode_manifest
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     type=FOLDER,
     help="Top up: a checkpoint, or a bundle that was exported with --trainable. SESSIONS are those it has not seen.",
 )
+@click.option("--items", type=FILE, help="The catalogue, JSON lines: trees read prices and categories.")
 @click.option("--preset", type=click.Choice(list(PRESETS)), help="Size of model and run. Default: default.")
 @click.option(
     "--epochs", type=click.IntRange(min=1), help="Passes over the sessions, at most. Default: 4, or 8 if there are few."
@@ -60,6 +62,7 @@ def train(
     sessions: tuple[Path, ...],
     out: Path,
     origin: Path | None,
+    items: Path | None,
     preset: str | None,
     epochs: int | None,
     seed: int | None,
@@ -83,8 +86,8 @@ def train(
     if not sessions:
         message = "name a file of sessions"
         raise click.UsageError(message)
-    if origin and (preset or epochs or seed is not None or changes):
-        message = "--from goes on with the settings of what it tops up: name no --preset, --epochs, --seed or --set"
+    if origin and (preset or epochs or seed is not None or changes or items):
+        message = "--from goes on with the settings of what it tops up: no --preset, --epochs, --seed, --set or --items"
         raise click.UsageError(message)
     config = _config(preset or "default", epochs, seed, changes)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -107,7 +110,7 @@ def train(
         lineage = f"{name}: {previous.card.report.summary()}"
         card = top_up(previous, load_pairs(folder), newer, out, lineage=lineage, console=console)
     else:
-        dataset = load_dataset(sessions, config)
+        dataset = load_dataset(sessions, config, read_catalogue(items))
         _show(dataset.report, console)
         card = train_model(dataset, config, out, console)
         console.print(f"kept epoch {card.best} of {len(card.epochs)}")

@@ -81,6 +81,8 @@ class TrainConfig:
     """Of the next-action loss, beside 1 for the next item."""
     purchase_weight: float = 0.5
     """Of the purchase loss, beside 1 for the next item."""
+    trees: bool = True
+    """Whether trees and a regression answer beside the heads, where the sessions tell more than views."""
     min_count: int = 1
     """Events that an item needs to be known: one that was seen once still has neighbours."""
     validation_share: float = 0.03

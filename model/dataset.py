@@ -16,7 +16,18 @@ import numpy as np
 
 from model.config import TrainConfig
 from model.errors import TrainingError
-from model.features import NO_ITEM, REMOVAL, Examples, Ints, Longs, Sessions, arranged, examples
+from model.features import (
+    NO_ITEM,
+    REMOVAL,
+    Examples,
+    Ints,
+    Longs,
+    Sessions,
+    arranged,
+    examples,
+    read_events,
+)
+from model.prefix_features import NO_CATALOGUE, Catalogue, ItemFacts, facts_of
 from model.vocabulary import UNKNOWN, Vocabulary, count
 from schemas.events import ACTIONS
 from schemas.sessions import ClosedSession, SessionEvent, decode_session
@@ -33,9 +44,13 @@ RARE = "event on an item that was seen fewer than {} times"
 FEWEST_SESSIONS = 10
 """Below that, nothing can be split off for validation that would say anything."""
 
+FEWEST_VALIDATED = 500
+"""Sessions of validation that the heads' calibration wants, as far as that is no more than an eighth of all."""
+
 PLAIN = (".tsv", ".txt")
 """Ends of the names, `.gz` aside, of files that hold item ids alone, one session a line, the oldest first."""
 
+VIEW = ACTIONS.index("view")
 CODES = {action: code for code, action in enumerate(ACTIONS) if action}
 
 
@@ -89,7 +104,30 @@ class Dataset:
     """Of those after them, at most `ranked_sessions`."""
     held_out: Examples
     """Of the newest, at most `ranked_sessions`."""
+    whole: "WholeSessions"
+    """The same sessions, whole."""
     report: Report
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WholeSessions:
+    """Sessions as trees read them, every event of them, cut as the examples are."""
+
+    sessions: Sessions
+    """All of the file, in order of closing."""
+    rows: Ints
+    """Row of each of their `item_ids`."""
+    training: Longs
+    """Numbers of the sessions of each part: those that have a known item."""
+    validation: Longs
+    held_out: Longs
+    facts: ItemFacts
+    """Prices and categories of the rows."""
+
+    @property
+    def has_actions(self) -> bool:
+        """Whether anything but views is told: else there is nothing to foretell."""
+        return bool((self.sessions.actions != VIEW).any())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,16 +139,21 @@ class Newer:
     sessions: Examples
     sample: Examples
     """At most `ranked_sessions` of them, with what the model knew as the only known items."""
+    whole_sample: Sessions
+    """The same sessions, whole."""
+    rows: Ints
+    """Row that the model knew of each of their `item_ids`."""
     report: Report
 
 
-def load_dataset(files: Sequence[Path], config: TrainConfig) -> Dataset:
+def load_dataset(files: Sequence[Path], config: TrainConfig, catalogue: Catalogue = NO_CATALOGUE) -> Dataset:
     """Return sessions from files, split by the time of their closing: held-out ones are the newest.
 
     Args:
         files: JSON lines of `schemas.sessions.ClosedSession`, or item ids alone (see `PLAIN`); compressed where the
             name ends in `.gz`.
         config: Says how large each part is, and which items are known.
+        catalogue: Prices and categories of items.
 
     Raises:
         TrainingError: A file cannot be read, or too little is left to learn from.
@@ -131,15 +174,26 @@ def load_dataset(files: Sequence[Path], config: TrainConfig) -> Dataset:
         )
         raise TrainingError(message)
     held_out = max(1, round(config.held_out_share * len(every)))
-    validation = max(1, round(config.validation_share * len(every)))
+    validation = max(1, round(config.validation_share * len(every)), min(FEWEST_VALIDATED, len(every) // 8))
     numbers = np.arange(len(every))
     oldest, newer, newest = np.split(numbers, (len(every) - held_out - validation, len(every) - held_out))
+    rows = vocabulary.rows(sessions.item_ids)
+    with_known = _with_known(sessions, rows)
+    validated, measured = _sample(newer, config), _sample(newest, config)
     return Dataset(
         vocabulary=vocabulary,
         sessions=every,
         training=every.only(oldest),
-        validation=every.only(_sample(newer, config)),
-        held_out=every.only(_sample(newest, config)),
+        validation=every.only(validated),
+        held_out=every.only(measured),
+        whole=WholeSessions(
+            sessions=sessions,
+            rows=rows,
+            training=with_known[oldest],
+            validation=with_known[validated],
+            held_out=with_known[measured],
+            facts=facts_of(vocabulary.items, catalogue),
+        ),
         report=dataclasses.replace(
             report,
             dropped=report.dropped | dropped,
@@ -163,11 +217,15 @@ def load_newer(files: Sequence[Path], config: TrainConfig, known: Vocabulary) ->
     if not len(every):
         message = "there is no session on a known item to learn from"
         raise TrainingError(message)
-    before = examples(sessions, known.rows(sessions.item_ids), config.model.max_length)
+    rows = known.rows(sessions.item_ids)
+    before = examples(sessions, rows, config.model.max_length)
+    sample = _sample(np.arange(len(before)), config)
     return Newer(
         vocabulary=vocabulary,
         sessions=every,
-        sample=before.only(_sample(np.arange(len(before)), config)),
+        sample=before.only(sample),
+        whole_sample=sessions.only(_with_known(sessions, rows)[sample]),
+        rows=rows,
         report=dataclasses.replace(
             report, dropped=report.dropped | dropped, items=len(vocabulary), training=len(every)
         ),
@@ -305,6 +363,12 @@ def _known(sessions: Sessions, vocabulary: Vocabulary, config: TrainConfig) -> t
     rare = int((rows[sessions.items[sessions.items != NO_ITEM]] == UNKNOWN).sum())
     dropped = {RARE.format(config.min_count): rare, WITHOUT_KNOWN_ITEM: len(sessions) - len(every)}
     return every, {reason: number for reason, number in dropped.items() if number}
+
+
+def _with_known(sessions: Sessions, rows: Ints) -> Longs:
+    """Return the numbers of the sessions that have a known item: those that `examples` keeps, in its order."""
+    kept = read_events(sessions, rows, max_length=1)
+    return np.searchsorted(sessions.starts, kept, side="right") - 1
 
 
 def _sample(sessions: Longs, config: TrainConfig) -> Longs:

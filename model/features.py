@@ -118,6 +118,11 @@ class Batch(NamedTuple):
     actions: Longs
     lengths: Longs
 
+    @property
+    def ages(self) -> Longs:
+        """0 of each event: no times are told."""
+        return np.zeros_like(self.items)
+
 
 def arranged(sessions: Sessions) -> Sessions:
     """Return sessions in order of closing; those that closed together keep their order."""
@@ -143,10 +148,7 @@ def examples(sessions: Sessions, rows: Ints, max_length: int) -> Examples:
     next_action = np.where(acts < 0, LEAVE, classes[acts])
     purchase = following(sessions.actions == PURCHASE, ends) >= 0
 
-    known = row > 0
-    known_through = np.cumsum(known)  # (events,)
-    later = known_through[ends - 1] - known_through  # known events of the session after each
-    kept = np.flatnonzero(known & (later < max_length))
+    kept = read_events(sessions, rows, max_length)
     lengths = np.bincount(of_session[kept], minlength=len(sessions))
     return Examples(
         row[kept].astype(np.int32),
@@ -156,6 +158,15 @@ def examples(sessions: Sessions, rows: Ints, max_length: int) -> Examples:
         purchase[kept].astype(np.int8),
         _starts(lengths[lengths > 0]),
     )
+
+
+def read_events(sessions: Sessions, rows: Ints, max_length: int) -> Longs:
+    """Return which events `examples` keeps: at most the newest `max_length` on known items of each session."""
+    known = (sessions.items != NO_ITEM) & (rows[sessions.items] > 0)
+    known_through = np.cumsum(known)  # (events,)
+    ends = np.repeat(sessions.starts[1:], np.diff(sessions.starts))  # (events,)
+    later = known_through[ends - 1] - known_through  # known events of the session after each
+    return np.flatnonzero(known & (later < max_length))
 
 
 def events_of(of: Examples, sessions: Longs) -> Longs:

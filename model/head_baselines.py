@@ -1,29 +1,19 @@
 """Head baselines: what shares, counts, a regression and trees say of next action and purchase."""
 
-# pyright: standard
-# scikit-learn and LightGBM leave parts of what they return untyped.
-
 from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from model.calibration import Probabilities
+from model.calibration import Probabilities, probabilities
 from model.features import Longs
-from model.prefix_features import NAMES, NEWEST, ItemFacts, Side, Singles, Whole, features_of, side, told
-from model.trees import Rows, Trees, fit_trees
+from model.prefix_features import ItemFacts, Whole, told
+from model.stack import Stack, fit_stack
 from schemas.events import ACTIONS
 from schemas.manifest import NEXT_ACTIONS
 
 MAX_LENGTH = 50
 """Events of a beginning that are read, the newest: as many as a worker remembers."""
-MOST_ROWS = 300_000
-"""Beginnings that are learned from, drawn at random where there are more."""
-NEWER_SHARE = 0.2
-"""Share of the sessions, the newest, by which trees are stopped."""
 ORDER, WEIGHT = 3, 10.0
 """Of the Markov chain: actions that it looks at, and what the next shorter context counts in events."""
 CLASSES = len(NEXT_ACTIONS)
@@ -99,17 +89,12 @@ class Regression:
 
     name = "logistic regression"
 
-    def __init__(self, rows: Rows, by: Side) -> None:
-        self._by = by
-        self._next_action = _regression().fit(_widened(rows.features), rows.next_action)
-        self._purchase = _regression().fit(_widened(rows.features), rows.purchase)
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
 
     def say(self, of: Whole, at: Longs) -> Probabilities:
         """Return what it says."""
-        wide = _widened(features_of(of, at, self._by, MAX_LENGTH))
-        next_action = np.zeros((len(at), CLASSES))
-        next_action[:, self._next_action.classes_] = self._next_action.predict_proba(wide)
-        return Probabilities(next_action, self._purchase.predict_proba(wide)[:, 1])
+        return probabilities(self._stack.members(of, at, MAX_LENGTH)[1])
 
 
 class Forest:
@@ -117,12 +102,12 @@ class Forest:
 
     name = "LightGBM"
 
-    def __init__(self, trees: Trees, by: Side) -> None:
-        self._trees, self._by = trees, by
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
 
     def say(self, of: Whole, at: Longs) -> Probabilities:
         """Return what it says."""
-        return self._trees.probabilities(features_of(of, at, self._by, MAX_LENGTH))
+        return probabilities(self._stack.members(of, at, MAX_LENGTH)[0])
 
 
 def head_baselines(of: Whole, at: Longs, facts: ItemFacts, seed: int = 0) -> Sequence[HeadModel]:
@@ -130,58 +115,9 @@ def head_baselines(of: Whole, at: Longs, facts: ItemFacts, seed: int = 0) -> Seq
 
     Args:
         of: Sessions, the oldest first.
-        at: Events whose beginnings are learned.
+        at: Events whose beginnings are learned, ascending.
         facts: Prices and categories of the rows.
         seed: Of draws.
     """
-    if len(at) > MOST_ROWS:
-        at = np.sort(np.random.default_rng(seed).choice(at, MOST_ROWS, replace=False))
-    learned = rows_of(of, at, cross_fitted(of, at, facts, MAX_LENGTH, seed))
-    first_newer = int(np.searchsorted(at, of.starts[round((1 - NEWER_SHARE) * (len(of.starts) - 1))]))
-    older, newer = learned.only(slice(first_newer)), learned.only(slice(first_newer, None))
-    by = side(of, facts)
-    return (
-        Shares(of, at),
-        Markov(of, at),
-        Regression(learned, by),
-        Forest(fit_trees(older, newer, seed), by),
-    )
-
-
-def rows_of(of: Whole, at: Longs, features: Singles) -> Rows:
-    """Return beginnings with what followed."""
-    return Rows(features, of.next_action[at], of.purchase[at])
-
-
-def cross_fitted(of: Whole, at: Longs, facts: ItemFacts, max_length: int, seed: int) -> Singles:
-    """Return features of beginnings by what sessions of other folds tell of items, so that none meets its own end."""
-    fold_of = np.random.default_rng(seed).integers(FOLDS, size=len(of.starts) - 1)
-    session = np.searchsorted(of.starts, at, side="right") - 1
-    found = np.zeros((len(at), len(NAMES)), dtype=np.float32)
-    for fold in range(FOLDS):
-        inside = fold_of[session] == fold
-        others = side(_without(of, fold_of == fold), facts)
-        found[inside] = features_of(of, at[inside], others, max_length)
-    return found
-
-
-FOLDS = 5
-
-
-def _without(of: Whole, sessions: np.ndarray) -> Whole:
-    """Return sessions with the items of some made unknown, so that nothing is counted for them."""
-    hidden = np.repeat(sessions, np.diff(of.starts))
-    return Whole(np.where(hidden, 0, of.items), of.actions, of.ages, of.next_action, of.purchase, of.starts)
-
-
-def _regression() -> Pipeline:
-    return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))
-
-
-def _widened(features: np.ndarray) -> np.ndarray:
-    """Return features with the newest actions as one column a kind."""
-    codes = [NAMES.index(f"action_{back}_back") for back in range(NEWEST)]
-    return np.concatenate(
-        (np.delete(features, codes, axis=1), *(np.eye(len(ACTIONS))[features[:, code].astype(int)] for code in codes)),
-        axis=1,
-    )
+    stack = fit_stack(of, at, facts, MAX_LENGTH, seed)
+    return Shares(of, at), Markov(of, at), Regression(stack), Forest(stack)

@@ -7,7 +7,7 @@ itself. A session has one row at most for each number of events, and every row i
 # pyright: standard
 # scikit-learn leaves parts of what it returns untyped.
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,12 +20,12 @@ from model import metrics
 from model.calibration import Probabilities
 from model.dataset import read_sessions, session_ids
 from model.errors import TrainingError
-from model.features import PURCHASE, Batch, Ints, Longs
+from model.features import PURCHASE, Ints, Longs
 from model.graph import open_graph, run_graph
 from model.head_baselines import HeadModel, head_baselines
-from model.item_facts import read_facts
+from model.item_facts import read_catalogue
 from model.metrics import Floats
-from model.prefix_features import Whole, whole
+from model.prefix_features import Told, Whole, facts_of, whole
 from model.vocabulary import Vocabulary, read_vocabulary
 from schemas.manifest import Manifest, decode_manifest
 
@@ -102,25 +102,23 @@ class OfBundle:
 
     def unanswered(self, of: Whole, at: Longs) -> float:
         """Return the share of rows that it cannot speak to."""
-        answered = sum(len(some) for some, _ in self._batches(of, at))
-        return 1 - answered / len(at)
+        return 1 - sum(len(some) for some, _ in self._batches(of, at)) / len(at)
 
-    def _batches(self, of: Whole, at: Longs) -> "Sequence[tuple[Ints, Batch]]":
-        """Return rows that can be answered, those of one length together, so that none is padded."""
+    def _batches(self, of: Whole, at: Longs) -> Iterator[tuple[Ints, Told]]:
+        """Yield rows that can be answered, those of one length together, so that none is padded."""
         first = of.starts[np.searchsorted(of.starts, at, side="right") - 1]
+        read = of.items > 0 if not self._manifest.every_event else np.ones(len(of.items), dtype=bool)
         events: list[Longs] = []
         for begin, end in zip(first.tolist(), at.tolist(), strict=True):
-            events.append(begin + np.flatnonzero(of.items[begin : end + 1] > 0)[-self._manifest.max_length :])
-        lengths = np.array([len(known) for known in events])
-        batches: list[tuple[Ints, Batch]] = []
+            events.append(begin + np.flatnonzero(read[begin : end + 1])[-self._manifest.max_length :])
+        lengths = np.array([len(some) for some in events])
         for length in np.unique(lengths[lengths > 0]).tolist():
             same = np.flatnonzero(lengths == length)
             for start in range(0, len(same), BATCH):
                 some = same[start : start + BATCH]
                 where = np.stack([events[row] for row in some])  # (rows, length)
-                batch = Batch(of.items[where], of.actions[where].astype(np.int64), np.full(len(some), length))
-                batches.append((some, batch))
-        return batches
+                actions, lasting = of.actions[where].astype(np.int64), np.full(len(some), length)
+                yield some, Told(of.items[where], actions, of.ages[where], lasting)
 
 
 def evaluate_heads(
@@ -152,7 +150,7 @@ def evaluate_heads(
     tell("fitting the baselines")
     vocabulary = Vocabulary(learned.item_ids)
     of = whole(learned, vocabulary.rows(learned.item_ids))
-    facts = read_facts(items, vocabulary)
+    facts = facts_of(vocabulary.items, read_catalogue(items))
     baselines = head_baselines(of, np.flatnonzero(~bought_before(of)), facts)
     known = read_vocabulary(bundle / "items.txt")
     served = OfBundle(open_graph(bundle / "model.onnx"), manifest, baselines[0])

@@ -1,12 +1,13 @@
 """Prefix features: what the beginning of a session tells of its end, as numbers. Pure numpy.
 
-Trees and regressions read them: of every event, those on unknown items and on none included. `export.trees` computes
-them again as part of the graph. B beginnings, L their padded length, V rows of the item table with row 0 for what is
-unknown.
+Trees and regressions read them: of every event, those on unknown items and on none included. `export.prefix_features`
+computes them again as part of the graph, bit for bit: times are told in buckets and items in whole 256ths, so that no
+sum is rounded, and no threshold of a tree is missed by a rounding. B beginnings, L their padded length, V rows of the
+item table with row 0 for what is unknown.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,9 +31,13 @@ Singles = npt.NDArray[np.float32]
 
 SIDE: tuple[str, ...] = ("popularity", "price", "item_purchases", "category_purchases")
 """Columns of `Side.numbers`: log(1 + events), log(1 + price), and log-odds of a purchase after an event on it."""
-PRICE, ODDS, CATEGORY_ODDS = SIDE.index("price"), SIDE.index("item_purchases"), SIDE.index("category_purchases")
+POPULARITY, PRICE, ODDS, CATEGORY_ODDS = range(len(SIDE))
 ITEM_PRIOR, CATEGORY_PRIOR = 20.0, 50.0
 """Events of the average rate that an item's or a category's own are counted with."""
+STEP = 1 / 256
+"""What numbers of items are rounded to: sums of them are exact."""
+TIMES: Longs = (250 * 2 ** np.arange(0, 24, 0.5)).astype(np.int64)
+"""Where the buckets of times begin, ms: from a quarter of a second to a month, two for each doubling."""
 NEWEST = 3
 """Events whose action and item are told one by one."""
 
@@ -40,14 +45,14 @@ NAMES: tuple[str, ...] = (
     "events",
     *(f"{action}_events" for action in ACTIONS[1:]),
     *(f"action_{back}_back" for back in range(NEWEST)),
-    "seconds",
+    "time",
     "gap",
     "gap_before",
     "mean_gap",
-    "known_events",
+    "events_on_known_items",
     "distinct_items",
     "most_of_one_item",
-    "times_before",
+    "times_of_last_item",
     "same_item_as_before",
     "same_category",
     *(f"last_{name}" for name in SIDE),
@@ -57,7 +62,7 @@ NAMES: tuple[str, ...] = (
     *(f"item_purchases_{back}_back" for back in range(1, NEWEST)),
     "dearer_than_mean",
 )
-"""Columns; times are log(1 + seconds)."""
+"""Columns; times are numbers of buckets."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +84,7 @@ class Whole:
 
 
 class Told(NamedTuple):
-    """Beginnings of sessions, left-aligned, 0 after the end: int64 (B, L), lengths (B,)."""
+    """Beginnings of sessions, every event of them, left-aligned, 0 after the end: int64 (B, L), lengths (B,)."""
 
     items: Longs
     actions: Longs
@@ -92,7 +97,7 @@ class Side:
     """What is known of items beside their sequence."""
 
     numbers: Singles
-    """(V, len(SIDE)); row 0 is what is assumed of an unknown item."""
+    """Multiples of `STEP`; row 0 is what is assumed of an unknown item: (V, len(SIDE))."""
     categories: Ints
     """Code of each row's category, 0 where it is unknown: (V,)."""
 
@@ -105,6 +110,16 @@ class ItemFacts:
     """NaN where it is unknown: (V,)."""
     categories: Ints
     """(V,)."""
+
+
+class Catalogue(NamedTuple):
+    """What is known of items, by id."""
+
+    prices: dict[str, float]
+    categories: dict[str, str]
+
+
+NO_CATALOGUE = Catalogue({}, {})
 
 
 def whole(sessions: Sessions, rows: Ints) -> Whole:
@@ -152,7 +167,8 @@ def side(of: Whole, facts: ItemFacts) -> Side:
         _log_odds(seen, ended, rate, ITEM_PRIOR),
         _log_odds(np.where(unknown, 0, category_seen), np.where(unknown, 0, category_ended), rate, CATEGORY_PRIOR),
     )
-    return Side(np.stack(columns, axis=1).astype(np.float32), facts.categories)
+    rounded = np.round(np.stack(columns, axis=1) / STEP) * STEP
+    return Side(rounded.astype(np.float32), facts.categories)
 
 
 def told(of: Whole, at: Longs, max_length: int) -> Told:
@@ -167,40 +183,37 @@ def told(of: Whole, at: Longs, max_length: int) -> Told:
 def features(of: Told, by: Side) -> Singles:
     """Return the features of beginnings: (B, len(NAMES))."""
     columns = np.arange(of.items.shape[1])  # (L,)
-    last = of.lengths[:, None] - 1  # (B, 1)
-    behind = last - columns  # (B, L), negative after the end
+    behind = of.lengths[:, None] - 1 - columns  # (B, L), negative after the end
     real, newest = behind >= 0, behind == 0
     length = of.lengths.astype(np.float32)
-    seconds = of.ages.astype(np.float32) / np.float32(1000)
 
-    def back(values: npt.NDArray[Any], places: int) -> npt.NDArray[Any]:
+    def back(values: Longs, places: int) -> Longs:
         """Return the value so many places before the last, 0 where the session began later: (B,)."""
         return np.where(behind == places, values, 0).sum(axis=1)
 
-    ages = [back(seconds, places) for places in range(3)]
-    gaps = [np.where(length > places + 1, ages[places] - ages[places + 1], 0) for places in range(2)]
+    ages = [back(of.ages, places) for places in range(3)]
+    gaps = [np.where(of.lengths > places + 1, ages[places] - ages[places + 1], 0) for places in range(2)]
 
-    item = of.items
-    same = (item[:, :, None] == item[:, None]) & real[:, :, None] & real[:, None] & (item != 0)[:, :, None]  # (B, L, L)
+    item, rows = of.items, np.maximum(of.items, 0)
+    same = (item[:, :, None] == item[:, None]) & (item != 0)[:, :, None] & (item != 0)[:, None]  # (B, L, L)
     times = same.sum(axis=2)  # (B, L): events on the same item
-    later = columns[:, None] < columns
-    is_last = real & (item != 0) & ~(same & later).any(axis=2)
-    rows = np.maximum(item, 0)
-    category = np.where(real, by.categories[rows], 0)
-    of_last = (category * newest).sum(axis=1)[:, None]
+    later = columns[:, None] < columns  # (L, L)
+    is_last = (item != 0) & ~(same & later).any(axis=2)
+    category = by.categories[rows]  # (B, L)
+    of_last = back(category, 0)[:, None]
     numbers = by.numbers[rows]  # (B, L, S)
     lasts = [np.where((behind == places)[:, :, None], numbers, 0).sum(axis=1) for places in range(NEWEST)]  # (B, S)
-    means = (numbers * real[:, :, None]).sum(axis=1) / length[:, None]  # (B, S)
+    means = np.where(real[:, :, None], numbers, 0).sum(axis=1) / length[:, None]  # (B, S)
     most = np.where(real[:, :, None], numbers, -np.inf).max(axis=1)  # (B, S)
     found = [
         length,
         *(((of.actions == code) & real).sum(axis=1) for code in range(1, len(ACTIONS))),
         *(back(of.actions, places) for places in range(NEWEST)),
-        *(np.log1p(np.maximum(value, 0)) for value in (ages[0], *gaps, ages[0] / length)),
-        ((item > 0) & real).sum(axis=1),
+        *((value[:, None] >= TIMES).sum(axis=1) for value in (ages[0], *gaps, ages[0] // of.lengths)),
+        (numbers[:, :, POPULARITY] > 0).sum(axis=1),
         is_last.sum(axis=1),
         times.max(axis=1),
-        np.maximum((times * newest).sum(axis=1) - 1, 0),
+        back(times, 0),
         (same & newest[:, :, None] & (behind == 1)[:, None]).any(axis=(1, 2)),
         ((category == of_last) & (category > 0)).sum(axis=1),
         *lasts[0].T,
@@ -224,8 +237,9 @@ def features_of(of: Whole, at: Longs, by: Side, max_length: int, most: int = 4_0
     return found
 
 
-def facts_of(items: tuple[str, ...], prices: Mapping[str, float], categories: Mapping[str, str]) -> ItemFacts:
+def facts_of(items: Sequence[str], catalogue: Catalogue) -> ItemFacts:
     """Return what is known of the items of a vocabulary, row 0 included."""
+    prices, categories = catalogue
     codes = {name: code for code, name in enumerate(sorted({categories.get(item, "") for item in items} | {""}))}
     return ItemFacts(
         np.array([np.nan, *(prices.get(item, np.nan) for item in items)], dtype=np.float32),

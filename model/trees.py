@@ -8,8 +8,8 @@ from typing import NamedTuple
 import lightgbm
 import numpy as np
 
-from model.calibration import Probabilities
 from model.features import Ints
+from model.metrics import Floats
 from model.prefix_features import Singles
 from schemas.manifest import NEXT_ACTIONS
 
@@ -52,26 +52,27 @@ class Trees(NamedTuple):
     next_action: lightgbm.Booster
     purchase: lightgbm.Booster
 
-    def logits(self, features: Singles) -> tuple[np.ndarray, np.ndarray]:
-        """Return the logits of the next actions (n, 5), and of a purchase (n,)."""
-        return (
-            np.asarray(self.next_action.predict(features, raw_score=True)),
-            np.asarray(self.purchase.predict(features, raw_score=True)),
-        )
-
-    def probabilities(self, features: Singles) -> Probabilities:
-        """Return what they say."""
-        return Probabilities(
-            np.asarray(self.next_action.predict(features)), np.asarray(self.purchase.predict(features))
-        )
+    def logits(self, features: Singles) -> Floats:
+        """Return the logits of the next actions, then of a purchase: (n, 6)."""
+        of_action = np.asarray(self.next_action.predict(features, raw_score=True))
+        of_purchase = np.asarray(self.purchase.predict(features, raw_score=True))
+        return np.concatenate((of_action, of_purchase[:, None]), axis=1)
 
 
 def fit_trees(older: Rows, newer: Rows, seed: int = 0) -> Trees:
     """Return forests that learned from all rows, as many trees and leaves as were best for `newer` after `older`."""
     of_action = {"objective": "multiclass", "num_class": len(NEXT_ACTIONS), "seed": seed}
+    of_purchase = {"objective": "binary", "seed": seed}
+    return Trees(_fit(older, newer, "next_action", of_action), _fit(older, newer, "purchase", of_purchase))
+
+
+def refit_trees(trees: Trees, rows: Rows) -> Trees:
+    """Return forests of the same settings and number of trees that learned from these rows."""
     return Trees(
-        _fit(older, newer, "next_action", of_action),
-        _fit(older, newer, "purchase", {"objective": "binary", "seed": seed}),
+        *(
+            lightgbm.train(forest.params, lightgbm.Dataset(rows.features, outcome), forest.current_iteration())
+            for forest, outcome in zip(trees, (rows.next_action, rows.purchase), strict=True)
+        )
     )
 
 

@@ -7,6 +7,7 @@ The graph:
 
     input  items    int64 (batch, length)  item rows, left-aligned, 0 after the end; both axes dynamic
     input  actions  int64 (batch, length)  action codes of `schemas.events.ACTIONS`, 0 after the end
+    input  ages     int64 (batch, length)  ms since the session began, 0 after the end
     input  lengths  int64 (batch,)         how many of them are real, at least 1
     output rows     int64 (batch, candidates)  best item rows, best first, never 0; equal scores in order of row
     output scores   float32 (batch, candidates)
@@ -14,6 +15,9 @@ The graph:
     output purchase float32 (batch,)       probability of a purchase in what is left of the session
 
 An input that a model has no use for may be missing from its graph; an output may not.
+
+The events are those on items that the bundle knows. Where the manifest says `every_event`, they are all: one on no item
+has row 0, and one on an unknown item a row below 0, the same for the same item of the session.
 """
 
 import hashlib
@@ -25,7 +29,12 @@ FORMAT_VERSION = 1
 NEXT_ACTIONS: tuple[str, ...] = ("view", "cart", "favourite", "purchase", "leave")
 """What the next-action head predicts, in the order of its columns."""
 
-INPUTS: dict[str, tuple[str, int]] = {"items": ("int64", 2), "actions": ("int64", 2), "lengths": ("int64", 1)}
+INPUTS: dict[str, tuple[str, int]] = {
+    "items": ("int64", 2),
+    "actions": ("int64", 2),
+    "ages": ("int64", 2),
+    "lengths": ("int64", 1),
+}
 OUTPUTS: dict[str, tuple[str, int]] = {
     "rows": ("int64", 2),
     "scores": ("float32", 2),
@@ -63,6 +72,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What made it, such as `torch 2.13.0`."""
     max_length: int
     """Events that the graph reads at most: the newest ones."""
+    every_event: bool = False
+    """Whether it reads events on unknown items and on none, too."""
     items: int
     """Rows of `items.txt`."""
     candidates: int

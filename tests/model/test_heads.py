@@ -19,14 +19,14 @@ from model.heads import (
     figures,
     rows_after,
 )
-from model.prefix_features import facts_of, whole
+from model.prefix_features import NO_CATALOGUE, facts_of, whole
 from schemas.manifest import NEXT_ACTIONS
 from tests.model.builders import TINY, flat, shoppers, write_sessions
 
 pytestmark = pytest.mark.train
 
 ROWS = np.arange(1, 9)
-NO_FACTS = facts_of(tuple("abcdefgh"), {}, {})
+NO_FACTS = facts_of(tuple("abcdefgh"), NO_CATALOGUE)
 DETERMINED = ["view:a view:b cart:b purchase:b"] * 40 + ["view:a view:b view:c view:d"] * 60
 """A cart is always followed by a purchase, and nothing else is."""
 

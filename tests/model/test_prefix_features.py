@@ -1,12 +1,23 @@
 import numpy as np
 import pytest
 
-from model.prefix_features import NAMES, ItemFacts, Whole, facts_of, features_of, side, told, whole
+from model.prefix_features import (
+    NAMES,
+    NO_CATALOGUE,
+    Catalogue,
+    ItemFacts,
+    Whole,
+    facts_of,
+    features_of,
+    side,
+    told,
+    whole,
+)
 from tests.model.builders import flat
 
 ROWS = np.array([1, 2, 3, 4, 0, 0, 0, 0])
 """Items e to h are unknown."""
-NO_FACTS = facts_of(("a", "b", "c", "d"), {}, {})
+NO_FACTS = facts_of(("a", "b", "c", "d"), NO_CATALOGUE)
 
 
 def of(*sessions: str) -> Whole:
@@ -43,14 +54,15 @@ def test_newest_actions_are_told_one_by_one():
     assert feature("action_1_back", session, at=0) == 0
 
 
-def test_gap_is_the_logarithm_of_seconds_since_the_event_before():
-    assert feature("gap", "view:a view:b", at=1) == pytest.approx(np.log(2))
+def test_gap_is_a_bucket_that_doubles_with_two():
+    assert feature("gap", "view:a view:b", at=1) == 5
+    assert feature("time", "view:a view:b view:b", at=2) == 7
     assert feature("gap", "view:a view:b", at=0) == 0
 
 
 def test_unknown_item_is_known_again_in_its_session():
-    assert feature("times_before", "view:e view:f view:e", at=2) == 1
-    assert feature("times_before", "view:e view:f view:g", at=2) == 0
+    assert feature("times_of_last_item", "view:e view:f view:e", at=2) == 2
+    assert feature("times_of_last_item", "view:e view:f view:g", at=2) == 1
 
 
 def test_events_on_no_item_are_not_the_same_item():
@@ -70,7 +82,7 @@ def test_distinct_items_are_counted_once():
 def test_only_the_newest_events_are_read():
     session = "cart:a view:b view:c"
     assert feature("cart_events", session, at=2, max_length=2) == 0
-    assert feature("seconds", session, at=2, max_length=2) == pytest.approx(np.log(3))
+    assert feature("time", session, at=2, max_length=2) == 7
 
 
 def test_item_that_is_bought_more_has_higher_odds():
@@ -79,7 +91,7 @@ def test_item_that_is_bought_more_has_higher_odds():
 
 
 def test_category_stands_for_its_items():
-    facts = facts_of(("a", "b", "c", "d"), {}, {"a": "tea", "b": "tea", "c": "cups", "d": "cups"})
+    facts = facts_of(("a", "b", "c", "d"), Catalogue({}, {"a": "tea", "b": "tea", "c": "cups", "d": "cups"}))
     sessions = ["view:a purchase:a"] * 30 + ["view:c"] * 30 + ["view:b", "view:d"]
     of_b, of_d = (feature("last_category_purchases", *sessions, at=at, facts=facts) for at in (90, 91))
     assert of_b > of_d
@@ -87,11 +99,19 @@ def test_category_stands_for_its_items():
 
 
 def test_price_is_told_where_it_is_known():
-    facts = facts_of(("a", "b", "c", "d"), {"a": 9.0, "b": 99.0}, {})
-    assert feature("last_price", "view:a", at=0, facts=facts) == pytest.approx(np.log(10))
+    facts = facts_of(("a", "b", "c", "d"), Catalogue({"a": 9.0, "b": 99.0}, {}))
+    assert feature("last_price", "view:a", at=0, facts=facts) == pytest.approx(np.log(10), abs=0.01)
     mean = (np.log(10) + np.log(100)) / 2
-    assert feature("last_price", "view:c", at=0, facts=facts) == pytest.approx(mean)
-    assert feature("dearer_than_mean", "view:a view:b", at=1, facts=facts) == pytest.approx(np.log(100) - mean)
+    assert feature("last_price", "view:c", at=0, facts=facts) == pytest.approx(mean, abs=0.01)
+    assert feature("dearer_than_mean", "view:a view:b", at=1, facts=facts) == pytest.approx(
+        np.log(100) - mean, abs=0.01
+    )
+
+
+def test_item_that_no_other_fold_has_seen_is_no_known_one():
+    read = of("view:a view:b")
+    by = side(of("view:b"), NO_FACTS)
+    assert features_of(read, np.array([1]), by, 50)[0, NAMES.index("events_on_known_items")] == 1
 
 
 def test_nothing_that_comes_later_changes_a_feature():
