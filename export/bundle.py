@@ -21,6 +21,7 @@ def write_bundle(
     framework: str,
     max_length: int,
     training_data: str = "",
+    trained_until: int = 0,
     metrics: Mapping[str, float] | None = None,
     popular: Sequence[str] = (),
     lineage: Sequence[str] = (),
@@ -34,6 +35,7 @@ def write_bundle(
         framework: What made it, such as `torch 2.13.0`.
         max_length: Events that the graph reads at most.
         training_data: What it learned from, in words, with a fingerprint.
+        trained_until: Event time of the newest event of that, ms; 0 where nobody knows.
         metrics: Measured on sessions that the model had not learned from.
         popular: The most popular items of the training data, best first.
         lineage: What the model was topped up from, the oldest first.
@@ -55,6 +57,7 @@ def write_bundle(
         inputs=inputs,
         outputs=outputs,
         training_data=training_data,
+        trained_until=trained_until,
         metrics={name: round(value, 6) for name, value in (metrics or {}).items()},
         popular=tuple(popular),
         lineage=tuple(lineage),
