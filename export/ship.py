@@ -52,6 +52,7 @@ def ship(
         training_data=trained.card.report.summary(),
         trained_until=trained.card.report.last_closed_at,
         metrics=trained.card.measured,
+        calibration=trained.card.calibration.report if trained.card.calibration else None,
         popular=trained.card.popular,
         lineage=trained.card.lineage,
     )
