@@ -8,7 +8,7 @@ import onnx
 
 from model.errors import TrainingError
 from model.vocabulary import Vocabulary
-from schemas.manifest import FORMAT_VERSION, Manifest, Tensor, content_hash, encode_manifest
+from schemas.manifest import FORMAT_VERSION, CalibrationReport, Manifest, Tensor, content_hash, encode_manifest
 
 _DTYPES: Mapping[int, str] = {onnx.TensorProto.INT64: "int64", onnx.TensorProto.FLOAT: "float32"}
 
@@ -22,6 +22,7 @@ def write_bundle(
     max_length: int,
     training_data: str = "",
     metrics: Mapping[str, float] | None = None,
+    calibration: CalibrationReport | None = None,
     popular: Sequence[str] = (),
     lineage: Sequence[str] = (),
 ) -> Manifest:
@@ -35,6 +36,7 @@ def write_bundle(
         max_length: Events that the graph reads at most.
         training_data: What it learned from, in words, with a fingerprint.
         metrics: Measured on sessions that the model had not learned from.
+        calibration: What calibrating the heads did.
         popular: The most popular items of the training data, best first.
         lineage: What the model was topped up from, the oldest first.
 
@@ -56,6 +58,7 @@ def write_bundle(
         outputs=outputs,
         training_data=training_data,
         metrics={name: round(value, 6) for name, value in (metrics or {}).items()},
+        calibration=calibration,
         popular=tuple(popular),
         lineage=tuple(lineage),
     )

@@ -51,6 +51,7 @@ def ship(
         max_length=config.max_length,
         training_data=trained.card.report.summary(),
         metrics=trained.card.measured,
+        calibration=trained.card.calibration.report if trained.card.calibration else None,
         popular=trained.card.popular,
         lineage=trained.card.lineage,
     )

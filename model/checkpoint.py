@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import torch
 
+from model.calibration import Calibration
 from model.config import TrainConfig
 from model.dataset import Report
 from model.errors import TrainingError
@@ -47,6 +48,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     """Number of the epoch whose weights are kept, 0 before the first ends."""
     measured: dict[str, float] = {}
     """Metrics of the held-out sessions, before they were learned, too."""
+    calibration: Calibration | None = None
+    """Of the heads, folded into the finished weights; none before the last pass."""
     lineage: tuple[str, ...] = ()
     """What it was topped up from, the oldest first."""
     finished: bool = False

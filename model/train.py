@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from torch import Tensor
 from torch.nn import functional
 
+from model.calibration import Calibration, Probabilities, calibrate, calibrated, fold_in
 from model.checkpoint import (
     Card,
     Checkpoint,
@@ -33,7 +34,7 @@ from model.checkpoint import (
 from model.config import TrainConfig, settled
 from model.dataset import Dataset, Newer
 from model.errors import TrainingError
-from model.evaluate import K, evaluate_model
+from model.evaluate import Answers, K, answer, evaluate_model, measure
 from model.features import NOTHING, Examples, Ints, Longs, cross_batches, events_of, padded
 from model.loss import Wishes, catalogue_loss, quickest
 from model.neighbours import Neighbours, Pairs, count_pairs, nearest, together, without
@@ -72,11 +73,12 @@ def train(dataset: Dataset, config: TrainConfig, folder: Path, console: Console)
     if card.finished:
         return card
 
-    # Measure the best on the newest sessions, then let it learn them
+    # Calibrate the best, measure it on the newest sessions, then let it learn them
     config = card.config
-    neighbours = load_model(folder / "best.pt", model)
-    measured = evaluate_model(model.eval(), _table(model, neighbours), dataset.held_out)
-    card = msgspec.structs.replace(card, measured=measured)
+    table = _table(model, load_model(folder / "best.pt", model))
+    calibration = _calibration(answer(model.eval(), table, dataset.validation), dataset.validation)
+    measured = _measured(answer(model, table, dataset.held_out), calibration, dataset.held_out)
+    card = msgspec.structs.replace(card, calibration=calibration, measured=measured)
     first = len(dataset.training) - round(config.top_up_share * len(dataset.training))
     older, newest = np.split(np.arange(len(dataset.sessions)), [first])
     pairs = count_pairs(dataset.sessions.only(older))
@@ -162,8 +164,10 @@ def top_up(previous: Checkpoint, pairs: Pairs, newer: Newer, folder: Path, *, li
     card = _begun(folder, new)
     if card.finished:
         return card
-    measured = evaluate_model(previous.model.eval(), previous.table(), newer.sample)
-    card = msgspec.structs.replace(card, measured=measured)
+    answers = answer(previous.model.eval(), previous.table(), newer.sample)
+    card = msgspec.structs.replace(
+        card, calibration=_calibration(answers, newer.sample), measured=measure(answers, newer.sample)
+    )
     start_checkpoint(folder, card, newer.vocabulary, newer.sample)
     torch.manual_seed(config.seed)
     model = previous.model.grown(len(newer.vocabulary)).to(_device())
@@ -251,10 +255,12 @@ def _lesson(
 
 
 def _top_up(model: SessionTransformer, lesson: _Lesson, card: Card, folder: Path, progress: Progress) -> Card:
-    """Learn the newest sessions in one pass, and write the finished checkpoint."""
+    """Learn the newest sessions in one pass, calibrate as the card says, and write the finished checkpoint."""
     optimizer, number = _optimizer(model, lesson.config), lesson.config.epochs + 1
     task = progress.add_task("top-up", total=lesson.steps, loss="", mrr="")
     _learn(model, optimizer, lesson, number=number, tell=_teller(progress, task))
+    if card.calibration:
+        fold_in(model, card.calibration)
     save_model(folder / "weights.pt", model, lesson.neighbours)
     save_pairs(folder, lesson.pairs)
     card = msgspec.structs.replace(card, finished=True)
@@ -327,6 +333,16 @@ def _loss(model: SessionTransformer, table: Tensor, lesson: _Lesson, sessions: L
     )
     heads_loss = config.next_action_weight * action_loss + config.purchase_weight * purchase_loss
     return item_loss / lesson.followed + heads_loss / lesson.events
+
+
+def _calibration(answers: Answers, of: Examples) -> Calibration:
+    return calibrate(Probabilities(answers.action_probabilities, answers.purchase), of.next_action, of.purchase)
+
+
+def _measured(answers: Answers, calibration: Calibration, of: Examples) -> dict[str, float]:
+    """Return the metrics of answers once they are calibrated."""
+    said = calibrated(Probabilities(answers.action_probabilities, answers.purchase), calibration)
+    return measure(Answers(answers.ranks, said.next_action, said.purchase), of)
 
 
 @torch.inference_mode()

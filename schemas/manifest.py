@@ -43,6 +43,16 @@ class Tensor(msgspec.Struct, frozen=True):
     shape: tuple[str | int, ...]
 
 
+class CalibrationReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What calibrating the heads did, on the sessions that it was fitted on. It is in the graph already."""
+
+    method: str
+    events: int
+    """Events of those sessions."""
+    before: dict[str, float]
+    after: dict[str, float]
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """`manifest.json`."""
 
@@ -63,6 +73,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Fingerprint and plain description of what it learned from."""
     metrics: dict[str, float] = {}
     """Of the model on sessions that it had not learned from, as they came next; then it may have learned these, too."""
+    calibration: CalibrationReport | None = None
+    """Of the probabilities that the graph returns; none where nobody calibrated them."""
     popular: tuple[str, ...] = ()
     """The most popular items of the training data, best first: what a fallback shows before it knows better."""
     lineage: tuple[str, ...] = ()

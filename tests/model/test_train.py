@@ -133,6 +133,10 @@ def test_metrics_are_of_sessions_that_were_not_learned_yet(data, trained):
     assert read_card(trained).measured["sessions"] == len(data.held_out)
 
 
+def test_training_calibrates_on_validation(data, trained):
+    assert read_card(trained).calibration.report.events == len(data.validation.items)
+
+
 def test_fold_learns_with_the_neighbours_of_the_others(data):
     network = SessionTransformer(TINY.model, len(data.vocabulary))
     lesson = training._lesson(data.training, None, network, TINY, batch=16)
