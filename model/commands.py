@@ -1,7 +1,11 @@
-"""Commands `clickscore train`, `tune` and `evaluate`. What needs torch is imported when it runs."""
+"""Commands of learning and judging: `clickscore train`, `tune`, `evaluate`, `evaluate-events` and `split`.
+
+What needs torch is imported when it runs.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -14,8 +18,13 @@ from model.dataset import Report, load_dataset, load_newer
 from model.errors import TrainingError
 from schemas.manifest import decode_manifest
 
-EXTRA = {"torch", "onnx", "optuna"}
+if TYPE_CHECKING:
+    from model.heads import RowsOfLength
+    from model.split import By
+
+EXTRA = {"torch", "onnx", "optuna", "sklearn", "lightgbm"}
 """What the train extra brings."""
+TABLE_WIDTH = 120
 FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -209,6 +218,80 @@ def evaluate(*, bundle: Path, prefixes: Path, sessions: tuple[Path, ...], out: P
     console.print(table)
     if out:
         out.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
+
+
+@click.command("evaluate-events")
+@click.argument("bundle", type=FOLDER)
+@click.option("--sessions", multiple=True, required=True, type=FILE, help="What the bundle learned from; repeatable.")
+@click.option("--test", multiple=True, required=True, type=FILE, help="Sessions to judge by; repeatable.")
+@click.option("--items", type=FILE, help="The catalogue, JSON lines, for prices and categories.")
+@click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), help="Write the results here, too.")
+def evaluate_events(
+    *, bundle: Path, sessions: tuple[Path, ...], test: tuple[Path, ...], items: Path | None, out: Path | None
+) -> None:
+    """Measure how a BUNDLE foretells the next action and a purchase, beside what others make of the same beginnings.
+
+    Judged after 1, 2, 3, 5 and 10 events of sessions without a purchase so far. Beside the bundle: shares, a Markov
+    chain, logistic regression and LightGBM, fitted in the same run on the sessions that the bundle learned from.
+
+    \b
+    Example:
+      clickscore split sessions.jsonl.gz --by time --training train.jsonl.gz --test test.jsonl.gz
+      clickscore train train.jsonl.gz --out checkpoint
+      clickscore export checkpoint --out bundle
+      clickscore evaluate-events bundle --sessions train.jsonl.gz --test test.jsonl.gz
+    """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
+    try:
+        from model.heads import evaluate_heads  # noqa: PLC0415 (serving has no scikit-learn)
+    except ModuleNotFoundError as exc:
+        raise missing_extra(exc) from exc
+    console = Console(highlight=False, width=TABLE_WIDTH)
+    with Console(stderr=True).status("") as status:
+        results = evaluate_heads(bundle, sessions, test, items, status.update)
+    for of in results.by_events:
+        console.print(_heads_table(of))
+        lead = of.lead
+        console.print(f"PR-AUC of the bundle less LightGBM's: {lead.value:+.4f} ({lead.low:+.4f} to {lead.high:+.4f})")
+    if results.unanswered:
+        console.print(f"The bundle knows no item of {results.unanswered:.1%} of the rows: the base rate stands in.")
+    console.print(
+        "noise: what the calibration error would be on average if every probability were right. "
+        "In brackets: the middle 95 % over draws of rows."
+    )
+    if out:
+        out.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
+
+
+def _heads_table(of: "RowsOfLength") -> Table:
+    events = f"after {of.events} event{'s' * (of.events > 1)}" if of.events else "all"
+    names = ("PR-AUC", "ROC-AUC", "log loss", "Brier", "ECE", "noise", "action F1", "action log loss")
+    table = Table("", *names, title=f"{events}: {of.rows:,} rows, a purchase follows {of.base_rate:.2%}")
+    for name, figures in of.models.items():
+        table.add_row(name, *(f"{value:.4f}" for value in msgspec.structs.astuple(figures)))
+    return table
+
+
+@click.command()
+@click.argument("source", type=FILE, metavar="SESSIONS")
+@click.option("--training", required=True, type=click.Path(dir_okay=False, path_type=Path), help="To learn from.")
+@click.option("--test", required=True, type=click.Path(dir_okay=False, path_type=Path), help="To judge by.")
+@click.option("--by", type=click.Choice(["time", "user"]), default="time", show_default=True, help="What decides.")
+@click.option(
+    "--share", type=click.FloatRange(0.01, 0.99), default=0.3, show_default=True, help="Of the sessions, for the test."
+)
+def split(*, source: Path, training: Path, test: Path, by: "By", share: float) -> None:
+    """Split closed SESSIONS into some to learn from and some to judge by.
+
+    By time, the newest are the test, and what was open across the border is in neither; by user, a hash decides.
+
+    \b
+    Example:
+      clickscore split sessions.jsonl.gz --by time --training train.jsonl.gz --test test.jsonl.gz
+    """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
+    from model.split import split_sessions  # noqa: PLC0415 (what no other command needs)
+
+    learned, judged, neither = split_sessions(source, training, test, by, share)
+    click.echo(f"{learned:,} sessions to learn from, {judged:,} to judge by, {neither:,} across the border")
 
 
 def _named(files: tuple[Path, ...], sessions: tuple[Path, ...]) -> tuple[Path, ...]:

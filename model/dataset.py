@@ -1,6 +1,7 @@
 """Dataset: sessions from files, split by time into what trains, what says when to stop, and what is held out."""
 
 import array
+import contextlib
 import dataclasses
 import gzip
 import hashlib
@@ -187,6 +188,7 @@ def read_sessions(files: Sequence[Path]) -> tuple[Sessions, Report]:
     seen: set[str] = set()
     index_of: dict[str, int] = {}
     items, actions, ends, closed_at = array.array("i"), array.array("b"), array.array("q", [0]), array.array("q")
+    ages = array.array("q")
     for path in files:
         decode = _plain if path.name.removesuffix(".gz").endswith(PLAIN) else decode_session
         for number, line in enumerate(lines_of(path), start=1):
@@ -212,6 +214,7 @@ def read_sessions(files: Sequence[Path]) -> tuple[Sessions, Report]:
                     continue
                 items.append(index_of.setdefault(event.item_id, len(index_of)) if event.item_id else NO_ITEM)
                 actions.append(code)
+                ages.append(event.ts - session.opened_at)
             ends.append(len(items))
             closed_at.append(session.closed_at)
     sessions = arranged(
@@ -221,6 +224,7 @@ def read_sessions(files: Sequence[Path]) -> tuple[Sessions, Report]:
             np.array(actions, dtype=np.int8),
             np.array(ends, dtype=np.int64),
             np.array(closed_at, dtype=np.int64),
+            np.array(ages, dtype=np.int64),
         )
     )
     return sessions, Report(
@@ -234,6 +238,26 @@ def read_sessions(files: Sequence[Path]) -> tuple[Sessions, Report]:
         first_closed_at=int(sessions.closed_at.min(initial=np.iinfo(np.int64).max)) if len(sessions) else 0,
         last_closed_at=int(sessions.closed_at.max(initial=0)),
     )
+
+
+def session_ids(path: Path) -> Iterator[str]:
+    """Yield the ids of a file's sessions that have one.
+
+    Raises:
+        TrainingError: It cannot be read.
+    """
+    if path.name.removesuffix(".gz").endswith(PLAIN):
+        return
+    for line in lines_of(path):
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+            yield _decode_id(line).id
+
+
+class _Named(msgspec.Struct):
+    id: str
+
+
+_decode_id = msgspec.json.Decoder(_Named).decode
 
 
 def _plain(line: bytes) -> ClosedSession:

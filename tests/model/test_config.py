@@ -65,7 +65,7 @@ def test_count_of_a_run_is_at_least_1(field):
 
 
 def test_few_sessions_are_passed_over_more_often():
-    assert [settled(DEFAULT, sessions).epochs for sessions in (1_000, 102_399, 102_400)] == [8, 8, 4]
+    assert [settled(DEFAULT, sessions).epochs for sessions in (1_000, 99_999, 100_000)] == [8, 8, 4]
 
 
 def test_number_of_passes_that_was_asked_for_stands():
