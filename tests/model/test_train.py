@@ -146,6 +146,15 @@ def test_fold_learns_with_the_neighbours_of_the_others(data):
         assert torch.equal(lesson.mixings[fold].gather(network.item), expected.gather(network.item))
 
 
+def test_event_counts_the_same_whatever_batch_it_is_in(data):
+    network = SessionTransformer(dataclasses.replace(TINY.model, dropout=0, item_dropout=0), len(data.vocabulary))
+    lesson = training._lesson(data.training, None, network, TINY, batch=16)
+    table = network.table(lesson.mixings[0])
+    short, long = np.argsort(data.training.lengths)[[0, -1]]
+    apart = [training._loss(network, table, lesson, np.array([number])).item() for number in (short, long)]
+    assert training._loss(network, table, lesson, np.array([short, long])).item() == pytest.approx(sum(apart))
+
+
 @pytest.fixture(scope="module")
 def newer(trained, tmp_path_factory):
     """Sessions of the same shop with one item that is new to it."""
