@@ -22,6 +22,7 @@ def write_bundle(
     max_length: int,
     every_event: bool = False,
     training_data: str = "",
+    trained_until: int = 0,
     metrics: Mapping[str, float] | None = None,
     calibration: CalibrationReport | None = None,
     popular: Sequence[str] = (),
@@ -37,6 +38,7 @@ def write_bundle(
         max_length: Events that the graph reads at most.
         every_event: Whether it reads those on unknown items and on none, too.
         training_data: What it learned from, in words, with a fingerprint.
+        trained_until: Event time of the newest event of that, ms; 0 where nobody knows.
         metrics: Measured on sessions that the model had not learned from.
         calibration: What calibrating the heads did.
         popular: The most popular items of the training data, best first.
@@ -60,6 +62,7 @@ def write_bundle(
         inputs=inputs,
         outputs=outputs,
         training_data=training_data,
+        trained_until=trained_until,
         metrics={name: round(value, 6) for name, value in (metrics or {}).items()},
         calibration=calibration,
         popular=tuple(popular),

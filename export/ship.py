@@ -61,6 +61,7 @@ def ship(
         framework=f"torch {torch.__version__.partition('+')[0]}",
         max_length=config.max_length,
         training_data=trained.card.report.summary(),
+        trained_until=trained.card.report.last_closed_at,
         metrics=trained.card.measured,
         every_event=beside is not None,
         calibration=calibration.report if calibration else None,

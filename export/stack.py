@@ -90,7 +90,7 @@ def _add(nodes: _Nodes, root: Mapping[str, Any], tree: int, target: int, scale: 
 def _rounded_down(threshold: float) -> float:
     """Return the largest float32 that is at most a threshold."""
     nearest = np.float32(threshold)
-    return float(nearest if nearest <= threshold else np.nextafter(nearest, np.float32(-np.inf)))
+    return float(nearest if float(nearest) <= threshold else np.nextafter(nearest, np.float32(-np.inf)))
 
 
 def _single(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -236,7 +236,7 @@ def probabilities(graph: Graph, logits: str) -> None:
     of_actions = graph("Slice", logits, np.array([0]), np.array([actions]), np.array([1]))
     graph("Softmax", of_actions, axis=-1, name="action_probabilities")  # (B, 5)
     of_purchase = graph("Slice", logits, np.array([actions]), np.array([actions + 1]), np.array([1]))  # (B, 1)
-    both = graph("Softmax", graph("Mul", of_purchase, np.float32([[0, 1]])), axis=-1)  # (B, 2)
+    both = graph("Softmax", graph("Mul", of_purchase, np.array([[0, 1]], dtype=np.float32)), axis=-1)  # (B, 2)
     graph("Gather", both, np.array(1), axis=1, name="purchase")  # (B,)
 
 

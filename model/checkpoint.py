@@ -115,12 +115,17 @@ def load_pairs(folder: Path) -> Pairs:
 
 def save_stack(folder: Path, stack: Stack) -> None:
     """Write trees and regression."""
-    arrays: dict[str, np.ndarray] = {
-        name: getattr(part, name) for part in (stack.side, stack.regression) for name in vars(part)
-    }
-    texts = {name: np.array(forest.model_to_string()) for name, forest in stack.trees._asdict().items()}
+    side, regression = stack.side, stack.regression
     packed = io.BytesIO()
-    np.savez_compressed(packed, **arrays, **texts)
+    np.savez_compressed(
+        packed,
+        numbers=side.numbers,
+        categories=side.categories,
+        weights=regression.weights,
+        bias=regression.bias,
+        next_action=np.array(stack.trees.next_action.model_to_string()),
+        purchase=np.array(stack.trees.purchase.model_to_string()),
+    )
     _replace(folder / STACK, packed.getvalue())
 
 
@@ -130,10 +135,8 @@ def load_stack(folder: Path) -> Stack | None:
         return None
     with np.load(folder / STACK) as arrays:
         trees = Trees(*(lightgbm.Booster(model_str=str(arrays[name])) for name in Trees._fields))
-        side, regression = (
-            part(**{field.name: arrays[field.name] for field in dataclasses.fields(part)}) for part in (Side, Linear)
-        )
-    return Stack(side, trees, regression)
+        side = Side(arrays["numbers"], arrays["categories"])
+        return Stack(side, trees, Linear(arrays["weights"], arrays["bias"]))
 
 
 def write_card(folder: Path, card: Card) -> None:

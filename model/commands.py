@@ -1,4 +1,7 @@
-"""Commands `clickscore train` and `clickscore evaluate`. What needs torch is imported when it runs."""
+"""Commands of learning and judging: `clickscore train`, `tune`, `evaluate`, `evaluate-events` and `split`.
+
+What needs torch is imported when it runs.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from model.config import PRESETS, TrainConfig, override
+from model.config import PRESETS, TrainConfig, override, preset_text, read_preset
 from model.dataset import Report, load_dataset, load_newer
 from model.errors import TrainingError
 from model.item_facts import read_catalogue
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from model.heads import RowsOfLength
     from model.split import By
 
-EXTRA = {"torch", "onnx", "sklearn", "lightgbm"}
+EXTRA = {"torch", "onnx", "optuna", "sklearn", "lightgbm"}
 """What the train extra brings."""
 TABLE_WIDTH = 120
 FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
@@ -43,7 +46,11 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     help="Top up: a checkpoint, or a bundle that was exported with --trainable. SESSIONS are those it has not seen.",
 )
 @click.option("--items", type=FILE, help="The catalogue, JSON lines: trees read prices and categories.")
-@click.option("--preset", type=click.Choice(list(PRESETS)), help="Size of model and run. Default: default.")
+@click.option(
+    "--preset",
+    metavar="NAME|FILE",
+    help=f"Size of model and run: {', '.join(PRESETS)}, or what `tune` wrote. Default: default.",
+)
 @click.option(
     "--epochs", type=click.IntRange(min=1), help="Passes over the sessions, at most. Default: 4, or 8 if there are few."
 )
@@ -82,10 +89,7 @@ def train(
       clickscore train --from checkpoint --sessions newer.jsonl.gz --out fresher
       clickscore export fresher --out bundle
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
-    sessions = (*files, *sessions)
-    if not sessions:
-        message = "name a file of sessions"
-        raise click.UsageError(message)
+    sessions = _named(files, sessions)
     if origin and (preset or epochs or seed is not None or changes or items):
         message = "--from goes on with the settings of what it tops up: no --preset, --epochs, --seed, --set or --items"
         raise click.UsageError(message)
@@ -117,6 +121,63 @@ def train(
     figures = ", ".join(f"{name} {card.measured[name]:.4f}" for name in ("hit_rate@20", "mrr@20", "purchase_pr_auc"))
     console.print(f"on the newest sessions, before they were learned, too: {figures}")
     console.print(f"next: clickscore export {out} --out BUNDLE")
+
+
+@click.command()
+@click.argument("files", nargs=-1, type=FILE, metavar="[SESSIONS]...")
+@click.option("--sessions", multiple=True, type=FILE, help="The same as SESSIONS; repeatable.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The best preset so far; the trials are remembered beside it, in a file whose name ends in .trials.",
+)
+@click.option("--preset", default="default", show_default=True, metavar="NAME|FILE", help="Where the search starts.")
+@click.option("--trials", type=click.IntRange(min=1), default=20, show_default=True, help="In all, earlier runs' too.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads. Default: as many as there are cores.")
+@click.option(
+    "--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change the preset that it starts from; repeatable."
+)
+def tune(
+    *,
+    files: tuple[Path, ...],
+    sessions: tuple[Path, ...],
+    out: Path,
+    preset: str,
+    trials: int,
+    threads: int | None,
+    changes: Sequence[str],
+) -> None:
+    """Search for hyper-parameters that rank SESSIONS better than a preset does, and write them as a preset.
+
+    Each trial is a training without its last pass, judged by the MRR on the validation sessions; one that lags behind
+    is stopped early. The same command goes on where a killed search stopped. Sizes that serving pays for are not
+    searched: set them.
+
+    \b
+    Example:
+      clickscore tune --sessions sessions.jsonl.gz --preset small --trials 30 --out preset.toml
+      clickscore train sessions.jsonl.gz --out checkpoint --preset preset.toml
+    """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
+    config = _config(preset, None, None, changes)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        import torch  # noqa: PLC0415 (serving has no torch, and its help lists this command)
+
+        from model.train import CRITERION  # noqa: PLC0415
+        from model.tune import tune as search  # noqa: PLC0415
+    except ModuleNotFoundError as exc:
+        raise missing_extra(exc) from exc
+    if threads:
+        torch.set_num_threads(threads)
+    dataset = load_dataset(_named(files, sessions), config)
+    _show(dataset.report, console)
+    memory = out.with_name(out.name + ".trials")
+    for found in search(dataset, config, trials=trials, memory=memory, console=console):
+        score = f"validation {CRITERION} {found.score:.4f}, trial {found.best} of {found.trials} from preset {preset}"
+        out.write_text(preset_text(found.config, f"clickscore tune: {score}"), encoding="utf-8")
+        console.print(f"best so far: {score}")
+    console.print(f"next: clickscore train SESSIONS --out CHECKPOINT --preset {out}")
 
 
 @click.command()
@@ -236,6 +297,14 @@ def split(*, source: Path, training: Path, test: Path, by: "By", share: float) -
     click.echo(f"{learned:,} sessions to learn from, {judged:,} to judge by, {neither:,} across the border")
 
 
+def _named(files: tuple[Path, ...], sessions: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Return the files of sessions, whichever way they were named."""
+    if not (files or sessions):
+        message = "name a file of sessions"
+        raise click.UsageError(message)
+    return *files, *sessions
+
+
 def _trainable(origin: Path) -> tuple[Path, str]:
     """Return the checkpoint of a folder that is one, or a bundle with one, and what to call it.
 
@@ -264,7 +333,7 @@ def _config(preset: str, epochs: int | None, seed: int | None, changes: Sequence
         message = f"--set takes NAME=VALUE, not {wrong[0]!r}"
         raise TrainingError(message)
     flags = {name: str(value) for name, value in (("epochs", epochs), ("seed", seed)) if value is not None}
-    return override(PRESETS[preset], {name: value for name, _, value in pairs} | flags)
+    return override(read_preset(preset), {name: value for name, _, value in pairs} | flags)
 
 
 def _show(report: Report, console: Console) -> None:

@@ -11,7 +11,6 @@ import dataclasses
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from model.features import Ints, Longs
@@ -100,20 +99,28 @@ def refit_stack(stack: Stack, of: Whole, facts: ItemFacts, max_length: int, seed
 def fit_linear(rows: Rows) -> Linear:
     """Return the regressions as one table."""
     wide = widened(rows.features)
-    weights, bias = np.zeros((WIDE, len(NEXT_ACTIONS) + 1)), np.full(len(NEXT_ACTIONS) + 1, ABSENT)
-    for outcome, columns in ((rows.next_action, None), (rows.purchase, [len(NEXT_ACTIONS)])):
-        if len(np.unique(outcome)) < 2:
-            continue
-        fitted = _regression().fit(wide, outcome)
-        scaler, model = fitted[0], fitted[1]
-        coefficients, intercept = model.coef_ / scaler.scale_, model.intercept_
-        at = model.classes_ if columns is None else columns
-        if columns is None and len(at) == 2:  # scikit-learn has one row for two classes
-            coefficients = np.concatenate((np.zeros_like(coefficients), coefficients))
-            intercept = np.array([0.0, intercept[0]])
-        weights[:, at] = coefficients.T
-        bias[at] = intercept - coefficients @ scaler.mean_
-    return Linear(weights.astype(np.float32), bias.astype(np.float32))
+    of_action, of_purchase = (
+        _regression(wide, outcome, classes)
+        for outcome, classes in ((rows.next_action, len(NEXT_ACTIONS)), (rows.purchase, 2))
+    )
+    weights = np.column_stack((of_action[0], of_purchase[0][:, 1] - of_purchase[0][:, 0]))
+    return Linear(weights.astype(np.float32), np.append(of_action[1], np.diff(of_purchase[1])).astype(np.float32))
+
+
+def _regression(wide: Singles, outcome: Ints, classes: int) -> tuple[Floats, Floats]:
+    """Return weights (WIDE, classes) and bias (classes,) of the logits of each class."""
+    came = np.unique(outcome)
+    weights, bias = np.zeros((WIDE, classes)), np.full(classes, ABSENT)
+    bias[came] = 0.0
+    if len(came) < 2:
+        return weights, bias
+    scaler, model = StandardScaler(), LogisticRegression(C=0.1, max_iter=300)
+    model.fit(scaler.fit_transform(wide), outcome)
+    coefficients = model.coef_ / scaler.scale_
+    told = came[-len(coefficients) :]  # of two classes the second alone has coefficients
+    weights[:, told] = coefficients.T
+    bias[told] = model.intercept_ - coefficients @ scaler.mean_
+    return weights, bias
 
 
 def widened(features: Singles) -> Singles:
@@ -160,7 +167,3 @@ def _without(of: Whole, sessions: Ints) -> Whole:
     """Return sessions with the items of some made unknown, so that nothing is counted for them."""
     hidden = np.repeat(sessions, np.diff(of.starts))
     return dataclasses.replace(of, items=np.where(hidden, 0, of.items))
-
-
-def _regression() -> Pipeline:
-    return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))

@@ -82,6 +82,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     outputs: tuple[Tensor, ...]
     training_data: str = ""
     """Fingerprint and plain description of what it learned from."""
+    trained_until: int = 0
+    """Event time of the newest event that it learned from, ms; 0 where nobody knows. Judge it on what came later."""
     metrics: dict[str, float] = {}
     """Of the model on sessions that it had not learned from, as they came next; then it may have learned these, too."""
     calibration: CalibrationReport | None = None

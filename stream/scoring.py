@@ -5,7 +5,7 @@ what else is in a batch changes no bit of an answer.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -18,6 +18,16 @@ WIDTHS = (4, 10, 20, 50)
 catalogue is read once a call, and outweighs what padding costs."""
 
 DECIMALS = 6  # of scores and probabilities in decisions
+
+
+class _Read(NamedTuple):
+    """What the model reads of a request's session."""
+
+    at: int
+    """The request's place among those asked."""
+    rows: list[int]
+    actions: list[int]
+    ages: list[int]
 
 
 class Scorer:
@@ -33,52 +43,71 @@ class Scorer:
         self._item_at = ["", *bundle.items]
         self._row_of = {item: row for row, item in enumerate(bundle.items, start=1)}
         self._max_length = bundle.manifest.max_length
+        self._every_event = bundle.manifest.every_event
         self._widths = (*(width for width in WIDTHS if width < self._max_length), self._max_length)
         self._batch = batch
 
     def score(self, requests: Sequence[Request]) -> list[Scores | None]:
-        """Return the model's answer to each request; none where it knows no item of the session."""
+        """Return the model's answer to each request; none where it knows no item of the session.
+
+        A bundle that reads every event has probabilities for those, too, but no candidates.
+        """
         answers: list[Scores | None] = [None] * len(requests)
-        groups: dict[int, list[tuple[int, list[int], list[int]]]] = {}
+        groups: dict[int, list[_Read]] = {}
         for at, request in enumerate(requests):
-            rows, actions = self._known(request)
-            if rows:
-                groups.setdefault(self._width(len(rows)), []).append((at, rows, actions))
+            read = self._every(at, request) if self._every_event else self._known(at, request)
+            if read.rows:
+                groups.setdefault(self._width(len(read.rows)), []).append(read)
         for width, group in groups.items():
             for start in range(0, len(group), self._batch):
                 part = group[start : start + self._batch]
-                scored = self._run(width, [rows for _, rows, _ in part], [actions for _, _, actions in part])
-                for (at, _, _), answer in zip(part, scored, strict=True):
-                    answers[at] = answer
+                for read, answer in zip(part, self._run(width, part), strict=True):
+                    answers[read.at] = answer
         return answers
 
-    def _known(self, request: Request) -> tuple[list[int], list[int]]:
-        """Return rows and actions of the session's newest events whose item the model knows."""
+    def _known(self, at: int, request: Request) -> _Read:
+        """Return the session's newest events whose item the model knows."""
         row_of = self._row_of.get
-        rows, actions = [row_of(item, 0) for item in request.items], list(request.actions)
+        rows, actions, ages = [row_of(item, 0) for item in request.items], list(request.actions), request.ages
         if 0 in rows:
-            actions = [action for row, action in zip(rows, actions, strict=True) if row]
-            rows = [row for row in rows if row]
-        return rows[-self._max_length :], actions[-self._max_length :]
+            known = [place for place, row in enumerate(rows) if row]
+            rows, actions = [rows[place] for place in known], [actions[place] for place in known]
+            ages = [ages[place] for place in known] if ages else ages
+        return self._newest(at, rows, actions, ages)
+
+    def _every(self, at: int, request: Request) -> _Read:
+        """Return the session's newest events: an unknown item by a number below 0, no item by 0."""
+        row_of, items = self._row_of.get, request.items
+        rows = [row_of(item, 0) for item in items]
+        if 0 in rows:
+            rows = [row or (-1 - items.index(item) if item else 0) for row, item in zip(rows, items, strict=True)]
+        return self._newest(at, rows, list(request.actions), request.ages)
+
+    def _newest(self, at: int, rows: list[int], actions: list[int], ages: Sequence[int]) -> _Read:
+        most = self._max_length
+        return _Read(at, rows[-most:], actions[-most:], list(ages or [0] * len(rows))[-most:])
 
     def _width(self, length: int) -> int:
         return next(width for width in self._widths if length <= width)
 
-    def _run(self, width: int, rows: list[list[int]], actions: list[list[int]]) -> Iterable[Scores]:
+    def _run(self, width: int, sessions: Sequence[_Read]) -> Iterable[Scores]:
         feeds = {
-            "items": _padded(rows, width),  # (batch, width)
-            "actions": _padded(actions, width),  # (batch, width)
-            "lengths": np.array([len(session) for session in rows], dtype=np.int64),  # (batch,)
+            "items": _padded([read.rows for read in sessions], width),  # (batch, width)
+            "actions": _padded([read.actions for read in sessions], width),  # (batch, width)
+            "lengths": np.array([len(read.rows) for read in sessions], dtype=np.int64),  # (batch,)
         }
+        if "ages" in self._inputs:
+            feeds["ages"] = _padded([read.ages for read in sessions], width)  # (batch, width)
         fed = {name: array for name, array in feeds.items() if name in self._inputs}
         found, scores, next_actions, purchase = cast("list[np.ndarray]", self._session.run(self._outputs, fed))
         item_at = self._item_at
-        for candidates, values, probabilities, bought in zip(
-            found.tolist(), _rounded(scores), _rounded(next_actions), _rounded(purchase), strict=True
+        for read, candidates, values, probabilities, bought in zip(
+            sessions, found.tolist(), _rounded(scores), _rounded(next_actions), _rounded(purchase), strict=True
         ):
+            can_rank = not self._every_event or max(read.rows) > 0
             yield Scores(
-                candidates,
-                values,
+                candidates if can_rank else [],
+                values if can_rank else [],
                 dict(zip(NEXT_ACTIONS, probabilities, strict=True)),
                 bought,
                 item_at,

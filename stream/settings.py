@@ -146,7 +146,7 @@ def load(
         else:
             origins[name] = "default"
         if name in values:
-            values[name] = _convert(name, values[name], origins[name])
+            values[name] = convert(name, values[name], origins[name])
     return Settings(**values), origins
 
 
@@ -175,7 +175,12 @@ def _read_file(file: Path | None, environ: Mapping[str, str]) -> tuple[dict[str,
     return table, path
 
 
-def _convert(name: str, value: Any, origin: str) -> Any:  # noqa: ANN401 (a setting has the type of its field)
+def convert(name: str, value: Any, origin: str) -> Any:  # noqa: ANN401 (a setting has the type of its field)
+    """Return a value in the type of its setting.
+
+    Raises:
+        SettingsError: It has another one; the message says where it came from.
+    """
     kind = TYPES[name]
     if get_origin(kind) is Literal:
         if value in get_args(kind):

@@ -75,7 +75,7 @@ def test_bundle_holds_its_checkpoint_where_that_was_asked_for(checkpoint, bundle
 
 def test_manifest_says_what_the_model_learned_from(bundle):
     manifest = decode_manifest((bundle / "manifest.json").read_bytes())
-    assert "180 sessions for training" in manifest.training_data
+    assert "165 sessions for training" in manifest.training_data
     assert "sha256" in manifest.training_data
     assert manifest.popular[0] == read_vocabulary(bundle / "items.txt").item(1)
     assert manifest.framework.startswith("torch ")

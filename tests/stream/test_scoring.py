@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -98,3 +99,36 @@ def answered(scorer: Scorer, *items: str) -> Scores:
     answer = scorer.score([request(*items)])[0]
     assert answer is not None
     return answer
+
+
+@pytest.fixture(scope="module")
+def reading_all(folder: Path) -> Scorer:
+    """Return a scorer of the same graph whose manifest says that it reads every event."""
+    bundle = load_bundle(folder)
+    return Scorer(bundle._replace(manifest=msgspec.structs.replace(bundle.manifest, every_event=True)))
+
+
+def read(scorer: Scorer, *items: str, ages: tuple[int, ...] = ()) -> tuple[list[int], list[int], list[int]]:
+    found = scorer._every(0, request(*items)._replace(ages=ages))
+    return found.rows, found.actions, found.ages
+
+
+def test_unknown_items_are_told_apart_where_every_event_is_read(reading_all: Scorer):
+    rows, actions, _ = read(reading_all, "item-1", "new", "", "newer", "new")
+    assert (rows, actions) == ([1, -2, 0, -4, -2], [1, 2, 3, 4, 5])
+
+
+def test_ages_are_read_with_their_events(reading_all: Scorer):
+    items = tuple(f"item-{number}" for number in range(1, 61))
+    rows, _, ages = read(reading_all, *items, ages=tuple(range(60)))
+    assert (rows[0], ages[0], len(ages)) == (11, 10, 50)
+
+
+def test_ages_of_events_that_are_not_read_are_left_out(scorer: Scorer):
+    found = scorer._known(0, request("item-1", "new", "item-2")._replace(ages=[0, 5, 9]))
+    assert (found.rows, found.ages) == ([1, 2], [0, 9])
+
+
+def test_session_of_unknown_items_has_probabilities_but_no_candidates(reading_all: Scorer):
+    bundle_answer = reading_all._run(4, [reading_all._every(0, request("new", "newer"))])
+    assert [list(answer.candidates()) for answer in bundle_answer] == [[]]
