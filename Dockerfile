@@ -7,6 +7,7 @@ COPY schemas schemas
 COPY model model
 COPY export export
 COPY stream stream
+COPY backtest backtest
 RUN pip install --no-cache-dir --disable-pip-version-check --constraint constraints.txt . \
  && useradd --create-home --uid 10001 clickscore
 

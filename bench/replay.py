@@ -23,6 +23,9 @@ from export.random_bundle import write_random_bundle
 RATE = 200.0
 """Events a second of event time: about 120,000 of 24,000 shoppers come within ten minutes, sessions of 5 events."""
 LOOK_SECONDS = 0.05
+BACKTEST_RATE = 10.0
+"""The same for a backtest, which judges sessions that have ended: the whole log must last longer than they do."""
+ARMS = 10
 _WRITTEN = 20_000  # lines at once
 
 
@@ -47,13 +50,13 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def write_log(path: Path, events: int) -> None:
-    """Write a log of natural sessions as JSON lines."""
-    acts = enumerate(natural_acts(RATE, 5.0))
+def write_log(path: Path, events: int, rate: float = RATE) -> None:
+    """Write a log of natural sessions as JSON lines, at so many events a second of event time."""
+    acts = enumerate(natural_acts(rate, 5.0))
     with path.open("wb") as file:
         for begin in range(0, events, _WRITTEN):
             part = islice(acts, min(_WRITTEN, events - begin))
-            records = (act.at(number, START_MS + int(number * 1000 / RATE)) for number, act in part)
+            records = (act.at(number, START_MS + int(number * 1000 / rate)) for number, act in part)
             file.write(b"".join(record.value + b"\n" for record in records))
 
 
@@ -83,6 +86,18 @@ def measure(what: str, events: int, *arguments: object) -> Run:
     )
 
 
+def backtests(log: Path, events: int, bundle: Path, folder: Path) -> list[Run]:
+    """Measure backtests of one arm, and of several that share its bundle and sessions but for a policy setting."""
+    found: list[Run] = []
+    for arms in (1, ARMS):
+        named = [("--arm", f"name={k},bundle={bundle},k={k}") for k in range(10, 10 + arms)]
+        flat = [word for pair in named for word in pair]
+        what = f"backtest of {arms} arm{'s' if arms > 1 else ''}"
+        options = ("--no-baselines", "--leak-sample", 0, "--json", folder / f"{arms}.json")
+        found.append(measure(what, events, "backtest", log, *flat, *options))
+    return found
+
+
 def _look(child: psutil.Process) -> tuple[int, float] | None:
     """Return resident bytes and CPU seconds of a process and its children, none where one has just ended."""
     try:
@@ -98,7 +113,7 @@ def _look(child: psutil.Process) -> tuple[int, float] | None:
 @click.option("--scored", default=100_000, show_default=True, help="Of the log with a model.")
 @click.option("--workers", default=1, show_default=True)
 def main(events: int, scored: int, workers: int) -> None:
-    """Measure replays without and with a model, and of sessions."""
+    """Measure replays without and with a model, of sessions, and backtests."""
     with tempfile.TemporaryDirectory(prefix="clickscore-bench-") as name:
         folder = Path(name)
         long, short, out = folder / "long.jsonl", folder / "short.jsonl", folder / "out.jsonl"
@@ -116,6 +131,12 @@ def main(events: int, scored: int, workers: int) -> None:
         for run in runs:
             click.echo(measure(*run).words())
             out.unlink(missing_ok=True)
+        write_log(short, scored, BACKTEST_RATE)
+        one, several = backtests(short, scored, folder / "bundle", folder)
+        click.echo(f"{one.words()}\n{several.words()}")
+        click.echo(
+            f"{ARMS} arms that share bundle and sessions cost {several.cpu_s / one.cpu_s:.2f} x one arm, CPU time"
+        )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from schemas.topics import TOPICS  # noqa: E402
 from stream.monitoring import Metrics  # noqa: E402
 from stream.settings import FIELDS, TYPES  # noqa: E402
 
-PACKAGES = ("schemas", "model", "export", "stream")
+PACKAGES = ("schemas", "model", "export", "stream", "backtest")
 
 
 def documents() -> dict[Path, str]:

@@ -8,7 +8,7 @@ import onnx
 
 from model.errors import TrainingError
 from model.vocabulary import Vocabulary
-from schemas.manifest import FORMAT_VERSION, Manifest, Tensor, content_hash, encode_manifest
+from schemas.manifest import FORMAT_VERSION, CalibrationReport, Manifest, Tensor, content_hash, encode_manifest
 
 _DTYPES: Mapping[int, str] = {onnx.TensorProto.INT64: "int64", onnx.TensorProto.FLOAT: "float32"}
 
@@ -20,8 +20,11 @@ def write_bundle(
     vocabulary: Vocabulary,
     framework: str,
     max_length: int,
+    every_event: bool = False,
     training_data: str = "",
+    trained_until: int = 0,
     metrics: Mapping[str, float] | None = None,
+    calibration: CalibrationReport | None = None,
     popular: Sequence[str] = (),
     lineage: Sequence[str] = (),
 ) -> Manifest:
@@ -33,8 +36,11 @@ def write_bundle(
         vocabulary: Its items by row.
         framework: What made it, such as `torch 2.13.0`.
         max_length: Events that the graph reads at most.
+        every_event: Whether it reads those on unknown items and on none, too.
         training_data: What it learned from, in words, with a fingerprint.
+        trained_until: Event time of the newest event of that, ms; 0 where nobody knows.
         metrics: Measured on sessions that the model had not learned from.
+        calibration: What calibrating the heads did.
         popular: The most popular items of the training data, best first.
         lineage: What the model was topped up from, the oldest first.
 
@@ -50,12 +56,15 @@ def write_bundle(
         content_hash=content_hash(model, items),
         framework=framework,
         max_length=max_length,
+        every_event=every_event,
         items=len(vocabulary),
         candidates=next(size for size in _rows(outputs) if isinstance(size, int)),
         inputs=inputs,
         outputs=outputs,
         training_data=training_data,
+        trained_until=trained_until,
         metrics={name: round(value, 6) for name, value in (metrics or {}).items()},
+        calibration=calibration,
         popular=tuple(popular),
         lineage=tuple(lineage),
     )

@@ -42,4 +42,7 @@ def export(checkpoint: Path, out: Path, top_k: int, trainable: bool) -> None:
     )
     for name, value in manifest.metrics.items():
         click.echo(f"  {name} {value:g}")
+    if manifest.calibration:
+        for name, before in manifest.calibration.before.items():
+            click.echo(f"  calibrated: validation {name} {before:.4f} -> {manifest.calibration.after[name]:.4f}")
     click.echo(f"wrote bundle {manifest.version}: {manifest.items:,} items, {manifest.candidates} candidates, in {out}")

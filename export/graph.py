@@ -12,6 +12,8 @@ from schemas.manifest import INPUTS, NEXT_ACTIONS, OUTPUTS
 OPSET = 20  # the first with Gelu
 IR_VERSION = 10  # what that opset came with
 
+TREES, TREES_OPSET = "ai.onnx.ml", 3
+
 Input = str | npt.NDArray[Any] | np.generic
 """Of a node: the name of what another one made, or a value, which becomes a constant."""
 
@@ -26,17 +28,19 @@ class Graph:
         self._constants: list[TensorProto] = []
 
     def __call__(self, operator: str, *inputs: Input, name: str = "", **attributes: Any) -> str:  # noqa: ANN401 (ONNX's)
-        """Add a node of an operator of ONNX's default set; its output gets a new name where none is given."""
+        """Add a node, of ONNX's default set where no `domain` is named; its output gets a new name if none is given."""
         (output,) = self._node(operator, inputs, [name or f"{operator}_{len(self._nodes)}"], attributes)
         return output
 
-    def top_k(self, values: str, count: int, *, largest: bool = True) -> tuple[str, str]:
+    def top_k(self, values: str, count: int | str, *, largest: bool = True) -> tuple[str, str]:
         """Add a TopK of the last axis: the best values and their indices, equal values in order of index.
 
-        That order is ONNX's own promise.
+        That order is ONNX's own promise. A count may be the name of a tensor (1,).
         """
         names = [f"TopK_{len(self._nodes)}_{part}" for part in ("values", "indices")]
-        values, indices = self._node("TopK", [values, np.array([count])], names, {"largest": int(largest)})
+        values, indices = self._node(
+            "TopK", [values, count if isinstance(count, str) else np.array([count])], names, {"largest": int(largest)}
+        )
         return values, indices
 
     def constant(self, value: npt.NDArray[Any] | np.generic, name: str = "") -> str:
@@ -47,13 +51,18 @@ class Graph:
 
     def serialized(self, candidates: int) -> bytes:
         """Return the model file, with the inputs and outputs of `schemas.manifest`."""
-        inputs = [_tensor(name, dtype, ("batch", "length")[:axes]) for name, (dtype, axes) in INPUTS.items()]
+        read = {name for node in self._nodes for name in node.input}
+        inputs = [
+            _tensor(name, dtype, ("batch", "length")[:axes]) for name, (dtype, axes) in INPUTS.items() if name in read
+        ]
         columns = {"rows": candidates, "scores": candidates, "action_probabilities": len(NEXT_ACTIONS)}
         outputs = [
             _tensor(name, dtype, ("batch", columns.get(name, 0))[:axes]) for name, (dtype, axes) in OUTPUTS.items()
         ]
         graph = helper.make_graph(self._nodes, "session_transformer", inputs, outputs, self._constants)
         opsets = [helper.make_opsetid("", OPSET)]
+        if any(node.domain == TREES for node in self._nodes):
+            opsets.append(helper.make_opsetid(TREES, TREES_OPSET))
         return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION).SerializeToString()
 
     def _node(

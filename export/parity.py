@@ -3,19 +3,24 @@
 # pyright: standard
 # torch leaves what a module returns untyped.
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 import onnxruntime as ort
 import torch
 
+from model.calibration import probabilities
 from model.features import Batch, Examples, ending_at
 from model.graph import run_graph
+from model.prefix_features import Told
 from model.transformer import SessionTransformer
+from schemas.events import ACTIONS
 
 TOLERANCE = 1e-4
 """Largest difference of scores and probabilities: sums of the same numbers in another order differ by about 1e-5."""
+Beside = Callable[[Told], np.ndarray]
+"""Returns what is added to the heads' logits: (batch, 6)."""
 COMPARED = 20
 """Places of the ranking that are compared."""
 BATCH = 64
@@ -49,9 +54,17 @@ class Parity(NamedTuple):
 
 
 def compare(
-    graph: ort.InferenceSession, model: SessionTransformer, table: torch.Tensor, of: Examples, most: int = 1_000
+    graph: ort.InferenceSession,
+    model: SessionTransformer,
+    table: torch.Tensor,
+    of: Examples,
+    *,
+    most: int = 1_000,
+    beside: Beside | None = None,
 ) -> Parity:
     """Return how graph and model answer beginnings of sessions, at most about `most` of them, of all lengths.
+
+    A graph in which something answers beside the heads is told times, and events that the model does not read.
 
     Rankings that differ only where scores are equal within the tolerance count as agreeing: place by place, the
     model's own scores of the two items are compared.
@@ -60,9 +73,10 @@ def compare(
     probabilities_apart: list[float] = []
     compared = same = depends = 0
     for batch in _spread(of, most):
-        answers = run_graph(graph, batch)
+        asked = _strewn(batch) if beside else batch
+        answers = run_graph(graph, asked)
         rows, scores, action_probabilities, purchase = answers
-        expected = _ask(model, table, batch, rows)
+        expected = _ask(model, table, batch, rows, beside(asked) if beside and isinstance(asked, Told) else None)
         best = min(COMPARED, rows.shape[1])
         scores_apart.append(_largest(scores, expected.scores))
         scores_apart.append(_largest(expected.scores[:, :best], expected.best_scores))
@@ -70,7 +84,7 @@ def compare(
         probabilities_apart.append(_largest(purchase, expected.purchase))
         same += int((rows[:, :best] == expected.best_rows).all(axis=1).sum())
         compared += len(rows)
-        depends += sum(_differs(graph, batch, answers, at) for at in range(0, len(rows), 8))
+        depends += sum(_differs(graph, asked, answers, at) for at in range(0, len(rows), 8))
     return Parity(
         beginnings=compared,
         same_ranking=same / compared,
@@ -93,21 +107,45 @@ class _Expected(NamedTuple):
 
 
 @torch.inference_mode()
-def _ask(model: SessionTransformer, table: torch.Tensor, batch: Batch, rows: np.ndarray) -> _Expected:
-    """Return what the model says of a batch and of the candidates `rows` (batch, candidates) of the graph."""
+def _ask(
+    model: SessionTransformer, table: torch.Tensor, batch: Batch, rows: np.ndarray, added: np.ndarray | None
+) -> _Expected:
+    """Return what the model says of a batch and of the candidates `rows` (batch, candidates) of the graph.
+
+    `added` is what comes to the heads' logits: (batch, 6).
+    """
     items, actions, lengths = (torch.from_numpy(part) for part in batch)
     ends = torch.arange(items.shape[1]) == lengths[:, None] - 1  # (batch, width)
     vectors, of_items = model(table, items, actions)
     scores = model.scores(table, model.wishes(vectors, of_items, items, ends))  # (batch, V - 1)
     vectors = vectors[ends]  # (batch, D)
     best = scores.topk(min(COMPARED, rows.shape[1]))
+    logits = torch.cat((model.action_logits(vectors), model.purchase_logit(vectors)[:, None]), dim=1).numpy()
+    said = probabilities(logits.astype(np.float64) + (0.0 if added is None else added))
     return _Expected(
         scores=scores.gather(1, torch.from_numpy(rows - 1)).numpy(),
         best_rows=best.indices.numpy() + 1,
         best_scores=best.values.numpy(),
-        action_probabilities=model.action_logits(vectors).softmax(dim=-1).numpy(),
-        purchase=model.purchase_logit(vectors).sigmoid().numpy(),
+        action_probabilities=said.next_action,
+        purchase=said.purchase,
     )
+
+
+def _strewn(batch: Batch) -> Told:
+    """Return beginnings with a search and an event on an unknown item put in somewhere, and with times."""
+    rng = np.random.default_rng(0)
+    sessions, width = batch.items.shape
+    real = np.arange(width) < batch.lengths[:, None]
+    places = np.concatenate(
+        (np.where(real, np.arange(width), width), rng.random((sessions, 2)) * batch.lengths[:, None] - 0.5), axis=1
+    )
+    order = np.argsort(places, axis=1, kind="stable")  # (B, width + 2)
+    items, actions = (
+        np.take_along_axis(np.concatenate((values, np.tile(new, (sessions, 1))), axis=1), order, axis=1)
+        for values, new in ((batch.items, (-1, 0)), (batch.actions, (ACTIONS.index("view"), ACTIONS.index("search"))))
+    )
+    ages = np.where(actions > 0, rng.integers(0, 90_000, actions.shape).cumsum(axis=1), 0)
+    return Told(items, actions, ages, batch.lengths + 2)
 
 
 def _spread(of: Examples, most: int) -> Iterator[Batch]:
@@ -123,8 +161,8 @@ def _largest(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(found - expected).max())
 
 
-def _differs(graph: ort.InferenceSession, batch: Batch, answers: tuple[np.ndarray, ...], at: int) -> bool:
+def _differs(graph: ort.InferenceSession, batch: Batch | Told, answers: tuple[np.ndarray, ...], at: int) -> bool:
     """Return whether session `at` of a batch, asked alone and padded as before, gets other bits than in the batch."""
     one = slice(at, at + 1)
-    alone = run_graph(graph, Batch(batch.items[one], batch.actions[one], batch.lengths[one]))
+    alone = run_graph(graph, type(batch)(*(part[one] for part in batch)))
     return any(answer[one].tobytes() != single.tobytes() for answer, single in zip(answers, alone, strict=True))

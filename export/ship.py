@@ -3,18 +3,24 @@
 # pyright: standard
 # torch leaves what a module returns untyped.
 
+import functools
 import shutil
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import torch
 
 from export.bundle import require_empty, write_bundle
 from export.parity import Parity, compare
+from export.stack import blend
 from export.to_onnx import CANDIDATES, Weights, to_onnx
+from model.calibration import Calibration, blended, fold_in
 from model.checkpoint import load_checkpoint
 from model.errors import TrainingError
 from model.graph import open_graph
+from model.prefix_features import Told, features
+from model.stack import Stack
 from model.transformer import SessionTransformer
 from schemas.manifest import Manifest
 
@@ -36,10 +42,15 @@ def ship(
     """
     require_empty(folder)
     trained = load_checkpoint(checkpoint)
-    config = trained.card.config.model
-    table = trained.table()
-    graph = to_onnx(weights_of(trained.model, table), config, candidates)
-    parity = compare(open_graph(graph), trained.model, table, trained.held_out)
+    config, calibration, stack = trained.card.config.model, trained.card.calibration, trained.stack
+    table, beside, expected = trained.table(), None, None
+    if calibration:
+        fold_in(trained.model, calibration)
+    if calibration and stack:
+        beside = functools.partial(blend, stack=stack, calibration=calibration)
+        expected = functools.partial(_beside, stack=stack, calibration=calibration)
+    graph = to_onnx(weights_of(trained.model, table), config, candidates, beside)
+    parity = compare(open_graph(graph), trained.model, table, trained.held_out, beside=expected)
     if parity.problems:
         message = f"the graph does not agree with the model, so no bundle was written: {'; '.join(parity.problems)}"
         raise TrainingError(message)
@@ -50,7 +61,10 @@ def ship(
         framework=f"torch {torch.__version__.partition('+')[0]}",
         max_length=config.max_length,
         training_data=trained.card.report.summary(),
+        trained_until=trained.card.report.last_closed_at,
         metrics=trained.card.measured,
+        every_event=beside is not None,
+        calibration=calibration.report if calibration else None,
         popular=trained.card.popular,
         lineage=trained.card.lineage,
     )
@@ -59,6 +73,12 @@ def ship(
     if trainable:
         shutil.copytree(checkpoint, folder / "checkpoint")
     return parity, manifest
+
+
+def _beside(told: Told, stack: Stack, calibration: Calibration) -> np.ndarray:
+    """Return what a stack adds to the heads' logits: (B, 6)."""
+    of_trees, of_regression = stack.answers(features(told, stack.side))
+    return blended([np.zeros_like(of_trees), of_trees, of_regression], calibration)
 
 
 def weights_of(model: SessionTransformer, table: torch.Tensor) -> Weights:

@@ -12,7 +12,8 @@ Shapes: B sessions, L padded length, D dim, H heads, V rows of the item table, K
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from onnx import TensorProto
 from export.graph import Graph
 from model.config import REPEAT_STEP, ModelConfig
 from model.errors import TrainingError
+from schemas.manifest import NEXT_ACTIONS
 
 CANDIDATES = 64
 """Items that a graph returns by default: a policy may drop most of them and still fill a list."""
@@ -28,17 +30,20 @@ MAX_BYTES = 2**31  # what one ONNX file can hold: protobuf's limit
 EPSILON = 1e-5  # torch's LayerNorm
 SHORTEST = 1e-12  # torch's normalize
 
+Beside = Callable[[Graph], str]
+
 Weights = Mapping[str, npt.NDArray[np.float32]]
 """Arrays by the names of `SessionTransformer.state_dict()`, and the finished item table as `table`."""
 
 
-def to_onnx(weights: Weights, config: ModelConfig, candidates: int = CANDIDATES) -> bytes:
+def to_onnx(weights: Weights, config: ModelConfig, candidates: int = CANDIDATES, beside: Beside | None = None) -> bytes:
     """Return the graph of `schemas.manifest` for a model.
 
     Args:
         weights: The model's weights.
         config: The model's shape.
         candidates: Items that it returns a session; all where the catalogue has fewer.
+        beside: Adds what answers beside the heads and returns its logits (B, 6); with it the graph reads every event.
 
     Raises:
         TrainingError: The model is larger than an ONNX file can be.
@@ -52,9 +57,14 @@ def to_onnx(weights: Weights, config: ModelConfig, candidates: int = CANDIDATES)
     graph = Graph()
     table = graph.constant(_padded(weights["table"], block), "table")  # (V, D)
 
-    body = _Body(graph, weights, config)
+    body = _Body(graph, weights, config, _known_events(graph) if beside else _Read("items", "actions", "lengths"))
     vectors, vector, of_items = body.session_vectors(table)  # (B, L, D), (B, 1, D), (B, L, D)
-    body.probabilities(graph("Squeeze", vector, np.array([1])))
+    logits = body.logits(graph("Squeeze", vector, np.array([1])))
+    if beside:
+        has_known = graph("Min", body.read.known, np.array([1]))  # (B, 1)
+        logits = graph("Mul", logits, graph("Cast", has_known, to=TensorProto.FLOAT))
+        logits = graph("Add", logits, beside(graph))
+    probabilities(graph, logits)
     wanted = body.readout(vectors, vector, of_items)  # (B, D)
     scores = graph("Gemm", wanted, table, transB=1)  # (B, D) x (D, V) -> (B, V)
     scores = graph("ScatterElements", scores, *body.repeats(vector), axis=1, reduction="add")
@@ -65,24 +75,52 @@ def to_onnx(weights: Weights, config: ModelConfig, candidates: int = CANDIDATES)
     return graph.serialized(candidates)
 
 
+class _Read(NamedTuple):
+    """The events that the Transformer reads, left-aligned."""
+
+    items: str
+    actions: str
+    lengths: str
+    """At least 1."""
+    known: str = ""
+    """How many are on known items, where that can be 0: (B, 1)."""
+
+
+def _known_events(graph: Graph) -> _Read:
+    """Return the events on known items of sessions that hold others, too: moved to the left, in their order."""
+    known = graph("Greater", "items", np.array(0))  # (B, L)
+    length = graph("Slice", graph("Shape", "items"), np.array([1]), np.array([2]))  # (1,)
+    first = graph("Sub", length, graph("Range", np.array(0), graph("Squeeze", length), np.array(1)))  # (L,): L, ..., 1
+    order = graph("Mul", graph("Cast", known, to=TensorProto.INT64), first)  # 0 for the others
+    _, at = graph.top_k(order, length)
+    items, actions = (
+        graph("GatherElements", graph("Where", known, values, np.array(0)), at, axis=1)
+        for values in ("items", "actions")
+    )
+    number = graph("ReduceSum", graph("Cast", known, to=TensorProto.INT64), np.array([1]))  # (B, 1)
+    lengths = graph("Squeeze", graph("Max", number, np.array([1])), np.array([1]))
+    return _Read(items, actions, lengths, number)
+
+
 class _Body:
     """The graph up to the scores, method by method as `model.transformer` has it."""
 
-    def __init__(self, graph: Graph, weights: Weights, config: ModelConfig) -> None:
+    def __init__(self, graph: Graph, weights: Weights, config: ModelConfig, read: _Read) -> None:
         self.graph = graph
         self.weights = weights
         self.config = config
+        self.read = read
         length = graph("Gather", graph("Shape", "items"), np.array(1))
         self.at = graph("Range", np.array(0), length, np.array(1))  # (L,)
-        self.last = graph("Unsqueeze", graph("Sub", "lengths", np.array(1)), np.array([1, 2]))  # (B, 1, 1)
+        self.last = graph("Unsqueeze", graph("Sub", read.lengths, np.array(1)), np.array([1, 2]))  # (B, 1, 1)
         self.behind_last = graph("Sub", self.last, self.at)  # (B, 1, L)
 
     def session_vectors(self, table: str) -> tuple[str, str, str]:
         """Return the session vectors after all events and after the last, and the items' own: (B, L or 1, D) each."""
         graph = self.graph
-        of_items = graph("Gather", table, "items")  # (B, L, D)
+        of_items = graph("Gather", table, self.read.items)  # (B, L, D)
         x = graph("Mul", of_items, np.float32(self.config.dim**0.5))
-        x = graph("Add", x, graph("Gather", self.weights["action.weight"], "actions"))
+        x = graph("Add", x, graph("Gather", self.weights["action.weight"], self.read.actions))
         behind = graph("Sub", graph("Unsqueeze", self.at, np.array([0, 2])), self.at)  # (1, L, 1) - (L,) -> (1, L, L)
         for layer in range(self.config.layers):
             x = self.block(f"blocks.{layer}", x, behind)
@@ -149,7 +187,8 @@ class _Body:
         graph = self.graph
         behind = graph("Squeeze", self.behind_last, np.array([1]))  # (B, L), negative after the end
         real = graph("GreaterOrEqual", behind, np.array(0))
-        same = graph("Equal", graph("Unsqueeze", "items", np.array([2])), graph("Unsqueeze", "items", np.array([1])))
+        items = self.read.items
+        same = graph("Equal", graph("Unsqueeze", items, np.array([2])), graph("Unsqueeze", items, np.array([1])))
         later = graph("Less", graph("Unsqueeze", self.at, np.array([1])), self.at)  # (L, L): column after row
         earlier = graph("Less", self.at, graph("Unsqueeze", self.at, np.array([1])))
         again = graph("And", graph("And", same, later), graph("Unsqueeze", real, np.array([1])))  # (B, L, L)
@@ -165,7 +204,7 @@ class _Body:
         readiness = graph("Mul", vector, self.weights["repeats.readiness.weight"])  # (B, 1, D)
         readiness = graph("ReduceSum", readiness, np.array([2]), keepdims=0)  # (B, 1)
         added = graph("Add", added, graph("Add", readiness, self.weights["repeats.readiness.bias"]))
-        rows = graph("Where", named, "items", np.array(0))
+        rows = graph("Where", named, items, np.array(0))
         return rows, graph("Where", named, added, np.float32(0))
 
     def linear(self, layer: str, x: str, of: slice = slice(None)) -> str:
@@ -178,20 +217,27 @@ class _Body:
         scale, bias = self.weights[f"{norm}.weight"], self.weights[f"{norm}.bias"]
         return self.graph("LayerNormalization", x, scale, bias, epsilon=EPSILON)
 
-    def probabilities(self, vector: str) -> None:
-        """Add the outputs `action_probabilities` and `purchase`.
-
-        The logistic function of z is written as the softmax of (0, z): that is computed a session at a time, while an
-        operator on the batch as one vector may treat its end differently, so that a bit would depend on the batch.
-        """
-        graph, weights = self.graph, self.weights
-        logits = graph("Gemm", vector, weights["next_action.weight"], weights["next_action.bias"], transB=1)
-        graph("Softmax", logits, axis=-1, name="action_probabilities")  # (B, 5)
+    def logits(self, vector: str) -> str:
+        """Return the logits of the next actions, then of a purchase: (B, D) -> (B, 6)."""
         weight, bias = (
-            np.concatenate((np.zeros_like(of), of)) for of in (weights["purchase.weight"], weights["purchase.bias"])
-        )  # (2, D), (2,)
-        both = graph("Softmax", graph("Gemm", vector, weight, bias, transB=1), axis=-1)  # (B, 2)
-        graph("Gather", both, np.array(1), axis=1, name="purchase")  # (B,)
+            np.concatenate((self.weights[f"next_action.{part}"], self.weights[f"purchase.{part}"]))
+            for part in ("weight", "bias")
+        )
+        return self.graph("Gemm", vector, weight, bias, transB=1)
+
+
+def probabilities(graph: Graph, logits: str) -> None:
+    """Add the outputs `action_probabilities` and `purchase`.
+
+    The logistic function of z is written as the softmax of (0, z): that is computed a session at a time, while an
+    operator on the batch as one vector may treat its end differently, so that a bit would depend on the batch.
+    """
+    actions = len(NEXT_ACTIONS)
+    of_actions = graph("Slice", logits, np.array([0]), np.array([actions]), np.array([1]))
+    graph("Softmax", of_actions, axis=-1, name="action_probabilities")  # (B, 5)
+    of_purchase = graph("Slice", logits, np.array([actions]), np.array([actions + 1]), np.array([1]))  # (B, 1)
+    both = graph("Softmax", graph("Mul", of_purchase, np.array([[0, 1]], dtype=np.float32)), axis=-1)  # (B, 2)
+    graph("Gather", both, np.array(1), axis=1, name="purchase")  # (B,)
 
 
 def block_size(rows: int, candidates: int) -> int:

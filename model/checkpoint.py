@@ -11,17 +11,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import lightgbm
 import msgspec
 import numpy as np
 import torch
 
+from model.calibration import Calibration
 from model.config import TrainConfig
 from model.dataset import Report
 from model.errors import TrainingError
 from model.features import Examples
 from model.neighbours import Neighbours, Pairs
+from model.prefix_features import Side
+from model.stack import Linear, Stack
 from model.transformer import Mixing, SessionTransformer
+from model.trees import Trees
 from model.vocabulary import Vocabulary, read_vocabulary
+
+STACK = "stack.npz"
 
 
 class Epoch(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +54,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     """Number of the epoch whose weights are kept, 0 before the first ends."""
     measured: dict[str, float] = {}
     """Metrics of the held-out sessions, before they were learned, too."""
+    calibration: Calibration | None = None
+    """Of the heads; an export folds it into their weights."""
     lineage: tuple[str, ...] = ()
     """What it was topped up from, the oldest first."""
     finished: bool = False
@@ -60,6 +69,7 @@ class Checkpoint(NamedTuple):
     model: SessionTransformer
     neighbours: Neighbours
     held_out: Examples
+    stack: Stack | None
 
     def table(self) -> torch.Tensor:
         """Return the vectors of all items: (V, D)."""
@@ -103,6 +113,32 @@ def load_pairs(folder: Path) -> Pairs:
         return Pairs(**arrays)
 
 
+def save_stack(folder: Path, stack: Stack) -> None:
+    """Write trees and regression."""
+    side, regression = stack.side, stack.regression
+    packed = io.BytesIO()
+    np.savez_compressed(
+        packed,
+        numbers=side.numbers,
+        categories=side.categories,
+        weights=regression.weights,
+        bias=regression.bias,
+        next_action=np.array(stack.trees.next_action.model_to_string()),
+        purchase=np.array(stack.trees.purchase.model_to_string()),
+    )
+    _replace(folder / STACK, packed.getvalue())
+
+
+def load_stack(folder: Path) -> Stack | None:
+    """Return what `save_stack` wrote, none where the model has no trees."""
+    if not (folder / STACK).is_file():
+        return None
+    with np.load(folder / STACK) as arrays:
+        trees = Trees(*(lightgbm.Booster(model_str=str(arrays[name])) for name in Trees._fields))
+        side = Side(arrays["numbers"], arrays["categories"])
+        return Stack(side, trees, Linear(arrays["weights"], arrays["bias"]))
+
+
 def write_card(folder: Path, card: Card) -> None:
     """Write `checkpoint.json`, whole or not at all."""
     _replace(folder / "checkpoint.json", msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
@@ -139,7 +175,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     neighbours = load_model(folder / ("weights.pt" if card.finished else "best.pt"), model)
     with np.load(folder / "held_out.npz") as arrays:
         held_out = Examples(**arrays)
-    return Checkpoint(card, vocabulary, model.eval(), neighbours, held_out)
+    return Checkpoint(card, vocabulary, model.eval(), neighbours, held_out, load_stack(folder))
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:

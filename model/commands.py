@@ -1,7 +1,11 @@
-"""Commands `clickscore train` and `clickscore evaluate`. What needs torch is imported when it runs."""
+"""Commands of learning and judging: `clickscore train`, `tune`, `evaluate`, `evaluate-events` and `split`.
+
+What needs torch is imported when it runs.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -9,13 +13,19 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from model.config import PRESETS, TrainConfig, override
+from model.config import PRESETS, TrainConfig, override, preset_text, read_preset
 from model.dataset import Report, load_dataset, load_newer
 from model.errors import TrainingError
+from model.item_facts import read_catalogue
 from schemas.manifest import decode_manifest
 
-EXTRA = {"torch", "onnx"}
+if TYPE_CHECKING:
+    from model.heads import RowsOfLength
+    from model.split import By
+
+EXTRA = {"torch", "onnx", "optuna", "sklearn", "lightgbm"}
 """What the train extra brings."""
+TABLE_WIDTH = 120
 FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -35,7 +45,12 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     type=FOLDER,
     help="Top up: a checkpoint, or a bundle that was exported with --trainable. SESSIONS are those it has not seen.",
 )
-@click.option("--preset", type=click.Choice(list(PRESETS)), help="Size of model and run. Default: default.")
+@click.option("--items", type=FILE, help="The catalogue, JSON lines: trees read prices and categories.")
+@click.option(
+    "--preset",
+    metavar="NAME|FILE",
+    help=f"Size of model and run: {', '.join(PRESETS)}, or what `tune` wrote. Default: default.",
+)
 @click.option(
     "--epochs", type=click.IntRange(min=1), help="Passes over the sessions, at most. Default: 4, or 8 if there are few."
 )
@@ -54,6 +69,7 @@ def train(
     sessions: tuple[Path, ...],
     out: Path,
     origin: Path | None,
+    items: Path | None,
     preset: str | None,
     epochs: int | None,
     seed: int | None,
@@ -73,12 +89,9 @@ def train(
       clickscore train --from checkpoint --sessions newer.jsonl.gz --out fresher
       clickscore export fresher --out bundle
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
-    sessions = (*files, *sessions)
-    if not sessions:
-        message = "name a file of sessions"
-        raise click.UsageError(message)
-    if origin and (preset or epochs or seed is not None or changes):
-        message = "--from goes on with the settings of what it tops up: name no --preset, --epochs, --seed or --set"
+    sessions = _named(files, sessions)
+    if origin and (preset or epochs or seed is not None or changes or items):
+        message = "--from goes on with the settings of what it tops up: no --preset, --epochs, --seed, --set or --items"
         raise click.UsageError(message)
     config = _config(preset or "default", epochs, seed, changes)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -101,13 +114,70 @@ def train(
         lineage = f"{name}: {previous.card.report.summary()}"
         card = top_up(previous, load_pairs(folder), newer, out, lineage=lineage, console=console)
     else:
-        dataset = load_dataset(sessions, config)
+        dataset = load_dataset(sessions, config, read_catalogue(items))
         _show(dataset.report, console)
         card = train_model(dataset, config, out, console)
         console.print(f"kept epoch {card.best} of {len(card.epochs)}")
     figures = ", ".join(f"{name} {card.measured[name]:.4f}" for name in ("hit_rate@20", "mrr@20", "purchase_pr_auc"))
     console.print(f"on the newest sessions, before they were learned, too: {figures}")
     console.print(f"next: clickscore export {out} --out BUNDLE")
+
+
+@click.command()
+@click.argument("files", nargs=-1, type=FILE, metavar="[SESSIONS]...")
+@click.option("--sessions", multiple=True, type=FILE, help="The same as SESSIONS; repeatable.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The best preset so far; the trials are remembered beside it, in a file whose name ends in .trials.",
+)
+@click.option("--preset", default="default", show_default=True, metavar="NAME|FILE", help="Where the search starts.")
+@click.option("--trials", type=click.IntRange(min=1), default=20, show_default=True, help="In all, earlier runs' too.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads. Default: as many as there are cores.")
+@click.option(
+    "--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change the preset that it starts from; repeatable."
+)
+def tune(
+    *,
+    files: tuple[Path, ...],
+    sessions: tuple[Path, ...],
+    out: Path,
+    preset: str,
+    trials: int,
+    threads: int | None,
+    changes: Sequence[str],
+) -> None:
+    """Search for hyper-parameters that rank SESSIONS better than a preset does, and write them as a preset.
+
+    Each trial is a training without its last pass, judged by the MRR on the validation sessions; one that lags behind
+    is stopped early. The same command goes on where a killed search stopped. Sizes that serving pays for are not
+    searched: set them.
+
+    \b
+    Example:
+      clickscore tune --sessions sessions.jsonl.gz --preset small --trials 30 --out preset.toml
+      clickscore train sessions.jsonl.gz --out checkpoint --preset preset.toml
+    """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
+    config = _config(preset, None, None, changes)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        import torch  # noqa: PLC0415 (serving has no torch, and its help lists this command)
+
+        from model.train import CRITERION  # noqa: PLC0415
+        from model.tune import tune as search  # noqa: PLC0415
+    except ModuleNotFoundError as exc:
+        raise missing_extra(exc) from exc
+    if threads:
+        torch.set_num_threads(threads)
+    dataset = load_dataset(_named(files, sessions), config)
+    _show(dataset.report, console)
+    memory = out.with_name(out.name + ".trials")
+    for found in search(dataset, config, trials=trials, memory=memory, console=console):
+        score = f"validation {CRITERION} {found.score:.4f}, trial {found.best} of {found.trials} from preset {preset}"
+        out.write_text(preset_text(found.config, f"clickscore tune: {score}"), encoding="utf-8")
+        console.print(f"best so far: {score}")
+    console.print(f"next: clickscore train SESSIONS --out CHECKPOINT --preset {out}")
 
 
 @click.command()
@@ -153,6 +223,88 @@ def evaluate(*, bundle: Path, prefixes: Path, sessions: tuple[Path, ...], out: P
         out.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
 
 
+@click.command("evaluate-events")
+@click.argument("bundle", type=FOLDER)
+@click.option("--sessions", multiple=True, required=True, type=FILE, help="What the bundle learned from; repeatable.")
+@click.option("--test", multiple=True, required=True, type=FILE, help="Sessions to judge by; repeatable.")
+@click.option("--items", type=FILE, help="The catalogue, JSON lines, for prices and categories.")
+@click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), help="Write the results here, too.")
+def evaluate_events(
+    *, bundle: Path, sessions: tuple[Path, ...], test: tuple[Path, ...], items: Path | None, out: Path | None
+) -> None:
+    """Measure how a BUNDLE foretells the next action and a purchase, beside what others make of the same beginnings.
+
+    Judged after 1, 2, 3, 5 and 10 events of sessions without a purchase so far. Beside the bundle: shares, a Markov
+    chain, logistic regression and LightGBM, fitted in the same run on the sessions that the bundle learned from.
+
+    \b
+    Example:
+      clickscore split sessions.jsonl.gz --by time --training train.jsonl.gz --test test.jsonl.gz
+      clickscore train train.jsonl.gz --out checkpoint
+      clickscore export checkpoint --out bundle
+      clickscore evaluate-events bundle --sessions train.jsonl.gz --test test.jsonl.gz
+    """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
+    try:
+        from model.heads import evaluate_heads  # noqa: PLC0415 (serving has no scikit-learn)
+    except ModuleNotFoundError as exc:
+        raise missing_extra(exc) from exc
+    console = Console(highlight=False, width=TABLE_WIDTH)
+    with Console(stderr=True).status("") as status:
+        results = evaluate_heads(bundle, sessions, test, items, status.update)
+    for of in results.by_events:
+        console.print(_heads_table(of))
+        lead = of.lead
+        console.print(f"PR-AUC of the bundle less LightGBM's: {lead.value:+.4f} ({lead.low:+.4f} to {lead.high:+.4f})")
+    if results.unanswered:
+        console.print(f"The bundle knows no item of {results.unanswered:.1%} of the rows: the base rate stands in.")
+    console.print(
+        "noise: what the calibration error would be on average if every probability were right. "
+        "In brackets: the middle 95 % over draws of rows."
+    )
+    if out:
+        out.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
+
+
+def _heads_table(of: "RowsOfLength") -> Table:
+    events = f"after {of.events} event{'s' * (of.events > 1)}" if of.events else "all"
+    names = ("PR-AUC", "ROC-AUC", "log loss", "Brier", "ECE", "noise", "action F1", "action log loss")
+    table = Table("", *names, title=f"{events}: {of.rows:,} rows, a purchase follows {of.base_rate:.2%}")
+    for name, figures in of.models.items():
+        table.add_row(name, *(f"{value:.4f}" for value in msgspec.structs.astuple(figures)))
+    return table
+
+
+@click.command()
+@click.argument("source", type=FILE, metavar="SESSIONS")
+@click.option("--training", required=True, type=click.Path(dir_okay=False, path_type=Path), help="To learn from.")
+@click.option("--test", required=True, type=click.Path(dir_okay=False, path_type=Path), help="To judge by.")
+@click.option("--by", type=click.Choice(["time", "user"]), default="time", show_default=True, help="What decides.")
+@click.option(
+    "--share", type=click.FloatRange(0.01, 0.99), default=0.3, show_default=True, help="Of the sessions, for the test."
+)
+def split(*, source: Path, training: Path, test: Path, by: "By", share: float) -> None:
+    """Split closed SESSIONS into some to learn from and some to judge by.
+
+    By time, the newest are the test, and what was open across the border is in neither; by user, a hash decides.
+
+    \b
+    Example:
+      clickscore split sessions.jsonl.gz --by time --training train.jsonl.gz --test test.jsonl.gz
+    """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
+    from model.split import split_sessions  # noqa: PLC0415 (what no other command needs)
+
+    learned, judged, neither = split_sessions(source, training, test, by, share)
+    click.echo(f"{learned:,} sessions to learn from, {judged:,} to judge by, {neither:,} across the border")
+
+
+def _named(files: tuple[Path, ...], sessions: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Return the files of sessions, whichever way they were named."""
+    if not (files or sessions):
+        message = "name a file of sessions"
+        raise click.UsageError(message)
+    return *files, *sessions
+
+
 def _trainable(origin: Path) -> tuple[Path, str]:
     """Return the checkpoint of a folder that is one, or a bundle with one, and what to call it.
 
@@ -181,7 +333,7 @@ def _config(preset: str, epochs: int | None, seed: int | None, changes: Sequence
         message = f"--set takes NAME=VALUE, not {wrong[0]!r}"
         raise TrainingError(message)
     flags = {name: str(value) for name, value in (("epochs", epochs), ("seed", seed)) if value is not None}
-    return override(PRESETS[preset], {name: value for name, _, value in pairs} | flags)
+    return override(read_preset(preset), {name: value for name, _, value in pairs} | flags)
 
 
 def _show(report: Report, console: Console) -> None:

@@ -1,6 +1,7 @@
 """Dataset: sessions from files, split by time into what trains, what says when to stop, and what is held out."""
 
 import array
+import contextlib
 import dataclasses
 import gzip
 import hashlib
@@ -15,7 +16,18 @@ import numpy as np
 
 from model.config import TrainConfig
 from model.errors import TrainingError
-from model.features import NO_ITEM, REMOVAL, Examples, Ints, Longs, Sessions, arranged, examples
+from model.features import (
+    NO_ITEM,
+    REMOVAL,
+    Examples,
+    Ints,
+    Longs,
+    Sessions,
+    arranged,
+    examples,
+    read_events,
+)
+from model.prefix_features import NO_CATALOGUE, Catalogue, ItemFacts, facts_of
 from model.vocabulary import UNKNOWN, Vocabulary, count
 from schemas.events import ACTIONS
 from schemas.sessions import ClosedSession, SessionEvent, decode_session
@@ -32,9 +44,13 @@ RARE = "event on an item that was seen fewer than {} times"
 FEWEST_SESSIONS = 10
 """Below that, nothing can be split off for validation that would say anything."""
 
+FEWEST_VALIDATED = 500
+"""Sessions of validation that the heads' calibration wants, as far as that is no more than an eighth of all."""
+
 PLAIN = (".tsv", ".txt")
 """Ends of the names, `.gz` aside, of files that hold item ids alone, one session a line, the oldest first."""
 
+VIEW = ACTIONS.index("view")
 CODES = {action: code for code, action in enumerate(ACTIONS) if action}
 
 
@@ -88,7 +104,30 @@ class Dataset:
     """Of those after them, at most `ranked_sessions`."""
     held_out: Examples
     """Of the newest, at most `ranked_sessions`."""
+    whole: "WholeSessions"
+    """The same sessions, whole."""
     report: Report
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WholeSessions:
+    """Sessions as trees read them, every event of them, cut as the examples are."""
+
+    sessions: Sessions
+    """All of the file, in order of closing."""
+    rows: Ints
+    """Row of each of their `item_ids`."""
+    training: Longs
+    """Numbers of the sessions of each part: those that have a known item."""
+    validation: Longs
+    held_out: Longs
+    facts: ItemFacts
+    """Prices and categories of the rows."""
+
+    @property
+    def has_actions(self) -> bool:
+        """Whether anything but views is told: else there is nothing to foretell."""
+        return bool((self.sessions.actions != VIEW).any())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,16 +139,21 @@ class Newer:
     sessions: Examples
     sample: Examples
     """At most `ranked_sessions` of them, with what the model knew as the only known items."""
+    whole_sample: Sessions
+    """The same sessions, whole."""
+    rows: Ints
+    """Row that the model knew of each of their `item_ids`."""
     report: Report
 
 
-def load_dataset(files: Sequence[Path], config: TrainConfig) -> Dataset:
+def load_dataset(files: Sequence[Path], config: TrainConfig, catalogue: Catalogue = NO_CATALOGUE) -> Dataset:
     """Return sessions from files, split by the time of their closing: held-out ones are the newest.
 
     Args:
         files: JSON lines of `schemas.sessions.ClosedSession`, or item ids alone (see `PLAIN`); compressed where the
             name ends in `.gz`.
         config: Says how large each part is, and which items are known.
+        catalogue: Prices and categories of items.
 
     Raises:
         TrainingError: A file cannot be read, or too little is left to learn from.
@@ -130,15 +174,26 @@ def load_dataset(files: Sequence[Path], config: TrainConfig) -> Dataset:
         )
         raise TrainingError(message)
     held_out = max(1, round(config.held_out_share * len(every)))
-    validation = max(1, round(config.validation_share * len(every)))
+    validation = max(1, round(config.validation_share * len(every)), min(FEWEST_VALIDATED, len(every) // 8))
     numbers = np.arange(len(every))
     oldest, newer, newest = np.split(numbers, (len(every) - held_out - validation, len(every) - held_out))
+    rows = vocabulary.rows(sessions.item_ids)
+    with_known = _with_known(sessions, rows)
+    validated, measured = _sample(newer, config), _sample(newest, config)
     return Dataset(
         vocabulary=vocabulary,
         sessions=every,
         training=every.only(oldest),
-        validation=every.only(_sample(newer, config)),
-        held_out=every.only(_sample(newest, config)),
+        validation=every.only(validated),
+        held_out=every.only(measured),
+        whole=WholeSessions(
+            sessions=sessions,
+            rows=rows,
+            training=with_known[oldest],
+            validation=with_known[validated],
+            held_out=with_known[measured],
+            facts=facts_of(vocabulary.items, catalogue),
+        ),
         report=dataclasses.replace(
             report,
             dropped=report.dropped | dropped,
@@ -162,11 +217,15 @@ def load_newer(files: Sequence[Path], config: TrainConfig, known: Vocabulary) ->
     if not len(every):
         message = "there is no session on a known item to learn from"
         raise TrainingError(message)
-    before = examples(sessions, known.rows(sessions.item_ids), config.model.max_length)
+    rows = known.rows(sessions.item_ids)
+    before = examples(sessions, rows, config.model.max_length)
+    sample = _sample(np.arange(len(before)), config)
     return Newer(
         vocabulary=vocabulary,
         sessions=every,
-        sample=before.only(_sample(np.arange(len(before)), config)),
+        sample=before.only(sample),
+        whole_sample=sessions.only(_with_known(sessions, rows)[sample]),
+        rows=rows,
         report=dataclasses.replace(
             report, dropped=report.dropped | dropped, items=len(vocabulary), training=len(every)
         ),
@@ -187,6 +246,7 @@ def read_sessions(files: Sequence[Path]) -> tuple[Sessions, Report]:
     seen: set[str] = set()
     index_of: dict[str, int] = {}
     items, actions, ends, closed_at = array.array("i"), array.array("b"), array.array("q", [0]), array.array("q")
+    ages = array.array("q")
     for path in files:
         decode = _plain if path.name.removesuffix(".gz").endswith(PLAIN) else decode_session
         for number, line in enumerate(lines_of(path), start=1):
@@ -212,6 +272,7 @@ def read_sessions(files: Sequence[Path]) -> tuple[Sessions, Report]:
                     continue
                 items.append(index_of.setdefault(event.item_id, len(index_of)) if event.item_id else NO_ITEM)
                 actions.append(code)
+                ages.append(event.ts - session.opened_at)
             ends.append(len(items))
             closed_at.append(session.closed_at)
     sessions = arranged(
@@ -221,6 +282,7 @@ def read_sessions(files: Sequence[Path]) -> tuple[Sessions, Report]:
             np.array(actions, dtype=np.int8),
             np.array(ends, dtype=np.int64),
             np.array(closed_at, dtype=np.int64),
+            np.array(ages, dtype=np.int64),
         )
     )
     return sessions, Report(
@@ -234,6 +296,26 @@ def read_sessions(files: Sequence[Path]) -> tuple[Sessions, Report]:
         first_closed_at=int(sessions.closed_at.min(initial=np.iinfo(np.int64).max)) if len(sessions) else 0,
         last_closed_at=int(sessions.closed_at.max(initial=0)),
     )
+
+
+def session_ids(path: Path) -> Iterator[str]:
+    """Yield the ids of a file's sessions that have one.
+
+    Raises:
+        TrainingError: It cannot be read.
+    """
+    if path.name.removesuffix(".gz").endswith(PLAIN):
+        return
+    for line in lines_of(path):
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+            yield _decode_id(line).id
+
+
+class _Named(msgspec.Struct):
+    id: str
+
+
+_decode_id = msgspec.json.Decoder(_Named).decode
 
 
 def _plain(line: bytes) -> ClosedSession:
@@ -281,6 +363,12 @@ def _known(sessions: Sessions, vocabulary: Vocabulary, config: TrainConfig) -> t
     rare = int((rows[sessions.items[sessions.items != NO_ITEM]] == UNKNOWN).sum())
     dropped = {RARE.format(config.min_count): rare, WITHOUT_KNOWN_ITEM: len(sessions) - len(every)}
     return every, {reason: number for reason, number in dropped.items() if number}
+
+
+def _with_known(sessions: Sessions, rows: Ints) -> Longs:
+    """Return the numbers of the sessions that have a known item: those that `examples` keeps, in its order."""
+    kept = read_events(sessions, rows, max_length=1)
+    return np.searchsorted(sessions.starts, kept, side="right") - 1
 
 
 def _sample(sessions: Longs, config: TrainConfig) -> Longs:

@@ -65,9 +65,14 @@ def measure(answers: Answers, of: Examples) -> dict[str, float]:
     }
 
 
-@torch.inference_mode()
 def evaluate_model(model: SessionTransformer, table: torch.Tensor, of: Examples) -> dict[str, float]:
-    """Return a model's metrics, every event answered in one causal pass over its session.
+    """Return a model's metrics: those of `answer`."""
+    return measure(answer(model, table, of), of)
+
+
+@torch.inference_mode()
+def answer(model: SessionTransformer, table: torch.Tensor, of: Examples) -> Answers:
+    """Return what a model says after every event, in one causal pass over each session.
 
     Args:
         model: In evaluation mode.
@@ -81,7 +86,7 @@ def evaluate_model(model: SessionTransformer, table: torch.Tensor, of: Examples)
         answers.ranks[at] = _ranks(model.scores(table, wishes), of.next_item[at])
         answers.action_probabilities[at] = model.action_logits(vectors).softmax(dim=-1).cpu().numpy()
         answers.purchase[at] = model.purchase_logit(vectors).sigmoid().cpu().numpy()
-    return measure(answers, of)
+    return answers
 
 
 def evaluate_graph(graph: ort.InferenceSession, of: Examples) -> dict[str, float]:

@@ -53,6 +53,8 @@ class Sessions:
     """(sessions + 1,)."""
     closed_at: Longs
     """ms since the epoch: (sessions,)."""
+    ages: Longs
+    """Of each event, ms since its session began; 0 where times are unknown: (events,)."""
 
     def __len__(self) -> int:
         """Return how many sessions there are."""
@@ -62,7 +64,15 @@ class Sessions:
         """Return the sessions from number `first` up to `end`, not included."""
         events = slice(self.starts[first], self.starts[end])
         starts = self.starts[first : end + 1] - self.starts[first]
-        return Sessions(self.item_ids, self.items[events], self.actions[events], starts, self.closed_at[first:end])
+        closed_at, ages = self.closed_at[first:end], self.ages[events]
+        return Sessions(self.item_ids, self.items[events], self.actions[events], starts, closed_at, ages)
+
+    def only(self, sessions: Longs) -> "Sessions":
+        """Return the sessions of these numbers, in this order."""
+        lengths = np.diff(self.starts)[sessions]
+        at = _spans(self.starts[sessions], lengths)
+        items, actions, closed_at = self.items[at], self.actions[at], self.closed_at[sessions]
+        return Sessions(self.item_ids, items, actions, _starts(lengths), closed_at, self.ages[at])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,14 +118,15 @@ class Batch(NamedTuple):
     actions: Longs
     lengths: Longs
 
+    @property
+    def ages(self) -> Longs:
+        """0 of each event: no times are told."""
+        return np.zeros_like(self.items)
+
 
 def arranged(sessions: Sessions) -> Sessions:
     """Return sessions in order of closing; those that closed together keep their order."""
-    order = np.argsort(sessions.closed_at, kind="stable")
-    lengths = np.diff(sessions.starts)[order]
-    at = _spans(sessions.starts[:-1][order], lengths)
-    items, actions = sessions.items[at], sessions.actions[at]
-    return Sessions(sessions.item_ids, items, actions, _starts(lengths), sessions.closed_at[order])
+    return sessions.only(np.argsort(sessions.closed_at, kind="stable"))
 
 
 def examples(sessions: Sessions, rows: Ints, max_length: int) -> Examples:
@@ -130,17 +141,14 @@ def examples(sessions: Sessions, rows: Ints, max_length: int) -> Examples:
     of_session = np.repeat(np.arange(len(sessions)), np.diff(sessions.starts))  # (events,)
     ends = sessions.starts[1:][of_session]  # (events,)
 
-    turns = _next((sessions.items != NO_ITEM) & (sessions.actions != REMOVAL), ends)
+    turns = following((sessions.items != NO_ITEM) & (sessions.actions != REMOVAL), ends)
     next_item = np.where(turns < 0, NOTHING, np.where(row[turns] > 0, row[turns], UNKNOWN_NEXT))
     classes = NEXT_ACTION_OF[sessions.actions]
-    acts = _next(classes != NO_CLASS, ends)
+    acts = following(classes != NO_CLASS, ends)
     next_action = np.where(acts < 0, LEAVE, classes[acts])
-    purchase = _next(sessions.actions == PURCHASE, ends) >= 0
+    purchase = following(sessions.actions == PURCHASE, ends) >= 0
 
-    known = row > 0
-    known_through = np.cumsum(known)  # (events,)
-    later = known_through[ends - 1] - known_through  # known events of the session after each
-    kept = np.flatnonzero(known & (later < max_length))
+    kept = read_events(sessions, rows, max_length)
     lengths = np.bincount(of_session[kept], minlength=len(sessions))
     return Examples(
         row[kept].astype(np.int32),
@@ -150,6 +158,15 @@ def examples(sessions: Sessions, rows: Ints, max_length: int) -> Examples:
         purchase[kept].astype(np.int8),
         _starts(lengths[lengths > 0]),
     )
+
+
+def read_events(sessions: Sessions, rows: Ints, max_length: int) -> Longs:
+    """Return which events `examples` keeps: at most the newest `max_length` on known items of each session."""
+    known = (sessions.items != NO_ITEM) & (rows[sessions.items] > 0)
+    known_through = np.cumsum(known)  # (events,)
+    ends = np.repeat(sessions.starts[1:], np.diff(sessions.starts))  # (events,)
+    later = known_through[ends - 1] - known_through  # known events of the session after each
+    return np.flatnonzero(known & (later < max_length))
 
 
 def events_of(of: Examples, sessions: Longs) -> Longs:
@@ -226,7 +243,7 @@ def _split(sessions: Longs, lengths: Longs, size: int) -> Iterator[Longs]:
         yield by_length[start : start + size]
 
 
-def _next(wanted: Bools, ends: Longs) -> Longs:
+def following(wanted: Bools, ends: Longs) -> Longs:
     """Return, for each event, the first wanted event after it in its session, -1 where there is none."""
     at = np.append(np.flatnonzero(wanted), len(wanted))
     found = at[np.searchsorted(at, np.arange(len(wanted)), side="right").clip(max=len(at) - 1)]
@@ -244,10 +261,10 @@ def _spans(first: Longs, lengths: Longs) -> Longs:
 
 
 def _batch(of: Examples, first: Longs, lengths: Longs) -> Batch:
-    return Batch(_aligned(of.items, first, lengths), _aligned(of.actions, first, lengths), lengths)
+    return Batch(aligned(of.items, first, lengths), aligned(of.actions, first, lengths), lengths)
 
 
-def _aligned(values: Ints, first: Longs, lengths: Longs) -> Longs:
+def aligned(values: Ints, first: Longs, lengths: Longs) -> Longs:
     """Return `lengths[i]` values from `first[i]` on as row i, padded with 0: (len(first), longest)."""
     columns = np.arange(lengths.max(initial=0))  # (longest,)
     inside = columns < lengths[:, None]  # (len(first), longest)

@@ -7,6 +7,7 @@ import numpy as np
 import onnxruntime as ort
 
 from model.features import Batch
+from model.prefix_features import Told
 
 
 def open_graph(model: bytes | Path) -> ort.InferenceSession:
@@ -18,7 +19,9 @@ def open_graph(model: bytes | Path) -> ort.InferenceSession:
     )
 
 
-def run_graph(graph: ort.InferenceSession, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def run_graph(
+    graph: ort.InferenceSession, batch: Batch | Told
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return rows, scores (batch, candidates each), action probabilities (batch, 5) and purchase (batch,)."""
     feeds = {node.name: getattr(batch, node.name) for node in graph.get_inputs()}
     outputs = cast("list[np.ndarray]", graph.run(["rows", "scores", "action_probabilities", "purchase"], feeds))

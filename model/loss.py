@@ -34,7 +34,7 @@ def quickest(device: torch.device) -> torch.dtype:
 
 
 def catalogue_loss(wishes: Wishes, table: Tensor, targets: Tensor, precision: torch.dtype = torch.float32) -> Tensor:
-    """Return the mean cross-entropy of the softmax over all rows of the table but row 0; 0 where there are no wishes.
+    """Return the cross-entropy of the softmax over all rows of the table but row 0, summed over wishes.
 
     Scores are at most some tens, as those of cosines with a temperature are: no maximum is taken out before `exp`.
 
@@ -45,11 +45,11 @@ def catalogue_loss(wishes: Wishes, table: Tensor, targets: Tensor, precision: to
         precision: Of the products and of `exp`. Targets' scores, norms and gradients' sums are fp32.
     """
     total: Tensor = _CatalogueLoss.apply(*wishes, table, targets, precision)
-    return total / max(1, len(targets))
+    return total
 
 
 class _CatalogueLoss(torch.autograd.Function):
-    """The sum over wishes."""
+    """Makes the gradients where it makes the sum."""
 
     @staticmethod
     def forward(  # noqa: PLR0917 (torch passes them by place)

@@ -26,6 +26,7 @@ from model.checkpoint import (
     read_card,
     save_model,
     save_pairs,
+    save_stack,
     save_tensors,
     start_checkpoint,
     write_card,
@@ -33,8 +34,9 @@ from model.checkpoint import (
 from model.config import TrainConfig, settled
 from model.dataset import Dataset, Newer
 from model.errors import TrainingError
-from model.evaluate import K, evaluate_model
-from model.features import Examples, Ints, Longs, cross_batches, events_of, padded
+from model.evaluate import K, answer, evaluate_model, measure
+from model.features import NOTHING, Examples, Ints, Longs, cross_batches, events_of, padded
+from model.head_training import Heads, fit_heads, on_held_out, on_newer, refit
 from model.loss import Wishes, catalogue_loss, quickest
 from model.neighbours import Neighbours, Pairs, count_pairs, nearest, together, without
 from model.transformer import Mixing, SessionTransformer
@@ -68,21 +70,57 @@ def train(dataset: Dataset, config: TrainConfig, folder: Path, console: Console)
     Raises:
         TrainingError: The folder holds another training, or something else.
     """
-    config = settled(config, len(dataset.training))
-    card = _begun(folder, Card(config=config, report=dataset.report, popular=dataset.vocabulary.items[:POPULAR]))
+    card, model = fit(dataset, config, folder, console, lambda _: None)
     if card.finished:
         return card
+
+    # Calibrate the best, measure it on the newest sessions, then let it learn them
+    config = card.config
+    table = _table(model, load_model(folder / "best.pt", model))
+    validated, held_out = (answer(model.eval(), table, of) for of in (dataset.validation, dataset.held_out))
+    heads = fit_heads(dataset, validated, config)
+    measured = measure(on_held_out(heads, dataset, held_out), dataset.held_out)
+    card = msgspec.structs.replace(card, calibration=heads.calibration, measured=measured)
+    if stack := refit(heads, dataset, config):
+        save_stack(folder, stack)
+    first = len(dataset.training) - round(config.top_up_share * len(dataset.training))
+    older, newest = np.split(np.arange(len(dataset.sessions)), [first])
+    pairs = count_pairs(dataset.sessions.only(older))
+    batch = _batch_size(len(dataset.training), config.steps, config)
+    with _progress(console) as progress:
+        last = _lesson(dataset.sessions.only(newest), pairs, model, config, batch=batch)
+        return _top_up(model, last, card, folder, progress)
+
+
+def fit(
+    dataset: Dataset, config: TrainConfig, folder: Path, console: Console, told: Callable[[Epoch], None]
+) -> tuple[Card, SessionTransformer]:
+    """Do the epochs of `train` alone, and return the card with what they brought, and the model.
+
+    Args:
+        dataset: As there.
+        config: As there.
+        folder: As there.
+        console: As there.
+        told: Called after each epoch; whatever it raises ends the training.
+
+    Raises:
+        TrainingError: As there.
+    """
+    config = settled(config, len(dataset.training))
+    card = _begun(folder, Card(config=config, report=dataset.report, popular=dataset.vocabulary.items[:POPULAR]))
     torch.manual_seed(config.seed)
     model = SessionTransformer(config.model, len(dataset.vocabulary)).to(_device())
+    if card.finished:
+        return card, model
     optimizer = _optimizer(model, config)
     card = _resume(folder, card, dataset, model, optimizer)
     batch = _batch_size(len(dataset.training), config.steps, config)
     lesson = _lesson(dataset.training, None, model, config, batch=batch, passes=config.epochs)
 
     with _progress(console) as progress:
-        task = progress.add_task(
-            "", total=lesson.rates.steps, completed=lesson.steps * len(card.epochs), loss="", mrr=""
-        )
+        done = lesson.steps * len(card.epochs)
+        task = progress.add_task("", total=lesson.rates.steps, completed=done, loss="", mrr="")
         while not _has_ended(card):
             number = len(card.epochs) + 1
             progress.update(task, description=f"epoch {number} of {config.epochs}")
@@ -104,16 +142,8 @@ def train(dataset: Dataset, config: TrainConfig, folder: Path, console: Console)
             if is_best:
                 save_model(folder / "best.pt", model, lesson.neighbours)
             _save(folder, card, model, optimizer)
-
-        # Measure the best on the newest sessions, then let it learn them
-        neighbours = load_model(folder / "best.pt", model)
-        measured = evaluate_model(model.eval(), _table(model, neighbours), dataset.held_out)
-        card = msgspec.structs.replace(card, measured=measured)
-        first = len(dataset.training) - round(config.top_up_share * len(dataset.training))
-        older, newest = np.split(np.arange(len(dataset.sessions)), [first])
-        pairs = count_pairs(dataset.sessions.only(older))
-        last = _lesson(dataset.sessions.only(newest), pairs, model, config, batch=batch)
-        return _top_up(model, last, card, folder, progress)
+            told(epoch)
+    return card, model
 
 
 def top_up(previous: Checkpoint, pairs: Pairs, newer: Newer, folder: Path, *, lineage: str, console: Console) -> Card:
@@ -138,9 +168,15 @@ def top_up(previous: Checkpoint, pairs: Pairs, newer: Newer, folder: Path, *, li
     card = _begun(folder, new)
     if card.finished:
         return card
-    measured = evaluate_model(previous.model.eval(), previous.table(), newer.sample)
-    card = msgspec.structs.replace(card, measured=measured)
+    answers = answer(previous.model.eval(), previous.table(), newer.sample)
+    calibration, stack = previous.card.calibration, previous.stack
+    if calibration:
+        heads = Heads(calibration=calibration, stack=stack, max_length=config.model.max_length)
+        answers, calibration = on_newer(heads, newer, answers)
+    card = msgspec.structs.replace(card, calibration=calibration, measured=measure(answers, newer.sample))
     start_checkpoint(folder, card, newer.vocabulary, newer.sample)
+    if stack:
+        save_stack(folder, stack.grown(len(newer.vocabulary)))
     torch.manual_seed(config.seed)
     model = previous.model.grown(len(newer.vocabulary)).to(_device())
     batch = _batch_size(len(newer.sessions), config.top_up_steps, config)
@@ -183,6 +219,10 @@ class _Lesson(NamedTuple):
     """Sessions a step, at most."""
     steps: int
     """Of a pass."""
+    events: float
+    """Of a step, on average."""
+    followed: float
+    """Those of them that a known item follows."""
     rates: _Rates
     """Of all passes."""
     config: TrainConfig
@@ -215,6 +255,8 @@ def _lesson(
         neighbours=nearest(pairs, rows, most),
         batch=batch,
         steps=steps,
+        events=len(of.items) / steps,
+        followed=max(1, int((of.next_item > NOTHING).sum())) / steps,
         rates=_Rates(steps * max(1, passes), peak * math.sqrt(batch / config.batch), warmup),
         config=config,
     )
@@ -261,7 +303,7 @@ def _learn(
     for step, (fold, sessions) in enumerate(order):
         for group in optimizer.param_groups:
             group["lr"] = lesson.rates.at(done + step)
-        loss = _loss(model, model.table(lesson.mixings[fold]), lesson.of, sessions, config)
+        loss = _loss(model, model.table(lesson.mixings[fold]), lesson, sessions)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(small, CLIP)
@@ -271,8 +313,12 @@ def _learn(
     return total / lesson.steps
 
 
-def _loss(model: SessionTransformer, table: Tensor, of: Examples, sessions: Longs, config: TrainConfig) -> Tensor:
-    """Return the weighted loss of the three heads, each a mean over the events that it has an answer for."""
+def _loss(model: SessionTransformer, table: Tensor, lesson: _Lesson, sessions: Longs) -> Tensor:
+    """Return the weighted loss of the three heads, each summed over events and divided by those of a usual step.
+
+    Sessions of a batch are of like length: a mean over the batch would make an event of a short one count more.
+    """
+    of, config = lesson.of, lesson.config
     batch = padded(of, sessions)
     at = events_of(of, sessions)
     items, actions, next_item, next_action, purchase = (
@@ -285,11 +331,14 @@ def _loss(model: SessionTransformer, table: Tensor, of: Examples, sessions: Long
     followed = real.clone()
     followed[real] = next_item > 0
     wishes: Wishes = model.wishes(vectors, of_items, items, followed)
-    loss = catalogue_loss(wishes, table, next_item[next_item > 0], quickest(table.device))
+    item_loss = catalogue_loss(wishes, table, next_item[next_item > 0], quickest(table.device))
     vectors = vectors[real]  # (n, D)
-    loss = loss + config.next_action_weight * functional.cross_entropy(model.action_logits(vectors), next_action)
-    bought = functional.binary_cross_entropy_with_logits(model.purchase_logit(vectors), purchase.float())
-    return loss + config.purchase_weight * bought
+    action_loss = functional.cross_entropy(model.action_logits(vectors), next_action, reduction="sum")
+    purchase_loss = functional.binary_cross_entropy_with_logits(
+        model.purchase_logit(vectors), purchase.float(), reduction="sum"
+    )
+    heads_loss = config.next_action_weight * action_loss + config.purchase_weight * purchase_loss
+    return item_loss / lesson.followed + heads_loss / lesson.events
 
 
 @torch.inference_mode()

@@ -7,6 +7,7 @@ The graph:
 
     input  items    int64 (batch, length)  item rows, left-aligned, 0 after the end; both axes dynamic
     input  actions  int64 (batch, length)  action codes of `schemas.events.ACTIONS`, 0 after the end
+    input  ages     int64 (batch, length)  ms since the session began, 0 after the end
     input  lengths  int64 (batch,)         how many of them are real, at least 1
     output rows     int64 (batch, candidates)  best item rows, best first, never 0; equal scores in order of row
     output scores   float32 (batch, candidates)
@@ -14,6 +15,9 @@ The graph:
     output purchase float32 (batch,)       probability of a purchase in what is left of the session
 
 An input that a model has no use for may be missing from its graph; an output may not.
+
+The events are those on items that the bundle knows. Where the manifest says `every_event`, they are all: one on no item
+has row 0, and one on an unknown item a row below 0, the same for the same item of the session.
 """
 
 import hashlib
@@ -25,7 +29,12 @@ FORMAT_VERSION = 1
 NEXT_ACTIONS: tuple[str, ...] = ("view", "cart", "favourite", "purchase", "leave")
 """What the next-action head predicts, in the order of its columns."""
 
-INPUTS: dict[str, tuple[str, int]] = {"items": ("int64", 2), "actions": ("int64", 2), "lengths": ("int64", 1)}
+INPUTS: dict[str, tuple[str, int]] = {
+    "items": ("int64", 2),
+    "actions": ("int64", 2),
+    "ages": ("int64", 2),
+    "lengths": ("int64", 1),
+}
 OUTPUTS: dict[str, tuple[str, int]] = {
     "rows": ("int64", 2),
     "scores": ("float32", 2),
@@ -43,6 +52,16 @@ class Tensor(msgspec.Struct, frozen=True):
     shape: tuple[str | int, ...]
 
 
+class CalibrationReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What calibrating the heads did, on the sessions that it was fitted on. It is in the graph already."""
+
+    method: str
+    events: int
+    """Events of those sessions."""
+    before: dict[str, float]
+    after: dict[str, float]
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """`manifest.json`."""
 
@@ -53,6 +72,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What made it, such as `torch 2.13.0`."""
     max_length: int
     """Events that the graph reads at most: the newest ones."""
+    every_event: bool = False
+    """Whether it reads events on unknown items and on none, too."""
     items: int
     """Rows of `items.txt`."""
     candidates: int
@@ -61,8 +82,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     outputs: tuple[Tensor, ...]
     training_data: str = ""
     """Fingerprint and plain description of what it learned from."""
+    trained_until: int = 0
+    """Event time of the newest event that it learned from, ms; 0 where nobody knows. Judge it on what came later."""
     metrics: dict[str, float] = {}
     """Of the model on sessions that it had not learned from, as they came next; then it may have learned these, too."""
+    calibration: CalibrationReport | None = None
+    """Of the probabilities that the graph returns; none where nobody calibrated them."""
     popular: tuple[str, ...] = ()
     """The most popular items of the training data, best first: what a fallback shows before it knows better."""
     lineage: tuple[str, ...] = ()

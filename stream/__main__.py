@@ -17,6 +17,7 @@ COMMANDS = {
     "worker": "worker",
     "replay": "replay",
     "sessions": "sessions",
+    "items": "items",
     "tail": "tail",
     "bundle": "bundle",
     "demo": "demo",

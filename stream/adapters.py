@@ -3,6 +3,7 @@
 * `clickscore`  JSON lines as the topic holds them; passed on byte for byte, even broken ones, as a topic would
 * `taobao`      Taobao UserBehavior: user, item, category, behaviour, seconds; no header
 * `rees46`      REES46 stores: a header names the columns
+* `csv`         any shop's rows: a header names event_time, event_type, item, category, user, session, price
 
 Files may be plain, gzip, Zstandard or Parquet: their first bytes say which. Where a source has no event ids, an id is
 the hash of its row, so that an exact duplicate repeats it, in any process.
@@ -16,7 +17,7 @@ import select
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -29,7 +30,7 @@ from schemas.events import AnyEvent, Cart, Favourite, Purchase, RemoveFromCart, 
 from stream.errors import InputFileError
 from stream.parquet import EVENT_COLUMNS, PARQUET_MAGIC, ParquetRows, csv_line, event_line
 
-Format = Literal["clickscore", "taobao", "rees46"]
+Format = Literal["clickscore", "taobao", "rees46", "csv"]
 
 CHUNK_BYTES = 64 * 1024
 MAX_LINE_BYTES = 1024 * 1024
@@ -42,6 +43,8 @@ MAX_REASONS = 100
 
 _PARTICULAR = re.compile(r" \(byte \d+\)")
 
+HeadedEvent = Callable[[list[str], str, tuple[int, ...]], AnyEvent]
+"""Makes an event of a row, its id, and where the columns are."""
 ItemEventClass = type[View] | type[Cart] | type[RemoveFromCart] | type[Favourite] | type[Purchase]
 
 TAOBAO_CLASSES: dict[str, ItemEventClass] = {"pv": View, "cart": Cart, "fav": Favourite, "buy": Purchase}
@@ -64,6 +67,17 @@ REES46_COLUMNS = (
     "user_id",
     "user_session",
 )
+
+CSV_CLASSES: dict[str, ItemEventClass] = {
+    "view": View,
+    "cart": Cart,
+    "remove_from_cart": RemoveFromCart,
+    "favourite": Favourite,
+    "follow": Favourite,
+    "purchase": Purchase,
+}
+CSV_COLUMNS = ("event_time", "event_type", "item", "category", "user", "session", "price")
+"""The time is ISO 8601, UTC unless it says otherwise; category, session and price may be empty."""
 
 
 GZIP_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
@@ -154,6 +168,42 @@ def rees46_event(row: list[str], event_id: str, columns: tuple[int, ...] = tuple
     )
 
 
+def csv_event(row: list[str], event_id: str, columns: tuple[int, ...] = tuple(range(7))) -> AnyEvent:
+    """Return the event of a row; `columns` says where each of `CSV_COLUMNS` stands in it.
+
+    Raises:
+        ValueError: The row is malformed, in words.
+    """
+    try:
+        time, kind_name, item, category, user, session, price = [row[column] for column in columns]
+    except IndexError:
+        message = "fewer columns than the header has"
+        raise ValueError(message) from None
+    kind = CSV_CLASSES.get(kind_name)
+    if kind is None:
+        message = f"unknown event_type {kind_name!r}"
+        raise ValueError(message)
+    return kind(
+        event_id=event_id,
+        user_id=user,
+        ts=_iso_ts(time.removesuffix(" UTC")),
+        session_id=session or None,
+        item_id=item,
+        price=_price(price),
+        category=category or None,
+    )
+
+
+@lru_cache(maxsize=1024)  # neighbours in a file share their second
+def _iso_ts(time: str) -> int:
+    try:
+        at = datetime.fromisoformat(time)
+    except ValueError:
+        message = "event_time is not like `2018-03-01 00:00:06`"
+        raise ValueError(message) from None
+    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
 @lru_cache(maxsize=1024)  # neighbours in a file share their second
 def _rees46_ts(time: str) -> int:
     try:
@@ -223,30 +273,36 @@ def _rees46_line(number: int, line: bytes) -> Line:
     return _row_line(number, line, rees46_event)
 
 
+def _csv_line(number: int, line: bytes) -> Line:
+    """Return the line of a row whose columns stand in the order of `CSV_COLUMNS`."""
+    return _row_line(number, line, csv_event)
+
+
 _OF_PARQUET = {
     "clickscore": (EVENT_COLUMNS, event_line, _clickscore_line),
     "taobao": (TAOBAO_COLUMNS, csv_line(TAOBAO_COLUMNS), _taobao_line),
     "rees46": (REES46_COLUMNS, csv_line(REES46_COLUMNS), _rees46_line),
+    "csv": (CSV_COLUMNS, csv_line(CSV_COLUMNS), _csv_line),
 }
 """Of each format: the columns that a Parquet file must have, how a row becomes a line of text, and that a `Line`."""
 
 
-class _Rees46:
-    """Lines of a REES46 file, whose first one says in which column is what."""
+class _Headed:
+    """Lines of a file whose first one says in which column is what."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, names: Sequence[str], to_event: HeadedEvent, kind: str) -> None:
+        self._path, self._names, self._to_event, self._kind = path, names, to_event, kind
         self._columns: tuple[int, ...] = ()
 
     def __call__(self, number: int, line: bytes) -> Line | None:
         if number > 1:
-            return _row_line(number, line, lambda row, event_id: rees46_event(row, event_id, self._columns))
+            return _row_line(number, line, lambda row, event_id: self._to_event(row, event_id, self._columns))
         names = line.decode("utf-8-sig", errors="replace").strip().split(",")
-        lacking = [name for name in REES46_COLUMNS if name not in names]
+        lacking = [name for name in self._names if name not in names]
         if lacking:
-            message = f"{self._path} is no REES46 file: its first line does not name {', '.join(lacking)}"
+            message = f"{self._path} is no {self._kind} file: its first line does not name {', '.join(lacking)}"
             raise InputFileError(message)
-        self._columns = tuple(names.index(name) for name in REES46_COLUMNS)
+        self._columns = tuple(names.index(name) for name in self._names)
         return None
 
 
@@ -277,7 +333,8 @@ class EventFile:
         self._to_line: Callable[[int, bytes], Line | None] = {
             "clickscore": _clickscore_line,
             "taobao": _taobao_line,
-            "rees46": _Rees46(path),
+            "rees46": _Headed(path, REES46_COLUMNS, rees46_event, "REES46"),
+            "csv": _Headed(path, CSV_COLUMNS, csv_event, "csv"),
         }[file_format]
         self._parquet = not self.live and _begins_with(self._raw, PARQUET_MAGIC)
 
@@ -296,7 +353,7 @@ class EventFile:
 
     def _texts(self) -> Iterator[list[Line]]:
         number, offset = self.place
-        if number and self._format == "rees46":
+        if number and self._format in ("rees46", "csv"):
             self._learn_header()
         for texts, taken in _split(self._bytes(offset)):
             lines: list[Line] = []

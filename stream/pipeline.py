@@ -150,6 +150,11 @@ class Pipeline:
         """Move sessions on as `process_all` does and decide nothing: for those who want only sessions, or the state."""
         return self._advance(batches)[0]
 
+    def ask_all(self, batches: Sequence[tuple[int, Sequence[Record]]]) -> tuple[list[Output], list[Request]]:
+        """Move sessions on likewise; return also what is to be decided, in order, for those who decide themselves."""
+        outputs, asked = self._advance(batches)
+        return outputs, [request for request, _ in asked]
+
     def _advance(
         self, batches: Sequence[tuple[int, Sequence[Record]]]
     ) -> tuple[list[Output], list[tuple[Request, Output]]]:
@@ -234,6 +239,7 @@ class Pipeline:
             variant=variant_of(event.user_id, self._settings.experiment, self._settings.control_share),
             late=late,
             popular=state.popular,
+            ages=user.ages[:],
         )
 
     def _decide(self, request: Request, answer: Scores | None) -> tuple[Message, Message | None]:

@@ -15,14 +15,13 @@ from pathlib import Path
 import msgspec
 
 from schemas.sessions import OpenSession, encode_session
-from schemas.topics import EVENTS
 from stream.bundle import load_bundle
 from stream.fidelity import Check, Findings
 from stream.parts import Checkpoint, Parts, Plan, Tally, read_reference_of
 from stream.pipeline import Output, Pipeline
 from stream.scoring import Scorer
 from stream.settings import Settings
-from stream.sources import Batches, FileOrigin, Mark, Source, catalogue_of
+from stream.sources import Batches, FileOrigin, Mark, Source, catalogue_of, parted, topic_name
 
 GARBAGE = (200_000, 20, 100)
 """Thresholds of Python's garbage collector. What a batch makes lives until its end, and nothing of it is a cycle:
@@ -84,19 +83,13 @@ def work(task: Task, report: Report) -> Result:
     """
     gc.set_threshold(*GARBAGE)
     with Parts(task.folder, task.worker, task.partitions, packed=task.packed) as parts:
-        topic = _topic(task)
+        topic = topic_name(task.plan.origin, task.settings)
         checkpoint, states = parts.load(task.settings, topic)
         if checkpoint and checkpoint.done:
             return Result(checkpoint.tally, None)
         pipeline = _pipeline(task, topic)
         pipeline.partitions.update(states)
         return _Run(task, pipeline, parts, checkpoint).run(report)
-
-
-def _topic(task: Task) -> str:
-    """Return the topic's name that decisions are called by; of a file, the one that `produce` would put it on."""
-    origin = task.plan.origin
-    return task.settings.topic(EVENTS.name) if isinstance(origin, FileOrigin) else origin.topic
 
 
 def _pipeline(task: Task, topic: str) -> Pipeline:
@@ -144,7 +137,7 @@ class _Run:
 
     def _take(self, batches: Batches) -> None:
         """Put batches through the pipeline, and what they come to where it belongs."""
-        warming, due = self._parted(batches)
+        warming, due = parted(self._task.plan.origin, batches)
         if warming:
             self._pipeline.advance_all(warming)
             self._tally.warm += sum(len(records) for _, records in warming)
@@ -158,22 +151,6 @@ class _Run:
                 self._check.compare(partition, output)
             if self._task.writes:
                 self._write(partition, self._lines(output))
-
-    def _parted(self, batches: Batches) -> tuple[Batches, Batches]:
-        """Return the records that only make the state, and those after them."""
-        origin = self._task.plan.origin
-        if isinstance(origin, FileOrigin):
-            return [], batches
-        warming: Batches = []
-        due: Batches = []
-        for partition, records in batches:
-            begin = origin.ranges[partition].begin
-            if not records or records[0].offset >= begin:
-                due.append((partition, records))
-            else:
-                warming.append((partition, [record for record in records if record.offset < begin]))
-                due.append((partition, [record for record in records if record.offset >= begin]))
-        return warming, due
 
     def _lines(self, output: Output) -> list[bytes]:
         if self._task.plan.what != "decisions":

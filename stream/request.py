@@ -23,6 +23,8 @@ class Request(NamedTuple):
     late: bool
     popular: list[str]
     """What was popular in the partition when the event came, best first."""
+    ages: Sequence[int] = ()
+    """Of the session's remembered events, ms since it began; none where they are not told."""
 
 
 class Scores(NamedTuple):

@@ -25,19 +25,20 @@ HANDFUL = 8
 """Sessions in one call, up to which it is not worth another thread's waking."""
 
 
-class _Known(NamedTuple):
-    """What the model knows of a request's session."""
+class _Read(NamedTuple):
+    """What the model reads of a request's session."""
 
     at: int
     """The request's place among those asked."""
     rows: list[int]
     actions: list[int]
+    ages: list[int]
 
 
 class Asked:
     """Requests on their way through ONNX Runtime."""
 
-    def __init__(self, unknown: list[int], calls: list[tuple[list[_Known], Callable[[], Iterable[Scores]]]]) -> None:
+    def __init__(self, unknown: list[int], calls: list[tuple[list[_Read], Callable[[], Iterable[Scores]]]]) -> None:
         """Wait for these: places of requests that get no answer, and calls with the sessions that they answer."""
         self._unknown = unknown
         self._calls = calls
@@ -64,6 +65,7 @@ class Scorer:
         self._item_at = ["", *bundle.items]
         self._row_of = {item: row for row, item in enumerate(bundle.items, start=1)}
         self._max_length = bundle.manifest.max_length
+        self._every_event = bundle.manifest.every_event
         self._widths = (*(width for width in WIDTHS if width < self._max_length), self._max_length)
         self._width_of = [next(width for width in self._widths if n <= width) for n in range(self._max_length + 1)]
         self._batch = batch
@@ -71,7 +73,10 @@ class Scorer:
         self._padding_of_a_call = _worth_of_a_call(len(bundle.items)) if self._padding_is_harmless() else 0
 
     def score(self, requests: Sequence[Request]) -> list[Scores | None]:
-        """Return the model's answer to each request; none where it knows no item of the session."""
+        """Return the model's answer to each request; none where it knows no item of the session.
+
+        A bundle that reads every event has probabilities for those, too, but no candidates.
+        """
         answers: list[Scores | None] = [None] * len(requests)
         for at, answer in self.ask(requests).answers():
             answers[at] = answer
@@ -80,11 +85,11 @@ class Scorer:
     def ask(self, requests: Sequence[Request]) -> Asked:
         """Send requests to be scored; ONNX Runtime works on them, or will, while the caller does other things."""
         unknown: list[int] = []
-        groups: dict[int, list[_Known]] = defaultdict(list)
+        groups: dict[int, list[_Read]] = defaultdict(list)
         for at, request in enumerate(requests):
-            rows, actions = self._known(request)
-            if rows:
-                groups[self._width_of[len(rows)]].append(_Known(at, rows, actions))
+            read = self._every(at, request) if self._every_event else self._known(at, request)
+            if read.rows:
+                groups[self._width_of[len(read.rows)]].append(read)
             else:
                 unknown.append(at)
         parts = [
@@ -93,20 +98,33 @@ class Scorer:
             for start in range(0, len(group), self._batch)
         ]
         run = self._at_once if len(parts) == 1 and len(parts[0][1]) <= HANDFUL else self._in_thread
-        return Asked(unknown, [(part, run(self._feeds(width, part))) for width, part in parts])
+        return Asked(unknown, [(part, run(part, self._feeds(width, part))) for width, part in parts])
 
-    def _known(self, request: Request) -> tuple[list[int], list[int]]:
-        """Return rows and actions of the session's newest events whose item the model knows."""
+    def _known(self, at: int, request: Request) -> _Read:
+        """Return the session's newest events whose item the model knows."""
         row_of = self._row_of.get
-        rows, actions = [row_of(item, 0) for item in request.items], list(request.actions)
+        rows, actions, ages = [row_of(item, 0) for item in request.items], list(request.actions), request.ages
         if 0 in rows:
-            actions = [action for row, action in zip(rows, actions, strict=True) if row]
-            rows = [row for row in rows if row]
-        return rows[-self._max_length :], actions[-self._max_length :]
+            known = [place for place, row in enumerate(rows) if row]
+            rows, actions = [rows[place] for place in known], [actions[place] for place in known]
+            ages = [ages[place] for place in known] if ages else ages
+        return self._newest(at, rows, actions, ages)
 
-    def _merged(self, groups: dict[int, list[_Known]]) -> dict[int, list[_Known]]:
+    def _every(self, at: int, request: Request) -> _Read:
+        """Return the session's newest events: an unknown item by a number below 0, no item by 0."""
+        row_of, items = self._row_of.get, request.items
+        rows = [row_of(item, 0) for item in items]
+        if 0 in rows:
+            rows = [row or (-1 - items.index(item) if item else 0) for row, item in zip(rows, items, strict=True)]
+        return self._newest(at, rows, list(request.actions), request.ages)
+
+    def _newest(self, at: int, rows: list[int], actions: list[int], ages: Sequence[int]) -> _Read:
+        most = self._max_length
+        return _Read(at, rows[-most:], actions[-most:], list(ages or [0] * len(rows))[-most:])
+
+    def _merged(self, groups: dict[int, list[_Read]]) -> dict[int, list[_Read]]:
         """Return groups by width, where each that pads for less than a call costs has joined the next wider one."""
-        merged: dict[int, list[_Known]] = {}
+        merged: dict[int, list[_Read]] = {}
         wider = 0
         for width in sorted(groups, reverse=True):
             if wider and (wider - width) * len(groups[width]) <= self._padding_of_a_call:
@@ -120,7 +138,12 @@ class Scorer:
         rng = np.random.default_rng(0)
         for narrow, wide in zip(self._widths, self._widths[1:], strict=False):
             some = [
-                _Known(at, rng.integers(1, len(self._item_at), length).tolist(), rng.integers(1, 5, length).tolist())
+                _Read(
+                    at,
+                    rows=rng.integers(1, len(self._item_at), length).tolist(),
+                    actions=rng.integers(1, 5, length).tolist(),
+                    ages=np.sort(rng.integers(0, 3_600_000, length)).tolist(),
+                )
                 for at, length in enumerate((1, narrow - 1, narrow))
                 if length
             ]
@@ -131,33 +154,36 @@ class Scorer:
                     return False
         return True
 
-    def _feeds(self, width: int, sessions: Sequence[_Known]) -> dict[str, np.ndarray]:
+    def _feeds(self, width: int, sessions: Sequence[_Read]) -> dict[str, np.ndarray]:
         feeds = {
             "items": _padded([session.rows for session in sessions], width),  # (batch, width)
             "actions": _padded([session.actions for session in sessions], width),  # (batch, width)
             "lengths": np.array([len(session.rows) for session in sessions], dtype=np.int64),  # (batch,)
         }
+        if "ages" in self._inputs:
+            feeds["ages"] = _padded([session.ages for session in sessions], width)  # (batch, width)
         return {name: array for name, array in feeds.items() if name in self._inputs}
 
     def _run(self, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         return cast("list[np.ndarray]", self._session.run(self._outputs, feeds))
 
-    def _in_thread(self, feeds: dict[str, np.ndarray]) -> Callable[[], Iterable[Scores]]:
+    def _in_thread(self, sessions: Sequence[_Read], feeds: dict[str, np.ndarray]) -> Callable[[], Iterable[Scores]]:
         running = self._thread.submit(self._run, feeds)
-        return lambda: self._scores(running.result())
+        return lambda: self._scores(sessions, running.result())
 
-    def _at_once(self, feeds: dict[str, np.ndarray]) -> Callable[[], Iterable[Scores]]:
-        return lambda: self._scores(self._run(feeds))
+    def _at_once(self, sessions: Sequence[_Read], feeds: dict[str, np.ndarray]) -> Callable[[], Iterable[Scores]]:
+        return lambda: self._scores(sessions, self._run(feeds))
 
-    def _scores(self, found: list[np.ndarray]) -> Iterable[Scores]:
+    def _scores(self, sessions: Sequence[_Read], found: list[np.ndarray]) -> Iterable[Scores]:
         rows, scores, next_actions, purchase = found
         item_at = self._item_at
-        for candidates, values, probabilities, bought in zip(
-            rows.tolist(), _rounded(scores), _rounded(next_actions), _rounded(purchase), strict=True
+        for session, candidates, values, probabilities, bought in zip(
+            sessions, rows.tolist(), _rounded(scores), _rounded(next_actions), _rounded(purchase), strict=True
         ):
+            can_rank = not self._every_event or max(session.rows) > 0
             yield Scores(
-                candidates,
-                values,
+                candidates if can_rank else [],
+                values if can_rank else [],
                 dict(zip(NEXT_ACTIONS, probabilities, strict=True)),
                 bought,
                 item_at,

@@ -67,7 +67,9 @@ class Settings:
     group: str = setting("clickscore", "text", "Consumer group: workers of one group share the partitions")
     instance_id: str = setting("", "text", "Fixed name of this worker in the group: a restart is then back at once")
     max_batch: int = setting(1024, "records", "Most records of a partition that are processed at once")
-    gather_ms: int = setting(4, "ms", "How long a trickle gathers at the broker; twice as long where it is more than that")
+    gather_ms: int = setting(
+        4, "ms", "How long a trickle gathers at the broker; twice as long where it is more than that"
+    )
     commit_interval_ms: int = setting(1_000, "ms", "Time between two commits of finished offsets")
     session_timeout_ms: int = setting(6_000, "ms", "Silence after which the group gives a worker's partitions away")
     stop_ms: int = setting(8_000, "ms", "How long a stop may take to finish what has begun, before it is cut off")
@@ -146,7 +148,7 @@ def load(
         else:
             origins[name] = "default"
         if name in values:
-            values[name] = _convert(name, values[name], origins[name])
+            values[name] = convert(name, values[name], origins[name])
     return Settings(**values), origins
 
 
@@ -175,7 +177,12 @@ def _read_file(file: Path | None, environ: Mapping[str, str]) -> tuple[dict[str,
     return table, path
 
 
-def _convert(name: str, value: Any, origin: str) -> Any:  # noqa: ANN401 (a setting has the type of its field)
+def convert(name: str, value: Any, origin: str) -> Any:  # noqa: ANN401 (a setting has the type of its field)
+    """Return a value in the type of its setting.
+
+    Raises:
+        SettingsError: It has another one; the message says where it came from.
+    """
     kind = TYPES[name]
     if get_origin(kind) is Literal:
         if value in get_args(kind):

@@ -17,7 +17,7 @@ import xxhash
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from schemas.topics import CAMPAIGNS, CATALOGUE
+from schemas.topics import CAMPAIGNS, CATALOGUE, EVENTS
 from stream.adapters import EventFile, Format, Place
 from stream.catalogue import Catalogue
 from stream.errors import BrokerError, InputFileError, SettingsError, TopicMissingError
@@ -228,6 +228,27 @@ class KafkaOrigin(msgspec.Struct, frozen=True, kw_only=True, tag="kafka"):
 
 
 Origin = FileOrigin | KafkaOrigin
+
+
+def topic_name(origin: Origin, settings: Settings) -> str:
+    """Return the topic's name that decisions are called by; of a file, the one that `produce` would put it on."""
+    return settings.topic(EVENTS.name) if isinstance(origin, FileOrigin) else origin.topic
+
+
+def parted(origin: Origin, batches: Batches) -> tuple[Batches, Batches]:
+    """Return the records that only make the state, and those after them."""
+    if isinstance(origin, FileOrigin):
+        return [], batches
+    warming: Batches = []
+    due: Batches = []
+    for partition, records in batches:
+        begin = origin.ranges[partition].begin
+        if not records or records[0].offset >= begin:
+            due.append((partition, records))
+        else:
+            warming.append((partition, [record for record in records if record.offset < begin]))
+            due.append((partition, [record for record in records if record.offset >= begin]))
+    return warming, due
 
 
 async def kafka_origin(settings: Settings, topic: str, begin: str, end: str, warm: str | None) -> KafkaOrigin:

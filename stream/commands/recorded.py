@@ -22,22 +22,41 @@ from stream.errors import OutputFileError
 from stream.parts import Plan, What, deciding_settings
 from stream.replay import Result, Task
 from stream.settings import Settings
-from stream.sources import KAFKA, FileOrigin, KafkaOrigin, Origin, file_origin, kafka_origin, read_reference
+from stream.sources import KAFKA, FileOrigin, KafkaOrigin, Origin, Reference, file_origin, kafka_origin, read_reference
 
 Command = Callable[..., Any]
 
 CHECKPOINT_SECONDS = 15.0
 
+_BOUND = "an offset, a time like 2026-03-01T08:00 (UTC), earliest or latest"
+
+SOURCE_OPTIONS: tuple[Callable[[Command], Command], ...] = (
+    click.argument("source"),
+    click.option(
+        "--format", "file_format", type=click.Choice(get_args(Format)), default="clickscore", show_default=True
+    ),
+    click.option("--from", "begin", metavar="WHERE", help=f"Of a topic, begin here: {_BOUND}. Default: earliest."),
+    click.option("--to", "end", metavar="WHERE", help="Of a topic, end before this, likewise. Default: latest."),
+    click.option("--warm-from", metavar="WHERE", help="Of a topic, read from here, to know what was before --from."),
+)
+"""Which recorded events, and how they are read: the fields of `Where`."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What the options say."""
+class Where:
+    """What `SOURCE_OPTIONS` say."""
 
     source: str
     file_format: Format
     begin: str | None
     end: str | None
     warm_from: str | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Asked(Where):
+    """What the options say."""
+
     workers: int
     out: Path | None
     resume: bool
@@ -51,18 +70,9 @@ def recorded(*, output: str, needs_output: bool) -> Callable[[Command], Command]
         output: What --out gets, in words.
         needs_output: Whether the command is nothing without it.
     """
-    bound = "an offset, a time like 2026-03-01T08:00 (UTC), earliest or latest"
     out_path = click.Path(dir_okay=False, path_type=Path)
     options = (
-        click.argument("source"),
-        click.option(
-            "--format", "file_format", type=click.Choice(get_args(Format)), default="clickscore", show_default=True
-        ),
-        click.option("--from", "begin", metavar="WHERE", help=f"Of a topic, begin here: {bound}. Default: earliest."),
-        click.option("--to", "end", metavar="WHERE", help="Of a topic, end before this, likewise. Default: latest."),
-        click.option(
-            "--warm-from", metavar="WHERE", help="Of a topic, read from here, to know what was before --from."
-        ),
+        *SOURCE_OPTIONS,
         click.option(
             "--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes, by partition."
         ),
@@ -103,7 +113,7 @@ def run(settings: Settings, asked: Asked, what: What, check: str | None = None) 
         ClickscoreError: It cannot be done; what is done stays, for --resume.
     """
     _refuse(asked, check)
-    origin = _origin(settings, asked)
+    origin = origin_of(settings, asked)
     bundle = None
     if what == "decisions" and settings.bundle:
         bundle = load_bundle(Path(settings.bundle), settings.score_threads).manifest.version
@@ -124,7 +134,7 @@ def run(settings: Settings, asked: Asked, what: What, check: str | None = None) 
             )
             for worker in range(workers)
         ]
-        result = replay.merged(_with_progress(tasks, asked.source))
+        result = replay.merged(_run_tasks(tasks, asked.source))
         if asked.out:
             parts.merge(folder, plan.origin.partitions, asked.out)
     _summarise(result, plan, asked.out, time.monotonic() - began)
@@ -137,23 +147,37 @@ def _refuse(asked: Asked, check: str | None) -> None:
     Raises:
         click.UsageError: They do.
     """
-    topic = topic_of(asked.source)
-    if topic == "":
-        raise click.UsageError("kafka: needs the name of a topic, such as kafka:clickstream-events")
-    if topic is None and (asked.begin or asked.end or asked.warm_from):
-        raise click.UsageError("--from, --to and --warm-from are of a topic (kafka:NAME)")
     if asked.source == "-" and (asked.workers > 1 or asked.resume):
         raise click.UsageError("stdin can be read once: neither --workers nor --resume")
     if asked.resume and (check or not asked.out):
         raise click.UsageError("--resume goes on with an --out, and a --check begins anew")
 
 
-def _origin(settings: Settings, asked: Asked) -> Origin:
-    topic = topic_of(asked.source)
+def origin_of(settings: Settings, where: Where) -> Origin:
+    """Return the recorded events that the options name.
+
+    Raises:
+        click.UsageError: They contradict each other.
+        ClickscoreError: A file cannot be read, Kafka not be reached, or a bound is none.
+    """
+    topic = topic_of(where.source)
+    if topic == "":
+        raise click.UsageError("kafka: needs the name of a topic, such as kafka:clickstream-events")
+    if topic is None and (where.begin or where.end or where.warm_from):
+        raise click.UsageError("--from, --to and --warm-from are of a topic (kafka:NAME)")
     if topic is None:
-        return file_origin(Path(asked.source), asked.file_format, settings.partitions)
-    begin, end = asked.begin or "earliest", asked.end or "latest"
-    return asyncio.run(kafka_origin(settings, topic, begin, end, asked.warm_from))
+        return file_origin(Path(where.source), where.file_format, settings.partitions)
+    begin, end = where.begin or "earliest", where.end or "latest"
+    return asyncio.run(kafka_origin(settings, topic, begin, end, where.warm_from))
+
+
+def reference_of(settings: Settings, origin: Origin) -> Reference:
+    """Return catalogue and campaigns as they stand now; a file has none.
+
+    Raises:
+        KafkaError: Kafka is gone.
+    """
+    return [] if isinstance(origin, FileOrigin) else asyncio.run(read_reference(settings))
 
 
 @contextlib.contextmanager
@@ -186,14 +210,14 @@ def _folder(settings: Settings, asked: Asked, plan: Plan, *, keep: bool) -> Gene
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _reference(settings: Settings, plan: Plan) -> parts.Reference:
-    """Return catalogue and campaigns; a file has none, and sessions need none."""
-    if isinstance(plan.origin, FileOrigin) or plan.what != "decisions":
-        return []
-    return asyncio.run(read_reference(settings))
+def _reference(settings: Settings, plan: Plan) -> Reference:
+    """Return catalogue and campaigns; sessions need none."""
+    return reference_of(settings, plan.origin) if plan.what == "decisions" else []
 
 
-def _with_progress(tasks: list[Task], name: str) -> list[Result]:
+@contextlib.contextmanager
+def progress_bar(name: str) -> Generator[Callable[[list[replay.Progress]], None]]:
+    """Show on a terminal how far it has come in a block, which is told by what this gives."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -218,6 +242,11 @@ def _with_progress(tasks: list[Task], name: str) -> list[Result]:
                 rate=records / (time.monotonic() - began),
             )
 
+        yield report
+
+
+def _run_tasks(tasks: list[Task], name: str) -> list[Result]:
+    with progress_bar(name) as report:
         return processes.run_tasks(tasks, report)
 
 
@@ -233,7 +262,11 @@ def _summarise(result: Result, plan: Plan, out: Path | None, seconds: float) -> 
     click.echo(f"{events:,} events in {seconds:.1f} s: {', '.join(counted) or 'none'}{written}", err=True)
     if tally.warm:
         click.echo(f"{tally.warm:,} events before --from made the state and are not shown", err=True)
-    origin = plan.origin
+    warn_of_cold_start(plan.origin)
+
+
+def warn_of_cold_start(origin: Origin) -> None:
+    """Say on stderr where reading begins in the middle of a log, and what that means."""
     if isinstance(origin, KafkaOrigin) and origin.cold:
         where = ", ".join(f"{p} from offset {origin.ranges[p].warm:,}" for p in origin.cold)
         click.echo(

@@ -11,6 +11,7 @@ from typing import Any
 import click
 import pytest
 
+from backtest.arms import checked, read_arms
 from docs.generate import ROOT
 from schemas.catalogue import decode_campaign, decode_item
 from schemas.decisions import decode_decision
@@ -18,7 +19,7 @@ from schemas.events import decode_record
 from schemas.sessions import decode_session
 from stream.__main__ import cli
 from stream.monitoring import Metrics
-from stream.settings import FIELDS, load
+from stream.settings import FIELDS, Settings, load
 
 TEXTS = sorted(
     path
@@ -82,7 +83,8 @@ def test_links_lead_to_files(path: Path) -> None:
 @each_page
 def test_files_that_are_named_are_there(path: Path) -> None:
     named = re.findall(
-        r"`((?:schemas|model|export|stream|tests|deploy|docs)/[\w./-]+\.\w+)`", path.read_text(encoding="utf-8")
+        r"`((?:schemas|model|export|stream|backtest|tests|deploy|docs)/[\w./-]+\.\w+)`",
+        path.read_text(encoding="utf-8"),
     )
     for name in named:
         assert (ROOT / name).exists(), name
@@ -104,6 +106,9 @@ def test_toml_examples_are_settings(path: Path, tmp_path: Path) -> None:
     for number, block in enumerate(blocks(path, "toml")):
         file = tmp_path / f"{number}.toml"
         file.write_text(block)
+        if "[[arm]]" in block:
+            assert checked(read_arms(file, Settings()))
+            continue
         settings, _ = load({}, {}, file)
         assert settings
 

@@ -9,7 +9,7 @@ from export.commands import CANDIDATES as SHOWN
 from export.commands import export
 from export.ship import ship
 from export.to_onnx import CANDIDATES
-from model.checkpoint import load_checkpoint, load_tensors, save_tensors
+from model.checkpoint import load_checkpoint, load_tensors, read_card, save_tensors
 from model.dataset import Report
 from model.errors import TrainingError
 from model.train import train
@@ -75,10 +75,16 @@ def test_bundle_holds_its_checkpoint_where_that_was_asked_for(checkpoint, bundle
 
 def test_manifest_says_what_the_model_learned_from(bundle):
     manifest = decode_manifest((bundle / "manifest.json").read_bytes())
-    assert "180 sessions for training" in manifest.training_data
+    assert "165 sessions for training" in manifest.training_data
     assert "sha256" in manifest.training_data
     assert manifest.popular[0] == read_vocabulary(bundle / "items.txt").item(1)
     assert manifest.framework.startswith("torch ")
+
+
+def test_manifest_says_what_calibration_did(checkpoint, bundle):
+    report = decode_manifest((bundle / "manifest.json").read_bytes()).calibration
+    assert report == read_card(checkpoint).calibration.report
+    assert report.before.keys() == report.after.keys()
 
 
 def test_export_says_how_graph_and_model_compare(checkpoint, tmp_path):

@@ -55,6 +55,7 @@ def flat(sessions: Iterable[str], item_ids: Sequence[str] = "abcdefgh") -> Sessi
         np.array([ACTIONS.index(action) for action, _, _ in events], dtype=np.int8),
         np.cumsum([0, *(len(session) for session in told)]),
         np.arange(len(told)),
+        np.concatenate([np.arange(len(session)) * 1000 for session in told]),
     )
 
 

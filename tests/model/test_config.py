@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from model.config import DEFAULT, PRESETS, ModelConfig, TrainConfig, override, settled
+from model.config import DEFAULT, PRESETS, ModelConfig, TrainConfig, override, preset_text, read_preset, settled
 from model.errors import TrainingError
 
 
@@ -65,8 +65,35 @@ def test_count_of_a_run_is_at_least_1(field):
 
 
 def test_few_sessions_are_passed_over_more_often():
-    assert [settled(DEFAULT, sessions).epochs for sessions in (1_000, 102_399, 102_400)] == [8, 8, 4]
+    assert [settled(DEFAULT, sessions).epochs for sessions in (1_000, 99_999, 100_000)] == [8, 8, 4]
 
 
 def test_number_of_passes_that_was_asked_for_stands():
     assert settled(TrainConfig(epochs=3), 1_000).epochs == 3
+
+
+def test_preset_is_read_by_its_name():
+    assert read_preset("small") is PRESETS["small"]
+
+
+def test_preset_is_read_from_the_file_it_was_written_to(tmp_path):
+    config = TrainConfig(seed=3, learning_rate=1e-5, model=ModelConfig(dim=16, dropout=0))
+    (tmp_path / "preset.toml").write_text(preset_text(config, "found"), encoding="utf-8")
+    assert read_preset(str(tmp_path / "preset.toml")) == config
+
+
+def test_preset_file_says_what_differs_from_the_default(tmp_path):
+    (tmp_path / "preset.toml").write_text("dim = 64\n", encoding="utf-8")
+    assert read_preset(str(tmp_path / "preset.toml")) == override(DEFAULT, {"dim": 64})
+
+
+@pytest.mark.parametrize("content", [b"dims = 64", b"dim = ", b"dim = 'large'", b"dim = 33", b"seed = 1.5", b"\xff"])
+def test_file_that_is_no_preset_is_refused(tmp_path, content):
+    (tmp_path / "preset.toml").write_bytes(content)
+    with pytest.raises(TrainingError, match="is no preset"):
+        read_preset(str(tmp_path / "preset.toml"))
+
+
+def test_preset_that_does_not_exist_is_refused_with_those_that_do():
+    with pytest.raises(TrainingError, match="there are default, small"):
+        read_preset("big")

@@ -130,7 +130,7 @@ def test_sessions_of_a_part_are_those_of_the_whole():
 
 def test_sessions_are_arranged_in_order_of_closing():
     told = flat(["view:a view:b", "view:c", "view:d"])
-    late = arranged(Sessions(told.item_ids, told.items, told.actions, told.starts, np.array([30, 20, 10])))
+    late = arranged(Sessions(told.item_ids, told.items, told.actions, told.starts, np.array([30, 20, 10]), told.ages))
     assert (late.items.tolist(), late.starts.tolist()) == ([3, 2, 0, 1], [0, 1, 2, 4])
 
 

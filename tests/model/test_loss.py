@@ -23,7 +23,7 @@ def given() -> tuple[Wishes, torch.Tensor, torch.Tensor]:
 def by_torch(wishes: Wishes, table: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     scores = wishes.vectors @ table[1:].T
     return functional.cross_entropy(
-        scores.index_put((wishes.at, wishes.rows - 1), wishes.added, accumulate=True), targets - 1
+        scores.index_put((wishes.at, wishes.rows - 1), wishes.added, accumulate=True), targets - 1, reduction="sum"
     )
 
 
@@ -41,7 +41,7 @@ def test_loss_and_gradients_are_those_of_torch(given, monkeypatch, at_once):
 def test_half_precision_is_near(given):
     wishes, table, _ = given
     ours, theirs = catalogue_loss(*given, torch.bfloat16), by_torch(*given)
-    assert ours.item() == pytest.approx(theirs.item(), abs=0.02)
+    assert ours.item() == pytest.approx(theirs.item(), abs=0.02 * 9)
     learned = (wishes.vectors, wishes.added, table)
     for own, expected in zip(torch.autograd.grad(ours, learned), torch.autograd.grad(theirs, learned), strict=True):
         assert (own - expected).abs().max() < 0.02 * expected.abs().max()

@@ -9,7 +9,7 @@ from rich.console import Console
 import model.train as training
 from model.checkpoint import load_checkpoint, load_pairs, load_tensors, read_card
 from model.config import TrainConfig
-from model.dataset import load_newer
+from model.dataset import load_dataset, load_newer
 from model.errors import TrainingError
 from model.neighbours import count_pairs, nearest, together
 from model.train import top_up, train
@@ -108,6 +108,7 @@ def test_finished_training_keeps_no_state_of_the_optimizer(trained):
         "held_out.npz",
         "items.txt",
         "pairs.npz",
+        "stack.npz",
         "weights.pt",
     ]
 
@@ -133,6 +134,27 @@ def test_metrics_are_of_sessions_that_were_not_learned_yet(data, trained):
     assert read_card(trained).measured["sessions"] == len(data.held_out)
 
 
+def test_training_calibrates_on_validation(data, trained):
+    report = read_card(trained).calibration.report
+    assert report.method == "Transformer, trees and regression, blended on validation"
+    assert 0 < report.events < len(data.sessions.items)
+
+
+def test_views_alone_need_no_trees(tmp_path):
+    told = [closed(number, f"view:{number % 7} view:{(number + 1) % 7}") for number in range(60)]
+    config = dataclasses.replace(TINY, epochs=1)
+    views = load_dataset([write_sessions(tmp_path / "sessions.jsonl", told)], config)
+    card = train(views, config, tmp_path / "checkpoint", quiet())
+    assert card.calibration.report.method == "scale and bias on validation"
+    assert load_checkpoint(tmp_path / "checkpoint").stack is None
+
+
+def test_topped_up_stack_has_a_row_for_each_new_item(trained, newer, tmp_path):
+    topped_up(trained, newer, tmp_path)
+    loaded = load_checkpoint(tmp_path)
+    assert len(loaded.stack.side.categories) == len(loaded.vocabulary) + 1
+
+
 def test_fold_learns_with_the_neighbours_of_the_others(data):
     network = SessionTransformer(TINY.model, len(data.vocabulary))
     lesson = training._lesson(data.training, None, network, TINY, batch=16)
@@ -140,6 +162,15 @@ def test_fold_learns_with_the_neighbours_of_the_others(data):
         others = data.training.only(np.flatnonzero(lesson.fold_of != fold))
         expected = Mixing(nearest(count_pairs(others), len(network.item), 4), torch.device("cpu"))
         assert torch.equal(lesson.mixings[fold].gather(network.item), expected.gather(network.item))
+
+
+def test_event_counts_the_same_whatever_batch_it_is_in(data):
+    network = SessionTransformer(dataclasses.replace(TINY.model, dropout=0, item_dropout=0), len(data.vocabulary))
+    lesson = training._lesson(data.training, None, network, TINY, batch=16)
+    table = network.table(lesson.mixings[0])
+    short, long = np.argsort(data.training.lengths)[[0, -1]]
+    apart = [training._loss(network, table, lesson, np.array([number])).item() for number in (short, long)]
+    assert training._loss(network, table, lesson, np.array([short, long])).item() == pytest.approx(sum(apart))
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from schemas.catalogue import decode_item
 from stream.__main__ import COMMANDS, cli
 from stream.adapters import REES46_COLUMNS
 from stream.commands.settings import HIDDEN
@@ -78,6 +79,22 @@ def test_check_reads_rees46(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "1 good events" in result.stdout.decode()
     assert "1 x price is no number (line 3)" in result.stdout.decode()
+
+
+def test_items_have_the_price_and_category_last_seen(tmp_path: Path) -> None:
+    rows = [
+        "event_time,event_type,item,category,user,session,price",
+        "2018-03-01 00:00:06,view,a,tea,ann,s,9.5",
+        "2018-03-01 00:00:07,view,a,,ann,s,8.5",
+        "2018-03-01 00:00:08,comment,b,,ann,s,",
+        "2018-03-01 00:00:09,view,c,,ann,s,",
+    ]
+    (tmp_path / "events.csv").write_text("\n".join(rows), encoding="utf-8")
+    out = tmp_path / "items.jsonl.gz"
+    result = clickscore("items", str(tmp_path / "events.csv"), "--format", "csv", "--out", str(out))
+    assert result.returncode == 0
+    found = [decode_item(line) for line in gzip.decompress(out.read_bytes()).splitlines()]
+    assert [(item.item_id, item.category, item.price) for item in found] == [("a", "tea", 8.5), ("c", "", None)]
 
 
 def test_file_that_is_not_there_is_one_line_and_exit_code_1() -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -10,7 +11,7 @@ from schemas.manifest import NEXT_ACTIONS
 from stream.bundle import load_bundle
 from stream.policy import MODEL
 from stream.request import Request, Scores
-from stream.scoring import Scorer, _Known
+from stream.scoring import Scorer, _Read
 from tests.bundles import ITEMS, small_bundle
 from tests.events import view
 
@@ -75,7 +76,7 @@ def test_answer_is_the_same_bit_for_bit_however_groups_are_merged(folder: Path, 
 def test_groups_are_merged_where_a_call_costs_more_than_their_padding(folder: Path):
     scorer = Scorer(load_bundle(folder))
     scorer._padding_of_a_call = 20
-    few, many = _Known(0, [1], [1]), [_Known(at, [1] * 9, [1] * 9) for at in range(9)]
+    few, many = _Read(0, [1], [1], [0]), [_Read(at, [1] * 9, [1] * 9, [0] * 9) for at in range(9)]
     assert scorer._merged({4: [few], 10: [*many]}) == {10: [*many, few]}
     assert scorer._merged({4: [few] * 4, 10: [*many]}) == {4: [few] * 4, 10: many}
 
@@ -148,3 +149,36 @@ def answered(scorer: Scorer, *items: str) -> Scores:
     answer = scorer.score([request(*items)])[0]
     assert answer is not None
     return answer
+
+
+@pytest.fixture(scope="module")
+def reading_all(folder: Path) -> Scorer:
+    """Return a scorer of the same graph whose manifest says that it reads every event."""
+    bundle = load_bundle(folder)
+    return Scorer(bundle._replace(manifest=msgspec.structs.replace(bundle.manifest, every_event=True)))
+
+
+def read(scorer: Scorer, *items: str, ages: tuple[int, ...] = ()) -> tuple[list[int], list[int], list[int]]:
+    found = scorer._every(0, request(*items)._replace(ages=ages))
+    return found.rows, found.actions, found.ages
+
+
+def test_unknown_items_are_told_apart_where_every_event_is_read(reading_all: Scorer):
+    rows, actions, _ = read(reading_all, "item-1", "new", "", "newer", "new")
+    assert (rows, actions) == ([1, -2, 0, -4, -2], [1, 2, 3, 4, 5])
+
+
+def test_ages_are_read_with_their_events(reading_all: Scorer):
+    items = tuple(f"item-{number}" for number in range(1, 61))
+    rows, _, ages = read(reading_all, *items, ages=tuple(range(60)))
+    assert (rows[0], ages[0], len(ages)) == (11, 10, 50)
+
+
+def test_ages_of_events_that_are_not_read_are_left_out(scorer: Scorer):
+    found = scorer._known(0, request("item-1", "new", "item-2")._replace(ages=[0, 5, 9]))
+    assert (found.rows, found.ages) == ([1, 2], [0, 9])
+
+
+def test_session_of_unknown_items_has_probabilities_but_no_candidates(reading_all: Scorer):
+    bundle_answer = reading_all._run(4, [reading_all._every(0, request("new", "newer"))])
+    assert [list(answer.candidates()) for answer in bundle_answer] == [[]]

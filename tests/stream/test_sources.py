@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.events import decode_record
-from stream.adapters import REES46_COLUMNS, TAOBAO_COLUMNS, EventFile, Format, Line, Place
+from schemas.events import Favourite, View, decode_record
+from stream.adapters import CSV_COLUMNS, REES46_COLUMNS, TAOBAO_COLUMNS, EventFile, Format, Line, Place
 from stream.errors import InputFileError
 from stream.sources import FileMark, FileSource
 from tests.integration.event_log import event_log
@@ -143,6 +143,40 @@ def test_parquet_of_rees46_gives_the_events_of_its_csv(tmp_path: Path) -> None:
     (from_parquet,) = all_lines(parquet(tmp_path / "a", columns), "rees46")
     (from_csv,) = all_lines(csv, "rees46")
     assert from_parquet.value == from_csv.value
+
+
+def test_csv_columns_are_found_by_their_names(tmp_path: Path) -> None:
+    path = tmp_path / "events.csv"
+    path.write_text(
+        "user,event_time,event_type,item,category,session,price\n"
+        "ann,2018-03-01 00:00:06,view,i,tea,s,9.5\n"
+        "ann,2018-03-01T01:00:07+01:00,follow,i,,,\n"
+        "ann,2018-03-01 00:00:08,comment,i,,,\n"
+        "ann,yesterday,view,i,,,\n",
+        encoding="utf-8",
+    )
+    view, follow, comment, yesterday = all_lines(path, "csv")
+    first, second = decode_record(view.value), decode_record(follow.value)
+    assert isinstance(first, View)
+    assert (first.user_id, first.item_id, first.category, first.session_id, first.price) == (
+        "ann",
+        "i",
+        "tea",
+        "s",
+        9.5,
+    )
+    assert isinstance(second, Favourite)
+    assert (first.ts, second.ts) == (1_519_862_406_000, 1_519_862_407_000)
+    assert comment.error == "unknown event_type 'comment'"
+    assert yesterday.error == "event_time is not like `2018-03-01 00:00:06`"
+
+
+def test_csv_goes_on_with_the_columns_of_its_header(tmp_path: Path) -> None:
+    path = tmp_path / "events.csv"
+    rows = [",".join(reversed(CSV_COLUMNS)), *(f"9.5,s,ann,tea,i{n},view,2018-03-01 00:00:06" for n in range(4))]
+    path.write_text("\n".join(rows), encoding="utf-8")
+    first, rest, _ = read_on(path, "csv", 2)
+    assert first + rest == all_lines(path, "csv")
 
 
 def test_parquet_of_taobao_is_read_by_the_names_of_its_columns(tmp_path: Path) -> None:

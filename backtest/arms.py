@@ -1,0 +1,162 @@
+"""Arms: what a backtest compares, each a bundle or a baseline with settings of its own, from flags or a TOML file."""
+
+import dataclasses
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from stream.errors import SettingsError
+from stream.parts import DECIDING
+from stream.settings import Settings, convert
+
+Baseline = Literal["popularity", "co-occurrence", "repeat"]
+BASELINES: tuple[Baseline, ...] = get_args(Baseline)
+
+MOST_ARMS = 50
+
+ARM_SETTINGS = ("bundle", *(name for name in DECIDING if name not in {"topic_prefix", "reserve"}))
+"""Settings that an arm may have to itself: those on which what it recommends depends."""
+
+_NOT_OF_REQUESTS = {"k", "reserve", "topic_prefix", "experiment", "control_share"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One side of the comparison."""
+
+    name: str
+    settings: Settings
+    """All of them, those that it shares with the others included."""
+    baseline: Baseline | None = None
+    """What recommends in place of a bundle; with neither, what is popular."""
+
+    @property
+    def requests(self) -> tuple[str, ...]:
+        """What arms have in common whose sessions, and so whose requests, are the same."""
+        return tuple(str(getattr(self.settings, name)) for name in DECIDING if name not in _NOT_OF_REQUESTS)
+
+    @property
+    def recommender(self) -> str:
+        """What arms of the same requests have in common whose scores are the same."""
+        return f"baseline {self.baseline}" if self.baseline else f"bundle {self.settings.bundle}"
+
+    def differences(self, base: Settings) -> dict[str, str]:
+        """Return the settings in which it differs from the common ones, the bundle aside."""
+        pairs = {name: (getattr(self.settings, name), getattr(base, name)) for name in ARM_SETTINGS if name != "bundle"}
+        return {name: str(own) for name, (own, common) in pairs.items() if own != common}
+
+
+def arm_of(table: Mapping[str, Any], base: Settings, where: str) -> Arm:
+    """Return the arm that a table describes.
+
+    Args:
+        table: `name`, then `bundle` or `baseline`, then settings.
+        base: What holds where the table says nothing.
+        where: Where the table stands, for messages.
+
+    Raises:
+        SettingsError: A key is unknown, a value is wrong, or something is missing or contradicts something else.
+    """
+    unknown = sorted(set(table) - {"name", "baseline", *ARM_SETTINGS})
+    if unknown:
+        message = f"{where}: an arm has no {', '.join(unknown)}; it may have name, baseline, {', '.join(ARM_SETTINGS)}"
+        raise SettingsError(message)
+    name, baseline = table.get("name"), table.get("baseline")
+    if not isinstance(name, str) or not name.strip():
+        message = f"{where}: an arm needs a name"
+        raise SettingsError(message)
+    where = f"{where}, arm {name!r}"
+    if baseline is not None and baseline not in BASELINES:
+        message = f"{where}: baseline must be one of {', '.join(BASELINES)}, not {baseline!r}"
+        raise SettingsError(message)
+    if baseline and table.get("bundle"):
+        message = f"{where}: it has a bundle and a baseline; which one recommends?"
+        raise SettingsError(message)
+    if not (baseline or table.get("bundle") or base.bundle):
+        message = f"{where}: it needs a bundle, or a baseline ({', '.join(BASELINES)})"
+        raise SettingsError(message)
+    changes = {key: convert(key, value, where) for key, value in table.items() if key in ARM_SETTINGS}
+    if baseline:
+        changes["bundle"] = ""
+    try:
+        settings = dataclasses.replace(base, **changes)
+    except SettingsError as exc:
+        message = f"{where}: {exc}"
+        raise SettingsError(message) from exc
+    return Arm(name=name.strip(), settings=settings, baseline=baseline)
+
+
+def parse_arm(text: str, base: Settings) -> Arm:
+    """Return the arm of an option: `name=NAME,SETTING=VALUE,...`.
+
+    Raises:
+        SettingsError: It describes none.
+    """
+    table: dict[str, str] = {}
+    for part in text.split(","):
+        key, equals, value = part.partition("=")
+        if not equals:
+            message = f"--arm {text!r}: {part!r} is no KEY=VALUE"
+            raise SettingsError(message)
+        table[key.strip()] = value.strip()
+    return arm_of(table, base, f"--arm {text!r}")
+
+
+def read_arms(path: Path, base: Settings) -> list[Arm]:
+    """Return the arms of a TOML file, each a table `[[arm]]`; a bundle's path is as seen from the file's folder.
+
+    Raises:
+        SettingsError: The file cannot be read, or holds something else.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        message = f"the arms file {path} cannot be read: {exc}"
+        raise SettingsError(message) from exc
+    tables = document.pop("arm", [])
+    if document:
+        message = (
+            f"{path}: {', '.join(sorted(document))} is no [[arm]]; what all arms share goes into flags or --config"
+        )
+        raise SettingsError(message)
+    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
+        message = f"{path}: it holds no arms; write each as a table [[arm]]"
+        raise SettingsError(message)
+    return [
+        arm_of(_beside(table, path.parent), base, f"{path}, [[arm]] {number}")
+        for number, table in enumerate(tables, start=1)
+    ]
+
+
+def _beside(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    bundle = table.get("bundle")
+    return {**table, "bundle": str(folder / bundle)} if isinstance(bundle, str) and bundle else dict(table)
+
+
+def baseline_arms(base: Settings) -> list[Arm]:
+    """Return an arm of each baseline, called by its name."""
+    return [arm_of({"name": name, "baseline": name}, base, "baselines") for name in BASELINES]
+
+
+def bundle_arms(folders: Iterable[Path], base: Settings) -> list[Arm]:
+    """Return an arm of each bundle, called by its folder."""
+    return [arm_of({"name": path.resolve().name, "bundle": str(path)}, base, f"--bundle {path}") for path in folders]
+
+
+def checked(arms: Sequence[Arm]) -> Sequence[Arm]:
+    """Return arms that may run side by side.
+
+    Raises:
+        SettingsError: There are none or too many, or two have one name.
+    """
+    repeated = [name for name, count in Counter(arm.name for arm in arms).items() if count > 1]
+    if repeated:
+        names = ", ".join(map(repr, repeated))
+        message = f"two arms are called {names}: give one another name, as in --arm name=NAME,bundle=DIR"
+        raise SettingsError(message)
+    if not 1 <= len(arms) <= MOST_ARMS:
+        message = f"{len(arms)} arms: a backtest has 1 to {MOST_ARMS}"
+        raise SettingsError(message)
+    return arms

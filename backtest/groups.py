@@ -1,0 +1,146 @@
+"""Groups: arms whose sessions are the same move through the log together, and score once what they score alike."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from backtest.arms import Arm
+from backtest.recommenders import Recommender
+from schemas.decisions import Recommendation
+from stream.catalogue import Catalogue
+from stream.pipeline import Output, Pipeline
+from stream.policy import CONTROL, Policy, variant_of
+from stream.request import Request, Scores
+from stream.settings import Settings
+from stream.sources import Batches
+
+Recommenders = Callable[[Arm], Recommender]
+"""Makes a new recommender for an arm."""
+
+Policies = Callable[[Arm, Catalogue], Policy]
+"""Makes a policy for an arm."""
+
+
+class Decided(NamedTuple):
+    """A request, and what each arm decides on it."""
+
+    request: Request
+    due: bool
+    recommendations: list[Recommendation]
+    """Of each arm, in their order; empty where it is not due, or where not every arm decides on it."""
+
+
+class _Side(NamedTuple):
+    """An arm and its policy."""
+
+    arm: Arm
+    policy: Policy
+
+    def decide(self, request: Request, answer: Scores | None) -> Recommendation:
+        """Return what a worker with the arm's settings would."""
+        of = self.arm.settings
+        variant = variant_of(request.event.user_id, of.experiment, of.control_share)
+        if variant != request.variant:
+            request = request._replace(variant=variant)
+        return self.policy.recommend(request, answer if variant != CONTROL else None)
+
+
+class Group:
+    """Arms of the same requests: one pipeline for all, one recommender for those that rank alike, a policy each."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        arms: Sequence[tuple[int, Arm]],
+        topic: str,
+        catalogue: Catalogue,
+        *,
+        recommenders: Recommenders,
+        policies: Policies,
+    ) -> None:
+        """Begin with no partition.
+
+        Args:
+            settings: Of the sessions.
+            arms: With their numbers; there may be none, where the sessions alone are wanted.
+            topic: The name that decision ids carry.
+            catalogue: Stock and flags.
+            recommenders: Makes a recommender.
+            policies: Makes a policy.
+        """
+        self.arms = [number for number, _ in arms]
+        self._pipeline = Pipeline(settings, topic, catalogue)
+        self._sides = [_Side(arm, policies(arm, catalogue)) for _, arm in arms]
+        self._recommenders = {arm.recommender: recommenders(arm) for _, arm in reversed(arms)}
+
+    def take(self, batches: Batches, due_from: int | None) -> tuple[list[Output], list[Decided]]:
+        """Move the sessions on and decide; return what becomes of the records, and the decisions in order.
+
+        Args:
+            batches: The next records.
+            due_from: Event time from which on events get decisions, ms; none for no decisions at all.
+        """
+        outputs, requests = self._pipeline.ask_all(batches)
+        due = [due_from is not None and request.event.ts >= due_from for request in requests]
+        answers = {name: ranks.answer(requests, due) for name, ranks in self._recommenders.items()}
+        ranked = [(side, answers[side.arm.recommender]) for side in self._sides]
+        decided = [
+            Decided(request, is_due, [side.decide(request, answer[at]) for side, answer in ranked if is_due])
+            for at, (request, is_due) in enumerate(zip(requests, due, strict=True))
+        ]
+        return outputs, decided
+
+
+class Groups:
+    """All arms of a backtest, and the sessions by which they are judged."""
+
+    def __init__(
+        self,
+        base: Settings,
+        arms: Sequence[Arm],
+        topic: str,
+        catalogue: Catalogue,
+        *,
+        recommenders: Recommenders,
+        policies: Policies,
+    ) -> None:
+        """Begin at the start of a log; the sessions of `base` are those that answers come from."""
+        yardstick = Arm(name="", settings=base)
+        by_requests: dict[tuple[str, ...], list[tuple[int, Arm]]] = {yardstick.requests: []}
+        for number, arm in enumerate(arms):
+            by_requests.setdefault(arm.requests, []).append((number, arm))
+        self._groups = [
+            Group(
+                of[0][1].settings if of else base,
+                of,
+                topic,
+                catalogue,
+                recommenders=recommenders,
+                policies=policies,
+            )
+            for of in by_requests.values()
+        ]
+        self._arms = len(arms)
+
+    def __len__(self) -> int:
+        """Return how many groups there are."""
+        return len(self._groups)
+
+    def take(self, batches: Batches, due_from: int | None) -> tuple[list[Output], list[Decided]]:
+        """Move all on, as `Group.take`: what becomes of records in the sessions of `base`, and decisions of all arms.
+
+        The requests are those of `base`: an event that is a repeat in an arm's own sessions has no decision of it.
+        """
+        taken = [group.take(batches, due_from) for group in self._groups]
+        outputs, decided = taken[0]
+        if len(taken) == 1:
+            return outputs, decided
+        of_request: dict[str, dict[int, Recommendation]] = {one.request.name: {} for one in decided}
+        for group, (_, found) in zip(self._groups, taken, strict=True):
+            for one in found:
+                if one.request.name in of_request:
+                    of_request[one.request.name].update(zip(group.arms, one.recommendations, strict=False))
+        return outputs, [self._merged(one, of_request[one.request.name]) for one in decided]
+
+    def _merged(self, one: Decided, by_arm: dict[int, Recommendation]) -> Decided:
+        whole = len(by_arm) == self._arms
+        return Decided(one.request, one.due, [by_arm[arm] for arm in range(self._arms)] if whole else [])

@@ -1,0 +1,141 @@
+"""Run: one pass over recorded events with all arms, by the pipeline that runs live."""
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from backtest import book as reasons
+from backtest.arms import Arm
+from backtest.book import Book
+from backtest.groups import Groups, Recommenders
+from backtest.leaks import LeakCheck, Twins
+from backtest.recommenders import Recommender, recommender_of, scorer_of
+from backtest.rows import Rows
+from stream.catalogue import Catalogue
+from stream.policy import Policy
+from stream.replay import GARBAGE, Progress
+from stream.scoring import Scorer
+from stream.settings import Settings
+from stream.sources import Batches, Origin, Reference, catalogue_of, parted, topic_name
+
+LEAK_SAMPLE = 1_000
+"""Events that are decided a second time to look for leaks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a backtest does."""
+
+    settings: Settings
+    """What arms share where they say nothing else; its sessions are those that answers come from."""
+    arms: Sequence[Arm]
+    origin: Origin
+    reference: Reference
+    """Catalogue and campaigns."""
+    judge_from: int = 0
+    """Event time before which events only warm up, ms."""
+    leak_sample: int = LEAK_SAMPLE
+
+    @property
+    def cutoff(self) -> int:
+        """Length of the rankings that are compared: of the shortest that an arm shows."""
+        return min(arm.settings.k for arm in self.arms)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What a pass over the log came to."""
+
+    rows: Rows
+    book: Book
+    """What was left out, and how often each item occurred."""
+    records: int
+    """Lines or records read."""
+    leak_check: LeakCheck
+    scorers: dict[str, Scorer]
+    """Of each bundle's folder."""
+
+
+def run(plan: Plan, report: Callable[[Progress], None], recommenders: Recommenders | None = None) -> Evidence:
+    """Replay a log with all arms and judge what they show.
+
+    Args:
+        plan: What to do.
+        report: Is told how far it has come.
+        recommenders: Makes an arm's recommender; else it is what the arm says.
+
+    Raises:
+        ClickscoreError: The source cannot be read on, or a bundle cannot be served.
+    """
+    gc.set_threshold(*GARBAGE)
+    return _Run(plan, recommenders).run(report)
+
+
+class _Run:
+    def __init__(self, plan: Plan, recommenders: Recommenders | None) -> None:
+        self._plan = plan
+        self._scorers: dict[str, Scorer] = {}
+        self._recommenders: Recommenders = recommenders or self._recommender
+        self._catalogue = catalogue_of(plan.reference)
+        self._groups = self._new_groups()
+        names = [arm.name for arm in plan.arms]
+        self._twins = Twins(self._new_groups(), names, plan.leak_sample) if plan.leak_sample else None
+        self._leak_check = LeakCheck(events=0, leaks=())
+        self._book = Book([arm.baseline is None for arm in plan.arms], self._catalogue.category_of)
+        self._rows = Rows(len(plan.arms), plan.cutoff)
+
+    def _new_groups(self) -> Groups:
+        plan = self._plan
+        topic = topic_name(plan.origin, plan.settings)
+        return Groups(
+            plan.settings,
+            plan.arms,
+            topic,
+            self._catalogue,
+            recommenders=self._recommenders,
+            policies=self._policy,
+        )
+
+    def _recommender(self, arm: Arm) -> Recommender:
+        return recommender_of(arm, self._scorers)
+
+    def _policy(self, arm: Arm, catalogue: Catalogue) -> Policy:
+        if arm.baseline:
+            return Policy(arm.settings, catalogue, None, ())
+        scorer = scorer_of(arm, self._scorers)
+        return Policy(arm.settings, catalogue, scorer.version, scorer.popular)
+
+    def run(self, report: Callable[[Progress], None]) -> Evidence:
+        plan, records = self._plan, 0
+        origin = plan.origin
+        with origin.open(plan.settings, range(origin.partitions), None) as source:
+            for batches in source.batches():
+                warming, due = parted(origin, batches)
+                if warming:
+                    self._take(warming, None)
+                self._take(due, plan.judge_from)
+                records += sum(len(found) for _, found in batches)
+                report(Progress(source.position, source.size, records))
+            unreadable = source.unreadable
+        self._book.finish()
+        self._book.left_out[reasons.UNREADABLE] += unreadable
+        return Evidence(
+            rows=self._rows,
+            book=self._book,
+            records=records + unreadable,
+            leak_check=self._twins.findings() if self._twins else self._leak_check,
+            scorers=self._scorers,
+        )
+
+    def _take(self, batches: Batches, due_from: int | None) -> None:
+        outputs, decided = self._groups.take(batches, due_from)
+        if self._twins:
+            self._twins.compare(batches, due_from, decided)
+            if self._twins.done:
+                self._leak_check, self._twins = self._twins.findings(), None
+        left_out = self._book.left_out
+        for output in outputs:
+            left_out[reasons.UNREADABLE] += output.outcomes["dead"]
+            left_out[reasons.TICK] += output.outcomes["tick"]
+            left_out[reasons.REPEATED] += output.outcomes["repeated"]
+        self._rows.add(self._book.take(outputs, decided))

@@ -1,0 +1,101 @@
+"""Head training: fits what answers beside the Transformer's heads, and blends them on validation."""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+from model.calibration import Calibration, Probabilities, blended, calibrate, logits_of, probabilities
+from model.config import TrainConfig
+from model.dataset import Dataset, Newer
+from model.evaluate import Answers
+from model.features import Ints, Longs, Sessions, read_events
+from model.metrics import Floats
+from model.prefix_features import Whole, whole
+from model.stack import METHODS, Stack, carried, fit_stack, refit_stack
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Heads:
+    """What answers after an event, and how it is blended."""
+
+    calibration: Calibration
+    stack: Stack | None
+    """Beside the Transformer's heads; none where there are views alone."""
+    max_length: int
+
+
+class _Part(NamedTuple):
+    """Sessions as both read them."""
+
+    every: Whole
+    kept: Longs
+    """Events that the Transformer reads."""
+
+
+def fit_heads(dataset: Dataset, validated: Answers, config: TrainConfig) -> Heads:
+    """Return the heads of a trained model.
+
+    Args:
+        dataset: What it learned from.
+        validated: Its answers on the validation sessions.
+        config: How it learned.
+    """
+    of, longest, stack = dataset.whole, config.model.max_length, None
+    if config.trees and of.has_actions:
+        learned = whole(of.sessions.only(of.training), of.rows)
+        stack = fit_stack(learned, np.arange(len(learned.items)), of.facts, longest, config.seed)
+    validation = _part(of.sessions.only(of.validation), of.rows, longest)
+    return Heads(calibration=_calibration(stack, validation, validated, longest), stack=stack, max_length=longest)
+
+
+def refit(heads: Heads, dataset: Dataset, config: TrainConfig) -> Stack | None:
+    """Return the stack, fitted again on all sessions."""
+    of = dataset.whole
+    if heads.stack is None:
+        return None
+    every = whole(of.sessions, of.rows)
+    return refit_stack(heads.stack, every, of.facts, heads.max_length, config.seed)
+
+
+def on_held_out(heads: Heads, dataset: Dataset, answers: Answers) -> Answers:
+    """Return the Transformer's answers on the held-out sessions, with the heads blended."""
+    of = dataset.whole
+    return _said(heads, _part(of.sessions.only(of.held_out), of.rows, heads.max_length), answers)
+
+
+def on_newer(heads: Heads, newer: Newer, answers: Answers) -> tuple[Answers, Calibration]:
+    """Return what a model's heads say of newer sessions, and how they are calibrated on these from then on."""
+    sample = _part(newer.whole_sample, newer.rows, heads.max_length)
+    return _said(heads, sample, answers), _calibration(heads.stack, sample, answers, heads.max_length)
+
+
+def _calibration(stack: Stack | None, part: _Part, answers: Answers, max_length: int) -> Calibration:
+    every = part.every
+    at = part.kept if stack is None else _short(every.starts, max_length)
+    members = _members(stack, part, answers, at, max_length)
+    return calibrate(members, every.next_action[at], every.purchase[at], METHODS[stack is not None])
+
+
+def _said(heads: Heads, part: _Part, answers: Answers) -> Answers:
+    """Return answers with the heads blended."""
+    members = _members(heads.stack, part, answers, part.kept, heads.max_length)
+    said = probabilities(blended(members, heads.calibration))
+    return Answers(answers.ranks, said.next_action, said.purchase)
+
+
+def _members(stack: Stack | None, part: _Part, answers: Answers, at: Longs, max_length: int) -> list[Floats]:
+    """Return what each member says after these events: (len(at), 6) each."""
+    logits = logits_of(Probabilities(answers.action_probabilities, answers.purchase))
+    of_transformer = carried(logits, part.kept, part.every)[at]
+    return [of_transformer] if stack is None else [of_transformer, *stack.members(part.every, at, max_length)]
+
+
+def _part(sessions: Sessions, rows: Ints, max_length: int) -> _Part:
+    return _Part(whole(sessions, rows), read_events(sessions, rows, max_length))
+
+
+def _short(starts: Longs, max_length: int) -> Longs:
+    """Return the events of sessions that the model reads whole."""
+    lengths = np.diff(starts)
+    return np.flatnonzero(np.repeat(lengths <= max_length, lengths))

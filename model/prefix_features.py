@@ -1,0 +1,252 @@
+"""Prefix features: what the beginning of a session tells of its end, as numbers. Pure numpy.
+
+Trees and regressions read them: of every event, those on unknown items and on none included. `export.prefix_features`
+computes them again as part of the graph, bit for bit: times are told in buckets and items in whole 256ths, so that no
+sum is rounded, and no threshold of a tree is missed by a rounding. B beginnings, L their padded length, V rows of the
+item table with row 0 for what is unknown.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from model.features import (
+    LEAVE,
+    NEXT_ACTION_OF,
+    NO_CLASS,
+    NO_ITEM,
+    PURCHASE,
+    Ints,
+    Longs,
+    Sessions,
+    aligned,
+    following,
+)
+from schemas.events import ACTIONS
+
+Singles = npt.NDArray[np.float32]
+
+SIDE: tuple[str, ...] = ("popularity", "price", "item_purchases", "category_purchases")
+"""Columns of `Side.numbers`: log(1 + events), log(1 + price), and log-odds of a purchase after an event on it."""
+POPULARITY, PRICE, ODDS, CATEGORY_ODDS = range(len(SIDE))
+ITEM_PRIOR, CATEGORY_PRIOR = 20.0, 50.0
+"""Events of the average rate that an item's or a category's own are counted with."""
+STEP = 1 / 256
+"""What numbers of items are rounded to: sums of them are exact."""
+TIMES: Longs = (250 * 2 ** np.arange(0, 24, 0.5)).astype(np.int64)
+"""Where the buckets of times begin, ms: from a quarter of a second to a month, two for each doubling."""
+NEWEST = 3
+"""Events whose action and item are told one by one."""
+
+NAMES: tuple[str, ...] = (
+    "events",
+    *(f"{action}_events" for action in ACTIONS[1:]),
+    *(f"action_{back}_back" for back in range(NEWEST)),
+    "time",
+    "gap",
+    "gap_before",
+    "mean_gap",
+    "events_on_known_items",
+    "distinct_items",
+    "most_of_one_item",
+    "times_of_last_item",
+    "same_item_as_before",
+    "same_category",
+    *(f"last_{name}" for name in SIDE),
+    *(f"mean_{name}" for name in SIDE),
+    "most_item_purchases",
+    "most_category_purchases",
+    *(f"item_purchases_{back}_back" for back in range(1, NEWEST)),
+    "dearer_than_mean",
+)
+"""Columns; times are numbers of buckets."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """Whole sessions, end to end, every event of them, with what followed each."""
+
+    items: Ints
+    """Row; 0 for no item; below 0 for an unknown one, the same number for the same: (events,)."""
+    actions: Ints
+    """Codes of `ACTIONS`: (events,)."""
+    ages: Longs
+    """ms since the session began: (events,)."""
+    next_action: Ints
+    """Class of `NEXT_ACTIONS`: (events,)."""
+    purchase: Ints
+    """Whether something is bought in what is left of the session: (events,)."""
+    starts: Longs
+    """(sessions + 1,)."""
+
+
+class Told(NamedTuple):
+    """Beginnings of sessions, every event of them, left-aligned, 0 after the end: int64 (B, L), lengths (B,)."""
+
+    items: Longs
+    actions: Longs
+    ages: Longs
+    lengths: Longs
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """What is known of items beside their sequence."""
+
+    numbers: Singles
+    """Multiples of `STEP`; row 0 is what is assumed of an unknown item: (V, len(SIDE))."""
+    categories: Ints
+    """Code of each row's category, 0 where it is unknown: (V,)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ItemFacts:
+    """What a catalogue says of the rows of a vocabulary."""
+
+    prices: Singles
+    """NaN where it is unknown: (V,)."""
+    categories: Ints
+    """(V,)."""
+
+
+class Catalogue(NamedTuple):
+    """What is known of items, by id."""
+
+    prices: dict[str, float]
+    categories: dict[str, str]
+
+
+NO_CATALOGUE = Catalogue({}, {})
+
+
+def whole(sessions: Sessions, rows: Ints) -> Whole:
+    """Return sessions as the heads read them.
+
+    Args:
+        sessions: Any.
+        rows: Row of each of `sessions.item_ids`, 0 where it is unknown: (len(item_ids),).
+    """
+    own = np.where(rows > 0, rows, -1 - np.arange(len(rows)))  # (item_ids,)
+    items = np.where(sessions.items == NO_ITEM, 0, np.append(own, 0)[sessions.items])
+    ends = np.repeat(sessions.starts[1:], np.diff(sessions.starts))  # (events,)
+    classes = NEXT_ACTION_OF[sessions.actions]
+    acts = following(classes != NO_CLASS, ends)
+    return Whole(
+        items.astype(np.int64),
+        sessions.actions,
+        sessions.ages,
+        np.where(acts < 0, LEAVE, classes[acts]),
+        (following(sessions.actions == PURCHASE, ends) >= 0).astype(np.int8),
+        sessions.starts,
+    )
+
+
+def side(of: Whole, facts: ItemFacts) -> Side:
+    """Return what sessions and a catalogue tell of items.
+
+    Args:
+        of: Sessions for training.
+        facts: Prices and categories of the rows.
+    """
+    rows = len(facts.prices)
+    known = of.items > 0
+    items, bought = of.items[known], of.purchase[known].astype(np.float64)
+    rate = (bought.sum() + 1) / (len(bought) + 2)
+    seen, ended = np.bincount(items, minlength=rows), np.bincount(items, bought, minlength=rows)  # (V,)
+    category_seen = np.bincount(facts.categories, seen)[facts.categories]
+    category_ended = np.bincount(facts.categories, ended)[facts.categories]
+    unknown = facts.categories == 0
+    prices = np.log1p(facts.prices)
+    some = ~np.isnan(prices)
+    columns = (
+        np.log1p(seen),
+        np.where(some, prices, prices[some].mean() if some.any() else 0.0),
+        _log_odds(seen, ended, rate, ITEM_PRIOR),
+        _log_odds(np.where(unknown, 0, category_seen), np.where(unknown, 0, category_ended), rate, CATEGORY_PRIOR),
+    )
+    rounded = np.round(np.stack(columns, axis=1) / STEP) * STEP
+    return Side(rounded.astype(np.float32), facts.categories)
+
+
+def told(of: Whole, at: Longs, max_length: int) -> Told:
+    """Return the beginnings that end with these events, at most the newest `max_length` events of each."""
+    first = of.starts[np.searchsorted(of.starts, at, side="right") - 1]
+    first = np.maximum(first, at - max_length + 1)
+    lengths = at - first + 1
+    items, actions, ages = (aligned(part, first, lengths) for part in (of.items, of.actions, of.ages))
+    return Told(items, actions, ages, lengths)
+
+
+def features(of: Told, by: Side) -> Singles:
+    """Return the features of beginnings: (B, len(NAMES))."""
+    columns = np.arange(of.items.shape[1])  # (L,)
+    behind = of.lengths[:, None] - 1 - columns  # (B, L), negative after the end
+    real, newest = behind >= 0, behind == 0
+    length = of.lengths.astype(np.float32)
+
+    def back(values: Longs, places: int) -> Longs:
+        """Return the value so many places before the last, 0 where the session began later: (B,)."""
+        return np.where(behind == places, values, 0).sum(axis=1)
+
+    ages = [back(of.ages, places) for places in range(3)]
+    gaps = [np.where(of.lengths > places + 1, ages[places] - ages[places + 1], 0) for places in range(2)]
+
+    item, rows = of.items, np.maximum(of.items, 0)
+    same = (item[:, :, None] == item[:, None]) & (item != 0)[:, :, None] & (item != 0)[:, None]  # (B, L, L)
+    times = same.sum(axis=2)  # (B, L): events on the same item
+    later = columns[:, None] < columns  # (L, L)
+    is_last = (item != 0) & ~(same & later).any(axis=2)
+    category = by.categories[rows]  # (B, L)
+    of_last = back(category, 0)[:, None]
+    numbers = by.numbers[rows]  # (B, L, S)
+    lasts = [np.where((behind == places)[:, :, None], numbers, 0).sum(axis=1) for places in range(NEWEST)]  # (B, S)
+    means = np.where(real[:, :, None], numbers, 0).sum(axis=1) / length[:, None]  # (B, S)
+    most = np.where(real[:, :, None], numbers, -np.inf).max(axis=1)  # (B, S)
+    found = [
+        length,
+        *(((of.actions == code) & real).sum(axis=1) for code in range(1, len(ACTIONS))),
+        *(back(of.actions, places) for places in range(NEWEST)),
+        *((value[:, None] >= TIMES).sum(axis=1) for value in (ages[0], *gaps, ages[0] // of.lengths)),
+        (numbers[:, :, POPULARITY] > 0).sum(axis=1),
+        is_last.sum(axis=1),
+        times.max(axis=1),
+        back(times, 0),
+        (same & newest[:, :, None] & (behind == 1)[:, None]).any(axis=(1, 2)),
+        ((category == of_last) & (category > 0)).sum(axis=1),
+        *lasts[0].T,
+        *means.T,
+        most[:, ODDS],
+        most[:, CATEGORY_ODDS],
+        *(value[:, ODDS] for value in lasts[1:]),
+        lasts[0][:, PRICE] - means[:, PRICE],
+    ]
+    return np.stack(found, axis=1).astype(np.float32)
+
+
+def features_of(of: Whole, at: Longs, by: Side, max_length: int, most: int = 4_096) -> Singles:
+    """Return the features of the beginnings that end with these events, `most` at once: (len(at), len(NAMES))."""
+    found = np.zeros((len(at), len(NAMES)), dtype=np.float32)
+    first = of.starts[np.searchsorted(of.starts, at, side="right") - 1]
+    order = np.argsort(at - first, kind="stable")  # those of like length together: little padding
+    for start in range(0, len(at), most):
+        some = order[start : start + most]
+        found[some] = features(told(of, at[some], max_length), by)
+    return found
+
+
+def facts_of(items: Sequence[str], catalogue: Catalogue) -> ItemFacts:
+    """Return what is known of the items of a vocabulary, row 0 included."""
+    prices, categories = catalogue
+    codes = {name: code for code, name in enumerate(sorted({categories.get(item, "") for item in items} | {""}))}
+    return ItemFacts(
+        np.array([np.nan, *(prices.get(item, np.nan) for item in items)], dtype=np.float32),
+        np.array([0, *(codes[categories.get(item, "")] for item in items)], dtype=np.int64),
+    )
+
+
+def _log_odds(seen: npt.NDArray[Any], ended: npt.NDArray[Any], rate: float, prior: float) -> Singles:
+    share = (ended + prior * rate) / (seen + prior)
+    return np.log(share / (1 - share))

@@ -1,0 +1,169 @@
+"""Stack: trees and a regression over the beginning of a session, which answer beside the Transformer's heads.
+
+They read every event, those on unknown items and on none included, and with them times, prices and categories. Fitted
+on the training sessions, blended on validation (`model.calibration`), fitted again on all.
+"""
+
+# pyright: standard
+# scikit-learn leaves parts of what it returns untyped.
+
+import dataclasses
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from model.features import Ints, Longs
+from model.metrics import Floats
+from model.prefix_features import NAMES, NEWEST, ItemFacts, Side, Singles, Whole, features_of, side
+from model.trees import Rows, Trees, fit_trees, refit_trees
+from schemas.events import ACTIONS
+from schemas.manifest import NEXT_ACTIONS
+
+METHODS = ("scale and bias on validation", "Transformer, trees and regression, blended on validation")
+"""Of calibration: the Transformer alone, and all three."""
+MOST_ROWS = 200_000
+"""Beginnings that are learned from, drawn at random where there are more."""
+NEWER_SHARE = 0.2
+"""Share of the sessions, the newest, by which trees are stopped."""
+FOLDS = 5
+"""Parts of the sessions: what is told of an item is counted in others than the one that is learned."""
+ABSENT = -20.0
+"""Logit of an action that never came."""
+CODES = tuple(NAMES.index(f"action_{back}_back") for back in range(NEWEST))
+WIDE = len(NAMES) - NEWEST + NEWEST * len(ACTIONS)
+"""Columns of `widened`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear:
+    """Logits as sums: of each next action, then of a purchase."""
+
+    weights: Singles
+    """(WIDE, 6)."""
+    bias: Singles
+    """(6,)."""
+
+    def logits(self, features: Singles) -> Floats:
+        """Return (n, 6)."""
+        return widened(features) @ self.weights + self.bias
+
+
+@dataclasses.dataclass(frozen=True)
+class Stack:
+    """The members beside the Transformer."""
+
+    side: Side
+    trees: Trees
+    regression: Linear
+
+    def members(self, of: Whole, at: Longs, max_length: int) -> tuple[Floats, Floats]:
+        """Return the logits of trees and regression after these events: (len(at), 6) each."""
+        return self.answers(features_of(of, at, self.side, max_length))
+
+    def answers(self, features: Singles) -> tuple[Floats, Floats]:
+        """Return the logits of trees and regression: (n, 6) each."""
+        return self.trees.logits(features), self.regression.logits(features)
+
+    def grown(self, items: int) -> "Stack":
+        """Return the same with new items after its own, of which nothing is known."""
+        new = items + 1 - len(self.side.categories)
+        numbers = np.concatenate((self.side.numbers, np.repeat(self.side.numbers[:1], new, axis=0)))
+        grown = Side(numbers, np.pad(self.side.categories, (0, new)))
+        return dataclasses.replace(self, side=grown)
+
+
+def fit_stack(of: Whole, at: Longs, facts: ItemFacts, max_length: int, seed: int) -> Stack:
+    """Return trees and regression that learned from the beginnings of sessions.
+
+    Args:
+        of: Sessions, the oldest first.
+        at: Events that the beginnings end with, ascending.
+        facts: Prices and categories of the rows.
+        max_length: Events of a beginning that are read, the newest.
+        seed: Of draws.
+    """
+    at = _drawn(at, seed)
+    learned = _rows(of, at, facts, max_length, seed)
+    first_newer = int(np.searchsorted(at, of.starts[round((1 - NEWER_SHARE) * (len(of.starts) - 1))]))
+    trees = fit_trees(learned.only(slice(first_newer)), learned.only(slice(first_newer, None)), seed)
+    return Stack(side(of, facts), trees, fit_linear(learned))
+
+
+def refit_stack(stack: Stack, of: Whole, facts: ItemFacts, max_length: int, seed: int) -> Stack:
+    """Return a stack of the same shape that learned from all beginnings of these sessions."""
+    learned = _rows(of, _drawn(np.arange(len(of.items)), seed), facts, max_length, seed)
+    return Stack(side(of, facts), refit_trees(stack.trees, learned), fit_linear(learned))
+
+
+def fit_linear(rows: Rows) -> Linear:
+    """Return the regressions as one table."""
+    wide = widened(rows.features)
+    of_action, of_purchase = (
+        _regression(wide, outcome, classes)
+        for outcome, classes in ((rows.next_action, len(NEXT_ACTIONS)), (rows.purchase, 2))
+    )
+    weights = np.column_stack((of_action[0], of_purchase[0][:, 1] - of_purchase[0][:, 0]))
+    return Linear(weights.astype(np.float32), np.append(of_action[1], np.diff(of_purchase[1])).astype(np.float32))
+
+
+def _regression(wide: Singles, outcome: Ints, classes: int) -> tuple[Floats, Floats]:
+    """Return weights (WIDE, classes) and bias (classes,) of the logits of each class."""
+    came = np.unique(outcome)
+    weights, bias = np.zeros((WIDE, classes)), np.full(classes, ABSENT)
+    bias[came] = 0.0
+    if len(came) < 2:
+        return weights, bias
+    scaler, model = StandardScaler(), LogisticRegression(C=0.1, max_iter=300)
+    model.fit(scaler.fit_transform(wide), outcome)
+    coefficients = model.coef_ / scaler.scale_
+    told = came[-len(coefficients) :]  # of two classes the second alone has coefficients
+    weights[:, told] = coefficients.T
+    bias[told] = model.intercept_ - coefficients @ scaler.mean_
+    return weights, bias
+
+
+def widened(features: Singles) -> Singles:
+    """Return features with each of the newest actions as one column a kind: (n, WIDE)."""
+    kinds = np.eye(len(ACTIONS), dtype=np.float32)
+    newest = [kinds[features[:, code].astype(np.int64)] for code in CODES]
+    return np.concatenate((np.delete(features, CODES, axis=1), *newest), axis=1)
+
+
+def carried(logits: Floats, kept: Longs, of: Whole) -> Floats:
+    """Return what the Transformer says after every event: what it said after the last one on a known item, or 0.
+
+    Args:
+        logits: After each of the events on known items: (n, 6).
+        kept: Which events these are: (n,).
+        of: The sessions.
+    """
+    known = np.full(len(of.items), -1)
+    known[kept] = np.arange(len(kept))
+    last = np.maximum.accumulate(known)
+    first_of_session = np.searchsorted(kept, np.repeat(of.starts[:-1], np.diff(of.starts)))  # of the kept
+    found = last >= first_of_session
+    return np.where(found[:, None], logits[np.where(found, last, 0)], 0.0)
+
+
+def _drawn(at: Longs, seed: int) -> Longs:
+    if len(at) <= MOST_ROWS:
+        return at
+    return np.sort(np.random.default_rng(seed).choice(at, MOST_ROWS, replace=False))
+
+
+def _rows(of: Whole, at: Longs, facts: ItemFacts, max_length: int, seed: int) -> Rows:
+    """Return beginnings, each with what the sessions of other folds tell of items, so that none meets its own end."""
+    fold_of = np.random.default_rng(seed).integers(FOLDS, size=len(of.starts) - 1)
+    session = np.searchsorted(of.starts, at, side="right") - 1
+    features = np.zeros((len(at), len(NAMES)), dtype=np.float32)
+    for fold in range(FOLDS):
+        inside = fold_of[session] == fold
+        features[inside] = features_of(of, at[inside], side(_without(of, fold_of == fold), facts), max_length)
+    return Rows(features, of.next_action[at], of.purchase[at])
+
+
+def _without(of: Whole, sessions: Ints) -> Whole:
+    """Return sessions with the items of some made unknown, so that nothing is counted for them."""
+    hidden = np.repeat(sessions, np.diff(of.starts))
+    return dataclasses.replace(of, items=np.where(hidden, 0, of.items))

@@ -1,0 +1,92 @@
+"""Trees: LightGBM on prefix features, fitted on the oldest sessions and stopped by the newest of them."""
+
+# pyright: standard
+# LightGBM leaves parts of what it returns untyped.
+
+from typing import NamedTuple
+
+import lightgbm
+import numpy as np
+
+from model.features import Ints
+from model.metrics import Floats
+from model.prefix_features import Singles
+from schemas.manifest import NEXT_ACTIONS
+
+LEAVES = (7, 31)
+"""Numbers of leaves that are tried; the better one on validation is kept."""
+ROUNDS, PATIENCE = 400, 25
+SETTINGS = {
+    "learning_rate": 0.05,
+    "min_data_in_leaf": 20,
+    "lambda_l2": 1.0,
+    "feature_fraction": 0.7,
+    "bagging_fraction": 0.8,
+    "bagging_freq": 1,
+    "use_missing": False,
+    "num_threads": 1,
+    "deterministic": True,
+    "force_row_wise": True,
+    "verbosity": -1,
+}
+
+
+class Rows(NamedTuple):
+    """Beginnings of sessions, as features, and what followed."""
+
+    features: Singles
+    """(n, F)."""
+    next_action: Ints
+    """(n,)."""
+    purchase: Ints
+    """(n,)."""
+
+    def only(self, rows: slice) -> "Rows":
+        """Return some of them."""
+        return Rows(self.features[rows], self.next_action[rows], self.purchase[rows])
+
+
+class Trees(NamedTuple):
+    """Two forests on the same features."""
+
+    next_action: lightgbm.Booster
+    purchase: lightgbm.Booster
+
+    def logits(self, features: Singles) -> Floats:
+        """Return the logits of the next actions, then of a purchase: (n, 6)."""
+        of_action = np.asarray(self.next_action.predict(features, raw_score=True))
+        of_purchase = np.asarray(self.purchase.predict(features, raw_score=True))
+        return np.concatenate((of_action, of_purchase[:, None]), axis=1)
+
+
+def fit_trees(older: Rows, newer: Rows, seed: int = 0) -> Trees:
+    """Return forests that learned from all rows, as many trees and leaves as were best for `newer` after `older`."""
+    of_action = {"objective": "multiclass", "num_class": len(NEXT_ACTIONS), "seed": seed}
+    of_purchase = {"objective": "binary", "seed": seed}
+    return Trees(_fit(older, newer, "next_action", of_action), _fit(older, newer, "purchase", of_purchase))
+
+
+def refit_trees(trees: Trees, rows: Rows) -> Trees:
+    """Return forests of the same settings and number of trees that learned from these rows."""
+    return Trees(
+        *(
+            lightgbm.train(forest.params, lightgbm.Dataset(rows.features, outcome), forest.current_iteration())
+            for forest, outcome in zip(trees, (rows.next_action, rows.purchase), strict=True)
+        )
+    )
+
+
+def _fit(older: Rows, newer: Rows, of: str, objective: dict[str, object]) -> lightgbm.Booster:
+    learned = lightgbm.Dataset(older.features, getattr(older, of), free_raw_data=False)
+    kept_apart = learned.create_valid(newer.features, getattr(newer, of))
+    tried: list[tuple[float, int, dict[str, object]]] = []
+    for leaves in LEAVES:
+        settings = {**SETTINGS, **objective, "num_leaves": leaves}
+        stop = lightgbm.early_stopping(PATIENCE, verbose=False)
+        found = lightgbm.train(settings, learned, ROUNDS, valid_sets=[kept_apart], callbacks=[stop])
+        (loss,) = found.best_score["valid_0"].values()
+        tried.append((float(loss), found.best_iteration, settings))
+    _, rounds, settings = min(tried, key=lambda trial: trial[0])
+    both = np.concatenate((older.features, newer.features))
+    outcome = np.concatenate((getattr(older, of), getattr(newer, of)))
+    return lightgbm.train(settings, lightgbm.Dataset(both, outcome), max(1, rounds))

@@ -1,0 +1,42 @@
+"""Backtests of generated logs, for tests."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from backtest.arms import Arm, arm_of
+from backtest.groups import Recommenders
+from backtest.run import Evidence, Plan, run
+from stream.settings import Settings
+from stream.sources import file_origin
+from tests.integration.event_log import event_log
+
+BASE = Settings()
+
+
+def write_log(path: Path, count: int, seed: int = 0) -> Path:
+    """Write events out of order, late, repeated and broken, of many users, as a file."""
+    path.write_bytes(b"".join((record.value or b"null") + b"\n" for record in event_log(count, seed)))
+    return path
+
+
+def arm(name: str, base: Settings = BASE, **settings: object) -> Arm:
+    """Return an arm; a baseline by its name where nothing says otherwise."""
+    table = {"name": name, **settings}
+    return arm_of(table if "bundle" in settings or "baseline" in settings else table | {"baseline": name}, base, "test")
+
+
+def contest(
+    log: Path,
+    arms: Sequence[Arm],
+    *,
+    settings: Settings = BASE,
+    judge_from: int = 0,
+    leak_sample: int = 0,
+    recommenders: Recommenders | None = None,
+) -> Evidence:
+    """Run a backtest of a file."""
+    origin = file_origin(log, "clickscore", settings.partitions)
+    plan = Plan(
+        settings=settings, arms=arms, origin=origin, reference=[], judge_from=judge_from, leak_sample=leak_sample
+    )
+    return run(plan, lambda _: None, recommenders)

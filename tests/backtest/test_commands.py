@@ -1,0 +1,122 @@
+"""`clickscore backtest`: figures that stay what they were, and a word where it cannot go on."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from backtest.commands import backtest
+from stream.errors import ClickscoreError
+from tests.backtest.contests import write_log
+from tests.bundles import small_bundle
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "backtest.json"
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_log(tmp_path_factory.mktemp("log") / "events.jsonl", 3_000, seed=6)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_bundle(tmp_path_factory.mktemp("bundle") / "small")
+
+
+def invoked(*arguments: object) -> Result:
+    return CliRunner().invoke(backtest, [str(argument) for argument in arguments])
+
+
+def refused(*arguments: object) -> str:
+    """Return the one line that `clickscore` prints."""
+    result = invoked(*arguments)
+    assert isinstance(result.exception, ClickscoreError | SystemExit), result.output
+    assert result.exit_code
+    return str(result.exception) if isinstance(result.exception, ClickscoreError) else result.output
+
+
+def test_figures_of_a_known_log_stay_what_they_were(log: Path, tmp_path: Path) -> None:
+    """Regenerate by running this command, and read the difference before it is committed."""
+    out = tmp_path / "out.json"
+    done = invoked(log, "--json", out, "--leak-sample", 200)
+    assert done.exit_code == 0, done.output
+    assert out.read_text() == GOLDEN.read_text()
+
+
+def test_every_arm_is_in_the_figures_with_what_it_is(log: Path, bundle: Path, tmp_path: Path) -> None:
+    out, arms = tmp_path / "out.json", tmp_path / "arms.toml"
+    arms.write_text('[[arm]]\nname = "again"\nbaseline = "repeat"\nk = 20\n')
+    options = ["--bundle", bundle, "--arm", f"name=short,bundle={bundle},gap_ms=600000", "--arms", arms]
+    done = invoked(log, *options, "--json", out)
+    assert done.exit_code == 0, done.output
+    found = json.loads(out.read_text())
+    names = ["small", "short", "again", "popularity", "co-occurrence", "repeat"]
+    assert [one["name"] for one in found["arms"]] == names
+    assert found["arms"][1]["settings"] == {"gap_ms": "600000"}
+    assert found["arms"][0]["bundle"] == found["arms"][1]["bundle"]
+    assert len(found["arms"][2]["hit_rates"]) == 20
+    assert found["cutoff"] == 10
+    assert found["arms"][0]["purchase"]["pr_auc"]["value"] > 0
+    assert found["arms"][3]["purchase"] is None
+    assert {one["metric"] for one in found["differences"] if one["arm"] == "short"} >= {
+        "hit_rate@10",
+        "purchase_pr_auc",
+    }
+    assert found["judged"] + sum(found["left_out"].values()) == found["records"] == 3_000
+    for of in ("length", "hour", "user", "answer"):
+        assert sum(part["events"] for part in found["slices"] if part["of"] == of) == found["ranked"]
+    assert "agreement with what users did under another system's recommendations" in done.output
+
+
+def test_help_teaches_with_an_example() -> None:
+    shown = invoked("--help").output
+    assert "Example:\n    clickscore backtest" in shown
+    assert "agreement with what users did under another system's recommendations" in " ".join(shown.split())
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "none of 0 records could be judged: the log is empty"),
+        ("{}\n", "none of 1 records could be judged: 1 x no event: a line that cannot be read, or a dead letter"),
+        (
+            '{"type":"view","event_id":"e","user_id":"u","ts":1700000000000,"item_id":"i"}\n',
+            "none of 1 records could be judged: 1 x its session is still open where the log ends",
+        ),
+    ],
+)
+def test_log_of_which_nothing_can_be_judged_is_refused(content: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text(content)
+    assert words in refused(path)
+
+
+def test_all_before_the_time_to_judge_from_is_refused(log: Path) -> None:
+    assert "x warm-up: before the time from which on is judged" in refused(log, "--judge-from", "2040-01-01")
+
+
+def test_what_cannot_run_is_refused(log: Path, bundle: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "none.jsonl cannot be read" in refused(tmp_path / "none.jsonl")
+    assert "does not exist" in refused(log, "--bundle", tmp_path / "none")
+    assert "manifest.json, model.onnx, items.txt missing" in refused(log, "--bundle", empty)
+    assert "two arms are called 'small'" in refused(log, "--bundle", bundle, "--bundle", bundle)
+    assert "0 arms: a backtest has 1 to 50" in refused(log, "--no-baselines")
+    assert "'soon' is no time like" in refused(log, "--judge-from", "soon")
+    assert "--from, --to and --warm-from are of a topic" in refused(log, "--from", "earliest")
+    assert "cannot be written" in refused(log, "--json", tmp_path / "no" / "folder.json")
+
+
+def test_bundle_that_may_have_learned_the_answers_is_told(log: Path, bundle: Path, tmp_path: Path) -> None:
+    learned = tmp_path / "learned"
+    learned.mkdir()
+    for path in bundle.iterdir():
+        (learned / path.name).write_bytes(path.read_bytes())
+    manifest = json.loads((learned / "manifest.json").read_text())
+    (learned / "manifest.json").write_text(json.dumps(manifest | {"trained_until": 1_700_002_000_000}))
+    shown = " ".join(invoked(log, "--bundle", learned, "--bundle", bundle).output.split())
+    assert "Beware: 'learned' was trained on events up to 2023-11-14 22:46" in shown
+    assert "--judge-from 2023-11-14T22:46" in shown
+    assert "The bundle of 'small' does not say until when its training data goes" in shown

@@ -1,0 +1,98 @@
+"""Leaks: an arm that sees what comes later is found, whichever way it looks; an honest one is not."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from backtest.arms import Arm
+from backtest.recommenders import CooccurrenceRecommender, Recommender, RepeatRecommender, ranking, recommender_of
+from schemas.events import ItemEvent
+from stream.request import Request, Scores
+from stream.scoring import Scorer
+from tests.backtest.contests import arm, contest, write_log
+from tests.bundles import small_bundle
+
+SAMPLE = 1_500
+
+
+class NextInBatch:
+    """A leak: what the same user does next, which stands further down in the batch."""
+
+    def answer(self, requests: Sequence[Request], due: Sequence[bool]) -> Sequence[Scores | None]:
+        del due
+        answers: list[Scores | None] = []
+        for at, request in enumerate(requests):
+            later = (other.event for other in requests[at + 1 :] if other.event.user_id == request.event.user_id)
+            found = next((event.item_id for event in later if isinstance(event, ItemEvent)), None)
+            answers.append(ranking([found] if found else []))
+        return answers
+
+
+class LearnsTheBatchFirst:
+    """A leak that is easily made: it learns from the whole batch, and then answers."""
+
+    def __init__(self) -> None:
+        self._inner = CooccurrenceRecommender()
+
+    def answer(self, requests: Sequence[Request], due: Sequence[bool]) -> Sequence[Scores | None]:
+        self._inner.answer(requests, [False] * len(due))
+        return self._inner.answer(requests, due)
+
+
+class PopularInTheBatch:
+    """A subtle leak: ranks what many look at in the batch, later ones included, for its first event only."""
+
+    def answer(self, requests: Sequence[Request], due: Sequence[bool]) -> Sequence[Scores | None]:
+        last = requests[-1].event if requests else None
+        item = last.item_id if isinstance(last, ItemEvent) else "item-1"
+        return [ranking([item]) if not at else None for at in range(len(due))]
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_log(tmp_path_factory.mktemp("log") / "events.jsonl", 4_000, seed=9)
+
+
+def planting(leak: Callable[[], Recommender]) -> Callable[[Arm], Recommender]:
+    """Put a leak in the place of the arm `repeat`."""
+    scorers: dict[str, Scorer] = {}
+    return lambda one: leak() if one.name == "repeat" else recommender_of(one, scorers)
+
+
+@pytest.mark.parametrize("leak", [NextInBatch, LearnsTheBatchFirst, PopularInTheBatch])
+def test_planted_leak_is_found_and_named(log: Path, leak: Callable[[], Recommender]) -> None:
+    arms = [arm("co-occurrence"), arm("repeat")]
+    found = contest(log, arms, leak_sample=SAMPLE, recommenders=planting(leak)).leak_check
+    assert [one.arm for one in found.leaks] == ["repeat"]
+    assert found.leaks[0].different > 0
+    assert found.leaks[0].decision_ids[0].startswith("clickstream-events-")
+
+
+def test_planted_leak_pays(log: Path) -> None:
+    """What it would have been worth: the reason to look for it."""
+    honest = contest(log, [arm("repeat")], recommenders=planting(RepeatRecommender)).rows.arms[0].ranks
+    leaky = contest(log, [arm("repeat")], recommenders=planting(NextInBatch)).rows.arms[0].ranks
+    assert (leaky == 1).mean() > 3 * (honest == 1).mean()
+
+
+def test_honest_arms_are_not_suspected(log: Path, tmp_path: Path) -> None:
+    bundle = str(small_bundle(tmp_path / "small"))
+    arms = [
+        arm("model", bundle=bundle),
+        arm("short", bundle=bundle, gap_ms=600_000),
+        *map(arm, ("popularity", "co-occurrence", "repeat")),
+    ]
+    found = contest(log, arms, leak_sample=SAMPLE).leak_check
+    assert found.events == SAMPLE
+    assert found.leaks == ()
+
+
+def test_sample_begins_where_judging_does(log: Path) -> None:
+    whole = contest(log, [arm("repeat")])
+    begin = int(whole.rows.column("ts").mean())
+    found = contest(
+        log, [arm("repeat")], judge_from=begin, leak_sample=50, recommenders=planting(NextInBatch)
+    ).leak_check
+    assert found.events == 50
+    assert found.leaks

@@ -1,0 +1,223 @@
+"""One pass: decisions are those of a replay, every record is accounted for, and arms do not touch each other."""
+
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from backtest import book
+from backtest.arms import Arm
+from backtest.groups import Groups
+from backtest.recommenders import recommender_of, scorer_of
+from backtest.rows import NEW, NO_ANSWER, RELATIONS
+from backtest.run import Evidence
+from schemas.decisions import encode_decision
+from schemas.events import AnyEvent, encode_event
+from stream.bundle import load_bundle
+from stream.catalogue import Catalogue
+from stream.pipeline import Pipeline
+from stream.policy import Policy
+from stream.scoring import Scorer
+from stream.settings import Settings
+from stream.sources import FileMark, FileSource
+from tests.backtest.contests import BASE, arm, contest, write_log
+from tests.bundles import small_bundle
+from tests.events import START, impression, purchase, view
+
+COUNT = 6_000
+SHORT = 600_000
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_log(tmp_path_factory.mktemp("log") / "events.jsonl", COUNT, seed=4)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_bundle(tmp_path_factory.mktemp("bundle") / "small")
+
+
+@pytest.fixture(scope="module")
+def arms(bundle: Path) -> list[Arm]:
+    return [
+        arm("model", bundle=str(bundle)),
+        arm("five", bundle=str(bundle), k=5),
+        arm("short", bundle=str(bundle), gap_ms=SHORT),
+        arm("half", bundle=str(bundle), control_share=0.5),
+        arm("popularity"),
+        arm("co-occurrence"),
+        arm("repeat"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def evidence(log: Path, arms: list[Arm]) -> Evidence:
+    return contest(log, arms)
+
+
+def file_of(folder: Path, *events: AnyEvent) -> Path:
+    path = folder / "events.jsonl"
+    path.write_bytes(b"".join(encode_event(event) + b"\n" for event in events))
+    return path
+
+
+def judged(evidence: Evidence, number: int = 0) -> list[list[float]]:
+    """What was booked of an arm."""
+    of = evidence.rows.arms[number]
+    return [of.ranks.tolist(), np.nan_to_num(of.purchase, nan=-1).tolist()]
+
+
+def test_decisions_of_every_arm_are_those_of_a_replay(log: Path, arms: list[Arm]) -> None:
+    scorers: dict[str, Scorer] = {}
+
+    def policy(one: Arm, catalogue: Catalogue) -> Policy:
+        if one.baseline:
+            return Policy(one.settings, catalogue, None, ())
+        return Policy(one.settings, catalogue, scorer_of(one, scorers).version, scorer_of(one, scorers).popular)
+
+    models = [one for one in arms if one.baseline in {None, "popularity"}]  # a worker knows no other baselines
+    groups = Groups(
+        BASE,
+        models,
+        "clickstream-events",
+        Catalogue(),
+        recommenders=lambda one: recommender_of(one, scorers),
+        policies=policy,
+    )
+    assert len(groups) == 2
+    found: list[list[bytes]] = [[] for _ in models]
+    expected: list[dict[str, bytes]] = [{} for _ in models]
+    pipelines = [
+        Pipeline(
+            one.settings,
+            "clickstream-events",
+            Catalogue(),
+            None if one.baseline else Scorer(load_bundle(Path(one.settings.bundle))),
+        )
+        for one in models
+    ]
+    with FileSource(log, "clickscore", range(4), FileMark(offsets=(0,) * 4)) as source:
+        for batches in source.batches():
+            for one in groups.take(batches, 0)[1]:
+                for number, recommendation in enumerate(one.recommendations):
+                    found[number].append(encode_decision(recommendation))
+            for number, pipeline in enumerate(pipelines):
+                for output in pipeline.process_all(batches):
+                    for message in output.recommendations:
+                        value = message.value or b""
+                        expected[number][msgspec.json.decode(value)["decision_id"]] = value
+    for number in range(len(models)):
+        assert len(found[number]) > 0.9 * COUNT
+        assert all(expected[number][msgspec.json.decode(value)["decision_id"]] == value for value in found[number])
+
+
+def test_every_record_is_judged_or_left_out_for_a_reason(evidence: Evidence) -> None:
+    left_out = evidence.book.left_out
+    assert evidence.records == COUNT
+    assert len(evidence.rows) + left_out.total() == COUNT
+    assert len(evidence.rows) > COUNT / 3
+    for reason in (book.UNREADABLE, book.REPEATED, book.LATE, book.IMPRESSION, book.OPEN, book.TICK):
+        assert left_out[reason] > 0, reason
+    assert left_out[book.WARM_UP] == 0
+
+
+def test_an_arm_comes_out_the_same_alone_and_among_others(log: Path, evidence: Evidence, arms: list[Arm]) -> None:
+    """Of the same sessions: where another arm takes an event for a repeat, the event is left out for all."""
+    same = [one for one in arms if one.name != "short"]
+    together = contest(log, same)
+    for number, one in enumerate(same):
+        assert judged(contest(log, [one])) == judged(together, number), one.name
+
+
+def test_arms_with_the_same_scores_differ_only_where_their_settings_do(evidence: Evidence) -> None:
+    model, five, short, half = (evidence.rows.arms[number] for number in range(4))
+    assert (np.where(model.ranks <= 5, model.ranks, 0) == five.ranks).all()
+    assert (model.purchase == five.purchase)[~np.isnan(model.purchase)].all()
+    assert (model.purchase != short.purchase)[~np.isnan(model.purchase)].any()
+    assert np.isnan(half.purchase).sum() > np.isnan(model.purchase).sum()
+
+
+def test_settings_of_arms_change_no_answer(log: Path, evidence: Evidence) -> None:
+    """The same yardstick for all: only the common settings say what a session is."""
+    alone = contest(log, [arm("short", baseline="repeat", gap_ms=SHORT)])
+    common = contest(log, [arm("repeat")])
+    for column in ("ts", "length", "relation", "purchased", "known_user"):
+        assert (alone.rows.column(column) == common.rows.column(column)).mean() > 0.99 or column == "length"
+    shorter = contest(log, [arm("repeat")], settings=Settings(gap_ms=SHORT))
+    assert (shorter.rows.column("relation") == NO_ANSWER).sum() > (common.rows.column("relation") == NO_ANSWER).sum()
+
+
+def test_repeating_the_session_hits_all_that_was_there_and_nothing_new(log: Path) -> None:
+    settings = Settings(k=1_000, max_events=10_000)
+    deep = contest(log, [arm("repeat", settings)], settings=settings)
+    ranks, relation = deep.rows.arms[0].ranks, deep.rows.column("relation")
+    again = np.isin(relation, [RELATIONS.index("the same item"), RELATIONS.index("seen in the session")])
+    assert 0 < (ranks[again] == 0).sum() <= deep.rows.bought_answers  # which the policy keeps back
+    assert (ranks[relation == NO_ANSWER] == 0).all()
+    assert (relation == NEW).sum() > 100
+
+
+def test_first_events_warm_up_and_are_not_judged(log: Path) -> None:
+    whole = contest(log, [arm("popularity")])
+    times = np.sort(whole.rows.column("ts"))
+    begin = int(times[len(times) // 2])
+    later = contest(log, [arm("popularity")], judge_from=begin)
+    assert later.rows.column("ts").min() >= begin
+    assert later.book.left_out[book.WARM_UP] > 0
+    assert len(later.rows) + later.book.left_out.total() == COUNT
+    due = whole.rows.column("ts") >= begin
+    assert later.rows.arms[0].ranks.tolist() == whole.rows.arms[0].ranks[due].tolist()
+    assert later.rows.column("known_user").tolist() == whole.rows.column("known_user")[due].tolist()
+
+
+def test_session_is_judged_once_it_has_ended(tmp_path: Path) -> None:
+    log = file_of(
+        tmp_path,
+        view("anna", 0, "a"),
+        view("anna", 1, "b"),
+        impression("anna", 1, "c"),
+        purchase("anna", 2, "b"),
+        view("bert", 60, "a"),  # ends Anna's session, and is open itself where the log ends
+    )
+    evidence = contest(log, [arm("repeat")], settings=Settings(partitions=1))
+    rows = evidence.rows
+    assert len(rows) == 3
+    assert evidence.book.left_out == Counter({book.IMPRESSION: 1, book.OPEN: 1})
+    assert rows.column("purchased").tolist() == [1, 1, 0]
+    assert [RELATIONS[number] for number in rows.column("relation")] == [
+        "new to the session",
+        "the same item",
+        "nothing follows",
+    ]
+    assert rows.arms[0].ranks.tolist() == [0, 1, 0]
+    assert rows.column("ts").tolist() == [START, START + 60_000, START + 120_000]
+
+
+def test_item_that_was_bought_is_kept_back_and_counted(tmp_path: Path) -> None:
+    log = file_of(tmp_path, purchase("anna", 0, "a"), view("anna", 1, "a"), view("bert", 90, "b"))
+    evidence = contest(log, [arm("repeat")], settings=Settings(partitions=1))
+    assert evidence.rows.arms[0].ranks.tolist() == [0, 0]
+    assert evidence.rows.bought_answers == 1
+
+
+def test_user_is_known_from_the_second_session_on(tmp_path: Path) -> None:
+    log = file_of(
+        tmp_path,
+        view("anna", 0),
+        view("anna", 1),
+        view("anna", 90),
+        view("bert", 91),
+        view("anna", 200),
+        view("c", 300),
+    )
+    rows = contest(log, [arm("repeat")], settings=Settings(partitions=1)).rows
+    by_time = sorted(zip(rows.column("ts").tolist(), rows.column("known_user").tolist(), strict=True))
+    assert [known for _, known in by_time] == [0, 0, 1, 0, 1]
+
+
+def test_empty_log_judges_nothing(tmp_path: Path) -> None:
+    evidence = contest(file_of(tmp_path), [arm("repeat")])
+    assert (len(evidence.rows), evidence.records, evidence.book.left_out.total()) == (0, 0, 0)

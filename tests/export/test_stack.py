@@ -1,0 +1,186 @@
+import functools
+
+import numpy as np
+import onnx
+import pytest
+
+from export.graph import Graph
+from export.parity import compare
+from export.prefix_features import PrefixFeatures
+from export.ship import _beside, weights_of
+from export.stack import _rounded_down, blend
+from export.to_onnx import to_onnx
+from model.calibration import Affine, Calibration
+from model.config import ModelConfig
+from model.features import Batch
+from model.graph import open_graph, run_graph
+from model.prefix_features import NAMES, ItemFacts, Side, Told, Whole, features, side
+from model.stack import Stack, fit_stack
+from schemas.events import ACTIONS
+from schemas.manifest import CalibrationReport
+from tests.export.test_parity import sessions
+from tests.model.builders import network
+
+pytestmark = pytest.mark.train
+
+CONFIG = ModelConfig(dim=16, ffn=32, max_length=20)
+ITEMS = 40
+CALIBRATION = Calibration(
+    next_action=Affine(scales=(0.5, 0.3, 0.4), bias=(0.1, 0.2, 0.0, -0.1, 0.3)),
+    purchase=Affine(scales=(0.6, 0.2, 0.5), bias=(-0.2,)),
+    report=CalibrationReport(method="", events=0, before={}, after={}),
+)
+
+
+def random_sessions(count: int = 300, seed: int = 0) -> Whole:
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 12, count)
+    events = int(lengths.sum())
+    starts = np.concatenate(([0], lengths.cumsum()))
+    ages = np.concatenate([rng.exponential(40_000, length).cumsum().astype(np.int64) for length in lengths])
+    return Whole(
+        rng.integers(-3, ITEMS + 1, events),
+        rng.integers(1, len(ACTIONS), events),
+        ages,
+        rng.integers(0, 5, events),
+        rng.integers(0, 2, events),
+        starts,
+    )
+
+
+def beginnings(count: int = 64, width: int = 12, seed: int = 1) -> Told:
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, width + 1, count)
+    lengths[:2] = (1, width)
+    real = np.arange(width) < lengths[:, None]
+    items = rng.integers(-3, 8, (count, width)) * real
+    items[3] = np.minimum(items[3], 0)  # knows nothing
+    ages = rng.integers(0, 10**6, (count, width)).cumsum(axis=1) * real
+    return Told(items, rng.integers(1, len(ACTIONS), (count, width)) * real, ages, lengths)
+
+
+def part(told: Told, which: slice) -> Told:
+    return Told(*(values[which] for values in told))
+
+
+FACTS = ItemFacts(
+    np.array([np.nan, *np.linspace(1, 99, ITEMS)], dtype=np.float32), np.arange(ITEMS + 1, dtype=np.int64) % 5
+)
+
+
+@pytest.fixture(scope="module")
+def stack() -> Stack:
+    of = random_sessions()
+    return fit_stack(of, np.arange(len(of.items)), FACTS, 20, 0)
+
+
+@pytest.fixture(scope="module")
+def model_and_table():
+    return network(CONFIG, ITEMS)
+
+
+@pytest.fixture(scope="module")
+def model(stack, model_and_table) -> bytes:
+    beside = functools.partial(blend, stack=stack, calibration=CALIBRATION)
+    return to_onnx(weights_of(*model_and_table), CONFIG, 20, beside)
+
+
+@pytest.fixture(scope="module")
+def graph(model):
+    return open_graph(model)
+
+
+def features_graph(by: Side) -> bytes:
+    """Return a graph that gives the features alone, under the name of an output."""
+    graph = Graph()
+    columns = PrefixFeatures(graph, by).columns()
+    opened = onnx.load_model_from_string(graph.serialized(1))
+    del opened.graph.output[:]
+    opened.graph.output.append(onnx.helper.make_empty_tensor_value_info(columns))
+    return opened.SerializeToString()
+
+
+def test_features_in_the_graph_are_those_of_numpy_bit_for_bit():
+    by = side(random_sessions(), FACTS)
+    told = beginnings()
+    session = open_graph(features_graph(by))
+    (found,) = session.run(None, {node.name: getattr(told, node.name) for node in session.get_inputs()})
+    expected = features(told, by)
+    assert found.shape == expected.shape == (64, len(NAMES))
+    different = [name for name, one, other in zip(NAMES, found.T, expected.T, strict=True) if (one != other).any()]
+    assert different == []
+
+
+def test_features_are_told_apart_in_that_test():
+    spread = np.ptp(features(beginnings(), side(random_sessions(), FACTS)), axis=0)
+    assert [name for name, width in zip(NAMES, spread, strict=True) if width == 0] == []
+
+
+def test_graph_with_a_stack_agrees_with_its_parts(model, stack, model_and_table):
+    expected = functools.partial(_beside, stack=stack, calibration=CALIBRATION)
+    found = compare(open_graph(model), *model_and_table, sessions(ITEMS), beside=expected)
+    assert found.problems == []
+    assert found.probability_difference < 1e-5
+    assert found.same_ranking > 0.999
+
+
+def test_graph_with_another_blend_does_not_agree(model, stack, model_and_table):
+    other = Calibration(
+        next_action=CALIBRATION.next_action,
+        purchase=Affine(scales=(0.6, 0.3, 0.5), bias=(-0.2,)),
+        report=CALIBRATION.report,
+    )
+    expected = functools.partial(_beside, stack=stack, calibration=other)
+    found = compare(open_graph(model), *model_and_table, sessions(ITEMS), beside=expected)
+    assert "probabilities differ" in " ".join(found.problems)
+
+
+def test_graph_is_valid_onnx(model):
+    onnx.checker.check_model(onnx.load_model_from_string(model), full_check=True)
+
+
+def test_ranking_is_that_of_the_known_events_alone(graph, model_and_table):
+    alone = open_graph(to_onnx(weights_of(*model_and_table), CONFIG, 20))
+    told = beginnings()
+    rows, scores, _, _ = run_graph(graph, told)
+    for row in range(64):
+        known = told.items[row] > 0
+        if known.any():
+            batch = Batch(told.items[row][known][None], told.actions[row][known][None], np.array([known.sum()]))
+            expected_rows, expected, _, _ = run_graph(alone, batch)
+            assert scores[row] == pytest.approx(expected[0], abs=1e-4)
+            assert set(rows[row]) == set(expected_rows[0])
+
+
+def test_session_of_unknown_items_has_probabilities(graph, stack):
+    told = part(beginnings(), slice(3, 4))
+    assert not (told.items > 0).any()
+    _, scores, next_action, purchase = run_graph(graph, told)
+    logits = _beside(told, stack, CALIBRATION)
+    assert purchase == pytest.approx(1 / (1 + np.exp(-logits[:, 5])), abs=1e-6)
+    assert next_action.sum() == pytest.approx(1)
+    assert np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize("width", [1, 3, 4, 10, 20])
+def test_answer_has_the_same_bits_in_any_batch(graph, width):
+    told = beginnings(width=width)
+    together = run_graph(graph, told)
+    for size in (1, 2, 7, 33):
+        for start in range(0, 65 - size, size):
+            which = slice(start, start + size)
+            for answer, other in zip(together, run_graph(graph, part(told, which)), strict=True):
+                assert answer[which].tobytes() == other.tobytes()
+
+
+def test_times_change_what_is_said(graph):
+    told = beginnings()
+    slower = told._replace(ages=told.ages * 50)
+    assert (run_graph(graph, told)[3] != run_graph(graph, slower)[3]).any()
+
+
+def test_threshold_is_rounded_to_the_same_side():
+    for threshold in (0.1, 0.3, -0.1, 1e-35, 2.5, -7.3):
+        rounded = _rounded_down(threshold)
+        assert rounded <= threshold
+        assert float(np.nextafter(np.float32(rounded), np.float32(np.inf))) > threshold

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+import torch
+
+from model.calibration import blended, calibrate, fold_in, logits_of, probabilities
+from tests.model.builders import TINY, network
+
+pytestmark = pytest.mark.train
+
+
+def told(events: int, scale: float = 1.0, shift: float = 0.0, seed: int = 0):
+    """Return the logits of the truth times `scale`, a purchase's plus `shift`, and what came by the truth."""
+    rng = np.random.default_rng(seed)
+    truth = np.concatenate((rng.normal(size=(events, 5)), rng.normal(-1, 1, (events, 1))), axis=1)
+    next_action, purchase = probabilities(truth)
+    came = (next_action.cumsum(axis=1) < rng.random((events, 1))).sum(axis=1).clip(max=4)
+    bought = (rng.random(events) < purchase).astype(np.int64)
+    return scale * truth + np.array([0, 0, 0, 0, 0, shift]), came, bought
+
+
+def fitted(said, came, bought):
+    return calibrate([said], came, bought, "alone")
+
+
+def test_overconfident_heads_are_brought_back():
+    calibration = fitted(*told(20_000, scale=2.0, shift=0.5))
+    assert calibration.next_action.scales == pytest.approx([0.5], abs=0.03)
+    assert calibration.purchase.scales == pytest.approx([0.5], abs=0.03)
+    assert calibration.purchase.bias == pytest.approx([-0.25], abs=0.05)
+
+
+def test_report_says_what_it_did():
+    report = fitted(*told(20_000, scale=2.0)).report
+    assert (report.method, report.events) == ("alone", 20_000)
+    assert report.before["purchase_calibration_error"] > 0.05
+    assert report.after["purchase_calibration_error"] < 0.01
+    assert report.after["next_action_log_loss"] < report.before["next_action_log_loss"]
+
+
+def test_what_it_reaches_holds_on_other_events():
+    calibration = fitted(*told(20_000, scale=2.0, shift=1.0))
+    said, _, bought = told(20_000, scale=2.0, shift=1.0, seed=1)
+    purchase = probabilities(blended([said], calibration)).purchase
+    assert abs(float(purchase.mean() - bought.mean())) < 0.01
+
+
+def test_few_events_change_little():
+    assert fitted(*told(4, scale=3.0)).purchase.scales == pytest.approx([1], abs=0.2)
+
+
+def test_one_outcome_alone_gives_no_certainty():
+    said, came, _ = told(50)
+    calibration = fitted(said, came, np.zeros(50, dtype=np.int64))
+    purchase = probabilities(blended([said], calibration)).purchase
+    assert ((purchase > 0) & (purchase < 1)).all()
+
+
+def test_member_that_knows_nothing_is_not_listened_to():
+    said, came, bought = told(20_000)
+    noise = np.random.default_rng(5).normal(size=said.shape)
+    calibration = calibrate([noise, said], came, bought, "both")
+    assert calibration.purchase.scales == pytest.approx([0, 1], abs=0.06)
+    assert calibration.next_action.scales == pytest.approx([0, 1], abs=0.06)
+
+
+def test_logits_of_probabilities_say_the_same():
+    said, _, _ = told(100)
+    for found, expected in zip(probabilities(logits_of(probabilities(said))), probabilities(said), strict=True):
+        assert found == pytest.approx(expected)
+
+
+def test_folded_heads_say_what_was_calibrated():
+    calibration = fitted(*told(5_000, scale=2.0, shift=1.0))
+    model, _ = network(TINY.model, 10)
+    vectors = torch.randn(50, TINY.model.dim)
+
+    def logits() -> np.ndarray:
+        with torch.no_grad():
+            return torch.cat((model.action_logits(vectors), model.purchase_logit(vectors)[:, None]), dim=1).numpy()
+
+    expected = probabilities(blended([logits()], calibration))
+    fold_in(model, calibration)
+    for found, wanted in zip(probabilities(logits()), expected, strict=True):
+        assert found == pytest.approx(wanted, abs=1e-5)

@@ -1,0 +1,140 @@
+import numpy as np
+import pytest
+
+from model.prefix_features import (
+    NAMES,
+    NO_CATALOGUE,
+    Catalogue,
+    ItemFacts,
+    Whole,
+    facts_of,
+    features_of,
+    side,
+    told,
+    whole,
+)
+from tests.model.builders import flat
+
+ROWS = np.array([1, 2, 3, 4, 0, 0, 0, 0])
+"""Items e to h are unknown."""
+NO_FACTS = facts_of(("a", "b", "c", "d"), NO_CATALOGUE)
+
+
+def of(*sessions: str) -> Whole:
+    return whole(flat(sessions), ROWS)
+
+
+def feature(name: str, *sessions: str, at: int, facts: ItemFacts = NO_FACTS, max_length: int = 50) -> float:
+    """Return a feature of the beginning that ends with event `at`."""
+    read = of(*sessions)
+    found = features_of(read, np.array([at]), side(read, facts), max_length)
+    return float(found[0, NAMES.index(name)])
+
+
+def test_events_on_unknown_items_and_on_none_are_read():
+    assert of("view:a view:e search").items.tolist() == [1, -5, 0]
+
+
+def test_ages_are_those_of_the_session():
+    assert of("view:a view:b", "view:c").ages.tolist() == [0, 1000, 0]
+
+
+def test_purchase_follows_every_event_before_the_last_one():
+    assert of("view:a purchase:a view:b", "view:c").purchase.tolist() == [1, 0, 0, 0]
+
+
+def test_actions_are_counted_up_to_the_event():
+    session = "view:a cart:a view:b cart:b"
+    assert [feature("cart_events", session, at=at) for at in range(4)] == [0, 1, 1, 2]
+
+
+def test_newest_actions_are_told_one_by_one():
+    session = "view:a cart:a search"
+    assert [feature(f"action_{back}_back", session, at=2) for back in range(3)] == [7, 2, 1]
+    assert feature("action_1_back", session, at=0) == 0
+
+
+def test_gap_is_a_bucket_that_doubles_with_two():
+    assert feature("gap", "view:a view:b", at=1) == 5
+    assert feature("time", "view:a view:b view:b", at=2) == 7
+    assert feature("gap", "view:a view:b", at=0) == 0
+
+
+def test_unknown_item_is_known_again_in_its_session():
+    assert feature("times_of_last_item", "view:e view:f view:e", at=2) == 2
+    assert feature("times_of_last_item", "view:e view:f view:g", at=2) == 1
+
+
+def test_events_on_no_item_are_not_the_same_item():
+    assert feature("most_of_one_item", "search search", at=1) == 0
+    assert feature("same_item_as_before", "search search", at=1) == 0
+
+
+def test_same_item_as_before_is_of_neighbours():
+    assert feature("same_item_as_before", "view:a view:a", at=1) == 1
+    assert feature("same_item_as_before", "view:a view:b view:a", at=2) == 0
+
+
+def test_distinct_items_are_counted_once():
+    assert feature("distinct_items", "view:a view:b view:a view:e", at=3) == 3
+
+
+def test_only_the_newest_events_are_read():
+    session = "cart:a view:b view:c"
+    assert feature("cart_events", session, at=2, max_length=2) == 0
+    assert feature("time", session, at=2, max_length=2) == 7
+
+
+def test_item_that_is_bought_more_has_higher_odds():
+    sessions = ["view:a purchase:a"] * 30 + ["view:b view:c"] * 30
+    assert feature("last_item_purchases", *sessions, at=0) > feature("last_item_purchases", *sessions, at=60)
+
+
+def test_category_stands_for_its_items():
+    facts = facts_of(("a", "b", "c", "d"), Catalogue({}, {"a": "tea", "b": "tea", "c": "cups", "d": "cups"}))
+    sessions = ["view:a purchase:a"] * 30 + ["view:c"] * 30 + ["view:b", "view:d"]
+    of_b, of_d = (feature("last_category_purchases", *sessions, at=at, facts=facts) for at in (90, 91))
+    assert of_b > of_d
+    assert feature("same_category", "view:a view:c view:b", at=2, facts=facts) == 2
+
+
+def test_price_is_told_where_it_is_known():
+    facts = facts_of(("a", "b", "c", "d"), Catalogue({"a": 9.0, "b": 99.0}, {}))
+    assert feature("last_price", "view:a", at=0, facts=facts) == pytest.approx(np.log(10), abs=0.01)
+    mean = (np.log(10) + np.log(100)) / 2
+    assert feature("last_price", "view:c", at=0, facts=facts) == pytest.approx(mean, abs=0.01)
+    assert feature("dearer_than_mean", "view:a view:b", at=1, facts=facts) == pytest.approx(
+        np.log(100) - mean, abs=0.01
+    )
+
+
+def test_item_that_no_other_fold_has_seen_is_no_known_one():
+    read = of("view:a view:b")
+    by = side(of("view:b"), NO_FACTS)
+    assert features_of(read, np.array([1]), by, 50)[0, NAMES.index("events_on_known_items")] == 1
+
+
+def test_nothing_that_comes_later_changes_a_feature():
+    sessions = ["view:a cart:a view:e search purchase:a view:b", "view:c view:d cart:d view:c view:e purchase:d"]
+    by = side(of(*sessions), NO_FACTS)
+    at = np.array([0, 1, 2, 6, 7, 8])
+    cut = of(*(" ".join(session.split()[:3]) for session in sessions))
+    shuffled = of(*(" ".join([*session.split()[:3], *reversed(session.split()[3:])]) for session in sessions))
+    expected = features_of(of(*sessions), at, by, 50)
+    assert (features_of(shuffled, at, by, 50) == expected).all()
+    assert (features_of(cut, np.array([0, 1, 2, 3, 4, 5]), by, 50) == expected).all()
+
+
+def test_features_do_not_depend_on_company():
+    read = of("view:a cart:a", "view:b view:c view:e view:d search")
+    by, at = side(read, NO_FACTS), np.arange(7)
+    together = features_of(read, at, by, 50)
+    assert together.shape == (7, len(NAMES))
+    for one in at:
+        assert (features_of(read, np.array([one]), by, 50) == together[one]).all()
+
+
+def test_beginnings_are_aligned_left():
+    beginnings = told(of("view:a cart:b view:e"), np.array([0, 2]), 2)
+    assert beginnings.items.tolist() == [[1, 0], [2, -5]]
+    assert (beginnings.actions.tolist(), beginnings.lengths.tolist()) == ([[1, 0], [2, 1]], [1, 2])

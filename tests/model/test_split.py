@@ -1,0 +1,64 @@
+import pytest
+from click.testing import CliRunner
+
+from model.commands import split
+from model.errors import TrainingError
+from model.split import split_sessions
+from schemas.sessions import decode_session
+from tests.model.builders import closed, write_sessions
+
+
+@pytest.fixture
+def source(tmp_path):
+    return write_sessions(tmp_path / "sessions.jsonl", [closed(number, "view:a view:b") for number in range(100)])
+
+
+def parts(source, by="time", share=0.3):
+    """Return the sessions of both parts, and what was counted."""
+    files = source.with_name("training.jsonl"), source.with_name("test.jsonl.gz")
+    counts = split_sessions(source, *files, by, share)
+    return [list(map(decode_session, lines(path))) for path in files], counts
+
+
+def lines(path):
+    from model.dataset import lines_of  # noqa: PLC0415
+
+    return list(lines_of(path))
+
+
+def opening(number, opened_at, closed_at):
+    import msgspec  # noqa: PLC0415
+
+    return msgspec.structs.replace(closed(number, "view:a", at=closed_at), opened_at=opened_at)
+
+
+def test_what_is_learned_has_ended_before_what_is_judged_begins(tmp_path):
+    told = [opening(0, 0, 5), opening(1, 10, 90), opening(2, 20, 25), opening(3, 80, 85), opening(4, 82, 99)]
+    (training, test), counts = parts(write_sessions(tmp_path / "sessions.jsonl", told), share=0.4)
+    assert [session.session_id for session in training] == ["0", "2"]
+    assert [session.session_id for session in test] == ["3", "4"]
+    assert counts == (2, 2, 1)
+
+
+def test_no_user_is_in_both_parts(source):
+    (training, test), counts = parts(source, by="user")
+    assert counts[0] + counts[1] == 100
+    assert 15 < counts[1] < 45
+    assert not {session.user_id for session in training} & {session.user_id for session in test}
+
+
+def test_same_user_is_always_in_the_same_part(source):
+    first, second = parts(source, by="user")[0], parts(source, by="user")[0]
+    assert first == second
+
+
+def test_line_that_is_no_session_is_refused(tmp_path):
+    path = tmp_path / "sessions.jsonl"
+    path.write_text('{"id": 1}', encoding="utf-8")
+    with pytest.raises(TrainingError, match=r"sessions\.jsonl:1 is no closed session"):
+        split_sessions(path, tmp_path / "a", tmp_path / "b", "time", 0.3)
+
+
+def test_command_says_how_many_went_where(source, tmp_path):
+    arguments = [str(source), "--by", "user", "--training", str(tmp_path / "a"), "--test", str(tmp_path / "b")]
+    assert "to judge by, 0 across the border" in CliRunner().invoke(split, arguments).output

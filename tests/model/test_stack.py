@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+
+from model.calibration import probabilities
+from model.checkpoint import load_stack, save_stack
+from model.features import read_events
+from model.prefix_features import NAMES, NO_CATALOGUE, facts_of, features_of, whole
+from model.stack import ABSENT, WIDE, Rows, carried, fit_linear, fit_stack, refit_stack, widened
+from schemas.manifest import NEXT_ACTIONS
+from tests.model.builders import flat
+
+pytestmark = pytest.mark.train
+
+ROWS = np.array([1, 2, 3, 4, 0, 0, 0, 0])
+FACTS = facts_of(("a", "b", "c", "d"), NO_CATALOGUE)
+TOLD = ["view:a view:b cart:b purchase:b", "view:a view:e search view:d"] * 60
+"""A cart is followed by a purchase."""
+
+
+@pytest.fixture(scope="module")
+def read():
+    return whole(flat(TOLD), ROWS)
+
+
+@pytest.fixture(scope="module")
+def stack(read):
+    return fit_stack(read, np.arange(len(read.items)), FACTS, 50, 0)
+
+
+def test_both_members_learn_what_is_determined(read, stack):
+    for logits in stack.members(read, np.array([2, 6]), 50):
+        said = probabilities(logits)
+        assert said.purchase[0] > said.purchase[1] + 0.5
+        assert said.next_action[0].argmax() == NEXT_ACTIONS.index("purchase")
+
+
+def test_stack_that_is_fitted_again_learns_the_same(read, stack):
+    again = refit_stack(stack, read, FACTS, 50, 0)
+    for one, other in zip(stack.members(read, np.arange(8), 50), again.members(read, np.arange(8), 50), strict=True):
+        assert (probabilities(one).purchase > 0.5).tolist() == (probabilities(other).purchase > 0.5).tolist()
+
+
+def test_stack_that_was_written_says_the_same(read, stack, tmp_path):
+    save_stack(tmp_path, stack)
+    loaded = load_stack(tmp_path)
+    for one, other in zip(stack.members(read, np.arange(8), 50), loaded.members(read, np.arange(8), 50), strict=True):
+        assert (one == other).all()
+
+
+def test_folder_without_a_stack_has_none(tmp_path):
+    assert load_stack(tmp_path) is None
+
+
+def test_new_items_of_a_grown_stack_are_unknown_ones(stack):
+    grown = stack.grown(6)
+    assert (grown.side.numbers[5:] == stack.side.numbers[0]).all()
+    assert (grown.side.numbers[:5] == stack.side.numbers).all()
+    assert grown.side.categories.tolist() == [0] * 7
+
+
+def test_action_that_never_came_is_hardly_ever_expected(read, stack):
+    assert stack.regression.bias[NEXT_ACTIONS.index("favourite")] == pytest.approx(ABSENT)
+    for logits in stack.members(read, np.arange(8), 50):
+        assert (probabilities(logits).next_action[:, NEXT_ACTIONS.index("favourite")] < 1e-6).all()
+
+
+def test_outcome_that_is_always_the_same_is_expected():
+    rows = Rows(np.zeros((20, len(NAMES)), dtype=np.float32), np.full(20, 4), np.zeros(20, dtype=np.int64))
+    said = probabilities(fit_linear(rows).logits(rows.features))
+    assert said.purchase == pytest.approx(0, abs=1e-6)
+    assert said.next_action[:, 4] == pytest.approx(1)
+
+
+def test_two_actions_are_told_apart():
+    features = np.zeros((200, len(NAMES)), dtype=np.float32)
+    features[::2, 0] = 1
+    rows = Rows(features, np.where(features[:, 0] > 0, 1, 4), np.zeros(200, dtype=np.int64))
+    said = probabilities(fit_linear(rows).logits(features)).next_action
+    assert said.argmax(axis=1).tolist() == [1, 4] * 100
+    assert said.sum(axis=1) == pytest.approx(1)
+
+
+def test_newest_actions_have_a_column_a_kind(read, stack):
+    wide = widened(features_of(read, np.arange(8), stack.side, 50))
+    assert wide.shape == (8, WIDE)
+    assert (wide[:, -24:].reshape(8, 3, 8).sum(axis=2) == 1).all()
+
+
+def test_transformer_speaks_on_after_events_that_it_does_not_read():
+    sessions = flat(["view:e view:a view:e", "search view:b", "view:f"])
+    kept = read_events(sessions, ROWS, 50)
+    logits = np.arange(1, 13, dtype=float).reshape(2, 6)
+    spoken = carried(logits, kept, whole(sessions, ROWS))
+    assert spoken[:, 0].tolist() == [0, 1, 1, 0, 7, 0]
+
+
+def test_nothing_that_comes_later_changes_what_is_said(read, stack):
+    cut = whole(flat([" ".join(session.split()[:2]) for session in TOLD]), ROWS)
+    for one, other in zip(
+        stack.members(read, np.array([0, 1, 4, 5]), 50), stack.members(cut, np.arange(4), 50), strict=True
+    ):
+        assert (one == other).all()

@@ -1,0 +1,115 @@
+import dataclasses
+
+import optuna
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+import model.tune as tuning
+from model.commands import train
+from model.commands import tune as tune_command
+from model.config import override, read_preset
+from model.errors import TrainingError
+from model.tune import SPACE, Found, tune
+from tests.model.builders import TINY, dataset, shoppers, write_sessions
+
+pytestmark = pytest.mark.train
+
+PRESET = dataclasses.replace(TINY, epochs=2)
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing is tidied up."""
+
+
+def search(data, folder, trials: int, preset=PRESET) -> list[Found]:
+    memory = folder / "preset.toml.trials"
+    return list(tune(data, preset, trials=trials, memory=memory, console=Console(quiet=True)))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return dataset(tmp_path_factory.mktemp("sessions"), count=120)
+
+
+@pytest.fixture(scope="module")
+def found(data, tmp_path_factory):
+    """What is known after each of four trials."""
+    return search(data, tmp_path_factory.mktemp("found"), trials=4)
+
+
+def test_first_trial_is_the_preset(found):
+    assert (found[0].trials, found[0].best, found[0].config) == (1, 1, PRESET)
+
+
+def test_best_is_never_worse_than_before(found):
+    scores = [state.score for state in found]
+    assert scores == sorted(scores)
+
+
+def test_best_differs_from_the_preset_in_what_is_searched_alone(found):
+    config = found[-1].config
+    changes = {name: getattr(config, name, None) or getattr(config.model, name) for name in SPACE}
+    assert override(PRESET, changes) == config
+
+
+def test_score_is_that_of_the_validation_sessions(data, found, tmp_path):
+    card, _ = tuning.fit(data, found[-1].config, tmp_path, Console(quiet=True), lambda _: None)
+    assert card.epochs[card.best - 1].metrics["mrr@20"] == found[-1].score
+
+
+def test_search_that_goes_on_finds_the_same(data, found, tmp_path):
+    search(data, tmp_path, trials=2)
+    assert search(data, tmp_path, trials=4)[1:] == found[2:]
+
+
+def test_search_that_is_over_says_what_it_found(data, found, tmp_path):
+    search(data, tmp_path, trials=2)
+    assert search(data, tmp_path, trials=2) == [found[1]]
+
+
+def test_trial_that_was_killed_is_tried_again(data, found, tmp_path, monkeypatch):
+    search(data, tmp_path, trials=1)
+    with monkeypatch.context() as broken:
+        broken.setattr(tuning, "fit", lambda *_: (_ for _ in ()).throw(Killed()))
+        with pytest.raises(Killed):
+            search(data, tmp_path, trials=2)
+    assert [state.score for state in search(data, tmp_path, trials=2)] == [found[0].score, found[1].score]
+
+
+def test_trial_leaves_nothing_but_what_is_remembered(data, tmp_path):
+    search(data, tmp_path, trials=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["preset.toml.trials"]
+
+
+def test_trial_that_lags_behind_is_stopped(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "BEFORE_PRUNING", 1)
+    monkeypatch.setattr(tuning, "SPACE", {"learning_rate": optuna.distributions.FloatDistribution(1e-12, 1e-11)})
+    search(data, tmp_path, trials=3)
+    storage = tuning.JournalStorage(tuning.JournalFileBackend(str(tmp_path / "preset.toml.trials")))
+    states = [trial.state.name for trial in optuna.load_study(study_name="clickscore", storage=storage).trials]
+    assert states == ["COMPLETE", "PRUNED", "PRUNED"]
+
+
+def test_memory_of_another_search_is_refused(data, tmp_path):
+    search(data, tmp_path, trials=1)
+    with pytest.raises(TrainingError, match="another preset or on other sessions"):
+        search(data, tmp_path, trials=1, preset=dataclasses.replace(PRESET, seed=5))
+
+
+def test_file_of_something_else_is_refused(data, tmp_path):
+    (tmp_path / "preset.toml.trials").write_text("a diary\n")
+    with pytest.raises(TrainingError, match="something else"):
+        search(data, tmp_path, trials=1)
+
+
+def test_preset_that_was_found_trains(tmp_path):
+    sessions, out = write_sessions(tmp_path / "sessions.jsonl", shoppers(100)), tmp_path / "preset.toml"
+    small = ["--preset", "small", "--trials", "2", "--threads", "1", "--set", "dim=16", "--set", "epochs=1"]
+    result = CliRunner().invoke(tune_command, ["--sessions", str(sessions), "--out", str(out), *small])
+    assert result.exit_code == 0, result.output
+    assert "trial 2 of 2" in result.output
+    assert "best so far: validation mrr@20" in result.output
+    assert read_preset(str(out)).model.dim == 16
+    checkpoint = str(tmp_path / "checkpoint")
+    assert CliRunner().invoke(train, [str(sessions), "--out", checkpoint, "--preset", str(out)]).exit_code == 0
