@@ -82,7 +82,9 @@ def refit_trees(trees: Trees, rows: Rows) -> Trees:
     """Return forests of the same settings and number of trees that learned from these rows."""
     return Trees(
         *(
-            lightgbm.train(forest.params, lightgbm.Dataset(rows.features, outcome), _rounds(forest))
+            lightgbm.train(
+                forest.params | {"num_iterations": _rounds(forest)}, lightgbm.Dataset(rows.features, outcome)
+            )
             for forest, outcome in zip(trees, (rows.next_action, rows.purchase), strict=True)
         )
     )
