@@ -5,10 +5,11 @@ class. With the Transformer as the only member that is bias-corrected temperatur
 Shrikumar, ICML 2020), of two classes Platt's; with more it is stacking (Wolpert 1992). Fitted on sessions that no
 member has learned, and folded into the members' own weights, so the served graph has not a node more.
 
-Nothing is changed that does not pay by more than chance. The shares of the classes, the last member as it is, the same
-with scale and bias, and all members together: each is taken if it lowers the cross-validated log loss of what was taken
-before by more than a standard error over sessions (Breiman et al., Classification and Regression Trees, 1984). So what
-knows nothing ends at the shares, and a Transformer that is sure of what it has seen by chance is not listened to.
+Nothing is changed that does not pay by more than chance. The last member stays as it is, unless the plain shares of the
+classes, then the same with scale and bias, then all members together have a cross-validated log loss that is lower than
+that of what was taken before by more than two standard errors over sessions. So what knows nothing ends at the shares,
+and a Transformer that is sure of what it has seen by chance is not listened to. (One standard error, as in Breiman et
+al., Classification and Regression Trees, 1984, would take one useless change in six.)
 """
 
 # pyright: standard
@@ -34,6 +35,8 @@ that often."""
 STEPS = 100
 FOLDS = 5
 """Parts of the sessions, by which what a blend loses on others is told."""
+EVIDENCE = 2.0
+"""Standard errors by which a change has to be better."""
 FEWEST_SESSIONS = 50
 """Below that, folds tell nothing, and the last member is taken as it is."""
 ACTIONS = slice(0, len(NEXT_ACTIONS))
@@ -149,7 +152,7 @@ def fold_in(model: SessionTransformer, calibration: Calibration) -> None:
 
 
 def _choose(logits: Floats, happened: Ints, session: Ints) -> Affine:
-    """Return the simplest blend that none after it beats by more than chance.
+    """Return the last member as it is, or what beats it by more than chance.
 
     Args:
         logits: Of each member and class: (n, J, C).
@@ -162,12 +165,12 @@ def _choose(logits: Floats, happened: Ints, session: Ints) -> Affine:
     number_of = np.unique(session, return_inverse=True)[1]
     if number_of.max(initial=0) + 1 < FEWEST_SESSIONS:
         return as_it_is
-    ways: list[Callable[[Floats, Ints], Affine]] = [_shares, lambda *_: as_it_is, functools.partial(_fit, of=last)]
+    ways: list[Callable[[Floats, Ints], Affine]] = [lambda *_: as_it_is, _shares, functools.partial(_fit, of=last)]
     ways += [functools.partial(_fit, of=tuple(range(members)))] * (members > 1)
-    chosen, *richer = [(way, _losses(way, logits, happened, number_of)) for way in ways]
-    for way, losses in richer:
+    chosen, *changes = [(way, _losses(way, logits, happened, number_of)) for way in ways]
+    for way, losses in changes:
         gains = np.bincount(number_of, chosen[1] - losses)  # of each session
-        if gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains)):
+        if gains.mean() > EVIDENCE * gains.std(ddof=1) / np.sqrt(len(gains)):
             chosen = way, losses
     return chosen[0](logits, happened)
 
