@@ -51,7 +51,7 @@ unit: setup-train  ## everything that needs no broker
 integration: setup-train  ## everything on a real broker
 	$(TRAIN)/bin/python -m pytest -m kafka
 
-bench: $(BENCH)/.done  ## the measured table of the README, in about 12 minutes; JSON=FILE keeps every run
+bench: $(BENCH)/.done  ## the measured table of the README, in about 25 minutes; JSON=FILE keeps every run
 	@$(BENCH)/bin/python -m bench $(if $(JSON),--json $(JSON))
 
 $(BENCH)/.done: pyproject.toml constraints.txt

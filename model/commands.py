@@ -228,14 +228,22 @@ def evaluate(*, bundle: Path, prefixes: Path, sessions: tuple[Path, ...], out: P
 @click.option("--sessions", multiple=True, required=True, type=FILE, help="What the bundle learned from; repeatable.")
 @click.option("--test", multiple=True, required=True, type=FILE, help="Sessions to judge by; repeatable.")
 @click.option("--items", type=FILE, help="The catalogue, JSON lines, for prices and categories.")
+@click.option("--truth", type=FILE, help="Of a simulated test: what `simulate --truth` wrote.")
 @click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), help="Write the results here, too.")
 def evaluate_events(
-    *, bundle: Path, sessions: tuple[Path, ...], test: tuple[Path, ...], items: Path | None, out: Path | None
+    *,
+    bundle: Path,
+    sessions: tuple[Path, ...],
+    test: tuple[Path, ...],
+    items: Path | None,
+    truth: Path | None,
+    out: Path | None,
 ) -> None:
     """Measure how a BUNDLE foretells the next action and a purchase, beside what others make of the same beginnings.
 
     Judged after 1, 2, 3, 5 and 10 events of sessions without a purchase so far. Beside the bundle: shares, a Markov
-    chain, logistic regression and LightGBM, fitted in the same run on the sessions that the bundle learned from.
+    chain, logistic regression and LightGBM, fitted in the same run on the sessions that the bundle learned from. Where
+    the truth is known, probabilities are held against it, too.
 
     \b
     Example:
@@ -250,9 +258,11 @@ def evaluate_events(
         raise missing_extra(exc) from exc
     console = Console(highlight=False, width=TABLE_WIDTH)
     with Console(stderr=True).status("") as status:
-        results = evaluate_heads(bundle, sessions, test, items, status.update)
+        results = evaluate_heads(bundle, sessions, test, status.update, items=items, truth=truth)
     for of in results.by_events:
         console.print(_heads_table(of))
+        if of.nearness:
+            console.print(_nearness_table(of))
         lead = of.lead
         console.print(f"PR-AUC of the bundle less LightGBM's: {lead.value:+.4f} ({lead.low:+.4f} to {lead.high:+.4f})")
     if results.unanswered:
@@ -271,6 +281,14 @@ def _heads_table(of: "RowsOfLength") -> Table:
     table = Table("", *names, title=f"{events}: {of.rows:,} rows, a purchase follows {of.base_rate:.2%}")
     for name, figures in of.models.items():
         table.add_row(name, *(f"{value:.4f}" for value in msgspec.structs.astuple(figures)))
+    return table
+
+
+def _nearness_table(of: "RowsOfLength") -> Table:
+    names = ("mean difference", "ECE", "share of log loss", "share of PR-AUC")
+    table = Table("against the truth", *names)
+    for name, near in of.nearness.items():
+        table.add_row(name, *(f"{value:.4f}" for value in msgspec.structs.astuple(near)))
     return table
 
 

@@ -240,41 +240,18 @@ def read_sessions(files: Sequence[Path]) -> tuple[Sessions, Report]:
     Raises:
         TrainingError: A file cannot be read.
     """
-    digest = hashlib.sha256()
-    dropped: Counter[str] = Counter()
-    problem, lines = "", 0
-    seen: set[str] = set()
+    read = Reading()
     index_of: dict[str, int] = {}
     items, actions, ends, closed_at = array.array("i"), array.array("b"), array.array("q", [0]), array.array("q")
     ages = array.array("q")
-    for path in files:
-        decode = _plain if path.name.removesuffix(".gz").endswith(PLAIN) else decode_session
-        for number, line in enumerate(lines_of(path), start=1):
-            digest.update(line)
-            if not line.strip():
-                continue
-            lines += 1
-            try:
-                session = decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-                dropped[MALFORMED] += 1
-                problem = problem or f"{path}:{number}: {exc}"
-                continue
-            reason = REPEATED if session.id in seen else _flaw(session)
-            if reason:
-                dropped[reason] += 1
-                continue
-            if session.id:
-                seen.add(session.id)
-            for event in session.events:
-                if (code := CODES.get(event.action)) is None:
-                    dropped[UNKNOWN_ACTION] += 1
-                    continue
-                items.append(index_of.setdefault(event.item_id, len(index_of)) if event.item_id else NO_ITEM)
-                actions.append(code)
-                ages.append(event.ts - session.opened_at)
-            ends.append(len(items))
-            closed_at.append(session.closed_at)
+    for session in kept_sessions(files, read):
+        for event in known_events(session):
+            items.append(index_of.setdefault(event.item_id, len(index_of)) if event.item_id else NO_ITEM)
+            actions.append(CODES[event.action])
+            ages.append(event.ts - session.opened_at)
+        read.dropped[UNKNOWN_ACTION] += len(session.events) - (len(items) - ends[-1])
+        ends.append(len(items))
+        closed_at.append(session.closed_at)
     sessions = arranged(
         Sessions(
             tuple(index_of),
@@ -287,15 +264,62 @@ def read_sessions(files: Sequence[Path]) -> tuple[Sessions, Report]:
     )
     return sessions, Report(
         files=tuple(path.name for path in files),
-        sha256=digest.hexdigest(),
-        lines=lines,
-        dropped=dict(dropped),
-        problem=problem,
+        sha256=read.digest.hexdigest(),
+        lines=read.lines,
+        dropped={reason: number for reason, number in read.dropped.items() if number},
+        problem=read.problem,
         sessions=len(sessions),
         events=len(sessions.items),
         first_closed_at=int(sessions.closed_at.min(initial=np.iinfo(np.int64).max)) if len(sessions) else 0,
         last_closed_at=int(sessions.closed_at.max(initial=0)),
     )
+
+
+class Reading:
+    """What has been read so far, and left out."""
+
+    def __init__(self) -> None:
+        self.lines = 0
+        self.dropped: Counter[str] = Counter()
+        self.problem = ""
+        self.digest = hashlib.sha256()
+
+
+def kept_sessions(files: Sequence[Path], read: Reading) -> Iterator[ClosedSession]:
+    """Yield the sessions of the files that can be used, each once, in the order of the lines.
+
+    Args:
+        files: As in `load_dataset`.
+        read: Is told what was read.
+
+    Raises:
+        TrainingError: A file cannot be read.
+    """
+    seen: set[str] = set()
+    for path in files:
+        decode = _plain if path.name.removesuffix(".gz").endswith(PLAIN) else decode_session
+        for number, line in enumerate(lines_of(path), start=1):
+            read.digest.update(line)
+            if not line.strip():
+                continue
+            read.lines += 1
+            try:
+                session = decode(line)
+            except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+                read.dropped[MALFORMED] += 1
+                read.problem = read.problem or f"{path}:{number}: {exc}"
+                continue
+            if reason := REPEATED if session.id in seen else _flaw(session):
+                read.dropped[reason] += 1
+                continue
+            if session.id:
+                seen.add(session.id)
+            yield session
+
+
+def known_events(session: ClosedSession) -> list[SessionEvent]:
+    """Return the events of a session whose actions are known."""
+    return [event for event in session.events if event.action in CODES]
 
 
 def session_ids(path: Path) -> Iterator[str]:

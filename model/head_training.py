@@ -74,7 +74,8 @@ def _calibration(stack: Stack | None, part: _Part, answers: Answers, max_length:
     every = part.every
     at = part.kept if stack is None else _short(every.starts, max_length)
     members = _members(stack, part, answers, at, max_length)
-    return calibrate(members, every.next_action[at], every.purchase[at], METHODS[stack is not None])
+    session = np.searchsorted(every.starts, at, side="right") - 1
+    return calibrate(members, every.next_action[at], every.purchase[at], session, METHODS[stack is not None])
 
 
 def _said(heads: Heads, part: _Part, answers: Answers) -> Answers:

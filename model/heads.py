@@ -26,6 +26,7 @@ from model.head_baselines import HeadModel, head_baselines
 from model.item_facts import read_catalogue
 from model.metrics import Floats
 from model.prefix_features import Told, Whole, facts_of, whole
+from model.truth import Nearness, nearness, read_truth
 from model.vocabulary import Vocabulary, read_vocabulary
 from schemas.manifest import Manifest, decode_manifest
 
@@ -72,6 +73,8 @@ class RowsOfLength(msgspec.Struct, frozen=True, kw_only=True):
     models: dict[str, Figures]
     lead: Interval
     """PR-AUC of the bundle less that of LightGBM."""
+    nearness: dict[str, Nearness]
+    """Of each model to the truth, where it is known."""
 
 
 class HeadResults(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,8 +128,10 @@ def evaluate_heads(
     bundle: Path,
     sessions: Sequence[Path],
     test: Sequence[Path],
-    items: Path | None,
     tell: Callable[[str], None],
+    *,
+    items: Path | None = None,
+    truth: Path | None = None,
 ) -> HeadResults:
     """Return what a bundle's heads reach on sessions that it has not seen, and what the baselines do.
 
@@ -134,8 +139,9 @@ def evaluate_heads(
         bundle: Folder.
         sessions: Files of the sessions that the bundle learned from: the baselines learn from them.
         test: Files of later sessions, or of other users.
-        items: File of catalogue items, for prices and categories.
         tell: Called with what is being done.
+        items: File of catalogue items, for prices and categories.
+        truth: File of the true probabilities, of a simulation's test.
 
     Raises:
         TrainingError: A file cannot be read, the test is part of the training, or has nothing to judge by.
@@ -146,6 +152,7 @@ def evaluate_heads(
     if not len(learned) or not len(judged):
         message = "there is no session to learn from, or none to judge by"
         raise TrainingError(message)
+    truths = read_truth(truth, test) if truth else None
 
     tell("fitting the baselines")
     vocabulary = Vocabulary(learned.item_ids)
@@ -161,12 +168,20 @@ def evaluate_heads(
         training_sessions=len(learned),
         test_sessions=len(judged),
         unanswered=served.unanswered(models[0][1], every_row(models[0][1])),
-        by_events=judge(models, tell),
+        by_events=judge(models, tell, truths),
     )
 
 
-def judge(models: Sequence[tuple[HeadModel, Whole]], tell: Callable[[str], None]) -> tuple[RowsOfLength, ...]:
-    """Return the figures of models, each over its own reading of the same sessions, the bundle's first."""
+def judge(
+    models: Sequence[tuple[HeadModel, Whole]], tell: Callable[[str], None], truths: Floats | None = None
+) -> tuple[RowsOfLength, ...]:
+    """Return the figures of models, each over its own reading of the same sessions, the bundle's first.
+
+    Args:
+        models: With the sessions.
+        tell: Called with what is being done.
+        truths: The true probability of a purchase after each event, where it is known: (events,).
+    """
     of = models[0][1]
     rows = [rows_after(of, events) for events in EVENTS]
     every = np.concatenate(rows)
@@ -191,6 +206,11 @@ def judge(models: Sequence[tuple[HeadModel, Whole]], tell: Callable[[str], None]
                 base_rate=float(bought.mean()),
                 models={name: figures(of_model, came, bought) for name, of_model in of_models.items()},
                 lead=_lead(of_models["bundle"].purchase, of_models[RIVAL].purchase, bought),
+                nearness={
+                    name: nearness(of_model.purchase, truths[every[part]], bought)
+                    for name, of_model in of_models.items()
+                    if truths is not None
+                },
             )
         )
     return tuple(results)

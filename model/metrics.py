@@ -77,12 +77,12 @@ def brier(probabilities: Floats, happened: Ints) -> float:
     return _mean((probabilities - happened) ** 2)
 
 
-def calibration_error(probabilities: Floats, happened: Ints, bins: int = 15) -> float:
+def calibration_error(probabilities: Floats, happened: Ints | Floats, bins: int = 15) -> float:
     """Return the expected calibration error over bins of equal mass: |mean probability - share that happened|.
 
     Args:
         probabilities: (rows,).
-        happened: 0 or 1: (rows,).
+        happened: 0 or 1, or the true probability: (rows,).
         bins: How many; fewer where there are fewer rows.
     """
     order = np.argsort(probabilities, kind="stable")

@@ -18,49 +18,91 @@ def told(events: int, scale: float = 1.0, shift: float = 0.0, seed: int = 0):
     return scale * truth + np.array([0, 0, 0, 0, 0, shift]), came, bought
 
 
-def fitted(said, came, bought):
-    return calibrate([said], came, bought, "alone")
+def fitted(*members, came, bought, events_a_session: int = 4):
+    sessions = np.arange(len(came)) // events_a_session
+    return calibrate(members, came, bought, sessions, "some")
+
+
+def alone(said, came, bought):
+    return fitted(said, came=came, bought=bought)
 
 
 def test_overconfident_heads_are_brought_back():
-    calibration = fitted(*told(20_000, scale=2.0, shift=0.5))
+    calibration = alone(*told(20_000, scale=2.0, shift=0.5))
     assert calibration.next_action.scales == pytest.approx([0.5], abs=0.03)
     assert calibration.purchase.scales == pytest.approx([0.5], abs=0.03)
     assert calibration.purchase.bias == pytest.approx([-0.25], abs=0.05)
 
 
 def test_report_says_what_it_did():
-    report = fitted(*told(20_000, scale=2.0)).report
-    assert (report.method, report.events) == ("alone", 20_000)
+    report = alone(*told(20_000, scale=2.0)).report
+    assert (report.method, report.events) == ("some", 20_000)
     assert report.before["purchase_calibration_error"] > 0.05
     assert report.after["purchase_calibration_error"] < 0.01
     assert report.after["next_action_log_loss"] < report.before["next_action_log_loss"]
 
 
 def test_what_it_reaches_holds_on_other_events():
-    calibration = fitted(*told(20_000, scale=2.0, shift=1.0))
+    calibration = alone(*told(20_000, scale=2.0, shift=1.0))
     said, _, bought = told(20_000, scale=2.0, shift=1.0, seed=1)
     purchase = probabilities(blended([said], calibration)).purchase
     assert abs(float(purchase.mean() - bought.mean())) < 0.01
 
 
 def test_few_events_change_little():
-    assert fitted(*told(4, scale=3.0)).purchase.scales == pytest.approx([1], abs=0.2)
+    assert alone(*told(4, scale=3.0)).purchase.scales == pytest.approx([1], abs=0.2)
 
 
 def test_one_outcome_alone_gives_no_certainty():
     said, came, _ = told(50)
-    calibration = fitted(said, came, np.zeros(50, dtype=np.int64))
+    calibration = alone(said, came, np.zeros(50, dtype=np.int64))
     purchase = probabilities(blended([said], calibration)).purchase
     assert ((purchase > 0) & (purchase < 1)).all()
 
 
-def test_member_that_knows_nothing_is_not_listened_to():
+def test_regression_that_knows_nothing_is_hardly_listened_to():
     said, came, bought = told(20_000)
     noise = np.random.default_rng(5).normal(size=said.shape)
-    calibration = calibrate([noise, said], came, bought, "both")
-    assert calibration.purchase.scales == pytest.approx([0, 1], abs=0.06)
-    assert calibration.next_action.scales == pytest.approx([0, 1], abs=0.06)
+    calibration = fitted(said, noise, came=came, bought=bought)
+    assert calibration.purchase.scales == pytest.approx([1, 0], abs=0.06)
+    assert calibration.next_action.scales == pytest.approx([1, 0], abs=0.06)
+
+
+def test_transformer_that_adds_nothing_is_left_out():
+    said, came, bought = told(20_000)
+    noise = np.random.default_rng(5).normal(size=said.shape)
+    calibration = fitted(noise, said, came=came, bought=bought)
+    assert calibration.purchase.scales[0] == calibration.next_action.scales[0] == 0
+    assert calibration.purchase.scales[1] == pytest.approx(1, abs=0.06)
+
+
+def test_transformer_that_knows_more_than_others_is_kept():
+    said, came, bought = told(20_000)
+    dim = said + np.random.default_rng(5).normal(size=said.shape)
+    calibration = fitted(said, dim, came=came, bought=bought)
+    assert min(calibration.purchase.scales[0], calibration.next_action.scales[0]) > 0.9
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_where_all_is_noise_the_shares_are_said(members):
+    _, came, bought = told(4_000)
+    noise = np.random.default_rng(5).normal(scale=3, size=(members, 4_000, 6))
+    calibration = fitted(*noise, came=came, bought=bought)
+    said = probabilities(blended(list(noise), calibration))
+    assert said.purchase == pytest.approx(bought.mean(), abs=1e-3)
+    assert said.next_action == pytest.approx(np.tile(np.bincount(came) / 4_000, (4_000, 1)), abs=1e-3)
+
+
+def test_outcomes_of_one_session_are_no_evidence_of_their_own():
+    """Each session has one outcome, and says it 50 times: by events a member would look useful by chance."""
+    rng = np.random.default_rng(3)
+    listened = 0
+    for _ in range(20):
+        outcome, noise = rng.integers(2, size=60), rng.normal(size=(60, 6))
+        bought, said = np.repeat(outcome, 50), np.repeat(noise, 50, axis=0)
+        calibration = fitted(said, came=bought, bought=bought, events_a_session=50)
+        listened += calibration.purchase.scales[0] != 0
+    assert listened <= 6
 
 
 def test_logits_of_probabilities_say_the_same():
@@ -70,7 +112,7 @@ def test_logits_of_probabilities_say_the_same():
 
 
 def test_folded_heads_say_what_was_calibrated():
-    calibration = fitted(*told(5_000, scale=2.0, shift=1.0))
+    calibration = alone(*told(5_000, scale=2.0, shift=1.0))
     model, _ = network(TINY.model, 10)
     vectors = torch.randn(50, TINY.model.dim)
 

@@ -54,7 +54,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def results(files) -> HeadResults:
-    return evaluate_heads(files / "bundle", [files / "training.jsonl"], [files / "test.jsonl"], None, lambda _: None)
+    return evaluate_heads(files / "bundle", [files / "training.jsonl"], [files / "test.jsonl"], lambda _: None)
 
 
 def test_rows_are_beginnings_without_a_purchase():
@@ -139,15 +139,13 @@ def test_what_is_learned_beats_chance(results):
 def test_order_of_the_test_changes_nothing(files, results):
     lines = (files / "test.jsonl").read_bytes().splitlines(keepends=True)
     (files / "reversed.jsonl").write_bytes(b"".join(reversed(lines)))
-    again = evaluate_heads(
-        files / "bundle", [files / "training.jsonl"], [files / "reversed.jsonl"], None, lambda _: None
-    )
+    again = evaluate_heads(files / "bundle", [files / "training.jsonl"], [files / "reversed.jsonl"], lambda _: None)
     assert again == results
 
 
 def test_test_that_was_learned_is_refused(files):
     with pytest.raises(TrainingError, match="500 sessions of the test are among those for training"):
-        evaluate_heads(files / "bundle", [files / "training.jsonl"], [files / "training.jsonl"], None, lambda _: None)
+        evaluate_heads(files / "bundle", [files / "training.jsonl"], [files / "training.jsonl"], lambda _: None)
 
 
 def test_command_prints_and_writes_the_results(files, results, tmp_path):
