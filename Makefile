@@ -51,12 +51,12 @@ unit: setup-train  ## everything that needs no broker
 integration: setup-train  ## everything on a real broker
 	$(TRAIN)/bin/python -m pytest -m kafka
 
-bench: $(BENCH)/.done  ## the measured table of the README, in about 12 minutes; JSON=FILE keeps every run
+bench: $(BENCH)/.done  ## the measured table of the README, in about 25 minutes; JSON=FILE keeps every run
 	@$(BENCH)/bin/python -m bench $(if $(JSON),--json $(JSON))
 
 $(BENCH)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(BENCH)
-	$(BENCH)/bin/python $(PIP) --editable '.[bench]' onnx py-spy
+	$(BENCH)/bin/python $(PIP) --editable '.[bench]'
 	touch $@
 
 docs: setup-train  ## the generated parts of the documents: JSON Schemas, AsyncAPI, tables, the README's file map

@@ -16,6 +16,7 @@ from bench.machine import machine
 from bench.memory import memory
 from bench.place import Place, place, say
 from bench.profiles import profiles
+from bench.replay import arms, flat, replay
 from bench.report import Found, Report, as_json, table
 from bench.scoring import scoring
 from bench.start import start
@@ -26,6 +27,9 @@ MEASUREMENTS: dict[str, Callable[[Place, Effort], Found]] = {
     "latency": latency,
     "start": start,
     "memory": memory,
+    "replay": replay,
+    "arms": arms,
+    "flat": flat,
 }
 
 

@@ -1,57 +1,97 @@
-"""Replay: events a second and the most memory of `clickscore replay` on a generated log: `python -m bench.replay`.
-
-Each run is a process of its own, told by its CPU time as well, since other programs may share the cores.
-"""
+"""Replay: events a second of `clickscore replay` on a generated log, and what ten arms of a backtest cost."""
 
 import os
 import subprocess
 import sys
-import tempfile
-import time
 from itertools import islice
 from pathlib import Path
 
-import click
-import msgspec
-import psutil
-
-from bench.logs import ITEMS, START_MS, natural_acts
-from bench.machine import ROOT
-from bench.place import MODEL, say
-from export.random_bundle import write_random_bundle
+from bench.alone import Alone, measure_alone
+from bench.command import Run, environment, measure
+from bench.effort import Effort
+from bench.logs import START_MS, natural_acts
+from bench.place import Place, say
+from bench.report import Found, Row
 
 RATE = 200.0
 """Events a second of event time: about 120,000 of 24,000 shoppers come within ten minutes, sessions of 5 events."""
-LOOK_SECONDS = 0.05
 BACKTEST_RATE = 10.0
 """The same for a backtest, which judges sessions that have ended: the whole log must last longer than they do."""
 ARMS = 10
 _WRITTEN = 20_000  # lines at once
 
 
-class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One replay."""
-
-    what: str
-    events: int
-    wall_s: float
-    cpu_s: float
-    early_bytes: int
-    """Resident, of all its processes, the most in the first half of the time."""
-    late_bytes: int
-    """The same, in the second half."""
-
-    def words(self) -> str:
-        """Return it as a line."""
-        return (
-            f"{self.what}: {self.events:,} events, {self.events / self.cpu_s:,.0f} a second of CPU time "
-            f"({self.cpu_s / self.events * 1e6:.1f} us each), {self.events / self.wall_s:,.0f}/s on the clock; "
-            f"at most {self.early_bytes / 2**20:.0f} MiB in the first half, {self.late_bytes / 2**20:.0f} in the second"
+def replay(place: Place, effort: Effort) -> Found:
+    """Without a model; with one, in one process and in as many as there are cores, each beside ONNX Runtime alone."""
+    log, out = place.folder / "long.jsonl", place.folder / "out.jsonl"
+    write_log(log, effort.replayed_events, RATE)
+    place.quiet.wait()
+    bare = measure("replay without a model", effort.replayed_events, "replay", log, "--out", out)
+    pairs = [
+        _beside_alone(place, effort, log, out, processes) for processes in sorted({1, min(4, os.cpu_count() or 1)})
+    ]
+    out.unlink()
+    rows = [
+        Row(
+            what=f"Events/s of `clickscore replay`, of what ONNX Runtime alone does on the very same calls, {where}",
+            values=(run.per_second / sum(one.per_second for one in alone),),
+            digits=".2f",
+            goal=0.90,
+            at_least=True,
+            beside=f"{run.per_second:,.0f} of {sum(one.per_second for one in alone):,.0f}/s, "
+            f"{run.cpu_us:.0f} us CPU each; by CPU time {alone[0].cpu_us / run.cpu_us:.2f}",
         )
+        for where, (run, alone) in zip(("one process", "a process a core"), pairs, strict=False)
+    ]
+    rows.append(
+        Row(
+            what="Events/s of `clickscore replay` without a model, one core",
+            values=(1e6 / bare.cpu_us,),
+            digits=",.0f",
+            goal=150_000,
+            at_least=True,
+            beside=f"{bare.cpu_us:.1f} us CPU each, start included; {bare.per_second:,.0f}/s on the clock",
+        )
+    )
+    return Found(rows, [bare, *(run for run, _ in pairs)])
 
 
-def write_log(path: Path, events: int, rate: float = RATE) -> None:
+def arms(place: Place, effort: Effort) -> Found:
+    """A backtest of one arm, and one of several that share its bundle and sessions but for a policy setting."""
+    log = place.folder / "backtest.jsonl"
+    write_log(log, effort.judged_events, BACKTEST_RATE)
+    place.quiet.wait()
+    one, several = (_backtest(place, log, effort.judged_events, count) for count in (1, ARMS))
+    row = Row(
+        what=f"A backtest of {ARMS} arms that share bundle and sessions, against one of one arm, CPU time",
+        values=(several.cpu_us / one.cpu_us,),
+        digits=".2f",
+        unit=" x",
+        goal=2.0,
+        at_least=False,
+        beside=f"{several.cpu_us:.0f} and {one.cpu_us:.0f} us an event, start and intervals included",
+    )
+    return Found([row], [one, several])
+
+
+def flat(place: Place, effort: Effort) -> Found:
+    """The most memory of a replay of a log, and of one ten times as long, both read as they are made."""
+    short, long = (_from_stdin(place, events) for events in (effort.long_events // 10, effort.long_events))
+    row = Row(
+        what=f"Memory of a replay of {long.events / 1e6:g} million events, against {short.events / 1e6:g} million",
+        values=(long.peak_bytes / short.peak_bytes,),
+        digits=".2f",
+        unit=" x",
+        goal=1.10,
+        at_least=False,
+        beside=f"at most {long.peak_bytes / 2**20:,.0f} and {short.peak_bytes / 2**20:,.0f} MiB resident",
+    )
+    return Found([row], [short, long])
+
+
+def write_log(path: Path, events: int, rate: float) -> None:
     """Write a log of natural sessions as JSON lines, at so many events a second of event time."""
+    say(f"writing a log of {events:,} events")
     acts = enumerate(natural_acts(rate, 5.0))
     with path.open("wb") as file:
         for begin in range(0, events, _WRITTEN):
@@ -60,84 +100,36 @@ def write_log(path: Path, events: int, rate: float = RATE) -> None:
             file.write(b"".join(record.value + b"\n" for record in records))
 
 
-def measure(what: str, events: int, *arguments: object) -> Run:
-    """Run `clickscore` with these arguments and look at it as it goes."""
-    began = time.monotonic()
-    child = psutil.Popen(
-        [sys.executable, "-m", "stream", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]]), "ORT_DISABLE_TELEMETRY": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+def _beside_alone(place: Place, effort: Effort, log: Path, out: Path, processes: int) -> tuple[Run, list[Alone]]:
+    alone = measure_alone(log, place.bundle, effort.control_seconds * 5, processes)
+    run = measure(
+        f"replay with a model, {processes} process{'es' if processes > 1 else ''}",
+        effort.replayed_events,
+        *("replay", log, "--bundle", place.bundle, "--workers", processes, "--out", out),
     )
-    looks: list[tuple[int, float]] = []
-    while child.poll() is None:
-        looks.append(_look(child) or (looks[-1] if looks else (0, 0.0)))
-        time.sleep(LOOK_SECONDS)
-    if child.returncode:
-        raise click.ClickException(f"{what}: exit code {child.returncode}")
-    sizes, half = [size for size, _ in looks], len(looks) // 2
-    return Run(
-        what=what,
-        events=events,
-        wall_s=time.monotonic() - began,
-        cpu_s=max(cpu for _, cpu in looks),
-        early_bytes=max(sizes[:half]),
-        late_bytes=max(sizes[half:]),
+    return run, alone
+
+
+def _backtest(place: Place, log: Path, events: int, count: int) -> Run:
+    named = [("--arm", f"name={k},bundle={place.bundle},k={k}") for k in range(10, 10 + count)]
+    options = ("--no-baselines", "--leak-sample", 0, "--json", place.folder / "figures.json")
+    what = f"backtest of {count} arm{'s' if count > 1 else ''}"
+    return measure(what, events, "backtest", log, *(word for pair in named for word in pair), *options)
+
+
+def _from_stdin(place: Place, events: int) -> Run:
+    """Replay a log that is nowhere on disk."""
+    out = place.folder / "out.jsonl.gz"
+    making = subprocess.Popen(
+        [sys.executable, "-m", "bench.replay", str(events)], env=environment(), stdout=subprocess.PIPE
     )
-
-
-def backtests(log: Path, events: int, bundle: Path, folder: Path) -> list[Run]:
-    """Measure backtests of one arm, and of several that share its bundle and sessions but for a policy setting."""
-    found: list[Run] = []
-    for arms in (1, ARMS):
-        named = [("--arm", f"name={k},bundle={bundle},k={k}") for k in range(10, 10 + arms)]
-        flat = [word for pair in named for word in pair]
-        what = f"backtest of {arms} arm{'s' if arms > 1 else ''}"
-        options = ("--no-baselines", "--leak-sample", 0, "--json", folder / f"{arms}.json")
-        found.append(measure(what, events, "backtest", log, *flat, *options))
-    return found
-
-
-def _look(child: psutil.Process) -> tuple[int, float] | None:
-    """Return resident bytes and CPU seconds of a process and its children, none where one has just ended."""
     try:
-        family = [child, *child.children(recursive=True)]
-        times = [one.cpu_times() for one in family]
-        return sum(one.memory_info().rss for one in family), sum(spent.user + spent.system for spent in times)
-    except psutil.NoSuchProcess:
-        return None
-
-
-@click.command()
-@click.option("--events", default=1_000_000, show_default=True, help="Of the log without a model.")
-@click.option("--scored", default=100_000, show_default=True, help="Of the log with a model.")
-@click.option("--workers", default=1, show_default=True)
-def main(events: int, scored: int, workers: int) -> None:
-    """Measure replays without and with a model, of sessions, and backtests."""
-    with tempfile.TemporaryDirectory(prefix="clickscore-bench-") as name:
-        folder = Path(name)
-        long, short, out = folder / "long.jsonl", folder / "short.jsonl", folder / "out.jsonl"
-        say(f"Writing a log of {events:,} events")
-        write_log(long, events)
-        write_log(short, scored)
-        write_random_bundle(folder / "bundle", ITEMS, MODEL)
-        shared = ("--workers", workers, "--out")
-        runs = (
-            ("replay without a model", events, "replay", long, *shared, out),
-            ("the same, output packed", events, "replay", long, *shared, folder / "out.jsonl.gz"),
-            ("sessions", events, "sessions", long, *shared, out),
-            ("replay with a model", scored, "replay", short, "--bundle", folder / "bundle", *shared, out),
-        )
-        for run in runs:
-            click.echo(measure(*run).words())
-            out.unlink(missing_ok=True)
-        write_log(short, scored, BACKTEST_RATE)
-        one, several = backtests(short, scored, folder / "bundle", folder)
-        click.echo(f"{one.words()}\n{several.words()}")
-        click.echo(
-            f"{ARMS} arms that share bundle and sessions cost {several.cpu_s / one.cpu_s:.2f} x one arm, CPU time"
-        )
+        return measure(f"replay of {events:,} events", events, "replay", "-", "--out", out, feed=making.stdout)
+    finally:
+        making.kill()
+        making.wait()
+        out.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
-    main()
+    write_log(Path("/dev/stdout"), int(sys.argv[1]), RATE)

@@ -197,12 +197,14 @@ class PartFile:
 
     def write(self, lines: Iterable[bytes]) -> None:
         """Write lines."""
+        text = b"".join([line + b"\n" for line in lines])
+        if self._pool is None:
+            self._file.write(text)
+            return
         pending = self._pending
-        for line in lines:
-            pending += line
-            pending += b"\n"
+        pending += text
         while len(pending) >= BLOCK_BYTES:
-            self._put(bytes(pending[:BLOCK_BYTES]))
+            self._put(bytes(pending[:BLOCK_BYTES]), self._pool)
             del pending[:BLOCK_BYTES]
 
     def state(self) -> PartState:
@@ -214,19 +216,16 @@ class PartFile:
 
     def finish(self) -> None:
         """Write what is left."""
-        if self._pending:
-            self._put(bytes(self._pending))
+        if self._pending and self._pool:
+            self._put(bytes(self._pending), self._pool)
             self._pending.clear()
 
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()
 
-    def _put(self, block: bytes) -> None:
-        if self._pool is None:
-            self._file.write(block)
-            return
-        self._packing.append(self._pool.submit(_packed, block))
+    def _put(self, block: bytes, pool: ThreadPoolExecutor) -> None:
+        self._packing.append(pool.submit(_packed, block))
         self._drain(AHEAD)
 
     def _drain(self, most: int) -> None:

@@ -5,7 +5,7 @@ of the others are shown. Diversity, exploration, boosts and caps take their plac
 """
 
 import hashlib
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache
 
 from schemas.decisions import Choice, Recommendation
@@ -17,22 +17,22 @@ POLICY_VERSION = "1"
 MODEL, CONTROL = "model", "popular"
 """Variants of the A/B test, and the reason that a choice states."""
 
-Rule = Callable[[Request, Catalogue], Container[str]]
+Rule = Callable[[Request, Catalogue], Collection[str]]
 
 
-def bought_already(request: Request, catalogue: Catalogue) -> Container[str]:
+def bought_already(request: Request, catalogue: Catalogue) -> Collection[str]:
     """Forbid what the user has bought."""
     del catalogue
     return request.bought
 
 
-def out_of_stock(request: Request, catalogue: Catalogue) -> Container[str]:
+def out_of_stock(request: Request, catalogue: Catalogue) -> Collection[str]:
     """Forbid what cannot be delivered."""
     del request
     return catalogue.out_of_stock
 
 
-def hidden(request: Request, catalogue: Catalogue) -> Container[str]:
+def hidden(request: Request, catalogue: Catalogue) -> Collection[str]:
     """Forbid what the shop has hidden or taken out of its catalogue."""
     del request
     return catalogue.hidden
@@ -62,21 +62,23 @@ class Shelf:
         self.filtered: dict[str, int] = {}
         self._k = k
         self._shown: set[str] = set()
-        self._forbidden = [(name, rule(request, catalogue)) for name, rule in RULES]
+        self._forbidden = [(name, items) for name, rule in RULES if (items := rule(request, catalogue))]
 
     def fill(self, candidates: Iterable[tuple[str, float]], reason: str) -> None:
         """Add the candidates that no rule forbids, in order, until the shelf is full."""
+        choices, shown, forbidden, k = self.choices, self._shown, self._forbidden, self._k
         for item, score in candidates:
-            if len(self.choices) == self._k:
+            if len(choices) == k:
                 return
-            if item in self._shown:
+            if item in shown:
                 continue
-            rule = next((name for name, forbidden in self._forbidden if item in forbidden), None)
-            if rule is None:
-                self._shown.add(item)
-                self.choices.append(Choice(item_id=item, score=score, propensity=1.0, reason=reason))
+            for rule, items in forbidden:
+                if item in items:
+                    self.filtered[rule] = self.filtered.get(rule, 0) + 1
+                    break
             else:
-                self.filtered[rule] = self.filtered.get(rule, 0) + 1
+                shown.add(item)
+                choices.append(Choice(item_id=item, score=score, propensity=1.0, reason=reason))
 
 
 class Policy:

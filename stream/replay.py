@@ -5,7 +5,6 @@ what a partition comes to is the same whoever takes it.
 """
 
 import asyncio
-import gc
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -17,15 +16,12 @@ import msgspec
 from schemas.sessions import OpenSession, encode_session
 from stream.bundle import load_bundle
 from stream.fidelity import Check, Findings
+from stream.garbage import look_seldom
 from stream.parts import Checkpoint, Parts, Plan, Tally, read_reference_of
-from stream.pipeline import Output, Pipeline
+from stream.pipeline import Begun, Output, Pipeline
 from stream.scoring import Scorer
 from stream.settings import Settings
 from stream.sources import Batches, FileOrigin, Mark, Source, catalogue_of, parted, topic_name
-
-GARBAGE = (200_000, 20, 100)
-"""Thresholds of Python's garbage collector. What a batch makes lives until its end, and nothing of it is a cycle:
-looking for garbage at the usual pace took a quarter of the time."""
 
 CHECKPOINT_SHARE = 0.05
 """Of the time, that checkpoints may take: a large state is written less often."""
@@ -81,7 +77,7 @@ def work(task: Task, report: Report) -> Result:
     Raises:
         ClickscoreError: The source cannot be read on, or the parts cannot be written.
     """
-    gc.set_threshold(*GARBAGE)
+    look_seldom()
     with Parts(task.folder, task.worker, task.partitions, packed=task.packed) as parts:
         topic = topic_name(task.plan.origin, task.settings)
         checkpoint, states = parts.load(task.settings, topic)
@@ -111,6 +107,7 @@ class _Run:
         self._unreadable_before = self._tally.unreadable
         self._outcomes = Counter(self._tally.outcomes)
         self._check: Check | None = None
+        self._ahead: tuple[Batches, Begun] | None = None
         self._saved_at = time.monotonic()
         self._pause = task.checkpoint_s
 
@@ -124,7 +121,9 @@ class _Run:
                 records += sum(len(found) for _, found in batches)
                 report(Progress(source.position, source.size, records))
                 if task.checkpoint_s and time.monotonic() - self._saved_at >= self._pause:
+                    self._finish()  # the states are ahead of what is written
                     self._save(source)
+            self._finish()
             self._close_open()
             self._save(source, done=True)
         return Result(self._tally, asyncio.run(self._check.findings()) if self._check else None)
@@ -136,16 +135,28 @@ class _Run:
             asyncio.run(self._check.read({partition: origin.ranges[partition] for partition in task.partitions}))
 
     def _take(self, batches: Batches) -> None:
-        """Put batches through the pipeline, and what they come to where it belongs."""
+        """Put batches through the pipeline; those that ask the model are finished once the next ones have begun."""
         warming, due = parted(self._task.plan.origin, batches)
         if warming:
             self._pipeline.advance_all(warming)
             self._tally.warm += sum(len(records) for _, records in warming)
-        if self._task.plan.what == "decisions":
-            outputs = self._pipeline.process_all(due)
-        else:
-            outputs = self._pipeline.advance_all(due)
-        for (partition, _), output in zip(due, outputs, strict=True):
+        if self._task.plan.what != "decisions":
+            self._put(due, self._pipeline.advance_all(due))
+            return
+        begun = self._pipeline.begin(due)
+        self._finish()
+        self._ahead = (due, begun)
+
+    def _finish(self) -> None:
+        """Finish the batches that have begun, if any."""
+        if self._ahead:
+            due, begun = self._ahead
+            self._ahead = None
+            self._put(due, self._pipeline.finish(begun))
+
+    def _put(self, batches: Batches, outputs: list[Output]) -> None:
+        """Put what batches come to where it belongs."""
+        for (partition, _), output in zip(batches, outputs, strict=True):
             self._outcomes += output.outcomes
             if self._check:
                 self._check.compare(partition, output)
