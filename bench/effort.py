@@ -35,6 +35,6 @@ QUICK = Effort(
     natural_events=150_000,
     users=200_000,
     replayed_events=250_000,
-    judged_events=20_000,
+    judged_events=40_000,
     long_events=1_000_000,
 )
