@@ -56,7 +56,7 @@ bench: $(BENCH)/.done  ## the measured table of the README, in about 25 minutes;
 
 $(BENCH)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(BENCH)
-	$(BENCH)/bin/python $(PIP) --editable '.[bench]' onnx py-spy
+	$(BENCH)/bin/python $(PIP) --editable '.[bench]'
 	touch $@
 
 docs: setup-train  ## the generated parts of the documents: JSON Schemas, AsyncAPI, tables, the README's file map

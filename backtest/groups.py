@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from backtest.arms import Arm
 from backtest.recommenders import Recommender
 from schemas.decisions import Recommendation
@@ -40,7 +42,7 @@ class _Side(NamedTuple):
         of = self.arm.settings
         variant = variant_of(request.event.user_id, of.experiment, of.control_share)
         if variant != request.variant:
-            request = request._replace(variant=variant)
+            request = msgspec.structs.replace(request, variant=variant)
         return self.policy.recommend(request, answer if variant != CONTROL else None)
 
 

@@ -1,6 +1,5 @@
 """Run: one pass over recorded events with all arms, by the pipeline that runs live."""
 
-import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,8 +11,9 @@ from backtest.leaks import LeakCheck, Twins
 from backtest.recommenders import Recommender, recommender_of, scorer_of
 from backtest.rows import Rows
 from stream.catalogue import Catalogue
+from stream.garbage import look_seldom
 from stream.policy import Policy
-from stream.replay import GARBAGE, Progress
+from stream.replay import Progress
 from stream.scoring import Scorer
 from stream.settings import Settings
 from stream.sources import Batches, Origin, Reference, catalogue_of, parted, topic_name
@@ -67,7 +67,7 @@ def run(plan: Plan, report: Callable[[Progress], None], recommenders: Recommende
     Raises:
         ClickscoreError: The source cannot be read on, or a bundle cannot be served.
     """
-    gc.set_threshold(*GARBAGE)
+    look_seldom()
     return _Run(plan, recommenders).run(report)
 
 

@@ -19,6 +19,7 @@ from schemas.topics import EVENTS, MAX_RECORD_BYTES
 from stream import transport
 from stream.engine import Engine
 from stream.errors import BrokerError, ClickscoreError, SettingsError
+from stream.garbage import look_seldom
 from stream.kafka import MAX_REQUEST_BYTES, ssl_context
 from stream.logs import write_logs
 from stream.monitoring import Metrics
@@ -180,6 +181,7 @@ def run_worker(settings: Settings, pipeline: Pipeline) -> None:
     write_logs()
     uvloop.install()
     app, engine = create_app(settings, pipeline)
+    look_seldom()
     worker = BoundedWorker(app, override_logging=False, redirect_stdouts=False, loop=asyncio.new_event_loop())
     worker.engine, worker.stop_s = engine, settings.stop_ms / 1000
     worker.spinner = None  # a log is no terminal

@@ -113,7 +113,8 @@ class Engine:
             began = time.time()
             batches = [(event.message.partition, event.message.value) for event in events]
             records = sum(len(batch) for _, batch in batches)
-            if ahead is None and (self._inbox.empty() or records < FULL):
+            alone = self._inbox.empty() or records < FULL or not self._pipeline.asks_model
+            if ahead is None and alone:
                 await self._publish(events, began, await self._in_thread(self._pipeline.process_all, batches))
                 continue
             begun, outputs = await self._in_thread(self._step, batches, ahead and ahead.begun)

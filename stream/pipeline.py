@@ -7,6 +7,7 @@ event in offset order; scoring runs once over all of a batch, since no answer de
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -49,7 +50,7 @@ class Record(Protocol):
         ...
 
 
-class Message(NamedTuple):
+class Message(msgspec.Struct, frozen=True, gc=False):
     """A record to publish."""
 
     key: bytes | None
@@ -104,6 +105,11 @@ class Pipeline:
         self._bundle = scorer.version if scorer else None
         self._policy = Policy(settings, catalogue, self._bundle, scorer.popular if scorer else ())
 
+    @property
+    def asks_model(self) -> bool:
+        """Whether a model is asked, and so whether there is anything to wait for between `begin` and `finish`."""
+        return self._scorer is not None
+
     def source(self, partition: int) -> str:
         """Return the name of a partition that decisions of its events begin with."""
         return f"{self._topic}-{partition}"
@@ -132,9 +138,8 @@ class Pipeline:
     def finish(self, begun: Begun) -> list[Output]:
         """Wait for the model's answers, decide, and return what each batch comes to."""
         outputs, requests, asked = begun
-        unasked = ((at, None) for at in range(len(requests)))
         decided: list[tuple[Message, Message | None] | None] = [None] * len(requests)
-        for at, answer in asked.answers() if asked else unasked:
+        for at, answer in asked.answers() if asked else enumerate([None] * len(requests)):
             request, output = requests[at]
             output.unscored += answer is None
             decided[at] = self._decide(request, answer)
@@ -163,7 +168,8 @@ class Pipeline:
         asked: list[tuple[Request, Output]] = []
         for (partition, records), output in zip(batches, outputs, strict=True):
             state = self.state(partition)
-            asked += [(request, output) for request in self._read(state, records, output)]
+            requests = self._read(state, records, output)
+            asked.extend(zip(requests, repeat(output)))
             if records and records[-1].offset > state.offset:
                 output.changes.extend(state.flush(records[-1].offset))
         return outputs, asked
@@ -181,8 +187,8 @@ class Pipeline:
                 output.outcomes["dead"] += 1
                 continue
             endings = ENDINGS_PER_TICK if isinstance(decoded, Tick) else ENDINGS_PER_EVENT
-            closed = state.advance(decoded.ts, record.offset, endings)
-            output.closed_sessions.extend(closed_message(session) for session in closed)
+            if closed := state.advance(decoded.ts, record.offset, endings):
+                output.closed_sessions.extend(map(closed_message, closed))
             if isinstance(decoded, Tick):
                 output.outcomes["tick"] += 1
                 continue
@@ -220,7 +226,7 @@ class Pipeline:
             late = late or sessions.is_of_ended_session(user, event, self._settings.gap_ms)
             if not late:
                 closed = state.enter(user, event, fingerprint, record.offset)
-                output.closed_sessions.extend(closed_message(session) for session in closed)
+                output.closed_sessions.extend(map(closed_message, closed))
         if late and self._settings.late_events == "dead-letter":
             output.dead_letters.append(
                 DeadLetter(record, f"late: {state.max_ts - event.ts} ms behind the newest event")

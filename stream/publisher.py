@@ -75,7 +75,7 @@ class Work:
     @property
     def change_bytes(self) -> int:
         """Size of its snapshots."""
-        return sum(len(change.value or b"") for change in self.output.changes)
+        return sum([len(change.value or b"") for change in self.output.changes])
 
 
 class Publisher:
@@ -138,7 +138,7 @@ class Publisher:
             live = await self._drop_stale(works)
             newest: dict[int, dict[bytes, Change]] = defaultdict(dict)
             for work in live:
-                newest[work.partition].update((change.key, change) for change in work.output.changes)
+                newest[work.partition] |= {change.key: change for change in work.output.changes}
             changes = {partition: list(found.values()) for partition, found in newest.items()}
             async with self._patience(live):
                 ends = await asyncio.gather(*(self.write(*pair) for pair in changes.items()))
@@ -210,7 +210,9 @@ class Publisher:
                 (CLOSED_SESSIONS, output.closed_sessions),
             ):
                 if messages:
-                    outgoing[topic.name, partition] += [(key, value, work.facts) for key, value in messages]
+                    outgoing[topic.name, partition] += [
+                        (message.key, message.value, work.facts) for message in messages
+                    ]
             if output.dead_letters:
                 letters = [dead_letter(self._settings, partition, letter) for letter in output.dead_letters]
                 outgoing[DEAD_LETTERS.name, partition] += letters
@@ -218,7 +220,9 @@ class Publisher:
 
     async def write(self, partition: int, changes: Sequence[Change]) -> int:
         """Store changes of a partition's state as one record batch; return the changelog offset after it."""
-        messages = [snapshot_message(change) for change in changes]
+        messages = [
+            (change.key, change.value, tombstone_headers(change) if change.value is None else []) for change in changes
+        ]
         if not messages:
             return self.written.get(partition, -1)
         topic = self._settings.topic(SNAPSHOTS.name)
@@ -253,10 +257,9 @@ async def _take(queue: asyncio.Queue[Work], trickle_s: float = 0.0) -> list[Work
     return works
 
 
-def snapshot_message(change: Change) -> Outgoing:
-    """Return a change as a record of `session-snapshots`; a tombstone says its offset in a header."""
-    headers = [] if change.value is not None else [(OFFSET_HEADER, str(change.offset).encode())]
-    return change.key, change.value, headers
+def tombstone_headers(change: Change) -> Headers:
+    """Return the headers of a tombstone, which has no value to say its offset in."""
+    return [(OFFSET_HEADER, str(change.offset).encode())]
 
 
 def dead_letter(settings: Settings, partition: int, letter: DeadLetter) -> Outgoing:

@@ -5,7 +5,6 @@ what a partition comes to is the same whoever takes it.
 """
 
 import asyncio
-import gc
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -17,15 +16,12 @@ import msgspec
 from schemas.sessions import OpenSession, encode_session
 from stream.bundle import load_bundle
 from stream.fidelity import Check, Findings
+from stream.garbage import look_seldom
 from stream.parts import Checkpoint, Parts, Plan, Tally, read_reference_of
 from stream.pipeline import Begun, Output, Pipeline
 from stream.scoring import Scorer
 from stream.settings import Settings
 from stream.sources import Batches, FileOrigin, Mark, Source, catalogue_of, parted, topic_name
-
-GARBAGE = (200_000, 20, 100)
-"""Thresholds of Python's garbage collector. What a batch makes lives until its end, and nothing of it is a cycle:
-looking for garbage at the usual pace took a quarter of the time."""
 
 CHECKPOINT_SHARE = 0.05
 """Of the time, that checkpoints may take: a large state is written less often."""
@@ -81,7 +77,7 @@ def work(task: Task, report: Report) -> Result:
     Raises:
         ClickscoreError: The source cannot be read on, or the parts cannot be written.
     """
-    gc.set_threshold(*GARBAGE)
+    look_seldom()
     with Parts(task.folder, task.worker, task.partitions, packed=task.packed) as parts:
         topic = topic_name(task.plan.origin, task.settings)
         checkpoint, states = parts.load(task.settings, topic)

@@ -6,7 +6,8 @@ reading them back. What a batch touches is decoded once, changed, and encoded on
 
 import heapq
 from collections.abc import Iterable
-from typing import NamedTuple
+
+import msgspec
 
 from schemas.events import ACTION_OF, Interaction, ItemEvent, Purchase
 from schemas.sessions import ClosedSession
@@ -32,7 +33,7 @@ ENDINGS_PER_TICK = 4096
 """The same for a tick, which comes alone."""
 
 
-class Change(NamedTuple):
+class Change(msgspec.Struct, frozen=True, gc=False):
     """One record of `session-snapshots`: a user's or the partition's state, or a tombstone where `value` is none."""
 
     key: bytes
@@ -97,7 +98,8 @@ class PartitionState:
         call, the longest due first; what is left follows with the next events. Popularity is ranked when it passes
         full periods of refresh. So all of it follows from the log alone, wherever batches begin and end.
         """
-        before, self.max_ts = self.watermark, max(ts, self.max_ts)
+        before = self.watermark
+        self.max_ts = max(ts, self.max_ts)
         now = self.watermark
         closed: list[ClosedSession] = []
         if self._sessions_due.is_due(now):
@@ -197,8 +199,9 @@ class PartitionState:
                 forgotten += 1
 
     def _rank(self) -> None:
-        best = heapq.nsmallest(POPULAR, self._counts.items(), key=lambda pair: (-pair[1], pair[0]))
-        ranked = [item for item, _ in best]
+        least = min(heapq.nlargest(POPULAR, self._counts.values()), default=0)  # of few items names need be compared
+        best = sorted((-count, item) for item, count in self._counts.items() if count >= least)
+        ranked = [item for _, item in best[:POPULAR]]
         # What is no longer seen still beats nothing: it stays behind, as long as there is room.
         seen = set(ranked)
         self.popular = (ranked + [item for item in self.popular if item not in seen])[:POPULAR]

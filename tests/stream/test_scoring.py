@@ -159,7 +159,7 @@ def reading_all(folder: Path) -> Scorer:
 
 
 def read(scorer: Scorer, *items: str, ages: tuple[int, ...] = ()) -> tuple[list[int], list[int], list[int]]:
-    found = scorer._every(0, request(*items)._replace(ages=ages))
+    found = scorer._every(0, msgspec.structs.replace(request(*items), ages=ages))
     return found.rows, found.actions, found.ages
 
 
@@ -175,7 +175,7 @@ def test_ages_are_read_with_their_events(reading_all: Scorer):
 
 
 def test_ages_of_events_that_are_not_read_are_left_out(scorer: Scorer):
-    found = scorer._known(0, request("item-1", "new", "item-2")._replace(ages=[0, 5, 9]))
+    found = scorer._known(0, msgspec.structs.replace(request("item-1", "new", "item-2"), ages=[0, 5, 9]))
     assert (found.rows, found.ages) == ([1, 2], [0, 9])
 
 
