@@ -60,10 +60,11 @@ def _discoveries(results: Results) -> Iterator[str]:
     if results.new:
         best = max(results.arms, key=lambda arm: arm.discovery.value)
         rate = best.discovery
+        above = [one.by for one in results.differences if (one.arm, one.metric) == (best.name, "discovery")]
         yield (
             f"{percent(results.new / results.ranked)} of these items were new to the session; on them "
             f"{best.name!r} was right most often: {percent(rate.value)} (95 %: {percent(rate.low)} to "
-            f"{percent(rate.high)})."
+            f"{percent(rate.high)}){''.join(f', against {results.first.name!r} {points(by)}' for by in above)}."
         )
 
 
