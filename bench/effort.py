@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Effort:
-    """Three rounds take about 25 minutes on two cores, half of it for what is replayed."""
+    """Three rounds take about 20 minutes on two cores."""
 
     rounds: int = 3
     seconds: float = 8.0
