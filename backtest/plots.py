@@ -241,7 +241,6 @@ def _svg(figure: Figure, salt: str) -> str:
     """Return a figure as an SVG element, without what would name an address or a time."""
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": salt}):
-        figure.patch.set_visible(False)
         FigureCanvasSVG(figure).print_svg(
             buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
         )

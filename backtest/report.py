@@ -9,13 +9,23 @@ from backtest import words
 from backtest.intervals import Estimate
 from backtest.results import ArmResult, Results
 
-CAPTIONS = {
-    "by-length": "By how much of the session was known. Bands are 95 % intervals.",
-    "by-answer": "By how the next item stood to the session. The same item again is an easy hit, and no discovery.",
-    "by-user": "New users had no earlier session in this log; before it began, nobody is known.",
-    "by-category": "The most frequent categories of the item that the user was at.",
-    "by-hour": "By the hour of the event, UTC.",
+SLICES = {
+    "by-length": (
+        "Early and late in a session",
+        "By how much of the session was known. Bands are 95 % intervals.",
+    ),
+    "by-answer": (
+        "Repeats and discoveries",
+        "By how the next item stood to the session. The same item again is an easy hit, and no discovery.",
+    ),
+    "by-user": (
+        "New and known users",
+        "New users had no earlier session in this log; before it began, nobody is known.",
+    ),
+    "by-category": ("Categories", "The most frequent categories of the item that the user was at."),
+    "by-hour": ("Hours of the day", "By the hour of the event, UTC."),
 }
+"""Title and caption of each plot of parts of the events."""
 
 
 def html(results: Results, plots: dict[str, str]) -> str:
@@ -38,7 +48,8 @@ def html(results: Results, plots: dict[str, str]) -> str:
         nature=words.NATURE,
         sureness=words.sureness(results),
         leak_words=words.leak_check(results),
-        slice_plots=[(name, caption) for name, caption in CAPTIONS.items() if name in plots],
+        slices=[(name, *words_on_it) for name, words_on_it in SLICES.items() if name in plots],
+        best=max(results.arms, key=lambda arm: arm.ranking[f"hit_rate@{results.cutoff}"].value),
         by_name=by_name,
         describe=describe,
         moment=words.moment,
@@ -55,9 +66,10 @@ def describe(arm: ArmResult) -> str:
     return "; ".join((kind, *(f"{name}={value}" for name, value in arm.settings.items())))
 
 
-def _figure(plots: dict[str, str], name: str, caption: str) -> Markup:
-    figure = Markup('<figure class="card" id="plot-{}" role="img" aria-label="{}">').format(name, caption)
-    return figure + Markup(plots[name]) + Markup("<figcaption>{}</figcaption></figure>").format(caption)
+def _figure(plots: dict[str, str], name: str, title: str, caption: str) -> Markup:
+    figure = Markup('<figure class="card" id="plot-{}" role="img" aria-label="{}"><h3>{}</h3>')
+    caption_below = Markup("<figcaption>{}</figcaption></figure>").format(caption)
+    return figure.format(name, f"{title}. {caption}", title) + Markup(plots[name]) + caption_below
 
 
 def _in_percent(of: Estimate) -> Markup:

@@ -120,6 +120,8 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     leak_check: LeakCheck
     arms: tuple[ArmResult, ...]
     differences: tuple[Difference, ...]
+    tied: tuple[str, ...]
+    """Arms whose hit rate this log cannot tell from that of the best one."""
     slices: tuple[Slice, ...]
 
     @property
@@ -157,6 +159,7 @@ def measure(plan: Plan, source: str, evidence: Evidence) -> Results:
         leak_check=evidence.leak_check,
         arms=tuple(measuring.arms()),
         differences=tuple(measuring.differences()),
+        tied=tuple(measuring.tied()),
         slices=tuple(measuring.slices()),
     )
 
@@ -254,6 +257,15 @@ class _Measuring:
             if number and (0, metric) in self._draws:
                 by = estimate(self._values[number, metric] - self._values[0, metric], draws - self._draws[0, metric])
                 yield Difference(arm=self._plan.arms[number].name, metric=metric, by=by)
+
+    def tied(self) -> Iterator[str]:
+        """Yield the arms whose hit rate is not clearly below the best one's."""
+        metric, arms = f"hit_rate@{self._plan.cutoff}", self._plan.arms
+        best = max(range(len(arms)), key=lambda number: self._values[number, metric])
+        for number, arm in enumerate(arms):
+            below = self._values[best, metric] - self._values[number, metric]
+            if number != best and not estimate(below, self._draws[best, metric] - self._draws[number, metric]).clear:
+                yield arm.name
 
     def slices(self) -> Iterator[Slice]:
         """Yield the parts of the judged events that are not empty."""

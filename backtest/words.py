@@ -1,6 +1,6 @@
 """Words: what a backtest says, in sentences: who agreed most with users, how sure that is, and what to mistrust."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from backtest.intervals import Estimate
@@ -44,8 +44,15 @@ def verdict(results: Results) -> list[str]:
         f"cases (95 %: {percent(rate.low)} to {percent(rate.high)}) the item that a user turned to was among its first "
         f"{results.cutoff}."
     ]
+    if results.tied:
+        said.append(f"This log cannot tell it from {_listed(results.tied)}.")
     said += [_against_first(difference, results) for difference in results.differences if difference.metric == metric]
     return [*said, *_discoveries(results)]
+
+
+def _listed(names: Sequence[str]) -> str:
+    *others, last = map(repr, names)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _discoveries(results: Results) -> Iterator[str]:
@@ -53,10 +60,11 @@ def _discoveries(results: Results) -> Iterator[str]:
     if results.new:
         best = max(results.arms, key=lambda arm: arm.discovery.value)
         rate = best.discovery
+        above = [one.by for one in results.differences if (one.arm, one.metric) == (best.name, "discovery")]
         yield (
             f"{percent(results.new / results.ranked)} of these items were new to the session; on them "
             f"{best.name!r} was right most often: {percent(rate.value)} (95 %: {percent(rate.low)} to "
-            f"{percent(rate.high)})."
+            f"{percent(rate.high)}){''.join(f', against {results.first.name!r} {points(by)}' for by in above)}."
         )
 
 

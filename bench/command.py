@@ -13,7 +13,7 @@ import psutil
 from bench.machine import ROOT
 from bench.place import say
 
-LOOK_SECONDS = 0.05
+LOOK_SECONDS = 0.2  # a look reads all processes of the machine
 
 
 class FailedError(Exception):

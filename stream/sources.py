@@ -32,7 +32,7 @@ KAFKA = "kafka:"
 """What a source that is a topic begins with."""
 
 BATCH = 4096
-"""Records that are processed at once: bounds the memory, and changes no decision."""
+"""Records that are processed at once, unless one says otherwise: bounds the memory, and changes no decision."""
 
 FETCH_BYTES = 4 * 1024 * 1024  # a partition and request
 POLL_MS = 500
@@ -85,8 +85,8 @@ class Source(Protocol):
 
     def __exit__(self, *_: object) -> None: ...
 
-    def batches(self) -> Iterator[Batches]:
-        """Yield what is to be read, some at a time."""
+    def batches(self, records: int = BATCH) -> Iterator[Batches]:
+        """Yield what is to be read, about so many records at a time."""
         ...
 
 
@@ -161,7 +161,7 @@ class FileSource:
         """Where to go on."""
         return FileMark(self._file.place, tuple(self._next))
 
-    def batches(self) -> Iterator[Batches]:
+    def batches(self, records: int = BATCH) -> Iterator[Batches]:
         """Yield the file's records, the partitions of a batch in order."""
         partitions, mine, following = len(self._next), self._mine, self._next
         found: dict[int, list[Record]] = {}
@@ -174,13 +174,13 @@ class FileSource:
                 partition = partition_of(line.routing, partitions)
                 if partition not in mine:
                     continue
-                records = found.get(partition)
-                if records is None:
-                    records = found[partition] = []
-                records.append(Recorded(following[partition], -1, line.key, line.value))
+                of_partition = found.get(partition)
+                if of_partition is None:
+                    of_partition = found[partition] = []
+                of_partition.append(Recorded(following[partition], -1, line.key, line.value))
                 following[partition] += 1
                 held += 1
-            if held >= BATCH or (self._file.live and not chunk):
+            if held >= records or (self._file.live and not chunk):
                 yield sorted(found.items())
                 found, held = {}, 0
         yield sorted(found.items())
@@ -367,7 +367,7 @@ class KafkaSource:
         """Where to go on."""
         return KafkaMark(dict(self._next))
 
-    def batches(self) -> Iterator[Batches]:
+    def batches(self, records: int = BATCH) -> Iterator[Batches]:
         """Yield the records, the partitions of a batch in order.
 
         Raises:
@@ -375,7 +375,7 @@ class KafkaSource:
         """
         heard_at = time.monotonic()
         while self._left():
-            found = self._runner.run(self._fetch())
+            found = self._runner.run(self._fetch(records))
             if found:
                 heard_at = time.monotonic()
                 yield found
@@ -406,10 +406,10 @@ class KafkaSource:
             consumer.seek(tp, offset)
         return consumer
 
-    async def _fetch(self) -> Batches:
+    async def _fetch(self, most: int) -> Batches:
         left = [TopicPartition(self._topic, partition) for partition in self._left()]
         try:
-            found = await self._consumer.getmany(*left, timeout_ms=POLL_MS, max_records=BATCH)
+            found = await self._consumer.getmany(*left, timeout_ms=POLL_MS, max_records=most)
         except KafkaError as exc:
             message = f"{self._topic} cannot be read on: {str(exc) or type(exc).__name__}"
             raise BrokerError(message) from exc

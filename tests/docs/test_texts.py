@@ -67,7 +67,9 @@ def command_of(words: list[str]) -> tuple[click.Command, list[str]]:
 def test_commands_are_there_with_their_options(path: Path) -> None:
     for line in command_lines(path):
         command, rest = command_of(shlex.split(line)[1:])
-        options = {name for parameter in command.params for name in parameter.opts} | {"--help"}
+        options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)} | {
+            "--help"
+        }
         for word in rest:
             if word.startswith("--"):
                 assert word.split("=")[0] in options, f"{line}: no option {word}"
