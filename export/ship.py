@@ -77,8 +77,8 @@ def ship(
 
 def _beside(told: Told, stack: Stack, calibration: Calibration) -> np.ndarray:
     """Return what a stack adds to the heads' logits: (B, 6)."""
-    of_trees, of_regression = stack.answers(features(told, stack.side))
-    return blended([np.zeros_like(of_trees), of_trees, of_regression], calibration)
+    of_stack = stack.answers(features(told, stack.side))
+    return blended([np.broadcast_to(calibration.silent, of_stack.shape), of_stack], calibration)
 
 
 def weights_of(model: SessionTransformer, table: torch.Tensor) -> Weights:

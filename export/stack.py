@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from export.graph import TREES, Graph
 from export.prefix_features import PrefixFeatures
-from model.calibration import Calibration, scales_of
+from model.calibration import Calibration, bias_of, scales_of
 from model.prefix_features import NAMES, NEWEST
 from model.stack import CODES, Stack
 from schemas.events import ACTIONS
@@ -35,14 +35,16 @@ class _Nodes:
 
 def blend(graph: Graph, stack: Stack, calibration: Calibration) -> str:
     """Return what trees, regression and biases add to the logits: (B, 6)."""
-    _, of_trees, of_regression = scales_of(calibration)
+    of_transformer, of_stack = scales_of(calibration)
+    of_trees, of_regression = of_stack * stack.share, of_stack * (1 - stack.share)
     features = PrefixFeatures(graph, stack.side)
     columns = features.columns()  # (B, F)
     forests = graph("TreeEnsembleRegressor", columns, domain=TREES, **_trees(stack, of_trees))
     weights = stack.regression.weights * of_regression
     plain = np.zeros((len(NAMES), OUTPUTS))
     plain[np.delete(np.arange(len(NAMES)), CODES)] = weights[: len(NAMES) - NEWEST]
-    bias = stack.regression.bias * of_regression + np.array([*calibration.next_action.bias, *calibration.purchase.bias])
+    bias = stack.regression.bias * of_regression + bias_of(calibration)
+    bias = bias + of_transformer * calibration.silent  # its heads have lost that: see `fold_in`
     total = graph("Add", forests, graph("Gemm", columns, _single(plain), _single(bias)))
     kinds = weights[len(NAMES) - NEWEST :].reshape(NEWEST, len(ACTIONS), OUTPUTS)
     for table, code in zip(kinds, features.newest_actions(), strict=True):

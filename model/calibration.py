@@ -5,15 +5,18 @@ class. With the Transformer as the only member that is bias-corrected temperatur
 Shrikumar, ICML 2020), of two classes Platt's; with more it is stacking (Wolpert 1992). Fitted on sessions that no
 member has learned, and folded into the members' own weights, so the served graph has not a node more.
 
-A member is listened to where that pays by more than chance: of no member, all but the Transformer, and all, each is
-taken if it lowers the cross-validated log loss of the one before by more than a standard error over sessions (Breiman
-et al., Classification and Regression Trees, 1984). What knows nothing ends at the shares of the classes.
+Nothing is changed that does not pay by more than chance. The last member stays as it is, unless the plain shares of the
+classes, then the same with scale and bias, then all members together have a cross-validated log loss that is lower than
+that of what was taken before by more than two standard errors over sessions. So what knows nothing ends at the shares,
+and a Transformer that is sure of what it has seen by chance is not listened to. (One standard error, as in Breiman et
+al., Classification and Regression Trees, 1984, would take one useless change in six.)
 """
 
 # pyright: standard
 # torch leaves what a module returns untyped.
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -32,8 +35,10 @@ that often."""
 STEPS = 100
 FOLDS = 5
 """Parts of the sessions, by which what a blend loses on others is told."""
+EVIDENCE = 2.0
+"""Standard errors by which a change has to be better."""
 FEWEST_SESSIONS = 50
-"""Below that, folds tell nothing, and all members are blended."""
+"""Below that, folds tell nothing, and the last member is taken as it is."""
 ACTIONS = slice(0, len(NEXT_ACTIONS))
 PURCHASE = len(NEXT_ACTIONS)
 """Columns of logits: those of the next actions, then that of a purchase."""
@@ -54,6 +59,8 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     next_action: Affine
     purchase: Affine
     report: CalibrationReport
+    silent: tuple[float, ...] = (0.0,) * (len(NEXT_ACTIONS) + 1)
+    """Logits that the Transformer counts as giving beside a stack where it has read nothing: its mean."""
 
 
 class Probabilities(NamedTuple):
@@ -69,7 +76,7 @@ def calibrate(members: Sequence[Floats], next_action: Ints, purchase: Ints, sess
     """Return the calibration that makes what the members said most likely to have come true.
 
     Args:
-        members: Logits of each, the Transformer's first: (events, 6).
+        members: Logits of the Transformer, and those of a stack if there is one: (events, 6) each.
         next_action: The class that came: (events,).
         purchase: Whether one came, 0 or 1: (events,).
         session: Number of the session that the event is of: (events,).
@@ -92,10 +99,15 @@ def calibrate(members: Sequence[Floats], next_action: Ints, purchase: Ints, sess
 
 def blended(members: Sequence[Floats], calibration: Calibration) -> Floats:
     """Return the logits of all members together: (events, 6)."""
-    total = np.array([*calibration.next_action.bias, *calibration.purchase.bias])
+    total = bias_of(calibration)
     for logits, scales in zip(members, scales_of(calibration), strict=True):
         total = total + logits * scales
     return total
+
+
+def bias_of(calibration: Calibration) -> Floats:
+    """Return what is added to the logits: (6,)."""
+    return np.array([*calibration.next_action.bias, *calibration.purchase.bias])
 
 
 def scales_of(calibration: Calibration) -> list[Floats]:
@@ -123,47 +135,62 @@ def logits_of(said: Probabilities) -> Floats:
 
 @torch.no_grad()
 def fold_in(model: SessionTransformer, calibration: Calibration) -> None:
-    """Scale a model's heads, in place, and add the biases where it is the only member."""
+    """Scale a model's heads, in place, and add the biases.
+
+    Beside a stack, which adds the biases, what is said in silence is taken from them: a graph multiplies the heads'
+    logits by 0 where no item is known.
+    """
     alone = len(calibration.purchase.scales) == 1
-    for head, affine in ((model.next_action, calibration.next_action), (model.purchase, calibration.purchase)):
+    shift = torch.tensor(bias_of(calibration) if alone else -scales_of(calibration)[0] * calibration.silent)
+    parts = (
+        (model.next_action, calibration.next_action, ACTIONS),
+        (model.purchase, calibration.purchase, slice(PURCHASE, None)),
+    )
+    for head, affine, which in parts:
         head.weight.mul_(affine.scales[0])
-        head.bias.mul_(affine.scales[0])
-        if alone:
-            head.bias.add_(torch.tensor(affine.bias, device=head.bias.device))
+        head.bias.mul_(affine.scales[0]).add_(shift[which].to(head.bias))
 
 
 def _choose(logits: Floats, happened: Ints, session: Ints) -> Affine:
-    """Return the blend of the fewest members that no larger one beats by more than chance.
+    """Return the last member as it is, or what beats it by more than chance.
 
     Args:
         logits: Of each member and class: (n, J, C).
         happened: The class that came: (n,).
         session: (n,).
     """
-    everyone = tuple(range(logits.shape[1]))
-    names, number_of = np.unique(session, return_inverse=True)
-    if len(names) < FEWEST_SESSIONS:
-        return _fit(logits, happened, everyone)
-    chosen, *larger = dict.fromkeys(((), everyone[1:], everyone))
-    least = _losses(logits, happened, number_of, chosen)
-    for of in larger:
-        losses = _losses(logits, happened, number_of, of)
-        gains = np.bincount(number_of, least - losses)  # of each session
-        if gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains)):
-            chosen, least = of, losses
-    return _fit(logits, happened, chosen)
+    _, members, classes = logits.shape
+    last = (members - 1,)
+    as_it_is = Affine(scales=(0.0,) * (members - 1) + (1.0,), bias=(0.0,) * classes)
+    number_of = np.unique(session, return_inverse=True)[1]
+    if number_of.max(initial=0) + 1 < FEWEST_SESSIONS:
+        return as_it_is
+    ways: list[Callable[[Floats, Ints], Affine]] = [lambda *_: as_it_is, _shares, functools.partial(_fit, of=last)]
+    ways += [functools.partial(_fit, of=tuple(range(members)))] * (members > 1)
+    chosen, *changes = [(way, _losses(way, logits, happened, number_of)) for way in ways]
+    for way, losses in changes:
+        gains = np.bincount(number_of, chosen[1] - losses)  # of each session
+        if gains.mean() > EVIDENCE * gains.std(ddof=1) / np.sqrt(len(gains)):
+            chosen = way, losses
+    return chosen[0](logits, happened)
 
 
-def _losses(logits: Floats, happened: Ints, session: Ints, of: tuple[int, ...]) -> Floats:
-    """Return the log loss after each event of the blend of some members that is fitted on other sessions: (n,)."""
+def _losses(way: Callable[[Floats, Ints], Affine], logits: Floats, happened: Ints, session: Ints) -> Floats:
+    """Return the log loss after each event of a blend that is fitted on other sessions: (n,)."""
     losses = np.zeros(len(happened))
     for fold in range(FOLDS):
         inside = session % FOLDS == fold
-        fitted = _fit(logits[~inside], happened[~inside], of)
+        fitted = way(logits[~inside], happened[~inside])
         said = torch.from_numpy(np.einsum("j,njc->nc", fitted.scales, logits[inside]) + fitted.bias)
         came = torch.from_numpy(happened[inside].astype(np.int64))
         losses[inside] = functional.cross_entropy(said, came, reduction="none").numpy()
     return losses
+
+
+def _shares(logits: Floats, happened: Ints) -> Affine:
+    """Return what says how often each class came, whatever the members say."""
+    counts = np.bincount(happened, minlength=logits.shape[2]) + 1.0
+    return Affine(scales=(0.0,) * logits.shape[1], bias=tuple(np.log(counts / counts.sum()).tolist()))
 
 
 def _fit(logits: Floats, happened: Ints, of: tuple[int, ...]) -> Affine:
@@ -172,11 +199,8 @@ def _fit(logits: Floats, happened: Ints, of: tuple[int, ...]) -> Affine:
     Args:
         logits: (n, J, C).
         happened: (n,).
-        of: Numbers of the members that count; the others' scales are 0, and without any, biases are those of shares.
+        of: Numbers of the members that count; the others' scales are 0.
     """
-    if not of:
-        counts = np.bincount(happened, minlength=logits.shape[2]) + 1.0
-        return Affine(scales=(0.0,) * logits.shape[1], bias=tuple(np.log(counts / counts.sum()).tolist()))
     z, classes = torch.from_numpy(logits[:, of].astype(np.float64)), torch.from_numpy(happened.astype(np.int64))
     prior = 1 / len(of)
     scales = torch.full((len(of), 1), prior, dtype=z.dtype, requires_grad=True)  # (members that count, 1)

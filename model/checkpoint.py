@@ -123,6 +123,7 @@ def save_stack(folder: Path, stack: Stack) -> None:
         categories=side.categories,
         weights=regression.weights,
         bias=regression.bias,
+        share=stack.share,
         next_action=np.array(stack.trees.next_action.model_to_string()),
         purchase=np.array(stack.trees.purchase.model_to_string()),
     )
@@ -136,7 +137,7 @@ def load_stack(folder: Path) -> Stack | None:
     with np.load(folder / STACK) as arrays:
         trees = Trees(*(lightgbm.Booster(model_str=str(arrays[name])) for name in Trees._fields))
         side = Side(arrays["numbers"], arrays["categories"])
-        return Stack(side, trees, Linear(arrays["weights"], arrays["bias"]))
+        return Stack(side, trees, Linear(arrays["weights"], arrays["bias"]), arrays["share"])
 
 
 def write_card(folder: Path, card: Card) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from model.calibration import Probabilities, probabilities
 from model.features import Longs
-from model.prefix_features import ItemFacts, Whole, told
+from model.prefix_features import ItemFacts, Whole, features_of, told
 from model.stack import Stack, fit_stack
 from schemas.events import ACTIONS
 from schemas.manifest import NEXT_ACTIONS
@@ -94,7 +94,7 @@ class Regression:
 
     def say(self, of: Whole, at: Longs) -> Probabilities:
         """Return what it says."""
-        return probabilities(self._stack.members(of, at, MAX_LENGTH)[1])
+        return probabilities(self._stack.regression.logits(features_of(of, at, self._stack.side, MAX_LENGTH)))
 
 
 class Forest:
@@ -107,7 +107,7 @@ class Forest:
 
     def say(self, of: Whole, at: Longs) -> Probabilities:
         """Return what it says."""
-        return probabilities(self._stack.members(of, at, MAX_LENGTH)[0])
+        return probabilities(self._stack.trees.logits(features_of(of, at, self._stack.side, MAX_LENGTH)))
 
 
 def head_baselines(of: Whole, at: Longs, facts: ItemFacts, seed: int = 0) -> Sequence[HeadModel]:

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from model.calibration import Calibration, Probabilities, blended, calibrate, logits_of, probabilities
@@ -71,25 +72,32 @@ def on_newer(heads: Heads, newer: Newer, answers: Answers) -> tuple[Answers, Cal
 
 
 def _calibration(stack: Stack | None, part: _Part, answers: Answers, max_length: int) -> Calibration:
-    every = part.every
+    every, silent = part.every, _logits(answers).mean(axis=0)
     at = part.kept if stack is None else _short(every.starts, max_length)
-    members = _members(stack, part, answers, at, max_length)
+    members = _members(stack, part, answers, at, max_length=max_length, silent=silent)
     session = np.searchsorted(every.starts, at, side="right") - 1
-    return calibrate(members, every.next_action[at], every.purchase[at], session, METHODS[stack is not None])
+    fitted = calibrate(members, every.next_action[at], every.purchase[at], session, METHODS[stack is not None])
+    return msgspec.structs.replace(fitted, silent=tuple(silent.tolist()))
 
 
 def _said(heads: Heads, part: _Part, answers: Answers) -> Answers:
     """Return answers with the heads blended."""
-    members = _members(heads.stack, part, answers, part.kept, heads.max_length)
+    silent = np.array(heads.calibration.silent)
+    members = _members(heads.stack, part, answers, part.kept, max_length=heads.max_length, silent=silent)
     said = probabilities(blended(members, heads.calibration))
     return Answers(answers.ranks, said.next_action, said.purchase)
 
 
-def _members(stack: Stack | None, part: _Part, answers: Answers, at: Longs, max_length: int) -> list[Floats]:
+def _members(
+    stack: Stack | None, part: _Part, answers: Answers, at: Longs, *, max_length: int, silent: Floats
+) -> list[Floats]:
     """Return what each member says after these events: (len(at), 6) each."""
-    logits = logits_of(Probabilities(answers.action_probabilities, answers.purchase))
-    of_transformer = carried(logits, part.kept, part.every)[at]
-    return [of_transformer] if stack is None else [of_transformer, *stack.members(part.every, at, max_length)]
+    of_transformer = carried(_logits(answers), part.kept, part.every, silent)[at]
+    return [of_transformer] if stack is None else [of_transformer, stack.logits(part.every, at, max_length)]
+
+
+def _logits(answers: Answers) -> Floats:
+    return logits_of(Probabilities(answers.action_probabilities, answers.purchase))
 
 
 def _part(sessions: Sessions, rows: Ints, max_length: int) -> _Part:

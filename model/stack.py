@@ -1,7 +1,8 @@
 """Stack: trees and a regression over the beginning of a session, which answer beside the Transformer's heads.
 
 They read every event, those on unknown items and on none included, and with them times, prices and categories. Fitted
-on the training sessions, blended on validation (`model.calibration`), fitted again on all.
+on the training sessions and blended on the newest of them, with the Transformer on validation (`model.calibration`);
+then fitted again on all.
 """
 
 # pyright: standard
@@ -13,19 +14,22 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from model.calibration import probabilities
 from model.features import Ints, Longs
-from model.metrics import Floats
+from model.metrics import Floats, log_loss
 from model.prefix_features import NAMES, NEWEST, ItemFacts, Side, Singles, Whole, features_of, side
 from model.trees import Rows, Trees, fit_trees, refit_trees
 from schemas.events import ACTIONS
 from schemas.manifest import NEXT_ACTIONS
 
 METHODS = ("scale and bias on validation", "Transformer, trees and regression, blended on validation")
-"""Of calibration: the Transformer alone, and all three."""
+"""Of calibration: the Transformer alone, and with a stack."""
 MOST_ROWS = 200_000
 """Beginnings that are learned from, drawn at random where there are more."""
 NEWER_SHARE = 0.2
-"""Share of the sessions, the newest, by which trees are stopped."""
+"""Share of the sessions, the newest, by which trees are stopped, and blended with the regression."""
+SHARES = np.linspace(0, 1, 11)
+"""Of the trees in the blend: what is tried."""
 FOLDS = 5
 """Parts of the sessions: what is told of an item is counted in others than the one that is learned."""
 ABSENT = -20.0
@@ -51,19 +55,21 @@ class Linear:
 
 @dataclasses.dataclass(frozen=True)
 class Stack:
-    """The members beside the Transformer."""
+    """The member beside the Transformer."""
 
     side: Side
     trees: Trees
     regression: Linear
+    share: Floats
+    """Of the trees in each logit; the rest is the regression's: (6,)."""
 
-    def members(self, of: Whole, at: Longs, max_length: int) -> tuple[Floats, Floats]:
-        """Return the logits of trees and regression after these events: (len(at), 6) each."""
+    def logits(self, of: Whole, at: Longs, max_length: int) -> Floats:
+        """Return what both together say after these events: (len(at), 6)."""
         return self.answers(features_of(of, at, self.side, max_length))
 
-    def answers(self, features: Singles) -> tuple[Floats, Floats]:
-        """Return the logits of trees and regression: (n, 6) each."""
-        return self.trees.logits(features), self.regression.logits(features)
+    def answers(self, features: Singles) -> Floats:
+        """Return what both together say: (n, 6)."""
+        return self.share * self.trees.logits(features) + (1 - self.share) * self.regression.logits(features)
 
     def grown(self, items: int) -> "Stack":
         """Return the same with new items after its own, of which nothing is known."""
@@ -86,14 +92,26 @@ def fit_stack(of: Whole, at: Longs, facts: ItemFacts, max_length: int, seed: int
     at = _drawn(at, seed)
     learned = _rows(of, at, facts, max_length, seed)
     first_newer = int(np.searchsorted(at, of.starts[round((1 - NEWER_SHARE) * (len(of.starts) - 1))]))
-    trees = fit_trees(learned.only(slice(first_newer)), learned.only(slice(first_newer, None)), seed)
-    return Stack(side(of, facts), trees, fit_linear(learned))
+    older, newer = learned.only(slice(first_newer)), learned.only(slice(first_newer, None))
+    tried, trees = fit_trees(older, newer, seed)
+    share = _share(tried.logits(newer.features), fit_linear(older).logits(newer.features), newer)
+    return Stack(side(of, facts), trees, fit_linear(learned), share)
 
 
 def refit_stack(stack: Stack, of: Whole, facts: ItemFacts, max_length: int, seed: int) -> Stack:
     """Return a stack of the same shape that learned from all beginnings of these sessions."""
     learned = _rows(of, _drawn(np.arange(len(of.items)), seed), facts, max_length, seed)
-    return Stack(side(of, facts), refit_trees(stack.trees, learned), fit_linear(learned))
+    return Stack(side(of, facts), refit_trees(stack.trees, learned), fit_linear(learned), stack.share)
+
+
+def _share(of_trees: Floats, of_regression: Floats, rows: Rows) -> Floats:
+    """Return the share of the trees that would have lost least: one for the actions' logits, one for a purchase's."""
+    losses: list[tuple[float, float]] = []
+    for share in SHARES:
+        said = probabilities(share * of_trees + (1 - share) * of_regression)
+        losses.append((log_loss(said.next_action, rows.next_action), log_loss(said.purchase, rows.purchase)))
+    of_action, of_purchase = SHARES[np.argmin(losses, axis=0)]
+    return np.array([of_action] * len(NEXT_ACTIONS) + [of_purchase])
 
 
 def fit_linear(rows: Rows) -> Linear:
@@ -130,20 +148,21 @@ def widened(features: Singles) -> Singles:
     return np.concatenate((np.delete(features, CODES, axis=1), *newest), axis=1)
 
 
-def carried(logits: Floats, kept: Longs, of: Whole) -> Floats:
-    """Return what the Transformer says after every event: what it said after the last one on a known item, or 0.
+def carried(logits: Floats, kept: Longs, of: Whole, silent: Floats) -> Floats:
+    """Return what the Transformer says after every event: what it said after the last one on a known item.
 
     Args:
         logits: After each of the events on known items: (n, 6).
         kept: Which events these are: (n,).
         of: The sessions.
+        silent: What it counts as saying before any: (6,).
     """
     known = np.full(len(of.items), -1)
     known[kept] = np.arange(len(kept))
     last = np.maximum.accumulate(known)
     first_of_session = np.searchsorted(kept, np.repeat(of.starts[:-1], np.diff(of.starts)))  # of the kept
     found = last >= first_of_session
-    return np.where(found[:, None], logits[np.where(found, last, 0)], 0.0)
+    return np.where(found[:, None], logits[np.where(found, last, 0)], silent)
 
 
 def _drawn(at: Longs, seed: int) -> Longs:

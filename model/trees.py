@@ -45,6 +45,14 @@ class Rows(NamedTuple):
         """Return some of them."""
         return Rows(self.features[rows], self.next_action[rows], self.purchase[rows])
 
+    def and_those(self, other: "Rows") -> "Rows":
+        """Return both, one after the other."""
+        return Rows(
+            np.concatenate((self.features, other.features)),
+            np.concatenate((self.next_action, other.next_action)),
+            np.concatenate((self.purchase, other.purchase)),
+        )
+
 
 class Trees(NamedTuple):
     """Two forests on the same features."""
@@ -59,18 +67,24 @@ class Trees(NamedTuple):
         return np.concatenate((of_action, of_purchase[:, None]), axis=1)
 
 
-def fit_trees(older: Rows, newer: Rows, seed: int = 0) -> Trees:
-    """Return forests that learned from all rows, as many trees and leaves as were best for `newer` after `older`."""
+def fit_trees(older: Rows, newer: Rows, seed: int = 0) -> tuple[Trees, Trees]:
+    """Return forests that learned from `older`, as many trees and leaves as were best for `newer`, and the same of all.
+
+    What the first say of `newer` they have not learned, but for where they stopped.
+    """
     of_action = {"objective": "multiclass", "num_class": len(NEXT_ACTIONS), "seed": seed}
     of_purchase = {"objective": "binary", "seed": seed}
-    return Trees(_fit(older, newer, "next_action", of_action), _fit(older, newer, "purchase", of_purchase))
+    tried = Trees(_fit(older, newer, "next_action", of_action), _fit(older, newer, "purchase", of_purchase))
+    return tried, refit_trees(tried, older.and_those(newer))
 
 
 def refit_trees(trees: Trees, rows: Rows) -> Trees:
     """Return forests of the same settings and number of trees that learned from these rows."""
     return Trees(
         *(
-            lightgbm.train(forest.params, lightgbm.Dataset(rows.features, outcome), forest.current_iteration())
+            lightgbm.train(
+                forest.params | {"num_iterations": _rounds(forest)}, lightgbm.Dataset(rows.features, outcome)
+            )
             for forest, outcome in zip(trees, (rows.next_action, rows.purchase), strict=True)
         )
     )
@@ -79,14 +93,16 @@ def refit_trees(trees: Trees, rows: Rows) -> Trees:
 def _fit(older: Rows, newer: Rows, of: str, objective: dict[str, object]) -> lightgbm.Booster:
     learned = lightgbm.Dataset(older.features, getattr(older, of), free_raw_data=False)
     kept_apart = learned.create_valid(newer.features, getattr(newer, of))
-    tried: list[tuple[float, int, dict[str, object]]] = []
+    tried: list[tuple[float, lightgbm.Booster]] = []
     for leaves in LEAVES:
         settings = {**SETTINGS, **objective, "num_leaves": leaves}
         stop = lightgbm.early_stopping(PATIENCE, verbose=False)
         found = lightgbm.train(settings, learned, ROUNDS, valid_sets=[kept_apart], callbacks=[stop])
         (loss,) = found.best_score["valid_0"].values()
-        tried.append((float(loss), found.best_iteration, settings))
-    _, rounds, settings = min(tried, key=lambda trial: trial[0])
-    both = np.concatenate((older.features, newer.features))
-    outcome = np.concatenate((getattr(older, of), getattr(newer, of)))
-    return lightgbm.train(settings, lightgbm.Dataset(both, outcome), max(1, rounds))
+        tried.append((float(loss), found))
+    return min(tried, key=lambda trial: trial[0])[1]
+
+
+def _rounds(forest: lightgbm.Booster) -> int:
+    """Return how many trees a class has: up to the best, where early stopping has looked for it."""
+    return forest.best_iteration if forest.best_iteration > 0 else forest.current_iteration()

@@ -26,8 +26,9 @@ pytestmark = pytest.mark.train
 CONFIG = ModelConfig(dim=16, ffn=32, max_length=20)
 ITEMS = 40
 CALIBRATION = Calibration(
-    next_action=Affine(scales=(0.5, 0.3, 0.4), bias=(0.1, 0.2, 0.0, -0.1, 0.3)),
-    purchase=Affine(scales=(0.6, 0.2, 0.5), bias=(-0.2,)),
+    next_action=Affine(scales=(0.5, 0.7), bias=(0.1, 0.2, 0.0, -0.1, 0.3)),
+    purchase=Affine(scales=(0.6, 0.5), bias=(-0.2,)),
+    silent=(0.1, -0.3, 0.2, -0.5, 0.4, -0.6),
     report=CalibrationReport(method="", events=0, before={}, after={}),
 )
 
@@ -127,7 +128,7 @@ def test_graph_with_a_stack_agrees_with_its_parts(model, stack, model_and_table)
 def test_graph_with_another_blend_does_not_agree(model, stack, model_and_table):
     other = Calibration(
         next_action=CALIBRATION.next_action,
-        purchase=Affine(scales=(0.6, 0.3, 0.5), bias=(-0.2,)),
+        purchase=Affine(scales=(0.6, 0.6), bias=(-0.2,)),
         report=CALIBRATION.report,
     )
     expected = functools.partial(_beside, stack=stack, calibration=other)

@@ -5,7 +5,7 @@ from model.calibration import probabilities
 from model.checkpoint import load_stack, save_stack
 from model.features import read_events
 from model.prefix_features import NAMES, NO_CATALOGUE, facts_of, features_of, whole
-from model.stack import ABSENT, WIDE, Rows, carried, fit_linear, fit_stack, refit_stack, widened
+from model.stack import ABSENT, WIDE, Rows, _share, carried, fit_linear, fit_stack, refit_stack, widened
 from schemas.manifest import NEXT_ACTIONS
 from tests.model.builders import flat
 
@@ -28,23 +28,23 @@ def stack(read):
 
 
 def test_both_members_learn_what_is_determined(read, stack):
-    for logits in stack.members(read, np.array([2, 6]), 50):
-        said = probabilities(logits)
+    features = features_of(read, np.array([2, 6]), stack.side, 50)
+    for member in (stack.trees, stack.regression):
+        said = probabilities(member.logits(features))
         assert said.purchase[0] > said.purchase[1] + 0.5
         assert said.next_action[0].argmax() == NEXT_ACTIONS.index("purchase")
 
 
 def test_stack_that_is_fitted_again_learns_the_same(read, stack):
     again = refit_stack(stack, read, FACTS, 50, 0)
-    for one, other in zip(stack.members(read, np.arange(8), 50), again.members(read, np.arange(8), 50), strict=True):
-        assert (probabilities(one).purchase > 0.5).tolist() == (probabilities(other).purchase > 0.5).tolist()
+    one, other = (probabilities(of.logits(read, np.arange(8), 50)).purchase > 0.5 for of in (stack, again))
+    assert one.tolist() == other.tolist()
 
 
 def test_stack_that_was_written_says_the_same(read, stack, tmp_path):
     save_stack(tmp_path, stack)
     loaded = load_stack(tmp_path)
-    for one, other in zip(stack.members(read, np.arange(8), 50), loaded.members(read, np.arange(8), 50), strict=True):
-        assert (one == other).all()
+    assert (stack.logits(read, np.arange(8), 50) == loaded.logits(read, np.arange(8), 50)).all()
 
 
 def test_folder_without_a_stack_has_none(tmp_path):
@@ -60,8 +60,8 @@ def test_new_items_of_a_grown_stack_are_unknown_ones(stack):
 
 def test_action_that_never_came_is_hardly_ever_expected(read, stack):
     assert stack.regression.bias[NEXT_ACTIONS.index("favourite")] == pytest.approx(ABSENT)
-    for logits in stack.members(read, np.arange(8), 50):
-        assert (probabilities(logits).next_action[:, NEXT_ACTIONS.index("favourite")] < 1e-6).all()
+    said = probabilities(stack.logits(read, np.arange(8), 50)).next_action
+    assert (said[:, NEXT_ACTIONS.index("favourite")] < 1e-6).all()
 
 
 def test_outcome_that_is_always_the_same_is_expected():
@@ -90,13 +90,21 @@ def test_transformer_speaks_on_after_events_that_it_does_not_read():
     sessions = flat(["view:e view:a view:e", "search view:b", "view:f"])
     kept = read_events(sessions, ROWS, 50)
     logits = np.arange(1, 13, dtype=float).reshape(2, 6)
-    spoken = carried(logits, kept, whole(sessions, ROWS))
-    assert spoken[:, 0].tolist() == [0, 1, 1, 0, 7, 0]
+    spoken = carried(logits, kept, whole(sessions, ROWS), np.full(6, -3.0))
+    assert spoken[:, 0].tolist() == [-3, 1, 1, -3, 7, -3]
 
 
 def test_nothing_that_comes_later_changes_what_is_said(read, stack):
     cut = whole(flat([" ".join(session.split()[:2]) for session in TOLD]), ROWS)
-    for one, other in zip(
-        stack.members(read, np.array([0, 1, 4, 5]), 50), stack.members(cut, np.arange(4), 50), strict=True
-    ):
-        assert (one == other).all()
+    assert (stack.logits(read, np.array([0, 1, 4, 5]), 50) == stack.logits(cut, np.arange(4), 50)).all()
+
+
+def test_share_goes_to_the_member_that_knows():
+    rng = np.random.default_rng(0)
+    rows = Rows(np.zeros((3_000, 1), dtype=np.float32), rng.integers(5, size=3_000), rng.integers(2, size=3_000))
+    knows = np.concatenate((np.eye(5)[rows.next_action], 2.0 * rows.purchase[:, None] - 1), axis=1)
+    noise = rng.normal(size=(3_000, 6))
+    assert _share(knows, noise, rows).tolist() == [1] * 6
+    assert _share(noise, knows, rows).tolist() == [0] * 6
+    mixed = np.where(np.arange(6) < 5, knows, noise)
+    assert _share(mixed, knows + noise - mixed, rows).tolist() == [1] * 5 + [0]

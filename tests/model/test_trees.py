@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+
+from model.trees import ROUNDS, Rows, fit_trees, refit_trees
+
+pytestmark = pytest.mark.train
+
+
+def rows(count: int, seed: int) -> Rows:
+    """Return rows whose first feature foretells a purchase a little, and whose others say nothing."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(count, 5)).astype(np.float32)
+    return Rows(
+        features, rng.integers(5, size=count), (rng.random(count) < 1 / (1 + np.exp(-features[:, 0]))).astype(int)
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return fit_trees(rows(2_000, 0), rows(500, 1))
+
+
+def test_trees_of_all_rows_are_as_many_as_were_best_for_the_newer(fitted):
+    tried, trees = fitted
+    for of in ("next_action", "purchase"):
+        best = getattr(tried, of).best_iteration
+        assert 0 < best < ROUNDS
+        assert getattr(trees, of).current_iteration() == best
+
+
+def test_trees_that_are_fitted_again_are_as_many(fitted):
+    _, trees = fitted
+    again = refit_trees(trees, rows(3_000, 2))
+    assert [of.current_iteration() for of in again] == [of.current_iteration() for of in trees]
+    assert again.purchase.num_model_per_iteration() == 1
+
+
+def test_what_foretells_a_purchase_is_found(fitted):
+    _, trees = fitted
+    other = rows(2_000, 3)
+    said = trees.logits(other.features)[:, 5]
+    assert said[other.features[:, 0] > 1].mean() > said[other.features[:, 0] < -1].mean() + 1
