@@ -1,6 +1,7 @@
 """Head training: fits what answers beside the Transformer's heads, and blends them on validation."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
@@ -10,7 +11,7 @@ from model.calibration import Calibration, Probabilities, blended, calibrate, lo
 from model.config import TrainConfig
 from model.dataset import Dataset, Newer
 from model.evaluate import Answers
-from model.features import Ints, Longs, Sessions, read_events
+from model.features import Examples, Ints, Longs, Sessions, examples, read_events
 from model.metrics import Floats
 from model.prefix_features import Whole, whole
 from model.stack import METHODS, Stack, carried, fit_stack, refit_stack
@@ -26,6 +27,10 @@ class Heads:
     max_length: int
 
 
+Ask = Callable[[Examples], Answers]
+"""Gives the Transformer's answers after every event of some sessions."""
+
+
 class _Part(NamedTuple):
     """Sessions as both read them."""
 
@@ -34,20 +39,20 @@ class _Part(NamedTuple):
     """Events that the Transformer reads."""
 
 
-def fit_heads(dataset: Dataset, validated: Answers, config: TrainConfig) -> Heads:
+def fit_heads(dataset: Dataset, ask: Ask, config: TrainConfig) -> Heads:
     """Return the heads of a trained model.
 
     Args:
         dataset: What it learned from.
-        validated: Its answers on the validation sessions.
+        ask: Asks it.
         config: How it learned.
     """
     of, longest, stack = dataset.whole, config.model.max_length, None
     if config.trees and of.has_actions:
         learned = whole(of.sessions.only(of.training), of.rows)
         stack = fit_stack(learned, np.arange(len(learned.items)), of.facts, longest, config.seed)
-    validation = _part(of.sessions.only(of.validation), of.rows, longest)
-    return Heads(calibration=_calibration(stack, validation, validated, longest), stack=stack, max_length=longest)
+    calibration = _calibration(stack, of.sessions.only(of.validation), of.rows, ask, longest)
+    return Heads(calibration=calibration, stack=stack, max_length=longest)
 
 
 def refit(heads: Heads, dataset: Dataset, config: TrainConfig) -> Stack | None:
@@ -65,17 +70,27 @@ def on_held_out(heads: Heads, dataset: Dataset, answers: Answers) -> Answers:
     return _said(heads, _part(of.sessions.only(of.held_out), of.rows, heads.max_length), answers)
 
 
-def on_newer(heads: Heads, newer: Newer, answers: Answers) -> tuple[Answers, Calibration]:
+def on_newer(heads: Heads, newer: Newer, ask: Ask) -> tuple[Answers, Calibration]:
     """Return what a model's heads say of newer sessions, and how they are calibrated on these from then on."""
     sample = _part(newer.whole_sample, newer.rows, heads.max_length)
-    return _said(heads, sample, answers), _calibration(heads.stack, sample, answers, heads.max_length)
+    calibration = _calibration(heads.stack, newer.whole_sample, newer.rows, ask, heads.max_length)
+    return _said(heads, sample, ask(newer.sample)), calibration
 
 
-def _calibration(stack: Stack | None, part: _Part, answers: Answers, max_length: int) -> Calibration:
+def _calibration(stack: Stack | None, sessions: Sessions, rows: Ints, ask: Ask, max_length: int) -> Calibration:
+    """Return how to calibrate on the first `max_length` events of each session.
+
+    Examples hold the newest ones, and long sessions have no beginning there; without them, though, the others would be
+    those that were to end soon.
+    """
+    longest = int(np.diff(sessions.starts).max())
+    part, answers = _part(sessions, rows, longest), ask(examples(sessions, rows, longest))
     every, silent = part.every, _logits(answers).mean(axis=0)
-    at = part.kept if stack is None else _short(every.starts, max_length)
-    members = _members(stack, part, answers, at, max_length=max_length, silent=silent)
+    at = part.kept if stack is None else np.arange(len(every.items))
     session = np.searchsorted(every.starts, at, side="right") - 1
+    first = at - every.starts[session] < max_length
+    at, session = at[first], session[first]
+    members = _members(stack, part, answers, at, max_length=max_length, silent=silent)
     fitted = calibrate(members, every.next_action[at], every.purchase[at], session, METHODS[stack is not None])
     return msgspec.structs.replace(fitted, silent=tuple(silent.tolist()))
 
@@ -102,9 +117,3 @@ def _logits(answers: Answers) -> Floats:
 
 def _part(sessions: Sessions, rows: Ints, max_length: int) -> _Part:
     return _Part(whole(sessions, rows), read_events(sessions, rows, max_length))
-
-
-def _short(starts: Longs, max_length: int) -> Longs:
-    """Return the events of sessions that the model reads whole."""
-    lengths = np.diff(starts)
-    return np.flatnonzero(np.repeat(lengths <= max_length, lengths))

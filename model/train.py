@@ -77,9 +77,9 @@ def train(dataset: Dataset, config: TrainConfig, folder: Path, console: Console)
     # Calibrate the best, measure it on the newest sessions, then let it learn them
     config = card.config
     table = _table(model, load_model(folder / "best.pt", model))
-    validated, held_out = (answer(model.eval(), table, of) for of in (dataset.validation, dataset.held_out))
-    heads = fit_heads(dataset, validated, config)
-    measured = measure(on_held_out(heads, dataset, held_out), dataset.held_out)
+    ask = functools.partial(answer, model.eval(), table)
+    heads = fit_heads(dataset, ask, config)
+    measured = measure(on_held_out(heads, dataset, ask(dataset.held_out)), dataset.held_out)
     card = msgspec.structs.replace(card, calibration=heads.calibration, measured=measured)
     if stack := refit(heads, dataset, config):
         save_stack(folder, stack)
@@ -168,11 +168,12 @@ def top_up(previous: Checkpoint, pairs: Pairs, newer: Newer, folder: Path, *, li
     card = _begun(folder, new)
     if card.finished:
         return card
-    answers = answer(previous.model.eval(), previous.table(), newer.sample)
+    ask = functools.partial(answer, previous.model.eval(), previous.table())
+    answers = ask(newer.sample)
     calibration, stack = previous.card.calibration, previous.stack
     if calibration:
         heads = Heads(calibration=calibration, stack=stack, max_length=config.model.max_length)
-        answers, calibration = on_newer(heads, newer, answers)
+        answers, calibration = on_newer(heads, newer, ask)
     card = msgspec.structs.replace(card, calibration=calibration, measured=measure(answers, newer.sample))
     start_checkpoint(folder, card, newer.vocabulary, newer.sample)
     if stack:
