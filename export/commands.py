@@ -1,4 +1,7 @@
-"""Command `clickscore export`: from a checkpoint to a bundle. What needs torch is imported when it runs."""
+"""Commands `clickscore export` and `adopt`: from a checkpoint, or another framework's graph, to a bundle.
+
+What needs the train extra is imported when it runs.
+"""
 
 from pathlib import Path
 
@@ -45,4 +48,53 @@ def export(checkpoint: Path, out: Path, top_k: int, trainable: bool) -> None:
     if manifest.calibration:
         for name, before in manifest.calibration.before.items():
             click.echo(f"  calibrated: validation {name} {before:.4f} -> {manifest.calibration.after[name]:.4f}")
+    click.echo(f"wrote bundle {manifest.version}: {manifest.items:,} items, {manifest.candidates} candidates, in {out}")
+
+
+@click.command()
+@click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--items",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Item ids, one a line: line n, from 1, is the item of row n; row 0 is padding.",
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Bundle folder: a new one.")
+@click.option("--name", "names", multiple=True, metavar="OURS=THEIRS", help="What a tensor is called in the graph.")
+@click.option("--top-k", type=click.IntRange(min=1), default=CANDIDATES, show_default=True, help="Of item_scores.")
+@click.option(
+    "--max-length", type=click.IntRange(min=1), default=50, show_default=True, help="Events that it reads at most."
+)
+@click.option("--framework", default="unknown", show_default=True, help="What made it, for the manifest.")
+def adopt(
+    model: Path, items: Path, *, out: Path, names: tuple[str, ...], top_k: int, max_length: int, framework: str
+) -> None:
+    """Make a bundle of a MODEL file (ONNX) that another framework exported.
+
+    The graph reads items, and if it likes actions, ages and lengths; it returns action_probabilities, purchase, and
+    rows with scores, or item_scores of the whole catalogue, of which the best are taken inside the graph. It is asked
+    about sessions alone and beside longer ones, and refused where the answers differ.
+
+    \b
+    Example:
+      clickscore adopt keras.onnx --items items.txt --name item_scores=output_2 --framework "keras 3" --out bundle
+      clickscore worker --bundle bundle
+    """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
+    try:
+        from export.adopt import adopt_file  # noqa: PLC0415 (as above)
+    except ModuleNotFoundError as exc:
+        raise missing_extra(exc) from exc
+    called = [name.partition("=") for name in names]
+    if wrong := [ours for ours, equals, theirs in called if not (ours and equals and theirs)]:
+        message = f"--name takes OURS=THEIRS, not {wrong[0]!r}"
+        raise click.UsageError(message)
+    manifest = adopt_file(
+        model,
+        items,
+        out,
+        names={theirs: ours for ours, _, theirs in called},
+        candidates=top_k,
+        max_length=max_length,
+        framework=framework,
+    )
     click.echo(f"wrote bundle {manifest.version}: {manifest.items:,} items, {manifest.candidates} candidates, in {out}")

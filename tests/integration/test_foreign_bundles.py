@@ -1,0 +1,52 @@
+"""Foreign bundles: models of other frameworks, adopted, behind the worker that serves ours."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from export.adopt import adopt_file
+from schemas.decisions import Recommendation, decode_decision
+from schemas.events import View, encode_event
+from schemas.topics import RECOMMENDATIONS
+from tests.export.foreign import ITEMS, LENGTH, Foreign, keras_graph, transformers_graph
+from tests.integration.event_log import BEGAN, Sent
+from tests.integration.live import installation
+
+pytestmark = [pytest.mark.kafka, pytest.mark.filterwarnings("ignore")]
+
+
+@pytest.mark.parametrize("make", [keras_graph, transformers_graph])
+def test_worker_recommends_what_another_frameworks_model_learned(
+    broker: str, tmp_path: Path, make: Callable[[], Foreign]
+) -> None:
+    foreign = make()
+    (tmp_path / "model.onnx").write_bytes(foreign.model)
+    (tmp_path / "items.txt").write_text("".join(f"{item}\n" for item in ITEMS))
+    manifest = adopt_file(
+        tmp_path / "model.onnx",
+        tmp_path / "items.txt",
+        tmp_path / "bundle",
+        names=foreign.names,
+        candidates=20,
+        max_length=LENGTH,
+        framework=foreign.framework,
+    )
+    views = [
+        View(event_id=f"e-{user}-{at}", user_id=f"u{user}", ts=BEGAN + 1_000 * at, item_id=ITEMS[user + at])
+        for user in range(20)
+        for at in range(3)
+    ]
+    with installation(broker, tmp_path, bundle=str(tmp_path / "bundle")) as live:
+        live.start_worker()
+        live.produce(Sent(encode_event(view), view.user_id.encode()) for view in views)
+        live.wait_finished()
+        decided = [
+            decode_decision(record.value) for records in live.read(RECOMMENDATIONS).values() for record in records
+        ]
+    following = dict(pairwise(ITEMS))
+    expected = {view.event_id: following[view.item_id] for view in views}
+    shown = {one.event_id: one.items[0].item_id for one in decided if isinstance(one, Recommendation)}
+    assert shown == expected
+    assert {one.bundle for one in decided} == {manifest.version}
