@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import export.to_onnx
 from export.random_bundle import random_weights
 from export.to_onnx import block_size, to_onnx
 from model.config import ModelConfig
@@ -203,7 +202,7 @@ def test_catalogue_smaller_than_the_candidates_is_returned_whole():
     assert planted(np.arange(3, dtype=np.float32), 64) == ([3, 2, 1], [2, 1, 0])
 
 
-def test_model_too_large_for_a_file_is_refused(monkeypatch):
-    monkeypatch.setattr(export.to_onnx, "MAX_BYTES", 1000)
+def test_model_too_large_for_a_file_is_refused():
+    table = np.broadcast_to(np.float32(0), (2**29 // CONFIG.dim, CONFIG.dim))  # 2 GB that take 4 bytes
     with pytest.raises(TrainingError, match="larger than the 2 GB"):
-        to_onnx(random_weights(CONFIG, 100), CONFIG)
+        to_onnx(random_weights(CONFIG, 1) | {"table": table}, CONFIG)
