@@ -1,7 +1,7 @@
 """Tune: hyper-parameters searched on validation, one training a trial; a search that was killed goes on."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from model.dataset import Dataset
 from model.errors import TrainingError
 from model.train import CRITERION, fit
 
-SPACE: dict[str, BaseDistribution] = {
+SPACE: Mapping[str, BaseDistribution] = {
     "learning_rate": FloatDistribution(1e-3, 1.6e-2, log=True),
     "steps": IntDistribution(100, 400, log=True),
     "weight_decay": FloatDistribution(1e-3, 0.1, log=True),
@@ -46,7 +46,16 @@ class Found(NamedTuple):
     config: TrainConfig
 
 
-def tune(dataset: Dataset, preset: TrainConfig, *, trials: int, memory: Path, console: Console) -> Iterator[Found]:
+def tune(
+    dataset: Dataset,
+    preset: TrainConfig,
+    *,
+    trials: int,
+    memory: Path,
+    console: Console,
+    space: Mapping[str, BaseDistribution] = SPACE,
+    before_pruning: int = BEFORE_PRUNING,
+) -> Iterator[Found]:
     """Search for a better preset until so many trials have ended, those of earlier runs included.
 
     The first trial is the preset itself, so what is found is no worse on validation. What a trial tries depends on the
@@ -59,6 +68,8 @@ def tune(dataset: Dataset, preset: TrainConfig, *, trials: int, memory: Path, co
         trials: How many, in all.
         memory: File that remembers the trials; a trial's checkpoint lies beside it for as long as it runs.
         console: Where progress is shown.
+        space: What is searched, and within what bounds.
+        before_pruning: Whole trials that others are compared with.
 
     Yields:
         What is known before the first trial of this run, if anything is, and after each.
@@ -66,10 +77,10 @@ def tune(dataset: Dataset, preset: TrainConfig, *, trials: int, memory: Path, co
     Raises:
         TrainingError: The file is something else, or remembers another search.
     """
-    study = _study(memory, {"preset": msgspec.to_builtins(preset), "sessions": dataset.report.sha256})
+    study = _study(memory, {"preset": msgspec.to_builtins(preset), "sessions": dataset.report.sha256}, before_pruning)
     if not study.trials:
         of_preset = msgspec.to_builtins(preset)
-        study.enqueue_trial({name: (of_preset | of_preset["model"])[name] for name in SPACE})
+        study.enqueue_trial({name: (of_preset | of_preset["model"])[name] for name in space})
     for killed in study.get_trials(states=(TrialState.RUNNING,)):
         study.tell(killed.number, state=TrialState.FAIL)
         study.enqueue_trial(killed.params)
@@ -78,7 +89,7 @@ def tune(dataset: Dataset, preset: TrainConfig, *, trials: int, memory: Path, co
     while ended < trials:
         study.sampler = optuna.samplers.TPESampler(seed=ended)
         console.print(f"trial {ended + 1} of {trials}")
-        trial = study.ask(SPACE)
+        trial = study.ask(dict(space))
         score = _score(trial, dataset, override(preset, trial.params), memory.parent, console)
         study.tell(trial, score, TrialState.PRUNED if score is None else TrialState.COMPLETE)
         ended = _ended(study)
@@ -101,7 +112,7 @@ def _score(trial: Trial, dataset: Dataset, config: TrainConfig, folder: Path, co
     return card.epochs[card.best - 1].metrics[CRITERION]
 
 
-def _study(memory: Path, origin: dict[str, object]) -> optuna.Study:
+def _study(memory: Path, origin: dict[str, object], before_pruning: int) -> optuna.Study:
     """Return the search that a file remembers, or a new one.
 
     Raises:
@@ -113,7 +124,7 @@ def _study(memory: Path, origin: dict[str, object]) -> optuna.Study:
             study_name="clickscore",
             storage=JournalStorage(JournalFileBackend(str(memory))),
             direction="maximize",
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=BEFORE_PRUNING),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=before_pruning),
             load_if_exists=True,
         )
     except (ValueError, KeyError) as exc:

@@ -22,9 +22,9 @@ class Killed(BaseException):
     """Stands for a kill: nothing is tidied up."""
 
 
-def search(data, folder, trials: int, preset=PRESET) -> list[Found]:
+def search(data, folder, trials: int, preset=PRESET, **limits) -> list[Found]:
     memory = folder / "preset.toml.trials"
-    return list(tune(data, preset, trials=trials, memory=memory, console=Console(quiet=True)))
+    return list(tune(data, preset, trials=trials, memory=memory, console=Console(quiet=True), **limits))
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +82,9 @@ def test_trial_leaves_nothing_but_what_is_remembered(data, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["preset.toml.trials"]
 
 
-def test_trial_that_lags_behind_is_stopped(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(tuning, "BEFORE_PRUNING", 1)
-    monkeypatch.setattr(tuning, "SPACE", {"learning_rate": optuna.distributions.FloatDistribution(1e-12, 1e-11)})
-    search(data, tmp_path, trials=3)
+def test_trial_that_lags_behind_is_stopped(data, tmp_path):
+    hardly_learning = {"learning_rate": optuna.distributions.FloatDistribution(1e-12, 1e-11)}
+    search(data, tmp_path, trials=3, space=hardly_learning, before_pruning=1)
     storage = tuning.JournalStorage(tuning.JournalFileBackend(str(tmp_path / "preset.toml.trials")))
     states = [trial.state.name for trial in optuna.load_study(study_name="clickscore", storage=storage).trials]
     assert states == ["COMPLETE", "PRUNED", "PRUNED"]
