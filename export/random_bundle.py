@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from export.body import Weights
 from export.bundle import write_bundle
-from export.to_onnx import CANDIDATES, Weights, to_onnx
+from export.to_onnx import CANDIDATES, to_onnx
 from model.config import REPEAT_DISTANCES, REPEAT_STEP, REPEAT_TIMES, ModelConfig
 from model.vocabulary import POPULAR, Vocabulary
 from schemas.events import ACTIONS

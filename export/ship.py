@@ -11,10 +11,11 @@ import msgspec
 import numpy as np
 import torch
 
+from export.body import Weights
 from export.bundle import require_empty, write_bundle
 from export.parity import Parity, compare
 from export.stack import blend
-from export.to_onnx import CANDIDATES, Weights, to_onnx
+from export.to_onnx import CANDIDATES, to_onnx
 from model.calibration import Calibration, blended, fold_in
 from model.checkpoint import load_checkpoint
 from model.errors import TrainingError
