@@ -11,7 +11,7 @@ import onnxruntime as ort
 import torch
 
 from model.calibration import probabilities
-from model.features import Batch, Examples, ending_at
+from model.features import Batch, Examples, Longs, ending_at
 from model.graph import run_graph
 from model.prefix_features import Told
 from model.transformer import SessionTransformer
@@ -72,8 +72,9 @@ def compare(
     scores_apart: list[float] = []
     probabilities_apart: list[float] = []
     compared = same = depends = 0
-    for batch in _spread(of, most):
-        asked = _strewn(batch) if beside else batch
+    for at in spread(of, most, BATCH):
+        batch = ending_at(of, at)
+        asked = strewn(batch) if beside else batch
         answers = run_graph(graph, asked)
         rows, scores, action_probabilities, purchase = answers
         expected = _ask(model, table, batch, rows, beside(asked) if beside and isinstance(asked, Told) else None)
@@ -84,7 +85,7 @@ def compare(
         probabilities_apart.append(_largest(purchase, expected.purchase))
         same += int((rows[:, :best] == expected.best_rows).all(axis=1).sum())
         compared += len(rows)
-        depends += sum(_differs(graph, asked, answers, at) for at in range(0, len(rows), 8))
+        depends += sum(differs(graph, asked, answers, at) for at in range(0, len(rows), 8))
     return Parity(
         beginnings=compared,
         same_ranking=same / compared,
@@ -123,7 +124,7 @@ def _ask(
     logits = torch.cat((model.action_logits(vectors), model.purchase_logit(vectors)[:, None]), dim=1).numpy()
     said = probabilities(logits.astype(np.float64) + (0.0 if added is None else added))
     return _Expected(
-        scores=scores.gather(1, torch.from_numpy(rows - 1)).numpy(),
+        scores=scores.gather(1, torch.from_numpy(rows.clip(min=1) - 1)).numpy(),  # where all are NaN, row 0 may come
         best_rows=best.indices.numpy() + 1,
         best_scores=best.values.numpy(),
         action_probabilities=said.next_action,
@@ -131,7 +132,7 @@ def _ask(
     )
 
 
-def _strewn(batch: Batch) -> Told:
+def strewn(batch: Batch) -> Told:
     """Return beginnings with a search and an event on an unknown item put in somewhere, and with times."""
     rng = np.random.default_rng(0)
     sessions, width = batch.items.shape
@@ -148,12 +149,12 @@ def _strewn(batch: Batch) -> Told:
     return Told(items, actions, ages, batch.lengths + 2)
 
 
-def _spread(of: Examples, most: int) -> Iterator[Batch]:
-    """Yield beginnings spread over all events, those of like length together, padded to the longest of a batch."""
+def spread(of: Examples, most: int, size: int) -> Iterator[Longs]:
+    """Yield events spread over all, those of beginnings of like length together, `size` a batch."""
     at = np.unique(np.linspace(0, len(of.items) - 1, most).astype(np.int64))
     at = at[np.argsort(ending_at(of, at).lengths, kind="stable")]
-    for start in range(0, len(at), BATCH):
-        yield ending_at(of, at[start : start + BATCH])
+    for start in range(0, len(at), size):
+        yield at[start : start + size]
 
 
 def _largest(found: np.ndarray, expected: np.ndarray) -> float:
@@ -161,7 +162,7 @@ def _largest(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(found - expected).max())
 
 
-def _differs(graph: ort.InferenceSession, batch: Batch | Told, answers: tuple[np.ndarray, ...], at: int) -> bool:
+def differs(graph: ort.InferenceSession, batch: Batch | Told, answers: tuple[np.ndarray, ...], at: int) -> bool:
     """Return whether session `at` of a batch, asked alone and padded as before, gets other bits than in the batch."""
     one = slice(at, at + 1)
     alone = run_graph(graph, type(batch)(*(part[one] for part in batch)))

@@ -7,6 +7,7 @@ import numpy as np
 
 from export.body import Weights
 from export.bundle import write_bundle
+from export.ranking import Ranking
 from export.to_onnx import CANDIDATES, to_onnx
 from model.config import REPEAT_DISTANCES, REPEAT_STEP, REPEAT_TIMES, ModelConfig
 from model.vocabulary import POPULAR, Vocabulary
@@ -20,6 +21,7 @@ def write_random_bundle(
     config: ModelConfig | None = None,
     *,
     candidates: int = CANDIDATES,
+    ranking: Ranking | None = None,
     seed: int = 0,
 ) -> Manifest:
     """Write a bundle of random weights through the same exporter as a trained one, without torch.
@@ -29,13 +31,14 @@ def write_random_bundle(
         items: Ids, or how many, which are then called `item-1`, `item-2` and so on.
         config: The model's shape; the default one if none is given.
         candidates: Items that the graph returns a session.
+        ranking: What finds the candidates; the exact one if none is given.
         seed: Of the weights: the same one gives the same bundle.
     """
     config = config or ModelConfig()
     names = [f"item-{number}" for number in range(1, items + 1)] if isinstance(items, int) else items
     return write_bundle(
         folder,
-        model=to_onnx(random_weights(config, len(names), seed), config, candidates),
+        model=to_onnx(random_weights(config, len(names), seed), config, candidates, ranking=ranking),
         vocabulary=Vocabulary(names),
         framework=f"numpy {np.__version__}, random weights",
         max_length=config.max_length,

@@ -95,7 +95,9 @@ def work(task: Task, report: Report) -> Result:
 def _pipeline(task: Task, topic: str) -> Pipeline:
     settings, scorer = task.settings, None
     if task.plan.bundle:
-        scorer = Scorer(load_bundle(Path(settings.bundle), settings.score_threads), settings.score_batch)
+        scorer = Scorer(
+            load_bundle(Path(settings.bundle), settings.score_threads, settings.min_overlap), settings.score_batch
+        )
     return Pipeline(settings, topic, catalogue_of(read_reference_of(task.folder)), scorer)
 
 

@@ -46,7 +46,9 @@ def worker(settings: Settings) -> None:
     # The bundle comes first: a wrong one must not cost the group a rebalance.
     scorer = None
     if settings.bundle:
-        scorer = Scorer(load_bundle(Path(settings.bundle), settings.score_threads), settings.score_batch)
+        scorer = Scorer(
+            load_bundle(Path(settings.bundle), settings.score_threads, settings.min_overlap), settings.score_batch
+        )
     asyncio.run(_ready(settings))
     from stream.app import run_worker  # noqa: PLC0415 (Faust takes half a second to import, after checks that may fail)
 
