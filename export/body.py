@@ -31,6 +31,8 @@ class Read(NamedTuple):
     """Where the last of them is: (B, 1, 1)."""
     known: str = ""
     """How many are on known items, where that can be 0: (B, 1)."""
+    place: str = ""
+    """Of each event of the session, where it stands here, -1 for one that does not: (B, L). None where all do."""
 
 
 def events_as_given(graph: Graph) -> Read:
@@ -50,9 +52,11 @@ def known_events(graph: Graph) -> Read:
         graph("GatherElements", graph("Where", known, values, np.array(0)), at, axis=1)
         for values in ("items", "actions")
     )
-    number = graph("ReduceSum", graph("Cast", known, to=TensorProto.INT64), np.array([1]))  # (B, 1)
+    counted = graph("Cast", known, to=TensorProto.INT64)  # (B, L)
+    number = graph("ReduceSum", counted, np.array([1]))  # (B, 1)
+    place = graph("Sub", graph("Mul", graph("CumSum", counted, np.array(1)), counted), np.array(1))  # (B, L)
     last = graph("Sub", graph("Max", number, np.array([1])), np.array([1]))
-    return Read(items, actions, graph("Unsqueeze", last, np.array([2])), number)
+    return Read(items, actions, graph("Unsqueeze", last, np.array([2])), number, place)
 
 
 class Body:
@@ -104,19 +108,21 @@ class Body:
         gathered = graph("Attention", query, key, value, bias, q_num_heads=heads, kv_num_heads=heads)
         return self.linear(f"{attention}.output", gathered)
 
-    def readout(self, vectors: str, vector: str, of_items: str) -> str:
-        """Return the wanted vector after the last event: (B, D)."""
+    def readout(self, vectors: str, vector: str, of_items: str) -> tuple[str, str]:
+        """Return the wanted vector after the last event, and each item's share of it: (B, D), (B, 1, L)."""
         graph = self.graph
         query, key = self.linear("readout.query", vector), self.linear("readout.key", vectors)  # (B, 1, D), (B, L, D)
         logits = graph("MatMul", query, graph("Transpose", key, perm=(0, 2, 1)))  # (B, 1, L)
         logits = graph("Mul", logits, np.float32(self.config.dim**-0.5))
         distance = _with_those_to_come(self.weights["readout.distance"][:, 0], -np.inf)
         logits = graph("Add", logits, graph("Gather", distance, self.place_of_last))
-        mixed = graph("MatMul", graph("Softmax", logits, axis=-1), of_items)  # (B, 1, L) x (B, L, D) -> (B, 1, D)
+        shares = graph("Softmax", logits, axis=-1)
+        mixed = graph("MatMul", shares, of_items)  # (B, 1, L) x (B, L, D) -> (B, 1, D)
         wanted = graph("Add", mixed, graph("MatMul", vector, self.weights["readout.own.weight"].T))
         length = graph("Max", graph("ReduceL2", wanted, np.array([2])), np.float32(SHORTEST))  # (B, 1, 1)
         wanted = graph("Div", graph("Div", wanted, length), np.float32(self.config.temperature))
-        return graph("Squeeze", wanted, np.array([1]))
+        within = graph("Div", shares, graph("Mul", length, np.float32(self.config.temperature)))
+        return graph("Squeeze", wanted, np.array([1])), within
 
     def repeats(self, vector: str) -> tuple[str, str]:
         """Return rows that the session has had, and what is added to their scores: (B, L) each.

@@ -3,7 +3,7 @@
 import numpy as np
 import onnxruntime as ort
 
-from export.parity import BATCH, differs, spread, strewn
+from export.parity import BATCH, answers_of, differs, spread, strewn
 from model.errors import TrainingError
 from model.features import NOTHING, Examples, ending_at
 from model.graph import run_graph
@@ -27,7 +27,7 @@ def fidelity(
     for at in spread(of, most, BATCH):
         batch = ending_at(of, at)
         asked = strewn(batch) if every_event else batch
-        answers = run_graph(quick, asked)
+        answers = answers_of(quick, asked)
         if any(differs(quick, asked, answers, one) for one in range(0, len(at), 8)):
             message = "the quicker graph gives a session other bits alone than in company, so no bundle was written"
             raise TrainingError(message)

@@ -20,6 +20,7 @@ from onnx import TensorProto
 from export.body import Body, Weights, events_as_given, known_events
 from export.graph import Graph
 from export.ranking import ByBlocks, Catalogue, Ranking, Session
+from export.reasons import Speakers, add_reasons
 from model.config import ModelConfig
 from model.errors import TrainingError
 from schemas.manifest import NEXT_ACTIONS
@@ -67,8 +68,10 @@ def to_onnx(
         logits = graph("Mul", logits, graph("Cast", has_known, to=TensorProto.FLOAT))
         logits = graph("Add", logits, beside(graph))
     probabilities(graph, logits)
-    wanted = body.readout(vectors, vector, of_items)  # (B, D)
-    ranking.add(graph, catalogue, wanted, Session(*body.repeats(vector)), candidates)
+    wanted, shares = body.readout(vectors, vector, of_items)  # (B, D), (B, 1, L)
+    session = Session(*body.repeats(vector))
+    ranking.add(graph, catalogue, wanted, session, candidates)
+    add_reasons(graph, catalogue.table, Speakers(of_items, shares, *session), body.read.place)
     model = graph.serialized(candidates)
     if len(model) >= MAX_BYTES:
         raise TrainingError(too_large)
