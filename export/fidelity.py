@@ -3,7 +3,7 @@
 import numpy as np
 import onnxruntime as ort
 
-from export.parity import BATCH, answers_of, differs, spread, strewn
+from export.trial import BATCH, answers_of, differs, spread, strewn
 from model.errors import TrainingError
 from model.features import NOTHING, Examples, ending_at
 from model.graph import run_graph

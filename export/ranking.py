@@ -104,13 +104,15 @@ class ByShortlist:
     """Products of 8-bit integers find a shortlist, which alone is scored in float32, with the session's own items.
 
     What is on the list gets the bits that the other rankings give it. What is not on it is lost, so the list holds
-    `spare` items more than are wanted; how often that is not enough is measured at each export (`export.fidelity`).
+    `spare` items more than are wanted, and one more for each event, since the session's own items may be on it and
+    then lose their places by what repeats add. How often that is not enough is measured at each export
+    (`export.fidelity`).
 
     Sums of whole numbers are exact, and a wanted vector has a scale of its own: so the list depends neither on who
     shares the batch nor on the processor. The items have one scale for all, or each sum would have to be multiplied.
     """
 
-    spare: int = 32
+    spare: int = 16
 
     def block(self, rows: int, candidates: int) -> int:
         """Return 0: the table in whole numbers is one of its own."""
@@ -118,7 +120,7 @@ class ByShortlist:
 
     def add(self, graph: Graph, catalogue: Catalogue, wanted: str, session: Session, candidates: int) -> None:
         """Add the outputs for wanted vectors (B, D)."""
-        listed = self._shortlist(graph, catalogue, wanted, min(candidates + self.spare, catalogue.rows - 1))  # (B, S)
+        listed = self._shortlist(graph, catalogue, wanted, session, candidates)  # (B, S)
         # In order of row, the session's mention of an item before the list's. A row that comes again is struck out,
         # and so is row 0, since a 0 is put before the first.
         rows = graph("Concat", session.rows, listed, axis=1)  # (B, L + S)
@@ -140,9 +142,12 @@ class ByShortlist:
         graph("Identity", best, name="scores")
         graph("GatherElements", rows, at, axis=1, name="rows")
 
-    def _shortlist(self, graph: Graph, catalogue: Catalogue, wanted: str, listed: int) -> str:
+    def _shortlist(self, graph: Graph, catalogue: Catalogue, wanted: str, session: Session, candidates: int) -> str:
         """Return the rows that whole numbers rank best: (B, S)."""
-        block = block_size(catalogue.rows, listed)
+        least = candidates + self.spare
+        block = block_size(catalogue.rows, least)
+        length = graph("Slice", graph("Shape", session.rows), np.array([1]), np.array([2]))  # (1,)
+        listed = graph("Min", graph("Add", length, np.array([least])), np.array([catalogue.rows - 1]))  # (1,)
         items = np.pad(_in_8_bits(catalogue.vectors[: catalogue.rows]), ((0, -catalogue.rows % block), (0, 0)))
         largest = graph("ReduceMax", graph("Abs", wanted), np.array([1]))  # (B, 1)
         query = graph("Mul", wanted, graph("Div", np.float32(QUERY_STEPS), largest))
@@ -179,7 +184,7 @@ def _all_scores(graph: Graph, catalogue: Catalogue, wanted: str, session: Sessio
 
 
 def _best_of_blocks(
-    graph: Graph, scores: str, no_item: npt.NDArray[np.generic], block: int, best: int
+    graph: Graph, scores: str, no_item: npt.NDArray[np.generic], block: int, best: int | str
 ) -> tuple[str, str]:
     """Return the best scores and their rows, as `ByBlocks` describes it: (B, best) each.
 
@@ -188,16 +193,17 @@ def _best_of_blocks(
         scores: Of all rows: (B, V).
         no_item: Added to the scores, very low where a row is no item: (V,).
         block: Rows of a block.
-        best: How many are wanted.
+        best: How many are wanted, or the name of a tensor (1,).
     """
-    taken = min(best + 2, len(no_item) // block)
+    number = best if isinstance(best, str) else np.array([best])
+    taken = graph("Min", graph("Add", number, np.array([2])), np.array([len(no_item) // block]))  # (1,)
     blocks = graph("Reshape", scores, np.array([0, -1, block]))  # (B, V) -> (B, V/block, block)
     maxima = graph("ReduceMax", blocks, np.array([-1]), keepdims=0)  # (B, V/block)
     _, chosen = graph.top_k(maxima, taken)
     chosen, _ = graph.top_k(chosen, taken, largest=False)  # in order of row
     inside = graph("GatherND", blocks, graph("Unsqueeze", chosen, np.array([2])), batch_dims=1)  # (B, taken, block)
     inside = graph("Add", inside, graph("Gather", no_item.reshape(-1, block), chosen))
-    values, at = graph.top_k(graph("Reshape", inside, np.array([0, taken * block])), best)  # (B, best)
+    values, at = graph.top_k(graph("Reshape", inside, np.array([0, -1])), best)  # (B, best)
     size = np.array(block)
     of_block = graph("GatherElements", chosen, graph("Div", at, size), axis=1)
     return values, graph("Add", graph("Mul", of_block, size), graph("Mod", at, size))

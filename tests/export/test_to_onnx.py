@@ -223,8 +223,20 @@ def test_session_item_that_the_model_likes_least_is_ranked_by_what_repeats_add()
     assert scores.tobytes() == same_scores.tobytes()
 
 
+def test_session_items_that_repeats_damp_take_no_place_on_the_shortlist():
+    """Its own items come first, all of them, before they are damped: with nothing to spare, the others still fit."""
+    weights = dict(random_weights(CONFIG, LARGE))
+    weights["readout.own.weight"] = np.zeros_like(weights["readout.own.weight"])
+    weights["repeats.readiness.bias"] = np.full(1, -1e3, dtype=np.float32)
+    whole, listed = (
+        open_graph(to_onnx(weights, CONFIG, 5, ranking=ranking)) for ranking in (InOneStep(), ByShortlist(spare=3))
+    )
+    batch = batch_of(16, 40, LARGE)
+    assert run_graph(listed, batch)[0].tolist() == run_graph(whole, batch)[0].tolist()
+
+
 def test_shortlist_without_enough_to_spare_loses_items():
-    batch = batch_of(64, 8, LARGE)
+    batch = batch_of(64, 1, LARGE)
     exact = run_graph(open_graph(to_onnx(random_weights(CONFIG, LARGE), CONFIG)), batch)[0]
     spared = to_onnx(random_weights(CONFIG, LARGE), CONFIG, ranking=ByShortlist(spare=0))
     assert run_graph(open_graph(spared), batch)[0].tolist() != exact.tolist()
