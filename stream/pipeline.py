@@ -252,7 +252,7 @@ class Pipeline:
         """Return a request's decisions: what to recommend, and the ad where there are campaigns."""
         scores = answer if request.variant != CONTROL else None
         key = request.event.user_id.encode()
-        recommendation = Message(key, encode_decision(self._policy.recommend(request, scores)))
+        recommendation = Message(key, self._policy.encoded(request, scores))
         if not self.catalogue.campaigns:
             return recommendation, None
         ad = choose_ad(request, answer, self.catalogue, self._settings.reserve, self._bundle)
