@@ -39,6 +39,7 @@ DECIDING = (
     "max_event_bytes",
     "popularity_refresh_ms",
     "k",
+    "reasons",
     "experiment",
     "control_share",
     "reserve",

@@ -11,7 +11,8 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from schemas.decisions import Choice, Recommendation, ShelvedRecommendation, encode_decision
+from schemas.decisions import Because, Choice, Recommendation, ShelvedRecommendation, encode_decision, rounded
+from schemas.events import ACTIONS
 from stream.catalogue import Catalogue
 from stream.request import Request, Scores
 from stream.settings import Settings
@@ -70,10 +71,21 @@ class Shelf:
         self._shown: set[str] = set()
         self._forbidden = [(name, items) for name, rule in RULES if (items := rule(request, catalogue))]
 
-    def fill(self, candidates: Iterable[tuple[str, float]], reason: str) -> None:
-        """Add the candidates that no rule forbids, in order, until the shelf is full."""
+    def fill(
+        self,
+        candidates: Iterable[tuple[str, float]],
+        reason: str,
+        because: Callable[[int], tuple[Because, ...]] = lambda _: (),
+    ) -> None:
+        """Add the candidates that no rule forbids, in order, until the shelf is full.
+
+        Args:
+            candidates: Items with their scores, best first.
+            reason: Where they come from.
+            because: The events that spoke for a candidate, by its place.
+        """
         choices, shown, forbidden, k = self.choices, self._shown, self._forbidden, self._k
-        for item, score in candidates:
+        for place, (item, score) in enumerate(candidates):
             if len(choices) == k:
                 return
             if item in shown:
@@ -84,7 +96,7 @@ class Shelf:
                     break
             else:
                 shown.add(item)
-                choices.append(Choice(item_id=item, score=score, propensity=1.0, reason=reason))
+                choices.append(Choice(item_id=item, score=score, propensity=1.0, reason=reason, because=because(place)))
 
 
 class _Popular(NamedTuple):
@@ -103,12 +115,13 @@ class Policy:
         """Decide by these.
 
         Args:
-            settings: `k`.
+            settings: `k` and `reasons`.
             catalogue: Stock and flags.
             bundle: Version of the bundle that scores, none where none does.
             prior: What was popular in the bundle's training data, best first: shown after what is popular now.
         """
         self._k = settings.k
+        self._most = settings.reasons
         self._catalogue = catalogue
         self._bundle = bundle
         self._prior = prior
@@ -154,10 +167,21 @@ class Policy:
             return self._popular_for(request).shelf
         shelf = Shelf(request, self._catalogue, self._k)
         if scores is not None:
-            shelf.fill(scores.candidates(), MODEL)
+            shelf.fill(scores.candidates(), MODEL, self._because(request, scores))
         if len(shelf.choices) < self._k:
             self._fill_popular(shelf, request)
         return shelf
+
+    def _because(self, request: Request, scores: Scores) -> Callable[[int], tuple[Because, ...]]:
+        """Return what names the events that spoke most for a candidate: of equal ones the newer first."""
+        reasons, most = scores.reasons, self._most
+        if reasons is None or not most:
+            return lambda _: ()
+        return lambda candidate: tuple(
+            Because(item_id=request.items[at], action=ACTIONS[request.actions[at]], contribution=rounded(brought))
+            for brought, at in sorted(reasons.of(candidate), reverse=True)[:most]
+            if rounded(brought) > 0
+        )
 
     def _popular_for(self, request: Request) -> _Popular:
         """Return what everybody sees who has neither scores nor purchases: made once for a ranking and a catalogue."""
