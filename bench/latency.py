@@ -4,8 +4,9 @@ Append times are whole milliseconds of the broker's clock, and so is the time of
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from statistics import median
 
 import msgspec
@@ -29,6 +30,7 @@ DROPPED_SECONDS = 3.0
 
 _FIRST = 100  # events in the topic before, whose decisions say that the worker is there
 _PATIENCE_SECONDS = 30.0
+_AS_IT_COMES: Mapping[str, int] = {}
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,8 +77,10 @@ def latency(place: Place, effort: Effort) -> Found:
     return Found(rows, [run for each in runs.values() for run in each])
 
 
-def measure_latency(place: Place, effort: Effort, rate: int, profile: Profile | None = None) -> Latency:
-    """Let a worker answer `rate` events a second for a while."""
+def measure_latency(
+    place: Place, effort: Effort, rate: int, profile: Profile | None = None, tuned: Mapping[str, int] = _AS_IT_COMES
+) -> Latency:
+    """Let a worker answer `rate` events a second for a while, with some settings tuned."""
     seconds = effort.latency_seconds
     with (
         place.topics() as settings,
@@ -86,7 +90,7 @@ def measure_latency(place: Place, effort: Effort, rate: int, profile: Profile | 
         fill(settings, EVENTS, natural_events(_FIRST, rate))
         place.quiet.wait()
         before = place.control.measure(effort.control_seconds)
-        with child(WORKER, settings, place.folder) as worker:
+        with child(WORKER, replace(settings, **tuned), place.folder) as worker:
             _await(answers, _FIRST, worker.check)
             began = time.time()
             with child(("bench.producer", str(rate), str(seconds)), settings, place.folder) as producer:

@@ -111,9 +111,7 @@ class Body:
     def readout(self, vectors: str, vector: str, of_items: str) -> tuple[str, str]:
         """Return the wanted vector after the last event, and each item's share of it: (B, D), (B, 1, L)."""
         graph = self.graph
-        query, key = self.linear("readout.query", vector), self.linear("readout.key", vectors)  # (B, 1, D), (B, L, D)
-        logits = graph("MatMul", query, graph("Transpose", key, perm=(0, 2, 1)))  # (B, 1, L)
-        logits = graph("Mul", logits, np.float32(self.config.dim**-0.5))
+        logits = graph("MatMul", self.asked(vector), graph("Transpose", vectors, perm=(0, 2, 1)))  # (B, 1, L)
         distance = _with_those_to_come(self.weights["readout.distance"][:, 0], -np.inf)
         logits = graph("Add", logits, graph("Gather", distance, self.place_of_last))
         shares = graph("Softmax", logits, axis=-1)
@@ -123,6 +121,17 @@ class Body:
         wanted = graph("Div", graph("Div", wanted, length), np.float32(self.config.temperature))
         within = graph("Div", shares, graph("Mul", length, np.float32(self.config.temperature)))
         return graph("Squeeze", wanted, np.array([1])), within
+
+    def asked(self, vector: str) -> str:
+        """Return what the readout's logits are products of session vectors with: (B, 1, D) -> (B, 1, D).
+
+        (Q h + q) (K h_i + k) is (Q h + q) K h_i and something that is the same for all i, which a softmax does not see:
+        so the keys need not be made for every event.
+        """
+        query, key = self.weights["readout.query.weight"], self.weights["readout.key.weight"]
+        scale = self.config.dim**-0.5
+        bias = scale * (self.weights["readout.query.bias"] @ key)
+        return self.graph("Add", self.graph("MatMul", vector, scale * (query.T @ key)), bias)
 
     def repeats(self, vector: str) -> tuple[str, str]:
         """Return rows that the session has had, and what is added to their scores: (B, L) each.

@@ -67,6 +67,7 @@ def _open(folder: Path, threads: int) -> Bundle:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # cores that others here can use
     options.log_severity_level = 3  # errors: it warns of each input with a default, such as `explained`
     try:
         items = tuple(listed.decode().splitlines())

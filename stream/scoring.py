@@ -18,9 +18,9 @@ from stream.bundle import Bundle
 from stream.errors import BundleError
 from stream.request import Reasons, Request, Scores
 
-WIDTHS = (4, 10, 20, 50)
-"""Padded lengths: a session takes the first that holds it. Few, so that a handful of events makes few calls: the
-catalogue is read once a call, and outweighs what padding costs."""
+WIDTHS = (4, 8, 12, 20, 50)
+"""Padded lengths: a session takes the first that holds it, where enough take the same one: a call reads the catalogue,
+which outweighs what some padding costs. Multiples of 4, since others were not all computed with the same bits."""
 
 DECIMALS = 6  # of scores and probabilities in decisions
 HANDFUL = 8
