@@ -23,7 +23,7 @@ $(SERVE)/.done: pyproject.toml constraints.txt
 
 $(TRAIN)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(TRAIN)
-	$(TRAIN)/bin/python $(PIP) --editable '.[train,files,backtest,dev]'
+	$(TRAIN)/bin/python $(PIP) --editable '.[train,encode,files,backtest,dev]'
 	touch $@
 
 demo: setup  ## a real Kafka, a simulated shop, a worker and a live view; SECONDS=60 ends it, JSON=FILE keeps a summary
