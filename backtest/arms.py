@@ -16,7 +16,7 @@ BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 
 MOST_ARMS = 50
 
-ARM_SETTINGS = ("bundle", *(name for name in DECIDING if name not in {"topic_prefix", "reserve"}))
+ARM_SETTINGS = ("bundle", *(name for name in DECIDING if name not in {"topic_prefix", "reserve", "reasons"}))
 """Settings that an arm may have to itself: those on which what it recommends depends."""
 
 _NOT_OF_REQUESTS = {"k", "reserve", "topic_prefix", "experiment", "control_share"}

@@ -43,7 +43,8 @@ def export(checkpoint: Path, out: Path, top_k: int, trainable: bool) -> None:
     parity, manifest = ship(checkpoint, out, top_k, trainable=trainable)
     click.echo(
         f"parity: {parity.same_ranking:.2%} of {parity.beginnings:,} rankings the same, scores within "
-        f"{parity.score_difference:.2g}, probabilities within {parity.probability_difference:.2g}"
+        f"{parity.score_difference:.2g}, probabilities within {parity.probability_difference:.2g}, "
+        f"reasons within {parity.reason_difference:.2g}"
     )
     for name, value in manifest.metrics.items():
         click.echo(f"  {name} {value:g}")

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from schemas.manifest import INPUTS, NEXT_ACTIONS, OUTPUTS
+from schemas.manifest import EXPLAINED, INPUTS, NEXT_ACTIONS, OUTPUTS, REASONS
 
 OPSET = 20  # the first with Gelu
 IR_VERSION = 10  # what that opset came with
@@ -26,6 +26,7 @@ class Graph:
     def __init__(self) -> None:
         self._nodes: list[NodeProto] = []
         self._constants: list[TensorProto] = []
+        self._defaults: list[ValueInfoProto] = []
 
     def __call__(self, operator: str, *inputs: Input, name: str = "", **attributes: Any) -> str:  # noqa: ANN401 (ONNX's)
         """Add a node, of ONNX's default set where no `domain` is named; its output gets a new name if none is given."""
@@ -49,6 +50,11 @@ class Graph:
         self._constants.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
+    def default(self, name: str, value: npt.NDArray[Any]) -> str:
+        """Add an input that has this value where it is not fed, and return its name."""
+        self._defaults.append(_tensor(name, str(value.dtype), value.shape))
+        return self.constant(value, name)
+
     def serialized(self, candidates: int) -> bytes:
         """Return the model file, with the inputs and outputs of `schemas.manifest`."""
         read = {name for node in self._nodes for name in node.input}
@@ -59,7 +65,11 @@ class Graph:
         outputs = [
             _tensor(name, dtype, ("batch", columns.get(name, 0))[:axes]) for name, (dtype, axes) in OUTPUTS.items()
         ]
-        graph = helper.make_graph(self._nodes, "session_transformer", inputs, outputs, self._constants)
+        if self._defaults:
+            outputs.append(_tensor(REASONS, "float32", ("batch", EXPLAINED, "length")))
+        graph = helper.make_graph(
+            self._nodes, "session_transformer", [*inputs, *self._defaults], outputs, self._constants
+        )
         opsets = [helper.make_opsetid("", OPSET)]
         if any(node.domain == TREES for node in self._nodes):
             opsets.append(helper.make_opsetid(TREES, TREES_OPSET))

@@ -12,7 +12,7 @@ import torch
 
 from model.calibration import probabilities
 from model.features import Batch, Examples, ending_at
-from model.graph import run_graph
+from model.graph import explain, run_graph
 from model.prefix_features import Told
 from model.transformer import SessionTransformer
 from schemas.events import ACTIONS
@@ -37,6 +37,8 @@ class Parity(NamedTuple):
     """Largest difference of a score: of a candidate's own, and between the two rankings place by place."""
     probability_difference: float
     """Largest difference of a probability."""
+    reason_difference: float
+    """Largest difference of what an event brought to a score, and of what one that is not read brought from 0."""
     depends_on_batch: int
     """Those, of every eighth, whose answer had other bits alone than in a batch."""
 
@@ -48,6 +50,8 @@ class Parity(NamedTuple):
             found.append(f"scores differ by up to {self.score_difference:.2g}, more than {TOLERANCE}")
         if not self.probability_difference <= TOLERANCE:
             found.append(f"probabilities differ by up to {self.probability_difference:.2g}, more than {TOLERANCE}")
+        if not self.reason_difference <= TOLERANCE:
+            found.append(f"reasons differ by up to {self.reason_difference:.2g}, more than {TOLERANCE}")
         if self.depends_on_batch:
             found.append(f"{self.depends_on_batch} answers have other bits alone than in a batch")
         return found
@@ -71,17 +75,19 @@ def compare(
     """
     scores_apart: list[float] = []
     probabilities_apart: list[float] = []
+    reasons_apart: list[float] = []
     compared = same = depends = 0
     for batch in _spread(of, most):
         asked = _strewn(batch) if beside else batch
-        answers = run_graph(graph, asked)
-        rows, scores, action_probabilities, purchase = answers
+        answers = _answers(graph, asked)
+        rows, scores, action_probabilities, purchase, reasons = answers
         expected = _ask(model, table, batch, rows, beside(asked) if beside and isinstance(asked, Told) else None)
         best = min(COMPARED, rows.shape[1])
         scores_apart.append(_largest(scores, expected.scores))
         scores_apart.append(_largest(expected.scores[:, :best], expected.best_scores))
         probabilities_apart.append(_largest(action_probabilities, expected.action_probabilities))
         probabilities_apart.append(_largest(purchase, expected.purchase))
+        reasons_apart.append(_largest(reasons, _placed(expected.reasons, asked, batch)))
         same += int((rows[:, :best] == expected.best_rows).all(axis=1).sum())
         compared += len(rows)
         depends += sum(_differs(graph, asked, answers, at) for at in range(0, len(rows), 8))
@@ -90,6 +96,7 @@ def compare(
         same_ranking=same / compared,
         score_difference=float(np.max(scores_apart)),  # numpy's, since Python's max passes over a NaN
         probability_difference=float(np.max(probabilities_apart)),
+        reason_difference=float(np.max(reasons_apart)),
         depends_on_batch=depends,
     )
 
@@ -104,6 +111,8 @@ class _Expected(NamedTuple):
     best_scores: np.ndarray
     action_probabilities: np.ndarray
     purchase: np.ndarray
+    reasons: np.ndarray
+    """(batch, candidates, events)."""
 
 
 @torch.inference_mode()
@@ -118,6 +127,7 @@ def _ask(
     ends = torch.arange(items.shape[1]) == lengths[:, None] - 1  # (batch, width)
     vectors, of_items = model(table, items, actions)
     scores = model.scores(table, model.wishes(vectors, of_items, items, ends))  # (batch, V - 1)
+    reasons = model.reasons(table, vectors, of_items, items, asked=ends, rows=torch.from_numpy(rows))
     vectors = vectors[ends]  # (batch, D)
     best = scores.topk(min(COMPARED, rows.shape[1]))
     logits = torch.cat((model.action_logits(vectors), model.purchase_logit(vectors)[:, None]), dim=1).numpy()
@@ -128,7 +138,16 @@ def _ask(
         best_scores=best.values.numpy(),
         action_probabilities=said.next_action,
         purchase=said.purchase,
+        reasons=reasons.numpy(),
     )
+
+
+def _placed(reasons: np.ndarray, asked: Batch | Told, read: Batch) -> np.ndarray:
+    """Return reasons of the events that are read, at their places among those that were asked about, 0 at others."""
+    placed = np.zeros((*reasons.shape[:2], asked.items.shape[1]), dtype=reasons.dtype)
+    for of, brought, items, length in zip(placed, reasons, asked.items, read.lengths, strict=True):
+        of[:, np.flatnonzero(items > 0)] = brought[:, :length]
+    return placed
 
 
 def _strewn(batch: Batch) -> Told:
@@ -161,8 +180,14 @@ def _largest(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(found - expected).max())
 
 
+def _answers(graph: ort.InferenceSession, batch: Batch | Told) -> tuple[np.ndarray, ...]:
+    """Return what a graph says, and why: of all candidates."""
+    answers = run_graph(graph, batch)
+    return *answers, explain(graph, batch, answers[0].shape[1])
+
+
 def _differs(graph: ort.InferenceSession, batch: Batch | Told, answers: tuple[np.ndarray, ...], at: int) -> bool:
     """Return whether session `at` of a batch, asked alone and padded as before, gets other bits than in the batch."""
     one = slice(at, at + 1)
-    alone = run_graph(graph, type(batch)(*(part[one] for part in batch)))
+    alone = _answers(graph, type(batch)(*(part[one] for part in batch)))
     return any(answer[one].tobytes() != single.tobytes() for answer, single in zip(answers, alone, strict=True))

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from onnx import TensorProto
 
 from export.graph import Graph
+from export.reasons import Speakers, add_reasons
 from model.config import REPEAT_STEP, ModelConfig
 from model.errors import TrainingError
 from schemas.manifest import NEXT_ACTIONS
@@ -65,13 +66,15 @@ def to_onnx(weights: Weights, config: ModelConfig, candidates: int = CANDIDATES,
         logits = graph("Mul", logits, graph("Cast", has_known, to=TensorProto.FLOAT))
         logits = graph("Add", logits, beside(graph))
     probabilities(graph, logits)
-    wanted = body.readout(vectors, vector, of_items)  # (B, D)
+    wanted, shares = body.readout(vectors, vector, of_items)  # (B, D), (B, 1, L)
+    repeated, added = body.repeats(vector)
     scores = graph("Gemm", wanted, table, transB=1)  # (B, D) x (D, V) -> (B, V)
-    scores = graph("ScatterElements", scores, *body.repeats(vector), axis=1, reduction="add")
+    scores = graph("ScatterElements", scores, repeated, added, axis=1, reduction="add")
     if block:
         top_of_blocks(graph, scores, rows, block, candidates)
     else:
         top(graph, scores, candidates)
+    add_reasons(graph, table, Speakers(of_items, shares, repeated, added), body.read.place)
     return graph.serialized(candidates)
 
 
@@ -84,6 +87,8 @@ class _Read(NamedTuple):
     """At least 1."""
     known: str = ""
     """How many are on known items, where that can be 0: (B, 1)."""
+    place: str = ""
+    """Of each event of the session, where it stands here, -1 for one that does not: (B, L). None where all do."""
 
 
 def _known_events(graph: Graph) -> _Read:
@@ -97,9 +102,11 @@ def _known_events(graph: Graph) -> _Read:
         graph("GatherElements", graph("Where", known, values, np.array(0)), at, axis=1)
         for values in ("items", "actions")
     )
-    number = graph("ReduceSum", graph("Cast", known, to=TensorProto.INT64), np.array([1]))  # (B, 1)
+    counted = graph("Cast", known, to=TensorProto.INT64)  # (B, L)
+    number = graph("ReduceSum", counted, np.array([1]))  # (B, 1)
+    place = graph("Sub", graph("Mul", graph("CumSum", counted, np.array(1)), counted), np.array(1))  # (B, L)
     lengths = graph("Squeeze", graph("Max", number, np.array([1])), np.array([1]))
-    return _Read(items, actions, lengths, number)
+    return _Read(items, actions, lengths, number, place)
 
 
 class _Body:
@@ -163,8 +170,8 @@ class _Body:
         near = self.graph("Clip", behind, np.array(0), np.array(self.config.max_length - 1))
         return self.graph("Gather", self.weights[distance], near)
 
-    def readout(self, vectors: str, vector: str, of_items: str) -> str:
-        """Return the wanted vector after the last event: (B, D)."""
+    def readout(self, vectors: str, vector: str, of_items: str) -> tuple[str, str]:
+        """Return the wanted vector after the last event, and each item's share of it: (B, D), (B, 1, L)."""
         graph = self.graph
         query, key = self.linear("readout.query", vector), self.linear("readout.key", vectors)  # (B, 1, D), (B, L, D)
         logits = graph("MatMul", query, graph("Transpose", key, perm=(0, 2, 1)))  # (B, 1, L)
@@ -177,7 +184,8 @@ class _Body:
         wanted = graph("Add", mixed, graph("MatMul", vector, self.weights["readout.own.weight"].T))
         length = graph("Max", graph("ReduceL2", wanted, np.array([2])), np.float32(SHORTEST))  # (B, 1, 1)
         wanted = graph("Div", graph("Div", wanted, length), np.float32(self.config.temperature))
-        return graph("Squeeze", wanted, np.array([1]))
+        within = graph("Div", shares, graph("Mul", length, np.float32(self.config.temperature)))
+        return graph("Squeeze", wanted, np.array([1])), within
 
     def repeats(self, vector: str) -> tuple[str, str]:
         """Return rows that the session has had, and what is added to their scores: (B, L) each.

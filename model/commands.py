@@ -1,4 +1,4 @@
-"""Commands of learning and judging: `clickscore train`, `tune`, `evaluate`, `evaluate-events` and `split`.
+"""Commands of learning and judging: `train`, `tune`, `evaluate`, `evaluate-events`, `evaluate-reasons` and `split`.
 
 What needs torch is imported when it runs.
 """
@@ -271,6 +271,48 @@ def evaluate_events(
     console.print(
         "noise: what the calibration error would be on average if every probability were right. "
         "In brackets: the middle 95 % over draws of rows."
+    )
+    if out:
+        out.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
+
+
+@click.command("evaluate-reasons")
+@click.argument("checkpoint", type=FOLDER)
+@click.option("--prefixes", required=True, type=FILE, help="Rows of the test: item ids, a tab, the item that follows.")
+@click.option(
+    "--rows", type=click.IntRange(min=1), default=1_000, show_default=True, help="Drawn, of 3 known events up."
+)
+@click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), help="Write the results here, too.")
+def evaluate_reasons(*, checkpoint: Path, prefixes: Path, rows: int, out: Path | None) -> None:
+    """Measure whether the reasons that a CHECKPOINT's bundle gives are those that move its scores.
+
+    Each order of a session's events, the most important first, is tried on the best item of its answer and on the best
+    five: events leave in that order (deletion), or come in it (insertion). CHECKPOINT may be a bundle that was exported
+    with --trainable.
+
+    \b
+    Example:
+      clickscore evaluate-reasons checkpoint --prefixes test.tsv.gz
+    """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
+    try:
+        from model.faithfulness import PLACES, evaluate_reasons  # noqa: PLC0415 (serving has no torch)
+    except ModuleNotFoundError as exc:
+        raise missing_extra(exc) from exc
+    console = Console(highlight=False, width=TABLE_WIDTH)
+    with Console(stderr=True).status("") as status:
+        results = evaluate_reasons(_trainable(checkpoint)[0], prefixes, rows, status.update)
+    metrics = ("deletion", "insertion", "first", "exit", "lead")
+    for title, suffix in (("the best item", ""), (f"the best {PLACES} items", f"@{PLACES}")):
+        table = Table("order", *metrics, title=f"explained: {title}, of {results.sessions:,} sessions")
+        for order in results.orders:
+            figures = [order.figures[metric + suffix] for metric in metrics]
+            table.add_row(order.name, *(f"{of.value:.3f} ({of.low:.3f} to {of.high:.3f})" for of in figures))
+        console.print(table)
+    console.print(
+        "Log-probability of the item, in nats. deletion: lost as events leave, the most important first, mean over the "
+        "curve. insertion: still missing as they come. first: lost when the first alone leaves. exit: share of items "
+        f"that are no longer among the best {PLACES} then. lead: of the contributions over this order, deletion and "
+        "insertion together. In brackets: the middle 95 % over draws of sessions."
     )
     if out:
         out.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")

@@ -152,6 +152,16 @@ class Readout(nn.Module):
         mixed = functional.scaled_dot_product_attention(query, key, value, bias)[:, 0]  # (B, T, D)
         return functional.normalize(mixed + self.own(vectors), dim=-1) / self.temperature
 
+    def shares(self, vectors: Tensor, items: Tensor) -> Tensor:
+        """Return how much of each event's item is in the wanted vector after each event: (B, T, T).
+
+        What `forward` returns is the sum of these times the items, and of the correction by the same length.
+        """
+        logits = self.query(vectors) @ self.key(vectors).mT * vectors.shape[-1] ** -0.5
+        weights = (logits + by_distance(self.distance, vectors.shape[1])[0]).softmax(dim=-1)  # (B, T, T)
+        length = (weights @ items + self.own(vectors)).norm(dim=-1, keepdim=True).clamp(min=1e-12)  # (B, T, 1)
+        return weights / (length * self.temperature)
+
 
 class Repeats(nn.Module):
     """What is added to the score of an item that the session has had: by how long ago, how often, and the session."""
@@ -265,6 +275,28 @@ class SessionTransformer(nn.Module):
         """Return how well each item answers each wish: (n, V - 1), column c for row c + 1."""
         scores = functional.linear(wishes.vectors, table[1:])
         return scores.index_put((wishes.at, wishes.rows - 1), wishes.added, accumulate=True)
+
+    def reasons(
+        self, table: Tensor, vectors: Tensor, of_items: Tensor, items: Tensor, *, asked: Tensor, rows: Tensor
+    ) -> Tensor:
+        """Return what each event brings to the scores of some items: (B, K, T).
+
+        An event brings its item's part in the readout, and the last one on an item what is added for its repeat. What
+        is left of a score is the readout's correction, which is no single event's.
+
+        Args:
+            table: What `table` returned: (V, D).
+            vectors: The session vectors: (B, T, D).
+            of_items: What the readout sums: (B, T, D).
+            items: Rows: (B, T).
+            asked: The one event of each session after which the scores are: (B, T).
+            rows: The items: (B, K).
+        """
+        is_last, added = (every[asked] for every in self.repeats(vectors, items))  # (B, T)
+        shares = self.readout.shares(vectors, of_items)[asked]  # (B, T)
+        alike = functional.embedding(rows, table) @ of_items.mT  # (B, K, T)
+        repeated = (items[:, None] == rows[:, :, None]) & is_last[:, None]  # (B, K, T)
+        return alike * shares[:, None] + torch.where(repeated, added[:, None], 0)
 
     def action_logits(self, vectors: Tensor) -> Tensor:
         """Return a logit for each of `NEXT_ACTIONS`: (n, D) -> (n, 5)."""

@@ -14,7 +14,12 @@ The graph:
     output action_probabilities float32 (batch, 5)  of `NEXT_ACTIONS`
     output purchase float32 (batch,)       probability of a purchase in what is left of the session
 
-An input that a model has no use for may be missing from its graph; an output may not.
+An input that a model has no use for may be missing from its graph; an output may not. A graph that can say why may have
+
+    input  explained int64 (1,)           of how many candidates, the best first, `reasons` are wanted; its default is 0
+    output reasons  float32 (batch, explained, length)  what each event brought to the score of each, 0 after the end
+
+Both or neither. What a candidate's reasons leave of its score is no single event's.
 
 The events are those on items that the bundle knows. Where the manifest says `every_event`, they are all: one on no item
 has row 0, and one on an unknown item a row below 0, the same for the same item of the session.
@@ -42,6 +47,10 @@ OUTPUTS: dict[str, tuple[str, int]] = {
     "purchase": ("float32", 1),
 }
 """Type and number of axes of each input and output."""
+
+EXPLAINED, REASONS = "explained", "reasons"
+OPTIONAL: dict[str, tuple[str, int]] = {EXPLAINED: ("int64", 1), REASONS: ("float32", 3)}
+"""The same of the input and the output that a graph may have besides."""
 
 
 class Tensor(msgspec.Struct, frozen=True):

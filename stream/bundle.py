@@ -6,7 +6,17 @@ from typing import Any, NamedTuple
 import msgspec
 import onnxruntime as ort
 
-from schemas.manifest import FORMAT_VERSION, INPUTS, OUTPUTS, Manifest, content_hash, decode_manifest
+from schemas.manifest import (
+    EXPLAINED,
+    FORMAT_VERSION,
+    INPUTS,
+    OPTIONAL,
+    OUTPUTS,
+    REASONS,
+    Manifest,
+    content_hash,
+    decode_manifest,
+)
 from stream.errors import BundleError
 
 
@@ -56,6 +66,7 @@ def _open(folder: Path, threads: int) -> Bundle:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors: it warns of each input with a default, such as `explained`
     try:
         items = tuple(listed.decode().splitlines())
         session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -94,6 +105,7 @@ def _contradictions(bundle: Bundle) -> list[str]:
     """Return where manifest, item list, graph and contract contradict each other."""
     manifest, items, session = bundle
     inputs = {node.name: _shape(node) for node in session.get_inputs()}
+    defaults = {node.name: _shape(node) for node in session.get_overridable_initializers()}
     outputs = {node.name: _shape(node) for node in session.get_outputs()}
     stated = {tensor.name for tensor in (*manifest.inputs, *manifest.outputs)}
     checks = (
@@ -101,13 +113,14 @@ def _contradictions(bundle: Bundle) -> list[str]:
         (len(set(items)) != len(items), "items.txt names an item twice"),
         (manifest.max_length < 1, f"max_length is {manifest.max_length}"),
         ("items" not in inputs, "the graph does not read items"),
-        (stated != set(inputs) | set(outputs), "inputs and outputs of the graph are not those of the manifest"),
+        ((EXPLAINED in defaults) != (REASONS in outputs), f"of {EXPLAINED} and {REASONS} it has but one"),
+        (stated != {*inputs, *defaults, *outputs}, "inputs and outputs of the graph are not those of the manifest"),
     )
     unknown = [f"the graph wants an input {name!r} that no worker knows" for name in inputs if name not in INPUTS]
     wrong = [
         f"{name!r} is {_words(shape)}, not {_words(expected)}"
-        for name, expected in (INPUTS | OUTPUTS).items()
-        if (shape := (inputs | outputs).get(name)) is not None and shape != expected
+        for name, expected in (INPUTS | OUTPUTS | OPTIONAL).items()
+        if (shape := (inputs | defaults | outputs).get(name)) is not None and shape != expected
     ]
     absent = [f"the graph has no output {name!r}" for name in OUTPUTS if name not in outputs]
     return [words for failed, words in checks if failed] + unknown + wrong + absent

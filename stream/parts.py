@@ -39,6 +39,7 @@ DECIDING = (
     "max_event_bytes",
     "popularity_refresh_ms",
     "k",
+    "reasons",
     "experiment",
     "control_share",
     "reserve",
@@ -197,7 +198,7 @@ class PartFile:
 
     def write(self, lines: Iterable[bytes]) -> None:
         """Write lines."""
-        text = b"".join([line + b"\n" for line in lines])
+        text = b"\n".join([*lines, b""])
         if self._pool is None:
             self._file.write(text)
             return

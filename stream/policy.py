@@ -7,8 +7,12 @@ of the others are shown. Diversity, exploration, boosts and caps take their plac
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache
+from typing import NamedTuple, TypeVar
 
-from schemas.decisions import Choice, Recommendation
+import msgspec
+
+from schemas.decisions import Because, Choice, Recommendation, ShelvedRecommendation, encode_decision, rounded
+from schemas.events import ACTIONS
 from stream.catalogue import Catalogue
 from stream.request import Request, Scores
 from stream.settings import Settings
@@ -17,6 +21,7 @@ POLICY_VERSION = "1"
 MODEL, CONTROL = "model", "popular"
 """Variants of the A/B test, and the reason that a choice states."""
 
+Answer = TypeVar("Answer", Recommendation, ShelvedRecommendation)
 Rule = Callable[[Request, Catalogue], Collection[str]]
 
 
@@ -45,11 +50,13 @@ RULES: tuple[tuple[str, Rule], ...] = (
 )
 
 
-@lru_cache(maxsize=100_000)
 def variant_of(user_id: str, experiment: str, control_share: float) -> str:
     """Return a user's arm of the A/B test: by a hash of both, so the same everywhere and for good."""
-    if not control_share:
-        return MODEL
+    return _dealt(user_id, experiment, control_share) if control_share else MODEL
+
+
+@lru_cache(maxsize=100_000)
+def _dealt(user_id: str, experiment: str, control_share: float) -> str:
     digest = hashlib.blake2b(f"{experiment}\0{user_id}".encode(), digest_size=8).digest()
     return CONTROL if int.from_bytes(digest) < control_share * 2**64 else MODEL
 
@@ -64,10 +71,21 @@ class Shelf:
         self._shown: set[str] = set()
         self._forbidden = [(name, items) for name, rule in RULES if (items := rule(request, catalogue))]
 
-    def fill(self, candidates: Iterable[tuple[str, float]], reason: str) -> None:
-        """Add the candidates that no rule forbids, in order, until the shelf is full."""
+    def fill(
+        self,
+        candidates: Iterable[tuple[str, float]],
+        reason: str,
+        because: Callable[[int], tuple[Because, ...]] = lambda _: (),
+    ) -> None:
+        """Add the candidates that no rule forbids, in order, until the shelf is full.
+
+        Args:
+            candidates: Items with their scores, best first.
+            reason: Where they come from.
+            because: The events that spoke for a candidate, by its place.
+        """
         choices, shown, forbidden, k = self.choices, self._shown, self._forbidden, self._k
-        for item, score in candidates:
+        for place, (item, score) in enumerate(candidates):
             if len(choices) == k:
                 return
             if item in shown:
@@ -78,7 +96,16 @@ class Shelf:
                     break
             else:
                 shown.add(item)
-                choices.append(Choice(item_id=item, score=score, propensity=1.0, reason=reason))
+                choices.append(Choice(item_id=item, score=score, propensity=1.0, reason=reason, because=because(place)))
+
+
+class _Popular(NamedTuple):
+    """What is shown to everybody, as long as ranking and catalogue stay the same."""
+
+    ranking: list[str]
+    version: int
+    shelf: Shelf
+    items: msgspec.Raw
 
 
 class Policy:
@@ -88,22 +115,37 @@ class Policy:
         """Decide by these.
 
         Args:
-            settings: `k`.
+            settings: `k` and `reasons`.
             catalogue: Stock and flags.
             bundle: Version of the bundle that scores, none where none does.
             prior: What was popular in the bundle's training data, best first: shown after what is popular now.
         """
         self._k = settings.k
+        self._most = settings.reasons
         self._catalogue = catalogue
         self._bundle = bundle
         self._prior = prior
-        self._popular: tuple[list[str], int, Shelf] | None = None
+        self._popular: _Popular | None = None
 
     def recommend(self, request: Request, scores: Scores | None) -> Recommendation:
         """Return the decision on a request; no `scores` where the model cannot speak or may not."""
         shelf = self._fill(request, scores)
+        return self._answer(Recommendation, request, scores, tuple(shelf.choices), shelf.filtered)
+
+    def encoded(self, request: Request, scores: Scores | None) -> bytes:
+        """Return the same decision as its topic holds it; what many are shown is not encoded for each."""
+        if scores is not None or request.bought:
+            return encode_decision(self.recommend(request, scores))
+        popular = self._popular_for(request)
+        return encode_decision(
+            self._answer(ShelvedRecommendation, request, None, popular.items, popular.shelf.filtered)
+        )
+
+    def _answer(
+        self, kind: Callable[..., Answer], request: Request, scores: Scores | None, items: object, filtered: object
+    ) -> Answer:
         event = request.event
-        return Recommendation(
+        return kind(
             decision_id=request.name,
             user_id=event.user_id,
             event_id=event.event_id,
@@ -116,28 +158,40 @@ class Policy:
             late=request.late,
             actions=scores.actions if scores is not None else None,
             purchase=scores.purchase if scores is not None else None,
-            items=tuple(shelf.choices),
-            filtered=shelf.filtered,
+            items=items,
+            filtered=filtered,
         )
 
     def _fill(self, request: Request, scores: Scores | None) -> Shelf:
         if scores is None and not request.bought:
-            return self._popular_shelf(request)
+            return self._popular_for(request).shelf
         shelf = Shelf(request, self._catalogue, self._k)
         if scores is not None:
-            shelf.fill(scores.candidates(), MODEL)
+            shelf.fill(scores.candidates(), MODEL, self._because(request, scores))
         if len(shelf.choices) < self._k:
             self._fill_popular(shelf, request)
         return shelf
 
-    def _popular_shelf(self, request: Request) -> Shelf:
+    def _because(self, request: Request, scores: Scores) -> Callable[[int], tuple[Because, ...]]:
+        """Return what names the events that spoke most for a candidate: of equal ones the newer first."""
+        reasons, most = scores.reasons, self._most
+        if reasons is None or not most:
+            return lambda _: ()
+        return lambda candidate: tuple(
+            Because(item_id=request.items[at], action=ACTIONS[request.actions[at]], contribution=rounded(brought))
+            for brought, at in sorted(reasons.of(candidate), reverse=True)[:most]
+            if rounded(brought) > 0
+        )
+
+    def _popular_for(self, request: Request) -> _Popular:
         """Return what everybody sees who has neither scores nor purchases: made once for a ranking and a catalogue."""
-        known, version = self._popular[:2] if self._popular else (None, -1)
-        if self._popular is None or known is not request.popular or version != self._catalogue.version:
+        popular = self._popular
+        if popular is None or popular.ranking is not request.popular or popular.version != self._catalogue.version:
             shelf = Shelf(request, self._catalogue, self._k)
             self._fill_popular(shelf, request)
-            self._popular = (request.popular, self._catalogue.version, shelf)
-        return self._popular[2]
+            items = msgspec.Raw(encode_decision(shelf.choices))
+            popular = self._popular = _Popular(request.popular, self._catalogue.version, shelf, items)
+        return popular
 
     def _fill_popular(self, shelf: Shelf, request: Request) -> None:
         shelf.fill(((item, 0.0) for item in request.popular), CONTROL)

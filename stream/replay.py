@@ -95,7 +95,8 @@ def work(task: Task, report: Report) -> Result:
 def _pipeline(task: Task, topic: str) -> Pipeline:
     settings, scorer = task.settings, None
     if task.plan.bundle:
-        scorer = Scorer(load_bundle(Path(settings.bundle), settings.score_threads), settings.score_batch)
+        bundle = load_bundle(Path(settings.bundle), settings.score_threads)
+        scorer = Scorer(bundle, settings.score_batch, reasons=settings.reasons > 0)
     return Pipeline(settings, topic, catalogue_of(read_reference_of(task.folder)), scorer)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
 from schemas.events import AnyEvent
 
@@ -29,6 +30,19 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     """Of the session's remembered events, ms since it began; none where they are not told."""
 
 
+class Reasons(NamedTuple):
+    """What each event brought to the score of each candidate."""
+
+    brought: np.ndarray
+    """(candidates, events that were read, and padding)."""
+    places: Sequence[int]
+    """Of the events that were read, in the request."""
+
+    def of(self, candidate: int) -> Iterator[tuple[float, int]]:
+        """Yield what each event brought to a candidate's score, and the event's place in the request."""
+        return zip(self.brought[candidate, : len(self.places)].tolist(), self.places, strict=True)
+
+
 class Scores(NamedTuple):
     """The model's answer to one request."""
 
@@ -41,6 +55,8 @@ class Scores(NamedTuple):
     """Probability of a purchase in what is left of the session."""
     item_at: Sequence[str]
     """The item of each row. Of many candidates few are looked up: each costs a walk through cold memory."""
+    reasons: Reasons | None = None
+    """None where nobody wants them."""
 
     def candidates(self) -> Iterator[tuple[str, float]]:
         """Yield items and their scores, best first."""

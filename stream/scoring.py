@@ -8,13 +8,15 @@ is in a batch changes no bit of an answer: of the graph's padding that is not ta
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from schemas.manifest import NEXT_ACTIONS
+from schemas.manifest import EXPLAINED, NEXT_ACTIONS, REASONS
 from stream.bundle import Bundle
-from stream.request import Request, Scores
+from stream.errors import BundleError
+from stream.request import Reasons, Request, Scores
 
 WIDTHS = (4, 10, 20, 50)
 """Padded lengths: a session takes the first that holds it. Few, so that a handful of events makes few calls: the
@@ -33,6 +35,8 @@ class _Read(NamedTuple):
     rows: list[int]
     actions: list[int]
     ages: list[int]
+    places: Sequence[int] = ()
+    """Of these events in the request."""
 
 
 class Asked:
@@ -55,13 +59,24 @@ class Asked:
 class Scorer:
     """A bundle at work. ONNX Runtime has a thread of its own, which lets go of the interpreter while it computes."""
 
-    def __init__(self, bundle: Bundle, batch: int = 64) -> None:
-        """Score with a bundle, at most `batch` sessions a call."""
+    def __init__(self, bundle: Bundle, batch: int = 64, *, reasons: bool = False) -> None:
+        """Score with a bundle, at most `batch` sessions a call, and with `reasons` say what each event brought.
+
+        Raises:
+            BundleError: Reasons are wanted of a bundle that gives none.
+        """
         self.version = bundle.manifest.version
         self.popular = bundle.manifest.popular
         self._session = bundle.session
         self._inputs = {node.name for node in bundle.session.get_inputs()}
         self._outputs = ["rows", "scores", "action_probabilities", "purchase"]
+        self._explained: dict[str, np.ndarray] = {}
+        if reasons:
+            if all(tensor.name != REASONS for tensor in bundle.manifest.outputs):
+                message = f"bundle {self.version} gives no reasons: export it again, or set reasons to 0"
+                raise BundleError(message)
+            self._outputs.append(REASONS)
+            self._explained[EXPLAINED] = np.array([bundle.manifest.candidates])
         self._item_at = ["", *bundle.items]
         self._row_of = {item: row for row, item in enumerate(bundle.items, start=1)}
         self._max_length = bundle.manifest.max_length
@@ -104,11 +119,12 @@ class Scorer:
         """Return the session's newest events whose item the model knows."""
         row_of = self._row_of.get
         rows, actions, ages = [row_of(item, 0) for item in request.items], list(request.actions), request.ages
+        known: Sequence[int] = range(len(rows))
         if 0 in rows:
             known = [place for place, row in enumerate(rows) if row]
             rows, actions = [rows[place] for place in known], [actions[place] for place in known]
             ages = [ages[place] for place in known] if ages else ages
-        return self._newest(at, rows, actions, ages)
+        return self._newest(at, rows, actions, ages, known)
 
     def _every(self, at: int, request: Request) -> _Read:
         """Return the session's newest events: an unknown item by a number below 0, no item by 0."""
@@ -116,11 +132,13 @@ class Scorer:
         rows = [row_of(item, 0) for item in items]
         if 0 in rows:
             rows = [row or (-1 - items.index(item) if item else 0) for row, item in zip(rows, items, strict=True)]
-        return self._newest(at, rows, list(request.actions), request.ages)
+        return self._newest(at, rows, list(request.actions), request.ages, range(len(rows)))
 
-    def _newest(self, at: int, rows: list[int], actions: list[int], ages: Sequence[int]) -> _Read:
+    def _newest(
+        self, at: int, rows: list[int], actions: list[int], ages: Sequence[int], places: Sequence[int]
+    ) -> _Read:
         most = self._max_length
-        return _Read(at, rows[-most:], actions[-most:], list(ages or [0] * len(rows))[-most:])
+        return _Read(at, rows[-most:], actions[-most:], list(ages or [0] * len(rows))[-most:], places[-most:])
 
     def _merged(self, groups: dict[int, list[_Read]]) -> dict[int, list[_Read]]:
         """Return groups by width, where each that pads for less than a call costs has joined the next wider one."""
@@ -150,7 +168,8 @@ class Scorer:
             together = self._run(self._feeds(wide, some))
             alone = [self._run(self._feeds(narrow, [one])) for one in some]
             for whole, *parts in zip(together, *alone, strict=True):
-                if not np.array_equal(whole, np.concatenate(parts)):
+                joined = np.concatenate(parts)
+                if not np.array_equal(whole[..., : joined.shape[-1]], joined):  # reasons are as wide as the sessions
                     return False
         return True
 
@@ -162,7 +181,7 @@ class Scorer:
         }
         if "ages" in self._inputs:
             feeds["ages"] = _padded([session.ages for session in sessions], width)  # (batch, width)
-        return {name: array for name, array in feeds.items() if name in self._inputs}
+        return {name: array for name, array in feeds.items() if name in self._inputs} | self._explained
 
     def _run(self, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         return cast("list[np.ndarray]", self._session.run(self._outputs, feeds))
@@ -175,10 +194,16 @@ class Scorer:
         return lambda: self._scores(sessions, self._run(feeds))
 
     def _scores(self, sessions: Sequence[_Read], found: list[np.ndarray]) -> Iterable[Scores]:
-        rows, scores, next_actions, purchase = found
+        rows, scores, next_actions, purchase, *reasons = found
         item_at = self._item_at
-        for session, candidates, values, probabilities, bought in zip(
-            sessions, rows.tolist(), _rounded(scores), _rounded(next_actions), _rounded(purchase), strict=True
+        for session, candidates, values, probabilities, bought, brought in zip(
+            sessions,
+            rows.tolist(),
+            _rounded(scores),
+            _rounded(next_actions),
+            _rounded(purchase),
+            reasons[0] if reasons else repeat(None, len(sessions)),
+            strict=True,
         ):
             can_rank = not self._every_event or max(session.rows) > 0
             yield Scores(
@@ -187,6 +212,7 @@ class Scorer:
                 dict(zip(NEXT_ACTIONS, probabilities, strict=True)),
                 bought,
                 item_at,
+                None if brought is None else Reasons(brought, session.places),
             )
 
 

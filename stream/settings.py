@@ -59,6 +59,9 @@ class Settings:
     score_batch: int = setting(64, "sessions", "Sessions scored in one ONNX Runtime call, at most")
     score_threads: int = setting(1, "threads", "ONNX Runtime's intra-op threads")
     k: int = setting(10, "items", "Items in a recommendation")
+    reasons: int = setting(
+        0, "events", "Events of the session that an item names as what spoke most for it, at most; 0 for none"
+    )
     experiment: str = setting("default", "text", "Name of the A/B test; another name deals the users anew")
     control_share: float = setting(0.0, "share", "Share of users who get popularity instead of the model")
     reserve: float = setting(0.0, "currency", "Lowest expected value (bid times purchase probability) of an ad shown")
@@ -90,6 +93,9 @@ class Settings:
             raise SettingsError(message)
         if not 0 <= self.control_share <= 1:
             message = f"control_share is a share, from 0 to 1, not {self.control_share}"
+            raise SettingsError(message)
+        if self.reasons < 0:
+            message = f"reasons must be at least 0, not {self.reasons}"
             raise SettingsError(message)
         positive = (
             "partitions",

@@ -28,6 +28,7 @@ ROWS = 20
     "lateness_ms",
     "late_events",
     "k",
+    "reasons",
     "control_share",
     "reserve",
     "topic_prefix",

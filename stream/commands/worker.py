@@ -25,6 +25,7 @@ from stream.topics import check_topics, wait_for_broker
     "lateness_ms",
     "late_events",
     "k",
+    "reasons",
     "control_share",
     "reserve",
     "max_batch",
@@ -46,7 +47,8 @@ def worker(settings: Settings) -> None:
     # The bundle comes first: a wrong one must not cost the group a rebalance.
     scorer = None
     if settings.bundle:
-        scorer = Scorer(load_bundle(Path(settings.bundle), settings.score_threads), settings.score_batch)
+        bundle = load_bundle(Path(settings.bundle), settings.score_threads)
+        scorer = Scorer(bundle, settings.score_batch, reasons=settings.reasons > 0)
     asyncio.run(_ready(settings))
     from stream.app import run_worker  # noqa: PLC0415 (Faust takes half a second to import, after checks that may fail)
 

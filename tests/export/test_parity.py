@@ -1,6 +1,7 @@
 import dataclasses
 
 import numpy as np
+import onnx
 import pytest
 
 from export.parity import Parity, compare
@@ -37,6 +38,7 @@ def test_graph_says_what_the_model_says(items):
     assert found.same_ranking > 0.999
     assert found.score_difference < 2e-5
     assert found.probability_difference < 1e-6
+    assert found.reason_difference < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -73,6 +75,16 @@ def test_graph_of_another_purchase_head_does_not_agree():
     assert [problem[:20] for problem in changed("purchase.weight", 2).problems] == ["probabilities differ"]
 
 
+def test_graph_of_other_reasons_does_not_agree():
+    model, table = network(CONFIG, 300)
+    changed = onnx.load_model_from_string(to_onnx(weights_of(model, table), CONFIG))
+    (last,) = (node for node in changed.graph.node if node.output[0] == "reasons")
+    last.output[0] = "right"
+    changed.graph.node.append(onnx.helper.make_node("Add", ["right", "right"], ["reasons"]))
+    problems = compare(open_graph(changed.SerializeToString()), model, table, sessions(300)).problems
+    assert [problem[:14] for problem in problems] == ["reasons differ"]
+
+
 def test_at_most_so_many_beginnings_are_compared():
     model, table = network(CONFIG, 5)
     graph = open_graph(to_onnx(weights_of(model, table), CONFIG))
@@ -80,4 +92,4 @@ def test_at_most_so_many_beginnings_are_compared():
 
 
 def test_answer_that_depends_on_its_batch_is_a_problem():
-    assert Parity(100, 1.0, 0.0, 0.0, 3).problems == ["3 answers have other bits alone than in a batch"]
+    assert Parity(100, 1.0, 0.0, 0.0, 0.0, 3).problems == ["3 answers have other bits alone than in a batch"]

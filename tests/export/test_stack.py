@@ -13,7 +13,7 @@ from export.to_onnx import to_onnx
 from model.calibration import Affine, Calibration
 from model.config import ModelConfig
 from model.features import Batch
-from model.graph import open_graph, run_graph
+from model.graph import explain, open_graph, run_graph
 from model.prefix_features import NAMES, ItemFacts, Side, Told, Whole, features, side
 from model.stack import Stack, fit_stack
 from schemas.events import ACTIONS
@@ -122,6 +122,7 @@ def test_graph_with_a_stack_agrees_with_its_parts(model, stack, model_and_table)
     found = compare(open_graph(model), *model_and_table, sessions(ITEMS), beside=expected)
     assert found.problems == []
     assert found.probability_difference < 1e-5
+    assert found.reason_difference < 1e-5
     assert found.same_ranking > 0.999
 
 
@@ -172,6 +173,14 @@ def test_answer_has_the_same_bits_in_any_batch(graph, width):
             which = slice(start, start + size)
             for answer, other in zip(together, run_graph(graph, part(told, which)), strict=True):
                 assert answer[which].tobytes() == other.tobytes()
+
+
+def test_events_that_the_transformer_does_not_read_bring_nothing(graph):
+    told = beginnings()
+    brought = explain(graph, told, 20)
+    unread = np.broadcast_to(told.items[:, None] <= 0, brought.shape)
+    assert (brought[unread] == 0).all()
+    assert (brought[~unread] != 0).any()
 
 
 def test_times_change_what_is_said(graph):

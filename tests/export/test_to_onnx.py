@@ -9,9 +9,9 @@ from export.to_onnx import block_size, to_onnx
 from model.config import ModelConfig
 from model.errors import TrainingError
 from model.features import Batch
-from model.graph import open_graph, run_graph
+from model.graph import explain, open_graph, run_graph
 from schemas.events import ACTIONS
-from schemas.manifest import INPUTS, OUTPUTS
+from schemas.manifest import EXPLAINED, INPUTS, OPTIONAL, OUTPUTS, REASONS
 
 CONFIG = ModelConfig(dim=32, ffn=64)
 SMALL, LARGE = 300, 20_000
@@ -79,13 +79,18 @@ def test_inputs_and_outputs_are_those_of_the_contract(graph):
     names = {"tensor(int64)": "int64", "tensor(float)": "float32"}
     expected = {name: shape for name, shape in INPUTS.items() if name != "ages"}  # which trees read
     assert {node.name: (names[node.type], len(node.shape)) for node in graph.get_inputs()} == expected
-    assert {node.name: (names[node.type], len(node.shape)) for node in graph.get_outputs()} == OUTPUTS
+    outputs = {node.name: (names[node.type], len(node.shape)) for node in graph.get_outputs()}
+    assert outputs == OUTPUTS | {REASONS: OPTIONAL[REASONS]}
+    assert [(node.name, names[node.type], len(node.shape)) for node in graph.get_overridable_initializers()] == [
+        (EXPLAINED, *OPTIONAL[EXPLAINED])
+    ]
 
 
 def test_answers_have_the_shapes_that_the_graph_states(graph):
     answers = run_graph(graph, batch_of(5, 4, SMALL))
     assert [answer.shape for answer in answers] == [(5, 64), (5, 64), (5, 5), (5,)]
-    assert [node.shape for node in graph.get_outputs()] == [["batch", 64], ["batch", 64], ["batch", 5], ["batch"]]
+    shapes = [["batch", 64], ["batch", 64], ["batch", 5], ["batch"], ["batch", "explained", "length"]]
+    assert [node.shape for node in graph.get_outputs()] == shapes
 
 
 def test_probabilities_of_actions_add_up_to_1(graph):
@@ -128,6 +133,41 @@ def test_wider_padding_changes_no_more_than_rounding(graph, items):
     wide = Batch(np.pad(batch.items, ((0, 0), (0, 12))), np.pad(batch.actions, ((0, 0), (0, 12))), batch.lengths)
     for answer, same in zip(run_graph(graph, batch)[1:], run_graph(graph, wide)[1:], strict=True):
         assert answer == pytest.approx(same, abs=1e-5)
+
+
+def test_nothing_is_explained_where_nobody_asks(graph):
+    batch = batch_of(3, 8, SMALL)
+    assert graph.run([REASONS], batch._asdict())[0].shape == (3, 0, 8)
+
+
+def test_answers_have_the_same_bits_with_reasons_and_without(graph, items):
+    batch = batch_of(32, 8, items)
+    with_reasons = graph.run([*OUTPUTS, REASONS], batch._asdict() | {EXPLAINED: np.array([64])})
+    for answer, other in zip(run_graph(graph, batch), with_reasons, strict=False):
+        assert answer.tobytes() == other.tobytes()
+
+
+@pytest.mark.parametrize("width", [1, 2, 4, 10, 20, 50])
+def test_reasons_have_the_same_bits_in_any_batch(graph, items, width):
+    batch = batch_of(64, width, items)
+    together = explain(graph, batch, 64)
+    for size in (1, 2, 7, 33):
+        for start in range(0, 65 - size, size):
+            which = slice(start, start + size)
+            assert together[which].tobytes() == explain(graph, part(batch, which), 64).tobytes()
+
+
+def test_fewer_reasons_are_those_of_the_best_candidates(graph, items):
+    batch = batch_of(16, 8, items)
+    assert explain(graph, batch, 10) == pytest.approx(explain(graph, batch, 64)[:, :10], abs=1e-6)
+
+
+def test_what_stands_after_the_end_brings_nothing(graph, items):
+    batch = batch_of(16, 8, items)
+    brought = explain(graph, batch, 64)
+    after = np.broadcast_to(np.arange(8) >= batch.lengths[:, None, None], brought.shape)
+    assert (brought[after] == 0).all()
+    assert (brought[~after] != 0).any()
 
 
 def test_item_of_the_session_may_be_named_many_times(items):

@@ -147,3 +147,33 @@ def test_random_weights_have_the_names_and_shapes_of_a_model():
     assert {name: array.shape for name, array in random_weights(CONFIG, 20).items()} == {
         name: array.shape for name, array in made.items()
     }
+
+
+def test_contributions_and_the_correction_make_up_every_score(asked):
+    model, table = asked.model, asked.table
+    items = torch.tensor([[5, 3, 5, 1, 3, 0], [2, 0, 0, 0, 0, 0]])
+    ends = torch.tensor([[False] * 4 + [True, False], [True] + [False] * 5])
+    every = torch.arange(1, len(table))
+    with torch.no_grad():
+        vectors, of_items = model(table, items, (items > 0).long())
+        scores = model.scores(table, model.wishes(vectors, of_items, items, ends))
+        brought = model.reasons(table, vectors, of_items, items, asked=ends, rows=every.expand(2, -1))  # (2, V - 1, 6)
+        wanted = model.readout(vectors, of_items)[ends]  # (2, D)
+        of_events = (model.readout.shares(vectors, of_items)[ends][:, None] @ of_items)[:, 0]
+    correction = (wanted - of_events) @ table[1:].T
+    assert correction.abs().max() > 0.1  # else there would be nothing to leave out
+    torch.testing.assert_close(brought.sum(dim=2) + correction, scores, atol=1e-5, rtol=0)
+    assert (brought[0, :, 5] == 0).all()
+    assert (brought[1, :, 1:] == 0).all()
+
+
+def test_repeat_is_brought_by_the_last_event_on_its_item(asked):
+    with torch.no_grad():
+        asked.model.repeats.readiness.bias += 100
+    items = torch.tensor([[5, 3, 5, 1]])
+    ends = torch.tensor([[False, False, False, True]])
+    with torch.no_grad():
+        vectors, of_items = asked.model(asked.table, items, (items > 0).long())
+        rows = torch.tensor([[5, 3, 7]])
+        brought = asked.model.reasons(asked.table, vectors, of_items, items, asked=ends, rows=rows)[0]
+    assert (brought > 50).nonzero().tolist() == [[0, 2], [1, 1]]

@@ -78,3 +78,20 @@ def test_graph_of_another_shape_is_refused(folder: Path):
     (folder / "model.onnx").write_bytes(changed)
     restate(folder, content_hash=content_hash(changed, (folder / "items.txt").read_bytes()))
     assert check_bundle(folder) == ["'purchase' is tensor(double) of 1 axes, not float32 of 1 axes"]
+
+
+def test_reasons_without_a_number_to_ask_for_are_refused(folder: Path):
+    import onnx  # noqa: PLC0415 (as above)
+
+    model = onnx.load_model_from_string((folder / "model.onnx").read_bytes())
+    (explained,) = (value for value in model.graph.input if value.name == "explained")
+    model.graph.input.remove(explained)
+    changed = model.SerializeToString()
+    (folder / "model.onnx").write_bytes(changed)
+    inputs = decode_manifest((folder / "manifest.json").read_bytes()).inputs
+    restate(
+        folder,
+        content_hash=content_hash(changed, (folder / "items.txt").read_bytes()),
+        inputs=tuple(tensor for tensor in inputs if tensor.name != "explained"),
+    )
+    assert check_bundle(folder) == ["of explained and reasons it has but one"]

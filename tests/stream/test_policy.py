@@ -1,12 +1,16 @@
 """Policy and ads: what is shown, and what never is."""
 
 import msgspec
+import numpy as np
+import pytest
 
 from schemas.catalogue import Campaign, Item, encode
+from schemas.decisions import Recommendation, encode_decision
+from schemas.events import ACTIONS
 from stream.ads import choose_ad
 from stream.catalogue import Catalogue
 from stream.policy import CONTROL, MODEL, RULES, Policy, bought_already, hidden, out_of_stock, variant_of
-from stream.request import Request, Scores
+from stream.request import Reasons, Request, Scores
 from stream.settings import Settings
 from tests.events import START, view
 
@@ -106,6 +110,17 @@ def test_popular_shelf_follows_the_stock():
     assert policy.recommend(asked, None).items[0].item_id == "q"
 
 
+@pytest.mark.parametrize("bought", [(), ("p",)])
+@pytest.mark.parametrize("answer", [None, scores("a", "b")])
+def test_encoded_decision_is_the_recommendation(answer: Scores | None, bought: tuple[str, ...]):
+    known = catalogue(Item(item_id="p", stock=1), Item(item_id="r", stock=0))
+    policy = Policy(Settings(k=3), known, "bundle", ("t",))
+    asked = request("x", bought=bought, popular=("p", "q", "r"))
+    assert policy.encoded(asked, answer) == encode_decision(policy.recommend(asked, answer))
+    known.update_item(b"p", encode(Item(item_id="p", stock=0)))
+    assert policy.encoded(asked, answer) == encode_decision(policy.recommend(asked, answer))
+
+
 def test_every_user_keeps_a_variant():
     assert {variant_of("ann", "test", 0.5) for _ in range(3)} == {variant_of("ann", "test", 0.5)}
 
@@ -186,3 +201,47 @@ def test_catalogue_record_that_cannot_be_read_is_refused():
 def test_catalogue_record_that_nests_too_deep_is_refused():
     deep = b'{"item_id":"a","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     assert "recursion" in (Catalogue().update_item(b"a", deep) or "").lower()
+
+
+def explained(most: int, brought: list[list[float]], bought: tuple[str, ...] = ()) -> Recommendation:
+    """Decide on candidates a, b, ... to whose scores the events on x, y and z brought these."""
+    asked = msgspec.structs.replace(request("x", "y", "z", bought=bought, popular=("p",)), actions=bytes((1, 2, 1)))
+    answer = scores(*"abcd"[: len(brought)])._replace(reasons=Reasons(np.array(brought), range(3)))
+    return Policy(Settings(k=3, reasons=most), Catalogue(), None, ()).recommend(asked, answer)
+
+
+def because(decision: Recommendation) -> list[list[tuple[str, str, float]]]:
+    return [[(of.item_id, of.action, of.contribution) for of in choice.because] for choice in decision.items]
+
+
+def test_item_names_the_events_that_spoke_most_for_it():
+    found = because(explained(2, [[1.0, 3.0, 2.0], [0.5, 0.25, 0.125]]))
+    assert found == [[("y", ACTIONS[2], 3.0), ("z", "view", 2.0)], [("x", "view", 0.5), ("y", ACTIONS[2], 0.25)], []]
+
+
+def test_events_that_spoke_against_an_item_are_not_named():
+    assert because(explained(3, [[-1.0, 0.0, 2.0]]))[0] == [("z", "view", 2.0)]
+
+
+def test_of_equal_contributions_the_newer_event_comes_first():
+    assert [item for item, _, _ in because(explained(2, [[1.0, 1.0, 1.0]]))[0]] == ["z", "y"]
+
+
+def test_reasons_are_those_of_the_item_that_is_shown():
+    assert because(explained(1, [[1.0, 0, 0], [0, 1.0, 0]], bought=("a",)))[0] == [("y", ACTIONS[2], 1.0)]
+
+
+def test_contributions_are_rounded_as_scores_are():
+    assert because(explained(1, [[0.12345678, 0, 0]]))[0][0][2] == 0.123457
+
+
+@pytest.mark.parametrize("most", [0, 1])
+def test_decision_without_reasons_says_nothing_of_them(most: int):
+    policy = Policy(Settings(k=2, reasons=most), Catalogue(), None, ())
+    assert b"because" not in encode_decision(policy.recommend(request("x", popular=("p",)), scores("a")))
+
+
+def test_decision_says_why_where_it_is_asked_to():
+    assert b'"because":[{"item_id":"z","action":"view","contribution":2.0}]' in encode_decision(
+        explained(1, [[0, 0, 2.0]])
+    )

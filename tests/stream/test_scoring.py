@@ -9,6 +9,7 @@ import pytest
 
 from schemas.manifest import NEXT_ACTIONS
 from stream.bundle import load_bundle
+from stream.errors import BundleError
 from stream.policy import MODEL
 from stream.request import Request, Scores
 from stream.scoring import Scorer, _Read
@@ -182,3 +183,48 @@ def test_ages_of_events_that_are_not_read_are_left_out(scorer: Scorer):
 def test_session_of_unknown_items_has_probabilities_but_no_candidates(reading_all: Scorer):
     answer = answered(reading_all, "new", "newer")
     assert list(answer.candidates()) == []
+
+
+@pytest.fixture(scope="module")
+def explaining(folder: Path) -> Scorer:
+    return Scorer(load_bundle(folder), reasons=True)
+
+
+def told(answer: Scores | None) -> list[list[tuple[float, int]]]:
+    """Return what each event brought to each candidate."""
+    assert answer is not None
+    assert answer.reasons is not None
+    return [list(answer.reasons.of(candidate)) for candidate in range(len(answer.rows))]
+
+
+def test_answer_is_the_same_bit_for_bit_with_reasons(scorer: Scorer, explaining: Scorer):
+    asked = requests(100, seed=4)
+    bare = [answer._replace(reasons=None) for answer in explaining.score(asked) if answer is not None]
+    assert bare == scorer.score(asked)
+
+
+def test_reasons_are_the_same_bit_for_bit_in_any_company(folder: Path, explaining: Scorer):
+    asked = requests(150, seed=5)
+    alone = Scorer(load_bundle(folder), 1, reasons=True)
+    assert explaining._padding_of_a_call > 0  # reasons, too, have the same bits at any width
+    assert [told(answer) for answer in explaining.score(asked)] == [told(alone.score([one])[0]) for one in asked]
+
+
+def test_reasons_name_events_by_their_place_in_the_session(explaining: Scorer):
+    answers = explaining.score([request("new", "item-1", "newer", "item-2"), request("item-1", "item-2")])
+    among, alone = (told(answer) for answer in answers)
+    assert {tuple(at for _, at in of) for of in among} == {(1, 3)}
+    assert {tuple(at for _, at in of) for of in alone} == {(0, 1)}
+
+
+def test_reasons_name_the_newest_events_of_a_long_session(explaining: Scorer):
+    answer = explaining.score([request(*(f"item-{number}" for number in range(1, 61)))])[0]
+    assert [at for _, at in told(answer)[0]] == list(range(10, 60))
+
+
+def test_bundle_that_gives_no_reasons_is_refused_where_they_are_wanted(folder: Path):
+    bundle = load_bundle(folder)
+    outputs = tuple(tensor for tensor in bundle.manifest.outputs if tensor.name != "reasons")
+    silent = bundle._replace(manifest=msgspec.structs.replace(bundle.manifest, outputs=outputs))
+    with pytest.raises(BundleError, match="gives no reasons: export it again, or set reasons to 0"):
+        Scorer(silent, reasons=True)
