@@ -114,7 +114,7 @@ def catalogue() -> None:
     "--items",
     required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The whole catalogue, JSON lines as catalogue-items holds them, .gz too: known items teach, new ones are added.",
+    help="The whole catalogue, JSON lines as catalogue-items holds them (.gz, too): known items teach, new ones join.",
 )
 @click.option(
     "--encoder",

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from export.bundle import require_empty
-from export.parity import Parity
 from export.ship import ship
 from export.to_onnx import CANDIDATES
 from model.checkpoint import (
@@ -52,7 +51,6 @@ class Encoded(NamedTuple):
     """Items of the catalogue that the model does not know, and that stay unknown."""
     teachers: int
     choice: Choice
-    parity: Parity
     manifest: Manifest
 
 
@@ -108,8 +106,8 @@ def encode(bundle: Path, items: Path, encoder: Encoder, out: Path, tell: Tell) -
     grown = _grown(trained, new, mapped, rows, origin)
     with tempfile.TemporaryDirectory() as folder:
         _save(Path(folder), grown, pairs, remembered)
-        parity, manifest = ship(Path(folder), out, _candidates(bundle), trainable=True)
-    return Encoded(len(new), len(unknown) - len(new), len(rows), choice, parity, manifest)
+        _, manifest = ship(Path(folder), out, _candidates(bundle), trainable=True)
+    return Encoded(len(new), len(unknown) - len(new), len(rows), choice, manifest)
 
 
 def _grown(of: Checkpoint, new: list[str], mapped: torch.Tensor, teachers: Longs, origin: str) -> Checkpoint:

@@ -295,12 +295,13 @@ def evaluate_reasons(*, checkpoint: Path, prefixes: Path, rows: int, out: Path |
       clickscore evaluate-reasons checkpoint --prefixes test.tsv.gz
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
     try:
-        from model.faithfulness import PLACES, evaluate_reasons  # noqa: PLC0415 (serving has no torch)
+        from model.checkpoint import trainable  # noqa: PLC0415 (serving has no torch)
+        from model.faithfulness import PLACES, evaluate_reasons  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
     console = Console(highlight=False, width=TABLE_WIDTH)
     with Console(stderr=True).status("") as status:
-        results = evaluate_reasons(_trainable(checkpoint)[0], prefixes, rows, status.update)
+        results = evaluate_reasons(trainable(checkpoint)[0], prefixes, rows, status.update)
     metrics = ("deletion", "insertion", "first", "exit", "lead")
     for title, suffix in (("the best item", ""), (f"the best {PLACES} items", f"@{PLACES}")):
         table = Table("order", *metrics, title=f"explained: {title}, of {results.sessions:,} sessions")
