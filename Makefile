@@ -7,7 +7,7 @@ TRAIN = .venv-train
 BENCH = .venv-bench
 PIP = -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help setup setup-train demo test check unit integration bench bench-flat demo-bundle docs clean
+.PHONY: help setup setup-train demo test check unit integration bench bench-flat bench-encode demo-bundle docs clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -56,6 +56,9 @@ bench: $(BENCH)/.done  ## the measured table of the README, in about 20 minutes;
 
 bench-flat: $(BENCH)/.done  ## memory of a replay of 10 million events against 1 million, in about 15 minutes
 	@$(BENCH)/bin/python -m bench --only flat
+
+bench-encode: setup-train  ## items that a model never saw, by a real language model (83 MB); EVENTS=FILE is of REES46
+	$(TRAIN)/bin/python -m bench.encode $(EVENTS)
 
 $(BENCH)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(BENCH)

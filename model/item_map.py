@@ -25,9 +25,9 @@ from model.transformer import Mixing
 from schemas.events import ACTIONS
 
 SHARPNESS = 50.0
-"""How fast a teacher's weight falls with its distance, exp(-SHARPNESS distance^2 / 2): by half at a cosine of 0.986."""
+"""How fast a teacher's weight falls with its distance, exp(-SHARPNESS distance^2 / 2): a cosine of 0.986 halves it."""
 OF_PRICE = 0.35
-"""What the logarithm of a price counts beside a text vector of length 1: twice the price is as far as that cosine."""
+"""What the logarithm of a price counts beside a text vector of length 1: 1.6 times the price halves a weight, too."""
 NEAREST = (10, 30, 100)
 """Teachers that an item is mapped from, at most: what is tried."""
 RETICENCE = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
@@ -37,7 +37,7 @@ FOLDS = 5
 FEWEST = 2 * FOLDS
 """Teachers that a choice needs: two of each part."""
 QUESTIONS = 2_000
-"""Of a fold, at most."""
+"""Of a fold."""
 TEACHERS = 20_000
 """By which is chosen, drawn where there are more; all of them teach in the end."""
 VIEW = ACTIONS.index("view")
