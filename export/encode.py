@@ -106,7 +106,8 @@ def encode(bundle: Path, items: Path, encoder: Encoder, out: Path, tell: Tell) -
     grown = _grown(trained, new, mapped, rows, origin)
     with tempfile.TemporaryDirectory() as folder:
         _save(Path(folder), grown, pairs, remembered)
-        _, manifest = ship(Path(folder), out, _candidates(bundle), trainable=True)
+        candidates, precision = _shape(bundle)
+        _, manifest = ship(Path(folder), out, candidates, precision=precision, trainable=True)
     return Encoded(len(new), len(unknown) - len(new), len(rows), choice, manifest)
 
 
@@ -125,10 +126,13 @@ def _grown(of: Checkpoint, new: list[str], mapped: torch.Tensor, teachers: Longs
     return Checkpoint(card, vocabulary, model, neighbours, of.held_out, stack)
 
 
-def _candidates(bundle: Path) -> int:
-    """Return how many items the graph of a bundle returns, the usual number where it is a checkpoint."""
+def _shape(bundle: Path) -> tuple[int, str]:
+    """Return how many items the graph of a bundle returns, and its precision; the usual ones of a checkpoint."""
     manifest = bundle / "manifest.json"
-    return decode_manifest(manifest.read_bytes()).candidates if manifest.is_file() else CANDIDATES
+    if not manifest.is_file():
+        return CANDIDATES, "fp32"
+    found = decode_manifest(manifest.read_bytes())
+    return found.candidates, found.precision
 
 
 def _save(folder: Path, of: Checkpoint, pairs: Pairs, texts: TextVectors) -> None:

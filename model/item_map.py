@@ -24,6 +24,8 @@ from model.prefix_features import Singles
 from model.transformer import Mixing
 from schemas.events import ACTIONS
 
+Floats = npt.NDArray[np.floating[Any]]
+
 SHARPNESS = 50.0
 """How fast a teacher's weight falls with its distance, exp(-SHARPNESS distance^2 / 2): a cosine of 0.986 halves it."""
 OF_PRICE = 0.35
@@ -197,11 +199,11 @@ def _meetings(pairs: Pairs, rows: Longs, rng: np.random.Generator) -> tuple[Long
     return first[drawn], pairs.keys[drawn] & LOW
 
 
-def _across(vectors: Singles, common: Singles) -> Singles:
+def _across(vectors: Singles, common: Singles) -> Floats:
     """Return vectors without what they have of a direction: (n, D)."""
     return vectors - (vectors @ common)[:, None] * common
 
 
-def _unit(vectors: npt.NDArray[np.floating[Any]]) -> Singles:
+def _unit(vectors: Floats) -> Singles:
     """Return vectors at unit length, those of none as they are."""
     return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True).clip(min=1e-12)).astype(np.float32)
