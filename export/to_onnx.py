@@ -20,7 +20,7 @@ import numpy.typing as npt
 from onnx import TensorProto
 
 from export.graph import Graph
-from export.reasons import Speakers, add_reasons
+from export.reasons import add_reasons
 from model.config import REPEAT_STEP, ModelConfig
 from model.errors import TrainingError
 from schemas.manifest import NEXT_ACTIONS
@@ -58,23 +58,25 @@ def to_onnx(weights: Weights, config: ModelConfig, candidates: int = CANDIDATES,
     graph = Graph()
     table = graph.constant(_padded(weights["table"], block), "table")  # (V, D)
 
-    body = _Body(graph, weights, config, _known_events(graph) if beside else _Read("items", "actions", "lengths"))
-    vectors, vector, of_items = body.session_vectors(table)  # (B, L, D), (B, 1, D), (B, L, D)
+    body = Body(graph, weights, config, _known_events(graph) if beside else _Read("items", "actions", "lengths"))
+    of_items, x = body.before_last_block(table)  # (B, L, D) each
+    vectors = body.session_vectors(x)  # (B, L, D)
+    vector = graph("GatherND", vectors, body.last, batch_dims=1)  # (B, 1, D)
     logits = body.logits(graph("Squeeze", vector, np.array([1])))
     if beside:
         has_known = graph("Min", body.read.known, np.array([1]))  # (B, 1)
         logits = graph("Mul", logits, graph("Cast", has_known, to=TensorProto.FLOAT))
         logits = graph("Add", logits, beside(graph))
     probabilities(graph, logits)
-    wanted, shares = body.readout(vectors, vector, of_items)  # (B, D), (B, 1, L)
-    repeated, added = body.repeats(vector)
+    wanted = graph("Squeeze", body.readout(vectors, of_items, vector, body.behind_last), np.array([1]))  # (B, D)
+    added = graph("Squeeze", body.repeats(vector, body.behind_last), np.array([1]))  # (B, L)
     scores = graph("Gemm", wanted, table, transB=1)  # (B, D) x (D, V) -> (B, V)
-    scores = graph("ScatterElements", scores, repeated, added, axis=1, reduction="add")
+    scores = graph("ScatterElements", scores, body.read.items, added, axis=1, reduction="add")
     if block:
         top_of_blocks(graph, scores, rows, block, candidates)
     else:
         top(graph, scores, candidates)
-    add_reasons(graph, table, Speakers(of_items, shares, repeated, added), body.read.place)
+    add_reasons(body, table, of_items, x, vectors)
     return graph.serialized(candidates)
 
 
@@ -109,7 +111,7 @@ def _known_events(graph: Graph) -> _Read:
     return _Read(items, actions, lengths, number, place)
 
 
-class _Body:
+class Body:
     """The graph up to the scores, method by method as `model.transformer` has it."""
 
     def __init__(self, graph: Graph, weights: Weights, config: ModelConfig, read: _Read) -> None:
@@ -120,49 +122,57 @@ class _Body:
         length = graph("Gather", graph("Shape", "items"), np.array(1))
         self.at = graph("Range", np.array(0), length, np.array(1))  # (L,)
         self.last = graph("Unsqueeze", graph("Sub", read.lengths, np.array(1)), np.array([1, 2]))  # (B, 1, 1)
+        self.behind = graph("Sub", graph("Unsqueeze", self.at, np.array([0, 2])), self.at)  # (1, L, 1) - (L,)
         self.behind_last = graph("Sub", self.last, self.at)  # (B, 1, L)
 
-    def session_vectors(self, table: str) -> tuple[str, str, str]:
-        """Return the session vectors after all events and after the last, and the items' own: (B, L or 1, D) each."""
+    def before_last_block(self, table: str) -> tuple[str, str]:
+        """Return the vectors of the items, and what the last block reads: (B, L, D) each."""
         graph = self.graph
         of_items = graph("Gather", table, self.read.items)  # (B, L, D)
         x = graph("Mul", of_items, np.float32(self.config.dim**0.5))
         x = graph("Add", x, graph("Gather", self.weights["action.weight"], self.read.actions))
-        behind = graph("Sub", graph("Unsqueeze", self.at, np.array([0, 2])), self.at)  # (1, L, 1) - (L,) -> (1, L, L)
-        for layer in range(self.config.layers):
-            x = self.block(f"blocks.{layer}", x, behind)
-        vectors = self.norm("norm", x)
-        return vectors, graph("GatherND", vectors, self.last, batch_dims=1), of_items
+        for layer in range(self.config.layers - 1):
+            x = self.block(layer, x, self.behind)
+        return of_items, x
 
-    def block(self, block: str, x: str, behind: str) -> str:
-        """Return a layer's output: (B, L, D).
+    def session_vectors(self, x: str, behind: str = "", place: str = "") -> str:
+        """Return the session vectors after the events that ask, (B, Q, D): all as `block` takes them."""
+        return self.norm("norm", self.block(self.config.layers - 1, x, behind or self.behind, place))
+
+    def block(self, layer: int, x: str, behind: str, place: str = "") -> str:
+        """Return what becomes of the events that ask: (B, Q, D).
 
         Args:
-            block: The layer's name among the weights.
+            layer: Its number.
             x: What the events bring: (B, L, D).
-            behind: How far each event lies behind each other, negative for those to come: (1, L, L).
+            behind: How far each event lies behind those that ask, below 0 where it is not seen: (1 or B, Q, L).
+            place: Where those that ask stand: (B, Q, 1); each asks where there is none.
         """
-        x = self.graph("Add", x, self.attention(f"{block}.attention", self.norm(f"{block}.norm_attention", x), behind))
+        block = f"blocks.{layer}"
+        asking = normed = self.norm(f"{block}.norm_attention", x)
+        if place:
+            asking, x = (self.graph("GatherND", of, place, batch_dims=1) for of in (normed, x))
+        x = self.graph("Add", x, self.attention(f"{block}.attention", normed, asking, behind))
         hidden = self.graph("Gelu", self.linear(f"{block}.ffn_in", self.norm(f"{block}.norm_ffn", x)))
         return self.graph("Add", x, self.linear(f"{block}.ffn_out", hidden))
 
-    def attention(self, attention: str, x: str, behind: str) -> str:
-        """Return what each event gathers from itself and those before it: (B, L, D)."""
+    def attention(self, attention: str, x: str, asking: str, behind: str) -> str:
+        """Return what each event that asks gathers from those that it sees: (B, Q, D)."""
         graph, dim, heads = self.graph, self.config.dim, self.config.heads
         by_head = np.array([0, -1, heads, dim // heads])
-        query = graph("Reshape", self.linear(f"{attention}.query", x), by_head)
-        query = graph("Transpose", query, perm=(0, 2, 1, 3))  # (B, L, H, D/H) -> (B, H, L, D/H)
+        query = graph("Reshape", self.linear(f"{attention}.query", asking), by_head)
+        query = graph("Transpose", query, perm=(0, 2, 1, 3))  # (B, Q, H, D/H) -> (B, H, Q, D/H)
         key = graph("Reshape", self.linear(f"{attention}.key_value", x, slice(0, dim)), by_head)
         key = graph("Transpose", key, perm=(0, 2, 3, 1))  # (B, L, H, D/H) -> (B, H, D/H, L)
         value = graph("Reshape", self.linear(f"{attention}.key_value", x, slice(dim, 2 * dim)), by_head)
         value = graph("Transpose", value, perm=(0, 2, 1, 3))  # (B, L, H, D/H) -> (B, H, L, D/H)
 
-        bias = graph("Transpose", self.by_distance(f"{attention}.distance", behind), perm=(0, 3, 1, 2))  # (1, H, L, L)
-        to_come = graph("Unsqueeze", graph("Less", behind, np.array(0)), np.array([1]))  # (1, 1, L, L)
-        bias = graph("Where", to_come, np.float32(-np.inf), bias)
-        logits = graph("Mul", graph("MatMul", query, key), np.float32((dim // heads) ** -0.5))  # (B, H, L, L)
+        bias = graph("Transpose", self.by_distance(f"{attention}.distance", behind), perm=(0, 3, 1, 2))  # (.., H, Q, L)
+        unseen = graph("Unsqueeze", graph("Less", behind, np.array(0)), np.array([1]))  # (1 or B, 1, Q, L)
+        bias = graph("Where", unseen, np.float32(-np.inf), bias)
+        logits = graph("Mul", graph("MatMul", query, key), np.float32((dim // heads) ** -0.5))  # (B, H, Q, L)
         shares = graph("Softmax", graph("Add", logits, bias), axis=-1)
-        gathered = graph("Transpose", graph("MatMul", shares, value), perm=(0, 2, 1, 3))  # (B, L, H, D/H)
+        gathered = graph("Transpose", graph("MatMul", shares, value), perm=(0, 2, 1, 3))  # (B, Q, H, D/H)
         return self.linear(f"{attention}.output", graph("Reshape", gathered, np.array([0, -1, dim])))
 
     def by_distance(self, distance: str, behind: str) -> str:
@@ -170,50 +180,56 @@ class _Body:
         near = self.graph("Clip", behind, np.array(0), np.array(self.config.max_length - 1))
         return self.graph("Gather", self.weights[distance], near)
 
-    def readout(self, vectors: str, vector: str, of_items: str) -> tuple[str, str]:
-        """Return the wanted vector after the last event, and each item's share of it: (B, D), (B, 1, L)."""
-        graph = self.graph
-        query, key = self.linear("readout.query", vector), self.linear("readout.key", vectors)  # (B, 1, D), (B, L, D)
-        logits = graph("MatMul", query, graph("Transpose", key, perm=(0, 2, 1)))  # (B, 1, L)
-        logits = graph("Mul", logits, np.float32(self.config.dim**-0.5))
-        bias = graph("Squeeze", self.by_distance("readout.distance", self.behind_last), np.array([3]))  # (B, 1, L)
-        to_come = graph("Less", self.behind_last, np.array(0))
-        bias = graph("Where", to_come, np.float32(-np.inf), bias)
-        shares = graph("Softmax", graph("Add", logits, bias), axis=-1)
-        mixed = graph("MatMul", shares, of_items)  # (B, 1, L) x (B, L, D) -> (B, 1, D)
-        wanted = graph("Add", mixed, graph("MatMul", vector, self.weights["readout.own.weight"].T))
-        length = graph("Max", graph("ReduceL2", wanted, np.array([2])), np.float32(SHORTEST))  # (B, 1, 1)
-        wanted = graph("Div", graph("Div", wanted, length), np.float32(self.config.temperature))
-        within = graph("Div", shares, graph("Mul", length, np.float32(self.config.temperature)))
-        return graph("Squeeze", wanted, np.array([1])), within
+    def readout(self, vectors: str, of_items: str, asking: str, behind: str) -> str:
+        """Return the wanted vector after each event that asks: (B, Q, D).
 
-    def repeats(self, vector: str) -> tuple[str, str]:
-        """Return rows that the session has had, and what is added to their scores: (B, L) each.
-
-        A row is named once, by the last event on it; the other events name row 0, which is no item, and add 0.
+        Args:
+            vectors: The session vectors: (B, L, D).
+            of_items: The vectors of the items: (B, L, D).
+            asking: The session vectors that ask: (B, Q, D).
+            behind: As `block` takes it.
         """
         graph = self.graph
-        behind = graph("Squeeze", self.behind_last, np.array([1]))  # (B, L), negative after the end
-        real = graph("GreaterOrEqual", behind, np.array(0))
-        items = self.read.items
+        query, key = self.linear("readout.query", asking), self.linear("readout.key", vectors)  # (B, Q, D), (B, L, D)
+        logits = graph("MatMul", query, graph("Transpose", key, perm=(0, 2, 1)))  # (B, Q, L)
+        logits = graph("Mul", logits, np.float32(self.config.dim**-0.5))
+        bias = graph("Squeeze", self.by_distance("readout.distance", behind), np.array([3]))  # (B, Q, L)
+        bias = graph("Where", graph("Less", behind, np.array(0)), np.float32(-np.inf), bias)
+        shares = graph("Softmax", graph("Add", logits, bias), axis=-1)
+        mixed = graph("MatMul", shares, of_items)  # (B, Q, L) x (B, L, D) -> (B, Q, D)
+        wanted = graph("Add", mixed, graph("MatMul", asking, self.weights["readout.own.weight"].T))
+        length = graph("Max", graph("ReduceL2", wanted, np.array([2])), np.float32(SHORTEST))  # (B, Q, 1)
+        return graph("Div", graph("Div", wanted, length), np.float32(self.config.temperature))
+
+    def repeats(self, asking: str, behind: str) -> str:
+        """Return what each event adds to its item's score: (B, Q, L).
+
+        That is 0 but for the last event on an item that is seen: so each row is named once, and what stands after the
+        end, row 0, adds nothing. Counts are sums of products of 0 and 1, exact in any order.
+
+        Args:
+            asking: The session vectors that ask: (B, Q, D).
+            behind: As `block` takes it.
+        """
+        graph, items = self.graph, self.read.items
+        seen = graph("GreaterOrEqual", behind, np.array(0))  # (B, Q, L)
         same = graph("Equal", graph("Unsqueeze", items, np.array([2])), graph("Unsqueeze", items, np.array([1])))
-        later = graph("Less", graph("Unsqueeze", self.at, np.array([1])), self.at)  # (L, L): column after row
-        earlier = graph("Less", self.at, graph("Unsqueeze", self.at, np.array([1])))
-        again = graph("And", graph("And", same, later), graph("Unsqueeze", real, np.array([1])))  # (B, L, L)
-        again = graph("ReduceMax", graph("Cast", again, to=TensorProto.FLOAT), np.array([2]), keepdims=0)  # (B, L)
-        named = graph("And", real, graph("Less", again, np.float32(0.5)))
-        before = graph("Cast", graph("And", same, earlier), to=TensorProto.FLOAT)
-        times = graph("ReduceSum", before, np.array([2]), keepdims=0)  # (B, L): how often the item was there before
+        before, after = (
+            graph("Cast", graph("And", same, graph(order, self.behind, np.array(0))), to=TensorProto.FLOAT)
+            for order in ("Less", "Greater")
+        )  # (B, L, L): row before column, row after column
+        counted = graph("Cast", seen, to=TensorProto.FLOAT)
+        times = graph("MatMul", counted, before)  # (B, Q, L): how often the item was there before
+        again = graph("MatMul", counted, after)  # (B, Q, L): how often it comes again
+        is_last = graph("And", seen, graph("Less", again, np.float32(0.5)))
 
         of_distance, of_times = self.weights["repeats.table"].shape
         place = graph("Mul", graph("Clip", behind, np.array(0), np.array(of_distance - 1)), np.array(of_times))
         times = graph("Min", graph("Cast", times, to=TensorProto.INT64), np.array(of_times - 1))
         added = graph("Gather", self.weights["repeats.table"].ravel() * REPEAT_STEP, graph("Add", place, times))
-        readiness = graph("Mul", vector, self.weights["repeats.readiness.weight"])  # (B, 1, D)
-        readiness = graph("ReduceSum", readiness, np.array([2]), keepdims=0)  # (B, 1)
+        readiness = graph("ReduceSum", graph("Mul", asking, self.weights["repeats.readiness.weight"]), np.array([2]))
         added = graph("Add", added, graph("Add", readiness, self.weights["repeats.readiness.bias"]))
-        rows = graph("Where", named, items, np.array(0))
-        return rows, graph("Where", named, added, np.float32(0))
+        return graph("Where", is_last, added, np.float32(0))
 
     def linear(self, layer: str, x: str, of: slice = slice(None)) -> str:
         """Return a linear layer's output, or a slice of it: (B, Q, in) -> (B, Q, out)."""
