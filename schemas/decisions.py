@@ -31,8 +31,8 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     """The events that spoke most for it, the most first; left out where there are none, or `reasons` is 0."""
 
 
-class Recommendation(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="recommendation", gc=False):
-    """The items to show, best first."""
+class _Answer(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="recommendation", gc=False):
+    """A recommendation without its items."""
 
     decision_id: str
     """`TOPIC-PARTITION-OFFSET` of the event that it answers: the same after any crash."""
@@ -53,9 +53,21 @@ class Recommendation(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"
     """Probability of each next action (view, cart, favourite, purchase, leave)."""
     purchase: float | None
     """Probability of a purchase in what is left of this session."""
+
+
+class Recommendation(_Answer, frozen=True, kw_only=True, tag_field="type", tag="recommendation", gc=False):
+    """The items to show, best first."""
+
     items: tuple[Choice, ...]
     filtered: dict[str, int]
     """How many candidates each rule removed."""
+
+
+class ShelvedRecommendation(_Answer, frozen=True, kw_only=True, tag_field="type", tag="recommendation", gc=False):
+    """A recommendation of items that many share, which are encoded once for all: for writing only."""
+
+    items: msgspec.Raw
+    filtered: dict[str, int]
 
 
 class Ad(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ad", gc=False):

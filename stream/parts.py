@@ -198,7 +198,7 @@ class PartFile:
 
     def write(self, lines: Iterable[bytes]) -> None:
         """Write lines."""
-        text = b"".join([line + b"\n" for line in lines])
+        text = b"\n".join([*lines, b""])
         if self._pool is None:
             self._file.write(text)
             return

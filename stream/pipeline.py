@@ -181,18 +181,19 @@ class Pipeline:
             if record.offset <= state.offset:
                 output.outcomes["skipped"] += 1  # finished before a restart or a rebalance
                 continue
-            decoded = self._decode(record)
-            if isinstance(decoded, DeadLetter):
-                output.dead_letters.append(decoded)
+            event = self._decode(record)
+            if isinstance(event, DeadLetter):
+                output.dead_letters.append(event)
                 output.outcomes["dead"] += 1
                 continue
-            endings = ENDINGS_PER_TICK if isinstance(decoded, Tick) else ENDINGS_PER_EVENT
-            if closed := state.advance(decoded.ts, record.offset, endings):
+            is_tick = isinstance(event, Tick)
+            closed = state.advance(event.ts, record.offset, ENDINGS_PER_TICK if is_tick else ENDINGS_PER_EVENT)
+            if closed:
                 output.closed_sessions.extend(map(closed_message, closed))
-            if isinstance(decoded, Tick):
+            if is_tick:
                 output.outcomes["tick"] += 1
                 continue
-            request = self._step(state, decoded, record, output)
+            request = self._step(state, event, record, output)
             if request is not None:
                 requests.append(request)
         return requests
@@ -226,7 +227,8 @@ class Pipeline:
             late = late or sessions.is_of_ended_session(user, event, self._settings.gap_ms)
             if not late:
                 closed = state.enter(user, event, fingerprint, record.offset)
-                output.closed_sessions.extend(map(closed_message, closed))
+                if closed:
+                    output.closed_sessions.append(closed_message(closed))
         if late and self._settings.late_events == "dead-letter":
             output.dead_letters.append(
                 DeadLetter(record, f"late: {state.max_ts - event.ts} ms behind the newest event")
@@ -252,7 +254,7 @@ class Pipeline:
         """Return a request's decisions: what to recommend, and the ad where there are campaigns."""
         scores = answer if request.variant != CONTROL else None
         key = request.event.user_id.encode()
-        recommendation = Message(key, encode_decision(self._policy.recommend(request, scores)))
+        recommendation = Message(key, self._policy.encoded(request, scores))
         if not self.catalogue.campaigns:
             return recommendation, None
         ad = choose_ad(request, answer, self.catalogue, self._settings.reserve, self._bundle)

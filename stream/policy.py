@@ -7,8 +7,11 @@ of the others are shown. Diversity, exploration, boosts and caps take their plac
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache
+from typing import NamedTuple, TypeVar
 
-from schemas.decisions import Because, Choice, Recommendation, rounded
+import msgspec
+
+from schemas.decisions import Because, Choice, Recommendation, ShelvedRecommendation, encode_decision, rounded
 from schemas.events import ACTIONS
 from stream.catalogue import Catalogue
 from stream.request import Request, Scores
@@ -18,6 +21,7 @@ POLICY_VERSION = "1"
 MODEL, CONTROL = "model", "popular"
 """Variants of the A/B test, and the reason that a choice states."""
 
+Answer = TypeVar("Answer", Recommendation, ShelvedRecommendation)
 Rule = Callable[[Request, Catalogue], Collection[str]]
 
 
@@ -46,11 +50,13 @@ RULES: tuple[tuple[str, Rule], ...] = (
 )
 
 
-@lru_cache(maxsize=100_000)
 def variant_of(user_id: str, experiment: str, control_share: float) -> str:
     """Return a user's arm of the A/B test: by a hash of both, so the same everywhere and for good."""
-    if not control_share:
-        return MODEL
+    return _dealt(user_id, experiment, control_share) if control_share else MODEL
+
+
+@lru_cache(maxsize=100_000)
+def _dealt(user_id: str, experiment: str, control_share: float) -> str:
     digest = hashlib.blake2b(f"{experiment}\0{user_id}".encode(), digest_size=8).digest()
     return CONTROL if int.from_bytes(digest) < control_share * 2**64 else MODEL
 
@@ -93,6 +99,15 @@ class Shelf:
                 choices.append(Choice(item_id=item, score=score, propensity=1.0, reason=reason, because=because(place)))
 
 
+class _Popular(NamedTuple):
+    """What is shown to everybody, as long as ranking and catalogue stay the same."""
+
+    ranking: list[str]
+    version: int
+    shelf: Shelf
+    items: msgspec.Raw
+
+
 class Policy:
     """Decides what to recommend: the model's candidates, then what is popular, as far as the rules allow."""
 
@@ -110,13 +125,27 @@ class Policy:
         self._catalogue = catalogue
         self._bundle = bundle
         self._prior = prior
-        self._popular: tuple[list[str], int, Shelf] | None = None
+        self._popular: _Popular | None = None
 
     def recommend(self, request: Request, scores: Scores | None) -> Recommendation:
         """Return the decision on a request; no `scores` where the model cannot speak or may not."""
         shelf = self._fill(request, scores)
+        return self._answer(Recommendation, request, scores, tuple(shelf.choices), shelf.filtered)
+
+    def encoded(self, request: Request, scores: Scores | None) -> bytes:
+        """Return the same decision as its topic holds it; what many are shown is not encoded for each."""
+        if scores is not None or request.bought:
+            return encode_decision(self.recommend(request, scores))
+        popular = self._popular_for(request)
+        return encode_decision(
+            self._answer(ShelvedRecommendation, request, None, popular.items, popular.shelf.filtered)
+        )
+
+    def _answer(
+        self, kind: Callable[..., Answer], request: Request, scores: Scores | None, items: object, filtered: object
+    ) -> Answer:
         event = request.event
-        return Recommendation(
+        return kind(
             decision_id=request.name,
             user_id=event.user_id,
             event_id=event.event_id,
@@ -129,13 +158,13 @@ class Policy:
             late=request.late,
             actions=scores.actions if scores is not None else None,
             purchase=scores.purchase if scores is not None else None,
-            items=tuple(shelf.choices),
-            filtered=shelf.filtered,
+            items=items,
+            filtered=filtered,
         )
 
     def _fill(self, request: Request, scores: Scores | None) -> Shelf:
         if scores is None and not request.bought:
-            return self._popular_shelf(request)
+            return self._popular_for(request).shelf
         shelf = Shelf(request, self._catalogue, self._k)
         if scores is not None:
             shelf.fill(scores.candidates(), MODEL, self._because(request, scores))
@@ -154,14 +183,15 @@ class Policy:
             if rounded(brought) > 0
         )
 
-    def _popular_shelf(self, request: Request) -> Shelf:
+    def _popular_for(self, request: Request) -> _Popular:
         """Return what everybody sees who has neither scores nor purchases: made once for a ranking and a catalogue."""
-        known, version = self._popular[:2] if self._popular else (None, -1)
-        if self._popular is None or known is not request.popular or version != self._catalogue.version:
+        popular = self._popular
+        if popular is None or popular.ranking is not request.popular or popular.version != self._catalogue.version:
             shelf = Shelf(request, self._catalogue, self._k)
             self._fill_popular(shelf, request)
-            self._popular = (request.popular, self._catalogue.version, shelf)
-        return self._popular[2]
+            items = msgspec.Raw(encode_decision(shelf.choices))
+            popular = self._popular = _Popular(request.popular, self._catalogue.version, shelf, items)
+        return popular
 
     def _fill_popular(self, shelf: Shelf, request: Request) -> None:
         shelf.fill(((item, 0.0) for item in request.popular), CONTROL)

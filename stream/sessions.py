@@ -13,6 +13,8 @@ from schemas.snapshots import UserState
 
 PRINT_BYTES = 8
 
+_BYTE_OF = [bytes((action,)) for action in range(len(ACTIONS))]  # made once, as every event adds one
+
 
 def is_repeat(user: UserState, fingerprint: bytes) -> bool:
     """Return whether the open session remembers an event with this fingerprint (8 bytes)."""
@@ -55,25 +57,24 @@ def add(user: UserState, event: Interaction, action: int, item_id: str, fingerpr
         shift = user.opened_at - event.ts
         user.ages = [age + shift for age in user.ages]
         user.opened_at = event.ts
-    age = event.ts - user.opened_at
-    at = len(user.ages)
-    if at and age < user.ages[-1]:
-        at = bisect_right(user.ages, age)
-        user.actions = user.actions[:at] + bytes((action,)) + user.actions[at:]
-        user.prints = user.prints[: at * PRINT_BYTES] + fingerprint + user.prints[at * PRINT_BYTES :]
-    else:
-        user.actions += bytes((action,))
+    age, byte = event.ts - user.opened_at, _BYTE_OF[action]
+    if not user.ages or age >= user.ages[-1]:
+        user.ages.append(age)
+        user.actions += byte
+        user.items.append(item_id)
         user.prints += fingerprint
-    user.ages.insert(at, age)
-    user.items.insert(at, item_id)
+        user.last_ts = event.ts
+    else:
+        at = bisect_right(user.ages, age)
+        user.ages.insert(at, age)
+        user.actions = user.actions[:at] + byte + user.actions[at:]
+        user.items.insert(at, item_id)
+        user.prints = user.prints[: at * PRINT_BYTES] + fingerprint + user.prints[at * PRINT_BYTES :]
     user.length += 1
-    user.last_ts = max(user.last_ts, event.ts)
 
 
-def forget_oldest(user: UserState, max_events: int) -> str:
-    """Keep the newest events of the session; return the item of the one that was dropped, empty where none was."""
-    if len(user.ages) <= max_events:
-        return ""
+def forget_oldest(user: UserState) -> str:
+    """Drop the oldest remembered event of the session; return its item, empty for a search."""
     del user.ages[0]
     user.actions = user.actions[1:]
     user.prints = user.prints[PRINT_BYTES:]

@@ -21,7 +21,7 @@ from schemas.snapshots import (
 )
 from stream import sessions
 from stream.settings import Settings
-from stream.wheel import TimeWheel
+from stream.wheel import MINUTE_MS, TimeWheel
 
 POPULAR = 64
 """Popular items remembered: enough for a recommendation once those out of stock and bought are gone."""
@@ -69,6 +69,7 @@ class PartitionState:
         self._counts: dict[str, int] = {}
         self._sessions_due = TimeWheel()
         self._users_due = TimeWheel()
+        self._quiet_until = self.watermark  # nothing closes, is forgotten or ranked before the watermark is there
 
     def __len__(self) -> int:
         return len(self._users)
@@ -101,6 +102,8 @@ class PartitionState:
         before = self.watermark
         self.max_ts = max(ts, self.max_ts)
         now = self.watermark
+        if now < self._quiet_until:
+            return []
         closed: list[ClosedSession] = []
         if self._sessions_due.is_due(now):
             closed = self._close_due(now, offset, endings)
@@ -108,17 +111,24 @@ class PartitionState:
             self._forget_due(now, offset, endings)
         if before // self._settings.popularity_refresh_ms != now // self._settings.popularity_refresh_ms:
             self._rank()
+        self._quiet_until = self._next_due(now)
         return closed
 
-    def enter(self, user: UserState, event: Interaction, fingerprint: bytes, offset: int) -> list[ClosedSession]:
+    def _next_due(self, now: int) -> int:
+        """Return the watermark before which nothing happens: now, where something is left over."""
+        if self._sessions_due.is_due(now) or self._users_due.is_due(now):
+            return now
+        return min(period * (now // period + 1) for period in (MINUTE_MS, self._settings.popularity_refresh_ms))
+
+    def enter(self, user: UserState, event: Interaction, fingerprint: bytes, offset: int) -> ClosedSession | None:
         """Put an interaction that is not late into its user's session; return the session that this ends, if any."""
         user_id, settings = event.user_id, self._settings
         self._touch(user_id, user, offset)
-        closed: list[ClosedSession] = []
+        closed = None
         if sessions.starts_session(user, event, settings.gap_ms):
             was_open = user.length > 0
             if was_open:
-                closed.append(self._close(user_id, user))
+                closed = self._close(user_id, user)
             sessions.open_session(user, event, offset, f"{self._partition}-{offset}")
             self.open_sessions += 1
             if not was_open:  # else the wheel still holds the user, and will find the new session's end
@@ -126,7 +136,8 @@ class PartitionState:
         item_id = event.item_id if isinstance(event, ItemEvent) else ""
         sessions.add(user, event, ACTION_OF[type(event)], item_id, fingerprint)
         self._count(item_id)
-        self._uncount(sessions.forget_oldest(user, settings.max_events))
+        if len(user.items) > settings.max_events:
+            self._uncount(sessions.forget_oldest(user))
         if isinstance(event, Purchase):
             if not user.bought:
                 self._users_due.add(user_id, user.last_ts + settings.user_ttl_ms)
@@ -216,6 +227,8 @@ class PartitionState:
 
     def _uncount(self, item_id: str) -> None:
         """Take back one event about an item; none for the empty id."""
+        if not item_id:
+            return
         left = self._counts.get(item_id, 0) - 1
         if left > 0:
             self._counts[item_id] = left

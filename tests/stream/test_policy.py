@@ -110,6 +110,17 @@ def test_popular_shelf_follows_the_stock():
     assert policy.recommend(asked, None).items[0].item_id == "q"
 
 
+@pytest.mark.parametrize("bought", [(), ("p",)])
+@pytest.mark.parametrize("answer", [None, scores("a", "b")])
+def test_encoded_decision_is_the_recommendation(answer: Scores | None, bought: tuple[str, ...]):
+    known = catalogue(Item(item_id="p", stock=1), Item(item_id="r", stock=0))
+    policy = Policy(Settings(k=3), known, "bundle", ("t",))
+    asked = request("x", bought=bought, popular=("p", "q", "r"))
+    assert policy.encoded(asked, answer) == encode_decision(policy.recommend(asked, answer))
+    known.update_item(b"p", encode(Item(item_id="p", stock=0)))
+    assert policy.encoded(asked, answer) == encode_decision(policy.recommend(asked, answer))
+
+
 def test_every_user_keeps_a_variant():
     assert {variant_of("ann", "test", 0.5) for _ in range(3)} == {variant_of("ann", "test", 0.5)}
 

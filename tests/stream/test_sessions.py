@@ -80,9 +80,9 @@ def test_fingerprint_across_two_neighbours_is_no_repeat():
     assert not sessions.is_repeat(user, bytes(range(4, 12)))
 
 
-def test_oldest_event_is_forgotten_beyond_the_bound():
+def test_oldest_event_is_forgotten():
     user = session_of(view("ann", 0, "a"), view("ann", 1, "b"), view("ann", 2, "c"))
-    dropped = sessions.forget_oldest(user, 2)
+    dropped = sessions.forget_oldest(user)
     assert (dropped, user.items, len(user.actions), len(user.prints), user.length) == ("a", ["b", "c"], 2, 16, 3)
 
 

@@ -129,6 +129,13 @@ def test_sessions_that_were_left_close_in_the_same_order_after_a_restart():
     assert again.advance(START, 1_001) == state.advance(START, 1_001)
 
 
+def test_session_closes_with_the_first_event_of_its_minute():
+    state = entered(0, settings=Settings(gap_ms=10 * MINUTE, lateness_ms=0))
+    at = (START + 10 * MINUTE) // MINUTE * MINUTE + MINUTE  # the first full minute after the gap
+    closed = [len(state.advance(ts, offset)) for offset, ts in enumerate((START + 1, at - 1, at), start=1)]
+    assert closed == [0, 0, 1]
+
+
 def test_popularity_is_ranked_at_any_period_of_refresh():
     state = PartitionState("events-0", Settings(popularity_refresh_ms=1_000))
     for offset, (user, item) in enumerate([("ann", "a"), ("ann", "b"), ("bob", "b")]):
