@@ -16,7 +16,7 @@ from bench.machine import machine
 from bench.memory import memory
 from bench.place import Place, place, say
 from bench.profiles import profiles
-from bench.replay import arms, flat, replay
+from bench.replay import arms, flat, reasons, replay
 from bench.report import Found, Report, as_json, table
 from bench.scoring import scoring
 from bench.start import start
@@ -29,9 +29,10 @@ MEASUREMENTS: dict[str, Callable[[Place, Effort], Found]] = {
     "memory": memory,
     "replay": replay,
     "arms": arms,
+    "reasons": reasons,
     "flat": flat,
 }
-LONG = ("flat",)
+LONG = ("reasons", "flat")
 """Run only where they are asked for."""
 
 
