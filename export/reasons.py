@@ -6,18 +6,14 @@ reasons are wanted. It is 0 where nobody feeds it; then what is here is a branch
 N is how many candidates are explained.
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from onnx import TensorProto
 
+from export.body import Body
 from schemas.manifest import EXPLAINED, REASONS
 
-if TYPE_CHECKING:
-    from export.to_onnx import Body
 
-
-def add_reasons(body: "Body", table: str, of_items: str, x: str, vectors: str) -> None:
+def add_reasons(body: Body, table: str, of_items: str, x: str, vectors: str) -> None:
     """Add the output `reasons`, as `SessionTransformer.reasons` has it: (B, N, L).
 
     Args:
@@ -41,9 +37,9 @@ def add_reasons(body: "Body", table: str, of_items: str, x: str, vectors: str) -
     graph("If", is_wanted, then_branch=graph.branch(some), else_branch=graph.branch(none), name=REASONS)
 
 
-def _reasons(body: "Body", table: str, of_items: str, x: str, vectors: str) -> str:
+def _reasons(body: Body, table: str, of_items: str, x: str, vectors: str) -> str:
     """Return what the events brought to the best of the candidates: (B, N, L)."""
-    graph, last, nothing = body.graph, body.last, np.array(0)
+    graph, last, nothing = body.graph, body.read.last, np.array(0)
     rows, whole = (
         graph("Unsqueeze", graph("Slice", of, np.array([0]), EXPLAINED, np.array([1])), np.array([1]))
         for of in ("rows", "scores")
@@ -52,17 +48,19 @@ def _reasons(body: "Body", table: str, of_items: str, x: str, vectors: str) -> s
 
     # Without the last event the one before it asks; all others are asked by the last. What is left out is not seen.
     before = graph("Sub", last, graph("Cast", graph("Equal", left_out, last), to=TensorProto.INT64))  # (B, L, 1)
-    place = graph("Max", before, nothing)
+    asks = graph("Max", before, nothing)
     has_others = graph("Greater", last, nothing)  # (B, 1, 1)
     hidden = graph("And", graph("Equal", left_out, body.at), has_others)  # (L, L) -> (B, L, L)
-    behind = graph("Where", hidden, np.array(-1), graph("Sub", place, body.at))  # (B, L, L)
-    asking = body.session_vectors(x, behind, place)  # (B, L, D)
-    wanted = body.readout(vectors, of_items, asking, behind)  # (B, L, D)
+    place = graph("Where", hidden, nothing, body.places(graph("Sub", asks, body.at)))  # (B, L, L)
+    asking = body.session_vectors(x, place, asks)  # (B, L, D)
+    wanted = body.readout(vectors, of_items, asking, place)  # (B, L, D)
 
     of_rows = graph("Gather", table, graph("Squeeze", rows, np.array([1])))  # (B, N, D)
     without = graph("MatMul", wanted, graph("Transpose", of_rows, perm=(0, 2, 1)))  # (B, L, N)
+    named, added = body.repeats(asking, place)  # (B, L, L) each
+    added = graph("Where", graph("Greater", named, nothing), added, np.float32(0))
     is_on = graph("Equal", graph("Unsqueeze", body.read.items, np.array([2])), rows)  # (B, L, N)
-    added = graph("MatMul", body.repeats(asking, behind), graph("Cast", is_on, to=TensorProto.FLOAT))
+    added = graph("MatMul", added, graph("Cast", is_on, to=TensorProto.FLOAT))
     without = graph("Where", has_others, graph("Add", without, added), np.float32(0))  # an only event brings it all
     reasons = graph("Where", graph("LessOrEqual", left_out, last), graph("Sub", whole, without), np.float32(0))
     if body.read.place:
