@@ -7,7 +7,7 @@ TRAIN = .venv-train
 BENCH = .venv-bench
 PIP = -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help setup setup-train demo test check unit integration bench bench-flat demo-bundle docs clean
+.PHONY: help setup setup-train demo test check unit integration bench bench-flat bench-scoring demo-bundle docs clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -53,6 +53,9 @@ integration: setup-train  ## everything on a real broker
 
 bench: $(BENCH)/.done  ## the measured table of the README, in about 20 minutes; JSON=FILE keeps every run
 	@$(BENCH)/bin/python -m bench $(if $(JSON),--json $(JSON))
+
+bench-scoring: $(BENCH)/.done  ## graphs of 10,000 to 1,000,000 items beside the naive one, in about 12 minutes
+	@$(BENCH)/bin/python -m bench.graphs $(if $(JSON),--json $(JSON))
 
 bench-flat: $(BENCH)/.done  ## memory of a replay of 10 million events against 1 million, in about 15 minutes
 	@$(BENCH)/bin/python -m bench --only flat

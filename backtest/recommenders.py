@@ -132,5 +132,7 @@ def scorer_of(arm: Arm, scorers: dict[str, Scorer]) -> Scorer:
     """Return what scores with an arm's bundle, loaded once."""
     folder = arm.settings.bundle
     if folder not in scorers:
-        scorers[folder] = Scorer(load_bundle(Path(folder), arm.settings.score_threads), arm.settings.score_batch)
+        scorers[folder] = Scorer(
+            load_bundle(Path(folder), arm.settings.score_threads, arm.settings.min_overlap), arm.settings.score_batch
+        )
     return scorers[folder]

@@ -14,6 +14,7 @@ from bench.effort import FULL, QUICK, Effort
 from bench.latency import latency
 from bench.machine import machine
 from bench.memory import memory
+from bench.million import million
 from bench.place import Place, place, say
 from bench.profiles import profiles
 from bench.replay import arms, flat, replay
@@ -25,6 +26,7 @@ MEASUREMENTS: dict[str, Callable[[Place, Effort], Found]] = {
     "scoring": scoring,
     "bare": bare,
     "latency": latency,
+    "million": million,
     "start": start,
     "memory": memory,
     "replay": replay,

@@ -41,7 +41,9 @@ class _Noting(Scorer):
 
     def __init__(self, settings: Settings) -> None:
         self._calls: list[dict[str, np.ndarray]] = []
-        super().__init__(load_bundle(Path(settings.bundle), settings.score_threads), settings.score_batch)
+        super().__init__(
+            load_bundle(Path(settings.bundle), settings.score_threads, settings.min_overlap), settings.score_batch
+        )
         self._calls.clear()  # of its trying whether padding is harmless
 
     @property

@@ -8,7 +8,15 @@ import onnx
 
 from model.errors import TrainingError
 from model.vocabulary import Vocabulary
-from schemas.manifest import FORMAT_VERSION, CalibrationReport, Manifest, Tensor, content_hash, encode_manifest
+from schemas.manifest import (
+    FORMAT_VERSION,
+    CalibrationReport,
+    Fidelity,
+    Manifest,
+    Tensor,
+    content_hash,
+    encode_manifest,
+)
 
 _DTYPES: Mapping[int, str] = {onnx.TensorProto.INT64: "int64", onnx.TensorProto.FLOAT: "float32"}
 
@@ -24,6 +32,8 @@ def write_bundle(
     training_data: str = "",
     trained_until: int = 0,
     metrics: Mapping[str, float] | None = None,
+    precision: str = "fp32",
+    fidelity: Fidelity | None = None,
     calibration: CalibrationReport | None = None,
     popular: Sequence[str] = (),
     lineage: Sequence[str] = (),
@@ -40,6 +50,8 @@ def write_bundle(
         training_data: What it learned from, in words, with a fingerprint.
         trained_until: Event time of the newest event of that, ms; 0 where nobody knows.
         metrics: Measured on sessions that the model had not learned from.
+        precision: What the products with the whole catalogue are made in.
+        fidelity: How near that comes to `fp32`.
         calibration: What calibrating the heads did.
         popular: The most popular items of the training data, best first.
         lineage: What the model was topped up from, the oldest first.
@@ -64,6 +76,8 @@ def write_bundle(
         training_data=training_data,
         trained_until=trained_until,
         metrics={name: round(value, 6) for name, value in (metrics or {}).items()},
+        precision=precision,
+        fidelity=fidelity,
         calibration=calibration,
         popular=tuple(popular),
         lineage=tuple(lineage),

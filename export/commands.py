@@ -10,6 +10,7 @@ import click
 from model.commands import missing_extra
 
 CANDIDATES = 64
+PRECISIONS = ("fp32", "int8")
 
 
 @click.command()
@@ -22,12 +23,21 @@ CANDIDATES = 64
     show_default=True,
     help="Candidates that the graph returns a session; all items where there are fewer.",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="fp32",
+    show_default=True,
+    help="int8 finds candidates in whole numbers and scores these in fp32: quicker from some 10,000 items on.",
+)
 @click.option("--trainable", is_flag=True, help="Put the checkpoint into the bundle, for `train --from BUNDLE`.")
-def export(checkpoint: Path, out: Path, top_k: int, trainable: bool) -> None:
+def export(checkpoint: Path, out: Path, top_k: int, precision: str, trainable: bool) -> None:
     """Export a CHECKPOINT folder of `clickscore train` as a bundle that a worker serves.
 
     The graph is run in ONNX Runtime and compared with the model on the held-out sessions; one that does not agree is
-    not written. The bundle's metrics are those of the held-out sessions, before the model learned them, too.
+    not written. The bundle's metrics are those of the held-out sessions, before the model learned them, too. What
+    --precision int8 loses is measured on these and written into the manifest; a worker refuses a bundle that loses
+    more than its setting min_overlap allows.
 
     \b
     Example:
@@ -38,12 +48,17 @@ def export(checkpoint: Path, out: Path, top_k: int, trainable: bool) -> None:
         from export.ship import ship  # noqa: PLC0415 (serving has no torch, and its help lists this command)
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
-    parity, manifest = ship(checkpoint, out, top_k, trainable=trainable)
+    parity, manifest = ship(checkpoint, out, top_k, precision=precision, trainable=trainable)
     click.echo(
         f"parity: {parity.same_ranking:.2%} of {parity.beginnings:,} rankings the same, scores within "
         f"{parity.score_difference:.2g}, probabilities within {parity.probability_difference:.2g}, "
         f"reasons within {parity.reason_difference:.2g}"
     )
+    if near := manifest.fidelity:
+        click.echo(
+            f"{manifest.precision}: {near.overlap:.3%} of the best 20 of {near.beginnings:,} beginnings, "
+            f"HR@20 {near.hr:+.4f}, MRR@20 {near.mrr:+.4f}"
+        )
     for name, value in manifest.metrics.items():
         click.echo(f"  {name} {value:g}")
     if manifest.calibration:

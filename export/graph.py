@@ -9,8 +9,8 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from schemas.manifest import EXPLAINED, INPUTS, NEXT_ACTIONS, OUTPUTS, REASONS
 
-OPSET = 20  # the first with Gelu
-IR_VERSION = 10  # what that opset came with
+OPSET = 23  # the first with Attention
+IR_VERSION = 11  # what that opset came with
 
 TREES, TREES_OPSET = "ai.onnx.ml", 3
 

@@ -3,19 +3,18 @@
 # pyright: standard
 # torch leaves what a module returns untyped.
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import onnxruntime as ort
 import torch
 
+from export.trial import BATCH, answers_of, differs, spread, strewn
 from model.calibration import probabilities
 from model.features import Batch, Examples, ending_at
-from model.graph import explain, run_graph
 from model.prefix_features import Told
 from model.transformer import SessionTransformer
-from schemas.events import ACTIONS
 
 TOLERANCE = 1e-4
 """Largest difference of scores and probabilities: sums of the same numbers in another order differ by about 1e-5."""
@@ -23,7 +22,6 @@ Beside = Callable[[Told], np.ndarray]
 """Returns what is added to the heads' logits: (batch, 6)."""
 COMPARED = 20
 """Places of the ranking that are compared."""
-BATCH = 64
 
 
 class Parity(NamedTuple):
@@ -77,9 +75,10 @@ def compare(
     probabilities_apart: list[float] = []
     reasons_apart: list[float] = []
     compared = same = depends = 0
-    for batch in _spread(of, most):
-        asked = _strewn(batch) if beside else batch
-        answers = _answers(graph, asked)
+    for at in spread(of, most, BATCH):
+        batch = ending_at(of, at)
+        asked = strewn(batch) if beside else batch
+        answers = answers_of(graph, asked)
         rows, scores, action_probabilities, purchase, reasons = answers
         expected = _ask(model, table, batch, rows, beside(asked) if beside and isinstance(asked, Told) else None)
         best = min(COMPARED, rows.shape[1])
@@ -90,7 +89,7 @@ def compare(
         reasons_apart.append(_largest(reasons, _placed(expected.reasons, asked, batch)))
         same += int((rows[:, :best] == expected.best_rows).all(axis=1).sum())
         compared += len(rows)
-        depends += sum(_differs(graph, asked, answers, at) for at in range(0, len(rows), 8))
+        depends += sum(differs(graph, asked, answers, at) for at in range(0, len(rows), 8))
     return Parity(
         beginnings=compared,
         same_ranking=same / compared,
@@ -133,7 +132,7 @@ def _ask(
     logits = torch.cat((model.action_logits(vectors), model.purchase_logit(vectors)[:, None]), dim=1).numpy()
     said = probabilities(logits.astype(np.float64) + (0.0 if added is None else added))
     return _Expected(
-        scores=scores.gather(1, torch.from_numpy(rows - 1)).numpy(),
+        scores=scores.gather(1, torch.from_numpy(rows.clip(min=1) - 1)).numpy(),  # where all are NaN, row 0 may come
         best_rows=best.indices.numpy() + 1,
         best_scores=best.values.numpy(),
         action_probabilities=said.next_action,
@@ -150,44 +149,6 @@ def _placed(reasons: np.ndarray, asked: Batch | Told, read: Batch) -> np.ndarray
     return placed
 
 
-def _strewn(batch: Batch) -> Told:
-    """Return beginnings with a search and an event on an unknown item put in somewhere, and with times."""
-    rng = np.random.default_rng(0)
-    sessions, width = batch.items.shape
-    real = np.arange(width) < batch.lengths[:, None]
-    places = np.concatenate(
-        (np.where(real, np.arange(width), width), rng.random((sessions, 2)) * batch.lengths[:, None] - 0.5), axis=1
-    )
-    order = np.argsort(places, axis=1, kind="stable")  # (B, width + 2)
-    items, actions = (
-        np.take_along_axis(np.concatenate((values, np.tile(new, (sessions, 1))), axis=1), order, axis=1)
-        for values, new in ((batch.items, (-1, 0)), (batch.actions, (ACTIONS.index("view"), ACTIONS.index("search"))))
-    )
-    ages = np.where(actions > 0, rng.integers(0, 90_000, actions.shape).cumsum(axis=1), 0)
-    return Told(items, actions, ages, batch.lengths + 2)
-
-
-def _spread(of: Examples, most: int) -> Iterator[Batch]:
-    """Yield beginnings spread over all events, those of like length together, padded to the longest of a batch."""
-    at = np.unique(np.linspace(0, len(of.items) - 1, most).astype(np.int64))
-    at = at[np.argsort(ending_at(of, at).lengths, kind="stable")]
-    for start in range(0, len(at), BATCH):
-        yield ending_at(of, at[start : start + BATCH])
-
-
 def _largest(found: np.ndarray, expected: np.ndarray) -> float:
     """Return the largest difference, NaN where one is no number."""
     return float(np.abs(found - expected).max())
-
-
-def _answers(graph: ort.InferenceSession, batch: Batch | Told) -> tuple[np.ndarray, ...]:
-    """Return what a graph says, and why: of all candidates."""
-    answers = run_graph(graph, batch)
-    return *answers, explain(graph, batch, answers[0].shape[1])
-
-
-def _differs(graph: ort.InferenceSession, batch: Batch | Told, answers: tuple[np.ndarray, ...], at: int) -> bool:
-    """Return whether session `at` of a batch, asked alone and padded as before, gets other bits than in the batch."""
-    one = slice(at, at + 1)
-    alone = _answers(graph, type(batch)(*(part[one] for part in batch)))
-    return any(answer[one].tobytes() != single.tobytes() for answer, single in zip(answers, alone, strict=True))

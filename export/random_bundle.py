@@ -5,12 +5,19 @@ from pathlib import Path
 
 import numpy as np
 
+from export.body import Weights
 from export.bundle import write_bundle
-from export.to_onnx import CANDIDATES, Weights, to_onnx
+from export.fidelity import fidelity
+from export.ranking import RANKINGS
+from export.to_onnx import CANDIDATES, to_onnx
 from model.config import REPEAT_DISTANCES, REPEAT_STEP, REPEAT_TIMES, ModelConfig
+from model.features import Examples
+from model.graph import open_graph
 from model.vocabulary import POPULAR, Vocabulary
 from schemas.events import ACTIONS
 from schemas.manifest import NEXT_ACTIONS, Manifest
+
+_ASKED = 500  # beginnings that a quicker graph's fidelity is measured on
 
 
 def write_random_bundle(
@@ -19,6 +26,7 @@ def write_random_bundle(
     config: ModelConfig | None = None,
     *,
     candidates: int = CANDIDATES,
+    precision: str = "fp32",
     seed: int = 0,
 ) -> Manifest:
     """Write a bundle of random weights through the same exporter as a trained one, without torch.
@@ -28,19 +36,37 @@ def write_random_bundle(
         items: Ids, or how many, which are then called `item-1`, `item-2` and so on.
         config: The model's shape; the default one if none is given.
         candidates: Items that the graph returns a session.
+        precision: A name of `export.ranking.RANKINGS`.
         seed: Of the weights: the same one gives the same bundle.
     """
     config = config or ModelConfig()
     names = [f"item-{number}" for number in range(1, items + 1)] if isinstance(items, int) else items
+    weights = random_weights(config, len(names), seed)
+    model, near = to_onnx(weights, config, candidates), None
+    if precision != "fp32":
+        exact = open_graph(model)
+        model = to_onnx(weights, config, candidates, ranking=RANKINGS[precision])
+        of = random_examples(len(names), config.max_length, seed)
+        near = fidelity(open_graph(model), exact, of, every_event=False, most=_ASKED)
     return write_bundle(
         folder,
-        model=to_onnx(random_weights(config, len(names), seed), config, candidates),
+        model=model,
+        precision=precision,
+        fidelity=near,
         vocabulary=Vocabulary(names),
         framework=f"numpy {np.__version__}, random weights",
         max_length=config.max_length,
         training_data="none: random weights",
         popular=names[:POPULAR],
     )
+
+
+def random_examples(items: int, longest: int, seed: int = 0) -> Examples:
+    """Return sessions of views of random items, 100 of each length."""
+    rng = np.random.default_rng(seed)
+    starts = np.concatenate(([0], np.cumsum(np.repeat(np.arange(1, longest + 1), 100))))
+    nothing = np.zeros(starts[-1], dtype=np.int64)
+    return Examples(rng.integers(1, items + 1, starts[-1]), nothing + 1, nothing, nothing, nothing, starts)
 
 
 def random_weights(config: ModelConfig, items: int, seed: int = 0) -> Weights:

@@ -11,10 +11,13 @@ import msgspec
 import numpy as np
 import torch
 
+from export.body import Weights
 from export.bundle import require_empty, write_bundle
+from export.fidelity import fidelity
 from export.parity import Parity, compare
+from export.ranking import RANKINGS
 from export.stack import blend
-from export.to_onnx import CANDIDATES, Weights, to_onnx
+from export.to_onnx import CANDIDATES, to_onnx
 from model.calibration import Calibration, blended, fold_in
 from model.checkpoint import load_checkpoint
 from model.errors import TrainingError
@@ -26,7 +29,7 @@ from schemas.manifest import Manifest
 
 
 def ship(
-    checkpoint: Path, folder: Path, candidates: int = CANDIDATES, *, trainable: bool = False
+    checkpoint: Path, folder: Path, candidates: int = CANDIDATES, *, precision: str = "fp32", trainable: bool = False
 ) -> tuple[Parity, Manifest]:
     """Write the bundle of a checkpoint, and return how its graph compares with the model, and its manifest.
 
@@ -34,6 +37,7 @@ def ship(
         checkpoint: Folder that `clickscore train` wrote.
         folder: Where the bundle goes; there must be nothing yet.
         candidates: Items that the graph returns a session; all where the catalogue has fewer.
+        precision: A name of `export.ranking.RANKINGS`: what the products with the whole catalogue are made in.
         trainable: Put the checkpoint into the bundle, so that it can be topped up.
 
     Raises:
@@ -49,11 +53,17 @@ def ship(
     if calibration and stack:
         beside = functools.partial(blend, stack=stack, calibration=calibration)
         expected = functools.partial(_beside, stack=stack, calibration=calibration)
-    graph = to_onnx(weights_of(trained.model, table), config, candidates, beside)
-    parity = compare(open_graph(graph), trained.model, table, trained.held_out, beside=expected)
+    weights = weights_of(trained.model, table)
+    graph = to_onnx(weights, config, candidates, beside)
+    exact = open_graph(graph)
+    parity = compare(exact, trained.model, table, trained.held_out, beside=expected)
     if parity.problems:
         message = f"the graph does not agree with the model, so no bundle was written: {'; '.join(parity.problems)}"
         raise TrainingError(message)
+    near = None
+    if precision != "fp32":
+        graph = to_onnx(weights, config, candidates, beside, RANKINGS[precision])
+        near = fidelity(open_graph(graph), exact, trained.held_out, every_event=beside is not None)
     manifest = write_bundle(
         folder,
         model=graph,
@@ -64,6 +74,8 @@ def ship(
         trained_until=trained.card.report.last_closed_at,
         metrics=trained.card.measured,
         every_event=beside is not None,
+        precision=precision,
+        fidelity=near,
         calibration=calibration.report if calibration else None,
         popular=trained.card.popular,
         lineage=trained.card.lineage,

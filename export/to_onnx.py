@@ -6,38 +6,39 @@ sessions of a batch, and every row of an operator is computed with a shape that 
 are: so an answer has the same bits in any batch of the same width.
 
 Written by hand instead of traced: that is short, says exactly what is computed, and takes milliseconds (see
-`docs/decisions/graph-by-hand.md`). `export.parity` compares it with the PyTorch model at each export.
+`docs/decisions/graph-by-hand.md`). `export.parity` compares it with the PyTorch model at each export. What reads the
+session is in `export.body`, what ranks the catalogue in `export.ranking`.
 
 Shapes: B sessions, L padded length, D dim, H heads, V rows of the item table, K candidates.
 """
 
-import math
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 from onnx import TensorProto
 
+from export.body import Body, Weights, events_as_given, known_events
 from export.graph import Graph
+from export.ranking import ByBlocks, Catalogue, Ranking, Session
 from export.reasons import Speakers, add_reasons
-from model.config import REPEAT_STEP, ModelConfig
+from model.config import ModelConfig
 from model.errors import TrainingError
 from schemas.manifest import NEXT_ACTIONS
 
 CANDIDATES = 64
 """Items that a graph returns by default: a policy may drop most of them and still fill a list."""
 MAX_BYTES = 2**31  # what one ONNX file can hold: protobuf's limit
-EPSILON = 1e-5  # torch's LayerNorm
-SHORTEST = 1e-12  # torch's normalize
 
 Beside = Callable[[Graph], str]
 
-Weights = Mapping[str, npt.NDArray[np.float32]]
-"""Arrays by the names of `SessionTransformer.state_dict()`, and the finished item table as `table`."""
 
-
-def to_onnx(weights: Weights, config: ModelConfig, candidates: int = CANDIDATES, beside: Beside | None = None) -> bytes:
+def to_onnx(
+    weights: Weights,
+    config: ModelConfig,
+    candidates: int = CANDIDATES,
+    beside: Beside | None = None,
+    ranking: Ranking | None = None,
+) -> bytes:
     """Return the graph of `schemas.manifest` for a model.
 
     Args:
@@ -45,21 +46,22 @@ def to_onnx(weights: Weights, config: ModelConfig, candidates: int = CANDIDATES,
         config: The model's shape.
         candidates: Items that it returns a session; all where the catalogue has fewer.
         beside: Adds what answers beside the heads and returns its logits (B, 6); with it the graph reads every event.
+        ranking: What finds the candidates; `ByBlocks` where none is given.
 
     Raises:
         TrainingError: The model is larger than an ONNX file can be.
     """
+    too_large = "the model is larger than the 2 GB of an ONNX file: take fewer items (min_count) or a smaller dim"
     if sum(array.nbytes for array in weights.values()) >= MAX_BYTES:
-        message = "the model is larger than the 2 GB of an ONNX file: take fewer items (min_count) or a smaller dim"
-        raise TrainingError(message)
-    rows = len(weights["table"])
+        raise TrainingError(too_large)
+    rows, ranking = len(weights["table"]), ranking or ByBlocks()
     candidates = min(candidates, rows - 1)
-    block = block_size(rows, candidates)
+    block = ranking.block(rows, candidates)
+    vectors = np.pad(weights["table"], ((0, -rows % block if block else 0), (0, 0)))
     graph = Graph()
-    table = graph.constant(_padded(weights["table"], block), "table")  # (V, D)
-
-    body = _Body(graph, weights, config, _known_events(graph) if beside else _Read("items", "actions", "lengths"))
-    vectors, vector, of_items = body.session_vectors(table)  # (B, L, D), (B, 1, D), (B, L, D)
+    catalogue = Catalogue(graph.constant(vectors, "table"), vectors, rows)  # (V, D)
+    body = Body(graph, weights, config, known_events(graph) if beside else events_as_given(graph))
+    vectors, vector, of_items = body.session_vectors(catalogue.table)  # (B, L, D), (B, 1, D), (B, L, D)
     logits = body.logits(graph("Squeeze", vector, np.array([1])))
     if beside:
         has_known = graph("Min", body.read.known, np.array([1]))  # (B, 1)
@@ -67,171 +69,13 @@ def to_onnx(weights: Weights, config: ModelConfig, candidates: int = CANDIDATES,
         logits = graph("Add", logits, beside(graph))
     probabilities(graph, logits)
     wanted, shares = body.readout(vectors, vector, of_items)  # (B, D), (B, 1, L)
-    repeated, added = body.repeats(vector)
-    scores = graph("Gemm", wanted, table, transB=1)  # (B, D) x (D, V) -> (B, V)
-    scores = graph("ScatterElements", scores, repeated, added, axis=1, reduction="add")
-    if block:
-        top_of_blocks(graph, scores, rows, block, candidates)
-    else:
-        top(graph, scores, candidates)
-    add_reasons(graph, table, Speakers(of_items, shares, repeated, added), body.read.place)
-    return graph.serialized(candidates)
-
-
-class _Read(NamedTuple):
-    """The events that the Transformer reads, left-aligned."""
-
-    items: str
-    actions: str
-    lengths: str
-    """At least 1."""
-    known: str = ""
-    """How many are on known items, where that can be 0: (B, 1)."""
-    place: str = ""
-    """Of each event of the session, where it stands here, -1 for one that does not: (B, L). None where all do."""
-
-
-def _known_events(graph: Graph) -> _Read:
-    """Return the events on known items of sessions that hold others, too: moved to the left, in their order."""
-    known = graph("Greater", "items", np.array(0))  # (B, L)
-    length = graph("Slice", graph("Shape", "items"), np.array([1]), np.array([2]))  # (1,)
-    first = graph("Sub", length, graph("Range", np.array(0), graph("Squeeze", length), np.array(1)))  # (L,): L, ..., 1
-    order = graph("Mul", graph("Cast", known, to=TensorProto.INT64), first)  # 0 for the others
-    _, at = graph.top_k(order, length)
-    items, actions = (
-        graph("GatherElements", graph("Where", known, values, np.array(0)), at, axis=1)
-        for values in ("items", "actions")
-    )
-    counted = graph("Cast", known, to=TensorProto.INT64)  # (B, L)
-    number = graph("ReduceSum", counted, np.array([1]))  # (B, 1)
-    place = graph("Sub", graph("Mul", graph("CumSum", counted, np.array(1)), counted), np.array(1))  # (B, L)
-    lengths = graph("Squeeze", graph("Max", number, np.array([1])), np.array([1]))
-    return _Read(items, actions, lengths, number, place)
-
-
-class _Body:
-    """The graph up to the scores, method by method as `model.transformer` has it."""
-
-    def __init__(self, graph: Graph, weights: Weights, config: ModelConfig, read: _Read) -> None:
-        self.graph = graph
-        self.weights = weights
-        self.config = config
-        self.read = read
-        length = graph("Gather", graph("Shape", "items"), np.array(1))
-        self.at = graph("Range", np.array(0), length, np.array(1))  # (L,)
-        self.last = graph("Unsqueeze", graph("Sub", read.lengths, np.array(1)), np.array([1, 2]))  # (B, 1, 1)
-        self.behind_last = graph("Sub", self.last, self.at)  # (B, 1, L)
-
-    def session_vectors(self, table: str) -> tuple[str, str, str]:
-        """Return the session vectors after all events and after the last, and the items' own: (B, L or 1, D) each."""
-        graph = self.graph
-        of_items = graph("Gather", table, self.read.items)  # (B, L, D)
-        x = graph("Mul", of_items, np.float32(self.config.dim**0.5))
-        x = graph("Add", x, graph("Gather", self.weights["action.weight"], self.read.actions))
-        behind = graph("Sub", graph("Unsqueeze", self.at, np.array([0, 2])), self.at)  # (1, L, 1) - (L,) -> (1, L, L)
-        for layer in range(self.config.layers):
-            x = self.block(f"blocks.{layer}", x, behind)
-        vectors = self.norm("norm", x)
-        return vectors, graph("GatherND", vectors, self.last, batch_dims=1), of_items
-
-    def block(self, block: str, x: str, behind: str) -> str:
-        """Return a layer's output: (B, L, D).
-
-        Args:
-            block: The layer's name among the weights.
-            x: What the events bring: (B, L, D).
-            behind: How far each event lies behind each other, negative for those to come: (1, L, L).
-        """
-        x = self.graph("Add", x, self.attention(f"{block}.attention", self.norm(f"{block}.norm_attention", x), behind))
-        hidden = self.graph("Gelu", self.linear(f"{block}.ffn_in", self.norm(f"{block}.norm_ffn", x)))
-        return self.graph("Add", x, self.linear(f"{block}.ffn_out", hidden))
-
-    def attention(self, attention: str, x: str, behind: str) -> str:
-        """Return what each event gathers from itself and those before it: (B, L, D)."""
-        graph, dim, heads = self.graph, self.config.dim, self.config.heads
-        by_head = np.array([0, -1, heads, dim // heads])
-        query = graph("Reshape", self.linear(f"{attention}.query", x), by_head)
-        query = graph("Transpose", query, perm=(0, 2, 1, 3))  # (B, L, H, D/H) -> (B, H, L, D/H)
-        key = graph("Reshape", self.linear(f"{attention}.key_value", x, slice(0, dim)), by_head)
-        key = graph("Transpose", key, perm=(0, 2, 3, 1))  # (B, L, H, D/H) -> (B, H, D/H, L)
-        value = graph("Reshape", self.linear(f"{attention}.key_value", x, slice(dim, 2 * dim)), by_head)
-        value = graph("Transpose", value, perm=(0, 2, 1, 3))  # (B, L, H, D/H) -> (B, H, L, D/H)
-
-        bias = graph("Transpose", self.by_distance(f"{attention}.distance", behind), perm=(0, 3, 1, 2))  # (1, H, L, L)
-        to_come = graph("Unsqueeze", graph("Less", behind, np.array(0)), np.array([1]))  # (1, 1, L, L)
-        bias = graph("Where", to_come, np.float32(-np.inf), bias)
-        logits = graph("Mul", graph("MatMul", query, key), np.float32((dim // heads) ** -0.5))  # (B, H, L, L)
-        shares = graph("Softmax", graph("Add", logits, bias), axis=-1)
-        gathered = graph("Transpose", graph("MatMul", shares, value), perm=(0, 2, 1, 3))  # (B, L, H, D/H)
-        return self.linear(f"{attention}.output", graph("Reshape", gathered, np.array([0, -1, dim])))
-
-    def by_distance(self, distance: str, behind: str) -> str:
-        """Return what distance adds to a weight's logarithm: (1 or B, Q, L) -> (1 or B, Q, L, H)."""
-        near = self.graph("Clip", behind, np.array(0), np.array(self.config.max_length - 1))
-        return self.graph("Gather", self.weights[distance], near)
-
-    def readout(self, vectors: str, vector: str, of_items: str) -> tuple[str, str]:
-        """Return the wanted vector after the last event, and each item's share of it: (B, D), (B, 1, L)."""
-        graph = self.graph
-        query, key = self.linear("readout.query", vector), self.linear("readout.key", vectors)  # (B, 1, D), (B, L, D)
-        logits = graph("MatMul", query, graph("Transpose", key, perm=(0, 2, 1)))  # (B, 1, L)
-        logits = graph("Mul", logits, np.float32(self.config.dim**-0.5))
-        bias = graph("Squeeze", self.by_distance("readout.distance", self.behind_last), np.array([3]))  # (B, 1, L)
-        to_come = graph("Less", self.behind_last, np.array(0))
-        bias = graph("Where", to_come, np.float32(-np.inf), bias)
-        shares = graph("Softmax", graph("Add", logits, bias), axis=-1)
-        mixed = graph("MatMul", shares, of_items)  # (B, 1, L) x (B, L, D) -> (B, 1, D)
-        wanted = graph("Add", mixed, graph("MatMul", vector, self.weights["readout.own.weight"].T))
-        length = graph("Max", graph("ReduceL2", wanted, np.array([2])), np.float32(SHORTEST))  # (B, 1, 1)
-        wanted = graph("Div", graph("Div", wanted, length), np.float32(self.config.temperature))
-        within = graph("Div", shares, graph("Mul", length, np.float32(self.config.temperature)))
-        return graph("Squeeze", wanted, np.array([1])), within
-
-    def repeats(self, vector: str) -> tuple[str, str]:
-        """Return rows that the session has had, and what is added to their scores: (B, L) each.
-
-        A row is named once, by the last event on it; the other events name row 0, which is no item, and add 0.
-        """
-        graph = self.graph
-        behind = graph("Squeeze", self.behind_last, np.array([1]))  # (B, L), negative after the end
-        real = graph("GreaterOrEqual", behind, np.array(0))
-        items = self.read.items
-        same = graph("Equal", graph("Unsqueeze", items, np.array([2])), graph("Unsqueeze", items, np.array([1])))
-        later = graph("Less", graph("Unsqueeze", self.at, np.array([1])), self.at)  # (L, L): column after row
-        earlier = graph("Less", self.at, graph("Unsqueeze", self.at, np.array([1])))
-        again = graph("And", graph("And", same, later), graph("Unsqueeze", real, np.array([1])))  # (B, L, L)
-        again = graph("ReduceMax", graph("Cast", again, to=TensorProto.FLOAT), np.array([2]), keepdims=0)  # (B, L)
-        named = graph("And", real, graph("Less", again, np.float32(0.5)))
-        before = graph("Cast", graph("And", same, earlier), to=TensorProto.FLOAT)
-        times = graph("ReduceSum", before, np.array([2]), keepdims=0)  # (B, L): how often the item was there before
-
-        of_distance, of_times = self.weights["repeats.table"].shape
-        place = graph("Mul", graph("Clip", behind, np.array(0), np.array(of_distance - 1)), np.array(of_times))
-        times = graph("Min", graph("Cast", times, to=TensorProto.INT64), np.array(of_times - 1))
-        added = graph("Gather", self.weights["repeats.table"].ravel() * REPEAT_STEP, graph("Add", place, times))
-        readiness = graph("Mul", vector, self.weights["repeats.readiness.weight"])  # (B, 1, D)
-        readiness = graph("ReduceSum", readiness, np.array([2]), keepdims=0)  # (B, 1)
-        added = graph("Add", added, graph("Add", readiness, self.weights["repeats.readiness.bias"]))
-        rows = graph("Where", named, items, np.array(0))
-        return rows, graph("Where", named, added, np.float32(0))
-
-    def linear(self, layer: str, x: str, of: slice = slice(None)) -> str:
-        """Return a linear layer's output, or a slice of it: (B, Q, in) -> (B, Q, out)."""
-        weight, bias = self.weights[f"{layer}.weight"][of], self.weights[f"{layer}.bias"][of]
-        return self.graph("Add", self.graph("MatMul", x, weight.T), bias)
-
-    def norm(self, norm: str, x: str) -> str:
-        """Return normalised input, of the same shape."""
-        scale, bias = self.weights[f"{norm}.weight"], self.weights[f"{norm}.bias"]
-        return self.graph("LayerNormalization", x, scale, bias, epsilon=EPSILON)
-
-    def logits(self, vector: str) -> str:
-        """Return the logits of the next actions, then of a purchase: (B, D) -> (B, 6)."""
-        weight, bias = (
-            np.concatenate((self.weights[f"next_action.{part}"], self.weights[f"purchase.{part}"]))
-            for part in ("weight", "bias")
-        )
-        return self.graph("Gemm", vector, weight, bias, transB=1)
+    session = Session(*body.repeats(vector))
+    ranking.add(graph, catalogue, wanted, session, candidates)
+    add_reasons(graph, catalogue.table, Speakers(of_items, shares, *session), body.read.place)
+    model = graph.serialized(candidates)
+    if len(model) >= MAX_BYTES:
+        raise TrainingError(too_large)
+    return model
 
 
 def probabilities(graph: Graph, logits: str) -> None:
@@ -246,53 +90,3 @@ def probabilities(graph: Graph, logits: str) -> None:
     of_purchase = graph("Slice", logits, np.array([actions]), np.array([actions + 1]), np.array([1]))  # (B, 1)
     both = graph("Softmax", graph("Mul", of_purchase, np.array([[0, 1]], dtype=np.float32)), axis=-1)  # (B, 2)
     graph("Gather", both, np.array(1), axis=1, name="purchase")  # (B,)
-
-
-def block_size(rows: int, candidates: int) -> int:
-    """Return how many rows make a block of the two-step top-k, 0 where one step is as quick.
-
-    The first step looks at `rows / size` maxima, the second at `candidates * size` scores: their sum is least at the
-    square root of `rows / candidates`. Rounded to a power of two, and at least one vector register of 16: below that,
-    which is up to 8,000 items for 64 candidates, two steps were no quicker; at 200,000 items they took 0.6 of the time.
-    """
-    size = 2 ** round(math.log2(math.sqrt(rows / candidates)))
-    return size if size >= 16 else 0
-
-
-def _padded(table: npt.NDArray[np.float32], block: int) -> npt.NDArray[np.float32]:
-    """Return the table with zero rows after its end up to a multiple of `block`."""
-    return np.pad(table, ((0, -len(table) % block if block else 0), (0, 0)))
-
-
-def top(graph: Graph, scores: str, candidates: int) -> None:
-    """Add the outputs `rows` and `scores`: the best columns but column 0, best first, equal ones in order of column."""
-    items = graph("Slice", scores, np.array([1]), np.array([np.iinfo(np.int64).max]), np.array([1]))  # (B, V - 1)
-    best, at = graph.top_k(items, candidates)  # (B, K)
-    graph("Identity", best, name="scores")
-    graph("Add", at, np.array(1), name="rows")
-
-
-def top_of_blocks(graph: Graph, scores: str, rows: int, block: int, candidates: int) -> None:
-    """Add the outputs `rows` and `scores` as `top` does, but quicker: the best blocks first, then the best of them.
-
-    Exact. Blocks are contiguous, so what lies outside the K blocks of the largest maxima (equal ones in order of
-    block) has K scores before it, each larger, or equal and of a lower row. Rows that are no items score 0, which can
-    bring two blocks to the front that do not belong there, the first and the last: so two more are taken, and what is
-    no item is struck out. The blocks are put back in order of row, so that TopK's lower index is the lower row.
-    """
-    no_item = np.zeros(-(-rows // block) * block, dtype=np.float32)  # (V,)
-    no_item[0] = no_item[rows:] = -np.inf
-
-    blocks = graph("Reshape", scores, np.array([0, -1, block]))  # (B, V) -> (B, V/block, block)
-    maxima = graph("ReduceMax", blocks, np.array([-1]), keepdims=0)  # (B, V/block)
-    _, chosen = graph.top_k(maxima, candidates + 2)  # (B, K + 2), best first
-    chosen, _ = graph.top_k(chosen, candidates + 2, largest=False)  # (B, K + 2), in order of row
-    inside = graph("GatherND", blocks, graph("Unsqueeze", chosen, np.array([2])), batch_dims=1)  # (B, K + 2, block)
-    inside = graph("Add", inside, graph("Gather", no_item.reshape(-1, block), chosen))
-    flat = graph("Reshape", inside, np.array([0, (candidates + 2) * block]))
-    best, at = graph.top_k(flat, candidates)  # (B, K)
-
-    size = np.array(block)
-    of_block = graph("GatherElements", chosen, graph("Div", at, size), axis=1)  # (B, K)
-    graph("Identity", best, name="scores")
-    graph("Add", graph("Mul", of_block, size), graph("Mod", at, size), name="rows")

@@ -71,6 +71,18 @@ class CalibrationReport(msgspec.Struct, frozen=True, kw_only=True):
     after: dict[str, float]
 
 
+class Fidelity(msgspec.Struct, frozen=True, kw_only=True):
+    """How near a quicker graph comes to the exact one, on beginnings of held-out sessions."""
+
+    beginnings: int
+    overlap: float
+    """Share of the exact graph's best 20 that are among its own best 20."""
+    hr: float
+    """Its HR@20 less the exact graph's."""
+    mrr: float
+    """Its MRR@20 less the exact graph's."""
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """`manifest.json`."""
 
@@ -95,6 +107,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Event time of the newest event that it learned from, ms; 0 where nobody knows. Judge it on what came later."""
     metrics: dict[str, float] = {}
     """Of the model on sessions that it had not learned from, as they came next; then it may have learned these, too."""
+    precision: str = "fp32"
+    """What the products with the whole catalogue are made in; where that is not `fp32`, the best are scored in it."""
+    fidelity: Fidelity | None = None
+    """Where the precision is not `fp32`."""
     calibration: CalibrationReport | None = None
     """Of the probabilities that the graph returns; none where nobody calibrated them."""
     popular: tuple[str, ...] = ()

@@ -29,19 +29,20 @@ class Bundle(NamedTuple):
     session: ort.InferenceSession
 
 
-def load_bundle(folder: Path, threads: int = 1) -> Bundle:
+def load_bundle(folder: Path, threads: int = 1, min_overlap: float = 0.0) -> Bundle:
     """Return a bundle ready to score.
 
     Args:
         folder: Where `model.onnx`, `items.txt` and `manifest.json` lie.
         threads: ONNX Runtime's intra-op threads.
+        min_overlap: Least share of the exact best 20 that a graph quicker than exact has found.
 
     Raises:
         BundleError: It is not what its manifest says; the message has every reason and what to do.
     """
     try:
         bundle = _open(folder, threads)
-        problems = _contradictions(bundle)
+        problems = _contradictions(bundle) + _losses(bundle.manifest, min_overlap)
     except BundleError as exc:
         problems = [str(exc)]
     else:
@@ -132,6 +133,20 @@ _DTYPES = {"tensor(int64)": "int64", "tensor(float)": "float32"}
 def _shape(node: Any) -> tuple[str, int]:  # noqa: ANN401 (ONNX Runtime does not export the class)
     dtype = str(node.type)
     return _DTYPES.get(dtype, dtype), len(node.shape)
+
+
+def _losses(manifest: Manifest, min_overlap: float) -> list[str]:
+    """Return why a graph that is quicker than exact loses too much; nothing of an exact one."""
+    if manifest.precision == "fp32":
+        return []
+    if manifest.fidelity is None:
+        return [f"its precision is {manifest.precision}, and it does not say how much that loses"]
+    found = manifest.fidelity.overlap
+    return (
+        [f"its {manifest.precision} graph finds {found:.2%} of the exact best 20, and min_overlap is {min_overlap:.2%}"]
+        if found < min_overlap
+        else []
+    )
 
 
 def _words(shape: tuple[str, int]) -> str:

@@ -101,7 +101,7 @@ def _pipeline(task: Task, topic: str) -> Pipeline:
     settings, scorer = task.settings, None
     if task.plan.bundle:
         sys.setswitchinterval(SWITCH_S)
-        bundle = load_bundle(Path(settings.bundle), settings.score_threads)
+        bundle = load_bundle(Path(settings.bundle), settings.score_threads, settings.min_overlap)
         scorer = Scorer(bundle, settings.score_batch, reasons=settings.reasons > 0)
     return Pipeline(settings, topic, catalogue_of(read_reference_of(task.folder)), scorer)
 

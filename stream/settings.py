@@ -56,6 +56,9 @@ class Settings:
 
     # Scoring and policy
     bundle: str = setting("", "path", "The bundle to score with; popularity alone where empty")
+    min_overlap: float = setting(
+        0.99, "share", "Least share of the exact best 20 that a bundle quicker than exact has found; refused below it"
+    )
     score_batch: int = setting(64, "sessions", "Sessions scored in one ONNX Runtime call, at most")
     score_threads: int = setting(1, "threads", "ONNX Runtime's intra-op threads")
     k: int = setting(10, "items", "Items in a recommendation")
@@ -91,9 +94,10 @@ class Settings:
         if self.user_ttl_ms < self.gap_ms:
             message = f"user_ttl_ms ({self.user_ttl_ms}) must not be below gap_ms ({self.gap_ms})"
             raise SettingsError(message)
-        if not 0 <= self.control_share <= 1:
-            message = f"control_share is a share, from 0 to 1, not {self.control_share}"
-            raise SettingsError(message)
+        for name in ("control_share", "min_overlap"):
+            if not 0 <= getattr(self, name) <= 1:
+                message = f"{name} is a share, from 0 to 1, not {getattr(self, name)}"
+                raise SettingsError(message)
         if self.reasons < 0:
             message = f"reasons must be at least 0, not {self.reasons}"
             raise SettingsError(message)

@@ -34,7 +34,7 @@ class Work:
     """The bundle, and the sessions that users begin with."""
 
     def __init__(self, settings: Settings) -> None:
-        bundle = load_bundle(Path(settings.bundle), settings.score_threads)
+        bundle = load_bundle(Path(settings.bundle), settings.score_threads, settings.min_overlap)
         self.sessions: dict[str, Session] = {}
         self._settings = settings
         self._version = bundle.manifest.version

@@ -30,5 +30,7 @@ def check(folder: Path) -> None:
     manifest = load_bundle(folder).manifest
     click.echo(f"good: {manifest.version}, made with {manifest.framework}, learned from {manifest.training_data}")
     click.echo(f"{manifest.items} items, sessions of up to {manifest.max_length}, {manifest.candidates} candidates")
+    if manifest.fidelity:
+        click.echo(f"{manifest.precision}: finds {manifest.fidelity.overlap:.2%} of the exact best 20")
     for name, value in sorted(manifest.metrics.items()):
         click.echo(f"  {name} {value:.4f}")

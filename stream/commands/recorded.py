@@ -116,7 +116,7 @@ def run(settings: Settings, asked: Asked, what: What, check: str | None = None) 
     origin = origin_of(settings, asked)
     bundle = None
     if what == "decisions" and settings.bundle:
-        bundle = load_bundle(Path(settings.bundle), settings.score_threads).manifest.version
+        bundle = load_bundle(Path(settings.bundle), settings.score_threads, settings.min_overlap).manifest.version
     workers = min(asked.workers, origin.partitions)
     plan = Plan(what=what, origin=origin, bundle=bundle, workers=workers, settings=deciding_settings(settings))
     began = time.monotonic()

@@ -47,7 +47,7 @@ def worker(settings: Settings) -> None:
     # The bundle comes first: a wrong one must not cost the group a rebalance.
     scorer = None
     if settings.bundle:
-        bundle = load_bundle(Path(settings.bundle), settings.score_threads)
+        bundle = load_bundle(Path(settings.bundle), settings.score_threads, settings.min_overlap)
         scorer = Scorer(bundle, settings.score_batch, reasons=settings.reasons > 0)
     asyncio.run(_ready(settings))
     from stream.app import run_worker  # noqa: PLC0415 (Faust takes half a second to import, after checks that may fail)

@@ -6,7 +6,8 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from export.commands import CANDIDATES as SHOWN
-from export.commands import export
+from export.commands import PRECISIONS, export
+from export.ranking import RANKINGS
 from export.ship import ship
 from export.to_onnx import CANDIDATES
 from model.checkpoint import load_checkpoint, load_tensors, read_card, save_tensors
@@ -102,6 +103,18 @@ def test_same_checkpoint_gives_the_same_bundle(checkpoint, bundle, tmp_path):
 def test_top_k_is_the_number_of_candidates(checkpoint, tmp_path):
     run(checkpoint, "--out", tmp_path / "bundle", "--top-k", 3)
     assert decode_manifest((tmp_path / "bundle" / "manifest.json").read_bytes()).candidates == 3
+
+
+def test_int8_says_in_the_manifest_what_it_loses(checkpoint, tmp_path):
+    result = run(checkpoint, "--out", tmp_path / "bundle", "--precision", "int8")
+    assert "int8: 100.000% of the best 20 of" in result.output
+    manifest = decode_manifest((tmp_path / "bundle" / "manifest.json").read_bytes())
+    assert (manifest.precision, manifest.fidelity.overlap, manifest.fidelity.hr) == ("int8", 1, 0)
+    assert check_bundle(tmp_path / "bundle") == []
+
+
+def test_precisions_that_help_shows_are_those_of_the_exporter():
+    assert list(PRECISIONS) == list(RANKINGS)
 
 
 def test_candidates_that_help_shows_are_those_of_the_exporter():

@@ -28,7 +28,8 @@ def sessions(items: int, count: int = 150, longest: int = 20) -> Examples:
 
 def parity(items: int, config: ModelConfig = CONFIG) -> Parity:
     model, table = network(config, items)
-    return compare(open_graph(to_onnx(weights_of(model, table), config)), model, table, sessions(items))
+    graph = open_graph(to_onnx(weights_of(model, table), config))
+    return compare(graph, model, table, sessions(items, longest=config.max_length))
 
 
 @pytest.mark.parametrize("items", [5, 300, 20_000])

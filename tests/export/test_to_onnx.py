@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.random_bundle import random_weights
-from export.to_onnx import block_size, to_onnx
+from export.ranking import ByBlocks, ByShortlist, InOneStep, Ranking
+from export.to_onnx import to_onnx
 from model.config import ModelConfig
 from model.errors import TrainingError
 from model.features import Batch
@@ -46,14 +47,28 @@ def value(model: bytes, name: str, batch: Batch) -> np.ndarray:
     return open_graph(opened.SerializeToString()).run([name], batch._asdict())[0]
 
 
-@pytest.fixture(scope="module", params=[SMALL, LARGE], ids=["one step", "blocks"])
-def items(request: pytest.FixtureRequest) -> int:
-    return request.param
+KINDS: dict[str, tuple[int, Ranking]] = {
+    "one step": (SMALL, ByBlocks()),
+    "blocks": (LARGE, ByBlocks()),
+    "shortlist": (LARGE, ByShortlist()),
+    "shortlist of all": (SMALL, ByShortlist()),
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request: pytest.FixtureRequest) -> tuple[int, Ranking]:
+    return KINDS[request.param]
 
 
 @pytest.fixture(scope="module")
-def model(items: int) -> bytes:
-    return to_onnx(random_weights(CONFIG, items), CONFIG)
+def items(kind: tuple[int, Ranking]) -> int:
+    return kind[0]
+
+
+@pytest.fixture(scope="module")
+def model(kind: tuple[int, Ranking]) -> bytes:
+    items, ranking = kind
+    return to_onnx(random_weights(CONFIG, items), CONFIG, ranking=ranking)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +77,7 @@ def graph(model: bytes):
 
 
 def test_large_catalogue_is_ranked_by_blocks():
-    assert (block_size(SMALL + 1, 64), block_size(LARGE + 1, 64)) == (0, 16)
+    assert (ByBlocks().block(SMALL + 1, 64), ByBlocks().block(LARGE + 1, 64)) == (0, 16)
 
 
 def test_graph_is_valid_onnx(model):
@@ -72,7 +87,7 @@ def test_graph_is_valid_onnx(model):
 def test_graph_needs_no_operator_beyond_the_standard(model):
     opened = onnx.load_model_from_string(model)
     assert {node.domain for node in opened.graph.node} == {""}
-    assert [(opset.domain, opset.version) for opset in opened.opset_import] == [("", 20)]
+    assert [(opset.domain, opset.version) for opset in opened.opset_import] == [("", 23)]
 
 
 def test_inputs_and_outputs_are_those_of_the_contract(graph):
@@ -170,32 +185,64 @@ def test_what_stands_after_the_end_brings_nothing(graph, items):
     assert (brought[~after] != 0).any()
 
 
-def test_item_of_the_session_may_be_named_many_times(items):
+def test_item_of_the_session_may_be_named_many_times():
     rows = np.array([[5, 7, 5, 5, 7, 9], [5, 5, 5, 5, 5, 5]])
-    model = to_onnx(random_weights(CONFIG, items), CONFIG)
+    model = to_onnx(random_weights(CONFIG, SMALL), CONFIG)
     batch = Batch(rows, np.ones_like(rows), np.array([6, 4]))
     cosines = value(model, inside(model, "Gemm"), batch)
     added = value(model, inside(model, "ScatterElements"), batch) - cosines
-    assert [np.flatnonzero(row).tolist() for row in added] == [[5, 7, 9], [5]]
+    assert [(np.flatnonzero(row[1:]) + 1).tolist() for row in added] == [[5, 7, 9], [5]]  # row 0 is no item
 
 
-def test_session_longer_than_the_model_has_distances_is_answered(items):
+def test_session_longer_than_the_model_has_distances_is_answered(kind):
+    items, ranking = kind
     short = ModelConfig(dim=16, ffn=16, max_length=4)
-    graph = open_graph(to_onnx(random_weights(short, items), short))
+    graph = open_graph(to_onnx(random_weights(short, items), short, ranking=ranking))
     assert np.isfinite(run_graph(graph, batch_of(3, 9, items))[1]).all()
 
 
-def test_ranking_is_the_exact_order_of_all_scores(model, items):
+def test_ranking_is_the_exact_order_of_all_scores(kind, graph):
+    items, _ = kind
     batch = batch_of(16, 8, items)
-    rows, scores, _, _ = run_graph(open_graph(model), batch)
-    every = value(model, inside(model, "ScatterElements"), batch)[:, : items + 1]  # (16, items + 1)
+    whole = to_onnx(random_weights(CONFIG, items), CONFIG, ranking=InOneStep())
+    rows, scores, _, _ = run_graph(graph, batch)
+    every = value(whole, inside(whole, "ScatterElements"), batch)  # (16, items + 1)
     for found, best, row in zip(rows, scores, every, strict=True):
         order = sorted(range(1, items + 1), key=lambda at: (-row[at], at))[:64]
         assert found.tolist() == order
         assert best.tolist() == row[order].tolist()
 
 
-def planted(scores: np.ndarray, candidates: int) -> tuple[list[int], list[float]]:
+def test_session_item_that_the_model_likes_least_is_ranked_by_what_repeats_add():
+    weights = dict(random_weights(CONFIG, LARGE))
+    weights["repeats.readiness.bias"] = np.full(1, 1e3, dtype=np.float32)
+    batch = batch_of(16, 8, LARGE)
+    rows, scores, _, _ = run_graph(open_graph(to_onnx(weights, CONFIG, ranking=ByShortlist())), batch)
+    same_rows, same_scores, _, _ = run_graph(open_graph(to_onnx(weights, CONFIG, ranking=InOneStep())), batch)
+    assert rows.tolist() == same_rows.tolist()
+    assert scores.tobytes() == same_scores.tobytes()
+
+
+def test_session_items_that_repeats_damp_take_no_place_on_the_shortlist():
+    """Its own items come first, all of them, before they are damped: with nothing to spare, the others still fit."""
+    weights = dict(random_weights(CONFIG, LARGE))
+    weights["readout.own.weight"] = np.zeros_like(weights["readout.own.weight"])
+    weights["repeats.readiness.bias"] = np.full(1, -1e3, dtype=np.float32)
+    whole, listed = (
+        open_graph(to_onnx(weights, CONFIG, 5, ranking=ranking)) for ranking in (InOneStep(), ByShortlist(spare=3))
+    )
+    batch = batch_of(16, 40, LARGE)
+    assert run_graph(listed, batch)[0].tolist() == run_graph(whole, batch)[0].tolist()
+
+
+def test_shortlist_without_enough_to_spare_loses_items():
+    batch = batch_of(64, 1, LARGE)
+    exact = run_graph(open_graph(to_onnx(random_weights(CONFIG, LARGE), CONFIG)), batch)[0]
+    spared = to_onnx(random_weights(CONFIG, LARGE), CONFIG, ranking=ByShortlist(spare=0))
+    assert run_graph(open_graph(spared), batch)[0].tolist() != exact.tolist()
+
+
+def planted(scores: np.ndarray, candidates: int, ranking: Ranking | None = None) -> tuple[list[int], list[float]]:
     """Return what a graph ranks whose scores are these, for rows from 1: rows and scores."""
     config = ModelConfig(dim=16, ffn=16, heads=1, layers=1, temperature=1.0)
     weights = dict(random_weights(config, len(scores)))
@@ -206,7 +253,9 @@ def planted(scores: np.ndarray, candidates: int) -> tuple[list[int], list[float]
     weights["norm.bias"] = first
     weights["readout.own.weight"] = np.outer(first, first) * np.float32(1e4)  # outweighs the session's items
     weights["table"][1:, 0] = scores
-    rows, found, _, _ = run_graph(open_graph(to_onnx(weights, config, candidates)), batch_of(1, 3, len(scores)))
+    rows, found, _, _ = run_graph(
+        open_graph(to_onnx(weights, config, candidates, ranking=ranking)), batch_of(1, 3, len(scores))
+    )
     return rows[0].tolist(), found[0].tolist()
 
 
@@ -219,7 +268,8 @@ def best_of(scores: np.ndarray, candidates: int) -> tuple[list[int], list[float]
 @given(items=st.integers(1, 900), candidates=st.integers(1, 6), levels=st.integers(1, 6), seed=st.integers(0, 99))
 def test_equal_scores_come_in_order_of_row(items, candidates, levels, seed):
     scores = np.random.default_rng(seed).integers(-levels, levels, items).astype(np.float32)
-    assert planted(scores, candidates) == best_of(scores, candidates)
+    for ranking in (ByBlocks(), ByShortlist(spare=seed % 3)):
+        assert planted(scores, candidates, ranking) == best_of(scores, candidates)
 
 
 def test_catalogue_of_equal_scores_is_ranked_in_order_of_row():

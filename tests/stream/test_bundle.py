@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from schemas.manifest import Manifest, content_hash, decode_manifest, encode_manifest
+from schemas.manifest import Fidelity, Manifest, content_hash, decode_manifest, encode_manifest
 from stream.bundle import check_bundle, load_bundle
 from stream.errors import BundleError
 from tests.bundles import small_bundle
@@ -40,6 +40,19 @@ def test_changed_model_is_refused(folder: Path):
 def test_other_format_version_is_refused(folder: Path):
     restate(folder, format_version=2)
     assert check_bundle(folder) == ["its format version is 2, this worker serves 1"]
+
+
+def test_graph_that_loses_more_than_is_allowed_is_refused(folder: Path):
+    restate(folder, precision="int8", fidelity=Fidelity(beginnings=1_000, overlap=0.95, hr=-0.01, mrr=0.0))
+    assert load_bundle(folder, min_overlap=0.95).manifest.precision == "int8"
+    with pytest.raises(BundleError, match=r"finds 95\.00% of the exact best 20, and min_overlap is 99\.00%"):
+        load_bundle(folder, min_overlap=0.99)
+
+
+def test_graph_that_does_not_say_what_it_loses_is_refused(folder: Path):
+    restate(folder, precision="int8")
+    with pytest.raises(BundleError, match="does not say how much that loses"):
+        load_bundle(folder)
 
 
 def test_wrong_number_of_items_is_refused(folder: Path):

@@ -1,0 +1,173 @@
+"""Body: the graph from a session's events to what it wants, method by method as `model.transformer` has it.
+
+Shapes: B sessions, L padded length, D dim, H heads, V rows of the item table.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from onnx import TensorProto
+
+from export.graph import Graph
+from model.config import REPEAT_STEP, ModelConfig
+
+EPSILON = 1e-5  # torch's LayerNorm
+SHORTEST = 1e-12  # torch's normalize
+NOT_THE_LAST = 1024
+"""Added to an event's count of earlier ones on its item for each later one."""
+
+Weights = Mapping[str, npt.NDArray[np.float32]]
+"""Arrays by the names of `SessionTransformer.state_dict()`, and the finished item table as `table`."""
+
+
+class Read(NamedTuple):
+    """The events that the Transformer reads, left-aligned."""
+
+    items: str
+    actions: str
+    last: str
+    """Where the last of them is: (B, 1, 1)."""
+    known: str = ""
+    """How many are on known items, where that can be 0: (B, 1)."""
+    place: str = ""
+    """Of each event of the session, where it stands here, -1 for one that does not: (B, L). None where all do."""
+
+
+def events_as_given(graph: Graph) -> Read:
+    """Return the events of sessions that hold nothing but known items."""
+    last = graph("Unsqueeze", graph("Sub", "lengths", np.array(1)), np.array([1, 2]))
+    return Read("items", "actions", last)
+
+
+def known_events(graph: Graph) -> Read:
+    """Return the events on known items of sessions that hold others, too: moved to the left, in their order."""
+    known = graph("Greater", "items", np.array(0))  # (B, L)
+    length = graph("Slice", graph("Shape", "items"), np.array([1]), np.array([2]))  # (1,)
+    first = graph("Sub", length, graph("Range", np.array(0), graph("Squeeze", length), np.array(1)))  # (L,): L, ..., 1
+    order = graph("Mul", graph("Cast", known, to=TensorProto.INT64), first)  # 0 for the others
+    _, at = graph.top_k(order, length)
+    items, actions = (
+        graph("GatherElements", graph("Where", known, values, np.array(0)), at, axis=1)
+        for values in ("items", "actions")
+    )
+    counted = graph("Cast", known, to=TensorProto.INT64)  # (B, L)
+    number = graph("ReduceSum", counted, np.array([1]))  # (B, 1)
+    place = graph("Sub", graph("Mul", graph("CumSum", counted, np.array(1)), counted), np.array(1))  # (B, L)
+    last = graph("Sub", graph("Max", number, np.array([1])), np.array([1]))
+    return Read(items, actions, graph("Unsqueeze", last, np.array([2])), number, place)
+
+
+class Body:
+    """The graph up to the scores.
+
+    What depends on distance alone is a table that starts one place early, with what holds for events to come: one
+    Gather by `behind + 1` is then bias and mask at once.
+    """
+
+    def __init__(self, graph: Graph, weights: Weights, config: ModelConfig, read: Read) -> None:
+        self.graph = graph
+        self.weights = weights
+        self.config = config
+        self.read = read
+        length = graph("Gather", graph("Shape", "items"), np.array(1))
+        at = graph("Range", np.array(0), length, np.array(1))  # (L,)
+        self.place = self.places(graph("Sub", graph("Unsqueeze", at, np.array([1])), at))  # (L, L)
+        self.place_of_last = self.places(graph("Sub", read.last, at))  # (B, 1, L)
+
+    def places(self, behind: str) -> str:
+        """Return where tables by distance have events that lie so far behind, of the same shape."""
+        return self.graph("Clip", self.graph("Add", behind, np.array(1)), np.array(0), np.array(self.config.max_length))
+
+    def session_vectors(self, table: str) -> tuple[str, str, str]:
+        """Return the session vectors after all events and after the last, and the items' own: (B, L or 1, D) each."""
+        graph = self.graph
+        of_items = graph("Gather", table, self.read.items)  # (B, L, D)
+        x = graph("Mul", of_items, np.float32(self.config.dim**0.5))
+        x = graph("Add", x, graph("Gather", self.weights["action.weight"], self.read.actions))
+        for layer in range(self.config.layers):
+            x = self.block(f"blocks.{layer}", x)
+        vectors = self.norm("norm", x)
+        return vectors, graph("GatherND", vectors, self.read.last, batch_dims=1), of_items
+
+    def block(self, block: str, x: str) -> str:
+        """Return a layer's output for what the events bring: (B, L, D) -> (B, L, D)."""
+        x = self.graph("Add", x, self.attention(f"{block}.attention", self.norm(f"{block}.norm_attention", x)))
+        hidden = self.graph("Gelu", self.linear(f"{block}.ffn_in", self.norm(f"{block}.norm_ffn", x)))
+        return self.graph("Add", x, self.linear(f"{block}.ffn_out", hidden))
+
+    def attention(self, attention: str, x: str) -> str:
+        """Return what each event gathers from itself and those before it: (B, L, D)."""
+        graph, dim, heads = self.graph, self.config.dim, self.config.heads
+        query = self.linear(f"{attention}.query", x)
+        key = self.linear(f"{attention}.key_value", x, slice(0, dim))
+        value = self.linear(f"{attention}.key_value", x, slice(dim, 2 * dim))
+        distance = _with_those_to_come(self.weights[f"{attention}.distance"].T, -np.inf)  # (H, M + 1)
+        bias = graph("Gather", distance[None], self.place, axis=2)  # (1, H, L, L)
+        gathered = graph("Attention", query, key, value, bias, q_num_heads=heads, kv_num_heads=heads)
+        return self.linear(f"{attention}.output", gathered)
+
+    def readout(self, vectors: str, vector: str, of_items: str) -> tuple[str, str]:
+        """Return the wanted vector after the last event, and each item's share of it: (B, D), (B, 1, L)."""
+        graph = self.graph
+        query, key = self.linear("readout.query", vector), self.linear("readout.key", vectors)  # (B, 1, D), (B, L, D)
+        logits = graph("MatMul", query, graph("Transpose", key, perm=(0, 2, 1)))  # (B, 1, L)
+        logits = graph("Mul", logits, np.float32(self.config.dim**-0.5))
+        distance = _with_those_to_come(self.weights["readout.distance"][:, 0], -np.inf)
+        logits = graph("Add", logits, graph("Gather", distance, self.place_of_last))
+        shares = graph("Softmax", logits, axis=-1)
+        mixed = graph("MatMul", shares, of_items)  # (B, 1, L) x (B, L, D) -> (B, 1, D)
+        wanted = graph("Add", mixed, graph("MatMul", vector, self.weights["readout.own.weight"].T))
+        length = graph("Max", graph("ReduceL2", wanted, np.array([2])), np.float32(SHORTEST))  # (B, 1, 1)
+        wanted = graph("Div", graph("Div", wanted, length), np.float32(self.config.temperature))
+        within = graph("Div", shares, graph("Mul", length, np.float32(self.config.temperature)))
+        return graph("Squeeze", wanted, np.array([1])), within
+
+    def repeats(self, vector: str) -> tuple[str, str]:
+        """Return rows that the session has had, and what is added to their scores: (B, L) each.
+
+        A row is named once, by the last event on it; the other events name row 0, which is no item.
+        """
+        graph, at_most = self.graph, np.arange(self.config.max_length)
+        place = graph("Squeeze", self.place_of_last, np.array([1]))  # (B, L)
+        items = graph("Where", graph("Greater", place, np.array(0)), self.read.items, np.array(0))
+        same = graph("Equal", graph("Unsqueeze", items, np.array([2])), graph("Unsqueeze", items, np.array([1])))
+        counts = _with_those_to_come(np.minimum(at_most, 1).astype(np.float32), NOT_THE_LAST)  # 0 for an event itself
+        counts = graph("Mul", graph("Cast", same, to=TensorProto.FLOAT), graph("Gather", counts, self.place))
+        times = graph("ReduceSum", counts, np.array([2]), keepdims=0)  # (B, L): earlier events on the item
+
+        table = self.weights["repeats.table"]  # (distances, times)
+        of_distance, of_times = table.shape
+        cells = _with_those_to_come(np.minimum(at_most, of_distance - 1).astype(np.float32) * of_times, 0)
+        cell = graph("Add", graph("Gather", cells, place), graph("Min", times, np.float32(of_times - 1)))
+        added = graph("Gather", table.ravel() * REPEAT_STEP, graph("Cast", cell, to=TensorProto.INT64))
+
+        readiness = graph("Mul", vector, self.weights["repeats.readiness.weight"])  # (B, 1, D)
+        readiness = graph("ReduceSum", readiness, np.array([2]), keepdims=0)  # (B, 1)
+        added = graph("Add", added, graph("Add", readiness, self.weights["repeats.readiness.bias"]))
+        return graph("Where", graph("Less", times, np.float32(NOT_THE_LAST)), items, np.array(0)), added
+
+    def linear(self, layer: str, x: str, of: slice = slice(None)) -> str:
+        """Return a linear layer's output, or a slice of it: (B, Q, in) -> (B, Q, out)."""
+        weight, bias = self.weights[f"{layer}.weight"][of], self.weights[f"{layer}.bias"][of]
+        return self.graph("Add", self.graph("MatMul", x, weight.T), bias)
+
+    def norm(self, norm: str, x: str) -> str:
+        """Return normalised input, of the same shape."""
+        scale, bias = self.weights[f"{norm}.weight"], self.weights[f"{norm}.bias"]
+        return self.graph("LayerNormalization", x, scale, bias, epsilon=EPSILON)
+
+    def logits(self, vector: str) -> str:
+        """Return the logits of the next actions, then of a purchase: (B, D) -> (B, 6)."""
+        weight, bias = (
+            np.concatenate((self.weights[f"next_action.{part}"], self.weights[f"purchase.{part}"]))
+            for part in ("weight", "bias")
+        )
+        return self.graph("Gemm", vector, weight, bias, transB=1)
+
+
+def _with_those_to_come(by_distance: npt.NDArray[np.float32], to_come: float) -> npt.NDArray[np.float32]:
+    """Return a table whose last axis is distance, with a value for events that are yet to come in front."""
+    before = np.full((*by_distance.shape[:-1], 1), to_come, np.float32)
+    return np.concatenate((before, by_distance), axis=-1)

@@ -1,0 +1,46 @@
+"""Fidelity: how near a quicker graph comes to the exact one, asked the same beginnings of sessions."""
+
+import numpy as np
+import onnxruntime as ort
+
+from export.trial import BATCH, answers_of, differs, spread, strewn
+from model.errors import TrainingError
+from model.features import NOTHING, Examples, ending_at
+from model.graph import run_graph
+from model.metrics import hit_rate, reciprocal_rank
+from schemas.manifest import Fidelity
+
+BEST = 20
+MOST = 10_000
+
+
+def fidelity(
+    quick: ort.InferenceSession, exact: ort.InferenceSession, of: Examples, *, every_event: bool, most: int = MOST
+) -> Fidelity:
+    """Return how near the quick graph comes on beginnings of sessions, at most about `most` of them, of all lengths.
+
+    Raises:
+        TrainingError: The quick graph gives a session other bits alone than in company.
+    """
+    shares: list[np.ndarray] = []
+    places: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for at in spread(of, most, BATCH):
+        batch = ending_at(of, at)
+        asked = strewn(batch) if every_event else batch
+        answers = answers_of(quick, asked)
+        if any(differs(quick, asked, answers, one) for one in range(0, len(at), 8)):
+            message = "the quicker graph gives a session other bits alone than in company, so no bundle was written"
+            raise TrainingError(message)
+        found, best = answers[0][:, :BEST], run_graph(exact, asked)[0][:, :BEST]  # (batch, 20) each
+        shares.append((best[:, :, None] == found[:, None]).any(axis=2).mean(axis=1))
+        wanted = of.next_item[at][:, None]  # (batch, 1)
+        for place, rows in zip(places, (found, best), strict=True):
+            hit = rows == wanted
+            place.append(np.where(hit.any(axis=1), hit.argmax(axis=1) + 1, 0)[wanted[:, 0] != NOTHING])
+    of_quick, of_exact = (np.concatenate(place) for place in places)
+    return Fidelity(
+        beginnings=sum(map(len, shares)),
+        overlap=round(float(np.concatenate(shares).mean()), 6),
+        hr=round(hit_rate(of_quick, BEST) - hit_rate(of_exact, BEST), 6),
+        mrr=round(reciprocal_rank(of_quick, BEST) - reciprocal_rank(of_exact, BEST), 6),
+    )

@@ -1,0 +1,51 @@
+"""Trial: beginnings of sessions that graphs are asked about, and whether company changes an answer."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnxruntime as ort
+
+from model.features import Batch, Examples, Longs, ending_at
+from model.graph import explain, run_graph
+from model.prefix_features import Told
+from schemas.events import ACTIONS
+
+BATCH = 64
+
+
+def spread(of: Examples, most: int, size: int) -> Iterator[Longs]:
+    """Yield events spread over all, those of beginnings of like length together, `size` a batch."""
+    at = np.unique(np.linspace(0, len(of.items) - 1, most).astype(np.int64))
+    at = at[np.argsort(ending_at(of, at).lengths, kind="stable")]
+    for start in range(0, len(at), size):
+        yield at[start : start + size]
+
+
+def strewn(batch: Batch) -> Told:
+    """Return beginnings with a search and an event on an unknown item put in somewhere, and with times."""
+    rng = np.random.default_rng(0)
+    sessions, width = batch.items.shape
+    real = np.arange(width) < batch.lengths[:, None]
+    places = np.concatenate(
+        (np.where(real, np.arange(width), width), rng.random((sessions, 2)) * batch.lengths[:, None] - 0.5), axis=1
+    )
+    order = np.argsort(places, axis=1, kind="stable")  # (B, width + 2)
+    items, actions = (
+        np.take_along_axis(np.concatenate((values, np.tile(new, (sessions, 1))), axis=1), order, axis=1)
+        for values, new in ((batch.items, (-1, 0)), (batch.actions, (ACTIONS.index("view"), ACTIONS.index("search"))))
+    )
+    ages = np.where(actions > 0, rng.integers(0, 90_000, actions.shape).cumsum(axis=1), 0)
+    return Told(items, actions, ages, batch.lengths + 2)
+
+
+def answers_of(graph: ort.InferenceSession, batch: Batch | Told) -> tuple[np.ndarray, ...]:
+    """Return what a graph says, and why: of all candidates."""
+    answers = run_graph(graph, batch)
+    return *answers, explain(graph, batch, answers[0].shape[1])
+
+
+def differs(graph: ort.InferenceSession, batch: Batch | Told, answers: tuple[np.ndarray, ...], at: int) -> bool:
+    """Return whether session `at` of a batch, asked alone and padded as before, gets other bits than in the batch."""
+    one = slice(at, at + 1)
+    alone = answers_of(graph, type(batch)(*(part[one] for part in batch)))
+    return any(answer[one].tobytes() != single.tobytes() for answer, single in zip(answers, alone, strict=True))

@@ -1,0 +1,65 @@
+import dataclasses
+
+import numpy as np
+import onnx
+import pytest
+
+from export.fidelity import fidelity
+from export.random_bundle import random_weights
+from export.ranking import ByShortlist, InOneStep
+from export.to_onnx import to_onnx
+from model.config import ModelConfig
+from model.errors import TrainingError
+from model.features import ending_at
+from model.graph import open_graph, run_graph
+from tests.export.test_parity import sessions
+
+pytestmark = pytest.mark.train
+
+CONFIG = ModelConfig(dim=32, ffn=64, max_length=20)
+ITEMS = 20_000
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return random_weights(CONFIG, ITEMS)
+
+
+@pytest.fixture(scope="module")
+def exact(weights):
+    return open_graph(to_onnx(weights, CONFIG, 20, ranking=InOneStep()))
+
+
+def test_graph_with_enough_to_spare_loses_nothing(weights, exact):
+    quick = open_graph(to_onnx(weights, CONFIG, 20, ranking=ByShortlist()))
+    found = fidelity(quick, exact, sessions(ITEMS), every_event=False)
+    assert found.beginnings > 1_000
+    assert (found.overlap, found.hr, found.mrr) == (1, 0, 0)
+
+
+def test_graph_with_nothing_to_spare_says_what_it_loses(weights, exact):
+    quick = open_graph(to_onnx(weights, CONFIG, 20, ranking=ByShortlist(spare=0)))
+    assert 0.9 < fidelity(quick, exact, sessions(ITEMS), every_event=False).overlap < 1
+
+
+def test_change_of_metrics_is_that_of_the_wanted_items(weights, exact):
+    """Each whole session wants the exact graph's best item, which a graph of other weights hardly has."""
+    of = sessions(ITEMS, count=20)
+    last = of.starts[1:] - 1
+    next_item = of.next_item.copy()
+    next_item[last] = run_graph(exact, ending_at(of, last))[0][:, 0]
+    other = open_graph(to_onnx(random_weights(CONFIG, ITEMS, seed=1), CONFIG, 20))
+    found = fidelity(other, exact, dataclasses.replace(of, next_item=next_item), every_event=False)
+    assert (found.hr, found.mrr) == (pytest.approx(-1, abs=0.05), pytest.approx(-1, abs=0.05))
+    assert found.overlap < 0.3
+
+
+def test_graph_whose_answers_depend_on_company_is_refused(weights, exact):
+    model = onnx.load_model_from_string(to_onnx(weights, CONFIG, 20))
+    purchase = next(node for node in model.graph.node if "purchase" in node.output)
+    purchase.output[0] = "own"
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0]), "zero"))
+    model.graph.node.append(onnx.helper.make_node("ReduceMean", ["own", "zero"], ["of_all"], keepdims=1))
+    model.graph.node.append(onnx.helper.make_node("Min", ["own", "of_all"], ["purchase"]))
+    with pytest.raises(TrainingError, match="in company"):
+        fidelity(open_graph(model.SerializeToString()), exact, sessions(ITEMS), every_event=False)
