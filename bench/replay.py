@@ -95,7 +95,7 @@ def reasons(place: Place, effort: Effort) -> Found:
         values=tuple(told.cpu_us / silent.cpu_us for silent, told in pairs),
         digits=".2f",
         unit=" x",
-        goal=2.0,
+        goal=1.5,
         at_least=False,
         beside=f"{told:.0f} and {silent:.0f} us an event, start included",
     )
