@@ -61,8 +61,11 @@ bench-scoring: $(BENCH)/.done  ## graphs of 10,000 to 1,000,000 items beside the
 bench-flat: $(BENCH)/.done  ## memory of a replay of 10 million events against 1 million, in about 15 minutes
 	@$(BENCH)/bin/python -m bench --only flat
 
-.PHONY: help setup setup-train demo test check unit integration bench bench-flat bench-reasons bench-scoring bench-encode \
-	demo-bundle docs clean
+bench-reasons: $(BENCH)/.done  ## a replay whose decisions give reasons against one whose do not, in about 5 minutes
+	@$(BENCH)/bin/python -m bench --only reasons
+
+bench-encode: setup-train  ## items that a model never saw, by a real language model (83 MB); EVENTS=FILE is of REES46
+	$(TRAIN)/bin/python -m bench.encode $(EVENTS)
 
 $(BENCH)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(BENCH)
