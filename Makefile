@@ -7,7 +7,8 @@ TRAIN = .venv-train
 BENCH = .venv-bench
 PIP = -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help setup setup-train demo test check unit integration bench bench-flat bench-scoring demo-bundle docs clean
+.PHONY: help setup setup-train demo test check unit integration bench bench-flat bench-reasons bench-scoring bench-encode \
+	demo-bundle docs clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -23,7 +24,7 @@ $(SERVE)/.done: pyproject.toml constraints.txt
 
 $(TRAIN)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(TRAIN)
-	$(TRAIN)/bin/python $(PIP) --editable '.[train,files,backtest,dev]'
+	$(TRAIN)/bin/python $(PIP) --editable '.[train,encode,files,backtest,dev]'
 	touch $@
 
 demo: setup  ## a real Kafka, a simulated shop, a worker and a live view; SECONDS=60 ends it, JSON=FILE keeps a summary
@@ -59,6 +60,12 @@ bench-scoring: $(BENCH)/.done  ## graphs of 10,000 to 1,000,000 items beside the
 
 bench-flat: $(BENCH)/.done  ## memory of a replay of 10 million events against 1 million, in about 15 minutes
 	@$(BENCH)/bin/python -m bench --only flat
+
+bench-reasons: $(BENCH)/.done  ## a replay whose decisions give reasons against one whose do not, in about 5 minutes
+	@$(BENCH)/bin/python -m bench --only reasons
+
+bench-encode: setup-train  ## items that a model never saw, by a real language model (83 MB); EVENTS=FILE is of REES46
+	$(TRAIN)/bin/python -m bench.encode $(EVENTS)
 
 $(BENCH)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(BENCH)

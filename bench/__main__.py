@@ -17,7 +17,7 @@ from bench.memory import memory
 from bench.million import million
 from bench.place import Place, place, say
 from bench.profiles import profiles
-from bench.replay import arms, flat, replay
+from bench.replay import arms, flat, reasons, replay
 from bench.report import Found, Report, as_json, table
 from bench.scoring import scoring
 from bench.start import start
@@ -31,9 +31,10 @@ MEASUREMENTS: dict[str, Callable[[Place, Effort], Found]] = {
     "memory": memory,
     "replay": replay,
     "arms": arms,
+    "reasons": reasons,
     "flat": flat,
 }
-LONG = ("flat",)
+LONG = ("reasons", "flat")
 """Run only where they are asked for."""
 
 

@@ -66,7 +66,7 @@ def million(place: Place, effort: Effort) -> Found:
             (
                 "Session to scores, without Kafka,",
                 tuple(run.p99 for run in alone),
-                f"p50 {median(run.p50 for run in alone):.0f} ms; one thread, "
+                f"p50 {median(run.p50 for run in alone):.0f} ms; two threads, "
                 f"{median(run.busy for run in alone):.0%} of the time busy",
             ),
         )
@@ -76,7 +76,7 @@ def million(place: Place, effort: Effort) -> Found:
 
 def measure_waits(bundle: Path, seconds: float) -> Waits:
     """Let sessions arrive at random, as many a second as `RATE`, and score whatever has arrived, over and over."""
-    scorer = Scorer(load_bundle(bundle))
+    scorer = Scorer(load_bundle(bundle, TUNED["score_threads"]))
     rng = np.random.default_rng(0)
     count = int(RATE * seconds)
     requests = [_request(number, rng) for number in range(count)]

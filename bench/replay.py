@@ -1,10 +1,11 @@
-"""Replay: events a second of `clickscore replay` on a generated log, and what ten arms of a backtest cost."""
+"""Replay: events a second of `clickscore replay` on a generated log, and what ten arms and reasons cost."""
 
 import os
 import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
+from statistics import median
 
 from bench.alone import Alone, measure_alone
 from bench.command import Run, environment, measure
@@ -72,6 +73,33 @@ def arms(place: Place, effort: Effort) -> Found:
         beside=f"{several.cpu_us:.0f} and {one.cpu_us:.0f} us an event, start and intervals included",
     )
     return Found([row], [one, several])
+
+
+def reasons(place: Place, effort: Effort) -> Found:
+    """A replay in whose decisions each item names an event, and one in whose it does not, in turn."""
+    log, out = place.folder / "reasons.jsonl", place.folder / "out.jsonl"
+    write_log(log, effort.judged_events, RATE)
+    place.quiet.wait()
+    arguments = ("replay", log, "--bundle", place.bundle, "--out", out)
+    pairs = [
+        tuple(
+            measure(f"replay, {most} reasons an item", effort.judged_events, *arguments, "--reasons", most)
+            for most in (0, 1)
+        )
+        for _ in range(effort.rounds)
+    ]
+    out.unlink()
+    silent, told = (median(pair[at].cpu_us for pair in pairs) for at in (0, 1))
+    row = Row(
+        what="A replay whose items name the event that spoke most for them, against one without, CPU time",
+        values=tuple(told.cpu_us / silent.cpu_us for silent, told in pairs),
+        digits=".2f",
+        unit=" x",
+        goal=1.5,
+        at_least=False,
+        beside=f"{told:.0f} and {silent:.0f} us an event, start included",
+    )
+    return Found([row], [run for pair in pairs for run in pair])
 
 
 def flat(place: Place, effort: Effort) -> Found:

@@ -1,6 +1,6 @@
 """Body: the graph from a session's events to what it wants, method by method as `model.transformer` has it.
 
-Shapes: B sessions, L padded length, D dim, H heads, V rows of the item table.
+Shapes: B sessions, L padded length, Q events that ask, D dim, H heads, V rows of the item table.
 """
 
 from collections.abc import Mapping
@@ -72,58 +72,78 @@ class Body:
         self.config = config
         self.read = read
         length = graph("Gather", graph("Shape", "items"), np.array(1))
-        at = graph("Range", np.array(0), length, np.array(1))  # (L,)
-        self.place = self.places(graph("Sub", graph("Unsqueeze", at, np.array([1])), at))  # (L, L)
-        self.place_of_last = self.places(graph("Sub", read.last, at))  # (B, 1, L)
+        self.at = graph("Range", np.array(0), length, np.array(1))  # (L,)
+        behind = graph("Sub", graph("Unsqueeze", self.at, np.array([0, 2])), self.at)  # (1, L, 1) - (L,) -> (1, L, L)
+        self.place = self.places(behind)  # (1, L, L)
+        self.place_of_last = self.places(graph("Sub", read.last, self.at))  # (B, 1, L)
 
     def places(self, behind: str) -> str:
         """Return where tables by distance have events that lie so far behind, of the same shape."""
         return self.graph("Clip", self.graph("Add", behind, np.array(1)), np.array(0), np.array(self.config.max_length))
 
-    def session_vectors(self, table: str) -> tuple[str, str, str]:
-        """Return the session vectors after all events and after the last, and the items' own: (B, L or 1, D) each."""
+    def before_last_block(self, table: str) -> tuple[str, str]:
+        """Return the vectors of the items, and what the last block reads: (B, L, D) each."""
         graph = self.graph
         of_items = graph("Gather", table, self.read.items)  # (B, L, D)
         x = graph("Mul", of_items, np.float32(self.config.dim**0.5))
         x = graph("Add", x, graph("Gather", self.weights["action.weight"], self.read.actions))
-        for layer in range(self.config.layers):
-            x = self.block(f"blocks.{layer}", x)
-        vectors = self.norm("norm", x)
-        return vectors, graph("GatherND", vectors, self.read.last, batch_dims=1), of_items
+        for layer in range(self.config.layers - 1):
+            x = self.block(layer, x, self.place)
+        return of_items, x
 
-    def block(self, block: str, x: str) -> str:
-        """Return a layer's output for what the events bring: (B, L, D) -> (B, L, D)."""
-        x = self.graph("Add", x, self.attention(f"{block}.attention", self.norm(f"{block}.norm_attention", x)))
+    def session_vectors(self, x: str, place: str = "", asking: str = "") -> str:
+        """Return the session vectors after the events that ask, (B, Q, D): all as `block` takes them."""
+        return self.norm("norm", self.block(self.config.layers - 1, x, place or self.place, asking))
+
+    def block(self, layer: int, x: str, place: str, asking: str = "") -> str:
+        """Return what becomes of the events that ask: (B, Q, D).
+
+        Args:
+            layer: Its number.
+            x: What the events bring: (B, L, D).
+            place: Where tables by distance have each event for those that ask, 0 where it is not seen: (1 or B, Q, L).
+            asking: Which events ask: (B, Q, 1); each does where none are named.
+        """
+        block = f"blocks.{layer}"
+        query = normed = self.norm(f"{block}.norm_attention", x)
+        if asking:
+            query, x = (self.graph("GatherND", of, asking, batch_dims=1) for of in (normed, x))
+        x = self.graph("Add", x, self.attention(f"{block}.attention", normed, query, place))
         hidden = self.graph("Gelu", self.linear(f"{block}.ffn_in", self.norm(f"{block}.norm_ffn", x)))
         return self.graph("Add", x, self.linear(f"{block}.ffn_out", hidden))
 
-    def attention(self, attention: str, x: str) -> str:
-        """Return what each event gathers from itself and those before it: (B, L, D)."""
+    def attention(self, attention: str, x: str, asking: str, place: str) -> str:
+        """Return what each event that asks gathers from those that it sees: (B, Q, D)."""
         graph, dim, heads = self.graph, self.config.dim, self.config.heads
-        query = self.linear(f"{attention}.query", x)
+        query = self.linear(f"{attention}.query", asking)
         key = self.linear(f"{attention}.key_value", x, slice(0, dim))
         value = self.linear(f"{attention}.key_value", x, slice(dim, 2 * dim))
         distance = _with_those_to_come(self.weights[f"{attention}.distance"].T, -np.inf)  # (H, M + 1)
-        bias = graph("Gather", distance[None], self.place, axis=2)  # (1, H, L, L)
+        bias = graph("Transpose", graph("Gather", distance, place, axis=1), perm=(1, 0, 2, 3))  # (1 or B, H, Q, L)
         gathered = graph("Attention", query, key, value, bias, q_num_heads=heads, kv_num_heads=heads)
         return self.linear(f"{attention}.output", gathered)
 
-    def readout(self, vectors: str, vector: str, of_items: str) -> tuple[str, str]:
-        """Return the wanted vector after the last event, and each item's share of it: (B, D), (B, 1, L)."""
-        graph = self.graph
-        logits = graph("MatMul", self.asked(vector), graph("Transpose", vectors, perm=(0, 2, 1)))  # (B, 1, L)
-        distance = _with_those_to_come(self.weights["readout.distance"][:, 0], -np.inf)
-        logits = graph("Add", logits, graph("Gather", distance, self.place_of_last))
-        shares = graph("Softmax", logits, axis=-1)
-        mixed = graph("MatMul", shares, of_items)  # (B, 1, L) x (B, L, D) -> (B, 1, D)
-        wanted = graph("Add", mixed, graph("MatMul", vector, self.weights["readout.own.weight"].T))
-        length = graph("Max", graph("ReduceL2", wanted, np.array([2])), np.float32(SHORTEST))  # (B, 1, 1)
-        wanted = graph("Div", graph("Div", wanted, length), np.float32(self.config.temperature))
-        within = graph("Div", shares, graph("Mul", length, np.float32(self.config.temperature)))
-        return graph("Squeeze", wanted, np.array([1])), within
+    def readout(self, vectors: str, of_items: str, asking: str, place: str) -> str:
+        """Return the wanted vector after each event that asks: (B, Q, D).
 
-    def asked(self, vector: str) -> str:
-        """Return what the readout's logits are products of session vectors with: (B, 1, D) -> (B, 1, D).
+        Args:
+            vectors: The session vectors: (B, L, D).
+            of_items: The vectors of the items: (B, L, D).
+            asking: The session vectors that ask: (B, Q, D).
+            place: As `block` takes it.
+        """
+        graph = self.graph
+        logits = graph("MatMul", self.asked(asking), graph("Transpose", vectors, perm=(0, 2, 1)))  # (B, Q, L)
+        distance = _with_those_to_come(self.weights["readout.distance"][:, 0], -np.inf)
+        logits = graph("Add", logits, graph("Gather", distance, place))
+        shares = graph("Softmax", logits, axis=-1)
+        mixed = graph("MatMul", shares, of_items)  # (B, Q, L) x (B, L, D) -> (B, Q, D)
+        wanted = graph("Add", mixed, graph("MatMul", asking, self.weights["readout.own.weight"].T))
+        length = graph("Max", graph("ReduceL2", wanted, np.array([2])), np.float32(SHORTEST))  # (B, Q, 1)
+        return graph("Div", graph("Div", wanted, length), np.float32(self.config.temperature))
+
+    def asked(self, asking: str) -> str:
+        """Return what the readout's logits are products of session vectors with: (B, Q, D) -> (B, Q, D).
 
         (Q h + q) (K h_i + k) is (Q h + q) K h_i and something that is the same for all i, which a softmax does not see:
         so the keys need not be made for every event.
@@ -131,20 +151,26 @@ class Body:
         query, key = self.weights["readout.query.weight"], self.weights["readout.key.weight"]
         scale = self.config.dim**-0.5
         bias = scale * (self.weights["readout.query.bias"] @ key)
-        return self.graph("Add", self.graph("MatMul", vector, scale * (query.T @ key)), bias)
+        return self.graph("Add", self.graph("MatMul", asking, scale * (query.T @ key)), bias)
 
-    def repeats(self, vector: str) -> tuple[str, str]:
-        """Return rows that the session has had, and what is added to their scores: (B, L) each.
+    def repeats(self, asking: str, place: str) -> tuple[str, str]:
+        """Return rows that the session has had, and what is added to their scores: (B, Q, L) each.
 
-        A row is named once, by the last event on it; the other events name row 0, which is no item.
+        A row is named once, by the last event on it that is seen; the other events name row 0, which is no item.
+
+        Args:
+            asking: The session vectors that ask: (B, Q, D).
+            place: As `block` takes it.
         """
         graph, at_most = self.graph, np.arange(self.config.max_length)
-        place = graph("Squeeze", self.place_of_last, np.array([1]))  # (B, L)
-        items = graph("Where", graph("Greater", place, np.array(0)), self.read.items, np.array(0))
-        same = graph("Equal", graph("Unsqueeze", items, np.array([2])), graph("Unsqueeze", items, np.array([1])))
+        seen = graph("Greater", place, np.array(0))  # (B, Q, L)
+        items = graph("Unsqueeze", self.read.items, np.array([1]))  # (B, 1, L)
+        same = graph("Equal", graph("Unsqueeze", self.read.items, np.array([2])), items)  # (B, L, L)
         counts = _with_those_to_come(np.minimum(at_most, 1).astype(np.float32), NOT_THE_LAST)  # 0 for an event itself
-        counts = graph("Mul", graph("Cast", same, to=TensorProto.FLOAT), graph("Gather", counts, self.place))
-        times = graph("ReduceSum", counts, np.array([2]), keepdims=0)  # (B, L): earlier events on the item
+        counts = graph("Gather", counts, graph("Transpose", self.place, perm=(0, 2, 1)))  # (1, L, L): row for column
+        counts = graph("Mul", graph("Cast", same, to=TensorProto.FLOAT), counts)
+        # Earlier events on the item. Whole numbers, so exact in any order: (B, Q, L) x (B, L, L)
+        times = graph("MatMul", graph("Cast", seen, to=TensorProto.FLOAT), counts)
 
         table = self.weights["repeats.table"]  # (distances, times)
         of_distance, of_times = table.shape
@@ -152,10 +178,11 @@ class Body:
         cell = graph("Add", graph("Gather", cells, place), graph("Min", times, np.float32(of_times - 1)))
         added = graph("Gather", table.ravel() * REPEAT_STEP, graph("Cast", cell, to=TensorProto.INT64))
 
-        readiness = graph("Mul", vector, self.weights["repeats.readiness.weight"])  # (B, 1, D)
-        readiness = graph("ReduceSum", readiness, np.array([2]), keepdims=0)  # (B, 1)
+        readiness = graph("Mul", asking, self.weights["repeats.readiness.weight"])  # (B, Q, D)
+        readiness = graph("ReduceSum", readiness, np.array([2]))  # (B, Q, 1)
         added = graph("Add", added, graph("Add", readiness, self.weights["repeats.readiness.bias"]))
-        return graph("Where", graph("Less", times, np.float32(NOT_THE_LAST)), items, np.array(0)), added
+        is_last = graph("And", seen, graph("Less", times, np.float32(NOT_THE_LAST)))
+        return graph("Where", is_last, items, np.array(0)), added
 
     def linear(self, layer: str, x: str, of: slice = slice(None)) -> str:
         """Return a linear layer's output, or a slice of it: (B, Q, in) -> (B, Q, out)."""

@@ -1,4 +1,4 @@
-"""Commands `clickscore export` and `adopt`: from a checkpoint, or another framework's graph, to a bundle.
+"""Commands that write bundles: `clickscore export`, `adopt` and `catalogue encode`.
 
 What needs the train extra is imported when it runs.
 """
@@ -6,6 +6,8 @@ What needs the train extra is imported when it runs.
 from pathlib import Path
 
 import click
+from rich.console import Console
+from rich.progress import Progress, TaskID
 
 from model.commands import missing_extra
 
@@ -114,3 +116,72 @@ def adopt(
         framework=framework,
     )
     click.echo(f"wrote bundle {manifest.version}: {manifest.items:,} items, {manifest.candidates} candidates, in {out}")
+
+
+@click.group()
+def catalogue() -> None:
+    """What to do with the items of a catalogue."""
+
+
+@catalogue.command()
+@click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--items",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The whole catalogue, JSON lines as catalogue-items holds them (.gz, too): known items teach, new ones join.",
+)
+@click.option(
+    "--encoder",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Language model, a folder as Hugging Face lays it out: tokenizer.json with model.onnx, or with config.json "
+    "and model.safetensors.",
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Bundle folder: a new one.")
+def encode(bundle: Path, items: Path, encoder: Path, out: Path) -> None:
+    """Let a BUNDLE recommend items that it never saw, by their texts, without training.
+
+    A language model turns title, category and brand of each item into a vector. A new item gets its place among the
+    model's own from the items nearest to it by text and price that the model has met in sessions. How many, and how far
+    new items stand back behind known ones, is chosen on known items that are taken out and put back. Nothing is
+    downloaded: the language model is a folder of yours.
+
+    BUNDLE was exported with --trainable, and so is what comes out: top it up with sessions on the new items later
+    (train --from), or encode again when newer items have come. Texts that have been read once are remembered in it.
+
+    \b
+    Example:
+      clickscore export checkpoint --out bundle --trainable
+      clickscore catalogue encode bundle --items catalogue.jsonl --encoder all-MiniLM-L6-v2 --out wider
+      clickscore worker --bundle wider
+    """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
+    try:
+        from export.encode import encode as encode_items  # noqa: PLC0415 (as above)
+        from model.encoder import open_encoder  # noqa: PLC0415
+    except ModuleNotFoundError as exc:
+        raise missing_extra(exc) from exc
+    with Progress(console=Console(stderr=True)) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def tell(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = progress.add_task(name)
+            progress.update(tasks[name], completed=done, total=total)
+
+        found = encode_items(bundle, items, open_encoder(encoder), out, tell)
+    way, rates, asked = found.choice
+    click.echo(
+        f"learned from {found.teachers:,} items that the model has met in sessions: the {way.nearest} nearest of each "
+        f"new item, reticence {way.reticence:g}"
+    )
+    click.echo(
+        f"{asked:,} times asked for an item that met another, a fifth of them taken out and put back by text and "
+        f"price: found in the first 20 {rates.every:.1%}, of those taken out {rates.taken_out:.1%}, of the others "
+        f"{rates.others:.1%}"
+    )
+    if found.without_text:
+        click.echo(f"left out: {found.without_text:,} new items with neither title, category nor brand")
+    click.echo(
+        f"wrote bundle {found.manifest.version}: {found.manifest.items:,} items, {found.new:,} of them new, in {out}"
+    )

@@ -1,11 +1,11 @@
 """Graph: an ONNX graph in the making, where an operator is a call."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from schemas.manifest import EXPLAINED, INPUTS, NEXT_ACTIONS, OUTPUTS, REASONS
 
@@ -25,12 +25,13 @@ class Graph:
 
     def __init__(self) -> None:
         self._nodes: list[NodeProto] = []
+        self._made = 0
         self._constants: list[TensorProto] = []
         self._defaults: list[ValueInfoProto] = []
 
     def __call__(self, operator: str, *inputs: Input, name: str = "", **attributes: Any) -> str:  # noqa: ANN401 (ONNX's)
         """Add a node, of ONNX's default set where no `domain` is named; its output gets a new name if none is given."""
-        (output,) = self._node(operator, inputs, [name or f"{operator}_{len(self._nodes)}"], attributes)
+        (output,) = self._node(operator, inputs, [name or f"{operator}_{self._made}"], attributes)
         return output
 
     def top_k(self, values: str, count: int | str, *, largest: bool = True) -> tuple[str, str]:
@@ -38,7 +39,7 @@ class Graph:
 
         That order is ONNX's own promise. A count may be the name of a tensor (1,).
         """
-        names = [f"TopK_{len(self._nodes)}_{part}" for part in ("values", "indices")]
+        names = [f"TopK_{self._made}_{part}" for part in ("values", "indices")]
         values, indices = self._node(
             "TopK", [values, count if isinstance(count, str) else np.array([count])], names, {"largest": int(largest)}
         )
@@ -49,6 +50,16 @@ class Graph:
         name = name or f"constant_{len(self._constants)}"
         self._constants.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
+
+    def branch(self, build: Callable[[], str]) -> GraphProto:
+        """Return the nodes that a function adds as a graph of their own, for an If, with what it returns as output.
+
+        They may read whatever stands before it.
+        """
+        before, self._nodes = self._nodes, []
+        output = helper.make_empty_tensor_value_info(build())
+        inside, self._nodes = self._nodes, before
+        return helper.make_graph(inside, f"branch_{self._made}", [], [output])
 
     def default(self, name: str, value: npt.NDArray[Any]) -> str:
         """Add an input that has this value where it is not fed, and return its name."""
@@ -80,6 +91,7 @@ class Graph:
     ) -> list[str]:
         names = [given if isinstance(given, str) else self.constant(given) for given in inputs]
         self._nodes.append(helper.make_node(operator, names, outputs, **attributes))
+        self._made += 1
         return outputs
 
 

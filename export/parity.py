@@ -126,7 +126,7 @@ def _ask(
     ends = torch.arange(items.shape[1]) == lengths[:, None] - 1  # (batch, width)
     vectors, of_items = model(table, items, actions)
     scores = model.scores(table, model.wishes(vectors, of_items, items, ends))  # (batch, V - 1)
-    reasons = model.reasons(table, vectors, of_items, items, asked=ends, rows=torch.from_numpy(rows))
+    reasons = model.reasons(table, items, actions, lengths - 1, torch.from_numpy(rows))
     vectors = vectors[ends]  # (batch, D)
     best = scores.topk(min(COMPARED, rows.shape[1]))
     logits = torch.cat((model.action_logits(vectors), model.purchase_logit(vectors)[:, None]), dim=1).numpy()

@@ -20,7 +20,7 @@ from onnx import TensorProto
 from export.body import Body, Weights, events_as_given, known_events
 from export.graph import Graph
 from export.ranking import ByBlocks, Catalogue, Ranking, Session
-from export.reasons import Speakers, add_reasons
+from export.reasons import add_reasons
 from model.config import ModelConfig
 from model.errors import TrainingError
 from schemas.manifest import NEXT_ACTIONS
@@ -61,17 +61,20 @@ def to_onnx(
     graph = Graph()
     catalogue = Catalogue(graph.constant(vectors, "table"), vectors, rows)  # (V, D)
     body = Body(graph, weights, config, known_events(graph) if beside else events_as_given(graph))
-    vectors, vector, of_items = body.session_vectors(catalogue.table)  # (B, L, D), (B, 1, D), (B, L, D)
+    of_items, x = body.before_last_block(catalogue.table)  # (B, L, D) each
+    vectors = body.session_vectors(x)  # (B, L, D)
+    vector = graph("GatherND", vectors, body.read.last, batch_dims=1)  # (B, 1, D)
     logits = body.logits(graph("Squeeze", vector, np.array([1])))
     if beside:
         has_known = graph("Min", body.read.known, np.array([1]))  # (B, 1)
         logits = graph("Mul", logits, graph("Cast", has_known, to=TensorProto.FLOAT))
         logits = graph("Add", logits, beside(graph))
     probabilities(graph, logits)
-    wanted, shares = body.readout(vectors, vector, of_items)  # (B, D), (B, 1, L)
-    session = Session(*body.repeats(vector))
-    ranking.add(graph, catalogue, wanted, session, candidates)
-    add_reasons(graph, catalogue.table, Speakers(of_items, shares, *session), body.read.place)
+    wanted = body.readout(vectors, of_items, vector, body.place_of_last)  # (B, 1, D)
+    repeats = body.repeats(vector, body.place_of_last)  # (B, 1, L) each
+    session = Session(*(graph("Squeeze", of, np.array([1])) for of in repeats))
+    ranking.add(graph, catalogue, graph("Squeeze", wanted, np.array([1])), session, candidates)
+    add_reasons(body, catalogue.table, of_items, x, vectors)
     model = graph.serialized(candidates)
     if len(model) >= MAX_BYTES:
         raise TrainingError(too_large)

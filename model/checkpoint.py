@@ -24,11 +24,13 @@ from model.features import Examples
 from model.neighbours import Neighbours, Pairs
 from model.prefix_features import Side
 from model.stack import Linear, Stack
+from model.text_vectors import TextVectors
 from model.transformer import Mixing, SessionTransformer
 from model.trees import Trees
 from model.vocabulary import Vocabulary, read_vocabulary
+from schemas.manifest import decode_manifest
 
-STACK = "stack.npz"
+STACK, TEXTS = "stack.npz", "texts.npz"
 
 
 class Epoch(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,6 +142,21 @@ def load_stack(folder: Path) -> Stack | None:
         return Stack(side, trees, Linear(arrays["weights"], arrays["bias"]), arrays["share"])
 
 
+def save_texts(folder: Path, texts: TextVectors) -> None:
+    """Write what a language model made of the items' texts."""
+    packed = io.BytesIO()
+    np.savez(packed, encoder=np.array(texts.encoder), digests=texts.digests, vectors=texts.vectors)
+    _replace(folder / TEXTS, packed.getvalue())
+
+
+def load_texts(folder: Path) -> TextVectors | None:
+    """Return what `save_texts` wrote, none where no item has been encoded."""
+    if not (folder / TEXTS).is_file():
+        return None
+    with np.load(folder / TEXTS) as arrays:
+        return TextVectors(str(arrays["encoder"]), arrays["digests"], arrays["vectors"])
+
+
 def write_card(folder: Path, card: Card) -> None:
     """Write `checkpoint.json`, whole or not at all."""
     _replace(folder / "checkpoint.json", msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
@@ -177,6 +194,21 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     with np.load(folder / "held_out.npz") as arrays:
         held_out = Examples(**arrays)
     return Checkpoint(card, vocabulary, model.eval(), neighbours, held_out, load_stack(folder))
+
+
+def trainable(origin: Path) -> tuple[Path, str]:
+    """Return the checkpoint of a folder that is one, or a bundle with one, and what to call it.
+
+    Raises:
+        TrainingError: It is a bundle without one.
+    """
+    manifest = origin / "manifest.json"
+    if not manifest.is_file():
+        return origin, "a checkpoint"
+    if not (origin / "checkpoint").is_dir():
+        message = f"{origin} was exported without what training needs: name its checkpoint, or export it --trainable"
+        raise TrainingError(message)
+    return origin / "checkpoint", decode_manifest(manifest.read_bytes()).version
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:

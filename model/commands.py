@@ -17,14 +17,13 @@ from model.config import PRESETS, TrainConfig, override, preset_text, read_prese
 from model.dataset import Report, load_dataset, load_newer
 from model.errors import TrainingError
 from model.item_facts import read_catalogue
-from schemas.manifest import decode_manifest
 
 if TYPE_CHECKING:
     from model.heads import RowsOfLength
     from model.split import By
 
-EXTRA = {"torch", "onnx", "optuna", "sklearn", "lightgbm"}
-"""What the train extra brings."""
+EXTRA = {"torch", "onnx", "optuna", "sklearn", "lightgbm", "tokenizers", "transformers"}
+"""What the extras train and encode bring."""
 TABLE_WIDTH = 120
 FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -98,7 +97,7 @@ def train(
     try:
         import torch  # noqa: PLC0415 (serving has no torch, and its help lists this command)
 
-        from model.checkpoint import load_checkpoint, load_pairs  # noqa: PLC0415
+        from model.checkpoint import load_checkpoint, load_pairs, load_texts, save_texts, trainable  # noqa: PLC0415
         from model.train import top_up  # noqa: PLC0415
         from model.train import train as train_model  # noqa: PLC0415
     except ModuleNotFoundError as exc:
@@ -107,12 +106,14 @@ def train(
         torch.set_num_threads(threads)
 
     if origin:
-        folder, name = _trainable(origin)
+        folder, name = trainable(origin)
         previous = load_checkpoint(folder)
         newer = load_newer(sessions, previous.card.config, previous.vocabulary)
         _show(newer.report, console)
         lineage = f"{name}: {previous.card.report.summary()}"
         card = top_up(previous, load_pairs(folder), newer, out, lineage=lineage, console=console)
+        if texts := load_texts(folder):
+            save_texts(out, texts)
     else:
         dataset = load_dataset(sessions, config, read_catalogue(items))
         _show(dataset.report, console)
@@ -294,12 +295,13 @@ def evaluate_reasons(*, checkpoint: Path, prefixes: Path, rows: int, out: Path |
       clickscore evaluate-reasons checkpoint --prefixes test.tsv.gz
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
     try:
-        from model.faithfulness import PLACES, evaluate_reasons  # noqa: PLC0415 (serving has no torch)
+        from model.checkpoint import trainable  # noqa: PLC0415 (serving has no torch)
+        from model.faithfulness import PLACES, evaluate_reasons  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
     console = Console(highlight=False, width=TABLE_WIDTH)
     with Console(stderr=True).status("") as status:
-        results = evaluate_reasons(_trainable(checkpoint)[0], prefixes, rows, status.update)
+        results = evaluate_reasons(trainable(checkpoint)[0], prefixes, rows, status.update)
     metrics = ("deletion", "insertion", "first", "exit", "lead")
     for title, suffix in (("the best item", ""), (f"the best {PLACES} items", f"@{PLACES}")):
         table = Table("order", *metrics, title=f"explained: {title}, of {results.sessions:,} sessions")
@@ -365,26 +367,11 @@ def _named(files: tuple[Path, ...], sessions: tuple[Path, ...]) -> tuple[Path, .
     return *files, *sessions
 
 
-def _trainable(origin: Path) -> tuple[Path, str]:
-    """Return the checkpoint of a folder that is one, or a bundle with one, and what to call it.
-
-    Raises:
-        TrainingError: It is a bundle without one.
-    """
-    manifest = origin / "manifest.json"
-    if not manifest.is_file():
-        return origin, "a checkpoint"
-    if not (origin / "checkpoint").is_dir():
-        message = f"{origin} was exported without what training needs: name its checkpoint, or export it --trainable"
-        raise TrainingError(message)
-    return origin / "checkpoint", decode_manifest(manifest.read_bytes()).version
-
-
 def missing_extra(exc: ModuleNotFoundError) -> Exception:
     """Return what to raise where a module is missing: a hint if it is one of the train extra's, else the bug itself."""
     if exc.name not in EXTRA:
         return exc
-    return TrainingError(f"this needs the train extra ({exc.name} is missing): make setup-train")
+    return TrainingError(f"this needs more than serving does ({exc.name} is missing): make setup-train")
 
 
 def _config(preset: str, epochs: int | None, seed: int | None, changes: Sequence[str]) -> TrainConfig:

@@ -21,7 +21,7 @@ from model.errors import TrainingError
 from model.features import Ints, Longs
 from model.metrics import Floats
 from model.prefixes import RESAMPLES, VIEW, read_prefixes
-from model.transformer import SessionTransformer
+from model.transformer import SessionTransformer, distances
 
 FEWEST_EVENTS = 3
 PLACES = 5
@@ -115,7 +115,7 @@ def evaluate_reasons(
         **explained(model, table, cases),
         "leave one out": left_out(cases, whole, ask),
         "newest first": [np.arange(len(case.events)) for case in cases],
-        "random": [rng.random(len(case.events)) for case in cases],
+        "random": [order for session in drawn for order in [rng.random(len(session))] * PLACES],
     }
     found: dict[str, Mapping[str, Floats]] = {}
     for name, weights in orders.items():
@@ -179,6 +179,8 @@ class _Padded(NamedTuple):
     """Places of the cases: (batch,)."""
     items: torch.Tensor
     """(batch, width)."""
+    actions: torch.Tensor
+    """Views: (batch, width)."""
     ends: torch.Tensor
     """True at the last event: (batch, width)."""
 
@@ -193,15 +195,11 @@ def _padded(sessions: Sequence[Ints]) -> Iterator[_Padded]:
         for row, session in zip(items, at, strict=True):
             row[: lengths[session]] = sessions[session]
         ends = np.arange(items.shape[1]) == lengths[at][:, None] - 1
-        yield _Padded(at, torch.from_numpy(items), torch.from_numpy(ends))
-
-
-def _asked(model: SessionTransformer, table: torch.Tensor, batch: _Padded) -> tuple[torch.Tensor, torch.Tensor]:
-    return model(table, batch.items, (batch.items > 0) * VIEW)
+        yield _Padded(at, torch.from_numpy(items), torch.from_numpy((items > 0) * VIEW), torch.from_numpy(ends))
 
 
 def _scores(model: SessionTransformer, table: torch.Tensor, batch: _Padded) -> torch.Tensor:
-    vectors, of_items = _asked(model, table, batch)
+    vectors, of_items = model(table, batch.items, batch.actions)
     return model.scores(table, model.wishes(vectors, of_items, batch.items, batch.ends))  # (batch, V - 1)
 
 
@@ -217,13 +215,19 @@ def best_items(model: SessionTransformer, table: torch.Tensor, sessions: Sequenc
 @torch.inference_mode()
 def answers(model: SessionTransformer, table: torch.Tensor, cases: Sequence[Case]) -> list[Answered]:
     """Return what the model says of each case: probabilities are of a softmax over the whole catalogue."""
+    of_session: dict[bytes, list[int]] = {}
+    for at, case in enumerate(cases):
+        of_session.setdefault(case.events.tobytes(), []).append(at)
+    groups = list(of_session.values())  # one session may be asked about several items
     found = [Answered(0.0, 0)] * len(cases)
-    for batch in _padded([case.events for case in cases]):
+    for batch in _padded([cases[group[0]].events for group in groups]):
         scores = _scores(model, table, batch)
-        items = torch.tensor([cases[at].item - 1 for at in batch.at])[:, None]
-        own = scores.gather(1, items)  # (batch, 1)
-        said = (own[:, 0] - scores.logsumexp(dim=1)).tolist(), (scores >= own).sum(dim=1).tolist()
-        for at, log_probability, place in zip(batch.at, *said, strict=True):
+        total = scores.logsumexp(dim=1)  # (batch,)
+        asked = [(row, at) for row, group in enumerate(batch.at) for at in groups[group]]
+        rows = torch.tensor([row for row, _ in asked])
+        own = scores[rows, torch.tensor([cases[at].item - 1 for _, at in asked])]  # (asked,)
+        places = [int((scores[row] >= value).sum()) for row, value in zip(rows.tolist(), own, strict=True)]
+        for (_, at), log_probability, place in zip(asked, (own - total[rows]).tolist(), places, strict=True):
             found[at] = Answered(log_probability, place)
     return found
 
@@ -234,10 +238,12 @@ def explained(model: SessionTransformer, table: torch.Tensor, cases: Sequence[Ca
     ours: list[Floats] = [np.zeros(0)] * len(cases)
     attention = ours.copy()
     for batch in _padded([case.events for case in cases]):
-        vectors, of_items = _asked(model, table, batch)
+        ends = batch.ends.long().argmax(dim=1)  # places of the last events: (batch,)
         rows = torch.tensor([[cases[at].item] for at in batch.at])
-        brought = model.reasons(table, vectors, of_items, batch.items, asked=batch.ends, rows=rows)[:, 0].numpy()
-        shares = model.readout.shares(vectors, of_items)[batch.ends].numpy()  # (batch, width)
+        brought = model.reasons(table, batch.items, batch.actions, ends, rows)[:, 0].numpy()  # (batch, width)
+        vectors, _ = model(table, batch.items, batch.actions)
+        shares = model.readout.attention(vectors, vectors, distances(batch.items.shape[1], vectors.device))
+        shares = shares[batch.ends].numpy()  # (batch, width)
         for at, of, share in zip(batch.at, brought, shares, strict=True):
             length = len(cases[at].events)
             ours[at], attention[at] = of[:length], share[:length]

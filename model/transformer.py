@@ -96,15 +96,21 @@ class Attention(nn.Module):
         with torch.no_grad():
             self.distance[0] = OWN_DISTANCE
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return what each event gathers from itself and those before it: (B, T, D)."""
+    def forward(self, x: Tensor, asking: Tensor, behind: Tensor) -> Tensor:
+        """Return what each asking event gathers from those that it sees: (B, Q, D).
+
+        Args:
+            x: The events: (B, T, D).
+            asking: Those that ask: (B, Q, D).
+            behind: How far each event lies behind them, below 0 where it is not seen: (1 or B, Q, T).
+        """
         batch, length, dim = x.shape
-        query = self.query(x).view(batch, length, self.heads, -1).transpose(1, 2)  # (B, H, T, D/H)
+        query = self.query(asking).view(batch, -1, self.heads, dim // self.heads).transpose(1, 2)  # (B, H, Q, D/H)
         key, value = self.key_value(x).view(batch, length, 2, self.heads, -1).permute(2, 0, 3, 1, 4)  # (B, H, T, D/H)
         dropout = self.dropout if self.training else 0.0
-        bias = by_distance(self.distance, length)
+        bias = by_distance(self.distance, behind)
         gathered = functional.scaled_dot_product_attention(query, key, value, bias, dropout)
-        return self.output(gathered.transpose(1, 2).reshape(batch, length, dim))  # (B, H, T, D/H) -> (B, T, D)
+        return self.output(gathered.transpose(1, 2).flatten(2))  # (B, H, Q, D/H) -> (B, Q, D)
 
 
 class Block(nn.Module):
@@ -119,9 +125,18 @@ class Block(nn.Module):
         self.ffn_out = nn.Linear(config.ffn, config.dim)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (B, T, D)."""
-        x = x + self.dropout(self.attention(self.norm_attention(x)))
+    def forward(self, x: Tensor, behind: Tensor, place: Tensor | None = None) -> Tensor:
+        """Return what becomes of the asking events: (B, Q, D).
+
+        Args:
+            x: The events: (B, T, D).
+            behind: As `Attention` takes it: (1 or B, Q, T).
+            place: Where those that ask stand: (B, Q); each asks where there is none.
+        """
+        normed = self.norm_attention(x)
+        asking = normed if place is None else _taken(normed, place)
+        x = x if place is None else _taken(x, place)
+        x = x + self.dropout(self.attention(normed, asking, behind))
         return x + self.dropout(self.ffn_out(functional.gelu(self.ffn_in(self.norm_ffn(x)))))
 
 
@@ -140,27 +155,24 @@ class Readout(nn.Module):
         self.own = nn.Linear(config.dim, config.dim, bias=False)
         self.distance = nn.Parameter(torch.zeros(config.max_length, 1))
 
-    def forward(self, vectors: Tensor, items: Tensor) -> Tensor:
-        """Return the wanted vector after each event, of length 1 / temperature: (B, T, D).
+    def forward(self, vectors: Tensor, items: Tensor, asking: Tensor, behind: Tensor) -> Tensor:
+        """Return the wanted vector after each asking event, of length 1 / temperature: (B, Q, D).
 
         Args:
             vectors: The session vectors: (B, T, D).
             items: The vectors of the items: (B, T, D).
+            asking: The session vectors that ask: (B, Q, D).
+            behind: How far each event lies behind them, below 0 where it is not seen: (1 or B, Q, T).
         """
-        query, key, value = (part[:, None] for part in (self.query(vectors), self.key(vectors), items))  # (B, 1, T, D)
-        bias = by_distance(self.distance, vectors.shape[1])
-        mixed = functional.scaled_dot_product_attention(query, key, value, bias)[:, 0]  # (B, T, D)
-        return functional.normalize(mixed + self.own(vectors), dim=-1) / self.temperature
+        query, key, value = (part[:, None] for part in (self.query(asking), self.key(vectors), items))
+        bias = by_distance(self.distance, behind)
+        mixed = functional.scaled_dot_product_attention(query, key, value, bias)[:, 0]  # (B, Q, D)
+        return functional.normalize(mixed + self.own(asking), dim=-1) / self.temperature
 
-    def shares(self, vectors: Tensor, items: Tensor) -> Tensor:
-        """Return how much of each event's item is in the wanted vector after each event: (B, T, T).
-
-        What `forward` returns is the sum of these times the items, and of the correction by the same length.
-        """
-        logits = self.query(vectors) @ self.key(vectors).mT * vectors.shape[-1] ** -0.5
-        weights = (logits + by_distance(self.distance, vectors.shape[1])[0]).softmax(dim=-1)  # (B, T, T)
-        length = (weights @ items + self.own(vectors)).norm(dim=-1, keepdim=True).clamp(min=1e-12)  # (B, T, 1)
-        return weights / (length * self.temperature)
+    def attention(self, vectors: Tensor, asking: Tensor, behind: Tensor) -> Tensor:
+        """Return the weights of the items in the sum: (B, Q, T). `forward` has no need of them by themselves."""
+        logits = self.query(asking) @ self.key(vectors).mT * vectors.shape[-1] ** -0.5
+        return (logits + by_distance(self.distance, behind)[:, 0]).softmax(dim=-1)
 
 
 class Repeats(nn.Module):
@@ -171,24 +183,23 @@ class Repeats(nn.Module):
         self.table = nn.Parameter(torch.zeros(REPEAT_DISTANCES, REPEAT_TIMES))
         self.readiness = nn.Linear(dim, 1)
 
-    def forward(self, vectors: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Return which events are the last on their item, up to each event, and what is added: (B, T, T) each.
+    def forward(self, items: Tensor, asking: Tensor, behind: Tensor) -> tuple[Tensor, Tensor]:
+        """Return which events are the last on their item that an asking event sees, and what is added: (B, Q, T) each.
 
         Args:
-            vectors: The session vectors: (B, T, D).
             items: Rows, 0 after the end: (B, T).
+            asking: The session vectors that ask: (B, Q, D).
+            behind: How far each event lies behind them, below 0 where it is not seen: (1 or B, Q, T).
         """
-        at = torch.arange(items.shape[1], device=items.device)
-        same = items[:, :, None] == items[:, None]  # (B, T, T)
-        later = at[:, None] < at  # (T, T)
-        times = (same & later.T).sum(dim=2)  # (B, T): how often the item was there before
-        again = torch.where(same & later, at, len(at)).amin(dim=2)  # (B, T): when it comes again
-        is_last = (at[:, None] >= at) & (at[:, None] < again[:, None])  # (B, T, T)
+        same = (items[:, :, None] == items[:, None]).float()  # (B, T, T)
+        seen = (behind >= 0).float()  # (1 or B, Q, T)
+        times = seen @ same.triu(1)  # (B, Q, T): how often the item was there before
+        again = seen @ same.tril(-1)  # (B, Q, T): how often it comes again
+        is_last = (seen > 0) & (again < 1)
 
-        behind = (at[:, None] - at).clamp(0, REPEAT_DISTANCES - 1)  # (T, T)
-        times = times.clamp(max=REPEAT_TIMES - 1)
-        added = self.table[behind, times[:, None]] * REPEAT_STEP  # (B, T, T)
-        return is_last, added + self.readiness(vectors)
+        times = times.long().clamp(max=REPEAT_TIMES - 1)
+        added = self.table[behind.clamp(0, REPEAT_DISTANCES - 1), times] * REPEAT_STEP  # (B, Q, T)
+        return is_last, added + self.readiness(asking)
 
 
 class SessionTransformer(nn.Module):
@@ -252,8 +263,9 @@ class SessionTransformer(nn.Module):
         """
         of_items = self.item_dropout(functional.embedding(items, table, padding_idx=0))  # (B, T, D)
         x = of_items * self.config.dim**0.5 + self.action(actions)  # items at unit scale
+        behind = distances(items.shape[1], items.device)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, behind)
         return self.norm(x), of_items
 
     def wishes(self, vectors: Tensor, of_items: Tensor, items: Tensor, asked: Tensor) -> Wishes:
@@ -265,10 +277,11 @@ class SessionTransformer(nn.Module):
             items: Rows: (B, T).
             asked: Which events: (B, T), True n times.
         """
-        is_last, added = (every[asked] for every in self.repeats(vectors, items))  # (B, T, T) -> (n, T)
+        behind = distances(items.shape[1], items.device)
+        is_last, added = (every[asked] for every in self.repeats(items, vectors, behind))  # (B, T, T) -> (n, T)
         at, place = is_last.nonzero(as_tuple=True)  # (m,)
         of_session = asked.nonzero()[:, 0]  # (n,)
-        wanted = self.readout(vectors, of_items)[asked]
+        wanted = self.readout(vectors, of_items, vectors, behind)[asked]
         return Wishes(wanted, at, items[of_session[at], place], added[at, place])
 
     def scores(self, table: Tensor, wishes: Wishes) -> Tensor:
@@ -276,27 +289,41 @@ class SessionTransformer(nn.Module):
         scores = functional.linear(wishes.vectors, table[1:])
         return scores.index_put((wishes.at, wishes.rows - 1), wishes.added, accumulate=True)
 
-    def reasons(
-        self, table: Tensor, vectors: Tensor, of_items: Tensor, items: Tensor, *, asked: Tensor, rows: Tensor
-    ) -> Tensor:
-        """Return what each event brings to the scores of some items: (B, K, T).
+    def reasons(self, table: Tensor, items: Tensor, actions: Tensor, ends: Tensor, rows: Tensor) -> Tensor:
+        """Return by how much the scores of some items would be lower without each event: (B, K, T).
 
-        An event brings its item's part in the readout, and the last one on an item what is added for its repeat. What
-        is left of a score is the readout's correction, which is no single event's.
+        Without means that the last event does not see it, neither in the last block nor in the readout, nor are its
+        repeats counted; without the last event, that the one before it asks. Where there is no other, its part is all.
 
         Args:
             table: What `table` returned: (V, D).
-            vectors: The session vectors: (B, T, D).
-            of_items: What the readout sums: (B, T, D).
-            items: Rows: (B, T).
-            asked: The one event of each session after which the scores are: (B, T).
+            items: Rows, left-aligned, 0 after the end: (B, T).
+            actions: Codes of `schemas.events.ACTIONS`: (B, T).
+            ends: Places of the last events: (B,).
             rows: The items: (B, K).
         """
-        is_last, added = (every[asked] for every in self.repeats(vectors, items))  # (B, T)
-        shares = self.readout.shares(vectors, of_items)[asked]  # (B, T)
-        alike = functional.embedding(rows, table) @ of_items.mT  # (B, K, T)
-        repeated = (items[:, None] == rows[:, :, None]) & is_last[:, None]  # (B, K, T)
-        return alike * shares[:, None] + torch.where(repeated, added[:, None], 0)
+        length = items.shape[1]
+        at = torch.arange(length, device=items.device)
+        of_items = functional.embedding(items, table, padding_idx=0)  # (B, T, D)
+        x = of_items * self.config.dim**0.5 + self.action(actions)
+        behind = distances(length, items.device)
+        for block in self.blocks[:-1]:
+            x = block(x, behind)
+        last = self.blocks[-1]
+        vectors = self.norm(last(x, behind))  # (B, T, D)
+
+        left_out = torch.cat((torch.full((1,), -1, device=items.device), at))  # nothing, then each event: (Q,)
+        place = (ends[:, None] - (left_out == ends[:, None]).long()).clamp(min=0)  # (B, Q)
+        hidden = (left_out[:, None] == at) & (ends[:, None, None] > 0)  # (B, Q, T)
+        behind = (place[:, :, None] - at).masked_fill(hidden, -1)  # (B, Q, T)
+        asking = self.norm(last(x, behind, place))  # (B, Q, D)
+        wanted = self.readout(vectors, of_items, asking, behind)  # (B, Q, D)
+        is_last, added = self.repeats(items, asking, behind)  # (B, Q, T)
+        scores = wanted @ functional.embedding(rows, table).mT  # (B, Q, K)
+        scores = scores + (added * is_last) @ (items[:, :, None] == rows[:, None]).float()
+        whole, without = scores[:, :1], scores[:, 1:]  # (B, 1, K), (B, T, K)
+        brought = torch.where(ends[:, None, None] > 0, whole - without, whole)
+        return brought.mT * (at <= ends[:, None])[:, None]
 
     def action_logits(self, vectors: Tensor) -> Tensor:
         """Return a logit for each of `NEXT_ACTIONS`: (n, D) -> (n, 5)."""
@@ -307,9 +334,18 @@ class SessionTransformer(nn.Module):
         return self.purchase(vectors).squeeze(-1)
 
 
-def by_distance(distance: Tensor, length: int) -> Tensor:
-    """Return what distance adds to a weight's logarithm, -inf for events to come: (distances, H) -> (H, T, T)."""
-    at = torch.arange(length, device=distance.device)
-    behind = at[:, None] - at  # (T, T)
-    bias = distance[behind.clamp(0, len(distance) - 1)]  # (T, T, H)
-    return bias.masked_fill((behind < 0)[:, :, None], float("-inf")).permute(2, 0, 1)
+def distances(length: int, device: torch.device) -> Tensor:
+    """Return how far each event lies behind each other, below 0 for those to come: (1, T, T)."""
+    at = torch.arange(length, device=device)
+    return (at[:, None] - at)[None]
+
+
+def by_distance(distance: Tensor, behind: Tensor) -> Tensor:
+    """Return what distance adds to a weight's logarithm, -inf for events not seen: (1 or B, Q, T) -> (.., H, Q, T)."""
+    bias = distance[behind.clamp(0, len(distance) - 1)]  # (1 or B, Q, T, H)
+    return bias.masked_fill((behind < 0)[..., None], float("-inf")).permute(0, 3, 1, 2)
+
+
+def _taken(x: Tensor, place: Tensor) -> Tensor:
+    """Return the events at some places of each session: (B, T, D), (B, Q) -> (B, Q, D)."""
+    return x.gather(1, place[:, :, None].expand(-1, -1, x.shape[2]))

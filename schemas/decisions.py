@@ -14,7 +14,7 @@ class Because(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     action: str
     """What was done: the type of the event."""
     contribution: float
-    """How much of the item's score is its doing, above 0."""
+    """By how much the item's score would be lower without it, above 0."""
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):

@@ -17,9 +17,9 @@ The graph:
 An input that a model has no use for may be missing from its graph; an output may not. A graph that can say why may have
 
     input  explained int64 (1,)           of how many candidates, the best first, `reasons` are wanted; its default is 0
-    output reasons  float32 (batch, explained, length)  what each event brought to the score of each, 0 after the end
+    output reasons  float32 (batch, explained, length)  how much each event raised the score of each, 0 after the end
 
-Both or neither. What a candidate's reasons leave of its score is no single event's.
+Both or neither. Reasons need not add up to a score.
 
 The events are those on items that the bundle knows. Where the manifest says `every_event`, they are all: one on no item
 has row 0, and one on an unknown item a row below 0, the same for the same item of the session.

@@ -31,7 +31,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
 
 
 class Reasons(NamedTuple):
-    """What each event brought to the score of each candidate."""
+    """By how much each event raised the score of each candidate."""
 
     brought: np.ndarray
     """(candidates, events that were read, and padding)."""

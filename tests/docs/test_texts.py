@@ -52,8 +52,9 @@ def command_of(words: list[str]) -> tuple[click.Command, list[str]]:
     extra = project["entry-points"]["clickscore.commands"].get(words[0])
     if extra:
         module, name = extra.split(":")
-        return getattr(importlib.import_module(module), name), words[1:]
-    found: Any = cli.get_command(click.Context(cli), words[0])
+        found: Any = getattr(importlib.import_module(module), name)
+    else:
+        found = cli.get_command(click.Context(cli), words[0])
     assert found, f"no command {words[0]}"
     words = words[1:]
     while isinstance(found, click.Group) and words and not words[0].startswith("-"):

@@ -185,6 +185,24 @@ def test_what_stands_after_the_end_brings_nothing(graph, items):
     assert (brought[~after] != 0).any()
 
 
+def test_only_event_brings_the_whole_score(graph, items):
+    batch = batch_of(1, 8, items)
+    assert batch.lengths.tolist() == [1]
+    assert explain(graph, batch, 64)[0, :, 0].tolist() == run_graph(graph, batch)[1][0].tolist()
+
+
+def test_last_event_brings_what_the_session_before_it_lacks(graph, items):
+    batch = batch_of(2, 8, items)
+    before = Batch(batch.items[1:, :7], batch.actions[1:, :7], np.array([7]))
+    rows, scores, *_ = run_graph(graph, part(batch, slice(1, 2)))
+    earlier = dict(zip(*(of[0].tolist() for of in run_graph(graph, before)[:2]), strict=True))
+    brought = explain(graph, part(batch, slice(1, 2)), 64)[0, :, 7]
+    common = [at for at, row in enumerate(rows[0].tolist()) if row in earlier]
+    assert common
+    for at in common:
+        assert brought[at] == pytest.approx(scores[0, at] - earlier[rows[0, at]], abs=1e-5)
+
+
 def test_item_of_the_session_may_be_named_many_times():
     rows = np.array([[5, 7, 5, 5, 7, 9], [5, 5, 5, 5, 5, 5]])
     model = to_onnx(random_weights(CONFIG, SMALL), CONFIG)

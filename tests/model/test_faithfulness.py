@@ -90,7 +90,7 @@ def test_explanations_are_of_each_case_whatever_is_explained_beside():
     together, alone = explained(model, table, cases), [explained(model, table, [case]) for case in cases]
     for name in (OURS, "attention"):
         for of, (single,) in zip(together[name], (one[name] for one in alone), strict=True):
-            assert of == pytest.approx(single, abs=1e-6)
+            assert of == pytest.approx(single, abs=1e-5)
     assert together["attention"][0] == pytest.approx(together["attention"][2])  # whatever the item
     assert together[OURS][0] != pytest.approx(together[OURS][2])
 

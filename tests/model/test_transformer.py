@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -18,8 +20,8 @@ CONFIG = ModelConfig(dim=16, ffn=32, heads=2, layers=2, max_length=6)
 class Asked:
     """A model, asked after every event of one session."""
 
-    def __init__(self) -> None:
-        self.model, self.table = network(CONFIG, 20)
+    def __init__(self, config: ModelConfig = CONFIG) -> None:
+        self.model, self.table = network(config, 20)
 
     def vectors(self, items: list[int], actions: list[int] | None = None) -> torch.Tensor:
         """Return the session vector after each event: (T, D)."""
@@ -149,31 +151,41 @@ def test_random_weights_have_the_names_and_shapes_of_a_model():
     }
 
 
-def test_contributions_and_the_correction_make_up_every_score(asked):
-    model, table = asked.model, asked.table
-    items = torch.tensor([[5, 3, 5, 1, 3, 0], [2, 0, 0, 0, 0, 0]])
-    ends = torch.tensor([[False] * 4 + [True, False], [True] + [False] * 5])
-    every = torch.arange(1, len(table))
+def reasons(asked: Asked, items: list[int]) -> torch.Tensor:
+    """Return what each event of a session brought to the score of each item: (V - 1, T)."""
+    rows, every = torch.tensor([items]), torch.arange(1, len(asked.table))
     with torch.no_grad():
-        vectors, of_items = model(table, items, (items > 0).long())
-        scores = model.scores(table, model.wishes(vectors, of_items, items, ends))
-        brought = model.reasons(table, vectors, of_items, items, asked=ends, rows=every.expand(2, -1))  # (2, V - 1, 6)
-        wanted = model.readout(vectors, of_items)[ends]  # (2, D)
-        of_events = (model.readout.shares(vectors, of_items)[ends][:, None] @ of_items)[:, 0]
-    correction = (wanted - of_events) @ table[1:].T
-    assert correction.abs().max() > 0.1  # else there would be nothing to leave out
-    torch.testing.assert_close(brought.sum(dim=2) + correction, scores, atol=1e-5, rtol=0)
-    assert (brought[0, :, 5] == 0).all()
-    assert (brought[1, :, 1:] == 0).all()
+        ends = torch.tensor([len(items) - 1])
+        return asked.model.reasons(asked.table, rows, torch.ones_like(rows), ends, every[None])[0]
 
 
-def test_repeat_is_brought_by_the_last_event_on_its_item(asked):
+def test_last_event_brings_what_the_session_before_it_lacks(asked):
+    scores = asked.scores([5, 3, 5, 1])
+    torch.testing.assert_close(reasons(asked, [5, 3, 5, 1])[:, -1], scores[-1] - scores[-2])
+
+
+def test_only_event_brings_the_whole_score(asked):
+    torch.testing.assert_close(reasons(asked, [5])[:, 0], asked.scores([5])[0])
+
+
+def test_event_that_is_left_out_might_as_well_never_have_been():
+    """Exactly so where distances count for nothing, and what other events made of it is not read: in one layer."""
+    asked = Asked(dataclasses.replace(CONFIG, layers=1))
+    (block,), readout, repeats = asked.model.blocks, asked.model.readout, asked.model.repeats
+    for parameter in (block.attention.distance, readout.distance, readout.key.weight, readout.key.bias):
+        torch.nn.init.zeros_(parameter)
     with torch.no_grad():
-        asked.model.repeats.readiness.bias += 100
-    items = torch.tensor([[5, 3, 5, 1]])
-    ends = torch.tensor([[False, False, False, True]])
+        repeats.table[:] = repeats.table[0]
+    items = [5, 3, 5, 1, 3, 9]
+    whole = asked.scores(items)[-1]
+    for at, brought in enumerate(reasons(asked, items).T):
+        without = asked.scores([*items[:at], *items[at + 1 :]])[-1]
+        torch.testing.assert_close(brought, whole - without)
+
+
+def test_events_after_the_end_bring_nothing(asked):
+    rows, every = torch.tensor([[5, 3, 0]]), torch.arange(1, len(asked.table))
     with torch.no_grad():
-        vectors, of_items = asked.model(asked.table, items, (items > 0).long())
-        rows = torch.tensor([[5, 3, 7]])
-        brought = asked.model.reasons(asked.table, vectors, of_items, items, asked=ends, rows=rows)[0]
-    assert (brought > 50).nonzero().tolist() == [[0, 2], [1, 1]]
+        brought = asked.model.reasons(asked.table, rows, (rows > 0).long(), torch.tensor([1]), every[None])[0]
+    torch.testing.assert_close(brought[:, :2], reasons(asked, [5, 3]))
+    assert (brought[:, 2] == 0).all()

@@ -1,0 +1,168 @@
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from rich.console import Console
+
+from export.commands import catalogue
+from export.encode import encode
+from export.ship import ship
+from model.checkpoint import load_checkpoint, load_texts
+from model.commands import train as train_command
+from model.dataset import load_dataset
+from model.encoder import open_encoder
+from model.errors import TrainingError
+from model.features import Batch
+from model.graph import open_graph, run_graph
+from model.train import train
+from model.vocabulary import read_vocabulary
+from schemas.catalogue import Item
+from schemas.catalogue import encode as encode_item
+from schemas.manifest import decode_manifest
+from stream.bundle import check_bundle
+from tests.model.builders import TINY, closed, shoppers, write_sessions
+from tests.model.encoders import write_encoder
+
+pytestmark = pytest.mark.train
+
+ITEMS, AISLE = 60, 6  # shoppers go from an item to the one after it, so from aisle to aisle
+AISLES = ("oak chairs", "tea", "zinc pots", "yellow hats", "rugs", "1000 nails", "milk", "big lamps", "soap", "quilts")
+KNOWN = [Item(item_id=f"item-{number}", category=AISLES[number // AISLE]) for number in range(ITEMS)]
+NEW = [Item(item_id=f"new-{number}", category=aisle) for number, aisle in enumerate(AISLES)]
+
+
+def write_catalogue(path, items):
+    path.write_bytes(b"".join(encode_item(item) + b"\n" for item in items))
+    return path
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A trainable bundle, a language model, and a catalogue with an item of each aisle that is new."""
+    folder = tmp_path_factory.mktemp("encode")
+    sessions = write_sessions(folder / "sessions.jsonl", shoppers(400, ITEMS))
+    train(load_dataset([sessions], TINY), TINY, folder / "checkpoint", Console(quiet=True))
+    ship(folder / "checkpoint", folder / "bundle", trainable=True)
+    ship(folder / "checkpoint", folder / "bare")
+    write_encoder(folder / "encoder")
+    write_catalogue(folder / "catalogue.jsonl", KNOWN + NEW)
+    return folder
+
+
+def run(*arguments):
+    return CliRunner().invoke(catalogue, ["encode", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def said(place):
+    return run(
+        place / "bundle", "--items", place / "catalogue.jsonl", "--encoder", place / "encoder", "--out", place / "wider"
+    ).output
+
+
+def silent(name, done, total):
+    pass
+
+
+def first(bundle, *items):
+    """Return the items that a bundle shows after views of some, best first."""
+    vocabulary = read_vocabulary(bundle / "items.txt")
+    rows = vocabulary.rows(items).astype(np.int64)[None]
+    found = run_graph(open_graph(bundle / "model.onnx"), Batch(rows, np.ones_like(rows), np.array([len(items)])))[0]
+    return [vocabulary.item(row) for row in found[0].tolist()]
+
+
+def test_help_has_an_example():
+    assert "clickscore catalogue encode bundle --items catalogue.jsonl" in run("--help").output
+
+
+def test_new_items_are_shown_where_items_like_them_are(place, said):
+    """A new item is among the first 8 of 70 after views in its aisle, and not after views elsewhere."""
+    own = elsewhere = 0
+    for number in range(len(AISLES)):
+        start, far = number * AISLE, (number * AISLE + ITEMS // 2) % ITEMS
+        own += f"new-{number}" in first(place / "wider", f"item-{start + 2}", f"item-{start + 3}")[:8]
+        elsewhere += f"new-{number}" in first(place / "wider", f"item-{far + 2}", f"item-{far + 3}")[:8]
+    assert own >= 7
+    assert elsewhere <= 1
+
+
+def test_worker_accepts_the_bundle_and_its_lineage_says_how_it_came(place, said):
+    assert check_bundle(place / "wider") == []
+    before, after = (decode_manifest((place / name / "manifest.json").read_bytes()) for name in ("bundle", "wider"))
+    assert after.items == before.items + len(NEW)
+    assert after.lineage[0].startswith(f"{before.version}, and 10 items by texts that encoder read, sha256 ")
+    assert (after.metrics, after.candidates) == (before.metrics, before.candidates)
+
+
+def test_known_items_stay_as_they_are(place, said):
+    before, after = (load_checkpoint(place / name / "checkpoint") for name in ("bundle", "wider"))
+    assert after.vocabulary.items == (*before.vocabulary.items, *(item.item_id for item in NEW))
+    assert torch.equal(after.table()[: len(before.vocabulary) + 1], before.table())
+
+
+def test_command_says_what_it_measured(said):
+    assert "learned from 60 items that the model has met in sessions" in said
+    assert "70 items, 10 of them new" in said
+    assert "10,000 times asked" in said
+
+
+def test_text_that_was_read_is_not_read_again(place, said, tmp_path):
+    later = Item(item_id="later", title="Something else")
+    items = write_catalogue(tmp_path / "catalogue.jsonl", [*KNOWN, *NEW, later])
+    told = []
+    encode(place / "wider", items, open_encoder(place / "encoder"), tmp_path / "out", lambda *of: told.append(of))
+    assert [of for of in told if of[0] == "reading texts"] == [("reading texts", 0, 1), ("reading texts", 1, 1)]
+    assert read_vocabulary(tmp_path / "out" / "items.txt").items[-1] == "later"
+    assert len(decode_manifest((tmp_path / "out" / "manifest.json").read_bytes()).lineage) == 2
+
+
+def test_result_is_topped_up_with_sessions_on_new_items(place, said, tmp_path):
+    told = [closed(1000 + number, "view:item-2 view:new-5 view:item-3") for number in range(40)]
+    newer = write_sessions(tmp_path / "newer.jsonl", told)
+    arguments = ["--from", place / "wider", "--sessions", newer, "--out", tmp_path / "fresher", "--threads", 1]
+    result = CliRunner().invoke(train_command, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    ship(tmp_path / "fresher", tmp_path / "bundle", trainable=True)
+    assert "new-5" in first(tmp_path / "bundle", "item-2")[:5]
+    assert "new-5" not in first(place / "wider", "item-2")[:5]
+    assert load_texts(tmp_path / "bundle" / "checkpoint") is not None
+    assert len(decode_manifest((tmp_path / "bundle" / "manifest.json").read_bytes()).lineage) == 2
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        (KNOWN, "nothing to encode in .*: of 60 items none is new"),
+        ([*KNOWN, Item(item_id="bare", price=3)], "of 61 items 1 are new but have neither title, category nor brand"),
+        (NEW, "has texts of 0 items that the model has met, at least 10 are needed"),
+    ],
+)
+def test_catalogue_that_teaches_nothing_is_refused(place, tmp_path, items, message):
+    path = write_catalogue(tmp_path / "catalogue.jsonl", items)
+    with pytest.raises(TrainingError, match=message):
+        encode(place / "bundle", path, open_encoder(place / "encoder"), tmp_path / "out", silent)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("bundle", "encoder", "out", "message"),
+    [
+        ("bare", "encoder", "out", "export it --trainable"),
+        ("bundle", "bundle", "out", "holds no language model"),
+        ("bundle", "encoder", "bundle", "not empty"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_line(place, bundle, encoder, out, message):
+    items = place / "catalogue.jsonl"
+    result = run(place / bundle, "--items", items, "--encoder", place / encoder, "--out", place / out)
+    assert result.exit_code == 1
+    assert message in result.output
+    assert "Traceback" not in result.output
+
+
+def test_new_item_without_text_is_left_out_and_told(place, tmp_path):
+    items = write_catalogue(tmp_path / "catalogue.jsonl", [*KNOWN, *NEW, Item(item_id="bare")])
+    out = run(place / "bundle", "--items", items, "--encoder", place / "encoder", "--out", tmp_path / "out").output
+    assert "left out: 1 new items with neither title, category nor brand" in out
+    assert "bare" not in read_vocabulary(tmp_path / "out" / "items.txt").items
