@@ -19,6 +19,9 @@ SMALL, LARGE = 300, 20_000
 """Items of a catalogue that is ranked in one step, and of one that is ranked by blocks."""
 
 
+PLANTED = ModelConfig(dim=16, ffn=16, heads=1, layers=1, temperature=1.0)
+
+
 def batch_of(sessions: int, width: int, items: int, seed: int = 0) -> Batch:
     """Return random sessions, the first of one event and the second as long as the width."""
     rng = np.random.default_rng(seed)
@@ -241,18 +244,6 @@ def test_session_item_that_the_model_likes_least_is_ranked_by_what_repeats_add()
     assert scores.tobytes() == same_scores.tobytes()
 
 
-def test_session_items_that_repeats_damp_take_no_place_on_the_shortlist():
-    """Its own items come first, all of them, before they are damped: with nothing to spare, the others still fit."""
-    weights = dict(random_weights(CONFIG, LARGE))
-    weights["readout.own.weight"] = np.zeros_like(weights["readout.own.weight"])
-    weights["repeats.readiness.bias"] = np.full(1, -1e3, dtype=np.float32)
-    whole, listed = (
-        open_graph(to_onnx(weights, CONFIG, 5, ranking=ranking)) for ranking in (InOneStep(), ByShortlist(spare=3))
-    )
-    batch = batch_of(16, 40, LARGE)
-    assert run_graph(listed, batch)[0].tolist() == run_graph(whole, batch)[0].tolist()
-
-
 def test_shortlist_without_enough_to_spare_loses_items():
     batch = batch_of(64, 1, LARGE)
     exact = run_graph(open_graph(to_onnx(random_weights(CONFIG, LARGE), CONFIG)), batch)[0]
@@ -260,21 +251,33 @@ def test_shortlist_without_enough_to_spare_loses_items():
     assert run_graph(open_graph(spared), batch)[0].tolist() != exact.tolist()
 
 
-def planted(scores: np.ndarray, candidates: int, ranking: Ranking | None = None) -> tuple[list[int], list[float]]:
-    """Return what a graph ranks whose scores are these, for rows from 1: rows and scores."""
-    config = ModelConfig(dim=16, ffn=16, heads=1, layers=1, temperature=1.0)
+def weights_of_planted(scores: np.ndarray, config: ModelConfig) -> dict[str, np.ndarray]:
+    """Return weights with which items have these scores, for rows from 1, whatever the session is."""
     weights = dict(random_weights(config, len(scores)))
-    first = np.eye(16, dtype=np.float32)[0]
+    first = np.eye(config.dim, dtype=np.float32)[0]
     for name in ("table", "norm.weight", "readout.own.weight", "repeats.table", "repeats.readiness.weight"):
         weights[name] = np.zeros_like(weights[name])
     weights["repeats.readiness.bias"] = np.zeros(1, dtype=np.float32)
     weights["norm.bias"] = first
     weights["readout.own.weight"] = np.outer(first, first) * np.float32(1e4)  # outweighs the session's items
     weights["table"][1:, 0] = scores
-    rows, found, _, _ = run_graph(
-        open_graph(to_onnx(weights, config, candidates, ranking=ranking)), batch_of(1, 3, len(scores))
-    )
+    return weights
+
+
+def planted(scores: np.ndarray, candidates: int, ranking: Ranking | None = None) -> tuple[list[int], list[float]]:
+    """Return what a graph ranks whose scores are these, for rows from 1: rows and scores."""
+    weights = weights_of_planted(scores, PLANTED)
+    graph = open_graph(to_onnx(weights, PLANTED, candidates, ranking=ranking))
+    rows, found, _, _ = run_graph(graph, batch_of(1, 3, len(scores)))
     return rows[0].tolist(), found[0].tolist()
+
+
+def test_session_items_that_repeats_damp_take_no_place_on_the_shortlist():
+    weights = weights_of_planted(-np.arange(LARGE, dtype=np.float32), PLANTED)
+    weights["repeats.readiness.bias"] = np.full(1, -1e6, dtype=np.float32)
+    best = np.arange(1, 41)[None]  # the session has had the 40 items that the model likes best
+    graph = open_graph(to_onnx(weights, PLANTED, 5, ranking=ByShortlist(spare=3)))
+    assert run_graph(graph, Batch(best, np.ones_like(best), np.array([40])))[0].tolist() == [[41, 42, 43, 44, 45]]
 
 
 def best_of(scores: np.ndarray, candidates: int) -> tuple[list[int], list[float]]:
