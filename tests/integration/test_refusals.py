@@ -17,7 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from onnx import TensorProto, helper
 
-from schemas.manifest import Manifest, content_hash, decode_manifest, encode_manifest
+from schemas.manifest import OUTPUTS, Manifest, content_hash, decode_manifest, encode_manifest
 from schemas.topics import CATALOGUE, DEAD_LETTERS, MAX_RECORD_BYTES, RECOMMENDATIONS, SNAPSHOTS, Topic
 from stream.settings import Settings
 from stream.topics import delete_topics
@@ -100,6 +100,7 @@ def replace_graph(folder: Path, *, purchase_axes: int) -> None:
         folder,
         content_hash=content_hash(model, (folder / "items.txt").read_bytes()),
         inputs=tuple(tensor for tensor in manifest_of(folder).inputs if tensor.name == "items"),
+        outputs=tuple(tensor for tensor in manifest_of(folder).outputs if tensor.name in OUTPUTS),
     )
 
 
