@@ -6,6 +6,7 @@ others get what a worker gives them, calls of sessions of one width. All have th
     python -m bench.graphs --items 50000 --batch 1 --batch 32
 """
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -128,7 +129,7 @@ def sameness(graphs: dict[str, ort.InferenceSession], items: int, sessions: int)
     every = [
         drawn(rng, items, 64, shortest, width)
         for share, shortest, width in _widths()
-        for _ in range(round(share * sessions / 64))
+        for _ in range(math.ceil(share * sessions / 64))
     ]
     naive = [graphs[NAIVE].run(OUTPUTS[:2], feeds) for feeds in every]
     found: list[Sameness] = []

@@ -109,7 +109,7 @@ class ByShortlist:
     (`export.fidelity`).
 
     Sums of whole numbers are exact, and a wanted vector has a scale of its own: so the list depends neither on who
-    shares the batch nor on the processor. The items have one scale for all, or each sum would have to be multiplied.
+    shares the batch nor on how a processor adds. The items have one scale for all, or each sum would be multiplied.
     """
 
     spare: int = 16

@@ -20,7 +20,7 @@ from model.checkpoint import load_checkpoint
 from model.errors import TrainingError
 from model.features import Ints, Longs
 from model.metrics import Floats
-from model.prefixes import RESAMPLES, VIEW, read_prefixes
+from model.prefixes import RESAMPLES, VIEW, Figure, read_prefixes
 from model.transformer import SessionTransformer, distances
 
 FEWEST_EVENTS = 3
@@ -47,20 +47,11 @@ class Answered(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A mean over sessions, and the ends of the middle 95 % of what it is on others drawn from these."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Order:
     """How well an order of events foretells what happens. Log-probabilities are in nats."""
 
     name: str
-    figures: dict[str, Estimate]
+    figures: dict[str, Figure]
     """Of the best item, and with `@5` the mean of the best five.
 
     `deletion`: log-probability lost, mean over the curve; more is better. `insertion`: log-probability still missing;
@@ -160,18 +151,18 @@ def left_out(cases: Sequence[Case], whole: Sequence[Answered], ask: Ask) -> list
 def summed(name: str, of: Mapping[str, Floats], ours: Mapping[str, Floats]) -> Order:
     """Return the means over sessions, with their intervals."""
     lead = (ours["deletion"] - of["deletion"]) + (of["insertion"] - ours["insertion"])
-    figures: dict[str, Estimate] = {}
+    figures: dict[str, Figure] = {}
     for metric, values in {**of, "lead": lead}.items():
         by_session = values.reshape(-1, PLACES)
-        figures[metric] = _estimate(by_session[:, 0])
-        figures[f"{metric}@{PLACES}"] = _estimate(by_session.mean(axis=1))
+        figures[metric] = _mean(by_session[:, 0])
+        figures[f"{metric}@{PLACES}"] = _mean(by_session.mean(axis=1))
     return Order(name=name, figures=figures)
 
 
-def _estimate(values: Floats) -> Estimate:
+def _mean(values: Floats) -> Figure:
     draws = np.random.default_rng(0).multinomial(len(values), np.full(len(values), 1 / len(values)), size=RESAMPLES)
     low, high = np.quantile(draws @ values / len(values), (0.025, 0.975))
-    return Estimate(value=float(values.mean()), low=float(low), high=float(high))
+    return Figure(value=float(values.mean()), low=float(low), high=float(high))
 
 
 class _Padded(NamedTuple):

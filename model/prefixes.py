@@ -37,7 +37,7 @@ class Prefix:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A metric in percent, and the ends of the middle 95 % of what it is on other rows drawn from these."""
+    """A mean over rows, and the ends of the middle 95 % of what it is on other rows drawn from these."""
 
     value: float
     low: float
@@ -51,6 +51,7 @@ class Result:
     name: str
     rows: int
     figures: dict[str, Figure]
+    """Metrics in percent."""
     by_length: dict[str, dict[str, float]]
     """Rows and metrics by length of the prefix."""
 
