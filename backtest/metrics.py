@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from model.metrics import MISS, Floats, Ints, hit_rate, ndcg, reciprocal_rank
+from model.metrics import MISS, Floats, Ints, equal_mass_bins, hit_rate, ndcg, reciprocal_rank
 
 RANKING = {"hit_rate": hit_rate, "mrr": reciprocal_rank, "ndcg": ndcg}
 """Metrics of a ranking, by name."""
@@ -91,18 +91,10 @@ class Reliability(NamedTuple):
 
 def reliability(probabilities: Floats, happened: Ints, bins: int = BINS) -> Reliability:
     """Return stated probability against outcome, over the bins of `model.metrics.calibration_error`; both (rows,)."""
-    order = np.argsort(probabilities, kind="stable")
-    parts = np.array_split(order, max(1, min(bins, len(order))))
-    bin_of = np.zeros(len(order), dtype=np.int64)
-    for number, part in enumerate(parts):
-        bin_of[part] = number
-    rows = np.array([len(part) for part in parts])
-    return Reliability(
-        np.array([probabilities[part].mean() if len(part) else 0.0 for part in parts]),
-        np.array([happened[part].mean() if len(part) else 0.0 for part in parts]),
-        rows,
-        bin_of,
-    )
+    bin_of = equal_mass_bins(probabilities, bins)
+    rows = np.bincount(bin_of)
+    stated, came = (np.bincount(bin_of, weights=column) / np.maximum(rows, 1) for column in (probabilities, happened))
+    return Reliability(stated, came, rows, bin_of)
 
 
 class WeightedPrAuc:

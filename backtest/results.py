@@ -289,8 +289,8 @@ class _Measuring:
             yield "hour", f"{hour:02}", hours == hour
         if not any(rows.categories):
             return
-        counts = np.bincount(category[self.ranked], minlength=len(rows.categories))
-        largest = np.argsort(-counts, kind="stable")[:CATEGORIES].tolist()
+        counts = np.bincount(category[self.ranked], minlength=len(rows.categories)).tolist()
+        largest = sorted(range(len(counts)), key=lambda number: (-counts[number], rows.categories[number]))[:CATEGORIES]
         for number in largest:
             yield "category", rows.categories[number] or "(none)", category == number
         yield "category", OTHER, ~np.isin(category, largest)

@@ -77,20 +77,30 @@ def brier(probabilities: Floats, happened: Ints) -> float:
     return _mean((probabilities - happened) ** 2)
 
 
+def equal_mass_bins(probabilities: Floats, bins: int = 15) -> Ints:
+    """Return the bin of each row by its probability, from 0, so that bins hold about as many rows: (rows,).
+
+    Rows of the same probability share a bin, the first of those that they would fill: so the order of the rows has no
+    say in it, and a bin may be empty.
+
+    Args:
+        probabilities: (rows,).
+        bins: How many; fewer where there are fewer rows.
+    """
+    parts = np.array_split(np.sort(probabilities), max(1, min(bins, len(probabilities))))
+    return np.searchsorted([part[-1] for part in parts if len(part)], probabilities)
+
+
 def calibration_error(probabilities: Floats, happened: Ints | Floats, bins: int = 15) -> float:
-    """Return the expected calibration error over bins of equal mass: |mean probability - share that happened|.
+    """Return the expected calibration error over `equal_mass_bins`: |mean probability - share that happened|.
 
     Args:
         probabilities: (rows,).
         happened: 0 or 1, or the true probability: (rows,).
         bins: How many; fewer where there are fewer rows.
     """
-    order = np.argsort(probabilities, kind="stable")
-    gaps = [
-        abs(float(np.sum(probabilities[part] - happened[part])))
-        for part in np.array_split(order, max(1, min(bins, len(order))))
-    ]
-    return sum(gaps) / len(order) if len(order) else 0.0
+    gaps = np.bincount(equal_mass_bins(probabilities, bins), weights=probabilities - happened)
+    return float(np.abs(gaps).sum()) / max(1, len(probabilities))
 
 
 def _mean(values: npt.NDArray[Any]) -> float:

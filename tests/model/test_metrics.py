@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from model import metrics
 
@@ -75,6 +77,22 @@ def test_calibration_error_is_the_mean_gap_of_the_bins():
 def test_calibration_bins_hold_equally_many_rows():
     probabilities = np.concatenate((np.full(15, 0.001), np.linspace(0.5, 0.9, 15)))
     assert metrics.calibration_error(probabilities, np.zeros(30), bins=2) == pytest.approx(probabilities.mean())
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.1, 0.2, 0.3]), st.integers(0, 1)), max_size=40), st.randoms())
+def test_order_of_the_rows_has_no_say_in_the_bins(rows, random):
+    shuffled = random.sample(rows, len(rows))
+    sets = []
+    for found in (rows, shuffled):
+        probabilities, happened = np.array([row[0] for row in found]), np.array([row[1] for row in found])
+        bins = metrics.equal_mass_bins(probabilities, bins=4)
+        sets.append(sorted(zip(bins.tolist(), probabilities.tolist(), happened.tolist(), strict=True)))
+    assert sets[0] == sets[1]
+
+
+def test_bins_of_many_equal_rows_are_parted_where_the_probability_changes():
+    probabilities = np.array([0.5, 0.1, 0.1, 0.9, 0.1, 0.5])
+    assert metrics.equal_mass_bins(probabilities, bins=3).tolist() == [1, 0, 0, 2, 0, 1]
 
 
 def test_metrics_of_nothing_are_0():
