@@ -58,6 +58,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     """Metrics of the held-out sessions, before they were learned, too."""
     calibration: Calibration | None = None
     """Of the heads; an export folds it into their weights."""
+    learned: int = 0
+    """Sessions that its neighbours were counted in, those of what it was topped up from included; 0 until the end."""
     lineage: tuple[str, ...] = ()
     """What it was topped up from, the oldest first."""
     finished: bool = False
@@ -110,7 +112,14 @@ def save_pairs(folder: Path, pairs: Pairs) -> None:
 
 
 def load_pairs(folder: Path) -> Pairs:
-    """Return what `save_pairs` wrote."""
+    """Return what `save_pairs` wrote.
+
+    Raises:
+        TrainingError: The training that would have has not ended.
+    """
+    if not (folder / "pairs.npz").is_file():
+        message = f"{folder} holds a training that has not ended: go on with it first"
+        raise TrainingError(message)
     with np.load(folder / "pairs.npz") as arrays:
         return Pairs(**arrays)
 

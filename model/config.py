@@ -20,8 +20,8 @@ REPEAT_STEP = 10
 class ModelConfig:
     """The shape of a model: together with its weights, neighbours and vocabulary it is the model."""
 
-    dim: int = 128
-    """Numbers that stand for an item: what the measured recipe has (`docs/model.md`)."""
+    dim: int = 192
+    """Numbers that stand for an item: more than 128 earn, 256 do not (`docs/model.md`)."""
     layers: int = 1
     heads: int = 2
     ffn: int = 256
@@ -72,6 +72,9 @@ class TrainConfig:
     """Of the matrices; tables, norms and biases have none."""
     folds: int = 8
     """Parts of the sessions: one learns with neighbours counted in the others, so that it does not meet itself."""
+    neighbours_half: float = 0.5
+    """Share of the sessions, from the newest back, after which a meeting of items counts half: what goes
+    together changes, and 12 neighbours hold the next item more often so (`docs/model.md`)."""
     top_up_share: float = 0.2
     """Share of the sessions for training, the newest, that are learned again at the end, with all that are newer."""
     top_up_rate: float = 8e-4
@@ -107,8 +110,8 @@ class TrainConfig:
         if min(self.steps, self.top_up_steps) < 1:
             message = "steps and top_up_steps are at least 1"
             raise TrainingError(message)
-        if self.folds < 2 or not 0 <= self.top_up_share <= 1:
-            message = "folds is at least 2, and top_up_share is from 0 to 1"
+        if self.folds < 2 or not 0 <= self.top_up_share <= 1 or self.neighbours_half <= 0:
+            message = "folds is at least 2, top_up_share is from 0 to 1, and neighbours_half is above 0"
             raise TrainingError(message)
 
 

@@ -13,6 +13,8 @@ WINDOW = 5
 UNIT = 60
 """What a meeting at distance 1 counts, distance d a d-th of it: whole numbers for each distance up to 5, so that sums
 are exact and a part can be taken out of a whole again."""
+NEWEST = 16
+"""What a meeting in the newest session counts, and one in an older session a share of, rounded up."""
 LOW = 2**32 - 1
 """Mask of a key's second item."""
 _MOST = 2**31 - 1
@@ -25,7 +27,7 @@ class Pairs:
     keys: Longs
     """Row of the first * 2**32 + row of the second, distinct and ascending: (pairs,)."""
     counts: Longs
-    """In units of `UNIT`: (pairs,)."""
+    """In units of `UNIT`, times what its session counts: (pairs,)."""
 
 
 class Neighbours(NamedTuple):
@@ -37,26 +39,55 @@ class Neighbours(NamedTuple):
     """Of the kept neighbours' counts, 1 in total: (V, K)."""
 
 
-def count_pairs(of: Examples) -> Pairs:
-    """Return how often items meet in sessions, an item and itself aside."""
-    following = count_following(of)
+def by_age(sessions: int, half: float) -> Longs:
+    """Return what a meeting counts in each of so many sessions, the oldest first: (sessions,).
+
+    Args:
+        sessions: How many.
+        half: Share of the sessions after which a meeting counts half.
+    """
+    age = np.arange(sessions - 1, -1, -1) / sessions
+    return np.ceil(NEWEST * 0.5 ** (age / half)).astype(np.int64)
+
+
+def aged(pairs: Pairs, share: float, half: float) -> Pairs:
+    """Return counts as they are once newer sessions have come, in whole numbers; what is left of none goes.
+
+    Args:
+        pairs: Counts of sessions, the newest of which counts `NEWEST`.
+        share: Of all sessions, those that are newer than these.
+        half: As `by_age` takes it.
+    """
+    counts = np.rint(pairs.counts * 0.5 ** (share / half)).astype(np.int64)
+    return Pairs(pairs.keys[counts > 0], counts[counts > 0])
+
+
+def count_pairs(of: Examples, weights: Longs | None = None) -> Pairs:
+    """Return how often items meet in sessions, an item and itself aside.
+
+    Args:
+        of: The sessions.
+        weights: What a meeting in each counts: (sessions,). 1 where there are none.
+    """
+    following = count_following(of, weights)
     first, second = following.keys >> 32, following.keys & LOW
     keys, counts = following.keys[first != second], following.counts[first != second]
     other_way = (second << 32 | first)[first != second]
     return _summed(np.concatenate((keys, other_way)), np.concatenate((counts, counts)))
 
 
-def count_following(of: Examples) -> Pairs:
+def count_following(of: Examples, weights: Longs | None = None) -> Pairs:
     """Return how often items follow each other in sessions: `UNIT` / distance a time, up to `WINDOW` events apart."""
+    weight = np.ones(len(of), dtype=np.int64) if weights is None else weights
     session = np.repeat(np.arange(len(of)), of.lengths)  # (events,)
     items = of.items.astype(np.int64)
     keys: list[Longs] = []
-    weights: list[Longs] = []
+    counts: list[Longs] = []
     for distance in range(1, WINDOW + 1):
         near = session[:-distance] == session[distance:]
         keys.append((items[:-distance] << 32 | items[distance:])[near])
-        weights.append(np.full(len(keys[-1]), UNIT // distance))
-    return _summed(np.concatenate(keys), np.concatenate(weights))
+        counts.append(UNIT // distance * weight[session[distance:][near]])
+    return _summed(np.concatenate(keys), np.concatenate(counts))
 
 
 def together(one: Pairs, other: Pairs) -> Pairs:

@@ -38,7 +38,7 @@ from model.evaluate import K, answer, evaluate_model, measure
 from model.features import NOTHING, Examples, Ints, Longs, cross_batches, events_of, padded
 from model.head_training import Heads, fit_heads, on_held_out, on_newer, refit
 from model.loss import Wishes, catalogue_loss, quickest
-from model.neighbours import Neighbours, Pairs, count_pairs, nearest, together, without
+from model.neighbours import Neighbours, Pairs, aged, by_age, count_pairs, nearest, together, without
 from model.transformer import Mixing, SessionTransformer
 from model.vocabulary import POPULAR
 
@@ -85,10 +85,12 @@ def train(dataset: Dataset, config: TrainConfig, folder: Path, console: Console)
         save_stack(folder, stack)
     first = len(dataset.training) - round(config.top_up_share * len(dataset.training))
     older, newest = np.split(np.arange(len(dataset.sessions)), [first])
-    pairs = count_pairs(dataset.sessions.only(older))
+    weights = by_age(len(dataset.sessions), config.neighbours_half)
+    pairs = count_pairs(dataset.sessions.only(older), weights[older])
     batch = _batch_size(len(dataset.training), config.steps, config)
+    card = msgspec.structs.replace(card, learned=len(dataset.sessions))
     with _progress(console) as progress:
-        last = _lesson(dataset.sessions.only(newest), pairs, model, config, batch=batch)
+        last = _lesson(dataset.sessions.only(newest), weights[newest], pairs, model, config, batch=batch)
         return _top_up(model, last, card, folder, progress)
 
 
@@ -116,7 +118,8 @@ def fit(
     optimizer = _optimizer(model, config)
     card = _resume(folder, card, dataset, model, optimizer)
     batch = _batch_size(len(dataset.training), config.steps, config)
-    lesson = _lesson(dataset.training, None, model, config, batch=batch, passes=config.epochs)
+    weights = by_age(len(dataset.training), config.neighbours_half)
+    lesson = _lesson(dataset.training, weights, None, model, config, batch=batch, passes=config.epochs)
 
     with _progress(console) as progress:
         done = lesson.steps * len(card.epochs)
@@ -149,8 +152,8 @@ def fit(
 def top_up(previous: Checkpoint, pairs: Pairs, newer: Newer, folder: Path, *, lineage: str, console: Console) -> Card:
     """Teach a trained model newer sessions, in one pass, and return the card of what comes out.
 
-    The neighbours are counted anew, over all sessions that either has seen. What the model says of the newer sessions
-    before it learns them is measured.
+    The neighbours are counted anew, over all sessions that either has seen, each by its age. What the model says of the
+    newer sessions before it learns them is measured.
 
     Args:
         previous: The trained model.
@@ -161,11 +164,15 @@ def top_up(previous: Checkpoint, pairs: Pairs, newer: Newer, folder: Path, *, li
         console: Where progress is shown.
 
     Raises:
-        TrainingError: The folder holds another training, or something else.
+        TrainingError: The folder holds another training, or something else; or the model's version counted otherwise.
     """
+    learned, new = previous.card.learned, len(newer.sessions)
+    if not learned:
+        message = "the model comes from a version that did not count neighbours by age: train it anew"
+        raise TrainingError(message)
     config, lineages = previous.card.config, (*previous.card.lineage, lineage)
-    new = Card(config=config, report=newer.report, popular=previous.card.popular, lineage=lineages)
-    card = _begun(folder, new)
+    fresh = Card(config=config, report=newer.report, popular=previous.card.popular, lineage=lineages)
+    card = _begun(folder, fresh)
     if card.finished:
         return card
     ask = functools.partial(answer, previous.model.eval(), previous.table())
@@ -174,15 +181,19 @@ def top_up(previous: Checkpoint, pairs: Pairs, newer: Newer, folder: Path, *, li
     if calibration:
         heads = Heads(calibration=calibration, stack=stack, max_length=config.model.max_length)
         answers, calibration = on_newer(heads, newer, ask)
-    card = msgspec.structs.replace(card, calibration=calibration, measured=measure(answers, newer.sample))
+    measured = measure(answers, newer.sample)
+    card = msgspec.structs.replace(card, calibration=calibration, measured=measured, learned=learned + new)
     start_checkpoint(folder, card, newer.vocabulary, newer.sample)
     if stack:
         save_stack(folder, stack.grown(len(newer.vocabulary)))
     torch.manual_seed(config.seed)
     model = previous.model.grown(len(newer.vocabulary)).to(_device())
-    batch = _batch_size(len(newer.sessions), config.top_up_steps, config)
+    batch = _batch_size(new, config.top_up_steps, config)
+    weights = by_age(learned + new, config.neighbours_half)[learned:]
+    older = aged(pairs, new / (learned + new), config.neighbours_half)
     with _progress(console) as progress:
-        return _top_up(model, _lesson(newer.sessions, pairs, model, config, batch=batch), card, folder, progress)
+        lesson = _lesson(newer.sessions, weights, older, model, config, batch=batch)
+        return _top_up(model, lesson, card, folder, progress)
 
 
 class _Rates(NamedTuple):
@@ -230,12 +241,20 @@ class _Lesson(NamedTuple):
 
 
 def _lesson(
-    of: Examples, older: Pairs | None, model: SessionTransformer, config: TrainConfig, *, batch: int, passes: int = 0
+    of: Examples,
+    weights: Longs,
+    older: Pairs | None,
+    model: SessionTransformer,
+    config: TrainConfig,
+    *,
+    batch: int,
+    passes: int = 0,
 ) -> _Lesson:
     """Return sessions as something to be learned.
 
     Args:
         of: The sessions.
+        weights: What a meeting in each of them counts: (sessions,).
         older: Which items met in sessions that were learned before: neighbours in every fold.
         model: What will learn them.
         config: How.
@@ -243,7 +262,8 @@ def _lesson(
         passes: How often they are learned; 0 for a top-up, which is one pass at its own rate.
     """
     fold_of = np.random.default_rng(config.seed).integers(config.folds, size=len(of))  # (sessions,)
-    parts = [count_pairs(of.only(np.flatnonzero(fold_of == fold))) for fold in range(config.folds)]
+    folds = [np.flatnonzero(fold_of == fold) for fold in range(config.folds)]
+    parts = [count_pairs(of.only(fold), weights[fold]) for fold in folds]
     pairs = functools.reduce(together, parts if older is None else [older, *parts])
     rows, most = model.item.shape[0], config.model.neighbours
     steps = sum(math.ceil(number / batch) for number in np.bincount(fold_of).tolist())

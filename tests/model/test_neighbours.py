@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.features import Examples, examples
-from model.neighbours import Pairs, count_pairs, nearest, together, without
+from model.neighbours import NEWEST, Pairs, aged, by_age, count_pairs, nearest, together, without
 from tests.model.builders import flat
 
 ROWS = np.arange(1, 9)
@@ -35,6 +35,22 @@ def test_item_is_no_neighbour_of_itself():
     assert counted(count_pairs(of("aa"))) == {}
 
 
+def test_meeting_counts_half_after_a_share_of_the_sessions():
+    assert by_age(8, 0.5).tolist() == [5, 6, 7, 8, 10, 12, 14, NEWEST]
+    assert by_age(8, 100).tolist() == [NEWEST] * 8
+
+
+def test_counts_age_as_newer_sessions_come():
+    pairs = count_pairs(of("ab", "bc"), np.array([1, NEWEST]))
+    assert counted(aged(pairs, 0.25, 0.5)) == {"ab": 42, "ba": 42, "bc": 679, "cb": 679}
+    assert counted(aged(pairs, 4, 0.5)) == {"bc": 4, "cb": 4}
+
+
+def test_meeting_counts_what_its_session_does():
+    pairs = count_pairs(of("abc", "ab", "d"), np.array([1, 3, 5]))
+    assert counted(pairs) == {"ab": 240, "ba": 240, "bc": 60, "cb": 60, "ac": 30, "ca": 30}
+
+
 def test_sessions_do_not_meet():
     assert counted(count_pairs(of("a", "b"))) == {}
 
@@ -56,6 +72,8 @@ SESSIONS = st.lists(st.text("abcdef", min_size=1, max_size=8), min_size=1, max_s
 
 @given(SESSIONS, SESSIONS)
 def test_a_part_can_be_added_and_taken_out_again(some, others):
-    whole, part, rest = count_pairs(of(*some, *others)), count_pairs(of(*others)), count_pairs(of(*some))
+    weights = by_age(len(some) + len(others), 0.5)
+    whole = count_pairs(of(*some, *others), weights)
+    rest, part = count_pairs(of(*some), weights[: len(some)]), count_pairs(of(*others), weights[len(some) :])
     assert counted(together(rest, part)) == counted(whole)
     assert counted(without(whole, part)) == counted(rest)

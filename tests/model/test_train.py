@@ -1,6 +1,7 @@
 import dataclasses
 import io
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,7 @@ from model.checkpoint import load_checkpoint, load_pairs, load_tensors, read_car
 from model.config import TrainConfig
 from model.dataset import load_dataset, load_newer
 from model.errors import TrainingError
-from model.neighbours import count_pairs, nearest, together
+from model.neighbours import aged, by_age, count_pairs, nearest, together
 from model.train import top_up, train
 from model.transformer import Mixing, SessionTransformer
 from tests.model.builders import TINY, closed, dataset, shoppers, write_sessions
@@ -125,9 +126,10 @@ def test_training_that_was_killed_in_its_last_pass_ends_with_the_same_weights(da
 
 
 def test_neighbours_that_are_served_are_those_of_all_sessions(data, trained):
-    everyone = nearest(count_pairs(data.sessions), len(data.vocabulary) + 1, TINY.model.neighbours)
+    pairs = count_pairs(data.sessions, by_age(len(data.sessions), TINY.neighbours_half))
+    everyone = nearest(pairs, len(data.vocabulary) + 1, TINY.model.neighbours)
     assert all(np.array_equal(*pair) for pair in zip(load_checkpoint(trained).neighbours, everyone, strict=True))
-    assert np.array_equal(load_pairs(trained).counts, count_pairs(data.sessions).counts)
+    assert np.array_equal(load_pairs(trained).counts, pairs.counts)
 
 
 def test_metrics_are_of_sessions_that_were_not_learned_yet(data, trained):
@@ -157,16 +159,18 @@ def test_topped_up_stack_has_a_row_for_each_new_item(trained, newer, tmp_path):
 
 def test_fold_learns_with_the_neighbours_of_the_others(data):
     network = SessionTransformer(TINY.model, len(data.vocabulary))
-    lesson = training._lesson(data.training, None, network, TINY, batch=16)
+    counted = by_age(len(data.training), 0.5)
+    lesson = training._lesson(data.training, counted, None, network, TINY, batch=16)
     for fold in range(TINY.folds):
-        others = data.training.only(np.flatnonzero(lesson.fold_of != fold))
-        expected = Mixing(nearest(count_pairs(others), len(network.item), 4), torch.device("cpu"))
+        others = np.flatnonzero(lesson.fold_of != fold)
+        pairs = count_pairs(data.training.only(others), counted[others])
+        expected = Mixing(nearest(pairs, len(network.item), 4), torch.device("cpu"))
         assert torch.equal(lesson.mixings[fold].gather(network.item), expected.gather(network.item))
 
 
 def test_event_counts_the_same_whatever_batch_it_is_in(data):
     network = SessionTransformer(dataclasses.replace(TINY.model, dropout=0, item_dropout=0), len(data.vocabulary))
-    lesson = training._lesson(data.training, None, network, TINY, batch=16)
+    lesson = training._lesson(data.training, by_age(len(data.training), 0.5), None, network, TINY, batch=16)
     table = network.table(lesson.mixings[0])
     short, long = np.argsort(data.training.lengths)[[0, -1]]
     apart = [training._loss(network, table, lesson, np.array([number])).item() for number in (short, long)]
@@ -201,11 +205,27 @@ def test_top_up_says_what_it_came_from(trained, newer, tmp_path):
     assert card == read_card(tmp_path)
 
 
-def test_top_up_counts_neighbours_over_all_sessions(data, trained, newer, tmp_path):
+def test_top_up_counts_neighbours_over_all_sessions_by_age(data, trained, newer, tmp_path):
     topped_up(trained, newer, tmp_path)
-    every = together(count_pairs(data.sessions), count_pairs(newer.sessions))
+    all_of_them = len(data.sessions) + len(newer.sessions)
+    weights = by_age(all_of_them, TINY.neighbours_half)
+    older = aged(load_pairs(trained), len(newer.sessions) / all_of_them, TINY.neighbours_half)
+    every = together(older, count_pairs(newer.sessions, weights[len(data.sessions) :]))
     assert np.array_equal(load_pairs(tmp_path).keys, every.keys)
     assert np.array_equal(load_pairs(tmp_path).counts, every.counts)
+    assert read_card(tmp_path).learned == all_of_them
+
+
+def test_model_that_counted_without_age_is_not_topped_up(trained, newer, tmp_path):
+    previous = load_checkpoint(trained)
+    old = previous._replace(card=msgspec.structs.replace(previous.card, learned=0))
+    with pytest.raises(TrainingError, match="by age"):
+        top_up(old, load_pairs(trained), newer, tmp_path, lineage="the first", console=quiet())
+
+
+def test_training_that_has_not_ended_cannot_be_topped_up(tmp_path):
+    with pytest.raises(TrainingError, match="has not ended"):
+        load_pairs(tmp_path)
 
 
 def test_top_up_gives_the_same_weights_again(trained, newer, tmp_path):
