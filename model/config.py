@@ -21,7 +21,7 @@ class ModelConfig:
     """The shape of a model: together with its weights, neighbours and vocabulary it is the model."""
 
     dim: int = 192
-    """Numbers that stand for an item: more than 128 earn, 256 do not (`docs/model.md`)."""
+    """Numbers that stand for an item: 192 instead of 128 earn much, 256 little more (`docs/model.md`)."""
     layers: int = 1
     heads: int = 2
     ffn: int = 256
@@ -73,8 +73,8 @@ class TrainConfig:
     folds: int = 8
     """Parts of the sessions: one learns with neighbours counted in the others, so that it does not meet itself."""
     neighbours_half: float = 0.5
-    """Share of the sessions, from the newest back, after which a meeting of items counts half: what goes
-    together changes, and 12 neighbours hold the next item more often so (`docs/model.md`)."""
+    """Share of the sessions, from the newest back, after which a meeting of items counts half: what goes together
+    changes, and so 12 neighbours hold the next item more often (`docs/model.md`)."""
     top_up_share: float = 0.2
     """Share of the sessions for training, the newest, that are learned again at the end, with all that are newer."""
     top_up_rate: float = 8e-4
