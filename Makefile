@@ -55,7 +55,7 @@ integration: setup-train  ## everything on a real broker
 bench: $(BENCH)/.done  ## the measured table of the README, in about 20 minutes; JSON=FILE keeps every run
 	@$(BENCH)/bin/python -m bench $(if $(JSON),--json $(JSON))
 
-bench-scoring: $(BENCH)/.done  ## graphs of 10,000 to 1,000,000 items beside the naive one, in about 12 minutes
+bench-scoring: $(BENCH)/.done  ## graphs of 10,000 to 1,000,000 items beside the naive one, in about 4 minutes
 	@$(BENCH)/bin/python -m bench.graphs $(if $(JSON),--json $(JSON))
 
 bench-flat: $(BENCH)/.done  ## memory of a replay of 10 million events against 1 million, in about 15 minutes
