@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
-from model.features import LEAVE, NEXT_ACTION_OF, NO_CLASS, PURCHASE, REMOVAL
+from clickscore.model.features import LEAVE, NEXT_ACTION_OF, NO_CLASS, PURCHASE, REMOVAL
 
 _CLASS_OF: list[int] = NEXT_ACTION_OF.tolist()
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from stream.errors import SettingsError
-from stream.parts import DECIDING
-from stream.settings import Settings, convert
+from clickscore.stream.errors import SettingsError
+from clickscore.stream.replay.checkpoint import DECIDING
+from clickscore.stream.settings import Settings, convert
 
 Baseline = Literal["popularity", "co-occurrence", "repeat"]
 BASELINES: tuple[Baseline, ...] = get_args(Baseline)

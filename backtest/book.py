@@ -7,12 +7,12 @@ from typing import Literal, NamedTuple
 import msgspec
 import xxhash
 
-from backtest.answers import Act, Answer, answers
-from backtest.groups import Decided
-from schemas.decisions import Recommendation
-from schemas.events import ACTION_OF, Impression, ItemEvent
-from stream.pipeline import Output
-from stream.request import Request
+from clickscore.backtest.answers import Act, Answer, answers
+from clickscore.backtest.groups import Decided
+from clickscore.schemas.decisions import Recommendation
+from clickscore.schemas.events import ACTION_OF, Impression, ItemEvent
+from clickscore.stream.pipeline import Output
+from clickscore.stream.request import Request
 
 # Why a record is not judged.
 UNREADABLE = "no event: a line that cannot be read, or a dead letter"

@@ -12,13 +12,13 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from backtest import arms as of_arms
-from backtest import words
-from backtest.arms import Arm
-from backtest.results import Results, measure
-from backtest.run import LEAK_SAMPLE, Evidence, Plan, run
-from stream.commands.options import with_settings
-from stream.commands.recorded import (
+from clickscore.backtest import arms as of_arms
+from clickscore.backtest import words
+from clickscore.backtest.arms import Arm
+from clickscore.backtest.results import Results, measure
+from clickscore.backtest.run import LEAK_SAMPLE, Evidence, Plan, run
+from clickscore.stream.commands.options import with_settings
+from clickscore.stream.commands.recorded import (
     SOURCE_OPTIONS,
     Command,
     Where,
@@ -27,8 +27,8 @@ from stream.commands.recorded import (
     reference_of,
     warn_of_cold_start,
 )
-from stream.errors import ClickscoreError, OutputFileError, SettingsError
-from stream.settings import Settings
+from clickscore.stream.errors import ClickscoreError, OutputFileError, SettingsError
+from clickscore.stream.settings import Settings
 
 OUT = click.Path(dir_okay=False, path_type=Path)
 
@@ -222,8 +222,8 @@ def _write(results: Results, page: Path | None, figures: Path | None, folder: Pa
             figures.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
         if not (page or folder):
             return
-        from backtest.plots import plots  # noqa: PLC0415 (matplotlib takes a moment to load)
-        from backtest.report import html  # noqa: PLC0415
+        from clickscore.backtest.plots import plots  # noqa: PLC0415 (matplotlib takes a moment to load)
+        from clickscore.backtest.report import html  # noqa: PLC0415
 
         drawn = plots(results)
         if page:

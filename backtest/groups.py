@@ -5,15 +5,16 @@ from typing import NamedTuple
 
 import msgspec
 
-from backtest.arms import Arm
-from backtest.recommenders import Recommender
-from schemas.decisions import Recommendation
-from stream.catalogue import Catalogue
-from stream.pipeline import Output, Pipeline
-from stream.policy import CONTROL, Policy, variant_of
-from stream.request import Request, Scores
-from stream.settings import Settings
-from stream.sources import Batches
+from clickscore.backtest.arms import Arm
+from clickscore.backtest.recommenders import Recommender
+from clickscore.schemas.decisions import Recommendation
+from clickscore.stream.pipeline import Output, Pipeline
+from clickscore.stream.policy.experiments import CONTROL, variant_of
+from clickscore.stream.policy.recommend import Policy
+from clickscore.stream.reference.catalogue import Catalogue
+from clickscore.stream.replay.source import Batches
+from clickscore.stream.request import Request, Scores
+from clickscore.stream.settings import Settings
 
 Recommenders = Callable[[Arm], Recommender]
 """Makes a new recommender for an arm."""

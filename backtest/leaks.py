@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from backtest.groups import Decided, Groups
-from schemas.decisions import Recommendation, encode_decision
-from stream.sources import Batches
+from clickscore.backtest.groups import Decided, Groups
+from clickscore.schemas.decisions import Recommendation, encode_decision
+from clickscore.stream.replay.source import Batches
 
 SHOWN = 3
 """Ids of differing decisions that are told of an arm."""

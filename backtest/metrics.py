@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from model.metrics import MISS, Floats, Ints, equal_mass_bins, hit_rate, ndcg, reciprocal_rank
+from clickscore.model.metrics import MISS, Floats, Ints, equal_mass_bins, hit_rate, ndcg, reciprocal_rank
 
 RANKING = {"hit_rate": hit_rate, "mrr": reciprocal_rank, "ndcg": ndcg}
 """Metrics of a ranking, by name."""

@@ -11,8 +11,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from backtest.intervals import Estimate
-from backtest.results import ArmResult, Results
+from clickscore.backtest.intervals import Estimate
+from clickscore.backtest.results import ArmResult, Results
 
 INK, FAINT, GRID = "#1f2933", "#7b8794", "#e4e7eb"
 # Told apart by the colour-blind, too: Okabe and Ito, "Color universal design", 2008; the first arm is ink.

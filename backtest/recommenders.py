@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from backtest.arms import Arm
-from schemas.events import ACTIONS, Impression, ItemEvent
-from stream.bundle import load_bundle
-from stream.request import Request, Scores
-from stream.scoring import Scorer
+from clickscore.backtest.arms import Arm
+from clickscore.schemas.events import ACTIONS, Impression, ItemEvent
+from clickscore.stream.request import Request, Scores
+from clickscore.stream.scoring.bundle import load_bundle
+from clickscore.stream.scoring.scorer import Scorer
 
 FOLLOWERS = 64
 """Items that may follow another and are recommended, as many as a bundle's candidates."""

@@ -5,9 +5,9 @@ from functools import partial
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from backtest import words
-from backtest.intervals import Estimate
-from backtest.results import ArmResult, Results
+from clickscore.backtest import words
+from clickscore.backtest.intervals import Estimate
+from clickscore.backtest.results import ArmResult, Results
 
 SLICES = {
     "by-length": (

@@ -6,15 +6,15 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from backtest import metrics
-from backtest.arms import Arm
-from backtest.intervals import DIGITS, Bools, Bootstrap, Estimate, estimate
-from backtest.leaks import LeakCheck
-from backtest.rows import NEW, NO_ANSWER, OTHER, RELATIONS, ArmRows
-from backtest.run import Evidence, Plan
-from model.metrics import SMALLEST, Floats, Ints, calibration_error, pr_auc
-from schemas.manifest import decode_manifest
-from stream.parts import deciding_settings
+from clickscore.backtest import metrics
+from clickscore.backtest.arms import Arm
+from clickscore.backtest.intervals import DIGITS, Bools, Bootstrap, Estimate, estimate
+from clickscore.backtest.leaks import LeakCheck
+from clickscore.backtest.rows import NEW, NO_ANSWER, OTHER, RELATIONS, ArmRows
+from clickscore.backtest.run import Evidence, Plan
+from clickscore.model.metrics import SMALLEST, Floats, Ints, calibration_error, pr_auc
+from clickscore.schemas.manifest import decode_manifest
+from clickscore.stream.replay.checkpoint import deciding_settings
 
 HOUR_MS = 3_600_000
 LENGTHS = ((1, 1), (2, 2), (3, 3), (4, 5), (6, 10), (11, 65_535))

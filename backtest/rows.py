@@ -9,9 +9,9 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from backtest.book import Judged, Relation
-from model.metrics import SMALLEST, Floats, Ints
-from schemas.manifest import NEXT_ACTIONS
+from clickscore.backtest.book import Judged, Relation
+from clickscore.model.metrics import SMALLEST, Floats, Ints
+from clickscore.schemas.manifest import NEXT_ACTIONS
 
 USER_BINS = 10_000
 """Users are dealt into so many bins by a hash; intervals are made by drawing bins, see `backtest.intervals`."""

@@ -3,20 +3,22 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from backtest import book as reasons
-from backtest.arms import Arm
-from backtest.book import Book
-from backtest.groups import Groups, Recommenders
-from backtest.leaks import LeakCheck, Twins
-from backtest.recommenders import Recommender, recommender_of, scorer_of
-from backtest.rows import Rows
-from stream.catalogue import Catalogue
-from stream.garbage import look_seldom
-from stream.policy import Policy
-from stream.replay import Progress
-from stream.scoring import Scorer
-from stream.settings import Settings
-from stream.sources import Batches, Origin, Reference, catalogue_of, parted, topic_name
+from clickscore.backtest import book as reasons
+from clickscore.backtest.arms import Arm
+from clickscore.backtest.book import Book
+from clickscore.backtest.groups import Groups, Recommenders
+from clickscore.backtest.leaks import LeakCheck, Twins
+from clickscore.backtest.recommenders import Recommender, recommender_of, scorer_of
+from clickscore.backtest.rows import Rows
+from clickscore.stream.gc_tuning import look_seldom
+from clickscore.stream.policy.recommend import Policy
+from clickscore.stream.reference.catalogue import Catalogue
+from clickscore.stream.reference.records import Reference, catalogue_of
+from clickscore.stream.replay.origins import Origin, parted, topic_name
+from clickscore.stream.replay.run import Progress
+from clickscore.stream.replay.source import Batches
+from clickscore.stream.scoring.scorer import Scorer
+from clickscore.stream.settings import Settings
 
 LEAK_SAMPLE = 1_000
 """Events that are decided a second time to look for leaks."""

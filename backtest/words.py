@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from backtest.intervals import Estimate
-from backtest.results import ArmResult, Difference, Results
+from clickscore.backtest.intervals import Estimate
+from clickscore.backtest.results import ArmResult, Difference, Results
 
 FEW_USERS = 200
 """Fewer make an interval that is drawn from them too narrow."""

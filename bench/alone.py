@@ -13,12 +13,12 @@ import msgspec
 import numpy as np
 
 from bench.command import environment
-from stream.bundle import load_bundle
-from stream.catalogue import Catalogue
-from stream.pipeline import Pipeline
-from stream.scoring import Scorer
-from stream.settings import Settings
-from stream.sources import file_origin
+from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.reference.catalogue import Catalogue
+from clickscore.stream.replay.file_source import file_origin
+from clickscore.stream.scoring.bundle import load_bundle
+from clickscore.stream.scoring.scorer import Scorer
+from clickscore.stream.settings import Settings
 
 READY = b"ready\n"
 BEFORE = 200_000

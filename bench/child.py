@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from bench.machine import ROOT
-from stream.settings import Settings, environment_of
+from clickscore.stream.settings import Settings, environment_of
 
 WORKER = ("stream", "worker")
 _LOG_LINES = 15

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bench.logs import ITEMS, WARM
-from stream.bundle import load_bundle
+from clickscore.stream.scoring.bundle import load_bundle
 
 OUTPUTS = ["rows", "scores", "action_probabilities", "purchase"]
 BATCH = 64

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import msgspec
 
 from bench.load import Watch
-from schemas.decisions import Choice
+from clickscore.schemas.decisions import Choice
 
 
 class _Decision(msgspec.Struct, frozen=True):

@@ -22,11 +22,11 @@ import numpy as np
 
 from bench.language_model import language_model
 from bench.machine import ROOT
-from model.dataset import lines_of
-from model.prefixes import evaluate_prefixes
-from model.split import split_sessions
-from schemas.catalogue import Item, encode
-from schemas.sessions import ClosedSession, decode_session, encode_session
+from clickscore.model.dataset import lines_of
+from clickscore.model.evaluation.prefixes import evaluate_prefixes
+from clickscore.model.split import split_sessions
+from clickscore.schemas.catalogue import Item, encode
+from clickscore.schemas.sessions import ClosedSession, decode_session, encode_session
 
 HELD_OUT, TEST = 0.1, 0.3
 K = 20
@@ -104,10 +104,19 @@ def made(folder: Path, encoder: Path, seed: int, preset: str) -> None:
     for name in ("bundle", "wider"):
         shutil.rmtree(folder / name, ignore_errors=True)
     checkpoint, bundle = folder / "checkpoint", folder / "bundle"
-    run("model.commands:train", folder / "train.jsonl.gz", "--out", checkpoint, "--seed", seed, "--preset", preset)
-    run("export.commands:export", checkpoint, "--out", bundle, "--trainable")
     run(
-        *("export.commands:catalogue", "encode", bundle, "--items", folder / "catalogue.jsonl"),
+        "clickscore.model.commands:train",
+        folder / "train.jsonl.gz",
+        "--out",
+        checkpoint,
+        "--seed",
+        seed,
+        "--preset",
+        preset,
+    )
+    run("clickscore.export.commands:export", checkpoint, "--out", bundle, "--trainable")
+    run(
+        *("clickscore.export.commands:catalogue", "encode", bundle, "--items", folder / "catalogue.jsonl"),
         *("--encoder", encoder, "--out", folder / "wider"),
     )
 

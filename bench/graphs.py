@@ -18,12 +18,12 @@ import numpy as np
 import onnxruntime as ort
 
 from bench.machine import machine
-from export.random_bundle import random_weights
-from export.ranking import ByBlocks, ByShortlist, InOneStep, Ranking
-from export.to_onnx import to_onnx
-from model.config import ModelConfig
-from model.graph import open_graph
-from stream.scoring import WIDTHS
+from clickscore.export.random_bundle import random_weights
+from clickscore.export.ranking import ByBlocks, ByShortlist, InOneStep, Ranking
+from clickscore.export.to_onnx import to_onnx
+from clickscore.model.config import ModelConfig
+from clickscore.model.graph import open_graph
+from clickscore.stream.scoring.scorer import WIDTHS
 
 MODEL = ModelConfig(dim=64, layers=2, max_length=20)
 BEST = 20

@@ -21,7 +21,7 @@ from bench.meter import Meter
 from bench.place import Place, say
 from bench.report import Found, Row
 from bench.sampling import Profile
-from schemas.topics import EVENTS, RECOMMENDATIONS
+from clickscore.schemas.topics import EVENTS, RECOMMENDATIONS
 
 GOALS = {500: (5.0, 15.0), 2_000: (15.0, 50.0)}
 """Events a second; p50 and p99 to stay under, ms."""

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from bench.logs import PARTITIONS, Keyed
-from schemas.topics import MAX_RECORD_BYTES, Topic
-from stream.settings import Settings
+from clickscore.schemas.topics import MAX_RECORD_BYTES, Topic
+from clickscore.stream.settings import Settings
 
 _QUIET_SECONDS = 10.0  # a read that gets nothing for so long has failed
 

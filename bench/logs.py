@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from schemas.events import ACTION_OF, Cart, Favourite, View, encode_event
-from schemas.snapshots import UserState, encode
-from stream.partitioner import partition_of
-from stream.sessions import PRINT_BYTES
+from clickscore.schemas.events import ACTION_OF, Cart, Favourite, View, encode_event
+from clickscore.schemas.snapshots import UserState, encode
+from clickscore.stream.kafka.partitioner import partition_of
+from clickscore.stream.state.sessions import PRINT_BYTES
 
 ITEMS = 50_000
 PARTITIONS = 4

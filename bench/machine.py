@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from stream.broker import KAFKA_VERSION
+from clickscore.stream.kafka.embedded import KAFKA_VERSION
 
 PACKAGES = ("onnxruntime", "numpy", "faust-streaming", "aiokafka", "uvloop", "quixstreams", "confluent-kafka")
 ROOT = Path(__file__).parent.parent

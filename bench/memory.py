@@ -19,12 +19,12 @@ from bench.logs import PARTITIONS, START_MS, draw_items, natural_acts, open_sess
 from bench.machine import ROOT
 from bench.place import Place, say
 from bench.report import Found, Row
-from schemas.events import decode_record
-from schemas.snapshots import encode
-from stream.catalogue import Catalogue
-from stream.partitioner import partition_of
-from stream.pipeline import Pipeline
-from stream.settings import Settings
+from clickscore.schemas.events import decode_record
+from clickscore.schemas.snapshots import encode
+from clickscore.stream.kafka.partitioner import partition_of
+from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.reference.catalogue import Catalogue
+from clickscore.stream.settings import Settings
 
 How = Literal["live", "restored"]
 

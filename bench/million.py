@@ -13,11 +13,11 @@ from bench.graphs import LENGTHS
 from bench.latency import measure_latency
 from bench.place import MODEL, Place, say
 from bench.report import Found, Row
-from export.random_bundle import write_random_bundle
-from schemas.events import View
-from stream.bundle import load_bundle
-from stream.request import Request
-from stream.scoring import Scorer
+from clickscore.export.random_bundle import write_random_bundle
+from clickscore.schemas.events import View
+from clickscore.stream.request import Request
+from clickscore.stream.scoring.bundle import load_bundle
+from clickscore.stream.scoring.scorer import Scorer
 
 ITEMS = 1_000_000
 RATE = 300

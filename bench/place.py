@@ -15,12 +15,12 @@ import click
 from bench.control import Control
 from bench.logs import ITEMS, WARM
 from bench.quiet import Quiet
-from export.random_bundle import write_random_bundle
-from model.config import ModelConfig
-from stream.broker import EmbeddedBroker
-from stream.settings import Settings
-from stream.topics import create_topics, delete_topics
-from stream.worker_process import free_port
+from clickscore.export.random_bundle import write_random_bundle
+from clickscore.model.config import ModelConfig
+from clickscore.stream.kafka.embedded import EmbeddedBroker
+from clickscore.stream.kafka.topics import create_topics, delete_topics
+from clickscore.stream.settings import Settings
+from clickscore.stream.simulator.worker_process import free_port
 
 LOCK = Path(tempfile.gettempdir()) / "clickscore-bench.lock"
 MODEL = ModelConfig(dim=64, layers=2, max_length=WARM)

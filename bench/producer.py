@@ -8,8 +8,8 @@ import time
 
 from bench.load import producer
 from bench.logs import natural_acts
-from schemas.topics import EVENTS
-from stream.settings import load
+from clickscore.schemas.topics import EVENTS
+from clickscore.stream.settings import load
 
 SHOPPER_ACTS_EVERY_MS = 30_000
 

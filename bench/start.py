@@ -8,8 +8,8 @@ from bench.load import fill, watching
 from bench.logs import Keyed, natural_events
 from bench.place import Place, say
 from bench.report import Found, Row
-from schemas.topics import EVENTS, RECOMMENDATIONS
-from stream.settings import Settings
+from clickscore.schemas.topics import EVENTS, RECOMMENDATIONS
+from clickscore.stream.settings import Settings
 
 EVENTS_THERE = 200
 _LIMIT_SECONDS = 60.0

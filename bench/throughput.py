@@ -16,7 +16,7 @@ from bench.logs import Keyed
 from bench.meter import Meter, Reading
 from bench.place import Place, say
 from bench.sampling import Profile
-from schemas.topics import EVENTS, RECOMMENDATIONS, SNAPSHOTS
+from clickscore.schemas.topics import EVENTS, RECOMMENDATIONS, SNAPSHOTS
 
 POLL_SECONDS = 0.05
 START_SECONDS = 60.0

@@ -11,14 +11,14 @@ import msgspec
 import orjson
 import yaml
 
-from schemas import topics
-from schemas.catalogue import Campaign, Item
-from schemas.decisions import Ad, Recommendation
-from schemas.events import AnyRecord, Cart, Purchase, Search, Tick, View
-from schemas.manifest import Manifest
-from schemas.sessions import ClosedSession
-from schemas.snapshots import OFFSET_HEADER
-from schemas.topics import Topic
+from clickscore.schemas import topics
+from clickscore.schemas.catalogue import Campaign, Item
+from clickscore.schemas.decisions import Ad, Recommendation
+from clickscore.schemas.events import AnyRecord, Cart, Purchase, Search, Tick, View
+from clickscore.schemas.manifest import Manifest
+from clickscore.schemas.sessions import ClosedSession
+from clickscore.schemas.snapshots import OFFSET_HEADER
+from clickscore.schemas.topics import Topic
 
 ROOT = Path(__file__).resolve().parent.parent
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

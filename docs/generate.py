@@ -14,10 +14,10 @@ from prometheus_client.metrics import MetricWrapperBase
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # `python docs/generate.py` looks beside this file only
 
+from clickscore.schemas.topics import TOPICS  # noqa: E402
+from clickscore.stream.settings import FIELDS, TYPES  # noqa: E402
+from clickscore.stream.worker.metrics import Metrics  # noqa: E402
 from docs.contracts import asyncapi_text, schema_files  # noqa: E402
-from schemas.topics import TOPICS  # noqa: E402
-from stream.monitoring import Metrics  # noqa: E402
-from stream.settings import FIELDS, TYPES  # noqa: E402
 
 PACKAGES = ("schemas", "model", "export", "stream", "backtest")
 

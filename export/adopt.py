@@ -14,11 +14,11 @@ import onnx
 import onnxruntime as ort
 from onnx import helper
 
-from export.bundle import require_empty, write_bundle
-from model.errors import TrainingError
-from model.graph import open_graph
-from model.vocabulary import Vocabulary
-from schemas.manifest import INPUTS, NEXT_ACTIONS, OUTPUTS, Manifest
+from clickscore.export.bundle import require_empty, write_bundle
+from clickscore.model.errors import TrainingError
+from clickscore.model.graph import open_graph
+from clickscore.model.vocabulary import Vocabulary
+from clickscore.schemas.manifest import INPUTS, NEXT_ACTIONS, OUTPUTS, Manifest
 
 ITEM_SCORES = "item_scores"
 """Output that stands for `rows` and `scores`: float32 (batch, items), column c for row c + 1."""

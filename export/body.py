@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
 
-from export.graph import Graph
-from model.config import REPEAT_STEP, ModelConfig
+from clickscore.export.graph import Graph
+from clickscore.model.config import REPEAT_STEP, ModelConfig
 
 EPSILON = 1e-5  # torch's LayerNorm
 SHORTEST = 1e-12  # torch's normalize

@@ -6,9 +6,9 @@ from pathlib import Path
 import msgspec
 import onnx
 
-from model.errors import TrainingError
-from model.vocabulary import Vocabulary
-from schemas.manifest import (
+from clickscore.model.errors import TrainingError
+from clickscore.model.vocabulary import Vocabulary
+from clickscore.schemas.manifest import (
     FORMAT_VERSION,
     CalibrationReport,
     Fidelity,

@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from model.commands import missing_extra
+from clickscore.model.commands import missing_extra
 
 CANDIDATES = 64
 PRECISIONS = ("fp32", "int8")
@@ -47,7 +47,7 @@ def export(checkpoint: Path, out: Path, top_k: int, precision: str, trainable: b
       clickscore worker --bundle bundle
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
     try:
-        from export.ship import ship  # noqa: PLC0415 (serving has no torch, and its help lists this command)
+        from clickscore.export.ship import ship  # noqa: PLC0415 (serving has no torch, and its help lists this command)
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
     parity, manifest = ship(checkpoint, out, top_k, precision=precision, trainable=trainable)
@@ -99,7 +99,7 @@ def adopt(
       clickscore worker --bundle bundle
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
     try:
-        from export.adopt import adopt_file  # noqa: PLC0415 (as above)
+        from clickscore.export.adopt import adopt_file  # noqa: PLC0415 (as above)
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
     called = [name.partition("=") for name in names]
@@ -157,8 +157,8 @@ def encode(bundle: Path, items: Path, encoder: Path, out: Path) -> None:
       clickscore worker --bundle wider
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
     try:
-        from export.encode import encode as encode_items  # noqa: PLC0415 (as above)
-        from model.encoder import open_encoder  # noqa: PLC0415
+        from clickscore.export.encode import encode as encode_items  # noqa: PLC0415 (as above)
+        from clickscore.model.encoder import open_encoder  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
     with Progress(console=Console(stderr=True)) as progress:

@@ -13,10 +13,10 @@ import msgspec
 import numpy as np
 import torch
 
-from export.bundle import require_empty
-from export.ship import ship
-from export.to_onnx import CANDIDATES
-from model.checkpoint import (
+from clickscore.export.bundle import require_empty
+from clickscore.export.ship import ship
+from clickscore.export.to_onnx import CANDIDATES
+from clickscore.model.checkpoint import (
     Checkpoint,
     load_checkpoint,
     load_pairs,
@@ -28,15 +28,15 @@ from model.checkpoint import (
     start_checkpoint,
     trainable,
 )
-from model.encoder import Encoder
-from model.errors import TrainingError
-from model.features import Longs
-from model.item_facts import read_items, text_of
-from model.item_map import FEWEST, Choice, choose, described, learn
-from model.neighbours import Neighbours, Pairs
-from model.text_vectors import TextVectors, read_texts
-from model.vocabulary import is_line
-from schemas.manifest import Manifest, decode_manifest
+from clickscore.model.encoder import Encoder
+from clickscore.model.errors import TrainingError
+from clickscore.model.features import Longs
+from clickscore.model.item_facts import read_items, text_of
+from clickscore.model.item_map import FEWEST, Choice, choose, described, learn
+from clickscore.model.neighbours import Neighbours, Pairs
+from clickscore.model.text_vectors import TextVectors, read_texts
+from clickscore.model.vocabulary import is_line
+from clickscore.schemas.manifest import Manifest, decode_manifest
 
 Tell = Callable[[str, int, int], None]
 """Is told what is done, how much of it, and how much there is."""

@@ -3,12 +3,12 @@
 import numpy as np
 import onnxruntime as ort
 
-from export.trial import BATCH, answers_of, differs, spread, strewn
-from model.errors import TrainingError
-from model.features import NOTHING, Examples, ending_at
-from model.graph import run_graph
-from model.metrics import hit_rate, reciprocal_rank
-from schemas.manifest import Fidelity
+from clickscore.export.trial import BATCH, answers_of, differs, spread, strewn
+from clickscore.model.errors import TrainingError
+from clickscore.model.features import NOTHING, Examples, ending_at
+from clickscore.model.graph import run_graph
+from clickscore.model.metrics import hit_rate, reciprocal_rank
+from clickscore.schemas.manifest import Fidelity
 
 BEST = 20
 MOST = 10_000

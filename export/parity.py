@@ -10,11 +10,11 @@ import numpy as np
 import onnxruntime as ort
 import torch
 
-from export.trial import BATCH, answers_of, differs, spread, strewn
-from model.calibration import probabilities
-from model.features import Batch, Examples, ending_at
-from model.prefix_features import Told
-from model.transformer import SessionTransformer
+from clickscore.export.trial import BATCH, answers_of, differs, spread, strewn
+from clickscore.model.calibration import probabilities
+from clickscore.model.features import Batch, Examples, ending_at
+from clickscore.model.prefix_features import Told
+from clickscore.model.transformer import SessionTransformer
 
 TOLERANCE = 1e-4
 """Largest difference of scores and probabilities: sums of the same numbers in another order differ by about 1e-5."""

@@ -7,9 +7,9 @@ Shapes: B sessions, L padded length, S columns of `SIDE`.
 import numpy as np
 from onnx import TensorProto
 
-from export.graph import Graph
-from model.prefix_features import CATEGORY_ODDS, NEWEST, ODDS, POPULARITY, PRICE, SIDE, TIMES, Side
-from schemas.events import ACTIONS
+from clickscore.export.graph import Graph
+from clickscore.model.prefix_features import CATEGORY_ODDS, NEWEST, ODDS, POPULARITY, PRICE, SIDE, TIMES, Side
+from clickscore.schemas.events import ACTIONS
 
 ONE, TWO = np.array([1]), np.array([2])  # axes
 

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import numpy as np
 
-from export.body import Weights
-from export.bundle import write_bundle
-from export.fidelity import fidelity
-from export.ranking import RANKINGS
-from export.to_onnx import CANDIDATES, to_onnx
-from model.config import REPEAT_DISTANCES, REPEAT_STEP, REPEAT_TIMES, ModelConfig
-from model.features import Examples
-from model.graph import open_graph
-from model.vocabulary import POPULAR, Vocabulary
-from schemas.events import ACTIONS
-from schemas.manifest import NEXT_ACTIONS, Manifest
+from clickscore.export.body import Weights
+from clickscore.export.bundle import write_bundle
+from clickscore.export.fidelity import fidelity
+from clickscore.export.ranking import RANKINGS
+from clickscore.export.to_onnx import CANDIDATES, to_onnx
+from clickscore.model.config import REPEAT_DISTANCES, REPEAT_STEP, REPEAT_TIMES, ModelConfig
+from clickscore.model.features import Examples
+from clickscore.model.graph import open_graph
+from clickscore.model.vocabulary import POPULAR, Vocabulary
+from clickscore.schemas.events import ACTIONS
+from clickscore.schemas.manifest import NEXT_ACTIONS, Manifest
 
 _ASKED = 500  # beginnings that a quicker graph's fidelity is measured on
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
 
-from export.graph import Graph
+from clickscore.export.graph import Graph
 
 REGISTER = 16  # float32 numbers that a wide vector register holds
 NOT_AN_ITEM = -(2**30)

@@ -9,8 +9,8 @@ N is how many candidates are explained.
 import numpy as np
 from onnx import TensorProto
 
-from export.body import Body
-from schemas.manifest import EXPLAINED, REASONS
+from clickscore.export.body import Body
+from clickscore.schemas.manifest import EXPLAINED, REASONS
 
 
 def add_reasons(body: Body, table: str, of_items: str, x: str, vectors: str) -> None:

@@ -11,21 +11,21 @@ import msgspec
 import numpy as np
 import torch
 
-from export.body import Weights
-from export.bundle import require_empty, write_bundle
-from export.fidelity import fidelity
-from export.parity import Parity, compare
-from export.ranking import RANKINGS
-from export.stack import blend
-from export.to_onnx import CANDIDATES, to_onnx
-from model.calibration import Calibration, blended, fold_in
-from model.checkpoint import load_checkpoint
-from model.errors import TrainingError
-from model.graph import open_graph
-from model.prefix_features import Told, features
-from model.stack import Stack
-from model.transformer import SessionTransformer
-from schemas.manifest import Manifest
+from clickscore.export.body import Weights
+from clickscore.export.bundle import require_empty, write_bundle
+from clickscore.export.fidelity import fidelity
+from clickscore.export.parity import Parity, compare
+from clickscore.export.ranking import RANKINGS
+from clickscore.export.stack import blend
+from clickscore.export.to_onnx import CANDIDATES, to_onnx
+from clickscore.model.calibration import Calibration, blended, fold_in
+from clickscore.model.checkpoint import load_checkpoint
+from clickscore.model.errors import TrainingError
+from clickscore.model.graph import open_graph
+from clickscore.model.prefix_features import Told, features
+from clickscore.model.stack import Stack
+from clickscore.model.transformer import SessionTransformer
+from clickscore.schemas.manifest import Manifest
 
 
 def ship(

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from export.graph import TREES, Graph
-from export.prefix_features import PrefixFeatures
-from model.calibration import Calibration, bias_of, scales_of
-from model.prefix_features import NAMES, NEWEST
-from model.stack import CODES, Stack
-from schemas.events import ACTIONS
-from schemas.manifest import NEXT_ACTIONS
+from clickscore.export.graph import TREES, Graph
+from clickscore.export.prefix_features import PrefixFeatures
+from clickscore.model.calibration import Calibration, bias_of, scales_of
+from clickscore.model.prefix_features import NAMES, NEWEST
+from clickscore.model.stack import CODES, Stack
+from clickscore.schemas.events import ACTIONS
+from clickscore.schemas.manifest import NEXT_ACTIONS
 
 OUTPUTS = len(NEXT_ACTIONS) + 1
 

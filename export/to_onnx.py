@@ -17,13 +17,13 @@ from collections.abc import Callable
 import numpy as np
 from onnx import TensorProto
 
-from export.body import Body, Weights, events_as_given, known_events
-from export.graph import Graph
-from export.ranking import ByBlocks, Catalogue, Ranking, Session
-from export.reasons import add_reasons
-from model.config import ModelConfig
-from model.errors import TrainingError
-from schemas.manifest import NEXT_ACTIONS
+from clickscore.export.body import Body, Weights, events_as_given, known_events
+from clickscore.export.graph import Graph
+from clickscore.export.ranking import ByBlocks, Catalogue, Ranking, Session
+from clickscore.export.reasons import add_reasons
+from clickscore.model.config import ModelConfig
+from clickscore.model.errors import TrainingError
+from clickscore.schemas.manifest import NEXT_ACTIONS
 
 CANDIDATES = 64
 """Items that a graph returns by default: a policy may drop most of them and still fill a list."""

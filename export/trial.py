@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 import onnxruntime as ort
 
-from model.features import Batch, Examples, Longs, ending_at
-from model.graph import explain, run_graph
-from model.prefix_features import Told
-from schemas.events import ACTIONS
+from clickscore.model.features import Batch, Examples, Longs, ending_at
+from clickscore.model.graph import explain, run_graph
+from clickscore.model.prefix_features import Told
+from clickscore.schemas.events import ACTIONS
 
 BATCH = 64
 

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from model import metrics
-from model.metrics import Floats, Ints
-from model.transformer import SessionTransformer
-from schemas.manifest import NEXT_ACTIONS, CalibrationReport
+from clickscore.model import metrics
+from clickscore.model.metrics import Floats, Ints
+from clickscore.model.transformer import SessionTransformer
+from clickscore.schemas.manifest import NEXT_ACTIONS, CalibrationReport
 
 PRIOR = 20.0
 """Weight of the members' plain mean against the events that it is fitted on: half a nat a unit of change, squared,

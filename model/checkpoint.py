@@ -16,19 +16,19 @@ import msgspec
 import numpy as np
 import torch
 
-from model.calibration import Calibration
-from model.config import TrainConfig
-from model.dataset import Report
-from model.errors import TrainingError
-from model.features import Examples
-from model.neighbours import Neighbours, Pairs
-from model.prefix_features import Side
-from model.stack import Linear, Stack
-from model.text_vectors import TextVectors
-from model.transformer import Mixing, SessionTransformer
-from model.trees import Trees
-from model.vocabulary import Vocabulary, read_vocabulary
-from schemas.manifest import decode_manifest
+from clickscore.model.calibration import Calibration
+from clickscore.model.config import TrainConfig
+from clickscore.model.dataset import Report
+from clickscore.model.errors import TrainingError
+from clickscore.model.features import Examples
+from clickscore.model.neighbours import Neighbours, Pairs
+from clickscore.model.prefix_features import Side
+from clickscore.model.stack import Linear, Stack
+from clickscore.model.text_vectors import TextVectors
+from clickscore.model.transformer import Mixing, SessionTransformer
+from clickscore.model.trees import Trees
+from clickscore.model.vocabulary import Vocabulary, read_vocabulary
+from clickscore.schemas.manifest import decode_manifest
 
 STACK, TEXTS = "stack.npz", "texts.npz"
 

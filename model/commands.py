@@ -13,14 +13,14 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from model.config import PRESETS, TrainConfig, override, preset_text, read_preset
-from model.dataset import Report, load_dataset, load_newer
-from model.errors import TrainingError
-from model.item_facts import read_catalogue
+from clickscore.model.config import PRESETS, TrainConfig, override, preset_text, read_preset
+from clickscore.model.dataset import Report, load_dataset, load_newer
+from clickscore.model.errors import TrainingError
+from clickscore.model.item_facts import read_catalogue
 
 if TYPE_CHECKING:
-    from model.heads import RowsOfLength
-    from model.split import By
+    from clickscore.model.evaluation.heads import RowsOfLength
+    from clickscore.model.split import By
 
 EXTRA = {"torch", "onnx", "optuna", "sklearn", "lightgbm", "tokenizers", "transformers"}
 """What the extras train and encode bring."""
@@ -97,9 +97,9 @@ def train(
     try:
         import torch  # noqa: PLC0415 (serving has no torch, and its help lists this command)
 
-        from model.checkpoint import load_checkpoint, load_pairs, load_texts, save_texts, trainable  # noqa: PLC0415
-        from model.train import top_up  # noqa: PLC0415
-        from model.train import train as train_model  # noqa: PLC0415
+        from clickscore.model.checkpoint import load_checkpoint, load_pairs, load_texts, save_texts, trainable  # noqa: PLC0415
+        from clickscore.model.train import top_up  # noqa: PLC0415
+        from clickscore.model.train import train as train_model  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
     if threads:
@@ -165,8 +165,8 @@ def tune(
     try:
         import torch  # noqa: PLC0415 (serving has no torch, and its help lists this command)
 
-        from model.train import CRITERION  # noqa: PLC0415
-        from model.tune import tune as search  # noqa: PLC0415
+        from clickscore.model.train import CRITERION  # noqa: PLC0415
+        from clickscore.model.tune import tune as search  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
     if threads:
@@ -196,7 +196,7 @@ def evaluate(*, bundle: Path, prefixes: Path, sessions: tuple[Path, ...], out: P
     Example:
       clickscore evaluate bundle --prefixes test.tsv.gz --sessions train.tsv.gz --json results.json
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
-    from model.prefixes import KS, evaluate_prefixes  # noqa: PLC0415 (ONNX Runtime takes a moment to load)
+    from clickscore.model.evaluation.prefixes import KS, evaluate_prefixes  # noqa: PLC0415 (ONNX Runtime takes a moment to load)
 
     console = Console(highlight=False, soft_wrap=True)
     with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -254,7 +254,7 @@ def evaluate_events(
       clickscore evaluate-events bundle --sessions train.jsonl.gz --test test.jsonl.gz
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
     try:
-        from model.heads import evaluate_heads  # noqa: PLC0415 (serving has no scikit-learn)
+        from clickscore.model.evaluation.heads import evaluate_heads  # noqa: PLC0415 (serving has no scikit-learn)
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
     console = Console(highlight=False, width=TABLE_WIDTH)
@@ -295,8 +295,8 @@ def evaluate_reasons(*, checkpoint: Path, prefixes: Path, rows: int, out: Path |
       clickscore evaluate-reasons checkpoint --prefixes test.tsv.gz
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
     try:
-        from model.checkpoint import trainable  # noqa: PLC0415 (serving has no torch)
-        from model.faithfulness import PLACES, evaluate_reasons  # noqa: PLC0415
+        from clickscore.model.checkpoint import trainable  # noqa: PLC0415 (serving has no torch)
+        from clickscore.model.evaluation.faithfulness import PLACES, evaluate_reasons  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
     console = Console(highlight=False, width=TABLE_WIDTH)
@@ -353,7 +353,7 @@ def split(*, source: Path, training: Path, test: Path, by: "By", share: float) -
     Example:
       clickscore split sessions.jsonl.gz --by time --training train.jsonl.gz --test test.jsonl.gz
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
-    from model.split import split_sessions  # noqa: PLC0415 (what no other command needs)
+    from clickscore.model.split import split_sessions  # noqa: PLC0415 (what no other command needs)
 
     learned, judged, neither = split_sessions(source, training, test, by, share)
     click.echo(f"{learned:,} sessions to learn from, {judged:,} to judge by, {neither:,} across the border")

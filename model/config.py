@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from model.errors import TrainingError
+from clickscore.model.errors import TrainingError
 
 REPEAT_DISTANCES, REPEAT_TIMES = 12, 4
 """How finely a repeat is told: events since the item's last one, and events on it before that; the last means more."""

@@ -14,9 +14,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from model.config import TrainConfig
-from model.errors import TrainingError
-from model.features import (
+from clickscore.model.config import TrainConfig
+from clickscore.model.errors import TrainingError
+from clickscore.model.features import (
     NO_ITEM,
     REMOVAL,
     Examples,
@@ -27,10 +27,10 @@ from model.features import (
     examples,
     read_events,
 )
-from model.prefix_features import NO_CATALOGUE, Catalogue, ItemFacts, facts_of
-from model.vocabulary import UNKNOWN, Vocabulary, count
-from schemas.events import ACTIONS
-from schemas.sessions import ClosedSession, SessionEvent, decode_session
+from clickscore.model.prefix_features import NO_CATALOGUE, Catalogue, ItemFacts, facts_of
+from clickscore.model.vocabulary import UNKNOWN, Vocabulary, count
+from clickscore.schemas.events import ACTIONS
+from clickscore.schemas.sessions import ClosedSession, SessionEvent, decode_session
 
 MALFORMED = "not a closed session"
 REPEATED = "repeat of a session"

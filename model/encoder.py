@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 from tokenizers import Tokenizer
 
-from model.errors import TrainingError
+from clickscore.model.errors import TrainingError
 
 Singles = npt.NDArray[np.float32]
 Longs = npt.NDArray[np.int64]

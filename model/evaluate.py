@@ -11,14 +11,14 @@ import numpy as np
 import onnxruntime as ort
 import torch
 
-from model import metrics
-from model.dataset import read_sessions
-from model.features import NOTHING, Batch, Examples, Longs, beginnings, events_of, examples, padded
-from model.graph import open_graph, run_graph
-from model.loss import Wishes
-from model.transformer import SessionTransformer
-from model.vocabulary import read_vocabulary
-from schemas.manifest import NEXT_ACTIONS, decode_manifest
+from clickscore.model import metrics
+from clickscore.model.dataset import read_sessions
+from clickscore.model.features import NOTHING, Batch, Examples, Longs, beginnings, events_of, examples, padded
+from clickscore.model.graph import open_graph, run_graph
+from clickscore.model.loss import Wishes
+from clickscore.model.transformer import SessionTransformer
+from clickscore.model.vocabulary import read_vocabulary
+from clickscore.schemas.manifest import NEXT_ACTIONS, decode_manifest
 
 K = 20
 """Length of the ranking that metrics look at: what the literature on sessions reports."""

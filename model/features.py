@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from schemas.events import ACTIONS
-from schemas.manifest import NEXT_ACTIONS
+from clickscore.schemas.events import ACTIONS
+from clickscore.schemas.manifest import NEXT_ACTIONS
 
 Ints = npt.NDArray[np.signedinteger[Any]]
 Longs = npt.NDArray[np.int64]

@@ -6,9 +6,9 @@ from typing import cast
 import numpy as np
 import onnxruntime as ort
 
-from model.features import Batch
-from model.prefix_features import Told
-from schemas.manifest import EXPLAINED, REASONS
+from clickscore.model.features import Batch
+from clickscore.model.prefix_features import Told
+from clickscore.schemas.manifest import EXPLAINED, REASONS
 
 
 def open_graph(model: bytes | Path) -> ort.InferenceSession:

@@ -7,14 +7,14 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from model.calibration import Calibration, Probabilities, blended, calibrate, logits_of, probabilities
-from model.config import TrainConfig
-from model.dataset import Dataset, Newer
-from model.evaluate import Answers
-from model.features import Examples, Ints, Longs, Sessions, examples, read_events
-from model.metrics import Floats
-from model.prefix_features import Whole, whole
-from model.stack import METHODS, Stack, carried, fit_stack, refit_stack
+from clickscore.model.calibration import Calibration, Probabilities, blended, calibrate, logits_of, probabilities
+from clickscore.model.config import TrainConfig
+from clickscore.model.dataset import Dataset, Newer
+from clickscore.model.evaluate import Answers
+from clickscore.model.features import Examples, Ints, Longs, Sessions, examples, read_events
+from clickscore.model.metrics import Floats
+from clickscore.model.prefix_features import Whole, whole
+from clickscore.model.stack import METHODS, Stack, carried, fit_stack, refit_stack
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

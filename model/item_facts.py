@@ -5,10 +5,10 @@ from pathlib import Path
 
 import msgspec
 
-from model.dataset import lines_of
-from model.errors import TrainingError
-from model.prefix_features import Catalogue
-from schemas.catalogue import Item, decode_item
+from clickscore.model.dataset import lines_of
+from clickscore.model.errors import TrainingError
+from clickscore.model.prefix_features import Catalogue
+from clickscore.schemas.catalogue import Item, decode_item
 
 _APART = str.maketrans(dict.fromkeys("._/>|", " "))
 

@@ -15,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from model.checkpoint import Checkpoint
-from model.evaluate import SCORES, K, ask
-from model.features import Batch, Longs
-from model.loss import Wishes
-from model.neighbours import LOW, Pairs, nearest
-from model.prefix_features import Singles
-from model.transformer import Mixing
-from schemas.events import ACTIONS
+from clickscore.model.checkpoint import Checkpoint
+from clickscore.model.evaluate import SCORES, K, ask
+from clickscore.model.features import Batch, Longs
+from clickscore.model.loss import Wishes
+from clickscore.model.neighbours import LOW, Pairs, nearest
+from clickscore.model.prefix_features import Singles
+from clickscore.model.transformer import Mixing
+from clickscore.schemas.events import ACTIONS
 
 Floats = npt.NDArray[np.floating[Any]]
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from model.features import Examples, Longs
+from clickscore.model.features import Examples, Longs
 
 WINDOW = 5
 """Events that count as near, in both directions."""

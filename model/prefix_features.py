@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from model.features import (
+from clickscore.model.features import (
     LEAVE,
     NEXT_ACTION_OF,
     NO_CLASS,
@@ -25,7 +25,7 @@ from model.features import (
     aligned,
     following,
 )
-from schemas.events import ACTIONS
+from clickscore.schemas.events import ACTIONS
 
 Singles = npt.NDArray[np.float32]
 

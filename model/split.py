@@ -7,8 +7,8 @@ from typing import BinaryIO, Literal, cast
 import msgspec
 import xxhash
 
-from model.dataset import lines_of
-from model.errors import TrainingError
+from clickscore.model.dataset import lines_of
+from clickscore.model.errors import TrainingError
 
 By = Literal["time", "user"]
 

@@ -14,13 +14,13 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from model.calibration import probabilities
-from model.features import Ints, Longs
-from model.metrics import Floats, log_loss
-from model.prefix_features import NAMES, NEWEST, ItemFacts, Side, Singles, Whole, features_of, side
-from model.trees import Rows, Trees, fit_trees, refit_trees
-from schemas.events import ACTIONS
-from schemas.manifest import NEXT_ACTIONS
+from clickscore.model.calibration import probabilities
+from clickscore.model.features import Ints, Longs
+from clickscore.model.metrics import Floats, log_loss
+from clickscore.model.prefix_features import NAMES, NEWEST, ItemFacts, Side, Singles, Whole, features_of, side
+from clickscore.model.trees import Rows, Trees, fit_trees, refit_trees
+from clickscore.schemas.events import ACTIONS
+from clickscore.schemas.manifest import NEXT_ACTIONS
 
 METHODS = ("scale and bias on validation", "Transformer, trees and regression, blended on validation")
 """Of calibration: the Transformer alone, and with a stack."""

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import xxhash
 
 if TYPE_CHECKING:
-    from model.encoder import Encoder
+    from clickscore.model.encoder import Encoder
 
 Halves = npt.NDArray[np.float16]
 Singles = npt.NDArray[np.float32]

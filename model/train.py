@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from torch import Tensor
 from torch.nn import functional
 
-from model.checkpoint import (
+from clickscore.model.checkpoint import (
     Card,
     Checkpoint,
     Epoch,
@@ -31,16 +31,16 @@ from model.checkpoint import (
     start_checkpoint,
     write_card,
 )
-from model.config import TrainConfig, settled
-from model.dataset import Dataset, Newer
-from model.errors import TrainingError
-from model.evaluate import K, answer, evaluate_model, measure
-from model.features import NOTHING, Examples, Ints, Longs, cross_batches, events_of, padded
-from model.head_training import Heads, fit_heads, on_held_out, on_newer, refit
-from model.loss import Wishes, catalogue_loss, quickest
-from model.neighbours import Neighbours, Pairs, aged, by_age, count_pairs, nearest, together, without
-from model.transformer import Mixing, SessionTransformer
-from model.vocabulary import POPULAR
+from clickscore.model.config import TrainConfig, settled
+from clickscore.model.dataset import Dataset, Newer
+from clickscore.model.errors import TrainingError
+from clickscore.model.evaluate import K, answer, evaluate_model, measure
+from clickscore.model.features import NOTHING, Examples, Ints, Longs, cross_batches, events_of, padded
+from clickscore.model.head_training import Heads, fit_heads, on_held_out, on_newer, refit
+from clickscore.model.loss import Wishes, catalogue_loss, quickest
+from clickscore.model.neighbours import Neighbours, Pairs, aged, by_age, count_pairs, nearest, together, without
+from clickscore.model.transformer import Mixing, SessionTransformer
+from clickscore.model.vocabulary import POPULAR
 
 BETAS = (0.9, 0.98)
 CLIP = 1.0

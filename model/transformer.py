@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.config import REPEAT_DISTANCES, REPEAT_STEP, REPEAT_TIMES, ModelConfig
-from model.loss import Wishes
-from model.neighbours import Neighbours
-from schemas.events import ACTIONS
-from schemas.manifest import NEXT_ACTIONS
+from clickscore.model.config import REPEAT_DISTANCES, REPEAT_STEP, REPEAT_TIMES, ModelConfig
+from clickscore.model.loss import Wishes
+from clickscore.model.neighbours import Neighbours
+from clickscore.schemas.events import ACTIONS
+from clickscore.schemas.manifest import NEXT_ACTIONS
 
 SEEN_ONCE, SEEN_AGAIN = (-0.63, 0.18, 0.10, 0.32), (0.08, 0.88, 0.51, 0.73)
 """Where the table of repeats starts, by distance: what one set of sessions taught it (the item on screen is damped)."""

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import lightgbm
 import numpy as np
 
-from model.features import Ints
-from model.metrics import Floats
-from model.prefix_features import Singles
-from schemas.manifest import NEXT_ACTIONS
+from clickscore.model.features import Ints
+from clickscore.model.metrics import Floats
+from clickscore.model.prefix_features import Singles
+from clickscore.schemas.manifest import NEXT_ACTIONS
 
 LEAVES = (7, 31)
 """Numbers of leaves that are tried; the better one on validation is kept."""

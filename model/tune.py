@@ -13,11 +13,11 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 from rich.console import Console
 
-from model.checkpoint import Epoch
-from model.config import TrainConfig, override
-from model.dataset import Dataset
-from model.errors import TrainingError
-from model.train import CRITERION, fit
+from clickscore.model.checkpoint import Epoch
+from clickscore.model.config import TrainConfig, override
+from clickscore.model.dataset import Dataset
+from clickscore.model.errors import TrainingError
+from clickscore.model.train import CRITERION, fit
 
 SPACE: Mapping[str, BaseDistribution] = {
     "learning_rate": FloatDistribution(1e-3, 1.6e-2, log=True),

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import msgspec
 
-from schemas.events import Id, Millis, Price
+from clickscore.schemas.events import Id, Millis, Price
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, gc=False):

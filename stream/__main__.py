@@ -1,4 +1,4 @@
-"""The command line: `clickscore`, also `python -m stream`."""
+"""The command line: `clickscore`, also `python -m clickscore.stream`."""
 
 import importlib
 import sys
@@ -6,7 +6,7 @@ from importlib.metadata import entry_points
 
 import click
 
-from stream.errors import ClickscoreError
+from clickscore.stream.errors import ClickscoreError
 
 # The module under `stream.commands` of each command. Loaded when used: `--help` needs neither Faust nor ONNX Runtime.
 COMMANDS = {
@@ -38,7 +38,7 @@ class Commands(click.Group):
         """Load a command by its name; none where there is no such command."""
         del ctx
         if cmd_name in COMMANDS:
-            return getattr(importlib.import_module(f"stream.commands.{COMMANDS[cmd_name]}"), cmd_name)
+            return getattr(importlib.import_module(f"clickscore.stream.commands.{COMMANDS[cmd_name]}"), cmd_name)
         for entry in entry_points(group="clickscore.commands", name=cmd_name):
             try:
                 return entry.load()

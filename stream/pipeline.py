@@ -13,17 +13,18 @@ from typing import NamedTuple, Protocol
 import msgspec
 import xxhash
 
-from schemas.decisions import encode_decision
-from schemas.events import AnyEvent, Impression, Tick, decode_record
-from schemas.sessions import ClosedSession, encode_session
-from stream import sessions
-from stream.ads import choose_ad
-from stream.catalogue import Catalogue
-from stream.policy import CONTROL, Policy, variant_of
-from stream.request import Request, Scores
-from stream.scoring import Asked, Scorer
-from stream.settings import Settings
-from stream.state import ENDINGS_PER_EVENT, ENDINGS_PER_TICK, Change, PartitionState
+from clickscore.schemas.decisions import encode_decision
+from clickscore.schemas.events import AnyEvent, Impression, Tick, decode_record
+from clickscore.schemas.sessions import ClosedSession, encode_session
+from clickscore.stream.policy.ads import choose_ad
+from clickscore.stream.policy.experiments import CONTROL, variant_of
+from clickscore.stream.policy.recommend import Policy
+from clickscore.stream.reference.catalogue import Catalogue
+from clickscore.stream.request import Request, Scores
+from clickscore.stream.scoring.scorer import Asked, Scorer
+from clickscore.stream.settings import Settings
+from clickscore.stream.state import sessions
+from clickscore.stream.state.partition import ENDINGS_PER_EVENT, ENDINGS_PER_TICK, Change, PartitionState
 
 
 class Record(Protocol):

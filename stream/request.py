@@ -6,7 +6,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from schemas.events import AnyEvent
+from clickscore.schemas.events import AnyEvent
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from schemas.topics import DAY_MS
-from stream.errors import SettingsError
+from clickscore.schemas.topics import DAY_MS
+from clickscore.stream.errors import SettingsError
 
 MINUTE_MS = 60_000
 

@@ -5,8 +5,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from schemas.topics import MAX_RECORD_BYTES
-from stream.broker import EmbeddedBroker
+from clickscore.schemas.topics import MAX_RECORD_BYTES
+from clickscore.stream.kafka.embedded import EmbeddedBroker
 
 DOCKER_PING_SECONDS = 2
 IMAGE = "confluentinc/cp-kafka:7.9.0"

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from export.random_bundle import write_random_bundle
-from model.config import ModelConfig
+from clickscore.export.random_bundle import write_random_bundle
+from clickscore.model.config import ModelConfig
 
 ITEMS = 300
 SMALL = ModelConfig(dim=16, layers=2, heads=2, ffn=64, max_length=50)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from stream.broker import EmbeddedBroker
-from stream.settings import Settings
-from stream.topics import create_topics, delete_topics
+from clickscore.stream.kafka.embedded import EmbeddedBroker
+from clickscore.stream.kafka.topics import create_topics, delete_topics
+from clickscore.stream.settings import Settings
 from tests.brokers import embedded_broker, running_broker
 
 

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from schemas.events import AnyEvent, Impression, Purchase, Search, View, encode_event
+from clickscore.schemas.events import AnyEvent, Impression, Purchase, Search, View, encode_event
 
 MINUTE = 60_000
 START = 1_700_000_000_000  # some time in event time, ms

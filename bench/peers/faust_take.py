@@ -7,8 +7,8 @@ import faust
 import uvloop
 
 from bench.peers.work import Work
-from schemas.topics import EVENTS, RECOMMENDATIONS
-from stream.settings import load
+from clickscore.schemas.topics import EVENTS, RECOMMENDATIONS
+from clickscore.stream.settings import load
 
 settings, _ = load()
 work = Work(settings)

@@ -5,9 +5,9 @@ from typing import Any
 from quixstreams import Application, State, message_context
 
 from bench.peers.work import Work
-from schemas.events import decode_record
-from schemas.topics import EVENTS, RECOMMENDATIONS
-from stream.settings import load
+from clickscore.schemas.events import decode_record
+from clickscore.schemas.topics import EVENTS, RECOMMENDATIONS
+from clickscore.stream.settings import load
 
 
 def main() -> None:

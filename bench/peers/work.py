@@ -10,11 +10,11 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from bench.logs import START_MS, WARM, WARM_SESSION, warm_sessions
-from schemas.decisions import Choice, Recommendation, encode_decision, rounded
-from schemas.events import ACTION_OF, View, decode_record
-from schemas.manifest import NEXT_ACTIONS
-from stream.bundle import load_bundle
-from stream.settings import Settings
+from clickscore.schemas.decisions import Choice, Recommendation, encode_decision, rounded
+from clickscore.schemas.events import ACTION_OF, View, decode_record
+from clickscore.schemas.manifest import NEXT_ACTIONS
+from clickscore.stream.scoring.bundle import load_bundle
+from clickscore.stream.settings import Settings
 
 OUTPUTS = ["rows", "scores", "action_probabilities", "purchase"]
 EXPERIMENT_ARM = "model"

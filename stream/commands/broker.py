@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from stream.broker import KAFKA_VERSION, EmbeddedBroker, default_data, log_file
+from clickscore.stream.kafka.embedded import KAFKA_VERSION, EmbeddedBroker, default_data, log_file
 
 _data = click.option(
     "--data",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from stream.bundle import check_bundle, load_bundle
+from clickscore.stream.scoring.bundle import check_bundle, load_bundle
 
 
 @click.group()

@@ -8,11 +8,11 @@ import click
 import msgspec
 from rich.console import Console
 
-from stream.demo import BUNDLE, Plan, run_demo
-from stream.demo_counts import Summary
-from stream.errors import OutputFileError
-from stream.live_view import per_hundred
-from stream.settings import load
+from clickscore.stream.errors import OutputFileError
+from clickscore.stream.settings import load
+from clickscore.stream.simulator.demo import BUNDLE, Plan, run_demo
+from clickscore.stream.simulator.demo_metrics import Summary
+from clickscore.stream.simulator.live_view import per_hundred
 
 
 @click.command()

@@ -11,10 +11,12 @@ import xxhash
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from schemas.events import Tick, decode_record
-from stream.adapters import EventFile, Faults, Format, Line
-from stream.commands.options import with_settings
-from stream.settings import Settings
+from clickscore.schemas.events import Tick, decode_record
+from clickscore.stream.commands.options import with_settings
+from clickscore.stream.event_files.formats import Format, Line
+from clickscore.stream.event_files.line_errors import Faults
+from clickscore.stream.event_files.reader import EventFile
+from clickscore.stream.settings import Settings
 
 
 class Findings:

@@ -6,10 +6,11 @@ from typing import get_args
 
 import click
 
-from schemas.catalogue import Item, encode
-from schemas.events import ItemEvent, decode_record
-from stream.adapters import EventFile, Format
-from stream.errors import OutputFileError
+from clickscore.schemas.catalogue import Item, encode
+from clickscore.schemas.events import ItemEvent, decode_record
+from clickscore.stream.errors import OutputFileError
+from clickscore.stream.event_files.formats import Format
+from clickscore.stream.event_files.reader import EventFile
 
 
 @click.command()

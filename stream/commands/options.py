@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import click
 
-from stream.settings import FIELDS, TYPES, load
+from clickscore.stream.settings import FIELDS, TYPES, load
 
 Command = Callable[..., Any]
 

@@ -9,14 +9,15 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from schemas.topics import EVENTS
-from stream.adapters import EventFile, Format
-from stream.commands.options import with_settings
-from stream.errors import InputFileError
-from stream.logs import write_logs
-from stream.produce import Tally, at_rate, at_speed
-from stream.produce import produce as send
-from stream.settings import Settings
+from clickscore.schemas.topics import EVENTS
+from clickscore.stream.commands.options import with_settings
+from clickscore.stream.errors import InputFileError
+from clickscore.stream.event_files.formats import Format
+from clickscore.stream.event_files.produce import Tally, at_rate, at_speed
+from clickscore.stream.event_files.produce import produce as send
+from clickscore.stream.event_files.reader import EventFile
+from clickscore.stream.settings import Settings
+from clickscore.stream.worker.logs import write_logs
 
 
 @click.command()

@@ -15,14 +15,20 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from stream import parts, processes, replay
-from stream.adapters import Format
-from stream.bundle import load_bundle
-from stream.errors import OutputFileError
-from stream.parts import Plan, What, deciding_settings
-from stream.replay import Result, Task
-from stream.settings import Settings
-from stream.sources import KAFKA, FileOrigin, KafkaOrigin, Origin, Reference, file_origin, kafka_origin, read_reference
+from clickscore.stream.errors import OutputFileError
+from clickscore.stream.event_files.formats import Format
+from clickscore.stream.reference.records import Reference, read_reference
+from clickscore.stream.replay import checkpoint as parts
+from clickscore.stream.replay import processes
+from clickscore.stream.replay import run as replay
+from clickscore.stream.replay.checkpoint import Plan, What, deciding_settings
+from clickscore.stream.replay.file_source import FileOrigin, file_origin
+from clickscore.stream.replay.origins import Origin
+from clickscore.stream.replay.run import Result, Task
+from clickscore.stream.replay.source import KAFKA
+from clickscore.stream.replay.topic_source import KafkaOrigin, kafka_origin
+from clickscore.stream.scoring.bundle import load_bundle
+from clickscore.stream.settings import Settings
 
 Command = Callable[..., Any]
 

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from stream.commands.options import with_settings
-from stream.commands.recorded import Asked, recorded, run, topic_of
-from stream.fidelity import Difference, Findings
-from stream.settings import Settings
+from clickscore.stream.commands.options import with_settings
+from clickscore.stream.commands.recorded import Asked, recorded, run, topic_of
+from clickscore.stream.replay.verify import Difference, Findings
+from clickscore.stream.settings import Settings
 
 ROWS = 20
 """Differing fields of a decision that are shown."""

@@ -2,9 +2,9 @@
 
 import click
 
-from stream.commands.options import with_settings
-from stream.commands.recorded import Asked, recorded, run
-from stream.settings import Settings
+from clickscore.stream.commands.options import with_settings
+from clickscore.stream.commands.recorded import Asked, recorded, run
+from clickscore.stream.settings import Settings
 
 
 @click.command()

@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from stream.settings import FIELDS, load
+from clickscore.stream.settings import FIELDS, load
 
 HIDDEN = "********"
 

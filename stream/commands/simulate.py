@@ -10,13 +10,13 @@ from typing import BinaryIO
 
 import click
 
-from schemas.catalogue import encode as encode_item
-from schemas.events import encode_event
-from schemas.sessions import encode_session
-from stream.errors import OutputFileError
-from stream.shop.history import DAYS, History, generate
-from stream.shop.records import encode_truth
-from stream.shop.shoppers import make_shop
+from clickscore.schemas.catalogue import encode as encode_item
+from clickscore.schemas.events import encode_event
+from clickscore.schemas.sessions import encode_session
+from clickscore.stream.errors import OutputFileError
+from clickscore.stream.simulator.shop.history import DAYS, History, generate
+from clickscore.stream.simulator.shop.records import encode_truth
+from clickscore.stream.simulator.shop.shoppers import make_shop
 
 _file = click.Path(dir_okay=False, path_type=Path)
 

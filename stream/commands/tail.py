@@ -5,12 +5,12 @@ import sys
 
 import click
 
-from schemas.topics import RECOMMENDATIONS, TOPICS
-from stream.commands.options import with_settings
-from stream.logs import write_logs
-from stream.settings import Settings
-from stream.tail import describe
-from stream.tail import tail as follow
+from clickscore.schemas.topics import RECOMMENDATIONS, TOPICS
+from clickscore.stream.commands.options import with_settings
+from clickscore.stream.kafka.tail import describe
+from clickscore.stream.kafka.tail import tail as follow
+from clickscore.stream.settings import Settings
+from clickscore.stream.worker.logs import write_logs
 
 
 @click.command()

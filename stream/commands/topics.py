@@ -4,11 +4,11 @@ import asyncio
 
 import click
 
-from schemas.topics import TOPICS
-from stream.commands.options import with_settings
-from stream.errors import BrokerError
-from stream.settings import Settings
-from stream.topics import create_topics, list_topics
+from clickscore.schemas.topics import TOPICS
+from clickscore.stream.commands.options import with_settings
+from clickscore.stream.errors import BrokerError
+from clickscore.stream.kafka.topics import create_topics, list_topics
+from clickscore.stream.settings import Settings
 
 
 @click.group()

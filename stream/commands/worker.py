@@ -5,14 +5,14 @@ from pathlib import Path
 
 import click
 
-from schemas.topics import EVENTS
-from stream.bundle import load_bundle
-from stream.catalogue import Catalogue
-from stream.commands.options import with_settings
-from stream.pipeline import Pipeline
-from stream.scoring import Scorer
-from stream.settings import Settings
-from stream.topics import check_topics, wait_for_broker
+from clickscore.schemas.topics import EVENTS
+from clickscore.stream.commands.options import with_settings
+from clickscore.stream.kafka.topics import check_topics, wait_for_broker
+from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.reference.catalogue import Catalogue
+from clickscore.stream.scoring.bundle import load_bundle
+from clickscore.stream.scoring.scorer import Scorer
+from clickscore.stream.settings import Settings
 
 
 @click.command()
@@ -50,7 +50,7 @@ def worker(settings: Settings) -> None:
         bundle = load_bundle(Path(settings.bundle), settings.score_threads, settings.min_overlap)
         scorer = Scorer(bundle, settings.score_batch, reasons=settings.reasons > 0)
     asyncio.run(_ready(settings))
-    from stream.app import run_worker  # noqa: PLC0415 (Faust takes half a second to import, after checks that may fail)
+    from clickscore.stream.worker.app import run_worker  # noqa: PLC0415 (Faust takes half a second to import, after checks that may fail)
 
     run_worker(settings, Pipeline(settings, settings.topic(EVENTS.name), Catalogue(), scorer))
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from backtest.arms import Arm, arm_of
-from backtest.groups import Recommenders
-from backtest.run import Evidence, Plan, run
-from stream.settings import Settings
-from stream.sources import file_origin
+from clickscore.backtest.arms import Arm, arm_of
+from clickscore.backtest.groups import Recommenders
+from clickscore.backtest.run import Evidence, Plan, run
+from clickscore.stream.replay.file_source import file_origin
+from clickscore.stream.settings import Settings
 from tests.integration.event_log import event_log
 
 BASE = Settings()

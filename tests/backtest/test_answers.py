@@ -3,10 +3,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backtest.answers import NOTHING, Act, Answer, answers
-from model.features import LEAVE, NEXT_ACTION_OF, NO_CLASS
-from schemas.events import ACTIONS
-from schemas.manifest import NEXT_ACTIONS
+from clickscore.backtest.answers import NOTHING, Act, Answer, answers
+from clickscore.model.features import LEAVE, NEXT_ACTION_OF, NO_CLASS
+from clickscore.schemas.events import ACTIONS
+from clickscore.schemas.manifest import NEXT_ACTIONS
 
 VIEW, CART, REMOVE, PURCHASE, SEARCH = (
     ACTIONS.index(name) for name in ("view", "cart", "remove_from_cart", "purchase", "search")

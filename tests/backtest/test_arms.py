@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from backtest.arms import MOST_ARMS, arm_of, baseline_arms, checked, parse_arm, read_arms
-from stream.errors import SettingsError
-from stream.settings import Settings
+from clickscore.backtest.arms import MOST_ARMS, arm_of, baseline_arms, checked, parse_arm, read_arms
+from clickscore.stream.errors import SettingsError
+from clickscore.stream.settings import Settings
 
 BASE = Settings()
 

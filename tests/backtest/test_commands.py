@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from backtest.commands import backtest
-from stream.errors import ClickscoreError
+from clickscore.backtest.commands import backtest
+from clickscore.stream.errors import ClickscoreError
 from tests.backtest.contests import write_log
 from tests.bundles import small_bundle
 

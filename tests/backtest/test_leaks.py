@@ -5,11 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from backtest.arms import Arm
-from backtest.recommenders import CooccurrenceRecommender, Recommender, RepeatRecommender, ranking, recommender_of
-from schemas.events import ItemEvent
-from stream.request import Request, Scores
-from stream.scoring import Scorer
+from clickscore.backtest.arms import Arm
+from clickscore.backtest.recommenders import (
+    CooccurrenceRecommender,
+    Recommender,
+    RepeatRecommender,
+    ranking,
+    recommender_of,
+)
+from clickscore.schemas.events import ItemEvent
+from clickscore.stream.request import Request, Scores
+from clickscore.stream.scoring.scorer import Scorer
 from tests.backtest.contests import arm, contest, write_log
 from tests.bundles import small_bundle
 

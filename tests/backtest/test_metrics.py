@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backtest import metrics
-from backtest.intervals import DRAWS, Bootstrap, estimate
-from model.metrics import calibration_error, pr_auc
+from clickscore.backtest import metrics
+from clickscore.backtest.intervals import DRAWS, Bootstrap, estimate
+from clickscore.model.metrics import calibration_error, pr_auc
 
 counts = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 50), max_size=8).map(Counter)
 ranks = st.lists(st.integers(0, 12), min_size=1, max_size=40)

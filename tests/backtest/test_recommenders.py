@@ -1,11 +1,11 @@
 """Recommenders: the baselines know the past of their partition, and nothing else."""
 
-from backtest.recommenders import COUNTED, CooccurrenceRecommender, PopularityRecommender, RepeatRecommender
-from schemas.events import AnyEvent, RemoveFromCart
-from stream.catalogue import Catalogue
-from stream.pipeline import Pipeline
-from stream.request import Request, Scores
-from stream.settings import Settings
+from clickscore.backtest.recommenders import COUNTED, CooccurrenceRecommender, PopularityRecommender, RepeatRecommender
+from clickscore.schemas.events import AnyEvent, RemoveFromCart
+from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.reference.catalogue import Catalogue
+from clickscore.stream.request import Request, Scores
+from clickscore.stream.settings import Settings
 from tests.events import impression, records, search, view
 
 

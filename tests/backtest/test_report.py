@@ -14,7 +14,7 @@ from threading import Thread
 import pytest
 from click.testing import CliRunner
 
-from backtest.commands import backtest
+from clickscore.backtest.commands import backtest
 from tests.backtest.contests import write_log
 from tests.bundles import small_bundle
 

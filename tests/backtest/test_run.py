@@ -7,21 +7,22 @@ import msgspec
 import numpy as np
 import pytest
 
-from backtest import book
-from backtest.arms import Arm
-from backtest.groups import Groups
-from backtest.recommenders import recommender_of, scorer_of
-from backtest.rows import NEW, NO_ANSWER, RELATIONS
-from backtest.run import Evidence
-from schemas.decisions import encode_decision
-from schemas.events import AnyEvent, encode_event
-from stream.bundle import load_bundle
-from stream.catalogue import Catalogue
-from stream.pipeline import Pipeline
-from stream.policy import Policy
-from stream.scoring import Scorer
-from stream.settings import Settings
-from stream.sources import FileMark, FileSource
+from clickscore.backtest import book
+from clickscore.backtest.arms import Arm
+from clickscore.backtest.groups import Groups
+from clickscore.backtest.recommenders import recommender_of, scorer_of
+from clickscore.backtest.rows import NEW, NO_ANSWER, RELATIONS
+from clickscore.backtest.run import Evidence
+from clickscore.schemas.decisions import encode_decision
+from clickscore.schemas.events import AnyEvent, encode_event
+from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.policy.recommend import Policy
+from clickscore.stream.reference.catalogue import Catalogue
+from clickscore.stream.replay.file_source import FileSource
+from clickscore.stream.replay.source import FileMark
+from clickscore.stream.scoring.bundle import load_bundle
+from clickscore.stream.scoring.scorer import Scorer
+from clickscore.stream.settings import Settings
 from tests.backtest.contests import BASE, arm, contest, write_log
 from tests.bundles import small_bundle
 from tests.events import START, impression, purchase, view

@@ -5,16 +5,16 @@ from typing import Any
 import msgspec
 import pytest
 
+from clickscore.schemas.catalogue import Campaign, Item
+from clickscore.schemas.decisions import Ad, Recommendation
+from clickscore.schemas.events import ACTION_OF, Click, Event, Impression, ItemEvent, Search, Tick, encode_event
+from clickscore.schemas.manifest import Manifest, Tensor, encode_manifest
+from clickscore.schemas.topics import TOPICS
+from clickscore.stream.pipeline import Output, Pipeline
+from clickscore.stream.reference.catalogue import Catalogue
+from clickscore.stream.settings import Settings
+from clickscore.stream.worker.publisher import dead_letter
 from docs.contracts import SCHEMAS, asyncapi, json_schema
-from schemas.catalogue import Campaign, Item
-from schemas.decisions import Ad, Recommendation
-from schemas.events import ACTION_OF, Click, Event, Impression, ItemEvent, Search, Tick, encode_event
-from schemas.manifest import Manifest, Tensor, encode_manifest
-from schemas.topics import TOPICS
-from stream.catalogue import Catalogue
-from stream.pipeline import Output, Pipeline
-from stream.publisher import dead_letter
-from stream.settings import Settings
 from tests.docs.conforms import KEYWORDS, KINDS, faults, resolved
 from tests.events import START, impression, purchase, records, search, view
 

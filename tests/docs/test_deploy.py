@@ -9,12 +9,12 @@ import click
 import pytest
 import yaml
 
+from clickscore.schemas.topics import MAX_RECORD_BYTES
+from clickscore.stream.__main__ import cli
+from clickscore.stream.kafka.embedded import KAFKA_VERSION
+from clickscore.stream.settings import FIELDS, Settings
+from clickscore.stream.worker.metrics import Metrics
 from docs.generate import ROOT, metrics_table
-from schemas.topics import MAX_RECORD_BYTES
-from stream.__main__ import cli
-from stream.broker import KAFKA_VERSION
-from stream.monitoring import Metrics
-from stream.settings import FIELDS, Settings
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 DASHBOARD: dict[str, Any] = json.loads((ROOT / "deploy/grafana/dashboards/clickscore.json").read_text())

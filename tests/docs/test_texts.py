@@ -11,15 +11,15 @@ from typing import Any
 import click
 import pytest
 
-from backtest.arms import checked, read_arms
+from clickscore.backtest.arms import checked, read_arms
+from clickscore.schemas.catalogue import decode_campaign, decode_item
+from clickscore.schemas.decisions import decode_decision
+from clickscore.schemas.events import decode_record
+from clickscore.schemas.sessions import decode_session
+from clickscore.stream.__main__ import cli
+from clickscore.stream.settings import FIELDS, Settings, load
+from clickscore.stream.worker.metrics import Metrics
 from docs.generate import ROOT
-from schemas.catalogue import decode_campaign, decode_item
-from schemas.decisions import decode_decision
-from schemas.events import decode_record
-from schemas.sessions import decode_session
-from stream.__main__ import cli
-from stream.monitoring import Metrics
-from stream.settings import FIELDS, Settings, load
 
 TEXTS = sorted(
     path

@@ -9,15 +9,15 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
-from export.adopt import adopt, adopt_file
-from export.commands import adopt as command
-from model.errors import TrainingError
-from model.graph import open_graph
-from schemas.manifest import decode_manifest
-from stream.bundle import check_bundle, load_bundle
-from stream.policy import MODEL
-from stream.request import Request
-from stream.scoring import Scorer
+from clickscore.export.adopt import adopt, adopt_file
+from clickscore.export.commands import adopt as command
+from clickscore.model.errors import TrainingError
+from clickscore.model.graph import open_graph
+from clickscore.schemas.manifest import decode_manifest
+from clickscore.stream.policy.experiments import MODEL
+from clickscore.stream.request import Request
+from clickscore.stream.scoring.bundle import check_bundle, load_bundle
+from clickscore.stream.scoring.scorer import Scorer
 from tests.events import view
 from tests.export.foreign import ITEMS, LENGTH, Foreign, keras_graph, transformers_graph
 

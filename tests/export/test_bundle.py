@@ -3,15 +3,15 @@ import json
 import onnx
 import pytest
 
-from export.bundle import write_bundle
-from export.random_bundle import random_weights, write_random_bundle
-from export.to_onnx import to_onnx
-from model.config import ModelConfig
-from model.errors import TrainingError
-from model.graph import open_graph
-from model.vocabulary import Vocabulary
-from schemas.manifest import FORMAT_VERSION, Tensor, content_hash, decode_manifest
-from stream.bundle import check_bundle
+from clickscore.export.bundle import write_bundle
+from clickscore.export.random_bundle import random_weights, write_random_bundle
+from clickscore.export.to_onnx import to_onnx
+from clickscore.model.config import ModelConfig
+from clickscore.model.errors import TrainingError
+from clickscore.model.graph import open_graph
+from clickscore.model.vocabulary import Vocabulary
+from clickscore.schemas.manifest import FORMAT_VERSION, Tensor, content_hash, decode_manifest
+from clickscore.stream.scoring.bundle import check_bundle
 
 CONFIG = ModelConfig(dim=16, ffn=16, max_length=10)
 

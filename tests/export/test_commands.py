@@ -5,19 +5,19 @@ import torch
 from click.testing import CliRunner
 from rich.console import Console
 
-from export.commands import CANDIDATES as SHOWN
-from export.commands import PRECISIONS, export
-from export.ranking import RANKINGS
-from export.ship import ship
-from export.to_onnx import CANDIDATES
-from model.checkpoint import load_checkpoint, load_tensors, read_card, save_tensors
-from model.dataset import Report
-from model.errors import TrainingError
-from model.train import train
-from model.vocabulary import read_vocabulary
-from schemas.manifest import decode_manifest
-from stream.bundle import check_bundle, load_bundle
-from stream.scoring import Scorer
+from clickscore.export.commands import CANDIDATES as SHOWN
+from clickscore.export.commands import PRECISIONS, export
+from clickscore.export.ranking import RANKINGS
+from clickscore.export.ship import ship
+from clickscore.export.to_onnx import CANDIDATES
+from clickscore.model.checkpoint import load_checkpoint, load_tensors, read_card, save_tensors
+from clickscore.model.dataset import Report
+from clickscore.model.errors import TrainingError
+from clickscore.model.train import train
+from clickscore.model.vocabulary import read_vocabulary
+from clickscore.schemas.manifest import decode_manifest
+from clickscore.stream.scoring.bundle import check_bundle, load_bundle
+from clickscore.stream.scoring.scorer import Scorer
 from tests.model.builders import TINY, dataset
 
 pytestmark = pytest.mark.train

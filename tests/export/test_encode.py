@@ -4,22 +4,22 @@ import torch
 from click.testing import CliRunner
 from rich.console import Console
 
-from export.commands import catalogue
-from export.encode import encode
-from export.ship import ship
-from model.checkpoint import load_checkpoint, load_texts
-from model.commands import train as train_command
-from model.dataset import load_dataset
-from model.encoder import open_encoder
-from model.errors import TrainingError
-from model.features import Batch
-from model.graph import open_graph, run_graph
-from model.train import train
-from model.vocabulary import read_vocabulary
-from schemas.catalogue import Item
-from schemas.catalogue import encode as encode_item
-from schemas.manifest import decode_manifest
-from stream.bundle import check_bundle
+from clickscore.export.commands import catalogue
+from clickscore.export.encode import encode
+from clickscore.export.ship import ship
+from clickscore.model.checkpoint import load_checkpoint, load_texts
+from clickscore.model.commands import train as train_command
+from clickscore.model.dataset import load_dataset
+from clickscore.model.encoder import open_encoder
+from clickscore.model.errors import TrainingError
+from clickscore.model.features import Batch
+from clickscore.model.graph import open_graph, run_graph
+from clickscore.model.train import train
+from clickscore.model.vocabulary import read_vocabulary
+from clickscore.schemas.catalogue import Item
+from clickscore.schemas.catalogue import encode as encode_item
+from clickscore.schemas.manifest import decode_manifest
+from clickscore.stream.scoring.bundle import check_bundle
 from tests.model.builders import TINY, closed, shoppers, write_sessions
 from tests.model.encoders import write_encoder
 

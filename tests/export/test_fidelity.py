@@ -4,14 +4,14 @@ import numpy as np
 import onnx
 import pytest
 
-from export.fidelity import fidelity
-from export.random_bundle import random_weights
-from export.ranking import ByShortlist, InOneStep
-from export.to_onnx import to_onnx
-from model.config import ModelConfig
-from model.errors import TrainingError
-from model.features import ending_at
-from model.graph import open_graph, run_graph
+from clickscore.export.fidelity import fidelity
+from clickscore.export.random_bundle import random_weights
+from clickscore.export.ranking import ByShortlist, InOneStep
+from clickscore.export.to_onnx import to_onnx
+from clickscore.model.config import ModelConfig
+from clickscore.model.errors import TrainingError
+from clickscore.model.features import ending_at
+from clickscore.model.graph import open_graph, run_graph
 from tests.export.test_parity import sessions
 
 pytestmark = pytest.mark.train

@@ -4,12 +4,12 @@ import numpy as np
 import onnx
 import pytest
 
-from export.parity import Parity, compare
-from export.ship import weights_of
-from export.to_onnx import to_onnx
-from model.config import ModelConfig
-from model.features import Examples
-from model.graph import open_graph
+from clickscore.export.parity import Parity, compare
+from clickscore.export.ship import weights_of
+from clickscore.export.to_onnx import to_onnx
+from clickscore.model.config import ModelConfig
+from clickscore.model.features import Examples
+from clickscore.model.graph import open_graph
 from tests.model.builders import network
 
 pytestmark = pytest.mark.train

@@ -4,20 +4,20 @@ import numpy as np
 import onnx
 import pytest
 
-from export.graph import Graph
-from export.parity import compare
-from export.prefix_features import PrefixFeatures
-from export.ship import _beside, weights_of
-from export.stack import _rounded_down, blend
-from export.to_onnx import to_onnx
-from model.calibration import Affine, Calibration
-from model.config import ModelConfig
-from model.features import Batch
-from model.graph import explain, open_graph, run_graph
-from model.prefix_features import NAMES, ItemFacts, Side, Told, Whole, features, side
-from model.stack import Stack, fit_stack
-from schemas.events import ACTIONS
-from schemas.manifest import CalibrationReport
+from clickscore.export.graph import Graph
+from clickscore.export.parity import compare
+from clickscore.export.prefix_features import PrefixFeatures
+from clickscore.export.ship import _beside, weights_of
+from clickscore.export.stack import _rounded_down, blend
+from clickscore.export.to_onnx import to_onnx
+from clickscore.model.calibration import Affine, Calibration
+from clickscore.model.config import ModelConfig
+from clickscore.model.features import Batch
+from clickscore.model.graph import explain, open_graph, run_graph
+from clickscore.model.prefix_features import NAMES, ItemFacts, Side, Told, Whole, features, side
+from clickscore.model.stack import Stack, fit_stack
+from clickscore.schemas.events import ACTIONS
+from clickscore.schemas.manifest import CalibrationReport
 from tests.export.test_parity import sessions
 from tests.model.builders import network
 

@@ -4,15 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.random_bundle import random_weights
-from export.ranking import ByBlocks, ByShortlist, InOneStep, Ranking
-from export.to_onnx import to_onnx
-from model.config import ModelConfig
-from model.errors import TrainingError
-from model.features import Batch
-from model.graph import explain, open_graph, run_graph
-from schemas.events import ACTIONS
-from schemas.manifest import EXPLAINED, INPUTS, OPTIONAL, OUTPUTS, REASONS
+from clickscore.export.random_bundle import random_weights
+from clickscore.export.ranking import ByBlocks, ByShortlist, InOneStep, Ranking
+from clickscore.export.to_onnx import to_onnx
+from clickscore.model.config import ModelConfig
+from clickscore.model.errors import TrainingError
+from clickscore.model.features import Batch
+from clickscore.model.graph import explain, open_graph, run_graph
+from clickscore.schemas.events import ACTIONS
+from clickscore.schemas.manifest import EXPLAINED, INPUTS, OPTIONAL, OUTPUTS, REASONS
 
 CONFIG = ModelConfig(dim=32, ffn=64)
 SMALL, LARGE = 300, 20_000

@@ -7,16 +7,26 @@ from typing import NamedTuple
 import msgspec
 from aiokafka import ConsumerRecord
 
-from schemas.decisions import decode_decision
-from schemas.sessions import decode_session
-from schemas.snapshots import OFFSET_HEADER
-from schemas.topics import ADS, CAMPAIGNS, CATALOGUE, CLOSED_SESSIONS, DEAD_LETTERS, EVENTS, RECOMMENDATIONS, SNAPSHOTS
-from stream.bundle import load_bundle
-from stream.catalogue import Catalogue
-from stream.pipeline import Output, Pipeline
-from stream.scoring import Scorer
-from stream.settings import Settings
-from stream.state import PartitionState, Restorer
+from clickscore.schemas.decisions import decode_decision
+from clickscore.schemas.sessions import decode_session
+from clickscore.schemas.snapshots import OFFSET_HEADER
+from clickscore.schemas.topics import (
+    ADS,
+    CAMPAIGNS,
+    CATALOGUE,
+    CLOSED_SESSIONS,
+    DEAD_LETTERS,
+    EVENTS,
+    RECOMMENDATIONS,
+    SNAPSHOTS,
+)
+from clickscore.stream.pipeline import Output, Pipeline
+from clickscore.stream.reference.catalogue import Catalogue
+from clickscore.stream.scoring.bundle import load_bundle
+from clickscore.stream.scoring.scorer import Scorer
+from clickscore.stream.settings import Settings
+from clickscore.stream.state.changelog import Restorer
+from clickscore.stream.state.partition import PartitionState
 from tests.integration.live import Installation, Records
 
 REPLAY_BATCH = 389  # no divisor of what workers take, so that batches begin and end elsewhere

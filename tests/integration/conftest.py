@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from export.random_bundle import write_random_bundle
-from model.config import ModelConfig
+from clickscore.export.random_bundle import write_random_bundle
+from clickscore.model.config import ModelConfig
 from tests.integration.event_log import ITEMS
 
 SMALL = ModelConfig(dim=16, layers=1, heads=2, ffn=32, max_length=20)

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from schemas.catalogue import Campaign, Item
-from schemas.events import (
+from clickscore.schemas.catalogue import Campaign, Item
+from clickscore.schemas.events import (
     AnyEvent,
     Cart,
     Click,

@@ -22,13 +22,13 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from schemas.catalogue import Campaign, Item, encode
-from schemas.topics import CAMPAIGNS, CATALOGUE, EVENTS, RECOMMENDATIONS, Topic
-from stream.kafka import MAX_REQUEST_BYTES, be_patient
-from stream.partitioner import partition_of
-from stream.settings import Settings, environment_of
-from stream.topics import create_topics, delete_topics
-from stream.worker_process import free_port
+from clickscore.schemas.catalogue import Campaign, Item, encode
+from clickscore.schemas.topics import CAMPAIGNS, CATALOGUE, EVENTS, RECOMMENDATIONS, Topic
+from clickscore.stream.kafka.client import MAX_REQUEST_BYTES, be_patient
+from clickscore.stream.kafka.partitioner import partition_of
+from clickscore.stream.kafka.topics import create_topics, delete_topics
+from clickscore.stream.settings import Settings, environment_of
+from clickscore.stream.simulator.worker_process import free_port
 from tests.integration.event_log import Sent
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +49,7 @@ class Worker:
         self._log = log
         with log.open("wb") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "stream", "worker"],
+                [sys.executable, "-m", "clickscore.stream", "worker"],
                 cwd=ROOT,
                 env={**os.environ, "ORT_DISABLE_TELEMETRY": "1", **environment_of(self.settings)},
                 stdin=subprocess.DEVNULL,

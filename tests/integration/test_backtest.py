@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from backtest.commands import backtest
-from schemas.topics import EVENTS
-from stream.settings import environment_of
+from clickscore.backtest.commands import backtest
+from clickscore.schemas.topics import EVENTS
+from clickscore.stream.settings import environment_of
 from tests.integration.event_log import FAR_FUTURE, catalogue, event_log
 from tests.integration.live import ROOT, Installation, installation
 
@@ -32,7 +32,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def produced(broker: str, file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     with installation(broker, tmp_path_factory.mktemp("topic")) as found:
-        command = [sys.executable, "-m", "stream", "produce", str(file)]
+        command = [sys.executable, "-m", "clickscore.stream", "produce", str(file)]
         subprocess.run(command, cwd=ROOT, env={**os.environ, **environment_of(found.settings)}, check=True, timeout=120)
         yield found
 

@@ -8,12 +8,12 @@ import msgspec
 import pytest
 from aiokafka import ConsumerRecord
 
-from schemas.decisions import Recommendation, decode_decision
-from schemas.events import Cart, View, encode_event
-from schemas.manifest import Manifest, decode_manifest
-from schemas.topics import DEAD_LETTERS, EVENTS, RECOMMENDATIONS
-from stream.partitioner import partition_of
-from stream.state import PartitionState
+from clickscore.schemas.decisions import Recommendation, decode_decision
+from clickscore.schemas.events import Cart, View, encode_event
+from clickscore.schemas.manifest import Manifest, decode_manifest
+from clickscore.schemas.topics import DEAD_LETTERS, EVENTS, RECOMMENDATIONS
+from clickscore.stream.kafka.partitioner import partition_of
+from clickscore.stream.state.partition import PartitionState
 from tests.integration.comparison import headers, remembered, restored_states
 from tests.integration.event_log import BEGAN, MINUTE_MS, Sent
 from tests.integration.live import Installation, Worker, installation

@@ -13,12 +13,12 @@ import psutil
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from schemas.topics import EVENTS, MAX_RECORD_BYTES
-from stream.broker import EmbeddedBroker, log_file
-from stream.errors import BrokerError
-from stream.kafka import MAX_REQUEST_BYTES
-from stream.settings import Settings
-from stream.topics import create_topics
+from clickscore.schemas.topics import EVENTS, MAX_RECORD_BYTES
+from clickscore.stream.errors import BrokerError
+from clickscore.stream.kafka.client import MAX_REQUEST_BYTES
+from clickscore.stream.kafka.embedded import EmbeddedBroker, log_file
+from clickscore.stream.kafka.topics import create_topics
+from clickscore.stream.settings import Settings
 from tests.brokers import embedded_broker
 
 pytestmark = pytest.mark.kafka
@@ -126,7 +126,7 @@ def test_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
 
 def test_broker_outlives_the_command_that_started_it(tmp_path: Path) -> None:
     def clickscore(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "stream", "broker", *arguments, "--data", str(tmp_path)]
+        command = [sys.executable, "-m", "clickscore.stream", "broker", *arguments, "--data", str(tmp_path)]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=90)
 
     assert clickscore("status").returncode == 1

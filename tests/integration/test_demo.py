@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from stream.settings import Settings
-from stream.topics import list_topics
+from clickscore.stream.kafka.topics import list_topics
+from clickscore.stream.settings import Settings
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -33,7 +33,7 @@ def start(temp: Path, *flags: str, **variables: str) -> subprocess.Popen:
     # Without the environment's broker, so that it starts its own: that is what it has to clean up.
     inherited = {name: value for name, value in os.environ.items() if name != "KAFKA_BOOTSTRAP_SERVERS"}
     return subprocess.Popen(
-        [sys.executable, "-m", "stream", "demo", *flags],
+        [sys.executable, "-m", "clickscore.stream", "demo", *flags],
         cwd=ROOT,
         env={**inherited, "TMPDIR": str(temp), **variables},
         stdout=subprocess.PIPE,

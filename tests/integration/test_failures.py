@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import pytest
 
-from schemas.topics import SNAPSHOTS
-from stream.broker import EmbeddedBroker
+from clickscore.schemas.topics import SNAPSHOTS
+from clickscore.stream.kafka.embedded import EmbeddedBroker
 from tests.brokers import embedded_broker
 from tests.integration.comparison import (
     Account,

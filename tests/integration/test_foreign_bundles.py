@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from export.adopt import adopt_file
-from schemas.decisions import Recommendation, decode_decision
-from schemas.events import View, encode_event
-from schemas.topics import RECOMMENDATIONS
+from clickscore.export.adopt import adopt_file
+from clickscore.schemas.decisions import Recommendation, decode_decision
+from clickscore.schemas.events import View, encode_event
+from clickscore.schemas.topics import RECOMMENDATIONS
 from tests.export.foreign import ITEMS, LENGTH, Foreign, keras_graph, transformers_graph
 from tests.integration.event_log import BEGAN, Sent
 from tests.integration.live import installation

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from schemas.topics import RECOMMENDATIONS
-from stream.settings import environment_of
+from clickscore.schemas.topics import RECOMMENDATIONS
+from clickscore.stream.settings import environment_of
 from tests.integration.event_log import FAR_FUTURE, event_log
 from tests.integration.live import ROOT, Installation, installation
 
@@ -39,7 +39,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def clickscore(live: Installation, *arguments: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "stream", *arguments],
+        [sys.executable, "-m", "clickscore.stream", *arguments],
         cwd=ROOT,
         env={**os.environ, **environment_of(live.settings)},
         check=False,

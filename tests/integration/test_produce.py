@@ -11,16 +11,17 @@ import pytest
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from click.testing import CliRunner
 
-from schemas.events import View, decode_record, encode_event
-from schemas.topics import EVENTS
-from stream.__main__ import cli
-from stream.adapters import EventFile
-from stream.broker import EmbeddedBroker
-from stream.errors import BrokerError, InputFileError, TopicMissingError
-from stream.partitioner import partition_of
-from stream.produce import EventSender, Tally, at_rate, produce
-from stream.settings import Settings
-from stream.topics import create_topics
+from clickscore.schemas.events import View, decode_record, encode_event
+from clickscore.schemas.topics import EVENTS
+from clickscore.stream.__main__ import cli
+from clickscore.stream.errors import BrokerError, InputFileError, TopicMissingError
+from clickscore.stream.event_files.produce import Tally, at_rate, produce
+from clickscore.stream.event_files.reader import EventFile
+from clickscore.stream.kafka.embedded import EmbeddedBroker
+from clickscore.stream.kafka.partitioner import partition_of
+from clickscore.stream.kafka.producer import EventSender
+from clickscore.stream.kafka.topics import create_topics
+from clickscore.stream.settings import Settings
 
 pytestmark = pytest.mark.kafka
 

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import pytest
 
-from schemas.sessions import decode_session
-from schemas.snapshots import decode_user
-from schemas.topics import EVENTS
-from stream.settings import environment_of
+from clickscore.schemas.sessions import decode_session
+from clickscore.schemas.snapshots import decode_user
+from clickscore.schemas.topics import EVENTS
+from clickscore.stream.settings import environment_of
 from tests.integration.comparison import Evidence, differing, gather_evidence, partition_facts, remembered
 from tests.integration.live import ROOT, Installation, installation
 
@@ -35,7 +35,7 @@ class Real(NamedTuple):
 
 def produce(live: Installation, file: Path, file_format: str) -> None:
     subprocess.run(
-        [sys.executable, "-m", "stream", "produce", str(file), "--format", file_format],
+        [sys.executable, "-m", "clickscore.stream", "produce", str(file), "--format", file_format],
         cwd=ROOT,
         env={**os.environ, **environment_of(live.settings)},
         check=True,

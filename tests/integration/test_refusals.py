@@ -17,11 +17,11 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from onnx import TensorProto, helper
 
-from schemas.manifest import OUTPUTS, Manifest, content_hash, decode_manifest, encode_manifest
-from schemas.topics import CATALOGUE, DEAD_LETTERS, MAX_RECORD_BYTES, RECOMMENDATIONS, SNAPSHOTS, Topic
-from stream.settings import Settings
-from stream.topics import delete_topics
-from stream.worker_process import free_port
+from clickscore.schemas.manifest import OUTPUTS, Manifest, content_hash, decode_manifest, encode_manifest
+from clickscore.schemas.topics import CATALOGUE, DEAD_LETTERS, MAX_RECORD_BYTES, RECOMMENDATIONS, SNAPSHOTS, Topic
+from clickscore.stream.kafka.topics import delete_topics
+from clickscore.stream.settings import Settings
+from clickscore.stream.simulator.worker_process import free_port
 from tests.integration.comparison import differing, gather_evidence, remembered
 from tests.integration.event_log import event_log
 from tests.integration.live import ROOT, Installation, Worker, installation
@@ -245,8 +245,9 @@ def test_worker_whose_broker_goes_away_as_it_starts_ends_with_a_clear_error(tmp_
     # Beyond the wait for a broker, which nobody can time: as if it had answered and gone.
     port = free_port("127.0.0.1")
     program = (
-        "from stream.app import run_worker; from stream.pipeline import Pipeline; from stream.settings import Settings;"
-        "from stream.catalogue import Catalogue;"
+        "from clickscore.stream.worker.app import run_worker; from clickscore.stream.pipeline import Pipeline;"
+        "from clickscore.stream.settings import Settings;"
+        "from clickscore.stream.reference.catalogue import Catalogue;"
         f"settings = Settings(bootstrap_servers='127.0.0.1:9', web_port={port});"
         "run_worker(settings, Pipeline(settings, 'clickstream-events', Catalogue()))"
     )
@@ -255,7 +256,7 @@ def test_worker_whose_broker_goes_away_as_it_starts_ends_with_a_clear_error(tmp_
     )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(
-        "stream.errors.BrokerError: Kafka is gone again as the worker starts"
+        "clickscore.stream.errors.BrokerError: Kafka is gone again as the worker starts"
     )
 
 

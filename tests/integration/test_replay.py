@@ -15,9 +15,9 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from schemas.topics import ADS, CLOSED_SESSIONS, EVENTS, RECOMMENDATIONS, Topic
-from stream.settings import environment_of
-from stream.topics import create_topics, delete_topics
+from clickscore.schemas.topics import ADS, CLOSED_SESSIONS, EVENTS, RECOMMENDATIONS, Topic
+from clickscore.stream.kafka.topics import create_topics, delete_topics
+from clickscore.stream.settings import environment_of
 from tests.integration.event_log import campaigns, catalogue, event_log
 from tests.integration.live import ROOT, Installation, Sent, _produce, installation
 
@@ -79,7 +79,7 @@ def offset_of(decision: bytes) -> int:
 
 def command(live: Live, *arguments: object) -> tuple[list[str], dict[str, str]]:
     environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1", **environment_of(live.installation.settings)}
-    return [sys.executable, "-m", "stream", *map(str, arguments)], environment
+    return [sys.executable, "-m", "clickscore.stream", *map(str, arguments)], environment
 
 
 def clickscore(live: Live, *arguments: object) -> "subprocess.CompletedProcess[str]":

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
-from schemas.events import View, encode_event
+from clickscore.schemas.events import View, encode_event
 from tests.integration.event_log import BEGAN, Sent
 from tests.integration.live import installation
 

@@ -6,19 +6,19 @@ import msgspec
 import pytest
 from aiokafka import AIOKafkaConsumer
 
-from schemas.catalogue import decode_campaign, decode_item
-from schemas.events import decode_record
-from schemas.topics import CAMPAIGNS, CATALOGUE, EVENTS
-from stream.demo_counts import DemoCounts
-from stream.errors import BrokerError, TopicMissingError
-from stream.kafka import connection
-from stream.partitioner import partition_of
-from stream.settings import Settings
-from stream.shop.live import LiveShop
-from stream.shop.records import TRUTH_HEADER, decode_truth
-from stream.shop.shoppers import make_shop
-from stream.simulate import keep_shop, publish_assortment
-from stream.topics import create_topics
+from clickscore.schemas.catalogue import decode_campaign, decode_item
+from clickscore.schemas.events import decode_record
+from clickscore.schemas.topics import CAMPAIGNS, CATALOGUE, EVENTS
+from clickscore.stream.errors import BrokerError, TopicMissingError
+from clickscore.stream.kafka.client import connection
+from clickscore.stream.kafka.partitioner import partition_of
+from clickscore.stream.kafka.topics import create_topics
+from clickscore.stream.settings import Settings
+from clickscore.stream.simulator.demo_metrics import DemoCounts
+from clickscore.stream.simulator.shop.live import LiveShop
+from clickscore.stream.simulator.shop.records import TRUTH_HEADER, decode_truth
+from clickscore.stream.simulator.shop.shoppers import make_shop
+from clickscore.stream.simulator.traffic import keep_shop, publish_assortment
 
 pytestmark = pytest.mark.kafka
 

@@ -8,13 +8,13 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from schemas.events import View, encode_event
-from schemas.topics import EVENTS
-from stream.__main__ import cli
-from stream.errors import TopicMissingError
-from stream.produce import EventSender
-from stream.settings import Settings
-from stream.tail import tail
+from clickscore.schemas.events import View, encode_event
+from clickscore.schemas.topics import EVENTS
+from clickscore.stream.__main__ import cli
+from clickscore.stream.errors import TopicMissingError
+from clickscore.stream.kafka.producer import EventSender
+from clickscore.stream.kafka.tail import tail
+from clickscore.stream.settings import Settings
 
 pytestmark = pytest.mark.kafka
 
@@ -44,7 +44,7 @@ def test_from_the_beginning_all_records_come_in_order(settings: Settings) -> Non
 def test_without_it_only_new_records_come(settings: Settings) -> None:
     send(settings, 0, 5)
     with subprocess.Popen(
-        [sys.executable, "-m", "stream", "tail", EVENTS.name, "--count", "2", *where(settings)],
+        [sys.executable, "-m", "clickscore.stream", "tail", EVENTS.name, "--count", "2", *where(settings)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -70,7 +70,7 @@ def test_json_is_the_raw_value(settings: Settings) -> None:
 def test_interrupt_ends_it_cleanly(settings: Settings) -> None:
     send(settings, 0, 1)
     with subprocess.Popen(
-        [sys.executable, "-m", "stream", "tail", EVENTS.name, "--from-beginning", *where(settings)],
+        [sys.executable, "-m", "clickscore.stream", "tail", EVENTS.name, "--from-beginning", *where(settings)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

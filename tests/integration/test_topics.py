@@ -6,11 +6,11 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from schemas.topics import CATALOGUE, DEAD_LETTERS, EVENTS, MAX_RECORD_BYTES, SNAPSHOTS, TOPICS
-from stream.__main__ import cli
-from stream.errors import BrokerError, TopicMissingError
-from stream.settings import Settings
-from stream.topics import check_topics, create_topics, delete_topics, list_topics, wait_for_broker
+from clickscore.schemas.topics import CATALOGUE, DEAD_LETTERS, EVENTS, MAX_RECORD_BYTES, SNAPSHOTS, TOPICS
+from clickscore.stream.__main__ import cli
+from clickscore.stream.errors import BrokerError, TopicMissingError
+from clickscore.stream.kafka.topics import check_topics, create_topics, delete_topics, list_topics, wait_for_broker
+from clickscore.stream.settings import Settings
 
 pytestmark = pytest.mark.kafka
 

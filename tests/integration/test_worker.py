@@ -12,11 +12,11 @@ from urllib.request import ProxyHandler, build_opener
 import msgspec
 import pytest
 
-from schemas.catalogue import Item
-from schemas.decisions import Ad, decode_decision
-from schemas.events import View, encode_event
-from schemas.topics import ADS, EVENTS, RECOMMENDATIONS
-from stream.topics import create_topics, delete_topics
+from clickscore.schemas.catalogue import Item
+from clickscore.schemas.decisions import Ad, decode_decision
+from clickscore.schemas.events import View, encode_event
+from clickscore.schemas.topics import ADS, EVENTS, RECOMMENDATIONS
+from clickscore.stream.kafka.topics import create_topics, delete_topics
 from tests.integration.comparison import Evidence, gather_evidence, headers, partition_facts
 from tests.integration.event_log import BEGAN, ITEMS, Sent, campaigns, catalogue, event_log
 from tests.integration.live import Installation, Worker, installation

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from export.random_bundle import random_weights
-from model.config import ModelConfig, TrainConfig
-from model.dataset import Dataset, load_dataset
-from model.features import Sessions
-from model.transformer import SessionTransformer
-from schemas.events import ACTIONS
-from schemas.sessions import ClosedSession, SessionEvent, encode_session
+from clickscore.export.random_bundle import random_weights
+from clickscore.model.config import ModelConfig, TrainConfig
+from clickscore.model.dataset import Dataset, load_dataset
+from clickscore.model.features import Sessions
+from clickscore.model.transformer import SessionTransformer
+from clickscore.schemas.events import ACTIONS
+from clickscore.schemas.sessions import ClosedSession, SessionEvent, encode_session
 
 TINY = TrainConfig(
     model=ModelConfig(dim=16, ffn=32, max_length=8, neighbours=4, item_dropout=0.1),

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from model.calibration import Affine, Calibration, blended, calibrate, fold_in, logits_of, probabilities
-from schemas.manifest import CalibrationReport
+from clickscore.model.calibration import Affine, Calibration, blended, calibrate, fold_in, logits_of, probabilities
+from clickscore.schemas.manifest import CalibrationReport
 from tests.model.builders import TINY, network
 
 pytestmark = pytest.mark.train

@@ -8,10 +8,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from export.ship import ship
-from model.checkpoint import load_checkpoint, read_card
-from model.commands import missing_extra, train
-from model.errors import TrainingError
+from clickscore.export.ship import ship
+from clickscore.model.checkpoint import load_checkpoint, read_card
+from clickscore.model.commands import missing_extra, train
+from clickscore.model.errors import TrainingError
 from tests.model.builders import closed, shoppers, write_sessions
 
 pytestmark = pytest.mark.train
@@ -144,7 +144,15 @@ def test_training_that_was_killed_ends_with_the_same_weights(tmp_path):
     path = write_sessions(tmp_path / "sessions.jsonl", shoppers(300))
     flags = [*QUICK, "--epochs", "6", "--set", "patience=6"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    command = [sys.executable, "-c", "from model.commands import train; train()", path, "--out", killed, *flags]
+    command = [
+        sys.executable,
+        "-c",
+        "from clickscore.model.commands import train; train()",
+        path,
+        "--out",
+        killed,
+        *flags,
+    ]
     process = subprocess.Popen([str(part) for part in command], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not (killed / "training.pt").exists() and process.poll() is None and time.monotonic() < deadline:

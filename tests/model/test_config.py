@@ -2,8 +2,17 @@ import dataclasses
 
 import pytest
 
-from model.config import DEFAULT, PRESETS, ModelConfig, TrainConfig, override, preset_text, read_preset, settled
-from model.errors import TrainingError
+from clickscore.model.config import (
+    DEFAULT,
+    PRESETS,
+    ModelConfig,
+    TrainConfig,
+    override,
+    preset_text,
+    read_preset,
+    settled,
+)
+from clickscore.model.errors import TrainingError
 
 
 def test_preset_is_a_config():

@@ -4,8 +4,8 @@ import gzip
 import numpy as np
 import pytest
 
-from model.config import TrainConfig
-from model.dataset import (
+from clickscore.model.config import TrainConfig
+from clickscore.model.dataset import (
     MALFORMED,
     RARE,
     REPEATED,
@@ -18,9 +18,9 @@ from model.dataset import (
     load_newer,
     read_sessions,
 )
-from model.errors import TrainingError
-from model.vocabulary import Vocabulary
-from schemas.events import ACTIONS
+from clickscore.model.errors import TrainingError
+from clickscore.model.vocabulary import Vocabulary
+from clickscore.schemas.events import ACTIONS
 from tests.model.builders import TINY, closed, shoppers, write_sessions
 
 ONCE = dataclasses.replace(TINY, min_count=1)

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from export.random_bundle import write_random_bundle
-from model.config import ModelConfig
-from model.encoder import TOKENS, open_encoder
-from model.errors import TrainingError
+from clickscore.export.random_bundle import write_random_bundle
+from clickscore.model.config import ModelConfig
+from clickscore.model.encoder import TOKENS, open_encoder
+from clickscore.model.errors import TrainingError
 from tests.model.encoders import write_encoder, write_graph
 
 pytestmark = pytest.mark.train

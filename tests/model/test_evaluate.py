@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from export.random_bundle import write_random_bundle
-from export.ship import weights_of
-from export.to_onnx import to_onnx
-from model.evaluate import Answers, evaluate_bundle, evaluate_graph, evaluate_model, measure
-from model.features import examples
-from model.graph import open_graph
+from clickscore.export.random_bundle import write_random_bundle
+from clickscore.export.ship import weights_of
+from clickscore.export.to_onnx import to_onnx
+from clickscore.model.evaluate import Answers, evaluate_bundle, evaluate_graph, evaluate_model, measure
+from clickscore.model.features import examples
+from clickscore.model.graph import open_graph
 from tests.model.builders import TINY, dataset, flat, network
 
 pytestmark = pytest.mark.train

@@ -1,6 +1,6 @@
 import numpy as np
 
-from model.features import (
+from clickscore.model.features import (
     LEAVE,
     NOTHING,
     UNKNOWN_NEXT,
@@ -13,8 +13,8 @@ from model.features import (
     examples,
     padded,
 )
-from schemas.events import ACTIONS
-from schemas.manifest import NEXT_ACTIONS
+from clickscore.schemas.events import ACTIONS
+from clickscore.schemas.manifest import NEXT_ACTIONS
 from tests.model.builders import flat
 
 ROWS = np.array([1, 2, 3, 4, 0, 0, 0, 0])  # a, b, c, d are known; e, f, g, h are not

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from model.calibration import blended, probabilities
-from model.dataset import load_dataset
-from model.evaluate import Answers
-from model.features import Examples
-from model.head_training import fit_heads
-from model.prefix_features import whole
+from clickscore.model.calibration import blended, probabilities
+from clickscore.model.dataset import load_dataset
+from clickscore.model.evaluate import Answers
+from clickscore.model.features import Examples
+from clickscore.model.head_training import fit_heads
+from clickscore.model.prefix_features import whole
 from tests.model.builders import TINY, closed, write_sessions
 
 pytestmark = pytest.mark.train

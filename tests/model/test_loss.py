@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from model import loss
-from model.loss import Wishes, catalogue_loss
+from clickscore.model import loss
+from clickscore.model.loss import Wishes, catalogue_loss
 
 pytestmark = pytest.mark.train
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model import metrics
+from clickscore.model import metrics
 
 
 def test_best_score_has_rank_1():

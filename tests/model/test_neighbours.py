@@ -2,8 +2,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.features import Examples, examples
-from model.neighbours import NEWEST, Pairs, aged, by_age, count_pairs, nearest, together, without
+from clickscore.model.features import Examples, examples
+from clickscore.model.neighbours import NEWEST, Pairs, aged, by_age, count_pairs, nearest, together, without
 from tests.model.builders import flat
 
 ROWS = np.arange(1, 9)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from model.prefix_features import (
+from clickscore.model.prefix_features import (
     NAMES,
     NO_CATALOGUE,
     Catalogue,

@@ -1,10 +1,10 @@
 import pytest
 from click.testing import CliRunner
 
-from model.commands import split
-from model.errors import TrainingError
-from model.split import split_sessions
-from schemas.sessions import decode_session
+from clickscore.model.commands import split
+from clickscore.model.errors import TrainingError
+from clickscore.model.split import split_sessions
+from clickscore.schemas.sessions import decode_session
 from tests.model.builders import closed, write_sessions
 
 
@@ -21,7 +21,7 @@ def parts(source, by="time", share=0.3):
 
 
 def lines(path):
-    from model.dataset import lines_of  # noqa: PLC0415
+    from clickscore.model.dataset import lines_of  # noqa: PLC0415
 
     return list(lines_of(path))
 

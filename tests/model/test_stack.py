@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from model.calibration import probabilities
-from model.checkpoint import load_stack, save_stack
-from model.features import read_events
-from model.prefix_features import NAMES, NO_CATALOGUE, facts_of, features_of, whole
-from model.stack import ABSENT, WIDE, Rows, _share, carried, fit_linear, fit_stack, refit_stack, widened
-from schemas.manifest import NEXT_ACTIONS
+from clickscore.model.calibration import probabilities
+from clickscore.model.checkpoint import load_stack, save_stack
+from clickscore.model.features import read_events
+from clickscore.model.prefix_features import NAMES, NO_CATALOGUE, facts_of, features_of, whole
+from clickscore.model.stack import ABSENT, WIDE, Rows, _share, carried, fit_linear, fit_stack, refit_stack, widened
+from clickscore.schemas.manifest import NEXT_ACTIONS
 from tests.model.builders import flat
 
 pytestmark = pytest.mark.train

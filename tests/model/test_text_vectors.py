@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from model.checkpoint import load_texts, save_texts
-from model.text_vectors import read_texts
+from clickscore.model.checkpoint import load_texts, save_texts
+from clickscore.model.text_vectors import read_texts
 
 pytestmark = pytest.mark.train
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 from rich.console import Console
 
-import model.train as training
-from model.checkpoint import load_checkpoint, load_pairs, load_tensors, read_card
-from model.config import TrainConfig
-from model.dataset import load_dataset, load_newer
-from model.errors import TrainingError
-from model.neighbours import aged, by_age, count_pairs, nearest, together
-from model.train import top_up, train
-from model.transformer import Mixing, SessionTransformer
+import clickscore.model.train as training
+from clickscore.model.checkpoint import load_checkpoint, load_pairs, load_tensors, read_card
+from clickscore.model.config import TrainConfig
+from clickscore.model.dataset import load_dataset, load_newer
+from clickscore.model.errors import TrainingError
+from clickscore.model.neighbours import aged, by_age, count_pairs, nearest, together
+from clickscore.model.train import top_up, train
+from clickscore.model.transformer import Mixing, SessionTransformer
 from tests.model.builders import TINY, closed, dataset, shoppers, write_sessions
 
 pytestmark = pytest.mark.train

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from export.random_bundle import random_weights
-from export.ship import weights_of
-from model.config import ModelConfig
-from model.neighbours import Neighbours
-from model.transformer import Mixing, SessionTransformer
+from clickscore.export.random_bundle import random_weights
+from clickscore.export.ship import weights_of
+from clickscore.model.config import ModelConfig
+from clickscore.model.neighbours import Neighbours
+from clickscore.model.transformer import Mixing, SessionTransformer
 from tests.model.builders import network
 
 pytestmark = pytest.mark.train

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from model.trees import ROUNDS, Rows, fit_trees, refit_trees
+from clickscore.model.trees import ROUNDS, Rows, fit_trees, refit_trees
 
 pytestmark = pytest.mark.train
 

@@ -5,12 +5,12 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-import model.tune as tuning
-from model.commands import train
-from model.commands import tune as tune_command
-from model.config import override, read_preset
-from model.errors import TrainingError
-from model.tune import SPACE, Found, tune
+import clickscore.model.tune as tuning
+from clickscore.model.commands import train
+from clickscore.model.commands import tune as tune_command
+from clickscore.model.config import override, read_preset
+from clickscore.model.errors import TrainingError
+from clickscore.model.tune import SPACE, Found, tune
 from tests.model.builders import TINY, dataset, shoppers, write_sessions
 
 pytestmark = pytest.mark.train

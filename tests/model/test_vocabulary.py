@@ -1,6 +1,6 @@
 import numpy as np
 
-from model.vocabulary import Vocabulary, count, is_line, read_vocabulary
+from clickscore.model.vocabulary import Vocabulary, count, is_line, read_vocabulary
 
 
 def test_rows_begin_at_1():

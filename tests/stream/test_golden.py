@@ -5,10 +5,11 @@ After a change that is meant: `clickscore replay tests/golden/events.jsonl --out
 
 from pathlib import Path
 
-from stream.catalogue import Catalogue
-from stream.pipeline import Pipeline
-from stream.settings import Settings
-from stream.sources import FileMark, FileSource
+from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.reference.catalogue import Catalogue
+from clickscore.stream.replay.file_source import FileSource
+from clickscore.stream.replay.source import FileMark
+from clickscore.stream.settings import Settings
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.decisions import Recommendation, decode_decision
-from schemas.events import AnyEvent, Search, Tick, View, encode_event
-from schemas.sessions import decode_session
-from stream.catalogue import Catalogue
-from stream.pipeline import Message, Output, Pipeline
-from stream.settings import Settings
-from stream.state import restore
+from clickscore.schemas.decisions import Recommendation, decode_decision
+from clickscore.schemas.events import AnyEvent, Search, Tick, View, encode_event
+from clickscore.schemas.sessions import decode_session
+from clickscore.stream.pipeline import Message, Output, Pipeline
+from clickscore.stream.reference.catalogue import Catalogue
+from clickscore.stream.settings import Settings
+from clickscore.stream.state.changelog import restore
 from tests.events import MINUTE, START, Recorded, impression, purchase, records, search, view
 
 TOPIC = "events"

@@ -1,0 +1,1 @@
+"""Code that only judges models: metrics by prefix, heads, reasons, baselines and the simulated truth."""

@@ -1,0 +1,1 @@
+"""Files of events: formats, compression, sending them to a topic."""

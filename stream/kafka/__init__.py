@@ -1,0 +1,1 @@
+"""Talking to a Kafka broker, and an embedded one."""

@@ -1,0 +1,215 @@
+"""Tail: the records of a topic as they come, and what each says in words."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from datetime import UTC, datetime
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+
+from clickscore.schemas.catalogue import decode_campaign, decode_item
+from clickscore.schemas.decisions import Ad, Recommendation, decode_decision
+from clickscore.schemas.events import AnyRecord, Search, Tick, decode_record
+from clickscore.schemas.sessions import ClosedSession, decode_session
+from clickscore.schemas.topics import (
+    ADS,
+    CAMPAIGNS,
+    CATALOGUE,
+    CLOSED_SESSIONS,
+    DEAD_LETTERS,
+    EVENTS,
+    MAX_RECORD_BYTES,
+    RECOMMENDATIONS,
+    SNAPSHOTS,
+)
+from clickscore.stream.errors import BrokerError, TopicMissingError
+from clickscore.stream.kafka.client import connection
+from clickscore.stream.kafka.topics import list_topics
+from clickscore.stream.settings import Settings
+
+Record = ConsumerRecord[bytes | None, bytes | None]
+
+ITEMS_SHOWN = 5
+"""Items of a recommendation that fit into a line."""
+DEAD_BYTES_SHOWN = 200
+
+DONE = {
+    "view": "viewed",
+    "cart": "put into the cart",
+    "remove_from_cart": "took out of the cart",
+    "favourite": "put on the wish list",
+    "purchase": "bought",
+    "impression": "was shown",
+    "click": "clicked",
+}
+
+
+async def tail(
+    settings: Settings,
+    topic: str,
+    *,
+    from_beginning: bool = False,
+    count: int | None = None,
+    on_ready: Callable[[], None] = lambda: None,
+) -> AsyncGenerator[Record]:
+    """Yield the records of a topic, new ones or from the beginning; without a consumer group, so nobody notices.
+
+    Order holds within a partition.
+
+    Args:
+        settings: Where the broker is.
+        topic: Its name without the prefix.
+        from_beginning: Begin with the oldest record.
+        count: End after so many.
+        on_ready: Is called once every record from then on is sure to be shown.
+
+    Raises:
+        TopicMissingError: The topic is not there.
+        BrokerError: The broker cannot be reached.
+    """
+    name = settings.topic(topic)
+    partitions = (await list_topics(settings)).get(name)
+    if partitions is None:
+        message = f"topic {name} is missing. `clickscore topics list` says which are there"
+        raise TopicMissingError(message)
+    consumer = AIOKafkaConsumer(
+        **connection(settings),
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",  # also where retention has taken what was to be read next
+        max_partition_fetch_bytes=MAX_RECORD_BYTES,
+    )
+    left = count
+    try:
+        await consumer.start()
+        consumer.assign([TopicPartition(name, partition) for partition in range(partitions)])
+        if not from_beginning:
+            await consumer.seek_to_end()
+        on_ready()
+        while left is None or left > 0:
+            for records in (await consumer.getmany(timeout_ms=500, max_records=left)).values():
+                for record in records:
+                    yield record
+                    left = left - 1 if left is not None else None
+    except KafkaError as exc:
+        message = f"Kafka at {settings.bootstrap_servers}: {str(exc) or type(exc).__name__}"
+        raise BrokerError(message) from exc
+    finally:
+        await asyncio.shield(consumer.stop())
+
+
+def describe(topic: str, record: Record) -> str:
+    """Return what a record says, in one line of words; `topic` without the prefix.
+
+    A record that is not what its topic should hold is shown as it is.
+    """
+    # What a shopper or a broken client wrote must not steer the terminal that shows it.
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in _words(topic, record))
+
+
+def _words(topic: str, record: Record) -> str:
+    key = (record.key or b"").decode(errors="replace")
+    if record.value is None and topic != DEAD_LETTERS.name:
+        return f"{key or 'a record without a key'} was removed"
+    value = record.value or b""
+    words = _WORDS.get(topic)
+    try:
+        return words(record, key, value) if words else _raw(value)
+    except msgspec.DecodeError:
+        return f"not readable: {_raw(value)}"
+
+
+def _event(_: Record, __: str, value: bytes) -> str:
+    event: AnyRecord = decode_record(value)
+    if isinstance(event, Tick):
+        return f"{_utc(event.ts)}  time passed, nobody came"
+    if isinstance(event, Search):
+        return f"{_utc(event.ts)}  user {event.user_id} searched for {event.query!r}"
+    did = DONE[str(event.__struct_config__.tag)]
+    return f"{_utc(event.ts)}  user {event.user_id} {did} item {event.item_id}"
+
+
+def _decision(_: Record, __: str, value: bytes) -> str:
+    decision = decode_decision(value)
+    return _recommendation(decision) if isinstance(decision, Recommendation) else _ad(decision)
+
+
+def _recommendation(decision: Recommendation) -> str:
+    shown = ", ".join(choice.item_id for choice in decision.items[:ITEMS_SHOWN])
+    more = f" and {len(decision.items) - ITEMS_SHOWN} more" if len(decision.items) > ITEMS_SHOWN else ""
+    by_model = any(choice.reason == "model" for choice in decision.items)
+    parts = [
+        f"{_utc(decision.ts)}  user {decision.user_id}, event {decision.session_length} of the session",
+        f"show {shown}{more} ({f'by model {decision.bundle}' if by_model else 'what is popular'})"
+        if decision.items
+        else "nothing to show",
+    ]
+    if decision.actions:
+        likely = max(decision.actions, key=lambda action: decision.actions[action] if decision.actions else 0)
+        parts.append(f"next most likely: {likely} ({decision.actions[likely]:.0%})")
+    if decision.purchase is not None:
+        parts.append(f"buys in this session: {decision.purchase:.1%}")
+    if decision.late:
+        parts.append("the event came late")
+    return "; ".join(parts)
+
+
+def _ad(decision: Ad) -> str:
+    who = f"{_utc(decision.ts)}  user {decision.user_id}"
+    if decision.campaign_id is None:
+        return f"{who}; no ad: {decision.reason}"
+    return f"{who}; ad for item {decision.item_id} of campaign {decision.campaign_id}: {decision.reason}"
+
+
+def _session(_: Record, __: str, value: bytes) -> str:
+    session: ClosedSession = decode_session(value)
+    minutes, seconds = divmod((session.closed_at - session.opened_at) // 1000, 60)
+    outcome = "bought" if session.purchased else "bought nothing"
+    events = f"{session.length} event{'s' if session.length > 1 else ''}"
+    return f"{_utc(session.opened_at)}  user {session.user_id}; {events} in {minutes} min {seconds} s; {outcome}"
+
+
+def _item(_: Record, __: str, value: bytes) -> str:
+    item = decode_item(value)
+    stock = "stock unknown" if item.stock is None else f"{item.stock} in stock"
+    price = "no price" if item.price is None else f"price {item.price:.2f}"
+    hidden = "; hidden" if item.hidden else ""
+    return f"item {item.item_id} {item.title!r}; {item.category or 'no category'}; {price}; {stock}{hidden}"
+
+
+def _campaign(_: Record, __: str, value: bytes) -> str:
+    campaign = decode_campaign(value)
+    targets = ", ".join(sorted(campaign.target_items | campaign.target_categories)) or "everywhere"
+    return f"campaign {campaign.campaign_id} for item {campaign.item_id}; bids {campaign.bid:.2f} a click; on {targets}"
+
+
+def _snapshot(_: Record, key: str, value: bytes) -> str:
+    return f"what is remembered of {f'user {key}' if key else 'the partition'}: {len(value)} bytes"
+
+
+def _dead_letter(record: Record, key: str, value: bytes) -> str:
+    headers = {name: content.decode(errors="replace") for name, content in record.headers}
+    place = f"{headers.get('topic', '?')}-{headers.get('partition', '?')} offset {headers.get('offset', '?')}"
+    return f"{place}; {headers.get('error', 'no reason given')}; key {key!r}; {_raw(value)}"
+
+
+_WORDS: dict[str, Callable[[Record, str, bytes], str]] = {
+    EVENTS.name: _event,
+    CATALOGUE.name: _item,
+    CAMPAIGNS.name: _campaign,
+    RECOMMENDATIONS.name: _decision,
+    ADS.name: _decision,
+    CLOSED_SESSIONS.name: _session,
+    SNAPSHOTS.name: _snapshot,
+    DEAD_LETTERS.name: _dead_letter,
+}
+
+
+def _raw(value: bytes) -> str:
+    text = value[:DEAD_BYTES_SHOWN].decode(errors="replace")
+    return text + (" ..." if len(value) > DEAD_BYTES_SHOWN else "")
+
+
+def _utc(ts: int) -> str:
+    return datetime.fromtimestamp(ts / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")

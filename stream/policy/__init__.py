@@ -1,0 +1,1 @@
+"""From scores to decisions: rules, recommendations, ads, variants. Pure."""

@@ -1,0 +1,56 @@
+"""Ads: which campaign a user is shown, or none."""
+
+from clickscore.schemas.catalogue import Campaign
+from clickscore.schemas.decisions import Ad, rounded
+from clickscore.stream.policy.rules import POLICY_VERSION, RULES
+from clickscore.stream.reference.catalogue import Catalogue
+from clickscore.stream.request import Request, Scores
+
+
+def is_running(campaign: Campaign, ts: int) -> bool:
+    """Return whether a campaign runs at an event's time (ms): from its start, up to but not at its end."""
+    return campaign.starts_at <= ts and (campaign.ends_at is None or ts < campaign.ends_at)
+
+
+def expected_value(campaign: Campaign, purchase: float | None) -> float:
+    """Return what showing it is worth: the bid, times the purchase probability where the model states one."""
+    return campaign.bid * (1.0 if purchase is None else purchase)
+
+
+def choose_ad(request: Request, scores: Scores | None, catalogue: Catalogue, reserve: float, bundle: str | None) -> Ad:
+    """Decide which campaign to show: the most valuable that matches and runs, whose item no rule forbids.
+
+    Budgets, frequency caps and the price to pay are not looked at here. Nothing is shown below the reserve, which is
+    in the currency of the bids.
+    """
+    event = request.event
+    purchase = scores.purchase if scores is not None else None
+    forbidden = [rule(request, catalogue) for _, rule in RULES]
+    matching = catalogue.matching(request.items)
+    able = [
+        campaign
+        for campaign in matching
+        if is_running(campaign, event.ts) and not any(campaign.item_id in items for items in forbidden)
+    ]
+    best = min(able, key=lambda campaign: (-expected_value(campaign, purchase), campaign.campaign_id), default=None)
+    reason = f"most valuable of {len(able)} that match"
+    if best is None:
+        reason = "no campaign matches" if not matching else "no campaign that matches may be shown"
+    elif expected_value(best, purchase) < reserve:
+        best, reason = None, "no campaign that matches reaches the reserve"
+    return Ad(
+        decision_id=f"{request.name}-ad",
+        user_id=event.user_id,
+        event_id=event.event_id,
+        ts=event.ts,
+        bundle=bundle if scores is not None else None,
+        policy=POLICY_VERSION,
+        variant=request.variant,
+        session_id=request.session_id,
+        campaign_id=best.campaign_id if best else None,
+        item_id=best.item_id if best else None,
+        bid=rounded(best.bid) if best else None,
+        purchase=purchase,
+        propensity=1.0,
+        reason=reason,
+    )

@@ -1,0 +1,1 @@
+"""Tables that every worker holds whole: the catalogue and the campaigns."""

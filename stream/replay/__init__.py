@@ -1,0 +1,1 @@
+"""Recorded events through the same pipeline: sources, processes, checkpoints, comparison with the live log."""

@@ -1,0 +1,1 @@
+"""A bundle's scores for requests, by ONNX Runtime."""

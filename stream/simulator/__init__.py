@@ -1,0 +1,1 @@
+"""A synthetic shop, its traffic, and the demo."""

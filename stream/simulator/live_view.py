@@ -1,0 +1,146 @@
+"""Live view: a demo on the terminal, in numbers and in words that a shopkeeper understands."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+
+from rich.columns import Columns
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from clickscore.schemas.decisions import Recommendation
+from clickscore.schemas.events import (
+    AnyEvent,
+    Cart,
+    Click,
+    Favourite,
+    Impression,
+    ItemEvent,
+    Purchase,
+    RemoveFromCart,
+    Search,
+)
+from clickscore.stream.simulator.demo_metrics import Latency
+from clickscore.stream.simulator.shop.live import Answers
+
+SHOWN = 3
+"""Items of a recommendation that a sentence names."""
+
+_NAMES = (
+    *("Anna", "Ben", "Clara", "David", "Ella", "Felix", "Greta", "Hugo", "Ida", "Jonas", "Kim", "Lena", "Max"),
+    *("Nora", "Oskar", "Paula", "Quinn", "Rosa", "Sam", "Tilda", "Umut", "Vera", "Wim", "Xenia", "Yara", "Zoe"),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Frame:
+    """What is to be seen at one moment. None is what is not known yet."""
+
+    seconds: float
+    """Since the shop opened."""
+    events_per_s: float
+    decisions_per_s: float
+    """Recommendations and ads."""
+    latency: Latency
+    open_sessions: int | None
+    lag: int | None
+    dead_letters: int
+    variants: Mapping[str, Answers]
+    sentences: Sequence[str]
+    """Newest last."""
+
+
+def render(title: str, frame: Frame) -> RenderableType:
+    """Return the live view of a frame."""
+    numbers = Table.grid(padding=(0, 2))
+    numbers.add_column(style="dim")
+    numbers.add_column(justify="right", style="bold")
+    for name, value in (
+        ("events/s", f"{frame.events_per_s:,.0f}"),
+        ("decisions/s", f"{frame.decisions_per_s:,.0f}"),
+        ("event to decision, p50", _ms(frame.latency.p50)),
+        ("event to decision, p99", _ms(frame.latency.p99)),
+        ("open sessions", _count(frame.open_sessions)),
+        ("lag, events", _count(frame.lag)),
+        ("dead letters", _count(frame.dead_letters)),
+    ):
+        numbers.add_row(name, value)
+    variants = Table(box=None, padding=(0, 1), header_style="dim")
+    variants.add_column("shown by")
+    for heading in ("impressions", "clicks", "per 100", "purchases"):
+        variants.add_column(heading, justify="right")
+    for name, answers in sorted(frame.variants.items()):
+        counts = (answers.impressions, answers.clicks)
+        variants.add_row(name, *map(_count, counts), per_hundred(answers), _count(answers.purchases), style="bold")
+    sentences = Text("\n".join(frame.sentences) or "...", overflow="ellipsis", no_wrap=True)
+    return Group(
+        Text(title, style="bold"),
+        Columns([Panel(numbers, title=f"{frame.seconds:.0f} s"), Panel(variants, title="Shoppers' answers")]),
+        Panel(sentences, title="Latest decisions"),
+    )
+
+
+def line(frame: Frame) -> str:
+    """Return a frame as one plain line."""
+    answers = ", ".join(
+        f"{name} {each.clicks}/{each.impressions} clicked, {each.purchases} bought"
+        for name, each in sorted(frame.variants.items())
+    )
+    return (
+        f"{frame.seconds:4.0f} s  {frame.events_per_s:,.0f} events/s  {frame.decisions_per_s:,.0f} decisions/s  "
+        f"p50 {_ms(frame.latency.p50)}  p99 {_ms(frame.latency.p99)}  open sessions {_count(frame.open_sessions)}  "
+        f"lag {_count(frame.lag)}  dead letters {_count(frame.dead_letters)}  {answers}"
+    )
+
+
+def sentence(event: AnyEvent, decision: Recommendation, titles: Mapping[str, str]) -> str:
+    """Return what happened and what was decided, in words.
+
+    Args:
+        event: What the shopper did.
+        decision: The recommendation that answers it.
+        titles: Of items, by id.
+    """
+    names = [titles.get(choice.item_id, choice.item_id) for choice in decision.items[:SHOWN]]
+    more = ", ..." if len(decision.items) > SHOWN else ""
+    shows = f"we show {', '.join(names)}{more}" if names else "we show nothing"
+    chance = "" if decision.purchase is None else f" (purchase {decision.purchase:.0%})"
+    return f"{pseudonym(event.user_id)} {_deed(event, titles)} → {shows}{chance}"
+
+
+def pseudonym(user_id: str) -> str:
+    """Return a short name that stands for a user without telling the id: always the same for the same one."""
+    digest = hashlib.blake2b(user_id.encode(), digest_size=8).digest()
+    return f"{_NAMES[digest[0] % len(_NAMES)]}-{digest[1:3].hex()}"
+
+
+def per_hundred(answers: Answers) -> str:
+    """Return how many of a hundred impressions were clicked."""
+    return f"{100 * answers.clicks / answers.impressions:.1f}" if answers.impressions else "-"
+
+
+def _deed(event: AnyEvent, titles: Mapping[str, str]) -> str:
+    if isinstance(event, Search):
+        return f"searched for “{event.query}”"
+    title = titles.get(event.item_id, event.item_id)
+    return _DEEDS.get(type(event), "looked at {}").format(title)
+
+
+_DEEDS: dict[type[ItemEvent], str] = {
+    Cart: "put {} into the cart",
+    RemoveFromCart: "took {} out of the cart",
+    Favourite: "wishes for {}",
+    Purchase: "bought {}",
+    Click: "clicked on {}",
+    Impression: "was shown {}",
+}
+
+
+def _ms(value: int | None) -> str:
+    return "-" if value is None else f"{value:,} ms"
+
+
+def _count(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"

@@ -1,0 +1,1 @@
+"""The live shell: the only room that knows Faust; delivery, restore, metrics."""

@@ -1,0 +1,125 @@
+import msgspec
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from clickscore.model.commands import evaluate_reasons
+from clickscore.model.config import ModelConfig
+from clickscore.model.evaluation.faithfulness import (
+    OURS,
+    PLACES,
+    Answered,
+    Case,
+    Faithfulness,
+    answers,
+    best_items,
+    curves,
+    explained,
+    left_out,
+    summed,
+)
+from clickscore.model.train import train
+from tests.model.builders import TINY, dataset, network
+
+pytestmark = pytest.mark.train
+
+CASE = Case(np.array([3, 5, 7]), 9)
+WORTH = {3: 4.0, 5: 1.0, 7: 2.0}
+
+
+def ask(cases):
+    """Say that an item is as probable as its session's events are worth, and among the best while 3 is there."""
+    return [Answered(sum(WORTH[row] for row in case.events.tolist()), 1 if 3 in case.events else 6) for case in cases]
+
+
+def curve(*order: int) -> dict[str, float]:
+    found = curves([CASE], ask([CASE]), [np.array(order)], ask)
+    return {name: float(values[0]) for name, values in found.items()}
+
+
+def test_events_leave_and_come_in_the_order_of_the_explanation():
+    assert curve(0, 2, 1) == {"deletion": (4 + 6) / 2, "insertion": (3 + 1) / 2, "first": 4, "exit": 1}
+
+
+def test_worst_order_loses_least_and_misses_most():
+    assert curve(1, 2, 0) == {"deletion": (1 + 3) / 2, "insertion": (6 + 4) / 2, "first": 1, "exit": 0}
+
+
+def test_session_without_events_keeps_the_order_of_the_others():
+    seen: list[list[int]] = []
+
+    def noting(cases):
+        seen.extend(case.events.tolist() for case in cases)
+        return ask(cases)
+
+    curves([CASE], ask([CASE]), [np.array([1, 2, 0])], noting)
+    assert seen == [[3, 7], [3], [5], [5, 7]]
+
+
+def test_event_is_worth_what_its_leaving_costs():
+    assert left_out([CASE], ask([CASE]), ask)[0].tolist() == [4, 1, 2]
+
+
+def test_best_item_is_told_apart_from_the_best_five():
+    ours = dict.fromkeys(("deletion", "insertion", "first", "exit"), np.arange(2.0 * PLACES))
+    theirs = ours | {"deletion": ours["deletion"] - 1, "insertion": ours["insertion"] + 2}
+    figures = summed("other", theirs, ours).figures
+    assert figures["first"].value == (0 + 5) / 2
+    assert figures["first@5"].value == 4.5
+    assert figures["lead"].value == 3
+    assert (figures["first"].low, figures["first"].high) == (0, 5)
+
+
+def test_answers_are_those_of_the_model_whatever_is_asked_beside():
+    model, table = network(ModelConfig(dim=16, ffn=16, max_length=8), 30)
+    rng = np.random.default_rng(0)
+    sessions = [rng.integers(1, 31, length) for length in rng.integers(1, 8, 300)]
+    best = best_items(model, table, sessions)
+    said = answers(
+        model, table, [Case(session, row) for session, rows in zip(sessions, best, strict=True) for row in rows]
+    )
+    assert [answer.place for answer in said] == [1, 2, 3, 4, 5] * 300
+    every = answers(model, table, [Case(sessions[0], row) for row in range(1, 31)])
+    assert sum(np.exp(answer.log_probability) for answer in every) == pytest.approx(1, abs=1e-5)
+
+
+def test_explanations_are_of_each_case_whatever_is_explained_beside():
+    model, table = network(ModelConfig(dim=16, ffn=16, max_length=8), 30)
+    cases = [Case(np.array([4, 2, 4]), 4), Case(np.array([7]), 2), Case(np.array([4, 2, 4]), 9)]
+    together, alone = explained(model, table, cases), [explained(model, table, [case]) for case in cases]
+    for name in (OURS, "attention"):
+        for of, (single,) in zip(together[name], (one[name] for one in alone), strict=True):
+            assert of == pytest.approx(single, abs=1e-5)
+    assert together["attention"][0] == pytest.approx(together["attention"][2])  # whatever the item
+    assert together[OURS][0] != pytest.approx(together[OURS][2])
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    train(dataset(folder), TINY, folder / "checkpoint", Console(quiet=True))
+    return folder / "checkpoint"
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(evaluate_reasons, [str(argument) for argument in arguments])
+
+
+def test_command_compares_the_orders(checkpoint, tmp_path):
+    rows = [f"item-{at} item-{at + 1} item-{at} item-{at + 2}\titem-{at + 3}\n" for at in range(20)]
+    (tmp_path / "test.tsv").write_text("".join([*rows, "item-1 item-2\titem-3\n"]))
+    result = run(checkpoint, "--prefixes", tmp_path / "test.tsv", "--json", tmp_path / "found.json")
+    assert result.exit_code == 0
+    found = msgspec.json.decode((tmp_path / "found.json").read_bytes(), type=Faithfulness)
+    assert found.sessions == 20  # the row of two events has no order worth trying
+    assert [order.name for order in found.orders] == [OURS, "attention", "leave one out", "newest first", "random"]
+    ours, *_ = found.orders
+    assert ours.figures["lead"].value == 0
+    assert "of 20 sessions" in result.output
+
+
+def test_file_of_short_beginnings_is_refused(checkpoint, tmp_path):
+    (tmp_path / "test.tsv").write_text("item-1 item-2\titem-3\n")
+    result = run(checkpoint, "--prefixes", tmp_path / "test.tsv")
+    assert "has no row of 3 known events or more" in result.output

@@ -1,0 +1,157 @@
+import msgspec
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from clickscore.export.random_bundle import write_random_bundle
+from clickscore.model.calibration import Probabilities
+from clickscore.model.commands import evaluate_events
+from clickscore.model.errors import TrainingError
+from clickscore.model.evaluation.head_baselines import Markov, Shares, head_baselines
+from clickscore.model.evaluation.heads import (
+    EVENTS,
+    HeadResults,
+    OfBundle,
+    bought_before,
+    calibration_noise,
+    evaluate_heads,
+    figures,
+    rows_after,
+)
+from clickscore.model.graph import open_graph
+from clickscore.model.prefix_features import NO_CATALOGUE, facts_of, whole
+from clickscore.schemas.manifest import NEXT_ACTIONS
+from tests.model.builders import TINY, flat, shoppers, write_sessions
+
+pytestmark = pytest.mark.train
+
+ROWS = np.arange(1, 9)
+NO_FACTS = facts_of(tuple("abcdefgh"), NO_CATALOGUE)
+DETERMINED = ["view:a view:b cart:b purchase:b"] * 40 + ["view:a view:b view:c view:d"] * 60
+"""A cart is always followed by a purchase, and nothing else is."""
+
+
+def of(*sessions: str):
+    return whole(flat(sessions), ROWS)
+
+
+def say(number: int, events: int) -> Probabilities:
+    rng = np.random.default_rng(number)
+    actions = rng.random((events, 5))
+    return Probabilities(actions / actions.sum(axis=1, keepdims=True), rng.random(events))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("events")
+    told = shoppers(700)
+    write_sessions(folder / "training.jsonl", told[:500])
+    write_sessions(folder / "test.jsonl", told[500:])
+    names = sorted({event.item_id for session in told for event in session.events if event.item_id})
+    write_random_bundle(folder / "bundle", names, TINY.model)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(files) -> HeadResults:
+    return evaluate_heads(files / "bundle", [files / "training.jsonl"], [files / "test.jsonl"], lambda _: None)
+
+
+def test_rows_are_beginnings_without_a_purchase():
+    read = of("view:a view:b purchase:b view:c", "view:a", "view:a view:b view:c")
+    assert rows_after(read, 1).tolist() == [0, 4, 5]
+    assert rows_after(read, 2).tolist() == [1, 6]
+    assert rows_after(read, 3).tolist() == [7]
+
+
+def test_purchase_counts_as_bought_from_its_own_event_on():
+    assert bought_before(of("view:a purchase:a view:b", "view:a")).tolist() == [False, True, True, False]
+
+
+def test_perfect_probabilities_have_perfect_figures():
+    purchase, came = np.array([0, 1, 0, 1]), np.array([0, 3, 4, 0])
+    found = figures(Probabilities(np.eye(5)[came], purchase.astype(float)), came, purchase)
+    assert (found.pr_auc, found.roc_auc, found.brier, found.calibration_error) == (1, 1, 0, 0)
+    assert found.next_action_f1 == 1
+
+
+def test_action_that_never_comes_does_not_count():
+    came = np.array([0, 0, 4, 4])
+    found = figures(Probabilities(np.eye(5)[[0, 0, 4, 3]], np.full(4, 0.5)), came, np.array([0, 1, 0, 1]))
+    assert found.next_action_f1 == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_noise_falls_with_the_root_of_the_rows():
+    few, many = (calibration_noise(np.full(rows, 0.2)) for rows in (900, 14_400))
+    assert few / many == pytest.approx(4, rel=0.2)
+
+
+def test_shares_are_the_same_for_all():
+    read = of(*DETERMINED)
+    said = Shares(read, np.arange(400)).say(read, np.array([0, 3]))
+    assert said.purchase[0] == said.purchase[1] == pytest.approx(0.3, abs=0.01)
+
+
+def test_markov_knows_what_follows_a_cart():
+    read = of(*DETERMINED)
+    said = Markov(read, np.arange(400)).say(read, np.array([0, 2, 162]))
+    assert said.purchase[1] > 0.7
+    assert said.purchase[2] < 0.2
+    assert said.next_action[1].argmax() == NEXT_ACTIONS.index("purchase")
+
+
+def test_all_baselines_learn_what_is_determined():
+    read = of(*DETERMINED)
+    for model in head_baselines(read, np.flatnonzero(~bought_before(read)), NO_FACTS)[1:]:
+        said = model.say(read, np.array([2, 162]))
+        assert said.purchase[0] > said.purchase[1] + 0.4, model.name
+        assert said.next_action.sum(axis=1) == pytest.approx(1)
+
+
+def test_nothing_that_comes_later_changes_what_is_said(files):
+    from clickscore.schemas.manifest import decode_manifest  # noqa: PLC0415
+
+    read = of(*DETERMINED)
+    models = list(head_baselines(read, np.flatnonzero(~bought_before(read)), NO_FACTS))
+    manifest = decode_manifest((files / "bundle" / "manifest.json").read_bytes())
+    models.append(OfBundle(open_graph(files / "bundle" / "model.onnx"), manifest, models[0]))
+    cut = of(*(" ".join(session.split()[:2]) for session in DETERMINED))
+    at = np.array([1, 161, 201])
+    for model in models:
+        whole_said, cut_said = model.say(read, at), model.say(cut, np.array([1, 81, 101]))
+        for one, other in zip(whole_said, cut_said, strict=True):
+            assert one == pytest.approx(other, abs=1e-6), model.name
+
+
+def test_results_are_of_each_number_of_events(results):
+    assert [of.events for of in results.by_events] == [0, *EVENTS]
+    assert set(results.by_events[0].models) == {"bundle", "base rate", "Markov", "logistic regression", "LightGBM"}
+    assert results.by_events[0].rows == sum(of.rows for of in results.by_events[1:])
+
+
+def test_what_is_learned_beats_chance(results):
+    every = results.by_events[0]
+    assert every.models["base rate"].pr_auc == pytest.approx(every.base_rate)
+    assert every.models["LightGBM"].pr_auc > every.models["bundle"].pr_auc
+    assert every.lead.low <= every.lead.value <= every.lead.high
+
+
+def test_order_of_the_test_changes_nothing(files, results):
+    lines = (files / "test.jsonl").read_bytes().splitlines(keepends=True)
+    (files / "reversed.jsonl").write_bytes(b"".join(reversed(lines)))
+    again = evaluate_heads(files / "bundle", [files / "training.jsonl"], [files / "reversed.jsonl"], lambda _: None)
+    assert again == results
+
+
+def test_test_that_was_learned_is_refused(files):
+    with pytest.raises(TrainingError, match="500 sessions of the test are among those for training"):
+        evaluate_heads(files / "bundle", [files / "training.jsonl"], [files / "training.jsonl"], lambda _: None)
+
+
+def test_command_prints_and_writes_the_results(files, results, tmp_path):
+    arguments = [files / "bundle", "--sessions", files / "training.jsonl", "--test", files / "test.jsonl"]
+    out = tmp_path / "results.json"
+    said = CliRunner().invoke(evaluate_events, [str(word) for word in (*arguments, "--json", out)]).output
+    assert "after 5 events" in said
+    assert "LightGBM" in said
+    assert msgspec.json.decode(out.read_bytes(), type=HeadResults) == results

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from clickscore.export.random_bundle import write_random_bundle
+from clickscore.model.commands import evaluate_events
+from clickscore.model.dataset import read_sessions
+from clickscore.model.errors import TrainingError
+from clickscore.model.evaluation.heads import evaluate_heads
+from clickscore.model.evaluation.truth import nearness, read_truth
+from clickscore.model.metrics import log_loss
+from clickscore.model.prefix_features import whole
+from clickscore.model.split import split_sessions
+from clickscore.stream.commands.simulate import simulate
+from tests.model.builders import TINY
+
+pytestmark = pytest.mark.train
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("simulated")
+    every, truth = folder / "sessions.jsonl", folder / "truth.jsonl"
+    told = ["--events", "12000", "--sessions", str(every), "--truth", str(truth)]
+    CliRunner().invoke(simulate, told, catch_exceptions=False)
+    split_sessions(every, folder / "training.jsonl", folder / "test.jsonl", "user", 0.4)
+    sessions, _ = read_sessions([every])
+    write_random_bundle(folder / "bundle", sorted(sessions.item_ids), TINY.model)
+    return folder
+
+
+def test_truth_reaches_all_and_the_base_rate_nothing():
+    truth = np.linspace(0.05, 0.6, 3_000)
+    bought = (np.random.default_rng(0).random(3_000) < truth).astype(np.int64)
+    near = nearness(truth, truth, bought)
+    assert (near.mean_difference, near.calibration_error) == (0, pytest.approx(0, abs=1e-12))
+    assert (near.log_loss_share, near.pr_auc_share) == pytest.approx((1, 1))
+    none = nearness(np.full(3_000, truth.mean()), truth, bought)
+    assert (none.log_loss_share, none.pr_auc_share) == pytest.approx((0, 0))
+
+
+def test_halfway_is_less_than_all_and_more_than_nothing():
+    truth = np.linspace(0.05, 0.6, 3_000)
+    near = nearness((truth + truth.mean()) / 2, truth, (truth > 0.5).astype(np.int64))
+    assert 0.5 < near.log_loss_share < 1
+    assert near.pr_auc_share == pytest.approx(1)  # the order is right
+    assert near.mean_difference == pytest.approx(np.abs(truth - truth.mean()).mean() / 2)
+
+
+def test_truths_lie_beside_their_events(files):
+    """Beside any others, even those of the same session, they would foretell what was bought less well."""
+    sessions, _ = read_sessions([files / "test.jsonl"])
+    read = whole(sessions, np.ones(len(sessions.item_ids), dtype=np.int64))
+    truth = read_truth(files / "truth.jsonl", [files / "test.jsonl"])
+    assert len(truth) == len(read.items)
+    assert truth.mean() == pytest.approx(read.purchase.mean(), abs=0.03)
+    loss = log_loss(truth, read.purchase)
+    assert loss < min(log_loss(np.roll(truth, 1), read.purchase), log_loss(np.roll(truth, -1), read.purchase)) - 0.02
+
+
+def test_event_without_a_truth_is_refused(files, tmp_path):
+    lines = (files / "truth.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "less.jsonl").write_bytes(b"".join(lines[: len(lines) // 2]))
+    with pytest.raises(TrainingError, match=r"says nothing of s7-\d+-\d+, an event of the test"):
+        read_truth(tmp_path / "less.jsonl", [files / "test.jsonl"])
+
+
+def test_file_of_something_else_is_refused(files):
+    with pytest.raises(TrainingError, match="is no file of truths"):
+        read_truth(files / "test.jsonl", [files / "test.jsonl"])
+
+
+def test_trees_come_nearer_to_the_truth_than_the_base_rate(files):
+    results = evaluate_heads(
+        files / "bundle",
+        [files / "training.jsonl"],
+        [files / "test.jsonl"],
+        lambda _: None,
+        truth=files / "truth.jsonl",
+    )
+    near = results.by_events[0].nearness
+    assert near["LightGBM"].log_loss_share > 0.1 > near["base rate"].log_loss_share
+    assert near["LightGBM"].mean_difference < near["base rate"].mean_difference
+    assert near["LightGBM"].log_loss_share < 1
+
+
+def test_command_prints_it(files):
+    options = ["--sessions", "training.jsonl", "--test", "test.jsonl", "--truth", "truth.jsonl"]
+    options = [str(files / part) if part.endswith("jsonl") else part for part in options]
+    result = CliRunner().invoke(evaluate_events, [str(files / "bundle"), *options], catch_exceptions=False)
+    assert "against the truth" in result.output

@@ -1,0 +1,146 @@
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from clickscore.schemas.catalogue import decode_item
+from clickscore.stream.__main__ import COMMANDS, cli
+from clickscore.stream.commands.settings import HIDDEN
+from clickscore.stream.event_files.formats import REES46_COLUMNS
+from clickscore.stream.settings import FIELDS
+
+GOOD = '{"type":"view","event_id":"e1","user_id":"u1","ts":1569888000000,"item_id":"i1"}'
+
+
+def clickscore(*arguments: str, stdin: bytes = b"", **environment: str) -> "subprocess.CompletedProcess[bytes]":
+    command = [sys.executable, "-m", "clickscore.stream", *arguments]
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("CLICKSCORE_", "KAFKA_"))}
+    return subprocess.run(command, input=stdin, capture_output=True, check=False, timeout=60, env=env | environment)
+
+
+@pytest.mark.parametrize("name", ["broker", "topics", "produce", "events", "replay", "sessions", "tail", "settings"])
+def test_help_has_an_example(name: str) -> None:
+    assert name in COMMANDS
+    shown = CliRunner().invoke(cli, [name, "--help"])
+    assert shown.exit_code == 0
+    assert f"Example:\n    {'CLICKSCORE_' if name == 'settings' else f'clickscore {name}'}" in shown.output
+
+
+def test_check_counts_good_events_by_type_and_repeats() -> None:
+    cart = GOOD.replace("view", "cart").replace("e1", "e2")
+    result = clickscore("events", "check", "-", stdin=f"{GOOD}\n{cart}\n{GOOD}\n".encode())
+    assert result.returncode == 0
+    words = result.stdout.decode()
+    assert "3 good events" in words
+    assert "2  view" in words
+    assert "1  cart" in words
+    assert "from 2019-10-01 00:00:00 UTC to 2019-10-01 00:00:00 UTC" in words
+    assert "1 repeat the id" in words
+    assert "0 lines are wrong" in words
+
+
+def test_check_says_what_is_wrong_with_which_line_and_exits_with_1() -> None:
+    big = GOOD.replace("i1", "i" * 200)
+    lines = [GOOD, "{broken", '{"type":"hug","ts":1}', '{"type":"view","ts":1}', "{broken too", big, "\ud800"]
+    result = clickscore(
+        "events",
+        "check",
+        "-",
+        "--show",
+        "1",
+        "--max-event-bytes",
+        "150",
+        stdin="\n".join(lines).encode(errors="surrogatepass"),
+    )
+    assert result.returncode == 1
+    words = result.stdout.decode()
+    assert "1 good events" in words
+    assert "6 lines are wrong" in words
+    assert "2 x JSON is malformed: object keys must be strings (lines 2, ...)" in words
+    assert "1 x Invalid value 'hug' - at `$.type` (line 3)" in words
+    assert "1 x Object missing required field `event_id` (line 4)" in words
+    assert "1 x more than max_event_bytes (150) (line 6)" in words
+
+
+def test_check_reads_rees46(tmp_path: Path) -> None:
+    rows = [
+        ",".join(REES46_COLUMNS),
+        "2019-10-01 00:00:00 UTC,view,1,2,,acme,35.79,u1,s1",
+        "2019-10-01 00:00:01 UTC,view,1,2,,acme,dear,u1,s1",
+    ]
+    path = tmp_path / "events.csv.gz"
+    path.write_bytes(gzip.compress("\n".join(rows).encode()))
+    result = clickscore("events", "check", str(path), "--format", "rees46")
+    assert result.returncode == 1
+    assert "1 good events" in result.stdout.decode()
+    assert "1 x price is no number (line 3)" in result.stdout.decode()
+
+
+def test_items_have_the_price_and_category_last_seen(tmp_path: Path) -> None:
+    rows = [
+        "event_time,event_type,item,category,user,session,price",
+        "2018-03-01 00:00:06,view,a,tea,ann,s,9.5",
+        "2018-03-01 00:00:07,view,a,,ann,s,8.5",
+        "2018-03-01 00:00:08,comment,b,,ann,s,",
+        "2018-03-01 00:00:09,view,c,,ann,s,",
+    ]
+    (tmp_path / "events.csv").write_text("\n".join(rows), encoding="utf-8")
+    out = tmp_path / "items.jsonl.gz"
+    result = clickscore("items", str(tmp_path / "events.csv"), "--format", "csv", "--out", str(out))
+    assert result.returncode == 0
+    found = [decode_item(line) for line in gzip.decompress(out.read_bytes()).splitlines()]
+    assert [(item.item_id, item.category, item.price) for item in found] == [("a", "tea", 8.5), ("c", "", None)]
+
+
+def test_file_that_is_not_there_is_one_line_and_exit_code_1() -> None:
+    result = clickscore("events", "check", "/nowhere/events.jsonl")
+    assert result.returncode == 1
+    assert result.stderr.decode() == "clickscore: /nowhere/events.jsonl cannot be read: No such file or directory\n"
+
+
+def test_produce_refuses_two_paces_at_once() -> None:
+    result = clickscore("produce", "-", "--rate", "5", "--speed", "1")
+    assert result.returncode == 2
+    assert "exclude each other" in result.stderr.decode()
+
+
+def test_produce_without_a_broker_says_how_to_start_one(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text(GOOD, encoding="utf-8")
+    result = clickscore("produce", str(path), "--bootstrap-servers", "127.0.0.1:9", "--broker-wait-ms", "500")
+    assert result.returncode == 1
+    assert b"no Kafka broker answers at 127.0.0.1:9" in result.stderr
+    assert b"clickscore broker start" in result.stderr
+    assert b"Traceback" not in result.stderr
+
+
+def test_settings_say_value_unit_and_origin(tmp_path: Path) -> None:
+    config = tmp_path / "clickscore.toml"
+    config.write_text("k = 3\n", encoding="utf-8")
+    result = clickscore(
+        "settings", "--json", "--config", str(config), CLICKSCORE_GAP_MS="900000", KAFKA_BOOTSTRAP_SERVERS="kafka:9092"
+    )
+    shown = json.loads(result.stdout)
+    assert shown.keys() == FIELDS.keys()
+    assert shown["gap_ms"] == {"value": 900_000, "unit": "ms", "from": "CLICKSCORE_GAP_MS"}
+    assert shown["k"] == {"value": 3, "unit": "items", "from": str(config)}
+    assert shown["bootstrap_servers"]["from"] == "KAFKA_BOOTSTRAP_SERVERS"
+    assert shown["max_batch"]["from"] == "default"
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_settings_hide_secrets(flags: list[str]) -> None:
+    result = clickscore("settings", *flags, CLICKSCORE_SASL_PASSWORD="hunter2")
+    assert b"hunter2" not in result.stdout
+    assert HIDDEN.encode() in result.stdout
+
+
+def test_settings_table_keeps_a_row_on_a_line_in_a_pipe() -> None:
+    rows = clickscore("settings").stdout.decode().splitlines()
+    for name in FIELDS:
+        assert len([row for row in rows if row.strip().startswith(f"{name} ")]) == 1

@@ -1,0 +1,173 @@
+from typing import Any
+
+import pytest
+from aiokafka import ConsumerRecord
+
+from clickscore.schemas import catalogue
+from clickscore.schemas.catalogue import Campaign, Item
+from clickscore.schemas.decisions import Ad, Choice, Recommendation, encode_decision
+from clickscore.schemas.events import Purchase, Search, Tick, View, encode_event
+from clickscore.schemas.sessions import ClosedSession, encode_session
+from clickscore.schemas.topics import (
+    ADS,
+    CAMPAIGNS,
+    CATALOGUE,
+    CLOSED_SESSIONS,
+    DEAD_LETTERS,
+    EVENTS,
+    RECOMMENDATIONS,
+    SNAPSHOTS,
+    TOPICS,
+)
+from clickscore.stream.kafka.tail import describe
+
+TS = 1_569_888_003_000
+
+
+def record(value: bytes | None, key: bytes | None = b"u1", headers: tuple[tuple[str, bytes], ...] = ()) -> Any:
+    return ConsumerRecord(
+        topic="any",
+        partition=0,
+        offset=0,
+        timestamp=TS,
+        timestamp_type=1,
+        key=key,
+        value=value,
+        checksum=None,
+        serialized_key_size=0,
+        serialized_value_size=0,
+        headers=headers,
+    )
+
+
+def recommendation(**changes: Any) -> bytes:
+    fields: dict[str, Any] = {
+        "decision_id": "clickstream-events-0-7",
+        "user_id": "u1",
+        "event_id": "e7",
+        "ts": TS,
+        "bundle": "abc",
+        "policy": "default",
+        "variant": "model",
+        "session_id": "s1",
+        "session_length": 3,
+        "late": False,
+        "actions": {"view": 0.7, "leave": 0.3},
+        "purchase": 0.125,
+        "items": tuple(Choice(item_id=f"i{n}", score=1.0, propensity=1.0, reason="model") for n in range(7)),
+        "filtered": {},
+    }
+    return encode_decision(Recommendation(**fields | changes))
+
+
+def ad(**changes: Any) -> bytes:
+    fields: dict[str, Any] = {
+        "decision_id": "clickstream-events-0-7-ad",
+        "user_id": "u1",
+        "event_id": "e7",
+        "ts": TS,
+        "bundle": "abc",
+        "policy": "default",
+        "variant": "model",
+        "session_id": "s1",
+        "campaign_id": "c1",
+        "item_id": "i1",
+        "bid": 2.0,
+        "purchase": 0.1,
+        "propensity": 1.0,
+        "reason": "the highest value, 0.2",
+    }
+    return encode_decision(Ad(**fields | changes))
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        (View(event_id="e", user_id="u1", ts=TS, item_id="i1"), "user u1 viewed item i1"),
+        (Purchase(event_id="e", user_id="u1", ts=TS, item_id="i1"), "user u1 bought item i1"),
+        (Search(event_id="e", user_id="u1", ts=TS, query="red shoes"), "user u1 searched for 'red shoes'"),
+        (Tick(ts=TS), "time passed, nobody came"),
+    ],
+)
+def test_event_in_words(event: Any, words: str) -> None:
+    assert describe(EVENTS.name, record(encode_event(event))) == f"2019-10-01 00:00:03  {words}"
+
+
+def test_recommendation_in_words() -> None:
+    assert describe(RECOMMENDATIONS.name, record(recommendation())) == (
+        "2019-10-01 00:00:03  user u1, event 3 of the session; show i0, i1, i2, i3, i4 and 2 more (by model abc); "
+        "next most likely: view (70%); buys in this session: 12.5%"
+    )
+
+
+def test_recommendation_by_popularity_in_words() -> None:
+    items = (Choice(item_id="i1", score=9, propensity=1.0, reason="popular"),)
+    value = recommendation(bundle=None, actions=None, purchase=None, items=items, late=True)
+    assert describe(RECOMMENDATIONS.name, record(value)) == (
+        "2019-10-01 00:00:03  user u1, event 3 of the session; show i1 (what is popular); the event came late"
+    )
+
+
+def test_recommendation_of_nothing_in_words() -> None:
+    value = recommendation(actions=None, purchase=None, items=())
+    assert describe(RECOMMENDATIONS.name, record(value)).endswith("; nothing to show")
+
+
+def test_ad_in_words() -> None:
+    assert describe(ADS.name, record(ad())).endswith("user u1; ad for item i1 of campaign c1: the highest value, 0.2")
+    assert describe(ADS.name, record(ad(campaign_id=None, item_id=None, reason="none targets this session"))).endswith(
+        "user u1; no ad: none targets this session"
+    )
+
+
+def test_closed_session_in_words() -> None:
+    session = ClosedSession(
+        id="t-0-1",
+        session_id="s1",
+        user_id="u1",
+        opened_at=TS,
+        closed_at=TS + 65_000,
+        length=2,
+        purchased=True,
+        events=(),
+    )
+    assert describe(CLOSED_SESSIONS.name, record(encode_session(session))) == (
+        "2019-10-01 00:00:03  user u1; 2 events in 1 min 5 s; bought"
+    )
+
+
+def test_catalogue_in_words() -> None:
+    item = Item(item_id="i1", title="Kettle", category="kitchen", price=20, stock=3)
+    assert describe(CATALOGUE.name, record(catalogue.encode(item))) == (
+        "item i1 'Kettle'; kitchen; price 20.00; 3 in stock"
+    )
+    assert describe(CATALOGUE.name, record(None, key=b"i1")) == "i1 was removed"
+    campaign = Campaign(campaign_id="c1", item_id="i1", bid=0.5, target_categories=frozenset({"kitchen"}))
+    assert describe(CAMPAIGNS.name, record(catalogue.encode(campaign))) == (
+        "campaign c1 for item i1; bids 0.50 a click; on kitchen"
+    )
+
+
+def test_snapshots_in_words() -> None:
+    assert describe(SNAPSHOTS.name, record(b"12345")) == "what is remembered of user u1: 5 bytes"
+    assert describe(SNAPSHOTS.name, record(b"1", key=b"")) == "what is remembered of the partition: 1 bytes"
+
+
+def test_dead_letter_says_where_it_was_and_why_and_steers_no_terminal() -> None:
+    headers = (("topic", b"clickstream-events"), ("partition", b"2"), ("offset", b"41"), ("error", b"no JSON"))
+    words = describe(DEAD_LETTERS.name, record(b"\x1b[2Jbad\xff" + b"x" * 500, key=b"\x1bk", headers=headers))
+    assert words.startswith("clickstream-events-2 offset 41; no JSON; key '\\x1bk'; \ufffd[2Jbad\ufffdxxx")
+    assert words.endswith("x ...")
+
+
+@pytest.mark.parametrize("topic", [*(topic.name for topic in TOPICS), "another-topic"])
+@pytest.mark.parametrize("value", [b"", b"{", b"\xff\x00", None])
+def test_any_record_has_words(topic: str, value: bytes | None) -> None:
+    assert "\x00" not in describe(topic, record(value, key=None))
+
+
+def test_what_a_shopper_typed_steers_no_terminal() -> None:
+    event = View(event_id="e", user_id="\x1b[2J", ts=TS, item_id="a\nb")
+    words = describe(EVENTS.name, record(encode_event(event)))
+    assert "\x1b" not in words
+    assert "\n" not in words

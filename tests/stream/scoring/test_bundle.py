@@ -1,0 +1,110 @@
+"""Bundle: one that is not what it says is refused, with the reason."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from clickscore.schemas.manifest import Fidelity, Manifest, content_hash, decode_manifest, encode_manifest
+from clickscore.stream.errors import BundleError
+from clickscore.stream.scoring.bundle import check_bundle, load_bundle
+from tests.bundles import small_bundle
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return small_bundle(tmp_path / "bundle")
+
+
+def restate(folder: Path, **changed: object) -> None:
+    """Change what the manifest says."""
+    manifest = decode_manifest((folder / "manifest.json").read_bytes())
+    told: Manifest = msgspec.structs.replace(manifest, **changed)
+    (folder / "manifest.json").write_bytes(encode_manifest(told))
+
+
+def test_good_bundle_has_no_problems(folder: Path):
+    assert check_bundle(folder) == []
+
+
+def test_missing_folder_is_refused_with_what_to_do(tmp_path: Path):
+    with pytest.raises(BundleError, match=r"model\.onnx, items\.txt missing.*--bundle"):
+        load_bundle(tmp_path / "nowhere")
+
+
+def test_changed_model_is_refused(folder: Path):
+    (folder / "model.onnx").write_bytes((folder / "model.onnx").read_bytes() + b"\0")
+    assert "content hash" in check_bundle(folder)[0]
+
+
+def test_other_format_version_is_refused(folder: Path):
+    restate(folder, format_version=2)
+    assert check_bundle(folder) == ["its format version is 2, this worker serves 1"]
+
+
+def test_graph_that_loses_more_than_is_allowed_is_refused(folder: Path):
+    restate(folder, precision="int8", fidelity=Fidelity(beginnings=1_000, overlap=0.95, hr=-0.01, mrr=0.0))
+    assert load_bundle(folder, min_overlap=0.95).manifest.precision == "int8"
+    with pytest.raises(BundleError, match=r"finds 95\.00% of the exact best 20, and min_overlap is 99\.00%"):
+        load_bundle(folder, min_overlap=0.99)
+
+
+def test_graph_that_does_not_say_what_it_loses_is_refused(folder: Path):
+    restate(folder, precision="int8")
+    with pytest.raises(BundleError, match="does not say how much that loses"):
+        load_bundle(folder)
+
+
+def test_wrong_number_of_items_is_refused(folder: Path):
+    items = b"only-one\n"
+    (folder / "items.txt").write_bytes(items)
+    restate(folder, content_hash=content_hash((folder / "model.onnx").read_bytes(), items))
+    assert check_bundle(folder) == ["items.txt has 1 lines, the manifest says 300"]
+
+
+def test_broken_manifest_is_refused(folder: Path):
+    (folder / "manifest.json").write_text("{")
+    assert "manifest.json cannot be read" in check_bundle(folder)[0]
+
+
+def test_graph_that_is_none_is_refused(folder: Path):
+    (folder / "model.onnx").write_bytes(b"no graph")
+    restate(folder, content_hash=content_hash(b"no graph", (folder / "items.txt").read_bytes()))
+    assert "ONNX Runtime refuses model.onnx" in check_bundle(folder)[0]
+
+
+def test_manifest_that_names_other_tensors_is_refused(folder: Path):
+    restate(folder, outputs=())
+    assert check_bundle(folder) == ["inputs and outputs of the graph are not those of the manifest"]
+
+
+def test_graph_of_another_shape_is_refused(folder: Path):
+    import onnx  # noqa: PLC0415 (of the train extra)
+
+    model = onnx.load_model_from_string((folder / "model.onnx").read_bytes())
+    for node in model.graph.node:
+        node.output[:] = ["probability" if name == "purchase" else name for name in node.output]
+    purchase = next(output for output in model.graph.output if output.name == "purchase")
+    model.graph.node.append(onnx.helper.make_node("Cast", ["probability"], ["purchase"], to=onnx.TensorProto.DOUBLE))
+    purchase.type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+    changed = model.SerializeToString()
+    (folder / "model.onnx").write_bytes(changed)
+    restate(folder, content_hash=content_hash(changed, (folder / "items.txt").read_bytes()))
+    assert check_bundle(folder) == ["'purchase' is tensor(double) of 1 axes, not float32 of 1 axes"]
+
+
+def test_reasons_without_a_number_to_ask_for_are_refused(folder: Path):
+    import onnx  # noqa: PLC0415 (as above)
+
+    model = onnx.load_model_from_string((folder / "model.onnx").read_bytes())
+    (explained,) = (value for value in model.graph.input if value.name == "explained")
+    model.graph.input.remove(explained)
+    changed = model.SerializeToString()
+    (folder / "model.onnx").write_bytes(changed)
+    inputs = decode_manifest((folder / "manifest.json").read_bytes()).inputs
+    restate(
+        folder,
+        content_hash=content_hash(changed, (folder / "items.txt").read_bytes()),
+        inputs=tuple(tensor for tensor in inputs if tensor.name != "explained"),
+    )
+    assert check_bundle(folder) == ["of explained and reasons it has but one"]

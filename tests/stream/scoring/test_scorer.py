@@ -1,0 +1,230 @@
+"""Scoring: an answer depends on nothing but its own session."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from clickscore.schemas.manifest import NEXT_ACTIONS
+from clickscore.stream.errors import BundleError
+from clickscore.stream.policy.experiments import MODEL
+from clickscore.stream.request import Request, Scores
+from clickscore.stream.scoring.bundle import load_bundle
+from clickscore.stream.scoring.scorer import Scorer, _Read
+from tests.bundles import ITEMS, small_bundle
+from tests.events import view
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_bundle(tmp_path_factory.mktemp("bundles") / "small")
+
+
+@pytest.fixture(scope="module")
+def scorer(folder: Path) -> Scorer:
+    return Scorer(load_bundle(folder))
+
+
+class MindsPadding:
+    """A session of ONNX Runtime whose scores tell how far it was padded."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def get_inputs(self) -> Any:
+        return self._session.get_inputs()
+
+    def run(self, outputs: Any, feeds: Any) -> Any:
+        rows, scores, *probabilities = self._session.run(outputs, feeds)
+        return [rows, scores + feeds["items"].shape[1], *probabilities]
+
+
+def request(*items: str, actions: bytes | None = None) -> Request:
+    actions = actions or bytes(1 + number % 6 for number in range(len(items)))
+    return Request("e-0-0", view("ann", 0), "s", len(items), list(items), actions, frozenset(), MODEL, False, [])
+
+
+def requests(count: int, seed: int = 0) -> list[Request]:
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 51, count)
+    return [request(*(f"item-{row}" for row in rng.integers(1, ITEMS + 1, length))) for length in lengths]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 7, 32, 64])
+def test_answer_is_the_same_bit_for_bit_in_any_company(folder: Path, batch: int):
+    asked = requests(300)
+    together = Scorer(load_bundle(folder), batch).score(asked)
+    alone = [Scorer(load_bundle(folder), 1).score([one])[0] for one in asked[:20]]
+    assert together == Scorer(load_bundle(folder), 64).score(asked)
+    assert together[:20] == alone
+
+
+def test_padding_to_a_wider_call_changes_no_bit(folder: Path):
+    """Else small groups would not be merged, and each handful of events would make several calls."""
+    assert Scorer(load_bundle(folder))._padding_is_harmless()
+
+
+@pytest.mark.parametrize("padding_of_a_call", [0, 100, 10_000])
+def test_answer_is_the_same_bit_for_bit_however_groups_are_merged(folder: Path, padding_of_a_call: int):
+    asked = requests(40, seed=1)
+    scorer = Scorer(load_bundle(folder))
+    scorer._padding_of_a_call = padding_of_a_call
+    assert scorer.score(asked) == [Scorer(load_bundle(folder), 1).score([one])[0] for one in asked]
+
+
+def test_groups_are_merged_where_a_call_costs_more_than_their_padding(folder: Path):
+    scorer = Scorer(load_bundle(folder))
+    scorer._padding_of_a_call = 20
+    few, many = _Read(0, [1], [1], [0]), [_Read(at, [1] * 9, [1] * 9, [0] * 9) for at in range(9)]
+    assert scorer._merged({4: [few], 10: [*many]}) == {10: [*many, few]}
+    assert scorer._merged({4: [few] * 4, 10: [*many]}) == {4: [few] * 4, 10: many}
+
+
+def test_graph_that_minds_padding_is_asked_by_width(folder: Path, tmp_path: Path):
+    bundle = load_bundle(folder)
+    minds = Scorer(bundle._replace(session=MindsPadding(bundle.session)))
+    assert minds._padding_of_a_call == 0
+
+
+def test_next_requests_may_be_asked_before_the_first_are_answered(scorer: Scorer):
+    first, second = requests(70, seed=2), requests(70, seed=3)
+    asked = scorer.ask(first)
+    later = scorer.ask(second)
+    assert [answer for _, answer in sorted(asked.answers())] == scorer.score(first)
+    assert [answer for _, answer in sorted(later.answers())] == scorer.score(second)
+
+
+def test_candidates_are_distinct_items_best_first(scorer: Scorer):
+    answer = answered(scorer, "item-1", "item-2")
+    assert len({item for item, _ in answer.candidates()}) == 64
+    assert answer.scores == sorted(answer.scores, reverse=True)
+
+
+def test_probabilities_are_probabilities(scorer: Scorer):
+    answer = answered(scorer, "item-1")
+    assert tuple(answer.actions) == NEXT_ACTIONS
+    assert sum(answer.actions.values()) == pytest.approx(1, abs=1e-5)
+    assert 0 < answer.purchase < 1
+
+
+def test_unknown_item_is_left_out(scorer: Scorer):
+    with_unknown = Request(
+        "e-0-0", view("ann", 0), "s", 3, ["item-1", "new", "item-2"], b"\1\2\3", frozenset(), MODEL, False, []
+    )
+    without = Request("e-0-0", view("ann", 0), "s", 2, ["item-1", "item-2"], b"\1\3", frozenset(), MODEL, False, [])
+    assert scorer.score([with_unknown]) == scorer.score([without])
+
+
+def test_session_of_unknown_items_alone_gets_no_answer(scorer: Scorer):
+    assert scorer.score([request("new", "newer"), request("item-1")])[0] is None
+
+
+def test_search_is_left_out(scorer: Scorer):
+    assert scorer.score([request("")]) == [None]
+
+
+def test_long_session_is_scored_by_its_newest_events(scorer: Scorer):
+    items = [f"item-{number}" for number in range(1, 61)]
+    newest = Request(
+        "e",
+        view("ann", 0),
+        "s",
+        60,
+        items[-50:],
+        bytes(1 + n % 6 for n in range(60))[-50:],
+        frozenset(),
+        MODEL,
+        False,
+        [],
+    )
+    assert scorer.score([request(*items)]) == scorer.score([newest])
+
+
+def test_no_requests_get_no_answers(scorer: Scorer):
+    assert scorer.score([]) == []
+
+
+def answered(scorer: Scorer, *items: str) -> Scores:
+    answer = scorer.score([request(*items)])[0]
+    assert answer is not None
+    return answer
+
+
+@pytest.fixture(scope="module")
+def reading_all(folder: Path) -> Scorer:
+    """Return a scorer of the same graph whose manifest says that it reads every event."""
+    bundle = load_bundle(folder)
+    return Scorer(bundle._replace(manifest=msgspec.structs.replace(bundle.manifest, every_event=True)))
+
+
+def read(scorer: Scorer, *items: str, ages: tuple[int, ...] = ()) -> tuple[list[int], list[int], list[int]]:
+    found = scorer._every(0, msgspec.structs.replace(request(*items), ages=ages))
+    return found.rows, found.actions, found.ages
+
+
+def test_unknown_items_are_told_apart_where_every_event_is_read(reading_all: Scorer):
+    rows, actions, _ = read(reading_all, "item-1", "new", "", "newer", "new")
+    assert (rows, actions) == ([1, -2, 0, -4, -2], [1, 2, 3, 4, 5])
+
+
+def test_ages_are_read_with_their_events(reading_all: Scorer):
+    items = tuple(f"item-{number}" for number in range(1, 61))
+    rows, _, ages = read(reading_all, *items, ages=tuple(range(60)))
+    assert (rows[0], ages[0], len(ages)) == (11, 10, 50)
+
+
+def test_ages_of_events_that_are_not_read_are_left_out(scorer: Scorer):
+    found = scorer._known(0, msgspec.structs.replace(request("item-1", "new", "item-2"), ages=[0, 5, 9]))
+    assert (found.rows, found.ages) == ([1, 2], [0, 9])
+
+
+def test_session_of_unknown_items_has_probabilities_but_no_candidates(reading_all: Scorer):
+    answer = answered(reading_all, "new", "newer")
+    assert list(answer.candidates()) == []
+
+
+@pytest.fixture(scope="module")
+def explaining(folder: Path) -> Scorer:
+    return Scorer(load_bundle(folder), reasons=True)
+
+
+def told(answer: Scores | None) -> list[list[tuple[float, int]]]:
+    """Return what each event brought to each candidate."""
+    assert answer is not None
+    assert answer.reasons is not None
+    return [list(answer.reasons.of(candidate)) for candidate in range(len(answer.rows))]
+
+
+def test_answer_is_the_same_bit_for_bit_with_reasons(scorer: Scorer, explaining: Scorer):
+    asked = requests(100, seed=4)
+    bare = [answer._replace(reasons=None) for answer in explaining.score(asked) if answer is not None]
+    assert bare == scorer.score(asked)
+
+
+def test_reasons_are_the_same_bit_for_bit_in_any_company(folder: Path, explaining: Scorer):
+    asked = requests(150, seed=5)
+    alone = Scorer(load_bundle(folder), 1, reasons=True)
+    assert explaining._padding_of_a_call > 0  # reasons, too, have the same bits at any width
+    assert [told(answer) for answer in explaining.score(asked)] == [told(alone.score([one])[0]) for one in asked]
+
+
+def test_reasons_name_events_by_their_place_in_the_session(explaining: Scorer):
+    answers = explaining.score([request("new", "item-1", "newer", "item-2"), request("item-1", "item-2")])
+    among, alone = (told(answer) for answer in answers)
+    assert {tuple(at for _, at in of) for of in among} == {(1, 3)}
+    assert {tuple(at for _, at in of) for of in alone} == {(0, 1)}
+
+
+def test_reasons_name_the_newest_events_of_a_long_session(explaining: Scorer):
+    answer = explaining.score([request(*(f"item-{number}" for number in range(1, 61)))])[0]
+    assert [at for _, at in told(answer)[0]] == list(range(10, 60))
+
+
+def test_bundle_that_gives_no_reasons_is_refused_where_they_are_wanted(folder: Path):
+    bundle = load_bundle(folder)
+    outputs = tuple(tensor for tensor in bundle.manifest.outputs if tensor.name != "reasons")
+    silent = bundle._replace(manifest=msgspec.structs.replace(bundle.manifest, outputs=outputs))
+    with pytest.raises(BundleError, match="gives no reasons: export it again, or set reasons to 0"):
+        Scorer(silent, reasons=True)
