@@ -24,6 +24,7 @@ from clickscore.stream.replay import run as replay
 from clickscore.stream.replay.checkpoint import Plan, What, deciding_settings
 from clickscore.stream.replay.file_source import FileOrigin, file_origin
 from clickscore.stream.replay.origins import Origin
+from clickscore.stream.replay.output import merge
 from clickscore.stream.replay.run import Result, Task
 from clickscore.stream.replay.source import KAFKA
 from clickscore.stream.replay.topic_source import KafkaOrigin, kafka_origin
@@ -142,7 +143,7 @@ def run(settings: Settings, asked: Asked, what: What, check: str | None = None) 
         ]
         result = replay.merged(_run_tasks(tasks, asked.source))
         if asked.out:
-            parts.merge(folder, plan.origin.partitions, asked.out)
+            merge(folder, plan.origin.partitions, asked.out)
     _summarise(result, plan, asked.out, time.monotonic() - began)
     return result
 

@@ -26,7 +26,7 @@ class _Member(Protocol):
     def decompress(self, data: bytes, /) -> bytes: ...
 
 
-class _Inflate:
+class Inflate:
     """Decompresses gzip or Zstandard piece by piece, several members in a row as `cat` makes them."""
 
     def __init__(self, name: str, begin: Callable[[], _Member], error: type[Exception]) -> None:
@@ -37,6 +37,7 @@ class _Inflate:
         self._member = begin()
 
     def __call__(self, data: bytes) -> bytes:
+        """Return the decompressed bytes of the next piece of the file."""
         pieces: list[bytes] = []
         while data:
             if self._member.eof:
@@ -54,14 +55,14 @@ class _Inflate:
         return b"".join(pieces)
 
 
-def _inflate_for(head: bytes) -> _Inflate | None:
+def inflate_for(head: bytes) -> Inflate | None:
     """Return what decompresses a file that begins so; none where it is plain.
 
     Raises:
         InputFileError: It is compressed by something that is not installed.
     """
     if head.startswith(GZIP_MAGIC):
-        return _Inflate("gzip", lambda: zlib.decompressobj(wbits=31), zlib.error)
+        return Inflate("gzip", lambda: zlib.decompressobj(wbits=31), zlib.error)
     if not head.startswith(ZSTD_MAGIC):
         return None
     try:
@@ -69,10 +70,10 @@ def _inflate_for(head: bytes) -> _Inflate | None:
     except ModuleNotFoundError as exc:
         message = "a Zstandard file needs the files extra: pip install 'clickscore[files]'"
         raise InputFileError(message) from exc
-    return _Inflate("Zstandard", zstandard.ZstdDecompressor().decompressobj, zstandard.ZstdError)
+    return Inflate("Zstandard", zstandard.ZstdDecompressor().decompressobj, zstandard.ZstdError)
 
 
-def _begins_with(raw: io.FileIO, magic: bytes) -> bool:
+def begins_with(raw: io.FileIO, magic: bytes) -> bool:
     """Look at a file's first bytes; a pipe is left as it is."""
     if not raw.seekable():
         return False

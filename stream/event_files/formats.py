@@ -217,7 +217,8 @@ class _Head(msgspec.Struct, gc=False):
 _decode_head = msgspec.json.Decoder(_Head).decode
 
 
-def _clickscore_line(number: int, line: bytes) -> Line:
+def clickscore_line(number: int, line: bytes) -> Line:
+    """Return a line of events in our own JSON."""
     try:
         head = _decode_head(line)
     except ValueError:  # broken, or of other types: whoever decodes it whole will say so
@@ -225,7 +226,8 @@ def _clickscore_line(number: int, line: bytes) -> Line:
     return Line(number, line, head.user_id.encode() if head.user_id else None, head.ts)
 
 
-def _row_line(number: int, line: bytes, to_event: Callable[[list[str], str], AnyEvent]) -> Line:
+def row_line(number: int, line: bytes, to_event: Callable[[list[str], str], AnyEvent]) -> Line:
+    """Return a line of a format of rows, made an event by `to_event`."""
     row = line.removesuffix(b"\r")
     try:
         event = to_event(_columns(row), event_id_of(row))
@@ -243,15 +245,18 @@ def _columns(row: bytes) -> list[str]:
     return next(csv.reader([text], strict=True)) if '"' in text else text.split(",")
 
 
-def _taobao_line(number: int, line: bytes) -> Line:
-    return _row_line(number, line, taobao_event)
+def taobao_line(number: int, line: bytes) -> Line:
+    """Return a line of a Taobao file."""
+    return row_line(number, line, taobao_event)
 
 
-def _rees46_line(number: int, line: bytes) -> Line:
+def rees46_line(number: int, line: bytes) -> Line:
+    """Return a line of a REES46 file."""
     """Return the line of a row whose columns stand in the order of `REES46_COLUMNS`."""
-    return _row_line(number, line, rees46_event)
+    return row_line(number, line, rees46_event)
 
 
-def _csv_line(number: int, line: bytes) -> Line:
+def csv_row_line(number: int, line: bytes) -> Line:
+    """Return a line of a file in our own CSV layout."""
     """Return the line of a row whose columns stand in the order of `CSV_COLUMNS`."""
-    return _row_line(number, line, csv_event)
+    return row_line(number, line, csv_event)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from clickscore.stream.errors import InputFileError
-from clickscore.stream.event_files.compression import BrokenDataError, _begins_with, _Inflate, _inflate_for
+from clickscore.stream.event_files.compression import BrokenDataError, Inflate, begins_with, inflate_for
 from clickscore.stream.event_files.formats import (
     CSV_COLUMNS,
     REES46_COLUMNS,
@@ -16,13 +16,13 @@ from clickscore.stream.event_files.formats import (
     Format,
     HeadedEvent,
     Line,
-    _clickscore_line,
-    _csv_line,
-    _rees46_line,
-    _row_line,
-    _taobao_line,
+    clickscore_line,
     csv_event,
+    csv_row_line,
     rees46_event,
+    rees46_line,
+    row_line,
+    taobao_line,
 )
 from clickscore.stream.event_files.parquet import EVENT_COLUMNS, PARQUET_MAGIC, ParquetRows, csv_line, event_line
 
@@ -47,10 +47,10 @@ class Place(NamedTuple):
 BEGINNING = Place()
 
 _OF_PARQUET = {
-    "clickscore": (EVENT_COLUMNS, event_line, _clickscore_line),
-    "taobao": (TAOBAO_COLUMNS, csv_line(TAOBAO_COLUMNS), _taobao_line),
-    "rees46": (REES46_COLUMNS, csv_line(REES46_COLUMNS), _rees46_line),
-    "csv": (CSV_COLUMNS, csv_line(CSV_COLUMNS), _csv_line),
+    "clickscore": (EVENT_COLUMNS, event_line, clickscore_line),
+    "taobao": (TAOBAO_COLUMNS, csv_line(TAOBAO_COLUMNS), taobao_line),
+    "rees46": (REES46_COLUMNS, csv_line(REES46_COLUMNS), rees46_line),
+    "csv": (CSV_COLUMNS, csv_line(CSV_COLUMNS), csv_row_line),
 }
 """Of each format: the columns that a Parquet file must have, how a row becomes a line of text, and that a `Line`."""
 
@@ -64,7 +64,7 @@ class _Headed:
 
     def __call__(self, number: int, line: bytes) -> Line | None:
         if number > 1:
-            return _row_line(number, line, lambda row, event_id: self._to_event(row, event_id, self._columns))
+            return row_line(number, line, lambda row, event_id: self._to_event(row, event_id, self._columns))
         names = line.decode("utf-8-sig", errors="replace").strip().split(",")
         lacking = [name for name in self._names if name not in names]
         if lacking:
@@ -99,12 +99,12 @@ class EventFile:
             raise self._unreadable(exc.strerror or str(exc)) from exc
         self._format: Format = file_format
         self._to_line: Callable[[int, bytes], Line | None] = {
-            "clickscore": _clickscore_line,
-            "taobao": _taobao_line,
+            "clickscore": clickscore_line,
+            "taobao": taobao_line,
             "rees46": _Headed(path, REES46_COLUMNS, rees46_event, "REES46"),
             "csv": _Headed(path, CSV_COLUMNS, csv_event, "csv"),
         }[file_format]
-        self._parquet = not self.live and _begins_with(self._raw, PARQUET_MAGIC)
+        self._parquet = not self.live and begins_with(self._raw, PARQUET_MAGIC)
 
     def __enter__(self) -> Self:
         return self
@@ -160,7 +160,7 @@ class EventFile:
         Raises:
             InputFileError: It cannot be read on.
         """
-        inflate: _Inflate | None = None
+        inflate: Inflate | None = None
         try:
             while True:
                 if self.live and not select.select([self._raw], [], [], LIVE_WAIT_SECONDS)[0]:
@@ -170,7 +170,7 @@ class EventFile:
                 if not data:
                     break
                 if not self.position:
-                    inflate = _inflate_for(data)
+                    inflate = inflate_for(data)
                 self.position += len(data)
                 content = inflate(data) if inflate else data
                 if skip >= len(content):

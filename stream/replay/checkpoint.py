@@ -110,7 +110,7 @@ class Checkpoint(msgspec.Struct, kw_only=True):
     done: bool
 
 
-class _Remembered(msgspec.Struct, frozen=True):
+class Remembered(msgspec.Struct, frozen=True):
     """The state of a partition, as `session-snapshots` would hold it."""
 
     partition: int
@@ -119,13 +119,13 @@ class _Remembered(msgspec.Struct, frozen=True):
 
 _decode_plan = msgspec.json.Decoder(Plan).decode
 
-_decode_checkpoint = msgspec.msgpack.Decoder(Checkpoint).decode
+decode_checkpoint = msgspec.msgpack.Decoder(Checkpoint).decode
 
-_decode_remembered = msgspec.msgpack.Decoder(_Remembered).decode
+decode_remembered = msgspec.msgpack.Decoder(Remembered).decode
 
 _decode_reference = msgspec.msgpack.Decoder(Reference).decode
 
-_encode = msgspec.msgpack.Encoder().encode
+encode_state = msgspec.msgpack.Encoder().encode
 
 
 def folder_of(out: Path) -> Path:
@@ -145,7 +145,7 @@ def begin(folder: Path, plan: Plan, reference: Reference) -> None:
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        (folder / "reference").write_bytes(_encode(reference))
+        (folder / "reference").write_bytes(encode_state(reference))
         (folder / "plan.json").write_bytes(msgspec.json.encode(plan))
     except OSError as exc:
         message = f"{folder} cannot be written: {exc.strerror or exc}"

@@ -15,11 +15,11 @@ from clickscore.stream.errors import OutputFileError
 from clickscore.stream.replay.checkpoint import (
     Checkpoint,
     PartState,
+    Remembered,
     Tally,
-    _decode_checkpoint,
-    _decode_remembered,
-    _encode,
-    _Remembered,
+    decode_checkpoint,
+    decode_remembered,
+    encode_state,
 )
 from clickscore.stream.replay.source import Mark
 from clickscore.stream.settings import Settings
@@ -143,17 +143,17 @@ class Parts:
                     file.finish()
             parts = {partition: file.state() for partition, file in self._files.items()}
             blocks = itertools.chain(
-                [_encode(Checkpoint(mark=mark, tally=tally, parts=parts, done=done))],
-                (_encode(_Remembered(partition, state.contents())) for partition, state in states.items()),
+                [encode_state(Checkpoint(mark=mark, tally=tally, parts=parts, done=done))],
+                (encode_state(Remembered(partition, state.contents())) for partition, state in states.items()),
             )
             _put(self._checkpoint, blocks)
 
     def _read(self, settings: Settings, source: str) -> tuple[Checkpoint, dict[int, PartitionState]]:
         states: dict[int, PartitionState] = {}
         with self._checkpoint.open("rb") as file:
-            checkpoint = _decode_checkpoint(_block(file))
+            checkpoint = decode_checkpoint(_block(file))
             while block := _block(file):
-                found = _decode_remembered(block)
+                found = decode_remembered(block)
                 changes = (Change(key, value, -1) for key, value in found.contents.items())
                 states[found.partition] = restore(changes, f"{source}-{found.partition}", settings)
         return checkpoint, states
