@@ -281,7 +281,7 @@ def _struct(name: str) -> type[msgspec.Struct]:
     pending = [msgspec.Struct]
     while pending:
         for struct in pending.pop().__subclasses__():
-            if struct.__name__ == name and struct.__module__.startswith("schemas."):
+            if struct.__name__ == name and struct.__module__.startswith("clickscore.schemas."):
                 return struct
             pending.append(struct)
     raise LookupError(name)
@@ -291,7 +291,7 @@ def _sentences(struct: type[msgspec.Struct]) -> dict[str, str]:
     """Return the docstrings of a struct's fields, inherited ones included: Python itself does not keep them."""
     found: dict[str, str] = {}
     for base in reversed(struct.__mro__):
-        if not base.__module__.startswith("schemas."):
+        if not base.__module__.startswith("clickscore.schemas."):
             continue
         body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
         assert isinstance(body, ast.ClassDef)
