@@ -1,4 +1,4 @@
-"""`clickscore demo`: everything at once, with a synthetic shop."""
+"""`clickscore demo`: run Kafka, a worker and a synthetic shop together."""
 
 import logging
 import time
@@ -10,7 +10,7 @@ from rich.console import Console
 
 from clickscore.stream.errors import OutputFileError
 from clickscore.stream.settings import load
-from clickscore.stream.simulator.demo import BUNDLE, Plan, run_demo
+from clickscore.stream.simulator.demo import BUNDLE, DemoOptions, run_demo
 from clickscore.stream.simulator.demo_metrics import Summary
 from clickscore.stream.simulator.live_view import per_hundred
 
@@ -59,10 +59,10 @@ def demo(
     # It warns of what it then tries again, such as a topic too new to have a leader; what stays wrong is raised.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     console = Console()
-    plan = Plan(settings=settings if own_kafka else None, bundle=chosen, seconds=seconds, rate=rate)
+    plan = DemoOptions(settings=settings if own_kafka else None, bundle=chosen, seconds=seconds, rate=rate)
     summary = run_demo(plan, console, began_at)
-    for words in _words(summary):
-        console.print(words, soft_wrap=True, highlight=False)
+    for line in _words(summary):
+        console.print(line, soft_wrap=True, highlight=False)
     if json_file:
         try:
             json_file.write_bytes(msgspec.json.format(msgspec.json.encode(summary)) + b"\n")
@@ -72,18 +72,18 @@ def demo(
 
 
 def _words(summary: Summary) -> list[str]:
-    """Return the summary as a shopkeeper would say it."""
+    """Return the summary as sentences."""
     first, latency = summary.first_decision_s, summary.latency_ms
-    words = [
+    lines = [
         f"{summary.events:,} events, {sum(summary.decisions.values()):,} decisions, "
         f"{summary.dead_letters:,} dead letters",
         "No decision was seen." if first is None else f"First decision after {first:.1f} s",
     ]
     if latency.p50 is not None:
-        words.append(f"From event to recommendation: p50 {latency.p50:,} ms, p99 {latency.p99:,} ms")
-    words += [
+        lines.append(f"From event to recommendation: p50 {latency.p50:,} ms, p99 {latency.p99:,} ms")
+    lines += [
         f"{name}: {answers.impressions:,} impressions, {answers.clicks:,} clicks ({per_hundred(answers)} per 100), "
         f"{answers.purchases:,} purchases"
         for name, answers in summary.variants.items()
     ]
-    return words
+    return lines

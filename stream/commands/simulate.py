@@ -1,4 +1,4 @@
-"""`clickscore simulate`: a synthetic shop's past, as files."""
+"""`clickscore simulate`: write a synthetic shop's past to files."""
 
 import contextlib
 import gzip
@@ -74,7 +74,13 @@ def simulate(
 
 
 def _write_records(history: History, out: Path | None, truth: Path | None) -> None:
-    """Write events and truths, line by line side by side; events to standard output where there is no file."""
+    """Write events and truths, line by line in the same order.
+
+    Args:
+        history: Past of the shop.
+        out: File for events; standard output if neither file is given.
+        truth: File for truths.
+    """
     with contextlib.ExitStack() as files:
         event_file = files.enter_context(_open(out)) if out else sys.stdout.buffer
         truth_file = files.enter_context(_open(truth)) if truth else None

@@ -1,1 +1,1 @@
-"""A synthetic shop, its traffic, and the demo."""
+"""Simulator: a synthetic shop, its traffic on Kafka, and the demo."""

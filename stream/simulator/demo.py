@@ -1,4 +1,4 @@
-"""Demo: a real Kafka, the synthetic shop, a worker and a live view, and nothing left behind when it ends."""
+"""Demo: run Kafka, the synthetic shop, a worker and a live view, and end all of them together."""
 
 import asyncio
 import contextlib
@@ -20,72 +20,75 @@ from clickscore.stream.errors import BrokerError
 from clickscore.stream.kafka.embedded import EmbeddedBroker
 from clickscore.stream.kafka.topics import create_topics, delete_topics
 from clickscore.stream.settings import Settings
-from clickscore.stream.simulator.demo_metrics import DemoCounts, Summary
+from clickscore.stream.simulator.demo_metrics import DemoMetrics, Summary
 from clickscore.stream.simulator.live_view import Frame, line, render, sentence
 from clickscore.stream.simulator.shop.live import PACE, LiveShop
 from clickscore.stream.simulator.shop.shoppers import Shop, make_shop
-from clickscore.stream.simulator.traffic import keep_shop, publish_assortment, race
+from clickscore.stream.simulator.traffic import publish_assortment, race, run_shop
 from clickscore.stream.simulator.worker_process import WorkerProcess, free_port
 
 SEED = 7
-"""Of the demo's shop, which its bundle was trained on."""
+"""Seed of the demo's shop. The packaged bundle was trained on sessions of the same shop."""
 BUNDLE = Path(__file__).parents[1] / "bundles" / "demo"
-"""The bundle that comes with us."""
+"""The bundle that is part of the package."""
 
 _FRAME_SECONDS = 0.5
-_LINE_SECONDS = 5.0  # between two plain lines, where the output is no terminal
-_RATE_SECONDS = 5.0  # over which rates are taken
+_LINE_SECONDS = 5.0  # between two plain lines, if the output is no terminal
+_RATE_SECONDS = 5.0  # time window of the rates
 _SENTENCES = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What to show."""
+class DemoOptions:
+    """Options of one demo."""
 
     settings: Settings | None
-    """Of the Kafka to use; none for an embedded one that lives as long as the demo."""
+    """Settings of an existing Kafka. Without settings the demo starts an embedded Kafka and ends it afterwards."""
     bundle: Path | None
-    """Popularity alone where none."""
+    """Folder of the bundle. Without a bundle the worker recommends by popularity alone."""
     seconds: float | None
-    """How long the shop is open; none until a signal."""
+    """Opening time of the shop in seconds. Without a limit the shop stays open until a signal arrives."""
     rate: float
-    """Records a second."""
+    """Average number of records a second."""
 
 
-def run_demo(plan: Plan, console: Console, began_at: int) -> Summary:
-    """Run the demo until its time is over, or SIGINT, SIGTERM or SIGHUP comes; all that was started has ended then.
+def run_demo(options: DemoOptions, console: Console, began_at: int) -> Summary:
+    """Run the demo until its time is over, or until SIGINT, SIGTERM or SIGHUP arrives, and end every started process.
 
     Args:
-        plan: What to show.
-        console: Where: a live view on a terminal, else a line every few seconds.
-        began_at: When the command started, ms since the epoch.
+        options: Options of the demo.
+        console: Terminal for the live view. Other outputs get a plain line every few seconds.
+        began_at: Start of the command, ms since the epoch.
+
+    Returns:
+        Counts and latencies of the whole demo.
 
     Raises:
         BrokerError: Kafka could not be started or reached.
-        WorkerDiedError: The worker ended by itself.
+        WorkerDiedError: The worker ended without being asked to.
     """
-    shop = make_shop(SEED, shoppers=max(5_000, int(50 * plan.rate)))
-    live = LiveShop(shop, f"s{SEED}", rate=plan.rate)
-    counts = DemoCounts(began_at, live.variants)
+    shop = make_shop(SEED, shoppers=max(5_000, int(50 * options.rate)))
+    live = LiveShop(shop, f"s{SEED}", rate=options.rate)
+    counts = DemoMetrics(began_at, live.variants)
     with _Signals() as signals, contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clickscore-demo-")))
         try:
-            settings, broker = plan.settings, None
+            settings, broker = options.settings, None
             if settings is None:
                 stack.callback(_stop_broker, folder / "kafka")
                 broker = EmbeddedBroker.start(folder / "kafka", report=lambda step: console.print(f"{step} ..."))
                 settings = Settings(bootstrap_servers=broker.bootstrap_servers)
-            settings = demo_settings(settings, plan.bundle)
-            signals.run(_Demo(plan, settings, shop, live, counts, console, folder, broker).run)
+            settings = demo_settings(settings, options.bundle)
+            signals.run(_Demo(options, settings, shop, live, counts, console, folder, broker).run)
         except KeyboardInterrupt:
             console.print("Interrupted before the shop opened.")
         finally:
-            signals.ignore()  # what ends the demo must not be ended
+            signals.ignore()  # a signal must not interrupt the cleanup
     return counts.summary
 
 
 def demo_settings(settings: Settings, bundle: Path | None) -> Settings:
-    """Return settings for one demo: topics and group of its own, two variants, and sessions at the shop's pace."""
+    """Return settings of one demo: its own topics and group, two variants, and a session gap at the shop's pace."""
     name = f"demo-{secrets.token_hex(4)}"
     return dataclasses.replace(
         settings,
@@ -104,7 +107,7 @@ def demo_settings(settings: Settings, bundle: Path | None) -> Settings:
 
 
 class _Signals:
-    """What SIGINT, SIGTERM and SIGHUP do: they interrupt, or cancel the event loop's task, or nothing any more."""
+    """Handler of SIGINT, SIGTERM and SIGHUP: interrupt at first, later cancel the running task, at last do nothing."""
 
     _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -118,25 +121,25 @@ class _Signals:
             signal.signal(number, handler)
 
     def ignore(self) -> None:
-        """Let no signal do anything from now on."""
+        """Ignore all signals from now on."""
         self._act = lambda: None
 
     def run(self, main: Callable[[], Any]) -> None:
-        """Run a coroutine function to its end, or until a signal cancels it."""
+        """Run a coroutine function until its end, or until a signal cancels the task."""
 
         async def cancellable() -> None:
             task = asyncio.create_task(main())
             loop = asyncio.get_running_loop()
 
             def cancel() -> None:
-                self.ignore()  # once: a second cancellation would interrupt the cleaning up
+                self.ignore()  # cancel once: a second cancellation would interrupt the cleanup
                 loop.call_soon_threadsafe(task.cancel)
 
             self._act = cancel
             try:
                 await task
             except asyncio.CancelledError:
-                if not task.cancelling():  # not by a signal, so a bug
+                if not task.cancelling():  # no signal cancelled the task, so this is a bug
                     raise
             finally:
                 self.ignore()
@@ -154,16 +157,16 @@ class _Signals:
 
 @dataclasses.dataclass(frozen=True)
 class _Demo:
-    """What runs once there is a Kafka."""
+    """The running part of a demo, once Kafka is available."""
 
-    plan: Plan
+    options: DemoOptions
     settings: Settings
     shop: Shop
     live: LiveShop
-    counts: DemoCounts
+    counts: DemoMetrics
     console: Console
     folder: Path
-    """For temporary files."""
+    """Folder for temporary files."""
     broker: EmbeddedBroker | None
 
     async def run(self) -> None:
@@ -172,21 +175,21 @@ class _Demo:
             self.console.print("Starting a worker ...")
             with WorkerProcess(self.settings, self.folder / "worker.log") as worker:
                 await asyncio.gather(publish_assortment(self.settings, self.shop.assortment), worker.ready())
-                await race(keep_shop(self.settings, self.live, self.counts), self._watch(worker))
+                await race(run_shop(self.settings, self.live, self.counts), self._watch(worker))
         finally:
-            if self.plan.settings is not None:  # somebody's Kafka, that stays
+            if self.options.settings is not None:  # the user's Kafka keeps running
                 await delete_topics(self.settings)
 
     async def _watch(self, worker: WorkerProcess) -> None:
-        """Show what passes, until the time is over."""
-        bundle = self.plan.bundle
+        """Show the traffic until the opening time is over."""
+        bundle = self.options.bundle
         variants = (
             f"the model of bundle {bundle.resolve().name} against popularity"
             if bundle
             else "popularity alone, no bundle"
         )
         title = f"Clickscore demo: a synthetic shop on Kafka at {self.settings.bootstrap_servers}, {variants}"
-        began = time.monotonic()
+        opened_at = time.monotonic()
         pace = _Pace()
         sentences: deque[str] = deque(maxlen=_SENTENCES)
         titles = {item.item_id: item.title for item in self.shop.assortment.items}
@@ -203,7 +206,7 @@ class _Demo:
                     message = "Kafka ended by itself"
                     raise BrokerError(message)
                 health = await worker.health()
-                now = time.monotonic() - began
+                now = time.monotonic() - opened_at
                 rates = pace.per_second(now, self.counts.events, self.counts.decisions.total())
                 if self.counts.latest:
                     sentences.append(sentence(*self.counts.latest[-1], titles))
@@ -218,7 +221,7 @@ class _Demo:
                     variants=self.live.variants,
                     sentences=sentences,
                 )
-                over = self.plan.seconds is not None and now >= self.plan.seconds
+                over = self.options.seconds is not None and now >= self.options.seconds
                 if view:
                     view.update(render(title, frame), refresh=True)
                 elif over or now - printed >= _LINE_SECONDS:
@@ -228,29 +231,29 @@ class _Demo:
                         self.console.print(f"        {sentences[-1]}", soft_wrap=True, highlight=False)
                 if over:
                     return
-                left = _FRAME_SECONDS if self.plan.seconds is None else self.plan.seconds - now
-                await asyncio.sleep(min(_FRAME_SECONDS, left))
+                pause = _FRAME_SECONDS if self.options.seconds is None else self.options.seconds - now
+                await asyncio.sleep(min(_FRAME_SECONDS, pause))
 
 
 class _Pace:
-    """Rates over the last few seconds."""
+    """Rates of growing totals over the last few seconds."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, tuple[int, ...]]] = deque()
 
     def per_second(self, now: float, *totals: int) -> tuple[float, ...]:
-        """Return how fast each total grows."""
+        """Return the growth of each total per second, over the last `_RATE_SECONDS`."""
         self._seen.append((now, totals))
         while len(self._seen) > 2 and now - self._seen[1][0] >= _RATE_SECONDS:
             self._seen.popleft()
-        then, before = self._seen[0]
+        then, earlier_totals = self._seen[0]
         if now == then:
             return (0.0,) * len(totals)
-        return tuple((total - earlier) / (now - then) for total, earlier in zip(totals, before, strict=True))
+        return tuple((total - earlier) / (now - then) for total, earlier in zip(totals, earlier_totals, strict=True))
 
 
 def _stop_broker(data: Path) -> None:
-    # By the folder: a signal may come between the broker's start and our hearing of it.
+    # Find the broker by its folder: a signal may arrive before `EmbeddedBroker.start` returns.
     broker = EmbeddedBroker.find(data)
     if broker:
         broker.stop()

@@ -1,4 +1,4 @@
-"""Demo counts: what a demo has seen pass, measured; what was not seen is none."""
+"""Demo metrics: count events and decisions, and measure latency from event to recommendation."""
 
 import math
 from collections import Counter, deque
@@ -8,58 +8,58 @@ import msgspec
 from clickscore.schemas.decisions import AnyDecision, Recommendation
 from clickscore.schemas.events import AnyEvent, Impression
 from clickscore.schemas.topics import ADS, RECOMMENDATIONS
-from clickscore.stream.simulator.shop.live import Answers
+from clickscore.stream.simulator.shop.live import Reactions
 from clickscore.stream.simulator.shop.records import Truth
 
-_UNDECIDED = 20_000  # events remembered until they are decided on
+_UNDECIDED = 20_000  # events without a decision that are remembered at most
 _LATEST = 50
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True):
-    """From an event to its recommendation, ms."""
+    """Latency from an event to its recommendation in ms. A missing value means that no recommendation arrived yet."""
 
     p50: int | None
     p99: int | None
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """A demo in numbers, as `--json` writes it."""
+    """Results of a demo, in the layout of `--json`."""
 
     events: int
-    """Sent, repeats and impressions included."""
+    """Number of events sent, including repeats and impressions."""
     decisions: dict[str, int]
-    """Read, by topic."""
+    """Number of decisions read, by topic."""
     dead_letters: int
     first_decision_s: float | None
-    """From the command's start to the first decision that Kafka appended."""
+    """Seconds from the start of the command to the append time of the first decision."""
     latency_ms: Latency
-    variants: dict[str, Answers]
-    """What shoppers did about the recommendations of each variant."""
+    variants: dict[str, Reactions]
+    """Impressions, clicks and purchases of each variant."""
 
 
-class DemoCounts:
-    """Counts what passes; an onlooker of the shop."""
+class DemoMetrics:
+    """Counter of a demo's traffic. Implements `Observer` of `simulator/traffic.py`."""
 
-    def __init__(self, began_at: int, variants: dict[str, Answers]) -> None:
-        """Start at 0.
+    def __init__(self, began_at: int, variants: dict[str, Reactions]) -> None:
+        """Start all counts at 0.
 
         Args:
-            began_at: When the command started, ms since the epoch.
-            variants: The shop's own counts, which it keeps up to date.
+            began_at: Start of the command, ms since the epoch.
+            variants: Reactions by variant. The shop owns and updates the counts.
         """
         self.events = 0
         self.decisions: Counter[str] = Counter({RECOMMENDATIONS.name: 0, ADS.name: 0})
         self.dead_letters = 0
         self.variants = variants
         self.latest: deque[tuple[AnyEvent, Recommendation]] = deque(maxlen=_LATEST)
-        """Newest recommendations, each with the event that it answers."""
+        """Newest recommendations, each with its event."""
         self._began_at = began_at
         self._first_at: int | None = None
         self._latencies: Counter[int] = Counter()
         self._undecided: dict[str, AnyEvent] = {}
 
     def sent(self, event: AnyEvent, truth: Truth) -> None:
-        """Count an event, and remember it if its time is the time at which it was sent."""
+        """Count an event. Remember the event for latency if the event was sent without a delay."""
         self.events += 1
         if truth.delay_ms or isinstance(event, Impression):
             return
@@ -68,7 +68,13 @@ class DemoCounts:
             del self._undecided[next(iter(self._undecided))]
 
     def decided(self, topic: str, decision: AnyDecision, appended_at: int) -> None:
-        """Count a decision, and measure how long a recommendation took."""
+        """Count a decision, and measure the latency of a recommendation.
+
+        Args:
+            topic: Name of the decision's topic, without prefix.
+            decision: The decision.
+            appended_at: Append time of the decision at the broker, ms since the epoch.
+        """
         self.decisions[topic] += 1
         if self._first_at is None:
             self._first_at = appended_at
@@ -79,18 +85,18 @@ class DemoCounts:
             self._latencies[appended_at - event.ts] += 1
             self.latest.append((event, decision))
 
-    def gave_up(self) -> None:
+    def dead_lettered(self) -> None:
         """Count a dead letter."""
         self.dead_letters += 1
 
     @property
     def latency(self) -> Latency:
-        """Of all recommendations so far that answer an event which was sent at once."""
+        """Latency of all recommendations so far, without events that were sent late."""
         return Latency(p50=percentile(self._latencies, 0.50), p99=percentile(self._latencies, 0.99))
 
     @property
     def summary(self) -> Summary:
-        """All of it."""
+        """Results of the demo so far."""
         first = None if self._first_at is None else (self._first_at - self._began_at) / 1000
         return Summary(
             events=self.events,
@@ -103,7 +109,7 @@ class DemoCounts:
 
 
 def percentile(counts: Counter[int], share: float) -> int | None:
-    """Return the smallest value that a share of all values does not exceed, none where there are none."""
+    """Return the smallest value that a share of all values does not exceed; None without values."""
     rank, passed = math.ceil(share * counts.total()), 0
     for value in sorted(counts):
         passed += counts[value]

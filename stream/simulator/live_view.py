@@ -1,4 +1,4 @@
-"""Live view: a demo on the terminal, in numbers and in words that a shopkeeper understands."""
+"""Live view: show a demo on the terminal, in numbers and in sentences."""
 
 import dataclasses
 import hashlib
@@ -23,10 +23,10 @@ from clickscore.schemas.events import (
     Search,
 )
 from clickscore.stream.simulator.demo_metrics import Latency
-from clickscore.stream.simulator.shop.live import Answers
+from clickscore.stream.simulator.shop.live import Reactions
 
 SHOWN = 3
-"""Items of a recommendation that a sentence names."""
+"""Number of recommended items in a sentence."""
 
 _NAMES = (
     *("Anna", "Ben", "Clara", "David", "Ella", "Felix", "Greta", "Hugo", "Ida", "Jonas", "Kim", "Lena", "Max"),
@@ -36,20 +36,20 @@ _NAMES = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Frame:
-    """What is to be seen at one moment. None is what is not known yet."""
+    """Numbers of the demo at one moment. None means that a number is not known yet."""
 
     seconds: float
-    """Since the shop opened."""
+    """Seconds since the shop opened."""
     events_per_s: float
     decisions_per_s: float
-    """Recommendations and ads."""
+    """Recommendations and ads per second."""
     latency: Latency
     open_sessions: int | None
     lag: int | None
     dead_letters: int
-    variants: Mapping[str, Answers]
+    variants: Mapping[str, Reactions]
     sentences: Sequence[str]
-    """Newest last."""
+    """Newest decisions as sentences, the newest sentence last."""
 
 
 def render(title: str, frame: Frame) -> RenderableType:
@@ -71,37 +71,37 @@ def render(title: str, frame: Frame) -> RenderableType:
     variants.add_column("shown by")
     for heading in ("impressions", "clicks", "per 100", "purchases"):
         variants.add_column(heading, justify="right")
-    for name, answers in sorted(frame.variants.items()):
-        counts = (answers.impressions, answers.clicks)
-        variants.add_row(name, *map(_count, counts), per_hundred(answers), _count(answers.purchases), style="bold")
+    for name, reactions in sorted(frame.variants.items()):
+        counts = (reactions.impressions, reactions.clicks)
+        variants.add_row(name, *map(_count, counts), per_hundred(reactions), _count(reactions.purchases), style="bold")
     sentences = Text("\n".join(frame.sentences) or "...", overflow="ellipsis", no_wrap=True)
     return Group(
         Text(title, style="bold"),
-        Columns([Panel(numbers, title=f"{frame.seconds:.0f} s"), Panel(variants, title="Shoppers' answers")]),
+        Columns([Panel(numbers, title=f"{frame.seconds:.0f} s"), Panel(variants, title="Shoppers' reactions")]),
         Panel(sentences, title="Latest decisions"),
     )
 
 
 def line(frame: Frame) -> str:
     """Return a frame as one plain line."""
-    answers = ", ".join(
-        f"{name} {each.clicks}/{each.impressions} clicked, {each.purchases} bought"
-        for name, each in sorted(frame.variants.items())
+    reactions = ", ".join(
+        f"{name} {reactions.clicks}/{reactions.impressions} clicked, {reactions.purchases} bought"
+        for name, reactions in sorted(frame.variants.items())
     )
     return (
         f"{frame.seconds:4.0f} s  {frame.events_per_s:,.0f} events/s  {frame.decisions_per_s:,.0f} decisions/s  "
         f"p50 {_ms(frame.latency.p50)}  p99 {_ms(frame.latency.p99)}  open sessions {_count(frame.open_sessions)}  "
-        f"lag {_count(frame.lag)}  dead letters {_count(frame.dead_letters)}  {answers}"
+        f"lag {_count(frame.lag)}  dead letters {_count(frame.dead_letters)}  {reactions}"
     )
 
 
 def sentence(event: AnyEvent, decision: Recommendation, titles: Mapping[str, str]) -> str:
-    """Return what happened and what was decided, in words.
+    """Return an event and its recommendation as one sentence.
 
     Args:
-        event: What the shopper did.
-        decision: The recommendation that answers it.
-        titles: Of items, by id.
+        event: Action of the shopper.
+        decision: Recommendation for the event.
+        titles: Item titles by item id.
     """
     names = [titles.get(choice.item_id, choice.item_id) for choice in decision.items[:SHOWN]]
     more = ", ..." if len(decision.items) > SHOWN else ""
@@ -111,14 +111,14 @@ def sentence(event: AnyEvent, decision: Recommendation, titles: Mapping[str, str
 
 
 def pseudonym(user_id: str) -> str:
-    """Return a short name that stands for a user without telling the id: always the same for the same one."""
+    """Return a short name for a user that hides the user id. The same user always gets the same name."""
     digest = hashlib.blake2b(user_id.encode(), digest_size=8).digest()
     return f"{_NAMES[digest[0] % len(_NAMES)]}-{digest[1:3].hex()}"
 
 
-def per_hundred(answers: Answers) -> str:
-    """Return how many of a hundred impressions were clicked."""
-    return f"{100 * answers.clicks / answers.impressions:.1f}" if answers.impressions else "-"
+def per_hundred(reactions: Reactions) -> str:
+    """Return the number of clicks per hundred impressions."""
+    return f"{100 * reactions.clicks / reactions.impressions:.1f}" if reactions.impressions else "-"
 
 
 def _deed(event: AnyEvent, titles: Mapping[str, str]) -> str:

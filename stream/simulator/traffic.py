@@ -1,4 +1,4 @@
-"""Simulate: the synthetic shop on a real Kafka, where its shoppers read the decisions and answer them."""
+"""Traffic: run the synthetic shop on a real Kafka. Its shoppers read the decisions and react to the recommendations."""
 
 import asyncio
 import time
@@ -23,33 +23,39 @@ from clickscore.stream.simulator.shop.live import LiveShop
 from clickscore.stream.simulator.shop.records import TRUTH_HEADER, Truth, encode_truth
 
 STEP_SECONDS = 0.02
-"""Between two looks at who acts now: below what a shopper would notice."""
-_LINGER_MS = 2  # a step's records leave together
+"""Pause between two steps of the shop: shorter than a shopper would notice."""
+_LINGER_MS = 2  # the records of one step share a request
 _START_SECONDS = 30.0
 _STOP_SECONDS = 5.0
 
 
-class Onlooker(Protocol):
-    """Who is told what passes."""
+class Observer(Protocol):
+    """Observer of a shop's traffic."""
 
     def sent(self, event: AnyEvent, truth: Truth) -> None:
-        """An event went to Kafka."""
+        """Handle an event that was sent to Kafka."""
         ...
 
     def decided(self, topic: str, decision: AnyDecision, appended_at: int) -> None:
-        """A decision was read; the broker appended it then, ms. `topic` is its name without prefix."""
+        """Handle a decision that was read from Kafka.
+
+        Args:
+            topic: Name of the decision's topic, without prefix.
+            decision: The decision.
+            appended_at: Append time of the decision at the broker, ms since the epoch.
+        """
         ...
 
-    def gave_up(self) -> None:
-        """A dead letter was read."""
+    def dead_lettered(self) -> None:
+        """Handle a dead letter that was read from Kafka."""
         ...
 
 
 async def publish_assortment(settings: Settings, assortment: Assortment) -> None:
-    """Put the catalogue and the campaigns on their topics, and return once they are acknowledged.
+    """Write the catalogue and the campaigns to their topics, and return after the acknowledgement.
 
     Raises:
-        BrokerError: The broker cannot be reached, or refuses.
+        BrokerError: The broker cannot be reached, or refuses the records.
     """
     async with _producer(settings) as producer:
         records = [
@@ -63,20 +69,27 @@ async def publish_assortment(settings: Settings, assortment: Assortment) -> None
         await asyncio.gather(*records)
 
 
-async def keep_shop(settings: Settings, shop: LiveShop, onlooker: Onlooker) -> None:
-    """Keep the shop open until cancelled: send what shoppers do, and let them see what was decided.
+async def run_shop(settings: Settings, shop: LiveShop, observer: Observer) -> None:
+    """Run the shop until cancelled: send the actions of shoppers, and show the decisions to the shoppers.
+
+    Args:
+        settings: Broker and topics.
+        shop: The open shop.
+        observer: Observer of all events, decisions and dead letters.
 
     Raises:
-        TopicMissingError: The topics are not there.
-        BrokerError: The broker cannot be reached, or refuses.
+        TopicMissingError: A topic does not exist.
+        BrokerError: The broker cannot be reached, or refuses the records.
     """
     partitions = await check_topics(settings)
     async with _producer(settings) as producer, _consumer(settings, partitions) as consumer:
-        await race(_trade(settings, producer, shop, onlooker), _listen(settings, consumer, shop, onlooker))
+        await race(
+            _send_events(settings, producer, shop, observer), _read_decisions(settings, consumer, shop, observer)
+        )
 
 
 async def race(*coroutines: Coroutine[Any, Any, None]) -> None:
-    """Run coroutines until one ends, by itself or by an error, which is raised; the others are cancelled."""
+    """Run coroutines until the first coroutine ends, cancel the rest, and raise the error of the ended coroutine."""
     tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
     try:
         ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -88,7 +101,7 @@ async def race(*coroutines: Coroutine[Any, Any, None]) -> None:
         task.result()
 
 
-async def _trade(settings: Settings, producer: AIOKafkaProducer, shop: LiveShop, onlooker: Onlooker) -> None:
+async def _send_events(settings: Settings, producer: AIOKafkaProducer, shop: LiveShop, observer: Observer) -> None:
     events, catalogue = settings.topic(EVENTS.name), settings.topic(CATALOGUE.name)
     failures: list[BaseException] = []
 
@@ -97,19 +110,19 @@ async def _trade(settings: Settings, producer: AIOKafkaProducer, shop: LiveShop,
             failures.append(failure)
 
     async def send(topic: str, value: bytes, key: str, headers: list[tuple[str, bytes]] | None = None) -> None:
-        # Waits while the record's partition has a full batch that is unsent: that bounds what is on its way.
+        # `send` waits while the partition has a full unsent batch; so the records in flight are bounded.
         record = await producer.send(topic, value, key.encode(), headers=headers)
         record.add_done_callback(acknowledged)
 
     now = 0
     while not failures:
-        # A wall clock may step back; the shop's may not.
+        # A wall clock may step back; the shop's time may not.
         now = max(now, int(time.time() * 1000))
         out = shop.advance(now)
         for event, truth in out.events:
             await send(events, encode_event(event), event.user_id, [(TRUTH_HEADER, encode_truth(truth))])
-            onlooker.sent(event, truth)
-        for user_id, record in out.spoiled:
+            observer.sent(event, truth)
+        for user_id, record in out.malformed:
             await send(events, record, user_id)
         for item in out.items:
             await send(catalogue, encode_item(item), item.item_id)
@@ -117,7 +130,7 @@ async def _trade(settings: Settings, producer: AIOKafkaProducer, shop: LiveShop,
     raise failures[0]
 
 
-async def _listen(settings: Settings, consumer: AIOKafkaConsumer, shop: LiveShop, onlooker: Onlooker) -> None:
+async def _read_decisions(settings: Settings, consumer: AIOKafkaConsumer, shop: LiveShop, observer: Observer) -> None:
     names = {settings.topic(topic.name): topic.name for topic in (RECOMMENDATIONS, ADS, DEAD_LETTERS)}
     while True:
         batches = await consumer.getmany(timeout_ms=500)
@@ -125,11 +138,11 @@ async def _listen(settings: Settings, consumer: AIOKafkaConsumer, shop: LiveShop
             topic = names[partition.topic]
             for record in records:
                 if topic == DEAD_LETTERS.name:
-                    onlooker.gave_up()
+                    observer.dead_lettered()
                     continue
                 decision = _decoded(record.value)
                 shop.receive(decision)
-                onlooker.decided(topic, decision, record.timestamp)
+                observer.decided(topic, decision, record.timestamp)
 
 
 def _decoded(value: bytes | None) -> AnyDecision:
@@ -142,10 +155,10 @@ def _decoded(value: bytes | None) -> AnyDecision:
 
 @asynccontextmanager
 async def _producer(settings: Settings) -> AsyncGenerator[AIOKafkaProducer]:
-    """Give a producer that is connected; what Kafka says against it becomes a BrokerError.
+    """Provide a connected producer, and turn Kafka's errors into a BrokerError.
 
     Raises:
-        BrokerError: The broker cannot be reached, or refuses.
+        BrokerError: The broker cannot be reached, or refuses the records.
     """
     producer = AIOKafkaProducer(
         **connection(settings), linger_ms=_LINGER_MS, request_timeout_ms=settings.broker_wait_ms
@@ -163,7 +176,7 @@ async def _producer(settings: Settings) -> AsyncGenerator[AIOKafkaProducer]:
 
 @asynccontextmanager
 async def _consumer(settings: Settings, partitions: int) -> AsyncGenerator[AIOKafkaConsumer]:
-    """Give a consumer of what is decided from now on; without a group, since every shop sees everything."""
+    """Provide a consumer of all new decisions. The consumer has no group, because every shop reads all decisions."""
     consumer = AIOKafkaConsumer(**connection(settings), group_id=None, enable_auto_commit=False)
     try:
         async with asyncio.timeout(_START_SECONDS):
@@ -177,7 +190,7 @@ async def _consumer(settings: Settings, partitions: int) -> AsyncGenerator[AIOKa
 
 
 async def _stop(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
-    """Stop a client; how, is no news: without its broker it takes long, or ends by a cancellation of its own making."""
+    """Stop a client within a time limit. A client without a broker may hang, or may cancel its own stop."""
     stopping = asyncio.create_task(client.stop())
     await asyncio.wait([stopping], timeout=_STOP_SECONDS)
     stopping.cancel()

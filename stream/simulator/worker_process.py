@@ -1,4 +1,4 @@
-"""Worker process: a worker as a child of ours, with its log, its health and a bounded end."""
+"""Worker process: run a worker as a child process, with a log file, a health check and a bounded stop."""
 
 import asyncio
 import os
@@ -18,16 +18,16 @@ from clickscore.stream.errors import WorkerDiedError
 from clickscore.stream.settings import Settings, environment_of
 
 READY_SECONDS = 90.0
-"""How long a worker may take until it has its partitions. Measured: 3 s on two idle cores."""
+"""Time limit for a worker to get its partitions. Measured: 3 s on two idle cores."""
 STOP_SECONDS = 15.0
-"""How long it may take to finish what it has begun, after SIGTERM and before SIGKILL."""
+"""Time limit for a worker to finish its batches, between SIGTERM and SIGKILL."""
 
 _HEALTH_SECONDS = 2.0
 _LOG_LINES = 15
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """What we read of a worker's /health."""
+    """Fields of a worker's /health that the demo reads."""
 
     lag: int
     open_sessions: int
@@ -37,25 +37,25 @@ _decode_health = msgspec.json.Decoder(Health).decode
 
 
 class WorkerProcess:
-    """`clickscore worker` with these settings. A context manager: leaving it ends the process, whatever happened.
+    """A `clickscore worker` as a child process. Use it as a context manager: the exit always ends the process.
 
     Raises:
-        WorkerDiedError: It ended by itself.
+        WorkerDiedError: The worker ended without being asked to.
     """
 
     def __init__(self, settings: Settings, log: Path) -> None:
-        """Prepare it; entering the context starts it.
+        """Prepare the process. Entering the context starts the process.
 
         Args:
-            settings: All of them reach the worker through its environment.
-            log: File for all that it says.
+            settings: Settings of the worker, passed through environment variables.
+            log: File for the output of the worker.
         """
         self._settings = settings
         self._log = log
 
     def __enter__(self) -> Self:
         with self._log.open("ab") as log:
-            # A process group of its own: Ctrl-C in the terminal is for us, and we end it in order.
+            # The worker gets its own process group: Ctrl-C reaches only the parent, which ends the worker in order.
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "clickscore.stream", "worker"],
                 env={**os.environ, **environment_of(self._settings)},
@@ -79,14 +79,14 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        """The child's process id."""
+        """Process id of the child."""
         return self._process.pid
 
     async def ready(self) -> None:
-        """Return once it has its partitions and consumes.
+        """Wait until the worker has its partitions and consumes.
 
         Raises:
-            WorkerDiedError: It ended, or was not ready in time; with the end of its log.
+            WorkerDiedError: The worker ended, or was not ready in time. The message has the end of the log.
         """
         deadline = time.monotonic() + READY_SECONDS
         while await self.health() is None:
@@ -96,18 +96,18 @@ class WorkerProcess:
             await asyncio.sleep(0.1)
 
     async def health(self) -> Health | None:
-        """Return what it says of itself, none where it does not answer or is not ready."""
+        """Return the worker's health; None if the worker does not answer or is not ready."""
         url = f"http://{self._settings.web_host}:{self._settings.web_port}/health"
         try:
             return _decode_health(await asyncio.to_thread(_get, url))
-        except (OSError, msgspec.DecodeError):  # not up yet, busy, or 503 since it is not ready
+        except (OSError, msgspec.DecodeError):  # the worker is starting, busy, or not ready (503)
             return None
 
     def check(self) -> None:
-        """Do nothing while it lives.
+        """Check that the worker still runs.
 
         Raises:
-            WorkerDiedError: It has ended; with the end of its log.
+            WorkerDiedError: The worker has ended. The message has the end of the log.
         """
         code = self._process.poll()
         if code is not None:
@@ -119,13 +119,13 @@ class WorkerProcess:
 
 
 def free_port(host: str) -> int:
-    """Return a port that nobody listens on just now."""
+    """Return a port without a listener."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         return probe.getsockname()[1]
 
 
 def _get(url: str) -> bytes:
-    # Without the proxy of the environment: the worker is on this machine.
+    # The worker is on this machine, so ignore a proxy from the environment.
     with build_opener(ProxyHandler({})).open(url, timeout=_HEALTH_SECONDS) as response:
         return response.read()

@@ -14,23 +14,23 @@ from clickscore.stream.kafka.client import connection
 from clickscore.stream.kafka.partitioner import partition_of
 from clickscore.stream.kafka.topics import create_topics
 from clickscore.stream.settings import Settings
-from clickscore.stream.simulator.demo_metrics import DemoCounts
+from clickscore.stream.simulator.demo_metrics import DemoMetrics
 from clickscore.stream.simulator.shop.live import LiveShop
 from clickscore.stream.simulator.shop.records import TRUTH_HEADER, decode_truth
 from clickscore.stream.simulator.shop.shoppers import make_shop
-from clickscore.stream.simulator.traffic import keep_shop, publish_assortment
+from clickscore.stream.simulator.traffic import publish_assortment, run_shop
 
 pytestmark = pytest.mark.kafka
 
 SHOP = make_shop(7, shoppers=500)
 
 
-def open_for(settings: Settings, seconds: float) -> DemoCounts:
+def open_for(settings: Settings, seconds: float) -> DemoMetrics:
     async def opened() -> None:
-        await asyncio.wait_for(keep_shop(settings, live, counts), seconds)
+        await asyncio.wait_for(run_shop(settings, live, counts), seconds)
 
     live = LiveShop(SHOP, "t", rate=200.0)
-    counts = DemoCounts(0, live.variants)
+    counts = DemoMetrics(0, live.variants)
     with pytest.raises(TimeoutError):
         asyncio.run(opened())
     return counts
@@ -85,7 +85,7 @@ def test_shop_says_which_topics_are_missing(broker):
     settings = Settings(bootstrap_servers=broker, topic_prefix="nowhere-")
     live = LiveShop(SHOP, "t", rate=200.0)
     with pytest.raises(TopicMissingError, match="nowhere-clickstream-events"):
-        asyncio.run(keep_shop(settings, live, DemoCounts(0, live.variants)))
+        asyncio.run(run_shop(settings, live, DemoMetrics(0, live.variants)))
 
 
 def test_shop_whose_broker_goes_away_ends_and_says_so(own_broker, topic_prefix):
@@ -94,8 +94,8 @@ def test_shop_whose_broker_goes_away_ends_and_says_so(own_broker, topic_prefix):
     async def open_until_the_broker_stops() -> None:
         await create_topics(settings)
         live = LiveShop(SHOP, "t", rate=200.0)
-        counts = DemoCounts(0, live.variants)
-        shop = asyncio.create_task(keep_shop(settings, live, counts))
+        counts = DemoMetrics(0, live.variants)
+        shop = asyncio.create_task(run_shop(settings, live, counts))
         await asyncio.sleep(2)
         assert counts.events
         await asyncio.to_thread(own_broker.stop)

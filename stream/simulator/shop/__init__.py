@@ -1,1 +1,1 @@
-"""A synthetic shop whose truth is known: seeded, and without a clock."""
+"""Synthetic shop: shoppers whose behaviour has known probabilities, from a seed and without a clock."""

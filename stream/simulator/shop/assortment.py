@@ -1,4 +1,4 @@
-"""The synthetic shop's assortment: items by category and style, prices, stock, popularity and campaigns, by seed."""
+"""Assortment: the synthetic shop's items by category and style, with prices, stock, popularity and campaigns."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from clickscore.schemas.catalogue import Campaign, Item
 
-# In the order in which one need leads to the next: who has put a kettle into the cart looks for coffee things.
+# The order is the order of needs: after a kettle in the cart, a shopper looks for coffee things.
 CATEGORIES: tuple[tuple[str, tuple[str, str, str, str], float], ...] = (
     ("Tea", ("kettle", "teapot", "tea caddy", "tea strainer"), 24.0),
     ("Coffee", ("coffee grinder", "moka pot", "coffee press", "milk jug"), 32.0),
@@ -35,7 +35,7 @@ CATEGORIES: tuple[tuple[str, tuple[str, str, str, str], float], ...] = (
     ("Hall", ("coat rack", "shoe rack", "door mat", "key box"), 48.0),
     ("Cleaning", ("broom", "bucket", "dustpan", "bin"), 19.0),
 )
-"""Name, what it holds, and a middling price in euros."""
+"""Name, kinds of items, and median price in euros of each category."""
 
 STYLES: tuple[tuple[str, tuple[str, str, str, str], tuple[str, str]], ...] = (
     ("nordic", ("Birch", "Linen", "White", "Ash-grey"), ("Fjordhus", "Lumi")),
@@ -44,10 +44,10 @@ STYLES: tuple[tuple[str, tuple[str, str, str, str], tuple[str, str]], ...] = (
     ("bright", ("Red", "Yellow", "Turquoise", "Coral"), ("Papagei", "Confetti")),
     ("classic", ("Marble", "Velvet", "Walnut", "Brass"), ("Salon", "Beaumont")),
 )
-"""Name, its colours and materials, and its two brands. A shopper's taste is one of these."""
+"""Name, colours and materials, and two brands of each style. The style is also the taste of a shopper."""
 
 CELL = 16
-"""Items of one category and one style: four things in four colours."""
+"""Number of items of one category and one style: four kinds in four colours."""
 
 ZIPF = 1.0  # exponent of popularity over rank; most measured shops lie between 0.8 and 1.2
 CAMPAIGNS = 12
@@ -58,16 +58,16 @@ Ints = NDArray[np.int64]
 
 @dataclasses.dataclass(frozen=True)
 class Assortment:
-    """What the shop sells. Row r is category r // (styles * CELL), style r // CELL % styles."""
+    """Items of the shop. Row r has category r // (styles * CELL) and style r // CELL % styles."""
 
     items: tuple[Item, ...]
     weights: Floats
-    """Popularity by row; sums to 1."""
+    """Popularity of each row; the sum is 1."""
     campaigns: tuple[Campaign, ...]
 
     @property
     def masses(self) -> Floats:
-        """Popularity of each cell.  # (categories, styles)."""
+        """Popularity of each category and style.  # (categories, styles)."""
         return self.weights.reshape(len(CATEGORIES), len(STYLES), CELL).sum(axis=2)
 
 
@@ -82,13 +82,13 @@ def style_of(rows: Ints) -> Ints:
 
 
 def make_assortment(seed: int) -> Assortment:
-    """Return the assortment of a seed: always the same ids and titles, other prices, stock and popularity."""
+    """Return the assortment of a seed. All seeds share ids and titles; prices, stock and popularity differ."""
     rng = np.random.default_rng([seed, 1])
     count = len(CATEGORIES) * len(STYLES) * CELL
     weights = 1.0 / (1.0 + rng.permutation(count)) ** ZIPF
     weights /= weights.sum()
     price_factors = np.exp(rng.normal(0.0, 0.35, count))
-    # One item in ten is nearly gone, so that a demo of a minute sees some sell out.
+    # One item in ten is nearly sold out, so that some items sell out in a demo of one minute.
     stocks = np.where(rng.random(count) < 0.1, rng.integers(1, 4, count), rng.integers(20, 200, count))
     brands = rng.integers(0, 2, count)
     items: list[Item] = []
@@ -118,7 +118,7 @@ def _make_campaigns(items: list[Item], rng: np.random.Generator) -> tuple[Campai
             campaign_id=f"campaign-{number:02d}",
             item_id=item.item_id,
             bid=round(float(rng.uniform(0.2, 1.5)), 2),
-            # The first one is everybody's; the others follow what is being looked at.
+            # The first campaign targets every page; the rest target the category on screen.
             target_categories=frozenset({item.category}) if number else frozenset(),
             daily_budget=50.0 if number % 3 == 0 else None,
             frequency_cap=3 if number % 2 == 0 else None,

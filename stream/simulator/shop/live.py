@@ -1,7 +1,7 @@
-"""The synthetic shop as it happens: shoppers who act, see what was decided for them, and answer it.
+"""Live shop: shoppers act, see their recommendations, and react.
 
-No clock and no Kafka: `advance` is told the time, and `receive` a decision. Nothing here knows what a variant is
-beyond its name: a shopper clicks what fits, whoever recommended it.
+The shop has no clock and no Kafka: `advance` gets the time, and `receive` gets a decision. A shopper does not know the
+variant of a recommendation: clicks depend only on how well an item fits.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from clickscore.stream.simulator.shop.shoppers import (
     LEAVE,
     LOOK,
     MOVES,
-    NOTHING,
+    NO_ITEM,
     PURCHASE,
     Shop,
     Visits,
@@ -32,77 +32,77 @@ from clickscore.stream.simulator.shop.shoppers import (
 from clickscore.stream.simulator.shop.stock import Stock
 
 PACE = 10
-"""How much faster than real shoppers these think, so that a demo of a minute sees whole visits."""
-DAY_MS = 600_000
-"""A day of the live shop: its rhythm passes in ten minutes."""
+"""Speed of simulated shoppers relative to real shoppers, so that a demo of one minute shows complete visits."""
+LIVE_DAY_MS = 600_000
+"""Length of a day in the live shop, ms: the daily rhythm passes in ten minutes."""
 OPENS_AT_HOUR = 9
 
-_CLICK_AFTER_MS = 600  # from an impression to its click
-_OPEN_AFTER_MS = 100  # from a click to the page that it opens
-_FIRST_ROWS = 1_024  # of hidden states; doubled when more shoppers come
+_CLICK_AFTER_MS = 600  # time from an impression to its click
+_OPEN_AFTER_MS = 100  # time from a click to the opened page
+_FIRST_ROWS = 1_024  # initial size of the state arrays, doubled on demand
 
 
 @dataclasses.dataclass
-class Answers:
-    """What shoppers did about what they were shown."""
+class Reactions:
+    """Reactions of shoppers to recommendations or ads."""
 
     impressions: int = 0
     clicks: int = 0
     purchases: int = 0
-    """Of items that were clicked in a recommendation, within the same visit."""
+    """Number of purchases of clicked items within the same visit."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Outgoing:
-    """What is to be sent now."""
+    """Records to send now."""
 
     events: list[tuple[AnyEvent, Truth]]
-    spoiled: list[tuple[str, bytes]]
-    """Records that are wrong on purpose, each with its user."""
+    malformed: list[tuple[str, bytes]]
+    """Malformed records, each with its user."""
     items: list[Item]
-    """Items whose stock has changed."""
+    """Items with changed stock."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Source:
-    """The decision through which a shopper found an item."""
+    """Decision through which a shopper found an item."""
 
     decision_id: str
     position: int
-    answers: Answers
+    reactions: Reactions
 
 
 @dataclasses.dataclass
 class _Visit:
-    """One open visit, beside its hidden state."""
+    """One open visit."""
 
     row: int
-    """Where its hidden state stands."""
+    """Row of the hidden state in the shop's state arrays."""
     user_id: str
     session_id: str
     events: int = 0
     last_event_id: str = ""
     unanswered: set[type[AnyDecision]] = dataclasses.field(default_factory=set[type[AnyDecision]])
-    """Kinds of decision about the last event that have not been seen yet."""
+    """Kinds of decision about the last event that the shopper has not seen yet."""
     turn: int = 0
-    """Number of the next act; an older one in the agenda has been put aside."""
+    """Number of the next scheduled action. Older scheduled actions are void."""
     clicking: tuple[int, _Source] | None = None
-    """The item that is about to be clicked, or has been and its page is about to open."""
+    """Item that the shopper is about to click, or whose page is about to open."""
     clicked: bool = False
-    found: dict[int, _Source] = dataclasses.field(default_factory=dict[int, _Source])
-    """Items that were found through a decision."""
+    sources: dict[int, _Source] = dataclasses.field(default_factory=dict[int, _Source])
+    """Items that the shopper found through a decision, by row."""
 
 
 class LiveShop:
-    """The shop while it is open. Same shop, same times and same decisions: same records."""
+    """The open shop. The same shop, times and decisions give the same records."""
 
     def __init__(self, shop: Shop, run: str, *, rate: float) -> None:
         """Open the shop.
 
         Args:
-            shop: Who comes and what there is.
-            run: Put before the ids of sessions and events, so that two runs on one topic have none in common.
-            rate: Records a second on the day's average, impressions included.
+            shop: Shoppers and items.
+            run: Prefix of session ids and event ids, so that two runs on one topic share no ids.
+            rate: Records per second on the average of a day, including impressions.
         """
         self._shop, self._run, self._rate = shop, run, rate
         self._rng = np.random.default_rng([shop.seed, 4])
@@ -119,29 +119,29 @@ class LiveShop:
         self._budget = 0.0
         self._began_at: int | None = None
         self._now = 0
-        self.variants: dict[str, Answers] = {}
-        """Answers to recommendations, by variant."""
-        self.ads = Answers()
+        self.variants: dict[str, Reactions] = {}
+        """Reactions to recommendations, by variant."""
+        self.ads = Reactions()
 
-    def advance(self, at: int) -> Outgoing:
-        """Return what is to be sent by a time, ms, which never goes back."""
+    def advance(self, now: int) -> Outgoing:
+        """Return the records to send by the time `now` in ms. The time never goes back."""
         if self._began_at is None:
-            self._began_at = self._now = at
-        busy = rhythm(at - self._began_at + OPENS_AT_HOUR * DAY_MS // 24, DAY_MS)
-        self._budget += self._rate * busy * (at - self._now) / 1_000
-        self._now = at
+            self._began_at = self._now = now
+        busy = rhythm(now - self._began_at + OPENS_AT_HOUR * LIVE_DAY_MS // 24, LIVE_DAY_MS)
+        self._budget += self._rate * busy * (now - self._now) / 1_000
+        self._now = now
         self._act_all()
-        # Who is in the shop goes on whatever the rate; newcomers fill what is left of it.
+        # Open visits continue at any rate; newcomers use the rest of the rate.
         newcomers = int(self._budget) - len(self._delivery)
         if newcomers > 0:
             self._let_in(newcomers)
-        events, spoiled = self._delivery.collect(at)
-        # At most a second's worth is made up for: what a slow machine missed must not come as a flood.
-        self._budget = max(min(self._budget - len(events) - len(spoiled), self._rate), -self._rate)
-        return Outgoing(events, spoiled, self._stock.collect(at))
+        events, malformed = self._delivery.collect(now)
+        # Catch up at most one second of records, so that a slow machine does not send a flood.
+        self._budget = max(min(self._budget - len(events) - len(malformed), self._rate), -self._rate)
+        return Outgoing(events, malformed, self._stock.collect(now))
 
     def receive(self, decision: AnyDecision) -> None:
-        """Let a shopper see a decision, if it is about the newest thing that the shopper did."""
+        """Show a decision to its shopper, if the decision belongs to the shopper's newest event."""
         visit, kind = self._open.get(decision.user_id), type(decision)
         if not visit or visit.clicking or decision.event_id != visit.last_event_id or kind not in visit.unanswered:
             return
@@ -150,14 +150,22 @@ class LiveShop:
             shown = [decision.item_id] if decision.item_id else []
             self._look(visit, decision.decision_id, shown, self.ads, AD_FACTOR)
         else:
-            answers = self.variants.setdefault(decision.variant, Answers())
-            self._look(visit, decision.decision_id, [choice.item_id for choice in decision.items], answers)
+            reactions = self.variants.setdefault(decision.variant, Reactions())
+            self._look(visit, decision.decision_id, [choice.item_id for choice in decision.items], reactions)
 
     def _look(
-        self, visit: _Visit, decision_id: str, item_ids: list[str], answers: Answers, factor: float = 1.0
+        self, visit: _Visit, decision_id: str, item_ids: list[str], reactions: Reactions, factor: float = 1.0
     ) -> None:
-        """Look down the items until one is clicked or interest ends; each one looked at is an impression."""
-        # What this shop does not sell cannot be shown: a bundle of another shop's is at work.
+        """Let the shopper read items from the top until a click or a loss of interest. Each read item is an impression.
+
+        Args:
+            visit: Visit of the shopper.
+            decision_id: Id of the decision.
+            item_ids: Items in the order of display.
+            reactions: Counts to update.
+            factor: Factor on the probability of a click.
+        """
+        # An item of another shop cannot be shown: the worker may run a bundle of that shop.
         rows = [self._rows[item_id] for item_id in takewhile(self._rows.__contains__, item_ids)]
         if not rows or self._rng.random() >= LOOK:
             return
@@ -165,9 +173,9 @@ class LiveShop:
         on_screen = int(self._states.item[visit.row])
         clicks = factor * click_probabilities(np.array(rows), need, style, intent, on_screen)
         for position, (row, click) in enumerate(zip(rows, clicks.tolist(), strict=True)):
-            source = _Source(decision_id, position, answers)
+            source = _Source(decision_id, position, reactions)
             self._record(visit, "impression", row, source, click=round(click, 6))
-            answers.impressions += 1
+            reactions.impressions += 1
             if self._rng.random() < click:
                 visit.clicking, visit.clicked = (row, source), False
                 self._plan(visit, _CLICK_AFTER_MS)
@@ -176,7 +184,7 @@ class LiveShop:
                 return
 
     def _act_all(self) -> None:
-        """Let everybody act whose time has come."""
+        """Run all scheduled actions that are due."""
         walking: list[_Visit] = []
         while self._agenda and self._agenda[0][0] <= self._now:
             _, _, visit, turn = heapq.heappop(self._agenda)
@@ -190,36 +198,42 @@ class LiveShop:
             self._walk(walking)
 
     def _walk(self, walking: list[_Visit]) -> None:
-        at = np.array([visit.row for visit in walking])
-        states = self._states.take(at)
+        state_rows = np.array([visit.row for visit in walking])
+        states = self._states.take(state_rows)
         moves, about = self._shop.chain.step(states, self._rng)
-        self._states.put(at, states)
+        self._states.put(state_rows, states)
         pauses = draw_thinking(len(walking), self._rng, PACE).tolist()
         for visit, move, row, pause in zip(walking, moves.tolist(), about.tolist(), pauses, strict=True):
-            # Who comes to the checkout and finds the item sold out leaves too.
+            # A shopper who finds the item sold out at the checkout leaves, too.
             if move == LEAVE or (move == PURCHASE and not self._stock.take(row, self._now)):
                 self._leave(visit)
                 continue
-            source = visit.found.get(row)
+            source = visit.sources.get(row)
             self._record(visit, MOVES[move], row, source)
             if source and move == PURCHASE:
-                source.answers.purchases += 1
+                source.reactions.purchases += 1
             self._plan(visit, pause)
 
     def _follow_click(self, visit: _Visit, row: int, source: _Source) -> None:
-        """Click, and then open the page: two events, as a browser sends them."""
+        """Record the click and schedule the page view: two events, as a browser sends them.
+
+        Args:
+            visit: Visit of the shopper.
+            row: Row of the clicked item.
+            source: Decision that showed the item.
+        """
         if not visit.clicked:
             self._record(visit, "click", row, source)
             visit.clicked = True
-            source.answers.clicks += 1
+            source.reactions.clicks += 1
             self._plan(visit, _OPEN_AFTER_MS)
             return
-        at = np.array([visit.row])
-        states = self._states.take(at)
+        state_row = np.array([visit.row])
+        states = self._states.take(state_row)
         self._shop.chain.open_clicked(states, np.array([row]))
-        self._states.put(at, states)
+        self._states.put(state_row, states)
         visit.clicking = None
-        visit.found[row] = source
+        visit.sources[row] = source
         self._record(visit, "view", row, source)
         self._plan(visit, int(draw_thinking(1, self._rng, PACE)[0]))
 
@@ -230,10 +244,10 @@ class LiveShop:
         if not shoppers:
             return
         states = self._shop.chain.arrive(self._shop.population, np.array(shoppers), self._rng)
-        at = [self._take_row() for _ in shoppers]
-        self._states.put(np.array(at), states)
+        rows = [self._take_row() for _ in shoppers]
+        self._states.put(np.array(rows), states)
         pauses = draw_thinking(len(shoppers), self._rng, PACE).tolist()
-        for row, shopper, item, pause in zip(at, shoppers, states.item.tolist(), pauses, strict=True):
+        for row, shopper, item, pause in zip(rows, shoppers, states.item.tolist(), pauses, strict=True):
             visit = _Visit(row, user_id(shopper), f"{self._run}-{next(self._sessions):06d}")
             self._open[visit.user_id] = visit
             self._record(visit, "view", item, None)
@@ -255,32 +269,41 @@ class LiveShop:
         heapq.heappush(self._agenda, (self._now + pause, next(self._serial), visit, visit.turn))
 
     def _state(self, visit: _Visit) -> tuple[int, int, int, int, int]:
-        states, at = self._states, visit.row
+        states, row = self._states, visit.row
         return (
-            int(states.style[at]),
-            int(states.need[at]),
-            int(states.intent[at]),
-            int(states.stage[at]),
-            int(states.fit[at]),
+            int(states.style[row]),
+            int(states.need[row]),
+            int(states.intent[row]),
+            int(states.stage[row]),
+            int(states.fit[row]),
         )
 
     def _record(
         self, visit: _Visit, action: str, row: int, source: _Source | None, *, click: float | None = None
     ) -> None:
-        """Hand over the event of an act that happens now."""
+        """Deliver the event of an action that happens now.
+
+        Args:
+            visit: Visit of the shopper.
+            action: Name of the action.
+            row: Row of the item.
+            source: Decision that showed the item, if any.
+            position: Position of the item in the decision.
+            click: True probability of a click, for an impression.
+        """
         state = self._state(visit)
         event_id = f"{visit.session_id}-{visit.events:03d}"
         visit.events += 1
         if action != "impression":
             visit.last_event_id = event_id
             visit.unanswered = {Recommendation, Ad}
-        who = {"event_id": event_id, "user_id": visit.user_id, "session_id": visit.session_id}
+        identity = {"event_id": event_id, "user_id": visit.user_id, "session_id": visit.session_id}
         event: AnyEvent
-        if row == NOTHING:
-            event = self._recorder.search(state[1], **who, ts=self._now)
+        if row == NO_ITEM:
+            event = self._recorder.search(state[1], **identity, ts=self._now)
         else:
             decision_id, position = (source.decision_id, source.position) if source else (None, None)
             event = self._recorder.item_event(
-                action, row, **who, ts=self._now, decision_id=decision_id, position=position
+                action, row, **identity, ts=self._now, decision_id=decision_id, position=position
             )
-        self._delivery.hand_over(event, self._recorder.truth(state, event_id, click=click))
+        self._delivery.accept(event, self._recorder.truth(state, event_id, click=click))

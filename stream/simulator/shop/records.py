@@ -1,4 +1,4 @@
-"""The synthetic shop's events, and the truth that stands beside each."""
+"""Records: the synthetic shop's events, each with its truth."""
 
 import msgspec
 
@@ -18,7 +18,7 @@ from clickscore.stream.simulator.shop.assortment import CATEGORIES, STYLES, Asso
 from clickscore.stream.simulator.shop.shoppers import FITS, INTENTS, STAGES, Chain
 
 TRUTH_HEADER = "truth"
-"""The Kafka header that a simulated event carries its truth in, as JSON."""
+"""Kafka header of a simulated event with its truth as JSON."""
 
 _CLASSES = {
     "view": View,
@@ -32,30 +32,29 @@ _CLASSES = {
 
 
 class Truth(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """What only a simulation knows of an event: the shopper's hidden state after it, and what follows from that."""
+    """Facts about an event that only a simulation knows: the hidden state after the event, and probabilities."""
 
     event_id: str
     intent: str
     style: str
-    """The shopper's taste."""
+    """Taste of the shopper."""
     need: str
-    """The category that is looked for."""
+    """Category that the shopper looks for."""
     stage: str
     fit: str
-    """Of the item on the screen."""
+    """How well the item on screen fits the shopper."""
     purchase: float
-    """Probability of a purchase in what is left of the visit, if everything is in stock and no recommendation is
-    clicked."""
+    """Probability of a purchase in the rest of the visit, given full stock and no clicked recommendation."""
     actions: dict[str, float]
-    """Probability of each of the next actions, searches and removals passed over; on the same condition."""
+    """Probability of each next action on the same condition. Searches and removals are skipped."""
     click: float | None = None
-    """Of an impression: the probability that this item is clicked, now that it is looked at."""
+    """Probability of a click on this item; only for an impression."""
     repeat: bool = False
-    """Sent a second time on purpose: the same event, the same bytes."""
+    """Whether the event is an intentional repeat with the same bytes."""
     out_of_order: bool = False
-    """A newer event of the same shopper was sent before it."""
+    """Whether a newer event of the same shopper was sent earlier."""
     delay_ms: int = 0
-    """How long after it happened it was sent."""
+    """Time between the event and its sending, ms."""
 
 
 decode_truth = msgspec.json.Decoder(Truth).decode
@@ -63,7 +62,7 @@ encode_truth = msgspec.json.Encoder().encode
 
 
 class Recorder:
-    """Makes the events of one shop, and the truths."""
+    """Builder of the events and truths of one shop."""
 
     def __init__(self, assortment: Assortment, chain: Chain) -> None:
         self._items = assortment.items
@@ -89,7 +88,18 @@ class Recorder:
         decision_id: str | None = None,
         position: int | None = None,
     ) -> AnyEvent:
-        """Return an event about an item, of the class that `action` names."""
+        """Return an event about an item.
+
+        Args:
+            action: Name of the event type.
+            row: Row of the item.
+            event_id: Id of the event.
+            user_id: Id of the shopper.
+            session_id: Id of the visit.
+            ts: Time of the event, ms since the epoch.
+            decision_id: Id of the decision that showed the item, if any.
+            position: Position of the item in the decision.
+        """
         item = self._items[row]
         return _CLASSES[action](
             event_id=event_id,
@@ -104,7 +114,15 @@ class Recorder:
         )
 
     def search(self, need: int, *, event_id: str, user_id: str, session_id: str, ts: int) -> Search:
-        """Return a search for what is needed."""
+        """Return a search for a needed category.
+
+        Args:
+            need: Index of the category.
+            event_id: Id of the event.
+            user_id: Id of the shopper.
+            session_id: Id of the visit.
+            ts: Time of the event, ms since the epoch.
+        """
         query = CATEGORIES[need][0].lower()
         return Search(event_id=event_id, user_id=user_id, ts=ts, session_id=session_id, query=query)
 
@@ -118,7 +136,16 @@ class Recorder:
         out_of_order: bool = False,
         delay_ms: int = 0,
     ) -> Truth:
-        """Return the truth of an event after which a visit's state is (style, need, intent, stage, fit)."""
+        """Return the truth of an event.
+
+        Args:
+            state: Hidden state after the event: (style, need, intent, stage, fit).
+            event_id: Id of the event.
+            click: Probability of a click, for an impression.
+            repeat: Whether the event is an intentional repeat.
+            out_of_order: Whether a newer event of the shopper was sent earlier.
+            delay_ms: Time between the event and its sending, ms.
+        """
         style, need, intent, stage, fit = state
         return Truth(
             event_id=event_id,

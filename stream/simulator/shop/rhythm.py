@@ -1,4 +1,4 @@
-"""When shoppers come and how long they think: a day's rhythm, and times between two acts."""
+"""Rhythm: arrival times of shoppers over a day, and times between two actions of a visit."""
 
 import numpy as np
 
@@ -10,19 +10,31 @@ _VISITS = (45, 30, 20, 15, 15, 25, 45, 70, 95, 110, 115, 120, 125, 120, 115, 115
 _BY_HOUR = np.array(_VISITS) / np.mean(_VISITS)
 
 THINK_MS = 25_000
-"""Median time between two acts of a visit."""
+"""Median time between two actions of a visit."""
 _THINK_SIGMA = 0.9
-_THINK_MOST = 20 * 60_000  # below the 30 min of silence that end a session
+_THINK_MOST = 20 * 60_000  # 20 min: below the session gap of 30 min
 
 
-def rhythm(at: int, day_ms: int = DAY_MS) -> float:
-    """Return how busy the shop is at a time (ms), 1 on the day's average, for a day of the given length."""
-    hour = at % day_ms / day_ms * HOURS
+def rhythm(ts: int, day_ms: int = DAY_MS) -> float:
+    """Return the traffic at a time relative to the daily average.
+
+    Args:
+        ts: Time, ms.
+        day_ms: Length of a day, ms.
+    """
+    hour = ts % day_ms / day_ms * HOURS
     return float(np.interp(hour, np.arange(HOURS + 1), np.append(_BY_HOUR, _BY_HOUR[0])))
 
 
 def draw_starts(start: int, days: int, count: int, rng: np.random.Generator) -> Ints:
-    """Return when visits begin (ms), in no order, spread over the days as the rhythm says."""
+    """Return the start times of visits in ms, unsorted, distributed by the daily rhythm.
+
+    Args:
+        start: Start of the first day, ms since the epoch.
+        days: Number of days.
+        count: Number of visits.
+        rng: Source of randomness.
+    """
     day = rng.integers(0, days, count)
     hour = rng.choice(HOURS, count, p=_BY_HOUR / HOURS)
     within = rng.integers(0, DAY_MS // HOURS, count)
@@ -30,6 +42,12 @@ def draw_starts(start: int, days: int, count: int, rng: np.random.Generator) -> 
 
 
 def draw_thinking(count: int, rng: np.random.Generator, pace: float = 1.0) -> Ints:
-    """Return times from one act to the next, ms; a pace of 10 is ten times as fast."""
+    """Return times between two actions, ms.
+
+    Args:
+        count: Number of times to draw.
+        rng: Source of randomness.
+        pace: Speed factor; 10 is ten times as fast as a real shopper.
+    """
     times: Floats = np.exp(rng.normal(np.log(THINK_MS), _THINK_SIGMA, count))
     return (np.clip(times, 1_000, _THINK_MOST) / pace).astype(np.int64)

@@ -1,4 +1,4 @@
-"""The synthetic shop's stock: what is sold leaves it, and what has sold out comes back after a while."""
+"""Stock: pieces of each item in the synthetic shop. A sold-out item is delivered again later."""
 
 import heapq
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ import numpy as np
 
 from clickscore.schemas.catalogue import Item
 
-_RESTOCK_MS = (20_000, 60_000)  # from selling out to the delivery
+_RESTOCK_MS = (20_000, 60_000)  # time from sold out to the next delivery
 _RESTOCK_TO = 25
 
 
 class Stock:
-    """Pieces left of each item, by row."""
+    """Remaining pieces of each item, by row."""
 
     def __init__(self, items: Sequence[Item], rng: np.random.Generator) -> None:
         self._items = items
@@ -23,7 +23,7 @@ class Stock:
         self._changed: dict[int, None] = {}
 
     def take(self, row: int, now: int) -> bool:
-        """Sell one piece; return whether there was one."""
+        """Sell one piece. Return whether a piece was available."""
         if not self._left[row]:
             return False
         self._left[row] -= 1
@@ -33,7 +33,7 @@ class Stock:
         return True
 
     def collect(self, now: int) -> list[Item]:
-        """Return the items whose stock has changed since the last call, deliveries by now included."""
+        """Return the items whose stock has changed since the last call, with all deliveries due by `now`."""
         while self._deliveries and self._deliveries[0][0] <= now:
             _, row = heapq.heappop(self._deliveries)
             self._left[row] = _RESTOCK_TO

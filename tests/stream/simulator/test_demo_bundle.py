@@ -14,7 +14,7 @@ from clickscore.stream.simulator.demo import BUNDLE, SEED
 from clickscore.stream.simulator.shop.history import History, generate
 from clickscore.stream.simulator.shop.shoppers import (
     MOVES,
-    NOTHING,
+    NO_ITEM,
     VIEW,
     click_probabilities,
     expected_clicks,
@@ -50,7 +50,7 @@ def answers(history, scorer):
                 event=View(event_id="e", user_id="u", ts=0, item_id="i"),
                 session_id="s",
                 session_length=len(rows),
-                items=["" if row == NOTHING else names[row] for row in rows],
+                items=["" if row == NO_ITEM else names[row] for row in rows],
                 actions=bytes(CODES[move] for move in moves),
                 bought=frozenset(),
                 variant=MODEL,
@@ -67,7 +67,7 @@ def click_rate(history):
     rows = {item.item_id: row for row, item in enumerate(history.shop.assortment.items)}
 
     def measure(recommended) -> float:
-        rates, on_screen = [], NOTHING
+        rates, on_screen = [], NO_ITEM
         for at, items in enumerate(recommended):
             on_screen = int(history.item[at]) if history.move[at] == VIEW else on_screen
             style, need, intent, _, _ = history.states[at].tolist()

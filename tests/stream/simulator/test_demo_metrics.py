@@ -8,8 +8,8 @@ import pytest
 from clickscore.schemas.decisions import Ad, Choice, Recommendation
 from clickscore.schemas.events import Impression, View
 from clickscore.schemas.topics import ADS, RECOMMENDATIONS
-from clickscore.stream.simulator.demo_metrics import DemoCounts, Summary, percentile
-from clickscore.stream.simulator.shop.live import Answers
+from clickscore.stream.simulator.demo_metrics import DemoMetrics, Summary, percentile
+from clickscore.stream.simulator.shop.live import Reactions
 from clickscore.stream.simulator.shop.records import Truth
 
 
@@ -70,11 +70,11 @@ def ad(event) -> Ad:
 
 
 @pytest.fixture
-def counts() -> DemoCounts:
-    return DemoCounts(began_at=500, variants={"popular": Answers(), "model": Answers(impressions=3, clicks=1)})
+def counts() -> DemoMetrics:
+    return DemoMetrics(began_at=500, variants={"popular": Reactions(), "model": Reactions(impressions=3, clicks=1)})
 
 
-def send_and_decide(counts: DemoCounts, event, appended_at: int, **fields) -> None:
+def send_and_decide(counts: DemoMetrics, event, appended_at: int, **fields) -> None:
     counts.sent(event, truth(event, **fields))
     counts.decided(RECOMMENDATIONS.name, recommendation(event), appended_at)
 
@@ -132,7 +132,7 @@ def test_impressions_are_counted_as_events(counts):
 
 
 def test_dead_letters_are_counted(counts):
-    counts.gave_up()
+    counts.dead_lettered()
     assert counts.summary.dead_letters == 1
 
 

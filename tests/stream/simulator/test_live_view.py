@@ -6,7 +6,7 @@ from rich.console import Console
 from clickscore.schemas.events import Cart, Click, Favourite, Purchase, RemoveFromCart, Search, View
 from clickscore.stream.simulator.demo_metrics import Latency
 from clickscore.stream.simulator.live_view import Frame, line, pseudonym, render, sentence
-from clickscore.stream.simulator.shop.live import Answers
+from clickscore.stream.simulator.shop.live import Reactions
 from tests.stream.simulator.test_demo_metrics import recommendation
 
 TITLES = {"red-kettle": "Red kettle"}
@@ -29,7 +29,7 @@ BUSY = Frame(
     open_sessions=412,
     lag=3,
     dead_letters=2,
-    variants={"popular": Answers(400, 8, 1), "model": Answers(410, 41, 5)},
+    variants={"popular": Reactions(400, 8, 1), "model": Reactions(410, 41, 5)},
     sentences=["Anna-3f2a looked at Red kettle → we show Coral teapot"],
 )
 
@@ -89,7 +89,7 @@ def test_live_view_fits_terminals_of_any_width(frame, width):
     assert "events/s" in captured.get()
 
 
-def test_live_view_shows_answers_by_variant():
+def test_live_view_shows_reactions_by_variant():
     console = Console(width=120)
     with console.capture() as captured:
         console.print(render("Clickscore demo", BUSY))

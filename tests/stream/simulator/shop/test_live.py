@@ -63,7 +63,7 @@ def advertise(event, item: str) -> Ad:
 def run(decide, *, seconds: int = 20, rate: float = 200.0):
     """Keep the shop open; `decide` returns the decisions about an event, which arrive one step later."""
     live = LiveShop(SHOP, "t", rate=rate)
-    sent, spoiled, items, decisions = [], [], [], []
+    sent, malformed, items, decisions = [], [], [], []
     for at in range(0, seconds * 1_000, 20):
         for decision in decisions:
             live.receive(decision)
@@ -72,9 +72,9 @@ def run(decide, *, seconds: int = 20, rate: float = 200.0):
             decision for event, _ in out.events if not isinstance(event, Impression) for decision in decide(event)
         ]
         sent += out.events
-        spoiled += out.spoiled
+        malformed += out.malformed
         items += out.items
-    return live, sent, spoiled, items
+    return live, sent, malformed, items
 
 
 def half_and_half(event):
@@ -173,9 +173,9 @@ def test_items_of_another_shop_are_not_shown():
 
 
 def test_spoiled_records_are_few_and_no_schema_takes_them():
-    _, sent, spoiled, _ = run(lambda _: [], seconds=10, rate=1_000)
-    assert 0 < len(spoiled) < 0.01 * len(sent)
-    for _, record in spoiled:
+    _, sent, malformed, _ = run(lambda _: [], seconds=10, rate=1_000)
+    assert 0 < len(malformed) < 0.01 * len(sent)
+    for _, record in malformed:
         with pytest.raises(msgspec.DecodeError):
             decode_record(record)
 
