@@ -149,11 +149,11 @@ class Book:
 
     def _session(self, request: Request, user: int) -> _Session:
         """Return the session that an event has entered; a first event begins one."""
-        owner = (request.name.rpartition("-")[0], request.event.user_id)
+        owner = (request.decision_id.rpartition("-")[0], request.event.user_id)
         if request.session_length == 1:
             session = _Session(owner, user in self._users, [])
             self._users.add(user)
-            self._open[request.name] = self._newest_of[owner] = session
+            self._open[request.decision_id] = self._newest_of[owner] = session
         return self._newest_of[owner]
 
     def _settle(self, name: str) -> Iterator[Judged]:

@@ -82,7 +82,7 @@ class Group:
             batches: The next records.
             due_from: Event time from which on events get decisions, ms; none for no decisions at all.
         """
-        outputs, requests = self._pipeline.ask_all(batches)
+        outputs, requests = self._pipeline.collect_requests(batches)
         due = [due_from is not None and request.event.ts >= due_from for request in requests]
         answers = {name: ranks.answer(requests, due) for name, ranks in self._recommenders.items()}
         ranked = [(side, answers[side.arm.recommender]) for side in self._sides]
@@ -137,12 +137,12 @@ class Groups:
         outputs, decided = taken[0]
         if len(taken) == 1:
             return outputs, decided
-        of_request: dict[str, dict[int, Recommendation]] = {one.request.name: {} for one in decided}
+        of_request: dict[str, dict[int, Recommendation]] = {one.request.decision_id: {} for one in decided}
         for group, (_, found) in zip(self._groups, taken, strict=True):
             for one in found:
-                if one.request.name in of_request:
-                    of_request[one.request.name].update(zip(group.arms, one.recommendations, strict=False))
-        return outputs, [self._merged(one, of_request[one.request.name]) for one in decided]
+                if one.request.decision_id in of_request:
+                    of_request[one.request.decision_id].update(zip(group.arms, one.recommendations, strict=False))
+        return outputs, [self._merged(one, of_request[one.request.decision_id]) for one in decided]
 
     def _merged(self, one: Decided, by_arm: dict[int, Recommendation]) -> Decided:
         whole = len(by_arm) == self._arms

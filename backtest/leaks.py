@@ -60,14 +60,14 @@ class Twins:
 
     def compare(self, batches: Batches, due_from: int | None, decided: Sequence[Decided]) -> None:
         """Decide on the records of batches one by one, and compare with what was decided on them all at once."""
-        expected = {one.request.name: one.recommendations for one in decided}
+        expected = {one.request.decision_id: one.recommendations for one in decided}
         for partition, records in batches:
             for record in records:
                 if self.done:
                     return
                 _, again = self._groups.take([(partition, [record])], due_from)
                 for one in again:
-                    self._compare_one(one, expected[one.request.name])
+                    self._compare_one(one, expected[one.request.decision_id])
 
     def _compare_one(self, again: Decided, expected: Sequence[Recommendation]) -> None:
         if not again.recommendations:

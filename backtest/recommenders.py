@@ -108,7 +108,7 @@ def ranking(items: Iterable[str]) -> Scores:
 
 
 def _partition(request: Request) -> str:
-    return request.name.rpartition("-")[0]
+    return request.decision_id.rpartition("-")[0]
 
 
 def recommender_of(arm: Arm, scorers: dict[str, Scorer]) -> Recommender:

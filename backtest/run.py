@@ -10,7 +10,7 @@ from clickscore.backtest.groups import Groups, Recommenders
 from clickscore.backtest.leaks import LeakCheck, Twins
 from clickscore.backtest.recommenders import Recommender, recommender_of, scorer_of
 from clickscore.backtest.rows import Rows
-from clickscore.stream.gc_tuning import look_seldom
+from clickscore.stream.gc_tuning import tune_gc
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.reference.records import Reference, catalogue_of
@@ -69,7 +69,7 @@ def run(plan: Plan, report: Callable[[Progress], None], recommenders: Recommende
     Raises:
         ClickscoreError: The source cannot be read on, or a bundle cannot be served.
     """
-    look_seldom()
+    tune_gc()
     return _Run(plan, recommenders).run(report)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from clickscore.schemas.events import ACTION_OF, Cart, Favourite, View, encode_event
 from clickscore.schemas.snapshots import UserState, encode
 from clickscore.stream.kafka.partitioner import partition_of
-from clickscore.stream.state.sessions import PRINT_BYTES
+from clickscore.stream.state.sessions import FINGERPRINT_BYTES
 
 ITEMS = 50_000
 PARTITIONS = 4
@@ -78,7 +78,7 @@ def open_session(items: list[str], rng: np.random.Generator) -> UserState:
         ages=[1000 * at for at in range(length)],
         actions=bytes((ACTION_OF[View],)) * length,
         items=items,
-        prints=rng.bytes(length * PRINT_BYTES),
+        fingerprints=rng.bytes(length * FINGERPRINT_BYTES),
     )
 
 

@@ -122,7 +122,7 @@ def _restored(pipeline: Pipeline, users: int, mean_length: float) -> tuple[int, 
         length = min(most, int(rng.geometric(1 / mean_length)))
         items = [f"item-{item}" for item in draw_items(rng, length).tolist()]
         user = f"u{number}"
-        pipeline.state(partition_of(user.encode(), PARTITIONS)).adopt(user, encode(open_session(items, rng)))
+        pipeline.state(partition_of(user.encode(), PARTITIONS)).load_user(user, encode(open_session(items, rng)))
         events += length
         id_bytes += sum(map(len, items))
     return _resident() - before, events, id_bytes

@@ -103,7 +103,7 @@ def _request(number: int, rng: np.random.Generator) -> Request:
     items = [f"item-{row}" for row in rng.integers(1, ITEMS + 1, length)]
     event = View(event_id=f"e-{number}", user_id=f"u-{number}", ts=number, item_id=items[-1])
     return Request(
-        name=f"events-0-{number}",
+        decision_id=f"events-0-{number}",
         event=event,
         session_id=f"0-{number}",
         session_length=length,

@@ -37,7 +37,7 @@ class UserState(msgspec.Struct, array_like=True, gc=False):
     """Of each remembered event: its code in `schemas.events.ACTIONS`."""
     items: list[str] = []
     """Of each remembered event: its item, empty for a search."""
-    prints: bytes = b""
+    fingerprints: bytes = b""
     """Of each remembered event: 8 bytes of fingerprint of its id, by which a repeat is known."""
     bought: list[str] = []
     """Items bought, newest last, over sessions."""

@@ -7,7 +7,7 @@ THRESHOLDS = (100_000, 20, 50)
 a quarter of the time of a worker without a model, and of a replay."""
 
 
-def look_seldom() -> None:
+def tune_gc() -> None:
     """Look for garbage seldom from now on, and no more among what is there already."""
     gc.collect()
     gc.freeze()

@@ -21,10 +21,15 @@ from clickscore.stream.policy.experiments import CONTROL, variant_of
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.request import Request, Scores
-from clickscore.stream.scoring.scorer import Asked, Scorer
+from clickscore.stream.scoring.scorer import PendingScores, Scorer
 from clickscore.stream.settings import Settings
 from clickscore.stream.state import sessions
-from clickscore.stream.state.partition import ENDINGS_PER_EVENT, ENDINGS_PER_TICK, Change, PartitionState
+from clickscore.stream.state.partition import (
+    MAX_CLOSURES_PER_EVENT,
+    MAX_CLOSURES_PER_TICK,
+    ChangelogRecord,
+    PartitionState,
+)
 
 
 class Record(Protocol):
@@ -73,20 +78,20 @@ class Output:
     ads: list[Message] = field(default_factory=list[Message])
     closed_sessions: list[Message] = field(default_factory=list[Message])
     dead_letters: list[DeadLetter] = field(default_factory=list[DeadLetter])
-    changes: list[Change] = field(default_factory=list[Change])
+    changes: list[ChangelogRecord] = field(default_factory=list[ChangelogRecord])
     outcomes: Counter[str] = field(default_factory=Counter[str])
     """Events by what became of them: decided, late, repeated, dead, tick, skipped."""
     unscored: int = 0
     """Decisions in which the model had nothing to say."""
 
 
-class Begun(NamedTuple):
+class PendingBatch(NamedTuple):
     """Batches whose events have moved the states on, and whose decisions wait for the model."""
 
     outputs: list[Output]
     requests: list[tuple[Request, Output]]
     """In order, each with the output that its decisions belong to."""
-    asked: Asked | None
+    asked: PendingScores | None
     """None where there is no model."""
 
 
@@ -107,7 +112,7 @@ class Pipeline:
         self._policy = Policy(settings, catalogue, self._bundle, scorer.popular if scorer else ())
 
     @property
-    def asks_model(self) -> bool:
+    def has_model(self) -> bool:
         """Whether a model is asked, and so whether there is anything to wait for between `begin` and `finish`."""
         return self._scorer is not None
 
@@ -130,17 +135,17 @@ class Pipeline:
         """Take batches of several partitions, scored together; return what each comes to, as `process` would."""
         return self.finish(self.begin(batches))
 
-    def begin(self, batches: Sequence[tuple[int, Sequence[Record]]]) -> Begun:
+    def begin(self, batches: Sequence[tuple[int, Sequence[Record]]]) -> PendingBatch:
         """Move the states on and have the model asked; the next batches may begin before these are finished."""
         outputs, requests = self._advance(batches)
-        asked = self._scorer.ask([request for request, _ in requests]) if self._scorer else None
-        return Begun(outputs, requests, asked)
+        asked = self._scorer.submit([request for request, _ in requests]) if self._scorer else None
+        return PendingBatch(outputs, requests, asked)
 
-    def finish(self, begun: Begun) -> list[Output]:
+    def finish(self, begun: PendingBatch) -> list[Output]:
         """Wait for the model's answers, decide, and return what each batch comes to."""
         outputs, requests, asked = begun
         decided: list[tuple[Message, Message | None] | None] = [None] * len(requests)
-        for at, answer in asked.answers() if asked else enumerate([None] * len(requests)):
+        for at, answer in asked.results() if asked else enumerate([None] * len(requests)):
             request, output = requests[at]
             output.unscored += answer is None
             decided[at] = self._decide(request, answer)
@@ -156,7 +161,7 @@ class Pipeline:
         """Move sessions on as `process_all` does and decide nothing: for those who want only sessions, or the state."""
         return self._advance(batches)[0]
 
-    def ask_all(self, batches: Sequence[tuple[int, Sequence[Record]]]) -> tuple[list[Output], list[Request]]:
+    def collect_requests(self, batches: Sequence[tuple[int, Sequence[Record]]]) -> tuple[list[Output], list[Request]]:
         """Move sessions on likewise; return also what is to be decided, in order, for those who decide themselves."""
         outputs, asked = self._advance(batches)
         return outputs, [request for request, _ in asked]
@@ -188,7 +193,9 @@ class Pipeline:
                 output.outcomes["dead"] += 1
                 continue
             is_tick = isinstance(event, Tick)
-            closed = state.advance(event.ts, record.offset, ENDINGS_PER_TICK if is_tick else ENDINGS_PER_EVENT)
+            closed = state.advance(
+                event.ts, record.offset, MAX_CLOSURES_PER_TICK if is_tick else MAX_CLOSURES_PER_EVENT
+            )
             if closed:
                 output.closed_sessions.extend(map(closed_message, closed))
             if is_tick:
@@ -222,12 +229,12 @@ class Pipeline:
         # Shown is not done: an impression enters no session, but its page asks for the next decision.
         if not isinstance(event, Impression):
             fingerprint = xxhash.xxh3_64_digest(event.event_id.encode())
-            if sessions.is_repeat(user, fingerprint):
+            if sessions.is_duplicate(user, fingerprint):
                 output.outcomes["repeated"] += 1
                 return None
-            late = late or sessions.is_of_ended_session(user, event, self._settings.gap_ms)
+            late = late or sessions.belongs_to_closed_session(user, event, self._settings.gap_ms)
             if not late:
-                closed = state.enter(user, event, fingerprint, record.offset)
+                closed = state.add_event(user, event, fingerprint, record.offset)
                 if closed:
                     output.closed_sessions.append(closed_message(closed))
         if late and self._settings.late_events == "dead-letter":
@@ -238,7 +245,7 @@ class Pipeline:
             return None
         output.outcomes["late" if late else "decided"] += 1
         return Request(
-            name=f"{state.source}-{record.offset}",
+            decision_id=f"{state.source}-{record.offset}",
             event=event,
             session_id=user.session_id,
             session_length=user.length,

@@ -1,4 +1,4 @@
-"""Request: what one event asks, and what the model answered."""
+"""Request: the question that one event asks, and the model's scores for its candidates."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -10,54 +10,59 @@ from clickscore.schemas.events import AnyEvent
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
-    """An event to decide on, with the user's session as it stood when the event came."""
+    """An event that gets a decision, with a copy of its user's session as of that event."""
 
-    name: str
-    """`TOPIC-PARTITION-OFFSET` of the event: what its decisions are called."""
+    decision_id: str
+    """`TOPIC-PARTITION-OFFSET` of the event: the id of its recommendation."""
     event: AnyEvent
     session_id: str
     session_length: int
+    """Number of events of the session so far, this event included."""
     items: list[str]
-    """Items of the session's remembered events in order of time, empty for a search."""
+    """Item of each remembered event of the session, oldest first; an empty string for a search."""
     actions: bytes
-    """Their action codes."""
+    """Action code of each remembered event (index into `schemas.events.ACTIONS`)."""
     bought: frozenset[str]
+    """Items that the user has bought, in this session or an earlier one."""
     variant: str
+    """A/B test bucket of the user: `model` or `popular`."""
     late: bool
+    """Whether the event came after the watermark had passed its time."""
     popular: list[str]
-    """What was popular in the partition when the event came, best first."""
+    """Popular items of the partition when the event came, best first."""
     ages: Sequence[int] = ()
-    """Of the session's remembered events, ms since it began; none where they are not told."""
+    """Age of each remembered event, ms since the session began; empty where ages are unknown."""
 
 
 class Reasons(NamedTuple):
-    """By how much each event raised the score of each candidate."""
+    """Contribution of each event of the session to the score of each candidate."""
 
-    brought: np.ndarray
-    """(candidates, events that were read, and padding)."""
-    places: Sequence[int]
-    """Of the events that were read, in the request."""
+    contributions: np.ndarray
+    """(candidates, events read by the model plus padding): by how much an event raised a candidate's score."""
+    positions: Sequence[int]
+    """Position in `Request.items` of each event that the model read."""
 
-    def of(self, candidate: int) -> Iterator[tuple[float, int]]:
-        """Yield what each event brought to a candidate's score, and the event's place in the request."""
-        return zip(self.brought[candidate, : len(self.places)].tolist(), self.places, strict=True)
+    def contributions_to(self, candidate: int) -> Iterator[tuple[float, int]]:
+        """Yield (contribution, position in `Request.items`) of each event for one candidate."""
+        return zip(self.contributions[candidate, : len(self.positions)].tolist(), self.positions, strict=True)
 
 
 class Scores(NamedTuple):
-    """The model's answer to one request."""
+    """The model's output for one request."""
 
     rows: list[int]
-    """Candidates, best first, as rows of the bundle."""
+    """Candidates, best first, as row numbers of the bundle's item table."""
     scores: list[float]
+    """Score of each candidate, rounded to 6 decimals."""
     actions: dict[str, float]
     """Probability of each next action."""
     purchase: float
-    """Probability of a purchase in what is left of the session."""
-    item_at: Sequence[str]
-    """The item of each row. Of many candidates few are looked up: each costs a walk through cold memory."""
+    """Probability of a purchase in the rest of the session."""
+    items_by_row: Sequence[str]
+    """Item id of each row. Ids are looked up lazily: few candidates are shown, and each lookup misses the CPU cache."""
     reasons: Reasons | None = None
-    """None where nobody wants them."""
+    """Contributions of the session's events; absent where reasons are switched off."""
 
     def candidates(self) -> Iterator[tuple[str, float]]:
-        """Yield items and their scores, best first."""
-        return zip(map(self.item_at.__getitem__, self.rows), self.scores, strict=True)
+        """Yield (item id, score) of each candidate, best first, looked up lazily."""
+        return zip(map(self.items_by_row.__getitem__, self.rows), self.scores, strict=True)

@@ -39,7 +39,7 @@ def choose_ad(request: Request, scores: Scores | None, catalogue: Catalogue, res
     elif expected_value(best, purchase) < reserve:
         best, reason = None, "no campaign that matches reaches the reserve"
     return Ad(
-        decision_id=f"{request.name}-ad",
+        decision_id=f"{request.decision_id}-ad",
         user_id=event.user_id,
         event_id=event.event_id,
         ts=event.ts,

@@ -112,7 +112,7 @@ class Policy:
     ) -> Answer:
         event = request.event
         return kind(
-            decision_id=request.name,
+            decision_id=request.decision_id,
             user_id=event.user_id,
             event_id=event.event_id,
             ts=event.ts,
@@ -145,7 +145,7 @@ class Policy:
             return lambda _: ()
         return lambda candidate: tuple(
             Because(item_id=request.items[at], action=ACTIONS[request.actions[at]], contribution=rounded(brought))
-            for brought, at in sorted(reasons.of(candidate), reverse=True)[:most]
+            for brought, at in sorted(reasons.contributions_to(candidate), reverse=True)[:most]
             if rounded(brought) > 0
         )
 

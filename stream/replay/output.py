@@ -24,7 +24,7 @@ from clickscore.stream.replay.checkpoint import (
 from clickscore.stream.replay.source import Mark
 from clickscore.stream.settings import Settings
 from clickscore.stream.state.changelog import restore
-from clickscore.stream.state.partition import Change, PartitionState
+from clickscore.stream.state.partition import ChangelogRecord, PartitionState
 
 BLOCK_BYTES = 1024 * 1024
 
@@ -154,7 +154,7 @@ class Parts:
             checkpoint = decode_checkpoint(_block(file))
             while block := _block(file):
                 found = decode_remembered(block)
-                changes = (Change(key, value, -1) for key, value in found.contents.items())
+                changes = (ChangelogRecord(key, value, -1) for key, value in found.contents.items())
                 states[found.partition] = restore(changes, f"{source}-{found.partition}", settings)
         return checkpoint, states
 

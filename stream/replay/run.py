@@ -15,8 +15,8 @@ from pathlib import Path
 import msgspec
 
 from clickscore.schemas.sessions import OpenSession, encode_session
-from clickscore.stream.gc_tuning import look_seldom
-from clickscore.stream.pipeline import Begun, Output, Pipeline
+from clickscore.stream.gc_tuning import tune_gc
+from clickscore.stream.pipeline import Output, PendingBatch, Pipeline
 from clickscore.stream.reference.records import catalogue_of
 from clickscore.stream.replay.checkpoint import Checkpoint, Plan, Tally, read_reference_of
 from clickscore.stream.replay.file_source import FileOrigin
@@ -90,7 +90,7 @@ def work(task: Task, report: Report) -> Result:
     Raises:
         ClickscoreError: The source cannot be read on, or the parts cannot be written.
     """
-    look_seldom()
+    tune_gc()
     with Parts(task.folder, task.worker, task.partitions, packed=task.packed) as parts:
         topic = topic_name(task.plan.origin, task.settings)
         checkpoint, states = parts.load(task.settings, topic)
@@ -122,7 +122,7 @@ class _Run:
         self._unreadable_before = self._tally.unreadable
         self._outcomes = Counter(self._tally.outcomes)
         self._check: Check | None = None
-        self._ahead: tuple[Batches, Begun] | None = None
+        self._ahead: tuple[Batches, PendingBatch] | None = None
         self._saved_at = time.monotonic()
         self._pause = task.checkpoint_s
 
@@ -131,7 +131,7 @@ class _Run:
         task, records = self._task, 0
         self._begin_check()
         with task.plan.origin.open(task.settings, task.partitions, self._mark) as source:
-            for batches in source.batches(BATCH if self._pipeline.asks_model else UNSCORED_BATCH):
+            for batches in source.batches(BATCH if self._pipeline.has_model else UNSCORED_BATCH):
                 self._take(batches)
                 records += sum(len(found) for _, found in batches)
                 report(Progress(source.position, source.size, records))
@@ -157,7 +157,7 @@ class _Run:
             self._tally.warm += sum(len(records) for _, records in warming)
         if self._task.plan.what != "decisions":
             self._put(due, self._pipeline.advance_all(due))
-        elif not self._pipeline.asks_model:
+        elif not self._pipeline.has_model:
             self._put(due, self._pipeline.process_all(due))
         else:
             begun = self._pipeline.begin(due)

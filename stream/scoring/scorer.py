@@ -27,7 +27,7 @@ HANDFUL = 8
 """Sessions in one call, up to which it is not worth another thread's waking."""
 
 
-class _Read(NamedTuple):
+class ModelInput(NamedTuple):
     """What the model reads of a request's session."""
 
     at: int
@@ -39,15 +39,17 @@ class _Read(NamedTuple):
     """Of these events in the request."""
 
 
-class Asked:
+class PendingScores:
     """Requests on their way through ONNX Runtime."""
 
-    def __init__(self, unknown: list[int], calls: list[tuple[list[_Read], Callable[[], Iterable[Scores]]]]) -> None:
+    def __init__(
+        self, unknown: list[int], calls: list[tuple[list[ModelInput], Callable[[], Iterable[Scores]]]]
+    ) -> None:
         """Wait for these: places of requests that get no answer, and calls with the sessions that they answer."""
         self._unknown = unknown
         self._calls = calls
 
-    def answers(self) -> Iterator[tuple[int, Scores | None]]:
+    def results(self) -> Iterator[tuple[int, Scores | None]]:
         """Yield each request's place and answer as it comes; none where the model knows no item of the session."""
         for at in self._unknown:
             yield at, None
@@ -77,7 +79,7 @@ class Scorer:
                 raise BundleError(message)
             self._outputs.append(REASONS)
             self._explained[EXPLAINED] = np.array([bundle.manifest.candidates])
-        self._item_at = ["", *bundle.items]
+        self._items_by_row = ["", *bundle.items]
         self._row_of = {item: row for row, item in enumerate(bundle.items, start=1)}
         self._max_length = bundle.manifest.max_length
         self._every_event = bundle.manifest.every_event
@@ -93,14 +95,14 @@ class Scorer:
         A bundle that reads every event has probabilities for those, too, but no candidates.
         """
         answers: list[Scores | None] = [None] * len(requests)
-        for at, answer in self.ask(requests).answers():
+        for at, answer in self.submit(requests).results():
             answers[at] = answer
         return answers
 
-    def ask(self, requests: Sequence[Request]) -> Asked:
+    def submit(self, requests: Sequence[Request]) -> PendingScores:
         """Send requests to be scored; ONNX Runtime works on them, or will, while the caller does other things."""
         unknown: list[int] = []
-        groups: dict[int, list[_Read]] = defaultdict(list)
+        groups: dict[int, list[ModelInput]] = defaultdict(list)
         for at, request in enumerate(requests):
             read = self._every(at, request) if self._every_event else self._known(at, request)
             if read.rows:
@@ -113,9 +115,9 @@ class Scorer:
             for start in range(0, len(group), self._batch)
         ]
         run = self._at_once if len(parts) == 1 and len(parts[0][1]) <= HANDFUL else self._in_thread
-        return Asked(unknown, [(part, run(part, self._feeds(width, part))) for width, part in parts])
+        return PendingScores(unknown, [(part, run(part, self._feeds(width, part))) for width, part in parts])
 
-    def _known(self, at: int, request: Request) -> _Read:
+    def _known(self, at: int, request: Request) -> ModelInput:
         """Return the session's newest events whose item the model knows."""
         row_of = self._row_of.get
         rows, actions, ages = [row_of(item, 0) for item in request.items], list(request.actions), request.ages
@@ -126,7 +128,7 @@ class Scorer:
             ages = [ages[place] for place in known] if ages else ages
         return self._newest(at, rows, actions, ages, known)
 
-    def _every(self, at: int, request: Request) -> _Read:
+    def _every(self, at: int, request: Request) -> ModelInput:
         """Return the session's newest events: an unknown item by a number below 0, no item by 0."""
         row_of, items = self._row_of.get, request.items
         rows = [row_of(item, 0) for item in items]
@@ -136,13 +138,13 @@ class Scorer:
 
     def _newest(
         self, at: int, rows: list[int], actions: list[int], ages: Sequence[int], places: Sequence[int]
-    ) -> _Read:
+    ) -> ModelInput:
         most = self._max_length
-        return _Read(at, rows[-most:], actions[-most:], list(ages or [0] * len(rows))[-most:], places[-most:])
+        return ModelInput(at, rows[-most:], actions[-most:], list(ages or [0] * len(rows))[-most:], places[-most:])
 
-    def _merged(self, groups: dict[int, list[_Read]]) -> dict[int, list[_Read]]:
+    def _merged(self, groups: dict[int, list[ModelInput]]) -> dict[int, list[ModelInput]]:
         """Return groups by width, where each that pads for less than a call costs has joined the next wider one."""
-        merged: dict[int, list[_Read]] = {}
+        merged: dict[int, list[ModelInput]] = {}
         wider = 0
         for width in sorted(groups, reverse=True):
             if wider and (wider - width) * len(groups[width]) <= self._padding_of_a_call:
@@ -156,9 +158,9 @@ class Scorer:
         rng = np.random.default_rng(0)
         for narrow, wide in zip(self._widths, self._widths[1:], strict=False):
             some = [
-                _Read(
+                ModelInput(
                     at,
-                    rows=rng.integers(1, len(self._item_at), length).tolist(),
+                    rows=rng.integers(1, len(self._items_by_row), length).tolist(),
                     actions=rng.integers(1, 5, length).tolist(),
                     ages=np.sort(rng.integers(0, 3_600_000, length)).tolist(),
                 )
@@ -173,7 +175,7 @@ class Scorer:
                     return False
         return True
 
-    def _feeds(self, width: int, sessions: Sequence[_Read]) -> dict[str, np.ndarray]:
+    def _feeds(self, width: int, sessions: Sequence[ModelInput]) -> dict[str, np.ndarray]:
         feeds = {
             "items": _padded([session.rows for session in sessions], width),  # (batch, width)
             "actions": _padded([session.actions for session in sessions], width),  # (batch, width)
@@ -186,16 +188,18 @@ class Scorer:
     def _run(self, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         return cast("list[np.ndarray]", self._session.run(self._outputs, feeds))
 
-    def _in_thread(self, sessions: Sequence[_Read], feeds: dict[str, np.ndarray]) -> Callable[[], Iterable[Scores]]:
+    def _in_thread(
+        self, sessions: Sequence[ModelInput], feeds: dict[str, np.ndarray]
+    ) -> Callable[[], Iterable[Scores]]:
         running = self._thread.submit(self._run, feeds)
         return lambda: self._scores(sessions, running.result())
 
-    def _at_once(self, sessions: Sequence[_Read], feeds: dict[str, np.ndarray]) -> Callable[[], Iterable[Scores]]:
+    def _at_once(self, sessions: Sequence[ModelInput], feeds: dict[str, np.ndarray]) -> Callable[[], Iterable[Scores]]:
         return lambda: self._scores(sessions, self._run(feeds))
 
-    def _scores(self, sessions: Sequence[_Read], found: list[np.ndarray]) -> Iterable[Scores]:
+    def _scores(self, sessions: Sequence[ModelInput], found: list[np.ndarray]) -> Iterable[Scores]:
         rows, scores, next_actions, purchase, *reasons = found
-        item_at = self._item_at
+        items_by_row = self._items_by_row
         for session, candidates, values, probabilities, bought, brought in zip(
             sessions,
             rows.tolist(),
@@ -211,7 +215,7 @@ class Scorer:
                 values if can_rank else [],
                 dict(zip(NEXT_ACTIONS, probabilities, strict=True)),
                 bought,
-                item_at,
+                items_by_row,
                 None if brought is None else Reasons(brought, session.places),
             )
 

@@ -8,10 +8,10 @@ from clickscore.schemas.snapshots import (
     decode_user,
 )
 from clickscore.stream.settings import Settings
-from clickscore.stream.state.partition import Change, PartitionState
+from clickscore.stream.state.partition import ChangelogRecord, PartitionState
 
 
-class Restorer:
+class StateRestorer:
     """Builds a partition's state from its records of `session-snapshots`, in their order.
 
     A worker that stalled, lost its partitions and woke up may have written after its successor. So a record never
@@ -44,9 +44,9 @@ class Restorer:
         else:
             self._overlaid.add(key)
 
-    def repairs(self) -> list[Change]:
+    def repairs(self) -> list[ChangelogRecord]:
         """Return the newest states that a stale record overlaid."""
-        return [Change(key, self._newest[key][1], self._newest[key][0]) for key in sorted(self._overlaid)]
+        return [ChangelogRecord(key, self._newest[key][1], self._newest[key][0]) for key in sorted(self._overlaid)]
 
     def state(self, source: str, settings: Settings) -> PartitionState:
         """Return the restored state of the partition `source` (`TOPIC-PARTITION`)."""
@@ -58,13 +58,13 @@ class Restorer:
                 snapshot = decode_partition(value)
                 state.offset, state.max_ts, state.popular = snapshot.offset, snapshot.max_ts, snapshot.popular
             else:
-                state.adopt(key.decode(), value)
+                state.load_user(key.decode(), value)
         return state
 
 
-def restore(changes: Iterable[Change], source: str, settings: Settings) -> PartitionState:
+def restore(changes: Iterable[ChangelogRecord], source: str, settings: Settings) -> PartitionState:
     """Return the state that a run of changes leaves, as after a restart."""
-    restorer = Restorer()
+    restorer = StateRestorer()
     for change in changes:
         restorer.add(change.key, change.value, change.offset)
     return restorer.state(source, settings)

@@ -19,20 +19,20 @@ from clickscore.schemas.snapshots import (
 )
 from clickscore.stream.settings import Settings
 from clickscore.stream.state import sessions
-from clickscore.stream.state.timers import MINUTE_MS, TimeWheel
+from clickscore.stream.state.timers import MINUTE_MS, TimerWheel
 
 POPULAR = 64
 """Popular items remembered: enough for a recommendation once those out of stock and bought are gone."""
 
-ENDINGS_PER_EVENT = 64
+MAX_CLOSURES_PER_EVENT = 64
 """Sessions closed and users forgotten at once, at most: one event that jumps hours ahead must not make a batch's
 snapshots larger than a record batch may be."""
 
-ENDINGS_PER_TICK = 4096
+MAX_CLOSURES_PER_TICK = 4096
 """The same for a tick, which comes alone."""
 
 
-class Change(msgspec.Struct, frozen=True, gc=False):
+class ChangelogRecord(msgspec.Struct, frozen=True, gc=False):
     """One record of `session-snapshots`: a user's or the partition's state, or a tombstone where `value` is none."""
 
     key: bytes
@@ -66,8 +66,8 @@ class PartitionState:
         self._users: dict[str, bytes] = {}
         self._touched: dict[str, UserState] = {}
         self._counts: dict[str, int] = {}
-        self._sessions_due = TimeWheel()
-        self._users_due = TimeWheel()
+        self._sessions_due = TimerWheel()
+        self._users_due = TimerWheel()
         self._quiet_until = self.watermark  # nothing closes, is forgotten or ranked before the watermark is there
 
     def __len__(self) -> int:
@@ -91,10 +91,10 @@ class PartitionState:
         snapshot = self._users.get(user_id)
         return decode_user(snapshot) if snapshot is not None else UserState()
 
-    def advance(self, ts: int, offset: int, endings: int = ENDINGS_PER_EVENT) -> list[ClosedSession]:
+    def advance(self, ts: int, offset: int, max_closures: int = MAX_CLOSURES_PER_EVENT) -> list[ClosedSession]:
         """Move the watermark to an event's time and return the sessions that this closes.
 
-        Sessions close and users are forgotten when the watermark passes full minutes, at most `endings` of each a
+        Sessions close and users are forgotten when the watermark passes full minutes, at most `max_closures` of each a
         call, the longest due first; what is left follows with the next events. Popularity is ranked when it passes
         full periods of refresh. So all of it follows from the log alone, wherever batches begin and end.
         """
@@ -105,9 +105,9 @@ class PartitionState:
             return []
         closed: list[ClosedSession] = []
         if self._sessions_due.is_due(now):
-            closed = self._close_due(now, offset, endings)
+            closed = self._close_due(now, offset, max_closures)
         if self._users_due.is_due(now):
-            self._forget_due(now, offset, endings)
+            self._forget_due(now, offset, max_closures)
         if before // self._settings.popularity_refresh_ms != now // self._settings.popularity_refresh_ms:
             self._rank()
         self._quiet_until = self._next_due(now)
@@ -119,7 +119,7 @@ class PartitionState:
             return now
         return min(period * (now // period + 1) for period in (MINUTE_MS, self._settings.popularity_refresh_ms))
 
-    def enter(self, user: UserState, event: Interaction, fingerprint: bytes, offset: int) -> ClosedSession | None:
+    def add_event(self, user: UserState, event: Interaction, fingerprint: bytes, offset: int) -> ClosedSession | None:
         """Put an interaction that is not late into its user's session; return the session that this ends, if any."""
         user_id, settings = event.user_id, self._settings
         self._touch(user_id, user, offset)
@@ -136,26 +136,26 @@ class PartitionState:
         sessions.add(user, event, ACTION_OF[type(event)], item_id, fingerprint)
         self._count(item_id)
         if len(user.items) > settings.max_events:
-            self._uncount(sessions.forget_oldest(user))
+            self._uncount(sessions.drop_oldest(user))
         if isinstance(event, Purchase):
             if not user.bought:
                 self._users_due.add(user_id, user.last_ts + settings.user_ttl_ms)
             sessions.remember_purchase(user, item_id, settings.max_bought)
         return closed
 
-    def flush(self, offset: int) -> list[Change]:
+    def flush(self, offset: int) -> list[ChangelogRecord]:
         """End a batch: return what it changed, the partition's own record last."""
         self.offset = max(self.offset, offset)
-        changes: list[Change] = []
+        changes: list[ChangelogRecord] = []
         for user_id, user in self._touched.items():
             if user.length or user.bought:
                 value = encode(user)
                 self._users[user_id] = value
-                changes.append(Change(user_id.encode(), value, user.offset))
+                changes.append(ChangelogRecord(user_id.encode(), value, user.offset))
             elif self._users.pop(user_id, None) is not None:
-                changes.append(Change(user_id.encode(), None, user.offset))
+                changes.append(ChangelogRecord(user_id.encode(), None, user.offset))
         self._touched.clear()
-        changes.append(Change(PARTITION_KEY, encode(self._snapshot()), self.offset))
+        changes.append(ChangelogRecord(PARTITION_KEY, encode(self._snapshot()), self.offset))
         return changes
 
     def _snapshot(self) -> PartitionSnapshot:
@@ -183,9 +183,9 @@ class PartitionState:
                 closed.append(self._close(user_id, user))
         return closed
 
-    def _close_due(self, now: int, offset: int, endings: int) -> list[ClosedSession]:
+    def _close_due(self, now: int, offset: int, max_closures: int) -> list[ClosedSession]:
         closed: list[ClosedSession] = []
-        while len(closed) < endings and (user_id := self._sessions_due.pop(now)) is not None:
+        while len(closed) < max_closures and (user_id := self._sessions_due.pop(now)) is not None:
             user = self.user(user_id)
             ends_at = user.last_ts + self._settings.gap_ms
             if user.length and not self._sessions_due.is_later(ends_at):
@@ -195,9 +195,9 @@ class PartitionState:
                 self._sessions_due.add(user_id, ends_at)
         return closed
 
-    def _forget_due(self, now: int, offset: int, endings: int) -> None:
+    def _forget_due(self, now: int, offset: int, max_closures: int) -> None:
         forgotten = 0
-        while forgotten < endings and (user_id := self._users_due.pop(now)) is not None:
+        while forgotten < max_closures and (user_id := self._users_due.pop(now)) is not None:
             user = self.user(user_id)
             forget_at = user.last_ts + self._settings.user_ttl_ms
             if user.length or self._users_due.is_later(forget_at):
@@ -234,7 +234,7 @@ class PartitionState:
         else:
             self._counts.pop(item_id, None)
 
-    def adopt(self, user_id: str, snapshot: bytes) -> None:
+    def load_user(self, user_id: str, snapshot: bytes) -> None:
         """Take a user's restored snapshot."""
         user = decode_user(snapshot)
         self._users[user_id] = snapshot

@@ -11,16 +11,16 @@ from clickscore.schemas.events import ACTIONS, Interaction
 from clickscore.schemas.sessions import ClosedSession, SessionEvent
 from clickscore.schemas.snapshots import UserState
 
-PRINT_BYTES = 8
+FINGERPRINT_BYTES = 8
 
 _BYTE_OF = [bytes((action,)) for action in range(len(ACTIONS))]  # made once, as every event adds one
 
 
-def is_repeat(user: UserState, fingerprint: bytes) -> bool:
+def is_duplicate(user: UserState, fingerprint: bytes) -> bool:
     """Return whether the open session remembers an event with this fingerprint (8 bytes)."""
-    at = user.prints.find(fingerprint)
-    while at > 0 and at % PRINT_BYTES:  # found across two neighbours, which is not a find
-        at = user.prints.find(fingerprint, at + 1)
+    at = user.fingerprints.find(fingerprint)
+    while at > 0 and at % FINGERPRINT_BYTES:  # found across two neighbours, which is not a find
+        at = user.fingerprints.find(fingerprint, at + 1)
     return at >= 0
 
 
@@ -28,15 +28,15 @@ def starts_session(user: UserState, event: Interaction, gap_ms: int) -> bool:
     """Return whether an event begins a new session; one exactly at the gap still belongs to the open one."""
     if not user.length or event.ts - user.last_ts > gap_ms:
         return True
-    return names_another(user, event) and event.ts >= user.last_ts
+    return names_other_session(user, event) and event.ts >= user.last_ts
 
 
-def is_of_ended_session(user: UserState, event: Interaction, gap_ms: int) -> bool:
+def belongs_to_closed_session(user: UserState, event: Interaction, gap_ms: int) -> bool:
     """Return whether an event belongs to a session of this user that has ended, so that it is late."""
-    return user.length > 0 and names_another(user, event) and not starts_session(user, event, gap_ms)
+    return user.length > 0 and names_other_session(user, event) and not starts_session(user, event, gap_ms)
 
 
-def names_another(user: UserState, event: Interaction) -> bool:
+def names_other_session(user: UserState, event: Interaction) -> bool:
     """Return whether the client says another session than the open one; saying none agrees with any."""
     return event.session_id is not None and event.session_id != user.session_id
 
@@ -48,7 +48,7 @@ def open_session(user: UserState, event: Interaction, offset: int, name: str) ->
     user.opened_at = user.last_ts = event.ts
     user.length = 0
     user.purchased = False
-    user.ages, user.actions, user.items, user.prints = [], b"", [], b""
+    user.ages, user.actions, user.items, user.fingerprints = [], b"", [], b""
 
 
 def add(user: UserState, event: Interaction, action: int, item_id: str, fingerprint: bytes) -> None:
@@ -62,22 +62,24 @@ def add(user: UserState, event: Interaction, action: int, item_id: str, fingerpr
         user.ages.append(age)
         user.actions += byte
         user.items.append(item_id)
-        user.prints += fingerprint
+        user.fingerprints += fingerprint
         user.last_ts = event.ts
     else:
         at = bisect_right(user.ages, age)
         user.ages.insert(at, age)
         user.actions = user.actions[:at] + byte + user.actions[at:]
         user.items.insert(at, item_id)
-        user.prints = user.prints[: at * PRINT_BYTES] + fingerprint + user.prints[at * PRINT_BYTES :]
+        user.fingerprints = (
+            user.fingerprints[: at * FINGERPRINT_BYTES] + fingerprint + user.fingerprints[at * FINGERPRINT_BYTES :]
+        )
     user.length += 1
 
 
-def forget_oldest(user: UserState) -> str:
+def drop_oldest(user: UserState) -> str:
     """Drop the oldest remembered event of the session; return its item, empty for a search."""
     del user.ages[0]
     user.actions = user.actions[1:]
-    user.prints = user.prints[PRINT_BYTES:]
+    user.fingerprints = user.fingerprints[FINGERPRINT_BYTES:]
     return user.items.pop(0)
 
 
@@ -113,5 +115,5 @@ def close(user: UserState, user_id: str, source: str) -> ClosedSession:
         events=events,
     )
     user.session_id, user.opened_by, user.length, user.purchased = "", -1, 0, False
-    user.ages, user.actions, user.items, user.prints = [], b"", [], b""
+    user.ages, user.actions, user.items, user.fingerprints = [], b"", [], b""
     return closed

@@ -5,7 +5,7 @@ import heapq
 MINUTE_MS = 60_000
 
 
-class TimeWheel:
+class TimerWheel:
     """Keys in buckets of a minute, handed out by minute and then by name.
 
     A key whose time moved on is not sought and moved: it comes out at its old minute, and its owner adds it again. So

@@ -17,7 +17,7 @@ from prometheus_client import generate_latest
 
 from clickscore.schemas.topics import EVENTS, MAX_RECORD_BYTES
 from clickscore.stream.errors import BrokerError, ClickscoreError, SettingsError
-from clickscore.stream.gc_tuning import look_seldom
+from clickscore.stream.gc_tuning import tune_gc
 from clickscore.stream.kafka.client import MAX_REQUEST_BYTES, ssl_context
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.settings import Settings
@@ -181,7 +181,7 @@ def run_worker(settings: Settings, pipeline: Pipeline) -> None:
     write_logs()
     uvloop.install()
     app, engine = create_app(settings, pipeline)
-    look_seldom()
+    tune_gc()
     worker = BoundedWorker(app, override_logging=False, redirect_stdouts=False, loop=asyncio.new_event_loop())
     worker.engine, worker.stop_s = engine, settings.stop_ms / 1000
     worker.spinner = None  # a log is no terminal

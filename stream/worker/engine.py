@@ -24,7 +24,7 @@ from faust.types import TP
 from clickscore.schemas.events import Tick
 from clickscore.schemas.topics import EVENTS
 from clickscore.stream.errors import ClickscoreError
-from clickscore.stream.pipeline import Begun, Output, Pipeline
+from clickscore.stream.pipeline import Output, PendingBatch, Pipeline
 from clickscore.stream.reference.feed import Reference
 from clickscore.stream.settings import Settings
 from clickscore.stream.worker.metrics import Metrics
@@ -49,7 +49,7 @@ class _Ahead(NamedTuple):
 
     events: list[Any]
     began: float
-    begun: Begun
+    begun: PendingBatch
 
 
 class Engine:
@@ -113,7 +113,7 @@ class Engine:
             began = time.time()
             batches = [(event.message.partition, event.message.value) for event in events]
             records = sum(len(batch) for _, batch in batches)
-            alone = self._inbox.empty() or records < FULL or not self._pipeline.asks_model
+            alone = self._inbox.empty() or records < FULL or not self._pipeline.has_model
             if ahead is None and alone:
                 await self._publish(events, began, await self._in_thread(self._pipeline.process_all, batches))
                 continue
@@ -122,7 +122,9 @@ class Engine:
                 await self._publish(ahead.events, ahead.began, outputs)
             ahead = _Ahead(events, began, begun) if begun else None
 
-    def _step(self, batches: list[tuple[int, Any]], ahead: Begun | None) -> tuple[Begun | None, list[Output]]:
+    def _step(
+        self, batches: list[tuple[int, Any]], ahead: PendingBatch | None
+    ) -> tuple[PendingBatch | None, list[Output]]:
         """Begin batches, then finish those ahead of them."""
         begun = self._pipeline.begin(batches) if batches else None
         return begun, self._pipeline.finish(ahead) if ahead else []

@@ -31,7 +31,7 @@ from clickscore.schemas.topics import (
 from clickscore.stream.errors import BrokerError
 from clickscore.stream.pipeline import DeadLetter, Output
 from clickscore.stream.settings import Settings
-from clickscore.stream.state.partition import Change
+from clickscore.stream.state.partition import ChangelogRecord
 from clickscore.stream.worker.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ class Publisher:
         while True:
             works = await _take(self._decided, TRICKLE_SECONDS)
             live = await self._drop_stale(works)
-            newest: dict[int, dict[bytes, Change]] = defaultdict(dict)
+            newest: dict[int, dict[bytes, ChangelogRecord]] = defaultdict(dict)
             for work in live:
                 newest[work.partition] |= {change.key: change for change in work.output.changes}
             changes = {partition: list(found.values()) for partition, found in newest.items()}
@@ -226,7 +226,7 @@ class Publisher:
                 outgoing[DEAD_LETTERS.name, partition] += letters
         return outgoing
 
-    async def write(self, partition: int, changes: Sequence[Change]) -> int:
+    async def write(self, partition: int, changes: Sequence[ChangelogRecord]) -> int:
         """Store changes of a partition's state as one record batch; return the changelog offset after it."""
         messages = [
             (change.key, change.value, tombstone_headers(change) if change.value is None else []) for change in changes
@@ -265,7 +265,7 @@ async def _take(queue: asyncio.Queue[Work], trickle_s: float = 0.0) -> list[Work
     return works
 
 
-def tombstone_headers(change: Change) -> Headers:
+def tombstone_headers(change: ChangelogRecord) -> Headers:
     """Return the headers of a tombstone, which has no value to say its offset in."""
     return [(OFFSET_HEADER, str(change.offset).encode())]
 

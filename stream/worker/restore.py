@@ -10,15 +10,15 @@ from clickscore.schemas.topics import EVENTS, SNAPSHOTS
 from clickscore.stream.errors import TopicMissingError
 from clickscore.stream.kafka.reader import read_to_end, reader
 from clickscore.stream.settings import Settings
-from clickscore.stream.state.changelog import Restorer
-from clickscore.stream.state.partition import Change, PartitionState
+from clickscore.stream.state.changelog import StateRestorer
+from clickscore.stream.state.partition import ChangelogRecord, PartitionState
 
 
 class Restored(NamedTuple):
     """A partition's state, what of it must be written again, and where the changelog ended when it was read."""
 
     state: PartitionState
-    repairs: list[Change]
+    repairs: list[ChangelogRecord]
     end: int
 
 
@@ -37,7 +37,7 @@ async def restore_partitions(settings: Settings, partitions: Sequence[int]) -> d
         TopicMissingError: The state is ahead of the events, so the events' topic is not the one that it came from.
     """
     topic, events = settings.topic(SNAPSHOTS.name), settings.topic(EVENTS.name)
-    restorers = {partition: Restorer() for partition in partitions}
+    restorers = {partition: StateRestorer() for partition in partitions}
     async with reader(settings) as consumer:
         changelog = [TopicPartition(topic, partition) for partition in partitions]
         async for tp, records in read_to_end(consumer, changelog):

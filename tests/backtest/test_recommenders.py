@@ -10,7 +10,7 @@ from tests.events import impression, records, search, view
 
 
 def requests(*events: AnyEvent, partition: int = 0) -> list[Request]:
-    return Pipeline(Settings(), "events", Catalogue()).ask_all([(partition, records(*events))])[1]
+    return Pipeline(Settings(), "events", Catalogue()).collect_requests([(partition, records(*events))])[1]
 
 
 def items(scores: Scores | None) -> list[str] | None:

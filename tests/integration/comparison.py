@@ -25,7 +25,7 @@ from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.scoring.bundle import load_bundle
 from clickscore.stream.scoring.scorer import Scorer
 from clickscore.stream.settings import Settings
-from clickscore.stream.state.changelog import Restorer
+from clickscore.stream.state.changelog import StateRestorer
 from clickscore.stream.state.partition import PartitionState
 from tests.integration.live import Installation, Records
 
@@ -155,8 +155,8 @@ def headers(record: ConsumerRecord) -> dict[str, str]:
     return {name: value.decode() for name, value in record.headers}
 
 
-def _restorer(records: list[ConsumerRecord]) -> Restorer:
-    restorer = Restorer()
+def _restorer(records: list[ConsumerRecord]) -> StateRestorer:
+    restorer = StateRestorer()
     for record in records:
         restorer.add(record.key, record.value, int(headers(record).get(OFFSET_HEADER, -1)))
     return restorer

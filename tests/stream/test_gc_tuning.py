@@ -3,8 +3,8 @@ import sys
 
 ASKED = """
 import gc
-from clickscore.stream.gc_tuning import THRESHOLDS, look_seldom
-look_seldom()
+from clickscore.stream.gc_tuning import THRESHOLDS, tune_gc
+tune_gc()
 assert gc.isenabled() and gc.get_threshold() == THRESHOLDS, gc.get_threshold()
 assert gc.get_freeze_count() > 1000
 cycle = []

@@ -19,7 +19,7 @@ from tests.events import START, view
 
 def request(*items: str, bought: tuple[str, ...] = (), popular: tuple[str, ...] = ()) -> Request:
     return Request(
-        name="events-0-7",
+        decision_id="events-0-7",
         event=view("ann", 0),
         session_id="s",
         session_length=len(items),

@@ -12,7 +12,7 @@ from clickscore.stream.errors import BundleError
 from clickscore.stream.policy.experiments import MODEL
 from clickscore.stream.request import Request, Scores
 from clickscore.stream.scoring.bundle import load_bundle
-from clickscore.stream.scoring.scorer import Scorer, _Read
+from clickscore.stream.scoring.scorer import ModelInput, Scorer
 from tests.bundles import ITEMS, small_bundle
 from tests.events import view
 
@@ -77,7 +77,7 @@ def test_answer_is_the_same_bit_for_bit_however_groups_are_merged(folder: Path, 
 def test_groups_are_merged_where_a_call_costs_more_than_their_padding(folder: Path):
     scorer = Scorer(load_bundle(folder))
     scorer._padding_of_a_call = 20
-    few, many = _Read(0, [1], [1], [0]), [_Read(at, [1] * 9, [1] * 9, [0] * 9) for at in range(9)]
+    few, many = ModelInput(0, [1], [1], [0]), [ModelInput(at, [1] * 9, [1] * 9, [0] * 9) for at in range(9)]
     assert scorer._merged({4: [few], 10: [*many]}) == {10: [*many, few]}
     assert scorer._merged({4: [few] * 4, 10: [*many]}) == {4: [few] * 4, 10: many}
 
@@ -90,10 +90,10 @@ def test_graph_that_minds_padding_is_asked_by_width(folder: Path, tmp_path: Path
 
 def test_next_requests_may_be_asked_before_the_first_are_answered(scorer: Scorer):
     first, second = requests(70, seed=2), requests(70, seed=3)
-    asked = scorer.ask(first)
-    later = scorer.ask(second)
-    assert [answer for _, answer in sorted(asked.answers())] == scorer.score(first)
-    assert [answer for _, answer in sorted(later.answers())] == scorer.score(second)
+    asked = scorer.submit(first)
+    later = scorer.submit(second)
+    assert [answer for _, answer in sorted(asked.results())] == scorer.score(first)
+    assert [answer for _, answer in sorted(later.results())] == scorer.score(second)
 
 
 def test_candidates_are_distinct_items_best_first(scorer: Scorer):
@@ -194,7 +194,7 @@ def told(answer: Scores | None) -> list[list[tuple[float, int]]]:
     """Return what each event brought to each candidate."""
     assert answer is not None
     assert answer.reasons is not None
-    return [list(answer.reasons.of(candidate)) for candidate in range(len(answer.rows))]
+    return [list(answer.reasons.contributions_to(candidate)) for candidate in range(len(answer.rows))]
 
 
 def test_answer_is_the_same_bit_for_bit_with_reasons(scorer: Scorer, explaining: Scorer):

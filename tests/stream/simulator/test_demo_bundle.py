@@ -46,7 +46,7 @@ def answers(history, scorer):
         rows, moves = history.item[first : at + 1].tolist(), history.move[first : at + 1].tolist()
         requests.append(
             Request(
-                name=f"t-0-{at}",
+                decision_id=f"t-0-{at}",
                 event=View(event_id="e", user_id="u", ts=0, item_id="i"),
                 session_id="s",
                 session_length=len(rows),

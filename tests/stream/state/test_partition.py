@@ -2,18 +2,18 @@
 
 from clickscore.schemas.snapshots import PARTITION_KEY, UserState, decode_user, encode
 from clickscore.stream.settings import Settings
-from clickscore.stream.state.changelog import Restorer, restore
-from clickscore.stream.state.partition import ENDINGS_PER_EVENT, POPULAR, Change, PartitionState
+from clickscore.stream.state.changelog import StateRestorer, restore
+from clickscore.stream.state.partition import MAX_CLOSURES_PER_EVENT, POPULAR, ChangelogRecord, PartitionState
 from tests.events import MINUTE, START, view
 
 
-def snapshot(user: str, offset: int) -> Change:
+def snapshot(user: str, offset: int) -> ChangelogRecord:
     state = UserState(offset=offset, length=1, opened_at=START, last_ts=START, ages=[0], actions=b"\1", items=["a"])
-    return Change(user.encode(), encode(state), offset)
+    return ChangelogRecord(user.encode(), encode(state), offset)
 
 
-def restorer(*changes: Change) -> Restorer:
-    made = Restorer()
+def restorer(*changes: ChangelogRecord) -> StateRestorer:
+    made = StateRestorer()
     for change in changes:
         made.add(change.key, change.value, change.offset)
     return made
@@ -24,7 +24,7 @@ def entered(*minutes: float, settings: Settings | None = None) -> PartitionState
     for offset, minute in enumerate(minutes):
         event = view("ann", minute, f"item-{offset}")
         state.advance(event.ts, offset)
-        state.enter(state.user("ann"), event, offset.to_bytes(8), offset)
+        state.add_event(state.user("ann"), event, offset.to_bytes(8), offset)
     return state
 
 
@@ -47,12 +47,12 @@ def test_overlaid_snapshot_that_was_written_again_needs_no_repair():
 
 
 def test_stale_tombstone_forgets_nobody():
-    state = restorer(snapshot("ann", 5), Change(b"ann", None, 4)).state("events-0", Settings())
+    state = restorer(snapshot("ann", 5), ChangelogRecord(b"ann", None, 4)).state("events-0", Settings())
     assert state.user("ann").offset == 5
 
 
 def test_tombstone_forgets():
-    state = restorer(snapshot("ann", 5), Change(b"ann", None, 6)).state("events-0", Settings())
+    state = restorer(snapshot("ann", 5), ChangelogRecord(b"ann", None, 6)).state("events-0", Settings())
     assert len(state) == 0
 
 
@@ -70,7 +70,7 @@ def test_forgotten_user_leaves_a_tombstone():
     state = entered(0)
     state.flush(0)
     state.advance(START + 60 * MINUTE, 1)
-    assert state.flush(1)[0] == Change(b"ann", None, 1)
+    assert state.flush(1)[0] == ChangelogRecord(b"ann", None, 1)
 
 
 def test_session_keeps_its_newest_events():
@@ -87,7 +87,7 @@ def test_popularity_is_ranked_anew_at_every_refresh():
     for offset, (user, item) in enumerate([("ann", "a"), ("ann", "b"), ("bob", "b")]):
         event = view(user, 0, item)
         state.advance(event.ts, offset)
-        state.enter(state.user(user), event, offset.to_bytes(8), offset)
+        state.add_event(state.user(user), event, offset.to_bytes(8), offset)
     assert state.popular == ["a", "b"]
     state.advance(START + 10 * MINUTE, 3)
     assert state.popular == ["b", "a"]
@@ -104,24 +104,24 @@ def crowd(size: int) -> PartitionState:
     for offset in range(size):
         event = view(f"user-{offset:04}", offset / size)
         state.advance(event.ts, offset)
-        state.enter(state.user(event.user_id), event, offset.to_bytes(8), offset)
+        state.add_event(state.user(event.user_id), event, offset.to_bytes(8), offset)
     return state
 
 
 def test_one_jump_of_time_closes_so_many_sessions_at_most():
-    state = crowd(3 * ENDINGS_PER_EVENT)
-    assert len(state.advance(START + 600 * MINUTE, 1_000)) == ENDINGS_PER_EVENT
+    state = crowd(3 * MAX_CLOSURES_PER_EVENT)
+    assert len(state.advance(START + 600 * MINUTE, 1_000)) == MAX_CLOSURES_PER_EVENT
 
 
 def test_sessions_that_were_left_close_with_the_next_events():
-    state = crowd(3 * ENDINGS_PER_EVENT)
+    state = crowd(3 * MAX_CLOSURES_PER_EVENT)
     for offset in range(1_000, 1_003):
         state.advance(START + 600 * MINUTE, offset)
     assert state.open_sessions == 0
 
 
 def test_sessions_that_were_left_close_in_the_same_order_after_a_restart():
-    size = 3 * ENDINGS_PER_EVENT
+    size = 3 * MAX_CLOSURES_PER_EVENT
     state = crowd(size)
     changes = state.flush(size)
     state.advance(START + 600 * MINUTE, 1_000)
@@ -142,6 +142,6 @@ def test_popularity_is_ranked_at_any_period_of_refresh():
     for offset, (user, item) in enumerate([("ann", "a"), ("ann", "b"), ("bob", "b")]):
         event = view(user, 0, item)
         state.advance(event.ts, offset)
-        state.enter(state.user(user), event, offset.to_bytes(8), offset)
+        state.add_event(state.user(user), event, offset.to_bytes(8), offset)
     state.advance(START + 2_000, 3)
     assert state.popular == ["b", "a"]

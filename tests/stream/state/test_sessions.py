@@ -45,7 +45,7 @@ def test_event_without_client_session_joins_the_open_one():
 
 def test_older_event_of_another_client_session_belongs_to_one_that_ended():
     user = session_of(view("ann", 5, session="b"))
-    assert sessions.is_of_ended_session(user, view("ann", 4, session="a"), GAP)
+    assert sessions.belongs_to_closed_session(user, view("ann", 4, session="a"), GAP)
 
 
 def test_session_takes_the_clients_name():
@@ -68,22 +68,22 @@ def test_event_of_equal_time_comes_after():
 
 def test_fingerprints_keep_step_with_items():
     user = session_of(view("ann", 0, "a"), view("ann", 2, "c"), view("ann", 1, "b"))
-    assert [user.prints[at : at + 8] for at in (0, 8, 16)] == [number.to_bytes(8) for number in (0, 2, 1)]
+    assert [user.fingerprints[at : at + 8] for at in (0, 8, 16)] == [number.to_bytes(8) for number in (0, 2, 1)]
 
 
 def test_repeat_is_known():
-    assert sessions.is_repeat(session_of(view("ann", 0), view("ann", 1)), (1).to_bytes(8))
+    assert sessions.is_duplicate(session_of(view("ann", 0), view("ann", 1)), (1).to_bytes(8))
 
 
 def test_fingerprint_across_two_neighbours_is_no_repeat():
-    user = UserState(prints=bytes(range(16)))
-    assert not sessions.is_repeat(user, bytes(range(4, 12)))
+    user = UserState(fingerprints=bytes(range(16)))
+    assert not sessions.is_duplicate(user, bytes(range(4, 12)))
 
 
 def test_oldest_event_is_forgotten():
     user = session_of(view("ann", 0, "a"), view("ann", 1, "b"), view("ann", 2, "c"))
-    dropped = sessions.forget_oldest(user)
-    assert (dropped, user.items, len(user.actions), len(user.prints), user.length) == ("a", ["b", "c"], 2, 16, 3)
+    dropped = sessions.drop_oldest(user)
+    assert (dropped, user.items, len(user.actions), len(user.fingerprints), user.length) == ("a", ["b", "c"], 2, 16, 3)
 
 
 def test_newest_purchases_are_remembered_once_each():

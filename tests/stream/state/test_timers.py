@@ -1,16 +1,16 @@
 """Wheel: keys come due at full minutes."""
 
-from clickscore.stream.state.timers import MINUTE_MS, TimeWheel
+from clickscore.stream.state.timers import MINUTE_MS, TimerWheel
 
 
-def wheel(*times: int) -> TimeWheel:
-    made = TimeWheel()
+def wheel(*times: int) -> TimerWheel:
+    made = TimerWheel()
     for time in times:
         made.add(str(time), time)
     return made
 
 
-def due(made: TimeWheel, now: int) -> list[str]:
+def due(made: TimerWheel, now: int) -> list[str]:
     return list(iter(lambda: made.pop(now), None))
 
 
