@@ -19,7 +19,7 @@ import onnxruntime as ort
 
 from bench.machine import machine
 from clickscore.export.random_bundle import random_weights
-from clickscore.export.ranking import ByBlocks, ByShortlist, InOneStep, Ranking
+from clickscore.export.ranking import BlockwiseTopK, ExactTopK, QuantisedShortlist, Ranking
 from clickscore.export.to_onnx import to_onnx
 from clickscore.model.config import ModelConfig
 from clickscore.model.graph import open_graph
@@ -28,7 +28,7 @@ from clickscore.stream.scoring.scorer import WIDTHS
 MODEL = ModelConfig(dim=64, layers=2, max_length=20)
 BEST = 20
 NAIVE = "naive"
-KINDS: dict[str, Ranking] = {NAIVE: InOneStep(), "fp32": ByBlocks(), "int8": ByShortlist()}
+KINDS: dict[str, Ranking] = {NAIVE: ExactTopK(), "fp32": BlockwiseTopK(), "int8": QuantisedShortlist()}
 LENGTHS = np.array(
     [
         *(0.2741, 0.1672, 0.1155, 0.0818, 0.0625, 0.0489, 0.0388, 0.0309, 0.0250, 0.0204),

@@ -47,10 +47,10 @@ def export(checkpoint: Path, out: Path, top_k: int, precision: str, trainable: b
       clickscore worker --bundle bundle
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
     try:
-        from clickscore.export.ship import ship  # noqa: PLC0415 (serving has no torch, and its help lists this command)
+        from clickscore.export.export_bundle import export_bundle  # noqa: PLC0415 (serving has no torch)
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
-    parity, manifest = ship(checkpoint, out, top_k, precision=precision, trainable=trainable)
+    parity, manifest = export_bundle(checkpoint, out, top_k, precision=precision, trainable=trainable)
     click.echo(
         f"parity: {parity.same_ranking:.2%} of {parity.beginnings:,} rankings the same, scores within "
         f"{parity.score_difference:.2g}, probabilities within {parity.probability_difference:.2g}, "
@@ -99,14 +99,14 @@ def adopt(
       clickscore worker --bundle bundle
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
     try:
-        from clickscore.export.adopt import adopt_file  # noqa: PLC0415 (as above)
+        from clickscore.export.import_onnx import import_bundle  # noqa: PLC0415 (as above)
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
     called = [name.partition("=") for name in names]
     if wrong := [ours for ours, equals, theirs in called if not (ours and equals and theirs)]:
         message = f"--name takes OURS=THEIRS, not {wrong[0]!r}"
         raise click.UsageError(message)
-    manifest = adopt_file(
+    manifest = import_bundle(
         model,
         items,
         out,
@@ -157,7 +157,7 @@ def encode(bundle: Path, items: Path, encoder: Path, out: Path) -> None:
       clickscore worker --bundle wider
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
     try:
-        from clickscore.export.encode import encode as encode_items  # noqa: PLC0415 (as above)
+        from clickscore.export.encode_items import encode as encode_items  # noqa: PLC0415 (as above)
         from clickscore.model.encoder import open_encoder  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc

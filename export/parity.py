@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 import torch
 
-from clickscore.export.trial import BATCH, answers_of, differs, spread, strewn
+from clickscore.export.probes import BATCH, batch_invariant, run_with_reasons, stratified_sample, with_unknown_events
 from clickscore.model.calibration import probabilities
 from clickscore.model.features import Batch, Examples, ending_at
 from clickscore.model.prefix_features import Told
@@ -75,10 +75,10 @@ def compare(
     probabilities_apart: list[float] = []
     reasons_apart: list[float] = []
     compared = same = depends = 0
-    for at in spread(of, most, BATCH):
+    for at in stratified_sample(of, most, BATCH):
         batch = ending_at(of, at)
-        asked = strewn(batch) if beside else batch
-        answers = answers_of(graph, asked)
+        asked = with_unknown_events(batch) if beside else batch
+        answers = run_with_reasons(graph, asked)
         rows, scores, action_probabilities, purchase, reasons = answers
         expected = _ask(model, table, batch, rows, beside(asked) if beside and isinstance(asked, Told) else None)
         best = min(COMPARED, rows.shape[1])
@@ -89,7 +89,7 @@ def compare(
         reasons_apart.append(_largest(reasons, _placed(expected.reasons, asked, batch)))
         same += int((rows[:, :best] == expected.best_rows).all(axis=1).sum())
         compared += len(rows)
-        depends += sum(differs(graph, asked, answers, at) for at in range(0, len(rows), 8))
+        depends += sum(not batch_invariant(graph, asked, answers, at) for at in range(0, len(rows), 8))
     return Parity(
         beginnings=compared,
         same_ranking=same / compared,

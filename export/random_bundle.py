@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from clickscore.export.body import Weights
-from clickscore.export.bundle import write_bundle
-from clickscore.export.fidelity import fidelity
+from clickscore.export.bundle_files import write_bundle
+from clickscore.export.quantisation_check import measure_fidelity
 from clickscore.export.ranking import RANKINGS
+from clickscore.export.session_graph import Weights
 from clickscore.export.to_onnx import CANDIDATES, to_onnx
 from clickscore.model.config import REPEAT_DISTANCES, REPEAT_STEP, REPEAT_TIMES, ModelConfig
 from clickscore.model.features import Examples
@@ -47,7 +47,7 @@ def write_random_bundle(
         exact = open_graph(model)
         model = to_onnx(weights, config, candidates, ranking=RANKINGS[precision])
         of = random_examples(len(names), config.max_length, seed)
-        near = fidelity(open_graph(model), exact, of, every_event=False, most=_ASKED)
+        near = measure_fidelity(open_graph(model), exact, of, every_event=False, most=_ASKED)
     return write_bundle(
         folder,
         model=model,

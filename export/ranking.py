@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
 
-from clickscore.export.graph import Graph
+from clickscore.export.graph_builder import GraphBuilder
 
 REGISTER = 16  # float32 numbers that a wide vector register holds
 NOT_AN_ITEM = -(2**30)
@@ -23,7 +23,7 @@ QUERY_STEPS = 63
 """Steps of 7 bits on each side of 0: with 8 bits two products can be more than the 16 bits that AVX2 adds them in."""
 
 
-class Catalogue(NamedTuple):
+class ItemTable(NamedTuple):
     """The item table of a graph."""
 
     table: str
@@ -34,7 +34,7 @@ class Catalogue(NamedTuple):
     """Row 0, which is no item, and the items'."""
 
 
-class Session(NamedTuple):
+class RepeatBonuses(NamedTuple):
     """The rows that a session has had, each once, or 0, and what is added to their scores: (B, L) each."""
 
     rows: str
@@ -48,26 +48,30 @@ class Ranking(Protocol):
         """Return what the table's rows have to be a multiple of, 0 where that does not matter."""
         ...
 
-    def add(self, graph: Graph, catalogue: Catalogue, wanted: str, session: Session, candidates: int) -> None:
+    def add(
+        self, graph: GraphBuilder, catalogue: ItemTable, wanted: str, session: RepeatBonuses, candidates: int
+    ) -> None:
         """Add the outputs for wanted vectors (B, D)."""
         ...
 
 
-class InOneStep:
+class ExactTopK:
     """Score every item in float32, then ONNX's TopK: the plain way, and what the others are measured against."""
 
     def block(self, rows: int, candidates: int) -> int:
         """Return 0."""
         return 0
 
-    def add(self, graph: Graph, catalogue: Catalogue, wanted: str, session: Session, candidates: int) -> None:
+    def add(
+        self, graph: GraphBuilder, catalogue: ItemTable, wanted: str, session: RepeatBonuses, candidates: int
+    ) -> None:
         """Add the outputs for wanted vectors (B, D)."""
         best, rows = graph.top_k(_all_scores(graph, catalogue, wanted, session), candidates)  # (B, K)
         graph("Identity", best, name="scores")
         graph("Identity", rows, name="rows")
 
 
-class ByBlocks:
+class BlockwiseTopK:
     """The same answer bit by bit, but quicker: the blocks with the largest maxima first, then the best inside them.
 
     Exact. Blocks are contiguous, so what lies outside the K blocks of the largest maxima (equal ones in order of
@@ -85,11 +89,13 @@ class ByBlocks:
         size = block_size(rows, candidates)
         return size if size >= REGISTER else 0
 
-    def add(self, graph: Graph, catalogue: Catalogue, wanted: str, session: Session, candidates: int) -> None:
+    def add(
+        self, graph: GraphBuilder, catalogue: ItemTable, wanted: str, session: RepeatBonuses, candidates: int
+    ) -> None:
         """Add the outputs for wanted vectors (B, D)."""
         block = self.block(catalogue.rows, candidates)
         if not block:
-            InOneStep().add(graph, catalogue, wanted, session, candidates)
+            ExactTopK().add(graph, catalogue, wanted, session, candidates)
             return
         scores = _all_scores(graph, catalogue, wanted, session)
         no_item = np.zeros(len(catalogue.vectors), dtype=np.float32)
@@ -100,13 +106,13 @@ class ByBlocks:
 
 
 @dataclass(frozen=True)
-class ByShortlist:
+class QuantisedShortlist:
     """Products of 8-bit integers find a shortlist, which alone is scored in float32, with the session's own items.
 
     What is on the list gets the bits that the other rankings give it. What is not on it is lost, so the list holds
     `spare` items more than are wanted, and one more for each event, since the session's own items may be on it and
     then lose their places by what repeats add. How often that is not enough is measured at each export
-    (`export.fidelity`).
+    (`export.quantisation_check`).
 
     Sums of whole numbers are exact, and a wanted vector has a scale of its own: so the list depends neither on who
     shares the batch nor on how a processor adds. The items have one scale for all, or each sum would be multiplied.
@@ -118,7 +124,9 @@ class ByShortlist:
         """Return 0: the table in whole numbers is one of its own."""
         return 0
 
-    def add(self, graph: Graph, catalogue: Catalogue, wanted: str, session: Session, candidates: int) -> None:
+    def add(
+        self, graph: GraphBuilder, catalogue: ItemTable, wanted: str, session: RepeatBonuses, candidates: int
+    ) -> None:
         """Add the outputs for wanted vectors (B, D)."""
         listed = self._shortlist(graph, catalogue, wanted, session, candidates)  # (B, S)
         # In order of row, the session's mention of an item before the list's. A row that comes again is struck out,
@@ -142,7 +150,9 @@ class ByShortlist:
         graph("Identity", best, name="scores")
         graph("GatherElements", rows, at, axis=1, name="rows")
 
-    def _shortlist(self, graph: Graph, catalogue: Catalogue, wanted: str, session: Session, candidates: int) -> str:
+    def _shortlist(
+        self, graph: GraphBuilder, catalogue: ItemTable, wanted: str, session: RepeatBonuses, candidates: int
+    ) -> str:
         """Return the rows that whole numbers rank best: (B, S)."""
         least = candidates + self.spare
         block = block_size(catalogue.rows, least)
@@ -161,7 +171,7 @@ class ByShortlist:
         return rows
 
 
-RANKINGS: dict[str, Ranking] = {"fp32": ByBlocks(), "int8": ByShortlist()}
+RANKINGS: dict[str, Ranking] = {"fp32": BlockwiseTopK(), "int8": QuantisedShortlist()}
 """By what the products with the catalogue are made in."""
 
 
@@ -174,7 +184,7 @@ def block_size(rows: int, best: int) -> int:
     return max(1, 2 ** round(math.log2(math.sqrt(rows / best))))
 
 
-def _all_scores(graph: Graph, catalogue: Catalogue, wanted: str, session: Session) -> str:
+def _all_scores(graph: GraphBuilder, catalogue: ItemTable, wanted: str, session: RepeatBonuses) -> str:
     """Return the scores of all rows, -inf of row 0: (B, V)."""
     scores = graph("Gemm", wanted, catalogue.table, transB=1)  # (B, D) x (D, V) -> (B, V)
     one_more = np.array([0, 0, 0, 1])  # in which row 0 is named
@@ -184,9 +194,9 @@ def _all_scores(graph: Graph, catalogue: Catalogue, wanted: str, session: Sessio
 
 
 def _best_of_blocks(
-    graph: Graph, scores: str, no_item: npt.NDArray[np.generic], block: int, best: int | str
+    graph: GraphBuilder, scores: str, no_item: npt.NDArray[np.generic], block: int, best: int | str
 ) -> tuple[str, str]:
-    """Return the best scores and their rows, as `ByBlocks` describes it: (B, best) each.
+    """Return the best scores and their rows, as `BlockwiseTopK` describes it: (B, best) each.
 
     Args:
         graph: Where this is added.

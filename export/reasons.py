@@ -9,11 +9,11 @@ N is how many candidates are explained.
 import numpy as np
 from onnx import TensorProto
 
-from clickscore.export.body import Body
+from clickscore.export.session_graph import SessionGraph
 from clickscore.schemas.manifest import EXPLAINED, REASONS
 
 
-def add_reasons(body: Body, table: str, of_items: str, x: str, vectors: str) -> None:
+def add_reasons(body: SessionGraph, table: str, of_items: str, x: str, vectors: str) -> None:
     """Add the output `reasons`, as `SessionTransformer.reasons` has it: (B, N, L).
 
     Args:
@@ -37,7 +37,7 @@ def add_reasons(body: Body, table: str, of_items: str, x: str, vectors: str) -> 
     graph("If", is_wanted, then_branch=graph.branch(some), else_branch=graph.branch(none), name=REASONS)
 
 
-def _reasons(body: Body, table: str, of_items: str, x: str, vectors: str) -> str:
+def _reasons(body: SessionGraph, table: str, of_items: str, x: str, vectors: str) -> str:
     """Return what the events brought to the best of the candidates: (B, N, L)."""
     graph, last, nothing = body.graph, body.read.last, np.array(0)
     rows, whole = (

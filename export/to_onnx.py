@@ -7,7 +7,7 @@ are: so an answer has the same bits in any batch of the same width.
 
 Written by hand instead of traced: that is short, says exactly what is computed, and takes milliseconds (see
 `docs/decisions/graph-by-hand.md`). `export.parity` compares it with the PyTorch model at each export. What reads the
-session is in `export.body`, what ranks the catalogue in `export.ranking`.
+session is in `export.session_graph`, what ranks the catalogue in `export.ranking`.
 
 Shapes: B sessions, L padded length, D dim, H heads, V rows of the item table, K candidates.
 """
@@ -17,10 +17,10 @@ from collections.abc import Callable
 import numpy as np
 from onnx import TensorProto
 
-from clickscore.export.body import Body, Weights, events_as_given, known_events
-from clickscore.export.graph import Graph
-from clickscore.export.ranking import ByBlocks, Catalogue, Ranking, Session
+from clickscore.export.graph_builder import GraphBuilder
+from clickscore.export.ranking import BlockwiseTopK, ItemTable, Ranking, RepeatBonuses
 from clickscore.export.reasons import add_reasons
+from clickscore.export.session_graph import SessionGraph, Weights, events_as_given, known_events
 from clickscore.model.config import ModelConfig
 from clickscore.model.errors import TrainingError
 from clickscore.schemas.manifest import NEXT_ACTIONS
@@ -29,7 +29,7 @@ CANDIDATES = 64
 """Items that a graph returns by default: a policy may drop most of them and still fill a list."""
 MAX_BYTES = 2**31  # what one ONNX file can hold: protobuf's limit
 
-Beside = Callable[[Graph], str]
+Beside = Callable[[GraphBuilder], str]
 
 
 def to_onnx(
@@ -46,7 +46,7 @@ def to_onnx(
         config: The model's shape.
         candidates: Items that it returns a session; all where the catalogue has fewer.
         beside: Adds what answers beside the heads and returns its logits (B, 6); with it the graph reads every event.
-        ranking: What finds the candidates; `ByBlocks` where none is given.
+        ranking: What finds the candidates; `BlockwiseTopK` where none is given.
 
     Raises:
         TrainingError: The model is larger than an ONNX file can be.
@@ -54,13 +54,13 @@ def to_onnx(
     too_large = "the model is larger than the 2 GB of an ONNX file: take fewer items (min_count) or a smaller dim"
     if sum(array.nbytes for array in weights.values()) >= MAX_BYTES:
         raise TrainingError(too_large)
-    rows, ranking = len(weights["table"]), ranking or ByBlocks()
+    rows, ranking = len(weights["table"]), ranking or BlockwiseTopK()
     candidates = min(candidates, rows - 1)
     block = ranking.block(rows, candidates)
     vectors = np.pad(weights["table"], ((0, -rows % block if block else 0), (0, 0)))
-    graph = Graph()
-    catalogue = Catalogue(graph.constant(vectors, "table"), vectors, rows)  # (V, D)
-    body = Body(graph, weights, config, known_events(graph) if beside else events_as_given(graph))
+    graph = GraphBuilder()
+    catalogue = ItemTable(graph.constant(vectors, "table"), vectors, rows)  # (V, D)
+    body = SessionGraph(graph, weights, config, known_events(graph) if beside else events_as_given(graph))
     of_items, x = body.before_last_block(catalogue.table)  # (B, L, D) each
     vectors = body.session_vectors(x)  # (B, L, D)
     vector = graph("GatherND", vectors, body.read.last, batch_dims=1)  # (B, 1, D)
@@ -72,7 +72,7 @@ def to_onnx(
     probabilities(graph, logits)
     wanted = body.readout(vectors, of_items, vector, body.place_of_last)  # (B, 1, D)
     repeats = body.repeats(vector, body.place_of_last)  # (B, 1, L) each
-    session = Session(*(graph("Squeeze", of, np.array([1])) for of in repeats))
+    session = RepeatBonuses(*(graph("Squeeze", of, np.array([1])) for of in repeats))
     ranking.add(graph, catalogue, graph("Squeeze", wanted, np.array([1])), session, candidates)
     add_reasons(body, catalogue.table, of_items, x, vectors)
     model = graph.serialized(candidates)
@@ -81,7 +81,7 @@ def to_onnx(
     return model
 
 
-def probabilities(graph: Graph, logits: str) -> None:
+def probabilities(graph: GraphBuilder, logits: str) -> None:
     """Add the outputs `action_probabilities` and `purchase`.
 
     The logistic function of z is written as the softmax of (0, z): that is computed a session at a time, while an

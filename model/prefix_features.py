@@ -1,9 +1,9 @@
 """Prefix features: what the beginning of a session tells of its end, as numbers. Pure numpy.
 
-Trees and regressions read them: of every event, those on unknown items and on none included. `export.prefix_features`
-computes them again as part of the graph, bit for bit: times are told in buckets and items in whole 256ths, so that no
-sum is rounded, and no threshold of a tree is missed by a rounding. B beginnings, L their padded length, V rows of the
-item table with row 0 for what is unknown.
+Trees and regressions read them: of every event, those on unknown items and on none included.
+`export.prefix_features_graph` computes them again as part of the graph, bit for bit: times are told in
+buckets and items in whole 256ths, so that no sum is rounded, and no threshold of a tree is missed by a rounding. B
+beginnings, L their padded length, V rows of the item table with row 0 for what is unknown.
 """
 
 import dataclasses

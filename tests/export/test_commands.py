@@ -7,8 +7,8 @@ from rich.console import Console
 
 from clickscore.export.commands import CANDIDATES as SHOWN
 from clickscore.export.commands import PRECISIONS, export
+from clickscore.export.export_bundle import export_bundle
 from clickscore.export.ranking import RANKINGS
-from clickscore.export.ship import ship
 from clickscore.export.to_onnx import CANDIDATES
 from clickscore.model.checkpoint import load_checkpoint, load_tensors, read_card, save_tensors
 from clickscore.model.dataset import Report
@@ -33,7 +33,7 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(scope="module")
 def bundle(checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundle")
-    ship(checkpoint, folder)
+    export_bundle(checkpoint, folder)
     return folder
 
 
@@ -96,7 +96,7 @@ def test_export_says_how_graph_and_model_compare(checkpoint, tmp_path):
 
 
 def test_same_checkpoint_gives_the_same_bundle(checkpoint, bundle, tmp_path):
-    ship(checkpoint, tmp_path)
+    export_bundle(checkpoint, tmp_path)
     assert (tmp_path / "manifest.json").read_bytes() == (bundle / "manifest.json").read_bytes()
 
 
@@ -143,7 +143,7 @@ def test_graph_that_does_not_agree_is_not_written(checkpoint, tmp_path):
     weights["readout.own.weight"] = torch.full_like(weights["readout.own.weight"], np.nan)
     save_tensors(broken / "weights.pt", weights)
     with pytest.raises(TrainingError, match="no bundle was written"):
-        ship(broken, tmp_path / "bundle")
+        export_bundle(broken, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 
 

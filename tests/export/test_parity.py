@@ -4,8 +4,8 @@ import numpy as np
 import onnx
 import pytest
 
+from clickscore.export.export_bundle import extract_weights
 from clickscore.export.parity import Parity, compare
-from clickscore.export.ship import weights_of
 from clickscore.export.to_onnx import to_onnx
 from clickscore.model.config import ModelConfig
 from clickscore.model.features import Examples
@@ -28,7 +28,7 @@ def sessions(items: int, count: int = 150, longest: int = 20) -> Examples:
 
 def parity(items: int, config: ModelConfig = CONFIG) -> Parity:
     model, table = network(config, items)
-    graph = open_graph(to_onnx(weights_of(model, table), config))
+    graph = open_graph(to_onnx(extract_weights(model, table), config))
     return compare(graph, model, table, sessions(items, longest=config.max_length))
 
 
@@ -56,7 +56,7 @@ def test_no_answer_depends_on_its_batch():
 def changed(name: str, change: float) -> Parity:
     """Compare a model with the graph of one that has a weight multiplied."""
     model, table = network(CONFIG, 300)
-    other = dict(weights_of(model, table))
+    other = dict(extract_weights(model, table))
     other[name] = other[name] * np.float32(change)
     return compare(open_graph(to_onnx(other, CONFIG)), model, table, sessions(300))
 
@@ -78,7 +78,7 @@ def test_graph_of_another_purchase_head_does_not_agree():
 
 def test_graph_of_other_reasons_does_not_agree():
     model, table = network(CONFIG, 300)
-    changed = onnx.load_model_from_string(to_onnx(weights_of(model, table), CONFIG))
+    changed = onnx.load_model_from_string(to_onnx(extract_weights(model, table), CONFIG))
     (last,) = (node for node in changed.graph.node if node.output[0] == "reasons")
     last.output[0] = "right"
     changed.graph.node.append(onnx.helper.make_node("Add", ["right", "right"], ["reasons"]))
@@ -88,7 +88,7 @@ def test_graph_of_other_reasons_does_not_agree():
 
 def test_at_most_so_many_beginnings_are_compared():
     model, table = network(CONFIG, 5)
-    graph = open_graph(to_onnx(weights_of(model, table), CONFIG))
+    graph = open_graph(to_onnx(extract_weights(model, table), CONFIG))
     assert compare(graph, model, table, sessions(5), most=10).beginnings == 10
 
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clickscore.export.random_bundle import random_weights
-from clickscore.export.ranking import ByBlocks, ByShortlist, InOneStep, Ranking
+from clickscore.export.ranking import BlockwiseTopK, ExactTopK, QuantisedShortlist, Ranking
 from clickscore.export.to_onnx import to_onnx
 from clickscore.model.config import ModelConfig
 from clickscore.model.errors import TrainingError
@@ -51,10 +51,10 @@ def value(model: bytes, name: str, batch: Batch) -> np.ndarray:
 
 
 KINDS: dict[str, tuple[int, Ranking]] = {
-    "one step": (SMALL, ByBlocks()),
-    "blocks": (LARGE, ByBlocks()),
-    "shortlist": (LARGE, ByShortlist()),
-    "shortlist of all": (SMALL, ByShortlist()),
+    "one step": (SMALL, BlockwiseTopK()),
+    "blocks": (LARGE, BlockwiseTopK()),
+    "shortlist": (LARGE, QuantisedShortlist()),
+    "shortlist of all": (SMALL, QuantisedShortlist()),
 }
 
 
@@ -80,7 +80,7 @@ def graph(model: bytes):
 
 
 def test_large_catalogue_is_ranked_by_blocks():
-    assert (ByBlocks().block(SMALL + 1, 64), ByBlocks().block(LARGE + 1, 64)) == (0, 16)
+    assert (BlockwiseTopK().block(SMALL + 1, 64), BlockwiseTopK().block(LARGE + 1, 64)) == (0, 16)
 
 
 def test_graph_is_valid_onnx(model):
@@ -225,7 +225,7 @@ def test_session_longer_than_the_model_has_distances_is_answered(kind):
 def test_ranking_is_the_exact_order_of_all_scores(kind, graph):
     items, _ = kind
     batch = batch_of(16, 8, items)
-    whole = to_onnx(random_weights(CONFIG, items), CONFIG, ranking=InOneStep())
+    whole = to_onnx(random_weights(CONFIG, items), CONFIG, ranking=ExactTopK())
     rows, scores, _, _ = run_graph(graph, batch)
     every = value(whole, inside(whole, "ScatterElements"), batch)  # (16, items + 1)
     for found, best, row in zip(rows, scores, every, strict=True):
@@ -238,8 +238,8 @@ def test_session_item_that_the_model_likes_least_is_ranked_by_what_repeats_add()
     weights = dict(random_weights(CONFIG, LARGE))
     weights["repeats.readiness.bias"] = np.full(1, 1e3, dtype=np.float32)
     batch = batch_of(16, 8, LARGE)
-    rows, scores, _, _ = run_graph(open_graph(to_onnx(weights, CONFIG, ranking=ByShortlist())), batch)
-    same_rows, same_scores, _, _ = run_graph(open_graph(to_onnx(weights, CONFIG, ranking=InOneStep())), batch)
+    rows, scores, _, _ = run_graph(open_graph(to_onnx(weights, CONFIG, ranking=QuantisedShortlist())), batch)
+    same_rows, same_scores, _, _ = run_graph(open_graph(to_onnx(weights, CONFIG, ranking=ExactTopK())), batch)
     assert rows.tolist() == same_rows.tolist()
     assert scores.tobytes() == same_scores.tobytes()
 
@@ -247,7 +247,7 @@ def test_session_item_that_the_model_likes_least_is_ranked_by_what_repeats_add()
 def test_shortlist_without_enough_to_spare_loses_items():
     batch = batch_of(64, 1, LARGE)
     exact = run_graph(open_graph(to_onnx(random_weights(CONFIG, LARGE), CONFIG)), batch)[0]
-    spared = to_onnx(random_weights(CONFIG, LARGE), CONFIG, ranking=ByShortlist(spare=0))
+    spared = to_onnx(random_weights(CONFIG, LARGE), CONFIG, ranking=QuantisedShortlist(spare=0))
     assert run_graph(open_graph(spared), batch)[0].tolist() != exact.tolist()
 
 
@@ -276,7 +276,7 @@ def test_session_items_that_repeats_damp_take_no_place_on_the_shortlist():
     weights = weights_of_planted(-np.arange(LARGE, dtype=np.float32), PLANTED)
     weights["repeats.readiness.bias"] = np.full(1, -1e6, dtype=np.float32)
     best = np.arange(1, 41)[None]  # the session has had the 40 items that the model likes best
-    graph = open_graph(to_onnx(weights, PLANTED, 5, ranking=ByShortlist(spare=3)))
+    graph = open_graph(to_onnx(weights, PLANTED, 5, ranking=QuantisedShortlist(spare=3)))
     assert run_graph(graph, Batch(best, np.ones_like(best), np.array([40])))[0].tolist() == [[41, 42, 43, 44, 45]]
 
 
@@ -289,7 +289,7 @@ def best_of(scores: np.ndarray, candidates: int) -> tuple[list[int], list[float]
 @given(items=st.integers(1, 900), candidates=st.integers(1, 6), levels=st.integers(1, 6), seed=st.integers(0, 99))
 def test_equal_scores_come_in_order_of_row(items, candidates, levels, seed):
     scores = np.random.default_rng(seed).integers(-levels, levels, items).astype(np.float32)
-    for ranking in (ByBlocks(), ByShortlist(spare=seed % 3)):
+    for ranking in (BlockwiseTopK(), QuantisedShortlist(spare=seed % 3)):
         assert planted(scores, candidates, ranking) == best_of(scores, candidates)
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from clickscore.export.adopt import adopt_file
+from clickscore.export.import_onnx import import_bundle
 from clickscore.schemas.decisions import Recommendation, decode_decision
 from clickscore.schemas.events import View, encode_event
 from clickscore.schemas.topics import RECOMMENDATIONS
-from tests.export.foreign import ITEMS, LENGTH, Foreign, keras_graph, transformers_graph
+from tests.export.other_frameworks import ITEMS, LENGTH, Foreign, keras_graph, transformers_graph
 from tests.integration.event_log import BEGAN, Sent
 from tests.integration.live import installation
 
@@ -24,7 +24,7 @@ def test_worker_recommends_what_another_frameworks_model_learned(
     foreign = make()
     (tmp_path / "model.onnx").write_bytes(foreign.model)
     (tmp_path / "items.txt").write_text("".join(f"{item}\n" for item in ITEMS))
-    manifest = adopt_file(
+    manifest = import_bundle(
         tmp_path / "model.onnx",
         tmp_path / "items.txt",
         tmp_path / "bundle",

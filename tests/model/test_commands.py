@@ -8,7 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from clickscore.export.ship import ship
+from clickscore.export.export_bundle import export_bundle
 from clickscore.model.checkpoint import load_checkpoint, read_card
 from clickscore.model.commands import missing_extra, train
 from clickscore.model.errors import TrainingError
@@ -84,14 +84,14 @@ def test_checkpoint_is_topped_up(checkpoint, newer, tmp_path):
 
 
 def test_bundle_is_topped_up_by_its_checkpoint(checkpoint, newer, tmp_path):
-    version = ship(checkpoint, tmp_path / "bundle", trainable=True)[1].version
+    version = export_bundle(checkpoint, tmp_path / "bundle", trainable=True)[1].version
     run("--from", tmp_path / "bundle", "--sessions", newer, "--out", tmp_path / "second", "--threads", 1)
-    lineage = ship(tmp_path / "second", tmp_path / "next")[1].lineage
+    lineage = export_bundle(tmp_path / "second", tmp_path / "next")[1].lineage
     assert [step.partition(":")[0] for step in lineage] == [version]
 
 
 def test_bundle_without_its_checkpoint_cannot_be_topped_up(checkpoint, newer, tmp_path):
-    ship(checkpoint, tmp_path / "bundle")
+    export_bundle(checkpoint, tmp_path / "bundle")
     result = run("--from", tmp_path / "bundle", "--sessions", newer, "--out", tmp_path / "second")
     assert "was exported without what training needs" in result.output
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from clickscore.export.export_bundle import extract_weights
 from clickscore.export.random_bundle import write_random_bundle
-from clickscore.export.ship import weights_of
 from clickscore.export.to_onnx import to_onnx
 from clickscore.model.evaluate import Answers, evaluate_bundle, evaluate_graph, evaluate_model, measure
 from clickscore.model.features import examples
@@ -42,7 +42,7 @@ def test_purchase_rate_is_the_share_of_events_before_a_purchase():
 def test_graph_has_the_metrics_of_its_model(tmp_path):
     data = dataset(tmp_path)
     model, table = network(TINY.model, len(data.vocabulary))
-    graph = open_graph(to_onnx(weights_of(model, table), TINY.model))
+    graph = open_graph(to_onnx(extract_weights(model, table), TINY.model))
     assert evaluate_graph(graph, data.training) == pytest.approx(evaluate_model(model, table, data.training), rel=1e-3)
 
 

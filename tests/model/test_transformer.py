@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.nn import functional
 
+from clickscore.export.export_bundle import extract_weights
 from clickscore.export.random_bundle import random_weights
-from clickscore.export.ship import weights_of
 from clickscore.model.config import ModelConfig
 from clickscore.model.neighbours import Neighbours
 from clickscore.model.transformer import Mixing, SessionTransformer
@@ -145,7 +145,7 @@ def test_grown_model_says_the_same_of_what_it_knew():
 
 
 def test_random_weights_have_the_names_and_shapes_of_a_model():
-    made = weights_of(SessionTransformer(CONFIG, items=20), torch.zeros(21, 16))
+    made = extract_weights(SessionTransformer(CONFIG, items=20), torch.zeros(21, 16))
     assert {name: array.shape for name, array in random_weights(CONFIG, 20).items()} == {
         name: array.shape for name, array in made.items()
     }

@@ -14,7 +14,7 @@ import onnx
 import onnxruntime as ort
 from onnx import helper
 
-from clickscore.export.bundle import require_empty, write_bundle
+from clickscore.export.bundle_files import require_empty, write_bundle
 from clickscore.model.errors import TrainingError
 from clickscore.model.graph import open_graph
 from clickscore.model.vocabulary import Vocabulary
@@ -27,7 +27,7 @@ TOLERANCE = 1e-4
 TRIALS = 16
 
 
-def adopt_file(
+def import_bundle(
     model: Path, items: Path, out: Path, *, names: Mapping[str, str], candidates: int, max_length: int, framework: str
 ) -> Manifest:
     """Write the bundle of an exported graph and return its manifest.
@@ -36,13 +36,13 @@ def adopt_file(
         model: The ONNX file.
         items: Item ids, one a line.
         out: Where the bundle goes; there must be nothing yet.
-        names: As `adopt` takes them.
+        names: As `conform_graph` takes them.
         candidates: Items that the graph is to return a session.
         max_length: Events that it reads at most.
         framework: What made it, such as `keras 3.15`.
 
     Raises:
-        TrainingError: As `adopt`; or the list of items is not one, or something is in the way.
+        TrainingError: As `conform_graph`; or the list of items is not one, or something is in the way.
     """
     require_empty(out)
     try:
@@ -53,11 +53,11 @@ def adopt_file(
     if not listed or "" in listed or len(set(listed)) != len(listed):
         message = f"{items} must name each item once, one a line, and at least one"
         raise TrainingError(message)
-    adopted = adopt(model.read_bytes(), names, len(listed), candidates, max_length)
+    adopted = conform_graph(model.read_bytes(), names, len(listed), candidates, max_length)
     return write_bundle(out, model=adopted, vocabulary=Vocabulary(listed), framework=framework, max_length=max_length)
 
 
-def adopt(model: bytes, names: Mapping[str, str], items: int, candidates: int, max_length: int) -> bytes:
+def conform_graph(model: bytes, names: Mapping[str, str], items: int, candidates: int, max_length: int) -> bytes:
     """Return the graph under the contract's names, with candidates where it gave the scores of all items.
 
     Args:

@@ -4,9 +4,9 @@ import numpy as np
 import onnx
 import pytest
 
-from clickscore.export.fidelity import fidelity
+from clickscore.export.quantisation_check import measure_fidelity
 from clickscore.export.random_bundle import random_weights
-from clickscore.export.ranking import ByShortlist, InOneStep
+from clickscore.export.ranking import ExactTopK, QuantisedShortlist
 from clickscore.export.to_onnx import to_onnx
 from clickscore.model.config import ModelConfig
 from clickscore.model.errors import TrainingError
@@ -27,19 +27,19 @@ def weights():
 
 @pytest.fixture(scope="module")
 def exact(weights):
-    return open_graph(to_onnx(weights, CONFIG, 20, ranking=InOneStep()))
+    return open_graph(to_onnx(weights, CONFIG, 20, ranking=ExactTopK()))
 
 
 def test_graph_with_enough_to_spare_loses_nothing(weights, exact):
-    quick = open_graph(to_onnx(weights, CONFIG, 20, ranking=ByShortlist()))
-    found = fidelity(quick, exact, sessions(ITEMS), every_event=False)
+    quick = open_graph(to_onnx(weights, CONFIG, 20, ranking=QuantisedShortlist()))
+    found = measure_fidelity(quick, exact, sessions(ITEMS), every_event=False)
     assert found.beginnings > 1_000
     assert (found.overlap, found.hr, found.mrr) == (1, 0, 0)
 
 
 def test_graph_with_nothing_to_spare_says_what_it_loses(weights, exact):
-    quick = open_graph(to_onnx(weights, CONFIG, 20, ranking=ByShortlist(spare=0)))
-    assert 0.9 < fidelity(quick, exact, sessions(ITEMS), every_event=False).overlap < 1
+    quick = open_graph(to_onnx(weights, CONFIG, 20, ranking=QuantisedShortlist(spare=0)))
+    assert 0.9 < measure_fidelity(quick, exact, sessions(ITEMS), every_event=False).overlap < 1
 
 
 def test_change_of_metrics_is_that_of_the_wanted_items(weights, exact):
@@ -49,7 +49,7 @@ def test_change_of_metrics_is_that_of_the_wanted_items(weights, exact):
     next_item = of.next_item.copy()
     next_item[last] = run_graph(exact, ending_at(of, last))[0][:, 0]
     other = open_graph(to_onnx(random_weights(CONFIG, ITEMS, seed=1), CONFIG, 20))
-    found = fidelity(other, exact, dataclasses.replace(of, next_item=next_item), every_event=False)
+    found = measure_fidelity(other, exact, dataclasses.replace(of, next_item=next_item), every_event=False)
     assert (found.hr, found.mrr) == (pytest.approx(-1, abs=0.05), pytest.approx(-1, abs=0.05))
     assert found.overlap < 0.3
 
@@ -62,4 +62,4 @@ def test_graph_whose_answers_depend_on_company_is_refused(weights, exact):
     model.graph.node.append(onnx.helper.make_node("ReduceMean", ["own", "zero"], ["of_all"], keepdims=1))
     model.graph.node.append(onnx.helper.make_node("Min", ["own", "of_all"], ["purchase"]))
     with pytest.raises(TrainingError, match="in company"):
-        fidelity(open_graph(model.SerializeToString()), exact, sessions(ITEMS), every_event=False)
+        measure_fidelity(open_graph(model.SerializeToString()), exact, sessions(ITEMS), every_event=False)

@@ -20,7 +20,7 @@ Input = str | npt.NDArray[Any] | np.generic
 _ELEMENTS = {"int64": TensorProto.INT64, "float32": TensorProto.FLOAT}
 
 
-class Graph:
+class GraphBuilder:
     """A graph in the making: call it with an operator and its inputs to get the name of what comes out."""
 
     def __init__(self) -> None:

@@ -7,17 +7,17 @@ Shapes: B sessions, L padded length, S columns of `SIDE`.
 import numpy as np
 from onnx import TensorProto
 
-from clickscore.export.graph import Graph
+from clickscore.export.graph_builder import GraphBuilder
 from clickscore.model.prefix_features import CATEGORY_ODDS, NEWEST, ODDS, POPULARITY, PRICE, SIDE, TIMES, Side
 from clickscore.schemas.events import ACTIONS
 
 ONE, TWO = np.array([1]), np.array([2])  # axes
 
 
-class PrefixFeatures:
+class PrefixFeaturesGraph:
     """The nodes of one graph."""
 
-    def __init__(self, graph: Graph, by: Side) -> None:
+    def __init__(self, graph: GraphBuilder, by: Side) -> None:
         self._graph = graph
         length = graph("Gather", graph("Shape", "items"), np.array(1))
         self._at = graph("Range", np.array(0), length, np.array(1))  # (L,)

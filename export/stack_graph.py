@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clickscore.export.graph import TREES, Graph
-from clickscore.export.prefix_features import PrefixFeatures
+from clickscore.export.graph_builder import TREES, GraphBuilder
+from clickscore.export.prefix_features_graph import PrefixFeaturesGraph
 from clickscore.model.calibration import Calibration, bias_of, scales_of
 from clickscore.model.prefix_features import NAMES, NEWEST
 from clickscore.model.stack import CODES, Stack
@@ -33,11 +33,11 @@ class _Nodes:
             self.columns.setdefault(name, []).append(value)
 
 
-def blend(graph: Graph, stack: Stack, calibration: Calibration) -> str:
+def add_stack(graph: GraphBuilder, stack: Stack, calibration: Calibration) -> str:
     """Return what trees, regression and biases add to the logits: (B, 6)."""
     of_transformer, of_stack = scales_of(calibration)
     of_trees, of_regression = of_stack * stack.share, of_stack * (1 - stack.share)
-    features = PrefixFeatures(graph, stack.side)
+    features = PrefixFeaturesGraph(graph, stack.side)
     columns = features.columns()  # (B, F)
     forests = graph("TreeEnsembleRegressor", columns, domain=TREES, **_trees(stack, of_trees))
     weights = stack.regression.weights * of_regression

@@ -3,7 +3,7 @@
 import numpy as np
 import onnxruntime as ort
 
-from clickscore.export.trial import BATCH, answers_of, differs, spread, strewn
+from clickscore.export.probes import BATCH, batch_invariant, run_with_reasons, stratified_sample, with_unknown_events
 from clickscore.model.errors import TrainingError
 from clickscore.model.features import NOTHING, Examples, ending_at
 from clickscore.model.graph import run_graph
@@ -14,7 +14,7 @@ BEST = 20
 MOST = 10_000
 
 
-def fidelity(
+def measure_fidelity(
     quick: ort.InferenceSession, exact: ort.InferenceSession, of: Examples, *, every_event: bool, most: int = MOST
 ) -> Fidelity:
     """Return how near the quick graph comes on beginnings of sessions, at most about `most` of them, of all lengths.
@@ -24,11 +24,11 @@ def fidelity(
     """
     shares: list[np.ndarray] = []
     places: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    for at in spread(of, most, BATCH):
+    for at in stratified_sample(of, most, BATCH):
         batch = ending_at(of, at)
-        asked = strewn(batch) if every_event else batch
-        answers = answers_of(quick, asked)
-        if any(differs(quick, asked, answers, one) for one in range(0, len(at), 8)):
+        asked = with_unknown_events(batch) if every_event else batch
+        answers = run_with_reasons(quick, asked)
+        if not all(batch_invariant(quick, asked, answers, one) for one in range(0, len(at), 8)):
             message = "the quicker graph gives a session other bits alone than in company, so no bundle was written"
             raise TrainingError(message)
         found, best = answers[0][:, :BEST], run_graph(exact, asked)[0][:, :BEST]  # (batch, 20) each

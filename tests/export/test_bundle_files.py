@@ -3,7 +3,7 @@ import json
 import onnx
 import pytest
 
-from clickscore.export.bundle import write_bundle
+from clickscore.export.bundle_files import write_bundle
 from clickscore.export.random_bundle import random_weights, write_random_bundle
 from clickscore.export.to_onnx import to_onnx
 from clickscore.model.config import ModelConfig

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
 
-from clickscore.export.graph import Graph
+from clickscore.export.graph_builder import GraphBuilder
 from clickscore.model.config import REPEAT_STEP, ModelConfig
 
 EPSILON = 1e-5  # torch's LayerNorm
@@ -35,13 +35,13 @@ class Read(NamedTuple):
     """Of each event of the session, where it stands here, -1 for one that does not: (B, L). None where all do."""
 
 
-def events_as_given(graph: Graph) -> Read:
+def events_as_given(graph: GraphBuilder) -> Read:
     """Return the events of sessions that hold nothing but known items."""
     last = graph("Unsqueeze", graph("Sub", "lengths", np.array(1)), np.array([1, 2]))
     return Read("items", "actions", last)
 
 
-def known_events(graph: Graph) -> Read:
+def known_events(graph: GraphBuilder) -> Read:
     """Return the events on known items of sessions that hold others, too: moved to the left, in their order."""
     known = graph("Greater", "items", np.array(0))  # (B, L)
     length = graph("Slice", graph("Shape", "items"), np.array([1]), np.array([2]))  # (1,)
@@ -59,14 +59,14 @@ def known_events(graph: Graph) -> Read:
     return Read(items, actions, graph("Unsqueeze", last, np.array([2])), number, place)
 
 
-class Body:
+class SessionGraph:
     """The graph up to the scores.
 
     What depends on distance alone is a table that starts one place early, with what holds for events to come: one
     Gather by `behind + 1` is then bias and mask at once.
     """
 
-    def __init__(self, graph: Graph, weights: Weights, config: ModelConfig, read: Read) -> None:
+    def __init__(self, graph: GraphBuilder, weights: Weights, config: ModelConfig, read: Read) -> None:
         self.graph = graph
         self.weights = weights
         self.config = config

@@ -5,8 +5,8 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from clickscore.export.commands import catalogue
-from clickscore.export.encode import encode
-from clickscore.export.ship import ship
+from clickscore.export.encode_items import encode
+from clickscore.export.export_bundle import export_bundle
 from clickscore.model.checkpoint import load_checkpoint, load_texts
 from clickscore.model.commands import train as train_command
 from clickscore.model.dataset import load_dataset
@@ -42,8 +42,8 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("encode")
     sessions = write_sessions(folder / "sessions.jsonl", shoppers(400, ITEMS))
     train(load_dataset([sessions], TINY), TINY, folder / "checkpoint", Console(quiet=True))
-    ship(folder / "checkpoint", folder / "bundle", trainable=True)
-    ship(folder / "checkpoint", folder / "bare")
+    export_bundle(folder / "checkpoint", folder / "bundle", trainable=True)
+    export_bundle(folder / "checkpoint", folder / "bare")
     write_encoder(folder / "encoder")
     write_catalogue(folder / "catalogue.jsonl", KNOWN + NEW)
     return folder
@@ -123,7 +123,7 @@ def test_result_is_topped_up_with_sessions_on_new_items(place, said, tmp_path):
     arguments = ["--from", place / "wider", "--sessions", newer, "--out", tmp_path / "fresher", "--threads", 1]
     result = CliRunner().invoke(train_command, [str(argument) for argument in arguments])
     assert result.exit_code == 0, result.output
-    ship(tmp_path / "fresher", tmp_path / "bundle", trainable=True)
+    export_bundle(tmp_path / "fresher", tmp_path / "bundle", trainable=True)
     assert "new-5" in first(tmp_path / "bundle", "item-2")[:5]
     assert "new-5" not in first(place / "wider", "item-2")[:5]
     assert load_texts(tmp_path / "bundle" / "checkpoint") is not None

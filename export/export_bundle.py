@@ -11,12 +11,12 @@ import msgspec
 import numpy as np
 import torch
 
-from clickscore.export.body import Weights
-from clickscore.export.bundle import require_empty, write_bundle
-from clickscore.export.fidelity import fidelity
+from clickscore.export.bundle_files import require_empty, write_bundle
 from clickscore.export.parity import Parity, compare
+from clickscore.export.quantisation_check import measure_fidelity
 from clickscore.export.ranking import RANKINGS
-from clickscore.export.stack import blend
+from clickscore.export.session_graph import Weights
+from clickscore.export.stack_graph import add_stack
 from clickscore.export.to_onnx import CANDIDATES, to_onnx
 from clickscore.model.calibration import Calibration, blended, fold_in
 from clickscore.model.checkpoint import load_checkpoint
@@ -28,7 +28,7 @@ from clickscore.model.transformer import SessionTransformer
 from clickscore.schemas.manifest import Manifest
 
 
-def ship(
+def export_bundle(
     checkpoint: Path, folder: Path, candidates: int = CANDIDATES, *, precision: str = "fp32", trainable: bool = False
 ) -> tuple[Parity, Manifest]:
     """Write the bundle of a checkpoint, and return how its graph compares with the model, and its manifest.
@@ -51,9 +51,9 @@ def ship(
     if calibration:
         fold_in(trained.model, calibration)
     if calibration and stack:
-        beside = functools.partial(blend, stack=stack, calibration=calibration)
+        beside = functools.partial(add_stack, stack=stack, calibration=calibration)
         expected = functools.partial(_beside, stack=stack, calibration=calibration)
-    weights = weights_of(trained.model, table)
+    weights = extract_weights(trained.model, table)
     graph = to_onnx(weights, config, candidates, beside)
     exact = open_graph(graph)
     parity = compare(exact, trained.model, table, trained.held_out, beside=expected)
@@ -63,7 +63,7 @@ def ship(
     near = None
     if precision != "fp32":
         graph = to_onnx(weights, config, candidates, beside, RANKINGS[precision])
-        near = fidelity(open_graph(graph), exact, trained.held_out, every_event=beside is not None)
+        near = measure_fidelity(open_graph(graph), exact, trained.held_out, every_event=beside is not None)
     manifest = write_bundle(
         folder,
         model=graph,
@@ -93,7 +93,7 @@ def _beside(told: Told, stack: Stack, calibration: Calibration) -> np.ndarray:
     return blended([np.broadcast_to(calibration.silent, of_stack.shape), of_stack], calibration)
 
 
-def weights_of(model: SessionTransformer, table: torch.Tensor) -> Weights:
+def extract_weights(model: SessionTransformer, table: torch.Tensor) -> Weights:
     """Return a model's weights as arrays, with the finished item table in place of what it is made of."""
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
     return {name: array for name, array in arrays.items() if name not in {"item", "gate"}} | {"table": table.numpy()}

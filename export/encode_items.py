@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 import torch
 
-from clickscore.export.bundle import require_empty
-from clickscore.export.ship import ship
+from clickscore.export.bundle_files import require_empty
+from clickscore.export.export_bundle import export_bundle
 from clickscore.export.to_onnx import CANDIDATES
 from clickscore.model.checkpoint import (
     Checkpoint,
@@ -107,7 +107,7 @@ def encode(bundle: Path, items: Path, encoder: Encoder, out: Path, tell: Tell) -
     with tempfile.TemporaryDirectory() as folder:
         _save(Path(folder), grown, pairs, remembered)
         candidates, precision = _shape(bundle)
-        _, manifest = ship(Path(folder), out, candidates, precision=precision, trainable=True)
+        _, manifest = export_bundle(Path(folder), out, candidates, precision=precision, trainable=True)
     return Encoded(len(new), len(unknown) - len(new), len(rows), choice, manifest)
 
 

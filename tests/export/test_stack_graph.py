@@ -4,11 +4,11 @@ import numpy as np
 import onnx
 import pytest
 
-from clickscore.export.graph import Graph
+from clickscore.export.export_bundle import _beside, extract_weights
+from clickscore.export.graph_builder import GraphBuilder
 from clickscore.export.parity import compare
-from clickscore.export.prefix_features import PrefixFeatures
-from clickscore.export.ship import _beside, weights_of
-from clickscore.export.stack import _rounded_down, blend
+from clickscore.export.prefix_features_graph import PrefixFeaturesGraph
+from clickscore.export.stack_graph import _rounded_down, add_stack
 from clickscore.export.to_onnx import to_onnx
 from clickscore.model.calibration import Affine, Calibration
 from clickscore.model.config import ModelConfig
@@ -82,8 +82,8 @@ def model_and_table():
 
 @pytest.fixture(scope="module")
 def model(stack, model_and_table) -> bytes:
-    beside = functools.partial(blend, stack=stack, calibration=CALIBRATION)
-    return to_onnx(weights_of(*model_and_table), CONFIG, 20, beside)
+    beside = functools.partial(add_stack, stack=stack, calibration=CALIBRATION)
+    return to_onnx(extract_weights(*model_and_table), CONFIG, 20, beside)
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +93,8 @@ def graph(model):
 
 def features_graph(by: Side) -> bytes:
     """Return a graph that gives the features alone, under the name of an output."""
-    graph = Graph()
-    columns = PrefixFeatures(graph, by).columns()
+    graph = GraphBuilder()
+    columns = PrefixFeaturesGraph(graph, by).columns()
     opened = onnx.load_model_from_string(graph.serialized(1))
     del opened.graph.output[:]
     opened.graph.output.append(onnx.helper.make_empty_tensor_value_info(columns))
@@ -142,7 +142,7 @@ def test_graph_is_valid_onnx(model):
 
 
 def test_ranking_is_that_of_the_known_events_alone(graph, model_and_table):
-    alone = open_graph(to_onnx(weights_of(*model_and_table), CONFIG, 20))
+    alone = open_graph(to_onnx(extract_weights(*model_and_table), CONFIG, 20))
     told = beginnings()
     rows, scores, _, _ = run_graph(graph, told)
     for row in range(64):

@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
-from clickscore.export.adopt import adopt, adopt_file
 from clickscore.export.commands import adopt as command
+from clickscore.export.import_onnx import conform_graph, import_bundle
 from clickscore.model.errors import TrainingError
 from clickscore.model.graph import open_graph
 from clickscore.schemas.manifest import decode_manifest
@@ -19,7 +19,7 @@ from clickscore.stream.request import Request
 from clickscore.stream.scoring.bundle import check_bundle, load_bundle
 from clickscore.stream.scoring.scorer import Scorer
 from tests.events import view
-from tests.export.foreign import ITEMS, LENGTH, Foreign, keras_graph, transformers_graph
+from tests.export.other_frameworks import ITEMS, LENGTH, Foreign, keras_graph, transformers_graph
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the exporters of others have much to say
 
@@ -105,7 +105,7 @@ def heads(reduce: str) -> list[onnx.NodeProto]:
 
 
 def test_the_best_of_all_scores_are_the_candidates() -> None:
-    session = open_graph(adopt(graph_of(*heads("ReduceSum")), {}, items=3, candidates=2, max_length=4))
+    session = open_graph(conform_graph(graph_of(*heads("ReduceSum")), {}, items=3, candidates=2, max_length=4))
     rows, scores = session.run(["rows", "scores"], {"items": np.array([[2, 0]])})
     assert rows.tolist() == [[2, 3]]
     np.testing.assert_allclose(scores, [[0.6, 0.4]], rtol=1e-6)
@@ -113,28 +113,28 @@ def test_the_best_of_all_scores_are_the_candidates() -> None:
 
 def test_a_graph_that_reads_padding_is_refused() -> None:
     with pytest.raises(TrainingError, match="otherwise beside longer ones"):  # a mean counts the padding
-        adopt(graph_of(*heads("ReduceMean")), {}, items=3, candidates=2, max_length=4)
+        conform_graph(graph_of(*heads("ReduceMean")), {}, items=3, candidates=2, max_length=4)
 
 
 def test_a_missing_output_is_named() -> None:
     without = graph_of(*heads("ReduceSum"), outputs=("item_scores", "action_probabilities"))
     with pytest.raises(TrainingError, match="no output purchase; it has action_probabilities, rows, scores"):
-        adopt(without, {}, items=3, candidates=2, max_length=4)
+        conform_graph(without, {}, items=3, candidates=2, max_length=4)
 
 
 def test_a_name_that_is_not_there_is_refused_with_those_that_are() -> None:
     with pytest.raises(TrainingError, match=r"the graph has no logits; it has .*item_scores"):
-        adopt(graph_of(*heads("ReduceSum")), {"logits": "item_scores"}, items=3, candidates=2, max_length=4)
+        conform_graph(graph_of(*heads("ReduceSum")), {"logits": "item_scores"}, items=3, candidates=2, max_length=4)
 
 
 def test_too_few_items_are_noticed() -> None:
     with pytest.raises(TrainingError, match=r"rows run from . to 3, not from 1 to 2"):
-        adopt(graph_of(*heads("ReduceSum")), {}, items=2, candidates=2, max_length=4)
+        conform_graph(graph_of(*heads("ReduceSum")), {}, items=2, candidates=2, max_length=4)
 
 
 def test_what_is_no_graph_is_refused() -> None:
     with pytest.raises(TrainingError, match="this graph cannot be adopted"):
-        adopt(b"no graph", {}, items=3, candidates=2, max_length=4)
+        conform_graph(b"no graph", {}, items=3, candidates=2, max_length=4)
 
 
 @pytest.mark.parametrize("text", ["", "a\na\n", "a\n\nb\n"], ids=["none", "twice", "empty line"])
@@ -142,7 +142,7 @@ def test_a_list_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "model.onnx").write_bytes(graph_of(*heads("ReduceSum")))
     (tmp_path / "items.txt").write_text(text)
     with pytest.raises(TrainingError, match="must name each item once"):
-        adopt_file(
+        import_bundle(
             tmp_path / "model.onnx",
             tmp_path / "items.txt",
             tmp_path / "bundle",

@@ -13,7 +13,7 @@ from clickscore.schemas.events import ACTIONS
 BATCH = 64
 
 
-def spread(of: Examples, most: int, size: int) -> Iterator[Longs]:
+def stratified_sample(of: Examples, most: int, size: int) -> Iterator[Longs]:
     """Yield events spread over all, those of beginnings of like length together, `size` a batch."""
     at = np.unique(np.linspace(0, len(of.items) - 1, most).astype(np.int64))
     at = at[np.argsort(ending_at(of, at).lengths, kind="stable")]
@@ -21,7 +21,7 @@ def spread(of: Examples, most: int, size: int) -> Iterator[Longs]:
         yield at[start : start + size]
 
 
-def strewn(batch: Batch) -> Told:
+def with_unknown_events(batch: Batch) -> Told:
     """Return beginnings with a search and an event on an unknown item put in somewhere, and with times."""
     rng = np.random.default_rng(0)
     sessions, width = batch.items.shape
@@ -38,14 +38,14 @@ def strewn(batch: Batch) -> Told:
     return Told(items, actions, ages, batch.lengths + 2)
 
 
-def answers_of(graph: ort.InferenceSession, batch: Batch | Told) -> tuple[np.ndarray, ...]:
+def run_with_reasons(graph: ort.InferenceSession, batch: Batch | Told) -> tuple[np.ndarray, ...]:
     """Return what a graph says, and why: of all candidates."""
     answers = run_graph(graph, batch)
     return *answers, explain(graph, batch, answers[0].shape[1])
 
 
-def differs(graph: ort.InferenceSession, batch: Batch | Told, answers: tuple[np.ndarray, ...], at: int) -> bool:
-    """Return whether session `at` of a batch, asked alone and padded as before, gets other bits than in the batch."""
+def batch_invariant(graph: ort.InferenceSession, batch: Batch | Told, answers: tuple[np.ndarray, ...], at: int) -> bool:
+    """Return whether session `at`, run alone with the same padding, gets the same bits as in the batch."""
     one = slice(at, at + 1)
-    alone = answers_of(graph, type(batch)(*(part[one] for part in batch)))
-    return any(answer[one].tobytes() != single.tobytes() for answer, single in zip(answers, alone, strict=True))
+    alone = run_with_reasons(graph, type(batch)(*(part[one] for part in batch)))
+    return all(answer[one].tobytes() == single.tobytes() for answer, single in zip(answers, alone, strict=True))
