@@ -36,7 +36,7 @@ def html(results: Results, plots: dict[str, str]) -> str:
         plots: SVG elements by name, see `backtest.plots`.
     """
     environment = Environment(
-        loader=PackageLoader("backtest", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("clickscore.backtest", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     by_name = {(one.arm, one.metric): one.by for one in results.differences}
     return environment.get_template("report.html.jinja").render(

@@ -14,7 +14,7 @@ import psutil
 from bench.machine import ROOT
 from clickscore.stream.settings import Settings, environment_of
 
-WORKER = ("stream", "worker")
+WORKER = ("clickscore.stream", "worker")
 _LOG_LINES = 15
 
 
@@ -30,7 +30,7 @@ class Child:
         self.began_at = time.time()
         with self._log.open("ab") as log:
             self.process = psutil.Popen(
-                [sys.executable, "-m", *arguments],
+                [sys.executable, "-P", "-m", *arguments],
                 env={
                     **os.environ,
                     **environment_of(settings),

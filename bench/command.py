@@ -62,7 +62,7 @@ def measure(what: str, events: int, *arguments: object, feed: IO[bytes] | None =
     with tempfile.TemporaryFile() as said:
         began = time.monotonic()
         child = psutil.Popen(
-            [sys.executable, "-m", "clickscore.stream", *map(str, arguments)],
+            [sys.executable, "-P", "-m", "clickscore.stream", *map(str, arguments)],
             env=environment(),
             stdin=feed or subprocess.DEVNULL,
             stdout=said,

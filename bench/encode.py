@@ -51,7 +51,7 @@ def main(events: Path, keep: Path, seeds: int, preset: str) -> None:
     catalogue = items_of(events)
     sessions = keep / "sessions.jsonl.gz"
     if not sessions.is_file():
-        run("stream", "sessions", events, "--format", "rees46", "--out", sessions, "--close-open")
+        run("clickscore.stream", "sessions", events, "--format", "rees46", "--out", sessions, "--close-open")
     split_sessions(sessions, keep / "training.jsonl.gz", keep / "test.jsonl.gz", "user", TEST)
     test = [decode_session(line) for line in lines_of(keep / "test.jsonl.gz")]
     for seed in range(seeds):

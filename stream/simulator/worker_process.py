@@ -57,7 +57,7 @@ class WorkerProcess:
         with self._log.open("ab") as log:
             # The worker gets its own process group: Ctrl-C reaches only the parent, which ends the worker in order.
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "clickscore.stream", "worker"],
+                [sys.executable, "-P", "-m", "clickscore.stream", "worker"],  # -P: no module of the current folder
                 env={**os.environ, **environment_of(self._settings)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
