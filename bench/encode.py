@@ -23,7 +23,7 @@ import numpy as np
 from bench.language_model import language_model
 from bench.machine import ROOT
 from clickscore.model.dataset import lines_of
-from clickscore.model.evaluation.prefixes import evaluate_prefixes
+from clickscore.model.evaluation.prefix_evaluation import evaluate_prefixes
 from clickscore.model.split import split_sessions
 from clickscore.schemas.catalogue import Item, encode
 from clickscore.schemas.sessions import ClosedSession, decode_session, encode_session

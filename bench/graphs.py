@@ -22,7 +22,7 @@ from clickscore.export.random_bundle import random_weights
 from clickscore.export.ranking import BlockwiseTopK, ExactTopK, QuantisedShortlist, Ranking
 from clickscore.export.to_onnx import to_onnx
 from clickscore.model.config import ModelConfig
-from clickscore.model.graph import open_graph
+from clickscore.model.onnx_runtime import open_graph
 from clickscore.stream.scoring.scorer import WIDTHS
 
 MODEL = ModelConfig(dim=64, layers=2, max_length=20)

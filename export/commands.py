@@ -158,7 +158,7 @@ def encode(bundle: Path, items: Path, encoder: Path, out: Path) -> None:
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
     try:
         from clickscore.export.encode_items import encode as encode_items  # noqa: PLC0415 (as above)
-        from clickscore.model.encoder import open_encoder  # noqa: PLC0415
+        from clickscore.model.text_encoder import open_text_encoder  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
     with Progress(console=Console(stderr=True)) as progress:
@@ -169,7 +169,7 @@ def encode(bundle: Path, items: Path, encoder: Path, out: Path) -> None:
                 tasks[name] = progress.add_task(name)
             progress.update(tasks[name], completed=done, total=total)
 
-        found = encode_items(bundle, items, open_encoder(encoder), out, tell)
+        found = encode_items(bundle, items, open_text_encoder(encoder), out, tell)
     way, rates, asked = found.choice
     click.echo(
         f"learned from {found.teachers:,} items that the model has met in sessions: the {way.nearest} nearest of each "

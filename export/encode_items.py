@@ -16,6 +16,7 @@ import torch
 from clickscore.export.bundle_files import require_empty
 from clickscore.export.export_bundle import export_bundle
 from clickscore.export.to_onnx import CANDIDATES
+from clickscore.model.catalogue_items import item_text, read_items
 from clickscore.model.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -28,13 +29,12 @@ from clickscore.model.checkpoint import (
     start_checkpoint,
     trainable,
 )
-from clickscore.model.encoder import Encoder
+from clickscore.model.cold_start import MIN_ANCHORS, ParamChoice, choose_params, describe_items, fit_kernel_map
 from clickscore.model.errors import TrainingError
 from clickscore.model.features import Longs
-from clickscore.model.item_facts import read_items, text_of
-from clickscore.model.item_map import FEWEST, Choice, choose, described, learn
 from clickscore.model.neighbours import Neighbours, Pairs
-from clickscore.model.text_vectors import TextVectors, read_texts
+from clickscore.model.text_encoder import TextEncoder
+from clickscore.model.text_vectors import TextVectors, encode_texts
 from clickscore.model.vocabulary import is_line
 from clickscore.schemas.manifest import Manifest, decode_manifest
 
@@ -50,11 +50,11 @@ class Encoded(NamedTuple):
     without_text: int
     """Items of the catalogue that the model does not know, and that stay unknown."""
     teachers: int
-    choice: Choice
+    choice: ParamChoice
     manifest: Manifest
 
 
-def encode(bundle: Path, items: Path, encoder: Encoder, out: Path, tell: Tell) -> Encoded:
+def encode(bundle: Path, items: Path, encoder: TextEncoder, out: Path, tell: Tell) -> Encoded:
     """Write a bundle of the same model, and of the catalogue's items that are new to it.
 
     Known items with a text, which the model has met beside others in sessions, teach where an item belongs of which
@@ -78,7 +78,7 @@ def encode(bundle: Path, items: Path, encoder: Encoder, out: Path, tell: Tell) -
         message = f"the training of {bundle} has not ended: go on with it, the same `clickscore train` again"
         raise TrainingError(message)
     catalogue = {item.item_id: item for item in read_items(items)}
-    texts = {item: text_of(catalogue[item]) for item in catalogue}
+    texts = {item: item_text(catalogue[item]) for item in catalogue}
     unknown = [item for item in texts if not trained.vocabulary.row(item) and is_line(item)]
     new = [item for item in unknown if texts[item]]
     if not new:
@@ -87,20 +87,20 @@ def encode(bundle: Path, items: Path, encoder: Encoder, out: Path, tell: Tell) -
         raise TrainingError(message)
     rows = np.flatnonzero(trained.neighbours.shares.sum(axis=1))
     rows = rows[np.array([bool(texts.get(trained.vocabulary.item(row))) for row in rows.tolist()], dtype=bool)]
-    if len(rows) < FEWEST:
+    if len(rows) < MIN_ANCHORS:
         message = (
-            f"{items} has texts of {len(rows):,} items that the model has met, at least {FEWEST} are needed to learn "
-            "from: name the whole catalogue, not its new items alone"
+            f"{items} has texts of {len(rows):,} items that the model has met, at least {MIN_ANCHORS} are needed to "
+            "learn from: name the whole catalogue, not its new items alone"
         )
         raise TrainingError(message)
     told = [*map(trained.vocabulary.item, rows.tolist()), *new]
     tell_texts, tell_folds = (functools.partial(tell, what) for what in ("reading texts", "choosing a map"))
-    vectors, remembered = read_texts([texts[item] for item in told], encoder, load_texts(checkpoint), tell_texts)
+    vectors, remembered = encode_texts([texts[item] for item in told], encoder, load_texts(checkpoint), tell_texts)
     prices = np.array([catalogue[item].price for item in told], dtype=np.float32)  # NaN for none
-    taught, asked = np.split(described(vectors.astype(np.float32), prices), [len(rows)])
+    taught, asked = np.split(describe_items(vectors.astype(np.float32), prices), [len(rows)])
     pairs = load_pairs(checkpoint)
-    choice = choose(trained, pairs, rows, taught, tell_folds)
-    mapped = learn(trained, trained.table(), rows, taught).vectors(asked, choice.way)
+    choice = choose_params(trained, pairs, rows, taught, tell_folds)
+    mapped = fit_kernel_map(trained, trained.table(), rows, taught).vectors(asked, choice.way)
 
     origin = f"{version}, and {len(new):,} items by texts that {encoder.name} read, sha256 {encoder.fingerprint[:12]}"
     grown = _grown(trained, new, mapped, rows, origin)

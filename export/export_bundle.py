@@ -18,11 +18,11 @@ from clickscore.export.ranking import RANKINGS
 from clickscore.export.session_graph import Weights
 from clickscore.export.stack_graph import add_stack
 from clickscore.export.to_onnx import CANDIDATES, to_onnx
-from clickscore.model.calibration import Calibration, blended, fold_in
+from clickscore.model.calibration import Calibration, blend_logits, fold_in
 from clickscore.model.checkpoint import load_checkpoint
 from clickscore.model.errors import TrainingError
-from clickscore.model.graph import open_graph
-from clickscore.model.prefix_features import Told, features
+from clickscore.model.onnx_runtime import open_graph
+from clickscore.model.prefix_features import EventBatch, compute_features
 from clickscore.model.stack import Stack
 from clickscore.model.transformer import SessionTransformer
 from clickscore.schemas.manifest import Manifest
@@ -87,10 +87,10 @@ def export_bundle(
     return parity, manifest
 
 
-def _beside(told: Told, stack: Stack, calibration: Calibration) -> np.ndarray:
+def _beside(told: EventBatch, stack: Stack, calibration: Calibration) -> np.ndarray:
     """Return what a stack adds to the heads' logits: (B, 6)."""
-    of_stack = stack.answers(features(told, stack.side))
-    return blended([np.broadcast_to(calibration.silent, of_stack.shape), of_stack], calibration)
+    of_stack = stack.answers(compute_features(told, stack.item_features))
+    return blend_logits([np.broadcast_to(calibration.prior_logits, of_stack.shape), of_stack], calibration)
 
 
 def extract_weights(model: SessionTransformer, table: torch.Tensor) -> Weights:

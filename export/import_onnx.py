@@ -16,7 +16,7 @@ from onnx import helper
 
 from clickscore.export.bundle_files import require_empty, write_bundle
 from clickscore.model.errors import TrainingError
-from clickscore.model.graph import open_graph
+from clickscore.model.onnx_runtime import open_graph
 from clickscore.model.vocabulary import Vocabulary
 from clickscore.schemas.manifest import INPUTS, NEXT_ACTIONS, OUTPUTS, Manifest
 

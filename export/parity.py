@@ -11,14 +11,14 @@ import onnxruntime as ort
 import torch
 
 from clickscore.export.probes import BATCH, batch_invariant, run_with_reasons, stratified_sample, with_unknown_events
-from clickscore.model.calibration import probabilities
+from clickscore.model.calibration import to_probabilities
 from clickscore.model.features import Batch, Examples, ending_at
-from clickscore.model.prefix_features import Told
+from clickscore.model.prefix_features import EventBatch
 from clickscore.model.transformer import SessionTransformer
 
 TOLERANCE = 1e-4
 """Largest difference of scores and probabilities: sums of the same numbers in another order differ by about 1e-5."""
-Beside = Callable[[Told], np.ndarray]
+Beside = Callable[[EventBatch], np.ndarray]
 """Returns what is added to the heads' logits: (batch, 6)."""
 COMPARED = 20
 """Places of the ranking that are compared."""
@@ -80,7 +80,7 @@ def compare(
         asked = with_unknown_events(batch) if beside else batch
         answers = run_with_reasons(graph, asked)
         rows, scores, action_probabilities, purchase, reasons = answers
-        expected = _ask(model, table, batch, rows, beside(asked) if beside and isinstance(asked, Told) else None)
+        expected = _ask(model, table, batch, rows, beside(asked) if beside and isinstance(asked, EventBatch) else None)
         best = min(COMPARED, rows.shape[1])
         scores_apart.append(_largest(scores, expected.scores))
         scores_apart.append(_largest(expected.scores[:, :best], expected.best_scores))
@@ -130,7 +130,7 @@ def _ask(
     vectors = vectors[ends]  # (batch, D)
     best = scores.topk(min(COMPARED, rows.shape[1]))
     logits = torch.cat((model.action_logits(vectors), model.purchase_logit(vectors)[:, None]), dim=1).numpy()
-    said = probabilities(logits.astype(np.float64) + (0.0 if added is None else added))
+    said = to_probabilities(logits.astype(np.float64) + (0.0 if added is None else added))
     return _Expected(
         scores=scores.gather(1, torch.from_numpy(rows.clip(min=1) - 1)).numpy(),  # where all are NaN, row 0 may come
         best_rows=best.indices.numpy() + 1,
@@ -141,7 +141,7 @@ def _ask(
     )
 
 
-def _placed(reasons: np.ndarray, asked: Batch | Told, read: Batch) -> np.ndarray:
+def _placed(reasons: np.ndarray, asked: Batch | EventBatch, read: Batch) -> np.ndarray:
     """Return reasons of the events that are read, at their places among those that were asked about, 0 at others."""
     placed = np.zeros((*reasons.shape[:2], asked.items.shape[1]), dtype=reasons.dtype)
     for of, brought, items, length in zip(placed, reasons, asked.items, read.lengths, strict=True):

@@ -8,7 +8,16 @@ import numpy as np
 from onnx import TensorProto
 
 from clickscore.export.graph_builder import GraphBuilder
-from clickscore.model.prefix_features import CATEGORY_ODDS, NEWEST, ODDS, POPULARITY, PRICE, SIDE, TIMES, Side
+from clickscore.model.prefix_features import (
+    CATEGORY_PURCHASE_ODDS,
+    ITEM_FEATURES,
+    POPULARITY,
+    PRICE,
+    PURCHASE_ODDS,
+    RECENT_EVENTS,
+    TIME_BUCKETS,
+    ItemFeatures,
+)
 from clickscore.schemas.events import ACTIONS
 
 ONE, TWO = np.array([1]), np.array([2])  # axes
@@ -17,14 +26,14 @@ ONE, TWO = np.array([1]), np.array([2])  # axes
 class PrefixFeaturesGraph:
     """The nodes of one graph."""
 
-    def __init__(self, graph: GraphBuilder, by: Side) -> None:
+    def __init__(self, graph: GraphBuilder, by: ItemFeatures) -> None:
         self._graph = graph
         length = graph("Gather", graph("Shape", "items"), np.array(1))
         self._at = graph("Range", np.array(0), length, np.array(1))  # (L,)
         self._behind = graph("Sub", graph("Unsqueeze", graph("Sub", "lengths", np.array(1)), ONE), self._at)  # (B, L)
         self._real = graph("GreaterOrEqual", self._behind, np.array(0))
         rows = graph("Max", "items", np.array(0))
-        self._numbers = graph("Gather", by.numbers, rows)  # (B, L, S)
+        self._numbers = graph("Gather", by.values, rows)  # (B, L, S)
         self._category = graph("Gather", by.categories.astype(np.int64), rows)  # (B, L)
         self._events = graph("Cast", "lengths", to=TensorProto.FLOAT)  # (B,)
 
@@ -37,12 +46,12 @@ class PrefixFeaturesGraph:
             longer = graph("Greater", "lengths", np.array(places + 1))
             gaps.append(graph("Where", longer, graph("Sub", ages[places], ages[places + 1]), np.array(0)))
         same, times = self._same()
-        lasts = [self._numbers_back(places) for places in range(NEWEST)]  # (B, S) each
+        lasts = [self._numbers_back(places) for places in range(RECENT_EVENTS)]  # (B, S) each
         means, most = self._over_session()
         found = [
             graph("Unsqueeze", self._events, ONE),
             *(self._count(graph("Equal", "actions", np.array(code))) for code in range(1, len(ACTIONS))),
-            *(self._column(self._back("actions", places)) for places in range(NEWEST)),
+            *(self._column(self._back("actions", places)) for places in range(RECENT_EVENTS)),
             *(self._bucket(value) for value in (ages[0], *gaps, graph("Div", ages[0], "lengths"))),
             self._count(graph("Greater", self._of_side(POPULARITY), np.float32(0))),
             self._distinct(same),
@@ -52,16 +61,16 @@ class PrefixFeaturesGraph:
             self._same_category(),
             lasts[0],
             means,
-            self._pick(most, ODDS),
-            self._pick(most, CATEGORY_ODDS),
-            *(self._pick(value, ODDS) for value in lasts[1:]),
+            self._pick(most, PURCHASE_ODDS),
+            self._pick(most, CATEGORY_PURCHASE_ODDS),
+            *(self._pick(value, PURCHASE_ODDS) for value in lasts[1:]),
             graph("Sub", self._pick(lasts[0], PRICE), self._pick(means, PRICE)),
         ]
         return graph("Concat", *found, axis=1)
 
     def newest_actions(self) -> list[str]:
         """Return the codes of the newest actions, the last first: (B,) each."""
-        return [self._back("actions", places) for places in range(NEWEST)]
+        return [self._back("actions", places) for places in range(RECENT_EVENTS)]
 
     def _back(self, values: str, places: int) -> str:
         """Return the whole number so many places before the last, 0 where the session began later: (B,)."""
@@ -117,7 +126,7 @@ class PrefixFeaturesGraph:
 
     def _pick(self, numbers: str, column: int) -> str:
         """Return one column of (B, S): (B, 1)."""
-        assert column < len(SIDE)
+        assert column < len(ITEM_FEATURES)
         return self._graph("Gather", numbers, np.array([column]), axis=1)
 
     def _count(self, which: str) -> str:
@@ -126,7 +135,7 @@ class PrefixFeaturesGraph:
 
     def _bucket(self, value: str) -> str:
         """Return the number of the time's bucket: (B,) -> (B, 1)."""
-        reached = self._graph("GreaterOrEqual", self._column_of_int(value), TIMES)  # (B, buckets)
+        reached = self._graph("GreaterOrEqual", self._column_of_int(value), TIME_BUCKETS)  # (B, buckets)
         return self._graph("ReduceSum", self._float(reached), ONE)
 
     def _column(self, value: str) -> str:

@@ -6,8 +6,8 @@ import numpy as np
 import onnxruntime as ort
 
 from clickscore.model.features import Batch, Examples, Longs, ending_at
-from clickscore.model.graph import explain, run_graph
-from clickscore.model.prefix_features import Told
+from clickscore.model.onnx_runtime import explain_scores, run_graph
+from clickscore.model.prefix_features import EventBatch
 from clickscore.schemas.events import ACTIONS
 
 BATCH = 64
@@ -21,7 +21,7 @@ def stratified_sample(of: Examples, most: int, size: int) -> Iterator[Longs]:
         yield at[start : start + size]
 
 
-def with_unknown_events(batch: Batch) -> Told:
+def with_unknown_events(batch: Batch) -> EventBatch:
     """Return beginnings with a search and an event on an unknown item put in somewhere, and with times."""
     rng = np.random.default_rng(0)
     sessions, width = batch.items.shape
@@ -35,16 +35,18 @@ def with_unknown_events(batch: Batch) -> Told:
         for values, new in ((batch.items, (-1, 0)), (batch.actions, (ACTIONS.index("view"), ACTIONS.index("search"))))
     )
     ages = np.where(actions > 0, rng.integers(0, 90_000, actions.shape).cumsum(axis=1), 0)
-    return Told(items, actions, ages, batch.lengths + 2)
+    return EventBatch(items, actions, ages, batch.lengths + 2)
 
 
-def run_with_reasons(graph: ort.InferenceSession, batch: Batch | Told) -> tuple[np.ndarray, ...]:
+def run_with_reasons(graph: ort.InferenceSession, batch: Batch | EventBatch) -> tuple[np.ndarray, ...]:
     """Return what a graph says, and why: of all candidates."""
     answers = run_graph(graph, batch)
-    return *answers, explain(graph, batch, answers[0].shape[1])
+    return *answers, explain_scores(graph, batch, answers[0].shape[1])
 
 
-def batch_invariant(graph: ort.InferenceSession, batch: Batch | Told, answers: tuple[np.ndarray, ...], at: int) -> bool:
+def batch_invariant(
+    graph: ort.InferenceSession, batch: Batch | EventBatch, answers: tuple[np.ndarray, ...], at: int
+) -> bool:
     """Return whether session `at`, run alone with the same padding, gets the same bits as in the batch."""
     one = slice(at, at + 1)
     alone = run_with_reasons(graph, type(batch)(*(part[one] for part in batch)))

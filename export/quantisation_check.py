@@ -6,8 +6,8 @@ import onnxruntime as ort
 from clickscore.export.probes import BATCH, batch_invariant, run_with_reasons, stratified_sample, with_unknown_events
 from clickscore.model.errors import TrainingError
 from clickscore.model.features import NOTHING, Examples, ending_at
-from clickscore.model.graph import run_graph
 from clickscore.model.metrics import hit_rate, reciprocal_rank
+from clickscore.model.onnx_runtime import run_graph
 from clickscore.schemas.manifest import Fidelity
 
 BEST = 20

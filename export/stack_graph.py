@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from clickscore.export.graph_builder import TREES, GraphBuilder
 from clickscore.export.prefix_features_graph import PrefixFeaturesGraph
-from clickscore.model.calibration import Calibration, bias_of, scales_of
-from clickscore.model.prefix_features import NAMES, NEWEST
-from clickscore.model.stack import CODES, Stack
+from clickscore.model.calibration import Calibration, class_biases, member_scales
+from clickscore.model.prefix_features import FEATURE_NAMES, RECENT_EVENTS
+from clickscore.model.stack import ACTION_CODE_COLUMNS, Stack
 from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.manifest import NEXT_ACTIONS
 
@@ -35,18 +35,18 @@ class _Nodes:
 
 def add_stack(graph: GraphBuilder, stack: Stack, calibration: Calibration) -> str:
     """Return what trees, regression and biases add to the logits: (B, 6)."""
-    of_transformer, of_stack = scales_of(calibration)
-    of_trees, of_regression = of_stack * stack.share, of_stack * (1 - stack.share)
-    features = PrefixFeaturesGraph(graph, stack.side)
+    of_transformer, of_stack = member_scales(calibration)
+    of_trees, of_regression = of_stack * stack.tree_share, of_stack * (1 - stack.tree_share)
+    features = PrefixFeaturesGraph(graph, stack.item_features)
     columns = features.columns()  # (B, F)
     forests = graph("TreeEnsembleRegressor", columns, domain=TREES, **_trees(stack, of_trees))
     weights = stack.regression.weights * of_regression
-    plain = np.zeros((len(NAMES), OUTPUTS))
-    plain[np.delete(np.arange(len(NAMES)), CODES)] = weights[: len(NAMES) - NEWEST]
-    bias = stack.regression.bias * of_regression + bias_of(calibration)
-    bias = bias + of_transformer * calibration.silent  # its heads have lost that: see `fold_in`
+    plain = np.zeros((len(FEATURE_NAMES), OUTPUTS))
+    plain[np.delete(np.arange(len(FEATURE_NAMES)), ACTION_CODE_COLUMNS)] = weights[: len(FEATURE_NAMES) - RECENT_EVENTS]
+    bias = stack.regression.bias * of_regression + class_biases(calibration)
+    bias = bias + of_transformer * calibration.prior_logits  # its heads have lost that: see `fold_in`
     total = graph("Add", forests, graph("Gemm", columns, _single(plain), _single(bias)))
-    kinds = weights[len(NAMES) - NEWEST :].reshape(NEWEST, len(ACTIONS), OUTPUTS)
+    kinds = weights[len(FEATURE_NAMES) - RECENT_EVENTS :].reshape(RECENT_EVENTS, len(ACTIONS), OUTPUTS)
     for table, code in zip(kinds, features.newest_actions(), strict=True):
         total = graph("Add", total, graph("Gather", _single(table), code))
     return total

@@ -29,18 +29,18 @@ from clickscore.model.metrics import Floats, Ints
 from clickscore.model.transformer import SessionTransformer
 from clickscore.schemas.manifest import NEXT_ACTIONS, CalibrationReport
 
-PRIOR = 20.0
+PRIOR_WEIGHT = 20.0
 """Weight of the members' plain mean against the events that it is fitted on: half a nat a unit of change, squared,
 that often."""
-STEPS = 100
+MAX_ITERATIONS = 100
 FOLDS = 5
 """Parts of the sessions, by which what a blend loses on others is told."""
-EVIDENCE = 2.0
+MIN_STANDARD_ERRORS = 2.0
 """Standard errors by which a change has to be better."""
-FEWEST_SESSIONS = 50
+MIN_SESSIONS = 50
 """Below that, folds tell nothing, and the last member is taken as it is."""
-ACTIONS = slice(0, len(NEXT_ACTIONS))
-PURCHASE = len(NEXT_ACTIONS)
+ACTION_COLUMNS = slice(0, len(NEXT_ACTIONS))
+PURCHASE_COLUMN = len(NEXT_ACTIONS)
 """Columns of logits: those of the next actions, then that of a purchase."""
 
 
@@ -59,7 +59,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     next_action: Affine
     purchase: Affine
     report: CalibrationReport
-    silent: tuple[float, ...] = (0.0,) * (len(NEXT_ACTIONS) + 1)
+    prior_logits: tuple[float, ...] = msgspec.field(name="silent", default=(0.0,) * (len(NEXT_ACTIONS) + 1))
     """Logits that the Transformer counts as giving beside a stack where it has read nothing: its mean."""
 
 
@@ -83,8 +83,8 @@ def calibrate(members: Sequence[Floats], next_action: Ints, purchase: Ints, sess
         method: What the members are, in words.
     """
     every = np.stack(members, axis=1)  # (events, members, 6)
-    of_action = _choose(every[:, :, ACTIONS], next_action, session)
-    two = np.pad(every[:, :, PURCHASE:], ((0, 0), (0, 0), (1, 0)))  # no purchase has logit 0
+    of_action = _choose(every[:, :, ACTION_COLUMNS], next_action, session)
+    two = np.pad(every[:, :, PURCHASE_COLUMN:], ((0, 0), (0, 0), (1, 0)))  # no purchase has logit 0
     of_purchase = _choose(two, purchase, session)
     none, some = of_purchase.bias
     fitted = Calibration(
@@ -92,25 +92,25 @@ def calibrate(members: Sequence[Floats], next_action: Ints, purchase: Ints, sess
         purchase=Affine(scales=of_purchase.scales, bias=(some - none,)),
         report=CalibrationReport(method=method, events=len(purchase), before={}, after={}),
     )
-    before = _measured(probabilities(members[0]), next_action, purchase)
-    after = _measured(probabilities(blended(members, fitted)), next_action, purchase)
+    before = _measured(to_probabilities(members[0]), next_action, purchase)
+    after = _measured(to_probabilities(blend_logits(members, fitted)), next_action, purchase)
     return msgspec.structs.replace(fitted, report=msgspec.structs.replace(fitted.report, before=before, after=after))
 
 
-def blended(members: Sequence[Floats], calibration: Calibration) -> Floats:
+def blend_logits(members: Sequence[Floats], calibration: Calibration) -> Floats:
     """Return the logits of all members together: (events, 6)."""
-    total = bias_of(calibration)
-    for logits, scales in zip(members, scales_of(calibration), strict=True):
+    total = class_biases(calibration)
+    for logits, scales in zip(members, member_scales(calibration), strict=True):
         total = total + logits * scales
     return total
 
 
-def bias_of(calibration: Calibration) -> Floats:
+def class_biases(calibration: Calibration) -> Floats:
     """Return what is added to the logits: (6,)."""
     return np.array([*calibration.next_action.bias, *calibration.purchase.bias])
 
 
-def scales_of(calibration: Calibration) -> list[Floats]:
+def member_scales(calibration: Calibration) -> list[Floats]:
     """Return what each member's logits are multiplied by: (6,) each."""
     of_action, of_purchase = calibration.next_action.scales, calibration.purchase.scales
     return [
@@ -119,14 +119,14 @@ def scales_of(calibration: Calibration) -> list[Floats]:
     ]
 
 
-def probabilities(logits: Floats) -> Probabilities:
+def to_probabilities(logits: Floats) -> Probabilities:
     """Return what logits say: (events, 6)."""
-    of_action = logits[:, ACTIONS]
+    of_action = logits[:, ACTION_COLUMNS]
     masses = np.exp(of_action - of_action.max(axis=1, keepdims=True))
-    return Probabilities(masses / masses.sum(axis=1, keepdims=True), 1 / (1 + np.exp(-logits[:, PURCHASE])))
+    return Probabilities(masses / masses.sum(axis=1, keepdims=True), 1 / (1 + np.exp(-logits[:, PURCHASE_COLUMN])))
 
 
-def logits_of(said: Probabilities) -> Floats:
+def to_logits(said: Probabilities) -> Floats:
     """Return logits of probabilities: (events, 6)."""
     of_action = np.log(said.next_action.astype(np.float64).clip(min=metrics.SMALLEST))
     purchase = said.purchase.astype(np.float64).clip(metrics.SMALLEST, 1 - metrics.SMALLEST)
@@ -141,10 +141,12 @@ def fold_in(model: SessionTransformer, calibration: Calibration) -> None:
     logits by 0 where no item is known.
     """
     alone = len(calibration.purchase.scales) == 1
-    shift = torch.tensor(bias_of(calibration) if alone else -scales_of(calibration)[0] * calibration.silent)
+    shift = torch.tensor(
+        class_biases(calibration) if alone else -member_scales(calibration)[0] * calibration.prior_logits
+    )
     parts = (
-        (model.next_action, calibration.next_action, ACTIONS),
-        (model.purchase, calibration.purchase, slice(PURCHASE, None)),
+        (model.next_action, calibration.next_action, ACTION_COLUMNS),
+        (model.purchase, calibration.purchase, slice(PURCHASE_COLUMN, None)),
     )
     for head, affine, which in parts:
         head.weight.mul_(affine.scales[0])
@@ -163,14 +165,14 @@ def _choose(logits: Floats, happened: Ints, session: Ints) -> Affine:
     last = (members - 1,)
     as_it_is = Affine(scales=(0.0,) * (members - 1) + (1.0,), bias=(0.0,) * classes)
     number_of = np.unique(session, return_inverse=True)[1]
-    if number_of.max(initial=0) + 1 < FEWEST_SESSIONS:
+    if number_of.max(initial=0) + 1 < MIN_SESSIONS:
         return as_it_is
     ways: list[Callable[[Floats, Ints], Affine]] = [lambda *_: as_it_is, _shares, functools.partial(_fit, of=last)]
     ways += [functools.partial(_fit, of=tuple(range(members)))] * (members > 1)
     chosen, *changes = [(way, _losses(way, logits, happened, number_of)) for way in ways]
     for way, losses in changes:
         gains = np.bincount(number_of, chosen[1] - losses)  # of each session
-        if gains.mean() > EVIDENCE * gains.std(ddof=1) / np.sqrt(len(gains)):
+        if gains.mean() > MIN_STANDARD_ERRORS * gains.std(ddof=1) / np.sqrt(len(gains)):
             chosen = way, losses
     return chosen[0](logits, happened)
 
@@ -205,12 +207,15 @@ def _fit(logits: Floats, happened: Ints, of: tuple[int, ...]) -> Affine:
     prior = 1 / len(of)
     scales = torch.full((len(of), 1), prior, dtype=z.dtype, requires_grad=True)  # (members that count, 1)
     bias = torch.zeros(z.shape[2], dtype=z.dtype, requires_grad=True)  # (C,)
-    optimizer = torch.optim.LBFGS([scales, bias], max_iter=STEPS, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([scales, bias], max_iter=MAX_ITERATIONS, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
         change = (scales - prior).square().sum() + bias.square().sum()
-        total = functional.cross_entropy((scales * z).sum(dim=1) + bias, classes, reduction="sum") + PRIOR / 2 * change
+        total = (
+            functional.cross_entropy((scales * z).sum(dim=1) + bias, classes, reduction="sum")
+            + PRIOR_WEIGHT / 2 * change
+        )
         total.backward()
         return total
 

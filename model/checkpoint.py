@@ -22,8 +22,8 @@ from clickscore.model.dataset import Report
 from clickscore.model.errors import TrainingError
 from clickscore.model.features import Examples
 from clickscore.model.neighbours import Neighbours, Pairs
-from clickscore.model.prefix_features import Side
-from clickscore.model.stack import Linear, Stack
+from clickscore.model.prefix_features import ItemFeatures
+from clickscore.model.stack import LinearModel, Stack
 from clickscore.model.text_vectors import TextVectors
 from clickscore.model.transformer import Mixing, SessionTransformer
 from clickscore.model.trees import Trees
@@ -126,15 +126,15 @@ def load_pairs(folder: Path) -> Pairs:
 
 def save_stack(folder: Path, stack: Stack) -> None:
     """Write trees and regression."""
-    side, regression = stack.side, stack.regression
+    side, regression = stack.item_features, stack.regression
     packed = io.BytesIO()
     np.savez_compressed(
         packed,
-        numbers=side.numbers,
+        numbers=side.values,
         categories=side.categories,
         weights=regression.weights,
         bias=regression.bias,
-        share=stack.share,
+        share=stack.tree_share,
         next_action=np.array(stack.trees.next_action.model_to_string()),
         purchase=np.array(stack.trees.purchase.model_to_string()),
     )
@@ -147,8 +147,8 @@ def load_stack(folder: Path) -> Stack | None:
         return None
     with np.load(folder / STACK) as arrays:
         trees = Trees(*(lightgbm.Booster(model_str=str(arrays[name])) for name in Trees._fields))
-        side = Side(arrays["numbers"], arrays["categories"])
-        return Stack(side, trees, Linear(arrays["weights"], arrays["bias"]), arrays["share"])
+        side = ItemFeatures(arrays["numbers"], arrays["categories"])
+        return Stack(side, trees, LinearModel(arrays["weights"], arrays["bias"]), arrays["share"])
 
 
 def save_texts(folder: Path, texts: TextVectors) -> None:

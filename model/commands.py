@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
+from clickscore.model.catalogue_items import read_catalogue
 from clickscore.model.config import PRESETS, TrainConfig, override, preset_text, read_preset
 from clickscore.model.dataset import Report, load_dataset, load_newer
 from clickscore.model.errors import TrainingError
-from clickscore.model.item_facts import read_catalogue
 
 if TYPE_CHECKING:
-    from clickscore.model.evaluation.heads import RowsOfLength
+    from clickscore.model.evaluation.head_evaluation import PrefixLengthResults
     from clickscore.model.split import By
 
 EXTRA = {"torch", "onnx", "optuna", "sklearn", "lightgbm", "tokenizers", "transformers"}
@@ -196,7 +196,7 @@ def evaluate(*, bundle: Path, prefixes: Path, sessions: tuple[Path, ...], out: P
     Example:
       clickscore evaluate bundle --prefixes test.tsv.gz --sessions train.tsv.gz --json results.json
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
-    from clickscore.model.evaluation.prefixes import KS, evaluate_prefixes  # noqa: PLC0415 (ONNX Runtime takes a moment to load)
+    from clickscore.model.evaluation.prefix_evaluation import CUTOFFS, evaluate_prefixes  # noqa: PLC0415 (ONNX Runtime takes a moment to load)
 
     console = Console(highlight=False, soft_wrap=True)
     with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -208,7 +208,7 @@ def evaluate(*, bundle: Path, prefixes: Path, sessions: tuple[Path, ...], out: P
             progress.update(tasks[name], completed=done, total=total)
 
         results = evaluate_prefixes(bundle, prefixes, sessions, tell)
-    metrics = [f"{kind}@{k}" for k in KS for kind in ("P", "MRR", "NDCG")]
+    metrics = [f"{kind}@{k}" for k in CUTOFFS for kind in ("P", "MRR", "NDCG")]
     table = Table("percent", *(result.name for result in results), title=f"{results[0].rows:,} rows")
     for metric in metrics:
         figures = [result.figures[metric] for result in results]
@@ -254,7 +254,7 @@ def evaluate_events(
       clickscore evaluate-events bundle --sessions train.jsonl.gz --test test.jsonl.gz
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
     try:
-        from clickscore.model.evaluation.heads import evaluate_heads  # noqa: PLC0415 (serving has no scikit-learn)
+        from clickscore.model.evaluation.head_evaluation import evaluate_heads  # noqa: PLC0415 (serving has no scikit-learn)
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
     console = Console(highlight=False, width=TABLE_WIDTH)
@@ -296,14 +296,14 @@ def evaluate_reasons(*, checkpoint: Path, prefixes: Path, rows: int, out: Path |
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
     try:
         from clickscore.model.checkpoint import trainable  # noqa: PLC0415 (serving has no torch)
-        from clickscore.model.evaluation.faithfulness import PLACES, evaluate_reasons  # noqa: PLC0415
+        from clickscore.model.evaluation.reason_faithfulness import TOP_ITEMS, evaluate_reasons  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
     console = Console(highlight=False, width=TABLE_WIDTH)
     with Console(stderr=True).status("") as status:
         results = evaluate_reasons(trainable(checkpoint)[0], prefixes, rows, status.update)
     metrics = ("deletion", "insertion", "first", "exit", "lead")
-    for title, suffix in (("the best item", ""), (f"the best {PLACES} items", f"@{PLACES}")):
+    for title, suffix in (("the best item", ""), (f"the best {TOP_ITEMS} items", f"@{TOP_ITEMS}")):
         table = Table("order", *metrics, title=f"explained: {title}, of {results.sessions:,} sessions")
         for order in results.orders:
             figures = [order.figures[metric + suffix] for metric in metrics]
@@ -312,14 +312,14 @@ def evaluate_reasons(*, checkpoint: Path, prefixes: Path, rows: int, out: Path |
     console.print(
         "Log-probability of the item, in nats. deletion: lost as events leave, the most important first, mean over the "
         "curve. insertion: still missing as they come. first: lost when the first alone leaves. exit: share of items "
-        f"that are no longer among the best {PLACES} then. lead: of the contributions over this order, deletion and "
+        f"that are no longer among the best {TOP_ITEMS} then. lead: of the contributions over this order, deletion and "
         "insertion together. In brackets: the middle 95 % over draws of sessions."
     )
     if out:
         out.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
 
 
-def _heads_table(of: "RowsOfLength") -> Table:
+def _heads_table(of: "PrefixLengthResults") -> Table:
     events = f"after {of.events} event{'s' * (of.events > 1)}" if of.events else "all"
     names = ("PR-AUC", "ROC-AUC", "log loss", "Brier", "ECE", "noise", "action F1", "action log loss")
     table = Table("", *names, title=f"{events}: {of.rows:,} rows, a purchase follows {of.base_rate:.2%}")
@@ -328,7 +328,7 @@ def _heads_table(of: "RowsOfLength") -> Table:
     return table
 
 
-def _nearness_table(of: "RowsOfLength") -> Table:
+def _nearness_table(of: "PrefixLengthResults") -> Table:
     names = ("mean difference", "ECE", "share of log loss", "share of PR-AUC")
     table = Table("against the truth", *names)
     for name, near in of.nearness.items():

@@ -27,7 +27,7 @@ from clickscore.model.features import (
     examples,
     read_events,
 )
-from clickscore.model.prefix_features import NO_CATALOGUE, Catalogue, ItemFacts, facts_of
+from clickscore.model.prefix_features import NO_ATTRIBUTES, CatalogueAttributes, ItemAttributes, make_item_attributes
 from clickscore.model.vocabulary import UNKNOWN, Vocabulary, count
 from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.sessions import ClosedSession, SessionEvent, decode_session
@@ -121,7 +121,7 @@ class WholeSessions:
     """Numbers of the sessions of each part: those that have a known item."""
     validation: Longs
     held_out: Longs
-    facts: ItemFacts
+    facts: ItemAttributes
     """Prices and categories of the rows."""
 
     @property
@@ -146,7 +146,7 @@ class Newer:
     report: Report
 
 
-def load_dataset(files: Sequence[Path], config: TrainConfig, catalogue: Catalogue = NO_CATALOGUE) -> Dataset:
+def load_dataset(files: Sequence[Path], config: TrainConfig, catalogue: CatalogueAttributes = NO_ATTRIBUTES) -> Dataset:
     """Return sessions from files, split by the time of their closing: held-out ones are the newest.
 
     Args:
@@ -192,7 +192,7 @@ def load_dataset(files: Sequence[Path], config: TrainConfig, catalogue: Catalogu
             training=with_known[oldest],
             validation=with_known[validated],
             held_out=with_known[measured],
-            facts=facts_of(vocabulary.items, catalogue),
+            facts=make_item_attributes(vocabulary.items, catalogue),
         ),
         report=dataclasses.replace(
             report,

@@ -18,6 +18,7 @@ from clickscore.schemas.manifest import NEXT_ACTIONS
 Ints = npt.NDArray[np.signedinteger[Any]]
 Longs = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+Float32Array = npt.NDArray[np.float32]
 
 NO_ITEM = -1
 """Of `Sessions.items`: the event is about no item."""

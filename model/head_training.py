@@ -7,14 +7,21 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from clickscore.model.calibration import Calibration, Probabilities, blended, calibrate, logits_of, probabilities
+from clickscore.model.calibration import (
+    Calibration,
+    Probabilities,
+    blend_logits,
+    calibrate,
+    to_logits,
+    to_probabilities,
+)
 from clickscore.model.config import TrainConfig
 from clickscore.model.dataset import Dataset, Newer
-from clickscore.model.evaluate import Answers
 from clickscore.model.features import Examples, Ints, Longs, Sessions, examples, read_events
 from clickscore.model.metrics import Floats
-from clickscore.model.prefix_features import Whole, whole
-from clickscore.model.stack import METHODS, Stack, carried, fit_stack, refit_stack
+from clickscore.model.predict import Predictions
+from clickscore.model.prefix_features import FullSessions, make_full_sessions
+from clickscore.model.stack import CALIBRATION_METHODS, Stack, fit_stack, forward_fill, refit_stack
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,14 +34,14 @@ class Heads:
     max_length: int
 
 
-Ask = Callable[[Examples], Answers]
+Ask = Callable[[Examples], Predictions]
 """Gives the Transformer's answers after every event of some sessions."""
 
 
 class _Part(NamedTuple):
     """Sessions as both read them."""
 
-    every: Whole
+    every: FullSessions
     kept: Longs
     """Events that the Transformer reads."""
 
@@ -49,7 +56,7 @@ def fit_heads(dataset: Dataset, ask: Ask, config: TrainConfig) -> Heads:
     """
     of, longest, stack = dataset.whole, config.model.max_length, None
     if config.trees and of.has_actions:
-        learned = whole(of.sessions.only(of.training), of.rows)
+        learned = make_full_sessions(of.sessions.only(of.training), of.rows)
         stack = fit_stack(learned, np.arange(len(learned.items)), of.facts, longest, config.seed)
     calibration = _calibration(stack, of.sessions.only(of.validation), of.rows, ask, longest)
     return Heads(calibration=calibration, stack=stack, max_length=longest)
@@ -60,17 +67,17 @@ def refit(heads: Heads, dataset: Dataset, config: TrainConfig) -> Stack | None:
     of = dataset.whole
     if heads.stack is None:
         return None
-    every = whole(of.sessions, of.rows)
+    every = make_full_sessions(of.sessions, of.rows)
     return refit_stack(heads.stack, every, of.facts, heads.max_length, config.seed)
 
 
-def on_held_out(heads: Heads, dataset: Dataset, answers: Answers) -> Answers:
+def on_held_out(heads: Heads, dataset: Dataset, answers: Predictions) -> Predictions:
     """Return the Transformer's answers on the held-out sessions, with the heads blended."""
     of = dataset.whole
     return _said(heads, _part(of.sessions.only(of.held_out), of.rows, heads.max_length), answers)
 
 
-def on_newer(heads: Heads, newer: Newer, ask: Ask) -> tuple[Answers, Calibration]:
+def on_newer(heads: Heads, newer: Newer, ask: Ask) -> tuple[Predictions, Calibration]:
     """Return what a model's heads say of newer sessions, and how they are calibrated on these from then on."""
     sample = _part(newer.whole_sample, newer.rows, heads.max_length)
     calibration = _calibration(heads.stack, newer.whole_sample, newer.rows, ask, heads.max_length)
@@ -91,29 +98,31 @@ def _calibration(stack: Stack | None, sessions: Sessions, rows: Ints, ask: Ask, 
     first = at - every.starts[session] < max_length
     at, session = at[first], session[first]
     members = _members(stack, part, answers, at, max_length=max_length, silent=silent)
-    fitted = calibrate(members, every.next_action[at], every.purchase[at], session, METHODS[stack is not None])
-    return msgspec.structs.replace(fitted, silent=tuple(silent.tolist()))
+    fitted = calibrate(
+        members, every.next_action[at], every.purchase[at], session, CALIBRATION_METHODS[stack is not None]
+    )
+    return msgspec.structs.replace(fitted, prior_logits=tuple(silent.tolist()))
 
 
-def _said(heads: Heads, part: _Part, answers: Answers) -> Answers:
+def _said(heads: Heads, part: _Part, answers: Predictions) -> Predictions:
     """Return answers with the heads blended."""
-    silent = np.array(heads.calibration.silent)
+    silent = np.array(heads.calibration.prior_logits)
     members = _members(heads.stack, part, answers, part.kept, max_length=heads.max_length, silent=silent)
-    said = probabilities(blended(members, heads.calibration))
-    return Answers(answers.ranks, said.next_action, said.purchase)
+    said = to_probabilities(blend_logits(members, heads.calibration))
+    return Predictions(answers.ranks, said.next_action, said.purchase)
 
 
 def _members(
-    stack: Stack | None, part: _Part, answers: Answers, at: Longs, *, max_length: int, silent: Floats
+    stack: Stack | None, part: _Part, answers: Predictions, at: Longs, *, max_length: int, silent: Floats
 ) -> list[Floats]:
     """Return what each member says after these events: (len(at), 6) each."""
-    of_transformer = carried(_logits(answers), part.kept, part.every, silent)[at]
+    of_transformer = forward_fill(_logits(answers), part.kept, part.every, silent)[at]
     return [of_transformer] if stack is None else [of_transformer, stack.logits(part.every, at, max_length)]
 
 
-def _logits(answers: Answers) -> Floats:
-    return logits_of(Probabilities(answers.action_probabilities, answers.purchase))
+def _logits(answers: Predictions) -> Floats:
+    return to_logits(Probabilities(answers.action_probabilities, answers.purchase))
 
 
 def _part(sessions: Sessions, rows: Ints, max_length: int) -> _Part:
-    return _Part(whole(sessions, rows), read_events(sessions, rows, max_length))
+    return _Part(make_full_sessions(sessions, rows), read_events(sessions, rows, max_length))

@@ -19,6 +19,7 @@ from clickscore.model.features import (
     NO_CLASS,
     NO_ITEM,
     PURCHASE,
+    Float32Array,
     Ints,
     Longs,
     Sessions,
@@ -27,24 +28,22 @@ from clickscore.model.features import (
 )
 from clickscore.schemas.events import ACTIONS
 
-Singles = npt.NDArray[np.float32]
-
-SIDE: tuple[str, ...] = ("popularity", "price", "item_purchases", "category_purchases")
-"""Columns of `Side.numbers`: log(1 + events), log(1 + price), and log-odds of a purchase after an event on it."""
-POPULARITY, PRICE, ODDS, CATEGORY_ODDS = range(len(SIDE))
+ITEM_FEATURES: tuple[str, ...] = ("popularity", "price", "item_purchases", "category_purchases")
+"""Columns of `ItemFeatures.values`: log(1 + events), log(1 + price), log-odds of a purchase after an event on it."""
+POPULARITY, PRICE, PURCHASE_ODDS, CATEGORY_PURCHASE_ODDS = range(len(ITEM_FEATURES))
 ITEM_PRIOR, CATEGORY_PRIOR = 20.0, 50.0
 """Events of the average rate that an item's or a category's own are counted with."""
-STEP = 1 / 256
+QUANTISATION_STEP = 1 / 256
 """What numbers of items are rounded to: sums of them are exact."""
-TIMES: Longs = (250 * 2 ** np.arange(0, 24, 0.5)).astype(np.int64)
+TIME_BUCKETS: Longs = (250 * 2 ** np.arange(0, 24, 0.5)).astype(np.int64)
 """Where the buckets of times begin, ms: from a quarter of a second to a month, two for each doubling."""
-NEWEST = 3
+RECENT_EVENTS = 3
 """Events whose action and item are told one by one."""
 
-NAMES: tuple[str, ...] = (
+FEATURE_NAMES: tuple[str, ...] = (
     "events",
     *(f"{action}_events" for action in ACTIONS[1:]),
-    *(f"action_{back}_back" for back in range(NEWEST)),
+    *(f"action_{back}_back" for back in range(RECENT_EVENTS)),
     "time",
     "gap",
     "gap_before",
@@ -55,18 +54,18 @@ NAMES: tuple[str, ...] = (
     "times_of_last_item",
     "same_item_as_before",
     "same_category",
-    *(f"last_{name}" for name in SIDE),
-    *(f"mean_{name}" for name in SIDE),
+    *(f"last_{name}" for name in ITEM_FEATURES),
+    *(f"mean_{name}" for name in ITEM_FEATURES),
     "most_item_purchases",
     "most_category_purchases",
-    *(f"item_purchases_{back}_back" for back in range(1, NEWEST)),
+    *(f"item_purchases_{back}_back" for back in range(1, RECENT_EVENTS)),
     "dearer_than_mean",
 )
 """Columns; times are numbers of buckets."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Whole:
+class FullSessions:
     """Whole sessions, end to end, every event of them, with what followed each."""
 
     items: Ints
@@ -83,7 +82,7 @@ class Whole:
     """(sessions + 1,)."""
 
 
-class Told(NamedTuple):
+class EventBatch(NamedTuple):
     """Beginnings of sessions, every event of them, left-aligned, 0 after the end: int64 (B, L), lengths (B,)."""
 
     items: Longs
@@ -93,36 +92,36 @@ class Told(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Side:
+class ItemFeatures:
     """What is known of items beside their sequence."""
 
-    numbers: Singles
+    values: Float32Array
     """Multiples of `STEP`; row 0 is what is assumed of an unknown item: (V, len(SIDE))."""
     categories: Ints
     """Code of each row's category, 0 where it is unknown: (V,)."""
 
 
 @dataclasses.dataclass(frozen=True)
-class ItemFacts:
+class ItemAttributes:
     """What a catalogue says of the rows of a vocabulary."""
 
-    prices: Singles
+    prices: Float32Array
     """NaN where it is unknown: (V,)."""
     categories: Ints
     """(V,)."""
 
 
-class Catalogue(NamedTuple):
+class CatalogueAttributes(NamedTuple):
     """What is known of items, by id."""
 
     prices: dict[str, float]
     categories: dict[str, str]
 
 
-NO_CATALOGUE = Catalogue({}, {})
+NO_ATTRIBUTES = CatalogueAttributes({}, {})
 
 
-def whole(sessions: Sessions, rows: Ints) -> Whole:
+def make_full_sessions(sessions: Sessions, rows: Ints) -> FullSessions:
     """Return sessions as the heads read them.
 
     Args:
@@ -134,7 +133,7 @@ def whole(sessions: Sessions, rows: Ints) -> Whole:
     ends = np.repeat(sessions.starts[1:], np.diff(sessions.starts))  # (events,)
     classes = NEXT_ACTION_OF[sessions.actions]
     acts = following(classes != NO_CLASS, ends)
-    return Whole(
+    return FullSessions(
         items.astype(np.int64),
         sessions.actions,
         sessions.ages,
@@ -144,7 +143,7 @@ def whole(sessions: Sessions, rows: Ints) -> Whole:
     )
 
 
-def side(of: Whole, facts: ItemFacts) -> Side:
+def make_item_features(of: FullSessions, facts: ItemAttributes) -> ItemFeatures:
     """Return what sessions and a catalogue tell of items.
 
     Args:
@@ -167,20 +166,20 @@ def side(of: Whole, facts: ItemFacts) -> Side:
         _log_odds(seen, ended, rate, ITEM_PRIOR),
         _log_odds(np.where(unknown, 0, category_seen), np.where(unknown, 0, category_ended), rate, CATEGORY_PRIOR),
     )
-    rounded = np.round(np.stack(columns, axis=1) / STEP) * STEP
-    return Side(rounded.astype(np.float32), facts.categories)
+    rounded = np.round(np.stack(columns, axis=1) / QUANTISATION_STEP) * QUANTISATION_STEP
+    return ItemFeatures(rounded.astype(np.float32), facts.categories)
 
 
-def told(of: Whole, at: Longs, max_length: int) -> Told:
+def make_event_batch(of: FullSessions, at: Longs, max_length: int) -> EventBatch:
     """Return the beginnings that end with these events, at most the newest `max_length` events of each."""
     first = of.starts[np.searchsorted(of.starts, at, side="right") - 1]
     first = np.maximum(first, at - max_length + 1)
     lengths = at - first + 1
     items, actions, ages = (aligned(part, first, lengths) for part in (of.items, of.actions, of.ages))
-    return Told(items, actions, ages, lengths)
+    return EventBatch(items, actions, ages, lengths)
 
 
-def features(of: Told, by: Side) -> Singles:
+def compute_features(of: EventBatch, by: ItemFeatures) -> Float32Array:
     """Return the features of beginnings: (B, len(NAMES))."""
     columns = np.arange(of.items.shape[1])  # (L,)
     behind = of.lengths[:, None] - 1 - columns  # (B, L), negative after the end
@@ -201,15 +200,17 @@ def features(of: Told, by: Side) -> Singles:
     is_last = (item != 0) & ~(same & later).any(axis=2)
     category = by.categories[rows]  # (B, L)
     of_last = back(category, 0)[:, None]
-    numbers = by.numbers[rows]  # (B, L, S)
-    lasts = [np.where((behind == places)[:, :, None], numbers, 0).sum(axis=1) for places in range(NEWEST)]  # (B, S)
+    numbers = by.values[rows]  # (B, L, S)
+    lasts = [
+        np.where((behind == places)[:, :, None], numbers, 0).sum(axis=1) for places in range(RECENT_EVENTS)
+    ]  # (B, S)
     means = np.where(real[:, :, None], numbers, 0).sum(axis=1) / length[:, None]  # (B, S)
     most = np.where(real[:, :, None], numbers, -np.inf).max(axis=1)  # (B, S)
     found = [
         length,
         *(((of.actions == code) & real).sum(axis=1) for code in range(1, len(ACTIONS))),
-        *(back(of.actions, places) for places in range(NEWEST)),
-        *((value[:, None] >= TIMES).sum(axis=1) for value in (ages[0], *gaps, ages[0] // of.lengths)),
+        *(back(of.actions, places) for places in range(RECENT_EVENTS)),
+        *((value[:, None] >= TIME_BUCKETS).sum(axis=1) for value in (ages[0], *gaps, ages[0] // of.lengths)),
         (numbers[:, :, POPULARITY] > 0).sum(axis=1),
         is_last.sum(axis=1),
         times.max(axis=1),
@@ -218,35 +219,37 @@ def features(of: Told, by: Side) -> Singles:
         ((category == of_last) & (category > 0)).sum(axis=1),
         *lasts[0].T,
         *means.T,
-        most[:, ODDS],
-        most[:, CATEGORY_ODDS],
-        *(value[:, ODDS] for value in lasts[1:]),
+        most[:, PURCHASE_ODDS],
+        most[:, CATEGORY_PURCHASE_ODDS],
+        *(value[:, PURCHASE_ODDS] for value in lasts[1:]),
         lasts[0][:, PRICE] - means[:, PRICE],
     ]
     return np.stack(found, axis=1).astype(np.float32)
 
 
-def features_of(of: Whole, at: Longs, by: Side, max_length: int, most: int = 4_096) -> Singles:
+def compute_features_after(
+    of: FullSessions, at: Longs, by: ItemFeatures, max_length: int, most: int = 4_096
+) -> Float32Array:
     """Return the features of the beginnings that end with these events, `most` at once: (len(at), len(NAMES))."""
-    found = np.zeros((len(at), len(NAMES)), dtype=np.float32)
+    found = np.zeros((len(at), len(FEATURE_NAMES)), dtype=np.float32)
     first = of.starts[np.searchsorted(of.starts, at, side="right") - 1]
     order = np.argsort(at - first, kind="stable")  # those of like length together: little padding
     for start in range(0, len(at), most):
         some = order[start : start + most]
-        found[some] = features(told(of, at[some], max_length), by)
+        found[some] = compute_features(make_event_batch(of, at[some], max_length), by)
     return found
 
 
-def facts_of(items: Sequence[str], catalogue: Catalogue) -> ItemFacts:
+def make_item_attributes(items: Sequence[str], catalogue: CatalogueAttributes) -> ItemAttributes:
     """Return what is known of the items of a vocabulary, row 0 included."""
     prices, categories = catalogue
     codes = {name: code for code, name in enumerate(sorted({categories.get(item, "") for item in items} | {""}))}
-    return ItemFacts(
+    return ItemAttributes(
         np.array([np.nan, *(prices.get(item, np.nan) for item in items)], dtype=np.float32),
         np.array([0, *(codes[categories.get(item, "")] for item in items)], dtype=np.int64),
     )
 
 
-def _log_odds(seen: npt.NDArray[Any], ended: npt.NDArray[Any], rate: float, prior: float) -> Singles:
+def _log_odds(seen: npt.NDArray[Any], ended: npt.NDArray[Any], rate: float, prior: float) -> Float32Array:
     share = (ended + prior * rate) / (seen + prior)
     return np.log(share / (1 - share))

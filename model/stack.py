@@ -14,72 +14,80 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from clickscore.model.calibration import probabilities
-from clickscore.model.features import Ints, Longs
+from clickscore.model.calibration import to_probabilities
+from clickscore.model.features import Float32Array, Ints, Longs
 from clickscore.model.metrics import Floats, log_loss
-from clickscore.model.prefix_features import NAMES, NEWEST, ItemFacts, Side, Singles, Whole, features_of, side
-from clickscore.model.trees import Rows, Trees, fit_trees, refit_trees
+from clickscore.model.prefix_features import (
+    FEATURE_NAMES,
+    RECENT_EVENTS,
+    FullSessions,
+    ItemAttributes,
+    ItemFeatures,
+    compute_features_after,
+    make_item_features,
+)
+from clickscore.model.trees import LabelledRows, Trees, fit_trees, refit_trees
 from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.manifest import NEXT_ACTIONS
 
-METHODS = ("scale and bias on validation", "Transformer, trees and regression, blended on validation")
+CALIBRATION_METHODS = ("scale and bias on validation", "Transformer, trees and regression, blended on validation")
 """Of calibration: the Transformer alone, and with a stack."""
-MOST_ROWS = 200_000
+MAX_ROWS = 200_000
 """Beginnings that are learned from, drawn at random where there are more."""
-NEWER_SHARE = 0.2
+STOPPING_SHARE = 0.2
 """Share of the sessions, the newest, by which trees are stopped, and blended with the regression."""
-SHARES = np.linspace(0, 1, 11)
+TREE_SHARES = np.linspace(0, 1, 11)
 """Of the trees in the blend: what is tried."""
 FOLDS = 5
 """Parts of the sessions: what is told of an item is counted in others than the one that is learned."""
-ABSENT = -20.0
+ABSENT_LOGIT = -20.0
 """Logit of an action that never came."""
-CODES = tuple(NAMES.index(f"action_{back}_back") for back in range(NEWEST))
-WIDE = len(NAMES) - NEWEST + NEWEST * len(ACTIONS)
+ACTION_CODE_COLUMNS = tuple(FEATURE_NAMES.index(f"action_{back}_back") for back in range(RECENT_EVENTS))
+ONE_HOT_WIDTH = len(FEATURE_NAMES) - RECENT_EVENTS + RECENT_EVENTS * len(ACTIONS)
 """Columns of `widened`."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Linear:
+class LinearModel:
     """Logits as sums: of each next action, then of a purchase."""
 
-    weights: Singles
+    weights: Float32Array
     """(WIDE, 6)."""
-    bias: Singles
+    bias: Float32Array
     """(6,)."""
 
-    def logits(self, features: Singles) -> Floats:
+    def logits(self, features: Float32Array) -> Floats:
         """Return (n, 6)."""
-        return widened(features) @ self.weights + self.bias
+        return one_hot_actions(features) @ self.weights + self.bias
 
 
 @dataclasses.dataclass(frozen=True)
 class Stack:
     """The member beside the Transformer."""
 
-    side: Side
+    item_features: ItemFeatures
     trees: Trees
-    regression: Linear
-    share: Floats
+    regression: LinearModel
+    tree_share: Floats
     """Of the trees in each logit; the rest is the regression's: (6,)."""
 
-    def logits(self, of: Whole, at: Longs, max_length: int) -> Floats:
+    def logits(self, of: FullSessions, at: Longs, max_length: int) -> Floats:
         """Return what both together say after these events: (len(at), 6)."""
-        return self.answers(features_of(of, at, self.side, max_length))
+        return self.answers(compute_features_after(of, at, self.item_features, max_length))
 
-    def answers(self, features: Singles) -> Floats:
+    def answers(self, features: Float32Array) -> Floats:
         """Return what both together say: (n, 6)."""
-        return self.share * self.trees.logits(features) + (1 - self.share) * self.regression.logits(features)
+        return self.tree_share * self.trees.logits(features) + (1 - self.tree_share) * self.regression.logits(features)
 
     def grown(self, items: int) -> "Stack":
         """Return the same with new items after its own, of which nothing is known."""
-        new = items + 1 - len(self.side.categories)
-        numbers = np.concatenate((self.side.numbers, np.repeat(self.side.numbers[:1], new, axis=0)))
-        grown = Side(numbers, np.pad(self.side.categories, (0, new)))
-        return dataclasses.replace(self, side=grown)
+        new = items + 1 - len(self.item_features.categories)
+        numbers = np.concatenate((self.item_features.values, np.repeat(self.item_features.values[:1], new, axis=0)))
+        grown = ItemFeatures(numbers, np.pad(self.item_features.categories, (0, new)))
+        return dataclasses.replace(self, item_features=grown)
 
 
-def fit_stack(of: Whole, at: Longs, facts: ItemFacts, max_length: int, seed: int) -> Stack:
+def fit_stack(of: FullSessions, at: Longs, facts: ItemAttributes, max_length: int, seed: int) -> Stack:
     """Return trees and regression that learned from the beginnings of sessions.
 
     Args:
@@ -91,44 +99,46 @@ def fit_stack(of: Whole, at: Longs, facts: ItemFacts, max_length: int, seed: int
     """
     at = _drawn(at, seed)
     learned = _rows(of, at, facts, max_length, seed)
-    first_newer = int(np.searchsorted(at, of.starts[round((1 - NEWER_SHARE) * (len(of.starts) - 1))]))
+    first_newer = int(np.searchsorted(at, of.starts[round((1 - STOPPING_SHARE) * (len(of.starts) - 1))]))
     older, newer = learned.only(slice(first_newer)), learned.only(slice(first_newer, None))
     tried, trees = fit_trees(older, newer, seed)
-    share = _share(tried.logits(newer.features), fit_linear(older).logits(newer.features), newer)
-    return Stack(side(of, facts), trees, fit_linear(learned), share)
+    share = _choose_tree_shares(tried.logits(newer.features), fit_linear(older).logits(newer.features), newer)
+    return Stack(make_item_features(of, facts), trees, fit_linear(learned), share)
 
 
-def refit_stack(stack: Stack, of: Whole, facts: ItemFacts, max_length: int, seed: int) -> Stack:
+def refit_stack(stack: Stack, of: FullSessions, facts: ItemAttributes, max_length: int, seed: int) -> Stack:
     """Return a stack of the same shape that learned from all beginnings of these sessions."""
     learned = _rows(of, _drawn(np.arange(len(of.items)), seed), facts, max_length, seed)
-    return Stack(side(of, facts), refit_trees(stack.trees, learned), fit_linear(learned), stack.share)
+    return Stack(
+        make_item_features(of, facts), refit_trees(stack.trees, learned), fit_linear(learned), stack.tree_share
+    )
 
 
-def _share(of_trees: Floats, of_regression: Floats, rows: Rows) -> Floats:
+def _choose_tree_shares(of_trees: Floats, of_regression: Floats, rows: LabelledRows) -> Floats:
     """Return the share of the trees that would have lost least: one for the actions' logits, one for a purchase's."""
     losses: list[tuple[float, float]] = []
-    for share in SHARES:
-        said = probabilities(share * of_trees + (1 - share) * of_regression)
+    for share in TREE_SHARES:
+        said = to_probabilities(share * of_trees + (1 - share) * of_regression)
         losses.append((log_loss(said.next_action, rows.next_action), log_loss(said.purchase, rows.purchase)))
-    of_action, of_purchase = SHARES[np.argmin(losses, axis=0)]
+    of_action, of_purchase = TREE_SHARES[np.argmin(losses, axis=0)]
     return np.array([of_action] * len(NEXT_ACTIONS) + [of_purchase])
 
 
-def fit_linear(rows: Rows) -> Linear:
+def fit_linear(rows: LabelledRows) -> LinearModel:
     """Return the regressions as one table."""
-    wide = widened(rows.features)
+    wide = one_hot_actions(rows.features)
     of_action, of_purchase = (
         _regression(wide, outcome, classes)
         for outcome, classes in ((rows.next_action, len(NEXT_ACTIONS)), (rows.purchase, 2))
     )
     weights = np.column_stack((of_action[0], of_purchase[0][:, 1] - of_purchase[0][:, 0]))
-    return Linear(weights.astype(np.float32), np.append(of_action[1], np.diff(of_purchase[1])).astype(np.float32))
+    return LinearModel(weights.astype(np.float32), np.append(of_action[1], np.diff(of_purchase[1])).astype(np.float32))
 
 
-def _regression(wide: Singles, outcome: Ints, classes: int) -> tuple[Floats, Floats]:
+def _regression(wide: Float32Array, outcome: Ints, classes: int) -> tuple[Floats, Floats]:
     """Return weights (WIDE, classes) and bias (classes,) of the logits of each class."""
     came = np.unique(outcome)
-    weights, bias = np.zeros((WIDE, classes)), np.full(classes, ABSENT)
+    weights, bias = np.zeros((ONE_HOT_WIDTH, classes)), np.full(classes, ABSENT_LOGIT)
     bias[came] = 0.0
     if len(came) < 2:
         return weights, bias
@@ -141,14 +151,14 @@ def _regression(wide: Singles, outcome: Ints, classes: int) -> tuple[Floats, Flo
     return weights, bias
 
 
-def widened(features: Singles) -> Singles:
+def one_hot_actions(features: Float32Array) -> Float32Array:
     """Return features with each of the newest actions as one column a kind: (n, WIDE)."""
     kinds = np.eye(len(ACTIONS), dtype=np.float32)
-    newest = [kinds[features[:, code].astype(np.int64)] for code in CODES]
-    return np.concatenate((np.delete(features, CODES, axis=1), *newest), axis=1)
+    newest = [kinds[features[:, code].astype(np.int64)] for code in ACTION_CODE_COLUMNS]
+    return np.concatenate((np.delete(features, ACTION_CODE_COLUMNS, axis=1), *newest), axis=1)
 
 
-def carried(logits: Floats, kept: Longs, of: Whole, silent: Floats) -> Floats:
+def forward_fill(logits: Floats, kept: Longs, of: FullSessions, silent: Floats) -> Floats:
     """Return what the Transformer says after every event: what it said after the last one on a known item.
 
     Args:
@@ -166,23 +176,25 @@ def carried(logits: Floats, kept: Longs, of: Whole, silent: Floats) -> Floats:
 
 
 def _drawn(at: Longs, seed: int) -> Longs:
-    if len(at) <= MOST_ROWS:
+    if len(at) <= MAX_ROWS:
         return at
-    return np.sort(np.random.default_rng(seed).choice(at, MOST_ROWS, replace=False))
+    return np.sort(np.random.default_rng(seed).choice(at, MAX_ROWS, replace=False))
 
 
-def _rows(of: Whole, at: Longs, facts: ItemFacts, max_length: int, seed: int) -> Rows:
+def _rows(of: FullSessions, at: Longs, facts: ItemAttributes, max_length: int, seed: int) -> LabelledRows:
     """Return beginnings, each with what the sessions of other folds tell of items, so that none meets its own end."""
     fold_of = np.random.default_rng(seed).integers(FOLDS, size=len(of.starts) - 1)
     session = np.searchsorted(of.starts, at, side="right") - 1
-    features = np.zeros((len(at), len(NAMES)), dtype=np.float32)
+    features = np.zeros((len(at), len(FEATURE_NAMES)), dtype=np.float32)
     for fold in range(FOLDS):
         inside = fold_of[session] == fold
-        features[inside] = features_of(of, at[inside], side(_without(of, fold_of == fold), facts), max_length)
-    return Rows(features, of.next_action[at], of.purchase[at])
+        features[inside] = compute_features_after(
+            of, at[inside], make_item_features(_without(of, fold_of == fold), facts), max_length
+        )
+    return LabelledRows(features, of.next_action[at], of.purchase[at])
 
 
-def _without(of: Whole, sessions: Ints) -> Whole:
+def _without(of: FullSessions, sessions: Ints) -> FullSessions:
     """Return sessions with the items of some made unknown, so that nothing is counted for them."""
     hidden = np.repeat(sessions, np.diff(of.starts))
     return dataclasses.replace(of, items=np.where(hidden, 0, of.items))

@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-if TYPE_CHECKING:
-    from clickscore.model.encoder import Encoder
+from clickscore.model.features import Float32Array
 
-Halves = npt.NDArray[np.float16]
-Singles = npt.NDArray[np.float32]
+if TYPE_CHECKING:
+    from clickscore.model.text_encoder import TextEncoder
+
+Float16Array = npt.NDArray[np.float16]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,13 +24,13 @@ class TextVectors:
     """Fingerprint of the language model."""
     digests: npt.NDArray[np.uint64]
     """Of the texts, ascending: (texts,)."""
-    vectors: Halves
+    vectors: Float16Array
     """(texts, D): half the memory, and a cosine is off by a thousandth at most."""
 
 
-def read_texts(
-    texts: Sequence[str], encoder: "Encoder", before: TextVectors | None, tell: Callable[[int, int], None]
-) -> tuple[Halves, TextVectors]:
+def encode_texts(
+    texts: Sequence[str], encoder: "TextEncoder", before: TextVectors | None, tell: Callable[[int, int], None]
+) -> tuple[Float16Array, TextVectors]:
     """Return the vectors of texts (len(texts), D), and what is to be remembered: these texts, each once.
 
     Args:
@@ -52,7 +53,7 @@ def read_texts(
         tell(done, len(to_read))
 
     tell(0, len(to_read))
-    parts: list[Singles | Halves] = []
+    parts: list[Float32Array | Float16Array] = []
     if len(to_read):
         parts.append(encoder.vectors([texts[int(at)] for at in first[to_read]], told))
     if before is not None and len(new):

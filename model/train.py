@@ -34,11 +34,11 @@ from clickscore.model.checkpoint import (
 from clickscore.model.config import TrainConfig, settled
 from clickscore.model.dataset import Dataset, Newer
 from clickscore.model.errors import TrainingError
-from clickscore.model.evaluate import K, answer, evaluate_model, measure
 from clickscore.model.features import NOTHING, Examples, Ints, Longs, cross_batches, events_of, padded
 from clickscore.model.head_training import Heads, fit_heads, on_held_out, on_newer, refit
 from clickscore.model.loss import Wishes, catalogue_loss, quickest
 from clickscore.model.neighbours import Neighbours, Pairs, aged, by_age, count_pairs, nearest, together, without
+from clickscore.model.predict import CUTOFF, compute_metrics, evaluate_model, predict_sessions
 from clickscore.model.transformer import Mixing, SessionTransformer
 from clickscore.model.vocabulary import POPULAR
 
@@ -48,7 +48,7 @@ CLIP = 1.0
 LAST_RATE = 0.02
 """Learning rate at the end, as a share of the peak."""
 SMALLEST_BATCH = 16
-CRITERION = f"mrr@{K}"
+CRITERION = f"mrr@{CUTOFF}"
 """What says when to stop."""
 TABLES = {"item", "action.weight", "repeats.table"}
 """Matrices without weight decay, beside those of distances."""
@@ -77,9 +77,9 @@ def train(dataset: Dataset, config: TrainConfig, folder: Path, console: Console)
     # Calibrate the best, measure it on the newest sessions, then let it learn them
     config = card.config
     table = _table(model, load_model(folder / "best.pt", model))
-    ask = functools.partial(answer, model.eval(), table)
+    ask = functools.partial(predict_sessions, model.eval(), table)
     heads = fit_heads(dataset, ask, config)
-    measured = measure(on_held_out(heads, dataset, ask(dataset.held_out)), dataset.held_out)
+    measured = compute_metrics(on_held_out(heads, dataset, ask(dataset.held_out)), dataset.held_out)
     card = msgspec.structs.replace(card, calibration=heads.calibration, measured=measured)
     if stack := refit(heads, dataset, config):
         save_stack(folder, stack)
@@ -134,7 +134,8 @@ def fit(
             epoch = Epoch(number=number, loss=loss, metrics=measured)
             progress.update(task, mrr=f"validation {CRITERION} {measured[CRITERION]:.4f}")
             progress.console.print(
-                f"epoch {number}: loss {epoch.loss:.4f}, validation hit_rate@{K} {measured[f'hit_rate@{K}']:.4f}, "
+                f"epoch {number}: loss {epoch.loss:.4f}, validation hit_rate@{CUTOFF} "
+                f"{measured[f'hit_rate@{CUTOFF}']:.4f}, "
                 f"{CRITERION} {measured[CRITERION]:.4f}, purchase_pr_auc {measured['purchase_pr_auc']:.4f}"
             )
 
@@ -175,13 +176,13 @@ def top_up(previous: Checkpoint, pairs: Pairs, newer: Newer, folder: Path, *, li
     card = _begun(folder, fresh)
     if card.finished:
         return card
-    ask = functools.partial(answer, previous.model.eval(), previous.table())
+    ask = functools.partial(predict_sessions, previous.model.eval(), previous.table())
     answers = ask(newer.sample)
     calibration, stack = previous.card.calibration, previous.stack
     if calibration:
         heads = Heads(calibration=calibration, stack=stack, max_length=config.model.max_length)
         answers, calibration = on_newer(heads, newer, ask)
-    measured = measure(answers, newer.sample)
+    measured = compute_metrics(answers, newer.sample)
     card = msgspec.structs.replace(card, calibration=calibration, measured=measured, learned=learned + new)
     start_checkpoint(folder, card, newer.vocabulary, newer.sample)
     if stack:

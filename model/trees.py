@@ -8,15 +8,14 @@ from typing import NamedTuple
 import lightgbm
 import numpy as np
 
-from clickscore.model.features import Ints
+from clickscore.model.features import Float32Array, Ints
 from clickscore.model.metrics import Floats
-from clickscore.model.prefix_features import Singles
 from clickscore.schemas.manifest import NEXT_ACTIONS
 
-LEAVES = (7, 31)
+LEAF_COUNTS = (7, 31)
 """Numbers of leaves that are tried; the better one on validation is kept."""
-ROUNDS, PATIENCE = 400, 25
-SETTINGS = {
+MAX_ROUNDS, EARLY_STOPPING_ROUNDS = 400, 25
+LIGHTGBM_PARAMS = {
     "learning_rate": 0.05,
     "min_data_in_leaf": 20,
     "lambda_l2": 1.0,
@@ -31,23 +30,23 @@ SETTINGS = {
 }
 
 
-class Rows(NamedTuple):
+class LabelledRows(NamedTuple):
     """Beginnings of sessions, as features, and what followed."""
 
-    features: Singles
+    features: Float32Array
     """(n, F)."""
     next_action: Ints
     """(n,)."""
     purchase: Ints
     """(n,)."""
 
-    def only(self, rows: slice) -> "Rows":
+    def only(self, rows: slice) -> "LabelledRows":
         """Return some of them."""
-        return Rows(self.features[rows], self.next_action[rows], self.purchase[rows])
+        return LabelledRows(self.features[rows], self.next_action[rows], self.purchase[rows])
 
-    def and_those(self, other: "Rows") -> "Rows":
+    def and_those(self, other: "LabelledRows") -> "LabelledRows":
         """Return both, one after the other."""
-        return Rows(
+        return LabelledRows(
             np.concatenate((self.features, other.features)),
             np.concatenate((self.next_action, other.next_action)),
             np.concatenate((self.purchase, other.purchase)),
@@ -60,14 +59,14 @@ class Trees(NamedTuple):
     next_action: lightgbm.Booster
     purchase: lightgbm.Booster
 
-    def logits(self, features: Singles) -> Floats:
+    def logits(self, features: Float32Array) -> Floats:
         """Return the logits of the next actions, then of a purchase: (n, 6)."""
         of_action = np.asarray(self.next_action.predict(features, raw_score=True))
         of_purchase = np.asarray(self.purchase.predict(features, raw_score=True))
         return np.concatenate((of_action, of_purchase[:, None]), axis=1)
 
 
-def fit_trees(older: Rows, newer: Rows, seed: int = 0) -> tuple[Trees, Trees]:
+def fit_trees(older: LabelledRows, newer: LabelledRows, seed: int = 0) -> tuple[Trees, Trees]:
     """Return forests that learned from `older`, as many trees and leaves as were best for `newer`, and the same of all.
 
     What the first say of `newer` they have not learned, but for where they stopped.
@@ -78,7 +77,7 @@ def fit_trees(older: Rows, newer: Rows, seed: int = 0) -> tuple[Trees, Trees]:
     return tried, refit_trees(tried, older.and_those(newer))
 
 
-def refit_trees(trees: Trees, rows: Rows) -> Trees:
+def refit_trees(trees: Trees, rows: LabelledRows) -> Trees:
     """Return forests of the same settings and number of trees that learned from these rows."""
     return Trees(
         *(
@@ -90,14 +89,14 @@ def refit_trees(trees: Trees, rows: Rows) -> Trees:
     )
 
 
-def _fit(older: Rows, newer: Rows, of: str, objective: dict[str, object]) -> lightgbm.Booster:
+def _fit(older: LabelledRows, newer: LabelledRows, of: str, objective: dict[str, object]) -> lightgbm.Booster:
     learned = lightgbm.Dataset(older.features, getattr(older, of), free_raw_data=False)
     kept_apart = learned.create_valid(newer.features, getattr(newer, of))
     tried: list[tuple[float, lightgbm.Booster]] = []
-    for leaves in LEAVES:
-        settings = {**SETTINGS, **objective, "num_leaves": leaves}
-        stop = lightgbm.early_stopping(PATIENCE, verbose=False)
-        found = lightgbm.train(settings, learned, ROUNDS, valid_sets=[kept_apart], callbacks=[stop])
+    for leaves in LEAF_COUNTS:
+        settings = {**LIGHTGBM_PARAMS, **objective, "num_leaves": leaves}
+        stop = lightgbm.early_stopping(EARLY_STOPPING_ROUNDS, verbose=False)
+        found = lightgbm.train(settings, learned, MAX_ROUNDS, valid_sets=[kept_apart], callbacks=[stop])
         (loss,) = found.best_score["valid_0"].values()
         tried.append((float(loss), found))
     return min(tried, key=lambda trial: trial[0])[1]

@@ -8,7 +8,7 @@ from clickscore.export.random_bundle import random_weights, write_random_bundle
 from clickscore.export.to_onnx import to_onnx
 from clickscore.model.config import ModelConfig
 from clickscore.model.errors import TrainingError
-from clickscore.model.graph import open_graph
+from clickscore.model.onnx_runtime import open_graph
 from clickscore.model.vocabulary import Vocabulary
 from clickscore.schemas.manifest import FORMAT_VERSION, Tensor, content_hash, decode_manifest
 from clickscore.stream.scoring.bundle import check_bundle

@@ -10,10 +10,10 @@ from clickscore.export.export_bundle import export_bundle
 from clickscore.model.checkpoint import load_checkpoint, load_texts
 from clickscore.model.commands import train as train_command
 from clickscore.model.dataset import load_dataset
-from clickscore.model.encoder import open_encoder
 from clickscore.model.errors import TrainingError
 from clickscore.model.features import Batch
-from clickscore.model.graph import open_graph, run_graph
+from clickscore.model.onnx_runtime import open_graph, run_graph
+from clickscore.model.text_encoder import open_text_encoder
 from clickscore.model.train import train
 from clickscore.model.vocabulary import read_vocabulary
 from clickscore.schemas.catalogue import Item
@@ -111,7 +111,7 @@ def test_text_that_was_read_is_not_read_again(place, said, tmp_path):
     later = Item(item_id="later", title="Something else")
     items = write_catalogue(tmp_path / "catalogue.jsonl", [*KNOWN, *NEW, later])
     told = []
-    encode(place / "wider", items, open_encoder(place / "encoder"), tmp_path / "out", lambda *of: told.append(of))
+    encode(place / "wider", items, open_text_encoder(place / "encoder"), tmp_path / "out", lambda *of: told.append(of))
     assert [of for of in told if of[0] == "reading texts"] == [("reading texts", 0, 1), ("reading texts", 1, 1)]
     assert read_vocabulary(tmp_path / "out" / "items.txt").items[-1] == "later"
     assert len(decode_manifest((tmp_path / "out" / "manifest.json").read_bytes()).lineage) == 2
@@ -141,7 +141,7 @@ def test_result_is_topped_up_with_sessions_on_new_items(place, said, tmp_path):
 def test_catalogue_that_teaches_nothing_is_refused(place, tmp_path, items, message):
     path = write_catalogue(tmp_path / "catalogue.jsonl", items)
     with pytest.raises(TrainingError, match=message):
-        encode(place / "bundle", path, open_encoder(place / "encoder"), tmp_path / "out", silent)
+        encode(place / "bundle", path, open_text_encoder(place / "encoder"), tmp_path / "out", silent)
     assert not (tmp_path / "out").exists()
 
 

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from clickscore.export.commands import adopt as command
 from clickscore.export.import_onnx import conform_graph, import_bundle
 from clickscore.model.errors import TrainingError
-from clickscore.model.graph import open_graph
+from clickscore.model.onnx_runtime import open_graph
 from clickscore.schemas.manifest import decode_manifest
 from clickscore.stream.policy.experiments import MODEL
 from clickscore.stream.request import Request

@@ -9,7 +9,7 @@ from clickscore.export.parity import Parity, compare
 from clickscore.export.to_onnx import to_onnx
 from clickscore.model.config import ModelConfig
 from clickscore.model.features import Examples
-from clickscore.model.graph import open_graph
+from clickscore.model.onnx_runtime import open_graph
 from tests.model.builders import network
 
 pytestmark = pytest.mark.train

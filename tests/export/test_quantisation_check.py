@@ -11,7 +11,7 @@ from clickscore.export.to_onnx import to_onnx
 from clickscore.model.config import ModelConfig
 from clickscore.model.errors import TrainingError
 from clickscore.model.features import ending_at
-from clickscore.model.graph import open_graph, run_graph
+from clickscore.model.onnx_runtime import open_graph, run_graph
 from tests.export.test_parity import sessions
 
 pytestmark = pytest.mark.train

@@ -13,8 +13,16 @@ from clickscore.export.to_onnx import to_onnx
 from clickscore.model.calibration import Affine, Calibration
 from clickscore.model.config import ModelConfig
 from clickscore.model.features import Batch
-from clickscore.model.graph import explain, open_graph, run_graph
-from clickscore.model.prefix_features import NAMES, ItemFacts, Side, Told, Whole, features, side
+from clickscore.model.onnx_runtime import explain_scores, open_graph, run_graph
+from clickscore.model.prefix_features import (
+    FEATURE_NAMES,
+    EventBatch,
+    FullSessions,
+    ItemAttributes,
+    ItemFeatures,
+    compute_features,
+    make_item_features,
+)
 from clickscore.model.stack import Stack, fit_stack
 from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.manifest import CalibrationReport
@@ -28,18 +36,18 @@ ITEMS = 40
 CALIBRATION = Calibration(
     next_action=Affine(scales=(0.5, 0.7), bias=(0.1, 0.2, 0.0, -0.1, 0.3)),
     purchase=Affine(scales=(0.6, 0.5), bias=(-0.2,)),
-    silent=(0.1, -0.3, 0.2, -0.5, 0.4, -0.6),
+    prior_logits=(0.1, -0.3, 0.2, -0.5, 0.4, -0.6),
     report=CalibrationReport(method="", events=0, before={}, after={}),
 )
 
 
-def random_sessions(count: int = 300, seed: int = 0) -> Whole:
+def random_sessions(count: int = 300, seed: int = 0) -> FullSessions:
     rng = np.random.default_rng(seed)
     lengths = rng.integers(1, 12, count)
     events = int(lengths.sum())
     starts = np.concatenate(([0], lengths.cumsum()))
     ages = np.concatenate([rng.exponential(40_000, length).cumsum().astype(np.int64) for length in lengths])
-    return Whole(
+    return FullSessions(
         rng.integers(-3, ITEMS + 1, events),
         rng.integers(1, len(ACTIONS), events),
         ages,
@@ -49,7 +57,7 @@ def random_sessions(count: int = 300, seed: int = 0) -> Whole:
     )
 
 
-def beginnings(count: int = 64, width: int = 12, seed: int = 1) -> Told:
+def beginnings(count: int = 64, width: int = 12, seed: int = 1) -> EventBatch:
     rng = np.random.default_rng(seed)
     lengths = rng.integers(1, width + 1, count)
     lengths[:2] = (1, width)
@@ -57,14 +65,14 @@ def beginnings(count: int = 64, width: int = 12, seed: int = 1) -> Told:
     items = rng.integers(-3, 8, (count, width)) * real
     items[3] = np.minimum(items[3], 0)  # knows nothing
     ages = rng.integers(0, 10**6, (count, width)).cumsum(axis=1) * real
-    return Told(items, rng.integers(1, len(ACTIONS), (count, width)) * real, ages, lengths)
+    return EventBatch(items, rng.integers(1, len(ACTIONS), (count, width)) * real, ages, lengths)
 
 
-def part(told: Told, which: slice) -> Told:
-    return Told(*(values[which] for values in told))
+def part(told: EventBatch, which: slice) -> EventBatch:
+    return EventBatch(*(values[which] for values in told))
 
 
-FACTS = ItemFacts(
+FACTS = ItemAttributes(
     np.array([np.nan, *np.linspace(1, 99, ITEMS)], dtype=np.float32), np.arange(ITEMS + 1, dtype=np.int64) % 5
 )
 
@@ -91,7 +99,7 @@ def graph(model):
     return open_graph(model)
 
 
-def features_graph(by: Side) -> bytes:
+def features_graph(by: ItemFeatures) -> bytes:
     """Return a graph that gives the features alone, under the name of an output."""
     graph = GraphBuilder()
     columns = PrefixFeaturesGraph(graph, by).columns()
@@ -102,19 +110,21 @@ def features_graph(by: Side) -> bytes:
 
 
 def test_features_in_the_graph_are_those_of_numpy_bit_for_bit():
-    by = side(random_sessions(), FACTS)
+    by = make_item_features(random_sessions(), FACTS)
     told = beginnings()
     session = open_graph(features_graph(by))
     (found,) = session.run(None, {node.name: getattr(told, node.name) for node in session.get_inputs()})
-    expected = features(told, by)
-    assert found.shape == expected.shape == (64, len(NAMES))
-    different = [name for name, one, other in zip(NAMES, found.T, expected.T, strict=True) if (one != other).any()]
+    expected = compute_features(told, by)
+    assert found.shape == expected.shape == (64, len(FEATURE_NAMES))
+    different = [
+        name for name, one, other in zip(FEATURE_NAMES, found.T, expected.T, strict=True) if (one != other).any()
+    ]
     assert different == []
 
 
 def test_features_are_told_apart_in_that_test():
-    spread = np.ptp(features(beginnings(), side(random_sessions(), FACTS)), axis=0)
-    assert [name for name, width in zip(NAMES, spread, strict=True) if width == 0] == []
+    spread = np.ptp(compute_features(beginnings(), make_item_features(random_sessions(), FACTS)), axis=0)
+    assert [name for name, width in zip(FEATURE_NAMES, spread, strict=True) if width == 0] == []
 
 
 def test_graph_with_a_stack_agrees_with_its_parts(model, stack, model_and_table):
@@ -177,7 +187,7 @@ def test_answer_has_the_same_bits_in_any_batch(graph, width):
 
 def test_events_that_the_transformer_does_not_read_bring_nothing(graph):
     told = beginnings()
-    brought = explain(graph, told, 20)
+    brought = explain_scores(graph, told, 20)
     unread = np.broadcast_to(told.items[:, None] <= 0, brought.shape)
     assert (brought[unread] == 0).all()
     assert (brought[~unread] != 0).any()

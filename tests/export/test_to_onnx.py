@@ -10,7 +10,7 @@ from clickscore.export.to_onnx import to_onnx
 from clickscore.model.config import ModelConfig
 from clickscore.model.errors import TrainingError
 from clickscore.model.features import Batch
-from clickscore.model.graph import explain, open_graph, run_graph
+from clickscore.model.onnx_runtime import explain_scores, open_graph, run_graph
 from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.manifest import EXPLAINED, INPUTS, OPTIONAL, OUTPUTS, REASONS
 
@@ -168,21 +168,21 @@ def test_answers_have_the_same_bits_with_reasons_and_without(graph, items):
 @pytest.mark.parametrize("width", [1, 2, 4, 10, 20, 50])
 def test_reasons_have_the_same_bits_in_any_batch(graph, items, width):
     batch = batch_of(64, width, items)
-    together = explain(graph, batch, 64)
+    together = explain_scores(graph, batch, 64)
     for size in (1, 2, 7, 33):
         for start in range(0, 65 - size, size):
             which = slice(start, start + size)
-            assert together[which].tobytes() == explain(graph, part(batch, which), 64).tobytes()
+            assert together[which].tobytes() == explain_scores(graph, part(batch, which), 64).tobytes()
 
 
 def test_fewer_reasons_are_those_of_the_best_candidates(graph, items):
     batch = batch_of(16, 8, items)
-    assert explain(graph, batch, 10) == pytest.approx(explain(graph, batch, 64)[:, :10], abs=1e-6)
+    assert explain_scores(graph, batch, 10) == pytest.approx(explain_scores(graph, batch, 64)[:, :10], abs=1e-6)
 
 
 def test_what_stands_after_the_end_brings_nothing(graph, items):
     batch = batch_of(16, 8, items)
-    brought = explain(graph, batch, 64)
+    brought = explain_scores(graph, batch, 64)
     after = np.broadcast_to(np.arange(8) >= batch.lengths[:, None, None], brought.shape)
     assert (brought[after] == 0).all()
     assert (brought[~after] != 0).any()
@@ -191,7 +191,7 @@ def test_what_stands_after_the_end_brings_nothing(graph, items):
 def test_only_event_brings_the_whole_score(graph, items):
     batch = batch_of(1, 8, items)
     assert batch.lengths.tolist() == [1]
-    assert explain(graph, batch, 64)[0, :, 0].tolist() == run_graph(graph, batch)[1][0].tolist()
+    assert explain_scores(graph, batch, 64)[0, :, 0].tolist() == run_graph(graph, batch)[1][0].tolist()
 
 
 def test_last_event_brings_what_the_session_before_it_lacks(graph, items):
@@ -199,7 +199,7 @@ def test_last_event_brings_what_the_session_before_it_lacks(graph, items):
     before = Batch(batch.items[1:, :7], batch.actions[1:, :7], np.array([7]))
     rows, scores, *_ = run_graph(graph, part(batch, slice(1, 2)))
     earlier = dict(zip(*(of[0].tolist() for of in run_graph(graph, before)[:2]), strict=True))
-    brought = explain(graph, part(batch, slice(1, 2)), 64)[0, :, 7]
+    brought = explain_scores(graph, part(batch, slice(1, 2)), 64)[0, :, 7]
     common = [at for at, row in enumerate(rows[0].tolist()) if row in earlier]
     assert common
     for at in common:

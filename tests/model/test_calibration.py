@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 import torch
 
-from clickscore.model.calibration import Affine, Calibration, blended, calibrate, fold_in, logits_of, probabilities
+from clickscore.model.calibration import (
+    Affine,
+    Calibration,
+    blend_logits,
+    calibrate,
+    fold_in,
+    to_logits,
+    to_probabilities,
+)
 from clickscore.schemas.manifest import CalibrationReport
 from tests.model.builders import TINY, network
 
@@ -13,7 +21,7 @@ def told(events: int, scale: float = 1.0, shift: float = 0.0, seed: int = 0):
     """Return the logits of the truth times `scale`, a purchase's plus `shift`, and what came by the truth."""
     rng = np.random.default_rng(seed)
     truth = np.concatenate((rng.normal(size=(events, 5)), rng.normal(-1, 1, (events, 1))), axis=1)
-    next_action, purchase = probabilities(truth)
+    next_action, purchase = to_probabilities(truth)
     came = (next_action.cumsum(axis=1) < rng.random((events, 1))).sum(axis=1).clip(max=4)
     bought = (rng.random(events) < purchase).astype(np.int64)
     return scale * truth + np.array([0, 0, 0, 0, 0, shift]), came, bought
@@ -46,7 +54,7 @@ def test_report_says_what_it_did():
 def test_what_it_reaches_holds_on_other_events():
     calibration = alone(*told(20_000, scale=2.0, shift=1.0))
     said, _, bought = told(20_000, scale=2.0, shift=1.0, seed=1)
-    purchase = probabilities(blended([said], calibration)).purchase
+    purchase = to_probabilities(blend_logits([said], calibration)).purchase
     assert abs(float(purchase.mean() - bought.mean())) < 0.01
 
 
@@ -64,7 +72,7 @@ def test_heads_that_are_right_are_left_as_they_are():
 def test_one_outcome_alone_gives_no_certainty():
     said, came, _ = told(50)
     calibration = alone(said, came, np.zeros(50, dtype=np.int64))
-    purchase = probabilities(blended([said], calibration)).purchase
+    purchase = to_probabilities(blend_logits([said], calibration)).purchase
     assert ((purchase > 0) & (purchase < 1)).all()
 
 
@@ -95,7 +103,7 @@ def test_where_all_is_noise_the_shares_are_said(members):
     _, came, bought = told(4_000)
     noise = np.random.default_rng(5).normal(scale=3, size=(members, 4_000, 6))
     calibration = fitted(*noise, came=came, bought=bought)
-    said = probabilities(blended(list(noise), calibration))
+    said = to_probabilities(blend_logits(list(noise), calibration))
     assert said.purchase == pytest.approx(bought.mean(), abs=1e-3)
     assert said.next_action == pytest.approx(np.tile(np.bincount(came) / 4_000, (4_000, 1)), abs=1e-3)
 
@@ -115,7 +123,9 @@ def test_outcomes_of_one_session_are_no_evidence_of_their_own():
 
 def test_logits_of_probabilities_say_the_same():
     said, _, _ = told(100)
-    for found, expected in zip(probabilities(logits_of(probabilities(said))), probabilities(said), strict=True):
+    for found, expected in zip(
+        to_probabilities(to_logits(to_probabilities(said))), to_probabilities(said), strict=True
+    ):
         assert found == pytest.approx(expected)
 
 
@@ -128,9 +138,9 @@ def test_folded_heads_say_what_was_calibrated():
     calibration = alone(*told(5_000, scale=2.0, shift=1.0))
     model, _ = network(TINY.model, 10)
     vectors = torch.randn(50, TINY.model.dim)
-    expected = probabilities(blended([heads_say(model, vectors)], calibration))
+    expected = to_probabilities(blend_logits([heads_say(model, vectors)], calibration))
     fold_in(model, calibration)
-    for found, wanted in zip(probabilities(heads_say(model, vectors)), expected, strict=True):
+    for found, wanted in zip(to_probabilities(heads_say(model, vectors)), expected, strict=True):
         assert found == pytest.approx(wanted, abs=1e-5)
 
 
@@ -138,13 +148,13 @@ def test_folded_heads_beside_a_stack_lack_its_biases_and_what_is_said_in_silence
     calibration = Calibration(
         next_action=Affine(scales=(0.5, 0.7), bias=(0.1, 0.2, 0.0, -0.1, 0.3)),
         purchase=Affine(scales=(0.6, 0.5), bias=(-0.2,)),
-        silent=(0.1, -0.3, 0.2, -0.5, 0.4, -0.6),
+        prior_logits=(0.1, -0.3, 0.2, -0.5, 0.4, -0.6),
         report=CalibrationReport(method="", events=0, before={}, after={}),
     )
     model, _ = network(TINY.model, 10)
     vectors = torch.randn(50, TINY.model.dim)
-    said, silent = heads_say(model, vectors), np.array(calibration.silent)
+    said, silent = heads_say(model, vectors), np.array(calibration.prior_logits)
     stack = np.zeros_like(said)
-    of_silence = blended([np.broadcast_to(silent, said.shape), stack], calibration)
+    of_silence = blend_logits([np.broadcast_to(silent, said.shape), stack], calibration)
     fold_in(model, calibration)
-    assert heads_say(model, vectors) + of_silence == pytest.approx(blended([said, stack], calibration), abs=1e-5)
+    assert heads_say(model, vectors) + of_silence == pytest.approx(blend_logits([said, stack], calibration), abs=1e-5)

@@ -1,21 +1,21 @@
 import numpy as np
 import pytest
 
-from clickscore.model.calibration import blended, probabilities
+from clickscore.model.calibration import blend_logits, to_probabilities
 from clickscore.model.dataset import load_dataset
-from clickscore.model.evaluate import Answers
 from clickscore.model.features import Examples
 from clickscore.model.head_training import fit_heads
-from clickscore.model.prefix_features import whole
+from clickscore.model.predict import Predictions
+from clickscore.model.prefix_features import make_full_sessions
 from tests.model.builders import TINY, closed, write_sessions
 
 pytestmark = pytest.mark.train
 
 
-def silent(of: Examples) -> Answers:
+def silent(of: Examples) -> Predictions:
     """Answer as one that knows nothing, after every event."""
     events = len(of.items)
-    return Answers(np.zeros(events, dtype=np.int64), np.full((events, 5), 0.2), np.full(events, 0.5))
+    return Predictions(np.zeros(events, dtype=np.int64), np.full((events, 5), 0.2), np.full(events, 0.5))
 
 
 def test_sessions_that_are_longer_than_the_model_reads_count_too(tmp_path):
@@ -31,7 +31,7 @@ def test_sessions_that_are_longer_than_the_model_reads_count_too(tmp_path):
     heads = fit_heads(dataset, silent, TINY)
     assert heads.stack is not None
     of = dataset.whole
-    every = whole(of.sessions.only(of.held_out), of.rows)
+    every = make_full_sessions(of.sessions.only(of.held_out), of.rows)
     at = every.starts[:-1]  # the first event, which says nothing
-    members = [np.tile(heads.calibration.silent, (len(at), 1)), heads.stack.logits(every, at, heads.max_length)]
-    assert probabilities(blended(members, heads.calibration)).purchase.mean() == pytest.approx(0.3, abs=0.08)
+    members = [np.tile(heads.calibration.prior_logits, (len(at), 1)), heads.stack.logits(every, at, heads.max_length)]
+    assert to_probabilities(blend_logits(members, heads.calibration)).purchase.mean() == pytest.approx(0.3, abs=0.08)

@@ -2,33 +2,33 @@ import numpy as np
 import pytest
 
 from clickscore.model.prefix_features import (
-    NAMES,
-    NO_CATALOGUE,
-    Catalogue,
-    ItemFacts,
-    Whole,
-    facts_of,
-    features_of,
-    side,
-    told,
-    whole,
+    FEATURE_NAMES,
+    NO_ATTRIBUTES,
+    CatalogueAttributes,
+    FullSessions,
+    ItemAttributes,
+    compute_features_after,
+    make_event_batch,
+    make_full_sessions,
+    make_item_attributes,
+    make_item_features,
 )
 from tests.model.builders import flat
 
 ROWS = np.array([1, 2, 3, 4, 0, 0, 0, 0])
 """Items e to h are unknown."""
-NO_FACTS = facts_of(("a", "b", "c", "d"), NO_CATALOGUE)
+NO_FACTS = make_item_attributes(("a", "b", "c", "d"), NO_ATTRIBUTES)
 
 
-def of(*sessions: str) -> Whole:
-    return whole(flat(sessions), ROWS)
+def of(*sessions: str) -> FullSessions:
+    return make_full_sessions(flat(sessions), ROWS)
 
 
-def feature(name: str, *sessions: str, at: int, facts: ItemFacts = NO_FACTS, max_length: int = 50) -> float:
+def feature(name: str, *sessions: str, at: int, facts: ItemAttributes = NO_FACTS, max_length: int = 50) -> float:
     """Return a feature of the beginning that ends with event `at`."""
     read = of(*sessions)
-    found = features_of(read, np.array([at]), side(read, facts), max_length)
-    return float(found[0, NAMES.index(name)])
+    found = compute_features_after(read, np.array([at]), make_item_features(read, facts), max_length)
+    return float(found[0, FEATURE_NAMES.index(name)])
 
 
 def test_events_on_unknown_items_and_on_none_are_read():
@@ -91,7 +91,9 @@ def test_item_that_is_bought_more_has_higher_odds():
 
 
 def test_category_stands_for_its_items():
-    facts = facts_of(("a", "b", "c", "d"), Catalogue({}, {"a": "tea", "b": "tea", "c": "cups", "d": "cups"}))
+    facts = make_item_attributes(
+        ("a", "b", "c", "d"), CatalogueAttributes({}, {"a": "tea", "b": "tea", "c": "cups", "d": "cups"})
+    )
     sessions = ["view:a purchase:a"] * 30 + ["view:c"] * 30 + ["view:b", "view:d"]
     of_b, of_d = (feature("last_category_purchases", *sessions, at=at, facts=facts) for at in (90, 91))
     assert of_b > of_d
@@ -99,7 +101,7 @@ def test_category_stands_for_its_items():
 
 
 def test_price_is_told_where_it_is_known():
-    facts = facts_of(("a", "b", "c", "d"), Catalogue({"a": 9.0, "b": 99.0}, {}))
+    facts = make_item_attributes(("a", "b", "c", "d"), CatalogueAttributes({"a": 9.0, "b": 99.0}, {}))
     assert feature("last_price", "view:a", at=0, facts=facts) == pytest.approx(np.log(10), abs=0.01)
     mean = (np.log(10) + np.log(100)) / 2
     assert feature("last_price", "view:c", at=0, facts=facts) == pytest.approx(mean, abs=0.01)
@@ -110,31 +112,31 @@ def test_price_is_told_where_it_is_known():
 
 def test_item_that_no_other_fold_has_seen_is_no_known_one():
     read = of("view:a view:b")
-    by = side(of("view:b"), NO_FACTS)
-    assert features_of(read, np.array([1]), by, 50)[0, NAMES.index("events_on_known_items")] == 1
+    by = make_item_features(of("view:b"), NO_FACTS)
+    assert compute_features_after(read, np.array([1]), by, 50)[0, FEATURE_NAMES.index("events_on_known_items")] == 1
 
 
 def test_nothing_that_comes_later_changes_a_feature():
     sessions = ["view:a cart:a view:e search purchase:a view:b", "view:c view:d cart:d view:c view:e purchase:d"]
-    by = side(of(*sessions), NO_FACTS)
+    by = make_item_features(of(*sessions), NO_FACTS)
     at = np.array([0, 1, 2, 6, 7, 8])
     cut = of(*(" ".join(session.split()[:3]) for session in sessions))
     shuffled = of(*(" ".join([*session.split()[:3], *reversed(session.split()[3:])]) for session in sessions))
-    expected = features_of(of(*sessions), at, by, 50)
-    assert (features_of(shuffled, at, by, 50) == expected).all()
-    assert (features_of(cut, np.array([0, 1, 2, 3, 4, 5]), by, 50) == expected).all()
+    expected = compute_features_after(of(*sessions), at, by, 50)
+    assert (compute_features_after(shuffled, at, by, 50) == expected).all()
+    assert (compute_features_after(cut, np.array([0, 1, 2, 3, 4, 5]), by, 50) == expected).all()
 
 
 def test_features_do_not_depend_on_company():
     read = of("view:a cart:a", "view:b view:c view:e view:d search")
-    by, at = side(read, NO_FACTS), np.arange(7)
-    together = features_of(read, at, by, 50)
-    assert together.shape == (7, len(NAMES))
+    by, at = make_item_features(read, NO_FACTS), np.arange(7)
+    together = compute_features_after(read, at, by, 50)
+    assert together.shape == (7, len(FEATURE_NAMES))
     for one in at:
-        assert (features_of(read, np.array([one]), by, 50) == together[one]).all()
+        assert (compute_features_after(read, np.array([one]), by, 50) == together[one]).all()
 
 
 def test_beginnings_are_aligned_left():
-    beginnings = told(of("view:a cart:b view:e"), np.array([0, 2]), 2)
+    beginnings = make_event_batch(of("view:a cart:b view:e"), np.array([0, 2]), 2)
     assert beginnings.items.tolist() == [[1, 0], [2, -5]]
     assert (beginnings.actions.tolist(), beginnings.lengths.tolist()) == ([[1, 0], [2, 1]], [1, 2])

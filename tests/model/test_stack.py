@@ -1,25 +1,41 @@
 import numpy as np
 import pytest
 
-from clickscore.model.calibration import probabilities
+from clickscore.model.calibration import to_probabilities
 from clickscore.model.checkpoint import load_stack, save_stack
 from clickscore.model.features import read_events
-from clickscore.model.prefix_features import NAMES, NO_CATALOGUE, facts_of, features_of, whole
-from clickscore.model.stack import ABSENT, WIDE, Rows, _share, carried, fit_linear, fit_stack, refit_stack, widened
+from clickscore.model.prefix_features import (
+    FEATURE_NAMES,
+    NO_ATTRIBUTES,
+    compute_features_after,
+    make_full_sessions,
+    make_item_attributes,
+)
+from clickscore.model.stack import (
+    ABSENT_LOGIT,
+    ONE_HOT_WIDTH,
+    LabelledRows,
+    _choose_tree_shares,
+    fit_linear,
+    fit_stack,
+    forward_fill,
+    one_hot_actions,
+    refit_stack,
+)
 from clickscore.schemas.manifest import NEXT_ACTIONS
 from tests.model.builders import flat
 
 pytestmark = pytest.mark.train
 
 ROWS = np.array([1, 2, 3, 4, 0, 0, 0, 0])
-FACTS = facts_of(("a", "b", "c", "d"), NO_CATALOGUE)
+FACTS = make_item_attributes(("a", "b", "c", "d"), NO_ATTRIBUTES)
 TOLD = ["view:a view:b cart:b purchase:b", "view:a view:e search view:d"] * 60
 """A cart is followed by a purchase."""
 
 
 @pytest.fixture(scope="module")
 def read():
-    return whole(flat(TOLD), ROWS)
+    return make_full_sessions(flat(TOLD), ROWS)
 
 
 @pytest.fixture(scope="module")
@@ -28,16 +44,16 @@ def stack(read):
 
 
 def test_both_members_learn_what_is_determined(read, stack):
-    features = features_of(read, np.array([2, 6]), stack.side, 50)
+    features = compute_features_after(read, np.array([2, 6]), stack.item_features, 50)
     for member in (stack.trees, stack.regression):
-        said = probabilities(member.logits(features))
+        said = to_probabilities(member.logits(features))
         assert said.purchase[0] > said.purchase[1] + 0.5
         assert said.next_action[0].argmax() == NEXT_ACTIONS.index("purchase")
 
 
 def test_stack_that_is_fitted_again_learns_the_same(read, stack):
     again = refit_stack(stack, read, FACTS, 50, 0)
-    one, other = (probabilities(of.logits(read, np.arange(8), 50)).purchase > 0.5 for of in (stack, again))
+    one, other = (to_probabilities(of.logits(read, np.arange(8), 50)).purchase > 0.5 for of in (stack, again))
     assert one.tolist() == other.tolist()
 
 
@@ -53,36 +69,38 @@ def test_folder_without_a_stack_has_none(tmp_path):
 
 def test_new_items_of_a_grown_stack_are_unknown_ones(stack):
     grown = stack.grown(6)
-    assert (grown.side.numbers[5:] == stack.side.numbers[0]).all()
-    assert (grown.side.numbers[:5] == stack.side.numbers).all()
-    assert grown.side.categories.tolist() == [0] * 7
+    assert (grown.item_features.values[5:] == stack.item_features.values[0]).all()
+    assert (grown.item_features.values[:5] == stack.item_features.values).all()
+    assert grown.item_features.categories.tolist() == [0] * 7
 
 
 def test_action_that_never_came_is_hardly_ever_expected(read, stack):
-    assert stack.regression.bias[NEXT_ACTIONS.index("favourite")] == pytest.approx(ABSENT)
-    said = probabilities(stack.logits(read, np.arange(8), 50)).next_action
+    assert stack.regression.bias[NEXT_ACTIONS.index("favourite")] == pytest.approx(ABSENT_LOGIT)
+    said = to_probabilities(stack.logits(read, np.arange(8), 50)).next_action
     assert (said[:, NEXT_ACTIONS.index("favourite")] < 1e-6).all()
 
 
 def test_outcome_that_is_always_the_same_is_expected():
-    rows = Rows(np.zeros((20, len(NAMES)), dtype=np.float32), np.full(20, 4), np.zeros(20, dtype=np.int64))
-    said = probabilities(fit_linear(rows).logits(rows.features))
+    rows = LabelledRows(
+        np.zeros((20, len(FEATURE_NAMES)), dtype=np.float32), np.full(20, 4), np.zeros(20, dtype=np.int64)
+    )
+    said = to_probabilities(fit_linear(rows).logits(rows.features))
     assert said.purchase == pytest.approx(0, abs=1e-6)
     assert said.next_action[:, 4] == pytest.approx(1)
 
 
 def test_two_actions_are_told_apart():
-    features = np.zeros((200, len(NAMES)), dtype=np.float32)
+    features = np.zeros((200, len(FEATURE_NAMES)), dtype=np.float32)
     features[::2, 0] = 1
-    rows = Rows(features, np.where(features[:, 0] > 0, 1, 4), np.zeros(200, dtype=np.int64))
-    said = probabilities(fit_linear(rows).logits(features)).next_action
+    rows = LabelledRows(features, np.where(features[:, 0] > 0, 1, 4), np.zeros(200, dtype=np.int64))
+    said = to_probabilities(fit_linear(rows).logits(features)).next_action
     assert said.argmax(axis=1).tolist() == [1, 4] * 100
     assert said.sum(axis=1) == pytest.approx(1)
 
 
 def test_newest_actions_have_a_column_a_kind(read, stack):
-    wide = widened(features_of(read, np.arange(8), stack.side, 50))
-    assert wide.shape == (8, WIDE)
+    wide = one_hot_actions(compute_features_after(read, np.arange(8), stack.item_features, 50))
+    assert wide.shape == (8, ONE_HOT_WIDTH)
     assert (wide[:, -24:].reshape(8, 3, 8).sum(axis=2) == 1).all()
 
 
@@ -90,21 +108,23 @@ def test_transformer_speaks_on_after_events_that_it_does_not_read():
     sessions = flat(["view:e view:a view:e", "search view:b", "view:f"])
     kept = read_events(sessions, ROWS, 50)
     logits = np.arange(1, 13, dtype=float).reshape(2, 6)
-    spoken = carried(logits, kept, whole(sessions, ROWS), np.full(6, -3.0))
+    spoken = forward_fill(logits, kept, make_full_sessions(sessions, ROWS), np.full(6, -3.0))
     assert spoken[:, 0].tolist() == [-3, 1, 1, -3, 7, -3]
 
 
 def test_nothing_that_comes_later_changes_what_is_said(read, stack):
-    cut = whole(flat([" ".join(session.split()[:2]) for session in TOLD]), ROWS)
+    cut = make_full_sessions(flat([" ".join(session.split()[:2]) for session in TOLD]), ROWS)
     assert (stack.logits(read, np.array([0, 1, 4, 5]), 50) == stack.logits(cut, np.arange(4), 50)).all()
 
 
 def test_share_goes_to_the_member_that_knows():
     rng = np.random.default_rng(0)
-    rows = Rows(np.zeros((3_000, 1), dtype=np.float32), rng.integers(5, size=3_000), rng.integers(2, size=3_000))
+    rows = LabelledRows(
+        np.zeros((3_000, 1), dtype=np.float32), rng.integers(5, size=3_000), rng.integers(2, size=3_000)
+    )
     knows = np.concatenate((np.eye(5)[rows.next_action], 2.0 * rows.purchase[:, None] - 1), axis=1)
     noise = rng.normal(size=(3_000, 6))
-    assert _share(knows, noise, rows).tolist() == [1] * 6
-    assert _share(noise, knows, rows).tolist() == [0] * 6
+    assert _choose_tree_shares(knows, noise, rows).tolist() == [1] * 6
+    assert _choose_tree_shares(noise, knows, rows).tolist() == [0] * 6
     mixed = np.where(np.arange(6) < 5, knows, noise)
-    assert _share(mixed, knows + noise - mixed, rows).tolist() == [1] * 5 + [0]
+    assert _choose_tree_shares(mixed, knows + noise - mixed, rows).tolist() == [1] * 5 + [0]

@@ -154,7 +154,7 @@ def test_views_alone_need_no_trees(tmp_path):
 def test_topped_up_stack_has_a_row_for_each_new_item(trained, newer, tmp_path):
     topped_up(trained, newer, tmp_path)
     loaded = load_checkpoint(tmp_path)
-    assert len(loaded.stack.side.categories) == len(loaded.vocabulary) + 1
+    assert len(loaded.stack.item_features.categories) == len(loaded.vocabulary) + 1
 
 
 def test_fold_learns_with_the_neighbours_of_the_others(data):

@@ -1,16 +1,16 @@
 import numpy as np
 import pytest
 
-from clickscore.model.trees import ROUNDS, Rows, fit_trees, refit_trees
+from clickscore.model.trees import MAX_ROUNDS, LabelledRows, fit_trees, refit_trees
 
 pytestmark = pytest.mark.train
 
 
-def rows(count: int, seed: int) -> Rows:
+def rows(count: int, seed: int) -> LabelledRows:
     """Return rows whose first feature foretells a purchase a little, and whose others say nothing."""
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(count, 5)).astype(np.float32)
-    return Rows(
+    return LabelledRows(
         features, rng.integers(5, size=count), (rng.random(count) < 1 / (1 + np.exp(-features[:, 0]))).astype(int)
     )
 
@@ -24,7 +24,7 @@ def test_trees_of_all_rows_are_as_many_as_were_best_for_the_newer(fitted):
     tried, trees = fitted
     for of in ("next_action", "purchase"):
         best = getattr(tried, of).best_iteration
-        assert 0 < best < ROUNDS
+        assert 0 < best < MAX_ROUNDS
         assert getattr(trees, of).current_iteration() == best
 
 

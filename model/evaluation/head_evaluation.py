@@ -18,35 +18,28 @@ from sklearn.metrics import average_precision_score, brier_score_loss, f1_score,
 
 from clickscore.model import metrics
 from clickscore.model.calibration import Probabilities
+from clickscore.model.catalogue_items import read_catalogue
 from clickscore.model.dataset import read_sessions, session_ids
 from clickscore.model.errors import TrainingError
-from clickscore.model.evaluation.head_baselines import HeadModel, head_baselines
-from clickscore.model.evaluation.truth import Nearness, nearness, read_truth
+from clickscore.model.evaluation.bootstrap import BootstrapInterval
+from clickscore.model.evaluation.ground_truth import TruthError, compute_truth_error, read_ground_truth
+from clickscore.model.evaluation.head_baselines import HeadPredictor, fit_head_baselines
 from clickscore.model.features import PURCHASE, Ints, Longs
-from clickscore.model.graph import open_graph, run_graph
-from clickscore.model.item_facts import read_catalogue
 from clickscore.model.metrics import Floats
-from clickscore.model.prefix_features import Told, Whole, facts_of, whole
+from clickscore.model.onnx_runtime import open_graph, run_graph
+from clickscore.model.prefix_features import EventBatch, FullSessions, make_full_sessions, make_item_attributes
 from clickscore.model.vocabulary import Vocabulary, read_vocabulary
 from clickscore.schemas.manifest import Manifest, decode_manifest
 
-EVENTS = (1, 2, 3, 5, 10)
+PREFIX_LENGTHS = (1, 2, 3, 5, 10)
 """Events of a beginning."""
 BATCH = 64
-DRAWS = 500
-RIVAL = "LightGBM"
+RESAMPLES = 500
+REFERENCE_MODEL = "LightGBM"
 """What the bundle's difference is shown to."""
 
 
-class Interval(msgspec.Struct, frozen=True, kw_only=True):
-    """A figure, and the ends of the middle 95 % of what it is on rows drawn from these with replacement."""
-
-    value: float
-    low: float
-    high: float
-
-
-class Figures(msgspec.Struct, frozen=True, kw_only=True):
+class HeadMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """What one model reaches on some rows."""
 
     pr_auc: float
@@ -62,7 +55,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     next_action_log_loss: float
 
 
-class RowsOfLength(msgspec.Struct, frozen=True, kw_only=True):
+class PrefixLengthResults(msgspec.Struct, frozen=True, kw_only=True):
     """Results after a number of events."""
 
     events: int
@@ -70,10 +63,10 @@ class RowsOfLength(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     base_rate: float
     """Share of the rows that a purchase follows: the PR-AUC of chance."""
-    models: dict[str, Figures]
-    lead: Interval
+    models: dict[str, HeadMetrics]
+    lead: BootstrapInterval
     """PR-AUC of the bundle less that of LightGBM."""
-    nearness: dict[str, Nearness]
+    nearness: dict[str, TruthError]
     """Of each model to the truth, where it is known."""
 
 
@@ -85,29 +78,29 @@ class HeadResults(msgspec.Struct, frozen=True, kw_only=True):
     test_sessions: int
     unanswered: float
     """Share of the rows that the bundle has no answer to, since it knows no item of theirs: the base rate stands in."""
-    by_events: tuple[RowsOfLength, ...]
+    by_events: tuple[PrefixLengthResults, ...]
 
 
-class OfBundle:
+class BundleHeads:
     """A bundle's graph, fed as a worker feeds it; where it cannot speak, the shares of the training sessions."""
 
     name = "bundle"
 
-    def __init__(self, graph: ort.InferenceSession, manifest: Manifest, silent: HeadModel) -> None:
+    def __init__(self, graph: ort.InferenceSession, manifest: Manifest, silent: HeadPredictor) -> None:
         self._graph, self._manifest, self._silent = graph, manifest, silent
 
-    def say(self, of: Whole, at: Longs) -> Probabilities:
+    def say(self, of: FullSessions, at: Longs) -> Probabilities:
         """Return what the graph says."""
         said = Probabilities(*(part.astype(np.float64) for part in self._silent.say(of, at)))
         for some, batch in self._batches(of, at):
             _, _, said.next_action[some], said.purchase[some] = run_graph(self._graph, batch)
         return said
 
-    def unanswered(self, of: Whole, at: Longs) -> float:
+    def unanswered(self, of: FullSessions, at: Longs) -> float:
         """Return the share of rows that it cannot speak to."""
         return 1 - sum(len(some) for some, _ in self._batches(of, at)) / len(at)
 
-    def _batches(self, of: Whole, at: Longs) -> Iterator[tuple[Ints, Told]]:
+    def _batches(self, of: FullSessions, at: Longs) -> Iterator[tuple[Ints, EventBatch]]:
         """Yield rows that can be answered, those of one length together, so that none is padded."""
         first = of.starts[np.searchsorted(of.starts, at, side="right") - 1]
         read = of.items > 0 if not self._manifest.every_event else np.ones(len(of.items), dtype=bool)
@@ -121,7 +114,7 @@ class OfBundle:
                 some = same[start : start + BATCH]
                 where = np.stack([events[row] for row in some])  # (rows, length)
                 actions, lasting = of.actions[where].astype(np.int64), np.full(len(some), length)
-                yield some, Told(of.items[where], actions, of.ages[where], lasting)
+                yield some, EventBatch(of.items[where], actions, of.ages[where], lasting)
 
 
 def evaluate_heads(
@@ -152,29 +145,31 @@ def evaluate_heads(
     if not len(learned) or not len(judged):
         message = "there is no session to learn from, or none to judge by"
         raise TrainingError(message)
-    truths = read_truth(truth, test) if truth else None
+    truths = read_ground_truth(truth, test) if truth else None
 
     tell("fitting the baselines")
     vocabulary = Vocabulary(learned.item_ids)
-    of = whole(learned, vocabulary.rows(learned.item_ids))
-    facts = facts_of(vocabulary.items, read_catalogue(items))
-    baselines = head_baselines(of, np.flatnonzero(~bought_before(of)), facts)
+    of = make_full_sessions(learned, vocabulary.rows(learned.item_ids))
+    facts = make_item_attributes(vocabulary.items, read_catalogue(items))
+    baselines = fit_head_baselines(of, np.flatnonzero(~mark_purchased(of)), facts)
     known = read_vocabulary(bundle / "items.txt")
-    served = OfBundle(open_graph(bundle / "model.onnx"), manifest, baselines[0])
-    models: list[tuple[HeadModel, Whole]] = [(served, whole(judged, known.rows(judged.item_ids)))]
-    models += [(baseline, whole(judged, vocabulary.rows(judged.item_ids))) for baseline in baselines]
+    served = BundleHeads(open_graph(bundle / "model.onnx"), manifest, baselines[0])
+    models: list[tuple[HeadPredictor, FullSessions]] = [
+        (served, make_full_sessions(judged, known.rows(judged.item_ids)))
+    ]
+    models += [(baseline, make_full_sessions(judged, vocabulary.rows(judged.item_ids))) for baseline in baselines]
     return HeadResults(
         bundle=manifest.version,
         training_sessions=len(learned),
         test_sessions=len(judged),
-        unanswered=served.unanswered(models[0][1], every_row(models[0][1])),
-        by_events=judge(models, tell, truths),
+        unanswered=served.unanswered(models[0][1], select_all_rows(models[0][1])),
+        by_events=compare_heads(models, tell, truths),
     )
 
 
-def judge(
-    models: Sequence[tuple[HeadModel, Whole]], tell: Callable[[str], None], truths: Floats | None = None
-) -> tuple[RowsOfLength, ...]:
+def compare_heads(
+    models: Sequence[tuple[HeadPredictor, FullSessions]], tell: Callable[[str], None], truths: Floats | None = None
+) -> tuple[PrefixLengthResults, ...]:
     """Return the figures of models, each over its own reading of the same sessions, the bundle's first.
 
     Args:
@@ -183,16 +178,16 @@ def judge(
         truths: The true probability of a purchase after each event, where it is known: (events,).
     """
     of = models[0][1]
-    rows = [rows_after(of, events) for events in EVENTS]
+    rows = [select_rows(of, events) for events in PREFIX_LENGTHS]
     every = np.concatenate(rows)
     said: dict[str, Probabilities] = {}
     for model, reading in models:
         tell(f"asking {model.name}")
         said[model.name] = model.say(reading, every)
-    results: list[RowsOfLength] = []
+    results: list[PrefixLengthResults] = []
     starts = np.cumsum([0, *(len(at) for at in rows)]).tolist()
     parts = [(0, slice(0, len(every)))]
-    parts += [(events, slice(*starts[place : place + 2])) for place, events in enumerate(EVENTS)]
+    parts += [(events, slice(*starts[place : place + 2])) for place, events in enumerate(PREFIX_LENGTHS)]
     for events, part in parts:
         bought, came = of.purchase[every[part]].astype(np.int64), of.next_action[every[part]]
         if not 0 < bought.sum() < len(bought):
@@ -200,14 +195,14 @@ def judge(
         tell(f"measuring {len(bought):,} rows")
         of_models = {name: Probabilities(*(values[part] for values in every_said)) for name, every_said in said.items()}
         results.append(
-            RowsOfLength(
+            PrefixLengthResults(
                 events=events,
                 rows=len(bought),
                 base_rate=float(bought.mean()),
-                models={name: figures(of_model, came, bought) for name, of_model in of_models.items()},
-                lead=_lead(of_models["bundle"].purchase, of_models[RIVAL].purchase, bought),
+                models={name: compute_head_metrics(of_model, came, bought) for name, of_model in of_models.items()},
+                lead=_lead(of_models["bundle"].purchase, of_models[REFERENCE_MODEL].purchase, bought),
                 nearness={
-                    name: nearness(of_model.purchase, truths[every[part]], bought)
+                    name: compute_truth_error(of_model.purchase, truths[every[part]], bought)
                     for name, of_model in of_models.items()
                     if truths is not None
                 },
@@ -216,55 +211,55 @@ def judge(
     return tuple(results)
 
 
-def figures(said: Probabilities, next_action: Ints, purchase: Ints) -> Figures:
+def compute_head_metrics(said: Probabilities, next_action: Ints, purchase: Ints) -> HeadMetrics:
     """Return the figures of what was said, beside what came: (rows,) each."""
     came = np.unique(next_action)
-    return Figures(
+    return HeadMetrics(
         pr_auc=float(average_precision_score(purchase, said.purchase)),
         roc_auc=float(roc_auc_score(purchase, said.purchase)),
         log_loss=float(log_loss(purchase, said.purchase.clip(metrics.SMALLEST, 1 - metrics.SMALLEST))),
         brier=float(brier_score_loss(purchase, said.purchase)),
         calibration_error=metrics.calibration_error(said.purchase, purchase),
-        calibration_noise=calibration_noise(said.purchase),
+        calibration_noise=estimate_calibration_noise(said.purchase),
         next_action_f1=float(f1_score(next_action, said.next_action.argmax(axis=1), labels=came, average="macro")),
         next_action_log_loss=metrics.log_loss(said.next_action, next_action),
     )
 
 
-def calibration_noise(purchase: Floats, draws: int = 100) -> float:
+def estimate_calibration_noise(purchase: Floats, draws: int = 100) -> float:
     """Return the mean calibration error over outcomes that are drawn by the probabilities themselves: (rows,)."""
     rng = np.random.default_rng(0)
     drawn = (rng.random((draws, len(purchase))) < purchase).astype(np.int64)  # (draws, rows)
     return float(np.mean([metrics.calibration_error(purchase, happened) for happened in drawn]))
 
 
-def rows_after(of: Whole, events: int) -> Longs:
+def select_rows(of: FullSessions, events: int) -> Longs:
     """Return the last events of the beginnings of so many events, in sessions that go that far without a purchase."""
     at = of.starts[:-1] + events - 1
     at = at[at < of.starts[1:]]
-    return at[~(bought_before(of) | (of.actions == PURCHASE))[at]]
+    return at[~(mark_purchased(of) | (of.actions == PURCHASE))[at]]
 
 
-def every_row(of: Whole) -> Longs:
+def select_all_rows(of: FullSessions) -> Longs:
     """Return the last events of all beginnings that are judged, those of one number of events after another."""
-    return np.concatenate([rows_after(of, events) for events in EVENTS])
+    return np.concatenate([select_rows(of, events) for events in PREFIX_LENGTHS])
 
 
-def bought_before(of: Whole) -> npt.NDArray[np.bool_]:
+def mark_purchased(of: FullSessions) -> npt.NDArray[np.bool_]:
     """Return after which events something has been bought in the session, these included: (events,)."""
     bought = np.concatenate(([0], np.cumsum(of.actions == PURCHASE)))
     return bought[1:] > np.repeat(bought[of.starts[:-1]], np.diff(of.starts))
 
 
-def _lead(ours: Floats, theirs: Floats, purchase: Ints) -> Interval:
+def _lead(ours: Floats, theirs: Floats, purchase: Ints) -> BootstrapInterval:
     """Return how much higher our PR-AUC is, both on the same draws of rows."""
     rng = np.random.default_rng(0)
     drawn: list[float] = []
-    for _ in range(DRAWS):
+    for _ in range(RESAMPLES):
         some = rng.integers(len(purchase), size=len(purchase))
         drawn.append(metrics.pr_auc(ours[some], purchase[some]) - metrics.pr_auc(theirs[some], purchase[some]))
     low, high = np.quantile(drawn, (0.025, 0.975))
-    return Interval(
+    return BootstrapInterval(
         value=metrics.pr_auc(ours, purchase) - metrics.pr_auc(theirs, purchase), low=float(low), high=float(high)
     )
 

@@ -9,19 +9,19 @@ import numpy.typing as npt
 from clickscore.model.features import Examples, Ints, Longs
 from clickscore.model.neighbours import LOW, count_following
 
-RECENT = 5
+RECENT_EVENTS = 5
 """Events of a prefix that co-occurrence looks at, the newest."""
-SESSIONS = 500
+MAX_SESSIONS = 500
 """Newest sessions with an item that are looked at (VMIS-kNN's m: Kersbergen, Sprangers and Schelter, SIGMOD 2022)."""
-CLOSEST = 100
+MAX_NEIGHBOUR_SESSIONS = 100
 """Of those, the most similar (VMIS-kNN's k)."""
-LINEAR = 10
+DECAY_EVENTS = 10
 """A matched event counts a tenth less for each event after it, and nothing from the tenth on."""
 
 Floats = npt.NDArray[np.float64]
 
 
-class Baseline(Protocol):
+class RankingBaseline(Protocol):
     """Scores every item after a prefix."""
 
     name: str
@@ -59,7 +59,7 @@ class Cooccurrence:
     def scores(self, prefix: Ints) -> Floats:
         """Return shares / (1 + distance), summed over the newest events: (V,)."""
         scores = np.zeros(len(self._starts) - 1)
-        for distance, row in enumerate(prefix[: -RECENT - 1 : -1].tolist()):
+        for distance, row in enumerate(prefix[: -RECENT_EVENTS - 1 : -1].tolist()):
             near = slice(self._starts[row], self._starts[row + 1])
             scores[self._rows[near]] += self._shares[near] / (1 + distance)
         return scores
@@ -85,24 +85,24 @@ class SessionNeighbours:
         sessions, matched = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
         rows, newest = np.unique(prefix[::-1], return_index=True)  # events after each, in the prefix
         for row, after in zip(rows.tolist(), newest.tolist(), strict=True):
-            with_row = self._sessions[self._starts[row] : self._starts[row + 1]][-SESSIONS:]
+            with_row = self._sessions[self._starts[row] : self._starts[row + 1]][-MAX_SESSIONS:]
             sessions.append(with_row)
             matched.append(np.full(len(with_row), after))
         every, of_every = np.unique(np.concatenate(sessions), return_inverse=True)
-        every, of_every = every[-SESSIONS:], of_every - max(0, len(every) - SESSIONS)
+        every, of_every = every[-MAX_SESSIONS:], of_every - max(0, len(every) - MAX_SESSIONS)
         after = np.concatenate(matched)[of_every >= 0]
         of_every = of_every[of_every >= 0]
         similarity = np.bincount(of_every, weights=1 - after / len(prefix), minlength=len(every))  # (sessions,)
         first_match = np.full(len(every), len(prefix))
         np.minimum.at(first_match, of_every, after)
-        closest = np.argsort(-similarity, kind="stable")[:CLOSEST]
-        weights = similarity * np.clip(1 - first_match / LINEAR, 0, None)
+        closest = np.argsort(-similarity, kind="stable")[:MAX_NEIGHBOUR_SESSIONS]
+        weights = similarity * np.clip(1 - first_match / DECAY_EVENTS, 0, None)
         for session in closest.tolist():
             items = np.unique(self._of.items[self._of.starts[every[session]] : self._of.starts[every[session] + 1]])
             scores[items] += weights[session]
         return scores * self._rarity
 
 
-def baselines(of: Examples, rows: int) -> Sequence[Baseline]:
+def fit_ranking_baselines(of: Examples, rows: int) -> Sequence[RankingBaseline]:
     """Return all of them, counted on training sessions, for a table of so many rows."""
     return Popularity(of, rows), Cooccurrence(of, rows), SessionNeighbours(of, rows)

@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime as ort
 
 from clickscore.model.features import Batch
-from clickscore.model.prefix_features import Told
+from clickscore.model.prefix_features import EventBatch
 from clickscore.schemas.manifest import EXPLAINED, REASONS
 
 
@@ -21,7 +21,7 @@ def open_graph(model: bytes | Path) -> ort.InferenceSession:
     )
 
 
-def explain(graph: ort.InferenceSession, batch: Batch | Told, candidates: int) -> np.ndarray:
+def explain_scores(graph: ort.InferenceSession, batch: Batch | EventBatch, candidates: int) -> np.ndarray:
     """Return what each event brought to the scores of so many candidates: (batch, candidates, length).
 
     None are explained by a graph that cannot say why: (batch, 0, length).
@@ -33,7 +33,7 @@ def explain(graph: ort.InferenceSession, batch: Batch | Told, candidates: int) -
 
 
 def run_graph(
-    graph: ort.InferenceSession, batch: Batch | Told
+    graph: ort.InferenceSession, batch: Batch | EventBatch
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return rows, scores (batch, candidates each), action probabilities (batch, 5) and purchase (batch,)."""
     feeds = {node.name: getattr(batch, node.name) for node in graph.get_inputs()}

@@ -3,31 +3,26 @@
 # pyright: standard
 # torch leaves what a module returns untyped.
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import onnxruntime as ort
 import torch
 
 from clickscore.model import metrics
-from clickscore.model.dataset import read_sessions
-from clickscore.model.features import NOTHING, Batch, Examples, Longs, beginnings, events_of, examples, padded
-from clickscore.model.graph import open_graph, run_graph
+from clickscore.model.features import NOTHING, Batch, Examples, Longs, events_of, padded
 from clickscore.model.loss import Wishes
 from clickscore.model.transformer import SessionTransformer
-from clickscore.model.vocabulary import read_vocabulary
-from clickscore.schemas.manifest import NEXT_ACTIONS, decode_manifest
+from clickscore.schemas.manifest import NEXT_ACTIONS
 
-K = 20
+CUTOFF = 20
 """Length of the ranking that metrics look at: what the literature on sessions reports."""
-SCORES = 2**24
+MAX_SCORES = 2**24
 """Scores that are held at once, about."""
 BATCH = 64
 
 
-class Answers(NamedTuple):
+class Predictions(NamedTuple):
     """What was said after each event of some sessions, beside what came."""
 
     ranks: metrics.Ints
@@ -38,7 +33,7 @@ class Answers(NamedTuple):
     """(events,)."""
 
 
-def measure(answers: Answers, of: Examples) -> dict[str, float]:
+def compute_metrics(answers: Predictions, of: Examples) -> dict[str, float]:
     """Return the metrics of answers.
 
     `hit_rate@20`, `mrr@20` and `ndcg@20` are of the next item, over the events that another item follows; an item that
@@ -51,11 +46,11 @@ def measure(answers: Answers, of: Examples) -> dict[str, float]:
         "sessions": float(len(of)),
         "events": float(len(of.items)),
         "ranked_events": float(followed.sum()),
-        f"hit_rate@{K}": metrics.hit_rate(ranks, K),
-        f"mrr@{K}": metrics.reciprocal_rank(ranks, K),
-        f"ndcg@{K}": metrics.ndcg(ranks, K),
-        f"popular_hit_rate@{K}": metrics.hit_rate(popular, K),
-        f"popular_mrr@{K}": metrics.reciprocal_rank(popular, K),
+        f"hit_rate@{CUTOFF}": metrics.hit_rate(ranks, CUTOFF),
+        f"mrr@{CUTOFF}": metrics.reciprocal_rank(ranks, CUTOFF),
+        f"ndcg@{CUTOFF}": metrics.ndcg(ranks, CUTOFF),
+        f"popular_hit_rate@{CUTOFF}": metrics.hit_rate(popular, CUTOFF),
+        f"popular_mrr@{CUTOFF}": metrics.reciprocal_rank(popular, CUTOFF),
         "next_action_log_loss": metrics.log_loss(answers.action_probabilities, of.next_action),
         "purchase_rate": float(of.purchase.mean()),
         "purchase_pr_auc": metrics.pr_auc(answers.purchase, of.purchase),
@@ -67,11 +62,11 @@ def measure(answers: Answers, of: Examples) -> dict[str, float]:
 
 def evaluate_model(model: SessionTransformer, table: torch.Tensor, of: Examples) -> dict[str, float]:
     """Return a model's metrics: those of `answer`."""
-    return measure(answer(model, table, of), of)
+    return compute_metrics(predict_sessions(model, table, of), of)
 
 
 @torch.inference_mode()
-def answer(model: SessionTransformer, table: torch.Tensor, of: Examples) -> Answers:
+def predict_sessions(model: SessionTransformer, table: torch.Tensor, of: Examples) -> Predictions:
     """Return what a model says after every event, in one causal pass over each session.
 
     Args:
@@ -79,44 +74,17 @@ def answer(model: SessionTransformer, table: torch.Tensor, of: Examples) -> Answ
         table: The vectors of all items.
         of: Sessions.
     """
-    answers = _unanswered(of)
-    for sessions in _by_length(of, SCORES // len(table)):
+    answers = empty_predictions(of)
+    for sessions in _by_length(of, MAX_SCORES // len(table)):
         at = events_of(of, sessions)
-        vectors, wishes = ask(model, table, padded(of, sessions))
+        vectors, wishes = compute_queries(model, table, padded(of, sessions))
         answers.ranks[at] = _ranks(model.scores(table, wishes), of.next_item[at])
         answers.action_probabilities[at] = model.action_logits(vectors).softmax(dim=-1).cpu().numpy()
         answers.purchase[at] = model.purchase_logit(vectors).sigmoid().cpu().numpy()
     return answers
 
 
-def evaluate_graph(graph: ort.InferenceSession, of: Examples) -> dict[str, float]:
-    """Return a graph's metrics, every beginning of every session answered for itself, as a worker would ask."""
-    answers = _unanswered(of)
-    for at, batch in beginnings(of, BATCH):
-        rows, scores, action_probabilities, purchase = run_graph(graph, batch)
-        is_next = rows == of.next_item[at][:, None]  # (batch, candidates)
-        own = np.where(is_next, scores, np.inf).min(axis=1, keepdims=True)  # inf where it is no candidate
-        answers.ranks[at] = (scores >= own).sum(axis=1)
-        answers.action_probabilities[at] = action_probabilities
-        answers.purchase[at] = purchase
-    return measure(answers, of)
-
-
-def evaluate_bundle(folder: Path, files: Sequence[Path]) -> dict[str, float]:
-    """Return a bundle's metrics on files of closed sessions that it has not seen.
-
-    `popular_...` are of the order of its `items.txt`, which is that of popularity where we have exported it.
-
-    Raises:
-        TrainingError: A file cannot be read.
-    """
-    manifest = decode_manifest((folder / "manifest.json").read_bytes())
-    sessions, _ = read_sessions(files)
-    rows = read_vocabulary(folder / "items.txt").rows(sessions.item_ids)
-    return evaluate_graph(open_graph(folder / "model.onnx"), examples(sessions, rows, manifest.max_length))
-
-
-def ask(model: SessionTransformer, table: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, Wishes]:
+def compute_queries(model: SessionTransformer, table: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, Wishes]:
     """Return session vector and wish after each real event, session by session: (n, D), n wishes."""
     items, actions = (torch.from_numpy(part).to(table.device) for part in (batch.items, batch.actions))
     real = items > 0  # (B, T)
@@ -142,9 +110,10 @@ def _by_length(of: Examples, most: int) -> Iterator[Longs]:
         start = end
 
 
-def _unanswered(of: Examples) -> Answers:
+def empty_predictions(of: Examples) -> Predictions:
+    """Return arrays to fill, one entry for each event."""
     events = len(of.items)
-    return Answers(
+    return Predictions(
         np.zeros(events, dtype=np.int64),
         np.zeros((events, len(NEXT_ACTIONS)), dtype=np.float32),
         np.zeros(events, dtype=np.float32),

@@ -9,15 +9,16 @@ import numpy as np
 from clickscore.model import metrics
 from clickscore.model.dataset import lines_of, read_sessions
 from clickscore.model.errors import TrainingError
-from clickscore.model.evaluation.baselines import Baseline, baselines
+from clickscore.model.evaluation.bootstrap import BootstrapInterval
+from clickscore.model.evaluation.ranking_baselines import RankingBaseline, fit_ranking_baselines
 from clickscore.model.features import Batch, Ints, examples
-from clickscore.model.graph import open_graph, run_graph
+from clickscore.model.onnx_runtime import open_graph, run_graph
 from clickscore.model.vocabulary import Vocabulary, read_vocabulary
 from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.manifest import decode_manifest
 
-KS = (5, 10, 20)
-GROUPS = ((1, 1), (2, 2), (3, 3), (4, 5), (6, 10), (11, 10**9))
+CUTOFFS = (5, 10, 20)
+LENGTH_GROUPS = ((1, 1), (2, 2), (3, 3), (4, 5), (6, 10), (11, 10**9))
 """Lengths of prefixes, from and to, that are shown by themselves."""
 RESAMPLES = 2_000
 VIEW = ACTIONS.index("view")
@@ -36,21 +37,12 @@ class Prefix:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Figure:
-    """A mean over rows, and the ends of the middle 95 % of what it is on other rows drawn from these."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Result:
+class RankingResult:
     """What one way of ranking reached."""
 
     name: str
     rows: int
-    figures: dict[str, Figure]
+    figures: dict[str, BootstrapInterval]
     """Metrics in percent."""
     by_length: dict[str, dict[str, float]]
     """Rows and metrics by length of the prefix."""
@@ -79,7 +71,7 @@ def read_prefixes(path: Path, vocabulary: Vocabulary) -> list[Prefix]:
 
 def evaluate_prefixes(
     bundle: Path, prefixes: Path, sessions: Sequence[Path], tell: Callable[[str, int, int], None]
-) -> list[Result]:
+) -> list[RankingResult]:
     """Return what a bundle reaches on the rows of a file, and what the baselines do.
 
     Args:
@@ -94,8 +86,8 @@ def evaluate_prefixes(
     manifest = decode_manifest((bundle / "manifest.json").read_bytes())
     vocabulary = read_vocabulary(bundle / "items.txt")
     rows = read_prefixes(prefixes, vocabulary)
-    if manifest.candidates <= max(KS) and manifest.candidates < manifest.items:
-        message = f"the bundle returns {manifest.candidates} candidates, more than {max(KS)} are needed: --top-k"
+    if manifest.candidates <= max(CUTOFFS) and manifest.candidates < manifest.items:
+        message = f"the bundle returns {manifest.candidates} candidates, more than {max(CUTOFFS)} are needed: --top-k"
         raise TrainingError(message)
     popular = {vocabulary.row(item): place for place, item in enumerate(manifest.popular, start=1)}
     graph = open_graph(bundle / "model.onnx")
@@ -105,20 +97,20 @@ def evaluate_prefixes(
             return popular.get(prefix.target, metrics.MISS)
         newest = prefix.items[-manifest.max_length :].astype(np.int64)[None]  # (1, L)
         found, scores, _, _ = run_graph(graph, Batch(newest, np.full_like(newest, VIEW), np.array([newest.shape[1]])))
-        return rank(found[0], scores[0], prefix.target)
+        return rank_target(found[0], scores[0], prefix.target)
 
-    results = [summed("bundle", rows, _ranks(of_bundle, rows, "bundle", tell))]
+    results = [summarise_ranks("bundle", rows, _ranks(of_bundle, rows, "bundle", tell))]
     if sessions:
         seen, _ = read_sessions(sessions)
         of = examples(seen, vocabulary.rows(seen.item_ids), max_length=2**31)
         results += [
-            summed(baseline.name, rows, _ranks(_asking(baseline), rows, baseline.name, tell))
-            for baseline in baselines(of, len(vocabulary) + 1)
+            summarise_ranks(baseline.name, rows, _ranks(_asking(baseline), rows, baseline.name, tell))
+            for baseline in fit_ranking_baselines(of, len(vocabulary) + 1)
         ]
     return results
 
 
-def rank(found: Ints, scores: metrics.Floats, target: int) -> int:
+def rank_target(found: Ints, scores: metrics.Floats, target: int) -> int:
     """Return the place of a target among candidates, all others of the same score before it; a miss where it is none.
 
     Exact for every place below the number of candidates: an item that is none scores no more than the last of them.
@@ -127,34 +119,34 @@ def rank(found: Ints, scores: metrics.Floats, target: int) -> int:
     return int((scores >= own[0]).sum()) if len(own) else metrics.MISS
 
 
-def summed(name: str, prefixes: Sequence[Prefix], ranks: Ints) -> Result:
+def summarise_ranks(name: str, prefixes: Sequence[Prefix], ranks: Ints) -> RankingResult:
     """Return the metrics of ranks, with their intervals; the order of the rows makes no difference."""
     lengths = np.array([prefix.length for prefix in prefixes])
     by_length: dict[str, dict[str, float]] = {}
-    for first, last in GROUPS:
+    for first, last in LENGTH_GROUPS:
         inside = (lengths >= first) & (lengths <= last)
         if inside.any():
             label = str(first) if first == last else f"{first}-{last}" if last < 10**9 else f"{first}+"
             by_length[label] = {"rows": float(inside.sum())} | _figures(ranks[inside])
     # A draw of rows with replacement is a draw of how often each place occurs
-    places, counts = np.unique(np.where(ranks <= max(KS), ranks, metrics.MISS), return_counts=True)
+    places, counts = np.unique(np.where(ranks <= max(CUTOFFS), ranks, metrics.MISS), return_counts=True)
     draws = np.random.default_rng(0).multinomial(len(ranks), counts / len(ranks), size=RESAMPLES)  # (draws, places)
     worth = [_figures(np.array([place])) for place in places.tolist()]
-    figures: dict[str, Figure] = {}
+    figures: dict[str, BootstrapInterval] = {}
     for metric, value in _figures(ranks).items():
         low, high = np.quantile(draws @ np.array([of[metric] for of in worth]) / len(ranks), (0.025, 0.975))
-        figures[metric] = Figure(value=value, low=float(low), high=float(high))
-    return Result(name=name, rows=len(ranks), figures=figures, by_length=by_length)
+        figures[metric] = BootstrapInterval(value=value, low=float(low), high=float(high))
+    return RankingResult(name=name, rows=len(ranks), figures=figures, by_length=by_length)
 
 
 def _figures(ranks: Ints) -> dict[str, float]:
     """Return all metrics in percent, summed in order of rank."""
     ranks = np.sort(ranks)
     kinds = {"P": metrics.hit_rate, "MRR": metrics.reciprocal_rank, "NDCG": metrics.ndcg}
-    return {f"{name}@{k}": 100 * of(ranks, k) for k in KS for name, of in kinds.items()}
+    return {f"{name}@{k}": 100 * of(ranks, k) for k in CUTOFFS for name, of in kinds.items()}
 
 
-def _asking(baseline: Baseline) -> Callable[[Prefix], int]:
+def _asking(baseline: RankingBaseline) -> Callable[[Prefix], int]:
     def of_baseline(prefix: Prefix) -> int:
         scores = baseline.scores(prefix.items)
         own = scores[prefix.target]

@@ -5,9 +5,10 @@ import torch
 from clickscore.export.export_bundle import extract_weights
 from clickscore.export.random_bundle import write_random_bundle
 from clickscore.export.to_onnx import to_onnx
-from clickscore.model.evaluate import Answers, evaluate_bundle, evaluate_graph, evaluate_model, measure
+from clickscore.model.evaluation.bundle_metrics import evaluate_bundle, evaluate_graph
 from clickscore.model.features import examples
-from clickscore.model.graph import open_graph
+from clickscore.model.onnx_runtime import open_graph
+from clickscore.model.predict import Predictions, compute_metrics, evaluate_model
 from tests.model.builders import TINY, dataset, flat, network
 
 pytestmark = pytest.mark.train
@@ -15,28 +16,28 @@ pytestmark = pytest.mark.train
 ROWS = np.array([1, 2, 3, 4, 0, 0, 0, 0])
 
 
-def answers(ranks: list[int], purchase: float = 0.5) -> Answers:
-    return Answers(np.array(ranks), np.full((len(ranks), 5), 0.2), np.full(len(ranks), purchase))
+def answers(ranks: list[int], purchase: float = 0.5) -> Predictions:
+    return Predictions(np.array(ranks), np.full((len(ranks), 5), 0.2), np.full(len(ranks), purchase))
 
 
 def test_events_that_nothing_follows_are_not_ranked():
     of = examples(flat(["view:a view:b"]), ROWS, 50)
-    assert measure(answers([1, 0]), of)["hit_rate@20"] == 1
+    assert compute_metrics(answers([1, 0]), of)["hit_rate@20"] == 1
 
 
 def test_next_item_that_is_unknown_is_a_miss():
     of = examples(flat(["view:a view:e", "view:a view:b"]), ROWS, 50)
-    assert measure(answers([0, 1, 0]), of)["mrr@20"] == 0.5
+    assert compute_metrics(answers([0, 1, 0]), of)["mrr@20"] == 0.5
 
 
 def test_popularity_ranks_an_item_by_its_row():
     of = examples(flat(["view:a view:d", "view:a view:e"]), ROWS, 50)
-    assert measure(answers([0, 0, 0]), of)["popular_mrr@20"] == 0.125
+    assert compute_metrics(answers([0, 0, 0]), of)["popular_mrr@20"] == 0.125
 
 
 def test_purchase_rate_is_the_share_of_events_before_a_purchase():
     of = examples(flat(["view:a view:b purchase:b view:c"]), ROWS, 50)
-    assert measure(answers([1, 1, 1, 1]), of)["purchase_rate"] == 0.5
+    assert compute_metrics(answers([1, 1, 1, 1]), of)["purchase_rate"] == 0.5
 
 
 def test_graph_has_the_metrics_of_its_model(tmp_path):

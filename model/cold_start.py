@@ -16,11 +16,10 @@ import numpy.typing as npt
 import torch
 
 from clickscore.model.checkpoint import Checkpoint
-from clickscore.model.evaluate import SCORES, K, ask
-from clickscore.model.features import Batch, Longs
+from clickscore.model.features import Batch, Float32Array, Longs
 from clickscore.model.loss import Wishes
 from clickscore.model.neighbours import LOW, Pairs, nearest
-from clickscore.model.prefix_features import Singles
+from clickscore.model.predict import CUTOFF, MAX_SCORES, compute_queries
 from clickscore.model.transformer import Mixing
 from clickscore.schemas.events import ACTIONS
 
@@ -28,31 +27,31 @@ Floats = npt.NDArray[np.floating[Any]]
 
 SHARPNESS = 50.0
 """How fast a teacher's weight falls with its distance, exp(-SHARPNESS distance^2 / 2): a cosine of 0.986 halves it."""
-OF_PRICE = 0.35
+PRICE_WEIGHT = 0.35
 """What the logarithm of a price counts beside a text vector of length 1: 1.6 times the price halves a weight, too."""
-NEAREST = (10, 30, 100)
+ANCHOR_COUNTS = (10, 30, 100)
 """Teachers that an item is mapped from, at most: what is tried."""
-RETICENCE = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
+NEW_ITEM_PENALTIES = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
 """How far new items stand back behind known ones: what is tried."""
 FOLDS = 5
 """Parts of the teachers: each is mapped from the others."""
-FEWEST = 2 * FOLDS
+MIN_ANCHORS = 2 * FOLDS
 """Teachers that a choice needs: two of each part."""
-QUESTIONS = 2_000
+QUERIES_PER_FOLD = 2_000
 """Of a fold."""
-TEACHERS = 20_000
+MAX_TUNING_ANCHORS = 20_000
 """By which is chosen, drawn where there are more; all of them teach in the end."""
 VIEW = ACTIONS.index("view")
 
 
-class Way(NamedTuple):
+class ColdStartParams(NamedTuple):
     """What can be chosen of a map."""
 
     nearest: int
     reticence: float
 
 
-class Found(NamedTuple):
+class HitRates(NamedTuple):
     """Share of the questions whose answer is among the first 20."""
 
     taken_out: float
@@ -61,23 +60,25 @@ class Found(NamedTuple):
     every: float
 
 
-class Choice(NamedTuple):
+class ParamChoice(NamedTuple):
     """The best way, and what was measured of it."""
 
-    way: Way
-    found: Found
+    way: ColdStartParams
+    found: HitRates
     asked: int
     """Questions."""
 
 
-def described(texts: Singles, prices: Singles) -> Singles:
+def describe_items(texts: Float32Array, prices: Float32Array) -> Float32Array:
     """Return what is known of items (n, F), of text vectors (n, F - 1) and prices (n,), NaN where there is none."""
     logs = np.log(np.maximum(prices, 0.01))
     usual = logs[~np.isnan(logs)].mean() if not np.isnan(logs).all() else 0.0
-    return np.column_stack((texts, OF_PRICE * np.where(np.isnan(logs), usual, logs))).astype(np.float32)
+    return np.column_stack((texts, PRICE_WEIGHT * np.where(np.isnan(logs), usual, logs))).astype(np.float32)
 
 
-def choose(of: Checkpoint, pairs: Pairs, rows: Longs, known: Singles, tell: Callable[[int, int], None]) -> Choice:
+def choose_params(
+    of: Checkpoint, pairs: Pairs, rows: Longs, known: Float32Array, tell: Callable[[int, int], None]
+) -> ParamChoice:
     """Return the way by which most is found, new items and known ones.
 
     The teachers lie in folds. One fold after another is taken out of all neighbours, so that no other item's vector
@@ -92,17 +93,17 @@ def choose(of: Checkpoint, pairs: Pairs, rows: Longs, known: Singles, tell: Call
         tell: Called with the folds that are done, and how many there are.
     """
     rng = np.random.default_rng(0)
-    if len(rows) > TEACHERS:
-        drawn = np.sort(rng.choice(len(rows), TEACHERS, replace=False))
+    if len(rows) > MAX_TUNING_ANCHORS:
+        drawn = np.sort(rng.choice(len(rows), MAX_TUNING_ANCHORS, replace=False))
         rows, known = rows[drawn], known[drawn]
     fold_of = rng.permutation(np.arange(len(rows)) % FOLDS)
-    ways = [Way(*way) for way in itertools.product(NEAREST, RETICENCE)]
+    ways = [ColdStartParams(*way) for way in itertools.product(ANCHOR_COUNTS, NEW_ITEM_PENALTIES)]
     hits, taken_out = np.zeros((len(ways), 2), dtype=np.int64), np.zeros(2, dtype=np.int64)
     for fold in range(FOLDS):
         tell(fold, FOLDS)
         left = fold_of == fold
         table = _table_without(of, pairs, rows[left])
-        lesson = learn(of, table, rows[~left], known[~left])
+        lesson = fit_kernel_map(of, table, rows[~left], known[~left])
         items, answers = _meetings(pairs, rows[left], rng)
         is_left = np.isin(answers, rows[left])
         taken_out += np.bincount(is_left, minlength=2)
@@ -113,24 +114,24 @@ def choose(of: Checkpoint, pairs: Pairs, rows: Longs, known: Singles, tell: Call
     tell(FOLDS, FOLDS)
     best = int(hits.sum(axis=1).argmax())
     others, out = hits[best] / taken_out.clip(min=1)
-    found = Found(float(out), float(others), float(hits[best].sum() / taken_out.sum().clip(min=1)))
-    return Choice(ways[best], found, int(taken_out.sum()))
+    found = HitRates(float(out), float(others), float(hits[best].sum() / taken_out.sum().clip(min=1)))
+    return ParamChoice(ways[best], found, int(taken_out.sum()))
 
 
-class Lesson(NamedTuple):
+class KernelMap(NamedTuple):
     """What the teachers teach."""
 
-    known: Singles
+    known: Float32Array
     """Of the teachers: (teachers, F)."""
-    aims: Singles
+    aims: Float32Array
     """Where an item like each belongs, across `common`: (teachers, D)."""
-    common: Singles
+    common: Float32Array
     """What is wanted on average, at unit length: (D,)."""
 
-    def vectors(self, asked: Singles, way: Way) -> torch.Tensor:
+    def vectors(self, asked: Float32Array, way: ColdStartParams) -> torch.Tensor:
         """Return vectors at unit length (n, D) of what is known of items (n, F)."""
         aims = np.empty((len(asked), self.aims.shape[1]), dtype=np.float32)
-        step, most = max(1, SCORES // len(self.known)), min(way.nearest, len(self.known))
+        step, most = max(1, MAX_SCORES // len(self.known)), min(way.nearest, len(self.known))
         lengths = (self.known**2).sum(axis=1)
         for start in range(0, len(asked), step):
             some = asked[start : start + step]
@@ -142,7 +143,7 @@ class Lesson(NamedTuple):
         return torch.from_numpy(_unit(_unit(_across(aims, self.common)) - way.reticence * self.common))
 
 
-def learn(of: Checkpoint, table: torch.Tensor, rows: Longs, known: Singles) -> Lesson:
+def fit_kernel_map(of: Checkpoint, table: torch.Tensor, rows: Longs, known: Float32Array) -> KernelMap:
     """Return what items teach: where they lie, and where those want to go who have viewed them.
 
     Args:
@@ -154,17 +155,17 @@ def learn(of: Checkpoint, table: torch.Tensor, rows: Longs, known: Singles) -> L
     wishes = np.concatenate([_unit(wishes.vectors.numpy()) for wishes in _asked(of, table, rows)])
     common = _unit(wishes.mean(axis=0))
     aims = _unit(_across(table[rows].numpy(), common)) + _unit(_across(wishes, common))
-    return Lesson(known, aims, common)
+    return KernelMap(known, aims, common)
 
 
 @torch.inference_mode()
 def _asked(of: Checkpoint, table: torch.Tensor, items: Longs) -> list[Wishes]:
     """Return what is wanted after a view of each item, a part of them at a time."""
-    step = max(1, SCORES // len(table))
+    step = max(1, MAX_SCORES // len(table))
     views = [items[start : start + step, None].astype(np.int64) for start in range(0, len(items), step)]
     ones = [np.ones(len(view), dtype=np.int64) for view in views]
     return [
-        ask(of.model, table, Batch(view, np.full_like(view, VIEW), one))[1]
+        compute_queries(of.model, table, Batch(view, np.full_like(view, VIEW), one))[1]
         for view, one in zip(views, ones, strict=True)
     ]
 
@@ -176,7 +177,7 @@ def _found(of: Checkpoint, table: torch.Tensor, items: Longs, answers: Longs) ->
         scores = of.model.scores(table, wishes)  # (n, V - 1)
         start = sum(map(len, found))
         own = scores.gather(1, torch.from_numpy(answers[start : start + len(scores), None] - 1))
-        found.append(((scores >= own).sum(dim=1) <= K).numpy())
+        found.append(((scores >= own).sum(dim=1) <= CUTOFF).numpy())
     return np.concatenate([np.zeros(0, dtype=bool), *found])
 
 
@@ -195,15 +196,15 @@ def _meetings(pairs: Pairs, rows: Longs, rng: np.random.Generator) -> tuple[Long
     outside = np.flatnonzero(~np.isin(first, rows))
     if not len(outside):
         return outside, outside
-    drawn = rng.choice(outside, QUESTIONS, p=pairs.counts[outside] / pairs.counts[outside].sum())
+    drawn = rng.choice(outside, QUERIES_PER_FOLD, p=pairs.counts[outside] / pairs.counts[outside].sum())
     return first[drawn], pairs.keys[drawn] & LOW
 
 
-def _across(vectors: Singles, common: Singles) -> Floats:
+def _across(vectors: Float32Array, common: Float32Array) -> Floats:
     """Return vectors without what they have of a direction: (n, D)."""
     return vectors - (vectors @ common)[:, None] * common
 
 
-def _unit(vectors: Floats) -> Singles:
+def _unit(vectors: Floats) -> Float32Array:
     """Return vectors at unit length, those of none as they are."""
     return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True).clip(min=1e-12)).astype(np.float32)

@@ -18,19 +18,20 @@ import torch
 
 from clickscore.model.checkpoint import load_checkpoint
 from clickscore.model.errors import TrainingError
-from clickscore.model.evaluation.prefixes import RESAMPLES, VIEW, Figure, read_prefixes
+from clickscore.model.evaluation.bootstrap import BootstrapInterval
+from clickscore.model.evaluation.prefix_evaluation import RESAMPLES, VIEW, read_prefixes
 from clickscore.model.features import Ints, Longs
 from clickscore.model.metrics import Floats
 from clickscore.model.transformer import SessionTransformer, distances
 
-FEWEST_EVENTS = 3
-PLACES = 5
+MIN_EVENTS = 3
+TOP_ITEMS = 5
 """Items of each answer that are explained, the best."""
 BATCH = 256
-OURS = "contribution"
+CONTRIBUTION = "contribution"
 
 
-class Case(NamedTuple):
+class ExplainedItem(NamedTuple):
     """An item in the answer to a session."""
 
     events: Ints
@@ -39,7 +40,7 @@ class Case(NamedTuple):
     """Row of the item that is explained."""
 
 
-class Answered(NamedTuple):
+class ItemPrediction(NamedTuple):
     """What the model says of one item."""
 
     log_probability: float
@@ -47,11 +48,11 @@ class Answered(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Order:
+class EventOrder:
     """How well an order of events foretells what happens. Log-probabilities are in nats."""
 
     name: str
-    figures: dict[str, Figure]
+    figures: dict[str, BootstrapInterval]
     """Of the best item, and with `@5` the mean of the best five.
 
     `deletion`: log-probability lost, mean over the curve; more is better. `insertion`: log-probability still missing;
@@ -61,19 +62,19 @@ class Order:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Faithfulness:
+class FaithfulnessResults:
     """What was found."""
 
     sessions: int
-    orders: list[Order]
+    orders: list[EventOrder]
 
 
-Ask = Callable[[Sequence[Case]], list[Answered]]
+Predictor = Callable[[Sequence[ExplainedItem]], list[ItemPrediction]]
 
 
 def evaluate_reasons(
     checkpoint: Path, prefixes: Path, rows: int, tell: Callable[[str], None], seed: int = 0
-) -> Faithfulness:
+) -> FaithfulnessResults:
     """Return how faithful the contributions are that a checkpoint's graph gives as reasons, and other orders.
 
     Args:
@@ -89,33 +90,39 @@ def evaluate_reasons(
     trained = load_checkpoint(checkpoint)
     model, table, longest = trained.model, trained.table(), trained.card.config.model.max_length
     sessions = [row.items[-longest:] for row in read_prefixes(prefixes, trained.vocabulary)]
-    sessions = [session for session in sessions if len(session) >= FEWEST_EVENTS]
+    sessions = [session for session in sessions if len(session) >= MIN_EVENTS]
     if not sessions:
-        message = f"{prefixes} has no row of {FEWEST_EVENTS} known events or more"
+        message = f"{prefixes} has no row of {MIN_EVENTS} known events or more"
         raise TrainingError(message)
     rng = np.random.default_rng(seed)
     drawn = [sessions[at] for at in np.sort(rng.choice(len(sessions), min(rows, len(sessions)), replace=False))]
 
-    def ask(cases: Sequence[Case]) -> list[Answered]:
-        return answers(model, table, cases)
+    def ask(cases: Sequence[ExplainedItem]) -> list[ItemPrediction]:
+        return predict_items(model, table, cases)
 
-    best = best_items(model, table, drawn)  # (sessions, places)
-    cases = [Case(session, item) for session, items in zip(drawn, best.tolist(), strict=True) for item in items]
+    best = rank_top_items(model, table, drawn)  # (sessions, places)
+    cases = [
+        ExplainedItem(session, item) for session, items in zip(drawn, best.tolist(), strict=True) for item in items
+    ]
     whole = ask(cases)
     orders = {
-        **explained(model, table, cases),
-        "leave one out": left_out(cases, whole, ask),
+        **compute_explanations(model, table, cases),
+        "leave one out": leave_one_out(cases, whole, ask),
         "newest first": [np.arange(len(case.events)) for case in cases],
-        "random": [order for session in drawn for order in [rng.random(len(session))] * PLACES],
+        "random": [order for session in drawn for order in [rng.random(len(session))] * TOP_ITEMS],
     }
     found: dict[str, Mapping[str, Floats]] = {}
     for name, weights in orders.items():
         tell(f"trying {name}")
-        found[name] = curves(cases, whole, [np.argsort(-of, kind="stable") for of in weights], ask)
-    return Faithfulness(sessions=len(drawn), orders=[summed(name, of, found[OURS]) for name, of in found.items()])
+        found[name] = compute_curves(cases, whole, [np.argsort(-of, kind="stable") for of in weights], ask)
+    return FaithfulnessResults(
+        sessions=len(drawn), orders=[summarise_curves(name, of, found[CONTRIBUTION]) for name, of in found.items()]
+    )
 
 
-def curves(cases: Sequence[Case], whole: Sequence[Answered], orders: Sequence[Longs], ask: Ask) -> Mapping[str, Floats]:
+def compute_curves(
+    cases: Sequence[ExplainedItem], whole: Sequence[ItemPrediction], orders: Sequence[Longs], ask: Predictor
+) -> Mapping[str, Floats]:
     """Return `deletion`, `insertion`, `first` and `exit` of each case: (cases,) each.
 
     Args:
@@ -125,7 +132,7 @@ def curves(cases: Sequence[Case], whole: Sequence[Answered], orders: Sequence[Lo
         ask: Says what the model says.
     """
     parts = [
-        Case(case.events[np.sort(kept)], case.item)
+        ExplainedItem(case.events[np.sort(kept)], case.item)
         for case, order in zip(cases, orders, strict=True)
         for kept in (*(order[gone:] for gone in range(1, len(order))), *(order[:come] for come in range(1, len(order))))
     ]
@@ -135,34 +142,36 @@ def curves(cases: Sequence[Case], whole: Sequence[Answered], orders: Sequence[Lo
         without, within = ([next(said) for _ in case.events[1:]] for _ in range(2))
         lost = [before.log_probability - answer.log_probability for answer in without]
         missing = [before.log_probability - answer.log_probability for answer in within]
-        found[:, at] = np.mean(lost), np.mean(missing), lost[0], without[0].place > PLACES
+        found[:, at] = np.mean(lost), np.mean(missing), lost[0], without[0].place > TOP_ITEMS
     return dict(zip(("deletion", "insertion", "first", "exit"), found, strict=True))
 
 
-def left_out(cases: Sequence[Case], whole: Sequence[Answered], ask: Ask) -> list[Floats]:
+def leave_one_out(cases: Sequence[ExplainedItem], whole: Sequence[ItemPrediction], ask: Predictor) -> list[Floats]:
     """Return the log-probability that each event's leaving costs: (events,) for each case."""
-    said = iter(ask([Case(np.delete(case.events, at), case.item) for case in cases for at in range(len(case.events))]))
+    said = iter(
+        ask([ExplainedItem(np.delete(case.events, at), case.item) for case in cases for at in range(len(case.events))])
+    )
     return [
         np.array([before.log_probability - next(said).log_probability for _ in case.events])
         for case, before in zip(cases, whole, strict=True)
     ]
 
 
-def summed(name: str, of: Mapping[str, Floats], ours: Mapping[str, Floats]) -> Order:
+def summarise_curves(name: str, of: Mapping[str, Floats], ours: Mapping[str, Floats]) -> EventOrder:
     """Return the means over sessions, with their intervals."""
     lead = (ours["deletion"] - of["deletion"]) + (of["insertion"] - ours["insertion"])
-    figures: dict[str, Figure] = {}
+    figures: dict[str, BootstrapInterval] = {}
     for metric, values in {**of, "lead": lead}.items():
-        by_session = values.reshape(-1, PLACES)
+        by_session = values.reshape(-1, TOP_ITEMS)
         figures[metric] = _mean(by_session[:, 0])
-        figures[f"{metric}@{PLACES}"] = _mean(by_session.mean(axis=1))
-    return Order(name=name, figures=figures)
+        figures[f"{metric}@{TOP_ITEMS}"] = _mean(by_session.mean(axis=1))
+    return EventOrder(name=name, figures=figures)
 
 
-def _mean(values: Floats) -> Figure:
+def _mean(values: Floats) -> BootstrapInterval:
     draws = np.random.default_rng(0).multinomial(len(values), np.full(len(values), 1 / len(values)), size=RESAMPLES)
     low, high = np.quantile(draws @ values / len(values), (0.025, 0.975))
-    return Figure(value=float(values.mean()), low=float(low), high=float(high))
+    return BootstrapInterval(value=float(values.mean()), low=float(low), high=float(high))
 
 
 class _Padded(NamedTuple):
@@ -195,22 +204,24 @@ def _scores(model: SessionTransformer, table: torch.Tensor, batch: _Padded) -> t
 
 
 @torch.inference_mode()
-def best_items(model: SessionTransformer, table: torch.Tensor, sessions: Sequence[Ints]) -> Longs:
+def rank_top_items(model: SessionTransformer, table: torch.Tensor, sessions: Sequence[Ints]) -> Longs:
     """Return the rows of the best items after each session: (sessions, places)."""
-    best = np.zeros((len(sessions), PLACES), dtype=np.int64)
+    best = np.zeros((len(sessions), TOP_ITEMS), dtype=np.int64)
     for batch in _padded(sessions):
-        best[batch.at] = _scores(model, table, batch).topk(PLACES).indices.numpy() + 1
+        best[batch.at] = _scores(model, table, batch).topk(TOP_ITEMS).indices.numpy() + 1
     return best
 
 
 @torch.inference_mode()
-def answers(model: SessionTransformer, table: torch.Tensor, cases: Sequence[Case]) -> list[Answered]:
+def predict_items(
+    model: SessionTransformer, table: torch.Tensor, cases: Sequence[ExplainedItem]
+) -> list[ItemPrediction]:
     """Return what the model says of each case: probabilities are of a softmax over the whole catalogue."""
     of_session: dict[bytes, list[int]] = {}
     for at, case in enumerate(cases):
         of_session.setdefault(case.events.tobytes(), []).append(at)
     groups = list(of_session.values())  # one session may be asked about several items
-    found = [Answered(0.0, 0)] * len(cases)
+    found = [ItemPrediction(0.0, 0)] * len(cases)
     for batch in _padded([cases[group[0]].events for group in groups]):
         scores = _scores(model, table, batch)
         total = scores.logsumexp(dim=1)  # (batch,)
@@ -219,12 +230,14 @@ def answers(model: SessionTransformer, table: torch.Tensor, cases: Sequence[Case
         own = scores[rows, torch.tensor([cases[at].item - 1 for _, at in asked])]  # (asked,)
         places = [int((scores[row] >= value).sum()) for row, value in zip(rows.tolist(), own, strict=True)]
         for (_, at), log_probability, place in zip(asked, (own - total[rows]).tolist(), places, strict=True):
-            found[at] = Answered(log_probability, place)
+            found[at] = ItemPrediction(log_probability, place)
     return found
 
 
 @torch.inference_mode()
-def explained(model: SessionTransformer, table: torch.Tensor, cases: Sequence[Case]) -> dict[str, list[Floats]]:
+def compute_explanations(
+    model: SessionTransformer, table: torch.Tensor, cases: Sequence[ExplainedItem]
+) -> dict[str, list[Floats]]:
     """Return the contributions of each case's events, and their attention in the readout: (events,) each."""
     ours: list[Floats] = [np.zeros(0)] * len(cases)
     attention = ours.copy()
@@ -238,4 +251,4 @@ def explained(model: SessionTransformer, table: torch.Tensor, cases: Sequence[Ca
         for at, of, share in zip(batch.at, brought, shares, strict=True):
             length = len(cases[at].events)
             ours[at], attention[at] = of[:length], share[:length]
-    return {OURS: ours, "attention": attention}
+    return {CONTRIBUTION: ours, "attention": attention}

@@ -3,8 +3,8 @@ import pytest
 
 from clickscore.export.random_bundle import write_random_bundle
 from clickscore.model.config import ModelConfig
-from clickscore.model.encoder import TOKENS, open_encoder
 from clickscore.model.errors import TrainingError
+from clickscore.model.text_encoder import MAX_TOKENS, open_text_encoder
 from tests.model.encoders import write_encoder, write_graph
 
 pytestmark = pytest.mark.train
@@ -24,7 +24,7 @@ def graph(weights, tmp_path_factory):
 
 def read(folder, texts=TEXTS):
     told = []
-    vectors = open_encoder(folder).vectors(texts, told.append)
+    vectors = open_text_encoder(folder).vectors(texts, told.append)
     assert sum(told) == len(texts)
     return vectors
 
@@ -47,16 +47,16 @@ def test_vector_does_not_depend_on_longer_texts_beside_it(kind, request):
 
 
 def test_long_text_is_cut(graph):
-    long = ["x " * TOKENS, "x " * 3 * TOKENS]
+    long = ["x " * MAX_TOKENS, "x " * 3 * MAX_TOKENS]
     vectors = read(graph, long)
     assert vectors[0] == pytest.approx(vectors[1], abs=1e-5)
 
 
 def test_fingerprint_tells_other_weights(weights, graph, tmp_path):
     other = write_encoder(tmp_path / "other", seed=1)
-    prints = {open_encoder(folder).fingerprint for folder in (weights, graph, other)}
+    prints = {open_text_encoder(folder).fingerprint for folder in (weights, graph, other)}
     assert len(prints) == 3
-    assert open_encoder(weights).fingerprint == open_encoder(weights).fingerprint
+    assert open_text_encoder(weights).fingerprint == open_text_encoder(weights).fingerprint
 
 
 @pytest.mark.parametrize("missing", ["tokenizer.json", "model.safetensors", "config.json"])
@@ -64,7 +64,7 @@ def test_folder_without_a_whole_model_is_refused(tmp_path, missing):
     folder = write_encoder(tmp_path / "model")
     (folder / missing).unlink()
     with pytest.raises(TrainingError, match="holds no language model"):
-        open_encoder(folder)
+        open_text_encoder(folder)
 
 
 @pytest.mark.parametrize("broken", ["tokenizer.json", "model.safetensors", "config.json"])
@@ -72,11 +72,11 @@ def test_broken_file_is_refused_in_a_line(tmp_path, broken):
     folder = write_encoder(tmp_path / "model")
     (folder / broken).write_bytes(b"{}")
     with pytest.raises(TrainingError, match="cannot be read"):
-        open_encoder(folder)
+        open_text_encoder(folder)
 
 
 def test_graph_of_something_else_is_refused(weights, tmp_path):
     write_random_bundle(tmp_path, 100, ModelConfig(dim=16, ffn=16))
     (tmp_path / "tokenizer.json").write_bytes((weights / "tokenizer.json").read_bytes())
     with pytest.raises(TrainingError, match="is no encoder"):
-        open_encoder(tmp_path)
+        open_text_encoder(tmp_path)

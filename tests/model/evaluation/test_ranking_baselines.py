@@ -1,6 +1,6 @@
 import numpy as np
 
-from clickscore.model.evaluation.baselines import Cooccurrence, Popularity, SessionNeighbours
+from clickscore.model.evaluation.ranking_baselines import Cooccurrence, Popularity, SessionNeighbours
 from clickscore.model.features import Examples, examples
 from tests.model.builders import flat
 

@@ -7,19 +7,19 @@ import msgspec
 
 from clickscore.model.dataset import lines_of
 from clickscore.model.errors import TrainingError
-from clickscore.model.prefix_features import Catalogue
+from clickscore.model.prefix_features import CatalogueAttributes
 from clickscore.schemas.catalogue import Item, decode_item
 
 _APART = str.maketrans(dict.fromkeys("._/>|", " "))
 
 
-def read_catalogue(path: Path | None) -> Catalogue:
+def read_catalogue(path: Path | None) -> CatalogueAttributes:
     """Return what a file of JSON lines, as `catalogue-items` holds them, says of items; nothing without a file.
 
     Raises:
         TrainingError: It cannot be read, or a line of it is no item.
     """
-    catalogue = Catalogue({}, {})
+    catalogue = CatalogueAttributes({}, {})
     for item in read_items(path) if path else ():
         catalogue.categories[item.item_id] = item.category
         if item.price is not None:
@@ -41,7 +41,7 @@ def read_items(path: Path) -> Iterator[Item]:
             raise TrainingError(message) from exc
 
 
-def text_of(item: Item) -> str:
+def item_text(item: Item) -> str:
     """Return what a language model reads of an item: title, category as words, brand; empty where there is none."""
     parts = (item.title, item.category.translate(_APART), item.brand)
     return ", ".join(words for part in parts if (words := " ".join(part.split())))

@@ -10,7 +10,14 @@ from clickscore.export.random_bundle import write_random_bundle
 from clickscore.model.commands import evaluate
 from clickscore.model.config import ModelConfig
 from clickscore.model.errors import TrainingError
-from clickscore.model.evaluation.prefixes import Prefix, Result, evaluate_prefixes, rank, read_prefixes, summed
+from clickscore.model.evaluation.prefix_evaluation import (
+    Prefix,
+    RankingResult,
+    evaluate_prefixes,
+    rank_target,
+    read_prefixes,
+    summarise_ranks,
+)
 from clickscore.model.metrics import MISS
 from clickscore.model.vocabulary import Vocabulary
 
@@ -62,11 +69,11 @@ def test_file_that_is_no_text_is_refused(tmp_path):
 
 
 def test_items_of_the_same_score_stand_before_the_right_one():
-    assert rank(np.array([4, 2, 7, 9]), np.array([3.0, 2, 2, 1]), target=2) == 3
+    assert rank_target(np.array([4, 2, 7, 9]), np.array([3.0, 2, 2, 1]), target=2) == 3
 
 
 def test_item_that_is_no_candidate_is_a_miss():
-    assert rank(np.array([4, 2]), np.array([3.0, 2]), target=5) == MISS
+    assert rank_target(np.array([4, 2]), np.array([3.0, 2]), target=5) == MISS
 
 
 def row_of(length: int) -> Prefix:
@@ -74,7 +81,7 @@ def row_of(length: int) -> Prefix:
 
 
 def test_figures_are_percent_of_the_rows():
-    found = summed("x", [row_of(1)] * 4, np.array([1, 2, 20, MISS])).figures
+    found = summarise_ranks("x", [row_of(1)] * 4, np.array([1, 2, 20, MISS])).figures
     assert found["P@5"].value == 50
     assert found["P@20"].value == 75
     assert found["MRR@20"].value == pytest.approx(100 * (1 + 0.5 + 0.05) / 4)
@@ -82,14 +89,16 @@ def test_figures_are_percent_of_the_rows():
 
 def test_interval_is_that_of_resampled_rows():
     ranks = np.array([1] * 300 + [MISS] * 700)
-    found = summed("x", [row_of(1)] * 1000, ranks).figures["P@20"]
+    found = summarise_ranks("x", [row_of(1)] * 1000, ranks).figures["P@20"]
     deviation = 100 * np.sqrt(0.3 * 0.7 / 1000)
     assert found.low == pytest.approx(30 - 1.96 * deviation, abs=0.3)
     assert found.high == pytest.approx(30 + 1.96 * deviation, abs=0.3)
 
 
 def test_prefixes_are_told_apart_by_length():
-    found = summed("x", [row_of(length) for length in (1, 4, 5, 11, 30)], np.array([1, 1, MISS, 1, 1])).by_length
+    found = summarise_ranks(
+        "x", [row_of(length) for length in (1, 4, 5, 11, 30)], np.array([1, 1, MISS, 1, 1])
+    ).by_length
     assert {length: (of["rows"], of["P@5"]) for length, of in found.items()} == {
         "1": (1, 100),
         "4-5": (2, 50),
@@ -140,5 +149,5 @@ def test_command_prints_tables_and_writes_json(bundle, tmp_path):
     assert said.exit_code == 0
     assert "VMIS-kNN" in said.output
     assert "events before" in said.output
-    results = msgspec.json.decode((tmp_path / "results.json").read_bytes(), type=list[Result])
+    results = msgspec.json.decode((tmp_path / "results.json").read_bytes(), type=list[RankingResult])
     assert results == evaluate_prefixes(bundle, rows, [tmp_path / "train.txt"], silent)

@@ -6,10 +6,10 @@ from clickscore.export.random_bundle import write_random_bundle
 from clickscore.model.commands import evaluate_events
 from clickscore.model.dataset import read_sessions
 from clickscore.model.errors import TrainingError
-from clickscore.model.evaluation.heads import evaluate_heads
-from clickscore.model.evaluation.truth import nearness, read_truth
+from clickscore.model.evaluation.ground_truth import compute_truth_error, read_ground_truth
+from clickscore.model.evaluation.head_evaluation import evaluate_heads
 from clickscore.model.metrics import log_loss
-from clickscore.model.prefix_features import whole
+from clickscore.model.prefix_features import make_full_sessions
 from clickscore.model.split import split_sessions
 from clickscore.stream.commands.simulate import simulate
 from tests.model.builders import TINY
@@ -32,16 +32,16 @@ def files(tmp_path_factory):
 def test_truth_reaches_all_and_the_base_rate_nothing():
     truth = np.linspace(0.05, 0.6, 3_000)
     bought = (np.random.default_rng(0).random(3_000) < truth).astype(np.int64)
-    near = nearness(truth, truth, bought)
+    near = compute_truth_error(truth, truth, bought)
     assert (near.mean_difference, near.calibration_error) == (0, pytest.approx(0, abs=1e-12))
     assert (near.log_loss_share, near.pr_auc_share) == pytest.approx((1, 1))
-    none = nearness(np.full(3_000, truth.mean()), truth, bought)
+    none = compute_truth_error(np.full(3_000, truth.mean()), truth, bought)
     assert (none.log_loss_share, none.pr_auc_share) == pytest.approx((0, 0))
 
 
 def test_halfway_is_less_than_all_and_more_than_nothing():
     truth = np.linspace(0.05, 0.6, 3_000)
-    near = nearness((truth + truth.mean()) / 2, truth, (truth > 0.5).astype(np.int64))
+    near = compute_truth_error((truth + truth.mean()) / 2, truth, (truth > 0.5).astype(np.int64))
     assert 0.5 < near.log_loss_share < 1
     assert near.pr_auc_share == pytest.approx(1)  # the order is right
     assert near.mean_difference == pytest.approx(np.abs(truth - truth.mean()).mean() / 2)
@@ -50,8 +50,8 @@ def test_halfway_is_less_than_all_and_more_than_nothing():
 def test_truths_lie_beside_their_events(files):
     """Beside any others, even those of the same session, they would foretell what was bought less well."""
     sessions, _ = read_sessions([files / "test.jsonl"])
-    read = whole(sessions, np.ones(len(sessions.item_ids), dtype=np.int64))
-    truth = read_truth(files / "truth.jsonl", [files / "test.jsonl"])
+    read = make_full_sessions(sessions, np.ones(len(sessions.item_ids), dtype=np.int64))
+    truth = read_ground_truth(files / "truth.jsonl", [files / "test.jsonl"])
     assert len(truth) == len(read.items)
     assert truth.mean() == pytest.approx(read.purchase.mean(), abs=0.03)
     loss = log_loss(truth, read.purchase)
@@ -62,12 +62,12 @@ def test_event_without_a_truth_is_refused(files, tmp_path):
     lines = (files / "truth.jsonl").read_bytes().splitlines(keepends=True)
     (tmp_path / "less.jsonl").write_bytes(b"".join(lines[: len(lines) // 2]))
     with pytest.raises(TrainingError, match=r"says nothing of s7-\d+-\d+, an event of the test"):
-        read_truth(tmp_path / "less.jsonl", [files / "test.jsonl"])
+        read_ground_truth(tmp_path / "less.jsonl", [files / "test.jsonl"])
 
 
 def test_file_of_something_else_is_refused(files):
     with pytest.raises(TrainingError, match="is no file of truths"):
-        read_truth(files / "test.jsonl", [files / "test.jsonl"])
+        read_ground_truth(files / "test.jsonl", [files / "test.jsonl"])
 
 
 def test_trees_come_nearer_to_the_truth_than_the_base_rate(files):

@@ -7,32 +7,32 @@ from clickscore.export.random_bundle import write_random_bundle
 from clickscore.model.calibration import Probabilities
 from clickscore.model.commands import evaluate_events
 from clickscore.model.errors import TrainingError
-from clickscore.model.evaluation.head_baselines import Markov, Shares, head_baselines
-from clickscore.model.evaluation.heads import (
-    EVENTS,
+from clickscore.model.evaluation.head_baselines import BaseRate, MarkovChain, fit_head_baselines
+from clickscore.model.evaluation.head_evaluation import (
+    PREFIX_LENGTHS,
+    BundleHeads,
     HeadResults,
-    OfBundle,
-    bought_before,
-    calibration_noise,
+    compute_head_metrics,
+    estimate_calibration_noise,
     evaluate_heads,
-    figures,
-    rows_after,
+    mark_purchased,
+    select_rows,
 )
-from clickscore.model.graph import open_graph
-from clickscore.model.prefix_features import NO_CATALOGUE, facts_of, whole
+from clickscore.model.onnx_runtime import open_graph
+from clickscore.model.prefix_features import NO_ATTRIBUTES, make_full_sessions, make_item_attributes
 from clickscore.schemas.manifest import NEXT_ACTIONS
 from tests.model.builders import TINY, flat, shoppers, write_sessions
 
 pytestmark = pytest.mark.train
 
 ROWS = np.arange(1, 9)
-NO_FACTS = facts_of(tuple("abcdefgh"), NO_CATALOGUE)
+NO_FACTS = make_item_attributes(tuple("abcdefgh"), NO_ATTRIBUTES)
 DETERMINED = ["view:a view:b cart:b purchase:b"] * 40 + ["view:a view:b view:c view:d"] * 60
 """A cart is always followed by a purchase, and nothing else is."""
 
 
 def of(*sessions: str):
-    return whole(flat(sessions), ROWS)
+    return make_full_sessions(flat(sessions), ROWS)
 
 
 def say(number: int, events: int) -> Probabilities:
@@ -59,42 +59,42 @@ def results(files) -> HeadResults:
 
 def test_rows_are_beginnings_without_a_purchase():
     read = of("view:a view:b purchase:b view:c", "view:a", "view:a view:b view:c")
-    assert rows_after(read, 1).tolist() == [0, 4, 5]
-    assert rows_after(read, 2).tolist() == [1, 6]
-    assert rows_after(read, 3).tolist() == [7]
+    assert select_rows(read, 1).tolist() == [0, 4, 5]
+    assert select_rows(read, 2).tolist() == [1, 6]
+    assert select_rows(read, 3).tolist() == [7]
 
 
 def test_purchase_counts_as_bought_from_its_own_event_on():
-    assert bought_before(of("view:a purchase:a view:b", "view:a")).tolist() == [False, True, True, False]
+    assert mark_purchased(of("view:a purchase:a view:b", "view:a")).tolist() == [False, True, True, False]
 
 
 def test_perfect_probabilities_have_perfect_figures():
     purchase, came = np.array([0, 1, 0, 1]), np.array([0, 3, 4, 0])
-    found = figures(Probabilities(np.eye(5)[came], purchase.astype(float)), came, purchase)
+    found = compute_head_metrics(Probabilities(np.eye(5)[came], purchase.astype(float)), came, purchase)
     assert (found.pr_auc, found.roc_auc, found.brier, found.calibration_error) == (1, 1, 0, 0)
     assert found.next_action_f1 == 1
 
 
 def test_action_that_never_comes_does_not_count():
     came = np.array([0, 0, 4, 4])
-    found = figures(Probabilities(np.eye(5)[[0, 0, 4, 3]], np.full(4, 0.5)), came, np.array([0, 1, 0, 1]))
+    found = compute_head_metrics(Probabilities(np.eye(5)[[0, 0, 4, 3]], np.full(4, 0.5)), came, np.array([0, 1, 0, 1]))
     assert found.next_action_f1 == pytest.approx((1 + 2 / 3) / 2)
 
 
 def test_noise_falls_with_the_root_of_the_rows():
-    few, many = (calibration_noise(np.full(rows, 0.2)) for rows in (900, 14_400))
+    few, many = (estimate_calibration_noise(np.full(rows, 0.2)) for rows in (900, 14_400))
     assert few / many == pytest.approx(4, rel=0.2)
 
 
 def test_shares_are_the_same_for_all():
     read = of(*DETERMINED)
-    said = Shares(read, np.arange(400)).say(read, np.array([0, 3]))
+    said = BaseRate(read, np.arange(400)).say(read, np.array([0, 3]))
     assert said.purchase[0] == said.purchase[1] == pytest.approx(0.3, abs=0.01)
 
 
 def test_markov_knows_what_follows_a_cart():
     read = of(*DETERMINED)
-    said = Markov(read, np.arange(400)).say(read, np.array([0, 2, 162]))
+    said = MarkovChain(read, np.arange(400)).say(read, np.array([0, 2, 162]))
     assert said.purchase[1] > 0.7
     assert said.purchase[2] < 0.2
     assert said.next_action[1].argmax() == NEXT_ACTIONS.index("purchase")
@@ -102,7 +102,7 @@ def test_markov_knows_what_follows_a_cart():
 
 def test_all_baselines_learn_what_is_determined():
     read = of(*DETERMINED)
-    for model in head_baselines(read, np.flatnonzero(~bought_before(read)), NO_FACTS)[1:]:
+    for model in fit_head_baselines(read, np.flatnonzero(~mark_purchased(read)), NO_FACTS)[1:]:
         said = model.say(read, np.array([2, 162]))
         assert said.purchase[0] > said.purchase[1] + 0.4, model.name
         assert said.next_action.sum(axis=1) == pytest.approx(1)
@@ -112,9 +112,9 @@ def test_nothing_that_comes_later_changes_what_is_said(files):
     from clickscore.schemas.manifest import decode_manifest  # noqa: PLC0415
 
     read = of(*DETERMINED)
-    models = list(head_baselines(read, np.flatnonzero(~bought_before(read)), NO_FACTS))
+    models = list(fit_head_baselines(read, np.flatnonzero(~mark_purchased(read)), NO_FACTS))
     manifest = decode_manifest((files / "bundle" / "manifest.json").read_bytes())
-    models.append(OfBundle(open_graph(files / "bundle" / "model.onnx"), manifest, models[0]))
+    models.append(BundleHeads(open_graph(files / "bundle" / "model.onnx"), manifest, models[0]))
     cut = of(*(" ".join(session.split()[:2]) for session in DETERMINED))
     at = np.array([1, 161, 201])
     for model in models:
@@ -124,7 +124,7 @@ def test_nothing_that_comes_later_changes_what_is_said(files):
 
 
 def test_results_are_of_each_number_of_events(results):
-    assert [of.events for of in results.by_events] == [0, *EVENTS]
+    assert [of.events for of in results.by_events] == [0, *PREFIX_LENGTHS]
     assert set(results.by_events[0].models) == {"bundle", "base rate", "Markov", "logistic regression", "LightGBM"}
     assert results.by_events[0].rows == sum(of.rows for of in results.by_events[1:])
 

@@ -12,7 +12,7 @@ from clickscore.model.errors import TrainingError
 from clickscore.model.metrics import Floats, Ints
 
 
-class Nearness(msgspec.Struct, frozen=True, kw_only=True):
+class TruthError(msgspec.Struct, frozen=True, kw_only=True):
     """How near to the truth probabilities come; a share is 0 for the base rate and 1 for the truth."""
 
     mean_difference: float
@@ -33,7 +33,7 @@ class _Known(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Known).decode
 
 
-def read_truth(path: Path, files: Sequence[Path]) -> Floats:
+def read_ground_truth(path: Path, files: Sequence[Path]) -> Floats:
     """Return the true probability of a purchase after each event, as `read_sessions` orders them: (events,).
 
     Args:
@@ -60,12 +60,12 @@ def read_truth(path: Path, files: Sequence[Path]) -> Floats:
     return np.concatenate([truths for _, truths in sessions])
 
 
-def nearness(said: Floats, truth: Floats, happened: Ints) -> Nearness:
+def compute_truth_error(said: Floats, truth: Floats, happened: Ints) -> TruthError:
     """Return how near to the truth probabilities come: (rows,) each."""
     base = np.full(len(truth), truth.mean())
     losses = [_expected_log_loss(of, truth) for of in (base, said, truth)]
     areas = [metrics.pr_auc(of, happened) for of in (base, said, truth)]
-    return Nearness(
+    return TruthError(
         mean_difference=float(np.abs(said - truth).mean()),
         calibration_error=metrics.calibration_error(said, truth),
         log_loss_share=_share(*losses),

@@ -13,21 +13,21 @@ import onnxruntime as ort
 from tokenizers import Tokenizer
 
 from clickscore.model.errors import TrainingError
+from clickscore.model.features import Float32Array
 
-Singles = npt.NDArray[np.float32]
 Longs = npt.NDArray[np.int64]
-Hidden = Callable[[Longs, Longs], Singles]
+Hidden = Callable[[Longs, Longs], Float32Array]
 """Returns the last layer's vectors (texts, tokens, D) of token ids and the mask of real ones: (texts, tokens) each."""
 
-TOKENS = 128
+MAX_TOKENS = 128
 """Of a text that are read, the first: a title, a category and a brand take some 30."""
 BATCH = 64
-GRAPHS = ("model.onnx", "onnx/model.onnx")
+GRAPH_FILES = ("model.onnx", "onnx/model.onnx")
 """Where folders of Hugging Face have the graph."""
 GRAPH_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
-class Encoder:
+class TextEncoder:
     """A language model as text in, vector out: the mean over its last layer's real tokens, at unit length."""
 
     def __init__(self, name: str, tokenizer: Tokenizer, hidden: Hidden, fingerprint: str) -> None:
@@ -37,7 +37,7 @@ class Encoder:
         self.fingerprint = fingerprint
         """SHA-256 of the files that it is made of, in hex."""
 
-    def vectors(self, texts: Sequence[str], tell: Callable[[int], None]) -> Singles:
+    def vectors(self, texts: Sequence[str], tell: Callable[[int], None]) -> Float32Array:
         """Return a vector each: (texts, D).
 
         Args:
@@ -47,7 +47,7 @@ class Encoder:
         read = self._tokenizer.encode_batch(list(texts))
         lengths = np.array([len(text.ids) for text in read])
         order = np.argsort(lengths, kind="stable")  # those of like length together: little padding
-        parts: list[Singles] = []
+        parts: list[Float32Array] = []
         for start in range(0, len(order), BATCH):
             at = order[start : start + BATCH]
             ids = np.zeros((len(at), max(1, lengths[at].max())), dtype=np.int64)
@@ -63,7 +63,7 @@ class Encoder:
         return vectors[back].astype(np.float32)
 
 
-def open_encoder(folder: Path) -> Encoder:
+def open_text_encoder(folder: Path) -> TextEncoder:
     """Return the model of a folder as Hugging Face lays them out: `tokenizer.json`, and beside it a graph or weights.
 
     Where there is `model.onnx`, ONNX Runtime runs it; else transformers runs `config.json` with its `*.safetensors`.
@@ -72,7 +72,7 @@ def open_encoder(folder: Path) -> Encoder:
         TrainingError: There is no model, or it cannot be read.
     """
     tokens = folder / "tokenizer.json"
-    graph = next((folder / name for name in GRAPHS if (folder / name).is_file()), None)
+    graph = next((folder / name for name in GRAPH_FILES if (folder / name).is_file()), None)
     weights = sorted(folder.glob("*.safetensors"))
     config = folder / "config.json"
     if not tokens.is_file() or not (graph or (weights and config.is_file())):
@@ -84,14 +84,14 @@ def open_encoder(folder: Path) -> Encoder:
     try:
         tokenizer = Tokenizer.from_file(str(tokens))
         tokenizer.no_padding()
-        tokenizer.enable_truncation(TOKENS)
+        tokenizer.enable_truncation(MAX_TOKENS)
         hidden = _of_graph(graph) if graph else _of_weights(folder)
     except TrainingError:
         raise
     except Exception as exc:
         message = f"the language model in {folder} cannot be read: {exc}"
         raise TrainingError(message) from exc
-    return Encoder(
+    return TextEncoder(
         folder.resolve().name, tokenizer, hidden, _fingerprint([tokens, graph] if graph else [tokens, config, *weights])
     )
 
@@ -104,7 +104,7 @@ def _of_graph(path: Path) -> Hidden:
         message = f"{path} is no encoder: it takes {names}, and its first output has the shape {output.shape}"
         raise TrainingError(message)
 
-    def hidden(ids: Longs, mask: Longs) -> Singles:
+    def hidden(ids: Longs, mask: Longs) -> Float32Array:
         given = dict(zip(GRAPH_INPUTS, (ids, mask, np.zeros_like(ids)), strict=True))
         return np.asarray(graph.run([output.name], {name: given[name] for name in names})[0])
 
@@ -118,7 +118,7 @@ def _of_weights(folder: Path) -> Hidden:
     model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32).eval()
 
     @torch.inference_mode()
-    def hidden(ids: Longs, mask: Longs) -> Singles:
+    def hidden(ids: Longs, mask: Longs) -> Float32Array:
         return model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).last_hidden_state.numpy()
 
     return hidden

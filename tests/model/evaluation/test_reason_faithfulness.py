@@ -6,35 +6,37 @@ from rich.console import Console
 
 from clickscore.model.commands import evaluate_reasons
 from clickscore.model.config import ModelConfig
-from clickscore.model.evaluation.faithfulness import (
-    OURS,
-    PLACES,
-    Answered,
-    Case,
-    Faithfulness,
-    answers,
-    best_items,
-    curves,
-    explained,
-    left_out,
-    summed,
+from clickscore.model.evaluation.reason_faithfulness import (
+    CONTRIBUTION,
+    TOP_ITEMS,
+    ExplainedItem,
+    FaithfulnessResults,
+    ItemPrediction,
+    compute_curves,
+    compute_explanations,
+    leave_one_out,
+    predict_items,
+    rank_top_items,
+    summarise_curves,
 )
 from clickscore.model.train import train
 from tests.model.builders import TINY, dataset, network
 
 pytestmark = pytest.mark.train
 
-CASE = Case(np.array([3, 5, 7]), 9)
+CASE = ExplainedItem(np.array([3, 5, 7]), 9)
 WORTH = {3: 4.0, 5: 1.0, 7: 2.0}
 
 
 def ask(cases):
     """Say that an item is as probable as its session's events are worth, and among the best while 3 is there."""
-    return [Answered(sum(WORTH[row] for row in case.events.tolist()), 1 if 3 in case.events else 6) for case in cases]
+    return [
+        ItemPrediction(sum(WORTH[row] for row in case.events.tolist()), 1 if 3 in case.events else 6) for case in cases
+    ]
 
 
 def curve(*order: int) -> dict[str, float]:
-    found = curves([CASE], ask([CASE]), [np.array(order)], ask)
+    found = compute_curves([CASE], ask([CASE]), [np.array(order)], ask)
     return {name: float(values[0]) for name, values in found.items()}
 
 
@@ -53,18 +55,18 @@ def test_session_without_events_keeps_the_order_of_the_others():
         seen.extend(case.events.tolist() for case in cases)
         return ask(cases)
 
-    curves([CASE], ask([CASE]), [np.array([1, 2, 0])], noting)
+    compute_curves([CASE], ask([CASE]), [np.array([1, 2, 0])], noting)
     assert seen == [[3, 7], [3], [5], [5, 7]]
 
 
 def test_event_is_worth_what_its_leaving_costs():
-    assert left_out([CASE], ask([CASE]), ask)[0].tolist() == [4, 1, 2]
+    assert leave_one_out([CASE], ask([CASE]), ask)[0].tolist() == [4, 1, 2]
 
 
 def test_best_item_is_told_apart_from_the_best_five():
-    ours = dict.fromkeys(("deletion", "insertion", "first", "exit"), np.arange(2.0 * PLACES))
+    ours = dict.fromkeys(("deletion", "insertion", "first", "exit"), np.arange(2.0 * TOP_ITEMS))
     theirs = ours | {"deletion": ours["deletion"] - 1, "insertion": ours["insertion"] + 2}
-    figures = summed("other", theirs, ours).figures
+    figures = summarise_curves("other", theirs, ours).figures
     assert figures["first"].value == (0 + 5) / 2
     assert figures["first@5"].value == 4.5
     assert figures["lead"].value == 3
@@ -75,24 +77,33 @@ def test_answers_are_those_of_the_model_whatever_is_asked_beside():
     model, table = network(ModelConfig(dim=16, ffn=16, max_length=8), 30)
     rng = np.random.default_rng(0)
     sessions = [rng.integers(1, 31, length) for length in rng.integers(1, 8, 300)]
-    best = best_items(model, table, sessions)
-    said = answers(
-        model, table, [Case(session, row) for session, rows in zip(sessions, best, strict=True) for row in rows]
+    best = rank_top_items(model, table, sessions)
+    said = predict_items(
+        model,
+        table,
+        [ExplainedItem(session, row) for session, rows in zip(sessions, best, strict=True) for row in rows],
     )
     assert [answer.place for answer in said] == [1, 2, 3, 4, 5] * 300
-    every = answers(model, table, [Case(sessions[0], row) for row in range(1, 31)])
+    every = predict_items(model, table, [ExplainedItem(sessions[0], row) for row in range(1, 31)])
     assert sum(np.exp(answer.log_probability) for answer in every) == pytest.approx(1, abs=1e-5)
 
 
 def test_explanations_are_of_each_case_whatever_is_explained_beside():
     model, table = network(ModelConfig(dim=16, ffn=16, max_length=8), 30)
-    cases = [Case(np.array([4, 2, 4]), 4), Case(np.array([7]), 2), Case(np.array([4, 2, 4]), 9)]
-    together, alone = explained(model, table, cases), [explained(model, table, [case]) for case in cases]
-    for name in (OURS, "attention"):
+    cases = [
+        ExplainedItem(np.array([4, 2, 4]), 4),
+        ExplainedItem(np.array([7]), 2),
+        ExplainedItem(np.array([4, 2, 4]), 9),
+    ]
+    together, alone = (
+        compute_explanations(model, table, cases),
+        [compute_explanations(model, table, [case]) for case in cases],
+    )
+    for name in (CONTRIBUTION, "attention"):
         for of, (single,) in zip(together[name], (one[name] for one in alone), strict=True):
             assert of == pytest.approx(single, abs=1e-5)
     assert together["attention"][0] == pytest.approx(together["attention"][2])  # whatever the item
-    assert together[OURS][0] != pytest.approx(together[OURS][2])
+    assert together[CONTRIBUTION][0] != pytest.approx(together[CONTRIBUTION][2])
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +122,15 @@ def test_command_compares_the_orders(checkpoint, tmp_path):
     (tmp_path / "test.tsv").write_text("".join([*rows, "item-1 item-2\titem-3\n"]))
     result = run(checkpoint, "--prefixes", tmp_path / "test.tsv", "--json", tmp_path / "found.json")
     assert result.exit_code == 0
-    found = msgspec.json.decode((tmp_path / "found.json").read_bytes(), type=Faithfulness)
+    found = msgspec.json.decode((tmp_path / "found.json").read_bytes(), type=FaithfulnessResults)
     assert found.sessions == 20  # the row of two events has no order worth trying
-    assert [order.name for order in found.orders] == [OURS, "attention", "leave one out", "newest first", "random"]
+    assert [order.name for order in found.orders] == [
+        CONTRIBUTION,
+        "attention",
+        "leave one out",
+        "newest first",
+        "random",
+    ]
     ours, *_ = found.orders
     assert ours.figures["lead"].value == 0
     assert "of 20 sessions" in result.output
