@@ -1,1 +1,1 @@
-"""Benchmarks: how fast, how late and how large Clickscore is, beside what one would use instead for the same work."""
+"""Benchmarks: measure speed, latency and memory of Clickscore beside other tools at the same work."""

@@ -1,4 +1,4 @@
-"""`python -m bench`: measure, and print the table that the README shows."""
+"""`python -m bench`: run the measurements and print the table of docs/performance.md."""
 
 import signal
 import sys
@@ -10,19 +10,19 @@ from types import FrameType
 import click
 
 from bench.bare import bare
-from bench.effort import FULL, QUICK, Effort
+from bench.environment import Environment, open_environment, report_progress
 from bench.latency import latency
 from bench.machine import machine
 from bench.memory import memory
 from bench.million import million
-from bench.place import Place, place, say
 from bench.profiles import profiles
 from bench.replay import arms, flat, reasons, replay
-from bench.report import Found, Report, as_json, table
+from bench.report import Measurement, Report, as_json, table
+from bench.run_budget import FULL, QUICK, RunBudget
 from bench.scoring import scoring
 from bench.start import start
 
-MEASUREMENTS: dict[str, Callable[[Place, Effort], Found]] = {
+MEASUREMENTS: dict[str, Callable[[Environment, RunBudget], Measurement]] = {
     "scoring": scoring,
     "bare": bare,
     "latency": latency,
@@ -35,14 +35,16 @@ MEASUREMENTS: dict[str, Callable[[Place, Effort], Found]] = {
     "flat": flat,
 }
 LONG = ("reasons", "flat")
-"""Run only where they are asked for."""
+"""Long measurements, which run only on request."""
 
 
 @click.command()
 @click.option(
     "--only", multiple=True, type=click.Choice(list(MEASUREMENTS)), help="Measure only this; may be repeated."
 )
-@click.option("--rounds", type=click.IntRange(min=1), help="How often each side runs. Default: 3, or 1 with --quick.")
+@click.option(
+    "--rounds", type=click.IntRange(min=1), help="StateSource often each side runs. Default: 3, or 1 with --quick."
+)
 @click.option("--quick", is_flag=True, help="Small and short: whether it runs at all, not what to quote.")
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write every run to this file.")
 @click.option("--wait", type=click.FloatRange(min=0), default=0, help="Seconds to wait, in all, for a quiet machine.")
@@ -50,32 +52,32 @@ LONG = ("reasons", "flat")
 def main(
     *, only: tuple[str, ...], rounds: int | None, quick: bool, file: Path | None, wait: float, profile: bool
 ) -> None:
-    """Measure Clickscore and what one would use instead, on a Kafka of its own, and print a table in Markdown.
+    """Measure Clickscore and its peers on a temporary Kafka, and print a table in Markdown.
 
     \b
     Example:
       python -m bench --only scoring --rounds 1
-      python -m bench --only flat              10 million events: some ten minutes more
+      python -m bench --only flat              10 million events: about ten minutes more
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
     signal.signal(signal.SIGTERM, _stop)
-    effort = QUICK if quick else FULL
-    effort = replace(effort, rounds=rounds or effort.rounds)
+    budget = QUICK if quick else FULL
+    budget = replace(budget, rounds=rounds or budget.rounds)
     file = file.resolve() if file else None
     facts = machine()
-    with place(wait) as ours:
+    with open_environment(wait) as environment:
         if profile:
-            click.echo("\n\n".join(profiles(ours, effort)))
+            click.echo("\n\n".join(profiles(environment, budget)))
             return
-        found: dict[str, Found] = {}
+        measurements: dict[str, Measurement] = {}
         failed: dict[str, str] = {}
         for name in only or [name for name in MEASUREMENTS if name not in LONG]:
-            say(f"{name}:")
+            report_progress(f"{name}:")
             try:
-                found[name] = MEASUREMENTS[name](ours, effort)
+                measurements[name] = MEASUREMENTS[name](environment, budget)
             except Exception as exc:  # noqa: BLE001 (whatever fails, what the others have measured is kept)
                 failed[name] = repr(exc)
-                say(f"{name} failed: {exc!r}")
-    report = Report(machine=facts, found=found, failed=failed)
+                report_progress(f"{name} failed: {exc!r}")
+    report = Report(machine=facts, measurements=measurements, failed=failed)
     click.echo(table(report))
     if file:
         file.write_bytes(as_json(report))
@@ -84,7 +86,7 @@ def main(
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """End as Ctrl-C does, so that nothing stays behind."""
+    """Exit as on Ctrl-C, so that every child process ends."""
     sys.exit(128 + number)
 
 

@@ -1,30 +1,31 @@
-"""Bare: a worker without a model, so what decoding, sessions, decisions and snapshots cost by themselves."""
+"""Bare: measure a worker without a model: decoding, sessions, decisions and snapshots."""
 
 from statistics import median
 
 from bench.child import WORKER
-from bench.effort import Effort
+from bench.environment import Environment
 from bench.logs import natural_events
-from bench.place import Place
-from bench.report import Found, Row
+from bench.report import Measurement, Row
+from bench.run_budget import RunBudget
 from bench.throughput import Work, measure
 
 HOURS_SECONDS = 7200.0  # of event time that the log covers
 
 
-def natural_work(effort: Effort) -> Work:
-    """Return a log of natural sessions, two hours of event time."""
-    return Work(natural_events(effort.natural_events, effort.natural_events / HOURS_SECONDS))
+def natural_work(budget: RunBudget) -> Work:
+    """Return a log of natural sessions over two hours of event time."""
+    return Work(natural_events(budget.natural_events, budget.natural_events / HOURS_SECONDS))
 
 
-def bare(place: Place, effort: Effort) -> Found:
-    """A run a round."""
-    work = natural_work(effort)
+def bare(environment: Environment, budget: RunBudget) -> Measurement:
+    """Measure one run a round."""
+    work = natural_work(budget)
     runs = [
-        measure(place, effort, "worker without a model", WORKER, work, bundle=False).run for _ in range(effort.rounds)
+        measure(environment, budget, "worker without a model", WORKER, work, bundle=False).run
+        for _ in range(budget.rounds)
     ]
     row = Row(
-        what="Worker without a model: decode, sessions, decisions, snapshots, a core",
+        title="Worker without a model: decode, sessions, decisions, snapshots, a core",
         values=tuple(1e6 / run.cpu_us for run in runs),
         digits=",.0f",
         unit=" events/s",
@@ -32,4 +33,4 @@ def bare(place: Place, effort: Effort) -> Found:
         at_least=True,
         beside=f"{median(run.per_second for run in runs):,.0f} events/s by the clock, beside broker and other programs",
     )
-    return Found([row], runs)
+    return Measurement([row], runs)

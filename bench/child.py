@@ -1,4 +1,4 @@
-"""Child: a side of the comparison as a process of its own, with its log and a certain end."""
+"""Child: run one side of a comparison as a child process, with a log and a certain end."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ _LOG_LINES = 15
 
 
 class DiedError(Exception):
-    """A side ended by itself; the message has the end of its log."""
+    """A side ended without being asked to. The message has the end of its log."""
 
 
 class Child:
@@ -45,10 +45,10 @@ class Child:
             )
 
     def check(self) -> None:
-        """Do nothing while it lives.
+        """Check that the process still runs.
 
         Raises:
-            DiedError: It has ended.
+            DiedError: The process has ended.
         """
         code = self.process.poll()
         if code is not None:
@@ -56,17 +56,17 @@ class Child:
             raise DiedError("\n".join([f"{self._log.name}: ended with exit code {code}", *lines]))
 
     def finish(self, seconds: float) -> None:
-        """Wait until it has done what it was started for.
+        """Wait until the process has finished its work.
 
         Raises:
-            DiedError: It failed.
-            TimeoutExpired: It is still at it.
+            DiedError: The process failed.
+            TimeoutExpired: The process is still running.
         """
         if self.process.wait(seconds):
             self.check()
 
     def kill(self) -> None:
-        """End it as `kill -9` does; does nothing where it has ended."""
+        """Kill the process like `kill -9`, if the process still runs."""
         with contextlib.suppress(psutil.NoSuchProcess):
             self.process.kill()
         self.process.wait()
@@ -74,7 +74,7 @@ class Child:
 
 @contextmanager
 def child(arguments: Sequence[str], settings: Settings, folder: Path) -> Generator[Child]:
-    """Give a running child, which does not outlive the block."""
+    """Provide a running child process, and kill the process at the end of the block."""
     running = Child(arguments, settings, folder)
     try:
         yield running

@@ -1,4 +1,4 @@
-"""Decisions: what a side has decided, checked: one for each event, none missing, and the same as the other sides'."""
+"""Decisions: check that a side decided every event exactly once, and decided like the other sides."""
 
 from collections import defaultdict
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from clickscore.schemas.decisions import Choice
 
 
 class _Decision(msgspec.Struct, frozen=True):
-    """What is compared."""
+    """Fields of a decision that are compared."""
 
     decision_id: str
     ts: int
@@ -30,54 +30,56 @@ class Decided(NamedTuple):
     """One decision."""
 
     appended_at: int
-    """Append time in its topic, ms."""
+    """Append time in the topic, ms."""
     ts: int
     answer: int
-    """Hash of what it says."""
+    """Hash of the decision's content."""
     size: int
 
 
 class WrongError(Exception):
-    """A side has not done the work that it was measured by."""
+    """A side did not do the work of the measurement."""
 
 
 def read_decisions(watch: Watch) -> dict[EventAt, Decided]:
-    """Return the decisions that a topic holds, by the event that each one answers.
+    """Return the decisions of a topic by the event of each decision.
 
     Raises:
-        WrongError: An event was decided twice, or one was left out.
+        WrongError: An event has two decisions or none.
     """
-    found: dict[EventAt, Decided] = {}
+    decisions: dict[EventAt, Decided] = {}
     for message in watch.records():
         value = message.value() or b""
         decision = _decode(value)
         answer = hash((decision.session_length, decision.purchase, *map(msgspec.structs.astuple, decision.items)))
         _, partition, offset = decision.decision_id.rsplit("-", 2)
-        place = int(partition), int(offset)
-        if place in found:
+        event_at = int(partition), int(offset)
+        if event_at in decisions:
             raise WrongError(f"{decision.decision_id} was decided twice")
-        found[place] = Decided(message.timestamp()[1], decision.ts, answer, len(value))
-    _check_whole(found)
-    return found
+        decisions[event_at] = Decided(message.timestamp()[1], decision.ts, answer, len(value))
+    _check_whole(decisions)
+    return decisions
 
 
 def check_same(sides: dict[str, dict[EventAt, Decided]]) -> None:
-    """Return where all sides say the same of each event that several have decided.
+    """Check that all sides agree on each event with several decisions.
 
     Raises:
-        WrongError: Two of them differ.
+        WrongError: Two sides differ.
     """
-    said: dict[EventAt, tuple[str, int]] = {}
+    agreed: dict[EventAt, tuple[str, int]] = {}
     for name, decisions in sides.items():
-        for place, decided in decisions.items():
-            other, answer = said.setdefault(place, (name, decided.answer))
+        for event_at, decided in decisions.items():
+            other_side, answer = agreed.setdefault(event_at, (name, decided.answer))
             if answer != decided.answer:
-                raise WrongError(f"{name} and {other} decide otherwise on partition {place[0]}, offset {place[1]}")
+                raise WrongError(
+                    f"{name} and {other_side} decide otherwise on partition {event_at[0]}, offset {event_at[1]}"
+                )
 
 
-def _check_whole(found: dict[EventAt, Decided]) -> None:
+def _check_whole(decisions: dict[EventAt, Decided]) -> None:
     ends: dict[int, int] = defaultdict(int)
-    for partition, offset in found:
+    for partition, offset in decisions:
         ends[partition] = max(ends[partition], offset + 1)
-    if sum(ends.values()) != len(found):
-        raise WrongError(f"{sum(ends.values()) - len(found)} events were left out")
+    if sum(ends.values()) != len(decisions):
+        raise WrongError(f"{sum(ends.values()) - len(decisions)} events were left out")

@@ -1,7 +1,8 @@
-"""`python -m bench.encode EVENTS`: items that a model never saw, found by their texts, beside popularity and chance.
+"""`python -m bench.encode EVENTS`: recommend items that the model never saw, by their texts, beside simple rules.
 
-EVENTS is a REES46 file. Per seed, a tenth of the items is drawn; of 70 % of the users, all events on other items are
-learned; the other users' sessions say what follows. All answers are bundles', each row alone (`evaluate`).
+EVENTS is a REES46 file. For each seed a random tenth of the items is held out. The model trains on all events of 70 %
+of the users without the held-out items. The sessions of the remaining users are the test. All results come from
+bundles, one row at a time (`evaluate`).
 """
 
 import csv
@@ -34,9 +35,9 @@ TURNS = {"view", "click", "cart", "favourite", "purchase"}
 
 
 class Row(NamedTuple):
-    """A beginning, and the item that followed it."""
+    """A session prefix and the next item."""
 
-    before: tuple[str, ...]
+    prefix: tuple[str, ...]
     target: str
 
 
@@ -46,7 +47,7 @@ class Row(NamedTuple):
 @click.option("--seeds", type=click.IntRange(min=1), default=4, show_default=True)
 @click.option("--preset", default="small", show_default=True)
 def main(events: Path, keep: Path, seeds: int, preset: str) -> None:
-    """Print a line of JSON for each seed; what has been made in KEEP is not made again."""
+    """Print a line of JSON for each seed. Files in KEEP from an earlier run are reused."""
     keep.mkdir(parents=True, exist_ok=True)
     catalogue = items_of(events)
     sessions = keep / "sessions.jsonl.gz"
@@ -64,7 +65,7 @@ def main(events: Path, keep: Path, seeds: int, preset: str) -> None:
 
 
 def items_of(events: Path) -> dict[str, Item]:
-    """Return the catalogue that the events tell: category, brand and the last price; there are no titles."""
+    """Return the catalogue as the events describe it: category, brand and last price. There are no titles."""
     with gzip.open(events, "rt") as file:
         return {
             row["product_id"]: Item(
@@ -78,7 +79,17 @@ def items_of(events: Path) -> dict[str, Item]:
 
 
 def prepared(folder: Path, training: Path, catalogue: dict[str, Item], held_out: set[str]) -> Counter[str]:
-    """Write the sessions to learn from and the catalogue of known and held-out items; return events by item."""
+    """Write the training sessions and the catalogue of known and held-out items.
+
+    Args:
+        folder: Folder of the seed.
+        training: Sessions of the training users.
+        catalogue: All items by id.
+        held_out: Ids of the held-out items.
+
+    Returns:
+        Number of training events by item.
+    """
     folder.mkdir(exist_ok=True)
     counts: Counter[str] = Counter()
     with gzip.open(folder / "train.jsonl.gz", "wb") as file:
@@ -100,7 +111,14 @@ def without(session: ClosedSession, items: set[str]) -> ClosedSession:
 
 
 def made(folder: Path, encoder: Path, seed: int, preset: str) -> None:
-    """Train, export and encode."""
+    """Train, export and encode.
+
+    Args:
+        folder: Folder of the seed.
+        encoder: Folder of the language model.
+        seed: Seed of the training.
+        preset: Preset of the training.
+    """
     for name in ("bundle", "wider"):
         shutil.rmtree(folder / name, ignore_errors=True)
     checkpoint, bundle = folder / "checkpoint", folder / "bundle"
@@ -122,52 +140,73 @@ def made(folder: Path, encoder: Path, seed: int, preset: str) -> None:
 
 
 def run(command: str, *arguments: object) -> None:
-    """Run one of our commands."""
+    """Run a command of the product."""
     module, _, name = command.partition(":")
     program = ["-c", f"from {module} import {name}; {name}()"] if name else ["-m", module]
     subprocess.run([sys.executable, *program, *map(str, arguments)], check=True, cwd=ROOT)
 
 
 def rows_of(sessions: Iterable[ClosedSession], listed: set[str]) -> Iterator[Row]:
-    """Yield all beginnings of sessions with the listed item that the shopper turned to next."""
+    """Yield all session prefixes with the listed item that follows."""
     for session in sessions:
-        before: list[str] = []
+        prefix: list[str] = []
         for event in session.events:
             if event.item_id in listed and event.action in TURNS:
-                if before:
-                    yield Row(tuple(before), event.item_id)
-                before.append(event.item_id)
+                if prefix:
+                    yield Row(tuple(prefix), event.item_id)
+                prefix.append(event.item_id)
 
 
 def measured(
     folder: Path, test: list[ClosedSession], catalogue: dict[str, Item], held_out: set[str], counts: Counter[str]
 ) -> dict[str, object]:
-    """Return HR@20 in percent, of rows whose target the beginning has not had, and of all."""
+    """Return HR@20 in percent, for new targets and for all targets.
+
+    Args:
+        folder: Folder of the seed.
+        test: Test sessions.
+        catalogue: All items by id.
+        held_out: Ids of the held-out items.
+        counts: Number of training events by item.
+    """
     listed = held_out | counts.keys()
-    every = list(rows_of(test, listed))
-    found: dict[str, object] = {}
-    for name, of in (("held out", held_out), ("known", listed - held_out)):
+    all_rows = list(rows_of(test, listed))
+    results: dict[str, object] = {}
+    for name, items in (("held out", held_out), ("known", listed - held_out)):
         for first in (True, False):
-            rows = [row for row in every if row.target in of and not (first and row.target in row.before)]
-            found[f"{name}, {'first time' if first else 'all'}"] = {
+            rows = [row for row in all_rows if row.target in items and not (first and row.target in row.prefix)]
+            results[f"{name}, {'first time' if first else 'all'}"] = {
                 "rows": len(rows),
                 "before": asked(folder, "bundle", rows),
                 "after": asked(folder, "wider", rows),
                 **counted(rows, sorted(listed), catalogue, counts),
             }
-    return found
+    return results
 
 
 def asked(folder: Path, bundle: str, rows: list[Row]) -> float:
-    """Return a bundle's HR@20."""
+    """Return the HR@20 of a bundle.
+
+    Args:
+        folder: Folder of the seed.
+        bundle: Name of the bundle's folder.
+        rows: Prefixes and targets.
+    """
     file = folder / "rows.tsv"
-    file.write_text("".join(f"{' '.join(row.before)}\t{row.target}\n" for row in rows))
+    file.write_text("".join(f"{' '.join(row.prefix)}\t{row.target}\n" for row in rows))
     return round(evaluate_prefixes(folder / bundle, file, [], lambda *_: None)[0].figures[f"P@{K}"].value, 2)
 
 
 def counted(rows: list[Row], listed: list[str], catalogue: dict[str, Item], counts: Counter[str]) -> dict[str, float]:
-    """Return HR@20 of what needs no model; equal ones in an order drawn by chance, which is expected, not drawn."""
-    place = {item: at for at, item in enumerate(listed)}
+    """Return the expected HR@20 of rules without a model, with items of equal score in random order.
+
+    Args:
+        rows: Prefixes and targets.
+        listed: All candidate items.
+        catalogue: All items by id.
+        counts: Number of training events by item.
+    """
+    position_of = {item: position for position, item in enumerate(listed)}
     kinds = [(catalogue[item].category, catalogue[item].brand) for item in listed]
     of_kind: Counter[tuple[str, str]] = Counter()
     for item, number in counts.items():
@@ -179,7 +218,7 @@ def counted(rows: list[Row], listed: list[str], catalogue: dict[str, Item], coun
     price = np.log([catalogue[item].price or 0.01 for item in listed])
     hits: Counter[str] = Counter()
     for row in rows:
-        last, target = place[row.before[-1]], place[row.target]
+        last, target = position_of[row.prefix[-1]], position_of[row.target]
         same = code == code[last]
         orders = {
             "popularity": popular,
@@ -194,9 +233,9 @@ def counted(rows: list[Row], listed: list[str], catalogue: dict[str, Item], coun
 
 
 def expected(scores: np.ndarray, target: int) -> float:
-    """Return how probable it is that the target is among the first 20, equal ones in an order drawn by chance."""
-    before, equal = int((scores > scores[target]).sum()), int((scores == scores[target]).sum())
-    return min(1.0, max(0, K - before) / equal)
+    """Return the probability that the target is among the first 20, with ties in random order."""
+    better, equal = int((scores > scores[target]).sum()), int((scores == scores[target]).sum())
+    return min(1.0, max(0, K - better) / equal)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Graphs: what an export's graphs take for a call, beside the naive one, and whether they say the same.
+"""Graphs: compare the speed and the results of an export's graphs with a naive graph.
 
-The naive graph scores every item in float32, then takes ONNX's own TopK, and every session is padded to 20 events; the
-others get what a worker gives them, calls of sessions of one width. All have the same body. One thread each.
+The naive graph scores every item in float32, then uses ONNX's TopK, with every session padded to 20 events. The other
+graphs get calls as from a worker: sessions of one width. All graphs share one body and run on one thread.
 
     python -m bench.graphs --items 50000 --batch 1 --batch 32
 """
@@ -35,39 +35,39 @@ LENGTHS = np.array(
         *(0.0169, 0.0143, 0.0122, 0.0103, 0.0088, 0.0077, 0.0066, 0.0058, 0.0052, 0.0471),
     ]
 )
-"""Share of beginnings with 1, 2, ..., 20 or more events, in the test file of Yoochoose 1/64."""
+"""Share of session prefixes with 1, 2, ..., 20 or more events, in the test file of Yoochoose 1/64."""
 OUTPUTS = ["rows", "scores", "action_probabilities", "purchase"]
 TURN_SECONDS = 0.4
-"""How long a graph runs before the next one does: long enough for its table to be where the processor has it."""
+"""Duration of one turn of a graph: long enough to fill the processor's caches."""
 COMPANY = (1, 2, 3, 8, 31, 64)
 
 Feeds = dict[str, np.ndarray]
 
 
 class Speed(msgspec.Struct, frozen=True, kw_only=True):
-    """A graph at one batch."""
+    """Speed of a graph at one batch size."""
 
     items: int
     batch: int
     graph: str
     ms: float
-    """A call takes, the median by width, weighed by how many sessions have it."""
+    """Time of a call in ms: the median by width, weighted by the share of sessions with this width."""
     gain: float
-    """The naive graph's time by its own."""
+    """Time of the naive graph divided by the time of this graph."""
 
 
 class Sameness(msgspec.Struct, frozen=True, kw_only=True):
-    """A graph's answers beside the naive one's."""
+    """Results of a graph compared with the naive graph."""
 
     items: int
     graph: str
     sessions: int
     same_best: int
-    """Sessions with the same best 20 in the same order."""
+    """Number of sessions with the same best 20 items in the same order."""
     score_difference: float
-    """The largest, place by place."""
-    other_bits_in_company: int
-    """Sessions of 64 a width whose answer had other bits in some batch of 1 to 64."""
+    """Largest difference of scores at one rank."""
+    batch_dependent: int
+    """Number of sessions, 64 a width, whose result depends on the batch size (1 to 64)."""
 
 
 @click.command()
@@ -79,7 +79,7 @@ class Sameness(msgspec.Struct, frozen=True, kw_only=True):
     "--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write every figure to this file."
 )
 def main(*, items: Sequence[int], batch: Sequence[int], rounds: int, sessions: int, file: Path | None) -> None:
-    """Measure the graphs of an export at several catalogues and batches, and print tables in Markdown."""
+    """Measure the graphs of an export for several catalogue and batch sizes, and print tables in Markdown."""
     speeds: list[Speed] = []
     sames: list[Sameness] = []
     for count in items:
@@ -96,27 +96,34 @@ def main(*, items: Sequence[int], batch: Sequence[int], rounds: int, sessions: i
 
 
 def opened(items: int) -> dict[str, ort.InferenceSession]:
-    """Return each kind of graph, with the same random weights, on one thread."""
+    """Return each kind of graph with the same random weights on one thread."""
     weights = random_weights(MODEL, items)
     return {kind: open_graph(to_onnx(weights, MODEL, BEST, ranking=ranking)) for kind, ranking in KINDS.items()}
 
 
 def speed(graphs: dict[str, ort.InferenceSession], items: int, batch: int, rounds: int) -> list[Speed]:
-    """Return what a call of each graph takes, measured in turns."""
+    """Return the time of a call of each graph, measured in turns.
+
+    Args:
+        graphs: Sessions of ONNX Runtime by name.
+        items: Number of items.
+        batch: Sessions a call.
+        rounds: Turns of each graph.
+    """
     rng = np.random.default_rng(batch)
     by_width = [(share, drawn(rng, items, batch, shortest, width)) for share, shortest, width in _widths()]
     padded = [(1.0, drawn(rng, items, batch, 1, WIDTHS[-2]))]
-    taken: dict[str, list[list[float]]] = {kind: [[] for _ in by_width] for kind in graphs}
+    times: dict[str, list[list[float]]] = {kind: [[] for _ in by_width] for kind in graphs}
     for _ in range(rounds):
         for kind, graph in graphs.items():
             calls = padded if kind == NAIVE else by_width
-            for (_, feeds), times in zip(calls, taken[kind], strict=False):
+            for (_, feeds), seconds in zip(calls, times[kind], strict=False):
                 end = time.perf_counter() + TURN_SECONDS / len(calls)
-                while (began := time.perf_counter()) < end or len(times) < 3:
+                while (started_at := time.perf_counter()) < end or len(seconds) < 3:
                     graph.run(OUTPUTS, feeds)
-                    times.append(time.perf_counter() - began)
+                    seconds.append(time.perf_counter() - started_at)
     ms = {
-        kind: 1e3 * sum(share * median(times) for (share, _), times in zip(calls, taken[kind], strict=False))
+        kind: 1e3 * sum(share * median(seconds) for (share, _), seconds in zip(calls, times[kind], strict=False))
         for kind in graphs
         for calls in [padded if kind == NAIVE else by_width]
     }
@@ -124,37 +131,51 @@ def speed(graphs: dict[str, ort.InferenceSession], items: int, batch: int, round
 
 
 def sameness(graphs: dict[str, ort.InferenceSession], items: int, sessions: int) -> list[Sameness]:
-    """Return how the answers of each graph but the naive one compare with its."""
+    """Return the comparison of each graph's results with the naive graph's.
+
+    Args:
+        graphs: Sessions of ONNX Runtime by name.
+        items: Number of items.
+        sessions: Number of sessions.
+    """
     rng = np.random.default_rng(0)
-    every = [
+    calls = [
         drawn(rng, items, 64, shortest, width)
         for share, shortest, width in _widths()
         for _ in range(math.ceil(share * sessions / 64))
     ]
-    naive = [graphs[NAIVE].run(OUTPUTS[:2], feeds) for feeds in every]
-    found: list[Sameness] = []
+    naive = [graphs[NAIVE].run(OUTPUTS[:2], feeds) for feeds in calls]
+    results: list[Sameness] = []
     for kind in graphs.keys() - {NAIVE}:
         same, apart = 0, 0.0
-        for feeds, (rows, scores) in zip(every, naive, strict=True):
+        for feeds, (rows, scores) in zip(calls, naive, strict=True):
             own_rows, own_scores = graphs[kind].run(OUTPUTS[:2], feeds)
             same += int((own_rows == rows).all(axis=1).sum())
             apart = max(apart, float(np.abs(own_scores - scores).max()))
         alone = sum(_other_bits(graphs[kind], drawn(rng, items, 64, low, width)) for _, low, width in _widths())
-        found.append(
+        results.append(
             Sameness(
                 items=items,
                 graph=kind,
-                sessions=64 * len(every),
+                sessions=64 * len(calls),
                 same_best=same,
                 score_difference=apart,
-                other_bits_in_company=alone,
+                batch_dependent=alone,
             )
         )
-    return sorted(found, key=lambda one: one.graph)
+    return sorted(results, key=lambda row: row.graph)
 
 
 def drawn(rng: np.random.Generator, items: int, batch: int, shortest: int, width: int) -> Feeds:
-    """Return sessions of views of random items, whose lengths are as frequent as in `LENGTHS`, padded to a width."""
+    """Return sessions of views of random items, padded to a width, with lengths distributed as in `LENGTHS`.
+
+    Args:
+        rng: Source of randomness.
+        items: Number of items.
+        batch: Number of sessions.
+        shortest: Shortest length.
+        width: Padded length.
+    """
     shares = LENGTHS[shortest - 1 : width]
     lengths = rng.choice(np.arange(shortest, width + 1), batch, p=shares / shares.sum())
     real = np.arange(width) < lengths[:, None]  # (batch, width)
@@ -163,10 +184,11 @@ def drawn(rng: np.random.Generator, items: int, batch: int, shortest: int, width
 
 
 def _widths() -> list[tuple[float, int, int]]:
-    """Return each width that sessions of up to 20 events are padded to: its share, and its shortest session."""
+    """Return each padded width with its share of sessions and its shortest session."""
     ends = [width for width in WIDTHS if width <= len(LENGTHS)]
     return [
-        (float(LENGTHS[before:width].sum()), before + 1, width) for before, width in zip([0, *ends], ends, strict=False)
+        (float(LENGTHS[shorter:width].sum()), shorter + 1, width)
+        for shorter, width in zip([0, *ends], ends, strict=False)
     ]
 
 
@@ -184,22 +206,24 @@ def _other_bits(graph: ort.InferenceSession, feeds: Feeds) -> int:
 
 def _speed_table(speeds: Sequence[Speed]) -> list[str]:
     kinds = [kind for kind in KINDS if kind != NAIVE]
-    cell = {(one.items, one.batch, one.graph): one for one in speeds}
+    cell = {(speed_row.items, speed_row.batch, speed_row.graph): speed_row for speed_row in speeds}
     lines = [f"| items | batch | naive, ms a call | {' | '.join(kinds)} |", "|---" * (3 + len(kinds)) + "|"]
-    for items, batch in dict.fromkeys((one.items, one.batch) for one in speeds):
-        told = [f"{one.ms:.2f}: {one.gain:.2f} x" for kind in kinds for one in [cell[items, batch, kind]]]
-        lines.append(f"| {items:,} | {batch} | {cell[items, batch, NAIVE].ms:.2f} | {' | '.join(told)} |")
+    for items, batch in dict.fromkeys((speed_row.items, speed_row.batch) for speed_row in speeds):
+        cells = [
+            f"{speed_row.ms:.2f}: {speed_row.gain:.2f} x" for kind in kinds for speed_row in [cell[items, batch, kind]]
+        ]
+        lines.append(f"| {items:,} | {batch} | {cell[items, batch, NAIVE].ms:.2f} | {' | '.join(cells)} |")
     return lines
 
 
 def _sameness_table(sames: Sequence[Sameness]) -> list[str]:
     return [
-        "| items | graph | same best 20 | scores apart, at most | other bits in company |",
+        "| items | graph | same best 20 | largest score difference | sessions that depend on the batch |",
         "|---|---|---|---|---|",
         *(
-            f"| {one.items:,} | {one.graph} | {one.same_best:,} of {one.sessions:,} | {one.score_difference:.1g} "
-            f"| {one.other_bits_in_company} |"
-            for one in sames
+            f"| {result.items:,} | {result.graph} | {result.same_best:,} of {result.sessions:,} "
+            f"| {result.score_difference:.1g} | {result.batch_dependent} |"
+            for result in sames
         ),
     ]
 

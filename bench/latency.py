@@ -1,6 +1,6 @@
-"""Latency: from an event's sending to the append of its decision, at a fixed rate, with the model.
+"""Latency: measure the time from an event to its decision at a fixed rate, with the model.
 
-Append times are whole milliseconds of the broker's clock, and so is the time of sending: each figure is within 1 ms.
+Send times and append times are whole milliseconds, so each figure is within 1 ms.
 """
 
 import time
@@ -11,26 +11,26 @@ from statistics import median
 
 import msgspec
 
+from bench.baseline import between
 from bench.child import WORKER, child
-from bench.control import between
 from bench.decisions import read_decisions
-from bench.effort import Effort
+from bench.environment import Environment, report_progress
 from bench.load import Watch, fill, watching
 from bench.logs import natural_events
 from bench.meter import Meter
-from bench.place import Place, say
-from bench.report import Found, Row
+from bench.report import Measurement, Row
+from bench.run_budget import RunBudget
 from bench.sampling import Profile
 from clickscore.schemas.topics import EVENTS, RECOMMENDATIONS
 
 GOALS = {500: (5.0, 15.0), 2_000: (15.0, 50.0)}
-"""Events a second; p50 and p99 to stay under, ms."""
+"""Goals for p50 and p99 in ms, by events per second."""
 DROPPED_SECONDS = 3.0
-"""At the beginning, in which everything is still cold."""
+"""Cold start at the beginning of a run that does not count."""
 
-_FIRST = 100  # events in the topic before, whose decisions say that the worker is there
-_PATIENCE_SECONDS = 30.0
-_AS_IT_COMES: Mapping[str, int] = {}
+_FIRST = 100  # events in the topic before, whose decisions report_progress that the worker is there
+_TIMEOUT_SECONDS = 30.0
+_DEFAULTS: Mapping[str, int] = {}
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,24 +43,24 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
     p99: int
     worst: int
     in_kafka_p50: int
-    """From the append of the event instead, so without its producer and its way into Kafka."""
+    """Latency from the append of the event, without the producer."""
     in_kafka_p99: int
     cpu: float
-    """Cores that the worker took."""
+    """Cores used by the worker."""
     broker: float
     load: float
-    """Cores that the producer took, and the watch."""
+    """Cores used by the producer and the observer."""
     strangers: float
-    """Cores that programs beside the benchmark took."""
+    """Cores used by unrelated programs."""
     control_per_second: float
 
 
-def latency(place: Place, effort: Effort) -> Found:
-    """A run at each rate a round."""
-    runs = {rate: [measure_latency(place, effort, rate) for _ in range(effort.rounds)] for rate in GOALS}
+def latency(environment: Environment, budget: RunBudget) -> Measurement:
+    """Measure one run at each rate a round."""
+    runs = {rate: [measure_latency(environment, budget, rate) for _ in range(budget.rounds)] for rate in GOALS}
     rows = [
         Row(
-            what=f"Event to decision at {rate:,} events/s, {name}",
+            title=f"Event to decision at {rate:,} events/s, {name}",
             values=tuple(values),
             digits=".0f",
             unit=" ms",
@@ -74,61 +74,77 @@ def latency(place: Place, effort: Effort) -> Found:
             ("p99", [run.p99 for run in runs[rate]], goal_p99, _cores(runs[rate])),
         )
     ]
-    return Found(rows, [run for each in runs.values() for run in each])
+    return Measurement(rows, [run for rate_runs in runs.values() for run in rate_runs])
 
 
 def measure_latency(
-    place: Place, effort: Effort, rate: int, profile: Profile | None = None, tuned: Mapping[str, int] = _AS_IT_COMES
+    environment: Environment,
+    budget: RunBudget,
+    rate: int,
+    profile: Profile | None = None,
+    tuned: Mapping[str, int] = _DEFAULTS,
 ) -> Latency:
-    """Let a worker answer `rate` events a second for a while, with some settings tuned."""
-    seconds = effort.latency_seconds
+    """Run a worker at a fixed rate for some time.
+
+    Args:
+        environment: Broker, bundle and folder.
+        budget: Duration of the run.
+        rate: Events per second.
+        profile: Profile to record during the run.
+        tuned: Settings with other values than the defaults.
+    """
+    seconds = budget.latency_seconds
     with (
-        place.topics() as settings,
+        environment.topics() as settings,
         watching(settings, RECOMMENDATIONS) as answers,
         watching(settings, EVENTS) as events,
     ):
         fill(settings, EVENTS, natural_events(_FIRST, rate))
-        place.quiet.wait()
-        before = place.control.measure(effort.control_seconds)
-        with child(WORKER, replace(settings, **tuned), place.folder) as worker:
+        environment.idle_check.wait()
+        baseline = environment.baseline.measure(budget.control_seconds)
+        with child(WORKER, replace(settings, **tuned), environment.folder) as worker:
             _await(answers, _FIRST, worker.check)
-            began = time.time()
-            with child(("bench.producer", str(rate), str(seconds)), settings, place.folder) as producer:
-                meter = Meter(worker.process, place.broker.pid, [producer.process])
+            started_at = time.time()
+            with child(("bench.producer", str(rate), str(seconds)), settings, environment.folder) as producer:
+                meter = Meter(worker.process, environment.broker.pid, [producer.process])
                 _await(answers, _FIRST + rate, worker.check)
                 first = meter.read()
                 with profile.sampling(worker.process.pid, seconds - DROPPED_SECONDS) if profile else nullcontext():
                     time.sleep(seconds - DROPPED_SECONDS)
                 last = meter.read()
-                producer.finish(_PATIENCE_SECONDS)
+                producer.finish(_TIMEOUT_SECONDS)
             _await(answers, _FIRST + int(rate * seconds), worker.check)
-        pace = between(before, place.control.measure(effort.control_seconds))
+        pace = between(baseline, environment.baseline.measure(budget.control_seconds))
         sent = {(record.partition(), record.offset()): record.timestamp()[1] for record in events.records()}
-        decided = {at: decision for at, decision in read_decisions(answers).items() if decision.ts > began * 1000}
+        decided = {
+            event_at: decision
+            for event_at, decision in read_decisions(answers).items()
+            if decision.ts > started_at * 1000
+        }
     warm_at = min(decision.ts for decision in decided.values()) + DROPPED_SECONDS * 1000
-    kept = {at: decision for at, decision in decided.items() if decision.ts >= warm_at}
-    whole = sorted(decision.appended_at - decision.ts for decision in kept.values())
-    inside = sorted(decision.appended_at - sent[at] for at, decision in kept.items())
-    found = Latency(
+    warm = {event_at: decision for event_at, decision in decided.items() if decision.ts >= warm_at}
+    whole = sorted(decision.appended_at - decision.ts for decision in warm.values())
+    inside = sorted(decision.appended_at - sent[event_at] for event_at, decision in warm.items())
+    result = Latency(
         rate=rate,
-        events=len(kept),
+        events=len(warm),
         p50=_quantile(whole, 0.5),
         p90=_quantile(whole, 0.9),
         p99=_quantile(whole, 0.99),
         worst=whole[-1],
         in_kafka_p50=_quantile(inside, 0.5),
         in_kafka_p99=_quantile(inside, 0.99),
-        cpu=(last.side - first.side) / (last.at - first.at),
-        broker=(last.broker - first.broker) / (last.at - first.at),
-        load=(last.beside - first.beside) / (last.at - first.at),
-        strangers=max(0.0, (last.strangers - first.strangers) / (last.at - first.at)),
+        cpu=(last.side - first.side) / (last.read_at - first.read_at),
+        broker=(last.broker - first.broker) / (last.read_at - first.read_at),
+        load=(last.beside - first.beside) / (last.read_at - first.read_at),
+        strangers=max(0.0, (last.strangers - first.strangers) / (last.read_at - first.read_at)),
         control_per_second=pace.per_second,
     )
-    say(
-        f"{rate} events/s: p50 {found.p50} ms, p99 {found.p99} ms, from the event's append {found.in_kafka_p50} and "
-        f"{found.in_kafka_p99} ms; worker {found.cpu:.2f} cores, other programs {found.strangers:.1f}"
+    report_progress(
+        f"{rate} events/s: p50 {result.p50} ms, p99 {result.p99} ms, from the event's append {result.in_kafka_p50} and "
+        f"{result.in_kafka_p99} ms; worker {result.cpu:.2f} cores, other programs {result.strangers:.1f}"
     )
-    return found
+    return result
 
 
 def _inside(runs: list[Latency]) -> str:
@@ -143,12 +159,18 @@ def _cores(runs: list[Latency]) -> str:
 
 
 def _await(watch: Watch, count: int, check: Callable[[], None]) -> None:
-    """Return once a topic holds so many records."""
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while (there := watch.count()) < count:
+    """Wait until a topic holds `count` records.
+
+    Args:
+        watch: Topic.
+        count: Number of records.
+        check: Function that raises an error if the worker has ended.
+    """
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
+    while (present := watch.count()) < count:
         check()
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{there} of {count} decisions came in time")
+            raise TimeoutError(f"{present} of {count} decisions came in time")
         time.sleep(0.1)
 
 

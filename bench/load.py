@@ -1,7 +1,7 @@
 # pyright: basic
-"""Load: fill topics before a run, count what has come while it runs, and read it afterwards.
+"""Load: fill topics before a run, count records during the run, and read records after the run.
 
-With librdkafka, which takes the least of the two cores from what is measured.
+The client is librdkafka, which needs less of the two cores than aiokafka.
 """
 
 import time
@@ -18,7 +18,7 @@ _QUIET_SECONDS = 10.0  # a read that gets nothing for so long has failed
 
 
 def producer(settings: Settings, linger_ms: int = 0) -> Producer:
-    """Return a producer of our events; partitions are the caller's, so its own partitioner never speaks."""
+    """Return a producer of events. The caller chooses the partition of each record."""
     return Producer(
         {
             "bootstrap.servers": settings.bootstrap_servers,
@@ -31,18 +31,24 @@ def producer(settings: Settings, linger_ms: int = 0) -> Producer:
 
 
 def fill(settings: Settings, topic: Topic, records: Iterable[Keyed]) -> None:
-    """Put records into a topic, and return once they are stored."""
+    """Write records to a topic and wait until the broker has stored all records.
+
+    Args:
+        settings: Broker and topic names.
+        topic: Topic.
+        records: Records to write.
+    """
     sender, name = producer(settings, linger_ms=20), settings.topic(topic.name)
     for record in records:
         sender.produce(name, value=record.value, key=record.key, partition=record.partition)
-    left = sender.flush(60)
-    if left:
-        message = f"{left} records of {name} could not be produced"
+    unsent = sender.flush(60)
+    if unsent:
+        message = f"{unsent} records of {name} could not be produced"
         raise TimeoutError(message)
 
 
 class Watch:
-    """Watches one topic of a run."""
+    """Observer of one topic."""
 
     def __init__(self, settings: Settings, topic: Topic) -> None:
         self._partitions = [TopicPartition(settings.topic(topic.name), partition) for partition in range(PARTITIONS)]
@@ -58,33 +64,33 @@ class Watch:
         )
 
     def count(self) -> int:
-        """Return how many records it holds now."""
+        """Return the number of records in the topic."""
         return sum(self._end(partition) for partition in self._partitions)
 
     def records(self) -> Iterator[Message]:
-        """Yield all that it holds, in order of each partition."""
-        left = {partition.partition for partition in self._partitions}
+        """Yield all records, in order within each partition."""
+        remaining = {partition.partition for partition in self._partitions}
         self._consumer.assign([TopicPartition(tp.topic, tp.partition, 0) for tp in self._partitions])
         quiet_since = time.monotonic()
-        while left:
-            found = self._consumer.consume(10_000, timeout=0.2)
-            if found:
+        while remaining:
+            messages = self._consumer.consume(10_000, timeout=0.2)
+            if messages:
                 quiet_since = time.monotonic()
             elif time.monotonic() - quiet_since > _QUIET_SECONDS:
-                message = f"partitions {sorted(left)} give nothing"
+                message = f"partitions {sorted(remaining)} give nothing"
                 raise TimeoutError(message)
-            for message in found:
+            for message in messages:
                 error = message.error()
                 if error is None:
                     yield message
                 elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 (the client's own name for it)
-                    left.discard(message.partition())
+                    remaining.discard(message.partition())
                 else:
                     raise RuntimeError(str(error))
         self._consumer.unassign()
 
     def close(self) -> None:
-        """Let go of the broker."""
+        """Close the connection to the broker."""
         self._consumer.close()
 
     def _end(self, partition: TopicPartition) -> int:
@@ -102,7 +108,7 @@ class Watch:
 
 @contextmanager
 def watching(settings: Settings, topic: Topic) -> Generator[Watch]:
-    """Give a watch on a topic."""
+    """Provide an observer of a topic."""
     watch = Watch(settings, topic)
     try:
         yield watch

@@ -1,4 +1,4 @@
-"""Machine: the hardware and the versions that the numbers were measured with."""
+"""Machine: describe the hardware and the versions of a measurement."""
 
 import importlib.metadata
 import os
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def machine() -> dict[str, str]:
-    """Return facts by name."""
+    """Return facts about the machine by name."""
     memory = psutil.virtual_memory().total / 2**30
     return {
         "processor": f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GB",
@@ -39,7 +39,7 @@ def _processor() -> str:
 def _commit() -> str:
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=8"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return said.strip()
+    return output.strip()

@@ -1,4 +1,4 @@
-"""Meter: CPU time of a side, of the broker, and of all programs that have nothing to do with the benchmark."""
+"""Meter: read the CPU time of a side, of the broker, and of unrelated programs."""
 
 import time
 from collections.abc import Sequence
@@ -10,26 +10,32 @@ import psutil
 class Reading(NamedTuple):
     """CPU seconds so far."""
 
-    at: float
+    read_at: float
     side: float
     broker: float
     beside: float
-    """Of the benchmark's own processes: loading, watching."""
+    """CPU seconds of the benchmark's processes that load and observe."""
     strangers: float
-    """Of whatever else runs on this machine, and what its host gave to others."""
+    """CPU seconds of all unrelated programs, and time that the host took away."""
 
 
 class Meter:
-    """Reads the CPU clocks of a run."""
+    """CPU clocks of one run."""
 
     def __init__(self, side: psutil.Process, broker_pid: int, beside: Sequence[psutil.Process] = ()) -> None:
-        """Read these; `beside` is what else belongs to the benchmark, such as a producer."""
+        """Prepare the clocks.
+
+        Args:
+            side: Process of the side.
+            broker_pid: Process id of the broker.
+            beside: Other processes of the benchmark, such as a producer.
+        """
         self._side = side
         self._broker = psutil.Process(broker_pid)
         self._beside = (psutil.Process(), *beside)
 
     def read(self) -> Reading:
-        """Return the clocks as they stand."""
+        """Return the current clocks."""
         side, broker, beside = _seconds(self._side), _seconds(self._broker), sum(map(_seconds, self._beside))
         machine = psutil.cpu_times()
         busy = sum(machine[:3]) + sum(getattr(machine, name, 0.0) for name in ("irq", "softirq", "steal"))

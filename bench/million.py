@@ -1,4 +1,4 @@
-"""Million: a catalogue of a million items, decided on without a GPU: in Kafka, and by the scorer alone."""
+"""Million: measure a catalogue of a million items without a GPU, with Kafka and with the scorer alone."""
 
 import time
 from dataclasses import replace
@@ -8,11 +8,11 @@ from statistics import median
 import msgspec
 import numpy as np
 
-from bench.effort import Effort
+from bench.environment import MODEL, Environment, report_progress
 from bench.graphs import LENGTHS
 from bench.latency import measure_latency
-from bench.place import MODEL, Place, say
-from bench.report import Found, Row
+from bench.report import Measurement, Row
+from bench.run_budget import RunBudget
 from clickscore.export.random_bundle import write_random_bundle
 from clickscore.schemas.events import View
 from clickscore.stream.request import Request
@@ -22,32 +22,32 @@ from clickscore.stream.scoring.scorer import Scorer
 ITEMS = 1_000_000
 RATE = 300
 TUNED = {"gather_ms": 10, "score_threads": 2}
-"""A call reads the whole catalogue, so it is worth waiting for company."""
+"""A call reads the whole catalogue, so a larger micro-batch is worth a longer wait."""
 WARM = 20
 
 
 class Waits(msgspec.Struct, frozen=True, kw_only=True):
-    """From a session's arrival to its answer; times in ms."""
+    """Time from a session's arrival to its scores; times in ms."""
 
     sessions: int
     p50: float
     p99: float
     busy: float
-    """Share of the time in which sessions were scored."""
+    """Share of the time spent on scoring."""
 
 
-def million(place: Place, effort: Effort) -> Found:
-    """A run of each kind a round, with a bundle of random weights whose graph finds candidates in 8 bits."""
-    folder = place.folder / "million"
-    say(f"writing a bundle of {ITEMS:,} items")
+def million(environment: Environment, budget: RunBudget) -> Measurement:
+    """Measure one run of each kind a round, with random weights and an 8-bit shortlist."""
+    folder = environment.folder / "million"
+    report_progress(f"writing a bundle of {ITEMS:,} items")
     manifest = write_random_bundle(folder, ITEMS, MODEL, precision="int8")
     overlap = manifest.fidelity.overlap if manifest.fidelity else 1.0
-    there = replace(place, bundle=folder)
-    runs = [measure_latency(there, effort, RATE, tuned=TUNED) for _ in range(effort.rounds)]
-    alone = [measure_waits(folder, effort.latency_seconds) for _ in range(effort.rounds)]
+    million_environment = replace(environment, bundle=folder)
+    runs = [measure_latency(million_environment, budget, RATE, tuned=TUNED) for _ in range(budget.rounds)]
+    alone = [measure_waits(folder, budget.latency_seconds) for _ in range(budget.rounds)]
     rows = [
         Row(
-            what=f"{what} with {ITEMS:,} items at {RATE}/s, p99",
+            title=f"{title} with {ITEMS:,} items at {RATE}/s, p99",
             values=values,
             digits=".0f",
             unit=" ms",
@@ -55,7 +55,7 @@ def million(place: Place, effort: Effort) -> Found:
             at_least=False,
             beside=beside,
         )
-        for what, values, beside in (
+        for title, values, beside in (
             (
                 "Event to decision",
                 tuple(float(run.p99) for run in runs),
@@ -71,34 +71,34 @@ def million(place: Place, effort: Effort) -> Found:
             ),
         )
     ]
-    return Found(rows, [*runs, *alone])
+    return Measurement(rows, [*runs, *alone])
 
 
 def measure_waits(bundle: Path, seconds: float) -> Waits:
-    """Let sessions arrive at random, as many a second as `RATE`, and score whatever has arrived, over and over."""
+    """Score sessions that arrive at random, `RATE` sessions per second. Each call scores all waiting sessions."""
     scorer = Scorer(load_bundle(bundle, TUNED["score_threads"]))
     rng = np.random.default_rng(0)
     count = int(RATE * seconds)
     requests = [_request(number, rng) for number in range(count)]
     scorer.score(requests[:WARM])
-    due = time.perf_counter() + np.cumsum(rng.exponential(1 / RATE, count))
+    arrivals = time.perf_counter() + np.cumsum(rng.exponential(1 / RATE, count))
     waits: list[float] = []
     busy, done = 0.0, 0
     while done < count:
-        time.sleep(max(0.0, float(due[done]) - time.perf_counter()))
-        began = time.perf_counter()
-        end = int(np.searchsorted(due, began, side="right"))
+        time.sleep(max(0.0, float(arrivals[done]) - time.perf_counter()))
+        started_at = time.perf_counter()
+        end = int(np.searchsorted(arrivals, started_at, side="right"))
         scorer.score(requests[done:end])
         ended = time.perf_counter()
-        waits += (1e3 * (ended - due[done:end])).tolist()
-        busy, done = busy + ended - began, end
+        waits += (1e3 * (ended - arrivals[done:end])).tolist()
+        busy, done = busy + ended - started_at, end
     p50, p99 = np.quantile(waits, [0.5, 0.99]).tolist()
-    say(f"{RATE} sessions/s without Kafka: p50 {p50:.0f} ms, p99 {p99:.0f} ms, {busy / seconds:.0%} busy")
+    report_progress(f"{RATE} sessions/s without Kafka: p50 {p50:.0f} ms, p99 {p99:.0f} ms, {busy / seconds:.0%} busy")
     return Waits(sessions=count, p50=p50, p99=p99, busy=busy / seconds)
 
 
 def _request(number: int, rng: np.random.Generator) -> Request:
-    """Return a session of views of random items, whose length is as frequent as in `LENGTHS`."""
+    """Return a session of views of random items, with a length distributed as in `LENGTHS`."""
     length = int(rng.choice(len(LENGTHS), p=LENGTHS / LENGTHS.sum())) + 1
     items = [f"item-{row}" for row in rng.integers(1, ITEMS + 1, length)]
     event = View(event_id=f"e-{number}", user_id=f"u-{number}", ts=number, item_id=items[-1])

@@ -1,6 +1,6 @@
-"""Producer: natural sessions at a fixed rate, each event sent when it is due, whatever becomes of the ones before.
+"""Producer: send natural sessions at a fixed rate. Each event is sent when due, and never waits for earlier events.
 
-A process of its own: `python -m bench.producer RATE SECONDS`. An event's `ts` is the moment of its sending.
+The producer is a process: `python -m bench.producer RATE SECONDS`. The `ts` of an event is its send time.
 """
 
 import sys
@@ -18,10 +18,10 @@ def main(rate: float, seconds: float) -> None:
     settings, _ = load()
     sender, topic = producer(settings), settings.topic(EVENTS.name)
     acts = natural_acts(rate, between_ms=SHOPPER_ACTS_EVERY_MS)
-    due = [next(acts) for _ in range(int(rate * seconds))]
-    began = time.perf_counter()
-    for number, act in enumerate(due):
-        wait = began + number / rate - time.perf_counter()
+    scheduled = [next(acts) for _ in range(int(rate * seconds))]
+    started_at = time.perf_counter()
+    for number, act in enumerate(scheduled):
+        wait = started_at + number / rate - time.perf_counter()
         if wait > 0:
             time.sleep(wait)
         record = act.at(number, int(time.time() * 1000))

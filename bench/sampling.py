@@ -1,4 +1,4 @@
-"""Profile: where a worker's time goes, by sampling its threads with py-spy while it works."""
+"""Sampling: profile a worker's threads with py-spy."""
 
 import subprocess
 import sys
@@ -10,10 +10,10 @@ from pathlib import Path
 from bench.machine import ROOT
 
 SAMPLES_PER_SECOND = 200
-PLACES = 30
+LOCATIONS_SHOWN = 30
 _OURS = (ROOT / "stream", ROOT / "schemas")
 _ENTRIES = ("run_worker", "main", "worker", "<module>", "with_settings.<locals>.decorate.<locals>.run")
-"""Of ours, but no place: all that the main thread does happens under them."""
+"""Entry functions that are skipped, because the main thread does all its work inside them."""
 
 
 class Profile:
@@ -25,7 +25,7 @@ class Profile:
 
     @contextmanager
     def sampling(self, pid: int, seconds: float) -> Generator[None]:
-        """Sample a process for so many seconds, beside the block."""
+        """Sample a process for some seconds, beside the block."""
         py_spy = Path(sys.executable).parent / "py-spy"
         command = [py_spy, "record", "--pid", str(pid), "--rate", str(SAMPLES_PER_SECOND), "--format", "raw"]
         options = ["--threads", "--function", "--full-filenames", "--nonblocking", "--duration", str(round(seconds))]
@@ -36,15 +36,15 @@ class Profile:
         try:
             yield
             if sampler.wait(seconds + 60):
-                words = self._file.with_suffix(".log").read_text(encoding="utf-8")
-                message = f"py-spy could not sample {self.name}: {words}"
+                output = self._file.with_suffix(".log").read_text(encoding="utf-8")
+                message = f"py-spy could not sample {self.name}: {output}"
                 raise RuntimeError(message)
         finally:
             sampler.kill()
             sampler.wait()
 
     def summary(self) -> str:
-        """Return the shares as Markdown. A place is our innermost function, else the library's."""
+        """Return the shares as Markdown. A location is the product's innermost function, or else the library's."""
         threads: Counter[str] = Counter()
         places: Counter[tuple[str, str]] = Counter()
         for line in self._file.read_text(encoding="utf-8").splitlines():
@@ -52,17 +52,20 @@ class Profile:
             thread, *frames = stack.split(";")
             name = thread.rpartition(": ")[2]
             threads[name] += int(count)
-            places[name, _place(frames)] += int(count)
+            places[name, _location(frames)] += int(count)
         total = max(1, sum(threads.values()))
         rows = [f"| {name} | all | {count / total:.1%} |" for name, count in threads.most_common()]
-        rows += [f"| {name} | `{place}` | {count / total:.1%} |" for (name, place), count in places.most_common(PLACES)]
+        rows += [
+            f"| {name} | `{location}` | {count / total:.1%} |"
+            for (name, location), count in places.most_common(LOCATIONS_SHOWN)
+        ]
         return "\n".join(
             [f"Where the time of `{self.name}` goes:", "", "| thread | place | share |", "|---|---|---|", *rows]
         )
 
 
-def _place(frames: Sequence[str]) -> str:
-    """Return the innermost function of ours, or the library's that runs where none is ours."""
+def _location(frames: Sequence[str]) -> str:
+    """Return the innermost function of the product, or else of the library."""
     if not frames:
         return "outside Python"
     for frame in reversed(frames):
@@ -71,8 +74,8 @@ def _place(frames: Sequence[str]) -> str:
             return f"{path.relative_to(ROOT)} {function}"
     function, path = _parts(frames[-1])
     parts = path.parts
-    where = "/".join(parts[parts.index("site-packages") + 1 :]) if "site-packages" in parts else path.name
-    return f"{where} {function}"
+    file = "/".join(parts[parts.index("site-packages") + 1 :]) if "site-packages" in parts else path.name
+    return f"{file} {function}"
 
 
 def _parts(frame: str) -> tuple[str, Path]:

@@ -1,14 +1,14 @@
-"""Scoring: decisions a second of our worker and of what one would use instead, in turn, on the same events."""
+"""Scoring: compare decisions per second of a worker and of its peers, in turn, on the same events."""
 
 from collections.abc import Sequence
 from statistics import median
 
 from bench.child import WORKER
 from bench.decisions import Decided, EventAt, check_same
-from bench.effort import Effort
+from bench.environment import Environment
 from bench.logs import warm_events, warm_snapshots
-from bench.place import Place
-from bench.report import Found, Row
+from bench.report import Measurement, Row
+from bench.run_budget import RunBudget
 from bench.throughput import Run, Work, measure
 
 PEERS = {
@@ -16,24 +16,24 @@ PEERS = {
     "faust_take": ("Faust `take_events(64)`, tuned", 1.5),
     "quix": ("Quix Streams `apply(stateful=True)`", 2.6),
 }
-"""Module of each peer, its name, and how much more we want to decide."""
+"""Module, name and wanted speed-up of each peer."""
 
 
-def scoring(place: Place, effort: Effort) -> Found:
-    """Every side once a round, with ONNX Runtime alone before and after each."""
-    work = Work(warm_events(effort.warm_events), warm_snapshots())
+def scoring(environment: Environment, budget: RunBudget) -> Measurement:
+    """Measure every side once a round, with ONNX Runtime alone before and after each side."""
+    work = Work(warm_events(budget.warm_events), warm_snapshots())
     sides = {"worker": WORKER, **{peer: (f"bench.peers.{peer}",) for peer in PEERS}}
     runs: dict[str, list[Run]] = {side: [] for side in sides}
-    for _ in range(effort.rounds):
+    for _ in range(budget.rounds):
         decisions: dict[str, dict[EventAt, Decided]] = {}
         for side, arguments in sides.items():
-            run, decisions[side] = measure(place, effort, side, arguments, work)
+            run, decisions[side] = measure(environment, budget, side, arguments, work)
             runs[side].append(run)
         check_same(decisions)
     ours = runs["worker"]
     rows = [
         Row(
-            what="Decisions/s of a worker, of what ONNX Runtime alone does on the same graph in batches of 64",
+            title="Decisions/s of a worker, of what ONNX Runtime alone does on the same graph in batches of 64",
             values=tuple(run.share for run in ours),
             digits=".2f",
             goal=0.80,
@@ -42,14 +42,14 @@ def scoring(place: Place, effort: Effort) -> Found:
         ),
         *(_against(name, goal, ours, runs[peer]) for peer, (name, goal) in PEERS.items()),
     ]
-    return Found(rows, [run for side in runs.values() for run in side])
+    return Measurement(rows, [run for side in runs.values() for run in side])
 
 
 def _against(name: str, goal: float, ours: Sequence[Run], theirs: Sequence[Run]) -> Row:
     pairs = list(zip(ours, theirs, strict=True))
     by_cpu = median(their.cpu_us / our.cpu_us for our, their in pairs)
     return Row(
-        what=f"The same, against {name}",
+        title=f"The same, against {name}",
         values=tuple(our.share / their.share for our, their in pairs),
         digits=".1f",
         unit=" x",

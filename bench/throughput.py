@@ -1,4 +1,4 @@
-"""Throughput: one side at work on a topic that is full, and what its decisions cost."""
+"""Throughput: run one side on a full topic, and measure the cost of its decisions."""
 
 import time
 from collections.abc import Sequence
@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 import msgspec
 
+from bench.baseline import Rate, between
 from bench.child import Child, child
-from bench.control import Rate, between
 from bench.decisions import Decided, EventAt, WrongError, read_decisions
-from bench.effort import Effort
+from bench.environment import Environment, report_progress
 from bench.load import Watch, fill, watching
 from bench.logs import Keyed
 from bench.meter import Meter, Reading
-from bench.place import Place, say
+from bench.run_budget import RunBudget
 from bench.sampling import Profile
 from clickscore.schemas.topics import EVENTS, RECOMMENDATIONS, SNAPSHOTS
 
@@ -23,50 +23,50 @@ START_SECONDS = 60.0
 
 
 class Work(NamedTuple):
-    """What is in the topics when a side starts."""
+    """Content of the topics at the start of a side."""
 
     events: Sequence[Keyed]
     snapshots: Sequence[Keyed] = ()
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One side's run, with ONNX Runtime alone measured before and after it."""
+    """One run of a side, with the baseline before and after the run."""
 
     side: str
     decisions: int
     seconds: float
     per_second: float
-    """Decisions, by their append times, the first batch left out since its work lies before."""
+    """Decisions per second by append time, without the first batch, whose work lies before its append."""
     cpu_us: float
-    """CPU time of the side's process a decision."""
+    """CPU time of the side's process per decision, microseconds."""
     broker_cpu_us: float
     strangers: float
-    """Cores that programs beside the benchmark took."""
+    """Cores used by unrelated programs."""
     decision_bytes: float
     control_per_second: float
     control_cpu_us: float
 
     @property
     def share(self) -> float:
-        """Of what ONNX Runtime alone does."""
+        """Speed relative to ONNX Runtime alone."""
         return self.per_second / self.control_per_second
 
     @property
     def cpu_share(self) -> float:
-        """The same by CPU time, which other programs disturb less."""
+        """Speed relative to ONNX Runtime alone by CPU time, which unrelated programs disturb less."""
         return self.control_cpu_us / self.cpu_us
 
 
 class Measured(NamedTuple):
-    """A run and what was decided in it."""
+    """A run and its decisions."""
 
     run: Run
     decisions: dict[EventAt, Decided]
 
 
 def measure(
-    place: Place,
-    effort: Effort,
+    environment: Environment,
+    budget: RunBudget,
     side: str,
     arguments: Sequence[str],
     work: Work,
@@ -74,20 +74,30 @@ def measure(
     bundle: bool = True,
     profile: Profile | None = None,
 ) -> Measured:
-    """Let a side decide for a while, counted from its first decision on, and say how it did."""
-    control, seconds = place.control, effort.control_seconds
-    with place.topics(bundle=bundle) as settings, watching(settings, RECOMMENDATIONS) as watch:
+    """Run a side for some time, counted from its first decision.
+
+    Args:
+        environment: Broker, bundle and folder.
+        budget: Duration of the run.
+        side: Name of the side.
+        arguments: Module and arguments of the process.
+        work: Content of the topics.
+        bundle: Whether the side gets the bundle.
+        profile: Profile to record during the run.
+    """
+    control, seconds = environment.baseline, budget.control_seconds
+    with environment.topics(bundle=bundle) as settings, watching(settings, RECOMMENDATIONS) as watch:
         fill(settings, SNAPSHOTS, work.snapshots)
         fill(settings, EVENTS, work.events)
-        place.quiet.wait()
-        before = control.measure(seconds)
-        with child(arguments, settings, place.folder) as running:
-            meter = Meter(running.process, place.broker.pid)
-            readings = _watch(running, watch, meter, effort.seconds, len(work.events), profile=profile)
-        rate = between(before, control.measure(seconds))
+        environment.idle_check.wait()
+        baseline_before = control.measure(seconds)
+        with child(arguments, settings, environment.folder) as running:
+            meter = Meter(running.process, environment.broker.pid)
+            readings = _watch(running, watch, meter, budget.seconds, len(work.events), profile=profile)
+        rate = between(baseline_before, control.measure(seconds))
         decisions = read_decisions(watch)
     run = _run(side, readings, decisions, rate)
-    say(
+    report_progress(
         f"{side}: {run.per_second:,.0f} decisions/s, {run.cpu_us:.1f} us CPU each; ONNX Runtime alone "
         f"{rate.per_second:,.0f}/s, {rate.cpu_us:.1f} us; other programs took {run.strangers:.1f} cores"
     )
@@ -104,7 +114,16 @@ class _Readings(NamedTuple):
 def _watch(
     running: Child, watch: Watch, meter: Meter, seconds: float, total: int, *, profile: Profile | None
 ) -> _Readings:
-    """Read the clocks when the first decisions are there, and when the last ones before time is up are."""
+    """Read the clocks at the first decisions, and at the last decisions before the end.
+
+    Args:
+        running: Process of the side.
+        watch: Topic of decisions.
+        meter: CPU clocks.
+        seconds: Duration.
+        total: Number of events.
+        profile: Profile to record during the run.
+    """
     deadline = time.time() + START_SECONDS
     while not (count := watch.count()):
         running.check()
@@ -114,11 +133,11 @@ def _watch(
     first, first_count = meter.read(), count
     with profile.sampling(running.process.pid, seconds) if profile else nullcontext():
         last = first
-        while count < total and time.time() - first.at < seconds:
+        while count < total and time.time() - first.read_at < seconds:
             time.sleep(POLL_SECONDS)
             running.check()
-            before, count = count, watch.count()
-            if count > before:  # read where a batch has just come, as at first: no half batch is in the CPU time
+            earlier, count = count, watch.count()
+            if count > earlier:  # read where a batch has just come, as at first: no half batch is in the CPU time
                 last = meter.read()
     if last is first:
         raise WrongError(f"no more than the first {count} decisions within {seconds:.0f} s")
@@ -128,18 +147,18 @@ def _watch(
 def _run(side: str, readings: _Readings, decisions: dict[EventAt, Decided], rate: Rate) -> Run:
     first, first_count, last, last_count = readings
     decided = last_count - first_count
-    until = last.at * 1000
-    appended = [decision.appended_at for decision in decisions.values() if decision.appended_at <= until]
-    began, ended = min(appended), max(appended)
-    after_first = sum(at > began for at in appended)
+    end_ms = last.read_at * 1000
+    appended = [decision.appended_at for decision in decisions.values() if decision.appended_at <= end_ms]
+    first_append, ended = min(appended), max(appended)
+    after_first = sum(appended_at > first_append for appended_at in appended)
     return Run(
         side=side,
         decisions=decided,
-        seconds=(ended - began) / 1000,
-        per_second=after_first / (ended - began) * 1000,
+        seconds=(ended - first_append) / 1000,
+        per_second=after_first / (ended - first_append) * 1000,
         cpu_us=(last.side - first.side) / decided * 1e6,
         broker_cpu_us=(last.broker - first.broker) / decided * 1e6,
-        strangers=max(0.0, (last.strangers - first.strangers) / (last.at - first.at)),
+        strangers=max(0.0, (last.strangers - first.strangers) / (last.read_at - first.read_at)),
         decision_bytes=sum(decision.size for decision in decisions.values()) / len(decisions),
         control_per_second=rate.per_second,
         control_cpu_us=rate.cpu_us,

@@ -1,1 +1,1 @@
-"""Peers: what one would use instead, each at the same work: parse, session, the same graph, a decision an event."""
+"""Peers: other tools at the same work: parse an event, keep the session, run the same graph, publish a decision."""

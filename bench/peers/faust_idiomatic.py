@@ -1,4 +1,4 @@
-"""Faust as its guide teaches it: `async for` over events, one scored at a time, its decision sent; all defaults."""
+"""Faust as in its guide: `async for` over events, one event a call, default settings."""
 
 from typing import Any
 

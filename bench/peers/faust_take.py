@@ -1,4 +1,4 @@
-"""Faust at its best without changing its inside: `take_events(64)`, one call of the graph, four settings tuned."""
+"""Faust at its best without internal changes: `take_events(64)`, one call of the graph, four tuned settings."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""Quix Streams: `apply(stateful=True)`, sessions in its RocksDB with a changelog topic, then `to_topic`."""
+"""Quix Streams: `apply(stateful=True)`, sessions in RocksDB with a changelog topic, then `to_topic`."""
 
 from typing import Any
 
@@ -24,10 +24,10 @@ def main() -> None:
     decisions = app.topic(settings.topic(RECOMMENDATIONS.name), key_serializer="bytes", value_serializer="bytes")
 
     def decide(value: bytes, state: State[Any, Any]) -> bytes:
-        at, event = message_context(), decode_record(value)
-        session = work.enter(event, state.get("session"), f"{at.partition}-{at.offset}")
+        context, event = message_context(), decode_record(value)
+        session = work.enter(event, state.get("session"), f"{context.partition}-{context.offset}")
         state.set("session", session)
-        return work.answer([work.ask(at.partition, at.offset, event, session)])[0][1]
+        return work.answer([work.ask(context.partition, context.offset, event, session)])[0][1]
 
     app.dataframe(events).apply(decide, stateful=True).to_topic(decisions)
     app.run()

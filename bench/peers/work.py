@@ -1,6 +1,6 @@
-"""Work: what every peer does with an event, written once: as plain and as fast as a few lines of Python allow.
+"""Work: process an event, the same code for every peer, as plain and as fast as a few lines of Python allow.
 
-A session is a dict of what JSON can hold, since a peer's state store may want to write it.
+A session is a dict of JSON values, because a peer's state store may write the session.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ EXPERIMENT_ARM = "model"
 Session = dict[str, Any]
 
 
-class Asked(NamedTuple):
+class DecisionRequest(NamedTuple):
     """An event to decide on, with its user's session."""
 
     name: str
@@ -31,7 +31,7 @@ class Asked(NamedTuple):
 
 
 class Work:
-    """The bundle, and the sessions that users begin with."""
+    """The bundle, and the initial sessions of users."""
 
     def __init__(self, settings: Settings) -> None:
         bundle = load_bundle(Path(settings.bundle), settings.score_threads, settings.min_overlap)
@@ -44,21 +44,33 @@ class Work:
         self._warm = warm_sessions()
 
     def decide(self, partition: int, offset: int, value: bytes) -> tuple[bytes, bytes]:
-        """Return key and body of the decision on one event."""
+        """Return key and body of the decision on one event.
+
+        Args:
+            partition: Partition of the event.
+            offset: Offset of the event.
+            value: The event as JSON.
+        """
         return self.decide_all([(partition, offset, value)])[0]
 
     def decide_all(self, records: Sequence[tuple[int, int, bytes]]) -> list[tuple[bytes, bytes]]:
         """Return keys and bodies of the decisions on some events, with one call of the graph."""
-        asked: list[Asked] = []
+        requests: list[DecisionRequest] = []
         for partition, offset, value in records:
             event = decode_record(value)
             session = self.enter(event, self.sessions.get(event.user_id), f"{partition}-{offset}")
             self.sessions[event.user_id] = session
-            asked.append(self.ask(partition, offset, event, session))
-        return self.answer(asked)
+            requests.append(self.ask(partition, offset, event, session))
+        return self.answer(requests)
 
     def enter(self, event: Any, session: Session | None, name: str) -> Session:
-        """Return the session with the event in it: the newest 20 of them, begun anew after a gap."""
+        """Return the session with the event: the newest 20 events, or a new session after a gap.
+
+        Args:
+            event: The event.
+            session: Session before the event, if any.
+            name: Id for a new session.
+        """
         if session is None:
             session = self._first(event.user_id)
         if session is None or event.ts - session["last_ts"] > self._settings.gap_ms:
@@ -71,23 +83,30 @@ class Work:
             "actions": [*session["actions"], ACTION_OF[type(event)]][-WARM:],
         }
 
-    def ask(self, partition: int, offset: int, event: Any, session: Session) -> Asked:
-        """Return what is to be decided."""
-        return Asked(f"{self._settings.topic_prefix}clickstream-events-{partition}-{offset}", event, session)
+    def ask(self, partition: int, offset: int, event: Any, session: Session) -> DecisionRequest:
+        """Return the request of an event.
 
-    def answer(self, asked: Sequence[Asked]) -> list[tuple[bytes, bytes]]:
+        Args:
+            partition: Partition of the event.
+            offset: Offset of the event.
+            event: The event.
+            session: Session with the event.
+        """
+        return DecisionRequest(f"{self._settings.topic_prefix}clickstream-events-{partition}-{offset}", event, session)
+
+    def answer(self, requests: Sequence[DecisionRequest]) -> list[tuple[bytes, bytes]]:
         """Return keys and bodies of the decisions."""
-        lengths = [len(question.session["rows"]) for question in asked]
+        lengths = [len(question.session["rows"]) for question in requests]
         feed = {
-            "items": _padded([question.session["rows"] for question in asked]),
-            "actions": _padded([question.session["actions"] for question in asked]),
+            "items": _padded([question.session["rows"] for question in requests]),
+            "actions": _padded([question.session["actions"] for question in requests]),
             "lengths": np.array(lengths, dtype=np.int64),
         }
         rows, scores, actions, purchase = cast("list[np.ndarray]", self._graph.run(OUTPUTS, feed))
         return [
             (question.event.user_id.encode(), self._body(question, *answer))
             for question, answer in zip(
-                asked,
+                requests,
                 zip(
                     rows[:, : self._settings.k].tolist(),
                     scores[:, : self._settings.k].astype(np.float64).tolist(),
@@ -99,11 +118,13 @@ class Work:
             )
         ]
 
-    def _body(self, asked: Asked, rows: list[int], scores: list[float], actions: list[float], purchase: float) -> bytes:
-        event, session, items = asked.event, asked.session, self._items
+    def _body(
+        self, request: DecisionRequest, rows: list[int], scores: list[float], actions: list[float], purchase: float
+    ) -> bytes:
+        event, session, items = request.event, request.session, self._items
         return encode_decision(
             Recommendation(
-                decision_id=asked.name,
+                decision_id=request.name,
                 user_id=event.user_id,
                 event_id=event.event_id,
                 ts=event.ts,
@@ -137,5 +158,5 @@ class Work:
 
 
 def _padded(sessions: list[list[int]]) -> np.ndarray:
-    """Return sessions left-aligned, 0 after their ends: int64 (len(sessions), 20)."""
+    """Return sessions left-aligned and padded with 0: int64 (len(sessions), 20)."""
     return np.array([[*session, *[0] * (WARM - len(session))] for session in sessions], dtype=np.int64)

@@ -1,32 +1,32 @@
-"""Effort: how much is measured, so in how much time."""
+"""Budget: size and duration of the measurements."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Effort:
-    """Three rounds take about 20 minutes on two cores."""
+class RunBudget:
+    """Sizes and durations. Three rounds take about 20 minutes on two cores."""
 
     rounds: int = 3
     seconds: float = 8.0
-    """That a side decides."""
+    """Duration of a side's run."""
     control_seconds: float = 2.0
-    """Of ONNX Runtime alone, before each side and after it."""
+    """Duration of the baseline before and after each side."""
     latency_seconds: float = 24.0
-    """Of which the first 3 are dropped."""
+    """Duration of a latency run. The first 3 s do not count."""
     warm_events: int = 100_000
-    """More than any side decides in its seconds."""
+    """Number of events: more than any side decides in its time."""
     natural_events: int = 400_000
     users: int = 1_000_000
-    """That memory is measured over."""
+    """Number of users in the measurement of memory."""
     replayed_events: int = 1_000_000
     judged_events: int = 100_000
     long_events: int = 10_000_000
-    """Of the longer of two logs whose replays should take the same memory."""
+    """Size of the longer log of two replays that should need the same memory."""
 
 
-FULL = Effort()
-QUICK = Effort(
+FULL = RunBudget()
+QUICK = RunBudget(
     rounds=1,
     seconds=3.0,
     control_seconds=0.5,

@@ -1,4 +1,4 @@
-"""Place: where a benchmark runs: one at a time, in a temporary folder, on a broker and with a bundle of its own."""
+"""Environment: run one benchmark at a time, in a temporary folder, with its own broker and bundle."""
 
 import asyncio
 import fcntl
@@ -12,9 +12,9 @@ from pathlib import Path
 
 import click
 
-from bench.control import Control
+from bench.baseline import Baseline
+from bench.idle_check import IdleCheck
 from bench.logs import ITEMS, WARM
-from bench.quiet import Quiet
 from clickscore.export.random_bundle import write_random_bundle
 from clickscore.model.config import ModelConfig
 from clickscore.stream.kafka.embedded import EmbeddedBroker
@@ -27,18 +27,18 @@ MODEL = ModelConfig(dim=64, layers=2, max_length=WARM)
 
 
 @dataclass(frozen=True)
-class Place:
-    """A running broker, a bundle of random weights with its control, and a folder that goes with them."""
+class Environment:
+    """A running broker, a bundle of random weights with its baseline, and a temporary folder."""
 
     folder: Path
     broker: EmbeddedBroker
     bundle: Path
-    control: Control
-    quiet: Quiet
+    baseline: Baseline
+    idle_check: IdleCheck
 
     @contextmanager
     def topics(self, *, bundle: bool = True) -> Generator[Settings]:
-        """Give the settings of an installation of its own: fresh topics, fresh group, and this bundle or none."""
+        """Provide settings with fresh topics and a fresh group, with the bundle or without a bundle."""
         prefix = f"bench-{uuid.uuid4().hex[:8]}."
         settings = Settings(
             bootstrap_servers=self.broker.bootstrap_servers,
@@ -56,30 +56,32 @@ class Place:
 
 
 @contextmanager
-def place(patience_seconds: float = 0) -> Generator[Place]:
-    """Give a place once no other benchmark runs, and clear it away at the end.
+def open_environment(max_wait_seconds: float = 0) -> Generator[Environment]:
+    """Provide an environment once no other benchmark runs, and remove the environment at the end.
 
     Args:
-        patience_seconds: How long all runs together may wait for other programs to leave the machine alone.
+        max_wait_seconds: Total time of all runs to wait for an idle machine.
     """
-    before = Path.cwd()
+    working_folder = Path.cwd()
     with _alone(), tempfile.TemporaryDirectory(prefix="clickscore-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         os.chdir(folder)  # whatever a side leaves in its working folder goes with it
         try:
             write_random_bundle(folder / "bundle", ITEMS, MODEL)
-            broker = EmbeddedBroker.start(folder / "kafka", report=say)
+            broker = EmbeddedBroker.start(folder / "kafka", report=report_progress)
             try:
-                yield Place(folder, broker, folder / "bundle", Control(folder / "bundle"), Quiet(patience_seconds))
+                yield Environment(
+                    folder, broker, folder / "bundle", Baseline(folder / "bundle"), IdleCheck(max_wait_seconds)
+                )
             finally:
                 broker.stop()
         finally:
-            os.chdir(before)
+            os.chdir(working_folder)
 
 
-def say(words: str) -> None:
-    """Tell whoever waits what happens, on stderr."""
-    click.echo(f"  {words}", err=True)
+def report_progress(message: str) -> None:
+    """Print progress on stderr."""
+    click.echo(f"  {message}", err=True)
 
 
 @contextmanager
@@ -88,6 +90,6 @@ def _alone() -> Generator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("Waiting for another benchmark to end")
+            report_progress("Waiting for another benchmark to end")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

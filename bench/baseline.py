@@ -1,4 +1,4 @@
-"""Control: ONNX Runtime alone on the bundle's graph, the most that any side could do at that moment."""
+"""Baseline: run ONNX Runtime alone on the bundle's graph. No side can be faster at the same moment."""
 
 import time
 from pathlib import Path
@@ -14,15 +14,15 @@ BATCH = 64
 
 
 class Rate(NamedTuple):
-    """What one core of this machine scores just now."""
+    """Scoring speed of one core at this moment."""
 
     per_second: float
     cpu_us: float
-    """CPU time a session."""
+    """CPU time per session, microseconds."""
 
 
-class Control:
-    """The graph on one thread, fed with sessions of 20 events that are ready in memory."""
+class Baseline:
+    """The graph on one thread, fed with sessions of 20 events from memory."""
 
     def __init__(self, bundle: Path) -> None:
         self._session = load_bundle(bundle).session
@@ -33,7 +33,7 @@ class Control:
         ]
 
     def measure(self, seconds: float, batch: int = BATCH) -> Rate:
-        """Score batches for a while."""
+        """Score batches for some seconds."""
         feeds = [
             {
                 "items": rows[:batch],
@@ -43,14 +43,14 @@ class Control:
             for rows in self._sessions
         ]
         self._session.run(OUTPUTS, feeds[0])
-        began, cpu, done = time.perf_counter(), time.thread_time(), 0
-        while time.perf_counter() - began < seconds:
+        started_at, cpu, done = time.perf_counter(), time.thread_time(), 0
+        while time.perf_counter() - started_at < seconds:
             for feed in feeds:
                 self._session.run(OUTPUTS, feed)
             done += batch * len(feeds)
-        return Rate(done / (time.perf_counter() - began), (time.thread_time() - cpu) / done * 1e6)
+        return Rate(done / (time.perf_counter() - started_at), (time.thread_time() - cpu) / done * 1e6)
 
 
-def between(before: Rate, after: Rate) -> Rate:
-    """Return the control of what ran between two."""
-    return Rate((before.per_second + after.per_second) / 2, (before.cpu_us + after.cpu_us) / 2)
+def between(first: Rate, second: Rate) -> Rate:
+    """Return the mean of the baselines before and after a run."""
+    return Rate((first.per_second + second.per_second) / 2, (first.cpu_us + second.cpu_us) / 2)
