@@ -14,7 +14,7 @@ from clickscore.stream.settings import Settings, convert
 Baseline = Literal["popularity", "co-occurrence", "repeat"]
 BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 
-MOST_ARMS = 50
+MAX_ARMS = 50
 
 ARM_SETTINGS = ("bundle", *(name for name in DECIDING if name not in {"topic_prefix", "reserve", "reasons"}))
 """Settings that an arm may have to itself: those on which what it recommends depends."""
@@ -48,7 +48,7 @@ class Arm:
         return {name: str(own) for name, (own, common) in pairs.items() if own != common}
 
 
-def arm_of(table: Mapping[str, Any], base: Settings, where: str) -> Arm:
+def make_arm(table: Mapping[str, Any], base: Settings, where: str) -> Arm:
     """Return the arm that a table describes.
 
     Args:
@@ -101,7 +101,7 @@ def parse_arm(text: str, base: Settings) -> Arm:
             message = f"--arm {text!r}: {part!r} is no KEY=VALUE"
             raise SettingsError(message)
         table[key.strip()] = value.strip()
-    return arm_of(table, base, f"--arm {text!r}")
+    return make_arm(table, base, f"--arm {text!r}")
 
 
 def read_arms(path: Path, base: Settings) -> list[Arm]:
@@ -125,7 +125,7 @@ def read_arms(path: Path, base: Settings) -> list[Arm]:
         message = f"{path}: it holds no arms; write each as a table [[arm]]"
         raise SettingsError(message)
     return [
-        arm_of(_beside(table, path.parent), base, f"{path}, [[arm]] {number}")
+        make_arm(_beside(table, path.parent), base, f"{path}, [[arm]] {number}")
         for number, table in enumerate(tables, start=1)
     ]
 
@@ -137,15 +137,15 @@ def _beside(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 def baseline_arms(base: Settings) -> list[Arm]:
     """Return an arm of each baseline, called by its name."""
-    return [arm_of({"name": name, "baseline": name}, base, "baselines") for name in BASELINES]
+    return [make_arm({"name": name, "baseline": name}, base, "baselines") for name in BASELINES]
 
 
 def bundle_arms(folders: Iterable[Path], base: Settings) -> list[Arm]:
     """Return an arm of each bundle, called by its folder."""
-    return [arm_of({"name": path.resolve().name, "bundle": str(path)}, base, f"--bundle {path}") for path in folders]
+    return [make_arm({"name": path.resolve().name, "bundle": str(path)}, base, f"--bundle {path}") for path in folders]
 
 
-def checked(arms: Sequence[Arm]) -> Sequence[Arm]:
+def validate_arms(arms: Sequence[Arm]) -> Sequence[Arm]:
     """Return arms that may run side by side.
 
     Raises:
@@ -156,7 +156,7 @@ def checked(arms: Sequence[Arm]) -> Sequence[Arm]:
         names = ", ".join(map(repr, repeated))
         message = f"two arms are called {names}: give one another name, as in --arm name=NAME,bundle=DIR"
         raise SettingsError(message)
-    if not 1 <= len(arms) <= MOST_ARMS:
-        message = f"{len(arms)} arms: a backtest has 1 to {MOST_ARMS}"
+    if not 1 <= len(arms) <= MAX_ARMS:
+        message = f"{len(arms)} arms: a backtest has 1 to {MAX_ARMS}"
         raise SettingsError(message)
     return arms

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from clickscore.backtest import arms as of_arms
-from clickscore.backtest import words
+from clickscore.backtest import narrative
 from clickscore.backtest.arms import Arm
+from clickscore.backtest.backtest_run import LEAK_SAMPLE, BacktestPlan, Evidence, run_backtest
 from clickscore.backtest.results import Results, measure
-from clickscore.backtest.run import LEAK_SAMPLE, Evidence, Plan, run
 from clickscore.stream.commands.options import with_settings
 from clickscore.stream.commands.recorded import (
     SOURCE_OPTIONS,
@@ -127,7 +127,7 @@ def backtest(
     arms = _arms(settings, bundles, described, file, baselines=baselines)
     where = Where(**source)  # pyright: ignore[reportArgumentType]  (the options' own names)
     origin = origin_of(settings, where)
-    plan = Plan(
+    plan = BacktestPlan(
         settings=settings,
         arms=arms,
         origin=origin,
@@ -136,7 +136,7 @@ def backtest(
         leak_sample=leak_sample,
     )
     with progress_bar(where.source) as report:
-        evidence = run(plan, lambda progress: report([progress]))
+        evidence = run_backtest(plan, lambda progress: report([progress]))
     _refuse_nothing(evidence)
     results = measure(plan, Path(where.source).name, evidence)
     warn_of_cold_start(origin)
@@ -155,7 +155,7 @@ def _arms(
         found += of_arms.read_arms(file, settings)
     if baselines:
         found += of_arms.baseline_arms(settings)
-    return of_arms.checked(found)
+    return of_arms.validate_arms(found)
 
 
 def _moment(text: str) -> int:
@@ -185,7 +185,7 @@ def _refuse_nothing(evidence: Evidence) -> None:
     Raises:
         ClickscoreError: The reasons, in words.
     """
-    if not len(evidence.rows):
+    if not len(evidence.columns):
         reasons = [f"{count:,} x {reason}" for reason, count in evidence.book.left_out.most_common() if count]
         message = f"none of {evidence.records:,} records could be judged: {'; '.join(reasons) or 'the log is empty'}"
         raise ClickscoreError(message)
@@ -202,16 +202,16 @@ def show(results: Results) -> None:
         table.add_row(
             arm.name,
             f"{100 * rate.value:.1f} % ({100 * rate.low:.1f}-{100 * rate.high:.1f})",
-            *map(words.percent, (arm.ranking[f"mrr@{k}"].value, arm.discovery.value, arm.coverage)),
+            *map(narrative.percent, (arm.ranking[f"mrr@{k}"].value, arm.discovery.value, arm.coverage)),
             f"{arm.popularity_bias:.2f}",
             f"{arm.purchase.pr_auc.value:.3f}" if arm.purchase else "",
         )
     console.print(table)
     left = ", ".join(f"{count:,} {reason.split(':')[0]}" for reason, count in results.left_out.items())
     console.print(f"{results.judged:,} of {results.records:,} records judged; left out: {left or 'none'}")
-    for sentence in (*words.verdict(results), words.leak_check(results)):
+    for sentence in (*narrative.verdict(results), narrative.leak_check(results)):
         console.print(sentence)
-    for sentence in words.warnings(results):
+    for sentence in narrative.warnings(results):
         console.print(f"Beware: {sentence}")
     console.print("This is agreement with what users did under another system's recommendations, not an effect.")
 
@@ -222,12 +222,12 @@ def _write(results: Results, page: Path | None, figures: Path | None, folder: Pa
             figures.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
         if not (page or folder):
             return
+        from clickscore.backtest.html_report import render_report  # noqa: PLC0415
         from clickscore.backtest.plots import plots  # noqa: PLC0415 (matplotlib takes a moment to load)
-        from clickscore.backtest.report import html  # noqa: PLC0415
 
         drawn = plots(results)
         if page:
-            page.write_text(html(results, drawn), encoding="utf-8")
+            page.write_text(render_report(results, drawn), encoding="utf-8")
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
             for name, svg in drawn.items():

@@ -1,7 +1,7 @@
 """Recommenders: what ranks items for an arm: a bundle, or a baseline that has learned from the past of the log alone.
 
 A recommender is asked in the order of the log. It may remember what it was asked, which has happened; what comes later
-in the same batch has not, and must not change an answer (see `backtest.leaks`).
+in the same batch has not, and must not change an answer (see `backtest.lookahead`).
 """
 
 from collections import Counter, defaultdict

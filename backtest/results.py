@@ -6,12 +6,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from clickscore.backtest import metrics
+from clickscore.backtest import catalogue_metrics as metrics
 from clickscore.backtest.arms import Arm
+from clickscore.backtest.backtest_run import BacktestPlan, Evidence
+from clickscore.backtest.evaluation_columns import NEW, NO_ANSWER, OTHER, RELATIONS, ArmColumns
 from clickscore.backtest.intervals import DIGITS, Bools, Bootstrap, Estimate, estimate
-from clickscore.backtest.leaks import LeakCheck
-from clickscore.backtest.rows import NEW, NO_ANSWER, OTHER, RELATIONS, ArmRows
-from clickscore.backtest.run import Evidence, Plan
+from clickscore.backtest.lookahead import LeakCheck
 from clickscore.model.metrics import SMALLEST, Floats, Ints, calibration_error, pr_auc
 from clickscore.schemas.manifest import decode_manifest
 from clickscore.stream.replay.checkpoint import deciding_settings
@@ -23,7 +23,7 @@ CATEGORIES = 12
 """Most frequent categories that are."""
 
 
-class Bin(msgspec.Struct, frozen=True, kw_only=True):
+class ReliabilityBin(msgspec.Struct, frozen=True, kw_only=True):
     """Events whose stated probability of a purchase was about the same."""
 
     stated: float
@@ -40,7 +40,7 @@ class PurchaseResult(msgspec.Struct, frozen=True, kw_only=True):
     log_loss: Estimate
     calibration_error: float
     """Mean distance of stated and true share over `reliability`, weighted by events."""
-    reliability: tuple[Bin, ...]
+    reliability: tuple[ReliabilityBin, ...]
 
 
 class ArmResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +69,7 @@ class ArmResult(msgspec.Struct, frozen=True, kw_only=True):
     action_log_loss: Estimate | None
 
 
-class Difference(msgspec.Struct, frozen=True, kw_only=True):
+class ArmDifference(msgspec.Struct, frozen=True, kw_only=True):
     """By how much an arm's figure is above that of the first arm, drawn together."""
 
     arm: str
@@ -119,7 +119,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     """Events whose next item was bought before, so that the policy kept it back: a miss for every arm."""
     leak_check: LeakCheck
     arms: tuple[ArmResult, ...]
-    differences: tuple[Difference, ...]
+    differences: tuple[ArmDifference, ...]
     tied: tuple[str, ...]
     """Arms whose hit rate this log cannot tell from that of the best one."""
     slices: tuple[Slice, ...]
@@ -130,7 +130,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
         return self.arms[0]
 
 
-def measure(plan: Plan, source: str, evidence: Evidence) -> Results:
+def measure(plan: BacktestPlan, source: str, evidence: Evidence) -> Results:
     """Return the figures of a pass; where nothing was judged, those that there are: counts.
 
     Args:
@@ -138,7 +138,7 @@ def measure(plan: Plan, source: str, evidence: Evidence) -> Results:
         source: The log, in words.
         evidence: What the pass came to.
     """
-    rows, book = evidence.rows, evidence.book
+    rows, book = evidence.columns, evidence.book
     measuring = _Measuring(plan, evidence)
     times = rows.column("ts")
     return Results(
@@ -167,8 +167,8 @@ def measure(plan: Plan, source: str, evidence: Evidence) -> Results:
 class _Measuring:
     """Figures of the same rows under the same draws."""
 
-    def __init__(self, plan: Plan, evidence: Evidence) -> None:
-        self._plan, self._evidence, self._rows = plan, evidence, evidence.rows
+    def __init__(self, plan: BacktestPlan, evidence: Evidence) -> None:
+        self._plan, self._evidence, self._rows = plan, evidence, evidence.columns
         self._bootstrap = Bootstrap(self._rows.column("user_bin"))
         self.ranked: Bools = self._rows.column("relation") != NO_ANSWER
         self.new: Bools = self._rows.column("relation") == NEW
@@ -185,7 +185,7 @@ class _Measuring:
         for number, (arm, rows) in enumerate(zip(self._plan.arms, self._rows.arms, strict=True)):
             yield self._arm(number, arm, rows, items)
 
-    def _arm(self, number: int, arm: Arm, rows: ArmRows, items: int) -> ArmResult:
+    def _arm(self, number: int, arm: Arm, rows: ArmColumns, items: int) -> ArmResult:
         k, events = self._plan.cutoff, self._evidence.book.item_counts
         until = trained_until(arm)
         learned = int((self._rows.column("ts") <= until).sum()) if until else 0
@@ -239,24 +239,24 @@ class _Measuring:
             reliability=tuple(self._reliability(of, happened)),
         )
 
-    def _reliability(self, stated: Floats, happened: Ints) -> Iterator[Bin]:
+    def _reliability(self, stated: Floats, happened: Ints) -> Iterator[ReliabilityBin]:
         found = metrics.reliability(stated, happened)
         bin_of = np.full(len(self._rows), -1)
         bin_of[self.stated] = found.bin_of
         for number, (mean, share, events) in enumerate(zip(found.stated, found.happened, found.rows, strict=True)):
             if events:
                 draws = self._bootstrap.means([self.purchased.astype(np.float64)], bin_of == number)[0]
-                yield Bin(stated=_rounded(mean), happened=estimate(float(share), draws), events=int(events))
+                yield ReliabilityBin(stated=_rounded(mean), happened=estimate(float(share), draws), events=int(events))
 
     def _action_loss(self, number: int, losses: Floats) -> Estimate:
         return self._estimate(number, "action_log_loss", np.nan_to_num(losses), self.stated)
 
-    def differences(self) -> Iterator[Difference]:
+    def differences(self) -> Iterator[ArmDifference]:
         """Yield by how much each arm is above the first, in every metric that both have."""
         for (number, metric), draws in sorted(self._draws.items()):
             if number and (0, metric) in self._draws:
                 by = estimate(self._values[number, metric] - self._values[0, metric], draws - self._draws[0, metric])
-                yield Difference(arm=self._plan.arms[number].name, metric=metric, by=by)
+                yield ArmDifference(arm=self._plan.arms[number].name, metric=metric, by=by)
 
     def tied(self) -> Iterator[str]:
         """Yield the arms whose hit rate is not clearly below the best one's."""

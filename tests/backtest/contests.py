@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from clickscore.backtest.arms import Arm, arm_of
-from clickscore.backtest.groups import Recommenders
-from clickscore.backtest.run import Evidence, Plan, run
+from clickscore.backtest.arms import Arm, make_arm
+from clickscore.backtest.backtest_run import BacktestPlan, Evidence, run_backtest
+from clickscore.backtest.shared_pipelines import Recommenders
 from clickscore.stream.replay.file_source import file_origin
 from clickscore.stream.settings import Settings
 from tests.integration.event_log import event_log
@@ -22,7 +22,9 @@ def write_log(path: Path, count: int, seed: int = 0) -> Path:
 def arm(name: str, base: Settings = BASE, **settings: object) -> Arm:
     """Return an arm; a baseline by its name where nothing says otherwise."""
     table = {"name": name, **settings}
-    return arm_of(table if "bundle" in settings or "baseline" in settings else table | {"baseline": name}, base, "test")
+    return make_arm(
+        table if "bundle" in settings or "baseline" in settings else table | {"baseline": name}, base, "test"
+    )
 
 
 def contest(
@@ -36,7 +38,7 @@ def contest(
 ) -> Evidence:
     """Run a backtest of a file."""
     origin = file_origin(log, "clickscore", settings.partitions)
-    plan = Plan(
+    plan = BacktestPlan(
         settings=settings, arms=arms, origin=origin, reference=[], judge_from=judge_from, leak_sample=leak_sample
     )
-    return run(plan, lambda _: None, recommenders)
+    return run_backtest(plan, lambda _: None, recommenders)

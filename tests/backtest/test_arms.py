@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from clickscore.backtest.arms import MOST_ARMS, arm_of, baseline_arms, checked, parse_arm, read_arms
+from clickscore.backtest.arms import MAX_ARMS, baseline_arms, make_arm, parse_arm, read_arms, validate_arms
 from clickscore.stream.errors import SettingsError
 from clickscore.stream.settings import Settings
 
@@ -85,13 +85,13 @@ def test_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_arms_of_one_name_are_refused() -> None:
-    arms = [*baseline_arms(BASE), arm_of({"name": "repeat", "bundle": "x"}, BASE, "here")]
+    arms = [*baseline_arms(BASE), make_arm({"name": "repeat", "bundle": "x"}, BASE, "here")]
     with pytest.raises(SettingsError, match="two arms are called 'repeat'"):
-        checked(arms)
+        validate_arms(arms)
 
 
-@pytest.mark.parametrize("count", [0, MOST_ARMS + 1])
+@pytest.mark.parametrize("count", [0, MAX_ARMS + 1])
 def test_too_many_arms_or_none_are_refused(count: int) -> None:
-    arms = [arm_of({"name": f"arm {number}", "baseline": "repeat"}, BASE, "here") for number in range(count)]
+    arms = [make_arm({"name": f"arm {number}", "baseline": "repeat"}, BASE, "here") for number in range(count)]
     with pytest.raises(SettingsError, match="a backtest has 1 to 50"):
-        checked(arms)
+        validate_arms(arms)

@@ -11,7 +11,7 @@ from typing import Any
 import click
 import pytest
 
-from clickscore.backtest.arms import checked, read_arms
+from clickscore.backtest.arms import read_arms, validate_arms
 from clickscore.schemas.catalogue import decode_campaign, decode_item
 from clickscore.schemas.decisions import decode_decision
 from clickscore.schemas.events import decode_record
@@ -110,7 +110,7 @@ def test_toml_examples_are_settings(path: Path, tmp_path: Path) -> None:
         file = tmp_path / f"{number}.toml"
         file.write_text(block)
         if "[[arm]]" in block:
-            assert checked(read_arms(file, Settings()))
+            assert validate_arms(read_arms(file, Settings()))
             continue
         settings, _ = load({}, {}, file)
         assert settings

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from clickscore.backtest import book as reasons
+from clickscore.backtest import label_join as reasons
 from clickscore.backtest.arms import Arm
-from clickscore.backtest.book import Book
-from clickscore.backtest.groups import Groups, Recommenders
-from clickscore.backtest.leaks import LeakCheck, Twins
+from clickscore.backtest.evaluation_columns import EvaluationColumns
+from clickscore.backtest.label_join import LabelJoin
+from clickscore.backtest.lookahead import LeakCheck, OneByOneRerun
 from clickscore.backtest.recommenders import Recommender, recommender_of, scorer_of
-from clickscore.backtest.rows import Rows
+from clickscore.backtest.shared_pipelines import Recommenders, SharedPipelines
 from clickscore.stream.gc_tuning import tune_gc
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.reference.catalogue import Catalogue
@@ -25,7 +25,7 @@ LEAK_SAMPLE = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class BacktestPlan:
     """What a backtest does."""
 
     settings: Settings
@@ -48,8 +48,8 @@ class Plan:
 class Evidence:
     """What a pass over the log came to."""
 
-    rows: Rows
-    book: Book
+    columns: EvaluationColumns
+    book: LabelJoin
     """What was left out, and how often each item occurred."""
     records: int
     """Lines or records read."""
@@ -58,7 +58,9 @@ class Evidence:
     """Of each bundle's folder."""
 
 
-def run(plan: Plan, report: Callable[[Progress], None], recommenders: Recommenders | None = None) -> Evidence:
+def run_backtest(
+    plan: BacktestPlan, report: Callable[[Progress], None], recommenders: Recommenders | None = None
+) -> Evidence:
     """Replay a log with all arms and judge what they show.
 
     Args:
@@ -70,26 +72,26 @@ def run(plan: Plan, report: Callable[[Progress], None], recommenders: Recommende
         ClickscoreError: The source cannot be read on, or a bundle cannot be served.
     """
     tune_gc()
-    return _Run(plan, recommenders).run(report)
+    return _BacktestPass(plan, recommenders).run(report)
 
 
-class _Run:
-    def __init__(self, plan: Plan, recommenders: Recommenders | None) -> None:
+class _BacktestPass:
+    def __init__(self, plan: BacktestPlan, recommenders: Recommenders | None) -> None:
         self._plan = plan
         self._scorers: dict[str, Scorer] = {}
         self._recommenders: Recommenders = recommenders or self._recommender
         self._catalogue = catalogue_of(plan.reference)
         self._groups = self._new_groups()
         names = [arm.name for arm in plan.arms]
-        self._twins = Twins(self._new_groups(), names, plan.leak_sample) if plan.leak_sample else None
+        self._twins = OneByOneRerun(self._new_groups(), names, plan.leak_sample) if plan.leak_sample else None
         self._leak_check = LeakCheck(events=0, leaks=())
-        self._book = Book([arm.baseline is None for arm in plan.arms], self._catalogue.category_of)
-        self._rows = Rows(len(plan.arms), plan.cutoff)
+        self._book = LabelJoin([arm.baseline is None for arm in plan.arms], self._catalogue.category_of)
+        self._rows = EvaluationColumns(len(plan.arms), plan.cutoff)
 
-    def _new_groups(self) -> Groups:
+    def _new_groups(self) -> SharedPipelines:
         plan = self._plan
         topic = topic_name(plan.origin, plan.settings)
-        return Groups(
+        return SharedPipelines(
             plan.settings,
             plan.arms,
             topic,
@@ -122,7 +124,7 @@ class _Run:
         self._book.finish()
         self._book.left_out[reasons.UNREADABLE] += unreadable
         return Evidence(
-            rows=self._rows,
+            columns=self._rows,
             book=self._book,
             records=records + unreadable,
             leak_check=self._twins.findings() if self._twins else self._leak_check,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from clickscore.backtest.groups import Decided, Groups
+from clickscore.backtest.shared_pipelines import ArmDecisions, SharedPipelines
 from clickscore.schemas.decisions import Recommendation, encode_decision
 from clickscore.stream.replay.source import Batches
 
@@ -35,10 +35,10 @@ class LeakCheck(msgspec.Struct, frozen=True, kw_only=True):
     leaks: tuple[Leak, ...]
 
 
-class Twins:
+class OneByOneRerun:
     """The arms of a backtest once more, shown one record at a time, until the sample is full."""
 
-    def __init__(self, groups: Groups, names: Sequence[str], sample: int) -> None:
+    def __init__(self, groups: SharedPipelines, names: Sequence[str], sample: int) -> None:
         """Begin where the backtest begins.
 
         Args:
@@ -58,7 +58,7 @@ class Twins:
         """Whether the sample is full."""
         return self._left <= 0
 
-    def compare(self, batches: Batches, due_from: int | None, decided: Sequence[Decided]) -> None:
+    def compare(self, batches: Batches, due_from: int | None, decided: Sequence[ArmDecisions]) -> None:
         """Decide on the records of batches one by one, and compare with what was decided on them all at once."""
         expected = {one.request.decision_id: one.recommendations for one in decided}
         for partition, records in batches:
@@ -69,7 +69,7 @@ class Twins:
                 for one in again:
                     self._compare_one(one, expected[one.request.decision_id])
 
-    def _compare_one(self, again: Decided, expected: Sequence[Recommendation]) -> None:
+    def _compare_one(self, again: ArmDecisions, expected: Sequence[Recommendation]) -> None:
         if not again.recommendations:
             return
         self._left -= 1

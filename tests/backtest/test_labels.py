@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clickscore.backtest.answers import NOTHING, Act, Answer, answers
+from clickscore.backtest.labels import NO_LABEL, Label, SessionAction, label_session
 from clickscore.model.features import LEAVE, NEXT_ACTION_OF, NO_CLASS
 from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.manifest import NEXT_ACTIONS
@@ -13,57 +13,59 @@ VIEW, CART, REMOVE, PURCHASE, SEARCH = (
 )
 
 
-def view(ts: int, item: str) -> Act:
-    return Act(ts, VIEW, item)
+def view(ts: int, item: str) -> SessionAction:
+    return SessionAction(ts, VIEW, item)
 
 
 def test_next_item_is_that_of_the_next_event() -> None:
-    found = answers([view(1, "a"), view(2, "b"), view(3, "c")])
+    found = label_session([view(1, "a"), view(2, "b"), view(3, "c")])
     assert [answer.item for answer in found] == ["b", "c", ""]
 
 
 def test_last_event_leaves() -> None:
-    assert answers([view(1, "a")]) == [NOTHING]
-    assert NEXT_ACTIONS[NOTHING.action] == "leave"
+    assert label_session([view(1, "a")]) == [NO_LABEL]
+    assert NEXT_ACTIONS[NO_LABEL.action] == "leave"
 
 
 def test_same_item_again_is_an_answer() -> None:
-    assert answers([view(1, "a"), Act(2, CART, "a")])[0] == Answer("a", NEXT_ACTIONS.index("cart"), purchased=False)
+    assert label_session([view(1, "a"), SessionAction(2, CART, "a")])[0] == Label(
+        "a", NEXT_ACTIONS.index("cart"), purchased=False
+    )
 
 
 def test_purchase_is_known_to_all_events_before_it_and_not_to_itself() -> None:
-    found = answers([view(1, "a"), view(2, "b"), Act(3, PURCHASE, "b"), view(4, "c")])
+    found = label_session([view(1, "a"), view(2, "b"), SessionAction(3, PURCHASE, "b"), view(4, "c")])
     assert [answer.purchased for answer in found] == [True, True, False, False]
 
 
 def test_search_and_removal_are_no_answers() -> None:
-    found = answers([view(1, "a"), Act(2, SEARCH, ""), Act(3, REMOVE, "a"), view(4, "b")])
-    assert found[0] == Answer("b", NEXT_ACTIONS.index("view"), purchased=False)
+    found = label_session([view(1, "a"), SessionAction(2, SEARCH, ""), SessionAction(3, REMOVE, "a"), view(4, "b")])
+    assert found[0] == Label("b", NEXT_ACTIONS.index("view"), purchased=False)
 
 
 def test_event_out_of_order_is_judged_by_what_followed_all_that_was_known() -> None:
     late = [view(1, "a"), view(3, "c"), view(2, "b"), view(4, "d")]  # b arrives when c is known
-    assert [answer.item for answer in answers(late)] == ["b", "d", "d", ""]
+    assert [answer.item for answer in label_session(late)] == ["b", "d", "d", ""]
 
 
 def test_of_events_at_the_same_time_the_first_to_arrive_comes_first() -> None:
-    assert [answer.item for answer in answers([view(1, "a"), view(1, "b"), view(1, "c")])] == ["b", "c", ""]
+    assert [answer.item for answer in label_session([view(1, "a"), view(1, "b"), view(1, "c")])] == ["b", "c", ""]
 
 
-def naive(acts: list[Act]) -> list[Answer]:
+def naive(acts: list[SessionAction]) -> list[Label]:
     """The same by definition: of what arrived later and is later than all that was known, the first in event time."""
-    found: list[Answer] = []
+    found: list[Label] = []
     for at in range(len(acts)):
         newest = max(act.ts for act in acts[: at + 1])
         after = sorted((act for act in acts[at + 1 :] if act.ts >= newest), key=lambda act: act.ts)
         item = next((act.item for act in after if act.item and act.action != REMOVE), "")
         classes = [int(NEXT_ACTION_OF[act.action]) for act in after if NEXT_ACTION_OF[act.action] != NO_CLASS]
-        found.append(Answer(item, classes[0] if classes else LEAVE, any(act.action == PURCHASE for act in after)))
+        found.append(Label(item, classes[0] if classes else LEAVE, any(act.action == PURCHASE for act in after)))
     return found
 
 
 acts = st.builds(
-    Act,
+    SessionAction,
     ts=st.integers(0, 12),
     action=st.integers(1, len(ACTIONS) - 1),
     item=st.sampled_from("abcd"),
@@ -71,14 +73,14 @@ acts = st.builds(
 
 
 @given(st.lists(acts, max_size=12))
-def test_answers_are_those_by_definition(session: list[Act]) -> None:
-    assert answers(session) == naive(session)
+def test_answers_are_those_by_definition(session: list[SessionAction]) -> None:
+    assert label_session(session) == naive(session)
 
 
 @given(st.lists(acts, min_size=1, max_size=12), st.integers(1, 12))
-def test_no_answer_depends_on_what_was_known(session: list[Act], cut: int) -> None:
+def test_no_answer_depends_on_what_was_known(session: list[SessionAction], cut: int) -> None:
     """What arrived before an event, in any other form with the same newest time, changes nothing of its answer."""
     cut = min(cut, len(session))
     newest = max(act.ts for act in session[:cut])
     others = [*(view(0, "z") for _ in range(cut - 1)), view(newest, "z")]
-    assert answers([*others, *session[cut:]])[cut - 1] == answers(session)[cut - 1]
+    assert label_session([*others, *session[cut:]])[cut - 1] == label_session(session)[cut - 1]

@@ -7,12 +7,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from clickscore.backtest import book
+from clickscore.backtest import label_join as book
 from clickscore.backtest.arms import Arm
-from clickscore.backtest.groups import Groups
+from clickscore.backtest.backtest_run import Evidence
+from clickscore.backtest.evaluation_columns import NEW, NO_ANSWER, RELATIONS
 from clickscore.backtest.recommenders import recommender_of, scorer_of
-from clickscore.backtest.rows import NEW, NO_ANSWER, RELATIONS
-from clickscore.backtest.run import Evidence
+from clickscore.backtest.shared_pipelines import SharedPipelines
 from clickscore.schemas.decisions import encode_decision
 from clickscore.schemas.events import AnyEvent, encode_event
 from clickscore.stream.pipeline import Pipeline
@@ -67,7 +67,7 @@ def file_of(folder: Path, *events: AnyEvent) -> Path:
 
 def judged(evidence: Evidence, number: int = 0) -> list[list[float]]:
     """What was booked of an arm."""
-    of = evidence.rows.arms[number]
+    of = evidence.columns.arms[number]
     return [of.ranks.tolist(), np.nan_to_num(of.purchase, nan=-1).tolist()]
 
 
@@ -80,7 +80,7 @@ def test_decisions_of_every_arm_are_those_of_a_replay(log: Path, arms: list[Arm]
         return Policy(one.settings, catalogue, scorer_of(one, scorers).version, scorer_of(one, scorers).popular)
 
     models = [one for one in arms if one.baseline in {None, "popularity"}]  # a worker knows no other baselines
-    groups = Groups(
+    groups = SharedPipelines(
         BASE,
         models,
         "clickstream-events",
@@ -118,8 +118,8 @@ def test_decisions_of_every_arm_are_those_of_a_replay(log: Path, arms: list[Arm]
 def test_every_record_is_judged_or_left_out_for_a_reason(evidence: Evidence) -> None:
     left_out = evidence.book.left_out
     assert evidence.records == COUNT
-    assert len(evidence.rows) + left_out.total() == COUNT
-    assert len(evidence.rows) > COUNT / 3
+    assert len(evidence.columns) + left_out.total() == COUNT
+    assert len(evidence.columns) > COUNT / 3
     for reason in (book.UNREADABLE, book.REPEATED, book.LATE, book.IMPRESSION, book.OPEN, book.TICK):
         assert left_out[reason] > 0, reason
     assert left_out[book.WARM_UP] == 0
@@ -134,7 +134,7 @@ def test_an_arm_comes_out_the_same_alone_and_among_others(log: Path, evidence: E
 
 
 def test_arms_with_the_same_scores_differ_only_where_their_settings_do(evidence: Evidence) -> None:
-    model, five, short, half = (evidence.rows.arms[number] for number in range(4))
+    model, five, short, half = (evidence.columns.arms[number] for number in range(4))
     assert (np.where(model.ranks <= 5, model.ranks, 0) == five.ranks).all()
     assert (model.purchase == five.purchase)[~np.isnan(model.purchase)].all()
     assert (model.purchase != short.purchase)[~np.isnan(model.purchase)].any()
@@ -146,32 +146,34 @@ def test_settings_of_arms_change_no_answer(log: Path, evidence: Evidence) -> Non
     alone = contest(log, [arm("short", baseline="repeat", gap_ms=SHORT)])
     common = contest(log, [arm("repeat")])
     for column in ("ts", "length", "relation", "purchased", "known_user"):
-        assert (alone.rows.column(column) == common.rows.column(column)).mean() > 0.99 or column == "length"
+        assert (alone.columns.column(column) == common.columns.column(column)).mean() > 0.99 or column == "length"
     shorter = contest(log, [arm("repeat")], settings=Settings(gap_ms=SHORT))
-    assert (shorter.rows.column("relation") == NO_ANSWER).sum() > (common.rows.column("relation") == NO_ANSWER).sum()
+    assert (shorter.columns.column("relation") == NO_ANSWER).sum() > (
+        common.columns.column("relation") == NO_ANSWER
+    ).sum()
 
 
 def test_repeating_the_session_hits_all_that_was_there_and_nothing_new(log: Path) -> None:
     settings = Settings(k=1_000, max_events=10_000)
     deep = contest(log, [arm("repeat", settings)], settings=settings)
-    ranks, relation = deep.rows.arms[0].ranks, deep.rows.column("relation")
+    ranks, relation = deep.columns.arms[0].ranks, deep.columns.column("relation")
     again = np.isin(relation, [RELATIONS.index("the same item"), RELATIONS.index("seen in the session")])
-    assert 0 < (ranks[again] == 0).sum() <= deep.rows.bought_answers  # which the policy keeps back
+    assert 0 < (ranks[again] == 0).sum() <= deep.columns.bought_answers  # which the policy keeps back
     assert (ranks[relation == NO_ANSWER] == 0).all()
     assert (relation == NEW).sum() > 100
 
 
 def test_first_events_warm_up_and_are_not_judged(log: Path) -> None:
     whole = contest(log, [arm("popularity")])
-    times = np.sort(whole.rows.column("ts"))
+    times = np.sort(whole.columns.column("ts"))
     begin = int(times[len(times) // 2])
     later = contest(log, [arm("popularity")], judge_from=begin)
-    assert later.rows.column("ts").min() >= begin
+    assert later.columns.column("ts").min() >= begin
     assert later.book.left_out[book.WARM_UP] > 0
-    assert len(later.rows) + later.book.left_out.total() == COUNT
-    due = whole.rows.column("ts") >= begin
-    assert later.rows.arms[0].ranks.tolist() == whole.rows.arms[0].ranks[due].tolist()
-    assert later.rows.column("known_user").tolist() == whole.rows.column("known_user")[due].tolist()
+    assert len(later.columns) + later.book.left_out.total() == COUNT
+    due = whole.columns.column("ts") >= begin
+    assert later.columns.arms[0].ranks.tolist() == whole.columns.arms[0].ranks[due].tolist()
+    assert later.columns.column("known_user").tolist() == whole.columns.column("known_user")[due].tolist()
 
 
 def test_session_is_judged_once_it_has_ended(tmp_path: Path) -> None:
@@ -184,7 +186,7 @@ def test_session_is_judged_once_it_has_ended(tmp_path: Path) -> None:
         view("bert", 60, "a"),  # ends Anna's session, and is open itself where the log ends
     )
     evidence = contest(log, [arm("repeat")], settings=Settings(partitions=1))
-    rows = evidence.rows
+    rows = evidence.columns
     assert len(rows) == 3
     assert evidence.book.left_out == Counter({book.IMPRESSION: 1, book.OPEN: 1})
     assert rows.column("purchased").tolist() == [1, 1, 0]
@@ -200,8 +202,8 @@ def test_session_is_judged_once_it_has_ended(tmp_path: Path) -> None:
 def test_item_that_was_bought_is_kept_back_and_counted(tmp_path: Path) -> None:
     log = file_of(tmp_path, purchase("anna", 0, "a"), view("anna", 1, "a"), view("bert", 90, "b"))
     evidence = contest(log, [arm("repeat")], settings=Settings(partitions=1))
-    assert evidence.rows.arms[0].ranks.tolist() == [0, 0]
-    assert evidence.rows.bought_answers == 1
+    assert evidence.columns.arms[0].ranks.tolist() == [0, 0]
+    assert evidence.columns.bought_answers == 1
 
 
 def test_user_is_known_from_the_second_session_on(tmp_path: Path) -> None:
@@ -214,11 +216,11 @@ def test_user_is_known_from_the_second_session_on(tmp_path: Path) -> None:
         view("anna", 200),
         view("c", 300),
     )
-    rows = contest(log, [arm("repeat")], settings=Settings(partitions=1)).rows
+    rows = contest(log, [arm("repeat")], settings=Settings(partitions=1)).columns
     by_time = sorted(zip(rows.column("ts").tolist(), rows.column("known_user").tolist(), strict=True))
     assert [known for _, known in by_time] == [0, 0, 1, 0, 1]
 
 
 def test_empty_log_judges_nothing(tmp_path: Path) -> None:
     evidence = contest(file_of(tmp_path), [arm("repeat")])
-    assert (len(evidence.rows), evidence.records, evidence.book.left_out.total()) == (0, 0, 0)
+    assert (len(evidence.columns), evidence.records, evidence.book.left_out.total()) == (0, 0, 0)

@@ -23,7 +23,7 @@ Policies = Callable[[Arm, Catalogue], Policy]
 """Makes a policy for an arm."""
 
 
-class Decided(NamedTuple):
+class ArmDecisions(NamedTuple):
     """A request, and what each arm decides on it."""
 
     request: Request
@@ -32,7 +32,7 @@ class Decided(NamedTuple):
     """Of each arm, in their order; empty where it is not due, or where not every arm decides on it."""
 
 
-class _Side(NamedTuple):
+class ArmPolicy(NamedTuple):
     """An arm and its policy."""
 
     arm: Arm
@@ -47,7 +47,7 @@ class _Side(NamedTuple):
         return self.policy.recommend(request, answer if variant != CONTROL else None)
 
 
-class Group:
+class SharedPipeline:
     """Arms of the same requests: one pipeline for all, one recommender for those that rank alike, a policy each."""
 
     def __init__(
@@ -72,10 +72,10 @@ class Group:
         """
         self.arms = [number for number, _ in arms]
         self._pipeline = Pipeline(settings, topic, catalogue)
-        self._sides = [_Side(arm, policies(arm, catalogue)) for _, arm in arms]
+        self._sides = [ArmPolicy(arm, policies(arm, catalogue)) for _, arm in arms]
         self._recommenders = {arm.recommender: recommenders(arm) for _, arm in reversed(arms)}
 
-    def take(self, batches: Batches, due_from: int | None) -> tuple[list[Output], list[Decided]]:
+    def take(self, batches: Batches, due_from: int | None) -> tuple[list[Output], list[ArmDecisions]]:
         """Move the sessions on and decide; return what becomes of the records, and the decisions in order.
 
         Args:
@@ -87,13 +87,13 @@ class Group:
         answers = {name: ranks.answer(requests, due) for name, ranks in self._recommenders.items()}
         ranked = [(side, answers[side.arm.recommender]) for side in self._sides]
         decided = [
-            Decided(request, is_due, [side.decide(request, answer[at]) for side, answer in ranked if is_due])
+            ArmDecisions(request, is_due, [side.decide(request, answer[at]) for side, answer in ranked if is_due])
             for at, (request, is_due) in enumerate(zip(requests, due, strict=True))
         ]
         return outputs, decided
 
 
-class Groups:
+class SharedPipelines:
     """All arms of a backtest, and the sessions by which they are judged."""
 
     def __init__(
@@ -112,7 +112,7 @@ class Groups:
         for number, arm in enumerate(arms):
             by_requests.setdefault(arm.requests, []).append((number, arm))
         self._groups = [
-            Group(
+            SharedPipeline(
                 of[0][1].settings if of else base,
                 of,
                 topic,
@@ -128,8 +128,8 @@ class Groups:
         """Return how many groups there are."""
         return len(self._groups)
 
-    def take(self, batches: Batches, due_from: int | None) -> tuple[list[Output], list[Decided]]:
-        """Move all on, as `Group.take`: what becomes of records in the sessions of `base`, and decisions of all arms.
+    def take(self, batches: Batches, due_from: int | None) -> tuple[list[Output], list[ArmDecisions]]:
+        """Move all pipelines on: return the outputs of the sessions of `base`, and the decisions of all arms.
 
         The requests are those of `base`: an event that is a repeat in an arm's own sessions has no decision of it.
         """
@@ -144,6 +144,6 @@ class Groups:
                     of_request[one.request.decision_id].update(zip(group.arms, one.recommendations, strict=False))
         return outputs, [self._merged(one, of_request[one.request.decision_id]) for one in decided]
 
-    def _merged(self, one: Decided, by_arm: dict[int, Recommendation]) -> Decided:
+    def _merged(self, one: ArmDecisions, by_arm: dict[int, Recommendation]) -> ArmDecisions:
         whole = len(by_arm) == self._arms
-        return Decided(one.request, one.due, [by_arm[arm] for arm in range(self._arms)] if whole else [])
+        return ArmDecisions(one.request, one.due, [by_arm[arm] for arm in range(self._arms)] if whole else [])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clickscore.backtest import metrics
+from clickscore.backtest import catalogue_metrics as metrics
 from clickscore.backtest.intervals import DRAWS, Bootstrap, estimate
 from clickscore.model.metrics import calibration_error, pr_auc
 

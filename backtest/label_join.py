@@ -7,8 +7,8 @@ from typing import Literal, NamedTuple
 import msgspec
 import xxhash
 
-from clickscore.backtest.answers import Act, Answer, answers
-from clickscore.backtest.groups import Decided
+from clickscore.backtest.labels import Label, SessionAction, label_session
+from clickscore.backtest.shared_pipelines import ArmDecisions
 from clickscore.schemas.decisions import Recommendation
 from clickscore.schemas.events import ACTION_OF, Impression, ItemEvent
 from clickscore.stream.pipeline import Output
@@ -25,7 +25,7 @@ UNDECIDED = "a repeat in the sessions of some arm, which decided nothing"
 OPEN = "its session is still open where the log ends"
 
 
-class Shown(NamedTuple):
+class Prediction(NamedTuple):
     """What an arm said of an event."""
 
     items: tuple[str, ...]
@@ -36,7 +36,7 @@ class Shown(NamedTuple):
     """Probability of each next action, likewise."""
 
 
-class Context(NamedTuple):
+class EventContext(NamedTuple):
     """What was known of an event when it arrived."""
 
     user: int
@@ -55,21 +55,23 @@ Relation = Literal["nothing follows", "the same item", "seen in the session", "n
 """How the next item stands to the session."""
 
 
-class Judged(NamedTuple):
+class LabelledEvent(NamedTuple):
     """An event whose answer is known."""
 
-    context: Context
-    shown: Sequence[Shown]
+    context: EventContext
+    shown: Sequence[Prediction]
     """Of each arm."""
-    answer: Answer
+    answer: Label
     relation: Relation
 
 
-class _Entry(NamedTuple):
-    act: Act
-    context: Context | None
+class PendingEvent(NamedTuple):
+    """An event of an open session, with the predictions of each arm."""
+
+    act: SessionAction
+    context: EventContext | None
     """None where it is not to be judged."""
-    shown: list[Shown]
+    shown: list[Prediction]
 
 
 class _Session(NamedTuple):
@@ -78,7 +80,7 @@ class _Session(NamedTuple):
     owner: tuple[str, str]
     """Partition and user."""
     known_user: bool
-    entries: list[_Entry]
+    entries: list[PendingEvent]
     """In the order in which they arrived."""
 
 
@@ -91,34 +93,34 @@ class _Id(msgspec.Struct):
 _decode_id = msgspec.json.Decoder(_Id).decode
 
 
-class Book:
+class LabelJoin:
     """Takes decisions as they are made, and gives each out with its answer once its session has ended."""
 
-    def __init__(self, speaks: Sequence[bool], category_of: Callable[[str], str | None]) -> None:
+    def __init__(self, states_probabilities: Sequence[bool], category_of: Callable[[str], str | None]) -> None:
         """Begin empty.
 
         Args:
-            speaks: Whether each arm states probabilities.
+            states_probabilities: Whether each arm states probabilities.
             category_of: The catalogue's word on an item, where an event has none.
         """
         self.left_out: Counter[str] = Counter()
         """Events that are not judged, by the reason."""
         self.item_counts: Counter[str] = Counter()
         """Events on each item, those included that are not judged."""
-        self._speaks = speaks
+        self._states_probabilities = states_probabilities
         self._category_of = category_of
         self._open: dict[str, _Session] = {}  # by the name of the session's first event
         self._newest_of: dict[tuple[str, str], _Session] = {}  # by owner
         self._users: set[int] = set()
 
-    def take(self, outputs: Iterable[Output], decided: Iterable[Decided]) -> list[Judged]:
+    def take(self, outputs: Iterable[Output], decided: Iterable[ArmDecisions]) -> list[LabelledEvent]:
         """Note a batch's decisions; return what is known of those whose session it ended."""
         for one in decided:
             self._note(one)
-        judged: list[Judged] = []
+        judged: list[LabelledEvent] = []
         for output in outputs:
             for message in output.closed_sessions:
-                judged += self._settle(_decode_id(message.value or b"").id)
+                judged += self._resolve(_decode_id(message.value or b"").id)
         return judged
 
     def finish(self) -> None:
@@ -127,7 +129,7 @@ class Book:
         self.left_out[OPEN] += sum(entry.context is not None for entry in entries)
         self._open.clear()
 
-    def _note(self, one: Decided) -> None:
+    def _note(self, one: ArmDecisions) -> None:
         request, event = one.request, one.request.event
         if isinstance(event, Impression) or request.late:
             self.left_out[WARM_UP if not one.due else LATE if request.late else IMPRESSION] += 1
@@ -137,15 +139,20 @@ class Book:
             self.item_counts[item] += 1
         user = xxhash.xxh3_64_intdigest(event.user_id.encode())
         session = self._session(request, user)
-        act = Act(event.ts, ACTION_OF[type(event)], item)
+        act = SessionAction(event.ts, ACTION_OF[type(event)], item)
         if not one.due or not one.recommendations:
             self.left_out[UNDECIDED if one.due else WARM_UP] += 1
-            session.entries.append(_Entry(act, None, []))
+            session.entries.append(PendingEvent(act, None, []))
             return
         category = (event.category if isinstance(event, ItemEvent) else None) or self._category_of(item) or ""
-        context = Context(user, request.session_length, item, category, event.ts, session.known_user, request.bought)
-        shown = [_shown(said, speaks) for said, speaks in zip(one.recommendations, self._speaks, strict=True)]
-        session.entries.append(_Entry(act, context, shown))
+        context = EventContext(
+            user, request.session_length, item, category, event.ts, session.known_user, request.bought
+        )
+        shown = [
+            _shown(said, states_probabilities)
+            for said, states_probabilities in zip(one.recommendations, self._states_probabilities, strict=True)
+        ]
+        session.entries.append(PendingEvent(act, context, shown))
 
     def _session(self, request: Request, user: int) -> _Session:
         """Return the session that an event has entered; a first event begins one."""
@@ -156,22 +163,22 @@ class Book:
             self._open[request.decision_id] = self._newest_of[owner] = session
         return self._newest_of[owner]
 
-    def _settle(self, name: str) -> Iterator[Judged]:
+    def _resolve(self, name: str) -> Iterator[LabelledEvent]:
         """Take a session that has ended out of the book."""
         session = self._open.pop(name)
         if self._newest_of[session.owner] is session:
             del self._newest_of[session.owner]
         seen: set[str] = set()
-        found = answers([entry.act for entry in session.entries])
+        found = label_session([entry.act for entry in session.entries])
         for (act, context, shown), answer in zip(session.entries, found, strict=True):
             seen.add(act.item)
             if context:
-                yield Judged(context, shown, answer, _relation(answer.item, act.item, seen))
+                yield LabelledEvent(context, shown, answer, _relation(answer.item, act.item, seen))
 
 
-def _shown(said: Recommendation, speaks: bool) -> Shown:
+def _shown(said: Recommendation, states_probabilities: bool) -> Prediction:
     items = tuple(choice.item_id for choice in said.items)
-    return Shown(items, said.purchase, said.actions) if speaks else Shown(items, None, None)
+    return Prediction(items, said.purchase, said.actions) if states_probabilities else Prediction(items, None, None)
 
 
 def _relation(answer: str, now: str, seen: set[str]) -> Relation:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from clickscore.backtest.intervals import Estimate
-from clickscore.backtest.results import ArmResult, Difference, Results
+from clickscore.backtest.results import ArmDifference, ArmResult, Results
 
 FEW_USERS = 200
 """Fewer make an interval that is drawn from them too narrow."""
@@ -68,7 +68,7 @@ def _discoveries(results: Results) -> Iterator[str]:
         )
 
 
-def _against_first(difference: Difference, results: Results) -> str:
+def _against_first(difference: ArmDifference, results: Results) -> str:
     by, first = difference.by, results.first.name
     if not by.clear:
         return f"{difference.arm!r} against {first!r}: {points(by)}, no difference that this log can show."
@@ -97,7 +97,7 @@ def leak_check(results: Results) -> str:
 
 
 def warnings(results: Results) -> list[str]:
-    """Return what speaks against trusting the figures."""
+    """Return the reasons to mistrust the figures."""
     return [
         *_leak_warnings(results),
         *(words for arm in results.arms for words in _training_warnings(arm)),

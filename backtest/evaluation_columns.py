@@ -9,7 +9,7 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from clickscore.backtest.book import Judged, Relation
+from clickscore.backtest.label_join import LabelledEvent, Relation
 from clickscore.model.metrics import SMALLEST, Floats, Ints
 from clickscore.schemas.manifest import NEXT_ACTIONS
 
@@ -26,7 +26,7 @@ OTHER = "(other)"
 Column = npt.NDArray[Any]
 
 
-class ArmRows:
+class ArmColumns:
     """What came of one arm's decisions, an entry a judged event."""
 
     def __init__(self, cutoff: int) -> None:
@@ -38,7 +38,7 @@ class ArmRows:
         self.recommended: Counter[str] = Counter()
         """How often it showed each item among the first."""
 
-    def add(self, judged: Judged, arm: int) -> None:
+    def add(self, judged: LabelledEvent, arm: int) -> None:
         """Book a judged event."""
         items, purchase, actions = judged.shown[arm]
         answer = judged.answer
@@ -63,12 +63,12 @@ class ArmRows:
         return np.frombuffer(self._action_loss, dtype=np.float32).astype(np.float64)
 
 
-class Rows:
+class EvaluationColumns:
     """All judged events: what is known of each, and what each arm made of it."""
 
     def __init__(self, arms: int, cutoff: int) -> None:
         """Begin empty; of what an arm shows, the first `cutoff` are counted as recommended."""
-        self.arms = [ArmRows(cutoff) for _ in range(arms)]
+        self.arms = [ArmColumns(cutoff) for _ in range(arms)]
         self.categories: list[str] = []
         """Name of each number of `category`."""
         self.bought_answers = 0
@@ -92,7 +92,7 @@ class Rows:
         """Return how many events were judged."""
         return len(self._columns["ts"])
 
-    def add(self, found: Sequence[Judged]) -> None:
+    def add(self, found: Sequence[LabelledEvent]) -> None:
         """Book judged events."""
         of = self._columns
         for judged in found:

@@ -5,7 +5,7 @@ from functools import partial
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from clickscore.backtest import words
+from clickscore.backtest import narrative
 from clickscore.backtest.intervals import Estimate
 from clickscore.backtest.results import ArmResult, Results
 
@@ -28,7 +28,7 @@ SLICES = {
 """Title and caption of each plot of parts of the events."""
 
 
-def html(results: Results, plots: dict[str, str]) -> str:
+def render_report(results: Results, plots: dict[str, str]) -> str:
     """Return the page.
 
     Args:
@@ -43,17 +43,17 @@ def html(results: Results, plots: dict[str, str]) -> str:
         results=results,
         plots=plots,
         k=results.cutoff,
-        verdict=words.verdict(results),
-        warnings=words.warnings(results),
-        nature=words.NATURE,
-        sureness=words.sureness(results),
-        leak_words=words.leak_check(results),
+        verdict=narrative.verdict(results),
+        warnings=narrative.warnings(results),
+        nature=narrative.NATURE,
+        sureness=narrative.sureness(results),
+        leak_words=narrative.leak_check(results),
         slices=[(name, *words_on_it) for name, words_on_it in SLICES.items() if name in plots],
         best=max(results.arms, key=lambda arm: arm.ranking[f"hit_rate@{results.cutoff}"].value),
         by_name=by_name,
         describe=describe,
-        moment=words.moment,
-        percent=words.percent,
+        moment=narrative.moment,
+        percent=narrative.percent,
         cell=_in_percent,
         plain=_plain,
         figure=partial(_figure, plots),

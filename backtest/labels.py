@@ -17,7 +17,7 @@ from clickscore.model.features import LEAVE, NEXT_ACTION_OF, NO_CLASS, PURCHASE,
 _CLASS_OF: list[int] = NEXT_ACTION_OF.tolist()
 
 
-class Act(NamedTuple):
+class SessionAction(NamedTuple):
     """An event of a session."""
 
     ts: int
@@ -27,7 +27,7 @@ class Act(NamedTuple):
     """Empty for a search."""
 
 
-class Answer(NamedTuple):
+class Label(NamedTuple):
     """What came after an event."""
 
     item: str
@@ -38,10 +38,10 @@ class Answer(NamedTuple):
     """Whether anything was bought in what was left of the session."""
 
 
-NOTHING = Answer("", LEAVE, purchased=False)
+NO_LABEL = Label("", LEAVE, purchased=False)
 
 
-def answers(acts: Sequence[Act]) -> list[Answer]:
+def label_session(acts: Sequence[SessionAction]) -> list[Label]:
     """Return what came after each event of a session that has ended.
 
     Args:
@@ -49,15 +49,15 @@ def answers(acts: Sequence[Act]) -> list[Answer]:
     """
     order = sorted(range(len(acts)), key=lambda arrival: acts[arrival].ts)  # of the same time, the first to arrive
     place = [0] * len(acts)  # in event time, of each arrival
-    following = [NOTHING] * len(acts)  # by place
-    after = NOTHING
+    following = [NO_LABEL] * len(acts)  # by place
+    after = NO_LABEL
     for at in range(len(order) - 1, -1, -1):
         arrival = order[at]
         place[arrival], following[at] = at, after
         act = acts[arrival]
         turns_to_it = act.item and act.action != REMOVAL
         kind = _CLASS_OF[act.action]
-        after = Answer(
+        after = Label(
             act.item if turns_to_it else after.item,
             kind if kind != NO_CLASS else after.action,
             after.purchased or act.action == PURCHASE,

@@ -77,8 +77,8 @@ def test_planted_leak_is_found_and_named(log: Path, leak: Callable[[], Recommend
 
 def test_planted_leak_pays(log: Path) -> None:
     """What it would have been worth: the reason to look for it."""
-    honest = contest(log, [arm("repeat")], recommenders=planting(RepeatRecommender)).rows.arms[0].ranks
-    leaky = contest(log, [arm("repeat")], recommenders=planting(NextInBatch)).rows.arms[0].ranks
+    honest = contest(log, [arm("repeat")], recommenders=planting(RepeatRecommender)).columns.arms[0].ranks
+    leaky = contest(log, [arm("repeat")], recommenders=planting(NextInBatch)).columns.arms[0].ranks
     assert (leaky == 1).mean() > 3 * (honest == 1).mean()
 
 
@@ -96,7 +96,7 @@ def test_honest_arms_are_not_suspected(log: Path, tmp_path: Path) -> None:
 
 def test_sample_begins_where_judging_does(log: Path) -> None:
     whole = contest(log, [arm("repeat")])
-    begin = int(whole.rows.column("ts").mean())
+    begin = int(whole.columns.column("ts").mean())
     found = contest(
         log, [arm("repeat")], judge_from=begin, leak_sample=50, recommenders=planting(NextInBatch)
     ).leak_check
