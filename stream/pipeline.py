@@ -5,9 +5,10 @@ event in offset order; scoring runs once over all of a batch, since no answer de
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -103,7 +104,9 @@ class Pipeline:
 
     def __init__(self, settings: Settings, topic: str, catalogue: Catalogue, scorer: Scorer | None = None) -> None:
         """Begin with no partition; `topic` is the name that decision ids carry."""
-        self.partitions: dict[int, PartitionState] = {}
+        self._partitions: dict[int, PartitionState] = {}
+        self.partitions: Mapping[int, PartitionState] = MappingProxyType(self._partitions)
+        """State of each partition, to read; `load` and `drop` change which partitions there are."""
         self.catalogue = catalogue
         self._settings = settings
         self._topic = topic
@@ -122,10 +125,19 @@ class Pipeline:
 
     def state(self, partition: int) -> PartitionState:
         """Return a partition's state, an empty one where it is new."""
-        state = self.partitions.get(partition)
+        state = self._partitions.get(partition)
         if state is None:
-            state = self.partitions[partition] = PartitionState(self.source(partition), self._settings)
+            state = self._partitions[partition] = PartitionState(self.source(partition), self._settings)
         return state
+
+    def load(self, states: Mapping[int, PartitionState]) -> None:
+        """Take over the state of partitions, such as restored ones, in place of what is known of them."""
+        self._partitions.update(states)
+
+    def drop(self, partitions: Iterable[int]) -> None:
+        """Forget the state of partitions."""
+        for partition in partitions:
+            self._partitions.pop(partition, None)
 
     def process(self, partition: int, records: Sequence[Record]) -> Output:
         """Take the next records of a partition, in offset order. One decision for each event that is due one."""

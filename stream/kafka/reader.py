@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Protocol
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
@@ -13,6 +14,54 @@ from clickscore.stream.settings import Settings
 FETCH_BYTES = 8 * 1024 * 1024  # a partition and request; restores are bound by decoding, not by round trips
 
 STOP_SECONDS = 1.0
+
+
+Fetched = Mapping[TopicPartition, Sequence["ConsumerRecord[bytes, bytes]"]]
+"""Records of one fetch, by partition."""
+
+
+class PartitionReader(Protocol):
+    """A reader of topic partitions without a consumer group; aiokafka's consumer is one."""
+
+    def assign(self, partitions: list[TopicPartition]) -> None:
+        """Read these partitions, and no others."""
+        ...
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        """Read a partition from an offset on."""
+        ...
+
+    async def seek_to_beginning(self, *partitions: TopicPartition) -> object:
+        """Read partitions from their first record on."""
+        ...
+
+    def pause(self, *partitions: TopicPartition) -> None:
+        """Fetch no more records of these partitions."""
+        ...
+
+    async def position(self, partition: TopicPartition) -> int:
+        """Return the offset of the next record to read."""
+        ...
+
+    async def end_offsets(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """Return the offset after the last record of each partition."""
+        ...
+
+    async def getmany(
+        self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
+    ) -> Fetched:
+        """Return the next records.
+
+        Args:
+            partitions: Partitions to fetch; all assigned ones when empty.
+            timeout_ms: Longest wait for a record, ms.
+            max_records: Largest number of records to return.
+        """
+        ...
+
+
+OpenReader = Callable[[], AbstractAsyncContextManager[PartitionReader]]
+"""Opens a reader for the time of a block."""
 
 
 @asynccontextmanager
@@ -35,7 +84,7 @@ async def reader(settings: Settings) -> AsyncGenerator[AIOKafkaConsumer]:
 
 
 async def read_to_end(
-    consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition]
+    consumer: PartitionReader, partitions: Iterable[TopicPartition]
 ) -> AsyncGenerator[tuple[TopicPartition, Sequence[ConsumerRecord[bytes, bytes]]]]:
     """Yield all records of partitions, up to where they end now."""
     left = set(partitions)

@@ -97,7 +97,7 @@ def work(task: Task, report: Report) -> Result:
         if checkpoint and checkpoint.done:
             return Result(checkpoint.tally, None)
         pipeline = _pipeline(task, topic)
-        pipeline.partitions.update(states)
+        pipeline.load(states)
         return _Run(task, pipeline, parts, checkpoint).run(report)
 
 

@@ -1,14 +1,16 @@
 # pyright: basic
-"""App: the Faust app and its one agent. With the transport and the engine beside it, all that knows Faust."""
+"""App: the Faust app, its one agent and its web pages, and the process that runs them."""
 
 import asyncio
 import logging
 import os
 import threading
+from functools import partial
 from typing import Any
 
 import click
 import faust
+import msgspec
 import uvloop
 from aiokafka.errors import KafkaError
 from faust.auth import SASLCredentials, SSLCredentials
@@ -19,10 +21,12 @@ from clickscore.schemas.topics import EVENTS, MAX_RECORD_BYTES
 from clickscore.stream.errors import BrokerError, ClickscoreError, SettingsError
 from clickscore.stream.gc_tuning import tune_gc
 from clickscore.stream.kafka.client import MAX_REQUEST_BYTES, ssl_context
+from clickscore.stream.kafka.reader import reader
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.settings import Settings
 from clickscore.stream.worker import transport
 from clickscore.stream.worker.engine import Engine
+from clickscore.stream.worker.faust_group import FaustBatch, FaustGroup
 from clickscore.stream.worker.logs import write_logs
 from clickscore.stream.worker.metrics import Metrics
 
@@ -33,39 +37,52 @@ def create_app(settings: Settings, pipeline: Pipeline) -> tuple[faust.App, Engin
     """Return the app, ready to run, and the engine under it."""
     app = faust_app(settings)
     metrics = Metrics()
-    engine = Engine(app, settings, pipeline, metrics)
-    app.on_rebalance_complete.connect(engine.on_assigned)  # pyright: ignore[reportArgumentType]
+    events = settings.topic(EVENTS.name)
+    engine = Engine(
+        group=FaustGroup(app, events),
+        settings=settings,
+        pipeline=pipeline,
+        metrics=metrics,
+        open_reader=partial(reader, settings),
+    )
 
-    @app.agent(app.topic(settings.topic(EVENTS.name), schema=transport.BatchSchema()), name="decide")
+    async def on_assigned(app: faust.App, **_: Any) -> None:
+        """Restore the assigned partitions before Faust reads their first event."""
+        del app
+        await engine.on_assigned()
+
+    app.on_rebalance_complete.connect(on_assigned)  # pyright: ignore[reportArgumentType]
+
+    @app.agent(app.topic(events, schema=transport.BatchSchema()), name="decide")
     async def decide(stream: Any) -> None:
-        """Decide on every event, a partition's batch at a time.
+        """Decide on every event, one batch of a partition at a time.
 
         The engine computes each batch (decode, sessions, scores, policy), publishes its decisions and then its state,
-        acknowledges it, and so lets Faust commit it; it computes the next one meanwhile.
+        and acknowledges the batch, so that Faust may commit it. It computes the next batch meanwhile.
         """
         async with engine.running():
-            async for batch in stream.noack().events():
-                await engine.take(batch)
+            async for event in stream.noack().events():
+                await engine.put(FaustBatch(event))
 
     add_pages(app, engine, metrics)
     return app, engine
 
 
 class FolderlessApp(faust.App):
-    """Faust's app without the folders that it makes in the working one for tables, which we have none of."""
+    """Faust's app without the folders for tables that Faust creates in the working directory."""
 
     def _create_directories(self) -> None:
-        pass
+        """Create nothing: this app has no tables."""
 
 
 def faust_app(settings: Settings) -> faust.App:
-    """Return a Faust app that hands over batches and leaves topics, tables and state to us."""
+    """Return a Faust app that delivers batches, and that creates no topics, tables or state of its own."""
 
     class Scheduler(transport.BatchScheduler):
         max_batch = settings.max_batch
 
     class Consumer(transport.BatchConsumer):
-        gather_ms = settings.gather_ms
+        fetch_wait_ms = settings.gather_ms
 
     class Transport(transport.BatchTransport):
         pass
@@ -86,12 +103,13 @@ def faust_app(settings: Settings) -> faust.App:
         broker_heartbeat_interval=session_s / 6,
         broker_rebalance_timeout=10.0,
         broker_request_timeout=max(30.0, session_s),
-        stream_buffer_maxsize=4,  # batches, not events: the short queue is the back-pressure
+        stream_buffer_maxsize=4,  # counts batches, not events: the short queue is the back-pressure
         producer_linger=0,
         producer_max_batch_size=MAX_RECORD_BYTES,
         producer_max_request_size=MAX_REQUEST_BYTES,
-        producer_request_timeout=settings.broker_wait_ms / 1000 + 5,  # the publisher's bound comes first
-        # No tables: Faust then leaves its own assignor and its leader topic alone.
+        producer_request_timeout=settings.broker_wait_ms / 1000
+        + 5,  # the publisher gives up earlier, with a better message
+        # Without tables Faust needs neither its own assignor nor its leader topic.
         topic_allow_declare=False,
         topic_disable_leader=True,
         table_standby_replicas=0,
@@ -108,7 +126,7 @@ def faust_app(settings: Settings) -> faust.App:
 
 
 def credentials(settings: Settings) -> SASLCredentials | SSLCredentials | None:
-    """Return the settings' TLS and SASL in Faust's terms."""
+    """Return Faust's credentials for the TLS and SASL settings; None for a plain connection."""
     context = ssl_context(settings)
     if settings.security_protocol.startswith("SASL"):
         return SASLCredentials(
@@ -121,70 +139,92 @@ def credentials(settings: Settings) -> SASLCredentials | SSLCredentials | None:
 
 
 def add_pages(app: faust.App, engine: Engine, metrics: Metrics) -> None:
-    """Put /health and /metrics on Faust's web server."""
+    """Put /health and /metrics on Faust's web server.
+
+    Args:
+        app: App whose web server serves the pages.
+        engine: Reports its health.
+        metrics: Metrics of the engine.
+    """
 
     @app.page("/health")
     async def health(view: View, request: Request) -> Response:
         del request
         report = engine.health()
-        return view.json(report, status=200 if report["alive"] and report["restored"] else 503)
+        return view.json(msgspec.structs.asdict(report), status=200 if report.ready else 503)
 
     @app.page("/metrics")
     async def scrape(view: View, request: Request) -> Response:
         del request
-        engine.health()  # brings the gauges up to date
+        engine.health()  # sets the gauges
         return view.bytes(generate_latest(metrics.registry), content_type="text/plain")
 
 
 class BoundedWorker(faust.Worker):
-    """Faust's worker, whose stop has an end: a broker that is gone, or a bug, must not hold a process for ever."""
+    """Faust's worker with a bounded stop: a lost broker, or a bug, must not keep a process alive for ever."""
 
-    engine: Engine
-    stop_s: float
+    def __init__(self, app: faust.App, engine: Engine, stop_s: float) -> None:
+        """Build the worker.
+
+        Args:
+            app: App to run.
+            engine: Engine of the app, which keeps the reason of a failure.
+            stop_s: Longest time that a stop may take, s.
+        """
+        super().__init__(app, override_logging=False, redirect_stdouts=False, loop=asyncio.new_event_loop())
+        self.spinner = None  # Faust's progress spinner has no place in a log
+        self._engine = engine
+        self._stop_s = stop_s
 
     async def start(self) -> None:
-        """Start, and return once it is to stop; what it cannot start without is said in words."""
+        """Start, and return when the worker is to stop; a failure to start is explained in plain words.
+
+        Raises:
+            KafkaError: Kafka is gone again after the first checks.
+            OSError: The web server cannot listen at its address.
+        """
         try:
             await super().start()
         except KafkaError as exc:
-            self.engine.fail(BrokerError(f"Kafka is gone again as the worker starts ({exc}): start it again"))
+            self._engine.fail(BrokerError(f"Kafka is gone again as the worker starts ({exc}): start it again"))
             raise
         except OSError as exc:
             conf = self.app.conf
-            where, why = f"{conf.web_bind}:{conf.web_port}", os.strerror(exc.errno) if exc.errno else exc
-            self.engine.fail(SettingsError(f"/health and /metrics cannot be at {where} ({why}): choose --web-port"))
+            address, reason = f"{conf.web_bind}:{conf.web_port}", os.strerror(exc.errno) if exc.errno else exc
+            self._engine.fail(
+                SettingsError(f"/health and /metrics cannot be at {address} ({reason}): choose --web-port")
+            )
             raise
 
     async def stop(self) -> None:
-        """Stop; what takes longer than it may is cut off, as by `kill -9`, which loses nothing."""
-        timer = threading.Timer(self.stop_s, self._cut_off)
+        """Stop; a stop that takes too long is cut off, as by `kill -9`, which loses nothing."""
+        timer = threading.Timer(self._stop_s, self._cut_off)
         timer.daemon = True
         timer.start()
         await super().stop()
 
     def _cut_off(self) -> None:
-        late = (
-            f"the worker did not finish within {self.stop_s:.0f} s (stop_ms) and ends at once; "
+        """End the process at once, with the reason of the failure, or with the overdue stop as the reason."""
+        overdue = (
+            f"the worker did not finish within {self._stop_s:.0f} s (stop_ms) and ends at once; "
             "what is not committed is decided on at the next start"
         )
-        click.echo(f"clickscore: {self.engine.failure or late}", err=True)
+        click.echo(f"clickscore: {self._engine.failure or overdue}", err=True)
         os._exit(1)
 
 
 def run_worker(settings: Settings, pipeline: Pipeline) -> None:
-    """Run until a signal; returns after a clean stop, and ends the process where that takes longer than it may.
+    """Run a worker until a signal; return after a clean stop, and end the process when the stop takes too long.
 
     Raises:
-        ClickscoreError: What stopped the worker, if we know it.
-        SystemExit: Something else did; its traceback is in the log.
+        ClickscoreError: The worker stopped because of a known error.
+        SystemExit: The worker stopped because of an unknown error, whose traceback is in the log.
     """
     write_logs()
     uvloop.install()
     app, engine = create_app(settings, pipeline)
     tune_gc()
-    worker = BoundedWorker(app, override_logging=False, redirect_stdouts=False, loop=asyncio.new_event_loop())
-    worker.engine, worker.stop_s = engine, settings.stop_ms / 1000
-    worker.spinner = None  # a log is no terminal
+    worker = BoundedWorker(app, engine, settings.stop_ms / 1000)
     try:
         worker.execute_from_commandline()
     except SystemExit as exc:

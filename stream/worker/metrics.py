@@ -1,4 +1,4 @@
-"""Monitoring: what a worker counts, as Prometheus metrics. User ids never appear here."""
+"""Metrics: the counters and gauges of a worker, for Prometheus. User ids never appear in them."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -14,38 +14,44 @@ class Metrics:
         registry = self.registry
         self.events = Counter(
             "clickscore_events",
-            "Records of clickstream-events by what became of them.",
+            "Records of clickstream-events by outcome.",
             ["outcome"],
             registry=registry,
         )
         self.published = Counter(
             "clickscore_published", "Records acknowledged by Kafka, by topic.", ["topic"], registry=registry
         )
-        self.unscored = Counter(
-            "clickscore_unscored", "Decisions in which the model had nothing to say.", registry=registry
-        )
+        self.unscored = Counter("clickscore_unscored", "Decisions without scores of the model.", registry=registry)
         self.rebalances = Counter("clickscore_rebalances", "Assignments of partitions.", registry=registry)
         self.repaired = Counter(
-            "clickscore_repaired_snapshots", "Snapshots that a stalled worker had overlaid.", registry=registry
+            "clickscore_repaired_snapshots",
+            "Snapshots that a stalled worker had overlaid, written again.",
+            registry=registry,
         )
         self.batch_records = Histogram(
             "clickscore_batch_records", "Records of a batch.", registry=registry, buckets=_RECORDS
         )
         self.compute_seconds = Histogram(
-            "clickscore_compute_seconds", "From a batch to its decisions.", registry=registry, buckets=_SECONDS
+            "clickscore_compute_seconds", "Time from a batch to its decisions.", registry=registry, buckets=_SECONDS
         )
         self.publish_seconds = Histogram(
             "clickscore_publish_seconds",
-            "From decisions to their acknowledgement.",
+            "Time from decisions to their acknowledgement.",
             registry=registry,
             buckets=_SECONDS,
         )
-        self.restore_seconds = Gauge("clickscore_restore_seconds", "The last restore of state.", registry=registry)
-        self.restored_users = Gauge("clickscore_restored_users", "Users of the last restore.", registry=registry)
+        self.restore_seconds = Gauge(
+            "clickscore_restore_seconds", "Duration of the last restore of state.", registry=registry
+        )
+        self.restored_users = Gauge(
+            "clickscore_restored_users", "Users whose state the last restore read.", registry=registry
+        )
         self.users = Gauge("clickscore_users", "Users remembered.", registry=registry)
         self.open_sessions = Gauge("clickscore_open_sessions", "Sessions that have not ended.", registry=registry)
         self.lag = Gauge("clickscore_lag_events", "Events not yet decided on.", ["partition"], registry=registry)
         self.watermark = Gauge("clickscore_watermark_ms", "Watermark in event time.", ["partition"], registry=registry)
         self.catalogue_version = Gauge(
-            "clickscore_catalogue_updates", "Updates of catalogue and campaigns taken.", registry=registry
+            "clickscore_catalogue_updates",
+            "Updates of the catalogue and of campaigns that are applied.",
+            registry=registry,
         )

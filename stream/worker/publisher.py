@@ -1,10 +1,10 @@
-"""Publisher: makes what batches came to durable, in the order that loses nothing and counts nothing twice.
+"""Publisher: stores the outputs of batches in an order that loses nothing and counts nothing twice.
 
-Of a batch, (1) decisions, closed sessions and dead letters are published and acknowledged, then (2) its snapshots, the
-partition's own last, as one record batch, and only then (3) it is marked done, so that its offset may be committed. So
-whatever the log holds as state has its decisions in the log; and what was decided but not kept as state is decided
-again, byte for byte the same. Each step takes all batches that wait for it at once, and works beside the other: the
-decisions of batch n+1 need not wait for the snapshots of batch n.
+The output of a batch is stored in three steps. (1) Decisions, closed sessions and dead letters are published and
+acknowledged. (2) The batch's snapshots follow as one record batch, the partition's own record last. (3) The offset of
+the batch becomes committable. So the decisions behind every stored state are in the log, and an event whose state is
+not stored is decided again with the same bytes. Each step takes all batches that wait for it at once, and the steps run
+side by side: the decisions of batch n+1 need not wait for the snapshots of batch n.
 """
 
 import asyncio
@@ -12,9 +12,8 @@ import contextlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from aiokafka.errors import KafkaError
 
@@ -32,164 +31,149 @@ from clickscore.stream.errors import BrokerError
 from clickscore.stream.pipeline import DeadLetter, Output
 from clickscore.stream.settings import Settings
 from clickscore.stream.state.partition import ChangelogRecord
+from clickscore.stream.worker.group import ConsumerGroup, FetchedBatch, Headers, OutgoingRecord
 from clickscore.stream.worker.metrics import Metrics
+from clickscore.stream.worker.ownership import Ownership
 
 log = logging.getLogger(__name__)
 
-Headers = Sequence[tuple[str, bytes]]
-Outgoing = tuple[bytes | None, bytes | None, Headers]
-
-QUEUE = 8
-"""Batches that may wait for each step: enough to share a request, few enough to stop the worker soon."""
-SHARED_BYTES = 4 * 1024 * 1024
-"""Of snapshots, that share a record batch: far enough below its limit that one more batch of events fits."""
-TRICKLE = 64
-"""Snapshots, below which a write waits for more: as many requests as for decisions would double a trickle's cost."""
-TRICKLE_SECONDS = 0.02
-DECIDED = 256
-"""Batches that may wait for their snapshots' write: all of a trickle's, so that no decision waits for it."""
-SAY_AFTER_SECONDS = 3.0
+OUTPUT_QUEUE = 8
+"""Batches that may wait for their decisions' write: enough to share a request, few enough to stop the worker soon."""
+SNAPSHOT_QUEUE = 256
+"""Queue length in front of the snapshot writer. Large enough that light traffic never blocks on it."""
+SNAPSHOT_BATCH_BYTES = 4 * 1024 * 1024
+"""Size of the snapshots that share a record batch. One more batch of events still fits below Kafka's limit."""
+LIGHT_SNAPSHOTS = 64
+"""Number of snapshots below which a write waits for more: one request per small batch would double its cost."""
+LIGHT_WAIT_S = 0.02
+"""How long a small write of snapshots waits for more, s."""
+WARN_AFTER_S = 3.0
+"""Time without an acknowledgement after which a warning says that the worker waits, s."""
 DEAD_LETTER_BYTES = MAX_RECORD_BYTES // 2
-"""Of a dead letter's value, at most: a compressed record may be larger than what a topic takes uncompressed."""
-
-
-class Sender(Protocol):
-    """What the publisher needs of a producer."""
-
-    async def publish(self, topic: str, partition: int, messages: Sequence[Outgoing]) -> None:
-        """Store messages."""
-        ...
-
-    async def publish_whole(self, topic: str, partition: int, messages: Sequence[Outgoing]) -> int:
-        """Store messages as one record batch and return the offset after it."""
-        ...
+"""Largest value of a dead letter, bytes. A compressed record may be larger than a topic takes uncompressed."""
 
 
 @dataclass
-class Work:
-    """A batch that has been computed and is to be published."""
+class PublishJob:
+    """A computed batch whose output is to be stored."""
 
-    partition: int
+    batch: FetchedBatch
     output: Output
-    generation: int
-    """Of the consumer group, when the batch was fetched."""
-    facts: Headers
-    """Wall-clock facts, for the headers of its decisions."""
-    done: Callable[[], None]
-    """Allows its offset to be committed."""
-    release: Callable[[], Awaitable[object]]
-    """Tells the stream that the batch is out of our hands, published or given up."""
+    headers: Headers
+    """Headers of the decisions: wall-clock facts."""
 
     @property
-    def change_bytes(self) -> int:
-        """Size of its snapshots."""
+    def snapshot_bytes(self) -> int:
+        """Size of the snapshots, bytes."""
         return sum([len(change.value or b"") for change in self.output.changes])
 
 
 class Publisher:
-    """Publishes batches in cycles; `written` has, for each partition, the changelog offset after our own last write."""
+    """Stores jobs in cycles, each cycle with all jobs that wait."""
 
     def __init__(
         self,
         settings: Settings,
-        sender: Callable[[], Sender],
-        generation: Callable[[], int],
-        abandon: Callable[[Work], None],
+        group: ConsumerGroup,
+        ownership: Ownership,
         metrics: Metrics,
+        warn_after_s: float = WARN_AFTER_S,
     ) -> None:
-        """Publish with these.
+        """Build the publisher.
 
         Args:
-            settings: Names of topics.
-            sender: The producer, once it runs.
-            generation: The consumer group's generation now; a batch of another one may belong to another worker.
-            abandon: Forgets the state in memory of a batch's partition, since it is ahead of what is published.
-            metrics: What is counted.
+            settings: Names of topics, and how long to wait for Kafka.
+            group: Has the producer and the present generation.
+            ownership: Is told which batches are released, and whose state is discarded.
+            metrics: Counts published records and outcomes of events.
+            warn_after_s: Time without an acknowledgement after which a warning is logged, s.
         """
         self.written: dict[int, int] = {}
+        """Offset of each partition's changelog after this worker's own last write."""
         self._settings = settings
-        self._sender = sender
-        self._generation = generation
-        self._abandon = abandon
+        self._group = group
+        self._ownership = ownership
         self._metrics = metrics
-        self._ready: asyncio.Queue[Work] = asyncio.Queue(QUEUE)
-        self._decided: asyncio.Queue[Work] = asyncio.Queue(DECIDED)
+        self._warn_after_s = warn_after_s
+        self._computed: asyncio.Queue[PublishJob] = asyncio.Queue(OUTPUT_QUEUE)
+        self._decided: asyncio.Queue[PublishJob] = asyncio.Queue(SNAPSHOT_QUEUE)
 
-    async def put(self, work: Work) -> None:
-        """Queue a batch; waits while the queue is full."""
-        await self._ready.put(work)
+    async def put(self, job: PublishJob) -> None:
+        """Queue a job; wait while the queue is full."""
+        await self._computed.put(job)
 
     async def publish_decisions(self) -> None:
         """Publish the outputs of batches as they are computed, until cancelled.
 
         Raises:
-            BrokerError: Kafka refuses, or is gone for longer than `broker_wait_ms`. Nothing of it is committed.
+            BrokerError: Kafka refused a record, or did not acknowledge it within `broker_wait_ms`.
         """
         while True:
-            works = await _take(self._ready)
-            live = await self._drop_stale(works)
-            began = time.monotonic()
-            async with self._patience(live):
-                await self._send_all(self._outgoing(live))
-            self._metrics.publish_seconds.observe(time.monotonic() - began)
-            for work in live:
-                await self._decided.put(work)
+            jobs = self._drop_stale(await _take_waiting(self._computed))
+            started_at = time.monotonic()
+            async with self._waiting_for_kafka(jobs):
+                await self._send_all(self._outgoing(jobs))
+            self._metrics.publish_seconds.observe(time.monotonic() - started_at)
+            for job in jobs:
+                await self._decided.put(job)
 
     async def publish_states(self) -> None:
-        """Publish the snapshots of batches whose outputs are stored, and mark them done, until cancelled.
+        """Publish the snapshots of batches whose outputs are stored, and make the batches committable, until cancelled.
 
         Raises:
-            BrokerError: As `publish_decisions`.
+            BrokerError: Kafka refused a record batch, or did not acknowledge it within `broker_wait_ms`.
         """
         while True:
-            works = await _take(self._decided, TRICKLE_SECONDS)
-            live = await self._drop_stale(works)
+            jobs = self._drop_stale(await _take_waiting(self._decided, LIGHT_WAIT_S))
             newest: dict[int, dict[bytes, ChangelogRecord]] = defaultdict(dict)
-            for work in live:
-                newest[work.partition] |= {change.key: change for change in work.output.changes}
-            changes = {partition: list(found.values()) for partition, found in newest.items()}
-            async with self._patience(live):
-                ends = await asyncio.gather(*(self.write(*pair) for pair in changes.items()))
-            self.written.update(zip(changes, ends, strict=True))
-            for work in live:
-                work.done()
-                self._metrics.unscored.inc(work.output.unscored)
-                for outcome, count in work.output.outcomes.items():
-                    self._metrics.events.labels(outcome).inc(count)
-                await work.release()
+            for job in jobs:
+                newest[job.batch.partition] |= {change.key: change for change in job.output.changes}
+            async with self._waiting_for_kafka(jobs):
+                writes = (self.write(partition, list(changes.values())) for partition, changes in newest.items())
+                ends = await asyncio.gather(*writes)
+            self.written.update(zip(newest, ends, strict=True))
+            for job in jobs:
+                job.batch.mark_committable()
+                self._count(job.output)
+                self._ownership.release(job.batch)
 
-    async def _drop_stale(self, works: list[Work]) -> list[Work]:
-        """Give up the batches of another generation, which may be another worker's by now; return the others."""
-        live: list[Work] = []
-        for work in works:
-            if work.generation == self._generation():
-                live.append(work)
+    def _count(self, output: Output) -> None:
+        self._metrics.unscored.inc(output.unscored)
+        for outcome, count in output.outcomes.items():
+            self._metrics.events.labels(outcome).inc(count)
+
+    def _drop_stale(self, jobs: list[PublishJob]) -> list[PublishJob]:
+        """Give up the jobs of another generation, whose partition may be another worker's by now; return the rest."""
+        current: list[PublishJob] = []
+        for job in jobs:
+            if job.batch.generation == self._group.generation:
+                current.append(job)
             else:
-                self._abandon(work)
-                await work.release()
-        return live
+                self._ownership.discard_state(job.batch)
+                self._ownership.release(job.batch)
+        return current
 
     @contextlib.asynccontextmanager
-    async def _patience(self, works: list[Work]) -> AsyncGenerator[None]:
-        """Wait for Kafka in a block, say so when it takes long, and give the works up when it refuses or is gone.
+    async def _waiting_for_kafka(self, jobs: list[PublishJob]) -> AsyncGenerator[None]:
+        """Bound the wait for Kafka in a block; when Kafka refuses or is gone, give up the state of the jobs.
 
         Raises:
-            BrokerError: It has refused, or has not acknowledged within `broker_wait_ms`.
+            BrokerError: Kafka refused, or did not acknowledge within `broker_wait_ms`.
         """
         limit = self._settings.broker_wait_ms / 1000
-        watch = asyncio.get_running_loop().call_later(SAY_AFTER_SECONDS, self._say_waiting)
+        warning = asyncio.get_running_loop().call_later(self._warn_after_s, self._warn_waiting)
         try:
-            async with asyncio.timeout(limit):  # aiokafka's own bound holds only while a partition has no leader
+            async with asyncio.timeout(limit):  # aiokafka's own limit applies only while a partition has no leader
                 yield
         except TimeoutError as exc:
-            self._abandon_all(works)
+            self._discard_states(jobs)
             message = (
                 f"Kafka has not acknowledged for {limit:.0f} s (broker_wait_ms) what was published. "
                 "Nothing of it is committed; start the worker again once a broker answers"
             )
             raise BrokerError(message) from exc
         except (KafkaError, ValueError) as exc:
-            self._abandon_all(works)
+            self._discard_states(jobs)
             message = (
                 f"Kafka did not take what was published ({type(exc).__name__}: {exc}). Nothing of it is committed; "
                 "check the topics with `clickscore topics list`, make missing ones with `clickscore topics create`, "
@@ -197,21 +181,21 @@ class Publisher:
             )
             raise BrokerError(message) from exc
         finally:
-            watch.cancel()
+            warning.cancel()
 
-    def _abandon_all(self, works: list[Work]) -> None:
-        for work in works:
-            self._abandon(work)
+    def _discard_states(self, jobs: list[PublishJob]) -> None:
+        for job in jobs:
+            self._ownership.discard_state(job.batch)
 
-    def _say_waiting(self) -> None:
+    def _warn_waiting(self) -> None:
         limit = self._settings.broker_wait_ms / 1000
         log.warning("waiting for Kafka to acknowledge what was published, for at most %.0f s", limit)
 
-    def _outgoing(self, works: list[Work]) -> dict[tuple[str, int], list[Outgoing]]:
+    def _outgoing(self, jobs: list[PublishJob]) -> dict[tuple[str, int], list[OutgoingRecord]]:
         """Return the records to publish, by topic and partition."""
-        outgoing: dict[tuple[str, int], list[Outgoing]] = defaultdict(list)
-        for work in works:
-            output, partition = work.output, work.partition
+        outgoing: dict[tuple[str, int], list[OutgoingRecord]] = defaultdict(list)
+        for job in jobs:
+            output, partition = job.output, job.batch.partition
             for topic, messages in (
                 (RECOMMENDATIONS, output.recommendations),
                 (ADS, output.ads),
@@ -219,7 +203,7 @@ class Publisher:
             ):
                 if messages:
                     outgoing[topic.name, partition] += [
-                        (message.key, message.value, work.facts) for message in messages
+                        (message.key, message.value, job.headers) for message in messages
                     ]
             if output.dead_letters:
                 letters = [dead_letter(self._settings, partition, letter) for letter in output.dead_letters]
@@ -234,15 +218,15 @@ class Publisher:
         if not messages:
             return self.written.get(partition, -1)
         topic = self._settings.topic(SNAPSHOTS.name)
-        written = await self._sender().publish_whole(topic, partition, messages)
+        end = await self._group.producer.publish_whole(topic, partition, messages)
         self._metrics.published.labels(SNAPSHOTS.name).inc(len(messages))
-        return written
+        return end
 
-    async def _send_all(self, outgoing: dict[tuple[str, int], list[Outgoing]]) -> None:
-        sender = self._sender()
+    async def _send_all(self, outgoing: dict[tuple[str, int], list[OutgoingRecord]]) -> None:
+        producer = self._group.producer
         await asyncio.gather(
             *(
-                sender.publish(self._settings.topic(topic), partition, messages)
+                producer.publish(self._settings.topic(topic), partition, messages)
                 for (topic, partition), messages in outgoing.items()
             )
         )
@@ -250,30 +234,37 @@ class Publisher:
             self._metrics.published.labels(topic).inc(len(messages))
 
 
-async def _take(queue: asyncio.Queue[Work], trickle_s: float = 0.0) -> list[Work]:
-    """Wait for a batch; return it and those that wait behind it, as far as their snapshots fit one record batch.
+async def _take_waiting(queue: asyncio.Queue[PublishJob], light_wait_s: float = 0.0) -> list[PublishJob]:
+    """Wait for a job; return it and the jobs behind it, as long as their snapshots fit one record batch.
 
-    Where few wait, `trickle_s` is the time that more may take to come.
+    Args:
+        queue: Queue to take the jobs from.
+        light_wait_s: How long more jobs may take to come when few snapshots wait, s.
     """
-    works = [await queue.get()]
-    if trickle_s and len(works[0].output.changes) + queue.qsize() < TRICKLE:
-        await asyncio.sleep(trickle_s)
-    size = works[0].change_bytes
-    while not queue.empty() and size < SHARED_BYTES:
-        works.append(queue.get_nowait())
-        size += works[-1].change_bytes
-    return works
+    jobs = [await queue.get()]
+    if light_wait_s and len(jobs[0].output.changes) + queue.qsize() < LIGHT_SNAPSHOTS:
+        await asyncio.sleep(light_wait_s)
+    size = jobs[0].snapshot_bytes
+    while not queue.empty() and size < SNAPSHOT_BATCH_BYTES:
+        jobs.append(queue.get_nowait())
+        size += jobs[-1].snapshot_bytes
+    return jobs
 
 
 def tombstone_headers(change: ChangelogRecord) -> Headers:
-    """Return the headers of a tombstone, which has no value to say its offset in."""
+    """Return the headers of a tombstone: its event offset, which other records carry in their value."""
     return [(OFFSET_HEADER, str(change.offset).encode())]
 
 
-def dead_letter(settings: Settings, partition: int, letter: DeadLetter) -> Outgoing:
-    """Return a record that could not be used, as it came, with headers that say where it was and what is wrong.
+def dead_letter(settings: Settings, partition: int, letter: DeadLetter) -> OutgoingRecord:
+    """Return a rejected record as it came, with headers that say where it was and what is wrong.
 
-    A value that is too large for the topic is cut, and a header says how long it was.
+    A value that is too large for the topic is cut, and a header gives its full length.
+
+    Args:
+        settings: Names of topics.
+        partition: Partition of the topic of events that the record was in.
+        letter: The record and the reason of its rejection.
     """
     value = letter.record.value
     headers = [

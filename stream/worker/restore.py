@@ -1,4 +1,4 @@
-"""Restore: read partitions' state back from `session-snapshots`, before their first event is read."""
+"""Restore: read the state of partitions back from `session-snapshots`, before the first event of each is read."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -8,63 +8,80 @@ from aiokafka import ConsumerRecord, TopicPartition
 from clickscore.schemas.snapshots import OFFSET_HEADER
 from clickscore.schemas.topics import EVENTS, SNAPSHOTS
 from clickscore.stream.errors import TopicMissingError
-from clickscore.stream.kafka.reader import read_to_end, reader
+from clickscore.stream.kafka.reader import OpenReader, read_to_end
 from clickscore.stream.settings import Settings
 from clickscore.stream.state.changelog import StateRestorer
 from clickscore.stream.state.partition import ChangelogRecord, PartitionState
 
 
-class Restored(NamedTuple):
-    """A partition's state, what of it must be written again, and where the changelog ended when it was read."""
+class RestoredPartition(NamedTuple):
+    """State of one partition, as its changelog holds it."""
 
     state: PartitionState
     repairs: list[ChangelogRecord]
+    """Records that must be written again, because a stale record overlaid them."""
     end: int
+    """End offset of the changelog when it was read."""
 
 
-async def changelog_ends(settings: Settings, partitions: Iterable[int]) -> dict[int, int]:
-    """Return where each partition's changelog ends."""
+async def changelog_ends(open_reader: OpenReader, settings: Settings, partitions: Iterable[int]) -> dict[int, int]:
+    """Return the end offset of each partition of the changelog.
+
+    Args:
+        open_reader: Opens a reader of the topics.
+        settings: Names of topics.
+        partitions: Partitions to look up.
+    """
     topic = settings.topic(SNAPSHOTS.name)
-    async with reader(settings) as consumer:
-        ends = await consumer.end_offsets([TopicPartition(topic, partition) for partition in partitions])
+    async with open_reader() as reader:
+        ends = await reader.end_offsets([TopicPartition(topic, partition) for partition in partitions])
     return {tp.partition: end for tp, end in ends.items()}
 
 
-async def restore_partitions(settings: Settings, partitions: Sequence[int]) -> dict[int, Restored]:
+async def restore_partitions(
+    open_reader: OpenReader, settings: Settings, partitions: Sequence[int]
+) -> dict[int, RestoredPartition]:
     """Return the state of each partition.
 
+    Args:
+        open_reader: Opens a reader of the topics.
+        settings: Names of topics, and bounds of the state.
+        partitions: Partitions to restore.
+
     Raises:
-        TopicMissingError: The state is ahead of the events, so the events' topic is not the one that it came from.
+        TopicMissingError: The changelog is ahead of the events, so it belongs to an earlier topic of that name.
     """
-    topic, events = settings.topic(SNAPSHOTS.name), settings.topic(EVENTS.name)
+    changelog, events = settings.topic(SNAPSHOTS.name), settings.topic(EVENTS.name)
     restorers = {partition: StateRestorer() for partition in partitions}
-    async with reader(settings) as consumer:
-        changelog = [TopicPartition(topic, partition) for partition in partitions]
-        async for tp, records in read_to_end(consumer, changelog):
+    async with open_reader() as reader:
+        async for tp, records in read_to_end(
+            reader, [TopicPartition(changelog, partition) for partition in partitions]
+        ):
             restorer = restorers[tp.partition]
             for record in records:
                 restorer.add(record.key or b"", record.value, _tombstone_offset(record))
-        ends = await consumer.end_offsets([TopicPartition(events, partition) for partition in partitions])
-        found = {
-            partition: Restored(
+        ends = await reader.end_offsets([TopicPartition(events, partition) for partition in partitions])
+        restored = {
+            partition: RestoredPartition(
                 restorer.state(f"{events}-{partition}", settings),
                 restorer.repairs(),
-                await consumer.position(TopicPartition(topic, partition)),
+                await reader.position(TopicPartition(changelog, partition)),
             )
             for partition, restorer in restorers.items()
         }
-    for partition, restored in found.items():
-        if restored.state.offset >= ends[TopicPartition(events, partition)]:
+    for partition, (state, _, _) in restored.items():
+        if state.offset >= ends[TopicPartition(events, partition)]:
             message = (
-                f"{topic} holds the state of {events}-{partition} up to offset {restored.state.offset}, where that "
-                "partition ends earlier: the topic was made anew. Delete "
-                f"{topic} and make it anew with `clickscore topics create`"
+                f"{changelog} holds the state of {events}-{partition} up to offset {state.offset}, but that partition "
+                f"ends earlier: the topic was made anew. Delete {changelog} and make it anew with "
+                "`clickscore topics create`"
             )
             raise TopicMissingError(message)
-    return found
+    return restored
 
 
 def _tombstone_offset(record: ConsumerRecord[bytes, bytes]) -> int:
+    """Return the event offset in a tombstone's header; -1 for other records, whose value has the offset."""
     if record.value is not None:
         return -1
     return next((int(value) for name, value in record.headers if name == OFFSET_HEADER), -1)

@@ -1,10 +1,10 @@
 # pyright: basic, reportPrivateUsage=false, reportIncompatibleMethodOverride=false
-"""Transport: Faust's Kafka transport, handing over whole batches of a partition where Faust hands over events.
+"""Transport: Faust's Kafka transport, changed to deliver whole batches of a partition instead of single events.
 
-Faust moves one event at a time through its streams, at a cost of about 60 us each; here that cost falls on a batch.
-Group membership, rebalancing, the commit timer, back-pressure and shutdown stay Faust's own. What is overridden, and
-what else of Faust's inside is leaned on, is held by `tests/stream/test_transport_contract.py`: Faust is pinned, and a
-version that moves one of these names fails there, with the reason.
+Faust moves one event at a time through its streams, at a cost of about 60 us each; here a batch pays this cost once.
+Group membership, rebalancing, the commit timer, back-pressure and shutdown stay Faust's own. The tests in
+`tests/stream/worker/test_transport_contract.py` check everything that is overridden and every private name that is
+used: Faust is pinned, and a version that moves a name fails there, with the reason.
 
 Every topic of the app arrives in batches, so the app has one agent and no Faust tables.
 """
@@ -25,31 +25,30 @@ from faust.types.transports import SchedulingStrategyT
 from faust.types.tuples import ConsumerMessage
 
 from clickscore.stream.kafka.client import be_patient
+from clickscore.stream.worker.group import OutgoingRecord
 
 Records = Sequence[aiokafka.ConsumerRecord]
-Message = tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes]]]
-"""Key, value and headers of a record to publish."""
 
-# Faust asks the broker to hold an empty fetch for 1,500 ms, and one fetch is in flight for all partitions of a broker:
-# an idle partition would hold up the busy ones for as long.
 FETCH_MAX_WAIT_MS = 20
-PATIENT = FETCH_MAX_WAIT_MS, 1
-"""Terms of a fetch while events are rare: each comes at once."""
-GATHER_BYTES = 64 * 1024
-"""That end a gathering fetch before its time."""
-HANDFUL = 8
-"""Records of a fetch."""
+"""How long the broker holds an empty fetch, ms. One fetch serves all partitions of a broker, so with Faust's 1,500 ms
+an idle partition would delay the busy ones."""
+IDLE_FETCH = FETCH_MAX_WAIT_MS, 1
+"""Wait (ms) and minimum size (bytes) of a fetch while events are rare: each event is fetched at once."""
+STEADY_FETCH_BYTES = 64 * 1024
+"""Minimum size of a fetch while events are frequent, bytes: more than this ends the fetch before its wait is over."""
+BUSY_FETCH_RECORDS = 8
+"""Records of a fetch from which the next fetch waits twice as long."""
 
 
 class Batch(list[aiokafka.ConsumerRecord]):
     """Records of one partition, in order."""
 
     ends_fetch = False
-    """Whether no other batch of the same fetch follows."""
+    """Whether this batch is the last one of its fetch."""
 
 
 class BatchScheduler(SchedulingStrategyT):
-    """Hands out a fetch as batches, partitions in turn, at most `max_batch` records each."""
+    """Splits a fetch into batches of at most `max_batch` records, and takes the partitions in turn."""
 
     max_batch: ClassVar[int] = 1024
 
@@ -59,38 +58,44 @@ class BatchScheduler(SchedulingStrategyT):
         return records
 
     def iterate(self, records: Mapping[TP, Records]) -> Iterator[tuple[TP, Batch]]:
-        """Yield batches until every partition's records are out."""
+        """Yield batches until the records of every partition are used up."""
         size = self.max_batch
-        left = {
-            tp: deque(Batch(found[at : at + size]) for at in range(0, len(found), size))
-            for tp, found in records.items()
+        remaining = {
+            tp: deque(Batch(fetched[start : start + size]) for start in range(0, len(fetched), size))
+            for tp, fetched in records.items()
         }
-        while left:
-            for tp in list(left):
-                batch = left[tp].popleft()
-                if not left[tp]:
-                    del left[tp]
-                batch.ends_fetch = not left
+        while remaining:
+            for tp in list(remaining):
+                batch = remaining[tp].popleft()
+                if not remaining[tp]:
+                    del remaining[tp]
+                batch.ends_fetch = not remaining
                 yield tp, batch
 
 
 class BatchMessage(ConsumerMessage):
-    """A batch as Faust's message: its offset is the last record's, its value the list of records."""
+    """A batch as Faust's message: its offset is the last record's offset, its value the list of records."""
 
     ends_fetch: bool
-    """Whether no other batch of the same fetch follows."""
-    done = False
-    """Whether all that the batch came to is acknowledged by the broker: only then may its offset be committed."""
+    """Whether this batch is the last one of its fetch."""
+    committable = False
+    """Whether the broker has acknowledged all output of the batch: only then may its offset be committed."""
 
 
 class BatchSchema(Schema):
-    """Hands the records on undecoded; the pipeline decodes them."""
+    """Passes the records on undecoded; the pipeline decodes them."""
 
     def loads_key(self, app: Any, message: Any, **kwargs: Any) -> None:
         """Return no key: a batch has many."""
 
     def loads_value(self, app: Any, message: Any, **kwargs: Any) -> Records:
-        """Return the records."""
+        """Return the records.
+
+        Args:
+            app: The Faust app.
+            message: The batch.
+            kwargs: Faust's other arguments, which do not matter here.
+        """
         return message.value
 
 
@@ -103,74 +108,77 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         return consumer
 
     def close(self) -> None:
-        """Do nothing where a rebalance meets a stop: `on_thread_stop` closes the client, on the client's own loop.
+        """Do nothing when a rebalance meets a stop: `on_thread_stop` closes the client, on the client's own loop.
 
-        Faust would close it from here, on another thread's loop: seen to hang, and to crash the process (SIGSEGV).
+        Faust would close the client from here, on another thread's loop: seen to hang, and to crash with SIGSEGV.
         """
 
     async def on_thread_stop(self) -> None:
-        """Stop. While a broker is gone aiokafka lets a cancelled fetch through here, and Faust would wait for ever."""
+        """Stop the client.
+
+        While no broker answers, aiokafka lets a cancelled fetch through here, and Faust would wait for ever.
+        """
         with contextlib.suppress(asyncio.CancelledError):
             await super().on_thread_stop()
 
 
-def fetch_terms(gather_ms: int, records: int) -> tuple[int, int]:
-    """Return how long the broker is to hold a fetch, ms, and how many bytes end it before, where events come often.
+def fetch_limits(fetch_wait_ms: int, records: int) -> tuple[int, int]:
+    """Return how long the broker holds a fetch (ms), and which size ends the fetch earlier (bytes).
 
     Args:
-        gather_ms: How long a trickle gathers. Where it brings more than a handful, it gathers for twice as long: a
-            machine that is nearly busy would spend itself on small batches, and all events would wait.
-        records: What the last fetch brought.
+        fetch_wait_ms: Wait of a fetch while traffic is steady, ms; doubled when a fetch returns `BUSY_FETCH_RECORDS`
+            records or more. A machine that is nearly busy would waste its time on small batches otherwise.
+        records: Number of records of the last fetch.
     """
-    if not gather_ms:
-        return PATIENT
-    return gather_ms if records < HANDFUL else 2 * gather_ms, GATHER_BYTES
+    if not fetch_wait_ms:
+        return IDLE_FETCH
+    return fetch_wait_ms if records < BUSY_FETCH_RECORDS else 2 * fetch_wait_ms, STEADY_FETCH_BYTES
 
 
 class BatchConsumer(driver.Consumer):
-    """A consumer whose unit of delivery and of commit is the batch."""
+    """A consumer that delivers and commits batches."""
 
-    gather_ms: ClassVar[int] = 0
-    """How long a trickle gathers at the broker: a fetch and its batches cost about as much as ten events."""
+    fetch_wait_ms: ClassVar[int] = 0
+    """Wait of a fetch while traffic is steady, ms. A fetch and its batches cost about as much as ten events."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._in_flight: dict[TP, deque[BatchMessage]] = defaultdict(deque)  # in order of fetch
         self._fetched_at = 0.0
-        self._expected: dict[TP, int] = {}  # offset that the next fetch of a partition may begin at, at the latest
-        self._gap_at: dict[TP, int] = {}  # where a fetch began that left a gap, and was not believed
+        self._expected: dict[TP, int] = {}  # offset from which the next fetch of a partition begins, at the latest
+        self._gap_ends: dict[TP, int] = {}  # first offset of a fetch that left a gap and was refused
 
     def expect(self, offsets: Mapping[TP, int]) -> None:
-        """Say from where the partitions of an assignment are to be read, at the latest."""
-        self._expected, self._gap_at = dict(offsets), {}
+        """Set the offset from which each partition of an assignment must be read at the latest."""
+        self._expected, self._gap_ends = dict(offsets), {}
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
         return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
-    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109
-        records = await super()._getmany(active_partitions, timeout)
-        self._set_terms(sum(map(len, records.values())))
-        return {tp: found for tp, found in records.items() if await self._follows(tp, found)}
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109 (Faust's name)
+        fetched = await super()._getmany(active_partitions, timeout)
+        self._set_fetch_limits(sum(map(len, fetched.values())))
+        return {tp: records for tp, records in fetched.items() if await self._is_contiguous(tp, records)}
 
-    def _set_terms(self, records: int) -> None:
-        """Let the broker hold the next fetch while events come often; while they are rare, each is fetched at once."""
+    def _set_fetch_limits(self, records: int) -> None:
+        """Let the broker hold the next fetch while events are frequent; while they are rare, fetch each at once."""
         now = time.monotonic()
-        often, self._fetched_at = records and now - self._fetched_at < FETCH_MAX_WAIT_MS / 1000, now
-        terms = fetch_terms(self.gather_ms, records) if often else PATIENT
+        is_steady, self._fetched_at = records and now - self._fetched_at < FETCH_MAX_WAIT_MS / 1000, now
+        limits = fetch_limits(self.fetch_wait_ms, records) if is_steady else IDLE_FETCH
         fetcher: Any = self._thread._ensure_consumer()._fetcher
-        fetcher._fetch_max_wait_ms, fetcher._fetch_min_bytes = terms
+        fetcher._fetch_max_wait_ms, fetcher._fetch_min_bytes = limits
 
-    async def _follows(self, tp: TP, records: Records) -> bool:
-        """Return whether a fetch goes on where the last one ended; one that leaves a gap is read again first.
+    async def _is_contiguous(self, tp: TP, records: Records) -> bool:
+        """Return whether a fetch continues where the last one ended; a fetch that leaves a gap is read again first.
 
-        A fetch that was asked for before a rebalance may come in after it, when its partition has been set back: taken
-        as it is, it would move the state over events that nobody has seen. Seen in one of some hundred rebalances on a
-        busy machine. A gap that is found twice is one of the log's own, by retention or transactions.
+        A fetch that was requested before a rebalance may arrive after it, when its partition has been set back. The
+        state would move over events that nobody has seen. This happened in one of some hundred rebalances on a busy
+        machine. A gap that is found twice is in the log itself, from retention or transactions.
         """
         first, expected = records[0].offset, self._expected.get(tp)
         if self.flow_active and expected is not None:
-            if first > expected and self._gap_at.get(tp) != first:
-                self._gap_at[tp] = first
+            if first > expected and self._gap_ends.get(tp) != first:
+                self._gap_ends[tp] = first
                 await self.seek(tp, expected)
                 return False
             self._expected[tp] = records[-1].offset + 1
@@ -187,7 +195,7 @@ class BatchConsumer(driver.Consumer):
             timestamp_type=last.timestamp_type,
             headers=None,
             key=None,
-            value=records,  # pyright: ignore[reportArgumentType]  (a list, where Faust has bytes)
+            value=records,  # pyright: ignore[reportArgumentType]  (a list in place of Faust's bytes)
             checksum=None,
             serialized_key_size=0,
             serialized_value_size=0,
@@ -199,36 +207,39 @@ class BatchConsumer(driver.Consumer):
         return message
 
     def _new_offset(self, tp: TP) -> int | None:
-        """Return the offset to commit: behind the leading run of batches that are done. Faust's acks do not count."""
+        """Return the offset to commit: one past the last batch of the leading run of committable batches.
+
+        Faust's own acknowledgements do not count: Faust acknowledges an event whose agent raised an error, too.
+        """
         self._acked[tp].clear()
         self._acked_index[tp].clear()
         queue, offset = self._in_flight[tp], None
-        while queue and queue[0].done:
+        while queue and queue[0].committable:
             offset = queue.popleft().offset + 1
         return offset
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        """Keep no account of missing offsets: a batch says where it ends."""
+        """Ignore missing offsets: a batch knows its last offset."""
 
     async def perform_seek(self) -> None:
-        """Forget what is in flight, since whatever is not committed is read again, and seek."""
+        """Forget the batches in flight, since all records that are not committed are read again, and seek."""
         self._in_flight.clear()
         await super().perform_seek()
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Go back to the committed offsets, or to the beginning where nothing was ever committed.
+        """Go back to the committed offsets, or to the beginning of partitions that have no committed offset.
 
-        Faust leaves a partition of the second kind where it is. Yet a fetch that was under way as a rebalance began
-        brings records of the new assignment, which Faust drops: they would be lost.
+        Faust leaves a partition without a committed offset at its position. A fetch that was under way as a rebalance
+        began returns records of the new assignment, which Faust drops: these records would be lost.
         """
         committed = await super().seek_to_committed()
-        never = [tp for tp, offset in committed.items() if not offset]
-        if never:
-            await self._thread.seek_to_beginning(*driver.ensure_aiokafka_TPset(never))
+        uncommitted = [tp for tp, offset in committed.items() if not offset]
+        if uncommitted:
+            await self._thread.seek_to_beginning(*driver.ensure_aiokafka_TPset(uncommitted))
         return committed
 
     def on_buffer_full(self, tp: TP) -> None:
-        """Do nothing: the blocking put into a short queue is the back-pressure, where Faust would sleep for seconds."""
+        """Do nothing: the blocking put into a short queue is the back-pressure. Faust would sleep for seconds."""
 
 
 class BatchProducer(driver.Producer):
@@ -240,51 +251,61 @@ class BatchProducer(driver.Producer):
     def _new_producer(self, transactional_id: str | None = None) -> aiokafka.AIOKafkaProducer:
         return be_patient(super()._new_producer(transactional_id))
 
-    async def publish(self, topic: str, partition: int, messages: Sequence[Message]) -> None:
-        """Send messages to a partition in order, in as few record batches as hold them; return once they are stored.
+    async def publish(self, topic: str, partition: int, messages: Sequence[OutgoingRecord]) -> None:
+        """Send records to a partition in order, in as few record batches as possible; return once they are stored.
+
+        Args:
+            topic: Name of the topic, with its prefix.
+            partition: Partition to store the records in.
+            messages: Key, value and headers of each record.
 
         Raises:
-            KafkaError: The broker refused, or did not answer in time; whether it stored them is unknown.
-            ValueError: A message is larger than a record batch may be.
+            KafkaError: The broker refused, or did not answer in time; whether it stored the records is unknown.
+            ValueError: A record is larger than a record batch may be.
         """
-        acknowledged, left = [], messages
-        while left:
-            sent, left = await self._send(topic, partition, left)
-            acknowledged.append(sent)
-        for sent in acknowledged:
-            await sent
+        acknowledgements, remaining = [], messages
+        while remaining:
+            acknowledgement, remaining = await self._send(topic, partition, remaining)
+            acknowledgements.append(acknowledgement)
+        for acknowledgement in acknowledgements:
+            await acknowledgement
 
-    async def publish_whole(self, topic: str, partition: int, messages: Sequence[Message]) -> int:
-        """Send messages as one record batch, which is stored whole or not at all; return the offset after it.
+    async def publish_whole(self, topic: str, partition: int, messages: Sequence[OutgoingRecord]) -> int:
+        """Send records as one record batch, which is stored whole or not at all; return the offset after it.
+
+        Args:
+            topic: Name of the topic, with its prefix.
+            partition: Partition to store the records in.
+            messages: Key, value and headers of each record.
 
         Raises:
-            KafkaError: As `publish`.
-            ValueError: They are larger than a record batch may be.
+            KafkaError: The broker refused, or did not answer in time; whether it stored the records is unknown.
+            ValueError: The records are larger than a record batch may be.
         """
-        sent, left = await self._send(topic, partition, messages)
-        if left:
+        acknowledgement, remaining = await self._send(topic, partition, messages)
+        if remaining:
             error = f"{len(messages)} records of {topic} are larger than one record batch may be: lower max_batch"
             raise ValueError(error)
-        return (await sent).offset + len(messages)
+        return (await acknowledgement).offset + len(messages)
 
     async def _send(
-        self, topic: str, partition: int, messages: Sequence[Message]
-    ) -> tuple[Awaitable[Any], Sequence[Message]]:
-        """Send as many messages as a record batch holds; return what to await, and the messages that are left."""
+        self, topic: str, partition: int, messages: Sequence[OutgoingRecord]
+    ) -> tuple[Awaitable[Any], Sequence[OutgoingRecord]]:
+        """Send as many records as a record batch holds; return its acknowledgement and the remaining records."""
         producer = self._ensure_producer()
-        batch, taken = producer.create_batch(), 0
+        batch, count = producer.create_batch(), 0
         for key, value, headers in messages:
             if batch.append(timestamp=None, key=key, value=value, headers=headers) is None:
                 break
-            taken += 1
-        if not taken:
+            count += 1
+        if not count:
             error = f"a message of {len(messages[0][1] or b'')} bytes is larger than a record batch may be"
             raise ValueError(error)
-        return await producer.send_batch(batch, topic, partition=partition), messages[taken:]
+        return await producer.send_batch(batch, topic, partition=partition), messages[count:]
 
 
 class PromptTableManager(TableManager):
-    """Starts at once: Faust sleeps for a second here, for tables, which this app has none of."""
+    """A table manager that starts at once: Faust sleeps for a second here, for tables that this app does not have."""
 
     async def on_start(self) -> None:
         """Do what Faust does after its sleep."""
@@ -293,7 +314,7 @@ class PromptTableManager(TableManager):
 
 
 class BatchTransport(driver.Transport):
-    """Faust's transport with our consumer and producer."""
+    """Faust's transport with the batch consumer and the batch producer."""
 
     Consumer = BatchConsumer
     Producer = BatchProducer

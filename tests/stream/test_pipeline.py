@@ -271,7 +271,7 @@ def test_restart_from_the_changelog_changes_nothing(log: list[Recorded], sizes: 
     before = outputs(first, log, sizes)[:crash_after]
     changes = [change for output in before for change in output.changes]
     second = pipeline()
-    second.partitions[0] = restore(changes, "events-0", Settings())
+    second.load({0: restore(changes, "events-0", Settings())})
     after = outputs(second, log, [])
     assert decided(before) + decided(after) == decided(expected)
     assert closed(before) | closed(after) == closed(expected)

@@ -1,51 +1,51 @@
-"""Logs: a Kafka client that repeats itself is cut short, and nobody else is."""
+"""Logs: repeated messages of the Kafka client are dropped, and no other messages."""
 
 import logging
 
-from clickscore.stream.worker.logs import REPEAT_SECONDS, CutShort
+from clickscore.stream.worker.logs import REPEAT_S, RepeatFilter
 
 
-def record(message: str, at: float, name: str = "aiokafka.client") -> logging.LogRecord:
-    made = logging.LogRecord(name, logging.ERROR, "client.py", 1, message, ("x",), None)
-    made.created = at
-    return made
+def record(message: str, created: float, name: str = "aiokafka.client") -> logging.LogRecord:
+    result = logging.LogRecord(name, logging.ERROR, "client.py", 1, message, ("x",), None)
+    result.created = created
+    return result
 
 
 def test_first_of_its_kind_is_written():
-    assert CutShort().filter(record("gone: %s", at=0.0))
+    assert RepeatFilter().filter(record("gone: %s", created=0.0))
 
 
-def test_repeat_is_held_back():
-    log = CutShort()
-    log.filter(record("gone: %s", at=100.0))
-    assert not log.filter(record("gone: %s", at=100.1))
+def test_repeat_is_dropped():
+    log = RepeatFilter()
+    log.filter(record("gone: %s", created=100.0))
+    assert not log.filter(record("gone: %s", created=100.1))
 
 
 def test_other_message_is_written():
-    log = CutShort()
-    log.filter(record("gone: %s", at=100.0))
-    assert log.filter(record("back: %s", at=100.1))
+    log = RepeatFilter()
+    log.filter(record("gone: %s", created=100.0))
+    assert log.filter(record("back: %s", created=100.1))
 
 
-def test_repeat_is_written_after_a_while_and_says_how_many_were_held_back():
-    log = CutShort()
-    for at in (100.0, 100.1, 100.2):
-        log.filter(record("gone: %s", at=at))
-    late = record("gone: %s", at=100.0 + REPEAT_SECONDS)
-    assert log.filter(late)
-    assert late.getMessage() == "gone: x (and 2 times since it was last said)"
+def test_repeat_is_written_after_a_while_with_the_number_of_dropped_ones():
+    log = RepeatFilter()
+    for created in (100.0, 100.1, 100.2):
+        log.filter(record("gone: %s", created=created))
+    later = record("gone: %s", created=100.0 + REPEAT_S)
+    assert log.filter(later)
+    assert later.getMessage() == "gone: x (and 2 times since it was last said)"
 
 
-def test_count_of_those_held_back_begins_anew():
-    log = CutShort()
-    for at in (0.0, 0.1, REPEAT_SECONDS):
-        log.filter(record("gone: %s", at=at))
-    late = record("gone: %s", at=2 * REPEAT_SECONDS)
-    assert log.filter(late)
-    assert late.getMessage() == "gone: x"
+def test_count_of_dropped_repeats_starts_again():
+    log = RepeatFilter()
+    for created in (0.0, 0.1, REPEAT_S):
+        log.filter(record("gone: %s", created=created))
+    later = record("gone: %s", created=2 * REPEAT_S)
+    assert log.filter(later)
+    assert later.getMessage() == "gone: x"
 
 
 def test_our_own_repeats_are_written():
-    log = CutShort()
-    log.filter(record("waiting", at=0.0, name="clickscore.stream.publisher"))
-    assert log.filter(record("waiting", at=0.1, name="clickscore.stream.publisher"))
+    log = RepeatFilter()
+    log.filter(record("waiting", created=0.0, name="clickscore.stream.worker.publisher"))
+    assert log.filter(record("waiting", created=0.1, name="clickscore.stream.worker.publisher"))

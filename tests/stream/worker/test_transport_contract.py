@@ -188,15 +188,15 @@ def test_fetch_asks_for_what_the_fetcher_says_at_that_moment() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gather_ms", "records", "terms"),
+    ("fetch_wait_ms", "records", "limits"),
     [
-        (4, 7, (4, transport.GATHER_BYTES)),
-        (4, 8, (8, transport.GATHER_BYTES)),
-        (0, 100, transport.PATIENT),
+        (4, 7, (4, transport.STEADY_FETCH_BYTES)),
+        (4, 8, (8, transport.STEADY_FETCH_BYTES)),
+        (0, 100, transport.IDLE_FETCH),
     ],
 )
-def test_events_gather_longer_where_more_come(gather_ms: int, records: int, terms: tuple[int, int]) -> None:
-    assert transport.fetch_terms(gather_ms, records) == terms
+def test_events_gather_longer_where_more_come(fetch_wait_ms: int, records: int, limits: tuple[int, int]) -> None:
+    assert transport.fetch_limits(fetch_wait_ms, records) == limits
 
 
 def test_last_batch_of_a_fetch_says_so() -> None:
@@ -232,8 +232,8 @@ def test_message_takes_the_fields_of_a_batch_and_those_that_faust_and_we_set() -
 
     message = in_app(use)
     assert (message.offset, message.tp, message.timestamp, message.generation_id) == (6, HERE, 6.0, 0)
-    assert (message.acked, message.tracked, message.refcount, message.done) == (False, False, 0, False)
-    message.done = True
+    assert (message.acked, message.tracked, message.refcount, message.committable) == (False, False, 0, False)
+    message.committable = True
 
 
 def test_drain_passes_gaps_to_add_gap_and_batches_to_the_callback() -> None:
@@ -261,7 +261,7 @@ def test_offset_to_commit_is_asked_of_new_offset() -> None:
     async def use(app: faust.App) -> dict[TP, int]:
         consumer = app.consumer
         first, second, _ = messages(consumer, (0, 1), (2, 3), (4, 5))
-        first.done = second.done = True
+        first.committable = second.committable = True
         return consumer._filter_committable_offsets([HERE])
 
     assert in_app(use) == {HERE: 4}
@@ -271,7 +271,7 @@ def test_batch_that_is_not_done_holds_back_those_behind_it() -> None:
     async def use(app: faust.App) -> dict[TP, int]:
         consumer = app.consumer
         first, _, third = messages(consumer, (0, 1), (2, 3), (4, 5))
-        first.done = third.done = True
+        first.committable = third.committable = True
         return consumer._filter_committable_offsets([HERE])
 
     assert in_app(use) == {HERE: 2}
@@ -374,7 +374,7 @@ def test_an_app_without_tables_goes_straight_to_resuming() -> None:
 def test_perform_seek_forgets_what_is_in_flight() -> None:
     async def use(app: faust.App) -> tuple[int | None, Any]:
         consumer = recorded(app)
-        messages(consumer, (0, 1))[0].done = True
+        messages(consumer, (0, 1))[0].committable = True
         await consumer.perform_seek()
         return consumer._new_offset(HERE), consumer._read_offset[HERE]
 
@@ -583,7 +583,7 @@ class SetBack(BatchConsumer):
         self.sought.append(offset)
 
     def takes(self, *offsets: int) -> bool:
-        return asyncio.run(self._follows(PARTITION, [Fetched(offset) for offset in offsets]))
+        return asyncio.run(self._is_contiguous(PARTITION, [Fetched(offset) for offset in offsets]))
 
 
 PARTITION = TP("events", 0)

@@ -1,0 +1,105 @@
+"""Assignment: restores the state of partitions that a rebalance brings, and drops the state of lost partitions."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+
+from clickscore.stream.kafka.reader import OpenReader
+from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.settings import Settings
+from clickscore.stream.state.partition import PartitionState
+from clickscore.stream.worker.compute import ComputeThread
+from clickscore.stream.worker.group import ConsumerGroup
+from clickscore.stream.worker.metrics import Metrics
+from clickscore.stream.worker.ownership import Ownership
+from clickscore.stream.worker.publisher import Publisher
+from clickscore.stream.worker.restore import RestoredPartition, changelog_ends, restore_partitions
+from clickscore.stream.worker.ticks import IdleTicks
+
+log = logging.getLogger(__name__)
+
+
+class Assignment:
+    """Brings the pipeline's state in step with the group, before the first event of an assignment is read."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        open_reader: OpenReader,
+        group: ConsumerGroup,
+        pipeline: Pipeline,
+        ownership: Ownership,
+        publisher: Publisher,
+        ticks: IdleTicks,
+        compute: ComputeThread,
+        metrics: Metrics,
+    ) -> None:
+        """Build it.
+
+        Args:
+            settings: Names of topics, and bounds of the restored state.
+            open_reader: Opens a reader of the changelog.
+            group: Knows the assigned partitions and the generation.
+            pipeline: Gets the restored state.
+            ownership: Knows which partitions' state in memory is valid.
+            publisher: Knows where its own last write of each changelog ended, and writes repairs.
+            ticks: Watches the assigned partitions.
+            compute: Thread in which the pipeline changes.
+            metrics: Counts rebalances and restores.
+        """
+        self._settings = settings
+        self._open_reader = open_reader
+        self._group = group
+        self._pipeline = pipeline
+        self._ownership = ownership
+        self._publisher = publisher
+        self._ticks = ticks
+        self._compute = compute
+        self._metrics = metrics
+
+    async def restore(self) -> None:
+        """Restore the assigned partitions and drop all others.
+
+        A partition keeps its state in memory when nobody has written to its changelog after this worker, and nothing
+        of it is still to be published. A rebalance in the middle makes the result void: the group calls again.
+
+        Raises:
+            TopicMissingError: The changelog is ahead of the events.
+        """
+        started_at, generation, assigned = time.monotonic(), self._group.generation, self._group.assignment()
+        self._metrics.rebalances.inc()
+        retained = await self._retained(assigned)
+        fresh = [partition for partition in assigned if partition not in retained]
+        restored = await restore_partitions(self._open_reader, self._settings, fresh) if fresh else {}
+        if generation != self._group.generation:
+            return
+        await self._repair(restored)
+        await self._compute.call(self._load, assigned, {p: found.state for p, found in restored.items()})
+        self._group.expect({p: self._pipeline.partitions[p].offset + 1 for p in assigned})
+        self._ownership.own(assigned, generation)
+        self._ticks.assign(assigned, retained)
+        seconds, users = time.monotonic() - started_at, sum(len(found.state) for found in restored.values())
+        self._metrics.restore_seconds.set(seconds)
+        self._metrics.restored_users.set(users)
+        log.info("partitions %s: restored %s with %d users in %.2f s", assigned, fresh, users, seconds)
+
+    async def _retained(self, assigned: Sequence[int]) -> list[int]:
+        """Return the partitions whose state in memory is still the newest."""
+        if not assigned:
+            return []
+        ends, written = await changelog_ends(self._open_reader, self._settings, assigned), self._publisher.written
+        return [p for p in assigned if self._ownership.is_settled(p) and written.get(p) == ends[p]]
+
+    async def _repair(self, restored: Mapping[int, RestoredPartition]) -> None:
+        """Write snapshots again that a stalled worker overlaid, and note where each changelog ends."""
+        for partition, found in restored.items():
+            self._publisher.written[partition] = found.end
+            if found.repairs:
+                log.warning("partition %d: wrote %d overlaid snapshots again", partition, len(found.repairs))
+                self._metrics.repaired.inc(len(found.repairs))
+                self._publisher.written[partition] = await self._publisher.write(partition, found.repairs)
+
+    def _load(self, assigned: Sequence[int], states: Mapping[int, PartitionState]) -> None:
+        self._pipeline.drop(set(self._pipeline.partitions).difference(assigned))
+        self._pipeline.load(states)

@@ -1,0 +1,166 @@
+"""Batches: the loop that schedules fetched batches, runs the pipeline on them, and passes their outputs on.
+
+The loop computes batch n+1 in a thread while the publisher stores the output of batch n. ONNX Runtime releases the
+interpreter's lock, so the event loop stays free.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+
+from clickscore.stream.pipeline import PendingBatch, Output, Pipeline
+from clickscore.stream.worker.compute import ComputeThread
+from clickscore.stream.worker.group import FetchedBatch
+from clickscore.stream.worker.metrics import Metrics
+from clickscore.stream.worker.ownership import Ownership
+from clickscore.stream.worker.publisher import Publisher, PublishJob
+from clickscore.stream.worker.ticks import IdleTicks
+
+INBOX_BATCHES = 8
+"""Capacity of the queue of fetched batches: enough to score all partitions of one fetch together."""
+OVERLAP_RECORDS = 64
+"""Records from which a batch starts before the previous one is finished. Overlap delays light traffic."""
+FETCH_REST_S = 0.005
+"""Longest wait for the other batches of a fetch, s. A rebalance may drop these batches, so the wait has an end."""
+
+
+class InFlightBatch(NamedTuple):
+    """Fetched batches that the pipeline has begun together and not yet finished."""
+
+    batches: list[FetchedBatch]
+    started_at: float
+    """Wall-clock time at which the pipeline began, s."""
+    pending: PendingBatch
+
+
+class Schedule(NamedTuple):
+    """Work of one step of the loop."""
+
+    batches: list[FetchedBatch]
+    """Batches to begin, scored together; empty when the step only finishes the batch in flight."""
+    overlap: bool
+    """Whether the batches stay in flight until the next step, so that the model always has work."""
+
+
+class BatchLoop:
+    """Moves fetched batches through the pipeline, at most one batch ahead of the publisher."""
+
+    def __init__(
+        self,
+        *,
+        pipeline: Pipeline,
+        ownership: Ownership,
+        publisher: Publisher,
+        ticks: IdleTicks,
+        compute: ComputeThread,
+        metrics: Metrics,
+        max_batch: int,
+        clock: Callable[[], float],
+    ) -> None:
+        """Build the loop.
+
+        Args:
+            pipeline: Turns records into outputs; only the compute thread touches it.
+            ownership: Knows which fetched batches still belong to this worker.
+            publisher: Stores the outputs.
+            ticks: Learns which partitions are not idle.
+            compute: Thread in which the pipeline runs.
+            metrics: Counts batches and compute time.
+            max_batch: Largest number of records that are scored at once.
+            clock: Returns the wall-clock time, s.
+        """
+        self.last_batch_at: float | None = None
+        """Wall-clock time of the last computed batch, s; None before the first one."""
+        self._pipeline = pipeline
+        self._ownership = ownership
+        self._publisher = publisher
+        self._ticks = ticks
+        self._compute = compute
+        self._metrics = metrics
+        self._max_batch = max_batch
+        self._clock = clock
+        self._inbox: asyncio.Queue[FetchedBatch] = asyncio.Queue(INBOX_BATCHES)
+        self._worker = f"{socket.gethostname()}-{os.getpid()}"
+
+    async def put(self, batch: FetchedBatch) -> None:
+        """Queue a fetched batch; wait while the queue is full."""
+        self._ownership.hold(batch)
+        await self._inbox.put(batch)
+
+    async def run(self) -> None:
+        """Repeat until cancelled: choose work, run it in the compute thread, pass the outputs on."""
+        in_flight: InFlightBatch | None = None
+        while True:
+            schedule = await self._schedule(in_flight)
+            in_flight, finished, outputs = await self._compute.call(self._run, schedule, in_flight)
+            if finished:
+                await self._postprocess(finished, outputs)
+
+    async def _schedule(self, in_flight: InFlightBatch | None) -> Schedule:
+        """Choose the next batches; wait for some unless a batch in flight can be finished meanwhile."""
+        if in_flight and self._inbox.empty():
+            return Schedule([], overlap=False)
+        batches = await self._next_current()
+        records = sum(len(batch.records) for batch in batches)
+        more = not self._inbox.empty() and records >= OVERLAP_RECORDS
+        return Schedule(batches, overlap=more and self._pipeline.has_model)
+
+    def _run(
+        self, schedule: Schedule, in_flight: InFlightBatch | None
+    ) -> tuple[InFlightBatch | None, InFlightBatch | None, list[Output]]:
+        """Begin the scheduled batches, then finish the batch in flight, or the begun one when nothing overlaps.
+
+        Returns:
+            The batch in flight from now on, the finished batch, and the outputs of the finished batch.
+        """
+        started = self._begin(schedule.batches) if schedule.batches else None
+        finished = in_flight or (None if schedule.overlap else started)
+        outputs = self._pipeline.finish(finished.pending) if finished else []
+        return (None if finished is started else started), finished, outputs
+
+    def _begin(self, batches: list[FetchedBatch]) -> InFlightBatch:
+        started_at = self._clock()
+        return InFlightBatch(
+            batches, started_at, self._pipeline.begin([(batch.partition, batch.records) for batch in batches])
+        )
+
+    async def _postprocess(self, finished: InFlightBatch, outputs: list[Output]) -> None:
+        """Book the results of a finished batch and queue its outputs for the publisher."""
+        now = self.last_batch_at = self._clock()
+        self._metrics.compute_seconds.observe(now - finished.started_at)
+        headers = self._decision_headers(finished.started_at, now)
+        for batch, output in zip(finished.batches, outputs, strict=True):
+            self._ticks.note_batch(batch.partition, now)
+            self._metrics.batch_records.observe(len(batch.records))
+            await self._publisher.put(PublishJob(batch, output, headers))
+
+    def _decision_headers(self, started_at: float, now: float) -> list[tuple[str, bytes]]:
+        """Return the wall-clock facts of decisions: headers, since the decisions themselves must not depend on them."""
+        facts = {"worker": self._worker, "at": int(now * 1000), "took_ms": round((now - started_at) * 1000, 2)}
+        return [("scored", msgspec.json.encode(facts))]
+
+    async def _next_current(self) -> list[FetchedBatch]:
+        """Wait for batches; return the ones that still belong to this worker, and release the stale ones."""
+        current: list[FetchedBatch] = []
+        for batch in await self._next_batches():
+            if self._ownership.is_current(batch):
+                current.append(batch)
+            else:
+                self._ownership.release(batch)
+        return current
+
+    async def _next_batches(self) -> list[FetchedBatch]:
+        """Wait for a batch; return it, the rest of its fetch and more waiting batches, up to `max_batch` records."""
+        batches = [await self._inbox.get()]
+        room = self._max_batch - len(batches[0].records)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FETCH_REST_S):
+                while room > 0 and not (self._inbox.empty() and batches[-1].ends_fetch):
+                    batches.append(await self._inbox.get())
+                    room -= len(batches[-1].records)
+        return batches

@@ -1,0 +1,99 @@
+"""Health: the report of /health, and the gauges that say the same to Prometheus."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.worker.group import ConsumerGroup
+from clickscore.stream.worker.metrics import Metrics
+from clickscore.stream.worker.ownership import Ownership
+
+
+class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of /health. docs/operations.md explains each field."""
+
+    alive: bool
+    restored: bool
+    rebalancing: bool
+    lag: int
+    last_batch_age_s: float | None
+    partitions: list[int]
+    open_sessions: int
+    users: int
+
+    @property
+    def ready(self) -> bool:
+        """Whether the worker serves: it has not failed, and the state of every assigned partition is restored."""
+        return self.alive and self.restored
+
+
+class HealthCheck:
+    """Looks at the worker's parts and reports how they are."""
+
+    def __init__(
+        self,
+        group: ConsumerGroup,
+        pipeline: Pipeline,
+        ownership: Ownership,
+        metrics: Metrics,
+        clock: Callable[[], float],
+    ) -> None:
+        """Build the check.
+
+        Args:
+            group: Knows the assigned partitions and their end offsets.
+            pipeline: Has the state of each partition.
+            ownership: Knows whether the state is restored.
+            metrics: Gauges that each report sets.
+            clock: Returns the wall-clock time, s.
+        """
+        self._group = group
+        self._pipeline = pipeline
+        self._ownership = ownership
+        self._metrics = metrics
+        self._clock = clock
+
+    def report(self, *, alive: bool, last_batch_at: float | None) -> HealthReport:
+        """Return the health of the worker, and set the gauges to the same values.
+
+        Args:
+            alive: Whether nothing has stopped the worker.
+            last_batch_at: Wall-clock time of the last batch, s; None before the first one.
+        """
+        assigned = self._group.assignment()
+        lags = self._lags(assigned)
+        states = {p: self._pipeline.partitions[p] for p in assigned if p in self._pipeline.partitions}
+        report = HealthReport(
+            alive=alive,
+            restored=self._ownership.is_restored(assigned),
+            rebalancing=self._group.rebalancing,
+            lag=sum(lags.values()),
+            last_batch_age_s=None if last_batch_at is None else round(self._clock() - last_batch_at, 3),
+            partitions=assigned,
+            open_sessions=sum(state.open_sessions for state in states.values()),
+            users=sum(len(state) for state in states.values()),
+        )
+        self._set_gauges(report, lags, {partition: state.watermark for partition, state in states.items()})
+        return report
+
+    def _lags(self, assigned: list[int]) -> dict[int, int]:
+        """Return, for each partition whose end is known, the number of events that are not decided on."""
+        lags: dict[int, int] = {}
+        for partition in assigned:
+            state, highwater = self._pipeline.partitions.get(partition), self._group.highwater(partition)
+            if highwater is not None and state is not None:
+                lags[partition] = max(0, highwater - 1 - state.offset)
+        return lags
+
+    def _set_gauges(self, report: HealthReport, lags: dict[int, int], watermarks: dict[int, int]) -> None:
+        metrics = self._metrics
+        metrics.users.set(report.users)
+        metrics.open_sessions.set(report.open_sessions)
+        metrics.catalogue_version.set(self._pipeline.catalogue.version)
+        metrics.lag.clear()  # partitions that belong to another worker by now must disappear
+        metrics.watermark.clear()
+        for partition, lag in lags.items():
+            metrics.lag.labels(str(partition)).set(lag)
+        for partition, watermark in watermarks.items():
+            metrics.watermark.labels(str(partition)).set(watermark)

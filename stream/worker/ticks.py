@@ -1,0 +1,87 @@
+"""Ticks: records that move the event time of idle partitions on, so that their open sessions close."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from clickscore.schemas.events import Tick
+from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.worker.group import ConsumerGroup
+
+LIVE_MS = 3_600_000
+"""Age of the newest event from which a partition counts as a backfill, ms. In a backfill no wall-clock time passes."""
+CHECK_S = 1.0
+"""Time between two looks for idle partitions, s."""
+
+
+class IdleTicks:
+    """Writes a tick into each live partition that has open sessions and has been idle for a while."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        group: ConsumerGroup,
+        *,
+        topic: str,
+        tick_after_ms: int,
+        clock: Callable[[], float],
+        check_s: float = CHECK_S,
+    ) -> None:
+        """Build the writer of ticks.
+
+        Args:
+            pipeline: Knows each partition's open sessions and newest event.
+            group: Has the producer.
+            topic: Name of the topic of events, with its prefix.
+            tick_after_ms: Idle time after which a partition gets a tick, ms; 0 for never.
+            clock: Returns the wall-clock time, s.
+            check_s: Time between two looks for idle partitions, s.
+        """
+        self._pipeline = pipeline
+        self._group = group
+        self._topic = topic
+        self._tick_after_ms = tick_after_ms
+        self._clock = clock
+        self._check_s = check_s
+        self._active_at: dict[int, float] = {}
+
+    def assign(self, partitions: Iterable[int], retained: Iterable[int]) -> None:
+        """Watch these partitions and no others.
+
+        Args:
+            partitions: Partitions of the new assignment; their idle time starts now.
+            retained: Partitions whose idle time goes on, because the worker has kept their state.
+        """
+        known = {partition: self._active_at[partition] for partition in retained if partition in self._active_at}
+        self._active_at = dict.fromkeys(partitions, self._clock()) | known
+
+    def note_batch(self, partition: int, now: float) -> None:
+        """Note that a partition has just had a batch.
+
+        Args:
+            partition: Partition of the batch.
+            now: Wall-clock time, s.
+        """
+        self._active_at[partition] = now
+
+    async def run(self) -> None:
+        """Write due ticks until cancelled; return at once when ticks are switched off."""
+        while self._tick_after_ms:
+            await asyncio.sleep(self._check_s)
+            await self.write_due()
+
+    async def write_due(self) -> None:
+        """Write one tick into each partition that is due one."""
+        now = self._clock()
+        for partition in [partition for partition in self._active_at if self._is_due(partition, now)]:
+            self._active_at[partition] = now
+            value = msgspec.json.encode(Tick(ts=int(now * 1000)))
+            await self._group.producer.publish(self._topic, partition, [(None, value, [])])
+
+    def _is_due(self, partition: int, now: float) -> bool:
+        state = self._pipeline.partitions.get(partition)
+        if state is None or not state.open_sessions:
+            return False
+        idle = (now - self._active_at[partition]) * 1000 >= self._tick_after_ms
+        return idle and now * 1000 - state.max_ts < LIVE_MS
