@@ -3,11 +3,11 @@
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from clickscore.schemas.topics import CAMPAIGNS, CATALOGUE
-from clickscore.stream.kafka.reader import read_to_end, reader
+from clickscore.stream.kafka.reader import Fetched, OpenReader, PartitionReader, read_to_end
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.settings import Settings
 
@@ -19,21 +19,29 @@ Records = Sequence[ConsumerRecord[bytes, bytes]]
 class Reference:
     """Reads the compacted topics into a catalogue."""
 
-    def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
+    def __init__(self, settings: Settings, catalogue: Catalogue, open_reader: OpenReader) -> None:
+        """Build the feed.
+
+        Args:
+            settings: Names of topics.
+            catalogue: Catalogue to keep up to date.
+            open_reader: Opens a reader of the topics.
+        """
         self._settings = settings
+        self._open_reader = open_reader
         self._catalogue = catalogue
         self._partitions = [TopicPartition(settings.topic(topic.name), 0) for topic in (CATALOGUE, CAMPAIGNS)]
 
     async def load(self) -> dict[TopicPartition, int]:
         """Take everything that the topics hold now; return where to go on."""
-        async with reader(self._settings) as consumer:
+        async with self._open_reader() as consumer:
             async for _, records in read_to_end(consumer, self._partitions):
                 self.take(records)
             return {tp: await consumer.position(tp) for tp in self._partitions}
 
     async def follow(self, positions: dict[TopicPartition, int], between: Callable[[Records], Awaitable[None]]) -> None:
         """Hand every later record to `between`, which takes it between two batches, until cancelled."""
-        async with reader(self._settings) as consumer:
+        async with self._open_reader() as consumer:
             consumer.assign(list(positions))
             for tp, position in positions.items():
                 consumer.seek(tp, position)
@@ -51,7 +59,7 @@ class Reference:
                 log.warning("%s, offset %d: ignored: %s", record.topic, record.offset, error)
 
 
-async def _fetch(consumer: AIOKafkaConsumer) -> dict[TopicPartition, list[ConsumerRecord[bytes, bytes]]]:
+async def _fetch(consumer: PartitionReader) -> Fetched:
     try:
         return await consumer.getmany(timeout_ms=1000)
     except KafkaError as exc:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from clickscore.stream.pipeline import PendingBatch, Output, Pipeline
+from clickscore.stream.pipeline import Output, PendingBatch, Pipeline
 from clickscore.stream.worker.compute import ComputeThread
 from clickscore.stream.worker.group import FetchedBatch
 from clickscore.stream.worker.metrics import Metrics

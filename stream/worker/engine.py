@@ -53,12 +53,10 @@ class Engine:
         events = settings.topic(EVENTS.name)
         self._group = group
         self._compute = ComputeThread()
-        self._feed = Reference(settings, pipeline.catalogue)
+        self._feed = Reference(settings, pipeline.catalogue, open_reader)
         self._following: asyncio.Task[None] | None = None
         self._ownership = Ownership(group, pipeline)
-        self._ticks = IdleTicks(
-            pipeline, group, topic=events, tick_after_ms=settings.tick_after_ms, clock=clock
-        )
+        self._ticks = IdleTicks(pipeline, group, topic=events, tick_after_ms=settings.tick_after_ms, clock=clock)
         self._publisher = Publisher(settings, group, self._ownership, metrics)
         self._assignment = Assignment(
             settings=settings,
