@@ -9,7 +9,7 @@ FOLDERS = schemas model export stream backtest
 LINKS = build/import/clickscore/.done
 PIP = -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help setup setup-train demo test check unit integration bench bench-flat bench-reasons bench-scoring bench-encode \
+.PHONY: help setup setup-train demo fast test check unit integration bench bench-flat bench-reasons bench-scoring bench-encode \
 	demo-bundle docs clean
 
 help:  ## what there is to make
@@ -24,9 +24,13 @@ $(SERVE)/.done: pyproject.toml constraints.txt
 	$(SERVE)/bin/python $(PIP) --editable .
 	touch $@
 
+$(SERVE)/.tests: $(SERVE)/.done
+	$(SERVE)/bin/python $(PIP) --editable '.[test]'
+	touch $@
+
 $(TRAIN)/.done: pyproject.toml constraints.txt $(LINKS)
 	$(PYTHON) -m venv $(TRAIN)
-	$(TRAIN)/bin/python $(PIP) --editable '.[train,encode,files,backtest,dev]'
+	$(TRAIN)/bin/python $(PIP) --editable '.[train,encode,dev]'
 	touch $@
 
 # The folders under the name by which they are imported, for the type checker, which runs no import hooks.
@@ -45,6 +49,9 @@ demo-bundle: setup-train  ## the demo's model, trained anew on sessions of its s
 	$(TRAIN)/bin/clickscore train build/demo-bundle/sessions.jsonl.gz --out build/demo-bundle/checkpoint --preset small
 	rm -rf stream/bundles/demo
 	$(TRAIN)/bin/clickscore export build/demo-bundle/checkpoint --out stream/bundles/demo
+
+fast: $(SERVE)/.tests  ## the tests for while you edit: no broker, no torch, nothing slow; under 30 s of CPU
+	OMP_NUM_THREADS=1 $(SERVE)/bin/python -m pytest --quiet -m 'not kafka and not slow and not train'
 
 test: check unit integration  ## format, lint, types, import contracts, unit and integration tests
 

@@ -1,9 +1,11 @@
 """Fixtures that every test may use. A test that takes a broker is marked `kafka`."""
 
+import ast
 import asyncio
 import signal
 import uuid
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,15 @@ from clickscore.stream.kafka.embedded import EmbeddedBroker
 from clickscore.stream.kafka.topics import create_topics, delete_topics
 from clickscore.stream.settings import Settings
 from tests.brokers import embedded_broker, running_broker
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Skip the files marked `train` where torch is not installed: they import torch at their top."""
+    if collection_path.suffix != ".py" or find_spec("torch"):
+        return None
+    tree = ast.parse(collection_path.read_text(encoding="utf-8"))
+    marks = [node.value for node in tree.body if isinstance(node, ast.Assign) and "pytestmark" in ast.unparse(node)]
+    return True if any("mark.train" in ast.unparse(mark) for mark in marks) else None
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -21,7 +21,7 @@ from clickscore.stream.scoring.scorer import Scorer
 from tests.events import view
 from tests.export.other_frameworks import ITEMS, LENGTH, Foreign, keras_graph, transformers_graph
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # the exporters of others have much to say
+pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore")]  # other frameworks' exporters warn a lot
 
 
 @pytest.fixture(scope="module", params=[keras_graph, transformers_graph], ids=["keras", "transformers"])

@@ -10,7 +10,7 @@ from clickscore.export.to_onnx import to_onnx
 from clickscore.model.config import ModelConfig
 from clickscore.model.features import Examples
 from clickscore.model.onnx_runtime import open_graph
-from tests.model.builders import network
+from tests.model.networks import network
 
 pytestmark = pytest.mark.train
 

@@ -27,7 +27,7 @@ from clickscore.model.stack import Stack, fit_stack
 from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.manifest import CalibrationReport
 from tests.export.test_parity import sessions
-from tests.model.builders import network
+from tests.model.networks import network
 
 pytestmark = pytest.mark.train
 

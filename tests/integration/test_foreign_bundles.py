@@ -14,7 +14,7 @@ from tests.export.other_frameworks import ITEMS, LENGTH, Foreign, keras_graph, t
 from tests.integration.event_log import BEGAN, Sent
 from tests.integration.live import installation
 
-pytestmark = [pytest.mark.kafka, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.kafka, pytest.mark.train, pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.mark.parametrize("make", [keras_graph, transformers_graph])

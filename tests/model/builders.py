@@ -5,13 +5,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from clickscore.export.random_bundle import random_weights
 from clickscore.model.config import ModelConfig, TrainConfig
 from clickscore.model.dataset import Dataset, load_dataset
 from clickscore.model.features import Sessions
-from clickscore.model.transformer import SessionTransformer
 from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.sessions import ClosedSession, SessionEvent, encode_session
 
@@ -87,12 +84,3 @@ def _walk(rng: random.Random, items: int) -> Iterable[str]:
 def dataset(folder: Path, count: int = 200, config: TrainConfig = TINY) -> Dataset:
     """Return a data set of generated shoppers, through a file."""
     return load_dataset([write_sessions(folder / "sessions.jsonl", shoppers(count))], config)
-
-
-def network(config: ModelConfig, items: int) -> tuple[SessionTransformer, torch.Tensor]:
-    """Return a model that has learned nothing, with weights large enough to tell inputs apart, and its item table."""
-    weights = {name: torch.from_numpy(array) for name, array in random_weights(config, items).items()}
-    table = weights.pop("table")
-    model = SessionTransformer(config, items).eval()
-    model.load_state_dict(model.state_dict() | weights)
-    return model, table

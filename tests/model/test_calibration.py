@@ -12,7 +12,8 @@ from clickscore.model.calibration import (
     to_probabilities,
 )
 from clickscore.schemas.manifest import CalibrationReport
-from tests.model.builders import TINY, network
+from tests.model.builders import TINY
+from tests.model.networks import network
 
 pytestmark = pytest.mark.train
 

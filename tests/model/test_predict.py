@@ -9,7 +9,8 @@ from clickscore.model.evaluation.bundle_metrics import evaluate_bundle, evaluate
 from clickscore.model.features import examples
 from clickscore.model.onnx_runtime import open_graph
 from clickscore.model.predict import Predictions, compute_metrics, evaluate_model
-from tests.model.builders import TINY, dataset, flat, network
+from tests.model.builders import TINY, dataset, flat
+from tests.model.networks import network
 
 pytestmark = pytest.mark.train
 

@@ -10,7 +10,7 @@ from clickscore.export.random_bundle import random_weights
 from clickscore.model.config import ModelConfig
 from clickscore.model.neighbours import Neighbours
 from clickscore.model.transformer import Mixing, SessionTransformer
-from tests.model.builders import network
+from tests.model.networks import network
 
 pytestmark = pytest.mark.train
 

@@ -20,7 +20,8 @@ from clickscore.model.evaluation.reason_faithfulness import (
     summarise_curves,
 )
 from clickscore.model.train import train
-from tests.model.builders import TINY, dataset, network
+from tests.model.builders import TINY, dataset
+from tests.model.networks import network
 
 pytestmark = pytest.mark.train
 
