@@ -1,4 +1,4 @@
-"""Options: settings as flags of a command, and the settings that result."""
+"""Options: settings as flags of a command."""
 
 import functools
 from collections.abc import Callable
@@ -13,24 +13,25 @@ Command = Callable[..., Any]
 
 
 def with_settings(*names: str) -> Callable[[Command], Command]:
-    """Give a command `--config` and a flag for each named setting; it receives them all as `settings`.
+    """Return a decorator that gives a command `--config` and a flag for each named setting.
 
-    The broker's address is always among the flags. What has no flag comes from the environment or the file.
+    The command receives all settings as `settings`. It always has a flag for the address of the broker. A setting
+    without a flag comes from the environment or the settings file.
     """
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
-        def run(*args: Any, config: Path | None, **kwargs: Any) -> Any:  # noqa: ANN401 (click passes what it parsed)
-            flags = {name: kwargs.pop(name) for name in chosen}
+        def run(*args: Any, config: Path | None, **kwargs: Any) -> Any:  # noqa: ANN401 (click passes parsed values)
+            flags = {name: kwargs.pop(name) for name in flag_names}
             settings, _ = load(flags, file=config)
             return command(*args, settings=settings, **kwargs)
 
-        chosen = ("bootstrap_servers", *(name for name in names if name != "bootstrap_servers"))
-        wrapped: Command = run
-        for name in reversed(chosen):
-            wrapped = _flag(name)(wrapped)
+        flag_names = ("bootstrap_servers", *(name for name in names if name != "bootstrap_servers"))
+        decorated: Command = run
+        for name in reversed(flag_names):
+            decorated = _flag(name)(decorated)
         path = click.Path(dir_okay=False, path_type=Path)
-        return click.option("--config", type=path, help="Settings file (TOML). Default: clickscore.toml.")(wrapped)
+        return click.option("--config", type=path, help="Settings file (TOML). Default: clickscore.toml.")(decorated)
 
     return decorate
 

@@ -1,4 +1,4 @@
-"""`clickscore produce`: put a file of events on a topic."""
+"""`clickscore produce`: send the events of a file to a topic."""
 
 import asyncio
 import time
@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import get_args
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import TextColumn
 
 from clickscore.schemas.topics import EVENTS
 from clickscore.stream.commands.options import with_settings
+from clickscore.stream.commands.progress import progress_bar
 from clickscore.stream.errors import InputFileError
-from clickscore.stream.event_files.formats import Format
-from clickscore.stream.event_files.produce import Tally, at_rate, at_speed
+from clickscore.stream.event_files.formats.registry import Format
+from clickscore.stream.event_files.produce import ProduceTally, constant_rate, event_time_speed
 from clickscore.stream.event_files.produce import produce as send
 from clickscore.stream.event_files.reader import EventFile
 from clickscore.stream.settings import Settings
@@ -23,16 +23,21 @@ from clickscore.stream.worker.logs import write_logs
 @click.command()
 @click.argument("file", type=click.Path(allow_dash=True, path_type=Path))
 @click.option("--format", "file_format", type=click.Choice(get_args(Format)), default="clickscore", show_default=True)
-@click.option("--topic", default=EVENTS.name, show_default=True, help="Where to, without the prefix.")
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Events a second.")
-@click.option("--speed", type=click.FloatRange(min=0, min_open=True), help="By event time: 1 as it happened.")
+@click.option("--topic", default=EVENTS.name, show_default=True, help="Topic to send to, without the prefix.")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Send this many events per second.")
+@click.option(
+    "--speed",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Follow event time: 1 is the original speed, 60 sends an hour of events in a minute.",
+)
 @with_settings("topic_prefix", "broker_wait_ms")
 def produce(
     *, settings: Settings, file: Path, file_format: Format, topic: str, rate: float | None, speed: float | None
 ) -> None:
-    """Put the events of FILE on a topic, as fast as it goes; every user's stay in order. `-` reads stdin.
+    """Send the events of FILE to a topic, as fast as possible; the events of each user stay in order.
 
-    Rows that are no events are skipped and said; lines of a `clickscore` file go out as they are.
+    Rows that are not events are skipped and reported; lines of a `clickscore` file are sent unchanged. `-` reads
+    stdin.
 
     \b
     Example:
@@ -41,46 +46,34 @@ def produce(
       tail -f events.jsonl | clickscore produce -
     """  # noqa: D301
     if rate and speed:
-        message = "--rate and --speed exclude each other"
-        raise click.UsageError(message)
+        raise click.UsageError("--rate and --speed cannot be combined")
     if str(file) == "-" and file_format != "clickscore":
-        message = "stdin is read in the clickscore format only"
-        raise click.UsageError(message)
+        raise click.UsageError("stdin can be read in the clickscore format only")
     write_logs()
-    pace = at_rate(rate) if rate else at_speed(speed) if speed else None
-    tally = Tally()
-    began = time.monotonic()
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[sent]:,} sent, {task.fields[rate]:,.0f}/s"),
-        TimeElapsedColumn(),
-    )
-    with (
-        EventFile(file, file_format) as events,
-        Progress(*columns, console=console, disable=not console.is_terminal) as bar,
-    ):
+    pace = constant_rate(rate) if rate else event_time_speed(speed) if speed else None
+    tally = ProduceTally()
+    started_at = time.monotonic()
+    columns = TextColumn("{task.fields[sent]:,} sent, {task.fields[rate]:,.0f}/s")
+    with EventFile(file, file_format) as events, progress_bar(columns) as bar:
         task = bar.add_task(file.name, total=events.size or None, sent=0, rate=0.0)
 
         def update() -> None:
-            rate = tally.sent / (time.monotonic() - began)
-            bar.update(task, completed=events.position, sent=tally.sent, rate=rate)
+            sent_per_second = tally.sent / (time.monotonic() - started_at)
+            bar.update(task, completed=events.bytes_read, sent=tally.sent, rate=sent_per_second)
 
         try:
             asyncio.run(send(settings, events, tally, topic=topic, pace=pace, on_progress=update))
             if tally.skipped.total == tally.read > 0:
-                message = f"{file} holds no event in the format {file_format}"
+                message = f"{file} holds no event in the format {file_format}: check --format"
                 raise InputFileError(message)
         finally:
-            _summarise(tally, settings.topic(topic), time.monotonic() - began)
+            _print_summary(tally, settings.topic(topic), time.monotonic() - started_at)
 
 
-def _summarise(tally: Tally, topic: str, seconds: float) -> None:
+def _print_summary(tally: ProduceTally, topic: str, seconds: float) -> None:
     click.echo(
         f"Sent {tally.sent:,} of {tally.read:,} lines to {topic} in {seconds:.1f} s ({tally.sent / seconds:,.0f}/s), "
         f"skipped {tally.skipped.total:,}"
     )
-    for line in tally.skipped.report():
-        click.echo(f"  {line}")
+    for sentence in tally.skipped.report():
+        click.echo(f"  {sentence}")

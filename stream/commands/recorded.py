@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from clickscore.stream.errors import OutputFileError
-from clickscore.stream.event_files.formats import Format
+from clickscore.stream.event_files.formats.registry import Format
 from clickscore.stream.reference.records import Reference, read_reference
 from clickscore.stream.replay import checkpoint as parts
 from clickscore.stream.replay import processes

@@ -1,1 +1,1 @@
-"""Files of events: formats, compression, sending them to a topic."""
+"""Event files: read events from files of several formats, and send events to a topic."""

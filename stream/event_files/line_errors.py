@@ -1,41 +1,51 @@
-"""Line errors: a tally of the lines of a file that are no events, by reason."""
+"""Line errors: count the broken lines of a file, by reason."""
 
 import re
 from collections import Counter
 
 MAX_REASONS = 100
-"""Reasons that `Faults` keeps apart: one that repeats what stands in the line could be new each time."""
+"""Number of reasons with a count of their own. A reason may quote the line, so every broken line could add a reason."""
 
-_PARTICULAR = re.compile(r" \(byte \d+\)")
+_BYTE_POSITION = re.compile(r" \(byte \d+\)")
 
 
-class Faults:
-    """What was wrong with lines: how many by reason, and the first numbers of each."""
+class LineErrors:
+    """Numbers of broken lines by reason, with the line numbers of the first lines of each reason."""
 
     def __init__(self, show: int) -> None:
+        """Start without errors.
+
+        Args:
+            show: Line numbers to keep for each reason.
+        """
         self._show = show
         self._counts: Counter[str] = Counter()
-        self._first: dict[str, list[int]] = {}
+        self._first_lines: dict[str, list[int]] = {}
 
     def add(self, reason: str, number: int) -> None:
-        """Count one line, by a reason without what is particular to it."""
-        reason = _PARTICULAR.sub("", reason)
+        """Count a broken line. The byte position in the reason is dropped, so that equal errors are counted together.
+
+        Args:
+            reason: Error message.
+            number: Line number, from 1.
+        """
+        reason = _BYTE_POSITION.sub("", reason)
         if reason not in self._counts and len(self._counts) >= MAX_REASONS:
             reason = "other reasons"
         self._counts[reason] += 1
-        first = self._first.setdefault(reason, [])
-        if len(first) < self._show:
-            first.append(number)
+        numbers = self._first_lines.setdefault(reason, [])
+        if len(numbers) < self._show:
+            numbers.append(number)
 
     @property
     def total(self) -> int:
-        """How many lines were wrong."""
+        """Number of broken lines."""
         return self._counts.total()
 
     def report(self) -> list[str]:
-        """Return a line a reason, the most frequent first."""
+        """Return a sentence for each reason, the most frequent reason first."""
         return [
-            f"{count:,} x {reason} (line{'s' if count > 1 else ''} {', '.join(map(str, self._first[reason]))}"
-            f"{', ...' if count > len(self._first[reason]) else ''})"
+            f"{count:,} x {reason} (line{'s' if count > 1 else ''} {', '.join(map(str, self._first_lines[reason]))}"
+            f"{', ...' if count > len(self._first_lines[reason]) else ''})"
             for reason, count in self._counts.most_common()
         ]

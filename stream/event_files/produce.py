@@ -1,4 +1,4 @@
-"""Produce: put a file's events on a topic, fast, in order for every user, none twice."""
+"""Produce: send the events of a file to a topic, in order for each user, without duplicates, fast or paced."""
 
 import asyncio
 import itertools
@@ -6,50 +6,59 @@ import time
 from collections.abc import Callable
 
 from clickscore.schemas.topics import EVENTS
-from clickscore.stream.event_files.formats import Line
-from clickscore.stream.event_files.line_errors import Faults
+from clickscore.stream.event_files.line_errors import LineErrors
+from clickscore.stream.event_files.lines import Line
 from clickscore.stream.event_files.reader import EventFile
 from clickscore.stream.kafka.producer import EventSender
 from clickscore.stream.settings import Settings
 
-AHEAD_SECONDS = 0.005
-"""How far ahead of its time an event may be sent, when sending is paced: a sleep is not finer."""
+EARLY_SECONDS = 0.005
+"""A paced event may be sent 5 ms early: a sleep is not more precise."""
+
+Pace = Callable[[Line], float]
+"""Returns when to send a line: seconds after the first line."""
 
 
-class Tally:
-    """How far producing has come, and what was skipped. Filled while it goes on, so that an interruption has it too."""
+class ProduceTally:
+    """Numbers of lines read, sent and skipped. The numbers are current at any time, also after an interrupt."""
 
     def __init__(self, show: int = 5) -> None:
+        """Start at zero.
+
+        Args:
+            show: Line numbers to keep for each reason why lines were skipped.
+        """
         self.read = 0
-        """Lines read."""
+        """Number of lines read."""
         self.sent = 0
-        """Records that the broker has acknowledged."""
-        self.skipped = Faults(show)
+        """Number of records with the broker's acknowledgement."""
+        self.skipped = LineErrors(show)
+        """Broken lines, by reason."""
 
 
 async def produce(
     settings: Settings,
     file: EventFile,
-    tally: Tally,
+    tally: ProduceTally,
     *,
     topic: str = EVENTS.name,
-    pace: Callable[[Line], float] | None = None,
+    pace: Pace | None = None,
     on_progress: Callable[[], None] = lambda: None,
 ) -> None:
-    """Send a file's lines, and fill `tally`. Lines that are no records are skipped and counted.
+    """Send the lines of a file. Broken lines are skipped and counted.
 
     Args:
-        settings: Where the broker is.
-        file: What to send.
-        tally: Is filled.
-        topic: Where to, without the prefix.
-        pace: Seconds after the first line at which a line is due; none for as fast as it goes.
-        on_progress: Is called every few thousand lines.
+        settings: Address of the broker, and the topic prefix.
+        file: Open event file.
+        tally: Counts to fill.
+        topic: Name of the topic, without the prefix.
+        pace: When to send each line; None sends as fast as possible.
+        on_progress: Called every few thousand lines.
 
     Raises:
-        InputFileError: The file cannot be read on.
-        TopicMissingError: The topic is not there.
-        BrokerError: The broker cannot be reached, or did not take what was sent.
+        InputFileError: The file cannot be read to the end.
+        TopicMissingError: The topic does not exist.
+        BrokerError: The broker cannot be reached, or did not acknowledge all records.
     """
     sender = EventSender(settings, topic)
 
@@ -59,19 +68,19 @@ async def produce(
 
     try:
         async with sender:
-            began = time.monotonic()
+            started_at = time.monotonic()
             chunks = file.chunks()
-            # Read in a thread, so that batches leave and acks arrive meanwhile.
+            # A thread reads the file, so that the event loop can send batches and receive acknowledgements meanwhile.
             while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
                 for line in chunk:
                     tally.read += 1
                     if line.error is not None:
                         tally.skipped.add(line.error, line.number)
                         continue
-                    if pace and (ahead := began + pace(line) - time.monotonic()) > AHEAD_SECONDS:
+                    if pace and (wait_s := started_at + pace(line) - time.monotonic()) > EARLY_SECONDS:
                         await sender.flush()
                         progress()
-                        await asyncio.sleep(ahead)
+                        await asyncio.sleep(wait_s)
                     await sender.add(line.value, line.key)
                 if file.live:
                     await sender.flush()
@@ -80,21 +89,24 @@ async def produce(
         progress()
 
 
-def at_rate(per_second: float) -> Callable[[Line], float]:
-    """Return a pace of so many events a second."""
-    sent = itertools.count()
-    return lambda _: next(sent) / per_second
+def constant_rate(per_second: float) -> Pace:
+    """Return a pace of a fixed number of events per second."""
+    counter = itertools.count()
+    return lambda _: next(counter) / per_second
 
 
-def at_speed(factor: float) -> Callable[[Line], float]:
-    """Return a pace by event time: 1 as it happened, 60 an hour in a minute. Lines out of order are due at once."""
-    first: list[int] = []
+def event_time_speed(factor: float) -> Pace:
+    """Return a pace by event time: factor 1 keeps the original speed, 60 sends an hour of events in a minute.
 
-    def due(line: Line) -> float:
+    A line out of order is sent at once, and so is a line without a time.
+    """
+    first_ts: list[int] = []
+
+    def pace(line: Line) -> float:
         if line.ts is None:
             return 0.0
-        if not first:
-            first.append(line.ts)
-        return (line.ts - first[0]) / 1000 / factor
+        if not first_ts:
+            first_ts.append(line.ts)
+        return (line.ts - first_ts[0]) / 1000 / factor
 
-    return due
+    return pace

@@ -1,110 +1,120 @@
-"""Reader: the lines of an event file as events, from a place on."""
+"""Reader: read the lines of an event file, from the beginning or from the position of an earlier reading.
 
+A file may be plain, gzip, Zstandard or Parquet: the first bytes tell. `-` is stdin.
+"""
+
+import csv
 import io
 import select
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from clickscore.stream.errors import InputFileError
-from clickscore.stream.event_files.compression import BrokenDataError, Inflate, begins_with, inflate_for
-from clickscore.stream.event_files.formats import (
-    CSV_COLUMNS,
-    REES46_COLUMNS,
-    TAOBAO_COLUMNS,
-    Format,
-    HeadedEvent,
-    Line,
-    clickscore_line,
-    csv_event,
-    csv_row_line,
-    rees46_event,
-    rees46_line,
-    row_line,
-    taobao_line,
-)
-from clickscore.stream.event_files.parquet import EVENT_COLUMNS, PARQUET_MAGIC, ParquetRows, csv_line, event_line
+from clickscore.stream.event_files.compression import BrokenDataError, Decompressor, find_decompressor, has_magic
+from clickscore.stream.event_files.formats.json_lines import json_line
+from clickscore.stream.event_files.formats.registry import ROW_FORMATS, Format
+from clickscore.stream.event_files.formats.rows import RowFormat, row_line, split_row
+from clickscore.stream.event_files.lines import Line
+from clickscore.stream.event_files.parquet import PARQUET_MAGIC, ParquetEvents
 
 CHUNK_BYTES = 64 * 1024
+"""Bytes of a read: the usual size of a pipe's buffer."""
 
 MAX_LINE_BYTES = 1024 * 1024
-"""A longer line is an error in words: no event is near it, and a file without line ends must not fill the memory."""
+"""Length limit of a line. No event comes near the limit, and a file without line ends must not fill the memory."""
 
 LIVE_WAIT_SECONDS = 0.1
-"""How long a read waits on a silent pipe, before its reader may do something else."""
+"""Time limit of a read from a silent pipe, so that the caller can do other work."""
 
 
-class Place(NamedTuple):
-    """How far a file has been read, so that reading can go on there."""
+class LinePosition(NamedTuple):
+    """Position in a file, the start of a later reading."""
 
     number: int = 0
-    """Lines read; rows, of a Parquet file."""
+    """Number of lines read, or of rows of a Parquet file."""
     offset: int = 0
-    """Bytes that they take, decompressed; 0 of a Parquet file."""
+    """Number of decompressed bytes of these lines; 0 in a Parquet file."""
 
 
-BEGINNING = Place()
-
-_OF_PARQUET = {
-    "clickscore": (EVENT_COLUMNS, event_line, clickscore_line),
-    "taobao": (TAOBAO_COLUMNS, csv_line(TAOBAO_COLUMNS), taobao_line),
-    "rees46": (REES46_COLUMNS, csv_line(REES46_COLUMNS), rees46_line),
-    "csv": (CSV_COLUMNS, csv_line(CSV_COLUMNS), csv_row_line),
-}
-"""Of each format: the columns that a Parquet file must have, how a row becomes a line of text, and that a `Line`."""
+BEGINNING = LinePosition()
 
 
-class _Headed:
-    """Lines of a file whose first one says in which column is what."""
+class _RowParser:
+    """Makes lines of rows of text; a header, if the format has a header, tells where each column is."""
 
-    def __init__(self, path: Path, names: Sequence[str], to_event: HeadedEvent, kind: str) -> None:
-        self._path, self._names, self._to_event, self._kind = path, names, to_event, kind
+    def __init__(self, path: Path, row_format: RowFormat) -> None:
+        self._path = path
+        self._format = row_format
         self._columns: tuple[int, ...] = ()
 
-    def __call__(self, number: int, line: bytes) -> Line | None:
-        if number > 1:
-            return row_line(number, line, lambda row, event_id: self._to_event(row, event_id, self._columns))
-        names = line.decode("utf-8-sig", errors="replace").strip().split(",")
-        lacking = [name for name in self._names if name not in names]
-        if lacking:
-            message = f"{self._path} is no {self._kind} file: its first line does not name {', '.join(lacking)}"
+    def parse(self, number: int, text: bytes) -> Line | None:
+        """Return the line of a row, or None for the header.
+
+        Raises:
+            InputFileError: The header lacks a column.
+        """
+        if number == 1 and self._format.has_header:
+            self._read_header(text)
+            return None
+        row = text.removesuffix(b"\r")
+        try:
+            cells = split_row(row)
+            if self._columns:
+                cells = [cells[column] for column in self._columns]
+        except IndexError:
+            return Line(number, error="fewer columns than the header has")
+        except UnicodeDecodeError:
+            return Line(number, error="the row is not UTF-8")
+        except csv.Error as exc:
+            return Line(number, error=str(exc))
+        return row_line(number, cells, row, self._format)
+
+    def _read_header(self, text: bytes) -> None:
+        names = text.decode("utf-8-sig", errors="replace").strip().split(",")
+        missing = [name for name in self._format.columns if name not in names]
+        if missing:
+            message = (
+                f"{self._path} is not a {self._format.name} file: its first line does not name {', '.join(missing)}"
+            )
             raise InputFileError(message)
-        self._columns = tuple(names.index(name) for name in self._names)
-        return None
+        self._columns = tuple(names.index(name) for name in self._format.columns)
 
 
 class EventFile:
-    """An open event file, a context manager: iterate over its lines, or over `chunks` of them as they come.
+    """An open event file, a context manager: iterate over its lines, or over `chunks` of lines as they arrive.
 
     Raises:
-        InputFileError: It cannot be opened or read on, or is not of this format.
+        InputFileError: The file cannot be opened or read to the end, or has another format.
     """
 
-    def __init__(self, path: Path, file_format: Format, start: Place = BEGINNING) -> None:
-        """Open a file to read from `start` on, which is a `place` that an earlier reading came to."""
+    def __init__(self, path: Path, file_format: Format, start: LinePosition = BEGINNING) -> None:
+        """Open a file.
+
+        Args:
+            path: Path of the file, `-` for stdin.
+            file_format: Format of the lines.
+            start: Start of the reading: the `position` of an earlier reading.
+        """
         self.path = path
-        self.place = start
-        """How far the lines that were yielded go."""
+        self.position = start
+        """Position after the yielded lines."""
         self.live = str(path) == "-"
-        """Whether it is stdin, where silence is no end."""
-        self.position = 0
-        """Bytes read so far, as they lie on disk."""
+        """Whether the file is stdin, where silence does not mean the end."""
+        self.bytes_read = 0
+        """Number of bytes read from disk, before decompression."""
         try:
-            # Unbuffered: what a pipe holds is to be had now, not once a buffer is full.
+            # Unbuffered: a pipe's bytes are wanted when they arrive, not when a buffer is full.
             self._raw = io.FileIO(sys.stdin.fileno() if self.live else path, closefd=not self.live)
             self.size = 0 if self.live else path.stat().st_size
-            """Bytes on disk, 0 where nobody knows."""
+            """Number of bytes on disk; 0 for stdin."""
         except OSError as exc:
-            raise self._unreadable(exc.strerror or str(exc)) from exc
+            raise self._read_error(exc.strerror or str(exc)) from exc
         self._format: Format = file_format
-        self._to_line: Callable[[int, bytes], Line | None] = {
-            "clickscore": clickscore_line,
-            "taobao": taobao_line,
-            "rees46": _Headed(path, REES46_COLUMNS, rees46_event, "REES46"),
-            "csv": _Headed(path, CSV_COLUMNS, csv_event, "csv"),
-        }[file_format]
-        self._parquet = not self.live and begins_with(self._raw, PARQUET_MAGIC)
+        self._row_format = ROW_FORMATS.get(file_format)
+        self._parse = _RowParser(path, self._row_format).parse if self._row_format else json_line
+        self._parquet = not self.live and has_magic(self._raw, PARQUET_MAGIC)
 
     def __enter__(self) -> Self:
         return self
@@ -116,51 +126,53 @@ class EventFile:
         return (line for chunk in self.chunks() for line in chunk)
 
     def chunks(self) -> Iterator[list[Line]]:
-        """Yield lines as they come, some at a time; an empty list where a live file has been silent for a moment."""
-        return self._rows() if self._parquet else self._texts()
+        """Yield lines as they arrive, in lists; an empty list if stdin has been silent for a moment.
 
-    def _texts(self) -> Iterator[list[Line]]:
-        number, offset = self.place
-        if number and self._format in ("rees46", "csv"):
-            self._learn_header()
-        for texts, taken in _split(self._bytes(offset)):
+        Raises:
+            InputFileError: The file cannot be read to the end.
+        """
+        return self._parquet_chunks() if self._parquet else self._text_chunks()
+
+    def _text_chunks(self) -> Iterator[list[Line]]:
+        number, offset = self.position
+        if number and self._row_format and self._row_format.has_header:
+            self._parse_header()
+        for texts, length in _split_lines(self._contents(offset)):
             lines: list[Line] = []
             for text in texts:
                 number += 1
                 if len(text) > MAX_LINE_BYTES:
                     lines.append(Line(number, error=f"longer than {MAX_LINE_BYTES} bytes"))
                 elif text and not text.isspace():
-                    line = self._to_line(number, text)
+                    line = self._parse(number, text)
                     if line:
                         lines.append(line)
-            self.place = Place(number, offset + taken)
+            self.position = LinePosition(number, offset + length)
             yield lines
 
-    def _learn_header(self) -> None:
-        """Read the first line, which says what the columns are."""
+    def _parse_header(self) -> None:
+        """Parse the first line, with the names of the columns, before reading goes on."""
         with EventFile(self.path, self._format) as head:
-            first = next(texts for texts, _ in _split(head._bytes(0)) if texts)[0]
-        self._to_line(1, first)
+            first = next(texts for texts, _ in _split_lines(head._contents(0)) if texts)[0]
+        self._parse(1, first)
 
-    def _rows(self) -> Iterator[list[Line]]:
-        """Yield the rows of a Parquet file as lines; a row's number is its place from 1."""
-        columns, to_text, to_line = _OF_PARQUET[self._format]
-        rows = ParquetRows(self.path, columns, to_text)
-        number = self.place.number
-        for texts in rows.chunks(number):
-            lines = [to_line(number + at, text) for at, text in enumerate(texts, start=1)]
-            number += len(texts)
-            self.position = self.size * number // rows.count
-            self.place = Place(number)
+    def _parquet_chunks(self) -> Iterator[list[Line]]:
+        """Yield the rows of a Parquet file as lines, numbered from 1."""
+        rows = ParquetEvents(self.path, self._row_format)
+        number = self.position.number
+        for lines in rows.chunks(number):
+            number += len(lines)
+            self.bytes_read = self.size * number // rows.row_count
+            self.position = LinePosition(number)
             yield lines
 
-    def _bytes(self, skip: int) -> Iterator[bytes]:
-        """Yield the file's content, decompressed, after so many bytes; nothing for now where a live one is silent.
+    def _contents(self, skip: int) -> Iterator[bytes]:
+        """Yield the decompressed content after the first `skip` bytes; empty bytes while stdin is silent.
 
         Raises:
-            InputFileError: It cannot be read on.
+            InputFileError: The file cannot be read to the end.
         """
-        inflate: Inflate | None = None
+        decompressor: Decompressor | None = None
         try:
             while True:
                 if self.live and not select.select([self._raw], [], [], LIVE_WAIT_SECONDS)[0]:
@@ -169,41 +181,41 @@ class EventFile:
                 data = self._raw.read(CHUNK_BYTES)
                 if not data:
                     break
-                if not self.position:
-                    inflate = inflate_for(data)
-                self.position += len(data)
-                content = inflate(data) if inflate else data
+                if not self.bytes_read:
+                    decompressor = find_decompressor(data)
+                self.bytes_read += len(data)
+                content = decompressor.decompress(data) if decompressor else data
                 if skip >= len(content):
                     skip -= len(content)
                     continue
                 yield content[skip:]
                 skip = 0
-            if inflate and not inflate.complete:
-                raise self._unreadable(f"its {inflate.name} data ends early")
+            if decompressor and not decompressor.complete:
+                raise self._read_error(f"its {decompressor.name} data ends early")
         except OSError as exc:
-            raise self._unreadable(exc.strerror or str(exc)) from exc
+            raise self._read_error(exc.strerror or str(exc)) from exc
         except BrokenDataError as exc:
-            raise self._unreadable(str(exc)) from exc
+            raise self._read_error(str(exc)) from exc
 
-    def _unreadable(self, why: str) -> InputFileError:
-        return InputFileError(f"{'stdin' if self.live else self.path} cannot be read: {why}")
+    def _read_error(self, reason: str) -> InputFileError:
+        return InputFileError(f"{'stdin' if self.live else self.path} cannot be read: {reason}")
 
 
-def _split(chunks: Iterator[bytes]) -> Iterator[tuple[list[bytes], int]]:
-    """Yield complete lines without their ends, and the bytes taken so far; of a line above the bound a part that shows.
+def _split_lines(chunks: Iterator[bytes]) -> Iterator[tuple[list[bytes], int]]:
+    """Yield complete lines without their line ends, and the number of bytes of all lines so far, with line ends.
 
-    The bytes taken are those of the lines that were yielded, with their ends.
+    A line above the length limit is cut to the limit plus 1 byte, so that the caller sees the excess.
     """
-    rest = b""
-    fed = left = 0  # bytes in all, and of the line that is not complete
+    partial = b""
+    total = partial_length = 0  # bytes of all chunks, and of the line that is not complete yet
     for chunk in chunks:
-        fed += len(chunk)
+        total += len(chunk)
         *lines, tail = chunk.split(b"\n")
         if lines:
-            lines[0] = rest + lines[0]
-            rest, left = tail, len(tail)
+            lines[0] = partial + lines[0]
+            partial, partial_length = tail, len(tail)
         else:
-            rest, left = (rest + tail)[: MAX_LINE_BYTES + 1], left + len(tail)
-        yield lines, fed - left
-    if rest:
-        yield [rest], fed
+            partial, partial_length = (partial + tail)[: MAX_LINE_BYTES + 1], partial_length + len(tail)
+        yield lines, total - partial_length
+    if partial:
+        yield [partial], total

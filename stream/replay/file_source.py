@@ -8,7 +8,7 @@ import msgspec
 import xxhash
 
 from clickscore.stream.errors import InputFileError
-from clickscore.stream.event_files.formats import Format
+from clickscore.stream.event_files.formats.registry import Format
 from clickscore.stream.event_files.reader import EventFile
 from clickscore.stream.kafka.partitioner import partition_of
 from clickscore.stream.pipeline import Record
@@ -71,12 +71,12 @@ class FileSource:
     @property
     def position(self) -> int:
         """Bytes read, as they lie on disk."""
-        return self._file.position
+        return self._file.bytes_read
 
     @property
     def mark(self) -> FileMark:
         """Where to go on."""
-        return FileMark(self._file.place, tuple(self._next))
+        return FileMark(self._file.position, tuple(self._next))
 
     def batches(self, records: int = BATCH) -> Iterator[Batches]:
         """Yield the file's records, the partitions of a batch in order."""

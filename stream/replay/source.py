@@ -9,7 +9,7 @@ from typing import Protocol, Self
 
 import msgspec
 
-from clickscore.stream.event_files.reader import Place
+from clickscore.stream.event_files.reader import LinePosition
 from clickscore.stream.pipeline import Record
 
 KAFKA = "kafka:"
@@ -22,7 +22,7 @@ BATCH = 4096
 class FileMark(msgspec.Struct, frozen=True, tag="file"):
     """How far a file has been read."""
 
-    place: Place = Place()
+    place: LinePosition = LinePosition()
     offsets: tuple[int, ...] = ()
     """The next record's, of each partition."""
 

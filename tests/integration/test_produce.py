@@ -15,7 +15,7 @@ from clickscore.schemas.events import View, decode_record, encode_event
 from clickscore.schemas.topics import EVENTS
 from clickscore.stream.__main__ import cli
 from clickscore.stream.errors import BrokerError, InputFileError, TopicMissingError
-from clickscore.stream.event_files.produce import Tally, at_rate, produce
+from clickscore.stream.event_files.produce import ProduceTally, constant_rate, produce
 from clickscore.stream.event_files.reader import EventFile
 from clickscore.stream.kafka.embedded import EmbeddedBroker
 from clickscore.stream.kafka.partitioner import partition_of
@@ -41,8 +41,8 @@ def written(tmp_path: Path, lines: list[bytes]) -> Path:
     return path
 
 
-def send(settings: Settings, path: Path, **options: object) -> Tally:
-    tally = Tally()
+def send(settings: Settings, path: Path, **options: object) -> ProduceTally:
+    tally = ProduceTally()
     with EventFile(path, "clickscore") as file:
         asyncio.run(produce(settings, file, tally, **options))  # type: ignore[arg-type]
     return tally
@@ -107,7 +107,7 @@ async def _timed(settings: Settings, path: Path) -> float:
     loop = asyncio.get_running_loop()
     began = loop.time()
     with EventFile(path, "clickscore") as file:
-        await produce(settings, file, Tally(), pace=at_rate(200))
+        await produce(settings, file, ProduceTally(), pace=constant_rate(200))
     return loop.time() - began
 
 
@@ -119,7 +119,7 @@ def test_missing_topic_is_named(settings: Settings, tmp_path: Path) -> None:
 def test_file_that_ends_early_is_sent_as_far_as_it_goes(settings: Settings, tmp_path: Path) -> None:
     path = tmp_path / "cut.gz"
     path.write_bytes(gzip.compress(b"\n".join(views(20_000)))[:-50])
-    tally = Tally()
+    tally = ProduceTally()
     with pytest.raises(InputFileError, match="ends early"), EventFile(path, "clickscore") as file:
         asyncio.run(produce(settings, file, tally))
     assert tally.sent == tally.read > 10_000
@@ -150,10 +150,10 @@ def test_broker_that_is_held_for_a_while_costs_no_event_and_doubles_none(
     asyncio.run(create_topics(settings))
     lines = views(30_000)
 
-    async def run() -> Tally:
-        tally = Tally()
+    async def run() -> ProduceTally:
+        tally = ProduceTally()
         with EventFile(written(tmp_path, lines), "clickscore") as file:
-            sending = asyncio.create_task(produce(settings, file, tally, pace=at_rate(15_000)))
+            sending = asyncio.create_task(produce(settings, file, tally, pace=constant_rate(15_000)))
             await asyncio.sleep(0.7)
             os.kill(own_broker.pid, signal.SIGSTOP)
             await asyncio.sleep(2)
@@ -172,10 +172,10 @@ def test_broker_that_stops_and_comes_back_costs_no_event_and_doubles_none(
     asyncio.run(create_topics(settings))
     lines = views(30_000)
 
-    async def run() -> tuple[Tally, EmbeddedBroker]:
-        tally = Tally()
+    async def run() -> tuple[ProduceTally, EmbeddedBroker]:
+        tally = ProduceTally()
         with EventFile(written(tmp_path, lines), "clickscore") as file:
-            sending = asyncio.create_task(produce(settings, file, tally, pace=at_rate(15_000)))
+            sending = asyncio.create_task(produce(settings, file, tally, pace=constant_rate(15_000)))
             await asyncio.sleep(0.7)
             await asyncio.to_thread(own_broker.stop)
             again = await asyncio.to_thread(EmbeddedBroker.start, own_broker.data, own_broker.port)

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from clickscore.schemas.catalogue import decode_item
 from clickscore.stream.__main__ import COMMANDS, cli
 from clickscore.stream.commands.settings import HIDDEN
-from clickscore.stream.event_files.formats import REES46_COLUMNS
+from clickscore.stream.event_files.formats.rees46 import REES46
 from clickscore.stream.settings import FIELDS
 
 GOOD = '{"type":"view","event_id":"e1","user_id":"u1","ts":1569888000000,"item_id":"i1"}'
@@ -40,8 +40,8 @@ def test_check_counts_good_events_by_type_and_repeats() -> None:
     assert "2  view" in words
     assert "1  cart" in words
     assert "from 2019-10-01 00:00:00 UTC to 2019-10-01 00:00:00 UTC" in words
-    assert "1 repeat the id" in words
-    assert "0 lines are wrong" in words
+    assert "1 events repeat an earlier event id" in words
+    assert "0 lines have errors" in words
 
 
 def test_check_says_what_is_wrong_with_which_line_and_exits_with_1() -> None:
@@ -60,7 +60,7 @@ def test_check_says_what_is_wrong_with_which_line_and_exits_with_1() -> None:
     assert result.returncode == 1
     words = result.stdout.decode()
     assert "1 good events" in words
-    assert "6 lines are wrong" in words
+    assert "6 lines have errors" in words
     assert "2 x JSON is malformed: object keys must be strings (lines 2, ...)" in words
     assert "1 x Invalid value 'hug' - at `$.type` (line 3)" in words
     assert "1 x Object missing required field `event_id` (line 4)" in words
@@ -69,7 +69,7 @@ def test_check_says_what_is_wrong_with_which_line_and_exits_with_1() -> None:
 
 def test_check_reads_rees46(tmp_path: Path) -> None:
     rows = [
-        ",".join(REES46_COLUMNS),
+        ",".join(REES46.columns),
         "2019-10-01 00:00:00 UTC,view,1,2,,acme,35.79,u1,s1",
         "2019-10-01 00:00:01 UTC,view,1,2,,acme,dear,u1,s1",
     ]
@@ -106,7 +106,7 @@ def test_file_that_is_not_there_is_one_line_and_exit_code_1() -> None:
 def test_produce_refuses_two_paces_at_once() -> None:
     result = clickscore("produce", "-", "--rate", "5", "--speed", "1")
     assert result.returncode == 2
-    assert "exclude each other" in result.stderr.decode()
+    assert "cannot be combined" in result.stderr.decode()
 
 
 def test_produce_without_a_broker_says_how_to_start_one(tmp_path: Path) -> None:

@@ -9,19 +9,16 @@ from hypothesis import strategies as st
 
 from clickscore.schemas.events import Cart, Favourite, Purchase, RemoveFromCart, View, decode_record
 from clickscore.stream.errors import InputFileError
-from clickscore.stream.event_files.formats import (
-    REES46_COLUMNS,
-    Format,
-    Line,
-    event_id_of,
-    rees46_event,
-    taobao_event,
-)
-from clickscore.stream.event_files.line_errors import MAX_REASONS, Faults
+from clickscore.stream.event_files.formats.rees46 import REES46, rees46_event
+from clickscore.stream.event_files.formats.registry import Format
+from clickscore.stream.event_files.formats.rows import row_event_id
+from clickscore.stream.event_files.formats.taobao import taobao_event
+from clickscore.stream.event_files.line_errors import MAX_REASONS, LineErrors
+from clickscore.stream.event_files.lines import Line
 from clickscore.stream.event_files.reader import MAX_LINE_BYTES, EventFile
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data"
-HEADER = ",".join(REES46_COLUMNS)
+HEADER = ",".join(REES46.columns)
 REES46_ROW = "2019-10-01 00:00:03 UTC,purchase,1004856,20530,electronics.smartphone,samsung,130.76,543272936,8187d148"
 
 
@@ -32,7 +29,7 @@ def lines_of(path: Path, content: bytes, file_format: Format = "clickscore") -> 
 
 
 def rees46_row(**changes: str) -> list[str]:
-    return list((dict(zip(REES46_COLUMNS, REES46_ROW.split(","), strict=True)) | changes).values())
+    return list((dict(zip(REES46.columns, REES46_ROW.split(","), strict=True)) | changes).values())
 
 
 @pytest.mark.parametrize(("behaviour", "kind"), [("pv", View), ("cart", Cart), ("fav", Favourite), ("buy", Purchase)])
@@ -135,9 +132,9 @@ def test_equal_rows_repeat_the_id_and_others_do_not(tmp_path: Path) -> None:
 
 
 def test_id_of_a_row_is_the_same_in_another_process() -> None:
-    program = "from clickscore.stream.event_files.formats import event_id_of; print(event_id_of(b'row'))"
+    program = "from clickscore.stream.event_files.formats.rows import row_event_id; print(row_event_id(b'row'))"
     other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
-    assert other == event_id_of(b"row")
+    assert other == row_event_id(b"row")
 
 
 def test_quoted_field_may_hold_a_comma(tmp_path: Path) -> None:
@@ -232,29 +229,29 @@ def test_position_reaches_the_size(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(gzip.compress(b"{}\n" * 1000))
     with EventFile(path, "clickscore") as file:
-        assert file.position == 0
+        assert file.bytes_read == 0
         assert len(list(file)) == 1000
-        assert file.position == file.size == path.stat().st_size
+        assert file.bytes_read == file.size == path.stat().st_size
 
 
-def test_faults_are_grouped_whatever_byte_they_are_at() -> None:
-    faults = Faults(show=2)
+def test_errors_are_grouped_whatever_byte_they_are_at() -> None:
+    errors = LineErrors(show=2)
     for number, byte in enumerate((4, 9, 11), start=1):
-        faults.add(f"JSON is malformed: invalid character (byte {byte})", number)
-    faults.add("the row is not UTF-8", 7)
-    assert faults.total == 4
-    assert faults.report() == [
+        errors.add(f"JSON is malformed: invalid character (byte {byte})", number)
+    errors.add("the row is not UTF-8", 7)
+    assert errors.total == 4
+    assert errors.report() == [
         "3 x JSON is malformed: invalid character (lines 1, 2, ...)",
         "1 x the row is not UTF-8 (line 7)",
     ]
 
 
-def test_faults_of_endless_kinds_stay_bounded() -> None:
-    faults = Faults(show=1)
+def test_errors_of_endless_kinds_stay_bounded() -> None:
+    errors = LineErrors(show=1)
     for number in range(10_000):
-        faults.add(f"unknown behaviour '{number}'", number)
-    assert faults.total == 10_000
-    assert len(faults.report()) == MAX_REASONS + 1
+        errors.add(f"unknown behaviour '{number}'", number)
+    assert errors.total == 10_000
+    assert len(errors.report()) == MAX_REASONS + 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Formats of event files: a module for each format."""

@@ -1,0 +1,19 @@
+"""Registry: the names of the formats, and the layout of each format of rows.
+
+* `clickscore`  JSON lines, as on the topic; passed on byte for byte, even if a line is broken
+* `taobao`      Taobao UserBehavior: user, item, category, behaviour, seconds; no header
+* `rees46`      REES46 stores; a header names the columns
+* `csv`         any shop; a header names event_time, event_type, item, category, user, session, price
+"""
+
+from typing import Literal
+
+from clickscore.stream.event_files.formats.rees46 import REES46
+from clickscore.stream.event_files.formats.rows import RowFormat
+from clickscore.stream.event_files.formats.shop_csv import SHOP_CSV
+from clickscore.stream.event_files.formats.taobao import TAOBAO
+
+Format = Literal["clickscore", "taobao", "rees46", "csv"]
+
+ROW_FORMATS: dict[Format, RowFormat] = {"taobao": TAOBAO, "rees46": REES46, "csv": SHOP_CSV}
+"""Formats of rows. `clickscore` is not a format of rows: a line of `clickscore` is JSON."""
