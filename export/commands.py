@@ -1,4 +1,4 @@
-"""Commands that write bundles: `clickscore export`, `adopt` and `catalogue encode`.
+"""Commands that write bundles: `clickscore export`, `import-onnx` and `catalogue encode`.
 
 What needs the train extra is imported when it runs.
 """
@@ -84,7 +84,7 @@ def export(checkpoint: Path, out: Path, top_k: int, precision: str, trainable: b
     "--max-length", type=click.IntRange(min=1), default=50, show_default=True, help="Events that it reads at most."
 )
 @click.option("--framework", default="unknown", show_default=True, help="What made it, for the manifest.")
-def adopt(
+def import_onnx(
     model: Path, items: Path, *, out: Path, names: tuple[str, ...], top_k: int, max_length: int, framework: str
 ) -> None:
     """Make a bundle of a MODEL file (ONNX) that another framework exported.
@@ -95,7 +95,7 @@ def adopt(
 
     \b
     Example:
-      clickscore adopt keras.onnx --items items.txt --name item_scores=output_2 --framework "keras 3" --out bundle
+      clickscore import-onnx keras.onnx --items items.txt --name item_scores=output_2 --framework "keras 3" --out bundle
       clickscore worker --bundle bundle
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
     try:

@@ -25,6 +25,9 @@ COMMANDS = {
     "settings": "settings",
 }
 
+ALIASES = {"adopt": "import-onnx"}
+"""Former names of commands. They still work, and no list shows them."""
+
 
 class Commands(click.Group):
     """Our commands, and those of the `train` extra, which announce themselves as `clickscore.commands` entry points."""
@@ -32,11 +35,13 @@ class Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return all names, ours first."""
         del ctx
-        return [*COMMANDS, *sorted(entry.name for entry in entry_points(group="clickscore.commands"))]
+        extra = (entry.name for entry in entry_points(group="clickscore.commands"))
+        return [*COMMANDS, *sorted(name for name in extra if name not in ALIASES)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Load a command by its name; none where there is no such command."""
         del ctx
+        cmd_name = ALIASES.get(cmd_name, cmd_name)
         if cmd_name in COMMANDS:
             return getattr(importlib.import_module(f"clickscore.stream.commands.{COMMANDS[cmd_name]}"), cmd_name)
         for entry in entry_points(group="clickscore.commands", name=cmd_name):

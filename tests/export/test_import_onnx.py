@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
-from clickscore.export.commands import adopt as command
+from clickscore.export.commands import import_onnx as command
 from clickscore.export.import_onnx import conform_graph, import_bundle
 from clickscore.model.errors import TrainingError
 from clickscore.model.onnx_runtime import open_graph

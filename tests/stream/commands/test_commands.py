@@ -5,11 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from clickscore.schemas.catalogue import decode_item
-from clickscore.stream.__main__ import COMMANDS, cli
+from clickscore.stream.__main__ import ALIASES, COMMANDS, cli
 from clickscore.stream.commands.settings import HIDDEN
 from clickscore.stream.event_files.formats.rees46 import REES46
 from clickscore.stream.settings import FIELDS
@@ -29,6 +30,15 @@ def test_help_has_an_example(name: str) -> None:
     shown = CliRunner().invoke(cli, [name, "--help"])
     assert shown.exit_code == 0
     assert f"Example:\n    {'CLICKSCORE_' if name == 'settings' else f'clickscore {name}'}" in shown.output
+
+
+@pytest.mark.train
+@pytest.mark.parametrize(("former", "name"), ALIASES.items())
+def test_former_name_of_a_command_works_and_no_list_shows_it(former: str, name: str) -> None:
+    context = click.Context(cli)
+    assert name in cli.list_commands(context)
+    assert former not in cli.list_commands(context)
+    assert cli.get_command(context, former) is cli.get_command(context, name)
 
 
 def test_check_counts_good_events_by_type_and_repeats() -> None:
