@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clickscore.backtest.label_join import LabelledEvent, Relation
-from clickscore.model.metrics import SMALLEST, Floats, Ints
+from clickscore.model.metrics import MIN_PROBABILITY, Floats, Ints
 from clickscore.schemas.manifest import NEXT_ACTIONS
 
 USER_BINS = 10_000
@@ -125,4 +125,4 @@ class EvaluationColumns:
 
 
 def _loss(actions: dict[str, float], happened: int) -> float:
-    return -math.log(max(actions[NEXT_ACTIONS[happened]], SMALLEST))
+    return -math.log(max(actions[NEXT_ACTIONS[happened]], MIN_PROBABILITY))

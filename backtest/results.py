@@ -12,7 +12,7 @@ from clickscore.backtest.backtest_run import BacktestPlan, Evidence
 from clickscore.backtest.evaluation_columns import NEW, NO_ANSWER, OTHER, RELATIONS, ArmColumns
 from clickscore.backtest.intervals import DIGITS, Bools, Bootstrap, Estimate, estimate
 from clickscore.backtest.lookahead import LeakCheck
-from clickscore.model.metrics import SMALLEST, Floats, Ints, calibration_error, pr_auc
+from clickscore.model.metrics import MIN_PROBABILITY, Floats, Ints, calibration_error, pr_auc
 from clickscore.schemas.manifest import decode_manifest
 from clickscore.stream.replay.checkpoint import deciding_settings
 
@@ -231,7 +231,7 @@ class _Measuring:
         of, happened = stated[self.stated], self.purchased[self.stated]
         area = metrics.WeightedPrAuc(of, happened)
         draws = self._bootstrap.of_rows(lambda weights: area(weights[self.stated]))
-        own = np.where(self.purchased == 1, stated, 1 - stated).clip(SMALLEST, 1)
+        own = np.where(self.purchased == 1, stated, 1 - stated).clip(MIN_PROBABILITY, 1)
         return PurchaseResult(
             pr_auc=self._remember(number, "purchase_pr_auc", pr_auc(of, happened), draws),
             log_loss=self._estimate(number, "purchase_log_loss", -np.log(own), self.stated),

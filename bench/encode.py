@@ -23,7 +23,7 @@ import numpy as np
 
 from bench.language_model import language_model
 from bench.machine import ROOT
-from clickscore.model.dataset import lines_of
+from clickscore.model.dataset import read_lines
 from clickscore.model.evaluation.prefix_evaluation import evaluate_prefixes
 from clickscore.model.split import split_sessions
 from clickscore.schemas.catalogue import Item, encode
@@ -54,7 +54,7 @@ def main(events: Path, keep: Path, seeds: int, preset: str) -> None:
     if not sessions.is_file():
         run("clickscore.stream", "sessions", events, "--format", "rees46", "--out", sessions, "--close-open")
     split_sessions(sessions, keep / "training.jsonl.gz", keep / "test.jsonl.gz", "user", TEST)
-    test = [decode_session(line) for line in lines_of(keep / "test.jsonl.gz")]
+    test = [decode_session(line) for line in read_lines(keep / "test.jsonl.gz")]
     for seed in range(seeds):
         held_out = set(random.Random(seed).sample(sorted(catalogue), round(HELD_OUT * len(catalogue))))
         folder = keep / f"seed-{seed}"
@@ -93,7 +93,7 @@ def prepared(folder: Path, training: Path, catalogue: dict[str, Item], held_out:
     folder.mkdir(exist_ok=True)
     counts: Counter[str] = Counter()
     with gzip.open(folder / "train.jsonl.gz", "wb") as file:
-        for line in lines_of(training):
+        for line in read_lines(training):
             session = without(decode_session(line), held_out)
             counts.update(event.item_id for event in session.events)
             if session.events:

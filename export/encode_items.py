@@ -19,6 +19,7 @@ from clickscore.export.to_onnx import CANDIDATES
 from clickscore.model.catalogue_items import item_text, read_items
 from clickscore.model.checkpoint import (
     Checkpoint,
+    find_checkpoint,
     load_checkpoint,
     load_pairs,
     load_texts,
@@ -27,15 +28,14 @@ from clickscore.model.checkpoint import (
     save_stack,
     save_texts,
     start_checkpoint,
-    trainable,
 )
 from clickscore.model.cold_start import MIN_ANCHORS, ParamChoice, choose_params, describe_items, fit_kernel_map
 from clickscore.model.errors import TrainingError
 from clickscore.model.features import Longs
-from clickscore.model.neighbours import Neighbours, Pairs
+from clickscore.model.neighbours import Neighbours, PairCounts
 from clickscore.model.text_encoder import TextEncoder
 from clickscore.model.text_vectors import TextVectors, encode_texts
-from clickscore.model.vocabulary import is_line
+from clickscore.model.vocabulary import fits_on_line
 from clickscore.schemas.manifest import Manifest, decode_manifest
 
 Tell = Callable[[str, int, int], None]
@@ -72,14 +72,14 @@ def encode(bundle: Path, items: Path, encoder: TextEncoder, out: Path, tell: Tel
         TrainingError: There is no trained model, nothing is new or can be learned from, or something is in the way.
     """
     require_empty(out)
-    checkpoint, version = trainable(bundle)
+    checkpoint, version = find_checkpoint(bundle)
     trained = load_checkpoint(checkpoint)
-    if not trained.card.finished:
+    if not trained.record.finished:
         message = f"the training of {bundle} has not ended: go on with it, the same `clickscore train` again"
         raise TrainingError(message)
     catalogue = {item.item_id: item for item in read_items(items)}
     texts = {item: item_text(catalogue[item]) for item in catalogue}
-    unknown = [item for item in texts if not trained.vocabulary.row(item) and is_line(item)]
+    unknown = [item for item in texts if not trained.vocabulary.row(item) and fits_on_line(item)]
     new = [item for item in unknown if texts[item]]
     if not new:
         reason = f"{len(unknown):,} are new but have neither title, category nor brand" if unknown else "none is new"
@@ -114,16 +114,16 @@ def encode(bundle: Path, items: Path, encoder: TextEncoder, out: Path, tell: Tel
 def _grown(of: Checkpoint, new: list[str], mapped: torch.Tensor, teachers: Longs, origin: str) -> Checkpoint:
     """Return a model with new items after its own, at the length that its own have before neighbours are added."""
     vocabulary = of.vocabulary.with_new(new)
-    model = of.model.grown(len(vocabulary))
+    model = of.model.grow(len(vocabulary))
     known = len(of.vocabulary) + 1
     with torch.no_grad():
         length = model.item[teachers].norm(dim=1).median()
         model.item[known:] = length * mapped
     none = ((0, len(new)), (0, 0))
     neighbours = Neighbours(np.pad(of.neighbours.rows, none), np.pad(of.neighbours.shares, none))
-    card = msgspec.structs.replace(of.card, lineage=(*of.card.lineage, origin))
+    record = msgspec.structs.replace(of.record, lineage=(*of.record.lineage, origin))
     stack = of.stack and of.stack.grown(len(vocabulary))
-    return Checkpoint(card, vocabulary, model, neighbours, of.held_out, stack)
+    return Checkpoint(record, vocabulary, model, neighbours, of.held_out, stack)
 
 
 def _shape(bundle: Path) -> tuple[int, str]:
@@ -135,9 +135,9 @@ def _shape(bundle: Path) -> tuple[int, str]:
     return found.candidates, found.precision
 
 
-def _save(folder: Path, of: Checkpoint, pairs: Pairs, texts: TextVectors) -> None:
+def _save(folder: Path, of: Checkpoint, pairs: PairCounts, texts: TextVectors) -> None:
     """Write a finished checkpoint."""
-    start_checkpoint(folder, of.card, of.vocabulary, of.held_out)
+    start_checkpoint(folder, of.record, of.vocabulary, of.held_out)
     save_model(folder / "weights.pt", of.model, of.neighbours)
     save_pairs(folder, pairs)
     save_texts(folder, texts)

@@ -46,7 +46,7 @@ def export_bundle(
     """
     require_empty(folder)
     trained = load_checkpoint(checkpoint)
-    config, calibration, stack = trained.card.config.model, trained.card.calibration, trained.stack
+    config, calibration, stack = trained.record.config.model, trained.record.calibration, trained.stack
     table, beside, expected = trained.table(), None, None
     if calibration:
         fold_in(trained.model, calibration)
@@ -70,17 +70,17 @@ def export_bundle(
         vocabulary=trained.vocabulary,
         framework=f"torch {torch.__version__.partition('+')[0]}",
         max_length=config.max_length,
-        training_data=trained.card.report.summary(),
-        trained_until=trained.card.report.last_closed_at,
-        metrics=trained.card.measured,
+        training_data=trained.record.report.summary(),
+        trained_until=trained.record.report.last_closed_at,
+        metrics=trained.record.held_out_metrics,
         every_event=beside is not None,
         precision=precision,
         fidelity=near,
         calibration=calibration.report if calibration else None,
-        popular=trained.card.popular,
-        lineage=trained.card.lineage,
+        popular=trained.record.popular_items_items_items_items_items,
+        lineage=trained.record.lineage,
     )
-    report = msgspec.json.format(msgspec.json.encode(trained.card.report), indent=2) + b"\n"
+    report = msgspec.json.format(msgspec.json.encode(trained.record.report), indent=2) + b"\n"
     (folder / "data-report.json").write_bytes(report)
     if trainable:
         shutil.copytree(checkpoint, folder / "checkpoint")

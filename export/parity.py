@@ -12,7 +12,7 @@ import torch
 
 from clickscore.export.probes import BATCH, batch_invariant, run_with_reasons, stratified_sample, with_unknown_events
 from clickscore.model.calibration import to_probabilities
-from clickscore.model.features import Batch, Examples, ending_at
+from clickscore.model.features import Examples, PaddedBatch, pad_prefixes
 from clickscore.model.prefix_features import EventBatch
 from clickscore.model.transformer import SessionTransformer
 
@@ -76,7 +76,7 @@ def compare(
     reasons_apart: list[float] = []
     compared = same = depends = 0
     for at in stratified_sample(of, most, BATCH):
-        batch = ending_at(of, at)
+        batch = pad_prefixes(of, at)
         asked = with_unknown_events(batch) if beside else batch
         answers = run_with_reasons(graph, asked)
         rows, scores, action_probabilities, purchase, reasons = answers
@@ -116,7 +116,7 @@ class _Expected(NamedTuple):
 
 @torch.inference_mode()
 def _ask(
-    model: SessionTransformer, table: torch.Tensor, batch: Batch, rows: np.ndarray, added: np.ndarray | None
+    model: SessionTransformer, table: torch.Tensor, batch: PaddedBatch, rows: np.ndarray, added: np.ndarray | None
 ) -> _Expected:
     """Return what the model says of a batch and of the candidates `rows` (batch, candidates) of the graph.
 
@@ -125,7 +125,7 @@ def _ask(
     items, actions, lengths = (torch.from_numpy(part) for part in batch)
     ends = torch.arange(items.shape[1]) == lengths[:, None] - 1  # (batch, width)
     vectors, of_items = model(table, items, actions)
-    scores = model.scores(table, model.wishes(vectors, of_items, items, ends))  # (batch, V - 1)
+    scores = model.scores(table, model.queries(vectors, of_items, items, ends))  # (batch, V - 1)
     reasons = model.reasons(table, items, actions, lengths - 1, torch.from_numpy(rows))
     vectors = vectors[ends]  # (batch, D)
     best = scores.topk(min(COMPARED, rows.shape[1]))
@@ -141,7 +141,7 @@ def _ask(
     )
 
 
-def _placed(reasons: np.ndarray, asked: Batch | EventBatch, read: Batch) -> np.ndarray:
+def _placed(reasons: np.ndarray, asked: PaddedBatch | EventBatch, read: PaddedBatch) -> np.ndarray:
     """Return reasons of the events that are read, at their places among those that were asked about, 0 at others."""
     placed = np.zeros((*reasons.shape[:2], asked.items.shape[1]), dtype=reasons.dtype)
     for of, brought, items, length in zip(placed, reasons, asked.items, read.lengths, strict=True):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnxruntime as ort
 
-from clickscore.model.features import Batch, Examples, Longs, ending_at
+from clickscore.model.features import Examples, Longs, PaddedBatch, pad_prefixes
 from clickscore.model.onnx_runtime import explain_scores, run_graph
 from clickscore.model.prefix_features import EventBatch
 from clickscore.schemas.events import ACTIONS
@@ -16,12 +16,12 @@ BATCH = 64
 def stratified_sample(of: Examples, most: int, size: int) -> Iterator[Longs]:
     """Yield events spread over all, those of beginnings of like length together, `size` a batch."""
     at = np.unique(np.linspace(0, len(of.items) - 1, most).astype(np.int64))
-    at = at[np.argsort(ending_at(of, at).lengths, kind="stable")]
+    at = at[np.argsort(pad_prefixes(of, at).lengths, kind="stable")]
     for start in range(0, len(at), size):
         yield at[start : start + size]
 
 
-def with_unknown_events(batch: Batch) -> EventBatch:
+def with_unknown_events(batch: PaddedBatch) -> EventBatch:
     """Return beginnings with a search and an event on an unknown item put in somewhere, and with times."""
     rng = np.random.default_rng(0)
     sessions, width = batch.items.shape
@@ -38,14 +38,14 @@ def with_unknown_events(batch: Batch) -> EventBatch:
     return EventBatch(items, actions, ages, batch.lengths + 2)
 
 
-def run_with_reasons(graph: ort.InferenceSession, batch: Batch | EventBatch) -> tuple[np.ndarray, ...]:
+def run_with_reasons(graph: ort.InferenceSession, batch: PaddedBatch | EventBatch) -> tuple[np.ndarray, ...]:
     """Return what a graph says, and why: of all candidates."""
     answers = run_graph(graph, batch)
     return *answers, explain_scores(graph, batch, answers[0].shape[1])
 
 
 def batch_invariant(
-    graph: ort.InferenceSession, batch: Batch | EventBatch, answers: tuple[np.ndarray, ...], at: int
+    graph: ort.InferenceSession, batch: PaddedBatch | EventBatch, answers: tuple[np.ndarray, ...], at: int
 ) -> bool:
     """Return whether session `at`, run alone with the same padding, gets the same bits as in the batch."""
     one = slice(at, at + 1)

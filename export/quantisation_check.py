@@ -5,7 +5,7 @@ import onnxruntime as ort
 
 from clickscore.export.probes import BATCH, batch_invariant, run_with_reasons, stratified_sample, with_unknown_events
 from clickscore.model.errors import TrainingError
-from clickscore.model.features import NOTHING, Examples, ending_at
+from clickscore.model.features import NO_NEXT_ITEM, Examples, pad_prefixes
 from clickscore.model.metrics import hit_rate, reciprocal_rank
 from clickscore.model.onnx_runtime import run_graph
 from clickscore.schemas.manifest import Fidelity
@@ -25,7 +25,7 @@ def measure_fidelity(
     shares: list[np.ndarray] = []
     places: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     for at in stratified_sample(of, most, BATCH):
-        batch = ending_at(of, at)
+        batch = pad_prefixes(of, at)
         asked = with_unknown_events(batch) if every_event else batch
         answers = run_with_reasons(quick, asked)
         if not all(batch_invariant(quick, asked, answers, one) for one in range(0, len(at), 8)):
@@ -36,7 +36,7 @@ def measure_fidelity(
         wanted = of.next_item[at][:, None]  # (batch, 1)
         for place, rows in zip(places, (found, best), strict=True):
             hit = rows == wanted
-            place.append(np.where(hit.any(axis=1), hit.argmax(axis=1) + 1, 0)[wanted[:, 0] != NOTHING])
+            place.append(np.where(hit.any(axis=1), hit.argmax(axis=1) + 1, 0)[wanted[:, 0] != NO_NEXT_ITEM])
     of_quick, of_exact = (np.concatenate(place) for place in places)
     return Fidelity(
         beginnings=sum(map(len, shares)),

@@ -128,8 +128,8 @@ def to_probabilities(logits: Floats) -> Probabilities:
 
 def to_logits(said: Probabilities) -> Floats:
     """Return logits of probabilities: (events, 6)."""
-    of_action = np.log(said.next_action.astype(np.float64).clip(min=metrics.SMALLEST))
-    purchase = said.purchase.astype(np.float64).clip(metrics.SMALLEST, 1 - metrics.SMALLEST)
+    of_action = np.log(said.next_action.astype(np.float64).clip(min=metrics.MIN_PROBABILITY))
+    purchase = said.purchase.astype(np.float64).clip(metrics.MIN_PROBABILITY, 1 - metrics.MIN_PROBABILITY)
     return np.concatenate((of_action, np.log(purchase / (1 - purchase))[:, None]), axis=1)
 
 

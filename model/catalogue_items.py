@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from clickscore.model.dataset import lines_of
+from clickscore.model.dataset import read_lines
 from clickscore.model.errors import TrainingError
 from clickscore.model.prefix_features import CatalogueAttributes
 from clickscore.schemas.catalogue import Item, decode_item
@@ -33,7 +33,7 @@ def read_items(path: Path) -> Iterator[Item]:
     Raises:
         TrainingError: It cannot be read, or a line of it is no item.
     """
-    for number, line in enumerate(lines_of(path), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         try:
             yield decode_item(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:

@@ -18,14 +18,14 @@ import torch
 
 from clickscore.model.calibration import Calibration
 from clickscore.model.config import TrainConfig
-from clickscore.model.dataset import Report
+from clickscore.model.dataset import DatasetReport
 from clickscore.model.errors import TrainingError
 from clickscore.model.features import Examples
-from clickscore.model.neighbours import Neighbours, Pairs
+from clickscore.model.neighbours import Neighbours, PairCounts
 from clickscore.model.prefix_features import ItemFeatures
 from clickscore.model.stack import LinearModel, Stack
 from clickscore.model.text_vectors import TextVectors
-from clickscore.model.transformer import Mixing, SessionTransformer
+from clickscore.model.transformer import NeighbourMatrix, SessionTransformer
 from clickscore.model.trees import Trees
 from clickscore.model.vocabulary import Vocabulary, read_vocabulary
 from clickscore.schemas.manifest import decode_manifest
@@ -33,42 +33,45 @@ from clickscore.schemas.manifest import decode_manifest
 STACK, TEXTS = "stack.npz", "texts.npz"
 
 
-class Epoch(msgspec.Struct, frozen=True, kw_only=True):
-    """What one pass over the training sessions brought."""
+class EpochResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Loss and validation metrics of one pass over the training sessions."""
 
     number: int
-    """From 1."""
+    """Number of the epoch, from 1."""
     loss: float
-    """Mean over its steps."""
+    """Mean training loss over the steps."""
     metrics: dict[str, float]
-    """Of the validation sessions, after it."""
+    """Metrics on the validation sessions, measured after the epoch."""
 
 
-class Card(msgspec.Struct, frozen=True, kw_only=True):
-    """`checkpoint.json`: what a checkpoint is, and how it came to be."""
+class TrainingRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """`checkpoint.json`: the config, data and results of a training.
+
+    The names in the file (`popular`, `best`, `measured`, `learned`) stay as the first version wrote them.
+    """
 
     config: TrainConfig
-    report: Report
-    popular: tuple[str, ...]
-    """The most popular items of the training sessions, best first."""
-    epochs: tuple[Epoch, ...] = ()
-    best: int = 0
-    """Number of the epoch whose weights are kept, 0 before the first ends."""
-    measured: dict[str, float] = {}
-    """Metrics of the held-out sessions, before they were learned, too."""
+    report: DatasetReport
+    popular_items: tuple[str, ...] = msgspec.field(name="popular")
+    """Most popular items of the training sessions, best first."""
+    epochs: tuple[EpochResult, ...] = ()
+    best_epoch: int = msgspec.field(name="best", default=0)
+    """Number of the epoch whose weights are saved, 0 before the first epoch ends."""
+    held_out_metrics: dict[str, float] = msgspec.field(name="measured", default_factory=dict)
+    """Held-out metrics, measured before the final pass trains on these sessions."""
     calibration: Calibration | None = None
-    """Of the heads; an export folds it into their weights."""
-    learned: int = 0
-    """Sessions that its neighbours were counted in, those of what it was topped up from included; 0 until the end."""
+    """Calibration of the heads; an export folds the calibration into the weights."""
+    counted_sessions: int = msgspec.field(name="learned", default=0)
+    """Sessions in the co-occurrence counts, the sessions of each warm start included; 0 until the final pass."""
     lineage: tuple[str, ...] = ()
-    """What it was topped up from, the oldest first."""
+    """Models that this one was fine-tuned from, the oldest first; empty for a model trained from random weights."""
     finished: bool = False
 
 
 class Checkpoint(NamedTuple):
     """A trained model, ready to be evaluated or exported."""
 
-    card: Card
+    record: TrainingRecord
     vocabulary: Vocabulary
     model: SessionTransformer
     neighbours: Neighbours
@@ -78,16 +81,16 @@ class Checkpoint(NamedTuple):
     def table(self) -> torch.Tensor:
         """Return the vectors of all items: (V, D)."""
         with torch.inference_mode():
-            return self.model.table(Mixing(self.neighbours, torch.device("cpu")))
+            return self.model.table(NeighbourMatrix(self.neighbours, torch.device("cpu")))
 
 
-_decode_card = msgspec.json.Decoder(Card).decode
+_decode_record = msgspec.json.Decoder(TrainingRecord).decode
 
 
-def start_checkpoint(folder: Path, card: Card, vocabulary: Vocabulary, held_out: Examples) -> None:
+def start_checkpoint(folder: Path, record: TrainingRecord, vocabulary: Vocabulary, held_out: Examples) -> None:
     """Write what stays the same through the training."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_card(folder, card)
+    write_record(folder, record)
     _replace(folder / "items.txt", vocabulary.to_bytes())
     _replace(folder / "held_out.npz", _packed(held_out))
 
@@ -106,12 +109,12 @@ def load_model(path: Path, model: SessionTransformer) -> Neighbours:
     return neighbours
 
 
-def save_pairs(folder: Path, pairs: Pairs) -> None:
+def save_pairs(folder: Path, pairs: PairCounts) -> None:
     """Write how often items met in the sessions that a model has learned from."""
     _replace(folder / "pairs.npz", _packed(pairs))
 
 
-def load_pairs(folder: Path) -> Pairs:
+def load_pairs(folder: Path) -> PairCounts:
     """Return what `save_pairs` wrote.
 
     Raises:
@@ -121,7 +124,7 @@ def load_pairs(folder: Path) -> Pairs:
         message = f"{folder} holds a training that has not ended: go on with it first"
         raise TrainingError(message)
     with np.load(folder / "pairs.npz") as arrays:
-        return Pairs(**arrays)
+        return PairCounts(**arrays)
 
 
 def save_stack(folder: Path, stack: Stack) -> None:
@@ -166,12 +169,12 @@ def load_texts(folder: Path) -> TextVectors | None:
         return TextVectors(str(arrays["encoder"]), arrays["digests"], arrays["vectors"])
 
 
-def write_card(folder: Path, card: Card) -> None:
+def write_record(folder: Path, record: TrainingRecord) -> None:
     """Write `checkpoint.json`, whole or not at all."""
-    _replace(folder / "checkpoint.json", msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
+    _replace(folder / "checkpoint.json", msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
 
 
-def read_card(folder: Path) -> Card | None:
+def read_record(folder: Path) -> TrainingRecord | None:
     """Return what a folder's `checkpoint.json` says, none where the folder has none.
 
     Raises:
@@ -181,7 +184,7 @@ def read_card(folder: Path) -> Card | None:
     if not path.is_file():
         return None
     try:
-        return _decode_card(path.read_bytes())
+        return _decode_record(path.read_bytes())
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         message = f"{path} cannot be read, it may come from another version: {exc}"
         raise TrainingError(message) from exc
@@ -193,19 +196,19 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         TrainingError: The folder holds no checkpoint, or none with a finished epoch.
     """
-    card = read_card(folder)
-    if card is None or not (card.best or card.finished):
+    record = read_record(folder)
+    if record is None or not (record.best_epoch or record.finished):
         message = f"{folder} holds no trained model: make one with `clickscore train SESSIONS --out {folder}`"
         raise TrainingError(message)
     vocabulary = read_vocabulary(folder / "items.txt")
-    model = SessionTransformer(card.config.model, len(vocabulary))
-    neighbours = load_model(folder / ("weights.pt" if card.finished else "best.pt"), model)
+    model = SessionTransformer(record.config.model, len(vocabulary))
+    neighbours = load_model(folder / ("weights.pt" if record.finished else "best.pt"), model)
     with np.load(folder / "held_out.npz") as arrays:
         held_out = Examples(**arrays)
-    return Checkpoint(card, vocabulary, model.eval(), neighbours, held_out, load_stack(folder))
+    return Checkpoint(record, vocabulary, model.eval(), neighbours, held_out, load_stack(folder))
 
 
-def trainable(origin: Path) -> tuple[Path, str]:
+def find_checkpoint(origin: Path) -> tuple[Path, str]:
     """Return the checkpoint of a folder that is one, or a bundle with one, and what to call it.
 
     Raises:
@@ -240,7 +243,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
         raise TrainingError(message) from exc
 
 
-def _packed(arrays: Examples | Pairs) -> bytes:
+def _packed(arrays: Examples | PairCounts) -> bytes:
     packed = io.BytesIO()
     np.savez_compressed(packed, **{field.name: getattr(arrays, field.name) for field in dataclasses.fields(arrays)})
     return packed.getvalue()

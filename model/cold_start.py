@@ -16,11 +16,11 @@ import numpy.typing as npt
 import torch
 
 from clickscore.model.checkpoint import Checkpoint
-from clickscore.model.features import Batch, Float32Array, Longs
-from clickscore.model.loss import Wishes
-from clickscore.model.neighbours import LOW, Pairs, nearest
+from clickscore.model.features import Float32Array, Longs, PaddedBatch
+from clickscore.model.loss import Queries
+from clickscore.model.neighbours import ITEM_MASK, PairCounts, select_neighbours
 from clickscore.model.predict import CUTOFF, MAX_SCORES, compute_queries
-from clickscore.model.transformer import Mixing
+from clickscore.model.transformer import NeighbourMatrix
 from clickscore.schemas.events import ACTIONS
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -77,7 +77,7 @@ def describe_items(texts: Float32Array, prices: Float32Array) -> Float32Array:
 
 
 def choose_params(
-    of: Checkpoint, pairs: Pairs, rows: Longs, known: Float32Array, tell: Callable[[int, int], None]
+    of: Checkpoint, pairs: PairCounts, rows: Longs, known: Float32Array, tell: Callable[[int, int], None]
 ) -> ParamChoice:
     """Return the way by which most is found, new items and known ones.
 
@@ -152,20 +152,20 @@ def fit_kernel_map(of: Checkpoint, table: torch.Tensor, rows: Longs, known: Floa
         rows: Of the teachers: (teachers,).
         known: Of the teachers: (teachers, F).
     """
-    wishes = np.concatenate([_unit(wishes.vectors.numpy()) for wishes in _asked(of, table, rows)])
-    common = _unit(wishes.mean(axis=0))
-    aims = _unit(_across(table[rows].numpy(), common)) + _unit(_across(wishes, common))
+    queries = np.concatenate([_unit(queries.vectors.numpy()) for queries in _asked(of, table, rows)])
+    common = _unit(queries.mean(axis=0))
+    aims = _unit(_across(table[rows].numpy(), common)) + _unit(_across(queries, common))
     return KernelMap(known, aims, common)
 
 
 @torch.inference_mode()
-def _asked(of: Checkpoint, table: torch.Tensor, items: Longs) -> list[Wishes]:
+def _asked(of: Checkpoint, table: torch.Tensor, items: Longs) -> list[Queries]:
     """Return what is wanted after a view of each item, a part of them at a time."""
     step = max(1, MAX_SCORES // len(table))
     views = [items[start : start + step, None].astype(np.int64) for start in range(0, len(items), step)]
     ones = [np.ones(len(view), dtype=np.int64) for view in views]
     return [
-        compute_queries(of.model, table, Batch(view, np.full_like(view, VIEW), one))[1]
+        compute_queries(of.model, table, PaddedBatch(view, np.full_like(view, VIEW), one))[1]
         for view, one in zip(views, ones, strict=True)
     ]
 
@@ -173,31 +173,31 @@ def _asked(of: Checkpoint, table: torch.Tensor, items: Longs) -> list[Wishes]:
 def _found(of: Checkpoint, table: torch.Tensor, items: Longs, answers: Longs) -> np.ndarray:
     """Return whether each answer is among the first 20 after a view of its item: (questions,)."""
     found: list[np.ndarray] = []
-    for wishes in _asked(of, table, items):
-        scores = of.model.scores(table, wishes)  # (n, V - 1)
+    for queries in _asked(of, table, items):
+        scores = of.model.scores(table, queries)  # (n, V - 1)
         start = sum(map(len, found))
         own = scores.gather(1, torch.from_numpy(answers[start : start + len(scores), None] - 1))
         found.append(((scores >= own).sum(dim=1) <= CUTOFF).numpy())
     return np.concatenate([np.zeros(0, dtype=bool), *found])
 
 
-def _table_without(of: Checkpoint, pairs: Pairs, rows: Longs) -> torch.Tensor:
+def _table_without(of: Checkpoint, pairs: PairCounts, rows: Longs) -> torch.Tensor:
     """Return the vectors of all items, these rows taken out of all neighbours: (V, D)."""
-    out = np.isin(pairs.keys >> 32, rows) | np.isin(pairs.keys & LOW, rows)
-    others = Pairs(pairs.keys[~out], pairs.counts[~out])
-    neighbours = nearest(others, len(of.model.item), of.card.config.model.neighbours)
+    out = np.isin(pairs.keys >> 32, rows) | np.isin(pairs.keys & ITEM_MASK, rows)
+    others = PairCounts(pairs.keys[~out], pairs.counts[~out])
+    neighbours = select_neighbours(others, len(of.model.item), of.record.config.model.neighbours)
     with torch.no_grad():
-        return of.model.table(Mixing(neighbours, torch.device("cpu")))
+        return of.model.table(NeighbourMatrix(neighbours, torch.device("cpu")))
 
 
-def _meetings(pairs: Pairs, rows: Longs, rng: np.random.Generator) -> tuple[Longs, Longs]:
+def _meetings(pairs: PairCounts, rows: Longs, rng: np.random.Generator) -> tuple[Longs, Longs]:
     """Draw items that are not among the rows, and for each an item that it has met, by how often: (questions,) each."""
     first = pairs.keys >> 32
     outside = np.flatnonzero(~np.isin(first, rows))
     if not len(outside):
         return outside, outside
     drawn = rng.choice(outside, QUERIES_PER_FOLD, p=pairs.counts[outside] / pairs.counts[outside].sum())
-    return first[drawn], pairs.keys[drawn] & LOW
+    return first[drawn], pairs.keys[drawn] & ITEM_MASK
 
 
 def _across(vectors: Float32Array, common: Float32Array) -> Floats:

@@ -14,13 +14,13 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from clickscore.model.catalogue_items import read_catalogue
-from clickscore.model.config import PRESETS, TrainConfig, override, preset_text, read_preset
-from clickscore.model.dataset import Report, load_dataset, load_newer
+from clickscore.model.config import PRESETS, TrainConfig, format_preset, override, read_preset
+from clickscore.model.dataset import DatasetReport, load_dataset, load_fine_tuning_data
 from clickscore.model.errors import TrainingError
 
 if TYPE_CHECKING:
     from clickscore.model.evaluation.head_evaluation import PrefixLengthResults
-    from clickscore.model.split import By
+    from clickscore.model.split import SplitKey
 
 EXTRA = {"torch", "onnx", "optuna", "sklearn", "lightgbm", "tokenizers", "transformers"}
 """What the extras train and encode bring."""
@@ -97,8 +97,8 @@ def train(
     try:
         import torch  # noqa: PLC0415 (serving has no torch, and its help lists this command)
 
-        from clickscore.model.checkpoint import load_checkpoint, load_pairs, load_texts, save_texts, trainable  # noqa: PLC0415
-        from clickscore.model.train import top_up  # noqa: PLC0415
+        from clickscore.model.checkpoint import find_checkpoint, load_checkpoint, load_pairs, load_texts, save_texts  # noqa: PLC0415
+        from clickscore.model.train import fine_tune  # noqa: PLC0415
         from clickscore.model.train import train as train_model  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
@@ -106,20 +106,22 @@ def train(
         torch.set_num_threads(threads)
 
     if origin:
-        folder, name = trainable(origin)
+        folder, name = find_checkpoint(origin)
         previous = load_checkpoint(folder)
-        newer = load_newer(sessions, previous.card.config, previous.vocabulary)
+        newer = load_fine_tuning_data(sessions, previous.record.config, previous.vocabulary)
         _show(newer.report, console)
-        lineage = f"{name}: {previous.card.report.summary()}"
-        card = top_up(previous, load_pairs(folder), newer, out, lineage=lineage, console=console)
+        lineage = f"{name}: {previous.record.report.summary()}"
+        record = fine_tune(previous, load_pairs(folder), newer, out, lineage=lineage, console=console)
         if texts := load_texts(folder):
             save_texts(out, texts)
     else:
         dataset = load_dataset(sessions, config, read_catalogue(items))
         _show(dataset.report, console)
-        card = train_model(dataset, config, out, console)
-        console.print(f"kept epoch {card.best} of {len(card.epochs)}")
-    figures = ", ".join(f"{name} {card.measured[name]:.4f}" for name in ("hit_rate@20", "mrr@20", "purchase_pr_auc"))
+        record = train_model(dataset, config, out, console)
+        console.print(f"kept epoch {record.best_epoch} of {len(record.epochs)}")
+    figures = ", ".join(
+        f"{name} {record.held_out_metrics[name]:.4f}" for name in ("hit_rate@20", "mrr@20", "purchase_pr_auc")
+    )
     console.print(f"on the newest sessions, before they were learned, too: {figures}")
     console.print(f"next: clickscore export {out} --out BUNDLE")
 
@@ -165,7 +167,7 @@ def tune(
     try:
         import torch  # noqa: PLC0415 (serving has no torch, and its help lists this command)
 
-        from clickscore.model.train import CRITERION  # noqa: PLC0415
+        from clickscore.model.train import STOPPING_METRIC  # noqa: PLC0415
         from clickscore.model.tune import tune as search  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
@@ -175,8 +177,10 @@ def tune(
     _show(dataset.report, console)
     memory = out.with_name(out.name + ".trials")
     for found in search(dataset, config, trials=trials, memory=memory, console=console):
-        score = f"validation {CRITERION} {found.score:.4f}, trial {found.best} of {found.trials} from preset {preset}"
-        out.write_text(preset_text(found.config, f"clickscore tune: {score}"), encoding="utf-8")
+        score = (
+            f"validation {STOPPING_METRIC} {found.score:.4f}, trial {found.best} of {found.trials} from preset {preset}"
+        )
+        out.write_text(format_preset(found.config, f"clickscore tune: {score}"), encoding="utf-8")
         console.print(f"best so far: {score}")
     console.print(f"next: clickscore train SESSIONS --out CHECKPOINT --preset {out}")
 
@@ -295,13 +299,13 @@ def evaluate_reasons(*, checkpoint: Path, prefixes: Path, rows: int, out: Path |
       clickscore evaluate-reasons checkpoint --prefixes test.tsv.gz
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
     try:
-        from clickscore.model.checkpoint import trainable  # noqa: PLC0415 (serving has no torch)
+        from clickscore.model.checkpoint import find_checkpoint  # noqa: PLC0415 (serving has no torch)
         from clickscore.model.evaluation.reason_faithfulness import TOP_ITEMS, evaluate_reasons  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
     console = Console(highlight=False, width=TABLE_WIDTH)
     with Console(stderr=True).status("") as status:
-        results = evaluate_reasons(trainable(checkpoint)[0], prefixes, rows, status.update)
+        results = evaluate_reasons(find_checkpoint(checkpoint)[0], prefixes, rows, status.update)
     metrics = ("deletion", "insertion", "first", "exit", "lead")
     for title, suffix in (("the best item", ""), (f"the best {TOP_ITEMS} items", f"@{TOP_ITEMS}")):
         table = Table("order", *metrics, title=f"explained: {title}, of {results.sessions:,} sessions")
@@ -344,7 +348,7 @@ def _nearness_table(of: "PrefixLengthResults") -> Table:
 @click.option(
     "--share", type=click.FloatRange(0.01, 0.99), default=0.3, show_default=True, help="Of the sessions, for the test."
 )
-def split(*, source: Path, training: Path, test: Path, by: "By", share: float) -> None:
+def split(*, source: Path, training: Path, test: Path, by: "SplitKey", share: float) -> None:
     """Split closed SESSIONS into some to learn from and some to judge by.
 
     By time, the newest are the test, and what was open across the border is in neither; by user, a hash decides.
@@ -383,7 +387,7 @@ def _config(preset: str, epochs: int | None, seed: int | None, changes: Sequence
     return override(read_preset(preset), {name: value for name, _, value in pairs} | flags)
 
 
-def _show(report: Report, console: Console) -> None:
+def _show(report: DatasetReport, console: Console) -> None:
     """Print what was read, and what became of it."""
     console.print(f"read {report.lines:,} lines of {len(report.files)} file(s)")
     for reason, number in report.dropped.items():

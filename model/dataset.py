@@ -23,12 +23,12 @@ from clickscore.model.features import (
     Ints,
     Longs,
     Sessions,
-    arranged,
-    examples,
-    read_events,
+    make_examples,
+    select_model_events,
+    sort_by_closing,
 )
 from clickscore.model.prefix_features import NO_ATTRIBUTES, CatalogueAttributes, ItemAttributes, make_item_attributes
-from clickscore.model.vocabulary import UNKNOWN, Vocabulary, count
+from clickscore.model.vocabulary import UNKNOWN, Vocabulary, count_items
 from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.sessions import ClosedSession, SessionEvent, decode_session
 
@@ -41,13 +41,13 @@ TOO_LONG = "session of more than 500 events: a robot's"
 TOO_FAST = "session of 30 events or more, above one a second: a robot's"
 RARE = "event on an item that was seen fewer than {} times"
 
-FEWEST_SESSIONS = 10
+MIN_SESSIONS = 10
 """Below that, nothing can be split off for validation that would say anything."""
 
-FEWEST_VALIDATED = 500
+MIN_VALIDATION_SESSIONS = 500
 """Sessions of validation that the heads' calibration wants, as far as that is no more than an eighth of all."""
 
-PLAIN = (".tsv", ".txt")
+PLAIN_SUFFIXES = (".tsv", ".txt")
 """Ends of the names, `.gz` aside, of files that hold item ids alone, one session a line, the oldest first."""
 
 VIEW = ACTIONS.index("view")
@@ -55,7 +55,7 @@ CODES = {action: code for code, action in enumerate(ACTIONS) if action}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Report:
+class DatasetReport:
     """What was read, and what became of it."""
 
     files: tuple[str, ...]
@@ -104,13 +104,13 @@ class Dataset:
     """Of those after them, at most `ranked_sessions`."""
     held_out: Examples
     """Of the newest, at most `ranked_sessions`."""
-    whole: "WholeSessions"
+    tree_data: "TreeDataset"
     """The same sessions, whole."""
-    report: Report
+    report: DatasetReport
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class WholeSessions:
+class TreeDataset:
     """Sessions as trees read them, every event of them, cut as the examples are."""
 
     sessions: Sessions
@@ -131,7 +131,7 @@ class WholeSessions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Newer:
+class FineTuningData:
     """What a model is topped up with."""
 
     vocabulary: Vocabulary
@@ -139,18 +139,18 @@ class Newer:
     sessions: Examples
     sample: Examples
     """At most `ranked_sessions` of them, with what the model knew as the only known items."""
-    whole_sample: Sessions
+    tree_sample: Sessions
     """The same sessions, whole."""
     rows: Ints
     """Row that the model knew of each of their `item_ids`."""
-    report: Report
+    report: DatasetReport
 
 
 def load_dataset(files: Sequence[Path], config: TrainConfig, catalogue: CatalogueAttributes = NO_ATTRIBUTES) -> Dataset:
     """Return sessions from files, split by the time of their closing: held-out ones are the newest.
 
     Args:
-        files: JSON lines of `schemas.sessions.ClosedSession`, or item ids alone (see `PLAIN`); compressed where the
+        files: JSON lines of `schemas.sessions.ClosedSession`, or item ids alone (see `PLAIN_SUFFIXES`); gzip if the
             name ends in `.gz`.
         config: Says how large each part is, and which items are known.
         catalogue: Prices and categories of items.
@@ -159,22 +159,22 @@ def load_dataset(files: Sequence[Path], config: TrainConfig, catalogue: Catalogu
         TrainingError: A file cannot be read, or too little is left to learn from.
     """
     sessions, report = read_sessions(files)
-    if len(sessions) < FEWEST_SESSIONS:
+    if len(sessions) < MIN_SESSIONS:
         reasons = "".join(f"; {number:,} x {reason}" for reason, number in report.dropped.items())
         first = f" (first: {report.problem})" if report.problem else ""
-        message = f"{len(sessions)} sessions to learn from, at least {FEWEST_SESSIONS} are needed{reasons}{first}"
+        message = f"{len(sessions)} sessions to learn from, at least {MIN_SESSIONS} are needed{reasons}{first}"
         raise TrainingError(message)
 
-    vocabulary = count(sessions.item_ids, _seen(sessions), config.min_count)
+    vocabulary = count_items(sessions.item_ids, _seen(sessions), config.min_count)
     every, dropped = _known(sessions, vocabulary, config)
-    if len(every) < FEWEST_SESSIONS:
+    if len(every) < MIN_SESSIONS:
         message = (
             f"too little is left to learn from: {len(vocabulary):,} items were seen {config.min_count} times or more "
             f"(min_count), in {len(every):,} sessions"
         )
         raise TrainingError(message)
     held_out = max(1, round(config.held_out_share * len(every)))
-    validation = max(1, round(config.validation_share * len(every)), min(FEWEST_VALIDATED, len(every) // 8))
+    validation = max(1, round(config.validation_share * len(every)), min(MIN_VALIDATION_SESSIONS, len(every) // 8))
     numbers = np.arange(len(every))
     oldest, newer, newest = np.split(numbers, (len(every) - held_out - validation, len(every) - held_out))
     rows = vocabulary.rows(sessions.item_ids)
@@ -183,10 +183,10 @@ def load_dataset(files: Sequence[Path], config: TrainConfig, catalogue: Catalogu
     return Dataset(
         vocabulary=vocabulary,
         sessions=every,
-        training=every.only(oldest),
-        validation=every.only(validated),
-        held_out=every.only(measured),
-        whole=WholeSessions(
+        training=every.select(oldest),
+        validation=every.select(validated),
+        held_out=every.select(measured),
+        tree_data=TreeDataset(
             sessions=sessions,
             rows=rows,
             training=with_known[oldest],
@@ -205,26 +205,26 @@ def load_dataset(files: Sequence[Path], config: TrainConfig, catalogue: Catalogu
     )
 
 
-def load_newer(files: Sequence[Path], config: TrainConfig, known: Vocabulary) -> Newer:
+def load_fine_tuning_data(files: Sequence[Path], config: TrainConfig, known: Vocabulary) -> FineTuningData:
     """Return sessions that a model is topped up with, all of them, with the items that are new to it.
 
     Raises:
         TrainingError: A file cannot be read, or there is nothing to learn in any.
     """
     sessions, report = read_sessions(files)
-    vocabulary = known.with_new(count(sessions.item_ids, _seen(sessions), config.min_count).items)
+    vocabulary = known.with_new(count_items(sessions.item_ids, _seen(sessions), config.min_count).items)
     every, dropped = _known(sessions, vocabulary, config)
     if not len(every):
         message = "there is no session on a known item to learn from"
         raise TrainingError(message)
     rows = known.rows(sessions.item_ids)
-    before = examples(sessions, rows, config.model.max_length)
+    before = make_examples(sessions, rows, config.model.max_length)
     sample = _sample(np.arange(len(before)), config)
-    return Newer(
+    return FineTuningData(
         vocabulary=vocabulary,
         sessions=every,
-        sample=before.only(sample),
-        whole_sample=sessions.only(_with_known(sessions, rows)[sample]),
+        sample=before.select(sample),
+        tree_sample=sessions.select(_with_known(sessions, rows)[sample]),
         rows=rows,
         report=dataclasses.replace(
             report, dropped=report.dropped | dropped, items=len(vocabulary), training=len(every)
@@ -232,7 +232,7 @@ def load_newer(files: Sequence[Path], config: TrainConfig, known: Vocabulary) ->
     )
 
 
-def read_sessions(files: Sequence[Path]) -> tuple[Sessions, Report]:
+def read_sessions(files: Sequence[Path]) -> tuple[Sessions, DatasetReport]:
     """Return all sessions of the files, each once, in order of closing, and what was read and left out.
 
     Sessions without times keep their order, and lie before all others.
@@ -240,19 +240,19 @@ def read_sessions(files: Sequence[Path]) -> tuple[Sessions, Report]:
     Raises:
         TrainingError: A file cannot be read.
     """
-    read = Reading()
+    read = ReadStatistics()
     index_of: dict[str, int] = {}
     items, actions, ends, closed_at = array.array("i"), array.array("b"), array.array("q", [0]), array.array("q")
     ages = array.array("q")
-    for session in kept_sessions(files, read):
-        for event in known_events(session):
+    for session in read_usable_sessions(files, read):
+        for event in select_known_actions(session):
             items.append(index_of.setdefault(event.item_id, len(index_of)) if event.item_id else NO_ITEM)
             actions.append(CODES[event.action])
             ages.append(event.ts - session.opened_at)
         read.dropped[UNKNOWN_ACTION] += len(session.events) - (len(items) - ends[-1])
         ends.append(len(items))
         closed_at.append(session.closed_at)
-    sessions = arranged(
+    sessions = sort_by_closing(
         Sessions(
             tuple(index_of),
             np.array(items, dtype=np.int32),
@@ -262,7 +262,7 @@ def read_sessions(files: Sequence[Path]) -> tuple[Sessions, Report]:
             np.array(ages, dtype=np.int64),
         )
     )
-    return sessions, Report(
+    return sessions, DatasetReport(
         files=tuple(path.name for path in files),
         sha256=read.digest.hexdigest(),
         lines=read.lines,
@@ -275,7 +275,7 @@ def read_sessions(files: Sequence[Path]) -> tuple[Sessions, Report]:
     )
 
 
-class Reading:
+class ReadStatistics:
     """What has been read so far, and left out."""
 
     def __init__(self) -> None:
@@ -285,7 +285,7 @@ class Reading:
         self.digest = hashlib.sha256()
 
 
-def kept_sessions(files: Sequence[Path], read: Reading) -> Iterator[ClosedSession]:
+def read_usable_sessions(files: Sequence[Path], read: ReadStatistics) -> Iterator[ClosedSession]:
     """Yield the sessions of the files that can be used, each once, in the order of the lines.
 
     Args:
@@ -297,8 +297,8 @@ def kept_sessions(files: Sequence[Path], read: Reading) -> Iterator[ClosedSessio
     """
     seen: set[str] = set()
     for path in files:
-        decode = _plain if path.name.removesuffix(".gz").endswith(PLAIN) else decode_session
-        for number, line in enumerate(lines_of(path), start=1):
+        decode = _plain if path.name.removesuffix(".gz").endswith(PLAIN_SUFFIXES) else decode_session
+        for number, line in enumerate(read_lines(path), start=1):
             read.digest.update(line)
             if not line.strip():
                 continue
@@ -317,20 +317,20 @@ def kept_sessions(files: Sequence[Path], read: Reading) -> Iterator[ClosedSessio
             yield session
 
 
-def known_events(session: ClosedSession) -> list[SessionEvent]:
+def select_known_actions(session: ClosedSession) -> list[SessionEvent]:
     """Return the events of a session whose actions are known."""
     return [event for event in session.events if event.action in CODES]
 
 
-def session_ids(path: Path) -> Iterator[str]:
+def read_session_ids(path: Path) -> Iterator[str]:
     """Yield the ids of a file's sessions that have one.
 
     Raises:
         TrainingError: It cannot be read.
     """
-    if path.name.removesuffix(".gz").endswith(PLAIN):
+    if path.name.removesuffix(".gz").endswith(PLAIN_SUFFIXES):
         return
-    for line in lines_of(path):
+    for line in read_lines(path):
         with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
             yield _decode_id(line).id
 
@@ -360,7 +360,7 @@ def _flaw(session: ClosedSession) -> str:
     return TOO_FAST if has_times and len(session.events) >= 30 and lasted < 1000 * len(session.events) else ""
 
 
-def lines_of(path: Path) -> Iterator[bytes]:
+def read_lines(path: Path) -> Iterator[bytes]:
     """Yield the lines of a file, compressed where its name ends in `.gz`.
 
     Raises:
@@ -383,15 +383,15 @@ def _seen(sessions: Sessions) -> Ints:
 def _known(sessions: Sessions, vocabulary: Vocabulary, config: TrainConfig) -> tuple[Examples, dict[str, int]]:
     """Return what the model reads of sessions, and how much it cannot read."""
     rows = vocabulary.rows(sessions.item_ids)  # (item_ids,)
-    every = examples(sessions, rows, config.model.max_length)
+    every = make_examples(sessions, rows, config.model.max_length)
     rare = int((rows[sessions.items[sessions.items != NO_ITEM]] == UNKNOWN).sum())
     dropped = {RARE.format(config.min_count): rare, WITHOUT_KNOWN_ITEM: len(sessions) - len(every)}
     return every, {reason: number for reason, number in dropped.items() if number}
 
 
 def _with_known(sessions: Sessions, rows: Ints) -> Longs:
-    """Return the numbers of the sessions that have a known item: those that `examples` keeps, in its order."""
-    kept = read_events(sessions, rows, max_length=1)
+    """Return the numbers of the sessions that have a known item: those that `make_examples` keeps, in its order."""
+    kept = select_model_events(sessions, rows, max_length=1)
     return np.searchsorted(sessions.starts, kept, side="right") - 1
 
 

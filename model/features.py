@@ -22,9 +22,9 @@ Float32Array = npt.NDArray[np.float32]
 
 NO_ITEM = -1
 """Of `Sessions.items`: the event is about no item."""
-NOTHING = 0
+NO_NEXT_ITEM = 0
 """Of `next_item`: no event on an item follows."""
-UNKNOWN_NEXT = -1
+UNKNOWN_NEXT_ITEM = -1
 """Of `next_item`: an item follows that the model does not know, so that no ranking of it can be right."""
 LEAVE = NEXT_ACTIONS.index("leave")
 
@@ -33,7 +33,7 @@ _CLASS_OF = {name: number for number, name in enumerate(NEXT_ACTIONS)} | {"click
 NEXT_ACTION_OF: Ints = np.array([_CLASS_OF.get(action, NO_CLASS) for action in ACTIONS])
 """Class of `NEXT_ACTIONS` by action code: a click opens a page, as a view does; a search or a removal has no class."""
 
-POOL = 20
+POOLED_BATCHES = 20
 """Training batches whose sessions are sorted by length together: little padding, and still a random order."""
 
 REMOVAL = ACTIONS.index("remove_from_cart")
@@ -68,7 +68,7 @@ class Sessions:
         closed_at, ages = self.closed_at[first:end], self.ages[events]
         return Sessions(self.item_ids, self.items[events], self.actions[events], starts, closed_at, ages)
 
-    def only(self, sessions: Longs) -> "Sessions":
+    def select(self, sessions: Longs) -> "Sessions":
         """Return the sessions of these numbers, in this order."""
         lengths = np.diff(self.starts)[sessions]
         at = _spans(self.starts[sessions], lengths)
@@ -85,7 +85,7 @@ class Examples:
     actions: Ints
     """Codes of `ACTIONS`: (events,)."""
     next_item: Ints
-    """Row of the next item that the shopper turns to, or `NOTHING`, or `UNKNOWN_NEXT`: (events,)."""
+    """Row of the next item that the shopper turns to, or `NO_NEXT_ITEM`, or `UNKNOWN_NEXT_ITEM`: (events,)."""
     next_action: Ints
     """Class of `NEXT_ACTIONS`: (events,)."""
     purchase: Ints
@@ -102,17 +102,17 @@ class Examples:
         """Events of each session: (sessions,)."""
         return np.diff(self.starts)
 
-    def only(self, sessions: Longs) -> "Examples":
+    def select(self, sessions: Longs) -> "Examples":
         """Return the sessions of these numbers, in this order."""
         lengths = self.lengths[sessions]
-        at = events_of(self, sessions)
+        at = locate_events(self, sessions)
         starts = _starts(lengths)
         return Examples(
             self.items[at], self.actions[at], self.next_item[at], self.next_action[at], self.purchase[at], starts
         )
 
 
-class Batch(NamedTuple):
+class PaddedBatch(NamedTuple):
     """Sessions, or beginnings of them, left-aligned and padded with 0: int64 (batch, width), lengths (batch,)."""
 
     items: Longs
@@ -125,12 +125,12 @@ class Batch(NamedTuple):
         return np.zeros_like(self.items)
 
 
-def arranged(sessions: Sessions) -> Sessions:
+def sort_by_closing(sessions: Sessions) -> Sessions:
     """Return sessions in order of closing; those that closed together keep their order."""
-    return sessions.only(np.argsort(sessions.closed_at, kind="stable"))
+    return sessions.select(np.argsort(sessions.closed_at, kind="stable"))
 
 
-def examples(sessions: Sessions, rows: Ints, max_length: int) -> Examples:
+def make_examples(sessions: Sessions, rows: Ints, max_length: int) -> Examples:
     """Return what the model reads and should answer in sessions; those without a known item are left out.
 
     Args:
@@ -142,14 +142,14 @@ def examples(sessions: Sessions, rows: Ints, max_length: int) -> Examples:
     of_session = np.repeat(np.arange(len(sessions)), np.diff(sessions.starts))  # (events,)
     ends = sessions.starts[1:][of_session]  # (events,)
 
-    turns = following((sessions.items != NO_ITEM) & (sessions.actions != REMOVAL), ends)
-    next_item = np.where(turns < 0, NOTHING, np.where(row[turns] > 0, row[turns], UNKNOWN_NEXT))
+    turns = find_next((sessions.items != NO_ITEM) & (sessions.actions != REMOVAL), ends)
+    next_item = np.where(turns < 0, NO_NEXT_ITEM, np.where(row[turns] > 0, row[turns], UNKNOWN_NEXT_ITEM))
     classes = NEXT_ACTION_OF[sessions.actions]
-    acts = following(classes != NO_CLASS, ends)
+    acts = find_next(classes != NO_CLASS, ends)
     next_action = np.where(acts < 0, LEAVE, classes[acts])
-    purchase = following(sessions.actions == PURCHASE, ends) >= 0
+    purchase = find_next(sessions.actions == PURCHASE, ends) >= 0
 
-    kept = read_events(sessions, rows, max_length)
+    kept = select_model_events(sessions, rows, max_length)
     lengths = np.bincount(of_session[kept], minlength=len(sessions))
     return Examples(
         row[kept].astype(np.int32),
@@ -161,8 +161,8 @@ def examples(sessions: Sessions, rows: Ints, max_length: int) -> Examples:
     )
 
 
-def read_events(sessions: Sessions, rows: Ints, max_length: int) -> Longs:
-    """Return which events `examples` keeps: at most the newest `max_length` on known items of each session."""
+def select_model_events(sessions: Sessions, rows: Ints, max_length: int) -> Longs:
+    """Return which events `make_examples` keeps: at most the newest `max_length` on known items of each session."""
     known = (sessions.items != NO_ITEM) & (rows[sessions.items] > 0)
     known_through = np.cumsum(known)  # (events,)
     ends = np.repeat(sessions.starts[1:], np.diff(sessions.starts))  # (events,)
@@ -170,23 +170,23 @@ def read_events(sessions: Sessions, rows: Ints, max_length: int) -> Longs:
     return np.flatnonzero(known & (later < max_length))
 
 
-def events_of(of: Examples, sessions: Longs) -> Longs:
+def locate_events(of: Examples, sessions: Longs) -> Longs:
     """Return where the events of these sessions lie in the flat arrays, session by session."""
     return _spans(of.starts[sessions], of.lengths[sessions])
 
 
-def padded(of: Examples, sessions: Longs) -> Batch:
+def pad_sessions(of: Examples, sessions: Longs) -> PaddedBatch:
     """Return whole sessions of these numbers, as wide as the longest."""
     return _batch(of, of.starts[sessions], of.lengths[sessions])
 
 
-def ending_at(of: Examples, at: Longs) -> Batch:
+def pad_prefixes(of: Examples, at: Longs) -> PaddedBatch:
     """Return the beginnings of sessions that end with these events, as wide as the longest."""
     first = of.starts[np.searchsorted(of.starts, at, side="right") - 1]
     return _batch(of, first, at - first + 1)
 
 
-def beginnings(of: Examples, most: int) -> Iterator[tuple[Longs, Batch]]:
+def iterate_prefixes(of: Examples, most: int) -> Iterator[tuple[Longs, PaddedBatch]]:
     """Yield every beginning of every session, at most `most` of one length a batch, so that none is padded.
 
     Yields:
@@ -197,10 +197,10 @@ def beginnings(of: Examples, most: int) -> Iterator[tuple[Longs, Batch]]:
     for same_length in np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1):
         for start in range(0, len(same_length), most):
             at = same_length[start : start + most]
-            yield at, ending_at(of, at)
+            yield at, pad_prefixes(of, at)
 
 
-def batches(lengths: Longs, size: int, seed: Sequence[int]) -> Iterator[Longs]:
+def shuffle_batches(lengths: Longs, size: int, seed: Sequence[int]) -> Iterator[Longs]:
     """Yield numbers of sessions, each once, in random order but with sessions of like length together.
 
     Args:
@@ -210,7 +210,7 @@ def batches(lengths: Longs, size: int, seed: Sequence[int]) -> Iterator[Longs]:
     """
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(lengths))
-    pool = size * POOL
+    pool = size * POOLED_BATCHES
     chunks = [
         chunk for start in range(0, len(order), pool) for chunk in _split(order[start : start + pool], lengths, size)
     ]
@@ -218,8 +218,8 @@ def batches(lengths: Longs, size: int, seed: Sequence[int]) -> Iterator[Longs]:
         yield chunks[chunk]
 
 
-def cross_batches(fold_of: Ints, lengths: Longs, size: int, seed: Sequence[int]) -> Iterator[tuple[int, Longs]]:
-    """Yield batches as `batches` does, each of one fold only, in random order.
+def shuffle_fold_batches(fold_of: Ints, lengths: Longs, size: int, seed: Sequence[int]) -> Iterator[tuple[int, Longs]]:
+    """Yield batches as `shuffle_batches` does, each of one fold only, in random order.
 
     Args:
         fold_of: Fold of each session: (sessions,).
@@ -233,7 +233,7 @@ def cross_batches(fold_of: Ints, lengths: Longs, size: int, seed: Sequence[int])
     every: list[tuple[int, Longs]] = []
     for fold in np.unique(fold_of).tolist():
         sessions = np.flatnonzero(fold_of == fold)
-        every += [(fold, sessions[chunk]) for chunk in batches(lengths[sessions], size, (*seed, fold))]
+        every += [(fold, sessions[chunk]) for chunk in shuffle_batches(lengths[sessions], size, (*seed, fold))]
     for at in np.random.default_rng(seed).permutation(len(every)).tolist():
         yield every[at]
 
@@ -244,7 +244,7 @@ def _split(sessions: Longs, lengths: Longs, size: int) -> Iterator[Longs]:
         yield by_length[start : start + size]
 
 
-def following(wanted: Bools, ends: Longs) -> Longs:
+def find_next(wanted: Bools, ends: Longs) -> Longs:
     """Return, for each event, the first wanted event after it in its session, -1 where there is none."""
     at = np.append(np.flatnonzero(wanted), len(wanted))
     found = at[np.searchsorted(at, np.arange(len(wanted)), side="right").clip(max=len(at) - 1)]
@@ -261,11 +261,11 @@ def _spans(first: Longs, lengths: Longs) -> Longs:
     return np.arange(starts[-1]) + np.repeat(first - starts[:-1], lengths)
 
 
-def _batch(of: Examples, first: Longs, lengths: Longs) -> Batch:
-    return Batch(aligned(of.items, first, lengths), aligned(of.actions, first, lengths), lengths)
+def _batch(of: Examples, first: Longs, lengths: Longs) -> PaddedBatch:
+    return PaddedBatch(pad_spans(of.items, first, lengths), pad_spans(of.actions, first, lengths), lengths)
 
 
-def aligned(values: Ints, first: Longs, lengths: Longs) -> Longs:
+def pad_spans(values: Ints, first: Longs, lengths: Longs) -> Longs:
     """Return `lengths[i]` values from `first[i]` on as row i, padded with 0: (len(first), longest)."""
     columns = np.arange(lengths.max(initial=0))  # (longest,)
     inside = columns < lengths[:, None]  # (len(first), longest)

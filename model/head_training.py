@@ -16,8 +16,8 @@ from clickscore.model.calibration import (
     to_probabilities,
 )
 from clickscore.model.config import TrainConfig
-from clickscore.model.dataset import Dataset, Newer
-from clickscore.model.features import Examples, Ints, Longs, Sessions, examples, read_events
+from clickscore.model.dataset import Dataset, FineTuningData
+from clickscore.model.features import Examples, Ints, Longs, Sessions, make_examples, select_model_events
 from clickscore.model.metrics import Floats
 from clickscore.model.predict import Predictions
 from clickscore.model.prefix_features import FullSessions, make_full_sessions
@@ -25,7 +25,7 @@ from clickscore.model.stack import CALIBRATION_METHODS, Stack, fit_stack, forwar
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Heads:
+class BlendedHeads:
     """What answers after an event, and how it is blended."""
 
     calibration: Calibration
@@ -34,7 +34,7 @@ class Heads:
     max_length: int
 
 
-Ask = Callable[[Examples], Predictions]
+Predict = Callable[[Examples], Predictions]
 """Gives the Transformer's answers after every event of some sessions."""
 
 
@@ -46,7 +46,7 @@ class _Part(NamedTuple):
     """Events that the Transformer reads."""
 
 
-def fit_heads(dataset: Dataset, ask: Ask, config: TrainConfig) -> Heads:
+def fit_heads(dataset: Dataset, ask: Predict, config: TrainConfig) -> BlendedHeads:
     """Return the heads of a trained model.
 
     Args:
@@ -54,44 +54,44 @@ def fit_heads(dataset: Dataset, ask: Ask, config: TrainConfig) -> Heads:
         ask: Asks it.
         config: How it learned.
     """
-    of, longest, stack = dataset.whole, config.model.max_length, None
+    of, longest, stack = dataset.tree_data, config.model.max_length, None
     if config.trees and of.has_actions:
-        learned = make_full_sessions(of.sessions.only(of.training), of.rows)
+        learned = make_full_sessions(of.sessions.select(of.training), of.rows)
         stack = fit_stack(learned, np.arange(len(learned.items)), of.facts, longest, config.seed)
-    calibration = _calibration(stack, of.sessions.only(of.validation), of.rows, ask, longest)
-    return Heads(calibration=calibration, stack=stack, max_length=longest)
+    calibration = _calibration(stack, of.sessions.select(of.validation), of.rows, ask, longest)
+    return BlendedHeads(calibration=calibration, stack=stack, max_length=longest)
 
 
-def refit(heads: Heads, dataset: Dataset, config: TrainConfig) -> Stack | None:
+def refit_heads(heads: BlendedHeads, dataset: Dataset, config: TrainConfig) -> Stack | None:
     """Return the stack, fitted again on all sessions."""
-    of = dataset.whole
+    of = dataset.tree_data
     if heads.stack is None:
         return None
     every = make_full_sessions(of.sessions, of.rows)
     return refit_stack(heads.stack, every, of.facts, heads.max_length, config.seed)
 
 
-def on_held_out(heads: Heads, dataset: Dataset, answers: Predictions) -> Predictions:
+def blend_held_out(heads: BlendedHeads, dataset: Dataset, answers: Predictions) -> Predictions:
     """Return the Transformer's answers on the held-out sessions, with the heads blended."""
-    of = dataset.whole
-    return _said(heads, _part(of.sessions.only(of.held_out), of.rows, heads.max_length), answers)
+    of = dataset.tree_data
+    return _said(heads, _part(of.sessions.select(of.held_out), of.rows, heads.max_length), answers)
 
 
-def on_newer(heads: Heads, newer: Newer, ask: Ask) -> tuple[Predictions, Calibration]:
+def recalibrate(heads: BlendedHeads, newer: FineTuningData, ask: Predict) -> tuple[Predictions, Calibration]:
     """Return what a model's heads say of newer sessions, and how they are calibrated on these from then on."""
-    sample = _part(newer.whole_sample, newer.rows, heads.max_length)
-    calibration = _calibration(heads.stack, newer.whole_sample, newer.rows, ask, heads.max_length)
+    sample = _part(newer.tree_sample, newer.rows, heads.max_length)
+    calibration = _calibration(heads.stack, newer.tree_sample, newer.rows, ask, heads.max_length)
     return _said(heads, sample, ask(newer.sample)), calibration
 
 
-def _calibration(stack: Stack | None, sessions: Sessions, rows: Ints, ask: Ask, max_length: int) -> Calibration:
+def _calibration(stack: Stack | None, sessions: Sessions, rows: Ints, ask: Predict, max_length: int) -> Calibration:
     """Return how to calibrate on the first `max_length` events of each session.
 
     Examples hold the newest ones, and long sessions have no beginning there; without them, though, the others would be
     those that were to end soon.
     """
     longest = int(np.diff(sessions.starts).max())
-    part, answers = _part(sessions, rows, longest), ask(examples(sessions, rows, longest))
+    part, answers = _part(sessions, rows, longest), ask(make_examples(sessions, rows, longest))
     every, silent = part.every, _logits(answers).mean(axis=0)
     at = part.kept if stack is None else np.arange(len(every.items))
     session = np.searchsorted(every.starts, at, side="right") - 1
@@ -104,7 +104,7 @@ def _calibration(stack: Stack | None, sessions: Sessions, rows: Ints, ask: Ask, 
     return msgspec.structs.replace(fitted, prior_logits=tuple(silent.tolist()))
 
 
-def _said(heads: Heads, part: _Part, answers: Predictions) -> Predictions:
+def _said(heads: BlendedHeads, part: _Part, answers: Predictions) -> Predictions:
     """Return answers with the heads blended."""
     silent = np.array(heads.calibration.prior_logits)
     members = _members(heads.stack, part, answers, part.kept, max_length=heads.max_length, silent=silent)
@@ -125,4 +125,4 @@ def _logits(answers: Predictions) -> Floats:
 
 
 def _part(sessions: Sessions, rows: Ints, max_length: int) -> _Part:
-    return _Part(make_full_sessions(sessions, rows), read_events(sessions, rows, max_length))
+    return _Part(make_full_sessions(sessions, rows), select_model_events(sessions, rows, max_length))

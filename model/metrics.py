@@ -10,11 +10,11 @@ Ints = npt.NDArray[np.signedinteger[Any]]
 
 MISS = 0
 """The rank of an item that no ranking can hold."""
-SMALLEST = 1e-7
+MIN_PROBABILITY = 1e-7
 """Probabilities are kept this far from 0 and 1 before a logarithm."""
 
 
-def ranks(scores: Floats, targets: Ints) -> Ints:
+def rank_targets(scores: Floats, targets: Ints) -> Ints:
     """Return the place of each target among its row's scores, from 1; others of the same score stand before it.
 
     Args:
@@ -69,7 +69,7 @@ def log_loss(probabilities: Floats, happened: Ints) -> float:
     if probabilities.ndim == 1:
         probabilities = np.stack((1 - probabilities, probabilities), axis=1)
     own = np.take_along_axis(probabilities, happened[:, None].astype(np.int64), axis=1)
-    return _mean(-np.log(own.clip(SMALLEST, 1)))
+    return _mean(-np.log(own.clip(MIN_PROBABILITY, 1)))
 
 
 def brier(probabilities: Floats, happened: Ints) -> float:

@@ -6,7 +6,7 @@ from typing import cast
 import numpy as np
 import onnxruntime as ort
 
-from clickscore.model.features import Batch
+from clickscore.model.features import PaddedBatch
 from clickscore.model.prefix_features import EventBatch
 from clickscore.schemas.manifest import EXPLAINED, REASONS
 
@@ -21,7 +21,7 @@ def open_graph(model: bytes | Path) -> ort.InferenceSession:
     )
 
 
-def explain_scores(graph: ort.InferenceSession, batch: Batch | EventBatch, candidates: int) -> np.ndarray:
+def explain_scores(graph: ort.InferenceSession, batch: PaddedBatch | EventBatch, candidates: int) -> np.ndarray:
     """Return what each event brought to the scores of so many candidates: (batch, candidates, length).
 
     None are explained by a graph that cannot say why: (batch, 0, length).
@@ -33,7 +33,7 @@ def explain_scores(graph: ort.InferenceSession, batch: Batch | EventBatch, candi
 
 
 def run_graph(
-    graph: ort.InferenceSession, batch: Batch | EventBatch
+    graph: ort.InferenceSession, batch: PaddedBatch | EventBatch
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return rows, scores (batch, candidates each), action probabilities (batch, 5) and purchase (batch,)."""
     feeds = {node.name: getattr(batch, node.name) for node in graph.get_inputs()}

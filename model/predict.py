@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from clickscore.model import metrics
-from clickscore.model.features import NOTHING, Batch, Examples, Longs, events_of, padded
-from clickscore.model.loss import Wishes
+from clickscore.model.features import NO_NEXT_ITEM, Examples, Longs, PaddedBatch, locate_events, pad_sessions
+from clickscore.model.loss import Queries
 from clickscore.model.transformer import SessionTransformer
 from clickscore.schemas.manifest import NEXT_ACTIONS
 
@@ -40,7 +40,7 @@ def compute_metrics(answers: Predictions, of: Examples) -> dict[str, float]:
     the model does not know is a miss. `popular_...` are those of always showing what is most popular. `purchase_rate`
     is what `purchase_pr_auc` would be by chance.
     """
-    followed = of.next_item != NOTHING
+    followed = of.next_item != NO_NEXT_ITEM
     ranks, popular = answers.ranks[followed], of.next_item[followed].clip(min=metrics.MISS)  # rows are by popularity
     return {
         "sessions": float(len(of)),
@@ -76,20 +76,20 @@ def predict_sessions(model: SessionTransformer, table: torch.Tensor, of: Example
     """
     answers = empty_predictions(of)
     for sessions in _by_length(of, MAX_SCORES // len(table)):
-        at = events_of(of, sessions)
-        vectors, wishes = compute_queries(model, table, padded(of, sessions))
-        answers.ranks[at] = _ranks(model.scores(table, wishes), of.next_item[at])
+        at = locate_events(of, sessions)
+        vectors, queries = compute_queries(model, table, pad_sessions(of, sessions))
+        answers.ranks[at] = _ranks(model.scores(table, queries), of.next_item[at])
         answers.action_probabilities[at] = model.action_logits(vectors).softmax(dim=-1).cpu().numpy()
         answers.purchase[at] = model.purchase_logit(vectors).sigmoid().cpu().numpy()
     return answers
 
 
-def compute_queries(model: SessionTransformer, table: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, Wishes]:
-    """Return session vector and wish after each real event, session by session: (n, D), n wishes."""
+def compute_queries(model: SessionTransformer, table: torch.Tensor, batch: PaddedBatch) -> tuple[torch.Tensor, Queries]:
+    """Return session vector and wish after each real event, session by session: (n, D), n queries."""
     items, actions = (torch.from_numpy(part).to(table.device) for part in (batch.items, batch.actions))
     real = items > 0  # (B, T)
     vectors, of_items = model(table, items, actions)  # (B, T, D)
-    return vectors[real], model.wishes(vectors, of_items, items, real)
+    return vectors[real], model.queries(vectors, of_items, items, real)
 
 
 def _ranks(scores: torch.Tensor, next_item: metrics.Ints) -> metrics.Ints:

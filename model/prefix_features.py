@@ -23,8 +23,8 @@ from clickscore.model.features import (
     Ints,
     Longs,
     Sessions,
-    aligned,
-    following,
+    find_next,
+    pad_spans,
 )
 from clickscore.schemas.events import ACTIONS
 
@@ -132,13 +132,13 @@ def make_full_sessions(sessions: Sessions, rows: Ints) -> FullSessions:
     items = np.where(sessions.items == NO_ITEM, 0, np.append(own, 0)[sessions.items])
     ends = np.repeat(sessions.starts[1:], np.diff(sessions.starts))  # (events,)
     classes = NEXT_ACTION_OF[sessions.actions]
-    acts = following(classes != NO_CLASS, ends)
+    acts = find_next(classes != NO_CLASS, ends)
     return FullSessions(
         items.astype(np.int64),
         sessions.actions,
         sessions.ages,
         np.where(acts < 0, LEAVE, classes[acts]),
-        (following(sessions.actions == PURCHASE, ends) >= 0).astype(np.int8),
+        (find_next(sessions.actions == PURCHASE, ends) >= 0).astype(np.int8),
         sessions.starts,
     )
 
@@ -175,7 +175,7 @@ def make_event_batch(of: FullSessions, at: Longs, max_length: int) -> EventBatch
     first = of.starts[np.searchsorted(of.starts, at, side="right") - 1]
     first = np.maximum(first, at - max_length + 1)
     lengths = at - first + 1
-    items, actions, ages = (aligned(part, first, lengths) for part in (of.items, of.actions, of.ages))
+    items, actions, ages = (pad_spans(part, first, lengths) for part in (of.items, of.actions, of.ages))
     return EventBatch(items, actions, ages, lengths)
 
 

@@ -7,10 +7,10 @@ from typing import BinaryIO, Literal, cast
 import msgspec
 import xxhash
 
-from clickscore.model.dataset import lines_of
+from clickscore.model.dataset import read_lines
 from clickscore.model.errors import TrainingError
 
-By = Literal["time", "user"]
+SplitKey = Literal["time", "user"]
 
 
 class _Head(msgspec.Struct):
@@ -22,7 +22,7 @@ class _Head(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Head).decode
 
 
-def split_sessions(source: Path, training: Path, test: Path, by: By, share: float) -> tuple[int, int, int]:
+def split_sessions(source: Path, training: Path, test: Path, by: SplitKey, share: float) -> tuple[int, int, int]:
     """Write a file's sessions to two, and return how many went to training, to the test, and to neither.
 
     By time, the sessions that opened last are the test, and one that was open across the border is in neither: what
@@ -40,7 +40,7 @@ def split_sessions(source: Path, training: Path, test: Path, by: By, share: floa
         TrainingError: The file cannot be read, or a line is no session.
     """
     heads: list[_Head] = []
-    for number, line in enumerate(lines_of(source), start=1):
+    for number, line in enumerate(read_lines(source), start=1):
         try:
             heads.append(_decode(line))
         except msgspec.DecodeError as exc:
@@ -51,7 +51,7 @@ def split_sessions(source: Path, training: Path, test: Path, by: By, share: floa
 
     counts = [0, 0, 0]
     with _opened(training) as for_training, _opened(test) as for_test:
-        for line, head in zip(lines_of(source), heads, strict=True):
+        for line, head in zip(read_lines(source), heads, strict=True):
             if by == "user":
                 part = int(xxhash.xxh3_64_intdigest(head.user_id.encode()) < share * 2**64)
             else:

@@ -15,20 +15,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clickscore.model.config import REPEAT_DISTANCES, REPEAT_STEP, REPEAT_TIMES, ModelConfig
-from clickscore.model.loss import Wishes
+from clickscore.model.loss import Queries
 from clickscore.model.neighbours import Neighbours
 from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.manifest import NEXT_ACTIONS
 
-SEEN_ONCE, SEEN_AGAIN = (-0.63, 0.18, 0.10, 0.32), (0.08, 0.88, 0.51, 0.73)
+FIRST_REPEAT_BONUS, LATER_REPEAT_BONUS = (-0.63, 0.18, 0.10, 0.32), (0.08, 0.88, 0.51, 0.73)
 """Where the table of repeats starts, by distance: what one set of sessions taught it (the item on screen is damped)."""
-GATE = 1.5
+INITIAL_GATE = 1.5
 """Where the neighbours' weight starts."""
-OWN_DISTANCE = -1.2
+INITIAL_SELF_BIAS = -1.2
 """Where an event's attention to itself starts: it has its own place in the sum already."""
 
 
-class Mixing:
+class NeighbourMatrix:
     """The neighbours of all items as a sparse matrix W, and its transpose, ready to be multiplied with (V, D)."""
 
     def __init__(self, neighbours: Neighbours, device: torch.device) -> None:
@@ -40,11 +40,11 @@ class Mixing:
         self._source_shares = shares.flatten()[order].to(device)
         self._starts = starts.to(device, rows.dtype)  # (V,)
 
-    def gather(self, table: Tensor) -> Tensor:
+    def multiply(self, table: Tensor) -> Tensor:
         """Return W table: (V, D)."""
         return functional.embedding_bag(self._rows, table, per_sample_weights=self._shares, mode="sum")
 
-    def spread(self, gradient: Tensor) -> Tensor:
+    def multiply_transposed(self, gradient: Tensor) -> Tensor:
         """Return the transpose of W times a gradient: (V, D)."""
         shares = self._source_shares
         return functional.embedding_bag(self._sources, gradient, self._starts, per_sample_weights=shares, mode="sum")
@@ -57,8 +57,8 @@ class _Table(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, item: Tensor, gate: Tensor, mixing: Mixing) -> Tensor:  # noqa: ANN401 (torch's own)
-        met = mixing.gather(item)  # (V, D)
+    def forward(ctx: Any, item: Tensor, gate: Tensor, mixing: NeighbourMatrix) -> Tensor:  # noqa: ANN401 (torch's own)
+        met = mixing.multiply(item)  # (V, D)
         table = torch.addcmul(item, met, gate)
         length = table.norm(dim=1, keepdim=True).clamp_(min=1e-12)  # (V, 1); padding stays 0
         table.div_(length)
@@ -72,7 +72,7 @@ class _Table(torch.autograd.Function):
         along = (gradients[0] * table).sum(dim=1, keepdim=True)  # (V, 1)
         of_folded = torch.addcmul(gradients[0], table, along, value=-1).div_(length)  # (V, D)
         of_gate = (of_folded * met).sum(dim=0)  # as an einsum it is a tenth of the step: that copies both, transposed
-        of_item = ctx.mixing.spread(of_folded * gate).add_(of_folded)
+        of_item = ctx.mixing.multiply_transposed(of_folded * gate).add_(of_folded)
         of_item[0] = 0
         return of_item, of_gate, None
 
@@ -94,7 +94,7 @@ class Attention(nn.Module):
         self.output = nn.Linear(config.dim, config.dim)
         self.distance = nn.Parameter(torch.zeros(config.max_length, config.heads))
         with torch.no_grad():
-            self.distance[0] = OWN_DISTANCE
+            self.distance[0] = INITIAL_SELF_BIAS
 
     def forward(self, x: Tensor, asking: Tensor, behind: Tensor) -> Tensor:
         """Return what each asking event gathers from those that it sees: (B, Q, D).
@@ -108,7 +108,7 @@ class Attention(nn.Module):
         query = self.query(asking).view(batch, -1, self.heads, dim // self.heads).transpose(1, 2)  # (B, H, Q, D/H)
         key, value = self.key_value(x).view(batch, length, 2, self.heads, -1).permute(2, 0, 3, 1, 4)  # (B, H, T, D/H)
         dropout = self.dropout if self.training else 0.0
-        bias = by_distance(self.distance, behind)
+        bias = relative_position_bias(self.distance, behind)
         gathered = functional.scaled_dot_product_attention(query, key, value, bias, dropout)
         return self.output(gathered.transpose(1, 2).flatten(2))  # (B, H, Q, D/H) -> (B, Q, D)
 
@@ -140,7 +140,7 @@ class Block(nn.Module):
         return x + self.dropout(self.ffn_out(functional.gelu(self.ffn_in(self.norm_ffn(x)))))
 
 
-class Readout(nn.Module):
+class ItemAttentionPooling(nn.Module):
     """The wanted item as a sum of the session's own items, weighted by attention, and a correction.
 
     A sum of item vectors lies where items lie, which the hidden vector has to learn first (CORE, SIGIR 2022); the
@@ -165,14 +165,14 @@ class Readout(nn.Module):
             behind: How far each event lies behind them, below 0 where it is not seen: (1 or B, Q, T).
         """
         query, key, value = (part[:, None] for part in (self.query(asking), self.key(vectors), items))
-        bias = by_distance(self.distance, behind)
+        bias = relative_position_bias(self.distance, behind)
         mixed = functional.scaled_dot_product_attention(query, key, value, bias)[:, 0]  # (B, Q, D)
         return functional.normalize(mixed + self.own(asking), dim=-1) / self.temperature
 
     def attention(self, vectors: Tensor, asking: Tensor, behind: Tensor) -> Tensor:
         """Return the weights of the items in the sum: (B, Q, T). `forward` has no need of them by themselves."""
         logits = self.query(asking) @ self.key(vectors).mT * vectors.shape[-1] ** -0.5
-        return (logits + by_distance(self.distance, behind)[:, 0]).softmax(dim=-1)
+        return (logits + relative_position_bias(self.distance, behind)[:, 0]).softmax(dim=-1)
 
 
 class Repeats(nn.Module):
@@ -209,12 +209,12 @@ class SessionTransformer(nn.Module):
         super().__init__()
         self.config = config
         self.item = nn.Parameter(torch.zeros(items + 1, config.dim))
-        self.gate = nn.Parameter(torch.full((config.dim,), GATE))
+        self.gate = nn.Parameter(torch.full((config.dim,), INITIAL_GATE))
         self.action = nn.Embedding(len(ACTIONS), config.dim, padding_idx=0)
         self.item_dropout = nn.Dropout(config.item_dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.dim)
-        self.readout = Readout(config)
+        self.readout = ItemAttentionPooling(config)
         self.repeats = Repeats(config.dim)
         self.next_action = nn.Linear(config.dim, len(NEXT_ACTIONS))
         self.purchase = nn.Linear(config.dim, 1)
@@ -235,12 +235,12 @@ class SessionTransformer(nn.Module):
             self.item[0] = self.action.weight[0] = 0
             self.action.weight[ACTIONS.index("view")] = 0  # what all others are told apart from
             table = self.repeats.table
-            table[:] = torch.tensor(SEEN_AGAIN[-1] / REPEAT_STEP)
-            table[:, 0] = SEEN_ONCE[-1] / REPEAT_STEP
-            table[: len(SEEN_ONCE), 0] = torch.tensor(SEEN_ONCE) / REPEAT_STEP
-            table[: len(SEEN_AGAIN), 1:] = torch.tensor(SEEN_AGAIN)[:, None] / REPEAT_STEP
+            table[:] = torch.tensor(LATER_REPEAT_BONUS[-1] / REPEAT_STEP)
+            table[:, 0] = FIRST_REPEAT_BONUS[-1] / REPEAT_STEP
+            table[: len(FIRST_REPEAT_BONUS), 0] = torch.tensor(FIRST_REPEAT_BONUS) / REPEAT_STEP
+            table[: len(LATER_REPEAT_BONUS), 1:] = torch.tensor(LATER_REPEAT_BONUS)[:, None] / REPEAT_STEP
 
-    def grown(self, items: int) -> "SessionTransformer":
+    def grow(self, items: int) -> "SessionTransformer":
         """Return the same model with new items after its own, which have learned nothing yet."""
         model = SessionTransformer(self.config, items)
         known = len(self.item)
@@ -248,7 +248,7 @@ class SessionTransformer(nn.Module):
         model.load_state_dict(self.state_dict() | {"item": item})
         return model
 
-    def table(self, mixing: Mixing) -> Tensor:
+    def table(self, mixing: NeighbourMatrix) -> Tensor:
         """Return the vectors of all items, of length 1, with their neighbours folded in: (V, D)."""
         table: Tensor = _Table.apply(self.item, self.gate, mixing)
         return table
@@ -263,12 +263,12 @@ class SessionTransformer(nn.Module):
         """
         of_items = self.item_dropout(functional.embedding(items, table, padding_idx=0))  # (B, T, D)
         x = of_items * self.config.dim**0.5 + self.action(actions)  # items at unit scale
-        behind = distances(items.shape[1], items.device)
+        behind = relative_distances(items.shape[1], items.device)
         for block in self.blocks:
             x = block(x, behind)
         return self.norm(x), of_items
 
-    def wishes(self, vectors: Tensor, of_items: Tensor, items: Tensor, asked: Tensor) -> Wishes:
+    def queries(self, vectors: Tensor, of_items: Tensor, items: Tensor, asked: Tensor) -> Queries:
         """Return what is wanted after the events that are asked for, n of them.
 
         Args:
@@ -277,17 +277,17 @@ class SessionTransformer(nn.Module):
             items: Rows: (B, T).
             asked: Which events: (B, T), True n times.
         """
-        behind = distances(items.shape[1], items.device)
+        behind = relative_distances(items.shape[1], items.device)
         is_last, added = (every[asked] for every in self.repeats(items, vectors, behind))  # (B, T, T) -> (n, T)
         at, place = is_last.nonzero(as_tuple=True)  # (m,)
         of_session = asked.nonzero()[:, 0]  # (n,)
         wanted = self.readout(vectors, of_items, vectors, behind)[asked]
-        return Wishes(wanted, at, items[of_session[at], place], added[at, place])
+        return Queries(wanted, at, items[of_session[at], place], added[at, place])
 
-    def scores(self, table: Tensor, wishes: Wishes) -> Tensor:
+    def scores(self, table: Tensor, queries: Queries) -> Tensor:
         """Return how well each item answers each wish: (n, V - 1), column c for row c + 1."""
-        scores = functional.linear(wishes.vectors, table[1:])
-        return scores.index_put((wishes.at, wishes.rows - 1), wishes.added, accumulate=True)
+        scores = functional.linear(queries.vectors, table[1:])
+        return scores.index_put((queries.query_index, queries.rows - 1), queries.bonus, accumulate=True)
 
     def reasons(self, table: Tensor, items: Tensor, actions: Tensor, ends: Tensor, rows: Tensor) -> Tensor:
         """Return by how much the scores of some items would be lower without each event: (B, K, T).
@@ -306,7 +306,7 @@ class SessionTransformer(nn.Module):
         at = torch.arange(length, device=items.device)
         of_items = functional.embedding(items, table, padding_idx=0)  # (B, T, D)
         x = of_items * self.config.dim**0.5 + self.action(actions)
-        behind = distances(length, items.device)
+        behind = relative_distances(length, items.device)
         for block in self.blocks[:-1]:
             x = block(x, behind)
         last = self.blocks[-1]
@@ -334,13 +334,13 @@ class SessionTransformer(nn.Module):
         return self.purchase(vectors).squeeze(-1)
 
 
-def distances(length: int, device: torch.device) -> Tensor:
+def relative_distances(length: int, device: torch.device) -> Tensor:
     """Return how far each event lies behind each other, below 0 for those to come: (1, T, T)."""
     at = torch.arange(length, device=device)
     return (at[:, None] - at)[None]
 
 
-def by_distance(distance: Tensor, behind: Tensor) -> Tensor:
+def relative_position_bias(distance: Tensor, behind: Tensor) -> Tensor:
     """Return what distance adds to a weight's logarithm, -inf for events not seen: (1 or B, Q, T) -> (.., H, Q, T)."""
     bias = distance[behind.clamp(0, len(distance) - 1)]  # (1 or B, Q, T, H)
     return bias.masked_fill((behind < 0)[..., None], float("-inf")).permute(0, 3, 1, 2)

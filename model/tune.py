@@ -13,11 +13,11 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 from rich.console import Console
 
-from clickscore.model.checkpoint import Epoch
+from clickscore.model.checkpoint import EpochResult
 from clickscore.model.config import TrainConfig, override
 from clickscore.model.dataset import Dataset
 from clickscore.model.errors import TrainingError
-from clickscore.model.train import CRITERION, fit
+from clickscore.model.train import STOPPING_METRIC, fit
 
 SPACE: Mapping[str, BaseDistribution] = {
     "learning_rate": FloatDistribution(1e-3, 1.6e-2, log=True),
@@ -34,7 +34,7 @@ BEFORE_PRUNING = 5
 """Whole trials that others are compared with."""
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """What a search has found so far."""
 
     trials: int
@@ -42,7 +42,7 @@ class Found(NamedTuple):
     best: int
     """Which of them, from 1; the first is the preset as it was given."""
     score: float
-    """Its `CRITERION` on validation."""
+    """Its `STOPPING_METRIC` on validation."""
     config: TrainConfig
 
 
@@ -55,7 +55,7 @@ def tune(
     console: Console,
     space: Mapping[str, BaseDistribution] = SPACE,
     before_pruning: int = BEFORE_PRUNING,
-) -> Iterator[Found]:
+) -> Iterator[SearchResult]:
     """Search for a better preset until so many trials have ended, those of earlier runs included.
 
     The first trial is the preset itself, so what is found is no worse on validation. What a trial tries depends on the
@@ -99,17 +99,17 @@ def tune(
 def _score(trial: Trial, dataset: Dataset, config: TrainConfig, folder: Path, console: Console) -> float | None:
     """Train once and return how good that was, none where it was stopped early."""
 
-    def told(epoch: Epoch) -> None:
-        trial.report(epoch.metrics[CRITERION], epoch.number)
+    def told(epoch: EpochResult) -> None:
+        trial.report(epoch.metrics[STOPPING_METRIC], epoch.number)
         if trial.should_prune():
             raise optuna.TrialPruned
 
     try:
         with tempfile.TemporaryDirectory(dir=folder) as checkpoint:
-            card, _ = fit(dataset, config, Path(checkpoint), console, told)
+            record, _ = fit(dataset, config, Path(checkpoint), console, told)
     except optuna.TrialPruned:
         return None
-    return card.epochs[card.best - 1].metrics[CRITERION]
+    return record.epochs[record.best_epoch - 1].metrics[STOPPING_METRIC]
 
 
 def _study(memory: Path, origin: dict[str, object], before_pruning: int) -> optuna.Study:
@@ -141,7 +141,7 @@ def _ended(study: optuna.Study) -> int:
     return len(study.get_trials(states=ENDED))
 
 
-def _found(study: optuna.Study, preset: TrainConfig) -> Found:
+def _found(study: optuna.Study, preset: TrainConfig) -> SearchResult:
     best = study.best_trial
     ended = [trial.number for trial in study.get_trials(states=ENDED)]
-    return Found(len(ended), ended.index(best.number) + 1, study.best_value, override(preset, best.params))
+    return SearchResult(len(ended), ended.index(best.number) + 1, study.best_value, override(preset, best.params))

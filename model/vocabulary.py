@@ -45,7 +45,7 @@ class Vocabulary:
         return "".join(f"{item}\n" for item in self.items).encode()
 
 
-def count(item_ids: Sequence[str], seen: npt.NDArray[np.signedinteger[Any]], min_count: int) -> Vocabulary:
+def count_items(item_ids: Sequence[str], seen: npt.NDArray[np.signedinteger[Any]], min_count: int) -> Vocabulary:
     """Return the vocabulary of what was seen often enough: most seen first, equal ones by id.
 
     Args:
@@ -54,12 +54,12 @@ def count(item_ids: Sequence[str], seen: npt.NDArray[np.signedinteger[Any]], min
         min_count: Times that an item must have been seen.
     """
     counts = np.bincount(seen, minlength=len(item_ids))  # (len(item_ids),)
-    often = [index for index in np.flatnonzero(counts >= min_count).tolist() if is_line(item_ids[index])]
+    often = [index for index in np.flatnonzero(counts >= min_count).tolist() if fits_on_line(item_ids[index])]
     often.sort(key=lambda index: (-int(counts[index]), item_ids[index]))
     return Vocabulary([item_ids[index] for index in often])
 
 
-def is_line(item_id: str) -> bool:
+def fits_on_line(item_id: str) -> bool:
     """Return whether an id fits on a line of `items.txt`, whatever its reader takes for the end of one."""
     return item_id.splitlines() == [item_id]
 

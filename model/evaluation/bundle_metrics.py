@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime as ort
 
 from clickscore.model.dataset import read_sessions
-from clickscore.model.features import Examples, beginnings, examples
+from clickscore.model.features import Examples, iterate_prefixes, make_examples
 from clickscore.model.onnx_runtime import open_graph, run_graph
 from clickscore.model.predict import BATCH, compute_metrics, empty_predictions
 from clickscore.model.vocabulary import read_vocabulary
@@ -17,7 +17,7 @@ from clickscore.schemas.manifest import decode_manifest
 def evaluate_graph(graph: ort.InferenceSession, of: Examples) -> dict[str, float]:
     """Return a graph's metrics, every beginning of every session answered for itself, as a worker would ask."""
     answers = empty_predictions(of)
-    for at, batch in beginnings(of, BATCH):
+    for at, batch in iterate_prefixes(of, BATCH):
         rows, scores, action_probabilities, purchase = run_graph(graph, batch)
         is_next = rows == of.next_item[at][:, None]  # (batch, candidates)
         own = np.where(is_next, scores, np.inf).min(axis=1, keepdims=True)  # inf where it is no candidate
@@ -38,4 +38,4 @@ def evaluate_bundle(folder: Path, files: Sequence[Path]) -> dict[str, float]:
     manifest = decode_manifest((folder / "manifest.json").read_bytes())
     sessions, _ = read_sessions(files)
     rows = read_vocabulary(folder / "items.txt").rows(sessions.item_ids)
-    return evaluate_graph(open_graph(folder / "model.onnx"), examples(sessions, rows, manifest.max_length))
+    return evaluate_graph(open_graph(folder / "model.onnx"), make_examples(sessions, rows, manifest.max_length))

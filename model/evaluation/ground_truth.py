@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from clickscore.model import metrics
-from clickscore.model.dataset import Reading, kept_sessions, known_events, lines_of
+from clickscore.model.dataset import ReadStatistics, read_lines, read_usable_sessions, select_known_actions
 from clickscore.model.errors import TrainingError
 from clickscore.model.metrics import Floats, Ints
 
@@ -45,13 +45,13 @@ def read_ground_truth(path: Path, files: Sequence[Path]) -> Floats:
         TrainingError: A file cannot be read, or says nothing of some event.
     """
     try:
-        known = {line.event_id: line.purchase for line in map(_decode, lines_of(path))}
+        known = {line.event_id: line.purchase for line in map(_decode, read_lines(path))}
     except msgspec.DecodeError as exc:
         message = f"{path} is no file of truths: {exc}"
         raise TrainingError(message) from exc
     sessions: list[tuple[int, list[float]]] = []
-    for session in kept_sessions(files, Reading()):
-        events = [f"{session.session_id}-{number:02d}" for number in range(len(known_events(session)))]
+    for session in read_usable_sessions(files, ReadStatistics()):
+        events = [f"{session.session_id}-{number:02d}" for number in range(len(select_known_actions(session)))]
         if missing := [event for event in events if event not in known]:
             message = f"{path} says nothing of {missing[0]}, an event of the test"
             raise TrainingError(message)
@@ -74,7 +74,7 @@ def compute_truth_error(said: Floats, truth: Floats, happened: Ints) -> TruthErr
 
 
 def _expected_log_loss(said: Floats, truth: Floats) -> float:
-    said = said.clip(metrics.SMALLEST, 1 - metrics.SMALLEST)
+    said = said.clip(metrics.MIN_PROBABILITY, 1 - metrics.MIN_PROBABILITY)
     return -float((truth * np.log(said) + (1 - truth) * np.log(1 - said)).mean())
 
 

@@ -19,7 +19,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss, f1_score,
 from clickscore.model import metrics
 from clickscore.model.calibration import Probabilities
 from clickscore.model.catalogue_items import read_catalogue
-from clickscore.model.dataset import read_sessions, session_ids
+from clickscore.model.dataset import read_session_ids, read_sessions
 from clickscore.model.errors import TrainingError
 from clickscore.model.evaluation.bootstrap import BootstrapInterval
 from clickscore.model.evaluation.ground_truth import TruthError, compute_truth_error, read_ground_truth
@@ -217,7 +217,7 @@ def compute_head_metrics(said: Probabilities, next_action: Ints, purchase: Ints)
     return HeadMetrics(
         pr_auc=float(average_precision_score(purchase, said.purchase)),
         roc_auc=float(roc_auc_score(purchase, said.purchase)),
-        log_loss=float(log_loss(purchase, said.purchase.clip(metrics.SMALLEST, 1 - metrics.SMALLEST))),
+        log_loss=float(log_loss(purchase, said.purchase.clip(metrics.MIN_PROBABILITY, 1 - metrics.MIN_PROBABILITY))),
         brier=float(brier_score_loss(purchase, said.purchase)),
         calibration_error=metrics.calibration_error(said.purchase, purchase),
         calibration_noise=estimate_calibration_noise(said.purchase),
@@ -265,7 +265,7 @@ def _lead(ours: Floats, theirs: Floats, purchase: Ints) -> BootstrapInterval:
 
 
 def _refuse_overlap(sessions: Sequence[Path], test: Sequence[Path]) -> None:
-    learned, judged = ({name for path in files for name in session_ids(path)} for files in (sessions, test))
+    learned, judged = ({name for path in files for name in read_session_ids(path)} for files in (sessions, test))
     if shared := len(learned & judged):
         message = f"{shared:,} sessions of the test are among those for training: split them first (clickscore split)"
         raise TrainingError(message)

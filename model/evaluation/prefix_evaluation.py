@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from clickscore.model import metrics
-from clickscore.model.dataset import lines_of, read_sessions
+from clickscore.model.dataset import read_lines, read_sessions
 from clickscore.model.errors import TrainingError
 from clickscore.model.evaluation.bootstrap import BootstrapInterval
 from clickscore.model.evaluation.ranking_baselines import RankingBaseline, fit_ranking_baselines
-from clickscore.model.features import Batch, Ints, examples
+from clickscore.model.features import Ints, PaddedBatch, make_examples
 from clickscore.model.onnx_runtime import open_graph, run_graph
 from clickscore.model.vocabulary import Vocabulary, read_vocabulary
 from clickscore.schemas.events import ACTIONS
@@ -55,7 +55,7 @@ def read_prefixes(path: Path, vocabulary: Vocabulary) -> list[Prefix]:
         TrainingError: It cannot be read, or a line of it is something else.
     """
     prefixes: list[Prefix] = []
-    for number, line in enumerate(lines_of(path), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         try:
             before, tab, target = line.decode().rstrip("\r\n").partition("\t")
         except UnicodeDecodeError:
@@ -96,13 +96,15 @@ def evaluate_prefixes(
         if not len(prefix.items):  # a worker shows what is popular
             return popular.get(prefix.target, metrics.MISS)
         newest = prefix.items[-manifest.max_length :].astype(np.int64)[None]  # (1, L)
-        found, scores, _, _ = run_graph(graph, Batch(newest, np.full_like(newest, VIEW), np.array([newest.shape[1]])))
+        found, scores, _, _ = run_graph(
+            graph, PaddedBatch(newest, np.full_like(newest, VIEW), np.array([newest.shape[1]]))
+        )
         return rank_target(found[0], scores[0], prefix.target)
 
     results = [summarise_ranks("bundle", rows, _ranks(of_bundle, rows, "bundle", tell))]
     if sessions:
         seen, _ = read_sessions(sessions)
-        of = examples(seen, vocabulary.rows(seen.item_ids), max_length=2**31)
+        of = make_examples(seen, vocabulary.rows(seen.item_ids), max_length=2**31)
         results += [
             summarise_ranks(baseline.name, rows, _ranks(_asking(baseline), rows, baseline.name, tell))
             for baseline in fit_ranking_baselines(of, len(vocabulary) + 1)

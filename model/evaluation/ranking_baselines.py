@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clickscore.model.features import Examples, Ints, Longs
-from clickscore.model.neighbours import LOW, count_following
+from clickscore.model.neighbours import ITEM_MASK, count_following
 
 RECENT_EVENTS = 5
 """Events of a prefix that co-occurrence looks at, the newest."""
@@ -52,7 +52,7 @@ class Cooccurrence:
     def __init__(self, of: Examples, rows: int) -> None:
         pairs = count_following(of)
         first = pairs.keys >> 32
-        self._rows = pairs.keys & LOW
+        self._rows = pairs.keys & ITEM_MASK
         self._shares = pairs.counts / np.bincount(first, weights=pairs.counts, minlength=rows)[first]
         self._starts = np.searchsorted(first, np.arange(rows + 1))
 
@@ -74,7 +74,7 @@ class SessionNeighbours:
         self._of = of
         session = np.repeat(np.arange(len(of)), of.lengths)
         distinct = np.unique((of.items.astype(np.int64) << 32) | session)
-        self._sessions: Longs = distinct & LOW  # of each row, the oldest first
+        self._sessions: Longs = distinct & ITEM_MASK  # of each row, the oldest first
         self._starts = np.searchsorted(distinct, np.arange(rows + 1) << 32)
         with_item = np.diff(self._starts)
         self._rarity: Floats = np.log(max(1, len(of)) / np.maximum(with_item, 1))  # (V,)

@@ -22,7 +22,7 @@ from clickscore.model.evaluation.bootstrap import BootstrapInterval
 from clickscore.model.evaluation.prefix_evaluation import RESAMPLES, VIEW, read_prefixes
 from clickscore.model.features import Ints, Longs
 from clickscore.model.metrics import Floats
-from clickscore.model.transformer import SessionTransformer, distances
+from clickscore.model.transformer import SessionTransformer, relative_distances
 
 MIN_EVENTS = 3
 TOP_ITEMS = 5
@@ -88,7 +88,7 @@ def evaluate_reasons(
         TrainingError: A file cannot be read, or there is no such beginning.
     """
     trained = load_checkpoint(checkpoint)
-    model, table, longest = trained.model, trained.table(), trained.card.config.model.max_length
+    model, table, longest = trained.model, trained.table(), trained.record.config.model.max_length
     sessions = [row.items[-longest:] for row in read_prefixes(prefixes, trained.vocabulary)]
     sessions = [session for session in sessions if len(session) >= MIN_EVENTS]
     if not sessions:
@@ -200,7 +200,7 @@ def _padded(sessions: Sequence[Ints]) -> Iterator[_Padded]:
 
 def _scores(model: SessionTransformer, table: torch.Tensor, batch: _Padded) -> torch.Tensor:
     vectors, of_items = model(table, batch.items, batch.actions)
-    return model.scores(table, model.wishes(vectors, of_items, batch.items, batch.ends))  # (batch, V - 1)
+    return model.scores(table, model.queries(vectors, of_items, batch.items, batch.ends))  # (batch, V - 1)
 
 
 @torch.inference_mode()
@@ -246,7 +246,7 @@ def compute_explanations(
         rows = torch.tensor([[cases[at].item] for at in batch.at])
         brought = model.reasons(table, batch.items, batch.actions, ends, rows)[:, 0].numpy()  # (batch, width)
         vectors, _ = model(table, batch.items, batch.actions)
-        shares = model.readout.attention(vectors, vectors, distances(batch.items.shape[1], vectors.device))
+        shares = model.readout.attention(vectors, vectors, relative_distances(batch.items.shape[1], vectors.device))
         shares = shares[batch.ends].numpy()  # (batch, width)
         for at, of, share in zip(batch.at, brought, shares, strict=True):
             length = len(cases[at].events)

@@ -10,8 +10,8 @@ from clickscore.export.commands import PRECISIONS, export
 from clickscore.export.export_bundle import export_bundle
 from clickscore.export.ranking import RANKINGS
 from clickscore.export.to_onnx import CANDIDATES
-from clickscore.model.checkpoint import load_checkpoint, load_tensors, read_card, save_tensors
-from clickscore.model.dataset import Report
+from clickscore.model.checkpoint import load_checkpoint, load_tensors, read_record, save_tensors
+from clickscore.model.dataset import DatasetReport
 from clickscore.model.errors import TrainingError
 from clickscore.model.train import train
 from clickscore.model.vocabulary import read_vocabulary
@@ -59,17 +59,17 @@ def test_items_are_those_of_the_checkpoint(checkpoint, bundle):
 
 def test_metrics_are_those_of_the_held_out_sessions_before_they_were_learned(checkpoint, bundle):
     metrics = decode_manifest((bundle / "manifest.json").read_bytes()).metrics
-    assert metrics == pytest.approx(load_checkpoint(checkpoint).card.measured, abs=1e-6)
+    assert metrics == pytest.approx(load_checkpoint(checkpoint).record.held_out_metrics, abs=1e-6)
 
 
 def test_bundle_says_what_became_of_the_sessions(checkpoint, bundle):
-    report = msgspec.json.decode((bundle / "data-report.json").read_bytes(), type=Report)
-    assert report == load_checkpoint(checkpoint).card.report
+    report = msgspec.json.decode((bundle / "data-report.json").read_bytes(), type=DatasetReport)
+    assert report == load_checkpoint(checkpoint).record.report
 
 
 def test_bundle_holds_its_checkpoint_where_that_was_asked_for(checkpoint, bundle, tmp_path):
     run(checkpoint, "--out", tmp_path / "bundle", "--trainable")
-    assert load_checkpoint(tmp_path / "bundle" / "checkpoint").card.finished
+    assert load_checkpoint(tmp_path / "bundle" / "checkpoint").record.finished
     assert check_bundle(tmp_path / "bundle") == []
     assert not (bundle / "checkpoint").exists()
 
@@ -84,7 +84,7 @@ def test_manifest_says_what_the_model_learned_from(bundle):
 
 def test_manifest_says_what_calibration_did(checkpoint, bundle):
     report = decode_manifest((bundle / "manifest.json").read_bytes()).calibration
-    assert report == read_card(checkpoint).calibration.report
+    assert report == read_record(checkpoint).calibration.report
     assert report.before.keys() == report.after.keys()
 
 

@@ -11,7 +11,7 @@ from clickscore.model.checkpoint import load_checkpoint, load_texts
 from clickscore.model.commands import train as train_command
 from clickscore.model.dataset import load_dataset
 from clickscore.model.errors import TrainingError
-from clickscore.model.features import Batch
+from clickscore.model.features import PaddedBatch
 from clickscore.model.onnx_runtime import open_graph, run_graph
 from clickscore.model.text_encoder import open_text_encoder
 from clickscore.model.train import train
@@ -68,7 +68,9 @@ def first(bundle, *items):
     """Return the items that a bundle shows after views of some, best first."""
     vocabulary = read_vocabulary(bundle / "items.txt")
     rows = vocabulary.rows(items).astype(np.int64)[None]
-    found = run_graph(open_graph(bundle / "model.onnx"), Batch(rows, np.ones_like(rows), np.array([len(items)])))[0]
+    found = run_graph(open_graph(bundle / "model.onnx"), PaddedBatch(rows, np.ones_like(rows), np.array([len(items)])))[
+        0
+    ]
     return [vocabulary.item(row) for row in found[0].tolist()]
 
 

@@ -10,7 +10,7 @@ from clickscore.export.ranking import ExactTopK, QuantisedShortlist
 from clickscore.export.to_onnx import to_onnx
 from clickscore.model.config import ModelConfig
 from clickscore.model.errors import TrainingError
-from clickscore.model.features import ending_at
+from clickscore.model.features import pad_prefixes
 from clickscore.model.onnx_runtime import open_graph, run_graph
 from tests.export.test_parity import sessions
 
@@ -47,7 +47,7 @@ def test_change_of_metrics_is_that_of_the_wanted_items(weights, exact):
     of = sessions(ITEMS, count=20)
     last = of.starts[1:] - 1
     next_item = of.next_item.copy()
-    next_item[last] = run_graph(exact, ending_at(of, last))[0][:, 0]
+    next_item[last] = run_graph(exact, pad_prefixes(of, last))[0][:, 0]
     other = open_graph(to_onnx(random_weights(CONFIG, ITEMS, seed=1), CONFIG, 20))
     found = measure_fidelity(other, exact, dataclasses.replace(of, next_item=next_item), every_event=False)
     assert (found.hr, found.mrr) == (pytest.approx(-1, abs=0.05), pytest.approx(-1, abs=0.05))

@@ -12,7 +12,7 @@ from clickscore.export.stack_graph import _rounded_down, add_stack
 from clickscore.export.to_onnx import to_onnx
 from clickscore.model.calibration import Affine, Calibration
 from clickscore.model.config import ModelConfig
-from clickscore.model.features import Batch
+from clickscore.model.features import PaddedBatch
 from clickscore.model.onnx_runtime import explain_scores, open_graph, run_graph
 from clickscore.model.prefix_features import (
     FEATURE_NAMES,
@@ -158,7 +158,7 @@ def test_ranking_is_that_of_the_known_events_alone(graph, model_and_table):
     for row in range(64):
         known = told.items[row] > 0
         if known.any():
-            batch = Batch(told.items[row][known][None], told.actions[row][known][None], np.array([known.sum()]))
+            batch = PaddedBatch(told.items[row][known][None], told.actions[row][known][None], np.array([known.sum()]))
             expected_rows, expected, _, _ = run_graph(alone, batch)
             assert scores[row] == pytest.approx(expected[0], abs=1e-4)
             assert set(rows[row]) == set(expected_rows[0])

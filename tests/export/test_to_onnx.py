@@ -9,7 +9,7 @@ from clickscore.export.ranking import BlockwiseTopK, ExactTopK, QuantisedShortli
 from clickscore.export.to_onnx import to_onnx
 from clickscore.model.config import ModelConfig
 from clickscore.model.errors import TrainingError
-from clickscore.model.features import Batch
+from clickscore.model.features import PaddedBatch
 from clickscore.model.onnx_runtime import explain_scores, open_graph, run_graph
 from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.manifest import EXPLAINED, INPUTS, OPTIONAL, OUTPUTS, REASONS
@@ -22,18 +22,18 @@ SMALL, LARGE = 300, 20_000
 PLANTED = ModelConfig(dim=16, ffn=16, heads=1, layers=1, temperature=1.0)
 
 
-def batch_of(sessions: int, width: int, items: int, seed: int = 0) -> Batch:
+def batch_of(sessions: int, width: int, items: int, seed: int = 0) -> PaddedBatch:
     """Return random sessions, the first of one event and the second as long as the width."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(1, width + 1, sessions)
     lengths[:2] = (1, width)[:sessions]
     real = np.arange(width) < lengths[:, None]
     rows, actions = (rng.integers(1, most + 1, (sessions, width)) * real for most in (items, len(ACTIONS) - 1))
-    return Batch(rows, actions, lengths)
+    return PaddedBatch(rows, actions, lengths)
 
 
-def part(batch: Batch, which: slice) -> Batch:
-    return Batch(batch.items[which], batch.actions[which], batch.lengths[which])
+def part(batch: PaddedBatch, which: slice) -> PaddedBatch:
+    return PaddedBatch(batch.items[which], batch.actions[which], batch.lengths[which])
 
 
 def inside(model: bytes, operator: str) -> str:
@@ -43,7 +43,7 @@ def inside(model: bytes, operator: str) -> str:
     )
 
 
-def value(model: bytes, name: str, batch: Batch) -> np.ndarray:
+def value(model: bytes, name: str, batch: PaddedBatch) -> np.ndarray:
     """Return what a graph computes under a name, on its way."""
     opened = onnx.load_model_from_string(model)
     opened.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
@@ -133,7 +133,7 @@ def test_answer_has_the_same_bits_in_any_batch(graph, items, width):
 
 def test_answer_does_not_depend_on_its_neighbours(graph, items):
     batch, other = batch_of(32, 8, items), batch_of(32, 8, items, seed=1)
-    mixed = Batch(*(np.concatenate((ours[:1], theirs[1:])) for ours, theirs in zip(batch, other, strict=True)))
+    mixed = PaddedBatch(*(np.concatenate((ours[:1], theirs[1:])) for ours, theirs in zip(batch, other, strict=True)))
     for answer, same in zip(run_graph(graph, batch), run_graph(graph, mixed), strict=True):
         assert answer[0].tobytes() == same[0].tobytes()
 
@@ -141,14 +141,14 @@ def test_answer_does_not_depend_on_its_neighbours(graph, items):
 def test_what_stands_after_the_end_changes_nothing(graph, items):
     batch = batch_of(16, 8, items)
     after = np.arange(8) >= batch.lengths[:, None]
-    scribbled = Batch(np.where(after, 7, batch.items), np.where(after, 3, batch.actions), batch.lengths)
+    scribbled = PaddedBatch(np.where(after, 7, batch.items), np.where(after, 3, batch.actions), batch.lengths)
     for answer, same in zip(run_graph(graph, batch), run_graph(graph, scribbled), strict=True):
         assert answer.tobytes() == same.tobytes()
 
 
 def test_wider_padding_changes_no_more_than_rounding(graph, items):
     batch = batch_of(16, 8, items)
-    wide = Batch(np.pad(batch.items, ((0, 0), (0, 12))), np.pad(batch.actions, ((0, 0), (0, 12))), batch.lengths)
+    wide = PaddedBatch(np.pad(batch.items, ((0, 0), (0, 12))), np.pad(batch.actions, ((0, 0), (0, 12))), batch.lengths)
     for answer, same in zip(run_graph(graph, batch)[1:], run_graph(graph, wide)[1:], strict=True):
         assert answer == pytest.approx(same, abs=1e-5)
 
@@ -196,7 +196,7 @@ def test_only_event_brings_the_whole_score(graph, items):
 
 def test_last_event_brings_what_the_session_before_it_lacks(graph, items):
     batch = batch_of(2, 8, items)
-    before = Batch(batch.items[1:, :7], batch.actions[1:, :7], np.array([7]))
+    before = PaddedBatch(batch.items[1:, :7], batch.actions[1:, :7], np.array([7]))
     rows, scores, *_ = run_graph(graph, part(batch, slice(1, 2)))
     earlier = dict(zip(*(of[0].tolist() for of in run_graph(graph, before)[:2]), strict=True))
     brought = explain_scores(graph, part(batch, slice(1, 2)), 64)[0, :, 7]
@@ -209,7 +209,7 @@ def test_last_event_brings_what_the_session_before_it_lacks(graph, items):
 def test_item_of_the_session_may_be_named_many_times():
     rows = np.array([[5, 7, 5, 5, 7, 9], [5, 5, 5, 5, 5, 5]])
     model = to_onnx(random_weights(CONFIG, SMALL), CONFIG)
-    batch = Batch(rows, np.ones_like(rows), np.array([6, 4]))
+    batch = PaddedBatch(rows, np.ones_like(rows), np.array([6, 4]))
     cosines = value(model, inside(model, "Gemm"), batch)
     added = value(model, inside(model, "ScatterElements"), batch) - cosines
     assert [(np.flatnonzero(row[1:]) + 1).tolist() for row in added] == [[5, 7, 9], [5]]  # row 0 is no item
@@ -277,7 +277,7 @@ def test_session_items_that_repeats_damp_take_no_place_on_the_shortlist():
     weights["repeats.readiness.bias"] = np.full(1, -1e6, dtype=np.float32)
     best = np.arange(1, 41)[None]  # the session has had the 40 items that the model likes best
     graph = open_graph(to_onnx(weights, PLANTED, 5, ranking=QuantisedShortlist(spare=3)))
-    assert run_graph(graph, Batch(best, np.ones_like(best), np.array([40])))[0].tolist() == [[41, 42, 43, 44, 45]]
+    assert run_graph(graph, PaddedBatch(best, np.ones_like(best), np.array([40])))[0].tolist() == [[41, 42, 43, 44, 45]]
 
 
 def best_of(scores: np.ndarray, candidates: int) -> tuple[list[int], list[float]]:

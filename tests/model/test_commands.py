@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 
 from clickscore.export.export_bundle import export_bundle
-from clickscore.model.checkpoint import load_checkpoint, read_card
+from clickscore.model.checkpoint import load_checkpoint, read_record
 from clickscore.model.commands import missing_extra, train
 from clickscore.model.errors import TrainingError
 from tests.model.builders import closed, shoppers, write_sessions
@@ -35,7 +35,7 @@ def test_help_has_an_example():
 
 def test_train_leaves_a_checkpoint(sessions, tmp_path):
     assert run(sessions, "--out", tmp_path / "checkpoint", *QUICK).exit_code == 0
-    assert load_checkpoint(tmp_path / "checkpoint").card.config.model.dim == 16
+    assert load_checkpoint(tmp_path / "checkpoint").record.config.model.dim == 16
 
 
 def test_train_reports_what_it_read_and_left_out(sessions, tmp_path):
@@ -54,7 +54,7 @@ def test_train_says_what_to_do_next(sessions, tmp_path):
 
 def test_sessions_may_be_named_by_an_option(sessions, tmp_path):
     assert run("--sessions", sessions, "--out", tmp_path / "checkpoint", *QUICK).exit_code == 0
-    assert read_card(tmp_path / "checkpoint").report.files == ("sessions.jsonl",)
+    assert read_record(tmp_path / "checkpoint").report.files == ("sessions.jsonl",)
 
 
 def test_command_without_sessions_is_refused(tmp_path):
@@ -79,7 +79,7 @@ def test_checkpoint_is_topped_up(checkpoint, newer, tmp_path):
     assert result.exit_code == 0
     assert "training 20 sessions" in result.output
     topped_up = load_checkpoint(tmp_path / "second")
-    assert topped_up.card.lineage[0].startswith("a checkpoint: 86 sessions for training")
+    assert topped_up.record.lineage[0].startswith("a checkpoint: 86 sessions for training")
     assert topped_up.vocabulary.items[-1] == "new"
 
 
@@ -103,7 +103,7 @@ def test_top_up_goes_on_with_the_settings_that_it_finds(checkpoint, newer, tmp_p
 
 def test_seed_is_part_of_the_config(sessions, tmp_path):
     run(sessions, "--out", tmp_path / "checkpoint", *QUICK, "--seed", 7)
-    assert read_card(tmp_path / "checkpoint").config.seed == 7
+    assert read_record(tmp_path / "checkpoint").config.seed == 7
 
 
 @pytest.mark.parametrize(
@@ -159,10 +159,10 @@ def test_training_that_was_killed_ends_with_the_same_weights(tmp_path):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not read_card(killed).finished
+    assert not read_record(killed).finished
 
     run(path, "--out", killed, *flags)
     run(path, "--out", whole, *flags)
     ours, theirs = (load_checkpoint(folder).model.state_dict() for folder in (killed, whole))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert dataclasses.asdict(read_card(killed).config) == dataclasses.asdict(read_card(whole).config)
+    assert dataclasses.asdict(read_record(killed).config) == dataclasses.asdict(read_record(whole).config)

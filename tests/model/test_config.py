@@ -7,10 +7,10 @@ from clickscore.model.config import (
     PRESETS,
     ModelConfig,
     TrainConfig,
+    format_preset,
     override,
-    preset_text,
     read_preset,
-    settled,
+    settle_epochs,
 )
 from clickscore.model.errors import TrainingError
 
@@ -74,11 +74,11 @@ def test_count_of_a_run_is_at_least_1(field):
 
 
 def test_few_sessions_are_passed_over_more_often():
-    assert [settled(DEFAULT, sessions).epochs for sessions in (1_000, 99_999, 100_000)] == [8, 8, 4]
+    assert [settle_epochs(DEFAULT, sessions).epochs for sessions in (1_000, 99_999, 100_000)] == [8, 8, 4]
 
 
 def test_number_of_passes_that_was_asked_for_stands():
-    assert settled(TrainConfig(epochs=3), 1_000).epochs == 3
+    assert settle_epochs(TrainConfig(epochs=3), 1_000).epochs == 3
 
 
 def test_preset_is_read_by_its_name():
@@ -87,7 +87,7 @@ def test_preset_is_read_by_its_name():
 
 def test_preset_is_read_from_the_file_it_was_written_to(tmp_path):
     config = TrainConfig(seed=3, learning_rate=1e-5, model=ModelConfig(dim=16, dropout=0))
-    (tmp_path / "preset.toml").write_text(preset_text(config, "found"), encoding="utf-8")
+    (tmp_path / "preset.toml").write_text(format_preset(config, "found"), encoding="utf-8")
     assert read_preset(str(tmp_path / "preset.toml")) == config
 
 

@@ -15,7 +15,7 @@ from clickscore.model.dataset import (
     WITHOUT_ITEM,
     WITHOUT_KNOWN_ITEM,
     load_dataset,
-    load_newer,
+    load_fine_tuning_data,
     read_sessions,
 )
 from clickscore.model.errors import TrainingError
@@ -100,7 +100,7 @@ def test_summary_of_sessions_without_times_names_none(tmp_path):
 
 def test_newer_items_come_after_those_that_are_known(tmp_path):
     (tmp_path / "s.txt").write_text("c b\nc z\n")
-    newer = load_newer([tmp_path / "s.txt"], ONCE, Vocabulary(["a", "b"]))
+    newer = load_fine_tuning_data([tmp_path / "s.txt"], ONCE, Vocabulary(["a", "b"]))
     assert newer.vocabulary.items == ("a", "b", "c", "z")
     assert newer.sessions.items.tolist() == [3, 2, 3, 4]
     assert newer.sample.items.tolist() == [2]
@@ -109,7 +109,7 @@ def test_newer_items_come_after_those_that_are_known(tmp_path):
 def test_newer_sessions_without_a_known_item_are_refused(tmp_path):
     (tmp_path / "s.txt").write_text("a b\n")
     with pytest.raises(TrainingError, match="no session on a known item"):
-        load_newer([tmp_path / "s.txt"], dataclasses.replace(ONCE, min_count=2), Vocabulary([]))
+        load_fine_tuning_data([tmp_path / "s.txt"], dataclasses.replace(ONCE, min_count=2), Vocabulary([]))
 
 
 def test_blank_line_is_no_line(tmp_path):

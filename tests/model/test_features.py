@@ -2,16 +2,16 @@ import numpy as np
 
 from clickscore.model.features import (
     LEAVE,
-    NOTHING,
-    UNKNOWN_NEXT,
+    NO_NEXT_ITEM,
+    UNKNOWN_NEXT_ITEM,
     Examples,
     Sessions,
-    arranged,
-    batches,
-    beginnings,
-    ending_at,
-    examples,
-    padded,
+    iterate_prefixes,
+    make_examples,
+    pad_prefixes,
+    pad_sessions,
+    shuffle_batches,
+    sort_by_closing,
 )
 from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.manifest import NEXT_ACTIONS
@@ -21,7 +21,7 @@ ROWS = np.array([1, 2, 3, 4, 0, 0, 0, 0])  # a, b, c, d are known; e, f, g, h ar
 
 
 def of(*sessions: str, max_length: int = 50) -> Examples:
-    return examples(flat(sessions), ROWS, max_length)
+    return make_examples(flat(sessions), ROWS, max_length)
 
 
 def names(classes: np.ndarray) -> list[str]:
@@ -40,28 +40,32 @@ def test_session_without_a_known_item_is_left_out():
 
 def test_session_of_one_event_teaches_that_shoppers_leave():
     read = of("view:a")
-    assert (read.next_item.tolist(), names(read.next_action), read.purchase.tolist()) == ([NOTHING], ["leave"], [0])
+    assert (read.next_item.tolist(), names(read.next_action), read.purchase.tolist()) == (
+        [NO_NEXT_ITEM],
+        ["leave"],
+        [0],
+    )
 
 
 def test_next_item_is_that_of_the_next_event_on_an_item():
-    assert of("view:a search view:b").next_item.tolist() == [2, NOTHING]
+    assert of("view:a search view:b").next_item.tolist() == [2, NO_NEXT_ITEM]
 
 
 def test_next_item_may_be_the_same_item():
-    assert of("view:a cart:a").next_item.tolist() == [1, NOTHING]
+    assert of("view:a cart:a").next_item.tolist() == [1, NO_NEXT_ITEM]
 
 
 def test_item_that_is_taken_out_of_the_cart_is_no_next_item():
-    assert of("cart:a remove_from_cart:a view:b").next_item.tolist() == [2, 2, NOTHING]
+    assert of("cart:a remove_from_cart:a view:b").next_item.tolist() == [2, 2, NO_NEXT_ITEM]
 
 
 def test_next_item_that_is_unknown_is_told_apart_from_none():
-    assert of("view:a view:e").next_item.tolist() == [UNKNOWN_NEXT]
+    assert of("view:a view:e").next_item.tolist() == [UNKNOWN_NEXT_ITEM]
 
 
 def test_answers_of_a_session_never_come_from_the_next_one():
     read = of("view:a", "view:b purchase:b")
-    assert read.next_item.tolist() == [NOTHING, 2, NOTHING]
+    assert read.next_item.tolist() == [NO_NEXT_ITEM, 2, NO_NEXT_ITEM]
     assert names(read.next_action) == ["leave", "purchase", "leave"]
     assert read.purchase.tolist() == [0, 1, 0]
 
@@ -93,7 +97,7 @@ def test_long_session_keeps_its_newest_known_events():
 
 def test_cut_session_has_the_answers_of_the_whole_one():
     read = of("view:a view:b view:c purchase:c", max_length=2)
-    assert (read.next_item.tolist(), read.purchase.tolist()) == ([3, NOTHING], [1, 0])
+    assert (read.next_item.tolist(), read.purchase.tolist()) == ([3, NO_NEXT_ITEM], [1, 0])
 
 
 def test_leave_is_no_action_of_a_shopper():
@@ -102,21 +106,21 @@ def test_leave_is_no_action_of_a_shopper():
 
 
 def test_padded_sessions_are_left_aligned_and_as_wide_as_the_longest():
-    batch = padded(of("view:a", "view:b view:c"), np.array([1, 0]))
+    batch = pad_sessions(of("view:a", "view:b view:c"), np.array([1, 0]))
     assert batch.items.tolist() == [[2, 3], [1, 0]]
     assert batch.actions.tolist() == [[1, 1], [1, 0]]
     assert batch.lengths.tolist() == [2, 1]
 
 
 def test_beginning_ends_with_its_event():
-    batch = ending_at(of("view:a", "view:b view:c view:d"), np.array([2, 0]))
+    batch = pad_prefixes(of("view:a", "view:b view:c view:d"), np.array([2, 0]))
     assert batch.items.tolist() == [[2, 3], [1, 0]]
 
 
 def test_every_beginning_comes_once_and_unpadded():
     read = of("view:a view:b view:c", "view:d view:a", "view:b")
     found = {}
-    for at, batch in beginnings(read, most=2):
+    for at, batch in iterate_prefixes(read, most=2):
         assert batch.items.shape[0] <= 2
         assert (batch.items > 0).all()
         found |= dict(zip(at.tolist(), batch.items.tolist(), strict=True))
@@ -124,23 +128,27 @@ def test_every_beginning_comes_once_and_unpadded():
 
 
 def test_sessions_of_a_part_are_those_of_the_whole():
-    read = of("view:a", "view:b purchase:b", "view:c").only(np.array([2, 1]))
+    read = of("view:a", "view:b purchase:b", "view:c").select(np.array([2, 1]))
     assert (read.items.tolist(), read.purchase.tolist(), read.starts.tolist()) == ([3, 2, 2], [0, 1, 0], [0, 1, 3])
 
 
 def test_sessions_are_arranged_in_order_of_closing():
     told = flat(["view:a view:b", "view:c", "view:d"])
-    late = arranged(Sessions(told.item_ids, told.items, told.actions, told.starts, np.array([30, 20, 10]), told.ages))
+    late = sort_by_closing(
+        Sessions(told.item_ids, told.items, told.actions, told.starts, np.array([30, 20, 10]), told.ages)
+    )
     assert (late.items.tolist(), late.starts.tolist()) == ([3, 2, 0, 1], [0, 1, 2, 4])
 
 
 def test_batches_hold_every_session_once():
     lengths = np.random.default_rng(0).integers(1, 9, 1000)
-    order = np.concatenate(list(batches(lengths, 16, (0, 1))))
+    order = np.concatenate(list(shuffle_batches(lengths, 16, (0, 1))))
     assert sorted(order.tolist()) == list(range(1000))
 
 
 def test_batches_are_those_of_their_seed():
     lengths = np.arange(1, 101)
-    first, again, other = (np.concatenate(list(batches(lengths, 16, (0, epoch)))).tolist() for epoch in (1, 1, 2))
+    first, again, other = (
+        np.concatenate(list(shuffle_batches(lengths, 16, (0, epoch)))).tolist() for epoch in (1, 1, 2)
+    )
     assert first == again != other

@@ -7,15 +7,15 @@ from clickscore.model import metrics
 
 
 def test_best_score_has_rank_1():
-    assert metrics.ranks(np.array([[0.1, 0.9, 0.5]]), np.array([1])).tolist() == [1]
+    assert metrics.rank_targets(np.array([[0.1, 0.9, 0.5]]), np.array([1])).tolist() == [1]
 
 
 def test_ties_count_against_us():
-    assert metrics.ranks(np.array([[0.5, 0.5, 0.5, 0.1]]), np.array([0])).tolist() == [3]
+    assert metrics.rank_targets(np.array([[0.5, 0.5, 0.5, 0.1]]), np.array([0])).tolist() == [3]
 
 
 def test_model_that_says_nothing_gets_nothing():
-    ranks = metrics.ranks(np.zeros((4, 100)), np.arange(4))
+    ranks = metrics.rank_targets(np.zeros((4, 100)), np.arange(4))
     assert metrics.hit_rate(ranks, 20) == 0
 
 

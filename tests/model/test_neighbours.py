@@ -2,8 +2,17 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clickscore.model.features import Examples, examples
-from clickscore.model.neighbours import NEWEST, Pairs, aged, by_age, count_pairs, nearest, together, without
+from clickscore.model.features import Examples, make_examples
+from clickscore.model.neighbours import (
+    NEWEST_WEIGHT,
+    PairCounts,
+    add_counts,
+    count_pairs,
+    decay_counts,
+    select_neighbours,
+    subtract_counts,
+    weigh_by_age,
+)
 from tests.model.builders import flat
 
 ROWS = np.arange(1, 9)
@@ -11,10 +20,10 @@ ROWS = np.arange(1, 9)
 
 def of(*sessions: str) -> Examples:
     """Return sessions of views, told as letters."""
-    return examples(flat([" ".join(f"view:{letter}" for letter in session) for session in sessions]), ROWS, 50)
+    return make_examples(flat([" ".join(f"view:{letter}" for letter in session) for session in sessions]), ROWS, 50)
 
 
-def counted(pairs: Pairs) -> dict[str, int]:
+def counted(pairs: PairCounts) -> dict[str, int]:
     letters = " abcdefgh"
     return {
         letters[key >> 32] + letters[key & 0xFFFFFFFF]: count
@@ -36,14 +45,14 @@ def test_item_is_no_neighbour_of_itself():
 
 
 def test_meeting_counts_half_after_a_share_of_the_sessions():
-    assert by_age(8, 0.5).tolist() == [5, 6, 7, 8, 10, 12, 14, NEWEST]
-    assert by_age(8, 100).tolist() == [NEWEST] * 8
+    assert weigh_by_age(8, 0.5).tolist() == [5, 6, 7, 8, 10, 12, 14, NEWEST_WEIGHT]
+    assert weigh_by_age(8, 100).tolist() == [NEWEST_WEIGHT] * 8
 
 
 def test_counts_age_as_newer_sessions_come():
-    pairs = count_pairs(of("ab", "bc"), np.array([1, NEWEST]))
-    assert counted(aged(pairs, 0.25, 0.5)) == {"ab": 42, "ba": 42, "bc": 679, "cb": 679}
-    assert counted(aged(pairs, 4, 0.5)) == {"bc": 4, "cb": 4}
+    pairs = count_pairs(of("ab", "bc"), np.array([1, NEWEST_WEIGHT]))
+    assert counted(decay_counts(pairs, 0.25, 0.5)) == {"ab": 42, "ba": 42, "bc": 679, "cb": 679}
+    assert counted(decay_counts(pairs, 4, 0.5)) == {"bc": 4, "cb": 4}
 
 
 def test_meeting_counts_what_its_session_does():
@@ -56,13 +65,13 @@ def test_sessions_do_not_meet():
 
 
 def test_nearest_are_those_met_most_equal_ones_in_order_of_row():
-    found = nearest(count_pairs(of("ab", "ab", "ac", "ad", "ae")), 9, 3)
+    found = select_neighbours(count_pairs(of("ab", "ab", "ac", "ad", "ae")), 9, 3)
     assert found.rows[1].tolist() == [2, 3, 4]
     assert found.shares[1].tolist() == [0.5, 0.25, 0.25]
 
 
 def test_item_that_met_nobody_has_no_neighbours():
-    found = nearest(count_pairs(of("ab", "c")), 9, 2)
+    found = select_neighbours(count_pairs(of("ab", "c")), 9, 2)
     assert (found.rows[3].tolist(), found.shares[3].tolist()) == ([0, 0], [0, 0])
     assert (found.rows[1].tolist(), found.shares[1].tolist()) == ([2, 0], [1, 0])
 
@@ -72,8 +81,8 @@ SESSIONS = st.lists(st.text("abcdef", min_size=1, max_size=8), min_size=1, max_s
 
 @given(SESSIONS, SESSIONS)
 def test_a_part_can_be_added_and_taken_out_again(some, others):
-    weights = by_age(len(some) + len(others), 0.5)
+    weights = weigh_by_age(len(some) + len(others), 0.5)
     whole = count_pairs(of(*some, *others), weights)
     rest, part = count_pairs(of(*some), weights[: len(some)]), count_pairs(of(*others), weights[len(some) :])
-    assert counted(together(rest, part)) == counted(whole)
-    assert counted(without(whole, part)) == counted(rest)
+    assert counted(add_counts(rest, part)) == counted(whole)
+    assert counted(subtract_counts(whole, part)) == counted(rest)

@@ -6,7 +6,7 @@ from clickscore.export.export_bundle import extract_weights
 from clickscore.export.random_bundle import write_random_bundle
 from clickscore.export.to_onnx import to_onnx
 from clickscore.model.evaluation.bundle_metrics import evaluate_bundle, evaluate_graph
-from clickscore.model.features import examples
+from clickscore.model.features import make_examples
 from clickscore.model.onnx_runtime import open_graph
 from clickscore.model.predict import Predictions, compute_metrics, evaluate_model
 from tests.model.builders import TINY, dataset, flat
@@ -22,22 +22,22 @@ def answers(ranks: list[int], purchase: float = 0.5) -> Predictions:
 
 
 def test_events_that_nothing_follows_are_not_ranked():
-    of = examples(flat(["view:a view:b"]), ROWS, 50)
+    of = make_examples(flat(["view:a view:b"]), ROWS, 50)
     assert compute_metrics(answers([1, 0]), of)["hit_rate@20"] == 1
 
 
 def test_next_item_that_is_unknown_is_a_miss():
-    of = examples(flat(["view:a view:e", "view:a view:b"]), ROWS, 50)
+    of = make_examples(flat(["view:a view:e", "view:a view:b"]), ROWS, 50)
     assert compute_metrics(answers([0, 1, 0]), of)["mrr@20"] == 0.5
 
 
 def test_popularity_ranks_an_item_by_its_row():
-    of = examples(flat(["view:a view:d", "view:a view:e"]), ROWS, 50)
+    of = make_examples(flat(["view:a view:d", "view:a view:e"]), ROWS, 50)
     assert compute_metrics(answers([0, 0, 0]), of)["popular_mrr@20"] == 0.125
 
 
 def test_purchase_rate_is_the_share_of_events_before_a_purchase():
-    of = examples(flat(["view:a view:b purchase:b view:c"]), ROWS, 50)
+    of = make_examples(flat(["view:a view:b purchase:b view:c"]), ROWS, 50)
     assert compute_metrics(answers([1, 1, 1, 1]), of)["purchase_rate"] == 0.5
 
 

@@ -21,9 +21,9 @@ def parts(source, by="time", share=0.3):
 
 
 def lines(path):
-    from clickscore.model.dataset import lines_of  # noqa: PLC0415
+    from clickscore.model.dataset import read_lines  # noqa: PLC0415
 
-    return list(lines_of(path))
+    return list(read_lines(path))
 
 
 def opening(number, opened_at, closed_at):

@@ -3,7 +3,7 @@ import pytest
 
 from clickscore.model.calibration import to_probabilities
 from clickscore.model.checkpoint import load_stack, save_stack
-from clickscore.model.features import read_events
+from clickscore.model.features import select_model_events
 from clickscore.model.prefix_features import (
     FEATURE_NAMES,
     NO_ATTRIBUTES,
@@ -106,7 +106,7 @@ def test_newest_actions_have_a_column_a_kind(read, stack):
 
 def test_transformer_speaks_on_after_events_that_it_does_not_read():
     sessions = flat(["view:e view:a view:e", "search view:b", "view:f"])
-    kept = read_events(sessions, ROWS, 50)
+    kept = select_model_events(sessions, ROWS, 50)
     logits = np.arange(1, 13, dtype=float).reshape(2, 6)
     spoken = forward_fill(logits, kept, make_full_sessions(sessions, ROWS), np.full(6, -3.0))
     assert spoken[:, 0].tolist() == [-3, 1, 1, -3, 7, -3]

@@ -8,13 +8,13 @@ import torch
 from rich.console import Console
 
 import clickscore.model.train as training
-from clickscore.model.checkpoint import load_checkpoint, load_pairs, load_tensors, read_card
+from clickscore.model.checkpoint import load_checkpoint, load_pairs, load_tensors, read_record
 from clickscore.model.config import TrainConfig
-from clickscore.model.dataset import load_dataset, load_newer
+from clickscore.model.dataset import load_dataset, load_fine_tuning_data
 from clickscore.model.errors import TrainingError
-from clickscore.model.neighbours import aged, by_age, count_pairs, nearest, together
-from clickscore.model.train import top_up, train
-from clickscore.model.transformer import Mixing, SessionTransformer
+from clickscore.model.neighbours import add_counts, count_pairs, decay_counts, select_neighbours, weigh_by_age
+from clickscore.model.train import fine_tune, train
+from clickscore.model.transformer import NeighbourMatrix, SessionTransformer
 from tests.model.builders import TINY, closed, dataset, shoppers, write_sessions
 
 pytestmark = pytest.mark.train
@@ -64,8 +64,8 @@ def trained(data, tmp_path_factory):
 
 def test_training_learns_what_follows_what(data, tmp_path):
     config = dataclasses.replace(TINY, epochs=12)
-    card = train(data, config, tmp_path, quiet())
-    best = card.epochs[card.best - 1].metrics
+    record = train(data, config, tmp_path, quiet())
+    best = record.epochs[record.best_epoch - 1].metrics
     assert best["mrr@20"] > 2 * best["popular_mrr@20"]
 
 
@@ -83,9 +83,9 @@ def test_other_seed_gives_other_weights(data, trained, tmp_path):
 def test_killed_training_ends_with_the_same_weights(data, trained, tmp_path, epoch):
     with pytest.raises(Killed):
         train(data, TINY, tmp_path, KilledConsole(epoch))
-    card = train(data, TINY, tmp_path, quiet())
+    record = train(data, TINY, tmp_path, quiet())
     assert same(weights(tmp_path), weights(trained))
-    assert card == read_card(trained)
+    assert record == read_record(trained)
 
 
 def test_killed_training_repeats_no_finished_epoch(data, tmp_path):
@@ -119,25 +119,25 @@ def test_training_that_was_killed_in_its_last_pass_ends_with_the_same_weights(da
         broken.setattr(training, "save_pairs", lambda *_: (_ for _ in ()).throw(Killed()))
         with pytest.raises(Killed):
             train(data, TINY, tmp_path, quiet())
-    assert not read_card(tmp_path).finished
-    assert read_card(tmp_path).epochs
+    assert not read_record(tmp_path).finished
+    assert read_record(tmp_path).epochs
     train(data, TINY, tmp_path, quiet())
     assert same(weights(tmp_path), weights(trained))
 
 
 def test_neighbours_that_are_served_are_those_of_all_sessions(data, trained):
-    pairs = count_pairs(data.sessions, by_age(len(data.sessions), TINY.neighbours_half))
-    everyone = nearest(pairs, len(data.vocabulary) + 1, TINY.model.neighbours)
+    pairs = count_pairs(data.sessions, weigh_by_age(len(data.sessions), TINY.neighbours_half))
+    everyone = select_neighbours(pairs, len(data.vocabulary) + 1, TINY.model.neighbours)
     assert all(np.array_equal(*pair) for pair in zip(load_checkpoint(trained).neighbours, everyone, strict=True))
     assert np.array_equal(load_pairs(trained).counts, pairs.counts)
 
 
 def test_metrics_are_of_sessions_that_were_not_learned_yet(data, trained):
-    assert read_card(trained).measured["sessions"] == len(data.held_out)
+    assert read_record(trained).held_out_metrics["sessions"] == len(data.held_out)
 
 
 def test_training_calibrates_on_validation(data, trained):
-    report = read_card(trained).calibration.report
+    report = read_record(trained).calibration.report
     assert report.method == "Transformer, trees and regression, blended on validation"
     assert 0 < report.events < len(data.sessions.items)
 
@@ -146,8 +146,8 @@ def test_views_alone_need_no_trees(tmp_path):
     told = [closed(number, f"view:{number % 7} view:{(number + 1) % 7}") for number in range(60)]
     config = dataclasses.replace(TINY, epochs=1)
     views = load_dataset([write_sessions(tmp_path / "sessions.jsonl", told)], config)
-    card = train(views, config, tmp_path / "checkpoint", quiet())
-    assert card.calibration.report.method == "scale and bias on validation"
+    record = train(views, config, tmp_path / "checkpoint", quiet())
+    assert record.calibration.report.method == "scale and bias on validation"
     assert load_checkpoint(tmp_path / "checkpoint").stack is None
 
 
@@ -159,22 +159,28 @@ def test_topped_up_stack_has_a_row_for_each_new_item(trained, newer, tmp_path):
 
 def test_fold_learns_with_the_neighbours_of_the_others(data):
     network = SessionTransformer(TINY.model, len(data.vocabulary))
-    counted = by_age(len(data.training), 0.5)
-    lesson = training._lesson(data.training, counted, None, network, TINY, batch=16)
+    counted = weigh_by_age(len(data.training), 0.5)
+    training_pass = training.prepare_pass(data.training, counted, None, network, TINY, batch=16)
     for fold in range(TINY.folds):
-        others = np.flatnonzero(lesson.fold_of != fold)
-        pairs = count_pairs(data.training.only(others), counted[others])
-        expected = Mixing(nearest(pairs, len(network.item), 4), torch.device("cpu"))
-        assert torch.equal(lesson.mixings[fold].gather(network.item), expected.gather(network.item))
+        others = np.flatnonzero(training_pass.fold_of != fold)
+        pairs = count_pairs(data.training.select(others), counted[others])
+        expected = NeighbourMatrix(select_neighbours(pairs, len(network.item), 4), torch.device("cpu"))
+        assert torch.equal(training_pass.mixings[fold].multiply(network.item), expected.multiply(network.item))
 
 
 def test_event_counts_the_same_whatever_batch_it_is_in(data):
     network = SessionTransformer(dataclasses.replace(TINY.model, dropout=0, item_dropout=0), len(data.vocabulary))
-    lesson = training._lesson(data.training, by_age(len(data.training), 0.5), None, network, TINY, batch=16)
-    table = network.table(lesson.mixings[0])
+    training_pass = training.prepare_pass(
+        data.training, weigh_by_age(len(data.training), 0.5), None, network, TINY, batch=16
+    )
+    table = network.table(training_pass.mixings[0])
     short, long = np.argsort(data.training.lengths)[[0, -1]]
-    apart = [training._loss(network, table, lesson, np.array([number])).item() for number in (short, long)]
-    assert training._loss(network, table, lesson, np.array([short, long])).item() == pytest.approx(sum(apart))
+    apart = [
+        training.compute_loss(network, table, training_pass, np.array([number])).item() for number in (short, long)
+    ]
+    assert training.compute_loss(network, table, training_pass, np.array([short, long])).item() == pytest.approx(
+        sum(apart)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -183,11 +189,11 @@ def newer(trained, tmp_path_factory):
     path = tmp_path_factory.mktemp("newer") / "newer.jsonl"
     told = [closed(1000 + number, "view:item-1 view:new view:item-2") for number in range(60)]
     write_sessions(path, [*shoppers(100, seed=1), *told])
-    return load_newer([path], TINY, load_checkpoint(trained).vocabulary)
+    return load_fine_tuning_data([path], TINY, load_checkpoint(trained).vocabulary)
 
 
 def topped_up(trained, newer, folder):
-    return top_up(load_checkpoint(trained), load_pairs(trained), newer, folder, lineage="the first", console=quiet())
+    return fine_tune(load_checkpoint(trained), load_pairs(trained), newer, folder, lineage="the first", console=quiet())
 
 
 def test_top_up_learns_new_items(trained, newer, tmp_path):
@@ -199,28 +205,28 @@ def test_top_up_learns_new_items(trained, newer, tmp_path):
 
 
 def test_top_up_says_what_it_came_from(trained, newer, tmp_path):
-    card = topped_up(trained, newer, tmp_path)
-    assert card.lineage == ("the first",)
-    assert card.measured["sessions"] == len(newer.sample)
-    assert card == read_card(tmp_path)
+    record = topped_up(trained, newer, tmp_path)
+    assert record.lineage == ("the first",)
+    assert record.held_out_metrics["sessions"] == len(newer.sample)
+    assert record == read_record(tmp_path)
 
 
 def test_top_up_counts_neighbours_over_all_sessions_by_age(data, trained, newer, tmp_path):
     topped_up(trained, newer, tmp_path)
     all_of_them = len(data.sessions) + len(newer.sessions)
-    weights = by_age(all_of_them, TINY.neighbours_half)
-    older = aged(load_pairs(trained), len(newer.sessions) / all_of_them, TINY.neighbours_half)
-    every = together(older, count_pairs(newer.sessions, weights[len(data.sessions) :]))
+    weights = weigh_by_age(all_of_them, TINY.neighbours_half)
+    older = decay_counts(load_pairs(trained), len(newer.sessions) / all_of_them, TINY.neighbours_half)
+    every = add_counts(older, count_pairs(newer.sessions, weights[len(data.sessions) :]))
     assert np.array_equal(load_pairs(tmp_path).keys, every.keys)
     assert np.array_equal(load_pairs(tmp_path).counts, every.counts)
-    assert read_card(tmp_path).learned == all_of_them
+    assert read_record(tmp_path).counted_sessions == all_of_them
 
 
 def test_model_that_counted_without_age_is_not_topped_up(trained, newer, tmp_path):
     previous = load_checkpoint(trained)
-    old = previous._replace(card=msgspec.structs.replace(previous.card, learned=0))
+    old = previous._replace(record=msgspec.structs.replace(previous.record, counted_sessions=0))
     with pytest.raises(TrainingError, match="by age"):
-        top_up(old, load_pairs(trained), newer, tmp_path, lineage="the first", console=quiet())
+        fine_tune(old, load_pairs(trained), newer, tmp_path, lineage="the first", console=quiet())
 
 
 def test_training_that_has_not_ended_cannot_be_topped_up(tmp_path):
@@ -253,22 +259,22 @@ def test_small_set_is_learned_in_smaller_batches():
 
 def test_checkpoint_needs_nothing_else(data, trained):
     loaded = load_checkpoint(trained)
-    assert loaded.card.config == TINY
+    assert loaded.record.config == TINY
     assert loaded.vocabulary.items == data.vocabulary.items
-    assert loaded.card.popular == data.vocabulary.items
+    assert loaded.record.popular_items == data.vocabulary.items
     assert loaded.held_out.items.tolist() == data.held_out.items.tolist()
 
 
 def test_best_epoch_is_that_of_the_best_validation_mrr(trained):
-    card = read_card(trained)
-    assert card.best == max(card.epochs, key=lambda epoch: epoch.metrics["mrr@20"]).number
+    record = read_record(trained)
+    assert record.best_epoch == max(record.epochs, key=lambda epoch: epoch.metrics["mrr@20"]).number
 
 
 def test_training_stops_when_it_gets_no_better(data, tmp_path):
     config = dataclasses.replace(TINY, epochs=40, patience=1)
-    card = train(data, config, tmp_path, quiet())
-    assert len(card.epochs) < 40
-    assert len(card.epochs) == card.best + 1
+    record = train(data, config, tmp_path, quiet())
+    assert len(record.epochs) < 40
+    assert len(record.epochs) == record.best_epoch + 1
 
 
 def test_folder_of_another_training_is_refused(data, trained):
@@ -298,7 +304,7 @@ def test_training_that_was_killed_as_it_began_goes_on(data, trained, tmp_path):
     assert same(weights(tmp_path), weights(trained))
 
 
-def test_card_that_cannot_be_read_is_refused(tmp_path):
+def test_record_that_cannot_be_read_is_refused(tmp_path):
     (tmp_path / "checkpoint.json").write_text("{}")
     with pytest.raises(TrainingError, match="cannot be read"):
         load_checkpoint(tmp_path)
@@ -315,10 +321,10 @@ def test_padding_row_is_never_trained(trained):
 
 
 def test_learning_rate_rises_in_a_line_and_falls_to_its_last_share():
-    rates = [training._Rates(steps=200, peak=1.0, warmup=10).at(step) for step in range(200)]
+    rates = [training.LearningRates(steps=200, peak=1.0, warmup=10).rate(step) for step in range(200)]
     assert rates[:2] == pytest.approx([1 / 11, 2 / 11])
     assert max(rates) == rates[10] == 1
-    assert rates[-1] == pytest.approx(training.LAST_RATE, abs=1e-3)
+    assert rates[-1] == pytest.approx(training.FINAL_RATE_SHARE, abs=1e-3)
 
 
 def test_tables_norms_and_biases_have_no_weight_decay():

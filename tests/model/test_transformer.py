@@ -9,7 +9,7 @@ from clickscore.export.export_bundle import extract_weights
 from clickscore.export.random_bundle import random_weights
 from clickscore.model.config import ModelConfig
 from clickscore.model.neighbours import Neighbours
-from clickscore.model.transformer import Mixing, SessionTransformer
+from clickscore.model.transformer import NeighbourMatrix, SessionTransformer
 from tests.model.networks import network
 
 pytestmark = pytest.mark.train
@@ -33,7 +33,7 @@ class Asked:
         rows = torch.tensor([items])
         with torch.no_grad():
             vectors, of_items = self.model(self.table, rows, (rows > 0).long())
-            return self.model.scores(self.table, self.model.wishes(vectors, of_items, rows, rows > 0))
+            return self.model.scores(self.table, self.model.queries(vectors, of_items, rows, rows > 0))
 
 
 @pytest.fixture
@@ -74,9 +74,9 @@ def repeats(asked: Asked, items: list[int]) -> list[dict[int, float]]:
     rows = torch.tensor([items])
     with torch.no_grad():
         vectors, of_items = asked.model(asked.table, rows, (rows > 0).long())
-        wishes = asked.model.wishes(vectors, of_items, rows, rows > 0)
+        queries = asked.model.queries(vectors, of_items, rows, rows > 0)
     found: list[dict[int, float]] = [{} for _ in items]
-    for at, row, added in zip(wishes.at.tolist(), wishes.rows.tolist(), wishes.added.tolist(), strict=True):
+    for at, row, added in zip(queries.query_index.tolist(), queries.rows.tolist(), queries.bonus.tolist(), strict=True):
         assert row not in found[at]
         found[at][row] = added
     return found
@@ -105,20 +105,20 @@ def test_new_model_wants_what_the_session_has():
     nobody = Neighbours(np.zeros((51, 1), dtype=np.int32), np.zeros((51, 1), dtype=np.float32))
     rows = torch.tensor([[5, 9]])
     with torch.no_grad():
-        table = model.table(Mixing(nobody, torch.device("cpu")))
+        table = model.table(NeighbourMatrix(nobody, torch.device("cpu")))
         vectors, of_items = model(table, rows, torch.ones_like(rows))
-        wanted = model.wishes(vectors, of_items, rows, rows > 0).vectors[-1]
+        wanted = model.queries(vectors, of_items, rows, rows > 0).vectors[-1]
     assert set((table @ wanted).topk(2).indices.tolist()) == {5, 9}
 
 
 @pytest.fixture
-def mixing() -> tuple[Mixing, torch.Tensor]:
+def mixing() -> tuple[NeighbourMatrix, torch.Tensor]:
     """Neighbours of five rows, sparse and as a matrix (5, 5)."""
     rows = np.array([[0, 0], [2, 3], [1, 0], [4, 1], [0, 0]], dtype=np.int32)
     shares = np.array([[0, 0], [0.5, 0.5], [1, 0], [0.3, 0.7], [0, 0]], dtype=np.float32)
     matrix = torch.zeros(5, 5)
     matrix[torch.arange(5)[:, None], torch.from_numpy(rows).long()] = torch.from_numpy(shares)
-    return Mixing(Neighbours(rows, shares), torch.device("cpu")), matrix
+    return NeighbourMatrix(Neighbours(rows, shares), torch.device("cpu")), matrix
 
 
 def test_table_and_its_gradient_are_those_of_torch(mixing):
@@ -138,7 +138,7 @@ def test_table_and_its_gradient_are_those_of_torch(mixing):
 def test_grown_model_says_the_same_of_what_it_knew():
     torch.manual_seed(0)
     model = SessionTransformer(CONFIG, items=20)
-    grown = model.grown(25)
+    grown = model.grow(25)
     assert torch.equal(grown.item[:21], model.item)
     assert grown.item.shape == (26, 16)
     assert torch.equal(grown.readout.query.weight, model.readout.query.weight)

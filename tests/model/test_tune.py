@@ -10,7 +10,7 @@ from clickscore.model.commands import train
 from clickscore.model.commands import tune as tune_command
 from clickscore.model.config import override, read_preset
 from clickscore.model.errors import TrainingError
-from clickscore.model.tune import SPACE, Found, tune
+from clickscore.model.tune import SPACE, SearchResult, tune
 from tests.model.builders import TINY, dataset, shoppers, write_sessions
 
 pytestmark = pytest.mark.train
@@ -22,7 +22,7 @@ class Killed(BaseException):
     """Stands for a kill: nothing is tidied up."""
 
 
-def search(data, folder, trials: int, preset=PRESET, **limits) -> list[Found]:
+def search(data, folder, trials: int, preset=PRESET, **limits) -> list[SearchResult]:
     memory = folder / "preset.toml.trials"
     return list(tune(data, preset, trials=trials, memory=memory, console=Console(quiet=True), **limits))
 
@@ -54,8 +54,8 @@ def test_best_differs_from_the_preset_in_what_is_searched_alone(found):
 
 
 def test_score_is_that_of_the_validation_sessions(data, found, tmp_path):
-    card, _ = tuning.fit(data, found[-1].config, tmp_path, Console(quiet=True), lambda _: None)
-    assert card.epochs[card.best - 1].metrics["mrr@20"] == found[-1].score
+    record, _ = tuning.fit(data, found[-1].config, tmp_path, Console(quiet=True), lambda _: None)
+    assert record.epochs[record.best_epoch - 1].metrics["mrr@20"] == found[-1].score
 
 
 def test_search_that_goes_on_finds_the_same(data, found, tmp_path):

@@ -1,6 +1,6 @@
 import numpy as np
 
-from clickscore.model.vocabulary import Vocabulary, count, is_line, read_vocabulary
+from clickscore.model.vocabulary import Vocabulary, count_items, fits_on_line, read_vocabulary
 
 
 def test_rows_begin_at_1():
@@ -21,19 +21,19 @@ def test_rows_of_many_are_those_of_each():
 
 
 def test_most_seen_item_comes_first_and_equal_ones_by_id():
-    assert count(["c", "b", "a"], np.array([0, 0, 1, 2]), min_count=1).items == ("c", "a", "b")
+    assert count_items(["c", "b", "a"], np.array([0, 0, 1, 2]), min_count=1).items == ("c", "a", "b")
 
 
 def test_item_that_was_seen_too_seldom_is_unknown():
-    assert count(["a", "b"], np.array([0, 0, 1]), min_count=2).items == ("a",)
+    assert count_items(["a", "b"], np.array([0, 0, 1]), min_count=2).items == ("a",)
 
 
 def test_id_that_does_not_fit_on_a_line_is_unknown():
-    assert count(["a\nb", "a\u2028b", "ok"], np.array([0, 1, 2]), min_count=1).items == ("ok",)
+    assert count_items(["a\nb", "a\u2028b", "ok"], np.array([0, 1, 2]), min_count=1).items == ("ok",)
 
 
 def test_empty_id_is_no_line():
-    assert not is_line("")
+    assert not fits_on_line("")
 
 
 def test_vocabulary_reads_what_it_wrote(tmp_path):

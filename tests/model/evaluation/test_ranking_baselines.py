@@ -1,14 +1,14 @@
 import numpy as np
 
 from clickscore.model.evaluation.ranking_baselines import Cooccurrence, Popularity, SessionNeighbours
-from clickscore.model.features import Examples, examples
+from clickscore.model.features import Examples, make_examples
 from tests.model.builders import flat
 
 
 def of(*sessions: str) -> Examples:
     """Return sessions of views, told as letters from a."""
     told = flat([" ".join(f"view:{letter}" for letter in session) for session in sessions])
-    return examples(told, np.arange(1, 9), 50)
+    return make_examples(told, np.arange(1, 9), 50)
 
 
 def rows(letters: str) -> np.ndarray:
