@@ -77,7 +77,7 @@ def export_bundle(
         precision=precision,
         fidelity=near,
         calibration=calibration.report if calibration else None,
-        popular=trained.record.popular_items_items_items_items_items,
+        popular=trained.record.popular_items,
         lineage=trained.record.lineage,
     )
     report = msgspec.json.format(msgspec.json.encode(trained.record.report), indent=2) + b"\n"
