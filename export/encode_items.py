@@ -122,7 +122,7 @@ def _grown(of: Checkpoint, new: list[str], mapped: torch.Tensor, teachers: Longs
     none = ((0, len(new)), (0, 0))
     neighbours = Neighbours(np.pad(of.neighbours.rows, none), np.pad(of.neighbours.shares, none))
     record = msgspec.structs.replace(of.record, lineage=(*of.record.lineage, origin))
-    stack = of.stack and of.stack.grown(len(vocabulary))
+    stack = of.stack and of.stack.grow(len(vocabulary))
     return Checkpoint(record, vocabulary, model, neighbours, of.held_out, stack)
 
 

@@ -89,7 +89,7 @@ def export_bundle(
 
 def _beside(told: EventBatch, stack: Stack, calibration: Calibration) -> np.ndarray:
     """Return what a stack adds to the heads' logits: (B, 6)."""
-    of_stack = stack.answers(compute_features(told, stack.item_features))
+    of_stack = stack.logits(compute_features(told, stack.item_features))
     return blend_logits([np.broadcast_to(calibration.prior_logits, of_stack.shape), of_stack], calibration)
 
 

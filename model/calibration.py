@@ -1,15 +1,19 @@
-"""Calibration: what the heads' members say, blended into probabilities that can be taken at their word.
+"""Calibration: blend the members' logits and scale them, so that the heads' probabilities match observed frequencies.
 
-A logit becomes `sum_j scale_j * logit_j + bias` over the members j, with one scale a member and head and one bias a
-class. With the Transformer as the only member that is bias-corrected temperature scaling (Alexandari, Kundaje and
-Shrikumar, ICML 2020), of two classes Platt's; with more it is stacking (Wolpert 1992). Fitted on sessions that no
-member has learned, and folded into the members' own weights, so the served graph has not a node more.
+The members are the Transformer and, where one was fitted, the stack of trees and regression. For each head
 
-Nothing is changed that does not pay by more than chance. The last member stays as it is, unless the plain shares of the
-classes, then the same with scale and bias, then all members together have a cross-validated log loss that is lower than
-that of what was taken before by more than two standard errors over sessions. So what knows nothing ends at the shares,
-and a Transformer that is sure of what it has seen by chance is not listened to. (One standard error, as in Breiman et
-al., Classification and Regression Trees, 1984, would take one useless change in six.)
+    z_c = sum_j scale_j * logit_jc + bias_c     (member j, class c)
+
+with one scale for each member and one bias for each class. With one member this is bias-corrected temperature scaling
+(Alexandari, Kundaje and Shrikumar, ICML 2020), and Platt scaling for two classes. With more members it is stacking
+(Wolpert 1992). Scales and biases are fitted on sessions that no member was trained on. They are folded into the
+members' own weights, so the served graph gets no additional node.
+
+A fit on few sessions can be worse than none, so each step has to prove itself. Start: the last member unchanged.
+Candidates, in this order: class frequencies alone; the last member with scale and bias; all members. A candidate
+replaces the current choice if its cross-validated log loss is lower by more than two standard errors over sessions.
+(The one-standard-error rule of Breiman et al., Classification and Regression Trees, 1984, would accept one useless
+change in six.)
 """
 
 # pyright: standard
@@ -30,75 +34,80 @@ from clickscore.model.transformer import SessionTransformer
 from clickscore.schemas.manifest import NEXT_ACTIONS, CalibrationReport
 
 PRIOR_WEIGHT = 20.0
-"""Weight of the members' plain mean against the events that it is fitted on: half a nat a unit of change, squared,
-that often."""
+"""Weight of the quadratic penalty on scales and biases, in events: a change of one unit costs 10 nats of log loss."""
 MAX_ITERATIONS = 100
+"""Iterations of L-BFGS; the problem is convex and has at most 7 parameters."""
 FOLDS = 5
-"""Parts of the sessions, by which what a blend loses on others is told."""
+"""Folds of sessions for the cross-validated log loss."""
 MIN_STANDARD_ERRORS = 2.0
-"""Standard errors by which a change has to be better."""
+"""Gain that a candidate needs, in standard errors over sessions."""
 MIN_SESSIONS = 50
-"""Below that, folds tell nothing, and the last member is taken as it is."""
+"""Sessions below which nothing is fitted: 10 a fold are too few to judge a candidate."""
 ACTION_COLUMNS = slice(0, len(NEXT_ACTIONS))
+"""Logit columns of the next actions."""
 PURCHASE_COLUMN = len(NEXT_ACTIONS)
-"""Columns of logits: those of the next actions, then that of a purchase."""
+"""Logit column of a purchase, the last."""
+
+Fit = Callable[[Floats, Ints], "Affine"]
+"""Fits a blend on logits (n, members, classes) and labels (n,)."""
 
 
 class Affine(msgspec.Struct, frozen=True, kw_only=True):
-    """What the members' logits become."""
+    """The affine map from the members' logits to a head's calibrated logits."""
 
     scales: tuple[float, ...]
-    """Of each member."""
+    """Scale of each member."""
     bias: tuple[float, ...]
-    """Of each class; of the purchase head, one."""
+    """Bias of each class; a single one for the purchase head."""
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):
-    """How the heads are blended and calibrated."""
+    """Blend and calibration of both heads."""
 
     next_action: Affine
     purchase: Affine
     report: CalibrationReport
     prior_logits: tuple[float, ...] = msgspec.field(name="silent", default=(0.0,) * (len(NEXT_ACTIONS) + 1))
-    """Logits that the Transformer counts as giving beside a stack where it has read nothing: its mean."""
+    """The Transformer's mean logits, which stand in before a session's first known item if there is a stack: (6,)."""
 
 
 class Probabilities(NamedTuple):
-    """What is said after some events."""
+    """Predicted probabilities after some events."""
 
     next_action: Floats
-    """(events, 5)."""
+    """Probability of each next action: (events, 5)."""
     purchase: Floats
-    """(events,)."""
+    """Probability that a purchase follows: (events,)."""
 
 
 def calibrate(members: Sequence[Floats], next_action: Ints, purchase: Ints, session: Ints, method: str) -> Calibration:
-    """Return the calibration that makes what the members said most likely to have come true.
+    """Return the calibration with the lowest log loss on the given events.
 
     Args:
-        members: Logits of the Transformer, and those of a stack if there is one: (events, 6) each.
-        next_action: The class that came: (events,).
-        purchase: Whether one came, 0 or 1: (events,).
-        session: Number of the session that the event is of: (events,).
-        method: What the members are, in words.
+        members: Logits of the Transformer, then logits of the stack if there is one: (events, 6) each.
+        next_action: Label: class of the next action: (events,).
+        purchase: Label: 1 if a purchase follows, else 0: (events,).
+        session: Number of each event's session: (events,).
+        method: Name of the method for the report.
     """
-    every = np.stack(members, axis=1)  # (events, members, 6)
-    of_action = _choose(every[:, :, ACTION_COLUMNS], next_action, session)
-    two = np.pad(every[:, :, PURCHASE_COLUMN:], ((0, 0), (0, 0), (1, 0)))  # no purchase has logit 0
-    of_purchase = _choose(two, purchase, session)
-    none, some = of_purchase.bias
+    logits = np.stack(members, axis=1)  # (events, members, 6)
+    action_map = _select_blend(logits[:, :, ACTION_COLUMNS], next_action, session)
+    # A sigmoid is a softmax over (0, logit): class 0, no purchase, has the logit 0
+    two_classes = np.pad(logits[:, :, PURCHASE_COLUMN:], ((0, 0), (0, 0), (1, 0)))  # (events, members, 2)
+    purchase_map = _select_blend(two_classes, purchase, session)
+    bias_without, bias_with = purchase_map.bias
     fitted = Calibration(
-        next_action=of_action,
-        purchase=Affine(scales=of_purchase.scales, bias=(some - none,)),
+        next_action=action_map,
+        purchase=Affine(scales=purchase_map.scales, bias=(bias_with - bias_without,)),
         report=CalibrationReport(method=method, events=len(purchase), before={}, after={}),
     )
-    before = _measured(to_probabilities(members[0]), next_action, purchase)
-    after = _measured(to_probabilities(blend_logits(members, fitted)), next_action, purchase)
+    before = _measure(to_probabilities(members[0]), next_action, purchase)
+    after = _measure(to_probabilities(blend_logits(members, fitted)), next_action, purchase)
     return msgspec.structs.replace(fitted, report=msgspec.structs.replace(fitted.report, before=before, after=after))
 
 
 def blend_logits(members: Sequence[Floats], calibration: Calibration) -> Floats:
-    """Return the logits of all members together: (events, 6)."""
+    """Return the calibrated logits z_c = sum_j scale_j * logit_jc + bias_c: (events, 6)."""
     total = class_biases(calibration)
     for logits, scales in zip(members, member_scales(calibration), strict=True):
         total = total + logits * scales
@@ -106,129 +115,135 @@ def blend_logits(members: Sequence[Floats], calibration: Calibration) -> Floats:
 
 
 def class_biases(calibration: Calibration) -> Floats:
-    """Return what is added to the logits: (6,)."""
+    """Return the bias of each logit: (6,)."""
     return np.array([*calibration.next_action.bias, *calibration.purchase.bias])
 
 
 def member_scales(calibration: Calibration) -> list[Floats]:
-    """Return what each member's logits are multiplied by: (6,) each."""
-    of_action, of_purchase = calibration.next_action.scales, calibration.purchase.scales
+    """Return the scales of each member's logits: (6,) each."""
     return [
-        np.array([action] * len(NEXT_ACTIONS) + [purchase])
-        for action, purchase in zip(of_action, of_purchase, strict=True)
+        np.array([action_scale] * len(NEXT_ACTIONS) + [purchase_scale])
+        for action_scale, purchase_scale in zip(
+            calibration.next_action.scales, calibration.purchase.scales, strict=True
+        )
     ]
 
 
 def to_probabilities(logits: Floats) -> Probabilities:
-    """Return what logits say: (events, 6)."""
-    of_action = logits[:, ACTION_COLUMNS]
-    masses = np.exp(of_action - of_action.max(axis=1, keepdims=True))
-    return Probabilities(masses / masses.sum(axis=1, keepdims=True), 1 / (1 + np.exp(-logits[:, PURCHASE_COLUMN])))
+    """Return the softmax of the action logits and the sigmoid of the purchase logit: (events, 6)."""
+    action_logits = logits[:, ACTION_COLUMNS]
+    exponentials = np.exp(action_logits - action_logits.max(axis=1, keepdims=True))  # shifted: no overflow
+    return Probabilities(
+        exponentials / exponentials.sum(axis=1, keepdims=True), 1 / (1 + np.exp(-logits[:, PURCHASE_COLUMN]))
+    )
 
 
-def to_logits(said: Probabilities) -> Floats:
-    """Return logits of probabilities: (events, 6)."""
-    of_action = np.log(said.next_action.astype(np.float64).clip(min=metrics.MIN_PROBABILITY))
-    purchase = said.purchase.astype(np.float64).clip(metrics.MIN_PROBABILITY, 1 - metrics.MIN_PROBABILITY)
-    return np.concatenate((of_action, np.log(purchase / (1 - purchase))[:, None]), axis=1)
+def to_logits(predicted: Probabilities) -> Floats:
+    """Return logits that `to_probabilities` maps to the given probabilities: (events, 6)."""
+    action_logits = np.log(predicted.next_action.astype(np.float64).clip(min=metrics.MIN_PROBABILITY))
+    purchase = predicted.purchase.astype(np.float64).clip(metrics.MIN_PROBABILITY, 1 - metrics.MIN_PROBABILITY)
+    return np.concatenate((action_logits, np.log(purchase / (1 - purchase))[:, None]), axis=1)
 
 
 @torch.no_grad()
 def fold_in(model: SessionTransformer, calibration: Calibration) -> None:
-    """Scale a model's heads, in place, and add the biases.
+    """Fold the Transformer's scales and the biases into the weights of its heads, in place.
 
-    Beside a stack, which adds the biases, what is said in silence is taken from them: a graph multiplies the heads'
-    logits by 0 where no item is known.
+    With a stack, the stack's part of the graph adds the biases. The heads' biases then lose the scaled prior logits,
+    because the graph multiplies the heads' logits by 0 where a session has no known item, and the stack's part adds
+    the scaled prior logits everywhere.
     """
-    alone = len(calibration.purchase.scales) == 1
-    shift = torch.tensor(
-        class_biases(calibration) if alone else -member_scales(calibration)[0] * calibration.prior_logits
-    )
-    parts = (
+    has_stack = len(calibration.purchase.scales) > 1
+    prior = -member_scales(calibration)[0] * calibration.prior_logits
+    shift = torch.tensor(prior if has_stack else class_biases(calibration))  # (6,)
+    heads = (
         (model.next_action, calibration.next_action, ACTION_COLUMNS),
         (model.purchase, calibration.purchase, slice(PURCHASE_COLUMN, None)),
     )
-    for head, affine, which in parts:
+    for head, affine, columns in heads:
         head.weight.mul_(affine.scales[0])
-        head.bias.mul_(affine.scales[0]).add_(shift[which].to(head.bias))
+        head.bias.mul_(affine.scales[0]).add_(shift[columns].to(head.bias))
 
 
-def _choose(logits: Floats, happened: Ints, session: Ints) -> Affine:
-    """Return the last member as it is, or what beats it by more than chance.
+def _select_blend(logits: Floats, labels: Ints, session: Ints) -> Affine:
+    """Return the last member unchanged, or the blend that beats it by more than chance.
 
     Args:
-        logits: Of each member and class: (n, J, C).
-        happened: The class that came: (n,).
-        session: (n,).
+        logits: Logits of each member J and class C: (n, J, C).
+        labels: Class of each event: (n,).
+        session: Number of each event's session: (n,).
     """
     _, members, classes = logits.shape
     last = (members - 1,)
-    as_it_is = Affine(scales=(0.0,) * (members - 1) + (1.0,), bias=(0.0,) * classes)
-    number_of = np.unique(session, return_inverse=True)[1]
-    if number_of.max(initial=0) + 1 < MIN_SESSIONS:
-        return as_it_is
-    ways: list[Callable[[Floats, Ints], Affine]] = [lambda *_: as_it_is, _shares, functools.partial(_fit, of=last)]
-    ways += [functools.partial(_fit, of=tuple(range(members)))] * (members > 1)
-    chosen, *changes = [(way, _losses(way, logits, happened, number_of)) for way in ways]
-    for way, losses in changes:
-        gains = np.bincount(number_of, chosen[1] - losses)  # of each session
+    unchanged = Affine(scales=(0.0,) * (members - 1) + (1.0,), bias=(0.0,) * classes)
+    session_index = np.unique(session, return_inverse=True)[1]  # (n,), from 0
+    if session_index.max(initial=0) + 1 < MIN_SESSIONS:
+        return unchanged
+    fits: list[Fit] = [lambda *_: unchanged, _fit_class_frequencies, functools.partial(_fit_blend, members=last)]
+    fits += [functools.partial(_fit_blend, members=tuple(range(members)))] * (members > 1)
+    best, *candidates = [(fit, _cross_validate(fit, logits, labels, session_index)) for fit in fits]
+    for fit, losses in candidates:
+        gains = np.bincount(session_index, best[1] - losses)  # (sessions,): an event's loss is no independent sample
         if gains.mean() > MIN_STANDARD_ERRORS * gains.std(ddof=1) / np.sqrt(len(gains)):
-            chosen = way, losses
-    return chosen[0](logits, happened)
+            best = fit, losses
+    return best[0](logits, labels)
 
 
-def _losses(way: Callable[[Floats, Ints], Affine], logits: Floats, happened: Ints, session: Ints) -> Floats:
-    """Return the log loss after each event of a blend that is fitted on other sessions: (n,)."""
-    losses = np.zeros(len(happened))
+def _cross_validate(fit: Fit, logits: Floats, labels: Ints, session: Ints) -> Floats:
+    """Return the log loss of each event under a blend fitted on the other folds of sessions: (n,)."""
+    losses = np.zeros(len(labels))
     for fold in range(FOLDS):
         inside = session % FOLDS == fold
-        fitted = way(logits[~inside], happened[~inside])
-        said = torch.from_numpy(np.einsum("j,njc->nc", fitted.scales, logits[inside]) + fitted.bias)
-        came = torch.from_numpy(happened[inside].astype(np.int64))
-        losses[inside] = functional.cross_entropy(said, came, reduction="none").numpy()
+        affine = fit(logits[~inside], labels[~inside])
+        blended = torch.from_numpy(np.einsum("j,njc->nc", affine.scales, logits[inside]) + affine.bias)
+        targets = torch.from_numpy(labels[inside].astype(np.int64))
+        losses[inside] = functional.cross_entropy(blended, targets, reduction="none").numpy()
     return losses
 
 
-def _shares(logits: Floats, happened: Ints) -> Affine:
-    """Return what says how often each class came, whatever the members say."""
-    counts = np.bincount(happened, minlength=logits.shape[2]) + 1.0
+def _fit_class_frequencies(logits: Floats, labels: Ints) -> Affine:
+    """Return a blend that predicts each class by its frequency (with one count added) and ignores the members."""
+    counts = np.bincount(labels, minlength=logits.shape[2]) + 1.0
     return Affine(scales=(0.0,) * logits.shape[1], bias=tuple(np.log(counts / counts.sum()).tolist()))
 
 
-def _fit(logits: Floats, happened: Ints, of: tuple[int, ...]) -> Affine:
-    """Return scales and biases of the least log loss, drawn a little towards the mean of the members that count.
+def _fit_blend(logits: Floats, labels: Ints, members: tuple[int, ...]) -> Affine:
+    """Return the scales and biases that minimise the penalised log loss.
+
+    loss = sum_i -log softmax(z_i)[label_i] + PRIOR_WEIGHT / 2 * (sum_j (scale_j - 1/J)^2 + sum_c bias_c^2)
+
+    The penalty draws the blend towards the plain mean of the J members.
 
     Args:
-        logits: (n, J, C).
-        happened: (n,).
-        of: Numbers of the members that count; the others' scales are 0.
+        logits: Logits of all members and classes: (n, members, C).
+        labels: Class of each event: (n,).
+        members: Indices of the J members that are blended; the other scales are 0.
     """
-    z, classes = torch.from_numpy(logits[:, of].astype(np.float64)), torch.from_numpy(happened.astype(np.int64))
-    prior = 1 / len(of)
-    scales = torch.full((len(of), 1), prior, dtype=z.dtype, requires_grad=True)  # (members that count, 1)
-    bias = torch.zeros(z.shape[2], dtype=z.dtype, requires_grad=True)  # (C,)
+    member_logits = torch.from_numpy(logits[:, members].astype(np.float64))  # (n, J, C)
+    targets = torch.from_numpy(labels.astype(np.int64))
+    prior = 1 / len(members)
+    scales = torch.full((len(members), 1), prior, dtype=member_logits.dtype, requires_grad=True)  # (J, 1)
+    bias = torch.zeros(member_logits.shape[2], dtype=member_logits.dtype, requires_grad=True)  # (C,)
     optimizer = torch.optim.LBFGS([scales, bias], max_iter=MAX_ITERATIONS, line_search_fn="strong_wolfe")
 
-    def loss() -> torch.Tensor:
+    def closure() -> torch.Tensor:
         optimizer.zero_grad()
         change = (scales - prior).square().sum() + bias.square().sum()
-        total = (
-            functional.cross_entropy((scales * z).sum(dim=1) + bias, classes, reduction="sum")
-            + PRIOR_WEIGHT / 2 * change
-        )
-        total.backward()
-        return total
+        blended = (scales * member_logits).sum(dim=1) + bias  # (n, C)
+        loss = functional.cross_entropy(blended, targets, reduction="sum") + PRIOR_WEIGHT / 2 * change
+        loss.backward()
+        return loss
 
-    optimizer.step(loss)
-    every = np.zeros(logits.shape[1])
-    every[list(of)] = scales.detach().numpy()[:, 0]
-    return Affine(scales=tuple(every.tolist()), bias=tuple(bias.tolist()))
+    optimizer.step(closure)
+    all_scales = np.zeros(logits.shape[1])
+    all_scales[list(members)] = scales.detach().numpy()[:, 0]
+    return Affine(scales=tuple(all_scales.tolist()), bias=tuple(bias.tolist()))
 
 
-def _measured(said: Probabilities, next_action: Ints, purchase: Ints) -> dict[str, float]:
+def _measure(predicted: Probabilities, next_action: Ints, purchase: Ints) -> dict[str, float]:
     return {
-        "next_action_log_loss": metrics.log_loss(said.next_action, next_action),
-        "purchase_log_loss": metrics.log_loss(said.purchase, purchase),
-        "purchase_pr_auc": metrics.pr_auc(said.purchase, purchase),
-        "purchase_calibration_error": metrics.calibration_error(said.purchase, purchase),
+        "next_action_log_loss": metrics.log_loss(predicted.next_action, next_action),
+        "purchase_log_loss": metrics.log_loss(predicted.purchase, purchase),
+        "purchase_pr_auc": metrics.pr_auc(predicted.purchase, purchase),
+        "purchase_calibration_error": metrics.calibration_error(predicted.purchase, purchase),
     }

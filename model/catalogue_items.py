@@ -1,4 +1,4 @@
-"""Item facts: what a file of catalogue records says of items: price and category, and their texts."""
+"""Catalogue items: prices, categories and texts of items from a file of catalogue records."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,14 +10,15 @@ from clickscore.model.errors import TrainingError
 from clickscore.model.prefix_features import CatalogueAttributes
 from clickscore.schemas.catalogue import Item, decode_item
 
-_APART = str.maketrans(dict.fromkeys("._/>|", " "))
+_SEPARATORS_TO_SPACES = str.maketrans(dict.fromkeys("._/>|", " "))
+"""Separators of category paths, such as `shoes.running` or `shoes > running`."""
 
 
 def read_catalogue(path: Path | None) -> CatalogueAttributes:
-    """Return what a file of JSON lines, as `catalogue-items` holds them, says of items; nothing without a file.
+    """Return prices and categories from a file of JSON lines in the format of `catalogue-items`; none without a file.
 
     Raises:
-        TrainingError: It cannot be read, or a line of it is no item.
+        TrainingError: The file cannot be read, or a line is not an item.
     """
     catalogue = CatalogueAttributes({}, {})
     for item in read_items(path) if path else ():
@@ -28,10 +29,10 @@ def read_catalogue(path: Path | None) -> CatalogueAttributes:
 
 
 def read_items(path: Path) -> Iterator[Item]:
-    """Yield the items of a file of JSON lines, as `catalogue-items` holds them.
+    """Yield the items of a file of JSON lines in the format of `catalogue-items`.
 
     Raises:
-        TrainingError: It cannot be read, or a line of it is no item.
+        TrainingError: The file cannot be read, or a line is not an item.
     """
     for number, line in enumerate(read_lines(path), start=1):
         try:
@@ -42,6 +43,6 @@ def read_items(path: Path) -> Iterator[Item]:
 
 
 def item_text(item: Item) -> str:
-    """Return what a language model reads of an item: title, category as words, brand; empty where there is none."""
-    parts = (item.title, item.category.translate(_APART), item.brand)
+    """Return an item's text for a language model: title, category path as words, brand; empty if it has none."""
+    parts = (item.title, item.category.translate(_SEPARATORS_TO_SPACES), item.brand)
     return ", ".join(words for part in parts if (words := " ".join(part.split())))

@@ -117,7 +117,7 @@ def _members(
 ) -> list[Floats]:
     """Return what each member says after these events: (len(at), 6) each."""
     of_transformer = forward_fill(_logits(answers), part.kept, part.every, silent)[at]
-    return [of_transformer] if stack is None else [of_transformer, stack.logits(part.every, at, max_length)]
+    return [of_transformer] if stack is None else [of_transformer, stack.logits_after(part.every, at, max_length)]
 
 
 def _logits(answers: Predictions) -> Floats:

@@ -1,4 +1,4 @@
-"""Graph: a bundle's ONNX graph, opened and run on one thread."""
+"""ONNX Runtime: open a bundle's graph and run it on one thread."""
 
 from pathlib import Path
 from typing import cast
@@ -10,21 +10,30 @@ from clickscore.model.features import PaddedBatch
 from clickscore.model.prefix_features import EventBatch
 from clickscore.schemas.manifest import EXPLAINED, REASONS
 
+ERRORS_ONLY = 3
+"""ONNX Runtime's log severity: it would warn of each input with a default, such as `explained`."""
+
 
 def open_graph(model: bytes | Path) -> ort.InferenceSession:
-    """Return a graph ready to run on one thread."""
+    """Return a graph, from its bytes or its file, ready to run on one thread."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors: it warns of each input with a default, such as `explained`
+    options.log_severity_level = ERRORS_ONLY
     return ort.InferenceSession(
         model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
     )
 
 
 def explain_scores(graph: ort.InferenceSession, batch: PaddedBatch | EventBatch, candidates: int) -> np.ndarray:
-    """Return what each event brought to the scores of so many candidates: (batch, candidates, length).
+    """Return the contribution of each event to the scores of the best candidates: (batch, candidates, length).
 
-    None are explained by a graph that cannot say why: (batch, 0, length).
+    Args:
+        graph: Graph of a bundle.
+        batch: Padded prefixes: (batch, length).
+        candidates: Candidates to explain, the best.
+
+    Returns:
+        The contributions; (batch, 0, length) if the graph has no output for them.
     """
     if REASONS not in {node.name for node in graph.get_outputs()}:
         return np.zeros((len(batch.items), 0, batch.items.shape[1]), dtype=np.float32)
@@ -35,7 +44,12 @@ def explain_scores(graph: ort.InferenceSession, batch: PaddedBatch | EventBatch,
 def run_graph(
     graph: ort.InferenceSession, batch: PaddedBatch | EventBatch
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return rows, scores (batch, candidates each), action probabilities (batch, 5) and purchase (batch,)."""
+    """Return the outputs of a graph for padded prefixes.
+
+    Returns:
+        Item rows and scores of the candidates (batch, candidates) each, action probabilities (batch, 5), and the
+        probability of a purchase (batch,).
+    """
     feeds = {node.name: getattr(batch, node.name) for node in graph.get_inputs()}
     outputs = cast("list[np.ndarray]", graph.run(["rows", "scores", "action_probabilities", "purchase"], feeds))
     rows, scores, action_probabilities, purchase = outputs

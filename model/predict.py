@@ -1,4 +1,7 @@
-"""Evaluate: the offline metrics of a model or of its graph, over every event of sessions that it has not seen."""
+"""Predict: what a model predicts after every event of sessions, and the offline metrics of these predictions.
+
+The training loop needs these metrics after each epoch, so they stand here and not in `model.evaluation`.
+"""
 
 # pyright: standard
 # torch leaves what a module returns untyped.
@@ -16,103 +19,122 @@ from clickscore.model.transformer import SessionTransformer
 from clickscore.schemas.manifest import NEXT_ACTIONS
 
 CUTOFF = 20
-"""Length of the ranking that metrics look at: what the literature on sessions reports."""
+"""Length of the ranking that metrics look at, as in the literature on session-based recommendation."""
 MAX_SCORES = 2**24
-"""Scores that are held at once, about."""
+"""Scores in memory at once, about: 64 MiB in float32."""
 BATCH = 64
+"""Sessions, or prefixes, of one forward pass at most."""
 
 
 class Predictions(NamedTuple):
-    """What was said after each event of some sessions, beside what came."""
+    """Predictions after each event of some sessions."""
 
     ranks: metrics.Ints
-    """Place of the next item from 1, `metrics.MISS` where it was not ranked or not known: (events,)."""
+    """Rank of the next item from 1, or `metrics.MISS` if it is unknown or not a candidate: (events,)."""
     action_probabilities: metrics.Floats
-    """(events, 5)."""
+    """Probability of each next action: (events, 5)."""
     purchase: metrics.Floats
-    """(events,)."""
+    """Probability that a purchase follows in the session: (events,)."""
 
 
-def compute_metrics(answers: Predictions, of: Examples) -> dict[str, float]:
-    """Return the metrics of answers.
+def compute_metrics(predictions: Predictions, examples: Examples) -> dict[str, float]:
+    """Return the metrics of predictions.
 
-    `hit_rate@20`, `mrr@20` and `ndcg@20` are of the next item, over the events that another item follows; an item that
-    the model does not know is a miss. `popular_...` are those of always showing what is most popular. `purchase_rate`
-    is what `purchase_pr_auc` would be by chance.
+    `hit_rate@20`, `mrr@20` and `ndcg@20` judge the next item after each event that another item follows; an item that
+    the model does not know is a miss. `popular_...` are the same metrics for a fixed ranking by popularity.
+    `purchase_rate` is the `purchase_pr_auc` of chance.
     """
-    followed = of.next_item != NO_NEXT_ITEM
-    ranks, popular = answers.ranks[followed], of.next_item[followed].clip(min=metrics.MISS)  # rows are by popularity
+    has_next = examples.next_item != NO_NEXT_ITEM
+    ranks = predictions.ranks[has_next]
+    popular_ranks = examples.next_item[has_next].clip(min=metrics.MISS)  # rows are in order of popularity
     return {
-        "sessions": float(len(of)),
-        "events": float(len(of.items)),
-        "ranked_events": float(followed.sum()),
+        "sessions": float(len(examples)),
+        "events": float(len(examples.items)),
+        "ranked_events": float(has_next.sum()),
         f"hit_rate@{CUTOFF}": metrics.hit_rate(ranks, CUTOFF),
         f"mrr@{CUTOFF}": metrics.reciprocal_rank(ranks, CUTOFF),
         f"ndcg@{CUTOFF}": metrics.ndcg(ranks, CUTOFF),
-        f"popular_hit_rate@{CUTOFF}": metrics.hit_rate(popular, CUTOFF),
-        f"popular_mrr@{CUTOFF}": metrics.reciprocal_rank(popular, CUTOFF),
-        "next_action_log_loss": metrics.log_loss(answers.action_probabilities, of.next_action),
-        "purchase_rate": float(of.purchase.mean()),
-        "purchase_pr_auc": metrics.pr_auc(answers.purchase, of.purchase),
-        "purchase_log_loss": metrics.log_loss(answers.purchase, of.purchase),
-        "purchase_brier": metrics.brier(answers.purchase, of.purchase),
-        "purchase_calibration_error": metrics.calibration_error(answers.purchase, of.purchase),
+        f"popular_hit_rate@{CUTOFF}": metrics.hit_rate(popular_ranks, CUTOFF),
+        f"popular_mrr@{CUTOFF}": metrics.reciprocal_rank(popular_ranks, CUTOFF),
+        "next_action_log_loss": metrics.log_loss(predictions.action_probabilities, examples.next_action),
+        "purchase_rate": float(examples.purchase.mean()),
+        "purchase_pr_auc": metrics.pr_auc(predictions.purchase, examples.purchase),
+        "purchase_log_loss": metrics.log_loss(predictions.purchase, examples.purchase),
+        "purchase_brier": metrics.brier(predictions.purchase, examples.purchase),
+        "purchase_calibration_error": metrics.calibration_error(predictions.purchase, examples.purchase),
     }
 
 
-def evaluate_model(model: SessionTransformer, table: torch.Tensor, of: Examples) -> dict[str, float]:
-    """Return a model's metrics: those of `answer`."""
-    return compute_metrics(predict_sessions(model, table, of), of)
+def evaluate_model(model: SessionTransformer, table: torch.Tensor, examples: Examples) -> dict[str, float]:
+    """Return the metrics of a model on sessions.
+
+    Args:
+        model: The model in evaluation mode.
+        table: Vectors of all items: (V, D).
+        examples: Sessions and their labels.
+    """
+    return compute_metrics(predict_sessions(model, table, examples), examples)
 
 
 @torch.inference_mode()
-def predict_sessions(model: SessionTransformer, table: torch.Tensor, of: Examples) -> Predictions:
-    """Return what a model says after every event, in one causal pass over each session.
+def predict_sessions(model: SessionTransformer, table: torch.Tensor, examples: Examples) -> Predictions:
+    """Return a model's predictions after every event, from one causal pass over each session.
 
     Args:
-        model: In evaluation mode.
-        table: The vectors of all items.
-        of: Sessions.
+        model: The model in evaluation mode.
+        table: Vectors of all items: (V, D).
+        examples: Sessions and their labels.
     """
-    answers = empty_predictions(of)
-    for sessions in _by_length(of, MAX_SCORES // len(table)):
-        at = locate_events(of, sessions)
-        vectors, queries = compute_queries(model, table, pad_sessions(of, sessions))
-        answers.ranks[at] = _ranks(model.scores(table, queries), of.next_item[at])
-        answers.action_probabilities[at] = model.action_logits(vectors).softmax(dim=-1).cpu().numpy()
-        answers.purchase[at] = model.purchase_logit(vectors).sigmoid().cpu().numpy()
-    return answers
+    predictions = empty_predictions(examples)
+    for sessions in _batch_by_length(examples, MAX_SCORES // len(table)):
+        events = locate_events(examples, sessions)  # (n,)
+        vectors, queries = compute_queries(model, table, pad_sessions(examples, sessions))  # (n, D), n queries
+        predictions.ranks[events] = _rank_next_items(model.scores(table, queries), examples.next_item[events])
+        predictions.action_probabilities[events] = model.action_logits(vectors).softmax(dim=-1).cpu().numpy()
+        predictions.purchase[events] = model.purchase_logit(vectors).sigmoid().cpu().numpy()
+    return predictions
 
 
 def compute_queries(model: SessionTransformer, table: torch.Tensor, batch: PaddedBatch) -> tuple[torch.Tensor, Queries]:
-    """Return session vector and wish after each real event, session by session: (n, D), n queries."""
+    """Return the session vector and the item query after each real event, session by session: (n, D), n queries.
+
+    Args:
+        model: The model in evaluation mode.
+        table: Vectors of all items: (V, D).
+        batch: Padded sessions: (B, T).
+    """
     items, actions = (torch.from_numpy(part).to(table.device) for part in (batch.items, batch.actions))
     real = items > 0  # (B, T)
-    vectors, of_items = model(table, items, actions)  # (B, T, D)
-    return vectors[real], model.queries(vectors, of_items, items, real)
+    vectors, item_vectors = model(table, items, actions)  # (B, T, D)
+    return vectors[real], model.queries(vectors, item_vectors, items, real)
 
 
-def _ranks(scores: torch.Tensor, next_item: metrics.Ints) -> metrics.Ints:
-    """Return the place of each next item in its row of scores, others of the same score before it; or a miss."""
-    wanted = torch.from_numpy(next_item.astype(np.int64)).to(scores.device)[:, None]  # (n, 1)
-    own = scores.gather(1, (wanted - 1).clamp(min=0))  # (n, 1)
-    return (scores >= own).sum(dim=1).where(wanted[:, 0] > 0, metrics.MISS).cpu().numpy()
+def _rank_next_items(scores: torch.Tensor, next_item: metrics.Ints) -> metrics.Ints:
+    """Return the rank of each next item, behind all items of an equal score; `metrics.MISS` if it is unknown.
+
+    Args:
+        scores: Scores of rows 1 to V - 1 of the item table: (n, V - 1).
+        next_item: Row of the next item, below 1 if there is none or it is unknown: (n,).
+    """
+    targets = torch.from_numpy(next_item.astype(np.int64)).to(scores.device)[:, None]  # (n, 1)
+    target_scores = scores.gather(1, (targets - 1).clamp(min=0))  # (n, 1)
+    return (scores >= target_scores).sum(dim=1).where(targets[:, 0] > 0, metrics.MISS).cpu().numpy()
 
 
-def _by_length(of: Examples, most: int) -> Iterator[Longs]:
-    """Yield numbers of sessions, those of like length together, with about `most` events or fewer at once."""
-    order = np.argsort(of.lengths, kind="stable")
+def _batch_by_length(examples: Examples, max_events: int) -> Iterator[Longs]:
+    """Yield the numbers of sessions of like length together, with about `max_events` events or fewer in a batch."""
+    order = np.argsort(examples.lengths, kind="stable")
     start = 0
     while start < len(order):
-        longest = int(of.lengths[order[min(start + BATCH, len(order)) - 1]])
-        end = start + max(1, min(BATCH, most // longest))
+        longest = int(examples.lengths[order[min(start + BATCH, len(order)) - 1]])
+        end = start + max(1, min(BATCH, max_events // longest))
         yield order[start:end]
         start = end
 
 
-def empty_predictions(of: Examples) -> Predictions:
-    """Return arrays to fill, one entry for each event."""
-    events = len(of.items)
+def empty_predictions(examples: Examples) -> Predictions:
+    """Return zeroed predictions with an entry for each event, to be filled."""
+    events = len(examples.items)
     return Predictions(
         np.zeros(events, dtype=np.int64),
         np.zeros((events, len(NEXT_ACTIONS)), dtype=np.float32),

@@ -1,9 +1,11 @@
-"""Prefix features: what the beginning of a session tells of its end, as numbers. Pure numpy.
+"""Prefix features: the first events of a session as numbers for the trees and the regression. Pure numpy.
 
-Trees and regressions read them: of every event, those on unknown items and on none included.
-`export.prefix_features_graph` computes them again as part of the graph, bit for bit: times are told in
-buckets and items in whole 256ths, so that no sum is rounded, and no threshold of a tree is missed by a rounding. B
-beginnings, L their padded length, V rows of the item table with row 0 for what is unknown.
+All events count, also events on unknown items and events without an item. `export.prefix_features_graph` computes the
+same features inside the ONNX graph, bit for bit. Two things make that possible: times are bucket numbers, and item
+features are quantised to multiples of 1/256. So every sum is exact, and rounding never moves a value across a tree's
+threshold.
+
+Shapes: B prefixes, L padded length, V rows of the item table with row 0 for unknown items, S item features.
 """
 
 import dataclasses
@@ -29,16 +31,20 @@ from clickscore.model.features import (
 from clickscore.schemas.events import ACTIONS
 
 ITEM_FEATURES: tuple[str, ...] = ("popularity", "price", "item_purchases", "category_purchases")
-"""Columns of `ItemFeatures.values`: log(1 + events), log(1 + price), log-odds of a purchase after an event on it."""
+"""Columns of `ItemFeatures.values`: log(1 + events), log(1 + price), log-odds of a purchase after an event on the
+item, and the same for its category."""
 POPULARITY, PRICE, PURCHASE_ODDS, CATEGORY_PURCHASE_ODDS = range(len(ITEM_FEATURES))
 ITEM_PRIOR, CATEGORY_PRIOR = 20.0, 50.0
-"""Events of the average rate that an item's or a category's own are counted with."""
+"""Weight of the overall purchase rate in the target encoding, in events: an item with 20 events, or a category with 50,
+gets the mean of its own rate and the overall rate."""
 QUANTISATION_STEP = 1 / 256
-"""What numbers of items are rounded to: sums of them are exact."""
+"""Item features are multiples of this power of two, so float32 sums over a session are exact."""
 TIME_BUCKETS: Longs = (250 * 2 ** np.arange(0, 24, 0.5)).astype(np.int64)
-"""Where the buckets of times begin, ms: from a quarter of a second to a month, two for each doubling."""
+"""Lower bounds of the time buckets in ms: two buckets for each doubling, from 0.25 s to 34 days."""
 RECENT_EVENTS = 3
-"""Events whose action and item are told one by one."""
+"""Newest events whose action and item get columns of their own."""
+CHUNK = 4_096
+"""Prefixes of one numpy call: bounds the (B, L, L) comparison of items in memory."""
 
 FEATURE_NAMES: tuple[str, ...] = (
     "events",
@@ -61,187 +67,218 @@ FEATURE_NAMES: tuple[str, ...] = (
     *(f"item_purchases_{back}_back" for back in range(1, RECENT_EVENTS)),
     "dearer_than_mean",
 )
-"""Columns; times are numbers of buckets."""
+"""Columns of the feature matrix. Times and gaps are bucket numbers."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FullSessions:
-    """Whole sessions, end to end, every event of them, with what followed each."""
+    """Sessions with all their events, concatenated, and the labels of each event."""
 
     items: Ints
-    """Row; 0 for no item; below 0 for an unknown one, the same number for the same: (events,)."""
+    """Item row; 0 for an event without an item; a negative number for an unknown item, equal for equal items:
+    (events,)."""
     actions: Ints
     """Codes of `ACTIONS`: (events,)."""
     ages: Longs
-    """ms since the session began: (events,)."""
+    """Time since the session's first event, ms: (events,)."""
     next_action: Ints
-    """Class of `NEXT_ACTIONS`: (events,)."""
+    """Label: class of `NEXT_ACTIONS`: (events,)."""
     purchase: Ints
-    """Whether something is bought in what is left of the session: (events,)."""
+    """Label: 1 if a purchase follows in the session, else 0: (events,)."""
     starts: Longs
-    """(sessions + 1,)."""
+    """First event of each session, then the number of events: (sessions + 1,)."""
 
 
 class EventBatch(NamedTuple):
-    """Beginnings of sessions, every event of them, left-aligned, 0 after the end: int64 (B, L), lengths (B,)."""
+    """Prefixes with all their events, left-aligned and padded with 0."""
 
     items: Longs
+    """Item rows as in `FullSessions.items`: (B, L)."""
     actions: Longs
+    """Codes of `ACTIONS`: (B, L)."""
     ages: Longs
+    """Time since the session's first event, ms: (B, L)."""
     lengths: Longs
+    """Events of each prefix: (B,)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ItemFeatures:
-    """What is known of items beside their sequence."""
+    """Features of each item that do not depend on the session."""
 
     values: Float32Array
-    """Multiples of `STEP`; row 0 is what is assumed of an unknown item: (V, len(SIDE))."""
+    """Multiples of `QUANTISATION_STEP`; row 0 holds the defaults of an unknown item: (V, S)."""
     categories: Ints
-    """Code of each row's category, 0 where it is unknown: (V,)."""
+    """Category code, 0 if unknown: (V,)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ItemAttributes:
-    """What a catalogue says of the rows of a vocabulary."""
+    """Catalogue attributes by row of the item table."""
 
     prices: Float32Array
-    """NaN where it is unknown: (V,)."""
+    """Price, NaN if unknown: (V,)."""
     categories: Ints
-    """(V,)."""
+    """Category code, 0 if unknown: (V,)."""
 
 
 class CatalogueAttributes(NamedTuple):
-    """What is known of items, by id."""
+    """Catalogue attributes by item id."""
 
     prices: dict[str, float]
+    """Price of each item that has one."""
     categories: dict[str, str]
+    """Category path of each item."""
 
 
 NO_ATTRIBUTES = CatalogueAttributes({}, {})
 
 
 def make_full_sessions(sessions: Sessions, rows: Ints) -> FullSessions:
-    """Return sessions as the heads read them.
+    """Return sessions with all events and labels, as trees and regression read them.
 
     Args:
-        sessions: Any.
-        rows: Row of each of `sessions.item_ids`, 0 where it is unknown: (len(item_ids),).
+        sessions: Sessions of any length.
+        rows: Row of each entry of `sessions.item_ids`, 0 if unknown: (len(item_ids),).
     """
-    own = np.where(rows > 0, rows, -1 - np.arange(len(rows)))  # (item_ids,)
-    items = np.where(sessions.items == NO_ITEM, 0, np.append(own, 0)[sessions.items])
+    row_or_id = np.where(rows > 0, rows, -1 - np.arange(len(rows)))  # (item_ids,), negative for unknown items
+    items = np.where(sessions.items == NO_ITEM, 0, np.append(row_or_id, 0)[sessions.items])  # (events,)
     ends = np.repeat(sessions.starts[1:], np.diff(sessions.starts))  # (events,)
     classes = NEXT_ACTION_OF[sessions.actions]
-    acts = find_next(classes != NO_CLASS, ends)
+    next_index = find_next(classes != NO_CLASS, ends)  # (events,), -1 if no action follows
     return FullSessions(
         items.astype(np.int64),
         sessions.actions,
         sessions.ages,
-        np.where(acts < 0, LEAVE, classes[acts]),
+        np.where(next_index < 0, LEAVE, classes[next_index]),
         (find_next(sessions.actions == PURCHASE, ends) >= 0).astype(np.int8),
         sessions.starts,
     )
 
 
-def make_item_features(of: FullSessions, facts: ItemAttributes) -> ItemFeatures:
-    """Return what sessions and a catalogue tell of items.
+def make_item_features(sessions: FullSessions, attributes: ItemAttributes) -> ItemFeatures:
+    """Return popularity, price and target-encoded purchase odds of every item, quantised.
+
+    Target encoding (Micci-Barreca, SIGKDD Explorations 2001) replaces an item by the smoothed rate of its label:
+    rate = (purchases + prior * overall rate) / (events + prior), given as log-odds.
 
     Args:
-        of: Sessions for training.
-        facts: Prices and categories of the rows.
+        sessions: Training sessions.
+        attributes: Prices and categories of the rows.
     """
-    rows = len(facts.prices)
-    known = of.items > 0
-    items, bought = of.items[known], of.purchase[known].astype(np.float64)
-    rate = (bought.sum() + 1) / (len(bought) + 2)
-    seen, ended = np.bincount(items, minlength=rows), np.bincount(items, bought, minlength=rows)  # (V,)
-    category_seen = np.bincount(facts.categories, seen)[facts.categories]
-    category_ended = np.bincount(facts.categories, ended)[facts.categories]
-    unknown = facts.categories == 0
-    prices = np.log1p(facts.prices)
-    some = ~np.isnan(prices)
+    rows = len(attributes.prices)
+    is_known = sessions.items > 0
+    items, bought = sessions.items[is_known], sessions.purchase[is_known].astype(np.float64)
+    rate = (bought.sum() + 1) / (len(bought) + 2)  # Laplace's rule: never 0 or 1
+    events, purchases = np.bincount(items, minlength=rows), np.bincount(items, bought, minlength=rows)  # (V,)
+    category_events = np.bincount(attributes.categories, events)[attributes.categories]  # (V,)
+    category_purchases = np.bincount(attributes.categories, purchases)[attributes.categories]  # (V,)
+    no_category = attributes.categories == 0
+    prices = np.log1p(attributes.prices)
+    has_price = ~np.isnan(prices)
     columns = (
-        np.log1p(seen),
-        np.where(some, prices, prices[some].mean() if some.any() else 0.0),
-        _log_odds(seen, ended, rate, ITEM_PRIOR),
-        _log_odds(np.where(unknown, 0, category_seen), np.where(unknown, 0, category_ended), rate, CATEGORY_PRIOR),
+        np.log1p(events),
+        np.where(has_price, prices, prices[has_price].mean() if has_price.any() else 0.0),
+        _smoothed_log_odds(events, purchases, rate, ITEM_PRIOR),
+        _smoothed_log_odds(
+            np.where(no_category, 0, category_events),
+            np.where(no_category, 0, category_purchases),
+            rate,
+            CATEGORY_PRIOR,
+        ),
     )
-    rounded = np.round(np.stack(columns, axis=1) / QUANTISATION_STEP) * QUANTISATION_STEP
-    return ItemFeatures(rounded.astype(np.float32), facts.categories)
+    quantised = np.round(np.stack(columns, axis=1) / QUANTISATION_STEP) * QUANTISATION_STEP  # (V, S)
+    return ItemFeatures(quantised.astype(np.float32), attributes.categories)
 
 
-def make_event_batch(of: FullSessions, at: Longs, max_length: int) -> EventBatch:
-    """Return the beginnings that end with these events, at most the newest `max_length` events of each."""
-    first = of.starts[np.searchsorted(of.starts, at, side="right") - 1]
-    first = np.maximum(first, at - max_length + 1)
-    lengths = at - first + 1
-    items, actions, ages = (pad_spans(part, first, lengths) for part in (of.items, of.actions, of.ages))
+def make_event_batch(sessions: FullSessions, ends: Longs, max_length: int) -> EventBatch:
+    """Return the prefixes that end with the given events.
+
+    Args:
+        sessions: Sessions with all events.
+        ends: Index of the last event of each prefix: (B,).
+        max_length: Events that are read of a prefix, the newest.
+    """
+    first = sessions.starts[np.searchsorted(sessions.starts, ends, side="right") - 1]
+    first = np.maximum(first, ends - max_length + 1)
+    lengths = ends - first + 1
+    items, actions, ages = (
+        pad_spans(column, first, lengths) for column in (sessions.items, sessions.actions, sessions.ages)
+    )
     return EventBatch(items, actions, ages, lengths)
 
 
-def compute_features(of: EventBatch, by: ItemFeatures) -> Float32Array:
-    """Return the features of beginnings: (B, len(NAMES))."""
-    columns = np.arange(of.items.shape[1])  # (L,)
-    behind = of.lengths[:, None] - 1 - columns  # (B, L), negative after the end
-    real, newest = behind >= 0, behind == 0
-    length = of.lengths.astype(np.float32)
+def compute_features(batch: EventBatch, item_features: ItemFeatures) -> Float32Array:
+    """Return the features of prefixes: (B, len(FEATURE_NAMES))."""
+    columns = np.arange(batch.items.shape[1])  # (L,)
+    distance = batch.lengths[:, None] - 1 - columns  # (B, L): events after this one; negative in the padding
+    real, newest = distance >= 0, distance == 0
+    length = batch.lengths.astype(np.float32)
 
-    def back(values: Longs, places: int) -> Longs:
-        """Return the value so many places before the last, 0 where the session began later: (B,)."""
-        return np.where(behind == places, values, 0).sum(axis=1)
+    def value_back(values: Longs, back: int) -> Longs:
+        """Return the value `back` events before the last, 0 if the prefix is shorter: (B,)."""
+        return np.where(distance == back, values, 0).sum(axis=1)
 
-    ages = [back(of.ages, places) for places in range(3)]
-    gaps = [np.where(of.lengths > places + 1, ages[places] - ages[places + 1], 0) for places in range(2)]
+    ages = [value_back(batch.ages, back) for back in range(3)]  # three ages have two gaps between them
+    gaps = [np.where(batch.lengths > back + 1, ages[back] - ages[back + 1], 0) for back in range(2)]
 
-    item, rows = of.items, np.maximum(of.items, 0)
-    same = (item[:, :, None] == item[:, None]) & (item != 0)[:, :, None] & (item != 0)[:, None]  # (B, L, L)
+    item, rows = batch.items, np.maximum(batch.items, 0)
+    has_item = item != 0
+    same = (item[:, :, None] == item[:, None]) & has_item[:, :, None] & has_item[:, None]  # (B, L, L)
     times = same.sum(axis=2)  # (B, L): events on the same item
     later = columns[:, None] < columns  # (L, L)
-    is_last = (item != 0) & ~(same & later).any(axis=2)
-    category = by.categories[rows]  # (B, L)
-    of_last = back(category, 0)[:, None]
-    numbers = by.values[rows]  # (B, L, S)
-    lasts = [
-        np.where((behind == places)[:, :, None], numbers, 0).sum(axis=1) for places in range(RECENT_EVENTS)
-    ]  # (B, S)
-    means = np.where(real[:, :, None], numbers, 0).sum(axis=1) / length[:, None]  # (B, S)
-    most = np.where(real[:, :, None], numbers, -np.inf).max(axis=1)  # (B, S)
-    found = [
+    is_last = has_item & ~(same & later).any(axis=2)  # (B, L): the item's last event
+    category = item_features.categories[rows]  # (B, L)
+    last_category = value_back(category, 0)[:, None]  # (B, 1)
+    values = item_features.values[rows]  # (B, L, S)
+    recent_values = [  # (B, S) each, the last event first
+        np.where((distance == back)[:, :, None], values, 0).sum(axis=1) for back in range(RECENT_EVENTS)
+    ]
+    means = np.where(real[:, :, None], values, 0).sum(axis=1) / length[:, None]  # (B, S)
+    maxima = np.where(real[:, :, None], values, -np.inf).max(axis=1)  # (B, S)
+    features = [
         length,
-        *(((of.actions == code) & real).sum(axis=1) for code in range(1, len(ACTIONS))),
-        *(back(of.actions, places) for places in range(RECENT_EVENTS)),
-        *((value[:, None] >= TIME_BUCKETS).sum(axis=1) for value in (ages[0], *gaps, ages[0] // of.lengths)),
-        (numbers[:, :, POPULARITY] > 0).sum(axis=1),
+        *(((batch.actions == code) & real).sum(axis=1) for code in range(1, len(ACTIONS))),
+        *(value_back(batch.actions, back) for back in range(RECENT_EVENTS)),
+        *((time[:, None] >= TIME_BUCKETS).sum(axis=1) for time in (ages[0], *gaps, ages[0] // batch.lengths)),
+        (values[:, :, POPULARITY] > 0).sum(axis=1),
         is_last.sum(axis=1),
         times.max(axis=1),
-        back(times, 0),
-        (same & newest[:, :, None] & (behind == 1)[:, None]).any(axis=(1, 2)),
-        ((category == of_last) & (category > 0)).sum(axis=1),
-        *lasts[0].T,
+        value_back(times, 0),
+        (same & newest[:, :, None] & (distance == 1)[:, None]).any(axis=(1, 2)),
+        ((category == last_category) & (category > 0)).sum(axis=1),
+        *recent_values[0].T,
         *means.T,
-        most[:, PURCHASE_ODDS],
-        most[:, CATEGORY_PURCHASE_ODDS],
-        *(value[:, PURCHASE_ODDS] for value in lasts[1:]),
-        lasts[0][:, PRICE] - means[:, PRICE],
+        maxima[:, PURCHASE_ODDS],
+        maxima[:, CATEGORY_PURCHASE_ODDS],
+        *(back_values[:, PURCHASE_ODDS] for back_values in recent_values[1:]),
+        recent_values[0][:, PRICE] - means[:, PRICE],
     ]
-    return np.stack(found, axis=1).astype(np.float32)
+    return np.stack(features, axis=1).astype(np.float32)
 
 
 def compute_features_after(
-    of: FullSessions, at: Longs, by: ItemFeatures, max_length: int, most: int = 4_096
+    sessions: FullSessions, ends: Longs, item_features: ItemFeatures, max_length: int
 ) -> Float32Array:
-    """Return the features of the beginnings that end with these events, `most` at once: (len(at), len(NAMES))."""
-    found = np.zeros((len(at), len(FEATURE_NAMES)), dtype=np.float32)
-    first = of.starts[np.searchsorted(of.starts, at, side="right") - 1]
-    order = np.argsort(at - first, kind="stable")  # those of like length together: little padding
-    for start in range(0, len(at), most):
-        some = order[start : start + most]
-        found[some] = compute_features(make_event_batch(of, at[some], max_length), by)
-    return found
+    """Return the features of the prefixes that end with the given events: (len(ends), len(FEATURE_NAMES)).
+
+    Args:
+        sessions: Sessions with all events.
+        ends: Index of the last event of each prefix: (prefixes,).
+        item_features: Features of the items.
+        max_length: Events that are read of a prefix, the newest.
+    """
+    features = np.zeros((len(ends), len(FEATURE_NAMES)), dtype=np.float32)
+    first = sessions.starts[np.searchsorted(sessions.starts, ends, side="right") - 1]
+    order = np.argsort(ends - first, kind="stable")  # prefixes of like length share a chunk: little padding
+    for start in range(0, len(ends), CHUNK):
+        chunk = order[start : start + CHUNK]
+        features[chunk] = compute_features(make_event_batch(sessions, ends[chunk], max_length), item_features)
+    return features
 
 
 def make_item_attributes(items: Sequence[str], catalogue: CatalogueAttributes) -> ItemAttributes:
-    """Return what is known of the items of a vocabulary, row 0 included."""
+    """Return the catalogue attributes of a vocabulary's rows, with row 0 for unknown items."""
     prices, categories = catalogue
     codes = {name: code for code, name in enumerate(sorted({categories.get(item, "") for item in items} | {""}))}
     return ItemAttributes(
@@ -250,6 +287,9 @@ def make_item_attributes(items: Sequence[str], catalogue: CatalogueAttributes) -
     )
 
 
-def _log_odds(seen: npt.NDArray[Any], ended: npt.NDArray[Any], rate: float, prior: float) -> Float32Array:
-    share = (ended + prior * rate) / (seen + prior)
+def _smoothed_log_odds(
+    events: npt.NDArray[Any], purchases: npt.NDArray[Any], rate: float, prior: float
+) -> Float32Array:
+    """Return log(p / (1 - p)) of p = (purchases + prior * rate) / (events + prior): (V,)."""
+    share = (purchases + prior * rate) / (events + prior)
     return np.log(share / (1 - share))

@@ -1,8 +1,12 @@
-"""Stack: trees and a regression over the beginning of a session, which answer beside the Transformer's heads.
+"""Stack: gradient-boosted trees and a logistic regression, stacked beside the Transformer's heads (Wolpert 1992).
 
-They read every event, those on unknown items and on none included, and with them times, prices and categories. Fitted
-on the training sessions and blended on the newest of them, with the Transformer on validation (`model.calibration`);
-then fitted again on all.
+Both read the prefix features, which cover all events: also those on unknown items, with times, prices and categories.
+They are fitted on the training sessions. Their common logit is
+
+    z = share * z_trees + (1 - share) * z_regression,
+
+with the share chosen on the newest training sessions. `model.calibration` then blends z with the Transformer's logits
+on the validation sessions, and at the end both are fitted again on all sessions.
 """
 
 # pyright: standard
@@ -31,170 +35,207 @@ from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.manifest import NEXT_ACTIONS
 
 CALIBRATION_METHODS = ("scale and bias on validation", "Transformer, trees and regression, blended on validation")
-"""Of calibration: the Transformer alone, and with a stack."""
+"""Text in the calibration report: for the Transformer alone, and with a stack."""
 MAX_ROWS = 200_000
-"""Beginnings that are learned from, drawn at random where there are more."""
+"""Prefixes that are fitted, sampled at random from more: bounds time and memory of the trees."""
 STOPPING_SHARE = 0.2
-"""Share of the sessions, the newest, by which trees are stopped, and blended with the regression."""
+"""Share of the training sessions, the newest, that stops the trees early and chooses the blend."""
 TREE_SHARES = np.linspace(0, 1, 11)
-"""Of the trees in the blend: what is tried."""
+"""Candidates for the share of the trees in the blend, in tenths."""
 FOLDS = 5
-"""Parts of the sessions: what is told of an item is counted in others than the one that is learned."""
+"""Folds of sessions for cross-fitting the target encoding."""
 ABSENT_LOGIT = -20.0
-"""Logit of an action that never came."""
+"""Logit of an action that never occurred in training: a probability of 2e-9, yet finite."""
+INVERSE_REGULARISATION = 0.1
+"""scikit-learn's C of the L2 penalty: ten times its default strength."""
+MAX_ITERATIONS = 300
+"""Iterations of the regression's solver; scikit-learn's default of 100 can stop too early."""
 ACTION_CODE_COLUMNS = tuple(FEATURE_NAMES.index(f"action_{back}_back") for back in range(RECENT_EVENTS))
+"""Feature columns that hold action codes, which `one_hot_actions` replaces."""
 ONE_HOT_WIDTH = len(FEATURE_NAMES) - RECENT_EVENTS + RECENT_EVENTS * len(ACTIONS)
-"""Columns of `widened`."""
+"""Columns that `one_hot_actions` returns."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LinearModel:
-    """Logits as sums: of each next action, then of a purchase."""
+    """The fitted regressions as one linear map: the logits of the next actions, then the logit of a purchase."""
 
     weights: Float32Array
-    """(WIDE, 6)."""
+    """Weights of the one-hot features: (ONE_HOT_WIDTH, 6)."""
     bias: Float32Array
-    """(6,)."""
+    """Bias of each logit: (6,)."""
 
     def logits(self, features: Float32Array) -> Floats:
-        """Return (n, 6)."""
+        """Return the logits of prefix features: (n, F) -> (n, 6)."""
         return one_hot_actions(features) @ self.weights + self.bias
 
 
 @dataclasses.dataclass(frozen=True)
 class Stack:
-    """The member beside the Transformer."""
+    """Trees and regression, blended."""
 
     item_features: ItemFeatures
+    """Item features that the prefix features are computed with."""
     trees: Trees
     regression: LinearModel
     tree_share: Floats
-    """Of the trees in each logit; the rest is the regression's: (6,)."""
+    """Share of the trees in each logit; the regression has the rest: (6,)."""
 
-    def logits(self, of: FullSessions, at: Longs, max_length: int) -> Floats:
-        """Return what both together say after these events: (len(at), 6)."""
-        return self.answers(compute_features_after(of, at, self.item_features, max_length))
-
-    def answers(self, features: Float32Array) -> Floats:
-        """Return what both together say: (n, 6)."""
+    def logits(self, features: Float32Array) -> Floats:
+        """Return the blended logits of prefix features: (n, F) -> (n, 6)."""
         return self.tree_share * self.trees.logits(features) + (1 - self.tree_share) * self.regression.logits(features)
 
-    def grown(self, items: int) -> "Stack":
-        """Return the same with new items after its own, of which nothing is known."""
+    def logits_after(self, sessions: FullSessions, ends: Longs, max_length: int) -> Floats:
+        """Return the blended logits after the given events: (len(ends), 6).
+
+        Args:
+            sessions: Sessions with all events.
+            ends: Index of the last event of each prefix: (prefixes,).
+            max_length: Events that are read of a prefix, the newest.
+        """
+        return self.logits(compute_features_after(sessions, ends, self.item_features, max_length))
+
+    def grow(self, items: int) -> "Stack":
+        """Return a stack for a vocabulary of `items` items; the new rows have the features of an unknown item."""
         new = items + 1 - len(self.item_features.categories)
-        numbers = np.concatenate((self.item_features.values, np.repeat(self.item_features.values[:1], new, axis=0)))
-        grown = ItemFeatures(numbers, np.pad(self.item_features.categories, (0, new)))
-        return dataclasses.replace(self, item_features=grown)
+        defaults = np.repeat(self.item_features.values[:1], new, axis=0)  # (new, S)
+        values = np.concatenate((self.item_features.values, defaults))
+        categories = np.pad(self.item_features.categories, (0, new))
+        return dataclasses.replace(self, item_features=ItemFeatures(values, categories))
 
 
-def fit_stack(of: FullSessions, at: Longs, facts: ItemAttributes, max_length: int, seed: int) -> Stack:
-    """Return trees and regression that learned from the beginnings of sessions.
+def fit_stack(sessions: FullSessions, ends: Longs, attributes: ItemAttributes, max_length: int, seed: int) -> Stack:
+    """Return trees and regression fitted on prefixes of training sessions.
 
     Args:
-        of: Sessions, the oldest first.
-        at: Events that the beginnings end with, ascending.
-        facts: Prices and categories of the rows.
-        max_length: Events of a beginning that are read, the newest.
-        seed: Of draws.
+        sessions: Training sessions, the oldest first.
+        ends: Index of the last event of each prefix, ascending: (prefixes,).
+        attributes: Prices and categories of the rows.
+        max_length: Events that are read of a prefix, the newest.
+        seed: Seed of the samples, the folds and the trees.
     """
-    at = _drawn(at, seed)
-    learned = _rows(of, at, facts, max_length, seed)
-    first_newer = int(np.searchsorted(at, of.starts[round((1 - STOPPING_SHARE) * (len(of.starts) - 1))]))
-    older, newer = learned.only(slice(first_newer)), learned.only(slice(first_newer, None))
-    tried, trees = fit_trees(older, newer, seed)
-    share = _choose_tree_shares(tried.logits(newer.features), fit_linear(older).logits(newer.features), newer)
-    return Stack(make_item_features(of, facts), trees, fit_linear(learned), share)
-
-
-def refit_stack(stack: Stack, of: FullSessions, facts: ItemAttributes, max_length: int, seed: int) -> Stack:
-    """Return a stack of the same shape that learned from all beginnings of these sessions."""
-    learned = _rows(of, _drawn(np.arange(len(of.items)), seed), facts, max_length, seed)
-    return Stack(
-        make_item_features(of, facts), refit_trees(stack.trees, learned), fit_linear(learned), stack.tree_share
+    ends = _sample(ends, seed)
+    rows = _cross_fit_rows(sessions, ends, attributes, max_length, seed)
+    first_newer_session = round((1 - STOPPING_SHARE) * (len(sessions.starts) - 1))
+    first_newer = int(np.searchsorted(ends, sessions.starts[first_newer_session]))
+    older, newer = rows.select(slice(first_newer)), rows.select(slice(first_newer, None))
+    stopped_trees, trees = fit_trees(older, newer, seed)
+    tree_share = _choose_tree_shares(
+        stopped_trees.logits(newer.features), fit_linear(older).logits(newer.features), newer
     )
+    return Stack(make_item_features(sessions, attributes), trees, fit_linear(rows), tree_share)
 
 
-def _choose_tree_shares(of_trees: Floats, of_regression: Floats, rows: LabelledRows) -> Floats:
-    """Return the share of the trees that would have lost least: one for the actions' logits, one for a purchase's."""
+def refit_stack(stack: Stack, sessions: FullSessions, attributes: ItemAttributes, max_length: int, seed: int) -> Stack:
+    """Return a stack with the same settings and shares, fitted on all prefixes of the given sessions.
+
+    Args:
+        stack: Stack whose numbers of trees and leaves and whose blend are kept.
+        sessions: Sessions to fit, the oldest first.
+        attributes: Prices and categories of the rows.
+        max_length: Events that are read of a prefix, the newest.
+        seed: Seed of the samples and the folds.
+    """
+    ends = _sample(np.arange(len(sessions.items)), seed)
+    rows = _cross_fit_rows(sessions, ends, attributes, max_length, seed)
+    item_features = make_item_features(sessions, attributes)
+    return Stack(item_features, refit_trees(stack.trees, rows), fit_linear(rows), stack.tree_share)
+
+
+def _choose_tree_shares(tree_logits: Floats, regression_logits: Floats, rows: LabelledRows) -> Floats:
+    """Return the shares with the lowest log loss: one for the action logits, one for the purchase logit: (6,)."""
     losses: list[tuple[float, float]] = []
     for share in TREE_SHARES:
-        said = to_probabilities(share * of_trees + (1 - share) * of_regression)
-        losses.append((log_loss(said.next_action, rows.next_action), log_loss(said.purchase, rows.purchase)))
-    of_action, of_purchase = TREE_SHARES[np.argmin(losses, axis=0)]
-    return np.array([of_action] * len(NEXT_ACTIONS) + [of_purchase])
+        predicted = to_probabilities(share * tree_logits + (1 - share) * regression_logits)
+        losses.append((log_loss(predicted.next_action, rows.next_action), log_loss(predicted.purchase, rows.purchase)))
+    action_share, purchase_share = TREE_SHARES[np.argmin(losses, axis=0)]
+    return np.array([action_share] * len(NEXT_ACTIONS) + [purchase_share])
 
 
 def fit_linear(rows: LabelledRows) -> LinearModel:
-    """Return the regressions as one table."""
-    wide = one_hot_actions(rows.features)
-    of_action, of_purchase = (
-        _regression(wide, outcome, classes)
-        for outcome, classes in ((rows.next_action, len(NEXT_ACTIONS)), (rows.purchase, 2))
-    )
-    weights = np.column_stack((of_action[0], of_purchase[0][:, 1] - of_purchase[0][:, 0]))
-    return LinearModel(weights.astype(np.float32), np.append(of_action[1], np.diff(of_purchase[1])).astype(np.float32))
+    """Return one logistic regression for the next action and one for a purchase, as one linear map."""
+    inputs = one_hot_actions(rows.features)
+    action_weights, action_bias = _fit_regression(inputs, rows.next_action, len(NEXT_ACTIONS))
+    purchase_weights, purchase_bias = _fit_regression(inputs, rows.purchase, 2)
+    # logit of a purchase = logit of class 1 - logit of class 0
+    weights = np.column_stack((action_weights, purchase_weights[:, 1] - purchase_weights[:, 0]))
+    return LinearModel(weights.astype(np.float32), np.append(action_bias, np.diff(purchase_bias)).astype(np.float32))
 
 
-def _regression(wide: Float32Array, outcome: Ints, classes: int) -> tuple[Floats, Floats]:
-    """Return weights (WIDE, classes) and bias (classes,) of the logits of each class."""
-    came = np.unique(outcome)
+def _fit_regression(inputs: Float32Array, labels: Ints, classes: int) -> tuple[Floats, Floats]:
+    """Return weights (ONE_HOT_WIDTH, classes) and bias (classes,) of a multinomial logistic regression.
+
+    The inputs are standardised for the fit, z = w (x - mean) / scale + b; the returned map takes x itself:
+    weights w / scale and bias b - w mean / scale.
+    """
+    occurring = np.unique(labels)
     weights, bias = np.zeros((ONE_HOT_WIDTH, classes)), np.full(classes, ABSENT_LOGIT)
-    bias[came] = 0.0
-    if len(came) < 2:
+    bias[occurring] = 0.0
+    if len(occurring) < 2:
         return weights, bias
-    scaler, model = StandardScaler(), LogisticRegression(C=0.1, max_iter=300)
-    model.fit(scaler.fit_transform(wide), outcome)
+    scaler, model = StandardScaler(), LogisticRegression(C=INVERSE_REGULARISATION, max_iter=MAX_ITERATIONS)
+    model.fit(scaler.fit_transform(inputs), labels)
     coefficients = model.coef_ / scaler.scale_
-    told = came[-len(coefficients) :]  # of two classes the second alone has coefficients
-    weights[:, told] = coefficients.T
-    bias[told] = model.intercept_ - coefficients @ scaler.mean_
+    fitted = occurring[-len(coefficients) :]  # with two classes only the second has coefficients
+    weights[:, fitted] = coefficients.T
+    bias[fitted] = model.intercept_ - coefficients @ scaler.mean_
     return weights, bias
 
 
 def one_hot_actions(features: Float32Array) -> Float32Array:
-    """Return features with each of the newest actions as one column a kind: (n, WIDE)."""
-    kinds = np.eye(len(ACTIONS), dtype=np.float32)
-    newest = [kinds[features[:, code].astype(np.int64)] for code in ACTION_CODE_COLUMNS]
-    return np.concatenate((np.delete(features, ACTION_CODE_COLUMNS, axis=1), *newest), axis=1)
+    """Return features with each recent action one-hot encoded: (n, F) -> (n, ONE_HOT_WIDTH)."""
+    identity = np.eye(len(ACTIONS), dtype=np.float32)
+    one_hot = [identity[features[:, code].astype(np.int64)] for code in ACTION_CODE_COLUMNS]  # (n, actions) each
+    return np.concatenate((np.delete(features, ACTION_CODE_COLUMNS, axis=1), *one_hot), axis=1)
 
 
-def forward_fill(logits: Floats, kept: Longs, of: FullSessions, silent: Floats) -> Floats:
-    """Return what the Transformer says after every event: what it said after the last one on a known item.
+def forward_fill(logits: Floats, model_events: Longs, sessions: FullSessions, prior_logits: Floats) -> Floats:
+    """Return the Transformer's logits after every event, carried forward from its last event on a known item.
 
     Args:
-        logits: After each of the events on known items: (n, 6).
-        kept: Which events these are: (n,).
-        of: The sessions.
-        silent: What it counts as saying before any: (6,).
+        logits: Logits after each event on a known item: (n, 6).
+        model_events: Indices of these events, ascending: (n,).
+        sessions: The sessions with all their events.
+        prior_logits: Logits before a session's first known item: (6,).
+
+    Returns:
+        Logits after each event: (events, 6).
     """
-    known = np.full(len(of.items), -1)
-    known[kept] = np.arange(len(kept))
-    last = np.maximum.accumulate(known)
-    first_of_session = np.searchsorted(kept, np.repeat(of.starts[:-1], np.diff(of.starts)))  # of the kept
-    found = last >= first_of_session
-    return np.where(found[:, None], logits[np.where(found, last, 0)], silent)
+    row = np.full(len(sessions.items), -1)  # (events,): row of `logits`, -1 without one
+    row[model_events] = np.arange(len(model_events))
+    last_row = np.maximum.accumulate(row)  # (events,): forward fill, over sessions' borders
+    first_event = np.repeat(sessions.starts[:-1], np.diff(sessions.starts))  # (events,)
+    first_row = np.searchsorted(model_events, first_event)  # (events,): first row of the event's own session
+    is_filled = last_row >= first_row
+    return np.where(is_filled[:, None], logits[np.where(is_filled, last_row, 0)], prior_logits)
 
 
-def _drawn(at: Longs, seed: int) -> Longs:
-    if len(at) <= MAX_ROWS:
-        return at
-    return np.sort(np.random.default_rng(seed).choice(at, MAX_ROWS, replace=False))
+def _sample(ends: Longs, seed: int) -> Longs:
+    """Return at most `MAX_ROWS` of the events, ascending."""
+    if len(ends) <= MAX_ROWS:
+        return ends
+    return np.sort(np.random.default_rng(seed).choice(ends, MAX_ROWS, replace=False))
 
 
-def _rows(of: FullSessions, at: Longs, facts: ItemAttributes, max_length: int, seed: int) -> LabelledRows:
-    """Return beginnings, each with what the sessions of other folds tell of items, so that none meets its own end."""
-    fold_of = np.random.default_rng(seed).integers(FOLDS, size=len(of.starts) - 1)
-    session = np.searchsorted(of.starts, at, side="right") - 1
-    features = np.zeros((len(at), len(FEATURE_NAMES)), dtype=np.float32)
+def _cross_fit_rows(
+    sessions: FullSessions, ends: Longs, attributes: ItemAttributes, max_length: int, seed: int
+) -> LabelledRows:
+    """Return prefixes with features and labels, the target encoding cross-fitted over folds of sessions.
+
+    Cross-fitting (Chernozhukov et al., Econometrics Journal 2018): the item features of a fold's prefixes come from the
+    sessions of the other folds, so no prefix reads its own label.
+    """
+    fold_of = np.random.default_rng(seed).integers(FOLDS, size=len(sessions.starts) - 1)  # (sessions,)
+    session = np.searchsorted(sessions.starts, ends, side="right") - 1  # (prefixes,)
+    features = np.zeros((len(ends), len(FEATURE_NAMES)), dtype=np.float32)
     for fold in range(FOLDS):
         inside = fold_of[session] == fold
-        features[inside] = compute_features_after(
-            of, at[inside], make_item_features(_without(of, fold_of == fold), facts), max_length
-        )
-    return LabelledRows(features, of.next_action[at], of.purchase[at])
+        item_features = make_item_features(_hide_items(sessions, fold_of == fold), attributes)
+        features[inside] = compute_features_after(sessions, ends[inside], item_features, max_length)
+    return LabelledRows(features, sessions.next_action[ends], sessions.purchase[ends])
 
 
-def _without(of: FullSessions, sessions: Ints) -> FullSessions:
-    """Return sessions with the items of some made unknown, so that nothing is counted for them."""
-    hidden = np.repeat(sessions, np.diff(of.starts))
-    return dataclasses.replace(of, items=np.where(hidden, 0, of.items))
+def _hide_items(sessions: FullSessions, is_hidden: Ints) -> FullSessions:
+    """Return the sessions with no items in the hidden ones, which removes them from the item features."""
+    hidden_events = np.repeat(is_hidden, np.diff(sessions.starts))  # (events,)
+    return dataclasses.replace(sessions, items=np.where(hidden_events, 0, sessions.items))

@@ -1,4 +1,4 @@
-"""Encoder: texts as vectors, by a pre-trained language model in a local folder. Nothing is ever downloaded."""
+"""Text encoder: a pre-trained language model in a local folder turns texts into vectors. Nothing is ever downloaded."""
 
 # pyright: standard
 # transformers leaves what a model returns untyped.
@@ -8,68 +8,69 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 from tokenizers import Tokenizer
 
 from clickscore.model.errors import TrainingError
-from clickscore.model.features import Float32Array
+from clickscore.model.features import Float32Array, Longs
 
-Longs = npt.NDArray[np.int64]
-Hidden = Callable[[Longs, Longs], Float32Array]
-"""Returns the last layer's vectors (texts, tokens, D) of token ids and the mask of real ones: (texts, tokens) each."""
+LastLayer = Callable[[Longs, Longs], Float32Array]
+"""Computes the last hidden layer (texts, tokens, D) of token ids and the attention mask, (texts, tokens) each."""
 
 MAX_TOKENS = 128
-"""Of a text that are read, the first: a title, a category and a brand take some 30."""
+"""Tokens that are read of a text, the first: a title, a category and a brand have about 30."""
 BATCH = 64
+"""Texts of one forward pass."""
 GRAPH_FILES = ("model.onnx", "onnx/model.onnx")
-"""Where folders of Hugging Face have the graph."""
+"""Where Hugging Face's folders keep the graph."""
 GRAPH_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+"""Inputs that a BERT-like graph may have."""
 
 
 class TextEncoder:
-    """A language model as text in, vector out: the mean over its last layer's real tokens, at unit length."""
+    """Sentence encoder: the mean of the last layer over the real tokens, at unit length (Sentence-BERT, EMNLP 2019)."""
 
-    def __init__(self, name: str, tokenizer: Tokenizer, hidden: Hidden, fingerprint: str) -> None:
+    def __init__(self, name: str, tokenizer: Tokenizer, last_layer: LastLayer, fingerprint: str) -> None:
         self.name = name
         self._tokenizer = tokenizer
-        self._hidden = hidden
+        self._last_layer = last_layer
         self.fingerprint = fingerprint
-        """SHA-256 of the files that it is made of, in hex."""
+        """SHA-256 of the model's files, in hex."""
 
-    def vectors(self, texts: Sequence[str], tell: Callable[[int], None]) -> Float32Array:
-        """Return a vector each: (texts, D).
+    def vectors(self, texts: Sequence[str], on_batch: Callable[[int], None]) -> Float32Array:
+        """Return one vector for each text: (texts, D).
 
         Args:
-            texts: At least one.
-            tell: Called after each batch with how many texts that was.
+            texts: At least one text.
+            on_batch: Called after each batch with the number of its texts.
         """
-        read = self._tokenizer.encode_batch(list(texts))
-        lengths = np.array([len(text.ids) for text in read])
-        order = np.argsort(lengths, kind="stable")  # those of like length together: little padding
+        tokenized = self._tokenizer.encode_batch(list(texts))
+        lengths = np.array([len(text.ids) for text in tokenized])
+        order = np.argsort(lengths, kind="stable")  # texts of like length share a batch: little padding
         parts: list[Float32Array] = []
         for start in range(0, len(order), BATCH):
-            at = order[start : start + BATCH]
-            ids = np.zeros((len(at), max(1, lengths[at].max())), dtype=np.int64)
-            for row, text in zip(ids, at.tolist(), strict=True):
-                row[: lengths[text]] = read[text].ids
-            mask = (np.arange(ids.shape[1]) < lengths[at, None]).astype(np.int64)
-            mean = (self._hidden(ids, mask) * mask[:, :, None]).sum(axis=1)  # the length is undone by the next line
-            parts.append(mean / np.linalg.norm(mean, axis=1, keepdims=True).clip(min=1e-12))
-            tell(len(at))
+            batch = order[start : start + BATCH]
+            ids = np.zeros((len(batch), max(1, lengths[batch].max())), dtype=np.int64)  # (batch, tokens)
+            for row, text in zip(ids, batch.tolist(), strict=True):
+                row[: lengths[text]] = tokenized[text].ids
+            mask = (np.arange(ids.shape[1]) < lengths[batch, None]).astype(np.int64)  # (batch, tokens)
+            total = (self._last_layer(ids, mask) * mask[:, :, None]).sum(axis=1)  # (batch, D): as the mean, but longer
+            parts.append(total / np.linalg.norm(total, axis=1, keepdims=True).clip(min=1e-12))  # 1e-12: no 0 / 0
+            on_batch(len(batch))
         vectors = np.concatenate(parts)
-        back = np.empty_like(order)
-        back[order] = np.arange(len(order))
-        return vectors[back].astype(np.float32)
+        position = np.empty_like(order)  # inverse of `order`
+        position[order] = np.arange(len(order))
+        return vectors[position].astype(np.float32)
 
 
 def open_text_encoder(folder: Path) -> TextEncoder:
-    """Return the model of a folder as Hugging Face lays them out: `tokenizer.json`, and beside it a graph or weights.
+    """Return the language model of a folder in Hugging Face's layout.
 
-    Where there is `model.onnx`, ONNX Runtime runs it; else transformers runs `config.json` with its `*.safetensors`.
+    The folder has `tokenizer.json` and either `model.onnx`, which ONNX Runtime runs, or `config.json` with
+    `*.safetensors`, which transformers runs.
 
     Raises:
-        TrainingError: There is no model, or it cannot be read.
+        TrainingError: The folder has no model, or the model cannot be read.
     """
     tokens = folder / "tokenizer.json"
     graph = next((folder / name for name in GRAPH_FILES if (folder / name).is_file()), None)
@@ -85,46 +86,45 @@ def open_text_encoder(folder: Path) -> TextEncoder:
         tokenizer = Tokenizer.from_file(str(tokens))
         tokenizer.no_padding()
         tokenizer.enable_truncation(MAX_TOKENS)
-        hidden = _of_graph(graph) if graph else _of_weights(folder)
+        last_layer = _open_graph(graph) if graph else _open_weights(folder)
     except TrainingError:
         raise
     except Exception as exc:
         message = f"the language model in {folder} cannot be read: {exc}"
         raise TrainingError(message) from exc
-    return TextEncoder(
-        folder.resolve().name, tokenizer, hidden, _fingerprint([tokens, graph] if graph else [tokens, config, *weights])
-    )
+    files = [tokens, graph] if graph else [tokens, config, *weights]
+    return TextEncoder(folder.resolve().name, tokenizer, last_layer, _hash_files(files))
 
 
-def _of_graph(path: Path) -> Hidden:
+def _open_graph(path: Path) -> LastLayer:
     graph = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-    names = [given.name for given in graph.get_inputs()]
+    names = [node.name for node in graph.get_inputs()]
     output = graph.get_outputs()[0]
     if not {"input_ids", "attention_mask"} <= set(names) <= set(GRAPH_INPUTS) or len(output.shape) != 3:
         message = f"{path} is no encoder: it takes {names}, and its first output has the shape {output.shape}"
         raise TrainingError(message)
 
-    def hidden(ids: Longs, mask: Longs) -> Float32Array:
-        given = dict(zip(GRAPH_INPUTS, (ids, mask, np.zeros_like(ids)), strict=True))
-        return np.asarray(graph.run([output.name], {name: given[name] for name in names})[0])
+    def compute_last_layer(ids: Longs, mask: Longs) -> Float32Array:
+        values = dict(zip(GRAPH_INPUTS, (ids, mask, np.zeros_like(ids)), strict=True))
+        return np.asarray(graph.run([output.name], {name: values[name] for name in names})[0])
 
-    return hidden
+    return compute_last_layer
 
 
-def _of_weights(folder: Path) -> Hidden:
+def _open_weights(folder: Path) -> LastLayer:
     import torch  # noqa: PLC0415 (a graph needs neither)
     from transformers import AutoModel  # noqa: PLC0415
 
     model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32).eval()
 
     @torch.inference_mode()
-    def hidden(ids: Longs, mask: Longs) -> Float32Array:
+    def compute_last_layer(ids: Longs, mask: Longs) -> Float32Array:
         return model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).last_hidden_state.numpy()
 
-    return hidden
+    return compute_last_layer
 
 
-def _fingerprint(files: Sequence[Path]) -> str:
+def _hash_files(files: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:

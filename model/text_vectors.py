@@ -1,4 +1,4 @@
-"""Text vectors: what a language model made of texts, remembered, so that it reads each text once."""
+"""Text vectors: a cache of a language model's vectors, so that each text is encoded once."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -18,45 +18,46 @@ Float16Array = npt.NDArray[np.float16]
 
 @dataclasses.dataclass(frozen=True)
 class TextVectors:
-    """What is remembered."""
+    """Cached vectors of texts."""
 
     encoder: str
     """Fingerprint of the language model."""
     digests: npt.NDArray[np.uint64]
-    """Of the texts, ascending: (texts,)."""
+    """64-bit hashes of the texts, ascending: (texts,)."""
     vectors: Float16Array
-    """(texts, D): half the memory, and a cosine is off by a thousandth at most."""
+    """Vectors in half precision: (texts, D). Takes half the memory; a cosine is off by 0.001 at most."""
 
 
 def encode_texts(
-    texts: Sequence[str], encoder: "TextEncoder", before: TextVectors | None, tell: Callable[[int, int], None]
+    texts: Sequence[str], encoder: "TextEncoder", cache: TextVectors | None, on_progress: Callable[[int, int], None]
 ) -> tuple[Float16Array, TextVectors]:
-    """Return the vectors of texts (len(texts), D), and what is to be remembered: these texts, each once.
+    """Return the vectors of texts (len(texts), D), and a new cache of exactly these texts.
 
     Args:
-        texts: At least one.
-        encoder: Reads those that are not remembered.
-        before: What is remembered, if anything; worth nothing where another language model read it.
-        tell: Called with how many texts have been read so far, and how many are to be.
+        texts: At least one text; texts may repeat.
+        encoder: Language model for the texts that are not cached.
+        cache: Vectors of an earlier call; ignored if another language model made them.
+        on_progress: Called with the number of texts encoded so far, and the number to encode.
     """
-    of_text = np.fromiter((xxhash.xxh3_64_intdigest(text.encode()) for text in texts), np.uint64, len(texts))
-    digests, first, place = np.unique(of_text, return_index=True, return_inverse=True)
-    new, remembered = np.zeros((2, 0), dtype=np.int64)
-    if before is not None and before.encoder == encoder.fingerprint:
-        _, new, remembered = np.intersect1d(digests, before.digests, assume_unique=True, return_indices=True)
-    to_read = np.setdiff1d(np.arange(len(digests)), new)
+    digest_of = np.fromiter((xxhash.xxh3_64_intdigest(text.encode()) for text in texts), np.uint64, len(texts))
+    digests, first_text, inverse = np.unique(digest_of, return_index=True, return_inverse=True)
+    hits, cached_rows = np.zeros((2, 0), dtype=np.int64)  # indices of `digests`, and of the cache
+    if cache is not None and cache.encoder == encoder.fingerprint:
+        _, hits, cached_rows = np.intersect1d(digests, cache.digests, assume_unique=True, return_indices=True)
+    misses = np.setdiff1d(np.arange(len(digests)), hits)
     done = 0
 
-    def told(number: int) -> None:
+    def on_batch(number: int) -> None:
         nonlocal done
         done += number
-        tell(done, len(to_read))
+        on_progress(done, len(misses))
 
-    tell(0, len(to_read))
+    on_progress(0, len(misses))
     parts: list[Float32Array | Float16Array] = []
-    if len(to_read):
-        parts.append(encoder.vectors([texts[int(at)] for at in first[to_read]], told))
-    if before is not None and len(new):
-        parts.append(before.vectors[remembered])
-    vectors = np.concatenate(parts)[np.argsort(np.concatenate((to_read, new)))].astype(np.float16)
-    return vectors[place], TextVectors(encoder.fingerprint, digests, vectors)
+    if len(misses):
+        parts.append(encoder.vectors([texts[int(index)] for index in first_text[misses]], on_batch))
+    if cache is not None and len(hits):
+        parts.append(cache.vectors[cached_rows])
+    in_order = np.argsort(np.concatenate((misses, hits)))
+    vectors = np.concatenate(parts)[in_order].astype(np.float16)  # (distinct texts, D)
+    return vectors[inverse], TextVectors(encoder.fingerprint, digests, vectors)

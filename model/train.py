@@ -214,7 +214,7 @@ def fine_tune(
     )
     start_checkpoint(folder, record, newer.vocabulary, newer.sample)
     if stack:
-        save_stack(folder, stack.grown(len(newer.vocabulary)))
+        save_stack(folder, stack.grow(len(newer.vocabulary)))
     torch.manual_seed(config.seed)
     model = previous.model.grow(len(newer.vocabulary)).to(_device())
     batch = _batch_size(new, config.top_up_steps, config)

@@ -1,4 +1,4 @@
-"""Trees: LightGBM on prefix features, fitted on the oldest sessions and stopped by the newest of them."""
+"""Trees: gradient-boosted trees (LightGBM) on prefix features, with early stopping on the newest sessions."""
 
 # pyright: standard
 # LightGBM leaves parts of what it returns untyped.
@@ -13,17 +13,20 @@ from clickscore.model.metrics import Floats
 from clickscore.schemas.manifest import NEXT_ACTIONS
 
 LEAF_COUNTS = (7, 31)
-"""Numbers of leaves that are tried; the better one on validation is kept."""
-MAX_ROUNDS, EARLY_STOPPING_ROUNDS = 400, 25
+"""Candidates for the leaves of a tree: 31 is LightGBM's default, 7 suits few sessions."""
+MAX_ROUNDS = 400
+"""Boosting rounds at most; at this learning rate early stopping usually ends a fit sooner."""
+EARLY_STOPPING_ROUNDS = 25
+"""Rounds without a lower loss on the newer rows, after which boosting stops."""
 LIGHTGBM_PARAMS = {
-    "learning_rate": 0.05,
-    "min_data_in_leaf": 20,
-    "lambda_l2": 1.0,
-    "feature_fraction": 0.7,
-    "bagging_fraction": 0.8,
-    "bagging_freq": 1,
-    "use_missing": False,
-    "num_threads": 1,
+    "learning_rate": 0.05,  # half of LightGBM's default: more and smaller steps
+    "min_data_in_leaf": 20,  # LightGBM's default
+    "lambda_l2": 1.0,  # shrinks leaves with few rows
+    "feature_fraction": 0.7,  # columns that a tree sees
+    "bagging_fraction": 0.8,  # rows that a tree sees
+    "bagging_freq": 1,  # new rows for every tree
+    "use_missing": False,  # features have no missing values, and the graph has no branch for them
+    "num_threads": 1,  # with the next two: the same trees on every machine
     "deterministic": True,
     "force_row_wise": True,
     "verbosity": -1,
@@ -31,77 +34,87 @@ LIGHTGBM_PARAMS = {
 
 
 class LabelledRows(NamedTuple):
-    """Beginnings of sessions, as features, and what followed."""
+    """Prefix features and labels."""
 
     features: Float32Array
-    """(n, F)."""
+    """Prefix features: (n, F)."""
     next_action: Ints
-    """(n,)."""
+    """Label: class of `NEXT_ACTIONS`: (n,)."""
     purchase: Ints
-    """(n,)."""
+    """Label: 1 if a purchase follows, else 0: (n,)."""
 
-    def only(self, rows: slice) -> "LabelledRows":
-        """Return some of them."""
+    def select(self, rows: slice) -> "LabelledRows":
+        """Return the rows of a slice."""
         return LabelledRows(self.features[rows], self.next_action[rows], self.purchase[rows])
 
-    def and_those(self, other: "LabelledRows") -> "LabelledRows":
-        """Return both, one after the other."""
+    def concatenate(self, newer: "LabelledRows") -> "LabelledRows":
+        """Return these rows followed by newer rows."""
         return LabelledRows(
-            np.concatenate((self.features, other.features)),
-            np.concatenate((self.next_action, other.next_action)),
-            np.concatenate((self.purchase, other.purchase)),
+            np.concatenate((self.features, newer.features)),
+            np.concatenate((self.next_action, newer.next_action)),
+            np.concatenate((self.purchase, newer.purchase)),
         )
 
 
 class Trees(NamedTuple):
-    """Two forests on the same features."""
+    """One forest for the next action and one for a purchase, on the same features."""
 
     next_action: lightgbm.Booster
     purchase: lightgbm.Booster
 
     def logits(self, features: Float32Array) -> Floats:
-        """Return the logits of the next actions, then of a purchase: (n, 6)."""
-        of_action = np.asarray(self.next_action.predict(features, raw_score=True))
-        of_purchase = np.asarray(self.purchase.predict(features, raw_score=True))
-        return np.concatenate((of_action, of_purchase[:, None]), axis=1)
+        """Return the logits of the next actions, then the logit of a purchase: (n, F) -> (n, 6)."""
+        action_logits = np.asarray(self.next_action.predict(features, raw_score=True))  # (n, 5)
+        purchase_logits = np.asarray(self.purchase.predict(features, raw_score=True))  # (n,)
+        return np.concatenate((action_logits, purchase_logits[:, None]), axis=1)
 
 
 def fit_trees(older: LabelledRows, newer: LabelledRows, seed: int = 0) -> tuple[Trees, Trees]:
-    """Return forests that learned from `older`, as many trees and leaves as were best for `newer`, and the same of all.
+    """Return trees fitted on the older rows, and trees of the same size fitted on all rows.
 
-    What the first say of `newer` they have not learned, but for where they stopped.
+    The newer rows choose the number of trees and leaves. Nothing else of the first trees depends on them, so the
+    newer rows can still judge these trees.
+
+    Args:
+        older: Rows that are fitted.
+        newer: Rows that stop the boosting early and choose the leaves.
+        seed: Seed of LightGBM's samples of rows and columns.
     """
-    of_action = {"objective": "multiclass", "num_class": len(NEXT_ACTIONS), "seed": seed}
-    of_purchase = {"objective": "binary", "seed": seed}
-    tried = Trees(_fit(older, newer, "next_action", of_action), _fit(older, newer, "purchase", of_purchase))
-    return tried, refit_trees(tried, older.and_those(newer))
+    action_objective = {"objective": "multiclass", "num_class": len(NEXT_ACTIONS), "seed": seed}
+    purchase_objective = {"objective": "binary", "seed": seed}
+    stopped = Trees(
+        _fit_forest(older, newer, "next_action", action_objective),
+        _fit_forest(older, newer, "purchase", purchase_objective),
+    )
+    return stopped, refit_trees(stopped, older.concatenate(newer))
 
 
 def refit_trees(trees: Trees, rows: LabelledRows) -> Trees:
-    """Return forests of the same settings and number of trees that learned from these rows."""
+    """Return trees with the same settings and the same number of trees, fitted on the given rows."""
     return Trees(
         *(
             lightgbm.train(
-                forest.params | {"num_iterations": _rounds(forest)}, lightgbm.Dataset(rows.features, outcome)
+                forest.params | {"num_iterations": _count_rounds(forest)}, lightgbm.Dataset(rows.features, labels)
             )
-            for forest, outcome in zip(trees, (rows.next_action, rows.purchase), strict=True)
+            for forest, labels in zip(trees, (rows.next_action, rows.purchase), strict=True)
         )
     )
 
 
-def _fit(older: LabelledRows, newer: LabelledRows, of: str, objective: dict[str, object]) -> lightgbm.Booster:
-    learned = lightgbm.Dataset(older.features, getattr(older, of), free_raw_data=False)
-    kept_apart = learned.create_valid(newer.features, getattr(newer, of))
-    tried: list[tuple[float, lightgbm.Booster]] = []
+def _fit_forest(older: LabelledRows, newer: LabelledRows, label: str, objective: dict[str, object]) -> lightgbm.Booster:
+    """Return the forest whose number of leaves has the lowest loss on the newer rows."""
+    training = lightgbm.Dataset(older.features, getattr(older, label), free_raw_data=False)
+    validation = training.create_valid(newer.features, getattr(newer, label))
+    candidates: list[tuple[float, lightgbm.Booster]] = []
     for leaves in LEAF_COUNTS:
-        settings = {**LIGHTGBM_PARAMS, **objective, "num_leaves": leaves}
+        params = {**LIGHTGBM_PARAMS, **objective, "num_leaves": leaves}
         stop = lightgbm.early_stopping(EARLY_STOPPING_ROUNDS, verbose=False)
-        found = lightgbm.train(settings, learned, MAX_ROUNDS, valid_sets=[kept_apart], callbacks=[stop])
-        (loss,) = found.best_score["valid_0"].values()
-        tried.append((float(loss), found))
-    return min(tried, key=lambda trial: trial[0])[1]
+        forest = lightgbm.train(params, training, MAX_ROUNDS, valid_sets=[validation], callbacks=[stop])
+        (loss,) = forest.best_score["valid_0"].values()
+        candidates.append((float(loss), forest))
+    return min(candidates, key=lambda candidate: candidate[0])[1]
 
 
-def _rounds(forest: lightgbm.Booster) -> int:
-    """Return how many trees a class has: up to the best, where early stopping has looked for it."""
+def _count_rounds(forest: lightgbm.Booster) -> int:
+    """Return the boosting rounds up to the best one, or all rounds if the fit had no early stopping."""
     return forest.best_iteration if forest.best_iteration > 0 else forest.current_iteration()

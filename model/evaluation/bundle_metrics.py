@@ -14,23 +14,24 @@ from clickscore.model.vocabulary import read_vocabulary
 from clickscore.schemas.manifest import decode_manifest
 
 
-def evaluate_graph(graph: ort.InferenceSession, of: Examples) -> dict[str, float]:
-    """Return a graph's metrics, every beginning of every session answered for itself, as a worker would ask."""
-    answers = empty_predictions(of)
-    for at, batch in iterate_prefixes(of, BATCH):
+def evaluate_graph(graph: ort.InferenceSession, labelled: Examples) -> dict[str, float]:
+    """Return the metrics of a graph that scores each prefix of each session by itself, as a worker does."""
+    predictions = empty_predictions(labelled)
+    for events, batch in iterate_prefixes(labelled, BATCH):
         rows, scores, action_probabilities, purchase = run_graph(graph, batch)
-        is_next = rows == of.next_item[at][:, None]  # (batch, candidates)
-        own = np.where(is_next, scores, np.inf).min(axis=1, keepdims=True)  # inf where it is no candidate
-        answers.ranks[at] = (scores >= own).sum(axis=1)
-        answers.action_probabilities[at] = action_probabilities
-        answers.purchase[at] = purchase
-    return compute_metrics(answers, of)
+        is_next = rows == labelled.next_item[events][:, None]  # (batch, candidates)
+        next_score = np.where(is_next, scores, np.inf).min(axis=1, keepdims=True)  # inf if it is no candidate
+        predictions.ranks[events] = (scores >= next_score).sum(axis=1)
+        predictions.action_probabilities[events] = action_probabilities
+        predictions.purchase[events] = purchase
+    return compute_metrics(predictions, labelled)
 
 
 def evaluate_bundle(folder: Path, files: Sequence[Path]) -> dict[str, float]:
-    """Return a bundle's metrics on files of closed sessions that it has not seen.
+    """Return the metrics of a bundle on files of closed sessions that the model was not trained on.
 
-    `popular_...` are of the order of its `items.txt`, which is that of popularity where we have exported it.
+    The `popular_...` metrics rank items in the order of `items.txt`; bundles of `clickscore export` list the most
+    popular item first.
 
     Raises:
         TrainingError: A file cannot be read.

@@ -33,5 +33,8 @@ def test_sessions_that_are_longer_than_the_model_reads_count_too(tmp_path):
     of = dataset.tree_data
     every = make_full_sessions(of.sessions.select(of.held_out), of.rows)
     at = every.starts[:-1]  # the first event, which says nothing
-    members = [np.tile(heads.calibration.prior_logits, (len(at), 1)), heads.stack.logits(every, at, heads.max_length)]
+    members = [
+        np.tile(heads.calibration.prior_logits, (len(at), 1)),
+        heads.stack.logits_after(every, at, heads.max_length),
+    ]
     assert to_probabilities(blend_logits(members, heads.calibration)).purchase.mean() == pytest.approx(0.3, abs=0.08)

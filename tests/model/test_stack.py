@@ -53,14 +53,14 @@ def test_both_members_learn_what_is_determined(read, stack):
 
 def test_stack_that_is_fitted_again_learns_the_same(read, stack):
     again = refit_stack(stack, read, FACTS, 50, 0)
-    one, other = (to_probabilities(of.logits(read, np.arange(8), 50)).purchase > 0.5 for of in (stack, again))
+    one, other = (to_probabilities(of.logits_after(read, np.arange(8), 50)).purchase > 0.5 for of in (stack, again))
     assert one.tolist() == other.tolist()
 
 
 def test_stack_that_was_written_says_the_same(read, stack, tmp_path):
     save_stack(tmp_path, stack)
     loaded = load_stack(tmp_path)
-    assert (stack.logits(read, np.arange(8), 50) == loaded.logits(read, np.arange(8), 50)).all()
+    assert (stack.logits_after(read, np.arange(8), 50) == loaded.logits_after(read, np.arange(8), 50)).all()
 
 
 def test_folder_without_a_stack_has_none(tmp_path):
@@ -68,7 +68,7 @@ def test_folder_without_a_stack_has_none(tmp_path):
 
 
 def test_new_items_of_a_grown_stack_are_unknown_ones(stack):
-    grown = stack.grown(6)
+    grown = stack.grow(6)
     assert (grown.item_features.values[5:] == stack.item_features.values[0]).all()
     assert (grown.item_features.values[:5] == stack.item_features.values).all()
     assert grown.item_features.categories.tolist() == [0] * 7
@@ -76,7 +76,7 @@ def test_new_items_of_a_grown_stack_are_unknown_ones(stack):
 
 def test_action_that_never_came_is_hardly_ever_expected(read, stack):
     assert stack.regression.bias[NEXT_ACTIONS.index("favourite")] == pytest.approx(ABSENT_LOGIT)
-    said = to_probabilities(stack.logits(read, np.arange(8), 50)).next_action
+    said = to_probabilities(stack.logits_after(read, np.arange(8), 50)).next_action
     assert (said[:, NEXT_ACTIONS.index("favourite")] < 1e-6).all()
 
 
@@ -114,7 +114,7 @@ def test_transformer_speaks_on_after_events_that_it_does_not_read():
 
 def test_nothing_that_comes_later_changes_what_is_said(read, stack):
     cut = make_full_sessions(flat([" ".join(session.split()[:2]) for session in TOLD]), ROWS)
-    assert (stack.logits(read, np.array([0, 1, 4, 5]), 50) == stack.logits(cut, np.arange(4), 50)).all()
+    assert (stack.logits_after(read, np.array([0, 1, 4, 5]), 50) == stack.logits_after(cut, np.arange(4), 50)).all()
 
 
 def test_share_goes_to_the_member_that_knows():
