@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from aiokafka.errors import KafkaError
 
-from clickscore.schemas.snapshots import OFFSET_HEADER
+from clickscore.schemas.snapshots import OFFSET_HEADER, PARTITION_KEY
 from clickscore.schemas.topics import (
     ADS,
     CLOSED_SESSIONS,
@@ -77,7 +77,9 @@ class Publisher:
         group: ConsumerGroup,
         ownership: Ownership,
         metrics: Metrics,
+        *,
         warn_after_s: float = WARN_AFTER_S,
+        light_wait_s: float = LIGHT_WAIT_S,
     ) -> None:
         """Build the publisher.
 
@@ -87,6 +89,7 @@ class Publisher:
             ownership: Is told which batches are released, and whose state is discarded.
             metrics: Counts published records and outcomes of events.
             warn_after_s: Time without an acknowledgement after which a warning is logged, s.
+            light_wait_s: How long a small write of snapshots waits for more, s.
         """
         self.written: dict[int, int] = {}
         """Offset of each partition's changelog after this worker's own last write."""
@@ -95,6 +98,7 @@ class Publisher:
         self._ownership = ownership
         self._metrics = metrics
         self._warn_after_s = warn_after_s
+        self._light_wait_s = light_wait_s
         self._computed: asyncio.Queue[PublishJob] = asyncio.Queue(OUTPUT_QUEUE)
         self._decided: asyncio.Queue[PublishJob] = asyncio.Queue(SNAPSHOT_QUEUE)
 
@@ -124,10 +128,12 @@ class Publisher:
             BrokerError: Kafka refused a record batch, or did not acknowledge it within `broker_wait_ms`.
         """
         while True:
-            jobs = self._drop_stale(await _take_waiting(self._decided, LIGHT_WAIT_S))
+            jobs = self._drop_stale(await _take_waiting(self._decided, self._light_wait_s))
             newest: dict[int, dict[bytes, ChangelogRecord]] = defaultdict(dict)
             for job in jobs:
-                newest[job.batch.partition] |= {change.key: change for change in job.output.changes}
+                changes = newest[job.batch.partition]
+                changes.pop(PARTITION_KEY, None)  # a key keeps its first position, but the partition's must be last
+                changes |= {change.key: change for change in job.output.changes}
             async with self._waiting_for_kafka(jobs):
                 writes = (self.write(partition, list(changes.values())) for partition, changes in newest.items())
                 ends = await asyncio.gather(*writes)
