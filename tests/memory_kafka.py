@@ -163,6 +163,7 @@ class MemoryGroup:
         self.journal: list[str] = []
         self.generation = 1
         self.rebalancing = False
+        self.knows_ends = True
         self.producer = MemoryProducer(log, self.journal)
         self.expected: Mapping[int, int] = {}
         self.crashes: list[BaseException] = []
@@ -187,7 +188,7 @@ class MemoryGroup:
         return list(self._partitions)
 
     def highwater(self, partition: int) -> int | None:
-        return self._log.end(self._topic, partition)
+        return self._log.end(self._topic, partition) if self.knows_ends else None
 
     def expect(self, offsets: Mapping[int, int]) -> None:
         self.expected = offsets

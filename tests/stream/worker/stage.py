@@ -37,35 +37,46 @@ class Clock:
 class NoScores:
     """Scores of a model that knows no item."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, order: list[str]) -> None:
         self._count = count
+        self._order = order
 
     def results(self) -> list[tuple[int, Scores | None]]:
+        self._order.append("results")
         return [(index, None) for index in range(self._count)]
 
 
 class DullScorer:
-    """A scorer that knows no item, and remembers how many requests each call had."""
+    """A scorer that knows no item, and remembers its calls."""
 
     version = "dull"
     popular = ()
 
     def __init__(self) -> None:
         self.calls: list[int] = []
+        """Number of requests of each call."""
+        self.order: list[str] = []
+        """`submit` and `results`, in the order of the calls."""
 
     def submit(self, requests: list[Request]) -> NoScores:
         self.calls.append(len(requests))
-        return NoScores(len(requests))
+        self.order.append("submit")
+        return NoScores(len(requests), self.order)
 
 
 class Stage:
     """A group, a pipeline and a publisher around a log in memory."""
 
     def __init__(
-        self, *partitions: int, scorer: DullScorer | None = None, light_wait_s: float = 0.0, **changes: object
+        self,
+        *partitions: int,
+        log: MemoryLog | None = None,
+        scorer: DullScorer | None = None,
+        light_wait_s: float = 0.0,
+        **changes: object,
     ) -> None:
         self.settings = make_settings(**changes)
-        self.log = MemoryLog()
+        self.log = log or MemoryLog()
         self.group = MemoryGroup(self.log, EVENTS.name, partitions or (0,))
         self.pipeline = Pipeline(self.settings, EVENTS.name, Catalogue(), scorer)
         self.ownership = Ownership(self.group, self.pipeline)
@@ -126,7 +137,7 @@ async def background(*loops: Callable[[], Awaitable[None]]) -> AsyncGenerator["a
 async def until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
     """Return once a condition holds."""
     async with asyncio.timeout(timeout_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 (a test's condition sets no event)
             await asyncio.sleep(0.001)
 
 

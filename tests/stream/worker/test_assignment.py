@@ -1,0 +1,217 @@
+"""Assignment: what is restored, what is kept in memory, and what a stalled worker has overlaid."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from clickscore.schemas.snapshots import decode_user
+from clickscore.schemas.topics import EVENTS, SNAPSHOTS
+from clickscore.stream.errors import TopicMissingError
+from clickscore.stream.worker.assignment import Assignment
+from clickscore.stream.worker.publisher import PublishJob
+from clickscore.stream.worker.ticks import IdleTicks
+from tests.events import view
+from tests.memory_kafka import MemoryLog, MemoryReader
+from tests.stream.worker.stage import Stage
+
+
+class AssignmentStage(Stage):
+    """A stage whose group has just assigned partitions."""
+
+    def __init__(self, *partitions: int, log: MemoryLog | None = None) -> None:
+        super().__init__(*partitions, log=log)
+        self.rebalances: list[tuple[int, ...]] = []
+        """Partitions that a rebalance assigns while the changelog is being read."""
+        self.assignment = Assignment(
+            settings=self.settings,
+            open_reader=self.open_reader,
+            group=self.group,
+            pipeline=self.pipeline,
+            ownership=self.ownership,
+            publisher=self.publisher,
+            ticks=IdleTicks(self.pipeline, self.group, topic=EVENTS.name, tick_after_ms=0, clock=self.clock),
+            compute=self.compute,
+            metrics=self.metrics,
+        )
+
+    @asynccontextmanager
+    async def open_reader(self) -> AsyncGenerator[MemoryReader]:
+        async with self.log.open_reader() as reader:
+            yield reader
+        if self.rebalances:
+            self.group.rebalance(*self.rebalances.pop())
+
+    def restore(self) -> None:
+        asyncio.run(self.assignment.restore())
+
+    def publish(self, job: PublishJob) -> None:
+        """Store a job's snapshots and release its batch, as the publisher's loop does."""
+        written = asyncio.run(self.publisher.write(job.batch.partition, job.output.changes))
+        self.publisher.written[job.batch.partition] = written
+        self.ownership.release(job.batch)
+
+    def states(self) -> dict[int, dict[bytes, bytes]]:
+        return {partition: state.contents() for partition, state in self.pipeline.partitions.items()}
+
+
+def worked(*partitions: int) -> AssignmentStage:
+    """Return a stage that has decided on an event of each partition."""
+    stage = AssignmentStage(*partitions)
+    stage.restore()
+    for partition in partitions:
+        stage.publish(stage.compute_job(view("ann", 0), partition=partition))
+    return stage
+
+
+def heir(stage: AssignmentStage, *partitions: int) -> AssignmentStage:
+    """Return another worker on the same log, before its restore."""
+    return AssignmentStage(*partitions, log=stage.log)
+
+
+def test_new_partition_starts_empty():
+    stage = AssignmentStage(0, 1)
+    stage.restore()
+    assert {partition: len(state) for partition, state in stage.pipeline.partitions.items()} == {0: 0, 1: 0}
+
+
+def test_state_of_another_worker_is_restored():
+    stage = worked(0)
+    successor = heir(stage, 0)
+    successor.restore()
+    assert successor.states() == stage.states()
+
+
+def test_partition_is_read_on_behind_its_restored_state():
+    successor = heir(worked(0), 0)
+    successor.restore()
+    assert successor.group.expected == {0: 1}
+
+
+def test_restored_partitions_are_owned_in_the_present_generation():
+    stage = AssignmentStage(0)
+    stage.restore()
+    assert stage.ownership.is_current(stage.fetch(0))
+
+
+def test_state_that_is_still_the_newest_stays_in_memory():
+    stage = worked(0)
+    state = stage.pipeline.partitions[0]
+    stage.group.rebalance(0)
+    stage.restore()
+    assert stage.pipeline.partitions[0] is state
+
+
+def test_state_that_another_worker_wrote_after_is_restored():
+    stage = worked(0)
+    successor = heir(stage, 0)
+    successor.restore()
+    successor.publish(successor.compute_job(view("bob", 1)))
+    stage.group.rebalance(0)
+    stage.restore()
+    assert stage.states() == successor.states()
+
+
+def test_state_of_a_batch_that_is_still_to_be_published_is_restored():
+    stage = worked(0)
+    published = stage.states()
+    stage.compute_job(view("bob", 1))
+    stage.group.rebalance(0)
+    stage.restore()
+    assert stage.states() == published
+
+
+def test_state_that_was_discarded_is_restored():
+    stage = worked(0)
+    published = stage.states()
+    job = stage.compute_job(view("bob", 1))
+    stage.ownership.discard_state(job.batch)
+    stage.ownership.release(job.batch)
+    stage.group.rebalance(0)
+    stage.restore()
+    assert stage.states() == published
+
+
+def test_state_of_a_lost_partition_is_dropped():
+    stage = worked(0, 1)
+    stage.group.rebalance(1)
+    stage.restore()
+    assert list(stage.pipeline.partitions) == [1]
+
+
+def test_worker_without_partitions_is_restored():
+    stage = worked(0)
+    stage.group.rebalance()
+    stage.restore()
+    assert (dict(stage.pipeline.partitions), stage.ownership.is_restored([])) == ({}, True)
+
+
+def test_rebalance_in_the_middle_leaves_the_restore_to_the_next_call():
+    stage = AssignmentStage(0)
+    stage.rebalances = [(1,)]
+    stage.restore()
+    assert (dict(stage.pipeline.partitions), stage.ownership.is_restored([0])) == ({}, False)
+    stage.restore()
+    assert list(stage.pipeline.partitions) == [1]
+
+
+def test_snapshot_of_a_stalled_worker_does_not_step_a_user_back():
+    stage = worked(0)
+    stale = stage.log.records(SNAPSHOTS.name)[0]
+    stage.publish(stage.compute_job(view("ann", 1)))
+    stage.log.append(SNAPSHOTS.name, 0, stale.key, stale.value)
+    successor = heir(stage, 0)
+    successor.restore()
+    assert successor.states() == stage.states()
+
+
+def test_overlaid_snapshot_is_written_again():
+    stage = worked(0)
+    stale = stage.log.records(SNAPSHOTS.name)[0]
+    stage.publish(stage.compute_job(view("ann", 1)))
+    stage.log.append(SNAPSHOTS.name, 0, stale.key, stale.value)
+    successor = heir(stage, 0)
+    successor.restore()
+    last = stage.log.records(SNAPSHOTS.name)[-1]
+    assert (last.key, decode_user(last.value or b"").offset) == (b"ann", 1)
+    assert successor.metric("clickscore_repaired_snapshots_total") == 1
+
+
+def test_repaired_partition_is_kept_in_memory_at_the_next_rebalance():
+    stage = worked(0)
+    stale = stage.log.records(SNAPSHOTS.name)[0]
+    stage.publish(stage.compute_job(view("ann", 1)))
+    stage.log.append(SNAPSHOTS.name, 0, stale.key, stale.value)
+    successor = heir(stage, 0)
+    successor.restore()
+    state = successor.pipeline.partitions[0]
+    successor.group.rebalance(0)
+    successor.restore()
+    assert successor.pipeline.partitions[0] is state
+
+
+def test_stalled_worker_that_wrote_late_is_noticed():
+    stage = worked(0)
+    stale = stage.log.records(SNAPSHOTS.name)[0]
+    state = stage.pipeline.partitions[0]
+    stage.log.append(SNAPSHOTS.name, 0, stale.key, stale.value)
+    stage.group.rebalance(0)
+    stage.restore()
+    assert stage.pipeline.partitions[0] is not state
+
+
+def test_state_that_is_ahead_of_the_events_stops_the_restore():
+    stage = worked(0)
+    successor = AssignmentStage(0)
+    for record in stage.log.records(SNAPSHOTS.name):
+        successor.log.append(SNAPSHOTS.name, 0, record.key, record.value)
+    with pytest.raises(TopicMissingError, match="up to offset 0, but that partition ends earlier"):
+        successor.restore()
+
+
+def test_rebalances_and_restored_users_are_counted():
+    successor = heir(worked(0, 1), 0, 1)
+    successor.restore()
+    assert successor.metric("clickscore_rebalances_total") == 1
+    assert successor.metric("clickscore_restored_users") == 2

@@ -1,0 +1,92 @@
+"""Health: what a worker reports of itself."""
+
+from clickscore.stream.worker.health import HealthCheck, HealthReport
+from tests.events import START, view
+from tests.stream.worker.stage import Stage
+
+
+class HealthStage(Stage):
+    """A stage with a health check."""
+
+    def __init__(self, *partitions: int) -> None:
+        super().__init__(*partitions)
+        self.check = HealthCheck(self.group, self.pipeline, self.ownership, self.metrics, self.clock)
+        self.own()
+
+    def report(self, *, alive: bool = True, last_batch_at: float | None = None) -> HealthReport:
+        return self.check.report(alive=alive, last_batch_at=last_batch_at)
+
+
+def test_lag_is_the_number_of_events_that_are_not_decided_on():
+    stage = HealthStage(0, 1)
+    for partition in (0, 1):
+        stage.compute_job(view("ann", 0), partition=partition)
+        stage.send(view("bob", 1), view("eve", 2), partition=partition)
+    assert stage.report().lag == 4
+
+
+def test_partition_without_state_or_end_has_no_lag():
+    stage = HealthStage(0, 1)
+    stage.send(view("ann", 0))
+    assert stage.report().lag == 0
+
+
+def test_partition_whose_end_is_not_known_has_no_lag():
+    stage = HealthStage(0)
+    stage.compute_job(view("ann", 0))
+    stage.group.knows_ends = False
+    assert stage.report().lag == 0
+
+
+def test_users_and_open_sessions_of_assigned_partitions_are_counted():
+    stage = HealthStage(0, 1)
+    stage.compute_job(view("ann", 0), view("bob", 0))
+    stage.compute_job(view("eve", 0), partition=1)
+    stage.group.rebalance(0)
+    report = stage.report()
+    assert (report.partitions, report.users, report.open_sessions) == ([0], 2, 2)
+
+
+def test_age_of_the_last_batch_is_in_seconds():
+    stage = HealthStage(0)
+    assert stage.report(last_batch_at=stage.clock.now - 1.5).last_batch_age_s == 1.5
+
+
+def test_worker_without_a_batch_has_no_age():
+    assert HealthStage(0).report().last_batch_age_s is None
+
+
+def test_rebalance_is_reported():
+    stage = HealthStage(0)
+    stage.group.rebalancing = True
+    assert stage.report().rebalancing
+
+
+def test_worker_is_ready_once_its_partitions_are_restored():
+    stage = HealthStage(0)
+    assert stage.report().ready
+    stage.group.rebalance(0, 1)
+    assert not stage.report().ready
+
+
+def test_worker_that_failed_is_not_ready():
+    assert not HealthStage(0).report(alive=False).ready
+
+
+def test_gauges_say_what_the_report_says():
+    stage = HealthStage(0)
+    stage.compute_job(view("ann", 0))
+    stage.send(view("bob", 0))
+    stage.report()
+    assert stage.metric("clickscore_lag_events", partition="0") == 1
+    assert stage.metric("clickscore_users") == stage.metric("clickscore_open_sessions") == 1
+    assert stage.metric("clickscore_watermark_ms", partition="0") == START - stage.settings.lateness_ms
+
+
+def test_gauges_of_lost_partitions_disappear():
+    stage = HealthStage(0)
+    stage.compute_job(view("ann", 0))
+    stage.report()
+    stage.group.rebalance()
+    stage.report()
+    assert stage.metric("clickscore_lag_events", partition="0") is None

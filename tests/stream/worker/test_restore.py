@@ -1,0 +1,66 @@
+"""Restore: what a changelog is read back to."""
+
+import asyncio
+
+from clickscore.schemas.snapshots import OFFSET_HEADER
+from clickscore.schemas.topics import EVENTS, SNAPSHOTS
+from clickscore.stream.settings import Settings
+from clickscore.stream.worker.restore import RestoredPartition, changelog_ends, restore_partitions
+from tests.events import view
+from tests.memory_kafka import MemoryLog
+from tests.stream.worker.stage import Stage
+
+
+def restored(log: MemoryLog, *partitions: int) -> dict[int, RestoredPartition]:
+    return asyncio.run(restore_partitions(log.open_reader, Settings(), partitions))
+
+
+def written() -> Stage:
+    """Return a stage whose changelog has a user and a partition record."""
+    stage = Stage()
+    job = stage.compute_job(view("ann", 0))
+    asyncio.run(stage.publisher.write(0, job.output.changes))
+    return stage
+
+
+def test_partition_without_changelog_is_empty():
+    state, repairs, end = restored(MemoryLog(), 0)[0]
+    assert (len(state), state.offset, repairs, end) == (0, -1, [], 0)
+
+
+def test_state_is_that_of_the_worker_that_wrote_it():
+    stage = written()
+    assert restored(stage.log, 0)[0].state.contents() == stage.pipeline.partitions[0].contents()
+
+
+def test_end_is_behind_the_last_record():
+    stage = written()
+    assert restored(stage.log, 0)[0].end == stage.log.end(SNAPSHOTS.name) == 2
+
+
+def test_state_of_each_partition_is_its_own():
+    stage = written()
+    assert [len(found.state) for found in restored(stage.log, 0, 1).values()] == [1, 0]
+
+
+def test_tombstone_forgets_a_user():
+    stage = written()
+    stage.log.append(SNAPSHOTS.name, 0, b"ann", None, headers=[("other", b""), (OFFSET_HEADER, b"5")])
+    assert len(restored(stage.log, 0)[0].state) == 0
+
+
+def test_tombstone_of_a_stalled_worker_forgets_nobody():
+    stage = written()
+    stage.log.append(SNAPSHOTS.name, 0, b"ann", None)
+    state, repairs, _ = restored(stage.log, 0)[0]
+    assert (len(state), [record.key for record in repairs]) == (1, [b"ann"])
+
+
+def test_state_up_to_the_last_event_is_not_ahead_of_the_events():
+    stage = written()
+    assert restored(stage.log, 0)[0].state.offset == stage.log.end(EVENTS.name) - 1
+
+
+def test_ends_of_the_changelog_are_looked_up_by_partition():
+    stage = written()
+    assert asyncio.run(changelog_ends(stage.log.open_reader, Settings(), [0, 1])) == {0: 2, 1: 0}
