@@ -8,18 +8,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from clickscore.stream.errors import SettingsError
-from clickscore.stream.replay.checkpoint import DECIDING
-from clickscore.stream.settings import Settings, convert
+from clickscore.stream.settings import SessionSettings, Settings
 
 Baseline = Literal["popularity", "co-occurrence", "repeat"]
 BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 
 MAX_ARMS = 50
-
-ARM_SETTINGS = ("bundle", *(name for name in DECIDING if name not in {"topic_prefix", "reserve", "reasons"}))
-"""Settings that an arm may have to itself: those on which what it recommends depends."""
-
-_NOT_OF_REQUESTS = {"k", "reserve", "topic_prefix", "experiment", "control_share"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,19 +27,24 @@ class Arm:
     """What recommends in place of a bundle; with neither, what is popular."""
 
     @property
-    def requests(self) -> tuple[str, ...]:
-        """What arms have in common whose sessions, and so whose requests, are the same."""
-        return tuple(str(getattr(self.settings, name)) for name in DECIDING if name not in _NOT_OF_REQUESTS)
+    def requests(self) -> SessionSettings:
+        """Settings of the sessions: arms that share them have the same requests."""
+        return self.settings.sessions
 
     @property
     def recommender(self) -> str:
         """What arms of the same requests have in common whose scores are the same."""
-        return f"baseline {self.baseline}" if self.baseline else f"bundle {self.settings.bundle}"
+        return f"baseline {self.baseline}" if self.baseline else f"bundle {self.settings.scoring.bundle}"
 
     def differences(self, base: Settings) -> dict[str, str]:
         """Return the settings in which it differs from the common ones, the bundle aside."""
-        pairs = {name: (getattr(self.settings, name), getattr(base, name)) for name in ARM_SETTINGS if name != "bundle"}
-        return {name: str(own) for name, (own, common) in pairs.items() if own != common}
+        common = base.deciding("items")
+        return {name: str(value) for name, value in self.settings.deciding("items").items() if value != common[name]}
+
+
+def arm_settings(base: Settings) -> tuple[str, ...]:
+    """Return the settings that an arm may change: the bundle, and those on which its recommendations depend."""
+    return ("bundle", *base.deciding("items"))
 
 
 def make_arm(table: Mapping[str, Any], base: Settings, where: str) -> Arm:
@@ -59,9 +58,10 @@ def make_arm(table: Mapping[str, Any], base: Settings, where: str) -> Arm:
     Raises:
         SettingsError: A key is unknown, a value is wrong, or something is missing or contradicts something else.
     """
-    unknown = sorted(set(table) - {"name", "baseline", *ARM_SETTINGS})
+    names = arm_settings(base)
+    unknown = sorted(set(table) - {"name", "baseline", *names})
     if unknown:
-        message = f"{where}: an arm has no {', '.join(unknown)}; it may have name, baseline, {', '.join(ARM_SETTINGS)}"
+        message = f"{where}: an arm has no {', '.join(unknown)}; it may have name, baseline, {', '.join(names)}"
         raise SettingsError(message)
     name, baseline = table.get("name"), table.get("baseline")
     if not isinstance(name, str) or not name.strip():
@@ -74,14 +74,14 @@ def make_arm(table: Mapping[str, Any], base: Settings, where: str) -> Arm:
     if baseline and table.get("bundle"):
         message = f"{where}: it has a bundle and a baseline; which one recommends?"
         raise SettingsError(message)
-    if not (baseline or table.get("bundle") or base.bundle):
+    if not (baseline or table.get("bundle") or base.scoring.bundle):
         message = f"{where}: it needs a bundle, or a baseline ({', '.join(BASELINES)})"
         raise SettingsError(message)
-    changes = {key: convert(key, value, where) for key, value in table.items() if key in ARM_SETTINGS}
+    changes = {key: base.declared[key].convert(value, where) for key, value in table.items() if key in names}
     if baseline:
         changes["bundle"] = ""
     try:
-        settings = dataclasses.replace(base, **changes)
+        settings = base.replace(**changes)
     except SettingsError as exc:
         message = f"{where}: {exc}"
         raise SettingsError(message) from exc

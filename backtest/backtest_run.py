@@ -41,7 +41,7 @@ class BacktestPlan:
     @property
     def cutoff(self) -> int:
         """Length of the rankings that are compared: of the shortest that an arm shows."""
-        return min(arm.settings.k for arm in self.arms)
+        return min(arm.settings.policy.k for arm in self.arms)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ class _BacktestPass:
 
     def _new_groups(self) -> SharedPipelines:
         plan = self._plan
-        topic = topic_name(plan.origin, plan.settings)
+        topic = topic_name(plan.origin, plan.settings.kafka)
         return SharedPipelines(
             plan.settings,
             plan.arms,
@@ -105,14 +105,14 @@ class _BacktestPass:
 
     def _policy(self, arm: Arm, catalogue: Catalogue) -> Policy:
         if arm.baseline:
-            return Policy(arm.settings, catalogue, None, ())
+            return Policy(arm.settings.policy, catalogue, None, ())
         scorer = scorer_of(arm, self._scorers)
-        return Policy(arm.settings, catalogue, scorer.version, scorer.popular)
+        return Policy(arm.settings.policy, catalogue, scorer.version, scorer.popular)
 
     def run(self, report: Callable[[Progress], None]) -> Evidence:
         plan, records = self._plan, 0
         origin = plan.origin
-        with origin.open(plan.settings, range(origin.partitions), None) as source:
+        with origin.open(plan.settings.kafka, range(origin.partitions), None) as source:
             for batches in source.batches():
                 warming, due = parted(origin, batches)
                 if warming:

@@ -130,9 +130,10 @@ def recommender_of(arm: Arm, scorers: dict[str, Scorer]) -> Recommender:
 
 def scorer_of(arm: Arm, scorers: dict[str, Scorer]) -> Scorer:
     """Return what scores with an arm's bundle, loaded once."""
-    folder = arm.settings.bundle
+    folder = arm.settings.scoring.bundle
     if folder not in scorers:
         scorers[folder] = Scorer(
-            load_bundle(Path(folder), arm.settings.score_threads, arm.settings.min_overlap), arm.settings.score_batch
+            load_bundle(Path(folder), arm.settings.scoring.score_threads, arm.settings.scoring.min_overlap),
+            arm.settings.scoring.score_batch,
         )
     return scorers[folder]

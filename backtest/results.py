@@ -14,7 +14,6 @@ from clickscore.backtest.intervals import DIGITS, Bools, Bootstrap, Estimate, es
 from clickscore.backtest.lookahead import LeakCheck
 from clickscore.model.metrics import MIN_PROBABILITY, Floats, Ints, calibration_error, pr_auc
 from clickscore.schemas.manifest import decode_manifest
-from clickscore.stream.replay.checkpoint import deciding_settings
 
 HOUR_MS = 3_600_000
 LENGTHS = ((1, 1), (2, 2), (3, 3), (4, 5), (6, 10), (11, 65_535))
@@ -143,7 +142,7 @@ def measure(plan: BacktestPlan, source: str, evidence: Evidence) -> Results:
     times = rows.column("ts")
     return Results(
         source=source,
-        settings=deciding_settings(plan.settings),
+        settings=plan.settings.identity,
         cutoff=plan.cutoff,
         records=evidence.records,
         judged=len(rows),
@@ -192,13 +191,13 @@ class _Measuring:
         return ArmResult(
             name=arm.name,
             baseline=arm.baseline,
-            bundle=None if arm.baseline else self._evidence.scorers[arm.settings.bundle].version,
+            bundle=None if arm.baseline else self._evidence.scorers[arm.settings.scoring.bundle].version,
             settings=arm.differences(self._plan.settings),
             trained_until=until,
             learned_events=learned,
             ranking={f"{name}@{k}": self._of_ranking(number, name, rows.ranks) for name in metrics.RANKING},
             discovery=self._discovery(number, rows.ranks),
-            hit_rates=self._hit_rates(rows.ranks, arm.settings.k),
+            hit_rates=self._hit_rates(rows.ranks, arm.settings.policy.k),
             coverage=_rounded(metrics.coverage(rows.recommended, items)),
             popularity_bias=_rounded(metrics.popularity_bias(rows.recommended, self._rows.answers, events)),
             novelty=_rounded(metrics.novelty(rows.recommended, events)),
@@ -320,7 +319,7 @@ def trained_until(arm: Arm) -> int:
     """Return what the manifest of an arm's bundle says of the newest event of its training, ms; 0 for nothing."""
     if arm.baseline:
         return 0
-    return decode_manifest((Path(arm.settings.bundle) / "manifest.json").read_bytes()).trained_until
+    return decode_manifest((Path(arm.settings.scoring.bundle) / "manifest.json").read_bytes()).trained_until
 
 
 def _rounded(value: float) -> float:

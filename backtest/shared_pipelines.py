@@ -14,7 +14,7 @@ from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.replay.source import Batches
 from clickscore.stream.request import Request, Scores
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import SessionSettings, Settings
 
 Recommenders = Callable[[Arm], Recommender]
 """Makes a new recommender for an arm."""
@@ -40,7 +40,7 @@ class ArmPolicy(NamedTuple):
 
     def decide(self, request: Request, answer: Scores | None) -> Recommendation:
         """Return what a worker with the arm's settings would."""
-        of = self.arm.settings
+        of = self.arm.settings.policy
         variant = variant_of(request.event.user_id, of.experiment, of.control_share)
         if variant != request.variant:
             request = msgspec.structs.replace(request, variant=variant)
@@ -71,7 +71,7 @@ class SharedPipeline:
             policies: Makes a policy.
         """
         self.arms = [number for number, _ in arms]
-        self._pipeline = Pipeline(settings, topic, catalogue)
+        self._pipeline = Pipeline(settings.sessions, settings.policy, topic, catalogue)
         self._sides = [ArmPolicy(arm, policies(arm, catalogue)) for _, arm in arms]
         self._recommenders = {arm.recommender: recommenders(arm) for _, arm in reversed(arms)}
 
@@ -108,7 +108,7 @@ class SharedPipelines:
     ) -> None:
         """Begin at the start of a log; the sessions of `base` are those that answers come from."""
         yardstick = Arm(name="", settings=base)
-        by_requests: dict[tuple[str, ...], list[tuple[int, Arm]]] = {yardstick.requests: []}
+        by_requests: dict[SessionSettings, list[tuple[int, Arm]]] = {yardstick.requests: []}
         for number, arm in enumerate(arms):
             by_requests.setdefault(arm.requests, []).append((number, arm))
         self._groups = [

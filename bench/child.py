@@ -26,7 +26,7 @@ class Child:
     """A running `python -m MODULE ...`."""
 
     def __init__(self, arguments: Sequence[str], settings: Settings, folder: Path) -> None:
-        self._log = folder / f"{settings.topic_prefix}{arguments[0]}.log"
+        self._log = folder / f"{settings.kafka.topic_prefix}{arguments[0]}.log"
         self.began_at = time.time()
         with self._log.open("ab") as log:
             self.process = psutil.Popen(

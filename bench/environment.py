@@ -40,7 +40,7 @@ class Environment:
     def topics(self, *, bundle: bool = True) -> Generator[Settings]:
         """Provide settings with fresh topics and a fresh group, with the bundle or without a bundle."""
         prefix = f"bench-{uuid.uuid4().hex[:8]}."
-        settings = Settings(
+        settings = Settings.of(
             bootstrap_servers=self.broker.bootstrap_servers,
             topic_prefix=prefix,
             group=f"{prefix}workers",
@@ -48,11 +48,11 @@ class Environment:
             web_port=free_port("127.0.0.1"),
             broker_wait_ms=15_000,
         )
-        asyncio.run(create_topics(settings))
+        asyncio.run(create_topics(settings.kafka))
         try:
             yield settings
         finally:
-            asyncio.run(delete_topics(settings))
+            asyncio.run(delete_topics(settings.kafka))
 
 
 @contextmanager

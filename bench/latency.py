@@ -6,7 +6,6 @@ Send times and append times are whole milliseconds, so each figure is within 1 m
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import replace
 from statistics import median
 
 import msgspec
@@ -102,7 +101,7 @@ def measure_latency(
         fill(settings, EVENTS, natural_events(_FIRST, rate))
         environment.idle_check.wait()
         baseline = environment.baseline.measure(budget.control_seconds)
-        with child(WORKER, replace(settings, **tuned), environment.folder) as worker:
+        with child(WORKER, settings.replace(**tuned), environment.folder) as worker:
             _await(answers, _FIRST, worker.check)
             started_at = time.time()
             with child(("bench.producer", str(rate), str(seconds)), settings, environment.folder) as producer:

@@ -21,7 +21,7 @@ def producer(settings: Settings, linger_ms: int = 0) -> Producer:
     """Return a producer of events. The caller chooses the partition of each record."""
     return Producer(
         {
-            "bootstrap.servers": settings.bootstrap_servers,
+            "bootstrap.servers": settings.kafka.bootstrap_servers,
             "acks": "all",
             "linger.ms": linger_ms,
             "queue.buffering.max.messages": 2_000_000,
@@ -38,7 +38,7 @@ def fill(settings: Settings, topic: Topic, records: Iterable[Keyed]) -> None:
         topic: Topic.
         records: Records to write.
     """
-    sender, name = producer(settings, linger_ms=20), settings.topic(topic.name)
+    sender, name = producer(settings, linger_ms=20), settings.kafka.topic(topic.name)
     for record in records:
         sender.produce(name, value=record.value, key=record.key, partition=record.partition)
     unsent = sender.flush(60)
@@ -51,11 +51,13 @@ class Watch:
     """Observer of one topic."""
 
     def __init__(self, settings: Settings, topic: Topic) -> None:
-        self._partitions = [TopicPartition(settings.topic(topic.name), partition) for partition in range(PARTITIONS)]
+        self._partitions = [
+            TopicPartition(settings.kafka.topic(topic.name), partition) for partition in range(PARTITIONS)
+        ]
         self._consumer = Consumer(
             {
-                "bootstrap.servers": settings.bootstrap_servers,
-                "group.id": f"{settings.group}-watch",
+                "bootstrap.servers": settings.kafka.bootstrap_servers,
+                "group.id": f"{settings.worker.group}-watch",
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
                 "fetch.message.max.bytes": 16 * 1024 * 1024,

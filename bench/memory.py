@@ -24,7 +24,7 @@ from clickscore.schemas.snapshots import encode
 from clickscore.stream.kafka.partitioner import partition_of
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.reference.catalogue import Catalogue
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import PolicySettings, SessionSettings, Settings
 
 StateSource = Literal["live", "restored"]
 
@@ -138,7 +138,7 @@ def _restored(pipeline: Pipeline, users: int, mean_length: float) -> tuple[int, 
     Returns:
         Bytes of memory, number of events, and bytes of item ids.
     """
-    rng, max_events = np.random.default_rng(5), Settings().max_events
+    rng, max_events = np.random.default_rng(5), Settings().sessions.max_events
     for number in range(_REHEARSED):
         partition_of(f"u{number}".encode(), PARTITIONS)
     base, events, id_bytes = _resident(), 0, 0
@@ -158,7 +158,7 @@ def _resident() -> int:
 
 
 def main(users: int, mean_length: float, source: StateSource) -> None:
-    pipeline = Pipeline(Settings(), "clickstream-events", Catalogue())
+    pipeline = Pipeline(SessionSettings(), PolicySettings(), "clickstream-events", Catalogue())
     fill = _live if source == "live" else _restored
     used, events, id_bytes = fill(pipeline, users, mean_length)
     present = sum(len(state) for state in pipeline.partitions.values())

@@ -21,7 +21,7 @@ from clickscore.stream.scoring.scorer import Scorer
 
 ITEMS = 1_000_000
 RATE = 300
-TUNED = {"gather_ms": 10, "score_threads": 2}
+TUNED = {"fetch_wait_ms": 10, "score_threads": 2}
 """A call reads the whole catalogue, so a larger micro-batch is worth a longer wait."""
 WARM = 20
 

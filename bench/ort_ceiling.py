@@ -42,7 +42,8 @@ class _RecordingScorer(Scorer):
     def __init__(self, settings: Settings) -> None:
         self._calls: list[dict[str, np.ndarray]] = []
         super().__init__(
-            load_bundle(Path(settings.bundle), settings.score_threads, settings.min_overlap), settings.score_batch
+            load_bundle(Path(settings.scoring.bundle), settings.scoring.score_threads, settings.scoring.min_overlap),
+            settings.scoring.score_batch,
         )
         self._calls.clear()  # of its trying whether padding is harmless
 
@@ -88,10 +89,10 @@ def measure_ceiling(log: Path, bundle: Path, seconds: float, processes: int) -> 
 def record_calls(log: Path, settings: Settings) -> _RecordingScorer:
     """Return a scorer with the recorded calls for events from the middle of a log."""
     scorer = _RecordingScorer(settings)
-    pipeline = Pipeline(settings, "clickstream-events", Catalogue(), scorer)
-    origin = file_origin(log, "clickscore", settings.partitions)
+    pipeline = Pipeline(settings.sessions, settings.policy, "clickstream-events", Catalogue(), scorer)
+    origin = file_origin(log, "clickscore", settings.kafka.partitions)
     events_read = 0
-    with origin.open(settings, range(origin.partitions), None) as source:
+    with origin.open(settings.kafka, range(origin.partitions), None) as source:
         for batches in source.batches():
             events_read += sum(len(records) for _, records in batches)
             if events_read <= WARM_UP_EVENTS:
@@ -104,7 +105,7 @@ def record_calls(log: Path, settings: Settings) -> _RecordingScorer:
 
 
 def main(log: Path, bundle: Path, seconds: float) -> None:
-    scorer = record_calls(log, Settings(bundle=str(bundle)))
+    scorer = record_calls(log, Settings.of(bundle=str(bundle)))
     sys.stdout.buffer.write(READY)
     sys.stdout.buffer.flush()
     sys.stdin.readline()

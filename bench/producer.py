@@ -16,7 +16,7 @@ SHOPPER_ACTS_EVERY_MS = 30_000
 
 def main(rate: float, seconds: float) -> None:
     settings, _ = load()
-    sender, topic = producer(settings), settings.topic(EVENTS.name)
+    sender, topic = producer(settings), settings.kafka.topic(EVENTS.name)
     acts = natural_acts(rate, between_ms=SHOPPER_ACTS_EVERY_MS)
     scheduled = [next(acts) for _ in range(int(rate * seconds))]
     started_at = time.perf_counter()

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # `python docs/generate.py` looks beside this file only
 
 from clickscore.schemas.topics import TOPICS  # noqa: E402
-from clickscore.stream.settings import FIELDS, TYPES  # noqa: E402
+from clickscore.stream.settings import SETTINGS  # noqa: E402
 from clickscore.stream.worker.metrics import Metrics  # noqa: E402
 from docs.contracts import asyncapi_text, schema_files  # noqa: E402
 
@@ -82,10 +82,10 @@ def settings_table() -> str:
         (
             f"`{name}`",
             "" if field.default == "" else f"`{field.default}`",
-            field.metadata["unit"],
-            field.metadata["what"] + _choices(name),
+            field.unit,
+            field.sentence + _choices(field.choices),
         )
-        for name, field in FIELDS.items()
+        for name, field in SETTINGS.items()
     ]
     return _table(("setting", "default", "unit", "what"), rows)
 
@@ -103,8 +103,7 @@ def metrics_table() -> str:
     return _table(("metric", "kind", "labels", "what"), rows)
 
 
-def _choices(name: str) -> str:
-    values = getattr(TYPES[name], "__args__", ())
+def _choices(values: tuple[str, ...]) -> str:
     return ": " + ", ".join(f"`{value}`" for value in values) if values else ""
 
 

@@ -2,6 +2,8 @@
 
 import msgspec
 
+from clickscore.schemas.durations import DAY_MS
+
 MAX_RECORD_BYTES = 32 * 1024 * 1024
 """Largest record batch of any topic: a cycle's snapshots travel as one, so that they are stored whole or not at all."""
 
@@ -14,8 +16,6 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True):
     """Keyed by user, so with as many partitions as the events; others have one."""
     config: dict[str, str]
 
-
-DAY_MS = 86_400_000
 
 _append_time = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(MAX_RECORD_BYTES)}
 _delete = {"cleanup.policy": "delete", "retention.ms": str(7 * DAY_MS), **_append_time}

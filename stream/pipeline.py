@@ -23,7 +23,7 @@ from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.request import Request, Scores
 from clickscore.stream.scoring.scorer import PendingScores, Scorer
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import PolicySettings, SessionSettings
 from clickscore.stream.state import sessions
 from clickscore.stream.state.partition import (
     MAX_CLOSURES_PER_EVENT,
@@ -102,17 +102,33 @@ _EMPTY: frozenset[str] = frozenset()
 class Pipeline:
     """The steps from records to decisions, over the state of each partition."""
 
-    def __init__(self, settings: Settings, topic: str, catalogue: Catalogue, scorer: Scorer | None = None) -> None:
-        """Begin with no partition; `topic` is the name that decision ids carry."""
+    def __init__(
+        self,
+        sessions: SessionSettings,
+        policy: PolicySettings,
+        topic: str,
+        catalogue: Catalogue,
+        scorer: Scorer | None = None,
+    ) -> None:
+        """Begin with no partition.
+
+        Args:
+            sessions: Gap, lateness and bounds of the sessions.
+            policy: Size of a recommendation, the A/B test and the ads' reserve.
+            topic: Topic of the events; every decision id begins with its name.
+            catalogue: Items and campaigns.
+            scorer: The model; by default items are recommended by popularity.
+        """
         self._partitions: dict[int, PartitionState] = {}
         self.partitions: Mapping[int, PartitionState] = MappingProxyType(self._partitions)
         """State of each partition, to read; `load` and `drop` change which partitions there are."""
         self.catalogue = catalogue
-        self._settings = settings
+        self._session_settings = sessions
+        self._policy_settings = policy
         self._topic = topic
         self._scorer = scorer
         self._bundle = scorer.version if scorer else None
-        self._policy = Policy(settings, catalogue, self._bundle, scorer.popular if scorer else ())
+        self._policy = Policy(policy, catalogue, self._bundle, scorer.popular if scorer else ())
 
     @property
     def has_model(self) -> bool:
@@ -127,7 +143,7 @@ class Pipeline:
         """Return a partition's state, an empty one where it is new."""
         state = self._partitions.get(partition)
         if state is None:
-            state = self._partitions[partition] = PartitionState(self.source(partition), self._settings)
+            state = self._partitions[partition] = PartitionState(self.source(partition), self._session_settings)
         return state
 
     def load(self, states: Mapping[int, PartitionState]) -> None:
@@ -222,15 +238,15 @@ class Pipeline:
         value = record.value
         if value is None:
             return DeadLetter(record, "the value is null, where an event is expected")
-        if len(value) > self._settings.max_event_bytes:
+        if len(value) > self._session_settings.max_event_bytes:
             return DeadLetter(
-                record, f"{len(value)} bytes, more than max_event_bytes ({self._settings.max_event_bytes})"
+                record, f"{len(value)} bytes, more than max_event_bytes ({self._session_settings.max_event_bytes})"
             )
         try:
             event = decode_record(value)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             return DeadLetter(record, str(exc) or type(exc).__name__)
-        if 0 <= record.timestamp < event.ts - self._settings.future_ms:
+        if 0 <= record.timestamp < event.ts - self._session_settings.future_ms:
             ahead = event.ts - record.timestamp
             return DeadLetter(record, f"ts is {ahead} ms after the append time, more than future_ms")
         return event
@@ -244,12 +260,12 @@ class Pipeline:
             if sessions.is_duplicate(user, fingerprint):
                 output.outcomes["repeated"] += 1
                 return None
-            late = late or sessions.belongs_to_closed_session(user, event, self._settings.gap_ms)
+            late = late or sessions.belongs_to_closed_session(user, event, self._session_settings.gap_ms)
             if not late:
                 closed = state.add_event(user, event, fingerprint, record.offset)
                 if closed:
                     output.closed_sessions.append(closed_message(closed))
-        if late and self._settings.late_events == "dead-letter":
+        if late and self._session_settings.late_events == "dead-letter":
             output.dead_letters.append(
                 DeadLetter(record, f"late: {state.max_ts - event.ts} ms behind the newest event")
             )
@@ -264,7 +280,7 @@ class Pipeline:
             items=user.items[:],
             actions=user.actions,
             bought=frozenset(user.bought) if user.bought else _EMPTY,
-            variant=variant_of(event.user_id, self._settings.experiment, self._settings.control_share),
+            variant=variant_of(event.user_id, self._policy_settings.experiment, self._policy_settings.control_share),
             late=late,
             popular=state.popular,
             ages=user.ages[:],
@@ -277,7 +293,7 @@ class Pipeline:
         recommendation = Message(key, self._policy.encoded(request, scores))
         if not self.catalogue.campaigns:
             return recommendation, None
-        ad = choose_ad(request, answer, self.catalogue, self._settings.reserve, self._bundle)
+        ad = choose_ad(request, answer, self.catalogue, self._policy_settings.reserve, self._bundle)
         return recommendation, Message(key, encode_decision(ad))
 
 

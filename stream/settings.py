@@ -1,90 +1,198 @@
-"""Settings: every knob with its unit, read from flags, then `CLICKSCORE_*`, then a TOML file, then the default."""
+"""Settings in five groups: every knob with its default, bounds, unit and meaning, and where its value comes from.
 
-import dataclasses
+A flag comes first, then `CLICKSCORE_*` in the environment, then a TOML file, then the default. Names are flat for
+users (`--gap-ms`, `CLICKSCORE_GAP_MS`, `gap_ms = ...`) and unique over the groups. Code takes the group that it needs.
+
+A new setting is one line in its group. Whether it belongs to the identity of a replay, and whether an arm of a
+backtest may change it, follows from `decides`: every setting of sessions, policy and scoring decides unless its line
+says otherwise.
+"""
+
+import functools
 import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origin
 
-from clickscore.schemas.topics import DAY_MS
+import msgspec
+
+from clickscore.schemas.durations import DAY_MS, MINUTE_MS
 from clickscore.stream.errors import SettingsError
 
-MINUTE_MS = 60_000
+Decides = Literal["items", "records", "nothing"]
+"""What of the output depends on a setting.
+
+* items: which items are recommended. It belongs to a run's identity, and an arm of a backtest may change it.
+* records: another part of a record (an id, an ad, a reason). It belongs to a run's identity.
+* nothing: every record is the same whatever its value.
+"""
 
 
-def setting(default: Any, unit: str, what: str, *, secret: bool = False) -> Any:  # noqa: ANN401 (as dataclasses.field)
-    """Declare a setting with its default, its unit and a sentence for `clickscore settings`."""
-    return dataclasses.field(default=default, metadata={"unit": unit, "what": what, "secret": secret})
+class Setting(NamedTuple):
+    """Declaration of one setting."""
+
+    name: str
+    annotated: Any
+    """Type with its bounds, as msgspec checks it."""
+    kind: Any
+    """Type without the bounds: str, int, float or a Literal."""
+    default: Any
+    unit: str
+    sentence: str
+    """Meaning, as `clickscore settings`, `--help` and the docs show it."""
+    decides: Decides
+    secret: bool
+    """Whether the value is hidden when settings are shown."""
+    former_name: str | None
+    """Earlier name, which is still accepted."""
+
+    @property
+    def variable(self) -> str:
+        """Environment variable of the setting."""
+        return f"CLICKSCORE_{self.name.upper()}"
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Allowed values, empty where any value of the type is allowed."""
+        return get_args(self.kind) if get_origin(self.kind) is Literal else ()
+
+    @property
+    def allowed(self) -> str:
+        """Allowed values in words, for error messages."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        (meta,) = self.annotated.__metadata__
+        bounds = (
+            "" if meta.ge is None else f" of at least {meta.ge}" if meta.le is None else f" from {meta.ge} to {meta.le}"
+        )
+        return {int: "a whole number", float: "a number", str: "text"}[self.kind] + bounds
+
+    def convert(self, value: Any, origin: str = "") -> Any:  # noqa: ANN401 (a setting has the type of its field)
+        """Return a value in the setting's type.
+
+        Args:
+            value: A value of the type, or its text as in the environment.
+            origin: Source of the value, for the error message; empty where code passes the value.
+
+        Raises:
+            SettingsError: The value has another type or is out of bounds.
+        """
+        try:
+            return msgspec.convert(str(value) if self.kind is str else value, self.annotated, strict=False)
+        except msgspec.ValidationError as exc:
+            source = f" (from {origin})" if origin else ""
+            message = f"{self.name}{source} must be {self.allowed}, not {value!r}"
+            raise SettingsError(message) from exc
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
-    """All settings. Build it with `load`, which says where each value came from.
+def setting(
+    unit: str,
+    sentence: str,
+    *,
+    ge: int | None = None,
+    le: int | None = None,
+    decides: Decides | None = None,
+    secret: bool = False,
+    former_name: str | None = None,
+) -> msgspec.Meta:
+    """Declare a setting; its default stands on the field itself.
+
+    Args:
+        unit: Unit of the value: ms, bytes, items, share, ...
+        sentence: Meaning, for `clickscore settings`, `--help` and the docs.
+        ge: Smallest allowed value.
+        le: Largest allowed value.
+        decides: What of the output depends on the setting, where it differs from the group's `decides`.
+        secret: Whether the value is hidden when settings are shown.
+        former_name: Earlier name, which is still accepted as flag, variable and TOML key.
+    """
+    extra = {"unit": unit, "decides": decides, "secret": secret, "former_name": former_name}
+    return msgspec.Meta(ge=ge, le=le, description=sentence, extra=extra)
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings that belong together."""
+
+    decides: ClassVar[Decides] = "nothing"
+    """What of the output depends on each setting of the group that does not say otherwise."""
+
+
+class KafkaSettings(Group, frozen=True, kw_only=True):
+    """How to reach Kafka, and how topics are named and created."""
+
+    bootstrap_servers: Annotated[
+        str, setting("host:port,...", "Addresses of Kafka brokers for the first connection")
+    ] = "127.0.0.1:9092"
+    security_protocol: Annotated[
+        Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"],
+        setting("name", "Protocol of the connection to the brokers"),
+    ] = "PLAINTEXT"
+    sasl_mechanism: Annotated[
+        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], setting("name", "Login method of the SASL protocols")
+    ] = "PLAIN"
+    sasl_username: Annotated[str, setting("name", "User name of the SASL login")] = ""
+    sasl_password: Annotated[
+        str,
+        setting("text", "Password of the SASL login; other users of the machine can read a flag", secret=True),
+    ] = ""
+    ssl_cafile: Annotated[str, setting("path", "File of trusted CA certificates; empty for the system's own")] = ""
+    ssl_certfile: Annotated[str, setting("path", "Client certificate, for brokers that ask for one")] = ""
+    ssl_keyfile: Annotated[str, setting("path", "Private key of the client certificate")] = ""
+    broker_wait_ms: Annotated[
+        int, setting("ms", "How long to wait for a broker that cannot be reached before giving up", ge=0)
+    ] = 60_000
+    # The topic's name is part of every decision's id.
+    topic_prefix: Annotated[str, setting("text", "Prefix of every topic's name", decides="records")] = ""
+    partitions: Annotated[
+        int, setting("count", "Partitions of each user-keyed topic, when topics are created", ge=1)
+    ] = 4
+    replication: Annotated[int, setting("count", "Copies of each partition, when topics are created", ge=1)] = 1
+    # Kafka reads -1 as "for ever".
+    retention_ms: Annotated[
+        int, setting("ms", "How long Kafka keeps events and decisions, when topics are created", ge=-1)
+    ] = 7 * DAY_MS
+
+    def topic(self, name: str) -> str:
+        """Return the name that a topic has in this installation: the prefix and its own name."""
+        return self.topic_prefix + name
+
+
+class SessionSettings(Group, frozen=True, kw_only=True):
+    """When sessions end, which events they take, and how much of them is remembered.
 
     Raises:
         SettingsError: Two settings contradict each other.
     """
 
-    # Kafka
-    bootstrap_servers: str = setting("127.0.0.1:9092", "host:port,...", "Kafka brokers to start from")
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = setting(
-        "PLAINTEXT", "name", "How to talk to the brokers"
-    )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = setting("PLAIN", "name", "How to log in")
-    sasl_username: str = setting("", "name", "User to log in as")
-    sasl_password: str = setting("", "text", "Its password; better in the environment than in a flag", secret=True)
-    ssl_cafile: str = setting("", "path", "Certificates to trust; the system's where empty")
-    ssl_certfile: str = setting("", "path", "Our own certificate, where brokers ask for one")
-    ssl_keyfile: str = setting("", "path", "Key of our own certificate")
-    broker_wait_ms: int = setting(60_000, "ms", "How long to wait for a broker that is absent before giving up")
-    topic_prefix: str = setting("", "text", "Put before every topic's name")
-    partitions: int = setting(4, "count", "Partitions of each user-keyed topic, when topics are created")
-    replication: int = setting(1, "count", "Copies of each partition, when topics are created")
-    retention_ms: int = setting(7 * DAY_MS, "ms", "How long events and decisions are kept, when topics are created")
+    decides: ClassVar[Decides] = "items"
 
-    # Sessions
-    gap_ms: int = setting(30 * MINUTE_MS, "ms", "Silence that ends a session")
-    lateness_ms: int = setting(5 * MINUTE_MS, "ms", "How far behind the newest event of its partition one may come")
-    future_ms: int = setting(DAY_MS, "ms", "How far ahead of its append time an event may claim to be")
-    max_events: int = setting(50, "events", "Newest events of a session that are remembered")
-    max_bought: int = setting(50, "items", "Newest bought items of a user that are remembered")
-    user_ttl_ms: int = setting(30 * DAY_MS, "ms", "Silence after which a user's bought items are forgotten")
-    late_events: Literal["decide", "dead-letter"] = setting("decide", "name", "What a late event gets")
-    max_event_bytes: int = setting(64 * 1024, "bytes", "Largest event that is decoded")
-    popularity_refresh_ms: int = setting(5 * MINUTE_MS, "ms", "Event time between two looks at what is popular")
-
-    # Scoring and policy
-    bundle: str = setting("", "path", "The bundle to score with; popularity alone where empty")
-    min_overlap: float = setting(
-        0.99, "share", "Least share of the exact best 20 that a bundle quicker than exact has found; refused below it"
-    )
-    score_batch: int = setting(64, "sessions", "Sessions scored in one ONNX Runtime call, at most")
-    score_threads: int = setting(1, "threads", "ONNX Runtime's intra-op threads")
-    k: int = setting(10, "items", "Items in a recommendation")
-    reasons: int = setting(
-        0, "events", "Events of the session that an item names as what spoke most for it, at most; 0 for none"
-    )
-    experiment: str = setting("default", "text", "Name of the A/B test; another name deals the users anew")
-    control_share: float = setting(0.0, "share", "Share of users who get popularity instead of the model")
-    reserve: float = setting(0.0, "currency", "Lowest expected value (bid times purchase probability) of an ad shown")
-
-    # Worker
-    group: str = setting("clickscore", "text", "Consumer group: workers of one group share the partitions")
-    instance_id: str = setting("", "text", "Fixed name of this worker in the group: a restart is then back at once")
-    max_batch: int = setting(1024, "records", "Most records of a partition that are processed at once")
-    gather_ms: int = setting(
-        4, "ms", "How long a trickle gathers at the broker; twice as long where it is more than that"
-    )
-    commit_interval_ms: int = setting(1_000, "ms", "Time between two commits of finished offsets")
-    session_timeout_ms: int = setting(6_000, "ms", "Silence after which the group gives a worker's partitions away")
-    stop_ms: int = setting(8_000, "ms", "How long a stop may take to finish what has begun, before it is cut off")
-    tick_after_ms: int = setting(MINUTE_MS, "ms", "Idle time after which a live partition gets a tick; 0 for never")
-    web_host: str = setting("127.0.0.1", "host", "Where /metrics and /health listen")
-    web_port: int = setting(6066, "port", "Port of /metrics and /health")
+    gap_ms: Annotated[int, setting("ms", "Time without an event after which a session ends", ge=1)] = 30 * MINUTE_MS
+    lateness_ms: Annotated[
+        int, setting("ms", "How far an event may lie behind the newest event of its partition before it is late", ge=0)
+    ] = 5 * MINUTE_MS
+    future_ms: Annotated[
+        int,
+        setting("ms", "How far an event may lie ahead of its append time before it becomes a dead letter", ge=0),
+    ] = DAY_MS
+    max_events: Annotated[int, setting("events", "Newest events of a session that are remembered", ge=1)] = 50
+    max_bought: Annotated[int, setting("items", "Newest bought items of a user that are remembered", ge=0)] = 50
+    user_ttl_ms: Annotated[
+        int, setting("ms", "Time without an event after which a user's bought items are forgotten", ge=1)
+    ] = 30 * DAY_MS
+    late_events: Annotated[
+        Literal["decide", "dead-letter"],
+        setting("name", "Whether a late event gets a decision or becomes a dead letter"),
+    ] = "decide"
+    max_event_bytes: Annotated[
+        int, setting("bytes", "Largest event that is decoded; a larger one becomes a dead letter", ge=1)
+    ] = 64 * 1024
+    popularity_refresh_ms: Annotated[
+        int, setting("ms", "Event time between two updates of the list of popular items", ge=1)
+    ] = 5 * MINUTE_MS
 
     def __post_init__(self) -> None:
-        """Check what one field cannot know of another."""
+        """Check the rules that bind two settings together."""
         if self.gap_ms < self.lateness_ms:
             message = (
                 f"gap_ms ({self.gap_ms}) must not be below lateness_ms ({self.lateness_ms}): "
@@ -92,40 +200,191 @@ class Settings:
             )
             raise SettingsError(message)
         if self.user_ttl_ms < self.gap_ms:
-            message = f"user_ttl_ms ({self.user_ttl_ms}) must not be below gap_ms ({self.gap_ms})"
+            message = (
+                f"user_ttl_ms ({self.user_ttl_ms}) must not be below gap_ms ({self.gap_ms}): "
+                "a user would be forgotten within a session"
+            )
             raise SettingsError(message)
-        for name in ("control_share", "min_overlap"):
-            if not 0 <= getattr(self, name) <= 1:
-                message = f"{name} is a share, from 0 to 1, not {getattr(self, name)}"
-                raise SettingsError(message)
-        if self.reasons < 0:
-            message = f"reasons must be at least 0, not {self.reasons}"
-            raise SettingsError(message)
-        positive = (
-            "partitions",
-            "replication",
-            "gap_ms",
-            "max_events",
-            "score_batch",
-            "score_threads",
-            "k",
-            "max_batch",
+
+
+class PolicySettings(Group, frozen=True, kw_only=True):
+    """What is decided with the scores."""
+
+    decides: ClassVar[Decides] = "items"
+
+    k: Annotated[int, setting("items", "Items in a recommendation", ge=1)] = 10
+    # A reason is written beside an item and moves no item.
+    reasons: Annotated[
+        int,
+        setting("events", "Session events named as reasons of each item, at most; 0 for none", ge=0, decides="records"),
+    ] = 0
+    experiment: Annotated[str, setting("text", "Name of the A/B test; changing it re-randomises the users")] = "default"
+    control_share: Annotated[
+        float, setting("share", "Share of users who get popular items instead of the model's", ge=0, le=1)
+    ] = 0.0
+    # Ads alone depend on the reserve.
+    reserve: Annotated[
+        float,
+        setting(
+            "currency",
+            "Minimum expected value (bid times purchase probability) of an ad that is shown",
+            decides="records",
+        ),
+    ] = 0.0
+
+
+class ScoringSettings(Group, frozen=True, kw_only=True):
+    """Which bundle scores, and how it is run."""
+
+    decides: ClassVar[Decides] = "items"
+
+    # A run's identity has the bundle's version, since a folder's path does not say what is in it.
+    bundle: Annotated[
+        str,
+        setting("path", "Folder of the bundle that scores; empty to recommend by popularity alone", decides="nothing"),
+    ] = ""
+    # A bundle is refused or not; its scores are the same.
+    min_overlap: Annotated[
+        float,
+        setting(
+            "share",
+            "Minimum recall@20 of a quantised bundle against its fp32 graph; a bundle below it is refused",
+            ge=0,
+            le=1,
+            decides="nothing",
+        ),
+    ] = 0.99
+    # A session's scores are bit-identical whatever else is in its batch.
+    score_batch: Annotated[
+        int, setting("sessions", "Sessions scored in one ONNX Runtime call, at most", ge=1, decides="nothing")
+    ] = 64
+    # ONNX Runtime splits the work of an operator over threads and leaves the order of its additions as it is.
+    score_threads: Annotated[
+        int, setting("threads", "Threads within one ONNX Runtime call (intra-op)", ge=1, decides="nothing")
+    ] = 1
+
+
+class WorkerSettings(Group, frozen=True, kw_only=True):
+    """How a worker reads, commits, stops and reports."""
+
+    group: Annotated[str, setting("text", "Consumer group; the workers of one group share the partitions")] = (
+        "clickscore"
+    )
+    instance_id: Annotated[
+        str, setting("text", "Fixed name of this worker in its group, so that a restart causes no rebalance")
+    ] = ""
+    max_batch: Annotated[
+        int, setting("records", "Records of a partition that are processed together, at most", ge=1)
+    ] = 1024
+    fetch_wait_ms: Annotated[
+        int,
+        setting(
+            "ms",
+            "Fetch wait while traffic is steady, doubled when a fetch returns 8 records or more; "
+            "0 fetches each event at once",
+            ge=0,
+            former_name="gather_ms",
+        ),
+    ] = 4
+    commit_interval_ms: Annotated[int, setting("ms", "Time between two commits of finished offsets", ge=0)] = 1_000
+    session_timeout_ms: Annotated[
+        int, setting("ms", "Time without a heartbeat after which the group reassigns a worker's partitions", ge=1)
+    ] = 6_000
+    stop_ms: Annotated[
+        int, setting("ms", "How long a worker that stops may take to finish its batches; then it is cut off", ge=0)
+    ] = 8_000
+    tick_after_ms: Annotated[
+        int, setting("ms", "Idle time after which a partition gets a tick, which moves its clock on; 0 for never", ge=0)
+    ] = MINUTE_MS
+    web_host: Annotated[str, setting("host", "Address on which /metrics and /health listen")] = "127.0.0.1"
+    web_port: Annotated[int, setting("port", "Port of /metrics and /health", ge=0, le=65_535)] = 6066
+
+
+@functools.cache
+def declared(group: type[Group]) -> dict[str, Setting]:
+    """Return the declarations of a group's settings by name, in order."""
+    settings: dict[str, Setting] = {}
+    for field in msgspec.structs.fields(group):
+        (meta,) = field.type.__metadata__
+        extra = meta.extra
+        settings[field.name] = Setting(
+            name=field.name,
+            annotated=field.type,
+            kind=get_args(field.type)[0],
+            default=field.default,
+            unit=extra["unit"],
+            sentence=meta.description,
+            decides=extra["decides"] or group.decides,
+            secret=extra["secret"],
+            former_name=extra["former_name"],
         )
-        for name in positive:
-            if getattr(self, name) < 1:
-                message = f"{name} must be at least 1, not {getattr(self, name)}"
-                raise SettingsError(message)
-
-    def topic(self, name: str) -> str:
-        """Return a topic's name as this installation calls it."""
-        return self.topic_prefix + name
+    return settings
 
 
-FIELDS: dict[str, dataclasses.Field[Any]] = {field.name: field for field in dataclasses.fields(Settings)}
-TYPES: dict[str, Any] = get_type_hints(Settings)
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """All settings. Build it with `load`, which says where each value came from, or with `Settings.of`."""
+
+    kafka: KafkaSettings = msgspec.field(default_factory=KafkaSettings)
+    sessions: SessionSettings = msgspec.field(default_factory=SessionSettings)
+    policy: PolicySettings = msgspec.field(default_factory=PolicySettings)
+    scoring: ScoringSettings = msgspec.field(default_factory=ScoringSettings)
+    worker: WorkerSettings = msgspec.field(default_factory=WorkerSettings)
+
+    @classmethod
+    def of(cls, **values: object) -> Self:
+        """Return settings from flat names, as in `Settings.of(gap_ms=60_000, k=5)`; the rest have their defaults.
+
+        Raises:
+            SettingsError: A name is unknown, a value is wrong, or two contradict each other.
+        """
+        return cls().replace(**values)
+
+    def replace(self, **changes: object) -> Self:
+        """Return these settings with other values for some, by flat names.
+
+        Raises:
+            SettingsError: A name is unknown, a value is wrong, or two contradict each other.
+        """
+        unknown = sorted(changes.keys() - self.declared.keys())
+        if unknown:
+            message = f"unknown settings: {', '.join(unknown)} (see `clickscore settings`)"
+            raise SettingsError(message)
+        groups: dict[str, Group] = {}
+        for name, group in self._groups():
+            settings = declared(type(group))
+            values = {key: settings[key].convert(value) for key, value in changes.items() if key in settings}
+            groups[name] = type(group)(**{**msgspec.structs.asdict(group), **values}) if values else group
+        return type(self)(**groups)  # pyright: ignore[reportArgumentType]  (each group goes back under its own name)
+
+    @property
+    def declared(self) -> dict[str, Setting]:
+        """Declarations of all settings by name, in order."""
+        return {key: setting for _, group in self._groups() for key, setting in declared(type(group)).items()}
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Values of all settings by name, in order."""
+        return {key: value for _, group in self._groups() for key, value in msgspec.structs.asdict(group).items()}
+
+    def deciding(self, *kinds: Decides) -> dict[str, Any]:
+        """Return the settings on which these kinds of output depend, by name, in order."""
+        values = self.values
+        return {name: values[name] for name, setting in self.declared.items() if setting.decides in kinds}
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Settings on which a run's output depends, as text: runs with equal identities decide alike."""
+        return {name: str(value) for name, value in self.deciding("items", "records").items()}
+
+    def _groups(self) -> list[tuple[str, Group]]:
+        return [(field, getattr(self, field)) for field in self.__struct_fields__]
+
+
+SETTINGS = Settings().declared
+"""Declarations of all settings by name."""
 
 # Kafka's own variable, which other tools of a shop set already, counts where ours is not set.
-_ALIASES = {"bootstrap_servers": "KAFKA_BOOTSTRAP_SERVERS"}
+_SHARED_VARIABLES = {"bootstrap_servers": "KAFKA_BOOTSTRAP_SERVERS"}
 
 
 def load(
@@ -134,44 +393,53 @@ def load(
     """Return the settings, and for each one where its value came from.
 
     Args:
-        flags: Values from the command line; none where a flag was not given.
-        environ: The environment; the process's own where none.
-        file: A TOML file; else `CLICKSCORE_CONFIG`, else `clickscore.toml` if it is there.
+        flags: Values from the command line by setting; None where a flag was not given.
+        environ: The environment; by default the process's own.
+        file: A TOML file. Default: `CLICKSCORE_CONFIG`, else `clickscore.toml` where it exists.
 
     Raises:
-        SettingsError: A value has the wrong type, a name is unknown, or the file cannot be read.
+        SettingsError: A value has the wrong type or is out of bounds, a name is unknown, two settings contradict each
+            other, or the file cannot be read.
     """
     environ = os.environ if environ is None else environ
     table, path = _read_file(file, environ)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for name in FIELDS:
-        variable = f"CLICKSCORE_{name.upper()}"
-        if flags and flags.get(name) is not None:
-            values[name], origins[name] = flags[name], "flag"
-        elif variable in environ:
-            values[name], origins[name] = environ[variable], variable
-        elif environ.get(_ALIASES.get(name, "")):
-            values[name], origins[name] = environ[_ALIASES[name]], _ALIASES[name]
-        elif name in table:
-            values[name], origins[name] = table[name], str(path)
-        else:
-            origins[name] = "default"
-        if name in values:
-            values[name] = convert(name, values[name], origins[name])
-    return Settings(**values), origins
+    for name, setting in SETTINGS.items():
+        value, origins[name] = _lookup(setting, flags or {}, environ, table, str(path))
+        if value is not None:
+            values[name] = setting.convert(value, origins[name])
+    return Settings.of(**values), origins
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
     """Return the variables that give a child process the same settings."""
-    return {f"CLICKSCORE_{name.upper()}": str(getattr(settings, name)) for name in FIELDS}
+    return {SETTINGS[name].variable: str(value) for name, value in settings.values.items()}
+
+
+def _lookup(
+    setting: Setting, flags: Mapping[str, Any], environ: Mapping[str, str], table: Mapping[str, Any], path: str
+) -> tuple[Any, str]:
+    """Return the value of a setting and its source; None for the default."""
+    former = setting.former_name or ""
+    shared = _SHARED_VARIABLES.get(setting.name, "")
+    candidates = (
+        (flags.get(setting.name), "flag"),
+        (flags.get(former), "flag"),
+        (environ.get(setting.variable), setting.variable),
+        (environ.get(f"CLICKSCORE_{former.upper()}"), f"CLICKSCORE_{former.upper()}"),
+        (environ.get(shared) or None, shared),
+        (table.get(setting.name), path),
+        (table.get(former), path),
+    )
+    return next(((value, origin) for value, origin in candidates if value is not None), (None, "default"))
 
 
 def _read_file(file: Path | None, environ: Mapping[str, str]) -> tuple[dict[str, Any], Path | None]:
-    named = file or (Path(environ["CLICKSCORE_CONFIG"]) if environ.get("CLICKSCORE_CONFIG") else None)
-    path = named or Path("clickscore.toml")
+    chosen = file or (Path(environ["CLICKSCORE_CONFIG"]) if environ.get("CLICKSCORE_CONFIG") else None)
+    path = chosen or Path("clickscore.toml")
     if not path.exists():
-        if named:
+        if chosen:
             message = f"the settings file {path} does not exist"
             raise SettingsError(message)
         return {}, None
@@ -180,27 +448,9 @@ def _read_file(file: Path | None, environ: Mapping[str, str]) -> tuple[dict[str,
     except (OSError, ValueError) as exc:
         message = f"the settings file {path} cannot be read: {exc}"
         raise SettingsError(message) from exc
-    unknown = sorted(set(table) - set(FIELDS))
+    former_names = {setting.former_name for setting in SETTINGS.values()}
+    unknown = sorted(table.keys() - SETTINGS.keys() - former_names)
     if unknown:
         message = f"unknown settings in {path}: {', '.join(unknown)} (see `clickscore settings`)"
         raise SettingsError(message)
     return table, path
-
-
-def convert(name: str, value: Any, origin: str) -> Any:  # noqa: ANN401 (a setting has the type of its field)
-    """Return a value in the type of its setting.
-
-    Raises:
-        SettingsError: It has another one; the message says where it came from.
-    """
-    kind = TYPES[name]
-    if get_origin(kind) is Literal:
-        if value in get_args(kind):
-            return value
-        message = f"{name} (from {origin}) must be one of {', '.join(get_args(kind))}, not {value!r}"
-        raise SettingsError(message)
-    try:
-        return kind(value)
-    except (TypeError, ValueError) as exc:
-        message = f"{name} (from {origin}) must be of type {kind.__name__}, not {value!r}"
-        raise SettingsError(message) from exc

@@ -54,7 +54,7 @@ def topic_prefix() -> str:
 @pytest.fixture
 def settings(broker: str, topic_prefix: str) -> Iterator[Settings]:
     """Settings of an installation of this test's own: fresh topics with four partitions, and a fresh group."""
-    own = Settings(
+    own = Settings.of(
         bootstrap_servers=broker, topic_prefix=topic_prefix, group=f"{topic_prefix}workers", broker_wait_ms=15_000
     )
     asyncio.run(create_topics(own))

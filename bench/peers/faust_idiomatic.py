@@ -11,17 +11,17 @@ from clickscore.stream.settings import load
 settings, _ = load()
 work = Work(settings)
 app = faust.App(
-    settings.group,
-    broker=f"kafka://{settings.bootstrap_servers}",
+    settings.worker.group,
+    broker=f"kafka://{settings.kafka.bootstrap_servers}",
     value_serializer="raw",
     key_serializer="raw",
-    topic_partitions=settings.partitions,
+    topic_partitions=settings.kafka.partitions,
     web_enabled=False,
 )
-decisions = app.topic(settings.topic(RECOMMENDATIONS.name))
+decisions = app.topic(settings.kafka.topic(RECOMMENDATIONS.name))
 
 
-@app.agent(app.topic(settings.topic(EVENTS.name)))
+@app.agent(app.topic(settings.kafka.topic(EVENTS.name)))
 async def decide(stream: Any) -> None:
     async for event in stream.events():
         message = event.message

@@ -14,20 +14,20 @@ settings, _ = load()
 work = Work(settings)
 uvloop.install()
 app = faust.App(
-    settings.group,
-    broker=f"kafka://{settings.bootstrap_servers}",
+    settings.worker.group,
+    broker=f"kafka://{settings.kafka.bootstrap_servers}",
     value_serializer="raw",
     key_serializer="raw",
-    topic_partitions=settings.partitions,
+    topic_partitions=settings.kafka.partitions,
     web_enabled=False,
     cython_optimizations=True,
     producer_linger=0.01,  # seconds
     producer_max_batch_size=128 * 1024,
 )
-decisions = app.topic(settings.topic(RECOMMENDATIONS.name))
+decisions = app.topic(settings.kafka.topic(RECOMMENDATIONS.name))
 
 
-@app.agent(app.topic(settings.topic(EVENTS.name)))
+@app.agent(app.topic(settings.kafka.topic(EVENTS.name)))
 async def decide(stream: Any) -> None:
     async for events in stream.take_events(64, within=0.01):
         records = [(event.message.partition, event.message.offset, event.value) for event in events]

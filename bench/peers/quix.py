@@ -14,14 +14,14 @@ def main() -> None:
     settings, _ = load()
     work = Work(settings)
     app = Application(
-        broker_address=settings.bootstrap_servers,
-        consumer_group=settings.group,
+        broker_address=settings.kafka.bootstrap_servers,
+        consumer_group=settings.worker.group,
         auto_offset_reset="earliest",
-        state_dir=f"{settings.topic_prefix}state",
+        state_dir=f"{settings.kafka.topic_prefix}state",
         loglevel="WARNING",
     )
-    events = app.topic(settings.topic(EVENTS.name), key_deserializer="bytes", value_deserializer="bytes")
-    decisions = app.topic(settings.topic(RECOMMENDATIONS.name), key_serializer="bytes", value_serializer="bytes")
+    events = app.topic(settings.kafka.topic(EVENTS.name), key_deserializer="bytes", value_deserializer="bytes")
+    decisions = app.topic(settings.kafka.topic(RECOMMENDATIONS.name), key_serializer="bytes", value_serializer="bytes")
 
     def decide(value: bytes, state: State[Any, Any]) -> bytes:
         context, event = message_context(), decode_record(value)

@@ -34,7 +34,9 @@ class Work:
     """The bundle, and the initial sessions of users."""
 
     def __init__(self, settings: Settings) -> None:
-        bundle = load_bundle(Path(settings.bundle), settings.score_threads, settings.min_overlap)
+        bundle = load_bundle(
+            Path(settings.scoring.bundle), settings.scoring.score_threads, settings.scoring.min_overlap
+        )
         self.sessions: dict[str, Session] = {}
         self._settings = settings
         self._version = bundle.manifest.version
@@ -73,7 +75,7 @@ class Work:
         """
         if session is None:
             session = self._first(event.user_id)
-        if session is None or event.ts - session["last_ts"] > self._settings.gap_ms:
+        if session is None or event.ts - session["last_ts"] > self._settings.sessions.gap_ms:
             session = {"id": name, "last_ts": 0, "length": 0, "rows": [], "actions": []}
         return {
             "id": session["id"],
@@ -92,7 +94,9 @@ class Work:
             event: The event.
             session: Session with the event.
         """
-        return DecisionRequest(f"{self._settings.topic_prefix}clickstream-events-{partition}-{offset}", event, session)
+        return DecisionRequest(
+            f"{self._settings.kafka.topic_prefix}clickstream-events-{partition}-{offset}", event, session
+        )
 
     def answer(self, requests: Sequence[DecisionRequest]) -> list[tuple[bytes, bytes]]:
         """Return keys and bodies of the decisions."""
@@ -108,8 +112,8 @@ class Work:
             for question, answer in zip(
                 requests,
                 zip(
-                    rows[:, : self._settings.k].tolist(),
-                    scores[:, : self._settings.k].astype(np.float64).tolist(),
+                    rows[:, : self._settings.policy.k].tolist(),
+                    scores[:, : self._settings.policy.k].astype(np.float64).tolist(),
                     actions.astype(np.float64).tolist(),
                     purchase.astype(np.float64).tolist(),
                     strict=True,

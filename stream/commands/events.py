@@ -42,7 +42,7 @@ def check(*, settings: Settings, file: Path, file_format: Format, show: int) -> 
       clickscore events check events.jsonl
       clickscore events check events.csv.gz --format rees46 --show 20
     """  # noqa: D301
-    summary = EventFileSummary(settings.max_event_bytes, show)
+    summary = EventFileSummary(settings.sessions.max_event_bytes, show)
     with EventFile(file, file_format) as lines, progress_bar() as bar:
         task = bar.add_task(file.name, total=lines.size or None)
         for chunk in lines.chunks():

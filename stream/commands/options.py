@@ -3,11 +3,11 @@
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import click
 
-from clickscore.stream.settings import FIELDS, TYPES, load
+from clickscore.stream.settings import SETTINGS, Setting, load
 
 Command = Callable[..., Any]
 
@@ -22,12 +22,15 @@ def with_settings(*names: str) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
         def run(*args: Any, config: Path | None, **kwargs: Any) -> Any:  # noqa: ANN401 (click passes parsed values)
-            flags = {name: kwargs.pop(name) for name in flag_names}
+            flags = {name: kwargs.pop(name) for name in (*flag_names, *former_names)}
             settings, _ = load(flags, file=config)
             return command(*args, settings=settings, **kwargs)
 
         flag_names = ("bootstrap_servers", *(name for name in names if name != "bootstrap_servers"))
+        former_names = {former: SETTINGS[name] for name in flag_names if (former := SETTINGS[name].former_name)}
         decorated: Command = run
+        for former_name, setting in former_names.items():
+            decorated = _former_flag(setting, former_name)(decorated)
         for name in reversed(flag_names):
             decorated = _flag(name)(decorated)
         path = click.Path(dir_okay=False, path_type=Path)
@@ -37,7 +40,17 @@ def with_settings(*names: str) -> Callable[[Command], Command]:
 
 
 def _flag(name: str) -> Callable[[Command], Command]:
-    field = FIELDS[name]
-    kind: Any = click.Choice(get_args(TYPES[name])) if get_origin(TYPES[name]) is Literal else TYPES[name]
-    text = f"{field.metadata['what']} ({field.metadata['unit']}). Default: {field.default!r}."
-    return click.option(f"--{name.replace('_', '-')}", name, type=kind, default=None, help=text)
+    setting = SETTINGS[name]
+    text = f"{setting.sentence} ({setting.unit}). Default: {setting.default!r}."
+    return click.option(f"--{name.replace('_', '-')}", name, type=_kind(setting), default=None, help=text)
+
+
+def _former_flag(setting: Setting, former_name: str) -> Callable[[Command], Command]:
+    """Return the flag of a setting's earlier name, which still works and is not shown."""
+    return click.option(
+        f"--{former_name.replace('_', '-')}", former_name, type=_kind(setting), default=None, hidden=True
+    )
+
+
+def _kind(setting: Setting) -> Any:  # noqa: ANN401 (click takes a type of its own, or Python's)
+    return click.Choice(setting.choices) if setting.choices else setting.kind

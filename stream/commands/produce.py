@@ -62,12 +62,12 @@ def produce(
             bar.update(task, completed=events.bytes_read, sent=tally.sent, rate=sent_per_second)
 
         try:
-            asyncio.run(send(settings, events, tally, topic=topic, pace=pace, on_progress=update))
+            asyncio.run(send(settings.kafka, events, tally, topic=topic, pace=pace, on_progress=update))
             if tally.skipped.total == tally.read > 0:
                 message = f"{file} holds no event in the format {file_format}: check --format"
                 raise InputFileError(message)
         finally:
-            _print_summary(tally, settings.topic(topic), time.monotonic() - started_at)
+            _print_summary(tally, settings.kafka.topic(topic), time.monotonic() - started_at)
 
 
 def _print_summary(tally: ProduceTally, topic: str, seconds: float) -> None:

@@ -21,7 +21,7 @@ from clickscore.stream.reference.records import Reference, read_reference
 from clickscore.stream.replay import checkpoint as parts
 from clickscore.stream.replay import processes
 from clickscore.stream.replay import run as replay
-from clickscore.stream.replay.checkpoint import Plan, What, deciding_settings
+from clickscore.stream.replay.checkpoint import Plan, What
 from clickscore.stream.replay.file_source import FileOrigin, file_origin
 from clickscore.stream.replay.origins import Origin
 from clickscore.stream.replay.output import merge
@@ -122,10 +122,12 @@ def run(settings: Settings, asked: Asked, what: What, check: str | None = None) 
     _refuse(asked, check)
     origin = origin_of(settings, asked)
     bundle = None
-    if what == "decisions" and settings.bundle:
-        bundle = load_bundle(Path(settings.bundle), settings.score_threads, settings.min_overlap).manifest.version
+    if what == "decisions" and settings.scoring.bundle:
+        bundle = load_bundle(
+            Path(settings.scoring.bundle), settings.scoring.score_threads, settings.scoring.min_overlap
+        ).manifest.version
     workers = min(asked.workers, origin.partitions)
-    plan = Plan(what=what, origin=origin, bundle=bundle, workers=workers, settings=deciding_settings(settings))
+    plan = Plan(what=what, origin=origin, bundle=bundle, workers=workers, settings=settings.identity)
     began = time.monotonic()
     with _folder(settings, asked, plan, keep=check is None) as (folder, plan):
         tasks = [
@@ -173,9 +175,9 @@ def origin_of(settings: Settings, where: Where) -> Origin:
     if topic is None and (where.begin or where.end or where.warm_from):
         raise click.UsageError("--from, --to and --warm-from are of a topic (kafka:NAME)")
     if topic is None:
-        return file_origin(Path(where.source), where.file_format, settings.partitions)
+        return file_origin(Path(where.source), where.file_format, settings.kafka.partitions)
     begin, end = where.begin or "earliest", where.end or "latest"
-    return asyncio.run(kafka_origin(settings, topic, begin, end, where.warm_from))
+    return asyncio.run(kafka_origin(settings.kafka, topic, begin, end, where.warm_from))
 
 
 def reference_of(settings: Settings, origin: Origin) -> Reference:
@@ -184,7 +186,7 @@ def reference_of(settings: Settings, origin: Origin) -> Reference:
     Raises:
         KafkaError: Kafka is gone.
     """
-    return [] if isinstance(origin, FileOrigin) else asyncio.run(read_reference(settings))
+    return [] if isinstance(origin, FileOrigin) else asyncio.run(read_reference(settings.kafka))
 
 
 @contextlib.contextmanager

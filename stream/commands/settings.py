@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from clickscore.stream.settings import FIELDS, load
+from clickscore.stream.settings import SETTINGS, load
 
 HIDDEN = "********"
 
@@ -28,22 +28,16 @@ def settings(config: Path | None, as_json: bool) -> None:
       clickscore settings --json
     """  # noqa: D301
     loaded, origins = load(file=config)
-    values = {
-        name: HIDDEN if field.metadata["secret"] and getattr(loaded, name) else getattr(loaded, name)
-        for name, field in FIELDS.items()
-    }
+    values = {name: HIDDEN if value and SETTINGS[name].secret else value for name, value in loaded.values.items()}
     if as_json:
         rows = {
-            name: {"value": values[name], "unit": field.metadata["unit"], "from": origins[name]}
-            for name, field in FIELDS.items()
+            name: {"value": values[name], "unit": setting.unit, "from": origins[name]}
+            for name, setting in SETTINGS.items()
         }
         click.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
         return
     table = Table("setting", "value", "unit", "from", "what", box=box.SIMPLE_HEAD)
-    for name, field in FIELDS.items():
-        value = values[name]
-        table.add_row(
-            name, "" if value == "" else str(value), field.metadata["unit"], origins[name], field.metadata["what"]
-        )
+    for name, setting in SETTINGS.items():
+        table.add_row(name, str(values[name]), setting.unit, origins[name], setting.sentence)
     # A pipe has no width: a row stays a line there.
     Console(width=None if sys.stdout.isatty() else 200).print(table)

@@ -33,10 +33,10 @@ def tail(*, settings: Settings, topic: str, count: int | None, as_json: bool, fr
     write_logs()
 
     def ready() -> None:
-        click.echo(f"Listening to {settings.topic(topic)}; Ctrl-C ends it", err=True)
+        click.echo(f"Listening to {settings.kafka.topic(topic)}; Ctrl-C ends it", err=True)
 
     async def show() -> None:
-        records = follow(settings, topic, from_beginning=from_beginning, count=count, on_ready=ready)
+        records = follow(settings.kafka, topic, from_beginning=from_beginning, count=count, on_ready=ready)
         async for record in records:
             if as_json:
                 sys.stdout.buffer.write((record.value or b"null") + b"\n")

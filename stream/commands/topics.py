@@ -31,7 +31,7 @@ def create(settings: Settings) -> None:
     Example:
       clickscore topics create --bootstrap-servers 127.0.0.1:9092 --partitions 8
     """  # noqa: D301
-    outcomes = asyncio.run(create_topics(settings))
+    outcomes = asyncio.run(create_topics(settings.kafka))
     width = max(len(outcome.name) for outcome in outcomes)
     for outcome in outcomes:
         click.echo(f"{outcome.name:<{width}}  {outcome.partitions:>4} partitions  {outcome.outcome}")
@@ -54,8 +54,8 @@ def list_command(settings: Settings) -> None:
     Example:
       clickscore topics list
     """  # noqa: D301
-    there = asyncio.run(list_topics(settings))
-    names = [settings.topic(topic.name) for topic in TOPICS]
+    there = asyncio.run(list_topics(settings.kafka))
+    names = [settings.kafka.topic(topic.name) for topic in TOPICS]
     width = max(map(len, names))
     for name in names:
         state = f"{there[name]:>4} partitions" if name in there else "   missing"

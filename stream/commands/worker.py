@@ -29,7 +29,7 @@ from clickscore.stream.settings import Settings
     "control_share",
     "reserve",
     "max_batch",
-    "gather_ms",
+    "fetch_wait_ms",
     "web_host",
     "web_port",
     "broker_wait_ms",
@@ -46,15 +46,19 @@ def worker(settings: Settings) -> None:
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
     # The bundle comes first: a wrong one must not cost the group a rebalance.
     scorer = None
-    if settings.bundle:
-        bundle = load_bundle(Path(settings.bundle), settings.score_threads, settings.min_overlap)
-        scorer = Scorer(bundle, settings.score_batch, reasons=settings.reasons > 0)
+    if settings.scoring.bundle:
+        bundle = load_bundle(
+            Path(settings.scoring.bundle), settings.scoring.score_threads, settings.scoring.min_overlap
+        )
+        scorer = Scorer(bundle, settings.scoring.score_batch, reasons=settings.policy.reasons > 0)
     asyncio.run(_ready(settings))
     from clickscore.stream.worker.app import run_worker  # noqa: PLC0415 (Faust takes half a second to import, after checks that may fail)
 
-    run_worker(settings, Pipeline(settings, settings.topic(EVENTS.name), Catalogue(), scorer))
+    run_worker(
+        settings, Pipeline(settings.sessions, settings.policy, settings.kafka.topic(EVENTS.name), Catalogue(), scorer)
+    )
 
 
 async def _ready(settings: Settings) -> None:
-    await wait_for_broker(settings)
-    await check_topics(settings)
+    await wait_for_broker(settings.kafka)
+    await check_topics(settings.kafka)

@@ -10,7 +10,7 @@ from clickscore.stream.event_files.line_errors import LineErrors
 from clickscore.stream.event_files.lines import Line
 from clickscore.stream.event_files.reader import EventFile
 from clickscore.stream.kafka.producer import EventSender
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import KafkaSettings
 
 EARLY_SECONDS = 0.005
 """A paced event may be sent 5 ms early: a sleep is not more precise."""
@@ -37,7 +37,7 @@ class ProduceTally:
 
 
 async def produce(
-    settings: Settings,
+    settings: KafkaSettings,
     file: EventFile,
     tally: ProduceTally,
     *,

@@ -6,13 +6,13 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import KafkaSettings
 
 MAX_REQUEST_BYTES = 64 * 1024 * 1024
 """Above the largest record batch that a topic takes (`schemas.topics.MAX_RECORD_BYTES`)."""
 
 
-def ssl_context(settings: Settings) -> ssl.SSLContext | None:
+def ssl_context(settings: KafkaSettings) -> ssl.SSLContext | None:
     """Return the TLS context that the settings ask for, none for plain connections."""
     if "SSL" not in settings.security_protocol.split("_"):
         return None
@@ -22,7 +22,7 @@ def ssl_context(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-def connection(settings: Settings) -> dict[str, Any]:
+def connection(settings: KafkaSettings) -> dict[str, Any]:
     """Return the keyword arguments that connect any aiokafka client: brokers, TLS and SASL."""
     arguments: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap_servers,

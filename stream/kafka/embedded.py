@@ -27,7 +27,7 @@ from clickscore.schemas.topics import MAX_RECORD_BYTES
 from clickscore.stream.errors import BrokerError
 from clickscore.stream.kafka.jars import KAFKA_VERSION, Report, class_path
 from clickscore.stream.kafka.topics import wait_for_broker
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import KafkaSettings
 
 HOST = "127.0.0.1"
 """The only address that the broker listens on: it has no password."""
@@ -322,7 +322,7 @@ def _await_ready(process: "subprocess.Popen[bytes]", port: int) -> None:
             raise BrokerError(message)
         time.sleep(0.05)
     left = max(1, int((deadline - time.monotonic()) * 1000))
-    client = Settings(bootstrap_servers=f"{HOST}:{port}", broker_wait_ms=left)
+    client = KafkaSettings(bootstrap_servers=f"{HOST}:{port}", broker_wait_ms=left)
     # In a thread, since whoever calls may be inside an event loop of their own.
     with ThreadPoolExecutor(1) as thread:
         thread.submit(lambda: asyncio.run(wait_for_broker(client))).result()

@@ -14,7 +14,7 @@ from clickscore.stream.errors import BrokerError, TopicMissingError
 from clickscore.stream.kafka.client import MAX_REQUEST_BYTES, be_patient, connection
 from clickscore.stream.kafka.partitioner import partition_of
 from clickscore.stream.kafka.topics import list_topics
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import KafkaSettings
 
 BATCH_BYTES = 128 * 1024
 """Of one partition's records in a request: larger ones were no faster, smaller ones were."""
@@ -33,7 +33,7 @@ class EventSender:
         BrokerError: The broker cannot be reached, or did not take what was sent.
     """
 
-    def __init__(self, settings: Settings, topic: str = EVENTS.name) -> None:
+    def __init__(self, settings: KafkaSettings, topic: str = EVENTS.name) -> None:
         self.sent = 0
         """Records that the broker has acknowledged."""
         self._settings = settings

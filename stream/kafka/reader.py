@@ -9,7 +9,7 @@ from typing import Protocol
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from clickscore.stream.kafka.client import connection
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import KafkaSettings
 
 FETCH_BYTES = 8 * 1024 * 1024  # a partition and request; restores are bound by decoding, not by round trips
 
@@ -65,7 +65,7 @@ OpenReader = Callable[[], AbstractAsyncContextManager[PartitionReader]]
 
 
 @asynccontextmanager
-async def reader(settings: Settings) -> AsyncGenerator[AIOKafkaConsumer]:
+async def reader(settings: KafkaSettings) -> AsyncGenerator[AIOKafkaConsumer]:
     """Give a consumer without a group, to read partitions from where one says."""
     consumer = AIOKafkaConsumer(
         **connection(settings),

@@ -26,7 +26,7 @@ from clickscore.schemas.topics import (
 from clickscore.stream.errors import BrokerError, TopicMissingError
 from clickscore.stream.kafka.client import connection
 from clickscore.stream.kafka.topics import list_topics
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import KafkaSettings
 
 Record = ConsumerRecord[bytes | None, bytes | None]
 
@@ -46,7 +46,7 @@ DONE = {
 
 
 async def tail(
-    settings: Settings,
+    settings: KafkaSettings,
     topic: str,
     *,
     from_beginning: bool = False,

@@ -17,7 +17,7 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from clickscore.schemas.topics import EVENTS, TOPICS, Topic
 from clickscore.stream.errors import BrokerError, TopicMissingError
 from clickscore.stream.kafka.client import connection
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import KafkaSettings
 
 SAY_EVERY_SECONDS = 2.0
 """Between two lines of somebody who waits for a broker."""
@@ -44,7 +44,7 @@ class TopicOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """What is otherwise than we would make it, in words."""
 
 
-async def wait_for_broker(settings: Settings) -> None:
+async def wait_for_broker(settings: KafkaSettings) -> None:
     """Return once a broker answers a client; say on stderr every few seconds that we wait.
 
     Raises:
@@ -76,7 +76,7 @@ async def wait_for_broker(settings: Settings) -> None:
         pause = min(2 * pause, 1.0)
 
 
-async def create_topics(settings: Settings, topics: Iterable[Topic] = TOPICS) -> list[TopicOutcome]:
+async def create_topics(settings: KafkaSettings, topics: Iterable[Topic] = TOPICS) -> list[TopicOutcome]:
     """Make the topics that are not there and return what became of each. One that exists is left as it is.
 
     Raises:
@@ -105,7 +105,7 @@ async def create_topics(settings: Settings, topics: Iterable[Topic] = TOPICS) ->
     return outcomes
 
 
-async def list_topics(settings: Settings) -> dict[str, int]:
+async def list_topics(settings: KafkaSettings) -> dict[str, int]:
     """Return the number of partitions of every topic that the broker has, by full name.
 
     Raises:
@@ -115,7 +115,7 @@ async def list_topics(settings: Settings) -> dict[str, int]:
         return await _partitions(admin)
 
 
-async def check_topics(settings: Settings, topics: Iterable[Topic] = TOPICS) -> int:
+async def check_topics(settings: KafkaSettings, topics: Iterable[Topic] = TOPICS) -> int:
     """Check that every topic is there and fits the others, and return the partitions of the user-keyed ones.
 
     Raises:
@@ -157,7 +157,7 @@ async def check_topics(settings: Settings, topics: Iterable[Topic] = TOPICS) -> 
     return partitions
 
 
-async def delete_topics(settings: Settings, topics: Iterable[Topic] = TOPICS) -> None:
+async def delete_topics(settings: KafkaSettings, topics: Iterable[Topic] = TOPICS) -> None:
     """Delete the topics, and all that they hold, and return once they are gone; one that is not there is no matter.
 
     Raises:
@@ -175,7 +175,7 @@ async def delete_topics(settings: Settings, topics: Iterable[Topic] = TOPICS) ->
 
 
 @asynccontextmanager
-async def _admin(settings: Settings) -> AsyncGenerator[AIOKafkaAdminClient]:
+async def _admin(settings: KafkaSettings) -> AsyncGenerator[AIOKafkaAdminClient]:
     """Give an admin client that is connected; what Kafka says against us becomes a BrokerError.
 
     Raises:
@@ -193,7 +193,7 @@ async def _admin(settings: Settings) -> AsyncGenerator[AIOKafkaAdminClient]:
         await admin.close()
 
 
-async def _handshake(settings: Settings) -> None:
+async def _handshake(settings: KafkaSettings) -> None:
     """Let a client connect, log in and ask for metadata.
 
     Raises:
@@ -233,7 +233,7 @@ async def _listens(bootstrap_servers: str) -> None:
     raise failure
 
 
-def _new_topic(settings: Settings, topic: Topic) -> NewTopic:
+def _new_topic(settings: KafkaSettings, topic: Topic) -> NewTopic:
     config = dict(topic.config)
     if "retention.ms" in config:
         config["retention.ms"] = str(settings.retention_ms)

@@ -22,7 +22,7 @@ from clickscore.stream.policy.experiments import CONTROL, MODEL
 from clickscore.stream.policy.rules import POLICY_VERSION, RULES
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.request import Request, Scores
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import PolicySettings
 
 Answer = TypeVar("Answer", Recommendation, ShelvedRecommendation)
 
@@ -77,7 +77,9 @@ class _Popular(NamedTuple):
 class Policy:
     """Decides what to recommend: the model's candidates, then what is popular, as far as the rules allow."""
 
-    def __init__(self, settings: Settings, catalogue: Catalogue, bundle: str | None, prior: Sequence[str]) -> None:
+    def __init__(
+        self, settings: PolicySettings, catalogue: Catalogue, bundle: str | None, prior: Sequence[str]
+    ) -> None:
         """Decide by these.
 
         Args:

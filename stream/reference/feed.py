@@ -9,7 +9,7 @@ from aiokafka.errors import KafkaError
 from clickscore.schemas.topics import CAMPAIGNS, CATALOGUE
 from clickscore.stream.kafka.reader import Fetched, OpenReader, PartitionReader, read_to_end
 from clickscore.stream.reference.catalogue import Catalogue
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ Records = Sequence[ConsumerRecord[bytes, bytes]]
 class Reference:
     """Reads the compacted topics into a catalogue."""
 
-    def __init__(self, settings: Settings, catalogue: Catalogue, open_reader: OpenReader) -> None:
+    def __init__(self, settings: KafkaSettings, catalogue: Catalogue, open_reader: OpenReader) -> None:
         """Build the feed.
 
         Args:

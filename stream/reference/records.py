@@ -6,13 +6,13 @@ from clickscore.schemas.topics import CAMPAIGNS, CATALOGUE
 from clickscore.stream.kafka.reader import read_to_end, reader
 from clickscore.stream.kafka.topics import list_topics
 from clickscore.stream.reference.catalogue import Catalogue
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import KafkaSettings
 
 Reference = list[tuple[str, bytes | None, bytes | None]]
 """Records of `catalogue-items` and `ad-campaigns`, each with its topic's name without the prefix."""
 
 
-async def read_reference(settings: Settings) -> Reference:
+async def read_reference(settings: KafkaSettings) -> Reference:
     """Return the newest record of each key of catalogue and campaigns, as they stand now.
 
     Raises:

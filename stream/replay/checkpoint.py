@@ -18,28 +18,8 @@ from clickscore.stream.reference.records import Reference
 from clickscore.stream.replay.origins import Origin
 from clickscore.stream.replay.source import Mark
 from clickscore.stream.replay.topic_source import KafkaOrigin
-from clickscore.stream.settings import Settings
 
 What = Literal["decisions", "sessions", "sessions, open ones too"]
-
-DECIDING = (
-    "topic_prefix",
-    "gap_ms",
-    "lateness_ms",
-    "future_ms",
-    "max_events",
-    "max_bought",
-    "user_ttl_ms",
-    "late_events",
-    "max_event_bytes",
-    "popularity_refresh_ms",
-    "k",
-    "reasons",
-    "experiment",
-    "control_share",
-    "reserve",
-)
-"""Settings that a decision depends on."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +31,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Its version."""
     workers: int
     settings: dict[str, str]
-    """Those that a decision depends on."""
+    """Settings on which the output depends, as text (`Settings.identity`)."""
 
     def differences(self, other: "Plan") -> list[str]:
         """Return in what another plan differs, in words; where `latest` was when either was made does not count."""
@@ -68,11 +48,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         if _asked(self.origin) != _asked(other.origin):
             found.append("the source")
         return found
-
-
-def deciding_settings(settings: Settings) -> dict[str, str]:
-    """Return the settings of a plan."""
-    return {name: str(getattr(settings, name)) for name in DECIDING}
 
 
 def _asked(origin: Origin) -> Origin:

@@ -13,7 +13,7 @@ from clickscore.stream.event_files.reader import EventFile
 from clickscore.stream.kafka.partitioner import partition_of
 from clickscore.stream.pipeline import Record
 from clickscore.stream.replay.source import BATCH, Batches, FileMark, Mark, Recorded
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import KafkaSettings
 
 HEAD_BYTES = 64 * 1024
 """Of a file, by which it is known again."""
@@ -28,7 +28,7 @@ class FileOrigin(msgspec.Struct, frozen=True, kw_only=True, tag="file"):
     fingerprint: str
     """Of its size and its beginning, so that another file of the same name is noticed."""
 
-    def open(self, settings: Settings, mine: Collection[int], mark: Mark | None) -> "FileSource":
+    def open(self, settings: KafkaSettings, mine: Collection[int], mark: Mark | None) -> "FileSource":
         """Open it, to read some partitions from a mark on."""
         del settings
         start = mark if isinstance(mark, FileMark) else FileMark(offsets=(0,) * self.partitions)

@@ -4,12 +4,12 @@ from clickscore.schemas.topics import EVENTS
 from clickscore.stream.replay.file_source import FileOrigin
 from clickscore.stream.replay.source import Batches
 from clickscore.stream.replay.topic_source import KafkaOrigin
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import KafkaSettings
 
 Origin = FileOrigin | KafkaOrigin
 
 
-def topic_name(origin: Origin, settings: Settings) -> str:
+def topic_name(origin: Origin, settings: KafkaSettings) -> str:
     """Return the topic's name that decisions are called by; of a file, the one that `produce` would put it on."""
     return settings.topic(EVENTS.name) if isinstance(origin, FileOrigin) else origin.topic
 

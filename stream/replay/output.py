@@ -22,7 +22,7 @@ from clickscore.stream.replay.checkpoint import (
     encode_state,
 )
 from clickscore.stream.replay.source import Mark
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state.changelog import restore
 from clickscore.stream.state.partition import ChangelogRecord, PartitionState
 
@@ -113,7 +113,7 @@ class Parts:
         if self._pool:
             self._pool.shutdown(cancel_futures=True)
 
-    def load(self, settings: Settings, source: str) -> tuple[Checkpoint | None, dict[int, PartitionState]]:
+    def load(self, settings: SessionSettings, source: str) -> tuple[Checkpoint | None, dict[int, PartitionState]]:
         """Open the files where the last checkpoint left them; return it, if there is one, and the states then.
 
         Args:
@@ -148,7 +148,7 @@ class Parts:
             )
             _put(self._checkpoint, blocks)
 
-    def _read(self, settings: Settings, source: str) -> tuple[Checkpoint, dict[int, PartitionState]]:
+    def _read(self, settings: SessionSettings, source: str) -> tuple[Checkpoint, dict[int, PartitionState]]:
         states: dict[int, PartitionState] = {}
         with self._checkpoint.open("rb") as file:
             checkpoint = decode_checkpoint(_block(file))

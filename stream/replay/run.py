@@ -92,8 +92,8 @@ def work(task: Task, report: Report) -> Result:
     """
     tune_gc()
     with Parts(task.folder, task.worker, task.partitions, packed=task.packed) as parts:
-        topic = topic_name(task.plan.origin, task.settings)
-        checkpoint, states = parts.load(task.settings, topic)
+        topic = topic_name(task.plan.origin, task.settings.kafka)
+        checkpoint, states = parts.load(task.settings.sessions, topic)
         if checkpoint and checkpoint.done:
             return Result(checkpoint.tally, None)
         pipeline = _pipeline(task, topic)
@@ -105,9 +105,11 @@ def _pipeline(task: Task, topic: str) -> Pipeline:
     settings, scorer = task.settings, None
     if task.plan.bundle:
         sys.setswitchinterval(SWITCH_S)
-        bundle = load_bundle(Path(settings.bundle), settings.score_threads, settings.min_overlap)
-        scorer = Scorer(bundle, settings.score_batch, reasons=settings.reasons > 0)
-    return Pipeline(settings, topic, catalogue_of(read_reference_of(task.folder)), scorer)
+        bundle = load_bundle(
+            Path(settings.scoring.bundle), settings.scoring.score_threads, settings.scoring.min_overlap
+        )
+        scorer = Scorer(bundle, settings.scoring.score_batch, reasons=settings.policy.reasons > 0)
+    return Pipeline(settings.sessions, settings.policy, topic, catalogue_of(read_reference_of(task.folder)), scorer)
 
 
 class _Run:
@@ -130,7 +132,7 @@ class _Run:
         """Replay to the end."""
         task, records = self._task, 0
         self._begin_check()
-        with task.plan.origin.open(task.settings, task.partitions, self._mark) as source:
+        with task.plan.origin.open(task.settings.kafka, task.partitions, self._mark) as source:
             for batches in source.batches(BATCH if self._pipeline.has_model else UNSCORED_BATCH):
                 self._take(batches)
                 records += sum(len(found) for _, found in batches)
@@ -146,7 +148,7 @@ class _Run:
     def _begin_check(self) -> None:
         task, origin = self._task, self._task.plan.origin
         if task.check and not isinstance(origin, FileOrigin):
-            self._check = Check(task.settings, task.check, origin.topic, task.folder)
+            self._check = Check(task.settings.kafka, task.check, origin.topic, task.folder)
             asyncio.run(self._check.read({partition: origin.ranges[partition] for partition in task.partitions}))
 
     def _take(self, batches: Batches) -> None:

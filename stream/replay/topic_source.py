@@ -16,7 +16,7 @@ from clickscore.stream.kafka.client import connection
 from clickscore.stream.kafka.reader import reader
 from clickscore.stream.kafka.topics import list_topics, wait_for_broker
 from clickscore.stream.replay.source import BATCH, Batches, KafkaMark, Mark
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import KafkaSettings
 
 FETCH_BYTES = 4 * 1024 * 1024  # a partition and request
 
@@ -55,13 +55,13 @@ class KafkaOrigin(msgspec.Struct, frozen=True, kw_only=True, tag="kafka"):
         """Partitions whose records are read from the middle of their log, so that the state before is unknown."""
         return [p for p, found in self.ranges.items() if found.warm > 0 and found.warm < found.end]
 
-    def open(self, settings: Settings, mine: Collection[int], mark: Mark | None) -> "KafkaSource":
+    def open(self, settings: KafkaSettings, mine: Collection[int], mark: Mark | None) -> "KafkaSource":
         """Open it, to read some partitions from a mark on."""
         offsets = mark.offsets if isinstance(mark, KafkaMark) else {p: self.ranges[p].warm for p in mine}
         return KafkaSource(settings, self.topic, {p: (offsets[p], self.ranges[p].end) for p in mine})
 
 
-async def kafka_origin(settings: Settings, topic: str, begin: str, end: str, warm: str | None) -> KafkaOrigin:
+async def kafka_origin(settings: KafkaSettings, topic: str, begin: str, end: str, warm: str | None) -> KafkaOrigin:
     """Return a topic's range, resolved to what the log holds now.
 
     Args:
@@ -149,7 +149,7 @@ class KafkaSource:
 
     unreadable = 0
 
-    def __init__(self, settings: Settings, topic: str, ranges: Mapping[int, tuple[int, int]]) -> None:
+    def __init__(self, settings: KafkaSettings, topic: str, ranges: Mapping[int, tuple[int, int]]) -> None:
         """Read these partitions, each from an offset up to another, which is not read."""
         self._settings = settings
         self._topic = topic

@@ -19,7 +19,7 @@ from clickscore.stream.kafka.reader import read_to_end, reader
 from clickscore.stream.kafka.topics import list_topics
 from clickscore.stream.pipeline import Message, Output
 from clickscore.stream.replay.topic_source import Range
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import KafkaSettings
 
 SHOWN = 10
 """Differences, and ids of missing and extra decisions, that are kept."""
@@ -116,7 +116,7 @@ def _digest(value: bytes) -> int:
 class Check:
     """Holds a replay of some partitions against a topic of decisions."""
 
-    def __init__(self, settings: Settings, topic: str, source: str, folder: Path) -> None:
+    def __init__(self, settings: KafkaSettings, topic: str, source: str, folder: Path) -> None:
         """Compare with these.
 
         Args:

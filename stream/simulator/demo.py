@@ -77,7 +77,7 @@ def run_demo(options: DemoOptions, console: Console, began_at: int) -> Summary:
             if settings is None:
                 stack.callback(_stop_broker, folder / "kafka")
                 broker = EmbeddedBroker.start(folder / "kafka", report=lambda step: console.print(f"{step} ..."))
-                settings = Settings(bootstrap_servers=broker.bootstrap_servers)
+                settings = Settings.of(bootstrap_servers=broker.bootstrap_servers)
             settings = demo_settings(settings, options.bundle)
             signals.run(_Demo(options, settings, shop, live, counts, console, folder, broker).run)
         except KeyboardInterrupt:
@@ -90,17 +90,16 @@ def run_demo(options: DemoOptions, console: Console, began_at: int) -> Summary:
 def demo_settings(settings: Settings, bundle: Path | None) -> Settings:
     """Return settings of one demo: its own topics and group, two variants, and a session gap at the shop's pace."""
     name = f"demo-{secrets.token_hex(4)}"
-    return dataclasses.replace(
-        settings,
+    return settings.replace(
         topic_prefix=f"{name}-",
         group=name,
         instance_id="",
         experiment="demo",
         control_share=0.5,
         bundle=str(bundle) if bundle else "",
-        gap_ms=settings.gap_ms // PACE,
-        lateness_ms=settings.lateness_ms // PACE,
-        popularity_refresh_ms=settings.popularity_refresh_ms // PACE,
+        gap_ms=settings.sessions.gap_ms // PACE,
+        lateness_ms=settings.sessions.lateness_ms // PACE,
+        popularity_refresh_ms=settings.sessions.popularity_refresh_ms // PACE,
         web_host="127.0.0.1",
         web_port=free_port("127.0.0.1"),
     )
@@ -171,14 +170,14 @@ class _Demo:
 
     async def run(self) -> None:
         try:
-            await create_topics(self.settings)
+            await create_topics(self.settings.kafka)
             self.console.print("Starting a worker ...")
             with WorkerProcess(self.settings, self.folder / "worker.log") as worker:
-                await asyncio.gather(publish_assortment(self.settings, self.shop.assortment), worker.ready())
-                await race(run_shop(self.settings, self.live, self.counts), self._watch(worker))
+                await asyncio.gather(publish_assortment(self.settings.kafka, self.shop.assortment), worker.ready())
+                await race(run_shop(self.settings.kafka, self.live, self.counts), self._watch(worker))
         finally:
             if self.options.settings is not None:  # the user's Kafka keeps running
-                await delete_topics(self.settings)
+                await delete_topics(self.settings.kafka)
 
     async def _watch(self, worker: WorkerProcess) -> None:
         """Show the traffic until the opening time is over."""
@@ -188,7 +187,7 @@ class _Demo:
             if bundle
             else "popularity alone, no bundle"
         )
-        title = f"Clickscore demo: a synthetic shop on Kafka at {self.settings.bootstrap_servers}, {variants}"
+        title = f"Clickscore demo: a synthetic shop on Kafka at {self.settings.kafka.bootstrap_servers}, {variants}"
         opened_at = time.monotonic()
         pace = _Pace()
         sentences: deque[str] = deque(maxlen=_SENTENCES)

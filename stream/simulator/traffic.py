@@ -17,7 +17,7 @@ from clickscore.schemas.topics import ADS, CAMPAIGNS, CATALOGUE, DEAD_LETTERS, E
 from clickscore.stream.errors import BrokerError
 from clickscore.stream.kafka.client import connection
 from clickscore.stream.kafka.topics import check_topics
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import KafkaSettings
 from clickscore.stream.simulator.shop.assortment import Assortment
 from clickscore.stream.simulator.shop.live import LiveShop
 from clickscore.stream.simulator.shop.records import TRUTH_HEADER, Truth, encode_truth
@@ -51,7 +51,7 @@ class Observer(Protocol):
         ...
 
 
-async def publish_assortment(settings: Settings, assortment: Assortment) -> None:
+async def publish_assortment(settings: KafkaSettings, assortment: Assortment) -> None:
     """Write the catalogue and the campaigns to their topics, and return after the acknowledgement.
 
     Raises:
@@ -69,7 +69,7 @@ async def publish_assortment(settings: Settings, assortment: Assortment) -> None
         await asyncio.gather(*records)
 
 
-async def run_shop(settings: Settings, shop: LiveShop, observer: Observer) -> None:
+async def run_shop(settings: KafkaSettings, shop: LiveShop, observer: Observer) -> None:
     """Run the shop until cancelled: send the actions of shoppers, and show the decisions to the shoppers.
 
     Args:
@@ -101,7 +101,7 @@ async def race(*coroutines: Coroutine[Any, Any, None]) -> None:
         task.result()
 
 
-async def _send_events(settings: Settings, producer: AIOKafkaProducer, shop: LiveShop, observer: Observer) -> None:
+async def _send_events(settings: KafkaSettings, producer: AIOKafkaProducer, shop: LiveShop, observer: Observer) -> None:
     events, catalogue = settings.topic(EVENTS.name), settings.topic(CATALOGUE.name)
     failures: list[BaseException] = []
 
@@ -130,7 +130,9 @@ async def _send_events(settings: Settings, producer: AIOKafkaProducer, shop: Liv
     raise failures[0]
 
 
-async def _read_decisions(settings: Settings, consumer: AIOKafkaConsumer, shop: LiveShop, observer: Observer) -> None:
+async def _read_decisions(
+    settings: KafkaSettings, consumer: AIOKafkaConsumer, shop: LiveShop, observer: Observer
+) -> None:
     names = {settings.topic(topic.name): topic.name for topic in (RECOMMENDATIONS, ADS, DEAD_LETTERS)}
     while True:
         batches = await consumer.getmany(timeout_ms=500)
@@ -154,7 +156,7 @@ def _decoded(value: bytes | None) -> AnyDecision:
 
 
 @asynccontextmanager
-async def _producer(settings: Settings) -> AsyncGenerator[AIOKafkaProducer]:
+async def _producer(settings: KafkaSettings) -> AsyncGenerator[AIOKafkaProducer]:
     """Provide a connected producer, and turn Kafka's errors into a BrokerError.
 
     Raises:
@@ -175,7 +177,7 @@ async def _producer(settings: Settings) -> AsyncGenerator[AIOKafkaProducer]:
 
 
 @asynccontextmanager
-async def _consumer(settings: Settings, partitions: int) -> AsyncGenerator[AIOKafkaConsumer]:
+async def _consumer(settings: KafkaSettings, partitions: int) -> AsyncGenerator[AIOKafkaConsumer]:
     """Provide a consumer of all new decisions. The consumer has no group, because every shop reads all decisions."""
     consumer = AIOKafkaConsumer(**connection(settings), group_id=None, enable_auto_commit=False)
     try:

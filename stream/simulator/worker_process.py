@@ -97,7 +97,7 @@ class WorkerProcess:
 
     async def health(self) -> Health | None:
         """Return the worker's health; None if the worker does not answer or is not ready."""
-        url = f"http://{self._settings.web_host}:{self._settings.web_port}/health"
+        url = f"http://{self._settings.worker.web_host}:{self._settings.worker.web_port}/health"
         try:
             return _decode_health(await asyncio.to_thread(_get, url))
         except (OSError, msgspec.DecodeError):  # the worker is starting, busy, or not ready (503)

@@ -7,7 +7,7 @@ from clickscore.schemas.snapshots import (
     decode_partition,
     decode_user,
 )
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state.partition import ChangelogRecord, PartitionState
 
 
@@ -48,7 +48,7 @@ class StateRestorer:
         """Return the newest states that a stale record overlaid."""
         return [ChangelogRecord(key, self._newest[key][1], self._newest[key][0]) for key in sorted(self._overlaid)]
 
-    def state(self, source: str, settings: Settings) -> PartitionState:
+    def state(self, source: str, settings: SessionSettings) -> PartitionState:
         """Return the restored state of the partition `source` (`TOPIC-PARTITION`)."""
         state = PartitionState(source, settings)
         for key, (_, value) in self._newest.items():
@@ -62,7 +62,7 @@ class StateRestorer:
         return state
 
 
-def restore(changes: Iterable[ChangelogRecord], source: str, settings: Settings) -> PartitionState:
+def restore(changes: Iterable[ChangelogRecord], source: str, settings: SessionSettings) -> PartitionState:
     """Return the state that a run of changes leaves, as after a restart."""
     restorer = StateRestorer()
     for change in changes:

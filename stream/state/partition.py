@@ -8,6 +8,7 @@ import heapq
 
 import msgspec
 
+from clickscore.schemas.durations import MINUTE_MS
 from clickscore.schemas.events import ACTION_OF, Interaction, ItemEvent, Purchase
 from clickscore.schemas.sessions import ClosedSession
 from clickscore.schemas.snapshots import (
@@ -17,9 +18,9 @@ from clickscore.schemas.snapshots import (
     decode_user,
     encode,
 )
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state import sessions
-from clickscore.stream.state.timers import MINUTE_MS, TimerWheel
+from clickscore.stream.state.timers import TimerWheel
 
 POPULAR = 64
 """Popular items remembered: enough for a recommendation once those out of stock and bought are gone."""
@@ -49,7 +50,7 @@ class PartitionState:
     not follow from them, so it is part of the partition's snapshot.
     """
 
-    def __init__(self, source: str, settings: Settings) -> None:
+    def __init__(self, source: str, settings: SessionSettings) -> None:
         """Begin empty.
 
         Args:

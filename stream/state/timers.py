@@ -2,7 +2,7 @@
 
 import heapq
 
-MINUTE_MS = 60_000
+from clickscore.schemas.durations import MINUTE_MS
 
 
 class TimerWheel:

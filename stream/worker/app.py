@@ -23,7 +23,7 @@ from clickscore.stream.gc_tuning import tune_gc
 from clickscore.stream.kafka.client import MAX_REQUEST_BYTES, ssl_context
 from clickscore.stream.kafka.reader import reader
 from clickscore.stream.pipeline import Pipeline
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import KafkaSettings, Settings
 from clickscore.stream.worker import transport
 from clickscore.stream.worker.engine import Engine
 from clickscore.stream.worker.faust_group import FaustBatch, FaustGroup
@@ -37,13 +37,13 @@ def create_app(settings: Settings, pipeline: Pipeline) -> tuple[faust.App, Engin
     """Return the app, ready to run, and the engine under it."""
     app = faust_app(settings)
     metrics = Metrics()
-    events = settings.topic(EVENTS.name)
+    events = settings.kafka.topic(EVENTS.name)
     engine = Engine(
         group=FaustGroup(app, events),
         settings=settings,
         pipeline=pipeline,
         metrics=metrics,
-        open_reader=partial(reader, settings),
+        open_reader=partial(reader, settings.kafka),
     )
 
     async def on_assigned(app: faust.App, **_: Any) -> None:
@@ -79,26 +79,26 @@ def faust_app(settings: Settings) -> faust.App:
     """Return a Faust app that delivers batches, and that creates no topics, tables or state of its own."""
 
     class Scheduler(transport.BatchScheduler):
-        max_batch = settings.max_batch
+        max_batch = settings.worker.max_batch
 
     class Consumer(transport.BatchConsumer):
-        fetch_wait_ms = settings.gather_ms
+        fetch_wait_ms = settings.worker.fetch_wait_ms
 
     class Transport(transport.BatchTransport):
         pass
 
     Transport.Consumer = Consumer
-    session_s = settings.session_timeout_ms / 1000
+    session_s = settings.worker.session_timeout_ms / 1000
     app = FolderlessApp(
-        settings.group,
-        broker=[f"kafka://{server.strip()}" for server in settings.bootstrap_servers.split(",")],
-        broker_credentials=credentials(settings),
+        settings.worker.group,
+        broker=[f"kafka://{server.strip()}" for server in settings.kafka.bootstrap_servers.split(",")],
+        broker_credentials=credentials(settings.kafka),
         autodiscover=False,
-        consumer_group_instance_id=settings.instance_id or None,
+        consumer_group_instance_id=settings.worker.instance_id or None,
         consumer_auto_offset_reset="earliest",
         consumer_max_fetch_size=1024 * 1024,
-        broker_max_poll_records=4 * settings.max_batch,
-        broker_commit_interval=settings.commit_interval_ms / 1000,
+        broker_max_poll_records=4 * settings.worker.max_batch,
+        broker_commit_interval=settings.worker.commit_interval_ms / 1000,
         broker_session_timeout=session_s,
         broker_heartbeat_interval=session_s / 6,
         broker_rebalance_timeout=10.0,
@@ -107,16 +107,16 @@ def faust_app(settings: Settings) -> faust.App:
         producer_linger=0,
         producer_max_batch_size=MAX_RECORD_BYTES,
         producer_max_request_size=MAX_REQUEST_BYTES,
-        producer_request_timeout=settings.broker_wait_ms / 1000
+        producer_request_timeout=settings.kafka.broker_wait_ms / 1000
         + 5,  # the publisher gives up earlier, with a better message
         # Without tables Faust needs neither its own assignor nor its leader topic.
         topic_allow_declare=False,
         topic_disable_leader=True,
         table_standby_replicas=0,
         store="memory://",
-        web_host=settings.web_host,
-        web_bind=settings.web_host,
-        web_port=settings.web_port,
+        web_host=settings.worker.web_host,
+        web_bind=settings.worker.web_host,
+        web_port=settings.worker.web_port,
         worker_redirect_stdouts=False,
         ConsumerScheduler=Scheduler,
         TableManager=transport.PromptTableManager,
@@ -125,15 +125,15 @@ def faust_app(settings: Settings) -> faust.App:
     return app
 
 
-def credentials(settings: Settings) -> SASLCredentials | SSLCredentials | None:
+def credentials(kafka: KafkaSettings) -> SASLCredentials | SSLCredentials | None:
     """Return Faust's credentials for the TLS and SASL settings; None for a plain connection."""
-    context = ssl_context(settings)
-    if settings.security_protocol.startswith("SASL"):
+    context = ssl_context(kafka)
+    if kafka.security_protocol.startswith("SASL"):
         return SASLCredentials(
-            username=settings.sasl_username,
-            password=settings.sasl_password,
+            username=kafka.sasl_username,
+            password=kafka.sasl_password,
             ssl_context=context,
-            mechanism=settings.sasl_mechanism,
+            mechanism=kafka.sasl_mechanism,
         )
     return SSLCredentials(context=context) if context else None
 
@@ -224,7 +224,7 @@ def run_worker(settings: Settings, pipeline: Pipeline) -> None:
     uvloop.install()
     app, engine = create_app(settings, pipeline)
     tune_gc()
-    worker = BoundedWorker(app, engine, settings.stop_ms / 1000)
+    worker = BoundedWorker(app, engine, settings.worker.stop_ms / 1000)
     try:
         worker.execute_from_commandline()
     except SystemExit as exc:

@@ -88,7 +88,7 @@ class Assignment:
         """Return the partitions whose state in memory is still the newest."""
         if not assigned:
             return []
-        ends, written = await changelog_ends(self._open_reader, self._settings, assigned), self._publisher.written
+        ends, written = await changelog_ends(self._open_reader, self._settings.kafka, assigned), self._publisher.written
         return [p for p in assigned if self._ownership.is_settled(p) and written.get(p) == ends[p]]
 
     async def _repair(self, restored: Mapping[int, RestoredPartition]) -> None:

@@ -50,14 +50,14 @@ class Engine:
         """
         self.failure: BaseException | None = None
         """First error that stops the worker; None while it is alive."""
-        events = settings.topic(EVENTS.name)
+        events = settings.kafka.topic(EVENTS.name)
         self._group = group
         self._compute = ComputeThread()
-        self._feed = Reference(settings, pipeline.catalogue, open_reader)
+        self._feed = Reference(settings.kafka, pipeline.catalogue, open_reader)
         self._following: asyncio.Task[None] | None = None
         self._ownership = Ownership(group, pipeline)
-        self._ticks = IdleTicks(pipeline, group, topic=events, tick_after_ms=settings.tick_after_ms, clock=clock)
-        self._publisher = Publisher(settings, group, self._ownership, metrics)
+        self._ticks = IdleTicks(pipeline, group, topic=events, tick_after_ms=settings.worker.tick_after_ms, clock=clock)
+        self._publisher = Publisher(settings.kafka, group, self._ownership, metrics)
         self._assignment = Assignment(
             settings=settings,
             open_reader=open_reader,
@@ -76,7 +76,7 @@ class Engine:
             ticks=self._ticks,
             compute=self._compute,
             metrics=metrics,
-            max_batch=settings.max_batch,
+            max_batch=settings.worker.max_batch,
             clock=clock,
         )
         self._health = HealthCheck(group, pipeline, self._ownership, metrics, clock)

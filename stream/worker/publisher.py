@@ -29,7 +29,7 @@ from clickscore.schemas.topics import (
 )
 from clickscore.stream.errors import BrokerError
 from clickscore.stream.pipeline import DeadLetter, Output
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import KafkaSettings
 from clickscore.stream.state.partition import ChangelogRecord
 from clickscore.stream.worker.group import ConsumerGroup, FetchedBatch, Headers, OutgoingRecord
 from clickscore.stream.worker.metrics import Metrics
@@ -73,7 +73,7 @@ class Publisher:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: KafkaSettings,
         group: ConsumerGroup,
         ownership: Ownership,
         metrics: Metrics,
@@ -262,7 +262,7 @@ def tombstone_headers(change: ChangelogRecord) -> Headers:
     return [(OFFSET_HEADER, str(change.offset).encode())]
 
 
-def dead_letter(settings: Settings, partition: int, letter: DeadLetter) -> OutgoingRecord:
+def dead_letter(settings: KafkaSettings, partition: int, letter: DeadLetter) -> OutgoingRecord:
     """Return a rejected record as it came, with headers that say where it was and what is wrong.
 
     A value that is too large for the topic is cut, and a header gives its full length.

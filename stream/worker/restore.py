@@ -9,7 +9,7 @@ from clickscore.schemas.snapshots import OFFSET_HEADER
 from clickscore.schemas.topics import EVENTS, SNAPSHOTS
 from clickscore.stream.errors import TopicMissingError
 from clickscore.stream.kafka.reader import OpenReader, read_to_end
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import KafkaSettings, Settings
 from clickscore.stream.state.changelog import StateRestorer
 from clickscore.stream.state.partition import ChangelogRecord, PartitionState
 
@@ -24,15 +24,15 @@ class RestoredPartition(NamedTuple):
     """End offset of the changelog when it was read."""
 
 
-async def changelog_ends(open_reader: OpenReader, settings: Settings, partitions: Iterable[int]) -> dict[int, int]:
+async def changelog_ends(open_reader: OpenReader, kafka: KafkaSettings, partitions: Iterable[int]) -> dict[int, int]:
     """Return the end offset of each partition of the changelog.
 
     Args:
         open_reader: Opens a reader of the topics.
-        settings: Names of topics.
+        kafka: Names of topics.
         partitions: Partitions to look up.
     """
-    topic = settings.topic(SNAPSHOTS.name)
+    topic = kafka.topic(SNAPSHOTS.name)
     async with open_reader() as reader:
         ends = await reader.end_offsets([TopicPartition(topic, partition) for partition in partitions])
     return {tp.partition: end for tp, end in ends.items()}
@@ -51,7 +51,7 @@ async def restore_partitions(
     Raises:
         TopicMissingError: The changelog is ahead of the events, so it belongs to an earlier topic of that name.
     """
-    changelog, events = settings.topic(SNAPSHOTS.name), settings.topic(EVENTS.name)
+    changelog, events = settings.kafka.topic(SNAPSHOTS.name), settings.kafka.topic(EVENTS.name)
     restorers = {partition: StateRestorer() for partition in partitions}
     async with open_reader() as reader:
         async for tp, records in read_to_end(
@@ -63,7 +63,7 @@ async def restore_partitions(
         ends = await reader.end_offsets([TopicPartition(events, partition) for partition in partitions])
         restored = {
             partition: RestoredPartition(
-                restorer.state(f"{events}-{partition}", settings),
+                restorer.state(f"{events}-{partition}", settings.sessions),
                 restorer.repairs(),
                 await reader.position(TopicPartition(changelog, partition)),
             )

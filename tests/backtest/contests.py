@@ -37,7 +37,7 @@ def contest(
     recommenders: Recommenders | None = None,
 ) -> Evidence:
     """Run a backtest of a file."""
-    origin = file_origin(log, "clickscore", settings.partitions)
+    origin = file_origin(log, "clickscore", settings.kafka.partitions)
     plan = BacktestPlan(
         settings=settings, arms=arms, origin=origin, reference=[], judge_from=judge_from, leak_sample=leak_sample
     )

@@ -19,15 +19,20 @@ def arms_file(folder: Path, text: str) -> Path:
 
 def test_option_describes_an_arm() -> None:
     arm = parse_arm("name=short gap, bundle=b/new ,gap_ms=600000,k=5", BASE)
-    assert (arm.name, arm.settings.bundle, arm.settings.gap_ms, arm.settings.k) == ("short gap", "b/new", 600_000, 5)
+    assert (arm.name, arm.settings.scoring.bundle, arm.settings.sessions.gap_ms, arm.settings.policy.k) == (
+        "short gap",
+        "b/new",
+        600_000,
+        5,
+    )
     assert arm.differences(BASE) == {"gap_ms": "600000", "k": "5"}
 
 
 def test_file_describes_arms_with_bundles_beside_it(tmp_path: Path) -> None:
     text = '[[arm]]\nname = "new"\nbundle = "new"\nlateness_ms = 0\n[[arm]]\nname = "pop"\nbaseline = "popularity"\n'
     new, popular = read_arms(arms_file(tmp_path, text), BASE)
-    assert (new.settings.bundle, new.settings.lateness_ms) == (str(tmp_path / "new"), 0)
-    assert (popular.baseline, popular.settings.bundle) == ("popularity", "")
+    assert (new.settings.scoring.bundle, new.settings.sessions.lateness_ms) == (str(tmp_path / "new"), 0)
+    assert (popular.baseline, popular.settings.scoring.bundle) == ("popularity", "")
 
 
 def test_arms_that_differ_in_k_alone_share_requests_and_scores() -> None:
@@ -49,8 +54,11 @@ def test_arms_of_another_gap_share_no_requests() -> None:
         ("name=a,bundle=x,colour=red", "an arm has no colour; it may have name, baseline, bundle, gap_ms"),
         ("name=a,bundle=x,baseline=repeat", "it has a bundle and a baseline"),
         ("name=a,baseline=oracle", "baseline must be one of popularity, co-occurrence, repeat, not 'oracle'"),
-        ("name=a,bundle=x,k=many", "k (from --arm 'name=a,bundle=x,k=many', arm 'a') must be of type int, not 'many'"),
-        ("name=a,bundle=x,k=0", "arm 'a': k must be at least 1, not 0"),
+        (
+            "name=a,bundle=x,k=many",
+            "k (from --arm 'name=a,bundle=x,k=many', arm 'a') must be a whole number of at least 1, not 'many'",
+        ),
+        ("name=a,bundle=x,k=0", "arm 'a') must be a whole number of at least 1, not '0'"),
         ("name=a,bundle=x,gap_ms=1", "gap_ms (1) must not be below lateness_ms"),
         ("name=a,bundle=x,late_events=keep", "late_events (from"),
     ],

@@ -76,8 +76,8 @@ def test_decisions_of_every_arm_are_those_of_a_replay(log: Path, arms: list[Arm]
 
     def policy(one: Arm, catalogue: Catalogue) -> Policy:
         if one.baseline:
-            return Policy(one.settings, catalogue, None, ())
-        return Policy(one.settings, catalogue, scorer_of(one, scorers).version, scorer_of(one, scorers).popular)
+            return Policy(one.settings.policy, catalogue, None, ())
+        return Policy(one.settings.policy, catalogue, scorer_of(one, scorers).version, scorer_of(one, scorers).popular)
 
     models = [one for one in arms if one.baseline in {None, "popularity"}]  # a worker knows no other baselines
     groups = SharedPipelines(
@@ -93,10 +93,11 @@ def test_decisions_of_every_arm_are_those_of_a_replay(log: Path, arms: list[Arm]
     expected: list[dict[str, bytes]] = [{} for _ in models]
     pipelines = [
         Pipeline(
-            one.settings,
+            one.settings.sessions,
+            one.settings.policy,
             "clickstream-events",
             Catalogue(),
-            None if one.baseline else Scorer(load_bundle(Path(one.settings.bundle))),
+            None if one.baseline else Scorer(load_bundle(Path(one.settings.scoring.bundle))),
         )
         for one in models
     ]
@@ -147,14 +148,14 @@ def test_settings_of_arms_change_no_answer(log: Path, evidence: Evidence) -> Non
     common = contest(log, [arm("repeat")])
     for column in ("ts", "length", "relation", "purchased", "known_user"):
         assert (alone.columns.column(column) == common.columns.column(column)).mean() > 0.99 or column == "length"
-    shorter = contest(log, [arm("repeat")], settings=Settings(gap_ms=SHORT))
+    shorter = contest(log, [arm("repeat")], settings=Settings.of(gap_ms=SHORT))
     assert (shorter.columns.column("relation") == NO_ANSWER).sum() > (
         common.columns.column("relation") == NO_ANSWER
     ).sum()
 
 
 def test_repeating_the_session_hits_all_that_was_there_and_nothing_new(log: Path) -> None:
-    settings = Settings(k=1_000, max_events=10_000)
+    settings = Settings.of(k=1_000, max_events=10_000)
     deep = contest(log, [arm("repeat", settings)], settings=settings)
     ranks, relation = deep.columns.arms[0].ranks, deep.columns.column("relation")
     again = np.isin(relation, [RELATIONS.index("the same item"), RELATIONS.index("seen in the session")])
@@ -185,7 +186,7 @@ def test_session_is_judged_once_it_has_ended(tmp_path: Path) -> None:
         purchase("anna", 2, "b"),
         view("bert", 60, "a"),  # ends Anna's session, and is open itself where the log ends
     )
-    evidence = contest(log, [arm("repeat")], settings=Settings(partitions=1))
+    evidence = contest(log, [arm("repeat")], settings=Settings.of(partitions=1))
     rows = evidence.columns
     assert len(rows) == 3
     assert evidence.book.left_out == Counter({book.IMPRESSION: 1, book.OPEN: 1})
@@ -201,7 +202,7 @@ def test_session_is_judged_once_it_has_ended(tmp_path: Path) -> None:
 
 def test_item_that_was_bought_is_kept_back_and_counted(tmp_path: Path) -> None:
     log = file_of(tmp_path, purchase("anna", 0, "a"), view("anna", 1, "a"), view("bert", 90, "b"))
-    evidence = contest(log, [arm("repeat")], settings=Settings(partitions=1))
+    evidence = contest(log, [arm("repeat")], settings=Settings.of(partitions=1))
     assert evidence.columns.arms[0].ranks.tolist() == [0, 0]
     assert evidence.columns.bought_answers == 1
 
@@ -216,7 +217,7 @@ def test_user_is_known_from_the_second_session_on(tmp_path: Path) -> None:
         view("anna", 200),
         view("c", 300),
     )
-    rows = contest(log, [arm("repeat")], settings=Settings(partitions=1)).columns
+    rows = contest(log, [arm("repeat")], settings=Settings.of(partitions=1)).columns
     by_time = sorted(zip(rows.column("ts").tolist(), rows.column("known_user").tolist(), strict=True))
     assert [known for _, known in by_time] == [0, 0, 1, 0, 1]
 

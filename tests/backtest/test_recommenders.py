@@ -5,12 +5,14 @@ from clickscore.schemas.events import AnyEvent, RemoveFromCart
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.request import Request, Scores
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import PolicySettings, SessionSettings
 from tests.events import impression, records, search, view
 
 
 def requests(*events: AnyEvent, partition: int = 0) -> list[Request]:
-    return Pipeline(Settings(), "events", Catalogue()).collect_requests([(partition, records(*events))])[1]
+    return Pipeline(SessionSettings(), PolicySettings(), "events", Catalogue()).collect_requests(
+        [(partition, records(*events))]
+    )[1]
 
 
 def items(scores: Scores | None) -> list[str] | None:

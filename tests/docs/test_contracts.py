@@ -12,7 +12,7 @@ from clickscore.schemas.manifest import Manifest, Tensor, encode_manifest
 from clickscore.schemas.topics import TOPICS
 from clickscore.stream.pipeline import Output, Pipeline
 from clickscore.stream.reference.catalogue import Catalogue
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import KafkaSettings, PolicySettings, SessionSettings
 from clickscore.stream.worker.publisher import dead_letter
 from docs.contracts import SCHEMAS, asyncapi, json_schema
 from tests.docs.conforms import KEYWORDS, KINDS, faults, resolved
@@ -42,7 +42,9 @@ def decided() -> Output:
     catalogue.update_campaign(b"c", msgspec.json.encode(Campaign(campaign_id="c", item_id="cup", bid=0.5)))
     events = [view("ann", 0, "sold-out"), view("ann", 1, "pan"), purchase("ann", 2, "pan"), search("ann", 3)]
     events += [impression("ann", 4, "cup"), view("bob", 120), view("ann", 0)]
-    return Pipeline(Settings(), "clickstream-events", catalogue).process(0, records(*events, b"no event"))
+    return Pipeline(SessionSettings(), PolicySettings(), "clickstream-events", catalogue).process(
+        0, records(*events, b"no event")
+    )
 
 
 def check(topic: str, value: bytes | None) -> None:
@@ -103,7 +105,9 @@ def test_event_types_are_all_documented() -> None:
 def test_what_the_worker_refuses_the_schema_refuses(event: dict[str, Any], fault: str) -> None:
     schema = json_schema("clickstream-events")
     assert faults(event, schema, schema) == [fault]
-    output = Pipeline(Settings(), "t", Catalogue()).process(0, records(json.dumps(event).encode()))
+    output = Pipeline(SessionSettings(), PolicySettings(), "t", Catalogue()).process(
+        0, records(json.dumps(event).encode())
+    )
     assert len(output.dead_letters) == 1
 
 
@@ -214,7 +218,7 @@ def test_examples_are_what_the_schema_says() -> None:
 
 def test_headers_of_a_dead_letter_are_documented() -> None:
     (letter,) = decided().dead_letters
-    _, _, headers = dead_letter(Settings(), 0, letter)
+    _, _, headers = dead_letter(KafkaSettings(), 0, letter)
     documented = asyncapi()["components"]["messages"]["dead-letter"]["headers"]["properties"]
     assert {name for name, _ in headers} == set(documented)
 

@@ -12,7 +12,7 @@ import yaml
 from clickscore.schemas.topics import MAX_RECORD_BYTES
 from clickscore.stream.__main__ import cli
 from clickscore.stream.kafka.embedded import KAFKA_VERSION
-from clickscore.stream.settings import FIELDS, Settings
+from clickscore.stream.settings import SETTINGS, Settings
 from clickscore.stream.worker.metrics import Metrics
 from docs.generate import ROOT, metrics_table
 
@@ -75,7 +75,7 @@ def test_prometheus_scrapes_the_port_of_the_workers() -> None:
     (job,) = config["scrape_configs"]
     (found,) = job["dns_sd_configs"]
     assert found["names"] == ["worker"]
-    assert found["port"] == Settings().web_port
+    assert found["port"] == Settings().worker.web_port
     assert job["job_name"] in (ROOT / "deploy/alerts.yml").read_text()
 
 
@@ -98,7 +98,7 @@ def test_kafka_takes_record_batches_as_large_as_the_topics() -> None:
 
 def test_environment_names_settings() -> None:
     environment = COMPOSE["services"]["worker"]["environment"]
-    assert {name.removeprefix("CLICKSCORE_").lower() for name in environment} <= set(FIELDS)
+    assert {name.removeprefix("CLICKSCORE_").lower() for name in environment} <= set(SETTINGS)
 
 
 @pytest.mark.parametrize("name", ["topics", "worker", "tools"])

@@ -17,7 +17,7 @@ from clickscore.schemas.decisions import decode_decision
 from clickscore.schemas.events import decode_record
 from clickscore.schemas.sessions import decode_session
 from clickscore.stream.__main__ import cli
-from clickscore.stream.settings import FIELDS, Settings, load
+from clickscore.stream.settings import SETTINGS, Settings, load
 from clickscore.stream.worker.health import HealthReport
 from clickscore.stream.worker.metrics import Metrics
 from docs.generate import ROOT
@@ -97,7 +97,7 @@ def test_files_that_are_named_are_there(path: Path) -> None:
 @each_page
 def test_variables_are_settings(path: Path) -> None:
     names = re.findall(r"\bCLICKSCORE_([A-Z_]+)\b", path.read_text(encoding="utf-8"))
-    assert {name.lower() for name in names} <= {*FIELDS, "config", "name", "bundle_dir", "partitions"}
+    assert {name.lower() for name in names} <= {*SETTINGS, "config", "name", "bundle_dir", "partitions"}
 
 
 @each_text

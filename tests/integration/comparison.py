@@ -111,15 +111,19 @@ def replay_pipeline(settings: Settings, installation: Installation) -> Pipeline:
         assert catalogue.update_item(record.key, record.value) is None
     for record in installation.read(CAMPAIGNS)[0]:
         assert catalogue.update_campaign(record.key, record.value) is None
-    scorer = Scorer(load_bundle(Path(settings.bundle)), settings.score_batch) if settings.bundle else None
-    return Pipeline(settings, settings.topic(EVENTS.name), catalogue, scorer)
+    scorer = (
+        Scorer(load_bundle(Path(settings.scoring.bundle)), settings.scoring.score_batch)
+        if settings.scoring.bundle
+        else None
+    )
+    return Pipeline(settings.sessions, settings.policy, settings.kafka.topic(EVENTS.name), catalogue, scorer)
 
 
 def restored_states(installation: Installation) -> dict[int, PartitionState]:
     """Return the state that each partition's snapshots leave, by the rule of a restart."""
     settings = installation.settings
     return {
-        partition: _restorer(records).state(f"{settings.topic(EVENTS.name)}-{partition}", settings)
+        partition: _restorer(records).state(f"{settings.kafka.topic(EVENTS.name)}-{partition}", settings.sessions)
         for partition, records in installation.read(SNAPSHOTS).items()
     }
 

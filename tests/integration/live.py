@@ -1,7 +1,6 @@
 """Live: an installation of a test's own on a real broker, its workers as child processes, and what its topics hold."""
 
 import asyncio
-import dataclasses
 import json
 import os
 import signal
@@ -44,7 +43,7 @@ class Worker:
     """`clickscore worker` as a child of ours."""
 
     def __init__(self, settings: Settings, log: Path, port: int | None = None) -> None:
-        self.settings = dataclasses.replace(settings, web_port=port or free_port(settings.web_host))
+        self.settings = settings.replace(web_port=port or free_port(settings.worker.web_host))
         self.began = time.monotonic()
         self._log = log
         with log.open("wb") as file:
@@ -94,7 +93,7 @@ class Worker:
 
     def health(self) -> dict[str, Any]:
         """Return what /health says, nothing where nobody answers."""
-        url = f"http://{self.settings.web_host}:{self.settings.web_port}/health"
+        url = f"http://{self.settings.worker.web_host}:{self.settings.worker.web_port}/health"
         try:
             with build_opener(ProxyHandler({})).open(url, timeout=2) as response:
                 return json.load(response)
@@ -135,7 +134,7 @@ class Installation:
     def start_worker(self, port: int | None = None, **changes: Any) -> Worker:
         """Start a worker, on a free port if none is given, with some settings changed."""
         number = len(self.workers) + 1
-        worker = Worker(dataclasses.replace(self.settings, **changes), self._folder / f"worker-{number}.log", port)
+        worker = Worker(self.settings.replace(**changes), self._folder / f"worker-{number}.log", port)
         self.workers.append(worker)
         return worker
 
@@ -190,7 +189,7 @@ class Installation:
 def installation(broker: str, folder: Path, **changes: Any) -> Iterator[Installation]:
     """Give an installation with fresh topics; its workers are ended and its topics deleted at the end."""
     prefix = f"test-{uuid.uuid4().hex[:12]}-"
-    settings = Settings(
+    settings = Settings.of(
         **{
             "bootstrap_servers": broker,
             "topic_prefix": prefix,
@@ -200,18 +199,18 @@ def installation(broker: str, folder: Path, **changes: Any) -> Iterator[Installa
             **changes,
         }
     )
-    asyncio.run(create_topics(settings))
+    asyncio.run(create_topics(settings.kafka))
     running = Installation(settings, folder)
     try:
         yield running
     finally:
         running.end_workers()
-        asyncio.run(delete_topics(settings))
+        asyncio.run(delete_topics(settings.kafka))
 
 
 async def _produce(settings: Settings, topic: Topic, log: Iterable[Sent], per_second: float | None = None) -> None:
     producer = AIOKafkaProducer(
-        bootstrap_servers=settings.bootstrap_servers,
+        bootstrap_servers=settings.kafka.bootstrap_servers,
         acks="all",
         enable_idempotence=True,
         max_batch_size=4 * 1024 * 1024,
@@ -224,7 +223,7 @@ async def _produce(settings: Settings, topic: Topic, log: Iterable[Sent], per_se
         acknowledged: list[Awaitable[Any]] = []
 
         async def send(partition: int) -> None:
-            sent = producer.send_batch(batches.pop(partition), settings.topic(topic.name), partition=partition)
+            sent = producer.send_batch(batches.pop(partition), settings.kafka.topic(topic.name), partition=partition)
             acknowledged.append(await sent)
 
         for number, (value, key, named) in enumerate(log):
@@ -232,7 +231,7 @@ async def _produce(settings: Settings, topic: Topic, log: Iterable[Sent], per_se
                 for partition in list(batches):
                     await send(partition)
                 await asyncio.sleep(ahead)
-            partition = partition_of(key or value or b"", settings.partitions) if named is None else named
+            partition = partition_of(key or value or b"", settings.kafka.partitions) if named is None else named
             while batches[partition].append(timestamp=None, key=key, value=value) is None:
                 await send(partition)
         for partition in list(batches):
@@ -273,7 +272,7 @@ async def _wait_finished(settings: Settings, deadline: float, check: Callable[[]
 
 
 async def _with_admin(settings: Settings, work: Callable[[AIOKafkaAdminClient], Awaitable[Any]]) -> Any:
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap_servers)
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka.bootstrap_servers)
     await admin.start()
     try:
         return await work(admin)
@@ -283,20 +282,22 @@ async def _with_admin(settings: Settings, work: Callable[[AIOKafkaAdminClient], 
 
 async def _committed(settings: Settings, admin: AIOKafkaAdminClient) -> dict[int, int]:
     try:
-        offsets = await admin.list_consumer_group_offsets(settings.group)
+        offsets = await admin.list_consumer_group_offsets(settings.worker.group)
     except GroupCoordinatorNotAvailableError:  # nobody has ever asked this broker for a group
         return {}
     return {tp.partition: found.offset for tp, found in offsets.items() if found.offset >= 0}
 
 
 async def _ends(settings: Settings, consumer: AIOKafkaConsumer, topic: Topic) -> dict[TopicPartition, int]:
-    count = settings.partitions if topic.per_user else 1
-    return await consumer.end_offsets([TopicPartition(settings.topic(topic.name), number) for number in range(count)])
+    count = settings.kafka.partitions if topic.per_user else 1
+    return await consumer.end_offsets(
+        [TopicPartition(settings.kafka.topic(topic.name), number) for number in range(count)]
+    )
 
 
 def _consumer(settings: Settings) -> AIOKafkaConsumer:
     return AIOKafkaConsumer(
-        bootstrap_servers=settings.bootstrap_servers,
+        bootstrap_servers=settings.kafka.bootstrap_servers,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         max_partition_fetch_bytes=8 * 1024 * 1024,

@@ -18,7 +18,7 @@ from clickscore.stream.errors import BrokerError
 from clickscore.stream.kafka.client import MAX_REQUEST_BYTES
 from clickscore.stream.kafka.embedded import EmbeddedBroker, log_file
 from clickscore.stream.kafka.topics import create_topics
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import KafkaSettings
 from tests.brokers import embedded_broker
 
 pytestmark = pytest.mark.kafka
@@ -48,7 +48,7 @@ def first(bootstrap_servers: str, topic: str) -> bytes:
 
 def test_what_was_written_is_there_after_a_stop_and_a_start(tmp_path: Path) -> None:
     with embedded_broker(tmp_path) as broker:
-        asyncio.run(create_topics(Settings(bootstrap_servers=broker.bootstrap_servers)))
+        asyncio.run(create_topics(KafkaSettings(bootstrap_servers=broker.bootstrap_servers)))
         send(broker.bootstrap_servers, EVENTS.name, b"kept")
         broker.stop()
         assert not broker.is_running()
@@ -79,7 +79,7 @@ def test_broker_listens_on_loopback_only(own_broker: EmbeddedBroker) -> None:
 
 
 def test_record_as_large_as_topics_allow_is_taken(own_broker: EmbeddedBroker) -> None:
-    asyncio.run(create_topics(Settings(bootstrap_servers=own_broker.bootstrap_servers)))
+    asyncio.run(create_topics(KafkaSettings(bootstrap_servers=own_broker.bootstrap_servers)))
     send(own_broker.bootstrap_servers, EVENTS.name, bytes(MAX_RECORD_BYTES - 1024))
 
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from clickscore.stream.kafka.topics import list_topics
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import KafkaSettings
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -164,5 +164,5 @@ def test_demo_on_a_kafka_of_ones_own_takes_its_topics_away(broker, temp):
     said, _ = demo.communicate(timeout=120)
     assert demo.returncode == 0, said
     assert broker in said
-    there = asyncio.run(list_topics(Settings(bootstrap_servers=broker)))
+    there = asyncio.run(list_topics(KafkaSettings(bootstrap_servers=broker)))
     assert not [name for name in there if name.startswith("demo-")]

@@ -17,8 +17,8 @@ from tests.integration.live import ROOT, Installation, installation
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 BATCHING = {
-    "a few at a time": {"max_batch": 7, "gather_ms": 0, "score_batch": 1},
-    "many at a time": {"max_batch": 1024, "gather_ms": 10, "score_batch": 64},
+    "a few at a time": {"max_batch": 7, "fetch_wait_ms": 0, "score_batch": 1},
+    "many at a time": {"max_batch": 1024, "fetch_wait_ms": 10, "score_batch": 64},
 }
 
 

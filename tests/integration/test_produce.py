@@ -44,15 +44,18 @@ def written(tmp_path: Path, lines: list[bytes]) -> Path:
 def send(settings: Settings, path: Path, **options: object) -> ProduceTally:
     tally = ProduceTally()
     with EventFile(path, "clickscore") as file:
-        asyncio.run(produce(settings, file, tally, **options))  # type: ignore[arg-type]
+        asyncio.run(produce(settings.kafka, file, tally, **options))  # type: ignore[arg-type]
     return tally
 
 
 async def held(settings: Settings) -> list[ConsumerRecord]:
     """Return all that the events' topic holds, partition by partition."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=settings.bootstrap_servers, auto_offset_reset="earliest")
+    consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka.bootstrap_servers, auto_offset_reset="earliest")
     async with consumer:
-        places = [TopicPartition(settings.topic(EVENTS.name), partition) for partition in range(settings.partitions)]
+        places = [
+            TopicPartition(settings.kafka.topic(EVENTS.name), partition)
+            for partition in range(settings.kafka.partitions)
+        ]
         consumer.assign(places)
         ends = await consumer.end_offsets(places)
         found: list[ConsumerRecord] = []
@@ -81,7 +84,7 @@ def test_every_event_arrives_once_in_order_in_its_users_partition(settings: Sett
     assert_all_once_and_in_order(records, lines)
     for record in records:
         assert record.key == decode_record(record.value).user_id.encode()
-        assert record.partition == partition_of(record.key, settings.partitions)
+        assert record.partition == partition_of(record.key, settings.kafka.partitions)
 
 
 def test_broken_lines_of_a_clickscore_file_arrive_as_they_are(settings: Settings, tmp_path: Path) -> None:
@@ -107,7 +110,7 @@ async def _timed(settings: Settings, path: Path) -> float:
     loop = asyncio.get_running_loop()
     began = loop.time()
     with EventFile(path, "clickscore") as file:
-        await produce(settings, file, ProduceTally(), pace=constant_rate(200))
+        await produce(settings.kafka, file, ProduceTally(), pace=constant_rate(200))
     return loop.time() - began
 
 
@@ -121,7 +124,7 @@ def test_file_that_ends_early_is_sent_as_far_as_it_goes(settings: Settings, tmp_
     path.write_bytes(gzip.compress(b"\n".join(views(20_000)))[:-50])
     tally = ProduceTally()
     with pytest.raises(InputFileError, match="ends early"), EventFile(path, "clickscore") as file:
-        asyncio.run(produce(settings, file, tally))
+        asyncio.run(produce(settings.kafka, file, tally))
     assert tally.sent == tally.read > 10_000
     assert len(asyncio.run(held(settings))) == tally.sent
 
@@ -129,15 +132,15 @@ def test_file_that_ends_early_is_sent_as_far_as_it_goes(settings: Settings, tmp_
 def test_command_says_what_it_sent_and_what_it_skipped(settings: Settings, tmp_path: Path) -> None:
     path = tmp_path / "taobao.csv"
     path.write_text("u1,2,3,pv,1511658000\nu1,2,3,hug,1511658000\nu1,2,3,buy,1511658001\n", encoding="utf-8")
-    where = ["--bootstrap-servers", settings.bootstrap_servers, "--topic-prefix", settings.topic_prefix]
+    where = ["--bootstrap-servers", settings.kafka.bootstrap_servers, "--topic-prefix", settings.kafka.topic_prefix]
     result = CliRunner().invoke(cli, ["produce", str(path), "--format", "taobao", *where])
     assert result.exit_code == 0, result.output
-    assert f"Sent 2 of 3 lines to {settings.topic(EVENTS.name)}" in result.output
+    assert f"Sent 2 of 3 lines to {settings.kafka.topic(EVENTS.name)}" in result.output
     assert "1 x unknown behaviour 'hug' (line 2)" in result.output
 
 
 def test_file_of_another_format_is_an_error(settings: Settings, tmp_path: Path) -> None:
-    where = ["--bootstrap-servers", settings.bootstrap_servers, "--topic-prefix", settings.topic_prefix]
+    where = ["--bootstrap-servers", settings.kafka.bootstrap_servers, "--topic-prefix", settings.kafka.topic_prefix]
     result = CliRunner().invoke(cli, ["produce", str(written(tmp_path, views(3))), "--format", "taobao", *where])
     assert result.exit_code == 1
     assert isinstance(result.exception, InputFileError)
@@ -146,14 +149,14 @@ def test_file_of_another_format_is_an_error(settings: Settings, tmp_path: Path) 
 def test_broker_that_is_held_for_a_while_costs_no_event_and_doubles_none(
     own_broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
-    settings = Settings(bootstrap_servers=own_broker.bootstrap_servers)
-    asyncio.run(create_topics(settings))
+    settings = Settings.of(bootstrap_servers=own_broker.bootstrap_servers)
+    asyncio.run(create_topics(settings.kafka))
     lines = views(30_000)
 
     async def run() -> ProduceTally:
         tally = ProduceTally()
         with EventFile(written(tmp_path, lines), "clickscore") as file:
-            sending = asyncio.create_task(produce(settings, file, tally, pace=constant_rate(15_000)))
+            sending = asyncio.create_task(produce(settings.kafka, file, tally, pace=constant_rate(15_000)))
             await asyncio.sleep(0.7)
             os.kill(own_broker.pid, signal.SIGSTOP)
             await asyncio.sleep(2)
@@ -168,14 +171,14 @@ def test_broker_that_is_held_for_a_while_costs_no_event_and_doubles_none(
 def test_broker_that_stops_and_comes_back_costs_no_event_and_doubles_none(
     own_broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
-    settings = Settings(bootstrap_servers=own_broker.bootstrap_servers)
-    asyncio.run(create_topics(settings))
+    settings = Settings.of(bootstrap_servers=own_broker.bootstrap_servers)
+    asyncio.run(create_topics(settings.kafka))
     lines = views(30_000)
 
     async def run() -> tuple[ProduceTally, EmbeddedBroker]:
         tally = ProduceTally()
         with EventFile(written(tmp_path, lines), "clickscore") as file:
-            sending = asyncio.create_task(produce(settings, file, tally, pace=constant_rate(15_000)))
+            sending = asyncio.create_task(produce(settings.kafka, file, tally, pace=constant_rate(15_000)))
             await asyncio.sleep(0.7)
             await asyncio.to_thread(own_broker.stop)
             again = await asyncio.to_thread(EmbeddedBroker.start, own_broker.data, own_broker.port)
@@ -191,11 +194,11 @@ def test_broker_that_stops_and_comes_back_costs_no_event_and_doubles_none(
 
 
 def test_broker_that_stays_away_is_an_error_that_says_how_far_it_came(own_broker: EmbeddedBroker) -> None:
-    settings = Settings(bootstrap_servers=own_broker.bootstrap_servers, broker_wait_ms=3_000)
-    asyncio.run(create_topics(settings))
+    settings = Settings.of(bootstrap_servers=own_broker.bootstrap_servers, broker_wait_ms=3_000)
+    asyncio.run(create_topics(settings.kafka))
 
     async def run() -> None:
-        async with EventSender(settings) as sender:
+        async with EventSender(settings.kafka) as sender:
             await sender.add(b"one", b"u1")
             await sender.flush()
             while not sender.sent:  # noqa: ASYNC110 (no event says it)

@@ -125,7 +125,7 @@ def last_words(worker: Worker) -> str:
 
 def admin(settings: Settings, work: Callable[[AIOKafkaAdminClient], Awaitable[Any]]) -> Any:
     async def run() -> Any:
-        client = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap_servers)
+        client = AIOKafkaAdminClient(bootstrap_servers=settings.kafka.bootstrap_servers)
         await client.start()
         try:
             return await work(client)
@@ -137,7 +137,7 @@ def admin(settings: Settings, work: Callable[[AIOKafkaAdminClient], Awaitable[An
 
 def alter(settings: Settings, topic: Topic, bytes_taken: int) -> None:
     config = {**topic.config, "max.message.bytes": str(bytes_taken)}  # what is not named falls back to the default
-    resource = ConfigResource(ConfigResourceType.TOPIC, settings.topic(topic.name), config)
+    resource = ConfigResource(ConfigResourceType.TOPIC, settings.kafka.topic(topic.name), config)
     admin(settings, lambda client: client.alter_configs([resource]))
 
 
@@ -159,7 +159,7 @@ def test_worker_refuses_a_wrong_bundle_in_one_line_before_it_joins_the_group(
     assert said.startswith(f"clickscore: the bundle {spoiled} cannot be served: ")
     assert words in said
     assert len(worker.said.splitlines()) == 1
-    assert live.settings.group not in groups(live.settings)
+    assert live.settings.worker.group not in groups(live.settings)
 
 
 def test_refusal_of_a_bundle_says_what_to_do(spoiled: Path, live: Installation) -> None:
@@ -186,11 +186,12 @@ def test_bug_that_an_event_meets_stops_the_worker_and_swallows_nothing(spoiled: 
 
 @pytest.mark.parametrize("topic", [SNAPSHOTS, CATALOGUE], ids=lambda topic: topic.name)
 def test_worker_names_the_command_that_makes_a_missing_topic(topic: Topic, live: Installation) -> None:
-    asyncio.run(delete_topics(live.settings, [topic]))
+    asyncio.run(delete_topics(live.settings.kafka, [topic]))
+    missing = live.settings.kafka.topic(topic.name)
     assert last_words(live.start_worker()) == (
-        f"clickscore: topics are missing: {live.settings.topic(topic.name)}. Make them with `clickscore topics create`"
+        f"clickscore: topics are missing: {missing}. Make them with `clickscore topics create`"
     )
-    assert live.settings.group not in groups(live.settings)
+    assert live.settings.worker.group not in groups(live.settings)
 
 
 REFUSED = "clickscore: Kafka did not take what was published (MessageSizeTooLargeError"
@@ -233,7 +234,7 @@ def test_nothing_is_lost_once_a_topic_that_refused_takes_records_again(
 def test_worker_waits_for_an_absent_broker_saying_so_and_gives_up_after_the_setting(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    worker = Worker(Settings(bootstrap_servers=address, broker_wait_ms=5_000), tmp_path / "worker.log")
+    worker = Worker(Settings.of(bootstrap_servers=address, broker_wait_ms=5_000), tmp_path / "worker.log")
     words = last_words(worker)
     assert re.search(rf"Waiting for Kafka at {address}, \d s of 5 s: Connection refused", worker.said)
     assert words.startswith(f"clickscore: no Kafka broker answers at {address} (Connection refused), waited 5 s")
@@ -248,8 +249,8 @@ def test_worker_whose_broker_goes_away_as_it_starts_ends_with_a_clear_error(tmp_
         "from clickscore.stream.worker.app import run_worker; from clickscore.stream.pipeline import Pipeline;"
         "from clickscore.stream.settings import Settings;"
         "from clickscore.stream.reference.catalogue import Catalogue;"
-        f"settings = Settings(bootstrap_servers='127.0.0.1:9', web_port={port});"
-        "run_worker(settings, Pipeline(settings, 'clickstream-events', Catalogue()))"
+        f"settings = Settings.of(bootstrap_servers='127.0.0.1:9', web_port={port});"
+        "run_worker(settings, Pipeline(settings.sessions, settings.policy, 'clickstream-events', Catalogue()))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False, timeout=EXIT_S

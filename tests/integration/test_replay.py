@@ -146,7 +146,7 @@ class Planted(NamedTuple):
 def planted(live: Live) -> Iterator[Planted]:
     """A topic with copies of all recommendations, each twice, but for one changed, one left out and one too many."""
     settings = live.installation.settings
-    asyncio.run(create_topics(settings, [PLANTED]))
+    asyncio.run(create_topics(settings.kafka, [PLANTED]))
     recommendations = {partition: values[::2] for partition, values in live.decisions.items()}
     ids = [msgspec.json.decode(value)["decision_id"] for value in recommendations[0]]
     decided = {offset_of(value) for value in recommendations[0]}
@@ -165,7 +165,7 @@ def planted(live: Live) -> Iterator[Planted]:
     copies += [Sent(value, b"u", 0) for value in (msgspec.json.encode(changed), msgspec.json.encode(added), b"rubbish")]
     asyncio.run(_produce(settings, PLANTED, copies))
     yield found
-    asyncio.run(delete_topics(settings, [PLANTED]))
+    asyncio.run(delete_topics(settings.kafka, [PLANTED]))
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -27,7 +27,7 @@ SHOP = make_shop(7, shoppers=500)
 
 def open_for(settings: Settings, seconds: float) -> DemoMetrics:
     async def opened() -> None:
-        await asyncio.wait_for(run_shop(settings, live, counts), seconds)
+        await asyncio.wait_for(run_shop(settings.kafka, live, counts), seconds)
 
     live = LiveShop(SHOP, "t", rate=200.0)
     counts = DemoMetrics(0, live.variants)
@@ -38,7 +38,9 @@ def open_for(settings: Settings, seconds: float) -> DemoMetrics:
 
 def read(settings: Settings, topic: str):
     async def read_all():
-        consumer = AIOKafkaConsumer(settings.topic(topic), **connection(settings), auto_offset_reset="earliest")
+        consumer = AIOKafkaConsumer(
+            settings.kafka.topic(topic), **connection(settings.kafka), auto_offset_reset="earliest"
+        )
         await consumer.start()
         try:
             ends = await consumer.end_offsets(list(consumer.assignment()))
@@ -54,7 +56,7 @@ def read(settings: Settings, topic: str):
 
 
 def test_catalogue_and_campaigns_are_published_under_their_ids(settings):
-    asyncio.run(publish_assortment(settings, SHOP.assortment))
+    asyncio.run(publish_assortment(settings.kafka, SHOP.assortment))
     items = {record.key.decode(): decode_item(record.value) for record in read(settings, CATALOGUE.name)}
     assert items == {item.item_id: item for item in SHOP.assortment.items}
     campaigns = {record.key.decode(): decode_campaign(record.value) for record in read(settings, CAMPAIGNS.name)}
@@ -70,7 +72,7 @@ def test_events_carry_their_truth_and_lie_where_every_client_looks_for_the_user(
         event, truth = decode_record(record.value), decode_truth(dict(record.headers)[TRUTH_HEADER])
         assert event.event_id == truth.event_id
         assert record.key.decode() == event.user_id
-        assert record.partition == partition_of(record.key, settings.partitions)
+        assert record.partition == partition_of(record.key, settings.kafka.partitions)
 
 
 def test_records_without_truth_are_the_spoiled_ones(settings):
@@ -82,24 +84,26 @@ def test_records_without_truth_are_the_spoiled_ones(settings):
 
 
 def test_shop_says_which_topics_are_missing(broker):
-    settings = Settings(bootstrap_servers=broker, topic_prefix="nowhere-")
+    settings = Settings.of(bootstrap_servers=broker, topic_prefix="nowhere-")
     live = LiveShop(SHOP, "t", rate=200.0)
     with pytest.raises(TopicMissingError, match="nowhere-clickstream-events"):
-        asyncio.run(run_shop(settings, live, DemoMetrics(0, live.variants)))
+        asyncio.run(run_shop(settings.kafka, live, DemoMetrics(0, live.variants)))
 
 
 def test_shop_whose_broker_goes_away_ends_and_says_so(own_broker, topic_prefix):
-    settings = Settings(bootstrap_servers=own_broker.bootstrap_servers, topic_prefix=topic_prefix, broker_wait_ms=5_000)
+    settings = Settings.of(
+        bootstrap_servers=own_broker.bootstrap_servers, topic_prefix=topic_prefix, broker_wait_ms=5_000
+    )
 
     async def open_until_the_broker_stops() -> None:
-        await create_topics(settings)
+        await create_topics(settings.kafka)
         live = LiveShop(SHOP, "t", rate=200.0)
         counts = DemoMetrics(0, live.variants)
-        shop = asyncio.create_task(run_shop(settings, live, counts))
+        shop = asyncio.create_task(run_shop(settings.kafka, live, counts))
         await asyncio.sleep(2)
         assert counts.events
         await asyncio.to_thread(own_broker.stop)
         await shop
 
-    with pytest.raises(BrokerError, match=settings.bootstrap_servers):
+    with pytest.raises(BrokerError, match=settings.kafka.bootstrap_servers):
         asyncio.run(asyncio.wait_for(open_until_the_broker_stops(), 60))

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.kafka
 
 def send(settings: Settings, first: int, last: int) -> None:
     async def run() -> None:
-        async with EventSender(settings) as sender:
+        async with EventSender(settings.kafka) as sender:
             for n in range(first, last):
                 await sender.add(encode_event(View(event_id=f"e{n}", user_id="u1", ts=n, item_id=f"i{n}")), b"u1")
 
@@ -29,14 +29,14 @@ def send(settings: Settings, first: int, last: int) -> None:
 
 
 def where(settings: Settings) -> list[str]:
-    return ["--bootstrap-servers", settings.bootstrap_servers, "--topic-prefix", settings.topic_prefix]
+    return ["--bootstrap-servers", settings.kafka.bootstrap_servers, "--topic-prefix", settings.kafka.topic_prefix]
 
 
 def test_from_the_beginning_all_records_come_in_order(settings: Settings) -> None:
     send(settings, 0, 10)
 
     async def run() -> list[bytes | None]:
-        return [record.value async for record in tail(settings, EVENTS.name, from_beginning=True, count=10)]
+        return [record.value async for record in tail(settings.kafka, EVENTS.name, from_beginning=True, count=10)]
 
     assert [f'"i{n}"'.encode() in (value or b"") for n, value in enumerate(asyncio.run(run()))] == [True] * 10
 
@@ -80,7 +80,7 @@ def test_interrupt_ends_it_cleanly(settings: Settings) -> None:
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=10)
     assert process.returncode == 0
-    assert errors.splitlines() == [f"Listening to {settings.topic(EVENTS.name)}; Ctrl-C ends it"]
+    assert errors.splitlines() == [f"Listening to {settings.kafka.topic(EVENTS.name)}; Ctrl-C ends it"]
 
 
 def test_missing_topic_is_named(settings: Settings) -> None:

@@ -10,13 +10,13 @@ from clickscore.schemas.topics import CATALOGUE, DEAD_LETTERS, EVENTS, MAX_RECOR
 from clickscore.stream.__main__ import cli
 from clickscore.stream.errors import BrokerError, TopicMissingError
 from clickscore.stream.kafka.topics import check_topics, create_topics, delete_topics, list_topics, wait_for_broker
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import KafkaSettings
 
 pytestmark = pytest.mark.kafka
 
 
 def test_all_topics_are_made_once(broker: str, topic_prefix: str) -> None:
-    settings = Settings(bootstrap_servers=broker, topic_prefix=topic_prefix, partitions=3)
+    settings = KafkaSettings(bootstrap_servers=broker, topic_prefix=topic_prefix, partitions=3)
     assert {each.outcome for each in asyncio.run(create_topics(settings))} == {"created"}
     assert {each.outcome for each in asyncio.run(create_topics(settings))} == {"there already"}
     there = asyncio.run(list_topics(settings))
@@ -27,9 +27,9 @@ def test_all_topics_are_made_once(broker: str, topic_prefix: str) -> None:
 
 
 def test_other_number_of_partitions_is_said_and_left_alone(broker: str, topic_prefix: str) -> None:
-    three = Settings(bootstrap_servers=broker, topic_prefix=topic_prefix, partitions=3)
+    three = KafkaSettings(bootstrap_servers=broker, topic_prefix=topic_prefix, partitions=3)
     asyncio.run(create_topics(three))
-    five = Settings(bootstrap_servers=broker, topic_prefix=topic_prefix, partitions=5)
+    five = KafkaSettings(bootstrap_servers=broker, topic_prefix=topic_prefix, partitions=5)
     outcomes = {each.name: each for each in asyncio.run(create_topics(five))}
     events = outcomes[five.topic(EVENTS.name)]
     assert (events.outcome, events.partitions, events.wanted) == ("differs", 3, 5)
@@ -39,7 +39,7 @@ def test_other_number_of_partitions_is_said_and_left_alone(broker: str, topic_pr
 
 
 def test_missing_topic_is_named_with_the_command_that_makes_it(broker: str, topic_prefix: str) -> None:
-    settings = Settings(bootstrap_servers=broker, topic_prefix=topic_prefix)
+    settings = KafkaSettings(bootstrap_servers=broker, topic_prefix=topic_prefix)
     asyncio.run(create_topics(settings, [topic for topic in TOPICS if topic is not DEAD_LETTERS]))
     with pytest.raises(TopicMissingError, match=f"{topic_prefix}dead-letters.*clickscore topics create"):
         asyncio.run(check_topics(settings))
@@ -47,9 +47,9 @@ def test_missing_topic_is_named_with_the_command_that_makes_it(broker: str, topi
 
 
 def test_user_keyed_topic_with_other_partitions_is_refused(broker: str, topic_prefix: str) -> None:
-    settings = Settings(bootstrap_servers=broker, topic_prefix=topic_prefix, partitions=2)
+    settings = KafkaSettings(bootstrap_servers=broker, topic_prefix=topic_prefix, partitions=2)
     asyncio.run(create_topics(settings, [DEAD_LETTERS]))
-    wider = Settings(bootstrap_servers=broker, topic_prefix=topic_prefix, partitions=4)
+    wider = KafkaSettings(bootstrap_servers=broker, topic_prefix=topic_prefix, partitions=4)
     asyncio.run(create_topics(wider))
     with pytest.raises(TopicMissingError, match=f"has 4, but {topic_prefix}dead-letters has 2"):
         asyncio.run(check_topics(wider))
@@ -57,7 +57,7 @@ def test_user_keyed_topic_with_other_partitions_is_refused(broker: str, topic_pr
 
 
 def test_snapshots_that_are_not_compacted_are_refused(broker: str, topic_prefix: str) -> None:
-    settings = Settings(bootstrap_servers=broker, topic_prefix=topic_prefix)
+    settings = KafkaSettings(bootstrap_servers=broker, topic_prefix=topic_prefix)
     losing = msgspec.structs.replace(SNAPSHOTS, config=EVENTS.config)
     asyncio.run(create_topics(settings, [losing]))
     outcomes = {each.name: each for each in asyncio.run(create_topics(settings))}
@@ -68,15 +68,15 @@ def test_snapshots_that_are_not_compacted_are_refused(broker: str, topic_prefix:
 
 
 def test_retention_is_the_owners_choice(broker: str, topic_prefix: str) -> None:
-    day = Settings(bootstrap_servers=broker, topic_prefix=topic_prefix, retention_ms=86_400_000)
+    day = KafkaSettings(bootstrap_servers=broker, topic_prefix=topic_prefix, retention_ms=86_400_000)
     asyncio.run(create_topics(day))
-    week = Settings(bootstrap_servers=broker, topic_prefix=topic_prefix, retention_ms=7 * 86_400_000)
+    week = KafkaSettings(bootstrap_servers=broker, topic_prefix=topic_prefix, retention_ms=7 * 86_400_000)
     assert {each.outcome for each in asyncio.run(create_topics(week))} == {"there already"}
     asyncio.run(delete_topics(day))
 
 
 def test_smaller_records_than_a_cycle_may_need_are_said(broker: str, topic_prefix: str) -> None:
-    settings = Settings(bootstrap_servers=broker, topic_prefix=topic_prefix)
+    settings = KafkaSettings(bootstrap_servers=broker, topic_prefix=topic_prefix)
     small = msgspec.structs.replace(SNAPSHOTS, config={**SNAPSHOTS.config, "max.message.bytes": "1000000"})
     asyncio.run(create_topics(settings, [small]))
     (outcome,) = asyncio.run(create_topics(settings, [SNAPSHOTS]))
@@ -95,18 +95,18 @@ def test_command_says_what_was_made_and_what_is_otherwise(broker: str, topic_pre
     again = CliRunner().invoke(cli, ["topics", "create", "--partitions", "3", *where])
     assert again.exit_code == 1
     assert "clickstream-events has 2 partitions, not 3" in str(again.exception)
-    asyncio.run(delete_topics(Settings(bootstrap_servers=broker, topic_prefix=topic_prefix)))
+    asyncio.run(delete_topics(KafkaSettings(bootstrap_servers=broker, topic_prefix=topic_prefix)))
     assert CliRunner().invoke(cli, ["topics", "list", *where]).output.count("missing") == len(TOPICS)
 
 
 def test_more_replicas_than_brokers_is_refused_in_words(broker: str, topic_prefix: str) -> None:
-    settings = Settings(bootstrap_servers=broker, topic_prefix=topic_prefix, replication=100)
+    settings = KafkaSettings(bootstrap_servers=broker, topic_prefix=topic_prefix, replication=100)
     with pytest.raises(BrokerError, match=r"cannot be made: .*replica"):
         asyncio.run(create_topics(settings))
 
 
 def test_waiting_for_an_absent_broker_ends_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    nobody = Settings(bootstrap_servers="127.0.0.1:9", broker_wait_ms=3_500)
+    nobody = KafkaSettings(bootstrap_servers="127.0.0.1:9", broker_wait_ms=3_500)
     with pytest.raises(BrokerError, match=r"no Kafka broker answers at 127.0.0.1:9 .*clickscore broker start"):
         asyncio.run(wait_for_broker(nobody))
     assert "Waiting for Kafka at 127.0.0.1:9" in capsys.readouterr().err

@@ -28,7 +28,7 @@ WAIT_S = 30
 
 def metrics(worker: Worker) -> dict[str, float]:
     """Return its samples by name and labels."""
-    url = f"http://{worker.settings.web_host}:{worker.settings.web_port}/metrics"
+    url = f"http://{worker.settings.worker.web_host}:{worker.settings.worker.web_port}/metrics"
     with build_opener(ProxyHandler({})).open(url, timeout=5) as response:
         lines = response.read().decode().splitlines()
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
@@ -169,10 +169,10 @@ def test_worker_refuses_a_state_that_is_ahead_of_events_which_were_made_anew(liv
     live.start_worker()
     live.wait_finished()
     live.stop_workers()
-    asyncio.run(delete_topics(live.settings, [EVENTS]))
-    asyncio.run(create_topics(live.settings))
+    asyncio.run(delete_topics(live.settings.kafka, [EVENTS]))
+    asyncio.run(create_topics(live.settings.kafka))
     worker = live.start_worker()
     assert worker.wait(WAIT_S) == 1
     said = worker.said.splitlines()[-1]
-    assert said.startswith(f"clickscore: {live.settings.topic_prefix}session-snapshots holds the state of ")
+    assert said.startswith(f"clickscore: {live.settings.kafka.topic_prefix}session-snapshots holds the state of ")
     assert said.endswith("make it anew with `clickscore topics create`")

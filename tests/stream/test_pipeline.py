@@ -12,7 +12,7 @@ from clickscore.schemas.events import AnyEvent, Search, Tick, View, encode_event
 from clickscore.schemas.sessions import decode_session
 from clickscore.stream.pipeline import Message, Output, Pipeline
 from clickscore.stream.reference.catalogue import Catalogue
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import SessionSettings, Settings
 from clickscore.stream.state.changelog import restore
 from tests.events import MINUTE, START, Recorded, impression, purchase, records, search, view
 
@@ -20,7 +20,8 @@ TOPIC = "events"
 
 
 def pipeline(**changed: object) -> Pipeline:
-    return Pipeline(msgspec.convert(changed, Settings), TOPIC, Catalogue())
+    settings = Settings.of(**changed)
+    return Pipeline(settings.sessions, settings.policy, TOPIC, Catalogue())
 
 
 def run(made: Pipeline, *events: AnyEvent | bytes | None) -> Output:
@@ -271,7 +272,7 @@ def test_restart_from_the_changelog_changes_nothing(log: list[Recorded], sizes: 
     before = outputs(first, log, sizes)[:crash_after]
     changes = [change for output in before for change in output.changes]
     second = pipeline()
-    second.load({0: restore(changes, "events-0", Settings())})
+    second.load({0: restore(changes, "events-0", SessionSettings())})
     after = outputs(second, log, [])
     assert decided(before) + decided(after) == decided(expected)
     assert closed(before) | closed(after) == closed(expected)

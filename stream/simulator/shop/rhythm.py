@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from clickscore.schemas.topics import DAY_MS
+from clickscore.schemas.durations import DAY_MS
 from clickscore.stream.simulator.shop.assortment import Floats, Ints
 
 HOURS = 24

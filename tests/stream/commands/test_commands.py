@@ -13,7 +13,7 @@ from clickscore.schemas.catalogue import decode_item
 from clickscore.stream.__main__ import ALIASES, COMMANDS, cli
 from clickscore.stream.commands.settings import HIDDEN
 from clickscore.stream.event_files.formats.rees46 import REES46
-from clickscore.stream.settings import FIELDS
+from clickscore.stream.settings import SETTINGS
 
 GOOD = '{"type":"view","event_id":"e1","user_id":"u1","ts":1569888000000,"item_id":"i1"}'
 
@@ -136,7 +136,7 @@ def test_settings_say_value_unit_and_origin(tmp_path: Path) -> None:
         "settings", "--json", "--config", str(config), CLICKSCORE_GAP_MS="900000", KAFKA_BOOTSTRAP_SERVERS="kafka:9092"
     )
     shown = json.loads(result.stdout)
-    assert shown.keys() == FIELDS.keys()
+    assert shown.keys() == SETTINGS.keys()
     assert shown["gap_ms"] == {"value": 900_000, "unit": "ms", "from": "CLICKSCORE_GAP_MS"}
     assert shown["k"] == {"value": 3, "unit": "items", "from": str(config)}
     assert shown["bootstrap_servers"]["from"] == "KAFKA_BOOTSTRAP_SERVERS"
@@ -152,5 +152,5 @@ def test_settings_hide_secrets(flags: list[str]) -> None:
 
 def test_settings_table_keeps_a_row_on_a_line_in_a_pipe() -> None:
     rows = clickscore("settings").stdout.decode().splitlines()
-    for name in FIELDS:
+    for name in SETTINGS:
         assert len([row for row in rows if row.strip().startswith(f"{name} ")]) == 1

@@ -13,7 +13,7 @@ from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.policy.rules import RULES, bought_already, hidden, out_of_stock
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.request import Reasons, Request, Scores
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import PolicySettings
 from tests.events import START, view
 
 
@@ -47,7 +47,7 @@ def catalogue(*items: Item, campaigns: tuple[Campaign, ...] = ()) -> Catalogue:
 
 
 def shown(asked: Request, answer: Scores | None, prior: tuple[str, ...] = ()) -> list[str]:
-    policy = Policy(Settings(k=3), Catalogue(), "bundle", prior)
+    policy = Policy(PolicySettings(k=3), Catalogue(), "bundle", prior)
     return [choice.item_id for choice in policy.recommend(asked, answer).items]
 
 
@@ -87,7 +87,7 @@ def test_forbidden_candidates_give_way_to_the_next():
 
 
 def test_rules_say_how_many_they_removed():
-    policy = Policy(Settings(k=2), catalogue(Item(item_id="b", stock=0)), None, ())
+    policy = Policy(PolicySettings(k=2), catalogue(Item(item_id="b", stock=0)), None, ())
     assert policy.recommend(request(bought=("a",)), scores("a", "b", "c")).filtered == {"bought": 1, "out_of_stock": 1}
 
 
@@ -105,7 +105,7 @@ def test_training_popularity_comes_after_the_present_one():
 
 def test_popular_shelf_follows_the_stock():
     known = catalogue(Item(item_id="p", stock=1))
-    policy = Policy(Settings(k=1), known, None, ())
+    policy = Policy(PolicySettings(k=1), known, None, ())
     asked = request("x", popular=("p", "q"))
     assert policy.recommend(asked, None).items[0].item_id == "p"
     known.update_item(b"p", encode(Item(item_id="p", stock=0)))
@@ -116,7 +116,7 @@ def test_popular_shelf_follows_the_stock():
 @pytest.mark.parametrize("answer", [None, scores("a", "b")])
 def test_encoded_decision_is_the_recommendation(answer: Scores | None, bought: tuple[str, ...]):
     known = catalogue(Item(item_id="p", stock=1), Item(item_id="r", stock=0))
-    policy = Policy(Settings(k=3), known, "bundle", ("t",))
+    policy = Policy(PolicySettings(k=3), known, "bundle", ("t",))
     asked = request("x", bought=bought, popular=("p", "q", "r"))
     assert policy.encoded(asked, answer) == encode_decision(policy.recommend(asked, answer))
     known.update_item(b"p", encode(Item(item_id="p", stock=0)))
@@ -209,7 +209,7 @@ def explained(most: int, brought: list[list[float]], bought: tuple[str, ...] = (
     """Decide on candidates a, b, ... to whose scores the events on x, y and z brought these."""
     asked = msgspec.structs.replace(request("x", "y", "z", bought=bought, popular=("p",)), actions=bytes((1, 2, 1)))
     answer = scores(*"abcd"[: len(brought)])._replace(reasons=Reasons(np.array(brought), range(3)))
-    return Policy(Settings(k=3, reasons=most), Catalogue(), None, ()).recommend(asked, answer)
+    return Policy(PolicySettings(k=3, reasons=most), Catalogue(), None, ()).recommend(asked, answer)
 
 
 def because(decision: Recommendation) -> list[list[tuple[str, str, float]]]:
@@ -239,7 +239,7 @@ def test_contributions_are_rounded_as_scores_are():
 
 @pytest.mark.parametrize("most", [0, 1])
 def test_decision_without_reasons_says_nothing_of_them(most: int):
-    policy = Policy(Settings(k=2, reasons=most), Catalogue(), None, ())
+    policy = Policy(PolicySettings(k=2, reasons=most), Catalogue(), None, ())
     assert b"because" not in encode_decision(policy.recommend(request("x", popular=("p",)), scores("a")))
 
 

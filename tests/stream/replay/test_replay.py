@@ -19,7 +19,7 @@ from clickscore.stream.pipeline import Output, Pipeline
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.replay.file_source import FileSource
 from clickscore.stream.replay.source import FileMark
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import PolicySettings, SessionSettings
 from tests.bundles import small_bundle
 from tests.integration.event_log import event_log
 
@@ -231,7 +231,7 @@ def test_stdin_is_replayed(log: Path, tmp_path: Path) -> None:
 def test_sessions_are_those_that_the_live_code_closes(log: Path, tmp_path: Path) -> None:
     out = tmp_path / "sessions.jsonl.gz"
     assert clickscore("sessions", log, "--workers", 2, "--out", out).returncode == 0
-    found = outputs(log, Pipeline(Settings(), "clickstream-events", Catalogue()))
+    found = outputs(log, Pipeline(SessionSettings(), PolicySettings(), "clickstream-events", Catalogue()))
     closed = sorted(message.value or b"" for output in found for message in output.closed_sessions)
     assert len(closed) > 500
     assert sorted(lines(out.read_bytes())) == closed
@@ -241,7 +241,7 @@ def test_sessions_that_are_open_at_the_end_are_written_where_they_are_wanted(log
     closed, everything = tmp_path / "closed.jsonl", tmp_path / "all.jsonl"
     assert clickscore("sessions", log, "--out", closed).returncode == 0
     assert clickscore("sessions", log, "--out", everything, "--close-open").returncode == 0
-    pipeline = Pipeline(Settings(), "clickstream-events", Catalogue())
+    pipeline = Pipeline(SessionSettings(), PolicySettings(), "clickstream-events", Catalogue())
     outputs(log, pipeline)
     added = set(everything.read_bytes().splitlines()) - set(closed.read_bytes().splitlines())
     assert len(added) == sum(state.open_sessions for state in pipeline.partitions.values()) > 0

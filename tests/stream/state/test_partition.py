@@ -1,7 +1,7 @@
 """State: what the changelog gives back, whoever wrote to it."""
 
 from clickscore.schemas.snapshots import PARTITION_KEY, UserState, decode_user, encode
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state.changelog import StateRestorer, restore
 from clickscore.stream.state.partition import MAX_CLOSURES_PER_EVENT, POPULAR, ChangelogRecord, PartitionState
 from tests.events import MINUTE, START, view
@@ -19,8 +19,8 @@ def restorer(*changes: ChangelogRecord) -> StateRestorer:
     return made
 
 
-def entered(*minutes: float, settings: Settings | None = None) -> PartitionState:
-    state = PartitionState("events-0", settings or Settings())
+def entered(*minutes: float, settings: SessionSettings | None = None) -> PartitionState:
+    state = PartitionState("events-0", settings or SessionSettings())
     for offset, minute in enumerate(minutes):
         event = view("ann", minute, f"item-{offset}")
         state.advance(event.ts, offset)
@@ -29,12 +29,12 @@ def entered(*minutes: float, settings: Settings | None = None) -> PartitionState
 
 
 def test_newest_snapshot_wins():
-    state = restorer(snapshot("ann", 1), snapshot("ann", 5)).state("events-0", Settings())
+    state = restorer(snapshot("ann", 1), snapshot("ann", 5)).state("events-0", SessionSettings())
     assert state.user("ann").offset == 5
 
 
 def test_late_write_of_a_stalled_worker_does_not_step_back():
-    state = restorer(snapshot("ann", 5), snapshot("ann", 1)).state("events-0", Settings())
+    state = restorer(snapshot("ann", 5), snapshot("ann", 1)).state("events-0", SessionSettings())
     assert state.user("ann").offset == 5
 
 
@@ -47,17 +47,17 @@ def test_overlaid_snapshot_that_was_written_again_needs_no_repair():
 
 
 def test_stale_tombstone_forgets_nobody():
-    state = restorer(snapshot("ann", 5), ChangelogRecord(b"ann", None, 4)).state("events-0", Settings())
+    state = restorer(snapshot("ann", 5), ChangelogRecord(b"ann", None, 4)).state("events-0", SessionSettings())
     assert state.user("ann").offset == 5
 
 
 def test_tombstone_forgets():
-    state = restorer(snapshot("ann", 5), ChangelogRecord(b"ann", None, 6)).state("events-0", Settings())
+    state = restorer(snapshot("ann", 5), ChangelogRecord(b"ann", None, 6)).state("events-0", SessionSettings())
     assert len(state) == 0
 
 
 def test_restored_state_knows_open_sessions():
-    assert restore([snapshot("ann", 1), snapshot("bob", 2)], "events-0", Settings()).open_sessions == 2
+    assert restore([snapshot("ann", 1), snapshot("bob", 2)], "events-0", SessionSettings()).open_sessions == 2
 
 
 def test_partitions_record_ends_a_batch():
@@ -74,7 +74,7 @@ def test_forgotten_user_leaves_a_tombstone():
 
 
 def test_session_keeps_its_newest_events():
-    state = entered(*range(20), settings=Settings(max_events=5))
+    state = entered(*range(20), settings=SessionSettings(max_events=5))
     assert decode_user(state.flush(19)[0].value or b"").items == [f"item-{number}" for number in range(15, 20)]
 
 
@@ -83,7 +83,7 @@ def test_popular_items_are_bounded():
 
 
 def test_popularity_is_ranked_anew_at_every_refresh():
-    state = PartitionState("events-0", Settings())
+    state = PartitionState("events-0", SessionSettings())
     for offset, (user, item) in enumerate([("ann", "a"), ("ann", "b"), ("bob", "b")]):
         event = view(user, 0, item)
         state.advance(event.ts, offset)
@@ -100,7 +100,7 @@ def test_popular_item_stays_behind_when_nobody_looks_at_it():
 
 
 def crowd(size: int) -> PartitionState:
-    state = PartitionState("events-0", Settings())
+    state = PartitionState("events-0", SessionSettings())
     for offset in range(size):
         event = view(f"user-{offset:04}", offset / size)
         state.advance(event.ts, offset)
@@ -126,19 +126,19 @@ def test_sessions_that_were_left_close_in_the_same_order_after_a_restart():
     changes = state.flush(size)
     state.advance(START + 600 * MINUTE, 1_000)
     changes += state.flush(1_000)
-    again = restore(changes, "events-0", Settings())
+    again = restore(changes, "events-0", SessionSettings())
     assert again.advance(START, 1_001) == state.advance(START, 1_001)
 
 
 def test_session_closes_with_the_first_event_of_its_minute():
-    state = entered(0, settings=Settings(gap_ms=10 * MINUTE, lateness_ms=0))
+    state = entered(0, settings=SessionSettings(gap_ms=10 * MINUTE, lateness_ms=0))
     at = (START + 10 * MINUTE) // MINUTE * MINUTE + MINUTE  # the first full minute after the gap
     closed = [len(state.advance(ts, offset)) for offset, ts in enumerate((START + 1, at - 1, at), start=1)]
     assert closed == [0, 0, 1]
 
 
 def test_popularity_is_ranked_at_any_period_of_refresh():
-    state = PartitionState("events-0", Settings(popularity_refresh_ms=1_000))
+    state = PartitionState("events-0", SessionSettings(popularity_refresh_ms=1_000))
     for offset, (user, item) in enumerate([("ann", "a"), ("ann", "b"), ("bob", "b")]):
         event = view(user, 0, item)
         state.advance(event.ts, offset)

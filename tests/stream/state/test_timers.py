@@ -1,6 +1,7 @@
 """Wheel: keys come due at full minutes."""
 
-from clickscore.stream.state.timers import MINUTE_MS, TimerWheel
+from clickscore.schemas.durations import MINUTE_MS
+from clickscore.stream.state.timers import TimerWheel
 
 
 def wheel(*times: int) -> TimerWheel:

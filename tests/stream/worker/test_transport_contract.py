@@ -50,7 +50,7 @@ def in_app(use: Use, **settings: Any) -> Any:
     """Return what `use` makes of an app that is built and not started, inside an event loop as clients want it."""
 
     async def run() -> Any:
-        return await use(faust_app(Settings(**settings)))
+        return await use(faust_app(Settings.of(**settings)))
 
     return asyncio.run(run())
 
@@ -486,7 +486,7 @@ def test_app_makes_its_folders_by_a_method_of_its_own_and_ours_makes_none(tmp_pa
 def test_app_builds_without_a_broker_and_with_one_agent() -> None:
     async def run() -> list[str]:
         settings = Settings()
-        app, _ = create_app(settings, Pipeline(settings, EVENTS.name, Catalogue()))
+        app, _ = create_app(settings, Pipeline(settings.sessions, settings.policy, EVENTS.name, Catalogue()))
         return [agent.name for agent in app.agents.values()]
 
     assert len(asyncio.run(run())) == 1
