@@ -1,4 +1,4 @@
-"""Bundle: one shipped model as a folder, with a manifest that says what it is."""
+"""Bundle files: write one exported model as a folder, with a manifest that describes it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,30 +38,32 @@ def write_bundle(
     popular: Sequence[str] = (),
     lineage: Sequence[str] = (),
 ) -> Manifest:
-    """Write a bundle and return its manifest, which is the last file to appear.
+    """Write a bundle and return its manifest.
+
+    The manifest is written last, so that a folder with a manifest is complete.
 
     Args:
-        folder: Where it goes; there must be nothing yet, or an empty folder.
-        model: The graph of `schemas.manifest`.
-        vocabulary: Its items by row.
-        framework: What made it, such as `torch 2.13.0`.
-        max_length: Events that the graph reads at most.
-        every_event: Whether it reads those on unknown items and on none, too.
-        training_data: What it learned from, in words, with a fingerprint.
-        trained_until: Event time of the newest event of that, ms; 0 where nobody knows.
-        metrics: Measured on sessions that the model had not learned from.
-        precision: What the products with the whole catalogue are made in.
-        fidelity: How near that comes to `fp32`.
-        calibration: What calibrating the heads did.
-        popular: The most popular items of the training data, best first.
-        lineage: What the model was topped up from, the oldest first.
+        folder: Path of the bundle; the folder must be absent or empty.
+        model: ONNX file with the inputs and outputs of `schemas.manifest`.
+        vocabulary: Items of the model by row.
+        framework: Name and version of the framework that made the model, such as `torch 2.13.0`.
+        max_length: Largest number of events that the graph reads.
+        every_event: Whether the graph also reads searches and events on unknown items.
+        training_data: Description of the training data, with a fingerprint.
+        trained_until: Event time of the newest training event, ms; 0 where the time is unknown.
+        metrics: Held-out metrics, measured on sessions that the model had not learned from.
+        precision: Number format of the product with the whole catalogue, a name of `export.ranking.RANKINGS`.
+        fidelity: Comparison of a quantised graph with its fp32 graph.
+        calibration: Metrics before and after the calibration of the heads.
+        popular: Most popular items of the training data, best first.
+        lineage: Earlier versions that the model was fine-tuned from, the oldest first.
 
     Raises:
-        TrainingError: Something is in the way.
+        TrainingError: The folder is not empty.
     """
     require_empty(folder)
     graph = onnx.load_model_from_string(model).graph
-    inputs, outputs = (tuple(map(_tensor, tensors)) for tensors in (graph.input, graph.output))
+    inputs, outputs = (tuple(map(_describe_tensor, tensors)) for tensors in (graph.input, graph.output))
     items = vocabulary.to_bytes()
     manifest = Manifest(
         format_version=FORMAT_VERSION,
@@ -70,7 +72,7 @@ def write_bundle(
         max_length=max_length,
         every_event=every_event,
         items=len(vocabulary),
-        candidates=next(size for size in _rows(outputs) if isinstance(size, int)),
+        candidates=_count_candidates(outputs),
         inputs=inputs,
         outputs=outputs,
         training_data=training_data,
@@ -90,21 +92,23 @@ def write_bundle(
 
 
 def require_empty(folder: Path) -> None:
-    """Refuse a folder that holds something: a worker may be serving it.
+    """Refuse to write into a folder that is not empty, because a worker may be serving it.
 
     Raises:
-        TrainingError: It does.
+        TrainingError: The path is a file, or a folder with files.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         message = f"{folder} is not empty, and a worker may be serving it: name a new folder"
         raise TrainingError(message)
 
 
-def _rows(outputs: Sequence[Tensor]) -> tuple[str | int, ...]:
-    return next(tensor.shape for tensor in outputs if tensor.name == "rows")
+def _count_candidates(outputs: Sequence[Tensor]) -> int:
+    """Return the fixed size of the output `rows`: (batch, candidates)."""
+    shape = next(tensor.shape for tensor in outputs if tensor.name == "rows")
+    return next(size for size in shape if isinstance(size, int))
 
 
-def _tensor(value: onnx.ValueInfoProto) -> Tensor:
-    of = value.type.tensor_type
-    shape = tuple(axis.dim_param or axis.dim_value for axis in of.shape.dim)
-    return Tensor(value.name, _DTYPES[of.elem_type], shape)
+def _describe_tensor(value: onnx.ValueInfoProto) -> Tensor:
+    tensor = value.type.tensor_type
+    shape = tuple(axis.dim_param or axis.dim_value for axis in tensor.shape.dim)
+    return Tensor(value.name, _DTYPES[tensor.elem_type], shape)

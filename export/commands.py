@@ -52,7 +52,7 @@ def export(checkpoint: Path, out: Path, top_k: int, precision: str, trainable: b
         raise missing_extra(exc) from exc
     parity, manifest = export_bundle(checkpoint, out, top_k, precision=precision, trainable=trainable)
     click.echo(
-        f"parity: {parity.same_ranking:.2%} of {parity.beginnings:,} rankings the same, scores within "
+        f"parity: {parity.same_ranking:.2%} of {parity.prefixes:,} rankings the same, scores within "
         f"{parity.score_difference:.2g}, probabilities within {parity.probability_difference:.2g}, "
         f"reasons within {parity.reason_difference:.2g}"
     )

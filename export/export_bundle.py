@@ -56,7 +56,7 @@ def export_bundle(
     weights = extract_weights(trained.model, table)
     graph = to_onnx(weights, config, candidates, beside)
     exact = open_graph(graph)
-    parity = compare(exact, trained.model, table, trained.held_out, beside=expected)
+    parity = compare(exact, trained.model, table, trained.held_out, stack_logits=expected)
     if parity.problems:
         message = f"the graph does not agree with the model, so no bundle was written: {'; '.join(parity.problems)}"
         raise TrainingError(message)

@@ -1,4 +1,4 @@
-"""Graph: an ONNX graph in the making, where an operator is a call."""
+"""Graph builder: write an ONNX graph node by node, where adding an operator is a function call."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,91 +9,111 @@ from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 from clickscore.schemas.manifest import EXPLAINED, INPUTS, NEXT_ACTIONS, OUTPUTS, REASONS
 
-OPSET = 23  # the first with Attention
-IR_VERSION = 11  # what that opset came with
+OPSET = 23  # the first operator set with Attention
+IR_VERSION = 11  # the file format that was released with operator set 23
 
-TREES, TREES_OPSET = "ai.onnx.ml", 3
+TREES, TREES_OPSET = "ai.onnx.ml", 3  # the operator set with TreeEnsembleRegressor
 
 Input = str | npt.NDArray[Any] | np.generic
-"""Of a node: the name of what another one made, or a value, which becomes a constant."""
+"""Input of a node: the name of another node's output, or a value, which becomes a constant."""
 
-_ELEMENTS = {"int64": TensorProto.INT64, "float32": TensorProto.FLOAT}
+_ELEMENT_TYPES = {"int64": TensorProto.INT64, "float32": TensorProto.FLOAT}
 
 
 class GraphBuilder:
-    """A graph in the making: call it with an operator and its inputs to get the name of what comes out."""
+    """An unfinished ONNX graph: call it with an operator and inputs, and get the name of the node's output."""
 
     def __init__(self) -> None:
         self._nodes: list[NodeProto] = []
-        self._made = 0
+        self._node_count = 0  # nodes inside branches included, so that no generated name repeats
         self._constants: list[TensorProto] = []
-        self._defaults: list[ValueInfoProto] = []
+        self._default_inputs: list[ValueInfoProto] = []
 
     def __call__(self, operator: str, *inputs: Input, name: str = "", **attributes: Any) -> str:  # noqa: ANN401 (ONNX's)
-        """Add a node, of ONNX's default set where no `domain` is named; its output gets a new name if none is given."""
-        (output,) = self._node(operator, inputs, [name or f"{operator}_{self._made}"], attributes)
+        """Add a node with one output and return the output's name.
+
+        Args:
+            operator: Name of an ONNX operator, from the default set unless the attributes name a `domain`.
+            inputs: Inputs in the operator's order.
+            name: Name of the output; a new name is made where the caller gives no name.
+            attributes: Attributes of the operator.
+        """
+        (output,) = self._add_node(operator, inputs, [name or f"{operator}_{self._node_count}"], attributes)
         return output
 
     def top_k(self, values: str, count: int | str, *, largest: bool = True) -> tuple[str, str]:
-        """Add a TopK of the last axis: the best values and their indices, equal values in order of index.
+        """Add a TopK over the last axis and return the names of the values and of their indices.
 
-        That order is ONNX's own promise. A count may be the name of a tensor (1,).
+        Equal values come in order of index, as the ONNX specification promises.
+
+        Args:
+            values: Tensor (..., n).
+            count: Number of values to keep, or the name of a tensor (1,) that holds the number.
+            largest: Keep the largest values; False keeps the smallest.
         """
-        names = [f"TopK_{self._made}_{part}" for part in ("values", "indices")]
-        values, indices = self._node(
+        names = [f"TopK_{self._node_count}_{part}" for part in ("values", "indices")]
+        values, indices = self._add_node(
             "TopK", [values, count if isinstance(count, str) else np.array([count])], names, {"largest": int(largest)}
         )
         return values, indices
 
-    def constant(self, value: npt.NDArray[Any] | np.generic, name: str = "") -> str:
+    def add_constant(self, value: npt.NDArray[Any] | np.generic, name: str = "") -> str:
         """Add a constant and return its name."""
         name = name or f"constant_{len(self._constants)}"
         self._constants.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
-    def branch(self, build: Callable[[], str]) -> GraphProto:
-        """Return the nodes that a function adds as a graph of their own, for an If, with what it returns as output.
+    def build_branch(self, build: Callable[[], str]) -> GraphProto:
+        """Return a subgraph for an If operator; its nodes may read every node that precedes the If.
 
-        They may read whatever stands before it.
+        Args:
+            build: Adds the subgraph's nodes to this builder and returns the name of the subgraph's output.
         """
-        before, self._nodes = self._nodes, []
+        outer, self._nodes = self._nodes, []
         output = helper.make_empty_tensor_value_info(build())
-        inside, self._nodes = self._nodes, before
-        return helper.make_graph(inside, f"branch_{self._made}", [], [output])
+        inner, self._nodes = self._nodes, outer
+        return helper.make_graph(inner, f"branch_{self._node_count}", [], [output])
 
-    def default(self, name: str, value: npt.NDArray[Any]) -> str:
-        """Add an input that has this value where it is not fed, and return its name."""
-        self._defaults.append(_tensor(name, str(value.dtype), value.shape))
-        return self.constant(value, name)
+    def add_default_input(self, name: str, value: npt.NDArray[Any]) -> str:
+        """Add an optional input, which has this value where the caller does not feed it, and return its name."""
+        self._default_inputs.append(_declare_tensor(name, str(value.dtype), value.shape))
+        return self.add_constant(value, name)
 
-    def serialized(self, candidates: int) -> bytes:
-        """Return the model file, with the inputs and outputs of `schemas.manifest`."""
-        read = {name for node in self._nodes for name in node.input}
+    def serialize(self, candidates: int) -> bytes:
+        """Return the model file, with the inputs and outputs of `schemas.manifest`.
+
+        Args:
+            candidates: Number of candidates, the second axis of `rows` and `scores`.
+        """
+        used = {name for node in self._nodes for name in node.input}
         inputs = [
-            _tensor(name, dtype, ("batch", "length")[:axes]) for name, (dtype, axes) in INPUTS.items() if name in read
+            _declare_tensor(name, dtype, ("batch", "length")[:axes])
+            for name, (dtype, axes) in INPUTS.items()
+            if name in used
         ]
         columns = {"rows": candidates, "scores": candidates, "action_probabilities": len(NEXT_ACTIONS)}
         outputs = [
-            _tensor(name, dtype, ("batch", columns.get(name, 0))[:axes]) for name, (dtype, axes) in OUTPUTS.items()
+            _declare_tensor(name, dtype, ("batch", columns.get(name, 0))[:axes])
+            for name, (dtype, axes) in OUTPUTS.items()
         ]
-        if self._defaults:
-            outputs.append(_tensor(REASONS, "float32", ("batch", EXPLAINED, "length")))
+        if self._default_inputs:
+            outputs.append(_declare_tensor(REASONS, "float32", ("batch", EXPLAINED, "length")))
         graph = helper.make_graph(
-            self._nodes, "session_transformer", [*inputs, *self._defaults], outputs, self._constants
+            self._nodes, "session_transformer", [*inputs, *self._default_inputs], outputs, self._constants
         )
         opsets = [helper.make_opsetid("", OPSET)]
         if any(node.domain == TREES for node in self._nodes):
             opsets.append(helper.make_opsetid(TREES, TREES_OPSET))
         return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION).SerializeToString()
 
-    def _node(
+    def _add_node(
         self, operator: str, inputs: Sequence[Input], outputs: list[str], attributes: Mapping[str, Any]
     ) -> list[str]:
-        names = [given if isinstance(given, str) else self.constant(given) for given in inputs]
+        names = [value if isinstance(value, str) else self.add_constant(value) for value in inputs]
         self._nodes.append(helper.make_node(operator, names, outputs, **attributes))
-        self._made += 1
+        self._node_count += 1
         return outputs
 
 
-def _tensor(name: str, dtype: str, shape: tuple[str | int, ...]) -> ValueInfoProto:
-    return helper.make_tensor_value_info(name, _ELEMENTS[dtype], shape)
+def _declare_tensor(name: str, dtype: str, shape: tuple[str | int, ...]) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, _ELEMENT_TYPES[dtype], shape)

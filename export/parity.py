@@ -1,4 +1,7 @@
-"""Parity: whether a graph in ONNX Runtime says what the PyTorch model says, and the same in any company."""
+"""Parity: compare a graph in ONNX Runtime with its PyTorch model, and test that the graph is batch-invariant.
+
+Shapes: B prefixes, L padded length, D dim, V rows of the item table, K candidates.
+"""
 
 # pyright: standard
 # torch leaves what a module returns untyped.
@@ -10,145 +13,179 @@ import numpy as np
 import onnxruntime as ort
 import torch
 
-from clickscore.export.probes import BATCH, batch_invariant, run_with_reasons, stratified_sample, with_unknown_events
+from clickscore.export.probes import (
+    INVARIANCE_STEP,
+    batch_invariant,
+    run_with_reasons,
+    stratified_sample,
+    with_unknown_events,
+)
 from clickscore.model.calibration import to_probabilities
 from clickscore.model.features import Examples, PaddedBatch, pad_prefixes
 from clickscore.model.prefix_features import EventBatch
 from clickscore.model.transformer import SessionTransformer
 
-TOLERANCE = 1e-4
-"""Largest difference of scores and probabilities: sums of the same numbers in another order differ by about 1e-5."""
-Beside = Callable[[EventBatch], np.ndarray]
-"""Returns what is added to the heads' logits: (batch, 6)."""
-COMPARED = 20
-"""Places of the ranking that are compared."""
+MAX_DIFFERENCE = 1e-4
+"""Largest accepted difference of scores and probabilities: float32 sums in another order differ by about 1e-5."""
+COMPARED_ITEMS = 20
+"""Length of the compared rankings, as in the metrics HR@20 and MRR@20 of training."""
+PARITY_PREFIXES = 1_000
+"""Prefixes per comparison: a wrong operator shows on the first ones, and PyTorch is slow on a large catalogue."""
+
+StackLogits = Callable[[EventBatch], np.ndarray]
+"""Returns the stack's share of the logits, which is added to the heads' logits: (B, 6)."""
 
 
 class Parity(NamedTuple):
-    """What a comparison found."""
+    """Differences between a graph and its model."""
 
-    beginnings: int
-    """Beginnings of sessions that were compared."""
+    prefixes: int
+    """Number of compared session prefixes."""
     same_ranking: float
-    """Share of them with the same items in the same order."""
+    """Share of the prefixes with the same items in the same order."""
     score_difference: float
-    """Largest difference of a score: of a candidate's own, and between the two rankings place by place."""
+    """Largest difference of a candidate's two scores, and of the two rankings' scores at the same rank."""
     probability_difference: float
     """Largest difference of a probability."""
     reason_difference: float
-    """Largest difference of what an event brought to a score, and of what one that is not read brought from 0."""
-    depends_on_batch: int
-    """Those, of every eighth, whose answer had other bits alone than in a batch."""
+    """Largest difference of a reason; the reason of an event that the model does not read must be 0."""
+    batch_dependent: int
+    """Sampled sessions whose outputs alone have other bits than in a batch."""
 
     @property
     def problems(self) -> list[str]:
-        """What is wrong, in words; empty where the graph can be shipped."""
-        found: list[str] = []
-        if not self.score_difference <= TOLERANCE:  # a NaN is wrong, too
-            found.append(f"scores differ by up to {self.score_difference:.2g}, more than {TOLERANCE}")
-        if not self.probability_difference <= TOLERANCE:
-            found.append(f"probabilities differ by up to {self.probability_difference:.2g}, more than {TOLERANCE}")
-        if not self.reason_difference <= TOLERANCE:
-            found.append(f"reasons differ by up to {self.reason_difference:.2g}, more than {TOLERANCE}")
-        if self.depends_on_batch:
-            found.append(f"{self.depends_on_batch} answers have other bits alone than in a batch")
-        return found
+        """Reasons not to export the graph; empty where the graph agrees with the model."""
+        differences = {
+            "scores": self.score_difference,
+            "probabilities": self.probability_difference,
+            "reasons": self.reason_difference,
+        }
+        problems = [
+            f"{name} differ by up to {difference:.2g}, more than {MAX_DIFFERENCE}"
+            for name, difference in differences.items()
+            if not difference <= MAX_DIFFERENCE  # also true for NaN
+        ]
+        if self.batch_dependent:
+            problems.append(f"{self.batch_dependent} sessions get other bits alone than in a batch")
+        return problems
 
 
 def compare(
     graph: ort.InferenceSession,
     model: SessionTransformer,
     table: torch.Tensor,
-    of: Examples,
+    examples: Examples,
     *,
-    most: int = 1_000,
-    beside: Beside | None = None,
+    limit: int = PARITY_PREFIXES,
+    stack_logits: StackLogits | None = None,
 ) -> Parity:
-    """Return how graph and model answer beginnings of sessions, at most about `most` of them, of all lengths.
+    """Compare the outputs of a graph and of its model on session prefixes of all lengths.
 
-    A graph in which something answers beside the heads is told times, and events that the model does not read.
+    Rankings that differ only by equal scores, within the tolerance, agree: the comparison takes the model's own scores
+    of both items at each rank.
 
-    Rankings that differ only where scores are equal within the tolerance count as agreeing: place by place, the
-    model's own scores of the two items are compared.
+    Args:
+        graph: The exported graph.
+        model: The model, with the calibration folded into its heads.
+        table: Finished item table: (V, D).
+        examples: Sessions to sample the prefixes from.
+        limit: Largest number of prefixes.
+        stack_logits: Logits of a stack; the graph then also gets ages, searches and events on unknown items.
     """
-    scores_apart: list[float] = []
-    probabilities_apart: list[float] = []
-    reasons_apart: list[float] = []
-    compared = same = depends = 0
-    for at in stratified_sample(of, most, BATCH):
-        batch = pad_prefixes(of, at)
-        asked = with_unknown_events(batch) if beside else batch
-        answers = run_with_reasons(graph, asked)
-        rows, scores, action_probabilities, purchase, reasons = answers
-        expected = _ask(model, table, batch, rows, beside(asked) if beside and isinstance(asked, EventBatch) else None)
-        best = min(COMPARED, rows.shape[1])
-        scores_apart.append(_largest(scores, expected.scores))
-        scores_apart.append(_largest(expected.scores[:, :best], expected.best_scores))
-        probabilities_apart.append(_largest(action_probabilities, expected.action_probabilities))
-        probabilities_apart.append(_largest(purchase, expected.purchase))
-        reasons_apart.append(_largest(reasons, _placed(expected.reasons, asked, batch)))
-        same += int((rows[:, :best] == expected.best_rows).all(axis=1).sum())
+    score_differences: list[float] = []
+    probability_differences: list[float] = []
+    reason_differences: list[float] = []
+    compared = same_rankings = batch_dependent = 0
+    for events in stratified_sample(examples, limit):
+        prefixes = pad_prefixes(examples, events)
+        batch = with_unknown_events(prefixes) if stack_logits else prefixes
+        outputs = run_with_reasons(graph, batch)
+        rows, scores, action_probabilities, purchase, reasons = outputs
+        prior = stack_logits(batch) if stack_logits and isinstance(batch, EventBatch) else None
+        expected = _run_model(model, table, prefixes, rows, prior)
+        best = min(COMPARED_ITEMS, rows.shape[1])
+        score_differences.append(_max_difference(scores, expected.scores))
+        score_differences.append(_max_difference(expected.scores[:, :best], expected.best_scores))
+        probability_differences.append(_max_difference(action_probabilities, expected.action_probabilities))
+        probability_differences.append(_max_difference(purchase, expected.purchase))
+        reason_differences.append(_max_difference(reasons, _spread_reasons(expected.reasons, prefixes, batch)))
+        same_rankings += int((rows[:, :best] == expected.best_rows).all(axis=1).sum())
         compared += len(rows)
-        depends += sum(not batch_invariant(graph, asked, answers, at) for at in range(0, len(rows), 8))
+        sampled = range(0, len(rows), INVARIANCE_STEP)
+        batch_dependent += sum(not batch_invariant(graph, batch, outputs, row) for row in sampled)
     return Parity(
-        beginnings=compared,
-        same_ranking=same / compared,
-        score_difference=float(np.max(scores_apart)),  # numpy's, since Python's max passes over a NaN
-        probability_difference=float(np.max(probabilities_apart)),
-        reason_difference=float(np.max(reasons_apart)),
-        depends_on_batch=depends,
+        prefixes=compared,
+        same_ranking=same_rankings / compared,
+        score_difference=float(np.max(score_differences)),  # numpy's max keeps a NaN, Python's max may drop it
+        probability_difference=float(np.max(probability_differences)),
+        reason_difference=float(np.max(reason_differences)),
+        batch_dependent=batch_dependent,
     )
 
 
-class _Expected(NamedTuple):
-    """What the model says of a batch."""
+class _ModelOutputs(NamedTuple):
+    """Outputs of the PyTorch model for a batch."""
 
     scores: np.ndarray
-    """Of the graph's candidates: (batch, candidates)."""
+    """Scores of the graph's candidates: (B, K)."""
     best_rows: np.ndarray
-    """Of its own ranking: (batch, places)."""
+    """Rows of the model's own ranking: (B, COMPARED_ITEMS)."""
     best_scores: np.ndarray
+    """Scores of `best_rows`, of the same shape."""
     action_probabilities: np.ndarray
+    """Probability of each next action: (B, 5)."""
     purchase: np.ndarray
+    """Probability of a purchase: (B,)."""
     reasons: np.ndarray
-    """(batch, candidates, events)."""
+    """Leave-one-out reasons of the candidates: (B, K, L)."""
 
 
 @torch.inference_mode()
-def _ask(
-    model: SessionTransformer, table: torch.Tensor, batch: PaddedBatch, rows: np.ndarray, added: np.ndarray | None
-) -> _Expected:
-    """Return what the model says of a batch and of the candidates `rows` (batch, candidates) of the graph.
+def _run_model(
+    model: SessionTransformer, table: torch.Tensor, batch: PaddedBatch, rows: np.ndarray, prior: np.ndarray | None
+) -> _ModelOutputs:
+    """Return the model's outputs for a batch and for the graph's candidates.
 
-    `added` is what comes to the heads' logits: (batch, 6).
+    Args:
+        model: The model.
+        table: Finished item table: (V, D).
+        batch: Prefixes without searches and unknown items.
+        rows: Rows of the graph's candidates: (B, K).
+        prior: Logits that are added to the heads' logits: (B, 6).
     """
     items, actions, lengths = (torch.from_numpy(part) for part in batch)
-    ends = torch.arange(items.shape[1]) == lengths[:, None] - 1  # (batch, width)
-    vectors, of_items = model(table, items, actions)
-    scores = model.scores(table, model.queries(vectors, of_items, items, ends))  # (batch, V - 1)
+    is_last = torch.arange(items.shape[1]) == lengths[:, None] - 1  # (B, L)
+    vectors, item_vectors = model(table, items, actions)  # (B, L, D) each
+    scores = model.scores(table, model.queries(vectors, item_vectors, items, is_last))  # (B, V - 1): row 0 is no item
     reasons = model.reasons(table, items, actions, lengths - 1, torch.from_numpy(rows))
-    vectors = vectors[ends]  # (batch, D)
-    best = scores.topk(min(COMPARED, rows.shape[1]))
+    vectors = vectors[is_last]  # (B, D)
+    best = scores.topk(min(COMPARED_ITEMS, rows.shape[1]))
     logits = torch.cat((model.action_logits(vectors), model.purchase_logit(vectors)[:, None]), dim=1).numpy()
-    said = to_probabilities(logits.astype(np.float64) + (0.0 if added is None else added))
-    return _Expected(
-        scores=scores.gather(1, torch.from_numpy(rows.clip(min=1) - 1)).numpy(),  # where all are NaN, row 0 may come
+    probabilities = to_probabilities(logits.astype(np.float64) + (0.0 if prior is None else prior))
+    return _ModelOutputs(
+        scores=scores.gather(1, torch.from_numpy(rows.clip(min=1) - 1)).numpy(),  # row 0 comes only among NaN scores
         best_rows=best.indices.numpy() + 1,
         best_scores=best.values.numpy(),
-        action_probabilities=said.next_action,
-        purchase=said.purchase,
+        action_probabilities=probabilities.next_action,
+        purchase=probabilities.purchase,
         reasons=reasons.numpy(),
     )
 
 
-def _placed(reasons: np.ndarray, asked: PaddedBatch | EventBatch, read: PaddedBatch) -> np.ndarray:
-    """Return reasons of the events that are read, at their places among those that were asked about, 0 at others."""
-    placed = np.zeros((*reasons.shape[:2], asked.items.shape[1]), dtype=reasons.dtype)
-    for of, brought, items, length in zip(placed, reasons, asked.items, read.lengths, strict=True):
-        of[:, np.flatnonzero(items > 0)] = brought[:, :length]
-    return placed
+def _spread_reasons(reasons: np.ndarray, prefixes: PaddedBatch, batch: PaddedBatch | EventBatch) -> np.ndarray:
+    """Return the reasons at the positions of a batch with more events; the additional events get 0.
+
+    Args:
+        reasons: Reasons of the events that the model reads: (B, K, L).
+        prefixes: The events that the model reads.
+        batch: The events that the graph got.
+    """
+    spread = np.zeros((*reasons.shape[:2], batch.items.shape[1]), dtype=reasons.dtype)
+    for session, values, items, length in zip(spread, reasons, batch.items, prefixes.lengths, strict=True):
+        session[:, np.flatnonzero(items > 0)] = values[:, :length]
+    return spread
 
 
-def _largest(found: np.ndarray, expected: np.ndarray) -> float:
-    """Return the largest difference, NaN where one is no number."""
-    return float(np.abs(found - expected).max())
+def _max_difference(values: np.ndarray, expected: np.ndarray) -> float:
+    """Return the largest absolute difference, NaN where a value is NaN."""
+    return float(np.abs(values - expected).max())

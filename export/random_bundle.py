@@ -47,7 +47,7 @@ def write_random_bundle(
         exact = open_graph(model)
         model = to_onnx(weights, config, candidates, ranking=RANKINGS[precision])
         of = random_examples(len(names), config.max_length, seed)
-        near = measure_fidelity(open_graph(model), exact, of, every_event=False, most=_ASKED)
+        near = measure_fidelity(open_graph(model), exact, of, every_event=False, limit=_ASKED)
     return write_bundle(
         folder,
         model=model,

@@ -163,7 +163,7 @@ class QuantisedShortlist:
         query = graph("Mul", wanted, graph("Div", np.float32(QUERY_STEPS), largest))
         query = graph("Add", graph("Round", query), np.float32(QUERY_STEPS + 1))  # unsigned, as the fast kernels want
         query = graph("Cast", query, to=TensorProto.UINT8)
-        table = graph.constant(items.T, "table_in_8_bits")
+        table = graph.add_constant(items.T, "table_in_8_bits")
         scores = graph("MatMulInteger", query, table, np.uint8(QUERY_STEPS + 1))  # (B, D) x (D, V) -> (B, V)
         no_item = np.zeros(len(items), dtype=np.int32)
         no_item[0] = no_item[catalogue.rows :] = NOT_AN_ITEM

@@ -24,7 +24,7 @@ def add_reasons(body: SessionGraph, table: str, of_items: str, x: str, vectors: 
         vectors: The session vectors: (B, L, D).
     """
     graph = body.graph
-    explained = graph.default(EXPLAINED, np.array([0]))  # (1,)
+    explained = graph.add_default_input(EXPLAINED, np.array([0]))  # (1,)
 
     def none() -> str:
         batch, length = (graph("Gather", graph("Shape", "items"), np.array([axis])) for axis in (0, 1))
@@ -34,7 +34,7 @@ def add_reasons(body: SessionGraph, table: str, of_items: str, x: str, vectors: 
         return _reasons(body, table, of_items, x, vectors)
 
     is_wanted = graph("Greater", explained, np.array(0))
-    graph("If", is_wanted, then_branch=graph.branch(some), else_branch=graph.branch(none), name=REASONS)
+    graph("If", is_wanted, then_branch=graph.build_branch(some), else_branch=graph.build_branch(none), name=REASONS)
 
 
 def _reasons(body: SessionGraph, table: str, of_items: str, x: str, vectors: str) -> str:

@@ -59,7 +59,7 @@ def to_onnx(
     block = ranking.block(rows, candidates)
     vectors = np.pad(weights["table"], ((0, -rows % block if block else 0), (0, 0)))
     graph = GraphBuilder()
-    catalogue = ItemTable(graph.constant(vectors, "table"), vectors, rows)  # (V, D)
+    catalogue = ItemTable(graph.add_constant(vectors, "table"), vectors, rows)  # (V, D)
     body = SessionGraph(graph, weights, config, known_events(graph) if beside else events_as_given(graph))
     of_items, x = body.before_last_block(catalogue.table)  # (B, L, D) each
     vectors = body.session_vectors(x)  # (B, L, D)
@@ -75,7 +75,7 @@ def to_onnx(
     session = RepeatBonuses(*(graph("Squeeze", of, np.array([1])) for of in repeats))
     ranking.add(graph, catalogue, graph("Squeeze", wanted, np.array([1])), session, candidates)
     add_reasons(body, catalogue.table, of_items, x, vectors)
-    model = graph.serialized(candidates)
+    model = graph.serialize(candidates)
     if len(model) >= MAX_BYTES:
         raise TrainingError(too_large)
     return model

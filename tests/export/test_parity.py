@@ -49,8 +49,8 @@ def test_graph_says_what_a_model_of_another_shape_says(change):
     assert parity(300, dataclasses.replace(CONFIG, **change)).problems == []
 
 
-def test_no_answer_depends_on_its_batch():
-    assert parity(300).depends_on_batch == 0
+def test_graph_is_batch_invariant():
+    assert parity(300).batch_dependent == 0
 
 
 def changed(name: str, change: float) -> Parity:
@@ -86,11 +86,11 @@ def test_graph_of_other_reasons_does_not_agree():
     assert [problem[:14] for problem in problems] == ["reasons differ"]
 
 
-def test_at_most_so_many_beginnings_are_compared():
+def test_comparison_stops_at_the_limit():
     model, table = network(CONFIG, 5)
     graph = open_graph(to_onnx(extract_weights(model, table), CONFIG))
-    assert compare(graph, model, table, sessions(5), most=10).beginnings == 10
+    assert compare(graph, model, table, sessions(5), limit=10).prefixes == 10
 
 
-def test_answer_that_depends_on_its_batch_is_a_problem():
-    assert Parity(100, 1.0, 0.0, 0.0, 0.0, 3).problems == ["3 answers have other bits alone than in a batch"]
+def test_graph_that_is_not_batch_invariant_is_a_problem():
+    assert Parity(100, 1.0, 0.0, 0.0, 0.0, 3).problems == ["3 sessions get other bits alone than in a batch"]

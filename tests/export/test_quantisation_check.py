@@ -54,12 +54,12 @@ def test_change_of_metrics_is_that_of_the_wanted_items(weights, exact):
     assert found.overlap < 0.3
 
 
-def test_graph_whose_answers_depend_on_company_is_refused(weights, exact):
+def test_graph_that_is_not_batch_invariant_is_refused(weights, exact):
     model = onnx.load_model_from_string(to_onnx(weights, CONFIG, 20))
     purchase = next(node for node in model.graph.node if "purchase" in node.output)
     purchase.output[0] = "own"
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0]), "zero"))
     model.graph.node.append(onnx.helper.make_node("ReduceMean", ["own", "zero"], ["of_all"], keepdims=1))
     model.graph.node.append(onnx.helper.make_node("Min", ["own", "of_all"], ["purchase"]))
-    with pytest.raises(TrainingError, match="in company"):
+    with pytest.raises(TrainingError, match="not batch-invariant"):
         measure_fidelity(open_graph(model.SerializeToString()), exact, sessions(ITEMS), every_event=False)

@@ -103,7 +103,7 @@ def features_graph(by: ItemFeatures) -> bytes:
     """Return a graph that gives the features alone, under the name of an output."""
     graph = GraphBuilder()
     columns = PrefixFeaturesGraph(graph, by).columns()
-    opened = onnx.load_model_from_string(graph.serialized(1))
+    opened = onnx.load_model_from_string(graph.serialize(1))
     del opened.graph.output[:]
     opened.graph.output.append(onnx.helper.make_empty_tensor_value_info(columns))
     return opened.SerializeToString()
@@ -129,7 +129,7 @@ def test_features_are_told_apart_in_that_test():
 
 def test_graph_with_a_stack_agrees_with_its_parts(model, stack, model_and_table):
     expected = functools.partial(_beside, stack=stack, calibration=CALIBRATION)
-    found = compare(open_graph(model), *model_and_table, sessions(ITEMS), beside=expected)
+    found = compare(open_graph(model), *model_and_table, sessions(ITEMS), stack_logits=expected)
     assert found.problems == []
     assert found.probability_difference < 1e-5
     assert found.reason_difference < 1e-5
@@ -143,7 +143,7 @@ def test_graph_with_another_blend_does_not_agree(model, stack, model_and_table):
         report=CALIBRATION.report,
     )
     expected = functools.partial(_beside, stack=stack, calibration=other)
-    found = compare(open_graph(model), *model_and_table, sessions(ITEMS), beside=expected)
+    found = compare(open_graph(model), *model_and_table, sessions(ITEMS), stack_logits=expected)
     assert "probabilities differ" in " ".join(found.problems)
 
 
