@@ -9,18 +9,18 @@ pytestmark = pytest.mark.train
 
 
 @pytest.fixture
-def given() -> tuple[Queries, torch.Tensor, torch.Tensor]:
-    """Nine queries, some with additions, one of these to its target; a table of 50 rows; a target for each wish."""
+def case() -> tuple[Queries, torch.Tensor, torch.Tensor]:
+    """Nine queries, seven bonuses, one of which is on a target; a table of 50 rows; a target for each query."""
     torch.manual_seed(0)
     vectors = 14 * functional.normalize(torch.randn(9, 8), dim=1)
-    at, rows = torch.tensor([0, 0, 1, 3, 3, 3, 8]), torch.tensor([1, 5, 7, 2, 3, 4, 9])
-    queries = Queries(vectors.requires_grad_(), at, rows, torch.randn(7, requires_grad=True))
+    query_index, rows = torch.tensor([0, 0, 1, 3, 3, 3, 8]), torch.tensor([1, 5, 7, 2, 3, 4, 9])
+    queries = Queries(vectors.requires_grad_(), query_index, rows, torch.randn(7, requires_grad=True))
     targets = torch.randint(1, 50, (9,))
     targets[0] = 5
     return queries, functional.normalize(torch.randn(50, 8), dim=1).requires_grad_(), targets
 
 
-def by_torch(queries: Queries, table: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def reference_loss(queries: Queries, table: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     scores = queries.vectors @ table[1:].T
     return functional.cross_entropy(
         scores.index_put((queries.query_index, queries.rows - 1), queries.bonus, accumulate=True),
@@ -29,27 +29,27 @@ def by_torch(queries: Queries, table: torch.Tensor, targets: torch.Tensor) -> to
     )
 
 
-@pytest.mark.parametrize("at_once", [1, 150, 10_000])
-def test_loss_and_gradients_are_those_of_torch(given, monkeypatch, at_once):
-    monkeypatch.setitem(loss.MAX_SCORES, "cpu", at_once)
-    queries, table, _ = given
-    ours, theirs = 3 * catalogue_loss(*given), 3 * by_torch(*given)
+@pytest.mark.parametrize("scores", [1, 150, 10_000])
+def test_loss_and_gradients_are_those_of_torch(case, monkeypatch, scores):
+    monkeypatch.setitem(loss.MAX_SCORES, "cpu", scores)
+    queries, table, _ = case
+    ours, theirs = 3 * catalogue_loss(*case), 3 * reference_loss(*case)
     torch.testing.assert_close(ours, theirs)
     learned = (queries.vectors, queries.bonus, table)
     for own, expected in zip(torch.autograd.grad(ours, learned), torch.autograd.grad(theirs, learned), strict=True):
         torch.testing.assert_close(own, expected)
 
 
-def test_half_precision_is_near(given):
-    queries, table, _ = given
-    ours, theirs = catalogue_loss(*given, torch.bfloat16), by_torch(*given)
+def test_half_precision_is_near(case):
+    queries, table, _ = case
+    ours, theirs = catalogue_loss(*case, torch.bfloat16), reference_loss(*case)
     assert ours.item() == pytest.approx(theirs.item(), abs=0.02 * 9)
     learned = (queries.vectors, queries.bonus, table)
     for own, expected in zip(torch.autograd.grad(ours, learned), torch.autograd.grad(theirs, learned), strict=True):
         assert (own - expected).abs().max() < 0.02 * expected.abs().max()
 
 
-def test_loss_of_no_rows_is_0(given):
-    _, table, _ = given
+def test_loss_of_no_rows_is_0(case):
+    _, table, _ = case
     nothing = torch.zeros(0, dtype=torch.long)
     assert catalogue_loss(Queries(torch.zeros(0, 8), nothing, nothing, torch.zeros(0)), table, nothing).item() == 0
