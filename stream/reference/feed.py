@@ -14,6 +14,8 @@ from clickscore.stream.settings import KafkaSettings
 log = logging.getLogger(__name__)
 
 Records = Sequence[ConsumerRecord[bytes, bytes]]
+Positions = dict[TopicPartition, int]
+"""Offset of the next record to read, by partition."""
 
 
 class Reference:
@@ -32,14 +34,14 @@ class Reference:
         self._catalogue = catalogue
         self._partitions = [TopicPartition(settings.topic(topic.name), 0) for topic in (CATALOGUE, CAMPAIGNS)]
 
-    async def load(self) -> dict[TopicPartition, int]:
+    async def load(self) -> Positions:
         """Take everything that the topics hold now; return where to go on."""
         async with self._open_reader() as consumer:
             async for _, records in read_to_end(consumer, self._partitions):
                 self.take(records)
             return {tp: await consumer.position(tp) for tp in self._partitions}
 
-    async def follow(self, positions: dict[TopicPartition, int], between: Callable[[Records], Awaitable[None]]) -> None:
+    async def follow(self, positions: Positions, between: Callable[[Records], Awaitable[None]]) -> None:
         """Hand every later record to `between`, which takes it between two batches, until cancelled."""
         async with self._open_reader() as consumer:
             consumer.assign(list(positions))

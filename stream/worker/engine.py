@@ -10,7 +10,7 @@ from clickscore.schemas.topics import EVENTS
 from clickscore.stream.errors import ClickscoreError
 from clickscore.stream.kafka.reader import OpenReader
 from clickscore.stream.pipeline import Pipeline
-from clickscore.stream.reference.feed import Reference
+from clickscore.stream.reference.feed import Positions, Reference
 from clickscore.stream.settings import Settings
 from clickscore.stream.worker.assignment import Assignment
 from clickscore.stream.worker.batches import BatchLoop
@@ -85,10 +85,10 @@ class Engine:
     async def running(self) -> AsyncGenerator[None]:
         """Compute, publish and write ticks in the background of a block; an error there stops the worker."""
         loops = (
-            self._batches.run(),
-            self._publisher.publish_decisions(),
-            self._publisher.publish_states(),
-            self._ticks.run(),
+            self._batches.run,
+            self._publisher.publish_decisions,
+            self._publisher.publish_states,
+            self._ticks.run,
         )
         tasks = [asyncio.create_task(self._stop_on_error(loop)) for loop in loops]
         try:
@@ -103,7 +103,7 @@ class Engine:
 
     async def on_assigned(self) -> None:
         """Restore the partitions of a new assignment; the group reads their first event after this returns."""
-        await self._stop_on_error(self._restore())
+        await self._stop_on_error(self._restore)
 
     def health(self) -> HealthReport:
         """Return what /health reports, and set the gauges to the same values."""
@@ -121,13 +121,16 @@ class Engine:
         """Load the catalogue and the campaigns before the first batch, and follow them from then on."""
         if self._following is None:
             positions = await self._feed.load()
-            following = self._feed.follow(positions, lambda records: self._compute.call(self._feed.take, records))
-            self._following = asyncio.create_task(self._stop_on_error(following))
+            self._following = asyncio.create_task(self._stop_on_error(lambda: self._follow_feed(positions)))
 
-    async def _stop_on_error(self, work: Awaitable[None]) -> None:
-        """Await some work; an error stops the worker, and the batches that the work held stay uncommitted."""
+    async def _follow_feed(self, positions: Positions) -> None:
+        """Apply later records of the catalogue in the compute thread, and so between two batches."""
+        await self._feed.follow(positions, lambda records: self._compute.call(self._feed.take, records))
+
+    async def _stop_on_error(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do some work; an error stops the worker, and the batches that the work held stay uncommitted."""
         try:
-            await work
+            await work()
         except ClickscoreError as exc:
             await self._stop(exc)
         except Exception as exc:

@@ -1,0 +1,216 @@
+"""Engine: the worker's parts together, on a log in memory."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+from aiokafka.errors import KafkaError
+
+from clickscore.schemas.catalogue import Item
+from clickscore.schemas.events import encode_event
+from clickscore.schemas.topics import CATALOGUE, EVENTS, RECOMMENDATIONS, SNAPSHOTS
+from clickscore.stream.errors import BrokerError, TopicMissingError
+from clickscore.stream.pipeline import Pipeline, Record
+from clickscore.stream.reference.catalogue import Catalogue
+from clickscore.stream.worker.engine import Engine
+from clickscore.stream.worker.metrics import Metrics
+from tests.events import view
+from tests.memory_kafka import MemoryBatch, MemoryGroup, MemoryLog
+from tests.stream.worker.stage import Clock, make_settings, until
+
+
+class EngineStage:
+    """A worker on a log in memory."""
+
+    def __init__(self, *partitions: int, log: MemoryLog | None = None) -> None:
+        self.settings = make_settings(broker_wait_ms=5_000)
+        self.log = log or MemoryLog()
+        self.group = MemoryGroup(self.log, EVENTS.name, partitions or (0,))
+        self.pipeline = Pipeline(self.settings, EVENTS.name, Catalogue())
+        self.engine = Engine(
+            group=self.group,
+            settings=self.settings,
+            pipeline=self.pipeline,
+            metrics=Metrics(),
+            open_reader=self.log.open_reader,
+            clock=Clock(),
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Run the engine in a block, its partitions restored."""
+        await self.engine.on_assigned()
+        async with self.engine.running():
+            yield
+
+    async def decide(self, *users: str, partition: int = 0) -> MemoryBatch:
+        """Send a view of each user, and wait until the batch of them is released."""
+        for number, user in enumerate(users):
+            self.log.append(EVENTS.name, partition, None, encode_event(view(user, number)))
+        batch = self.group.fetch(partition)
+        await self.engine.put(batch)
+        await until(lambda: batch.acked)
+        return batch
+
+
+def test_events_are_decided_and_committable():
+    async def run() -> tuple[int, bool]:
+        stage = EngineStage()
+        async with stage.running():
+            batch = await stage.decide("ann", "bob")
+        return len(stage.log.records(RECOMMENDATIONS.name)), batch.committable
+
+    assert asyncio.run(run()) == (2, True)
+
+
+def test_next_worker_goes_on_with_the_state_of_the_last_one():
+    async def run() -> tuple[object, object]:
+        first = EngineStage()
+        async with first.running():
+            await first.decide("ann")
+        second = EngineStage(log=first.log)
+        async with second.running():
+            await second.decide("bob")
+        third = EngineStage(log=first.log)
+        async with third.running():
+            return second.pipeline.partitions[0].contents(), third.pipeline.partitions[0].contents()
+
+    second, third = asyncio.run(run())
+    assert second == third
+
+
+def test_catalogue_is_loaded_before_the_first_event_and_followed():
+    async def run() -> None:
+        stage = EngineStage()
+        send_item(stage.log, "kettle")
+        await stage.engine.on_assigned()
+        assert stage.pipeline.catalogue.version == 1
+        send_item(stage.log, "mug")
+        await until(lambda: stage.pipeline.catalogue.version == 2)
+
+    asyncio.run(run())
+
+
+def send_item(log: MemoryLog, item_id: str) -> None:
+    log.append(CATALOGUE.name, 0, item_id.encode(), msgspec.json.encode(Item(item_id=item_id)))
+
+
+def test_catalogue_is_loaded_once():
+    async def run() -> int:
+        stage = EngineStage()
+        send_item(stage.log, "kettle")
+        await stage.engine.on_assigned()
+        stage.group.rebalance(0)
+        await stage.engine.on_assigned()
+        return stage.pipeline.catalogue.version
+
+    assert asyncio.run(run()) == 1
+
+
+def test_restore_that_fails_stops_the_worker():
+    async def run() -> EngineStage:
+        stage = EngineStage()
+        async with stage.running():
+            await stage.decide("ann")
+        successor = EngineStage()
+        for record in stage.log.records(SNAPSHOTS.name):
+            successor.log.append(SNAPSHOTS.name, 0, record.key, record.value)
+        await successor.engine.on_assigned()
+        return successor
+
+    stage = asyncio.run(run())
+    assert stage.group.crashes == [stage.engine.failure]
+    assert isinstance(stage.engine.failure, TopicMissingError)
+
+
+def test_refused_decisions_stop_the_worker_and_commit_nothing():
+    async def run() -> tuple[EngineStage, MemoryBatch]:
+        stage = EngineStage()
+        stage.group.producer.refusals[RECOMMENDATIONS.name] = KafkaError("no")
+        async with stage.running():
+            stage.log.append(EVENTS.name, 0, None, encode_event(view("ann", 0)))
+            batch = stage.group.fetch(0)
+            await stage.engine.put(batch)
+            await until(lambda: stage.group.crashes)
+        return stage, batch
+
+    stage, batch = asyncio.run(run())
+    assert isinstance(stage.engine.failure, BrokerError)
+    assert not batch.committable
+    assert not stage.engine.health().alive
+
+
+class BrokenPipeline(Pipeline):
+    """A pipeline with a bug."""
+
+    def begin(self, batches: Sequence[tuple[int, Sequence[Record]]]):
+        del batches
+        message = "a bug"
+        raise RuntimeError(message)
+
+
+def test_bug_stops_the_worker_with_its_traceback_in_the_log(caplog: pytest.LogCaptureFixture):
+    async def run() -> EngineStage:
+        stage = EngineStage()
+        stage.engine = Engine(
+            group=stage.group,
+            settings=stage.settings,
+            pipeline=BrokenPipeline(stage.settings, EVENTS.name, Catalogue()),
+            metrics=Metrics(),
+            open_reader=stage.log.open_reader,
+        )
+        async with stage.running():
+            stage.log.append(EVENTS.name, 0, None, encode_event(view("ann", 0)))
+            await stage.engine.put(stage.group.fetch(0))
+            await until(lambda: stage.group.crashes)
+        return stage
+
+    stage = asyncio.run(run())
+    assert isinstance(stage.engine.failure, RuntimeError)
+    assert "a bug" in caplog.text
+
+
+def test_first_failure_is_the_reason():
+    first, second = ValueError("first"), ValueError("second")
+    stage = EngineStage()
+    stage.engine.fail(first)
+    stage.engine.fail(second)
+    assert stage.engine.failure is first
+
+
+def test_worker_is_ready_once_restored():
+    async def run() -> list[bool]:
+        stage = EngineStage()
+        reports = [stage.engine.health()]
+        async with stage.running():
+            reports.append(stage.engine.health())
+        return [report.ready for report in reports]
+
+    assert asyncio.run(run()) == [False, True]
+
+
+def test_rebalance_under_load_loses_and_repeats_nothing_in_the_state():
+    async def run() -> tuple[object, object]:
+        first = EngineStage(0, 1)
+        second = EngineStage(1, log=first.log)
+        async with first.running():
+            await first.decide("ann", partition=1)
+            for user in ("bob", "eve"):
+                first.log.append(EVENTS.name, 1, None, encode_event(view(user, 5)))
+            in_flight = first.group.fetch(1)
+            await first.engine.put(in_flight)
+            first.group.rebalance(0)
+            await first.engine.on_assigned()
+            await until(lambda: in_flight.acked)
+            async with second.running():
+                batch = second.group.fetch(1)
+                await second.engine.put(batch)
+                await until(lambda: batch.acked)
+        whole = Pipeline(first.settings, EVENTS.name, Catalogue())
+        whole.process(1, first.log.records(EVENTS.name, 1))
+        return second.pipeline.partitions[1].contents(), whole.partitions[1].contents()
+
+    taken_over, whole = asyncio.run(run())
+    assert taken_over == whole
