@@ -107,8 +107,8 @@ def faust_app(settings: Settings) -> faust.App:
         producer_linger=0,
         producer_max_batch_size=MAX_RECORD_BYTES,
         producer_max_request_size=MAX_REQUEST_BYTES,
-        producer_request_timeout=settings.kafka.broker_wait_ms / 1000
-        + 5,  # the publisher gives up earlier, with a better message
+        # The publisher gives up earlier, with a better message.
+        producer_request_timeout=settings.kafka.broker_wait_ms / 1000 + 5,
         # Without tables Faust needs neither its own assignor nor its leader topic.
         topic_allow_declare=False,
         topic_disable_leader=True,

@@ -73,7 +73,7 @@ class Publisher:
 
     def __init__(
         self,
-        settings: KafkaSettings,
+        kafka: KafkaSettings,
         group: ConsumerGroup,
         ownership: Ownership,
         metrics: Metrics,
@@ -84,7 +84,7 @@ class Publisher:
         """Build the publisher.
 
         Args:
-            settings: Names of topics, and how long to wait for Kafka.
+            kafka: Names of topics, and how long to wait for Kafka.
             group: Has the producer and the present generation.
             ownership: Is told which batches are released, and whose state is discarded.
             metrics: Counts published records and outcomes of events.
@@ -93,7 +93,7 @@ class Publisher:
         """
         self.written: dict[int, int] = {}
         """Offset of each partition's changelog after this worker's own last write."""
-        self._settings = settings
+        self._kafka = kafka
         self._group = group
         self._ownership = ownership
         self._metrics = metrics
@@ -166,7 +166,7 @@ class Publisher:
         Raises:
             BrokerError: Kafka refused, or did not acknowledge within `broker_wait_ms`.
         """
-        limit = self._settings.broker_wait_ms / 1000
+        limit = self._kafka.broker_wait_ms / 1000
         warning = asyncio.get_running_loop().call_later(self._warn_after_s, self._warn_waiting)
         try:
             async with asyncio.timeout(limit):  # aiokafka's own limit applies only while a partition has no leader
@@ -194,7 +194,7 @@ class Publisher:
             self._ownership.discard_state(job.batch)
 
     def _warn_waiting(self) -> None:
-        limit = self._settings.broker_wait_ms / 1000
+        limit = self._kafka.broker_wait_ms / 1000
         log.warning("waiting for Kafka to acknowledge what was published, for at most %.0f s", limit)
 
     def _outgoing(self, jobs: list[PublishJob]) -> dict[tuple[str, int], list[OutgoingRecord]]:
@@ -212,7 +212,7 @@ class Publisher:
                         (message.key, message.value, job.headers) for message in messages
                     ]
             if output.dead_letters:
-                letters = [dead_letter(self._settings, partition, letter) for letter in output.dead_letters]
+                letters = [dead_letter(self._kafka, partition, letter) for letter in output.dead_letters]
                 outgoing[DEAD_LETTERS.name, partition] += letters
         return outgoing
 
@@ -223,7 +223,7 @@ class Publisher:
         ]
         if not messages:
             return self.written.get(partition, -1)
-        topic = self._settings.topic(SNAPSHOTS.name)
+        topic = self._kafka.topic(SNAPSHOTS.name)
         end = await self._group.producer.publish_whole(topic, partition, messages)
         self._metrics.published.labels(SNAPSHOTS.name).inc(len(messages))
         return end
@@ -232,7 +232,7 @@ class Publisher:
         producer = self._group.producer
         await asyncio.gather(
             *(
-                producer.publish(self._settings.topic(topic), partition, messages)
+                producer.publish(self._kafka.topic(topic), partition, messages)
                 for (topic, partition), messages in outgoing.items()
             )
         )
@@ -262,19 +262,19 @@ def tombstone_headers(change: ChangelogRecord) -> Headers:
     return [(OFFSET_HEADER, str(change.offset).encode())]
 
 
-def dead_letter(settings: KafkaSettings, partition: int, letter: DeadLetter) -> OutgoingRecord:
+def dead_letter(kafka: KafkaSettings, partition: int, letter: DeadLetter) -> OutgoingRecord:
     """Return a rejected record as it came, with headers that say where it was and what is wrong.
 
     A value that is too large for the topic is cut, and a header gives its full length.
 
     Args:
-        settings: Names of topics.
+        kafka: Names of topics.
         partition: Partition of the topic of events that the record was in.
         letter: The record and the reason of its rejection.
     """
     value = letter.record.value
     headers = [
-        ("topic", settings.topic(EVENTS.name).encode()),
+        ("topic", kafka.topic(EVENTS.name).encode()),
         ("partition", str(partition).encode()),
         ("offset", str(letter.record.offset).encode()),
         ("error", letter.error.encode()),

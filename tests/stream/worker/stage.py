@@ -21,7 +21,7 @@ BROKER_WAIT_MS = 50
 
 
 def make_settings(**changes: object) -> Settings:
-    return Settings(**{"broker_wait_ms": BROKER_WAIT_MS, **changes})
+    return Settings.of(**{"broker_wait_ms": BROKER_WAIT_MS, **changes})
 
 
 class Clock:
@@ -78,11 +78,11 @@ class Stage:
         self.settings = make_settings(**changes)
         self.log = log or MemoryLog()
         self.group = MemoryGroup(self.log, EVENTS.name, partitions or (0,))
-        self.pipeline = Pipeline(self.settings, EVENTS.name, Catalogue(), scorer)
+        self.pipeline = Pipeline(self.settings.sessions, self.settings.policy, EVENTS.name, Catalogue(), scorer)
         self.ownership = Ownership(self.group, self.pipeline)
         self.metrics = Metrics()
         self.publisher = Publisher(
-            self.settings, self.group, self.ownership, self.metrics, warn_after_s=0.01, light_wait_s=light_wait_s
+            self.settings.kafka, self.group, self.ownership, self.metrics, warn_after_s=0.01, light_wait_s=light_wait_s
         )
         self.compute = ComputeThread()
         self.clock = Clock()

@@ -27,7 +27,7 @@ class BatchStage(Stage):
             ticks=ticks,
             compute=self.compute,
             metrics=self.metrics,
-            max_batch=self.settings.max_batch,
+            max_batch=self.settings.worker.max_batch,
             clock=self.clock,
         )
         self.own()

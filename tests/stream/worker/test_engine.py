@@ -14,11 +14,16 @@ from clickscore.schemas.topics import CATALOGUE, EVENTS, RECOMMENDATIONS, SNAPSH
 from clickscore.stream.errors import BrokerError, TopicMissingError
 from clickscore.stream.pipeline import Pipeline, Record
 from clickscore.stream.reference.catalogue import Catalogue
+from clickscore.stream.settings import Settings
 from clickscore.stream.worker.engine import Engine
 from clickscore.stream.worker.metrics import Metrics
 from tests.events import view
 from tests.memory_kafka import MemoryBatch, MemoryGroup, MemoryLog
 from tests.stream.worker.stage import Clock, make_settings, until
+
+
+def new_pipeline(settings: Settings, kind: type[Pipeline] = Pipeline) -> Pipeline:
+    return kind(settings.sessions, settings.policy, EVENTS.name, Catalogue())
 
 
 class EngineStage:
@@ -28,7 +33,7 @@ class EngineStage:
         self.settings = make_settings(broker_wait_ms=5_000)
         self.log = log or MemoryLog()
         self.group = MemoryGroup(self.log, EVENTS.name, partitions or (0,))
-        self.pipeline = Pipeline(self.settings, EVENTS.name, Catalogue())
+        self.pipeline = new_pipeline(self.settings)
         self.engine = Engine(
             group=self.group,
             settings=self.settings,
@@ -157,7 +162,7 @@ def test_bug_stops_the_worker_with_its_traceback_in_the_log(caplog: pytest.LogCa
         stage.engine = Engine(
             group=stage.group,
             settings=stage.settings,
-            pipeline=BrokenPipeline(stage.settings, EVENTS.name, Catalogue()),
+            pipeline=new_pipeline(stage.settings, BrokenPipeline),
             metrics=Metrics(),
             open_reader=stage.log.open_reader,
         )
@@ -208,7 +213,7 @@ def test_rebalance_under_load_loses_and_repeats_nothing_in_the_state():
                 batch = second.group.fetch(1)
                 await second.engine.put(batch)
                 await until(lambda: batch.acked)
-        whole = Pipeline(first.settings, EVENTS.name, Catalogue())
+        whole = new_pipeline(first.settings)
         whole.process(1, first.log.records(EVENTS.name, 1))
         return second.pipeline.partitions[1].contents(), whole.partitions[1].contents()
 

@@ -80,7 +80,7 @@ def test_gauges_say_what_the_report_says():
     stage.report()
     assert stage.metric("clickscore_lag_events", partition="0") == 1
     assert stage.metric("clickscore_users") == stage.metric("clickscore_open_sessions") == 1
-    assert stage.metric("clickscore_watermark_ms", partition="0") == START - stage.settings.lateness_ms
+    assert stage.metric("clickscore_watermark_ms", partition="0") == START - stage.settings.sessions.lateness_ms
 
 
 def test_gauges_of_lost_partitions_disappear():

@@ -63,4 +63,4 @@ def test_state_up_to_the_last_event_is_not_ahead_of_the_events():
 
 def test_ends_of_the_changelog_are_looked_up_by_partition():
     stage = written()
-    assert asyncio.run(changelog_ends(stage.log.open_reader, Settings(), [0, 1])) == {0: 2, 1: 0}
+    assert asyncio.run(changelog_ends(stage.log.open_reader, Settings().kafka, [0, 1])) == {0: 2, 1: 0}
