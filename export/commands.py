@@ -170,15 +170,14 @@ def encode(bundle: Path, items: Path, encoder: Path, out: Path) -> None:
             progress.update(tasks[name], completed=done, total=total)
 
         found = encode_items(bundle, items, open_text_encoder(encoder), out, tell)
-    way, rates, asked = found.choice
+    params, hit_rates, queries = found.choice
     click.echo(
-        f"learned from {found.teachers:,} items that the model has met in sessions: the {way.nearest} nearest of each "
-        f"new item, reticence {way.reticence:g}"
+        f"learned from {found.teachers:,} items that the model has met in sessions: {params.nearest_anchors} nearest "
+        f"known items for each new item, new-item penalty {params.new_item_penalty:g}"
     )
     click.echo(
-        f"{asked:,} times asked for an item that met another, a fifth of them taken out and put back by text and "
-        f"price: found in the first 20 {rates.every:.1%}, of those taken out {rates.taken_out:.1%}, of the others "
-        f"{rates.others:.1%}"
+        f"hit rate@20 over {queries:,} cross-validated queries, in which known items play the new ones in turn: "
+        f"{hit_rates.overall:.1%} overall, {hit_rates.mapped:.1%} of items as if new, {hit_rates.known:.1%} of others"
     )
     if found.without_text:
         click.echo(f"left out: {found.without_text:,} new items with neither title, category nor brand")

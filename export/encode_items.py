@@ -100,7 +100,7 @@ def encode(bundle: Path, items: Path, encoder: TextEncoder, out: Path, tell: Tel
     taught, asked = np.split(describe_items(vectors.astype(np.float32), prices), [len(rows)])
     pairs = load_pairs(checkpoint)
     choice = choose_params(trained, pairs, rows, taught, tell_folds)
-    mapped = fit_kernel_map(trained, trained.table(), rows, taught).vectors(asked, choice.way)
+    mapped = fit_kernel_map(trained, trained.table(), rows, taught).predict(asked, choice.params)
 
     origin = f"{version}, and {len(new):,} items by texts that {encoder.name} read, sha256 {encoder.fingerprint[:12]}"
     grown = _grown(trained, new, mapped, rows, origin)

@@ -1,7 +1,20 @@
-"""Item map: vectors for items that a model never met, from what is known of them and of the items that it has met.
+"""Cold start: vectors for items that the model has never seen, by kernel regression from known items.
 
-What is known of an item is its text vector and its price. `docs/model.md` has the formulas, and what was measured.
-D dim, F numbers that are known of an item.
+An item is described by its text vector and its price, x = (text vector, PRICE_WEIGHT * log price). Anchors are known
+items with a text that other items met in sessions. For anchor j let u_j be its item vector and r_j the model's query
+after a view of it, both at unit length; c is the mean of all r_j at unit length. The target of anchor j is
+
+    a_j = unit(u_j without its part along c) + unit(r_j without its part along c).
+
+A new item gets the Nadaraya-Watson estimate (Nadaraya 1964, Watson 1964) over its k nearest anchors, less a penalty:
+
+    m = sum_j exp(-KERNEL_GAMMA * |x - x_j|^2) * a_j
+    vector = unit(unit(m without its part along c) - new_item_penalty * c).
+
+All queries share the direction c, so an item that points along c scores high in every session; the penalty keeps new
+items from driving known items out of the ranking. `docs/model.md` has the measurements.
+
+Shapes: V rows of the item table, D dim, F numbers of a description, A anchors.
 """
 
 # pyright: standard
@@ -25,186 +38,216 @@ from clickscore.schemas.events import ACTIONS
 
 Floats = npt.NDArray[np.floating[Any]]
 
-SHARPNESS = 50.0
-"""How fast a teacher's weight falls with its distance, exp(-SHARPNESS distance^2 / 2): a cosine of 0.986 halves it."""
+KERNEL_GAMMA = 25.0
+"""Gamma of the Gaussian kernel exp(-gamma d^2), a kernel width of 0.14: texts with a cosine of 0.986 have half the
+weight of equal texts."""
 PRICE_WEIGHT = 0.35
-"""What the logarithm of a price counts beside a text vector of length 1: 1.6 times the price halves a weight, too."""
+"""Weight of log price beside a text vector of length 1: a price 1.6 times as high has half the weight, too."""
+MIN_PRICE = 0.01
+"""Prices are raised to one cent, so that a price of 0 has a logarithm."""
 ANCHOR_COUNTS = (10, 30, 100)
-"""Teachers that an item is mapped from, at most: what is tried."""
+"""Candidates for k, the nearest anchors of a new item."""
 NEW_ITEM_PENALTIES = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
-"""How far new items stand back behind known ones: what is tried."""
+"""Candidates for the penalty of new items, a multiple of the direction c."""
 FOLDS = 5
-"""Parts of the teachers: each is mapped from the others."""
+"""Folds of anchors for the choice of the parameters: each fold plays the new items once."""
 MIN_ANCHORS = 2 * FOLDS
-"""Teachers that a choice needs: two of each part."""
+"""Anchors that the choice needs: two in each fold."""
 QUERIES_PER_FOLD = 2_000
-"""Of a fold."""
+"""Sampled queries of a fold: a hit rate of 30 % has a standard error of 1 % then."""
 MAX_TUNING_ANCHORS = 20_000
-"""By which is chosen, drawn where there are more; all of them teach in the end."""
+"""Anchors that the parameters are chosen on, sampled from more; the final map uses all anchors."""
 VIEW = ACTIONS.index("view")
 
 
 class ColdStartParams(NamedTuple):
-    """What can be chosen of a map."""
+    """Parameters of the map from descriptions to vectors."""
 
-    nearest: int
-    reticence: float
+    nearest_anchors: int
+    """Nearest anchors that an item's vector is made of, at most."""
+    new_item_penalty: float
+    """Multiple of the common direction that is subtracted."""
 
 
 class HitRates(NamedTuple):
-    """Share of the questions whose answer is among the first 20."""
+    """Shares of queries whose answer is among the best `CUTOFF` items."""
 
-    taken_out: float
-    """Answers that were taken out and mapped."""
-    others: float
-    every: float
+    mapped: float
+    """Hit rate of answers that the map gave their vector, as a new item's."""
+    known: float
+    """Hit rate of all other answers."""
+    overall: float
+    """Hit rate of all answers."""
 
 
 class ParamChoice(NamedTuple):
-    """The best way, and what was measured of it."""
+    """The best parameters and their measured hit rates."""
 
-    way: ColdStartParams
-    found: HitRates
-    asked: int
-    """Questions."""
+    params: ColdStartParams
+    hit_rates: HitRates
+    queries: int
+    """Queries that the hit rates were measured on."""
 
 
 def describe_items(texts: Float32Array, prices: Float32Array) -> Float32Array:
-    """Return what is known of items (n, F), of text vectors (n, F - 1) and prices (n,), NaN where there is none."""
-    logs = np.log(np.maximum(prices, 0.01))
-    usual = logs[~np.isnan(logs)].mean() if not np.isnan(logs).all() else 0.0
-    return np.column_stack((texts, PRICE_WEIGHT * np.where(np.isnan(logs), usual, logs))).astype(np.float32)
+    """Return the descriptions x of items: (n, F).
+
+    Args:
+        texts: Text vectors of length 1: (n, F - 1).
+        prices: Prices, NaN if unknown, which counts as the mean of the logarithms: (n,).
+    """
+    logs = np.log(np.maximum(prices, MIN_PRICE))
+    default = logs[~np.isnan(logs)].mean() if not np.isnan(logs).all() else 0.0
+    return np.column_stack((texts, PRICE_WEIGHT * np.where(np.isnan(logs), default, logs))).astype(np.float32)
 
 
 def choose_params(
-    of: Checkpoint, pairs: PairCounts, rows: Longs, known: Float32Array, tell: Callable[[int, int], None]
+    checkpoint: Checkpoint,
+    pairs: PairCounts,
+    rows: Longs,
+    descriptions: Float32Array,
+    on_fold: Callable[[int, int], None],
 ) -> ParamChoice:
-    """Return the way by which most is found, new items and known ones.
+    """Return the parameters with the highest hit rate over new and known items, cross-validated over anchors.
 
-    The teachers lie in folds. One fold after another is taken out of all neighbours, so that no other item's vector
-    tells of it, and is mapped from the rest. Then the model is asked what follows a view of another item; the answers
-    are items that met it in sessions, drawn by how often. All items are ranked, ties counted against us.
+    One fold of anchors after another plays the new items: it is removed from all neighbour lists, so that no other
+    item's vector depends on it, and mapped from the other folds. Queries are views of an item outside the fold, with
+    an item that it met in sessions as the answer, sampled by how often they met. All items are ranked; an item of an
+    equal score counts as better.
 
     Args:
-        of: The model.
-        pairs: Which items met in its sessions.
-        rows: Of the teachers: (teachers,).
-        known: Of the teachers: (teachers, F).
-        tell: Called with the folds that are done, and how many there are.
+        checkpoint: The trained model.
+        pairs: How often items met in its training sessions.
+        rows: Rows of the anchors: (A,).
+        descriptions: Descriptions of the anchors: (A, F).
+        on_fold: Called with the number of finished folds and the number of folds.
     """
     rng = np.random.default_rng(0)
     if len(rows) > MAX_TUNING_ANCHORS:
-        drawn = np.sort(rng.choice(len(rows), MAX_TUNING_ANCHORS, replace=False))
-        rows, known = rows[drawn], known[drawn]
-    fold_of = rng.permutation(np.arange(len(rows)) % FOLDS)
-    ways = [ColdStartParams(*way) for way in itertools.product(ANCHOR_COUNTS, NEW_ITEM_PENALTIES)]
-    hits, taken_out = np.zeros((len(ways), 2), dtype=np.int64), np.zeros(2, dtype=np.int64)
+        sample = np.sort(rng.choice(len(rows), MAX_TUNING_ANCHORS, replace=False))
+        rows, descriptions = rows[sample], descriptions[sample]
+    fold_of = rng.permutation(np.arange(len(rows)) % FOLDS)  # (A,)
+    grid = [ColdStartParams(*values) for values in itertools.product(ANCHOR_COUNTS, NEW_ITEM_PENALTIES)]
+    hits = np.zeros((len(grid), 2), dtype=np.int64)  # columns: known answers, mapped answers
+    queries = np.zeros(2, dtype=np.int64)
     for fold in range(FOLDS):
-        tell(fold, FOLDS)
-        left = fold_of == fold
-        table = _table_without(of, pairs, rows[left])
-        lesson = fit_kernel_map(of, table, rows[~left], known[~left])
-        items, answers = _meetings(pairs, rows[left], rng)
-        is_left = np.isin(answers, rows[left])
-        taken_out += np.bincount(is_left, minlength=2)
-        for number, way in enumerate(ways):
-            table[rows[left]] = lesson.vectors(known[left], way)
-            found = _found(of, table, items, answers)
-            hits[number] += np.bincount(is_left, found, minlength=2).astype(np.int64)
-    tell(FOLDS, FOLDS)
+        on_fold(fold, FOLDS)
+        inside = fold_of == fold
+        table = _table_without(checkpoint, pairs, rows[inside])
+        kernel_map = fit_kernel_map(checkpoint, table, rows[~inside], descriptions[~inside])
+        items, answers = _sample_cooccurrences(pairs, rows[inside], rng)
+        is_mapped = np.isin(answers, rows[inside])
+        queries += np.bincount(is_mapped, minlength=2)
+        for index, params in enumerate(grid):
+            table[rows[inside]] = kernel_map.predict(descriptions[inside], params)
+            is_hit = _score_hits(checkpoint, table, items, answers)
+            hits[index] += np.bincount(is_mapped, is_hit, minlength=2).astype(np.int64)
+    on_fold(FOLDS, FOLDS)
     best = int(hits.sum(axis=1).argmax())
-    others, out = hits[best] / taken_out.clip(min=1)
-    found = HitRates(float(out), float(others), float(hits[best].sum() / taken_out.sum().clip(min=1)))
-    return ParamChoice(ways[best], found, int(taken_out.sum()))
+    known, mapped = hits[best] / queries.clip(min=1)
+    overall = float(hits[best].sum() / queries.sum().clip(min=1))
+    return ParamChoice(grid[best], HitRates(float(mapped), float(known), overall), int(queries.sum()))
 
 
 class KernelMap(NamedTuple):
-    """What the teachers teach."""
+    """Kernel regression from descriptions to item vectors."""
 
-    known: Float32Array
-    """Of the teachers: (teachers, F)."""
-    aims: Float32Array
-    """Where an item like each belongs, across `common`: (teachers, D)."""
+    descriptions: Float32Array
+    """Descriptions x_j of the anchors: (A, F)."""
+    targets: Float32Array
+    """Targets a_j of the anchors, orthogonal to `common`: (A, D)."""
     common: Float32Array
-    """What is wanted on average, at unit length: (D,)."""
+    """Direction c that all queries share, at unit length: (D,)."""
 
-    def vectors(self, asked: Float32Array, way: ColdStartParams) -> torch.Tensor:
-        """Return vectors at unit length (n, D) of what is known of items (n, F)."""
-        aims = np.empty((len(asked), self.aims.shape[1]), dtype=np.float32)
-        step, most = max(1, MAX_SCORES // len(self.known)), min(way.nearest, len(self.known))
-        lengths = (self.known**2).sum(axis=1)
-        for start in range(0, len(asked), step):
-            some = asked[start : start + step]
-            apart = (some**2).sum(axis=1)[:, None] + lengths - 2 * some @ self.known.T  # (step, teachers)
-            near = np.argpartition(apart, most - 1, axis=1)[:, :most]  # (step, most)
-            apart = np.take_along_axis(apart, near, axis=1)
-            weights = np.exp(-SHARPNESS / 2 * (apart - apart.min(axis=1, keepdims=True)))
-            aims[start : start + step] = (weights[:, :, None] * self.aims[near]).sum(axis=1)
-        return torch.from_numpy(_unit(_unit(_across(aims, self.common)) - way.reticence * self.common))
+    def predict(self, descriptions: Float32Array, params: ColdStartParams) -> torch.Tensor:
+        """Return item vectors at unit length: (n, F) -> (n, D)."""
+        estimates = np.empty((len(descriptions), self.targets.shape[1]), dtype=np.float32)
+        step, k = max(1, MAX_SCORES // len(self.descriptions)), min(params.nearest_anchors, len(self.descriptions))
+        squares = (self.descriptions**2).sum(axis=1)  # (A,)
+        for start in range(0, len(descriptions), step):
+            x = descriptions[start : start + step]  # (step, F)
+            # |x - x_j|^2 = |x|^2 + |x_j|^2 - 2 x x_j
+            distances = (x**2).sum(axis=1)[:, None] + squares - 2 * x @ self.descriptions.T  # (step, A)
+            nearest = np.argpartition(distances, k - 1, axis=1)[:, :k]  # (step, k)
+            distances = np.take_along_axis(distances, nearest, axis=1)
+            # The smallest distance is subtracted, or all weights could underflow; the direction stays the same
+            weights = np.exp(-KERNEL_GAMMA * (distances - distances.min(axis=1, keepdims=True)))  # (step, k)
+            estimates[start : start + step] = (weights[:, :, None] * self.targets[nearest]).sum(axis=1)
+        directions = _normalise(_remove_direction(estimates, self.common))
+        return torch.from_numpy(_normalise(directions - params.new_item_penalty * self.common))
 
 
-def fit_kernel_map(of: Checkpoint, table: torch.Tensor, rows: Longs, known: Float32Array) -> KernelMap:
-    """Return what items teach: where they lie, and where those want to go who have viewed them.
+def fit_kernel_map(checkpoint: Checkpoint, table: torch.Tensor, rows: Longs, descriptions: Float32Array) -> KernelMap:
+    """Return the map with the targets of its anchors.
+
+    With u_j alone a new item would lie where similar items lie; queries lie elsewhere, and it would hardly ever be
+    recommended. Hence the target includes r_j.
 
     Args:
-        of: The model.
-        table: The vectors of all items: (V, D).
-        rows: Of the teachers: (teachers,).
-        known: Of the teachers: (teachers, F).
+        checkpoint: The trained model.
+        table: Vectors of all items: (V, D).
+        rows: Rows of the anchors: (A,).
+        descriptions: Descriptions of the anchors: (A, F).
     """
-    queries = np.concatenate([_unit(queries.vectors.numpy()) for queries in _asked(of, table, rows)])
-    common = _unit(queries.mean(axis=0))
-    aims = _unit(_across(table[rows].numpy(), common)) + _unit(_across(queries, common))
-    return KernelMap(known, aims, common)
+    queries = np.concatenate(  # (A, D): r_j
+        [_normalise(queries.vectors.numpy()) for queries in _query_after_views(checkpoint, table, rows)]
+    )
+    common = _normalise(queries.mean(axis=0))  # (D,): c
+    item_part = _normalise(_remove_direction(table[rows].numpy(), common))
+    targets = item_part + _normalise(_remove_direction(queries, common))  # (A, D): a_j
+    return KernelMap(descriptions, targets, common)
 
 
 @torch.inference_mode()
-def _asked(of: Checkpoint, table: torch.Tensor, items: Longs) -> list[Queries]:
-    """Return what is wanted after a view of each item, a part of them at a time."""
+def _query_after_views(checkpoint: Checkpoint, table: torch.Tensor, items: Longs) -> list[Queries]:
+    """Return the queries after a view of each item, in batches that keep the scores in memory small."""
     step = max(1, MAX_SCORES // len(table))
-    views = [items[start : start + step, None].astype(np.int64) for start in range(0, len(items), step)]
-    ones = [np.ones(len(view), dtype=np.int64) for view in views]
+    views = [items[start : start + step, None].astype(np.int64) for start in range(0, len(items), step)]  # (step, 1)
     return [
-        compute_queries(of.model, table, PaddedBatch(view, np.full_like(view, VIEW), one))[1]
-        for view, one in zip(views, ones, strict=True)
+        compute_queries(
+            checkpoint.model,
+            table,
+            PaddedBatch(view, np.full_like(view, VIEW), np.ones(len(view), dtype=np.int64)),
+        )[1]
+        for view in views
     ]
 
 
-def _found(of: Checkpoint, table: torch.Tensor, items: Longs, answers: Longs) -> np.ndarray:
-    """Return whether each answer is among the first 20 after a view of its item: (questions,)."""
-    found: list[np.ndarray] = []
-    for queries in _asked(of, table, items):
-        scores = of.model.scores(table, queries)  # (n, V - 1)
-        start = sum(map(len, found))
-        own = scores.gather(1, torch.from_numpy(answers[start : start + len(scores), None] - 1))
-        found.append(((scores >= own).sum(dim=1) <= CUTOFF).numpy())
-    return np.concatenate([np.zeros(0, dtype=bool), *found])
+def _score_hits(checkpoint: Checkpoint, table: torch.Tensor, items: Longs, answers: Longs) -> np.ndarray:
+    """Return whether each answer is among the best `CUTOFF` items after a view of its item: (queries,)."""
+    hits: list[np.ndarray] = []
+    for queries in _query_after_views(checkpoint, table, items):
+        scores = checkpoint.model.scores(table, queries)  # (n, V - 1)
+        start = sum(map(len, hits))
+        answer_scores = scores.gather(1, torch.from_numpy(answers[start : start + len(scores), None] - 1))  # (n, 1)
+        hits.append(((scores >= answer_scores).sum(dim=1) <= CUTOFF).numpy())
+    return np.concatenate([np.zeros(0, dtype=bool), *hits])
 
 
-def _table_without(of: Checkpoint, pairs: PairCounts, rows: Longs) -> torch.Tensor:
-    """Return the vectors of all items, these rows taken out of all neighbours: (V, D)."""
-    out = np.isin(pairs.keys >> 32, rows) | np.isin(pairs.keys & ITEM_MASK, rows)
-    others = PairCounts(pairs.keys[~out], pairs.counts[~out])
-    neighbours = select_neighbours(others, len(of.model.item), of.record.config.model.neighbours)
+def _table_without(checkpoint: Checkpoint, pairs: PairCounts, rows: Longs) -> torch.Tensor:
+    """Return the vectors of all items, with the given rows removed from all neighbour lists: (V, D)."""
+    is_removed = np.isin(pairs.keys >> 32, rows) | np.isin(pairs.keys & ITEM_MASK, rows)
+    remaining = PairCounts(pairs.keys[~is_removed], pairs.counts[~is_removed])
+    neighbours = select_neighbours(remaining, len(checkpoint.model.item), checkpoint.record.config.model.neighbours)
     with torch.no_grad():
-        return of.model.table(NeighbourMatrix(neighbours, torch.device("cpu")))
+        return checkpoint.model.table(NeighbourMatrix(neighbours, torch.device("cpu")))
 
 
-def _meetings(pairs: PairCounts, rows: Longs, rng: np.random.Generator) -> tuple[Longs, Longs]:
-    """Draw items that are not among the rows, and for each an item that it has met, by how often: (questions,) each."""
-    first = pairs.keys >> 32
+def _sample_cooccurrences(pairs: PairCounts, rows: Longs, rng: np.random.Generator) -> tuple[Longs, Longs]:
+    """Return sampled items outside `rows`, and for each an item that it met, by how often: (queries,) each."""
+    first = pairs.keys >> 32  # a key holds the first item above 32 bits, the second below
     outside = np.flatnonzero(~np.isin(first, rows))
     if not len(outside):
         return outside, outside
-    drawn = rng.choice(outside, QUERIES_PER_FOLD, p=pairs.counts[outside] / pairs.counts[outside].sum())
-    return first[drawn], pairs.keys[drawn] & ITEM_MASK
+    sample = rng.choice(outside, QUERIES_PER_FOLD, p=pairs.counts[outside] / pairs.counts[outside].sum())
+    return first[sample], pairs.keys[sample] & ITEM_MASK
 
 
-def _across(vectors: Float32Array, common: Float32Array) -> Floats:
-    """Return vectors without what they have of a direction: (n, D)."""
-    return vectors - (vectors @ common)[:, None] * common
+def _remove_direction(vectors: Float32Array, direction: Float32Array) -> Floats:
+    """Return vectors without their part along a unit direction: v - (v d) d: (n, D)."""
+    return vectors - (vectors @ direction)[:, None] * direction
 
 
-def _unit(vectors: Floats) -> Float32Array:
-    """Return vectors at unit length, those of none as they are."""
+def _normalise(vectors: Floats) -> Float32Array:
+    """Return vectors at unit length; a zero vector stays zero."""
     return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True).clip(min=1e-12)).astype(np.float32)
