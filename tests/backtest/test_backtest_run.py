@@ -71,6 +71,7 @@ def judged(evidence: Evidence, number: int = 0) -> list[list[float]]:
     return [of.ranks.tolist(), np.nan_to_num(of.purchase, nan=-1).tolist()]
 
 
+@pytest.mark.slow
 def test_decisions_of_every_arm_are_those_of_a_replay(log: Path, arms: list[Arm]) -> None:
     scorers: dict[str, Scorer] = {}
 
@@ -116,6 +117,7 @@ def test_decisions_of_every_arm_are_those_of_a_replay(log: Path, arms: list[Arm]
         assert all(expected[number][msgspec.json.decode(value)["decision_id"]] == value for value in found[number])
 
 
+@pytest.mark.slow
 def test_every_record_is_judged_or_left_out_for_a_reason(evidence: Evidence) -> None:
     left_out = evidence.book.left_out
     assert evidence.records == COUNT
@@ -126,6 +128,7 @@ def test_every_record_is_judged_or_left_out_for_a_reason(evidence: Evidence) -> 
     assert left_out[book.WARM_UP] == 0
 
 
+@pytest.mark.slow
 def test_an_arm_comes_out_the_same_alone_and_among_others(log: Path, evidence: Evidence, arms: list[Arm]) -> None:
     """Of the same sessions: where another arm takes an event for a repeat, the event is left out for all."""
     same = [one for one in arms if one.name != "short"]
@@ -142,6 +145,7 @@ def test_arms_with_the_same_scores_differ_only_where_their_settings_do(evidence:
     assert np.isnan(half.purchase).sum() > np.isnan(model.purchase).sum()
 
 
+@pytest.mark.slow
 def test_settings_of_arms_change_no_answer(log: Path, evidence: Evidence) -> None:
     """The same yardstick for all: only the common settings say what a session is."""
     alone = contest(log, [arm("short", baseline="repeat", gap_ms=SHORT)])

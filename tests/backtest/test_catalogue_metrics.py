@@ -91,6 +91,7 @@ def test_draws_are_means_over_whole_users(found: list[tuple[float, int, int]]) -
         assert drawn[draw] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     """95 %, of means over 200 users with 5 like-minded events each; by event it would be far less."""
     rng = np.random.default_rng(5)

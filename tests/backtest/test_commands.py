@@ -44,6 +44,7 @@ def test_figures_of_a_known_log_stay_what_they_were(log: Path, tmp_path: Path) -
     assert out.read_text() == GOLDEN.read_text()
 
 
+@pytest.mark.slow
 def test_every_arm_is_in_the_figures_with_what_it_is(log: Path, bundle: Path, tmp_path: Path) -> None:
     out, arms = tmp_path / "out.json", tmp_path / "arms.toml"
     arms.write_text('[[arm]]\nname = "again"\nbaseline = "repeat"\nk = 20\n')
@@ -109,6 +110,7 @@ def test_what_cannot_run_is_refused(log: Path, bundle: Path, tmp_path: Path) -> 
     assert "cannot be written" in refused(log, "--json", tmp_path / "no" / "folder.json")
 
 
+@pytest.mark.slow
 def test_bundle_that_may_have_learned_the_answers_is_told(log: Path, bundle: Path, tmp_path: Path) -> None:
     learned = tmp_path / "learned"
     learned.mkdir()

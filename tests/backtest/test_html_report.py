@@ -18,6 +18,8 @@ from clickscore.backtest.commands import backtest
 from tests.backtest.contests import write_log
 from tests.bundles import small_bundle
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NAMESPACES = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
 PLOTS = {

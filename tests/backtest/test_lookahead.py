@@ -82,6 +82,7 @@ def test_planted_leak_pays(log: Path) -> None:
     assert (leaky == 1).mean() > 3 * (honest == 1).mean()
 
 
+@pytest.mark.slow
 def test_honest_arms_are_not_suspected(log: Path, tmp_path: Path) -> None:
     bundle = str(small_bundle(tmp_path / "small"))
     arms = [

@@ -23,6 +23,8 @@ from clickscore.stream.settings import PolicySettings, SessionSettings
 from tests.bundles import small_bundle
 from tests.integration.event_log import event_log
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 PARTITIONS = 4
 

@@ -52,6 +52,7 @@ def requests(count: int, seed: int = 0) -> list[Request]:
     return [request(*(f"item-{row}" for row in rng.integers(1, ITEMS + 1, length))) for length in lengths]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 2, 3, 7, 32, 64])
 def test_answer_is_the_same_bit_for_bit_in_any_company(folder: Path, batch: int):
     asked = requests(300)
@@ -66,6 +67,7 @@ def test_padding_to_a_wider_call_changes_no_bit(folder: Path):
     assert Scorer(load_bundle(folder))._padding_is_harmless()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padding_of_a_call", [0, 100, 10_000])
 def test_answer_is_the_same_bit_for_bit_however_groups_are_merged(folder: Path, padding_of_a_call: int):
     asked = requests(40, seed=1)

@@ -180,6 +180,7 @@ def test_spoiled_records_are_few_and_no_schema_takes_them():
             decode_record(record)
 
 
+@pytest.mark.slow
 def test_what_is_sold_leaves_the_stock_and_comes_back_when_it_has_sold_out():
     _, _, _, items = run(lambda _: [], seconds=60, rate=1_000)
     before = {item.item_id: item.stock for item in SHOP.assortment.items}
