@@ -9,7 +9,7 @@ from clickscore.backtest.arms import Arm
 from clickscore.backtest.recommenders import Recommender
 from clickscore.schemas.decisions import Recommendation
 from clickscore.stream.pipeline import Output, Pipeline
-from clickscore.stream.policy.experiments import CONTROL, variant_of
+from clickscore.stream.policy.experiments import CONTROL, assign_variant
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.replay.source import Batches
@@ -41,7 +41,7 @@ class ArmPolicy(NamedTuple):
     def decide(self, request: Request, answer: Scores | None) -> Recommendation:
         """Return what a worker with the arm's settings would."""
         of = self.arm.settings.policy
-        variant = variant_of(request.event.user_id, of.experiment, of.control_share)
+        variant = assign_variant(request.event.user_id, of.experiment, of.control_share)
         if variant != request.variant:
             request = msgspec.structs.replace(request, variant=variant)
         return self.policy.recommend(request, answer if variant != CONTROL else None)

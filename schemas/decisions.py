@@ -31,8 +31,8 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     """The events that spoke most for it, the most first; left out where there are none, or `reasons` is 0."""
 
 
-class _Answer(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="recommendation", gc=False):
-    """A recommendation without its items."""
+class RecommendationContext(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="recommendation", gc=False):
+    """All fields of a recommendation except its items: the event, the session and the model's probabilities."""
 
     decision_id: str
     """`TOPIC-PARTITION-OFFSET` of the event that it answers: the same after any crash."""
@@ -55,19 +55,12 @@ class _Answer(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="
     """Probability of a purchase in what is left of this session."""
 
 
-class Recommendation(_Answer, frozen=True, kw_only=True, tag_field="type", tag="recommendation", gc=False):
+class Recommendation(RecommendationContext, frozen=True, kw_only=True, tag_field="type", tag="recommendation", gc=False):
     """The items to show, best first."""
 
     items: tuple[Choice, ...]
     filtered: dict[str, int]
     """How many candidates each rule removed."""
-
-
-class ShelvedRecommendation(_Answer, frozen=True, kw_only=True, tag_field="type", tag="recommendation", gc=False):
-    """A recommendation of items that many share, which are encoded once for all: for writing only."""
-
-    items: msgspec.Raw
-    filtered: dict[str, int]
 
 
 class Ad(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ad", gc=False):

@@ -18,7 +18,7 @@ from clickscore.schemas.decisions import encode_decision
 from clickscore.schemas.events import AnyEvent, Impression, Tick, decode_record
 from clickscore.schemas.sessions import ClosedSession, encode_session
 from clickscore.stream.policy.ads import choose_ad
-from clickscore.stream.policy.experiments import CONTROL, variant_of
+from clickscore.stream.policy.experiments import CONTROL, assign_variant
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.request import Request, Scores
@@ -280,7 +280,7 @@ class Pipeline:
             items=user.items[:],
             actions=user.actions,
             bought=frozenset(user.bought) if user.bought else _EMPTY,
-            variant=variant_of(event.user_id, self._policy_settings.experiment, self._policy_settings.control_share),
+            variant=assign_variant(event.user_id, self._policy_settings.experiment, self._policy_settings.control_share),
             late=late,
             popular=state.popular,
             ages=user.ages[:],

@@ -1,1 +1,1 @@
-"""From scores to decisions: rules, recommendations, ads, variants. Pure."""
+"""Decision stage: filters, re-rankers, selection, ads and A/B test buckets. Pure functions over a request's scores."""

@@ -1,39 +1,46 @@
-"""Ads: which campaign a user is shown, or none."""
+"""Ads: the campaign that a user is shown, or none."""
 
 from clickscore.schemas.catalogue import Campaign
 from clickscore.schemas.decisions import Ad, rounded
-from clickscore.stream.policy.rules import POLICY_VERSION, RULES
+from clickscore.stream.policy.filters import forbidden_items
+from clickscore.stream.policy.recommend import POLICY_VERSION
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.request import Request, Scores
 
 
 def is_running(campaign: Campaign, ts: int) -> bool:
-    """Return whether a campaign runs at an event's time (ms): from its start, up to but not at its end."""
+    """Return whether a campaign runs at an event time (ms): from its start, up to but not including its end."""
     return campaign.starts_at <= ts and (campaign.ends_at is None or ts < campaign.ends_at)
 
 
 def expected_value(campaign: Campaign, purchase: float | None) -> float:
-    """Return what showing it is worth: the bid, times the purchase probability where the model states one."""
+    """Return the expected value of an ad: its bid, times the purchase probability where a model states one."""
     return campaign.bid * (1.0 if purchase is None else purchase)
 
 
 def choose_ad(request: Request, scores: Scores | None, catalogue: Catalogue, reserve: float, bundle: str | None) -> Ad:
-    """Decide which campaign to show: the most valuable that matches and runs, whose item no rule forbids.
+    """Return the decision on an ad: the most valuable campaign that matches, runs, and whose item no filter forbids.
 
-    Budgets, frequency caps and the price to pay are not looked at here. Nothing is shown below the reserve, which is
-    in the currency of the bids.
+    The decision ignores budgets, frequency caps and the price to pay.
+
+    Args:
+        request: The event, with the user's session.
+        scores: The model's output, for the purchase probability; none where no model scores the request.
+        catalogue: The campaigns, and the state of their items.
+        reserve: Lowest expected value of an ad that is shown, in the currency of the bids.
+        bundle: Version of the bundle that scores.
     """
     event = request.event
     purchase = scores.purchase if scores is not None else None
-    forbidden = [rule(request, catalogue) for _, rule in RULES]
+    forbidden = forbidden_items(request, catalogue)
     matching = catalogue.matching(request.items)
-    able = [
+    eligible = [
         campaign
         for campaign in matching
-        if is_running(campaign, event.ts) and not any(campaign.item_id in items for items in forbidden)
+        if is_running(campaign, event.ts) and not any(campaign.item_id in items for _, items in forbidden)
     ]
-    best = min(able, key=lambda campaign: (-expected_value(campaign, purchase), campaign.campaign_id), default=None)
-    reason = f"most valuable of {len(able)} that match"
+    best = min(eligible, key=lambda campaign: (-expected_value(campaign, purchase), campaign.campaign_id), default=None)
+    reason = f"most valuable of {len(eligible)} that match"
     if best is None:
         reason = "no campaign matches" if not matching else "no campaign that matches may be shown"
     elif expected_value(best, purchase) < reserve:

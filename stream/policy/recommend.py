@@ -1,119 +1,112 @@
-"""Policy: which of the scored candidates a user is shown.
+"""Recommendations: the model's candidates with a fallback to popularity, filtered, re-ranked and selected.
 
-A short list of rules over one request, each a function of its own. A rule names the items that it forbids; the best
-of the others are shown. Diversity, exploration, boosts and caps take their places in `RULES` and `Policy`.
+The stages of one decision run in this order:
+
+1. candidates: the model's, then the popular items of the partition, then those of the bundle's training data;
+2. filters (`policy.filters`) remove forbidden items;
+3. re-rankers reorder the slate; none is set by default;
+4. the selection takes at most `k` choices and states the propensity of each.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import repeat
 from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from clickscore.schemas.decisions import (
-    Because,
-    Choice,
-    Recommendation,
-    ShelvedRecommendation,
-    encode_decision,
-    rounded,
-)
+from clickscore.schemas.decisions import Because, Choice, Recommendation, RecommendationContext, encode_decision, rounded
 from clickscore.schemas.events import ACTIONS
 from clickscore.stream.policy.experiments import CONTROL, MODEL
-from clickscore.stream.policy.rules import POLICY_VERSION, RULES
+from clickscore.stream.policy.filters import forbidden_items
+from clickscore.stream.policy.slate import CandidateSource, Reranker, Selection, fill_slate, select_first
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.request import Request, Scores
 from clickscore.stream.settings import PolicySettings
 
-Answer = TypeVar("Answer", Recommendation, ShelvedRecommendation)
+POLICY_VERSION = "1"
+"""Version that decisions state as `policy`. A change of filters, stages or their order raises it."""
 
 
-class Shelf:
-    """The items to show in answer to one request, filled from the best down."""
+class PreEncodedRecommendation(
+    RecommendationContext, frozen=True, kw_only=True, tag_field="type", tag="recommendation", gc=False
+):
+    """A recommendation whose items are JSON already: many users get the same popular items, which are encoded once."""
 
-    def __init__(self, request: Request, catalogue: Catalogue, k: int) -> None:
-        self.choices: list[Choice] = []
-        self.filtered: dict[str, int] = {}
-        self._k = k
-        self._shown: set[str] = set()
-        self._forbidden = [(name, items) for name, rule in RULES if (items := rule(request, catalogue))]
-
-    def fill(
-        self,
-        candidates: Iterable[tuple[str, float]],
-        reason: str,
-        because: Callable[[int], tuple[Because, ...]] = lambda _: (),
-    ) -> None:
-        """Add the candidates that no rule forbids, in order, until the shelf is full.
-
-        Args:
-            candidates: Items with their scores, best first.
-            reason: Where they come from.
-            because: The events that spoke for a candidate, by its place.
-        """
-        choices, shown, forbidden, k = self.choices, self._shown, self._forbidden, self._k
-        for place, (item, score) in enumerate(candidates):
-            if len(choices) == k:
-                return
-            if item in shown:
-                continue
-            for rule, items in forbidden:
-                if item in items:
-                    self.filtered[rule] = self.filtered.get(rule, 0) + 1
-                    break
-            else:
-                shown.add(item)
-                choices.append(Choice(item_id=item, score=score, propensity=1.0, reason=reason, because=because(place)))
+    items: msgspec.Raw
+    filtered: dict[str, int]
 
 
-class _Popular(NamedTuple):
-    """What is shown to everybody, as long as ranking and catalogue stay the same."""
+_Record = TypeVar("_Record", Recommendation, PreEncodedRecommendation)
+
+
+class _PopularItems(NamedTuple):
+    """Choices that all users without scores and purchases share, as long as ranking and catalogue stay the same."""
 
     ranking: list[str]
-    version: int
-    shelf: Shelf
-    items: msgspec.Raw
+    catalogue_version: int
+    choices: tuple[Choice, ...]
+    filtered: dict[str, int]
+    encoded: msgspec.Raw
+    """`choices` as JSON."""
 
 
 class Policy:
-    """Decides what to recommend: the model's candidates, then what is popular, as far as the rules allow."""
+    """Decides which items to recommend. Its state is a cache: a decision depends on request, scores and catalogue."""
 
     def __init__(
-        self, settings: PolicySettings, catalogue: Catalogue, bundle: str | None, prior: Sequence[str]
+        self,
+        settings: PolicySettings,
+        catalogue: Catalogue,
+        bundle: str | None,
+        prior: Sequence[str],
+        *,
+        rerankers: Sequence[Reranker] = (),
+        select: Selection = select_first,
     ) -> None:
-        """Decide by these.
+        """Set up the stages.
 
         Args:
             settings: `k` and `reasons`.
-            catalogue: Stock and flags.
-            bundle: Version of the bundle that scores, none where none does.
-            prior: What was popular in the bundle's training data, best first: shown after what is popular now.
+            catalogue: Stock and hidden items, which filters and re-rankers read.
+            bundle: Version of the bundle that scores; none where no model scores.
+            prior: Popular items of the bundle's training data, best first: the last fallback.
+            rerankers: Re-rankers, in the order in which they run on the filtered candidates.
+            select: The selection, which runs last.
         """
         self._k = settings.k
-        self._most = settings.reasons
+        self._max_reasons = settings.reasons
         self._catalogue = catalogue
         self._bundle = bundle
         self._prior = prior
-        self._popular: _Popular | None = None
+        self._rerankers = rerankers
+        self._select = select
+        # Re-rankers and other selections may pick any candidate, and may treat each request differently. Without them
+        # the first k candidates are selected, so no other is looked up, and popular items are shared between users.
+        self._is_plain = not rerankers and select is select_first
+        self._slate_limit = settings.k if self._is_plain else sys.maxsize
+        self._popular: _PopularItems | None = None
 
     def recommend(self, request: Request, scores: Scores | None) -> Recommendation:
-        """Return the decision on a request; no `scores` where the model cannot speak or may not."""
-        shelf = self._fill(request, scores)
-        return self._answer(Recommendation, request, scores, tuple(shelf.choices), shelf.filtered)
+        """Return the decision on a request; `scores` is none where no model scores the request or may score it."""
+        if scores is None and not request.bought and self._is_plain:
+            popular = self._popular_items(request)
+            return self._record(Recommendation, request, None, popular.choices, popular.filtered)
+        choices, filtered = self._choose(request, scores)
+        return self._record(Recommendation, request, scores, choices, filtered)
 
     def encoded(self, request: Request, scores: Scores | None) -> bytes:
-        """Return the same decision as its topic holds it; what many are shown is not encoded for each."""
-        if scores is not None or request.bought:
+        """Return `recommend` as JSON; popular items that many users share are not encoded again for each user."""
+        if scores is not None or request.bought or not self._is_plain:
             return encode_decision(self.recommend(request, scores))
-        popular = self._popular_for(request)
-        return encode_decision(
-            self._answer(ShelvedRecommendation, request, None, popular.items, popular.shelf.filtered)
-        )
+        popular = self._popular_items(request)
+        return encode_decision(self._record(PreEncodedRecommendation, request, None, popular.encoded, popular.filtered))
 
-    def _answer(
-        self, kind: Callable[..., Answer], request: Request, scores: Scores | None, items: object, filtered: object
-    ) -> Answer:
+    def _record(
+        self, record: Callable[..., _Record], request: Request, scores: Scores | None, items: object, filtered: object
+    ) -> _Record:
         event = request.event
-        return kind(
+        return record(
             decision_id=request.decision_id,
             user_id=event.user_id,
             event_id=event.event_id,
@@ -130,37 +123,44 @@ class Policy:
             filtered=filtered,
         )
 
-    def _fill(self, request: Request, scores: Scores | None) -> Shelf:
-        if scores is None and not request.bought:
-            return self._popular_for(request).shelf
-        shelf = Shelf(request, self._catalogue, self._k)
-        if scores is not None:
-            shelf.fill(scores.candidates(), MODEL, self._because(request, scores))
-        if len(shelf.choices) < self._k:
-            self._fill_popular(shelf, request)
-        return shelf
+    def _choose(self, request: Request, scores: Scores | None) -> tuple[tuple[Choice, ...], dict[str, int]]:
+        """Run the stages; return the choices, and the number of candidates that each filter removed."""
+        forbidden = forbidden_items(request, self._catalogue)
+        slate, filtered = fill_slate(self._sources(request, scores), forbidden, self._slate_limit)
+        for rerank in self._rerankers:
+            slate = rerank(slate, request, self._catalogue)
+        return tuple(self._select(slate, request, self._k)), filtered
 
-    def _because(self, request: Request, scores: Scores) -> Callable[[int], tuple[Because, ...]]:
-        """Return what names the events that spoke most for a candidate: of equal ones the newer first."""
-        reasons, most = scores.reasons, self._most
-        if reasons is None or not most:
-            return lambda _: ()
+    def _sources(self, request: Request, scores: Scores | None) -> Iterator[CandidateSource]:
+        """Yield the model's candidates, then the fallback to popularity."""
+        if scores is not None:
+            yield MODEL, scores.candidates(), self._because(request, scores)
+        yield CONTROL, zip(request.popular, repeat(0.0)), None
+        yield CONTROL, zip(self._prior, repeat(0.0)), None
+
+    def _because(self, request: Request, scores: Scores) -> Callable[[int], tuple[Because, ...]] | None:
+        """Return a function from a candidate's index to the events that raised the candidate's score most.
+
+        Of equal contributions the newer event comes first.
+        """
+        reasons, limit = scores.reasons, self._max_reasons
+        if reasons is None or not limit:
+            return None
         return lambda candidate: tuple(
-            Because(item_id=request.items[at], action=ACTIONS[request.actions[at]], contribution=rounded(brought))
-            for brought, at in sorted(reasons.contributions_to(candidate), reverse=True)[:most]
-            if rounded(brought) > 0
+            Because(
+                item_id=request.items[position],
+                action=ACTIONS[request.actions[position]],
+                contribution=rounded(contribution),
+            )
+            for contribution, position in sorted(reasons.contributions_to(candidate), reverse=True)[:limit]
+            if rounded(contribution) > 0
         )
 
-    def _popular_for(self, request: Request) -> _Popular:
-        """Return what everybody sees who has neither scores nor purchases: made once for a ranking and a catalogue."""
-        popular = self._popular
-        if popular is None or popular.ranking is not request.popular or popular.version != self._catalogue.version:
-            shelf = Shelf(request, self._catalogue, self._k)
-            self._fill_popular(shelf, request)
-            items = msgspec.Raw(encode_decision(shelf.choices))
-            popular = self._popular = _Popular(request.popular, self._catalogue.version, shelf, items)
+    def _popular_items(self, request: Request) -> _PopularItems:
+        """Return the shared popular items, chosen anew when the ranking or the catalogue has changed."""
+        popular, version = self._popular, self._catalogue.version
+        if popular is None or popular.ranking is not request.popular or popular.catalogue_version != version:
+            choices, filtered = self._choose(request, None)
+            encoded = msgspec.Raw(encode_decision(choices))
+            popular = self._popular = _PopularItems(request.popular, version, choices, filtered, encoded)
         return popular
-
-    def _fill_popular(self, shelf: Shelf, request: Request) -> None:
-        shelf.fill(((item, 0.0) for item in request.popular), CONTROL)
-        shelf.fill(((item, 0.0) for item in self._prior), CONTROL)

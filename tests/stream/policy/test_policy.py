@@ -8,9 +8,9 @@ from clickscore.schemas.catalogue import Campaign, Item, encode
 from clickscore.schemas.decisions import Recommendation, encode_decision
 from clickscore.schemas.events import ACTIONS
 from clickscore.stream.policy.ads import choose_ad
-from clickscore.stream.policy.experiments import CONTROL, MODEL, variant_of
+from clickscore.stream.policy.experiments import CONTROL, MODEL, assign_variant
 from clickscore.stream.policy.recommend import Policy
-from clickscore.stream.policy.rules import RULES, bought_already, hidden, out_of_stock
+from clickscore.stream.policy.filters import FILTERS, bought_already, hidden, out_of_stock
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.request import Reasons, Request, Scores
 from clickscore.stream.settings import PolicySettings
@@ -75,7 +75,7 @@ def test_item_taken_out_of_the_catalogue_is_forbidden():
 
 def test_item_that_comes_back_is_allowed():
     known = catalogue(Item(item_id="a", stock=0, hidden=True), Item(item_id="a", stock=3))
-    assert not any("a" in rule(request(), known) for _, rule in RULES)
+    assert not any("a" in forbid(request(), known) for forbid in FILTERS.values())
 
 
 def test_best_candidates_come_in_their_order():
@@ -124,16 +124,16 @@ def test_encoded_decision_is_the_recommendation(answer: Scores | None, bought: t
 
 
 def test_every_user_keeps_a_variant():
-    assert {variant_of("ann", "test", 0.5) for _ in range(3)} == {variant_of("ann", "test", 0.5)}
+    assert {assign_variant("ann", "test", 0.5) for _ in range(3)} == {assign_variant("ann", "test", 0.5)}
 
 
 def test_control_share_is_kept():
-    control = sum(variant_of(f"user-{number}", "test", 0.3) == CONTROL for number in range(10_000))
+    control = sum(assign_variant(f"user-{number}", "test", 0.3) == CONTROL for number in range(10_000))
     assert 2_800 < control < 3_200  # 4 standard deviations are 183
 
 
 def test_without_a_control_share_all_get_the_model():
-    assert variant_of("ann", "test", 0.0) == MODEL
+    assert assign_variant("ann", "test", 0.0) == MODEL
 
 
 def campaign(name: str, item: str, bid: float, **more: object) -> Campaign:
