@@ -31,7 +31,9 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     """The events that spoke most for it, the most first; left out where there are none, or `reasons` is 0."""
 
 
-class RecommendationContext(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="recommendation", gc=False):
+class RecommendationContext(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="recommendation", gc=False
+):
     """All fields of a recommendation except its items: the event, the session and the model's probabilities."""
 
     decision_id: str
@@ -55,7 +57,9 @@ class RecommendationContext(msgspec.Struct, frozen=True, kw_only=True, tag_field
     """Probability of a purchase in what is left of this session."""
 
 
-class Recommendation(RecommendationContext, frozen=True, kw_only=True, tag_field="type", tag="recommendation", gc=False):
+class Recommendation(
+    RecommendationContext, frozen=True, kw_only=True, tag_field="type", tag="recommendation", gc=False
+):
     """The items to show, best first."""
 
     items: tuple[Choice, ...]

@@ -280,7 +280,9 @@ class Pipeline:
             items=user.items[:],
             actions=user.actions,
             bought=frozenset(user.bought) if user.bought else _EMPTY,
-            variant=assign_variant(event.user_id, self._policy_settings.experiment, self._policy_settings.control_share),
+            variant=assign_variant(
+                event.user_id, self._policy_settings.experiment, self._policy_settings.control_share
+            ),
             late=late,
             popular=state.popular,
             ages=user.ages[:],

@@ -9,13 +9,20 @@ The stages of one decision run in this order:
 """
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
 from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from clickscore.schemas.decisions import Because, Choice, Recommendation, RecommendationContext, encode_decision, rounded
+from clickscore.schemas.decisions import (
+    Because,
+    Choice,
+    Recommendation,
+    RecommendationContext,
+    encode_decision,
+    rounded,
+)
 from clickscore.schemas.events import ACTIONS
 from clickscore.stream.policy.experiments import CONTROL, MODEL
 from clickscore.stream.policy.filters import forbidden_items

@@ -1,0 +1,237 @@
+"""Recommendations: the order of the stages, the fallback to popularity, the propensities and the reasons."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from clickscore.schemas.catalogue import Item, encode
+from clickscore.schemas.decisions import Recommendation, encode_decision
+from clickscore.schemas.events import ACTIONS
+from clickscore.stream.policy.recommend import Policy
+from clickscore.stream.policy.slate import Slate
+from clickscore.stream.reference.catalogue import Catalogue
+from clickscore.stream.request import Reasons, Request, Scores
+from clickscore.stream.settings import PolicySettings
+from tests.scored_requests import make_catalogue, make_request, make_scores
+
+
+def recommended(request: Request, scores: Scores | None, prior: tuple[str, ...] = ()) -> list[str]:
+    policy = Policy(PolicySettings(k=3), Catalogue(), "bundle", prior)
+    return [choice.item_id for choice in policy.recommend(request, scores).items]
+
+
+def test_best_candidates_come_in_their_order():
+    assert recommended(make_request("x"), make_scores("a", "b", "c", "d")) == ["a", "b", "c"]
+
+
+def test_forbidden_candidates_give_way_to_the_next():
+    assert recommended(make_request("x", bought=("a",)), make_scores("a", "b", "c", "d")) == ["b", "c", "d"]
+
+
+def test_filters_say_how_many_they_removed():
+    policy = Policy(PolicySettings(k=2), make_catalogue(Item(item_id="b", stock=0)), None, ())
+    assert policy.recommend(make_request(bought=("a",)), make_scores("a", "b", "c")).filtered == {
+        "bought": 1,
+        "out_of_stock": 1,
+    }
+
+
+def test_popular_items_fill_what_the_model_leaves():
+    assert recommended(make_request("x", popular=("a", "p")), make_scores("a")) == ["a", "p"]
+
+
+def test_popular_items_stand_in_where_the_model_is_silent():
+    assert recommended(make_request("x", popular=("p", "q")), None) == ["p", "q"]
+
+
+def test_training_popularity_comes_after_the_present_one():
+    assert recommended(make_request("x", popular=("p",)), None, prior=("p", "t")) == ["p", "t"]
+
+
+def test_shared_popular_items_follow_the_stock():
+    known = make_catalogue(Item(item_id="p", stock=1))
+    policy = Policy(PolicySettings(k=1), known, None, ())
+    request = make_request("x", popular=("p", "q"))
+    assert policy.recommend(request, None).items[0].item_id == "p"
+    known.update_item(b"p", encode(Item(item_id="p", stock=0)))
+    assert policy.recommend(request, None).items[0].item_id == "q"
+
+
+@pytest.mark.parametrize("bought", [(), ("p",)])
+@pytest.mark.parametrize("scores", [None, make_scores("a", "b")])
+def test_encoded_decision_is_the_recommendation(scores: Scores | None, bought: tuple[str, ...]):
+    known = make_catalogue(Item(item_id="p", stock=1), Item(item_id="r", stock=0))
+    policy = Policy(PolicySettings(k=3), known, "bundle", ("t",))
+    request = make_request("x", bought=bought, popular=("p", "q", "r"))
+    assert policy.encoded(request, scores) == encode_decision(policy.recommend(request, scores))
+    known.update_item(b"p", encode(Item(item_id="p", stock=0)))
+    assert policy.encoded(request, scores) == encode_decision(policy.recommend(request, scores))
+
+
+def explained(most: int, brought: list[list[float]], bought: tuple[str, ...] = ()) -> Recommendation:
+    """Decide on candidates a, b, ... to whose scores the events on x, y and z brought these."""
+    request = msgspec.structs.replace(
+        make_request("x", "y", "z", bought=bought, popular=("p",)), actions=bytes((1, 2, 1))
+    )
+    scores = make_scores(*"abcd"[: len(brought)])._replace(reasons=Reasons(np.array(brought), range(3)))
+    return Policy(PolicySettings(k=3, reasons=most), Catalogue(), None, ()).recommend(request, scores)
+
+
+def because(decision: Recommendation) -> list[list[tuple[str, str, float]]]:
+    return [[(of.item_id, of.action, of.contribution) for of in choice.because] for choice in decision.items]
+
+
+def test_item_names_the_events_that_spoke_most_for_it():
+    found = because(explained(2, [[1.0, 3.0, 2.0], [0.5, 0.25, 0.125]]))
+    assert found == [[("y", ACTIONS[2], 3.0), ("z", "view", 2.0)], [("x", "view", 0.5), ("y", ACTIONS[2], 0.25)], []]
+
+
+def test_events_that_spoke_against_an_item_are_not_named():
+    assert because(explained(3, [[-1.0, 0.0, 2.0]]))[0] == [("z", "view", 2.0)]
+
+
+def test_of_equal_contributions_the_newer_event_comes_first():
+    assert [item for item, _, _ in because(explained(2, [[1.0, 1.0, 1.0]]))[0]] == ["z", "y"]
+
+
+def test_reasons_are_those_of_the_item_that_is_shown():
+    assert because(explained(1, [[1.0, 0, 0], [0, 1.0, 0]], bought=("a",)))[0] == [("y", ACTIONS[2], 1.0)]
+
+
+def test_contributions_are_rounded_as_scores_are():
+    assert because(explained(1, [[0.12345678, 0, 0]]))[0][0][2] == 0.123457
+
+
+@pytest.mark.parametrize("most", [0, 1])
+def test_decision_without_reasons_says_nothing_of_them(most: int):
+    policy = Policy(PolicySettings(k=2, reasons=most), Catalogue(), None, ())
+    assert b"because" not in encode_decision(policy.recommend(make_request("x", popular=("p",)), make_scores("a")))
+
+
+def test_decision_says_why_where_it_is_asked_to():
+    assert b'"because":[{"item_id":"z","action":"view","contribution":2.0}]' in encode_decision(
+        explained(1, [[0, 0, 2.0]])
+    )
+
+
+# Re-rankers and selections
+
+
+class CountedItems(Sequence[str]):
+    """Item ids by row that count how often one is looked up."""
+
+    def __init__(self, items: Sequence[str]) -> None:
+        self.lookups = 0
+        self._items = items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, row: Any) -> Any:
+        self.lookups += 1
+        return self._items[row]
+
+
+def boost_tea(slate: Slate, request: Request, catalogue: Catalogue) -> Slate:
+    """Re-ranker: move the items of the category tea up by adding 10 to their scores."""
+    del request
+    boosted = [
+        msgspec.structs.replace(choice, score=choice.score + 10)
+        if catalogue.category_of(choice.item_id) == "tea"
+        else choice
+        for choice in slate
+    ]
+    return sorted(boosted, key=lambda choice: -choice.score)
+
+
+def drop_last(slate: Slate, request: Request, catalogue: Catalogue) -> Slate:
+    """Re-ranker: leave out the last item."""
+    del request, catalogue
+    return slate[:-1]
+
+
+def toss_a_coin(slate: Slate, request: Request, k: int) -> Slate:
+    """Selection: show one of the best two items, each with probability 0.5, by a hash of the decision id."""
+    del k
+    heads = hashlib.blake2b(request.decision_id.encode()).digest()[0] % 2
+    return [msgspec.structs.replace(slate[heads], propensity=0.5)]
+
+
+def test_without_a_reranker_only_selected_candidates_are_looked_up():
+    items = CountedItems([f"item-{row}" for row in range(100)])
+    policy = Policy(PolicySettings(k=3), Catalogue(), "bundle", ())
+    policy.recommend(make_request("x", bought=("item-1",)), make_scores(*items._items)._replace(items_by_row=items))
+    assert items.lookups == 4
+
+
+def test_reranker_moves_an_item_from_behind_the_kth_to_the_front():
+    known = make_catalogue(Item(item_id="d", category="tea"))
+    policy = Policy(PolicySettings(k=2), known, "bundle", (), rerankers=[boost_tea])
+    choices = policy.recommend(make_request("x"), make_scores("a", "b", "c", "d")).items
+    assert [(choice.item_id, choice.score, choice.propensity) for choice in choices] == [
+        ("d", 7.0, 1.0),
+        ("a", 0.0, 1.0),
+    ]
+
+
+def test_reranker_never_sees_a_forbidden_item():
+    known = make_catalogue(Item(item_id="b", category="tea", stock=0))
+    policy = Policy(PolicySettings(k=2), known, "bundle", (), rerankers=[boost_tea])
+    decision = policy.recommend(make_request("x"), make_scores("a", "b", "c"))
+    assert [choice.item_id for choice in decision.items] == ["a", "c"]
+    assert decision.filtered == {"out_of_stock": 1}
+
+
+def test_rerankers_run_in_their_order():
+    known = make_catalogue(Item(item_id="c", category="tea"))
+    request, scores = make_request("x"), make_scores("a", "b", "c")
+    boosted = Policy(PolicySettings(k=3), known, "bundle", (), rerankers=[boost_tea, drop_last])
+    dropped = Policy(PolicySettings(k=3), known, "bundle", (), rerankers=[drop_last, boost_tea])
+    assert [choice.item_id for choice in boosted.recommend(request, scores).items] == ["c", "a"]
+    assert [choice.item_id for choice in dropped.recommend(request, scores).items] == ["a", "b"]
+
+
+def test_reranker_runs_on_popular_items_too():
+    known = make_catalogue(Item(item_id="q", category="tea"))
+    policy = Policy(PolicySettings(k=2), known, None, (), rerankers=[boost_tea])
+    request = make_request("x", popular=("p", "q"))
+    assert [choice.item_id for choice in policy.recommend(request, None).items] == ["q", "p"]
+    assert policy.encoded(request, None) == encode_decision(policy.recommend(request, None))
+
+
+def test_reasons_move_with_their_item():
+    request = make_request("x")
+    scores = make_scores("a", "b")._replace(reasons=Reasons(np.array([[1.0], [2.0]]), range(1)))
+    known = make_catalogue(Item(item_id="b", category="tea"))
+    policy = Policy(PolicySettings(k=1, reasons=1), known, "bundle", (), rerankers=[boost_tea])
+    assert policy.recommend(request, scores).items[0].because[0].contribution == 2.0
+
+
+def test_propensity_of_a_stochastic_selection_stands_in_the_decision():
+    policy = Policy(PolicySettings(k=1), Catalogue(), "bundle", (), select=toss_a_coin)
+    request, scores = make_request("x"), make_scores("a", "b", "c")
+    (choice,) = policy.recommend(request, scores).items
+    assert choice.propensity == 0.5
+    assert b'"propensity":0.5' in policy.encoded(request, scores)
+
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_stochastic_selection_shows_each_item_as_often_as_its_propensity_says(scored: bool):
+    policy = Policy(PolicySettings(k=1), Catalogue(), "bundle", (), select=toss_a_coin)
+    scores = make_scores("a", "b") if scored else None
+    request = make_request("x", popular=("a", "b"))
+    decisions = [
+        policy.recommend(msgspec.structs.replace(request, decision_id=f"events-0-{offset}"), scores)
+        for offset in range(1_000)
+    ]
+    assert 450 < sum(decision.items[0].item_id == "a" for decision in decisions) < 550  # 3 standard deviations are 47
+
+
+def test_stochastic_selection_repeats_itself_for_the_same_decision():
+    policy = Policy(PolicySettings(k=1), Catalogue(), "bundle", (), select=toss_a_coin)
+    request, scores = make_request("x"), make_scores("a", "b")
+    assert policy.encoded(request, scores) == policy.encoded(request, scores)
