@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-MAX_SCORES = {"cpu": 2**25, "cuda": 2**28}
+MICRO_BATCH_SCORES = {"cpu": 2**25, "cuda": 2**28}
 """Scores in memory at once, by device (128 MiB and 1 GiB as float32): rows enough to keep the matrix products fast."""
 
 
@@ -82,7 +82,7 @@ class _CatalogueLoss(torch.autograd.Function):
         target_scores.index_add_(0, query_index[is_target], bonus[is_target])
         total = -target_scores.sum()
 
-        step = max(1, MAX_SCORES[vectors.device.type] // len(items))  # queries of a micro-batch
+        step = max(1, MICRO_BATCH_SCORES[vectors.device.type] // len(items))  # queries of a micro-batch
         starts = torch.arange(0, len(vectors) + step, step, device=query_index.device)
         bounds = torch.searchsorted(query_index, starts).tolist()
         for number, start in enumerate(range(0, len(vectors), step)):

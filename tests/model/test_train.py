@@ -14,6 +14,14 @@ from clickscore.model.dataset import load_dataset, load_fine_tuning_data
 from clickscore.model.errors import TrainingError
 from clickscore.model.neighbours import add_counts, count_pairs, decay_counts, select_neighbours, weigh_by_age
 from clickscore.model.train import fine_tune, train
+from clickscore.model.training_pass import (
+    FINAL_RATE_SHARE,
+    LearningRates,
+    choose_batch_size,
+    compute_loss,
+    make_optimizer,
+    prepare_pass,
+)
 from clickscore.model.transformer import NeighbourMatrix, SessionTransformer
 from tests.model.builders import TINY, closed, dataset, shoppers, write_sessions
 
@@ -160,27 +168,25 @@ def test_topped_up_stack_has_a_row_for_each_new_item(trained, newer, tmp_path):
 def test_fold_learns_with_the_neighbours_of_the_others(data):
     network = SessionTransformer(TINY.model, len(data.vocabulary))
     counted = weigh_by_age(len(data.training), 0.5)
-    training_pass = training.prepare_pass(data.training, counted, None, network, TINY, batch=16)
+    training_pass = prepare_pass(data.training, counted, None, network, TINY, batch_size=16)
     for fold in range(TINY.folds):
-        others = np.flatnonzero(training_pass.fold_of != fold)
+        others = np.flatnonzero(training_pass.fold_index != fold)
         pairs = count_pairs(data.training.select(others), counted[others])
         expected = NeighbourMatrix(select_neighbours(pairs, len(network.item), 4), torch.device("cpu"))
-        assert torch.equal(training_pass.mixings[fold].multiply(network.item), expected.multiply(network.item))
+        assert torch.equal(
+            training_pass.neighbour_matrices[fold].multiply(network.item), expected.multiply(network.item)
+        )
 
 
 def test_event_counts_the_same_whatever_batch_it_is_in(data):
     network = SessionTransformer(dataclasses.replace(TINY.model, dropout=0, item_dropout=0), len(data.vocabulary))
-    training_pass = training.prepare_pass(
-        data.training, weigh_by_age(len(data.training), 0.5), None, network, TINY, batch=16
+    training_pass = prepare_pass(
+        data.training, weigh_by_age(len(data.training), 0.5), None, network, TINY, batch_size=16
     )
-    table = network.table(training_pass.mixings[0])
+    table = network.table(training_pass.neighbour_matrices[0])
     short, long = np.argsort(data.training.lengths)[[0, -1]]
-    apart = [
-        training.compute_loss(network, table, training_pass, np.array([number])).item() for number in (short, long)
-    ]
-    assert training.compute_loss(network, table, training_pass, np.array([short, long])).item() == pytest.approx(
-        sum(apart)
-    )
+    apart = [compute_loss(network, table, training_pass, np.array([number])).item() for number in (short, long)]
+    assert compute_loss(network, table, training_pass, np.array([short, long])).item() == pytest.approx(sum(apart))
 
 
 @pytest.fixture(scope="module")
@@ -254,7 +260,7 @@ def test_top_up_is_never_written_over_its_origin(trained, newer):
 
 def test_small_set_is_learned_in_smaller_batches():
     config = TrainConfig(batch=512, steps=200)
-    assert [training._batch_size(sessions, 200, config) for sessions in (100, 20_000, 10**6)] == [16, 100, 512]
+    assert [choose_batch_size(sessions, 200, config) for sessions in (100, 20_000, 10**6)] == [16, 100, 512]
 
 
 def test_checkpoint_needs_nothing_else(data, trained):
@@ -321,15 +327,15 @@ def test_padding_row_is_never_trained(trained):
 
 
 def test_learning_rate_rises_in_a_line_and_falls_to_its_last_share():
-    rates = [training.LearningRates(steps=200, peak=1.0, warmup=10).rate(step) for step in range(200)]
+    rates = [LearningRates(steps=200, peak=1.0, warmup=10).rate(step) for step in range(200)]
     assert rates[:2] == pytest.approx([1 / 11, 2 / 11])
     assert max(rates) == rates[10] == 1
-    assert rates[-1] == pytest.approx(training.FINAL_RATE_SHARE, abs=1e-3)
+    assert rates[-1] == pytest.approx(FINAL_RATE_SHARE, abs=1e-3)
 
 
 def test_tables_norms_and_biases_have_no_weight_decay():
     network = SessionTransformer(TINY.model, items=5)
-    decayed, others = training._optimizer(network, TINY).param_groups
+    decayed, others = make_optimizer(network, TINY).param_groups
     names = {parameter: name for name, parameter in network.named_parameters()}
     assert others["weight_decay"] == 0
     tables = {"item", "gate", "action.weight", "repeats.table", "readout.distance", "blocks.0.attention.distance"}
