@@ -28,6 +28,8 @@ class MemoryLog:
     """Topics of partitions of records, in memory."""
 
     def __init__(self) -> None:
+        self.fetch_errors: list[Exception] = []
+        """Errors with which the next fetches of readers fail."""
         self._records: dict[tuple[str, int], list[StoredRecord]] = defaultdict(list)
 
     def append(
@@ -92,6 +94,8 @@ class MemoryReader:
     async def getmany(
         self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
     ) -> dict[TopicPartition, list[StoredRecord]]:
+        if self._log.fetch_errors:
+            raise self._log.fetch_errors.pop()
         fetched: dict[TopicPartition, list[StoredRecord]] = {}
         for partition in partitions or self._positions:
             records = self._log.records(*partition, start=self._positions[partition])[:max_records]
