@@ -59,7 +59,6 @@ class Producer(Protocol):
 
         Raises:
             KafkaError: The broker refused a record, or did not answer in time.
-            ValueError: A record is larger than a record batch may be.
         """
         ...
 

@@ -261,7 +261,6 @@ class BatchProducer(driver.Producer):
 
         Raises:
             KafkaError: The broker refused, or did not answer in time; whether it stored the records is unknown.
-            ValueError: A record is larger than a record batch may be.
         """
         acknowledgements, remaining = [], messages
         while remaining:
@@ -291,16 +290,16 @@ class BatchProducer(driver.Producer):
     async def _send(
         self, topic: str, partition: int, messages: Sequence[OutgoingRecord]
     ) -> tuple[Awaitable[Any], Sequence[OutgoingRecord]]:
-        """Send as many records as a record batch holds; return its acknowledgement and the remaining records."""
+        """Send as many records as a record batch holds; return its acknowledgement and the remaining records.
+
+        aiokafka's builder always takes the first record; the broker refuses a record that is too large.
+        """
         producer = self._ensure_producer()
         batch, count = producer.create_batch(), 0
         for key, value, headers in messages:
             if batch.append(timestamp=None, key=key, value=value, headers=headers) is None:
                 break
             count += 1
-        if not count:
-            error = f"a message of {len(messages[0][1] or b'')} bytes is larger than a record batch may be"
-            raise ValueError(error)
         return await producer.send_batch(batch, topic, partition=partition), messages[count:]
 
 

@@ -79,9 +79,10 @@ class Recorded(transport.BatchConsumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.asked: list[dict[str, Any]] = []
+        self.assigned = {HERE, OTHER}
 
     def assignment(self) -> set[TP]:
-        return {HERE, OTHER}
+        return self.assigned
 
     def highwater(self, tp: TP) -> int:
         del tp

@@ -1,0 +1,238 @@
+"""Transport: how batches are fetched and published, over Faust's own objects that are never started."""
+
+import asyncio
+from typing import Any, NamedTuple
+
+import faust
+import pytest
+from aiokafka.producer.producer import AIOKafkaProducer
+
+from clickscore.schemas.topics import EVENTS
+from clickscore.stream.worker import transport
+from tests.stream.worker.test_transport_contract import HERE, OTHER, in_app, messages, record
+
+BATCH_BYTES = 1_000
+"""Size of a record batch of the client below."""
+
+
+class Stored(NamedTuple):
+    """What a broker answers: the offset of a batch's first record."""
+
+    offset: int
+
+
+class Client:
+    """A Kafka client that stores record batches in memory; its batch builder is aiokafka's own."""
+
+    def __init__(self, builder: AIOKafkaProducer) -> None:
+        self.batches: list[tuple[str, int, int]] = []
+        """Topic, partition and number of records of each batch."""
+        self.create_batch = builder.create_batch
+
+    async def send_batch(self, batch: Any, topic: str, *, partition: int) -> "asyncio.Future[Stored]":
+        acknowledgement: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
+        acknowledgement.set_result(Stored(100 * len(self.batches)))
+        self.batches.append((topic, partition, batch.record_count()))
+        return acknowledgement
+
+
+def published(*sizes: int, whole: bool = False) -> tuple[list[int], int | None]:
+    """Publish records of these sizes; return the number of records of each batch, and the offset after the last."""
+
+    async def use(app: faust.App) -> tuple[list[int], int | None]:
+        builder = AIOKafkaProducer(max_batch_size=BATCH_BYTES)
+        client = app.producer._producer = Client(builder)
+        records = [(b"key", bytes(size), [("name", b"header")]) for size in sizes]
+        publish = app.producer.publish_whole if whole else app.producer.publish
+        try:
+            end = await publish("topic", 3, records)
+        finally:
+            await builder.stop()
+        assert all((topic, partition) == ("topic", 3) for topic, partition, _ in client.batches)
+        return [count for _, _, count in client.batches], end
+
+    return in_app(use)
+
+
+# Producing
+
+
+def test_records_share_a_record_batch():
+    assert published(10, 10, 10)[0] == [3]
+
+
+def test_records_that_do_not_fit_go_into_the_next_record_batch():
+    assert published(400, 400, 400)[0] == [2, 1]
+
+
+def test_no_records_make_no_record_batch():
+    assert published()[0] == []
+
+
+def test_record_that_is_larger_than_a_record_batch_is_left_to_the_broker_to_refuse():
+    assert published(2_000, 10)[0] == [1, 1]
+
+
+def test_records_published_whole_end_behind_the_last_one():
+    assert published(10, 10, whole=True) == ([2], 2)
+
+
+def test_records_that_do_not_fit_one_record_batch_are_refused_whole():
+    with pytest.raises(ValueError, match="lower max_batch"):
+        published(400, 400, 400, whole=True)
+
+
+# Fetching
+
+
+class Fetcher:
+    """The limits of aiokafka's fetcher."""
+
+    _fetch_max_wait_ms, _fetch_min_bytes = transport.IDLE_FETCH
+
+
+class Thread:
+    """A consumer thread with one fetch in memory."""
+
+    def __init__(self, fetched: dict[Any, list[Any]]) -> None:
+        self.fetched = fetched
+        self._fetcher = Fetcher()
+
+    async def getmany(self, active_partitions: Any, timeout: float) -> dict[Any, list[Any]]:  # noqa: ASYNC109 (Faust's)
+        del active_partitions, timeout
+        return self.fetched
+
+    def _ensure_consumer(self) -> "Thread":
+        return self
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        return self._fetcher._fetch_max_wait_ms, self._fetcher._fetch_min_bytes
+
+
+def fetching(*fetches: dict[Any, list[Any]], expected: int | None = None, **settings: Any) -> tuple[list[Any], Thread]:
+    """Return the last one of these fetches as the consumer takes it, and its thread."""
+
+    async def use(app: faust.App) -> tuple[Any, Thread]:
+        thread = app.consumer._thread = Thread({})
+        app.consumer.flow_active = True
+        if expected is not None:
+            app.consumer.expect({HERE: expected})
+        taken: Any = {}
+        for thread.fetched in fetches:
+            taken = await app.consumer._getmany({HERE, OTHER}, 1.0)
+        return taken, thread
+
+    return in_app(use, **settings)
+
+
+def test_first_fetch_leaves_the_next_one_unheld():
+    _, thread = fetching({HERE: [record(0)]}, fetch_wait_ms=4)
+    assert thread.limits == transport.IDLE_FETCH
+
+
+def test_fetch_is_held_while_events_are_frequent():
+    _, thread = fetching({HERE: [record(0)]}, {HERE: [record(1)]}, fetch_wait_ms=4)
+    assert thread.limits == (4, transport.STEADY_FETCH_BYTES)
+
+
+def test_fetch_without_events_leaves_the_next_one_unheld():
+    _, thread = fetching({HERE: [record(0)]}, {HERE: [record(1)]}, {}, fetch_wait_ms=4)
+    assert thread.limits == transport.IDLE_FETCH
+
+
+def test_partition_whose_fetch_leaves_a_gap_is_left_out_and_the_others_are_taken():
+    async def use(app: faust.App) -> Any:
+        consumer = SetBack(app)
+        return await consumer._getmany({HERE, OTHER}, 1.0), consumer.sought
+
+    taken, sought = in_app(use)
+    assert (list(taken), sought) == ([OTHER], {HERE: 5})
+
+
+class SetBack(transport.BatchConsumer):
+    """A consumer that a rebalance has set back to offset 5, with a fetch from before it."""
+
+    def __init__(self, app: faust.App) -> None:
+        async def nothing(*_: Any) -> None:
+            """Take no notice."""
+
+        super().__init__(app.transport, callback=nothing, on_partitions_revoked=nothing, on_partitions_assigned=nothing)
+        self._thread = Thread({HERE: [record(9)], OTHER: [record(0, 1)]})
+        self.flow_active = True
+        self.sought: dict[Any, int] = {}
+        self.expect({HERE: 5, OTHER: 0})
+
+    async def seek(self, partition: Any, offset: int) -> None:
+        self.sought[partition] = offset
+
+
+def test_fetch_during_a_rebalance_is_not_held_against_the_expected_offset():
+    async def use(app: faust.App) -> tuple[list[Any], dict[Any, int]]:
+        consumer = SetBack(app)
+        consumer.flow_active = False
+        return list(await consumer._getmany({HERE, OTHER}, 1.0)), consumer.sought
+
+    assert in_app(use) == ([HERE, OTHER], {})
+
+
+# What Faust calls and finds nothing to do
+
+
+def test_records_reach_the_agent_undecoded():
+    async def use(app: faust.App) -> None:
+        schema = transport.BatchSchema()
+        (message,) = messages(app.consumer, (0, 1))
+        assert schema.loads_value(app, message, loads=None) is message.value
+        assert schema.loads_key(app, message) is None
+
+    in_app(use)
+
+
+def test_missing_offsets_and_full_queues_are_ignored():
+    async def use(app: faust.App) -> None:
+        await app.consumer._add_gap(HERE, 0, 5)
+        app.consumer.on_buffer_full(HERE)
+        assert app.consumer._new_offset(HERE) is None
+
+    in_app(use)
+
+
+def test_fetch_is_scheduled_as_it_is():
+    fetch = {HERE: [record(0)]}
+    assert transport.BatchScheduler.map_from_records(fetch) is fetch
+
+
+class Stuck:
+    """A client whose stop is cancelled, as aiokafka's is while no broker answers."""
+
+    async def stop(self) -> None:
+        raise asyncio.CancelledError
+
+
+def test_thread_ends_although_its_client_was_cancelled():
+    async def use(app: faust.App) -> None:
+        thread = app.consumer._thread
+        thread._consumer = Stuck()
+        thread.close()
+        await thread.on_thread_stop()
+
+    in_app(use)
+
+
+def test_partitions_that_all_have_a_committed_offset_stay_there():
+    class Committed:
+        """A consumer thread that has committed an offset of each partition."""
+
+        async def seek_to_committed(self) -> dict[Any, int]:
+            return {HERE: 5}
+
+    async def use(app: faust.App) -> Any:
+        app.consumer._thread = Committed()
+        return await app.consumer.seek_to_committed()
+
+    assert in_app(use) == {HERE: 5}
+
+
+def test_topic_of_events_is_the_one_of_these_tests():
+    assert HERE.topic == EVENTS.name
