@@ -9,10 +9,8 @@ import click
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
+from clickscore.export.bundle_options import CANDIDATES, PRECISIONS
 from clickscore.model.commands import missing_extra
-
-CANDIDATES = 64
-PRECISIONS = ("fp32", "int8")
 
 
 @click.command()

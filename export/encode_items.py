@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from clickscore.export.bundle_files import require_empty
+from clickscore.export.bundle_options import CANDIDATES
 from clickscore.export.export_bundle import export_bundle
-from clickscore.export.to_onnx import CANDIDATES
 from clickscore.model.catalogue_items import item_text, read_items
 from clickscore.model.checkpoint import (
     Checkpoint,

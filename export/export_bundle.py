@@ -12,12 +12,13 @@ import numpy as np
 import torch
 
 from clickscore.export.bundle_files import require_empty, write_bundle
+from clickscore.export.bundle_options import CANDIDATES
 from clickscore.export.parity import Parity, compare
 from clickscore.export.quantisation_check import measure_fidelity
 from clickscore.export.ranking import RANKINGS
 from clickscore.export.session_graph import Weights
 from clickscore.export.stack_graph import add_stack
-from clickscore.export.to_onnx import CANDIDATES, to_onnx
+from clickscore.export.to_onnx import to_onnx
 from clickscore.model.calibration import Calibration, blend_logits, fold_in
 from clickscore.model.checkpoint import load_checkpoint
 from clickscore.model.errors import TrainingError

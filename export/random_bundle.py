@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from clickscore.export.bundle_files import write_bundle
+from clickscore.export.bundle_options import CANDIDATES
 from clickscore.export.quantisation_check import measure_fidelity
 from clickscore.export.ranking import RANKINGS
 from clickscore.export.session_graph import Weights
-from clickscore.export.to_onnx import CANDIDATES, to_onnx
+from clickscore.export.to_onnx import to_onnx
 from clickscore.model.config import REPEAT_DISTANCES, REPEAT_STEP, REPEAT_TIMES, ModelConfig
 from clickscore.model.features import Examples
 from clickscore.model.onnx_runtime import open_graph

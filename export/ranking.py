@@ -1,7 +1,7 @@
-"""Ranking: what finds the candidates, the best of the whole catalogue, inside the graph.
+"""Ranking: find the candidates, the top k of the whole catalogue, inside the graph.
 
-A part that can be exchanged. Each kind adds the outputs `rows` and `scores`: best first, equal scores in order of row,
-never row 0. With a large catalogue most of the time is spent here.
+A ranking is an exchangeable part. Each kind adds the outputs `rows` and `scores`: best first, equal scores in order of
+row, never row 0. With a large catalogue most of a request's time is spent here.
 
 Shapes: B sessions, L padded length, D dim, V rows of the item table, K candidates, S items of a shortlist.
 """
@@ -16,209 +16,253 @@ from onnx import TensorProto
 
 from clickscore.export.graph_builder import GraphBuilder
 
-REGISTER = 16  # float32 numbers that a wide vector register holds
+VECTOR_REGISTER = 16  # float32 numbers in an AVX-512 register
 NOT_AN_ITEM = -(2**30)
-"""Far below every score in whole numbers, and far above the least int32."""
+"""Integer bonus of a row that is no item: far below every integer score, and no sum with it leaves int32."""
 QUERY_STEPS = 63
-"""Steps of 7 bits on each side of 0: with 8 bits two products can be more than the 16 bits that AVX2 adds them in."""
+"""Quantisation steps of a query on each side of 0, which is 7 bits: with 8 bits the sum of two products can exceed the
+16 bits in which AVX2 adds them."""
+ITEM_STEPS = 127
+"""Quantisation steps of an item vector on each side of 0: all of int8."""
 
 
 class ItemTable(NamedTuple):
     """The item table of a graph."""
 
-    table: str
-    """Its name: (V, D)."""
+    name: str
+    """Name of the constant: (V, D)."""
     vectors: npt.NDArray[np.float32]
-    """The same; rows after the items are padding."""
+    """Value of the constant; rows after the items are padding."""
     rows: int
-    """Row 0, which is no item, and the items'."""
+    """Number of items plus 1, for row 0, which is no item."""
 
 
 class RepeatBonuses(NamedTuple):
-    """The rows that a session has had, each once, or 0, and what is added to their scores: (B, L) each."""
+    """Names of the tensors with a session's own items and their bonuses."""
 
     rows: str
-    added: str
+    """Rows that the session has had, each once, and 0 elsewhere: (B, L)."""
+    bonuses: str
+    """Bonuses that are added to the scores of `rows`: (B, L)."""
 
 
 class Ranking(Protocol):
-    """What finds the candidates."""
+    """A way to find the candidates."""
 
-    def block(self, rows: int, candidates: int) -> int:
-        """Return what the table's rows have to be a multiple of, 0 where that does not matter."""
+    def row_multiple(self, rows: int, candidates: int) -> int:
+        """Return the number that the table's length must be a multiple of, 0 where every length will do."""
         ...
 
-    def add(
-        self, graph: GraphBuilder, catalogue: ItemTable, wanted: str, session: RepeatBonuses, candidates: int
+    def add_outputs(
+        self, graph: GraphBuilder, table: ItemTable, query: str, session: RepeatBonuses, candidates: int
     ) -> None:
-        """Add the outputs for wanted vectors (B, D)."""
+        """Add the outputs `rows` and `scores`.
+
+        Args:
+            graph: Builder to add nodes to.
+            table: Item table.
+            query: Query vectors: (B, D).
+            session: The session's own items and their bonuses.
+            candidates: Number of candidates, K.
+        """
         ...
 
 
 class ExactTopK:
-    """Score every item in float32, then ONNX's TopK: the plain way, and what the others are measured against."""
+    """Score every item in float32, then ONNX's TopK: the plain way, and the reference for the other rankings."""
 
-    def block(self, rows: int, candidates: int) -> int:
+    def row_multiple(self, rows: int, candidates: int) -> int:
         """Return 0."""
         return 0
 
-    def add(
-        self, graph: GraphBuilder, catalogue: ItemTable, wanted: str, session: RepeatBonuses, candidates: int
+    def add_outputs(
+        self, graph: GraphBuilder, table: ItemTable, query: str, session: RepeatBonuses, candidates: int
     ) -> None:
-        """Add the outputs for wanted vectors (B, D)."""
-        best, rows = graph.top_k(_all_scores(graph, catalogue, wanted, session), candidates)  # (B, K)
-        graph("Identity", best, name="scores")
+        """Add the outputs, as in `Ranking`.
+
+        Args:
+            graph: Builder to add nodes to.
+            table: Item table.
+            query: Query vectors: (B, D).
+            session: The session's own items and their bonuses.
+            candidates: Number of candidates, K.
+        """
+        scores, rows = graph.top_k(_score_all(graph, table, query, session), candidates)  # (B, K)
+        graph("Identity", scores, name="scores")
         graph("Identity", rows, name="rows")
 
 
 class BlockwiseTopK:
-    """The same answer bit by bit, but quicker: the blocks with the largest maxima first, then the best inside them.
+    """Top k in two steps, with the same bits as `ExactTopK`: first the best blocks of rows, then the best rows in them.
 
-    Exact. Blocks are contiguous, so what lies outside the K blocks of the largest maxima (equal ones in order of
-    block) has K scores before it, each larger, or equal and of a lower row. What is no item may score more, which can
-    bring two blocks to the front that do not belong there, the first and the last: so two more are taken, and what is
-    no item is struck out. The blocks are put back in order of row, so that TopK's lower index is the lower row.
+    Exactness: take the K blocks with the largest maxima, equal maxima in order of block. A row outside of them has at
+    least K rows before it, the blocks' best ones, each with a larger score, or with an equal score and a lower row.
+    Row 0 and the padding may have larger scores and bring up to two more blocks to the front, the first and the last.
+    So the search takes K + 2 blocks and strikes out the rows that are no item. The blocks are sorted by row again, so
+    that TopK's order of equal values is the order of rows.
     """
 
-    def block(self, rows: int, candidates: int) -> int:
+    def row_multiple(self, rows: int, candidates: int) -> int:
         """Return the size of a block, 0 where one step is as quick.
 
-        At least one vector register: below that, which is up to 8,000 items for 64 candidates, two steps were no
-        quicker; at 200,000 items they took 0.6 of the time.
+        A block has at least the size of one vector register. Smaller blocks, which means up to 8,000 items with 64
+        candidates, were no quicker than one step; with 200,000 items two steps took 0.6 of the time of one.
         """
         size = block_size(rows, candidates)
-        return size if size >= REGISTER else 0
+        return size if size >= VECTOR_REGISTER else 0
 
-    def add(
-        self, graph: GraphBuilder, catalogue: ItemTable, wanted: str, session: RepeatBonuses, candidates: int
+    def add_outputs(
+        self, graph: GraphBuilder, table: ItemTable, query: str, session: RepeatBonuses, candidates: int
     ) -> None:
-        """Add the outputs for wanted vectors (B, D)."""
-        block = self.block(catalogue.rows, candidates)
+        """Add the outputs, as in `Ranking`.
+
+        Args:
+            graph: Builder to add nodes to.
+            table: Item table.
+            query: Query vectors: (B, D).
+            session: The session's own items and their bonuses.
+            candidates: Number of candidates, K.
+        """
+        block = self.row_multiple(table.rows, candidates)
         if not block:
-            ExactTopK().add(graph, catalogue, wanted, session, candidates)
+            ExactTopK().add_outputs(graph, table, query, session, candidates)
             return
-        scores = _all_scores(graph, catalogue, wanted, session)
-        no_item = np.zeros(len(catalogue.vectors), dtype=np.float32)
-        no_item[catalogue.rows :] = -np.inf
-        best, rows = _best_of_blocks(graph, scores, no_item, block, candidates)
+        scores = _score_all(graph, table, query, session)
+        mask = np.zeros(len(table.vectors), dtype=np.float32)
+        mask[table.rows :] = -np.inf  # padding; row 0 is masked by its bonus
+        best, rows = _top_k_by_blocks(graph, scores, mask, block, candidates)
         graph("Identity", best, name="scores")
         graph("Identity", rows, name="rows")
 
 
 @dataclass(frozen=True)
 class QuantisedShortlist:
-    """Products of 8-bit integers find a shortlist, which alone is scored in float32, with the session's own items.
+    """Find a shortlist with 8-bit integer products, and score only the shortlist and the session's items in float32.
 
-    What is on the list gets the bits that the other rankings give it. What is not on it is lost, so the list holds
-    `spare` items more than are wanted, and one more for each event, since the session's own items may be on it and
-    then lose their places by what repeats add. How often that is not enough is measured at each export
+    An item on the shortlist gets the same bits as in the other rankings. An item that is missing there is lost. So the
+    list has `spare` items more than candidates, and one more for each event, because the session's own items may be on
+    the list and then lose their ranks by their bonuses. Each export measures how often the list is too short
     (`export.quantisation_check`).
 
-    Sums of whole numbers are exact, and a wanted vector has a scale of its own: so the list depends neither on who
-    shares the batch nor on how a processor adds. The items have one scale for all, or each sum would be multiplied.
+    Integer sums are exact and each query has its own scale, so the shortlist is batch-invariant and the same on every
+    processor. The items share one scale: with a scale per item each sum would need one more multiplication.
     """
 
-    spare: int = 16
+    spare: int = 16  # with 20,000 random items nothing is lost; with 0 spare items some are (tests/export)
 
-    def block(self, rows: int, candidates: int) -> int:
-        """Return 0: the table in whole numbers is one of its own."""
+    def row_multiple(self, rows: int, candidates: int) -> int:
+        """Return 0: the quantised table is a constant of its own."""
         return 0
 
-    def add(
-        self, graph: GraphBuilder, catalogue: ItemTable, wanted: str, session: RepeatBonuses, candidates: int
+    def add_outputs(
+        self, graph: GraphBuilder, table: ItemTable, query: str, session: RepeatBonuses, candidates: int
     ) -> None:
-        """Add the outputs for wanted vectors (B, D)."""
-        listed = self._shortlist(graph, catalogue, wanted, session, candidates)  # (B, S)
-        # In order of row, the session's mention of an item before the list's. A row that comes again is struck out,
-        # and so is row 0, since a 0 is put before the first.
-        rows = graph("Concat", session.rows, listed, axis=1)  # (B, L + S)
+        """Add the outputs, as in `Ranking`.
+
+        Args:
+            graph: Builder to add nodes to.
+            table: Item table.
+            query: Query vectors: (B, D).
+            session: The session's own items and their bonuses.
+            candidates: Number of candidates, K.
+        """
+        shortlist = self._add_shortlist(graph, table, query, session, candidates)  # (B, S)
+        # Sort by row; TopK is stable, so the session's mention of an item comes before the shortlist's. A row that
+        # equals its predecessor is struck out, and so is row 0, because a 0 stands before the first row.
+        rows = graph("Concat", session.rows, shortlist, axis=1)  # (B, L + S)
         count = graph("Slice", graph("Shape", rows), np.array([1]), np.array([2]))
-        rows, at = graph.top_k(rows, count, largest=False)
-        before = graph(
+        rows, sources = graph.top_k(rows, count, largest=False)
+        previous = graph(
             "Pad", graph("Slice", rows, np.array([0]), np.array([-1]), np.array([1])), np.array([0, 1, 0, 0])
         )
-        added = graph("Concat", session.added, graph("ConstantOfShape", graph("Shape", listed)), axis=1)
+        bonuses = graph("Concat", session.bonuses, graph("ConstantOfShape", graph("Shape", shortlist)), axis=1)
 
-        # Asked twice, since a product with a single column would add in another order than the whole table's.
-        query = graph("Unsqueeze", wanted, np.array([2]))
-        twice = graph("Concat", query, query, axis=2)  # (B, D, 2)
-        scores = graph("MatMul", graph("Gather", catalogue.table, rows), twice)  # (B, L + S, D) x -> (B, L + S, 2)
+        # Two equal query columns: a product with a single column would add in another order than the whole table's.
+        column = graph("Unsqueeze", query, np.array([2]))
+        columns = graph("Concat", column, column, axis=2)  # (B, D, 2)
+        scores = graph("MatMul", graph("Gather", table.name, rows), columns)  # (B, L + S, D) x -> (B, L + S, 2)
         scores = graph("Gather", scores, np.array(0), axis=2)
-        scores = graph("Add", scores, graph("GatherElements", added, at, axis=1))
-        scores = graph("Where", graph("Equal", rows, before), np.float32(-np.inf), scores)
-        best, at = graph.top_k(scores, candidates)  # (B, K)
+        scores = graph("Add", scores, graph("GatherElements", bonuses, sources, axis=1))
+        scores = graph("Where", graph("Equal", rows, previous), np.float32(-np.inf), scores)
+        best, sources = graph.top_k(scores, candidates)  # (B, K)
         graph("Identity", best, name="scores")
-        graph("GatherElements", rows, at, axis=1, name="rows")
+        graph("GatherElements", rows, sources, axis=1, name="rows")
 
-    def _shortlist(
-        self, graph: GraphBuilder, catalogue: ItemTable, wanted: str, session: RepeatBonuses, candidates: int
+    def _add_shortlist(
+        self, graph: GraphBuilder, table: ItemTable, query: str, session: RepeatBonuses, candidates: int
     ) -> str:
-        """Return the rows that whole numbers rank best: (B, S)."""
-        least = candidates + self.spare
-        block = block_size(catalogue.rows, least)
+        """Return the rows with the best integer scores: (B, S).
+
+        quantised query = round(query * 63 / max |query|), quantised item = round(item * 127 / max |table|).
+        """
+        minimum = candidates + self.spare
+        block = block_size(table.rows, minimum)
         length = graph("Slice", graph("Shape", session.rows), np.array([1]), np.array([2]))  # (1,)
-        listed = graph("Min", graph("Add", length, np.array([least])), np.array([catalogue.rows - 1]))  # (1,)
-        items = np.pad(_in_8_bits(catalogue.vectors[: catalogue.rows]), ((0, -catalogue.rows % block), (0, 0)))
-        largest = graph("ReduceMax", graph("Abs", wanted), np.array([1]))  # (B, 1)
-        query = graph("Mul", wanted, graph("Div", np.float32(QUERY_STEPS), largest))
-        query = graph("Add", graph("Round", query), np.float32(QUERY_STEPS + 1))  # unsigned, as the fast kernels want
-        query = graph("Cast", query, to=TensorProto.UINT8)
-        table = graph.add_constant(items.T, "table_in_8_bits")
-        scores = graph("MatMulInteger", query, table, np.uint8(QUERY_STEPS + 1))  # (B, D) x (D, V) -> (B, V)
-        no_item = np.zeros(len(items), dtype=np.int32)
-        no_item[0] = no_item[catalogue.rows :] = NOT_AN_ITEM
-        _, rows = _best_of_blocks(graph, scores, no_item, block, listed)
+        # S = min(K + spare + L, number of items): (1,)
+        size = graph("Min", graph("Add", length, np.array([minimum])), np.array([table.rows - 1]))
+        items = np.pad(_quantise(table.vectors[: table.rows]), ((0, -table.rows % block), (0, 0)))
+        largest = graph("ReduceMax", graph("Abs", query), np.array([1]))  # (B, 1)
+        steps = graph("Mul", query, graph("Div", np.float32(QUERY_STEPS), largest))
+        steps = graph("Add", graph("Round", steps), np.float32(QUERY_STEPS + 1))  # the fast kernels take uint8
+        steps = graph("Cast", steps, to=TensorProto.UINT8)
+        quantised = graph.add_constant(items.T, "table_in_8_bits")
+        scores = graph("MatMulInteger", steps, quantised, np.uint8(QUERY_STEPS + 1))  # (B, D) x (D, V) -> (B, V)
+        mask = np.zeros(len(items), dtype=np.int32)
+        mask[0] = mask[table.rows :] = NOT_AN_ITEM
+        _, rows = _top_k_by_blocks(graph, scores, mask, block, size)
         return rows
 
 
 RANKINGS: dict[str, Ranking] = {"fp32": BlockwiseTopK(), "int8": QuantisedShortlist()}
-"""By what the products with the catalogue are made in."""
+"""Rankings by their precision, the number format of the product with the whole catalogue."""
 
 
-def block_size(rows: int, best: int) -> int:
-    """Return how many rows make a block of a search for so many, a power of two.
+def block_size(rows: int, count: int) -> int:
+    """Return the number of rows per block, a power of two, for a search of the best `count` rows.
 
-    The first step looks at `rows / size` maxima, the second at `best * size` scores: their sum is least at the square
-    root of `rows / best`.
+    The first step reads `rows / size` maxima and the second `count * size` scores. The sum is smallest at
+    size = sqrt(rows / count).
     """
-    return max(1, 2 ** round(math.log2(math.sqrt(rows / best))))
+    return max(1, 2 ** round(math.log2(math.sqrt(rows / count))))
 
 
-def _all_scores(graph: GraphBuilder, catalogue: ItemTable, wanted: str, session: RepeatBonuses) -> str:
-    """Return the scores of all rows, -inf of row 0: (B, V)."""
-    scores = graph("Gemm", wanted, catalogue.table, transB=1)  # (B, D) x (D, V) -> (B, V)
-    one_more = np.array([0, 0, 0, 1])  # in which row 0 is named
+def _score_all(graph: GraphBuilder, table: ItemTable, query: str, session: RepeatBonuses) -> str:
+    """Return the scores of all rows, with the repeat bonuses; row 0 gets -inf: (B, V)."""
+    scores = graph("Gemm", query, table.name, transB=1)  # (B, D) x (D, V) -> (B, V)
+    one_more = np.array([0, 0, 0, 1])  # one more column, which names row 0 with the bonus -inf
     rows = graph("Pad", session.rows, one_more)
-    added = graph("Pad", session.added, one_more, np.float32(-np.inf))
-    return graph("ScatterElements", scores, rows, added, axis=1, reduction="add")
+    bonuses = graph("Pad", session.bonuses, one_more, np.float32(-np.inf))
+    return graph("ScatterElements", scores, rows, bonuses, axis=1, reduction="add")
 
 
-def _best_of_blocks(
-    graph: GraphBuilder, scores: str, no_item: npt.NDArray[np.generic], block: int, best: int | str
+def _top_k_by_blocks(
+    graph: GraphBuilder, scores: str, mask: npt.NDArray[np.generic], block: int, count: int | str
 ) -> tuple[str, str]:
-    """Return the best scores and their rows, as `BlockwiseTopK` describes it: (B, best) each.
+    """Return the best scores and their rows, as `BlockwiseTopK` describes: (B, count) each.
 
     Args:
-        graph: Where this is added.
-        scores: Of all rows: (B, V).
-        no_item: Added to the scores, very low where a row is no item: (V,).
-        block: Rows of a block.
-        best: How many are wanted, or the name of a tensor (1,).
+        graph: Builder to add nodes to.
+        scores: Scores of all rows: (B, V).
+        mask: Numbers added to the scores, very low where a row is no item: (V,).
+        block: Rows per block.
+        count: Number of rows to find, or the name of a tensor (1,) that holds the number.
     """
-    number = best if isinstance(best, str) else np.array([best])
-    taken = graph("Min", graph("Add", number, np.array([2])), np.array([len(no_item) // block]))  # (1,)
-    blocks = graph("Reshape", scores, np.array([0, -1, block]))  # (B, V) -> (B, V/block, block)
-    maxima = graph("ReduceMax", blocks, np.array([-1]), keepdims=0)  # (B, V/block)
-    _, chosen = graph.top_k(maxima, taken)
-    chosen, _ = graph.top_k(chosen, taken, largest=False)  # in order of row
-    inside = graph("GatherND", blocks, graph("Unsqueeze", chosen, np.array([2])), batch_dims=1)  # (B, taken, block)
-    inside = graph("Add", inside, graph("Gather", no_item.reshape(-1, block), chosen))
-    values, at = graph.top_k(graph("Reshape", inside, np.array([0, -1])), best)  # (B, best)
+    number = count if isinstance(count, str) else np.array([count])
+    block_count = graph("Min", graph("Add", number, np.array([2])), np.array([len(mask) // block]))  # (1,)
+    blocks = graph("Reshape", scores, np.array([0, -1, block]))  # (B, V) -> (B, V / block, block)
+    maxima = graph("ReduceMax", blocks, np.array([-1]), keepdims=0)  # (B, V / block)
+    _, chosen = graph.top_k(maxima, block_count)
+    chosen, _ = graph.top_k(chosen, block_count, largest=False)  # in order of row
+    # Scores inside the chosen blocks: (B, block_count, block).
+    inside = graph("GatherND", blocks, graph("Unsqueeze", chosen, np.array([2])), batch_dims=1)
+    inside = graph("Add", inside, graph("Gather", mask.reshape(-1, block), chosen))
+    values, index = graph.top_k(graph("Reshape", inside, np.array([0, -1])), count)  # (B, count)
+    # A row's number: its block's number times the block size, plus its index inside the block.
     size = np.array(block)
-    of_block = graph("GatherElements", chosen, graph("Div", at, size), axis=1)
-    return values, graph("Add", graph("Mul", of_block, size), graph("Mod", at, size))
+    chosen_block = graph("GatherElements", chosen, graph("Div", index, size), axis=1)
+    return values, graph("Add", graph("Mul", chosen_block, size), graph("Mod", index, size))
 
 
-def _in_8_bits(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
-    """Return vectors in steps of a 127th of their largest number."""
-    return np.round(vectors / (np.abs(vectors).max() or 1) * 127).astype(np.int8)
+def _quantise(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
+    """Return vectors in int8 with one scale for all: steps of 1/127 of the largest absolute component."""
+    return np.round(vectors / (np.abs(vectors).max() or 1) * ITEM_STEPS).astype(np.int8)

@@ -1,9 +1,10 @@
-"""Reasons: by how much each event of a session raised the scores of the best candidates, as an output made on demand.
+"""Reasons: leave-one-out explanations of the best candidates, as an output that is computed on demand.
 
-ONNX Runtime computes every output of a graph, fetched or not. So the input `explained` says of how many candidates
-reasons are wanted. It is 0 where nobody feeds it; then what is here is a branch that is not taken.
+An event's reason for a candidate is the candidate's score minus its score with the event left out. ONNX Runtime
+computes every output of a graph, whether the caller fetches it or not. So the input `explained` holds the number of
+candidates to explain. Without the input the number is 0, and an If skips the nodes of this file.
 
-N is how many candidates are explained.
+Shapes: B sessions, L padded length, D dim, N explained candidates, V rows of the item table.
 """
 
 import numpy as np
@@ -13,58 +14,68 @@ from clickscore.export.session_graph import SessionGraph
 from clickscore.schemas.manifest import EXPLAINED, REASONS
 
 
-def add_reasons(body: SessionGraph, table: str, of_items: str, x: str, vectors: str) -> None:
-    """Add the output `reasons`, as `SessionTransformer.reasons` has it: (B, N, L).
+def add_reasons(session: SessionGraph, table: str, item_vectors: str, x: str, vectors: str) -> None:
+    """Add the output `reasons`, as `SessionTransformer.reasons` defines it: (B, N, L).
 
     Args:
-        body: Of a graph with the outputs `rows` and `scores` in it.
-        table: The vectors of all items: (V, D).
-        of_items: The vectors of the session's items: (B, L, D).
-        x: What the last block reads: (B, L, D).
-        vectors: The session vectors: (B, L, D).
+        session: Nodes of a graph that has the outputs `rows` and `scores`.
+        table: Item table: (V, D).
+        item_vectors: Item vectors of the session: (B, L, D).
+        x: Input of the last block: (B, L, D).
+        vectors: Session vectors: (B, L, D).
     """
-    graph = body.graph
+    graph = session.graph
     explained = graph.add_default_input(EXPLAINED, np.array([0]))  # (1,)
 
-    def none() -> str:
+    def add_nothing() -> str:
         batch, length = (graph("Gather", graph("Shape", "items"), np.array([axis])) for axis in (0, 1))
         return graph("ConstantOfShape", graph("Concat", batch, np.array([0]), length, axis=0))  # (B, 0, L)
 
-    def some() -> str:
-        return _reasons(body, table, of_items, x, vectors)
+    def add_differences() -> str:
+        return _add_differences(session, table, item_vectors, x, vectors)
 
-    is_wanted = graph("Greater", explained, np.array(0))
-    graph("If", is_wanted, then_branch=graph.build_branch(some), else_branch=graph.build_branch(none), name=REASONS)
+    is_requested = graph("Greater", explained, np.array(0))
+    graph(
+        "If",
+        is_requested,
+        then_branch=graph.build_branch(add_differences),
+        else_branch=graph.build_branch(add_nothing),
+        name=REASONS,
+    )
 
 
-def _reasons(body: SessionGraph, table: str, of_items: str, x: str, vectors: str) -> str:
-    """Return what the events brought to the best of the candidates: (B, N, L)."""
-    graph, last, nothing = body.graph, body.read.last, np.array(0)
-    rows, whole = (
-        graph("Unsqueeze", graph("Slice", of, np.array([0]), EXPLAINED, np.array([1])), np.array([1]))
-        for of in ("rows", "scores")
+def _add_differences(session: SessionGraph, table: str, item_vectors: str, x: str, vectors: str) -> str:
+    """Return the leave-one-out differences of the best candidates' scores, (B, N, L), with the arguments above."""
+    graph, last, zero = session.graph, session.events.last, np.array(0)
+    rows, scores = (
+        graph("Unsqueeze", graph("Slice", values, np.array([0]), EXPLAINED, np.array([1])), np.array([1]))
+        for values in ("rows", "scores")
     )  # (B, 1, N) each
-    left_out = graph("Unsqueeze", body.at, np.array([1]))  # (L, 1): each event in its turn
+    left_out = graph("Unsqueeze", session.positions, np.array([1]))  # (L, 1): each event in turn
 
-    # Without the last event the one before it asks; all others are asked by the last. What is left out is not seen.
-    before = graph("Sub", last, graph("Cast", graph("Equal", left_out, last), to=TensorProto.INT64))  # (B, L, 1)
-    asks = graph("Max", before, nothing)
-    has_others = graph("Greater", last, nothing)  # (B, 1, 1)
-    hidden = graph("And", graph("Equal", left_out, body.at), has_others)  # (L, L) -> (B, L, L)
-    place = graph("Where", hidden, nothing, body.places(graph("Sub", asks, body.at)))  # (B, L, L)
-    asking = body.session_vectors(x, place, asks)  # (B, L, D)
-    wanted = body.readout(vectors, of_items, asking, place)  # (B, L, D)
+    # The query event is the last one, or its predecessor where the last one is left out: (B, L, 1).
+    query_index = graph("Sub", last, graph("Cast", graph("Equal", left_out, last), to=TensorProto.INT64))
+    query_index = graph("Max", query_index, zero)
+    has_others = graph("Greater", last, zero)  # (B, 1, 1)
+    # The left-out event is masked for the query event: offset 0.
+    masked = graph("And", graph("Equal", left_out, session.positions), has_others)  # (L, L) -> (B, L, L)
+    distance = graph("Sub", query_index, session.positions)
+    offsets = graph("Where", masked, zero, session.table_offsets(distance))  # (B, L, L)
+    query = session.session_vectors(x, offsets, query_index)  # (B, L, D)
+    queries = session.query_vectors(vectors, item_vectors, query, offsets)  # (B, L, D)
 
-    of_rows = graph("Gather", table, graph("Squeeze", rows, np.array([1])))  # (B, N, D)
-    without = graph("MatMul", wanted, graph("Transpose", of_rows, perm=(0, 2, 1)))  # (B, L, N)
-    named, added = body.repeats(asking, place)  # (B, L, L) each
-    added = graph("Where", graph("Greater", named, nothing), added, np.float32(0))
-    is_on = graph("Equal", graph("Unsqueeze", body.read.items, np.array([2])), rows)  # (B, L, N)
-    added = graph("MatMul", added, graph("Cast", is_on, to=TensorProto.FLOAT))
-    without = graph("Where", has_others, graph("Add", without, added), np.float32(0))  # an only event brings it all
-    reasons = graph("Where", graph("LessOrEqual", left_out, last), graph("Sub", whole, without), np.float32(0))
-    if body.read.place:
-        at = graph("Unsqueeze", body.read.place, np.array([2]))  # (B, L, 1); -1 takes the last, which is struck out
-        reasons = graph("GatherND", reasons, at, batch_dims=1)
-        reasons = graph("Where", graph("Less", at, nothing), np.float32(0), reasons)
+    candidates = graph("Gather", table, graph("Squeeze", rows, np.array([1])))  # (B, N, D)
+    without = graph("MatMul", queries, graph("Transpose", candidates, perm=(0, 2, 1)))  # (B, L, N)
+    repeated, bonuses = session.repeat_bonuses(query, offsets)  # (B, L, L) each
+    bonuses = graph("Where", graph("Greater", repeated, zero), bonuses, np.float32(0))
+    is_candidate = graph("Equal", graph("Unsqueeze", session.events.items, np.array([2])), rows)  # (B, L, N)
+    bonuses = graph("MatMul", bonuses, graph("Cast", is_candidate, to=TensorProto.FLOAT))
+    # In a session of one event the event gets the whole score.
+    without = graph("Where", has_others, graph("Add", without, bonuses), np.float32(0))
+    # reason = score - score without the event, 0 for padding
+    reasons = graph("Where", graph("LessOrEqual", left_out, last), graph("Sub", scores, without), np.float32(0))
+    if session.events.positions:
+        index = graph("Unsqueeze", session.events.positions, np.array([2]))  # (B, L, 1)
+        reasons = graph("GatherND", reasons, index, batch_dims=1)  # index -1 reads the last event
+        reasons = graph("Where", graph("Less", index, zero), np.float32(0), reasons)  # and becomes 0 here
     return graph("Transpose", reasons, perm=(0, 2, 1))

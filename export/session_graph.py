@@ -1,6 +1,9 @@
-"""Body: the graph from a session's events to what it wants, method by method as `model.transformer` has it.
+"""Session graph: the nodes from a session's events to its query vector, method by method as in `model.transformer`.
 
-Shapes: B sessions, L padded length, Q events that ask, D dim, H heads, V rows of the item table.
+The next item's score is the dot product of the query vector with an item vector, plus the repeat bonus of an item that
+the session has had.
+
+Shapes: B sessions, L padded length, Q query events, D dim, H heads, M max_length, V rows of the item table.
 """
 
 from collections.abc import Mapping
@@ -13,189 +16,241 @@ from onnx import TensorProto
 from clickscore.export.graph_builder import GraphBuilder
 from clickscore.model.config import REPEAT_STEP, ModelConfig
 
-EPSILON = 1e-5  # torch's LayerNorm
-SHORTEST = 1e-12  # torch's normalize
+LAYER_NORM_EPSILON = 1e-5  # torch's default in LayerNorm
+MIN_NORM = 1e-12  # torch's default in normalize
 NOT_THE_LAST = 1024
-"""Added to an event's count of earlier ones on its item for each later one."""
+"""Added to an event's repeat count for each later event on its item: above every count, and exact in float32."""
 
 Weights = Mapping[str, npt.NDArray[np.float32]]
 """Arrays by the names of `SessionTransformer.state_dict()`, and the finished item table as `table`."""
 
 
-class Read(NamedTuple):
-    """The events that the Transformer reads, left-aligned."""
+class InputEvents(NamedTuple):
+    """Names of the tensors of the events that the Transformer reads, left-aligned."""
 
     items: str
+    """Rows of the items: (B, L)."""
     actions: str
+    """Codes of the actions: (B, L)."""
     last: str
-    """Where the last of them is: (B, 1, 1)."""
-    known: str = ""
-    """How many are on known items, where that can be 0: (B, 1)."""
-    place: str = ""
-    """Of each event of the session, where it stands here, -1 for one that does not: (B, L). None where all do."""
+    """Position of the last event: (B, 1, 1)."""
+    known_count: str = ""
+    """Number of events on known items, (B, 1); empty where each session has at least one."""
+    positions: str = ""
+    """New position of each event of the session, -1 for an event that is left out: (B, L). Empty where all stay."""
 
 
-def events_as_given(graph: GraphBuilder) -> Read:
-    """Return the events of sessions that hold nothing but known items."""
+def read_all_events(graph: GraphBuilder) -> InputEvents:
+    """Return the input events of a graph whose sessions hold only known items."""
     last = graph("Unsqueeze", graph("Sub", "lengths", np.array(1)), np.array([1, 2]))
-    return Read("items", "actions", last)
+    return InputEvents("items", "actions", last)
 
 
-def known_events(graph: GraphBuilder) -> Read:
-    """Return the events on known items of sessions that hold others, too: moved to the left, in their order."""
+def read_known_events(graph: GraphBuilder) -> InputEvents:
+    """Return the input events of a graph that also gets searches and unknown items.
+
+    The events on known items move to the left and keep their order; the others become padding.
+    """
     known = graph("Greater", "items", np.array(0))  # (B, L)
     length = graph("Slice", graph("Shape", "items"), np.array([1]), np.array([2]))  # (1,)
-    first = graph("Sub", length, graph("Range", np.array(0), graph("Squeeze", length), np.array(1)))  # (L,): L, ..., 1
-    order = graph("Mul", graph("Cast", known, to=TensorProto.INT64), first)  # 0 for the others
-    _, at = graph.top_k(order, length)
+    # Sort keys (L,): L, L - 1, ..., 1. Multiplied by `known` they are 0 for the events that are left out.
+    keys = graph("Sub", length, graph("Range", np.array(0), graph("Squeeze", length), np.array(1)))
+    order = graph("Mul", graph("Cast", known, to=TensorProto.INT64), keys)  # (B, L)
+    _, sources = graph.top_k(order, length)
     items, actions = (
-        graph("GatherElements", graph("Where", known, values, np.array(0)), at, axis=1)
+        graph("GatherElements", graph("Where", known, values, np.array(0)), sources, axis=1)
         for values in ("items", "actions")
     )
     counted = graph("Cast", known, to=TensorProto.INT64)  # (B, L)
-    number = graph("ReduceSum", counted, np.array([1]))  # (B, 1)
-    place = graph("Sub", graph("Mul", graph("CumSum", counted, np.array(1)), counted), np.array(1))  # (B, L)
-    last = graph("Sub", graph("Max", number, np.array([1])), np.array([1]))
-    return Read(items, actions, graph("Unsqueeze", last, np.array([2])), number, place)
+    known_count = graph("ReduceSum", counted, np.array([1]))  # (B, 1)
+    # position = known * cumulative sum of known - 1: (B, L)
+    positions = graph("Sub", graph("Mul", graph("CumSum", counted, np.array(1)), counted), np.array(1))
+    last = graph("Sub", graph("Max", known_count, np.array([1])), np.array([1]))
+    return InputEvents(items, actions, graph("Unsqueeze", last, np.array([2])), known_count, positions)
 
 
 class SessionGraph:
-    """The graph up to the scores.
+    """Nodes of one graph from the events to the query vector, the repeat bonuses and the logits of the heads.
 
-    What depends on distance alone is a table that starts one place early, with what holds for events to come: one
-    Gather by `behind + 1` is then bias and mask at once.
+    A relative-position table starts with one more entry, for events later than the query event: the attention bias of
+    a later event is -inf. One Gather by `distance + 1`, clipped to 0..M, is then relative position and causal mask.
     """
 
-    def __init__(self, graph: GraphBuilder, weights: Weights, config: ModelConfig, read: Read) -> None:
+    def __init__(self, graph: GraphBuilder, weights: Weights, config: ModelConfig, events: InputEvents) -> None:
+        """Add the nodes for the distances between events.
+
+        Args:
+            graph: Builder to add nodes to.
+            weights: Weights of the model.
+            config: Shape of the model.
+            events: Events that the Transformer reads.
+        """
         self.graph = graph
         self.weights = weights
         self.config = config
-        self.read = read
+        self.events = events
         length = graph("Gather", graph("Shape", "items"), np.array(1))
-        self.at = graph("Range", np.array(0), length, np.array(1))  # (L,)
-        behind = graph("Sub", graph("Unsqueeze", self.at, np.array([0, 2])), self.at)  # (1, L, 1) - (L,) -> (1, L, L)
-        self.place = self.places(behind)  # (1, L, L)
-        self.place_of_last = self.places(graph("Sub", read.last, self.at))  # (B, 1, L)
+        self.positions = graph("Range", np.array(0), length, np.array(1))  # (L,)
+        # distance = position of the query event - position of the other: (1, L, 1) - (L,) -> (1, L, L)
+        distance = graph("Sub", graph("Unsqueeze", self.positions, np.array([0, 2])), self.positions)
+        self.offsets = self.table_offsets(distance)  # (1, L, L)
+        self.last_offsets = self.table_offsets(graph("Sub", events.last, self.positions))  # (B, 1, L)
 
-    def places(self, behind: str) -> str:
-        """Return where tables by distance have events that lie so far behind, of the same shape."""
-        return self.graph("Clip", self.graph("Add", behind, np.array(1)), np.array(0), np.array(self.config.max_length))
+    def table_offsets(self, distance: str) -> str:
+        """Return the index into relative-position tables for each distance, 0 for a later event: of the same shape."""
+        graph, max_length = self.graph, self.config.max_length
+        return graph("Clip", graph("Add", distance, np.array(1)), np.array(0), np.array(max_length))
 
-    def before_last_block(self, table: str) -> tuple[str, str]:
-        """Return the vectors of the items, and what the last block reads: (B, L, D) each."""
-        graph = self.graph
-        of_items = graph("Gather", table, self.read.items)  # (B, L, D)
-        x = graph("Mul", of_items, np.float32(self.config.dim**0.5))
-        x = graph("Add", x, graph("Gather", self.weights["action.weight"], self.read.actions))
-        for layer in range(self.config.layers - 1):
-            x = self.block(layer, x, self.place)
-        return of_items, x
-
-    def session_vectors(self, x: str, place: str = "", asking: str = "") -> str:
-        """Return the session vectors after the events that ask, (B, Q, D): all as `block` takes them."""
-        return self.norm("norm", self.block(self.config.layers - 1, x, place or self.place, asking))
-
-    def block(self, layer: int, x: str, place: str, asking: str = "") -> str:
-        """Return what becomes of the events that ask: (B, Q, D).
+    def embed_events(self, table: str) -> tuple[str, str]:
+        """Return the item vectors of the session, and the input of the last block: (B, L, D) each.
 
         Args:
-            layer: Its number.
-            x: What the events bring: (B, L, D).
-            place: Where tables by distance have each event for those that ask, 0 where it is not seen: (1 or B, Q, L).
-            asking: Which events ask: (B, Q, 1); each does where none are named.
+            table: Item table: (V, D).
+        """
+        graph = self.graph
+        item_vectors = graph("Gather", table, self.events.items)  # (B, L, D)
+        # x = sqrt(D) * item + action: item vectors have length 1, the layers expect components of about 1
+        x = graph("Mul", item_vectors, np.float32(self.config.dim**0.5))
+        x = graph("Add", x, graph("Gather", self.weights["action.weight"], self.events.actions))
+        for layer in range(self.config.layers - 1):
+            x = self.add_block(layer, x, self.offsets)
+        return item_vectors, x
+
+    def session_vectors(self, x: str, offsets: str = "", query_index: str = "") -> str:
+        """Return the session vectors after the query events: (B, Q, D).
+
+        Args:
+            x: Input of the last block: (B, L, D).
+            offsets: Table offsets, as in `add_block`.
+            query_index: Positions of the query events, as in `add_block`.
+        """
+        return self.layer_norm("norm", self.add_block(self.config.layers - 1, x, offsets or self.offsets, query_index))
+
+    def add_block(self, layer: int, x: str, offsets: str, query_index: str = "") -> str:
+        """Add a pre-norm Transformer block and return its output for the query events: (B, Q, D).
+
+        Args:
+            layer: Number of the block, from 0.
+            x: Input: (B, L, D).
+            offsets: Table offsets of each event for each query event, 0 where the event is masked: (1 or B, Q, L).
+            query_index: Positions of the query events, (B, Q, 1); each event is one where this is empty.
         """
         block = f"blocks.{layer}"
-        query = normed = self.norm(f"{block}.norm_attention", x)
-        if asking:
-            query, x = (self.graph("GatherND", of, asking, batch_dims=1) for of in (normed, x))
-        x = self.graph("Add", x, self.attention(f"{block}.attention", normed, query, place))
-        hidden = self.graph("Gelu", self.linear(f"{block}.ffn_in", self.norm(f"{block}.norm_ffn", x)))
+        query = normed = self.layer_norm(f"{block}.norm_attention", x)
+        if query_index:
+            query, x = (self.graph("GatherND", values, query_index, batch_dims=1) for values in (normed, x))
+        x = self.graph("Add", x, self.attend(f"{block}.attention", normed, query, offsets))
+        hidden = self.graph("Gelu", self.linear(f"{block}.ffn_in", self.layer_norm(f"{block}.norm_ffn", x)))
         return self.graph("Add", x, self.linear(f"{block}.ffn_out", hidden))
 
-    def attention(self, attention: str, x: str, asking: str, place: str) -> str:
-        """Return what each event that asks gathers from those that it sees: (B, Q, D)."""
+    def attend(self, attention: str, x: str, query: str, offsets: str) -> str:
+        """Add multi-head attention and return its output for the query events: (B, Q, D).
+
+        softmax(query key^T / sqrt(D / H) + bias[distance]) value, with a learned bias per relative position and head
+        (Shaw, Uszkoreit and Vaswani, "Self-attention with relative position representations", 2018, in the scalar form
+        of T5).
+
+        Args:
+            attention: Prefix of the weights' names.
+            x: Normalised events: (B, L, D).
+            query: Normalised query events: (B, Q, D).
+            offsets: Table offsets, as in `add_block`.
+        """
         graph, dim, heads = self.graph, self.config.dim, self.config.heads
-        query = self.linear(f"{attention}.query", asking)
+        query = self.linear(f"{attention}.query", query)
         key = self.linear(f"{attention}.key_value", x, slice(0, dim))
         value = self.linear(f"{attention}.key_value", x, slice(dim, 2 * dim))
-        distance = _with_those_to_come(self.weights[f"{attention}.distance"].T, -np.inf)  # (H, M + 1)
-        bias = graph("Transpose", graph("Gather", distance, place, axis=1), perm=(1, 0, 2, 3))  # (1 or B, H, Q, L)
+        table = _prepend_later_events(self.weights[f"{attention}.distance"].T, -np.inf)  # (H, M + 1)
+        bias = graph("Transpose", graph("Gather", table, offsets, axis=1), perm=(1, 0, 2, 3))  # (1 or B, H, Q, L)
         gathered = graph("Attention", query, key, value, bias, q_num_heads=heads, kv_num_heads=heads)
         return self.linear(f"{attention}.output", gathered)
 
-    def readout(self, vectors: str, of_items: str, asking: str, place: str) -> str:
-        """Return the wanted vector after each event that asks: (B, Q, D).
+    def query_vectors(self, vectors: str, item_vectors: str, query: str, offsets: str) -> str:
+        """Add the item attention pooling and return the query vector after each query event: (B, Q, D).
+
+        The query vector is the attention-weighted mean of the session's item vectors plus a linear map of the session
+        vector, at unit length, divided by the temperature (the representation-consistent readout of CORE: Hou, Hu,
+        Zhang and Zhao, SIGIR 2022).
 
         Args:
-            vectors: The session vectors: (B, L, D).
-            of_items: The vectors of the items: (B, L, D).
-            asking: The session vectors that ask: (B, Q, D).
-            place: As `block` takes it.
+            vectors: Session vectors: (B, L, D).
+            item_vectors: Item vectors of the session: (B, L, D).
+            query: Session vectors of the query events: (B, Q, D).
+            offsets: Table offsets, as in `add_block`.
         """
         graph = self.graph
-        logits = graph("MatMul", self.asked(asking), graph("Transpose", vectors, perm=(0, 2, 1)))  # (B, Q, L)
-        distance = _with_those_to_come(self.weights["readout.distance"][:, 0], -np.inf)
-        logits = graph("Add", logits, graph("Gather", distance, place))
+        logits = graph("MatMul", self.readout_query(query), graph("Transpose", vectors, perm=(0, 2, 1)))  # (B, Q, L)
+        table = _prepend_later_events(self.weights["readout.distance"][:, 0], -np.inf)
+        logits = graph("Add", logits, graph("Gather", table, offsets))
         shares = graph("Softmax", logits, axis=-1)
-        mixed = graph("MatMul", shares, of_items)  # (B, Q, L) x (B, L, D) -> (B, Q, D)
-        wanted = graph("Add", mixed, graph("MatMul", asking, self.weights["readout.own.weight"].T))
-        length = graph("Max", graph("ReduceL2", wanted, np.array([2])), np.float32(SHORTEST))  # (B, Q, 1)
-        return graph("Div", graph("Div", wanted, length), np.float32(self.config.temperature))
+        pooled = graph("MatMul", shares, item_vectors)  # (B, Q, L) x (B, L, D) -> (B, Q, D)
+        pooled = graph("Add", pooled, graph("MatMul", query, self.weights["readout.own.weight"].T))
+        norm = graph("Max", graph("ReduceL2", pooled, np.array([2])), np.float32(MIN_NORM))  # (B, Q, 1)
+        return graph("Div", graph("Div", pooled, norm), np.float32(self.config.temperature))
 
-    def asked(self, asking: str) -> str:
-        """Return what the readout's logits are products of session vectors with: (B, Q, D) -> (B, Q, D).
+    def readout_query(self, query: str) -> str:
+        """Return the vectors whose products with session vectors are the readout's logits: (B, Q, D) -> (B, Q, D).
 
-        (Q h + q) (K h_i + k) is (Q h + q) K h_i and something that is the same for all i, which a softmax does not see:
-        so the keys need not be made for every event.
+        (Q h + q) (K h_i + k) equals (Q h + q) K h_i plus a term that is the same for all i, and a softmax ignores such
+        a term. So the keys K h_i are folded into the query and are never computed.
         """
-        query, key = self.weights["readout.query.weight"], self.weights["readout.key.weight"]
+        query_weight, key = self.weights["readout.query.weight"], self.weights["readout.key.weight"]
         scale = self.config.dim**-0.5
         bias = scale * (self.weights["readout.query.bias"] @ key)
-        return self.graph("Add", self.graph("MatMul", asking, scale * (query.T @ key)), bias)
+        return self.graph("Add", self.graph("MatMul", query, scale * (query_weight.T @ key)), bias)
 
-    def repeats(self, asking: str, place: str) -> tuple[str, str]:
-        """Return rows that the session has had, and what is added to their scores: (B, Q, L) each.
+    def repeat_bonuses(self, query: str, offsets: str) -> tuple[str, str]:
+        """Return the rows that the session has had, and the bonuses added to their scores: (B, Q, L) each.
 
-        A row is named once, by the last event on it that is seen; the other events name row 0, which is no item.
+        bonus = table[distance to the item's last event][number of earlier events on the item] + readiness . query.
+        A row appears once, at the last visible event on the item; the other events name row 0, which is no item.
 
         Args:
-            asking: The session vectors that ask: (B, Q, D).
-            place: As `block` takes it.
+            query: Session vectors of the query events: (B, Q, D).
+            offsets: Table offsets, as in `add_block`.
         """
-        graph, at_most = self.graph, np.arange(self.config.max_length)
-        seen = graph("Greater", place, np.array(0))  # (B, Q, L)
-        items = graph("Unsqueeze", self.read.items, np.array([1]))  # (B, 1, L)
-        same = graph("Equal", graph("Unsqueeze", self.read.items, np.array([2])), items)  # (B, L, L)
-        counts = _with_those_to_come(np.minimum(at_most, 1).astype(np.float32), NOT_THE_LAST)  # 0 for an event itself
-        counts = graph("Gather", counts, graph("Transpose", self.place, perm=(0, 2, 1)))  # (1, L, L): row for column
+        graph, distances = self.graph, np.arange(self.config.max_length)
+        visible = graph("Greater", offsets, np.array(0))  # (B, Q, L)
+        items = graph("Unsqueeze", self.events.items, np.array([1]))  # (B, 1, L)
+        same = graph("Equal", graph("Unsqueeze", self.events.items, np.array([2])), items)  # (B, L, L)
+        # weight of an event for another: 0 for itself, 1 for an earlier one, NOT_THE_LAST for a later one
+        counts = _prepend_later_events(np.minimum(distances, 1).astype(np.float32), NOT_THE_LAST)
+        counts = graph("Gather", counts, graph("Transpose", self.offsets, perm=(0, 2, 1)))  # (1, L, L): row for column
         counts = graph("Mul", graph("Cast", same, to=TensorProto.FLOAT), counts)
-        # Earlier events on the item. Whole numbers, so exact in any order: (B, Q, L) x (B, L, L)
-        times = graph("MatMul", graph("Cast", seen, to=TensorProto.FLOAT), counts)
+        # Earlier visible events on the item. Whole numbers, so exact in any order: (B, Q, L) x (B, L, L)
+        times = graph("MatMul", graph("Cast", visible, to=TensorProto.FLOAT), counts)
 
         table = self.weights["repeats.table"]  # (distances, times)
-        of_distance, of_times = table.shape
-        cells = _with_those_to_come(np.minimum(at_most, of_distance - 1).astype(np.float32) * of_times, 0)
-        cell = graph("Add", graph("Gather", cells, place), graph("Min", times, np.float32(of_times - 1)))
-        added = graph("Gather", table.ravel() * REPEAT_STEP, graph("Cast", cell, to=TensorProto.INT64))
+        rows, columns = table.shape
+        # The flat index of a cell: min(distance, rows - 1) * columns + min(times, columns - 1).
+        starts = _prepend_later_events(np.minimum(distances, rows - 1).astype(np.float32) * columns, 0)
+        cell = graph("Add", graph("Gather", starts, offsets), graph("Min", times, np.float32(columns - 1)))
+        bonus = graph("Gather", table.ravel() * REPEAT_STEP, graph("Cast", cell, to=TensorProto.INT64))
 
-        readiness = graph("Mul", asking, self.weights["repeats.readiness.weight"])  # (B, Q, D)
+        readiness = graph("Mul", query, self.weights["repeats.readiness.weight"])  # (B, Q, D)
         readiness = graph("ReduceSum", readiness, np.array([2]))  # (B, Q, 1)
-        added = graph("Add", added, graph("Add", readiness, self.weights["repeats.readiness.bias"]))
-        is_last = graph("And", seen, graph("Less", times, np.float32(NOT_THE_LAST)))
-        return graph("Where", is_last, items, np.array(0)), added
+        bonus = graph("Add", bonus, graph("Add", readiness, self.weights["repeats.readiness.bias"]))
+        is_last = graph("And", visible, graph("Less", times, np.float32(NOT_THE_LAST)))
+        return graph("Where", is_last, items, np.array(0)), bonus
 
-    def linear(self, layer: str, x: str, of: slice = slice(None)) -> str:
-        """Return a linear layer's output, or a slice of it: (B, Q, in) -> (B, Q, out)."""
-        weight, bias = self.weights[f"{layer}.weight"][of], self.weights[f"{layer}.bias"][of]
+    def linear(self, layer: str, x: str, rows: slice = slice(None)) -> str:
+        """Add a linear layer and return its output: (B, Q, in) -> (B, Q, out).
+
+        Args:
+            layer: Prefix of the weights' names.
+            x: Input.
+            rows: Slice of the output features, all by default.
+        """
+        weight, bias = self.weights[f"{layer}.weight"][rows], self.weights[f"{layer}.bias"][rows]
         return self.graph("Add", self.graph("MatMul", x, weight.T), bias)
 
-    def norm(self, norm: str, x: str) -> str:
-        """Return normalised input, of the same shape."""
+    def layer_norm(self, norm: str, x: str) -> str:
+        """Add a layer normalisation and return its output, of the same shape."""
         scale, bias = self.weights[f"{norm}.weight"], self.weights[f"{norm}.bias"]
-        return self.graph("LayerNormalization", x, scale, bias, epsilon=EPSILON)
+        return self.graph("LayerNormalization", x, scale, bias, epsilon=LAYER_NORM_EPSILON)
 
-    def logits(self, vector: str) -> str:
-        """Return the logits of the next actions, then of a purchase: (B, D) -> (B, 6)."""
+    def head_logits(self, vector: str) -> str:
+        """Return the logits of the five next actions and of a purchase: (B, D) -> (B, 6)."""
         weight, bias = (
             np.concatenate((self.weights[f"next_action.{part}"], self.weights[f"purchase.{part}"]))
             for part in ("weight", "bias")
@@ -203,7 +258,12 @@ class SessionGraph:
         return self.graph("Gemm", vector, weight, bias, transB=1)
 
 
-def _with_those_to_come(by_distance: npt.NDArray[np.float32], to_come: float) -> npt.NDArray[np.float32]:
-    """Return a table whose last axis is distance, with a value for events that are yet to come in front."""
-    before = np.full((*by_distance.shape[:-1], 1), to_come, np.float32)
-    return np.concatenate((before, by_distance), axis=-1)
+def _prepend_later_events(by_distance: npt.NDArray[np.float32], value: float) -> npt.NDArray[np.float32]:
+    """Return a relative-position table with one more entry in front, for events later than the query event.
+
+    Args:
+        by_distance: Table whose last axis is the distance: (..., M).
+        value: Entry for later events.
+    """
+    later = np.full((*by_distance.shape[:-1], 1), value, np.float32)
+    return np.concatenate((later, by_distance), axis=-1)

@@ -5,11 +5,10 @@ import torch
 from click.testing import CliRunner
 from rich.console import Console
 
-from clickscore.export.commands import CANDIDATES as SHOWN
-from clickscore.export.commands import PRECISIONS, export
+from clickscore.export.bundle_options import PRECISIONS
+from clickscore.export.commands import export
 from clickscore.export.export_bundle import export_bundle
 from clickscore.export.ranking import RANKINGS
-from clickscore.export.to_onnx import CANDIDATES
 from clickscore.model.checkpoint import load_checkpoint, load_tensors, read_record, save_tensors
 from clickscore.model.dataset import DatasetReport
 from clickscore.model.errors import TrainingError
@@ -115,10 +114,6 @@ def test_int8_says_in_the_manifest_what_it_loses(checkpoint, tmp_path):
 
 def test_precisions_that_help_shows_are_those_of_the_exporter():
     assert list(PRECISIONS) == list(RANKINGS)
-
-
-def test_candidates_that_help_shows_are_those_of_the_exporter():
-    assert SHOWN == CANDIDATES
 
 
 def test_bundle_in_the_way_is_refused_in_a_line(checkpoint, bundle):

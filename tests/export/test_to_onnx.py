@@ -80,7 +80,7 @@ def graph(model: bytes):
 
 
 def test_large_catalogue_is_ranked_by_blocks():
-    assert (BlockwiseTopK().block(SMALL + 1, 64), BlockwiseTopK().block(LARGE + 1, 64)) == (0, 16)
+    assert (BlockwiseTopK().row_multiple(SMALL + 1, 64), BlockwiseTopK().row_multiple(LARGE + 1, 64)) == (0, 16)
 
 
 def test_graph_is_valid_onnx(model):
