@@ -137,6 +137,7 @@ def test_an_arm_comes_out_the_same_alone_and_among_others(log: Path, evidence: E
         assert judged(contest(log, [one])) == judged(together, number), one.name
 
 
+@pytest.mark.slow
 def test_arms_with_the_same_scores_differ_only_where_their_settings_do(evidence: Evidence) -> None:
     model, five, short, half = (evidence.columns.arms[number] for number in range(4))
     assert (np.where(model.ranks <= 5, model.ranks, 0) == five.ranks).all()

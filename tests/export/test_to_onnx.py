@@ -165,6 +165,7 @@ def test_answers_have_the_same_bits_with_reasons_and_without(graph, items):
         assert answer.tobytes() == other.tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1, 2, 4, 10, 20, 50])
 def test_reasons_have_the_same_bits_in_any_batch(graph, items, width):
     batch = batch_of(64, width, items)

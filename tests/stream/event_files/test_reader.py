@@ -193,6 +193,7 @@ def all_lines_of(path: Path, content: bytes) -> list[Line]:
 CELLS = st.text(st.characters(exclude_categories=["C", "Z"]) | st.sampled_from(" ,\"'aé"), max_size=8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file_format", ROW_FORMATS)
 @settings(max_examples=50, deadline=None)
 @given(data=st.data())

@@ -3,6 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 NOWHERE = "http://127.0.0.1:9"
 CLASS_PATH = (
     "import sys; from clickscore.stream.kafka.jars import class_path;"

@@ -87,6 +87,7 @@ def evening():
     return run(half_and_half)
 
 
+@pytest.mark.slow
 def test_same_times_and_decisions_give_the_same_records(evening):
     _, again, _, _ = run(half_and_half)
     assert [encode_event(event) for event, _ in again] == [encode_event(event) for event, _ in evening[1]]
