@@ -3,7 +3,6 @@
 import ast
 import tomllib
 from collections.abc import Iterator
-from pathlib import Path
 
 from docs.generate import PACKAGES, ROOT
 
