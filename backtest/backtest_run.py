@@ -14,9 +14,8 @@ from clickscore.stream.gc_tuning import tune_gc
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.reference.records import Reference, catalogue_of
-from clickscore.stream.replay.origins import Origin, parted, topic_name
-from clickscore.stream.replay.run import Progress
-from clickscore.stream.replay.source import Batches
+from clickscore.stream.replay.source import Batches, SourceSpec
+from clickscore.stream.replay.task import ReplayProgress
 from clickscore.stream.scoring.scorer import Scorer
 from clickscore.stream.settings import Settings
 
@@ -31,7 +30,7 @@ class BacktestPlan:
     settings: Settings
     """What arms share where they say nothing else; its sessions are those that answers come from."""
     arms: Sequence[Arm]
-    origin: Origin
+    origin: SourceSpec
     reference: Reference
     """Catalogue and campaigns."""
     judge_from: int = 0
@@ -59,7 +58,7 @@ class Evidence:
 
 
 def run_backtest(
-    plan: BacktestPlan, report: Callable[[Progress], None], recommenders: Recommenders | None = None
+    plan: BacktestPlan, report: Callable[[ReplayProgress], None], recommenders: Recommenders | None = None
 ) -> Evidence:
     """Replay a log with all arms and judge what they show.
 
@@ -90,7 +89,7 @@ class _BacktestPass:
 
     def _new_groups(self) -> SharedPipelines:
         plan = self._plan
-        topic = topic_name(plan.origin, plan.settings.kafka)
+        topic = plan.origin.topic_name(plan.settings.kafka)
         return SharedPipelines(
             plan.settings,
             plan.arms,
@@ -109,17 +108,17 @@ class _BacktestPass:
         scorer = scorer_of(arm, self._scorers)
         return Policy(arm.settings.policy, catalogue, scorer.version, scorer.popular)
 
-    def run(self, report: Callable[[Progress], None]) -> Evidence:
+    def run(self, report: Callable[[ReplayProgress], None]) -> Evidence:
         plan, records = self._plan, 0
         origin = plan.origin
         with origin.open(plan.settings.kafka, range(origin.partitions), None) as source:
             for batches in source.batches():
-                warming, due = parted(origin, batches)
-                if warming:
-                    self._take(warming, None)
+                warm_up, due = origin.split_warm_up(batches)
+                if warm_up:
+                    self._take(warm_up, None)
                 self._take(due, plan.judge_from)
                 records += sum(len(found) for _, found in batches)
-                report(Progress(source.position, source.size, records))
+                report(ReplayProgress(source.completed, source.total, records))
             unreadable = source.unreadable
         self._book.finish()
         self._book.left_out[reasons.UNREADABLE] += unreadable

@@ -18,30 +18,18 @@ from clickscore.backtest.arms import Arm
 from clickscore.backtest.backtest_run import LEAK_SAMPLE, BacktestPlan, Evidence, run_backtest
 from clickscore.backtest.results import Results, measure
 from clickscore.stream.commands.options import with_settings
-from clickscore.stream.commands.recorded import (
-    SOURCE_OPTIONS,
-    Command,
-    Where,
-    origin_of,
-    progress_bar,
-    reference_of,
-    warn_of_cold_start,
-)
+from clickscore.stream.commands.progress import replay_progress_bar
+from clickscore.stream.commands.replay_command import warn_of_cold_start
+from clickscore.stream.commands.source_options import with_source_options
 from clickscore.stream.errors import ClickscoreError, OutputFileError, SettingsError
+from clickscore.stream.replay.source_options import SourceOptions
 from clickscore.stream.settings import Settings
 
 OUT = click.Path(dir_okay=False, path_type=Path)
 
 
-def with_source(command: Command) -> Command:
-    """Give a command SOURCE and the options on how it is read."""
-    for option in reversed(SOURCE_OPTIONS):
-        command = option(command)
-    return command
-
-
 @click.command()
-@with_source
+@with_source_options
 @click.option(
     "--bundle",
     "bundles",
@@ -104,7 +92,7 @@ def backtest(
     figures: Path | None,
     plots: Path | None,
     leak_sample: int,
-    **source: str | None,
+    source_options: SourceOptions,
 ) -> None:
     """Replay recorded events with several bundles, policies or session gaps, and compare with what users did.
 
@@ -125,20 +113,19 @@ def backtest(
     if page or plots:
         _require_extra()
     arms = _arms(settings, bundles, described, file, baselines=baselines)
-    where = Where(**source)  # pyright: ignore[reportArgumentType]  (the options' own names)
-    origin = origin_of(settings, where)
+    origin = source_options.resolve(settings.kafka)
     plan = BacktestPlan(
         settings=settings,
         arms=arms,
         origin=origin,
-        reference=reference_of(settings, origin),
+        reference=origin.read_reference(settings.kafka),
         judge_from=_moment(judge_from) if judge_from else 0,
         leak_sample=leak_sample,
     )
-    with progress_bar(where.source) as report:
+    with replay_progress_bar(source_options.source) as report:
         evidence = run_backtest(plan, lambda progress: report([progress]))
     _refuse_nothing(evidence)
-    results = measure(plan, Path(where.source).name, evidence)
+    results = measure(plan, Path(source_options.source).name, evidence)
     warn_of_cold_start(origin)
     show(results)
     _write(results, page, figures, plots)

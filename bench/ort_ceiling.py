@@ -15,7 +15,7 @@ import numpy as np
 from bench.command import child_environment
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.reference.catalogue import Catalogue
-from clickscore.stream.replay.file_source import file_origin
+from clickscore.stream.replay.file_source import make_file_spec
 from clickscore.stream.scoring.bundle import load_bundle
 from clickscore.stream.scoring.scorer import Scorer
 from clickscore.stream.settings import Settings
@@ -90,7 +90,7 @@ def record_calls(log: Path, settings: Settings) -> _RecordingScorer:
     """Return a scorer with the recorded calls for events from the middle of a log."""
     scorer = _RecordingScorer(settings)
     pipeline = Pipeline(settings.sessions, settings.policy, "clickstream-events", Catalogue(), scorer)
-    origin = file_origin(log, "clickscore", settings.kafka.partitions)
+    origin = make_file_spec(log, "clickscore", settings.kafka.partitions)
     events_read = 0
     with origin.open(settings.kafka, range(origin.partitions), None) as source:
         for batches in source.batches():

@@ -1,5 +1,6 @@
-"""`clickscore replay`: what the worker would decide on recorded events, and whether that is what it did decide."""
+"""`clickscore replay`: write the decisions of the worker on recorded events, and compare published decisions."""
 
+import dataclasses
 import sys
 from collections.abc import Iterator
 
@@ -10,17 +11,20 @@ from rich.table import Table
 from rich.text import Text
 
 from clickscore.stream.commands.options import with_settings
-from clickscore.stream.commands.recorded import Asked, recorded, run, topic_of
-from clickscore.stream.replay.verify import Difference, Findings
+from clickscore.stream.commands.replay_command import replay_with_progress
+from clickscore.stream.commands.source_options import with_replay_options
+from clickscore.stream.replay.run import ReplayOptions
+from clickscore.stream.replay.source_options import SourceOptions, topic_in
+from clickscore.stream.replay.verify import DifferingDecision, DiffSummary
 from clickscore.stream.settings import Settings
 
-ROWS = 20
-"""Differing fields of a decision that are shown."""
+MAX_FIELDS = 20
+"""Number of differing fields that are shown of a decision: a table that fits a terminal."""
 
 
 @click.command()
-@recorded(output="Decisions, as JSON lines", needs_output=False)
-@click.option("--check", metavar="kafka:TOPIC", help="Compare with the decisions that a live worker has published.")
+@with_replay_options(content="decisions, as JSON lines,", needs_output=False)
+@click.option("--check", metavar="kafka:TOPIC", help="Compare with the decisions that live workers have published.")
 @with_settings(
     "bundle",
     "partitions",
@@ -34,75 +38,80 @@ ROWS = 20
     "topic_prefix",
     "broker_wait_ms",
 )
-def replay(*, settings: Settings, asked: Asked, check: str | None) -> None:
-    """Put recorded events through the worker's pipeline as fast as it goes, and write its decisions.
+def replay(
+    *, settings: Settings, source_options: SourceOptions, replay_options: ReplayOptions, check: str | None
+) -> None:
+    """Put recorded events through the worker's pipeline, as fast as possible, and write the decisions.
 
     SOURCE is a file (JSON lines, or --format; plain, gzip, Zstandard or Parquet) or a topic, kafka:NAME. The same
-    events, bundle and settings give the same decisions as live, byte for byte: those of partition 0 first, in the
-    order of its log. A topic's decisions are made with the catalogue and campaigns as they stand now; a file has none.
+    events, bundle and settings give the same decisions as live, byte for byte. The decisions of partition 0 come
+    first, in the order of the log. For a topic, catalogue and campaigns are read as they are now; a file has none.
 
-    --check compares them with what was published; exit code 1 where any differs.
+    --check compares the decisions with published decisions; the exit code is 1 if any decision differs.
 
     \b
     Example:
       clickscore replay events.csv.gz --format rees46 --bundle stream/bundles/demo --out decisions.jsonl.gz
-      clickscore replay kafka:clickstream-events --from 2026-03-01T08:00 --warm-from earliest --out decisions.jsonl
+      clickscore replay kafka:clickstream-events --from 2026-03-01T08:00 --warm-up-from earliest --out decisions.jsonl
       clickscore replay kafka:clickstream-events --bundle DIR --check kafka:recommendation-decisions
-    """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
-    if not (asked.out or check):
+    """  # noqa: D301 (\\b is click's mark for lines without wrapping)
+    if not (replay_options.out or check):
         raise click.UsageError("nothing to do: give --out, --check or both")
-    if check is not None and not (topic_of(check) and topic_of(asked.source)):
-        raise click.UsageError("--check compares a topic with a topic: kafka:NAME")
-    result = run(settings, asked, "decisions", topic_of(check) if check else None)
-    if result.findings:
-        show_findings(result.findings)
-        if not result.findings.faithful:
+    if check is not None and not (topic_in(check) and topic_in(source_options.source)):
+        raise click.UsageError("--check compares a topic with a topic: give kafka:NAME for both")
+    if replay_options.resume and (check or not replay_options.out):
+        raise click.UsageError("--resume needs --out, and cannot be combined with --check")
+    replay_options = dataclasses.replace(replay_options, check=topic_in(check) if check else None)
+    result = replay_with_progress(settings, source_options, "decisions", replay_options)
+    if result.diff:
+        _print_diff(result.diff)
+        if not result.diff.identical:
             sys.exit(1)
 
 
-def show_findings(findings: Findings) -> None:
-    """Print how a replay and what was published compare."""
-    click.echo(f"{findings.equal:>12,}  equal")
-    click.echo(f"{findings.different:>12,}  different")
-    click.echo(f"{findings.missing:>12,}  missing: replayed, not published{_first(findings.missing_ids)}")
-    click.echo(f"{findings.extra:>12,}  extra: published, not replayed{_first(findings.extra_ids)}")
-    click.echo(f"{findings.repeats:>12,}  published again, with equal bytes")
-    if findings.unreadable:
-        click.echo(f"{findings.unreadable:>12,}  published records are no decisions on these events")
+def _print_diff(diff: DiffSummary) -> None:
+    click.echo(f"{diff.equal:>12,}  equal")
+    click.echo(f"{diff.different:>12,}  different")
+    click.echo(f"{diff.missing:>12,}  missing: replayed, not published{_first_ids(diff.missing_ids)}")
+    click.echo(f"{diff.extra:>12,}  extra: published, not replayed{_first_ids(diff.extra_ids)}")
+    click.echo(f"{diff.repeats:>12,}  published again, with equal bytes")
+    if diff.unreadable:
+        click.echo(f"{diff.unreadable:>12,}  published records are not decisions on these events")
     console = Console()
-    for difference in findings.differences:
+    for difference in diff.differences:
         click.echo(f"\n{difference.decision_id}")
-        console.print(_side_by_side(difference))
+        console.print(_difference_table(difference))
 
 
-def _first(ids: list[str]) -> str:
+def _first_ids(ids: list[str]) -> str:
     return f" ({', '.join(ids)}{', ...' if len(ids) > 1 else ''})" if ids else ""
 
 
-def _side_by_side(difference: Difference) -> Table:
+def _difference_table(difference: DifferingDecision) -> Table:
+    """Return the differing fields of a decision, published and replayed side by side."""
     table = Table("field", "published", "replayed")
-    published, replayed = (dict(_fields("", _decoded(value))) for value in (difference.published, difference.replayed))
+    published, replayed = (dict(_leaves("", _decode(value))) for value in (difference.published, difference.replayed))
     names = [name for name in {**replayed, **published} if published.get(name) != replayed.get(name)]
-    for name in names[:ROWS]:
+    for name in names[:MAX_FIELDS]:
         table.add_row(*map(Text, (name, published.get(name, "(none)"), replayed.get(name, "(none)"))))
-    if len(names) > ROWS:
-        table.add_row(f"{len(names) - ROWS} more", "", "")
+    if len(names) > MAX_FIELDS:
+        table.add_row(f"{len(names) - MAX_FIELDS} more", "", "")
     if not names:
-        table.add_row(*map(Text, ("the bytes alone", difference.published.decode(), difference.replayed.decode())))
+        table.add_row(*map(Text, ("only the bytes", difference.published.decode(), difference.replayed.decode())))
     return table
 
 
-def _decoded(value: bytes) -> object:
+def _decode(value: bytes) -> object:
     return msgspec.json.decode(value) if value else {}
 
 
-def _fields(name: str, value: object) -> Iterator[tuple[str, str]]:
-    """Yield the leaves of a JSON value, by their paths."""
+def _leaves(path: str, value: object) -> Iterator[tuple[str, str]]:
+    """Yield the path and the JSON of each leaf of a JSON value."""
     if isinstance(value, dict):
-        for key, part in value.items():
-            yield from _fields(f"{name}.{key}" if name else str(key), part)
+        for key, child in value.items():
+            yield from _leaves(f"{path}.{key}" if path else str(key), child)
     elif isinstance(value, list):
-        for at, part in enumerate(value):
-            yield from _fields(f"{name}[{at}]", part)
+        for index, child in enumerate(value):
+            yield from _leaves(f"{path}[{index}]", child)
     else:
-        yield name, msgspec.json.encode(value).decode()
+        yield path, msgspec.json.encode(value).decode()

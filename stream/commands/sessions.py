@@ -1,15 +1,20 @@
-"""`clickscore sessions`: recorded events as the closed sessions that training reads, cut by the live session code."""
+"""`clickscore sessions`: write the sessions of recorded events, the input of training."""
 
 import click
 
 from clickscore.stream.commands.options import with_settings
-from clickscore.stream.commands.recorded import Asked, recorded, run
+from clickscore.stream.commands.replay_command import replay_with_progress
+from clickscore.stream.commands.source_options import with_replay_options
+from clickscore.stream.replay.run import ReplayOptions
+from clickscore.stream.replay.source_options import SourceOptions
 from clickscore.stream.settings import Settings
 
 
 @click.command()
-@recorded(output="Closed sessions, as JSON lines", needs_output=True)
-@click.option("--close-open", is_flag=True, help="Also write the sessions that are open at the end, with ended: false.")
+@with_replay_options(content="closed sessions, as JSON lines,", needs_output=True)
+@click.option(
+    "--close-open", is_flag=True, help="Add the sessions that are still open at the end, marked with ended: false."
+)
 @with_settings(
     "partitions",
     "gap_ms",
@@ -19,16 +24,19 @@ from clickscore.stream.settings import Settings
     "topic_prefix",
     "broker_wait_ms",
 )
-def sessions(*, settings: Settings, asked: Asked, close_open: bool) -> None:
-    """Cut recorded events into sessions by the code that serves, so that a model learns from what it will meet.
+def sessions(
+    *, settings: Settings, source_options: SourceOptions, replay_options: ReplayOptions, close_open: bool
+) -> None:
+    """Divide recorded events into sessions, with the code of the worker: training and serving see equal sessions.
 
-    SOURCE is a file (JSON lines, or --format; plain, gzip, Zstandard or Parquet) or a topic, kafka:NAME. What is
-    written is what a worker would put on closed-sessions: those of partition 0 first, in the order in which they
-    closed. A session is closed once gap_ms and lateness_ms have passed after it, in event time.
+    SOURCE is a file (JSON lines, or --format; plain, gzip, Zstandard or Parquet) or a topic, kafka:NAME. The output is
+    what a worker puts on closed-sessions: the sessions of partition 0 first, in the order in which they closed. A
+    session closes when gap_ms and lateness_ms have passed after its last event, in event time.
 
     \b
     Example:
       clickscore sessions events.csv.gz --format rees46 --out sessions.jsonl.gz --close-open
       clickscore train sessions.jsonl.gz --out checkpoint
-    """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
-    run(settings, asked, "sessions, open ones too" if close_open else "sessions")
+    """  # noqa: D301 (\\b is click's mark for lines without wrapping)
+    output = "sessions, open ones too" if close_open else "sessions"
+    replay_with_progress(settings, source_options, output, replay_options)

@@ -1,1 +1,1 @@
-"""Recorded events through the same pipeline: sources, processes, checkpoints, comparison with the live log."""
+"""Replay: put recorded events through the pipeline, in processes, with checkpoints, and verify the decisions."""

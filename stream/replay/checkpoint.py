@@ -1,10 +1,7 @@
-"""Parts: what a replay has written so far, beside its output, so that a run that was cut off can be gone on with.
+"""Checkpoints: the plan of a replay and the progress of each process, so that an interrupted replay can be resumed.
 
-`OUTPUT.parts` holds the plan, for each partition a file of what it came to, and for each process a checkpoint. Once
-all is done the partitions' files are put together, in order, and the folder goes.
-
-Packed lines go out in blocks of a fixed size, each a gzip member of its own, so that what a file holds does not depend
-on where checkpoints fell: a run that was cut off and gone on with writes the same bytes as one that was not.
+The folder `OUTPUT.parts` beside the output holds the plan, the catalogue and campaigns, and a checkpoint of each
+process. The outputs of the partitions lie there, too (see `stream.replay.output`).
 """
 
 import shutil
@@ -15,107 +12,113 @@ import msgspec
 
 from clickscore.stream.errors import InputFileError, OutputFileError
 from clickscore.stream.reference.records import Reference
-from clickscore.stream.replay.origins import Origin
-from clickscore.stream.replay.source import Mark
-from clickscore.stream.replay.topic_source import KafkaOrigin
+from clickscore.stream.replay.file_source import FileSpec
+from clickscore.stream.replay.source import Position
+from clickscore.stream.replay.topic_source import TopicRangeSpec
 
-What = Literal["decisions", "sessions", "sessions, open ones too"]
+OutputKind = Literal["decisions", "sessions", "sessions, open ones too"]
+"""Content of the output. The last kind adds the sessions that are open at the end of the log."""
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run does: two runs of equal plans write equal bytes."""
+class ReplayPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """Plan of a replay: two replays of equal plans write equal bytes, and can go on from the same checkpoints."""
 
-    what: What
-    origin: Origin
+    output: OutputKind = msgspec.field(name="what")
+    source: FileSpec | TopicRangeSpec = msgspec.field(name="origin")
     bundle: str | None
-    """Its version."""
+    """Version of the bundle; None without a bundle."""
     workers: int
+    """Number of processes: the checkpoints of a replay are divided among as many."""
     settings: dict[str, str]
-    """Settings on which the output depends, as text (`Settings.identity`)."""
+    """Settings that the output depends on, as text (`Settings.identity`)."""
 
-    def differences(self, other: "Plan") -> list[str]:
-        """Return in what another plan differs, in words; where `latest` was when either was made does not count."""
-        found = [
+    def differences(self, other: "ReplayPlan") -> list[str]:
+        """Return the differences to another plan, for a message. Different offsets of `latest` are no difference."""
+        differences = [
             f"{name} ({self.settings.get(name)}, now {value})"
             for name, value in other.settings.items()
             if self.settings.get(name) != value
         ]
-        found += [
+        differences += [
             f"{name} ({getattr(self, name)}, now {getattr(other, name)})"
-            for name in ("what", "bundle", "workers")
+            for name in ("output", "bundle", "workers")
             if getattr(self, name) != getattr(other, name)
         ]
-        if _asked(self.origin) != _asked(other.origin):
-            found.append("the source")
-        return found
+        if self.source.without_offsets() != other.source.without_offsets():
+            differences.append("the source")
+        return differences
 
 
-def _asked(origin: Origin) -> Origin:
-    return msgspec.structs.replace(origin, ranges={}) if isinstance(origin, KafkaOrigin) else origin
-
-
-class Tally(msgspec.Struct, kw_only=True):
-    """What a process has counted."""
+class ReplayTally(msgspec.Struct, kw_only=True):
+    """Counts of a process."""
 
     outcomes: dict[str, int] = {}
-    """Records by what became of them."""
+    """Number of records by outcome: decided, late, repeated and so on."""
     unreadable: int = 0
-    """Lines of which no record could be made."""
-    warm: int = 0
-    """Records that only made the state."""
+    """Number of lines without a record."""
+    warm_up: int = msgspec.field(default=0, name="warm")
+    """Number of records that only updated the state."""
     written: int = 0
-    """Decisions or sessions."""
+    """Number of decisions or sessions written."""
 
 
-class PartState(msgspec.Struct, frozen=True):
-    """How far a part has been written."""
+class PartitionFileState(msgspec.Struct, frozen=True):
+    """Progress of the output file of a partition."""
 
     length: int = 0
-    """Bytes of its file."""
+    """Number of bytes on disk."""
     pending: bytes = b""
-    """What waits to fill a block."""
+    """Bytes that do not fill a compressed block yet."""
 
 
-class Checkpoint(msgspec.Struct, kw_only=True):
-    """How far a process has come; the states of its partitions follow it in the file."""
+class ReplayCheckpoint(msgspec.Struct, kw_only=True):
+    """Progress of a process. The states of its partitions follow in the same file."""
 
-    mark: Mark
-    tally: Tally
-    parts: dict[int, PartState]
+    position: Position = msgspec.field(name="mark")
+    """Position in the source."""
+    tally: ReplayTally
+    files: dict[int, PartitionFileState] = msgspec.field(name="parts")
+    """Progress of the output file of each partition."""
     done: bool
+    """Whether the process has finished its partitions."""
 
 
-class Remembered(msgspec.Struct, frozen=True):
-    """The state of a partition, as `session-snapshots` would hold it."""
+class PartitionSnapshot(msgspec.Struct, frozen=True):
+    """State of a partition, in the records that `session-snapshots` would hold."""
 
     partition: int
     contents: dict[bytes, bytes]
 
 
-_decode_plan = msgspec.json.Decoder(Plan).decode
+_decode_plan = msgspec.json.Decoder(ReplayPlan).decode
 
-decode_checkpoint = msgspec.msgpack.Decoder(Checkpoint).decode
+decode_checkpoint = msgspec.msgpack.Decoder(ReplayCheckpoint).decode
 
-decode_remembered = msgspec.msgpack.Decoder(Remembered).decode
+decode_snapshot = msgspec.msgpack.Decoder(PartitionSnapshot).decode
 
 _decode_reference = msgspec.msgpack.Decoder(Reference).decode
 
 encode_state = msgspec.msgpack.Encoder().encode
 
 
-def folder_of(out: Path) -> Path:
-    """Return where the parts of an output lie."""
+def folder_of_output(out: Path) -> Path:
+    """Return the folder of the checkpoints of an output."""
     return out.with_name(f"{out.name}.parts")
 
 
-def begin(folder: Path, plan: Plan, reference: Reference) -> None:
-    """Make the folder of a new run.
+def create_folder(folder: Path, plan: ReplayPlan, reference: Reference) -> None:
+    """Create the folder of a new replay.
+
+    Args:
+        folder: Path of the folder.
+        plan: Plan of the replay.
+        reference: Records of catalogue and campaigns, which a resumed replay must see again.
 
     Raises:
-        OutputFileError: It cannot be made, or holds a run that was cut off.
+        OutputFileError: The folder cannot be created, or holds an interrupted replay.
     """
     if (folder / "plan.json").exists():
-        message = f"{folder} holds a run that was cut off: go on with --resume, or delete it"
+        message = f"{folder} holds an interrupted replay: resume it with --resume, or delete the folder"
         raise OutputFileError(message)
     try:
         shutil.rmtree(folder, ignore_errors=True)
@@ -127,27 +130,30 @@ def begin(folder: Path, plan: Plan, reference: Reference) -> None:
         raise OutputFileError(message) from exc
 
 
-def resumed(folder: Path, plan: Plan) -> Plan:
-    """Return the plan of the run that was cut off, which this one is to go on with.
+def load_plan(folder: Path, plan: ReplayPlan) -> ReplayPlan:
+    """Return the plan of the interrupted replay in a folder, after a comparison with the plan of this replay.
 
     Raises:
-        InputFileError: There is none, or it had another plan.
+        InputFileError: The folder holds no interrupted replay, or a replay of another plan.
     """
     try:
-        known = _decode_plan((folder / "plan.json").read_bytes())
+        stored = _decode_plan((folder / "plan.json").read_bytes())
     except OSError as exc:
-        message = f"{folder} holds no run that was cut off: begin without --resume"
+        message = f"{folder} holds no interrupted replay: start without --resume"
         raise InputFileError(message) from exc
     except msgspec.DecodeError as exc:
-        message = f"{folder} is of another version of clickscore: delete it and begin without --resume"
+        message = f"{folder} was written by another version of clickscore: delete it and start without --resume"
         raise InputFileError(message) from exc
-    differences = known.differences(plan)
+    differences = stored.differences(plan)
     if differences:
-        message = f"the run that was cut off differs from this one in {', '.join(differences)}"
+        message = (
+            f"the interrupted replay differs from this one in {', '.join(differences)}: repeat its command, "
+            f"or delete {folder} and start without --resume"
+        )
         raise InputFileError(message)
-    return known
+    return stored
 
 
-def read_reference_of(folder: Path) -> Reference:
-    """Return the catalogue and campaigns that the run began with."""
+def load_reference(folder: Path) -> Reference:
+    """Return the catalogue and campaigns with which the replay started."""
     return _decode_reference((folder / "reference").read_bytes())

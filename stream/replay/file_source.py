@@ -1,66 +1,131 @@
 """File source: a file of events as the records of a topic's partitions."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
 import msgspec
 import xxhash
 
-from clickscore.stream.errors import InputFileError
+from clickscore.schemas.topics import EVENTS
+from clickscore.stream.errors import InputFileError, SettingsError
 from clickscore.stream.event_files.formats.registry import Format
 from clickscore.stream.event_files.reader import EventFile
 from clickscore.stream.kafka.partitioner import partition_of
 from clickscore.stream.pipeline import Record
-from clickscore.stream.replay.source import BATCH, Batches, FileMark, Mark, Recorded
+from clickscore.stream.reference.records import Reference
+from clickscore.stream.replay.source import BATCH_RECORDS, Batches, FilePosition, OffsetRange, Position
 from clickscore.stream.settings import KafkaSettings
 
-HEAD_BYTES = 64 * 1024
-"""Of a file, by which it is known again."""
+FINGERPRINT_BYTES = 64 * 1024
+"""Length of the beginning of a file that is hashed: enough to tell two logs apart, and read in a millisecond."""
 
 
-class FileOrigin(msgspec.Struct, frozen=True, kw_only=True, tag="file"):
-    """A file that is to be read."""
+class FileRecord(msgspec.Struct, frozen=True, gc=False):
+    """A line of a file as a record of a topic."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+
+
+class FileSpec(msgspec.Struct, frozen=True, kw_only=True, tag="file"):
+    """Description of a file of events."""
 
     path: str
+    """Path of the file, `-` for stdin."""
     format: Format
     partitions: int
+    """Number of partitions."""
     fingerprint: str
-    """Of its size and its beginning, so that another file of the same name is noticed."""
+    """Size and hash of the beginning, so that a changed file of the same name is noticed."""
 
-    def open(self, settings: KafkaSettings, mine: Collection[int], mark: Mark | None) -> "FileSource":
-        """Open it, to read some partitions from a mark on."""
+    @property
+    def cold_partitions(self) -> Mapping[int, int]:
+        """No partition: a file is read from its beginning."""
+        return {}
+
+    def topic_name(self, settings: KafkaSettings) -> str:
+        """Return the name of the topic to which `clickscore produce` would send the file."""
+        return settings.topic(EVENTS.name)
+
+    def open(self, settings: KafkaSettings, partitions: Collection[int], position: Position | None) -> "FileSource":
+        """Open the file.
+
+        Args:
+            settings: Not used: a file needs no broker.
+            partitions: Partitions to read.
+            position: Position of an earlier reading; None reads from the beginning.
+        """
         del settings
-        start = mark if isinstance(mark, FileMark) else FileMark(offsets=(0,) * self.partitions)
-        return FileSource(Path(self.path), self.format, mine, start)
+        start = position if isinstance(position, FilePosition) else FilePosition(offsets=(0,) * self.partitions)
+        return FileSource(Path(self.path), self.format, partitions, start)
+
+    def split_warm_up(self, batches: Batches) -> tuple[Batches, Batches]:
+        """Return no warm-up records, and all records to replay: a file has no warm-up."""
+        return [], batches
+
+    def offset_ranges(self, partitions: Collection[int]) -> dict[int, OffsetRange]:
+        """Refuse: nobody has published decisions on a file.
+
+        Raises:
+            SettingsError: Always.
+        """
+        del partitions
+        message = f"{self.path} is a file: only a topic (kafka:NAME) can be compared with published decisions"
+        raise SettingsError(message)
+
+    def read_reference(self, settings: KafkaSettings) -> Reference:
+        """Return no records: a file has no catalogue and no campaigns."""
+        del settings
+        return []
+
+    def without_offsets(self) -> Self:
+        """Return the spec itself: a file has no offsets to resolve."""
+        return self
 
 
-def file_origin(path: Path, file_format: Format, partitions: int) -> FileOrigin:
-    """Return a file as an origin.
+def make_file_spec(path: Path, file_format: Format, partitions: int) -> FileSpec:
+    """Return the description of a file.
+
+    Args:
+        path: Path of the file, `-` for stdin.
+        file_format: Format of the lines.
+        partitions: Number of partitions to divide the users into.
 
     Raises:
-        InputFileError: It cannot be read.
+        InputFileError: The file cannot be read.
     """
     fingerprint = ""
     if str(path) != "-":
         try:
             with path.open("rb") as file:
-                fingerprint = f"{path.stat().st_size}-{xxhash.xxh3_64_hexdigest(file.read(HEAD_BYTES))}"
+                digest = xxhash.xxh3_64_hexdigest(file.read(FINGERPRINT_BYTES))
+                fingerprint = f"{path.stat().st_size}-{digest}"
         except OSError as exc:
             message = f"{path} cannot be read: {exc.strerror or exc}"
             raise InputFileError(message) from exc
-    return FileOrigin(path=str(path), format=file_format, partitions=partitions, fingerprint=fingerprint)
+    return FileSpec(path=str(path), format=file_format, partitions=partitions, fingerprint=fingerprint)
 
 
 class FileSource:
-    """The lines of a file that some partitions hold."""
+    """The lines of a file that belong to some partitions."""
 
-    def __init__(self, path: Path, file_format: Format, mine: Collection[int], start: FileMark) -> None:
+    def __init__(self, path: Path, file_format: Format, partitions: Collection[int], start: FilePosition) -> None:
+        """Open a file.
+
+        Args:
+            path: Path of the file, `-` for stdin.
+            file_format: Format of the lines.
+            partitions: Partitions to read.
+            start: Start of the reading.
+        """
         self.unreadable = 0
-        self._file = EventFile(path, file_format, start.place)
-        self.size = self._file.size
-        self._mine = frozenset(mine)
-        self._next = list(start.offsets)
+        self._file = EventFile(path, file_format, start.line)
+        self.total = self._file.size
+        self._partitions = frozenset(partitions)
+        self._next_offsets = list(start.offsets)
 
     def __enter__(self) -> Self:
         return self
@@ -69,35 +134,39 @@ class FileSource:
         self._file.__exit__()
 
     @property
-    def position(self) -> int:
-        """Bytes read, as they lie on disk."""
+    def completed(self) -> int:
+        """Number of bytes read from disk, before decompression."""
         return self._file.bytes_read
 
     @property
-    def mark(self) -> FileMark:
-        """Where to go on."""
-        return FileMark(self._file.position, tuple(self._next))
+    def position(self) -> FilePosition:
+        """Position after the yielded batches."""
+        return FilePosition(self._file.position, tuple(self._next_offsets))
 
-    def batches(self, records: int = BATCH) -> Iterator[Batches]:
-        """Yield the file's records, the partitions of a batch in order."""
-        partitions, mine, following = len(self._next), self._mine, self._next
-        found: dict[int, list[Record]] = {}
-        held = 0
+    def batches(self, records: int = BATCH_RECORDS) -> Iterator[Batches]:
+        """Yield the records of the file, about `records` at a time, in the order of partitions.
+
+        Raises:
+            InputFileError: The file cannot be read to the end.
+        """
+        partition_count, partitions, next_offsets = len(self._next_offsets), self._partitions, self._next_offsets
+        by_partition: dict[int, list[Record]] = {}
+        count = 0
         for chunk in self._file.chunks():
             for line in chunk:
                 if line.error is not None:
                     self.unreadable += 1
                     continue
-                partition = partition_of(line.routing, partitions)
-                if partition not in mine:
+                partition = partition_of(line.routing, partition_count)
+                if partition not in partitions:
                     continue
-                of_partition = found.get(partition)
-                if of_partition is None:
-                    of_partition = found[partition] = []
-                of_partition.append(Recorded(following[partition], -1, line.key, line.value))
-                following[partition] += 1
-                held += 1
-            if held >= records or (self._file.live and not chunk):
-                yield sorted(found.items())
-                found, held = {}, 0
-        yield sorted(found.items())
+                batch = by_partition.get(partition)
+                if batch is None:
+                    batch = by_partition[partition] = []
+                batch.append(FileRecord(next_offsets[partition], -1, line.key, line.value))  # no append time
+                next_offsets[partition] += 1
+                count += 1
+            if count >= records or (self._file.live and not chunk):
+                yield sorted(by_partition.items())
+                by_partition, count = {}, 0
+        yield sorted(by_partition.items())

@@ -1,4 +1,8 @@
-"""Output: what the partitions of a run come to, a file each, merged at the end."""
+"""Output: write the lines of each partition to a file of its own, and merge the files at the end.
+
+Compressed lines are written in blocks of a fixed size, each a gzip member of its own. So the bytes of a file do not
+depend on the times of checkpoints: an interrupted and resumed replay writes the same bytes as any other replay.
+"""
 
 import contextlib
 import itertools
@@ -13,38 +17,46 @@ from typing import IO, Self
 
 from clickscore.stream.errors import OutputFileError
 from clickscore.stream.replay.checkpoint import (
-    Checkpoint,
-    PartState,
-    Remembered,
-    Tally,
+    PartitionFileState,
+    PartitionSnapshot,
+    ReplayCheckpoint,
+    ReplayTally,
     decode_checkpoint,
-    decode_remembered,
+    decode_snapshot,
     encode_state,
 )
-from clickscore.stream.replay.source import Mark
+from clickscore.stream.replay.source import Position
 from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state.changelog import restore
 from clickscore.stream.state.partition import ChangelogRecord, PartitionState
 
 BLOCK_BYTES = 1024 * 1024
+"""Bytes of a block before compression. Part of the output's format: another size gives other bytes."""
 
-LEVEL = 2  # of gzip: decisions are 12 times smaller with it, 14 with 6, which takes four times as long
+GZIP_LEVEL = 2
+"""Level 2 makes decisions 12 times smaller; level 6 makes them 14 times smaller and takes four times as long."""
 
-AHEAD = 4
-"""Blocks that may wait to be packed."""
+MAX_QUEUED_BLOCKS = 4
+"""Blocks that may wait for the compressing thread: bounds the memory to 4 MiB for each partition."""
 
 
-class PartFile:
-    """The lines that a partition came to, on disk."""
+class PartitionFile:
+    """Output file of a partition."""
 
-    def __init__(self, path: Path, state: PartState, pool: ThreadPoolExecutor | None) -> None:
-        """Go on writing where `state` says; packed by `pool` where there is one, else plain."""
+    def __init__(self, path: Path, state: PartitionFileState, pool: ThreadPoolExecutor | None) -> None:
+        """Open the file, and cut it to its state at the last checkpoint.
+
+        Args:
+            path: Path of the file.
+            state: Progress at the last checkpoint.
+            pool: Thread that compresses blocks; None writes plain lines.
+        """
         self._file = path.open("r+b" if state.length else "wb")
         self._file.truncate(state.length)
         self._file.seek(state.length)
         self._pool = pool
         self._pending = bytearray(state.pending)
-        self._packing: deque[Future[bytes]] = deque()
+        self._compressing: deque[Future[bytes]] = deque()
 
     def write(self, lines: Iterable[bytes]) -> None:
         """Write lines."""
@@ -55,54 +67,63 @@ class PartFile:
         pending = self._pending
         pending += text
         while len(pending) >= BLOCK_BYTES:
-            self._put(bytes(pending[:BLOCK_BYTES]), self._pool)
+            self._compress(bytes(pending[:BLOCK_BYTES]), self._pool)
             del pending[:BLOCK_BYTES]
 
-    def state(self) -> PartState:
-        """Return how far it has been written, once that is on disk."""
-        self._drain(0)
+    def sync(self) -> PartitionFileState:
+        """Return the progress, after a sync to disk."""
+        self._write_compressed(0)
         self._file.flush()
         os.fsync(self._file.fileno())
-        return PartState(self._file.tell(), bytes(self._pending))
+        return PartitionFileState(self._file.tell(), bytes(self._pending))
 
     def finish(self) -> None:
-        """Write what is left."""
+        """Compress the last block, which may be shorter."""
         if self._pending and self._pool:
-            self._put(bytes(self._pending), self._pool)
+            self._compress(bytes(self._pending), self._pool)
             self._pending.clear()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
-    def _put(self, block: bytes, pool: ThreadPoolExecutor) -> None:
-        self._packing.append(pool.submit(_packed, block))
-        self._drain(AHEAD)
+    def _compress(self, block: bytes, pool: ThreadPoolExecutor) -> None:
+        self._compressing.append(pool.submit(_gzip_member, block))
+        self._write_compressed(MAX_QUEUED_BLOCKS)
 
-    def _drain(self, most: int) -> None:
-        while len(self._packing) > most:
-            self._file.write(self._packing.popleft().result())
-
-
-def _packed(block: bytes) -> bytes:
-    """Return a block as a gzip member, the same for the same block."""
-    packer = zlib.compressobj(LEVEL, wbits=31)  # zlib writes no time into the header
-    return packer.compress(block) + packer.flush()
+    def _write_compressed(self, queue_limit: int) -> None:
+        """Write compressed blocks, until at most `queue_limit` blocks wait."""
+        while len(self._compressing) > queue_limit:
+            self._file.write(self._compressing.popleft().result())
 
 
-class Parts:
-    """The parts that one process writes, a context manager.
+def _gzip_member(block: bytes) -> bytes:
+    """Return a block as a gzip member: equal bytes for equal blocks."""
+    compressor = zlib.compressobj(GZIP_LEVEL, wbits=31)  # zlib writes no time into the header
+    return compressor.compress(block) + compressor.flush()
+
+
+class PartitionOutputs:
+    """Outputs of the partitions of a process, with its checkpoint; a context manager.
 
     Raises:
-        OutputFileError: They cannot be written.
+        OutputFileError: A file cannot be written.
     """
 
-    def __init__(self, folder: Path, worker: int, partitions: Iterable[int], *, packed: bool) -> None:
+    def __init__(self, folder: Path, worker: int, partitions: Iterable[int], *, compressed: bool) -> None:
+        """Prepare to write.
+
+        Args:
+            folder: Folder of the replay.
+            worker: Number of the process, from 0.
+            partitions: Partitions of the process.
+            compressed: Whether the lines are compressed.
+        """
         self._folder = folder
         self._checkpoint = folder / f"checkpoint-{worker}"
         self._partitions = list(partitions)
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="pack") if packed else None
-        self._files: dict[int, PartFile] = {}
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="compress") if compressed else None
+        self._files: dict[int, PartitionFile] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -113,21 +134,21 @@ class Parts:
         if self._pool:
             self._pool.shutdown(cancel_futures=True)
 
-    def load(self, settings: SessionSettings, source: str) -> tuple[Checkpoint | None, dict[int, PartitionState]]:
-        """Open the files where the last checkpoint left them; return it, if there is one, and the states then.
+    def load(self, settings: SessionSettings, topic: str) -> tuple[ReplayCheckpoint | None, dict[int, PartitionState]]:
+        """Open the files at the last checkpoint; return the checkpoint, if any, and the states of the partitions.
 
         Args:
-            settings: Gap, lateness and bounds.
-            source: The topic's name, which the states' partitions are called by.
+            settings: SessionSettings of the sessions, for the states.
+            topic: Name of the replayed topic, for the ids of decisions.
         """
         checkpoint, states = None, {}
         if self._checkpoint.exists():
-            checkpoint, states = self._read(settings, source)
-        parts = checkpoint.parts if checkpoint else {}
+            checkpoint, states = self._read(settings, topic)
+        files = checkpoint.files if checkpoint else {}
         with _writing(self._folder):
             for partition in self._partitions:
-                state = parts.get(partition, PartState())
-                self._files[partition] = PartFile(part_path(self._folder, partition), state, self._pool)
+                state = files.get(partition, PartitionFileState())
+                self._files[partition] = PartitionFile(partition_path(self._folder, partition), state, self._pool)
         return checkpoint, states
 
     def write(self, partition: int, lines: Iterable[bytes]) -> None:
@@ -135,75 +156,89 @@ class Parts:
         with _writing(self._folder):
             self._files[partition].write(lines)
 
-    def save(self, mark: Mark, tally: Tally, states: Mapping[int, PartitionState], *, done: bool = False) -> None:
-        """Write a checkpoint, which replaces the last one at once or not at all; with `done`, also what is pending."""
+    def save(
+        self, position: Position, tally: ReplayTally, states: Mapping[int, PartitionState], *, done: bool = False
+    ) -> None:
+        """Write a checkpoint, which replaces the last checkpoint completely or not at all.
+
+        Args:
+            position: Position in the source.
+            tally: Counts so far.
+            states: State of each partition.
+            done: Whether the process has finished; the last blocks are then written, too.
+        """
         with _writing(self._folder):
             if done:
                 for file in self._files.values():
                     file.finish()
-            parts = {partition: file.state() for partition, file in self._files.items()}
+            files = {partition: file.sync() for partition, file in self._files.items()}
             blocks = itertools.chain(
-                [encode_state(Checkpoint(mark=mark, tally=tally, parts=parts, done=done))],
-                (encode_state(Remembered(partition, state.contents())) for partition, state in states.items()),
+                [encode_state(ReplayCheckpoint(position=position, tally=tally, files=files, done=done))],
+                (encode_state(PartitionSnapshot(partition, state.contents())) for partition, state in states.items()),
             )
-            _put(self._checkpoint, blocks)
+            _replace_file(self._checkpoint, blocks)
 
-    def _read(self, settings: SessionSettings, source: str) -> tuple[Checkpoint, dict[int, PartitionState]]:
+    def _read(self, settings: SessionSettings, topic: str) -> tuple[ReplayCheckpoint, dict[int, PartitionState]]:
         states: dict[int, PartitionState] = {}
         with self._checkpoint.open("rb") as file:
-            checkpoint = decode_checkpoint(_block(file))
-            while block := _block(file):
-                found = decode_remembered(block)
-                changes = (ChangelogRecord(key, value, -1) for key, value in found.contents.items())
-                states[found.partition] = restore(changes, f"{source}-{found.partition}", settings)
+            checkpoint = decode_checkpoint(_read_block(file))
+            while block := _read_block(file):
+                snapshot = decode_snapshot(block)
+                records = (ChangelogRecord(key, value, -1) for key, value in snapshot.contents.items())
+                states[snapshot.partition] = restore(records, f"{topic}-{snapshot.partition}", settings)
         return checkpoint, states
 
 
-def merge(folder: Path, partitions: int, out: Path) -> None:
-    """Put the partitions' files together, in order, as the output; then remove the folder.
+def merge_partitions(folder: Path, partitions: int, out: Path) -> None:
+    """Join the files of the partitions, in order, to the output, and delete the folder.
+
+    Args:
+        folder: Folder of the replay.
+        partitions: Number of partitions.
+        out: Path of the output.
 
     Raises:
         OutputFileError: The output cannot be written.
     """
-    whole = folder / "whole"
+    merged = folder / "whole"
     with _writing(out):
-        with whole.open("wb") as target:
+        with merged.open("wb") as target:
             for partition in range(partitions):
-                path = part_path(folder, partition)
+                path = partition_path(folder, partition)
                 if path.exists():
-                    with path.open("rb") as part:
-                        shutil.copyfileobj(part, target, BLOCK_BYTES)
+                    with path.open("rb") as source:
+                        shutil.copyfileobj(source, target, BLOCK_BYTES)
             if out.suffix == ".gz" and not target.tell():
-                target.write(_packed(b""))
-        whole.replace(out)
+                target.write(_gzip_member(b""))  # an empty file would not be a gzip file
+        merged.replace(out)
         shutil.rmtree(folder)
 
 
-def part_path(folder: Path, partition: int) -> Path:
-    """Return where a partition's lines lie."""
+def partition_path(folder: Path, partition: int) -> Path:
+    """Return the path of the output of a partition."""
     return folder / f"partition-{partition}"
 
 
-def _put(path: Path, blocks: Iterable[bytes]) -> None:
-    """Write blocks, each behind its size, to a file that is there whole or not at all."""
-    fresh = path.with_name(f"{path.name}.new")
-    with fresh.open("wb") as file:
+def _replace_file(path: Path, blocks: Iterable[bytes]) -> None:
+    """Write blocks, each after its length, to a file that replaces an older file in one step."""
+    temporary = path.with_name(f"{path.name}.new")
+    with temporary.open("wb") as file:
         for block in blocks:
             file.write(len(block).to_bytes(8))
             file.write(block)
         file.flush()
         os.fsync(file.fileno())
-    fresh.replace(path)
+    temporary.replace(path)
 
 
-def _block(file: IO[bytes]) -> bytes:
-    """Return the next block of such a file, an empty one at its end."""
+def _read_block(file: IO[bytes]) -> bytes:
+    """Return the next block of a file of `_replace_file`; empty bytes at the end."""
     return file.read(int.from_bytes(file.read(8)))
 
 
 @contextlib.contextmanager
 def _writing(path: Path) -> Generator[None]:
-    """Turn errors of the file system in a block into ours."""
+    """Turn an OSError in the block into an OutputFileError."""
     try:
         yield
     except OSError as exc:

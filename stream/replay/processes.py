@@ -1,4 +1,4 @@
-"""Processes: the tasks of a replay side by side, each in a process of its own, and what they report."""
+"""Processes: run the tasks of a replay side by side, each in a process of its own, and collect the results."""
 
 import multiprocessing
 import os
@@ -10,65 +10,62 @@ from multiprocessing.process import BaseProcess
 import msgspec
 
 from clickscore.stream.errors import ClickscoreError, WorkerDiedError
-from clickscore.stream.replay.run import Progress, Result, Task, work
+from clickscore.stream.replay.task import ReplayProgress, ReplayTask, TaskResult, run_task
+
+OnProgress = Callable[[list[ReplayProgress]], None]
+"""Receives the progress of all processes now and then."""
 
 
-class _Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """Why a process could not go on, in words."""
-
+class _TaskFailed(msgspec.Struct, frozen=True, tag="failed"):
     error: str
 
 
-class _Reported(msgspec.Struct, frozen=True, tag="progress"):
-    progress: Progress
+class _TaskProgressed(msgspec.Struct, frozen=True, tag="progress"):
+    progress: ReplayProgress
 
 
-class _Done(msgspec.Struct, frozen=True, tag="done"):
-    result: Result
+class _TaskFinished(msgspec.Struct, frozen=True, tag="done"):
+    result: TaskResult
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(_Failed | _Reported | _Done).decode
+_decode = msgspec.msgpack.Decoder(_TaskFailed | _TaskProgressed | _TaskFinished).decode
 
 
-def run_tasks(tasks: Sequence[Task], report: Callable[[list[Progress]], None]) -> list[Result]:
-    """Return what the tasks came to, in their order; a single one is done in this process.
-
-    Args:
-        tasks: At least one.
-        report: Is told now and then how far each has come.
+def run_tasks(tasks: Sequence[ReplayTask], on_progress: OnProgress) -> list[TaskResult]:
+    """Return the results of tasks, in their order. A single task runs in the calling process.
 
     Raises:
-        ClickscoreError: What stopped one of them; the others are ended.
-        WorkerDiedError: One of them ended by itself.
+        ClickscoreError: A task failed; the processes of the remaining tasks are killed.
+        WorkerDiedError: A process died.
     """
-    progress = [Progress(0, 0, 0) for _ in tasks]
+    progress = [ReplayProgress(0, 0, 0) for _ in tasks]
     if len(tasks) == 1:
-        return [work(tasks[0], lambda one: report([one]))]
-    context = multiprocessing.get_context("spawn")  # a fork would take ONNX Runtime's threads for its own
+        return [run_task(tasks[0], lambda task_progress: on_progress([task_progress]))]
+    context = multiprocessing.get_context("spawn")  # a forked child would share the threads of ONNX Runtime
     pipes = [context.Pipe(duplex=False) for _ in tasks]
     children = [
-        context.Process(target=_child, args=(task, sending, os.getpid()), daemon=True)
-        for task, (_, sending) in zip(tasks, pipes, strict=True)
+        context.Process(target=_run_child, args=(task, sender, os.getpid()), daemon=True)
+        for task, (_, sender) in zip(tasks, pipes, strict=True)
     ]
-    results: dict[int, Result] = {}
+    results: dict[int, TaskResult] = {}
     try:
-        for child, (_, sending) in zip(children, pipes, strict=True):
+        for child, (_, sender) in zip(children, pipes, strict=True):
             child.start()
-            sending.close()  # so that its end is the child's end
-        open_ones = {receiving: number for number, (receiving, _) in enumerate(pipes)}
-        while open_ones:
-            for ready in wait(list(open_ones)):
-                number = open_ones[ready]  # pyright: ignore[reportArgumentType]  (they are what we gave)
-                message = _next(ready, children[number])  # pyright: ignore[reportArgumentType]
-                if isinstance(message, _Failed):
+            sender.close()  # the pipe must end when the child ends
+        running = {receiver: number for number, (receiver, _) in enumerate(pipes)}
+        while running:
+            for ready in wait(list(running)):
+                number = running[ready]  # pyright: ignore[reportArgumentType]  (`wait` returns the given receivers)
+                message = _receive(ready, children[number])  # pyright: ignore[reportArgumentType]
+                if isinstance(message, _TaskFailed):
                     raise ClickscoreError(message.error)
-                if isinstance(message, _Reported):
+                if isinstance(message, _TaskProgressed):
                     progress[number] = message.progress
-                    report(progress)
+                    on_progress(progress)
                 else:
                     results[number] = message.result
-                    del open_ones[ready]  # pyright: ignore[reportArgumentType]
+                    del running[ready]  # pyright: ignore[reportArgumentType]
         return [results[number] for number in range(len(tasks))]
     finally:
         for child in children:
@@ -77,25 +74,25 @@ def run_tasks(tasks: Sequence[Task], report: Callable[[list[Progress]], None]) -
                 child.join()
 
 
-def _next(receiving: "Connection[bytes, bytes]", child: BaseProcess) -> _Failed | _Reported | _Done:
+def _receive(receiver: "Connection[bytes, bytes]", child: BaseProcess) -> _TaskFailed | _TaskProgressed | _TaskFinished:
     try:
-        return _decode(receiving.recv_bytes())
+        return _decode(receiver.recv_bytes())
     except EOFError:
         child.join()
-        message = f"a process of the replay ended by itself (exit code {child.exitcode}); go on with --resume"
+        message = f"a process of the replay died (exit code {child.exitcode}); resume the replay with --resume"
         raise WorkerDiedError(message) from None
 
 
-def _child(task: Task, sending: "Connection[bytes, bytes]", parent: int) -> None:
-    """Do a task in a process of its own."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends us
+def _run_child(task: ReplayTask, sender: "Connection[bytes, bytes]", parent: int) -> None:
+    """Run a task in a child process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets the signal, too, and kills the children
 
-    def report(progress: Progress) -> None:
+    def on_progress(progress: ReplayProgress) -> None:
         if os.getppid() != parent:
-            os._exit(1)  # nobody waits for us any more
-        sending.send_bytes(_encode(_Reported(progress)))
+            os._exit(1)  # the parent has died: nobody reads the result
+        sender.send_bytes(_encode(_TaskProgressed(progress)))
 
     try:
-        sending.send_bytes(_encode(_Done(work(task, report))))
+        sender.send_bytes(_encode(_TaskFinished(run_task(task, on_progress))))
     except ClickscoreError as exc:
-        sending.send_bytes(_encode(_Failed(str(exc))))
+        sender.send_bytes(_encode(_TaskFailed(str(exc))))

@@ -1,226 +1,152 @@
-"""Replay: recorded events through the very pipeline that runs live, with no worker in between.
+"""Run a replay: plan it or resume it, run its tasks, and merge their outputs."""
 
-The work is split by partitions, since a state and a watermark are a partition's: each process takes some of them, and
-what a partition comes to is the same whoever takes it.
-"""
-
-import asyncio
-import sys
-import time
+import contextlib
+import shutil
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
-from clickscore.schemas.sessions import OpenSession, encode_session
-from clickscore.stream.gc_tuning import tune_gc
-from clickscore.stream.pipeline import Output, PendingBatch, Pipeline
-from clickscore.stream.reference.records import catalogue_of
-from clickscore.stream.replay.checkpoint import Checkpoint, Plan, Tally, read_reference_of
-from clickscore.stream.replay.file_source import FileOrigin
-from clickscore.stream.replay.origins import parted, topic_name
-from clickscore.stream.replay.output import Parts
-from clickscore.stream.replay.source import BATCH, Batches, Mark, Source
-from clickscore.stream.replay.verify import Check, Findings
+from clickscore.stream.errors import OutputFileError
+from clickscore.stream.reference.records import Reference
+from clickscore.stream.replay.checkpoint import (
+    OutputKind,
+    ReplayPlan,
+    ReplayTally,
+    create_folder,
+    folder_of_output,
+    load_plan,
+)
+from clickscore.stream.replay.file_source import FileSpec
+from clickscore.stream.replay.output import merge_partitions
+from clickscore.stream.replay.processes import OnProgress, run_tasks
+from clickscore.stream.replay.source import SourceSpec
+from clickscore.stream.replay.task import ReplayTask, TaskResult
+from clickscore.stream.replay.topic_source import TopicRangeSpec
+from clickscore.stream.replay.verify import DiffSummary
 from clickscore.stream.scoring.bundle import load_bundle
-from clickscore.stream.scoring.scorer import Scorer
 from clickscore.stream.settings import Settings
-
-UNSCORED_BATCH = 512
-"""Records that are processed at once where no model wants many: what they come to stays in the processor's cache, which
-takes a fifth less time than 4,096."""
-
-SWITCH_S = 0.0001
-"""How long ONNX Runtime's thread waits for the interpreter between two calls, at most: a call takes some 10 ms, and at
-Python's 5 ms a replay is up to a tenth slower."""
-
-CHECKPOINT_SHARE = 0.05
-"""Of the time, that checkpoints may take: a large state is written less often."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
-    """What one process of a run does."""
+class ReplayOptions:
+    """How to run a replay. None of these options changes the output's bytes."""
 
-    settings: Settings
-    plan: Plan
-    folder: Path
-    """Of the parts."""
-    worker: int
-    """Its number, from 0."""
-    writes: bool
-    """Whether there is an output."""
-    packed: bool
+    workers: int
+    """Number of processes; more processes than partitions are not used."""
+    out: Path | None
+    """Path of the output; `.gz` compresses. None writes no output."""
+    resume: bool
+    """Whether to resume the interrupted replay of this output."""
     checkpoint_s: float
-    """Least seconds between two checkpoints; none is written where it is 0."""
-    check: str | None
-    """Topic of decisions to compare with, without the prefix."""
-
-    @property
-    def partitions(self) -> list[int]:
-        """Those that are its own."""
-        return list(range(self.worker, self.plan.origin.partitions, self.plan.workers))
+    """Minimum time between two checkpoints, in seconds."""
+    check: str | None = None
+    """Topic of published decisions to compare with, without the prefix; None for no comparison."""
 
 
-class Progress(msgspec.Struct, frozen=True):
-    """How far a process has come."""
+@dataclass(frozen=True, kw_only=True)
+class ReplayResult:
+    """Result of a replay."""
 
-    position: int
-    size: int
-    """What `position` will be at the end, 0 where nobody knows."""
-    records: int
-    """Records that it has taken since it started."""
-
-
-class Result(msgspec.Struct, frozen=True):
-    """What a process came to."""
-
-    tally: Tally
-    findings: Findings | None
+    source: SourceSpec
+    """Source of the events; the source of the first run, if the replay was resumed."""
+    tally: ReplayTally
+    """Counts over all processes."""
+    diff: DiffSummary | None
+    """Comparison with published decisions; None without a comparison."""
 
 
-Report = Callable[[Progress], None]
+def run_replay(
+    settings: Settings,
+    source: FileSpec | TopicRangeSpec,
+    output: OutputKind,
+    options: ReplayOptions,
+    on_progress: OnProgress,
+) -> ReplayResult:
+    """Replay a source. An interrupted replay with an output can be resumed, unless it makes a comparison.
 
-
-def work(task: Task, report: Report) -> Result:
-    """Replay the task's partitions: write what they come to as parts, and compare it with what was published.
+    Args:
+        settings: Settings of the worker whose decisions are replayed.
+        source: Recorded events.
+        output: Content of the output.
+        options: How to run the replay.
+        on_progress: Receives the progress of all processes now and then.
 
     Raises:
-        ClickscoreError: The source cannot be read on, or the parts cannot be written.
+        ClickscoreError: The source cannot be read, the output cannot be written, the bundle cannot be loaded, or the
+            replay to resume does not exist or has another plan.
     """
-    tune_gc()
-    with Parts(task.folder, task.worker, task.partitions, packed=task.packed) as parts:
-        topic = topic_name(task.plan.origin, task.settings.kafka)
-        checkpoint, states = parts.load(task.settings.sessions, topic)
-        if checkpoint and checkpoint.done:
-            return Result(checkpoint.tally, None)
-        pipeline = _pipeline(task, topic)
-        pipeline.load(states)
-        return _Run(task, pipeline, parts, checkpoint).run(report)
+    bundle, scoring = None, settings.scoring
+    if output == "decisions" and scoring.bundle:
+        bundle = load_bundle(Path(scoring.bundle), scoring.score_threads, scoring.min_overlap).manifest.version
+    workers = min(options.workers, source.partitions)
+    plan = ReplayPlan(output=output, source=source, bundle=bundle, workers=workers, settings=settings.identity)
+    with _open_folder(settings, plan, options) as (folder, plan):
+        tasks = [
+            ReplayTask(
+                settings=settings,
+                plan=plan,
+                folder=folder,
+                worker=worker,
+                writes=options.out is not None,
+                compressed=options.out is not None and options.out.suffix == ".gz",
+                checkpoint_s=0 if options.check else options.checkpoint_s,
+                check=options.check,
+            )
+            for worker in range(workers)
+        ]
+        tally, diff = _sum_results(run_tasks(tasks, on_progress))
+        if options.out:
+            merge_partitions(folder, plan.source.partitions, options.out)
+    return ReplayResult(source=plan.source, tally=tally, diff=diff)
 
 
-def _pipeline(task: Task, topic: str) -> Pipeline:
-    settings, scorer = task.settings, None
-    if task.plan.bundle:
-        sys.setswitchinterval(SWITCH_S)
-        bundle = load_bundle(
-            Path(settings.scoring.bundle), settings.scoring.score_threads, settings.scoring.min_overlap
-        )
-        scorer = Scorer(bundle, settings.scoring.score_batch, reasons=settings.policy.reasons > 0)
-    return Pipeline(settings.sessions, settings.policy, topic, catalogue_of(read_reference_of(task.folder)), scorer)
+@contextlib.contextmanager
+def _open_folder(settings: Settings, plan: ReplayPlan, options: ReplayOptions) -> Generator[tuple[Path, ReplayPlan]]:
+    """Give the folder of the replay, and the plan to follow: the stored plan if the replay is resumed.
 
-
-class _Run:
-    """A task at work."""
-
-    def __init__(self, task: Task, pipeline: Pipeline, parts: Parts, checkpoint: Checkpoint | None) -> None:
-        self._task = task
-        self._pipeline = pipeline
-        self._parts = parts
-        self._mark: Mark | None = checkpoint.mark if checkpoint else None
-        self._tally = checkpoint.tally if checkpoint else Tally()
-        self._unreadable_before = self._tally.unreadable
-        self._outcomes = Counter(self._tally.outcomes)
-        self._check: Check | None = None
-        self._ahead: tuple[Batches, PendingBatch] | None = None
-        self._saved_at = time.monotonic()
-        self._pause = task.checkpoint_s
-
-    def run(self, report: Report) -> Result:
-        """Replay to the end."""
-        task, records = self._task, 0
-        self._begin_check()
-        with task.plan.origin.open(task.settings.kafka, task.partitions, self._mark) as source:
-            for batches in source.batches(BATCH if self._pipeline.has_model else UNSCORED_BATCH):
-                self._take(batches)
-                records += sum(len(found) for _, found in batches)
-                report(Progress(source.position, source.size, records))
-                if task.checkpoint_s and time.monotonic() - self._saved_at >= self._pause:
-                    self._finish()  # the states are ahead of what is written
-                    self._save(source)
-            self._finish()
-            self._close_open()
-            self._save(source, done=True)
-        return Result(self._tally, asyncio.run(self._check.findings()) if self._check else None)
-
-    def _begin_check(self) -> None:
-        task, origin = self._task, self._task.plan.origin
-        if task.check and not isinstance(origin, FileOrigin):
-            self._check = Check(task.settings.kafka, task.check, origin.topic, task.folder)
-            asyncio.run(self._check.read({partition: origin.ranges[partition] for partition in task.partitions}))
-
-    def _take(self, batches: Batches) -> None:
-        """Put batches through the pipeline; those that ask the model are finished once the next ones have begun."""
-        warming, due = parted(self._task.plan.origin, batches)
-        if warming:
-            self._pipeline.advance_all(warming)
-            self._tally.warm += sum(len(records) for _, records in warming)
-        if self._task.plan.what != "decisions":
-            self._put(due, self._pipeline.advance_all(due))
-        elif not self._pipeline.has_model:
-            self._put(due, self._pipeline.process_all(due))
+    The folder of an output stays if the replay fails. A replay without an output, or with a comparison, cannot be
+    resumed: its folder is temporary.
+    """
+    if options.out and not options.check:
+        folder = folder_of_output(options.out)
+        if options.resume:
+            plan = load_plan(folder, plan)
         else:
-            begun = self._pipeline.begin(due)
-            self._finish()
-            self._ahead = (due, begun)
-
-    def _finish(self) -> None:
-        """Finish the batches that have begun, if any."""
-        if self._ahead:
-            due, begun = self._ahead
-            self._ahead = None
-            self._put(due, self._pipeline.finish(begun))
-
-    def _put(self, batches: Batches, outputs: list[Output]) -> None:
-        """Put what batches come to where it belongs."""
-        for (partition, _), output in zip(batches, outputs, strict=True):
-            self._outcomes += output.outcomes
-            if self._check:
-                self._check.compare(partition, output)
-            if self._task.writes:
-                self._write(partition, self._lines(output))
-
-    def _lines(self, output: Output) -> list[bytes]:
-        if self._task.plan.what != "decisions":
-            return [message.value or b"" for message in output.closed_sessions]
-        if not output.ads:
-            return [message.value or b"" for message in output.recommendations]
-        pairs = zip(output.recommendations, output.ads, strict=True)  # where there are campaigns, each event has both
-        return [message.value or b"" for pair in pairs for message in pair]
-
-    def _write(self, partition: int, lines: list[bytes]) -> None:
-        self._parts.write(partition, lines)
-        self._tally.written += len(lines)
-
-    def _close_open(self) -> None:
-        """Write the sessions that are still open where the log ends, if they are wanted."""
-        if self._task.plan.what != "sessions, open ones too":
-            return
-        for partition, state in sorted(self._pipeline.partitions.items()):
-            fields = (msgspec.structs.asdict(session) for session in state.close_all())
-            self._write(partition, [encode_session(OpenSession(**of_session)) for of_session in fields])
-
-    def _save(self, source: Source, *, done: bool = False) -> None:
-        self._tally.outcomes = dict(self._outcomes)
-        self._tally.unreadable = self._unreadable_before + source.unreadable
-        began = time.monotonic()
-        states = {} if done else self._pipeline.partitions
-        self._parts.save(source.mark, self._tally, states, done=done)
-        self._saved_at = time.monotonic()
-        self._pause = max(self._task.checkpoint_s, (self._saved_at - began) / CHECKPOINT_SHARE)
+            create_folder(folder, plan, _read_reference(settings, plan))
+        yield folder, plan
+        return
+    try:
+        parent = options.out.parent if options.out else None
+        temporary = Path(tempfile.mkdtemp(prefix=".clickscore-", dir=parent))
+    except OSError as exc:
+        message = f"{options.out} cannot be written: {exc.strerror or exc}"
+        raise OutputFileError(message) from exc
+    try:
+        create_folder(temporary / "parts", plan, _read_reference(settings, plan))
+        yield temporary / "parts", plan
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def merged(results: Iterable[Result]) -> Result:
-    """Return what all processes came to. Each has read all lines, so what is unreadable counts once."""
-    tally, outcomes, findings = Tally(), Counter[str](), None
+def _read_reference(settings: Settings, plan: ReplayPlan) -> Reference:
+    """Return the records of catalogue and campaigns; sessions do not depend on the catalogue."""
+    return plan.source.read_reference(settings.kafka) if plan.output == "decisions" else []
+
+
+def _sum_results(results: Iterable[TaskResult]) -> tuple[ReplayTally, DiffSummary | None]:
+    """Return the counts and the comparison over all processes.
+
+    Each process reads all lines of a file, so unreadable lines are counted once.
+    """
+    tally, outcomes, diff = ReplayTally(), Counter[str](), None
     for result in results:
         outcomes += Counter(result.tally.outcomes)
         tally.unreadable = result.tally.unreadable
-        tally.warm += result.tally.warm
+        tally.warm_up += result.tally.warm_up
         tally.written += result.tally.written
-        if result.findings:
-            findings = result.findings if findings is None else findings + result.findings
+        if result.diff:
+            diff = result.diff if diff is None else diff + result.diff
     tally.outcomes = dict(outcomes)
-    return Result(tally, findings)
+    return tally, diff

@@ -1,78 +1,135 @@
-"""Sources: recorded events, from a file or a topic's range, as records of partitions that can be read on from a mark.
+"""Sources: recorded events of a file or a topic, as the records of partitions, readable from any position.
 
-A file is laid out as `produce` would: the same partitions, the same offsets. It knows no append time, so an event of
-the far future is not found out: its `ts` is believed.
+A file has the same partitions and offsets as the topic to which `clickscore produce` would send the file. A file has
+no append times, so the time of an event in the far future is believed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Protocol, Self
 
 import msgspec
 
 from clickscore.stream.event_files.reader import LinePosition
 from clickscore.stream.pipeline import Record
+from clickscore.stream.reference.records import Reference
+from clickscore.stream.settings import KafkaSettings
 
-KAFKA = "kafka:"
-"""What a source that is a topic begins with."""
-
-BATCH = 4096
-"""Records that are processed at once, unless one says otherwise: bounds the memory, and changes no decision."""
+BATCH_RECORDS = 4096
+"""Records in a batch, by default. The number bounds the memory and changes no decision."""
 
 
-class FileMark(msgspec.Struct, frozen=True, tag="file"):
-    """How far a file has been read."""
+class OffsetRange(msgspec.Struct, frozen=True):
+    """Offsets of a partition to replay: from `begin` up to `end`, without `end`."""
 
-    place: LinePosition = LinePosition()
+    begin: int
+    """First offset to replay."""
+    end: int
+    """Offset after the last record to replay."""
+    warm_up: int = msgspec.field(name="warm")
+    """First offset to read. The records from here to `begin` update the state and give no output."""
+    log_begin: int
+    """First offset of the log, at the time of the resolution."""
+
+
+class FilePosition(msgspec.Struct, frozen=True, tag="file"):
+    """Position in a file."""
+
+    line: LinePosition = msgspec.field(default=LinePosition(), name="place")
+    """Position after the lines read."""
     offsets: tuple[int, ...] = ()
-    """The next record's, of each partition."""
+    """Offset of the next record of each partition."""
 
 
-class KafkaMark(msgspec.Struct, frozen=True, tag="kafka"):
-    """How far a topic has been read: the next offset of each partition."""
+class OffsetPosition(msgspec.Struct, frozen=True, tag="kafka"):
+    """Position in a topic."""
 
     offsets: dict[int, int]
+    """Offset of the next record of each partition."""
 
 
-Mark = FileMark | KafkaMark
+Position = FilePosition | OffsetPosition
 
 Batches = list[tuple[int, Sequence[Record]]]
-"""Records by partition, each in the order of offsets."""
+"""Records by partition, each list in the order of offsets."""
 
 
 class Source(Protocol):
-    """Recorded events of some partitions, a context manager."""
+    """Open recorded events of some partitions, a context manager."""
 
-    size: int
-    """How much there is to read, in the unit of `position`; 0 where nobody knows."""
+    total: int
+    """Amount to read, in the unit of `completed`; 0 if the amount is not known."""
 
     @property
-    def position(self) -> int:
-        """How much of it has been read."""
+    def completed(self) -> int:
+        """Amount read so far, in bytes of a file or offsets of a topic."""
         ...
 
     @property
     def unreadable(self) -> int:
-        """Lines read so far of which no record could be made."""
+        """Number of lines read so far without a record."""
         ...
 
     @property
-    def mark(self) -> Mark:
-        """Where to go on after the batches that were yielded."""
+    def position(self) -> Position:
+        """Position after the yielded batches."""
         ...
 
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *_: object) -> None: ...
 
-    def batches(self, records: int = BATCH) -> Iterator[Batches]:
-        """Yield what is to be read, about so many records at a time."""
+    def batches(self, records: int = BATCH_RECORDS) -> Iterator[Batches]:
+        """Yield the records, about `records` at a time."""
         ...
 
 
-class Recorded(msgspec.Struct, frozen=True, gc=False):
-    """A line of a file as the record that a topic would hold."""
+class SourceSpec(Protocol):
+    """Description of recorded events, enough to open the same events again."""
 
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
+    @property
+    def partitions(self) -> int:
+        """Number of partitions."""
+        ...
+
+    @property
+    def cold_partitions(self) -> Mapping[int, int]:
+        """First offset read, for each partition whose log begins earlier: the state before is not known."""
+        ...
+
+    def topic_name(self, settings: KafkaSettings) -> str:
+        """Return the name of the topic, with its prefix, for the ids of decisions."""
+        ...
+
+    def open(self, settings: KafkaSettings, partitions: Collection[int], position: Position | None) -> Source:
+        """Open the source.
+
+        Args:
+            settings: Address of the broker.
+            partitions: Partitions to read.
+            position: Position of an earlier reading; None reads from the beginning.
+        """
+        ...
+
+    def split_warm_up(self, batches: Batches) -> tuple[Batches, Batches]:
+        """Return the records that only update the state, and the records to replay."""
+        ...
+
+    def offset_ranges(self, partitions: Collection[int]) -> dict[int, OffsetRange]:
+        """Return the offsets to compare with published decisions.
+
+        Raises:
+            SettingsError: The source is a file: nobody has published decisions on a file.
+        """
+        ...
+
+    def read_reference(self, settings: KafkaSettings) -> Reference:
+        """Return the records of catalogue and campaigns, as the topics hold the records now; a file has no records.
+
+        Raises:
+            KafkaError: The connection to Kafka is lost.
+        """
+        ...
+
+    def without_offsets(self) -> Self:
+        """Return the request of the user: the spec without the offsets that `latest` or a time resolved to."""
+        ...

@@ -15,69 +15,117 @@ from clickscore.stream.errors import BrokerError, SettingsError, TopicMissingErr
 from clickscore.stream.kafka.client import connection
 from clickscore.stream.kafka.reader import reader
 from clickscore.stream.kafka.topics import list_topics, wait_for_broker
-from clickscore.stream.replay.source import BATCH, Batches, KafkaMark, Mark
+from clickscore.stream.reference.records import Reference, read_reference
+from clickscore.stream.replay.source import BATCH_RECORDS, Batches, OffsetPosition, OffsetRange, Position
 from clickscore.stream.settings import KafkaSettings
 
-FETCH_BYTES = 4 * 1024 * 1024  # a partition and request
+FETCH_BYTES = 4 * 1024 * 1024
+"""Size limit of a fetch of a partition, in bytes: some 20,000 events, more than a batch."""
 
 POLL_MS = 500
+"""Time limit of a fetch. An empty fetch only checks again whether Kafka has been silent for too long."""
+
+FETCH_WAIT_MS = 50
+"""Wait of the broker for more data. The log of a replay already holds the data, so a longer wait gains nothing."""
 
 
-class Range(msgspec.Struct, frozen=True):
-    """Offsets of a partition that are replayed: from `begin`, less than `end`."""
-
-    begin: int
-    end: int
-    warm: int
-    """Where reading begins, at `begin` or before: what lies between makes the state and is not shown."""
-    log_begin: int
-    """Where the log begins."""
-
-
-class KafkaOrigin(msgspec.Struct, frozen=True, kw_only=True, tag="kafka"):
-    """A range of a topic that is to be read. Resolved to offsets once, so that it is the same when it is read again."""
+class TopicRangeSpec(msgspec.Struct, frozen=True, kw_only=True, tag="kafka"):
+    """Description of a range of a topic, resolved to offsets once, so that a second reading gives the same records."""
 
     topic: str
-    """With its prefix."""
+    """Name of the topic, with its prefix."""
     begin: str
-    """As it was asked for: time, offset, `earliest` or `latest`."""
+    """Begin as the user gave it: a time, an offset, `earliest` or `latest`."""
     end: str
-    warm: str
-    ranges: dict[int, Range]
+    """End as the user gave it."""
+    warm_up: str = msgspec.field(name="warm")
+    """Begin of the warm-up as the user gave it."""
+    ranges: dict[int, OffsetRange]
+    """Offsets of each partition."""
 
     @property
     def partitions(self) -> int:
-        """How many the topic has."""
+        """Number of partitions of the topic."""
         return len(self.ranges)
 
     @property
-    def cold(self) -> list[int]:
-        """Partitions whose records are read from the middle of their log, so that the state before is unknown."""
-        return [p for p, found in self.ranges.items() if found.warm > 0 and found.warm < found.end]
+    def cold_partitions(self) -> Mapping[int, int]:
+        """First offset read, for each partition whose log begins earlier: the state before is not known."""
+        return {
+            partition: offsets.warm_up
+            for partition, offsets in self.ranges.items()
+            if 0 < offsets.warm_up < offsets.end
+        }
 
-    def open(self, settings: KafkaSettings, mine: Collection[int], mark: Mark | None) -> "KafkaSource":
-        """Open it, to read some partitions from a mark on."""
-        offsets = mark.offsets if isinstance(mark, KafkaMark) else {p: self.ranges[p].warm for p in mine}
-        return KafkaSource(settings, self.topic, {p: (offsets[p], self.ranges[p].end) for p in mine})
+    def topic_name(self, settings: KafkaSettings) -> str:
+        """Return the name of the topic, with its prefix."""
+        del settings
+        return self.topic
+
+    def open(self, settings: KafkaSettings, partitions: Collection[int], position: Position | None) -> "TopicSource":
+        """Open the range.
+
+        Args:
+            settings: Address of the broker.
+            partitions: Partitions to read.
+            position: Position of an earlier reading; None reads from the begin of the warm-up.
+        """
+        if isinstance(position, OffsetPosition):
+            begins = position.offsets
+        else:
+            begins = {partition: self.ranges[partition].warm_up for partition in partitions}
+        ranges = {partition: (begins[partition], self.ranges[partition].end) for partition in partitions}
+        return TopicSource(settings, self.topic, ranges)
+
+    def split_warm_up(self, batches: Batches) -> tuple[Batches, Batches]:
+        """Return the records before the range, which only update the state, and the records of the range."""
+        warm_up: Batches = []
+        replayed: Batches = []
+        for partition, records in batches:
+            begin = self.ranges[partition].begin
+            if not records or records[0].offset >= begin:
+                replayed.append((partition, records))
+            else:
+                warm_up.append((partition, [record for record in records if record.offset < begin]))
+                replayed.append((partition, [record for record in records if record.offset >= begin]))
+        return warm_up, replayed
+
+    def offset_ranges(self, partitions: Collection[int]) -> dict[int, OffsetRange]:
+        """Return the offsets of some partitions."""
+        return {partition: self.ranges[partition] for partition in partitions}
+
+    def read_reference(self, settings: KafkaSettings) -> Reference:
+        """Return the records of catalogue and campaigns, as the topics hold the records now.
+
+        Raises:
+            KafkaError: The connection to Kafka is lost.
+        """
+        return asyncio.run(read_reference(settings))
+
+    def without_offsets(self) -> Self:
+        """Return the request of the user: topic, begin, end and warm-up, without the resolved offsets."""
+        return msgspec.structs.replace(self, ranges={})
 
 
-async def kafka_origin(settings: KafkaSettings, topic: str, begin: str, end: str, warm: str | None) -> KafkaOrigin:
-    """Return a topic's range, resolved to what the log holds now.
+async def resolve_topic_range(
+    settings: KafkaSettings, topic: str, begin: str, end: str, warm_up_from: str | None
+) -> TopicRangeSpec:
+    """Return a range of a topic, with bounds resolved to the offsets of this moment.
 
     Args:
-        settings: The broker.
-        topic: Without the prefix.
-        begin: Where to begin: an offset (of every partition), a time (ISO, UTC), `earliest` or `latest`.
-        end: Where to end, likewise; it is not part of the range.
-        warm: Where to begin reading, likewise; none for `begin`.
+        settings: Address of the broker.
+        topic: Name of the topic, without the prefix.
+        begin: Begin of the range: an offset (of every partition), a time (ISO, UTC), `earliest` or `latest`.
+        end: End of the range, in the same form; the record at the end is not part of the range.
+        warm_up_from: First record to read, in the same form; None reads from `begin`.
 
     Raises:
         BrokerError: Kafka cannot be reached.
-        TopicMissingError: The topic is not there.
-        SettingsError: A bound is none, or they contradict each other.
+        TopicMissingError: The topic does not exist.
+        SettingsError: A bound cannot be parsed, or the bounds contradict each other.
     """
-    for bound in (begin, end, warm or begin):
-        _moment(bound)
+    warm_up = warm_up_from if warm_up_from is not None else begin
+    bounds = [_parse_bound(text) for text in (begin, end, warm_up)]
     await wait_for_broker(settings)
     name = settings.topic(topic)
     count = (await list_topics(settings)).get(name)
@@ -86,76 +134,77 @@ async def kafka_origin(settings: KafkaSettings, topic: str, begin: str, end: str
         raise TopicMissingError(message)
     partitions = [TopicPartition(name, number) for number in range(count)]
     async with reader(settings) as consumer:
-        firsts = await consumer.beginning_offsets(partitions)
-        lasts = await consumer.end_offsets(partitions)
-        begins, ends, warms = [
-            await _offsets(consumer, bound, firsts, lasts)
-            for bound in (begin, end, warm if warm is not None else begin)
-        ]
-    ranges: dict[int, Range] = {}
+        first_offsets = await consumer.beginning_offsets(partitions)
+        end_offsets = await consumer.end_offsets(partitions)
+        begins, ends, warm_ups = [await _resolve_bound(consumer, bound, first_offsets, end_offsets) for bound in bounds]
+    ranges: dict[int, OffsetRange] = {}
     for tp in partitions:
-        found = Range(begins[tp], ends[tp], warms[tp], firsts[tp])
-        if found.end < found.begin or found.begin < found.warm:
-            what = "--to lies before --from" if found.end < found.begin else "--warm-from lies after --from"
-            message = f"{what} in {name}-{tp.partition}: {found.warm}, {found.begin}, {found.end}"
+        offsets = OffsetRange(begins[tp], ends[tp], warm_ups[tp], first_offsets[tp])
+        if offsets.end < offsets.begin or offsets.begin < offsets.warm_up:
+            problem = "--to lies before --from" if offsets.end < offsets.begin else "--warm-up-from lies after --from"
+            message = (
+                f"{problem} in {name}-{tp.partition}: --warm-up-from is offset {offsets.warm_up}, --from is "
+                f"{offsets.begin}, --to is {offsets.end}"
+            )
             raise SettingsError(message)
-        ranges[tp.partition] = found
-    return KafkaOrigin(topic=name, begin=begin, end=end, warm=warm if warm is not None else begin, ranges=ranges)
+        ranges[tp.partition] = offsets
+    return TopicRangeSpec(topic=name, begin=begin, end=end, warm_up=warm_up, ranges=ranges)
 
 
 Bound = int | Literal["earliest", "latest"] | datetime
+"""Bound of a range: an offset, an end of the log, or a time."""
 
 
-def _moment(bound: str) -> Bound:
-    """Return what a bound means.
-
-    Raises:
-        SettingsError: Nothing.
-    """
-    if bound in ("earliest", "latest"):
-        return bound
-    if bound.isascii() and bound.isdigit():
-        return int(bound)
+def _parse_bound(text: str) -> Bound:
+    if text in ("earliest", "latest"):
+        return text
+    if text.isascii() and text.isdigit():
+        return int(text)
     try:
-        at = datetime.fromisoformat(bound)
+        time_bound = datetime.fromisoformat(text)
     except ValueError:
-        message = f"{bound!r} is no offset, no time like 2026-03-01T08:00:00, and neither earliest nor latest"
+        message = f"{text!r} is not an offset, not a time like 2026-03-01T08:00:00, and neither earliest nor latest"
         raise SettingsError(message) from None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
+    return time_bound if time_bound.tzinfo else time_bound.replace(tzinfo=UTC)
 
 
-async def _offsets(
+async def _resolve_bound(
     consumer: AIOKafkaConsumer,
-    bound: str,
-    firsts: Mapping[TopicPartition, int],
-    lasts: Mapping[TopicPartition, int],
+    bound: Bound,
+    first_offsets: Mapping[TopicPartition, int],
+    end_offsets: Mapping[TopicPartition, int],
 ) -> dict[TopicPartition, int]:
-    """Return the offset of a bound in each partition, within what the log holds."""
-    moment = _moment(bound)
-    if isinstance(moment, str):
-        return dict(firsts if moment == "earliest" else lasts)
-    if isinstance(moment, int):
-        return {tp: min(max(moment, firsts[tp]), lasts[tp]) for tp in firsts}
-    found = await consumer.offsets_for_times(dict.fromkeys(firsts, int(moment.timestamp() * 1000)))
+    """Return the offset of a bound in each partition, within the log."""
+    if isinstance(bound, str):
+        return dict(first_offsets if bound == "earliest" else end_offsets)
+    if isinstance(bound, int):
+        return {tp: min(max(bound, first_offsets[tp]), end_offsets[tp]) for tp in first_offsets}
+    by_time = await consumer.offsets_for_times(dict.fromkeys(first_offsets, int(bound.timestamp() * 1000)))
     offsets: dict[TopicPartition, int] = {}
-    for tp in firsts:
-        at = found.get(tp)
-        offsets[tp] = lasts[tp] if at is None else at.offset
+    for tp in first_offsets:
+        match = by_time.get(tp)
+        offsets[tp] = end_offsets[tp] if match is None else match.offset  # no match: all records are older
     return offsets
 
 
-class KafkaSource:
-    """Records of some partitions of a topic, read without a group."""
+class TopicSource:
+    """Records of some partitions of a topic, read without a consumer group."""
 
     unreadable = 0
 
     def __init__(self, settings: KafkaSettings, topic: str, ranges: Mapping[int, tuple[int, int]]) -> None:
-        """Read these partitions, each from an offset up to another, which is not read."""
+        """Prepare to read.
+
+        Args:
+            settings: Address of the broker.
+            topic: Name of the topic, with its prefix.
+            ranges: First offset of each partition, and the offset after the last record.
+        """
         self._settings = settings
         self._topic = topic
         self._ranges = dict(ranges)
-        self._next = {partition: begin for partition, (begin, _) in ranges.items()}
-        self.size = sum(max(0, end - begin) for begin, end in ranges.values())
+        self._next_offsets = {partition: begin for partition, (begin, _) in ranges.items()}
+        self.total = sum(max(0, end - begin) for begin, end in ranges.values())
         self._runner = asyncio.Runner()
 
     def __enter__(self) -> Self:
@@ -168,69 +217,69 @@ class KafkaSource:
         self._runner.close()
 
     @property
-    def position(self) -> int:
-        """Records read, and places of the log that hold none."""
-        return sum(self._next[partition] - begin for partition, (begin, _) in self._ranges.items())
+    def completed(self) -> int:
+        """Number of offsets read, with offsets that hold no record."""
+        return sum(self._next_offsets[partition] - begin for partition, (begin, _) in self._ranges.items())
 
     @property
-    def mark(self) -> KafkaMark:
-        """Where to go on."""
-        return KafkaMark(dict(self._next))
+    def position(self) -> OffsetPosition:
+        """Position after the yielded batches."""
+        return OffsetPosition(dict(self._next_offsets))
 
-    def batches(self, records: int = BATCH) -> Iterator[Batches]:
-        """Yield the records, the partitions of a batch in order.
+    def batches(self, records: int = BATCH_RECORDS) -> Iterator[Batches]:
+        """Yield the records, at most `records` at a time, in the order of partitions.
 
         Raises:
-            BrokerError: Kafka is gone for longer than `broker_wait_ms`, or no longer holds what is to be read.
+            BrokerError: Kafka has been silent for longer than `broker_wait_ms`, or has deleted a part of the range.
         """
-        heard_at = time.monotonic()
-        while self._left():
-            found = self._runner.run(self._fetch(records))
-            if found:
-                heard_at = time.monotonic()
-                yield found
-            elif (time.monotonic() - heard_at) * 1000 > self._settings.broker_wait_ms:
+        last_fetch = time.monotonic()
+        while self._unfinished():
+            batches = self._runner.run(self._fetch(records))
+            if batches:
+                last_fetch = time.monotonic()
+                yield batches
+            elif (time.monotonic() - last_fetch) * 1000 > self._settings.broker_wait_ms:
                 message = (
-                    f"Kafka at {self._settings.bootstrap_servers} has given nothing of {self._topic} for "
+                    f"Kafka at {self._settings.bootstrap_servers} has sent no record of {self._topic} for "
                     f"{self._settings.broker_wait_ms / 1000:.0f} s (broker_wait_ms)"
                 )
                 raise BrokerError(message)
 
-    def _left(self) -> list[int]:
-        return [partition for partition, (_, end) in self._ranges.items() if self._next[partition] < end]
+    def _unfinished(self) -> list[int]:
+        return [partition for partition, (_, end) in self._ranges.items() if self._next_offsets[partition] < end]
 
     async def _start(self) -> AIOKafkaConsumer:
         await wait_for_broker(self._settings)
         consumer = AIOKafkaConsumer(
             **connection(self._settings),
             enable_auto_commit=False,
-            auto_offset_reset="none",  # what is no longer there must not be skipped in silence
+            auto_offset_reset="none",  # deleted records are an error: a replay must not skip records in silence
             max_partition_fetch_bytes=FETCH_BYTES,
-            fetch_max_wait_ms=50,
+            fetch_max_wait_ms=FETCH_WAIT_MS,
         )
         await consumer.start()
-        await asyncio.sleep(0)  # its tasks must have begun before they can be ended, where nothing is to be read
-        left = {TopicPartition(self._topic, partition): self._next[partition] for partition in self._left()}
-        consumer.assign(list(left))
-        for tp, offset in left.items():
+        await asyncio.sleep(0)  # lets the consumer's tasks start: `stop` cancels only tasks that have started
+        starts = {TopicPartition(self._topic, number): self._next_offsets[number] for number in self._unfinished()}
+        consumer.assign(list(starts))
+        for tp, offset in starts.items():
             consumer.seek(tp, offset)
         return consumer
 
-    async def _fetch(self, most: int) -> Batches:
-        left = [TopicPartition(self._topic, partition) for partition in self._left()]
+    async def _fetch(self, limit: int) -> Batches:
+        unfinished = [TopicPartition(self._topic, partition) for partition in self._unfinished()]
         try:
-            found = await self._consumer.getmany(*left, timeout_ms=POLL_MS, max_records=most)
+            fetched = await self._consumer.getmany(*unfinished, timeout_ms=POLL_MS, max_records=limit)
         except KafkaError as exc:
-            message = f"{self._topic} cannot be read on: {str(exc) or type(exc).__name__}"
+            message = f"{self._topic} cannot be read to the end: {str(exc) or type(exc).__name__}"
             raise BrokerError(message) from exc
         batches: Batches = []
-        for tp in sorted(left):
+        for tp in sorted(unfinished):
             end = self._ranges[tp.partition][1]
-            records = [record for record in found.get(tp, ()) if record.offset < end]
-            position = min(await self._consumer.position(tp), end)
-            if position >= end:
+            records = [record for record in fetched.get(tp, ()) if record.offset < end]
+            next_offset = min(await self._consumer.position(tp), end)
+            if next_offset >= end:
                 self._consumer.pause(tp)
-            if records or position > self._next[tp.partition]:
+            if records or next_offset > self._next_offsets[tp.partition]:
                 batches.append((tp.partition, records))
-            self._next[tp.partition] = position
+            self._next_offsets[tp.partition] = next_offset
         return batches

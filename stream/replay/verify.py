@@ -1,7 +1,7 @@
-"""Fidelity: whether a replay comes to the decisions that a live worker has published, byte for byte.
+"""Verify a replay: compare its decisions with the decisions that live workers have published, byte for byte.
 
-What was published is read first, as 16 bytes a decision on disk; then the replay is held against it as it goes on.
-A decision that was published again with the same bytes counts once: delivery is at least once.
+The published decisions are read first, and kept on disk in 16 bytes for each event; then each replayed batch is
+compared. A decision that was published twice with equal bytes counts once, since delivery is at least once.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,198 +18,215 @@ from clickscore.stream.errors import TopicMissingError
 from clickscore.stream.kafka.reader import read_to_end, reader
 from clickscore.stream.kafka.topics import list_topics
 from clickscore.stream.pipeline import Message, Output
-from clickscore.stream.replay.topic_source import Range
+from clickscore.stream.replay.source import OffsetRange
 from clickscore.stream.settings import KafkaSettings
 
-SHOWN = 10
-"""Differences, and ids of missing and extra decisions, that are kept."""
+MAX_SHOWN = 10
+"""Number of differing decisions, and of missing and extra ids, in a summary: enough to see a pattern."""
 
 FETCH_MS = 10_000
+"""Time limit of the fetch of a single published decision."""
 
 
-class Difference(msgspec.Struct, frozen=True):
-    """Two decisions of one id."""
+class DifferingDecision(msgspec.Struct, frozen=True):
+    """A decision with other bytes in the replay than in the topic."""
 
     decision_id: str
     published: bytes
     replayed: bytes
 
 
-class Findings(msgspec.Struct, kw_only=True):
-    """How a replay and what was published compare. Decisions are counted by their ids."""
+class DiffSummary(msgspec.Struct, kw_only=True):
+    """Comparison of a replay with published decisions. Decisions are counted by id."""
 
     equal: int = 0
+    """Number of decisions with equal bytes."""
     different: int = 0
+    """Number of decisions with different bytes."""
     missing: int = 0
-    """Replayed, and never published."""
+    """Number of replayed decisions that were never published."""
     extra: int = 0
-    """Published, and not replayed."""
+    """Number of published decisions that were not replayed."""
     repeats: int = 0
-    """Published again with equal bytes: no fault."""
+    """Number of decisions published again with equal bytes, which is no error."""
     unreadable: int = 0
-    """Published records that are no decisions on the events that were replayed."""
-    differences: list[Difference] = []
-    """The first of them."""
+    """Number of published records that are not decisions on the replayed events."""
+    differences: list[DifferingDecision] = []
+    """First differing decisions."""
     missing_ids: list[str] = []
+    """First ids of missing decisions."""
     extra_ids: list[str] = []
+    """First ids of extra decisions."""
 
     @property
-    def faithful(self) -> bool:
-        """Whether all that was published is what the replay came to, and nothing else."""
+    def identical(self) -> bool:
+        """Whether the published decisions are the replayed decisions, byte for byte."""
         return not (self.different or self.missing or self.extra or self.unreadable)
 
-    def __add__(self, other: "Findings") -> "Findings":
-        """Return the findings on both halves of a log."""
-        return Findings(
+    def __add__(self, other: "DiffSummary") -> "DiffSummary":
+        """Return the summary over the partitions of both."""
+        return DiffSummary(
             equal=self.equal + other.equal,
             different=self.different + other.different,
             missing=self.missing + other.missing,
             extra=self.extra + other.extra,
             repeats=self.repeats + other.repeats,
             unreadable=self.unreadable + other.unreadable,
-            differences=(self.differences + other.differences)[:SHOWN],
-            missing_ids=(self.missing_ids + other.missing_ids)[:SHOWN],
-            extra_ids=(self.extra_ids + other.extra_ids)[:SHOWN],
+            differences=(self.differences + other.differences)[:MAX_SHOWN],
+            missing_ids=(self.missing_ids + other.missing_ids)[:MAX_SHOWN],
+            extra_ids=(self.extra_ids + other.extra_ids)[:MAX_SHOWN],
         )
 
 
-class _Head(msgspec.Struct):
+class _DecisionHead(msgspec.Struct):
     decision_id: str
 
 
-_decode_head = msgspec.json.Decoder(_Head).decode
+_decode_head = msgspec.json.Decoder(_DecisionHead).decode
 
 
-class _Published:
-    """What was published on the events of one partition's range."""
+class _PublishedDecisions:
+    """Decisions published on the events of a partition, as fingerprints on disk, indexed by event."""
 
     def __init__(self, path: Path, begin: int, end: int) -> None:
         self.begin = begin
-        self._count = end - begin
-        shape = max(1, end - begin)
-        self.prints: Any = np.memmap(path.with_suffix(".prints"), dtype=np.uint64, mode="w+", shape=shape)
-        """Of each event: a hash of its decision, 0 where there is none."""
-        self.places: Any = np.memmap(path.with_suffix(".places"), dtype=np.int64, mode="w+", shape=shape)
-        """Of each event: the offset of its decision."""
-        self.contradicted: dict[int, int] = {}
-        """Events on which a second decision differs from the first, with its offset."""
+        self._event_count = end - begin
+        shape = max(1, end - begin)  # a memory map cannot be empty
+        self.fingerprints: Any = np.memmap(path.with_suffix(".fingerprints"), dtype=np.uint64, mode="w+", shape=shape)
+        """Hash of the decision on each event, 0 without a decision: (events,)."""
+        self.offsets: Any = np.memmap(path.with_suffix(".offsets"), dtype=np.int64, mode="w+", shape=shape)
+        """Offset of the decision on each event: (events,)."""
+        self.contradictions: dict[int, int] = {}
+        """Offset of the second decision, for each event with two different decisions."""
 
-    def add(self, at: int, value: bytes, place: int) -> bool:
-        """Note a decision; return whether it repeats an earlier one."""
-        digest = _digest(value)
-        known = int(self.prints[at])
-        if not known:
-            self.prints[at], self.places[at] = digest, place
-        elif known != digest:
-            self.contradicted.setdefault(at, place)
-        return known == digest
-
-    def within(self, at: int) -> bool:
-        """Return whether an event belongs to the range."""
-        return 0 <= at < self._count
-
-
-def _digest(value: bytes) -> int:
-    return xxhash.xxh3_64_intdigest(value) or 1
-
-
-class Check:
-    """Holds a replay of some partitions against a topic of decisions."""
-
-    def __init__(self, settings: KafkaSettings, topic: str, source: str, folder: Path) -> None:
-        """Compare with these.
+    def add(self, index: int, value: bytes, offset: int) -> bool:
+        """Add a published decision; return whether the decision repeats an earlier decision.
 
         Args:
-            settings: The broker.
-            topic: Of decisions or ads, without the prefix.
-            source: The topic that is replayed, with its prefix.
-            folder: Where to keep what was published.
+            index: Index of the event.
+            value: Bytes of the decision.
+            offset: Offset of the decision in the topic of decisions.
+        """
+        fingerprint = _fingerprint(value)
+        earlier = int(self.fingerprints[index])
+        if not earlier:
+            self.fingerprints[index], self.offsets[index] = fingerprint, offset
+        elif earlier != fingerprint:
+            self.contradictions.setdefault(index, offset)
+        return earlier == fingerprint
+
+    def contains(self, index: int) -> bool:
+        """Return whether the index is an event of the range."""
+        return 0 <= index < self._event_count
+
+
+def _fingerprint(value: bytes) -> int:
+    return xxhash.xxh3_64_intdigest(value) or 1  # 0 means that there is no decision
+
+
+class DecisionDiff:
+    """Compares the decisions of a replay of some partitions with a topic of decisions."""
+
+    def __init__(self, settings: KafkaSettings, topic: str, source_topic: str, folder: Path) -> None:
+        """Prepare a comparison.
+
+        Args:
+            settings: Address of the broker.
+            topic: Topic of recommendations or ads, without the prefix.
+            source_topic: Topic of the replayed events, with its prefix.
+            folder: Folder for the fingerprints of published decisions.
         """
         self._settings = settings
         self._topic = settings.topic(topic)
-        self._source = source
+        self._source_topic = source_topic
         self._folder = folder
-        self._suffix = "-ad" if topic == ADS.name else ""
-        self._findings = Findings()
-        self._published: dict[int, _Published] = {}
-        self._differing: list[tuple[int, int, str, bytes]] = []  # partition, place, id and what was replayed
+        self._id_suffix = "-ad" if topic == ADS.name else ""
+        self._summary = DiffSummary()
+        self._published: dict[int, _PublishedDecisions] = {}
+        self._differing: list[tuple[int, int, str, bytes]] = []  # partition, offset, id and replayed bytes
 
-    async def read(self, ranges: Mapping[int, Range]) -> None:
-        """Read what was published on these events, as far as the topic holds it now.
+    async def read_published(self, ranges: Mapping[int, OffsetRange]) -> None:
+        """Read the decisions on the events of some ranges, up to the present end of the topic.
 
         Raises:
-            TopicMissingError: There is no such topic, or it has too few partitions.
+            TopicMissingError: The topic does not exist or has too few partitions.
         """
-        present = (await list_topics(self._settings)).get(self._topic, 0)
-        if present <= max(ranges):
-            message = f"topic {self._topic} is missing or has fewer partitions than {self._source}"
+        partition_count = (await list_topics(self._settings)).get(self._topic, 0)
+        if partition_count <= max(ranges):
+            message = f"topic {self._topic} is missing or has fewer partitions than {self._source_topic}"
             raise TopicMissingError(message)
-        for partition, found in ranges.items():
-            self._published[partition] = _Published(self._folder / f"check-{partition}", found.begin, found.end)
+        for partition, offsets in ranges.items():
+            path = self._folder / f"check-{partition}"
+            self._published[partition] = _PublishedDecisions(path, offsets.begin, offsets.end)
         async with reader(self._settings) as consumer:
             async for tp, records in read_to_end(consumer, [TopicPartition(self._topic, p) for p in ranges]):
-                self._note(tp.partition, records)
+                self._add_published(tp.partition, records)
 
-    def _note(self, partition: int, records: Iterable["ConsumerRecord[bytes, bytes]"]) -> None:
+    def _add_published(self, partition: int, records: Iterable["ConsumerRecord[bytes, bytes]"]) -> None:
         published = self._published[partition]
         for record in records:
-            at = self._event_of(partition, record.value or b"")
-            if at is None:
-                self._findings.unreadable += 1
-            elif published.within(at - published.begin):
-                self._findings.repeats += published.add(at - published.begin, record.value or b"", record.offset)
+            value = record.value or b""
+            event_offset = self._event_offset(partition, value)
+            if event_offset is None:
+                self._summary.unreadable += 1
+            elif published.contains(index := event_offset - published.begin):
+                self._summary.repeats += published.add(index, value, record.offset)
 
-    def _event_of(self, partition: int, value: bytes) -> int | None:
-        """Return the offset of the event that a decision answers; none where it answers none of this partition."""
+    def _event_offset(self, partition: int, value: bytes) -> int | None:
+        """Return the offset of the event of a decision, or None if the decision is not on an event of the partition."""
         try:
-            name = _decode_head(value).decision_id
+            decision_id = _decode_head(value).decision_id
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
-        offset = name.removeprefix(f"{self._source}-{partition}-").removesuffix(self._suffix)
+        offset = decision_id.removeprefix(f"{self._source_topic}-{partition}-").removesuffix(self._id_suffix)
         return int(offset) if offset.isascii() and offset.isdigit() else None
 
     def compare(self, partition: int, output: Output) -> None:
-        """Hold what a batch came to against what was published."""
-        published, findings = self._published[partition], self._findings
+        """Compare the decisions of a batch with the published decisions."""
+        published, summary = self._published[partition], self._summary
         for message in self._decisions(output):
             value = message.value or b""
-            name = _decode_head(value).decision_id
-            at = int(name.removesuffix(self._suffix).rpartition("-")[2]) - published.begin
-            digest = int(published.prints[at])
-            if not digest:
-                findings.missing += 1
-                if len(findings.missing_ids) < SHOWN:
-                    findings.missing_ids.append(name)
-            elif digest == _digest(value) and at not in published.contradicted:
-                findings.equal += 1
+            decision_id = _decode_head(value).decision_id
+            index = int(decision_id.removesuffix(self._id_suffix).rpartition("-")[2]) - published.begin
+            fingerprint = int(published.fingerprints[index])
+            if not fingerprint:
+                summary.missing += 1
+                if len(summary.missing_ids) < MAX_SHOWN:
+                    summary.missing_ids.append(decision_id)
+            elif fingerprint == _fingerprint(value) and index not in published.contradictions:
+                summary.equal += 1
             else:
-                findings.different += 1
-                if len(self._differing) < SHOWN:
-                    place = int(published.places[at]) if digest != _digest(value) else published.contradicted[at]
-                    self._differing.append((partition, place, name, value))
-            published.prints[at] = 0
+                summary.different += 1
+                if len(self._differing) < MAX_SHOWN:
+                    first_differs = fingerprint != _fingerprint(value)
+                    offset = int(published.offsets[index]) if first_differs else published.contradictions[index]
+                    self._differing.append((partition, offset, decision_id, value))
+            published.fingerprints[index] = 0  # the remaining fingerprints are the extra decisions
 
     def _decisions(self, output: Output) -> list[Message]:
-        return output.ads if self._suffix else output.recommendations
+        return output.ads if self._id_suffix else output.recommendations
 
-    async def findings(self) -> Findings:
-        """Return how the two compare, once all is replayed."""
-        findings = self._findings
+    async def summarise(self) -> DiffSummary:
+        """Return the summary, after the last batch."""
+        summary = self._summary
         for partition, published in self._published.items():
-            left = np.flatnonzero(published.prints)
-            findings.extra += len(left)
-            names = [f"{self._source}-{partition}-{published.begin + at}{self._suffix}" for at in left[:SHOWN].tolist()]
-            findings.extra_ids = (findings.extra_ids + names)[:SHOWN]
+            indices = np.flatnonzero(published.fingerprints)
+            summary.extra += len(indices)
+            extra_ids = [
+                f"{self._source_topic}-{partition}-{published.begin + index}{self._id_suffix}"
+                for index in indices[:MAX_SHOWN].tolist()
+            ]
+            summary.extra_ids = (summary.extra_ids + extra_ids)[:MAX_SHOWN]
         if self._differing:
             async with reader(self._settings) as consumer:
-                for partition, place, name, replayed in self._differing:
-                    published = await self._value(consumer, TopicPartition(self._topic, partition), place)
-                    findings.differences.append(Difference(name, published, replayed))
-        return findings
+                for partition, offset, decision_id, replayed in self._differing:
+                    published = await self._read_value(consumer, TopicPartition(self._topic, partition), offset)
+                    summary.differences.append(DifferingDecision(decision_id, published, replayed))
+        return summary
 
-    async def _value(self, consumer: AIOKafkaConsumer, tp: TopicPartition, place: int) -> bytes:
-        """Return a published record's value, empty where it has been deleted meanwhile."""
+    async def _read_value(self, consumer: AIOKafkaConsumer, tp: TopicPartition, offset: int) -> bytes:
+        """Return the value of a published record, empty if the record has been deleted meanwhile."""
         consumer.assign([tp])
-        consumer.seek(tp, place)
-        found = await consumer.getmany(tp, timeout_ms=FETCH_MS, max_records=1)
-        return next((record.value or b"" for record in found.get(tp, ()) if record.offset == place), b"")
+        consumer.seek(tp, offset)
+        fetched = await consumer.getmany(tp, timeout_ms=FETCH_MS, max_records=1)
+        return next((record.value or b"" for record in fetched.get(tp, ()) if record.offset == offset), b"")

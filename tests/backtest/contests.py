@@ -6,7 +6,7 @@ from pathlib import Path
 from clickscore.backtest.arms import Arm, make_arm
 from clickscore.backtest.backtest_run import BacktestPlan, Evidence, run_backtest
 from clickscore.backtest.shared_pipelines import Recommenders
-from clickscore.stream.replay.file_source import file_origin
+from clickscore.stream.replay.file_source import make_file_spec
 from clickscore.stream.settings import Settings
 from tests.integration.event_log import event_log
 
@@ -37,7 +37,7 @@ def contest(
     recommenders: Recommenders | None = None,
 ) -> Evidence:
     """Run a backtest of a file."""
-    origin = file_origin(log, "clickscore", settings.kafka.partitions)
+    origin = make_file_spec(log, "clickscore", settings.kafka.partitions)
     plan = BacktestPlan(
         settings=settings, arms=arms, origin=origin, reference=[], judge_from=judge_from, leak_sample=leak_sample
     )

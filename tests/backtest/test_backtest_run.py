@@ -19,7 +19,7 @@ from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.replay.file_source import FileSource
-from clickscore.stream.replay.source import FileMark
+from clickscore.stream.replay.source import FilePosition
 from clickscore.stream.scoring.bundle import load_bundle
 from clickscore.stream.scoring.scorer import Scorer
 from clickscore.stream.settings import Settings
@@ -102,7 +102,7 @@ def test_decisions_of_every_arm_are_those_of_a_replay(log: Path, arms: list[Arm]
         )
         for one in models
     ]
-    with FileSource(log, "clickscore", range(4), FileMark(offsets=(0,) * 4)) as source:
+    with FileSource(log, "clickscore", range(4), FilePosition(offsets=(0,) * 4)) as source:
         for batches in source.batches():
             for one in groups.take(batches, 0)[1]:
                 for number, recommendation in enumerate(one.recommendations):

@@ -106,7 +106,7 @@ def test_what_cannot_run_is_refused(log: Path, bundle: Path, tmp_path: Path) -> 
     assert "two arms are called 'small'" in refused(log, "--bundle", bundle, "--bundle", bundle)
     assert "0 arms: a backtest has 1 to 50" in refused(log, "--no-baselines")
     assert "'soon' is no time like" in refused(log, "--judge-from", "soon")
-    assert "--from, --to and --warm-from are of a topic" in refused(log, "--from", "earliest")
+    assert "--from, --to and --warm-up-from need a topic" in refused(log, "--from", "earliest")
     assert "cannot be written" in refused(log, "--json", tmp_path / "no" / "folder.json")
 
 

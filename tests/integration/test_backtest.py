@@ -55,7 +55,7 @@ def test_range_with_all_before_it_warms_up_and_judges_the_rest(
     produced: Installation, bundle: Path, tmp_path: Path
 ) -> None:
     whole = figures(produced, f"kafka:{EVENTS.name}", bundle, tmp_path / "whole.json")
-    bounds = ["--from", "300", "--warm-from", "earliest"]
+    bounds = ["--from", "300", "--warm-up-from", "earliest"]
     later = figures(produced, f"kafka:{EVENTS.name}", bundle, tmp_path / "later.json", *bounds)
     assert later["records"] == whole["records"]
     assert 0 < later["judged"] < whole["judged"]

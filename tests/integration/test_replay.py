@@ -183,7 +183,7 @@ def test_check_finds_planted_differences(live: Live, planted: Planted, workers: 
     }
     assert f"missing: replayed, not published ({planted.dropped})" in done.stdout
     assert f"extra: published, not replayed ({planted.added})" in done.stdout
-    assert "1  published records are no decisions on these events" in done.stdout
+    assert "1  published records are not decisions on these events" in done.stdout
     assert planted.changed in done.stdout
     (row,) = [line for line in done.stdout.splitlines() if "123.0" in line]
     assert "items[0].score" in row
@@ -191,7 +191,7 @@ def test_check_finds_planted_differences(live: Live, planted: Planted, workers: 
 
 def test_check_of_a_range_concerns_its_events_alone(live: Live, planted: Planted) -> None:
     begin, end = offset_in_topic(planted.changed) - 5, offset_in_topic(planted.changed) + 5
-    bounds = ["--from", begin, "--to", end, "--warm-from", "earliest"]
+    bounds = ["--from", begin, "--to", end, "--warm-up-from", "earliest"]
     done = clickscore(live, "replay", f"kafka:{EVENTS.name}", "--check", f"kafka:{PLANTED.name}", *bounds)
     assert done.returncode == 1
     assert (counts(done)["different"], counts(done)["missing"]) == (1, 0)
@@ -210,7 +210,7 @@ def offset_in_topic(identity: str) -> int:
 def test_range_with_all_that_was_before_gives_the_decisions_of_the_whole(
     live: Live, workers: int, tmp_path: Path
 ) -> None:
-    bounds = ["--from", 1000, "--to", 2000, "--warm-from", "earliest", "--workers", workers]
+    bounds = ["--from", 1000, "--to", 2000, "--warm-up-from", "earliest", "--workers", workers]
     due = [value for value in all_of(live) if 1000 <= offset_of(value) < 2000]
     assert replayed(live, tmp_path / "a.jsonl", *bounds) == due
 
@@ -228,7 +228,7 @@ def test_range_by_time_begins_with_the_first_record_that_was_appended_then(live:
     moment = datetime.datetime.fromtimestamp(at / 1000, datetime.UTC).replace(tzinfo=None).isoformat()
     out = tmp_path / "a.jsonl"
     before = replayed(live, out, "--to", moment)
-    after = replayed(live, out, "--from", moment, "--warm-from", "earliest")
+    after = replayed(live, out, "--from", moment, "--warm-up-from", "earliest")
     appended = {(p, record.offset): record.timestamp for p, of_p in records.items() for record in of_p}
     times = [appended[p, offset_of(value)] for p, values in live.decisions.items() for value in values]
     assert len(before) == sum(time < at for time in times) > 0
@@ -241,7 +241,7 @@ def test_range_by_time_begins_with_the_first_record_that_was_appended_then(live:
     [
         (["kafka:nowhere"], "nowhere is missing. See `clickscore topics list`"),
         ([f"kafka:{EVENTS.name}", "--from", "latest", "--to", "earliest"], "--to lies before --from"),
-        ([f"kafka:{EVENTS.name}", "--warm-from", "5"], "--warm-from lies after --from"),
+        ([f"kafka:{EVENTS.name}", "--warm-up-from", "5"], "--warm-up-from lies after --from"),
         ([f"kafka:{EVENTS.name}", "--check", "kafka:nowhere"], "nowhere is missing or has fewer partitions"),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.replay.file_source import FileSource
-from clickscore.stream.replay.source import FileMark
+from clickscore.stream.replay.source import FilePosition
 from clickscore.stream.settings import PolicySettings, SessionSettings
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -16,7 +16,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 def test_decisions_on_the_golden_log_are_those_that_were_reviewed():
     pipeline = Pipeline(SessionSettings(), PolicySettings(), "clickstream-events", Catalogue())
-    with FileSource(GOLDEN / "events.jsonl", "clickscore", range(4), FileMark(offsets=(0,) * 4)) as source:
+    with FileSource(GOLDEN / "events.jsonl", "clickscore", range(4), FilePosition(offsets=(0,) * 4)) as source:
         outputs = [output for batches in source.batches() for output in pipeline.process_all(batches)]
     decisions = b"".join((m.value or b"") + b"\n" for output in outputs for m in output.recommendations)
     assert decisions == (GOLDEN / "decisions.jsonl").read_bytes()

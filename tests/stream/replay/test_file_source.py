@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from clickscore.stream.replay.file_source import FileSource
-from clickscore.stream.replay.source import FileMark
+from clickscore.stream.replay.source import FilePosition
 from tests.integration.event_log import event_log
 
 
@@ -17,7 +17,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_source_goes_on_from_its_mark(log: Path) -> None:
-    begin = FileMark(offsets=(0, 0, 0, 0))
+    begin = FilePosition(offsets=(0, 0, 0, 0))
     with FileSource(log, "clickscore", {1, 3}, begin) as source:
         whole = [(p, record) for batches in source.batches() for p, records in batches for record in records]
     assert {partition for partition, _ in whole} == {1, 3}

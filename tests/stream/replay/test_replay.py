@@ -18,7 +18,7 @@ from clickscore.schemas.sessions import decode_session
 from clickscore.stream.pipeline import Output, Pipeline
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.replay.file_source import FileSource
-from clickscore.stream.replay.source import FileMark
+from clickscore.stream.replay.source import FilePosition
 from clickscore.stream.settings import PolicySettings, SessionSettings
 from tests.bundles import small_bundle
 from tests.integration.event_log import event_log
@@ -67,7 +67,7 @@ def decisions(log: Path, bundle: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 def outputs(log: Path, pipeline: Pipeline) -> list[Output]:
-    with FileSource(log, "clickscore", range(PARTITIONS), FileMark(offsets=(0,) * PARTITIONS)) as source:
+    with FileSource(log, "clickscore", range(PARTITIONS), FilePosition(offsets=(0,) * PARTITIONS)) as source:
         return [output for batches in source.batches() for output in pipeline.process_all(batches)]
 
 
@@ -145,7 +145,7 @@ def test_run_that_was_cut_off_is_not_overwritten(log: Path, tmp_path: Path) -> N
     cut_off(["replay", log, "--checkpoint-s", "0.01", "--out", out], tmp_path / "a.jsonl.parts", 1)
     done = clickscore("replay", log, "--out", out)
     assert done.returncode == 1
-    assert b"holds a run that was cut off: go on with --resume, or delete it" in done.stderr
+    assert b"holds an interrupted replay: resume it with --resume, or delete the folder" in done.stderr
 
 
 def test_other_run_is_not_gone_on_with(log: Path, tmp_path: Path) -> None:
@@ -153,9 +153,8 @@ def test_other_run_is_not_gone_on_with(log: Path, tmp_path: Path) -> None:
     cut_off(["replay", log, "--checkpoint-s", "0.01", "--out", out], tmp_path / "a.jsonl.parts", 1)
     done = clickscore("replay", log, "--out", out, "--resume", "--k", "3", "--workers", "2")
     assert done.returncode == 1
-    assert done.stderr == (
-        b"clickscore: the run that was cut off differs from this one in k (10, now 3), workers (1, now 2)\n"
-    )
+    assert b"the interrupted replay differs from this one in k (10, now 3), workers (1, now 2): repeat" in done.stderr
+    assert done.stderr.count(b"\n") == 1
 
 
 def test_file_that_changed_is_not_gone_on_with(log: Path, tmp_path: Path) -> None:
@@ -164,19 +163,19 @@ def test_file_that_changed_is_not_gone_on_with(log: Path, tmp_path: Path) -> Non
     cut_off(["replay", changing, "--checkpoint-s", "0.01", "--out", out], tmp_path / "a.jsonl.parts", 1)
     changing.write_bytes(log.read_bytes() + b"\n")
     done = clickscore("replay", changing, "--out", out, "--resume")
-    assert done.stderr.endswith(b"differs from this one in the source\n")
+    assert b"differs from this one in the source: repeat its command" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["events.jsonl"], b"give --out, --check or both"),
-        (["-", "--out", "a", "--workers", "2"], b"stdin can be read once"),
-        (["-", "--out", "a", "--resume"], b"stdin can be read once"),
-        (["events.jsonl", "--out", "a", "--from", "5"], b"are of a topic"),
+        (["-", "--out", "a", "--workers", "2"], b"stdin can be read only once"),
+        (["-", "--out", "a", "--resume"], b"stdin can be read only once"),
+        (["events.jsonl", "--out", "a", "--from", "5"], b"--from, --to and --warm-up-from need a topic"),
         (["events.jsonl", "--check", "kafka:recommendation-decisions"], b"--check compares a topic with a topic"),
         (["kafka:a", "--check", "recommendation-decisions"], b"--check compares a topic with a topic"),
-        (["kafka:a", "--check", "kafka:b", "--resume"], b"--resume goes on with an --out"),
+        (["kafka:a", "--check", "kafka:b", "--resume"], b"--resume needs --out, and cannot be combined with --check"),
         (["kafka:", "--out", "a"], b"needs the name of a topic"),
     ],
 )
@@ -190,10 +189,10 @@ def test_options_that_make_no_sense_are_refused(arguments: list[str], words: byt
     ("arguments", "words"),
     [
         (["nowhere.jsonl", "--out", "a"], b"clickscore: nowhere.jsonl cannot be read: No such file or directory\n"),
-        (["kafka:a", "--from", "noon", "--out", "a"], b"clickscore: 'noon' is no offset, no time like"),
+        (["kafka:a", "--from", "noon", "--out", "a"], b"clickscore: 'noon' is not an offset, not a time like"),
         (["pyproject.toml", "--bundle", "nowhere", "--out", "a"], b"clickscore: the bundle nowhere cannot be served"),
         (["pyproject.toml", "--out", "/nowhere/a"], b"clickscore: /nowhere/a.parts cannot be written"),
-        (["pyproject.toml", "--out", "a", "--resume"], b"clickscore: a.parts holds no run that was cut off"),
+        (["pyproject.toml", "--out", "a", "--resume"], b"clickscore: a.parts holds no interrupted replay"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(arguments: list[str], words: bytes) -> None:

@@ -1,0 +1,109 @@
+"""Source options: flags that name recorded events and say how to replay them."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from clickscore.stream.event_files.formats.registry import Format
+from clickscore.stream.replay.run import ReplayOptions
+from clickscore.stream.replay.source_options import SourceOptions, topic_in
+
+Command = Callable[..., Any]
+
+CHECKPOINT_SECONDS = 15.0
+"""Default time between two checkpoints: the work that an interrupt loses at most."""
+
+_BOUND = "an offset, a time like 2026-03-01T08:00 (UTC), earliest or latest"
+
+_SOURCE_OPTIONS: tuple[Callable[[Command], Command], ...] = (
+    click.argument("source"),
+    click.option(
+        "--format", "file_format", type=click.Choice(get_args(Format)), default="clickscore", show_default=True
+    ),
+    click.option("--from", "begin", metavar="BOUND", help=f"Start of a topic's range: {_BOUND}. Default: earliest."),
+    click.option(
+        "--to", "end", metavar="BOUND", help="End of a topic's range, in the same form; excluded. Default: latest."
+    ),
+    click.option(
+        "--warm-up-from",
+        metavar="BOUND",
+        help="Read a topic from here, to learn the state before --from; these events give no output.",
+    ),
+    click.option("--warm-from", hidden=True),  # the name of --warm-up-from in version 0.1
+)
+
+
+def with_source_options(command: Command) -> Command:
+    """Give a command SOURCE and the flags that say how to read it; the command receives them as `source_options`."""
+
+    @functools.wraps(command)
+    def run(warm_from: str | None, **kwargs: Any) -> Any:  # noqa: ANN401 (click passes parsed values)
+        kwargs["warm_up_from"] = kwargs["warm_up_from"] or warm_from
+        options = SourceOptions(**{field.name: kwargs.pop(field.name) for field in dataclasses.fields(SourceOptions)})
+        _check_source_options(options)
+        return command(source_options=options, **kwargs)
+
+    return _decorate(run, _SOURCE_OPTIONS)
+
+
+def with_replay_options(*, content: str, needs_output: bool) -> Callable[[Command], Command]:
+    """Return a decorator that gives a command SOURCE and the flags of a replay.
+
+    The command receives `source_options` and `replay_options`.
+
+    Args:
+        content: Content of the output, for the help text of --out.
+        needs_output: Whether --out is required.
+    """
+    out_path = click.Path(dir_okay=False, path_type=Path)
+    flags = (
+        click.option(
+            "--workers",
+            type=click.IntRange(1),
+            default=1,
+            show_default=True,
+            help="Number of processes; each takes some of the partitions.",
+        ),
+        click.option(
+            "--out", type=out_path, required=needs_output, help=f"Write {content} here; .gz compresses the file."
+        ),
+        click.option("--resume", is_flag=True, help="Resume the interrupted run of --out."),
+        click.option(
+            "--checkpoint-s",
+            type=click.FloatRange(min=0, min_open=True),
+            default=CHECKPOINT_SECONDS,
+            show_default=True,
+            help="Minimum time between two checkpoints, in seconds.",
+        ),
+    )
+    names = ("workers", "out", "resume", "checkpoint_s")
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def run(source_options: SourceOptions, **kwargs: Any) -> Any:  # noqa: ANN401
+            options = ReplayOptions(**{name: kwargs.pop(name) for name in names})
+            if source_options.source == "-" and (options.workers > 1 or options.resume):
+                raise click.UsageError("stdin can be read only once: --workers and --resume need a file or a topic")
+            return command(source_options=source_options, replay_options=options, **kwargs)
+
+        return _decorate(with_source_options(run), flags)
+
+    return decorate
+
+
+def _check_source_options(options: SourceOptions) -> None:
+    topic = topic_in(options.source)
+    if topic == "":
+        raise click.UsageError("kafka: needs the name of a topic, such as kafka:clickstream-events")
+    if topic is None and (options.begin or options.end or options.warm_up_from):
+        raise click.UsageError("--from, --to and --warm-up-from need a topic (kafka:NAME)")
+
+
+def _decorate(command: Command, flags: tuple[Callable[[Command], Command], ...]) -> Command:
+    for flag in reversed(flags):
+        command = flag(command)
+    return command

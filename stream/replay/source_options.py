@@ -1,0 +1,46 @@
+"""Source options: find the recorded events that a user names, a file or `kafka:TOPIC`."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+from clickscore.stream.event_files.formats.registry import Format
+from clickscore.stream.replay.file_source import FileSpec, make_file_spec
+from clickscore.stream.replay.topic_source import TopicRangeSpec, resolve_topic_range
+from clickscore.stream.settings import KafkaSettings
+
+TOPIC_SCHEME = "kafka:"
+"""Prefix of a source that is a topic."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """Recorded events as a user names them."""
+
+    source: str
+    """Path of a file, `-` for stdin, or `kafka:` and the name of a topic."""
+    file_format: Format
+    """Format of a file."""
+    begin: str | None
+    """Begin of a topic's range; None for `earliest`."""
+    end: str | None
+    """End of a topic's range; None for `latest`."""
+    warm_up_from: str | None
+    """Begin of the warm-up in a topic; None for no warm-up."""
+
+    def resolve(self, settings: KafkaSettings) -> FileSpec | TopicRangeSpec:
+        """Return the description of the events.
+
+        Raises:
+            ClickscoreError: The file cannot be read, Kafka cannot be reached, or a bound cannot be parsed.
+        """
+        topic = topic_in(self.source)
+        if topic is None:
+            return make_file_spec(Path(self.source), self.file_format, settings.partitions)
+        begin, end = self.begin or "earliest", self.end or "latest"
+        return asyncio.run(resolve_topic_range(settings, topic, begin, end, self.warm_up_from))
+
+
+def topic_in(source: str) -> str | None:
+    """Return the name of the topic in `kafka:NAME`, or None if the source is a file."""
+    return source.removeprefix(TOPIC_SCHEME) if source.startswith(TOPIC_SCHEME) else None
