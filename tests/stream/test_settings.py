@@ -9,8 +9,8 @@ from click.testing import CliRunner, Result
 from clickscore.backtest.arms import Arm, parse_arm
 from clickscore.stream.__main__ import cli
 from clickscore.stream.errors import InputFileError, SettingsError
-from clickscore.stream.replay.checkpoint import Plan, begin, resumed
-from clickscore.stream.replay.file_source import FileOrigin
+from clickscore.stream.replay.checkpoint import ReplayPlan, create_folder, load_plan
+from clickscore.stream.replay.file_source import FileSpec
 from clickscore.stream.settings import (
     SETTINGS,
     PolicySettings,
@@ -33,9 +33,9 @@ def settings_with_diversity(diversity: float = 0.0) -> Settings:
     return Settings(policy=WiderPolicy(diversity=diversity))
 
 
-def plan(settings: Settings) -> Plan:
-    origin = FileOrigin(path="events.jsonl", format="clickscore", partitions=1, fingerprint="")
-    return Plan(what="decisions", origin=origin, bundle=None, workers=1, settings=settings.identity)
+def plan(settings: Settings) -> ReplayPlan:
+    source = FileSpec(path="events.jsonl", format="clickscore", partitions=1, fingerprint="")
+    return ReplayPlan(output="decisions", source=source, bundle=None, workers=1, settings=settings.identity)
 
 
 # Which settings decide
@@ -45,10 +45,10 @@ def test_new_policy_setting_changes_the_identity_of_a_replay(tmp_path: Path) -> 
     assert plan(settings_with_diversity(0.5)).differences(plan(settings_with_diversity())) == [
         "diversity (0.5, now 0.0)"
     ]
-    begin(tmp_path / "parts", plan(settings_with_diversity(0.5)), [])
-    assert resumed(tmp_path / "parts", plan(settings_with_diversity(0.5)))
+    create_folder(tmp_path / "parts", plan(settings_with_diversity(0.5)), [])
+    assert load_plan(tmp_path / "parts", plan(settings_with_diversity(0.5)))
     with pytest.raises(InputFileError, match=r"differs from this one in diversity \(0\.5, now 0\.0\)"):
-        resumed(tmp_path / "parts", plan(settings_with_diversity()))
+        load_plan(tmp_path / "parts", plan(settings_with_diversity()))
 
 
 def test_new_policy_setting_is_a_setting_of_arms() -> None:
