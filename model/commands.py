@@ -266,12 +266,12 @@ def evaluate_events(
         results = evaluate_heads(bundle, sessions, test, status.update, items=items, truth=truth)
     for of in results.by_events:
         console.print(_heads_table(of))
-        if of.nearness:
-            console.print(_nearness_table(of))
+        if of.truth_errors:
+            console.print(_truth_error_table(of))
         lead = of.lead
         console.print(f"PR-AUC of the bundle less LightGBM's: {lead.value:+.4f} ({lead.low:+.4f} to {lead.high:+.4f})")
-    if results.unanswered:
-        console.print(f"The bundle knows no item of {results.unanswered:.1%} of the rows: the base rate stands in.")
+    if results.fallback_share:
+        console.print(f"The bundle knows no item of {results.fallback_share:.1%} of the rows: the base rate stands in.")
     console.print(
         "noise: what the calibration error would be on average if every probability were right. "
         "In brackets: the middle 95 % over draws of rows."
@@ -332,11 +332,11 @@ def _heads_table(of: "PrefixLengthResults") -> Table:
     return table
 
 
-def _nearness_table(of: "PrefixLengthResults") -> Table:
+def _truth_error_table(of: "PrefixLengthResults") -> Table:
     names = ("mean difference", "ECE", "share of log loss", "share of PR-AUC")
     table = Table("against the truth", *names)
-    for name, near in of.nearness.items():
-        table.add_row(name, *(f"{value:.4f}" for value in msgspec.structs.astuple(near)))
+    for name, errors in of.truth_errors.items():
+        table.add_row(name, *(f"{value:.4f}" for value in msgspec.structs.astuple(errors)))
     return table
 
 

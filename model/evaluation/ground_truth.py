@@ -1,4 +1,4 @@
-"""Truth: what a simulation knows of the purchase after each event, and how near to it what is said comes."""
+"""Ground truth: the simulator's true purchase probability after each event, and a model's error against it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,70 +13,78 @@ from clickscore.model.metrics import Floats, Ints
 
 
 class TruthError(msgspec.Struct, frozen=True, kw_only=True):
-    """How near to the truth probabilities come; a share is 0 for the base rate and 1 for the truth."""
+    """Errors of predicted probabilities against the true ones. A share is 0 for the base rate and 1 for the truth."""
 
     mean_difference: float
-    """Of a probability and the true one."""
+    """Mean absolute difference of the predicted and the true probability."""
     calibration_error: float
-    """Over 15 bins of equal mass, against the mean true probability of each: no chance of outcomes is in it."""
+    """Expected calibration error over 15 bins of equal mass, against the mean true probability of each bin, so that
+    random outcomes add no noise."""
     log_loss_share: float
-    """Of what the truth gains on the base rate, in expected log loss."""
+    """Share of the truth's gain in expected log loss over the base rate."""
     pr_auc_share: float
-    """Of what the truth gains on the base rate, in PR-AUC."""
+    """Share of the truth's gain in PR-AUC over the base rate."""
 
 
-class _Known(msgspec.Struct):
+class _EventTruth(msgspec.Struct):
     event_id: str
     purchase: float
 
 
-_decode = msgspec.json.Decoder(_Known).decode
+_decode = msgspec.json.Decoder(_EventTruth).decode
 
 
 def read_ground_truth(path: Path, files: Sequence[Path]) -> Floats:
-    """Return the true probability of a purchase after each event, as `read_sessions` orders them: (events,).
+    """Return the true probability of a purchase after each event, in the order of `read_sessions`: (events,).
 
     Args:
-        path: What `clickscore simulate --truth` wrote, or a file like it: JSON lines with `event_id`, which is the
-            session's id and the number of the event in it from 00 (`s7-000012-03`), and `purchase`.
-        files: Of the sessions.
+        path: File of `clickscore simulate --truth`, or JSON lines with `purchase` and `event_id`: the session's id and
+            the event's number in the session from 00, as in `s7-000012-03`.
+        files: Files of the sessions.
 
     Raises:
-        TrainingError: A file cannot be read, or says nothing of some event.
+        TrainingError: A file cannot be read, or the truth of an event is missing.
     """
     try:
-        known = {line.event_id: line.purchase for line in map(_decode, read_lines(path))}
+        truth_of = {line.event_id: line.purchase for line in map(_decode, read_lines(path))}
     except msgspec.DecodeError as exc:
         message = f"{path} is no file of truths: {exc}"
         raise TrainingError(message) from exc
     sessions: list[tuple[int, list[float]]] = []
     for session in read_usable_sessions(files, ReadStatistics()):
         events = [f"{session.session_id}-{number:02d}" for number in range(len(select_known_actions(session)))]
-        if missing := [event for event in events if event not in known]:
+        if missing := [event for event in events if event not in truth_of]:
             message = f"{path} says nothing of {missing[0]}, an event of the test"
             raise TrainingError(message)
-        sessions.append((session.closed_at, [known[event] for event in events]))
-    sessions.sort(key=lambda session: session[0])  # stable, as `features.arranged`
+        sessions.append((session.closed_at, [truth_of[event] for event in events]))
+    sessions.sort(key=lambda session: session[0])  # stable, as `features.sort_by_closing`
     return np.concatenate([truths for _, truths in sessions])
 
 
-def compute_truth_error(said: Floats, truth: Floats, happened: Ints) -> TruthError:
-    """Return how near to the truth probabilities come: (rows,) each."""
-    base = np.full(len(truth), truth.mean())
-    losses = [_expected_log_loss(of, truth) for of in (base, said, truth)]
-    areas = [metrics.pr_auc(of, happened) for of in (base, said, truth)]
+def compute_truth_error(predicted: Floats, truth: Floats, purchase: Ints) -> TruthError:
+    """Return the errors of predicted probabilities against the true ones.
+
+    Args:
+        predicted: Predicted probability of a purchase: (rows,).
+        truth: True probability: (rows,).
+        purchase: Outcome, 0 or 1: (rows,).
+    """
+    base_rate = np.full(len(truth), truth.mean())
+    base_loss, loss, best_loss = (_expected_log_loss(values, truth) for values in (base_rate, predicted, truth))
+    base_area, area, best_area = (metrics.pr_auc(values, purchase) for values in (base_rate, predicted, truth))
     return TruthError(
-        mean_difference=float(np.abs(said - truth).mean()),
-        calibration_error=metrics.calibration_error(said, truth),
-        log_loss_share=_share(*losses),
-        pr_auc_share=_share(*areas),
+        mean_difference=float(np.abs(predicted - truth).mean()),
+        calibration_error=metrics.calibration_error(predicted, truth),
+        log_loss_share=_gain_share(base_loss, loss, best_loss),
+        pr_auc_share=_gain_share(base_area, area, best_area),
     )
 
 
-def _expected_log_loss(said: Floats, truth: Floats) -> float:
-    said = said.clip(metrics.MIN_PROBABILITY, 1 - metrics.MIN_PROBABILITY)
-    return -float((truth * np.log(said) + (1 - truth) * np.log(1 - said)).mean())
+def _expected_log_loss(predicted: Floats, truth: Floats) -> float:
+    """Return the mean of -(t log p + (1 - t) log(1 - p)) for the truth t."""
+    predicted = predicted.clip(metrics.MIN_PROBABILITY, 1 - metrics.MIN_PROBABILITY)
+    return -float((truth * np.log(predicted) + (1 - truth) * np.log(1 - predicted)).mean())
 
 
-def _share(base: float, reached: float, best: float) -> float:
-    return (reached - base) / (best - base) if best != base else 0.0
+def _gain_share(base: float, value: float, best: float) -> float:
+    return (value - base) / (best - base) if best != base else 0.0

@@ -1,4 +1,4 @@
-"""Head baselines: what shares, counts, a regression and trees say of next action and purchase."""
+"""Head baselines: base rate, Markov chain, logistic regression and LightGBM for the next action and a purchase."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -13,115 +13,121 @@ from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.manifest import NEXT_ACTIONS
 
 MAX_LENGTH = 50
-"""Events of a beginning that are read, the newest: as many as a worker remembers."""
-CHAIN_ORDER, PARENT_WEIGHT = 3, 10.0
-"""Of the Markov chain: actions that it looks at, and what the next shorter context counts in events."""
+"""Newest events that the baselines read, as many as a worker keeps."""
+CHAIN_ORDER = 3
+"""Newest actions that make the longest context of the Markov chain."""
+PARENT_WEIGHT = 10.0
+"""Weight of the next shorter context, in events, when a context's frequencies are smoothed."""
 CLASSES = len(NEXT_ACTIONS)
 
 
 class HeadPredictor(Protocol):
-    """Says what follows beginnings of sessions."""
+    """Predicts the next action and a purchase after prefixes of sessions."""
 
     name: str
 
-    def say(self, of: FullSessions, at: Longs) -> Probabilities:
-        """Return what it says after these events, each from its session up to it."""
+    def predict(self, sessions: FullSessions, ends: Longs) -> Probabilities:
+        """Return the probabilities after the given events, each read from its own prefix alone."""
         ...
 
 
 class BaseRate:
-    """How often each came, whatever was before."""
+    """Predicts the training frequencies after every prefix."""
 
     name = "base rate"
 
-    def __init__(self, of: FullSessions, at: Longs) -> None:
-        counts = np.bincount(of.next_action[at], minlength=CLASSES) + 1.0
+    def __init__(self, sessions: FullSessions, ends: Longs) -> None:
+        counts = np.bincount(sessions.next_action[ends], minlength=CLASSES) + 1.0  # Laplace's rule: no class is 0
         self._next_action = counts / counts.sum()
-        self._purchase = (of.purchase[at].sum() + 1.0) / (len(at) + 2)
+        self._purchase = (sessions.purchase[ends].sum() + 1.0) / (len(ends) + 2)
 
-    def say(self, of: FullSessions, at: Longs) -> Probabilities:
-        """Return the shares."""
-        del of
-        return Probabilities(np.tile(self._next_action, (len(at), 1)), np.full(len(at), self._purchase))
+    def predict(self, sessions: FullSessions, ends: Longs) -> Probabilities:
+        """Return the frequencies for each event."""
+        del sessions
+        return Probabilities(np.tile(self._next_action, (len(ends), 1)), np.full(len(ends), self._purchase))
 
 
 class MarkovChain:
-    """What came after the newest three actions, each context drawn towards the next shorter one."""
+    """Predicts from the newest actions; frequencies of each context are smoothed towards the next shorter context.
+
+    p(class | k actions) = (count + w p(class | k - 1 actions)) / (events + w), with w = `PARENT_WEIGHT`.
+    """
 
     name = "Markov"
 
-    def __init__(self, of: FullSessions, at: Longs) -> None:
-        contexts = self._contexts(of, at)  # (order + 1, n)
+    def __init__(self, sessions: FullSessions, ends: Longs) -> None:
+        contexts = self._encode_contexts(sessions, ends)  # (CHAIN_ORDER + 1, n)
         size = len(ACTIONS) ** CHAIN_ORDER
-        outcome = np.stack(
-            [*(of.next_action[at] == code for code in range(CLASSES)), of.purchase[at] == 1], axis=1
-        ).astype(np.float64)  # (n, 6)
+        next_action, purchase = sessions.next_action[ends], sessions.purchase[ends]
+        labels = np.stack([*(next_action == code for code in range(CLASSES)), purchase == 1], axis=1).astype(
+            np.float64
+        )  # (n, 6), one column for each probability
         self._tables: list[np.ndarray] = []
-        shorter = np.tile(outcome.mean(axis=0), (size, 1))
+        table = np.tile(labels.mean(axis=0), (size, 1))  # (contexts, 6)
         for order in range(CHAIN_ORDER + 1):
-            seen = np.bincount(contexts[order], minlength=size)[:, None]
-            came = np.stack([np.bincount(contexts[order], column, minlength=size) for column in outcome.T], axis=1)
-            parent = shorter if order == 0 else shorter[np.arange(size) % len(ACTIONS) ** max(order - 1, 0)]
-            shorter = (came + PARENT_WEIGHT * parent) / (seen + PARENT_WEIGHT)
-            self._tables.append(shorter)
+            events = np.bincount(contexts[order], minlength=size)[:, None]  # (contexts, 1)
+            counts = np.stack([np.bincount(contexts[order], column, minlength=size) for column in labels.T], axis=1)
+            parent = table if order == 0 else table[np.arange(size) % len(ACTIONS) ** max(order - 1, 0)]
+            table = (counts + PARENT_WEIGHT * parent) / (events + PARENT_WEIGHT)
+            self._tables.append(table)
 
-    def say(self, of: FullSessions, at: Longs) -> Probabilities:
-        """Return the shares after the context of each."""
-        found = self._tables[CHAIN_ORDER][self._contexts(of, at)[CHAIN_ORDER]]  # (n, 6)
-        return Probabilities(found[:, :CLASSES], found[:, CLASSES])
+    def predict(self, sessions: FullSessions, ends: Longs) -> Probabilities:
+        """Return the smoothed frequencies of each event's context."""
+        shares = self._tables[CHAIN_ORDER][self._encode_contexts(sessions, ends)[CHAIN_ORDER]]  # (n, 6)
+        return Probabilities(shares[:, :CLASSES], shares[:, CLASSES])
 
     @staticmethod
-    def _contexts(of: FullSessions, at: Longs) -> np.ndarray:
-        """Return the newest 0 to 3 actions as a number, the newest in its lowest digit: (4, n)."""
-        beginning = make_event_batch(of, at, CHAIN_ORDER)
-        number = np.zeros(len(at), dtype=np.int64)
+    def _encode_contexts(sessions: FullSessions, ends: Longs) -> np.ndarray:
+        """Return the newest 0 to 3 actions as a number in base 8, the newest in its lowest digit: (4, n)."""
+        prefixes = make_event_batch(sessions, ends, CHAIN_ORDER)
+        number = np.zeros(len(ends), dtype=np.int64)
         contexts = [number]
         for back in range(CHAIN_ORDER):
-            column = beginning.lengths - 1 - back
-            action = np.where(column >= 0, beginning.actions[np.arange(len(at)), column.clip(min=0)], 0)
+            column = prefixes.lengths - 1 - back
+            action = np.where(column >= 0, prefixes.actions[np.arange(len(ends)), column.clip(min=0)], 0)
             number = number + action * len(ACTIONS) ** back
             contexts.append(number)
         return np.stack(contexts)
 
 
 class RegressionHeads:
-    """Logistic regression on the prefix features, the newest actions as one column a kind."""
+    """Predicts by logistic regression on the prefix features, with one-hot encoded recent actions."""
 
     name = "logistic regression"
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
 
-    def say(self, of: FullSessions, at: Longs) -> Probabilities:
-        """Return what it says."""
-        return to_probabilities(
-            self._stack.regression.logits(compute_features_after(of, at, self._stack.item_features, MAX_LENGTH))
-        )
+    def predict(self, sessions: FullSessions, ends: Longs) -> Probabilities:
+        """Return the regression's probabilities."""
+        features = compute_features_after(sessions, ends, self._stack.item_features, MAX_LENGTH)
+        return to_probabilities(self._stack.regression.logits(features))
 
 
 class TreeHeads:
-    """LightGBM on the prefix features."""
+    """Predicts by LightGBM on the prefix features."""
 
     name = "LightGBM"
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
 
-    def say(self, of: FullSessions, at: Longs) -> Probabilities:
-        """Return what it says."""
-        return to_probabilities(
-            self._stack.trees.logits(compute_features_after(of, at, self._stack.item_features, MAX_LENGTH))
-        )
+    def predict(self, sessions: FullSessions, ends: Longs) -> Probabilities:
+        """Return the trees' probabilities."""
+        features = compute_features_after(sessions, ends, self._stack.item_features, MAX_LENGTH)
+        return to_probabilities(self._stack.trees.logits(features))
 
 
-def fit_head_baselines(of: FullSessions, at: Longs, facts: ItemAttributes, seed: int = 0) -> Sequence[HeadPredictor]:
-    """Return all of them, fitted on training sessions.
+def fit_head_baselines(
+    sessions: FullSessions, ends: Longs, attributes: ItemAttributes, seed: int = 0
+) -> Sequence[HeadPredictor]:
+    """Return all head baselines, fitted on training sessions.
 
     Args:
-        of: Sessions, the oldest first.
-        at: Events whose beginnings are learned, ascending.
-        facts: Prices and categories of the rows.
-        seed: Of draws.
+        sessions: Training sessions, the oldest first.
+        ends: Index of the last event of each training prefix, ascending: (prefixes,).
+        attributes: Prices and categories of the rows.
+        seed: Seed of the samples, the folds and the trees.
     """
-    stack = fit_stack(of, at, facts, MAX_LENGTH, seed)
-    return BaseRate(of, at), MarkovChain(of, at), RegressionHeads(stack), TreeHeads(stack)
+    stack = fit_stack(sessions, ends, attributes, MAX_LENGTH, seed)
+    return BaseRate(sessions, ends), MarkovChain(sessions, ends), RegressionHeads(stack), TreeHeads(stack)

@@ -1,7 +1,7 @@
-"""Heads: how well next action and purchase are told after 1, 2, 3, 5 and 10 events, beside what others reach.
+"""Head evaluation: a bundle's next-action and purchase probabilities against baselines, after 1, 2, 3, 5 and 10 events.
 
-Rows are the beginnings of sessions that have no purchase yet: after one, an order of several items would foretell
-itself. A session has one row at most for each number of events, and every row is asked alone.
+A row is a prefix of a session without a purchase so far: after a purchase, the further purchases of one order would be
+trivial to predict. A session has at most one row for each prefix length. The bundle scores each row by itself.
 """
 
 # pyright: standard
@@ -32,26 +32,30 @@ from clickscore.model.vocabulary import Vocabulary, read_vocabulary
 from clickscore.schemas.manifest import Manifest, decode_manifest
 
 PREFIX_LENGTHS = (1, 2, 3, 5, 10)
-"""Events of a beginning."""
+"""Events of the prefixes that are judged."""
 BATCH = 64
+"""Rows of one call of the graph."""
 RESAMPLES = 500
+"""Bootstrap resamples of the PR-AUC difference; each sorts all rows twice."""
+NOISE_DRAWS = 100
+"""Simulated sets of outcomes for the calibration noise."""
 REFERENCE_MODEL = "LightGBM"
-"""What the bundle's difference is shown to."""
+"""Baseline that the bundle's PR-AUC is compared with."""
 
 
 class HeadMetrics(msgspec.Struct, frozen=True, kw_only=True):
-    """What one model reaches on some rows."""
+    """Metrics of one model on some rows."""
 
     pr_auc: float
     roc_auc: float
     log_loss: float
     brier: float
     calibration_error: float
-    """Over 15 bins of equal mass."""
+    """Expected calibration error (ECE) of the purchase probability over 15 bins of equal mass."""
     calibration_noise: float
-    """What that would be on average if every probability were right: the least that so many rows can show."""
+    """Mean ECE if every probability were right: the smallest ECE that this number of rows can show."""
     next_action_f1: float
-    """Mean over the actions that come."""
+    """F1 of the next action, averaged over the classes that occur."""
     next_action_log_loss: float
 
 
@@ -59,151 +63,153 @@ class PrefixLengthResults(msgspec.Struct, frozen=True, kw_only=True):
     """Results after a number of events."""
 
     events: int
-    """0 for all of these rows together."""
+    """Events of the prefixes; 0 for the rows of all lengths together."""
     rows: int
     base_rate: float
-    """Share of the rows that a purchase follows: the PR-AUC of chance."""
+    """Share of rows that a purchase follows, the PR-AUC of chance."""
     models: dict[str, HeadMetrics]
     lead: BootstrapInterval
-    """PR-AUC of the bundle less that of LightGBM."""
-    nearness: dict[str, TruthError]
-    """Of each model to the truth, where it is known."""
+    """PR-AUC of the bundle minus the PR-AUC of LightGBM."""
+    truth_errors: dict[str, TruthError] = msgspec.field(name="nearness")
+    """Errors of each model against the true probabilities; empty if they are unknown."""
 
 
 class HeadResults(msgspec.Struct, frozen=True, kw_only=True):
-    """What `clickscore evaluate-events` writes."""
+    """Results of `clickscore evaluate-events`."""
 
     bundle: str
     training_sessions: int
     test_sessions: int
-    unanswered: float
-    """Share of the rows that the bundle has no answer to, since it knows no item of theirs: the base rate stands in."""
+    fallback_share: float = msgspec.field(name="unanswered")
+    """Share of rows without an item that the bundle knows; the base rate stands in for them."""
     by_events: tuple[PrefixLengthResults, ...]
 
 
 class BundleHeads:
-    """A bundle's graph, fed as a worker feeds it; where it cannot speak, the shares of the training sessions."""
+    """A bundle's graph, fed as a worker feeds the graph, with a fallback for prefixes that it cannot score."""
 
     name = "bundle"
 
-    def __init__(self, graph: ort.InferenceSession, manifest: Manifest, silent: HeadPredictor) -> None:
-        self._graph, self._manifest, self._silent = graph, manifest, silent
+    def __init__(self, graph: ort.InferenceSession, manifest: Manifest, fallback: HeadPredictor) -> None:
+        self._graph, self._manifest, self._fallback = graph, manifest, fallback
 
-    def say(self, of: FullSessions, at: Longs) -> Probabilities:
-        """Return what the graph says."""
-        said = Probabilities(*(part.astype(np.float64) for part in self._silent.say(of, at)))
-        for some, batch in self._batches(of, at):
-            _, _, said.next_action[some], said.purchase[some] = run_graph(self._graph, batch)
-        return said
+    def predict(self, sessions: FullSessions, ends: Longs) -> Probabilities:
+        """Return the graph's probabilities, or the fallback's for prefixes without a known item."""
+        predicted = Probabilities(*(part.astype(np.float64) for part in self._fallback.predict(sessions, ends)))
+        for rows, batch in self._batches(sessions, ends):
+            _, _, predicted.next_action[rows], predicted.purchase[rows] = run_graph(self._graph, batch)
+        return predicted
 
-    def unanswered(self, of: FullSessions, at: Longs) -> float:
-        """Return the share of rows that it cannot speak to."""
-        return 1 - sum(len(some) for some, _ in self._batches(of, at)) / len(at)
+    def fallback_share(self, sessions: FullSessions, ends: Longs) -> float:
+        """Return the share of prefixes that the graph cannot score."""
+        return 1 - sum(len(rows) for rows, _ in self._batches(sessions, ends)) / len(ends)
 
-    def _batches(self, of: FullSessions, at: Longs) -> Iterator[tuple[Ints, EventBatch]]:
-        """Yield rows that can be answered, those of one length together, so that none is padded."""
-        first = of.starts[np.searchsorted(of.starts, at, side="right") - 1]
-        read = of.items > 0 if not self._manifest.every_event else np.ones(len(of.items), dtype=bool)
-        events: list[Longs] = []
-        for begin, end in zip(first.tolist(), at.tolist(), strict=True):
-            events.append(begin + np.flatnonzero(read[begin : end + 1])[-self._manifest.max_length :])
-        lengths = np.array([len(some) for some in events])
+    def _batches(self, sessions: FullSessions, ends: Longs) -> Iterator[tuple[Ints, EventBatch]]:
+        """Yield rows that the graph can score, and their prefixes, batched by length so that none is padded."""
+        first = sessions.starts[np.searchsorted(sessions.starts, ends, side="right") - 1]
+        is_read = sessions.items > 0 if not self._manifest.every_event else np.ones(len(sessions.items), dtype=bool)
+        prefixes: list[Longs] = []
+        for begin, end in zip(first.tolist(), ends.tolist(), strict=True):
+            prefixes.append(begin + np.flatnonzero(is_read[begin : end + 1])[-self._manifest.max_length :])
+        lengths = np.array([len(prefix) for prefix in prefixes])
         for length in np.unique(lengths[lengths > 0]).tolist():
-            same = np.flatnonzero(lengths == length)
-            for start in range(0, len(same), BATCH):
-                some = same[start : start + BATCH]
-                where = np.stack([events[row] for row in some])  # (rows, length)
-                actions, lasting = of.actions[where].astype(np.int64), np.full(len(some), length)
-                yield some, EventBatch(of.items[where], actions, of.ages[where], lasting)
+            same_length = np.flatnonzero(lengths == length)
+            for start in range(0, len(same_length), BATCH):
+                rows = same_length[start : start + BATCH]
+                events = np.stack([prefixes[row] for row in rows])  # (rows, length)
+                actions, full_lengths = sessions.actions[events].astype(np.int64), np.full(len(rows), length)
+                yield rows, EventBatch(sessions.items[events], actions, sessions.ages[events], full_lengths)
 
 
 def evaluate_heads(
     bundle: Path,
     sessions: Sequence[Path],
     test: Sequence[Path],
-    tell: Callable[[str], None],
+    on_step: Callable[[str], None],
     *,
     items: Path | None = None,
     truth: Path | None = None,
 ) -> HeadResults:
-    """Return what a bundle's heads reach on sessions that it has not seen, and what the baselines do.
+    """Return the metrics of a bundle's heads and of the baselines on sessions that neither was trained on.
 
     Args:
-        bundle: Folder.
-        sessions: Files of the sessions that the bundle learned from: the baselines learn from them.
+        bundle: Folder of the bundle.
+        sessions: Files of the bundle's training sessions; the baselines are fitted on them.
         test: Files of later sessions, or of other users.
-        tell: Called with what is being done.
+        on_step: Called with the name of each step.
         items: File of catalogue items, for prices and categories.
-        truth: File of the true probabilities, of a simulation's test.
+        truth: File of the true probabilities, for a simulated test.
 
     Raises:
-        TrainingError: A file cannot be read, the test is part of the training, or has nothing to judge by.
+        TrainingError: A file cannot be read, test and training sessions overlap, or one of them is empty.
     """
     manifest = decode_manifest((bundle / "manifest.json").read_bytes())
     _refuse_overlap(sessions, test)
-    (learned, _), (judged, _) = read_sessions(sessions), read_sessions(test)
-    if not len(learned) or not len(judged):
+    (training_sessions, _), (test_sessions, _) = read_sessions(sessions), read_sessions(test)
+    if not len(training_sessions) or not len(test_sessions):
         message = "there is no session to learn from, or none to judge by"
         raise TrainingError(message)
     truths = read_ground_truth(truth, test) if truth else None
 
-    tell("fitting the baselines")
-    vocabulary = Vocabulary(learned.item_ids)
-    of = make_full_sessions(learned, vocabulary.rows(learned.item_ids))
-    facts = make_item_attributes(vocabulary.items, read_catalogue(items))
-    baselines = fit_head_baselines(of, np.flatnonzero(~mark_purchased(of)), facts)
-    known = read_vocabulary(bundle / "items.txt")
-    served = BundleHeads(open_graph(bundle / "model.onnx"), manifest, baselines[0])
-    models: list[tuple[HeadPredictor, FullSessions]] = [
-        (served, make_full_sessions(judged, known.rows(judged.item_ids)))
-    ]
-    models += [(baseline, make_full_sessions(judged, vocabulary.rows(judged.item_ids))) for baseline in baselines]
+    on_step("fitting the baselines")
+    vocabulary = Vocabulary(training_sessions.item_ids)
+    training = make_full_sessions(training_sessions, vocabulary.rows(training_sessions.item_ids))
+    attributes = make_item_attributes(vocabulary.items, read_catalogue(items))
+    baselines = fit_head_baselines(training, np.flatnonzero(~mark_purchased(training)), attributes)
+    bundle_rows = read_vocabulary(bundle / "items.txt").rows(test_sessions.item_ids)
+    bundle_heads = BundleHeads(open_graph(bundle / "model.onnx"), manifest, baselines[0])
+    bundle_test = make_full_sessions(test_sessions, bundle_rows)
+    baseline_test = make_full_sessions(test_sessions, vocabulary.rows(test_sessions.item_ids))
+    models: list[tuple[HeadPredictor, FullSessions]] = [(bundle_heads, bundle_test)]
+    models += [(baseline, baseline_test) for baseline in baselines]
     return HeadResults(
         bundle=manifest.version,
-        training_sessions=len(learned),
-        test_sessions=len(judged),
-        unanswered=served.unanswered(models[0][1], select_all_rows(models[0][1])),
-        by_events=compare_heads(models, tell, truths),
+        training_sessions=len(training_sessions),
+        test_sessions=len(test_sessions),
+        fallback_share=bundle_heads.fallback_share(bundle_test, select_all_rows(bundle_test)),
+        by_events=compare_heads(models, on_step, truths),
     )
 
 
 def compare_heads(
-    models: Sequence[tuple[HeadPredictor, FullSessions]], tell: Callable[[str], None], truths: Floats | None = None
+    models: Sequence[tuple[HeadPredictor, FullSessions]], on_step: Callable[[str], None], truths: Floats | None = None
 ) -> tuple[PrefixLengthResults, ...]:
-    """Return the figures of models, each over its own reading of the same sessions, the bundle's first.
+    """Return the metrics of models on all rows, then by prefix length.
 
     Args:
-        models: With the sessions.
-        tell: Called with what is being done.
-        truths: The true probability of a purchase after each event, where it is known: (events,).
+        models: Models with the test sessions, in each model's own item rows; the bundle first.
+        on_step: Called with the name of each step.
+        truths: True probability of a purchase after each event, if known: (events,).
     """
-    of = models[0][1]
-    rows = [select_rows(of, events) for events in PREFIX_LENGTHS]
-    every = np.concatenate(rows)
-    said: dict[str, Probabilities] = {}
-    for model, reading in models:
-        tell(f"asking {model.name}")
-        said[model.name] = model.say(reading, every)
+    sessions = models[0][1]
+    ends_by_length = [select_rows(sessions, events) for events in PREFIX_LENGTHS]
+    ends = np.concatenate(ends_by_length)  # (rows,)
+    predictions: dict[str, Probabilities] = {}
+    for model, model_sessions in models:
+        on_step(f"asking {model.name}")
+        predictions[model.name] = model.predict(model_sessions, ends)
     results: list[PrefixLengthResults] = []
-    starts = np.cumsum([0, *(len(at) for at in rows)]).tolist()
-    parts = [(0, slice(0, len(every)))]
-    parts += [(events, slice(*starts[place : place + 2])) for place, events in enumerate(PREFIX_LENGTHS)]
-    for events, part in parts:
-        bought, came = of.purchase[every[part]].astype(np.int64), of.next_action[every[part]]
-        if not 0 < bought.sum() < len(bought):
+    starts = np.cumsum([0, *map(len, ends_by_length)]).tolist()
+    groups = [(0, slice(0, len(ends)))]
+    groups += [(events, slice(*starts[index : index + 2])) for index, events in enumerate(PREFIX_LENGTHS)]
+    for events, rows in groups:
+        purchase, next_action = sessions.purchase[ends[rows]].astype(np.int64), sessions.next_action[ends[rows]]
+        if not 0 < purchase.sum() < len(purchase):  # PR-AUC and ROC-AUC need both outcomes
             continue
-        tell(f"measuring {len(bought):,} rows")
-        of_models = {name: Probabilities(*(values[part] for values in every_said)) for name, every_said in said.items()}
+        on_step(f"measuring {len(purchase):,} rows")
+        group = {name: Probabilities(*(part[rows] for part in parts)) for name, parts in predictions.items()}
         results.append(
             PrefixLengthResults(
                 events=events,
-                rows=len(bought),
-                base_rate=float(bought.mean()),
-                models={name: compute_head_metrics(of_model, came, bought) for name, of_model in of_models.items()},
-                lead=_lead(of_models["bundle"].purchase, of_models[REFERENCE_MODEL].purchase, bought),
-                nearness={
-                    name: compute_truth_error(of_model.purchase, truths[every[part]], bought)
-                    for name, of_model in of_models.items()
+                rows=len(purchase),
+                base_rate=float(purchase.mean()),
+                models={
+                    name: compute_head_metrics(predicted, next_action, purchase) for name, predicted in group.items()
+                },
+                lead=_bootstrap_lead(group["bundle"].purchase, group[REFERENCE_MODEL].purchase, purchase),
+                truth_errors={
+                    name: compute_truth_error(predicted.purchase, truths[ends[rows]], purchase)
+                    for name, predicted in group.items()
                     if truths is not None
                 },
             )
@@ -211,61 +217,73 @@ def compare_heads(
     return tuple(results)
 
 
-def compute_head_metrics(said: Probabilities, next_action: Ints, purchase: Ints) -> HeadMetrics:
-    """Return the figures of what was said, beside what came: (rows,) each."""
-    came = np.unique(next_action)
+def compute_head_metrics(predicted: Probabilities, next_action: Ints, purchase: Ints) -> HeadMetrics:
+    """Return the metrics of predictions.
+
+    Args:
+        predicted: Predicted probabilities: (rows, 5) and (rows,).
+        next_action: Class of the next action: (rows,).
+        purchase: Outcome, 0 or 1: (rows,).
+    """
+    occurring = np.unique(next_action)
+    clipped = predicted.purchase.clip(metrics.MIN_PROBABILITY, 1 - metrics.MIN_PROBABILITY)
+    best_action = predicted.next_action.argmax(axis=1)
     return HeadMetrics(
-        pr_auc=float(average_precision_score(purchase, said.purchase)),
-        roc_auc=float(roc_auc_score(purchase, said.purchase)),
-        log_loss=float(log_loss(purchase, said.purchase.clip(metrics.MIN_PROBABILITY, 1 - metrics.MIN_PROBABILITY))),
-        brier=float(brier_score_loss(purchase, said.purchase)),
-        calibration_error=metrics.calibration_error(said.purchase, purchase),
-        calibration_noise=estimate_calibration_noise(said.purchase),
-        next_action_f1=float(f1_score(next_action, said.next_action.argmax(axis=1), labels=came, average="macro")),
-        next_action_log_loss=metrics.log_loss(said.next_action, next_action),
+        pr_auc=float(average_precision_score(purchase, predicted.purchase)),
+        roc_auc=float(roc_auc_score(purchase, predicted.purchase)),
+        log_loss=float(log_loss(purchase, clipped)),
+        brier=float(brier_score_loss(purchase, predicted.purchase)),
+        calibration_error=metrics.calibration_error(predicted.purchase, purchase),
+        calibration_noise=estimate_calibration_noise(predicted.purchase),
+        next_action_f1=float(f1_score(next_action, best_action, labels=occurring, average="macro")),
+        next_action_log_loss=metrics.log_loss(predicted.next_action, next_action),
     )
 
 
-def estimate_calibration_noise(purchase: Floats, draws: int = 100) -> float:
-    """Return the mean calibration error over outcomes that are drawn by the probabilities themselves: (rows,)."""
+def estimate_calibration_noise(purchase: Floats) -> float:
+    """Return the mean ECE over outcomes that are drawn from the probabilities themselves.
+
+    This is the consistency resampling of Broecker and Smith (Weather and Forecasting 2007), reduced to its mean.
+    """
     rng = np.random.default_rng(0)
-    drawn = (rng.random((draws, len(purchase))) < purchase).astype(np.int64)  # (draws, rows)
-    return float(np.mean([metrics.calibration_error(purchase, happened) for happened in drawn]))
+    outcomes = (rng.random((NOISE_DRAWS, len(purchase))) < purchase).astype(np.int64)  # (draws, rows)
+    return float(np.mean([metrics.calibration_error(purchase, drawn) for drawn in outcomes]))
 
 
-def select_rows(of: FullSessions, events: int) -> Longs:
-    """Return the last events of the beginnings of so many events, in sessions that go that far without a purchase."""
-    at = of.starts[:-1] + events - 1
-    at = at[at < of.starts[1:]]
-    return at[~(mark_purchased(of) | (of.actions == PURCHASE))[at]]
+def select_rows(sessions: FullSessions, events: int) -> Longs:
+    """Return the last event of each prefix of the given length, in sessions without a purchase up to it."""
+    ends = sessions.starts[:-1] + events - 1
+    ends = ends[ends < sessions.starts[1:]]  # sessions with so many events
+    return ends[~(mark_purchased(sessions) | (sessions.actions == PURCHASE))[ends]]
 
 
-def select_all_rows(of: FullSessions) -> Longs:
-    """Return the last events of all beginnings that are judged, those of one number of events after another."""
-    return np.concatenate([select_rows(of, events) for events in PREFIX_LENGTHS])
+def select_all_rows(sessions: FullSessions) -> Longs:
+    """Return the last events of all judged prefixes, one prefix length after another."""
+    return np.concatenate([select_rows(sessions, events) for events in PREFIX_LENGTHS])
 
 
-def mark_purchased(of: FullSessions) -> npt.NDArray[np.bool_]:
-    """Return after which events something has been bought in the session, these included: (events,)."""
-    bought = np.concatenate(([0], np.cumsum(of.actions == PURCHASE)))
-    return bought[1:] > np.repeat(bought[of.starts[:-1]], np.diff(of.starts))
+def mark_purchased(sessions: FullSessions) -> npt.NDArray[np.bool_]:
+    """Return whether the session has a purchase up to and including each event: (events,)."""
+    purchases = np.concatenate(([0], np.cumsum(sessions.actions == PURCHASE)))  # (events + 1,)
+    return purchases[1:] > np.repeat(purchases[sessions.starts[:-1]], np.diff(sessions.starts))
 
 
-def _lead(ours: Floats, theirs: Floats, purchase: Ints) -> BootstrapInterval:
-    """Return how much higher our PR-AUC is, both on the same draws of rows."""
+def _bootstrap_lead(bundle: Floats, reference: Floats, purchase: Ints) -> BootstrapInterval:
+    """Return the bundle's PR-AUC minus the reference's; both are measured on the same resamples (paired bootstrap)."""
     rng = np.random.default_rng(0)
-    drawn: list[float] = []
+    differences: list[float] = []
     for _ in range(RESAMPLES):
-        some = rng.integers(len(purchase), size=len(purchase))
-        drawn.append(metrics.pr_auc(ours[some], purchase[some]) - metrics.pr_auc(theirs[some], purchase[some]))
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    return BootstrapInterval(
-        value=metrics.pr_auc(ours, purchase) - metrics.pr_auc(theirs, purchase), low=float(low), high=float(high)
-    )
+        rows = rng.integers(len(purchase), size=len(purchase))
+        differences.append(
+            metrics.pr_auc(bundle[rows], purchase[rows]) - metrics.pr_auc(reference[rows], purchase[rows])
+        )
+    low, high = np.quantile(differences, (0.025, 0.975))
+    value = metrics.pr_auc(bundle, purchase) - metrics.pr_auc(reference, purchase)
+    return BootstrapInterval(value=value, low=float(low), high=float(high))
 
 
 def _refuse_overlap(sessions: Sequence[Path], test: Sequence[Path]) -> None:
-    learned, judged = ({name for path in files for name in read_session_ids(path)} for files in (sessions, test))
-    if shared := len(learned & judged):
+    training_ids, test_ids = ({name for path in files for name in read_session_ids(path)} for files in (sessions, test))
+    if shared := len(training_ids & test_ids):
         message = f"{shared:,} sessions of the test are among those for training: split them first (clickscore split)"
         raise TrainingError(message)

@@ -1,4 +1,4 @@
-"""Baselines: what counting reaches on the same rows: popularity, co-occurrence, session nearest neighbours."""
+"""Ranking baselines: popularity, co-occurrence and session nearest neighbours, counted on training sessions."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -9,100 +9,105 @@ import numpy.typing as npt
 from clickscore.model.features import Examples, Ints, Longs
 from clickscore.model.neighbours import ITEM_MASK, count_following
 
-RECENT_EVENTS = 5
-"""Events of a prefix that co-occurrence looks at, the newest."""
+COOCCURRENCE_EVENTS = 5
+"""Newest events of a prefix that co-occurrence reads."""
 MAX_SESSIONS = 500
-"""Newest sessions with an item that are looked at (VMIS-kNN's m: Kersbergen, Sprangers and Schelter, SIGMOD 2022)."""
+"""Newest sessions with an item that VMIS-kNN reads: m of Kersbergen, Sprangers and Schelter (SIGMOD 2022)."""
 MAX_NEIGHBOUR_SESSIONS = 100
-"""Of those, the most similar (VMIS-kNN's k)."""
+"""Most similar sessions that VMIS-kNN scores items with: k of the same paper."""
 DECAY_EVENTS = 10
-"""A matched event counts a tenth less for each event after it, and nothing from the tenth on."""
+"""Events over which VMIS-kNN's linear decay falls to 0: the weight of a match is 1 - (events after it) / 10."""
 
 Floats = npt.NDArray[np.float64]
 
 
 class RankingBaseline(Protocol):
-    """Scores every item after a prefix."""
+    """Scores every item after a prefix of a session."""
 
     name: str
 
     def scores(self, prefix: Ints) -> Floats:
-        """Return a score for each row from 0, the padding, which is never ranked: (V,)."""
+        """Return a score for each row of the item table; row 0 is padding and is never ranked: (V,)."""
         ...
 
 
-class Popularity:
-    """How often an item occurs in the training sessions."""
+class PopularityBaseline:
+    """Scores an item by its events in the training sessions."""
 
     name = "popularity"
 
-    def __init__(self, of: Examples, rows: int) -> None:
-        self._counts = np.bincount(of.items, minlength=rows).astype(np.float64)
+    def __init__(self, sessions: Examples, rows: int) -> None:
+        self._counts = np.bincount(sessions.items, minlength=rows).astype(np.float64)
 
     def scores(self, prefix: Ints) -> Floats:
         """Return the counts: (V,)."""
         return self._counts
 
 
-class Cooccurrence:
-    """How often an item follows those of the prefix, as a share, weighted by how long ago these were."""
+class CooccurrenceBaseline:
+    """Scores an item by how often it followed the newest items of the prefix."""
 
     name = "co-occurrence"
 
-    def __init__(self, of: Examples, rows: int) -> None:
-        pairs = count_following(of)
-        first = pairs.keys >> 32
+    def __init__(self, sessions: Examples, rows: int) -> None:
+        pairs = count_following(sessions)
+        first = pairs.keys >> 32  # a key holds the first item above 32 bits, the second below
         self._rows = pairs.keys & ITEM_MASK
         self._shares = pairs.counts / np.bincount(first, weights=pairs.counts, minlength=rows)[first]
         self._starts = np.searchsorted(first, np.arange(rows + 1))
 
     def scores(self, prefix: Ints) -> Floats:
-        """Return shares / (1 + distance), summed over the newest events: (V,)."""
+        """Return the sum over the newest events of share / (1 + distance from the end): (V,)."""
         scores = np.zeros(len(self._starts) - 1)
-        for distance, row in enumerate(prefix[: -RECENT_EVENTS - 1 : -1].tolist()):
-            near = slice(self._starts[row], self._starts[row + 1])
-            scores[self._rows[near]] += self._shares[near] / (1 + distance)
+        for distance, row in enumerate(prefix[: -COOCCURRENCE_EVENTS - 1 : -1].tolist()):
+            followers = slice(self._starts[row], self._starts[row + 1])
+            scores[self._rows[followers]] += self._shares[followers] / (1 + distance)
         return scores
 
 
 class SessionNeighbours:
-    """VMIS-kNN: what came in the sessions that are most like the prefix."""
+    """VMIS-kNN: scores an item by the most similar training sessions that contain it."""
 
     name = "VMIS-kNN"
 
-    def __init__(self, of: Examples, rows: int) -> None:
-        self._of = of
-        session = np.repeat(np.arange(len(of)), of.lengths)
-        distinct = np.unique((of.items.astype(np.int64) << 32) | session)
-        self._sessions: Longs = distinct & ITEM_MASK  # of each row, the oldest first
+    def __init__(self, sessions: Examples, rows: int) -> None:
+        self._examples = sessions
+        session = np.repeat(np.arange(len(sessions)), sessions.lengths)  # (events,)
+        distinct = np.unique((sessions.items.astype(np.int64) << 32) | session)  # item above 32 bits, session below
+        self._sessions: Longs = distinct & ITEM_MASK  # sessions with each row, the oldest first
         self._starts = np.searchsorted(distinct, np.arange(rows + 1) << 32)
-        with_item = np.diff(self._starts)
-        self._rarity: Floats = np.log(max(1, len(of)) / np.maximum(with_item, 1))  # (V,)
+        session_counts = np.diff(self._starts)  # (V,)
+        # Inverse document frequency: log(sessions / sessions with the item)
+        self._rarity: Floats = np.log(max(1, len(sessions)) / np.maximum(session_counts, 1))  # (V,)
 
     def scores(self, prefix: Ints) -> Floats:
-        """Return, over the closest sessions, similarity * decay of the newest event in both * rarity: (V,)."""
+        """Return, summed over the neighbour sessions, similarity * decay of the newest match * rarity: (V,).
+
+        The similarity of a session is the sum over common items of 1 - (prefix events after the item) / length.
+        """
         scores = np.zeros(len(self._rarity))
-        sessions, matched = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
-        rows, newest = np.unique(prefix[::-1], return_index=True)  # events after each, in the prefix
-        for row, after in zip(rows.tolist(), newest.tolist(), strict=True):
-            with_row = self._sessions[self._starts[row] : self._starts[row + 1]][-MAX_SESSIONS:]
-            sessions.append(with_row)
-            matched.append(np.full(len(with_row), after))
-        every, of_every = np.unique(np.concatenate(sessions), return_inverse=True)
-        every, of_every = every[-MAX_SESSIONS:], of_every - max(0, len(every) - MAX_SESSIONS)
-        after = np.concatenate(matched)[of_every >= 0]
-        of_every = of_every[of_every >= 0]
-        similarity = np.bincount(of_every, weights=1 - after / len(prefix), minlength=len(every))  # (sessions,)
-        first_match = np.full(len(every), len(prefix))
-        np.minimum.at(first_match, of_every, after)
-        closest = np.argsort(-similarity, kind="stable")[:MAX_NEIGHBOUR_SESSIONS]
-        weights = similarity * np.clip(1 - first_match / DECAY_EVENTS, 0, None)
-        for session in closest.tolist():
-            items = np.unique(self._of.items[self._of.starts[every[session]] : self._of.starts[every[session] + 1]])
-            scores[items] += weights[session]
+        matches, ages = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+        rows, newest = np.unique(prefix[::-1], return_index=True)  # distinct items, prefix events after each
+        for row, age in zip(rows.tolist(), newest.tolist(), strict=True):
+            sessions = self._sessions[self._starts[row] : self._starts[row + 1]][-MAX_SESSIONS:]
+            matches.append(sessions)
+            ages.append(np.full(len(sessions), age))
+        sessions, index = np.unique(np.concatenate(matches), return_inverse=True)
+        sessions, index = sessions[-MAX_SESSIONS:], index - max(0, len(sessions) - MAX_SESSIONS)
+        age = np.concatenate(ages)[index >= 0]  # (matches,)
+        index = index[index >= 0]  # (matches,): index of `sessions`
+        similarity = np.bincount(index, weights=1 - age / len(prefix), minlength=len(sessions))  # (sessions,)
+        newest_match = np.full(len(sessions), len(prefix))
+        np.minimum.at(newest_match, index, age)
+        neighbours = np.argsort(-similarity, kind="stable")[:MAX_NEIGHBOUR_SESSIONS]
+        weights = similarity * np.clip(1 - newest_match / DECAY_EVENTS, 0, None)  # (sessions,)
+        starts = self._examples.starts
+        for neighbour in neighbours.tolist():
+            session = sessions[neighbour]
+            scores[np.unique(self._examples.items[starts[session] : starts[session + 1]])] += weights[neighbour]
         return scores * self._rarity
 
 
-def fit_ranking_baselines(of: Examples, rows: int) -> Sequence[RankingBaseline]:
-    """Return all of them, counted on training sessions, for a table of so many rows."""
-    return Popularity(of, rows), Cooccurrence(of, rows), SessionNeighbours(of, rows)
+def fit_ranking_baselines(sessions: Examples, rows: int) -> Sequence[RankingBaseline]:
+    """Return all ranking baselines, counted on training sessions, for a table of `rows` rows."""
+    return PopularityBaseline(sessions, rows), CooccurrenceBaseline(sessions, rows), SessionNeighbours(sessions, rows)

@@ -78,7 +78,7 @@ def test_trees_come_nearer_to_the_truth_than_the_base_rate(files):
         lambda _: None,
         truth=files / "truth.jsonl",
     )
-    near = results.by_events[0].nearness
+    near = results.by_events[0].truth_errors
     assert near["LightGBM"].log_loss_share > 0.1 > near["base rate"].log_loss_share
     assert near["LightGBM"].mean_difference < near["base rate"].mean_difference
     assert near["LightGBM"].log_loss_share < 1

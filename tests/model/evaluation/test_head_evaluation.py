@@ -88,13 +88,13 @@ def test_noise_falls_with_the_root_of_the_rows():
 
 def test_shares_are_the_same_for_all():
     read = of(*DETERMINED)
-    said = BaseRate(read, np.arange(400)).say(read, np.array([0, 3]))
+    said = BaseRate(read, np.arange(400)).predict(read, np.array([0, 3]))
     assert said.purchase[0] == said.purchase[1] == pytest.approx(0.3, abs=0.01)
 
 
 def test_markov_knows_what_follows_a_cart():
     read = of(*DETERMINED)
-    said = MarkovChain(read, np.arange(400)).say(read, np.array([0, 2, 162]))
+    said = MarkovChain(read, np.arange(400)).predict(read, np.array([0, 2, 162]))
     assert said.purchase[1] > 0.7
     assert said.purchase[2] < 0.2
     assert said.next_action[1].argmax() == NEXT_ACTIONS.index("purchase")
@@ -103,7 +103,7 @@ def test_markov_knows_what_follows_a_cart():
 def test_all_baselines_learn_what_is_determined():
     read = of(*DETERMINED)
     for model in fit_head_baselines(read, np.flatnonzero(~mark_purchased(read)), NO_FACTS)[1:]:
-        said = model.say(read, np.array([2, 162]))
+        said = model.predict(read, np.array([2, 162]))
         assert said.purchase[0] > said.purchase[1] + 0.4, model.name
         assert said.next_action.sum(axis=1) == pytest.approx(1)
 
@@ -118,7 +118,7 @@ def test_nothing_that_comes_later_changes_what_is_said(files):
     cut = of(*(" ".join(session.split()[:2]) for session in DETERMINED))
     at = np.array([1, 161, 201])
     for model in models:
-        whole_said, cut_said = model.say(read, at), model.say(cut, np.array([1, 81, 101]))
+        whole_said, cut_said = model.predict(read, at), model.predict(cut, np.array([1, 81, 101]))
         for one, other in zip(whole_said, cut_said, strict=True):
             assert one == pytest.approx(other, abs=1e-6), model.name
 

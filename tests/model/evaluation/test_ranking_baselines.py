@@ -1,6 +1,6 @@
 import numpy as np
 
-from clickscore.model.evaluation.ranking_baselines import Cooccurrence, Popularity, SessionNeighbours
+from clickscore.model.evaluation.ranking_baselines import CooccurrenceBaseline, PopularityBaseline, SessionNeighbours
 from clickscore.model.features import Examples, make_examples
 from tests.model.builders import flat
 
@@ -21,18 +21,18 @@ def ranking(scores: np.ndarray) -> str:
 
 
 def test_popularity_counts_events():
-    assert ranking(Popularity(of("aab", "bab"), 9).scores(rows("c"))) == "ab"
+    assert ranking(PopularityBaseline(of("aab", "bab"), 9).scores(rows("c"))) == "ab"
 
 
 def test_cooccurrence_ranks_what_followed_the_newest_events():
-    baseline = Cooccurrence(of("ab", "ac", "ac", "de", "df"), 9)
+    baseline = CooccurrenceBaseline(of("ab", "ac", "ac", "de", "df"), 9)
     assert ranking(baseline.scores(rows("a"))) == "cb"
     assert ranking(baseline.scores(rows("ad"))) == "efcb"
     assert ranking(baseline.scores(rows("b"))) == ""
 
 
 def test_cooccurrence_knows_repeats():
-    assert ranking(Cooccurrence(of("aab", "aa"), 9).scores(rows("a"))) == "ab"
+    assert ranking(CooccurrenceBaseline(of("aab", "aa"), 9).scores(rows("a"))) == "ab"
 
 
 def test_session_neighbours_rank_what_came_in_the_sessions_most_alike():
