@@ -1,14 +1,14 @@
-"""Garbage: how often Python looks for cycles among what a batch makes."""
+"""Garbage collection: make Python's cycle collector run seldom, since a batch makes no cycles."""
 
 import gc
 
 THRESHOLDS = (100_000, 20, 50)
-"""What a batch makes lives until its end, and nothing of it is a cycle: looking for cycles at Python's usual pace took
-a quarter of the time of a worker without a model, and of a replay."""
+"""Thresholds of `gc.set_threshold`. The objects of a batch live until its end and form no cycles. With Python's own
+thresholds the collector took a quarter of the time of a replay, and of a worker without a model."""
 
 
 def tune_gc() -> None:
-    """Look for garbage seldom from now on, and no more among what is there already."""
+    """Collect once, exempt all present objects from collection, and collect seldom from now on."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)

@@ -1,1 +1,1 @@
-"""Everything remembered of a partition: sessions, watermark, popularity, timers. Pure; restored from snapshots."""
+"""State of one partition: sessions, watermark, popularity and timers. Pure, bounded, and restored from snapshots."""

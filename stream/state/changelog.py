@@ -1,4 +1,4 @@
-"""Changelog: a partition's state put together again from the records of `session-snapshots`."""
+"""Changelog: restore the state of a partition from the records of `session-snapshots`."""
 
 from collections.abc import Iterable
 
@@ -12,24 +12,24 @@ from clickscore.stream.state.partition import ChangelogRecord, PartitionState
 
 
 class StateRestorer:
-    """Builds a partition's state from its records of `session-snapshots`, in their order.
+    """Builds the state of a partition from the records of its changelog, in log order.
 
-    A worker that stalled, lost its partitions and woke up may have written after its successor. So a record never
-    steps a key back in source offsets, and what such a record overlaid is returned by `repairs`, to be written again:
-    compaction keeps the last record of a key, which must be the newest state.
+    A worker that stalled, lost its partitions and woke up may write after its successor. So for each key the record
+    with the largest source offset wins, wherever it stands in the log. Compaction keeps the last record of a key, which
+    would be the stale one; `repairs` returns the records to write again, so that the last one is the newest state.
     """
 
     def __init__(self) -> None:
         self._newest: dict[bytes, tuple[int, bytes | None]] = {}
-        self._overlaid: set[bytes] = set()
+        self._stale: set[bytes] = set()  # keys whose last record in the log is older than the newest state
 
     def add(self, key: bytes, value: bytes | None, tombstone_offset: int) -> None:
-        """Take the next record.
+        """Add the next record of the log.
 
         Args:
-            key: A user's id, or `PARTITION_KEY`.
-            value: A snapshot, or none for a tombstone.
-            tombstone_offset: What the header of a tombstone says; -1 where it has none.
+            key: A user id, or `PARTITION_KEY`.
+            value: A snapshot; none for a tombstone.
+            tombstone_offset: Source offset in the header of a tombstone; -1 where the header is missing.
         """
         if value is None:
             offset = tombstone_offset
@@ -37,16 +37,16 @@ class StateRestorer:
             offset = decode_partition(value).offset
         else:
             offset = decode_user(value).offset
-        known = self._newest.get(key)
-        if known is None or offset >= known[0]:
+        newest = self._newest.get(key)
+        if newest is None or offset >= newest[0]:
             self._newest[key] = (offset, value)
-            self._overlaid.discard(key)
+            self._stale.discard(key)
         else:
-            self._overlaid.add(key)
+            self._stale.add(key)
 
     def repairs(self) -> list[ChangelogRecord]:
-        """Return the newest states that a stale record overlaid."""
-        return [ChangelogRecord(key, self._newest[key][1], self._newest[key][0]) for key in sorted(self._overlaid)]
+        """Return the newest state of each key whose last record in the log is stale."""
+        return [ChangelogRecord(key, self._newest[key][1], self._newest[key][0]) for key in sorted(self._stale)]
 
     def state(self, source: str, settings: SessionSettings) -> PartitionState:
         """Return the restored state of the partition `source` (`TOPIC-PARTITION`)."""
@@ -55,15 +55,20 @@ class StateRestorer:
             if value is None:
                 continue
             if key == PARTITION_KEY:
-                snapshot = decode_partition(value)
-                state.offset, state.max_ts, state.popular = snapshot.offset, snapshot.max_ts, snapshot.popular
+                state.load_partition(decode_partition(value))
             else:
                 state.load_user(key.decode(), value)
         return state
 
 
 def restore(changes: Iterable[ChangelogRecord], source: str, settings: SessionSettings) -> PartitionState:
-    """Return the state that a run of changes leaves, as after a restart."""
+    """Return the state that a changelog holds, as a worker restores it after a restart.
+
+    Args:
+        changes: Records of the changelog, in log order.
+        source: `TOPIC-PARTITION` of the events.
+        settings: Gap, lateness and bounds.
+    """
     restorer = StateRestorer()
     for change in changes:
         restorer.add(change.key, change.value, change.offset)

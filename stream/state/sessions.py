@@ -1,8 +1,10 @@
-"""Sessions: one user's events grouped by gaps in event time.
+"""Session windows: group one user's events by gaps in event time.
 
-Functions of a user's state and one event; no clock, no Kafka. An event within the allowed lateness takes its place in
-the open session by its `ts`. A session ends where the silence is longer than the gap, or where the client names
-another one. A session that ended is never opened again: what still comes for it is late.
+All functions work on the state of one user and one event; they know no clock and no Kafka. An event within the allowed
+lateness is inserted into the open session by its `ts`. A session ends after a silence longer than the gap, or when the
+client names another session. A closed session is never opened again: its remaining events are late.
+
+Repeated events are deduplicated by a fingerprint of the event id, for as long as the open session remembers the event.
 """
 
 from bisect import bisect_right
@@ -12,71 +14,98 @@ from clickscore.schemas.sessions import ClosedSession, SessionEvent
 from clickscore.schemas.snapshots import UserState
 
 FINGERPRINT_BYTES = 8
+"""Bytes of an event id's hash (xxh3, 64 bits). Two of 50 remembered events collide once in 10^16 sessions."""
 
-_BYTE_OF = [bytes((action,)) for action in range(len(ACTIONS))]  # made once, as every event adds one
+_ACTION_BYTES = [bytes((action,)) for action in range(len(ACTIONS))]  # made once, since every event appends one
 
 
 def is_duplicate(user: UserState, fingerprint: bytes) -> bool:
-    """Return whether the open session remembers an event with this fingerprint (8 bytes)."""
-    at = user.fingerprints.find(fingerprint)
-    while at > 0 and at % FINGERPRINT_BYTES:  # found across two neighbours, which is not a find
-        at = user.fingerprints.find(fingerprint, at + 1)
-    return at >= 0
+    """Return whether the open session remembers an event with this fingerprint (8 bytes): deduplicates events."""
+    index = user.fingerprints.find(fingerprint)
+    while index > 0 and index % FINGERPRINT_BYTES:  # a match across two neighbouring fingerprints does not count
+        index = user.fingerprints.find(fingerprint, index + 1)
+    return index >= 0
 
 
 def starts_session(user: UserState, event: Interaction, gap_ms: int) -> bool:
-    """Return whether an event begins a new session; one exactly at the gap still belongs to the open one."""
+    """Return whether an event starts a new session; an event exactly at the gap extends the open session.
+
+    Args:
+        user: State of the event's user.
+        event: The event.
+        gap_ms: Silence that ends a session, ms.
+    """
     if not user.length or event.ts - user.last_ts > gap_ms:
         return True
     return names_other_session(user, event) and event.ts >= user.last_ts
 
 
 def belongs_to_closed_session(user: UserState, event: Interaction, gap_ms: int) -> bool:
-    """Return whether an event belongs to a session of this user that has ended, so that it is late."""
+    """Return whether an event belongs to a closed session of its user, so that it is late.
+
+    Args:
+        user: State of the event's user.
+        event: The event.
+        gap_ms: Silence that ends a session, ms.
+    """
     return user.length > 0 and names_other_session(user, event) and not starts_session(user, event, gap_ms)
 
 
 def names_other_session(user: UserState, event: Interaction) -> bool:
-    """Return whether the client says another session than the open one; saying none agrees with any."""
+    """Return whether the client names another session than the open one; an event without a name fits any session."""
     return event.session_id is not None and event.session_id != user.session_id
 
 
-def open_session(user: UserState, event: Interaction, offset: int, name: str) -> None:
-    """Begin a session with an event that is about to be added; `name` is its id where the client gives none."""
+def open_session(user: UserState, event: Interaction, offset: int, default_id: str) -> None:
+    """Open an empty session for its first event, which `add_event` then adds.
+
+    Args:
+        user: State of the event's user.
+        event: First event of the session.
+        offset: Source offset of the event.
+        default_id: Session id where the client names no session.
+    """
     user.opened_by = offset
-    user.session_id = event.session_id or name
+    user.session_id = event.session_id or default_id
     user.opened_at = user.last_ts = event.ts
     user.length = 0
     user.purchased = False
     user.ages, user.actions, user.items, user.fingerprints = [], b"", [], b""
 
 
-def add(user: UserState, event: Interaction, action: int, item_id: str, fingerprint: bytes) -> None:
-    """Put an event into the open session, at its place by event time, after others of the same `ts`."""
+def add_event(user: UserState, event: Interaction, action: int, item_id: str, fingerprint: bytes) -> None:
+    """Insert an event into the open session by event time, after the events of the same `ts`.
+
+    Args:
+        user: State of the event's user, with an open session.
+        event: The event.
+        action: Action code of the event (index into `schemas.events.ACTIONS`).
+        item_id: Item of the event; empty for a search.
+        fingerprint: Fingerprint of the event id (8 bytes).
+    """
     if event.ts < user.opened_at:
         shift = user.opened_at - event.ts
         user.ages = [age + shift for age in user.ages]
         user.opened_at = event.ts
-    age, byte = event.ts - user.opened_at, _BYTE_OF[action]
+    age, action_byte = event.ts - user.opened_at, _ACTION_BYTES[action]
     if not user.ages or age >= user.ages[-1]:
         user.ages.append(age)
-        user.actions += byte
+        user.actions += action_byte
         user.items.append(item_id)
         user.fingerprints += fingerprint
         user.last_ts = event.ts
     else:
-        at = bisect_right(user.ages, age)
-        user.ages.insert(at, age)
-        user.actions = user.actions[:at] + byte + user.actions[at:]
-        user.items.insert(at, item_id)
-        user.fingerprints = (
-            user.fingerprints[: at * FINGERPRINT_BYTES] + fingerprint + user.fingerprints[at * FINGERPRINT_BYTES :]
-        )
+        index = bisect_right(user.ages, age)
+        byte = index * FINGERPRINT_BYTES
+        user.ages.insert(index, age)
+        user.actions = user.actions[:index] + action_byte + user.actions[index:]
+        user.items.insert(index, item_id)
+        user.fingerprints = user.fingerprints[:byte] + fingerprint + user.fingerprints[byte:]
     user.length += 1
 
 
 def drop_oldest(user: UserState) -> str:
-    """Drop the oldest remembered event of the session; return its item, empty for a search."""
+    """Forget the oldest remembered event of the session; return its item, empty for a search."""
     del user.ages[0]
     user.actions = user.actions[1:]
     user.fingerprints = user.fingerprints[FINGERPRINT_BYTES:]
@@ -84,7 +113,13 @@ def drop_oldest(user: UserState) -> str:
 
 
 def remember_purchase(user: UserState, item_id: str, max_bought: int) -> None:
-    """Note that an item was bought, as the newest of at most `max_bought`."""
+    """Remember a bought item as the newest one.
+
+    Args:
+        user: State of the buyer.
+        item_id: The bought item.
+        max_bought: Largest number of bought items to remember; the oldest are forgotten first.
+    """
     user.purchased = True
     if item_id in user.bought:
         user.bought.remove(item_id)
@@ -93,12 +128,12 @@ def remember_purchase(user: UserState, item_id: str, max_bought: int) -> None:
 
 
 def close(user: UserState, user_id: str, source: str) -> ClosedSession:
-    """End the open session and return it; what was bought stays remembered.
+    """Close the open session and return it; the bought items stay remembered.
 
     Args:
-        user: The state, which has an open session.
-        user_id: Whose it is.
-        source: `TOPIC-PARTITION` of the events, which with the first event's offset names the session for good.
+        user: State of the user, with an open session.
+        user_id: The user.
+        source: `TOPIC-PARTITION` of the events. With the offset of the first event it is the session's unique id.
     """
     events = tuple(
         SessionEvent(ts=user.opened_at + age, action=ACTIONS[action], item_id=item)

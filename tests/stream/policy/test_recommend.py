@@ -126,14 +126,14 @@ class CountedItems(Sequence[str]):
 
     def __init__(self, items: Sequence[str]) -> None:
         self.lookups = 0
-        self._items = items
+        self.items = items
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self.items)
 
     def __getitem__(self, row: Any) -> Any:
         self.lookups += 1
-        return self._items[row]
+        return self.items[row]
 
 
 def boost_tea(slate: Slate, request: Request, catalogue: Catalogue) -> Slate:
@@ -164,7 +164,7 @@ def toss_a_coin(slate: Slate, request: Request, k: int) -> Slate:
 def test_without_a_reranker_only_selected_candidates_are_looked_up():
     items = CountedItems([f"item-{row}" for row in range(100)])
     policy = Policy(PolicySettings(k=3), Catalogue(), "bundle", ())
-    policy.recommend(make_request("x", bought=("item-1",)), make_scores(*items._items)._replace(items_by_row=items))
+    policy.recommend(make_request("x", bought=("item-1",)), make_scores(*items.items)._replace(items_by_row=items))
     assert items.lookups == 4
 
 

@@ -17,7 +17,7 @@ def session_of(*events: View) -> UserState:
     user = UserState()
     sessions.open_session(user, events[0], 0, "0-0")
     for number, event in enumerate(events):
-        sessions.add(user, event, 1, event.item_id, number.to_bytes(8))
+        sessions.add_event(user, event, 1, event.item_id, number.to_bytes(8))
     return user
 
 
@@ -119,7 +119,7 @@ def test_sorted_times_open_one_session_more_than_there_are_gaps(minutes: list[in
         if sessions.starts_session(user, event, GAP):
             opened += 1
             sessions.open_session(user, event, number, f"0-{number}")
-        sessions.add(user, event, 1, event.item_id, number.to_bytes(8))
+        sessions.add_event(user, event, 1, event.item_id, number.to_bytes(8))
     assert opened == 1 + sum(later - earlier > 30 for earlier, later in pairwise(times))
 
 

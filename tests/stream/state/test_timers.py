@@ -1,4 +1,4 @@
-"""Wheel: keys come due at full minutes."""
+"""Timers: keys come due at full minutes, in an order that follows from their times."""
 
 from clickscore.schemas.durations import MINUTE_MS
 from clickscore.stream.state.timers import TimerWheel
@@ -41,7 +41,7 @@ def test_keys_of_a_minute_come_by_name_however_they_were_added():
     assert due(wheel(30, 10, 20), MINUTE_MS) == due(wheel(20, 30, 10), MINUTE_MS) == ["10", "20", "30"]
 
 
-def test_what_was_left_is_still_due():
+def test_remaining_key_is_still_due():
     made = wheel(10, 20)
     made.pop(MINUTE_MS)
     assert made.is_due(MINUTE_MS)

@@ -1,0 +1,54 @@
+"""Popularity: a partition's items ranked by the number of their events in open sessions."""
+
+import heapq
+from collections.abc import Iterable
+
+MAX_POPULAR = 64
+"""Items in the ranking: enough for a recommendation after sold-out and bought items are removed."""
+
+
+class Popularity:
+    """Event counts of items, and the ranking made from these counts at every refresh.
+
+    The counts follow from the users' open sessions, so they survive a restart without a record of their own. The
+    ranking is of an earlier moment, so it does not follow from them and is part of the partition's snapshot.
+    """
+
+    def __init__(self) -> None:
+        self.ranking: list[str] = []
+        """Items, best first. A new list replaces the old one at each change, so readers may keep a reference."""
+        self._counts: dict[str, int] = {}
+
+    def add(self, item_id: str) -> None:
+        """Count an event. A new item joins the ranking while there is room; the empty id of a search is ignored."""
+        if not item_id:
+            return
+        self._counts[item_id] = self._counts.get(item_id, 0) + 1
+        if len(self.ranking) < MAX_POPULAR and item_id not in self.ranking:
+            self.ranking = [*self.ranking, item_id]
+
+    def remove(self, item_id: str) -> None:
+        """Take back one event of an item; the empty id of a search is ignored."""
+        if not item_id:
+            return
+        remaining = self._counts.get(item_id, 0) - 1
+        if remaining > 0:
+            self._counts[item_id] = remaining
+        else:
+            self._counts.pop(item_id, None)
+
+    def load_counts(self, item_ids: Iterable[str]) -> None:
+        """Count the events of a restored session, and leave the ranking as the snapshot has it."""
+        for item_id in item_ids:
+            if item_id:
+                self._counts[item_id] = self._counts.get(item_id, 0) + 1
+
+    def refresh(self) -> None:
+        """Rank the items anew: most events first, items of equal counts in alphabetical order."""
+        # Only items that reach the lowest count of the best are sorted by name: a small part of all items.
+        lowest = min(heapq.nlargest(MAX_POPULAR, self._counts.values()), default=0)
+        best = sorted((-count, item) for item, count in self._counts.items() if count >= lowest)
+        ranked = [item for _, item in best[:MAX_POPULAR]]
+        # Items without events keep their order behind the others, as long as there is room.
+        ranked_set = set(ranked)
+        self.ranking = (ranked + [item for item in self.ranking if item not in ranked_set])[:MAX_POPULAR]
