@@ -139,6 +139,14 @@ class KafkaSettings(Group, frozen=True, kw_only=True):
     ssl_cafile: Annotated[str, setting("path", "File of trusted CA certificates; empty for the system's own")] = ""
     ssl_certfile: Annotated[str, setting("path", "Client certificate, for brokers that ask for one")] = ""
     ssl_keyfile: Annotated[str, setting("path", "Private key of the client certificate")] = ""
+    isolation_level: Annotated[
+        Literal["read_committed", "read_uncommitted"],
+        setting(
+            "name",
+            "Whether records of aborted and open transactions are left out, or read like all others",
+            decides="records",
+        ),
+    ] = "read_committed"
     broker_wait_ms: Annotated[
         int, setting("ms", "How long to wait for a broker that cannot be reached before giving up", ge=0)
     ] = 60_000

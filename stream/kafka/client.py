@@ -38,6 +38,11 @@ def connection(settings: KafkaSettings) -> dict[str, Any]:
     return arguments
 
 
+def consumer_arguments(settings: KafkaSettings) -> dict[str, Any]:
+    """Return the keyword arguments that connect a consumer: `connection`, and which transactions it reads."""
+    return connection(settings) | {"isolation_level": settings.isolation_level}
+
+
 RETRY_SECONDS = 0.2
 """Between two questions to brokers of whom none answers."""
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
-from clickscore.stream.kafka.client import connection
+from clickscore.stream.kafka.client import consumer_arguments
 from clickscore.stream.settings import KafkaSettings
 
 FETCH_BYTES = 8 * 1024 * 1024  # a partition and request; restores are bound by decoding, not by round trips
@@ -68,7 +68,7 @@ OpenReader = Callable[[], AbstractAsyncContextManager[PartitionReader]]
 async def reader(settings: KafkaSettings) -> AsyncGenerator[AIOKafkaConsumer]:
     """Give a consumer without a group, to read partitions from where one says."""
     consumer = AIOKafkaConsumer(
-        **connection(settings),
+        **consumer_arguments(settings),
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         max_partition_fetch_bytes=FETCH_BYTES,

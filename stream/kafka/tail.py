@@ -24,7 +24,7 @@ from clickscore.schemas.topics import (
     SNAPSHOTS,
 )
 from clickscore.stream.errors import BrokerError, TopicMissingError
-from clickscore.stream.kafka.client import connection
+from clickscore.stream.kafka.client import consumer_arguments
 from clickscore.stream.kafka.topics import list_topics
 from clickscore.stream.settings import KafkaSettings
 
@@ -74,7 +74,7 @@ async def tail(
         message = f"topic {name} is missing. `clickscore topics list` says which are there"
         raise TopicMissingError(message)
     consumer = AIOKafkaConsumer(
-        **connection(settings),
+        **consumer_arguments(settings),
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="earliest",  # also where retention has taken what was to be read next

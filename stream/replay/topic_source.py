@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from clickscore.stream.errors import BrokerError, SettingsError, TopicMissingError
-from clickscore.stream.kafka.client import connection
+from clickscore.stream.kafka.client import consumer_arguments
 from clickscore.stream.kafka.reader import reader
 from clickscore.stream.kafka.topics import list_topics, wait_for_broker
 from clickscore.stream.reference.records import Reference, read_reference
@@ -251,7 +251,7 @@ class TopicSource:
     async def _start(self) -> AIOKafkaConsumer:
         await wait_for_broker(self._settings)
         consumer = AIOKafkaConsumer(
-            **connection(self._settings),
+            **consumer_arguments(self._settings),
             enable_auto_commit=False,
             auto_offset_reset="none",  # deleted records are an error: a replay must not skip records in silence
             max_partition_fetch_bytes=FETCH_BYTES,

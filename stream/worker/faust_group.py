@@ -67,8 +67,9 @@ class FaustGroup:
         return sorted(tp.partition for tp in assignment if tp.topic == self._topic)
 
     def highwater(self, partition: int) -> int | None:
-        """Return the end offset of a partition, or None before its first fetch."""
-        return self._app.consumer.highwater(TP(self._topic, partition))
+        """Return the offset after a partition's last record that can be read, or None before its first fetch."""
+        consumer: Any = self._app.consumer  # the transport's BatchConsumer
+        return consumer.readable_end(TP(self._topic, partition))
 
     def expect(self, offsets: Mapping[int, int]) -> None:
         """Tell the consumer from which offset each partition must be read at the latest."""

@@ -100,7 +100,7 @@ class ConsumerGroup(Protocol):
         ...
 
     def highwater(self, partition: int) -> int | None:
-        """Return the end offset of a partition of the topic of events, or None while the group does not know it."""
+        """Return the offset after the last readable record of a partition of events; None while it is not known."""
         ...
 
     def expect(self, offsets: Mapping[int, int]) -> None:

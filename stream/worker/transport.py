@@ -105,7 +105,14 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
+        consumer._isolation_level = self.consumer.isolation_level
         return consumer
+
+    def position(self, tp: TP) -> int | None:
+        """Return the offset from which the client fetches next; None while the client looks for it."""
+        assignment = self._ensure_consumer()._subscription.subscription.assignment
+        state = assignment.state_value(tp) if assignment and tp in assignment.tps else None
+        return state.position if state and state.has_valid_position else None
 
     def close(self) -> None:
         """Do nothing when a rebalance meets a stop: `on_thread_stop` closes the client, on the client's own loop.
@@ -140,6 +147,8 @@ class BatchConsumer(driver.Consumer):
 
     fetch_wait_ms: ClassVar[int] = 0
     """Wait of a fetch while traffic is steady, ms. A fetch and its batches cost about as much as ten events."""
+    isolation_level: ClassVar[str] = "read_committed"
+    """Whether records of aborted and open transactions are left out, in Kafka's words."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -151,6 +160,16 @@ class BatchConsumer(driver.Consumer):
     def expect(self, offsets: Mapping[TP, int]) -> None:
         """Set the offset from which each partition of an assignment must be read at the latest."""
         self._expected, self._gap_ends = dict(offsets), {}
+
+    def readable_end(self, tp: TP) -> int | None:
+        """Return the offset after the last record that can be read; None before the first fetch.
+
+        The end of a partition may be a transaction's marker or an aborted record, which no consumer ever receives.
+        """
+        end, position = self.highwater(tp), self._thread.position(tp)
+        if end is None or position is None or position < end:
+            return end
+        return self._expected.get(tp, end)
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
         return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
