@@ -180,16 +180,3 @@ def test_every_field_of_health_is_explained() -> None:
 def test_decision_records_are_numbered_without_gaps() -> None:
     numbers = sorted(path.name[:4] for path in (ROOT / "docs/decisions").glob("[0-9]*.md"))
     assert numbers == [f"{number:04}" for number in range(1, len(numbers) + 1)]
-
-
-def test_what_the_transport_is_said_to_lean_on_is_there() -> None:
-    (record,) = (ROOT / "docs/decisions").glob("*-whole-batches-through-faust.md")
-    said = record.read_text(encoding="utf-8").split("**What it leans on.**")[1].split("**What we gave up.**")[0]
-    names = set(re.findall(r"`(_?[a-z_]+)`", said))
-    held = "".join(
-        (ROOT / name).read_text()
-        for name in ("stream/transport.py", "stream/kafka.py", "tests/stream/test_transport_contract.py")
-    )
-    assert len(names) > 10
-    for name in names:
-        assert re.search(rf"\b{name}\b", held), name
