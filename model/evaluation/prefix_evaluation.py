@@ -1,4 +1,4 @@
-"""Prefixes: the test of the literature, every row asked alone: which item follows this beginning of a session?"""
+"""Prefix evaluation: next-item metrics after given prefixes of sessions, for a bundle and the ranking baselines."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -18,49 +18,57 @@ from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.manifest import decode_manifest
 
 CUTOFFS = (5, 10, 20)
-LENGTH_GROUPS = ((1, 1), (2, 2), (3, 3), (4, 5), (6, 10), (11, 10**9))
-"""Lengths of prefixes, from and to, that are shown by themselves."""
+"""Lengths of the ranking that the metrics look at."""
+NO_LIMIT = 10**9
+"""Length that no prefix reaches."""
+LENGTH_GROUPS = ((1, 1), (2, 2), (3, 3), (4, 5), (6, 10), (11, NO_LIMIT))
+"""Prefix lengths, from and to, that get metrics of their own."""
 RESAMPLES = 2_000
+"""Bootstrap resamples: cheap, because a resample is a draw of counts and not of rows."""
+PROGRESS_ROWS = 100
+"""Rows between two reports of progress."""
+WHOLE_SESSION = 2**31
+"""Maximal length for the baselines' sessions: no event is cut."""
 VIEW = ACTIONS.index("view")
 
 
 @dataclasses.dataclass(frozen=True)
 class Prefix:
-    """A row of the test."""
+    """A row of the test: the first events of a session, and the item that follows."""
 
     items: Ints
-    """Known rows, the oldest first: (events,)."""
+    """Rows of the known items, the oldest first: (events,)."""
     target: int
-    """Row, 0 where it is unknown."""
+    """Row of the item that follows, 0 if it is unknown."""
     length: int
-    """Of the whole prefix, unknown items included."""
+    """Events of the prefix, unknown items included."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RankingResult:
-    """What one way of ranking reached."""
+    """Metrics of one ranking method."""
 
     name: str
     rows: int
     figures: dict[str, BootstrapInterval]
     """Metrics in percent."""
     by_length: dict[str, dict[str, float]]
-    """Rows and metrics by length of the prefix."""
+    """Number of rows and metrics in percent by prefix length."""
 
 
 def read_prefixes(path: Path, vocabulary: Vocabulary) -> list[Prefix]:
-    """Return the rows of a file: item ids, a tab, the id of the item that follows.
+    """Return the rows of a file; a line has item ids, a tab, and the id of the item that follows.
 
     Raises:
-        TrainingError: It cannot be read, or a line of it is something else.
+        TrainingError: The file cannot be read, or a line has another form.
     """
     prefixes: list[Prefix] = []
     for number, line in enumerate(read_lines(path), start=1):
         try:
-            before, tab, target = line.decode().rstrip("\r\n").partition("\t")
+            prefix, tab, target = line.decode().rstrip("\r\n").partition("\t")
         except UnicodeDecodeError:
-            before = tab = target = ""
-        items = before.split()
+            prefix = tab = target = ""
+        items = prefix.split()
         if not (tab and items and target.strip()):
             message = f"{path}:{number} is no prefix: item ids, a tab, and the id of the item that follows"
             raise TrainingError(message)
@@ -70,18 +78,18 @@ def read_prefixes(path: Path, vocabulary: Vocabulary) -> list[Prefix]:
 
 
 def evaluate_prefixes(
-    bundle: Path, prefixes: Path, sessions: Sequence[Path], tell: Callable[[str, int, int], None]
+    bundle: Path, prefixes: Path, sessions: Sequence[Path], on_progress: Callable[[str, int, int], None]
 ) -> list[RankingResult]:
-    """Return what a bundle reaches on the rows of a file, and what the baselines do.
+    """Return the metrics of a bundle, and of the baselines if there are training sessions.
 
     Args:
-        bundle: Folder; its graph is asked for one row at a time.
+        bundle: Folder of the bundle; its graph scores one row at a time.
         prefixes: File of the rows.
-        sessions: Files of the sessions that the baselines count; none are computed where there are none.
-        tell: Called with who is asked, how many rows are done, and how many there are.
+        sessions: Files of the training sessions, for the baselines; may be empty.
+        on_progress: Called with the name of the ranking method, the number of finished rows, and the number of rows.
 
     Raises:
-        TrainingError: A file cannot be read.
+        TrainingError: A file cannot be read, or the bundle returns too few candidates.
     """
     manifest = decode_manifest((bundle / "manifest.json").read_bytes())
     vocabulary = read_vocabulary(bundle / "items.txt")
@@ -89,84 +97,97 @@ def evaluate_prefixes(
     if manifest.candidates <= max(CUTOFFS) and manifest.candidates < manifest.items:
         message = f"the bundle returns {manifest.candidates} candidates, more than {max(CUTOFFS)} are needed: --top-k"
         raise TrainingError(message)
-    popular = {vocabulary.row(item): place for place, item in enumerate(manifest.popular, start=1)}
+    popular_ranks = {vocabulary.row(item): rank for rank, item in enumerate(manifest.popular, start=1)}
     graph = open_graph(bundle / "model.onnx")
 
-    def of_bundle(prefix: Prefix) -> int:
-        if not len(prefix.items):  # a worker shows what is popular
-            return popular.get(prefix.target, metrics.MISS)
+    def rank_by_bundle(prefix: Prefix) -> int:
+        if not len(prefix.items):  # the worker's fallback: popular items
+            return popular_ranks.get(prefix.target, metrics.MISS)
         newest = prefix.items[-manifest.max_length :].astype(np.int64)[None]  # (1, L)
-        found, scores, _, _ = run_graph(
-            graph, PaddedBatch(newest, np.full_like(newest, VIEW), np.array([newest.shape[1]]))
-        )
-        return rank_target(found[0], scores[0], prefix.target)
+        batch = PaddedBatch(newest, np.full_like(newest, VIEW), np.array([newest.shape[1]]))
+        candidates, scores, _, _ = run_graph(graph, batch)
+        return rank_target(candidates[0], scores[0], prefix.target)
 
-    results = [summarise_ranks("bundle", rows, _ranks(of_bundle, rows, "bundle", tell))]
+    results = [summarise_ranks("bundle", rows, _rank_all(rank_by_bundle, rows, "bundle", on_progress))]
     if sessions:
-        seen, _ = read_sessions(sessions)
-        of = make_examples(seen, vocabulary.rows(seen.item_ids), max_length=2**31)
+        training, _ = read_sessions(sessions)
+        examples = make_examples(training, vocabulary.rows(training.item_ids), max_length=WHOLE_SESSION)
         results += [
-            summarise_ranks(baseline.name, rows, _ranks(_asking(baseline), rows, baseline.name, tell))
-            for baseline in fit_ranking_baselines(of, len(vocabulary) + 1)
+            summarise_ranks(baseline.name, rows, _rank_all(_rank_by(baseline), rows, baseline.name, on_progress))
+            for baseline in fit_ranking_baselines(examples, len(vocabulary) + 1)
         ]
     return results
 
 
-def rank_target(found: Ints, scores: metrics.Floats, target: int) -> int:
-    """Return the place of a target among candidates, all others of the same score before it; a miss where it is none.
+def rank_target(candidates: Ints, scores: metrics.Floats, target: int) -> int:
+    """Return the rank of a target among candidates, behind all of an equal score, or `metrics.MISS`.
 
-    Exact for every place below the number of candidates: an item that is none scores no more than the last of them.
+    Every rank below the number of candidates is exact: no other item scores higher than the last candidate.
+
+    Args:
+        candidates: Rows of the candidates: (candidates,).
+        scores: Scores of the candidates: (candidates,).
+        target: Row of the target.
     """
-    own = scores[found == target]
-    return int((scores >= own[0]).sum()) if len(own) else metrics.MISS
+    target_score = scores[candidates == target]
+    return int((scores >= target_score[0]).sum()) if len(target_score) else metrics.MISS
 
 
 def summarise_ranks(name: str, prefixes: Sequence[Prefix], ranks: Ints) -> RankingResult:
-    """Return the metrics of ranks, with their intervals; the order of the rows makes no difference."""
+    """Return the metrics of ranks with bootstrap intervals; the order of the rows has no influence.
+
+    Args:
+        name: Name of the ranking method.
+        prefixes: Rows of the test.
+        ranks: Rank of each row's target, or `metrics.MISS`: (rows,).
+    """
     lengths = np.array([prefix.length for prefix in prefixes])
     by_length: dict[str, dict[str, float]] = {}
     for first, last in LENGTH_GROUPS:
         inside = (lengths >= first) & (lengths <= last)
         if inside.any():
-            label = str(first) if first == last else f"{first}-{last}" if last < 10**9 else f"{first}+"
-            by_length[label] = {"rows": float(inside.sum())} | _figures(ranks[inside])
-    # A draw of rows with replacement is a draw of how often each place occurs
-    places, counts = np.unique(np.where(ranks <= max(CUTOFFS), ranks, metrics.MISS), return_counts=True)
-    draws = np.random.default_rng(0).multinomial(len(ranks), counts / len(ranks), size=RESAMPLES)  # (draws, places)
-    worth = [_figures(np.array([place])) for place in places.tolist()]
+            label = str(first) if first == last else f"{first}-{last}" if last < NO_LIMIT else f"{first}+"
+            by_length[label] = {"rows": float(inside.sum())} | _compute_metrics(ranks[inside])
+    # To draw n rows with replacement is to draw how often each distinct rank occurs: a multinomial distribution
+    distinct, counts = np.unique(np.where(ranks <= max(CUTOFFS), ranks, metrics.MISS), return_counts=True)
+    resamples = np.random.default_rng(0).multinomial(len(ranks), counts / len(ranks), size=RESAMPLES)  # (draws, ranks)
+    rank_metrics = [_compute_metrics(np.array([rank])) for rank in distinct.tolist()]
     figures: dict[str, BootstrapInterval] = {}
-    for metric, value in _figures(ranks).items():
-        low, high = np.quantile(draws @ np.array([of[metric] for of in worth]) / len(ranks), (0.025, 0.975))
+    for metric, value in _compute_metrics(ranks).items():
+        values = np.array([of_rank[metric] for of_rank in rank_metrics])  # (ranks,)
+        low, high = np.quantile(resamples @ values / len(ranks), (0.025, 0.975))
         figures[metric] = BootstrapInterval(value=value, low=float(low), high=float(high))
     return RankingResult(name=name, rows=len(ranks), figures=figures, by_length=by_length)
 
 
-def _figures(ranks: Ints) -> dict[str, float]:
-    """Return all metrics in percent, summed in order of rank."""
+def _compute_metrics(ranks: Ints) -> dict[str, float]:
+    """Return all metrics in percent. The ranks are sorted first, so sums do not depend on the order of the rows."""
     ranks = np.sort(ranks)
-    kinds = {"P": metrics.hit_rate, "MRR": metrics.reciprocal_rank, "NDCG": metrics.ndcg}
-    return {f"{name}@{k}": 100 * of(ranks, k) for k in CUTOFFS for name, of in kinds.items()}
+    functions = {"P": metrics.hit_rate, "MRR": metrics.reciprocal_rank, "NDCG": metrics.ndcg}
+    return {f"{name}@{k}": 100 * function(ranks, k) for k in CUTOFFS for name, function in functions.items()}
 
 
-def _asking(baseline: RankingBaseline) -> Callable[[Prefix], int]:
-    def of_baseline(prefix: Prefix) -> int:
-        scores = baseline.scores(prefix.items)
-        own = scores[prefix.target]
-        return int((scores[1:] >= own).sum()) if prefix.target and own > 0 else metrics.MISS
+def _rank_by(baseline: RankingBaseline) -> Callable[[Prefix], int]:
+    def rank_by_baseline(prefix: Prefix) -> int:
+        scores = baseline.scores(prefix.items)  # (V,)
+        target_score = scores[prefix.target]
+        return int((scores[1:] >= target_score).sum()) if prefix.target and target_score > 0 else metrics.MISS
 
-    return of_baseline
+    return rank_by_baseline
 
 
-def _ranks(
-    ask: Callable[[Prefix], int], prefixes: Sequence[Prefix], name: str, tell: Callable[[str, int, int], None]
+def _rank_all(
+    rank: Callable[[Prefix], int],
+    prefixes: Sequence[Prefix],
+    name: str,
+    on_progress: Callable[[str, int, int], None],
 ) -> Ints:
-    return np.fromiter(_told(ask, prefixes, name, tell), dtype=np.int64, count=len(prefixes))
+    """Return the rank of each row's target: (rows,)."""
 
+    def iterate_ranks() -> Iterator[int]:
+        for done, prefix in enumerate(prefixes, start=1):
+            yield rank(prefix)
+            if done % PROGRESS_ROWS == 0 or done == len(prefixes):
+                on_progress(name, done, len(prefixes))
 
-def _told(
-    ask: Callable[[Prefix], int], prefixes: Sequence[Prefix], name: str, tell: Callable[[str, int, int], None]
-) -> Iterator[int]:
-    for done, prefix in enumerate(prefixes, start=1):
-        yield ask(prefix)
-        if done % 100 == 0 or done == len(prefixes):
-            tell(name, done, len(prefixes))
+    return np.fromiter(iterate_ranks(), dtype=np.int64, count=len(prefixes))

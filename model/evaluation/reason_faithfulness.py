@@ -1,8 +1,13 @@
-"""Faithfulness: whether the events that are named as reasons are those that matter, tried by taking them out.
+"""Reason faithfulness: deletion and insertion curves show whether events with high contributions move the score.
 
-An explanation orders the events of a session. On its deletion curve they leave in this order, on its insertion curve
-they come in it, and each time the model is asked for the probability of the item that was explained. A session without
-an event is one of the others alone, closed up: distances and repeats are those of a shopper who never did it.
+An explanation ranks the events of a session. On the deletion curve the events are removed in this order, on the
+insertion curve they are added in this order (Petsiuk, Das and Saenko, "RISE", BMVC 2018; for texts: comprehensiveness
+and sufficiency, DeYoung et al., "ERASER", ACL 2020). After each step the model predicts the probability of the
+explained item again, on the remaining events alone: their distances and repeats are those of a session in which the
+removed events never happened.
+
+The contributions compete with other orders: attention weights, leave-one-out (occlusion, Zeiler and Fergus, ECCV 2014),
+newest first, and a random permutation.
 """
 
 # pyright: standard
@@ -25,230 +30,288 @@ from clickscore.model.metrics import Floats
 from clickscore.model.transformer import SessionTransformer, relative_distances
 
 MIN_EVENTS = 3
+"""Known events that a session needs; the order of two events says little."""
 TOP_ITEMS = 5
-"""Items of each answer that are explained, the best."""
+"""Best items of each session that are explained."""
 BATCH = 256
+"""Sessions of one forward pass."""
 CONTRIBUTION = "contribution"
+"""Name of the order by the model's own contributions."""
 
 
 class ExplainedItem(NamedTuple):
-    """An item in the answer to a session."""
+    """A session, and an item whose probability is explained or predicted after it."""
 
     events: Ints
-    """Rows of the session's items: (events,)."""
+    """Item rows of the session's events: (events,)."""
     item: int
-    """Row of the item that is explained."""
+    """Row of the explained item."""
 
 
 class ItemPrediction(NamedTuple):
-    """What the model says of one item."""
+    """Prediction for one item."""
 
     log_probability: float
-    place: int
+    """Log-probability in nats, of a softmax over the whole catalogue."""
+    rank: int
+    """Rank in the catalogue, from 1."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EventOrder:
-    """How well an order of events foretells what happens. Log-probabilities are in nats."""
+    """Faithfulness of one order of events. Log-probabilities are in nats."""
 
     name: str
     figures: dict[str, BootstrapInterval]
-    """Of the best item, and with `@5` the mean of the best five.
+    """Metrics of the best item and, with `@5`, their mean over the best five items.
 
-    `deletion`: log-probability lost, mean over the curve; more is better. `insertion`: log-probability still missing;
-    less is better. `first`: lost when only the first event leaves. `exit`: share of items that are driven out of the
-    best five by that. `lead`: how much more the contributions lose, and how much less they miss, both added.
+    `deletion`: log-probability lost, averaged over the curve; more is better. `insertion`: log-probability still
+    missing, averaged over the curve; less is better. `first`: log-probability lost when only the first event is
+    removed. `exit`: share of items that leave the best five then. `lead`: how much better the contributions are, the
+    differences in deletion and insertion added up.
     """
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FaithfulnessResults:
-    """What was found."""
+    """Results of `clickscore evaluate-reasons`."""
 
     sessions: int
     orders: list[EventOrder]
 
 
 Predictor = Callable[[Sequence[ExplainedItem]], list[ItemPrediction]]
+"""Predicts the explained item of each case."""
 
 
 def evaluate_reasons(
-    checkpoint: Path, prefixes: Path, rows: int, tell: Callable[[str], None], seed: int = 0
+    checkpoint: Path, prefixes: Path, rows: int, on_step: Callable[[str], None], seed: int = 0
 ) -> FaithfulnessResults:
-    """Return how faithful the contributions are that a checkpoint's graph gives as reasons, and other orders.
+    """Return the faithfulness of a checkpoint's contributions, and of the orders they compete with.
 
     Args:
-        checkpoint: Folder that `clickscore train` wrote.
-        prefixes: File of beginnings of sessions, as `evaluate` reads it.
-        rows: How many of those with 3 known events or more are drawn; all where there are fewer.
-        tell: Called with what is tried.
-        seed: Of the draw, and of the random order.
+        checkpoint: Folder of `clickscore train`.
+        prefixes: File of prefixes in the format of `clickscore evaluate`.
+        rows: Prefixes with `MIN_EVENTS` known events or more that are sampled; all if there are fewer.
+        on_step: Called with the name of each step.
+        seed: Seed of the sample and of the random permutation.
 
     Raises:
-        TrainingError: A file cannot be read, or there is no such beginning.
+        TrainingError: A file cannot be read, or no prefix is long enough.
     """
     trained = load_checkpoint(checkpoint)
-    model, table, longest = trained.model, trained.table(), trained.record.config.model.max_length
-    sessions = [row.items[-longest:] for row in read_prefixes(prefixes, trained.vocabulary)]
+    model, table, max_length = trained.model, trained.table(), trained.record.config.model.max_length
+    sessions = [prefix.items[-max_length:] for prefix in read_prefixes(prefixes, trained.vocabulary)]
     sessions = [session for session in sessions if len(session) >= MIN_EVENTS]
     if not sessions:
         message = f"{prefixes} has no row of {MIN_EVENTS} known events or more"
         raise TrainingError(message)
     rng = np.random.default_rng(seed)
-    drawn = [sessions[at] for at in np.sort(rng.choice(len(sessions), min(rows, len(sessions)), replace=False))]
+    indices = np.sort(rng.choice(len(sessions), min(rows, len(sessions)), replace=False))
+    sample = [sessions[index] for index in indices]
 
-    def ask(cases: Sequence[ExplainedItem]) -> list[ItemPrediction]:
+    def predict(cases: Sequence[ExplainedItem]) -> list[ItemPrediction]:
         return predict_items(model, table, cases)
 
-    best = rank_top_items(model, table, drawn)  # (sessions, places)
+    top_items = rank_top_items(model, table, sample)  # (sessions, TOP_ITEMS)
     cases = [
-        ExplainedItem(session, item) for session, items in zip(drawn, best.tolist(), strict=True) for item in items
+        ExplainedItem(session, item)
+        for session, items in zip(sample, top_items.tolist(), strict=True)
+        for item in items
     ]
-    whole = ask(cases)
-    orders = {
+    full_predictions = predict(cases)
+    weights_by_order = {
         **compute_explanations(model, table, cases),
-        "leave one out": leave_one_out(cases, whole, ask),
+        "leave one out": leave_one_out(cases, full_predictions, predict),
         "newest first": [np.arange(len(case.events)) for case in cases],
-        "random": [order for session in drawn for order in [rng.random(len(session))] * TOP_ITEMS],
+        "random": [weights for session in sample for weights in [rng.random(len(session))] * TOP_ITEMS],
     }
-    found: dict[str, Mapping[str, Floats]] = {}
-    for name, weights in orders.items():
-        tell(f"trying {name}")
-        found[name] = compute_curves(cases, whole, [np.argsort(-of, kind="stable") for of in weights], ask)
-    return FaithfulnessResults(
-        sessions=len(drawn), orders=[summarise_curves(name, of, found[CONTRIBUTION]) for name, of in found.items()]
-    )
+    curves: dict[str, Mapping[str, Floats]] = {}
+    for name, weights in weights_by_order.items():
+        on_step(f"trying {name}")
+        orders = [np.argsort(-case_weights, kind="stable") for case_weights in weights]
+        curves[name] = compute_curves(cases, full_predictions, orders, predict)
+    results = [summarise_curves(name, values, curves[CONTRIBUTION]) for name, values in curves.items()]
+    return FaithfulnessResults(sessions=len(sample), orders=results)
 
 
 def compute_curves(
-    cases: Sequence[ExplainedItem], whole: Sequence[ItemPrediction], orders: Sequence[Longs], ask: Predictor
+    cases: Sequence[ExplainedItem],
+    full_predictions: Sequence[ItemPrediction],
+    orders: Sequence[Longs],
+    predict: Predictor,
 ) -> Mapping[str, Floats]:
     """Return `deletion`, `insertion`, `first` and `exit` of each case: (cases,) each.
 
     Args:
-        cases: Of 2 events or more.
-        whole: What is said of them.
-        orders: Places of the events, the most important first.
-        ask: Says what the model says.
+        cases: Sessions of 2 events or more, with their explained items.
+        full_predictions: Predictions on the full sessions.
+        orders: Positions of each session's events, the most important first: (events,) each.
+        predict: Predicts the explained item on parts of a session.
     """
     parts = [
-        ExplainedItem(case.events[np.sort(kept)], case.item)
+        ExplainedItem(case.events[np.sort(positions)], case.item)
         for case, order in zip(cases, orders, strict=True)
-        for kept in (*(order[gone:] for gone in range(1, len(order))), *(order[:come] for come in range(1, len(order))))
+        for positions in (
+            *(order[removed:] for removed in range(1, len(order))),
+            *(order[:added] for added in range(1, len(order))),
+        )
     ]
-    said = iter(ask(parts))
-    found = np.zeros((4, len(cases)))
-    for at, (case, before) in enumerate(zip(cases, whole, strict=True)):
-        without, within = ([next(said) for _ in case.events[1:]] for _ in range(2))
-        lost = [before.log_probability - answer.log_probability for answer in without]
-        missing = [before.log_probability - answer.log_probability for answer in within]
-        found[:, at] = np.mean(lost), np.mean(missing), lost[0], without[0].place > TOP_ITEMS
-    return dict(zip(("deletion", "insertion", "first", "exit"), found, strict=True))
+    predictions = iter(predict(parts))
+    values = np.zeros((4, len(cases)))
+    for index, (case, full) in enumerate(zip(cases, full_predictions, strict=True)):
+        deleted, inserted = ([next(predictions) for _ in case.events[1:]] for _ in range(2))
+        lost = [full.log_probability - prediction.log_probability for prediction in deleted]
+        missing = [full.log_probability - prediction.log_probability for prediction in inserted]
+        values[:, index] = np.mean(lost), np.mean(missing), lost[0], deleted[0].rank > TOP_ITEMS
+    return dict(zip(("deletion", "insertion", "first", "exit"), values, strict=True))
 
 
-def leave_one_out(cases: Sequence[ExplainedItem], whole: Sequence[ItemPrediction], ask: Predictor) -> list[Floats]:
-    """Return the log-probability that each event's leaving costs: (events,) for each case."""
-    said = iter(
-        ask([ExplainedItem(np.delete(case.events, at), case.item) for case in cases for at in range(len(case.events))])
-    )
+def leave_one_out(
+    cases: Sequence[ExplainedItem], full_predictions: Sequence[ItemPrediction], predict: Predictor
+) -> list[Floats]:
+    """Return the log-probability that is lost when one event is removed: (events,) for each case.
+
+    Args:
+        cases: Sessions of 2 events or more, with their explained items.
+        full_predictions: Predictions on the full sessions.
+        predict: Predicts the explained item on parts of a session.
+    """
+    parts = [
+        ExplainedItem(np.delete(case.events, position), case.item)
+        for case in cases
+        for position in range(len(case.events))
+    ]
+    predictions = iter(predict(parts))
     return [
-        np.array([before.log_probability - next(said).log_probability for _ in case.events])
-        for case, before in zip(cases, whole, strict=True)
+        np.array([full.log_probability - next(predictions).log_probability for _ in case.events])
+        for case, full in zip(cases, full_predictions, strict=True)
     ]
 
 
-def summarise_curves(name: str, of: Mapping[str, Floats], ours: Mapping[str, Floats]) -> EventOrder:
-    """Return the means over sessions, with their intervals."""
-    lead = (ours["deletion"] - of["deletion"]) + (of["insertion"] - ours["insertion"])
+def summarise_curves(name: str, values: Mapping[str, Floats], contributions: Mapping[str, Floats]) -> EventOrder:
+    """Return the means over sessions, with bootstrap intervals.
+
+    Args:
+        name: Name of the order.
+        values: Metrics of the order, by case: (sessions * TOP_ITEMS,) each.
+        contributions: Metrics of the order by contributions, for the lead.
+    """
+    lead = (contributions["deletion"] - values["deletion"]) + (values["insertion"] - contributions["insertion"])
     figures: dict[str, BootstrapInterval] = {}
-    for metric, values in {**of, "lead": lead}.items():
-        by_session = values.reshape(-1, TOP_ITEMS)
-        figures[metric] = _mean(by_session[:, 0])
-        figures[f"{metric}@{TOP_ITEMS}"] = _mean(by_session.mean(axis=1))
+    for metric, case_values in {**values, "lead": lead}.items():
+        by_session = case_values.reshape(-1, TOP_ITEMS)
+        figures[metric] = _bootstrap_mean(by_session[:, 0])
+        figures[f"{metric}@{TOP_ITEMS}"] = _bootstrap_mean(by_session.mean(axis=1))
     return EventOrder(name=name, figures=figures)
 
 
-def _mean(values: Floats) -> BootstrapInterval:
-    draws = np.random.default_rng(0).multinomial(len(values), np.full(len(values), 1 / len(values)), size=RESAMPLES)
-    low, high = np.quantile(draws @ values / len(values), (0.025, 0.975))
+def _bootstrap_mean(values: Floats) -> BootstrapInterval:
+    """Return the mean over sessions. A resample is a multinomial draw of how often each session occurs."""
+    counts = np.random.default_rng(0).multinomial(len(values), np.full(len(values), 1 / len(values)), size=RESAMPLES)
+    low, high = np.quantile(counts @ values / len(values), (0.025, 0.975))
     return BootstrapInterval(value=float(values.mean()), low=float(low), high=float(high))
 
 
-class _Padded(NamedTuple):
-    at: Longs
-    """Places of the cases: (batch,)."""
+class _SessionBatch(NamedTuple):
+    """Sessions of views, left-aligned and padded with 0."""
+
+    indices: Longs
+    """Index of each session in the given list: (batch,)."""
     items: torch.Tensor
-    """(batch, width)."""
+    """Item rows: (batch, length)."""
     actions: torch.Tensor
-    """Views: (batch, width)."""
+    """Code of a view, 0 in the padding: (batch, length)."""
     ends: torch.Tensor
-    """True at the last event: (batch, width)."""
+    """True at the last event: (batch, length)."""
 
 
-def _padded(sessions: Sequence[Ints]) -> Iterator[_Padded]:
-    """Yield sessions in batches, those of like length together."""
+def _batch_sessions(sessions: Sequence[Ints]) -> Iterator[_SessionBatch]:
+    """Yield sessions in batches of like length."""
     lengths = np.array([len(session) for session in sessions])
     order = np.argsort(lengths, kind="stable")
     for start in range(0, len(order), BATCH):
-        at = order[start : start + BATCH]
-        items = np.zeros((len(at), lengths[at].max()), dtype=np.int64)
-        for row, session in zip(items, at, strict=True):
-            row[: lengths[session]] = sessions[session]
-        ends = np.arange(items.shape[1]) == lengths[at][:, None] - 1
-        yield _Padded(at, torch.from_numpy(items), torch.from_numpy((items > 0) * VIEW), torch.from_numpy(ends))
+        indices = order[start : start + BATCH]
+        items = np.zeros((len(indices), lengths[indices].max()), dtype=np.int64)
+        for row, index in zip(items, indices, strict=True):
+            row[: lengths[index]] = sessions[index]
+        ends = np.arange(items.shape[1]) == lengths[indices][:, None] - 1
+        yield _SessionBatch(
+            indices, torch.from_numpy(items), torch.from_numpy((items > 0) * VIEW), torch.from_numpy(ends)
+        )
 
 
-def _scores(model: SessionTransformer, table: torch.Tensor, batch: _Padded) -> torch.Tensor:
-    vectors, of_items = model(table, batch.items, batch.actions)
-    return model.scores(table, model.queries(vectors, of_items, batch.items, batch.ends))  # (batch, V - 1)
+def _score(model: SessionTransformer, table: torch.Tensor, batch: _SessionBatch) -> torch.Tensor:
+    """Return the scores of all items after each session, column c for row c + 1: (batch, V - 1)."""
+    vectors, item_vectors = model(table, batch.items, batch.actions)
+    return model.scores(table, model.queries(vectors, item_vectors, batch.items, batch.ends))
 
 
 @torch.inference_mode()
 def rank_top_items(model: SessionTransformer, table: torch.Tensor, sessions: Sequence[Ints]) -> Longs:
-    """Return the rows of the best items after each session: (sessions, places)."""
-    best = np.zeros((len(sessions), TOP_ITEMS), dtype=np.int64)
-    for batch in _padded(sessions):
-        best[batch.at] = _scores(model, table, batch).topk(TOP_ITEMS).indices.numpy() + 1
-    return best
+    """Return the rows of the best items after each session: (sessions, TOP_ITEMS).
+
+    Args:
+        model: The model in evaluation mode.
+        table: Vectors of all items: (V, D).
+        sessions: Item rows of each session's events.
+    """
+    top_items = np.zeros((len(sessions), TOP_ITEMS), dtype=np.int64)
+    for batch in _batch_sessions(sessions):
+        top_items[batch.indices] = _score(model, table, batch).topk(TOP_ITEMS).indices.numpy() + 1
+    return top_items
 
 
 @torch.inference_mode()
 def predict_items(
     model: SessionTransformer, table: torch.Tensor, cases: Sequence[ExplainedItem]
 ) -> list[ItemPrediction]:
-    """Return what the model says of each case: probabilities are of a softmax over the whole catalogue."""
-    of_session: dict[bytes, list[int]] = {}
-    for at, case in enumerate(cases):
-        of_session.setdefault(case.events.tobytes(), []).append(at)
-    groups = list(of_session.values())  # one session may be asked about several items
-    found = [ItemPrediction(0.0, 0)] * len(cases)
-    for batch in _padded([cases[group[0]].events for group in groups]):
-        scores = _scores(model, table, batch)
-        total = scores.logsumexp(dim=1)  # (batch,)
-        asked = [(row, at) for row, group in enumerate(batch.at) for at in groups[group]]
-        rows = torch.tensor([row for row, _ in asked])
-        own = scores[rows, torch.tensor([cases[at].item - 1 for _, at in asked])]  # (asked,)
-        places = [int((scores[row] >= value).sum()) for row, value in zip(rows.tolist(), own, strict=True)]
-        for (_, at), log_probability, place in zip(asked, (own - total[rows]).tolist(), places, strict=True):
-            found[at] = ItemPrediction(log_probability, place)
-    return found
+    """Return the prediction for each case's item, from one forward pass over each distinct session.
+
+    Args:
+        model: The model in evaluation mode.
+        table: Vectors of all items: (V, D).
+        cases: Sessions with their items.
+    """
+    cases_of_session: dict[bytes, list[int]] = {}
+    for index, case in enumerate(cases):
+        cases_of_session.setdefault(case.events.tobytes(), []).append(index)
+    groups = list(cases_of_session.values())
+    predictions = [ItemPrediction(0.0, 0)] * len(cases)
+    for batch in _batch_sessions([cases[group[0]].events for group in groups]):
+        scores = _score(model, table, batch)  # (batch, V - 1)
+        log_normaliser = scores.logsumexp(dim=1)  # (batch,): log p = score - log sum exp(scores)
+        pairs = [(row, index) for row, group in enumerate(batch.indices) for index in groups[group]]  # n pairs
+        rows = torch.tensor([row for row, _ in pairs])
+        item_scores = scores[rows, torch.tensor([cases[index].item - 1 for _, index in pairs])]  # (n,)
+        ranks = [int((scores[row] >= score).sum()) for row, score in zip(rows.tolist(), item_scores, strict=True)]
+        log_probabilities = (item_scores - log_normaliser[rows]).tolist()
+        for (_, index), log_probability, rank in zip(pairs, log_probabilities, ranks, strict=True):
+            predictions[index] = ItemPrediction(log_probability, rank)
+    return predictions
 
 
 @torch.inference_mode()
 def compute_explanations(
     model: SessionTransformer, table: torch.Tensor, cases: Sequence[ExplainedItem]
 ) -> dict[str, list[Floats]]:
-    """Return the contributions of each case's events, and their attention in the readout: (events,) each."""
-    ours: list[Floats] = [np.zeros(0)] * len(cases)
-    attention = ours.copy()
-    for batch in _padded([case.events for case in cases]):
-        ends = batch.ends.long().argmax(dim=1)  # places of the last events: (batch,)
-        rows = torch.tensor([[cases[at].item] for at in batch.at])
-        brought = model.reasons(table, batch.items, batch.actions, ends, rows)[:, 0].numpy()  # (batch, width)
+    """Return the contributions of each case's events, and their attention weights in the pooling: (events,) each.
+
+    Args:
+        model: The model in evaluation mode.
+        table: Vectors of all items: (V, D).
+        cases: Sessions with their items.
+    """
+    contributions: list[Floats] = [np.zeros(0)] * len(cases)
+    attention = contributions.copy()
+    for batch in _batch_sessions([case.events for case in cases]):
+        ends = batch.ends.long().argmax(dim=1)  # (batch,): position of the last event
+        rows = torch.tensor([[cases[index].item] for index in batch.indices])  # (batch, 1)
+        values = model.reasons(table, batch.items, batch.actions, ends, rows)[:, 0].numpy()  # (batch, length)
         vectors, _ = model(table, batch.items, batch.actions)
-        shares = model.readout.attention(vectors, vectors, relative_distances(batch.items.shape[1], vectors.device))
-        shares = shares[batch.ends].numpy()  # (batch, width)
-        for at, of, share in zip(batch.at, brought, shares, strict=True):
-            length = len(cases[at].events)
-            ours[at], attention[at] = of[:length], share[:length]
-    return {CONTRIBUTION: ours, "attention": attention}
+        weights = model.readout.attention(vectors, vectors, relative_distances(batch.items.shape[1], vectors.device))
+        weights = weights[batch.ends].numpy()  # (batch, length)
+        for index, session_values, session_weights in zip(batch.indices, values, weights, strict=True):
+            length = len(cases[index].events)
+            contributions[index], attention[index] = session_values[:length], session_weights[:length]
+    return {CONTRIBUTION: contributions, "attention": attention}

@@ -84,7 +84,7 @@ def test_answers_are_those_of_the_model_whatever_is_asked_beside():
         table,
         [ExplainedItem(session, row) for session, rows in zip(sessions, best, strict=True) for row in rows],
     )
-    assert [answer.place for answer in said] == [1, 2, 3, 4, 5] * 300
+    assert [answer.rank for answer in said] == [1, 2, 3, 4, 5] * 300
     every = predict_items(model, table, [ExplainedItem(sessions[0], row) for row in range(1, 31)])
     assert sum(np.exp(answer.log_probability) for answer in every) == pytest.approx(1, abs=1e-5)
 
