@@ -1,4 +1,4 @@
-"""`clickscore events`: check a file of events before it is sent."""
+"""`clickscore events`: check a file of events before sending."""
 
 import datetime
 import sys
@@ -33,7 +33,7 @@ def events() -> None:
 )
 @with_settings("max_event_bytes")
 def check(*, settings: Settings, file: Path, file_format: Format, show: int) -> None:
-    """Count the events of FILE and report its errors. The exit code is 1 if FILE has errors. Needs no broker.
+    """Count the events of FILE and report errors. The exit code is 1 if FILE has errors. Needs no broker.
 
     The command keeps about 60 bytes for each event in memory, to count repeated event ids.
 

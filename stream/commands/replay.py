@@ -19,7 +19,7 @@ from clickscore.stream.replay.verify import DifferingDecision, DiffSummary
 from clickscore.stream.settings import Settings
 
 MAX_FIELDS = 20
-"""Number of differing fields that are shown of a decision: a table that fits a terminal."""
+"""Limit of differing fields in a table: the table of a decision fits a terminal."""
 
 
 @click.command()
@@ -45,7 +45,8 @@ def replay(
 
     SOURCE is a file (JSON lines, or --format; plain, gzip, Zstandard or Parquet) or a topic, kafka:NAME. The same
     events, bundle and settings give the same decisions as live, byte for byte. The decisions of partition 0 come
-    first, in the order of the log. For a topic, catalogue and campaigns are read as they are now; a file has none.
+    first, in the order of the log. A replay of a topic takes catalogue and campaigns from their topics, as of now; a
+    file has no catalogue.
 
     --check compares the decisions with published decisions; the exit code is 1 if any decision differs.
 

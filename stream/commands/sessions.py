@@ -30,8 +30,8 @@ def sessions(
     """Divide recorded events into sessions, with the code of the worker: training and serving see equal sessions.
 
     SOURCE is a file (JSON lines, or --format; plain, gzip, Zstandard or Parquet) or a topic, kafka:NAME. The output is
-    what a worker puts on closed-sessions: the sessions of partition 0 first, in the order in which they closed. A
-    session closes when gap_ms and lateness_ms have passed after its last event, in event time.
+    the closed-sessions topic of a worker: the sessions of partition 0 first, in the order of closing. A session closes
+    when gap_ms and lateness_ms have passed after the last event, in event time.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""Source options: flags that name recorded events and say how to replay them."""
+"""Source options: flags for recorded events, and for a replay of recorded events."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ from clickscore.stream.replay.source_options import SourceOptions, topic_in
 Command = Callable[..., Any]
 
 CHECKPOINT_SECONDS = 15.0
-"""Default time between two checkpoints: the work that an interrupt loses at most."""
+"""Default time between two checkpoints: an interrupt loses at most 15 s of work."""
 
 _BOUND = "an offset, a time like 2026-03-01T08:00 (UTC), earliest or latest"
 
@@ -38,7 +38,7 @@ _SOURCE_OPTIONS: tuple[Callable[[Command], Command], ...] = (
 
 
 def with_source_options(command: Command) -> Command:
-    """Give a command SOURCE and the flags that say how to read it; the command receives them as `source_options`."""
+    """Give a command SOURCE and the flags of a source; the command receives `source_options`."""
 
     @functools.wraps(command)
     def run(warm_from: str | None, **kwargs: Any) -> Any:  # noqa: ANN401 (click passes parsed values)

@@ -83,7 +83,7 @@ class ReplayCheckpoint(msgspec.Struct, kw_only=True):
     """Whether the process has finished its partitions."""
 
 
-class PartitionSnapshot(msgspec.Struct, frozen=True):
+class CheckpointState(msgspec.Struct, frozen=True):
     """State of a partition, in the records that `session-snapshots` would hold."""
 
     partition: int
@@ -94,7 +94,7 @@ _decode_plan = msgspec.json.Decoder(ReplayPlan).decode
 
 decode_checkpoint = msgspec.msgpack.Decoder(ReplayCheckpoint).decode
 
-decode_snapshot = msgspec.msgpack.Decoder(PartitionSnapshot).decode
+decode_snapshot = msgspec.msgpack.Decoder(CheckpointState).decode
 
 _decode_reference = msgspec.msgpack.Decoder(Reference).decode
 

@@ -17,8 +17,8 @@ from typing import IO, Self
 
 from clickscore.stream.errors import OutputFileError
 from clickscore.stream.replay.checkpoint import (
+    CheckpointState,
     PartitionFileState,
-    PartitionSnapshot,
     ReplayCheckpoint,
     ReplayTally,
     decode_checkpoint,
@@ -34,7 +34,7 @@ BLOCK_BYTES = 1024 * 1024
 """Bytes of a block before compression. Part of the output's format: another size gives other bytes."""
 
 GZIP_LEVEL = 2
-"""Level 2 makes decisions 12 times smaller; level 6 makes them 14 times smaller and takes four times as long."""
+"""Level 2 makes decisions 12 times smaller; level 6 makes decisions 14 times smaller and takes four times as long."""
 
 MAX_QUEUED_BLOCKS = 4
 """Blocks that may wait for the compressing thread: bounds the memory to 4 MiB for each partition."""
@@ -174,7 +174,7 @@ class PartitionOutputs:
             files = {partition: file.sync() for partition, file in self._files.items()}
             blocks = itertools.chain(
                 [encode_state(ReplayCheckpoint(position=position, tally=tally, files=files, done=done))],
-                (encode_state(PartitionSnapshot(partition, state.contents())) for partition, state in states.items()),
+                (encode_state(CheckpointState(partition, state.contents())) for partition, state in states.items()),
             )
             _replace_file(self._checkpoint, blocks)
 

@@ -1,4 +1,4 @@
-"""Run a replay: plan it or resume it, run its tasks, and merge their outputs."""
+"""Run a replay: plan or resume the replay, run the tasks, and merge the outputs."""
 
 import contextlib
 import shutil

@@ -22,11 +22,11 @@ class SourceOptions:
     file_format: Format
     """Format of a file."""
     begin: str | None
-    """Begin of a topic's range; None for `earliest`."""
+    """First record of a topic's range; None for `earliest`."""
     end: str | None
-    """End of a topic's range; None for `latest`."""
+    """End of a topic's range, excluded; None for `latest`."""
     warm_up_from: str | None
-    """Begin of the warm-up in a topic; None for no warm-up."""
+    """First record of the warm-up in a topic; None for no warm-up."""
 
     def resolve(self, settings: KafkaSettings) -> FileSpec | TopicRangeSpec:
         """Return the description of the events.

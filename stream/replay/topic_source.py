@@ -35,11 +35,11 @@ class TopicRangeSpec(msgspec.Struct, frozen=True, kw_only=True, tag="kafka"):
     topic: str
     """Name of the topic, with its prefix."""
     begin: str
-    """Begin as the user gave it: a time, an offset, `earliest` or `latest`."""
+    """First record, as the user gave it: an offset, a time, `earliest` or `latest`."""
     end: str
-    """End as the user gave it."""
+    """End of the range, as the user gave it; excluded."""
     warm_up: str = msgspec.field(name="warm")
-    """Begin of the warm-up as the user gave it."""
+    """First record of the warm-up, as the user gave it."""
     ranges: dict[int, OffsetRange]
     """Offsets of each partition."""
 
@@ -68,7 +68,7 @@ class TopicRangeSpec(msgspec.Struct, frozen=True, kw_only=True, tag="kafka"):
         Args:
             settings: Address of the broker.
             partitions: Partitions to read.
-            position: Position of an earlier reading; None reads from the begin of the warm-up.
+            position: Position of an earlier reading; None reads from the start of the warm-up.
         """
         if isinstance(position, OffsetPosition):
             begins = position.offsets
@@ -115,8 +115,8 @@ async def resolve_topic_range(
     Args:
         settings: Address of the broker.
         topic: Name of the topic, without the prefix.
-        begin: Begin of the range: an offset (of every partition), a time (ISO, UTC), `earliest` or `latest`.
-        end: End of the range, in the same form; the record at the end is not part of the range.
+        begin: First record: an offset (of every partition), a time (ISO, UTC), `earliest` or `latest`.
+        end: End of the range, in the same form; excluded.
         warm_up_from: First record to read, in the same form; None reads from `begin`.
 
     Raises:
@@ -125,7 +125,7 @@ async def resolve_topic_range(
         SettingsError: A bound cannot be parsed, or the bounds contradict each other.
     """
     warm_up = warm_up_from if warm_up_from is not None else begin
-    bounds = [_parse_bound(text) for text in (begin, end, warm_up)]
+    bounds: list[Bound] = [_parse_bound(text) for text in (begin, end, warm_up)]
     await wait_for_broker(settings)
     name = settings.topic(topic)
     count = (await list_topics(settings)).get(name)

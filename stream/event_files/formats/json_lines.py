@@ -11,14 +11,14 @@ PARQUET_COLUMNS = ("type", "user_id", "ts")
 """Required columns of a Parquet file of events. All other columns are optional."""
 
 
-class _Head(msgspec.Struct, gc=False):
+class _LineHead(msgspec.Struct, gc=False):
     """Fields of a line for routing and pacing."""
 
     user_id: str | None = None
     ts: int | None = None
 
 
-_decode_head = msgspec.json.Decoder(_Head).decode
+_decode_head = msgspec.json.Decoder(_LineHead).decode
 
 
 def json_line(number: int, text: bytes) -> Line:

@@ -4,6 +4,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from clickscore.stream.__main__ import cli
 from clickscore.stream.commands.source_options import with_source_options
 from clickscore.stream.replay.source_options import SourceOptions
 
@@ -31,3 +32,22 @@ def test_help_shows_no_former_name() -> None:
     text = CliRunner().invoke(show, ["--help"]).output
     assert "--warm-up-from" in text
     assert "--warm-from" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["events.jsonl"], "give --out, --check or both"),
+        (["-", "--out", "a", "--workers", "2"], "stdin can be read only once"),
+        (["-", "--out", "a", "--resume"], "stdin can be read only once"),
+        (["events.jsonl", "--out", "a", "--from", "5"], "--from, --to and --warm-up-from need a topic"),
+        (["events.jsonl", "--check", "kafka:recommendation-decisions"], "--check compares a topic with a topic"),
+        (["kafka:a", "--check", "recommendation-decisions"], "--check compares a topic with a topic"),
+        (["kafka:a", "--check", "kafka:b", "--resume"], "--resume needs --out, and cannot be combined with --check"),
+        (["kafka:", "--out", "a"], "needs the name of a topic"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(arguments: list[str], words: str) -> None:
+    done = CliRunner().invoke(cli, ["replay", *arguments])
+    assert done.exit_code == 2
+    assert words in done.output
