@@ -1,38 +1,45 @@
-"""Catalogue: the items and campaigns that a worker knows, as the compacted topics told it so far."""
+"""Catalogue: the items and campaigns that a worker knows, built from the records of two compacted topics."""
 
 from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import msgspec
 
 from clickscore.schemas.catalogue import Campaign, Item, decode_campaign, decode_item
 
+Decoded = TypeVar("Decoded", Item, Campaign)
+
 
 class Catalogue:
-    """Items and campaigns by id, and what the policy asks of them.
+    """Items and campaigns by id, with indexes for the policy.
 
-    An item that the catalogue does not know may be recommended: a shop can begin without one.
+    An item that the catalogue does not know may be recommended: a shop can begin without a catalogue.
     """
 
     def __init__(self) -> None:
         self.version = 0
-        """Counts the updates taken, so that what was made from an older version can be told."""
+        """Number of applied updates. A result that was computed from an older version is recognised by this number."""
         self.out_of_stock: set[str] = set()
         self.hidden: set[str] = set()
         self.campaigns: dict[str, Campaign] = {}
-        self._category_of: dict[str, str] = {}
-        self._by_item: dict[str, list[Campaign]] = defaultdict(list)
-        self._by_category: dict[str, list[Campaign]] = defaultdict(list)
-        self._untargeted: list[Campaign] = []
+        self._categories: dict[str, str] = {}
+        self._by_item: dict[str, dict[str, Campaign]] = defaultdict(dict)
+        self._by_category: dict[str, dict[str, Campaign]] = defaultdict(dict)
+        self._untargeted: dict[str, Campaign] = {}
 
     def category_of(self, item_id: str) -> str | None:
-        """Return an item's category; none where it is unknown."""
-        return self._category_of.get(item_id)
+        """Return the category of an item; None for an unknown item."""
+        return self._categories.get(item_id)
 
     def update_item(self, key: bytes | None, value: bytes | None) -> str | None:
-        """Take a record of `catalogue-items`; return what is wrong with it, none where it was taken."""
+        """Apply a record of `catalogue-items`. An empty value removes the item, like a tombstone.
+
+        Returns:
+            The reason why the record is ignored; None if the record was applied.
+        """
         try:
-            item_id = (key or b"").decode()
-            item = None if value is None else decode_item(value)
+            item_id, item = _decode_record(key, value, decode_item)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             return str(exc)
         if item is not None and item.item_id != item_id:
@@ -42,38 +49,36 @@ class Catalogue:
         return None
 
     def update_campaign(self, key: bytes | None, value: bytes | None) -> str | None:
-        """Take a record of `ad-campaigns`; return what is wrong with it, none where it was taken."""
+        """Apply a record of `ad-campaigns`. An empty value ends the campaign, like a tombstone.
+
+        Returns:
+            The reason why the record is ignored; None if the record was applied.
+        """
         try:
-            campaign_id = (key or b"").decode()
-            campaign = None if value is None else decode_campaign(value)
+            campaign_id, campaign = _decode_record(key, value, decode_campaign)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             return str(exc)
         if campaign is not None and campaign.campaign_id != campaign_id:
             return f"the key says campaign {campaign_id!r}, the value {campaign.campaign_id!r}"
-        self.campaigns.pop(campaign_id, None)
-        if campaign is not None:
-            self.campaigns[campaign_id] = campaign
-        self._index_campaigns()
+        self._replace_campaign(campaign_id, campaign)
         self.version += 1
         return None
 
     def matching(self, items: list[str]) -> list[Campaign]:
-        """Return the campaigns that target one of a session's items, its newest item's category, or nothing."""
-        found = {campaign.campaign_id: campaign for campaign in self._untargeted}
+        """Return the campaigns that target an item of the session, the category of its newest item, or everybody."""
+        matches = dict(self._untargeted)
         for item in items:
-            for campaign in self._by_item.get(item, ()):
-                found[campaign.campaign_id] = campaign
+            matches.update(self._by_item.get(item, {}))
         newest = next((item for item in reversed(items) if item), "")
-        for campaign in self._by_category.get(self._category_of.get(newest, ""), ()):
-            found[campaign.campaign_id] = campaign
-        return list(found.values())
+        matches.update(self._by_category.get(self._categories.get(newest, ""), {}))
+        return list(matches.values())
 
     def _replace_item(self, item_id: str, item: Item | None) -> None:
         self.out_of_stock.discard(item_id)
         self.hidden.discard(item_id)
-        self._category_of.pop(item_id, None)
+        self._categories.pop(item_id, None)
         if item is None:
-            # The shop took it out: unlike an item never heard of, it must not be shown.
+            # The shop removed the item: unlike an unknown item, a removed item must not be shown.
             self.hidden.add(item_id)
             return
         if item.stock == 0:
@@ -81,16 +86,44 @@ class Catalogue:
         if item.hidden:
             self.hidden.add(item_id)
         if item.category:
-            self._category_of[item_id] = item.category
+            self._categories[item_id] = item.category
 
-    def _index_campaigns(self) -> None:
-        self._by_item.clear()
-        self._by_category.clear()
-        self._untargeted = []
-        for campaign in self.campaigns.values():
-            for item in campaign.target_items:
-                self._by_item[item].append(campaign)
-            for category in campaign.target_categories:
-                self._by_category[category].append(campaign)
+    def _replace_campaign(self, campaign_id: str, campaign: Campaign | None) -> None:
+        """Replace one campaign, and touch only the index entries of its old and its new targets."""
+        former = self.campaigns.pop(campaign_id, None)
+        if former is not None:
+            for index, target in self._index_entries(former):
+                index[target].pop(campaign_id)
+                if not index[target]:
+                    del index[target]
+            self._untargeted.pop(campaign_id, None)
+        if campaign is not None:
+            self.campaigns[campaign_id] = campaign
+            for index, target in self._index_entries(campaign):
+                index[target][campaign_id] = campaign
             if not campaign.target_items and not campaign.target_categories:
-                self._untargeted.append(campaign)
+                self._untargeted[campaign_id] = campaign
+
+    def _index_entries(self, campaign: Campaign) -> Iterator[tuple[dict[str, dict[str, Campaign]], str]]:
+        """Yield each index that lists the campaign, with the target under which the campaign is listed."""
+        for item in campaign.target_items:
+            yield self._by_item, item
+        for category in campaign.target_categories:
+            yield self._by_category, category
+
+
+def _decode_record(
+    key: bytes | None, value: bytes | None, decode: Callable[[bytes], Decoded]
+) -> tuple[str, Decoded | None]:
+    """Return the key as text and the decoded value; None for a tombstone.
+
+    Args:
+        key: Key of the record.
+        value: Value of the record; null and empty are tombstones. Some clients cannot send null.
+        decode: Decoder of the topic.
+
+    Raises:
+        msgspec.DecodeError: The value does not match the schema.
+        UnicodeDecodeError: The key is not UTF-8.
+    """
+    return (key or b"").decode(), decode(value) if value else None
