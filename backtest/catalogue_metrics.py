@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clickscore.model.metrics import MISS, Floats, Ints, equal_mass_bins, hit_rate, ndcg, reciprocal_rank
+from clickscore.model.array_types import Floats, Ints
+from clickscore.model.metrics import MISS, equal_mass_bins, hit_rate, ndcg, reciprocal_rank
 
 RANKING = {"hit_rate": hit_rate, "mrr": reciprocal_rank, "ndcg": ndcg}
 """Metrics of a ranking, by name."""

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from clickscore.backtest.label_join import LabelledEvent, Relation
-from clickscore.model.metrics import MIN_PROBABILITY, Floats, Ints
+from clickscore.model.array_types import Floats, Ints
+from clickscore.model.metrics import MIN_PROBABILITY
 from clickscore.schemas.manifest import NEXT_ACTIONS
 
 USER_BINS = 10_000

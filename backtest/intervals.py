@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from clickscore.model.metrics import Floats, Ints
+from clickscore.model.array_types import Floats, Ints
 
 Bools = npt.NDArray[np.bool_]
 

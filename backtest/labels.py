@@ -4,7 +4,7 @@ A decision is made when its event arrives, from what has arrived. Its answer is 
 after all of that: later in the session than the newest event that was known, and so later in the log as well. An event
 that arrived out of order is judged by what followed the session as it stood, not by what was known already.
 
-What counts is what training learns (`model.features`): the next item is that of the next event on an item that does
+What counts is what training learns (`model.examples`): the next item is that of the next event on an item that does
 not remove it from the cart, the same item again included; a click is a view; searches and removals are no next action.
 """
 
@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
-from clickscore.model.features import LEAVE, NEXT_ACTION_OF, NO_CLASS, PURCHASE, REMOVAL
+from clickscore.model.examples import LEAVE, NEXT_ACTION_CLASS, NO_CLASS, PURCHASE, REMOVAL
 
-_CLASS_OF: list[int] = NEXT_ACTION_OF.tolist()
+_CLASS_OF: list[int] = NEXT_ACTION_CLASS.tolist()
 
 
 class SessionAction(NamedTuple):

@@ -12,7 +12,8 @@ from clickscore.backtest.backtest_run import BacktestPlan, Evidence
 from clickscore.backtest.evaluation_columns import NEW, NO_ANSWER, OTHER, RELATIONS, ArmColumns
 from clickscore.backtest.intervals import DIGITS, Bools, Bootstrap, Estimate, estimate
 from clickscore.backtest.lookahead import LeakCheck
-from clickscore.model.metrics import MIN_PROBABILITY, Floats, Ints, calibration_error, pr_auc
+from clickscore.model.array_types import Floats, Ints
+from clickscore.model.metrics import MIN_PROBABILITY, calibration_error, pr_auc
 from clickscore.schemas.manifest import decode_manifest
 
 HOUR_MS = 3_600_000

@@ -23,8 +23,8 @@ import numpy as np
 
 from bench.language_model import language_model
 from bench.machine import ROOT
-from clickscore.model.dataset import read_lines
 from clickscore.model.evaluation.prefix_evaluation import evaluate_prefixes
+from clickscore.model.session_files import read_lines
 from clickscore.model.split import split_sessions
 from clickscore.schemas.catalogue import Item, encode
 from clickscore.schemas.sessions import ClosedSession, decode_session, encode_session

@@ -31,8 +31,8 @@ from clickscore.model.checkpoint import (
 )
 from clickscore.model.cold_start import MIN_ANCHORS, ParamChoice, choose_params, describe_items, fit_kernel_map
 from clickscore.model.errors import TrainingError
-from clickscore.model.features import Longs
 from clickscore.model.neighbours import Neighbours, PairCounts
+from clickscore.model.session_arrays import Longs
 from clickscore.model.text_encoder import TextEncoder
 from clickscore.model.text_vectors import TextVectors, encode_texts
 from clickscore.model.vocabulary import fits_on_line
@@ -113,7 +113,7 @@ def encode(bundle: Path, items: Path, encoder: TextEncoder, out: Path, tell: Tel
 
 def _grown(of: Checkpoint, new: list[str], mapped: torch.Tensor, teachers: Longs, origin: str) -> Checkpoint:
     """Return a model with new items after its own, at the length that its own have before neighbours are added."""
-    vocabulary = of.vocabulary.with_new(new)
+    vocabulary = of.vocabulary.extend(new)
     model = of.model.grow(len(vocabulary))
     known = len(of.vocabulary) + 1
     with torch.no_grad():

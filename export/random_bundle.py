@@ -12,7 +12,7 @@ from clickscore.export.ranking import RANKINGS
 from clickscore.export.session_graph import Weights
 from clickscore.export.to_onnx import to_onnx
 from clickscore.model.config import REPEAT_DISTANCES, REPEAT_STEP, REPEAT_TIMES, ModelConfig
-from clickscore.model.features import Examples
+from clickscore.model.examples import Examples
 from clickscore.model.onnx_runtime import open_graph
 from clickscore.model.vocabulary import POPULAR, Vocabulary
 from clickscore.schemas.events import ACTIONS

@@ -29,7 +29,7 @@ import torch
 from torch.nn import functional
 
 from clickscore.model import metrics
-from clickscore.model.metrics import Floats, Ints
+from clickscore.model.array_types import Floats, Ints
 from clickscore.model.transformer import SessionTransformer
 from clickscore.schemas.manifest import NEXT_ACTIONS, CalibrationReport
 

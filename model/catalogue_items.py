@@ -5,9 +5,9 @@ from pathlib import Path
 
 import msgspec
 
-from clickscore.model.dataset import read_lines
 from clickscore.model.errors import TrainingError
 from clickscore.model.prefix_features import CatalogueAttributes
+from clickscore.model.session_files import read_lines
 from clickscore.schemas.catalogue import Item, decode_item
 
 _SEPARATORS_TO_SPACES = str.maketrans(dict.fromkeys("._/>|", " "))

@@ -18,11 +18,11 @@ import torch
 
 from clickscore.model.calibration import Calibration
 from clickscore.model.config import TrainConfig
-from clickscore.model.dataset import DatasetReport
 from clickscore.model.errors import TrainingError
-from clickscore.model.features import Examples
+from clickscore.model.examples import Examples
 from clickscore.model.neighbours import Neighbours, PairCounts
 from clickscore.model.prefix_features import ItemFeatures
+from clickscore.model.session_files import DatasetReport
 from clickscore.model.stack import LinearModel, Stack
 from clickscore.model.text_vectors import TextVectors
 from clickscore.model.transformer import NeighbourMatrix, SessionTransformer

@@ -28,8 +28,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from clickscore.model.array_types import Float32Array, Longs
+from clickscore.model.batches import PaddedBatch
 from clickscore.model.checkpoint import Checkpoint
-from clickscore.model.features import Float32Array, Longs, PaddedBatch
 from clickscore.model.loss import Queries
 from clickscore.model.neighbours import ITEM_MASK, PairCounts, select_neighbours
 from clickscore.model.predict import CUTOFF, MAX_SCORES, compute_queries

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from clickscore.model.array_types import Floats, Ints, Longs
 from clickscore.model.calibration import (
     Calibration,
     Probabilities,
@@ -17,10 +18,10 @@ from clickscore.model.calibration import (
 )
 from clickscore.model.config import TrainConfig
 from clickscore.model.dataset import Dataset, FineTuningData
-from clickscore.model.features import Examples, Ints, Longs, Sessions, make_examples, select_model_events
-from clickscore.model.metrics import Floats
+from clickscore.model.examples import Examples, make_examples, select_model_events
 from clickscore.model.predict import Predictions
 from clickscore.model.prefix_features import FullSessions, make_full_sessions
+from clickscore.model.session_arrays import Sessions
 from clickscore.model.stack import CALIBRATION_METHODS, Stack, fit_stack, forward_fill, refit_stack
 
 
@@ -57,7 +58,7 @@ def fit_heads(dataset: Dataset, ask: Predict, config: TrainConfig) -> BlendedHea
     of, longest, stack = dataset.tree_data, config.model.max_length, None
     if config.trees and of.has_actions:
         learned = make_full_sessions(of.sessions.select(of.training), of.rows)
-        stack = fit_stack(learned, np.arange(len(learned.items)), of.facts, longest, config.seed)
+        stack = fit_stack(learned, np.arange(len(learned.items)), of.attributes, longest, config.seed)
     calibration = _calibration(stack, of.sessions.select(of.validation), of.rows, ask, longest)
     return BlendedHeads(calibration=calibration, stack=stack, max_length=longest)
 
@@ -68,7 +69,7 @@ def refit_heads(heads: BlendedHeads, dataset: Dataset, config: TrainConfig) -> S
     if heads.stack is None:
         return None
     every = make_full_sessions(of.sessions, of.rows)
-    return refit_stack(heads.stack, every, of.facts, heads.max_length, config.seed)
+    return refit_stack(heads.stack, every, of.attributes, heads.max_length, config.seed)
 
 
 def blend_held_out(heads: BlendedHeads, dataset: Dataset, answers: Predictions) -> Predictions:

@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.floating[Any]]
-Ints = npt.NDArray[np.signedinteger[Any]]
+from clickscore.model.array_types import Floats, Ints
 
 MISS = 0
 """The rank of an item that no ranking can hold."""

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from clickscore.model.features import Examples, Longs
+from clickscore.model.array_types import Longs
+from clickscore.model.examples import Examples
 
 WINDOW = 5
 """Events that count as near, in both directions."""

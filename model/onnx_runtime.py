@@ -6,7 +6,7 @@ from typing import cast
 import numpy as np
 import onnxruntime as ort
 
-from clickscore.model.features import PaddedBatch
+from clickscore.model.batches import PaddedBatch
 from clickscore.model.prefix_features import EventBatch
 from clickscore.schemas.manifest import EXPLAINED, REASONS
 

@@ -15,19 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from clickscore.model.features import (
-    LEAVE,
-    NEXT_ACTION_OF,
-    NO_CLASS,
-    NO_ITEM,
-    PURCHASE,
-    Float32Array,
-    Ints,
-    Longs,
-    Sessions,
-    find_next,
-    pad_spans,
-)
+from clickscore.model.array_types import Float32Array, Ints, Longs
+from clickscore.model.examples import LEAVE, NEXT_ACTION_CLASS, NO_CLASS, PURCHASE
+from clickscore.model.session_arrays import NO_ITEM, Sessions, find_next, pad_spans
 from clickscore.schemas.events import ACTIONS
 
 ITEM_FEATURES: tuple[str, ...] = ("popularity", "price", "item_purchases", "category_purchases")
@@ -144,7 +134,7 @@ def make_full_sessions(sessions: Sessions, rows: Ints) -> FullSessions:
     row_or_id = np.where(rows > 0, rows, -1 - np.arange(len(rows)))  # (item_ids,), negative for unknown items
     items = np.where(sessions.items == NO_ITEM, 0, np.append(row_or_id, 0)[sessions.items])  # (events,)
     ends = np.repeat(sessions.starts[1:], np.diff(sessions.starts))  # (events,)
-    classes = NEXT_ACTION_OF[sessions.actions]
+    classes = NEXT_ACTION_CLASS[sessions.actions]
     next_index = find_next(classes != NO_CLASS, ends)  # (events,), -1 if no action follows
     return FullSessions(
         items.astype(np.int64),

@@ -7,8 +7,8 @@ from typing import BinaryIO, Literal, cast
 import msgspec
 import xxhash
 
-from clickscore.model.dataset import read_lines
 from clickscore.model.errors import TrainingError
+from clickscore.model.session_files import read_lines
 
 SplitKey = Literal["time", "user"]
 

@@ -18,9 +18,9 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from clickscore.model.array_types import Float32Array, Floats, Ints, Longs
 from clickscore.model.calibration import to_probabilities
-from clickscore.model.features import Float32Array, Ints, Longs
-from clickscore.model.metrics import Floats, log_loss
+from clickscore.model.metrics import log_loss
 from clickscore.model.prefix_features import (
     FEATURE_NAMES,
     RECENT_EVENTS,

@@ -11,8 +11,8 @@ import numpy as np
 import onnxruntime as ort
 from tokenizers import Tokenizer
 
+from clickscore.model.array_types import Float32Array, Longs
 from clickscore.model.errors import TrainingError
-from clickscore.model.features import Float32Array, Longs
 
 LastLayer = Callable[[Longs, Longs], Float32Array]
 """Computes the last hidden layer (texts, tokens, D) of token ids and the attention mask, (texts, tokens) each."""

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from clickscore.model.features import Float32Array
+from clickscore.model.array_types import Float32Array
 
 if TYPE_CHECKING:
     from clickscore.model.text_encoder import TextEncoder

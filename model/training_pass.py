@@ -13,16 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from clickscore.model.array_types import Ints, Longs
+from clickscore.model.batches import pad_sessions, shuffle_fold_batches
 from clickscore.model.config import TrainConfig
-from clickscore.model.features import (
-    NO_NEXT_ITEM,
-    Examples,
-    Ints,
-    Longs,
-    locate_events,
-    pad_sessions,
-    shuffle_fold_batches,
-)
+from clickscore.model.examples import NO_NEXT_ITEM, Examples, locate_events
 from clickscore.model.loss import Queries, catalogue_loss, fast_dtype
 from clickscore.model.neighbours import (
     Neighbours,

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import lightgbm
 import numpy as np
 
-from clickscore.model.features import Float32Array, Ints
-from clickscore.model.metrics import Floats
+from clickscore.model.array_types import Float32Array, Floats, Ints
 from clickscore.schemas.manifest import NEXT_ACTIONS
 
 LEAF_COUNTS = (7, 31)

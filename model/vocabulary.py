@@ -36,7 +36,7 @@ class Vocabulary:
         """Return the row of each item, 0 where it is unknown: (len(item_ids),)."""
         return np.fromiter((self.row(item) for item in item_ids), dtype=np.int32, count=len(item_ids))
 
-    def with_new(self, item_ids: Sequence[str]) -> "Vocabulary":
+    def extend(self, item_ids: Sequence[str]) -> "Vocabulary":
         """Return this vocabulary with the items that it does not know after its own."""
         return Vocabulary([*self.items, *(item for item in item_ids if self.row(item) == UNKNOWN)])
 

@@ -7,9 +7,9 @@ import msgspec
 import numpy as np
 
 from clickscore.model import metrics
-from clickscore.model.dataset import ReadStatistics, read_lines, read_usable_sessions, select_known_actions
+from clickscore.model.array_types import Floats, Ints
 from clickscore.model.errors import TrainingError
-from clickscore.model.metrics import Floats, Ints
+from clickscore.model.session_files import ReadStatistics, read_lines, read_usable_sessions, select_known_actions
 
 
 class TruthError(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,8 +5,8 @@ from typing import Protocol
 
 import numpy as np
 
+from clickscore.model.array_types import Longs
 from clickscore.model.calibration import Probabilities, to_probabilities
-from clickscore.model.features import Longs
 from clickscore.model.prefix_features import FullSessions, ItemAttributes, compute_features_after, make_event_batch
 from clickscore.model.stack import Stack, fit_stack
 from clickscore.schemas.events import ACTIONS

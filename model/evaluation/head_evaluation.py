@@ -17,17 +17,17 @@ import onnxruntime as ort
 from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, log_loss, roc_auc_score
 
 from clickscore.model import metrics
+from clickscore.model.array_types import Floats, Ints, Longs
 from clickscore.model.calibration import Probabilities
 from clickscore.model.catalogue_items import read_catalogue
-from clickscore.model.dataset import read_session_ids, read_sessions
 from clickscore.model.errors import TrainingError
 from clickscore.model.evaluation.bootstrap import BootstrapInterval
 from clickscore.model.evaluation.ground_truth import TruthError, compute_truth_error, read_ground_truth
 from clickscore.model.evaluation.head_baselines import HeadPredictor, fit_head_baselines
-from clickscore.model.features import PURCHASE, Ints, Longs
-from clickscore.model.metrics import Floats
+from clickscore.model.examples import PURCHASE
 from clickscore.model.onnx_runtime import open_graph, run_graph
 from clickscore.model.prefix_features import EventBatch, FullSessions, make_full_sessions, make_item_attributes
+from clickscore.model.session_files import read_session_ids, read_sessions
 from clickscore.model.vocabulary import Vocabulary, read_vocabulary
 from clickscore.schemas.manifest import Manifest, decode_manifest
 

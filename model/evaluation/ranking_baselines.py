@@ -6,7 +6,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from clickscore.model.features import Examples, Ints, Longs
+from clickscore.model.array_types import Ints, Longs
+from clickscore.model.examples import Examples
 from clickscore.model.neighbours import ITEM_MASK, count_following
 
 COOCCURRENCE_EVENTS = 5

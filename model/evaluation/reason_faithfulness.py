@@ -21,12 +21,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from clickscore.model.array_types import Floats, Ints, Longs
 from clickscore.model.checkpoint import load_checkpoint
 from clickscore.model.errors import TrainingError
 from clickscore.model.evaluation.bootstrap import BootstrapInterval
 from clickscore.model.evaluation.prefix_evaluation import RESAMPLES, VIEW, read_prefixes
-from clickscore.model.features import Ints, Longs
-from clickscore.model.metrics import Floats
 from clickscore.model.transformer import SessionTransformer, relative_distances
 
 MIN_EVENTS = 3

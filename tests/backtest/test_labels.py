@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clickscore.backtest.labels import NO_LABEL, Label, SessionAction, label_session
-from clickscore.model.features import LEAVE, NEXT_ACTION_OF, NO_CLASS
+from clickscore.model.examples import LEAVE, NEXT_ACTION_CLASS, NO_CLASS
 from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.manifest import NEXT_ACTIONS
 
@@ -59,7 +59,7 @@ def naive(acts: list[SessionAction]) -> list[Label]:
         newest = max(act.ts for act in acts[: at + 1])
         after = sorted((act for act in acts[at + 1 :] if act.ts >= newest), key=lambda act: act.ts)
         item = next((act.item for act in after if act.item and act.action != REMOVE), "")
-        classes = [int(NEXT_ACTION_OF[act.action]) for act in after if NEXT_ACTION_OF[act.action] != NO_CLASS]
+        classes = [int(NEXT_ACTION_CLASS[act.action]) for act in after if NEXT_ACTION_CLASS[act.action] != NO_CLASS]
         found.append(Label(item, classes[0] if classes else LEAVE, any(act.action == PURCHASE for act in after)))
     return found
 

@@ -10,8 +10,8 @@ from clickscore.export.commands import export
 from clickscore.export.export_bundle import export_bundle
 from clickscore.export.ranking import RANKINGS
 from clickscore.model.checkpoint import load_checkpoint, load_tensors, read_record, save_tensors
-from clickscore.model.dataset import DatasetReport
 from clickscore.model.errors import TrainingError
+from clickscore.model.session_files import DatasetReport
 from clickscore.model.train import train
 from clickscore.model.vocabulary import read_vocabulary
 from clickscore.schemas.manifest import decode_manifest

@@ -7,11 +7,11 @@ from rich.console import Console
 from clickscore.export.commands import catalogue
 from clickscore.export.encode_items import encode
 from clickscore.export.export_bundle import export_bundle
+from clickscore.model.batches import PaddedBatch
 from clickscore.model.checkpoint import load_checkpoint, load_texts
 from clickscore.model.commands import train as train_command
 from clickscore.model.dataset import load_dataset
 from clickscore.model.errors import TrainingError
-from clickscore.model.features import PaddedBatch
 from clickscore.model.onnx_runtime import open_graph, run_graph
 from clickscore.model.text_encoder import open_text_encoder
 from clickscore.model.train import train

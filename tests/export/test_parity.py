@@ -8,7 +8,7 @@ from clickscore.export.export_bundle import extract_weights
 from clickscore.export.parity import Parity, compare
 from clickscore.export.to_onnx import to_onnx
 from clickscore.model.config import ModelConfig
-from clickscore.model.features import Examples
+from clickscore.model.examples import Examples
 from clickscore.model.onnx_runtime import open_graph
 from tests.model.networks import network
 

@@ -10,9 +10,9 @@ from clickscore.export.parity import compare
 from clickscore.export.prefix_features_graph import PrefixFeaturesGraph
 from clickscore.export.stack_graph import _rounded_down, add_stack
 from clickscore.export.to_onnx import to_onnx
+from clickscore.model.batches import PaddedBatch
 from clickscore.model.calibration import Affine, Calibration
 from clickscore.model.config import ModelConfig
-from clickscore.model.features import PaddedBatch
 from clickscore.model.onnx_runtime import explain_scores, open_graph, run_graph
 from clickscore.model.prefix_features import (
     FEATURE_NAMES,

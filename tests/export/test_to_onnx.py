@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from clickscore.export.random_bundle import random_weights
 from clickscore.export.ranking import BlockwiseTopK, ExactTopK, QuantisedShortlist, Ranking
 from clickscore.export.to_onnx import to_onnx
+from clickscore.model.batches import PaddedBatch
 from clickscore.model.config import ModelConfig
 from clickscore.model.errors import TrainingError
-from clickscore.model.features import PaddedBatch
 from clickscore.model.onnx_runtime import explain_scores, open_graph, run_graph
 from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.manifest import EXPLAINED, INPUTS, OPTIONAL, OUTPUTS, REASONS

@@ -8,7 +8,7 @@ import numpy as np
 
 from clickscore.model.config import ModelConfig, TrainConfig
 from clickscore.model.dataset import Dataset, load_dataset
-from clickscore.model.features import Sessions
+from clickscore.model.session_arrays import Sessions
 from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.sessions import ClosedSession, SessionEvent, encode_session
 

@@ -3,7 +3,7 @@ import pytest
 
 from clickscore.model.calibration import blend_logits, to_probabilities
 from clickscore.model.dataset import load_dataset
-from clickscore.model.features import Examples
+from clickscore.model.examples import Examples
 from clickscore.model.head_training import fit_heads
 from clickscore.model.predict import Predictions
 from clickscore.model.prefix_features import make_full_sessions

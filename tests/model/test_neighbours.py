@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clickscore.model.features import Examples, make_examples
+from clickscore.model.examples import Examples, make_examples
 from clickscore.model.neighbours import (
     NEWEST_WEIGHT,
     PairCounts,

@@ -6,7 +6,7 @@ from clickscore.export.export_bundle import extract_weights
 from clickscore.export.random_bundle import write_random_bundle
 from clickscore.export.to_onnx import to_onnx
 from clickscore.model.evaluation.bundle_metrics import evaluate_bundle, evaluate_graph
-from clickscore.model.features import make_examples
+from clickscore.model.examples import make_examples
 from clickscore.model.onnx_runtime import open_graph
 from clickscore.model.predict import Predictions, compute_metrics, evaluate_model
 from tests.model.builders import TINY, dataset, flat

@@ -21,7 +21,7 @@ def parts(source, by="time", share=0.3):
 
 
 def lines(path):
-    from clickscore.model.dataset import read_lines  # noqa: PLC0415
+    from clickscore.model.session_files import read_lines  # noqa: PLC0415
 
     return list(read_lines(path))
 

@@ -3,7 +3,7 @@ import pytest
 
 from clickscore.model.calibration import to_probabilities
 from clickscore.model.checkpoint import load_stack, save_stack
-from clickscore.model.features import select_model_events
+from clickscore.model.examples import select_model_events
 from clickscore.model.prefix_features import (
     FEATURE_NAMES,
     NO_ATTRIBUTES,

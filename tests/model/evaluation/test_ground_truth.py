@@ -4,12 +4,12 @@ from click.testing import CliRunner
 
 from clickscore.export.random_bundle import write_random_bundle
 from clickscore.model.commands import evaluate_events
-from clickscore.model.dataset import read_sessions
 from clickscore.model.errors import TrainingError
 from clickscore.model.evaluation.ground_truth import compute_truth_error, read_ground_truth
 from clickscore.model.evaluation.head_evaluation import evaluate_heads
 from clickscore.model.metrics import log_loss
 from clickscore.model.prefix_features import make_full_sessions
+from clickscore.model.session_files import read_sessions
 from clickscore.model.split import split_sessions
 from clickscore.stream.commands.simulate import simulate
 from tests.model.builders import TINY

@@ -1,7 +1,7 @@
 import numpy as np
 
 from clickscore.model.evaluation.ranking_baselines import CooccurrenceBaseline, PopularityBaseline, SessionNeighbours
-from clickscore.model.features import Examples, make_examples
+from clickscore.model.examples import Examples, make_examples
 from tests.model.builders import flat
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from clickscore.model.dataset import read_sessions
+from clickscore.model.session_files import read_sessions
 from clickscore.schemas.decisions import decode_decision
 from clickscore.schemas.sessions import decode_session
 from clickscore.stream.pipeline import Output, Pipeline

@@ -1,0 +1,112 @@
+import gzip
+
+import numpy as np
+import pytest
+
+from clickscore.model.errors import TrainingError
+from clickscore.model.session_files import (
+    BOT_TOO_FAST,
+    BOT_TOO_LONG,
+    DUPLICATE_SESSION,
+    MALFORMED_LINE,
+    SESSION_WITHOUT_ITEM,
+    UNKNOWN_ACTION,
+    read_sessions,
+)
+from clickscore.schemas.events import ACTIONS
+from tests.model.builders import closed, shoppers, write_sessions
+
+
+def test_compressed_file_holds_what_the_plain_one_does(tmp_path):
+    plain = write_sessions(tmp_path / "plain.jsonl", shoppers(5))
+    packed = tmp_path / "packed.jsonl.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    (first, told), (second, same) = read_sessions([plain]), read_sessions([packed])
+    assert np.array_equal(first.items, second.items)
+    assert told.sha256 == same.sha256
+
+
+def test_several_files_are_read_as_one(tmp_path):
+    told = shoppers(6)
+    paths = [write_sessions(tmp_path / "1", told[:2]), write_sessions(tmp_path / "2", told[2:])]
+    whole = write_sessions(tmp_path / "all", told)
+    assert np.array_equal(read_sessions(paths)[0].items, read_sessions([whole])[0].items)
+
+
+def test_sessions_come_in_order_of_closing(tmp_path):
+    path = write_sessions(tmp_path / "s", [closed(1, "view:b", at=20), closed(2, "view:a", at=10)])
+    sessions, _ = read_sessions([path])
+    assert [sessions.item_ids[item] for item in sessions.items] == ["a", "b"]
+
+
+def test_repeat_of_a_session_is_left_out_and_counted(tmp_path):
+    sessions, report = read_sessions([write_sessions(tmp_path / "s", [closed(1, "view:a"), closed(1, "view:a")])])
+    assert len(sessions) == 1
+    assert report.dropped == {DUPLICATE_SESSION: 1}
+
+
+def test_malformed_line_is_left_out_counted_and_named(tmp_path):
+    path = write_sessions(tmp_path / "s", [closed(1, "view:a")])
+    path.write_bytes(path.read_bytes() + b'{"id": 3}\nnonsense\n')
+    sessions, report = read_sessions([path])
+    assert len(sessions) == 1
+    assert report.dropped == {MALFORMED_LINE: 2}
+    assert report.problem.startswith(f"{path}:2: ")
+
+
+def test_session_without_an_event_on_an_item_is_left_out_and_counted(tmp_path):
+    _, report = read_sessions([write_sessions(tmp_path / "s", [closed(1, "search search")])])
+    assert report.dropped == {SESSION_WITHOUT_ITEM: 1}
+
+
+def test_event_of_an_unknown_action_is_left_out_and_counted(tmp_path):
+    sessions, report = read_sessions([write_sessions(tmp_path / "s", [closed(1, "view:a share:a view:b")])])
+    assert len(sessions.items) == 2
+    assert report.dropped == {UNKNOWN_ACTION: 1}
+
+
+def test_session_of_a_robot_is_left_out_and_counted(tmp_path):
+    told = [closed(1, "view:a " * 501), closed(2, "view:a " * 30), closed(3, "view:a " * 29)]
+    sessions, report = read_sessions([write_sessions(tmp_path / "s", told)])
+    assert report.dropped == {BOT_TOO_LONG: 1, BOT_TOO_FAST: 1}
+    assert len(sessions) == 1
+
+
+@pytest.mark.parametrize("name", ["s.txt", "s.tsv", "s.tsv.gz"])
+def test_lines_of_item_ids_are_sessions_of_views_in_their_order(tmp_path, name):
+    lines = b"b a\n\nb\nb\n"
+    (tmp_path / name).write_bytes(gzip.compress(lines) if name.endswith(".gz") else lines)
+    sessions, report = read_sessions([tmp_path / name])
+    assert [sessions.item_ids[item] for item in sessions.items] == ["b", "a", "b", "b"]
+    assert sessions.starts.tolist() == [0, 2, 3, 4]
+    assert {ACTIONS[action] for action in sessions.actions} == {"view"}
+    assert (report.lines, report.dropped) == (3, {})
+
+
+def test_blank_line_is_no_line(tmp_path):
+    path = tmp_path / "s"
+    path.write_bytes(b"\n  \n")
+    assert read_sessions([path])[1].lines == 0
+
+
+def test_report_counts_lines_sessions_and_events(tmp_path):
+    _, report = read_sessions([write_sessions(tmp_path / "s", [closed(1, "view:a view:b"), closed(2, "search")])])
+    assert (report.lines, report.sessions, report.events) == (2, 1, 2)
+
+
+def test_other_content_has_another_fingerprint(tmp_path):
+    prints = {read_sessions([write_sessions(tmp_path / "s", shoppers(5, seed=seed))])[1].sha256 for seed in (1, 2)}
+    assert len(prints) == 2
+
+
+def test_file_that_is_not_compressed_as_its_name_says_is_refused(tmp_path):
+    path = write_sessions(tmp_path / "s.gz", [closed(1, "view:a")])
+    with pytest.raises(TrainingError, match=r"s\.gz cannot be read"):
+        read_sessions([path])
+
+
+def test_compressed_file_that_breaks_off_is_refused(tmp_path):
+    path = tmp_path / "s.gz"
+    path.write_bytes(gzip.compress(b"x" * 10_000)[:-12])
+    with pytest.raises(TrainingError, match="cannot be read"):
+        read_sessions([path])
