@@ -4,16 +4,16 @@ The members are the Transformer and, where one was fitted, the stack of trees an
 
     z_c = sum_j scale_j * logit_jc + bias_c     (member j, class c)
 
-with one scale for each member and one bias for each class. With one member this is bias-corrected temperature scaling
-(Alexandari, Kundaje and Shrikumar, ICML 2020), and Platt scaling for two classes. With more members it is stacking
-(Wolpert 1992). Scales and biases are fitted on sessions that no member was trained on. They are folded into the
-members' own weights, so the served graph gets no additional node.
+with one scale for each member and one bias for each class. A single member gives bias-corrected temperature scaling
+(Alexandari, Kundaje and Shrikumar, ICML 2020), and Platt scaling for two classes. Several members give stacking
+(Wolpert 1992). Scales and biases are fitted on validation sessions, on which no member was trained. They are folded
+into the members' own weights, so the served graph gets no additional node.
 
-A fit on few sessions can be worse than none, so each step has to prove itself. Start: the last member unchanged.
+A fit on few sessions can make probabilities worse, so each step has to prove useful. Start: the last member unchanged.
 Candidates, in this order: class frequencies alone; the last member with scale and bias; all members. A candidate
-replaces the current choice if its cross-validated log loss is lower by more than two standard errors over sessions.
-(The one-standard-error rule of Breiman et al., Classification and Regression Trees, 1984, would accept one useless
-change in six.)
+replaces the current choice if the cross-validated log loss falls by more than two standard errors over sessions.
+(The one-standard-error rule of Breiman et al., Classification and Regression Trees, 1984, would accept every sixth
+useless change.)
 """
 
 # pyright: standard
@@ -34,15 +34,15 @@ from clickscore.model.transformer import SessionTransformer
 from clickscore.schemas.manifest import NEXT_ACTIONS, CalibrationReport
 
 PRIOR_WEIGHT = 20.0
-"""Weight of the quadratic penalty on scales and biases, in events: a change of one unit costs 10 nats of log loss."""
+"""Weight of the quadratic penalty on scales and biases, in events: a change by 1 costs 10 nats of log loss."""
 MAX_ITERATIONS = 100
 """Iterations of L-BFGS; the problem is convex and has at most 7 parameters."""
 FOLDS = 5
 """Folds of sessions for the cross-validated log loss."""
 MIN_STANDARD_ERRORS = 2.0
-"""Gain that a candidate needs, in standard errors over sessions."""
+"""Minimum gain of a candidate, in standard errors over sessions."""
 MIN_SESSIONS = 50
-"""Sessions below which nothing is fitted: 10 a fold are too few to judge a candidate."""
+"""Minimum number of sessions for a fit: with fewer than 10 in a fold no candidate can be judged."""
 ACTION_COLUMNS = slice(0, len(NEXT_ACTIONS))
 """Logit columns of the next actions."""
 PURCHASE_COLUMN = len(NEXT_ACTIONS)
@@ -58,7 +58,7 @@ class Affine(msgspec.Struct, frozen=True, kw_only=True):
     scales: tuple[float, ...]
     """Scale of each member."""
     bias: tuple[float, ...]
-    """Bias of each class; a single one for the purchase head."""
+    """Bias of each class; the purchase head has a single bias."""
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +68,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     purchase: Affine
     report: CalibrationReport
     prior_logits: tuple[float, ...] = msgspec.field(name="silent", default=(0.0,) * (len(NEXT_ACTIONS) + 1))
-    """The Transformer's mean logits, which stand in before a session's first known item if there is a stack: (6,)."""
+    """The Transformer's mean logits, used beside a stack before a session's first known item: (6,)."""
 
 
 class Probabilities(NamedTuple):
@@ -77,14 +77,14 @@ class Probabilities(NamedTuple):
     next_action: Floats
     """Probability of each next action: (events, 5)."""
     purchase: Floats
-    """Probability that a purchase follows: (events,)."""
+    """Probability of a purchase later in the session: (events,)."""
 
 
 def calibrate(members: Sequence[Floats], next_action: Ints, purchase: Ints, session: Ints, method: str) -> Calibration:
     """Return the calibration with the lowest log loss on the given events.
 
     Args:
-        members: Logits of the Transformer, then logits of the stack if there is one: (events, 6) each.
+        members: Logits of the Transformer, then logits of the stack, if any: (events, 6) each.
         next_action: Label: class of the next action: (events,).
         purchase: Label: 1 if a purchase follows, else 0: (events,).
         session: Number of each event's session: (events,).
@@ -139,7 +139,7 @@ def to_probabilities(logits: Floats) -> Probabilities:
 
 
 def to_logits(predicted: Probabilities) -> Floats:
-    """Return logits that `to_probabilities` maps to the given probabilities: (events, 6)."""
+    """Return the inverse of `to_probabilities`: (events, 6)."""
     action_logits = np.log(predicted.next_action.astype(np.float64).clip(min=metrics.MIN_PROBABILITY))
     purchase = predicted.purchase.astype(np.float64).clip(metrics.MIN_PROBABILITY, 1 - metrics.MIN_PROBABILITY)
     return np.concatenate((action_logits, np.log(purchase / (1 - purchase))[:, None]), axis=1)
@@ -166,7 +166,7 @@ def fold_in(model: SessionTransformer, calibration: Calibration) -> None:
 
 
 def _select_blend(logits: Floats, labels: Ints, session: Ints) -> Affine:
-    """Return the last member unchanged, or the blend that beats it by more than chance.
+    """Return the last member unchanged, or a blend with a significantly lower log loss.
 
     Args:
         logits: Logits of each member J and class C: (n, J, C).
@@ -202,13 +202,13 @@ def _cross_validate(fit: Fit, logits: Floats, labels: Ints, session: Ints) -> Fl
 
 
 def _fit_class_frequencies(logits: Floats, labels: Ints) -> Affine:
-    """Return a blend that predicts each class by its frequency (with one count added) and ignores the members."""
+    """Return a blend without members: the frequency of each class, with a count of 1 added."""
     counts = np.bincount(labels, minlength=logits.shape[2]) + 1.0
     return Affine(scales=(0.0,) * logits.shape[1], bias=tuple(np.log(counts / counts.sum()).tolist()))
 
 
 def _fit_blend(logits: Floats, labels: Ints, members: tuple[int, ...]) -> Affine:
-    """Return the scales and biases that minimise the penalised log loss.
+    """Return the scales and biases with the lowest penalised log loss.
 
     loss = sum_i -log softmax(z_i)[label_i] + PRIOR_WEIGHT / 2 * (sum_j (scale_j - 1/J)^2 + sum_c bias_c^2)
 
@@ -217,7 +217,7 @@ def _fit_blend(logits: Floats, labels: Ints, members: tuple[int, ...]) -> Affine
     Args:
         logits: Logits of all members and classes: (n, members, C).
         labels: Class of each event: (n,).
-        members: Indices of the J members that are blended; the other scales are 0.
+        members: Indices of the J blended members; the other scales are 0.
     """
     member_logits = torch.from_numpy(logits[:, members].astype(np.float64))  # (n, J, C)
     targets = torch.from_numpy(labels.astype(np.int64))

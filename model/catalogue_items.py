@@ -11,11 +11,11 @@ from clickscore.model.session_files import read_lines
 from clickscore.schemas.catalogue import Item, decode_item
 
 _SEPARATORS_TO_SPACES = str.maketrans(dict.fromkeys("._/>|", " "))
-"""Separators of category paths, such as `shoes.running` or `shoes > running`."""
+"""Separators of category paths, as in `shoes.running` or `shoes > running`."""
 
 
 def read_catalogue(path: Path | None) -> CatalogueAttributes:
-    """Return prices and categories from a file of JSON lines in the format of `catalogue-items`; none without a file.
+    """Return prices and categories from a file of JSON lines in the format of `catalogue-items`, if given.
 
     Raises:
         TrainingError: The file cannot be read, or a line is not an item.
@@ -43,6 +43,6 @@ def read_items(path: Path) -> Iterator[Item]:
 
 
 def item_text(item: Item) -> str:
-    """Return an item's text for a language model: title, category path as words, brand; empty if it has none."""
+    """Return an item's text for a language model: title, category path as words, brand."""
     parts = (item.title, item.category.translate(_SEPARATORS_TO_SPACES), item.brand)
     return ", ".join(words for part in parts if (words := " ".join(part.split())))

@@ -1,17 +1,17 @@
-"""Cold start: vectors for items that the model has never seen, by kernel regression from known items.
+"""Cold start: vectors for items new to the model, by kernel regression from known items.
 
 An item is described by its text vector and its price, x = (text vector, PRICE_WEIGHT * log price). Anchors are known
-items with a text that other items met in sessions. For anchor j let u_j be its item vector and r_j the model's query
+items with a text and with neighbours in sessions. For anchor j let u_j be its item vector and r_j the model's query
 after a view of it, both at unit length; c is the mean of all r_j at unit length. The target of anchor j is
 
-    a_j = unit(u_j without its part along c) + unit(r_j without its part along c).
+    a_j = unit(u_j without the part along c) + unit(r_j without the part along c).
 
-A new item gets the Nadaraya-Watson estimate (Nadaraya 1964, Watson 1964) over its k nearest anchors, less a penalty:
+A new item gets the Nadaraya-Watson estimate (Nadaraya 1964, Watson 1964) over the k nearest anchors, less a penalty:
 
     m = sum_j exp(-KERNEL_GAMMA * |x - x_j|^2) * a_j
-    vector = unit(unit(m without its part along c) - new_item_penalty * c).
+    vector = unit(unit(m without the part along c) - new_item_penalty * c).
 
-All queries share the direction c, so an item that points along c scores high in every session; the penalty keeps new
+All queries share the direction c, so an item along c scores high in every session; the penalty keeps new
 items from driving known items out of the ranking. `docs/model.md` has the measurements.
 
 Shapes: V rows of the item table, D dim, F numbers of a description, A anchors.
@@ -45,7 +45,7 @@ weight of equal texts."""
 PRICE_WEIGHT = 0.35
 """Weight of log price beside a text vector of length 1: a price 1.6 times as high has half the weight, too."""
 MIN_PRICE = 0.01
-"""Prices are raised to one cent, so that a price of 0 has a logarithm."""
+"""Prices are raised to 0.01, because 0 has no logarithm."""
 ANCHOR_COUNTS = (10, 30, 100)
 """Candidates for k, the nearest anchors of a new item."""
 NEW_ITEM_PENALTIES = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
@@ -53,11 +53,11 @@ NEW_ITEM_PENALTIES = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
 FOLDS = 5
 """Folds of anchors for the choice of the parameters: each fold plays the new items once."""
 MIN_ANCHORS = 2 * FOLDS
-"""Anchors that the choice needs: two in each fold."""
+"""Minimum number of anchors for the choice: two in each fold."""
 QUERIES_PER_FOLD = 2_000
 """Sampled queries of a fold: a hit rate of 30 % has a standard error of 1 % then."""
 MAX_TUNING_ANCHORS = 20_000
-"""Anchors that the parameters are chosen on, sampled from more; the final map uses all anchors."""
+"""Maximum number of anchors for the choice of the parameters; the final map uses all anchors."""
 VIEW = ACTIONS.index("view")
 
 
@@ -65,16 +65,16 @@ class ColdStartParams(NamedTuple):
     """Parameters of the map from descriptions to vectors."""
 
     nearest_anchors: int
-    """Nearest anchors that an item's vector is made of, at most."""
+    """Maximum number k of anchors behind an item's vector."""
     new_item_penalty: float
-    """Multiple of the common direction that is subtracted."""
+    """Multiple of the common direction to subtract."""
 
 
 class HitRates(NamedTuple):
-    """Shares of queries whose answer is among the best `CUTOFF` items."""
+    """Shares of queries with the answer among the best `CUTOFF` items."""
 
     mapped: float
-    """Hit rate of answers that the map gave their vector, as a new item's."""
+    """Hit rate of answers with a mapped vector, as for new items."""
     known: float
     """Hit rate of all other answers."""
     overall: float
@@ -87,7 +87,7 @@ class ParamChoice(NamedTuple):
     params: ColdStartParams
     hit_rates: HitRates
     queries: int
-    """Queries that the hit rates were measured on."""
+    """Number of queries behind the hit rates."""
 
 
 def describe_items(texts: Float32Array, prices: Float32Array) -> Float32Array:
@@ -95,7 +95,7 @@ def describe_items(texts: Float32Array, prices: Float32Array) -> Float32Array:
 
     Args:
         texts: Text vectors of length 1: (n, F - 1).
-        prices: Prices, NaN if unknown, which counts as the mean of the logarithms: (n,).
+        prices: Prices, NaN if unknown; the mean log price replaces unknown prices: (n,).
     """
     logs = np.log(np.maximum(prices, MIN_PRICE))
     default = logs[~np.isnan(logs)].mean() if not np.isnan(logs).all() else 0.0
@@ -111,14 +111,14 @@ def choose_params(
 ) -> ParamChoice:
     """Return the parameters with the highest hit rate over new and known items, cross-validated over anchors.
 
-    One fold of anchors after another plays the new items: it is removed from all neighbour lists, so that no other
-    item's vector depends on it, and mapped from the other folds. Queries are views of an item outside the fold, with
-    an item that it met in sessions as the answer, sampled by how often they met. All items are ranked; an item of an
+    Each fold of anchors plays the new items in turn: removed from all neighbour lists, so that no other item's vector
+    depends on the fold, and mapped from the other folds. Queries are views of an item outside the fold, with a
+    co-occurring item as the answer, sampled in proportion to the co-occurrence. All items are ranked; an item of an
     equal score counts as better.
 
     Args:
         checkpoint: The trained model.
-        pairs: How often items met in its training sessions.
+        pairs: Co-occurrence counts of the training sessions.
         rows: Rows of the anchors: (A,).
         descriptions: Descriptions of the anchors: (A, F).
         on_fold: Called with the number of finished folds and the number of folds.
@@ -158,7 +158,7 @@ class KernelMap(NamedTuple):
     targets: Float32Array
     """Targets a_j of the anchors, orthogonal to `common`: (A, D)."""
     common: Float32Array
-    """Direction c that all queries share, at unit length: (D,)."""
+    """Common direction c of all queries, at unit length: (D,)."""
 
     def predict(self, descriptions: Float32Array, params: ColdStartParams) -> torch.Tensor:
         """Return item vectors at unit length: (n, F) -> (n, D)."""
@@ -181,8 +181,8 @@ class KernelMap(NamedTuple):
 def fit_kernel_map(checkpoint: Checkpoint, table: torch.Tensor, rows: Longs, descriptions: Float32Array) -> KernelMap:
     """Return the map with the targets of its anchors.
 
-    With u_j alone a new item would lie where similar items lie; queries lie elsewhere, and it would hardly ever be
-    recommended. Hence the target includes r_j.
+    With u_j alone a new item would lie where similar items lie; queries lie elsewhere, and the item would hardly ever
+    be recommended. Hence the target includes r_j.
 
     Args:
         checkpoint: The trained model.
@@ -201,7 +201,7 @@ def fit_kernel_map(checkpoint: Checkpoint, table: torch.Tensor, rows: Longs, des
 
 @torch.inference_mode()
 def _query_after_views(checkpoint: Checkpoint, table: torch.Tensor, items: Longs) -> list[Queries]:
-    """Return the queries after a view of each item, in batches that keep the scores in memory small."""
+    """Return the queries after a view of each item, in batches, to bound the scores in memory."""
     step = max(1, MAX_SCORES // len(table))
     views = [items[start : start + step, None].astype(np.int64) for start in range(0, len(items), step)]  # (step, 1)
     return [
@@ -215,7 +215,7 @@ def _query_after_views(checkpoint: Checkpoint, table: torch.Tensor, items: Longs
 
 
 def _score_hits(checkpoint: Checkpoint, table: torch.Tensor, items: Longs, answers: Longs) -> np.ndarray:
-    """Return whether each answer is among the best `CUTOFF` items after a view of its item: (queries,)."""
+    """Return whether each answer is among the best `CUTOFF` items after a view of the item: (queries,)."""
     hits: list[np.ndarray] = []
     for queries in _query_after_views(checkpoint, table, items):
         scores = checkpoint.model.scores(table, queries)  # (n, V - 1)
@@ -235,7 +235,7 @@ def _table_without(checkpoint: Checkpoint, pairs: PairCounts, rows: Longs) -> to
 
 
 def _sample_cooccurrences(pairs: PairCounts, rows: Longs, rng: np.random.Generator) -> tuple[Longs, Longs]:
-    """Return sampled items outside `rows`, and for each an item that it met, by how often: (queries,) each."""
+    """Return sampled items outside `rows`, each with a co-occurring item as the answer: (queries,) each."""
     first = pairs.keys >> 32  # a key holds the first item above 32 bits, the second below
     outside = np.flatnonzero(~np.isin(first, rows))
     if not len(outside):
@@ -245,7 +245,7 @@ def _sample_cooccurrences(pairs: PairCounts, rows: Longs, rng: np.random.Generat
 
 
 def _remove_direction(vectors: Float32Array, direction: Float32Array) -> Floats:
-    """Return vectors without their part along a unit direction: v - (v d) d: (n, D)."""
+    """Return vectors v without the part along a unit direction d: v - (v d) d: (n, D)."""
     return vectors - (vectors @ direction)[:, None] * direction
 
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime: open a bundle's graph and run it on one thread."""
+"""ONNX Runtime: open a bundle's graph and run the graph on a single thread."""
 
 from pathlib import Path
 from typing import cast
@@ -11,11 +11,11 @@ from clickscore.model.prefix_features import EventBatch
 from clickscore.schemas.manifest import EXPLAINED, REASONS
 
 ERRORS_ONLY = 3
-"""ONNX Runtime's log severity: it would warn of each input with a default, such as `explained`."""
+"""ONNX Runtime's log severity; a lower severity warns of each input with a default, e.g. `explained`."""
 
 
 def open_graph(model: bytes | Path) -> ort.InferenceSession:
-    """Return a graph, from its bytes or its file, ready to run on one thread."""
+    """Return a graph, from bytes or from a file, ready to run on a single thread."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = ERRORS_ONLY
@@ -33,7 +33,7 @@ def explain_scores(graph: ort.InferenceSession, batch: PaddedBatch | EventBatch,
         candidates: Candidates to explain, the best.
 
     Returns:
-        The contributions; (batch, 0, length) if the graph has no output for them.
+        The contributions; (batch, 0, length) if the graph has no output for contributions.
     """
     if REASONS not in {node.name for node in graph.get_outputs()}:
         return np.zeros((len(batch.items), 0, batch.items.shape[1]), dtype=np.float32)

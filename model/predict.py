@@ -1,4 +1,4 @@
-"""Predict: what a model predicts after every event of sessions, and the offline metrics of these predictions.
+"""Predict: a model's predictions after every event of sessions, and their offline metrics.
 
 The training loop needs these metrics after each epoch, so they stand here and not in `model.evaluation`.
 """
@@ -21,29 +21,29 @@ from clickscore.model.transformer import SessionTransformer
 from clickscore.schemas.manifest import NEXT_ACTIONS
 
 CUTOFF = 20
-"""Length of the ranking that metrics look at, as in the literature on session-based recommendation."""
+"""Ranking length of the metrics, as in the literature on session-based recommendation."""
 MAX_SCORES = 2**24
 """Scores in memory at once, about: 64 MiB in float32."""
 BATCH = 64
-"""Sessions, or prefixes, of one forward pass at most."""
+"""Maximum number of sessions, or prefixes, in a forward pass."""
 
 
 class Predictions(NamedTuple):
     """Predictions after each event of some sessions."""
 
     ranks: metrics.Ints
-    """Rank of the next item from 1, or `metrics.MISS` if it is unknown or not a candidate: (events,)."""
+    """Rank of the next item from 1, or `metrics.MISS` for an unknown item or no candidate: (events,)."""
     action_probabilities: metrics.Floats
     """Probability of each next action: (events, 5)."""
     purchase: metrics.Floats
-    """Probability that a purchase follows in the session: (events,)."""
+    """Probability of a purchase later in the session: (events,)."""
 
 
 def compute_metrics(predictions: Predictions, examples: Examples) -> dict[str, float]:
     """Return the metrics of predictions.
 
-    `hit_rate@20`, `mrr@20` and `ndcg@20` judge the next item after each event that another item follows; an item that
-    the model does not know is a miss. `popular_...` are the same metrics for a fixed ranking by popularity.
+    `hit_rate@20`, `mrr@20` and `ndcg@20` judge the next item after each event that another item follows; an unknown
+    next item is a miss. `popular_...` are the same metrics for a fixed ranking by popularity.
     `purchase_rate` is the `purchase_pr_auc` of chance.
     """
     has_next = examples.next_item != NO_NEXT_ITEM
@@ -80,7 +80,7 @@ def evaluate_model(model: SessionTransformer, table: torch.Tensor, examples: Exa
 
 @torch.inference_mode()
 def predict_sessions(model: SessionTransformer, table: torch.Tensor, examples: Examples) -> Predictions:
-    """Return a model's predictions after every event, from one causal pass over each session.
+    """Return a model's predictions after every event, with a single causal pass over each session.
 
     Args:
         model: The model in evaluation mode.
@@ -112,11 +112,11 @@ def compute_queries(model: SessionTransformer, table: torch.Tensor, batch: Padde
 
 
 def _rank_next_items(scores: torch.Tensor, next_item: metrics.Ints) -> metrics.Ints:
-    """Return the rank of each next item, behind all items of an equal score; `metrics.MISS` if it is unknown.
+    """Return the rank of each next item, behind all items of an equal score; `metrics.MISS` for an unknown item.
 
     Args:
         scores: Scores of rows 1 to V - 1 of the item table: (n, V - 1).
-        next_item: Row of the next item, below 1 if there is none or it is unknown: (n,).
+        next_item: Row of the next item, below 1 if absent or unknown: (n,).
     """
     targets = torch.from_numpy(next_item.astype(np.int64)).to(scores.device)[:, None]  # (n, 1)
     target_scores = scores.gather(1, (targets - 1).clamp(min=0))  # (n, 1)

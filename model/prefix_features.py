@@ -1,7 +1,7 @@
 """Prefix features: the first events of a session as numbers for the trees and the regression. Pure numpy.
 
 All events count, also events on unknown items and events without an item. `export.prefix_features_graph` computes the
-same features inside the ONNX graph, bit for bit. Two things make that possible: times are bucket numbers, and item
+same features inside the ONNX graph, bit for bit. Two choices make this possible: times are bucket numbers, and item
 features are quantised to multiples of 1/256. So every sum is exact, and rounding never moves a value across a tree's
 threshold.
 
@@ -32,9 +32,9 @@ QUANTISATION_STEP = 1 / 256
 TIME_BUCKETS: Longs = (250 * 2 ** np.arange(0, 24, 0.5)).astype(np.int64)
 """Lower bounds of the time buckets in ms: two buckets for each doubling, from 0.25 s to 34 days."""
 RECENT_EVENTS = 3
-"""Newest events whose action and item get columns of their own."""
+"""Newest events with columns of their own for action and item."""
 CHUNK = 4_096
-"""Prefixes of one numpy call: bounds the (B, L, L) comparison of items in memory."""
+"""Prefixes in a numpy call: bounds the (B, L, L) comparison of items in memory."""
 
 FEATURE_NAMES: tuple[str, ...] = (
     "events",
@@ -94,7 +94,7 @@ class EventBatch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ItemFeatures:
-    """Features of each item that do not depend on the session."""
+    """Features of each item, independent of the session."""
 
     values: Float32Array
     """Multiples of `QUANTISATION_STEP`; row 0 holds the defaults of an unknown item: (V, S)."""
@@ -116,7 +116,7 @@ class CatalogueAttributes(NamedTuple):
     """Catalogue attributes by item id."""
 
     prices: dict[str, float]
-    """Price of each item that has one."""
+    """Price of each item with a known price."""
     categories: dict[str, str]
     """Category path of each item."""
 
@@ -182,12 +182,12 @@ def make_item_features(sessions: FullSessions, attributes: ItemAttributes) -> It
 
 
 def make_event_batch(sessions: FullSessions, ends: Longs, max_length: int) -> EventBatch:
-    """Return the prefixes that end with the given events.
+    """Return the prefixes up to the given events.
 
     Args:
         sessions: Sessions with all events.
         ends: Index of the last event of each prefix: (B,).
-        max_length: Events that are read of a prefix, the newest.
+        max_length: Maximum number of events of a prefix, the newest.
     """
     first = sessions.starts[np.searchsorted(sessions.starts, ends, side="right") - 1]
     first = np.maximum(first, ends - max_length + 1)
@@ -250,13 +250,13 @@ def compute_features(batch: EventBatch, item_features: ItemFeatures) -> Float32A
 def compute_features_after(
     sessions: FullSessions, ends: Longs, item_features: ItemFeatures, max_length: int
 ) -> Float32Array:
-    """Return the features of the prefixes that end with the given events: (len(ends), len(FEATURE_NAMES)).
+    """Return the features of the prefixes up to the given events: (len(ends), len(FEATURE_NAMES)).
 
     Args:
         sessions: Sessions with all events.
         ends: Index of the last event of each prefix: (prefixes,).
         item_features: Features of the items.
-        max_length: Events that are read of a prefix, the newest.
+        max_length: Maximum number of events of a prefix, the newest.
     """
     features = np.zeros((len(ends), len(FEATURE_NAMES)), dtype=np.float32)
     first = sessions.starts[np.searchsorted(sessions.starts, ends, side="right") - 1]

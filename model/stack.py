@@ -1,6 +1,6 @@
 """Stack: gradient-boosted trees and a logistic regression, stacked beside the Transformer's heads (Wolpert 1992).
 
-Both read the prefix features, which cover all events: also those on unknown items, with times, prices and categories.
+Both read the prefix features, so they see all events, also events on unknown items, with times, prices and categories.
 They are fitted on the training sessions. Their common logit is
 
     z = share * z_trees + (1 - share) * z_regression,
@@ -39,26 +39,26 @@ CALIBRATION_METHODS = ("scale and bias on validation", "Transformer, trees and r
 MAX_ROWS = 200_000
 """Prefixes that are fitted, sampled at random from more: bounds time and memory of the trees."""
 STOPPING_SHARE = 0.2
-"""Share of the training sessions, the newest, that stops the trees early and chooses the blend."""
+"""Share of the training sessions, the newest, for early stopping and the choice of the blend."""
 TREE_SHARES = np.linspace(0, 1, 11)
 """Candidates for the share of the trees in the blend, in tenths."""
 FOLDS = 5
 """Folds of sessions for cross-fitting the target encoding."""
 ABSENT_LOGIT = -20.0
-"""Logit of an action that never occurred in training: a probability of 2e-9, yet finite."""
+"""Logit of an action without any training event: a probability of about 2e-9, yet finite."""
 INVERSE_REGULARISATION = 0.1
-"""scikit-learn's C of the L2 penalty: ten times its default strength."""
+"""scikit-learn's C of the L2 penalty: ten times the default strength."""
 MAX_ITERATIONS = 300
 """Iterations of the regression's solver; scikit-learn's default of 100 can stop too early."""
 ACTION_CODE_COLUMNS = tuple(FEATURE_NAMES.index(f"action_{back}_back") for back in range(RECENT_EVENTS))
-"""Feature columns that hold action codes, which `one_hot_actions` replaces."""
+"""Feature columns of action codes, replaced by `one_hot_actions`."""
 ONE_HOT_WIDTH = len(FEATURE_NAMES) - RECENT_EVENTS + RECENT_EVENTS * len(ACTIONS)
-"""Columns that `one_hot_actions` returns."""
+"""Number of columns of `one_hot_actions`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LinearModel:
-    """The fitted regressions as one linear map: the logits of the next actions, then the logit of a purchase."""
+    """The fitted regressions as a linear map to the logits of the next actions and of a purchase."""
 
     weights: Float32Array
     """Weights of the one-hot features: (ONE_HOT_WIDTH, 6)."""
@@ -75,7 +75,7 @@ class Stack:
     """Trees and regression, blended."""
 
     item_features: ItemFeatures
-    """Item features that the prefix features are computed with."""
+    """Item features behind the prefix features."""
     trees: Trees
     regression: LinearModel
     tree_share: Floats
@@ -91,7 +91,7 @@ class Stack:
         Args:
             sessions: Sessions with all events.
             ends: Index of the last event of each prefix: (prefixes,).
-            max_length: Events that are read of a prefix, the newest.
+            max_length: Maximum number of events of a prefix, the newest.
         """
         return self.logits(compute_features_after(sessions, ends, self.item_features, max_length))
 
@@ -111,7 +111,7 @@ def fit_stack(sessions: FullSessions, ends: Longs, attributes: ItemAttributes, m
         sessions: Training sessions, the oldest first.
         ends: Index of the last event of each prefix, ascending: (prefixes,).
         attributes: Prices and categories of the rows.
-        max_length: Events that are read of a prefix, the newest.
+        max_length: Maximum number of events of a prefix, the newest.
         seed: Seed of the samples, the folds and the trees.
     """
     ends = _sample(ends, seed)
@@ -130,10 +130,10 @@ def refit_stack(stack: Stack, sessions: FullSessions, attributes: ItemAttributes
     """Return a stack with the same settings and shares, fitted on all prefixes of the given sessions.
 
     Args:
-        stack: Stack whose numbers of trees and leaves and whose blend are kept.
+        stack: Stack with the numbers of trees and leaves and the blend to keep.
         sessions: Sessions to fit, the oldest first.
         attributes: Prices and categories of the rows.
-        max_length: Events that are read of a prefix, the newest.
+        max_length: Maximum number of events of a prefix, the newest.
         seed: Seed of the samples and the folds.
     """
     ends = _sample(np.arange(len(sessions.items)), seed)
@@ -143,7 +143,7 @@ def refit_stack(stack: Stack, sessions: FullSessions, attributes: ItemAttributes
 
 
 def _choose_tree_shares(tree_logits: Floats, regression_logits: Floats, rows: LabelledRows) -> Floats:
-    """Return the shares with the lowest log loss: one for the action logits, one for the purchase logit: (6,)."""
+    """Return the shares with the lowest log loss, separately for the action logits and the purchase logit: (6,)."""
     losses: list[tuple[float, float]] = []
     for share in TREE_SHARES:
         predicted = to_probabilities(share * tree_logits + (1 - share) * regression_logits)
@@ -153,7 +153,7 @@ def _choose_tree_shares(tree_logits: Floats, regression_logits: Floats, rows: La
 
 
 def fit_linear(rows: LabelledRows) -> LinearModel:
-    """Return one logistic regression for the next action and one for a purchase, as one linear map."""
+    """Return the logistic regressions for the next action and for a purchase, as a linear map."""
     inputs = one_hot_actions(rows.features)
     action_weights, action_bias = _fit_regression(inputs, rows.next_action, len(NEXT_ACTIONS))
     purchase_weights, purchase_bias = _fit_regression(inputs, rows.purchase, 2)
@@ -190,7 +190,7 @@ def one_hot_actions(features: Float32Array) -> Float32Array:
 
 
 def forward_fill(logits: Floats, model_events: Longs, sessions: FullSessions, prior_logits: Floats) -> Floats:
-    """Return the Transformer's logits after every event, carried forward from its last event on a known item.
+    """Return the Transformer's logits after every event, carried forward from the last event on a known item.
 
     Args:
         logits: Logits after each event on a known item: (n, 6).
@@ -223,7 +223,7 @@ def _cross_fit_rows(
     """Return prefixes with features and labels, the target encoding cross-fitted over folds of sessions.
 
     Cross-fitting (Chernozhukov et al., Econometrics Journal 2018): the item features of a fold's prefixes come from the
-    sessions of the other folds, so no prefix reads its own label.
+    sessions of the other folds, so no prefix sees its own label.
     """
     fold_of = np.random.default_rng(seed).integers(FOLDS, size=len(sessions.starts) - 1)  # (sessions,)
     session = np.searchsorted(sessions.starts, ends, side="right") - 1  # (prefixes,)
@@ -236,6 +236,6 @@ def _cross_fit_rows(
 
 
 def _hide_items(sessions: FullSessions, is_hidden: Ints) -> FullSessions:
-    """Return the sessions with no items in the hidden ones, which removes them from the item features."""
+    """Return the sessions without items in the hidden ones, which removes these from the item features."""
     hidden_events = np.repeat(is_hidden, np.diff(sessions.starts))  # (events,)
     return dataclasses.replace(sessions, items=np.where(hidden_events, 0, sessions.items))

@@ -1,4 +1,4 @@
-"""Text encoder: a pre-trained language model in a local folder turns texts into vectors. Nothing is ever downloaded."""
+"""Text encoder: a pre-trained language model in a local folder turns texts into vectors, without any download."""
 
 # pyright: standard
 # transformers leaves what a model returns untyped.
@@ -18,13 +18,13 @@ LastLayer = Callable[[Longs, Longs], Float32Array]
 """Computes the last hidden layer (texts, tokens, D) of token ids and the attention mask, (texts, tokens) each."""
 
 MAX_TOKENS = 128
-"""Tokens that are read of a text, the first: a title, a category and a brand have about 30."""
+"""Maximum number of tokens of a text: a title, a category and a brand have about 30."""
 BATCH = 64
-"""Texts of one forward pass."""
+"""Texts in a forward pass."""
 GRAPH_FILES = ("model.onnx", "onnx/model.onnx")
-"""Where Hugging Face's folders keep the graph."""
+"""Paths of the graph in a folder of Hugging Face."""
 GRAPH_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-"""Inputs that a BERT-like graph may have."""
+"""Possible inputs of a BERT-like graph."""
 
 
 class TextEncoder:
@@ -38,11 +38,11 @@ class TextEncoder:
         """SHA-256 of the model's files, in hex."""
 
     def vectors(self, texts: Sequence[str], on_batch: Callable[[int], None]) -> Float32Array:
-        """Return one vector for each text: (texts, D).
+        """Return a vector for each text: (texts, D).
 
         Args:
             texts: At least one text.
-            on_batch: Called after each batch with the number of its texts.
+            on_batch: Called after each batch with the number of texts in the batch.
         """
         tokenized = self._tokenizer.encode_batch(list(texts))
         lengths = np.array([len(text.ids) for text in tokenized])
@@ -66,8 +66,8 @@ class TextEncoder:
 def open_text_encoder(folder: Path) -> TextEncoder:
     """Return the language model of a folder in Hugging Face's layout.
 
-    The folder has `tokenizer.json` and either `model.onnx`, which ONNX Runtime runs, or `config.json` with
-    `*.safetensors`, which transformers runs.
+    The folder has `tokenizer.json` and either `model.onnx`, run by ONNX Runtime, or `config.json` with
+    `*.safetensors`, run by transformers.
 
     Raises:
         TrainingError: The folder has no model, or the model cannot be read.

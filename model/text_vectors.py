@@ -35,8 +35,8 @@ def encode_texts(
 
     Args:
         texts: At least one text; texts may repeat.
-        encoder: Language model for the texts that are not cached.
-        cache: Vectors of an earlier call; ignored if another language model made them.
+        encoder: Language model for texts not in the cache.
+        cache: Vectors of an earlier call; ignored if made by another language model.
         on_progress: Called with the number of texts encoded so far, and the number to encode.
     """
     digest_of = np.fromiter((xxhash.xxh3_64_intdigest(text.encode()) for text in texts), np.uint64, len(texts))

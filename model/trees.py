@@ -16,7 +16,7 @@ LEAF_COUNTS = (7, 31)
 MAX_ROUNDS = 400
 """Boosting rounds at most; at this learning rate early stopping usually ends a fit sooner."""
 EARLY_STOPPING_ROUNDS = 25
-"""Rounds without a lower loss on the newer rows, after which boosting stops."""
+"""Rounds without a lower loss on the newer rows, until boosting stops."""
 LIGHTGBM_PARAMS = {
     "learning_rate": 0.05,  # half of LightGBM's default: more and smaller steps
     "min_data_in_leaf": 20,  # LightGBM's default
@@ -56,7 +56,7 @@ class LabelledRows(NamedTuple):
 
 
 class Trees(NamedTuple):
-    """One forest for the next action and one for a purchase, on the same features."""
+    """A forest for the next action and a forest for a purchase, on the same features."""
 
     next_action: lightgbm.Booster
     purchase: lightgbm.Booster
@@ -71,12 +71,12 @@ class Trees(NamedTuple):
 def fit_trees(older: LabelledRows, newer: LabelledRows, seed: int = 0) -> tuple[Trees, Trees]:
     """Return trees fitted on the older rows, and trees of the same size fitted on all rows.
 
-    The newer rows choose the number of trees and leaves. Nothing else of the first trees depends on them, so the
-    newer rows can still judge these trees.
+    The newer rows choose only the number of trees and leaves of the first trees, so these trees can still be judged on
+    the newer rows.
 
     Args:
-        older: Rows that are fitted.
-        newer: Rows that stop the boosting early and choose the leaves.
+        older: Rows to fit.
+        newer: Rows for early stopping and the choice of the leaves.
         seed: Seed of LightGBM's samples of rows and columns.
     """
     action_objective = {"objective": "multiclass", "num_class": len(NEXT_ACTIONS), "seed": seed}
@@ -101,7 +101,7 @@ def refit_trees(trees: Trees, rows: LabelledRows) -> Trees:
 
 
 def _fit_forest(older: LabelledRows, newer: LabelledRows, label: str, objective: dict[str, object]) -> lightgbm.Booster:
-    """Return the forest whose number of leaves has the lowest loss on the newer rows."""
+    """Return the forest with the number of leaves that has the lowest loss on the newer rows."""
     training = lightgbm.Dataset(older.features, getattr(older, label), free_raw_data=False)
     validation = training.create_valid(newer.features, getattr(newer, label))
     candidates: list[tuple[float, lightgbm.Booster]] = []
@@ -115,5 +115,5 @@ def _fit_forest(older: LabelledRows, newer: LabelledRows, label: str, objective:
 
 
 def _count_rounds(forest: lightgbm.Booster) -> int:
-    """Return the boosting rounds up to the best one, or all rounds if the fit had no early stopping."""
+    """Return the boosting rounds up to the best one, or all rounds without early stopping."""
     return forest.best_iteration if forest.best_iteration > 0 else forest.current_iteration()

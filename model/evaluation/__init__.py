@@ -1,1 +1,1 @@
-"""Code that only judges models: metrics by prefix, heads, reasons, baselines and the simulated truth."""
+"""Judge models: metrics by prefix, heads, reasons, baselines and the simulator's ground truth."""

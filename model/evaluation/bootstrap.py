@@ -1,10 +1,10 @@
-"""Bootstrap: a figure with its 95 % interval over resampled rows (Efron, 1979)."""
+"""Bootstrap: a figure with a 95 % interval over resampled rows (Efron, 1979)."""
 
 import msgspec
 
 
 class BootstrapInterval(msgspec.Struct, frozen=True, kw_only=True):
-    """A figure and the ends of its 95 % percentile interval over rows drawn with replacement."""
+    """A figure and the ends of the 95 % percentile interval over rows drawn with replacement."""
 
     value: float
     """The figure on the measured rows."""

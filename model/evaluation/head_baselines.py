@@ -13,9 +13,9 @@ from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.manifest import NEXT_ACTIONS
 
 MAX_LENGTH = 50
-"""Newest events that the baselines read, as many as a worker keeps."""
+"""Newest events for the baselines, as many as a worker keeps."""
 CHAIN_ORDER = 3
-"""Newest actions that make the longest context of the Markov chain."""
+"""Number of actions in the longest context of the Markov chain."""
 PARENT_WEIGHT = 10.0
 """Weight of the next shorter context, in events, when a context's frequencies are smoothed."""
 CLASSES = len(NEXT_ACTIONS)
@@ -27,7 +27,7 @@ class HeadPredictor(Protocol):
     name: str
 
     def predict(self, sessions: FullSessions, ends: Longs) -> Probabilities:
-        """Return the probabilities after the given events, each read from its own prefix alone."""
+        """Return the probabilities after the given events, each from its own prefix alone."""
         ...
 
 

@@ -1,7 +1,7 @@
 """Head evaluation: a bundle's next-action and purchase probabilities against baselines, after 1, 2, 3, 5 and 10 events.
 
-A row is a prefix of a session without a purchase so far: after a purchase, the further purchases of one order would be
-trivial to predict. A session has at most one row for each prefix length. The bundle scores each row by itself.
+A row is a prefix of a session without a purchase so far: after a purchase, the further purchases of the order would be
+trivial to predict. A session has at most a single row for each prefix length. The bundle scores each row alone.
 """
 
 # pyright: standard
@@ -32,19 +32,19 @@ from clickscore.model.vocabulary import Vocabulary, read_vocabulary
 from clickscore.schemas.manifest import Manifest, decode_manifest
 
 PREFIX_LENGTHS = (1, 2, 3, 5, 10)
-"""Events of the prefixes that are judged."""
+"""Lengths of the judged prefixes, in events."""
 BATCH = 64
-"""Rows of one call of the graph."""
+"""Rows in a call of the graph."""
 RESAMPLES = 500
 """Bootstrap resamples of the PR-AUC difference; each sorts all rows twice."""
 NOISE_DRAWS = 100
 """Simulated sets of outcomes for the calibration noise."""
 REFERENCE_MODEL = "LightGBM"
-"""Baseline that the bundle's PR-AUC is compared with."""
+"""Baseline to compare the bundle's PR-AUC with."""
 
 
 class HeadMetrics(msgspec.Struct, frozen=True, kw_only=True):
-    """Metrics of one model on some rows."""
+    """Metrics of a model on some rows."""
 
     pr_auc: float
     roc_auc: float
@@ -53,7 +53,7 @@ class HeadMetrics(msgspec.Struct, frozen=True, kw_only=True):
     calibration_error: float
     """Expected calibration error (ECE) of the purchase probability over 15 bins of equal mass."""
     calibration_noise: float
-    """Mean ECE if every probability were right: the smallest ECE that this number of rows can show."""
+    """Mean ECE if every probability were right: the smallest ECE to expect from so many rows."""
     next_action_f1: float
     """F1 of the next action, averaged over the classes that occur."""
     next_action_log_loss: float
@@ -66,7 +66,7 @@ class PrefixLengthResults(msgspec.Struct, frozen=True, kw_only=True):
     """Events of the prefixes; 0 for the rows of all lengths together."""
     rows: int
     base_rate: float
-    """Share of rows that a purchase follows, the PR-AUC of chance."""
+    """Share of rows with a later purchase, the PR-AUC of chance."""
     models: dict[str, HeadMetrics]
     lead: BootstrapInterval
     """PR-AUC of the bundle minus the PR-AUC of LightGBM."""
@@ -81,12 +81,12 @@ class HeadResults(msgspec.Struct, frozen=True, kw_only=True):
     training_sessions: int
     test_sessions: int
     fallback_share: float = msgspec.field(name="unanswered")
-    """Share of rows without an item that the bundle knows; the base rate stands in for them."""
+    """Share of rows without a known item, for which the base rate stands in."""
     by_events: tuple[PrefixLengthResults, ...]
 
 
 class BundleHeads:
-    """A bundle's graph, fed as a worker feeds the graph, with a fallback for prefixes that it cannot score."""
+    """A bundle's graph, fed as a worker feeds the graph, with a fallback for prefixes without a known item."""
 
     name = "bundle"
 
@@ -101,11 +101,11 @@ class BundleHeads:
         return predicted
 
     def fallback_share(self, sessions: FullSessions, ends: Longs) -> float:
-        """Return the share of prefixes that the graph cannot score."""
+        """Return the share of prefixes without a known item."""
         return 1 - sum(len(rows) for rows, _ in self._batches(sessions, ends)) / len(ends)
 
     def _batches(self, sessions: FullSessions, ends: Longs) -> Iterator[tuple[Ints, EventBatch]]:
-        """Yield rows that the graph can score, and their prefixes, batched by length so that none is padded."""
+        """Yield rows with a known item, and their prefixes, batched by length to avoid padding."""
         first = sessions.starts[np.searchsorted(sessions.starts, ends, side="right") - 1]
         is_read = sessions.items > 0 if not self._manifest.every_event else np.ones(len(sessions.items), dtype=bool)
         prefixes: list[Longs] = []
@@ -130,18 +130,18 @@ def evaluate_heads(
     items: Path | None = None,
     truth: Path | None = None,
 ) -> HeadResults:
-    """Return the metrics of a bundle's heads and of the baselines on sessions that neither was trained on.
+    """Return the metrics of a bundle's heads and of the baselines on test sessions, which no model was trained on.
 
     Args:
         bundle: Folder of the bundle.
-        sessions: Files of the bundle's training sessions; the baselines are fitted on them.
+        sessions: Files of the bundle's training sessions; the baselines are fitted on the same files.
         test: Files of later sessions, or of other users.
         on_step: Called with the name of each step.
         items: File of catalogue items, for prices and categories.
         truth: File of the true probabilities, for a simulated test.
 
     Raises:
-        TrainingError: A file cannot be read, test and training sessions overlap, or one of them is empty.
+        TrainingError: A file cannot be read, test and training sessions overlap, or a set is empty.
     """
     manifest = decode_manifest((bundle / "manifest.json").read_bytes())
     _refuse_overlap(sessions, test)
@@ -241,9 +241,9 @@ def compute_head_metrics(predicted: Probabilities, next_action: Ints, purchase: 
 
 
 def estimate_calibration_noise(purchase: Floats) -> float:
-    """Return the mean ECE over outcomes that are drawn from the probabilities themselves.
+    """Return the mean ECE over outcomes drawn from the probabilities themselves.
 
-    This is the consistency resampling of Broecker and Smith (Weather and Forecasting 2007), reduced to its mean.
+    This is the consistency resampling of Broecker and Smith (Weather and Forecasting 2007), reduced to the mean.
     """
     rng = np.random.default_rng(0)
     outcomes = (rng.random((NOISE_DRAWS, len(purchase))) < purchase).astype(np.int64)  # (draws, rows)
@@ -251,14 +251,14 @@ def estimate_calibration_noise(purchase: Floats) -> float:
 
 
 def select_rows(sessions: FullSessions, events: int) -> Longs:
-    """Return the last event of each prefix of the given length, in sessions without a purchase up to it."""
+    """Return the last event of each prefix of the given length, in sessions without a purchase so far."""
     ends = sessions.starts[:-1] + events - 1
     ends = ends[ends < sessions.starts[1:]]  # sessions with so many events
     return ends[~(mark_purchased(sessions) | (sessions.actions == PURCHASE))[ends]]
 
 
 def select_all_rows(sessions: FullSessions) -> Longs:
-    """Return the last events of all judged prefixes, one prefix length after another."""
+    """Return the last events of all judged prefixes, in order of prefix length."""
     return np.concatenate([select_rows(sessions, events) for events in PREFIX_LENGTHS])
 
 

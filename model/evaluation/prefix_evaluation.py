@@ -20,11 +20,11 @@ from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.manifest import decode_manifest
 
 CUTOFFS = (5, 10, 20)
-"""Lengths of the ranking that the metrics look at."""
+"""Ranking lengths of the metrics."""
 NO_LIMIT = 10**9
-"""Length that no prefix reaches."""
+"""Length beyond every prefix."""
 LENGTH_GROUPS = ((1, 1), (2, 2), (3, 3), (4, 5), (6, 10), (11, NO_LIMIT))
-"""Prefix lengths, from and to, that get metrics of their own."""
+"""Prefix lengths, from and to, with metrics of their own."""
 RESAMPLES = 2_000
 """Bootstrap resamples: cheap, because a resample is a draw of counts and not of rows."""
 PROGRESS_ROWS = 100
@@ -36,19 +36,19 @@ VIEW = ACTIONS.index("view")
 
 @dataclasses.dataclass(frozen=True)
 class Prefix:
-    """A row of the test: the first events of a session, and the item that follows."""
+    """A row of the test: the first events of a session, and the next item."""
 
     items: Ints
     """Rows of the known items, the oldest first: (events,)."""
     target: int
-    """Row of the item that follows, 0 if it is unknown."""
+    """Row of the next item, 0 if unknown."""
     length: int
     """Events of the prefix, unknown items included."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RankingResult:
-    """Metrics of one ranking method."""
+    """Metrics of a ranking method."""
 
     name: str
     rows: int
@@ -59,7 +59,7 @@ class RankingResult:
 
 
 def read_prefixes(path: Path, vocabulary: Vocabulary) -> list[Prefix]:
-    """Return the rows of a file; a line has item ids, a tab, and the id of the item that follows.
+    """Return the rows of a file; a line has item ids, a tab, and the id of the next item.
 
     Raises:
         TrainingError: The file cannot be read, or a line has another form.
@@ -82,10 +82,10 @@ def read_prefixes(path: Path, vocabulary: Vocabulary) -> list[Prefix]:
 def evaluate_prefixes(
     bundle: Path, prefixes: Path, sessions: Sequence[Path], on_progress: Callable[[str, int, int], None]
 ) -> list[RankingResult]:
-    """Return the metrics of a bundle, and of the baselines if there are training sessions.
+    """Return the metrics of a bundle, and of the baselines if training sessions are given.
 
     Args:
-        bundle: Folder of the bundle; its graph scores one row at a time.
+        bundle: Folder of the bundle; the graph scores each row alone.
         prefixes: File of the rows.
         sessions: Files of the training sessions, for the baselines; may be empty.
         on_progress: Called with the name of the ranking method, the number of finished rows, and the number of rows.

@@ -11,11 +11,11 @@ from clickscore.model.examples import Examples
 from clickscore.model.neighbours import ITEM_MASK, count_following
 
 COOCCURRENCE_EVENTS = 5
-"""Newest events of a prefix that co-occurrence reads."""
+"""Newest events of a prefix for the co-occurrence baseline."""
 MAX_SESSIONS = 500
-"""Newest sessions with an item that VMIS-kNN reads: m of Kersbergen, Sprangers and Schelter (SIGMOD 2022)."""
+"""Newest sessions with an item for VMIS-kNN: m of Kersbergen, Sprangers and Schelter (SIGMOD 2022)."""
 MAX_NEIGHBOUR_SESSIONS = 100
-"""Most similar sessions that VMIS-kNN scores items with: k of the same paper."""
+"""Most similar sessions for VMIS-kNN: k of the same paper."""
 DECAY_EVENTS = 10
 """Events over which VMIS-kNN's linear decay falls to 0: the weight of a match is 1 - (events after it) / 10."""
 
@@ -28,12 +28,12 @@ class RankingBaseline(Protocol):
     name: str
 
     def scores(self, prefix: Ints) -> Floats:
-        """Return a score for each row of the item table; row 0 is padding and is never ranked: (V,)."""
+        """Return a score for each row of the item table; row 0 is padding and never ranked: (V,)."""
         ...
 
 
 class PopularityBaseline:
-    """Scores an item by its events in the training sessions."""
+    """Scores an item by the number of events in the training sessions."""
 
     name = "popularity"
 
@@ -46,7 +46,7 @@ class PopularityBaseline:
 
 
 class CooccurrenceBaseline:
-    """Scores an item by how often it followed the newest items of the prefix."""
+    """Scores an item as a successor of the newest items of the prefix."""
 
     name = "co-occurrence"
 
@@ -67,7 +67,7 @@ class CooccurrenceBaseline:
 
 
 class SessionNeighbours:
-    """VMIS-kNN: scores an item by the most similar training sessions that contain it."""
+    """VMIS-kNN: scores the items of the most similar training sessions."""
 
     name = "VMIS-kNN"
 

@@ -3,8 +3,8 @@
 An explanation ranks the events of a session. On the deletion curve the events are removed in this order, on the
 insertion curve they are added in this order (Petsiuk, Das and Saenko, "RISE", BMVC 2018; for texts: comprehensiveness
 and sufficiency, DeYoung et al., "ERASER", ACL 2020). After each step the model predicts the probability of the
-explained item again, on the remaining events alone: their distances and repeats are those of a session in which the
-removed events never happened.
+explained item again, on the remaining events alone: their distances and repeats are as if the removed events had
+never happened.
 
 The contributions compete with other orders: attention weights, leave-one-out (occlusion, Zeiler and Fergus, ECCV 2014),
 newest first, and a random permutation.
@@ -29,17 +29,17 @@ from clickscore.model.evaluation.prefix_evaluation import RESAMPLES, VIEW, read_
 from clickscore.model.transformer import SessionTransformer, relative_distances
 
 MIN_EVENTS = 3
-"""Known events that a session needs; the order of two events says little."""
+"""Minimum number of known events; the order of two events says little."""
 TOP_ITEMS = 5
-"""Best items of each session that are explained."""
+"""Number of explained items of each session, the best."""
 BATCH = 256
-"""Sessions of one forward pass."""
+"""Sessions in a forward pass."""
 CONTRIBUTION = "contribution"
 """Name of the order by the model's own contributions."""
 
 
 class ExplainedItem(NamedTuple):
-    """A session, and an item whose probability is explained or predicted after it."""
+    """A session, and an item to explain or predict after the session."""
 
     events: Ints
     """Item rows of the session's events: (events,)."""
@@ -48,7 +48,7 @@ class ExplainedItem(NamedTuple):
 
 
 class ItemPrediction(NamedTuple):
-    """Prediction for one item."""
+    """Prediction for an item."""
 
     log_probability: float
     """Log-probability in nats, of a softmax over the whole catalogue."""
@@ -58,7 +58,7 @@ class ItemPrediction(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EventOrder:
-    """Faithfulness of one order of events. Log-probabilities are in nats."""
+    """Faithfulness of an order of events. Log-probabilities are in nats."""
 
     name: str
     figures: dict[str, BootstrapInterval]
@@ -86,12 +86,12 @@ Predictor = Callable[[Sequence[ExplainedItem]], list[ItemPrediction]]
 def evaluate_reasons(
     checkpoint: Path, prefixes: Path, rows: int, on_step: Callable[[str], None], seed: int = 0
 ) -> FaithfulnessResults:
-    """Return the faithfulness of a checkpoint's contributions, and of the orders they compete with.
+    """Return the faithfulness of a checkpoint's contributions, and of the competing orders.
 
     Args:
         checkpoint: Folder of `clickscore train`.
         prefixes: File of prefixes in the format of `clickscore evaluate`.
-        rows: Prefixes with `MIN_EVENTS` known events or more that are sampled; all if there are fewer.
+        rows: Number of prefixes to sample, of at least `MIN_EVENTS` known events.
         on_step: Called with the name of each step.
         seed: Seed of the sample and of the random permutation.
 
@@ -169,7 +169,7 @@ def compute_curves(
 def leave_one_out(
     cases: Sequence[ExplainedItem], full_predictions: Sequence[ItemPrediction], predict: Predictor
 ) -> list[Floats]:
-    """Return the log-probability that is lost when one event is removed: (events,) for each case.
+    """Return the log-probability lost by the removal of each event: (events,) for each case.
 
     Args:
         cases: Sessions of 2 events or more, with their explained items.
@@ -265,7 +265,7 @@ def rank_top_items(model: SessionTransformer, table: torch.Tensor, sessions: Seq
 def predict_items(
     model: SessionTransformer, table: torch.Tensor, cases: Sequence[ExplainedItem]
 ) -> list[ItemPrediction]:
-    """Return the prediction for each case's item, from one forward pass over each distinct session.
+    """Return the prediction for each case's item, with a single forward pass over each distinct session.
 
     Args:
         model: The model in evaluation mode.
