@@ -108,7 +108,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._isolation_level = self.consumer.isolation_level
         return consumer
 
-    def position(self, tp: TP) -> int | None:
+    def fetch_position(self, tp: TP) -> int | None:
         """Return the offset from which the client fetches next; None while the client looks for it."""
         assignment = self._ensure_consumer()._subscription.subscription.assignment
         state = assignment.state_value(tp) if assignment and tp in assignment.tps else None
@@ -166,7 +166,7 @@ class BatchConsumer(driver.Consumer):
 
         The end of a partition may be a transaction's marker or an aborted record, which no consumer ever receives.
         """
-        end, position = self.highwater(tp), self._thread.position(tp)
+        end, position = self.highwater(tp), self._thread.fetch_position(tp)
         if end is None or position is None or position < end:
             return end
         return self._expected.get(tp, end)

@@ -28,9 +28,8 @@ def _private_names_used(path: Path) -> set[str]:
     own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
     own |= {node.attr for node in attributes if isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self"}
     foreign = {node.attr for node in attributes if re.match("_[a-z]", node.attr) and node.attr not in {*own, "_exit"}}
-    return foreign | {
-        node.attr for node in attributes if isinstance(node.value, ast.Attribute) and node.value.attr in foreign
-    }
+    behind = [node for node in attributes if isinstance(node.value, ast.Attribute) and node.value.attr in foreign]
+    return foreign | {node.attr for node in behind} - own
 
 
 def _overridden_names(module: ModuleType) -> set[str]:

@@ -83,12 +83,19 @@ def test_partitions_of_other_topics_are_left_out():
     assert in_group(use) == [0, 1]
 
 
-def test_highwater_is_that_of_the_topic_of_events():
-    async def use(app: faust.App, group: FaustGroup) -> int | None:
-        app.consumer = recorded(app)
-        return group.highwater(0)
+class Ended:
+    """A consumer whose partitions end at known offsets."""
 
-    assert in_group(use) == 1_000
+    def readable_end(self, tp: TP) -> int | None:
+        return {HERE: 17}.get(tp)
+
+
+def test_highwater_is_the_readable_end_of_a_partition_of_events():
+    async def use(app: faust.App, group: FaustGroup) -> tuple[int | None, int | None]:
+        app.consumer = Ended()
+        return group.highwater(0), group.highwater(1)
+
+    assert in_group(use) == (17, None)
 
 
 def test_expected_offsets_reach_the_consumer():

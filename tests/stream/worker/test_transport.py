@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 
 import faust
 import pytest
+from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.producer.producer import AIOKafkaProducer
+from faust.types import TP
 
 from clickscore.schemas.topics import EVENTS
 from clickscore.stream.worker import transport
@@ -174,6 +176,47 @@ def test_fetch_during_a_rebalance_is_not_held_against_the_expected_offset():
         return list(await consumer._getmany({HERE, OTHER}, 1.0)), consumer.sought
 
     assert in_app(use) == ([HERE, OTHER], {})
+
+
+# The end of a partition
+
+
+class Fetched(transport.BatchConsumer):
+    """A consumer at a position of a partition that ends at offset 10."""
+
+    def __init__(self, app: faust.App, position: int | None, expected: int | None = None) -> None:
+        async def nothing(*_: Any) -> None:
+            """Take no notice."""
+
+        super().__init__(app.transport, callback=nothing, on_partitions_revoked=nothing, on_partitions_assigned=nothing)
+        self._thread._consumer = self
+        self._subscription = SubscriptionState()
+        self._subscription.assign_from_user([HERE])
+        if position is not None:
+            self._subscription.subscription.assignment.state_value(HERE).reset_to(position)
+        self.expect({} if expected is None else {HERE: expected})
+
+    def highwater(self, tp: TP) -> int | None:
+        return {HERE: 10, OTHER: None}[tp]
+
+
+@pytest.mark.parametrize(
+    ("position", "expected", "end"),
+    [(None, 8, 10), (7, 7, 10), (10, 8, 8), (10, None, 10)],
+    ids=["no position yet", "records are left", "only markers were left", "nothing is expected"],
+)
+def test_partition_ends_behind_its_last_record_that_can_be_read(position: int | None, expected: int | None, end: int):
+    async def use(app: faust.App) -> int | None:
+        return Fetched(app, position, expected).readable_end(HERE)
+
+    assert in_app(use) == end
+
+
+def test_end_of_a_partition_that_was_never_fetched_is_not_known():
+    async def use(app: faust.App) -> int | None:
+        return Fetched(app, None).readable_end(OTHER)
+
+    assert in_app(use) is None
 
 
 # What Faust calls and finds nothing to do
