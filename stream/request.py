@@ -1,4 +1,4 @@
-"""Request: the question that one event asks, and the model's scores for its candidates."""
+"""Request: an event with a decision to make, and the model's scores of the candidates."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -10,10 +10,10 @@ from clickscore.schemas.events import AnyEvent
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
-    """An event that gets a decision, with a copy of its user's session as of that event."""
+    """An event with a decision to make, and a copy of the user's session as of the event."""
 
     decision_id: str
-    """`TOPIC-PARTITION-OFFSET` of the event: the id of its recommendation."""
+    """`TOPIC-PARTITION-OFFSET` of the event: the id of the recommendation."""
     event: AnyEvent
     session_id: str
     session_length: int
@@ -23,11 +23,11 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     actions: bytes
     """Action code of each remembered event (index into `schemas.events.ACTIONS`)."""
     bought: frozenset[str]
-    """Items that the user has bought, in this session or an earlier one."""
+    """Items bought by the user, in this session or earlier."""
     variant: str
     """A/B test bucket of the user: `model` or `popular`."""
     late: bool
-    """Whether the event came after the watermark had passed its time."""
+    """Whether the event time was behind the watermark."""
     popular: list[str]
     """Popular items of the partition when the event came, best first."""
     ages: Sequence[int] = ()
@@ -40,15 +40,15 @@ class Reasons(NamedTuple):
     contributions: np.ndarray
     """(candidates, events read by the model plus padding): by how much an event raised a candidate's score."""
     positions: Sequence[int]
-    """Position in `Request.items` of each event that the model read."""
+    """Position in `Request.items` of each event read by the model."""
 
     def contributions_to(self, candidate: int) -> Iterator[tuple[float, int]]:
-        """Yield (contribution, position in `Request.items`) of each event for one candidate."""
+        """Yield (contribution, position in `Request.items`) of each event for a candidate."""
         return zip(self.contributions[candidate, : len(self.positions)].tolist(), self.positions, strict=True)
 
 
 class Scores(NamedTuple):
-    """The model's output for one request."""
+    """The model's output for a request."""
 
     rows: list[int]
     """Candidates, best first, as row numbers of the bundle's item table."""

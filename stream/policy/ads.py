@@ -1,4 +1,4 @@
-"""Ads: the campaign that a user is shown, or none."""
+"""Ads: choose the campaign to show to a user, if any."""
 
 from clickscore.schemas.catalogue import Campaign
 from clickscore.schemas.decisions import Ad, rounded
@@ -9,26 +9,26 @@ from clickscore.stream.request import Request, Scores
 
 
 def is_running(campaign: Campaign, ts: int) -> bool:
-    """Return whether a campaign runs at an event time (ms): from its start, up to but not including its end."""
+    """Return whether a campaign runs at an event time (ms): from the start, up to but not including the end."""
     return campaign.starts_at <= ts and (campaign.ends_at is None or ts < campaign.ends_at)
 
 
 def expected_value(campaign: Campaign, purchase: float | None) -> float:
-    """Return the expected value of an ad: its bid, times the purchase probability where a model states one."""
+    """Return the expected value of an ad: bid times purchase probability, or the bid alone without a model."""
     return campaign.bid * (1.0 if purchase is None else purchase)
 
 
 def choose_ad(request: Request, scores: Scores | None, catalogue: Catalogue, reserve: float, bundle: str | None) -> Ad:
-    """Return the decision on an ad: the most valuable campaign that matches, runs, and whose item no filter forbids.
+    """Return the decision on an ad: the most valuable running campaign with a matching target and an allowed item.
 
     The decision ignores budgets, frequency caps and the price to pay.
 
     Args:
         request: The event, with the user's session.
-        scores: The model's output, for the purchase probability; none where no model scores the request.
+        scores: The model's output, for the purchase probability; absent where no model scores the request.
         catalogue: The campaigns, and the state of their items.
-        reserve: Lowest expected value of an ad that is shown, in the currency of the bids.
-        bundle: Version of the bundle that scores.
+        reserve: Lowest expected value of a shown ad, in the currency of the bids.
+        bundle: Version of the scoring bundle.
     """
     event = request.event
     purchase = scores.purchase if scores is not None else None

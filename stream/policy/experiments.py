@@ -1,13 +1,13 @@
-"""Experiments: the A/B test, which assigns each user to a variant by a hash bucket of the user id."""
+"""Experiments: assign each user to a variant of the A/B test by a hash bucket of the user id."""
 
 import hashlib
 from functools import lru_cache
 
 MODEL = "model"
-"""Variant whose users see the model's candidates; also the `reason` of such a choice."""
+"""Variant with the model's candidates; also the `reason` stated with a candidate of the model."""
 
 CONTROL = "popular"
-"""Control variant, whose users see popular items only; also the `reason` of such a choice."""
+"""Control variant, with popular items only; also the `reason` stated with a popular item."""
 
 
 def assign_variant(user_id: str, experiment: str, control_share: float) -> str:
@@ -23,6 +23,6 @@ def assign_variant(user_id: str, experiment: str, control_share: float) -> str:
 
 @lru_cache(maxsize=100_000)  # users whose variant is remembered: about 20 MB, and a hash saved for each event
 def _assign(user_id: str, experiment: str, control_share: float) -> str:
-    """Return the variant of the user's bucket: a 64-bit hash, of which the lowest `control_share` is the control."""
+    """Return the variant of the user's bucket: the lowest `control_share` of all 64-bit hashes is the control."""
     digest = hashlib.blake2b(f"{experiment}\0{user_id}".encode(), digest_size=8).digest()
     return CONTROL if int.from_bytes(digest) < control_share * 2**64 else MODEL

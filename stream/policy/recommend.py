@@ -1,10 +1,11 @@
 """Recommendations: the model's candidates with a fallback to popularity, filtered, re-ranked and selected.
 
-The stages of one decision run in this order:
+The stages of a decision run in this order:
 
-1. candidates: the model's, then the popular items of the partition, then those of the bundle's training data;
+1. candidates: the model's, then the popular items of the partition, then the popular items of the bundle's
+   training data;
 2. filters (`policy.filters`) remove forbidden items;
-3. re-rankers reorder the slate; none is set by default;
+3. re-rankers reorder the slate; the default is no re-ranker;
 4. the selection takes at most `k` choices and states the propensity of each.
 """
 
@@ -32,13 +33,13 @@ from clickscore.stream.request import Request, Scores
 from clickscore.stream.settings import PolicySettings
 
 POLICY_VERSION = "1"
-"""Version that decisions state as `policy`. A change of filters, stages or their order raises it."""
+"""Version in the field `policy` of decisions. Raise the version with each change of filters or stages."""
 
 
 class PreEncodedRecommendation(
     RecommendationContext, frozen=True, kw_only=True, tag_field="type", tag="recommendation", gc=False
 ):
-    """A recommendation whose items are JSON already: many users get the same popular items, which are encoded once."""
+    """A recommendation with items already encoded as JSON: popular items are encoded once for many users."""
 
     items: msgspec.Raw
     filtered: dict[str, int]
@@ -48,7 +49,7 @@ _Record = TypeVar("_Record", Recommendation, PreEncodedRecommendation)
 
 
 class _PopularItems(NamedTuple):
-    """Choices that all users without scores and purchases share, as long as ranking and catalogue stay the same."""
+    """Choices for all users without scores and purchases, valid until ranking or catalogue change."""
 
     ranking: list[str]
     catalogue_version: int
@@ -59,7 +60,7 @@ class _PopularItems(NamedTuple):
 
 
 class Policy:
-    """Decides which items to recommend. Its state is a cache: a decision depends on request, scores and catalogue."""
+    """Decides on the items to recommend. A decision depends on request, scores and catalogue alone."""
 
     def __init__(
         self,
@@ -75,11 +76,11 @@ class Policy:
 
         Args:
             settings: `k` and `reasons`.
-            catalogue: Stock and hidden items, which filters and re-rankers read.
-            bundle: Version of the bundle that scores; none where no model scores.
+            catalogue: Stock and hidden items, for filters and re-rankers.
+            bundle: Version of the scoring bundle; absent without a model.
             prior: Popular items of the bundle's training data, best first: the last fallback.
-            rerankers: Re-rankers, in the order in which they run on the filtered candidates.
-            select: The selection, which runs last.
+            rerankers: Re-rankers of the filtered candidates, in the order of their runs.
+            select: The selection, after the last re-ranker.
         """
         self._k = settings.k
         self._max_reasons = settings.reasons
@@ -95,7 +96,7 @@ class Policy:
         self._popular: _PopularItems | None = None
 
     def recommend(self, request: Request, scores: Scores | None) -> Recommendation:
-        """Return the decision on a request; `scores` is none where no model scores the request or may score it."""
+        """Return the decision on a request; without `scores`, fall back to popularity."""
         if scores is None and not request.bought and self._is_plain:
             popular = self._popular_items(request)
             return self._record(Recommendation, request, None, popular.choices, popular.filtered)
@@ -103,7 +104,7 @@ class Policy:
         return self._record(Recommendation, request, scores, choices, filtered)
 
     def encoded(self, request: Request, scores: Scores | None) -> bytes:
-        """Return `recommend` as JSON; popular items that many users share are not encoded again for each user."""
+        """Return `recommend` as JSON; popular items are encoded once for many users."""
         if scores is not None or request.bought or not self._is_plain:
             return encode_decision(self.recommend(request, scores))
         popular = self._popular_items(request)
@@ -131,7 +132,7 @@ class Policy:
         )
 
     def _choose(self, request: Request, scores: Scores | None) -> tuple[tuple[Choice, ...], dict[str, int]]:
-        """Run the stages; return the choices, and the number of candidates that each filter removed."""
+        """Run the stages; return the choices, and the number of candidates removed by each filter."""
         forbidden = forbidden_items(request, self._catalogue)
         slate, filtered = fill_slate(self._sources(request, scores), forbidden, self._slate_limit)
         for rerank in self._rerankers:
@@ -146,7 +147,7 @@ class Policy:
         yield CONTROL, zip(self._prior, repeat(0.0)), None
 
     def _because(self, request: Request, scores: Scores) -> Callable[[int], tuple[Because, ...]] | None:
-        """Return a function from a candidate's index to the events that raised the candidate's score most.
+        """Return a function from a candidate's index to the events with the largest contributions.
 
         Of equal contributions the newer event comes first.
         """

@@ -1,8 +1,4 @@
-"""Slate: the candidates of a request in order, and the stages that turn a slate into a selection.
-
-Candidates pass the filters, then the re-rankers, then the selection. The slate is an iterator until a re-ranker or a
-selection needs all of its choices, so that candidates behind the last selected one are never looked up.
-"""
+"""Slate: the filtered candidates of a request in order, and the function types of re-rankers and selections."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 
@@ -11,36 +7,36 @@ from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.request import Request
 
 Slate = Sequence[Choice]
-"""Candidates that passed the filters, best first, each with its score and its propensity."""
+"""Candidates after the filters, best first, each with score and propensity."""
 
 Reranker = Callable[[Slate, Request, Catalogue], Slate]
-"""Returns a slate in another order, with other scores, or with fewer items. It is a pure function."""
+"""Returns a slate in another order, with other scores, or with fewer items. A re-ranker is a pure function."""
 
 Selection = Callable[[Slate, Request, int], Slate]
-"""Returns the choices to show, at most `k`, with the exact propensity of each: the probability that the selection
-shows this item at this position. Randomness comes from `Request.decision_id` alone, so a repeat selects the same."""
+"""Returns the choices to show, at most `k`, with the exact propensity of each: the probability of this item at this
+position. Randomness comes from `Request.decision_id` alone, so a repeated decision selects the same items."""
 
 
 CandidateSource = tuple[str, Iterable[tuple[str, float]], Callable[[int], tuple[Because, ...]] | None]
 """Candidates of one origin, in three parts:
 
-* the reason that decisions state, `model` or `popular`;
+* the reason stated in decisions, `model` or `popular`;
 * (item id, score) of each candidate, best first;
-* a function from a candidate's index to the events that spoke most for the candidate; absent where reasons are off.
+* a function from a candidate's index to the events with the largest contributions; absent where reasons are off.
 
-A plain tuple, since one is made for each decision.
+A plain tuple, because every decision makes new sources.
 """
 
 
 def fill_slate(
     sources: Iterable[CandidateSource], forbidden: Sequence[tuple[str, Collection[str]]], limit: int
 ) -> tuple[Slate, dict[str, int]]:
-    """Return the candidates that no filter forbids, each item once, and how many candidates each filter removed.
+    """Return the allowed candidates, each item once, and the number of candidates removed by each filter.
 
     Args:
-        sources: Origins of candidates; a later one is the fallback for the ones before it.
+        sources: Origins of candidates; a later origin is the fallback of the earlier origins.
         forbidden: Name and forbidden items of each filter.
-        limit: Length of the slate at which no further candidate is looked up.
+        limit: Largest length of the slate; later candidates are not looked up.
     """
     slate: list[Choice] = []
     filtered: dict[str, int] = {}
@@ -67,7 +63,7 @@ def select_first(slate: Slate, request: Request, k: int) -> Slate:
 
     Args:
         slate: The choices in order, best first.
-        request: The request; unused, since nothing is random here.
+        request: The request; unused, because the selection is not random.
         k: Largest number of choices.
     """
     del request

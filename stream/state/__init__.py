@@ -1,1 +1,1 @@
-"""State of one partition: sessions, watermark, popularity and timers. Pure, bounded, and restored from snapshots."""
+"""Partition state: sessions, watermark, popularity and timers. Pure, bounded, and restored from snapshots."""

@@ -12,11 +12,11 @@ from clickscore.stream.state.partition import ChangelogRecord, PartitionState
 
 
 class StateRestorer:
-    """Builds the state of a partition from the records of its changelog, in log order.
+    """Builds the state of a partition from the records of the changelog, in log order.
 
-    A worker that stalled, lost its partitions and woke up may write after its successor. So for each key the record
-    with the largest source offset wins, wherever it stands in the log. Compaction keeps the last record of a key, which
-    would be the stale one; `repairs` returns the records to write again, so that the last one is the newest state.
+    A stalled worker may wake up and write after its successor. So for each key the record with the largest source
+    offset wins, at any place in the log. Compaction, however, keeps the last record of a key. So `repairs` returns the
+    newest state of each key with a stale last record, to be written again.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class StateRestorer:
 
         Args:
             key: A user id, or `PARTITION_KEY`.
-            value: A snapshot; none for a tombstone.
+            value: A snapshot; absent for a tombstone.
             tombstone_offset: Source offset in the header of a tombstone; -1 where the header is missing.
         """
         if value is None:
@@ -45,7 +45,7 @@ class StateRestorer:
             self._stale.add(key)
 
     def repairs(self) -> list[ChangelogRecord]:
-        """Return the newest state of each key whose last record in the log is stale."""
+        """Return the newest state of each key with a stale last record in the log."""
         return [ChangelogRecord(key, self._newest[key][1], self._newest[key][0]) for key in sorted(self._stale)]
 
     def state(self, source: str, settings: SessionSettings) -> PartitionState:
@@ -62,7 +62,7 @@ class StateRestorer:
 
 
 def restore(changes: Iterable[ChangelogRecord], source: str, settings: SessionSettings) -> PartitionState:
-    """Return the state that a changelog holds, as a worker restores it after a restart.
+    """Return the state in a changelog, as a worker restores the state after a restart.
 
     Args:
         changes: Records of the changelog, in log order.

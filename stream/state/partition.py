@@ -1,8 +1,8 @@
-"""Partition state: users, watermark and popularity of one partition, moved on event by event.
+"""Partition state: users, watermark and popularity of a partition, updated event by event.
 
 The state of a user is kept as the bytes of the user's snapshot: compact in memory, encoded once for memory and
-changelog, and restored by loading the bytes. The users that a batch touches are decoded once, changed, and encoded
-once at the end of the batch.
+changelog, and restored by loading the bytes. Users touched by a batch are decoded once, changed, and encoded once
+at the end of the batch.
 """
 
 import msgspec
@@ -23,24 +23,24 @@ from clickscore.stream.state.popularity import Popularity
 from clickscore.stream.state.timers import TimerWheel
 
 MAX_CLOSURES_PER_EVENT = 64
-"""Largest number of sessions closed, and of users forgotten, by one event. The snapshots of a batch travel as one
-record batch of limited size, and one event may move the watermark by hours."""
+"""Largest number of sessions closed, and of users forgotten, by an event. The snapshots of a batch travel as a single
+record batch of limited size, and an event may move the watermark by hours."""
 
 MAX_CLOSURES_PER_TICK = 4096
-"""The same limit for a tick. It is larger, because a tick comes in a batch of its own."""
+"""The same limit for a tick; larger, because a tick is alone in a batch."""
 
 
 class ChangelogRecord(msgspec.Struct, frozen=True, gc=False):
-    """A record of `session-snapshots`: the state of a user or of the partition; a tombstone where `value` is none."""
+    """A record of `session-snapshots`: the state of a user or of the partition; a tombstone where `value` is absent."""
 
     key: bytes
     value: bytes | None
     offset: int
-    """Source offset of the record that caused the change; a tombstone carries it as a header."""
+    """Source offset of the record behind the change; a header carries the offset of a tombstone."""
 
 
 class PartitionState:
-    """Users, watermark and popularity of one partition."""
+    """Users, watermark and popularity of a partition."""
 
     def __init__(self, source: str, settings: SessionSettings) -> None:
         """Start with an empty state.
@@ -68,13 +68,13 @@ class PartitionState:
         return len(self._users)
 
     def contents(self) -> dict[bytes, bytes]:
-        """Return the whole state as `session-snapshots` holds it, by key. Two states are equal if these are equal."""
+        """Return all records of the state by key, as in `session-snapshots`. Equal records mean equal states."""
         users = {user_id.encode(): snapshot for user_id, snapshot in self._users.items()}
         return users | {PARTITION_KEY: encode(self._snapshot())}
 
     @property
     def watermark(self) -> int:
-        """Event time before which an event is late, ms: the largest event time less the allowed lateness."""
+        """Watermark: the largest event time less the allowed lateness, ms. Events before the watermark are late."""
         return self.max_ts - self._settings.lateness_ms
 
     @property
@@ -91,7 +91,7 @@ class PartitionState:
         return decode_user(snapshot) if snapshot is not None else UserState()
 
     def advance(self, ts: int, offset: int, max_closures: int = MAX_CLOSURES_PER_EVENT) -> list[ClosedSession]:
-        """Move the watermark to an event's time, and return the sessions that this closes.
+        """Move the watermark to an event's time, and return the sessions closed by this move.
 
         Sessions close and users are forgotten when the watermark passes a full minute. Popularity is ranked when the
         watermark passes a full refresh period. All of this follows from the log alone, not from the limits of batches.
@@ -118,18 +118,18 @@ class PartitionState:
         return closed
 
     def _next_due(self, now: int) -> int:
-        """Return the next watermark at which anything can happen: now, where due work remains."""
+        """Return the next watermark with anything to do: now, where due work remains."""
         if self._session_timers.is_due(now) or self._user_timers.is_due(now):
             return now
         return min(period * (now // period + 1) for period in (MINUTE_MS, self._settings.popularity_refresh_ms))
 
     def add_event(self, user: UserState, event: Interaction, fingerprint: bytes, offset: int) -> ClosedSession | None:
-        """Add an interaction to its user's session; return the session that it closes, if any.
+        """Add an interaction to the user's session; return the earlier session if the interaction closes one.
 
         Args:
             user: State of the event's user, as `user` returns it.
-            event: The interaction, which must not be late.
-            fingerprint: Fingerprint of the event id, by which a repeated event is found.
+            event: The interaction; must not be late.
+            fingerprint: Fingerprint of the event id, to deduplicate later repeats.
             offset: Source offset of the event.
         """
         user_id, settings = event.user_id, self._settings
@@ -155,7 +155,7 @@ class PartitionState:
         return closed
 
     def flush(self, offset: int) -> list[ChangelogRecord]:
-        """End a batch at a source offset; return its changelog, whose last record is the partition's own."""
+        """End a batch at a source offset; return the batch's changelog records, the partition's own record last."""
         self.offset = max(self.offset, offset)
         changes: list[ChangelogRecord] = []
         for user_id, user in self._touched.items():
@@ -178,14 +178,14 @@ class PartitionState:
         self._touched[user_id] = user
 
     def _close(self, user_id: str, user: UserState) -> ClosedSession:
-        """Close the open session of a touched user; its events no longer count for popularity."""
+        """Close the open session of a touched user; the events no longer count for popularity."""
         for item in user.items:
             self._popularity.remove(item)
         self.open_sessions -= 1
         return sessions.close(user, user_id, self.source)
 
     def close_all(self) -> list[ClosedSession]:
-        """Close every open session, in order of user ids: for the end of a log that will not go on."""
+        """Close every open session, in order of user ids: for the end of a finished log."""
         closed: list[ClosedSession] = []
         for user_id in sorted(self._users):
             user = self.user(user_id)

@@ -10,17 +10,17 @@ MAX_POPULAR = 64
 class Popularity:
     """Event counts of items, and the ranking made from these counts at every refresh.
 
-    The counts follow from the users' open sessions, so they survive a restart without a record of their own. The
-    ranking is of an earlier moment, so it does not follow from them and is part of the partition's snapshot.
+    The counts follow from the users' open sessions, so a restart needs no record of the counts. The ranking is of
+    an earlier moment and cannot be derived, so the ranking is part of the partition's snapshot.
     """
 
     def __init__(self) -> None:
         self.ranking: list[str] = []
-        """Items, best first. A new list replaces the old one at each change, so readers may keep a reference."""
+        """Items, best first. Each change makes a new list, so readers may keep a reference."""
         self._counts: dict[str, int] = {}
 
     def add(self, item_id: str) -> None:
-        """Count an event. A new item joins the ranking while there is room; the empty id of a search is ignored."""
+        """Count an event of an item; ignore the empty id of a search. A new item joins a ranking with room at once."""
         if not item_id:
             return
         self._counts[item_id] = self._counts.get(item_id, 0) + 1
@@ -28,7 +28,7 @@ class Popularity:
             self.ranking = [*self.ranking, item_id]
 
     def remove(self, item_id: str) -> None:
-        """Take back one event of an item; the empty id of a search is ignored."""
+        """Uncount an event of an item; the empty id of a search is ignored."""
         if not item_id:
             return
         remaining = self._counts.get(item_id, 0) - 1
@@ -38,7 +38,7 @@ class Popularity:
             self._counts.pop(item_id, None)
 
     def load_counts(self, item_ids: Iterable[str]) -> None:
-        """Count the events of a restored session, and leave the ranking as the snapshot has it."""
+        """Count the events of a restored session, and leave the ranking of the snapshot unchanged."""
         for item_id in item_ids:
             if item_id:
                 self._counts[item_id] = self._counts.get(item_id, 0) + 1

@@ -1,8 +1,8 @@
-"""Session windows: group one user's events by gaps in event time.
+"""Session windows: group a user's events by gaps in event time.
 
-All functions work on the state of one user and one event; they know no clock and no Kafka. An event within the allowed
-lateness is inserted into the open session by its `ts`. A session ends after a silence longer than the gap, or when the
-client names another session. A closed session is never opened again: its remaining events are late.
+All functions take the state of a user and an event; no function knows a clock or Kafka. An event within the allowed
+lateness is inserted into the open session in order of `ts`. A session ends after a silence longer than the gap, or when the
+client names another session. A closed session is never opened again: later events of a closed session are late.
 
 Repeated events are deduplicated by a fingerprint of the event id, for as long as the open session remembers the event.
 """
@@ -41,7 +41,7 @@ def starts_session(user: UserState, event: Interaction, gap_ms: int) -> bool:
 
 
 def belongs_to_closed_session(user: UserState, event: Interaction, gap_ms: int) -> bool:
-    """Return whether an event belongs to a closed session of its user, so that it is late.
+    """Return whether an event belongs to a closed session of the user and so is late.
 
     Args:
         user: State of the event's user.
@@ -52,12 +52,12 @@ def belongs_to_closed_session(user: UserState, event: Interaction, gap_ms: int) 
 
 
 def names_other_session(user: UserState, event: Interaction) -> bool:
-    """Return whether the client names another session than the open one; an event without a name fits any session."""
+    """Return whether the client names another session than the open session; an absent name fits any session."""
     return event.session_id is not None and event.session_id != user.session_id
 
 
 def open_session(user: UserState, event: Interaction, offset: int, default_id: str) -> None:
-    """Open an empty session for its first event, which `add_event` then adds.
+    """Open an empty session for a first event; add the event itself with `add_event`.
 
     Args:
         user: State of the event's user.
@@ -105,7 +105,7 @@ def add_event(user: UserState, event: Interaction, action: int, item_id: str, fi
 
 
 def drop_oldest(user: UserState) -> str:
-    """Forget the oldest remembered event of the session; return its item, empty for a search."""
+    """Forget the oldest remembered event of the session; return the item of the event, empty for a search."""
     del user.ages[0]
     user.actions = user.actions[1:]
     user.fingerprints = user.fingerprints[FINGERPRINT_BYTES:]
@@ -113,7 +113,7 @@ def drop_oldest(user: UserState) -> str:
 
 
 def remember_purchase(user: UserState, item_id: str, max_bought: int) -> None:
-    """Remember a bought item as the newest one.
+    """Remember a bought item as the newest.
 
     Args:
         user: State of the buyer.
@@ -128,12 +128,12 @@ def remember_purchase(user: UserState, item_id: str, max_bought: int) -> None:
 
 
 def close(user: UserState, user_id: str, source: str) -> ClosedSession:
-    """Close the open session and return it; the bought items stay remembered.
+    """Close and return the open session; the bought items stay remembered.
 
     Args:
         user: State of the user, with an open session.
         user_id: The user.
-        source: `TOPIC-PARTITION` of the events. With the offset of the first event it is the session's unique id.
+        source: `TOPIC-PARTITION` of the events. Source and offset of the first event are the session's unique id.
     """
     events = tuple(
         SessionEvent(ts=user.opened_at + age, action=ACTIONS[action], item_id=item)

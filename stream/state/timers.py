@@ -1,4 +1,4 @@
-"""Timers: keys that come due in event time, kept in one-minute buckets."""
+"""Timers: keys come due in event time, grouped in buckets of a minute."""
 
 import heapq
 
@@ -6,11 +6,11 @@ from clickscore.schemas.durations import MINUTE_MS
 
 
 class TimerWheel:
-    """A timer wheel whose buckets are minutes of event time.
+    """A timer wheel with one-minute buckets of event time.
 
-    Due keys come out by minute, then in alphabetical order. A key whose time has moved on stays in its old bucket: it
-    comes out early, and its owner adds it again. So the order of the keys that are really due follows from their times
-    alone, not from when they were added, and a restored wheel behaves like the original.
+    Due keys come out by minute, then in alphabetical order. A key with a new, later time stays in the old bucket, comes
+    out early, and is added again by the caller. So the order of really due keys follows from the times alone, not from
+    the order of the calls of `add`, and a restored wheel behaves like the original.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class TimerWheel:
             bucket.append(key)
 
     def pop(self, now_ms: int) -> str | None:
-        """Remove and return the next key whose minute has been reached; none where no key is due."""
+        """Remove and return the next due key, if any."""
         if not self._head:
             if not self.is_due(now_ms):
                 return None
@@ -39,7 +39,7 @@ class TimerWheel:
         return self._head.pop()
 
     def is_later(self, time_ms: int) -> bool:
-        """Return whether a time belongs to a later minute than the key that was popped last."""
+        """Return whether a time belongs to a later minute than the last popped key."""
         return time_ms // MINUTE_MS + 1 > self._head_minute
 
     def is_due(self, now_ms: int) -> bool:
