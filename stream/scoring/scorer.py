@@ -1,8 +1,10 @@
-"""Scoring: many sessions in few ONNX Runtime calls, each answered as if it were alone.
+"""Scoring: score micro-batches of sessions with ONNX Runtime; the scores are batch-invariant.
 
-Sessions are grouped by a width that depends on their own length alone, so short ones do not pay for long ones. Where
-a group is so small that its call would cost more than its padding to the next width, it joins the wider one. What else
-is in a batch changes no bit of an answer: of the graph's padding that is not taken for granted but tried at the start.
+A micro-batch holds sessions padded to the same width. The width follows from the length of a session alone, so short
+sessions do not pay for long ones. A small group joins the next wider group where the padding costs less than a call.
+
+Batch-invariant means: the scores of a session are bit-identical for every micro-batch. For padding this is verified
+once, at start-up (`_padding_is_harmless`).
 """
 
 from collections import defaultdict
@@ -19,53 +21,69 @@ from clickscore.stream.request import Reasons, Request, Scores
 from clickscore.stream.scoring.bundle import Bundle
 
 WIDTHS = (4, 8, 12, 20, 50)
-"""Padded lengths: a session takes the first that holds it, where enough take the same one: a call reads the catalogue,
-which outweighs what some padding costs. Multiples of 4, since others were not all computed with the same bits."""
+"""Padded lengths; a session takes the first width at or above the session's length. Few widths, because each call reads
+the whole item table. Multiples of 4, because ONNX Runtime computes other widths with different bits."""
 
-DECIMALS = 6  # of scores and probabilities in decisions
-HANDFUL = 8
-"""Sessions in one call, up to which it is not worth another thread's waking."""
+DECIMALS = 6
+"""Decimals of scores and probabilities in decisions."""
+
+SMALL_CALL = 8
+"""Largest number of sessions scored in the caller's thread: waking another thread would cost more time."""
 
 
 class ModelInput(NamedTuple):
-    """What the model reads of a request's session."""
+    """The events of a request's session for the model, at most `max_length` events."""
 
-    at: int
-    """The request's place among those asked."""
+    index: int
+    """Index of the request among the submitted requests."""
     rows: list[int]
+    """Item of each event as a row of the item table. Bundles for all events get 0 for a search, and a negative number
+    for an unknown item."""
     actions: list[int]
+    """Action code of each event."""
     ages: list[int]
-    places: Sequence[int] = ()
-    """Of these events in the request."""
+    """Age of each event, ms since the session began."""
+    positions: Sequence[int] = ()
+    """Position of each event in `Request.items`."""
 
 
 class PendingScores:
-    """Requests on their way through ONNX Runtime."""
+    """Submitted requests, with their scores still being computed."""
 
     def __init__(
         self, unknown: list[int], calls: list[tuple[list[ModelInput], Callable[[], Iterable[Scores]]]]
     ) -> None:
-        """Wait for these: places of requests that get no answer, and calls with the sessions that they answer."""
+        """Collect the calls of a submission.
+
+        Args:
+            unknown: Indices of the requests without a known item and so without scores.
+            calls: The sessions of each micro-batch, and a function to wait for their scores.
+        """
         self._unknown = unknown
         self._calls = calls
 
     def results(self) -> Iterator[tuple[int, Scores | None]]:
-        """Yield each request's place and answer as it comes; none where the model knows no item of the session."""
-        for at in self._unknown:
-            yield at, None
+        """Yield (index, scores) of each request, in order of completion; no scores without a known item."""
+        for index in self._unknown:
+            yield index, None
         for sessions, wait in self._calls:
             for session, scores in zip(sessions, wait(), strict=True):
-                yield session.at, scores
+                yield session.index, scores
 
 
 class Scorer:
-    """A bundle at work. ONNX Runtime has a thread of its own, which lets go of the interpreter while it computes."""
+    """Scores requests with a bundle. ONNX Runtime computes in a second thread, without Python's interpreter lock."""
 
     def __init__(self, bundle: Bundle, batch: int = 64, *, reasons: bool = False) -> None:
-        """Score with a bundle, at most `batch` sessions a call, and with `reasons` say what each event brought.
+        """Set up the widths and the thread.
+
+        Args:
+            bundle: The bundle.
+            batch: Largest number of sessions in a micro-batch.
+            reasons: Whether to ask the graph for the contribution of each event.
 
         Raises:
-            BundleError: Reasons are wanted of a bundle that gives none.
+            BundleError: Reasons are requested, but the graph has no output `reasons`.
         """
         self.version = bundle.manifest.version
         self.popular = bundle.manifest.popular
@@ -87,95 +105,99 @@ class Scorer:
         self._width_of = [next(width for width in self._widths if n <= width) for n in range(self._max_length + 1)]
         self._batch = batch
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="onnx")
-        self._padding_of_a_call = _worth_of_a_call(len(bundle.items)) if self._padding_is_harmless() else 0
+        self._padding_per_call = _padding_worth_a_call(len(bundle.items)) if self._padding_is_harmless() else 0
 
     def score(self, requests: Sequence[Request]) -> list[Scores | None]:
-        """Return the model's answer to each request; none where it knows no item of the session.
+        """Return the scores of each request; no scores where the model knows no item of the session.
 
-        A bundle that reads every event has probabilities for those, too, but no candidates.
+        A bundle for all events still gives probabilities to a session of unknown items, but no candidates.
         """
-        answers: list[Scores | None] = [None] * len(requests)
-        for at, answer in self.submit(requests).results():
-            answers[at] = answer
-        return answers
+        results: list[Scores | None] = [None] * len(requests)
+        for index, scores in self.submit(requests).results():
+            results[index] = scores
+        return results
 
     def submit(self, requests: Sequence[Request]) -> PendingScores:
-        """Send requests to be scored; ONNX Runtime works on them, or will, while the caller does other things."""
+        """Start scoring requests in micro-batches, and return without waiting for the scores."""
         unknown: list[int] = []
         groups: dict[int, list[ModelInput]] = defaultdict(list)
-        for at, request in enumerate(requests):
-            read = self._every(at, request) if self._every_event else self._known(at, request)
-            if read.rows:
-                groups[self._width_of[len(read.rows)]].append(read)
+        for index, request in enumerate(requests):
+            session = self._all_events(index, request) if self._every_event else self._known_events(index, request)
+            if session.rows:
+                groups[self._width_of[len(session.rows)]].append(session)
             else:
-                unknown.append(at)
-        parts = [
+                unknown.append(index)
+        batches = [
             (width, group[start : start + self._batch])
             for width, group in self._merged(groups).items()
             for start in range(0, len(group), self._batch)
         ]
-        run = self._at_once if len(parts) == 1 and len(parts[0][1]) <= HANDFUL else self._in_thread
-        return PendingScores(unknown, [(part, run(part, self._feeds(width, part))) for width, part in parts])
+        is_small = len(batches) == 1 and len(batches[0][1]) <= SMALL_CALL
+        run = self._run_inline if is_small else self._run_in_thread
+        return PendingScores(unknown, [(batch, run(batch, self._feeds(width, batch))) for width, batch in batches])
 
-    def _known(self, at: int, request: Request) -> ModelInput:
-        """Return the session's newest events whose item the model knows."""
+    def _known_events(self, index: int, request: Request) -> ModelInput:
+        """Return the newest events of the session with items known to the model."""
         row_of = self._row_of.get
         rows, actions, ages = [row_of(item, 0) for item in request.items], list(request.actions), request.ages
-        known: Sequence[int] = range(len(rows))
+        positions: Sequence[int] = range(len(rows))
         if 0 in rows:
-            known = [place for place, row in enumerate(rows) if row]
-            rows, actions = [rows[place] for place in known], [actions[place] for place in known]
-            ages = [ages[place] for place in known] if ages else ages
-        return self._newest(at, rows, actions, ages, known)
+            positions = [position for position, row in enumerate(rows) if row]
+            rows, actions = [rows[position] for position in positions], [actions[position] for position in positions]
+            ages = [ages[position] for position in positions] if ages else ages
+        return self._newest(index, rows, actions, ages, positions)
 
-    def _every(self, at: int, request: Request) -> ModelInput:
-        """Return the session's newest events: an unknown item by a number below 0, no item by 0."""
+    def _all_events(self, index: int, request: Request) -> ModelInput:
+        """Return the newest events of the session: each unknown item as another negative number, a search as 0."""
         row_of, items = self._row_of.get, request.items
         rows = [row_of(item, 0) for item in items]
         if 0 in rows:
             rows = [row or (-1 - items.index(item) if item else 0) for row, item in zip(rows, items, strict=True)]
-        return self._newest(at, rows, list(request.actions), request.ages, range(len(rows)))
+        return self._newest(index, rows, list(request.actions), request.ages, range(len(rows)))
 
     def _newest(
-        self, at: int, rows: list[int], actions: list[int], ages: Sequence[int], places: Sequence[int]
+        self, index: int, rows: list[int], actions: list[int], ages: Sequence[int], positions: Sequence[int]
     ) -> ModelInput:
-        most = self._max_length
-        return ModelInput(at, rows[-most:], actions[-most:], list(ages or [0] * len(rows))[-most:], places[-most:])
+        """Return the last `max_length` events; absent ages become 0."""
+        limit = self._max_length
+        ages = list(ages or [0] * len(rows))
+        return ModelInput(index, rows[-limit:], actions[-limit:], ages[-limit:], positions[-limit:])
 
     def _merged(self, groups: dict[int, list[ModelInput]]) -> dict[int, list[ModelInput]]:
-        """Return groups by width, where each that pads for less than a call costs has joined the next wider one."""
+        """Return the groups by width; a group joins the next wider group if the padding costs less than a call."""
         merged: dict[int, list[ModelInput]] = {}
         wider = 0
         for width in sorted(groups, reverse=True):
-            if wider and (wider - width) * len(groups[width]) <= self._padding_of_a_call:
+            if wider and (wider - width) * len(groups[width]) <= self._padding_per_call:
                 merged[wider] += groups[width]
             else:
                 merged[width], wider = groups[width], width
         return merged
 
     def _padding_is_harmless(self) -> bool:
-        """Return whether sessions get the same bits at any width, alone and in company: tried with some of each."""
+        """Return whether scores are bit-identical at the next wider width, tried with random sessions of each width."""
         rng = np.random.default_rng(0)
         for narrow, wide in zip(self._widths, self._widths[1:], strict=False):
-            some = [
+            sessions = [
                 ModelInput(
-                    at,
+                    index,
                     rows=rng.integers(1, len(self._items_by_row), length).tolist(),
                     actions=rng.integers(1, 5, length).tolist(),
                     ages=np.sort(rng.integers(0, 3_600_000, length)).tolist(),
                 )
-                for at, length in enumerate((1, narrow - 1, narrow))
+                for index, length in enumerate((1, narrow - 1, narrow))
                 if length
             ]
-            together = self._run(self._feeds(wide, some))
-            alone = [self._run(self._feeds(narrow, [one])) for one in some]
-            for whole, *parts in zip(together, *alone, strict=True):
+            batched = self._run(self._feeds(wide, sessions))
+            separate = [self._run(self._feeds(narrow, [session])) for session in sessions]
+            for expected, *parts in zip(batched, *separate, strict=True):
                 joined = np.concatenate(parts)
-                if not np.array_equal(whole[..., : joined.shape[-1]], joined):  # reasons are as wide as the sessions
+                if not np.array_equal(expected[..., : joined.shape[-1]], joined):  # reasons are as wide as the sessions
                     return False
         return True
 
     def _feeds(self, width: int, sessions: Sequence[ModelInput]) -> dict[str, np.ndarray]:
+        """Return the inputs of the graph, padded to a width."""
         feeds = {
             "items": _padded([session.rows for session in sessions], width),  # (batch, width)
             "actions": _padded([session.actions for session in sessions], width),  # (batch, width)
@@ -188,19 +210,28 @@ class Scorer:
     def _run(self, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         return cast("list[np.ndarray]", self._session.run(self._outputs, feeds))
 
-    def _in_thread(
+    def _run_in_thread(
         self, sessions: Sequence[ModelInput], feeds: dict[str, np.ndarray]
     ) -> Callable[[], Iterable[Scores]]:
+        """Start a call in the second thread; return a function to wait for the scores."""
         running = self._thread.submit(self._run, feeds)
         return lambda: self._scores(sessions, running.result())
 
-    def _at_once(self, sessions: Sequence[ModelInput], feeds: dict[str, np.ndarray]) -> Callable[[], Iterable[Scores]]:
+    def _run_inline(
+        self, sessions: Sequence[ModelInput], feeds: dict[str, np.ndarray]
+    ) -> Callable[[], Iterable[Scores]]:
+        """Return a function to make the call in the caller's thread."""
         return lambda: self._scores(sessions, self._run(feeds))
 
-    def _scores(self, sessions: Sequence[ModelInput], found: list[np.ndarray]) -> Iterable[Scores]:
-        rows, scores, next_actions, purchase, *reasons = found
+    def _scores(self, sessions: Sequence[ModelInput], outputs: list[np.ndarray]) -> Iterator[Scores]:
+        """Yield the scores of each session of a micro-batch.
+
+        `outputs` are the arrays of the graph: rows and scores (batch, candidates), action probabilities
+        (batch, actions), purchase probability (batch,), and with reasons the contributions (batch, candidates, width).
+        """
+        rows, scores, next_actions, purchase, *reasons = outputs
         items_by_row = self._items_by_row
-        for session, candidates, values, probabilities, bought, brought in zip(
+        for session, candidates, values, probabilities, purchase_probability, contributions in zip(
             sessions,
             rows.tolist(),
             _rounded(scores),
@@ -209,21 +240,22 @@ class Scorer:
             reasons[0] if reasons else repeat(None, len(sessions)),
             strict=True,
         ):
-            can_rank = not self._every_event or max(session.rows) > 0
+            has_candidates = not self._every_event or max(session.rows) > 0
             yield Scores(
-                candidates if can_rank else [],
-                values if can_rank else [],
+                candidates if has_candidates else [],
+                values if has_candidates else [],
                 dict(zip(NEXT_ACTIONS, probabilities, strict=True)),
-                bought,
+                purchase_probability,
                 items_by_row,
-                None if brought is None else Reasons(brought, session.places),
+                None if contributions is None else Reasons(contributions, session.positions),
             )
 
 
-def _worth_of_a_call(items: int) -> int:
-    """Return how many padded events cost as much as a call: it reads the item table, whatever it is asked.
+def _padding_worth_a_call(items: int) -> int:
+    """Return the number of padded events with the cost of a call. A call reads the whole item table.
 
-    Measured at 50,000 items of 64 dimensions: a call 1 ms, a padded event 5 us; hardly any at a few hundred items.
+    Measured at 50,000 items of 64 dimensions: a call takes 1 ms, a padded event 5 us. With a few hundred items a call
+    costs little more than the events.
     """
     return 25 + items // 250
 
@@ -238,5 +270,5 @@ def _padded(sessions: list[list[int]], width: int) -> np.ndarray:
 
 
 def _rounded(values: np.ndarray) -> list[Any]:
-    """Return values as Python floats of 6 decimals, the form that decisions state."""
+    """Return values as Python floats with `DECIMALS` decimals, for decisions."""
     return np.round(values.astype(np.float64), DECIMALS).tolist()

@@ -1,8 +1,8 @@
 """Session windows: group a user's events by gaps in event time.
 
 All functions take the state of a user and an event; no function knows a clock or Kafka. An event within the allowed
-lateness is inserted into the open session in order of `ts`. A session ends after a silence longer than the gap, or when the
-client names another session. A closed session is never opened again: later events of a closed session are late.
+lateness is inserted into the open session in order of `ts`. A session ends after a silence longer than the gap, or when
+the client names another session. A closed session is never opened again: later events of a closed session are late.
 
 Repeated events are deduplicated by a fingerprint of the event id, for as long as the open session remembers the event.
 """

@@ -111,8 +111,8 @@ def change_shape(folder: Path) -> None:
 SPOILED: dict[str, tuple[Callable[[Path], None], str]] = {
     "gone": (shutil.rmtree, "manifest.json, model.onnx, items.txt missing"),
     "without a graph": (remove_graph, "model.onnx missing"),
-    "of another hash": (change_a_byte, "its content hash is"),
-    "of another format version": (raise_format_version, "its format version is 99, this worker serves 1"),
+    "of another hash": (change_a_byte, "the content hash of the files is"),
+    "of another format version": (raise_format_version, "the format version is 99, this worker serves 1"),
     "of fewer items than it says": (cut_item_list, "items.txt has 299 lines, the manifest says 300"),
     "of another shape": (change_shape, "'purchase' is float32 of 2 axes, not float32 of 1 axes"),
 }

@@ -1,4 +1,4 @@
-"""Bundle: one that is not what it says is refused, with the reason."""
+"""Bundle: a bundle that contradicts its manifest is refused, with the reason."""
 
 from pathlib import Path
 
@@ -17,10 +17,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def restate(folder: Path, **changed: object) -> None:
-    """Change what the manifest says."""
+    """Change fields of the manifest."""
     manifest = decode_manifest((folder / "manifest.json").read_bytes())
-    told: Manifest = msgspec.structs.replace(manifest, **changed)
-    (folder / "manifest.json").write_bytes(encode_manifest(told))
+    restated: Manifest = msgspec.structs.replace(manifest, **changed)
+    (folder / "manifest.json").write_bytes(encode_manifest(restated))
 
 
 def test_good_bundle_has_no_problems(folder: Path):
@@ -39,19 +39,21 @@ def test_changed_model_is_refused(folder: Path):
 
 def test_other_format_version_is_refused(folder: Path):
     restate(folder, format_version=2)
-    assert check_bundle(folder) == ["its format version is 2, this worker serves 1"]
+    assert check_bundle(folder) == ["the format version is 2, this worker serves 1"]
 
 
 def test_graph_that_loses_more_than_is_allowed_is_refused(folder: Path):
     restate(folder, precision="int8", fidelity=Fidelity(beginnings=1_000, overlap=0.95, hr=-0.01, mrr=0.0))
     assert load_bundle(folder, min_overlap=0.95).manifest.precision == "int8"
-    with pytest.raises(BundleError, match=r"finds 95\.00% of the exact best 20, and min_overlap is 99\.00%"):
+    with pytest.raises(
+        BundleError, match=r"recall@20 of the int8 graph is 95\.00%, below min_overlap, which is 99\.00%"
+    ):
         load_bundle(folder, min_overlap=0.99)
 
 
 def test_graph_that_does_not_say_what_it_loses_is_refused(folder: Path):
     restate(folder, precision="int8")
-    with pytest.raises(BundleError, match="does not say how much that loses"):
+    with pytest.raises(BundleError, match="the manifest states no fidelity"):
         load_bundle(folder)
 
 
@@ -75,7 +77,7 @@ def test_graph_that_is_none_is_refused(folder: Path):
 
 def test_manifest_that_names_other_tensors_is_refused(folder: Path):
     restate(folder, outputs=())
-    assert check_bundle(folder) == ["inputs and outputs of the graph are not those of the manifest"]
+    assert check_bundle(folder) == ["the graph's inputs and outputs are not the inputs and outputs of the manifest"]
 
 
 def test_graph_of_another_shape_is_refused(folder: Path):
@@ -107,4 +109,4 @@ def test_reasons_without_a_number_to_ask_for_are_refused(folder: Path):
         content_hash=content_hash(changed, (folder / "items.txt").read_bytes()),
         inputs=tuple(tensor for tensor in inputs if tensor.name != "explained"),
     )
-    assert check_bundle(folder) == ["of explained and reasons it has but one"]
+    assert check_bundle(folder) == ["the graph has only one of 'explained' and 'reasons'; reasons need both"]

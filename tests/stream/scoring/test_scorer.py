@@ -68,17 +68,17 @@ def test_padding_to_a_wider_call_changes_no_bit(folder: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("padding_of_a_call", [0, 100, 10_000])
-def test_answer_is_the_same_bit_for_bit_however_groups_are_merged(folder: Path, padding_of_a_call: int):
+@pytest.mark.parametrize("padding_per_call", [0, 100, 10_000])
+def test_answer_is_the_same_bit_for_bit_however_groups_are_merged(folder: Path, padding_per_call: int):
     asked = requests(40, seed=1)
     scorer = Scorer(load_bundle(folder))
-    scorer._padding_of_a_call = padding_of_a_call
+    scorer._padding_per_call = padding_per_call
     assert scorer.score(asked) == [Scorer(load_bundle(folder), 1).score([one])[0] for one in asked]
 
 
 def test_groups_are_merged_where_a_call_costs_more_than_their_padding(folder: Path):
     scorer = Scorer(load_bundle(folder))
-    scorer._padding_of_a_call = 20
+    scorer._padding_per_call = 20
     few, many = ModelInput(0, [1], [1], [0]), [ModelInput(at, [1] * 9, [1] * 9, [0] * 9) for at in range(9)]
     assert scorer._merged({4: [few], 10: [*many]}) == {10: [*many, few]}
     assert scorer._merged({4: [few] * 4, 10: [*many]}) == {4: [few] * 4, 10: many}
@@ -87,7 +87,7 @@ def test_groups_are_merged_where_a_call_costs_more_than_their_padding(folder: Pa
 def test_graph_that_minds_padding_is_asked_by_width(folder: Path, tmp_path: Path):
     bundle = load_bundle(folder)
     minds = Scorer(bundle._replace(session=MindsPadding(bundle.session)))
-    assert minds._padding_of_a_call == 0
+    assert minds._padding_per_call == 0
 
 
 def test_next_requests_may_be_asked_before_the_first_are_answered(scorer: Scorer):
@@ -162,7 +162,7 @@ def reading_all(folder: Path) -> Scorer:
 
 
 def read(scorer: Scorer, *items: str, ages: tuple[int, ...] = ()) -> tuple[list[int], list[int], list[int]]:
-    found = scorer._every(0, msgspec.structs.replace(request(*items), ages=ages))
+    found = scorer._all_events(0, msgspec.structs.replace(request(*items), ages=ages))
     return found.rows, found.actions, found.ages
 
 
@@ -178,7 +178,7 @@ def test_ages_are_read_with_their_events(reading_all: Scorer):
 
 
 def test_ages_of_events_that_are_not_read_are_left_out(scorer: Scorer):
-    found = scorer._known(0, msgspec.structs.replace(request("item-1", "new", "item-2"), ages=[0, 5, 9]))
+    found = scorer._known_events(0, msgspec.structs.replace(request("item-1", "new", "item-2"), ages=[0, 5, 9]))
     assert (found.rows, found.ages) == ([1, 2], [0, 9])
 
 
@@ -208,7 +208,7 @@ def test_answer_is_the_same_bit_for_bit_with_reasons(scorer: Scorer, explaining:
 def test_reasons_are_the_same_bit_for_bit_in_any_company(folder: Path, explaining: Scorer):
     asked = requests(150, seed=5)
     alone = Scorer(load_bundle(folder), 1, reasons=True)
-    assert explaining._padding_of_a_call > 0  # reasons, too, have the same bits at any width
+    assert explaining._padding_per_call > 0  # reasons, too, have the same bits at any width
     assert [told(answer) for answer in explaining.score(asked)] == [told(alone.score([one])[0]) for one in asked]
 
 
