@@ -1,7 +1,8 @@
-"""Pipeline: records of one partition in, decisions and changes of state out. The same live and in replay.
+"""Pipeline: turn the records of partitions into decisions and state changes, the same live and in a replay.
 
-Pure: no clock, no Kafka, no dependence on where batches begin and end. Decoding, sessions and the policy run event by
-event in offset order; scoring runs once over all of a batch, since no answer depends on its neighbours.
+The pipeline is pure: no clock, no Kafka, and no effect of the limits of batches. Decoding, deduplication, sessions and
+the policy work event by event in offset order. Scoring works in micro-batches over all events of a batch, because
+scores are batch-invariant.
 """
 
 from collections import Counter
@@ -34,26 +35,26 @@ from clickscore.stream.state.partition import (
 
 
 class Record(Protocol):
-    """What the pipeline reads of a Kafka record."""
+    """The part of a Kafka record read by the pipeline."""
 
     @property
     def offset(self) -> int:
-        """Its place in the partition."""
+        """Offset in the partition."""
         ...
 
     @property
     def timestamp(self) -> int:
-        """When it was appended, ms; negative where nobody knows."""
+        """Append time, ms; negative where unknown."""
         ...
 
     @property
     def key(self) -> bytes | None:
-        """The user's id, as a rule."""
+        """Key of the record; the user id in well-formed records."""
         ...
 
     @property
     def value(self) -> bytes | None:
-        """The event's JSON, as a rule."""
+        """Value of the record; the event as JSON in well-formed records."""
         ...
 
 
@@ -65,7 +66,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
 
 class DeadLetter(NamedTuple):
-    """A record that could not be used, with the reason in words."""
+    """A rejected record, with the reason in words."""
 
     record: Record
     error: str
@@ -73,7 +74,7 @@ class DeadLetter(NamedTuple):
 
 @dataclass(slots=True)
 class Output:
-    """What a batch of records comes to."""
+    """All records to publish for a batch of a partition, and counts."""
 
     recommendations: list[Message] = field(default_factory=list[Message])
     ads: list[Message] = field(default_factory=list[Message])
@@ -81,26 +82,26 @@ class Output:
     dead_letters: list[DeadLetter] = field(default_factory=list[DeadLetter])
     changes: list[ChangelogRecord] = field(default_factory=list[ChangelogRecord])
     outcomes: Counter[str] = field(default_factory=Counter[str])
-    """Events by what became of them: decided, late, repeated, dead, tick, skipped."""
+    """Number of records by outcome: decided, late, repeated, dead, tick, skipped."""
     unscored: int = 0
-    """Decisions in which the model had nothing to say."""
+    """Number of decisions without scores of a model."""
 
 
 class PendingBatch(NamedTuple):
-    """Batches whose events have moved the states on, and whose decisions wait for the model."""
+    """Batches between `begin` and `finish`: the states are updated, the decisions wait for scores."""
 
     outputs: list[Output]
     requests: list[tuple[Request, Output]]
-    """In order, each with the output that its decisions belong to."""
-    asked: PendingScores | None
-    """None where there is no model."""
+    """Requests in order, each with the output for the decisions on the request."""
+    scores: PendingScores | None
+    """Scores of the requests; absent without a model."""
 
 
 _EMPTY: frozenset[str] = frozenset()
 
 
 class Pipeline:
-    """The steps from records to decisions, over the state of each partition."""
+    """Processes batches of records, and owns the state of each partition."""
 
     def __init__(
         self,
@@ -110,18 +111,18 @@ class Pipeline:
         catalogue: Catalogue,
         scorer: Scorer | None = None,
     ) -> None:
-        """Begin with no partition.
+        """Start without partitions.
 
         Args:
             sessions: Gap, lateness and bounds of the sessions.
             policy: Size of a recommendation, the A/B test and the ads' reserve.
-            topic: Topic of the events; every decision id begins with its name.
+            topic: Topic of the events; every decision id begins with the topic's name.
             catalogue: Items and campaigns.
-            scorer: The model; by default items are recommended by popularity.
+            scorer: The model; without a scorer, decisions fall back to popularity.
         """
         self._partitions: dict[int, PartitionState] = {}
         self.partitions: Mapping[int, PartitionState] = MappingProxyType(self._partitions)
-        """State of each partition, to read; `load` and `drop` change which partitions there are."""
+        """State of each partition, for reading; `load` and `drop` add and remove partitions."""
         self.catalogue = catalogue
         self._session_settings = sessions
         self._policy_settings = policy
@@ -132,22 +133,22 @@ class Pipeline:
 
     @property
     def has_model(self) -> bool:
-        """Whether a model is asked, and so whether there is anything to wait for between `begin` and `finish`."""
+        """Whether a model scores requests, so that `finish` waits for scores."""
         return self._scorer is not None
 
     def source(self, partition: int) -> str:
-        """Return the name of a partition that decisions of its events begin with."""
+        """Return `TOPIC-PARTITION`, the beginning of the partition's decision ids."""
         return f"{self._topic}-{partition}"
 
     def state(self, partition: int) -> PartitionState:
-        """Return a partition's state, an empty one where it is new."""
+        """Return the state of a partition; a new partition starts with an empty state."""
         state = self._partitions.get(partition)
         if state is None:
             state = self._partitions[partition] = PartitionState(self.source(partition), self._session_settings)
         return state
 
     def load(self, states: Mapping[int, PartitionState]) -> None:
-        """Take over the state of partitions, such as restored ones, in place of what is known of them."""
+        """Set the state of partitions, such as restored states."""
         self._partitions.update(states)
 
     def drop(self, partitions: Iterable[int]) -> None:
@@ -156,28 +157,29 @@ class Pipeline:
             self._partitions.pop(partition, None)
 
     def process(self, partition: int, records: Sequence[Record]) -> Output:
-        """Take the next records of a partition, in offset order. One decision for each event that is due one."""
+        """Process the next records of a partition, in offset order."""
         return self.process_all([(partition, records)])[0]
 
     def process_all(self, batches: Sequence[tuple[int, Sequence[Record]]]) -> list[Output]:
-        """Take batches of several partitions, scored together; return what each comes to, as `process` would."""
+        """Process batches of several partitions, scored together; return the output of each batch."""
         return self.finish(self.begin(batches))
 
     def begin(self, batches: Sequence[tuple[int, Sequence[Record]]]) -> PendingBatch:
-        """Move the states on and have the model asked; the next batches may begin before these are finished."""
+        """Update the states and start scoring. The next batches may begin before `finish` is called for these."""
         outputs, requests = self._advance(batches)
-        asked = self._scorer.submit([request for request, _ in requests]) if self._scorer else None
-        return PendingBatch(outputs, requests, asked)
+        scores = self._scorer.submit([request for request, _ in requests]) if self._scorer else None
+        return PendingBatch(outputs, requests, scores)
 
-    def finish(self, begun: PendingBatch) -> list[Output]:
-        """Wait for the model's answers, decide, and return what each batch comes to."""
-        outputs, requests, asked = begun
-        decided: list[tuple[Message, Message | None] | None] = [None] * len(requests)
-        for at, answer in asked.results() if asked else enumerate([None] * len(requests)):
-            request, output = requests[at]
-            output.unscored += answer is None
-            decided[at] = self._decide(request, answer)
-        for (_, output), messages in zip(requests, decided, strict=True):
+    def finish(self, pending: PendingBatch) -> list[Output]:
+        """Wait for the scores, decide, and return the output of each batch."""
+        outputs, requests, pending_scores = pending
+        decisions: list[tuple[Message, Message | None] | None] = [None] * len(requests)
+        results = pending_scores.results() if pending_scores else enumerate([None] * len(requests))
+        for index, scores in results:
+            request, output = requests[index]
+            output.unscored += scores is None
+            decisions[index] = self._decide(request, scores)
+        for (_, output), messages in zip(requests, decisions, strict=True):
             if messages:
                 recommendation, ad = messages
                 output.recommendations.append(recommendation)
@@ -186,34 +188,33 @@ class Pipeline:
         return outputs
 
     def advance_all(self, batches: Sequence[tuple[int, Sequence[Record]]]) -> list[Output]:
-        """Move sessions on as `process_all` does and decide nothing: for those who want only sessions, or the state."""
+        """Update the states without decisions, for callers with a need for sessions or states only."""
         return self._advance(batches)[0]
 
     def collect_requests(self, batches: Sequence[tuple[int, Sequence[Record]]]) -> tuple[list[Output], list[Request]]:
-        """Move sessions on likewise; return also what is to be decided, in order, for those who decide themselves."""
-        outputs, asked = self._advance(batches)
-        return outputs, [request for request, _ in asked]
+        """Update the states; return outputs and requests in order, for callers with policies of their own."""
+        outputs, requests = self._advance(batches)
+        return outputs, [request for request, _ in requests]
 
     def _advance(
         self, batches: Sequence[tuple[int, Sequence[Record]]]
     ) -> tuple[list[Output], list[tuple[Request, Output]]]:
-        """Move the states on; return what each batch comes to so far, and what is to be decided for it."""
+        """Update the states; return outputs without decisions, and each request with the output of its batch."""
         outputs = [Output() for _ in batches]
-        asked: list[tuple[Request, Output]] = []
+        requests: list[tuple[Request, Output]] = []
         for (partition, records), output in zip(batches, outputs, strict=True):
             state = self.state(partition)
-            requests = self._read(state, records, output)
-            asked.extend(zip(requests, repeat(output)))
+            requests.extend(zip(self._read(state, records, output), repeat(output)))
             if records and records[-1].offset > state.offset:
                 output.changes.extend(state.flush(records[-1].offset))
-        return outputs, asked
+        return outputs, requests
 
     def _read(self, state: PartitionState, records: Sequence[Record], output: Output) -> list[Request]:
-        """Move a partition's state on; return what is to be decided."""
+        """Update a partition's state with records; return the requests."""
         requests: list[Request] = []
         for record in records:
             if record.offset <= state.offset:
-                output.outcomes["skipped"] += 1  # finished before a restart or a rebalance
+                output.outcomes["skipped"] += 1  # processed before a restart or a rebalance
                 continue
             event = self._decode(record)
             if isinstance(event, DeadLetter):
@@ -235,6 +236,7 @@ class Pipeline:
         return requests
 
     def _decode(self, record: Record) -> AnyEvent | Tick | DeadLetter:
+        """Return the event of a record, or a dead letter for a record without a usable event."""
         value = record.value
         if value is None:
             return DeadLetter(record, "the value is null, where an event is expected")
@@ -247,14 +249,14 @@ class Pipeline:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             return DeadLetter(record, str(exc) or type(exc).__name__)
         if 0 <= record.timestamp < event.ts - self._session_settings.future_ms:
-            ahead = event.ts - record.timestamp
-            return DeadLetter(record, f"ts is {ahead} ms after the append time, more than future_ms")
+            excess_ms = event.ts - record.timestamp
+            return DeadLetter(record, f"ts is {excess_ms} ms after the append time, more than future_ms")
         return event
 
     def _step(self, state: PartitionState, event: AnyEvent, record: Record, output: Output) -> Request | None:
-        """Move the user's session on; return what is to be decided, none where nothing is."""
+        """Update the session of the event's user; return the request, absent for a repeated or rejected event."""
         user, late = state.user(event.user_id), event.ts < state.watermark
-        # Shown is not done: an impression enters no session, but its page asks for the next decision.
+        # An impression is no action of the user: it enters no session, but the page's next decision is due.
         if not isinstance(event, Impression):
             fingerprint = xxhash.xxh3_64_digest(event.event_id.encode())
             if sessions.is_duplicate(user, fingerprint):
@@ -288,14 +290,16 @@ class Pipeline:
             ages=user.ages[:],
         )
 
-    def _decide(self, request: Request, answer: Scores | None) -> tuple[Message, Message | None]:
-        """Return a request's decisions: what to recommend, and the ad where there are campaigns."""
-        scores = answer if request.variant != CONTROL else None
+    def _decide(self, request: Request, scores: Scores | None) -> tuple[Message, Message | None]:
+        """Return a request's recommendation, and with campaigns also the ad.
+
+        The control variant of the A/B test gets popular items, but the same ads as all other users.
+        """
         key = request.event.user_id.encode()
-        recommendation = Message(key, self._policy.encoded(request, scores))
+        recommendation = Message(key, self._policy.encoded(request, scores if request.variant != CONTROL else None))
         if not self.catalogue.campaigns:
             return recommendation, None
-        ad = choose_ad(request, answer, self.catalogue, self._policy_settings.reserve, self._bundle)
+        ad = choose_ad(request, scores, self.catalogue, self._policy_settings.reserve, self._bundle)
         return recommendation, Message(key, encode_decision(ad))
 
 

@@ -16,7 +16,9 @@ from clickscore.stream.event_files.reader import EventFile
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--format", "file_format", type=click.Choice(get_args(Format)), default="clickscore", show_default=True)
-@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="File of JSON lines; gzip for .gz.")
+@click.option(
+    "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="File of JSON lines; gzip for .gz."
+)
 def items(*, file: Path, file_format: Format, out: Path) -> None:
     """Write the items of the events in FILE as a catalogue, for a shop without a catalogue file.
 

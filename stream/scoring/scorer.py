@@ -34,7 +34,7 @@ SMALL_CALL = 8
 class ModelInput(NamedTuple):
     """The events of a request's session for the model, at most `max_length` events."""
 
-    index: int
+    request_index: int
     """Index of the request among the submitted requests."""
     rows: list[int]
     """Item of each event as a row of the item table. Bundles for all events get 0 for a search, and a negative number
@@ -68,7 +68,7 @@ class PendingScores:
             yield index, None
         for sessions, wait in self._calls:
             for session, scores in zip(sessions, wait(), strict=True):
-                yield session.index, scores
+                yield session.request_index, scores
 
 
 class Scorer:
