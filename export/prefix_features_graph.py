@@ -1,7 +1,9 @@
-"""Prefix features in the graph: the columns of `model.prefix_features`, line by line and bit for bit.
+"""Prefix features graph: the columns of `model.prefix_features` as nodes, column by column and bit for bit.
 
-Only what is exact in any company is used: comparisons, whole numbers, sums of multiples of 1/256, and one division.
-Shapes: B sessions, L padded length, S columns of `SIDE`.
+The nodes use only operations that are exact, and so batch-invariant: comparisons, whole numbers, sums of multiples of
+1/256, and one division.
+
+Shapes: B sessions, L padded length, S columns of `ITEM_FEATURES`.
 """
 
 import numpy as np
@@ -20,129 +22,136 @@ from clickscore.model.prefix_features import (
 )
 from clickscore.schemas.events import ACTIONS
 
-ONE, TWO = np.array([1]), np.array([2])  # axes
+AXIS_1, AXIS_2 = np.array([1]), np.array([2])
 
 
 class PrefixFeaturesGraph:
-    """The nodes of one graph."""
+    """Nodes of one graph that compute the prefix features."""
 
-    def __init__(self, graph: GraphBuilder, by: ItemFeatures) -> None:
+    def __init__(self, graph: GraphBuilder, item_features: ItemFeatures) -> None:
         self._graph = graph
         length = graph("Gather", graph("Shape", "items"), np.array(1))
-        self._at = graph("Range", np.array(0), length, np.array(1))  # (L,)
-        self._behind = graph("Sub", graph("Unsqueeze", graph("Sub", "lengths", np.array(1)), ONE), self._at)  # (B, L)
-        self._real = graph("GreaterOrEqual", self._behind, np.array(0))
-        rows = graph("Max", "items", np.array(0))
-        self._numbers = graph("Gather", by.values, rows)  # (B, L, S)
-        self._category = graph("Gather", by.categories.astype(np.int64), rows)  # (B, L)
+        self._positions = graph("Range", np.array(0), length, np.array(1))  # (L,)
+        last = graph("Unsqueeze", graph("Sub", "lengths", np.array(1)), AXIS_1)  # (B, 1)
+        self._steps_back = graph("Sub", last, self._positions)  # (B, L): 0 for the last event, negative for padding
+        self._is_event = graph("GreaterOrEqual", self._steps_back, np.array(0))
+        rows = graph("Max", "items", np.array(0))  # row 0 holds the defaults of unknown items
+        self._item_features = graph("Gather", item_features.values, rows)  # (B, L, S)
+        self._category = graph("Gather", item_features.categories.astype(np.int64), rows)  # (B, L)
         self._events = graph("Cast", "lengths", to=TensorProto.FLOAT)  # (B,)
 
     def columns(self) -> str:
-        """Return all of them: (B, len(NAMES))."""
+        """Return all features in the order of `FEATURE_NAMES`: (B, len(FEATURE_NAMES))."""
         graph = self._graph
-        ages = [self._back("ages", places) for places in range(3)]
+        ages = [self._value_back("ages", steps) for steps in range(3)]  # (B,) each
         gaps: list[str] = []
-        for places in range(2):
-            longer = graph("Greater", "lengths", np.array(places + 1))
-            gaps.append(graph("Where", longer, graph("Sub", ages[places], ages[places + 1]), np.array(0)))
-        same, times = self._same()
-        lasts = [self._numbers_back(places) for places in range(RECENT_EVENTS)]  # (B, S) each
-        means, most = self._over_session()
-        found = [
-            graph("Unsqueeze", self._events, ONE),
+        for steps in range(2):  # gap = age - age of the event before, 0 at the session's first event
+            longer = graph("Greater", "lengths", np.array(steps + 1))
+            gaps.append(graph("Where", longer, graph("Sub", ages[steps], ages[steps + 1]), np.array(0)))
+        same, times = self._same_items()
+        recent = [self._item_features_back(steps) for steps in range(RECENT_EVENTS)]  # (B, S) each
+        means, maxima = self._aggregate_session()
+        columns = [
+            graph("Unsqueeze", self._events, AXIS_1),
             *(self._count(graph("Equal", "actions", np.array(code))) for code in range(1, len(ACTIONS))),
-            *(self._column(self._back("actions", places)) for places in range(RECENT_EVENTS)),
+            *(self._to_column(self._value_back("actions", steps)) for steps in range(RECENT_EVENTS)),
             *(self._bucket(value) for value in (ages[0], *gaps, graph("Div", ages[0], "lengths"))),
-            self._count(graph("Greater", self._of_side(POPULARITY), np.float32(0))),
-            self._distinct(same),
-            graph("ReduceMax", self._float(times), ONE),
-            self._column(self._back(times, 0)),
-            self._follows_itself(same),
-            self._same_category(),
-            lasts[0],
+            self._count(graph("Greater", self._item_feature(POPULARITY), np.float32(0))),
+            self._count_distinct(same),
+            graph("ReduceMax", self._to_float(times), AXIS_1),
+            self._to_column(self._value_back(times, 0)),
+            self._repeats_last_item(same),
+            self._count_same_category(),
+            recent[0],
             means,
-            self._pick(most, PURCHASE_ODDS),
-            self._pick(most, CATEGORY_PURCHASE_ODDS),
-            *(self._pick(value, PURCHASE_ODDS) for value in lasts[1:]),
-            graph("Sub", self._pick(lasts[0], PRICE), self._pick(means, PRICE)),
+            self._pick(maxima, PURCHASE_ODDS),
+            self._pick(maxima, CATEGORY_PURCHASE_ODDS),
+            *(self._pick(values, PURCHASE_ODDS) for values in recent[1:]),
+            graph("Sub", self._pick(recent[0], PRICE), self._pick(means, PRICE)),
         ]
-        return graph("Concat", *found, axis=1)
+        return graph("Concat", *columns, axis=1)
 
-    def newest_actions(self) -> list[str]:
-        """Return the codes of the newest actions, the last first: (B,) each."""
-        return [self._back("actions", places) for places in range(RECENT_EVENTS)]
+    def recent_actions(self) -> list[str]:
+        """Return the codes of the newest actions, the last one first: (B,) each."""
+        return [self._value_back("actions", steps) for steps in range(RECENT_EVENTS)]
 
-    def _back(self, values: str, places: int) -> str:
-        """Return the whole number so many places before the last, 0 where the session began later: (B,)."""
-        there = self._graph("Where", self._place(places), values, np.array(0))
-        return self._graph("ReduceSum", there, ONE, keepdims=0)
+    def _value_back(self, values: str, steps: int) -> str:
+        """Return the integer some steps before the last event, 0 where the session is shorter: (B, L) -> (B,)."""
+        masked = self._graph("Where", self._is_steps_back(steps), values, np.array(0))
+        return self._graph("ReduceSum", masked, AXIS_1, keepdims=0)
 
-    def _place(self, places: int) -> str:
-        return self._graph("Equal", self._behind, np.array(places))  # (B, L)
+    def _is_steps_back(self, steps: int) -> str:
+        return self._graph("Equal", self._steps_back, np.array(steps))  # (B, L)
 
-    def _numbers_back(self, places: int) -> str:
-        there = self._graph("Unsqueeze", self._place(places), TWO)  # (B, L, 1)
-        return self._graph("ReduceSum", self._graph("Where", there, self._numbers, np.float32(0)), ONE, keepdims=0)
+    def _item_features_back(self, steps: int) -> str:
+        """Return the item features some steps before the last event, 0 where the session is shorter: (B, S)."""
+        mask = self._graph("Unsqueeze", self._is_steps_back(steps), AXIS_2)  # (B, L, 1)
+        masked = self._graph("Where", mask, self._item_features, np.float32(0))
+        return self._graph("ReduceSum", masked, AXIS_1, keepdims=0)
 
-    def _over_session(self) -> tuple[str, str]:
-        """Return the mean and the largest of each number: (B, S) each."""
-        graph, real = self._graph, self._graph("Unsqueeze", self._real, TWO)
-        total = graph("ReduceSum", graph("Where", real, self._numbers, np.float32(0)), ONE, keepdims=0)
-        largest = graph("ReduceMax", graph("Where", real, self._numbers, np.float32(-np.inf)), ONE, keepdims=0)
-        return graph("Div", total, graph("Unsqueeze", self._events, ONE)), largest
+    def _aggregate_session(self) -> tuple[str, str]:
+        """Return the mean and the maximum of each item feature over the session: (B, S) each."""
+        graph, is_event = self._graph, self._graph("Unsqueeze", self._is_event, AXIS_2)
+        total = graph("ReduceSum", graph("Where", is_event, self._item_features, np.float32(0)), AXIS_1, keepdims=0)
+        maxima = graph(
+            "ReduceMax", graph("Where", is_event, self._item_features, np.float32(-np.inf)), AXIS_1, keepdims=0
+        )
+        return graph("Div", total, graph("Unsqueeze", self._events, AXIS_1)), maxima
 
-    def _same(self) -> tuple[str, str]:
-        """Return which events are on the same item (B, L, L), and how many are on the item of each (B, L)."""
+    def _same_items(self) -> tuple[str, str]:
+        """Return which pairs of events share an item, (B, L, L), and the events on each event's item, (B, L)."""
         graph = self._graph
-        some = graph("Not", graph("Equal", "items", np.array(0)))
-        equal = graph("Equal", graph("Unsqueeze", "items", TWO), graph("Unsqueeze", "items", ONE))
-        both = graph("And", graph("Unsqueeze", some, TWO), graph("Unsqueeze", some, ONE))
-        same = graph("And", equal, both)
-        return same, graph("ReduceSum", graph("Cast", same, to=TensorProto.INT64), TWO, keepdims=0)
+        has_item = graph("Not", graph("Equal", "items", np.array(0)))
+        equal = graph("Equal", graph("Unsqueeze", "items", AXIS_2), graph("Unsqueeze", "items", AXIS_1))
+        pairs = graph("And", graph("Unsqueeze", has_item, AXIS_2), graph("Unsqueeze", has_item, AXIS_1))
+        same = graph("And", equal, pairs)
+        return same, graph("ReduceSum", graph("Cast", same, to=TensorProto.INT64), AXIS_2, keepdims=0)
 
-    def _distinct(self, same: str) -> str:
-        """Return how many items there are: the events with no later one on their item: (B, 1)."""
+    def _count_distinct(self, same: str) -> str:
+        """Return the number of distinct items, counted at the last event on each item: (B, 1)."""
         graph = self._graph
-        later = graph("Less", graph("Unsqueeze", self._at, ONE), self._at)  # (L, L)
-        again = graph("ReduceMax", self._float(graph("And", same, later)), TWO, keepdims=0)  # (B, L)
-        some = graph("Not", graph("Equal", "items", np.array(0)))
-        return self._count(graph("And", some, graph("Less", again, np.float32(0.5))))
+        later = graph("Less", graph("Unsqueeze", self._positions, AXIS_1), self._positions)  # (L, L)
+        again = graph("ReduceMax", self._to_float(graph("And", same, later)), AXIS_2, keepdims=0)  # (B, L)
+        has_item = graph("Not", graph("Equal", "items", np.array(0)))
+        return self._count(graph("And", has_item, graph("Less", again, np.float32(0.5))))  # again is 0 or 1
 
-    def _follows_itself(self, same: str) -> str:
-        """Return whether the last event is on the item of the one before: (B, 1)."""
+    def _repeats_last_item(self, same: str) -> str:
+        """Return 1 where the last two events are on the same item, else 0: (B, 1)."""
         graph = self._graph
-        last, before = graph("Unsqueeze", self._place(0), TWO), graph("Unsqueeze", self._place(1), ONE)
-        both = self._float(graph("And", graph("And", same, last), before))  # (B, L, L)
-        return graph("ReduceMax", graph("ReduceMax", both, TWO, keepdims=0), ONE)
+        last = graph("Unsqueeze", self._is_steps_back(0), AXIS_2)
+        previous = graph("Unsqueeze", self._is_steps_back(1), AXIS_1)
+        pair = self._to_float(graph("And", graph("And", same, last), previous))  # (B, L, L)
+        return graph("ReduceMax", graph("ReduceMax", pair, AXIS_2, keepdims=0), AXIS_1)
 
-    def _same_category(self) -> str:
+    def _count_same_category(self) -> str:
+        """Return the number of events in the category of the last event's item: (B, 1)."""
         graph = self._graph
-        own = self._column_of_int(self._back(self._category, 0))
+        last = self._to_integer_column(self._value_back(self._category, 0))
         known = graph("Greater", self._category, np.array(0))
-        return self._count(graph("And", graph("Equal", self._category, own), known))
+        return self._count(graph("And", graph("Equal", self._category, last), known))
 
-    def _of_side(self, column: int) -> str:
-        return self._graph("Gather", self._numbers, np.array(column), axis=2)  # (B, L)
+    def _item_feature(self, column: int) -> str:
+        return self._graph("Gather", self._item_features, np.array(column), axis=2)  # (B, L)
 
-    def _pick(self, numbers: str, column: int) -> str:
-        """Return one column of (B, S): (B, 1)."""
+    def _pick(self, values: str, column: int) -> str:
+        """Return one column of item features: (B, S) -> (B, 1)."""
         assert column < len(ITEM_FEATURES)
-        return self._graph("Gather", numbers, np.array([column]), axis=1)
+        return self._graph("Gather", values, np.array([column]), axis=1)
 
-    def _count(self, which: str) -> str:
-        """Return how many real events are so: (B, L) -> (B, 1)."""
-        return self._graph("ReduceSum", self._float(self._graph("And", which, self._real)), ONE)
+    def _count(self, mask: str) -> str:
+        """Return the number of events where the mask holds, padding left out: (B, L) -> (B, 1)."""
+        return self._graph("ReduceSum", self._to_float(self._graph("And", mask, self._is_event)), AXIS_1)
 
     def _bucket(self, value: str) -> str:
-        """Return the number of the time's bucket: (B,) -> (B, 1)."""
-        reached = self._graph("GreaterOrEqual", self._column_of_int(value), TIME_BUCKETS)  # (B, buckets)
-        return self._graph("ReduceSum", self._float(reached), ONE)
+        """Return the bucket of a time, the number of bounds that it has reached: (B,) -> (B, 1)."""
+        reached = self._graph("GreaterOrEqual", self._to_integer_column(value), TIME_BUCKETS)  # (B, buckets)
+        return self._graph("ReduceSum", self._to_float(reached), AXIS_1)
 
-    def _column(self, value: str) -> str:
-        return self._float(self._column_of_int(value))
+    def _to_column(self, value: str) -> str:
+        return self._to_float(self._to_integer_column(value))
 
-    def _column_of_int(self, value: str) -> str:
-        return self._graph("Unsqueeze", value, ONE)
+    def _to_integer_column(self, value: str) -> str:
+        return self._graph("Unsqueeze", value, AXIS_1)
 
-    def _float(self, value: str) -> str:
+    def _to_float(self, value: str) -> str:
         return self._graph("Cast", value, to=TensorProto.FLOAT)

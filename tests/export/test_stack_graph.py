@@ -8,7 +8,7 @@ from clickscore.export.export_bundle import _beside, extract_weights
 from clickscore.export.graph_builder import GraphBuilder
 from clickscore.export.parity import compare
 from clickscore.export.prefix_features_graph import PrefixFeaturesGraph
-from clickscore.export.stack_graph import _rounded_down, add_stack
+from clickscore.export.stack_graph import _round_down, add_stack
 from clickscore.export.to_onnx import to_onnx
 from clickscore.model.batches import PaddedBatch
 from clickscore.model.calibration import Affine, Calibration
@@ -201,6 +201,6 @@ def test_times_change_what_is_said(graph):
 
 def test_threshold_is_rounded_to_the_same_side():
     for threshold in (0.1, 0.3, -0.1, 1e-35, 2.5, -7.3):
-        rounded = _rounded_down(threshold)
+        rounded = _round_down(threshold)
         assert rounded <= threshold
         assert float(np.nextafter(np.float32(rounded), np.float32(np.inf))) > threshold
