@@ -1,6 +1,6 @@
 """Commands that write bundles: `clickscore export`, `import-onnx` and `catalogue encode`.
 
-What needs the train extra is imported when it runs.
+The commands import the train extra when they run, because the help of the serving environment lists them, too.
 """
 
 from pathlib import Path
@@ -21,23 +21,27 @@ from clickscore.model.commands import missing_extra
     type=click.IntRange(min=1),
     default=CANDIDATES,
     show_default=True,
-    help="Candidates that the graph returns a session; all items where there are fewer.",
+    help="Number of candidates per session; all items where the catalogue has fewer.",
 )
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
     default="fp32",
     show_default=True,
-    help="int8 finds candidates in whole numbers and scores these in fp32: quicker from some 50,000 items on.",
+    help="int8: find candidates with 8-bit products and score them in fp32. Faster from about 50,000 items on.",
 )
-@click.option("--trainable", is_flag=True, help="Put the checkpoint into the bundle, for `train --from BUNDLE`.")
+@click.option(
+    "--trainable",
+    is_flag=True,
+    help="Put the checkpoint into the bundle, so that `train --from BUNDLE` can fine-tune it.",
+)
 def export(checkpoint: Path, out: Path, top_k: int, precision: str, trainable: bool) -> None:
     """Export a CHECKPOINT folder of `clickscore train` as a bundle that a worker serves.
 
-    The graph is run in ONNX Runtime and compared with the model on the held-out sessions; one that does not agree is
-    not written. The bundle's metrics are those of the held-out sessions, before the model learned them, too. What
-    --precision int8 loses is measured on these and written into the manifest; a worker refuses a bundle that loses
-    more than its setting min_overlap allows.
+    The export runs the graph in ONNX Runtime and compares it with the model on the held-out sessions. It refuses a
+    graph that does not agree. The bundle's metrics are held-out metrics, measured before the final pass may have
+    trained on these sessions. The loss by --precision int8 is measured on the same sessions and written into the
+    manifest; a worker refuses a bundle whose overlap is below its setting min_overlap.
 
     \b
     Example:
@@ -50,20 +54,20 @@ def export(checkpoint: Path, out: Path, top_k: int, precision: str, trainable: b
         raise missing_extra(exc) from exc
     parity, manifest = export_bundle(checkpoint, out, top_k, precision=precision, trainable=trainable)
     click.echo(
-        f"parity: {parity.same_ranking:.2%} of {parity.prefixes:,} rankings the same, scores within "
+        f"parity: {parity.same_ranking:.2%} of {parity.prefixes:,} rankings equal, scores within "
         f"{parity.score_difference:.2g}, probabilities within {parity.probability_difference:.2g}, "
         f"reasons within {parity.reason_difference:.2g}"
     )
-    if near := manifest.fidelity:
+    if fidelity := manifest.fidelity:
         click.echo(
-            f"{manifest.precision}: {near.overlap:.3%} of the best 20 of {near.beginnings:,} beginnings, "
-            f"HR@20 {near.hr:+.4f}, MRR@20 {near.mrr:+.4f}"
+            f"{manifest.precision}: {fidelity.overlap:.3%} of the best 20 of {fidelity.beginnings:,} prefixes, "
+            f"HR@20 {fidelity.hr:+.4f}, MRR@20 {fidelity.mrr:+.4f}"
         )
     for name, value in manifest.metrics.items():
         click.echo(f"  {name} {value:g}")
     if manifest.calibration:
-        for name, before in manifest.calibration.before.items():
-            click.echo(f"  calibrated: validation {name} {before:.4f} -> {manifest.calibration.after[name]:.4f}")
+        for name, value in manifest.calibration.before.items():
+            click.echo(f"  calibrated: validation {name} {value:.4f} -> {manifest.calibration.after[name]:.4f}")
     click.echo(f"wrote bundle {manifest.version}: {manifest.items:,} items, {manifest.candidates} candidates, in {out}")
 
 
@@ -73,23 +77,37 @@ def export(checkpoint: Path, out: Path, top_k: int, precision: str, trainable: b
     "--items",
     required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Item ids, one a line: line n, from 1, is the item of row n; row 0 is padding.",
+    help="Item ids, one per line: line n, from 1, is the item of row n; row 0 is padding.",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Bundle folder: a new one.")
-@click.option("--name", "names", multiple=True, metavar="OURS=THEIRS", help="What a tensor is called in the graph.")
-@click.option("--top-k", type=click.IntRange(min=1), default=CANDIDATES, show_default=True, help="Of item_scores.")
 @click.option(
-    "--max-length", type=click.IntRange(min=1), default=50, show_default=True, help="Events that it reads at most."
+    "--name",
+    "names",
+    multiple=True,
+    metavar="OURS=THEIRS",
+    help="Name of a tensor in the contract, and its name in the graph; repeatable.",
 )
-@click.option("--framework", default="unknown", show_default=True, help="What made it, for the manifest.")
+@click.option(
+    "--top-k",
+    type=click.IntRange(min=1),
+    default=CANDIDATES,
+    show_default=True,
+    help="Number of candidates to take of item_scores.",
+)
+@click.option(
+    "--max-length", type=click.IntRange(min=1), default=50, show_default=True, help="Largest number of events to read."
+)
+@click.option(
+    "--framework", default="unknown", show_default=True, help="Name and version of the framework, for the manifest."
+)
 def import_onnx(
     model: Path, items: Path, *, out: Path, names: tuple[str, ...], top_k: int, max_length: int, framework: str
 ) -> None:
     """Make a bundle of a MODEL file (ONNX) that another framework exported.
 
-    The graph reads items, and if it likes actions, ages and lengths; it returns action_probabilities, purchase, and
-    rows with scores, or item_scores of the whole catalogue, of which the best are taken inside the graph. It is asked
-    about sessions alone and beside longer ones, and refused where the answers differ.
+    The graph reads items, and may read actions, ages and lengths. It returns action_probabilities, purchase, and rows
+    with scores. In place of rows and scores it may return item_scores of the whole catalogue; the import adds a top k.
+    The import runs sessions alone and in a batch, and refuses a graph that is not batch-invariant.
 
     \b
     Example:
@@ -100,15 +118,15 @@ def import_onnx(
         from clickscore.export.import_onnx import import_bundle  # noqa: PLC0415 (as above)
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
-    called = [name.partition("=") for name in names]
-    if wrong := [ours for ours, equals, theirs in called if not (ours and equals and theirs)]:
-        message = f"--name takes OURS=THEIRS, not {wrong[0]!r}"
+    pairs = [name.partition("=") for name in names]
+    if any(not (ours and equals and theirs) for ours, equals, theirs in pairs):
+        message = f"--name takes OURS=THEIRS, such as item_scores=output_2, not {' '.join(names)!r}"
         raise click.UsageError(message)
     manifest = import_bundle(
         model,
         items,
         out,
-        names={theirs: ours for ours, _, theirs in called},
+        names={theirs: ours for ours, _, theirs in pairs},
         candidates=top_k,
         max_length=max_length,
         framework=framework,
@@ -118,7 +136,7 @@ def import_onnx(
 
 @click.group()
 def catalogue() -> None:
-    """What to do with the items of a catalogue."""
+    """Work with the items of a catalogue."""
 
 
 @catalogue.command()
@@ -127,26 +145,26 @@ def catalogue() -> None:
     "--items",
     required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The whole catalogue, JSON lines as catalogue-items holds them (.gz, too): known items teach, new ones join.",
+    help="The whole catalogue as JSON lines, in the format of the topic catalogue-items (.gz, too).",
 )
 @click.option(
     "--encoder",
     required=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Language model, a folder as Hugging Face lays it out: tokenizer.json with model.onnx, or with config.json "
-    "and model.safetensors.",
+    help="Folder of a language model in Hugging Face's layout: tokenizer.json with model.onnx, or with config.json and "
+    "model.safetensors.",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Bundle folder: a new one.")
 def encode(bundle: Path, items: Path, encoder: Path, out: Path) -> None:
-    """Let a BUNDLE recommend items that it never saw, by their texts, without training.
+    """Add new items to a BUNDLE by their texts, without training (item cold start).
 
-    A language model turns title, category and brand of each item into a vector. A new item gets its place among the
-    model's own from the items nearest to it by text and price that the model has met in sessions. How many, and how far
-    new items stand back behind known ones, is chosen on known items that are taken out and put back. Nothing is
-    downloaded: the language model is a folder of yours.
+    A language model turns title, category and brand of each item into a vector. A kernel map, fitted on known items
+    with co-occurrences in sessions, predicts the item vector of a new item from its text and price. Cross-validation on
+    known items chooses the number of nearest anchors and the penalty of new items. Nothing is downloaded: the language
+    model is a local folder.
 
-    BUNDLE was exported with --trainable, and so is what comes out: top it up with sessions on the new items later
-    (train --from), or encode again when newer items have come. Texts that have been read once are remembered in it.
+    BUNDLE must be exported with --trainable. The new bundle is trainable, too: fine-tune it on sessions with the new
+    items later (train --from), or encode again for a newer catalogue. The bundle caches the vectors of texts.
 
     \b
     Example:
@@ -155,30 +173,29 @@ def encode(bundle: Path, items: Path, encoder: Path, out: Path) -> None:
       clickscore worker --bundle wider
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
     try:
-        from clickscore.export.encode_items import encode as encode_items  # noqa: PLC0415 (as above)
+        from clickscore.export.encode_items import encode_items  # noqa: PLC0415 (as above)
         from clickscore.model.text_encoder import open_text_encoder  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
     with Progress(console=Console(stderr=True)) as progress:
         tasks: dict[str, TaskID] = {}
 
-        def tell(name: str, done: int, total: int) -> None:
-            if name not in tasks:
-                tasks[name] = progress.add_task(name)
-            progress.update(tasks[name], completed=done, total=total)
+        def report_progress(step: str, completed: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = progress.add_task(step)
+            progress.update(tasks[step], completed=completed, total=total)
 
-        found = encode_items(bundle, items, open_text_encoder(encoder), out, tell)
-    params, hit_rates, queries = found.choice
+        encoded = encode_items(bundle, items, open_text_encoder(encoder), out, report_progress)
+    params, hit_rates, queries = encoded.choice
     click.echo(
-        f"learned from {found.teachers:,} items that the model has met in sessions: {params.nearest_anchors} nearest "
+        f"fitted on {encoded.anchors:,} items that the model has met in sessions: {params.nearest_anchors} nearest "
         f"known items for each new item, new-item penalty {params.new_item_penalty:g}"
     )
     click.echo(
         f"hit rate@20 over {queries:,} cross-validated queries, in which known items play the new ones in turn: "
         f"{hit_rates.overall:.1%} overall, {hit_rates.mapped:.1%} of items as if new, {hit_rates.known:.1%} of others"
     )
-    if found.without_text:
-        click.echo(f"left out: {found.without_text:,} new items with neither title, category nor brand")
-    click.echo(
-        f"wrote bundle {found.manifest.version}: {found.manifest.items:,} items, {found.new:,} of them new, in {out}"
-    )
+    if encoded.without_text:
+        click.echo(f"left out: {encoded.without_text:,} new items with neither title, category nor brand")
+    manifest = encoded.manifest
+    click.echo(f"wrote bundle {manifest.version}: {manifest.items:,} items, {encoded.new:,} of them new, in {out}")

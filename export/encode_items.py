@@ -1,4 +1,7 @@
-"""Encode: items that a model never saw get vectors from their texts, and a bundle that can recommend them."""
+"""Encode items: give items that the model never saw a vector from their texts (cold start), and export the bundle.
+
+The map from text and price to item vectors is `model.cold_start`.
+"""
 
 # pyright: standard
 # torch leaves what a module returns untyped.
@@ -31,51 +34,56 @@ from clickscore.model.checkpoint import (
 )
 from clickscore.model.cold_start import MIN_ANCHORS, ParamChoice, choose_params, describe_items, fit_kernel_map
 from clickscore.model.errors import TrainingError
+from clickscore.model.features import Longs
 from clickscore.model.neighbours import Neighbours, PairCounts
-from clickscore.model.session_arrays import Longs
 from clickscore.model.text_encoder import TextEncoder
 from clickscore.model.text_vectors import TextVectors, encode_texts
 from clickscore.model.vocabulary import fits_on_line
 from clickscore.schemas.manifest import Manifest, decode_manifest
 
-Tell = Callable[[str, int, int], None]
-"""Is told what is done, how much of it, and how much there is."""
+ReportProgress = Callable[[str, int, int], None]
+"""Receives the name of the running step, the finished part and the total."""
 
 
-class Encoded(NamedTuple):
-    """What was done."""
+class EncodedItems(NamedTuple):
+    """Result of `encode_items`."""
 
     new: int
-    """Items that got a vector."""
+    """Number of items that got a vector."""
     without_text: int
-    """Items of the catalogue that the model does not know, and that stay unknown."""
-    teachers: int
+    """Catalogue items that stay unknown to the model, because they have no text."""
+    anchors: int
+    """Known items that the map was fitted on."""
     choice: ParamChoice
     manifest: Manifest
+    """Manifest of the new bundle."""
 
 
-def encode(bundle: Path, items: Path, encoder: TextEncoder, out: Path, tell: Tell) -> Encoded:
-    """Write a bundle of the same model, and of the catalogue's items that are new to it.
+def encode_items(
+    bundle: Path, items: Path, encoder: TextEncoder, out: Path, report_progress: ReportProgress
+) -> EncodedItems:
+    """Write a bundle of the same model with the catalogue's new items.
 
-    Known items with a text, which the model has met beside others in sessions, teach where an item belongs of which
-    text and price are known. New items get rows after the model's own, with such vectors; they have no neighbours
-    until sessions with them are learned. Nothing else of the model changes.
+    The map is fitted on anchors: known items that have a text and co-occurrences in training sessions. New items get
+    rows after the model's own rows. They have no neighbours until the model is fine-tuned on sessions with them.
+    Everything else of the model stays the same.
 
     Args:
-        bundle: Exported as trainable, or a checkpoint.
-        items: Catalogue, JSON lines: known items and new ones.
-        encoder: Language model.
-        out: Where the new bundle goes; there must be nothing yet.
-        tell: Shows progress.
+        bundle: Path of a bundle that was exported as trainable, or of a checkpoint.
+        items: Catalogue of known and new items, JSON lines.
+        encoder: Language model that turns texts into vectors.
+        out: Path of the new bundle; the folder must be absent or empty.
+        report_progress: Shows the progress of encoding and of fitting.
 
     Raises:
-        TrainingError: There is no trained model, nothing is new or can be learned from, or something is in the way.
+        TrainingError: The model is absent or unfinished, no item is new, there are too few anchors, or the folder is
+            not empty.
     """
     require_empty(out)
     checkpoint, version = find_checkpoint(bundle)
     trained = load_checkpoint(checkpoint)
     if not trained.record.finished:
-        message = f"the training of {bundle} has not ended: go on with it, the same `clickscore train` again"
+        message = f"the training of {bundle} is not finished: repeat the same `clickscore train` to resume it"
         raise TrainingError(message)
     catalogue = {item.item_id: item for item in read_items(items)}
     texts = {item: item_text(catalogue[item]) for item in catalogue}
@@ -85,61 +93,85 @@ def encode(bundle: Path, items: Path, encoder: TextEncoder, out: Path, tell: Tel
         reason = f"{len(unknown):,} are new but have neither title, category nor brand" if unknown else "none is new"
         message = f"nothing to encode in {items}: of {len(texts):,} items {reason}"
         raise TrainingError(message)
-    rows = np.flatnonzero(trained.neighbours.shares.sum(axis=1))
-    rows = rows[np.array([bool(texts.get(trained.vocabulary.item(row))) for row in rows.tolist()], dtype=bool)]
-    if len(rows) < MIN_ANCHORS:
+    anchors = np.flatnonzero(trained.neighbours.shares.sum(axis=1))  # rows of items with co-occurrences
+    has_text = np.array([bool(texts.get(trained.vocabulary.item(row))) for row in anchors.tolist()], dtype=bool)
+    anchors = anchors[has_text]
+    if len(anchors) < MIN_ANCHORS:
         message = (
-            f"{items} has texts of {len(rows):,} items that the model has met, at least {MIN_ANCHORS} are needed to "
-            "learn from: name the whole catalogue, not its new items alone"
+            f"{items} has texts of {len(anchors):,} items that the model knows from sessions; at least {MIN_ANCHORS} "
+            "are needed. Pass the whole catalogue, not only its new items"
         )
         raise TrainingError(message)
-    told = [*map(trained.vocabulary.item, rows.tolist()), *new]
-    tell_texts, tell_folds = (functools.partial(tell, what) for what in ("reading texts", "choosing a map"))
-    vectors, remembered = encode_texts([texts[item] for item in told], encoder, load_texts(checkpoint), tell_texts)
-    prices = np.array([catalogue[item].price for item in told], dtype=np.float32)  # NaN for none
-    taught, asked = np.split(describe_items(vectors.astype(np.float32), prices), [len(rows)])
+    item_ids = [*map(trained.vocabulary.item, anchors.tolist()), *new]
+    report_texts, report_folds = (
+        functools.partial(report_progress, step) for step in ("reading texts", "choosing a map")
+    )
+    vectors, text_vectors = encode_texts(
+        [texts[item] for item in item_ids], encoder, load_texts(checkpoint), report_texts
+    )
+    prices = np.array([catalogue[item].price for item in item_ids], dtype=np.float32)  # NaN where unknown
+    descriptions = describe_items(vectors.astype(np.float32), prices)  # (anchors + new items, features)
+    anchor_descriptions, new_descriptions = np.split(descriptions, [len(anchors)])
     pairs = load_pairs(checkpoint)
-    choice = choose_params(trained, pairs, rows, taught, tell_folds)
-    mapped = fit_kernel_map(trained, trained.table(), rows, taught).predict(asked, choice.params)
+    choice = choose_params(trained, pairs, anchors, anchor_descriptions, report_folds)
+    kernel_map = fit_kernel_map(trained, trained.table(), anchors, anchor_descriptions)
+    new_vectors = kernel_map.predict(new_descriptions, choice.params)  # (new items, D)
 
     origin = f"{version}, and {len(new):,} items by texts that {encoder.name} read, sha256 {encoder.fingerprint[:12]}"
-    grown = _grown(trained, new, mapped, rows, origin)
+    extended = _append_items(trained, new, new_vectors, anchors, origin)
     with tempfile.TemporaryDirectory() as folder:
-        _save(Path(folder), grown, pairs, remembered)
-        candidates, precision = _shape(bundle)
+        _save_checkpoint(Path(folder), extended, pairs, text_vectors)
+        candidates, precision = _read_export_options(bundle)
         _, manifest = export_bundle(Path(folder), out, candidates, precision=precision, trainable=True)
-    return Encoded(len(new), len(unknown) - len(new), len(rows), choice, manifest)
+    return EncodedItems(len(new), len(unknown) - len(new), len(anchors), choice, manifest)
 
 
-def _grown(of: Checkpoint, new: list[str], mapped: torch.Tensor, teachers: Longs, origin: str) -> Checkpoint:
-    """Return a model with new items after its own, at the length that its own have before neighbours are added."""
-    vocabulary = of.vocabulary.extend(new)
-    model = of.model.grow(len(vocabulary))
-    known = len(of.vocabulary) + 1
+def _append_items(
+    checkpoint: Checkpoint, new: list[str], directions: torch.Tensor, anchors: Longs, origin: str
+) -> Checkpoint:
+    """Return a checkpoint with new items after its own; a new vector gets the anchors' median length.
+
+    Args:
+        checkpoint: The trained model.
+        new: Ids of the new items.
+        directions: Vectors of the new items, of length 1: (new items, D).
+        anchors: Rows of the anchors.
+        origin: Entry of the lineage that describes this step.
+    """
+    vocabulary = checkpoint.vocabulary.extend(new)
+    model = checkpoint.model.grow(len(vocabulary))
+    first_new = len(checkpoint.vocabulary) + 1
     with torch.no_grad():
-        length = model.item[teachers].norm(dim=1).median()
-        model.item[known:] = length * mapped
-    none = ((0, len(new)), (0, 0))
-    neighbours = Neighbours(np.pad(of.neighbours.rows, none), np.pad(of.neighbours.shares, none))
-    record = msgspec.structs.replace(of.record, lineage=(*of.record.lineage, origin))
-    stack = of.stack and of.stack.grow(len(vocabulary))
-    return Checkpoint(record, vocabulary, model, neighbours, of.held_out, stack)
+        length = model.item[anchors].norm(dim=1).median()  # before neighbours are added and the table is normalised
+        model.item[first_new:] = length * directions
+    padding = ((0, len(new)), (0, 0))  # the new items have no neighbours
+    neighbours = Neighbours(np.pad(checkpoint.neighbours.rows, padding), np.pad(checkpoint.neighbours.shares, padding))
+    record = msgspec.structs.replace(checkpoint.record, lineage=(*checkpoint.record.lineage, origin))
+    stack = checkpoint.stack and checkpoint.stack.grow(len(vocabulary))
+    return Checkpoint(record, vocabulary, model, neighbours, checkpoint.held_out, stack)
 
 
-def _shape(bundle: Path) -> tuple[int, str]:
-    """Return how many items the graph of a bundle returns, and its precision; the usual ones of a checkpoint."""
-    manifest = bundle / "manifest.json"
-    if not manifest.is_file():
+def _read_export_options(bundle: Path) -> tuple[int, str]:
+    """Return the number of candidates and the precision of a bundle, or the defaults for a checkpoint."""
+    path = bundle / "manifest.json"
+    if not path.is_file():
         return CANDIDATES, "fp32"
-    found = decode_manifest(manifest.read_bytes())
-    return found.candidates, found.precision
+    manifest = decode_manifest(path.read_bytes())
+    return manifest.candidates, manifest.precision
 
 
-def _save(folder: Path, of: Checkpoint, pairs: PairCounts, texts: TextVectors) -> None:
-    """Write a finished checkpoint."""
-    start_checkpoint(folder, of.record, of.vocabulary, of.held_out)
-    save_model(folder / "weights.pt", of.model, of.neighbours)
+def _save_checkpoint(folder: Path, checkpoint: Checkpoint, pairs: PairCounts, text_vectors: TextVectors) -> None:
+    """Write a finished checkpoint, with the text vectors for later calls.
+
+    Args:
+        folder: Path of the checkpoint.
+        checkpoint: The model.
+        pairs: Co-occurrence counts of the training sessions.
+        text_vectors: Text vectors by the texts' hashes.
+    """
+    start_checkpoint(folder, checkpoint.record, checkpoint.vocabulary, checkpoint.held_out)
+    save_model(folder / "weights.pt", checkpoint.model, checkpoint.neighbours)
     save_pairs(folder, pairs)
-    save_texts(folder, texts)
-    if of.stack:
-        save_stack(folder, of.stack)
+    save_texts(folder, text_vectors)
+    if checkpoint.stack:
+        save_stack(folder, checkpoint.stack)

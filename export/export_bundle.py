@@ -1,4 +1,4 @@
-"""Ship: from a checkpoint to a bundle, through the parity check."""
+"""Export bundle: turn a checkpoint into a bundle, and refuse a graph that does not agree with its model."""
 
 # pyright: standard
 # torch leaves what a module returns untyped.
@@ -32,39 +32,39 @@ from clickscore.schemas.manifest import Manifest
 def export_bundle(
     checkpoint: Path, folder: Path, candidates: int = CANDIDATES, *, precision: str = "fp32", trainable: bool = False
 ) -> tuple[Parity, Manifest]:
-    """Write the bundle of a checkpoint, and return how its graph compares with the model, and its manifest.
+    """Write the bundle of a checkpoint and return the parity of graph and model, and the manifest.
 
     Args:
         checkpoint: Folder that `clickscore train` wrote.
-        folder: Where the bundle goes; there must be nothing yet.
-        candidates: Items that the graph returns a session; all where the catalogue has fewer.
-        precision: A name of `export.ranking.RANKINGS`: what the products with the whole catalogue are made in.
-        trainable: Put the checkpoint into the bundle, so that it can be topped up.
+        folder: Path of the bundle; the folder must be absent or empty.
+        candidates: Number of candidates per session; all items where the catalogue has fewer.
+        precision: Number format of the product with the whole catalogue, a name of `export.ranking.RANKINGS`.
+        trainable: Put the checkpoint into the bundle, so that the model can be fine-tuned later.
 
     Raises:
-        TrainingError: There is no trained model, something is in the way, or the graph does not agree with the model:
-            then nothing is written.
+        TrainingError: The checkpoint has no trained model, the folder is not empty, or the graph does not agree with
+            the model. Nothing is written then.
     """
     require_empty(folder)
     trained = load_checkpoint(checkpoint)
     config, calibration, stack = trained.record.config.model, trained.record.calibration, trained.stack
-    table, beside, expected = trained.table(), None, None
+    table, stack_nodes, stack_logits = trained.table(), None, None
     if calibration:
         fold_in(trained.model, calibration)
     if calibration and stack:
-        beside = functools.partial(add_stack, stack=stack, calibration=calibration)
-        expected = functools.partial(_beside, stack=stack, calibration=calibration)
+        stack_nodes = functools.partial(add_stack, stack=stack, calibration=calibration)
+        stack_logits = functools.partial(_stack_logits, stack=stack, calibration=calibration)
     weights = extract_weights(trained.model, table)
-    graph = to_onnx(weights, config, candidates, beside)
+    graph = to_onnx(weights, config, candidates, stack_nodes)
     exact = open_graph(graph)
-    parity = compare(exact, trained.model, table, trained.held_out, stack_logits=expected)
+    parity = compare(exact, trained.model, table, trained.held_out, stack_logits=stack_logits)
     if parity.problems:
         message = f"the graph does not agree with the model, so no bundle was written: {'; '.join(parity.problems)}"
         raise TrainingError(message)
-    near = None
+    fidelity = None
     if precision != "fp32":
-        graph = to_onnx(weights, config, candidates, beside, RANKINGS[precision])
-        near = measure_fidelity(open_graph(graph), exact, trained.held_out, every_event=beside is not None)
+        graph = to_onnx(weights, config, candidates, stack_nodes, RANKINGS[precision])
+        fidelity = measure_fidelity(open_graph(graph), exact, trained.held_out, every_event=stack_nodes is not None)
     manifest = write_bundle(
         folder,
         model=graph,
@@ -74,9 +74,9 @@ def export_bundle(
         training_data=trained.record.report.summary(),
         trained_until=trained.record.report.last_closed_at,
         metrics=trained.record.held_out_metrics,
-        every_event=beside is not None,
+        every_event=stack_nodes is not None,
         precision=precision,
-        fidelity=near,
+        fidelity=fidelity,
         calibration=calibration.report if calibration else None,
         popular=trained.record.popular_items,
         lineage=trained.record.lineage,
@@ -88,13 +88,19 @@ def export_bundle(
     return parity, manifest
 
 
-def _beside(told: EventBatch, stack: Stack, calibration: Calibration) -> np.ndarray:
-    """Return what a stack adds to the heads' logits: (B, 6)."""
-    of_stack = stack.logits(compute_features(told, stack.item_features))
-    return blend_logits([np.broadcast_to(calibration.prior_logits, of_stack.shape), of_stack], calibration)
+def _stack_logits(events: EventBatch, stack: Stack, calibration: Calibration) -> np.ndarray:
+    """Return a stack's share of the logits, as `add_stack` computes it in the graph: (B, 6).
+
+    Args:
+        events: Prefixes with all their events.
+        stack: Trees and regression.
+        calibration: Scales of the blend and prior logits.
+    """
+    logits = stack.logits(compute_features(events, stack.item_features))
+    return blend_logits([np.broadcast_to(calibration.prior_logits, logits.shape), logits], calibration)
 
 
 def extract_weights(model: SessionTransformer, table: torch.Tensor) -> Weights:
-    """Return a model's weights as arrays, with the finished item table in place of what it is made of."""
+    """Return a model's weights as arrays, with the finished item table in place of its parts `item` and `gate`."""
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
     return {name: array for name, array in arrays.items() if name not in {"item", "gate"}} | {"table": table.numpy()}

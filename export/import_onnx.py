@@ -1,8 +1,9 @@
-"""Adopt: a graph that another framework exported, made to keep the bundle contract of `schemas.manifest`.
+"""Import ONNX: make a bundle of a graph that another framework exported, to the contract of `schemas.manifest`.
 
-Exporters name tensors and axes as they like, and return scores of the whole catalogue rather than candidates. What
-they return is renamed; of `item_scores` the best are taken inside the graph. Then the graph is asked: what it answers
-must not depend on who shares its batch, nor on the padding behind a session, or no decision could be repeated.
+Exporters name tensors and axes as they like, and return the scores of the whole catalogue instead of candidates. So the
+import renames inputs and outputs, and takes the top k of `item_scores` inside the graph. Then it runs the graph: the
+outputs must not depend on the other sessions of the batch, nor on the padding behind a session, because otherwise no
+decision could be repeated.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,10 +22,11 @@ from clickscore.model.vocabulary import Vocabulary
 from clickscore.schemas.manifest import INPUTS, NEXT_ACTIONS, OUTPUTS, Manifest
 
 ITEM_SCORES = "item_scores"
-"""Output that stands for `rows` and `scores`: float32 (batch, items), column c for row c + 1."""
-TOLERANCE = 1e-4
-"""That an answer may move by in company or under padding: kernels for other shapes add in another order."""
-TRIALS = 16
+"""Output that takes the place of `rows` and `scores`: float32 (batch, items), column c for row c + 1."""
+BATCH_TOLERANCE = 1e-4
+"""Accepted difference of a session alone and in a batch: kernels add in an order that depends on the shape."""
+PROBES = 16
+"""Random sessions to run: a graph that reads its padding fails on nearly every one that is shorter than the longest."""
 
 
 def import_bundle(
@@ -33,66 +35,69 @@ def import_bundle(
     """Write the bundle of an exported graph and return its manifest.
 
     Args:
-        model: The ONNX file.
-        items: Item ids, one a line.
-        out: Where the bundle goes; there must be nothing yet.
-        names: As `conform_graph` takes them.
-        candidates: Items that the graph is to return a session.
-        max_length: Events that it reads at most.
-        framework: What made it, such as `keras 3.15`.
+        model: Path of the ONNX file.
+        items: Path of the list of item ids, one per line.
+        out: Path of the bundle; the folder must be absent or empty.
+        names: Names of tensors in the graph, and their names in the contract, as in `conform_graph`.
+        candidates: Number of candidates to take of `item_scores`.
+        max_length: Largest number of events that the graph reads.
+        framework: Name and version of the framework, such as `keras 3.15`.
 
     Raises:
-        TrainingError: As `conform_graph`; or the list of items is not one, or something is in the way.
+        TrainingError: The graph cannot be imported (see `conform_graph`), the list of items is not valid, or the folder
+            is not empty.
     """
     require_empty(out)
     try:
-        listed = items.read_text(encoding="utf-8").splitlines()
+        item_ids = items.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as exc:
         message = f"{items} is not UTF-8: {exc}"
         raise TrainingError(message) from exc
-    if not listed or "" in listed or len(set(listed)) != len(listed):
-        message = f"{items} must name each item once, one a line, and at least one"
+    if not item_ids or "" in item_ids or len(set(item_ids)) != len(item_ids):
+        message = f"{items} must name each item once, one per line, and at least one item"
         raise TrainingError(message)
-    adopted = conform_graph(model.read_bytes(), names, len(listed), candidates, max_length)
-    return write_bundle(out, model=adopted, vocabulary=Vocabulary(listed), framework=framework, max_length=max_length)
+    conformed = conform_graph(model.read_bytes(), names, len(item_ids), candidates, max_length)
+    return write_bundle(
+        out, model=conformed, vocabulary=Vocabulary(item_ids), framework=framework, max_length=max_length
+    )
 
 
 def conform_graph(model: bytes, names: Mapping[str, str], items: int, candidates: int, max_length: int) -> bytes:
-    """Return the graph under the contract's names, with candidates where it gave the scores of all items.
+    """Return the graph with the contract's names, and with candidates in place of the scores of all items.
 
     Args:
-        model: The ONNX file.
-        names: What its inputs and outputs are called there, and what in the contract; those not named keep theirs.
-        items: How many items the bundle lists.
-        candidates: Items that the graph is to return of `item_scores`.
-        max_length: Events that it reads at most.
+        model: ONNX file.
+        names: Names of inputs and outputs in the graph, and their names in the contract; other tensors keep theirs.
+        items: Number of items of the bundle.
+        candidates: Number of candidates to take of `item_scores`.
+        max_length: Largest number of events that the graph reads.
 
     Raises:
-        TrainingError: It is no ONNX file, lacks a part of the contract, or answers a session otherwise in company.
+        TrainingError: The file is no ONNX graph, lacks a part of the contract, or depends on batch or padding.
     """
     try:
         proto = onnx.load_model_from_string(model)
-        _rename(proto.graph, names)
-        if ITEM_SCORES in _names(proto.graph.output):
-            _choose(proto.graph, min(candidates, items))
-        _require(proto.graph)
-        _declare(proto.graph)
-        adopted = proto.SerializeToString()
-        session = open_graph(adopted)
+        _rename_tensors(proto.graph, names)
+        if ITEM_SCORES in _tensor_names(proto.graph.output):
+            _add_top_k(proto.graph, min(candidates, items))
+        _check_tensors(proto.graph)
+        _declare_contract(proto.graph)
+        conformed = proto.SerializeToString()
+        session = open_graph(conformed)
     except TrainingError:
         raise
-    except Exception as exc:  # onnx and ONNX Runtime raise whatever protobuf and C++ do
-        message = f"this graph cannot be adopted: {type(exc).__name__}: {exc}"
+    except Exception as exc:  # onnx and ONNX Runtime pass on every exception of protobuf and C++
+        message = f"this graph cannot be imported: {type(exc).__name__}: {exc}"
         raise TrainingError(message) from exc
-    _try_in_company(session, items, max_length)
-    return adopted
+    _check_batch_invariance(session, items, max_length)
+    return conformed
 
 
-def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
-    """Rename inputs and outputs of the graph, wherever its nodes name them."""
-    ends = _names((*graph.input, *graph.output))
-    if absent := [name for name in names if name not in ends]:
-        message = f"the graph has no {', '.join(absent)}; it has {', '.join(sorted(ends))}"
+def _rename_tensors(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Rename inputs and outputs of the graph, in every node that uses them."""
+    declared = _tensor_names((*graph.input, *graph.output))
+    if absent := [name for name in names if name not in declared]:
+        message = f"the graph has no {', '.join(absent)}; it has {', '.join(sorted(declared))}"
         raise TrainingError(message)
     for value in (*graph.input, *graph.output):
         value.name = names.get(value.name, value.name)
@@ -101,8 +106,8 @@ def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
         node.output[:] = [names.get(name, name) for name in node.output]
 
 
-def _choose(graph: onnx.GraphProto, candidates: int) -> None:
-    """Put the best of the items in the place of all their scores; row 0 is padding, so column c is row c + 1."""
+def _add_top_k(graph: onnx.GraphProto, candidates: int) -> None:
+    """Replace the scores of all items by the top k; row 0 is padding, so column c is row c + 1."""
     count, one = (
         onnx.numpy_helper.from_array(np.array([value]), f"adopted_{name}")
         for name, value in (("count", candidates), ("one", 1))
@@ -114,39 +119,39 @@ def _choose(graph: onnx.GraphProto, candidates: int) -> None:
             helper.make_node("Add", ["adopted_columns", one.name], ["rows"]),
         ]
     )
-    kept = [value for value in graph.output if value.name != ITEM_SCORES]
+    others = [value for value in graph.output if value.name != ITEM_SCORES]
     del graph.output[:]
-    chosen = [
+    top_k = [
         helper.make_tensor_value_info(name, kind, ("batch", candidates))
         for name, kind in (("rows", onnx.TensorProto.INT64), ("scores", onnx.TensorProto.FLOAT))
     ]
-    graph.output.extend([*chosen, *kept])
+    graph.output.extend([*top_k, *others])
 
 
-def _require(graph: onnx.GraphProto) -> None:
-    """Refuse a graph that lacks an output of the contract, or wants what no worker gives."""
-    absent = [name for name in OUTPUTS if name not in _names(graph.output)]
+def _check_tensors(graph: onnx.GraphProto) -> None:
+    """Refuse a graph that lacks an output of the contract, or needs an input that no worker feeds."""
+    absent = [name for name in OUTPUTS if name not in _tensor_names(graph.output)]
     if absent:
         message = (
-            f"the graph has no output {', '.join(absent)}; it has {', '.join(sorted(_names(graph.output)))}. "
-            f"Say which is which with --name OURS=THEIRS; {ITEM_SCORES} may stand for rows and scores"
+            f"the graph has no output {', '.join(absent)}; it has {', '.join(sorted(_tensor_names(graph.output)))}. "
+            f"Map the names with --name OURS=THEIRS; {ITEM_SCORES} may take the place of rows and scores"
         )
         raise TrainingError(message)
-    unknown = [name for name in _names(graph.input) if name not in INPUTS]
-    if unknown or "items" not in _names(graph.input):
+    unknown = [name for name in _tensor_names(graph.input) if name not in INPUTS]
+    if unknown or "items" not in _tensor_names(graph.input):
         message = (
-            f"the graph reads {', '.join(sorted(_names(graph.input)))}; a worker gives {', '.join(INPUTS)}, and items "
-            "must be read. Say which is which with --name OURS=THEIRS"
+            f"the graph reads {', '.join(sorted(_tensor_names(graph.input)))}; a worker feeds {', '.join(INPUTS)}, and "
+            "the graph must read items. Map the names with --name OURS=THEIRS"
         )
         raise TrainingError(message)
 
 
-def _declare(graph: onnx.GraphProto) -> None:
-    """Call the axes as the contract does, and leave out outputs that it does not know."""
-    given = {value.name: value for value in graph.output}
-    kept = [given[name] for name in OUTPUTS]
+def _declare_contract(graph: onnx.GraphProto) -> None:
+    """Name the axes as the contract does, and drop outputs that the contract does not have."""
+    declared = {value.name: value for value in graph.output}
+    outputs = [declared[name] for name in OUTPUTS]
     del graph.output[:]
-    graph.output.extend(kept)
+    graph.output.extend(outputs)
     for value in graph.input:
         _name_axes(value, ("batch", "length"))
     for value in graph.output:
@@ -158,51 +163,63 @@ def _name_axes(value: onnx.ValueInfoProto, axes: Iterable[str]) -> None:
         axis.dim_param = name
 
 
-def _try_in_company(session: ort.InferenceSession, items: int, max_length: int) -> None:
-    """Ask about sessions alone, and about all of them at once under padding; refuse a graph that answers otherwise."""
-    drawn = np.random.default_rng(0)
-    lengths = drawn.integers(1, max_length, TRIALS, endpoint=True)
-    rows = [drawn.integers(1, items, length, endpoint=True) for length in lengths]
-    together = _ask(session, rows)
-    for at, row in enumerate(rows):
-        alone = _ask(session, [row])
+def _check_batch_invariance(session: ort.InferenceSession, items: int, max_length: int) -> None:
+    """Run random sessions alone and in one padded batch; refuse a graph whose outputs differ.
+
+    Args:
+        session: The graph.
+        items: Number of items.
+        max_length: Length of the longest sessions to run.
+
+    Raises:
+        TrainingError: An output depends on the batch, or is not what the contract says.
+    """
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, max_length, PROBES, endpoint=True)
+    sessions = [rng.integers(1, items, length, endpoint=True) for length in lengths]
+    batched = _run(session, sessions)
+    for index, rows in enumerate(sessions):
+        single = _run(session, [rows])
         for name in OUTPUTS:
-            if name != "rows" and not np.allclose(alone[name][0], together[name][at], atol=TOLERANCE, rtol=TOLERANCE):
+            if name != "rows" and not np.allclose(
+                single[name][0], batched[name][index], atol=BATCH_TOLERANCE, rtol=BATCH_TOLERANCE
+            ):
                 message = (
-                    f"the graph answers a session of {len(row)} events otherwise beside longer ones ({name} differs): "
-                    "what lies behind its end must not be read. Mask by `lengths`, or by items being 0"
+                    f"the graph is not batch-invariant: {name} of a session of {len(rows)} events differs in a batch "
+                    "with longer sessions. It must not read the padding behind a session's end. Mask by `lengths`, or "
+                    "where items are 0"
                 )
                 raise TrainingError(message)
-    _check_answers(together, items)
+    _check_outputs(batched, items)
 
 
-def _check_answers(answers: Mapping[str, npt.NDArray[np.generic]], items: int) -> None:
-    rows, actions, purchase = (answers[name] for name in ("rows", "action_probabilities", "purchase"))
+def _check_outputs(outputs: Mapping[str, npt.NDArray[np.generic]], items: int) -> None:
+    rows, actions, purchase = (outputs[name] for name in ("rows", "action_probabilities", "purchase"))
     checks = (
         (rows.min() < 1 or rows.max() > items, f"rows run from {rows.min()} to {rows.max()}, not from 1 to {items}"),
         (actions.shape[1:] != (len(NEXT_ACTIONS),), f"action_probabilities are not of {', '.join(NEXT_ACTIONS)}"),
-        (not np.allclose(actions.sum(axis=1), 1, atol=1e-3), "action_probabilities do not sum to 1"),
+        (not np.allclose(actions.sum(axis=1), 1, atol=1e-3), "action_probabilities do not sum to 1"),  # half precision
         (purchase.min() < 0 or purchase.max() > 1, "purchase is no probability"),
     )
-    if problems := [words for failed, words in checks if failed]:
+    if problems := [problem for failed, problem in checks if failed]:
         message = f"the graph does not keep the contract: {'; '.join(problems)}"
         raise TrainingError(message)
 
 
-def _ask(session: ort.InferenceSession, sessions: list[npt.NDArray[np.int64]]) -> dict[str, npt.NDArray[np.generic]]:
-    """Return the answers to sessions of views a second apart."""
+def _run(session: ort.InferenceSession, sessions: list[npt.NDArray[np.int64]]) -> dict[str, npt.NDArray[np.generic]]:
+    """Return the outputs for sessions of item views with one second between them."""
     length = max(map(len, sessions))
     items = np.array([np.pad(rows, (0, length - len(rows))) for rows in sessions])
-    given = {
+    feeds = {
         "items": items,
         "actions": (items > 0).astype(np.int64),
         "ages": np.where(items > 0, np.arange(length) * 1000, 0),
         "lengths": np.array([len(rows) for rows in sessions]),
     }
-    wanted = {node.name for node in session.get_inputs()}
-    found = session.run(list(OUTPUTS), {name: value for name, value in given.items() if name in wanted})
-    return {name: np.asarray(answer) for name, answer in zip(OUTPUTS, found, strict=True)}
+    inputs = {node.name for node in session.get_inputs()}
+    values = session.run(list(OUTPUTS), {name: value for name, value in feeds.items() if name in inputs})
+    return {name: np.asarray(value) for name, value in zip(OUTPUTS, values, strict=True)}
 
 
-def _names(values: Iterable[onnx.ValueInfoProto]) -> set[str]:
+def _tensor_names(values: Iterable[onnx.ValueInfoProto]) -> set[str]:
     return {value.name for value in values}

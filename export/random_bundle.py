@@ -1,4 +1,4 @@
-"""Random bundle: a model that has learned nothing, of any size, in a moment: for tests and benchmarks."""
+"""Random bundle: write a bundle with random weights and any size within a second, for tests and benchmarks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from clickscore.model.vocabulary import POPULAR, Vocabulary
 from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.manifest import NEXT_ACTIONS, Manifest
 
-_ASKED = 500  # beginnings that a quicker graph's fidelity is measured on
+_FIDELITY_PREFIXES = 500  # a tenth of a second, and tests need no more
 
 
 def write_random_bundle(
@@ -33,27 +33,27 @@ def write_random_bundle(
     """Write a bundle of random weights through the same exporter as a trained one, without torch.
 
     Args:
-        folder: Where it goes; there must be nothing yet.
-        items: Ids, or how many, which are then called `item-1`, `item-2` and so on.
-        config: The model's shape; the default one if none is given.
-        candidates: Items that the graph returns a session.
-        precision: A name of `export.ranking.RANKINGS`.
-        seed: Of the weights: the same one gives the same bundle.
+        folder: Path of the bundle; the folder must be absent or empty.
+        items: Item ids, or the number of items, which then get the ids `item-1`, `item-2` and so on.
+        config: Shape of the model, `ModelConfig()` by default.
+        candidates: Number of candidates per session.
+        precision: Number format of the product with the whole catalogue, a name of `export.ranking.RANKINGS`.
+        seed: Seed of the weights; equal seeds give equal bundles.
     """
     config = config or ModelConfig()
     names = [f"item-{number}" for number in range(1, items + 1)] if isinstance(items, int) else items
     weights = random_weights(config, len(names), seed)
-    model, near = to_onnx(weights, config, candidates), None
+    model, fidelity = to_onnx(weights, config, candidates), None
     if precision != "fp32":
         exact = open_graph(model)
         model = to_onnx(weights, config, candidates, ranking=RANKINGS[precision])
-        of = random_examples(len(names), config.max_length, seed)
-        near = measure_fidelity(open_graph(model), exact, of, every_event=False, limit=_ASKED)
+        examples = random_examples(len(names), config.max_length, seed)
+        fidelity = measure_fidelity(open_graph(model), exact, examples, every_event=False, limit=_FIDELITY_PREFIXES)
     return write_bundle(
         folder,
         model=model,
         precision=precision,
-        fidelity=near,
+        fidelity=fidelity,
         vocabulary=Vocabulary(names),
         framework=f"numpy {np.__version__}, random weights",
         max_length=config.max_length,
@@ -62,16 +62,28 @@ def write_random_bundle(
     )
 
 
-def random_examples(items: int, longest: int, seed: int = 0) -> Examples:
-    """Return sessions of views of random items, 100 of each length."""
+def random_examples(items: int, max_length: int, seed: int = 0) -> Examples:
+    """Return sessions of views of random items, 100 of each length.
+
+    Args:
+        items: Number of items.
+        max_length: Length of the longest sessions.
+        seed: Seed of the items.
+    """
     rng = np.random.default_rng(seed)
-    starts = np.concatenate(([0], np.cumsum(np.repeat(np.arange(1, longest + 1), 100))))
-    nothing = np.zeros(starts[-1], dtype=np.int64)
-    return Examples(rng.integers(1, items + 1, starts[-1]), nothing + 1, nothing, nothing, nothing, starts)
+    starts = np.concatenate(([0], np.cumsum(np.repeat(np.arange(1, max_length + 1), 100))))
+    zeros = np.zeros(starts[-1], dtype=np.int64)
+    return Examples(rng.integers(1, items + 1, starts[-1]), zeros + 1, zeros, zeros, zeros, starts)
 
 
 def random_weights(config: ModelConfig, items: int, seed: int = 0) -> Weights:
-    """Return weights of the scale that a trained model has: what `to_onnx` takes."""
+    """Return weights of the scale of a trained model, as `to_onnx` takes them.
+
+    Args:
+        config: Shape of the model.
+        items: Number of items.
+        seed: Seed of the weights.
+    """
     dim, ffn = config.dim, config.ffn
     shapes: dict[str, tuple[int, ...]] = {
         "table": (items + 1, dim),
@@ -93,7 +105,7 @@ def random_weights(config: ModelConfig, items: int, seed: int = 0) -> Weights:
         "norm.bias": (dim,),
     }
     for layer in range(config.layers):
-        of_block = {
+        block_shapes = {
             "attention.distance": (config.max_length, config.heads),
             "attention.query.weight": (dim, dim),
             "attention.query.bias": (dim,),
@@ -110,14 +122,14 @@ def random_weights(config: ModelConfig, items: int, seed: int = 0) -> Weights:
             "norm_ffn.weight": (dim,),
             "norm_ffn.bias": (dim,),
         }
-        shapes |= {f"blocks.{layer}.{name}": shape for name, shape in of_block.items()}
+        shapes |= {f"blocks.{layer}.{name}": shape for name, shape in block_shapes.items()}
 
     rng = np.random.default_rng(seed)
     weights: dict[str, np.ndarray] = {}
     for name, shape in shapes.items():
-        drawn = rng.standard_normal(shape, dtype=np.float32) * np.float32(shape[-1] ** -0.5)
+        values = rng.standard_normal(shape, dtype=np.float32) * np.float32(shape[-1] ** -0.5)
         is_scale = "norm" in name and name.endswith("weight")
-        weights[name] = 1 + drawn if is_scale else drawn
+        weights[name] = 1 + values if is_scale else values
     weights["repeats.table"] /= REPEAT_STEP
     weights["table"] /= np.linalg.norm(weights["table"], axis=1, keepdims=True)
     for table in ("table", "action.weight"):

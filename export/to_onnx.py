@@ -1,4 +1,4 @@
-"""To ONNX: write the model as a graph that reads sessions and returns candidates, node by node.
+"""ONNX export: write the model as a graph that reads sessions and returns candidates, node by node.
 
 The graph scores the next item after the last event only, and the scores of the catalogue never leave the graph. Input,
 readout and scores read the same finished item table: neighbours folded in, at unit length. The graph is

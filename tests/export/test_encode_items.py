@@ -5,7 +5,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from clickscore.export.commands import catalogue
-from clickscore.export.encode_items import encode
+from clickscore.export.encode_items import encode_items
 from clickscore.export.export_bundle import export_bundle
 from clickscore.model.batches import PaddedBatch
 from clickscore.model.checkpoint import load_checkpoint, load_texts
@@ -104,7 +104,7 @@ def test_known_items_stay_as_they_are(place, said):
 
 
 def test_command_says_what_it_measured(said):
-    assert "learned from 60 items that the model has met in sessions" in said
+    assert "fitted on 60 items that the model has met in sessions" in said
     assert "70 items, 10 of them new" in said
     assert "hit rate@20 over 10,000 cross-validated queries" in said
 
@@ -113,7 +113,9 @@ def test_text_that_was_read_is_not_read_again(place, said, tmp_path):
     later = Item(item_id="later", title="Something else")
     items = write_catalogue(tmp_path / "catalogue.jsonl", [*KNOWN, *NEW, later])
     told = []
-    encode(place / "wider", items, open_text_encoder(place / "encoder"), tmp_path / "out", lambda *of: told.append(of))
+    encode_items(
+        place / "wider", items, open_text_encoder(place / "encoder"), tmp_path / "out", lambda *of: told.append(of)
+    )
     assert [of for of in told if of[0] == "reading texts"] == [("reading texts", 0, 1), ("reading texts", 1, 1)]
     assert read_vocabulary(tmp_path / "out" / "items.txt").items[-1] == "later"
     assert len(decode_manifest((tmp_path / "out" / "manifest.json").read_bytes()).lineage) == 2
@@ -137,13 +139,13 @@ def test_result_is_topped_up_with_sessions_on_new_items(place, said, tmp_path):
     [
         (KNOWN, "nothing to encode in .*: of 60 items none is new"),
         ([*KNOWN, Item(item_id="bare", price=3)], "of 61 items 1 are new but have neither title, category nor brand"),
-        (NEW, "has texts of 0 items that the model has met, at least 10 are needed"),
+        (NEW, "has texts of 0 items that the model knows from sessions; at least 10 are needed"),
     ],
 )
 def test_catalogue_that_teaches_nothing_is_refused(place, tmp_path, items, message):
     path = write_catalogue(tmp_path / "catalogue.jsonl", items)
     with pytest.raises(TrainingError, match=message):
-        encode(place / "bundle", path, open_text_encoder(place / "encoder"), tmp_path / "out", silent)
+        encode_items(place / "bundle", path, open_text_encoder(place / "encoder"), tmp_path / "out", silent)
     assert not (tmp_path / "out").exists()
 
 

@@ -1,4 +1,4 @@
-"""Adopt: models of Keras and of Hugging Face, trained where item n + 1 follows item n; and what is refused."""
+"""Import ONNX: models of Keras and of Hugging Face, trained where item n + 1 follows item n; and what is refused."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -112,7 +112,7 @@ def test_the_best_of_all_scores_are_the_candidates() -> None:
 
 
 def test_a_graph_that_reads_padding_is_refused() -> None:
-    with pytest.raises(TrainingError, match="otherwise beside longer ones"):  # a mean counts the padding
+    with pytest.raises(TrainingError, match="not batch-invariant"):  # a mean counts the padding
         conform_graph(graph_of(*heads("ReduceMean")), {}, items=3, candidates=2, max_length=4)
 
 
@@ -133,7 +133,7 @@ def test_too_few_items_are_noticed() -> None:
 
 
 def test_what_is_no_graph_is_refused() -> None:
-    with pytest.raises(TrainingError, match="this graph cannot be adopted"):
+    with pytest.raises(TrainingError, match="this graph cannot be imported"):
         conform_graph(b"no graph", {}, items=3, candidates=2, max_length=4)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
-from clickscore.export.export_bundle import _beside, extract_weights
+from clickscore.export.export_bundle import _stack_logits, extract_weights
 from clickscore.export.graph_builder import GraphBuilder
 from clickscore.export.parity import compare
 from clickscore.export.prefix_features_graph import PrefixFeaturesGraph
@@ -90,8 +90,8 @@ def model_and_table():
 
 @pytest.fixture(scope="module")
 def model(stack, model_and_table) -> bytes:
-    beside = functools.partial(add_stack, stack=stack, calibration=CALIBRATION)
-    return to_onnx(extract_weights(*model_and_table), CONFIG, 20, beside)
+    stack_nodes = functools.partial(add_stack, stack=stack, calibration=CALIBRATION)
+    return to_onnx(extract_weights(*model_and_table), CONFIG, 20, stack_nodes)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_features_are_told_apart_in_that_test():
 
 
 def test_graph_with_a_stack_agrees_with_its_parts(model, stack, model_and_table):
-    expected = functools.partial(_beside, stack=stack, calibration=CALIBRATION)
+    expected = functools.partial(_stack_logits, stack=stack, calibration=CALIBRATION)
     found = compare(open_graph(model), *model_and_table, sessions(ITEMS), stack_logits=expected)
     assert found.problems == []
     assert found.probability_difference < 1e-5
@@ -142,7 +142,7 @@ def test_graph_with_another_blend_does_not_agree(model, stack, model_and_table):
         purchase=Affine(scales=(0.6, 0.6), bias=(-0.2,)),
         report=CALIBRATION.report,
     )
-    expected = functools.partial(_beside, stack=stack, calibration=other)
+    expected = functools.partial(_stack_logits, stack=stack, calibration=other)
     found = compare(open_graph(model), *model_and_table, sessions(ITEMS), stack_logits=expected)
     assert "probabilities differ" in " ".join(found.problems)
 
@@ -168,7 +168,7 @@ def test_session_of_unknown_items_has_probabilities(graph, stack):
     told = part(beginnings(), slice(3, 4))
     assert not (told.items > 0).any()
     _, scores, next_action, purchase = run_graph(graph, told)
-    logits = _beside(told, stack, CALIBRATION)
+    logits = _stack_logits(told, stack, CALIBRATION)
     assert purchase == pytest.approx(1 / (1 + np.exp(-logits[:, 5])), abs=1e-6)
     assert next_action.sum() == pytest.approx(1)
     assert np.isfinite(scores).all()
