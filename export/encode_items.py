@@ -34,8 +34,8 @@ from clickscore.model.checkpoint import (
 )
 from clickscore.model.cold_start import MIN_ANCHORS, ParamChoice, choose_params, describe_items, fit_kernel_map
 from clickscore.model.errors import TrainingError
-from clickscore.model.features import Longs
 from clickscore.model.neighbours import Neighbours, PairCounts
+from clickscore.model.session_arrays import Longs
 from clickscore.model.text_encoder import TextEncoder
 from clickscore.model.text_vectors import TextVectors, encode_texts
 from clickscore.model.vocabulary import fits_on_line
