@@ -67,7 +67,7 @@ unit: setup-train  ## everything that needs no broker
 integration: setup-train  ## everything on a real broker
 	$(TRAIN)/bin/python -m pytest -m kafka
 
-bench: $(BENCH)/.done  ## the measured table of the README, in about 20 minutes; JSON=FILE keeps every run
+bench: $(BENCH)/.done  ## the measured table of docs/performance.md, in about 20 minutes; JSON=FILE keeps every run
 	@$(BENCH)/bin/python -m bench $(if $(JSON),--json $(JSON))
 
 bench-scoring: $(BENCH)/.done  ## graphs of 10,000 to 1,000,000 items beside the naive one, in about 4 minutes
@@ -87,7 +87,7 @@ $(BENCH)/.done: pyproject.toml constraints.txt
 	$(BENCH)/bin/python $(PIP) --editable '.[bench]'
 	touch $@
 
-docs: setup-train  ## the generated parts of the documents: JSON Schemas, AsyncAPI, tables, the README's file map
+docs: setup-train  ## the generated parts of the documents: JSON Schemas, AsyncAPI, tables, the file map
 	$(TRAIN)/bin/python docs/generate.py
 
 clean:  ## remove what set-up made

@@ -1,18 +1,20 @@
-"""Generate: what the documents say of the code, taken from the code. `make docs` writes it, a test compares it.
+"""Generate the parts of the documents that repeat the code. `make docs` writes them, and a test compares them.
 
-Whole files: `docs/schemas/*.json` and `docs/asyncapi.yaml`. Parts of others stand between two marks,
-`<!-- generated: NAME -->` and `<!-- end: NAME -->`: the file map of the README, the tables of `docs/operations.md`.
+Two kinds of files are generated as a whole: `docs/schemas/*.json` and `docs/asyncapi.yaml`. Generated parts of other
+files stand between the marks `<!-- generated: NAME -->` and `<!-- end: NAME -->`: the layers and the file map in
+`docs/architecture.md`, and the tables in `docs/operations.md`.
 """
 
 import ast
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 from prometheus_client.metrics import MetricWrapperBase
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # `python docs/generate.py` looks beside this file only
+sys.path.insert(0, str(ROOT))  # `python docs/generate.py` searches only its own folder
 
 from clickscore.schemas.topics import TOPICS  # noqa: E402
 from clickscore.stream.settings import SETTINGS  # noqa: E402
@@ -20,36 +22,54 @@ from clickscore.stream.worker.metrics import Metrics  # noqa: E402
 from docs.contracts import asyncapi_text, schema_files  # noqa: E402
 
 PACKAGES = ("schemas", "model", "export", "stream", "backtest")
+PARTLY_GENERATED = ("docs/architecture.md", "docs/operations.md")
 
 
 def documents() -> dict[Path, str]:
-    """Return what each generated or partly generated file should hold."""
-    found = {ROOT / "docs" / "schemas" / name: text for name, text in schema_files().items()}
-    found[ROOT / "docs" / "asyncapi.yaml"] = asyncapi_text()
-    parts = {"map": file_map(), "topics": topics_table(), "settings": settings_table(), "metrics": metrics_table()}
-    for name in ("README.md", "docs/operations.md"):
-        found[ROOT / name] = filled((ROOT / name).read_text(encoding="utf-8"), parts)
-    return found
+    """Return the expected text of each file that is generated, as a whole or in part."""
+    texts = {ROOT / "docs" / "schemas" / name: text for name, text in schema_files().items()}
+    texts[ROOT / "docs" / "asyncapi.yaml"] = asyncapi_text()
+    parts = {
+        "layers": layers_picture(),
+        "map": file_map(),
+        "topics": topics_table(),
+        "settings": settings_table(),
+        "metrics": metrics_table(),
+    }
+    for name in PARTLY_GENERATED:
+        texts[ROOT / name] = with_parts((ROOT / name).read_text(encoding="utf-8"), parts)
+    return texts
 
 
-def filled(text: str, parts: dict[str, str]) -> str:
+def with_parts(text: str, parts: dict[str, str]) -> str:
     """Return a document with its generated parts replaced.
 
     Raises:
-        ValueError: A mark names a part that there is not, or is not ended.
+        ValueError: A mark names an unknown part, or has no end.
     """
     for name in re.findall(r"<!-- generated: (\S+) -->", text):
         if name not in parts or f"<!-- end: {name} -->" not in text:
             message = f"no part {name!r}, or its mark is not ended"
             raise ValueError(message)
-        begin, end = f"<!-- generated: {name} -->\n", f"<!-- end: {name} -->"
-        before, _, rest = text.partition(begin)
-        text = before + begin + parts[name] + end + rest.partition(end)[2]
+        start, end = f"<!-- generated: {name} -->\n", f"<!-- end: {name} -->"
+        head, _, tail = text.partition(start)
+        text = head + start + parts[name] + end + tail.partition(end)[2]
     return text
 
 
+def layers_picture() -> str:
+    """Return the layers contracts of `pyproject.toml` as text: a line may import only the lines below it."""
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    blocks: list[str] = []
+    for contract in config["contracts"]:
+        if contract["type"] == "layers":
+            lines = [layer.replace("clickscore.", "") for layer in contract["layers"]]
+            blocks.append("\n".join([f"{contract['name']}:", *(f"    {line}" for line in lines)]))
+    return "```text\n" + "\n\n".join(blocks) + "\n```\n"
+
+
 def file_map() -> str:
-    """Return the files of the packages, each with the first sentence of its docstring."""
+    """Return the files of the packages, each with the first sentence of its docstring, room by room."""
     lines: list[str] = []
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py"), key=_folder_first):
@@ -91,14 +111,14 @@ def settings_table() -> str:
 
 
 def metrics_table() -> str:
-    """Return every metric by the name under which Prometheus finds it, with kind, labels and meaning."""
+    """Return every metric by its name in Prometheus, with kind, labels and meaning."""
     rows: list[tuple[str, ...]] = []
     for metric in vars(Metrics()).values():
         if not isinstance(metric, MetricWrapperBase):
             continue
         family = next(iter(metric.describe()))
         name = family.name + ("_total" if family.type == "counter" else "")
-        labels = ", ".join(f"`{label}`" for label in metric._labelnames)  # noqa: SLF001 (said nowhere else)
+        labels = ", ".join(f"`{label}`" for label in metric._labelnames)  # noqa: SLF001 (no public attribute has the labels)
         rows.append((f"`{name}`", family.type, labels, family.documentation))
     return _table(("metric", "kind", "labels", "what"), rows)
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.generate import ROOT, documents, file_map, filled
+from docs.generate import ROOT, documents, file_map, with_parts
 
 DOCUMENTS = documents()
 
@@ -17,9 +17,9 @@ def test_no_schema_is_left_of_what_is_gone() -> None:
     assert set(folder.iterdir()) == {path for path in DOCUMENTS if path.parent == folder}
 
 
-def test_readme_and_operations_have_their_generated_parts() -> None:
+def test_architecture_and_operations_have_their_generated_parts() -> None:
     marks = {
-        "README.md": ["map"],
+        "docs/architecture.md": ["layers", "map"],
         "docs/operations.md": ["topics", "metrics", "settings"],
     }
     for name, parts in marks.items():
@@ -36,4 +36,4 @@ def test_every_module_says_what_it_is() -> None:
 
 def test_mark_that_is_not_ended_is_refused() -> None:
     with pytest.raises(ValueError, match="not ended"):
-        filled("<!-- generated: map -->\n", {"map": "x\n"})
+        with_parts("<!-- generated: map -->\n", {"map": "x\n"})

@@ -123,23 +123,47 @@ def test_make_targets_are_there() -> None:
         assert set(re.findall(r"\bmake ((?!it\b|them\b|up\b)[a-z-]+)`", path.read_text(encoding="utf-8"))) <= targets
 
 
-# README
+# Examples
 
 
-def test_python_example_compiles_and_sends_what_the_schemas_take() -> None:
-    (example,) = blocks(ROOT / "README.md", "python")
-    head = example.split("async def main")[0]
-    names: dict[str, Any] = {}
-    exec(compile(head, "README.md", "exec"), names)  # its constants
-    compile(example, "README.md", "exec")
-    for event in names["EVENTS"]:
+@each_page
+def test_python_examples_compile(path: Path) -> None:
+    for example in blocks(path, "python"):
+        compile(example, str(path), "exec")
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/integration.md"])
+def test_python_example_sends_what_the_schemas_take(name: str) -> None:
+    (example,) = blocks(ROOT / name, "python")
+    constants: dict[str, Any] = {}
+    exec(compile(example.split("async def main")[0], name, "exec"), constants)
+    events = constants.get("EVENTS") or [constants["EVENT"]]
+    for event in events:
         decode_record(json.dumps(event).encode())
-    decode_item(json.dumps(names["ITEM"]).encode())
-    decode_campaign(json.dumps(names["CAMPAIGN"]).encode())
+    assert len({event["event_id"] for event in events}) == len(events)
+
+
+def test_python_example_sends_a_catalogue_item_and_a_campaign() -> None:
+    (example,) = blocks(ROOT / "docs/integration.md", "python")
+    constants: dict[str, Any] = {}
+    exec(compile(example.split("async def main")[0], "integration.md", "exec"), constants)
+    decode_item(json.dumps(constants["ITEM"]).encode())
+    decode_campaign(json.dumps(constants["CAMPAIGN"]).encode())
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/integration.md"])
+def test_python_example_has_other_event_ids_in_each_run(name: str) -> None:
+    (example,) = blocks(ROOT / name, "python")
+    ids: list[str] = []
+    for _ in range(2):
+        constants: dict[str, Any] = {}
+        exec(compile(example.split("async def main")[0], name, "exec"), constants)
+        ids += [event["event_id"] for event in constants.get("EVENTS") or [constants["EVENT"]]]
+    assert len(set(ids)) == len(ids)
 
 
 def test_json_examples_are_events_decisions_or_sessions() -> None:
-    examples = blocks(ROOT / "README.md", "json")
+    examples = blocks(ROOT / "docs/architecture.md", "json")
     assert examples
     for example in examples:
         value = json.loads(example)
