@@ -6,8 +6,8 @@ batch-invariant, which means that a session's outputs have the same bits in any 
 sessions, and each row of an operator is computed with a shape that does not depend on the number of rows.
 
 The graph is written by hand instead of traced. That is short, says exactly what is computed, and takes milliseconds
-(see `docs/decisions/0015-the-graph-is-written-by-hand.md`). `export.parity` compares the graph with the PyTorch model at
-each export. `export.session_graph` reads the session, and `export.ranking` ranks the catalogue.
+(see `docs/decisions/0015-the-graph-is-written-by-hand.md`). `export.parity` compares the graph with the PyTorch model
+at each export. `export.session_graph` reads the session, and `export.ranking` ranks the catalogue.
 
 Shapes: B sessions, L padded length, D dim, V rows of the item table, K candidates.
 """
