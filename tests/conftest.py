@@ -57,6 +57,6 @@ def settings(broker: str, topic_prefix: str) -> Iterator[Settings]:
     own = Settings.of(
         bootstrap_servers=broker, topic_prefix=topic_prefix, group=f"{topic_prefix}workers", broker_wait_ms=15_000
     )
-    asyncio.run(create_topics(own))
+    asyncio.run(create_topics(own.kafka))
     yield own
-    asyncio.run(delete_topics(own))
+    asyncio.run(delete_topics(own.kafka))

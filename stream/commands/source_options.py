@@ -33,7 +33,7 @@ _SOURCE_OPTIONS: tuple[Callable[[Command], Command], ...] = (
         metavar="BOUND",
         help="Read a topic from here, to learn the state before --from; these events give no output.",
     ),
-    click.option("--warm-from", hidden=True),  # the name of --warm-up-from in version 0.1
+    click.option("--warm-from", hidden=True),  # the former name of --warm-up-from
 )
 
 
