@@ -17,28 +17,28 @@ pytestmark = pytest.mark.train
 ROWS = np.array([1, 2, 3, 4, 0, 0, 0, 0])
 
 
-def answers(ranks: list[int], purchase: float = 0.5) -> Predictions:
+def predictions(ranks: list[int], purchase: float = 0.5) -> Predictions:
     return Predictions(np.array(ranks), np.full((len(ranks), 5), 0.2), np.full(len(ranks), purchase))
 
 
 def test_events_that_nothing_follows_are_not_ranked():
-    of = make_examples(flat(["view:a view:b"]), ROWS, 50)
-    assert compute_metrics(answers([1, 0]), of)["hit_rate@20"] == 1
+    examples = make_examples(flat(["view:a view:b"]), ROWS, 50)
+    assert compute_metrics(predictions([1, 0]), examples)["hit_rate@20"] == 1
 
 
 def test_next_item_that_is_unknown_is_a_miss():
-    of = make_examples(flat(["view:a view:e", "view:a view:b"]), ROWS, 50)
-    assert compute_metrics(answers([0, 1, 0]), of)["mrr@20"] == 0.5
+    examples = make_examples(flat(["view:a view:e", "view:a view:b"]), ROWS, 50)
+    assert compute_metrics(predictions([0, 1, 0]), examples)["mrr@20"] == 0.5
 
 
 def test_popularity_ranks_an_item_by_its_row():
-    of = make_examples(flat(["view:a view:d", "view:a view:e"]), ROWS, 50)
-    assert compute_metrics(answers([0, 0, 0]), of)["popular_mrr@20"] == 0.125
+    examples = make_examples(flat(["view:a view:d", "view:a view:e"]), ROWS, 50)
+    assert compute_metrics(predictions([0, 0, 0]), examples)["popular_mrr@20"] == 0.125
 
 
 def test_purchase_rate_is_the_share_of_events_before_a_purchase():
-    of = make_examples(flat(["view:a view:b purchase:b view:c"]), ROWS, 50)
-    assert compute_metrics(answers([1, 1, 1, 1]), of)["purchase_rate"] == 0.5
+    examples = make_examples(flat(["view:a view:b purchase:b view:c"]), ROWS, 50)
+    assert compute_metrics(predictions([1, 1, 1, 1]), examples)["purchase_rate"] == 0.5
 
 
 def test_graph_has_the_metrics_of_its_model(tmp_path):
@@ -51,9 +51,9 @@ def test_graph_has_the_metrics_of_its_model(tmp_path):
 def test_bundle_is_evaluated_on_files(tmp_path):
     data = dataset(tmp_path)
     write_random_bundle(tmp_path / "bundle", data.vocabulary.items, TINY.model)
-    measured = evaluate_bundle(tmp_path / "bundle", [tmp_path / "sessions.jsonl"])
-    assert measured["sessions"] == 200
-    assert 0 < measured["hit_rate@20"] < 1
+    metrics = evaluate_bundle(tmp_path / "bundle", [tmp_path / "sessions.jsonl"])
+    assert metrics["sessions"] == 200
+    assert 0 < metrics["hit_rate@20"] < 1
 
 
 def test_model_with_equal_scores_for_all_hits_nothing(tmp_path):

@@ -20,27 +20,29 @@ ROWS = np.array([1, 2, 3, 4, 0, 0, 0, 0])
 NO_FACTS = make_item_attributes(("a", "b", "c", "d"), NO_ATTRIBUTES)
 
 
-def of(*sessions: str) -> FullSessions:
+def full_sessions(*sessions: str) -> FullSessions:
     return make_full_sessions(flat(sessions), ROWS)
 
 
 def feature(name: str, *sessions: str, at: int, facts: ItemAttributes = NO_FACTS, max_length: int = 50) -> float:
     """Return a feature of the beginning that ends with event `at`."""
-    read = of(*sessions)
-    found = compute_features_after(read, np.array([at]), make_item_features(read, facts), max_length)
-    return float(found[0, FEATURE_NAMES.index(name)])
+    sessions_read = full_sessions(*sessions)
+    features = compute_features_after(
+        sessions_read, np.array([at]), make_item_features(sessions_read, facts), max_length
+    )
+    return float(features[0, FEATURE_NAMES.index(name)])
 
 
-def test_events_on_unknown_items_and_on_none_are_read():
-    assert of("view:a view:e search").items.tolist() == [1, -5, 0]
+def test_events_on_unknown_items_and_without_an_item_are_read():
+    assert full_sessions("view:a view:e search").items.tolist() == [1, -5, 0]
 
 
 def test_ages_are_those_of_the_session():
-    assert of("view:a view:b", "view:c").ages.tolist() == [0, 1000, 0]
+    assert full_sessions("view:a view:b", "view:c").ages.tolist() == [0, 1000, 0]
 
 
 def test_purchase_follows_every_event_before_the_last_one():
-    assert of("view:a purchase:a view:b", "view:c").purchase.tolist() == [1, 0, 0, 0]
+    assert full_sessions("view:a purchase:a view:b", "view:c").purchase.tolist() == [1, 0, 0, 0]
 
 
 def test_actions_are_counted_up_to_the_event():
@@ -48,7 +50,7 @@ def test_actions_are_counted_up_to_the_event():
     assert [feature("cart_events", session, at=at) for at in range(4)] == [0, 1, 1, 2]
 
 
-def test_newest_actions_are_told_one_by_one():
+def test_recent_actions_have_columns_of_their_own():
     session = "view:a cart:a search"
     assert [feature(f"action_{back}_back", session, at=2) for back in range(3)] == [7, 2, 1]
     assert feature("action_1_back", session, at=0) == 0
@@ -100,7 +102,7 @@ def test_category_stands_for_its_items():
     assert feature("same_category", "view:a view:c view:b", at=2, facts=facts) == 2
 
 
-def test_price_is_told_where_it_is_known():
+def test_price_is_the_log_price_or_the_mean_of_known_ones():
     facts = make_item_attributes(("a", "b", "c", "d"), CatalogueAttributes({"a": 9.0, "b": 99.0}, {}))
     assert feature("last_price", "view:a", at=0, facts=facts) == pytest.approx(np.log(10), abs=0.01)
     mean = (np.log(10) + np.log(100)) / 2
@@ -110,33 +112,40 @@ def test_price_is_told_where_it_is_known():
     )
 
 
-def test_item_that_no_other_fold_has_seen_is_no_known_one():
-    read = of("view:a view:b")
-    by = make_item_features(of("view:b"), NO_FACTS)
-    assert compute_features_after(read, np.array([1]), by, 50)[0, FEATURE_NAMES.index("events_on_known_items")] == 1
+def test_item_without_training_events_is_not_a_known_item():
+    sessions_read = full_sessions("view:a view:b")
+    item_features = make_item_features(full_sessions("view:b"), NO_FACTS)
+    assert (
+        compute_features_after(sessions_read, np.array([1]), item_features, 50)[
+            0, FEATURE_NAMES.index("events_on_known_items")
+        ]
+        == 1
+    )
 
 
-def test_nothing_that_comes_later_changes_a_feature():
+def test_later_events_change_no_feature():
     sessions = ["view:a cart:a view:e search purchase:a view:b", "view:c view:d cart:d view:c view:e purchase:d"]
-    by = make_item_features(of(*sessions), NO_FACTS)
+    item_features = make_item_features(full_sessions(*sessions), NO_FACTS)
     at = np.array([0, 1, 2, 6, 7, 8])
-    cut = of(*(" ".join(session.split()[:3]) for session in sessions))
-    shuffled = of(*(" ".join([*session.split()[:3], *reversed(session.split()[3:])]) for session in sessions))
-    expected = compute_features_after(of(*sessions), at, by, 50)
-    assert (compute_features_after(shuffled, at, by, 50) == expected).all()
-    assert (compute_features_after(cut, np.array([0, 1, 2, 3, 4, 5]), by, 50) == expected).all()
+    cut = full_sessions(*(" ".join(session.split()[:3]) for session in sessions))
+    shuffled = full_sessions(
+        *(" ".join([*session.split()[:3], *reversed(session.split()[3:])]) for session in sessions)
+    )
+    expected = compute_features_after(full_sessions(*sessions), at, item_features, 50)
+    assert (compute_features_after(shuffled, at, item_features, 50) == expected).all()
+    assert (compute_features_after(cut, np.array([0, 1, 2, 3, 4, 5]), item_features, 50) == expected).all()
 
 
-def test_features_do_not_depend_on_company():
-    read = of("view:a cart:a", "view:b view:c view:e view:d search")
-    by, at = make_item_features(read, NO_FACTS), np.arange(7)
-    together = compute_features_after(read, at, by, 50)
+def test_features_do_not_depend_on_the_batch():
+    sessions_read = full_sessions("view:a cart:a", "view:b view:c view:e view:d search")
+    item_features, at = make_item_features(sessions_read, NO_FACTS), np.arange(7)
+    together = compute_features_after(sessions_read, at, item_features, 50)
     assert together.shape == (7, len(FEATURE_NAMES))
-    for one in at:
-        assert (compute_features_after(read, np.array([one]), by, 50) == together[one]).all()
+    for end in at:
+        assert (compute_features_after(sessions_read, np.array([end]), item_features, 50) == together[end]).all()
 
 
 def test_beginnings_are_aligned_left():
-    beginnings = make_event_batch(of("view:a cart:b view:e"), np.array([0, 2]), 2)
+    beginnings = make_event_batch(full_sessions("view:a cart:b view:e"), np.array([0, 2]), 2)
     assert beginnings.items.tolist() == [[1, 0], [2, -5]]
     assert (beginnings.actions.tolist(), beginnings.lengths.tolist()) == ([[1, 0], [2, 1]], [1, 2])

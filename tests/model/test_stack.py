@@ -29,41 +29,46 @@ pytestmark = pytest.mark.train
 
 ROWS = np.array([1, 2, 3, 4, 0, 0, 0, 0])
 FACTS = make_item_attributes(("a", "b", "c", "d"), NO_ATTRIBUTES)
-TOLD = ["view:a view:b cart:b purchase:b", "view:a view:e search view:d"] * 60
+SESSIONS = ["view:a view:b cart:b purchase:b", "view:a view:e search view:d"] * 60
 """A cart is followed by a purchase."""
 
 
 @pytest.fixture(scope="module")
-def read():
-    return make_full_sessions(flat(TOLD), ROWS)
+def full_sessions():
+    return make_full_sessions(flat(SESSIONS), ROWS)
 
 
 @pytest.fixture(scope="module")
-def stack(read):
-    return fit_stack(read, np.arange(len(read.items)), FACTS, 50, 0)
+def stack(full_sessions):
+    return fit_stack(full_sessions, np.arange(len(full_sessions.items)), FACTS, 50, 0)
 
 
-def test_both_members_learn_what_is_determined(read, stack):
-    features = compute_features_after(read, np.array([2, 6]), stack.item_features, 50)
+def test_both_members_learn_what_is_determined(full_sessions, stack):
+    features = compute_features_after(full_sessions, np.array([2, 6]), stack.item_features, 50)
     for member in (stack.trees, stack.regression):
-        said = to_probabilities(member.logits(features))
-        assert said.purchase[0] > said.purchase[1] + 0.5
-        assert said.next_action[0].argmax() == NEXT_ACTIONS.index("purchase")
+        predicted = to_probabilities(member.logits(features))
+        assert predicted.purchase[0] > predicted.purchase[1] + 0.5
+        assert predicted.next_action[0].argmax() == NEXT_ACTIONS.index("purchase")
 
 
-def test_stack_that_is_fitted_again_learns_the_same(read, stack):
-    again = refit_stack(stack, read, FACTS, 50, 0)
-    one, other = (to_probabilities(of.logits_after(read, np.arange(8), 50)).purchase > 0.5 for of in (stack, again))
-    assert one.tolist() == other.tolist()
+def test_stack_that_is_fitted_again_learns_the_same(full_sessions, stack):
+    refitted = refit_stack(stack, full_sessions, FACTS, 50, 0)
+    fitted_before, fitted_again = (
+        to_probabilities(member.logits_after(full_sessions, np.arange(8), 50)).purchase > 0.5
+        for member in (stack, refitted)
+    )
+    assert fitted_before.tolist() == fitted_again.tolist()
 
 
-def test_stack_that_was_written_says_the_same(read, stack, tmp_path):
+def test_saved_stack_predicts_the_same(full_sessions, stack, tmp_path):
     save_stack(tmp_path, stack)
     loaded = load_stack(tmp_path)
-    assert (stack.logits_after(read, np.arange(8), 50) == loaded.logits_after(read, np.arange(8), 50)).all()
+    assert (
+        stack.logits_after(full_sessions, np.arange(8), 50) == loaded.logits_after(full_sessions, np.arange(8), 50)
+    ).all()
 
 
-def test_folder_without_a_stack_has_none(tmp_path):
+def test_folder_without_a_stack_loads_none(tmp_path):
     assert load_stack(tmp_path) is None
 
 
@@ -74,57 +79,59 @@ def test_new_items_of_a_grown_stack_are_unknown_ones(stack):
     assert grown.item_features.categories.tolist() == [0] * 7
 
 
-def test_action_that_never_came_is_hardly_ever_expected(read, stack):
+def test_action_that_never_came_is_hardly_ever_expected(full_sessions, stack):
     assert stack.regression.bias[NEXT_ACTIONS.index("favourite")] == pytest.approx(ABSENT_LOGIT)
-    said = to_probabilities(stack.logits_after(read, np.arange(8), 50)).next_action
-    assert (said[:, NEXT_ACTIONS.index("favourite")] < 1e-6).all()
+    predicted = to_probabilities(stack.logits_after(full_sessions, np.arange(8), 50)).next_action
+    assert (predicted[:, NEXT_ACTIONS.index("favourite")] < 1e-6).all()
 
 
 def test_outcome_that_is_always_the_same_is_expected():
     rows = LabelledRows(
         np.zeros((20, len(FEATURE_NAMES)), dtype=np.float32), np.full(20, 4), np.zeros(20, dtype=np.int64)
     )
-    said = to_probabilities(fit_linear(rows).logits(rows.features))
-    assert said.purchase == pytest.approx(0, abs=1e-6)
-    assert said.next_action[:, 4] == pytest.approx(1)
+    predicted = to_probabilities(fit_linear(rows).logits(rows.features))
+    assert predicted.purchase == pytest.approx(0, abs=1e-6)
+    assert predicted.next_action[:, 4] == pytest.approx(1)
 
 
-def test_two_actions_are_told_apart():
+def test_two_actions_are_separated():
     features = np.zeros((200, len(FEATURE_NAMES)), dtype=np.float32)
     features[::2, 0] = 1
     rows = LabelledRows(features, np.where(features[:, 0] > 0, 1, 4), np.zeros(200, dtype=np.int64))
-    said = to_probabilities(fit_linear(rows).logits(features)).next_action
-    assert said.argmax(axis=1).tolist() == [1, 4] * 100
-    assert said.sum(axis=1) == pytest.approx(1)
+    predicted = to_probabilities(fit_linear(rows).logits(features)).next_action
+    assert predicted.argmax(axis=1).tolist() == [1, 4] * 100
+    assert predicted.sum(axis=1) == pytest.approx(1)
 
 
-def test_newest_actions_have_a_column_a_kind(read, stack):
-    wide = one_hot_actions(compute_features_after(read, np.arange(8), stack.item_features, 50))
+def test_newest_actions_have_a_column_a_kind(full_sessions, stack):
+    wide = one_hot_actions(compute_features_after(full_sessions, np.arange(8), stack.item_features, 50))
     assert wide.shape == (8, ONE_HOT_WIDTH)
     assert (wide[:, -24:].reshape(8, 3, 8).sum(axis=2) == 1).all()
 
 
-def test_transformer_speaks_on_after_events_that_it_does_not_read():
+def test_forward_fill_carries_logits_within_a_session():
     sessions = flat(["view:e view:a view:e", "search view:b", "view:f"])
     kept = select_model_events(sessions, ROWS, 50)
     logits = np.arange(1, 13, dtype=float).reshape(2, 6)
-    spoken = forward_fill(logits, kept, make_full_sessions(sessions, ROWS), np.full(6, -3.0))
-    assert spoken[:, 0].tolist() == [-3, 1, 1, -3, 7, -3]
+    filled = forward_fill(logits, kept, make_full_sessions(sessions, ROWS), np.full(6, -3.0))
+    assert filled[:, 0].tolist() == [-3, 1, 1, -3, 7, -3]
 
 
-def test_nothing_that_comes_later_changes_what_is_said(read, stack):
-    cut = make_full_sessions(flat([" ".join(session.split()[:2]) for session in TOLD]), ROWS)
-    assert (stack.logits_after(read, np.array([0, 1, 4, 5]), 50) == stack.logits_after(cut, np.arange(4), 50)).all()
+def test_later_events_change_no_prediction(full_sessions, stack):
+    cut = make_full_sessions(flat([" ".join(session.split()[:2]) for session in SESSIONS]), ROWS)
+    assert (
+        stack.logits_after(full_sessions, np.array([0, 1, 4, 5]), 50) == stack.logits_after(cut, np.arange(4), 50)
+    ).all()
 
 
-def test_share_goes_to_the_member_that_knows():
+def test_share_goes_to_the_better_member():
     rng = np.random.default_rng(0)
     rows = LabelledRows(
         np.zeros((3_000, 1), dtype=np.float32), rng.integers(5, size=3_000), rng.integers(2, size=3_000)
     )
-    knows = np.concatenate((np.eye(5)[rows.next_action], 2.0 * rows.purchase[:, None] - 1), axis=1)
+    informative = np.concatenate((np.eye(5)[rows.next_action], 2.0 * rows.purchase[:, None] - 1), axis=1)
     noise = rng.normal(size=(3_000, 6))
-    assert _choose_tree_shares(knows, noise, rows).tolist() == [1] * 6
-    assert _choose_tree_shares(noise, knows, rows).tolist() == [0] * 6
-    mixed = np.where(np.arange(6) < 5, knows, noise)
-    assert _choose_tree_shares(mixed, knows + noise - mixed, rows).tolist() == [1] * 5 + [0]
+    assert _choose_tree_shares(informative, noise, rows).tolist() == [1] * 6
+    assert _choose_tree_shares(noise, informative, rows).tolist() == [0] * 6
+    mixed = np.where(np.arange(6) < 5, informative, noise)
+    assert _choose_tree_shares(mixed, informative + noise - mixed, rows).tolist() == [1] * 5 + [0]

@@ -22,40 +22,40 @@ def graph(weights, tmp_path_factory):
     return write_graph(tmp_path_factory.mktemp("encoders") / "graph", weights)
 
 
-def read(folder, texts=TEXTS):
-    told = []
-    vectors = open_text_encoder(folder).vectors(texts, told.append)
-    assert sum(told) == len(texts)
+def encode(folder, texts=TEXTS):
+    batch_sizes = []
+    vectors = open_text_encoder(folder).vectors(texts, batch_sizes.append)
+    assert sum(batch_sizes) == len(texts)
     return vectors
 
 
 def test_vectors_have_length_one_and_the_order_of_the_texts(weights):
-    vectors = read(weights)
+    vectors = encode(weights)
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(len(TEXTS)), abs=1e-6)
     assert vectors[0] == pytest.approx(vectors[3], abs=1e-6)
     assert abs(vectors[0] - vectors[1]).max() > 0.01
 
 
-def test_graph_and_weights_say_the_same(weights, graph):
-    assert read(graph) == pytest.approx(read(weights), abs=1e-5)
+def test_graph_and_weights_give_the_same_vectors(weights, graph):
+    assert encode(graph) == pytest.approx(encode(weights), abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["weights", "graph"])
 def test_vector_does_not_depend_on_longer_texts_beside_it(kind, request):
     folder = request.getfixturevalue(kind)
-    assert read(folder, TEXTS[1:2])[0] == pytest.approx(read(folder)[1], abs=1e-5)
+    assert encode(folder, TEXTS[1:2])[0] == pytest.approx(encode(folder)[1], abs=1e-5)
 
 
 def test_long_text_is_cut(graph):
     long = ["x " * MAX_TOKENS, "x " * 3 * MAX_TOKENS]
-    vectors = read(graph, long)
+    vectors = encode(graph, long)
     assert vectors[0] == pytest.approx(vectors[1], abs=1e-5)
 
 
-def test_fingerprint_tells_other_weights(weights, graph, tmp_path):
+def test_other_weights_have_another_fingerprint(weights, graph, tmp_path):
     other = write_encoder(tmp_path / "other", seed=1)
-    prints = {open_text_encoder(folder).fingerprint for folder in (weights, graph, other)}
-    assert len(prints) == 3
+    fingerprints = {open_text_encoder(folder).fingerprint for folder in (weights, graph, other)}
+    assert len(fingerprints) == 3
     assert open_text_encoder(weights).fingerprint == open_text_encoder(weights).fingerprint
 
 

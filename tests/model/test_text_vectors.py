@@ -20,36 +20,38 @@ class Letters:
         return np.array([[text.count(letter) for letter in "abc"] for text in texts], dtype=np.float32)
 
 
-def silent(done, total):
+def ignore_progress(done, total):
     pass
 
 
-def test_each_text_is_read_once_and_answers_keep_their_order():
+def test_each_text_is_encoded_once_and_vectors_keep_the_order():
     encoder = Letters()
-    vectors, _ = encode_texts(["b", "aab", "b", "c"], encoder, None, silent)
+    vectors, _ = encode_texts(["b", "aab", "b", "c"], encoder, None, ignore_progress)
     assert vectors.tolist() == [[0, 1, 0], [2, 1, 0], [0, 1, 0], [0, 0, 1]]
     assert sorted(encoder.read) == ["aab", "b", "c"]
 
 
-def test_what_is_remembered_is_not_read_again(tmp_path):
-    _, before = encode_texts(["a", "b"], Letters(), None, silent)
-    save_texts(tmp_path, before)
-    encoder, told = Letters(), []
-    vectors, after = encode_texts(["c", "b", "a", "c"], encoder, load_texts(tmp_path), lambda *of: told.append(of))
+def test_cached_text_is_not_encoded_again(tmp_path):
+    _, cache = encode_texts(["a", "b"], Letters(), None, ignore_progress)
+    save_texts(tmp_path, cache)
+    encoder, progress = Letters(), []
+    vectors, new_cache = encode_texts(
+        ["c", "b", "a", "c"], encoder, load_texts(tmp_path), lambda *counts: progress.append(counts)
+    )
     assert encoder.read == ["c"]
     assert vectors.tolist() == [[0, 0, 1], [0, 1, 0], [1, 0, 0], [0, 0, 1]]
-    assert (told[0], told[-1]) == ((0, 1), (1, 1))
-    nothing = Letters()
-    encode_texts(["c", "a"], nothing, after, silent)
-    assert nothing.read == []
+    assert (progress[0], progress[-1]) == ((0, 1), (1, 1))
+    idle = Letters()
+    encode_texts(["c", "a"], idle, new_cache, ignore_progress)
+    assert idle.read == []
 
 
-def test_another_language_model_reads_all_anew():
-    _, before = encode_texts(["a", "b"], Letters(), None, silent)
+def test_cache_of_another_language_model_is_ignored():
+    _, cache = encode_texts(["a", "b"], Letters(), None, ignore_progress)
     encoder = Letters("another")
-    encode_texts(["a", "b"], encoder, before, silent)
+    encode_texts(["a", "b"], encoder, cache, ignore_progress)
     assert sorted(encoder.read) == ["a", "b"]
 
 
-def test_folder_without_texts_remembers_nothing(tmp_path):
+def test_folder_without_texts_has_no_cache(tmp_path):
     assert load_texts(tmp_path) is None

@@ -22,21 +22,21 @@ def fitted():
 
 def test_trees_of_all_rows_are_as_many_as_were_best_for_the_newer(fitted):
     tried, trees = fitted
-    for of in ("next_action", "purchase"):
-        best = getattr(tried, of).best_iteration
+    for label in ("next_action", "purchase"):
+        best = getattr(tried, label).best_iteration
         assert 0 < best < MAX_ROUNDS
-        assert getattr(trees, of).current_iteration() == best
+        assert getattr(trees, label).current_iteration() == best
 
 
 def test_trees_that_are_fitted_again_are_as_many(fitted):
     _, trees = fitted
-    again = refit_trees(trees, rows(3_000, 2))
-    assert [of.current_iteration() for of in again] == [of.current_iteration() for of in trees]
-    assert again.purchase.num_model_per_iteration() == 1
+    refitted = refit_trees(trees, rows(3_000, 2))
+    assert [forest.current_iteration() for forest in refitted] == [forest.current_iteration() for forest in trees]
+    assert refitted.purchase.num_model_per_iteration() == 1
 
 
 def test_what_foretells_a_purchase_is_found(fitted):
     _, trees = fitted
-    other = rows(2_000, 3)
-    said = trees.logits(other.features)[:, 5]
-    assert said[other.features[:, 0] > 1].mean() > said[other.features[:, 0] < -1].mean() + 1
+    new_rows = rows(2_000, 3)
+    logits = trees.logits(new_rows.features)[:, 5]
+    assert logits[new_rows.features[:, 0] > 1].mean() > logits[new_rows.features[:, 0] < -1].mean() + 1

@@ -31,7 +31,7 @@ DETERMINED = ["view:a view:b cart:b purchase:b"] * 40 + ["view:a view:b view:c v
 """A cart is always followed by a purchase, and nothing else is."""
 
 
-def of(*sessions: str):
+def full_sessions(*sessions: str):
     return make_full_sessions(flat(sessions), ROWS)
 
 
@@ -44,11 +44,11 @@ def say(number: int, events: int) -> Probabilities:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("events")
-    told = shoppers(700)
-    write_sessions(folder / "training.jsonl", told[:500])
-    write_sessions(folder / "test.jsonl", told[500:])
-    names = sorted({event.item_id for session in told for event in session.events if event.item_id})
-    write_random_bundle(folder / "bundle", names, TINY.model)
+    sessions = shoppers(700)
+    write_sessions(folder / "training.jsonl", sessions[:500])
+    write_sessions(folder / "test.jsonl", sessions[500:])
+    items = sorted({event.item_id for session in sessions for event in session.events if event.item_id})
+    write_random_bundle(folder / "bundle", items, TINY.model)
     return folder
 
 
@@ -58,27 +58,29 @@ def results(files) -> HeadResults:
 
 
 def test_rows_are_beginnings_without_a_purchase():
-    read = of("view:a view:b purchase:b view:c", "view:a", "view:a view:b view:c")
-    assert select_rows(read, 1).tolist() == [0, 4, 5]
-    assert select_rows(read, 2).tolist() == [1, 6]
-    assert select_rows(read, 3).tolist() == [7]
+    sessions_read = full_sessions("view:a view:b purchase:b view:c", "view:a", "view:a view:b view:c")
+    assert select_rows(sessions_read, 1).tolist() == [0, 4, 5]
+    assert select_rows(sessions_read, 2).tolist() == [1, 6]
+    assert select_rows(sessions_read, 3).tolist() == [7]
 
 
 def test_purchase_counts_as_bought_from_its_own_event_on():
-    assert mark_purchased(of("view:a purchase:a view:b", "view:a")).tolist() == [False, True, True, False]
+    assert mark_purchased(full_sessions("view:a purchase:a view:b", "view:a")).tolist() == [False, True, True, False]
 
 
 def test_perfect_probabilities_have_perfect_figures():
-    purchase, came = np.array([0, 1, 0, 1]), np.array([0, 3, 4, 0])
-    found = compute_head_metrics(Probabilities(np.eye(5)[came], purchase.astype(float)), came, purchase)
-    assert (found.pr_auc, found.roc_auc, found.brier, found.calibration_error) == (1, 1, 0, 0)
-    assert found.next_action_f1 == 1
+    purchase, actions = np.array([0, 1, 0, 1]), np.array([0, 3, 4, 0])
+    metrics = compute_head_metrics(Probabilities(np.eye(5)[actions], purchase.astype(float)), actions, purchase)
+    assert (metrics.pr_auc, metrics.roc_auc, metrics.brier, metrics.calibration_error) == (1, 1, 0, 0)
+    assert metrics.next_action_f1 == 1
 
 
 def test_action_that_never_comes_does_not_count():
-    came = np.array([0, 0, 4, 4])
-    found = compute_head_metrics(Probabilities(np.eye(5)[[0, 0, 4, 3]], np.full(4, 0.5)), came, np.array([0, 1, 0, 1]))
-    assert found.next_action_f1 == pytest.approx((1 + 2 / 3) / 2)
+    actions = np.array([0, 0, 4, 4])
+    metrics = compute_head_metrics(
+        Probabilities(np.eye(5)[[0, 0, 4, 3]], np.full(4, 0.5)), actions, np.array([0, 1, 0, 1])
+    )
+    assert metrics.next_action_f1 == pytest.approx((1 + 2 / 3) / 2)
 
 
 def test_noise_falls_with_the_root_of_the_rows():
@@ -87,60 +89,64 @@ def test_noise_falls_with_the_root_of_the_rows():
 
 
 def test_shares_are_the_same_for_all():
-    read = of(*DETERMINED)
-    said = BaseRate(read, np.arange(400)).predict(read, np.array([0, 3]))
-    assert said.purchase[0] == said.purchase[1] == pytest.approx(0.3, abs=0.01)
+    sessions_read = full_sessions(*DETERMINED)
+    predicted = BaseRate(sessions_read, np.arange(400)).predict(sessions_read, np.array([0, 3]))
+    assert predicted.purchase[0] == predicted.purchase[1] == pytest.approx(0.3, abs=0.01)
 
 
 def test_markov_knows_what_follows_a_cart():
-    read = of(*DETERMINED)
-    said = MarkovChain(read, np.arange(400)).predict(read, np.array([0, 2, 162]))
-    assert said.purchase[1] > 0.7
-    assert said.purchase[2] < 0.2
-    assert said.next_action[1].argmax() == NEXT_ACTIONS.index("purchase")
+    sessions_read = full_sessions(*DETERMINED)
+    predicted = MarkovChain(sessions_read, np.arange(400)).predict(sessions_read, np.array([0, 2, 162]))
+    assert predicted.purchase[1] > 0.7
+    assert predicted.purchase[2] < 0.2
+    assert predicted.next_action[1].argmax() == NEXT_ACTIONS.index("purchase")
 
 
 def test_all_baselines_learn_what_is_determined():
-    read = of(*DETERMINED)
-    for model in fit_head_baselines(read, np.flatnonzero(~mark_purchased(read)), NO_FACTS)[1:]:
-        said = model.predict(read, np.array([2, 162]))
-        assert said.purchase[0] > said.purchase[1] + 0.4, model.name
-        assert said.next_action.sum(axis=1) == pytest.approx(1)
+    sessions_read = full_sessions(*DETERMINED)
+    for model in fit_head_baselines(sessions_read, np.flatnonzero(~mark_purchased(sessions_read)), NO_FACTS)[1:]:
+        predicted = model.predict(sessions_read, np.array([2, 162]))
+        assert predicted.purchase[0] > predicted.purchase[1] + 0.4, model.name
+        assert predicted.next_action.sum(axis=1) == pytest.approx(1)
 
 
-def test_nothing_that_comes_later_changes_what_is_said(files):
+def test_later_events_change_no_prediction(files):
     from clickscore.schemas.manifest import decode_manifest  # noqa: PLC0415
 
-    read = of(*DETERMINED)
-    models = list(fit_head_baselines(read, np.flatnonzero(~mark_purchased(read)), NO_FACTS))
+    sessions_read = full_sessions(*DETERMINED)
+    models = list(fit_head_baselines(sessions_read, np.flatnonzero(~mark_purchased(sessions_read)), NO_FACTS))
     manifest = decode_manifest((files / "bundle" / "manifest.json").read_bytes())
     models.append(BundleHeads(open_graph(files / "bundle" / "model.onnx"), manifest, models[0]))
-    cut = of(*(" ".join(session.split()[:2]) for session in DETERMINED))
-    at = np.array([1, 161, 201])
+    cut = full_sessions(*(" ".join(session.split()[:2]) for session in DETERMINED))
+    ends = np.array([1, 161, 201])
     for model in models:
-        whole_said, cut_said = model.predict(read, at), model.predict(cut, np.array([1, 81, 101]))
-        for one, other in zip(whole_said, cut_said, strict=True):
-            assert one == pytest.approx(other, abs=1e-6), model.name
+        full_predictions, cut_predictions = (
+            model.predict(sessions_read, ends),
+            model.predict(cut, np.array([1, 81, 101])),
+        )
+        for full, shortened in zip(full_predictions, cut_predictions, strict=True):
+            assert full == pytest.approx(shortened, abs=1e-6), model.name
 
 
 def test_results_are_of_each_number_of_events(results):
-    assert [of.events for of in results.by_events] == [0, *PREFIX_LENGTHS]
+    assert [result.events for result in results.by_events] == [0, *PREFIX_LENGTHS]
     assert set(results.by_events[0].models) == {"bundle", "base rate", "Markov", "logistic regression", "LightGBM"}
-    assert results.by_events[0].rows == sum(of.rows for of in results.by_events[1:])
+    assert results.by_events[0].rows == sum(result.rows for result in results.by_events[1:])
 
 
 def test_what_is_learned_beats_chance(results):
-    every = results.by_events[0]
-    assert every.models["base rate"].pr_auc == pytest.approx(every.base_rate)
-    assert every.models["LightGBM"].pr_auc > every.models["bundle"].pr_auc
-    assert every.lead.low <= every.lead.value <= every.lead.high
+    all_rows = results.by_events[0]
+    assert all_rows.models["base rate"].pr_auc == pytest.approx(all_rows.base_rate)
+    assert all_rows.models["LightGBM"].pr_auc > all_rows.models["bundle"].pr_auc
+    assert all_rows.lead.low <= all_rows.lead.value <= all_rows.lead.high
 
 
+@pytest.mark.slow
 def test_order_of_the_test_changes_nothing(files, results):
     lines = (files / "test.jsonl").read_bytes().splitlines(keepends=True)
     (files / "reversed.jsonl").write_bytes(b"".join(reversed(lines)))
-    again = evaluate_heads(files / "bundle", [files / "training.jsonl"], [files / "reversed.jsonl"], lambda _: None)
-    assert again == results
+    repeated = evaluate_heads(files / "bundle", [files / "training.jsonl"], [files / "reversed.jsonl"], lambda _: None)
+    assert repeated == results
 
 
 def test_test_that_was_learned_is_refused(files):
@@ -148,10 +154,11 @@ def test_test_that_was_learned_is_refused(files):
         evaluate_heads(files / "bundle", [files / "training.jsonl"], [files / "training.jsonl"], lambda _: None)
 
 
+@pytest.mark.slow
 def test_command_prints_and_writes_the_results(files, results, tmp_path):
     arguments = [files / "bundle", "--sessions", files / "training.jsonl", "--test", files / "test.jsonl"]
     out = tmp_path / "results.json"
-    said = CliRunner().invoke(evaluate_events, [str(word) for word in (*arguments, "--json", out)]).output
-    assert "after 5 events" in said
-    assert "LightGBM" in said
+    output = CliRunner().invoke(evaluate_events, [str(word) for word in (*arguments, "--json", out)]).output
+    assert "after 5 events" in output
+    assert "LightGBM" in output
     assert msgspec.json.decode(out.read_bytes(), type=HeadResults) == results

@@ -33,8 +33,8 @@ def bundle(tmp_path_factory):
 
 def lines(count: int = 150, seed: int = 0) -> list[str]:
     rng = random.Random(seed)
-    told = [rng.choices([*ITEMS, "unknown"], k=rng.randint(2, 12)) for _ in range(count)]
-    return [f"{' '.join(before)}\t{target}\n" for *before, target in told]
+    item_lists = [rng.choices([*ITEMS, "unknown"], k=rng.randint(2, 12)) for _ in range(count)]
+    return [f"{' '.join(items)}\t{target}\n" for *items, target in item_lists]
 
 
 def file_of(folder, rows: list[str], name: str = "test.tsv"):
@@ -44,10 +44,10 @@ def file_of(folder, rows: list[str], name: str = "test.tsv"):
 
 
 def sessions(folder):
-    return file_of(folder, [f"{ITEMS[at % 40]} {ITEMS[(at + 1) % 40]}\n" for at in range(200)], "train.txt")
+    return file_of(folder, [f"{ITEMS[index % 40]} {ITEMS[(index + 1) % 40]}\n" for index in range(200)], "train.txt")
 
 
-def silent(*_: object) -> None:
+def ignore_progress(*_: object) -> None:
     pass
 
 
@@ -81,25 +81,25 @@ def row_of(length: int) -> Prefix:
 
 
 def test_figures_are_percent_of_the_rows():
-    found = summarise_ranks("x", [row_of(1)] * 4, np.array([1, 2, 20, MISS])).figures
-    assert found["P@5"].value == 50
-    assert found["P@20"].value == 75
-    assert found["MRR@20"].value == pytest.approx(100 * (1 + 0.5 + 0.05) / 4)
+    metrics = summarise_ranks("x", [row_of(1)] * 4, np.array([1, 2, 20, MISS])).figures
+    assert metrics["P@5"].value == 50
+    assert metrics["P@20"].value == 75
+    assert metrics["MRR@20"].value == pytest.approx(100 * (1 + 0.5 + 0.05) / 4)
 
 
 def test_interval_is_that_of_resampled_rows():
     ranks = np.array([1] * 300 + [MISS] * 700)
-    found = summarise_ranks("x", [row_of(1)] * 1000, ranks).figures["P@20"]
+    interval = summarise_ranks("x", [row_of(1)] * 1000, ranks).figures["P@20"]
     deviation = 100 * np.sqrt(0.3 * 0.7 / 1000)
-    assert found.low == pytest.approx(30 - 1.96 * deviation, abs=0.3)
-    assert found.high == pytest.approx(30 + 1.96 * deviation, abs=0.3)
+    assert interval.low == pytest.approx(30 - 1.96 * deviation, abs=0.3)
+    assert interval.high == pytest.approx(30 + 1.96 * deviation, abs=0.3)
 
 
 def test_prefixes_are_told_apart_by_length():
-    found = summarise_ranks(
+    by_length = summarise_ranks(
         "x", [row_of(length) for length in (1, 4, 5, 11, 30)], np.array([1, 1, MISS, 1, 1])
     ).by_length
-    assert {length: (of["rows"], of["P@5"]) for length, of in found.items()} == {
+    assert {length: (values["rows"], values["P@5"]) for length, values in by_length.items()} == {
         "1": (1, 100),
         "4-5": (2, 50),
         "11+": (2, 100),
@@ -111,43 +111,43 @@ def test_order_of_the_rows_changes_nothing(bundle, tmp_path):
     shuffled = random.Random(1).sample(rows, len(rows))
     train = sessions(tmp_path)
     results = [
-        evaluate_prefixes(bundle, file_of(tmp_path, some, name), [train], silent)
-        for some, name in ((rows, "1"), (shuffled, "2"))
+        evaluate_prefixes(bundle, file_of(tmp_path, order, name), [train], ignore_progress)
+        for order, name in ((rows, "1"), (shuffled, "2"))
     ]
     assert results[0] == results[1]
     assert results[0][0].figures["P@20"].value > 0
 
 
 def test_baselines_are_ranked_on_the_same_rows(bundle, tmp_path):
-    results = evaluate_prefixes(bundle, file_of(tmp_path, lines()), [sessions(tmp_path)], silent)
+    results = evaluate_prefixes(bundle, file_of(tmp_path, lines()), [sessions(tmp_path)], ignore_progress)
     assert [(result.name, result.rows) for result in results] == [
         (name, 150) for name in ("bundle", "popularity", "co-occurrence", "VMIS-kNN")
     ]
 
 
 def test_row_of_unknown_items_is_answered_with_what_is_popular(bundle, tmp_path):
-    (result,) = evaluate_prefixes(bundle, file_of(tmp_path, ["unknown\titem-2\n"]), [], silent)
+    (result,) = evaluate_prefixes(bundle, file_of(tmp_path, ["unknown\titem-2\n"]), [], ignore_progress)
     assert result.figures["MRR@20"].value == 50
 
 
 def test_target_that_is_unknown_is_a_miss(bundle, tmp_path):
-    results = evaluate_prefixes(bundle, file_of(tmp_path, ["item-1\tunknown\n"]), [sessions(tmp_path)], silent)
+    results = evaluate_prefixes(bundle, file_of(tmp_path, ["item-1\tunknown\n"]), [sessions(tmp_path)], ignore_progress)
     assert {result.figures["P@20"].value for result in results} == {0}
 
 
 def test_bundle_of_too_few_candidates_is_refused(tmp_path):
     write_random_bundle(tmp_path / "bundle", ITEMS, ModelConfig(dim=16, ffn=16), candidates=20)
     with pytest.raises(TrainingError, match="returns 20 candidates, more than 20 are needed"):
-        evaluate_prefixes(tmp_path / "bundle", file_of(tmp_path, lines()), [], silent)
+        evaluate_prefixes(tmp_path / "bundle", file_of(tmp_path, lines()), [], ignore_progress)
 
 
 def test_command_prints_tables_and_writes_json(bundle, tmp_path):
     rows = tmp_path / "test.tsv.gz"
     rows.write_bytes(gzip.compress("".join(lines()).encode()))
     arguments = [bundle, "--prefixes", rows, "--sessions", sessions(tmp_path), "--json", tmp_path / "results.json"]
-    said = CliRunner().invoke(evaluate, [str(argument) for argument in arguments])
-    assert said.exit_code == 0
-    assert "VMIS-kNN" in said.output
-    assert "events before" in said.output
+    result = CliRunner().invoke(evaluate, [str(argument) for argument in arguments])
+    assert result.exit_code == 0
+    assert "VMIS-kNN" in result.output
+    assert "events before" in result.output
     results = msgspec.json.decode((tmp_path / "results.json").read_bytes(), type=list[RankingResult])
-    assert results == evaluate_prefixes(bundle, rows, [tmp_path / "train.txt"], silent)
+    assert results == evaluate_prefixes(bundle, rows, [tmp_path / "train.txt"], ignore_progress)

@@ -5,10 +5,10 @@ from clickscore.model.examples import Examples, make_examples
 from tests.model.builders import flat
 
 
-def of(*sessions: str) -> Examples:
+def view_sessions(*sessions: str) -> Examples:
     """Return sessions of views, told as letters from a."""
-    told = flat([" ".join(f"view:{letter}" for letter in session) for session in sessions])
-    return make_examples(told, np.arange(1, 9), 50)
+    sessions_flat = flat([" ".join(f"view:{letter}" for letter in session) for session in sessions])
+    return make_examples(sessions_flat, np.arange(1, 9), 50)
 
 
 def rows(letters: str) -> np.ndarray:
@@ -21,22 +21,22 @@ def ranking(scores: np.ndarray) -> str:
 
 
 def test_popularity_counts_events():
-    assert ranking(PopularityBaseline(of("aab", "bab"), 9).scores(rows("c"))) == "ab"
+    assert ranking(PopularityBaseline(view_sessions("aab", "bab"), 9).scores(rows("c"))) == "ab"
 
 
 def test_cooccurrence_ranks_what_followed_the_newest_events():
-    baseline = CooccurrenceBaseline(of("ab", "ac", "ac", "de", "df"), 9)
+    baseline = CooccurrenceBaseline(view_sessions("ab", "ac", "ac", "de", "df"), 9)
     assert ranking(baseline.scores(rows("a"))) == "cb"
     assert ranking(baseline.scores(rows("ad"))) == "efcb"
     assert ranking(baseline.scores(rows("b"))) == ""
 
 
 def test_cooccurrence_knows_repeats():
-    assert ranking(CooccurrenceBaseline(of("aab", "aa"), 9).scores(rows("a"))) == "ab"
+    assert ranking(CooccurrenceBaseline(view_sessions("aab", "aa"), 9).scores(rows("a"))) == "ab"
 
 
 def test_session_neighbours_rank_what_came_in_the_sessions_most_alike():
-    baseline = SessionNeighbours(of("abc", "ad", "ef", "gh"), 9)
+    baseline = SessionNeighbours(view_sessions("abc", "ad", "ef", "gh"), 9)
     assert ranking(baseline.scores(rows("ab")))[0] == "b"
     scores = baseline.scores(rows("ab"))
     assert scores[3] > scores[4] > 0
@@ -44,7 +44,7 @@ def test_session_neighbours_rank_what_came_in_the_sessions_most_alike():
 
 
 def test_newer_match_counts_more():
-    baseline = SessionNeighbours(of("ac", "bd", "ef", "gh"), 9)
+    baseline = SessionNeighbours(view_sessions("ac", "bd", "ef", "gh"), 9)
     scores = baseline.scores(rows("ab"))
     assert scores[4] > scores[3] > 0
-    assert SessionNeighbours(of("ab"), 9).scores(rows("")).tolist() == [0] * 9
+    assert SessionNeighbours(view_sessions("ab"), 9).scores(rows("")).tolist() == [0] * 9

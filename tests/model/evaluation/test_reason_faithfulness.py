@@ -29,7 +29,7 @@ CASE = ExplainedItem(np.array([3, 5, 7]), 9)
 WORTH = {3: 4.0, 5: 1.0, 7: 2.0}
 
 
-def ask(cases):
+def predict(cases):
     """Say that an item is as probable as its session's events are worth, and among the best while 3 is there."""
     return [
         ItemPrediction(sum(WORTH[row] for row in case.events.tolist()), 1 if 3 in case.events else 6) for case in cases
@@ -37,8 +37,8 @@ def ask(cases):
 
 
 def curve(*order: int) -> dict[str, float]:
-    found = compute_curves([CASE], ask([CASE]), [np.array(order)], ask)
-    return {name: float(values[0]) for name, values in found.items()}
+    results = compute_curves([CASE], predict([CASE]), [np.array(order)], predict)
+    return {name: float(values[0]) for name, values in results.items()}
 
 
 def test_events_leave_and_come_in_the_order_of_the_explanation():
@@ -50,24 +50,27 @@ def test_worst_order_loses_least_and_misses_most():
 
 
 def test_session_without_events_keeps_the_order_of_the_others():
-    seen: list[list[int]] = []
+    predicted_sessions: list[list[int]] = []
 
-    def noting(cases):
-        seen.extend(case.events.tolist() for case in cases)
-        return ask(cases)
+    def record_and_predict(cases):
+        predicted_sessions.extend(case.events.tolist() for case in cases)
+        return predict(cases)
 
-    compute_curves([CASE], ask([CASE]), [np.array([1, 2, 0])], noting)
-    assert seen == [[3, 7], [3], [5], [5, 7]]
+    compute_curves([CASE], predict([CASE]), [np.array([1, 2, 0])], record_and_predict)
+    assert predicted_sessions == [[3, 7], [3], [5], [5, 7]]
 
 
 def test_event_is_worth_what_its_leaving_costs():
-    assert leave_one_out([CASE], ask([CASE]), ask)[0].tolist() == [4, 1, 2]
+    assert leave_one_out([CASE], predict([CASE]), predict)[0].tolist() == [4, 1, 2]
 
 
 def test_best_item_is_told_apart_from_the_best_five():
-    ours = dict.fromkeys(("deletion", "insertion", "first", "exit"), np.arange(2.0 * TOP_ITEMS))
-    theirs = ours | {"deletion": ours["deletion"] - 1, "insertion": ours["insertion"] + 2}
-    figures = summarise_curves("other", theirs, ours).figures
+    contributions = dict.fromkeys(("deletion", "insertion", "first", "exit"), np.arange(2.0 * TOP_ITEMS))
+    other_values = contributions | {
+        "deletion": contributions["deletion"] - 1,
+        "insertion": contributions["insertion"] + 2,
+    }
+    figures = summarise_curves("other", other_values, contributions).figures
     assert figures["first"].value == (0 + 5) / 2
     assert figures["first@5"].value == 4.5
     assert figures["lead"].value == 3
@@ -79,14 +82,14 @@ def test_answers_are_those_of_the_model_whatever_is_asked_beside():
     rng = np.random.default_rng(0)
     sessions = [rng.integers(1, 31, length) for length in rng.integers(1, 8, 300)]
     best = rank_top_items(model, table, sessions)
-    said = predict_items(
+    predictions = predict_items(
         model,
         table,
         [ExplainedItem(session, row) for session, rows in zip(sessions, best, strict=True) for row in rows],
     )
-    assert [answer.rank for answer in said] == [1, 2, 3, 4, 5] * 300
-    every = predict_items(model, table, [ExplainedItem(sessions[0], row) for row in range(1, 31)])
-    assert sum(np.exp(answer.log_probability) for answer in every) == pytest.approx(1, abs=1e-5)
+    assert [prediction.rank for prediction in predictions] == [1, 2, 3, 4, 5] * 300
+    all_predictions = predict_items(model, table, [ExplainedItem(sessions[0], row) for row in range(1, 31)])
+    assert sum(np.exp(answer.log_probability) for answer in all_predictions) == pytest.approx(1, abs=1e-5)
 
 
 def test_explanations_are_of_each_case_whatever_is_explained_beside():
@@ -96,15 +99,15 @@ def test_explanations_are_of_each_case_whatever_is_explained_beside():
         ExplainedItem(np.array([7]), 2),
         ExplainedItem(np.array([4, 2, 4]), 9),
     ]
-    together, alone = (
+    batched, separate = (
         compute_explanations(model, table, cases),
         [compute_explanations(model, table, [case]) for case in cases],
     )
     for name in (CONTRIBUTION, "attention"):
-        for of, (single,) in zip(together[name], (one[name] for one in alone), strict=True):
-            assert of == pytest.approx(single, abs=1e-5)
-    assert together["attention"][0] == pytest.approx(together["attention"][2])  # whatever the item
-    assert together[CONTRIBUTION][0] != pytest.approx(together[CONTRIBUTION][2])
+        for values, (single,) in zip(batched[name], (explanation[name] for explanation in separate), strict=True):
+            assert values == pytest.approx(single, abs=1e-5)
+    assert batched["attention"][0] == pytest.approx(batched["attention"][2])  # whatever the item
+    assert batched[CONTRIBUTION][0] != pytest.approx(batched[CONTRIBUTION][2])
 
 
 @pytest.fixture(scope="module")
@@ -119,21 +122,23 @@ def run(*arguments: object):
 
 
 def test_command_compares_the_orders(checkpoint, tmp_path):
-    rows = [f"item-{at} item-{at + 1} item-{at} item-{at + 2}\titem-{at + 3}\n" for at in range(20)]
+    rows = [
+        f"item-{number} item-{number + 1} item-{number} item-{number + 2}\titem-{number + 3}\n" for number in range(20)
+    ]
     (tmp_path / "test.tsv").write_text("".join([*rows, "item-1 item-2\titem-3\n"]))
     result = run(checkpoint, "--prefixes", tmp_path / "test.tsv", "--json", tmp_path / "found.json")
     assert result.exit_code == 0
-    found = msgspec.json.decode((tmp_path / "found.json").read_bytes(), type=FaithfulnessResults)
-    assert found.sessions == 20  # the row of two events has no order worth trying
-    assert [order.name for order in found.orders] == [
+    results = msgspec.json.decode((tmp_path / "found.json").read_bytes(), type=FaithfulnessResults)
+    assert results.sessions == 20  # the row of two events has no order worth trying
+    assert [order.name for order in results.orders] == [
         CONTRIBUTION,
         "attention",
         "leave one out",
         "newest first",
         "random",
     ]
-    ours, *_ = found.orders
-    assert ours.figures["lead"].value == 0
+    contributions, *_ = results.orders
+    assert contributions.figures["lead"].value == 0
     assert "of 20 sessions" in result.output
 
 
