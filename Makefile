@@ -9,7 +9,7 @@ FOLDERS = schemas model export stream backtest
 LINKS = build/import/clickscore/.done
 PIP = -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help setup setup-train demo fast test check unit integration bench bench-flat bench-reasons bench-scoring bench-encode \
+.PHONY: help setup setup-train demo fast test check unit coverage integration bench bench-flat bench-reasons bench-scoring bench-encode \
 	demo-bundle docs clean
 
 help:  ## what there is to make
@@ -53,7 +53,7 @@ demo-bundle: setup-train  ## the demo's model, trained anew on sessions of its s
 fast: $(SERVE)/.tests  ## the tests for while you edit: no broker, no torch, nothing slow; under 30 s of CPU
 	OMP_NUM_THREADS=1 $(SERVE)/bin/python -m pytest --quiet -m 'not kafka and not slow and not train'
 
-test: check unit integration  ## format, lint, types, import contracts, unit and integration tests
+test: check unit coverage integration  ## format, lint, types, import contracts, unit and integration tests
 
 check: setup-train  ## format, lint, types and import contracts alone
 	$(TRAIN)/bin/ruff format --check .
@@ -63,6 +63,14 @@ check: setup-train  ## format, lint, types and import contracts alone
 
 unit: setup-train  ## everything that needs no broker
 	$(TRAIN)/bin/python -m pytest -m 'not kafka'
+
+# Generated examples are left out, so that the result does not depend on luck.
+COVERING = $(addprefix tests/stream/,state scoring policy worker test_pipeline.py) tests/docs/test_contracts.py
+
+coverage: setup-train  ## branches that tests without a broker reach: all of the core, at least 90 % of the worker
+	$(TRAIN)/bin/python -m pytest --quiet -m 'not kafka and not slow and not hypothesis' --cov --cov-report= $(COVERING)
+	$(TRAIN)/bin/python -m coverage report --include='stream/worker/*' --fail-under=90
+	$(TRAIN)/bin/python -m coverage report --omit='stream/worker/*' --fail-under=100
 
 integration: setup-train  ## everything on a real broker
 	$(TRAIN)/bin/python -m pytest -m kafka

@@ -173,18 +173,17 @@ class Pipeline:
     def finish(self, pending: PendingBatch) -> list[Output]:
         """Wait for the scores, decide, and return the output of each batch."""
         outputs, requests, pending_scores = pending
-        decisions: list[tuple[Message, Message | None] | None] = [None] * len(requests)
+        decisions: dict[int, tuple[Message, Message | None]] = {}  # scores come in an order of their own
         results = pending_scores.results() if pending_scores else enumerate([None] * len(requests))
         for index, scores in results:
             request, output = requests[index]
             output.unscored += scores is None
             decisions[index] = self._decide(request, scores)
-        for (_, output), messages in zip(requests, decisions, strict=True):
-            if messages:
-                recommendation, ad = messages
-                output.recommendations.append(recommendation)
-                if ad:
-                    output.ads.append(ad)
+        for index, (_, output) in enumerate(requests):
+            recommendation, ad = decisions[index]
+            output.recommendations.append(recommendation)
+            if ad:
+                output.ads.append(ad)
         return outputs
 
     def advance_all(self, batches: Sequence[tuple[int, Sequence[Record]]]) -> list[Output]:

@@ -299,3 +299,47 @@ def test_every_record_comes_to_exactly_one_outcome(log: list[Recorded]):
     output = pipeline().process(0, log)
     assert output.outcomes.total() == len(log)
     assert output.outcomes["decided"] + output.outcomes["late"] == len(output.recommendations)
+
+
+# Without decisions, and with decisions that somebody else makes
+
+
+def test_advancing_closes_sessions_and_decides_nothing():
+    made = pipeline()
+    (output,) = made.advance_all([(0, records(view("ann", 0), view("ann", 60)))])
+    assert (len(output.closed_sessions), output.recommendations) == (1, [])
+
+
+def test_advancing_leaves_the_state_that_processing_leaves():
+    advanced, processed = pipeline(), pipeline()
+    advanced.advance_all([(0, records(view("ann", 0), view("bob", 1)))])
+    run(processed, view("ann", 0), view("bob", 1))
+    assert advanced.partitions[0].contents() == processed.partitions[0].contents()
+
+
+def test_requests_are_collected_in_order_of_their_events():
+    _, requests = pipeline().collect_requests([(0, records(view("ann", 0))), (1, records(view("bob", 1)))])
+    assert [request.decision_id for request in requests] == ["events-0-0", "events-1-0"]
+
+
+# Which partitions there are
+
+
+def test_partitions_change_only_by_the_pipelines_own_methods():
+    made = pipeline()
+    with pytest.raises(TypeError):
+        made.partitions[0] = made.state(0)  # pyright: ignore[reportIndexIssue]
+
+
+def test_dropped_partition_starts_empty():
+    made = pipeline()
+    run(made, view("ann", 0))
+    made.drop([0, 7])
+    assert len(made.state(0)) == 0
+
+
+def test_loaded_state_goes_on():
+    made, heir = pipeline(), pipeline()
+    run(made, view("ann", 0))
+    heir.load({0: made.partitions[0]})
+    assert decisions(heir.process(0, records(view("ann", 1), first=1)))[0].session_length == 2

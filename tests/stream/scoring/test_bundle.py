@@ -64,6 +64,13 @@ def test_wrong_number_of_items_is_refused(folder: Path):
     assert check_bundle(folder) == ["items.txt has 1 lines, the manifest says 300"]
 
 
+def test_items_that_are_not_utf_8_are_refused(folder: Path):
+    items = b"\xff\n" * 300
+    (folder / "items.txt").write_bytes(items)
+    restate(folder, content_hash=content_hash((folder / "model.onnx").read_bytes(), items))
+    assert "items.txt is not UTF-8" in check_bundle(folder)[0]
+
+
 def test_broken_manifest_is_refused(folder: Path):
     (folder / "manifest.json").write_text("{")
     assert "manifest.json cannot be read" in check_bundle(folder)[0]

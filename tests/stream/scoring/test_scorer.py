@@ -1,6 +1,7 @@
 """Scoring: an answer depends on nothing but its own session."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -175,6 +176,32 @@ def test_ages_are_read_with_their_events(reading_all: Scorer):
     items = tuple(f"item-{number}" for number in range(1, 61))
     rows, _, ages = read(reading_all, *items, ages=tuple(range(60)))
     assert (rows[0], ages[0], len(ages)) == (11, 10, 50)
+
+
+class ReadsAges:
+    """A session of ONNX Runtime whose graph adds the ages of a session to its scores."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def get_inputs(self) -> Any:
+        return [*self._session.get_inputs(), SimpleNamespace(name="ages")]
+
+    def run(self, outputs: Any, feeds: Any) -> Any:
+        known = {name: array for name, array in feeds.items() if name != "ages"}
+        rows, scores, *probabilities = self._session.run(outputs, known)
+        return [rows, scores + feeds["ages"].sum(axis=1, keepdims=True), *probabilities]
+
+
+def test_ages_reach_a_graph_that_reads_them(folder: Path, scorer: Scorer):
+    bundle = load_bundle(folder)
+    reading = Scorer(bundle._replace(session=ReadsAges(bundle.session)))
+    aged = msgspec.structs.replace(request("item-1", "item-2"), ages=[0, 1_000])
+    ((_, scores),) = reading.submit([aged]).results()
+    ((_, plain),) = scorer.submit([aged]).results()
+    assert scores
+    assert plain
+    assert scores.scores == pytest.approx([score + 1_000 for score in plain.scores])
 
 
 def test_ages_of_events_that_are_not_read_are_left_out(scorer: Scorer):

@@ -1,10 +1,11 @@
 """Partition state: sessions close in event time, users are forgotten, and the changelog tells of both."""
 
-from clickscore.schemas.snapshots import PARTITION_KEY, decode_user
+from clickscore.schemas.events import Interaction
+from clickscore.schemas.snapshots import PARTITION_KEY, decode_user, encode
 from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state.changelog import restore
 from clickscore.stream.state.partition import MAX_CLOSURES_PER_EVENT, ChangelogRecord, PartitionState
-from tests.events import MINUTE, START, view
+from tests.events import MINUTE, START, purchase, view
 
 
 def entered(*minutes: float, settings: SessionSettings | None = None) -> PartitionState:
@@ -100,3 +101,107 @@ def test_items_of_closed_sessions_stay_behind_in_the_ranking():
     state = entered(0)
     state.advance(START + 120 * MINUTE, 1)
     assert state.popular == ["item-0"]
+
+
+# Users who have bought: remembered for user_ttl_ms beyond their session
+
+TTL = SessionSettings(user_ttl_ms=60 * MINUTE)
+WATERMARK_LAG = TTL.lateness_ms // MINUTE
+
+
+class Buyer:
+    """A partition in which one user acts, at times in minutes."""
+
+    def __init__(self) -> None:
+        self.state = PartitionState("events-0", TTL)
+        self._offset = -1
+
+    def act(self, event: Interaction) -> None:
+        self._offset += 1
+        self.state.advance(event.ts, self._offset)
+        self.state.add_event(self.state.user("ann"), event, self._offset.to_bytes(8), self._offset)
+
+    def wait(self, minute: float) -> None:
+        """Move the watermark to a minute, and end the batch."""
+        self._offset += 1
+        self.state.advance(START + round((minute + WATERMARK_LAG) * MINUTE), self._offset)
+        self.state.flush(self._offset)
+
+    @property
+    def bought(self) -> list[str]:
+        return self.state.user("ann").bought
+
+
+def test_bought_items_are_remembered_beyond_the_session():
+    buyer = Buyer()
+    buyer.act(purchase("ann", 0))
+    buyer.wait(59)
+    assert (buyer.bought, buyer.state.open_sessions) == (["kettle"], 0)
+
+
+def test_bought_items_are_forgotten_after_their_time():
+    buyer = Buyer()
+    buyer.act(purchase("ann", 0))
+    buyer.wait(61)
+    assert (buyer.bought, len(buyer.state)) == ([], 0)
+
+
+def test_later_event_prolongs_the_memory_of_bought_items():
+    buyer = Buyer()
+    buyer.act(purchase("ann", 0))
+    buyer.act(view("ann", 10))
+    buyer.wait(61)
+    assert buyer.bought == ["kettle"]
+    buyer.wait(71)
+    assert buyer.bought == []
+
+
+def test_second_purchase_is_remembered_beside_the_first():
+    buyer = Buyer()
+    buyer.act(purchase("ann", 0))
+    buyer.act(purchase("ann", 1, "mug"))
+    assert buyer.bought == ["kettle", "mug"]
+
+
+def test_bought_items_are_remembered_while_a_session_is_open():
+    buyer = Buyer()
+    buyer.act(purchase("ann", 0))
+    buyer.act(view("ann", 50))
+    buyer.wait(61)
+    assert buyer.bought == ["kettle"]
+    buyer.wait(111)
+    assert buyer.bought == []
+
+
+def test_restored_buyer_without_a_session_is_forgotten_after_the_time():
+    buyer = Buyer()
+    buyer.act(purchase("ann", 0))
+    buyer.wait(50)
+    restored = Buyer()
+    restored.state.load_user("ann", encode(buyer.state.user("ann")))
+    assert (restored.state.open_sessions, restored.bought) == (0, ["kettle"])
+    restored.wait(61)
+    assert restored.bought == []
+
+
+# The end of a log
+
+
+def test_user_whose_session_closed_in_the_same_batch_leaves_no_record():
+    state = entered(0)
+    state.advance(START + 60 * MINUTE, 1)
+    assert [change.key for change in state.flush(1)] == [PARTITION_KEY]
+
+
+def test_close_all_closes_open_sessions_alone():
+    buyer = Buyer()
+    buyer.act(purchase("ann", 0))
+    buyer.wait(50)
+    assert buyer.state.close_all() == []
+
+
+def test_timer_of_a_session_that_close_all_closed_closes_nothing_more():
+    state = entered(0)
+    state.flush(0)
+    assert len(state.close_all()) == 1
+    assert state.advance(START + 60 * MINUTE, 1) == []
