@@ -3,11 +3,10 @@
 import datetime
 import sys
 from pathlib import Path
-from typing import get_args
 
 import click
 
-from clickscore.stream.commands.options import with_settings
+from clickscore.stream.commands.options import format_option, with_settings
 from clickscore.stream.commands.progress import progress_bar
 from clickscore.stream.event_files.formats.registry import Format
 from clickscore.stream.event_files.reader import EventFile
@@ -27,7 +26,7 @@ def events() -> None:
 
 @events.command()
 @click.argument("file", type=click.Path(allow_dash=True, path_type=Path))
-@click.option("--format", "file_format", type=click.Choice(get_args(Format)), default="clickscore", show_default=True)
+@format_option
 @click.option(
     "--show", type=click.IntRange(0), default=5, show_default=True, help="Line numbers to print for each kind of error."
 )

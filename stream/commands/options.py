@@ -3,13 +3,24 @@
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
+from clickscore.stream.event_files.formats.registry import Format
 from clickscore.stream.settings import SETTINGS, Setting, load
 
 Command = Callable[..., Any]
+
+format_option = click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(get_args(Format)),
+    default="clickscore",
+    show_default=True,
+    help="Format of the lines or rows of a file.",
+)
+"""Option of a command that reads an event file; the command receives `file_format`."""
 
 
 def with_settings(*names: str) -> Callable[[Command], Command]:

@@ -3,15 +3,13 @@
 import asyncio
 import time
 from pathlib import Path
-from typing import get_args
 
 import click
 from rich.progress import TextColumn
 
 from clickscore.schemas.topics import EVENTS
-from clickscore.stream.commands.options import with_settings
+from clickscore.stream.commands.options import format_option, with_settings
 from clickscore.stream.commands.progress import progress_bar
-from clickscore.stream.errors import InputFileError
 from clickscore.stream.event_files.formats.registry import Format
 from clickscore.stream.event_files.produce import ProduceTally, constant_rate, event_time_speed
 from clickscore.stream.event_files.produce import produce as send
@@ -22,7 +20,7 @@ from clickscore.stream.worker.logs import write_logs
 
 @click.command()
 @click.argument("file", type=click.Path(allow_dash=True, path_type=Path))
-@click.option("--format", "file_format", type=click.Choice(get_args(Format)), default="clickscore", show_default=True)
+@format_option
 @click.option("--topic", default=EVENTS.name, show_default=True, help="Topic to send to, without the prefix.")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Send this many events per second.")
 @click.option(
@@ -63,9 +61,6 @@ def produce(
 
         try:
             asyncio.run(send(settings.kafka, events, tally, topic=topic, pace=pace, on_progress=update))
-            if tally.skipped.total == tally.read > 0:
-                message = f"{file} holds no event in the format {file_format}: check --format"
-                raise InputFileError(message)
         finally:
             _print_summary(tally, settings.kafka.topic(topic), time.monotonic() - started_at)
 

@@ -4,15 +4,13 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 
-from clickscore.stream.event_files.formats.registry import Format
+from clickscore.stream.commands.options import Command, format_option
 from clickscore.stream.replay.run import ReplayOptions
 from clickscore.stream.replay.source_options import SourceOptions, topic_in
-
-Command = Callable[..., Any]
 
 CHECKPOINT_SECONDS = 15.0
 """Default time between two checkpoints: an interrupt loses at most 15 s of work."""
@@ -21,9 +19,7 @@ _BOUND = "an offset, a time like 2026-03-01T08:00 (UTC), earliest or latest"
 
 _SOURCE_OPTIONS: tuple[Callable[[Command], Command], ...] = (
     click.argument("source"),
-    click.option(
-        "--format", "file_format", type=click.Choice(get_args(Format)), default="clickscore", show_default=True
-    ),
+    format_option,
     click.option("--from", "begin", metavar="BOUND", help=f"Start of a topic's range: {_BOUND}. Default: earliest."),
     click.option(
         "--to", "end", metavar="BOUND", help="End of a topic's range, in the same form; excluded. Default: latest."
@@ -90,7 +86,7 @@ def with_replay_options(*, content: str, needs_output: bool) -> Callable[[Comman
                 raise click.UsageError("stdin can be read only once: --workers and --resume need a file or a topic")
             return command(source_options=source_options, replay_options=options, **kwargs)
 
-        return _decorate(with_source_options(run), flags)
+        return with_source_options(_decorate(run, flags))
 
     return decorate
 

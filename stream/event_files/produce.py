@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from clickscore.schemas.topics import EVENTS
+from clickscore.stream.errors import InputFileError
 from clickscore.stream.event_files.line_errors import LineErrors
 from clickscore.stream.event_files.lines import Line
 from clickscore.stream.event_files.reader import EventFile
@@ -56,7 +57,7 @@ async def produce(
         on_progress: Called every few thousand lines.
 
     Raises:
-        InputFileError: The file cannot be read to the end.
+        InputFileError: The file cannot be read to the end, or all lines are broken.
         TopicMissingError: The topic does not exist.
         BrokerError: The broker cannot be reached, or did not acknowledge all records.
     """
@@ -87,6 +88,9 @@ async def produce(
                 progress()
     finally:
         progress()
+    if tally.skipped.total == tally.read > 0:
+        message = f"{file.path} holds no event in the format {file.format}: check --format"
+        raise InputFileError(message)
 
 
 def constant_rate(per_second: float) -> Pace:

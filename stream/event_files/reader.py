@@ -111,7 +111,8 @@ class EventFile:
             """Number of bytes on disk; 0 for stdin."""
         except OSError as exc:
             raise self._read_error(exc.strerror or str(exc)) from exc
-        self._format: Format = file_format
+        self.format: Format = file_format
+        """Format of the lines."""
         self._row_format = ROW_FORMATS.get(file_format)
         self._parse = _RowParser(path, self._row_format).parse if self._row_format else json_line
         self._parquet = not self.live and has_magic(self._raw, PARQUET_MAGIC)
@@ -152,7 +153,7 @@ class EventFile:
 
     def _parse_header(self) -> None:
         """Parse the first line, with the names of the columns, before reading goes on."""
-        with EventFile(self.path, self._format) as head:
+        with EventFile(self.path, self.format) as head:
             first = next(texts for texts, _ in _split_lines(head._contents(0)) if texts)[0]
         self._parse(1, first)
 
