@@ -17,11 +17,12 @@ from clickscore.backtest import narrative
 from clickscore.backtest.arms import Arm
 from clickscore.backtest.backtest_run import LEAK_SAMPLE, BacktestPlan, Evidence, run_backtest
 from clickscore.backtest.results import Results, measure
+from clickscore.schemas.errors import ClickscoreError
 from clickscore.stream.commands.options import with_settings
 from clickscore.stream.commands.progress import replay_progress_bar
 from clickscore.stream.commands.replay_command import warn_of_cold_start
 from clickscore.stream.commands.source_options import with_source_options
-from clickscore.stream.errors import ClickscoreError, OutputFileError, SettingsError
+from clickscore.stream.errors import OutputFileError, SettingsError
 from clickscore.stream.replay.source_options import SourceOptions
 from clickscore.stream.settings import Settings
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import onnx
 
-from clickscore.model.errors import TrainingError
+from clickscore.export.errors import ExportError
 from clickscore.model.vocabulary import Vocabulary
 from clickscore.schemas.manifest import (
     FORMAT_VERSION,
@@ -59,7 +59,7 @@ def write_bundle(
         lineage: Earlier versions that the model was fine-tuned from, the oldest first.
 
     Raises:
-        TrainingError: The folder is not empty.
+        ExportError: The folder is not empty.
     """
     require_empty(folder)
     graph = onnx.load_model_from_string(model).graph
@@ -95,11 +95,11 @@ def require_empty(folder: Path) -> None:
     """Refuse to write into a folder that is not empty, because a worker may be serving it.
 
     Raises:
-        TrainingError: The path is a file, or a folder with files.
+        ExportError: The path is a file, or a folder with files.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         message = f"{folder} is not empty, and a worker may be serving it: name a new folder"
-        raise TrainingError(message)
+        raise ExportError(message)
 
 
 def _count_candidates(outputs: Sequence[Tensor]) -> int:

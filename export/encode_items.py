@@ -18,6 +18,7 @@ import torch
 
 from clickscore.export.bundle_files import require_empty
 from clickscore.export.bundle_options import CANDIDATES
+from clickscore.export.errors import ExportError
 from clickscore.export.export_bundle import export_bundle
 from clickscore.model.catalogue_items import item_text, read_items
 from clickscore.model.checkpoint import (
@@ -33,7 +34,6 @@ from clickscore.model.checkpoint import (
     start_checkpoint,
 )
 from clickscore.model.cold_start import MIN_ANCHORS, ParamChoice, choose_params, describe_items, fit_kernel_map
-from clickscore.model.errors import TrainingError
 from clickscore.model.neighbours import Neighbours, PairCounts
 from clickscore.model.session_arrays import Longs
 from clickscore.model.text_encoder import TextEncoder
@@ -76,7 +76,7 @@ def encode_items(
         report_progress: Shows the progress of encoding and of fitting.
 
     Raises:
-        TrainingError: The model is absent or unfinished, no item is new, there are too few anchors, or the folder is
+        ExportError: The model is absent or unfinished, no item is new, there are too few anchors, or the folder is
             not empty.
     """
     require_empty(out)
@@ -84,7 +84,7 @@ def encode_items(
     trained = load_checkpoint(checkpoint)
     if not trained.record.finished:
         message = f"the training of {bundle} is not finished: repeat the same `clickscore train` to resume it"
-        raise TrainingError(message)
+        raise ExportError(message)
     catalogue = {item.item_id: item for item in read_items(items)}
     texts = {item: item_text(catalogue[item]) for item in catalogue}
     unknown = [item for item in texts if not trained.vocabulary.row(item) and fits_on_line(item)]
@@ -92,7 +92,7 @@ def encode_items(
     if not new:
         reason = f"{len(unknown):,} are new but have neither title, category nor brand" if unknown else "none is new"
         message = f"nothing to encode in {items}: of {len(texts):,} items {reason}"
-        raise TrainingError(message)
+        raise ExportError(message)
     anchors = np.flatnonzero(trained.neighbours.shares.sum(axis=1))  # rows of items with co-occurrences
     has_text = np.array([bool(texts.get(trained.vocabulary.item(row))) for row in anchors.tolist()], dtype=bool)
     anchors = anchors[has_text]
@@ -101,7 +101,7 @@ def encode_items(
             f"{items} has texts of {len(anchors):,} items that the model knows from sessions; at least {MIN_ANCHORS} "
             "are needed. Pass the whole catalogue, not only its new items"
         )
-        raise TrainingError(message)
+        raise ExportError(message)
     item_ids = [*map(trained.vocabulary.item, anchors.tolist()), *new]
     report_texts, report_folds = (
         functools.partial(report_progress, step) for step in ("reading texts", "choosing a map")

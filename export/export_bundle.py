@@ -13,6 +13,7 @@ import torch
 
 from clickscore.export.bundle_files import require_empty, write_bundle
 from clickscore.export.bundle_options import CANDIDATES
+from clickscore.export.errors import ExportError
 from clickscore.export.parity import Parity, compare
 from clickscore.export.quantisation_check import measure_fidelity
 from clickscore.export.ranking import RANKINGS
@@ -21,7 +22,6 @@ from clickscore.export.stack_graph import add_stack
 from clickscore.export.to_onnx import to_onnx
 from clickscore.model.calibration import Calibration, blend_logits, fold_in
 from clickscore.model.checkpoint import load_checkpoint
-from clickscore.model.errors import TrainingError
 from clickscore.model.onnx_runtime import open_graph
 from clickscore.model.prefix_features import EventBatch, compute_features
 from clickscore.model.stack import Stack
@@ -42,7 +42,7 @@ def export_bundle(
         trainable: Put the checkpoint into the bundle, so that the model can be fine-tuned later.
 
     Raises:
-        TrainingError: The checkpoint has no trained model, the folder is not empty, or the graph does not agree with
+        ExportError: The checkpoint has no trained model, the folder is not empty, or the graph does not agree with
             the model. Nothing is written then.
     """
     require_empty(folder)
@@ -60,7 +60,7 @@ def export_bundle(
     parity = compare(exact, trained.model, table, trained.held_out, stack_logits=stack_logits)
     if parity.problems:
         message = f"the graph does not agree with the model, so no bundle was written: {'; '.join(parity.problems)}"
-        raise TrainingError(message)
+        raise ExportError(message)
     fidelity = None
     if precision != "fp32":
         graph = to_onnx(weights, config, candidates, stack_nodes, RANKINGS[precision])

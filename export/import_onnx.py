@@ -16,7 +16,7 @@ import onnxruntime as ort
 from onnx import helper
 
 from clickscore.export.bundle_files import require_empty, write_bundle
-from clickscore.model.errors import TrainingError
+from clickscore.export.errors import ExportError
 from clickscore.model.onnx_runtime import open_graph
 from clickscore.model.vocabulary import Vocabulary
 from clickscore.schemas.manifest import INPUTS, NEXT_ACTIONS, OUTPUTS, Manifest
@@ -44,7 +44,7 @@ def import_bundle(
         framework: Name and version of the framework, such as `keras 3.15`.
 
     Raises:
-        TrainingError: The graph cannot be imported (see `conform_graph`), the list of items is not valid, or the folder
+        ExportError: The graph cannot be imported (see `conform_graph`), the list of items is not valid, or the folder
             is not empty.
     """
     require_empty(out)
@@ -52,10 +52,10 @@ def import_bundle(
         item_ids = items.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as exc:
         message = f"{items} is not UTF-8: {exc}"
-        raise TrainingError(message) from exc
+        raise ExportError(message) from exc
     if not item_ids or "" in item_ids or len(set(item_ids)) != len(item_ids):
         message = f"{items} must name each item once, one per line, and at least one item"
-        raise TrainingError(message)
+        raise ExportError(message)
     conformed = conform_graph(model.read_bytes(), names, len(item_ids), candidates, max_length)
     return write_bundle(
         out, model=conformed, vocabulary=Vocabulary(item_ids), framework=framework, max_length=max_length
@@ -73,7 +73,7 @@ def conform_graph(model: bytes, names: Mapping[str, str], items: int, candidates
         max_length: Largest number of events that the graph reads.
 
     Raises:
-        TrainingError: The file is no ONNX graph, lacks a part of the contract, or depends on batch or padding.
+        ExportError: The file is no ONNX graph, lacks a part of the contract, or depends on batch or padding.
     """
     try:
         proto = onnx.load_model_from_string(model)
@@ -84,11 +84,11 @@ def conform_graph(model: bytes, names: Mapping[str, str], items: int, candidates
         _declare_contract(proto.graph)
         conformed = proto.SerializeToString()
         session = open_graph(conformed)
-    except TrainingError:
+    except ExportError:
         raise
     except Exception as exc:  # onnx and ONNX Runtime pass on every exception of protobuf and C++
         message = f"this graph cannot be imported: {type(exc).__name__}: {exc}"
-        raise TrainingError(message) from exc
+        raise ExportError(message) from exc
     _check_batch_invariance(session, items, max_length)
     return conformed
 
@@ -98,7 +98,7 @@ def _rename_tensors(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
     declared = _tensor_names((*graph.input, *graph.output))
     if absent := [name for name in names if name not in declared]:
         message = f"the graph has no {', '.join(absent)}; it has {', '.join(sorted(declared))}"
-        raise TrainingError(message)
+        raise ExportError(message)
     for value in (*graph.input, *graph.output):
         value.name = names.get(value.name, value.name)
     for node in graph.node:
@@ -136,14 +136,14 @@ def _check_tensors(graph: onnx.GraphProto) -> None:
             f"the graph has no output {', '.join(absent)}; it has {', '.join(sorted(_tensor_names(graph.output)))}. "
             f"Map the names with --name OURS=THEIRS; {ITEM_SCORES} may take the place of rows and scores"
         )
-        raise TrainingError(message)
+        raise ExportError(message)
     unknown = [name for name in _tensor_names(graph.input) if name not in INPUTS]
     if unknown or "items" not in _tensor_names(graph.input):
         message = (
             f"the graph reads {', '.join(sorted(_tensor_names(graph.input)))}; a worker feeds {', '.join(INPUTS)}, and "
             "the graph must read items. Map the names with --name OURS=THEIRS"
         )
-        raise TrainingError(message)
+        raise ExportError(message)
 
 
 def _declare_contract(graph: onnx.GraphProto) -> None:
@@ -172,7 +172,7 @@ def _check_batch_invariance(session: ort.InferenceSession, items: int, max_lengt
         max_length: Length of the longest sessions to run.
 
     Raises:
-        TrainingError: An output depends on the batch, or is not what the contract says.
+        ExportError: An output depends on the batch, or is not what the contract says.
     """
     rng = np.random.default_rng(0)
     lengths = rng.integers(1, max_length, PROBES, endpoint=True)
@@ -189,7 +189,7 @@ def _check_batch_invariance(session: ort.InferenceSession, items: int, max_lengt
                     "with longer sessions. It must not read the padding behind a session's end. Mask by `lengths`, or "
                     "where items are 0"
                 )
-                raise TrainingError(message)
+                raise ExportError(message)
     _check_outputs(batched, items)
 
 
@@ -203,7 +203,7 @@ def _check_outputs(outputs: Mapping[str, npt.NDArray[np.generic]], items: int) -
     )
     if problems := [problem for failed, problem in checks if failed]:
         message = f"the graph does not keep the contract: {'; '.join(problems)}"
-        raise TrainingError(message)
+        raise ExportError(message)
 
 
 def _run(session: ort.InferenceSession, sessions: list[npt.NDArray[np.int64]]) -> dict[str, npt.NDArray[np.generic]]:

@@ -7,6 +7,7 @@ refuses a bundle whose overlap is below its setting `min_overlap`.
 import numpy as np
 import onnxruntime as ort
 
+from clickscore.export.errors import ExportError
 from clickscore.export.probes import (
     INVARIANCE_STEP,
     batch_invariant,
@@ -15,7 +16,6 @@ from clickscore.export.probes import (
     with_unknown_events,
 )
 from clickscore.model.batches import pad_prefixes
-from clickscore.model.errors import TrainingError
 from clickscore.model.examples import NO_NEXT_ITEM, Examples
 from clickscore.model.metrics import hit_rate, reciprocal_rank
 from clickscore.model.onnx_runtime import run_graph
@@ -45,7 +45,7 @@ def measure_fidelity(
         limit: Largest number of prefixes to compare.
 
     Raises:
-        TrainingError: The quantised graph is not batch-invariant.
+        ExportError: The quantised graph is not batch-invariant.
     """
     overlaps: list[np.ndarray] = []
     quantised_ranks: list[np.ndarray] = []
@@ -59,7 +59,7 @@ def measure_fidelity(
                 "the quantised graph is not batch-invariant: a session alone gets other bits than in a batch. "
                 "No bundle was written; export with --precision fp32"
             )
-            raise TrainingError(message)
+            raise ExportError(message)
         quantised_rows, exact_rows = outputs[0][:, :TOP_K], run_graph(exact, batch)[0][:, :TOP_K]  # (batch, 20) each
         # overlap = |top-20 quantised intersect top-20 exact| / 20, of each prefix
         overlaps.append((exact_rows[:, :, None] == quantised_rows[:, None]).any(axis=2).mean(axis=1))

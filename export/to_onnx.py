@@ -18,12 +18,12 @@ import numpy as np
 from onnx import TensorProto
 
 from clickscore.export.bundle_options import CANDIDATES
+from clickscore.export.errors import ExportError
 from clickscore.export.graph_builder import GraphBuilder
 from clickscore.export.ranking import BlockwiseTopK, ItemTable, Ranking, RepeatBonuses
 from clickscore.export.reasons import add_reasons
 from clickscore.export.session_graph import SessionGraph, Weights, read_all_events, read_known_events
 from clickscore.model.config import ModelConfig
-from clickscore.model.errors import TrainingError
 from clickscore.schemas.manifest import NEXT_ACTIONS
 
 MAX_BYTES = 2**31  # protobuf's limit for one ONNX file
@@ -49,11 +49,11 @@ def to_onnx(
         ranking: Way to find the candidates, `BlockwiseTopK` by default.
 
     Raises:
-        TrainingError: The model is larger than an ONNX file can be.
+        ExportError: The model is larger than an ONNX file can be.
     """
     too_large = "the model is larger than the 2 GB of an ONNX file: take fewer items (min_count) or a smaller dim"
     if sum(array.nbytes for array in weights.values()) >= MAX_BYTES:
-        raise TrainingError(too_large)
+        raise ExportError(too_large)
     rows, ranking = len(weights["table"]), ranking or BlockwiseTopK()
     candidates = min(candidates, rows - 1)
     multiple = ranking.row_multiple(rows, candidates)
@@ -79,7 +79,7 @@ def to_onnx(
     add_reasons(session, table.name, item_vectors, x, vectors)
     model = graph.serialize(candidates)
     if len(model) >= MAX_BYTES:
-        raise TrainingError(too_large)
+        raise ExportError(too_large)
     return model
 
 

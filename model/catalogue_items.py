@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from clickscore.model.errors import TrainingError
+from clickscore.model.errors import DataError
 from clickscore.model.prefix_features import CatalogueAttributes
 from clickscore.model.session_files import read_lines
 from clickscore.schemas.catalogue import Item, decode_item
@@ -18,7 +18,7 @@ def read_catalogue(path: Path | None) -> CatalogueAttributes:
     """Return prices and categories from a file of JSON lines in the format of `catalogue-items`, if given.
 
     Raises:
-        TrainingError: The file cannot be read, or a line is not an item.
+        DataError: The file cannot be read, or a line is not an item.
     """
     catalogue = CatalogueAttributes({}, {})
     for item in read_items(path) if path else ():
@@ -32,14 +32,14 @@ def read_items(path: Path) -> Iterator[Item]:
     """Yield the items of a file of JSON lines in the format of `catalogue-items`.
 
     Raises:
-        TrainingError: The file cannot be read, or a line is not an item.
+        DataError: The file cannot be read, or a line is not an item.
     """
     for number, line in enumerate(read_lines(path), start=1):
         try:
             yield decode_item(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             message = f"{path}:{number} is no item of a catalogue: {exc}"
-            raise TrainingError(message) from exc
+            raise DataError(message) from exc
 
 
 def item_text(item: Item) -> str:

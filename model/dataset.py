@@ -8,7 +8,7 @@ import numpy as np
 
 from clickscore.model.array_types import Ints, Longs
 from clickscore.model.config import TrainConfig
-from clickscore.model.errors import TrainingError
+from clickscore.model.errors import DataError
 from clickscore.model.examples import REMOVAL, Examples, make_examples, select_model_events
 from clickscore.model.prefix_features import NO_ATTRIBUTES, CatalogueAttributes, ItemAttributes, make_item_attributes
 from clickscore.model.session_arrays import NO_ITEM, Sessions
@@ -95,14 +95,14 @@ def load_dataset(files: Sequence[Path], config: TrainConfig, catalogue: Catalogu
         catalogue: Prices and categories of items.
 
     Raises:
-        TrainingError: A file cannot be read, or too few sessions remain.
+        DataError: A file cannot be read, or too few sessions remain.
     """
     sessions, report = read_sessions(files)
     if len(sessions) < MIN_SESSIONS:
         reasons = "".join(f"; {number:,} x {reason}" for reason, number in report.dropped.items())
         first = f" (first: {report.problem})" if report.problem else ""
         message = f"{len(sessions)} sessions to learn from, at least {MIN_SESSIONS} are needed{reasons}{first}"
-        raise TrainingError(message)
+        raise DataError(message)
 
     vocabulary = count_items(sessions.item_ids, _select_seen_items(sessions), config.min_count)
     examples, dropped = _make_known_examples(sessions, vocabulary, config)
@@ -111,7 +111,7 @@ def load_dataset(files: Sequence[Path], config: TrainConfig, catalogue: Catalogu
             f"too few sessions: {len(vocabulary):,} items were seen {config.min_count} times or more (min_count), "
             f"in {len(examples):,} sessions; at least {MIN_SESSIONS} sessions are needed"
         )
-        raise TrainingError(message)
+        raise DataError(message)
 
     # Split by closing time: oldest, middle, newest
     held_out = max(1, round(config.held_out_share * len(examples)))
@@ -156,14 +156,14 @@ def load_fine_tuning_data(files: Sequence[Path], config: TrainConfig, known: Voc
         known: Vocabulary of the model.
 
     Raises:
-        TrainingError: A file cannot be read, or no session has a known item.
+        DataError: A file cannot be read, or no session has a known item.
     """
     sessions, report = read_sessions(files)
     vocabulary = known.extend(count_items(sessions.item_ids, _select_seen_items(sessions), config.min_count).items)
     examples, dropped = _make_known_examples(sessions, vocabulary, config)
     if not len(examples):
         message = "there is no session on a known item to learn from"
-        raise TrainingError(message)
+        raise DataError(message)
     rows = known.rows(sessions.item_ids)
     old_examples = make_examples(sessions, rows, config.model.max_length)
     sample = _sample(np.arange(len(old_examples)), config)

@@ -1,7 +1,11 @@
-"""Errors: what a person can put right, told by the command line in one line."""
+"""Errors of training. `schemas/errors.py` draws the whole tree."""
 
-import click
+from clickscore.schemas.errors import ClickscoreError
 
 
-class TrainingError(click.ClickException):
-    """Sessions, a checkpoint or a bundle are not what a command needs. The message says what to do."""
+class DataError(ClickscoreError):
+    """Training data cannot be read, holds something else, or is too little."""
+
+
+class TrainingError(ClickscoreError):
+    """A training, its checkpoint or its bundle does not fit the command."""

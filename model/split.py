@@ -7,7 +7,7 @@ from typing import BinaryIO, Literal, cast
 import msgspec
 import xxhash
 
-from clickscore.model.errors import TrainingError
+from clickscore.model.errors import DataError
 from clickscore.model.session_files import read_lines
 
 SplitKey = Literal["time", "user"]
@@ -37,7 +37,7 @@ def split_sessions(source: Path, training: Path, test: Path, by: SplitKey, share
         share: Of the sessions that are the test, from 0 to 1; by user, about.
 
     Raises:
-        TrainingError: The file cannot be read, or a line is no session.
+        DataError: The file cannot be read, or a line is no session.
     """
     heads: list[_Head] = []
     for number, line in enumerate(read_lines(source), start=1):
@@ -45,7 +45,7 @@ def split_sessions(source: Path, training: Path, test: Path, by: SplitKey, share
             heads.append(_decode(line))
         except msgspec.DecodeError as exc:
             message = f"{source}:{number} is no closed session: {exc}"
-            raise TrainingError(message) from exc
+            raise DataError(message) from exc
     opened = sorted(head.opened_at for head in heads)
     border = opened[min(round((1 - share) * len(opened)), len(opened) - 1)] if opened else 0
 

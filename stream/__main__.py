@@ -2,11 +2,12 @@
 
 import importlib
 import sys
+from collections.abc import Sequence
 from importlib.metadata import entry_points
 
 import click
 
-from clickscore.stream.errors import ClickscoreError
+from clickscore.schemas.errors import ClickscoreError
 
 # The module under `stream.commands` of each command. Loaded when used: `--help` needs neither Faust nor ONNX Runtime.
 COMMANDS = {
@@ -67,10 +68,14 @@ def cli() -> None:
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
 
 
-def main() -> None:
-    """Run the command line; an error that we raised on purpose is one line, not a traceback."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; an error that is raised on purpose is printed in one line, without a traceback.
+
+    Args:
+        arguments: Command with its options; by default those of the process.
+    """
     try:
-        cli()
+        cli(arguments)
     except ClickscoreError as exc:
         click.echo(f"clickscore: {exc}", err=True)
         sys.exit(1)

@@ -1,25 +1,10 @@
-"""Errors, by what becomes of them.
+"""Errors of the engine. `schemas/errors.py` draws the whole tree."""
 
-* ClickscoreError          anything we raise on purpose; the command line prints it without a traceback
-  + SettingsError          a setting is wrong or contradicts another
-  + BundleError            a bundle is not what its manifest says: the worker stops before it joins the group
-  + BrokerError            Kafka cannot be reached, or refuses
-    - TopicMissingError    a topic is missing or has another shape than the worker needs
-  + InputFileError         a file cannot be read as the format it was said to have
-  + OutputFileError        a file cannot be written
-  + WorkerDiedError        a worker that we started as a child ended by itself
-
-A bad record is no error: it becomes a dead letter (see `stream.pipeline`). A bug is no error of ours either: it stops
-the worker with its traceback, and the event stays uncommitted.
-"""
-
-
-class ClickscoreError(Exception):
-    """Anything we raise on purpose. The message says what to do."""
+from clickscore.schemas.errors import ClickscoreError
 
 
 class SettingsError(ClickscoreError):
-    """A setting is wrong or contradicts another."""
+    """A setting has a wrong value, or two settings contradict each other."""
 
 
 class BundleError(ClickscoreError):
@@ -27,15 +12,15 @@ class BundleError(ClickscoreError):
 
 
 class BrokerError(ClickscoreError):
-    """Kafka cannot be reached, or refuses."""
+    """Kafka cannot be reached, or refuses a request."""
 
 
 class TopicMissingError(BrokerError):
-    """A topic is missing or has another shape than the worker needs."""
+    """A topic is missing, or differs from what the worker needs."""
 
 
 class InputFileError(ClickscoreError):
-    """A file cannot be read as the format it was said to have."""
+    """A file cannot be read, or is not in the format that was named."""
 
 
 class OutputFileError(ClickscoreError):
@@ -43,4 +28,4 @@ class OutputFileError(ClickscoreError):
 
 
 class WorkerDiedError(ClickscoreError):
-    """A worker that we started as a child ended by itself; the message has the end of its log."""
+    """A worker that runs as a child process has ended by itself. The message has the end of its log."""

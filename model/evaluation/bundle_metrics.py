@@ -35,7 +35,7 @@ def evaluate_bundle(folder: Path, files: Sequence[Path]) -> dict[str, float]:
     popular item first.
 
     Raises:
-        TrainingError: A file cannot be read.
+        DataError: A file cannot be read.
     """
     manifest = decode_manifest((folder / "manifest.json").read_bytes())
     sessions, _ = read_sessions(files)

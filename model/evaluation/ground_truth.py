@@ -8,7 +8,7 @@ import numpy as np
 
 from clickscore.model import metrics
 from clickscore.model.array_types import Floats, Ints
-from clickscore.model.errors import TrainingError
+from clickscore.model.errors import DataError
 from clickscore.model.session_files import ReadStatistics, read_lines, read_usable_sessions, select_known_actions
 
 
@@ -43,19 +43,19 @@ def read_ground_truth(path: Path, files: Sequence[Path]) -> Floats:
         files: Files of the sessions.
 
     Raises:
-        TrainingError: A file cannot be read, or the truth of an event is missing.
+        DataError: A file cannot be read, or the truth of an event is missing.
     """
     try:
         truth_of = {line.event_id: line.purchase for line in map(_decode, read_lines(path))}
     except msgspec.DecodeError as exc:
         message = f"{path} is no file of truths: {exc}"
-        raise TrainingError(message) from exc
+        raise DataError(message) from exc
     sessions: list[tuple[int, list[float]]] = []
     for session in read_usable_sessions(files, ReadStatistics()):
         events = [f"{session.session_id}-{number:02d}" for number in range(len(select_known_actions(session)))]
         if missing := [event for event in events if event not in truth_of]:
             message = f"{path} says nothing of {missing[0]}, an event of the test"
-            raise TrainingError(message)
+            raise DataError(message)
         sessions.append((session.closed_at, [truth_of[event] for event in events]))
     sessions.sort(key=lambda session: session[0])  # stable, as `features.sort_by_closing`
     return np.concatenate([truths for _, truths in sessions])

@@ -20,7 +20,7 @@ from clickscore.model import metrics
 from clickscore.model.array_types import Floats, Ints, Longs
 from clickscore.model.calibration import Probabilities
 from clickscore.model.catalogue_items import read_catalogue
-from clickscore.model.errors import TrainingError
+from clickscore.model.errors import DataError
 from clickscore.model.evaluation.bootstrap import BootstrapInterval
 from clickscore.model.evaluation.ground_truth import TruthError, compute_truth_error, read_ground_truth
 from clickscore.model.evaluation.head_baselines import HeadPredictor, fit_head_baselines
@@ -141,14 +141,14 @@ def evaluate_heads(
         truth: File of the true probabilities, for a simulated test.
 
     Raises:
-        TrainingError: A file cannot be read, test and training sessions overlap, or a set is empty.
+        DataError: A file cannot be read, test and training sessions overlap, or a set is empty.
     """
     manifest = decode_manifest((bundle / "manifest.json").read_bytes())
     _refuse_overlap(sessions, test)
     (training_sessions, _), (test_sessions, _) = read_sessions(sessions), read_sessions(test)
     if not len(training_sessions) or not len(test_sessions):
         message = "there is no session to learn from, or none to judge by"
-        raise TrainingError(message)
+        raise DataError(message)
     truths = read_ground_truth(truth, test) if truth else None
 
     on_step("fitting the baselines")
@@ -286,4 +286,4 @@ def _refuse_overlap(sessions: Sequence[Path], test: Sequence[Path]) -> None:
     training_ids, test_ids = ({name for path in files for name in read_session_ids(path)} for files in (sessions, test))
     if shared := len(training_ids & test_ids):
         message = f"{shared:,} sessions of the test are among those for training: split them first (clickscore split)"
-        raise TrainingError(message)
+        raise DataError(message)

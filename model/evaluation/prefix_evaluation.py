@@ -9,7 +9,7 @@ import numpy as np
 from clickscore.model import metrics
 from clickscore.model.array_types import Ints
 from clickscore.model.batches import PaddedBatch
-from clickscore.model.errors import TrainingError
+from clickscore.model.errors import DataError, TrainingError
 from clickscore.model.evaluation.bootstrap import BootstrapInterval
 from clickscore.model.evaluation.ranking_baselines import RankingBaseline, fit_ranking_baselines
 from clickscore.model.examples import make_examples
@@ -62,7 +62,7 @@ def read_prefixes(path: Path, vocabulary: Vocabulary) -> list[Prefix]:
     """Return the rows of a file; a line has item ids, a tab, and the id of the next item.
 
     Raises:
-        TrainingError: The file cannot be read, or a line has another form.
+        DataError: The file cannot be read, or a line has another form.
     """
     prefixes: list[Prefix] = []
     for number, line in enumerate(read_lines(path), start=1):
@@ -73,7 +73,7 @@ def read_prefixes(path: Path, vocabulary: Vocabulary) -> list[Prefix]:
         items = prefix.split()
         if not (tab and items and target.strip()):
             message = f"{path}:{number} is no prefix: item ids, a tab, and the id of the item that follows"
-            raise TrainingError(message)
+            raise DataError(message)
         rows = vocabulary.rows(items)
         prefixes.append(Prefix(rows[rows > 0], vocabulary.row(target.strip()), len(items)))
     return prefixes
@@ -91,7 +91,8 @@ def evaluate_prefixes(
         on_progress: Called with the name of the ranking method, the number of finished rows, and the number of rows.
 
     Raises:
-        TrainingError: A file cannot be read, or the bundle returns too few candidates.
+        DataError: A file cannot be read.
+        TrainingError: The bundle returns too few candidates.
     """
     manifest = decode_manifest((bundle / "manifest.json").read_bytes())
     vocabulary = read_vocabulary(bundle / "items.txt")

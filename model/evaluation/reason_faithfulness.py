@@ -23,7 +23,7 @@ import torch
 
 from clickscore.model.array_types import Floats, Ints, Longs
 from clickscore.model.checkpoint import load_checkpoint
-from clickscore.model.errors import TrainingError
+from clickscore.model.errors import DataError
 from clickscore.model.evaluation.bootstrap import BootstrapInterval
 from clickscore.model.evaluation.prefix_evaluation import RESAMPLES, VIEW, read_prefixes
 from clickscore.model.transformer import SessionTransformer, relative_distances
@@ -96,7 +96,7 @@ def evaluate_reasons(
         seed: Seed of the sample and of the random permutation.
 
     Raises:
-        TrainingError: A file cannot be read, or no prefix is long enough.
+        DataError: A file cannot be read, or no prefix is long enough.
     """
     trained = load_checkpoint(checkpoint)
     model, table, max_length = trained.model, trained.table(), trained.record.config.model.max_length
@@ -104,7 +104,7 @@ def evaluate_reasons(
     sessions = [session for session in sessions if len(session) >= MIN_EVENTS]
     if not sessions:
         message = f"{prefixes} has no row of {MIN_EVENTS} known events or more"
-        raise TrainingError(message)
+        raise DataError(message)
     rng = np.random.default_rng(seed)
     indices = np.sort(rng.choice(len(sessions), min(rows, len(sessions)), replace=False))
     sample = [sessions[index] for index in indices]

@@ -10,7 +10,7 @@ from clickscore.stream.errors import InputFileError
 GZIP_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 
-class BrokenDataError(Exception):
+class BrokenDataError(InputFileError):
     """Compressed data is broken; the message says how. The reader adds the path and raises an InputFileError."""
 
 

@@ -2,12 +2,12 @@
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
-import click
 import msgspec
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -71,7 +71,7 @@ async def wait_for_broker(settings: KafkaSettings) -> None:
         if now - said >= SAY_EVERY_SECONDS:
             said = now
             waited = f"{now - began:.0f} s of {limit:.0f} s"
-            click.echo(f"Waiting for Kafka at {settings.bootstrap_servers}, {waited}: {reason}", err=True)
+            sys.stderr.write(f"Waiting for Kafka at {settings.bootstrap_servers}, {waited}: {reason}\n")
         await asyncio.sleep(min(pause, max(0.0, began + limit - now)))
         pause = min(2 * pause, 1.0)
 

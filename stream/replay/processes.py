@@ -9,7 +9,8 @@ from multiprocessing.process import BaseProcess
 
 import msgspec
 
-from clickscore.stream.errors import ClickscoreError, WorkerDiedError
+from clickscore.schemas.errors import ClickscoreError
+from clickscore.stream.errors import WorkerDiedError
 from clickscore.stream.replay.task import ReplayProgress, ReplayTask, TaskResult, run_task
 
 OnProgress = Callable[[list[ReplayProgress]], None]

@@ -4,11 +4,11 @@
 import asyncio
 import logging
 import os
+import sys
 import threading
 from functools import partial
 from typing import Any
 
-import click
 import faust
 import msgspec
 import uvloop
@@ -17,8 +17,9 @@ from faust.auth import SASLCredentials, SSLCredentials
 from faust.web import Request, Response, View
 from prometheus_client import generate_latest
 
+from clickscore.schemas.errors import ClickscoreError
 from clickscore.schemas.topics import EVENTS, MAX_RECORD_BYTES
-from clickscore.stream.errors import BrokerError, ClickscoreError, SettingsError
+from clickscore.stream.errors import BrokerError, SettingsError
 from clickscore.stream.gc_tuning import tune_gc
 from clickscore.stream.kafka.client import MAX_REQUEST_BYTES, ssl_context
 from clickscore.stream.kafka.reader import reader
@@ -210,7 +211,7 @@ class BoundedWorker(faust.Worker):
             f"the worker did not finish within {self._stop_s:.0f} s (stop_ms) and ends at once; "
             "what is not committed is decided on at the next start"
         )
-        click.echo(f"clickscore: {self._engine.failure or overdue}", err=True)
+        sys.stderr.write(f"clickscore: {self._engine.failure or overdue}\n")
         os._exit(1)
 
 

@@ -6,8 +6,8 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
+from clickscore.schemas.errors import ClickscoreError
 from clickscore.schemas.topics import EVENTS
-from clickscore.stream.errors import ClickscoreError
 from clickscore.stream.kafka.reader import OpenReader
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.reference.feed import Positions, Reference

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from clickscore.backtest.commands import backtest
-from clickscore.stream.errors import ClickscoreError
+from clickscore.schemas.errors import ClickscoreError
 from tests.backtest.contests import write_log
 from tests.bundles import small_bundle
 

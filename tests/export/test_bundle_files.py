@@ -4,10 +4,10 @@ import onnx
 import pytest
 
 from clickscore.export.bundle_files import write_bundle
+from clickscore.export.errors import ExportError
 from clickscore.export.random_bundle import random_weights, write_random_bundle
 from clickscore.export.to_onnx import to_onnx
 from clickscore.model.config import ModelConfig
-from clickscore.model.errors import TrainingError
 from clickscore.model.onnx_runtime import open_graph
 from clickscore.model.vocabulary import Vocabulary
 from clickscore.schemas.manifest import FORMAT_VERSION, Tensor, content_hash, decode_manifest
@@ -62,14 +62,14 @@ def test_manifest_is_meant_to_be_read(tmp_path, graph):
 
 def test_bundle_is_never_written_over_another(tmp_path, graph):
     write(tmp_path, graph)
-    with pytest.raises(TrainingError, match="not empty"):
+    with pytest.raises(ExportError, match="not empty"):
         write(tmp_path, graph)
 
 
 def test_bundle_is_never_written_over_a_file(tmp_path, graph):
     path = tmp_path / "file"
     path.touch()
-    with pytest.raises(TrainingError, match="not empty"):
+    with pytest.raises(ExportError, match="not empty"):
         write(path, graph)
 
 

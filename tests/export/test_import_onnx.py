@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
 from clickscore.export.commands import import_onnx as command
+from clickscore.export.errors import ExportError
 from clickscore.export.import_onnx import conform_graph, import_bundle
-from clickscore.model.errors import TrainingError
 from clickscore.model.onnx_runtime import open_graph
 from clickscore.schemas.manifest import decode_manifest
 from clickscore.stream.policy.experiments import MODEL
@@ -112,28 +112,28 @@ def test_the_best_of_all_scores_are_the_candidates() -> None:
 
 
 def test_a_graph_that_reads_padding_is_refused() -> None:
-    with pytest.raises(TrainingError, match="not batch-invariant"):  # a mean counts the padding
+    with pytest.raises(ExportError, match="not batch-invariant"):  # a mean counts the padding
         conform_graph(graph_of(*heads("ReduceMean")), {}, items=3, candidates=2, max_length=4)
 
 
 def test_a_missing_output_is_named() -> None:
     without = graph_of(*heads("ReduceSum"), outputs=("item_scores", "action_probabilities"))
-    with pytest.raises(TrainingError, match="no output purchase; it has action_probabilities, rows, scores"):
+    with pytest.raises(ExportError, match="no output purchase; it has action_probabilities, rows, scores"):
         conform_graph(without, {}, items=3, candidates=2, max_length=4)
 
 
 def test_a_name_that_is_not_there_is_refused_with_those_that_are() -> None:
-    with pytest.raises(TrainingError, match=r"the graph has no logits; it has .*item_scores"):
+    with pytest.raises(ExportError, match=r"the graph has no logits; it has .*item_scores"):
         conform_graph(graph_of(*heads("ReduceSum")), {"logits": "item_scores"}, items=3, candidates=2, max_length=4)
 
 
 def test_too_few_items_are_noticed() -> None:
-    with pytest.raises(TrainingError, match=r"rows run from . to 3, not from 1 to 2"):
+    with pytest.raises(ExportError, match=r"rows run from . to 3, not from 1 to 2"):
         conform_graph(graph_of(*heads("ReduceSum")), {}, items=2, candidates=2, max_length=4)
 
 
 def test_what_is_no_graph_is_refused() -> None:
-    with pytest.raises(TrainingError, match="this graph cannot be imported"):
+    with pytest.raises(ExportError, match="this graph cannot be imported"):
         conform_graph(b"no graph", {}, items=3, candidates=2, max_length=4)
 
 
@@ -141,7 +141,7 @@ def test_what_is_no_graph_is_refused() -> None:
 def test_a_list_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "model.onnx").write_bytes(graph_of(*heads("ReduceSum")))
     (tmp_path / "items.txt").write_text(text)
-    with pytest.raises(TrainingError, match="must name each item once"):
+    with pytest.raises(ExportError, match="must name each item once"):
         import_bundle(
             tmp_path / "model.onnx",
             tmp_path / "items.txt",

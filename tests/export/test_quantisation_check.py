@@ -4,13 +4,13 @@ import numpy as np
 import onnx
 import pytest
 
+from clickscore.export.errors import ExportError
 from clickscore.export.quantisation_check import measure_fidelity
 from clickscore.export.random_bundle import random_weights
 from clickscore.export.ranking import ExactTopK, QuantisedShortlist
 from clickscore.export.to_onnx import to_onnx
 from clickscore.model.batches import pad_prefixes
 from clickscore.model.config import ModelConfig
-from clickscore.model.errors import TrainingError
 from clickscore.model.onnx_runtime import open_graph, run_graph
 from tests.export.test_parity import sessions
 
@@ -61,5 +61,5 @@ def test_graph_that_is_not_batch_invariant_is_refused(weights, exact):
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0]), "zero"))
     model.graph.node.append(onnx.helper.make_node("ReduceMean", ["own", "zero"], ["of_all"], keepdims=1))
     model.graph.node.append(onnx.helper.make_node("Min", ["own", "of_all"], ["purchase"]))
-    with pytest.raises(TrainingError, match="not batch-invariant"):
+    with pytest.raises(ExportError, match="not batch-invariant"):
         measure_fidelity(open_graph(model.SerializeToString()), exact, sessions(ITEMS), every_event=False)

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clickscore.export.errors import ExportError
 from clickscore.export.random_bundle import random_weights
 from clickscore.export.ranking import BlockwiseTopK, ExactTopK, QuantisedShortlist, Ranking
 from clickscore.export.to_onnx import to_onnx
 from clickscore.model.batches import PaddedBatch
 from clickscore.model.config import ModelConfig
-from clickscore.model.errors import TrainingError
 from clickscore.model.onnx_runtime import explain_scores, open_graph, run_graph
 from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.manifest import EXPLAINED, INPUTS, OPTIONAL, OUTPUTS, REASONS
@@ -317,5 +317,5 @@ def test_catalogue_smaller_than_the_candidates_is_returned_whole():
 
 def test_model_too_large_for_a_file_is_refused():
     table = np.broadcast_to(np.float32(0), (2**29 // CONFIG.dim, CONFIG.dim))  # 2 GB that take 4 bytes
-    with pytest.raises(TrainingError, match="larger than the 2 GB"):
+    with pytest.raises(ExportError, match="larger than the 2 GB"):
         to_onnx(random_weights(CONFIG, 1) | {"table": table}, CONFIG)

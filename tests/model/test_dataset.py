@@ -4,7 +4,7 @@ import pytest
 
 from clickscore.model.config import TrainConfig
 from clickscore.model.dataset import RARE_ITEM, SESSION_WITHOUT_KNOWN_ITEM, load_dataset, load_fine_tuning_data
-from clickscore.model.errors import TrainingError
+from clickscore.model.errors import DataError
 from clickscore.model.vocabulary import Vocabulary
 from tests.model.builders import TINY, closed, shoppers, write_sessions
 
@@ -27,7 +27,7 @@ def test_newer_items_come_after_those_that_are_known(tmp_path):
 
 def test_newer_sessions_without_a_known_item_are_refused(tmp_path):
     (tmp_path / "s.txt").write_text("a b\n")
-    with pytest.raises(TrainingError, match="no session on a known item"):
+    with pytest.raises(DataError, match="no session on a known item"):
         load_fine_tuning_data([tmp_path / "s.txt"], dataclasses.replace(ONCE, min_count=2), Vocabulary([]))
 
 
@@ -66,15 +66,13 @@ def test_at_most_so_many_sessions_are_ranked(tmp_path):
 def test_too_few_sessions_are_refused_with_what_was_left_out(tmp_path):
     path = tmp_path / "s"
     path.write_bytes(b"nonsense\n")
-    with pytest.raises(
-        TrainingError, match=r"0 sessions to learn from, at least 10 .* 1 x not a closed session .*s:1:"
-    ):
+    with pytest.raises(DataError, match=r"0 sessions to learn from, at least 10 .* 1 x not a closed session .*s:1:"):
         load_dataset([path], TINY)
 
 
 def test_sessions_of_items_that_are_all_too_rare_are_refused(tmp_path):
     told = [closed(number, f"view:item-{number}") for number in range(20)]
-    with pytest.raises(TrainingError, match=r"0 items were seen 2 times or more \(min_count\), in 0 sessions"):
+    with pytest.raises(DataError, match=r"0 items were seen 2 times or more \(min_count\), in 0 sessions"):
         load_dataset([write_sessions(tmp_path / "s", told)], TINY)
 
 

@@ -2,7 +2,7 @@ import pytest
 from click.testing import CliRunner
 
 from clickscore.model.commands import split
-from clickscore.model.errors import TrainingError
+from clickscore.model.errors import DataError
 from clickscore.model.split import split_sessions
 from clickscore.schemas.sessions import decode_session
 from tests.model.builders import closed, write_sessions
@@ -55,7 +55,7 @@ def test_same_user_is_always_in_the_same_part(source):
 def test_line_that_is_no_session_is_refused(tmp_path):
     path = tmp_path / "sessions.jsonl"
     path.write_text('{"id": 1}', encoding="utf-8")
-    with pytest.raises(TrainingError, match=r"sessions\.jsonl:1 is no closed session"):
+    with pytest.raises(DataError, match=r"sessions\.jsonl:1 is no closed session"):
         split_sessions(path, tmp_path / "a", tmp_path / "b", "time", 0.3)
 
 

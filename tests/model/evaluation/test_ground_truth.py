@@ -4,7 +4,7 @@ from click.testing import CliRunner
 
 from clickscore.export.random_bundle import write_random_bundle
 from clickscore.model.commands import evaluate_events
-from clickscore.model.errors import TrainingError
+from clickscore.model.errors import DataError
 from clickscore.model.evaluation.ground_truth import compute_truth_error, read_ground_truth
 from clickscore.model.evaluation.head_evaluation import evaluate_heads
 from clickscore.model.metrics import log_loss
@@ -64,12 +64,12 @@ def test_truths_lie_beside_their_events(files):
 def test_event_without_a_truth_is_refused(files, tmp_path):
     lines = (files / "truth.jsonl").read_bytes().splitlines(keepends=True)
     (tmp_path / "less.jsonl").write_bytes(b"".join(lines[: len(lines) // 2]))
-    with pytest.raises(TrainingError, match=r"says nothing of s7-\d+-\d+, an event of the test"):
+    with pytest.raises(DataError, match=r"says nothing of s7-\d+-\d+, an event of the test"):
         read_ground_truth(tmp_path / "less.jsonl", [files / "test.jsonl"])
 
 
 def test_file_of_something_else_is_refused(files):
-    with pytest.raises(TrainingError, match="is no file of truths"):
+    with pytest.raises(DataError, match="is no file of truths"):
         read_ground_truth(files / "test.jsonl", [files / "test.jsonl"])
 
 

@@ -6,7 +6,7 @@ from click.testing import CliRunner
 from clickscore.export.random_bundle import write_random_bundle
 from clickscore.model.calibration import Probabilities
 from clickscore.model.commands import evaluate_events
-from clickscore.model.errors import TrainingError
+from clickscore.model.errors import DataError
 from clickscore.model.evaluation.head_baselines import BaseRate, MarkovChain, fit_head_baselines
 from clickscore.model.evaluation.head_evaluation import (
     PREFIX_LENGTHS,
@@ -150,7 +150,7 @@ def test_order_of_the_test_changes_nothing(files, results):
 
 
 def test_test_that_was_learned_is_refused(files):
-    with pytest.raises(TrainingError, match="500 sessions of the test are among those for training"):
+    with pytest.raises(DataError, match="500 sessions of the test are among those for training"):
         evaluate_heads(files / "bundle", [files / "training.jsonl"], [files / "training.jsonl"], lambda _: None)
 
 

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from clickscore.export.random_bundle import write_random_bundle
 from clickscore.model.commands import evaluate
 from clickscore.model.config import ModelConfig
-from clickscore.model.errors import TrainingError
+from clickscore.model.errors import DataError, TrainingError
 from clickscore.model.evaluation.prefix_evaluation import (
     Prefix,
     RankingResult,
@@ -58,13 +58,13 @@ def test_row_is_items_a_tab_and_the_item_that_follows(tmp_path):
 
 @pytest.mark.parametrize("line", ["a b c\n", "\ta\n", "a\t\n", "\n"])
 def test_line_that_is_no_row_is_refused_by_name(tmp_path, line):
-    with pytest.raises(TrainingError, match=r"test\.tsv:2 is no prefix"):
+    with pytest.raises(DataError, match=r"test\.tsv:2 is no prefix"):
         read_prefixes(file_of(tmp_path, ["a\tb\n", line]), Vocabulary(["a"]))
 
 
 def test_file_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "photo").write_bytes(bytes(range(256)))
-    with pytest.raises(TrainingError, match="is no prefix"):
+    with pytest.raises(DataError, match="is no prefix"):
         read_prefixes(tmp_path / "photo", Vocabulary(["a"]))
 
 

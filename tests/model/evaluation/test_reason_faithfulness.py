@@ -22,6 +22,7 @@ from clickscore.model.evaluation.reason_faithfulness import (
 from clickscore.model.train import train
 from tests.model.builders import TINY, dataset
 from tests.model.networks import network
+from tests.refusals import refusal
 
 pytestmark = pytest.mark.train
 
@@ -145,4 +146,4 @@ def test_command_compares_the_orders(checkpoint, tmp_path):
 def test_file_of_short_beginnings_is_refused(checkpoint, tmp_path):
     (tmp_path / "test.tsv").write_text("item-1 item-2\titem-3\n")
     result = run(checkpoint, "--prefixes", tmp_path / "test.tsv")
-    assert "has no row of 3 known events or more" in result.output
+    assert "has no row of 3 known events or more" in refusal(result)

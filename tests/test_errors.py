@@ -1,0 +1,63 @@
+"""The error tree: the drawing in `schemas/errors.py` is the real hierarchy, and the command line prints one line."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from clickscore.schemas import errors
+from clickscore.stream.__main__ import main
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("schemas", "model", "export", "stream", "backtest")
+
+
+def drawn_tree() -> dict[str, str]:
+    """Return each class of the drawing with its parent."""
+    parents: dict[str, str] = {}
+    path: list[str] = []
+    for indent, name in re.findall(r"^( *)[*+-] (\w+Error)\b", errors.__doc__ or "", re.MULTILINE):
+        depth = len(indent) // 2
+        path[depth:] = [name]
+        parents[name] = path[depth - 1] if depth else "Exception"
+    return parents
+
+
+def written_classes() -> dict[str, str]:
+    """Return each class of the sources that is an exception, with its parent."""
+    classes: dict[str, str] = {}
+    for file in (file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
+                if parents := [name for name in bases if name.endswith(("Error", "Exception"))]:
+                    classes[node.name] = parents[0]
+    return classes
+
+
+def test_drawing_is_the_hierarchy_and_there_is_no_other_error() -> None:
+    assert drawn_tree() == written_classes()
+
+
+def test_each_error_of_the_drawing_has_words() -> None:
+    for name in drawn_tree():
+        assert re.search(rf"{name}\s+\w+ \w+", errors.__doc__ or ""), name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["settings", "--config", "none.toml"], "clickscore: the settings file none.toml does not exist\n"),
+        pytest.param(
+            ["train", __file__, "--out", "out", "--set", "dim"],
+            "clickscore: --set takes NAME=VALUE, not 'dim'\n",
+            marks=pytest.mark.train,
+        ),
+    ],
+)
+def test_error_is_one_line_and_exit_code_1(arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == line
