@@ -39,10 +39,10 @@ def search(user: str, minute: float, query: str = "tea") -> Search:
 
 def records(*events: AnyEvent | bytes | None, first: int = 0) -> list[Recorded]:
     """Return a partition's records of these events, appended when they happened."""
-    found: list[Recorded] = []
+    log: list[Recorded] = []
     for offset, event in enumerate(events, start=first):
         if isinstance(event, bytes) or event is None:
-            found.append(Recorded(offset, START, None, event))
+            log.append(Recorded(offset, START, None, event))
         else:
-            found.append(Recorded(offset, event.ts, event.user_id.encode(), encode_event(event)))
-    return found
+            log.append(Recorded(offset, event.ts, event.user_id.encode(), encode_event(event)))
+    return log

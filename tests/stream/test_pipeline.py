@@ -29,8 +29,8 @@ def run(made: Pipeline, *events: AnyEvent | bytes | None) -> Output:
 
 
 def decisions(output: Output) -> list[Recommendation]:
-    found = [decode_decision(message.value or b"") for message in output.recommendations]
-    return [decision for decision in found if isinstance(decision, Recommendation)]
+    decoded = [decode_decision(message.value or b"") for message in output.recommendations]
+    return [decision for decision in decoded if isinstance(decision, Recommendation)]
 
 
 def test_every_event_gets_one_decision():
@@ -132,8 +132,8 @@ def test_any_text_of_a_valid_event_is_taken_or_refused(name: str, user: str):
 
 
 def test_event_a_day_ahead_of_its_append_time_is_a_dead_letter():
-    ahead = Recorded(0, START, b"ann", encode_event(view("ann", 24 * 60 + 1)))
-    assert "append time" in pipeline().process(0, [ahead]).dead_letters[0].error
+    early = Recorded(0, START, b"ann", encode_event(view("ann", 24 * 60 + 1)))
+    assert "append time" in pipeline().process(0, [early]).dead_letters[0].error
 
 
 def test_tick_moves_the_watermark_and_gets_no_decision():
@@ -201,14 +201,14 @@ USERS = ("ann", "bob", "cid")
 @st.composite
 def logs(draw: st.DrawFn) -> list[Recorded]:
     steps = draw(st.lists(st.tuples(st.sampled_from(USERS), st.integers(-8, 25), st.integers(0, 11)), max_size=60))
-    found: list[Recorded] = []
+    log: list[Recorded] = []
     minute = 0
     for offset, (user, step, kind) in enumerate(steps):
         minute = max(0, minute + step)
         event = _event(user, minute, kind)
         value = b"broken" if kind == 9 else encode_event(event)  # type: ignore[arg-type]
-        found.append(Recorded(offset, START + minute * MINUTE, user.encode(), value))
-    return found
+        log.append(Recorded(offset, START + minute * MINUTE, user.encode(), value))
+    return log
 
 
 def _event(user: str, minute: int, kind: int) -> View | Search | Tick | AnyEvent:
@@ -225,20 +225,20 @@ def _event(user: str, minute: int, kind: int) -> View | Search | Tick | AnyEvent
 
 
 def outputs(made: Pipeline, log: Sequence[Recorded], sizes: Sequence[int]) -> list[Output]:
-    found: list[Output] = []
-    at = 0
+    batches: list[Output] = []
+    start = 0
     for size in [*sizes, len(log)]:
-        found.append(made.process(0, log[at : at + size]))
-        at += size
-    return found
+        batches.append(made.process(0, log[start : start + size]))
+        start += size
+    return batches
 
 
-def decided(found: Sequence[Output]) -> list[Message]:
-    return [message for output in found for message in output.recommendations]
+def decided(batches: Sequence[Output]) -> list[Message]:
+    return [message for output in batches for message in output.recommendations]
 
 
-def closed(found: Sequence[Output]) -> set[Message]:
-    return {message for output in found for message in output.closed_sessions}
+def closed(batches: Sequence[Output]) -> set[Message]:
+    return {message for output in batches for message in output.closed_sessions}
 
 
 @settings(max_examples=200, deadline=None)
@@ -254,13 +254,13 @@ def test_batch_boundaries_change_nothing(log: list[Recorded], sizes: list[int]):
 @settings(max_examples=100, deadline=None)
 @given(logs(), st.integers(0, 60))
 def test_beginning_the_next_before_finishing_the_first_changes_nothing(log: list[Recorded], split: int):
-    in_turn, ahead = pipeline(), pipeline()
-    first = ahead.begin([(0, log[:split])])
-    second = ahead.begin([(0, log[split:])])
-    found = [*ahead.finish(first), *ahead.finish(second)]
+    in_turn, overlapped = pipeline(), pipeline()
+    first = overlapped.begin([(0, log[:split])])
+    second = overlapped.begin([(0, log[split:])])
+    results = [*overlapped.finish(first), *overlapped.finish(second)]
     expected = [*in_turn.process_all([(0, log[:split])]), *in_turn.process_all([(0, log[split:])])]
-    assert found == expected
-    assert ahead.state(0).contents() == in_turn.state(0).contents()
+    assert results == expected
+    assert overlapped.state(0).contents() == in_turn.state(0).contents()
 
 
 @settings(max_examples=200, deadline=None)
@@ -269,13 +269,13 @@ def test_restart_from_the_changelog_changes_nothing(log: list[Recorded], sizes: 
     whole = pipeline()
     expected = outputs(whole, log, [])
     first = pipeline()
-    before = outputs(first, log, sizes)[:crash_after]
-    changes = [change for output in before for change in output.changes]
+    previous = outputs(first, log, sizes)[:crash_after]
+    changes = [change for output in previous for change in output.changes]
     second = pipeline()
     second.load({0: restore(changes, "events-0", SessionSettings())})
-    after = outputs(second, log, [])
-    assert decided(before) + decided(after) == decided(expected)
-    assert closed(before) | closed(after) == closed(expected)
+    resumed = outputs(second, log, [])
+    assert decided(previous) + decided(resumed) == decided(expected)
+    assert closed(previous) | closed(resumed) == closed(expected)
     assert second.state(0).contents() == whole.state(0).contents()
 
 

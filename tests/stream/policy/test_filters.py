@@ -23,14 +23,14 @@ def test_hidden_is_forbidden():
 
 
 def test_item_taken_out_of_the_catalogue_is_forbidden():
-    known = make_catalogue(Item(item_id="a"))
-    known.update_item(b"a", None)
-    assert "a" in hidden(make_request(), known)
+    catalogue = make_catalogue(Item(item_id="a"))
+    catalogue.update_item(b"a", None)
+    assert "a" in hidden(make_request(), catalogue)
 
 
 def test_item_that_comes_back_is_allowed():
-    known = make_catalogue(Item(item_id="a", stock=0, hidden=True), Item(item_id="a", stock=3))
-    assert forbidden_items(make_request(), known) == []
+    catalogue = make_catalogue(Item(item_id="a", stock=0, hidden=True), Item(item_id="a", stock=3))
+    assert forbidden_items(make_request(), catalogue) == []
 
 
 def test_filters_that_forbid_nothing_are_left_out():

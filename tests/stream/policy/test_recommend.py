@@ -53,41 +53,43 @@ def test_training_popularity_comes_after_the_present_one():
 
 
 def test_shared_popular_items_follow_the_stock():
-    known = make_catalogue(Item(item_id="p", stock=1))
-    policy = Policy(PolicySettings(k=1), known, None, ())
+    catalogue = make_catalogue(Item(item_id="p", stock=1))
+    policy = Policy(PolicySettings(k=1), catalogue, None, ())
     request = make_request("x", popular=("p", "q"))
     assert policy.recommend(request, None).items[0].item_id == "p"
-    known.update_item(b"p", encode(Item(item_id="p", stock=0)))
+    catalogue.update_item(b"p", encode(Item(item_id="p", stock=0)))
     assert policy.recommend(request, None).items[0].item_id == "q"
 
 
 @pytest.mark.parametrize("bought", [(), ("p",)])
 @pytest.mark.parametrize("scores", [None, make_scores("a", "b")])
 def test_encoded_decision_is_the_recommendation(scores: Scores | None, bought: tuple[str, ...]):
-    known = make_catalogue(Item(item_id="p", stock=1), Item(item_id="r", stock=0))
-    policy = Policy(PolicySettings(k=3), known, "bundle", ("t",))
+    catalogue = make_catalogue(Item(item_id="p", stock=1), Item(item_id="r", stock=0))
+    policy = Policy(PolicySettings(k=3), catalogue, "bundle", ("t",))
     request = make_request("x", bought=bought, popular=("p", "q", "r"))
     assert policy.encoded(request, scores) == encode_decision(policy.recommend(request, scores))
-    known.update_item(b"p", encode(Item(item_id="p", stock=0)))
+    catalogue.update_item(b"p", encode(Item(item_id="p", stock=0)))
     assert policy.encoded(request, scores) == encode_decision(policy.recommend(request, scores))
 
 
-def explained(most: int, brought: list[list[float]], bought: tuple[str, ...] = ()) -> Recommendation:
-    """Decide on candidates a, b, ... to whose scores the events on x, y and z brought these."""
+def explained(max_reasons: int, contributions: list[list[float]], bought: tuple[str, ...] = ()) -> Recommendation:
+    """Return a decision on candidates a, b, ... with these contributions of the events on x, y and z."""
     request = msgspec.structs.replace(
         make_request("x", "y", "z", bought=bought, popular=("p",)), actions=bytes((1, 2, 1))
     )
-    scores = make_scores(*"abcd"[: len(brought)])._replace(reasons=Reasons(np.array(brought), range(3)))
-    return Policy(PolicySettings(k=3, reasons=most), Catalogue(), None, ()).recommend(request, scores)
+    scores = make_scores(*"abcd"[: len(contributions)])._replace(reasons=Reasons(np.array(contributions), range(3)))
+    return Policy(PolicySettings(k=3, reasons=max_reasons), Catalogue(), None, ()).recommend(request, scores)
 
 
 def because(decision: Recommendation) -> list[list[tuple[str, str, float]]]:
-    return [[(of.item_id, of.action, of.contribution) for of in choice.because] for choice in decision.items]
+    return [
+        [(event.item_id, event.action, event.contribution) for event in choice.because] for choice in decision.items
+    ]
 
 
 def test_item_names_the_events_that_spoke_most_for_it():
-    found = because(explained(2, [[1.0, 3.0, 2.0], [0.5, 0.25, 0.125]]))
-    assert found == [[("y", ACTIONS[2], 3.0), ("z", "view", 2.0)], [("x", "view", 0.5), ("y", ACTIONS[2], 0.25)], []]
+    reasons = because(explained(2, [[1.0, 3.0, 2.0], [0.5, 0.25, 0.125]]))
+    assert reasons == [[("y", ACTIONS[2], 3.0), ("z", "view", 2.0)], [("x", "view", 0.5), ("y", ACTIONS[2], 0.25)], []]
 
 
 def test_events_that_spoke_against_an_item_are_not_named():
@@ -106,9 +108,9 @@ def test_contributions_are_rounded_as_scores_are():
     assert because(explained(1, [[0.12345678, 0, 0]]))[0][0][2] == 0.123457
 
 
-@pytest.mark.parametrize("most", [0, 1])
-def test_decision_without_reasons_says_nothing_of_them(most: int):
-    policy = Policy(PolicySettings(k=2, reasons=most), Catalogue(), None, ())
+@pytest.mark.parametrize("max_reasons", [0, 1])
+def test_decision_without_reasons_says_nothing_of_them(max_reasons: int):
+    policy = Policy(PolicySettings(k=2, reasons=max_reasons), Catalogue(), None, ())
     assert b"because" not in encode_decision(policy.recommend(make_request("x", popular=("p",)), make_scores("a")))
 
 
@@ -169,8 +171,8 @@ def test_without_a_reranker_only_selected_candidates_are_looked_up():
 
 
 def test_reranker_moves_an_item_from_behind_the_kth_to_the_front():
-    known = make_catalogue(Item(item_id="d", category="tea"))
-    policy = Policy(PolicySettings(k=2), known, "bundle", (), rerankers=[boost_tea])
+    catalogue = make_catalogue(Item(item_id="d", category="tea"))
+    policy = Policy(PolicySettings(k=2), catalogue, "bundle", (), rerankers=[boost_tea])
     choices = policy.recommend(make_request("x"), make_scores("a", "b", "c", "d")).items
     assert [(choice.item_id, choice.score, choice.propensity) for choice in choices] == [
         ("d", 7.0, 1.0),
@@ -179,25 +181,25 @@ def test_reranker_moves_an_item_from_behind_the_kth_to_the_front():
 
 
 def test_reranker_never_sees_a_forbidden_item():
-    known = make_catalogue(Item(item_id="b", category="tea", stock=0))
-    policy = Policy(PolicySettings(k=2), known, "bundle", (), rerankers=[boost_tea])
+    catalogue = make_catalogue(Item(item_id="b", category="tea", stock=0))
+    policy = Policy(PolicySettings(k=2), catalogue, "bundle", (), rerankers=[boost_tea])
     decision = policy.recommend(make_request("x"), make_scores("a", "b", "c"))
     assert [choice.item_id for choice in decision.items] == ["a", "c"]
     assert decision.filtered == {"out_of_stock": 1}
 
 
 def test_rerankers_run_in_their_order():
-    known = make_catalogue(Item(item_id="c", category="tea"))
+    catalogue = make_catalogue(Item(item_id="c", category="tea"))
     request, scores = make_request("x"), make_scores("a", "b", "c")
-    boosted = Policy(PolicySettings(k=3), known, "bundle", (), rerankers=[boost_tea, drop_last])
-    dropped = Policy(PolicySettings(k=3), known, "bundle", (), rerankers=[drop_last, boost_tea])
+    boosted = Policy(PolicySettings(k=3), catalogue, "bundle", (), rerankers=[boost_tea, drop_last])
+    dropped = Policy(PolicySettings(k=3), catalogue, "bundle", (), rerankers=[drop_last, boost_tea])
     assert [choice.item_id for choice in boosted.recommend(request, scores).items] == ["c", "a"]
     assert [choice.item_id for choice in dropped.recommend(request, scores).items] == ["a", "b"]
 
 
 def test_reranker_runs_on_popular_items_too():
-    known = make_catalogue(Item(item_id="q", category="tea"))
-    policy = Policy(PolicySettings(k=2), known, None, (), rerankers=[boost_tea])
+    catalogue = make_catalogue(Item(item_id="q", category="tea"))
+    policy = Policy(PolicySettings(k=2), catalogue, None, (), rerankers=[boost_tea])
     request = make_request("x", popular=("p", "q"))
     assert [choice.item_id for choice in policy.recommend(request, None).items] == ["q", "p"]
     assert policy.encoded(request, None) == encode_decision(policy.recommend(request, None))
@@ -206,8 +208,8 @@ def test_reranker_runs_on_popular_items_too():
 def test_reasons_move_with_their_item():
     request = make_request("x")
     scores = make_scores("a", "b")._replace(reasons=Reasons(np.array([[1.0], [2.0]]), range(1)))
-    known = make_catalogue(Item(item_id="b", category="tea"))
-    policy = Policy(PolicySettings(k=1, reasons=1), known, "bundle", (), rerankers=[boost_tea])
+    catalogue = make_catalogue(Item(item_id="b", category="tea"))
+    policy = Policy(PolicySettings(k=1, reasons=1), catalogue, "bundle", (), rerankers=[boost_tea])
     assert policy.recommend(request, scores).items[0].because[0].contribution == 2.0
 
 

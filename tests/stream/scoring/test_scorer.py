@@ -28,8 +28,8 @@ def scorer(folder: Path) -> Scorer:
     return Scorer(load_bundle(folder))
 
 
-class MindsPadding:
-    """A session of ONNX Runtime whose scores tell how far it was padded."""
+class PaddingDependentSession:
+    """A session of ONNX Runtime whose scores depend on the padding."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
@@ -55,47 +55,49 @@ def requests(count: int, seed: int = 0) -> list[Request]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 2, 3, 7, 32, 64])
-def test_answer_is_the_same_bit_for_bit_in_any_company(folder: Path, batch: int):
-    asked = requests(300)
-    together = Scorer(load_bundle(folder), batch).score(asked)
-    alone = [Scorer(load_bundle(folder), 1).score([one])[0] for one in asked[:20]]
-    assert together == Scorer(load_bundle(folder), 64).score(asked)
-    assert together[:20] == alone
+def test_answer_is_the_same_bit_for_bit_in_any_batch(folder: Path, batch: int):
+    batch_requests = requests(300)
+    together = Scorer(load_bundle(folder), batch).score(batch_requests)
+    separate = [Scorer(load_bundle(folder), 1).score([single])[0] for single in batch_requests[:20]]
+    assert together == Scorer(load_bundle(folder), 64).score(batch_requests)
+    assert together[:20] == separate
 
 
 def test_padding_to_a_wider_call_changes_no_bit(folder: Path):
-    """Else small groups would not be merged, and each handful of events would make several calls."""
+    """Otherwise small groups would not be merged, and a few events would need several calls."""
     assert Scorer(load_bundle(folder))._padding_is_harmless()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("padding_per_call", [0, 100, 10_000])
 def test_answer_is_the_same_bit_for_bit_however_groups_are_merged(folder: Path, padding_per_call: int):
-    asked = requests(40, seed=1)
+    batch_requests = requests(40, seed=1)
     scorer = Scorer(load_bundle(folder))
     scorer._padding_per_call = padding_per_call
-    assert scorer.score(asked) == [Scorer(load_bundle(folder), 1).score([one])[0] for one in asked]
+    assert scorer.score(batch_requests) == [
+        Scorer(load_bundle(folder), 1).score([single])[0] for single in batch_requests
+    ]
 
 
 def test_groups_are_merged_where_a_call_costs_more_than_their_padding(folder: Path):
     scorer = Scorer(load_bundle(folder))
     scorer._padding_per_call = 20
-    few, many = ModelInput(0, [1], [1], [0]), [ModelInput(at, [1] * 9, [1] * 9, [0] * 9) for at in range(9)]
+    few, many = ModelInput(0, [1], [1], [0]), [ModelInput(index, [1] * 9, [1] * 9, [0] * 9) for index in range(9)]
     assert scorer._merged({4: [few], 10: [*many]}) == {10: [*many, few]}
     assert scorer._merged({4: [few] * 4, 10: [*many]}) == {4: [few] * 4, 10: many}
 
 
-def test_graph_that_minds_padding_is_asked_by_width(folder: Path, tmp_path: Path):
+def test_graph_that_depends_on_padding_is_called_by_width(folder: Path, tmp_path: Path):
     bundle = load_bundle(folder)
-    minds = Scorer(bundle._replace(session=MindsPadding(bundle.session)))
-    assert minds._padding_per_call == 0
+    scorer = Scorer(bundle._replace(session=PaddingDependentSession(bundle.session)))
+    assert scorer._padding_per_call == 0
 
 
-def test_next_requests_may_be_asked_before_the_first_are_answered(scorer: Scorer):
+def test_next_requests_may_be_submitted_before_the_first_are_scored(scorer: Scorer):
     first, second = requests(70, seed=2), requests(70, seed=3)
-    asked = scorer.submit(first)
+    pending = scorer.submit(first)
     later = scorer.submit(second)
-    assert [answer for _, answer in sorted(asked.results())] == scorer.score(first)
+    assert [answer for _, answer in sorted(pending.results())] == scorer.score(first)
     assert [answer for _, answer in sorted(later.results())] == scorer.score(second)
 
 
@@ -163,8 +165,8 @@ def reading_all(folder: Path) -> Scorer:
 
 
 def read(scorer: Scorer, *items: str, ages: tuple[int, ...] = ()) -> tuple[list[int], list[int], list[int]]:
-    found = scorer._all_events(0, msgspec.structs.replace(request(*items), ages=ages))
-    return found.rows, found.actions, found.ages
+    session = scorer._all_events(0, msgspec.structs.replace(request(*items), ages=ages))
+    return session.rows, session.actions, session.ages
 
 
 def test_unknown_items_are_told_apart_where_every_event_is_read(reading_all: Scorer):
@@ -178,7 +180,7 @@ def test_ages_are_read_with_their_events(reading_all: Scorer):
     assert (rows[0], ages[0], len(ages)) == (11, 10, 50)
 
 
-class ReadsAges:
+class AgeReadingSession:
     """A session of ONNX Runtime whose graph adds the ages of a session to its scores."""
 
     def __init__(self, session: Any) -> None:
@@ -195,7 +197,7 @@ class ReadsAges:
 
 def test_ages_reach_a_graph_that_reads_them(folder: Path, scorer: Scorer):
     bundle = load_bundle(folder)
-    reading = Scorer(bundle._replace(session=ReadsAges(bundle.session)))
+    reading = Scorer(bundle._replace(session=AgeReadingSession(bundle.session)))
     aged = msgspec.structs.replace(request("item-1", "item-2"), ages=[0, 1_000])
     ((_, scores),) = reading.submit([aged]).results()
     ((_, plain),) = scorer.submit([aged]).results()
@@ -205,8 +207,8 @@ def test_ages_reach_a_graph_that_reads_them(folder: Path, scorer: Scorer):
 
 
 def test_ages_of_events_that_are_not_read_are_left_out(scorer: Scorer):
-    found = scorer._known_events(0, msgspec.structs.replace(request("item-1", "new", "item-2"), ages=[0, 5, 9]))
-    assert (found.rows, found.ages) == ([1, 2], [0, 9])
+    session = scorer._known_events(0, msgspec.structs.replace(request("item-1", "new", "item-2"), ages=[0, 5, 9]))
+    assert (session.rows, session.ages) == ([1, 2], [0, 9])
 
 
 def test_session_of_unknown_items_has_probabilities_but_no_candidates(reading_all: Scorer):
@@ -227,23 +229,25 @@ def told(answer: Scores | None) -> list[list[tuple[float, int]]]:
 
 
 def test_answer_is_the_same_bit_for_bit_with_reasons(scorer: Scorer, explaining: Scorer):
-    asked = requests(100, seed=4)
-    bare = [answer._replace(reasons=None) for answer in explaining.score(asked) if answer is not None]
-    assert bare == scorer.score(asked)
+    batch_requests = requests(100, seed=4)
+    bare = [answer._replace(reasons=None) for answer in explaining.score(batch_requests) if answer is not None]
+    assert bare == scorer.score(batch_requests)
 
 
-def test_reasons_are_the_same_bit_for_bit_in_any_company(folder: Path, explaining: Scorer):
-    asked = requests(150, seed=5)
-    alone = Scorer(load_bundle(folder), 1, reasons=True)
+def test_reasons_are_the_same_bit_for_bit_in_any_batch(folder: Path, explaining: Scorer):
+    batch_requests = requests(150, seed=5)
+    separate = Scorer(load_bundle(folder), 1, reasons=True)
     assert explaining._padding_per_call > 0  # reasons, too, have the same bits at any width
-    assert [told(answer) for answer in explaining.score(asked)] == [told(alone.score([one])[0]) for one in asked]
+    assert [told(answer) for answer in explaining.score(batch_requests)] == [
+        told(separate.score([one])[0]) for one in batch_requests
+    ]
 
 
 def test_reasons_name_events_by_their_place_in_the_session(explaining: Scorer):
     answers = explaining.score([request("new", "item-1", "newer", "item-2"), request("item-1", "item-2")])
-    among, alone = (told(answer) for answer in answers)
+    among, separate = (told(answer) for answer in answers)
     assert {tuple(at for _, at in of) for of in among} == {(1, 3)}
-    assert {tuple(at for _, at in of) for of in alone} == {(0, 1)}
+    assert {tuple(at for _, at in of) for of in separate} == {(0, 1)}
 
 
 def test_reasons_name_the_newest_events_of_a_long_session(explaining: Scorer):
