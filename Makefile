@@ -9,8 +9,8 @@ FOLDERS = schemas model export stream backtest
 LINKS = build/import/clickscore/.done
 PIP = -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help setup setup-train demo fast test check unit coverage integration bench bench-flat bench-reasons bench-scoring bench-encode \
-	demo-bundle docs clean
+.PHONY: help setup setup-train demo demo-bundle fast test check language unit coverage integration \
+	bench bench-flat bench-reasons bench-scoring bench-encode docs clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -60,6 +60,9 @@ check: setup-train  ## format, lint, types and import contracts alone
 	$(TRAIN)/bin/ruff check .
 	$(TRAIN)/bin/basedpyright --pythonpath $(TRAIN)/bin/python
 	$(TRAIN)/bin/lint-imports
+
+language: setup-train  ## names, docstrings and the README against the limits of docs/language.py
+	$(TRAIN)/bin/python docs/language.py
 
 unit: setup-train  ## everything that needs no broker
 	$(TRAIN)/bin/python -m pytest -m 'not kafka'
