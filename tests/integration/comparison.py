@@ -150,7 +150,7 @@ def partition_facts(state: PartitionState) -> dict[str, object]:
         "max_ts": state.max_ts,
         "popular": state.popular,
         "open_sessions": state.open_sessions,
-        "counts": dict(state._counts),
+        "counts": dict(state._popularity._counts),
     }
 
 
