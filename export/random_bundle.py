@@ -14,7 +14,7 @@ from clickscore.export.to_onnx import to_onnx
 from clickscore.model.config import REPEAT_DISTANCES, REPEAT_STEP, REPEAT_TIMES, ModelConfig
 from clickscore.model.examples import Examples
 from clickscore.model.onnx_runtime import open_graph
-from clickscore.model.vocabulary import POPULAR, Vocabulary
+from clickscore.model.vocabulary import POPULAR_ITEMS, Vocabulary
 from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.manifest import NEXT_ACTIONS, Manifest
 
@@ -58,7 +58,7 @@ def write_random_bundle(
         framework=f"numpy {np.__version__}, random weights",
         max_length=config.max_length,
         training_data="none: random weights",
-        popular=names[:POPULAR],
+        popular=names[:POPULAR_ITEMS],
     )
 
 

@@ -176,12 +176,10 @@ def tune(
         torch.set_num_threads(threads)
     dataset = load_dataset(_named(files, sessions), config)
     _show(dataset.report, console)
-    memory = out.with_name(out.name + ".trials")
-    for found in search(dataset, config, trials=trials, memory=memory, console=console):
-        score = (
-            f"validation {STOPPING_METRIC} {found.score:.4f}, trial {found.best} of {found.trials} from preset {preset}"
-        )
-        out.write_text(format_preset(found.config, f"clickscore tune: {score}"), encoding="utf-8")
+    journal = out.with_name(out.name + ".trials")
+    for result in search(dataset, config, trials=trials, journal=journal, console=console):
+        score = f"validation {STOPPING_METRIC} {result.score:.4f}, trial {result.best} of {result.trials} from preset {preset}"
+        out.write_text(format_preset(result.config, f"clickscore tune: {score}"), encoding="utf-8")
         console.print(f"best so far: {score}")
     console.print(f"next: clickscore train SESSIONS --out CHECKPOINT --preset {out}")
 

@@ -1,4 +1,4 @@
-"""Head training: fits what answers beside the Transformer's heads, and blends them on validation."""
+"""Head training: fit trees and regression beside the Transformer's heads, and blend all of them on validation."""
 
 import dataclasses
 from collections.abc import Callable
@@ -24,106 +24,134 @@ from clickscore.model.prefix_features import FullSessions, make_full_sessions
 from clickscore.model.session_arrays import Sessions
 from clickscore.model.stack import CALIBRATION_METHODS, Stack, fit_stack, forward_fill, refit_stack
 
+Predict = Callable[[Examples], Predictions]
+"""Returns the Transformer's predictions after every event of some sessions."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BlendedHeads:
-    """What answers after an event, and how it is blended."""
+    """Heads for next action and purchase: the Transformer's, and a stack of trees and regression."""
 
     calibration: Calibration
+    """Weights of the blend."""
     stack: Stack | None
-    """Beside the Transformer's heads; none where there are views alone."""
+    """Trees and regression; None if the sessions hold views alone."""
     max_length: int
+    """Events that the Transformer reads of a session."""
 
 
-Predict = Callable[[Examples], Predictions]
-"""Gives the Transformer's answers after every event of some sessions."""
+class _HeadInputs(NamedTuple):
+    """Sessions as the stack and as the Transformer read them."""
+
+    sessions: FullSessions
+    """All events, for the stack."""
+    model_events: Longs
+    """Indices of the events that the Transformer reads: (n,)."""
 
 
-class _Part(NamedTuple):
-    """Sessions as both read them."""
-
-    every: FullSessions
-    kept: Longs
-    """Events that the Transformer reads."""
-
-
-def fit_heads(dataset: Dataset, ask: Predict, config: TrainConfig) -> BlendedHeads:
-    """Return the heads of a trained model.
+def fit_heads(dataset: Dataset, predict: Predict, config: TrainConfig) -> BlendedHeads:
+    """Return heads whose stack is fitted on training sessions and whose blend is fitted on validation sessions.
 
     Args:
-        dataset: What it learned from.
-        ask: Asks it.
-        config: How it learned.
+        dataset: Training and validation sessions.
+        predict: Predictions of the trained Transformer.
+        config: Settings of the run.
     """
-    of, longest, stack = dataset.tree_data, config.model.max_length, None
-    if config.trees and of.has_actions:
-        learned = make_full_sessions(of.sessions.select(of.training), of.rows)
-        stack = fit_stack(learned, np.arange(len(learned.items)), of.attributes, longest, config.seed)
-    calibration = _calibration(stack, of.sessions.select(of.validation), of.rows, ask, longest)
-    return BlendedHeads(calibration=calibration, stack=stack, max_length=longest)
+    data, max_length, stack = dataset.tree_data, config.model.max_length, None
+    if config.trees and data.has_actions:
+        training = make_full_sessions(data.sessions.select(data.training), data.rows)
+        stack = fit_stack(training, np.arange(len(training.items)), data.attributes, max_length, config.seed)
+    calibration = _calibrate(stack, data.sessions.select(data.validation), data.rows, predict, max_length)
+    return BlendedHeads(calibration=calibration, stack=stack, max_length=max_length)
 
 
 def refit_heads(heads: BlendedHeads, dataset: Dataset, config: TrainConfig) -> Stack | None:
-    """Return the stack, fitted again on all sessions."""
-    of = dataset.tree_data
+    """Return the stack, fitted again with the same settings on all sessions; None without a stack.
+
+    Args:
+        heads: Heads of `fit_heads`.
+        dataset: All sessions.
+        config: Settings of the run.
+    """
+    data = dataset.tree_data
     if heads.stack is None:
         return None
-    every = make_full_sessions(of.sessions, of.rows)
-    return refit_stack(heads.stack, every, of.attributes, heads.max_length, config.seed)
+    sessions = make_full_sessions(data.sessions, data.rows)
+    return refit_stack(heads.stack, sessions, data.attributes, heads.max_length, config.seed)
 
 
-def blend_held_out(heads: BlendedHeads, dataset: Dataset, answers: Predictions) -> Predictions:
-    """Return the Transformer's answers on the held-out sessions, with the heads blended."""
-    of = dataset.tree_data
-    return _said(heads, _part(of.sessions.select(of.held_out), of.rows, heads.max_length), answers)
+def blend_held_out(heads: BlendedHeads, dataset: Dataset, predictions: Predictions) -> Predictions:
+    """Return the predictions on the held-out sessions, with blended heads in place of the Transformer's alone.
+
+    Args:
+        heads: Heads of `fit_heads`.
+        dataset: Held-out sessions.
+        predictions: The Transformer's predictions on these sessions.
+    """
+    data = dataset.tree_data
+    inputs = _make_inputs(data.sessions.select(data.held_out), data.rows, heads.max_length)
+    return _blend(heads, inputs, predictions)
 
 
-def recalibrate(heads: BlendedHeads, newer: FineTuningData, ask: Predict) -> tuple[Predictions, Calibration]:
-    """Return what a model's heads say of newer sessions, and how they are calibrated on these from then on."""
-    sample = _part(newer.tree_sample, newer.rows, heads.max_length)
-    calibration = _calibration(heads.stack, newer.tree_sample, newer.rows, ask, heads.max_length)
-    return _said(heads, sample, ask(newer.sample)), calibration
+def recalibrate(heads: BlendedHeads, newer: FineTuningData, predict: Predict) -> tuple[Predictions, Calibration]:
+    """Return the old blend's predictions on newer sessions, and a blend that is fitted on them.
+
+    Args:
+        heads: Heads of the old model.
+        newer: Newer sessions.
+        predict: Predictions of the old Transformer.
+    """
+    inputs = _make_inputs(newer.tree_sample, newer.rows, heads.max_length)
+    calibration = _calibrate(heads.stack, newer.tree_sample, newer.rows, predict, heads.max_length)
+    return _blend(heads, inputs, predict(newer.sample)), calibration
 
 
-def _calibration(stack: Stack | None, sessions: Sessions, rows: Ints, ask: Predict, max_length: int) -> Calibration:
-    """Return how to calibrate on the first `max_length` events of each session.
+def _calibrate(stack: Stack | None, sessions: Sessions, rows: Ints, predict: Predict, max_length: int) -> Calibration:
+    """Return the calibration on the first `max_length` events of each session.
 
-    Examples hold the newest ones, and long sessions have no beginning there; without them, though, the others would be
-    those that were to end soon.
+    `Examples` keeps only the newest events, so it has no early events of long sessions. Calibrating without those
+    would bias towards sessions about to end; hence the first `max_length` events of each session.
     """
     longest = int(np.diff(sessions.starts).max())
-    part, answers = _part(sessions, rows, longest), ask(make_examples(sessions, rows, longest))
-    every, silent = part.every, _logits(answers).mean(axis=0)
-    at = part.kept if stack is None else np.arange(len(every.items))
-    session = np.searchsorted(every.starts, at, side="right") - 1
-    first = at - every.starts[session] < max_length
-    at, session = at[first], session[first]
-    members = _members(stack, part, answers, at, max_length=max_length, silent=silent)
-    fitted = calibrate(
-        members, every.next_action[at], every.purchase[at], session, CALIBRATION_METHODS[stack is not None]
+    inputs, predictions = _make_inputs(sessions, rows, longest), predict(make_examples(sessions, rows, longest))
+    full, prior_logits = inputs.sessions, _to_logits(predictions).mean(axis=0)  # (6,)
+    events = inputs.model_events if stack is None else np.arange(len(full.items))
+    session = np.searchsorted(full.starts, events, side="right") - 1  # session of each event
+    is_early = events - full.starts[session] < max_length
+    events, session = events[is_early], session[is_early]
+    members = _compute_members(stack, inputs, predictions, events, max_length=max_length, prior_logits=prior_logits)
+    method = CALIBRATION_METHODS[stack is not None]
+    fitted = calibrate(members, full.next_action[events], full.purchase[events], session, method)
+    return msgspec.structs.replace(fitted, prior_logits=tuple(prior_logits.tolist()))
+
+
+def _blend(heads: BlendedHeads, inputs: _HeadInputs, predictions: Predictions) -> Predictions:
+    """Return predictions with the blended heads' probabilities."""
+    prior_logits, events = np.array(heads.calibration.prior_logits), inputs.model_events
+    members = _compute_members(
+        heads.stack, inputs, predictions, events, max_length=heads.max_length, prior_logits=prior_logits
     )
-    return msgspec.structs.replace(fitted, prior_logits=tuple(silent.tolist()))
+    blended = to_probabilities(blend_logits(members, heads.calibration))
+    return Predictions(predictions.ranks, blended.next_action, blended.purchase)
 
 
-def _said(heads: BlendedHeads, part: _Part, answers: Predictions) -> Predictions:
-    """Return answers with the heads blended."""
-    silent = np.array(heads.calibration.prior_logits)
-    members = _members(heads.stack, part, answers, part.kept, max_length=heads.max_length, silent=silent)
-    said = to_probabilities(blend_logits(members, heads.calibration))
-    return Predictions(answers.ranks, said.next_action, said.purchase)
-
-
-def _members(
-    stack: Stack | None, part: _Part, answers: Predictions, at: Longs, *, max_length: int, silent: Floats
+def _compute_members(
+    stack: Stack | None,
+    inputs: _HeadInputs,
+    predictions: Predictions,
+    events: Longs,
+    *,
+    max_length: int,
+    prior_logits: Floats,
 ) -> list[Floats]:
-    """Return what each member says after these events: (len(at), 6) each."""
-    of_transformer = forward_fill(_logits(answers), part.kept, part.every, silent)[at]
-    return [of_transformer] if stack is None else [of_transformer, stack.logits_after(part.every, at, max_length)]
+    """Return the logits of each member of the blend after these events: (len(events), 6) each."""
+    filled = forward_fill(_to_logits(predictions), inputs.model_events, inputs.sessions, prior_logits)[events]
+    return [filled] if stack is None else [filled, stack.logits_after(inputs.sessions, events, max_length)]
 
 
-def _logits(answers: Predictions) -> Floats:
-    return to_logits(Probabilities(answers.action_probabilities, answers.purchase))
+def _to_logits(predictions: Predictions) -> Floats:
+    return to_logits(Probabilities(predictions.action_probabilities, predictions.purchase))
 
 
-def _part(sessions: Sessions, rows: Ints, max_length: int) -> _Part:
-    return _Part(make_full_sessions(sessions, rows), select_model_events(sessions, rows, max_length))
+def _make_inputs(sessions: Sessions, rows: Ints, max_length: int) -> _HeadInputs:
+    return _HeadInputs(make_full_sessions(sessions, rows), select_model_events(sessions, rows, max_length))

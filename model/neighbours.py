@@ -1,4 +1,7 @@
-"""Neighbours: which items are met near which in sessions, and the nearest few of each. Pure numpy."""
+"""Neighbours: count item co-occurrence in sessions, weighted by distance and age; select the top neighbours.
+
+Counts are whole numbers, so sums are exact: the counts of a fold can be subtracted from the total again.
+"""
 
 import dataclasses
 from typing import NamedTuple
@@ -10,123 +13,133 @@ from clickscore.model.array_types import Longs
 from clickscore.model.examples import Examples
 
 WINDOW = 5
-"""Events that count as near, in both directions."""
+"""Largest distance, in events and in both directions, at which two items co-occur."""
 COUNT_UNIT = 60
-"""What a meeting at distance 1 counts, distance d a d-th of it: whole numbers for each distance up to 5, so that sums
-are exact and a part can be taken out of a whole again."""
+"""Count of a co-occurrence at distance 1; distance d counts 60 / d. 60 is divisible by each distance up to 5."""
 NEWEST_WEIGHT = 16
-"""What a meeting in the newest session counts, and one in an older session a share of, rounded up."""
+"""Weight of the newest session; older sessions have less, down to 4 if the half-life is half of the sessions."""
 ITEM_MASK = 2**32 - 1
-"""Mask of a key's second item."""
-_MOST = 2**31 - 1
+"""Mask of the second item in a key."""
+_MAX_COUNT = 2**31 - 1  # sort keys hold a row and a count in 63 bits
 
 
 @dataclasses.dataclass(frozen=True)
 class PairCounts:
-    """How often items meet."""
+    """Co-occurrence counts of item pairs. The field names are those of the arrays in `pairs.npz`."""
 
     keys: Longs
-    """Row of the first * 2**32 + row of the second, distinct and ascending: (pairs,)."""
+    """Row of the first item * 2**32 + row of the second; distinct and ascending: (pairs,)."""
     counts: Longs
-    """In units of `COUNT_UNIT`, times what its session counts: (pairs,)."""
+    """Sum over co-occurrences of (`COUNT_UNIT` / distance) * session weight: (pairs,)."""
 
 
 class Neighbours(NamedTuple):
-    """The items that each item meets most, most first; 0 with a share of 0 where there are fewer."""
+    """Top K co-occurring items of each item, the largest count first. The field names are stored in checkpoints."""
 
     rows: npt.NDArray[np.int32]
-    """(V, K), row 0 of the table included."""
+    """Row of each neighbour, 0 if an item has fewer than K: (V, K)."""
     shares: npt.NDArray[np.float32]
-    """Of the kept neighbours' counts, 1 in total: (V, K)."""
+    """Share of each neighbour in the counts of the K neighbours; a row's sum is 1, or 0 without any: (V, K)."""
 
 
 def weigh_by_age(sessions: int, half: float) -> Longs:
-    """Return what a meeting counts in each of so many sessions, the oldest first: (sessions,).
+    """Return the weight of each session's co-occurrences by age, the oldest session first: (sessions,).
+
+    weight = ceil(16 * 0.5 ** (age / half)), where age is the share of all sessions that are newer.
 
     Args:
-        sessions: How many.
-        half: Share of the sessions after which a meeting counts half.
+        sessions: Number of sessions.
+        half: Half-life, as a share of the sessions.
     """
     age = np.arange(sessions - 1, -1, -1) / sessions
     return np.ceil(NEWEST_WEIGHT * 0.5 ** (age / half)).astype(np.int64)
 
 
 def decay_counts(pairs: PairCounts, share: float, half: float) -> PairCounts:
-    """Return counts as they are once newer sessions have come, in whole numbers; what is left of none goes.
+    """Return old counts after newer sessions have come, counts * 0.5 ** (share / half); pairs that round to 0 go.
 
     Args:
-        pairs: Counts of sessions, the newest of which counts `NEWEST_WEIGHT`.
-        share: Of all sessions, those that are newer than these.
-        half: As `weigh_by_age` takes it.
+        pairs: Counts of the old sessions, whose newest has weight `NEWEST_WEIGHT`.
+        share: Share of the newer sessions in all sessions.
+        half: Half-life, as a share of the sessions.
     """
     counts = np.rint(pairs.counts * 0.5 ** (share / half)).astype(np.int64)
     return PairCounts(pairs.keys[counts > 0], counts[counts > 0])
 
 
-def count_pairs(of: Examples, weights: Longs | None = None) -> PairCounts:
-    """Return how often items meet in sessions, an item and itself aside.
+def count_pairs(examples: Examples, weights: Longs | None = None) -> PairCounts:
+    """Return how often items co-occur in sessions, in both directions, without pairs of an item and itself.
 
     Args:
-        of: The sessions.
-        weights: What a meeting in each counts: (sessions,). 1 where there are none.
+        examples: Sessions.
+        weights: Weight of each session: (sessions,); 1 without weights.
     """
-    following = count_following(of, weights)
+    following = count_following(examples, weights)
     first, second = following.keys >> 32, following.keys & ITEM_MASK
     keys, counts = following.keys[first != second], following.counts[first != second]
-    other_way = (second << 32 | first)[first != second]
-    return _summed(np.concatenate((keys, other_way)), np.concatenate((counts, counts)))
+    reversed_keys = (second << 32 | first)[first != second]
+    return _sum_by_key(np.concatenate((keys, reversed_keys)), np.concatenate((counts, counts)))
 
 
-def count_following(of: Examples, weights: Longs | None = None) -> PairCounts:
-    """Return how often items follow each other: `COUNT_UNIT` / distance a time, up to `WINDOW` events apart."""
-    weight = np.ones(len(of), dtype=np.int64) if weights is None else weights
-    session = np.repeat(np.arange(len(of)), of.lengths)  # (events,)
-    items = of.items.astype(np.int64)
+def count_following(examples: Examples, weights: Longs | None = None) -> PairCounts:
+    """Return how often the second item of a pair follows the first, up to `WINDOW` events later.
+
+    count(i, j) = sum over sessions and distances d of weight * `COUNT_UNIT` / d.
+
+    Args:
+        examples: Sessions.
+        weights: Weight of each session: (sessions,); 1 without weights.
+    """
+    weights = np.ones(len(examples), dtype=np.int64) if weights is None else weights
+    session = np.repeat(np.arange(len(examples)), examples.lengths)  # (events,)
+    items = examples.items.astype(np.int64)  # (events,)
     keys: list[Longs] = []
     counts: list[Longs] = []
     for distance in range(1, WINDOW + 1):
-        near = session[:-distance] == session[distance:]
-        keys.append((items[:-distance] << 32 | items[distance:])[near])
-        counts.append(COUNT_UNIT // distance * weight[session[distance:][near]])
-    return _summed(np.concatenate(keys), np.concatenate(counts))
+        same_session = session[:-distance] == session[distance:]  # (events - distance,)
+        keys.append((items[:-distance] << 32 | items[distance:])[same_session])
+        counts.append(COUNT_UNIT // distance * weights[session[distance:][same_session]])
+    return _sum_by_key(np.concatenate(keys), np.concatenate(counts))
 
 
-def add_counts(one: PairCounts, other: PairCounts) -> PairCounts:
-    """Return the counts of two sets of sessions as one."""
-    return _summed(np.concatenate((one.keys, other.keys)), np.concatenate((one.counts, other.counts)))
+def add_counts(first: PairCounts, second: PairCounts) -> PairCounts:
+    """Return the sum of the counts of two sets of sessions."""
+    return _sum_by_key(np.concatenate((first.keys, second.keys)), np.concatenate((first.counts, second.counts)))
 
 
-def subtract_counts(whole: PairCounts, part: PairCounts) -> PairCounts:
-    """Return the counts of the sessions of `whole` that are not in its `part`."""
-    counts = whole.counts.copy()
-    counts[np.searchsorted(whole.keys, part.keys)] -= part.counts
-    left = counts > 0
-    return PairCounts(whole.keys[left], counts[left])
+def subtract_counts(total: PairCounts, part: PairCounts) -> PairCounts:
+    """Return the counts without those of a part of the sessions; the part's keys are keys of the total."""
+    counts = total.counts.copy()
+    counts[np.searchsorted(total.keys, part.keys)] -= part.counts
+    is_positive = counts > 0
+    return PairCounts(total.keys[is_positive], counts[is_positive])
 
 
-def select_neighbours(pairs: PairCounts, rows: int, most: int) -> Neighbours:
-    """Return the neighbours of each row, at most so many; equal ones in order of row.
+def select_neighbours(pairs: PairCounts, rows: int, limit: int) -> Neighbours:
+    """Return the top neighbours of each row by count; ties in order of row.
 
     Args:
-        pairs: What met what.
-        rows: Rows of the table, padding included.
-        most: Neighbours of a row.
+        pairs: Co-occurrence counts.
+        rows: Rows V of the table, the padding row included.
+        limit: Neighbours K of a row, at most.
     """
     first = pairs.keys >> 32  # (pairs,)
-    order = np.argsort((first << 31) | (_MOST - pairs.counts.clip(max=_MOST)), kind="stable")  # by row, most first
+    # Sort by row, then by falling count: one stable sort of a packed key
+    order = np.argsort((first << 31) | (_MAX_COUNT - pairs.counts.clip(max=_MAX_COUNT)), kind="stable")
     first = first[order]
-    place = np.arange(len(first)) - np.searchsorted(first, first)  # among those of its row
-    kept = order[place < most]
-    at = pairs.keys[kept] >> 32, place[place < most]
-    neighbours = np.zeros((rows, most), dtype=np.int32)
-    counts = np.zeros((rows, most), dtype=np.float64)
-    neighbours[at] = pairs.keys[kept] & ITEM_MASK
-    counts[at] = pairs.counts[kept]
-    shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
+    rank = np.arange(len(first)) - np.searchsorted(first, first)  # (pairs,): rank among the pairs of its row, from 0
+    top = order[rank < limit]
+    cells = pairs.keys[top] >> 32, rank[rank < limit]  # row and column in the tables
+    neighbours = np.zeros((rows, limit), dtype=np.int32)
+    counts = np.zeros((rows, limit), dtype=np.float64)
+    neighbours[cells] = pairs.keys[top] & ITEM_MASK
+    counts[cells] = pairs.counts[top]
+    shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)  # (V, K); 0 / 1 for a row without neighbours
     return Neighbours(neighbours, shares.astype(np.float32))
 
 
-def _summed(keys: Longs, counts: Longs) -> PairCounts:
+def _sum_by_key(keys: Longs, counts: Longs) -> PairCounts:
+    """Return the distinct keys, ascending, with the sum of the counts of each."""
     order = np.argsort(keys, kind="stable")
     keys, counts = keys[order], counts[order]
     first = np.flatnonzero(np.diff(keys, prepend=-1))

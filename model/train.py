@@ -39,7 +39,7 @@ from clickscore.model.neighbours import Neighbours, PairCounts, count_pairs, dec
 from clickscore.model.predict import CUTOFF, compute_metrics, evaluate_model, predict_sessions
 from clickscore.model.training_pass import TrainingPass, choose_batch_size, make_optimizer, prepare_pass, train_pass
 from clickscore.model.transformer import NeighbourMatrix, SessionTransformer
-from clickscore.model.vocabulary import POPULAR
+from clickscore.model.vocabulary import POPULAR_ITEMS
 
 STOPPING_METRIC = f"mrr@{CUTOFF}"
 """Validation metric of early stopping."""
@@ -105,7 +105,7 @@ def fit(
         TrainingError: The folder holds another training, or files that are no checkpoint.
     """
     config = settle_epochs(config, len(dataset.training))
-    popular_items = dataset.vocabulary.items[:POPULAR]
+    popular_items = dataset.vocabulary.items[:POPULAR_ITEMS]
     record = _read_or_start(folder, TrainingRecord(config=config, report=dataset.report, popular_items=popular_items))
     torch.manual_seed(config.seed)
     model = SessionTransformer(config.model, len(dataset.vocabulary)).to(_device())

@@ -1,4 +1,4 @@
-"""Tune: hyper-parameters searched on validation, one training a trial; a search that was killed goes on."""
+"""Tune: search hyper-parameters on validation with TPE, one training a trial; a killed search continues."""
 
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ from clickscore.model.dataset import Dataset
 from clickscore.model.errors import TrainingError
 from clickscore.model.train import STOPPING_METRIC, fit
 
-SPACE: Mapping[str, BaseDistribution] = {
+SEARCH_SPACE: Mapping[str, BaseDistribution] = {
     "learning_rate": FloatDistribution(1e-3, 1.6e-2, log=True),
     "steps": IntDistribution(100, 400, log=True),
     "weight_decay": FloatDistribution(1e-3, 0.1, log=True),
@@ -28,22 +28,23 @@ SPACE: Mapping[str, BaseDistribution] = {
     "temperature": FloatDistribution(0.05, 0.1),
     "neighbours": IntDistribution(4, 40, log=True),
 }
-"""What is searched: nothing that a worker would pay for, such as `dim` or `layers`."""
-ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
-BEFORE_PRUNING = 5
-"""Whole trials that others are compared with."""
+"""Searched settings and their bounds. Settings that cost serving time, such as `dim` and `layers`, are left out."""
+ENDED_STATES = (TrialState.COMPLETE, TrialState.PRUNED)
+TRIALS_BEFORE_PRUNING = 5
+"""Complete trials before the median rule may stop one: a median of fewer says little."""
 
 
 class SearchResult(NamedTuple):
-    """What a search has found so far."""
+    """Best trial of a search so far."""
 
     trials: int
-    """That have ended."""
+    """Number of ended trials."""
     best: int
-    """Which of them, from 1; the first is the preset as it was given."""
+    """Number of the best trial, from 1; trial 1 is the preset."""
     score: float
-    """Its `STOPPING_METRIC` on validation."""
+    """Validation `STOPPING_METRIC` of the best trial."""
     config: TrainConfig
+    """Config of the best trial."""
 
 
 def tune(
@@ -51,97 +52,98 @@ def tune(
     preset: TrainConfig,
     *,
     trials: int,
-    memory: Path,
+    journal: Path,
     console: Console,
-    space: Mapping[str, BaseDistribution] = SPACE,
-    before_pruning: int = BEFORE_PRUNING,
+    space: Mapping[str, BaseDistribution] = SEARCH_SPACE,
+    trials_before_pruning: int = TRIALS_BEFORE_PRUNING,
 ) -> Iterator[SearchResult]:
-    """Search for a better preset until so many trials have ended, those of earlier runs included.
+    """Search for a better preset until `trials` trials have ended, those of earlier runs included.
 
-    The first trial is the preset itself, so what is found is no worse on validation. What a trial tries depends on the
-    trials before it alone, so a search that goes on finds what an unbroken one would. A trial that is worse than the
-    median of the others after as many epochs is stopped; one that was killed is tried again.
+    The first trial is the preset itself, so the result is never worse on validation. A trial's settings depend on the
+    earlier trials alone (TPE, NeurIPS 2011, seeded by their number), so a continued search gives the result of an
+    unbroken one. A trial below the median of the others after the same epoch is stopped; a killed trial is run again.
 
     Args:
-        dataset: Its training sessions are learned, its validation sessions judge, its held-out ones are not looked at.
-        preset: Where the search starts.
-        trials: How many, in all.
-        memory: File that remembers the trials; a trial's checkpoint lies beside it for as long as it runs.
-        console: Where progress is shown.
-        space: What is searched, and within what bounds.
-        before_pruning: Whole trials that others are compared with.
+        dataset: Training and validation sessions; the held-out sessions are not used.
+        preset: Config of the first trial.
+        trials: Number of trials, in all runs together.
+        journal: File of the trials. The checkpoint of a running trial lies beside the file.
+        console: Console for progress.
+        space: Searched settings and their bounds.
+        trials_before_pruning: Complete trials before a trial may be stopped.
 
     Yields:
-        What is known before the first trial of this run, if anything is, and after each.
+        The result of earlier runs, if there were any, then the result after each trial.
 
     Raises:
-        TrainingError: The file is something else, or remembers another search.
+        TrainingError: The file is no journal, or the journal of another search.
     """
-    study = _study(memory, {"preset": msgspec.to_builtins(preset), "sessions": dataset.report.sha256}, before_pruning)
+    origin = {"preset": msgspec.to_builtins(preset), "sessions": dataset.report.sha256}
+    study = _open_study(journal, origin, trials_before_pruning)
     if not study.trials:
-        of_preset = msgspec.to_builtins(preset)
-        study.enqueue_trial({name: (of_preset | of_preset["model"])[name] for name in space})
+        fields = msgspec.to_builtins(preset)
+        study.enqueue_trial({name: (fields | fields["model"])[name] for name in space})
     for killed in study.get_trials(states=(TrialState.RUNNING,)):
         study.tell(killed.number, state=TrialState.FAIL)
         study.enqueue_trial(killed.params)
-    if ended := _ended(study):
-        yield _found(study, preset)
+    if ended := _count_ended(study):
+        yield _best_result(study, preset)
     while ended < trials:
         study.sampler = optuna.samplers.TPESampler(seed=ended)
         console.print(f"trial {ended + 1} of {trials}")
         trial = study.ask(dict(space))
-        score = _score(trial, dataset, override(preset, trial.params), memory.parent, console)
+        score = _run_trial(trial, dataset, override(preset, trial.params), journal.parent, console)
         study.tell(trial, score, TrialState.PRUNED if score is None else TrialState.COMPLETE)
-        ended = _ended(study)
-        yield _found(study, preset)
+        ended = _count_ended(study)
+        yield _best_result(study, preset)
 
 
-def _score(trial: Trial, dataset: Dataset, config: TrainConfig, folder: Path, console: Console) -> float | None:
-    """Train once and return how good that was, none where it was stopped early."""
+def _run_trial(trial: Trial, dataset: Dataset, config: TrainConfig, folder: Path, console: Console) -> float | None:
+    """Train once and return the best validation score, None if the trial was stopped early."""
 
-    def told(epoch: EpochResult) -> None:
+    def report_epoch(epoch: EpochResult) -> None:
         trial.report(epoch.metrics[STOPPING_METRIC], epoch.number)
         if trial.should_prune():
             raise optuna.TrialPruned
 
     try:
         with tempfile.TemporaryDirectory(dir=folder) as checkpoint:
-            record, _ = fit(dataset, config, Path(checkpoint), console, told)
+            record, _ = fit(dataset, config, Path(checkpoint), console, report_epoch)
     except optuna.TrialPruned:
         return None
     return record.epochs[record.best_epoch - 1].metrics[STOPPING_METRIC]
 
 
-def _study(memory: Path, origin: dict[str, object], before_pruning: int) -> optuna.Study:
-    """Return the search that a file remembers, or a new one.
+def _open_study(journal: Path, origin: dict[str, object], trials_before_pruning: int) -> optuna.Study:
+    """Return the search of a journal, or a new search.
 
     Raises:
-        TrainingError: The file is something else, or remembers another search.
+        TrainingError: The file is no journal, or the journal of another search.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         study = optuna.create_study(
             study_name="clickscore",
-            storage=JournalStorage(JournalFileBackend(str(memory))),
+            storage=JournalStorage(JournalFileBackend(str(journal))),
             direction="maximize",
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=before_pruning),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=trials_before_pruning),
             load_if_exists=True,
         )
     except (ValueError, KeyError) as exc:
-        message = f"{memory} is something else than the memory of a search"
+        message = f"{journal} is no journal of a search: name another --out"
         raise TrainingError(message) from exc
     if study.user_attrs.get("origin", origin) != origin:
-        message = f"{memory} remembers a search from another preset or on other sessions: name a new --out"
+        message = f"{journal} remembers a search from another preset or on other sessions: name a new --out"
         raise TrainingError(message)
     study.set_user_attr("origin", origin)
     return study
 
 
-def _ended(study: optuna.Study) -> int:
-    return len(study.get_trials(states=ENDED))
+def _count_ended(study: optuna.Study) -> int:
+    return len(study.get_trials(states=ENDED_STATES))
 
 
-def _found(study: optuna.Study, preset: TrainConfig) -> SearchResult:
+def _best_result(study: optuna.Study, preset: TrainConfig) -> SearchResult:
     best = study.best_trial
-    ended = [trial.number for trial in study.get_trials(states=ENDED)]
+    ended = [trial.number for trial in study.get_trials(states=ENDED_STATES)]
     return SearchResult(len(ended), ended.index(best.number) + 1, study.best_value, override(preset, best.params))

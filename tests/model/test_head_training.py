@@ -12,29 +12,29 @@ from tests.model.builders import TINY, closed, write_sessions
 pytestmark = pytest.mark.train
 
 
-def silent(of: Examples) -> Predictions:
-    """Answer as one that knows nothing, after every event."""
-    events = len(of.items)
+def predict_uniform(examples: Examples) -> Predictions:
+    """Return the same probabilities after every event."""
+    events = len(examples.items)
     return Predictions(np.zeros(events, dtype=np.int64), np.full((events, 5), 0.2), np.full(events, 0.5))
 
 
 def test_sessions_that_are_longer_than_the_model_reads_count_too(tmp_path):
-    """Those that buy are long: calibrated without them, nobody would ever buy anything."""
+    """Sessions with a purchase are long: calibrated without them, the purchase head would say that nobody buys."""
     rng = np.random.default_rng(0)
     long = TINY.model.max_length + 4
-    told = []
+    sessions = []
     for number in range(1_200):
         buys = rng.random() < 0.3
         words = [f"view:item-{rng.integers(30)}" for _ in range(long if buys else 4)]
-        told.append(closed(number, " ".join([*words, "purchase:item-1"] if buys else words)))
-    dataset = load_dataset([write_sessions(tmp_path / "sessions.jsonl", told)], TINY)
-    heads = fit_heads(dataset, silent, TINY)
+        sessions.append(closed(number, " ".join([*words, "purchase:item-1"] if buys else words)))
+    dataset = load_dataset([write_sessions(tmp_path / "sessions.jsonl", sessions)], TINY)
+    heads = fit_heads(dataset, predict_uniform, TINY)
     assert heads.stack is not None
-    of = dataset.tree_data
-    every = make_full_sessions(of.sessions.select(of.held_out), of.rows)
-    at = every.starts[:-1]  # the first event, which says nothing
+    data = dataset.tree_data
+    held_out = make_full_sessions(data.sessions.select(data.held_out), data.rows)
+    first = held_out.starts[:-1]  # the first event, which is the same in all sessions
     members = [
-        np.tile(heads.calibration.prior_logits, (len(at), 1)),
-        heads.stack.logits_after(every, at, heads.max_length),
+        np.tile(heads.calibration.prior_logits, (len(first), 1)),
+        heads.stack.logits_after(held_out, first, heads.max_length),
     ]
     assert to_probabilities(blend_logits(members, heads.calibration)).purchase.mean() == pytest.approx(0.3, abs=0.08)

@@ -10,7 +10,7 @@ from clickscore.model.commands import train
 from clickscore.model.commands import tune as tune_command
 from clickscore.model.config import override, read_preset
 from clickscore.model.errors import TrainingError
-from clickscore.model.tune import SPACE, SearchResult, tune
+from clickscore.model.tune import SEARCH_SPACE, SearchResult, tune
 from tests.model.builders import TINY, dataset, shoppers, write_sessions
 
 pytestmark = pytest.mark.train
@@ -23,8 +23,8 @@ class Killed(BaseException):
 
 
 def search(data, folder, trials: int, preset=PRESET, **limits) -> list[SearchResult]:
-    memory = folder / "preset.toml.trials"
-    return list(tune(data, preset, trials=trials, memory=memory, console=Console(quiet=True), **limits))
+    journal = folder / "preset.toml.trials"
+    return list(tune(data, preset, trials=trials, journal=journal, console=Console(quiet=True), **limits))
 
 
 @pytest.fixture(scope="module")
@@ -33,48 +33,48 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def found(data, tmp_path_factory):
-    """What is known after each of four trials."""
-    return search(data, tmp_path_factory.mktemp("found"), trials=4)
+def results(data, tmp_path_factory):
+    """Results after each of four trials."""
+    return search(data, tmp_path_factory.mktemp("results"), trials=4)
 
 
-def test_first_trial_is_the_preset(found):
-    assert (found[0].trials, found[0].best, found[0].config) == (1, 1, PRESET)
+def test_first_trial_is_the_preset(results):
+    assert (results[0].trials, results[0].best, results[0].config) == (1, 1, PRESET)
 
 
-def test_best_is_never_worse_than_before(found):
-    scores = [state.score for state in found]
+def test_best_is_never_worse_than_before(results):
+    scores = [state.score for state in results]
     assert scores == sorted(scores)
 
 
-def test_best_differs_from_the_preset_in_what_is_searched_alone(found):
-    config = found[-1].config
-    changes = {name: getattr(config, name, None) or getattr(config.model, name) for name in SPACE}
+def test_best_differs_from_the_preset_in_what_is_searched_alone(results):
+    config = results[-1].config
+    changes = {name: getattr(config, name, None) or getattr(config.model, name) for name in SEARCH_SPACE}
     assert override(PRESET, changes) == config
 
 
-def test_score_is_that_of_the_validation_sessions(data, found, tmp_path):
-    record, _ = tuning.fit(data, found[-1].config, tmp_path, Console(quiet=True), lambda _: None)
-    assert record.epochs[record.best_epoch - 1].metrics["mrr@20"] == found[-1].score
+def test_score_is_that_of_the_validation_sessions(data, results, tmp_path):
+    record, _ = tuning.fit(data, results[-1].config, tmp_path, Console(quiet=True), lambda _: None)
+    assert record.epochs[record.best_epoch - 1].metrics["mrr@20"] == results[-1].score
 
 
-def test_search_that_goes_on_finds_the_same(data, found, tmp_path):
+def test_search_that_goes_on_finds_the_same(data, results, tmp_path):
     search(data, tmp_path, trials=2)
-    assert search(data, tmp_path, trials=4)[1:] == found[2:]
+    assert search(data, tmp_path, trials=4)[1:] == results[2:]
 
 
-def test_search_that_is_over_says_what_it_found(data, found, tmp_path):
+def test_search_that_is_over_says_what_it_found(data, results, tmp_path):
     search(data, tmp_path, trials=2)
-    assert search(data, tmp_path, trials=2) == [found[1]]
+    assert search(data, tmp_path, trials=2) == [results[1]]
 
 
-def test_trial_that_was_killed_is_tried_again(data, found, tmp_path, monkeypatch):
+def test_trial_that_was_killed_is_tried_again(data, results, tmp_path, monkeypatch):
     search(data, tmp_path, trials=1)
     with monkeypatch.context() as broken:
         broken.setattr(tuning, "fit", lambda *_: (_ for _ in ()).throw(Killed()))
         with pytest.raises(Killed):
             search(data, tmp_path, trials=2)
-    assert [state.score for state in search(data, tmp_path, trials=2)] == [found[0].score, found[1].score]
+    assert [state.score for state in search(data, tmp_path, trials=2)] == [results[0].score, results[1].score]
 
 
 def test_trial_leaves_nothing_but_what_is_remembered(data, tmp_path):
@@ -84,13 +84,13 @@ def test_trial_leaves_nothing_but_what_is_remembered(data, tmp_path):
 
 def test_trial_that_lags_behind_is_stopped(data, tmp_path):
     hardly_learning = {"learning_rate": optuna.distributions.FloatDistribution(1e-12, 1e-11)}
-    search(data, tmp_path, trials=3, space=hardly_learning, before_pruning=1)
+    search(data, tmp_path, trials=3, space=hardly_learning, trials_before_pruning=1)
     storage = tuning.JournalStorage(tuning.JournalFileBackend(str(tmp_path / "preset.toml.trials")))
     states = [trial.state.name for trial in optuna.load_study(study_name="clickscore", storage=storage).trials]
     assert states == ["COMPLETE", "PRUNED", "PRUNED"]
 
 
-def test_memory_of_another_search_is_refused(data, tmp_path):
+def test_journal_of_another_search_is_refused(data, tmp_path):
     search(data, tmp_path, trials=1)
     with pytest.raises(TrainingError, match="another preset or on other sessions"):
         search(data, tmp_path, trials=1, preset=dataclasses.replace(PRESET, seed=5))
@@ -98,7 +98,7 @@ def test_memory_of_another_search_is_refused(data, tmp_path):
 
 def test_file_of_something_else_is_refused(data, tmp_path):
     (tmp_path / "preset.toml.trials").write_text("a diary\n")
-    with pytest.raises(TrainingError, match="something else"):
+    with pytest.raises(TrainingError, match="no journal"):
         search(data, tmp_path, trials=1)
 
 
