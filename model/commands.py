@@ -178,7 +178,8 @@ def tune(
     _show(dataset.report, console)
     journal = out.with_name(out.name + ".trials")
     for result in search(dataset, config, trials=trials, journal=journal, console=console):
-        score = f"validation {STOPPING_METRIC} {result.score:.4f}, trial {result.best} of {result.trials} from preset {preset}"
+        trial = f"trial {result.best} of {result.trials} from preset {preset}"
+        score = f"validation {STOPPING_METRIC} {result.score:.4f}, {trial}"
         out.write_text(format_preset(result.config, f"clickscore tune: {score}"), encoding="utf-8")
         console.print(f"best so far: {score}")
     console.print(f"next: clickscore train SESSIONS --out CHECKPOINT --preset {out}")

@@ -1,4 +1,4 @@
-"""Config: what a model is and how it is trained, as values with a unit and a reason each; presets are objects."""
+"""Config: the shape of a model and the settings of a training, each with its unit and reason; presets are objects."""
 
 import dataclasses
 import json
@@ -11,34 +11,37 @@ import msgspec
 from clickscore.model.errors import TrainingError
 
 REPEAT_DISTANCES, REPEAT_TIMES = 12, 4
-"""How finely a repeat is told: events since the item's last one, and events on it before that; the last means more."""
+"""Size of the table of repeat bonuses: events since the item's last event, and earlier events on the item. Larger
+values share the last entry."""
 REPEAT_STEP = 10
-"""What the table of repeats is multiplied by: at the common learning rate it would learn too slowly."""
+"""Factor of the table of repeat bonuses: with a factor of 1 the table would learn too slowly at the common rate."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The shape of a model: together with its weights, neighbours and vocabulary it is the model."""
+    """The shape of a model. With weights, neighbours and vocabulary it defines the model."""
 
     dim: int = 192
-    """Numbers that stand for an item: 192 instead of 128 earn much, 256 little more (`docs/model.md`)."""
+    """Size D of item and session vectors. 192 is clearly better than 128; 256 adds little (`docs/model.md`)."""
     layers: int = 1
+    """Transformer blocks. A second block gains less for its time than a larger `dim` (`docs/model.md`)."""
     heads: int = 2
+    """Attention heads H; `dim` is a multiple of H."""
     ffn: int = 256
-    """Width of the feed-forward layer; a multiple of 16 keeps rows on whole vector registers."""
+    """Width of the feed-forward network: a multiple of 16, the float32 numbers of a 512-bit vector register."""
     max_length: int = 50
-    """Events that it reads at most: as many as a worker remembers of a session."""
+    """Events that the model reads, at most: as many as a worker keeps of a session."""
     neighbours: int = 12
-    """Items that are folded into an item's vector, at most."""
+    """Neighbours K of an item, at most; 8, 16 and 24 were not clearly better (`docs/model.md`)."""
     temperature: float = 0.07
-    """What cosines are divided by to be scores: CORE's, and MiaSRec's."""
+    """Divisor of the cosines that gives scores, as in CORE and MiaSRec."""
     dropout: float = 0.2
-    """Share of activations dropped in training."""
+    """Share of activations that training drops."""
     item_dropout: float = 0.35
-    """Share of the numbers of an item's vector dropped in training, where a session is read."""
+    """Share of the numbers of an input item vector that training drops."""
 
     def __post_init__(self) -> None:
-        """Check what one field cannot know of another."""
+        """Check the bounds, and fields against each other."""
         if self.dim % self.heads:
             message = f"dim {self.dim} is no multiple of heads {self.heads}"
             raise TrainingError(message)
@@ -52,54 +55,59 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One training run: the same config, sessions and machine give the same weights."""
+    """Settings of one training: the same config, sessions and machine give the same weights.
+
+    Fields whose names start with `top_up` belong to fine-tuning: the final pass, and a warm start on newer sessions.
+    """
 
     model: ModelConfig = ModelConfig()
     seed: int = 0
+    """Seed of weights, batch order, dropout, folds and samples."""
     epochs: int = 0
-    """Maximum passes over the training sessions; the learning rate falls to its end in the last. 0: `settle_epochs`."""
+    """Passes over the training sessions, at most; the learning rate decays over all of them. 0: see `settle_epochs`."""
     patience: int = 2
-    """Epochs without a better validation MRR after which training stops."""
+    """Epochs without a better validation MRR before early stopping."""
     batch: int = 512
-    """Sessions a step, at most: fewer where an epoch would have fewer than `steps`, down to 16."""
+    """Sessions of a step, at most; fewer, down to 16, if an epoch would have fewer than `steps` steps."""
     steps: int = 400
-    """Steps an epoch that a smaller batch is taken for: 0.2 points of MRR@20 better than 200 (`docs/model.md`)."""
+    """Steps of an epoch that a smaller batch is used for: 0.2 points of MRR@20 better than 200 (`docs/model.md`)."""
     learning_rate: float = 4e-3
-    """Peak for a whole batch, the root of its share for a smaller one. A usual 1e-3 wastes a small budget."""
+    """Peak learning rate of a full batch, scaled by the root of the share of a smaller one. The usual 1e-3 would need
+    more epochs."""
     warmup: int = 100
-    """Steps up to the peak, a tenth of all steps at most."""
+    """Steps of linear warm-up, a tenth of all steps at most."""
     weight_decay: float = 0.01
-    """Of the matrices; tables, norms and biases have none."""
+    """Weight decay of matrices; tables, norms and biases have none."""
     folds: int = 8
-    """Parts of the sessions: one learns with neighbours counted in the others, so that it does not meet itself."""
+    """Folds of cross-fitting: a session trains with neighbours that were counted in the other folds."""
     neighbours_half: float = 0.5
-    """Share of the sessions, from the newest back, after which a meeting of items counts half: what goes together
-    changes, and so 12 neighbours hold the next item more often (`docs/model.md`)."""
+    """Half-life of co-occurrences, as a share of the sessions, from the newest back: co-occurrence changes, and with a
+    half-life 12 neighbours hold the next item more often (`docs/model.md`)."""
     top_up_share: float = 0.2
-    """Share of the sessions for training, the newest, that are learned again at the end, with all that are newer."""
+    """Share of the training sessions, the newest, in the final pass, which has all newer sessions as well."""
     top_up_rate: float = 8e-4
-    """Peak learning rate of that pass, or of a later one over newer sessions."""
+    """Peak learning rate of fine-tuning, a fifth of `learning_rate`."""
     top_up_steps: int = 40
-    """Steps of a pass over newer sessions that a smaller batch is taken for."""
+    """Steps of a warm start that a smaller batch is used for."""
     top_up_warmup: int = 20
-    """Steps up to it, a tenth of all steps at most."""
+    """Steps of linear warm-up in fine-tuning, a tenth of all steps at most."""
     next_action_weight: float = 0.5
-    """Of the next-action loss, beside 1 for the next item."""
+    """Weight of the next-action loss; the next-item loss has weight 1."""
     purchase_weight: float = 0.5
-    """Of the purchase loss, beside 1 for the next item."""
+    """Weight of the purchase loss; the next-item loss has weight 1."""
     trees: bool = True
-    """Whether trees and a regression answer beside the heads, where the sessions tell more than views."""
+    """Whether trees and regression are blended with the heads, if the sessions hold other actions than views."""
     min_count: int = 1
-    """Events that an item needs to be known: one that was seen once still has neighbours."""
+    """Events of a known item, at least. An item with a single event still has neighbours, so 1 is enough."""
     validation_share: float = 0.03
-    """Share of the sessions, the newest before the held-out ones, that say when to stop."""
+    """Share of validation sessions: the newest before the held-out ones. They decide early stopping and calibration."""
     held_out_share: float = 0.02
-    """Share of the sessions, the newest, that the bundle's metrics are measured on before they are learned, too."""
+    """Share of held-out sessions, the newest: the bundle's metrics are measured before the final pass trains on them."""
     ranked_sessions: int = 5_000
-    """Sessions of validation, and of the held-out ones, that are ranked: enough for 0.5 points of HR@20."""
+    """Validation and held-out sessions that are ranked, at most each: HR@20 is then exact to about 0.5 points."""
 
     def __post_init__(self) -> None:
-        """Check what one field cannot know of another."""
+        """Check the bounds, and fields against each other."""
         shares = (self.validation_share, self.held_out_share)
         if min(shares) <= 0 or sum(shares) >= 1:
             message = "validation_share and held_out_share are above 0, and below 1 together"
@@ -119,23 +127,24 @@ DEFAULT = TrainConfig()
 SMALL = TrainConfig(
     model=ModelConfig(dim=32, ffn=128, max_length=20, dropout=0.1, item_dropout=0.1), batch=256, steps=200
 )
+"""Preset for the demo and for catalogues of some thousand items."""
 
 SMALL_DATASET_SESSIONS = 100_000
-"""Below it, a set is passed over twice as often."""
+"""Training sessions below which a training has twice the epochs."""
 
 PRESETS: dict[str, TrainConfig] = {"default": DEFAULT, "small": SMALL}
 
 
 def settle_epochs(config: TrainConfig, sessions: int) -> TrainConfig:
-    """Return the config of a run on so many training sessions: 4 epochs, or 8 where they are few.
+    """Return a config with a number of epochs: its own, or 4, or 8 for a small data set.
 
-    Validation was flat after 3 epochs of 110,000 sessions; 9,000 gained 4 points of HR@20 from epoch 4 to 8.
+    Validation was flat after 3 epochs of 110,000 sessions; 9,000 sessions gained 4 points of HR@20 from epoch 4 to 8.
     """
     return dataclasses.replace(config, epochs=config.epochs or (8 if sessions < SMALL_DATASET_SESSIONS else 4))
 
 
 def read_preset(name: str) -> TrainConfig:
-    """Return a preset by its name, or from a file of `format_preset`; the file overrides the default preset.
+    """Return a preset by name, or from a TOML file as `format_preset` writes it; missing fields have their defaults.
 
     Raises:
         TrainingError: There is no such preset and no such file, or the file is no preset.
@@ -144,7 +153,7 @@ def read_preset(name: str) -> TrainConfig:
         return PRESETS[name]
     path = Path(name)
     if not path.is_file():
-        message = f"no preset and no file {name!r}: there are {', '.join(PRESETS)}, and what `clickscore tune` writes"
+        message = f"no preset and no file {name!r}: there are {', '.join(PRESETS)}, and files of `clickscore tune`"
         raise TrainingError(message)
     try:
         return override(DEFAULT, tomllib.loads(path.read_text(encoding="utf-8")))
@@ -154,27 +163,27 @@ def read_preset(name: str) -> TrainConfig:
 
 
 def format_preset(config: TrainConfig, comment: str) -> str:
-    """Return a preset as TOML: a field a line, those of the model among them, under a line of comment."""
+    """Return a config as TOML: a line of comment, then one line for each field of run and model."""
     fields = msgspec.to_builtins(config)
     fields |= fields.pop("model")
     return "".join([f"# {comment}\n", *(f"{name} = {json.dumps(value)}\n" for name, value in fields.items())])
 
 
 def override(config: TrainConfig, changes: Mapping[str, str | float]) -> TrainConfig:
-    """Return a config with some fields of it, or of its model, set from numbers, or text such as `{"dim": "128"}`.
+    """Return a config with changed fields of run or model, from numbers or text such as `{"dim": "128"}`.
 
     Raises:
         TrainingError: There is no such field, or the text is no value of its type.
     """
-    of_run, of_model = ({field.name for field in dataclasses.fields(part)} for part in (config, config.model))
-    of_run.discard("model")
-    unknown = sorted(set(changes) - of_run - of_model)
+    run_fields, model_fields = ({field.name for field in dataclasses.fields(part)} for part in (config, config.model))
+    run_fields.discard("model")
+    unknown = sorted(set(changes) - run_fields - model_fields)
     if unknown:
-        message = f"no setting {unknown[0]!r}; there are {', '.join(sorted(of_run | of_model))}"
+        message = f"no setting {unknown[0]!r}; there are {', '.join(sorted(run_fields | model_fields))}"
         raise TrainingError(message)
     fields = msgspec.to_builtins(config)
     for name, value in changes.items():
-        (fields if name in of_run else fields["model"])[name] = value
+        (fields if name in run_fields else fields["model"])[name] = value
     try:
         return msgspec.convert(fields, TrainConfig, strict=False)
     except msgspec.ValidationError as exc:
