@@ -1,4 +1,4 @@
-"""Checkpoint: a trained model as a folder that needs nothing else, neither to be exported nor to be topped up."""
+"""Checkpoint: a trained model as a folder with everything that an export or a warm start needs."""
 
 # pyright: standard
 # torch leaves what it loads untyped.
@@ -69,17 +69,21 @@ class TrainingRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Checkpoint(NamedTuple):
-    """A trained model, ready to be evaluated or exported."""
+    """A trained model, loaded from a checkpoint folder."""
 
     record: TrainingRecord
     vocabulary: Vocabulary
     model: SessionTransformer
+    """Transformer in evaluation mode, on the CPU."""
     neighbours: Neighbours
+    """Neighbours of every item, for `SessionTransformer.table`."""
     held_out: Examples
+    """Held-out sessions, on which an export compares the graph with the model."""
     stack: Stack | None
+    """Trees and regression; None for a model without them."""
 
     def table(self) -> torch.Tensor:
-        """Return the vectors of all items: (V, D)."""
+        """Return the item vectors, with their neighbours added: (V, D)."""
         with torch.inference_mode():
             return self.model.table(NeighbourMatrix(self.neighbours, torch.device("cpu")))
 
@@ -88,21 +92,34 @@ _decode_record = msgspec.json.Decoder(TrainingRecord).decode
 
 
 def start_checkpoint(folder: Path, record: TrainingRecord, vocabulary: Vocabulary, held_out: Examples) -> None:
-    """Write what stays the same through the training."""
+    """Write the files that stay the same during the training, and the record.
+
+    Args:
+        folder: Checkpoint folder, created if it is missing.
+        record: Record of the training.
+        vocabulary: Items of the model.
+        held_out: Held-out sessions.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     write_record(folder, record)
     _replace(folder / "items.txt", vocabulary.to_bytes())
-    _replace(folder / "held_out.npz", _packed(held_out))
+    _replace(folder / "held_out.npz", _pack(held_out))
 
 
 def save_model(path: Path, model: SessionTransformer, neighbours: Neighbours) -> None:
-    """Write weights and neighbours, whole or not at all."""
+    """Write weights and neighbours atomically.
+
+    Args:
+        path: File of the tensors.
+        model: Model with the weights.
+        neighbours: Neighbours of every item.
+    """
     arrays = {f"neighbours.{name}": torch.from_numpy(array) for name, array in neighbours._asdict().items()}
     save_tensors(path, model.state_dict() | arrays)
 
 
 def load_model(path: Path, model: SessionTransformer) -> Neighbours:
-    """Fill a model with the weights that `save_model` wrote, and return the neighbours."""
+    """Load the weights of a `save_model` file into a model, and return the neighbours."""
     tensors = load_tensors(path)
     neighbours = Neighbours(*(tensors.pop(f"neighbours.{name}").numpy() for name in Neighbours._fields))
     model.load_state_dict(tensors)
@@ -110,31 +127,31 @@ def load_model(path: Path, model: SessionTransformer) -> Neighbours:
 
 
 def save_pairs(folder: Path, pairs: PairCounts) -> None:
-    """Write how often items met in the sessions that a model has learned from."""
-    _replace(folder / "pairs.npz", _packed(pairs))
+    """Write the co-occurrence counts of all sessions that a model was trained on."""
+    _replace(folder / "pairs.npz", _pack(pairs))
 
 
 def load_pairs(folder: Path) -> PairCounts:
-    """Return what `save_pairs` wrote.
+    """Return the co-occurrence counts of a finished training.
 
     Raises:
-        TrainingError: The training that would have has not ended.
+        TrainingError: The training has not ended.
     """
     if not (folder / "pairs.npz").is_file():
-        message = f"{folder} holds a training that has not ended: go on with it first"
+        message = f"{folder} holds a training that has not ended: run its `clickscore train` command again first"
         raise TrainingError(message)
     with np.load(folder / "pairs.npz") as arrays:
         return PairCounts(**arrays)
 
 
 def save_stack(folder: Path, stack: Stack) -> None:
-    """Write trees and regression."""
-    side, regression = stack.item_features, stack.regression
+    """Write trees and regression. The array names stay as the first version wrote them."""
+    item_features, regression = stack.item_features, stack.regression
     packed = io.BytesIO()
     np.savez_compressed(
         packed,
-        numbers=side.values,
-        categories=side.categories,
+        numbers=item_features.values,
+        categories=item_features.categories,
         weights=regression.weights,
         bias=regression.bias,
         share=stack.tree_share,
@@ -145,24 +162,24 @@ def save_stack(folder: Path, stack: Stack) -> None:
 
 
 def load_stack(folder: Path) -> Stack | None:
-    """Return what `save_stack` wrote, none where the model has no trees."""
+    """Return trees and regression, or None for a model without them."""
     if not (folder / STACK).is_file():
         return None
     with np.load(folder / STACK) as arrays:
         trees = Trees(*(lightgbm.Booster(model_str=str(arrays[name])) for name in Trees._fields))
-        side = ItemFeatures(arrays["numbers"], arrays["categories"])
-        return Stack(side, trees, LinearModel(arrays["weights"], arrays["bias"]), arrays["share"])
+        item_features = ItemFeatures(arrays["numbers"], arrays["categories"])
+        return Stack(item_features, trees, LinearModel(arrays["weights"], arrays["bias"]), arrays["share"])
 
 
 def save_texts(folder: Path, texts: TextVectors) -> None:
-    """Write what a language model made of the items' texts."""
+    """Write the text vectors of the items."""
     packed = io.BytesIO()
     np.savez(packed, encoder=np.array(texts.encoder), digests=texts.digests, vectors=texts.vectors)
     _replace(folder / TEXTS, packed.getvalue())
 
 
 def load_texts(folder: Path) -> TextVectors | None:
-    """Return what `save_texts` wrote, none where no item has been encoded."""
+    """Return the text vectors of the items, or None if no item was encoded."""
     if not (folder / TEXTS).is_file():
         return None
     with np.load(folder / TEXTS) as arrays:
@@ -170,15 +187,15 @@ def load_texts(folder: Path) -> TextVectors | None:
 
 
 def write_record(folder: Path, record: TrainingRecord) -> None:
-    """Write `checkpoint.json`, whole or not at all."""
+    """Write `checkpoint.json` atomically."""
     _replace(folder / "checkpoint.json", msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
 
 
 def read_record(folder: Path) -> TrainingRecord | None:
-    """Return what a folder's `checkpoint.json` says, none where the folder has none.
+    """Return the record in a folder's `checkpoint.json`, or None without this file.
 
     Raises:
-        TrainingError: It cannot be read.
+        TrainingError: The file cannot be read.
     """
     path = folder / "checkpoint.json"
     if not path.is_file():
@@ -186,15 +203,15 @@ def read_record(folder: Path) -> TrainingRecord | None:
     try:
         return _decode_record(path.read_bytes())
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        message = f"{path} cannot be read, it may come from another version: {exc}"
+        message = f"{path} cannot be read; another version may have written it: {exc}"
         raise TrainingError(message) from exc
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
-    """Return the best model of a training, whether it has finished or not.
+    """Return the model of a finished training, or the best one so far of an unfinished training.
 
     Raises:
-        TrainingError: The folder holds no checkpoint, or none with a finished epoch.
+        TrainingError: The folder holds no checkpoint, or no epoch has ended.
     """
     record = read_record(folder)
     if record is None or not (record.best_epoch or record.finished):
@@ -209,48 +226,48 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 
 def find_checkpoint(origin: Path) -> tuple[Path, str]:
-    """Return the checkpoint of a folder that is one, or a bundle with one, and what to call it.
+    """Return a checkpoint's folder and name, from a checkpoint or from a bundle that was exported with --trainable.
 
     Raises:
-        TrainingError: It is a bundle without one.
+        TrainingError: The bundle holds no checkpoint.
     """
     manifest = origin / "manifest.json"
     if not manifest.is_file():
         return origin, "a checkpoint"
     if not (origin / "checkpoint").is_dir():
-        message = f"{origin} was exported without what training needs: name its checkpoint, or export it --trainable"
+        message = f"{origin} was exported without its checkpoint: name the checkpoint, or export it with --trainable"
         raise TrainingError(message)
     return origin / "checkpoint", decode_manifest(manifest.read_bytes()).version
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
-    """Write tensors, and plain values among them, whole or not at all."""
+    """Write tensors and plain values by name, atomically."""
     packed = io.BytesIO()
     torch.save(dict(tensors), packed)
     _replace(path, packed.getvalue())
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
-    """Return what `save_tensors` wrote, on the CPU; nothing in it is ever run.
+    """Return the tensors of a file on the CPU. Code in the file is never executed (`weights_only`).
 
     Raises:
-        TrainingError: It cannot be read.
+        TrainingError: The file cannot be read.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as exc:
-        message = f"{path} cannot be read, it is broken or something else than a checkpoint's tensors"
+        message = f"{path} cannot be read: it is broken, or holds no tensors of a checkpoint"
         raise TrainingError(message) from exc
 
 
-def _packed(arrays: Examples | PairCounts) -> bytes:
+def _pack(arrays: Examples | PairCounts) -> bytes:
     packed = io.BytesIO()
     np.savez_compressed(packed, **{field.name: getattr(arrays, field.name) for field in dataclasses.fields(arrays)})
     return packed.getvalue()
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that a kill leaves the old one or the new one."""
+    """Write a file atomically: after a kill either the old or the new content is there."""
     draft = path.with_name(path.name + ".draft")
     with draft.open("wb") as file:
         file.write(content)

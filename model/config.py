@@ -102,7 +102,7 @@ class TrainConfig:
     validation_share: float = 0.03
     """Share of validation sessions: the newest before the held-out ones. They decide early stopping and calibration."""
     held_out_share: float = 0.02
-    """Share of held-out sessions, the newest: the bundle's metrics are measured before the final pass trains on them."""
+    """Share of held-out sessions, the newest. Metrics are measured on them before the final pass trains on them."""
     ranked_sessions: int = 5_000
     """Validation and held-out sessions that are ranked, at most each: HR@20 is then exact to about 0.5 points."""
 

@@ -36,7 +36,10 @@ PURCHASE = ACTIONS.index("purchase")
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """Input events and labels of sessions, concatenated; each session has at least one event."""
+    """Input events and labels of sessions, concatenated; each session has at least one event.
+
+    The field names are those of the arrays in `held_out.npz`.
+    """
 
     items: Ints
     """Item rows, at least 1: (events,)."""

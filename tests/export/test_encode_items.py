@@ -153,7 +153,7 @@ def test_catalogue_that_teaches_nothing_is_refused(place, tmp_path, items, messa
 @pytest.mark.parametrize(
     ("bundle", "encoder", "out", "message"),
     [
-        ("bare", "encoder", "out", "export it --trainable"),
+        ("bare", "encoder", "out", "export it with --trainable"),
         ("bundle", "bundle", "out", "holds no language model"),
         ("bundle", "encoder", "bundle", "not empty"),
     ],

@@ -94,7 +94,7 @@ def test_bundle_is_topped_up_by_its_checkpoint(checkpoint, newer, tmp_path):
 def test_bundle_without_its_checkpoint_cannot_be_topped_up(checkpoint, newer, tmp_path):
     export_bundle(checkpoint, tmp_path / "bundle")
     result = run("--from", tmp_path / "bundle", "--sessions", newer, "--out", tmp_path / "second")
-    assert "was exported without what training needs" in refusal(result)
+    assert "was exported without its checkpoint" in refusal(result)
 
 
 def test_top_up_goes_on_with_the_settings_that_it_finds(checkpoint, newer, tmp_path):
