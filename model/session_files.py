@@ -103,7 +103,7 @@ def read_sessions(files: Sequence[Path]) -> tuple[Sessions, DatasetReport]:
     Sessions without times keep their order and come first.
 
     Raises:
-        TrainingError: A file cannot be read.
+        DataError: A file cannot be read.
     """
     statistics = ReadStatistics()
     item_index: dict[str, int] = {}
@@ -148,7 +148,7 @@ def read_usable_sessions(files: Sequence[Path], statistics: ReadStatistics) -> I
         statistics: Counters that are updated with each line.
 
     Raises:
-        TrainingError: A file cannot be read.
+        DataError: A file cannot be read.
     """
     seen: set[str] = set()
     for path in files:
@@ -181,7 +181,7 @@ def read_session_ids(path: Path) -> Iterator[str]:
     """Yield the ids of a file's sessions; sessions of plain item ids have no id.
 
     Raises:
-        TrainingError: The file cannot be read.
+        DataError: The file cannot be read.
     """
     if path.name.removesuffix(".gz").endswith(PLAIN_SUFFIXES):
         return
@@ -194,7 +194,7 @@ def read_lines(path: Path) -> Iterator[bytes]:
     """Yield the lines of a file, decompressed if its name ends in `.gz`.
 
     Raises:
-        TrainingError: The file cannot be read.
+        DataError: The file cannot be read.
     """
     lines: Iterable[bytes]
     try:
