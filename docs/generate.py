@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))  # `python docs/generate.py` searches only its own
 
 from clickscore.schemas.topics import TOPICS  # noqa: E402
 from clickscore.stream.settings import SETTINGS  # noqa: E402
-from clickscore.stream.worker.metrics import Metrics  # noqa: E402
+from clickscore.stream.worker.prometheus_metrics import Metrics  # noqa: E402
 from docs.contracts import asyncapi_text, schema_files  # noqa: E402
 
 PACKAGES = ("schemas", "model", "export", "stream", "backtest")

@@ -20,10 +20,10 @@ from clickscore.export.probes import (
     stratified_sample,
     with_unknown_events,
 )
-from clickscore.model.batches import PaddedBatch, pad_prefixes
 from clickscore.model.calibration import to_probabilities
 from clickscore.model.examples import Examples
 from clickscore.model.prefix_features import EventBatch
+from clickscore.model.training_batches import PaddedBatch, pad_prefixes
 from clickscore.model.transformer import SessionTransformer
 
 MAX_DIFFERENCE = 1e-4

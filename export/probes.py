@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import numpy as np
 import onnxruntime as ort
 
-from clickscore.model.batches import PaddedBatch, pad_prefixes
 from clickscore.model.examples import Examples
 from clickscore.model.onnx_runtime import explain_scores, run_graph
 from clickscore.model.prefix_features import EventBatch
 from clickscore.model.session_arrays import Longs
+from clickscore.model.training_batches import PaddedBatch, pad_prefixes
 from clickscore.schemas.events import ACTIONS
 
 PROBE_BATCH = 64

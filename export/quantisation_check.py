@@ -15,10 +15,10 @@ from clickscore.export.probes import (
     stratified_sample,
     with_unknown_events,
 )
-from clickscore.model.batches import pad_prefixes
 from clickscore.model.examples import NO_NEXT_ITEM, Examples
 from clickscore.model.metrics import hit_rate, reciprocal_rank
 from clickscore.model.onnx_runtime import run_graph
+from clickscore.model.training_batches import pad_prefixes
 from clickscore.schemas.manifest import Fidelity
 
 TOP_K = 20

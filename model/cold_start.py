@@ -29,11 +29,11 @@ import numpy.typing as npt
 import torch
 
 from clickscore.model.array_types import Float32Array, Longs
-from clickscore.model.batches import PaddedBatch
 from clickscore.model.checkpoint import Checkpoint
 from clickscore.model.loss import Queries
 from clickscore.model.neighbours import ITEM_MASK, PairCounts, select_neighbours
 from clickscore.model.predict import CUTOFF, MAX_SCORES, compute_queries
+from clickscore.model.training_batches import PaddedBatch
 from clickscore.model.transformer import NeighbourMatrix
 from clickscore.schemas.events import ACTIONS
 

@@ -6,8 +6,8 @@ from typing import cast
 import numpy as np
 import onnxruntime as ort
 
-from clickscore.model.batches import PaddedBatch
 from clickscore.model.prefix_features import EventBatch
+from clickscore.model.training_batches import PaddedBatch
 from clickscore.schemas.manifest import EXPLAINED, REASONS
 
 ERRORS_ONLY = 3

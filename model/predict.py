@@ -14,9 +14,9 @@ import torch
 
 from clickscore.model import metrics
 from clickscore.model.array_types import Longs
-from clickscore.model.batches import PaddedBatch, pad_sessions
 from clickscore.model.examples import NO_NEXT_ITEM, Examples, locate_events
 from clickscore.model.loss import Queries
+from clickscore.model.training_batches import PaddedBatch, pad_sessions
 from clickscore.model.transformer import SessionTransformer
 from clickscore.schemas.manifest import NEXT_ACTIONS
 

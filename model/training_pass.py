@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from clickscore.model.array_types import Ints, Longs
-from clickscore.model.batches import pad_sessions, shuffle_fold_batches
 from clickscore.model.config import TrainConfig
 from clickscore.model.examples import NO_NEXT_ITEM, Examples, locate_events
 from clickscore.model.loss import Queries, catalogue_loss, fast_dtype
@@ -26,6 +25,7 @@ from clickscore.model.neighbours import (
     select_neighbours,
     subtract_counts,
 )
+from clickscore.model.training_batches import pad_sessions, shuffle_fold_batches
 from clickscore.model.transformer import NeighbourMatrix, SessionTransformer
 
 ADAM_BETAS = (0.9, 0.98)

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from clickscore.model.batches import iterate_prefixes
 from clickscore.model.examples import Examples, make_examples
 from clickscore.model.onnx_runtime import open_graph, run_graph
 from clickscore.model.predict import BATCH, compute_metrics, empty_predictions
 from clickscore.model.session_files import read_sessions
+from clickscore.model.training_batches import iterate_prefixes
 from clickscore.model.vocabulary import read_vocabulary
 from clickscore.schemas.manifest import decode_manifest
 

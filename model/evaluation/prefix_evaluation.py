@@ -8,13 +8,13 @@ import numpy as np
 
 from clickscore.model import metrics
 from clickscore.model.array_types import Ints
-from clickscore.model.batches import PaddedBatch
 from clickscore.model.errors import DataError, TrainingError
 from clickscore.model.evaluation.bootstrap import BootstrapInterval
 from clickscore.model.evaluation.ranking_baselines import RankingBaseline, fit_ranking_baselines
 from clickscore.model.examples import make_examples
 from clickscore.model.onnx_runtime import open_graph, run_graph
 from clickscore.model.session_files import read_lines, read_sessions
+from clickscore.model.training_batches import PaddedBatch
 from clickscore.model.vocabulary import Vocabulary, read_vocabulary
 from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.manifest import decode_manifest

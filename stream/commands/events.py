@@ -8,8 +8,8 @@ import click
 
 from clickscore.stream.commands.options import format_option, with_settings
 from clickscore.stream.commands.progress import progress_bar
+from clickscore.stream.event_files.event_reader import EventFile
 from clickscore.stream.event_files.formats.registry import Format
-from clickscore.stream.event_files.reader import EventFile
 from clickscore.stream.event_files.summary import EventFileSummary
 from clickscore.stream.settings import Settings
 

@@ -9,8 +9,8 @@ import click
 from clickscore.schemas.catalogue import Item, encode
 from clickscore.schemas.events import ItemEvent, decode_record
 from clickscore.stream.errors import OutputFileError
+from clickscore.stream.event_files.event_reader import EventFile
 from clickscore.stream.event_files.formats.registry import Format
-from clickscore.stream.event_files.reader import EventFile
 
 
 @click.command()

@@ -10,10 +10,10 @@ from rich.progress import TextColumn
 from clickscore.schemas.topics import EVENTS
 from clickscore.stream.commands.options import format_option, with_settings
 from clickscore.stream.commands.progress import progress_bar
+from clickscore.stream.event_files.event_reader import EventFile
 from clickscore.stream.event_files.formats.registry import Format
 from clickscore.stream.event_files.produce import ProduceTally, constant_rate, event_time_speed
 from clickscore.stream.event_files.produce import produce as send
-from clickscore.stream.event_files.reader import EventFile
 from clickscore.stream.settings import Settings
 from clickscore.stream.worker.logs import write_logs
 

@@ -5,7 +5,7 @@ import time
 import click
 
 from clickscore.stream.commands.progress import replay_progress_bar
-from clickscore.stream.replay.checkpoint import OutputKind
+from clickscore.stream.replay.replay_checkpoint import OutputKind
 from clickscore.stream.replay.run import ReplayOptions, ReplayResult, run_replay
 from clickscore.stream.replay.source import SourceSpec
 from clickscore.stream.replay.source_options import SourceOptions

@@ -15,7 +15,7 @@ from clickscore.schemas.events import encode_event
 from clickscore.schemas.sessions import encode_session
 from clickscore.stream.errors import OutputFileError
 from clickscore.stream.simulator.shop.history import DAYS, History, generate
-from clickscore.stream.simulator.shop.records import encode_truth
+from clickscore.stream.simulator.shop.shop_events import encode_truth
 from clickscore.stream.simulator.shop.shoppers import make_shop
 
 _file = click.Path(dir_okay=False, path_type=Path)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from clickscore.schemas.topics import EVENTS
 from clickscore.stream.errors import InputFileError
+from clickscore.stream.event_files.event_reader import EventFile
 from clickscore.stream.event_files.line_errors import LineErrors
 from clickscore.stream.event_files.lines import Line
-from clickscore.stream.event_files.reader import EventFile
 from clickscore.stream.kafka.producer import EventSender
 from clickscore.stream.settings import KafkaSettings
 

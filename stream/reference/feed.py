@@ -7,7 +7,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from clickscore.schemas.topics import CAMPAIGNS, CATALOGUE
-from clickscore.stream.kafka.reader import Fetched, OpenReader, PartitionReader, read_to_end
+from clickscore.stream.kafka.log_reader import Fetched, OpenReader, PartitionReader, read_to_end
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.settings import KafkaSettings
 

@@ -3,7 +3,7 @@
 from aiokafka import TopicPartition
 
 from clickscore.schemas.topics import CAMPAIGNS, CATALOGUE
-from clickscore.stream.kafka.reader import read_to_end, reader
+from clickscore.stream.kafka.log_reader import read_to_end, reader
 from clickscore.stream.kafka.topics import list_topics
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.settings import KafkaSettings

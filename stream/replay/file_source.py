@@ -9,8 +9,8 @@ import xxhash
 
 from clickscore.schemas.topics import EVENTS
 from clickscore.stream.errors import InputFileError, SettingsError
+from clickscore.stream.event_files.event_reader import EventFile
 from clickscore.stream.event_files.formats.registry import Format
-from clickscore.stream.event_files.reader import EventFile
 from clickscore.stream.kafka.partitioner import partition_of
 from clickscore.stream.pipeline import Record
 from clickscore.stream.reference.records import Reference

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from clickscore.stream.errors import OutputFileError
-from clickscore.stream.replay.checkpoint import (
+from clickscore.stream.replay.replay_checkpoint import (
     CheckpointState,
     PartitionFileState,
     ReplayCheckpoint,

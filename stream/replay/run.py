@@ -10,7 +10,10 @@ from pathlib import Path
 
 from clickscore.stream.errors import OutputFileError
 from clickscore.stream.reference.records import Reference
-from clickscore.stream.replay.checkpoint import (
+from clickscore.stream.replay.file_source import FileSpec
+from clickscore.stream.replay.output import merge_partitions
+from clickscore.stream.replay.processes import OnProgress, run_tasks
+from clickscore.stream.replay.replay_checkpoint import (
     OutputKind,
     ReplayPlan,
     ReplayTally,
@@ -18,9 +21,6 @@ from clickscore.stream.replay.checkpoint import (
     folder_of_output,
     load_plan,
 )
-from clickscore.stream.replay.file_source import FileSpec
-from clickscore.stream.replay.output import merge_partitions
-from clickscore.stream.replay.processes import OnProgress, run_tasks
 from clickscore.stream.replay.source import SourceSpec
 from clickscore.stream.replay.task import ReplayTask, TaskResult
 from clickscore.stream.replay.topic_source import TopicRangeSpec

@@ -9,7 +9,7 @@ from typing import Protocol, Self
 
 import msgspec
 
-from clickscore.stream.event_files.reader import LinePosition
+from clickscore.stream.event_files.event_reader import LinePosition
 from clickscore.stream.pipeline import Record
 from clickscore.stream.reference.records import Reference
 from clickscore.stream.settings import KafkaSettings

@@ -18,8 +18,8 @@ from clickscore.schemas.sessions import OpenSession, encode_session
 from clickscore.stream.gc_tuning import tune_gc
 from clickscore.stream.pipeline import Output, PendingBatch, Pipeline
 from clickscore.stream.reference.records import catalogue_of
-from clickscore.stream.replay.checkpoint import ReplayCheckpoint, ReplayPlan, ReplayTally, load_reference
 from clickscore.stream.replay.output import PartitionOutputs
+from clickscore.stream.replay.replay_checkpoint import ReplayCheckpoint, ReplayPlan, ReplayTally, load_reference
 from clickscore.stream.replay.source import BATCH_RECORDS, Batches, Position, Source
 from clickscore.stream.replay.verify import DecisionDiff, DiffSummary
 from clickscore.stream.scoring.bundle import load_bundle

@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaError
 
 from clickscore.stream.errors import BrokerError, SettingsError, TopicMissingError
 from clickscore.stream.kafka.client import consumer_arguments
-from clickscore.stream.kafka.reader import reader
+from clickscore.stream.kafka.log_reader import reader
 from clickscore.stream.kafka.topics import list_topics, wait_for_broker
 from clickscore.stream.reference.records import Reference, read_reference
 from clickscore.stream.replay.source import BATCH_RECORDS, Batches, OffsetPosition, OffsetRange, Position

@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from clickscore.schemas.topics import ADS
 from clickscore.stream.errors import TopicMissingError
-from clickscore.stream.kafka.reader import read_to_end, reader
+from clickscore.stream.kafka.log_reader import read_to_end, reader
 from clickscore.stream.kafka.topics import list_topics
 from clickscore.stream.pipeline import Message, Output
 from clickscore.stream.replay.source import OffsetRange

@@ -9,7 +9,7 @@ from clickscore.schemas.decisions import AnyDecision, Recommendation
 from clickscore.schemas.events import AnyEvent, Impression
 from clickscore.schemas.topics import ADS, RECOMMENDATIONS
 from clickscore.stream.simulator.shop.live import Reactions
-from clickscore.stream.simulator.shop.records import Truth
+from clickscore.stream.simulator.shop.shop_events import Truth
 
 _UNDECIDED = 20_000  # events without a decision that are remembered at most
 _LATEST = 50

@@ -20,7 +20,7 @@ from clickscore.stream.kafka.topics import check_topics
 from clickscore.stream.settings import KafkaSettings
 from clickscore.stream.simulator.shop.assortment import Assortment
 from clickscore.stream.simulator.shop.live import LiveShop
-from clickscore.stream.simulator.shop.records import TRUTH_HEADER, Truth, encode_truth
+from clickscore.stream.simulator.shop.shop_events import TRUTH_HEADER, Truth, encode_truth
 
 STEP_SECONDS = 0.02
 """Pause between two steps of the shop: shorter than a shopper would notice."""

@@ -22,14 +22,14 @@ from clickscore.schemas.topics import EVENTS, MAX_RECORD_BYTES
 from clickscore.stream.errors import BrokerError, SettingsError
 from clickscore.stream.gc_tuning import tune_gc
 from clickscore.stream.kafka.client import MAX_REQUEST_BYTES, ssl_context
-from clickscore.stream.kafka.reader import reader
+from clickscore.stream.kafka.log_reader import reader
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.settings import KafkaSettings, Settings
 from clickscore.stream.worker import transport
 from clickscore.stream.worker.engine import Engine
 from clickscore.stream.worker.faust_group import FaustBatch, FaustGroup
 from clickscore.stream.worker.logs import write_logs
-from clickscore.stream.worker.metrics import Metrics
+from clickscore.stream.worker.prometheus_metrics import Metrics
 
 log = logging.getLogger(__name__)
 

@@ -4,14 +4,14 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 
-from clickscore.stream.kafka.reader import OpenReader
+from clickscore.stream.kafka.log_reader import OpenReader
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.settings import Settings
 from clickscore.stream.state.partition import PartitionState
 from clickscore.stream.worker.compute import ComputeThread
 from clickscore.stream.worker.group import ConsumerGroup
-from clickscore.stream.worker.metrics import Metrics
 from clickscore.stream.worker.ownership import Ownership
+from clickscore.stream.worker.prometheus_metrics import Metrics
 from clickscore.stream.worker.publisher import Publisher
 from clickscore.stream.worker.restore import RestoredPartition, changelog_ends, restore_partitions
 from clickscore.stream.worker.ticks import IdleTicks

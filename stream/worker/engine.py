@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from clickscore.schemas.errors import ClickscoreError
 from clickscore.schemas.topics import EVENTS
-from clickscore.stream.kafka.reader import OpenReader
+from clickscore.stream.kafka.log_reader import OpenReader
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.reference.feed import Positions, Reference
 from clickscore.stream.settings import Settings
@@ -17,8 +17,8 @@ from clickscore.stream.worker.batches import BatchLoop
 from clickscore.stream.worker.compute import ComputeThread
 from clickscore.stream.worker.group import ConsumerGroup, FetchedBatch
 from clickscore.stream.worker.health import HealthCheck, HealthReport
-from clickscore.stream.worker.metrics import Metrics
 from clickscore.stream.worker.ownership import Ownership
+from clickscore.stream.worker.prometheus_metrics import Metrics
 from clickscore.stream.worker.publisher import Publisher
 from clickscore.stream.worker.ticks import IdleTicks
 

@@ -6,8 +6,8 @@ import msgspec
 
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.worker.group import ConsumerGroup
-from clickscore.stream.worker.metrics import Metrics
 from clickscore.stream.worker.ownership import Ownership
+from clickscore.stream.worker.prometheus_metrics import Metrics
 
 
 class HealthReport(msgspec.Struct, frozen=True, kw_only=True):

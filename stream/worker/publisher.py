@@ -32,8 +32,8 @@ from clickscore.stream.pipeline import DeadLetter, Output
 from clickscore.stream.settings import KafkaSettings
 from clickscore.stream.state.partition import ChangelogRecord
 from clickscore.stream.worker.group import ConsumerGroup, FetchedBatch, Headers, OutgoingRecord
-from clickscore.stream.worker.metrics import Metrics
 from clickscore.stream.worker.ownership import Ownership
+from clickscore.stream.worker.prometheus_metrics import Metrics
 
 log = logging.getLogger(__name__)
 

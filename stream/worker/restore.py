@@ -8,7 +8,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from clickscore.schemas.snapshots import OFFSET_HEADER
 from clickscore.schemas.topics import EVENTS, SNAPSHOTS
 from clickscore.stream.errors import TopicMissingError
-from clickscore.stream.kafka.reader import OpenReader, read_to_end
+from clickscore.stream.kafka.log_reader import OpenReader, read_to_end
 from clickscore.stream.settings import KafkaSettings, Settings
 from clickscore.stream.state.changelog import StateRestorer
 from clickscore.stream.state.partition import ChangelogRecord, PartitionState

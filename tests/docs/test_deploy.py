@@ -13,7 +13,7 @@ from clickscore.schemas.topics import MAX_RECORD_BYTES
 from clickscore.stream.__main__ import cli
 from clickscore.stream.kafka.embedded import KAFKA_VERSION
 from clickscore.stream.settings import SETTINGS, Settings
-from clickscore.stream.worker.metrics import Metrics
+from clickscore.stream.worker.prometheus_metrics import Metrics
 from docs.generate import ROOT, metrics_table
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

@@ -19,7 +19,7 @@ from clickscore.schemas.sessions import decode_session
 from clickscore.stream.__main__ import cli
 from clickscore.stream.settings import SETTINGS, Settings, load
 from clickscore.stream.worker.health import HealthReport
-from clickscore.stream.worker.metrics import Metrics
+from clickscore.stream.worker.prometheus_metrics import Metrics
 from docs.generate import ROOT
 
 TEXTS = sorted(

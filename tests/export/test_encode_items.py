@@ -8,13 +8,13 @@ from clickscore.export.commands import catalogue
 from clickscore.export.encode_items import encode_items
 from clickscore.export.errors import ExportError
 from clickscore.export.export_bundle import export_bundle
-from clickscore.model.batches import PaddedBatch
 from clickscore.model.checkpoint import load_checkpoint, load_texts
 from clickscore.model.commands import train as train_command
 from clickscore.model.dataset import load_dataset
 from clickscore.model.onnx_runtime import open_graph, run_graph
 from clickscore.model.text_encoder import open_text_encoder
 from clickscore.model.train import train
+from clickscore.model.training_batches import PaddedBatch
 from clickscore.model.vocabulary import read_vocabulary
 from clickscore.schemas.catalogue import Item
 from clickscore.schemas.catalogue import encode as encode_item

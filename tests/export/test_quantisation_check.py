@@ -9,9 +9,9 @@ from clickscore.export.quantisation_check import measure_fidelity
 from clickscore.export.random_bundle import random_weights
 from clickscore.export.ranking import ExactTopK, QuantisedShortlist
 from clickscore.export.to_onnx import to_onnx
-from clickscore.model.batches import pad_prefixes
 from clickscore.model.config import ModelConfig
 from clickscore.model.onnx_runtime import open_graph, run_graph
+from clickscore.model.training_batches import pad_prefixes
 from tests.export.test_parity import sessions
 
 pytestmark = pytest.mark.train

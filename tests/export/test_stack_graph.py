@@ -10,7 +10,6 @@ from clickscore.export.parity import compare
 from clickscore.export.prefix_features_graph import PrefixFeaturesGraph
 from clickscore.export.stack_graph import _round_down, add_stack
 from clickscore.export.to_onnx import to_onnx
-from clickscore.model.batches import PaddedBatch
 from clickscore.model.calibration import Affine, Calibration
 from clickscore.model.config import ModelConfig
 from clickscore.model.onnx_runtime import explain_scores, open_graph, run_graph
@@ -24,6 +23,7 @@ from clickscore.model.prefix_features import (
     make_item_features,
 )
 from clickscore.model.stack import Stack, fit_stack
+from clickscore.model.training_batches import PaddedBatch
 from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.manifest import CalibrationReport
 from tests.export.test_parity import sessions

@@ -8,9 +8,9 @@ from clickscore.export.errors import ExportError
 from clickscore.export.random_bundle import random_weights
 from clickscore.export.ranking import BlockwiseTopK, ExactTopK, QuantisedShortlist, Ranking
 from clickscore.export.to_onnx import to_onnx
-from clickscore.model.batches import PaddedBatch
 from clickscore.model.config import ModelConfig
 from clickscore.model.onnx_runtime import explain_scores, open_graph, run_graph
+from clickscore.model.training_batches import PaddedBatch
 from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.manifest import EXPLAINED, INPUTS, OPTIONAL, OUTPUTS, REASONS
 

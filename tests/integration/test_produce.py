@@ -15,8 +15,8 @@ from clickscore.schemas.events import View, decode_record, encode_event
 from clickscore.schemas.topics import EVENTS
 from clickscore.stream.__main__ import cli
 from clickscore.stream.errors import BrokerError, InputFileError, TopicMissingError
+from clickscore.stream.event_files.event_reader import EventFile
 from clickscore.stream.event_files.produce import ProduceTally, constant_rate, produce
-from clickscore.stream.event_files.reader import EventFile
 from clickscore.stream.kafka.embedded import EmbeddedBroker
 from clickscore.stream.kafka.partitioner import partition_of
 from clickscore.stream.kafka.producer import EventSender

@@ -16,7 +16,7 @@ from clickscore.stream.kafka.topics import create_topics
 from clickscore.stream.settings import Settings
 from clickscore.stream.simulator.demo_metrics import DemoMetrics
 from clickscore.stream.simulator.shop.live import LiveShop
-from clickscore.stream.simulator.shop.records import TRUTH_HEADER, decode_truth
+from clickscore.stream.simulator.shop.shop_events import TRUTH_HEADER, decode_truth
 from clickscore.stream.simulator.shop.shoppers import make_shop
 from clickscore.stream.simulator.traffic import publish_assortment, run_shop
 

@@ -9,8 +9,8 @@ from click.testing import CliRunner, Result
 from clickscore.backtest.arms import Arm, parse_arm
 from clickscore.stream.__main__ import cli
 from clickscore.stream.errors import InputFileError, SettingsError
-from clickscore.stream.replay.checkpoint import ReplayPlan, create_folder, load_plan
 from clickscore.stream.replay.file_source import FileSpec
+from clickscore.stream.replay.replay_checkpoint import ReplayPlan, create_folder, load_plan
 from clickscore.stream.settings import (
     SETTINGS,
     PolicySettings,

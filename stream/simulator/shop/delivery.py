@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from clickscore.schemas.events import AnyEvent
-from clickscore.stream.simulator.shop.records import Truth
+from clickscore.stream.simulator.shop.shop_events import Truth
 
 DELAYED, REPEATED = 0.01, 0.01
 """Share of events that are sent late, and share of events that are sent twice."""

@@ -11,8 +11,8 @@ from clickscore.schemas.events import AnyEvent
 from clickscore.schemas.sessions import ClosedSession, SessionEvent
 from clickscore.stream.simulator.shop.assortment import Ints
 from clickscore.stream.simulator.shop.delivery import DELAYED, REPEATED
-from clickscore.stream.simulator.shop.records import Recorder, Truth
 from clickscore.stream.simulator.shop.rhythm import draw_starts, draw_thinking
+from clickscore.stream.simulator.shop.shop_events import Recorder, Truth
 from clickscore.stream.simulator.shop.shoppers import LEAVE, MOVES, PURCHASE, SEARCH, VIEW, Shop, Visits, user_id
 
 START = 1_767_571_200_000

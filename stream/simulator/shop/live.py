@@ -14,8 +14,8 @@ from clickscore.schemas.catalogue import Item
 from clickscore.schemas.decisions import Ad, AnyDecision, Recommendation
 from clickscore.schemas.events import AnyEvent
 from clickscore.stream.simulator.shop.delivery import Delivery
-from clickscore.stream.simulator.shop.records import Recorder, Truth
 from clickscore.stream.simulator.shop.rhythm import draw_thinking, rhythm
+from clickscore.stream.simulator.shop.shop_events import Recorder, Truth
 from clickscore.stream.simulator.shop.shoppers import (
     AD_FACTOR,
     FURTHER,

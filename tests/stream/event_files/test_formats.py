@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from clickscore.schemas.events import Cart, Favourite, Purchase, RemoveFromCart, View, decode_record
 from clickscore.stream.errors import InputFileError
+from clickscore.stream.event_files.event_reader import MAX_LINE_BYTES, EventFile
 from clickscore.stream.event_files.formats.rees46 import REES46, rees46_event
 from clickscore.stream.event_files.formats.registry import Format
 from clickscore.stream.event_files.formats.rows import row_event_id
 from clickscore.stream.event_files.formats.taobao import taobao_event
 from clickscore.stream.event_files.line_errors import MAX_REASONS, LineErrors
 from clickscore.stream.event_files.lines import Line
-from clickscore.stream.event_files.reader import MAX_LINE_BYTES, EventFile
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data"
 HEADER = ",".join(REES46.columns)

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from clickscore.stream.errors import InputFileError, OutputFileError, SettingsError
-from clickscore.stream.replay.checkpoint import OutputKind
 from clickscore.stream.replay.file_source import make_file_spec
+from clickscore.stream.replay.replay_checkpoint import OutputKind
 from clickscore.stream.replay.run import ReplayOptions, ReplayResult, run_replay
 from clickscore.stream.replay.task import ReplayProgress
 from clickscore.stream.settings import PolicySettings, Settings

@@ -10,7 +10,7 @@ from clickscore.schemas.events import Impression, View
 from clickscore.schemas.topics import ADS, RECOMMENDATIONS
 from clickscore.stream.simulator.demo_metrics import DemoMetrics, Summary, percentile
 from clickscore.stream.simulator.shop.live import Reactions
-from clickscore.stream.simulator.shop.records import Truth
+from clickscore.stream.simulator.shop.shop_events import Truth
 
 
 def view(number: int, ts: int = 1_000) -> View:

@@ -11,8 +11,8 @@ from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.request import Request, Scores
 from clickscore.stream.settings import Settings
 from clickscore.stream.worker.compute import ComputeThread
-from clickscore.stream.worker.metrics import Metrics
 from clickscore.stream.worker.ownership import Ownership
+from clickscore.stream.worker.prometheus_metrics import Metrics
 from clickscore.stream.worker.publisher import Publisher, PublishJob
 from tests.memory_kafka import MemoryBatch, MemoryGroup, MemoryLog
 

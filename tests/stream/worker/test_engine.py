@@ -16,7 +16,7 @@ from clickscore.stream.pipeline import Pipeline, Record
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.settings import Settings
 from clickscore.stream.worker.engine import Engine
-from clickscore.stream.worker.metrics import Metrics
+from clickscore.stream.worker.prometheus_metrics import Metrics
 from tests.events import view
 from tests.memory_kafka import MemoryBatch, MemoryGroup, MemoryLog
 from tests.stream.worker.stage import Clock, make_settings, until

@@ -11,7 +11,7 @@ from clickscore.schemas.events import Cart, Purchase, View, decode_record, encod
 from clickscore.stream.commands.simulate import simulate
 from clickscore.stream.errors import OutputFileError
 from clickscore.stream.simulator.shop.history import START, History, generate
-from clickscore.stream.simulator.shop.records import decode_truth, encode_truth
+from clickscore.stream.simulator.shop.shop_events import decode_truth, encode_truth
 from clickscore.stream.simulator.shop.shoppers import make_shop
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 from aiokafka import TopicPartition
 
-from clickscore.stream.kafka.reader import read_to_end
+from clickscore.stream.kafka.log_reader import read_to_end
 from tests.memory_kafka import MemoryLog
 
 PARTITIONS = [TopicPartition("topic", partition) for partition in (0, 1)]

@@ -6,15 +6,15 @@ import msgspec
 import pytest
 
 from clickscore.stream.errors import InputFileError
-from clickscore.stream.event_files.reader import LinePosition
-from clickscore.stream.replay.checkpoint import (
+from clickscore.stream.event_files.event_reader import LinePosition
+from clickscore.stream.replay.file_source import FileSpec
+from clickscore.stream.replay.replay_checkpoint import (
     PartitionFileState,
     ReplayPlan,
     create_folder,
     decode_checkpoint,
     load_plan,
 )
-from clickscore.stream.replay.file_source import FileSpec
 from clickscore.stream.replay.source import FilePosition, OffsetPosition, OffsetRange
 from clickscore.stream.replay.topic_source import TopicRangeSpec
 

@@ -1,4 +1,4 @@
-"""Metrics: the counters and gauges of a worker, for Prometheus. User ids never appear in them."""
+"""Prometheus metrics: the counters and gauges of a worker, for Prometheus. User ids never appear in them."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 

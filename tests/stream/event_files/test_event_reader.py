@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from clickscore.schemas.events import Favourite, View, decode_record
 from clickscore.stream.errors import InputFileError
+from clickscore.stream.event_files.event_reader import EventFile, LinePosition
 from clickscore.stream.event_files.formats.rees46 import REES46
 from clickscore.stream.event_files.formats.registry import ROW_FORMATS, Format
 from clickscore.stream.event_files.formats.shop_csv import SHOP_CSV
 from clickscore.stream.event_files.formats.taobao import TAOBAO
 from clickscore.stream.event_files.lines import Line
-from clickscore.stream.event_files.reader import EventFile, LinePosition
 from tests.integration.event_log import event_log
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data"

@@ -1,7 +1,7 @@
 import numpy as np
 
-from clickscore.model.batches import iterate_prefixes, pad_prefixes, pad_sessions, shuffle_batches
 from clickscore.model.examples import Examples, make_examples
+from clickscore.model.training_batches import iterate_prefixes, pad_prefixes, pad_sessions, shuffle_batches
 from tests.model.builders import flat
 
 ROWS = np.array([1, 2, 3, 4, 0, 0, 0, 0])  # a, b, c, d are known; e, f, g, h are not
