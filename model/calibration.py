@@ -35,13 +35,13 @@ from clickscore.schemas.manifest import NEXT_ACTIONS, CalibrationReport
 
 PRIOR_WEIGHT = 20.0
 """Weight of the quadratic penalty on scales and biases, in events: a change by 1 costs 10 nats of log loss."""
-MAX_ITERATIONS = 100
+LBFGS_ITERATIONS = 100
 """Iterations of L-BFGS; the problem is convex and has at most 7 parameters."""
-FOLDS = 5
+CALIBRATION_FOLDS = 5
 """Folds of sessions for the cross-validated log loss."""
 MIN_STANDARD_ERRORS = 2.0
 """Minimum gain of a candidate, in standard errors over sessions."""
-MIN_SESSIONS = 50
+MIN_CALIBRATION_SESSIONS = 50
 """Minimum number of sessions for a fit: with fewer than 10 in a fold no candidate can be judged."""
 ACTION_COLUMNS = slice(0, len(NEXT_ACTIONS))
 """Logit columns of the next actions."""
@@ -177,7 +177,7 @@ def _select_blend(logits: Floats, labels: Ints, session: Ints) -> Affine:
     last = (members - 1,)
     unchanged = Affine(scales=(0.0,) * (members - 1) + (1.0,), bias=(0.0,) * classes)
     session_index = np.unique(session, return_inverse=True)[1]  # (n,), from 0
-    if session_index.max(initial=0) + 1 < MIN_SESSIONS:
+    if session_index.max(initial=0) + 1 < MIN_CALIBRATION_SESSIONS:
         return unchanged
     fits: list[Fit] = [lambda *_: unchanged, _fit_class_frequencies, functools.partial(_fit_blend, members=last)]
     fits += [functools.partial(_fit_blend, members=tuple(range(members)))] * (members > 1)
@@ -192,8 +192,8 @@ def _select_blend(logits: Floats, labels: Ints, session: Ints) -> Affine:
 def _cross_validate(fit: Fit, logits: Floats, labels: Ints, session: Ints) -> Floats:
     """Return the log loss of each event under a blend fitted on the other folds of sessions: (n,)."""
     losses = np.zeros(len(labels))
-    for fold in range(FOLDS):
-        inside = session % FOLDS == fold
+    for fold in range(CALIBRATION_FOLDS):
+        inside = session % CALIBRATION_FOLDS == fold
         affine = fit(logits[~inside], labels[~inside])
         blended = torch.from_numpy(np.einsum("j,njc->nc", affine.scales, logits[inside]) + affine.bias)
         targets = torch.from_numpy(labels[inside].astype(np.int64))
@@ -224,7 +224,7 @@ def _fit_blend(logits: Floats, labels: Ints, members: tuple[int, ...]) -> Affine
     prior = 1 / len(members)
     scales = torch.full((len(members), 1), prior, dtype=member_logits.dtype, requires_grad=True)  # (J, 1)
     bias = torch.zeros(member_logits.shape[2], dtype=member_logits.dtype, requires_grad=True)  # (C,)
-    optimizer = torch.optim.LBFGS([scales, bias], max_iter=MAX_ITERATIONS, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([scales, bias], max_iter=LBFGS_ITERATIONS, line_search_fn="strong_wolfe")
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()

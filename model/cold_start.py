@@ -22,22 +22,19 @@ Shapes: V rows of the item table, D dim, F numbers of a description, A anchors.
 
 import itertools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from clickscore.model.array_types import Float32Array, Longs
+from clickscore.model.array_types import Float32Array, Floats, Longs
 from clickscore.model.checkpoint import Checkpoint
+from clickscore.model.examples import VIEW
 from clickscore.model.loss import Queries
 from clickscore.model.neighbours import ITEM_MASK, PairCounts, select_neighbours
 from clickscore.model.predict import CUTOFF, MAX_SCORES, compute_queries
 from clickscore.model.training_batches import PaddedBatch
 from clickscore.model.transformer import NeighbourMatrix
-from clickscore.schemas.events import ACTIONS
-
-Floats = npt.NDArray[np.floating[Any]]
 
 KERNEL_GAMMA = 25.0
 """Gamma of the Gaussian kernel exp(-gamma d^2), a kernel width of 0.14: texts with a cosine of 0.986 have half the
@@ -50,15 +47,14 @@ ANCHOR_COUNTS = (10, 30, 100)
 """Candidates for k, the nearest anchors of a new item."""
 NEW_ITEM_PENALTIES = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
 """Candidates for the penalty of new items, a multiple of the direction c."""
-FOLDS = 5
+ANCHOR_FOLDS = 5
 """Folds of anchors for the choice of the parameters: each fold plays the new items once."""
-MIN_ANCHORS = 2 * FOLDS
+MIN_ANCHORS = 2 * ANCHOR_FOLDS
 """Minimum number of anchors for the choice: two in each fold."""
 QUERIES_PER_FOLD = 2_000
 """Sampled queries of a fold: a hit rate of 30 % has a standard error of 1 % then."""
 MAX_TUNING_ANCHORS = 20_000
 """Maximum number of anchors for the choice of the parameters; the final map uses all anchors."""
-VIEW = ACTIONS.index("view")
 
 
 class ColdStartParams(NamedTuple):
@@ -127,12 +123,12 @@ def choose_params(
     if len(rows) > MAX_TUNING_ANCHORS:
         sample = np.sort(rng.choice(len(rows), MAX_TUNING_ANCHORS, replace=False))
         rows, descriptions = rows[sample], descriptions[sample]
-    fold_of = rng.permutation(np.arange(len(rows)) % FOLDS)  # (A,)
+    fold_of = rng.permutation(np.arange(len(rows)) % ANCHOR_FOLDS)  # (A,)
     grid = [ColdStartParams(*values) for values in itertools.product(ANCHOR_COUNTS, NEW_ITEM_PENALTIES)]
     hits = np.zeros((len(grid), 2), dtype=np.int64)  # columns: known answers, mapped answers
     queries = np.zeros(2, dtype=np.int64)
-    for fold in range(FOLDS):
-        on_fold(fold, FOLDS)
+    for fold in range(ANCHOR_FOLDS):
+        on_fold(fold, ANCHOR_FOLDS)
         inside = fold_of == fold
         table = _table_without(checkpoint, pairs, rows[inside])
         kernel_map = fit_kernel_map(checkpoint, table, rows[~inside], descriptions[~inside])
@@ -143,7 +139,7 @@ def choose_params(
             table[rows[inside]] = kernel_map.predict(descriptions[inside], params)
             is_hit = _score_hits(checkpoint, table, items, answers)
             hits[index] += np.bincount(is_mapped, is_hit, minlength=2).astype(np.int64)
-    on_fold(FOLDS, FOLDS)
+    on_fold(ANCHOR_FOLDS, ANCHOR_FOLDS)
     best = int(hits.sum(axis=1).argmax())
     known, mapped = hits[best] / queries.clip(min=1)
     overall = float(hits[best].sum() / queries.sum().clip(min=1))

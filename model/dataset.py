@@ -9,12 +9,11 @@ import numpy as np
 from clickscore.model.array_types import Ints, Longs
 from clickscore.model.config import TrainConfig
 from clickscore.model.errors import DataError
-from clickscore.model.examples import REMOVAL, Examples, make_examples, select_model_events
+from clickscore.model.examples import REMOVAL, VIEW, Examples, make_examples, select_model_events
 from clickscore.model.prefix_features import NO_ATTRIBUTES, CatalogueAttributes, ItemAttributes, make_item_attributes
 from clickscore.model.session_arrays import NO_ITEM, Sessions
 from clickscore.model.session_files import DatasetReport, read_sessions
 from clickscore.model.vocabulary import UNKNOWN, Vocabulary, count_items
-from clickscore.schemas.events import ACTIONS
 
 SESSION_WITHOUT_KNOWN_ITEM = "session without an event on a known item"
 RARE_ITEM = "event on an item that was seen fewer than {} times"
@@ -23,8 +22,6 @@ MIN_SESSIONS = 10
 """Sessions of a data set, at least: with fewer the validation set would be a single session."""
 MIN_VALIDATION_SESSIONS = 500
 """Validation sessions that the calibration of the heads needs, up to an eighth of all sessions."""
-
-VIEW = ACTIONS.index("view")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

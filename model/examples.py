@@ -30,6 +30,7 @@ NO_CLASS = -1
 _CLASSES = {name: number for number, name in enumerate(NEXT_ACTIONS)} | {"click": NEXT_ACTIONS.index("view")}
 NEXT_ACTION_CLASS: Ints = np.array([_CLASSES.get(action, NO_CLASS) for action in ACTIONS])
 """Class of `NEXT_ACTIONS` by action code. A click counts as a view, because it opens an item's page: (actions,)."""
+VIEW = ACTIONS.index("view")
 REMOVAL = ACTIONS.index("remove_from_cart")
 PURCHASE = ACTIONS.index("purchase")
 

@@ -24,7 +24,7 @@ CUTOFF = 20
 """Ranking length of the metrics, as in the literature on session-based recommendation."""
 MAX_SCORES = 2**24
 """Scores in memory at once, about: 64 MiB in float32."""
-BATCH = 64
+BATCH_SESSIONS = 64
 """Maximum number of sessions, or prefixes, in a forward pass."""
 
 
@@ -128,8 +128,8 @@ def _batch_by_length(examples: Examples, max_events: int) -> Iterator[Longs]:
     order = np.argsort(examples.lengths, kind="stable")
     start = 0
     while start < len(order):
-        longest = int(examples.lengths[order[min(start + BATCH, len(order)) - 1]])
-        end = start + max(1, min(BATCH, max_events // longest))
+        longest = int(examples.lengths[order[min(start + BATCH_SESSIONS, len(order)) - 1]])
+        end = start + max(1, min(BATCH_SESSIONS, max_events // longest))
         yield order[start:end]
         start = end
 

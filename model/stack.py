@@ -42,13 +42,13 @@ STOPPING_SHARE = 0.2
 """Share of the training sessions, the newest, for early stopping and the choice of the blend."""
 TREE_SHARES = np.linspace(0, 1, 11)
 """Candidates for the share of the trees in the blend, in tenths."""
-FOLDS = 5
+ENCODING_FOLDS = 5
 """Folds of sessions for cross-fitting the target encoding."""
 ABSENT_LOGIT = -20.0
 """Logit of an action without any training event: a probability of about 2e-9, yet finite."""
 INVERSE_REGULARISATION = 0.1
 """scikit-learn's C of the L2 penalty: ten times the default strength."""
-MAX_ITERATIONS = 300
+REGRESSION_ITERATIONS = 300
 """Iterations of the regression's solver; scikit-learn's default of 100 can stop too early."""
 ACTION_CODE_COLUMNS = tuple(FEATURE_NAMES.index(f"action_{back}_back") for back in range(RECENT_EVENTS))
 """Feature columns of action codes, replaced by `one_hot_actions`."""
@@ -173,7 +173,7 @@ def _fit_regression(inputs: Float32Array, labels: Ints, classes: int) -> tuple[F
     bias[occurring] = 0.0
     if len(occurring) < 2:
         return weights, bias
-    scaler, model = StandardScaler(), LogisticRegression(C=INVERSE_REGULARISATION, max_iter=MAX_ITERATIONS)
+    scaler, model = StandardScaler(), LogisticRegression(C=INVERSE_REGULARISATION, max_iter=REGRESSION_ITERATIONS)
     model.fit(scaler.fit_transform(inputs), labels)
     coefficients = model.coef_ / scaler.scale_
     fitted = occurring[-len(coefficients) :]  # with two classes only the second has coefficients
@@ -225,10 +225,10 @@ def _cross_fit_rows(
     Cross-fitting (Chernozhukov et al., Econometrics Journal 2018): the item features of a fold's prefixes come from the
     sessions of the other folds, so no prefix sees its own label.
     """
-    fold_of = np.random.default_rng(seed).integers(FOLDS, size=len(sessions.starts) - 1)  # (sessions,)
+    fold_of = np.random.default_rng(seed).integers(ENCODING_FOLDS, size=len(sessions.starts) - 1)  # (sessions,)
     session = np.searchsorted(sessions.starts, ends, side="right") - 1  # (prefixes,)
     features = np.zeros((len(ends), len(FEATURE_NAMES)), dtype=np.float32)
-    for fold in range(FOLDS):
+    for fold in range(ENCODING_FOLDS):
         inside = fold_of[session] == fold
         item_features = make_item_features(_hide_items(sessions, fold_of == fold), attributes)
         features[inside] = compute_features_after(sessions, ends[inside], item_features, max_length)

@@ -19,7 +19,7 @@ LastLayer = Callable[[Longs, Longs], Float32Array]
 
 MAX_TOKENS = 128
 """Maximum number of tokens of a text: a title, a category and a brand have about 30."""
-BATCH = 64
+BATCH_TEXTS = 64
 """Texts in a forward pass."""
 GRAPH_FILES = ("model.onnx", "onnx/model.onnx")
 """Paths of the graph in a folder of Hugging Face."""
@@ -48,8 +48,8 @@ class TextEncoder:
         lengths = np.array([len(text.ids) for text in tokenized])
         order = np.argsort(lengths, kind="stable")  # texts of like length share a batch: little padding
         parts: list[Float32Array] = []
-        for start in range(0, len(order), BATCH):
-            batch = order[start : start + BATCH]
+        for start in range(0, len(order), BATCH_TEXTS):
+            batch = order[start : start + BATCH_TEXTS]
             ids = np.zeros((len(batch), max(1, lengths[batch].max())), dtype=np.int64)  # (batch, tokens)
             for row, text in zip(ids, batch.tolist(), strict=True):
                 row[: lengths[text]] = tokenized[text].ids

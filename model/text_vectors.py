@@ -8,12 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from clickscore.model.array_types import Float32Array
+from clickscore.model.array_types import Float16Array, Float32Array
 
 if TYPE_CHECKING:
     from clickscore.model.text_encoder import TextEncoder
-
-Float16Array = npt.NDArray[np.float16]
 
 
 @dataclasses.dataclass(frozen=True)

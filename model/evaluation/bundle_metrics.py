@@ -8,7 +8,7 @@ import onnxruntime as ort
 
 from clickscore.model.examples import Examples, make_examples
 from clickscore.model.onnx_runtime import open_graph, run_graph
-from clickscore.model.predict import BATCH, compute_metrics, empty_predictions
+from clickscore.model.predict import BATCH_SESSIONS, compute_metrics, empty_predictions
 from clickscore.model.session_files import read_sessions
 from clickscore.model.training_batches import iterate_prefixes
 from clickscore.model.vocabulary import read_vocabulary
@@ -18,7 +18,7 @@ from clickscore.schemas.manifest import decode_manifest
 def evaluate_graph(graph: ort.InferenceSession, labelled: Examples) -> dict[str, float]:
     """Return the metrics of a graph that scores each prefix of each session by itself, as a worker does."""
     predictions = empty_predictions(labelled)
-    for events, batch in iterate_prefixes(labelled, BATCH):
+    for events, batch in iterate_prefixes(labelled, BATCH_SESSIONS):
         rows, scores, action_probabilities, purchase = run_graph(graph, batch)
         is_next = rows == labelled.next_item[events][:, None]  # (batch, candidates)
         next_score = np.where(is_next, scores, np.inf).min(axis=1, keepdims=True)  # inf if it is no candidate

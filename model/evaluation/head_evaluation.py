@@ -12,12 +12,11 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, log_loss, roc_auc_score
 
 from clickscore.model import metrics
-from clickscore.model.array_types import Floats, Ints, Longs
+from clickscore.model.array_types import Bools, Floats, Ints, Longs
 from clickscore.model.calibration import Probabilities
 from clickscore.model.catalogue_items import read_catalogue
 from clickscore.model.errors import DataError
@@ -33,9 +32,9 @@ from clickscore.schemas.manifest import Manifest, decode_manifest
 
 PREFIX_LENGTHS = (1, 2, 3, 5, 10)
 """Lengths of the judged prefixes, in events."""
-BATCH = 64
+BATCH_ROWS = 64
 """Rows in a call of the graph."""
-RESAMPLES = 500
+LEAD_RESAMPLES = 500
 """Bootstrap resamples of the PR-AUC difference; each sorts all rows twice."""
 NOISE_DRAWS = 100
 """Simulated sets of outcomes for the calibration noise."""
@@ -114,8 +113,8 @@ class BundleHeads:
         lengths = np.array([len(prefix) for prefix in prefixes])
         for length in np.unique(lengths[lengths > 0]).tolist():
             same_length = np.flatnonzero(lengths == length)
-            for start in range(0, len(same_length), BATCH):
-                rows = same_length[start : start + BATCH]
+            for start in range(0, len(same_length), BATCH_ROWS):
+                rows = same_length[start : start + BATCH_ROWS]
                 events = np.stack([prefixes[row] for row in rows])  # (rows, length)
                 actions, full_lengths = sessions.actions[events].astype(np.int64), np.full(len(rows), length)
                 yield rows, EventBatch(sessions.items[events], actions, sessions.ages[events], full_lengths)
@@ -262,7 +261,7 @@ def select_all_rows(sessions: FullSessions) -> Longs:
     return np.concatenate([select_rows(sessions, events) for events in PREFIX_LENGTHS])
 
 
-def mark_purchased(sessions: FullSessions) -> npt.NDArray[np.bool_]:
+def mark_purchased(sessions: FullSessions) -> Bools:
     """Return whether the session has a purchase up to and including each event: (events,)."""
     purchases = np.concatenate(([0], np.cumsum(sessions.actions == PURCHASE)))  # (events + 1,)
     return purchases[1:] > np.repeat(purchases[sessions.starts[:-1]], np.diff(sessions.starts))
@@ -272,7 +271,7 @@ def _bootstrap_lead(bundle: Floats, reference: Floats, purchase: Ints) -> Bootst
     """Return the bundle's PR-AUC minus the reference's; both are measured on the same resamples (paired bootstrap)."""
     rng = np.random.default_rng(0)
     differences: list[float] = []
-    for _ in range(RESAMPLES):
+    for _ in range(LEAD_RESAMPLES):
         rows = rng.integers(len(purchase), size=len(purchase))
         differences.append(
             metrics.pr_auc(bundle[rows], purchase[rows]) - metrics.pr_auc(reference[rows], purchase[rows])

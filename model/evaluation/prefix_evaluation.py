@@ -11,12 +11,11 @@ from clickscore.model.array_types import Ints
 from clickscore.model.errors import DataError, TrainingError
 from clickscore.model.evaluation.bootstrap import BootstrapInterval
 from clickscore.model.evaluation.ranking_baselines import RankingBaseline, fit_ranking_baselines
-from clickscore.model.examples import make_examples
+from clickscore.model.examples import VIEW, make_examples
 from clickscore.model.onnx_runtime import open_graph, run_graph
 from clickscore.model.session_files import read_lines, read_sessions
 from clickscore.model.training_batches import PaddedBatch
 from clickscore.model.vocabulary import Vocabulary, read_vocabulary
-from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.manifest import decode_manifest
 
 CUTOFFS = (5, 10, 20)
@@ -31,7 +30,6 @@ PROGRESS_ROWS = 100
 """Rows between two reports of progress."""
 WHOLE_SESSION = 2**31
 """Maximal length for the baselines' sessions: no event is cut."""
-VIEW = ACTIONS.index("view")
 
 
 @dataclasses.dataclass(frozen=True)

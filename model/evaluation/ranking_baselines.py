@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from clickscore.model.array_types import Ints, Longs
+from clickscore.model.array_types import Floats, Ints, Longs
 from clickscore.model.examples import Examples
 from clickscore.model.neighbours import ITEM_MASK, count_following
 
@@ -18,8 +17,6 @@ MAX_NEIGHBOUR_SESSIONS = 100
 """Most similar sessions for VMIS-kNN: k of the same paper."""
 DECAY_EVENTS = 10
 """Events over which VMIS-kNN's linear decay falls to 0: the weight of a match is 1 - (events after it) / 10."""
-
-Floats = npt.NDArray[np.float64]
 
 
 class RankingBaseline(Protocol):

@@ -25,14 +25,15 @@ from clickscore.model.array_types import Floats, Ints, Longs
 from clickscore.model.checkpoint import load_checkpoint
 from clickscore.model.errors import DataError
 from clickscore.model.evaluation.bootstrap import BootstrapInterval
-from clickscore.model.evaluation.prefix_evaluation import RESAMPLES, VIEW, read_prefixes
+from clickscore.model.evaluation.prefix_evaluation import RESAMPLES, read_prefixes
+from clickscore.model.examples import VIEW
 from clickscore.model.transformer import SessionTransformer, relative_distances
 
 MIN_EVENTS = 3
 """Minimum number of known events; the order of two events says little."""
 TOP_ITEMS = 5
 """Number of explained items of each session, the best."""
-BATCH = 256
+BATCH_CASES = 256
 """Sessions in a forward pass."""
 CONTRIBUTION = "contribution"
 """Name of the order by the model's own contributions."""
@@ -229,8 +230,8 @@ def _batch_sessions(sessions: Sequence[Ints]) -> Iterator[_SessionBatch]:
     """Yield sessions in batches of like length."""
     lengths = np.array([len(session) for session in sessions])
     order = np.argsort(lengths, kind="stable")
-    for start in range(0, len(order), BATCH):
-        indices = order[start : start + BATCH]
+    for start in range(0, len(order), BATCH_CASES):
+        indices = order[start : start + BATCH_CASES]
         items = np.zeros((len(indices), lengths[indices].max()), dtype=np.int64)
         for row, index in zip(items, indices, strict=True):
             row[: lengths[index]] = sessions[index]
