@@ -1,4 +1,4 @@
-"""`clickscore worker`: score events as they come."""
+"""`clickscore worker`: score events as they arrive."""
 
 import asyncio
 from pathlib import Path
@@ -35,16 +35,17 @@ from clickscore.stream.settings import Settings
     "broker_wait_ms",
 )
 def worker(settings: Settings) -> None:
-    """Score events as they come: one recommendation for each, and an ad where campaigns run.
+    """Score events as they arrive: a recommendation for each event, and an ad while campaigns run.
 
-    Workers of one group share the partitions: start as many as there is work for. SIGTERM and Ctrl-C end one cleanly.
+    Workers of a group share the partitions: start as many workers as the traffic needs. SIGTERM and Ctrl-C end a worker
+    cleanly.
 
     \b
     Example:
       clickscore worker --bundle stream/bundles/demo --web-port 6066
       curl http://127.0.0.1:6066/health
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
-    # The bundle comes first: a wrong one must not cost the group a rebalance.
+    # The bundle comes first: a wrong bundle must not cost the group a rebalance.
     scorer = None
     if settings.scoring.bundle:
         bundle = load_bundle(

@@ -1,1 +1,1 @@
-"""The live shell: the only room that knows Faust; delivery, restore, metrics."""
+"""Worker: the live shell over Faust: delivery, restore, metrics."""

@@ -1,5 +1,5 @@
 # pyright: basic
-"""App: the Faust app, its one agent and its web pages, and the process that runs them."""
+"""App: the Faust app with an agent and two web pages, and the worker process."""
 
 import asyncio
 import logging
@@ -56,10 +56,10 @@ def create_app(settings: Settings, pipeline: Pipeline) -> tuple[faust.App, Engin
 
     @app.agent(app.topic(events, schema=transport.BatchSchema()), name="decide")
     async def decide(stream: Any) -> None:
-        """Decide on every event, one batch of a partition at a time.
+        """Decide on every event, batch by batch.
 
-        The engine computes each batch (decode, sessions, scores, policy), publishes its decisions and then its state,
-        and acknowledges the batch, so that Faust may commit it. It computes the next batch meanwhile.
+        The engine computes each batch (decode, sessions, scores, policy), publishes the decisions and then the state,
+        and acknowledges the batch, so Faust may commit the batch. Meanwhile the engine computes the next batch.
         """
         async with engine.running():
             async for event in stream.noack().events():
@@ -70,14 +70,14 @@ def create_app(settings: Settings, pipeline: Pipeline) -> tuple[faust.App, Engin
 
 
 class FolderlessApp(faust.App):
-    """Faust's app without the folders for tables that Faust creates in the working directory."""
+    """Faust's app without folders for tables in the working directory."""
 
     def _create_directories(self) -> None:
         """Create nothing: this app has no tables."""
 
 
 def faust_app(settings: Settings) -> faust.App:
-    """Return a Faust app that delivers batches, and that creates no topics, tables or state of its own."""
+    """Return a Faust app for batches, without topics, tables or state of Faust."""
 
     class Scheduler(transport.BatchScheduler):
         max_batch = settings.worker.max_batch
@@ -128,7 +128,7 @@ def faust_app(settings: Settings) -> faust.App:
 
 
 def credentials(kafka: KafkaSettings) -> SASLCredentials | SSLCredentials | None:
-    """Return Faust's credentials for the TLS and SASL settings; None for a plain connection."""
+    """Return Faust's credentials for the TLS and SASL settings, or no credentials for a plain connection."""
     context = ssl_context(kafka)
     if kafka.security_protocol.startswith("SASL"):
         return SASLCredentials(
@@ -144,8 +144,8 @@ def add_pages(app: faust.App, engine: Engine, metrics: Metrics) -> None:
     """Put /health and /metrics on Faust's web server.
 
     Args:
-        app: App whose web server serves the pages.
-        engine: Reports its health.
+        app: App with the web server.
+        engine: Engine to report on.
         metrics: Metrics of the engine.
     """
 
@@ -170,8 +170,8 @@ class BoundedWorker(faust.Worker):
 
         Args:
             app: App to run.
-            engine: Engine of the app, which keeps the reason of a failure.
-            stop_s: Longest time that a stop may take, s.
+            engine: Engine of the app; keeps the reason of a failure.
+            stop_s: Time limit of a stop, s.
         """
         super().__init__(app, override_logging=False, redirect_stdouts=False, loop=asyncio.new_event_loop())
         self.spinner = None  # Faust's progress spinner has no place in a log
@@ -199,7 +199,7 @@ class BoundedWorker(faust.Worker):
             raise
 
     async def stop(self) -> None:
-        """Stop; a stop that takes too long is cut off, as by `kill -9`, which loses nothing."""
+        """Stop within the time limit; an overdue stop ends the process, as safely as `kill -9`."""
         timer = threading.Timer(self._stop_s, self._cut_off)
         timer.daemon = True
         timer.start()
@@ -220,7 +220,7 @@ def run_worker(settings: Settings, pipeline: Pipeline) -> None:
 
     Raises:
         ClickscoreError: The worker stopped because of a known error.
-        SystemExit: The worker stopped because of an unknown error, whose traceback is in the log.
+        SystemExit: The worker stopped because of an unknown error; the log has the traceback.
     """
     write_logs()
     uvloop.install()

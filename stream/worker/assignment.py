@@ -1,4 +1,4 @@
-"""Assignment: restores the state of partitions that a rebalance brings, and drops the state of lost partitions."""
+"""Assignment: restores the state of newly assigned partitions, and drops the state of lost partitions."""
 
 import logging
 import time
@@ -35,15 +35,15 @@ class Assignment:
         compute: ComputeThread,
         metrics: Metrics,
     ) -> None:
-        """Build it.
+        """Build the assignment.
 
         Args:
             settings: Names of topics, and bounds of the restored state.
             open_reader: Opens a reader of the changelog.
             group: Knows the assigned partitions and the generation.
             pipeline: Gets the restored state.
-            ownership: Knows which partitions' state in memory is valid.
-            publisher: Knows where its own last write of each changelog ended, and writes repairs.
+            ownership: Knows the partitions with valid state in memory.
+            publisher: Knows the end of this worker's last write to each changelog, and writes repairs.
             ticks: Watches the assigned partitions.
             compute: Thread in which the pipeline changes.
             metrics: Counts rebalances and restores.
@@ -59,10 +59,10 @@ class Assignment:
         self._metrics = metrics
 
     async def restore(self) -> None:
-        """Restore the assigned partitions and drop all others.
+        """Restore the assigned partitions and drop all lost partitions.
 
-        A partition keeps its state in memory when nobody has written to its changelog after this worker, and nothing
-        of it is still to be published. A rebalance in the middle makes the result void: the group calls again.
+        A partition keeps the state in memory when no other worker has written to the changelog after this worker, and
+        all output is published. A rebalance in the middle makes the result void: the group calls again.
 
         Raises:
             TopicMissingError: The changelog is ahead of the events.
@@ -75,30 +75,30 @@ class Assignment:
         if generation != self._group.generation:
             return
         await self._repair(restored)
-        await self._compute.call(self._load, assigned, {p: found.state for p, found in restored.items()})
+        await self._compute.call(self._load, assigned, {p: partition.state for p, partition in restored.items()})
         self._group.expect({p: self._pipeline.partitions[p].offset + 1 for p in assigned})
         self._ownership.own(assigned, generation)
         self._ticks.assign(assigned, retained)
-        seconds, users = time.monotonic() - started_at, sum(len(found.state) for found in restored.values())
+        seconds, users = time.monotonic() - started_at, sum(len(partition.state) for partition in restored.values())
         self._metrics.restore_seconds.set(seconds)
         self._metrics.restored_users.set(users)
         log.info("partitions %s: restored %s with %d users in %.2f s", assigned, fresh, users, seconds)
 
     async def _retained(self, assigned: Sequence[int]) -> list[int]:
-        """Return the partitions whose state in memory is still the newest."""
+        """Return the partitions with the newest state still in memory."""
         if not assigned:
             return []
         ends, written = await changelog_ends(self._open_reader, self._settings.kafka, assigned), self._publisher.written
         return [p for p in assigned if self._ownership.is_settled(p) and written.get(p) == ends[p]]
 
     async def _repair(self, restored: Mapping[int, RestoredPartition]) -> None:
-        """Write snapshots again that a stalled worker overlaid, and note where each changelog ends."""
-        for partition, found in restored.items():
-            self._publisher.written[partition] = found.end
-            if found.repairs:
-                log.warning("partition %d: wrote %d overlaid snapshots again", partition, len(found.repairs))
-                self._metrics.repaired.inc(len(found.repairs))
-                self._publisher.written[partition] = await self._publisher.write(partition, found.repairs)
+        """Write overlaid snapshots of a stalled worker again, and note the end of each changelog."""
+        for partition, (_, repairs, end) in restored.items():
+            self._publisher.written[partition] = end
+            if repairs:
+                log.warning("partition %d: wrote %d overlaid snapshots again", partition, len(repairs))
+                self._metrics.repaired.inc(len(repairs))
+                self._publisher.written[partition] = await self._publisher.write(partition, repairs)
 
     def _load(self, assigned: Sequence[int], states: Mapping[int, PartitionState]) -> None:
         self._pipeline.drop(set(self._pipeline.partitions).difference(assigned))

@@ -1,4 +1,4 @@
-"""Batches: the loop that schedules fetched batches, runs the pipeline on them, and passes their outputs on.
+"""Batches: the loop from fetched batches to outputs: schedule, run the pipeline, pass the outputs on.
 
 The loop computes batch n+1 in a thread while the publisher stores the output of batch n. ONNX Runtime releases the
 interpreter's lock, so the event loop stays free.
@@ -22,33 +22,33 @@ from clickscore.stream.worker.publisher import Publisher, PublishJob
 from clickscore.stream.worker.ticks import IdleTicks
 
 INBOX_BATCHES = 8
-"""Capacity of the queue of fetched batches: enough to score all partitions of one fetch together."""
+"""Capacity of the queue of fetched batches: enough to score all partitions of a fetch together."""
 OVERLAP_RECORDS = 64
-"""Records from which a batch starts before the previous one is finished. Overlap delays light traffic."""
+"""Smallest number of records of a batch for overlap with the previous batch. Overlap delays light traffic."""
 FETCH_REST_S = 0.005
 """Longest wait for the other batches of a fetch, s. A rebalance may drop these batches, so the wait has an end."""
 
 
 class InFlightBatch(NamedTuple):
-    """Fetched batches that the pipeline has begun together and not yet finished."""
+    """Fetched batches between `begin` and `finish` of the pipeline."""
 
     batches: list[FetchedBatch]
     started_at: float
-    """Wall-clock time at which the pipeline began, s."""
+    """Wall-clock time of the start, s."""
     pending: PendingBatch
 
 
 class Schedule(NamedTuple):
-    """Work of one step of the loop."""
+    """Work of a step of the loop."""
 
     batches: list[FetchedBatch]
     """Batches to begin, scored together; empty when the step only finishes the batch in flight."""
     overlap: bool
-    """Whether the batches stay in flight until the next step, so that the model always has work."""
+    """Whether the batches stay in flight until the next step, to keep the model busy."""
 
 
 class BatchLoop:
-    """Moves fetched batches through the pipeline, at most one batch ahead of the publisher."""
+    """Moves fetched batches through the pipeline, at most a batch ahead of the publisher."""
 
     def __init__(
         self,
@@ -65,17 +65,17 @@ class BatchLoop:
         """Build the loop.
 
         Args:
-            pipeline: Turns records into outputs; only the compute thread touches it.
-            ownership: Knows which fetched batches still belong to this worker.
+            pipeline: Turns records into outputs, in the compute thread only.
+            ownership: Separates current batches from stale batches.
             publisher: Stores the outputs.
-            ticks: Learns which partitions are not idle.
-            compute: Thread in which the pipeline runs.
+            ticks: Learns of busy partitions.
+            compute: Thread of the pipeline.
             metrics: Counts batches and compute time.
-            max_batch: Largest number of records that are scored at once.
+            max_batch: Largest number of records to score at once.
             clock: Returns the wall-clock time, s.
         """
         self.last_batch_at: float | None = None
-        """Wall-clock time of the last computed batch, s; None before the first one."""
+        """Wall-clock time of the last computed batch, s; unset before the first batch."""
         self._pipeline = pipeline
         self._ownership = ownership
         self._publisher = publisher
@@ -93,7 +93,7 @@ class BatchLoop:
         await self._inbox.put(batch)
 
     async def run(self) -> None:
-        """Repeat until cancelled: choose work, run it in the compute thread, pass the outputs on."""
+        """Repeat until cancelled: choose work, run the pipeline in the compute thread, pass the outputs on."""
         in_flight: InFlightBatch | None = None
         while True:
             schedule = await self._schedule(in_flight)
@@ -113,7 +113,7 @@ class BatchLoop:
     def _run(
         self, schedule: Schedule, in_flight: InFlightBatch | None
     ) -> tuple[InFlightBatch | None, InFlightBatch | None, list[Output]]:
-        """Begin the scheduled batches, then finish the batch in flight, or the begun one when nothing overlaps.
+        """Begin the scheduled batches, then finish the batch in flight, or the new batch without overlap.
 
         Returns:
             The batch in flight from now on, the finished batch, and the outputs of the finished batch.
@@ -130,7 +130,7 @@ class BatchLoop:
         )
 
     async def _postprocess(self, finished: InFlightBatch, outputs: list[Output]) -> None:
-        """Book the results of a finished batch and queue its outputs for the publisher."""
+        """Book the results of a finished batch and queue the outputs for the publisher."""
         now = self.last_batch_at = self._clock()
         self._metrics.compute_seconds.observe(now - finished.started_at)
         headers = self._decision_headers(finished.started_at, now)
@@ -140,12 +140,12 @@ class BatchLoop:
             await self._publisher.put(PublishJob(batch, output, headers))
 
     def _decision_headers(self, started_at: float, now: float) -> list[tuple[str, bytes]]:
-        """Return the wall-clock facts of decisions: headers, since the decisions themselves must not depend on them."""
+        """Return the wall-clock facts of decisions, as headers: decisions must not depend on the clock."""
         facts = {"worker": self._worker, "at": int(now * 1000), "took_ms": round((now - started_at) * 1000, 2)}
         return [("scored", msgspec.json.encode(facts))]
 
     async def _next_current(self) -> list[FetchedBatch]:
-        """Wait for batches; return the ones that still belong to this worker, and release the stale ones."""
+        """Wait for batches; return the current batches, and release the stale batches."""
         current: list[FetchedBatch] = []
         for batch in await self._next_batches():
             if self._ownership.is_current(batch):
@@ -155,7 +155,7 @@ class BatchLoop:
         return current
 
     async def _next_batches(self) -> list[FetchedBatch]:
-        """Wait for a batch; return it, the rest of its fetch and more waiting batches, up to `max_batch` records."""
+        """Wait for a batch; return the batch, the rest of the fetch and waiting batches, up to `max_batch` records."""
         batches = [await self._inbox.get()]
         room = self._max_batch - len(batches[0].records)
         with contextlib.suppress(TimeoutError):

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class Engine:
-    """One worker's pipeline at work as a member of a consumer group."""
+    """The pipeline at work, as a member of a consumer group."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Engine:
         """Put the parts together.
 
         Args:
-            group: Consumer group that assigns partitions and delivers batches.
+            group: Consumer group: assigns partitions and delivers batches.
             settings: All settings.
             pipeline: Turns records into outputs.
             metrics: Metrics of this worker.
@@ -49,7 +49,7 @@ class Engine:
             clock: Returns the wall-clock time, s.
         """
         self.failure: BaseException | None = None
-        """First error that stops the worker; None while it is alive."""
+        """First error; unset while the worker is alive."""
         events = settings.kafka.topic(EVENTS.name)
         self._group = group
         self._compute = ComputeThread()
@@ -83,7 +83,7 @@ class Engine:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """Compute, publish and write ticks in the background of a block; an error there stops the worker."""
+        """Compute, publish and write ticks in the background of a block; an error stops the worker."""
         loops = (
             self._batches.run,
             self._publisher.publish_decisions,
@@ -106,7 +106,7 @@ class Engine:
         await self._stop_on_error(self._restore)
 
     def health(self) -> HealthReport:
-        """Return what /health reports, and set the gauges to the same values."""
+        """Return the report of /health, and set the gauges to the same values."""
         return self._health.report(alive=self.failure is None, last_batch_at=self._batches.last_batch_at)
 
     def fail(self, exc: BaseException) -> None:
@@ -118,7 +118,7 @@ class Engine:
         await self._assignment.restore()
 
     async def _start_feed(self) -> None:
-        """Load the catalogue and the campaigns before the first batch, and follow them from then on."""
+        """Load the catalogue and the campaigns before the first batch, and follow later changes."""
         if self._following is None:
             positions = await self._feed.load()
             self._following = asyncio.create_task(self._stop_on_error(lambda: self._follow_feed(positions)))
@@ -128,7 +128,7 @@ class Engine:
         await self._feed.follow(positions, lambda records: self._compute.call(self._feed.take, records))
 
     async def _stop_on_error(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do some work; an error stops the worker, and the batches that the work held stay uncommitted."""
+        """Do some work; an error stops the worker, and the batches in work stay uncommitted."""
         try:
             await work()
         except ClickscoreError as exc:

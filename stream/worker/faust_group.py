@@ -1,5 +1,5 @@
 # pyright: basic
-"""Faust group: the worker's protocols of `group.py`, implemented over a Faust app and its batch transport."""
+"""Faust group: the worker's protocols of `group.py`, implemented over a Faust app with the batch transport."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from clickscore.stream.worker.transport import Batch, BatchProducer
 
 
 class FaustBatch:
-    """A batch of records behind the event that Faust hands to the agent."""
+    """A batch of records behind an event of Faust's agent."""
 
     def __init__(self, event: Any) -> None:
         self._event = event
@@ -26,7 +26,7 @@ class FaustBatch:
         self._event.message.committable = True
 
     def ack(self) -> None:
-        """Tell Faust that the batch is finished: its rebalance and its shutdown wait for this call."""
+        """Report the batch to Faust as finished: rebalance and shutdown wait for this call."""
         self._event.ack()
 
 
@@ -38,7 +38,7 @@ class FaustGroup:
 
         Args:
             app: App with the batch transport.
-            topic: Name of the topic of events, with its prefix.
+            topic: Full name of the topic of events.
         """
         self._app = app
         self._topic = topic
@@ -67,16 +67,16 @@ class FaustGroup:
         return sorted(tp.partition for tp in assignment if tp.topic == self._topic)
 
     def highwater(self, partition: int) -> int | None:
-        """Return the offset after a partition's last record that can be read, or None before its first fetch."""
+        """Return the offset after a partition's last readable record, or no offset before the first fetch."""
         consumer: Any = self._app.consumer  # the transport's BatchConsumer
         return consumer.readable_end(TP(self._topic, partition))
 
     def expect(self, offsets: Mapping[int, int]) -> None:
-        """Tell the consumer from which offset each partition must be read at the latest."""
+        """Tell the consumer the latest offset to start each partition from."""
         expected = {TP(self._topic, partition): offset for partition, offset in offsets.items()}
         self._app.consumer.expect(expected)  # pyright: ignore[reportAttributeAccessIssue]  (BatchConsumer.expect)
 
     async def crash(self, exc: BaseException) -> None:
-        """Stop the app. Faust must not wait for batches that will never be published."""
+        """Stop the app. Faust must not wait for the unpublished batches."""
         self._app.conf.stream_wait_empty = False
         await self._app.crash(exc)

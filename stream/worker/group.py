@@ -1,7 +1,7 @@
-"""Group: the small protocols through which the worker sees its Kafka consumer group, its batches and its producer.
+"""Group: protocols for the worker's view of Kafka: the consumer group, fetched batches and the producer.
 
-`transport.py` and `faust_group.py` implement the protocols over Faust. The other files of the worker know nothing of
-Faust, and tests drive them with plain doubles.
+`transport.py` and `faust_group.py` implement the protocols over Faust. The other files of the worker do not know Faust,
+and run in tests with plain doubles.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ OutgoingRecord = tuple[bytes | None, bytes | None, Headers]
 
 
 class FetchedBatch(Protocol):
-    """Consecutive records of one partition that one fetch returned."""
+    """Consecutive records of a partition from a single fetch."""
 
     @property
     def partition(self) -> int:
@@ -29,12 +29,12 @@ class FetchedBatch(Protocol):
 
     @property
     def generation(self) -> int:
-        """Generation of the consumer group in which the records were fetched."""
+        """Generation of the consumer group at the time of the fetch."""
         ...
 
     @property
     def ends_fetch(self) -> bool:
-        """Whether this batch is the last one of its fetch."""
+        """Whether this batch is the last batch of the fetch."""
         ...
 
     def mark_committable(self) -> None:
@@ -42,7 +42,7 @@ class FetchedBatch(Protocol):
         ...
 
     def ack(self) -> None:
-        """Tell the group that the worker has let go of the batch; a rebalance and a shutdown wait for this call."""
+        """Report the batch to the group as finished; a rebalance and a shutdown wait for this call."""
         ...
 
 
@@ -50,10 +50,10 @@ class Producer(Protocol):
     """Stores records in Kafka."""
 
     async def publish(self, topic: str, partition: int, messages: Sequence[OutgoingRecord]) -> None:
-        """Store records in order, and return once all replicas have them.
+        """Store records in order, and return once all replicas have stored the records.
 
         Args:
-            topic: Name of the topic, with its prefix.
+            topic: Full name of the topic.
             partition: Partition to store the records in.
             messages: Key, value and headers of each record.
 
@@ -63,22 +63,22 @@ class Producer(Protocol):
         ...
 
     async def publish_whole(self, topic: str, partition: int, messages: Sequence[OutgoingRecord]) -> int:
-        """Store records as one record batch, all or nothing, and return the offset after the batch.
+        """Store records as a single record batch, whole or not at all, and return the offset after the batch.
 
         Args:
-            topic: Name of the topic, with its prefix.
+            topic: Full name of the topic.
             partition: Partition to store the records in.
             messages: Key, value and headers of each record.
 
         Raises:
             KafkaError: The broker refused the batch, or did not answer in time.
-            ValueError: The records are larger than a record batch may be.
+            ValueError: The records are too large for a record batch.
         """
         ...
 
 
 class ConsumerGroup(Protocol):
-    """One member of the consumer group that reads the topic of events."""
+    """A member of the consumer group of the topic of events."""
 
     @property
     def generation(self) -> int:
@@ -92,21 +92,21 @@ class ConsumerGroup(Protocol):
 
     @property
     def producer(self) -> Producer:
-        """Producer of this worker; it can be used once the worker has started."""
+        """Producer of this worker, for use after the start of the worker."""
         ...
 
     def assignment(self) -> list[int]:
-        """Return the partitions of the topic of events that this member owns, in order; empty before the start."""
+        """Return this member's partitions of the topic of events, in order; empty before the start."""
         ...
 
     def highwater(self, partition: int) -> int | None:
-        """Return the offset after the last readable record of a partition of events; None while it is not known."""
+        """Return the offset after a partition's last readable record, or no offset before the first fetch."""
         ...
 
     def expect(self, offsets: Mapping[int, int]) -> None:
-        """Set the offset from which each assigned partition must be read at the latest, so that a gap is noticed."""
+        """Set the latest offset to start each assigned partition from, to notice a gap."""
         ...
 
     async def crash(self, exc: BaseException) -> None:
-        """Stop the worker because of an error. Batches that are not acknowledged are not waited for."""
+        """Stop the worker because of an error, without waiting for unfinished batches."""
         ...

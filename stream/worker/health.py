@@ -1,4 +1,4 @@
-"""Health: the report of /health, and the gauges that say the same to Prometheus."""
+"""Health: the report of /health, and the gauges of Prometheus with the same values."""
 
 from collections.abc import Callable
 
@@ -24,7 +24,7 @@ class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ready(self) -> bool:
-        """Whether the worker serves: it has not failed, and the state of every assigned partition is restored."""
+        """Whether the worker is alive with the state of every assigned partition restored."""
         return self.alive and self.restored
 
 
@@ -45,7 +45,7 @@ class HealthCheck:
             group: Knows the assigned partitions and their end offsets.
             pipeline: Has the state of each partition.
             ownership: Knows whether the state is restored.
-            metrics: Gauges that each report sets.
+            metrics: Gauges to set with each report.
             clock: Returns the wall-clock time, s.
         """
         self._group = group
@@ -58,8 +58,8 @@ class HealthCheck:
         """Return the health of the worker, and set the gauges to the same values.
 
         Args:
-            alive: Whether nothing has stopped the worker.
-            last_batch_at: Wall-clock time of the last batch, s; None before the first one.
+            alive: Whether the worker runs without a failure.
+            last_batch_at: Wall-clock time of the last batch, s; unset before the first batch.
         """
         assigned = self._group.assignment()
         lags = self._lags(assigned)
@@ -78,7 +78,7 @@ class HealthCheck:
         return report
 
     def _lags(self, assigned: list[int]) -> dict[int, int]:
-        """Return, for each partition whose end is known, the number of events that are not decided on."""
+        """Return the number of undecided events of each partition with a known end."""
         lags: dict[int, int] = {}
         for partition in assigned:
             state, highwater = self._pipeline.partitions.get(partition), self._group.highwater(partition)

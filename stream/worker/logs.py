@@ -1,10 +1,10 @@
-"""Logs: what a worker writes to stderr, with the repeated messages of the Kafka client cut short."""
+"""Logs: messages of a worker on stderr, with repeats of the Kafka client cut short."""
 
 import logging
 import sys
 
 REPEAT_S = 10.0
-"""Time between two equal messages of the Kafka client, s: without a broker it logs over a hundred lines a second."""
+"""Time between two equal messages of the Kafka client, s: a lost broker means over a hundred lines a second."""
 
 
 class RepeatFilter(logging.Filter):
@@ -16,7 +16,7 @@ class RepeatFilter(logging.Filter):
         self._dropped: dict[str, int] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether to write a record; add the number of dropped repeats to its message."""
+        """Return whether to write a record; add the number of dropped repeats to the message."""
         if not record.name.startswith("aiokafka"):
             return True
         message = record.msg
@@ -31,7 +31,7 @@ class RepeatFilter(logging.Filter):
 
 
 def write_logs() -> None:
-    """Write the worker's messages, and the warnings of its libraries, to stderr."""
+    """Write the worker's messages, and the warnings of libraries, to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     handler.addFilter(RepeatFilter())

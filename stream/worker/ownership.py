@@ -1,4 +1,4 @@
-"""Ownership: which partitions' state in memory is valid, and which fetched batches the worker still holds."""
+"""Ownership: partitions with valid state in memory, and fetched batches in the hands of the worker."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from clickscore.stream.worker.group import ConsumerGroup, FetchedBatch
 
 
 class Ownership:
-    """Compares batches with the group's generation: a batch of an earlier one may belong to another worker by now."""
+    """Compares batches with the group's generation: another worker may own a batch of an earlier generation."""
 
     def __init__(self, group: ConsumerGroup, pipeline: Pipeline) -> None:
         self._group = group
@@ -18,12 +18,12 @@ class Ownership:
         self._held: Counter[int] = Counter()  # batches of a partition that are put in and not released
 
     def own(self, partitions: Iterable[int], generation: int) -> None:
-        """Note that exactly these partitions are restored in a generation of the group."""
+        """Own exactly these partitions, restored in a generation of the group."""
         self._restored_in = dict.fromkeys(partitions, generation)
         self._joined = True
 
     def hold(self, batch: FetchedBatch) -> None:
-        """Note that the worker holds a batch; `release` ends this."""
+        """Note a batch as held until `release`."""
         self._held[batch.partition] += 1
 
     def release(self, batch: FetchedBatch) -> None:
@@ -32,11 +32,11 @@ class Ownership:
         batch.ack()
 
     def is_current(self, batch: FetchedBatch) -> bool:
-        """Return whether a batch was fetched in the present generation, and its state was restored in it."""
+        """Return whether the fetch of a batch and the restore of the state belong to the present generation."""
         return batch.generation == self._group.generation == self._restored_in.get(batch.partition)
 
     def is_settled(self, partition: int) -> bool:
-        """Return whether a partition's state is in memory and everything computed from it is published."""
+        """Return whether a partition's state is in memory and all output of the partition is published."""
         return partition in self._restored_in and not self._held[partition]
 
     def is_restored(self, partitions: Iterable[int]) -> bool:
@@ -44,7 +44,7 @@ class Ownership:
         return self._joined and all(partition in self._restored_in for partition in partitions)
 
     def discard_state(self, batch: FetchedBatch) -> None:
-        """Forget the state of a partition whose batch is given up: it is ahead of the log. A restore brings it back."""
+        """Forget a partition's state after an abandoned batch: the state is ahead of the log. A restore follows."""
         if self._restored_in.get(batch.partition) == batch.generation:
             del self._restored_in[batch.partition]
             self._pipeline.drop([batch.partition])

@@ -1,4 +1,4 @@
-"""Prometheus metrics: the counters and gauges of a worker, for Prometheus. User ids never appear in them."""
+"""Prometheus metrics: the counters and gauges of a worker. No metric contains a user id."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -7,7 +7,7 @@ _RECORDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class Metrics:
-    """The metrics of one worker, in a registry of their own."""
+    """The metrics of a worker, in a separate registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

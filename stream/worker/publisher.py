@@ -1,10 +1,12 @@
-"""Publisher: stores the outputs of batches in an order that loses nothing and counts nothing twice.
+"""Publisher: stores the outputs of batches in an order that survives a crash at any point.
 
-The output of a batch is stored in three steps. (1) Decisions, closed sessions and dead letters are published and
-acknowledged. (2) The batch's snapshots follow as one record batch, the partition's own record last. (3) The offset of
-the batch becomes committable. So the decisions behind every stored state are in the log, and an event whose state is
-not stored is decided again with the same bytes. Each step takes all batches that wait for it at once, and the steps run
-side by side: the decisions of batch n+1 need not wait for the snapshots of batch n.
+1. Publish decisions, closed sessions and dead letters, and wait for the acknowledgements.
+2. Publish the snapshots of the batch as a single record batch, with the partition's own record last.
+3. Mark the batch as committable.
+
+So the log has the decisions behind every stored state. Without the stored state, the worker decides on an event again,
+with the same bytes. Each step takes all waiting batches at once, and the steps run side by side: the decisions of
+batch n+1 need not wait for the snapshots of batch n.
 """
 
 import asyncio
@@ -38,24 +40,24 @@ from clickscore.stream.worker.prometheus_metrics import Metrics
 log = logging.getLogger(__name__)
 
 OUTPUT_QUEUE = 8
-"""Batches that may wait for their decisions' write: enough to share a request, few enough to stop the worker soon."""
+"""Queue length in front of the writer of decisions: enough to share a request, few enough for a prompt stop."""
 SNAPSHOT_QUEUE = 256
-"""Queue length in front of the snapshot writer. Large enough that light traffic never blocks on it."""
+"""Queue length in front of the snapshot writer. Large enough for light traffic to never block."""
 SNAPSHOT_BATCH_BYTES = 4 * 1024 * 1024
-"""Size of the snapshots that share a record batch. One more batch of events still fits below Kafka's limit."""
+"""Size of the snapshots in a record batch. The snapshots of another batch still fit below Kafka's limit."""
 LIGHT_SNAPSHOTS = 64
-"""Number of snapshots below which a write waits for more: one request per small batch would double its cost."""
+"""Smallest number of snapshots to write at once: a request per small batch would double the cost of the batch."""
 LIGHT_WAIT_S = 0.02
 """How long a small write of snapshots waits for more, s."""
 WARN_AFTER_S = 3.0
-"""Time without an acknowledgement after which a warning says that the worker waits, s."""
+"""Time without an acknowledgement before a warning, s."""
 DEAD_LETTER_BYTES = MAX_RECORD_BYTES // 2
 """Largest value of a dead letter, bytes. A compressed record may be larger than a topic takes uncompressed."""
 
 
 @dataclass
 class PublishJob:
-    """A computed batch whose output is to be stored."""
+    """A computed batch with output to store."""
 
     batch: FetchedBatch
     output: Output
@@ -69,7 +71,7 @@ class PublishJob:
 
 
 class Publisher:
-    """Stores jobs in cycles, each cycle with all jobs that wait."""
+    """Stores jobs in cycles, each cycle with all waiting jobs."""
 
     def __init__(
         self,
@@ -86,9 +88,9 @@ class Publisher:
         Args:
             kafka: Names of topics, and how long to wait for Kafka.
             group: Has the producer and the present generation.
-            ownership: Is told which batches are released, and whose state is discarded.
+            ownership: Learns of released batches and discarded states.
             metrics: Counts published records and outcomes of events.
-            warn_after_s: Time without an acknowledgement after which a warning is logged, s.
+            warn_after_s: Time without an acknowledgement before a warning, s.
             light_wait_s: How long a small write of snapshots waits for more, s.
         """
         self.written: dict[int, int] = {}
@@ -110,7 +112,7 @@ class Publisher:
         """Publish the outputs of batches as they are computed, until cancelled.
 
         Raises:
-            BrokerError: Kafka refused a record, or did not acknowledge it within `broker_wait_ms`.
+            BrokerError: Kafka refused a record, or did not acknowledge within `broker_wait_ms`.
         """
         while True:
             jobs = self._drop_stale(await _take_waiting(self._computed))
@@ -122,10 +124,10 @@ class Publisher:
                 await self._decided.put(job)
 
     async def publish_states(self) -> None:
-        """Publish the snapshots of batches whose outputs are stored, and make the batches committable, until cancelled.
+        """Publish the snapshots of batches after the outputs, and make the batches committable, until cancelled.
 
         Raises:
-            BrokerError: Kafka refused a record batch, or did not acknowledge it within `broker_wait_ms`.
+            BrokerError: Kafka refused a record batch, or did not acknowledge within `broker_wait_ms`.
         """
         while True:
             jobs = self._drop_stale(await _take_waiting(self._decided, self._light_wait_s))
@@ -149,7 +151,7 @@ class Publisher:
             self._metrics.events.labels(outcome).inc(count)
 
     def _drop_stale(self, jobs: list[PublishJob]) -> list[PublishJob]:
-        """Give up the jobs of another generation, whose partition may be another worker's by now; return the rest."""
+        """Give up the jobs of another generation, since another worker may own the partition; return the rest."""
         current: list[PublishJob] = []
         for job in jobs:
             if job.batch.generation == self._group.generation:
@@ -217,7 +219,7 @@ class Publisher:
         return outgoing
 
     async def write(self, partition: int, changes: Sequence[ChangelogRecord]) -> int:
-        """Store changes of a partition's state as one record batch; return the changelog offset after it."""
+        """Store changes of a partition's state as a single record batch; return the offset after the batch."""
         messages = [
             (change.key, change.value, tombstone_headers(change) if change.value is None else []) for change in changes
         ]
@@ -241,7 +243,7 @@ class Publisher:
 
 
 async def _take_waiting(queue: asyncio.Queue[PublishJob], light_wait_s: float = 0.0) -> list[PublishJob]:
-    """Wait for a job; return it and the jobs behind it, as long as their snapshots fit one record batch.
+    """Wait for a job; return all waiting jobs, as long as the snapshots fit a record batch.
 
     Args:
         queue: Queue to take the jobs from.
@@ -258,19 +260,19 @@ async def _take_waiting(queue: asyncio.Queue[PublishJob], light_wait_s: float = 
 
 
 def tombstone_headers(change: ChangelogRecord) -> Headers:
-    """Return the headers of a tombstone: its event offset, which other records carry in their value."""
+    """Return the headers of a tombstone: the event offset. Other records have the offset in the value."""
     return [(OFFSET_HEADER, str(change.offset).encode())]
 
 
 def dead_letter(kafka: KafkaSettings, partition: int, letter: DeadLetter) -> OutgoingRecord:
-    """Return a rejected record as it came, with headers that say where it was and what is wrong.
+    """Return a rejected record, unchanged, with the source position and the reason as headers.
 
-    A value that is too large for the topic is cut, and a header gives its full length.
+    A value too large for the topic is cut, and a header gives the full length.
 
     Args:
         kafka: Names of topics.
-        partition: Partition of the topic of events that the record was in.
-        letter: The record and the reason of its rejection.
+        partition: Source partition of the record.
+        letter: The record and the reason of the rejection.
     """
     value = letter.record.value
     headers = [

@@ -15,13 +15,13 @@ from clickscore.stream.state.partition import ChangelogRecord, PartitionState
 
 
 class RestoredPartition(NamedTuple):
-    """State of one partition, as its changelog holds it."""
+    """State of a partition, as read from the changelog."""
 
     state: PartitionState
     repairs: list[ChangelogRecord]
-    """Records that must be written again, because a stale record overlaid them."""
+    """Records to write again after an overlay by stale records."""
     end: int
-    """End offset of the changelog when it was read."""
+    """End offset of the changelog at the time of the restore."""
 
 
 async def changelog_ends(open_reader: OpenReader, kafka: KafkaSettings, partitions: Iterable[int]) -> dict[int, int]:
@@ -49,7 +49,7 @@ async def restore_partitions(
         partitions: Partitions to restore.
 
     Raises:
-        TopicMissingError: The changelog is ahead of the events, so it belongs to an earlier topic of that name.
+        TopicMissingError: The changelog is ahead of the events, and belongs to an earlier topic of events.
     """
     changelog, events = settings.kafka.topic(SNAPSHOTS.name), settings.kafka.topic(EVENTS.name)
     restorers = {partition: StateRestorer() for partition in partitions}
@@ -81,7 +81,7 @@ async def restore_partitions(
 
 
 def _tombstone_offset(record: ConsumerRecord[bytes, bytes]) -> int:
-    """Return the event offset in a tombstone's header; -1 for other records, whose value has the offset."""
+    """Return the event offset in a tombstone's header; -1 for other records, with the offset in the value."""
     if record.value is not None:
         return -1
     return next((int(value) for name, value in record.headers if name == OFFSET_HEADER), -1)

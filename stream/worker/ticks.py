@@ -1,4 +1,4 @@
-"""Ticks: records that move the event time of idle partitions on, so that their open sessions close."""
+"""Ticks: records with the present time, to close the open sessions of idle partitions."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -10,13 +10,13 @@ from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.worker.group import ConsumerGroup
 
 LIVE_MS = 3_600_000
-"""Age of the newest event from which a partition counts as a backfill, ms. In a backfill no wall-clock time passes."""
+"""Smallest age of the newest event of a backfill, ms. In a backfill no wall-clock time passes."""
 CHECK_S = 1.0
 """Time between two looks for idle partitions, s."""
 
 
 class IdleTicks:
-    """Writes a tick into each live partition that has open sessions and has been idle for a while."""
+    """Writes a tick into each idle live partition with open sessions."""
 
     def __init__(
         self,
@@ -33,8 +33,8 @@ class IdleTicks:
         Args:
             pipeline: Knows each partition's open sessions and newest event.
             group: Has the producer.
-            topic: Name of the topic of events, with its prefix.
-            tick_after_ms: Idle time after which a partition gets a tick, ms; 0 for never.
+            topic: Full name of the topic of events.
+            tick_after_ms: Idle time before a tick, ms; 0 for never.
             clock: Returns the wall-clock time, s.
             check_s: Time between two looks for idle partitions, s.
         """
@@ -47,17 +47,17 @@ class IdleTicks:
         self._active_at: dict[int, float] = {}
 
     def assign(self, partitions: Iterable[int], retained: Iterable[int]) -> None:
-        """Watch these partitions and no others.
+        """Watch exactly these partitions.
 
         Args:
-            partitions: Partitions of the new assignment; their idle time starts now.
-            retained: Partitions whose idle time goes on, because the worker has kept their state.
+            partitions: Partitions of the new assignment; the idle time of a partition starts now.
+            retained: Partitions with state kept in memory; the idle time goes on.
         """
-        known = {partition: self._active_at[partition] for partition in retained if partition in self._active_at}
-        self._active_at = dict.fromkeys(partitions, self._clock()) | known
+        unchanged = {partition: self._active_at[partition] for partition in retained if partition in self._active_at}
+        self._active_at = dict.fromkeys(partitions, self._clock()) | unchanged
 
     def note_batch(self, partition: int, now: float) -> None:
-        """Note that a partition has just had a batch.
+        """Note a batch of a partition.
 
         Args:
             partition: Partition of the batch.
@@ -72,7 +72,7 @@ class IdleTicks:
             await self.write_due()
 
     async def write_due(self) -> None:
-        """Write one tick into each partition that is due one."""
+        """Write a tick into each due partition."""
         now = self._clock()
         for partition in [partition for partition in self._active_at if self._is_due(partition, now)]:
             self._active_at[partition] = now

@@ -1,12 +1,12 @@
 # pyright: basic, reportPrivateUsage=false, reportIncompatibleMethodOverride=false
 """Transport: Faust's Kafka transport, changed to deliver whole batches of a partition instead of single events.
 
-Faust moves one event at a time through its streams, at a cost of about 60 us each; here a batch pays this cost once.
-Group membership, rebalancing, the commit timer, back-pressure and shutdown stay Faust's own. The tests in
-`tests/stream/worker/test_transport_contract.py` check everything that is overridden and every private name that is
-used: Faust is pinned, and a version that moves a name fails there, with the reason.
+Faust moves single events through streams, at a cost of about 60 us an event; here a batch pays this cost once. Group
+membership, rebalancing, the commit timer, back-pressure and shutdown stay Faust's own. Faust is pinned. The tests in
+`tests/stream/worker/test_transport_contract.py` check every overridden method and every private name, and explain the
+damage of a change.
 
-Every topic of the app arrives in batches, so the app has one agent and no Faust tables.
+Every topic of the app arrives in batches, so the app has a single agent and no Faust tables.
 """
 
 import asyncio
@@ -30,21 +30,21 @@ from clickscore.stream.worker.group import OutgoingRecord
 Records = Sequence[aiokafka.ConsumerRecord]
 
 FETCH_MAX_WAIT_MS = 20
-"""How long the broker holds an empty fetch, ms. One fetch serves all partitions of a broker, so with Faust's 1,500 ms
-an idle partition would delay the busy ones."""
+"""How long the broker holds an empty fetch, ms. A fetch serves all partitions of a broker, so with Faust's 1,500 ms an
+idle partition would delay the busy partitions."""
 IDLE_FETCH = FETCH_MAX_WAIT_MS, 1
 """Wait (ms) and minimum size (bytes) of a fetch while events are rare: each event is fetched at once."""
 STEADY_FETCH_BYTES = 64 * 1024
-"""Minimum size of a fetch while events are frequent, bytes: more than this ends the fetch before its wait is over."""
+"""Minimum size of a fetch while events are frequent, bytes: this size ends the wait early."""
 BUSY_FETCH_RECORDS = 8
-"""Records of a fetch from which the next fetch waits twice as long."""
+"""Smallest number of records of a busy fetch. The fetch after a busy fetch waits twice as long."""
 
 
 class Batch(list[aiokafka.ConsumerRecord]):
-    """Records of one partition, in order."""
+    """Records of a partition, in order."""
 
     ends_fetch = False
-    """Whether this batch is the last one of its fetch."""
+    """Whether this batch is the last batch of the fetch."""
 
 
 class BatchScheduler(SchedulingStrategyT):
@@ -54,7 +54,7 @@ class BatchScheduler(SchedulingStrategyT):
 
     @classmethod
     def map_from_records(cls, records: Mapping[TP, Records]) -> Mapping[TP, Records]:
-        """Return a fetch as it is."""
+        """Return a fetch unchanged."""
         return records
 
     def iterate(self, records: Mapping[TP, Records]) -> Iterator[tuple[TP, Batch]]:
@@ -74,16 +74,16 @@ class BatchScheduler(SchedulingStrategyT):
 
 
 class BatchMessage(ConsumerMessage):
-    """A batch as Faust's message: its offset is the last record's offset, its value the list of records."""
+    """A batch as Faust's message, with the last record's offset, and the list of records as the value."""
 
     ends_fetch: bool
-    """Whether this batch is the last one of its fetch."""
+    """Whether this batch is the last batch of the fetch."""
     committable = False
-    """Whether the broker has acknowledged all output of the batch: only then may its offset be committed."""
+    """Whether the broker has acknowledged all output of the batch: only then may the offset be committed."""
 
 
 class BatchSchema(Schema):
-    """Passes the records on undecoded; the pipeline decodes them."""
+    """Passes the records on undecoded; decoding is part of the pipeline."""
 
     def loads_key(self, app: Any, message: Any, **kwargs: Any) -> None:
         """Return no key: a batch has many."""
@@ -94,23 +94,23 @@ class BatchSchema(Schema):
         Args:
             app: The Faust app.
             message: The batch.
-            kwargs: Faust's other arguments, which do not matter here.
+            kwargs: Faust's other arguments, without meaning here.
         """
         return message.value
 
 
 class BatchConsumerThread(driver.AIOKafkaConsumerThread):
-    """The thread that fetches, with a fetch wait that suits a stream."""
+    """The thread of fetches, with a fetch wait for streams."""
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
-        consumer._isolation_level = self.consumer.isolation_level
+        consumer._isolation_level = self.consumer.isolation_level  # pyright: ignore[reportAttributeAccessIssue]  (BatchConsumer)
         return consumer
 
     def fetch_position(self, tp: TP) -> int | None:
-        """Return the offset from which the client fetches next; None while the client looks for it."""
-        assignment = self._ensure_consumer()._subscription.subscription.assignment
+        """Return the next offset to fetch, or no offset while the client looks for a position."""
+        assignment: Any = self._ensure_consumer()._subscription.subscription.assignment
         state = assignment.state_value(tp) if assignment and tp in assignment.tps else None
         return state.position if state and state.has_valid_position else None
 
@@ -130,11 +130,11 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
 
 
 def fetch_limits(fetch_wait_ms: int, records: int) -> tuple[int, int]:
-    """Return how long the broker holds a fetch (ms), and which size ends the fetch earlier (bytes).
+    """Return the longest wait of a fetch (ms), and the size for an earlier end (bytes).
 
     Args:
         fetch_wait_ms: Wait of a fetch while traffic is steady, ms; doubled when a fetch returns `BUSY_FETCH_RECORDS`
-            records or more. A machine that is nearly busy would waste its time on small batches otherwise.
+            records or more. A nearly busy machine would waste time on small batches otherwise.
         records: Number of records of the last fetch.
     """
     if not fetch_wait_ms:
@@ -143,10 +143,10 @@ def fetch_limits(fetch_wait_ms: int, records: int) -> tuple[int, int]:
 
 
 class BatchConsumer(driver.Consumer):
-    """A consumer that delivers and commits batches."""
+    """A consumer of batches: delivers and commits whole batches."""
 
     fetch_wait_ms: ClassVar[int] = 0
-    """Wait of a fetch while traffic is steady, ms. A fetch and its batches cost about as much as ten events."""
+    """Wait of a fetch while traffic is steady, ms. A fetch costs about as much as ten events."""
     isolation_level: ClassVar[str] = "read_committed"
     """Whether records of aborted and open transactions are left out, in Kafka's words."""
 
@@ -158,15 +158,16 @@ class BatchConsumer(driver.Consumer):
         self._gap_ends: dict[TP, int] = {}  # first offset of a fetch that left a gap and was refused
 
     def expect(self, offsets: Mapping[TP, int]) -> None:
-        """Set the offset from which each partition of an assignment must be read at the latest."""
+        """Set the latest offset to start each partition of an assignment from."""
         self._expected, self._gap_ends = dict(offsets), {}
 
     def readable_end(self, tp: TP) -> int | None:
-        """Return the offset after the last record that can be read; None before the first fetch.
+        """Return the offset after the last readable record, or no offset before the first fetch.
 
-        The end of a partition may be a transaction's marker or an aborted record, which no consumer ever receives.
+        A partition may end with a transaction's marker or an aborted record; no consumer ever receives these.
         """
-        end, position = self.highwater(tp), self._thread.fetch_position(tp)
+        thread: Any = self._thread  # a BatchConsumerThread
+        end, position = self.highwater(tp), thread.fetch_position(tp)
         if end is None or position is None or position < end:
             return end
         return self._expected.get(tp, end)
@@ -188,11 +189,11 @@ class BatchConsumer(driver.Consumer):
         fetcher._fetch_max_wait_ms, fetcher._fetch_min_bytes = limits
 
     async def _is_contiguous(self, tp: TP, records: Records) -> bool:
-        """Return whether a fetch continues where the last one ended; a fetch that leaves a gap is read again first.
+        """Return whether a fetch continues at the expected offset; a fetch with a gap is read again first.
 
-        A fetch that was requested before a rebalance may arrive after it, when its partition has been set back. The
-        state would move over events that nobody has seen. This happened in one of some hundred rebalances on a busy
-        machine. A gap that is found twice is in the log itself, from retention or transactions.
+        A fetch from before a rebalance may arrive after the rebalance has set the partition back. The state would move
+        over unseen events. This happened about once in a hundred rebalances on a busy machine. A gap in both reads is
+        a gap of the log, from retention or transactions.
         """
         first, expected = records[0].offset, self._expected.get(tp)
         if self.flow_active and expected is not None:
@@ -226,9 +227,9 @@ class BatchConsumer(driver.Consumer):
         return message
 
     def _new_offset(self, tp: TP) -> int | None:
-        """Return the offset to commit: one past the last batch of the leading run of committable batches.
+        """Return the offset to commit: the offset after the leading run of committable batches.
 
-        Faust's own acknowledgements do not count: Faust acknowledges an event whose agent raised an error, too.
+        Faust's own acknowledgements do not count: Faust acknowledges an event even after an error of the agent.
         """
         self._acked[tp].clear()
         self._acked_index[tp].clear()
@@ -238,18 +239,18 @@ class BatchConsumer(driver.Consumer):
         return offset
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        """Ignore missing offsets: a batch knows its last offset."""
+        """Ignore missing offsets: a batch knows the last offset."""
 
     async def perform_seek(self) -> None:
-        """Forget the batches in flight, since all records that are not committed are read again, and seek."""
+        """Forget the batches in flight, since all uncommitted records are read again, and seek."""
         self._in_flight.clear()
         await super().perform_seek()
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Go back to the committed offsets, or to the beginning of partitions that have no committed offset.
+        """Go back to the committed offsets, or to the beginning of partitions without a committed offset.
 
-        Faust leaves a partition without a committed offset at its position. A fetch that was under way as a rebalance
-        began returns records of the new assignment, which Faust drops: these records would be lost.
+        Faust does not seek in a partition without a committed offset. A fetch from the beginning of a rebalance returns
+        records of the new assignment, and Faust drops these records: they would be lost.
         """
         committed = await super().seek_to_committed()
         uncommitted = [tp for tp, offset in committed.items() if not offset]
@@ -262,7 +263,7 @@ class BatchConsumer(driver.Consumer):
 
 
 class BatchProducer(driver.Producer):
-    """A producer that sends whole record batches to a partition, idempotent and acknowledged by all replicas."""
+    """A producer of whole record batches, idempotent and acknowledged by all replicas."""
 
     def _settings_extra(self) -> Mapping[str, Any]:
         return {"acks": "all", "enable_idempotence": True}
@@ -271,15 +272,15 @@ class BatchProducer(driver.Producer):
         return be_patient(super()._new_producer(transactional_id))
 
     async def publish(self, topic: str, partition: int, messages: Sequence[OutgoingRecord]) -> None:
-        """Send records to a partition in order, in as few record batches as possible; return once they are stored.
+        """Send records to a partition in order, in as few record batches as possible; return once all are stored.
 
         Args:
-            topic: Name of the topic, with its prefix.
+            topic: Full name of the topic.
             partition: Partition to store the records in.
             messages: Key, value and headers of each record.
 
         Raises:
-            KafkaError: The broker refused, or did not answer in time; whether it stored the records is unknown.
+            KafkaError: The broker refused, or did not answer in time; the records may be stored or not.
         """
         acknowledgements, remaining = [], messages
         while remaining:
@@ -289,16 +290,16 @@ class BatchProducer(driver.Producer):
             await acknowledgement
 
     async def publish_whole(self, topic: str, partition: int, messages: Sequence[OutgoingRecord]) -> int:
-        """Send records as one record batch, which is stored whole or not at all; return the offset after it.
+        """Send records as a single record batch, stored whole or not at all; return the offset after the batch.
 
         Args:
-            topic: Name of the topic, with its prefix.
+            topic: Full name of the topic.
             partition: Partition to store the records in.
             messages: Key, value and headers of each record.
 
         Raises:
-            KafkaError: The broker refused, or did not answer in time; whether it stored the records is unknown.
-            ValueError: The records are larger than a record batch may be.
+            KafkaError: The broker refused, or did not answer in time; the records may be stored or not.
+            ValueError: The records are too large for a record batch.
         """
         acknowledgement, remaining = await self._send(topic, partition, messages)
         if remaining:
@@ -309,9 +310,9 @@ class BatchProducer(driver.Producer):
     async def _send(
         self, topic: str, partition: int, messages: Sequence[OutgoingRecord]
     ) -> tuple[Awaitable[Any], Sequence[OutgoingRecord]]:
-        """Send as many records as a record batch holds; return its acknowledgement and the remaining records.
+        """Send as many records as a record batch holds; return the acknowledgement and the remaining records.
 
-        aiokafka's builder always takes the first record; the broker refuses a record that is too large.
+        aiokafka's builder always takes the first record; the broker refuses an oversized record.
         """
         producer = self._ensure_producer()
         batch, count = producer.create_batch(), 0
@@ -323,10 +324,10 @@ class BatchProducer(driver.Producer):
 
 
 class PromptTableManager(TableManager):
-    """A table manager that starts at once: Faust sleeps for a second here, for tables that this app does not have."""
+    """A table manager with a prompt start. Faust sleeps for a second here, for tables; this app has no tables."""
 
     async def on_start(self) -> None:
-        """Do what Faust does after its sleep."""
+        """Do Faust's work without the sleep."""
         await self._update_channels()
         await self.recovery.start()
 

@@ -16,7 +16,7 @@ from clickscore.stream.worker.prometheus_metrics import Metrics
 from clickscore.stream.worker.publisher import Publisher, PublishJob
 from tests.memory_kafka import MemoryBatch, MemoryGroup, MemoryLog
 
-BROKER_WAIT_MS = 50
+BROKER_WAIT_MS = 5_000
 """How long the parts under test wait for an acknowledgement, ms: long enough for a busy machine to be in time."""
 
 

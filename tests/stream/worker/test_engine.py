@@ -30,7 +30,7 @@ class EngineStage:
     """A worker on a log in memory."""
 
     def __init__(self, *partitions: int, log: MemoryLog | None = None) -> None:
-        self.settings = make_settings(broker_wait_ms=5_000)
+        self.settings = make_settings()
         self.log = log or MemoryLog()
         self.group = MemoryGroup(self.log, EVENTS.name, partitions or (0,))
         self.pipeline = new_pipeline(self.settings)

@@ -66,7 +66,7 @@ def test_decisions_are_acknowledged_then_snapshots_and_then_the_batch_is_committ
 
 def test_no_snapshot_is_stored_before_the_decisions_are_acknowledged():
     async def run() -> None:
-        stage = owning(broker_wait_ms=5_000)
+        stage = owning()
         job, acknowledge = stage.compute_job(view("ann", 0)), stage.group.producer.hold(RECOMMENDATIONS.name)
         async with stage.publishing():
             await stage.publisher.put(job)
@@ -81,7 +81,7 @@ def test_no_snapshot_is_stored_before_the_decisions_are_acknowledged():
 
 def test_batch_is_not_committable_before_its_snapshots_are_acknowledged():
     async def run() -> None:
-        stage = owning(broker_wait_ms=5_000)
+        stage = owning()
         job, acknowledge = stage.compute_job(view("ann", 0)), stage.group.producer.hold(SNAPSHOTS.name)
         async with stage.publishing():
             await stage.publisher.put(job)
@@ -96,7 +96,7 @@ def test_batch_is_not_committable_before_its_snapshots_are_acknowledged():
 
 def test_decisions_of_the_next_batch_do_not_wait_for_the_snapshots_of_the_last_one():
     async def run() -> None:
-        stage = owning(broker_wait_ms=5_000)
+        stage = owning()
         stage.group.producer.hold(SNAPSHOTS.name)
         async with stage.publishing():
             await stage.publisher.put(stage.compute_job(view("ann", 0)))
@@ -265,7 +265,7 @@ def test_acknowledgement_that_does_not_come_stops_the_publisher(topic: str):
 
 def test_slow_acknowledgement_is_warned_of_and_waited_for(caplog: pytest.LogCaptureFixture):
     async def run() -> None:
-        stage = owning(broker_wait_ms=5_000)
+        stage = owning()
         job, acknowledge = stage.compute_job(view("ann", 0)), stage.group.producer.hold(RECOMMENDATIONS.name)
         async with stage.publishing():
             await stage.publisher.put(job)
@@ -298,7 +298,7 @@ def test_state_of_a_batch_of_another_generation_is_discarded():
 
 def test_rebalance_between_decisions_and_snapshots_gives_the_batch_up():
     async def run() -> tuple[Stage, MemoryBatch]:
-        stage = owning(broker_wait_ms=5_000)
+        stage = owning()
         job, acknowledge = stage.compute_job(view("ann", 0)), stage.group.producer.hold(RECOMMENDATIONS.name)
         async with stage.publishing():
             await stage.publisher.put(job)
