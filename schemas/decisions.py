@@ -1,60 +1,63 @@
-"""Decisions: what was chosen for a user in answer to one event. No wall-clock time: that goes into Kafka headers.
+"""Decisions: the recommendation and the ad chosen for a user in answer to an event.
 
-Encoders write scores rounded to 6 decimals (see `rounded`), so that a repeated decision is byte-equal to the first.
+Scores are rounded to 6 decimals (see `rounded`) and wall-clock time stands in Kafka headers alone, so a repeated
+decision is byte-equal to the first.
 """
 
 import msgspec
 
 
 class Because(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """An event of the session that spoke for an item."""
+    """An event of the session that raised the score of an item."""
 
     item_id: str
-    """What the event was about."""
+    """Item of the event."""
     action: str
-    """What was done: the type of the event."""
+    """Type of the event."""
     contribution: float
-    """By how much the item's score would be lower without it, above 0."""
+    """Difference between the item's score and its score without the event; above 0."""
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """One item of a recommendation."""
+    """An item of a recommendation."""
 
     item_id: str
     score: float
-    """The model's score; 0 where `reason` is `popular`."""
+    """Score of the model; 0 where `reason` is `popular`."""
     propensity: float
     """Probability with which the policy showed this item at this position."""
     reason: str
-    """Where the item came from: `model` or `popular`."""
+    """Origin of the item: `model` or `popular`."""
     because: tuple[Because, ...] = ()
-    """The events that spoke most for it, the most first; left out where there are none, or `reasons` is 0."""
+    """Events with the largest contributions, largest first; left out if empty, and with `reasons` set to 0."""
 
 
 class RecommendationContext(
     msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="recommendation", gc=False
 ):
-    """All fields of a recommendation except its items: the event, the session and the model's probabilities."""
+    """All fields of a recommendation except the items: the event, the session and the model's probabilities."""
 
     decision_id: str
-    """`TOPIC-PARTITION-OFFSET` of the event that it answers: the same after any crash."""
+    """`TOPIC-PARTITION-OFFSET` of the answered event: the same after any crash."""
     user_id: str
     event_id: str
     ts: int
-    """Event time of the event that it answers, ms."""
+    """Event time of the answered event, ms."""
     bundle: str | None
-    """Version of the bundle that scored, none where none did."""
+    """Version of the scoring bundle; null without scores."""
     policy: str
+    """Version of the policy."""
     variant: str
+    """Variant of the A/B test: `model` or `popular`."""
     session_id: str
     session_length: int
-    """Events of the session so far, this one included."""
+    """Number of events of the session so far, the answered event included."""
     late: bool
-    """The event was later than allowed: decided from the session as it stands, state untouched."""
+    """Whether the event came later than allowed. A late event gets a decision, but changes no state."""
     actions: dict[str, float] | None
     """Probability of each next action (view, cart, favourite, purchase, leave)."""
     purchase: float | None
-    """Probability of a purchase in what is left of this session."""
+    """Probability of a purchase in the rest of the session."""
 
 
 class Recommendation(
@@ -64,14 +67,14 @@ class Recommendation(
 
     items: tuple[Choice, ...]
     filtered: dict[str, int]
-    """How many candidates each rule removed."""
+    """Number of candidates removed by each filter, up to the last chosen item."""
 
 
 class Ad(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ad", gc=False):
-    """The campaign to show, or none."""
+    """The campaign to show, if any."""
 
     decision_id: str
-    """`TOPIC-PARTITION-OFFSET-ad` of the event that it answers."""
+    """`TOPIC-PARTITION-OFFSET-ad` of the answered event."""
     user_id: str
     event_id: str
     ts: int
@@ -85,7 +88,7 @@ class Ad(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ad", 
     purchase: float | None
     propensity: float
     reason: str
-    """Why this campaign, or why none, in words."""
+    """Reason for the campaign, or for showing no ad, in words."""
 
 
 AnyDecision = Recommendation | Ad
@@ -95,5 +98,5 @@ encode_decision = msgspec.json.Encoder().encode
 
 
 def rounded(score: float) -> float:
-    """Return a score as decisions state it: 6 decimals."""
+    """Return a score rounded to 6 decimals, for decisions."""
     return round(score, 6)

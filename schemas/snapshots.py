@@ -1,55 +1,55 @@
-"""Snapshots: the state of a user and of a partition, as memory and `session-snapshots` both hold it (MessagePack).
+"""Snapshots: the state of a user and of a partition as MessagePack, the same in memory and in `session-snapshots`.
 
-A record's key is the user's id; the partition's own record has the empty key, which no user id can be. What one cycle
-of the worker changed travels as one record batch that ends with the partition's record, so a log always holds a state
-that is whole: everything up to `PartitionSnapshot.offset`, and nothing of what comes after.
+A record's key is the user id. The partition's own record has the empty key, since no user id is empty. All changes of a
+batch travel as a single record batch, with the partition's record last. So a log always holds a complete state: the
+effect of every record up to `PartitionSnapshot.offset`, and of no later record.
 """
 
 import msgspec
 
 PARTITION_KEY = b""
 OFFSET_HEADER = "offset"
-"""Header of a tombstone: the source offset at which the user was forgotten, which a tombstone has no body to say."""
+"""Header of a tombstone: the source offset of the record that made the worker forget the user."""
 
 
 class UserState(msgspec.Struct, array_like=True, gc=False):
-    """What is remembered of one user: the open session, if any, and what was bought.
+    """State of a user: the open session, if any, and the bought items.
 
-    Array-like, so that a million of them fit in memory: fields are append-only, and a new one needs a default.
+    Array-like, so that a million users fit in memory. New fields go to the end and need a default.
     """
 
     offset: int = -1
-    """Source offset of the record that changed this state last."""
+    """Source offset of the last record with a change of this state."""
     opened_by: int = -1
-    """Source offset of the open session's first event: what names the session where the client does not."""
+    """Source offset of the first event of the open session; names the session where the client does not."""
     session_id: str = ""
     opened_at: int = 0
     """Earliest `ts` of the open session, ms."""
     last_ts: int = 0
-    """Latest `ts` of the open session, or of the last one where none is open, ms."""
+    """Latest `ts` of the open session, or else of the last session, ms."""
     length: int = 0
-    """Events of the open session, those included that the bound has dropped; 0 where none is open."""
+    """Number of events of the open session, dropped events included; 0 without an open session."""
     purchased: bool = False
-    """Whether anything was bought in the open session."""
+    """Whether the open session has a purchase."""
     ages: list[int] = []
-    """Of each remembered event, in order of time: `ts` less `opened_at`, ms."""
+    """Age of each remembered event, in order of time: `ts` less `opened_at`, ms."""
     actions: bytes = b""
-    """Of each remembered event: its code in `schemas.events.ACTIONS`."""
+    """Action code of each remembered event: index into `schemas.events.ACTIONS`."""
     items: list[str] = []
-    """Of each remembered event: its item, empty for a search."""
+    """Item of each remembered event; empty for a search."""
     fingerprints: bytes = b""
-    """Of each remembered event: 8 bytes of fingerprint of its id, by which a repeat is known."""
+    """Fingerprint of each remembered event's id, 8 bytes each, to deduplicate repeated events."""
     bought: list[str] = []
-    """Items bought, newest last, over sessions."""
+    """Bought items of all sessions, newest last."""
 
 
 class PartitionSnapshot(msgspec.Struct, array_like=True, gc=False):
-    """What is remembered of one partition beside its users."""
+    """State of a partition, apart from the users."""
 
     offset: int = -1
-    """Every record up to this source offset is finished: decided, and its state is in the log."""
+    """Source offset up to which all records are decided, and all changes of state are in the log."""
     max_ts: int = -1
-    """Largest event time seen, ms: the watermark is this less the allowed lateness."""
+    """Largest event time, ms; the watermark is the largest event time less the allowed lateness."""
     popular: list[str] = []
     """Items by popularity, best first, as of the last refresh."""
 

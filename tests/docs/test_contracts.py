@@ -160,7 +160,10 @@ def test_manifest_is_what_the_schema_says() -> None:
 
 def test_fields_that_a_struct_explains_are_explained() -> None:
     described = json_schema("recommendation-decisions")["$defs"]["Recommendation"]["properties"]
-    assert described["session_length"]["description"] == "Events of the session so far, this one included."
+    assert (
+        described["session_length"]["description"]
+        == "Number of events of the session so far, the answered event included."
+    )
     inherited = json_schema("clickstream-events")["$defs"]["Click"]["properties"]
     assert inherited["decision_id"]["description"] == "The decision that this interaction answers."
 
