@@ -13,7 +13,7 @@ from clickscore.backtest.shared_pipelines import Recommenders, SharedPipelines
 from clickscore.stream.gc_tuning import tune_gc
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.reference.catalogue import Catalogue
-from clickscore.stream.reference.records import Reference, catalogue_of
+from clickscore.stream.reference.records import ReferenceRecords, build_catalogue
 from clickscore.stream.replay.source import Batches, SourceSpec
 from clickscore.stream.replay.task import ReplayProgress
 from clickscore.stream.scoring.scorer import Scorer
@@ -31,7 +31,7 @@ class BacktestPlan:
     """What arms share where they say nothing else; its sessions are those that answers come from."""
     arms: Sequence[Arm]
     origin: SourceSpec
-    reference: Reference
+    reference: ReferenceRecords
     """Catalogue and campaigns."""
     judge_from: int = 0
     """Event time before which events only warm up, ms."""
@@ -79,7 +79,7 @@ class _BacktestPass:
         self._plan = plan
         self._scorers: dict[str, Scorer] = {}
         self._recommenders: Recommenders = recommenders or self._recommender
-        self._catalogue = catalogue_of(plan.reference)
+        self._catalogue = build_catalogue(plan.reference)
         self._groups = self._new_groups()
         names = [arm.name for arm in plan.arms]
         self._twins = OneByOneRerun(self._new_groups(), names, plan.leak_sample) if plan.leak_sample else None

@@ -7,7 +7,8 @@ import click
 
 from clickscore.schemas.topics import EVENTS
 from clickscore.stream.commands.options import with_settings
-from clickscore.stream.kafka.topics import check_topics, wait_for_broker
+from clickscore.stream.kafka.availability import wait_for_broker
+from clickscore.stream.kafka.topics import check_topics
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.scoring.bundle import load_bundle

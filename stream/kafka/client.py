@@ -1,4 +1,4 @@
-"""Kafka clients' common ground: one way to connect, with the same security and patience everywhere."""
+"""Kafka client arguments: brokers, TLS, SASL and retry backoff, the same for every client."""
 
 import asyncio
 import ssl
@@ -9,11 +9,14 @@ from aiokafka import AIOKafkaProducer
 from clickscore.stream.settings import KafkaSettings
 
 MAX_REQUEST_BYTES = 64 * 1024 * 1024
-"""Above the largest record batch that a topic takes (`schemas.topics.MAX_RECORD_BYTES`)."""
+"""Largest request of a producer, bytes: twice the largest record batch (`schemas.topics.MAX_RECORD_BYTES`)."""
+
+RETRY_SECONDS = 0.2
+"""Pause between two attempts of a producer to find a broker while no broker answers."""
 
 
 def ssl_context(settings: KafkaSettings) -> ssl.SSLContext | None:
-    """Return the TLS context that the settings ask for, none for plain connections."""
+    """Return the TLS context of the settings; None for a connection without TLS."""
     if "SSL" not in settings.security_protocol.split("_"):
         return None
     context = ssl.create_default_context(cafile=settings.ssl_cafile or None)
@@ -22,7 +25,7 @@ def ssl_context(settings: KafkaSettings) -> ssl.SSLContext | None:
     return context
 
 
-def connection(settings: KafkaSettings) -> dict[str, Any]:
+def client_arguments(settings: KafkaSettings) -> dict[str, Any]:
     """Return the keyword arguments that connect any aiokafka client: brokers, TLS and SASL."""
     arguments: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap_servers,
@@ -39,27 +42,24 @@ def connection(settings: KafkaSettings) -> dict[str, Any]:
 
 
 def consumer_arguments(settings: KafkaSettings) -> dict[str, Any]:
-    """Return the keyword arguments that connect a consumer: `connection`, and which transactions it reads."""
-    return connection(settings) | {"isolation_level": settings.isolation_level}
+    """Return the keyword arguments that connect a consumer: `client_arguments` and the isolation level."""
+    return client_arguments(settings) | {"isolation_level": settings.isolation_level}
 
 
-RETRY_SECONDS = 0.2
-"""Between two questions to brokers of whom none answers."""
+def with_retry_backoff(producer: AIOKafkaProducer) -> AIOKafkaProducer:
+    """Return the same producer, with a pause between its attempts to find a broker.
 
-
-def be_patient(producer: AIOKafkaProducer) -> AIOKafkaProducer:
-    """Return the producer, with a pause between its tries to find a broker that is gone.
-
-    Without it aiokafka's sender asks again at once: measured, 7,000 times a second, which takes a whole core.
+    Without the pause aiokafka's sender asks again at once while no broker answers: 7,000 times a second (measured),
+    which keeps a whole core busy.
     """
     client: Any = producer.client
     update_metadata = client._metadata_update  # noqa: SLF001
 
-    async def update_patiently(*args: Any) -> bool:  # noqa: ANN401 (aiokafka's own)
+    async def update_with_backoff(*args: Any) -> bool:  # noqa: ANN401 (aiokafka's own)
         updated: bool = await update_metadata(*args)
         if not updated:
             await asyncio.sleep(RETRY_SECONDS)
         return updated
 
-    client._metadata_update = update_patiently  # noqa: SLF001
+    client._metadata_update = update_with_backoff  # noqa: SLF001
     return producer

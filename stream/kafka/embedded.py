@@ -25,8 +25,8 @@ import psutil
 
 from clickscore.schemas.topics import MAX_RECORD_BYTES
 from clickscore.stream.errors import BrokerError
+from clickscore.stream.kafka.availability import wait_for_broker
 from clickscore.stream.kafka.jars import KAFKA_VERSION, Report, class_path
-from clickscore.stream.kafka.topics import wait_for_broker
 from clickscore.stream.settings import KafkaSettings
 
 HOST = "127.0.0.1"

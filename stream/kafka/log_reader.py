@@ -1,4 +1,4 @@
-"""Reader: read partitions of a topic from where one says, without a consumer group."""
+"""Log reader: read partitions of topics from any offset to their end, without a consumer group."""
 
 import asyncio
 import contextlib
@@ -11,10 +11,15 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from clickscore.stream.kafka.client import consumer_arguments
 from clickscore.stream.settings import KafkaSettings
 
-FETCH_BYTES = 8 * 1024 * 1024  # a partition and request; restores are bound by decoding, not by round trips
+FETCH_BYTES = 8 * 1024 * 1024
+"""Most bytes of a partition in one fetch. Decoding, not the number of fetches, bounds the speed of a restore."""
+FETCH_RECORDS = 20_000
+"""Most records of one fetch of `read_to_end`: a bound for memory, far above what fits into `FETCH_BYTES`."""
+FETCH_WAIT_MS = 50
+"""Longest time that the broker holds a fetch without records: the end of a topic is noticed that soon."""
 
 STOP_SECONDS = 1.0
-
+"""Longest time that closing a reader takes."""
 
 Fetched = Mapping[TopicPartition, Sequence["ConsumerRecord[bytes, bytes]"]]
 """Records of one fetch, by partition."""
@@ -65,20 +70,20 @@ OpenReader = Callable[[], AbstractAsyncContextManager[PartitionReader]]
 
 
 @asynccontextmanager
-async def reader(settings: KafkaSettings) -> AsyncGenerator[AIOKafkaConsumer]:
-    """Give a consumer without a group, to read partitions from where one says."""
+async def open_reader(settings: KafkaSettings) -> AsyncGenerator[AIOKafkaConsumer]:
+    """Yield a started consumer without a group; the caller assigns partitions and seeks."""
     consumer = AIOKafkaConsumer(
         **consumer_arguments(settings),
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         max_partition_fetch_bytes=FETCH_BYTES,
-        fetch_max_wait_ms=50,
+        fetch_max_wait_ms=FETCH_WAIT_MS,
     )
     await consumer.start()
     try:
         yield consumer
     finally:
-        # Under TLS a stop waits for up to 30 s for the broker's farewell while data is on its way: not worth having.
+        # Under TLS, while data is on its way, aiokafka waits up to 30 s for the broker to close the connection.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(consumer.stop(), STOP_SECONDS)
 
@@ -86,16 +91,25 @@ async def reader(settings: KafkaSettings) -> AsyncGenerator[AIOKafkaConsumer]:
 async def read_to_end(
     consumer: PartitionReader, partitions: Iterable[TopicPartition]
 ) -> AsyncGenerator[tuple[TopicPartition, Sequence[ConsumerRecord[bytes, bytes]]]]:
-    """Yield all records of partitions, up to where they end now."""
-    left = set(partitions)
-    consumer.assign(list(left))
-    ends: Mapping[TopicPartition, int] = await consumer.end_offsets(list(left))
-    await consumer.seek_to_beginning(*left)
-    while left:
-        for partition in list(left):
+    """Yield all records of partitions in order, from the first record to the end that each has at the start.
+
+    Args:
+        consumer: An open reader. The partitions replace its assignment.
+        partitions: Partitions to read.
+
+    Yields:
+        A partition and its next records.
+    """
+    unfinished = set(partitions)
+    consumer.assign(list(unfinished))
+    ends: Mapping[TopicPartition, int] = await consumer.end_offsets(list(unfinished))
+    await consumer.seek_to_beginning(*unfinished)
+    while unfinished:
+        for partition in list(unfinished):
             if await consumer.position(partition) >= ends[partition]:
-                left.discard(partition)
+                unfinished.discard(partition)
                 consumer.pause(partition)
-        if left:
-            for partition, records in (await consumer.getmany(timeout_ms=200, max_records=20_000)).items():
+        if unfinished:
+            fetched = await consumer.getmany(timeout_ms=200, max_records=FETCH_RECORDS)
+            for partition, records in fetched.items():
                 yield partition, [record for record in records if record.offset < ends[partition]]

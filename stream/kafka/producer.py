@@ -11,7 +11,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from clickscore.schemas.topics import EVENTS
 from clickscore.stream.errors import BrokerError, TopicMissingError
-from clickscore.stream.kafka.client import MAX_REQUEST_BYTES, be_patient, connection
+from clickscore.stream.kafka.client import MAX_REQUEST_BYTES, client_arguments, with_retry_backoff
 from clickscore.stream.kafka.partitioner import partition_of
 from clickscore.stream.kafka.topics import list_topics
 from clickscore.stream.settings import KafkaSettings
@@ -47,9 +47,9 @@ class EventSender:
         if partitions is None:
             message = f"topic {self._topic} is missing. Make it with `clickscore topics create`"
             raise TopicMissingError(message)
-        self._producer = be_patient(
+        self._producer = with_retry_backoff(
             AIOKafkaProducer(
-                **connection(self._settings),
+                **client_arguments(self._settings),
                 acks="all",
                 enable_idempotence=True,
                 max_batch_size=BATCH_BYTES,

@@ -1,4 +1,7 @@
-"""Reference: follows the catalogue and the campaigns, which no consumer group shares: every worker knows them all."""
+"""Catalogue feed: load catalogue and campaigns from their compacted topics, then follow the topics.
+
+Every worker reads all of both topics, so the feed belongs to no consumer group.
+"""
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
@@ -6,20 +9,23 @@ from collections.abc import Awaitable, Callable, Sequence
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
-from clickscore.schemas.topics import CAMPAIGNS, CATALOGUE
-from clickscore.stream.kafka.log_reader import Fetched, OpenReader, PartitionReader, read_to_end
+from clickscore.stream.kafka.log_reader import Fetched, OpenReader, PartitionReader
 from clickscore.stream.reference.catalogue import Catalogue
+from clickscore.stream.reference.records import apply_record, read_reference_topics, reference_topics
 from clickscore.stream.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
+
+FETCH_MS = 1_000
+"""Longest wait of one fetch for new records, ms; without new records the next fetch follows."""
 
 Records = Sequence[ConsumerRecord[bytes, bytes]]
 Positions = dict[TopicPartition, int]
 """Offset of the next record to read, by partition."""
 
 
-class Reference:
-    """Reads the compacted topics into a catalogue."""
+class CatalogueFeed:
+    """Keeps a catalogue up to date with its topics."""
 
     def __init__(self, settings: KafkaSettings, catalogue: Catalogue, open_reader: OpenReader) -> None:
         """Build the feed.
@@ -29,41 +35,45 @@ class Reference:
             catalogue: Catalogue to keep up to date.
             open_reader: Opens a reader of the topics.
         """
-        self._settings = settings
         self._open_reader = open_reader
         self._catalogue = catalogue
-        self._partitions = [TopicPartition(settings.topic(topic.name), 0) for topic in (CATALOGUE, CAMPAIGNS)]
+        self._topics = reference_topics(settings)
 
     async def load(self) -> Positions:
-        """Take everything that the topics hold now; return where to go on."""
-        async with self._open_reader() as consumer:
-            async for _, records in read_to_end(consumer, self._partitions):
-                self.take(records)
-            return {tp: await consumer.position(tp) for tp in self._partitions}
+        """Apply every record that the topics have now; return the positions from which `follow` reads."""
+        async with self._open_reader() as reader:
+            async for record in read_reference_topics(reader, self._topics):
+                self.apply([record])
+            return {partition: await reader.position(partition) for partition in self._topics}
 
-    async def follow(self, positions: Positions, between: Callable[[Records], Awaitable[None]]) -> None:
-        """Hand every later record to `between`, which takes it between two batches, until cancelled."""
-        async with self._open_reader() as consumer:
-            consumer.assign(list(positions))
-            for tp, position in positions.items():
-                consumer.seek(tp, position)
+    async def follow(self, positions: Positions, on_records: Callable[[Records], Awaitable[None]]) -> None:
+        """Read the later records until cancelled.
+
+        Args:
+            positions: Offset of the first record to read, by partition.
+            on_records: Receives the records. It calls `apply` at a moment when no batch uses the catalogue.
+        """
+        async with self._open_reader() as reader:
+            reader.assign(list(positions))
+            for partition, position in positions.items():
+                reader.seek(partition, position)
             while True:
-                for records in (await _fetch(consumer)).values():
-                    await between(records)
+                for records in (await _fetch(reader)).values():
+                    await on_records(records)
 
-    def take(self, records: Records) -> None:
-        """Put records into the catalogue; one that cannot be read is logged and changes nothing."""
-        items = self._settings.topic(CATALOGUE.name)
+    def apply(self, records: Records) -> None:
+        """Apply records to the catalogue; an unreadable record is logged and changes nothing."""
         for record in records:
-            update = self._catalogue.update_item if record.topic == items else self._catalogue.update_campaign
-            error = update(record.key, record.value)
+            topic = self._topics[TopicPartition(record.topic, record.partition)]
+            error = apply_record(self._catalogue, topic, record.key, record.value)
             if error:
                 log.warning("%s, offset %d: ignored: %s", record.topic, record.offset, error)
 
 
-async def _fetch(consumer: PartitionReader) -> Fetched:
+async def _fetch(reader: PartitionReader) -> Fetched:
+    """Return the next records, none while Kafka cannot be read."""
     try:
-        return await consumer.getmany(timeout_ms=1000)
+        return await reader.getmany(timeout_ms=FETCH_MS)
     except KafkaError as exc:
         log.warning("catalogue and campaigns cannot be read just now: %s", exc)
         return {}

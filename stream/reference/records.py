@@ -1,40 +1,80 @@
-"""Records: catalogue and campaigns as a run keeps them."""
+"""Reference records: read the records of the catalogue's compacted topics, and apply them to a catalogue."""
 
-from aiokafka import TopicPartition
+from collections.abc import AsyncGenerator, Collection
+
+from aiokafka import ConsumerRecord, TopicPartition
 
 from clickscore.schemas.topics import CAMPAIGNS, CATALOGUE
-from clickscore.stream.kafka.log_reader import read_to_end, reader
+from clickscore.stream.kafka.log_reader import PartitionReader, open_reader, read_to_end
 from clickscore.stream.kafka.topics import list_topics
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.settings import KafkaSettings
 
-Reference = list[tuple[str, bytes | None, bytes | None]]
-"""Records of `catalogue-items` and `ad-campaigns`, each with its topic's name without the prefix."""
+ReferenceRecords = list[tuple[str, bytes | None, bytes | None]]
+"""Records of `catalogue-items` and `ad-campaigns`: name of the topic without the prefix, key and value."""
 
 
-async def read_reference(settings: KafkaSettings) -> Reference:
-    """Return the newest record of each key of catalogue and campaigns, as they stand now.
+def reference_topics(settings: KafkaSettings) -> dict[TopicPartition, str]:
+    """Return the partitions of the catalogue's topics, each with the topic's name without the prefix.
+
+    Both topics have one partition, because every worker reads all of them.
+    """
+    return {TopicPartition(settings.topic(topic.name), 0): topic.name for topic in (CATALOGUE, CAMPAIGNS)}
+
+
+async def read_reference_topics(
+    reader: PartitionReader, topics: Collection[TopicPartition]
+) -> AsyncGenerator["ConsumerRecord[bytes, bytes]"]:
+    """Yield the records of the catalogue's topics, from the first record to the present end of each.
+
+    Args:
+        reader: An open reader; it stays assigned to the topics, at their ends.
+        topics: Partitions of `reference_topics`.
+    """
+    async for _, records in read_to_end(reader, topics):
+        for record in records:
+            yield record
+
+
+async def read_reference(settings: KafkaSettings) -> ReferenceRecords:
+    """Return the newest record of each key of catalogue and campaigns. A missing topic has no records.
 
     Raises:
-        KafkaError: Kafka is gone.
+        BrokerError: The broker cannot be reached.
+        KafkaError: The broker is lost while the topics are read.
     """
+    existing = await list_topics(settings)
+    topics = {partition: name for partition, name in reference_topics(settings).items() if partition.topic in existing}
+    if not topics:
+        return []
     newest: dict[tuple[str, bytes | None], bytes | None] = {}
-    names = {settings.topic(topic.name): topic.name for topic in (CATALOGUE, CAMPAIGNS)}
-    present = await list_topics(settings)
-    async with reader(settings) as consumer:
-        partitions = [TopicPartition(name, 0) for name in names if name in present]
-        if partitions:
-            async for tp, records in read_to_end(consumer, partitions):
-                for record in records:
-                    newest.pop((names[tp.topic], record.key), None)
-                    newest[names[tp.topic], record.key] = record.value
+    async with open_reader(settings) as reader:
+        async for record in read_reference_topics(reader, topics):
+            key = topics[TopicPartition(record.topic, record.partition)], record.key
+            newest.pop(key, None)  # the records keep the order of the log, so the key moves to the end
+            newest[key] = record.value
     return [(topic, key, value) for (topic, key), value in newest.items()]
 
 
-def catalogue_of(reference: Reference) -> Catalogue:
-    """Return the catalogue that records make; one that cannot be read changes nothing, as in a worker."""
+def apply_record(catalogue: Catalogue, topic: str, key: bytes | None, value: bytes | None) -> str | None:
+    """Apply a record to a catalogue.
+
+    Args:
+        catalogue: Catalogue to change.
+        topic: Name of the record's topic without the prefix.
+        key: Id of the item or the campaign.
+        value: The item or the campaign as JSON; null and empty remove it.
+
+    Returns:
+        The reason why the record is ignored; None if the record was applied.
+    """
+    update = catalogue.update_item if topic == CATALOGUE.name else catalogue.update_campaign
+    return update(key, value)
+
+
+def build_catalogue(records: ReferenceRecords) -> Catalogue:
+    """Return the catalogue of these records; an unreadable record is ignored, as in a worker."""
     catalogue = Catalogue()
-    for topic, key, value in reference:
-        update = catalogue.update_item if topic == CATALOGUE.name else catalogue.update_campaign
-        update(key, value)
+    for topic, key, value in records:
+        apply_record(catalogue, topic, key, value)
     return catalogue

@@ -13,7 +13,7 @@ from clickscore.stream.event_files.event_reader import EventFile
 from clickscore.stream.event_files.formats.registry import Format
 from clickscore.stream.kafka.partitioner import partition_of
 from clickscore.stream.pipeline import Record
-from clickscore.stream.reference.records import Reference
+from clickscore.stream.reference.records import ReferenceRecords
 from clickscore.stream.replay.source import BATCH_RECORDS, Batches, FilePosition, OffsetRange, Position
 from clickscore.stream.settings import KafkaSettings
 
@@ -76,7 +76,7 @@ class FileSpec(msgspec.Struct, frozen=True, kw_only=True, tag="file"):
         message = f"{self.path} is a file: only a topic (kafka:NAME) can be compared with published decisions"
         raise SettingsError(message)
 
-    def read_reference(self, settings: KafkaSettings) -> Reference:
+    def read_reference(self, settings: KafkaSettings) -> ReferenceRecords:
         """Return no records: a file has no catalogue and no campaigns."""
         del settings
         return []

@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from clickscore.stream.errors import InputFileError, OutputFileError
-from clickscore.stream.reference.records import Reference
+from clickscore.stream.reference.records import ReferenceRecords
 from clickscore.stream.replay.file_source import FileSpec
 from clickscore.stream.replay.source import Position
 from clickscore.stream.replay.topic_source import TopicRangeSpec
@@ -96,7 +96,7 @@ decode_checkpoint = msgspec.msgpack.Decoder(ReplayCheckpoint).decode
 
 decode_snapshot = msgspec.msgpack.Decoder(CheckpointState).decode
 
-_decode_reference = msgspec.msgpack.Decoder(Reference).decode
+_decode_reference = msgspec.msgpack.Decoder(ReferenceRecords).decode
 
 encode_state = msgspec.msgpack.Encoder().encode
 
@@ -106,7 +106,7 @@ def folder_of_output(out: Path) -> Path:
     return out.with_name(f"{out.name}.parts")
 
 
-def create_folder(folder: Path, plan: ReplayPlan, reference: Reference) -> None:
+def create_folder(folder: Path, plan: ReplayPlan, reference: ReferenceRecords) -> None:
     """Create the folder of a new replay.
 
     Args:
@@ -154,6 +154,6 @@ def load_plan(folder: Path, plan: ReplayPlan) -> ReplayPlan:
     return stored
 
 
-def load_reference(folder: Path) -> Reference:
+def load_reference(folder: Path) -> ReferenceRecords:
     """Return the catalogue and campaigns with which the replay started."""
     return _decode_reference((folder / "reference").read_bytes())

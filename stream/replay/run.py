@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clickscore.stream.errors import OutputFileError
-from clickscore.stream.reference.records import Reference
+from clickscore.stream.reference.records import ReferenceRecords
 from clickscore.stream.replay.file_source import FileSpec
 from clickscore.stream.replay.output import merge_partitions
 from clickscore.stream.replay.processes import OnProgress, run_tasks
@@ -130,7 +130,7 @@ def _open_folder(settings: Settings, plan: ReplayPlan, options: ReplayOptions) -
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _read_reference(settings: Settings, plan: ReplayPlan) -> Reference:
+def _read_reference(settings: Settings, plan: ReplayPlan) -> ReferenceRecords:
     """Return the records of catalogue and campaigns; sessions do not depend on the catalogue."""
     return plan.source.read_reference(settings.kafka) if plan.output == "decisions" else []
 

@@ -11,7 +11,7 @@ import msgspec
 
 from clickscore.stream.event_files.event_reader import LinePosition
 from clickscore.stream.pipeline import Record
-from clickscore.stream.reference.records import Reference
+from clickscore.stream.reference.records import ReferenceRecords
 from clickscore.stream.settings import KafkaSettings
 
 BATCH_RECORDS = 4096
@@ -122,7 +122,7 @@ class SourceSpec(Protocol):
         """
         ...
 
-    def read_reference(self, settings: KafkaSettings) -> Reference:
+    def read_reference(self, settings: KafkaSettings) -> ReferenceRecords:
         """Return the records of catalogue and campaigns, as the topics hold the records now; a file has no records.
 
         Raises:

@@ -17,7 +17,7 @@ import msgspec
 from clickscore.schemas.sessions import OpenSession, encode_session
 from clickscore.stream.gc_tuning import tune_gc
 from clickscore.stream.pipeline import Output, PendingBatch, Pipeline
-from clickscore.stream.reference.records import catalogue_of
+from clickscore.stream.reference.records import build_catalogue
 from clickscore.stream.replay.output import PartitionOutputs
 from clickscore.stream.replay.replay_checkpoint import ReplayCheckpoint, ReplayPlan, ReplayTally, load_reference
 from clickscore.stream.replay.source import BATCH_RECORDS, Batches, Position, Source
@@ -109,7 +109,7 @@ def _make_pipeline(task: ReplayTask, topic: str) -> Pipeline:
         scoring = settings.scoring
         bundle = load_bundle(Path(scoring.bundle), scoring.score_threads, scoring.min_overlap)
         scorer = Scorer(bundle, scoring.score_batch, reasons=settings.policy.reasons > 0)
-    catalogue = catalogue_of(load_reference(task.folder))
+    catalogue = build_catalogue(load_reference(task.folder))
     return Pipeline(settings.sessions, settings.policy, topic, catalogue, scorer)
 
 

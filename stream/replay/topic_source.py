@@ -12,10 +12,11 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from clickscore.stream.errors import BrokerError, SettingsError, TopicMissingError
+from clickscore.stream.kafka.availability import wait_for_broker
 from clickscore.stream.kafka.client import consumer_arguments
-from clickscore.stream.kafka.log_reader import reader
-from clickscore.stream.kafka.topics import list_topics, wait_for_broker
-from clickscore.stream.reference.records import Reference, read_reference
+from clickscore.stream.kafka.log_reader import open_reader
+from clickscore.stream.kafka.topics import list_topics
+from clickscore.stream.reference.records import ReferenceRecords, read_reference
 from clickscore.stream.replay.source import BATCH_RECORDS, Batches, OffsetPosition, OffsetRange, Position
 from clickscore.stream.settings import KafkaSettings
 
@@ -94,7 +95,7 @@ class TopicRangeSpec(msgspec.Struct, frozen=True, kw_only=True, tag="kafka"):
         """Return the offsets of some partitions."""
         return {partition: self.ranges[partition] for partition in partitions}
 
-    def read_reference(self, settings: KafkaSettings) -> Reference:
+    def read_reference(self, settings: KafkaSettings) -> ReferenceRecords:
         """Return the records of catalogue and campaigns, as the topics hold the records now.
 
         Raises:
@@ -133,7 +134,7 @@ async def resolve_topic_range(
         message = f"topic {name} is missing. See `clickscore topics list`"
         raise TopicMissingError(message)
     partitions = [TopicPartition(name, number) for number in range(count)]
-    async with reader(settings) as consumer:
+    async with open_reader(settings) as consumer:
         first_offsets = await consumer.beginning_offsets(partitions)
         end_offsets = await consumer.end_offsets(partitions)
         begins, ends, warm_ups = [await _resolve_bound(consumer, bound, first_offsets, end_offsets) for bound in bounds]

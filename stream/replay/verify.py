@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from clickscore.schemas.topics import ADS
 from clickscore.stream.errors import TopicMissingError
-from clickscore.stream.kafka.log_reader import read_to_end, reader
+from clickscore.stream.kafka.log_reader import open_reader, read_to_end
 from clickscore.stream.kafka.topics import list_topics
 from clickscore.stream.pipeline import Message, Output
 from clickscore.stream.replay.source import OffsetRange
@@ -158,7 +158,7 @@ class DecisionDiff:
         for partition, offsets in ranges.items():
             path = self._folder / f"check-{partition}"
             self._published[partition] = _PublishedDecisions(path, offsets.begin, offsets.end)
-        async with reader(self._settings) as consumer:
+        async with open_reader(self._settings) as consumer:
             async for tp, records in read_to_end(consumer, [TopicPartition(self._topic, p) for p in ranges]):
                 self._add_published(tp.partition, records)
 
@@ -218,7 +218,7 @@ class DecisionDiff:
             ]
             summary.extra_ids = (summary.extra_ids + extra_ids)[:MAX_SHOWN]
         if self._differing:
-            async with reader(self._settings) as consumer:
+            async with open_reader(self._settings) as consumer:
                 for partition, offset, decision_id, replayed in self._differing:
                     published = await self._read_value(consumer, TopicPartition(self._topic, partition), offset)
                     summary.differences.append(DifferingDecision(decision_id, published, replayed))

@@ -15,7 +15,7 @@ from clickscore.schemas.decisions import AnyDecision, decode_decision
 from clickscore.schemas.events import AnyEvent, encode_event
 from clickscore.schemas.topics import ADS, CAMPAIGNS, CATALOGUE, DEAD_LETTERS, EVENTS, RECOMMENDATIONS
 from clickscore.stream.errors import BrokerError
-from clickscore.stream.kafka.client import connection, consumer_arguments
+from clickscore.stream.kafka.client import client_arguments, consumer_arguments
 from clickscore.stream.kafka.topics import check_topics
 from clickscore.stream.settings import KafkaSettings
 from clickscore.stream.simulator.shop.assortment import Assortment
@@ -163,7 +163,7 @@ async def _producer(settings: KafkaSettings) -> AsyncGenerator[AIOKafkaProducer]
         BrokerError: The broker cannot be reached, or refuses the records.
     """
     producer = AIOKafkaProducer(
-        **connection(settings), linger_ms=_LINGER_MS, request_timeout_ms=settings.broker_wait_ms
+        **client_arguments(settings), linger_ms=_LINGER_MS, request_timeout_ms=settings.broker_wait_ms
     )
     try:
         async with asyncio.timeout(_START_SECONDS):

@@ -22,7 +22,7 @@ from clickscore.schemas.topics import EVENTS, MAX_RECORD_BYTES
 from clickscore.stream.errors import BrokerError, SettingsError
 from clickscore.stream.gc_tuning import tune_gc
 from clickscore.stream.kafka.client import MAX_REQUEST_BYTES, ssl_context
-from clickscore.stream.kafka.log_reader import reader
+from clickscore.stream.kafka.log_reader import open_reader
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.settings import KafkaSettings, Settings
 from clickscore.stream.worker import transport
@@ -44,7 +44,7 @@ def create_app(settings: Settings, pipeline: Pipeline) -> tuple[faust.App, Engin
         settings=settings,
         pipeline=pipeline,
         metrics=metrics,
-        open_reader=partial(reader, settings.kafka),
+        open_reader=partial(open_reader, settings.kafka),
     )
 
     async def on_assigned(app: faust.App, **_: Any) -> None:

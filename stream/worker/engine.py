@@ -10,7 +10,7 @@ from clickscore.schemas.errors import ClickscoreError
 from clickscore.schemas.topics import EVENTS
 from clickscore.stream.kafka.log_reader import OpenReader
 from clickscore.stream.pipeline import Pipeline
-from clickscore.stream.reference.feed import Positions, Reference
+from clickscore.stream.reference.feed import CatalogueFeed, Positions
 from clickscore.stream.settings import Settings
 from clickscore.stream.worker.assignment import Assignment
 from clickscore.stream.worker.batches import BatchLoop
@@ -53,7 +53,7 @@ class Engine:
         events = settings.kafka.topic(EVENTS.name)
         self._group = group
         self._compute = ComputeThread()
-        self._feed = Reference(settings.kafka, pipeline.catalogue, open_reader)
+        self._feed = CatalogueFeed(settings.kafka, pipeline.catalogue, open_reader)
         self._following: asyncio.Task[None] | None = None
         self._ownership = Ownership(group, pipeline)
         self._ticks = IdleTicks(pipeline, group, topic=events, tick_after_ms=settings.worker.tick_after_ms, clock=clock)
@@ -125,7 +125,7 @@ class Engine:
 
     async def _follow_feed(self, positions: Positions) -> None:
         """Apply later records of the catalogue in the compute thread, and so between two batches."""
-        await self._feed.follow(positions, lambda records: self._compute.call(self._feed.take, records))
+        await self._feed.follow(positions, lambda records: self._compute.call(self._feed.apply, records))
 
     async def _stop_on_error(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do some work; an error stops the worker, and the batches in work stay uncommitted."""

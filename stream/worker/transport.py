@@ -24,7 +24,7 @@ from faust.types import TP
 from faust.types.transports import SchedulingStrategyT
 from faust.types.tuples import ConsumerMessage
 
-from clickscore.stream.kafka.client import be_patient
+from clickscore.stream.kafka.client import with_retry_backoff
 from clickscore.stream.worker.group import OutgoingRecord
 
 Records = Sequence[aiokafka.ConsumerRecord]
@@ -269,7 +269,7 @@ class BatchProducer(driver.Producer):
         return {"acks": "all", "enable_idempotence": True}
 
     def _new_producer(self, transactional_id: str | None = None) -> aiokafka.AIOKafkaProducer:
-        return be_patient(super()._new_producer(transactional_id))
+        return with_retry_backoff(super()._new_producer(transactional_id))
 
     async def publish(self, topic: str, partition: int, messages: Sequence[OutgoingRecord]) -> None:
         """Send records to a partition in order, in as few record batches as possible; return once all are stored.

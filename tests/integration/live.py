@@ -23,7 +23,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from clickscore.schemas.catalogue import Campaign, Item, encode
 from clickscore.schemas.topics import CAMPAIGNS, CATALOGUE, EVENTS, RECOMMENDATIONS, Topic
-from clickscore.stream.kafka.client import MAX_REQUEST_BYTES, be_patient
+from clickscore.stream.kafka.client import MAX_REQUEST_BYTES, with_retry_backoff
 from clickscore.stream.kafka.partitioner import partition_of
 from clickscore.stream.kafka.topics import create_topics, delete_topics
 from clickscore.stream.settings import Settings, environment_of
@@ -217,7 +217,7 @@ async def _produce(settings: Settings, topic: Topic, log: Iterable[Sent], per_se
         max_request_size=MAX_REQUEST_BYTES,
         request_timeout_ms=60_000,
     )
-    async with be_patient(producer):
+    async with with_retry_backoff(producer):
         began = time.monotonic()
         batches: dict[int, BatchBuilder] = defaultdict(producer.create_batch)
         acknowledged: list[Awaitable[Any]] = []

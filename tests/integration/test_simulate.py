@@ -10,7 +10,7 @@ from clickscore.schemas.catalogue import decode_campaign, decode_item
 from clickscore.schemas.events import decode_record
 from clickscore.schemas.topics import CAMPAIGNS, CATALOGUE, EVENTS
 from clickscore.stream.errors import BrokerError, TopicMissingError
-from clickscore.stream.kafka.client import connection
+from clickscore.stream.kafka.client import client_arguments
 from clickscore.stream.kafka.partitioner import partition_of
 from clickscore.stream.kafka.topics import create_topics
 from clickscore.stream.settings import Settings
@@ -39,7 +39,7 @@ def open_for(settings: Settings, seconds: float) -> DemoMetrics:
 def read(settings: Settings, topic: str):
     async def read_all():
         consumer = AIOKafkaConsumer(
-            settings.kafka.topic(topic), **connection(settings.kafka), auto_offset_reset="earliest"
+            settings.kafka.topic(topic), **client_arguments(settings.kafka), auto_offset_reset="earliest"
         )
         await consumer.start()
         try:

@@ -9,7 +9,8 @@ from click.testing import CliRunner
 from clickscore.schemas.topics import CATALOGUE, DEAD_LETTERS, EVENTS, MAX_RECORD_BYTES, SNAPSHOTS, TOPICS
 from clickscore.stream.__main__ import cli
 from clickscore.stream.errors import BrokerError, TopicMissingError
-from clickscore.stream.kafka.topics import check_topics, create_topics, delete_topics, list_topics, wait_for_broker
+from clickscore.stream.kafka.availability import wait_for_broker
+from clickscore.stream.kafka.topics import check_topics, create_topics, delete_topics, list_topics
 from clickscore.stream.settings import KafkaSettings
 
 pytestmark = pytest.mark.kafka
@@ -32,7 +33,7 @@ def test_other_number_of_partitions_is_said_and_left_alone(broker: str, topic_pr
     five = KafkaSettings(bootstrap_servers=broker, topic_prefix=topic_prefix, partitions=5)
     outcomes = {each.name: each for each in asyncio.run(create_topics(five))}
     events = outcomes[five.topic(EVENTS.name)]
-    assert (events.outcome, events.partitions, events.wanted) == ("differs", 3, 5)
+    assert (events.outcome, events.partitions, events.requested_partitions) == ("differs", 3, 5)
     assert outcomes[five.topic(CATALOGUE.name)].outcome == "there already"
     assert asyncio.run(check_topics(five)) == 3
     asyncio.run(delete_topics(three))

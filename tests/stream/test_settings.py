@@ -57,7 +57,12 @@ def test_new_policy_setting_is_a_setting_of_arms() -> None:
 
 
 def test_every_setting_of_sessions_and_policy_belongs_to_the_identity() -> None:
-    assert Settings().identity.keys() == {"topic_prefix", *declared(SessionSettings), *declared(PolicySettings)}
+    assert Settings().identity.keys() == {
+        "isolation_level",
+        "topic_prefix",
+        *declared(SessionSettings),
+        *declared(PolicySettings),
+    }
 
 
 @pytest.mark.parametrize("name", ["bundle", "min_overlap", "score_batch", "score_threads", "max_batch", "web_port"])

@@ -9,7 +9,7 @@ from aiokafka.errors import KafkaError
 from clickscore.schemas.catalogue import Campaign, Item
 from clickscore.schemas.topics import CAMPAIGNS, CATALOGUE
 from clickscore.stream.reference.catalogue import Catalogue
-from clickscore.stream.reference.feed import Reference
+from clickscore.stream.reference.feed import CatalogueFeed
 from clickscore.stream.settings import Settings
 from tests.memory_kafka import MemoryLog
 from tests.stream.worker.stage import background, until
@@ -21,7 +21,7 @@ class Shop:
     def __init__(self) -> None:
         self.log = MemoryLog()
         self.catalogue = Catalogue()
-        self.feed = Reference(Settings().kafka, self.catalogue, self.log.open_reader)
+        self.feed = CatalogueFeed(Settings().kafka, self.catalogue, self.log.open_reader)
 
     def send_item(self, item_id: str) -> None:
         self.log.append(CATALOGUE.name, 0, item_id.encode(), msgspec.json.encode(Item(item_id=item_id)))
@@ -40,7 +40,7 @@ class Shop:
         self.send_item("mug")
 
         async def between(records) -> None:
-            self.feed.take(records)
+            self.feed.apply(records)
 
         async with background(lambda: self.feed.follow(positions, between)):
             await until(lambda: self.catalogue.version == updates)
@@ -83,7 +83,7 @@ def test_fetch_that_fails_is_logged_and_tried_again(caplog: pytest.LogCaptureFix
         shop.log.fetch_errors.append(KafkaError("gone"))
 
         async def between(records) -> None:
-            shop.feed.take(records)
+            shop.feed.apply(records)
 
         async with background(lambda: shop.feed.follow(positions, between)):
             await until(lambda: shop.catalogue.version == 1)
