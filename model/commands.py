@@ -1,6 +1,6 @@
-"""Commands of learning and judging: `train`, `tune`, `evaluate`, `evaluate-events`, `evaluate-reasons` and `split`.
+"""Commands of training and evaluation: `train`, `tune`, `split`, `evaluate`, `evaluate-events`, `evaluate-reasons`.
 
-What needs torch is imported when it runs.
+Modules that need torch are imported when a command runs, so that serving can list the commands without torch.
 """
 
 from collections.abc import Sequence
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from clickscore.model.evaluation.head_evaluation import PrefixLengthResults
     from clickscore.model.split import SplitKey
 
-EXTRA = {"torch", "onnx", "optuna", "sklearn", "lightgbm", "tokenizers", "transformers"}
-"""What the extras train and encode bring."""
+EXTRA_MODULES = {"torch", "onnx", "optuna", "sklearn", "lightgbm", "tokenizers", "transformers"}
+"""Modules of the extras `train` and `encode`."""
 TABLE_WIDTH = 120
+"""Width of printed tables, in columns: with 8 figures a row they do not fit into 80."""
 FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -37,31 +38,35 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     "--out",
     required=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Checkpoint folder: a new one, or one to go on with.",
+    help="Checkpoint folder: a new one, or that of a killed run, which then continues.",
 )
 @click.option(
     "--from",
     "origin",
     type=FOLDER,
-    help="Top up: a checkpoint, or a bundle that was exported with --trainable. SESSIONS are those it has not seen.",
+    help="Warm start: fine-tune this checkpoint, or bundle exported with --trainable, on SESSIONS that are new to it.",
 )
-@click.option("--items", type=FILE, help="The catalogue, JSON lines: trees read prices and categories.")
+@click.option("--items", type=FILE, help="Catalogue as JSON lines: gives the trees prices and categories.")
 @click.option(
     "--preset",
     metavar="NAME|FILE",
-    help=f"Size of model and run: {', '.join(PRESETS)}, or what `tune` wrote. Default: default.",
+    help=f"Size of model and training: {', '.join(PRESETS)}, or a file of `tune`. Default: default.",
 )
 @click.option(
-    "--epochs", type=click.IntRange(min=1), help="Passes over the sessions, at most. Default: 4, or 8 if there are few."
+    "--epochs",
+    type=click.IntRange(min=1),
+    help="Maximum passes over the sessions. Default: 4, or 8 for a small data set.",
 )
-@click.option("--seed", type=click.IntRange(min=0), help="Of weights, order and dropout. Default: the preset's.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads. Default: as many as there are cores.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), help="Seed of weights, batch order and dropout. Default: the preset's."
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Number of CPU threads. Default: the number of cores.")
 @click.option(
     "--set",
     "changes",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Another field of model.config, such as dim=128; repeatable.",
+    help="Change a field of model.config, such as dim=128; repeatable.",
 )
 def train(
     *,
@@ -76,12 +81,12 @@ def train(
     threads: int | None,
     changes: Sequence[str],
 ) -> None:
-    """Train a model on SESSIONS, or top one up with newer ones.
+    """Train a model on SESSIONS, or fine-tune a trained one on newer SESSIONS (a warm start).
 
-    SESSIONS are files of JSON lines, as the topic closed-sessions holds them, or, where the name ends in .tsv or .txt,
-    of item ids, one session a line, the oldest first; .gz too. The newest sessions are kept apart until the end: they
-    say when to stop and how good the model is, and are learned in a last, short pass. The same command goes on where a
-    killed run stopped.
+    SESSIONS are files of JSON lines, as in the topic closed-sessions. A file whose name ends in .tsv or .txt holds
+    item ids instead: one session a line, the oldest first. All may be compressed (.gz). The newest sessions are set
+    apart for early stopping and for the metrics, and a short final pass trains on them. After a kill, the same command
+    continues the training.
 
     \b
     Example:
@@ -89,11 +94,11 @@ def train(
       clickscore train --from checkpoint --sessions newer.jsonl.gz --out fresher
       clickscore export fresher --out bundle
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
-    sessions = _named(files, sessions)
+    sessions = _join_files(files, sessions)
     if origin and (preset or epochs or seed is not None or changes or items):
-        message = "--from goes on with the settings of what it tops up: no --preset, --epochs, --seed, --set or --items"
+        message = "--from uses the settings of the old model: leave out --preset, --epochs, --seed, --set and --items"
         raise click.UsageError(message)
-    config = _config(preset or "default", epochs, seed, changes)
+    config = _read_config(preset or "default", epochs, seed, changes)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         import torch  # noqa: PLC0415 (serving has no torch, and its help lists this command)
@@ -110,20 +115,19 @@ def train(
         folder, name = find_checkpoint(origin)
         previous = load_checkpoint(folder)
         newer = load_fine_tuning_data(sessions, previous.record.config, previous.vocabulary)
-        _show(newer.report, console)
+        _print_report(newer.report, console)
         lineage = f"{name}: {previous.record.report.summary()}"
         record = fine_tune(previous, load_pairs(folder), newer, out, lineage=lineage, console=console)
         if texts := load_texts(folder):
             save_texts(out, texts)
     else:
         dataset = load_dataset(sessions, config, read_catalogue(items))
-        _show(dataset.report, console)
+        _print_report(dataset.report, console)
         record = train_model(dataset, config, out, console)
-        console.print(f"kept epoch {record.best_epoch} of {len(record.epochs)}")
-    figures = ", ".join(
-        f"{name} {record.held_out_metrics[name]:.4f}" for name in ("hit_rate@20", "mrr@20", "purchase_pr_auc")
-    )
-    console.print(f"on the newest sessions, before they were learned, too: {figures}")
+        console.print(f"best epoch: {record.best_epoch} of {len(record.epochs)}")
+    names = ("hit_rate@20", "mrr@20", "purchase_pr_auc")
+    values = ", ".join(f"{name} {record.held_out_metrics[name]:.4f}" for name in names)
+    console.print(f"held-out metrics (measured before the final pass trains on these sessions): {values}")
     console.print(f"next: clickscore export {out} --out BUNDLE")
 
 
@@ -134,14 +138,18 @@ def train(
     "--out",
     required=True,
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The best preset so far; the trials are remembered beside it, in a file whose name ends in .trials.",
+    help="File of the best preset so far. The trials are stored beside the file, under its name with .trials.",
 )
-@click.option("--preset", default="default", show_default=True, metavar="NAME|FILE", help="Where the search starts.")
-@click.option("--trials", type=click.IntRange(min=1), default=20, show_default=True, help="In all, earlier runs' too.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads. Default: as many as there are cores.")
+@click.option("--preset", default="default", show_default=True, metavar="NAME|FILE", help="Preset of the first trial.")
 @click.option(
-    "--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change the preset that it starts from; repeatable."
+    "--trials",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Number of trials, with those of earlier runs.",
 )
+@click.option("--threads", type=click.IntRange(min=1), help="Number of CPU threads. Default: the number of cores.")
+@click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change a field of the preset; repeatable.")
 def tune(
     *,
     files: tuple[Path, ...],
@@ -152,18 +160,18 @@ def tune(
     threads: int | None,
     changes: Sequence[str],
 ) -> None:
-    """Search for hyper-parameters that rank SESSIONS better than a preset does, and write them as a preset.
+    """Search for hyper-parameters that rank SESSIONS better than a preset, and write them as a new preset.
 
-    Each trial is a training without its last pass, judged by the MRR on the validation sessions; one that lags behind
-    is stopped early. The same command goes on where a killed search stopped. Sizes that serving pays for are not
-    searched: set them.
+    Each trial is a training without the final pass, and its score is the MRR on the validation sessions. A trial that
+    falls behind the others is stopped early. After a kill, the same command continues the search. Settings that cost
+    serving time, such as dim, are not searched: change them with --set.
 
     \b
     Example:
       clickscore tune --sessions sessions.jsonl.gz --preset small --trials 30 --out preset.toml
       clickscore train sessions.jsonl.gz --out checkpoint --preset preset.toml
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
-    config = _config(preset, None, None, changes)
+    config = _read_config(preset, None, None, changes)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         import torch  # noqa: PLC0415 (serving has no torch, and its help lists this command)
@@ -174,8 +182,8 @@ def tune(
         raise missing_extra(exc) from exc
     if threads:
         torch.set_num_threads(threads)
-    dataset = load_dataset(_named(files, sessions), config)
-    _show(dataset.report, console)
+    dataset = load_dataset(_join_files(files, sessions), config)
+    _print_report(dataset.report, console)
     journal = out.with_name(out.name + ".trials")
     for result in search(dataset, config, trials=trials, journal=journal, console=console):
         trial = f"trial {result.best} of {result.trials} from preset {preset}"
@@ -187,14 +195,14 @@ def tune(
 
 @click.command()
 @click.argument("bundle", type=FOLDER)
-@click.option("--prefixes", required=True, type=FILE, help="Rows of the test: item ids, a tab, the item that follows.")
-@click.option("--sessions", multiple=True, type=FILE, help="Training sessions, for the baselines; repeatable.")
-@click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), help="Write the results here, too.")
+@click.option("--prefixes", required=True, type=FILE, help="Test rows: item ids, a tab, the next item.")
+@click.option("--sessions", multiple=True, type=FILE, help="Training sessions for the baselines; repeatable.")
+@click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), help="File for the results as JSON.")
 def evaluate(*, bundle: Path, prefixes: Path, sessions: tuple[Path, ...], out: Path | None) -> None:
-    """Measure a BUNDLE on beginnings of sessions, beside what counting reaches.
+    """Measure how well a BUNDLE ranks the next item of session prefixes, beside counting baselines.
 
-    Every row is asked alone, in ONNX Runtime, over the whole catalogue; items that the session has had may follow
-    again, and an item of the same score stands before the right one. An item that the model does not know is a miss.
+    ONNX Runtime scores each prefix alone, over the whole catalogue. Items of the prefix may be the next item again.
+    Items with the same score as the next item rank before it. An unknown next item is a miss.
 
     \b
     Example:
@@ -206,23 +214,23 @@ def evaluate(*, bundle: Path, prefixes: Path, sessions: tuple[Path, ...], out: P
     with Progress(console=Console(stderr=True), transient=True) as progress:
         tasks: dict[str, TaskID] = {}
 
-        def tell(name: str, done: int, total: int) -> None:
+        def show_progress(name: str, done: int, total: int) -> None:
             if name not in tasks:
                 tasks[name] = progress.add_task(name)
             progress.update(tasks[name], completed=done, total=total)
 
-        results = evaluate_prefixes(bundle, prefixes, sessions, tell)
+        results = evaluate_prefixes(bundle, prefixes, sessions, show_progress)
     metrics = [f"{kind}@{k}" for k in CUTOFFS for kind in ("P", "MRR", "NDCG")]
     table = Table("percent", *(result.name for result in results), title=f"{results[0].rows:,} rows")
     for metric in metrics:
         figures = [result.figures[metric] for result in results]
-        table.add_row(metric, *(f"{of.value:.2f} ({of.low:.2f}-{of.high:.2f})" for of in figures))
+        table.add_row(metric, *(f"{figure.value:.2f} ({figure.low:.2f}-{figure.high:.2f})" for figure in figures))
     console.print(table)
-    console.print("In brackets: the middle 95 % of what it is on rows drawn from these.")
-    last = metrics[-3:]
-    table = Table("events before", "rows", *last, title="bundle, by length of the prefix")
-    for length, of in results[0].by_length.items():
-        table.add_row(length, f"{of['rows']:,.0f}", *(f"{of[metric]:.2f}" for metric in last))
+    console.print("In brackets: 95 % bootstrap interval over rows.")
+    at_20 = metrics[-3:]
+    table = Table("events of the prefix", "rows", *at_20, title="bundle, by length of the prefix")
+    for length, values in results[0].by_length.items():
+        table.add_row(length, f"{values['rows']:,.0f}", *(f"{values[metric]:.2f}" for metric in at_20))
     console.print(table)
     if out:
         out.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
@@ -230,11 +238,13 @@ def evaluate(*, bundle: Path, prefixes: Path, sessions: tuple[Path, ...], out: P
 
 @click.command("evaluate-events")
 @click.argument("bundle", type=FOLDER)
-@click.option("--sessions", multiple=True, required=True, type=FILE, help="What the bundle learned from; repeatable.")
-@click.option("--test", multiple=True, required=True, type=FILE, help="Sessions to judge by; repeatable.")
-@click.option("--items", type=FILE, help="The catalogue, JSON lines, for prices and categories.")
-@click.option("--truth", type=FILE, help="Of a simulated test: what `simulate --truth` wrote.")
-@click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), help="Write the results here, too.")
+@click.option(
+    "--sessions", multiple=True, required=True, type=FILE, help="Training sessions of the bundle; repeatable."
+)
+@click.option("--test", multiple=True, required=True, type=FILE, help="Test sessions; repeatable.")
+@click.option("--items", type=FILE, help="Catalogue as JSON lines, with prices and categories.")
+@click.option("--truth", type=FILE, help="True probabilities of a simulated test: a file of `simulate --truth`.")
+@click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), help="File for the results as JSON.")
 def evaluate_events(
     *,
     bundle: Path,
@@ -244,11 +254,11 @@ def evaluate_events(
     truth: Path | None,
     out: Path | None,
 ) -> None:
-    """Measure how a BUNDLE foretells the next action and a purchase, beside what others make of the same beginnings.
+    """Measure how well a BUNDLE predicts next action and purchase, beside baselines on the same session prefixes.
 
-    Judged after 1, 2, 3, 5 and 10 events of sessions without a purchase so far. Beside the bundle: shares, a Markov
-    chain, logistic regression and LightGBM, fitted in the same run on the sessions that the bundle learned from. Where
-    the truth is known, probabilities are held against it, too.
+    Prefixes have 1, 2, 3, 5 and 10 events without a purchase. The baselines are base rates, a Markov chain, logistic
+    regression and LightGBM, fitted in the same run on the bundle's training sessions. With --truth, probabilities are
+    compared with the true ones as well.
 
     \b
     Example:
@@ -264,17 +274,19 @@ def evaluate_events(
     console = Console(highlight=False, width=TABLE_WIDTH)
     with Console(stderr=True).status("") as status:
         results = evaluate_heads(bundle, sessions, test, status.update, items=items, truth=truth)
-    for of in results.by_events:
-        console.print(_heads_table(of))
-        if of.truth_errors:
-            console.print(_truth_error_table(of))
-        lead = of.lead
-        console.print(f"PR-AUC of the bundle less LightGBM's: {lead.value:+.4f} ({lead.low:+.4f} to {lead.high:+.4f})")
+    for group in results.by_events:
+        console.print(_heads_table(group))
+        if group.truth_errors:
+            console.print(_truth_error_table(group))
+        lead = group.lead
+        console.print(f"PR-AUC of the bundle minus LightGBM: {lead.value:+.4f} ({lead.low:+.4f} to {lead.high:+.4f})")
     if results.fallback_share:
-        console.print(f"The bundle knows no item of {results.fallback_share:.1%} of the rows: the base rate stands in.")
+        console.print(
+            f"The bundle knows no item of {results.fallback_share:.1%} of the rows: fallback to the base rate."
+        )
     console.print(
-        "noise: what the calibration error would be on average if every probability were right. "
-        "In brackets: the middle 95 % over draws of rows."
+        "noise: mean calibration error (ECE) of perfectly calibrated probabilities on as many rows. "
+        "In brackets: 95 % bootstrap interval over rows."
     )
     if out:
         out.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
@@ -282,17 +294,21 @@ def evaluate_events(
 
 @click.command("evaluate-reasons")
 @click.argument("checkpoint", type=FOLDER)
-@click.option("--prefixes", required=True, type=FILE, help="Rows of the test: item ids, a tab, the item that follows.")
+@click.option("--prefixes", required=True, type=FILE, help="Test rows: item ids, a tab, the next item.")
 @click.option(
-    "--rows", type=click.IntRange(min=1), default=1_000, show_default=True, help="Drawn, of 3 known events up."
+    "--rows",
+    type=click.IntRange(min=1),
+    default=1_000,
+    show_default=True,
+    help="Rows to sample; a row has 3 known events or more.",
 )
-@click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), help="Write the results here, too.")
+@click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), help="File for the results as JSON.")
 def evaluate_reasons(*, checkpoint: Path, prefixes: Path, rows: int, out: Path | None) -> None:
-    """Measure whether the reasons that a CHECKPOINT's bundle gives are those that move its scores.
+    """Measure whether the reasons of a CHECKPOINT's bundle name the events that move its scores (faithfulness).
 
-    Each order of a session's events, the most important first, is tried on the best item of its answer and on the best
-    five: events leave in that order (deletion), or come in it (insertion). CHECKPOINT may be a bundle that was exported
-    with --trainable.
+    Each method orders a session's events by importance. Events are removed in this order (deletion) or added in this
+    order (insertion), and the score of the best item, and of the best five, is measured. CHECKPOINT may be a bundle
+    that was exported with --trainable.
 
     \b
     Example:
@@ -311,47 +327,47 @@ def evaluate_reasons(*, checkpoint: Path, prefixes: Path, rows: int, out: Path |
         table = Table("order", *metrics, title=f"explained: {title}, of {results.sessions:,} sessions")
         for order in results.orders:
             figures = [order.figures[metric + suffix] for metric in metrics]
-            table.add_row(order.name, *(f"{of.value:.3f} ({of.low:.3f} to {of.high:.3f})" for of in figures))
+            cells = (f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})" for figure in figures)
+            table.add_row(order.name, *cells)
         console.print(table)
     console.print(
-        "Log-probability of the item, in nats. deletion: lost as events leave, the most important first, mean over the "
-        "curve. insertion: still missing as they come. first: lost when the first alone leaves. exit: share of items "
-        f"that are no longer among the best {TOP_ITEMS} then. lead: of the contributions over this order, deletion and "
-        "insertion together. In brackets: the middle 95 % over draws of sessions."
+        "Log-probability of the item, in nats. deletion: mean loss while events are removed, the most important first. "
+        "insertion: mean loss while events are added in this order. first: loss without the most important event. "
+        f"exit: share of items that are not among the best {TOP_ITEMS} without this event. lead: advantage of the "
+        "contributions over this order, deletion plus insertion. In brackets: 95 % bootstrap interval over sessions."
     )
     if out:
         out.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
 
 
-def _heads_table(of: "PrefixLengthResults") -> Table:
-    events = f"after {of.events} event{'s' * (of.events > 1)}" if of.events else "all"
+def _heads_table(group: "PrefixLengthResults") -> Table:
+    events = f"after {group.events} event{'s' * (group.events > 1)}" if group.events else "all"
     names = ("PR-AUC", "ROC-AUC", "log loss", "Brier", "ECE", "noise", "action F1", "action log loss")
-    table = Table("", *names, title=f"{events}: {of.rows:,} rows, a purchase follows {of.base_rate:.2%}")
-    for name, figures in of.models.items():
+    table = Table("", *names, title=f"{events}: {group.rows:,} rows, a purchase follows {group.base_rate:.2%}")
+    for name, figures in group.models.items():
         table.add_row(name, *(f"{value:.4f}" for value in msgspec.structs.astuple(figures)))
     return table
 
 
-def _truth_error_table(of: "PrefixLengthResults") -> Table:
+def _truth_error_table(group: "PrefixLengthResults") -> Table:
     names = ("mean difference", "ECE", "share of log loss", "share of PR-AUC")
     table = Table("against the truth", *names)
-    for name, errors in of.truth_errors.items():
+    for name, errors in group.truth_errors.items():
         table.add_row(name, *(f"{value:.4f}" for value in msgspec.structs.astuple(errors)))
     return table
 
 
 @click.command()
 @click.argument("source", type=FILE, metavar="SESSIONS")
-@click.option("--training", required=True, type=click.Path(dir_okay=False, path_type=Path), help="To learn from.")
-@click.option("--test", required=True, type=click.Path(dir_okay=False, path_type=Path), help="To judge by.")
-@click.option("--by", type=click.Choice(["time", "user"]), default="time", show_default=True, help="What decides.")
-@click.option(
-    "--share", type=click.FloatRange(0.01, 0.99), default=0.3, show_default=True, help="Of the sessions, for the test."
-)
+@click.option("--training", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Training file.")
+@click.option("--test", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Test file.")
+@click.option("--by", type=click.Choice(["time", "user"]), default="time", show_default=True, help="Key of the split.")
+@click.option("--share", type=click.FloatRange(0.01, 0.99), default=0.3, show_default=True, help="Share of the test.")
 def split(*, source: Path, training: Path, test: Path, by: "SplitKey", share: float) -> None:
-    """Split closed SESSIONS into some to learn from and some to judge by.
+    """Split a file of closed SESSIONS into a training file and a test file.
 
-    By time, the newest are the test, and what was open across the border is in neither; by user, a hash decides.
+    By time, the test has the newest sessions, and sessions that were open at the border are in neither file. By user,
+    a hash of the user id decides.
 
     \b
     Example:
@@ -359,12 +375,12 @@ def split(*, source: Path, training: Path, test: Path, by: "SplitKey", share: fl
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
     from clickscore.model.split import split_sessions  # noqa: PLC0415 (what no other command needs)
 
-    learned, judged, neither = split_sessions(source, training, test, by, share)
-    click.echo(f"{learned:,} sessions to learn from, {judged:,} to judge by, {neither:,} across the border")
+    training_count, test_count, dropped = split_sessions(source, training, test, by, share)
+    click.echo(f"{training_count:,} training sessions, {test_count:,} test sessions, {dropped:,} open at the border")
 
 
-def _named(files: tuple[Path, ...], sessions: tuple[Path, ...]) -> tuple[Path, ...]:
-    """Return the files of sessions, whichever way they were named."""
+def _join_files(files: tuple[Path, ...], sessions: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Return the session files of argument and option together."""
     if not (files or sessions):
         message = "name a file of sessions"
         raise click.UsageError(message)
@@ -372,13 +388,14 @@ def _named(files: tuple[Path, ...], sessions: tuple[Path, ...]) -> tuple[Path, .
 
 
 def missing_extra(exc: ModuleNotFoundError) -> Exception:
-    """Return what to raise where a module is missing: a hint if it is one of the train extra's, else the bug itself."""
-    if exc.name not in EXTRA:
+    """Return the error for a missing module: a hint if an extra brings the module, else the exception itself."""
+    if exc.name not in EXTRA_MODULES:
         return exc
-    return TrainingError(f"this needs more than serving does ({exc.name} is missing): make setup-train")
+    return TrainingError(f"this command needs the training environment ({exc.name} is missing): make setup-train")
 
 
-def _config(preset: str, epochs: int | None, seed: int | None, changes: Sequence[str]) -> TrainConfig:
+def _read_config(preset: str, epochs: int | None, seed: int | None, changes: Sequence[str]) -> TrainConfig:
+    """Return the config of a preset with the changes of the command line."""
     pairs = [change.partition("=") for change in changes]
     if wrong := [name for name, equals, _ in pairs if not equals]:
         message = f"--set takes NAME=VALUE, not {wrong[0]!r}"
@@ -387,13 +404,13 @@ def _config(preset: str, epochs: int | None, seed: int | None, changes: Sequence
     return override(read_preset(preset), {name: value for name, _, value in pairs} | flags)
 
 
-def _show(report: DatasetReport, console: Console) -> None:
-    """Print what was read, and what became of it."""
+def _print_report(report: DatasetReport, console: Console) -> None:
+    """Print the numbers of sessions that were read, dropped and used."""
     console.print(f"read {report.lines:,} lines of {len(report.files)} file(s)")
     for reason, number in report.dropped.items():
         console.print(f"  left out: {number:,} x {reason}")
     if report.problem:
         console.print(f"  first malformed line: {report.problem}")
     console.print(f"  {report.sessions:,} sessions with {report.events:,} events, {report.items:,} known items")
-    apart = f", validation {report.validation:,}, held out {report.held_out:,}" if report.validation else ""
-    console.print(f"  training {report.training:,}{apart} sessions")
+    other_parts = f", validation {report.validation:,}, held out {report.held_out:,}" if report.validation else ""
+    console.print(f"  training {report.training:,}{other_parts} sessions")

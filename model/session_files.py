@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from clickscore.model.errors import TrainingError
+from clickscore.model.errors import DataError
 from clickscore.model.session_arrays import NO_ITEM, Sessions, sort_by_closing
 from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.sessions import ClosedSession, SessionEvent, decode_session
@@ -202,7 +202,7 @@ def read_lines(path: Path) -> Iterator[bytes]:
             yield from lines
     except (OSError, EOFError, zlib.error) as exc:
         message = f"{path} cannot be read: {exc}"
-        raise TrainingError(message) from exc
+        raise DataError(message) from exc
 
 
 class _SessionId(msgspec.Struct):

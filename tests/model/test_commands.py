@@ -99,7 +99,7 @@ def test_bundle_without_its_checkpoint_cannot_be_topped_up(checkpoint, newer, tm
 
 def test_top_up_goes_on_with_the_settings_that_it_finds(checkpoint, newer, tmp_path):
     result = run("--from", checkpoint, "--sessions", newer, "--out", tmp_path / "second", "--seed", 1)
-    assert "--from goes on with the settings" in result.output
+    assert "--from uses the settings of the old model" in result.output
 
 
 def test_seed_is_part_of_the_config(sessions, tmp_path):

@@ -3,7 +3,7 @@ import gzip
 import numpy as np
 import pytest
 
-from clickscore.model.errors import TrainingError
+from clickscore.model.errors import DataError
 from clickscore.model.session_files import (
     BOT_TOO_FAST,
     BOT_TOO_LONG,
@@ -101,12 +101,12 @@ def test_other_content_has_another_fingerprint(tmp_path):
 
 def test_file_that_is_not_compressed_as_its_name_says_is_refused(tmp_path):
     path = write_sessions(tmp_path / "s.gz", [closed(1, "view:a")])
-    with pytest.raises(TrainingError, match=r"s\.gz cannot be read"):
+    with pytest.raises(DataError, match=r"s\.gz cannot be read"):
         read_sessions([path])
 
 
 def test_compressed_file_that_breaks_off_is_refused(tmp_path):
     path = tmp_path / "s.gz"
     path.write_bytes(gzip.compress(b"x" * 10_000)[:-12])
-    with pytest.raises(TrainingError, match="cannot be read"):
+    with pytest.raises(DataError, match="cannot be read"):
         read_sessions([path])

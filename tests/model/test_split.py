@@ -61,4 +61,4 @@ def test_line_that_is_no_session_is_refused(tmp_path):
 
 def test_command_says_how_many_went_where(source, tmp_path):
     arguments = [str(source), "--by", "user", "--training", str(tmp_path / "a"), "--test", str(tmp_path / "b")]
-    assert "to judge by, 0 across the border" in CliRunner().invoke(split, arguments).output
+    assert "test sessions, 0 open at the border" in CliRunner().invoke(split, arguments).output

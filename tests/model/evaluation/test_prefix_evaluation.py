@@ -148,6 +148,6 @@ def test_command_prints_tables_and_writes_json(bundle, tmp_path):
     result = CliRunner().invoke(evaluate, [str(argument) for argument in arguments])
     assert result.exit_code == 0
     assert "VMIS-kNN" in result.output
-    assert "events before" in result.output
+    assert "events of the prefix" in result.output
     results = msgspec.json.decode((tmp_path / "results.json").read_bytes(), type=list[RankingResult])
     assert results == evaluate_prefixes(bundle, rows, [tmp_path / "train.txt"], ignore_progress)
