@@ -14,9 +14,9 @@ from clickscore.backtest.intervals import DIGITS, Bools, Bootstrap, Estimate, es
 from clickscore.backtest.lookahead import LeakCheck
 from clickscore.model.array_types import Floats, Ints
 from clickscore.model.metrics import MIN_PROBABILITY, calibration_error, pr_auc
+from clickscore.schemas.durations import HOUR_MS
 from clickscore.schemas.manifest import decode_manifest
 
-HOUR_MS = 3_600_000
 LENGTHS = ((1, 1), (2, 2), (3, 3), (4, 5), (6, 10), (11, 65_535))
 """Lengths of a session's beginning, from and to, that are shown by themselves."""
 CATEGORIES = 12

@@ -1,4 +1,4 @@
-"""Catalogue and campaigns: what the shop may recommend and advertise, as compacted topics hold it."""
+"""Catalogue and campaigns: the items and ads of the shop, as records of two compacted topics."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ from clickscore.schemas.events import Id, Millis, Price
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """An item of the catalogue, keyed by its id; a tombstone removes it."""
+    """An item of the catalogue. The key of its record is its id; a tombstone removes the item."""
 
     item_id: Id
     title: Annotated[str, msgspec.Meta(max_length=1024)] = ""
@@ -16,27 +16,34 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     brand: Annotated[str, msgspec.Meta(max_length=256)] = ""
     price: Price | None = None
     stock: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    """Pieces left; none where the shop does not say, which counts as in stock."""
+    """Number of pieces in stock; null if unknown, which counts as in stock."""
     hidden: bool = False
-    """Never recommend it."""
+    """Whether the item must never be recommended."""
 
 
 class Campaign(msgspec.Struct, frozen=True, kw_only=True):
-    """An ad campaign, keyed by its id; a tombstone ends it."""
+    """An ad campaign. The key of its record is its id; a tombstone ends the campaign."""
 
     campaign_id: Id
     item_id: Id
-    """The item that is advertised."""
+    """Advertised item."""
     bid: Price
-    """What a click is worth to the advertiser, in the shop's currency."""
+    """Value of a click for the advertiser, in the shop's currency."""
     target_items: frozenset[str] = frozenset()
-    """Shown where the session holds one of these items."""
+    """Items that trigger the ad: it may be shown if the session holds one of these items."""
     target_categories: frozenset[str] = frozenset()
-    """Shown where the session's newest item is of one of these categories. With no target at all: everywhere."""
+    """Categories that trigger the ad: it may be shown if the session's newest item has one of these categories.
+
+    A campaign without any target may be shown in every session.
+    """
     starts_at: Millis = 0
+    """Event time from which the ad may be shown, ms."""
     ends_at: Millis | None = None
+    """Event time from which the ad is no longer shown, ms; null for no end."""
     daily_budget: Price | None = None
+    """Not applied yet: the field is accepted, and ads are shown without a budget."""
     frequency_cap: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Not applied yet: the field is accepted, and ads are shown without a cap."""
 
 
 decode_item = msgspec.json.Decoder(Item).decode

@@ -1,6 +1,6 @@
 """Decisions: the recommendation and the ad chosen for a user in answer to an event.
 
-Scores are rounded to 6 decimals (see `rounded`) and wall-clock time stands in Kafka headers alone, so a repeated
+Scores are rounded to 6 decimals (see `round_score`), and only Kafka headers have wall-clock time, so a repeated
 decision is byte-equal to the first.
 """
 
@@ -97,6 +97,6 @@ decode_decision = msgspec.json.Decoder(AnyDecision).decode
 encode_decision = msgspec.json.Encoder().encode
 
 
-def rounded(score: float) -> float:
+def round_score(score: float) -> float:
     """Return a score rounded to 6 decimals, for decisions."""
     return round(score, 6)

@@ -1,7 +1,7 @@
-"""Events: what shoppers did, as they arrive on `clickstream-events`.
+"""Events: the actions of shoppers, as records of `clickstream-events`.
 
-A tagged union on `type`, decoded and validated in one pass. Compatibility: unknown fields are skipped, new fields
-have defaults, types never change.
+The structs form a tagged union on `type`, which is decoded and validated in one pass. Rules for compatibility: unknown
+fields are skipped, new fields have defaults, and the type of a field never changes.
 """
 
 from typing import Annotated
@@ -17,20 +17,20 @@ Position = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", gc=False):
-    """What every event carries. `ts` is event time; `session_id` is the client's, if it has one."""
+    """Fields of every event. `ts` is the event time; `session_id` is the client's name for the session, if any."""
 
     event_id: Id
     user_id: Id
     ts: Millis
     session_id: Annotated[str, msgspec.Meta(max_length=256)] | None = None
     decision_id: Annotated[str, msgspec.Meta(max_length=256)] | None = None
-    """The decision that this interaction answers."""
+    """Id of the decision that led to this interaction."""
     position: Position | None = None
-    """Where in that decision the item stood, from 0."""
+    """Position of the item in that decision, from 0."""
 
 
 class ItemEvent(Event, frozen=True, kw_only=True, gc=False):
-    """An event about one item."""
+    """An event on one item."""
 
     item_id: Id
     price: Price | None = None
@@ -60,7 +60,7 @@ class Purchase(ItemEvent, frozen=True, kw_only=True, tag="purchase", gc=False):
 
 
 class Impression(ItemEvent, frozen=True, kw_only=True, tag="impression", gc=False):
-    """A recommended item or an ad was shown. No act of the user's: it enters no session."""
+    """A recommended item or an ad was shown. The user did nothing, so an impression enters no session."""
 
 
 class Click(ItemEvent, frozen=True, kw_only=True, tag="click", gc=False):
@@ -68,25 +68,25 @@ class Click(ItemEvent, frozen=True, kw_only=True, tag="click", gc=False):
 
 
 class Search(Event, frozen=True, kw_only=True, tag="search", gc=False):
-    """A search was made."""
+    """The user searched."""
 
     query: Annotated[str, msgspec.Meta(max_length=1024)] = ""
 
 
 class Tick(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="tick", gc=False):
-    """Time that passed in an idle partition: moves the watermark and nothing else, and gets no decision."""
+    """Time that passed in an idle partition. A tick only moves the watermark; it gets no decision."""
 
     ts: Millis
 
 
 Interaction = View | Cart | RemoveFromCart | Favourite | Purchase | Click | Search
-"""What enters a session."""
+"""Events that enter a session."""
 
 AnyEvent = Interaction | Impression
-"""What a shopper's client may send."""
+"""Events that a shopper's client may send."""
 
 AnyRecord = AnyEvent | Tick
-"""What `clickstream-events` may hold."""
+"""Records that `clickstream-events` may hold."""
 
 ACTIONS: tuple[str, ...] = (
     "",
@@ -98,7 +98,7 @@ ACTIONS: tuple[str, ...] = (
     "click",
     "search",
 )
-"""Action names by code; code 0 is padding. Codes stand in snapshots and bundles: append only."""
+"""Action names by code; code 0 is padding. Snapshots and bundles contain codes, so new names go to the end."""
 
 ACTION_OF: dict[type[Event], int] = {
     View: 1,
@@ -109,7 +109,7 @@ ACTION_OF: dict[type[Event], int] = {
     Click: 6,
     Search: 7,
 }
-"""The action code of an interaction's class."""
+"""Action code by class of interaction."""
 
 decode_record = msgspec.json.Decoder(AnyRecord).decode
 encode_event = msgspec.json.Encoder().encode

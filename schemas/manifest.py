@@ -1,28 +1,29 @@
-"""Manifest: what a bundle says of itself. The contract between whoever exports a model and the worker that serves it.
+"""Manifest: the description of a bundle, and the contract between the export of a model and the worker.
 
-A bundle is a folder with `model.onnx`, `items.txt` (line n, from 0, is the item of row n + 1; row 0 is padding) and
-`manifest.json`, which is this struct.
+A bundle is a folder with `model.onnx`, `items.txt` and `manifest.json`. Line n of `items.txt`, counted from 0, is the
+item of row n + 1; row 0 is padding. `manifest.json` is the struct `Manifest`.
 
 The graph:
 
     input  items    int64 (batch, length)  item rows, left-aligned, 0 after the end; both axes dynamic
     input  actions  int64 (batch, length)  action codes of `schemas.events.ACTIONS`, 0 after the end
     input  ages     int64 (batch, length)  ms since the session began, 0 after the end
-    input  lengths  int64 (batch,)         how many of them are real, at least 1
+    input  lengths  int64 (batch,)         number of real events, at least 1
     output rows     int64 (batch, candidates)  best item rows, best first, never 0; equal scores in order of row
     output scores   float32 (batch, candidates)
     output action_probabilities float32 (batch, 5)  of `NEXT_ACTIONS`
-    output purchase float32 (batch,)       probability of a purchase in what is left of the session
+    output purchase float32 (batch,)       probability of a purchase in the rest of the session
 
-An input that a model has no use for may be missing from its graph; an output may not. A graph that can say why may have
+A graph may lack an input that its model does not use; it must have every output. A graph that explains its scores has
 
-    input  explained int64 (1,)           of how many candidates, the best first, `reasons` are wanted; its default is 0
-    output reasons  float32 (batch, explained, length)  how much each event raised the score of each, 0 after the end
+    input  explained int64 (1,)           number of best candidates that get `reasons`; its default is 0
+    output reasons  float32 (batch, explained, length)  contribution of each event to each score, 0 after the end
 
-Both or neither. Reasons need not add up to a score.
+A graph has both or neither. Reasons need not add up to a score.
 
-The events are those on items that the bundle knows. Where the manifest says `every_event`, they are all: one on no item
-has row 0, and one on an unknown item a row below 0, the same for the same item of the session.
+The events are the session's events on items of the bundle. With `every_event` in the manifest they are all events of
+the session: an event without an item has row 0, and an event on an unknown item has a row below 0, the same row for
+the same item of the session.
 """
 
 import hashlib
@@ -32,7 +33,7 @@ import msgspec
 FORMAT_VERSION = 1
 
 NEXT_ACTIONS: tuple[str, ...] = ("view", "cart", "favourite", "purchase", "leave")
-"""What the next-action head predicts, in the order of its columns."""
+"""Classes of the next-action head, in the order of its columns."""
 
 INPUTS: dict[str, tuple[str, int]] = {
     "items": ("int64", 2),
@@ -50,11 +51,11 @@ OUTPUTS: dict[str, tuple[str, int]] = {
 
 EXPLAINED, REASONS = "explained", "reasons"
 OPTIONAL: dict[str, tuple[str, int]] = {EXPLAINED: ("int64", 1), REASONS: ("float32", 3)}
-"""The same of the input and the output that a graph may have besides."""
+"""Type and number of axes of the optional input and output."""
 
 
 class Tensor(msgspec.Struct, frozen=True):
-    """An input or output; a dynamic axis is its name, a fixed one its size."""
+    """An input or output of the graph. A dynamic axis is given by its name, a fixed axis by its size."""
 
     name: str
     dtype: str
@@ -62,65 +63,66 @@ class Tensor(msgspec.Struct, frozen=True):
 
 
 class CalibrationReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What calibrating the heads did, on the sessions that it was fitted on. It is in the graph already."""
+    """Effect of calibrating the heads, on the sessions of the fit. The graph contains the calibration already."""
 
     method: str
     events: int
-    """Events of those sessions."""
+    """Number of events of the sessions of the fit."""
     before: dict[str, float]
     after: dict[str, float]
 
 
 class Fidelity(msgspec.Struct, frozen=True, kw_only=True):
-    """How near a quicker graph comes to the exact one, on beginnings of held-out sessions."""
+    """Agreement of a quantised graph with its fp32 graph, on prefixes of held-out sessions."""
 
     beginnings: int
+    """Number of prefixes."""
     overlap: float
-    """Share of the exact graph's best 20 that are among its own best 20."""
+    """Recall@20: share of the fp32 graph's best 20 items that are among the quantised graph's best 20."""
     hr: float
-    """Its HR@20 less the exact graph's."""
+    """HR@20 of the quantised graph minus HR@20 of the fp32 graph."""
     mrr: float
-    """Its MRR@20 less the exact graph's."""
+    """MRR@20 of the quantised graph minus MRR@20 of the fp32 graph."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """`manifest.json`."""
+    """Contents of `manifest.json`."""
 
     format_version: int
     content_hash: str
-    """SHA-256 of `model.onnx` then `items.txt`, in hex: see `content_hash`."""
+    """SHA-256 of `model.onnx` followed by `items.txt`, in hex (see the function `content_hash`)."""
     framework: str
-    """What made it, such as `torch 2.13.0`."""
+    """Framework that trained the model, such as `torch 2.13.0`."""
     max_length: int
-    """Events that the graph reads at most: the newest ones."""
+    """Number of newest events of a session that the graph reads."""
     every_event: bool = False
-    """Whether it reads events on unknown items and on none, too."""
+    """Whether the graph also reads searches and events on unknown items."""
     items: int
-    """Rows of `items.txt`."""
+    """Number of lines of `items.txt`."""
     candidates: int
-    """Items that the graph returns a session."""
+    """Number of items that the graph returns for a session."""
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     training_data: str = ""
-    """Fingerprint and plain description of what it learned from."""
+    """Fingerprint and description of the training data."""
     trained_until: int = 0
-    """Event time of the newest event that it learned from, ms; 0 where nobody knows. Judge it on what came later."""
+    """Event time of the newest training event, ms; 0 if unknown. An evaluation must use later events."""
     metrics: dict[str, float] = {}
-    """Of the model on sessions that it had not learned from, as they came next; then it may have learned these, too."""
+    """Held-out metrics, on sessions newer than the training set. The final pass may train on them afterwards."""
     precision: str = "fp32"
-    """What the products with the whole catalogue are made in; where that is not `fp32`, the best are scored in it."""
+    """Number format of the products with all items. Other formats than `fp32` rescore the best items in fp32."""
     fidelity: Fidelity | None = None
-    """Where the precision is not `fp32`."""
+    """Agreement with the fp32 graph; null for the precision `fp32`."""
     calibration: CalibrationReport | None = None
-    """Of the probabilities that the graph returns; none where nobody calibrated them."""
+    """Calibration of the returned probabilities; null if they are not calibrated."""
     popular: tuple[str, ...] = ()
-    """The most popular items of the training data, best first: what a fallback shows before it knows better."""
+    """Most popular items of the training data, best first. The fallback shows them until it has counted events."""
     lineage: tuple[str, ...] = ()
-    """What the model was topped up from with newer sessions, the oldest first; empty where it was trained anew."""
+    """Models from which this model was warm-started, oldest first; empty if it was trained from scratch."""
 
     @property
     def version(self) -> str:
-        """The short name that decisions carry."""
+        """Short name of the bundle in decisions: the first 12 digits of `content_hash`."""
         return self.content_hash[:12]
 
 

@@ -1,4 +1,4 @@
-"""Closed sessions: a whole session once it has ended, with its outcome. What training reads."""
+"""Closed sessions: all events of a session after its end, with the outcome. Training reads closed sessions."""
 
 import msgspec
 
@@ -8,31 +8,31 @@ class SessionEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     ts: int
     action: str
-    """One of `schemas.events.ACTIONS`."""
+    """Name of an action in `schemas.events.ACTIONS`."""
     item_id: str = ""
     """Empty for a search."""
 
 
 class ClosedSession(msgspec.Struct, frozen=True, kw_only=True):
-    """A session that has ended, in event-time order. A repeat after a crash has the same id and the same bytes."""
+    """A session that has ended, its events in event-time order. A repeat after a crash has the same id and bytes."""
 
     id: str
-    """`TOPIC-PARTITION-OFFSET` of its first event: the name by which a repeat is known."""
+    """`TOPIC-PARTITION-OFFSET` of the first event. Readers recognise a repeat by this id."""
     session_id: str
-    """The client's name for it, or `PARTITION-OFFSET`; a client may use one name twice."""
+    """The client's name for the session, or `PARTITION-OFFSET`. A client may use the same name twice."""
     user_id: str
     opened_at: int
     closed_at: int
-    """`ts` of its last event, ms."""
+    """`ts` of the last event, ms."""
     length: int
-    """Events that it had; more than `events` holds where the bound of a session's memory cut the oldest."""
+    """Number of events of the session. `events` has fewer if the session was longer than `max_events`."""
     purchased: bool
-    """The outcome: whether anything was bought in it."""
+    """Outcome of the session: whether the user bought an item."""
     events: tuple[SessionEvent, ...]
 
 
 class OpenSession(ClosedSession, frozen=True, kw_only=True):
-    """A session that was still open where a log ended: what it would have come to is unknown. On no topic."""
+    """A session that was still open at the end of a log, so its outcome is unknown. No topic has open sessions."""
 
     ended: bool = False
 

@@ -1,28 +1,30 @@
-"""Topics: their names, and the settings that the guarantees rest on."""
+"""Topics: names, keys and configs. The delivery guarantees rest on these configs."""
 
 import msgspec
 
-from clickscore.schemas.durations import DAY_MS
+from clickscore.schemas.durations import DAY_MS, HOUR_MS
 
 MAX_RECORD_BYTES = 32 * 1024 * 1024
-"""Largest record batch of any topic: a cycle's snapshots travel as one, so that they are stored whole or not at all."""
+"""Largest record batch of any topic, bytes. The snapshots of a cycle are one batch: Kafka stores all or nothing."""
 
 
 class Topic(msgspec.Struct, frozen=True, kw_only=True):
-    """One topic as `clickscore topics create` makes it."""
+    """A topic, as `clickscore topics create` makes it."""
 
     name: str
     per_user: bool
-    """Keyed by user, so with as many partitions as the events; others have one."""
+    """Whether the key is a user id. Then the topic has as many partitions as the events; other topics have one."""
     config: dict[str, str]
+    """Configs of the topic, by Kafka's names."""
 
 
 _append_time = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(MAX_RECORD_BYTES)}
 _delete = {"cleanup.policy": "delete", "retention.ms": str(7 * DAY_MS), **_append_time}
-# The lag keeps a stalled worker's late write from compacting away the newer state before a restore repairs it.
+# One hour without compaction: a stalled worker may write an old state late, and the newer state must still be in the
+# log when a restore repairs the order.
 _compact = {
     "cleanup.policy": "compact",
-    "min.compaction.lag.ms": "3600000",
+    "min.compaction.lag.ms": str(HOUR_MS),
     "max.message.bytes": str(MAX_RECORD_BYTES),
 }
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from bench.logs import START_MS, WARM, WARM_SESSION, warm_sessions
-from clickscore.schemas.decisions import Choice, Recommendation, encode_decision, rounded
+from clickscore.schemas.decisions import Choice, Recommendation, encode_decision, round_score
 from clickscore.schemas.events import ACTION_OF, View, decode_record
 from clickscore.schemas.manifest import NEXT_ACTIONS
 from clickscore.stream.scoring.bundle import load_bundle
@@ -138,10 +138,10 @@ class Work:
                 session_id=session["id"],
                 session_length=session["length"],
                 late=False,
-                actions=dict(zip(NEXT_ACTIONS, map(rounded, actions), strict=True)),
-                purchase=rounded(purchase),
+                actions=dict(zip(NEXT_ACTIONS, map(round_score, actions), strict=True)),
+                purchase=round_score(purchase),
                 items=tuple(
-                    Choice(item_id=items[row], score=rounded(score), propensity=1.0, reason="model")
+                    Choice(item_id=items[row], score=round_score(score), propensity=1.0, reason="model")
                     for row, score in zip(rows, scores, strict=True)
                 ),
                 filtered={},

@@ -1,7 +1,7 @@
 """Ads: choose the campaign to show to a user, if any."""
 
 from clickscore.schemas.catalogue import Campaign
-from clickscore.schemas.decisions import Ad, rounded
+from clickscore.schemas.decisions import Ad, round_score
 from clickscore.stream.policy.filters import forbidden_items
 from clickscore.stream.policy.recommend import POLICY_VERSION
 from clickscore.stream.reference.catalogue import Catalogue
@@ -56,7 +56,7 @@ def choose_ad(request: Request, scores: Scores | None, catalogue: Catalogue, res
         session_id=request.session_id,
         campaign_id=best.campaign_id if best else None,
         item_id=best.item_id if best else None,
-        bid=rounded(best.bid) if best else None,
+        bid=round_score(best.bid) if best else None,
         purchase=purchase,
         propensity=1.0,
         reason=reason,

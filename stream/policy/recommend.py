@@ -22,7 +22,7 @@ from clickscore.schemas.decisions import (
     Recommendation,
     RecommendationContext,
     encode_decision,
-    rounded,
+    round_score,
 )
 from clickscore.schemas.events import ACTIONS
 from clickscore.stream.policy.experiments import CONTROL, MODEL
@@ -158,10 +158,10 @@ class Policy:
             Because(
                 item_id=request.items[position],
                 action=ACTIONS[request.actions[position]],
-                contribution=rounded(contribution),
+                contribution=round_score(contribution),
             )
             for contribution, position in sorted(reasons.contributions_to(candidate), reverse=True)[:limit]
-            if rounded(contribution) > 0
+            if round_score(contribution) > 0
         )
 
     def _popular_items(self, request: Request) -> _PopularItems:
