@@ -1,4 +1,4 @@
-"""Bundles that have learned nothing, for tests: small, quick, and through the real exporter."""
+"""Untrained bundles for tests: small, quick, and made by the real exporter."""
 
 from pathlib import Path
 

@@ -1,7 +1,9 @@
+"""Garbage collection: seldom, but not switched off."""
+
 import subprocess
 import sys
 
-ASKED = """
+SCRIPT = """
 import gc
 from clickscore.stream.gc_tuning import THRESHOLDS, tune_gc
 tune_gc()
@@ -14,5 +16,7 @@ assert gc.collect() > 0
 """
 
 
-def test_cycles_are_looked_for_still():
-    subprocess.run([sys.executable, "-c", ASKED], check=True)  # a process of its own: it holds for good
+def test_cycles_are_still_collected():
+    subprocess.run(
+        [sys.executable, "-c", SCRIPT], check=True
+    )  # in a child process, since the change lasts as long as the process

@@ -1,6 +1,6 @@
-"""Golden: a small log and the decisions on it, byte for byte. A change of behaviour is a reviewed difference.
+"""Golden decisions: a small log and its decisions, byte for byte. A change of behaviour is a reviewed difference.
 
-After a change that is meant: `clickscore replay tests/golden/events.jsonl --out tests/golden/decisions.jsonl`.
+After an intended change: `clickscore replay tests/golden/events.jsonl --out tests/golden/decisions.jsonl`.
 """
 
 from pathlib import Path
