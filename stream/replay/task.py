@@ -10,12 +10,15 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from clickscore.schemas.sessions import OpenSession, encode_session
 from clickscore.stream.gc_tuning import tune_gc
+from clickscore.stream.kafka.log_reader import open_reader
+from clickscore.stream.kafka.topics import list_topics
 from clickscore.stream.pipeline import Output, PendingBatch, Pipeline
 from clickscore.stream.reference.records import build_catalogue
 from clickscore.stream.replay.output import PartitionOutputs
@@ -151,9 +154,10 @@ class _TaskRun:
 
     def _read_published(self, check_topic: str) -> DecisionDiff:
         """Return a comparison with the decisions of a topic, with the published decisions read."""
-        task, source = self._task, self._task.plan.source
-        diff = DecisionDiff(task.settings.kafka, check_topic, source.topic_name(task.settings.kafka), task.folder)
-        asyncio.run(diff.read_published(source.offset_ranges(task.partitions)))
+        task, source, kafka = self._task, self._task.plan.source, self._task.settings.kafka
+        diff = DecisionDiff(kafka, check_topic, source.topic_name(kafka), task.folder, partial(open_reader, kafka))
+        partition_counts = asyncio.run(list_topics(kafka))
+        asyncio.run(diff.read_published(source.offset_ranges(task.partitions), partition_counts))
         return diff
 
     def _process(self, batches: Batches) -> None:

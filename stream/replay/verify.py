@@ -11,12 +11,11 @@ from typing import Any
 import msgspec
 import numpy as np
 import xxhash
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 
 from clickscore.schemas.topics import ADS
 from clickscore.stream.errors import TopicMissingError
-from clickscore.stream.kafka.log_reader import open_reader, read_to_end
-from clickscore.stream.kafka.topics import list_topics
+from clickscore.stream.kafka.log_reader import OpenReader, PartitionReader, read_to_end
 from clickscore.stream.pipeline import Message, Output
 from clickscore.stream.replay.source import OffsetRange
 from clickscore.stream.settings import KafkaSettings
@@ -127,17 +126,20 @@ def _fingerprint(value: bytes) -> int:
 class DecisionDiff:
     """Compares the decisions of a replay of some partitions with a topic of decisions."""
 
-    def __init__(self, settings: KafkaSettings, topic: str, source_topic: str, folder: Path) -> None:
+    def __init__(
+        self, kafka: KafkaSettings, topic: str, source_topic: str, folder: Path, open_reader: OpenReader
+    ) -> None:
         """Prepare a comparison.
 
         Args:
-            settings: Address of the broker.
+            kafka: Names of topics.
             topic: Topic of recommendations or ads, without the prefix.
             source_topic: Topic of the replayed events, with its prefix.
             folder: Folder for the fingerprints of published decisions.
+            open_reader: Opens a reader of the topic.
         """
-        self._settings = settings
-        self._topic = settings.topic(topic)
+        self._topic = kafka.topic(topic)
+        self._open_reader = open_reader
         self._source_topic = source_topic
         self._folder = folder
         self._id_suffix = "-ad" if topic == ADS.name else ""
@@ -145,20 +147,23 @@ class DecisionDiff:
         self._published: dict[int, _PublishedDecisions] = {}
         self._differing: list[tuple[int, int, str, bytes]] = []  # partition, offset, id and replayed bytes
 
-    async def read_published(self, ranges: Mapping[int, OffsetRange]) -> None:
+    async def read_published(self, ranges: Mapping[int, OffsetRange], partition_counts: Mapping[str, int]) -> None:
         """Read the decisions on the events of some ranges, up to the present end of the topic.
+
+        Args:
+            ranges: Offsets of the replayed events, by partition.
+            partition_counts: Number of partitions of every topic of the broker.
 
         Raises:
             TopicMissingError: The topic does not exist or has too few partitions.
         """
-        partition_count = (await list_topics(self._settings)).get(self._topic, 0)
-        if partition_count <= max(ranges):
+        if partition_counts.get(self._topic, 0) <= max(ranges):
             message = f"topic {self._topic} is missing or has fewer partitions than {self._source_topic}"
             raise TopicMissingError(message)
         for partition, offsets in ranges.items():
             path = self._folder / f"check-{partition}"
             self._published[partition] = _PublishedDecisions(path, offsets.begin, offsets.end)
-        async with open_reader(self._settings) as consumer:
+        async with self._open_reader() as consumer:
             async for tp, records in read_to_end(consumer, [TopicPartition(self._topic, p) for p in ranges]):
                 self._add_published(tp.partition, records)
 
@@ -218,13 +223,13 @@ class DecisionDiff:
             ]
             summary.extra_ids = (summary.extra_ids + extra_ids)[:MAX_SHOWN]
         if self._differing:
-            async with open_reader(self._settings) as consumer:
+            async with self._open_reader() as consumer:
                 for partition, offset, decision_id, replayed in self._differing:
                     published = await self._read_value(consumer, TopicPartition(self._topic, partition), offset)
                     summary.differences.append(DifferingDecision(decision_id, published, replayed))
         return summary
 
-    async def _read_value(self, consumer: AIOKafkaConsumer, tp: TopicPartition, offset: int) -> bytes:
+    async def _read_value(self, consumer: PartitionReader, tp: TopicPartition, offset: int) -> bytes:
         """Return the value of a published record, empty if the record has been deleted meanwhile."""
         consumer.assign([tp])
         consumer.seek(tp, offset)
