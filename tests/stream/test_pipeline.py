@@ -193,6 +193,12 @@ def test_finished_records_are_skipped_after_a_restart():
     assert (output.outcomes["skipped"], output.recommendations, output.changes) == (2, [], [])
 
 
+def test_pipeline_without_a_scorer_waits_for_no_model():
+    made = pipeline()
+    assert not made.has_model
+    assert made.begin([(0, records(view("ann", 0)))]).scores is None
+
+
 # Laws, on logs of every kind: out of order, late, repeated, broken, with several users and sessions.
 
 USERS = ("ann", "bob", "cid")
