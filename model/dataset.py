@@ -75,7 +75,7 @@ class FineTuningData:
     sessions: Examples
     """All newer sessions, with the extended vocabulary."""
     sample: Examples
-    """At most `ranked_sessions` of the sessions, with the model's old vocabulary, to measure the old model."""
+    """Sample of at most `ranked_sessions` sessions, with the old vocabulary, to measure the old model."""
     tree_sample: Sessions
     """The same sample with all events."""
     rows: Ints
@@ -144,24 +144,26 @@ def load_dataset(files: Sequence[Path], config: TrainConfig, catalogue: Catalogu
     )
 
 
-def load_fine_tuning_data(files: Sequence[Path], config: TrainConfig, known: Vocabulary) -> FineTuningData:
+def load_fine_tuning_data(files: Sequence[Path], config: TrainConfig, model_vocabulary: Vocabulary) -> FineTuningData:
     """Return the sessions of files for the warm start of a model, and the vocabulary with their new items.
 
     Args:
         files: Session files (see `model.session_files`).
         config: Settings that the model was trained with.
-        known: Vocabulary of the model.
+        model_vocabulary: Items of the model.
 
     Raises:
         DataError: A file cannot be read, or no session has a known item.
     """
     sessions, report = read_sessions(files)
-    vocabulary = known.extend(count_items(sessions.item_ids, _select_seen_items(sessions), config.min_count).items)
+    vocabulary = model_vocabulary.extend(
+        count_items(sessions.item_ids, _select_seen_items(sessions), config.min_count).items
+    )
     examples, dropped = _make_known_examples(sessions, vocabulary, config)
     if not len(examples):
         message = "there is no session on a known item to learn from"
         raise DataError(message)
-    rows = known.rows(sessions.item_ids)
+    rows = model_vocabulary.rows(sessions.item_ids)
     old_examples = make_examples(sessions, rows, config.model.max_length)
     sample = _sample(np.arange(len(old_examples)), config)
     return FineTuningData(

@@ -114,7 +114,7 @@ def _run_trial(trial: Trial, dataset: Dataset, config: TrainConfig, folder: Path
     return record.epochs[record.best_epoch - 1].metrics[STOPPING_METRIC]
 
 
-def _open_study(journal: Path, origin: dict[str, object], trials_before_pruning: int) -> optuna.Study:
+def _open_study(journal: Path, origin: Mapping[str, object], trials_before_pruning: int) -> optuna.Study:
     """Return the search of a journal, or a new search.
 
     Raises:
@@ -135,7 +135,7 @@ def _open_study(journal: Path, origin: dict[str, object], trials_before_pruning:
     if study.user_attrs.get("origin", origin) != origin:
         message = f"{journal} remembers a search from another preset or on other sessions: name a new --out"
         raise TrainingError(message)
-    study.set_user_attr("origin", origin)
+    study.set_user_attr("origin", dict(origin))
     return study
 
 

@@ -138,6 +138,7 @@ def test_other_missing_module_is_a_bug():
     assert not isinstance(bug, TrainingError)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 def test_training_that_was_killed_ends_with_the_same_weights(tmp_path):
     path = write_sessions(tmp_path / "sessions.jsonl", shoppers(300))

@@ -18,6 +18,7 @@ def predict_uniform(examples: Examples) -> Predictions:
     return Predictions(np.zeros(events, dtype=np.int64), np.full((events, 5), 0.2), np.full(events, 0.5))
 
 
+@pytest.mark.slow
 def test_sessions_that_are_longer_than_the_model_reads_count_too(tmp_path):
     """Sessions with a purchase are long: calibrated without them, the purchase head would say that nobody buys."""
     rng = np.random.default_rng(0)

@@ -70,6 +70,7 @@ def trained(data, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_training_learns_what_follows_what(data, tmp_path):
     config = dataclasses.replace(TINY, epochs=12)
     record = train(data, config, tmp_path, quiet())
@@ -77,16 +78,19 @@ def test_training_learns_what_follows_what(data, tmp_path):
     assert best["mrr@20"] > 2 * best["popular_mrr@20"]
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_weights(data, trained, tmp_path):
     train(data, TINY, tmp_path, quiet())
     assert same(weights(tmp_path), weights(trained))
 
 
+@pytest.mark.slow
 def test_other_seed_gives_other_weights(data, trained, tmp_path):
     train(data, dataclasses.replace(TINY, seed=1), tmp_path, quiet())
     assert not same(weights(tmp_path), weights(trained))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epoch", [1, 2, 3])
 def test_killed_training_ends_with_the_same_weights(data, trained, tmp_path, epoch):
     with pytest.raises(Killed):
@@ -96,6 +100,7 @@ def test_killed_training_ends_with_the_same_weights(data, trained, tmp_path, epo
     assert record == read_record(trained)
 
 
+@pytest.mark.slow
 def test_killed_training_repeats_no_finished_epoch(data, tmp_path):
     with pytest.raises(Killed):
         train(data, TINY, tmp_path, KilledConsole(3))
@@ -122,6 +127,7 @@ def test_finished_training_keeps_no_state_of_the_optimizer(trained):
     ]
 
 
+@pytest.mark.slow
 def test_training_that_was_killed_in_its_last_pass_ends_with_the_same_weights(data, trained, tmp_path, monkeypatch):
     with monkeypatch.context() as broken:
         broken.setattr(training, "save_pairs", lambda *_: (_ for _ in ()).throw(Killed()))
@@ -240,6 +246,7 @@ def test_training_that_has_not_ended_cannot_be_topped_up(tmp_path):
         load_pairs(tmp_path)
 
 
+@pytest.mark.slow
 def test_top_up_gives_the_same_weights_again(trained, newer, tmp_path):
     topped_up(trained, newer, tmp_path / "1")
     topped_up(trained, newer, tmp_path / "2")
@@ -276,6 +283,7 @@ def test_best_epoch_is_that_of_the_best_validation_mrr(trained):
     assert record.best_epoch == max(record.epochs, key=lambda epoch: epoch.metrics["mrr@20"]).number
 
 
+@pytest.mark.slow
 def test_training_stops_when_it_gets_no_better(data, tmp_path):
     config = dataclasses.replace(TINY, epochs=40, patience=1)
     record = train(data, config, tmp_path, quiet())
@@ -301,6 +309,7 @@ def test_folder_without_a_finished_epoch_holds_no_trained_model(data, tmp_path):
         load_checkpoint(tmp_path)
 
 
+@pytest.mark.slow
 def test_training_that_was_killed_as_it_began_goes_on(data, trained, tmp_path):
     with pytest.raises(Killed):
         train(data, TINY, tmp_path, KilledConsole(1))

@@ -102,6 +102,7 @@ def test_file_of_something_else_is_refused(data, tmp_path):
         search(data, tmp_path, trials=1)
 
 
+@pytest.mark.slow
 def test_preset_that_was_found_trains(tmp_path):
     sessions, out = write_sessions(tmp_path / "sessions.jsonl", shoppers(100)), tmp_path / "preset.toml"
     small = ["--preset", "small", "--trials", "2", "--threads", "1", "--set", "dim=16", "--set", "epochs=1"]
