@@ -38,7 +38,7 @@ def read_items(path: Path) -> Iterator[Item]:
         try:
             yield decode_item(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-            message = f"{path}:{number} is no item of a catalogue: {exc}"
+            message = f"{path}:{number} is not a catalogue item: {exc}"
             raise DataError(message) from exc
 
 

@@ -78,8 +78,8 @@ def open_text_encoder(folder: Path) -> TextEncoder:
     config = folder / "config.json"
     if not tokens.is_file() or not (graph or (weights and config.is_file())):
         message = (
-            f"{folder} holds no language model: a folder has tokenizer.json, and beside it model.onnx, or config.json "
-            "with model.safetensors"
+            f"{folder} has no language model: it needs tokenizer.json, and either model.onnx, or config.json with "
+            "model.safetensors"
         )
         raise TrainingError(message)
     try:
@@ -101,7 +101,9 @@ def _open_graph(path: Path) -> LastLayer:
     names = [node.name for node in graph.get_inputs()]
     output = graph.get_outputs()[0]
     if not {"input_ids", "attention_mask"} <= set(names) <= set(GRAPH_INPUTS) or len(output.shape) != 3:
-        message = f"{path} is no encoder: it takes {names}, and its first output has the shape {output.shape}"
+        message = (
+            f"{path} is not a text encoder: its inputs are {names}, and its first output has the shape {output.shape}"
+        )
         raise TrainingError(message)
 
     def compute_last_layer(ids: Longs, mask: Longs) -> Float32Array:

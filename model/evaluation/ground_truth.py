@@ -48,13 +48,13 @@ def read_ground_truth(path: Path, files: Sequence[Path]) -> Floats:
     try:
         truth_of = {line.event_id: line.purchase for line in map(_decode, read_lines(path))}
     except msgspec.DecodeError as exc:
-        message = f"{path} is no file of truths: {exc}"
+        message = f"{path} is not a file of true probabilities: {exc}"
         raise DataError(message) from exc
     sessions: list[tuple[int, list[float]]] = []
     for session in read_usable_sessions(files, ReadStatistics()):
         events = [f"{session.session_id}-{number:02d}" for number in range(len(select_known_actions(session)))]
         if missing := [event for event in events if event not in truth_of]:
-            message = f"{path} says nothing of {missing[0]}, an event of the test"
+            message = f"{path} has no true probability for {missing[0]}, an event of the test"
             raise DataError(message)
         sessions.append((session.closed_at, [truth_of[event] for event in events]))
     sessions.sort(key=lambda session: session[0])  # stable, as `features.sort_by_closing`

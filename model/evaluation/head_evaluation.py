@@ -146,7 +146,7 @@ def evaluate_heads(
     _refuse_overlap(sessions, test)
     (training_sessions, _), (test_sessions, _) = read_sessions(sessions), read_sessions(test)
     if not len(training_sessions) or not len(test_sessions):
-        message = "there is no session to learn from, or none to judge by"
+        message = "the training files or the test files hold no session: name files of closed sessions"
         raise DataError(message)
     truths = read_ground_truth(truth, test) if truth else None
 
@@ -185,7 +185,7 @@ def compare_heads(
     ends = np.concatenate(ends_by_length)  # (rows,)
     predictions: dict[str, Probabilities] = {}
     for model, model_sessions in models:
-        on_step(f"asking {model.name}")
+        on_step(f"predicting with {model.name}")
         predictions[model.name] = model.predict(model_sessions, ends)
     results: list[PrefixLengthResults] = []
     starts = np.cumsum([0, *map(len, ends_by_length)]).tolist()
@@ -284,5 +284,5 @@ def _bootstrap_lead(bundle: Floats, reference: Floats, purchase: Ints) -> Bootst
 def _refuse_overlap(sessions: Sequence[Path], test: Sequence[Path]) -> None:
     training_ids, test_ids = ({name for path in files for name in read_session_ids(path)} for files in (sessions, test))
     if shared := len(training_ids & test_ids):
-        message = f"{shared:,} sessions of the test are among those for training: split them first (clickscore split)"
+        message = f"{shared:,} test sessions are also training sessions: separate them with `clickscore split`"
         raise DataError(message)

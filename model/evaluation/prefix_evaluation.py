@@ -70,7 +70,7 @@ def read_prefixes(path: Path, vocabulary: Vocabulary) -> list[Prefix]:
             prefix = tab = target = ""
         items = prefix.split()
         if not (tab and items and target.strip()):
-            message = f"{path}:{number} is no prefix: item ids, a tab, and the id of the item that follows"
+            message = f"{path}:{number} is not a prefix: a line needs item ids, a tab, and the id of the next item"
             raise DataError(message)
         rows = vocabulary.rows(items)
         prefixes.append(Prefix(rows[rows > 0], vocabulary.row(target.strip()), len(items)))
@@ -96,7 +96,10 @@ def evaluate_prefixes(
     vocabulary = read_vocabulary(bundle / "items.txt")
     rows = read_prefixes(prefixes, vocabulary)
     if manifest.candidates <= max(CUTOFFS) and manifest.candidates < manifest.items:
-        message = f"the bundle returns {manifest.candidates} candidates, more than {max(CUTOFFS)} are needed: --top-k"
+        message = (
+            f"the bundle returns {manifest.candidates} candidates, but the metrics need more than {max(CUTOFFS)}: "
+            "export it with a larger --top-k"
+        )
         raise TrainingError(message)
     popular_ranks = {vocabulary.row(item): rank for rank, item in enumerate(manifest.popular, start=1)}
     graph = open_graph(bundle / "model.onnx")

@@ -104,7 +104,7 @@ def evaluate_reasons(
     sessions = [prefix.items[-max_length:] for prefix in read_prefixes(prefixes, trained.vocabulary)]
     sessions = [session for session in sessions if len(session) >= MIN_EVENTS]
     if not sessions:
-        message = f"{prefixes} has no row of {MIN_EVENTS} known events or more"
+        message = f"{prefixes} has no prefix with {MIN_EVENTS} known events or more: name a file with longer ones"
         raise DataError(message)
     rng = np.random.default_rng(seed)
     indices = np.sort(rng.choice(len(sessions), min(rows, len(sessions)), replace=False))
@@ -128,7 +128,7 @@ def evaluate_reasons(
     }
     curves: dict[str, Mapping[str, Floats]] = {}
     for name, weights in weights_by_order.items():
-        on_step(f"trying {name}")
+        on_step(f"testing the order: {name}")
         orders = [np.argsort(-case_weights, kind="stable") for case_weights in weights]
         curves[name] = compute_curves(cases, full_predictions, orders, predict)
     results = [summarise_curves(name, values, curves[CONTRIBUTION]) for name, values in curves.items()]

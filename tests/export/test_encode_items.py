@@ -154,7 +154,7 @@ def test_catalogue_that_teaches_nothing_is_refused(place, tmp_path, items, messa
     ("bundle", "encoder", "out", "message"),
     [
         ("bare", "encoder", "out", "export it with --trainable"),
-        ("bundle", "bundle", "out", "holds no language model"),
+        ("bundle", "bundle", "out", "has no language model"),
         ("bundle", "encoder", "bundle", "not empty"),
     ],
 )

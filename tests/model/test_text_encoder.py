@@ -63,7 +63,7 @@ def test_other_weights_have_another_fingerprint(weights, graph, tmp_path):
 def test_folder_without_a_whole_model_is_refused(tmp_path, missing):
     folder = write_encoder(tmp_path / "model")
     (folder / missing).unlink()
-    with pytest.raises(TrainingError, match="holds no language model"):
+    with pytest.raises(TrainingError, match="has no language model"):
         open_text_encoder(folder)
 
 
@@ -78,5 +78,5 @@ def test_broken_file_is_refused_in_a_line(tmp_path, broken):
 def test_graph_of_something_else_is_refused(weights, tmp_path):
     write_random_bundle(tmp_path, 100, ModelConfig(dim=16, ffn=16))
     (tmp_path / "tokenizer.json").write_bytes((weights / "tokenizer.json").read_bytes())
-    with pytest.raises(TrainingError, match="is no encoder"):
+    with pytest.raises(TrainingError, match="is not a text encoder"):
         open_text_encoder(tmp_path)

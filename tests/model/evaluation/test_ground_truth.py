@@ -64,12 +64,12 @@ def test_truths_lie_beside_their_events(files):
 def test_event_without_a_truth_is_refused(files, tmp_path):
     lines = (files / "truth.jsonl").read_bytes().splitlines(keepends=True)
     (tmp_path / "less.jsonl").write_bytes(b"".join(lines[: len(lines) // 2]))
-    with pytest.raises(DataError, match=r"says nothing of s7-\d+-\d+, an event of the test"):
+    with pytest.raises(DataError, match=r"has no true probability for s7-\d+-\d+, an event of the test"):
         read_ground_truth(tmp_path / "less.jsonl", [files / "test.jsonl"])
 
 
 def test_file_of_something_else_is_refused(files):
-    with pytest.raises(DataError, match="is no file of truths"):
+    with pytest.raises(DataError, match="is not a file of true probabilities"):
         read_ground_truth(files / "test.jsonl", [files / "test.jsonl"])
 
 

@@ -150,7 +150,7 @@ def test_order_of_the_test_changes_nothing(files, results):
 
 
 def test_test_that_was_learned_is_refused(files):
-    with pytest.raises(DataError, match="500 sessions of the test are among those for training"):
+    with pytest.raises(DataError, match="500 test sessions are also training sessions"):
         evaluate_heads(files / "bundle", [files / "training.jsonl"], [files / "training.jsonl"], lambda _: None)
 
 

@@ -58,13 +58,13 @@ def test_row_is_items_a_tab_and_the_item_that_follows(tmp_path):
 
 @pytest.mark.parametrize("line", ["a b c\n", "\ta\n", "a\t\n", "\n"])
 def test_line_that_is_no_row_is_refused_by_name(tmp_path, line):
-    with pytest.raises(DataError, match=r"test\.tsv:2 is no prefix"):
+    with pytest.raises(DataError, match=r"test\.tsv:2 is not a prefix"):
         read_prefixes(file_of(tmp_path, ["a\tb\n", line]), Vocabulary(["a"]))
 
 
 def test_file_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "photo").write_bytes(bytes(range(256)))
-    with pytest.raises(DataError, match="is no prefix"):
+    with pytest.raises(DataError, match="is not a prefix"):
         read_prefixes(tmp_path / "photo", Vocabulary(["a"]))
 
 
@@ -137,7 +137,7 @@ def test_target_that_is_unknown_is_a_miss(bundle, tmp_path):
 
 def test_bundle_of_too_few_candidates_is_refused(tmp_path):
     write_random_bundle(tmp_path / "bundle", ITEMS, ModelConfig(dim=16, ffn=16), candidates=20)
-    with pytest.raises(TrainingError, match="returns 20 candidates, more than 20 are needed"):
+    with pytest.raises(TrainingError, match="returns 20 candidates, but the metrics need more than 20"):
         evaluate_prefixes(tmp_path / "bundle", file_of(tmp_path, lines()), [], ignore_progress)
 
 

@@ -146,4 +146,4 @@ def test_command_compares_the_orders(checkpoint, tmp_path):
 def test_file_of_short_beginnings_is_refused(checkpoint, tmp_path):
     (tmp_path / "test.tsv").write_text("item-1 item-2\titem-3\n")
     result = run(checkpoint, "--prefixes", tmp_path / "test.tsv")
-    assert "has no row of 3 known events or more" in refusal(result)
+    assert "has no prefix with 3 known events or more" in refusal(result)
