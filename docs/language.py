@@ -1,4 +1,4 @@
-"""Language check: measure names, docstrings and the README against limits, and list the findings that break them.
+"""Language check: measure names, docstrings and the README against limits, and list the worst findings.
 
 `make check` runs it. The limits are those of well-read Python projects: in httpx, bytewax, structlog and sqlite-utils
 less than 0.8 % of the bound names are function words, less than 1.5 % of the docstrings start with a preposition or a
@@ -35,15 +35,15 @@ FUNCTION_WORDS = frozenset(
     has is was are were asks says tells speaks knows words place
     """.split()  # noqa: SIM905 (words read better than a list of strings)
 )
-"""Names that say nothing about a value: prepositions, pronouns, adverbs, and verb forms without a noun."""
+"""Names without meaning: prepositions, pronouns, adverbs, and verb forms without a noun."""
 
 PRO_FORMS = frozenset(
     "what that which whose those one ones it them its there none nothing others such".split()  # noqa: SIM905
 )
-"""Words that stand for another word, so that a reader must look the other word up."""
+"""Pro-forms: words that stand for a noun of another sentence or line."""
 
 FRAGMENT = re.compile(r"(Of|Those|By|Which|As|Where|That|From|To|Below|Above|Between|Beside|In|On|With|At|For)\b")
-"""Docstrings that start like this are no sentences and cannot be read alone."""
+"""Start of a docstring that is no sentence."""
 
 SHARED_FILE_NAMES = {
     "__init__.py": "Python's name for a package",
@@ -61,7 +61,7 @@ FOLDERS_OF_SHARED_NAMES = {
 
 
 class Finding(NamedTuple):
-    """A line of a file that counts against a limit."""
+    """A line of a file, counted against a limit."""
 
     path: str
     line: int
@@ -69,7 +69,7 @@ class Finding(NamedTuple):
 
 
 class Measure(NamedTuple):
-    """A measured value with its limit, and the findings that count against the limit."""
+    """A measured value, the limit of the value, and the findings against the limit."""
 
     title: str
     value: float
@@ -85,7 +85,7 @@ class Measure(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A Python file: its path, relative to the repository, and its syntax tree."""
+    """A Python file: path relative to the repository, and syntax tree."""
 
     path: str
     tree: ast.Module
@@ -117,7 +117,7 @@ def fragments(sources: Iterable[Source]) -> Measure:
 
 
 def pro_forms(sources: Iterable[Source]) -> Measure:
-    """Measure the share of docstring words that stand for another word. The worst docstrings come first."""
+    """Measure the share of pro-forms among the words of docstrings. The worst docstrings come first."""
     total, matches = 0, 0
     counted: list[tuple[float, Finding]] = []
     for finding in (finding for source in sources for finding in _docstrings(source)):
@@ -132,7 +132,7 @@ def pro_forms(sources: Iterable[Source]) -> Measure:
 
 
 def explained_parameters(sources: Iterable[Source]) -> Measure:
-    """Measure the share of public functions with many parameters whose docstring has a section `Args`.
+    """Measure the share of public functions with many parameters with a section `Args` in the docstring.
 
     Commands are left out: the help of an option explains its parameter.
     """
@@ -173,7 +173,7 @@ def readme_size(text: str) -> list[Measure]:
 
 
 def report(measures: Iterable[Measure]) -> str:
-    """Return the measured values, and the findings that count against each broken limit."""
+    """Return a line for each measure, and the findings against each broken limit."""
     lines: list[str] = []
     for measure in measures:
         verdict = "ok" if measure.is_kept else "BROKEN"
@@ -203,7 +203,7 @@ def main() -> None:
 
 
 def _bound_names(source: Source) -> Iterator[Finding]:
-    """Yield each variable that is assigned and each parameter, except `self` and `cls`."""
+    """Yield each assigned variable and each parameter, except `self` and `cls`."""
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield Finding(source.path, node.lineno, node.id)
