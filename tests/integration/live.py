@@ -18,7 +18,7 @@ from urllib.request import ProxyHandler, build_opener
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import GroupCoordinatorNotAvailableError
+from aiokafka.errors import GroupCoordinatorNotAvailableError, NodeNotReadyError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from clickscore.schemas.catalogue import Campaign, Item, encode
@@ -284,6 +284,8 @@ async def _committed(settings: Settings, admin: AIOKafkaAdminClient) -> dict[int
     try:
         offsets = await admin.list_consumer_group_offsets(settings.worker.group)
     except GroupCoordinatorNotAvailableError:  # nobody has ever asked this broker for a group
+        return {}
+    except NodeNotReadyError:  # a broker that was held joins its own cluster again; the caller asks once more
         return {}
     return {tp.partition: found.offset for tp, found in offsets.items() if found.offset >= 0}
 

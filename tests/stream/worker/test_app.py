@@ -127,7 +127,7 @@ def test_sasl_has_user_password_and_mechanism():
     kafka = Settings.of(
         security_protocol="SASL_SSL", sasl_mechanism="SCRAM-SHA-256", sasl_username="ann", sasl_password="secret"
     ).kafka
-    found = credentials(kafka)
-    assert isinstance(found, SASLCredentials)
-    assert (found.username, found.password, found.mechanism.value) == ("ann", "secret", "SCRAM-SHA-256")
-    assert found.ssl_context is not None
+    login = credentials(kafka)
+    assert isinstance(login, SASLCredentials)
+    assert (login.username, login.password, login.mechanism.value) == ("ann", "secret", "SCRAM-SHA-256")
+    assert login.ssl_context is not None

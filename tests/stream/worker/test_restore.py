@@ -40,7 +40,7 @@ def test_end_is_behind_the_last_record():
 
 def test_state_of_each_partition_is_its_own():
     stage = written()
-    assert [len(found.state) for found in restored(stage.log, 0, 1).values()] == [1, 0]
+    assert [len(partition.state) for partition in restored(stage.log, 0, 1).values()] == [1, 0]
 
 
 def test_tombstone_forgets_a_user():

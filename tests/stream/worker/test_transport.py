@@ -113,17 +113,17 @@ class Thread:
 
 
 def fetching(*fetches: dict[Any, list[Any]], expected: int | None = None, **settings: Any) -> tuple[list[Any], Thread]:
-    """Return the last one of these fetches as the consumer takes it, and its thread."""
+    """Return the last of these fetches as the consumer accepts it, and the thread of the consumer."""
 
     async def use(app: faust.App) -> tuple[Any, Thread]:
         thread = app.consumer._thread = Thread({})
         app.consumer.flow_active = True
         if expected is not None:
             app.consumer.expect({HERE: expected})
-        taken: Any = {}
+        accepted: Any = {}
         for thread.fetched in fetches:
-            taken = await app.consumer._getmany({HERE, OTHER}, 1.0)
-        return taken, thread
+            accepted = await app.consumer._getmany({HERE, OTHER}, 1.0)
+        return accepted, thread
 
     return in_app(use, **settings)
 
@@ -143,16 +143,16 @@ def test_fetch_without_events_leaves_the_next_one_unheld():
     assert thread.limits == transport.IDLE_FETCH
 
 
-def test_partition_whose_fetch_leaves_a_gap_is_left_out_and_the_others_are_taken():
+def test_partition_with_a_gap_is_left_out_of_a_fetch():
     async def use(app: faust.App) -> Any:
-        consumer = SetBack(app)
-        return await consumer._getmany({HERE, OTHER}, 1.0), consumer.sought
+        consumer = FetchFromBeforeRebalance(app)
+        return await consumer._getmany({HERE, OTHER}, 1.0), consumer.seeks
 
-    taken, sought = in_app(use)
-    assert (list(taken), sought) == ([OTHER], {HERE: 5})
+    accepted, seeks = in_app(use)
+    assert (list(accepted), seeks) == ([OTHER], {HERE: 5})
 
 
-class SetBack(transport.BatchConsumer):
+class FetchFromBeforeRebalance(transport.BatchConsumer):
     """A consumer that a rebalance has set back to offset 5, with a fetch from before it."""
 
     def __init__(self, app: faust.App) -> None:
@@ -162,18 +162,18 @@ class SetBack(transport.BatchConsumer):
         super().__init__(app.transport, callback=nothing, on_partitions_revoked=nothing, on_partitions_assigned=nothing)
         self._thread = Thread({HERE: [record(9)], OTHER: [record(0, 1)]})
         self.flow_active = True
-        self.sought: dict[Any, int] = {}
+        self.seeks: dict[Any, int] = {}
         self.expect({HERE: 5, OTHER: 0})
 
     async def seek(self, partition: Any, offset: int) -> None:
-        self.sought[partition] = offset
+        self.seeks[partition] = offset
 
 
-def test_fetch_during_a_rebalance_is_not_held_against_the_expected_offset():
+def test_fetch_during_a_rebalance_is_not_compared_with_the_expected_offset():
     async def use(app: faust.App) -> tuple[list[Any], dict[Any, int]]:
-        consumer = SetBack(app)
+        consumer = FetchFromBeforeRebalance(app)
         consumer.flow_active = False
-        return list(await consumer._getmany({HERE, OTHER}, 1.0)), consumer.sought
+        return list(await consumer._getmany({HERE, OTHER}, 1.0)), consumer.seeks
 
     assert in_app(use) == ([HERE, OTHER], {})
 

@@ -1,7 +1,7 @@
-"""Contract with Faust and aiokafka: each private or undocumented thing of theirs that the transport leans on.
+"""Contract with Faust and aiokafka: every private or undocumented behaviour that the transport depends on.
 
-A test here that fails after an upgrade says what breaks in the worker. No broker is needed: the objects are real and
-are never started.
+A test that fails after an upgrade explains the damage in the worker. No broker is needed: the objects are real and are
+never started.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ Use = Callable[[faust.App], Awaitable[Any]]
 
 
 def in_app(use: Use, **settings: Any) -> Any:
-    """Return what `use` makes of an app that is built and not started, inside an event loop as clients want it."""
+    """Return the result of `use` on an app that is built but not started, inside an event loop for the clients."""
 
     async def run() -> Any:
         return await use(faust_app(Settings.of(**settings)))
@@ -69,16 +69,16 @@ def source(thing: Any) -> str:
 
 
 def in_order(text: str, *parts: str) -> bool:
-    places = [text.find(part) for part in parts]
-    return -1 not in places and places == sorted(places)
+    positions = [text.find(part) for part in parts]
+    return -1 not in positions and positions == sorted(positions)
 
 
 class Recorded(transport.BatchConsumer):
-    """A consumer whose fetches are given beforehand."""
+    """A consumer with prepared fetches, which remembers the arguments of each fetch."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.asked: list[dict[str, Any]] = []
+        self.fetch_arguments: list[dict[str, Any]] = []
         self.assigned = {HERE, OTHER}
 
     def assignment(self) -> set[TP]:
@@ -92,7 +92,7 @@ class Recorded(transport.BatchConsumer):
         return {HERE: 2}
 
     async def _getmany(self, active_partitions: Any, timeout: float) -> Any:  # noqa: ASYNC109 (Faust's)
-        self.asked.append({"active_partitions": active_partitions, "timeout": timeout})
+        self.fetch_arguments.append({"active_partitions": active_partitions, "timeout": timeout})
         return {HERE: [record(n) for n in range(5)], OTHER: [record(n, 1) for n in range(2)]}
 
 
@@ -117,7 +117,7 @@ def test_version_is_the_pinned_one(package: str, pinned: str) -> None:
     assert version(package) == pinned
 
 
-# Hooking up: where these move, Faust's own transport runs, event by event, and the agent gets no lists
+# Installation: without these Faust's own transport runs, event by event, and the agent gets no lists
 
 
 def test_app_takes_a_transport_by_its_setter() -> None:
@@ -182,9 +182,9 @@ def test_fetch_wait_is_an_attribute_that_start_hands_to_the_fetcher() -> None:
 
 
 def test_fetch_asks_for_what_the_fetcher_says_at_that_moment() -> None:
-    asked = source(Fetcher._get_actions_per_node)
-    assert "FetchRequest( self._fetch_max_wait_ms, self._fetch_min_bytes," in asked, (
-        "events no longer gather at the broker: a trickle takes twice the time, on a busy machine many times"
+    code = source(Fetcher._get_actions_per_node)
+    assert "FetchRequest( self._fetch_max_wait_ms, self._fetch_min_bytes," in code, (
+        "the broker no longer holds fetches: light traffic takes twice the CPU time, on a busy machine many times"
     )
 
 
@@ -213,8 +213,10 @@ def test_getmany_yields_one_message_a_batch_of_the_scheduler() -> None:
         fetched: AsyncIterator[tuple[TP, Any]] = recorded(app).getmany(timeout=1.0)
         return [(tp, [each.offset for each in message.value]) async for tp, message in fetched]
 
-    found = in_app(use, max_batch=3)
-    assert found == [(HERE, [0, 1, 2]), (OTHER, [0, 1]), (HERE, [3, 4])], "the agent gets no batches, or torn ones"
+    batches = in_app(use, max_batch=3)
+    assert batches == [(HERE, [0, 1, 2]), (OTHER, [0, 1]), (HERE, [3, 4])], (
+        "the agent gets no batches, or broken batches"
+    )
 
 
 def test_getmany_fetches_by_getmany_of_active_partitions_and_timeout() -> None:
@@ -222,9 +224,9 @@ def test_getmany_fetches_by_getmany_of_active_partitions_and_timeout() -> None:
         consumer = recorded(app)
         async for _ in consumer.getmany(timeout=0.5):
             pass
-        return consumer.asked
+        return consumer.fetch_arguments
 
-    assert in_app(use) == [{"active_partitions": {HERE, OTHER}, "timeout": 0.5}], "nobody sees which fetch leaves a gap"
+    assert in_app(use) == [{"active_partitions": {HERE, OTHER}, "timeout": 0.5}], "a fetch with a gap is not noticed"
 
 
 def test_message_takes_the_fields_of_a_batch_and_those_that_faust_and_we_set() -> None:
@@ -250,12 +252,12 @@ def test_drain_passes_gaps_to_add_gap_and_batches_to_the_callback() -> None:
 def test_full_queue_is_said_by_on_buffer_full_and_then_waited_for() -> None:
     assert inspect.signature(BaseConsumer.on_buffer_full).parameters.keys() == {"self", "tp"}
     assert "consumer_on_buffer_full = app.consumer.on_buffer_full" in source(conductor), (
-        "full partitions are taken out again, and the worker sleeps for a second when all are"
+        "Faust drops full partitions, and the worker sleeps for a second when all partitions are full"
     )
     assert "dest_chan.put(dest_event)" in source(conductor), "nothing holds fetching back any more"
 
 
-# Committing: where these move, offsets of what is not stored are committed (events lost), or none are (lag for ever)
+# Commits: without these Faust commits offsets of unstored output (events are lost), or no offsets (lag for ever)
 
 
 def test_offset_to_commit_is_asked_of_new_offset() -> None:
@@ -268,7 +270,7 @@ def test_offset_to_commit_is_asked_of_new_offset() -> None:
     assert in_app(use) == {HERE: 4}
 
 
-def test_batch_that_is_not_done_holds_back_those_behind_it() -> None:
+def test_uncommittable_batch_holds_back_the_batches_behind_it() -> None:
     async def use(app: faust.App) -> dict[TP, int]:
         consumer = app.consumer
         first, _, third = messages(consumer, (0, 1), (2, 3), (4, 5))
@@ -278,7 +280,7 @@ def test_batch_that_is_not_done_holds_back_those_behind_it() -> None:
     assert in_app(use) == {HERE: 2}
 
 
-def test_acked_message_that_is_not_done_is_not_committed() -> None:
+def test_acked_message_that_is_not_committable_is_not_committed() -> None:
     async def use(app: faust.App) -> dict[TP, int]:
         consumer = app.consumer
         app.topics.acking_topics.add(EVENTS.name)
@@ -306,7 +308,7 @@ def test_partition_is_still_looked_at_once_its_acks_are_cleared() -> None:
         consumer._new_offset(HERE)
         return list(consumer._filter_tps_with_pending_acks())
 
-    assert in_app(use) == [HERE], "a batch that becomes done after its ack was cleared is never committed"
+    assert in_app(use) == [HERE], "a batch that becomes committable after its ack was cleared is never committed"
 
 
 def test_ack_frees_a_message_that_wait_empty_waits_for() -> None:
@@ -337,7 +339,7 @@ def test_shutdown_and_rebalance_wait_for_what_is_not_acked() -> None:
     "loop", [source(Stream), (files("faust._cython") / "streams.pyx").read_text()], ids=["py", "c"]
 )
 def test_stream_tracks_what_it_hands_out_and_skips_what_another_generation_fetched(loop: str) -> None:
-    assert "add_unacked(message)" in loop, "nothing is waited for any more"
+    assert "add_unacked(message)" in loop, "Faust no longer waits for unfinished batches"
     assert "message.generation_id != self.app.consumer_generation_id" in loop
 
 
@@ -345,7 +347,9 @@ def test_noack_leaves_the_ack_to_us() -> None:
     async def use(app: faust.App) -> bool:
         return app.stream(app.topic(EVENTS.name)).noack().enable_acks
 
-    assert in_app(use) is False, "Faust acks a batch when the next one is asked for, before it is stored"
+    assert in_app(use) is False, (
+        "Faust acks a batch when the agent asks for the next batch, before the output is stored"
+    )
 
 
 def test_events_of_a_stream_have_the_message_and_an_ack() -> None:
@@ -379,7 +383,7 @@ def test_perform_seek_forgets_what_is_in_flight() -> None:
         await consumer.perform_seek()
         return consumer._new_offset(HERE), consumer._read_offset[HERE]
 
-    assert in_app(use) == (None, 2), "after a rebalance, offsets of somebody else's partition are committed"
+    assert in_app(use) == (None, 2), "after a rebalance, offsets of another worker's partition are committed"
 
 
 class Seeks:
@@ -402,7 +406,7 @@ def test_partition_of_which_nothing_was_committed_is_read_from_its_beginning() -
         assert await consumer.seek_to_committed() == {HERE: 5, OTHER: None}
         return thread.to_beginning
 
-    assert in_app(use) == [OTHER], "what a fetch brought in the middle of a rebalance is lost"
+    assert in_app(use) == [OTHER], "records of a fetch in the middle of a rebalance are lost"
 
 
 def test_faust_drops_what_a_fetch_brings_in_a_rebalance_and_trusts_in_the_seek() -> None:
@@ -417,7 +421,7 @@ def test_generation_is_set_before_an_assignment_is_told() -> None:
         source(driver.ConsumerRebalanceListener.on_partitions_assigned),
         "self._thread.app.consumer_generation_id = generation",
         "await self._thread.on_partitions_assigned(",
-    ), "batches of an old assignment are taken for those of the new one"
+    ), "batches of the old assignment count as batches of the new assignment"
 
 
 def test_app_has_the_generation_from_its_start() -> None:
@@ -527,9 +531,9 @@ def test_batch_builder_says_none_when_it_is_full() -> None:
     async def run() -> list[bool]:
         producer = AIOKafkaProducer(max_batch_size=1_000)
         batch = producer.create_batch()
-        taken = [batch.append(timestamp=None, key=None, value=bytes(600), headers=[]) is not None for _ in range(2)]
+        results = [batch.append(timestamp=None, key=None, value=bytes(600), headers=[]) is not None for _ in range(2)]
         await producer.stop()
-        return taken
+        return results
 
     assert asyncio.run(run()) == [True, False], "messages are lost at the end of a full batch"
 
@@ -542,10 +546,10 @@ def test_producer_that_finds_no_broker_pauses_before_it_asks_again() -> None:
     async def use(app: faust.App) -> float:
         producer = app.producer._new_producer()
         loop = asyncio.get_running_loop()
-        began = loop.time()
+        started_at = loop.time()
         assert not await producer.client._metadata_update(producer.client.cluster, [])
         await producer.stop()
-        return loop.time() - began
+        return loop.time() - started_at
 
     assert in_app(use) >= 0.9 * RETRY_SECONDS
     assert "await self._metadata_update(self.cluster, topics)" in source(aiokafka.client.AIOKafkaClient), (
@@ -566,46 +570,46 @@ def test_topic_partitions_of_faust_and_aiokafka_are_equal() -> None:
 
 
 class Fetched(NamedTuple):
-    """All that the consumer asks of a record here."""
+    """The part of a record that the consumer reads in these tests."""
 
     offset: int
 
 
-class SetBack(BatchConsumer):
-    """The consumer, as a rebalance leaves it: with a place to read from, and without a broker."""
+class RewoundConsumer(BatchConsumer):
+    """The consumer after a rebalance: with an offset to read from, and without a broker."""
 
     def __init__(self, offset: int) -> None:
         self.flow_active = True
-        self.sought: list[int] = []
+        self.seeks: list[int] = []
         self.expect({PARTITION: offset})
 
     async def seek(self, partition: TP, offset: int) -> None:
         assert partition == PARTITION
-        self.sought.append(offset)
+        self.seeks.append(offset)
 
-    def takes(self, *offsets: int) -> bool:
+    def accepts(self, *offsets: int) -> bool:
         return asyncio.run(self._is_contiguous(PARTITION, [Fetched(offset) for offset in offsets]))
 
 
 PARTITION = TP("events", 0)
 
 
-def test_fetch_from_before_a_rebalance_is_not_taken_where_it_would_leave_a_gap():
-    """Else the state moves over events that nobody has seen: their decisions are missing for good."""
-    consumer = SetBack(177)
-    assert not consumer.takes(800, 801)
-    assert consumer.sought == [177]
+def test_fetch_from_before_a_rebalance_is_refused_when_it_leaves_a_gap():
+    """Otherwise the state moves over unseen events, and their decisions are missing for good."""
+    consumer = RewoundConsumer(177)
+    assert not consumer.accepts(800, 801)
+    assert consumer.seeks == [177]
 
 
-def test_fetch_that_goes_on_where_the_last_ended_is_taken():
-    consumer = SetBack(177)
-    assert consumer.takes(170, 171, 172, 173, 174, 175, 176, 177)
-    assert consumer.takes(178)
-    assert consumer.sought == []
+def test_contiguous_fetch_is_accepted():
+    consumer = RewoundConsumer(177)
+    assert consumer.accepts(170, 171, 172, 173, 174, 175, 176, 177)
+    assert consumer.accepts(178)
+    assert consumer.seeks == []
 
 
-def test_gap_that_is_read_twice_is_the_logs_own():
-    consumer = SetBack(0)
-    assert not consumer.takes(500, 501)
-    assert consumer.takes(500, 501)
-    assert consumer.takes(502)
+def test_gap_in_both_reads_is_a_gap_of_the_log():
+    consumer = RewoundConsumer(0)
+    assert not consumer.accepts(500, 501)
+    assert consumer.accepts(500, 501)
+    assert consumer.accepts(502)
