@@ -8,9 +8,9 @@ import click
 from clickscore.schemas.catalogue import encode
 from clickscore.stream.commands.options import format_option
 from clickscore.stream.errors import OutputFileError
-from clickscore.stream.event_files.catalogue_items import collect_items
 from clickscore.stream.event_files.event_reader import EventFile
 from clickscore.stream.event_files.formats.registry import Format
+from clickscore.stream.event_files.recorded_items import collect_items
 
 
 @click.command()

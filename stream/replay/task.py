@@ -155,9 +155,9 @@ class _TaskRun:
     def _read_published(self, check_topic: str) -> DecisionDiff:
         """Return a comparison with the decisions of a topic, with the published decisions read."""
         task, source, kafka = self._task, self._task.plan.source, self._task.settings.kafka
+        ranges = source.offset_ranges(task.partitions)  # refuses a file before the broker is asked
         diff = DecisionDiff(kafka, check_topic, source.topic_name(kafka), task.folder, partial(open_reader, kafka))
-        partition_counts = asyncio.run(list_topics(kafka))
-        asyncio.run(diff.read_published(source.offset_ranges(task.partitions), partition_counts))
+        asyncio.run(diff.read_published(ranges, asyncio.run(list_topics(kafka))))
         return diff
 
     def _process(self, batches: Batches) -> None:

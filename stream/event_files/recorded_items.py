@@ -1,4 +1,4 @@
-"""Catalogue items: the items of recorded events as catalogue records, with the last price and category."""
+"""Recorded items: the items of recorded events as catalogue records, with the last price and category."""
 
 from collections.abc import Iterable
 
