@@ -4,8 +4,8 @@ from clickscore.schemas.errors import ClickscoreError
 
 
 class DataError(ClickscoreError):
-    """Training data cannot be read, holds something else, or is too little."""
+    """Training data cannot be read, has the wrong form, or is too little."""
 
 
 class TrainingError(ClickscoreError):
-    """A training, its checkpoint or its bundle does not fit the command."""
+    """A training, a checkpoint or a bundle does not fit the command."""

@@ -1,1 +1,1 @@
-"""What travels: every record that Clickscore reads or writes, as msgspec structs."""
+"""Records: everything that Clickscore reads or writes, as msgspec structs."""

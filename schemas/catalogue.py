@@ -8,7 +8,7 @@ from clickscore.schemas.events import Id, Millis, Price
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """An item of the catalogue. The key of its record is its id; a tombstone removes the item."""
+    """An item of the catalogue. The key of the record is the item id; a tombstone removes the item."""
 
     item_id: Id
     title: Annotated[str, msgspec.Meta(max_length=1024)] = ""
@@ -16,13 +16,13 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     brand: Annotated[str, msgspec.Meta(max_length=256)] = ""
     price: Price | None = None
     stock: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    """Number of pieces in stock; null if unknown, which counts as in stock."""
+    """Number of pieces in stock; null if unknown. An unknown number counts as in stock."""
     hidden: bool = False
     """Whether the item must never be recommended."""
 
 
 class Campaign(msgspec.Struct, frozen=True, kw_only=True):
-    """An ad campaign. The key of its record is its id; a tombstone ends the campaign."""
+    """An ad campaign. The key of the record is the campaign id; a tombstone ends the campaign."""
 
     campaign_id: Id
     item_id: Id
@@ -30,16 +30,16 @@ class Campaign(msgspec.Struct, frozen=True, kw_only=True):
     bid: Price
     """Value of a click for the advertiser, in the shop's currency."""
     target_items: frozenset[str] = frozenset()
-    """Items that trigger the ad: it may be shown if the session holds one of these items."""
+    """Targeted items: the ad may be shown if the session holds any of these items."""
     target_categories: frozenset[str] = frozenset()
-    """Categories that trigger the ad: it may be shown if the session's newest item has one of these categories.
+    """Targeted categories: the ad may be shown if the session's newest item is in any of these categories.
 
     A campaign without any target may be shown in every session.
     """
     starts_at: Millis = 0
-    """Event time from which the ad may be shown, ms."""
+    """First event time of the campaign, ms."""
     ends_at: Millis | None = None
-    """Event time from which the ad is no longer shown, ms; null for no end."""
+    """End of the campaign in event time, ms: no ad is shown at or after the end. Null for no end."""
     daily_budget: Price | None = None
     """Not applied yet: the field is accepted, and ads are shown without a budget."""
     frequency_cap: Annotated[int, msgspec.Meta(ge=1)] | None = None

@@ -1,6 +1,6 @@
 """Events: the actions of shoppers, as records of `clickstream-events`.
 
-The structs form a tagged union on `type`, which is decoded and validated in one pass. Rules for compatibility: unknown
+The structs form a tagged union on `type`. Decoding validates the fields. Rules for compatibility: unknown
 fields are skipped, new fields have defaults, and the type of a field never changes.
 """
 
@@ -24,13 +24,13 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", gc=Fals
     ts: Millis
     session_id: Annotated[str, msgspec.Meta(max_length=256)] | None = None
     decision_id: Annotated[str, msgspec.Meta(max_length=256)] | None = None
-    """Id of the decision that led to this interaction."""
+    """Id of the decision behind this interaction."""
     position: Position | None = None
-    """Position of the item in that decision, from 0."""
+    """Position of the item in the decision, from 0."""
 
 
 class ItemEvent(Event, frozen=True, kw_only=True, gc=False):
-    """An event on one item."""
+    """An event on an item."""
 
     item_id: Id
     price: Price | None = None
@@ -74,19 +74,19 @@ class Search(Event, frozen=True, kw_only=True, tag="search", gc=False):
 
 
 class Tick(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="tick", gc=False):
-    """Time that passed in an idle partition. A tick only moves the watermark; it gets no decision."""
+    """Passing of time in an idle partition. A tick only moves the watermark, and gets no decision."""
 
     ts: Millis
 
 
 Interaction = View | Cart | RemoveFromCart | Favourite | Purchase | Click | Search
-"""Events that enter a session."""
+"""Events of a session."""
 
 AnyEvent = Interaction | Impression
-"""Events that a shopper's client may send."""
+"""Allowed events of a shopper's client."""
 
 AnyRecord = AnyEvent | Tick
-"""Records that `clickstream-events` may hold."""
+"""Allowed records of `clickstream-events`."""
 
 ACTIONS: tuple[str, ...] = (
     "",

@@ -33,7 +33,7 @@ import msgspec
 FORMAT_VERSION = 1
 
 NEXT_ACTIONS: tuple[str, ...] = ("view", "cart", "favourite", "purchase", "leave")
-"""Classes of the next-action head, in the order of its columns."""
+"""Classes of the next-action head, in the order of the columns."""
 
 INPUTS: dict[str, tuple[str, int]] = {
     "items": ("int64", 2),
@@ -55,7 +55,7 @@ OPTIONAL: dict[str, tuple[str, int]] = {EXPLAINED: ("int64", 1), REASONS: ("floa
 
 
 class Tensor(msgspec.Struct, frozen=True):
-    """An input or output of the graph. A dynamic axis is given by its name, a fixed axis by its size."""
+    """An input or output of the graph. A dynamic axis is a name, a fixed axis is a size."""
 
     name: str
     dtype: str
@@ -69,16 +69,18 @@ class CalibrationReport(msgspec.Struct, frozen=True, kw_only=True):
     events: int
     """Number of events of the sessions of the fit."""
     before: dict[str, float]
+    """Metrics without calibration, by name."""
     after: dict[str, float]
+    """Metrics with calibration, by name."""
 
 
 class Fidelity(msgspec.Struct, frozen=True, kw_only=True):
-    """Agreement of a quantised graph with its fp32 graph, on prefixes of held-out sessions."""
+    """Agreement of a quantised graph with the fp32 graph, on prefixes of held-out sessions."""
 
     beginnings: int
     """Number of prefixes."""
     overlap: float
-    """Recall@20: share of the fp32 graph's best 20 items that are among the quantised graph's best 20."""
+    """Recall@20: share of the fp32 graph's best 20 items among the quantised graph's best 20."""
     hr: float
     """HR@20 of the quantised graph minus HR@20 of the fp32 graph."""
     mrr: float
@@ -92,15 +94,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     content_hash: str
     """SHA-256 of `model.onnx` followed by `items.txt`, in hex (see the function `content_hash`)."""
     framework: str
-    """Framework that trained the model, such as `torch 2.13.0`."""
+    """Framework of the training, for example `torch 2.13.0`."""
     max_length: int
-    """Number of newest events of a session that the graph reads."""
+    """Largest number of events of a session in the graph's input: the newest events."""
     every_event: bool = False
     """Whether the graph also reads searches and events on unknown items."""
     items: int
     """Number of lines of `items.txt`."""
     candidates: int
-    """Number of items that the graph returns for a session."""
+    """Number of returned items for a session."""
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     training_data: str = ""
@@ -108,7 +110,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     trained_until: int = 0
     """Event time of the newest training event, ms; 0 if unknown. An evaluation must use later events."""
     metrics: dict[str, float] = {}
-    """Held-out metrics, on sessions newer than the training set. The final pass may train on them afterwards."""
+    """Held-out metrics, on sessions newer than the training set. The final pass may train on these sessions."""
     precision: str = "fp32"
     """Number format of the products with all items. Other formats than `fp32` rescore the best items in fp32."""
     fidelity: Fidelity | None = None
@@ -116,9 +118,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     calibration: CalibrationReport | None = None
     """Calibration of the returned probabilities; null if they are not calibrated."""
     popular: tuple[str, ...] = ()
-    """Most popular items of the training data, best first. The fallback shows them until it has counted events."""
+    """Most popular items of the training data, best first. The fallback shows these items until events are counted."""
     lineage: tuple[str, ...] = ()
-    """Models from which this model was warm-started, oldest first; empty if it was trained from scratch."""
+    """Earlier models of a warm start, oldest first; empty for a training from scratch."""
 
     @property
     def version(self) -> str:

@@ -1,10 +1,10 @@
-"""Closed sessions: all events of a session after its end, with the outcome. Training reads closed sessions."""
+"""Closed sessions: all events of an ended session, with the outcome. Training reads closed sessions."""
 
 import msgspec
 
 
 class SessionEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """One interaction of a closed session."""
+    """An interaction of a closed session."""
 
     ts: int
     action: str
@@ -14,7 +14,7 @@ class SessionEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class ClosedSession(msgspec.Struct, frozen=True, kw_only=True):
-    """A session that has ended, its events in event-time order. A repeat after a crash has the same id and bytes."""
+    """An ended session, with the events in event-time order. A repeat after a crash has the same id and bytes."""
 
     id: str
     """`TOPIC-PARTITION-OFFSET` of the first event. Readers recognise a repeat by this id."""
@@ -32,7 +32,7 @@ class ClosedSession(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OpenSession(ClosedSession, frozen=True, kw_only=True):
-    """A session that was still open at the end of a log, so its outcome is unknown. No topic has open sessions."""
+    """A session without an end when the log ended, so the outcome is unknown. No topic has open sessions."""
 
     ended: bool = False
 

@@ -5,15 +5,15 @@ import msgspec
 from clickscore.schemas.durations import DAY_MS, HOUR_MS
 
 MAX_RECORD_BYTES = 32 * 1024 * 1024
-"""Largest record batch of any topic, bytes. The snapshots of a cycle are one batch: Kafka stores all or nothing."""
+"""Largest record batch of any topic, bytes. The snapshots of a cycle are a batch, stored whole or not at all."""
 
 
 class Topic(msgspec.Struct, frozen=True, kw_only=True):
-    """A topic, as `clickscore topics create` makes it."""
+    """A topic of `clickscore topics create`."""
 
     name: str
     per_user: bool
-    """Whether the key is a user id. Then the topic has as many partitions as the events; other topics have one."""
+    """Whether the key is a user id. User-keyed topics have as many partitions as the events, other topics only 1."""
     config: dict[str, str]
     """Configs of the topic, by Kafka's names."""
 

@@ -27,20 +27,20 @@ COMMANDS = {
 }
 
 ALIASES = {"adopt": "import-onnx"}
-"""Former names of commands. They still work, and no list shows them."""
+"""Former names of commands. Former names still work, but are not listed."""
 
 
 class Commands(click.Group):
-    """Our commands, and those of the `train` extra, which announce themselves as `clickscore.commands` entry points."""
+    """Commands of this package, and of the `train` extra by entry points of the group `clickscore.commands`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return all names, ours first."""
+        """Return all names, this package's commands first."""
         del ctx
         extra = (entry.name for entry in entry_points(group="clickscore.commands"))
         return [*COMMANDS, *sorted(name for name in extra if name not in ALIASES)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Load a command by its name; none where there is no such command."""
+        """Load a command by name; None for an unknown name."""
         del ctx
         cmd_name = ALIASES.get(cmd_name, cmd_name)
         if cmd_name in COMMANDS:
@@ -69,10 +69,10 @@ def cli() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; an error that is raised on purpose is printed in one line, without a traceback.
+    """Run the command line; print an error that is raised on purpose in a line, without a traceback.
 
     Args:
-        arguments: Command with its options; by default those of the process.
+        arguments: Command and options; by default the process's arguments.
     """
     try:
         cli(arguments)

@@ -8,7 +8,7 @@ class SettingsError(ClickscoreError):
 
 
 class BundleError(ClickscoreError):
-    """A bundle is not what its manifest says."""
+    """A bundle contradicts the manifest."""
 
 
 class BrokerError(ClickscoreError):
@@ -16,11 +16,11 @@ class BrokerError(ClickscoreError):
 
 
 class TopicMissingError(BrokerError):
-    """A topic is missing, or differs from what the worker needs."""
+    """A topic is missing, or differs from the worker's needs."""
 
 
 class InputFileError(ClickscoreError):
-    """A file cannot be read, or is not in the format that was named."""
+    """A file cannot be read, or has another format than the named format."""
 
 
 class OutputFileError(ClickscoreError):
@@ -28,4 +28,4 @@ class OutputFileError(ClickscoreError):
 
 
 class WorkerDiedError(ClickscoreError):
-    """A worker that runs as a child process has ended by itself. The message has the end of its log."""
+    """A worker in a child process has ended by itself. The message has the end of the worker's log."""

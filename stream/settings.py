@@ -1,11 +1,11 @@
-"""Settings in five groups: every knob with its default, bounds, unit and meaning, and where its value comes from.
+"""Settings in five groups: each setting with default, bounds, unit and meaning, and the source of each value.
 
 A flag comes first, then `CLICKSCORE_*` in the environment, then a TOML file, then the default. Names are flat for
-users (`--gap-ms`, `CLICKSCORE_GAP_MS`, `gap_ms = ...`) and unique over the groups. Code takes the group that it needs.
+users (`--gap-ms`, `CLICKSCORE_GAP_MS`, `gap_ms = ...`) and unique over the groups. Functions take only the groups in
+use.
 
-A new setting is one line in its group. Whether it belongs to the identity of a replay, and whether an arm of a
-backtest may change it, follows from `decides`: every setting of sessions, policy and scoring decides unless its line
-says otherwise.
+A new setting is a field of a group. `decides` says whether the setting belongs to the identity of a replay, and whether
+an arm of a backtest may change the setting: every setting of sessions, policy and scoring decides by default.
 """
 
 import functools
@@ -21,31 +21,31 @@ from clickscore.schemas.durations import DAY_MS, MINUTE_MS
 from clickscore.stream.errors import SettingsError
 
 Decides = Literal["items", "records", "nothing"]
-"""What of the output depends on a setting.
+"""Part of the output that depends on a setting.
 
-* items: which items are recommended. It belongs to a run's identity, and an arm of a backtest may change it.
-* records: another part of a record (an id, an ad, a reason). It belongs to a run's identity.
-* nothing: every record is the same whatever its value.
+* items: the recommended items. The setting belongs to a run's identity, and arms of a backtest may change the setting.
+* records: another part of a record (an id, an ad, a reason). The setting belongs to a run's identity.
+* nothing: every value of the setting gives the same records.
 """
 
 
 class Setting(NamedTuple):
-    """Declaration of one setting."""
+    """Declaration of a setting."""
 
     name: str
     annotated: Any
-    """Type with its bounds, as msgspec checks it."""
+    """Type with bounds, for the check by msgspec."""
     kind: Any
     """Type without the bounds: str, int, float or a Literal."""
     default: Any
     unit: str
     sentence: str
-    """Meaning, as `clickscore settings`, `--help` and the docs show it."""
+    """Meaning, for `clickscore settings`, `--help` and the docs."""
     decides: Decides
     secret: bool
     """Whether the value is hidden when settings are shown."""
     former_name: str | None
-    """Earlier name, which is still accepted."""
+    """Earlier name, still accepted."""
 
     @property
     def variable(self) -> str:
@@ -96,26 +96,26 @@ def setting(
     secret: bool = False,
     former_name: str | None = None,
 ) -> msgspec.Meta:
-    """Declare a setting; its default stands on the field itself.
+    """Declare a setting; the default is the default of the field.
 
     Args:
         unit: Unit of the value: ms, bytes, items, share, ...
         sentence: Meaning, for `clickscore settings`, `--help` and the docs.
         ge: Smallest allowed value.
         le: Largest allowed value.
-        decides: What of the output depends on the setting, where it differs from the group's `decides`.
+        decides: Part of the output that depends on the setting; by default the group's `decides`.
         secret: Whether the value is hidden when settings are shown.
-        former_name: Earlier name, which is still accepted as flag, variable and TOML key.
+        former_name: Earlier name, still accepted as flag, variable and TOML key.
     """
     extra = {"unit": unit, "decides": decides, "secret": secret, "former_name": former_name}
     return msgspec.Meta(ge=ge, le=le, description=sentence, extra=extra)
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings that belong together."""
+    """A group of settings."""
 
     decides: ClassVar[Decides] = "nothing"
-    """What of the output depends on each setting of the group that does not say otherwise."""
+    """Part of the output that depends on a setting of the group, unless the setting says otherwise."""
 
 
 class KafkaSettings(Group, frozen=True, kw_only=True):
@@ -162,12 +162,12 @@ class KafkaSettings(Group, frozen=True, kw_only=True):
     ] = 7 * DAY_MS
 
     def topic(self, name: str) -> str:
-        """Return the name that a topic has in this installation: the prefix and its own name."""
+        """Return the full name of a topic: the prefix and the name."""
         return self.topic_prefix + name
 
 
 class SessionSettings(Group, frozen=True, kw_only=True):
-    """When sessions end, which events they take, and how much of them is remembered.
+    """End of sessions, accepted events, and limits of the remembered state.
 
     Raises:
         SettingsError: Two settings contradict each other.
@@ -200,7 +200,7 @@ class SessionSettings(Group, frozen=True, kw_only=True):
     ] = 5 * MINUTE_MS
 
     def __post_init__(self) -> None:
-        """Check the rules that bind two settings together."""
+        """Check the rules on pairs of settings."""
         if self.gap_ms < self.lateness_ms:
             message = (
                 f"gap_ms ({self.gap_ms}) must not be below lateness_ms ({self.lateness_ms}): "
@@ -216,7 +216,7 @@ class SessionSettings(Group, frozen=True, kw_only=True):
 
 
 class PolicySettings(Group, frozen=True, kw_only=True):
-    """What is decided with the scores."""
+    """Size of a recommendation, A/B test and ads."""
 
     decides: ClassVar[Decides] = "items"
 
@@ -242,7 +242,7 @@ class PolicySettings(Group, frozen=True, kw_only=True):
 
 
 class ScoringSettings(Group, frozen=True, kw_only=True):
-    """Which bundle scores, and how it is run."""
+    """Bundle for the scores, and ONNX Runtime."""
 
     decides: ClassVar[Decides] = "items"
 
@@ -330,7 +330,7 @@ def declared(group: type[Group]) -> dict[str, Setting]:
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """All settings. Build it with `load`, which says where each value came from, or with `Settings.of`."""
+    """All settings, from `load` with the source of each value, or from `Settings.of`."""
 
     kafka: KafkaSettings = msgspec.field(default_factory=KafkaSettings)
     sessions: SessionSettings = msgspec.field(default_factory=SessionSettings)
@@ -398,12 +398,12 @@ _SHARED_VARIABLES = {"bootstrap_servers": "KAFKA_BOOTSTRAP_SERVERS"}
 def load(
     flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None, file: Path | None = None
 ) -> tuple[Settings, dict[str, str]]:
-    """Return the settings, and for each one where its value came from.
+    """Return the settings, and the source of each value.
 
     Args:
-        flags: Values from the command line by setting; None where a flag was not given.
+        flags: Values from the command line by setting; None for an absent flag.
         environ: The environment; by default the process's own.
-        file: A TOML file. Default: `CLICKSCORE_CONFIG`, else `clickscore.toml` where it exists.
+        file: A TOML file. Default: `CLICKSCORE_CONFIG`, else an existing `clickscore.toml`.
 
     Raises:
         SettingsError: A value has the wrong type or is out of bounds, a name is unknown, two settings contradict each

@@ -13,13 +13,13 @@ _data = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     default=default_data,
     show_default="~/.local/state/clickscore/kafka",
-    help="Folder of the broker; what it holds is kept.",
+    help="Folder of the broker; the data is kept.",
 )
 
 
 @click.group()
 def broker() -> None:
-    """Start and stop a real one-node Apache Kafka on this machine.
+    """Start and stop a real Apache Kafka of a single node on this machine.
 
     \b
     Example:
@@ -31,9 +31,9 @@ def broker() -> None:
 
 @broker.command()
 @_data
-@click.option("--port", type=click.IntRange(0, 65535), default=9092, show_default=True, help="0 takes any free one.")
+@click.option("--port", type=click.IntRange(0, 65535), default=9092, show_default=True, help="0 takes any free port.")
 def start(data: Path, port: int) -> None:
-    """Start it in the background; it outlives this shell. The first time Kafka is downloaded (56 MB).
+    """Start the broker in the background; the broker outlives this shell. The first start downloads Kafka (56 MB).
 
     \b
     Example:
@@ -59,7 +59,7 @@ def start(data: Path, port: int) -> None:
 @broker.command()
 @_data
 def stop(data: Path) -> None:
-    """Stop it, and no other process; its data stays.
+    """Stop the broker of a folder; the data stays.
 
     \b
     Example:
@@ -70,13 +70,13 @@ def stop(data: Path) -> None:
         click.echo(f"No broker runs on {data}")
         return
     running.stop()
-    click.echo(f"Stopped {running.bootstrap_servers} (pid {running.pid}); its data stays in {running.data}")
+    click.echo(f"Stopped {running.bootstrap_servers} (pid {running.pid}); the data stays in {running.data}")
 
 
 @broker.command()
 @_data
 def status(data: Path) -> None:
-    """Say whether it runs; exit code 1 where it does not.
+    """Show whether the broker runs; the exit code is 1 if no broker runs.
 
     \b
     Example:

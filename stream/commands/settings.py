@@ -1,4 +1,4 @@
-"""`clickscore settings`: every knob, its value, and where the value came from."""
+"""`clickscore settings`: every setting with its value and source."""
 
 import sys
 from pathlib import Path
@@ -18,9 +18,9 @@ HIDDEN = "********"
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="Settings file (TOML).")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
 def settings(config: Path | None, as_json: bool) -> None:
-    """Show every setting with its unit, its value and where that came from. Secrets are hidden.
+    """Show every setting with unit, value and source. Secrets are hidden.
 
-    Each can be set by CLICKSCORE_NAME in the environment, by a line of clickscore.toml, and many by a flag.
+    Every setting can be set by CLICKSCORE_NAME in the environment or by a line of clickscore.toml, and many by a flag.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`clickscore tail`: what flows through a topic, in words."""
+"""`clickscore tail`: show the records of a topic in words."""
 
 import asyncio
 import sys
@@ -15,14 +15,15 @@ from clickscore.stream.worker.logs import write_logs
 
 @click.command()
 @click.argument("topic", default=RECOMMENDATIONS.name)
-@click.option("--count", type=click.IntRange(min=1), help="End after so many records.")
-@click.option("--json", "as_json", is_flag=True, help="The records' values as they are, a line each.")
-@click.option("--from-beginning", is_flag=True, help="Begin with the oldest record instead of the next.")
+@click.option("--count", type=click.IntRange(min=1), help="End after this number of records.")
+@click.option("--json", "as_json", is_flag=True, help="Print the value of each record, without changes, in a line.")
+@click.option("--from-beginning", is_flag=True, help="Begin with the oldest record instead of the next record.")
 @with_settings("topic_prefix", "broker_wait_ms")
 def tail(*, settings: Settings, topic: str, count: int | None, as_json: bool, from_beginning: bool) -> None:
-    """Show the records of TOPIC as they come, in words. Without the prefix; by default the recommendations.
+    """Show the records of TOPIC in words as they arrive.
 
-    Joins no consumer group: workers do not notice. Ctrl-C ends it.
+    TOPIC is a name without the prefix; the default is the topic of the recommendations. The
+    command joins no consumer group, so workers do not notice. Ctrl-C ends the command.
 
     \b
     Example:
@@ -48,7 +49,7 @@ def tail(*, settings: Settings, topic: str, count: int | None, as_json: bool, fr
         asyncio.run(show())
     except KeyboardInterrupt:
         return
-    except BrokenPipeError:  # `| head` has seen enough
+    except BrokenPipeError:  # the reader of the pipe has ended, as `head` does
         sys.stderr.close()
 
 

@@ -1,4 +1,4 @@
-"""`clickscore topics`: the topics that workers need."""
+"""`clickscore topics`: create and list the topics of an installation."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ from clickscore.stream.settings import Settings
 
 @click.group()
 def topics() -> None:
-    """Make the topics that workers need, and look at them.
+    """Create and list the topics of an installation.
 
     \b
     Example:
@@ -25,7 +25,7 @@ def topics() -> None:
 @topics.command()
 @with_settings("partitions", "replication", "retention_ms", "topic_prefix", "broker_wait_ms")
 def create(settings: Settings) -> None:
-    """Make the topics that are not there yet; those that are stay as they are.
+    """Create the missing topics; existing topics stay unchanged.
 
     \b
     Example:
@@ -35,12 +35,12 @@ def create(settings: Settings) -> None:
     width = max(len(outcome.name) for outcome in outcomes)
     for outcome in outcomes:
         click.echo(f"{outcome.name:<{width}}  {outcome.partitions:>4} partitions  {outcome.outcome}")
-    differing = [f"{each.name} {difference}" for each in outcomes for difference in each.differences]
+    differing = [f"{outcome.name} {difference}" for outcome in outcomes for difference in outcome.differences]
     if differing:
         message = (
-            f"topics exist and are otherwise: {'; '.join(differing)}. Nothing of them was changed. Ask for their "
-            "partitions with --partitions (a user's partition changes with the number), and set what else differs "
-            "with Kafka's own tools"
+            f"topics exist but differ: {'; '.join(differing)}. They were not changed. Either ask for their number of "
+            "partitions with --partitions, or change the topics with Kafka's own tools (another number of partitions "
+            "moves users to other partitions)"
         )
         raise BrokerError(message)
 
@@ -48,15 +48,15 @@ def create(settings: Settings) -> None:
 @topics.command("list")
 @with_settings("topic_prefix", "broker_wait_ms")
 def list_command(settings: Settings) -> None:
-    """List our topics with their partitions, and say which are missing.
+    """List the topics of the installation with the number of partitions, and show missing topics.
 
     \b
     Example:
       clickscore topics list
     """  # noqa: D301
-    there = asyncio.run(list_topics(settings.kafka))
+    partitions = asyncio.run(list_topics(settings.kafka))
     names = [settings.kafka.topic(topic.name) for topic in TOPICS]
     width = max(map(len, names))
     for name in names:
-        state = f"{there[name]:>4} partitions" if name in there else "   missing"
+        state = f"{partitions[name]:>4} partitions" if name in partitions else "   missing"
         click.echo(f"{name:<{width}}  {state}")

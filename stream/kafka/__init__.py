@@ -1,1 +1,1 @@
-"""Talking to a Kafka broker, and an embedded one."""
+"""Kafka clients, topics and an embedded broker."""

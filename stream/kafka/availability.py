@@ -16,13 +16,13 @@ from clickscore.stream.settings import KafkaSettings
 REPORT_SECONDS = 2.0
 """Time between two lines on stderr while waiting."""
 HANDSHAKE_SECONDS = 10.0
-"""Longest time that one attempt to connect may take."""
+"""Timeout of an attempt to connect."""
 MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 1.0
-"""Pause after the first failed attempt; it doubles with every attempt up to the second number."""
+"""Pause after the first failed attempt, and the limit up to which the pause doubles."""
 
 
 async def wait_for_broker(settings: KafkaSettings) -> None:
-    """Return once a broker answers a client; every few seconds write to stderr that the client waits.
+    """Return once a broker answers a client; write a line to stderr every few seconds of waiting.
 
     Raises:
         BrokerError: No broker answered within `broker_wait_ms`.
@@ -80,10 +80,10 @@ async def _handshake(settings: KafkaSettings) -> None:
 
 
 async def _connect(bootstrap_servers: str) -> None:
-    """Return once one of the brokers has accepted a connection.
+    """Return once any broker has accepted a connection.
 
     Raises:
-        OSError: No broker accepts one.
+        OSError: No broker accepts a connection.
     """
     failure: OSError = ConnectionError(f"no broker in {bootstrap_servers!r}")
     for host, port, _ in collect_hosts(bootstrap_servers):

@@ -47,10 +47,10 @@ def consumer_arguments(settings: KafkaSettings) -> dict[str, Any]:
 
 
 def with_retry_backoff(producer: AIOKafkaProducer) -> AIOKafkaProducer:
-    """Return the same producer, with a pause between its attempts to find a broker.
+    """Return the same producer, with a pause between the attempts to find a broker.
 
-    Without the pause aiokafka's sender asks again at once while no broker answers: 7,000 times a second (measured),
-    which keeps a whole core busy.
+    Without the pause aiokafka's sender asks again at once while no broker answers: 7,000 times a second (measured).
+    That keeps a whole core busy.
     """
     client: Any = producer.client
     update_metadata = client._metadata_update  # noqa: SLF001

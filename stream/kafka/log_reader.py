@@ -12,24 +12,24 @@ from clickscore.stream.kafka.client import consumer_arguments
 from clickscore.stream.settings import KafkaSettings
 
 FETCH_BYTES = 8 * 1024 * 1024
-"""Most bytes of a partition in one fetch. Decoding, not the number of fetches, bounds the speed of a restore."""
+"""Most bytes of a partition in a fetch. Decoding, not the number of fetches, bounds the speed of a restore."""
 FETCH_RECORDS = 20_000
-"""Most records of one fetch of `read_to_end`: a bound for memory, far above what fits into `FETCH_BYTES`."""
+"""Most records of a fetch of `read_to_end`: a bound for memory, rarely reached before `FETCH_BYTES`."""
 FETCH_WAIT_MS = 50
-"""Longest time that the broker holds a fetch without records: the end of a topic is noticed that soon."""
+"""Longest wait of the broker for records, ms: the delay until the end of a topic is noticed."""
 
 STOP_SECONDS = 1.0
-"""Longest time that closing a reader takes."""
+"""Timeout of closing a reader."""
 
 Fetched = Mapping[TopicPartition, Sequence["ConsumerRecord[bytes, bytes]"]]
-"""Records of one fetch, by partition."""
+"""Records of a fetch, by partition."""
 
 
 class PartitionReader(Protocol):
-    """A reader of topic partitions without a consumer group; aiokafka's consumer is one."""
+    """A reader of topic partitions without a consumer group; for example aiokafka's consumer."""
 
     def assign(self, partitions: list[TopicPartition]) -> None:
-        """Read these partitions, and no others."""
+        """Replace the assignment by these partitions."""
         ...
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
@@ -58,7 +58,7 @@ class PartitionReader(Protocol):
         """Return the next records.
 
         Args:
-            partitions: Partitions to fetch; all assigned ones when empty.
+            partitions: Partitions to fetch; all assigned partitions when empty.
             timeout_ms: Longest wait for a record, ms.
             max_records: Largest number of records to return.
         """
@@ -66,7 +66,7 @@ class PartitionReader(Protocol):
 
 
 OpenReader = Callable[[], AbstractAsyncContextManager[PartitionReader]]
-"""Opens a reader for the time of a block."""
+"""Opens a reader for an `async with` block."""
 
 
 @asynccontextmanager
@@ -91,14 +91,14 @@ async def open_reader(settings: KafkaSettings) -> AsyncGenerator[AIOKafkaConsume
 async def read_to_end(
     consumer: PartitionReader, partitions: Iterable[TopicPartition]
 ) -> AsyncGenerator[tuple[TopicPartition, Sequence[ConsumerRecord[bytes, bytes]]]]:
-    """Yield all records of partitions in order, from the first record to the end that each has at the start.
+    """Yield all records of partitions in order, from the first record to the end of each at the time of the call.
 
     Args:
-        consumer: An open reader. The partitions replace its assignment.
+        consumer: An open reader. The partitions replace the assignment.
         partitions: Partitions to read.
 
     Yields:
-        A partition and its next records.
+        A partition and the next records.
     """
     unfinished = set(partitions)
     consumer.assign(list(unfinished))

@@ -1,4 +1,4 @@
-"""Producer: send records to a topic, fast, in the order of each key, none twice."""
+"""Event sender: send records to a topic in batches, in the order of each key, and each record once."""
 
 import asyncio
 import contextlib
@@ -17,25 +17,25 @@ from clickscore.stream.kafka.topics import list_topics
 from clickscore.stream.settings import KafkaSettings
 
 BATCH_BYTES = 128 * 1024
-"""Of one partition's records in a request: larger ones were no faster, smaller ones were."""
+"""Size of a partition's record batch, bytes: larger batches were no faster, and smaller batches were slower."""
 
-ABANDON_SECONDS = 1.0
-"""How long a producer may take to end once its broker is lost."""
+LOST_BROKER_STOP_SECONDS = 1.0
+"""Timeout of stopping a producer without a broker."""
 
 
 class EventSender:
-    """Sends records to one topic: idempotent, `acks=all`, by murmur2 of the key, in the order of each key.
+    """Sends records to one topic: idempotent, `acks=all`, partitioned by murmur2 of the key, in the order of each key.
 
-    A context manager. Leaving it sends what is left and waits for the acks.
+    A context manager. Leaving the context sends the remaining records and waits until they are acknowledged.
 
     Raises:
-        TopicMissingError: The topic is not there.
-        BrokerError: The broker cannot be reached, or did not take what was sent.
+        TopicMissingError: The topic is missing.
+        BrokerError: The broker cannot be reached, or did not store a record.
     """
 
     def __init__(self, settings: KafkaSettings, topic: str = EVENTS.name) -> None:
         self.sent = 0
-        """Records that the broker has acknowledged."""
+        """Number of acknowledged records."""
         self._settings = settings
         self._topic = settings.topic(topic)
         self._failure: BaseException | None = None
@@ -67,12 +67,15 @@ class EventSender:
         if not self._failure:
             await self._producer.stop()
             return
-        await self._abandon()
+        await self._stop_without_broker()
         if kind is None:
             self._raise_failure()
 
     async def _settle(self) -> None:
-        """Send what is left and wait for the acks, within bounds: an idempotent producer itself never gives up."""
+        """Send the remaining records and wait for the acks, at most `broker_wait_ms`.
+
+        An idempotent producer itself never gives up.
+        """
         try:
             async with asyncio.timeout(self._settings.broker_wait_ms / 1000):
                 await self.flush()
@@ -81,28 +84,28 @@ class EventSender:
         except TimeoutError as exc:
             self._failure = exc
         except BrokerError:
-            return  # it is noted already
+            return  # `_failure` has it
 
-    async def _abandon(self) -> None:
-        """Leave a broker that is gone. A producer's own end waits for acks that never come."""
+    async def _stop_without_broker(self) -> None:
+        """Stop a producer without a broker. The producer's own stop would wait for acks for ever."""
         producer: Any = self._producer
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(ABANDON_SECONDS):
+            async with asyncio.timeout(LOST_BROKER_STOP_SECONDS):
                 await producer.stop()
         producer._sender.sender_task.cancel()  # noqa: SLF001 (there is no public way to end it)
         await producer.client.close()
 
     async def add(self, value: bytes, key: bytes | None = None) -> None:
-        """Add a record; it leaves when its partition's batch is full, or with `flush`.
+        """Add a record to the partition's batch. A full batch is sent at once, other batches by `flush`.
 
-        Without a key its partition is chosen by its value.
+        A record without a key goes to the partition of the value.
         """
         partition = partition_of(value if key is None else key, len(self._batches))
         while self._batches[partition].append(timestamp=None, key=key, value=value) is None:
             await self._dispatch(partition)
 
     async def flush(self) -> None:
-        """Send what has been added; not waiting for the acks."""
+        """Send all added records without waiting for the acks."""
         for partition, batch in enumerate(self._batches):
             if batch.record_count():
                 await self._dispatch(partition)
@@ -113,16 +116,16 @@ class EventSender:
         self._raise_failure()
         records = batch.record_count()
         try:
-            # Waits while the partition's batch before is unsent: that bounds what is in memory.
+            # The call waits while the partition's last batch is unsent, which bounds the memory.
             acked = await self._producer.send_batch(batch, self._topic, partition=partition)
         except KafkaError as exc:
             self._failure = exc
             self._raise_failure()
         else:
             self._unacked.add(acked)
-            acked.add_done_callback(functools.partial(self._book, records))
+            acked.add_done_callback(functools.partial(self._count_acked, records))
 
-    def _book(self, records: int, acked: "asyncio.Future[Any]") -> None:
+    def _count_acked(self, records: int, acked: "asyncio.Future[Any]") -> None:
         self._unacked.discard(acked)
         if acked.exception():
             self._failure = self._failure or acked.exception()
@@ -132,7 +135,7 @@ class EventSender:
     def _raise_failure(self) -> None:
         if self._failure:
             message = (
-                f"Kafka at {self._settings.bootstrap_servers} did not take what was sent "
+                f"Kafka at {self._settings.bootstrap_servers} did not store what was sent "
                 f"({str(self._failure) or type(self._failure).__name__}); {self.sent:,} records are acknowledged"
             )
             raise BrokerError(message) from self._failure

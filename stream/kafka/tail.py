@@ -1,4 +1,4 @@
-"""Tail: the records of a topic as they come, and what each says in words."""
+"""Tail: read the records of a topic as they arrive, and describe each record in words."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -31,10 +31,11 @@ from clickscore.stream.settings import KafkaSettings
 Record = ConsumerRecord[bytes | None, bytes | None]
 
 ITEMS_SHOWN = 5
-"""Items of a recommendation that fit into a line."""
+"""Number of shown items of a recommendation: a line has room for five."""
 DEAD_BYTES_SHOWN = 200
+"""Number of shown bytes of an unreadable value."""
 
-DONE = {
+ACTION_WORDS = {
     "view": "viewed",
     "cart": "put into the cart",
     "remove_from_cart": "took out of the cart",
@@ -53,45 +54,45 @@ async def tail(
     count: int | None = None,
     on_ready: Callable[[], None] = lambda: None,
 ) -> AsyncGenerator[Record]:
-    """Yield the records of a topic, new ones or from the beginning; without a consumer group, so nobody notices.
+    """Yield the records of a topic, in order within each partition.
 
-    Order holds within a partition.
+    The reader joins no consumer group, so workers do not notice.
 
     Args:
-        settings: Where the broker is.
-        topic: Its name without the prefix.
-        from_beginning: Begin with the oldest record.
-        count: End after so many.
-        on_ready: Is called once every record from then on is sure to be shown.
+        settings: Connection, and names of topics.
+        topic: Name of the topic without the prefix.
+        from_beginning: Begin with the oldest record instead of the next.
+        count: Number of records after which the generator ends; by default it has no end.
+        on_ready: Called once the position is fixed: every later record is yielded.
 
     Raises:
-        TopicMissingError: The topic is not there.
+        TopicMissingError: The topic is missing.
         BrokerError: The broker cannot be reached.
     """
     name = settings.topic(topic)
     partitions = (await list_topics(settings)).get(name)
     if partitions is None:
-        message = f"topic {name} is missing. `clickscore topics list` says which are there"
+        message = f"topic {name} is missing. `clickscore topics list` shows the topics of the installation"
         raise TopicMissingError(message)
     consumer = AIOKafkaConsumer(
         **consumer_arguments(settings),
         group_id=None,
         enable_auto_commit=False,
-        auto_offset_reset="earliest",  # also where retention has taken what was to be read next
+        auto_offset_reset="earliest",  # also if retention has deleted the next record
         max_partition_fetch_bytes=MAX_RECORD_BYTES,
     )
-    left = count
+    remaining = count
     try:
         await consumer.start()
         consumer.assign([TopicPartition(name, partition) for partition in range(partitions)])
         if not from_beginning:
             await consumer.seek_to_end()
         on_ready()
-        while left is None or left > 0:
-            for records in (await consumer.getmany(timeout_ms=500, max_records=left)).values():
+        while remaining is None or remaining > 0:
+            for records in (await consumer.getmany(timeout_ms=500, max_records=remaining)).values():
                 for record in records:
                     yield record
-                    left = left - 1 if left is not None else None
+                    remaining = remaining - 1 if remaining is not None else None
     except KafkaError as exc:
         message = f"Kafka at {settings.bootstrap_servers}: {str(exc) or type(exc).__name__}"
         raise BrokerError(message) from exc
@@ -100,22 +101,25 @@ async def tail(
 
 
 def describe(topic: str, record: Record) -> str:
-    """Return what a record says, in one line of words; `topic` without the prefix.
+    """Return a description of a record in a line. An unexpected value is shown without a description.
 
-    A record that is not what its topic should hold is shown as it is.
+    Args:
+        topic: Name of the topic without the prefix.
+        record: Record to describe.
     """
-    # What a shopper or a broken client wrote must not steer the terminal that shows it.
-    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in _words(topic, record))
+    # Control characters of a shopper's text must not reach the terminal.
+    description = _describe(topic, record)
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in description)
 
 
-def _words(topic: str, record: Record) -> str:
+def _describe(topic: str, record: Record) -> str:
     key = (record.key or b"").decode(errors="replace")
     if record.value is None and topic != DEAD_LETTERS.name:
         return f"{key or 'a record without a key'} was removed"
     value = record.value or b""
-    words = _WORDS.get(topic)
+    describe_value = _DESCRIPTIONS.get(topic)
     try:
-        return words(record, key, value) if words else _raw(value)
+        return describe_value(record, key, value) if describe_value else _raw(value)
     except msgspec.DecodeError:
         return f"not readable: {_raw(value)}"
 
@@ -126,8 +130,8 @@ def _event(_: Record, __: str, value: bytes) -> str:
         return f"{_utc(event.ts)}  time passed, nobody came"
     if isinstance(event, Search):
         return f"{_utc(event.ts)}  user {event.user_id} searched for {event.query!r}"
-    did = DONE[str(event.__struct_config__.tag)]
-    return f"{_utc(event.ts)}  user {event.user_id} {did} item {event.item_id}"
+    action = ACTION_WORDS[str(event.__struct_config__.tag)]
+    return f"{_utc(event.ts)}  user {event.user_id} {action} item {event.item_id}"
 
 
 def _decision(_: Record, __: str, value: bytes) -> str:
@@ -156,10 +160,10 @@ def _recommendation(decision: Recommendation) -> str:
 
 
 def _ad(decision: Ad) -> str:
-    who = f"{_utc(decision.ts)}  user {decision.user_id}"
+    user = f"{_utc(decision.ts)}  user {decision.user_id}"
     if decision.campaign_id is None:
-        return f"{who}; no ad: {decision.reason}"
-    return f"{who}; ad for item {decision.item_id} of campaign {decision.campaign_id}: {decision.reason}"
+        return f"{user}; no ad: {decision.reason}"
+    return f"{user}; ad for item {decision.item_id} of campaign {decision.campaign_id}: {decision.reason}"
 
 
 def _session(_: Record, __: str, value: bytes) -> str:
@@ -190,11 +194,11 @@ def _snapshot(_: Record, key: str, value: bytes) -> str:
 
 def _dead_letter(record: Record, key: str, value: bytes) -> str:
     headers = {name: content.decode(errors="replace") for name, content in record.headers}
-    place = f"{headers.get('topic', '?')}-{headers.get('partition', '?')} offset {headers.get('offset', '?')}"
-    return f"{place}; {headers.get('error', 'no reason given')}; key {key!r}; {_raw(value)}"
+    source = f"{headers.get('topic', '?')}-{headers.get('partition', '?')} offset {headers.get('offset', '?')}"
+    return f"{source}; {headers.get('error', 'no reason given')}; key {key!r}; {_raw(value)}"
 
 
-_WORDS: dict[str, Callable[[Record, str, bytes], str]] = {
+_DESCRIPTIONS: dict[str, Callable[[Record, str, bytes], str]] = {
     EVENTS.name: _event,
     CATALOGUE.name: _item,
     CAMPAIGNS.name: _campaign,

@@ -18,34 +18,34 @@ from clickscore.stream.kafka.client import client_arguments
 from clickscore.stream.settings import KafkaSettings
 
 PROPAGATION_SECONDS = 15.0
-"""Longest time that brokers may take to serve a created topic, or to forget a deleted one. One node takes 0.1 s."""
+"""Timeout until brokers serve a created topic, or forget a deleted topic. A single node takes 0.1 s."""
 POLL_SECONDS = 0.05
-"""Pause between two looks at the broker's topics during that time."""
+"""Pause between two requests for the broker's topics."""
 
 _EXACT_CONFIGS = ("cleanup.policy", "message.timestamp.type")
-"""Configs of a topic on which guarantees rest; another value is a difference."""
+"""Configs behind the guarantees; any other value is a difference."""
 _SIZE_CONFIG = "max.message.bytes"
-"""Config of a topic that may be larger than ours, but not smaller."""
+"""Config with a smallest value; a larger value is no difference."""
 # None: the broker does not show the config. Then its operator is responsible.
 _COMPACTED = ("compact", None)
 
 
 class TopicOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """Result of `create_topics` for one topic."""
+    """Result of `create_topics` for a topic."""
 
     name: str
     """Full name of the topic, with the prefix."""
     outcome: Literal["created", "there already", "differs"]
     partitions: int
-    """Number of partitions that the topic has."""
+    """Number of partitions of the topic."""
     requested_partitions: int
-    """Number of partitions that the settings ask for."""
+    """Number of partitions in the settings."""
     differences: tuple[str, ...] = ()
     """Differences between the topic and the settings, in words."""
 
 
 async def create_topics(settings: KafkaSettings, topics: Iterable[Topic] = TOPICS) -> list[TopicOutcome]:
-    """Create the missing topics and return the outcome of each. An existing topic stays as it is.
+    """Create the missing topics and return the outcome of each. An existing topic stays unchanged.
 
     Raises:
         BrokerError: The broker cannot be reached, or refuses.
@@ -74,7 +74,7 @@ async def create_topics(settings: KafkaSettings, topics: Iterable[Topic] = TOPIC
 
 
 async def list_topics(settings: KafkaSettings) -> dict[str, int]:
-    """Return the number of partitions of every topic that the broker has, by full name.
+    """Return the number of partitions of every topic of the broker, by full name.
 
     Raises:
         BrokerError: The broker cannot be reached.
@@ -163,7 +163,7 @@ async def _open_admin(settings: KafkaSettings) -> AsyncGenerator[AIOKafkaAdminCl
 
 
 def _new_topic(settings: KafkaSettings, topic: Topic) -> NewTopic:
-    """Return the request that creates a topic."""
+    """Return the request to create a topic."""
     config = dict(topic.config)
     if "retention.ms" in config:
         config["retention.ms"] = str(settings.retention_ms)
@@ -176,9 +176,9 @@ def _differences(requested: NewTopic, partitions: int, config: dict[str, str]) -
     """Return the differences between a topic and its request, in words. Retention is the owner's choice.
 
     Args:
-        requested: Request that would create the topic.
-        partitions: Number of partitions that the topic has.
-        config: Configs of the topic, as far as the broker shows them.
+        requested: Request to create the topic.
+        partitions: Number of partitions of the topic.
+        config: Configs of the topic, as far as the broker shows configs.
     """
     differences: list[str] = []
     if partitions != requested.num_partitions:
@@ -194,7 +194,7 @@ def _differences(requested: NewTopic, partitions: int, config: dict[str, str]) -
 
 
 async def _read_configs(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Return the configs of topics, without the topics whose configs the broker does not show."""
+    """Return the configs of topics, without topics with hidden configs."""
     keys = dict.fromkeys((*_EXACT_CONFIGS, _SIZE_CONFIG))
     resources = [ConfigResource(ConfigResourceType.TOPIC, name, configs=keys) for name in names]
     responses: list[Any] = await admin.describe_configs(resources) if resources else []
@@ -207,7 +207,7 @@ async def _read_configs(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dic
 
 
 async def _create(admin: AIOKafkaAdminClient, topics: list[NewTopic]) -> set[str]:
-    """Create topics and return the names of the created ones; another client may create some at the same moment."""
+    """Create topics and return the names of the created topics; another client may create some at the same moment."""
     response: Any = await admin.create_topics(topics)  # one of seven versions of the same class
     created: set[str] = set()
     for name, code, *messages in response.topic_errors:
@@ -231,7 +231,7 @@ async def _partition_counts(admin: AIOKafkaAdminClient) -> dict[str, int]:
 
 
 async def _wait_until_served(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, int]:
-    """Return `_partition_counts` once it has all names: brokers learn of a new topic a moment after its creation."""
+    """Return `_partition_counts` once all names are served: brokers learn of a new topic a moment later."""
     deadline = time.monotonic() + PROPAGATION_SECONDS
     while True:
         counts = await _partition_counts(admin)

@@ -1,1 +1,1 @@
-"""Tables that every worker holds whole: the catalogue and the campaigns."""
+"""Catalogue and campaigns: every worker holds all of both."""

@@ -1,4 +1,4 @@
-"""Catalogue: the items and campaigns that a worker knows, built from the records of two compacted topics."""
+"""Catalogue: the items and campaigns of the shop, built from the records of two compacted topics."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -65,7 +65,7 @@ class Catalogue:
         return None
 
     def matching(self, items: list[str]) -> list[Campaign]:
-        """Return the campaigns that target an item of the session, the category of its newest item, or everybody."""
+        """Return the campaigns that target an item of the session, the category of the newest item, or everybody."""
         matches = dict(self._untargeted)
         for item in items:
             matches.update(self._by_item.get(item, {}))
@@ -89,7 +89,7 @@ class Catalogue:
             self._categories[item_id] = item.category
 
     def _replace_campaign(self, campaign_id: str, campaign: Campaign | None) -> None:
-        """Replace one campaign, and touch only the index entries of its old and its new targets."""
+        """Replace a campaign, and touch only the index entries of the old and the new targets."""
         former = self.campaigns.pop(campaign_id, None)
         if former is not None:
             for index, target in self._index_entries(former):
@@ -105,7 +105,7 @@ class Catalogue:
                 self._untargeted[campaign_id] = campaign
 
     def _index_entries(self, campaign: Campaign) -> Iterator[tuple[dict[str, dict[str, Campaign]], str]]:
-        """Yield each index that lists the campaign, with the target under which the campaign is listed."""
+        """Yield each index that lists the campaign, with the target that leads to the campaign."""
         for item in campaign.target_items:
             yield self._by_item, item
         for category in campaign.target_categories:

@@ -17,7 +17,7 @@ from clickscore.stream.settings import KafkaSettings
 log = logging.getLogger(__name__)
 
 FETCH_MS = 1_000
-"""Longest wait of one fetch for new records, ms; without new records the next fetch follows."""
+"""Longest wait of a fetch for new records, ms; without new records the next fetch follows."""
 
 Records = Sequence[ConsumerRecord[bytes, bytes]]
 Positions = dict[TopicPartition, int]
@@ -25,7 +25,7 @@ Positions = dict[TopicPartition, int]
 
 
 class CatalogueFeed:
-    """Keeps a catalogue up to date with its topics."""
+    """Keeps a catalogue up to date with the topics."""
 
     def __init__(self, settings: KafkaSettings, catalogue: Catalogue, open_reader: OpenReader) -> None:
         """Build the feed.
@@ -40,7 +40,7 @@ class CatalogueFeed:
         self._topics = reference_topics(settings)
 
     async def load(self) -> Positions:
-        """Apply every record that the topics have now; return the positions from which `follow` reads."""
+        """Apply every present record of the topics; return the start positions of `follow`."""
         async with self._open_reader() as reader:
             async for record in read_reference_topics(reader, self._topics):
                 self.apply([record])
@@ -51,7 +51,7 @@ class CatalogueFeed:
 
         Args:
             positions: Offset of the first record to read, by partition.
-            on_records: Receives the records. It calls `apply` at a moment when no batch uses the catalogue.
+            on_records: Receives the records, and calls `apply` at a moment when no batch uses the catalogue.
         """
         async with self._open_reader() as reader:
             reader.assign(list(positions))
@@ -71,7 +71,7 @@ class CatalogueFeed:
 
 
 async def _fetch(reader: PartitionReader) -> Fetched:
-    """Return the next records, none while Kafka cannot be read."""
+    """Return the next records, or an empty fetch while Kafka cannot be read."""
     try:
         return await reader.getmany(timeout_ms=FETCH_MS)
     except KafkaError as exc:

@@ -1,4 +1,4 @@
-"""Reference records: read the records of the catalogue's compacted topics, and apply them to a catalogue."""
+"""Reference records: read the compacted topics of the catalogue, and apply records to a catalogue."""
 
 from collections.abc import AsyncGenerator, Collection
 
@@ -17,7 +17,7 @@ ReferenceRecords = list[tuple[str, bytes | None, bytes | None]]
 def reference_topics(settings: KafkaSettings) -> dict[TopicPartition, str]:
     """Return the partitions of the catalogue's topics, each with the topic's name without the prefix.
 
-    Both topics have one partition, because every worker reads all of them.
+    Both topics have a single partition, because every worker reads all records.
     """
     return {TopicPartition(settings.topic(topic.name), 0): topic.name for topic in (CATALOGUE, CAMPAIGNS)}
 
@@ -28,7 +28,7 @@ async def read_reference_topics(
     """Yield the records of the catalogue's topics, from the first record to the present end of each.
 
     Args:
-        reader: An open reader; it stays assigned to the topics, at their ends.
+        reader: An open reader, which stays at the ends of the topics.
         topics: Partitions of `reference_topics`.
     """
     async for _, records in read_to_end(reader, topics):
@@ -63,7 +63,7 @@ def apply_record(catalogue: Catalogue, topic: str, key: bytes | None, value: byt
         catalogue: Catalogue to change.
         topic: Name of the record's topic without the prefix.
         key: Id of the item or the campaign.
-        value: The item or the campaign as JSON; null and empty remove it.
+        value: The item or the campaign as JSON; null and empty are tombstones.
 
     Returns:
         The reason why the record is ignored; None if the record was applied.

@@ -165,7 +165,7 @@ def test_fields_that_a_struct_explains_are_explained() -> None:
         == "Number of events of the session so far, the answered event included."
     )
     inherited = json_schema("clickstream-events")["$defs"]["Click"]["properties"]
-    assert inherited["decision_id"]["description"] == "Id of the decision that led to this interaction."
+    assert inherited["decision_id"]["description"] == "Id of the decision behind this interaction."
 
 
 # AsyncAPI

@@ -206,5 +206,5 @@ def test_broker_that_stays_away_is_an_error_that_says_how_far_it_came(own_broker
             own_broker.stop()
             await sender.add(b"two", b"u1")
 
-    with pytest.raises(BrokerError, match=r"did not take what was sent .*; 1 records are acknowledged"):
+    with pytest.raises(BrokerError, match=r"did not store what was sent .*; 1 records are acknowledged"):
         asyncio.run(run())
