@@ -20,7 +20,6 @@ from clickscore.export.bundle_files import require_empty
 from clickscore.export.bundle_options import CANDIDATES
 from clickscore.export.errors import ExportError
 from clickscore.export.export_bundle import export_bundle
-from clickscore.model.catalogue_items import item_text, read_items
 from clickscore.model.checkpoint import (
     Checkpoint,
     find_checkpoint,
@@ -34,6 +33,7 @@ from clickscore.model.checkpoint import (
     start_checkpoint,
 )
 from clickscore.model.cold_start import MIN_ANCHORS, ParamChoice, choose_params, describe_items, fit_kernel_map
+from clickscore.model.item_attributes import item_text, read_items
 from clickscore.model.neighbours import Neighbours, PairCounts
 from clickscore.model.session_arrays import Longs
 from clickscore.model.text_encoder import TextEncoder

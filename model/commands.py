@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from clickscore.model.catalogue_items import read_catalogue
 from clickscore.model.config import PRESETS, TrainConfig, format_preset, override, read_preset
 from clickscore.model.dataset import load_dataset, load_fine_tuning_data
 from clickscore.model.errors import TrainingError
+from clickscore.model.item_attributes import read_catalogue
 from clickscore.model.session_files import DatasetReport
 
 if TYPE_CHECKING:

@@ -18,12 +18,12 @@ from sklearn.metrics import average_precision_score, brier_score_loss, f1_score,
 from clickscore.model import metrics
 from clickscore.model.array_types import Bools, Floats, Ints, Longs
 from clickscore.model.calibration import Probabilities
-from clickscore.model.catalogue_items import read_catalogue
 from clickscore.model.errors import DataError
 from clickscore.model.evaluation.bootstrap import BootstrapInterval
 from clickscore.model.evaluation.ground_truth import TruthError, compute_truth_error, read_ground_truth
 from clickscore.model.evaluation.head_baselines import HeadPredictor, fit_head_baselines
 from clickscore.model.examples import PURCHASE
+from clickscore.model.item_attributes import read_catalogue
 from clickscore.model.onnx_runtime import open_graph, run_graph
 from clickscore.model.prefix_features import EventBatch, FullSessions, make_full_sessions, make_item_attributes
 from clickscore.model.session_files import read_session_ids, read_sessions

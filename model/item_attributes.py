@@ -1,4 +1,4 @@
-"""Catalogue items: prices, categories and texts of items from a file of catalogue records."""
+"""Item attributes: prices, categories and texts of items from a file of catalogue records."""
 
 from collections.abc import Iterator
 from pathlib import Path
