@@ -46,10 +46,11 @@ class ModelConfig:
             message = f"dim {self.dim} is no multiple of heads {self.heads}"
             raise TrainingError(message)
         if min(self.dim, self.layers, self.heads, self.ffn, self.max_length, self.neighbours) < 1:
-            message = "dim, layers, heads, ffn, max_length and neighbours are at least 1"
+            message = "dim, layers, heads, ffn, max_length and neighbours must be at least 1"
             raise TrainingError(message)
+        # Scores reach 1 / temperature, 50 at 0.02: the loss takes exp of scores without subtracting their maximum
         if not (0 <= self.dropout < 1 and 0 <= self.item_dropout < 1 and self.temperature >= 0.02):
-            message = "dropout and item_dropout are at least 0 and below 1, and temperature is at least 0.02"
+            message = "dropout and item_dropout must be at least 0 and below 1, and temperature at least 0.02"
             raise TrainingError(message)
 
 
@@ -110,16 +111,16 @@ class TrainConfig:
         """Check the bounds, and fields against each other."""
         shares = (self.validation_share, self.held_out_share)
         if min(shares) <= 0 or sum(shares) >= 1:
-            message = "validation_share and held_out_share are above 0, and below 1 together"
+            message = "validation_share and held_out_share must be above 0, and below 1 together"
             raise TrainingError(message)
         if self.epochs < 0 or min(self.patience, self.batch, self.min_count, self.ranked_sessions) < 1:
-            message = "patience, batch, min_count and ranked_sessions are at least 1, and epochs at least 0"
+            message = "patience, batch, min_count and ranked_sessions must be at least 1, and epochs at least 0"
             raise TrainingError(message)
         if min(self.steps, self.top_up_steps) < 1:
-            message = "steps and top_up_steps are at least 1"
+            message = "steps and top_up_steps must be at least 1"
             raise TrainingError(message)
         if self.folds < 2 or not 0 <= self.top_up_share <= 1 or self.neighbours_half <= 0:
-            message = "folds is at least 2, top_up_share is from 0 to 1, and neighbours_half is above 0"
+            message = "folds must be at least 2, top_up_share from 0 to 1, and neighbours_half above 0"
             raise TrainingError(message)
 
 
@@ -173,7 +174,7 @@ def override(config: TrainConfig, changes: Mapping[str, str | float]) -> TrainCo
     """Return a config with changed fields of run or model, from numbers or text such as `{"dim": "128"}`.
 
     Raises:
-        TrainingError: There is no such field, or the text is no value of its type.
+        TrainingError: There is no such field, or a value has another type.
     """
     run_fields, model_fields = ({field.name for field in dataclasses.fields(part)} for part in (config, config.model))
     run_fields.discard("model")
@@ -187,5 +188,5 @@ def override(config: TrainConfig, changes: Mapping[str, str | float]) -> TrainCo
     try:
         return msgspec.convert(fields, TrainConfig, strict=False)
     except msgspec.ValidationError as exc:
-        message = f"a setting is no value of its type: {exc}"
+        message = f"a setting has a value of another type: {exc}"
         raise TrainingError(message) from exc

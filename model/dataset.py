@@ -161,7 +161,7 @@ def load_fine_tuning_data(files: Sequence[Path], config: TrainConfig, model_voca
     )
     examples, dropped = _make_known_examples(sessions, vocabulary, config)
     if not len(examples):
-        message = "there is no session on a known item to learn from"
+        message = "the files hold no session on a known item: nothing to train on"
         raise DataError(message)
     rows = model_vocabulary.rows(sessions.item_ids)
     old_examples = make_examples(sessions, rows, config.model.max_length)

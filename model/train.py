@@ -172,7 +172,7 @@ def fine_tune(
     """
     counted, added = previous.record.counted_sessions, len(newer.sessions)
     if not counted:
-        message = "the model comes from a version that did not count neighbours by age: train it anew"
+        message = "the model comes from a version that did not weigh co-occurrences by age: train a new model"
         raise TrainingError(message)
     config = previous.record.config
     new_record = TrainingRecord(

@@ -112,7 +112,7 @@ def test_seed_is_part_of_the_config(sessions, tmp_path):
     [
         (["--set", "dims=3"], "no setting 'dims'; there are"),
         (["--set", "dim"], "--set takes NAME=VALUE, not 'dim'"),
-        (["--set", "dim=large"], "a setting is no value of its type"),
+        (["--set", "dim=large"], "a setting has a value of another type"),
         (["--set", "dim=33"], "dim 33 is no multiple of heads 2"),
     ],
 )

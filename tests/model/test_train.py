@@ -104,10 +104,10 @@ def test_killed_training_ends_with_the_same_weights(data, trained, tmp_path, epo
 def test_killed_training_repeats_no_finished_epoch(data, tmp_path):
     with pytest.raises(Killed):
         train(data, TINY, tmp_path, KilledConsole(3))
-    said = io.StringIO()
-    train(data, TINY, tmp_path, Console(file=said, width=200))
-    assert "epoch 3:" in said.getvalue()
-    assert "epoch 2:" not in said.getvalue()
+    output = io.StringIO()
+    train(data, TINY, tmp_path, Console(file=output, width=200))
+    assert "epoch 3:" in output.getvalue()
+    assert "epoch 2:" not in output.getvalue()
 
 
 def test_finished_training_is_not_run_again(data, trained):
@@ -157,16 +157,16 @@ def test_training_calibrates_on_validation(data, trained):
 
 
 def test_views_alone_need_no_trees(tmp_path):
-    told = [closed(number, f"view:{number % 7} view:{(number + 1) % 7}") for number in range(60)]
+    sessions = [closed(number, f"view:{number % 7} view:{(number + 1) % 7}") for number in range(60)]
     config = dataclasses.replace(TINY, epochs=1)
-    views = load_dataset([write_sessions(tmp_path / "sessions.jsonl", told)], config)
+    views = load_dataset([write_sessions(tmp_path / "sessions.jsonl", sessions)], config)
     record = train(views, config, tmp_path / "checkpoint", quiet())
     assert record.calibration.report.method == "scale and bias on validation"
     assert load_checkpoint(tmp_path / "checkpoint").stack is None
 
 
-def test_topped_up_stack_has_a_row_for_each_new_item(trained, newer, tmp_path):
-    topped_up(trained, newer, tmp_path)
+def test_fine_tuned_stack_has_a_row_for_each_new_item(trained, newer, tmp_path):
+    run_fine_tune(trained, newer, tmp_path)
     loaded = load_checkpoint(tmp_path)
     assert len(loaded.stack.item_features.categories) == len(loaded.vocabulary) + 1
 
@@ -199,70 +199,70 @@ def test_event_counts_the_same_whatever_batch_it_is_in(data):
 def newer(trained, tmp_path_factory):
     """Sessions of the same shop with one item that is new to it."""
     path = tmp_path_factory.mktemp("newer") / "newer.jsonl"
-    told = [closed(1000 + number, "view:item-1 view:new view:item-2") for number in range(60)]
-    write_sessions(path, [*shoppers(100, seed=1), *told])
+    sessions = [closed(1000 + number, "view:item-1 view:new view:item-2") for number in range(60)]
+    write_sessions(path, [*shoppers(100, seed=1), *sessions])
     return load_fine_tuning_data([path], TINY, load_checkpoint(trained).vocabulary)
 
 
-def topped_up(trained, newer, folder):
+def run_fine_tune(trained, newer, folder):
     return fine_tune(load_checkpoint(trained), load_pairs(trained), newer, folder, lineage="the first", console=quiet())
 
 
-def test_top_up_learns_new_items(trained, newer, tmp_path):
-    topped_up(trained, newer, tmp_path)
+def test_fine_tuning_learns_new_items(trained, newer, tmp_path):
+    run_fine_tune(trained, newer, tmp_path)
     loaded = load_checkpoint(tmp_path)
     row = loaded.vocabulary.row("new")
     assert row == len(loaded.vocabulary) == len(load_checkpoint(trained).vocabulary) + 1
     assert set(loaded.neighbours.rows[row, :2]) == {loaded.vocabulary.row("item-1"), loaded.vocabulary.row("item-2")}
 
 
-def test_top_up_says_what_it_came_from(trained, newer, tmp_path):
-    record = topped_up(trained, newer, tmp_path)
+def test_fine_tuning_says_what_it_came_from(trained, newer, tmp_path):
+    record = run_fine_tune(trained, newer, tmp_path)
     assert record.lineage == ("the first",)
     assert record.held_out_metrics["sessions"] == len(newer.sample)
     assert record == read_record(tmp_path)
 
 
-def test_top_up_counts_neighbours_over_all_sessions_by_age(data, trained, newer, tmp_path):
-    topped_up(trained, newer, tmp_path)
-    all_of_them = len(data.sessions) + len(newer.sessions)
-    weights = weigh_by_age(all_of_them, TINY.neighbours_half)
-    older = decay_counts(load_pairs(trained), len(newer.sessions) / all_of_them, TINY.neighbours_half)
-    every = add_counts(older, count_pairs(newer.sessions, weights[len(data.sessions) :]))
-    assert np.array_equal(load_pairs(tmp_path).keys, every.keys)
-    assert np.array_equal(load_pairs(tmp_path).counts, every.counts)
-    assert read_record(tmp_path).counted_sessions == all_of_them
+def test_fine_tuning_counts_neighbours_over_all_sessions_by_age(data, trained, newer, tmp_path):
+    run_fine_tune(trained, newer, tmp_path)
+    total = len(data.sessions) + len(newer.sessions)
+    weights = weigh_by_age(total, TINY.neighbours_half)
+    older = decay_counts(load_pairs(trained), len(newer.sessions) / total, TINY.neighbours_half)
+    pairs = add_counts(older, count_pairs(newer.sessions, weights[len(data.sessions) :]))
+    assert np.array_equal(load_pairs(tmp_path).keys, pairs.keys)
+    assert np.array_equal(load_pairs(tmp_path).counts, pairs.counts)
+    assert read_record(tmp_path).counted_sessions == total
 
 
-def test_model_that_counted_without_age_is_not_topped_up(trained, newer, tmp_path):
+def test_model_that_counted_without_age_is_not_run_fine_tune(trained, newer, tmp_path):
     previous = load_checkpoint(trained)
     old = previous._replace(record=msgspec.structs.replace(previous.record, counted_sessions=0))
     with pytest.raises(TrainingError, match="by age"):
         fine_tune(old, load_pairs(trained), newer, tmp_path, lineage="the first", console=quiet())
 
 
-def test_training_that_has_not_ended_cannot_be_topped_up(tmp_path):
+def test_training_that_has_not_ended_cannot_be_fine_tuned(tmp_path):
     with pytest.raises(TrainingError, match="has not ended"):
         load_pairs(tmp_path)
 
 
 @pytest.mark.slow
-def test_top_up_gives_the_same_weights_again(trained, newer, tmp_path):
-    topped_up(trained, newer, tmp_path / "1")
-    topped_up(trained, newer, tmp_path / "2")
+def test_fine_tuning_gives_the_same_weights_again(trained, newer, tmp_path):
+    run_fine_tune(trained, newer, tmp_path / "1")
+    run_fine_tune(trained, newer, tmp_path / "2")
     assert same(weights(tmp_path / "1"), weights(tmp_path / "2"))
 
 
-def test_finished_top_up_is_not_run_again(trained, newer, tmp_path):
-    topped_up(trained, newer, tmp_path)
+def test_finished_fine_tuning_is_not_run_again(trained, newer, tmp_path):
+    run_fine_tune(trained, newer, tmp_path)
     before = (tmp_path / "weights.pt").stat().st_mtime_ns
-    assert topped_up(trained, newer, tmp_path).finished
+    assert run_fine_tune(trained, newer, tmp_path).finished
     assert (tmp_path / "weights.pt").stat().st_mtime_ns == before
 
 
-def test_top_up_is_never_written_over_its_origin(trained, newer):
+def test_fine_tuning_is_never_written_over_its_origin(trained, newer):
     with pytest.raises(TrainingError, match="other settings or sessions"):
-        topped_up(trained, newer, trained)
+        run_fine_tune(trained, newer, trained)
 
 
 def test_small_set_is_learned_in_smaller_batches():
