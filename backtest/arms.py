@@ -1,4 +1,4 @@
-"""Arms: what a backtest compares, each a bundle or a baseline with settings of its own, from flags or a TOML file."""
+"""Arms: the sides of a backtest, each a bundle or a baseline with its own settings, from flags or a TOML file."""
 
 import dataclasses
 import tomllib
@@ -8,55 +8,50 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from clickscore.stream.errors import SettingsError
-from clickscore.stream.settings import SessionSettings, Settings
+from clickscore.stream.settings import Settings
 
 Baseline = Literal["popularity", "co-occurrence", "repeat"]
 BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 
-MAX_ARMS = 50
+MAX_ARMS = 50  # the columns take about 10 bytes per event and arm
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One side of the comparison."""
+    """One side of a backtest."""
 
     name: str
     settings: Settings
-    """All of them, those that it shares with the others included."""
+    """All settings of the arm, including those that it shares with other arms."""
     baseline: Baseline | None = None
-    """What recommends in place of a bundle; with neither, what is popular."""
+    """Baseline that recommends in place of a bundle; None for a bundle."""
 
     @property
-    def requests(self) -> SessionSettings:
-        """Settings of the sessions: arms that share them have the same requests."""
-        return self.settings.sessions
-
-    @property
-    def recommender(self) -> str:
-        """What arms of the same requests have in common whose scores are the same."""
+    def recommender_key(self) -> str:
+        """Key of the recommender: arms with equal sessions and equal keys share scores."""
         return f"baseline {self.baseline}" if self.baseline else f"bundle {self.settings.scoring.bundle}"
 
     def differences(self, base: Settings) -> dict[str, str]:
-        """Return the settings in which it differs from the common ones, the bundle aside."""
+        """Return the settings that differ from the common settings, except the bundle."""
         common = base.deciding("items")
         return {name: str(value) for name, value in self.settings.deciding("items").items() if value != common[name]}
 
 
 def arm_settings(base: Settings) -> tuple[str, ...]:
-    """Return the settings that an arm may change: the bundle, and those on which its recommendations depend."""
+    """Return the settings that an arm may change: the bundle, and every setting that recommendations depend on."""
     return ("bundle", *base.deciding("items"))
 
 
 def make_arm(table: Mapping[str, Any], base: Settings, where: str) -> Arm:
-    """Return the arm that a table describes.
+    """Return the arm of a table.
 
     Args:
-        table: `name`, then `bundle` or `baseline`, then settings.
-        base: What holds where the table says nothing.
-        where: Where the table stands, for messages.
+        table: Keys `name`, `bundle` or `baseline`, and settings.
+        base: Common settings, for the keys that the table leaves out.
+        where: Description of the table's place, for messages.
 
     Raises:
-        SettingsError: A key is unknown, a value is wrong, or something is missing or contradicts something else.
+        SettingsError: A key is unknown, a value is wrong, a key is missing, or two keys contradict each other.
     """
     names = arm_settings(base)
     unknown = sorted(set(table) - {"name", "baseline", *names})
@@ -72,7 +67,7 @@ def make_arm(table: Mapping[str, Any], base: Settings, where: str) -> Arm:
         message = f"{where}: baseline must be one of {', '.join(BASELINES)}, not {baseline!r}"
         raise SettingsError(message)
     if baseline and table.get("bundle"):
-        message = f"{where}: it has a bundle and a baseline; which one recommends?"
+        message = f"{where}: it has a bundle and a baseline; remove one of the two"
         raise SettingsError(message)
     if not (baseline or table.get("bundle") or base.scoring.bundle):
         message = f"{where}: it needs a bundle, or a baseline ({', '.join(BASELINES)})"
@@ -92,7 +87,7 @@ def parse_arm(text: str, base: Settings) -> Arm:
     """Return the arm of an option: `name=NAME,SETTING=VALUE,...`.
 
     Raises:
-        SettingsError: It describes none.
+        SettingsError: The text does not describe an arm.
     """
     table: dict[str, str] = {}
     for part in text.split(","):
@@ -105,10 +100,10 @@ def parse_arm(text: str, base: Settings) -> Arm:
 
 
 def read_arms(path: Path, base: Settings) -> list[Arm]:
-    """Return the arms of a TOML file, each a table `[[arm]]`; a bundle's path is as seen from the file's folder.
+    """Return the arms of a TOML file, each a table `[[arm]]`; bundle paths are relative to the file's folder.
 
     Raises:
-        SettingsError: The file cannot be read, or holds something else.
+        SettingsError: The file cannot be read, or has other keys than `[[arm]]`.
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -125,31 +120,31 @@ def read_arms(path: Path, base: Settings) -> list[Arm]:
         message = f"{path}: it holds no arms; write each as a table [[arm]]"
         raise SettingsError(message)
     return [
-        make_arm(_beside(table, path.parent), base, f"{path}, [[arm]] {number}")
+        make_arm(_resolve_bundle(table, path.parent), base, f"{path}, [[arm]] {number}")
         for number, table in enumerate(tables, start=1)
     ]
 
 
-def _beside(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _resolve_bundle(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     bundle = table.get("bundle")
     return {**table, "bundle": str(folder / bundle)} if isinstance(bundle, str) and bundle else dict(table)
 
 
 def baseline_arms(base: Settings) -> list[Arm]:
-    """Return an arm of each baseline, called by its name."""
+    """Return an arm for each baseline, with the baseline's name."""
     return [make_arm({"name": name, "baseline": name}, base, "baselines") for name in BASELINES]
 
 
 def bundle_arms(folders: Iterable[Path], base: Settings) -> list[Arm]:
-    """Return an arm of each bundle, called by its folder."""
+    """Return an arm for each bundle, with the folder's name."""
     return [make_arm({"name": path.resolve().name, "bundle": str(path)}, base, f"--bundle {path}") for path in folders]
 
 
 def validate_arms(arms: Sequence[Arm]) -> Sequence[Arm]:
-    """Return arms that may run side by side.
+    """Return the arms after a check of their number and names.
 
     Raises:
-        SettingsError: There are none or too many, or two have one name.
+        SettingsError: There is no arm, there are too many arms, or two arms have the same name.
     """
     repeated = [name for name, count in Counter(arm.name for arm in arms).items() if count > 1]
     if repeated:

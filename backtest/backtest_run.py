@@ -1,15 +1,14 @@
-"""Run: one pass over recorded events with all arms, by the pipeline that runs live."""
+"""Backtest run: one pass over recorded events with all arms, through the worker's own pipeline."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from clickscore.backtest import label_join as reasons
 from clickscore.backtest.arms import Arm
 from clickscore.backtest.evaluation_columns import EvaluationColumns
-from clickscore.backtest.label_join import LabelJoin
+from clickscore.backtest.label_join import REPEATED, TICK, UNREADABLE, LabelJoin
 from clickscore.backtest.lookahead import LeakCheck, OneByOneRerun
-from clickscore.backtest.recommenders import Recommender, recommender_of, scorer_of
-from clickscore.backtest.shared_pipelines import Recommenders, SharedPipelines
+from clickscore.backtest.recommenders import Recommender, load_scorer, make_recommender
+from clickscore.backtest.shared_pipelines import MakeRecommender, SharedPipelines
 from clickscore.stream.gc_tuning import tune_gc
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.reference.catalogue import Catalogue
@@ -20,125 +19,136 @@ from clickscore.stream.scoring.scorer import Scorer
 from clickscore.stream.settings import Settings
 
 LEAK_SAMPLE = 1_000
-"""Events that are decided a second time to look for leaks."""
+"""Events in the lookahead check: the rerun costs one ONNX Runtime call per event, about a second in all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BacktestPlan:
-    """What a backtest does."""
+    """Log, arms and settings of a backtest."""
 
     settings: Settings
-    """What arms share where they say nothing else; its sessions are those that answers come from."""
+    """Common settings; labels come from their sessions."""
     arms: Sequence[Arm]
-    origin: SourceSpec
+    source: SourceSpec
     reference: ReferenceRecords
     """Catalogue and campaigns."""
     judge_from: int = 0
-    """Event time before which events only warm up, ms."""
+    """Event time of the first judged events, ms; earlier events warm up."""
     leak_sample: int = LEAK_SAMPLE
+    """Number of events in the lookahead check."""
 
     @property
     def cutoff(self) -> int:
-        """Length of the rankings that are compared: of the shortest that an arm shows."""
+        """Length of the compared rankings: the shortest list of an arm."""
         return min(arm.settings.policy.k for arm in self.arms)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What a pass over the log came to."""
+    """Labelled events and counts of a pass over the log."""
 
     columns: EvaluationColumns
-    book: LabelJoin
-    """What was left out, and how often each item occurred."""
+    join: LabelJoin
+    """Counts of left-out records and of events on each item."""
     records: int
-    """Lines or records read."""
+    """Number of lines or records read."""
     leak_check: LeakCheck
     scorers: dict[str, Scorer]
-    """Of each bundle's folder."""
+    """Scorer of each bundle, by its folder."""
 
 
 def run_backtest(
-    plan: BacktestPlan, report: Callable[[ReplayProgress], None], recommenders: Recommenders | None = None
+    plan: BacktestPlan,
+    report_progress: Callable[[ReplayProgress], None],
+    make_arm_recommender: MakeRecommender | None = None,
 ) -> Evidence:
-    """Replay a log with all arms and judge what they show.
+    """Replay a log with all arms and label their predictions.
 
     Args:
-        plan: What to do.
-        report: Is told how far it has come.
-        recommenders: Makes an arm's recommender; else it is what the arm says.
+        plan: Log, arms and settings.
+        report_progress: Receives the progress after each batch.
+        make_arm_recommender: Makes an arm's recommender, in place of the arm's bundle or baseline.
 
     Raises:
-        ClickscoreError: The source cannot be read on, or a bundle cannot be served.
+        ClickscoreError: The source cannot be read, or a bundle cannot be served.
     """
     tune_gc()
-    return _BacktestPass(plan, recommenders).run(report)
+    return _BacktestPass(plan, make_arm_recommender).run(report_progress)
 
 
 class _BacktestPass:
-    def __init__(self, plan: BacktestPlan, recommenders: Recommenders | None) -> None:
+    """State of one pass over the log."""
+
+    def __init__(self, plan: BacktestPlan, make_arm_recommender: MakeRecommender | None) -> None:
         self._plan = plan
         self._scorers: dict[str, Scorer] = {}
-        self._recommenders: Recommenders = recommenders or self._recommender
+        self._make_recommender: MakeRecommender = make_arm_recommender or self._make_declared_recommender
         self._catalogue = build_catalogue(plan.reference)
-        self._groups = self._new_groups()
+        self._pipelines = self._make_pipelines()
         names = [arm.name for arm in plan.arms]
-        self._twins = OneByOneRerun(self._new_groups(), names, plan.leak_sample) if plan.leak_sample else None
+        self._rerun = OneByOneRerun(self._make_pipelines(), names, plan.leak_sample) if plan.leak_sample else None
         self._leak_check = LeakCheck(events=0, leaks=())
-        self._book = LabelJoin([arm.baseline is None for arm in plan.arms], self._catalogue.category_of)
-        self._rows = EvaluationColumns(len(plan.arms), plan.cutoff)
+        self._join = LabelJoin([arm.baseline is None for arm in plan.arms], self._catalogue.category_of)
+        self._columns = EvaluationColumns(len(plan.arms), plan.cutoff)
 
-    def _new_groups(self) -> SharedPipelines:
+    def _make_pipelines(self) -> SharedPipelines:
         plan = self._plan
-        topic = plan.origin.topic_name(plan.settings.kafka)
+        topic = plan.source.topic_name(plan.settings.kafka)
         return SharedPipelines(
             plan.settings,
             plan.arms,
             topic,
             self._catalogue,
-            recommenders=self._recommenders,
-            policies=self._policy,
+            make_recommender=self._make_recommender,
+            make_policy=self._make_policy,
         )
 
-    def _recommender(self, arm: Arm) -> Recommender:
-        return recommender_of(arm, self._scorers)
+    def _make_declared_recommender(self, arm: Arm) -> Recommender:
+        return make_recommender(arm, self._scorers)
 
-    def _policy(self, arm: Arm, catalogue: Catalogue) -> Policy:
+    def _make_policy(self, arm: Arm, catalogue: Catalogue) -> Policy:
         if arm.baseline:
             return Policy(arm.settings.policy, catalogue, None, ())
-        scorer = scorer_of(arm, self._scorers)
+        scorer = load_scorer(arm, self._scorers)
         return Policy(arm.settings.policy, catalogue, scorer.version, scorer.popular)
 
-    def run(self, report: Callable[[ReplayProgress], None]) -> Evidence:
+    def run(self, report_progress: Callable[[ReplayProgress], None]) -> Evidence:
         plan, records = self._plan, 0
-        origin = plan.origin
-        with origin.open(plan.settings.kafka, range(origin.partitions), None) as source:
+        spec = plan.source
+        with spec.open(plan.settings.kafka, range(spec.partitions), None) as source:
             for batches in source.batches():
-                warm_up, due = origin.split_warm_up(batches)
+                warm_up, replayed = spec.split_warm_up(batches)
                 if warm_up:
-                    self._take(warm_up, None)
-                self._take(due, plan.judge_from)
-                records += sum(len(found) for _, found in batches)
-                report(ReplayProgress(source.completed, source.total, records))
+                    self._process(warm_up, None)
+                self._process(replayed, plan.judge_from)
+                records += sum(len(partition_records) for _, partition_records in batches)
+                report_progress(ReplayProgress(source.completed, source.total, records))
             unreadable = source.unreadable
-        self._book.finish()
-        self._book.left_out[reasons.UNREADABLE] += unreadable
+        self._join.finish()
+        self._join.left_out[UNREADABLE] += unreadable
         return Evidence(
-            columns=self._rows,
-            book=self._book,
+            columns=self._columns,
+            join=self._join,
             records=records + unreadable,
-            leak_check=self._twins.findings() if self._twins else self._leak_check,
+            leak_check=self._rerun.result() if self._rerun else self._leak_check,
             scorers=self._scorers,
         )
 
-    def _take(self, batches: Batches, due_from: int | None) -> None:
-        outputs, decided = self._groups.take(batches, due_from)
-        if self._twins:
-            self._twins.compare(batches, due_from, decided)
-            if self._twins.done:
-                self._leak_check, self._twins = self._twins.findings(), None
-        left_out = self._book.left_out
+    def _process(self, batches: Batches, judge_from: int | None) -> None:
+        """Decide on a batch, and add the labelled events of the sessions that the batch has ended.
+
+        Args:
+            batches: Next records of each partition.
+            judge_from: Event time of the first judged events, ms; None where all records only warm up.
+        """
+        outputs, decisions = self._pipelines.decide(batches, judge_from)
+        if self._rerun:
+            self._rerun.compare(batches, judge_from, decisions)
+            if self._rerun.is_complete:  # drop the second set of pipelines
+                self._leak_check, self._rerun = self._rerun.result(), None
+        left_out = self._join.left_out
         for output in outputs:
-            left_out[reasons.UNREADABLE] += output.outcomes["dead"]
-            left_out[reasons.TICK] += output.outcomes["tick"]
-            left_out[reasons.REPEATED] += output.outcomes["repeated"]
-        self._rows.add(self._book.take(outputs, decided))
+            left_out[UNREADABLE] += output.outcomes["dead"]
+            left_out[TICK] += output.outcomes["tick"]
+            left_out[REPEATED] += output.outcomes["repeated"]
+        self._columns.add(self._join.add(outputs, decisions))

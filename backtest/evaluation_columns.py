@@ -1,4 +1,4 @@
-"""Rows: judged events as columns of numbers, some bytes an event and arm, so that millions fit in memory."""
+"""Evaluation columns: labelled events as columns of numbers, a few bytes per event and arm, so that millions fit."""
 
 import math
 from array import array
@@ -15,69 +15,84 @@ from clickscore.model.metrics import MIN_PROBABILITY
 from clickscore.schemas.manifest import NEXT_ACTIONS
 
 USER_BINS = 10_000
-"""Users are dealt into so many bins by a hash; intervals are made by drawing bins, see `backtest.intervals`."""
+"""Bins that users are hashed into. The cost of the bootstrap, which draws bins, grows with their number."""
 
 RELATIONS: tuple[Relation, ...] = get_args(Relation)
-NO_ANSWER = RELATIONS.index("nothing follows")
-NEW = RELATIONS.index("new to the session")
+NO_NEXT_ITEM = RELATIONS.index("nothing follows")
+NEW_ITEM = RELATIONS.index("new to the session")
 
-MOST_CATEGORIES = 10_000
-OTHER = "(other)"
+MAX_CATEGORIES = 10_000  # below the 65,536 numbers of the column's 16 bits; the report shows 12
+OTHER_CATEGORIES = "(other)"
+MAX_LENGTH = 65_535  # largest number of the 16 bits of the column `length`
 
 Column = npt.NDArray[Any]
 
 
 class ArmColumns:
-    """What came of one arm's decisions, an entry a judged event."""
+    """Predictions of one arm, held against the labels: one entry per labelled event."""
 
     def __init__(self, cutoff: int) -> None:
-        """Begin empty; of what the arm shows, the first `cutoff` are counted as recommended."""
+        """Start without events.
+
+        Args:
+            cutoff: Length of the ranking whose items count as recommended.
+        """
         self._cutoff = cutoff
         self._ranks = array("H")
         self._purchase = array("f")
         self._action_loss = array("f")
         self.recommended: Counter[str] = Counter()
-        """How often it showed each item among the first."""
+        """Number of times that each item was among the first `cutoff` recommendations."""
 
-    def add(self, judged: LabelledEvent, arm: int) -> None:
-        """Book a judged event."""
-        items, purchase, actions = judged.shown[arm]
-        answer = judged.answer
-        self._ranks.append(items.index(answer.item) + 1 if answer.item in items else 0)
+    def add(self, event: LabelledEvent, arm: int) -> None:
+        """Add a labelled event.
+
+        Args:
+            event: The event with the predictions of all arms.
+            arm: Number of this arm.
+        """
+        items, purchase, actions = event.predictions[arm]
+        label = event.label
+        self._ranks.append(items.index(label.item) + 1 if label.item in items else 0)
         self._purchase.append(np.nan if purchase is None else purchase)
-        self._action_loss.append(np.nan if actions is None else _loss(actions, answer.action))
+        self._action_loss.append(np.nan if actions is None else _log_loss(actions, label.action))
         self.recommended.update(items[: self._cutoff])
 
     @property
     def ranks(self) -> Ints:
-        """Place of the next item among those shown, from 1; 0 where it was not shown, or where none followed."""
+        """Rank of the next item from 1; 0 where the item was not recommended, or no item follows: (events,)."""
         return np.frombuffer(self._ranks, dtype=np.uint16).astype(np.int64)
 
     @property
     def purchase(self) -> Floats:
-        """Probability of a purchase in what was left of the session; not a number where none was stated."""
+        """Probability of a purchase in the rest of the session; NaN where the arm stated none: (events,)."""
         return np.frombuffer(self._purchase, dtype=np.float32).astype(np.float64)
 
     @property
     def action_loss(self) -> Floats:
-        """-log of the probability of the next action, likewise."""
+        """Log loss -log p(next action); NaN where the arm stated no probability: (events,)."""
         return np.frombuffer(self._action_loss, dtype=np.float32).astype(np.float64)
 
 
 class EvaluationColumns:
-    """All judged events: what is known of each, and what each arm made of it."""
+    """All labelled events: the context and label of each event, and the columns of each arm."""
 
     def __init__(self, arms: int, cutoff: int) -> None:
-        """Begin empty; of what an arm shows, the first `cutoff` are counted as recommended."""
+        """Start without events.
+
+        Args:
+            arms: Number of arms.
+            cutoff: Length of the rankings whose items count as recommended.
+        """
         self.arms = [ArmColumns(cutoff) for _ in range(arms)]
         self.categories: list[str] = []
-        """Name of each number of `category`."""
-        self.bought_answers = 0
-        """Events whose next item the user had bought before, so that the policy's rules kept it back."""
-        self.answers: Counter[str] = Counter()
-        """How often each item was the next."""
+        """Name of each number in the column `category`."""
+        self.bought_labels = 0
+        """Events whose next item the user had bought before, so that the policy filtered it for every arm."""
+        self.next_items: Counter[str] = Counter()
+        """Number of times that each item was the next item."""
         self.users: set[int] = set()
-        """A hash of each user."""
+        """Hash of each user."""
         self._category_numbers: dict[str, int] = {}
         self._columns = {
             "user_bin": array("H"),
@@ -90,40 +105,40 @@ class EvaluationColumns:
         }
 
     def __len__(self) -> int:
-        """Return how many events were judged."""
+        """Return the number of labelled events."""
         return len(self._columns["ts"])
 
-    def add(self, found: Sequence[LabelledEvent]) -> None:
-        """Book judged events."""
-        of = self._columns
-        for judged in found:
-            context, _, answer, relation = judged
-            of["user_bin"].append(context.user % USER_BINS)
-            of["length"].append(min(context.length, 65_535))
-            of["ts"].append(context.ts)
-            of["known_user"].append(context.known_user)
-            of["category"].append(self._category(context.category))
-            of["relation"].append(RELATIONS.index(relation))
-            of["purchased"].append(answer.purchased)
+    def add(self, events: Sequence[LabelledEvent]) -> None:
+        """Add labelled events."""
+        columns = self._columns
+        for event in events:
+            context, _, label, relation = event
+            columns["user_bin"].append(context.user % USER_BINS)
+            columns["length"].append(min(context.length, MAX_LENGTH))
+            columns["ts"].append(context.ts)
+            columns["known_user"].append(context.known_user)
+            columns["category"].append(self._number_category(context.category))
+            columns["relation"].append(RELATIONS.index(relation))
+            columns["purchased"].append(label.purchased)
             self.users.add(context.user)
-            if answer.item:
-                self.answers[answer.item] += 1
-            self.bought_answers += answer.item in context.bought
+            if label.item:
+                self.next_items[label.item] += 1
+            self.bought_labels += label.item in context.bought
             for number, arm in enumerate(self.arms):
-                arm.add(judged, number)
+                arm.add(event, number)
 
     def column(self, name: str) -> Column:
-        """Return a column by its name: whole numbers, an entry a judged event."""
+        """Return a column by its name, as whole numbers: (events,)."""
         return np.frombuffer(self._columns[name], dtype=self._columns[name].typecode)
 
-    def _category(self, name: str) -> int:
-        if name not in self._category_numbers and len(self.categories) >= MOST_CATEGORIES:
-            name = OTHER
+    def _number_category(self, name: str) -> int:
+        if name not in self._category_numbers and len(self.categories) >= MAX_CATEGORIES:
+            name = OTHER_CATEGORIES
         number = self._category_numbers.setdefault(name, len(self.categories))
         if number == len(self.categories):
             self.categories.append(name)
         return number
 
 
-def _loss(actions: dict[str, float], happened: int) -> float:
-    return -math.log(max(actions[NEXT_ACTIONS[happened]], MIN_PROBABILITY))
+def _log_loss(actions: dict[str, float], label: int) -> float:
+    return -math.log(max(actions[NEXT_ACTIONS[label]], MIN_PROBABILITY))

@@ -1,4 +1,4 @@
-"""Book: what every arm showed in the sessions that are open, kept until the session's end tells what was right."""
+"""Label join: keep each arm's predictions of open sessions, and join them with labels when a session has ended."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,7 +14,7 @@ from clickscore.schemas.events import ACTION_OF, Impression, ItemEvent
 from clickscore.stream.pipeline import Output
 from clickscore.stream.request import Request
 
-# Why a record is not judged.
+# Reasons why a record is not judged. The report and its JSON show them.
 UNREADABLE = "no event: a line that cannot be read, or a dead letter"
 TICK = "a tick, which is no event"
 REPEATED = "repeated: an event that was there before"
@@ -26,164 +26,184 @@ OPEN = "its session is still open where the log ends"
 
 
 class Prediction(NamedTuple):
-    """What an arm said of an event."""
+    """What an arm predicted after an event."""
 
     items: tuple[str, ...]
-    """Best first."""
+    """Recommended items, best first."""
     purchase: float | None
-    """Probability of a purchase in what is left of the session; none where nothing was said of it."""
+    """Probability of a purchase in the rest of the session; None where the arm stated no probability."""
     actions: dict[str, float] | None
-    """Probability of each next action, likewise."""
+    """Probability of each next action; None where the arm stated no probability."""
 
 
 class EventContext(NamedTuple):
-    """What was known of an event when it arrived."""
+    """Facts about an event that were known when it arrived."""
 
     user: int
-    """A hash of the user's id."""
+    """Hash of the user's id."""
     length: int
-    """Events of the session, this one included."""
+    """Number of events of the session, this event included."""
     item: str
     category: str
     ts: int
+    """Event time, ms."""
     known_user: bool
-    """Whether the user had a session before this one."""
+    """Whether the user had an earlier session."""
     bought: frozenset[str]
+    """Items that the user had bought."""
 
 
 Relation = Literal["nothing follows", "the same item", "seen in the session", "new to the session"]
-"""How the next item stands to the session."""
+"""Relation of the next item to the session so far."""
 
 
 class LabelledEvent(NamedTuple):
-    """An event whose answer is known."""
+    """An event with its label and the predictions of all arms."""
 
     context: EventContext
-    shown: Sequence[Prediction]
-    """Of each arm."""
-    answer: Label
+    predictions: Sequence[Prediction]
+    """Prediction of each arm, in the arms' order."""
+    label: Label
     relation: Relation
 
 
 class PendingEvent(NamedTuple):
-    """An event of an open session, with the predictions of each arm."""
+    """An event of an open session, which waits for its label."""
 
-    act: SessionAction
+    action: SessionAction
     context: EventContext | None
-    """None where it is not to be judged."""
-    shown: list[Prediction]
+    """None where the event is not judged; it still counts for the labels of others."""
+    predictions: list[Prediction]
+    """Prediction of each arm, in the arms' order."""
 
 
-class _Session(NamedTuple):
+class _OpenSession(NamedTuple):
     """A session that has not ended."""
 
     owner: tuple[str, str]
-    """Partition and user."""
+    """Partition and user id."""
     known_user: bool
-    entries: list[PendingEvent]
-    """In the order in which they arrived."""
+    """Whether the user had an earlier session."""
+    events: list[PendingEvent]
+    """Events in order of arrival."""
 
 
-class _Id(msgspec.Struct):
-    """The name of a closed session."""
+class _SessionId(msgspec.Struct):
+    """The id of a closed session, which is the decision id of its first event."""
 
     id: str
 
 
-_decode_id = msgspec.json.Decoder(_Id).decode
+_decode_session_id = msgspec.json.Decoder(_SessionId).decode
 
 
 class LabelJoin:
-    """Takes decisions as they are made, and gives each out with its answer once its session has ended."""
+    """Takes decisions in the order of the log, and returns labelled events when their session has ended."""
 
-    def __init__(self, states_probabilities: Sequence[bool], category_of: Callable[[str], str | None]) -> None:
-        """Begin empty.
+    def __init__(self, states_probabilities: Sequence[bool], find_category: Callable[[str], str | None]) -> None:
+        """Start without sessions.
 
         Args:
             states_probabilities: Whether each arm states probabilities.
-            category_of: The catalogue's word on an item, where an event has none.
+            find_category: Returns an item's category in the catalogue, for events that state no category.
         """
         self.left_out: Counter[str] = Counter()
-        """Events that are not judged, by the reason."""
+        """Number of records that are not judged, by reason."""
         self.item_counts: Counter[str] = Counter()
-        """Events on each item, those included that are not judged."""
+        """Number of events on each item, including events that are not judged."""
         self._states_probabilities = states_probabilities
-        self._category_of = category_of
-        self._open: dict[str, _Session] = {}  # by the name of the session's first event
-        self._newest_of: dict[tuple[str, str], _Session] = {}  # by owner
+        self._find_category = find_category
+        self._open: dict[str, _OpenSession] = {}  # by session id
+        self._newest: dict[tuple[str, str], _OpenSession] = {}  # by owner
         self._users: set[int] = set()
 
-    def take(self, outputs: Iterable[Output], decided: Iterable[ArmDecisions]) -> list[LabelledEvent]:
-        """Note a batch's decisions; return what is known of those whose session it ended."""
-        for one in decided:
-            self._note(one)
-        judged: list[LabelledEvent] = []
+    def add(self, outputs: Iterable[Output], decisions: Iterable[ArmDecisions]) -> list[LabelledEvent]:
+        """Add the decisions of a batch, and return the labelled events of sessions that the batch has ended.
+
+        Args:
+            outputs: Outputs of the pipeline for the batch, with the sessions that it closed.
+            decisions: Decisions of the batch, in the order of the log.
+        """
+        for decision in decisions:
+            self._add_decision(decision)
+        labelled: list[LabelledEvent] = []
         for output in outputs:
             for message in output.closed_sessions:
-                judged += self._resolve(_decode_id(message.value or b"").id)
-        return judged
+                labelled += self._resolve(_decode_session_id(message.value or b"").id)
+        return labelled
 
     def finish(self) -> None:
-        """Count what is still open where the log ends."""
-        entries = (entry for session in self._open.values() for entry in session.entries)
-        self.left_out[OPEN] += sum(entry.context is not None for entry in entries)
+        """Count the events of sessions that are still open at the end of the log."""
+        pending = (event for session in self._open.values() for event in session.events)
+        self.left_out[OPEN] += sum(event.context is not None for event in pending)
         self._open.clear()
 
-    def _note(self, one: ArmDecisions) -> None:
-        request, event = one.request, one.request.event
+    def _add_decision(self, decision: ArmDecisions) -> None:
+        request, event = decision.request, decision.request.event
         if isinstance(event, Impression) or request.late:
-            self.left_out[WARM_UP if not one.due else LATE if request.late else IMPRESSION] += 1
+            self.left_out[WARM_UP if not decision.is_judged else LATE if request.late else IMPRESSION] += 1
             return
         item = event.item_id if isinstance(event, ItemEvent) else ""
         if item:
             self.item_counts[item] += 1
         user = xxhash.xxh3_64_intdigest(event.user_id.encode())
-        session = self._session(request, user)
-        act = SessionAction(event.ts, ACTION_OF[type(event)], item)
-        if not one.due or not one.recommendations:
-            self.left_out[UNDECIDED if one.due else WARM_UP] += 1
-            session.entries.append(PendingEvent(act, None, []))
+        session = self._enter_session(request, user)
+        action = SessionAction(event.ts, ACTION_OF[type(event)], item)
+        if not decision.is_judged or not decision.recommendations:
+            self.left_out[UNDECIDED if decision.is_judged else WARM_UP] += 1
+            session.events.append(PendingEvent(action, None, []))
             return
-        category = (event.category if isinstance(event, ItemEvent) else None) or self._category_of(item) or ""
+        category = (event.category if isinstance(event, ItemEvent) else None) or self._find_category(item) or ""
         context = EventContext(
             user, request.session_length, item, category, event.ts, session.known_user, request.bought
         )
-        shown = [
-            _shown(said, states_probabilities)
-            for said, states_probabilities in zip(one.recommendations, self._states_probabilities, strict=True)
+        predictions = [
+            _read_prediction(recommendation, with_probabilities)
+            for recommendation, with_probabilities in zip(
+                decision.recommendations, self._states_probabilities, strict=True
+            )
         ]
-        session.entries.append(PendingEvent(act, context, shown))
+        session.events.append(PendingEvent(action, context, predictions))
 
-    def _session(self, request: Request, user: int) -> _Session:
-        """Return the session that an event has entered; a first event begins one."""
+    def _enter_session(self, request: Request, user: int) -> _OpenSession:
+        """Return the session that an event has entered; a session's first event opens the session."""
         owner = (request.decision_id.rpartition("-")[0], request.event.user_id)
         if request.session_length == 1:
-            session = _Session(owner, user in self._users, [])
+            session = _OpenSession(owner, user in self._users, [])
             self._users.add(user)
-            self._open[request.decision_id] = self._newest_of[owner] = session
-        return self._newest_of[owner]
+            self._open[request.decision_id] = self._newest[owner] = session
+        return self._newest[owner]
 
-    def _resolve(self, name: str) -> Iterator[LabelledEvent]:
-        """Take a session that has ended out of the book."""
-        session = self._open.pop(name)
-        if self._newest_of[session.owner] is session:
-            del self._newest_of[session.owner]
+    def _resolve(self, session_id: str) -> Iterator[LabelledEvent]:
+        """Remove a session that has ended, and yield its judged events with their labels."""
+        session = self._open.pop(session_id)
+        if self._newest[session.owner] is session:
+            del self._newest[session.owner]
         seen: set[str] = set()
-        found = label_session([entry.act for entry in session.entries])
-        for (act, context, shown), answer in zip(session.entries, found, strict=True):
-            seen.add(act.item)
+        labels = label_session([event.action for event in session.events])
+        for (action, context, predictions), label in zip(session.events, labels, strict=True):
+            seen.add(action.item)
             if context:
-                yield LabelledEvent(context, shown, answer, _relation(answer.item, act.item, seen))
+                yield LabelledEvent(context, predictions, label, _relate(label.item, action.item, seen))
 
 
-def _shown(said: Recommendation, states_probabilities: bool) -> Prediction:
-    items = tuple(choice.item_id for choice in said.items)
-    return Prediction(items, said.purchase, said.actions) if states_probabilities else Prediction(items, None, None)
+def _read_prediction(recommendation: Recommendation, with_probabilities: bool) -> Prediction:
+    items = tuple(choice.item_id for choice in recommendation.items)
+    if not with_probabilities:
+        return Prediction(items, None, None)
+    return Prediction(items, recommendation.purchase, recommendation.actions)
 
 
-def _relation(answer: str, now: str, seen: set[str]) -> Relation:
-    if not answer:
+def _relate(next_item: str, item: str, seen: set[str]) -> Relation:
+    """Return the relation of the next item to the session.
+
+    Args:
+        next_item: The label's item, empty for none.
+        item: Item of the event.
+        seen: Items of the session so far.
+    """
+    if not next_item:
         return "nothing follows"
-    if answer == now:
+    if next_item == item:
         return "the same item"
-    return "seen in the session" if answer in seen else "new to the session"
+    return "seen in the session" if next_item in seen else "new to the session"

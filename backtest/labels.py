@@ -1,11 +1,12 @@
-"""Answers: what users did after each event of a session, known once the session has ended.
+"""Labels: the next item, the next action and the purchase after each event of a session that has ended.
 
-A decision is made when its event arrives, from what has arrived. Its answer is the first thing in event time that came
-after all of that: later in the session than the newest event that was known, and so later in the log as well. An event
-that arrived out of order is judged by what followed the session as it stood, not by what was known already.
+A decision is made when its event arrives. Its label is the first event, in event time, after every event that had
+arrived by then. So a label never depends on the events that were known at the decision: an event out of order gets the
+label of the newest event that was known.
 
-What counts is what training learns (`model.examples`): the next item is that of the next event on an item that does
-not remove it from the cart, the same item again included; a click is a view; searches and removals are no next action.
+The labels are those of training (`model.examples`). The next item is the item of the next event that is on an item and
+is no removal from the cart; it may be the same item again. A click counts as a view. Searches and removals are no next
+action.
 """
 
 from collections.abc import Sequence
@@ -14,53 +15,56 @@ from typing import NamedTuple
 
 from clickscore.model.examples import LEAVE, NEXT_ACTION_CLASS, NO_CLASS, PURCHASE, REMOVAL
 
-_CLASS_OF: list[int] = NEXT_ACTION_CLASS.tolist()
+_ACTION_CLASSES: list[int] = NEXT_ACTION_CLASS.tolist()
 
 
 class SessionAction(NamedTuple):
-    """An event of a session."""
+    """An event of a session, reduced to what labels depend on."""
 
     ts: int
+    """Event time, ms."""
     action: int
-    """Its code in `schemas.events.ACTIONS`."""
+    """Code of the action in `schemas.events.ACTIONS`."""
     item: str
-    """Empty for a search."""
+    """Item id; empty for a search."""
 
 
 class Label(NamedTuple):
-    """What came after an event."""
+    """What happened in a session after an event."""
 
     item: str
-    """The next item; empty where none followed."""
+    """Next item; empty where no item follows."""
     action: int
-    """The next action's class in `schemas.manifest.NEXT_ACTIONS`; leaving, where none followed."""
+    """Class of the next action in `schemas.manifest.NEXT_ACTIONS`; `leave` where no action follows."""
     purchased: bool
-    """Whether anything was bought in what was left of the session."""
+    """Whether a purchase follows in the rest of the session."""
 
 
 NO_LABEL = Label("", LEAVE, purchased=False)
+"""Label of the last event of a session."""
 
 
-def label_session(acts: Sequence[SessionAction]) -> list[Label]:
-    """Return what came after each event of a session that has ended.
+def label_session(actions: Sequence[SessionAction]) -> list[Label]:
+    """Return the label of each event of a session that has ended.
 
     Args:
-        acts: All its events, in the order in which they arrived.
+        actions: All events of the session, in order of arrival.
     """
-    order = sorted(range(len(acts)), key=lambda arrival: acts[arrival].ts)  # of the same time, the first to arrive
-    place = [0] * len(acts)  # in event time, of each arrival
-    following = [NO_LABEL] * len(acts)  # by place
-    after = NO_LABEL
-    for at in range(len(order) - 1, -1, -1):
-        arrival = order[at]
-        place[arrival], following[at] = at, after
-        act = acts[arrival]
-        turns_to_it = act.item and act.action != REMOVAL
-        kind = _CLASS_OF[act.action]
-        after = Label(
-            act.item if turns_to_it else after.item,
-            kind if kind != NO_CLASS else after.action,
-            after.purchased or act.action == PURCHASE,
+    # sorted() is stable: of events with the same time, the first to arrive comes first.
+    order = sorted(range(len(actions)), key=lambda arrival: actions[arrival].ts)
+    positions = [0] * len(actions)  # position in event time, of each arrival
+    following = [NO_LABEL] * len(actions)  # label by position in event time
+    label = NO_LABEL
+    for position in range(len(order) - 1, -1, -1):
+        arrival = order[position]
+        positions[arrival], following[position] = position, label
+        event = actions[arrival]
+        is_next_item = event.item and event.action != REMOVAL
+        action_class = _ACTION_CLASSES[event.action]
+        label = Label(
+            event.item if is_next_item else label.item,
+            action_class if action_class != NO_CLASS else label.action,
+            label.purchased or event.action == PURCHASE,
         )
-    newest_known = accumulate(place, max)
-    return [following[at] for at in newest_known]
+    newest_known = accumulate(positions, max)  # position of the newest event that had arrived
+    return [following[position] for position in newest_known]

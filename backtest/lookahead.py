@@ -1,8 +1,8 @@
-"""Leaks: whether an arm sees what comes later. A sample is decided again, one record at a time, by new arms.
+"""Lookahead check: find arms that see the future, by deciding a sample again with one record at a time.
 
-When a record is all that has been handed over, nothing later exists yet. So a decision that differs from the one made
-in the course of the backtest, where records come in batches, has used something later. This is the strongest form of
-"the log, cut off here, gives the same decisions up to here": it cuts the log after every record of the sample.
+When a rerun gets one record at a time, no later record exists yet. So a decision that differs from the backtest's
+decision, which was made in a batch, has used a later record. The check is as strong as cutting the log after every
+record of the sample and comparing the decisions.
 """
 
 from collections import Counter
@@ -14,75 +14,82 @@ from clickscore.backtest.shared_pipelines import ArmDecisions, SharedPipelines
 from clickscore.schemas.decisions import Recommendation, encode_decision
 from clickscore.stream.replay.source import Batches
 
-SHOWN = 3
-"""Ids of differing decisions that are told of an arm."""
+SHOWN_IDS = 3
+"""Ids of differing decisions that the report shows per arm: enough to look an example up."""
 
 
 class Leak(msgspec.Struct, frozen=True, kw_only=True):
-    """Decisions of an arm that came out otherwise when nothing later was there."""
+    """Decisions of an arm that differ when no later record exists."""
 
     arm: str
     different: int
+    """Number of differing decisions."""
     decision_ids: tuple[str, ...]
-    """The first of them."""
+    """Ids of the first differing decisions."""
 
 
 class LeakCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """What the check came to."""
+    """Result of the lookahead check."""
 
     events: int
-    """Events that every arm decided twice; 0 where the check was not wanted."""
+    """Number of events that every arm decided twice; 0 where the check is switched off."""
     leaks: tuple[Leak, ...]
 
 
 class OneByOneRerun:
-    """The arms of a backtest once more, shown one record at a time, until the sample is full."""
+    """A second run of all arms, with one record at a time, until the sample is complete."""
 
-    def __init__(self, groups: SharedPipelines, names: Sequence[str], sample: int) -> None:
-        """Begin where the backtest begins.
+    def __init__(self, pipelines: SharedPipelines, names: Sequence[str], sample: int) -> None:
+        """Start where the backtest starts.
 
         Args:
-            groups: New ones, that share no memory with those of the backtest.
-            names: Of the arms.
-            sample: Events to decide again.
+            pipelines: New pipelines, which share no state with those of the backtest.
+            names: Names of the arms.
+            sample: Number of events to decide again.
         """
-        self._groups = groups
+        self._pipelines = pipelines
         self._names = names
-        self._left = sample
+        self._remaining = sample
         self._events = 0
-        self._different: Counter[int] = Counter()
-        self._first: dict[int, list[str]] = {}
+        self._differences: Counter[int] = Counter()
+        self._decision_ids: dict[int, list[str]] = {}
 
     @property
-    def done(self) -> bool:
-        """Whether the sample is full."""
-        return self._left <= 0
+    def is_complete(self) -> bool:
+        """Whether the sample is complete."""
+        return self._remaining <= 0
 
-    def compare(self, batches: Batches, due_from: int | None, decided: Sequence[ArmDecisions]) -> None:
-        """Decide on the records of batches one by one, and compare with what was decided on them all at once."""
-        expected = {one.request.decision_id: one.recommendations for one in decided}
+    def compare(self, batches: Batches, judge_from: int | None, decisions: Sequence[ArmDecisions]) -> None:
+        """Decide on the records of a batch one by one, and compare with the backtest's decisions.
+
+        Args:
+            batches: Records of the batch.
+            judge_from: Event time of the first judged events, ms; None where all records only warm up.
+            decisions: Decisions that the backtest made on the whole batch.
+        """
+        expected = {decision.request.decision_id: decision.recommendations for decision in decisions}
         for partition, records in batches:
             for record in records:
-                if self.done:
+                if self.is_complete:
                     return
-                _, again = self._groups.take([(partition, [record])], due_from)
-                for one in again:
-                    self._compare_one(one, expected[one.request.decision_id])
+                _, repeated = self._pipelines.decide([(partition, [record])], judge_from)
+                for decision in repeated:
+                    self._compare_decision(decision, expected[decision.request.decision_id])
 
-    def _compare_one(self, again: ArmDecisions, expected: Sequence[Recommendation]) -> None:
-        if not again.recommendations:
+    def _compare_decision(self, decision: ArmDecisions, expected: Sequence[Recommendation]) -> None:
+        if not decision.recommendations:
             return
-        self._left -= 1
+        self._remaining -= 1
         self._events += 1
-        for arm, (one, other) in enumerate(zip(again.recommendations, expected, strict=True)):
-            if encode_decision(one) != encode_decision(other):
-                self._different[arm] += 1
-                self._first.setdefault(arm, []).append(one.decision_id)
+        for arm, (rerun, original) in enumerate(zip(decision.recommendations, expected, strict=True)):
+            if encode_decision(rerun) != encode_decision(original):
+                self._differences[arm] += 1
+                self._decision_ids.setdefault(arm, []).append(rerun.decision_id)
 
-    def findings(self) -> LeakCheck:
-        """Return what the check came to."""
+    def result(self) -> LeakCheck:
+        """Return the leaks of the arms compared so far."""
         leaks = (
-            Leak(arm=self._names[arm], different=count, decision_ids=tuple(self._first[arm][:SHOWN]))
-            for arm, count in sorted(self._different.items())
+            Leak(arm=self._names[arm], different=count, decision_ids=tuple(self._decision_ids[arm][:SHOWN_IDS]))
+            for arm, count in sorted(self._differences.items())
         )
         return LeakCheck(events=self._events, leaks=tuple(leaks))

@@ -1,4 +1,4 @@
-"""Words: what a backtest says, in sentences: who agreed most with users, how sure that is, and what to mistrust."""
+"""Narrative: the outcome of a backtest in sentences, with its certainty and the reasons for mistrust."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -7,7 +7,7 @@ from clickscore.backtest.intervals import Estimate
 from clickscore.backtest.results import ArmDifference, ArmResult, Results
 
 FEW_USERS = 200
-"""Fewer make an interval that is drawn from them too narrow."""
+"""A bootstrap over fewer users gives intervals that are too narrow."""
 
 NATURE = (
     "This is how often each arm agreed with what users did while another system recommended to them. It is not the "
@@ -17,82 +17,89 @@ NATURE = (
 )
 
 
-def moment(ms: int) -> str:
-    """Return a time as a person writes it, UTC."""
+def format_time(ms: int) -> str:
+    """Return an event time as `2026-03-01 08:00`, UTC."""
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
 
 
-def percent(share: float) -> str:
-    """Return a share in percent."""
+def format_percent(share: float) -> str:
+    """Return a share in percent, with one decimal."""
     return f"{100 * share:.1f} %"
 
 
-def points(by: Estimate) -> str:
-    """Return a difference of two shares, in percentage points, with its interval."""
+def format_points(by: Estimate) -> str:
+    """Return the difference of two shares in percentage points, with its interval."""
     return f"{100 * by.value:+.1f} points (95 %: {100 * by.low:+.1f} to {100 * by.high:+.1f})"
 
 
 def verdict(results: Results) -> list[str]:
-    """Return the outcome in sentences, the most important first."""
+    """Return the outcome in sentences, the most important sentence first."""
     if not results.ranked:
         return ["No judged event is followed by an item, so rankings cannot be compared."]
     metric = f"hit_rate@{results.cutoff}"
     best = max(results.arms, key=lambda arm: arm.ranking[metric].value)
     rate = best.ranking[metric]
-    said = [
-        f"{best.name!r} agreed most often with what users did next: in {percent(rate.value)} of {results.ranked:,} "
-        f"cases (95 %: {percent(rate.low)} to {percent(rate.high)}) the item that a user turned to was among its first "
+    sentences = [
+        f"{best.name!r} agreed most often with what users did next: in {format_percent(rate.value)} of "
+        f"{results.ranked:,} cases ({_format_interval(rate)}) the next item was among its first "
         f"{results.cutoff}."
     ]
     if results.tied:
-        said.append(f"This log cannot tell it from {_listed(results.tied)}.")
-    said += [_against_first(difference, results) for difference in results.differences if difference.metric == metric]
-    return [*said, *_discoveries(results)]
+        sentences.append(f"This log cannot tell it from {_join_names(results.tied)}.")
+    sentences += [
+        _compare_with_first(difference, results) for difference in results.differences if difference.metric == metric
+    ]
+    return [*sentences, *_describe_discovery(results)]
 
 
-def _listed(names: Sequence[str]) -> str:
+def _format_interval(rate: Estimate) -> str:
+    return f"95 %: {format_percent(rate.low)} to {format_percent(rate.high)}"
+
+
+def _join_names(names: Sequence[str]) -> str:
     *others, last = map(repr, names)
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def _discoveries(results: Results) -> Iterator[str]:
-    """Yield what is left of it where repeating the session is no hit."""
+def _describe_discovery(results: Results) -> Iterator[str]:
+    """Yield the outcome over events whose next item was new to the session, where repeating the session is no hit."""
     if results.new:
         best = max(results.arms, key=lambda arm: arm.discovery.value)
-        rate = best.discovery
-        above = [one.by for one in results.differences if (one.arm, one.metric) == (best.name, "discovery")]
+        differences = [diff.by for diff in results.differences if (diff.arm, diff.metric) == (best.name, "discovery")]
+        against = "".join(f", against {results.first.name!r} {format_points(by)}" for by in differences)
         yield (
-            f"{percent(results.new / results.ranked)} of these items were new to the session; on them "
-            f"{best.name!r} was right most often: {percent(rate.value)} (95 %: {percent(rate.low)} to "
-            f"{percent(rate.high)}){''.join(f', against {results.first.name!r} {points(by)}' for by in above)}."
+            f"{format_percent(results.new / results.ranked)} of these items were new to the session; on them "
+            f"{best.name!r} was right most often: {format_percent(best.discovery.value)} "
+            f"({_format_interval(best.discovery)}){against}."
         )
 
 
-def _against_first(difference: ArmDifference, results: Results) -> str:
+def _compare_with_first(difference: ArmDifference, results: Results) -> str:
     by, first = difference.by, results.first.name
-    if not by.clear:
-        return f"{difference.arm!r} against {first!r}: {points(by)}, no difference that this log can show."
-    return f"{difference.arm!r} agreed {'more' if by.value > 0 else 'less'} often than {first!r}: {points(by)}."
+    if not by.excludes_zero:
+        return f"{difference.arm!r} against {first!r}: {format_points(by)}, no difference that this log can show."
+    return f"{difference.arm!r} agreed {'more' if by.value > 0 else 'less'} often than {first!r}: {format_points(by)}."
 
 
-def sureness(results: Results) -> str:
-    """Return where the intervals come from."""
+def explain_intervals(results: Results) -> str:
+    """Return a sentence on the meaning of the intervals."""
     return (
-        f"In brackets: 95 % of what a figure is when {results.users:,} users are drawn anew from these, all events of "
-        "a user together. It covers the luck of who came, not that the coming weeks differ from these. With "
-        f"{len(results.differences)} comparisons side by side, expect one in twenty to leave out zero by luck alone."
+        f"In brackets: 95 % bootstrap intervals. They show how a figure varies when {results.users:,} users are drawn "
+        "anew from these, with all events of a user together. They cover the luck of which users came, not the "
+        f"difference between these weeks and later ones. Of {len(results.differences)} comparisons side by side, expect "
+        "one in twenty to exclude zero by luck alone."
     )
 
 
-def leak_check(results: Results) -> str:
-    """Return what the search for leaks came to."""
+def describe_leak_check(results: Results) -> str:
+    """Return the result of the lookahead check in a sentence."""
     events, leaks = results.leak_check.events, results.leak_check.leaks
     if not events:
-        return "No event was decided a second time, so nothing says that no arm sees what comes later."
-    outcome = "all decisions were the same" if not leaks else f"{len(leaks)} arm(s) decided otherwise (see above)"
+        return "No event was decided a second time, so lookahead (an arm that uses later records) would go unnoticed."
+    outcome = "all decisions were the same" if not leaks else f"{len(leaks)} arm(s) decided differently (see above)"
     return (
-        f"The first {events:,} judged events were decided a second time, one record at a time, so that nothing later "
-        f"existed when each was decided: {outcome}."
+        f"The first {events:,} judged events were decided a second time, one record at a time, so that no later record "
+        f"existed at each decision: {outcome}."
     )
 
 
@@ -100,7 +107,7 @@ def warnings(results: Results) -> list[str]:
     """Return the reasons to mistrust the figures."""
     return [
         *_leak_warnings(results),
-        *(words for arm in results.arms for words in _training_warnings(arm)),
+        *(sentence for arm in results.arms for sentence in _training_warnings(arm)),
         *_size_warnings(results),
     ]
 
@@ -108,24 +115,24 @@ def warnings(results: Results) -> list[str]:
 def _leak_warnings(results: Results) -> Iterator[str]:
     for leak in results.leak_check.leaks:
         yield (
-            f"{leak.arm!r} sees what comes later: {leak.different:,} of {results.leak_check.events:,} decisions came "
-            f"out otherwise when nothing later was there ({', '.join(leak.decision_ids)}). Its figures are void."
+            f"{leak.arm!r} uses later records (lookahead): {leak.different:,} of {results.leak_check.events:,} "
+            f"decisions differ when no later record exists ({', '.join(leak.decision_ids)}). Its figures are void."
         )
     if not results.leak_check.events:
-        yield leak_check(results)
+        yield describe_leak_check(results)
 
 
 def _training_warnings(arm: ArmResult) -> Iterator[str]:
     if arm.learned_events:
         yield (
-            f"{arm.name!r} was trained on events up to {moment(arm.trained_until)}, and {arm.learned_events:,} of the "
-            "judged ones are no later: if it is the same log, it has learned their answers, and its figures are too "
-            f"good. Judge what came later: --judge-from {moment(arm.trained_until).replace(' ', 'T')}"
+            f"{arm.name!r} was trained on events up to {format_time(arm.trained_until)}, and {arm.learned_events:,} of "
+            "the judged ones are not newer: if it is the same log, it was trained on their labels, and its figures are "
+            f"too good. Judge newer events: --judge-from {format_time(arm.trained_until).replace(' ', 'T')}"
         )
     elif arm.bundle and not arm.trained_until:
         yield (
-            f"The bundle of {arm.name!r} does not say until when its training data goes. If these events are in "
-            "it, its figures are too good."
+            f"The bundle of {arm.name!r} does not state the end of its training data. If these events are in the "
+            "training data, its figures are too good."
         )
 
 

@@ -1,4 +1,4 @@
-"""Plots: the figures of a backtest as SVG, with text that stays text, and the same bytes for the same figures."""
+"""Plots: draw the figures of a backtest as SVG, with text as text, and equal bytes for equal figures."""
 
 import io
 import re
@@ -15,7 +15,7 @@ from clickscore.backtest.intervals import Estimate
 from clickscore.backtest.results import ArmResult, Results
 
 INK, FAINT, GRID = "#1f2933", "#7b8794", "#e4e7eb"
-# Told apart by the colour-blind, too: Okabe and Ito, "Color universal design", 2008; the first arm is ink.
+# A palette for colour-blind readers, too: Okabe and Ito, "Color universal design", 2008. The first arm has INK.
 COLOURS = (INK, "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b")
 MARKERS = "osD^vPX*"
 
@@ -49,196 +49,224 @@ SLICE_TITLES = {
     "answer": "what the user turned to",
     "category": "category of the item at hand",
 }
-IN_ORDER = ("length", "hour")
-"""Slices that stand on an axis in their order; others are a list."""
+ORDERED = ("length", "hour")
+"""Dimensions whose slices have an order and stand on an axis; other dimensions become a list."""
 
 
-def plots(results: Results) -> dict[str, str]:
-    """Return all plots that the figures give something for: SVG documents by name."""
-    makers: dict[str, Callable[[Results], Figure]] = {"ranking": ranking, "differences": differences}
-    makers |= {"hit-rates": hit_rates, "balance": balance}
+def draw_plots(results: Results) -> dict[str, str]:
+    """Return an SVG document by name, for each plot that the figures have data for."""
+    makers: dict[str, Callable[[Results], Figure]] = {"ranking": plot_ranking, "differences": plot_differences}
+    makers |= {"hit-rates": plot_hit_rates, "balance": plot_balance}
     if len(results.arms) == 1:
         del makers["differences"]
     if not results.ranked:
         makers = {}
     if any(arm.purchase for arm in results.arms):
-        makers["reliability"] = reliability
-    found: dict[str, str] = {}
+        makers["reliability"] = plot_reliability
+    documents: dict[str, str] = {}
     with mpl.rc_context(STYLE):
         for name, make in makers.items():
-            found[name] = _svg(make(results), name)
-        for of in SLICE_TITLES:
-            if any(part.of == of for part in results.slices):
-                found[f"by-{of}"] = _svg(slices(results, of), of)
-    return found
+            documents[name] = _to_svg(make(results), name)
+        for dimension in SLICE_TITLES:
+            if any(part.dimension == dimension for part in results.slices):
+                documents[f"by-{dimension}"] = _to_svg(plot_slices(results, dimension), dimension)
+    return documents
 
 
-def ranking(results: Results) -> Figure:
-    """Return hit rate, reciprocal rank and NDCG of each arm, with intervals."""
+def plot_ranking(results: Results) -> Figure:
+    """Return hit rate, MRR and NDCG of each arm, with intervals."""
     arms, k = results.arms, results.cutoff
     figure = Figure(figsize=(9, 0.9 + 0.34 * len(arms)), layout="constrained")
     axes = figure.subplots(1, 3, sharey=True)
     titles = {f"hit_rate@{k}": f"hit rate at {k}, %", f"mrr@{k}": f"MRR at {k}, %", f"ndcg@{k}": f"NDCG at {k}, %"}
     for ax, (metric, title) in zip(axes, titles.items(), strict=True):
-        _dots(ax, [(arm.name, arm.ranking[metric]) for arm in arms], [_colour(at) for at in range(len(arms))])
+        _draw_dots(
+            ax, [(arm.name, arm.ranking[metric]) for arm in arms], [_colour(number) for number in range(len(arms))]
+        )
         ax.set_title(title)
         ax.set_xlim(left=0)
     return figure
 
 
-def differences(results: Results) -> Figure:
-    """Return by how much each other arm is above the first in hit rate, with intervals."""
+def plot_differences(results: Results) -> Figure:
+    """Return the paired difference of each arm's hit rate and the first arm's, with intervals."""
     metric = f"hit_rate@{results.cutoff}"
-    found = [(one.arm, one.by) for one in results.differences if one.metric == metric]
-    figure = Figure(figsize=(9, 0.9 + 0.34 * len(found)), layout="constrained")
+    estimates = [(difference.arm, difference.by) for difference in results.differences if difference.metric == metric]
+    figure = Figure(figsize=(9, 0.9 + 0.34 * len(estimates)), layout="constrained")
     ax = figure.subplots()
-    _dots(ax, found, [_colour(at) for at in range(1, len(found) + 1)])
+    _draw_dots(ax, estimates, [_colour(number) for number in range(1, len(estimates) + 1)])
     ax.axvline(0, color=INK, linewidth=1)
     ax.set_title(f"hit rate at {results.cutoff} above that of {results.first.name}, percentage points")
     return figure
 
 
-def hit_rates(results: Results) -> Figure:
-    """Return the hit rate at each length of the list."""
-    figure, ax = _single(results)
-    for at, arm in _drawn(results):
-        places = range(1, len(arm.hit_rates) + 1)
+def plot_hit_rates(results: Results) -> Figure:
+    """Return the hit rate by the length of the list."""
+    figure, ax = _new_figure()
+    for number, arm in _select_arms(results):
+        lengths = range(1, len(arm.hit_rates) + 1)
         rates = [100 * rate for rate in arm.hit_rates]
-        ax.plot(places, rates, color=_colour(at), marker=_marker(at), markersize=4, label=arm.name)
+        ax.plot(lengths, rates, color=_colour(number), marker=_marker(number), markersize=4, label=arm.name)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("items shown")
     ax.set_ylabel("hit rate, %")
     ax.set_ylim(bottom=0)
-    _legend(figure, ax)
+    _add_legend(figure, ax)
     return figure
 
 
-def balance(results: Results) -> Figure:
-    """Return hit rate against the share of the catalogue that is shown."""
-    figure, ax = _single(results)
-    for at, arm in _drawn(results):
+def plot_balance(results: Results) -> Figure:
+    """Return the hit rate against the coverage of the catalogue."""
+    figure, ax = _new_figure()
+    for number, arm in _select_arms(results):
         rate = arm.ranking[f"hit_rate@{results.cutoff}"].value
-        ax.plot(100 * arm.coverage, 100 * rate, _marker(at), color=_colour(at), markersize=9, label=arm.name)
+        ax.plot(100 * arm.coverage, 100 * rate, _marker(number), color=_colour(number), markersize=9, label=arm.name)
     ax.set_xlabel("coverage: items shown at least once, % of the catalogue")
     ax.set_ylabel(f"hit rate at {results.cutoff}, %")
     ax.set_xlim(left=0)
     ax.set_ylim(bottom=0)
-    _legend(figure, ax)
+    _add_legend(figure, ax)
     return figure
 
 
-def reliability(results: Results) -> Figure:
-    """Return in how many cases a purchase came, against the probability that was stated."""
-    figure, ax = _single(results)
+def plot_reliability(results: Results) -> Figure:
+    """Return the reliability plot: observed share of purchases against the predicted probability."""
+    figure, ax = _new_figure()
     ax.axline((0, 0), slope=1, color=FAINT, linewidth=1, linestyle="--")
-    most = 1.0
-    for at, arm in _drawn(results):
+    limit = 1.0  # at least 1 % on both axes
+    for number, arm in _select_arms(results):
         if arm.purchase is None:
             continue
         bins = arm.purchase.reliability
-        shares = [of.happened for of in bins]
-        _with_bars(ax, [100 * of.stated for of in bins], shares, at, arm.name)
-        most = max(most, *(100 * of.stated for of in bins), *(100 * share.high for share in shares))
+        shares = [part.happened for part in bins]
+        _draw_line(ax, [100 * part.stated for part in bins], shares, number, arm.name)
+        limit = max(limit, *(100 * part.stated for part in bins), *(100 * share.high for share in shares))
     ax.set_xlabel("stated probability of a purchase in what is left of the session, %")
     ax.set_ylabel("share in which one came, %")
-    ax.set_xlim(0, 1.05 * most)
-    ax.set_ylim(0, 1.05 * most)
-    _legend(figure, ax)
+    ax.set_xlim(0, 1.05 * limit)
+    ax.set_ylim(0, 1.05 * limit)
+    _add_legend(figure, ax)
     return figure
 
 
-def slices(results: Results, of: str) -> Figure:
-    """Return the hit rate of each arm over the parts of the judged events."""
-    parts = [part for part in results.slices if part.of == of]
+def plot_slices(results: Results, dimension: str) -> Figure:
+    """Return the hit rate of each arm over the slices of a dimension."""
+    parts = [part for part in results.slices if part.dimension == dimension]
     names = [part.name for part in parts]
-    if of in IN_ORDER:
-        figure, ax = _single(results)
-        for at, arm in _drawn(results):
-            _with_bars(ax, range(len(parts)), [part.hit_rate[arm.name] for part in parts], at, arm.name)
-        labels = [f"{part.name}\n{_short(part.events)}" for part in parts]
+    if dimension in ORDERED:
+        figure, ax = _new_figure()
+        for number, arm in _select_arms(results):
+            _draw_line(ax, range(len(parts)), [part.hit_rate[arm.name] for part in parts], number, arm.name)
+        labels = [f"{part.name}\n{_abbreviate(part.events)}" for part in parts]
         ax.set_xticks(range(len(parts)), labels, fontsize=7 if len(parts) > 12 else 9)
-        ax.set_xlabel(f"{SLICE_TITLES[of]}; below it, events")
+        ax.set_xlabel(f"{SLICE_TITLES[dimension]}; below it, events")
         ax.set_ylabel(f"hit rate at {results.cutoff}, %")
         ax.set_ylim(bottom=0)
-        _legend(figure, ax)
+        _add_legend(figure, ax)
         return figure
     figure = Figure(figsize=(9, 1.4 + 0.42 * len(parts)), layout="constrained")
     ax = figure.subplots()
-    drawn = _drawn(results)
-    for at, arm in drawn:
-        shift = 0.6 * (at / max(1, len(drawn) - 1) - 0.5)
+    arms = _select_arms(results)
+    for number, arm in arms:
+        shift = 0.6 * (number / max(1, len(arms) - 1) - 0.5)
         rates = [part.hit_rate[arm.name] for part in parts]
-        _dots(
-            ax, list(zip(names, rates, strict=True)), [_colour(at)] * len(parts), shift=shift, marker=at, label=arm.name
+        _draw_dots(
+            ax,
+            list(zip(names, rates, strict=True)),
+            [_colour(number)] * len(parts),
+            shift=shift,
+            marker=number,
+            label=arm.name,
         )
     ax.set_yticks(range(len(parts)), [f"{part.name} ({part.events:,})" for part in parts])
-    ax.set_title(f"hit rate at {results.cutoff}, %, by {SLICE_TITLES[of]} (events)")
+    ax.set_title(f"hit rate at {results.cutoff}, %, by {SLICE_TITLES[dimension]} (events)")
     ax.set_xlim(left=0)
-    _legend(figure, ax)
+    _add_legend(figure, ax)
     return figure
 
 
-def _single(results: Results) -> tuple[Figure, Axes]:
-    del results
+def _new_figure() -> tuple[Figure, Axes]:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     return figure, figure.subplots()
 
 
-def _drawn(results: Results) -> list[tuple[int, ArmResult]]:
-    """Return the arms that a plot can hold: the first, and of the others the best."""
+def _select_arms(results: Results) -> list[tuple[int, ArmResult]]:
+    """Return as many arms as there are colours: the first arm, and the best of the others, with new numbers."""
     metric = f"hit_rate@{results.cutoff}"
-    others = sorted(enumerate(results.arms[1:], start=1), key=lambda pair: -pair[1].ranking[metric].value)
-    kept = {0, *(at for at, _ in others[: len(COLOURS) - 1])}
-    return [(number, results.arms[at]) for number, at in enumerate(sorted(kept))]
+    ranked = sorted(enumerate(results.arms[1:], start=1), key=lambda pair: -pair[1].ranking[metric].value)
+    selected = {0, *(number for number, _ in ranked[: len(COLOURS) - 1])}
+    return [(colour, results.arms[number]) for colour, number in enumerate(sorted(selected))]
 
 
-def _dots(
+def _draw_dots(
     ax: Axes,
-    found: Sequence[tuple[str, Estimate]],
+    estimates: Sequence[tuple[str, Estimate]],
     colours: Sequence[str],
     *,
     shift: float = 0.0,
     marker: int = 0,
     label: str = "",
 ) -> None:
-    """Draw figures in percent as dots with their intervals, the first on top."""
-    for place, ((_, of), colour) in enumerate(zip(found, colours, strict=True)):
-        ax.plot([100 * of.low, 100 * of.high], [place + shift] * 2, color=colour, linewidth=2, alpha=0.5)
-        shown = label if not place else ""
-        ax.plot(100 * of.value, place + shift, _marker(marker), color=colour, markersize=6, label=shown or "_")
-    ax.set_yticks(range(len(found)), [name for name, _ in found])
-    ax.set_ylim(len(found) - 0.5, -0.5)
+    """Draw figures in percent as dots with their intervals, the first on top.
+
+    Args:
+        ax: Axes to draw on.
+        estimates: Name and figure of each row.
+        colours: Colour of each row.
+        shift: Vertical shift, in rows, so that the dots of several arms do not cover each other.
+        marker: Number of the marker.
+        label: Entry of the legend; empty for no entry.
+    """
+    for row, ((_, figure), colour) in enumerate(zip(estimates, colours, strict=True)):
+        ax.plot([100 * figure.low, 100 * figure.high], [row + shift] * 2, color=colour, linewidth=2, alpha=0.5)
+        row_label = label if not row else ""
+        ax.plot(100 * figure.value, row + shift, _marker(marker), color=colour, markersize=6, label=row_label or "_")
+    ax.set_yticks(range(len(estimates)), [name for name, _ in estimates])
+    ax.set_ylim(len(estimates) - 0.5, -0.5)
     ax.grid(visible=False, axis="y")
 
 
-def _with_bars(ax: Axes, places: Sequence[float], found: Sequence[Estimate], at: int, label: str) -> None:
-    values = [100 * of.value for of in found]
-    ax.plot(places, values, color=_colour(at), marker=_marker(at), markersize=4, label=label)
-    ax.fill_between(
-        places, [100 * of.low for of in found], [100 * of.high for of in found], color=_colour(at), alpha=0.12, lw=0
-    )
+def _draw_line(ax: Axes, x: Sequence[float], estimates: Sequence[Estimate], number: int, label: str) -> None:
+    """Draw figures in percent as a line with the band of their intervals.
+
+    Args:
+        ax: Axes to draw on.
+        x: Horizontal position of each figure.
+        estimates: Figures.
+        number: Number of the colour and the marker.
+        label: Entry of the legend.
+    """
+    values = [100 * figure.value for figure in estimates]
+    low, high = [100 * figure.low for figure in estimates], [100 * figure.high for figure in estimates]
+    ax.plot(x, values, color=_colour(number), marker=_marker(number), markersize=4, label=label)
+    ax.fill_between(x, low, high, color=_colour(number), alpha=0.12, lw=0)
 
 
-def _legend(figure: Figure, ax: Axes) -> None:
+def _add_legend(figure: Figure, ax: Axes) -> None:
     handles, labels = ax.get_legend_handles_labels()
     if len(labels) > 1:
         figure.legend(handles, labels, loc="outside upper left", ncols=4)
 
 
-def _colour(at: int) -> str:
-    return COLOURS[at] if at < len(COLOURS) else FAINT
+def _colour(number: int) -> str:
+    return COLOURS[number] if number < len(COLOURS) else FAINT
 
 
-def _marker(at: int) -> str:
-    return MARKERS[at % len(MARKERS)]
+def _marker(number: int) -> str:
+    return MARKERS[number % len(MARKERS)]
 
 
-def _short(count: int) -> str:
+def _abbreviate(count: int) -> str:
     return f"{count / 1000:.0f}k" if count >= 10_000 else str(count)
 
 
-def _svg(figure: Figure, salt: str) -> str:
-    """Return a figure as an SVG element, without what would name an address or a time."""
+def _to_svg(figure: Figure, salt: str) -> str:
+    """Return a figure as an SVG element without addresses and times.
+
+    Args:
+        figure: Figure to write.
+        salt: Prefix of the ids in the element; several elements stand in one page, and ids must be unique there.
+    """
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": salt}):
         FigureCanvasSVG(figure).print_svg(
@@ -247,6 +275,5 @@ def _svg(figure: Figure, salt: str) -> str:
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # Several stand in one page: names within must differ between them.
     svg = re.sub(r'\bid="', f'id="{salt}-', svg)
     return re.sub(r'(href="#|url\(#)', rf"\g<1>{salt}-", svg)

@@ -1,7 +1,7 @@
-"""Recommenders: what ranks items for an arm: a bundle, or a baseline that has learned from the past of the log alone.
+"""Recommenders: rank items for the requests of an arm, by a bundle or by a baseline that learns from the log itself.
 
-A recommender is asked in the order of the log. It may remember what it was asked, which has happened; what comes later
-in the same batch has not, and must not change an answer (see `backtest.lookahead`).
+A recommender gets the requests in the order of the log. It may learn from earlier requests. It must not use later ones
+of the same batch, which had not happened yet; `backtest.lookahead` finds a recommender that does.
 """
 
 from collections import Counter, defaultdict
@@ -16,93 +16,101 @@ from clickscore.stream.scoring.bundle import load_bundle
 from clickscore.stream.scoring.scorer import Scorer
 
 FOLLOWERS = 64
-"""Items that may follow another and are recommended, as many as a bundle's candidates."""
-COUNTED = 4 * FOLLOWERS
-"""Followers that are counted of an item before the rarest are forgotten."""
+"""Length of a co-occurrence ranking: as many items as a bundle's candidates."""
+COUNTED_FOLLOWERS = 4 * FOLLOWERS
+"""Followers counted per item: four times the ranking, so that pruning the rarer half never touches the ranking."""
 
-REMOVAL = ACTIONS.index("remove_from_cart")
+REMOVE_FROM_CART = ACTIONS.index("remove_from_cart")
 
 
 class Recommender(Protocol):
     """Ranks items for requests."""
 
-    def answer(self, requests: Sequence[Request], due: Sequence[bool]) -> Sequence[Scores | None]:
-        """Return a ranking for each request that is due; none for the others, or where it has nothing to say."""
+    def rank(self, requests: Sequence[Request], is_judged: Sequence[bool]) -> Sequence[Scores | None]:
+        """Return a ranking for each judged request, or None where the recommender has no ranking.
+
+        Args:
+            requests: Requests in the order of the log.
+            is_judged: Whether each request needs a ranking; the others only warm up.
+        """
         ...
 
 
 class BundleRecommender:
-    """What a bundle scores."""
+    """Ranks items by the scores of a bundle."""
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
 
-    def answer(self, requests: Sequence[Request], due: Sequence[bool]) -> Sequence[Scores | None]:
-        """Return the bundle's scores."""
-        wanted = [request for request, is_due in zip(requests, due, strict=True) if is_due]
-        found = iter(self._scorer.score(wanted))
-        return [next(found) if is_due else None for is_due in due]
+    def rank(self, requests: Sequence[Request], is_judged: Sequence[bool]) -> Sequence[Scores | None]:
+        """Return the scores of the judged requests."""
+        selected = [request for request, judge in zip(requests, is_judged, strict=True) if judge]
+        scores = iter(self._scorer.score(selected))
+        return [next(scores) if judge else None for judge in is_judged]
 
 
 class PopularityRecommender:
-    """Nothing of its own: the policy falls back on what is popular, as a worker without a bundle does."""
+    """Ranks no item: the policy then falls back on popular items, as in a worker without a bundle."""
 
-    def answer(self, requests: Sequence[Request], due: Sequence[bool]) -> Sequence[Scores | None]:
-        """Return nothing."""
+    def rank(self, requests: Sequence[Request], is_judged: Sequence[bool]) -> Sequence[Scores | None]:
+        """Return None for each request."""
         del requests
-        return [None] * len(due)
+        return [None] * len(is_judged)
 
 
 class RepeatRecommender:
-    """The session's own items, the newest first."""
+    """Ranks the session's own items, the newest first."""
 
-    def answer(self, requests: Sequence[Request], due: Sequence[bool]) -> Sequence[Scores | None]:
-        """Return each item of a session once."""
+    def rank(self, requests: Sequence[Request], is_judged: Sequence[bool]) -> Sequence[Scores | None]:
+        """Return each item of the session once."""
         return [
-            ranking(dict.fromkeys(item for item in reversed(request.items) if item)) if is_due else None
-            for request, is_due in zip(requests, due, strict=True)
+            scores_in_order(dict.fromkeys(item for item in reversed(request.items) if item)) if judge else None
+            for request, judge in zip(requests, is_judged, strict=True)
         ]
 
 
 class CooccurrenceRecommender:
-    """What most often came next after the session's last item, in the partition so far, repeats of it included."""
+    """Ranks items by how often they came next after the session's last item, in the partition so far.
+
+    An item may follow itself.
+    """
 
     def __init__(self) -> None:
         self._counts: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)  # by partition and item
 
-    def answer(self, requests: Sequence[Request], due: Sequence[bool]) -> Sequence[Scores | None]:
-        """Return the followers of each session's last item, the most frequent first; of equals the first counted."""
+    def rank(self, requests: Sequence[Request], is_judged: Sequence[bool]) -> Sequence[Scores | None]:
+        """Return the followers of each session's last item, the most frequent first, ties in order of counting."""
         return [
-            self._answer_one(request) if is_due else self._learn(request)
-            for request, is_due in zip(requests, due, strict=True)
+            self._rank_followers(request) if judge else self._count(request)
+            for request, judge in zip(requests, is_judged, strict=True)
         ]
 
-    def _answer_one(self, request: Request) -> Scores | None:
-        self._learn(request)
+    def _rank_followers(self, request: Request) -> Scores | None:
+        self._count(request)
         last = next((item for item in reversed(request.items) if item), "")
         counts = self._counts.get((_partition(request), last))
-        return ranking(item for item, _ in counts.most_common(FOLLOWERS)) if counts else None
+        return scores_in_order(item for item, _ in counts.most_common(FOLLOWERS)) if counts else None
 
-    def _learn(self, request: Request) -> None:
-        """Count an event on an item as a follower of the one before it."""
+    def _count(self, request: Request) -> None:
+        """Count the event's item as a follower of the session's previous item."""
         event, items = request.event, request.items
         if not isinstance(event, ItemEvent) or isinstance(event, Impression) or request.late:
             return
-        if items[-1] != event.item_id or request.actions[-1] == REMOVAL:
+        if items[-1] != event.item_id or request.actions[-1] == REMOVE_FROM_CART:
             return
-        before = next((item for item in reversed(items[:-1]) if item), "")
-        if not before:
+        previous = next((item for item in reversed(items[:-1]) if item), "")
+        if not previous:
             return
-        counts = self._counts[_partition(request), before]
+        counts = self._counts[_partition(request), previous]
         counts[event.item_id] += 1
-        if len(counts) > COUNTED:
-            kept = counts.most_common(COUNTED // 2)
+        if len(counts) > COUNTED_FOLLOWERS:
+            frequent = counts.most_common(COUNTED_FOLLOWERS // 2)
             counts.clear()
-            counts.update(dict(kept))
+            counts.update(dict(frequent))
 
 
-def ranking(items: Iterable[str]) -> Scores:
-    """Return items, best first, in the form of a bundle's answer; it says nothing about actions and purchases."""
+def scores_in_order(items: Iterable[str]) -> Scores:
+    """Return items, best first, in the form of a bundle's scores, without probabilities."""
     order = list(items)
     return Scores(list(range(len(order))), [0.0] * len(order), {}, 0.0, order)
 
@@ -111,8 +119,12 @@ def _partition(request: Request) -> str:
     return request.decision_id.rpartition("-")[0]
 
 
-def recommender_of(arm: Arm, scorers: dict[str, Scorer]) -> Recommender:
-    """Return a new recommender for an arm; a bundle that is not among `scorers` yet is loaded into them.
+def make_recommender(arm: Arm, scorers: dict[str, Scorer]) -> Recommender:
+    """Return a new recommender for an arm.
+
+    Args:
+        arm: Arm of the backtest.
+        scorers: Loaded bundles by folder; a bundle that is not there yet is loaded and added.
 
     Raises:
         BundleError: The arm's bundle cannot be served.
@@ -125,15 +137,13 @@ def recommender_of(arm: Arm, scorers: dict[str, Scorer]) -> Recommender:
         case "popularity":
             return PopularityRecommender()
         case None:
-            return BundleRecommender(scorer_of(arm, scorers))
+            return BundleRecommender(load_scorer(arm, scorers))
 
 
-def scorer_of(arm: Arm, scorers: dict[str, Scorer]) -> Scorer:
-    """Return what scores with an arm's bundle, loaded once."""
-    folder = arm.settings.scoring.bundle
-    if folder not in scorers:
-        scorers[folder] = Scorer(
-            load_bundle(Path(folder), arm.settings.scoring.score_threads, arm.settings.scoring.min_overlap),
-            arm.settings.scoring.score_batch,
-        )
-    return scorers[folder]
+def load_scorer(arm: Arm, scorers: dict[str, Scorer]) -> Scorer:
+    """Return the scorer of an arm's bundle, which is loaded once for all arms."""
+    scoring = arm.settings.scoring
+    if scoring.bundle not in scorers:
+        bundle = load_bundle(Path(scoring.bundle), scoring.score_threads, scoring.min_overlap)
+        scorers[scoring.bundle] = Scorer(bundle, scoring.score_batch)
+    return scorers[scoring.bundle]

@@ -1,4 +1,8 @@
-"""Groups: arms whose sessions are the same move through the log together, and score once what they score alike."""
+"""Shared pipelines: run all arms over the log at once, where arms with equal sessions and scores share the work.
+
+Arms with the same session settings share one pipeline and its requests. Arms with the same bundle or baseline share its
+scores. Each arm has a policy of its own.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -16,20 +20,22 @@ from clickscore.stream.replay.source import Batches
 from clickscore.stream.request import Request, Scores
 from clickscore.stream.settings import SessionSettings, Settings
 
-Recommenders = Callable[[Arm], Recommender]
+MakeRecommender = Callable[[Arm], Recommender]
 """Makes a new recommender for an arm."""
 
-Policies = Callable[[Arm, Catalogue], Policy]
+MakePolicy = Callable[[Arm, Catalogue], Policy]
 """Makes a policy for an arm."""
 
 
 class ArmDecisions(NamedTuple):
-    """A request, and what each arm decides on it."""
+    """A request and the recommendation of each arm."""
 
     request: Request
-    due: bool
+    is_judged: bool
+    """False for an event that only warms up."""
     recommendations: list[Recommendation]
-    """Of each arm, in their order; empty where it is not due, or where not every arm decides on it."""
+    """Recommendation of each arm, in the arms' order; empty where the event is not judged, or where an arm's own
+    sessions take the event for a repeat."""
 
 
 class ArmPolicy(NamedTuple):
@@ -38,17 +44,17 @@ class ArmPolicy(NamedTuple):
     arm: Arm
     policy: Policy
 
-    def decide(self, request: Request, answer: Scores | None) -> Recommendation:
-        """Return what a worker with the arm's settings would."""
-        of = self.arm.settings.policy
-        variant = assign_variant(request.event.user_id, of.experiment, of.control_share)
+    def decide(self, request: Request, scores: Scores | None) -> Recommendation:
+        """Return the recommendation of a worker with the arm's settings."""
+        settings = self.arm.settings.policy
+        variant = assign_variant(request.event.user_id, settings.experiment, settings.control_share)
         if variant != request.variant:
             request = msgspec.structs.replace(request, variant=variant)
-        return self.policy.recommend(request, answer if variant != CONTROL else None)
+        return self.policy.recommend(request, scores if variant != CONTROL else None)
 
 
 class SharedPipeline:
-    """Arms of the same requests: one pipeline for all, one recommender for those that rank alike, a policy each."""
+    """Arms with the same session settings: one pipeline, one recommender per bundle or baseline, one policy per arm."""
 
     def __init__(
         self,
@@ -57,44 +63,44 @@ class SharedPipeline:
         topic: str,
         catalogue: Catalogue,
         *,
-        recommenders: Recommenders,
-        policies: Policies,
+        make_recommender: MakeRecommender,
+        make_policy: MakePolicy,
     ) -> None:
-        """Begin with no partition.
+        """Start without partitions.
 
         Args:
-            settings: Of the sessions.
-            arms: With their numbers; there may be none, where the sessions alone are wanted.
-            topic: The name that decision ids carry.
-            catalogue: Stock and flags.
-            recommenders: Makes a recommender.
-            policies: Makes a policy.
+            settings: Settings of the sessions.
+            arms: Number and description of each arm; empty where only the sessions are needed.
+            topic: Topic name in the decision ids.
+            catalogue: Stock and flags of the items.
+            make_recommender: Makes a recommender for an arm.
+            make_policy: Makes a policy for an arm.
         """
-        self.arms = [number for number, _ in arms]
+        self.arm_numbers = [number for number, _ in arms]
         self._pipeline = Pipeline(settings.sessions, settings.policy, topic, catalogue)
-        self._sides = [ArmPolicy(arm, policies(arm, catalogue)) for _, arm in arms]
-        self._recommenders = {arm.recommender: recommenders(arm) for _, arm in reversed(arms)}
+        self._policies = [ArmPolicy(arm, make_policy(arm, catalogue)) for _, arm in arms]
+        self._recommenders = {arm.recommender_key: make_recommender(arm) for _, arm in reversed(arms)}
 
-    def take(self, batches: Batches, due_from: int | None) -> tuple[list[Output], list[ArmDecisions]]:
-        """Move the sessions on and decide; return what becomes of the records, and the decisions in order.
+    def decide(self, batches: Batches, judge_from: int | None) -> tuple[list[Output], list[ArmDecisions]]:
+        """Process a batch of records; return the pipeline's outputs and the decisions in the order of the log.
 
         Args:
-            batches: The next records.
-            due_from: Event time from which on events get decisions, ms; none for no decisions at all.
+            batches: Next records of each partition.
+            judge_from: Event time of the first judged events, ms; None where all records only warm up.
         """
         outputs, requests = self._pipeline.collect_requests(batches)
-        due = [due_from is not None and request.event.ts >= due_from for request in requests]
-        answers = {name: ranks.answer(requests, due) for name, ranks in self._recommenders.items()}
-        ranked = [(side, answers[side.arm.recommender]) for side in self._sides]
-        decided = [
-            ArmDecisions(request, is_due, [side.decide(request, answer[at]) for side, answer in ranked if is_due])
-            for at, (request, is_due) in enumerate(zip(requests, due, strict=True))
+        is_judged = [judge_from is not None and request.event.ts >= judge_from for request in requests]
+        scores = {key: recommender.rank(requests, is_judged) for key, recommender in self._recommenders.items()}
+        ranked = [(policy, scores[policy.arm.recommender_key]) for policy in self._policies]
+        decisions = [
+            ArmDecisions(request, judge, [policy.decide(request, ranking[row]) for policy, ranking in ranked if judge])
+            for row, (request, judge) in enumerate(zip(requests, is_judged, strict=True))
         ]
-        return outputs, decided
+        return outputs, decisions
 
 
 class SharedPipelines:
-    """All arms of a backtest, and the sessions by which they are judged."""
+    """All arms of a backtest, and the sessions that labels come from."""
 
     def __init__(
         self,
@@ -103,47 +109,62 @@ class SharedPipelines:
         topic: str,
         catalogue: Catalogue,
         *,
-        recommenders: Recommenders,
-        policies: Policies,
+        make_recommender: MakeRecommender,
+        make_policy: MakePolicy,
     ) -> None:
-        """Begin at the start of a log; the sessions of `base` are those that answers come from."""
-        yardstick = Arm(name="", settings=base)
-        by_requests: dict[SessionSettings, list[tuple[int, Arm]]] = {yardstick.requests: []}
+        """Start at the beginning of a log.
+
+        Args:
+            base: Common settings; labels come from their sessions.
+            arms: Arms of the backtest.
+            topic: Topic name in the decision ids.
+            catalogue: Stock and flags of the items.
+            make_recommender: Makes a recommender for an arm.
+            make_policy: Makes a policy for an arm.
+        """
+        # The first pipeline has the common sessions, whether an arm uses them or not.
+        by_sessions: dict[SessionSettings, list[tuple[int, Arm]]] = {base.sessions: []}
         for number, arm in enumerate(arms):
-            by_requests.setdefault(arm.requests, []).append((number, arm))
-        self._groups = [
+            by_sessions.setdefault(arm.settings.sessions, []).append((number, arm))
+        self._pipelines = [
             SharedPipeline(
-                of[0][1].settings if of else base,
-                of,
+                group[0][1].settings if group else base,
+                group,
                 topic,
                 catalogue,
-                recommenders=recommenders,
-                policies=policies,
+                make_recommender=make_recommender,
+                make_policy=make_policy,
             )
-            for of in by_requests.values()
+            for group in by_sessions.values()
         ]
-        self._arms = len(arms)
+        self._arm_count = len(arms)
 
     def __len__(self) -> int:
-        """Return how many groups there are."""
-        return len(self._groups)
+        """Return the number of pipelines."""
+        return len(self._pipelines)
 
-    def take(self, batches: Batches, due_from: int | None) -> tuple[list[Output], list[ArmDecisions]]:
-        """Move all pipelines on: return the outputs of the sessions of `base`, and the decisions of all arms.
+    def decide(self, batches: Batches, judge_from: int | None) -> tuple[list[Output], list[ArmDecisions]]:
+        """Process a batch of records; return the outputs of the common sessions and the decisions of all arms.
 
-        The requests are those of `base`: an event that is a repeat in an arm's own sessions has no decision of it.
+        The requests are those of the common sessions. An event has no recommendations where an arm's own sessions take
+        the event for a repeat.
+
+        Args:
+            batches: Next records of each partition.
+            judge_from: Event time of the first judged events, ms; None where all records only warm up.
         """
-        taken = [group.take(batches, due_from) for group in self._groups]
-        outputs, decided = taken[0]
-        if len(taken) == 1:
-            return outputs, decided
-        of_request: dict[str, dict[int, Recommendation]] = {one.request.decision_id: {} for one in decided}
-        for group, (_, found) in zip(self._groups, taken, strict=True):
-            for one in found:
-                if one.request.decision_id in of_request:
-                    of_request[one.request.decision_id].update(zip(group.arms, one.recommendations, strict=False))
-        return outputs, [self._merged(one, of_request[one.request.decision_id]) for one in decided]
+        results = [pipeline.decide(batches, judge_from) for pipeline in self._pipelines]
+        outputs, decisions = results[0]
+        if len(results) == 1:
+            return outputs, decisions
+        by_decision: dict[str, dict[int, Recommendation]] = {decision.request.decision_id: {} for decision in decisions}
+        for pipeline, (_, pipeline_decisions) in zip(self._pipelines, results, strict=True):
+            for decision in pipeline_decisions:
+                if (by_arm := by_decision.get(decision.request.decision_id)) is not None:
+                    by_arm.update(zip(pipeline.arm_numbers, decision.recommendations, strict=False))
+        return outputs, [self._merge(decision, by_decision[decision.request.decision_id]) for decision in decisions]
 
-    def _merged(self, one: ArmDecisions, by_arm: dict[int, Recommendation]) -> ArmDecisions:
-        whole = len(by_arm) == self._arms
-        return ArmDecisions(one.request, one.due, [by_arm[arm] for arm in range(self._arms)] if whole else [])
+    def _merge(self, decision: ArmDecisions, by_arm: dict[int, Recommendation]) -> ArmDecisions:
+        is_complete = len(by_arm) == self._arm_count
+        recommendations = [by_arm[arm] for arm in range(self._arm_count)] if is_complete else []
+        return decision._replace(recommendations=recommendations)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from clickscore.backtest.arms import Arm, make_arm
 from clickscore.backtest.backtest_run import BacktestPlan, Evidence, run_backtest
-from clickscore.backtest.shared_pipelines import Recommenders
+from clickscore.backtest.shared_pipelines import MakeRecommender
 from clickscore.stream.replay.file_source import make_file_spec
 from clickscore.stream.settings import Settings
 from tests.integration.event_log import event_log
@@ -34,11 +34,11 @@ def contest(
     settings: Settings = BASE,
     judge_from: int = 0,
     leak_sample: int = 0,
-    recommenders: Recommenders | None = None,
+    recommenders: MakeRecommender | None = None,
 ) -> Evidence:
     """Run a backtest of a file."""
-    origin = make_file_spec(log, "clickscore", settings.kafka.partitions)
+    source = make_file_spec(log, "clickscore", settings.kafka.partitions)
     plan = BacktestPlan(
-        settings=settings, arms=arms, origin=origin, reference=[], judge_from=judge_from, leak_sample=leak_sample
+        settings=settings, arms=arms, source=source, reference=[], judge_from=judge_from, leak_sample=leak_sample
     )
     return run_backtest(plan, lambda _: None, recommenders)

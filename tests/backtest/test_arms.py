@@ -37,11 +37,14 @@ def test_file_describes_arms_with_bundles_beside_it(tmp_path: Path) -> None:
 
 def test_arms_that_differ_in_k_alone_share_requests_and_scores() -> None:
     one, other = parse_arm("name=a,bundle=x,k=5", BASE), parse_arm("name=b,bundle=x,k=20", BASE)
-    assert (one.requests, one.recommender) == (other.requests, other.recommender)
+    assert (one.settings.sessions, one.recommender_key) == (other.settings.sessions, other.recommender_key)
 
 
 def test_arms_of_another_gap_share_no_requests() -> None:
-    assert parse_arm("name=a,bundle=x", BASE).requests != parse_arm("name=b,bundle=x,gap_ms=600000", BASE).requests
+    assert (
+        parse_arm("name=a,bundle=x", BASE).settings.sessions
+        != parse_arm("name=b,bundle=x,gap_ms=600000", BASE).settings.sessions
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import pytest
 from clickscore.backtest import label_join as book
 from clickscore.backtest.arms import Arm
 from clickscore.backtest.backtest_run import Evidence
-from clickscore.backtest.evaluation_columns import NEW, NO_ANSWER, RELATIONS
-from clickscore.backtest.recommenders import recommender_of, scorer_of
+from clickscore.backtest.evaluation_columns import NEW_ITEM, NO_NEXT_ITEM, RELATIONS
+from clickscore.backtest.recommenders import load_scorer, make_recommender
 from clickscore.backtest.shared_pipelines import SharedPipelines
 from clickscore.schemas.decisions import encode_decision
 from clickscore.schemas.events import AnyEvent, encode_event
@@ -78,18 +78,20 @@ def test_decisions_of_every_arm_are_those_of_a_replay(log: Path, arms: list[Arm]
     def policy(one: Arm, catalogue: Catalogue) -> Policy:
         if one.baseline:
             return Policy(one.settings.policy, catalogue, None, ())
-        return Policy(one.settings.policy, catalogue, scorer_of(one, scorers).version, scorer_of(one, scorers).popular)
+        return Policy(
+            one.settings.policy, catalogue, load_scorer(one, scorers).version, load_scorer(one, scorers).popular
+        )
 
     models = [one for one in arms if one.baseline in {None, "popularity"}]  # a worker knows no other baselines
-    groups = SharedPipelines(
+    shared = SharedPipelines(
         BASE,
         models,
         "clickstream-events",
         Catalogue(),
-        recommenders=lambda one: recommender_of(one, scorers),
-        policies=policy,
+        make_recommender=lambda one: make_recommender(one, scorers),
+        make_policy=policy,
     )
-    assert len(groups) == 2
+    assert len(shared) == 2
     found: list[list[bytes]] = [[] for _ in models]
     expected: list[dict[str, bytes]] = [{} for _ in models]
     pipelines = [
@@ -104,7 +106,7 @@ def test_decisions_of_every_arm_are_those_of_a_replay(log: Path, arms: list[Arm]
     ]
     with FileSource(log, "clickscore", range(4), FilePosition(offsets=(0,) * 4)) as source:
         for batches in source.batches():
-            for one in groups.take(batches, 0)[1]:
+            for one in shared.decide(batches, 0)[1]:
                 for number, recommendation in enumerate(one.recommendations):
                     found[number].append(encode_decision(recommendation))
             for number, pipeline in enumerate(pipelines):
@@ -119,7 +121,7 @@ def test_decisions_of_every_arm_are_those_of_a_replay(log: Path, arms: list[Arm]
 
 @pytest.mark.slow
 def test_every_record_is_judged_or_left_out_for_a_reason(evidence: Evidence) -> None:
-    left_out = evidence.book.left_out
+    left_out = evidence.join.left_out
     assert evidence.records == COUNT
     assert len(evidence.columns) + left_out.total() == COUNT
     assert len(evidence.columns) > COUNT / 3
@@ -154,8 +156,8 @@ def test_settings_of_arms_change_no_answer(log: Path, evidence: Evidence) -> Non
     for column in ("ts", "length", "relation", "purchased", "known_user"):
         assert (alone.columns.column(column) == common.columns.column(column)).mean() > 0.99 or column == "length"
     shorter = contest(log, [arm("repeat")], settings=Settings.of(gap_ms=SHORT))
-    assert (shorter.columns.column("relation") == NO_ANSWER).sum() > (
-        common.columns.column("relation") == NO_ANSWER
+    assert (shorter.columns.column("relation") == NO_NEXT_ITEM).sum() > (
+        common.columns.column("relation") == NO_NEXT_ITEM
     ).sum()
 
 
@@ -164,9 +166,9 @@ def test_repeating_the_session_hits_all_that_was_there_and_nothing_new(log: Path
     deep = contest(log, [arm("repeat", settings)], settings=settings)
     ranks, relation = deep.columns.arms[0].ranks, deep.columns.column("relation")
     again = np.isin(relation, [RELATIONS.index("the same item"), RELATIONS.index("seen in the session")])
-    assert 0 < (ranks[again] == 0).sum() <= deep.columns.bought_answers  # which the policy keeps back
-    assert (ranks[relation == NO_ANSWER] == 0).all()
-    assert (relation == NEW).sum() > 100
+    assert 0 < (ranks[again] == 0).sum() <= deep.columns.bought_labels  # which the policy keeps back
+    assert (ranks[relation == NO_NEXT_ITEM] == 0).all()
+    assert (relation == NEW_ITEM).sum() > 100
 
 
 def test_first_events_warm_up_and_are_not_judged(log: Path) -> None:
@@ -175,8 +177,8 @@ def test_first_events_warm_up_and_are_not_judged(log: Path) -> None:
     begin = int(times[len(times) // 2])
     later = contest(log, [arm("popularity")], judge_from=begin)
     assert later.columns.column("ts").min() >= begin
-    assert later.book.left_out[book.WARM_UP] > 0
-    assert len(later.columns) + later.book.left_out.total() == COUNT
+    assert later.join.left_out[book.WARM_UP] > 0
+    assert len(later.columns) + later.join.left_out.total() == COUNT
     due = whole.columns.column("ts") >= begin
     assert later.columns.arms[0].ranks.tolist() == whole.columns.arms[0].ranks[due].tolist()
     assert later.columns.column("known_user").tolist() == whole.columns.column("known_user")[due].tolist()
@@ -194,7 +196,7 @@ def test_session_is_judged_once_it_has_ended(tmp_path: Path) -> None:
     evidence = contest(log, [arm("repeat")], settings=Settings.of(partitions=1))
     rows = evidence.columns
     assert len(rows) == 3
-    assert evidence.book.left_out == Counter({book.IMPRESSION: 1, book.OPEN: 1})
+    assert evidence.join.left_out == Counter({book.IMPRESSION: 1, book.OPEN: 1})
     assert rows.column("purchased").tolist() == [1, 1, 0]
     assert [RELATIONS[number] for number in rows.column("relation")] == [
         "new to the session",
@@ -209,7 +211,7 @@ def test_item_that_was_bought_is_kept_back_and_counted(tmp_path: Path) -> None:
     log = file_of(tmp_path, purchase("anna", 0, "a"), view("anna", 1, "a"), view("bert", 90, "b"))
     evidence = contest(log, [arm("repeat")], settings=Settings.of(partitions=1))
     assert evidence.columns.arms[0].ranks.tolist() == [0, 0]
-    assert evidence.columns.bought_answers == 1
+    assert evidence.columns.bought_labels == 1
 
 
 def test_user_is_known_from_the_second_session_on(tmp_path: Path) -> None:
@@ -229,4 +231,4 @@ def test_user_is_known_from_the_second_session_on(tmp_path: Path) -> None:
 
 def test_empty_log_judges_nothing(tmp_path: Path) -> None:
     evidence = contest(file_of(tmp_path), [arm("repeat")])
-    assert (len(evidence.columns), evidence.records, evidence.book.left_out.total()) == (0, 0, 0)
+    assert (len(evidence.columns), evidence.records, evidence.join.left_out.total()) == (0, 0, 0)

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clickscore.backtest import catalogue_metrics as metrics
-from clickscore.backtest.intervals import DRAWS, Bootstrap, estimate
+from clickscore.backtest.intervals import BOOTSTRAP_DRAWS, Bootstrap, make_estimate
+from clickscore.backtest.probability_metrics import WeightedPrAuc, reliability
+from clickscore.backtest.rank_gains import gain_ranks, gain_table
 from clickscore.model.metrics import calibration_error, pr_auc
 
 counts = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 50), max_size=8).map(Counter)
@@ -29,7 +31,7 @@ def test_values_of_ranks_average_to_the_metrics(found: list[int], k: int) -> Non
         "ndcg": [1 / math.log2(rank + 1) if 1 <= rank <= k else 0.0 for rank in found],
     }
     for name, expected in by_hand.items():
-        assert metrics.values(np.array(found), metrics.worth(name, k)).tolist() == pytest.approx(expected)
+        assert gain_ranks(np.array(found), gain_table(name, k)).tolist() == pytest.approx(expected)
 
 
 @given(counts, counts)
@@ -65,16 +67,16 @@ def test_weighted_pr_auc_is_that_of_rows_so_many_times(found: list[tuple[float, 
     stated, happened, weights = (np.array(column) for column in zip(*found, strict=True))
     repeated = np.repeat(np.arange(len(found)), weights)
     expected = pr_auc(stated[repeated], happened[repeated])
-    assert metrics.WeightedPrAuc(stated, happened)(weights.astype(float)) == pytest.approx(expected)
+    assert WeightedPrAuc(stated, happened)(weights.astype(float)) == pytest.approx(expected)
 
 
 @given(rows)
 def test_reliability_bins_are_those_of_the_calibration_error(found: list[tuple[float, int, int]]) -> None:
     stated, happened = np.array([row[0] for row in found]), np.array([row[1] for row in found])
-    of = metrics.reliability(stated, happened)
-    error = np.sum(of.rows * np.abs(of.stated - of.happened)) / len(found)
+    of = reliability(stated, happened)
+    error = np.sum(of.counts * np.abs(of.predicted - of.observed)) / len(found)
     assert error == pytest.approx(calibration_error(stated, happened))
-    assert np.bincount(of.bin_of, minlength=len(of.rows)).tolist() == of.rows.tolist()
+    assert np.bincount(of.bin_of_event, minlength=len(of.counts)).tolist() == of.counts.tolist()
 
 
 @given(rows)
@@ -85,7 +87,7 @@ def test_draws_are_means_over_whole_users(found: list[tuple[float, int, int]]) -
     weights = bootstrap._weights
     drawn = bootstrap.means([values], chosen)[0]
     names = sorted(set(users.tolist()))
-    for draw in (0, DRAWS - 1):
+    for draw in (0, BOOTSTRAP_DRAWS - 1):
         of_row = np.array([weights[draw][names.index(user)] for user in users.tolist()]) * chosen
         expected = np.sum(of_row * values) / of_row.sum() if of_row.sum() else 0.0
         assert drawn[draw] == pytest.approx(expected)
@@ -100,7 +102,7 @@ def test_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     for _ in range(200):
         values = np.repeat(rng.normal(size=200), 5)
         for name, bins in (("user", users), ("event", np.arange(1000))):
-            of = estimate(values.mean(), Bootstrap(bins).means([values], np.ones(1000, dtype=bool))[0])
+            of = make_estimate(values.mean(), Bootstrap(bins).means([values], np.ones(1000, dtype=bool))[0])
             held[name] += of.low <= 0 <= of.high
     assert 0.89 < held["user"] / 200 < 0.99
     assert held["event"] / 200 < 0.75

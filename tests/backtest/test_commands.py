@@ -121,4 +121,4 @@ def test_bundle_that_may_have_learned_the_answers_is_told(log: Path, bundle: Pat
     shown = " ".join(invoked(log, "--bundle", learned, "--bundle", bundle).output.split())
     assert "Beware: 'learned' was trained on events up to 2023-11-14 22:46" in shown
     assert "--judge-from 2023-11-14T22:46" in shown
-    assert "The bundle of 'small' does not say until when its training data goes" in shown
+    assert "The bundle of 'small' does not state the end of its training data" in shown

@@ -87,7 +87,7 @@ def test_it_says_what_it_is_before_any_figure_of_an_arm(text: str) -> None:
     assert words.index("It is not the effect") < words.index("The arms")
     assert "left out: late: it enters no session" in words
     assert "left out: its session is still open where the log ends" in words
-    assert "95 % of what a figure is when" in words
+    assert "95 % bootstrap intervals" in words
     assert "all decisions were the same" in words
 
 

@@ -10,8 +10,8 @@ from clickscore.backtest.recommenders import (
     CooccurrenceRecommender,
     Recommender,
     RepeatRecommender,
-    ranking,
-    recommender_of,
+    make_recommender,
+    scores_in_order,
 )
 from clickscore.schemas.events import ItemEvent
 from clickscore.stream.request import Request, Scores
@@ -25,13 +25,13 @@ SAMPLE = 1_500
 class NextInBatch:
     """A leak: what the same user does next, which stands further down in the batch."""
 
-    def answer(self, requests: Sequence[Request], due: Sequence[bool]) -> Sequence[Scores | None]:
-        del due
+    def rank(self, requests: Sequence[Request], is_judged: Sequence[bool]) -> Sequence[Scores | None]:
+        del is_judged
         answers: list[Scores | None] = []
         for at, request in enumerate(requests):
             later = (other.event for other in requests[at + 1 :] if other.event.user_id == request.event.user_id)
             found = next((event.item_id for event in later if isinstance(event, ItemEvent)), None)
-            answers.append(ranking([found] if found else []))
+            answers.append(scores_in_order([found] if found else []))
         return answers
 
 
@@ -41,18 +41,18 @@ class LearnsTheBatchFirst:
     def __init__(self) -> None:
         self._inner = CooccurrenceRecommender()
 
-    def answer(self, requests: Sequence[Request], due: Sequence[bool]) -> Sequence[Scores | None]:
-        self._inner.answer(requests, [False] * len(due))
-        return self._inner.answer(requests, due)
+    def rank(self, requests: Sequence[Request], is_judged: Sequence[bool]) -> Sequence[Scores | None]:
+        self._inner.rank(requests, [False] * len(is_judged))
+        return self._inner.rank(requests, is_judged)
 
 
 class PopularInTheBatch:
     """A subtle leak: ranks what many look at in the batch, later ones included, for its first event only."""
 
-    def answer(self, requests: Sequence[Request], due: Sequence[bool]) -> Sequence[Scores | None]:
+    def rank(self, requests: Sequence[Request], is_judged: Sequence[bool]) -> Sequence[Scores | None]:
         last = requests[-1].event if requests else None
         item = last.item_id if isinstance(last, ItemEvent) else "item-1"
-        return [ranking([item]) if not at else None for at in range(len(due))]
+        return [scores_in_order([item]) if not at else None for at in range(len(is_judged))]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def planting(leak: Callable[[], Recommender]) -> Callable[[Arm], Recommender]:
     """Put a leak in the place of the arm `repeat`."""
     scorers: dict[str, Scorer] = {}
-    return lambda one: leak() if one.name == "repeat" else recommender_of(one, scorers)
+    return lambda one: leak() if one.name == "repeat" else make_recommender(one, scorers)
 
 
 @pytest.mark.parametrize("leak", [NextInBatch, LearnsTheBatchFirst, PopularInTheBatch])

@@ -1,6 +1,11 @@
 """Recommenders: the baselines know the past of their partition, and nothing else."""
 
-from clickscore.backtest.recommenders import COUNTED, CooccurrenceRecommender, PopularityRecommender, RepeatRecommender
+from clickscore.backtest.recommenders import (
+    COUNTED_FOLLOWERS,
+    CooccurrenceRecommender,
+    PopularityRecommender,
+    RepeatRecommender,
+)
 from clickscore.schemas.events import AnyEvent, RemoveFromCart
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.reference.catalogue import Catalogue
@@ -20,7 +25,7 @@ def items(scores: Scores | None) -> list[str] | None:
 
 
 def answered(recommender: object, asked: list[Request]) -> list[list[str] | None]:
-    return [items(scores) for scores in recommender.answer(asked, [True] * len(asked))]  # type: ignore[attr-defined]
+    return [items(scores) for scores in recommender.rank(asked, [True] * len(asked))]  # type: ignore[attr-defined]
 
 
 def test_repeat_shows_the_sessions_items_newest_first_and_once() -> None:
@@ -47,7 +52,7 @@ def test_cooccurrence_shows_what_most_often_followed_the_last_item() -> None:
 
 def test_cooccurrence_learns_from_what_is_not_asked() -> None:
     asked = requests(view("anna", 0, "a"), view("anna", 1, "b"), view("bert", 2, "a"))
-    assert items(CooccurrenceRecommender().answer(asked, [False, False, True])[2]) == ["b"]
+    assert items(CooccurrenceRecommender().rank(asked, [False, False, True])[2]) == ["b"]
 
 
 def test_cooccurrence_of_a_partition_knows_nothing_of_another() -> None:
@@ -64,6 +69,8 @@ def test_cooccurrence_counts_no_impression_late_event_or_removal() -> None:
 
 def test_cooccurrence_is_bounded_for_each_item() -> None:
     recommender = CooccurrenceRecommender()
-    events = [event for n in range(2 * COUNTED) for event in (view(f"u{n}", n, "a"), view(f"u{n}", n, f"b{n}"))]
+    events = [
+        event for n in range(2 * COUNTED_FOLLOWERS) for event in (view(f"u{n}", n, "a"), view(f"u{n}", n, f"b{n}"))
+    ]
     answered(recommender, requests(*events))
-    assert max(len(counts) for counts in recommender._counts.values()) <= COUNTED
+    assert max(len(counts) for counts in recommender._counts.values()) <= COUNTED_FOLLOWERS
