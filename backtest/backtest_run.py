@@ -19,7 +19,7 @@ from clickscore.stream.scoring.scorer import Scorer
 from clickscore.stream.settings import Settings
 
 LEAK_SAMPLE = 1_000
-"""Events in the lookahead check: the rerun costs one ONNX Runtime call per event, about a second in all."""
+"""Events in the lookahead check: the rerun calls ONNX Runtime once per event, so the sample stays small."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,8 +86,8 @@ def explain_intervals(results: Results) -> str:
     return (
         f"In brackets: 95 % bootstrap intervals. They show how a figure varies when {results.users:,} users are drawn "
         "anew from these, with all events of a user together. They cover the luck of which users came, not the "
-        f"difference between these weeks and later ones. Of {len(results.differences)} comparisons side by side, expect "
-        "one in twenty to exclude zero by luck alone."
+        f"difference between these weeks and later ones. Of {len(results.differences)} comparisons side by side, "
+        "expect one in twenty to exclude zero by luck alone."
     )
 
 
