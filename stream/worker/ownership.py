@@ -1,4 +1,4 @@
-"""Ownership: partitions with valid state in memory, and fetched batches in the hands of the worker."""
+"""Ownership: the partitions with valid state in memory, and the fetched batches that are not yet released."""
 
 from collections import Counter
 from collections.abc import Iterable

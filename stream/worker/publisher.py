@@ -4,9 +4,9 @@
 2. Publish the snapshots of the batch as a single record batch, with the partition's own record last.
 3. Mark the batch as committable.
 
-So the log has the decisions behind every stored state. Without the stored state, the worker decides on an event again,
-with the same bytes. Each step takes all waiting batches at once, and the steps run side by side: the decisions of
-batch n+1 need not wait for the snapshots of batch n.
+So the log has the decisions behind every stored state. After a crash before step 2 the next worker decides on the same
+events again, with the same bytes. Each step takes all waiting batches at once, and the steps run side by side: the
+decisions of batch n+1 need not wait for the snapshots of batch n.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ OUTPUT_QUEUE = 8
 SNAPSHOT_QUEUE = 256
 """Queue length in front of the snapshot writer. Large enough for light traffic to never block."""
 SNAPSHOT_BATCH_BYTES = 4 * 1024 * 1024
-"""Size of the snapshots in a record batch. The snapshots of another batch still fit below Kafka's limit."""
+"""Size of a full record batch of snapshots, bytes. The last job may exceed this size, and still fits Kafka's limit."""
 LIGHT_SNAPSHOTS = 64
 """Smallest number of snapshots to write at once: a request per small batch would double the cost of the batch."""
 LIGHT_WAIT_S = 0.02
