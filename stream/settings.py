@@ -78,9 +78,11 @@ class Setting(NamedTuple):
         Raises:
             SettingsError: The value has another type or is out of bounds.
         """
+        # Python's own reading of text also takes ` 5 ` and `1_000`; msgspec checks type and bounds.
+        is_text = isinstance(value, str) or self.kind is str
         try:
-            return msgspec.convert(str(value) if self.kind is str else value, self.annotated, strict=False)
-        except msgspec.ValidationError as exc:
+            return msgspec.convert(self.kind(value) if is_text and not self.choices else value, self.annotated)
+        except (ValueError, msgspec.ValidationError) as exc:
             source = f" (from {origin})" if origin else ""
             message = f"{self.name}{source} must be {self.allowed}, not {value!r}"
             raise SettingsError(message) from exc
@@ -448,13 +450,13 @@ def _read_file(file: Path | None, environ: Mapping[str, str]) -> tuple[dict[str,
     path = chosen or Path("clickscore.toml")
     if not path.exists():
         if chosen:
-            message = f"the settings file {path} does not exist"
+            message = f"the settings file {path} does not exist: correct --config or CLICKSCORE_CONFIG"
             raise SettingsError(message)
         return {}, None
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:
-        message = f"the settings file {path} cannot be read: {exc}"
+        message = f"the settings file {path} cannot be read as TOML: {exc}"
         raise SettingsError(message) from exc
     former_names = {setting.former_name for setting in SETTINGS.values()}
     unknown = sorted(table.keys() - SETTINGS.keys() - former_names)

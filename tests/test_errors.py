@@ -48,7 +48,10 @@ def test_each_error_of_the_drawing_has_words() -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["settings", "--config", "none.toml"], "clickscore: the settings file none.toml does not exist\n"),
+        (
+            ["settings", "--config", "none.toml"],
+            "clickscore: the settings file none.toml does not exist: correct --config or CLICKSCORE_CONFIG\n",
+        ),
         pytest.param(
             ["train", __file__, "--out", "out", "--set", "dim"],
             "clickscore: --set takes NAME=VALUE, not 'dim'\n",

@@ -162,7 +162,10 @@ class EmbeddedBroker:
         with _start_lock(data):
             running = cls.find(data)
             if running:
-                message = f"a broker runs on {data} already: {running.bootstrap_servers}, pid {running.pid}"
+                message = (
+                    f"a broker runs on {data} already ({running.bootstrap_servers}, pid {running.pid}): "
+                    "use the running broker, or stop it"
+                )
                 raise BrokerError(message)
             return cls(data, *_start(data, port, report))
 
@@ -220,7 +223,7 @@ def _end(process: psutil.Process, timeout: float) -> None:
     except psutil.NoSuchProcess:
         return
     except psutil.TimeoutExpired as exc:
-        message = f"the broker's process {process.pid} does not end, even when killed"
+        message = f"the broker's process {process.pid} did not end, even by SIGKILL: look at the process with `ps`"
         raise BrokerError(message) from exc
 
 
@@ -230,7 +233,7 @@ def _start_lock(data: Path) -> Generator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
-            message = f"another start of a broker on {data} is under way"
+            message = f"another process is starting a broker on {data}: wait for the other start, then try again"
             raise BrokerError(message) from exc
         yield
 

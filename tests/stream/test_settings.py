@@ -122,8 +122,8 @@ def test_replace_checks_the_rules_that_bind_two_settings() -> None:
 
 
 def test_text_of_the_environment_becomes_the_type_of_the_setting() -> None:
-    settings, _ = load({}, {"CLICKSCORE_K": "3", "CLICKSCORE_RESERVE": "0.5", "CLICKSCORE_EXPERIMENT": "7"})
-    assert (settings.policy.k, settings.policy.reserve, settings.policy.experiment) == (3, 0.5, "7")
+    settings, _ = load({}, {"CLICKSCORE_K": " 1_003 ", "CLICKSCORE_RESERVE": "0.5", "CLICKSCORE_EXPERIMENT": "7"})
+    assert (settings.policy.k, settings.policy.reserve, settings.policy.experiment) == (1_003, 0.5, "7")
 
 
 def test_environment_of_settings_gives_a_child_the_same() -> None:
