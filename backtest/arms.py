@@ -42,13 +42,13 @@ def arm_settings(base: Settings) -> tuple[str, ...]:
     return ("bundle", *base.deciding("items"))
 
 
-def make_arm(table: Mapping[str, Any], base: Settings, where: str) -> Arm:
+def make_arm(table: Mapping[str, Any], base: Settings, location: str) -> Arm:
     """Return the arm of a table.
 
     Args:
         table: Keys `name`, `bundle` or `baseline`, and settings.
         base: Common settings, for the keys that the table leaves out.
-        where: Description of the table's place, for messages.
+        location: Description of the table's place, for messages.
 
     Raises:
         SettingsError: A key is unknown, a value is wrong, a key is missing, or two keys contradict each other.
@@ -56,29 +56,29 @@ def make_arm(table: Mapping[str, Any], base: Settings, where: str) -> Arm:
     names = arm_settings(base)
     unknown = sorted(set(table) - {"name", "baseline", *names})
     if unknown:
-        message = f"{where}: an arm has no {', '.join(unknown)}; it may have name, baseline, {', '.join(names)}"
+        message = f"{location}: an arm has no {', '.join(unknown)}; it may have name, baseline, {', '.join(names)}"
         raise SettingsError(message)
     name, baseline = table.get("name"), table.get("baseline")
     if not isinstance(name, str) or not name.strip():
-        message = f"{where}: an arm needs a name"
+        message = f"{location}: an arm needs a name"
         raise SettingsError(message)
-    where = f"{where}, arm {name!r}"
+    location = f"{location}, arm {name!r}"
     if baseline is not None and baseline not in BASELINES:
-        message = f"{where}: baseline must be one of {', '.join(BASELINES)}, not {baseline!r}"
+        message = f"{location}: baseline must be one of {', '.join(BASELINES)}, not {baseline!r}"
         raise SettingsError(message)
     if baseline and table.get("bundle"):
-        message = f"{where}: it has a bundle and a baseline; remove one of the two"
+        message = f"{location}: it has a bundle and a baseline; remove one of the two"
         raise SettingsError(message)
     if not (baseline or table.get("bundle") or base.scoring.bundle):
-        message = f"{where}: it needs a bundle, or a baseline ({', '.join(BASELINES)})"
+        message = f"{location}: it needs a bundle, or a baseline ({', '.join(BASELINES)})"
         raise SettingsError(message)
-    changes = {key: base.declared[key].convert(value, where) for key, value in table.items() if key in names}
+    changes = {key: base.declared[key].convert(value, location) for key, value in table.items() if key in names}
     if baseline:
         changes["bundle"] = ""
     try:
         settings = base.replace(**changes)
     except SettingsError as exc:
-        message = f"{where}: {exc}"
+        message = f"{location}: {exc}"
         raise SettingsError(message) from exc
     return Arm(name=name.strip(), settings=settings, baseline=baseline)
 

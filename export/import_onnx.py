@@ -108,15 +108,15 @@ def _rename_tensors(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
 
 def _add_top_k(graph: onnx.GraphProto, candidates: int) -> None:
     """Replace the scores of all items by the top k; row 0 is padding, so column c is row c + 1."""
-    count, one = (
+    count, offset = (
         onnx.numpy_helper.from_array(np.array([value]), f"adopted_{name}")
         for name, value in (("count", candidates), ("one", 1))
     )
-    graph.initializer.extend([count, one])
+    graph.initializer.extend([count, offset])
     graph.node.extend(
         [
             helper.make_node("TopK", [ITEM_SCORES, count.name], ["scores", "adopted_columns"]),
-            helper.make_node("Add", ["adopted_columns", one.name], ["rows"]),
+            helper.make_node("Add", ["adopted_columns", offset.name], ["rows"]),
         ]
     )
     others = [value for value in graph.output if value.name != ITEM_SCORES]

@@ -111,9 +111,9 @@ class PrefixFeaturesGraph:
         """Return the number of distinct items, counted at the last event on each item: (B, 1)."""
         graph = self._graph
         later = graph("Less", graph("Unsqueeze", self._positions, AXIS_1), self._positions)  # (L, L)
-        again = graph("ReduceMax", self._to_float(graph("And", same, later)), AXIS_2, keepdims=0)  # (B, L)
+        has_later = graph("ReduceMax", self._to_float(graph("And", same, later)), AXIS_2, keepdims=0)  # (B, L)
         has_item = graph("Not", graph("Equal", "items", np.array(0)))
-        return self._count(graph("And", has_item, graph("Less", again, np.float32(0.5))))  # again is 0 or 1
+        return self._count(graph("And", has_item, graph("Less", has_later, np.float32(0.5))))  # has_later is 0 or 1
 
     def _repeats_last_item(self, same: str) -> str:
         """Return 1 where the last two events are on the same item, else 0: (B, 1)."""
@@ -127,8 +127,8 @@ class PrefixFeaturesGraph:
         """Return the number of events in the category of the last event's item: (B, 1)."""
         graph = self._graph
         last = self._to_integer_column(self._value_back(self._category, 0))
-        known = graph("Greater", self._category, np.array(0))
-        return self._count(graph("And", graph("Equal", self._category, last), known))
+        is_known = graph("Greater", self._category, np.array(0))
+        return self._count(graph("And", graph("Equal", self._category, last), is_known))
 
     def _item_feature(self, column: int) -> str:
         return self._graph("Gather", self._item_features, np.array(column), axis=2)  # (B, L)

@@ -73,4 +73,6 @@ def batch_invariant(graph: ort.InferenceSession, batch: PaddedBatch | EventBatch
     """
     row = slice(index, index + 1)
     single = run_with_reasons(graph, type(batch)(*(part[row] for part in batch)))
-    return all(output[row].tobytes() == other.tobytes() for output, other in zip(outputs, single, strict=True))
+    return all(
+        output[row].tobytes() == single_output.tobytes() for output, single_output in zip(outputs, single, strict=True)
+    )

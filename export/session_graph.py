@@ -51,19 +51,19 @@ def read_known_events(graph: GraphBuilder) -> InputEvents:
 
     The events on known items move to the left and keep their order; the others become padding.
     """
-    known = graph("Greater", "items", np.array(0))  # (B, L)
+    is_known = graph("Greater", "items", np.array(0))  # (B, L)
     length = graph("Slice", graph("Shape", "items"), np.array([1]), np.array([2]))  # (1,)
-    # Sort keys (L,): L, L - 1, ..., 1. Multiplied by `known` they are 0 for the events that are left out.
+    # Sort keys (L,): L, L - 1, ..., 1. Multiplied by `is_known` they are 0 for the events that are left out.
     keys = graph("Sub", length, graph("Range", np.array(0), graph("Squeeze", length), np.array(1)))
-    order = graph("Mul", graph("Cast", known, to=TensorProto.INT64), keys)  # (B, L)
+    order = graph("Mul", graph("Cast", is_known, to=TensorProto.INT64), keys)  # (B, L)
     _, sources = graph.top_k(order, length)
     items, actions = (
-        graph("GatherElements", graph("Where", known, values, np.array(0)), sources, axis=1)
+        graph("GatherElements", graph("Where", is_known, values, np.array(0)), sources, axis=1)
         for values in ("items", "actions")
     )
-    counted = graph("Cast", known, to=TensorProto.INT64)  # (B, L)
+    counted = graph("Cast", is_known, to=TensorProto.INT64)  # (B, L)
     known_count = graph("ReduceSum", counted, np.array([1]))  # (B, 1)
-    # position = known * cumulative sum of known - 1: (B, L)
+    # position = is_known * cumulative sum of is_known - 1: (B, L)
     positions = graph("Sub", graph("Mul", graph("CumSum", counted, np.array(1)), counted), np.array(1))
     last = graph("Sub", graph("Max", known_count, np.array([1])), np.array([1]))
     return InputEvents(items, actions, graph("Unsqueeze", last, np.array([2])), known_count, positions)

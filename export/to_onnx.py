@@ -93,5 +93,5 @@ def add_probabilities(graph: GraphBuilder, logits: str) -> None:
     action_logits = graph("Slice", logits, np.array([0]), np.array([actions]), np.array([1]))
     graph("Softmax", action_logits, axis=-1, name="action_probabilities")  # (B, 5)
     purchase_logit = graph("Slice", logits, np.array([actions]), np.array([actions + 1]), np.array([1]))  # (B, 1)
-    both = graph("Softmax", graph("Mul", purchase_logit, np.array([[0, 1]], dtype=np.float32)), axis=-1)  # (B, 2)
-    graph("Gather", both, np.array(1), axis=1, name="purchase")  # (B,)
+    pair = graph("Softmax", graph("Mul", purchase_logit, np.array([[0, 1]], dtype=np.float32)), axis=-1)  # (B, 2)
+    graph("Gather", pair, np.array(1), axis=1, name="purchase")  # (B,)
