@@ -161,6 +161,7 @@ def test_settings_of_arms_change_no_answer(log: Path, evidence: Evidence) -> Non
     ).sum()
 
 
+@pytest.mark.slow
 def test_repeating_the_session_hits_all_that_was_there_and_nothing_new(log: Path) -> None:
     settings = Settings.of(k=1_000, max_events=10_000)
     deep = contest(log, [arm("repeat", settings)], settings=settings)

@@ -19,6 +19,8 @@ from clickscore.stream.scoring.scorer import Scorer
 from tests.backtest.contests import arm, contest, write_log
 from tests.bundles import small_bundle
 
+pytestmark = pytest.mark.slow
+
 SAMPLE = 1_500
 
 
@@ -82,7 +84,6 @@ def test_planted_leak_pays(log: Path) -> None:
     assert (leaky == 1).mean() > 3 * (honest == 1).mean()
 
 
-@pytest.mark.slow
 def test_honest_arms_are_not_suspected(log: Path, tmp_path: Path) -> None:
     bundle = str(small_bundle(tmp_path / "small"))
     arms = [

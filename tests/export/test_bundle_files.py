@@ -94,6 +94,7 @@ def test_random_bundle_has_the_candidates_that_were_asked_for(tmp_path):
     assert write_random_bundle(tmp_path, 100, CONFIG, candidates=7).candidates == 7
 
 
+@pytest.mark.slow
 def test_random_bundle_of_a_large_catalogue_loads(tmp_path):
     write_random_bundle(tmp_path, 50_000)
     assert open_graph(tmp_path / "model.onnx").get_inputs()[0].name == "items"

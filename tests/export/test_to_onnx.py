@@ -120,6 +120,7 @@ def test_purchase_is_a_probability(graph):
     assert ((purchase > 0) & (purchase < 1)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1, 2, 3, 5, 8, 12, 20, 50])
 def test_answer_has_the_same_bits_in_any_batch(graph, items, width):
     batch = batch_of(64, width, items)
@@ -223,6 +224,7 @@ def test_session_longer_than_the_model_has_distances_is_answered(kind):
     assert np.isfinite(run_graph(graph, batch_of(3, 9, items))[1]).all()
 
 
+@pytest.mark.slow
 def test_ranking_is_the_exact_order_of_all_scores(kind, graph):
     items, _ = kind
     batch = batch_of(16, 8, items)

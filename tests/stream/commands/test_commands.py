@@ -15,6 +15,8 @@ from clickscore.stream.commands.settings import HIDDEN
 from clickscore.stream.event_files.formats.rees46 import REES46
 from clickscore.stream.settings import SETTINGS
 
+pytestmark = pytest.mark.slow
+
 GOOD = '{"type":"view","event_id":"e1","user_id":"u1","ts":1569888000000,"item_id":"i1"}'
 
 

@@ -21,6 +21,8 @@ from clickscore.stream.simulator.shop.shoppers import (
     make_shop,
 )
 
+pytestmark = pytest.mark.slow
+
 K = 10
 CODES = {move: ACTIONS.index(name) for move, name in enumerate(MOVES) if name in ACTIONS}
 

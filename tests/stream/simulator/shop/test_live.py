@@ -11,6 +11,8 @@ from clickscore.schemas.events import Click, Impression, ItemEvent, View, decode
 from clickscore.stream.simulator.shop.live import LiveShop
 from clickscore.stream.simulator.shop.shoppers import make_shop
 
+pytestmark = pytest.mark.slow
+
 SHOP = make_shop(7)
 ROWS = {item.item_id: row for row, item in enumerate(SHOP.assortment.items)}
 POPULAR = [SHOP.assortment.items[row].item_id for row in np.argsort(-SHOP.assortment.weights)[:10]]
@@ -87,7 +89,6 @@ def evening():
     return run(half_and_half)
 
 
-@pytest.mark.slow
 def test_same_times_and_decisions_give_the_same_records(evening):
     _, again, _, _ = run(half_and_half)
     assert [encode_event(event) for event, _ in again] == [encode_event(event) for event, _ in evening[1]]
@@ -181,7 +182,6 @@ def test_spoiled_records_are_few_and_no_schema_takes_them():
             decode_record(record)
 
 
-@pytest.mark.slow
 def test_what_is_sold_leaves_the_stock_and_comes_back_when_it_has_sold_out():
     _, _, _, items = run(lambda _: [], seconds=60, rate=1_000)
     before = {item.item_id: item.stock for item in SHOP.assortment.items}
