@@ -53,15 +53,16 @@ demo-bundle: setup-train  ## the demo's model, trained anew on sessions of its s
 fast: $(SERVE)/.tests  ## the tests for while you edit: no broker, no torch, nothing slow; under 30 s of CPU
 	OMP_NUM_THREADS=1 $(SERVE)/bin/python -m pytest --quiet -m 'not kafka and not slow and not train'
 
-test: check unit coverage integration  ## format, lint, types, import contracts, unit and integration tests
+test: check unit coverage integration  ## format, lint, types, import contracts, language, unit and integration tests
 
-check: setup-train  ## format, lint, types and import contracts alone
+check: setup-train  ## format, lint, types, import contracts and language alone
 	$(TRAIN)/bin/ruff format --check .
 	$(TRAIN)/bin/ruff check .
 	$(TRAIN)/bin/basedpyright --pythonpath $(TRAIN)/bin/python
 	$(TRAIN)/bin/lint-imports
+	$(TRAIN)/bin/python docs/language.py
 
-language: setup-train  ## names, docstrings and the README against the limits of docs/language.py
+language: setup-train  ## names, docstrings and the README alone, against the limits of docs/language.py
 	$(TRAIN)/bin/python docs/language.py
 
 unit: setup-train  ## everything that needs no broker
