@@ -21,6 +21,7 @@ import numpy as np
 from clickscore.model.errors import DataError
 from clickscore.model.session_arrays import NO_ITEM, Sessions, sort_by_closing
 from clickscore.schemas.events import ACTIONS
+from clickscore.schemas.json_depth import bounded_depth
 from clickscore.schemas.sessions import ClosedSession, SessionEvent, decode_session
 
 MALFORMED_LINE = "not a closed session"
@@ -209,7 +210,7 @@ class _SessionId(msgspec.Struct):
     id: str
 
 
-_decode_id = msgspec.json.Decoder(_SessionId).decode
+_decode_id = bounded_depth(msgspec.json.Decoder(_SessionId).decode)
 
 
 def _decode_plain(line: bytes) -> ClosedSession:

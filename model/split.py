@@ -9,6 +9,7 @@ import xxhash
 
 from clickscore.model.errors import DataError
 from clickscore.model.session_files import read_lines
+from clickscore.schemas.json_depth import bounded_depth
 
 SplitKey = Literal["time", "user"]
 
@@ -21,7 +22,7 @@ class _SessionKeys(msgspec.Struct):
     closed_at: int
 
 
-_decode = msgspec.json.Decoder(_SessionKeys).decode
+_decode = bounded_depth(msgspec.json.Decoder(_SessionKeys).decode)
 
 
 def split_sessions(source: Path, training: Path, test: Path, by: SplitKey, share: float) -> tuple[int, int, int]:

@@ -5,6 +5,7 @@ from typing import Annotated
 import msgspec
 
 from clickscore.schemas.events import Id, Millis, Price
+from clickscore.schemas.json_depth import bounded_depth
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -46,6 +47,6 @@ class Campaign(msgspec.Struct, frozen=True, kw_only=True):
     """Not applied yet: the field is accepted, and ads are shown without a cap."""
 
 
-decode_item = msgspec.json.Decoder(Item).decode
-decode_campaign = msgspec.json.Decoder(Campaign).decode
+decode_item = bounded_depth(msgspec.json.Decoder(Item).decode)
+decode_campaign = bounded_depth(msgspec.json.Decoder(Campaign).decode)
 encode = msgspec.json.Encoder().encode

@@ -6,6 +6,8 @@ decision is byte-equal to the first.
 
 import msgspec
 
+from clickscore.schemas.json_depth import bounded_depth
+
 
 class Because(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An event of the session that raised the score of an item."""
@@ -93,7 +95,7 @@ class Ad(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ad", 
 
 AnyDecision = Recommendation | Ad
 
-decode_decision = msgspec.json.Decoder(AnyDecision).decode
+decode_decision = bounded_depth(msgspec.json.Decoder(AnyDecision).decode)
 encode_decision = msgspec.json.Encoder().encode
 
 

@@ -8,9 +8,19 @@ from typing import Annotated
 
 import msgspec
 
+from clickscore.schemas.json_depth import check_depth
+
+YEAR_2000_MS = 946_684_800_000
+"""Smallest event time, ms. A smaller number is a time in seconds: as seconds it means a time up to the year 31969."""
+YEAR_9999_MS = 253_402_300_799_999
+"""Largest event time, ms. Times from the year 1978 on exceed this number as microseconds."""
+NANOSECONDS_FROM = 10**17
+"""Numbers from here on are nanoseconds: as microseconds they mean a time after the year 5138."""
+
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-Millis = Annotated[
-    int, msgspec.Meta(ge=0, le=253_402_300_799_999, description="ms since the epoch, UTC, up to year 9999")
+Millis = Annotated[int, msgspec.Meta(ge=0, le=YEAR_9999_MS, description="ms since the epoch, UTC, up to year 9999")]
+EventTime = Annotated[
+    int, msgspec.Meta(ge=YEAR_2000_MS, le=YEAR_9999_MS, description="ms since the epoch, UTC, from year 2000 to 9999")
 ]
 Price = Annotated[float, msgspec.Meta(ge=0)]
 Position = Annotated[int, msgspec.Meta(ge=0)]
@@ -21,7 +31,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", gc=Fals
 
     event_id: Id
     user_id: Id
-    ts: Millis
+    ts: EventTime
     session_id: Annotated[str, msgspec.Meta(max_length=256)] | None = None
     decision_id: Annotated[str, msgspec.Meta(max_length=256)] | None = None
     """Id of the decision behind this interaction."""
@@ -76,7 +86,7 @@ class Search(Event, frozen=True, kw_only=True, tag="search", gc=False):
 class Tick(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="tick", gc=False):
     """Passing of time in an idle partition. A tick only moves the watermark, and gets no decision."""
 
-    ts: Millis
+    ts: EventTime
 
 
 Interaction = View | Cart | RemoveFromCart | Favourite | Purchase | Click | Search
@@ -111,5 +121,48 @@ ACTION_OF: dict[type[Event], int] = {
 }
 """Action code by class of interaction."""
 
-decode_record = msgspec.json.Decoder(AnyRecord).decode
+_decode_any = msgspec.json.Decoder(AnyRecord).decode
+
+
+def decode_record(text: bytes) -> AnyRecord:
+    """Return the record in JSON. Worker, replay and file readers all decode here, so they refuse the same bytes.
+
+    Raises:
+        msgspec.DecodeError: The JSON is malformed or nested too deeply, or it does not match the schema.
+        UnicodeDecodeError: A text is not UTF-8.
+    """
+    check_depth(text)
+    try:
+        return _decode_any(text)
+    except msgspec.ValidationError as exc:
+        fault = _time_unit_fault(text) if str(exc).endswith("`$.ts`") else None
+        if fault is None:
+            raise
+        raise msgspec.ValidationError(fault) from exc
+
+
+class _EventTimeOnly(msgspec.Struct):
+    ts: int | float
+
+
+_decode_time = msgspec.json.Decoder(_EventTimeOnly).decode
+
+
+def _time_unit_fault(text: bytes) -> str | None:
+    """Return the likely unit of a wrong `ts` in words; None where `ts` is not the fault."""
+    try:
+        ts = _decode_time(text).ts
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    if YEAR_2000_MS <= ts <= YEAR_9999_MS:
+        return None
+    if ts < 0:
+        unit = "a time before 1970"
+    elif ts < YEAR_2000_MS:
+        unit = "seconds"
+    else:
+        unit = "microseconds" if ts < NANOSECONDS_FROM else "nanoseconds"
+    return f"ts looks like {unit}: it must be milliseconds since 1970, UTC, from the year 2000 to 9999 - at `$.ts`"
+
+
 encode_event = msgspec.json.Encoder().encode

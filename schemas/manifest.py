@@ -30,6 +30,8 @@ import hashlib
 
 import msgspec
 
+from clickscore.schemas.json_depth import bounded_depth
+
 FORMAT_VERSION = 1
 
 NEXT_ACTIONS: tuple[str, ...] = ("view", "cart", "favourite", "purchase", "leave")
@@ -133,5 +135,5 @@ def content_hash(model: bytes, items: bytes) -> str:
     return hashlib.sha256(model + items).hexdigest()
 
 
-decode_manifest = msgspec.json.Decoder(Manifest).decode
+decode_manifest = bounded_depth(msgspec.json.Decoder(Manifest).decode)
 encode_manifest = msgspec.json.Encoder(order="deterministic").encode

@@ -2,6 +2,8 @@
 
 import msgspec
 
+from clickscore.schemas.json_depth import bounded_depth
+
 
 class SessionEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """An interaction of a closed session."""
@@ -37,5 +39,5 @@ class OpenSession(ClosedSession, frozen=True, kw_only=True):
     ended: bool = False
 
 
-decode_session = msgspec.json.Decoder(ClosedSession).decode
+decode_session = bounded_depth(msgspec.json.Decoder(ClosedSession).decode)
 encode_session = msgspec.json.Encoder().encode

@@ -245,12 +245,19 @@ class Pipeline:
             )
         try:
             event = decode_record(value)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            return DeadLetter(record, str(exc) or type(exc).__name__)
-        if 0 <= record.timestamp < event.ts - self._session_settings.future_ms:
-            excess_ms = event.ts - record.timestamp
-            return DeadLetter(record, f"ts is {excess_ms} ms after the append time, more than future_ms")
-        return event
+        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            return DeadLetter(record, str(exc))
+        fault = self._time_fault(event.ts, record.timestamp) if record.timestamp >= 0 else None
+        return DeadLetter(record, fault) if fault else event
+
+    def _time_fault(self, ts: int, appended_at: int) -> str | None:
+        """Return in words why an event time and an append time (ms) do not fit; None where both fit."""
+        ahead_ms, settings = ts - appended_at, self._session_settings
+        if ahead_ms > settings.future_ms:
+            return f"ts is {ahead_ms} ms after the append time, more than future_ms"
+        if settings.past_ms and -ahead_ms > settings.past_ms:
+            return f"ts is {-ahead_ms} ms before the append time, more than past_ms"
+        return None
 
     def _step(self, state: PartitionState, event: AnyEvent, record: Record, output: Output) -> Request | None:
         """Update the session of the event's user; return the request, absent for a repeated or rejected event."""

@@ -184,7 +184,16 @@ class SessionSettings(Group, frozen=True, kw_only=True):
     future_ms: Annotated[
         int,
         setting("ms", "How far an event may lie ahead of its append time before it becomes a dead letter", ge=0),
-    ] = DAY_MS
+    ] = 5 * MINUTE_MS
+    # A backfill appends old events now, so a default limit would refuse it.
+    past_ms: Annotated[
+        int,
+        setting(
+            "ms",
+            "How far an event may lie behind its append time before it becomes a dead letter; 0 for any age",
+            ge=0,
+        ),
+    ] = 0
     max_events: Annotated[int, setting("events", "Newest events of a session that are remembered", ge=1)] = 50
     max_bought: Annotated[int, setting("items", "Newest bought items of a user that are remembered", ge=0)] = 50
     user_ttl_ms: Annotated[

@@ -10,6 +10,7 @@ from clickscore.model import metrics
 from clickscore.model.array_types import Floats, Ints
 from clickscore.model.errors import DataError
 from clickscore.model.session_files import ReadStatistics, read_lines, read_usable_sessions, select_known_actions
+from clickscore.schemas.json_depth import bounded_depth
 
 
 class TruthError(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +32,7 @@ class _EventTruth(msgspec.Struct):
     purchase: float
 
 
-_decode = msgspec.json.Decoder(_EventTruth).decode
+_decode = bounded_depth(msgspec.json.Decoder(_EventTruth).decode)
 
 
 def read_ground_truth(path: Path, files: Sequence[Path]) -> Floats:

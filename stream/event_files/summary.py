@@ -42,8 +42,8 @@ class EventFileSummary:
             return
         try:
             record = decode_record(line.value)
-        except (ValueError, RecursionError) as exc:  # the errors of msgspec and of UTF-8 are ValueErrors
-            self.errors.add(str(exc) or type(exc).__name__, line.number)
+        except ValueError as exc:  # the errors of msgspec and of UTF-8 are ValueErrors
+            self.errors.add(str(exc), line.number)
             return
         self.types[str(record.__struct_config__.tag)] += 1
         self.first_ts = record.ts if self.first_ts is None else min(self.first_ts, record.ts)

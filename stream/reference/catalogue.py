@@ -40,7 +40,7 @@ class Catalogue:
         """
         try:
             item_id, item = _decode_record(key, value, decode_item)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             return str(exc)
         if item is not None and item.item_id != item_id:
             return f"the key says item {item_id!r}, the value {item.item_id!r}"
@@ -56,7 +56,7 @@ class Catalogue:
         """
         try:
             campaign_id, campaign = _decode_record(key, value, decode_campaign)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             return str(exc)
         if campaign is not None and campaign.campaign_id != campaign_id:
             return f"the key says campaign {campaign_id!r}, the value {campaign.campaign_id!r}"

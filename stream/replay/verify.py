@@ -13,6 +13,7 @@ import numpy as np
 import xxhash
 from aiokafka import ConsumerRecord, TopicPartition
 
+from clickscore.schemas.json_depth import bounded_depth
 from clickscore.schemas.topics import ADS
 from clickscore.stream.errors import TopicMissingError
 from clickscore.stream.kafka.log_reader import OpenReader, PartitionReader, read_to_end
@@ -81,7 +82,7 @@ class _DecisionHead(msgspec.Struct):
     decision_id: str
 
 
-_decode_head = msgspec.json.Decoder(_DecisionHead).decode
+_decode_head = bounded_depth(msgspec.json.Decoder(_DecisionHead).decode)
 
 
 class _PublishedDecisions:

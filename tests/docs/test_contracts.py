@@ -98,8 +98,11 @@ def test_event_types_are_all_documented() -> None:
     [
         ({"type": "view", "event_id": "e", "user_id": "u", "ts": -1, "item_id": "i"}, "$.ts: -1 is out of bounds"),
         ({"type": "view", "event_id": "e", "user_id": "u", "ts": "1", "item_id": "i"}, "$.ts: '1' is no integer"),
-        ({"type": "view", "event_id": "e", "user_id": "u", "ts": 1}, "$.item_id is missing"),
-        ({"type": "view", "event_id": "", "user_id": "u", "ts": 1, "item_id": "i"}, "$.event_id: '' is out of bounds"),
+        ({"type": "view", "event_id": "e", "user_id": "u", "ts": START}, "$.item_id is missing"),
+        (
+            {"type": "view", "event_id": "", "user_id": "u", "ts": START, "item_id": "i"},
+            "$.event_id: '' is out of bounds",
+        ),
     ],
 )
 def test_what_the_worker_refuses_the_schema_refuses(event: dict[str, Any], fault: str) -> None:

@@ -97,14 +97,15 @@ def test_impression_enters_no_session():
         (None, "null"),
         (b"rubbish", "JSON"),
         (b"\xff\xfe", "JSON"),
-        (b'{"type":"view","event_id":"\xff","user_id":"u","ts":1,"item_id":"i"}', "utf-8"),
+        (b'{"type":"view","event_id":"\xff","user_id":"u","ts":1700000000000,"item_id":"i"}', "utf-8"),
         (b'{"type":"view","event_id":"e","user_id":"u","ts":"noon","item_id":"i"}', "ts"),
-        (b'{"type":"view","event_id":"e","user_id":"u","ts":-1,"item_id":"i"}', "ts"),
-        (b'{"type":"view","event_id":"e","user_id":"u","ts":1}', "item_id"),
-        (b'{"type":"dance","event_id":"e","user_id":"u","ts":1}', "dance"),
-        (b'{"type":"view","event_id":"e","user_id":"","ts":1,"item_id":"i"}', "user_id"),
+        (b'{"type":"view","event_id":"e","user_id":"u","ts":-1,"item_id":"i"}', "ts looks like a time before 1970"),
+        (b'{"type":"view","event_id":"e","user_id":"u","ts":1767605470,"item_id":"i"}', "ts looks like seconds"),
+        (b'{"type":"view","event_id":"e","user_id":"u","ts":1700000000000}', "item_id"),
+        (b'{"type":"dance","event_id":"e","user_id":"u","ts":1700000000000}', "dance"),
+        (b'{"type":"view","event_id":"e","user_id":"","ts":1700000000000,"item_id":"i"}', "user_id"),
         (b"[" * 100_000, "bytes"),
-        (b"[" * 60_000, "array"),
+        (b"[" * 60_000, "nested deeper than 64 levels"),
     ],
 )
 def test_record_that_is_no_event_is_a_dead_letter(value: bytes | None, error: str):
@@ -114,7 +115,7 @@ def test_record_that_is_no_event_is_a_dead_letter(value: bytes | None, error: st
 
 
 def test_unknown_fields_are_skipped():
-    value = b'{"type":"view","event_id":"e","user_id":"u","ts":1,"item_id":"i","colour":"red"}'
+    value = b'{"type":"view","event_id":"e","user_id":"u","ts":1700000000000,"item_id":"i","colour":"red"}'
     assert len(run(pipeline(), value).recommendations) == 1
 
 
@@ -126,21 +127,56 @@ def test_no_bytes_stop_the_pipeline(value: bytes):
 
 @given(st.text(max_size=20), st.text(min_size=1, max_size=20))
 def test_any_text_of_a_valid_event_is_taken_or_refused(name: str, user: str):
-    event = msgspec.json.encode({"type": "view", "event_id": name, "user_id": user, "ts": 1, "item_id": name})
+    event = msgspec.json.encode({"type": "view", "event_id": name, "user_id": user, "ts": START, "item_id": name})
     output = run(pipeline(), event)
     assert len(output.dead_letters) + len(output.recommendations) == 1
 
 
-def test_event_a_day_ahead_of_its_append_time_is_a_dead_letter():
-    early = Recorded(0, START, b"ann", encode_event(view("ann", 24 * 60 + 1)))
-    assert "append time" in pipeline().process(0, [early]).dead_letters[0].error
+def appended(minutes_after: float) -> Recorded:
+    """Return a record with an append time so many minutes after its event time."""
+    return Recorded(0, START + round(minutes_after * MINUTE), b"ann", encode_event(view("ann", 0)))
+
+
+def test_event_five_minutes_ahead_of_its_append_time_is_a_dead_letter():
+    assert "more than future_ms" in pipeline().process(0, [appended(-5.1)]).dead_letters[0].error
+    assert len(pipeline().process(0, [appended(-5)]).recommendations) == 1
+
+
+def test_backfill_of_old_events_passes_by_default():
+    assert len(pipeline().process(0, [appended(3 * 365 * 24 * 60)]).recommendations) == 1
+
+
+def test_event_older_than_past_ms_is_a_dead_letter():
+    output = pipeline(past_ms=60 * MINUTE).process(0, [appended(60.1)])
+    assert output.dead_letters[0].error == "ts is 3606000 ms before the append time, more than past_ms"
+    assert len(pipeline(past_ms=60 * MINUTE).process(0, [appended(60)]).recommendations) == 1
+
+
+def test_wrong_units_of_time_are_refused_where_no_append_time_is_known():
+    value = encode_event(view("ann", 0)).replace(str(START).encode(), b"1700000000")
+    output = pipeline().process(0, [Recorded(0, -1, b"ann", value)])
+    assert "ts looks like seconds" in output.dead_letters[0].error
+
+
+@pytest.mark.parametrize("depth", [64, 65, 600, 950, 990, 1100])
+def test_depth_of_a_record_decides_alike_on_every_stack(depth: int):
+    """A field of an object is at depth 2: so 63 arrays in an unknown field are the limit."""
+    nested = b"[" * (depth - 1) + b"]" * (depth - 1)
+    value = encode_event(view("ann", 0))[:-1] + b',"extra":' + nested + b"}"
+
+    def deep_run(frames: int) -> Output:
+        return deep_run(frames - 1) if frames else run(pipeline(), value)
+
+    shallow, deep = run(pipeline(), value), deep_run(300)
+    assert len(shallow.recommendations) == len(deep.recommendations) == int(depth <= 64)
 
 
 def test_tick_moves_the_watermark_and_gets_no_decision():
     made = pipeline()
-    tick = msgspec.json.encode(Tick(ts=START + 60 * MINUTE))
-    output = run(made, view("ann", 0), tick)
-    assert (len(output.recommendations), output.outcomes["tick"]) == (1, 1)
+    hour_later = START + 60 * MINUTE
+    run(made, view("ann", 0))
+    output = made.process(0, [Recorded(1, hour_later, None, msgspec.json.encode(Tick(ts=hour_later)))])
+    assert (len(output.recommendations), output.outcomes["tick"]) == (0, 1)
     assert [decode_session(message.value or b"").user_id for message in output.closed_sessions] == ["ann"]
 
 

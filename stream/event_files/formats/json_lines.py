@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import msgspec
 import xxhash
 
+from clickscore.schemas.json_depth import bounded_depth
 from clickscore.stream.event_files.lines import Line
 
 PARQUET_COLUMNS = ("type", "user_id", "ts")
@@ -18,7 +19,7 @@ class _LineHead(msgspec.Struct, gc=False):
     ts: int | None = None
 
 
-_decode_head = msgspec.json.Decoder(_LineHead).decode
+_decode_head = bounded_depth(msgspec.json.Decoder(_LineHead).decode)
 
 
 def json_line(number: int, text: bytes) -> Line:

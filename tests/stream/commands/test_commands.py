@@ -58,7 +58,15 @@ def test_check_counts_good_events_by_type_and_repeats() -> None:
 
 def test_check_says_what_is_wrong_with_which_line_and_exits_with_1() -> None:
     big = GOOD.replace("i1", "i" * 200)
-    lines = [GOOD, "{broken", '{"type":"hug","ts":1}', '{"type":"view","ts":1}', "{broken too", big, "\ud800"]
+    lines = [
+        GOOD,
+        "{broken",
+        '{"type":"hug","ts":1}',
+        '{"type":"view","ts":1767605470000}',
+        "{broken too",
+        big,
+        "\ud800",
+    ]
     result = clickscore(
         "events",
         "check",

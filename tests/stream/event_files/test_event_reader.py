@@ -126,8 +126,11 @@ def test_parquet_of_events_is_read_by_the_names_of_their_fields(tmp_path: Path) 
     )
 
 
+TS = 1_772_352_000_001
+
+
 def test_parquet_row_without_an_id_gets_one_that_an_equal_row_repeats(tmp_path: Path) -> None:
-    columns = {"type": ["view"] * 3, "user_id": ["ann"] * 3, "ts": [1, 1, 2], "item_id": ["i"] * 3}
+    columns = {"type": ["view"] * 3, "user_id": ["ann"] * 3, "ts": [TS, TS, TS + 1], "item_id": ["i"] * 3}
     first, again, other = all_lines(parquet(tmp_path / "a", columns), "clickscore")
     assert first.value == again.value
     assert decode_record(first.value) != decode_record(other.value)

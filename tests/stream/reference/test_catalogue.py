@@ -24,7 +24,7 @@ def test_catalogue_record_that_cannot_be_read_is_refused():
 
 def test_catalogue_record_that_nests_too_deep_is_refused():
     deep = b'{"item_id":"a","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
-    assert "recursion" in (Catalogue().update_item(b"a", deep) or "").lower()
+    assert Catalogue().update_item(b"a", deep) == "JSON is nested deeper than 64 levels"
 
 
 def test_empty_value_removes_like_a_tombstone():
