@@ -8,6 +8,7 @@ from importlib.metadata import entry_points
 import click
 
 from clickscore.schemas.errors import ClickscoreError
+from clickscore.stream.terminal_text import safe_text
 
 # The module under `stream.commands` of each command. Loaded when used: `--help` needs neither Faust nor ONNX Runtime.
 COMMANDS = {
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         cli(arguments)
     except ClickscoreError as exc:
-        click.echo(f"clickscore: {exc}", err=True)
+        click.echo(safe_text(f"clickscore: {exc}", lines=True), err=True)
         sys.exit(1)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from clickscore.stream.scoring.bundle import check_bundle, load_bundle
+from clickscore.stream.terminal_text import safe_text
 
 
 @click.group()
@@ -24,13 +25,14 @@ def check(folder: Path) -> None:
     """  # noqa: D301 (\\b tells click to keep the line breaks)
     problems = check_bundle(folder)
     for problem in problems:
-        click.echo(f"problem: {problem}")
+        click.echo(f"problem: {safe_text(problem)}")
     if problems:
         sys.exit(1)
     manifest = load_bundle(folder).manifest
-    click.echo(f"good: {manifest.version}, made with {manifest.framework}, learned from {manifest.training_data}")
+    origin = f"good: {manifest.version}, made with {manifest.framework}, learned from {manifest.training_data}"
+    click.echo(safe_text(origin))
     click.echo(f"{manifest.items} items, sessions of up to {manifest.max_length}, {manifest.candidates} candidates")
     if manifest.fidelity:
         click.echo(f"{manifest.precision}: recall@20 against the fp32 graph is {manifest.fidelity.overlap:.2%}")
     for name, value in sorted(manifest.metrics.items()):
-        click.echo(f"  {name} {value:.4f}")
+        click.echo(f"  {safe_text(name)} {value:.4f}")

@@ -22,7 +22,7 @@ def progress_bar(*columns: ProgressColumn) -> Progress:
     """Return a bar with name, share done, these columns and the elapsed time."""
     console = Console(stderr=True)
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         *columns,

@@ -17,6 +17,7 @@ from clickscore.stream.replay.run import ReplayOptions
 from clickscore.stream.replay.source_options import SourceOptions, topic_in
 from clickscore.stream.replay.verify import DifferingDecision, DiffSummary
 from clickscore.stream.settings import Settings
+from clickscore.stream.terminal_text import safe_text
 
 MAX_FIELDS = 20
 """Limit of differing fields in a table: the table of a decision fits a terminal."""
@@ -80,12 +81,12 @@ def _print_diff(diff: DiffSummary) -> None:
         click.echo(f"{diff.unreadable:>12,}  published records are not decisions on these events")
     console = Console()
     for difference in diff.differences:
-        click.echo(f"\n{difference.decision_id}")
+        click.echo(f"\n{safe_text(difference.decision_id)}")
         console.print(_difference_table(difference))
 
 
 def _first_ids(ids: list[str]) -> str:
-    return f" ({', '.join(ids)}{', ...' if len(ids) > 1 else ''})" if ids else ""
+    return f" ({safe_text(', '.join(ids))}{', ...' if len(ids) > 1 else ''})" if ids else ""
 
 
 def _difference_table(difference: DifferingDecision) -> Table:
@@ -94,12 +95,20 @@ def _difference_table(difference: DifferingDecision) -> Table:
     published, replayed = (dict(_leaves("", _decode(value))) for value in (difference.published, difference.replayed))
     names = [name for name in {**replayed, **published} if published.get(name) != replayed.get(name)]
     for name in names[:MAX_FIELDS]:
-        table.add_row(*map(Text, (name, published.get(name, "(none)"), replayed.get(name, "(none)"))))
+        table.add_row(*map(_cell, (name, published.get(name, "(none)"), replayed.get(name, "(none)"))))
     if len(names) > MAX_FIELDS:
         table.add_row(f"{len(names) - MAX_FIELDS} more", "", "")
     if not names:
-        table.add_row(*map(Text, ("only the bytes", difference.published.decode(), difference.replayed.decode())))
+        published_text, replayed_text = (
+            value.decode(errors="replace") for value in (difference.published, difference.replayed)
+        )
+        table.add_row(*map(_cell, ("only the bytes", published_text, replayed_text)))
     return table
+
+
+def _cell(text: str) -> Text:
+    """Return a cell of a table; a text without markup, whatever the data contain."""
+    return Text(safe_text(text))
 
 
 def _decode(value: bytes) -> object:

@@ -10,13 +10,19 @@ from clickscore.stream.commands.options import with_settings
 from clickscore.stream.kafka.tail import describe
 from clickscore.stream.kafka.tail import tail as follow
 from clickscore.stream.settings import Settings
+from clickscore.stream.terminal_text import safe_json
 from clickscore.stream.worker.logs import write_logs
 
 
 @click.command()
 @click.argument("topic", default=RECOMMENDATIONS.name)
 @click.option("--count", type=click.IntRange(min=1), help="End after this number of records.")
-@click.option("--json", "as_json", is_flag=True, help="Print the value of each record, without changes, in a line.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print the value of each record in a line; on a terminal, control characters are escaped.",
+)
 @click.option("--from-beginning", is_flag=True, help="Begin with the oldest record instead of the next record.")
 @with_settings("topic_prefix", "broker_wait_ms")
 def tail(*, settings: Settings, topic: str, count: int | None, as_json: bool, from_beginning: bool) -> None:
@@ -39,7 +45,9 @@ def tail(*, settings: Settings, topic: str, count: int | None, as_json: bool, fr
     async def show() -> None:
         records = follow(settings.kafka, topic, from_beginning=from_beginning, count=count, on_ready=ready)
         async for record in records:
-            if as_json:
+            if as_json and sys.stdout.isatty():
+                click.echo(safe_json(record.value or b"null"))
+            elif as_json:
                 sys.stdout.buffer.write((record.value or b"null") + b"\n")
                 sys.stdout.buffer.flush()
             else:

@@ -3,6 +3,8 @@
 import re
 from collections import Counter
 
+from clickscore.stream.terminal_text import safe_text
+
 MAX_REASONS = 100
 """Number of reasons with a count of their own. A reason may quote the line, so every broken line could add a reason."""
 
@@ -43,9 +45,10 @@ class LineErrors:
         return self._counts.total()
 
     def report(self) -> list[str]:
-        """Return a sentence for each reason, the most frequent reason first."""
+        """Return a sentence of safe text for each reason, the most frequent reason first."""
         return [
-            f"{count:,} x {reason} (line{'s' if count > 1 else ''} {', '.join(map(str, self._first_lines[reason]))}"
+            f"{count:,} x {safe_text(reason)} "
+            f"(line{'s' if count > 1 else ''} {', '.join(map(str, self._first_lines[reason]))}"
             f"{', ...' if count > len(self._first_lines[reason]) else ''})"
             for reason, count in self._counts.most_common()
         ]

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime
 
-import msgspec
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
@@ -27,6 +26,7 @@ from clickscore.stream.errors import BrokerError, TopicMissingError
 from clickscore.stream.kafka.client import consumer_arguments
 from clickscore.stream.kafka.topics import list_topics
 from clickscore.stream.settings import KafkaSettings
+from clickscore.stream.terminal_text import safe_text
 
 Record = ConsumerRecord[bytes | None, bytes | None]
 
@@ -101,15 +101,13 @@ async def tail(
 
 
 def describe(topic: str, record: Record) -> str:
-    """Return a description of a record in a line. An unexpected value is shown without a description.
+    """Return a description of a record in a line of safe text. An unexpected value is shown without a description.
 
     Args:
         topic: Name of the topic without the prefix.
         record: Record to describe.
     """
-    # Control characters of a shopper's text must not reach the terminal.
-    description = _describe(topic, record)
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in description)
+    return safe_text(_describe(topic, record))
 
 
 def _describe(topic: str, record: Record) -> str:
@@ -120,7 +118,10 @@ def _describe(topic: str, record: Record) -> str:
     describe_value = _DESCRIPTIONS.get(topic)
     try:
         return describe_value(record, key, value) if describe_value else _raw(value)
-    except msgspec.DecodeError:
+    except (
+        ValueError,
+        RecursionError,
+    ):  # the errors of msgspec and of UTF-8 are ValueErrors; JSON may be nested deeply
         return f"not readable: {_raw(value)}"
 
 
@@ -193,7 +194,7 @@ def _snapshot(_: Record, key: str, value: bytes) -> str:
 
 
 def _dead_letter(record: Record, key: str, value: bytes) -> str:
-    headers = {name: content.decode(errors="replace") for name, content in record.headers}
+    headers = {name: (content or b"").decode(errors="replace") for name, content in record.headers}
     source = f"{headers.get('topic', '?')}-{headers.get('partition', '?')} offset {headers.get('offset', '?')}"
     return f"{source}; {headers.get('error', 'no reason given')}; key {key!r}; {_raw(value)}"
 
@@ -216,4 +217,7 @@ def _raw(value: bytes) -> str:
 
 
 def _utc(ts: int) -> str:
-    return datetime.fromtimestamp(ts / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return datetime.fromtimestamp(ts / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):  # before year 1 or after year 9999
+        return f"at {ts} ms"

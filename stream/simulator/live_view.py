@@ -24,6 +24,7 @@ from clickscore.schemas.events import (
 )
 from clickscore.stream.simulator.demo_metrics import Latency
 from clickscore.stream.simulator.shop.live import Reactions
+from clickscore.stream.terminal_text import safe_text
 
 SHOWN = 3
 """Number of recommended items in a sentence."""
@@ -73,7 +74,13 @@ def render(title: str, frame: Frame) -> RenderableType:
         variants.add_column(heading, justify="right")
     for name, reactions in sorted(frame.variants.items()):
         counts = (reactions.impressions, reactions.clicks)
-        variants.add_row(name, *map(_count, counts), per_hundred(reactions), _count(reactions.purchases), style="bold")
+        variants.add_row(
+            Text(safe_text(name)),
+            *map(_count, counts),
+            per_hundred(reactions),
+            _count(reactions.purchases),
+            style="bold",
+        )
     sentences = Text("\n".join(frame.sentences) or "...", overflow="ellipsis", no_wrap=True)
     return Group(
         Text(title, style="bold"),
@@ -88,7 +95,7 @@ def line(frame: Frame) -> str:
         f"{name} {reactions.clicks}/{reactions.impressions} clicked, {reactions.purchases} bought"
         for name, reactions in sorted(frame.variants.items())
     )
-    return (
+    return safe_text(
         f"{frame.seconds:4.0f} s  {frame.events_per_s:,.0f} events/s  {frame.decisions_per_s:,.0f} decisions/s  "
         f"p50 {_ms(frame.latency.p50)}  p99 {_ms(frame.latency.p99)}  open sessions {_count(frame.open_sessions)}  "
         f"lag {_count(frame.lag)}  dead letters {_count(frame.dead_letters)}  {reactions}"
@@ -96,7 +103,7 @@ def line(frame: Frame) -> str:
 
 
 def sentence(event: AnyEvent, decision: Recommendation, titles: Mapping[str, str]) -> str:
-    """Return an event and its recommendation as one sentence.
+    """Return an event and its recommendation as one sentence of safe text.
 
     Args:
         event: Action of the shopper.
@@ -107,7 +114,7 @@ def sentence(event: AnyEvent, decision: Recommendation, titles: Mapping[str, str
     more = ", ..." if len(decision.items) > SHOWN else ""
     shows = f"we show {', '.join(names)}{more}" if names else "we show nothing"
     chance = "" if decision.purchase is None else f" (purchase {decision.purchase:.0%})"
-    return f"{pseudonym(event.user_id)} {_deed(event, titles)} → {shows}{chance}"
+    return safe_text(f"{pseudonym(event.user_id)} {_deed(event, titles)} → {shows}{chance}")
 
 
 def pseudonym(user_id: str) -> str:

@@ -25,6 +25,7 @@ from clickscore.stream.kafka.client import MAX_REQUEST_BYTES, ssl_context
 from clickscore.stream.kafka.log_reader import open_reader
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.settings import KafkaSettings, Settings
+from clickscore.stream.terminal_text import safe_text
 from clickscore.stream.worker import transport
 from clickscore.stream.worker.engine import Engine
 from clickscore.stream.worker.faust_group import FaustBatch, FaustGroup
@@ -211,7 +212,7 @@ class BoundedWorker(faust.Worker):
             f"the worker did not finish within {self._stop_s:.0f} s (stop_ms) and ends at once; "
             "what is not committed is decided on at the next start"
         )
-        sys.stderr.write(f"clickscore: {self._engine.failure or overdue}\n")
+        sys.stderr.write(safe_text(f"clickscore: {self._engine.failure or overdue}\n", lines=True))
         os._exit(1)
 
 

@@ -3,6 +3,8 @@
 import logging
 import sys
 
+from clickscore.stream.terminal_text import safe_text
+
 REPEAT_S = 10.0
 """Time between two equal messages of the Kafka client, s: a lost broker means over a hundred lines a second."""
 
@@ -30,10 +32,18 @@ class RepeatFilter(logging.Filter):
         return True
 
 
+class SafeFormatter(logging.Formatter):
+    """Formats records as safe text: an id from outside must not command the terminal that shows the log."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record in one line, and a traceback in further lines."""
+        return safe_text(super().format(record), lines=True)
+
+
 def write_logs() -> None:
     """Write the worker's messages, and the warnings of libraries, to stderr."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(message)s"))
     handler.addFilter(RepeatFilter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     for name in ("faust", "mode", "aiokafka"):

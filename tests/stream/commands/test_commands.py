@@ -11,9 +11,12 @@ from click.testing import CliRunner
 
 from clickscore.schemas.catalogue import decode_item
 from clickscore.stream.__main__ import ALIASES, COMMANDS, cli
+from clickscore.stream.commands.replay import _print_diff
 from clickscore.stream.commands.settings import HIDDEN
 from clickscore.stream.event_files.formats.rees46 import REES46
+from clickscore.stream.replay.verify import DifferingDecision, DiffSummary
 from clickscore.stream.settings import SETTINGS
+from clickscore.stream.terminal_text import safe_text
 
 pytestmark = pytest.mark.slow
 
@@ -164,3 +167,25 @@ def test_settings_table_keeps_a_row_on_a_line_in_a_pipe() -> None:
     rows = clickscore("settings").stdout.decode().splitlines()
     for name in SETTINGS:
         assert len([row for row in rows if row.strip().startswith(f"{name} ")]) == 1
+
+
+def test_errors_of_a_file_command_no_terminal() -> None:
+    hostile = GOOD.replace('"view"', '"\\u001b]0;title\\u0007\\u202e"')
+    result = clickscore("events", "check", "-", stdin=f"{hostile}\n".encode())
+    words = result.stdout.decode()
+    assert "1 x " in words
+    assert words == safe_text(words, lines=True)
+
+
+def test_differing_decisions_command_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    published, replayed = (f'{{"items":["{name}\u202e\x9b2J"]}}'.encode() for name in ("old", "new"))
+    escaped = b'{"item_id":"\\u001b[2J\\u202e"}'
+    differences = [
+        DifferingDecision("d-\x1b[2J", published, replayed),
+        DifferingDecision("e", escaped, b""),
+        DifferingDecision("f", escaped, escaped + b" "),
+    ]
+    _print_diff(DiffSummary(different=3, differences=differences, extra_ids=["\x1b]0;x\x07"]))
+    words = capsys.readouterr().out
+    assert "items" in words
+    assert words == safe_text(words, lines=True)

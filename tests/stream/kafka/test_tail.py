@@ -20,6 +20,7 @@ from clickscore.schemas.topics import (
     TOPICS,
 )
 from clickscore.stream.kafka.tail import describe
+from clickscore.stream.terminal_text import safe_text
 
 TS = 1_569_888_003_000
 
@@ -171,3 +172,34 @@ def test_what_a_shopper_typed_steers_no_terminal() -> None:
     words = describe(EVENTS.name, record(encode_event(event)))
     assert "\x1b" not in words
     assert "\n" not in words
+
+
+DEEP = b'{"type":"view","event_id":"e","user_id":"u","item_id":"i","ts":1,"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+FAR = 2**62
+UNUSUAL = {
+    "not UTF-8": (EVENTS.name, b'{"type":"view","event_id":"\xff","user_id":"u","item_id":"i","ts":1}'),
+    "deep event": (EVENTS.name, DEEP),
+    "deep item": (CATALOGUE.name, b'{"item_id":"a","title":"b","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+    "far event": (EVENTS.name, encode_event(View(event_id="e", user_id="u", item_id="i", ts=FAR))),
+    "far decision": (RECOMMENDATIONS.name, recommendation(ts=FAR)),
+    "far ad": (ADS.name, ad(ts=-FAR)),
+    "empty": (RECOMMENDATIONS.name, b""),
+    "escape": (EVENTS.name, encode_event(View(event_id="e", user_id="\x1b]0;x\x07", item_id="\u202ei\x9b2J", ts=1))),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_any_record_is_a_line_of_safe_text(kind: str) -> None:
+    topic, value = UNUSUAL[kind]
+    line = describe(topic, record(value, key=b"\x1b[2J\xff"))
+    assert line == safe_text(line) != ""
+
+
+def test_time_beyond_the_calendar_is_shown_in_milliseconds() -> None:
+    line = describe(RECOMMENDATIONS.name, record(recommendation(ts=FAR)))
+    assert line.startswith(f"at {FAR} ms  user u1, event 3 of the session; show i0")
+
+
+def test_header_without_a_value_is_empty() -> None:
+    headers: Any = (("error", None), ("topic", b"clickstream-events"))
+    assert describe(DEAD_LETTERS.name, record(b"x", headers=headers)).startswith("clickstream-events-? offset ?; ; key")

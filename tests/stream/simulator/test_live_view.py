@@ -1,5 +1,7 @@
 """Live view: words and numbers of a demo."""
 
+import dataclasses
+
 import pytest
 from rich.console import Console
 
@@ -7,6 +9,7 @@ from clickscore.schemas.events import Cart, Click, Favourite, Purchase, RemoveFr
 from clickscore.stream.simulator.demo_metrics import Latency
 from clickscore.stream.simulator.live_view import Frame, line, pseudonym, render, sentence
 from clickscore.stream.simulator.shop.live import Reactions
+from clickscore.stream.terminal_text import safe_text
 from tests.stream.simulator.test_demo_metrics import recommendation
 
 TITLES = {"red-kettle": "Red kettle"}
@@ -52,6 +55,17 @@ def deed(kind, **fields):
 def test_sentence_says_what_was_done_with_the_item(kind, words):
     event = deed(kind, item_id="red-kettle")
     assert sentence(event, recommendation(event), TITLES) == f"{pseudonym('shopper-1')} {words} → we show Red kettle"
+
+
+@pytest.mark.parametrize("query", ["\x1b[2J", "\x1b]0;title\x07", "\u202eevil", "\x9b31m", "[/bold]"])
+def test_query_and_item_id_command_no_terminal(query):
+    for event in (deed(Search, query=query), deed(View, item_id=query)):  # the id has no title
+        text = sentence(event, recommendation(event), {"i": query})
+        assert text == safe_text(text)
+        console = Console(width=100, force_terminal=True, color_system=None)
+        with console.capture() as capture:
+            console.print(render("demo", dataclasses.replace(BUSY, sentences=[text])))
+        assert safe_text(capture.get(), lines=True) == capture.get()
 
 
 def test_sentence_says_what_was_searched_for():

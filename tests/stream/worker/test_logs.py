@@ -2,7 +2,7 @@
 
 import logging
 
-from clickscore.stream.worker.logs import REPEAT_S, RepeatFilter
+from clickscore.stream.worker.logs import REPEAT_S, RepeatFilter, SafeFormatter
 
 
 def record(message: str, created: float, name: str = "aiokafka.client") -> logging.LogRecord:
@@ -49,3 +49,8 @@ def test_our_own_repeats_are_written():
     log = RepeatFilter()
     log.filter(record("waiting", created=0.0, name="clickscore.stream.worker.publisher"))
     assert log.filter(record("waiting", created=0.1, name="clickscore.stream.worker.publisher"))
+
+
+def test_id_in_a_message_commands_no_terminal():
+    line = logging.LogRecord("app", logging.INFO, "app.py", 1, "event %s\nignored", ("\x1b]0;title\x07\u202e",), None)
+    assert SafeFormatter("%(message)s").format(line) == "event \ufffd]0;title\ufffd\ufffd\nignored"
