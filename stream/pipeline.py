@@ -204,8 +204,9 @@ class Pipeline:
         for (partition, records), output in zip(batches, outputs, strict=True):
             state = self.state(partition)
             requests.extend(zip(self._read(state, records, output), repeat(output)))
-            if records and records[-1].offset > state.offset:
-                output.changes.extend(state.flush(records[-1].offset))
+            end = records[-1].offset if records else state.offset
+            if end > state.offset or state.needs_flush:
+                output.changes.extend(state.flush(end))
         return outputs, requests
 
     def _read(self, state: PartitionState, records: Sequence[Record], output: Output) -> list[Request]:

@@ -11,6 +11,22 @@ from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state.partition import ChangelogRecord, PartitionState
 
 
+def source_offset(key: bytes, value: bytes | None, tombstone_offset: int) -> int:
+    """Return the source offset of a record of the changelog.
+
+    Args:
+        key: A user id, or `PARTITION_KEY`.
+        value: A snapshot; absent for a tombstone.
+        tombstone_offset: Source offset in the header of a tombstone; -1 where the header is missing.
+
+    Raises:
+        msgspec.DecodeError: The value is no snapshot.
+    """
+    if value is None:
+        return tombstone_offset
+    return decode_partition(value).offset if key == PARTITION_KEY else decode_user(value).offset
+
+
 class StateRestorer:
     """Builds the state of a partition from the records of the changelog, in log order.
 
@@ -31,12 +47,7 @@ class StateRestorer:
             value: A snapshot; absent for a tombstone.
             tombstone_offset: Source offset in the header of a tombstone; -1 where the header is missing.
         """
-        if value is None:
-            offset = tombstone_offset
-        elif key == PARTITION_KEY:
-            offset = decode_partition(value).offset
-        else:
-            offset = decode_user(value).offset
+        offset = source_offset(key, value, tombstone_offset)
         newest = self._newest.get(key)
         if newest is None or offset >= newest[0]:
             self._newest[key] = (offset, value)

@@ -5,6 +5,8 @@ changelog, and restored by loading the bytes. Users touched by a batch are decod
 at the end of the batch.
 """
 
+from collections.abc import Iterable
+
 import msgspec
 
 from clickscore.schemas.durations import MINUTE_MS
@@ -59,6 +61,7 @@ class PartitionState:
         self._settings = settings
         self._users: dict[str, bytes] = {}
         self._touched: dict[str, UserState] = {}
+        self._overlaid: set[str] = set()  # users to write again with the next flush
         self._popularity = Popularity()
         self._session_timers = TimerWheel()
         self._user_timers = TimerWheel()
@@ -163,11 +166,36 @@ class PartitionState:
                 value = encode(user)
                 self._users[user_id] = value
                 changes.append(ChangelogRecord(user_id.encode(), value, user.offset))
-            elif self._users.pop(user_id, None) is not None:
+            elif self._users.pop(user_id, None) is not None or user_id in self._overlaid:
                 changes.append(ChangelogRecord(user_id.encode(), None, user.offset))
+        for user_id in sorted(self._overlaid.difference(self._touched)):
+            value = self._users.get(user_id)
+            offset = self.offset if value is None else decode_user(value).offset
+            changes.append(ChangelogRecord(user_id.encode(), value, offset))
         self._touched.clear()
+        self._overlaid.clear()
         changes.append(ChangelogRecord(PARTITION_KEY, encode(self._snapshot()), self.offset))
         return changes
+
+    def is_overlaid(self, user_id: str, offset: int, *, is_tombstone: bool) -> bool:
+        """Return whether a record of the changelog is older than the state of the user here.
+
+        Args:
+            user_id: Key of the record.
+            offset: Source offset of the record.
+            is_tombstone: Whether the record has no value.
+        """
+        value = self._users.get(user_id)
+        return not is_tombstone if value is None else offset < decode_user(value).offset
+
+    def rewrite(self, user_ids: Iterable[str]) -> None:
+        """Write the states of these users again with the next flush; a tombstone for an unknown user."""
+        self._overlaid.update(user_ids)
+
+    @property
+    def needs_flush(self) -> bool:
+        """Whether users wait to be written again."""
+        return bool(self._overlaid)
 
     def _snapshot(self) -> PartitionSnapshot:
         return PartitionSnapshot(offset=self.offset, max_ts=self.max_ts, popular=self.popular)

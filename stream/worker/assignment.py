@@ -61,8 +61,9 @@ class Assignment:
     async def restore(self) -> None:
         """Restore the assigned partitions and drop all lost partitions.
 
-        A partition keeps the state in memory when no other worker has written to the changelog after this worker, and
-        all output is published. A rebalance in the middle makes the result void: the group calls again.
+        A partition keeps the state in memory when no other worker has written to the changelog after this worker, no
+        overlay waits for a repair, and all output is published. A rebalance in the middle makes the result void: the
+        group calls again.
 
         Raises:
             TopicMissingError: The changelog is ahead of the events.
@@ -89,12 +90,19 @@ class Assignment:
         if not assigned:
             return []
         ends, written = await changelog_ends(self._open_reader, self._settings.kafka, assigned), self._publisher.written
-        return [p for p in assigned if self._ownership.is_settled(p) and written.get(p) == ends[p]]
+        return [
+            partition
+            for partition in assigned
+            if self._ownership.is_settled(partition)
+            and written.get(partition) == ends[partition]
+            and not self._publisher.overlays.is_pending(partition)
+        ]
 
     async def _repair(self, restored: Mapping[int, RestoredPartition]) -> None:
         """Write overlaid snapshots of a stalled worker again, and note the end of each changelog."""
         for partition, (_, repairs, end) in restored.items():
             self._publisher.written[partition] = end
+            self._publisher.overlays.resolve_partition(partition)
             if repairs:
                 log.warning("partition %d: wrote %d overlaid snapshots again", partition, len(repairs))
                 self._metrics.repaired.inc(len(repairs))

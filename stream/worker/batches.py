@@ -135,8 +135,9 @@ class BatchLoop:
         self._metrics.compute_seconds.observe(now - finished.started_at)
         headers = self._decision_headers(finished.started_at, now)
         for batch, output in zip(finished.batches, outputs, strict=True):
-            self._ticks.note_batch(batch.partition, now)
-            self._metrics.batch_records.observe(len(batch.records))
+            if batch.records:  # the batch of a repair has none
+                self._ticks.note_batch(batch.partition, now)
+                self._metrics.batch_records.observe(len(batch.records))
             await self._publisher.put(PublishJob(batch, output, headers))
 
     def _decision_headers(self, started_at: float, now: float) -> list[tuple[str, bytes]]:

@@ -20,6 +20,7 @@ from clickscore.stream.worker.health import HealthCheck, HealthReport
 from clickscore.stream.worker.ownership import Ownership
 from clickscore.stream.worker.prometheus_metrics import Metrics
 from clickscore.stream.worker.publisher import Publisher
+from clickscore.stream.worker.repair import OverlayRepair
 from clickscore.stream.worker.ticks import IdleTicks
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,16 @@ class Engine:
             max_batch=settings.worker.max_batch,
             clock=clock,
         )
+        self._repair = OverlayRepair(
+            kafka=settings.kafka,
+            open_reader=open_reader,
+            group=group,
+            pipeline=pipeline,
+            compute=self._compute,
+            overlays=self._publisher.overlays,
+            put=self._batches.put,
+            metrics=metrics,
+        )
         self._health = HealthCheck(group, pipeline, self._ownership, metrics, clock)
 
     @contextlib.asynccontextmanager
@@ -89,6 +100,7 @@ class Engine:
             self._publisher.publish_decisions,
             self._publisher.publish_states,
             self._ticks.run,
+            self._repair.run,
         )
         tasks = [asyncio.create_task(self._stop_on_error(loop)) for loop in loops]
         try:

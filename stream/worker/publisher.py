@@ -34,6 +34,7 @@ from clickscore.stream.pipeline import DeadLetter, Output
 from clickscore.stream.settings import KafkaSettings
 from clickscore.stream.state.partition import ChangelogRecord
 from clickscore.stream.worker.group import ConsumerGroup, FetchedBatch, Headers, OutgoingRecord
+from clickscore.stream.worker.overlays import Overlay, Overlays
 from clickscore.stream.worker.ownership import Ownership
 from clickscore.stream.worker.prometheus_metrics import Metrics
 
@@ -95,6 +96,8 @@ class Publisher:
         """
         self.written: dict[int, int] = {}
         """Offset of each partition's changelog after this worker's own last write."""
+        self.overlays = Overlays()
+        """Foreign records between two own writes, to be repaired."""
         self._kafka = kafka
         self._group = group
         self._ownership = ownership
@@ -139,11 +142,25 @@ class Publisher:
             async with self._waiting_for_kafka(jobs):
                 writes = (self.write(partition, list(changes.values())) for partition, changes in newest.items())
                 ends = await asyncio.gather(*writes)
-            self.written.update(zip(newest, ends, strict=True))
+            for (partition, changes), end in zip(newest.items(), ends, strict=True):
+                self._note_write(partition, end - len(changes), end)
             for job in jobs:
                 job.batch.mark_committable()
                 self._count(job.output)
                 self._ownership.release(job.batch)
+
+    def _note_write(self, partition: int, start: int, end: int) -> None:
+        """Note the end of an own write; a write that does not continue at the own last write shows an overlay.
+
+        Args:
+            partition: Partition of the changelog.
+            start: Offset of the first record of the write.
+            end: Offset after the write.
+        """
+        expected = self.written.get(partition, start)
+        if start > expected >= 0 and end > start:
+            self.overlays.note(Overlay(partition, expected, start))
+        self.written[partition] = end
 
     def _count(self, output: Output) -> None:
         self._metrics.unscored.inc(output.unscored)

@@ -59,7 +59,7 @@ async def restore_partitions(
         ):
             restorer = restorers[tp.partition]
             for record in records:
-                restorer.add(record.key or b"", record.value, _tombstone_offset(record))
+                restorer.add(record.key or b"", record.value, tombstone_offset(record))
         ends = await reader.end_offsets([TopicPartition(events, partition) for partition in partitions])
         restored = {
             partition: RestoredPartition(
@@ -80,7 +80,7 @@ async def restore_partitions(
     return restored
 
 
-def _tombstone_offset(record: ConsumerRecord[bytes, bytes]) -> int:
+def tombstone_offset(record: ConsumerRecord[bytes, bytes]) -> int:
     """Return the event offset in a tombstone's header; -1 for other records, with the offset in the value."""
     if record.value is not None:
         return -1

@@ -205,3 +205,26 @@ def test_timer_of_a_session_that_close_all_closed_closes_nothing_more():
     state.flush(0)
     assert len(state.close_all()) == 1
     assert state.advance(START + 60 * MINUTE, 1) == []
+
+
+def test_user_that_is_to_be_written_again_comes_with_the_next_flush():
+    state = entered(0)
+    first = state.flush(0)
+    state.rewrite(["ann", "bob"])
+    assert state.needs_flush
+    assert state.flush(0) == [first[0], ChangelogRecord(b"bob", None, 0), first[1]]
+    assert not state.needs_flush
+
+
+def test_user_that_is_to_be_written_again_and_has_no_state_after_the_batch_leaves_a_tombstone():
+    state = entered(0)
+    state.rewrite(["ann"])
+    state.advance(START + 60 * MINUTE, 1)
+    assert state.flush(1)[0] == ChangelogRecord(b"ann", None, 1)
+
+
+def test_older_record_of_a_user_overlays_the_state():
+    state = entered(0, 1)
+    state.flush(1)
+    assert [state.is_overlaid("ann", offset, is_tombstone=False) for offset in (0, 1)] == [True, False]
+    assert [state.is_overlaid("bob", 0, is_tombstone=tombstone) for tombstone in (False, True)] == [True, False]

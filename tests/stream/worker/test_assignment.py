@@ -10,6 +10,7 @@ from clickscore.schemas.snapshots import decode_user
 from clickscore.schemas.topics import EVENTS, SNAPSHOTS
 from clickscore.stream.errors import TopicMissingError
 from clickscore.stream.worker.assignment import Assignment
+from clickscore.stream.worker.overlays import Overlay
 from clickscore.stream.worker.publisher import PublishJob
 from clickscore.stream.worker.ticks import IdleTicks
 from tests.events import view
@@ -111,6 +112,16 @@ def test_state_that_another_worker_wrote_after_is_restored():
     stage.group.rebalance(0)
     stage.restore()
     assert stage.states() == successor.states()
+
+
+def test_state_with_an_overlay_that_waits_for_its_repair_is_restored():
+    stage = worked(0)
+    state = stage.pipeline.partitions[0]
+    stage.publisher.overlays.note(Overlay(0, 0, 1))
+    stage.group.rebalance(0)
+    stage.restore()
+    assert stage.pipeline.partitions[0] is not state
+    assert not stage.publisher.overlays.is_pending(0)
 
 
 def test_state_of_a_batch_that_is_still_to_be_published_is_restored():
