@@ -5,6 +5,7 @@
   + BundleError              a bundle contradicts the manifest: the worker stops before joining the group
   + BrokerError              Kafka cannot be reached, or refuses a request
     - TopicMissingError      a topic is missing, or differs from the worker's needs
+  + SnapshotError            a record of session-snapshots cannot be read: the worker stops before it decides anything
   + InputFileError           a file cannot be read, or has another format than the named format
     - BrokenDataError        compressed data is damaged
   + OutputFileError          a file cannot be written

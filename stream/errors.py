@@ -19,6 +19,10 @@ class TopicMissingError(BrokerError):
     """A topic is missing, or differs from the worker's needs."""
 
 
+class SnapshotError(ClickscoreError):
+    """A record of `session-snapshots` cannot be read."""
+
+
 class InputFileError(ClickscoreError):
     """A file cannot be read, or has another format than the named format."""
 

@@ -2,8 +2,12 @@
 
 from collections.abc import Iterable
 
+import msgspec
+
+from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.snapshots import (
     PARTITION_KEY,
+    UserState,
     decode_partition,
     decode_user,
 )
@@ -16,15 +20,25 @@ def source_offset(key: bytes, value: bytes | None, tombstone_offset: int) -> int
 
     Args:
         key: A user id, or `PARTITION_KEY`.
-        value: A snapshot; absent for a tombstone.
+        value: A snapshot; null and empty for a tombstone.
         tombstone_offset: Source offset in the header of a tombstone; -1 where the header is missing.
 
     Raises:
         msgspec.DecodeError: The value is no snapshot.
+        UnicodeDecodeError: The key or a text of the value is not UTF-8.
     """
-    if value is None:
+    if not value:
         return tombstone_offset
-    return decode_partition(value).offset if key == PARTITION_KEY else decode_user(value).offset
+    try:
+        if key == PARTITION_KEY:
+            return decode_partition(value).offset
+        key.decode()
+        user = decode_user(value)
+    except RecursionError as exc:
+        message = "the value is nested too deeply"
+        raise msgspec.DecodeError(message) from exc
+    _check_lengths(user)
+    return user.offset
 
 
 class StateRestorer:
@@ -44,9 +58,14 @@ class StateRestorer:
 
         Args:
             key: A user id, or `PARTITION_KEY`.
-            value: A snapshot; absent for a tombstone.
+            value: A snapshot; null and empty for a tombstone.
             tombstone_offset: Source offset in the header of a tombstone; -1 where the header is missing.
+
+        Raises:
+            msgspec.DecodeError: The value is no snapshot.
+            UnicodeDecodeError: The key or a text of the value is not UTF-8.
         """
+        value = value or None
         offset = source_offset(key, value, tombstone_offset)
         newest = self._newest.get(key)
         if newest is None or offset >= newest[0]:
@@ -70,6 +89,21 @@ class StateRestorer:
             else:
                 state.load_user(key.decode(), value)
         return state
+
+
+def _check_lengths(user: UserState) -> None:
+    """Check that the parts of a user's snapshot describe the same events.
+
+    Raises:
+        msgspec.ValidationError: The numbers of events differ, or an action is unknown.
+    """
+    events = len(user.items)
+    if not events == len(user.ages) == len(user.actions) == len(user.fingerprints) / 8 <= max(user.length, 0):
+        message = "the parts of the session have different lengths"
+        raise msgspec.ValidationError(message)
+    if user.actions and max(user.actions) >= len(ACTIONS):
+        message = f"the action code {max(user.actions)} is unknown"
+        raise msgspec.ValidationError(message)
 
 
 def restore(changes: Iterable[ChangelogRecord], source: str, settings: SessionSettings) -> PartitionState:

@@ -3,6 +3,8 @@
 import logging
 import sys
 
+import xxhash
+
 from clickscore.stream.terminal_text import safe_text
 
 REPEAT_S = 10.0
@@ -38,6 +40,11 @@ class SafeFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the record in one line, and a traceback in further lines."""
         return safe_text(super().format(record), lines=True)
+
+
+def user_hash(user_id: bytes) -> str:
+    """Return a name of a user for logs and errors, which must not contain user ids: 64 bits of a hash, in hex."""
+    return xxhash.xxh3_64_hexdigest(user_id)
 
 
 def write_logs() -> None:

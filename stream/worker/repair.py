@@ -149,7 +149,7 @@ class OverlayRepair:
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             log.warning("%s-%d at offset %d is no snapshot: %s", record.topic, record.partition, record.offset, exc)
         else:
-            foreign[key] = ForeignState(offset, record.value is None)
+            foreign[key] = ForeignState(offset, not record.value)
 
     def _mark(self, partition: int, foreign: Mapping[bytes, ForeignState]) -> int | None:
         """Mark the users with an older state in the foreign records; return the number of marked users.

@@ -1,17 +1,18 @@
 """Restore: read the state of partitions back from `session-snapshots`, before the first event of each is read."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from aiokafka import ConsumerRecord, TopicPartition
 
-from clickscore.schemas.snapshots import OFFSET_HEADER
+from clickscore.schemas.snapshots import OFFSET_HEADER, PARTITION_KEY
 from clickscore.schemas.topics import EVENTS, SNAPSHOTS
-from clickscore.stream.errors import TopicMissingError
+from clickscore.stream.errors import SnapshotError, TopicMissingError
 from clickscore.stream.kafka.log_reader import OpenReader, read_to_end
 from clickscore.stream.settings import KafkaSettings, Settings
 from clickscore.stream.state.changelog import StateRestorer
 from clickscore.stream.state.partition import ChangelogRecord, PartitionState
+from clickscore.stream.worker.logs import user_hash
 
 
 class RestoredPartition(NamedTuple):
@@ -49,17 +50,25 @@ async def restore_partitions(
         partitions: Partitions to restore.
 
     Raises:
+        SnapshotError: The last record of a key cannot be read.
         TopicMissingError: The changelog is ahead of the events, and belongs to an earlier topic of events.
     """
     changelog, events = settings.kafka.topic(SNAPSHOTS.name), settings.kafka.topic(EVENTS.name)
     restorers = {partition: StateRestorer() for partition in partitions}
+    unreadable: dict[tuple[int, bytes], tuple[int, str]] = {}  # offset and fault of the last record of a key
     async with open_reader() as reader:
         async for tp, records in read_to_end(
             reader, [TopicPartition(changelog, partition) for partition in partitions]
         ):
-            restorer = restorers[tp.partition]
             for record in records:
-                restorer.add(record.key or b"", record.value, tombstone_offset(record))
+                key = record.key or b""
+                try:
+                    restorers[tp.partition].add(key, record.value, tombstone_offset(record))
+                except ValueError as exc:  # the errors of msgspec and of UTF-8 are ValueErrors
+                    unreadable[tp.partition, key] = record.offset, str(exc)
+                else:
+                    unreadable.pop((tp.partition, key), None)
+        _check_readable(changelog, unreadable)
         ends = await reader.end_offsets([TopicPartition(events, partition) for partition in partitions])
         restored = {
             partition: RestoredPartition(
@@ -80,8 +89,31 @@ async def restore_partitions(
     return restored
 
 
+def _check_readable(changelog: str, unreadable: Mapping[tuple[int, bytes], tuple[int, str]]) -> None:
+    """Check that no key ends with a record that cannot be read. A later record of the key repairs an unreadable one.
+
+    Args:
+        changelog: Full name of the topic.
+        unreadable: Offset and fault of the record, by partition and key.
+
+    Raises:
+        SnapshotError: There is such a record.
+    """
+    if not unreadable:
+        return
+    (partition, key), (offset, fault) = next(iter(unreadable.items()))
+    owner = f"the user with the hash {user_hash(key)}" if key != PARTITION_KEY else "the partition itself (empty key)"
+    others = f" ({len(unreadable) - 1} more such records follow)" if len(unreadable) > 1 else ""
+    message = (
+        f"{changelog}, partition {partition}, offset {offset}: the snapshot of {owner} cannot be read: {fault}{others}"
+        ". Publish a record with the same key and a null value to this partition: the last readable state of the key "
+        "counts again, or none. docs/operations.md has the program (Unreadable snapshots). Then start the worker again"
+    )
+    raise SnapshotError(message)
+
+
 def tombstone_offset(record: ConsumerRecord[bytes, bytes]) -> int:
     """Return the event offset in a tombstone's header; -1 for other records, with the offset in the value."""
-    if record.value is not None:
+    if record.value:
         return -1
     return next((int(value) for name, value in record.headers if name == OFFSET_HEADER), -1)

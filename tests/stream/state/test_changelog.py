@@ -8,7 +8,16 @@ from tests.events import START
 
 
 def snapshot(user: str, offset: int) -> ChangelogRecord:
-    state = UserState(offset=offset, length=1, opened_at=START, last_ts=START, ages=[0], actions=b"\1", items=["a"])
+    state = UserState(
+        offset=offset,
+        length=1,
+        opened_at=START,
+        last_ts=START,
+        ages=[0],
+        actions=b"\1",
+        items=["a"],
+        fingerprints=bytes(8),
+    )
     return ChangelogRecord(user.encode(), encode(state), offset)
 
 

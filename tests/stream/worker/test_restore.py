@@ -2,8 +2,12 @@
 
 import asyncio
 
-from clickscore.schemas.snapshots import OFFSET_HEADER
+import msgspec
+import pytest
+
+from clickscore.schemas.snapshots import OFFSET_HEADER, PARTITION_KEY, UserState, encode
 from clickscore.schemas.topics import EVENTS, SNAPSHOTS
+from clickscore.stream.errors import SnapshotError
 from clickscore.stream.settings import Settings
 from clickscore.stream.worker.restore import RestoredPartition, changelog_ends, restore_partitions
 from tests.events import view
@@ -64,3 +68,59 @@ def test_state_up_to_the_last_event_is_not_ahead_of_the_events():
 def test_ends_of_the_changelog_are_looked_up_by_partition():
     stage = written()
     assert asyncio.run(changelog_ends(stage.log.open_reader, Settings().kafka, [0, 1])) == {0: 2, 1: 0}
+
+
+def with_last(key: bytes, value: bytes) -> Stage:
+    """Return a stage whose changelog ends with a foreign record."""
+    stage = written()
+    stage.log.append(SNAPSHOTS.name, 0, key, value)
+    return stage
+
+
+def user_state(**fields: object) -> bytes:
+    return encode(UserState(**{"offset": 9, "length": 1, "ages": [0], "actions": b"\1", "items": ["a"], **fields}))
+
+
+DEEP = b"\x91" * 5_000 + b"\xc0"  # MessagePack arrays in each other
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (b"ann", b"garbage"),
+        (b"ann", msgspec.msgpack.encode({"offset": 1})),
+        (b"ann", DEEP),
+        (b"ann", b"\x9d" + msgspec.msgpack.encode(UserState())[1:] + DEEP),
+        (b"ann", user_state()),
+        (b"ann", user_state(fingerprints=bytes(8), ages=[])),
+        (b"ann", user_state(fingerprints=bytes(8), length=-1)),
+        (b"ann", user_state(fingerprints=bytes(8), actions=b"\x63")),
+        (b"\xff", encode(UserState())),
+        (PARTITION_KEY, b"garbage"),
+    ],
+)
+def test_unreadable_record_is_named_with_a_remedy_and_without_the_user_id(key: bytes, value: bytes):
+    stage = with_last(key, value)
+    with pytest.raises(SnapshotError) as caught:
+        restored(stage.log, 0)
+    words = str(caught.value)
+    owner = "the partition itself (empty key)" if key == PARTITION_KEY else "the user with the hash "
+    assert words.startswith(f"session-snapshots, partition 0, offset 2: the snapshot of {owner}")
+    assert "null value to this partition" in words
+    assert "ann" not in words.replace("cannot", "")
+
+
+@pytest.mark.parametrize("key", [b"ann", PARTITION_KEY])
+def test_null_value_after_an_unreadable_record_brings_the_last_state_back(key: bytes):
+    stage = with_last(key, b"garbage")
+    stage.log.append(SNAPSHOTS.name, 0, key, None)
+    state, repairs, _ = restored(stage.log, 0)[0]
+    assert state.contents() == stage.pipeline.partitions[0].contents()
+    assert [record.key for record in repairs] == [key]
+
+
+def test_further_unreadable_records_are_counted():
+    stage = with_last(b"ann", b"garbage")
+    stage.log.append(SNAPSHOTS.name, 0, b"bob", b"garbage")
+    with pytest.raises(SnapshotError, match="1 more such records"):
+        restored(stage.log, 0)
