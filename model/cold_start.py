@@ -12,7 +12,7 @@ A new item gets the Nadaraya-Watson estimate (Nadaraya 1964, Watson 1964) over t
     vector = unit(unit(m without the part along c) - new_item_penalty * c).
 
 All queries share the direction c, so an item along c scores high in every session; the penalty keeps new
-items from driving known items out of the ranking. `docs/model.md` has the measurements.
+items from driving known items out of the ranking. `docs/experiments.md` has the measurements.
 
 Shapes: V rows of the item table, D dim, F numbers of a description, A anchors.
 """

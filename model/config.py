@@ -22,9 +22,9 @@ class ModelConfig:
     """The shape of a model. With weights, neighbours and vocabulary it defines the model."""
 
     dim: int = 192
-    """Size D of item and session vectors. 192 is clearly better than 128; 256 adds little (`docs/model.md`)."""
+    """Size D of item and session vectors. 192 is clearly better than 128; 256 adds little (`docs/experiments.md`)."""
     layers: int = 1
-    """Transformer blocks. A second block gains less for its time than a larger `dim` (`docs/model.md`)."""
+    """Transformer blocks. A second block gains less for its time than a larger `dim` (`docs/experiments.md`)."""
     heads: int = 2
     """Attention heads H; `dim` is a multiple of H."""
     ffn: int = 256
@@ -32,7 +32,7 @@ class ModelConfig:
     max_length: int = 50
     """Events that the model reads, at most: as many as a worker keeps of a session."""
     neighbours: int = 12
-    """Neighbours K of an item, at most; 8, 16 and 24 were not clearly better (`docs/model.md`)."""
+    """Neighbours K of an item, at most; 8, 16 and 24 were not clearly better (`docs/experiments.md`)."""
     temperature: float = 0.07
     """Divisor of the cosines that gives scores, as in CORE and MiaSRec."""
     dropout: float = 0.2
@@ -71,7 +71,7 @@ class TrainConfig:
     batch: int = 512
     """Sessions of a step, at most; fewer, down to 16, if an epoch would have fewer than `steps` steps."""
     steps: int = 400
-    """Steps of an epoch that a smaller batch is used for: 0.2 points of MRR@20 better than 200 (`docs/model.md`)."""
+    """Steps of an epoch that a smaller batch is used for: 0.2 points of MRR@20 better than 200 (`docs/experiments.md`)."""
     learning_rate: float = 4e-3
     """Peak learning rate of a full batch, scaled by the root of the share of a smaller one. The usual 1e-3 would need
     more epochs."""
@@ -83,7 +83,7 @@ class TrainConfig:
     """Folds of cross-fitting: a session trains with neighbours that were counted in the other folds."""
     neighbours_half: float = 0.5
     """Half-life of co-occurrences, as a share of the sessions, from the newest back: co-occurrence changes, and with a
-    half-life 12 neighbours hold the next item more often (`docs/model.md`)."""
+    half-life 12 neighbours hold the next item more often (`docs/experiments.md`)."""
     top_up_share: float = 0.2
     """Share of the training sessions, the newest, in the final pass, which has all newer sessions as well."""
     top_up_rate: float = 8e-4
