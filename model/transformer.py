@@ -1,6 +1,6 @@
 """Session Transformer: predicts next item, next action and purchase after every event of a session in one pass.
 
-Read it from top to bottom; `docs/model.md` has the same formulas and the measured effect of each part. Shapes: B
+Read it from top to bottom; `docs/model.md` has the same formulas, and `docs/experiments.md` the effects. Shapes: B
 sessions, T events, Q queries, D dim, H heads, V item rows (row 0 is padding), K neighbours of an item. Names of modules
 and parameters are names of tensors in stored checkpoints. `export.to_onnx` writes the computation for the last event
 again as an ONNX graph, and each export compares the two.
