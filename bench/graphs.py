@@ -23,7 +23,7 @@ from clickscore.export.ranking import BlockwiseTopK, ExactTopK, QuantisedShortli
 from clickscore.export.to_onnx import to_onnx
 from clickscore.model.config import ModelConfig
 from clickscore.model.onnx_runtime import open_graph
-from clickscore.stream.scoring.scorer import WIDTHS
+from clickscore.schemas.manifest import WIDTHS
 
 MODEL = ModelConfig(dim=64, layers=2, max_length=20)
 BEST = 20

@@ -37,6 +37,8 @@ def write_bundle(
     calibration: CalibrationReport | None = None,
     popular: Sequence[str] = (),
     lineage: Sequence[str] = (),
+    absent_heads: Sequence[str] = (),
+    unfinished: str = "",
 ) -> Manifest:
     """Write a bundle and return its manifest.
 
@@ -57,6 +59,8 @@ def write_bundle(
         calibration: Metrics before and after the calibration of the heads.
         popular: Most popular items of the training data, best first.
         lineage: Earlier versions that the model was fine-tuned from, the oldest first.
+        absent_heads: Outputs of the graph that the model does not have, and that are neutral.
+        unfinished: Progress of a training that has not ended; empty for a finished one.
 
     Raises:
         ExportError: The folder is not empty.
@@ -83,6 +87,8 @@ def write_bundle(
         calibration=calibration,
         popular=tuple(popular),
         lineage=tuple(lineage),
+        absent_heads=tuple(absent_heads),
+        unfinished=unfinished,
     )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.onnx").write_bytes(model)

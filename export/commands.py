@@ -100,14 +100,28 @@ def export(checkpoint: Path, out: Path, top_k: int, precision: str, trainable: b
 @click.option(
     "--framework", default="unknown", show_default=True, help="Name and version of the framework, for the manifest."
 )
+@click.option(
+    "--padding-column",
+    is_flag=True,
+    help="Drop column 0 of item_scores, which scores the padding row (RecBole and others return such a column).",
+)
 def import_onnx(
-    model: Path, items: Path, *, out: Path, names: tuple[str, ...], top_k: int, max_length: int, framework: str
+    model: Path,
+    items: Path,
+    *,
+    out: Path,
+    names: tuple[str, ...],
+    top_k: int,
+    max_length: int,
+    framework: str,
+    padding_column: bool,
 ) -> None:
     """Make a bundle of a MODEL file (ONNX) that another framework exported.
 
-    The graph reads items, and may read actions, ages and lengths. It returns action_probabilities, purchase, and rows
-    with scores. In place of rows and scores it may return item_scores of the whole catalogue; the import adds a top k.
-    The import runs sessions alone and in a batch, and refuses a graph that is not batch-invariant.
+    The graph reads items, and may read actions, ages and lengths. It returns rows with scores, or item_scores of the
+    whole catalogue, of which the import takes the top k. It may return action_probabilities and purchase; decisions
+    state null for an output that it lacks. The import casts other number formats, and takes weights in a second file
+    into the bundle. It runs every item, alone and in a batch, and refuses a graph that a worker could not serve.
 
     \b
     Example:
@@ -122,7 +136,7 @@ def import_onnx(
     if any(not (ours and equals and theirs) for ours, equals, theirs in pairs):
         message = f"--name takes OURS=THEIRS, such as item_scores=output_2, not {' '.join(names)!r}"
         raise click.UsageError(message)
-    manifest = import_bundle(
+    manifest, unused = import_bundle(
         model,
         items,
         out,
@@ -130,7 +144,11 @@ def import_onnx(
         candidates=top_k,
         max_length=max_length,
         framework=framework,
+        padding_column=padding_column,
     )
+    if absent := manifest.absent_heads:
+        hint = f"; the graph also returns {', '.join(unused)}, which --name can map" if unused else ""
+        click.echo(f"the graph has no {' and no '.join(absent)}, so decisions state null there{hint}")
     click.echo(f"wrote bundle {manifest.version}: {manifest.items:,} items, {manifest.candidates} candidates, in {out}")
 
 

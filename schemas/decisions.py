@@ -57,9 +57,9 @@ class RecommendationContext(
     late: bool
     """Whether the event came later than allowed. A late event gets a decision, but changes no state."""
     actions: dict[str, float] | None
-    """Probability of each next action (view, cart, favourite, purchase, leave)."""
+    """Probability of each next action (view, cart, favourite, purchase, leave); null where no model predicts it."""
     purchase: float | None
-    """Probability of a purchase in the rest of the session."""
+    """Probability of a purchase in the rest of the session; null where no model predicts it."""
 
 
 class Recommendation(

@@ -21,6 +21,8 @@ A graph may lack an input that its model does not use; it must have every output
 
 A graph has both or neither. Reasons need not add up to a score.
 
+All tensors are inside `model.onnx`: a graph with external data is refused, because the hash would not cover the data.
+
 The events are the session's events on items of the bundle. With `every_event` in the manifest they are all events of
 the session: an event without an item has row 0, and an event on an unknown item has a row below 0, the same row for
 the same item of the session.
@@ -50,6 +52,20 @@ OUTPUTS: dict[str, tuple[str, int]] = {
     "purchase": ("float32", 1),
 }
 """Type and number of axes of each input and output."""
+
+HEADS: tuple[str, ...] = ("action_probabilities", "purchase")
+"""Outputs that a foreign next-item model may lack; see `Manifest.absent_heads`."""
+
+WIDTHS = (4, 8, 12, 20, 50)
+"""Padded lengths of a worker's micro-batches; a session takes the first width at or above the session's length. Few
+widths, because each call reads the whole item table. Multiples of 4, because ONNX Runtime computes other widths with
+different bits."""
+
+MAX_LENGTH_LIMIT = 4096
+"""Largest `max_length` of a bundle, in events: the scorer holds a table of this length, and attention takes its square
+in memory."""
+LATEST_TIMESTAMP = 253_402_300_799_999
+"""Last millisecond of the year 9999: no later time can be printed."""
 
 EXPLAINED, REASONS = "explained", "reasons"
 OPTIONAL: dict[str, tuple[str, int]] = {EXPLAINED: ("int64", 1), REASONS: ("float32", 3)}
@@ -123,11 +139,20 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Most popular items of the training data, best first. The fallback shows these items until events are counted."""
     lineage: tuple[str, ...] = ()
     """Earlier models of a warm start, oldest first; empty for a training from scratch."""
+    absent_heads: tuple[str, ...] = ()
+    """Outputs of `HEADS` that the model does not have. The graph returns neutral values, and decisions state null."""
+    unfinished: str = ""
+    """Progress of a training that had not ended at the export, such as `3 of 8 epochs`; empty for a finished one."""
 
     @property
     def version(self) -> str:
         """Short name of the bundle in decisions: the first 12 digits of `content_hash`."""
         return self.content_hash[:12]
+
+
+def padded_widths(max_length: int) -> tuple[int, ...]:
+    """Return the padded lengths of a worker's micro-batches for a model that reads at most `max_length` events."""
+    return (*(width for width in WIDTHS if width < max_length), max_length)
 
 
 def content_hash(model: bytes, items: bytes) -> str:

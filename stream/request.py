@@ -54,10 +54,10 @@ class Scores(NamedTuple):
     """Candidates, best first, as row numbers of the bundle's item table."""
     scores: list[float]
     """Score of each candidate, rounded to 6 decimals."""
-    actions: dict[str, float]
-    """Probability of each next action."""
-    purchase: float
-    """Probability of a purchase in the rest of the session."""
+    actions: dict[str, float] | None
+    """Probability of each next action; None where the model has no such head."""
+    purchase: float | None
+    """Probability of a purchase in the rest of the session; None where the model has no such head."""
     items_by_row: Sequence[str]
     """Item id of each row. Ids are looked up lazily: few candidates are shown, and each lookup misses the CPU cache."""
     reasons: Reasons | None = None

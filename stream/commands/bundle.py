@@ -32,6 +32,10 @@ def check(folder: Path) -> None:
     origin = f"good: {manifest.version}, made with {manifest.framework}, learned from {manifest.training_data}"
     click.echo(safe_text(origin))
     click.echo(f"{manifest.items} items, sessions of up to {manifest.max_length}, {manifest.candidates} candidates")
+    if manifest.absent_heads:
+        click.echo(f"the model has no {' and no '.join(manifest.absent_heads)}: decisions state null there")
+    if manifest.unfinished:
+        click.echo(f"beware: exported from a training that had not ended ({manifest.unfinished})")
     if manifest.fidelity:
         click.echo(f"{manifest.precision}: recall@20 against the fp32 graph is {manifest.fidelity.overlap:.2%}")
     for name, value in sorted(manifest.metrics.items()):

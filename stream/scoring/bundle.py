@@ -6,10 +6,14 @@ from typing import Any, NamedTuple
 import msgspec
 import onnxruntime as ort
 
+from clickscore.model.graph_trial import ServingLimits, find_problem
 from clickscore.schemas.manifest import (
     EXPLAINED,
     FORMAT_VERSION,
+    HEADS,
     INPUTS,
+    LATEST_TIMESTAMP,
+    MAX_LENGTH_LIMIT,
     OPTIONAL,
     OUTPUTS,
     REASONS,
@@ -18,6 +22,9 @@ from clickscore.schemas.manifest import (
     decode_manifest,
 )
 from clickscore.stream.errors import BundleError
+from clickscore.stream.scoring.external_data import find_external_tensors
+
+BYTE_ORDER_MARK = "\ufeff"
 
 
 class Bundle(NamedTuple):
@@ -42,7 +49,9 @@ def load_bundle(folder: Path, threads: int = 1, min_overlap: float = 0.0) -> Bun
     """
     try:
         bundle = _open(folder, threads)
-        problems = _contradictions(bundle) + _quantisation_problems(bundle.manifest, min_overlap)
+        problems = _contradictions(bundle) or _trial_problems(bundle, every_item=False) + _quantisation_problems(
+            bundle.manifest, min_overlap
+        )
     except BundleError as exc:
         problems = [str(exc)]
     else:
@@ -54,9 +63,10 @@ def load_bundle(folder: Path, threads: int = 1, min_overlap: float = 0.0) -> Bun
 
 
 def check_bundle(folder: Path) -> list[str]:
-    """Return the problems of a bundle in words; an empty list for a good bundle."""
+    """Return the problems of a bundle in words; an empty list for a good bundle. The graph runs every item."""
     try:
-        return _contradictions(_open(folder, threads=1))
+        bundle = _open(folder, threads=1)
+        return _contradictions(bundle) or _trial_problems(bundle, every_item=True)
     except BundleError as exc:
         return [str(exc)]
 
@@ -64,6 +74,12 @@ def check_bundle(folder: Path) -> list[str]:
 def _open(folder: Path, threads: int) -> Bundle:
     """Load the files of a folder and check the content hash."""
     manifest, model, item_list = _read(folder)
+    if external := find_external_tensors(model):
+        message = (
+            f"model.onnx keeps {len(external)} tensors in another file ({external[0]!r} is the first), which the "
+            "content hash does not cover; `clickscore import-onnx` takes them into the bundle"
+        )
+        raise BundleError(message)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -91,7 +107,7 @@ def _read(folder: Path) -> tuple[Manifest, bytes, bytes]:
         raise BundleError(message)
     try:
         manifest = decode_manifest((folder / "manifest.json").read_bytes())
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         message = f"manifest.json cannot be read: {exc}"
         raise BundleError(message) from exc
     if manifest.format_version != FORMAT_VERSION:
@@ -115,7 +131,26 @@ def _contradictions(bundle: Bundle) -> list[str]:
     checks = (
         (len(items) != manifest.items, f"items.txt has {len(items)} lines, the manifest says {manifest.items}"),
         (len(set(items)) != len(items), "items.txt lists an item twice"),
-        (manifest.max_length < 1, f"max_length is {manifest.max_length}"),
+        (
+            items[:1] and items[0].startswith(BYTE_ORDER_MARK),
+            "items.txt starts with a byte order mark: remove the mark",
+        ),
+        (
+            not 1 <= manifest.max_length <= MAX_LENGTH_LIMIT,
+            f"max_length is {manifest.max_length}, not from 1 to {MAX_LENGTH_LIMIT}",
+        ),
+        (
+            not 1 <= manifest.candidates <= manifest.items,
+            f"candidates is {manifest.candidates}, not from 1 to {manifest.items}, the number of items",
+        ),
+        (
+            not 0 <= manifest.trained_until <= LATEST_TIMESTAMP,
+            f"trained_until is {manifest.trained_until}, which is no time in ms up to the year 9999",
+        ),
+        (
+            not set(manifest.absent_heads) <= set(HEADS),
+            f"absent_heads names {', '.join(manifest.absent_heads)}; it may name {' and '.join(HEADS)}",
+        ),
         ("items" not in inputs, "the graph does not read items"),
         (
             (EXPLAINED in defaults) != (REASONS in outputs),
@@ -134,6 +169,14 @@ def _contradictions(bundle: Bundle) -> list[str]:
     ]
     absent = [f"the graph has no output {name!r}" for name in OUTPUTS if name not in outputs]
     return [problem for failed, problem in checks if failed] + unknown + wrong + absent
+
+
+def _trial_problems(bundle: Bundle, *, every_item: bool) -> list[str]:
+    """Return the problem that a run of the graph shows, if any."""
+    manifest = bundle.manifest
+    limits = ServingLimits(manifest.items, manifest.max_length, manifest.candidates, manifest.every_event)
+    problem = find_problem(bundle.session, limits, every_item=every_item)
+    return [problem] if problem else []
 
 
 _DTYPES = {"tensor(int64)": "int64", "tensor(float)": "float32"}

@@ -10,19 +10,15 @@ once, at start-up (`_padding_is_harmless`).
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import repeat
+from itertools import compress, repeat
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from clickscore.schemas.manifest import EXPLAINED, NEXT_ACTIONS, REASONS
+from clickscore.schemas.manifest import EXPLAINED, HEADS, NEXT_ACTIONS, REASONS, padded_widths
 from clickscore.stream.errors import BundleError
 from clickscore.stream.request import Reasons, Request, Scores
 from clickscore.stream.scoring.bundle import Bundle
-
-WIDTHS = (4, 8, 12, 20, 50)
-"""Padded lengths; a session takes the first width at or above the session's length. Few widths, because each call reads
-the whole item table. Multiples of 4, because ONNX Runtime computes other widths with different bits."""
 
 DECIMALS = 6
 """Decimals of scores and probabilities in decisions."""
@@ -99,9 +95,10 @@ class Scorer:
             self._explained[EXPLAINED] = np.array([bundle.manifest.candidates])
         self._items_by_row = ["", *bundle.items]
         self._row_of = {item: row for row, item in enumerate(bundle.items, start=1)}
+        self._has_actions, self._has_purchase = (name not in bundle.manifest.absent_heads for name in HEADS)
         self._max_length = bundle.manifest.max_length
         self._every_event = bundle.manifest.every_event
-        self._widths = (*(width for width in WIDTHS if width < self._max_length), self._max_length)
+        self._widths = padded_widths(self._max_length)
         self._width_of = [next(width for width in self._widths if n <= width) for n in range(self._max_length + 1)]
         self._batch = batch
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="onnx")
@@ -231,24 +228,39 @@ class Scorer:
         """
         rows, scores, next_actions, purchase, *reasons = outputs
         items_by_row = self._items_by_row
-        for session, candidates, values, probabilities, purchase_probability, contributions in zip(
+        # A foreign graph may return a row beyond the list for a session that no trial has run.
+        is_item = (rows >= 1) & (rows < len(items_by_row)) & np.isfinite(scores)  # (batch, candidates)
+        all_are_items = bool(is_item.all())
+        for session, candidates, values, probabilities, purchase_probability, contributions, mask in zip(
             sessions,
             rows.tolist(),
             _rounded(scores),
             _rounded(next_actions),
             _rounded(purchase),
             reasons[0] if reasons else repeat(None, len(sessions)),
+            is_item,
             strict=True,
         ):
             has_candidates = not self._every_event or max(session.rows) > 0
-            yield Scores(
+            result = Scores(
                 candidates if has_candidates else [],
                 values if has_candidates else [],
-                dict(zip(NEXT_ACTIONS, probabilities, strict=True)),
-                purchase_probability,
+                dict(zip(NEXT_ACTIONS, probabilities, strict=True)) if self._has_actions else None,
+                purchase_probability if self._has_purchase else None,
                 items_by_row,
                 None if contributions is None else Reasons(contributions, session.positions),
             )
+            yield result if all_are_items else _keep_candidates(result, mask)
+
+
+def _keep_candidates(scores: Scores, mask: np.ndarray) -> Scores:
+    """Return scores with the candidates of a mask alone: (candidates,)."""
+    reasons = scores.reasons
+    return scores._replace(
+        rows=list(compress(scores.rows, mask)),
+        scores=list(compress(scores.scores, mask)),
+        reasons=reasons._replace(contributions=reasons.contributions[mask]) if reasons else None,
+    )
 
 
 def _padding_worth_a_call(items: int) -> int:

@@ -24,7 +24,7 @@ def test_worker_recommends_what_another_frameworks_model_learned(
     foreign = make()
     (tmp_path / "model.onnx").write_bytes(foreign.model)
     (tmp_path / "items.txt").write_text("".join(f"{item}\n" for item in ITEMS))
-    manifest = import_bundle(
+    manifest, _ = import_bundle(
         tmp_path / "model.onnx",
         tmp_path / "items.txt",
         tmp_path / "bundle",

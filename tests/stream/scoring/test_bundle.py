@@ -117,3 +117,51 @@ def test_reasons_without_a_number_to_ask_for_are_refused(folder: Path):
         inputs=tuple(tensor for tensor in inputs if tensor.name != "explained"),
     )
     assert check_bundle(folder) == ["the graph has only one of 'explained' and 'reasons'; reasons need both"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"max_length": 2**62}, "max_length is 4611686018427387904, not from 1 to 4096"),
+        ({"max_length": 0}, "max_length is 0, not from 1 to 4096"),
+        ({"candidates": 2**62}, "candidates is 4611686018427387904, not from 1 to 300, the number of items"),
+        ({"trained_until": 2**62}, "trained_until is 4611686018427387904, which is no time in ms up to the year 9999"),
+        ({"absent_heads": ("rows",)}, "absent_heads names rows; it may name action_probabilities and purchase"),
+    ],
+)
+def test_absurd_manifest_is_refused(folder: Path, changed: dict[str, object], problem: str):
+    restate(folder, **changed)
+    assert check_bundle(folder) == [problem]
+    with pytest.raises(BundleError, match="cannot be served"):
+        load_bundle(folder)
+
+
+def test_wrong_number_of_candidates_is_found_by_a_run(folder: Path):
+    restate(folder, candidates=63)
+    (problem,) = check_bundle(folder)
+    assert problem == "the graph cannot score a session of one event: rows has the shape (1, 64), not (1, 63)"
+    with pytest.raises(BundleError, match="not \\(1, 63\\)"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize("field", ["metrics", "unknown"])
+def test_deep_manifest_is_refused_in_words(folder: Path, field: str):
+    deep = f'{{"{field}":' + "[" * 100_000 + "]" * 100_000 + "}"
+    (folder / "manifest.json").write_text(deep)
+    (problem,) = check_bundle(folder)
+    assert "manifest.json cannot be read" in problem
+
+
+def test_byte_order_mark_in_the_item_list_is_refused(folder: Path):
+    items = b"\xef\xbb\xbf" + (folder / "items.txt").read_bytes()
+    (folder / "items.txt").write_bytes(items)
+    restate(folder, content_hash=content_hash((folder / "model.onnx").read_bytes(), items))
+    assert check_bundle(folder) == ["items.txt starts with a byte order mark: remove the mark"]
+
+
+def test_list_longer_than_the_table_is_refused(folder: Path):
+    items = b"".join(b"item-%d\n" % number for number in range(1, 1_001))
+    (folder / "items.txt").write_bytes(items)
+    restate(folder, items=1_000, content_hash=content_hash((folder / "model.onnx").read_bytes(), items))
+    (problem,) = check_bundle(folder)
+    assert "the graph cannot read row 1000, the last item of the list" in problem

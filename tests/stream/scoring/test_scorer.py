@@ -261,3 +261,34 @@ def test_bundle_that_gives_no_reasons_is_refused_where_they_are_wanted(folder: P
     silent = bundle._replace(manifest=msgspec.structs.replace(bundle.manifest, outputs=outputs))
     with pytest.raises(BundleError, match="gives no reasons: export it again, or set reasons to 0"):
         Scorer(silent, reasons=True)
+
+
+class OutsideSession(PaddingDependentSession):
+    """A session of ONNX Runtime whose second and third candidate are no items, or have no score."""
+
+    def run(self, outputs: Any, feeds: Any) -> Any:
+        rows, scores, *others = self._session.run(outputs, feeds)
+        rows[:, 1], scores[:, 2] = ITEMS + 1, np.nan
+        return [rows, scores, *others]
+
+
+@pytest.mark.parametrize("reasons", [False, True])
+def test_rows_beyond_the_item_list_are_no_candidates(folder: Path, reasons: bool):
+    good = load_bundle(folder)
+    foreign = good._replace(session=OutsideSession(good.session))
+    (expected,), (scores,) = (Scorer(bundle, reasons=reasons).score([request("item-1")]) for bundle in (good, foreign))
+    assert expected is not None
+    assert scores is not None
+    kept = [0, *range(3, len(expected.rows))]
+    assert scores.rows == [expected.rows[index] for index in kept]
+    assert scores.scores == [expected.scores[index] for index in kept]
+    if expected.reasons and scores.reasons:
+        np.testing.assert_array_equal(scores.reasons.contributions, expected.reasons.contributions[kept])
+
+
+def test_absent_heads_are_null(folder: Path):
+    bundle = load_bundle(folder)
+    manifest = msgspec.structs.replace(bundle.manifest, absent_heads=("action_probabilities", "purchase"))
+    (scores,) = Scorer(bundle._replace(manifest=manifest)).score([request("item-1")])
+    assert scores is not None
+    assert (scores.actions, scores.purchase) == (None, None)
