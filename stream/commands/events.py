@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
-from clickscore.stream.commands.options import format_option, with_settings
+from clickscore.stream.commands.options import format_option, print_ignored, with_settings
 from clickscore.stream.commands.progress import progress_bar
 from clickscore.stream.event_files.event_reader import EventFile
-from clickscore.stream.event_files.formats.registry import Format
+from clickscore.stream.event_files.formats.mapping_files import SHIPPED_MAPPINGS, mapping_text, read_mapping
+from clickscore.stream.event_files.formats.registry import FORMATS
 from clickscore.stream.event_files.summary import EventFileSummary
 from clickscore.stream.settings import Settings
 
@@ -31,7 +32,7 @@ def events() -> None:
     "--show", type=click.IntRange(0), default=5, show_default=True, help="Line numbers to print for each kind of error."
 )
 @with_settings("max_event_bytes")
-def check(*, settings: Settings, file: Path, file_format: Format, show: int) -> None:
+def check(*, settings: Settings, file: Path, file_format: str, show: int) -> None:
     """Count the events of FILE and report errors. The exit code is 1 if FILE has errors. Needs no broker.
 
     The command keeps about 60 bytes for each event in memory, to count repeated event ids.
@@ -49,8 +50,39 @@ def check(*, settings: Settings, file: Path, file_format: Format, show: int) -> 
                 summary.add(line)
             bar.update(task, completed=lines.bytes_read)
     _print_summary(summary)
+    print_ignored(lines)
     if summary.errors.total:
         sys.exit(1)
+
+
+@events.command()
+def formats() -> None:
+    """List the formats of event files: those of the program, and the mappings that come with the package.
+
+    A mapping is a TOML file that makes events of any JSON or CSV source; `clickscore events mapping NAME` prints it.
+
+    \b
+    Example:
+      clickscore events formats
+      clickscore events check dump.jsonl --format segment
+    """  # noqa: D301
+    names = {**FORMATS, **{name: read_mapping(name).mapping.description for name in SHIPPED_MAPPINGS}}
+    width = max(map(len, names))
+    for name, description in names.items():
+        click.echo(f"{name:<{width}}  {description}")
+
+
+@events.command()
+@click.argument("name", type=click.Choice(SHIPPED_MAPPINGS), metavar="NAME")
+def mapping(*, name: str) -> None:
+    """Print the mapping NAME, which comes with the package, as the beginning of a mapping of your own.
+
+    \b
+    Example:
+      clickscore events mapping segment > shop.toml
+      clickscore events check dump.jsonl --format shop.toml
+    """  # noqa: D301
+    click.echo(mapping_text(name), nl=False)
 
 
 def _print_summary(summary: EventFileSummary) -> None:

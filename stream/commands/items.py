@@ -9,7 +9,6 @@ from clickscore.schemas.catalogue import encode
 from clickscore.stream.commands.options import format_option
 from clickscore.stream.errors import OutputFileError
 from clickscore.stream.event_files.event_reader import EventFile
-from clickscore.stream.event_files.formats.registry import Format
 from clickscore.stream.event_files.recorded_items import collect_items
 
 
@@ -19,7 +18,7 @@ from clickscore.stream.event_files.recorded_items import collect_items
 @click.option(
     "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="File of JSON lines; gzip for .gz."
 )
-def items(*, file: Path, file_format: Format, out: Path) -> None:
+def items(*, file: Path, file_format: str, out: Path) -> None:
     """Write the items of the events in FILE as a catalogue, for a shop without a catalogue file.
 
     `clickscore train --items` reads price and category from this file.

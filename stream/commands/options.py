@@ -1,26 +1,54 @@
 """Options: settings as flags of a command."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 
+from clickscore.stream.event_files.event_reader import EventFile
+from clickscore.stream.event_files.formats.mapping_files import MAPPING_SUFFIX, SHIPPED_MAPPINGS
 from clickscore.stream.event_files.formats.registry import Format
 from clickscore.stream.settings import SETTINGS, Setting, load
 
 Command = Callable[..., Any]
 
+
+class FormatName(click.ParamType):
+    """Name of a format: a format of the program, a shipped mapping, or the path of a mapping."""
+
+    name = "format"
+
+    def __init__(self, names: Sequence[str] = (*get_args(Format), *SHIPPED_MAPPINGS)) -> None:
+        """Take the allowed names, besides the path of a mapping."""
+        self._names = names
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name of a format, or end the command with the allowed names."""
+        if value not in self._names and not value.endswith(MAPPING_SUFFIX):
+            names = ", ".join(self._names)
+            self.fail(f"{value!r} is not one of {names}, nor the path of a {MAPPING_SUFFIX} file", param, ctx)
+        return value
+
+
 format_option = click.option(
     "--format",
     "file_format",
-    type=click.Choice(get_args(Format)),
+    type=FormatName(),
+    metavar="FORMAT",
     default="clickscore",
     show_default=True,
-    help="Format of the lines or rows of a file.",
+    help=f"Format of the file: {', '.join(get_args(Format))}, a mapping that comes with the package "
+    "(`clickscore events formats` lists all), or the path of a mapping of your own (.toml).",
 )
 """Option of a command that reads an event file; the command receives `file_format`."""
+
+
+def print_ignored(file: EventFile) -> None:
+    """Print how many lines of a file gave no event because the mapping ignores their type, if there are any."""
+    if file.ignored:
+        click.echo(f"{file.ignored:,} lines have a type that the mapping {file.format} ignores")
 
 
 def with_settings(*names: str) -> Callable[[Command], Command]:

@@ -8,10 +8,9 @@ import click
 from rich.progress import TextColumn
 
 from clickscore.schemas.topics import EVENTS
-from clickscore.stream.commands.options import format_option, with_settings
+from clickscore.stream.commands.options import format_option, print_ignored, with_settings
 from clickscore.stream.commands.progress import progress_bar
 from clickscore.stream.event_files.event_reader import EventFile
-from clickscore.stream.event_files.formats.registry import Format
 from clickscore.stream.event_files.produce import ProduceTally, constant_rate, event_time_speed
 from clickscore.stream.event_files.produce import produce as send
 from clickscore.stream.settings import Settings
@@ -30,7 +29,7 @@ from clickscore.stream.worker.logs import write_logs
 )
 @with_settings("topic_prefix", "broker_wait_ms")
 def produce(
-    *, settings: Settings, file: Path, file_format: Format, topic: str, rate: float | None, speed: float | None
+    *, settings: Settings, file: Path, file_format: str, topic: str, rate: float | None, speed: float | None
 ) -> None:
     """Send the events of FILE to a topic, as fast as possible; the events of each user stay in order.
 
@@ -63,6 +62,7 @@ def produce(
             asyncio.run(send(settings.kafka, events, tally, topic=topic, pace=pace, on_progress=update))
         finally:
             _print_summary(tally, settings.kafka.topic(topic), time.monotonic() - started_at)
+            print_ignored(events)
 
 
 def _print_summary(tally: ProduceTally, topic: str, seconds: float) -> None:

@@ -7,14 +7,16 @@ import csv
 import io
 import select
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from clickscore.stream.errors import InputFileError
 from clickscore.stream.event_files.compression import BrokenDataError, Decompressor, find_decompressor, has_magic
 from clickscore.stream.event_files.formats.json_lines import json_line
-from clickscore.stream.event_files.formats.registry import ROW_FORMATS, Format
+from clickscore.stream.event_files.formats.mapped_text import MappedText
+from clickscore.stream.event_files.formats.mapping_files import is_mapping, read_mapping
+from clickscore.stream.event_files.formats.registry import ROW_FORMATS
 from clickscore.stream.event_files.formats.rows import RowFormat, row_line, split_row
 from clickscore.stream.event_files.lines import Line
 from clickscore.stream.event_files.parquet import PARQUET_MAGIC, ParquetEvents
@@ -89,12 +91,12 @@ class EventFile:
         InputFileError: The file cannot be opened or read to the end, or has another format.
     """
 
-    def __init__(self, path: Path, file_format: Format, start: LinePosition = BEGINNING) -> None:
+    def __init__(self, path: Path, file_format: str, start: LinePosition = BEGINNING) -> None:
         """Open a file.
 
         Args:
             path: Path of the file, `-` for stdin.
-            file_format: Format of the lines.
+            file_format: Name of the format of the lines, or path of a mapping.
             start: Start of the reading: the `position` of an earlier reading.
         """
         self.path = path
@@ -111,10 +113,11 @@ class EventFile:
             """Number of bytes on disk; 0 for stdin."""
         except OSError as exc:
             raise self._read_error(exc.strerror or str(exc)) from exc
-        self.format: Format = file_format
+        self.format = file_format
         """Format of the lines."""
         self._row_format = ROW_FORMATS.get(file_format)
-        self._parse = _RowParser(path, self._row_format).parse if self._row_format else json_line
+        self._mapped = MappedText(read_mapping(file_format)) if is_mapping(file_format) else None
+        self._rows = _RowParser(path, self._row_format) if self._row_format else None
         self._parquet = not self.live and has_magic(self._raw, PARQUET_MAGIC)
 
     def __enter__(self) -> Self:
@@ -136,7 +139,7 @@ class EventFile:
 
     def _text_chunks(self) -> Iterator[list[Line]]:
         number, offset = self.position
-        if number and self._row_format and self._row_format.has_header:
+        if number and (self._mapped or (self._row_format and self._row_format.has_header)):
             self._parse_header()
         for texts, length in _split_lines(self._contents(offset)):
             lines: list[Line] = []
@@ -145,9 +148,7 @@ class EventFile:
                 if len(text) > MAX_LINE_BYTES:
                     lines.append(Line(number, error=f"longer than {MAX_LINE_BYTES} bytes"))
                 elif text and not text.isspace():
-                    line = self._parse(number, text)
-                    if line:
-                        lines.append(line)
+                    lines += self._parse(number, text)
             self.position = LinePosition(number, offset + length)
             yield lines
 
@@ -155,11 +156,25 @@ class EventFile:
         """Parse the first line, with the names of the columns, before reading goes on."""
         with EventFile(self.path, self.format) as head:
             first = next(texts for texts, _ in _split_lines(head._contents(0)) if texts)[0]
-        self._parse(1, first)
+        if self._mapped:
+            self._mapped.read_header(first)
+        else:
+            self._parse(1, first)
+
+    def _parse(self, number: int, text: bytes) -> Sequence[Line]:
+        if self._mapped:
+            return self._mapped.parse(number, text)
+        line = self._rows.parse(number, text) if self._rows else json_line(number, text)
+        return (line,) if line else ()
+
+    @property
+    def ignored(self) -> int:
+        """Number of lines without an event: the mapping ignores the type of the line."""
+        return self._mapped.ignored if self._mapped else 0
 
     def _parquet_chunks(self) -> Iterator[list[Line]]:
         """Yield the rows of a Parquet file as lines, numbered from 1."""
-        rows = ParquetEvents(self.path, self._row_format)
+        rows = ParquetEvents(self.path, self._row_format, self._mapped)
         number = self.position.number
         for lines in rows.chunks(number):
             number += len(lines)

@@ -14,8 +14,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from clickscore.stream.errors import InputFileError
 from clickscore.stream.event_files.formats.json_lines import PARQUET_COLUMNS, event_json, json_line
+from clickscore.stream.event_files.formats.mapped_text import MappedText
 from clickscore.stream.event_files.formats.rows import CACHED_TIMES, RowFormat, row_line
 from clickscore.stream.event_files.lines import Line
 
@@ -32,12 +35,13 @@ class ParquetEvents:
         InputFileError: The file cannot be read or lacks a column, or pyarrow is not installed.
     """
 
-    def __init__(self, path: Path, row_format: RowFormat | None) -> None:
+    def __init__(self, path: Path, row_format: RowFormat | None, mapped: MappedText | None = None) -> None:
         """Open a file.
 
         Args:
             path: Path of the file.
             row_format: Format of the rows; None if the columns are the fields of an event.
+            mapped: Mapping of the rows, if there is one: then a row is a JSON object with a field for each column.
         """
         try:
             import pyarrow as pa  # noqa: PLC0415 (part of the `files` extra)
@@ -47,6 +51,7 @@ class ParquetEvents:
             raise InputFileError(message) from exc
         self._path = path
         self._row_format = row_format
+        self._mapped = mapped
         self._pa: Any = pa
         self._errors = (pa.ArrowException, OSError)
         try:
@@ -56,7 +61,7 @@ class ParquetEvents:
         self._names: list[str] = self._file.schema_arrow.names
         self.row_count: int = self._file.metadata.num_rows
         """Number of rows of the file."""
-        required = row_format.columns if row_format else PARQUET_COLUMNS
+        required = row_format.columns if row_format else () if mapped else PARQUET_COLUMNS
         missing = [name for name in required if name not in self._names]
         if missing:
             message = f"{path} cannot be read in this format: it has no column {', '.join(missing)}"
@@ -88,6 +93,11 @@ class ParquetEvents:
 
     def _lines(self, batch: Any, first_number: int) -> list[Line]:  # noqa: ANN401 (pyarrow has no types)
         row_format = self._row_format
+        if self._mapped:
+            texts = [msgspec.json.encode(row) for row in batch.to_pylist()]
+            return [
+                line for number, text in enumerate(texts, first_number) for line in self._mapped.parse(number, text)
+            ]
         if row_format is None:
             columns = [self._field_values(name, batch.column(name)) for name in self._names]
             rows = (

@@ -10,7 +10,7 @@ import xxhash
 from clickscore.schemas.topics import EVENTS
 from clickscore.stream.errors import InputFileError, SettingsError
 from clickscore.stream.event_files.event_reader import EventFile
-from clickscore.stream.event_files.formats.registry import Format
+from clickscore.stream.event_files.formats.mapping_files import is_mapping, mapping_text
 from clickscore.stream.kafka.partitioner import partition_of
 from clickscore.stream.pipeline import Record
 from clickscore.stream.reference.records import ReferenceRecords
@@ -35,11 +35,11 @@ class FileSpec(msgspec.Struct, frozen=True, kw_only=True, tag="file"):
 
     path: str
     """Path of the file, `-` for stdin."""
-    format: Format
+    format: str
     partitions: int
     """Number of partitions."""
     fingerprint: str
-    """Size and hash of the beginning, so that a changed file of the same name is noticed."""
+    """Size and hash of the beginning, and hash of the mapping, so that a changed file of the same name is noticed."""
 
     @property
     def cold_partitions(self) -> Mapping[int, int]:
@@ -86,7 +86,7 @@ class FileSpec(msgspec.Struct, frozen=True, kw_only=True, tag="file"):
         return self
 
 
-def make_file_spec(path: Path, file_format: Format, partitions: int) -> FileSpec:
+def make_file_spec(path: Path, file_format: str, partitions: int) -> FileSpec:
     """Return the description of a file.
 
     Args:
@@ -106,13 +106,15 @@ def make_file_spec(path: Path, file_format: Format, partitions: int) -> FileSpec
         except OSError as exc:
             message = f"{path} cannot be read: {exc.strerror or exc}"
             raise InputFileError(message) from exc
+    if is_mapping(file_format):
+        fingerprint += f"-{xxhash.xxh3_64_hexdigest(mapping_text(file_format))}"
     return FileSpec(path=str(path), format=file_format, partitions=partitions, fingerprint=fingerprint)
 
 
 class FileSource:
     """The lines of a file that belong to some partitions."""
 
-    def __init__(self, path: Path, file_format: Format, partitions: Collection[int], start: FilePosition) -> None:
+    def __init__(self, path: Path, file_format: str, partitions: Collection[int], start: FilePosition) -> None:
         """Open a file.
 
         Args:

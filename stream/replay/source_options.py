@@ -4,7 +4,6 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
-from clickscore.stream.event_files.formats.registry import Format
 from clickscore.stream.replay.file_source import FileSpec, make_file_spec
 from clickscore.stream.replay.topic_source import TopicRangeSpec, resolve_topic_range
 from clickscore.stream.settings import KafkaSettings
@@ -19,7 +18,7 @@ class SourceOptions:
 
     source: str
     """Path of a file, `-` for stdin, or `kafka:` and the name of a topic."""
-    file_format: Format
+    file_format: str
     """Format of a file."""
     begin: str | None
     """First record of a topic's range; None for `earliest`."""

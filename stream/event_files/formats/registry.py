@@ -15,5 +15,13 @@ from clickscore.stream.event_files.formats.taobao import TAOBAO
 
 Format = Literal["clickscore", "taobao", "rees46", "csv"]
 
-ROW_FORMATS: dict[Format, RowFormat] = {"taobao": TAOBAO, "rees46": REES46, "csv": SHOP_CSV}
+FORMATS: dict[str, str] = {
+    "clickscore": "JSON lines, as on the topic",
+    "taobao": "Taobao UserBehavior: user, item, category, behaviour, seconds; no header",
+    "rees46": "REES46 stores; a header names the columns",
+    "csv": "Any shop; a header names event_time, event_type, item, category, user, session, price",
+}
+"""Each format of the program in a line. Other formats are mappings: see `mapping_files`."""
+
+ROW_FORMATS: dict[str, RowFormat] = {"taobao": TAOBAO, "rees46": REES46, "csv": SHOP_CSV}
 """Formats of rows. `clickscore` is not a format of rows: a line of `clickscore` is JSON."""

@@ -13,6 +13,7 @@ from clickscore.schemas.catalogue import decode_item
 from clickscore.stream.__main__ import ALIASES, COMMANDS, cli
 from clickscore.stream.commands.replay import _print_diff
 from clickscore.stream.commands.settings import HIDDEN
+from clickscore.stream.event_files.formats.mapping_files import SHIPPED_MAPPINGS
 from clickscore.stream.event_files.formats.rees46 import REES46
 from clickscore.stream.replay.verify import DifferingDecision, DiffSummary
 from clickscore.stream.settings import SETTINGS
@@ -102,6 +103,36 @@ def test_check_reads_rees46(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "1 good events" in result.stdout.decode()
     assert "1 x price is no number (line 3)" in result.stdout.decode()
+
+
+def test_formats_lists_the_shipped_mappings_in_a_line_each() -> None:
+    lines = CliRunner().invoke(cli, ["events", "formats"]).output.splitlines()
+    names = [line.split()[0] for line in lines]
+    assert {"clickscore", "rees46", "ga4", "segment", "snowplow", *SHIPPED_MAPPINGS} <= set(names)
+    assert len(names) == len(set(names))
+
+
+def test_printed_mapping_is_a_mapping_of_the_user(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(CliRunner().invoke(cli, ["events", "mapping", "retailrocket"]).output)
+    (tmp_path / "events.csv").write_text("timestamp,visitorid,event,itemid,transactionid\n1433221332117,1,view,2,\n")
+    result = CliRunner().invoke(
+        cli, ["events", "check", str(tmp_path / "events.csv"), "--format", str(tmp_path / "mine.toml")]
+    )
+    assert result.exit_code == 0
+    assert "1 good events" in result.output
+
+
+def test_check_says_how_many_lines_a_mapping_ignores() -> None:
+    call = '{"type":"identify","userId":"u","timestamp":"2026-03-01T08:00:00Z"}'
+    result = clickscore("events", "check", "-", "--format", "segment", stdin=f"{call}\n{call}\n".encode())
+    assert "2 lines have a type that the mapping segment ignores" in result.stdout.decode()
+
+
+def test_unknown_format_is_refused_with_the_names() -> None:
+    result = clickscore("events", "check", "-", "--format", "segmant")
+    assert result.returncode == 2
+    assert b"'segmant' is not one of" in result.stderr
+    assert b"segment" in result.stderr
 
 
 def test_items_have_the_price_and_category_last_seen(tmp_path: Path) -> None:
