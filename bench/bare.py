@@ -25,12 +25,12 @@ def bare(environment: Environment, budget: RunBudget) -> Measurement:
         for _ in range(budget.rounds)
     ]
     row = Row(
-        title="Worker without a model: decode, sessions, decisions, snapshots, a core",
+        title="Worker without a model: decode, sessions, decisions, snapshots, on one core",
         values=tuple(1e6 / run.cpu_us for run in runs),
         digits=",.0f",
         unit=" events/s",
         goal=30_000,
         at_least=True,
-        beside=f"{median(run.per_second for run in runs):,.0f} events/s by the clock, beside broker and other programs",
+        beside=f"{median(run.per_second for run in runs):,.0f} events/s by the clock, with broker and other programs",
     )
     return Measurement([row], runs)

@@ -59,7 +59,7 @@ def memory(environment: Environment, budget: RunBudget) -> Measurement:
     results = [measure_memory(budget.users, *sessions) for sessions in SESSIONS]
     rows = [
         Row(
-            title=f"Memory a user beside the item ids, sessions of {result.mean_length:.1f} events",
+            title=f"Memory of a user without the item ids, sessions of {result.mean_length:.1f} events",
             values=(result.beside_ids,),
             digits=",.0f",
             unit=" bytes",

@@ -35,7 +35,7 @@ def replay(environment: Environment, budget: RunBudget) -> Measurement:
     out.unlink()
     rows = [
         Row(
-            title=f"Events/s of `clickscore replay`, of what ONNX Runtime alone does on the very same calls, {label}",
+            title=f"Events/s of `clickscore replay`, relative to ONNX Runtime alone on the same calls, {label}",
             values=(run.per_second / sum(process.per_second for process in alone),),
             digits=".2f",
             goal=0.90,
@@ -65,7 +65,7 @@ def arms(environment: Environment, budget: RunBudget) -> Measurement:
     environment.idle_check.wait()
     single, several = (_backtest(environment, log, budget.judged_events, count) for count in (1, ARMS))
     row = Row(
-        title=f"A backtest of {ARMS} arms that share bundle and sessions, against one of one arm, CPU time",
+        title=f"CPU time of a backtest of {ARMS} arms that share bundle and sessions, relative to one arm",
         values=(several.cpu_us / single.cpu_us,),
         digits=".2f",
         unit=" x",
@@ -98,7 +98,7 @@ def reasons(environment: Environment, budget: RunBudget) -> Measurement:
     out.unlink()
     without_reasons, with_reasons = (median(pair[index].cpu_us for pair in pairs) for index in (0, 1))
     row = Row(
-        title="A replay whose items name the event that spoke most for them, against one without, CPU time",
+        title="CPU time of a replay that names one event as reason for each item, relative to a replay without reasons",
         values=tuple(with_reasons.cpu_us / without_reasons.cpu_us for without_reasons, with_reasons in pairs),
         digits=".2f",
         unit=" x",
@@ -113,7 +113,7 @@ def flat(environment: Environment, budget: RunBudget) -> Measurement:
     """Compare the peak memory of a replay with the peak memory of a replay of a log ten times as long."""
     short, long = (_from_stdin(environment, events) for events in (budget.long_events // 10, budget.long_events))
     row = Row(
-        title=f"Memory of a replay of {long.events / 1e6:g} million events, against {short.events / 1e6:g} million",
+        title=f"Memory of a replay of {long.events / 1e6:g} million events, relative to {short.events / 1e6:g} million",
         values=(long.peak_bytes / short.peak_bytes,),
         digits=".2f",
         unit=" x",

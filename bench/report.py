@@ -57,9 +57,9 @@ def table(report: Report) -> str:
     noise = f" Other programs took {median(strangers):.1f} cores meanwhile." if strangers else ""
     return "\n".join(
         [
-            "| what | measured: median (least to most) | wanted | beside it |",
+            "| measurement | median (minimum to maximum) | goal | details |",
             "|---|---|---|---|",
-            *(f"| {row.title} | {_measured(row)} | {_wanted(row)} | {row.beside} |" for row in _rows(report)),
+            *(f"| {row.title} | {_measured(row)} | {_goal(row)} | {row.beside} |" for row in _rows(report)),
             "",
             f"{facts['processor']}; {facts['system']}; {facts['kafka']}. {facts['packages']}. "
             f"Commit {facts['commit']}.{noise}",
@@ -85,6 +85,6 @@ def _measured(row: Row) -> str:
     return f"**{format(row.value, row.digits)}{row.unit}**{spread}"
 
 
-def _wanted(row: Row) -> str:
+def _goal(row: Row) -> str:
     goal = f"{'at least' if row.at_least else 'under'} {format(row.goal, row.digits)}{row.unit}"
     return goal if row.reached else f"{goal}: missed"

@@ -16,7 +16,7 @@ PEERS = {
     "faust_take": ("Faust `take_events(64)`, tuned", 1.5),
     "quix": ("Quix Streams `apply(stateful=True)`", 2.6),
 }
-"""Module, name and wanted speed-up of each peer."""
+"""Module, name and target speed-up of each peer."""
 
 
 def scoring(environment: Environment, budget: RunBudget) -> Measurement:
@@ -33,7 +33,7 @@ def scoring(environment: Environment, budget: RunBudget) -> Measurement:
     ours = runs["worker"]
     rows = [
         Row(
-            title="Decisions/s of a worker, of what ONNX Runtime alone does on the same graph in batches of 64",
+            title="Decisions/s of a worker, relative to ONNX Runtime alone on the same graph in batches of 64",
             values=tuple(run.share for run in ours),
             digits=".2f",
             goal=0.80,
@@ -49,7 +49,7 @@ def _against(name: str, goal: float, ours: Sequence[Run], theirs: Sequence[Run])
     pairs = list(zip(ours, theirs, strict=True))
     by_cpu = median(their.cpu_us / our.cpu_us for our, their in pairs)
     return Row(
-        title=f"The same, against {name}",
+        title=f"Decisions/s of a worker, relative to {name}",
         values=tuple(our.share / their.share for our, their in pairs),
         digits=".1f",
         unit=" x",

@@ -31,13 +31,13 @@ def start(environment: Environment, budget: RunBudget) -> Measurement:
             beside=f"{EVENTS_THERE} events wait; the bundle has 50,000 items",
         ),
         Row(
-            title="`kill -9` of a worker to the first decision of another, started in that moment",
+            title="`kill -9` of a worker to the first decision of another worker that starts at that moment",
             values=tuple(takeovers),
             digits=".1f",
             unit=" s",
             goal=8.0,
             at_least=False,
-            beside="the group waits 6 s for the dead one",
+            beside="the group waits 6 s for the dead worker",
         ),
     )
     return Measurement(rows, [{"starts": starts, "takeovers": takeovers}])
