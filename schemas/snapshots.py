@@ -52,6 +52,8 @@ class PartitionSnapshot(msgspec.Struct, array_like=True, gc=False):
     """Largest event time, ms; the watermark is the largest event time less the allowed lateness."""
     popular: list[str] = []
     """Items by popularity, best first, as of the last refresh."""
+    topic_id: str = ""
+    """Kafka's id of the topic of events; empty where the id is unknown. A topic that is made anew has another id."""
 
 
 decode_user = msgspec.msgpack.Decoder(UserState).decode

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from aiokafka import TopicPartition
 
+from clickscore.stream.kafka.topic_description import TopicDescription
 from clickscore.stream.worker.group import Headers, OutgoingRecord
 
 
@@ -30,6 +31,8 @@ class MemoryLog:
     def __init__(self) -> None:
         self.fetch_errors: list[Exception] = []
         """Errors with which the next fetches of readers fail."""
+        self.descriptions: dict[str, TopicDescription] = {}
+        """What the broker says of topics; any other topic has four partitions and no id."""
         self._records: dict[tuple[str, int], list[StoredRecord]] = defaultdict(list)
 
     def append(
@@ -52,6 +55,19 @@ class MemoryLog:
     def records(self, topic: str, partition: int = 0, start: int = 0) -> list[StoredRecord]:
         """Return the records of a partition from an offset on."""
         return [record for record in self._records[topic, partition] if record.offset >= start]
+
+    def beginning(self, topic: str, partition: int = 0) -> int:
+        """Return the offset of the first record of a partition."""
+        records = self._records[topic, partition]
+        return records[0].offset if records else self.end(topic, partition)
+
+    def delete_before(self, topic: str, partition: int, offset: int) -> None:
+        """Remove the records before an offset, as retention does."""
+        self._records[topic, partition] = self.records(topic, partition, offset)
+
+    def cut_back(self, topic: str, partition: int, end: int) -> None:
+        """Remove the records from an offset on, as an unclean leader election does."""
+        self._records[topic, partition] = [record for record in self.records(topic, partition) if record.offset < end]
 
     def end(self, topic: str, partition: int = 0) -> int:
         """Return the offset after the last record of a partition."""
@@ -90,6 +106,12 @@ class MemoryReader:
 
     async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         return {partition: self._log.end(*partition) for partition in partitions}
+
+    async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        return {partition: self._log.beginning(*partition) for partition in partitions}
+
+    async def describe(self, topic: str) -> TopicDescription:
+        return self._log.descriptions.get(topic, TopicDescription(4))
 
     async def getmany(
         self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
@@ -193,8 +215,8 @@ class MemoryGroup:
     def highwater(self, partition: int) -> int | None:
         return self._log.end(self._topic, partition) if self.knows_ends else None
 
-    def expect(self, offsets: Mapping[int, int]) -> None:
-        self.expected = offsets
+    def expect(self, offsets: Mapping[int, int], report_loss: Callable[[int, int, int], None]) -> None:
+        self.expected, self.report_loss = offsets, report_loss
 
     async def crash(self, exc: BaseException) -> None:
         self.crashes.append(exc)

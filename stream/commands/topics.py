@@ -1,4 +1,4 @@
-"""`clickscore topics`: create and list the topics of an installation."""
+"""`clickscore topics`: create, grow and list the topics of an installation."""
 
 import asyncio
 
@@ -7,13 +7,13 @@ import click
 from clickscore.schemas.topics import TOPICS
 from clickscore.stream.commands.options import with_settings
 from clickscore.stream.errors import BrokerError
-from clickscore.stream.kafka.topics import create_topics, list_topics
+from clickscore.stream.kafka.topics import create_topics, grow_topics, list_topics
 from clickscore.stream.settings import Settings
 
 
 @click.group()
 def topics() -> None:
-    """Create and list the topics of an installation.
+    """Create, grow and list the topics of an installation.
 
     \b
     Example:
@@ -39,10 +39,29 @@ def create(settings: Settings) -> None:
     if differing:
         message = (
             f"topics exist but differ: {'; '.join(differing)}. They were not changed. Either ask for their number of "
-            "partitions with --partitions, or change the topics with Kafka's own tools (another number of partitions "
-            "moves users to other partitions)"
+            "partitions with --partitions, or add partitions with `clickscore topics grow`, or change the configs with "
+            "Kafka's own tools"
         )
         raise BrokerError(message)
+
+
+@topics.command()
+@with_settings("partitions", "topic_prefix", "broker_wait_ms")
+def grow(settings: Settings) -> None:
+    """Add partitions to all user-keyed topics, the outputs first and the events last.
+
+    More partitions let more workers share the load. Most users move to another partition and begin a new session
+    there, without what they have bought; the state of their earlier partition stays until it is forgotten. Running
+    workers notice within seconds and stop: start them again.
+
+    \b
+    Example:
+      clickscore topics grow --partitions 16
+    """  # noqa: D301
+    counts = asyncio.run(grow_topics(settings.kafka))
+    width = max(map(len, counts))
+    for name, count in counts.items():
+        click.echo(f"{name:<{width}}  {count:>4} -> {settings.kafka.partitions} partitions")
 
 
 @topics.command("list")

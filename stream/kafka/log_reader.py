@@ -9,6 +9,7 @@ from typing import Protocol
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from clickscore.stream.kafka.client import consumer_arguments
+from clickscore.stream.kafka.topic_description import TopicDescription, describe_topic
 from clickscore.stream.settings import KafkaSettings
 
 FETCH_BYTES = 8 * 1024 * 1024
@@ -52,6 +53,14 @@ class PartitionReader(Protocol):
         """Return the offset after the last record of each partition."""
         ...
 
+    async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """Return the offset of the first record of each partition."""
+        ...
+
+    async def describe(self, topic: str) -> TopicDescription:
+        """Return the number of partitions and the id of a topic."""
+        ...
+
     async def getmany(
         self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
     ) -> Fetched:
@@ -69,10 +78,18 @@ OpenReader = Callable[[], AbstractAsyncContextManager[PartitionReader]]
 """Opens a reader for an `async with` block."""
 
 
+class LogReader(AIOKafkaConsumer):
+    """aiokafka's consumer, with a description of topics."""
+
+    async def describe(self, topic: str) -> TopicDescription:
+        """Return the number of partitions and the id of a topic."""
+        return await describe_topic(self._client, topic)
+
+
 @asynccontextmanager
-async def open_reader(settings: KafkaSettings) -> AsyncGenerator[AIOKafkaConsumer]:
+async def open_reader(settings: KafkaSettings) -> AsyncGenerator[LogReader]:
     """Yield a started consumer without a group; the caller assigns partitions and seeks."""
-    consumer = AIOKafkaConsumer(
+    consumer = LogReader(
         **consumer_arguments(settings),
         enable_auto_commit=False,
         auto_offset_reset="earliest",

@@ -1,4 +1,4 @@
-"""Topics: create, list, check and delete the topics of an installation."""
+"""Topics: create, grow, list, check and delete the topics of an installation."""
 
 import asyncio
 import time
@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 import msgspec
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
@@ -107,8 +107,8 @@ async def check_topics(settings: KafkaSettings, topics: Iterable[Topic] = TOPICS
     if unequal:
         message = (
             f"user-keyed topics must have the same number of partitions: {events} has {partitions}, "
-            f"but {', '.join(unequal)}. Delete those and make them anew with `clickscore topics create "
-            f"--partitions {partitions}`"
+            f"but {', '.join(unequal)}. Give all of them the same number with `clickscore topics grow --partitions "
+            f"{max(counts[name] for name, topic in names.items() if topic.per_user)}`"
         )
         raise TopicMissingError(message)
     uncompacted = [
@@ -123,6 +123,52 @@ async def check_topics(settings: KafkaSettings, topics: Iterable[Topic] = TOPICS
         )
         raise TopicMissingError(message)
     return partitions
+
+
+async def grow_topics(settings: KafkaSettings, topics: Iterable[Topic] = TOPICS) -> dict[str, int]:
+    """Give all user-keyed topics the number of partitions of the settings; return the earlier number of each.
+
+    The outputs and the changelog grow first, and the events last: no event may arrive in a partition whose decisions
+    and state have no place yet.
+
+    Raises:
+        TopicMissingError: A topic is missing.
+        BrokerError: A topic has more partitions already, or the broker cannot be reached, or refuses.
+    """
+    names = [settings.topic(topic.name) for topic in topics if topic.per_user]
+    names.sort(key=lambda name: name == settings.topic(EVENTS.name))
+    async with _open_admin(settings) as admin:
+        counts = await _partition_counts(admin)
+        missing = [name for name in names if name not in counts]
+        if missing:
+            message = f"topics are missing: {', '.join(missing)}. Make them with `clickscore topics create`"
+            raise TopicMissingError(message)
+        larger = [f"{name} has {counts[name]}" for name in names if counts[name] > settings.partitions]
+        if larger:
+            message = (
+                f"Kafka cannot take partitions away: {', '.join(larger)}. Ask for at least "
+                f"{max(counts[name] for name in names)} with --partitions"
+            )
+            raise BrokerError(message)
+        for name in names:
+            if counts[name] < settings.partitions:
+                await admin.create_partitions({name: NewPartitions(settings.partitions)})
+                await _wait_until_grown(admin, name, settings.partitions)
+    return {name: counts[name] for name in names}
+
+
+async def _wait_until_grown(admin: AIOKafkaAdminClient, name: str, partitions: int) -> None:
+    """Return once a topic has so many partitions, each with a leader.
+
+    Raises:
+        BrokerError: The topic has not grown within `PROPAGATION_SECONDS`.
+    """
+    deadline = time.monotonic() + PROPAGATION_SECONDS
+    while (await _partition_counts(admin)).get(name, 0) < partitions:
+        if time.monotonic() > deadline:
+            message = f"{name} has not grown within {PROPAGATION_SECONDS:.0f} s. Run the same command again"
+            raise BrokerError(message)
+        await asyncio.sleep(POLL_SECONDS)
 
 
 async def delete_topics(settings: KafkaSettings, topics: Iterable[Topic] = TOPICS) -> None:

@@ -55,6 +55,8 @@ class PartitionState:
         """Source offset of the last record of the last batch; -1 before the first batch."""
         self.max_ts = -1
         """Largest event time of the partition, ms."""
+        self.topic_id = ""
+        """Kafka's id of the topic of events; empty where the id is unknown."""
         self.open_sessions = 0
         self.source = source
         self._partition = source.rpartition("-")[2]
@@ -198,7 +200,7 @@ class PartitionState:
         return bool(self._overlaid)
 
     def _snapshot(self) -> PartitionSnapshot:
-        return PartitionSnapshot(offset=self.offset, max_ts=self.max_ts, popular=self.popular)
+        return PartitionSnapshot(offset=self.offset, max_ts=self.max_ts, popular=self.popular, topic_id=self.topic_id)
 
     def _touch(self, user_id: str, user: UserState, offset: int) -> None:
         """Mark a user as changed in this batch, by the record at this offset."""
@@ -252,6 +254,7 @@ class PartitionState:
         """Restore offset, watermark and popularity ranking from the partition's own snapshot."""
         self.offset, self.max_ts = snapshot.offset, snapshot.max_ts
         self._popularity.ranking = snapshot.popular
+        self.topic_id = snapshot.topic_id
 
     def load_user(self, user_id: str, snapshot: bytes) -> None:
         """Restore a user from the user's snapshot."""

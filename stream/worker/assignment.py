@@ -4,12 +4,16 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 
+from aiokafka import TopicPartition
+
+from clickscore.schemas.topics import EVENTS
 from clickscore.stream.kafka.log_reader import OpenReader
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.settings import Settings
 from clickscore.stream.state.partition import PartitionState
 from clickscore.stream.worker.compute import ComputeThread
 from clickscore.stream.worker.group import ConsumerGroup
+from clickscore.stream.worker.losses import Losses
 from clickscore.stream.worker.ownership import Ownership
 from clickscore.stream.worker.prometheus_metrics import Metrics
 from clickscore.stream.worker.publisher import Publisher
@@ -34,6 +38,7 @@ class Assignment:
         ticks: IdleTicks,
         compute: ComputeThread,
         metrics: Metrics,
+        losses: Losses,
     ) -> None:
         """Build the assignment.
 
@@ -47,6 +52,7 @@ class Assignment:
             ticks: Watches the assigned partitions.
             compute: Thread in which the pipeline changes.
             metrics: Counts rebalances and restores.
+            losses: Reports events that Kafka no longer has.
         """
         self._settings = settings
         self._open_reader = open_reader
@@ -57,6 +63,7 @@ class Assignment:
         self._ticks = ticks
         self._compute = compute
         self._metrics = metrics
+        self._losses = losses
 
     async def restore(self) -> None:
         """Restore the assigned partitions and drop all lost partitions.
@@ -77,7 +84,7 @@ class Assignment:
             return
         await self._repair(restored)
         await self._compute.call(self._load, assigned, {p: partition.state for p, partition in restored.items()})
-        self._group.expect({p: self._pipeline.partitions[p].offset + 1 for p in assigned})
+        self._group.expect(await self._next_offsets(assigned), self._losses.report)
         self._ownership.own(assigned, generation)
         self._ticks.assign(assigned, retained)
         seconds, users = time.monotonic() - started_at, sum(len(partition.state) for partition in restored.values())
@@ -97,6 +104,27 @@ class Assignment:
             and written.get(partition) == ends[partition]
             and not self._publisher.overlays.is_pending(partition)
         ]
+
+    async def _next_offsets(self, assigned: Sequence[int]) -> dict[int, int]:
+        """Return the offset to read on from of each partition; report events that the log no longer has.
+
+        A partition without a state has decided on nothing yet: it begins at the beginning of the log.
+        """
+        if not assigned:
+            return {}
+        topic = self._settings.kafka.topic(EVENTS.name)
+        async with self._open_reader() as reader:
+            beginnings = await reader.beginning_offsets([TopicPartition(topic, partition) for partition in assigned])
+        offsets: dict[int, int] = {}
+        for partition in assigned:
+            start, beginning = (
+                self._pipeline.partitions[partition].offset + 1,
+                beginnings[TopicPartition(topic, partition)],
+            )
+            if 0 < start < beginning:
+                self._losses.report(partition, start, beginning)
+            offsets[partition] = max(start, beginning)
+        return offsets
 
     async def _repair(self, restored: Mapping[int, RestoredPartition]) -> None:
         """Write overlaid snapshots of a stalled worker again, and note the end of each changelog."""

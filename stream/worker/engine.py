@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from clickscore.schemas.errors import ClickscoreError
-from clickscore.schemas.topics import EVENTS
+from clickscore.schemas.topics import EVENTS, SNAPSHOTS
 from clickscore.stream.kafka.log_reader import OpenReader
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.reference.feed import CatalogueFeed, Positions
@@ -17,11 +17,13 @@ from clickscore.stream.worker.batches import BatchLoop
 from clickscore.stream.worker.compute import ComputeThread
 from clickscore.stream.worker.group import ConsumerGroup, FetchedBatch
 from clickscore.stream.worker.health import HealthCheck, HealthReport
+from clickscore.stream.worker.losses import Losses
 from clickscore.stream.worker.ownership import Ownership
 from clickscore.stream.worker.prometheus_metrics import Metrics
 from clickscore.stream.worker.publisher import Publisher
 from clickscore.stream.worker.repair import OverlayRepair
 from clickscore.stream.worker.ticks import IdleTicks
+from clickscore.stream.worker.topic_watch import TopicWatch
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +59,17 @@ class Engine:
         self._feed = CatalogueFeed(settings.kafka, pipeline.catalogue, open_reader)
         self._following: asyncio.Task[None] | None = None
         self._ownership = Ownership(group, pipeline)
-        self._ticks = IdleTicks(pipeline, group, topic=events, tick_after_ms=settings.worker.tick_after_ms, clock=clock)
+        self._ticks = IdleTicks(
+            pipeline, group, topic=events, tick_after_ms=settings.worker.tick_after_ms, clock=clock, metrics=metrics
+        )
+        self._losses = Losses(events, metrics)
+        self._watch = TopicWatch(
+            topic=events,
+            changelog=settings.kafka.topic(SNAPSHOTS.name),
+            open_reader=open_reader,
+            group=group,
+            pipeline=pipeline,
+        )
         self._publisher = Publisher(settings.kafka, group, self._ownership, metrics)
         self._assignment = Assignment(
             settings=settings,
@@ -69,6 +81,7 @@ class Engine:
             ticks=self._ticks,
             compute=self._compute,
             metrics=metrics,
+            losses=self._losses,
         )
         self._batches = BatchLoop(
             pipeline=pipeline,
@@ -90,7 +103,7 @@ class Engine:
             put=self._batches.put,
             metrics=metrics,
         )
-        self._health = HealthCheck(group, pipeline, self._ownership, metrics, clock)
+        self._health = HealthCheck(group, pipeline, self._ownership, metrics, losses=self._losses, clock=clock)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
@@ -101,6 +114,7 @@ class Engine:
             self._publisher.publish_states,
             self._ticks.run,
             self._repair.run,
+            self._watch.run,
         )
         tasks = [asyncio.create_task(self._stop_on_error(loop)) for loop in loops]
         try:

@@ -1,14 +1,15 @@
 # pyright: basic
 """Faust group: the worker's protocols of `group.py`, implemented over a Faust app with the batch transport."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import faust
-from faust.exceptions import ConsumerNotStarted
+from faust.exceptions import AlreadyConfiguredWarning, ConsumerNotStarted
 from faust.types import TP
 
-from clickscore.stream.worker.transport import Batch, BatchProducer
+from clickscore.stream.worker.transport import Batch, BatchProducer, ReportLoss
 
 
 class FaustBatch:
@@ -71,12 +72,14 @@ class FaustGroup:
         consumer: Any = self._app.consumer  # the transport's BatchConsumer
         return consumer.readable_end(TP(self._topic, partition))
 
-    def expect(self, offsets: Mapping[int, int]) -> None:
-        """Tell the consumer the latest offset to start each partition from."""
+    def expect(self, offsets: Mapping[int, int], report_loss: ReportLoss) -> None:
+        """Tell the consumer the latest offset to start each partition from, and who takes lost ranges."""
         expected = {TP(self._topic, partition): offset for partition, offset in offsets.items()}
-        self._app.consumer.expect(expected)  # pyright: ignore[reportAttributeAccessIssue]  (BatchConsumer.expect)
+        self._app.consumer.expect(expected, report_loss)  # pyright: ignore[reportAttributeAccessIssue]  (BatchConsumer.expect)
 
     async def crash(self, exc: BaseException) -> None:
         """Stop the app. Faust must not wait for the unpublished batches."""
-        self._app.conf.stream_wait_empty = False
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AlreadyConfiguredWarning)  # Faust reads this setting as it stops
+            self._app.conf.stream_wait_empty = False
         await self._app.crash(exc)

@@ -4,7 +4,7 @@
 and run in tests with plain doubles.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from clickscore.stream.pipeline import Record
@@ -103,8 +103,13 @@ class ConsumerGroup(Protocol):
         """Return the offset after a partition's last readable record, or no offset before the first fetch."""
         ...
 
-    def expect(self, offsets: Mapping[int, int]) -> None:
-        """Set the latest offset to start each assigned partition from, to notice a gap."""
+    def expect(self, offsets: Mapping[int, int], report_loss: Callable[[int, int, int], None]) -> None:
+        """Set the latest offset to start each assigned partition from, to notice a gap.
+
+        Args:
+            offsets: Offset by partition.
+            report_loss: Takes the partition, the first lost offset and the end of each lost range.
+        """
         ...
 
     async def crash(self, exc: BaseException) -> None:

@@ -6,6 +6,7 @@ import msgspec
 
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.worker.group import ConsumerGroup
+from clickscore.stream.worker.losses import Losses
 from clickscore.stream.worker.ownership import Ownership
 from clickscore.stream.worker.prometheus_metrics import Metrics
 
@@ -21,6 +22,7 @@ class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
     partitions: list[int]
     open_sessions: int
     users: int
+    lost: int
 
     @property
     def ready(self) -> bool:
@@ -37,6 +39,8 @@ class HealthCheck:
         pipeline: Pipeline,
         ownership: Ownership,
         metrics: Metrics,
+        *,
+        losses: Losses,
         clock: Callable[[], float],
     ) -> None:
         """Build the check.
@@ -46,12 +50,14 @@ class HealthCheck:
             pipeline: Has the state of each partition.
             ownership: Knows whether the state is restored.
             metrics: Gauges to set with each report.
+            losses: Counts events that Kafka removed before they were decided on.
             clock: Returns the wall-clock time, s.
         """
         self._group = group
         self._pipeline = pipeline
         self._ownership = ownership
         self._metrics = metrics
+        self._losses = losses
         self._clock = clock
 
     def report(self, *, alive: bool, last_batch_at: float | None) -> HealthReport:
@@ -73,6 +79,7 @@ class HealthCheck:
             partitions=assigned,
             open_sessions=sum(state.open_sessions for state in states.values()),
             users=sum(len(state) for state in states.values()),
+            lost=self._losses.events,
         )
         self._set_gauges(report, lags, {partition: state.watermark for partition, state in states.items()})
         return report

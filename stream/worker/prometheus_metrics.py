@@ -28,6 +28,7 @@ class Metrics:
             "Snapshots that a stalled worker had overlaid, written again.",
             registry=registry,
         )
+        self.failed_ticks = Counter("clickscore_failed_ticks", "Ticks that Kafka refused.", registry=registry)
         self.batch_records = Histogram(
             "clickscore_batch_records", "Records of a batch.", registry=registry, buckets=_RECORDS
         )

@@ -146,10 +146,16 @@ class OverlayRepair:
         try:
             key.decode()
             offset = source_offset(key, record.value, tombstone_offset(record))
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-            log.warning("%s-%d at offset %d is no snapshot: %s", record.topic, record.partition, record.offset, exc)
-        else:
-            foreign[key] = ForeignState(offset, not record.value)
+        except msgspec.DecodeError as exc:
+            offset = -1  # older than any state: what cannot be read is written over
+            self._warn(record, exc)
+        except UnicodeDecodeError as exc:
+            self._warn(record, exc)
+            return
+        foreign[key] = ForeignState(offset, record.value is None)
+
+    def _warn(self, record: "ConsumerRecord[bytes, bytes]", exc: Exception) -> None:
+        log.warning("%s-%d at offset %d is no snapshot: %s", record.topic, record.partition, record.offset, exc)
 
     def _mark(self, partition: int, foreign: Mapping[bytes, ForeignState]) -> int | None:
         """Mark the users with an older state in the foreign records; return the number of marked users.

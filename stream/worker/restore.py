@@ -51,7 +51,7 @@ async def restore_partitions(
 
     Raises:
         SnapshotError: The last record of a key cannot be read.
-        TopicMissingError: The changelog is ahead of the events, and belongs to an earlier topic of events.
+        TopicMissingError: The changelog belongs to an earlier topic of events, or is ahead of the events.
     """
     changelog, events = settings.kafka.topic(SNAPSHOTS.name), settings.kafka.topic(EVENTS.name)
     restorers = {partition: StateRestorer() for partition in partitions}
@@ -70,6 +70,7 @@ async def restore_partitions(
                     unreadable.pop((tp.partition, key), None)
         _check_readable(changelog, unreadable)
         ends = await reader.end_offsets([TopicPartition(events, partition) for partition in partitions])
+        topic_id = (await reader.describe(events)).topic_id
         restored = {
             partition: RestoredPartition(
                 restorer.state(f"{events}-{partition}", settings.sessions),
@@ -79,13 +80,12 @@ async def restore_partitions(
             for partition, restorer in restorers.items()
         }
     for partition, (state, _, _) in restored.items():
-        if state.offset >= ends[TopicPartition(events, partition)]:
-            message = (
-                f"{changelog} holds the state of {events}-{partition} up to offset {state.offset}, but that partition "
-                f"ends earlier: the topic was made anew. Delete {changelog} and make it anew with "
-                "`clickscore topics create`"
-            )
-            raise TopicMissingError(message)
+        if topic_id and state.topic_id and state.topic_id != topic_id:
+            raise TopicMissingError(new_log_message(changelog, events))
+        end = ends[TopicPartition(events, partition)]
+        if state.offset >= end:
+            raise TopicMissingError(cut_back_message(changelog, f"{events}-{partition}", state.offset, end))
+        state.topic_id = topic_id
     return restored
 
 
@@ -110,6 +110,34 @@ def _check_readable(changelog: str, unreadable: Mapping[tuple[int, bytes], tuple
         "counts again, or none. docs/operations.md has the program (Unreadable snapshots). Then start the worker again"
     )
     raise SnapshotError(message)
+
+
+def new_log_message(changelog: str, events: str) -> str:
+    """Return what to do after the topic of events was deleted and created again."""
+    return (
+        f"{changelog} holds the state of an earlier topic {events}: the topic was deleted and created again. "
+        f"{_advice(changelog)}"
+    )
+
+
+def cut_back_message(changelog: str, source: str, offset: int, end: int) -> str:
+    """Return what to do about a log that ends before the state.
+
+    Args:
+        changelog: Full name of the topic of snapshots.
+        source: `TOPIC-PARTITION` of the events.
+        offset: Source offset of the state.
+        end: End offset of the events.
+    """
+    return (
+        f"{changelog} holds the state of {source} up to offset {offset}, but that partition ends earlier, at {end}: "
+        "the topic was made anew, or an unclean leader election has lost the offsets between them. "
+        f"{_advice(changelog)}"
+    )
+
+
+def _advice(changelog: str) -> str:
+    return f"To begin without a state, delete {changelog} and make it anew with `clickscore topics create`"
 
 
 def tombstone_offset(record: ConsumerRecord[bytes, bytes]) -> int:

@@ -1,13 +1,18 @@
 """Ticks: records with the present time, to close the open sessions of idle partitions."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
 
 import msgspec
+from aiokafka.errors import KafkaError
 
 from clickscore.schemas.events import Tick
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.worker.group import ConsumerGroup
+from clickscore.stream.worker.prometheus_metrics import Metrics
+
+log = logging.getLogger(__name__)
 
 LIVE_MS = 3_600_000
 """Smallest age of the newest event of a backfill, ms. In a backfill no wall-clock time passes."""
@@ -26,6 +31,7 @@ class IdleTicks:
         topic: str,
         tick_after_ms: int,
         clock: Callable[[], float],
+        metrics: Metrics,
         check_s: float = CHECK_S,
     ) -> None:
         """Build the writer of ticks.
@@ -36,6 +42,7 @@ class IdleTicks:
             topic: Full name of the topic of events.
             tick_after_ms: Idle time before a tick, ms; 0 for never.
             clock: Returns the wall-clock time, s.
+            metrics: Counts ticks that Kafka refused.
             check_s: Time between two looks for idle partitions, s.
         """
         self._pipeline = pipeline
@@ -43,6 +50,7 @@ class IdleTicks:
         self._topic = topic
         self._tick_after_ms = tick_after_ms
         self._clock = clock
+        self._metrics = metrics
         self._check_s = check_s
         self._active_at: dict[int, float] = {}
 
@@ -76,8 +84,22 @@ class IdleTicks:
         now = self._clock()
         for partition in [partition for partition in self._active_at if self._is_due(partition, now)]:
             self._active_at[partition] = now
-            value = msgspec.json.encode(Tick(ts=int(now * 1000)))
+            await self._write(partition, int(now * 1000))
+
+    async def _write(self, partition: int, ts: int) -> None:
+        """Write a tick; a tick that Kafka refuses is counted, and the next tick is tried in its time."""
+        value = msgspec.json.encode(Tick(ts=ts))
+        try:
             await self._group.producer.publish(self._topic, partition, [(None, value, [])])
+        except (KafkaError, ValueError) as exc:
+            self._metrics.failed_ticks.inc()
+            reason = str(exc) or type(exc).__name__
+            log.warning(
+                "no tick can be written into %s-%d, so its sessions stay open while no event comes: %s",
+                self._topic,
+                partition,
+                reason,
+            )
 
     def _is_due(self, partition: int, now: float) -> bool:
         state = self._pipeline.partitions.get(partition)

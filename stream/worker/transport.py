@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import aiokafka
@@ -28,6 +28,8 @@ from clickscore.stream.kafka.client import with_retry_backoff
 from clickscore.stream.worker.group import OutgoingRecord
 
 Records = Sequence[aiokafka.ConsumerRecord]
+ReportLoss = Callable[[int, int, int], None]
+"""Takes the partition, the first lost offset and the offset after the last lost offset."""
 
 FETCH_MAX_WAIT_MS = 20
 """How long the broker holds an empty fetch, ms. A fetch serves all partitions of a broker, so with Faust's 1,500 ms an
@@ -114,6 +116,16 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         state = assignment.state_value(tp) if assignment and tp in assignment.tps else None
         return state.position if state and state.has_valid_position else None
 
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Look for a stalled stream, as Faust does every few seconds.
+
+        While the client looks for a position, such as after a reset, Faust's look would end the worker with an
+        AssertionError. Between the two looks here the client may lose its position in the other thread.
+        """
+        if self.fetch_position(tp) is not None:
+            with contextlib.suppress(AssertionError):
+                super().verify_event_path(now, tp)
+
     def close(self) -> None:
         """Do nothing when a rebalance meets a stop: `on_thread_stop` closes the client, on the client's own loop.
 
@@ -156,10 +168,16 @@ class BatchConsumer(driver.Consumer):
         self._fetched_at = 0.0
         self._expected: dict[TP, int] = {}  # offset from which the next fetch of a partition begins, at the latest
         self._gap_ends: dict[TP, int] = {}  # first offset of a fetch that left a gap and was refused
+        self._report_loss: ReportLoss | None = None
 
-    def expect(self, offsets: Mapping[TP, int]) -> None:
-        """Set the latest offset to start each partition of an assignment from."""
-        self._expected, self._gap_ends = dict(offsets), {}
+    def expect(self, offsets: Mapping[TP, int], report_loss: ReportLoss | None = None) -> None:
+        """Set the latest offset to start each partition of an assignment from.
+
+        Args:
+            offsets: Offset by partition.
+            report_loss: Takes the partition, the first lost offset and the end of each lost range.
+        """
+        self._expected, self._gap_ends, self._report_loss = dict(offsets), {}, report_loss
 
     def readable_end(self, tp: TP) -> int | None:
         """Return the offset after the last readable record, or no offset before the first fetch.
@@ -193,7 +211,7 @@ class BatchConsumer(driver.Consumer):
 
         A fetch from before a rebalance may arrive after the rebalance has set the partition back. The state would move
         over unseen events. This happened about once in a hundred rebalances on a busy machine. A gap in both reads is
-        a gap of the log, from retention or transactions.
+        a gap of the log: before the log's beginning the records are lost, after it they belong to transactions.
         """
         first, expected = records[0].offset, self._expected.get(tp)
         if self.flow_active and expected is not None:
@@ -201,8 +219,22 @@ class BatchConsumer(driver.Consumer):
                 self._gap_ends[tp] = first
                 await self.seek(tp, expected)
                 return False
+            if first > expected:
+                await self._look_for_loss(tp, expected, first)
             self._expected[tp] = records[-1].offset + 1
         return True
+
+    async def _look_for_loss(self, tp: TP, start: int, end: int) -> None:
+        """Report the part of a gap that lies before the beginning of the log.
+
+        Args:
+            tp: Partition with the gap.
+            start: First missing offset.
+            end: Offset after the last missing offset.
+        """
+        beginning = (await self.earliest_offsets(tp))[tp]
+        if self._report_loss and beginning > start:
+            self._report_loss(tp.partition, start, min(end, beginning))
 
     def _to_message(self, tp: TP, record: Any) -> BatchMessage:
         records: Batch = record

@@ -6,10 +6,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from clickscore.schemas.snapshots import decode_user
+from clickscore.schemas.snapshots import decode_partition, decode_user
 from clickscore.schemas.topics import EVENTS, SNAPSHOTS
 from clickscore.stream.errors import TopicMissingError
+from clickscore.stream.kafka.topic_description import TopicDescription
 from clickscore.stream.worker.assignment import Assignment
+from clickscore.stream.worker.losses import Losses
 from clickscore.stream.worker.overlays import Overlay
 from clickscore.stream.worker.publisher import PublishJob
 from clickscore.stream.worker.ticks import IdleTicks
@@ -25,6 +27,7 @@ class AssignmentStage(Stage):
         super().__init__(*partitions, log=log)
         self.rebalances: list[tuple[int, ...]] = []
         """Partitions that a rebalance assigns while the changelog is being read."""
+        self.losses = Losses(EVENTS.name, self.metrics)
         self.assignment = Assignment(
             settings=self.settings,
             open_reader=self.open_reader,
@@ -32,9 +35,12 @@ class AssignmentStage(Stage):
             pipeline=self.pipeline,
             ownership=self.ownership,
             publisher=self.publisher,
-            ticks=IdleTicks(self.pipeline, self.group, topic=EVENTS.name, tick_after_ms=0, clock=self.clock),
+            ticks=IdleTicks(
+                self.pipeline, self.group, topic=EVENTS.name, tick_after_ms=0, clock=self.clock, metrics=self.metrics
+            ),
             compute=self.compute,
             metrics=self.metrics,
+            losses=self.losses,
         )
 
     @asynccontextmanager
@@ -226,3 +232,50 @@ def test_rebalances_and_restored_users_are_counted():
     successor.restore()
     assert successor.metric("clickscore_rebalances_total") == 1
     assert successor.metric("clickscore_restored_users") == 2
+
+
+def test_events_that_the_log_no_longer_has_are_reported_as_lost():
+    stage = worked(0)
+    stage.send(*[view("ann", minute) for minute in range(1, 6)])
+    stage.log.delete_before(EVENTS.name, 0, 4)
+    successor = heir(stage, 0)
+    successor.restore()
+    assert (successor.losses.events, successor.group.expected) == (3, {0: 4})
+
+
+def test_first_worker_on_a_log_without_its_beginning_has_lost_nothing():
+    stage = AssignmentStage(0)
+    stage.send(*[view("ann", minute) for minute in range(5)])
+    stage.log.delete_before(EVENTS.name, 0, 4)
+    stage.restore()
+    assert (stage.losses.events, stage.group.expected) == (0, {0: 4})
+
+
+def test_state_remembers_the_id_of_its_topic():
+    stage = AssignmentStage(0)
+    stage.log.descriptions[EVENTS.name] = TopicDescription(1, "first")
+    stage.restore()
+    stage.publish(stage.compute_job(view("ann", 0)))
+    assert decode_partition(stage.log.records(SNAPSHOTS.name)[-1].value or b"").topic_id == "first"
+
+
+def test_state_of_an_earlier_topic_stops_the_restore():
+    stage = AssignmentStage(0)
+    stage.log.descriptions[EVENTS.name] = TopicDescription(1, "first")
+    stage.restore()
+    stage.publish(stage.compute_job(view("ann", 0)))
+    stage.log.descriptions[EVENTS.name] = TopicDescription(1, "second")
+    with pytest.raises(TopicMissingError, match="the topic was deleted and created again"):
+        heir(stage, 0).restore()
+
+
+@pytest.mark.parametrize(("before", "after"), [("", "second"), ("first", "")])
+def test_state_or_broker_without_an_id_of_the_topic_is_accepted(before: str, after: str):
+    stage = AssignmentStage(0)
+    stage.log.descriptions[EVENTS.name] = TopicDescription(1, before)
+    stage.restore()
+    stage.publish(stage.compute_job(view("ann", 0)))
+    stage.log.descriptions[EVENTS.name] = TopicDescription(1, after)
+    successor = heir(stage, 0)
+    successor.restore()
+    assert len(successor.pipeline.partitions[0]) == 1

@@ -19,7 +19,9 @@ class BatchStage(Stage):
 
     def __init__(self, *partitions: int, scorer: DullScorer | None = None, **changes: object) -> None:
         super().__init__(*partitions, scorer=scorer, **changes)
-        ticks = IdleTicks(self.pipeline, self.group, topic=EVENTS.name, tick_after_ms=0, clock=self.clock)
+        ticks = IdleTicks(
+            self.pipeline, self.group, topic=EVENTS.name, tick_after_ms=0, clock=self.clock, metrics=self.metrics
+        )
         self.loop = BatchLoop(
             pipeline=self.pipeline,
             ownership=self.ownership,

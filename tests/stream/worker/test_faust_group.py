@@ -99,11 +99,15 @@ def test_highwater_is_the_readable_end_of_a_partition_of_events():
 
 
 def test_expected_offsets_reach_the_consumer():
+    losses: list[tuple[int, int, int]] = []
+
     async def use(app: faust.App, group: FaustGroup) -> dict[TP, int]:
-        group.expect({0: 5})
+        group.expect({0: 5}, lambda *loss: losses.append(loss))
+        app.consumer._report_loss(0, 5, 7)
         return app.consumer._expected
 
     assert in_group(use) == {HERE: 5}
+    assert losses == [(0, 5, 7)]
 
 
 def test_group_has_the_generation_the_rebalance_and_the_producer_of_the_app():

@@ -1,6 +1,7 @@
 """Health: what a worker reports of itself."""
 
 from clickscore.stream.worker.health import HealthCheck, HealthReport
+from clickscore.stream.worker.losses import Losses
 from tests.events import START, view
 from tests.stream.worker.stage import Stage
 
@@ -10,7 +11,10 @@ class HealthStage(Stage):
 
     def __init__(self, *partitions: int) -> None:
         super().__init__(*partitions)
-        self.check = HealthCheck(self.group, self.pipeline, self.ownership, self.metrics, self.clock)
+        self.losses = Losses("events", self.metrics)
+        self.check = HealthCheck(
+            self.group, self.pipeline, self.ownership, self.metrics, losses=self.losses, clock=self.clock
+        )
         self.own()
 
     def report(self, *, alive: bool = True, last_batch_at: float | None = None) -> HealthReport:
@@ -90,3 +94,9 @@ def test_gauges_of_lost_partitions_disappear():
     stage.group.rebalance()
     stage.report()
     assert stage.metric("clickscore_lag_events", partition="0") is None
+
+
+def test_lost_events_are_reported():
+    stage = HealthStage()
+    stage.losses.report(0, 3, 8)
+    assert stage.report().lost == 5

@@ -26,7 +26,9 @@ class RepairStage(Stage):
         super().__init__(*partitions, **changes)
         self.open_errors: list[Exception] = []
         """Errors with which the next readers fail to open."""
-        self.ticks = IdleTicks(self.pipeline, self.group, topic="events", tick_after_ms=0, clock=self.clock)
+        self.ticks = IdleTicks(
+            self.pipeline, self.group, topic="events", tick_after_ms=0, clock=self.clock, metrics=self.metrics
+        )
         self.batches = BatchLoop(
             pipeline=self.pipeline,
             ownership=self.ownership,
@@ -179,18 +181,19 @@ def test_worker_that_is_behind_the_other_writer_repairs_nothing():
     asyncio.run(run())
 
 
-def test_foreign_record_that_is_no_snapshot_is_named_and_passed_over(caplog: pytest.LogCaptureFixture):
+def test_foreign_record_that_is_no_snapshot_is_named_and_written_over(caplog: pytest.LogCaptureFixture):
     async def run() -> None:
         stage, older = await overlaid()
         async with stage.running():
-            stage.log.append(SNAPSHOTS.name, 0, b"bob", b"no snapshot")
-            stage.write_late(older)
+            stage.log.append(SNAPSHOTS.name, 0, b"ann", b"no snapshot")
+            stage.log.append(SNAPSHOTS.name, 0, b"\xff", older.value)
             await stage.decide("bob", 2)
             await until(lambda: not stage.publisher.overlays.is_pending(0))
         assert decode_user([r for r in stage.changelog() if r.key == b"ann"][-1].value or b"").offset == 1
 
     asyncio.run(run())
     assert "session-snapshots-0 at offset 4 is no snapshot" in caplog.text
+    assert "session-snapshots-0 at offset 5 is no snapshot" in caplog.text
 
 
 def test_repair_waits_for_a_broker_that_does_not_answer(caplog: pytest.LogCaptureFixture):

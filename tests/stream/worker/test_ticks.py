@@ -2,6 +2,9 @@
 
 import asyncio
 
+import pytest
+from aiokafka.errors import KafkaError
+
 from clickscore.schemas.events import Tick, decode_record
 from clickscore.schemas.topics import EVENTS
 from clickscore.stream.worker.ticks import LIVE_MS, IdleTicks
@@ -18,7 +21,13 @@ class TickStage(Stage):
         super().__init__(0)
         self.clock = Clock(START / 1000)
         self.ticks = IdleTicks(
-            self.pipeline, self.group, topic=EVENTS.name, tick_after_ms=tick_after_ms, clock=self.clock, check_s=0.001
+            self.pipeline,
+            self.group,
+            topic=EVENTS.name,
+            tick_after_ms=tick_after_ms,
+            clock=self.clock,
+            metrics=self.metrics,
+            check_s=0.001,
         )
         self.compute_job(view("ann", 0))
         self.ticks.assign([0], [])
@@ -114,3 +123,19 @@ def test_ticks_are_written_until_cancelled():
 
 def test_ticks_that_are_switched_off_end_at_once():
     asyncio.run(TickStage(tick_after_ms=0).ticks.run())
+
+
+@pytest.mark.parametrize("error", [KafkaError("not allowed"), ValueError("too large")])
+def test_tick_that_kafka_refuses_is_counted_and_tried_again_in_its_time(
+    error: Exception, caplog: pytest.LogCaptureFixture
+):
+    stage = TickStage()
+    stage.group.producer.refusals[EVENTS.name] = error
+    stage.wait(TICK_AFTER_MS)
+    assert stage.written() == []
+    assert stage.metric("clickscore_failed_ticks_total") == 1
+    assert str(error) in caplog.text
+    del stage.group.producer.refusals[EVENTS.name]
+    assert stage.written() == []
+    stage.wait(TICK_AFTER_MS)
+    assert len(stage.written()) == 1

@@ -169,6 +169,42 @@ class FetchFromBeforeRebalance(transport.BatchConsumer):
         self.seeks[partition] = offset
 
 
+class GapOfTheLog(FetchFromBeforeRebalance):
+    """The same consumer, on a log without its first records."""
+
+    def __init__(self, app: faust.App, beginning: int) -> None:
+        super().__init__(app)
+        self.beginning = beginning
+        self.losses: list[tuple[int, int, int]] = []
+        self.expect({HERE: 5, OTHER: 0}, lambda *loss: self.losses.append(loss))
+
+    async def earliest_offsets(self, *partitions: TP) -> dict[TP, int]:
+        return dict.fromkeys(partitions, self.beginning)
+
+
+@pytest.mark.parametrize(
+    ("beginning", "losses"),
+    [(0, []), (7, [(0, 5, 7)]), (9, [(0, 5, 9)]), (12, [(0, 5, 9)])],
+    ids=["of transactions", "of both kinds", "of retention", "of retention since"],
+)
+def test_gap_before_the_beginning_of_the_log_is_a_loss(beginning: int, losses: list[tuple[int, int, int]]):
+    async def use(app: faust.App) -> Any:
+        consumer = GapOfTheLog(app, beginning)
+        first = await consumer._getmany({HERE, OTHER}, 1.0)
+        return first, await consumer._getmany({HERE, OTHER}, 1.0), consumer.losses
+
+    first, second, reported = in_app(use)
+    assert (HERE in first, HERE in second, reported) == (False, True, losses)
+
+
+def test_partition_without_a_position_is_no_stalled_stream():
+    async def use(app: faust.App) -> None:
+        consumer = Fetched(app, None)
+        consumer._thread.verify_event_path(0.0, HERE)
+
+    in_app(use)
+
+
 def test_fetch_during_a_rebalance_is_not_compared_with_the_expected_offset():
     async def use(app: faust.App) -> tuple[list[Any], dict[Any, int]]:
         consumer = FetchFromBeforeRebalance(app)

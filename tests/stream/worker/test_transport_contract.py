@@ -587,6 +587,9 @@ class RewoundConsumer(BatchConsumer):
         assert partition == PARTITION
         self.seeks.append(offset)
 
+    async def earliest_offsets(self, *partitions: TP) -> dict[TP, int]:
+        return dict.fromkeys(partitions, 0)
+
     def accepts(self, *offsets: int) -> bool:
         return asyncio.run(self._is_contiguous(PARTITION, [Fetched(offset) for offset in offsets]))
 
