@@ -44,8 +44,8 @@ class _Uuid(AbstractType[bytes]):
 
 
 class _MetadataResponse(Response):
-    API_KEY = 3
-    API_VERSION = 10
+    API_KEY = 3  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]  (as in aiokafka)
+    API_VERSION = 10  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]  (as in aiokafka)
     SCHEMA = Schema(
         ("throttle_time_ms", Int32),
         (

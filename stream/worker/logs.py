@@ -5,6 +5,7 @@ import sys
 
 import xxhash
 
+from clickscore.schemas.errors import ClickscoreError
 from clickscore.stream.terminal_text import safe_text
 
 REPEAT_S = 10.0
@@ -34,6 +35,25 @@ class RepeatFilter(logging.Filter):
         return True
 
 
+class FaustFilter(logging.Filter):
+    """Drops what Faust says of its own parts, and tracebacks of errors that the worker's last line explains."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether to write a record. Faust puts the name of a part before its messages: `[^-App]: `."""
+        if not str(record.msg).startswith("[^"):
+            return True
+        is_explained = record.exc_info is not None and isinstance(record.exc_info[1], ClickscoreError)
+        return record.levelno >= logging.WARNING and not is_explained and "Reraising original" not in record.msg
+
+
+class FirstStartFilter(logging.Filter):
+    """Drops the error of the Kafka client while a fresh broker makes the topic of group coordinators."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether to write a record. The client asks again until a coordinator answers."""
+        return "GroupCoordinatorNotAvailableError" not in record.getMessage() or not record.name.startswith("aiokafka")
+
+
 class SafeFormatter(logging.Formatter):
     """Formats records as safe text: an id from outside must not command the terminal that shows the log."""
 
@@ -51,7 +71,8 @@ def write_logs() -> None:
     """Write the worker's messages, and the warnings of libraries, to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(message)s"))
-    handler.addFilter(RepeatFilter())
+    for log_filter in (FaustFilter(), FirstStartFilter(), RepeatFilter()):
+        handler.addFilter(log_filter)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     for name in ("faust", "mode", "aiokafka"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -2,7 +2,8 @@
 
 import logging
 
-from clickscore.stream.worker.logs import REPEAT_S, RepeatFilter, SafeFormatter
+from clickscore.stream.errors import BrokerError
+from clickscore.stream.worker.logs import REPEAT_S, FaustFilter, FirstStartFilter, RepeatFilter, SafeFormatter
 
 
 def record(message: str, created: float, name: str = "aiokafka.client") -> logging.LogRecord:
@@ -54,3 +55,25 @@ def test_our_own_repeats_are_written():
 def test_id_in_a_message_commands_no_terminal():
     line = logging.LogRecord("app", logging.INFO, "app.py", 1, "event %s\nignored", ("\x1b]0;title\x07\u202e",), None)
     assert SafeFormatter("%(message)s").format(line) == "event \ufffd]0;title\ufffd\ufffd\nignored"
+
+
+def faust_record(level: int, error: Exception | None = None) -> logging.LogRecord:
+    info = (type(error), error, None) if error else None
+    return logging.LogRecord("clickscore.stream.worker.app", level, "app.py", 1, "[^-App]: Starting...", (), info)
+
+
+def test_what_faust_says_of_its_own_parts_is_dropped():
+    assert not FaustFilter().filter(faust_record(logging.INFO))
+    assert FaustFilter().filter(faust_record(logging.ERROR))
+    assert FaustFilter().filter(record("partitions restored", created=0.0))
+
+
+def test_traceback_of_an_error_that_the_last_line_explains_is_dropped():
+    assert not FaustFilter().filter(faust_record(logging.ERROR, BrokerError("gone")))
+    assert FaustFilter().filter(faust_record(logging.ERROR, ValueError("a bug")))
+
+
+def test_coordinator_that_a_fresh_broker_still_makes_is_no_error():
+    missing = "Group Coordinator Request failed: [Error 15] GroupCoordinatorNotAvailableError"
+    assert not FirstStartFilter().filter(record(missing + "%s", created=0.0))
+    assert FirstStartFilter().filter(record("other: %s", created=0.0))
