@@ -1,1 +1,1 @@
-"""What other bundles, policies and session gaps would have shown on recorded events, held against what users did."""
+"""Backtests: compare bundles, policies and session gaps on recorded events with the actions of the users."""

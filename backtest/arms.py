@@ -22,9 +22,9 @@ class Arm:
 
     name: str
     settings: Settings
-    """All settings of the arm, including those that it shares with other arms."""
+    """All settings of the arm, including the common settings."""
     baseline: Baseline | None = None
-    """Baseline that recommends in place of a bundle; None for a bundle."""
+    """Baseline in place of a bundle; None for a bundle."""
 
     @property
     def recommender_key(self) -> str:
@@ -32,13 +32,13 @@ class Arm:
         return f"baseline {self.baseline}" if self.baseline else f"bundle {self.settings.scoring.bundle}"
 
     def differences(self, base: Settings) -> dict[str, str]:
-        """Return the settings that differ from the common settings, except the bundle."""
+        """Return the settings of the arm that override common settings, except the bundle."""
         common = base.deciding("items")
         return {name: str(value) for name, value in self.settings.deciding("items").items() if value != common[name]}
 
 
 def arm_settings(base: Settings) -> tuple[str, ...]:
-    """Return the settings that an arm may change: the bundle, and every setting that recommendations depend on."""
+    """Return the settings that an arm may change: the bundle, and every setting with an effect on recommendations."""
     return ("bundle", *base.deciding("items"))
 
 
@@ -47,7 +47,7 @@ def make_arm(table: Mapping[str, Any], base: Settings, location: str) -> Arm:
 
     Args:
         table: Keys `name`, `bundle` or `baseline`, and settings.
-        base: Common settings, for the keys that the table leaves out.
+        base: Common settings, for the keys absent in the table.
         location: Description of the table's place, for messages.
 
     Raises:
@@ -144,7 +144,7 @@ def validate_arms(arms: Sequence[Arm]) -> Sequence[Arm]:
     """Return the arms after a check of their number and names.
 
     Raises:
-        SettingsError: There is no arm, there are too many arms, or two arms have the same name.
+        SettingsError: No arm is left, too many arms are given, or two arms have the same name.
     """
     repeated = [name for name, count in Counter(arm.name for arm in arms).items() if count > 1]
     if repeated:

@@ -54,7 +54,7 @@ class Evidence:
     """Number of lines or records read."""
     leak_check: LeakCheck
     scorers: dict[str, Scorer]
-    """Scorer of each bundle, by its folder."""
+    """Scorer of each bundle, by folder."""
 
 
 def run_backtest(
@@ -135,7 +135,7 @@ class _BacktestPass:
         )
 
     def _process(self, batches: Batches, judge_from: int | None) -> None:
-        """Decide on a batch, and add the labelled events of the sessions that the batch has ended.
+        """Decide on a batch, and add the labelled events of the sessions ended by the batch.
 
         Args:
             batches: Next records of each partition.

@@ -1,4 +1,4 @@
-"""Catalogue metrics: coverage, popularity bias and novelty of what an arm recommends (beyond-accuracy metrics)."""
+"""Catalogue metrics: coverage, popularity bias and novelty of an arm's recommendations (beyond-accuracy metrics)."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def coverage(recommended: Mapping[str, int], items: int) -> float:
-    """Return the share of the items that were recommended at least once: catalogue coverage.
+    """Return the share of the items with at least one recommendation: catalogue coverage.
 
     Ge, Delgado-Battenfeld and Jannach, "Beyond accuracy: evaluating recommender systems by coverage and serendipity",
     RecSys 2010, section 3.
@@ -40,7 +40,7 @@ def popularity_bias(recommended: Mapping[str, int], next_items: Mapping[str, int
 
     Args:
         recommended: Number of recommendations of each item.
-        next_items: Number of times that each item was the next item.
+        next_items: Count of each item as the next item.
         events: Number of events on each item.
     """
     baseline = popularity(next_items, events)

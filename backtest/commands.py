@@ -1,4 +1,4 @@
-"""Command `clickscore backtest`: compare bundles, policies and session gaps by what users did in a recorded log."""
+"""Command `clickscore backtest`: compare bundles, policies and session gaps on a recorded log."""
 
 import importlib.util
 import sys
@@ -97,7 +97,7 @@ def backtest(
     leak_sample: int,
     source_options: SourceOptions,
 ) -> None:
-    """Replay recorded events with several bundles, policies or session gaps, and compare with what users did.
+    """Replay recorded events with several bundles, policies or session gaps, and compare with the users' actions.
 
     SOURCE is a file (JSON lines, or --format; plain, gzip, Zstandard or Parquet) or a topic, kafka:NAME. Every arm
     decides by the worker's own pipeline when an event arrives. When the session has ended, each decision is compared
@@ -105,7 +105,7 @@ def backtest(
     arms; arms share sessions and scores where these are the same. The figures show agreement with what users did under
     another system's recommendations, not the effect of ours: docs/backtesting.md explains the difference.
 
-    Judge a bundle on events that are newer than its training data: --judge-from.
+    Judge a bundle on events newer than the training data: --judge-from.
 
     \b
     Example:
@@ -159,10 +159,10 @@ def _parse_time(text: str) -> int:
 
 
 def _require_extra() -> None:
-    """Fail before the replay, which takes minutes, where the report cannot be written.
+    """Fail before the replay, which takes minutes, if the report cannot be written.
 
     Raises:
-        ClickscoreError: A package that the report needs is not installed.
+        ClickscoreError: A package needed by the report is not installed.
     """
     missing = [name for name in ("matplotlib", "jinja2") if importlib.util.find_spec(name) is None]
     if missing:

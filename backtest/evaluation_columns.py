@@ -15,7 +15,7 @@ from clickscore.model.metrics import MIN_PROBABILITY
 from clickscore.schemas.manifest import NEXT_ACTIONS
 
 USER_BINS = 10_000
-"""Bins that users are hashed into. The cost of the bootstrap, which draws bins, grows with their number."""
+"""Bins of users, by hash. The bootstrap draws bins, and the cost grows with the number of bins."""
 
 RELATIONS: tuple[Relation, ...] = get_args(Relation)
 NO_NEXT_ITEM = RELATIONS.index("nothing follows")
@@ -29,7 +29,7 @@ Column = npt.NDArray[Any]
 
 
 class ArmColumns:
-    """Predictions of one arm, held against the labels: one entry per labelled event."""
+    """Predictions of one arm, compared with the labels: an entry per labelled event."""
 
     def __init__(self, cutoff: int) -> None:
         """Start without events.
@@ -42,7 +42,7 @@ class ArmColumns:
         self._purchase = array("f")
         self._action_loss = array("f")
         self.recommended: Counter[str] = Counter()
-        """Number of times that each item was among the first `cutoff` recommendations."""
+        """Count of each item among the first `cutoff` recommendations."""
 
     def add(self, event: LabelledEvent, arm: int) -> None:
         """Add a labelled event.
@@ -65,7 +65,7 @@ class ArmColumns:
 
     @property
     def purchase(self) -> Floats:
-        """Probability of a purchase in the rest of the session; NaN where the arm stated none: (events,)."""
+        """Probability of a purchase in the rest of the session; NaN where the arm stated no probability: (events,)."""
         return np.frombuffer(self._purchase, dtype=np.float32).astype(np.float64)
 
     @property
@@ -90,7 +90,7 @@ class EvaluationColumns:
         self.bought_labels = 0
         """Events whose next item the user had bought before, so that the policy filtered it for every arm."""
         self.next_items: Counter[str] = Counter()
-        """Number of times that each item was the next item."""
+        """Count of each item as the next item."""
         self.users: set[int] = set()
         """Hash of each user."""
         self._category_numbers: dict[str, int] = {}
@@ -128,7 +128,7 @@ class EvaluationColumns:
                 arm.add(event, number)
 
     def column(self, name: str) -> Column:
-        """Return a column by its name, as whole numbers: (events,)."""
+        """Return a column by name, as whole numbers: (events,)."""
         return np.frombuffer(self._columns[name], dtype=self._columns[name].typecode)
 
     def _number_category(self, name: str) -> int:

@@ -1,4 +1,4 @@
-"""Intervals: bootstrap over users, which tells how far a figure may be off because other users might have come.
+"""Intervals: bootstrap over users, an estimate of how far a figure may be off with other users.
 
 The bootstrap (Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7, 1979) draws users, not
 events. Events of one user are alike; drawing single events would count each as independent evidence and make intervals
@@ -20,7 +20,7 @@ Mask = npt.NDArray[np.bool_]
 
 BOOTSTRAP_DRAWS = 1_000  # the 2.5 % quantile is then the 25th draw
 COSTLY_DRAWS = 200
-"""Draws for a figure that needs all events for each draw, such as PR-AUC."""
+"""Draws for a figure over all events of each draw, for example PR-AUC."""
 CONFIDENCE = 0.95
 DIGITS = 6
 """Decimals of the figures in the results."""

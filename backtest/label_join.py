@@ -1,4 +1,4 @@
-"""Label join: keep each arm's predictions of open sessions, and join them with labels when a session has ended."""
+"""Label join: keep each arm's predictions of open sessions, and join labels when a session has ended."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,7 +26,7 @@ OPEN = "its session is still open where the log ends"
 
 
 class Prediction(NamedTuple):
-    """What an arm predicted after an event."""
+    """Predictions of an arm after an event."""
 
     items: tuple[str, ...]
     """Recommended items, best first."""
@@ -37,7 +37,7 @@ class Prediction(NamedTuple):
 
 
 class EventContext(NamedTuple):
-    """Facts about an event that were known when it arrived."""
+    """Facts about an event, known at the arrival of the event."""
 
     user: int
     """Hash of the user's id."""
@@ -50,7 +50,7 @@ class EventContext(NamedTuple):
     known_user: bool
     """Whether the user had an earlier session."""
     bought: frozenset[str]
-    """Items that the user had bought."""
+    """Items bought earlier by the user."""
 
 
 Relation = Literal["nothing follows", "the same item", "seen in the session", "new to the session"]
@@ -68,17 +68,17 @@ class LabelledEvent(NamedTuple):
 
 
 class PendingEvent(NamedTuple):
-    """An event of an open session, which waits for its label."""
+    """An event of an open session, waiting for a label."""
 
     action: SessionAction
     context: EventContext | None
-    """None where the event is not judged; it still counts for the labels of others."""
+    """None where the event is not judged; the event still counts for the labels of other events."""
     predictions: list[Prediction]
     """Prediction of each arm, in the arms' order."""
 
 
 class _OpenSession(NamedTuple):
-    """A session that has not ended."""
+    """An open session."""
 
     owner: tuple[str, str]
     """Partition and user id."""
@@ -108,9 +108,9 @@ class LabelJoin:
             find_category: Returns an item's category in the catalogue, for events that state no category.
         """
         self.left_out: Counter[str] = Counter()
-        """Number of records that are not judged, by reason."""
+        """Number of records left unjudged, by reason."""
         self.item_counts: Counter[str] = Counter()
-        """Number of events on each item, including events that are not judged."""
+        """Number of events on each item, including unjudged events."""
         self._states_probabilities = states_probabilities
         self._find_category = find_category
         self._open: dict[str, _OpenSession] = {}  # by session id
@@ -118,10 +118,10 @@ class LabelJoin:
         self._users: set[int] = set()
 
     def add(self, outputs: Iterable[Output], decisions: Iterable[ArmDecisions]) -> list[LabelledEvent]:
-        """Add the decisions of a batch, and return the labelled events of sessions that the batch has ended.
+        """Add the decisions of a batch, and return the labelled events of sessions ended by the batch.
 
         Args:
-            outputs: Outputs of the pipeline for the batch, with the sessions that it closed.
+            outputs: Outputs of the pipeline for the batch, with the closed sessions.
             decisions: Decisions of the batch, in the order of the log.
         """
         for decision in decisions:
@@ -133,7 +133,7 @@ class LabelJoin:
         return labelled
 
     def finish(self) -> None:
-        """Count the events of sessions that are still open at the end of the log."""
+        """Count the events of sessions still open at the end of the log."""
         pending = (event for session in self._open.values() for event in session.events)
         self.left_out[OPEN] += sum(event.context is not None for event in pending)
         self._open.clear()
@@ -166,7 +166,7 @@ class LabelJoin:
         session.events.append(PendingEvent(action, context, predictions))
 
     def _enter_session(self, request: Request, user: int) -> _OpenSession:
-        """Return the session that an event has entered; a session's first event opens the session."""
+        """Return the session of an event; a session's first event opens the session."""
         owner = (request.decision_id.rpartition("-")[0], request.event.user_id)
         if request.session_length == 1:
             session = _OpenSession(owner, user in self._users, [])
@@ -175,7 +175,7 @@ class LabelJoin:
         return self._newest[owner]
 
     def _resolve(self, session_id: str) -> Iterator[LabelledEvent]:
-        """Remove a session that has ended, and yield its judged events with their labels."""
+        """Remove an ended session, and yield the judged events with labels."""
         session = self._open.pop(session_id)
         if self._newest[session.owner] is session:
             del self._newest[session.owner]

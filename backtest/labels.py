@@ -1,4 +1,4 @@
-"""Labels: the next item, the next action and the purchase after each event of a session that has ended.
+"""Labels: the next item, the next action and the purchase after each event of an ended session.
 
 A decision is made when its event arrives. Its label is the first event, in event time, after every event that had
 arrived by then. So a label never depends on the events that were known at the decision: an event out of order gets the
@@ -19,7 +19,7 @@ _ACTION_CLASSES: list[int] = NEXT_ACTION_CLASS.tolist()
 
 
 class SessionAction(NamedTuple):
-    """An event of a session, reduced to what labels depend on."""
+    """An event of a session, reduced to the inputs of the labels."""
 
     ts: int
     """Event time, ms."""
@@ -30,7 +30,7 @@ class SessionAction(NamedTuple):
 
 
 class Label(NamedTuple):
-    """What happened in a session after an event."""
+    """Outcomes in a session after an event."""
 
     item: str
     """Next item; empty where no item follows."""
@@ -45,7 +45,7 @@ NO_LABEL = Label("", LEAVE, purchased=False)
 
 
 def label_session(actions: Sequence[SessionAction]) -> list[Label]:
-    """Return the label of each event of a session that has ended.
+    """Return the label of each event of an ended session.
 
     Args:
         actions: All events of the session, in order of arrival.

@@ -15,11 +15,11 @@ from clickscore.schemas.decisions import Recommendation, encode_decision
 from clickscore.stream.replay.source import Batches
 
 SHOWN_IDS = 3
-"""Ids of differing decisions that the report shows per arm: enough to look an example up."""
+"""Ids of differing decisions in the report, per arm: enough to look an example up."""
 
 
 class Leak(msgspec.Struct, frozen=True, kw_only=True):
-    """Decisions of an arm that differ when no later record exists."""
+    """Differing decisions of an arm in the run without later records."""
 
     arm: str
     different: int
@@ -32,7 +32,7 @@ class LeakCheck(msgspec.Struct, frozen=True, kw_only=True):
     """Result of the lookahead check."""
 
     events: int
-    """Number of events that every arm decided twice; 0 where the check is switched off."""
+    """Number of events decided twice by every arm; 0 where the check is switched off."""
     leaks: tuple[Leak, ...]
 
 
@@ -43,7 +43,7 @@ class OneByOneRerun:
         """Start where the backtest starts.
 
         Args:
-            pipelines: New pipelines, which share no state with those of the backtest.
+            pipelines: New pipelines, without shared state with the backtest's pipelines.
             names: Names of the arms.
             sample: Number of events to decide again.
         """
@@ -60,12 +60,12 @@ class OneByOneRerun:
         return self._remaining <= 0
 
     def compare(self, batches: Batches, judge_from: int | None, decisions: Sequence[ArmDecisions]) -> None:
-        """Decide on the records of a batch one by one, and compare with the backtest's decisions.
+        """Decide on each record of a batch alone, and compare with the backtest's decisions.
 
         Args:
             batches: Records of the batch.
             judge_from: Event time of the first judged events, ms; None where all records only warm up.
-            decisions: Decisions that the backtest made on the whole batch.
+            decisions: The backtest's decisions on the whole batch.
         """
         expected = {decision.request.decision_id: decision.recommendations for decision in decisions}
         for partition, records in batches:

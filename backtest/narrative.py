@@ -7,7 +7,7 @@ from clickscore.backtest.intervals import Estimate
 from clickscore.backtest.results import ArmDifference, ArmResult, Results
 
 FEW_USERS = 200
-"""A bootstrap over fewer users gives intervals that are too narrow."""
+"""A bootstrap over fewer users gives too narrow intervals."""
 
 NATURE = (
     "This is how often each arm agreed with what users did while another system recommended to them. It is not the "

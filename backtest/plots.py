@@ -54,7 +54,7 @@ ORDERED = ("length", "hour")
 
 
 def draw_plots(results: Results) -> dict[str, str]:
-    """Return an SVG document by name, for each plot that the figures have data for."""
+    """Return an SVG document by name, for each plot with data in the figures."""
     makers: dict[str, Callable[[Results], Figure]] = {"ranking": plot_ranking, "differences": plot_differences}
     makers |= {"hit-rates": plot_hit_rates, "balance": plot_balance}
     if len(results.arms) == 1:

@@ -1,4 +1,4 @@
-"""Recommenders: rank items for the requests of an arm, by a bundle or by a baseline that learns from the log itself.
+"""Recommenders: rank items for the requests of an arm, by a bundle or by a baseline trained on the log itself.
 
 A recommender gets the requests in the order of the log. It may learn from earlier requests. It must not use later ones
 of the same batch, which had not happened yet; `backtest.lookahead` finds a recommender that does.
@@ -31,7 +31,7 @@ class Recommender(Protocol):
 
         Args:
             requests: Requests in the order of the log.
-            is_judged: Whether each request needs a ranking; the others only warm up.
+            is_judged: Whether each request needs a ranking; the other requests only warm up.
         """
         ...
 
@@ -124,7 +124,7 @@ def make_recommender(arm: Arm, scorers: dict[str, Scorer]) -> Recommender:
 
     Args:
         arm: Arm of the backtest.
-        scorers: Loaded bundles by folder; a bundle that is not there yet is loaded and added.
+        scorers: Loaded bundles by folder; a missing bundle is loaded and added.
 
     Raises:
         BundleError: The arm's bundle cannot be served.
@@ -141,7 +141,7 @@ def make_recommender(arm: Arm, scorers: dict[str, Scorer]) -> Recommender:
 
 
 def load_scorer(arm: Arm, scorers: dict[str, Scorer]) -> Scorer:
-    """Return the scorer of an arm's bundle, which is loaded once for all arms."""
+    """Return the scorer of an arm's bundle, loaded once for all arms."""
     scoring = arm.settings.scoring
     if scoring.bundle not in scorers:
         bundle = load_bundle(Path(scoring.bundle), scoring.score_threads, scoring.min_overlap)

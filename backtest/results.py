@@ -1,4 +1,4 @@
-"""Results: the figures of a backtest, as the JSON file holds them and the report shows them."""
+"""Results: the figures of a backtest, for the JSON file and the report."""
 
 import msgspec
 
@@ -34,7 +34,7 @@ class ArmResult(msgspec.Struct, frozen=True, kw_only=True):
     bundle: str | None
     """Version of the bundle; None for a baseline."""
     settings: dict[str, str]
-    """Settings that differ from the common settings."""
+    """Settings of the arm that override common settings."""
     trained_until: int
     """Event time of the newest training event, ms, by the bundle's manifest; 0 where unknown."""
     learned_events: int
@@ -67,7 +67,7 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
     """Dimension of the slice: length, user, answer, hour or category."""
     name: str
     events: int
-    """Number of events that an item follows."""
+    """Number of events with a next item."""
     hit_rate: dict[str, Estimate]
     """Hit rate of each arm."""
     mrr: dict[str, float]
@@ -79,26 +79,26 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
 
     source: str
     settings: dict[str, str]
-    """Common settings that decisions depend on; labels come from their sessions."""
+    """Common settings with an effect on decisions; labels come from sessions of these settings."""
     cutoff: int
     """K, the length of the shortest list of an arm."""
     records: int
     judged: int
     left_out: dict[str, int]
-    """Number of records that are not judged, by reason; together with `judged` all records."""
+    """Number of records left unjudged, by reason; together with `judged` all records."""
     users: int
     first_ts: int
     """Event time of the first judged event, ms."""
     last_ts: int
     """Event time of the last judged event, ms."""
     ranked: int
-    """Judged events that an item follows; ranking metrics are measured on these events."""
+    """Judged events with a next item; ranking metrics are measured on these events."""
     new: int
     """Ranked events whose next item was new to the session."""
     stated: int
     """Judged events with a purchase probability of every bundle; probabilities are measured on these events."""
     purchase_rate: float
-    """Share of the stated events before a purchase, which is the PR-AUC of random probabilities."""
+    """Share of the stated events before a purchase: the PR-AUC of random probabilities."""
     bought_answers: int
     """Events whose next item was bought before, so that the policy filtered it: a miss for every arm."""
     leak_check: LeakCheck
@@ -110,5 +110,5 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def first(self) -> ArmResult:
-        """The arm that the other arms are compared with."""
+        """Reference arm of all comparisons."""
         return self.arms[0]

@@ -32,14 +32,14 @@ class ArmDecisions(NamedTuple):
 
     request: Request
     is_judged: bool
-    """False for an event that only warms up."""
+    """False for a warm-up event."""
     recommendations: list[Recommendation]
     """Recommendation of each arm, in the arms' order; empty where the event is not judged, or where an arm's own
     sessions take the event for a repeat."""
 
 
 class ArmPolicy(NamedTuple):
-    """An arm and its policy."""
+    """An arm with a policy."""
 
     arm: Arm
     policy: Policy

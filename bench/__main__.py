@@ -40,15 +40,15 @@ LONG = ("reasons", "flat")
 
 @click.command()
 @click.option(
-    "--only", multiple=True, type=click.Choice(list(MEASUREMENTS)), help="Measure only this; may be repeated."
+    "--only", multiple=True, type=click.Choice(list(MEASUREMENTS)), help="Run only this measurement; repeatable."
 )
-@click.option(
-    "--rounds", type=click.IntRange(min=1), help="StateSource often each side runs. Default: 3, or 1 with --quick."
-)
-@click.option("--quick", is_flag=True, help="Small and short: whether it runs at all, not what to quote.")
+@click.option("--rounds", type=click.IntRange(min=1), help="Runs of each side. Default: 3, or 1 with --quick.")
+@click.option("--quick", is_flag=True, help="Small and short runs, to test the benchmarks; do not quote their numbers.")
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write every run to this file.")
-@click.option("--wait", type=click.FloatRange(min=0), default=0, help="Seconds to wait, in all, for a quiet machine.")
-@click.option("--profile", is_flag=True, help="Say where a worker's time goes instead.")
+@click.option(
+    "--wait", type=click.FloatRange(min=0), default=0, help="Maximum seconds, in total, to wait for an idle machine."
+)
+@click.option("--profile", is_flag=True, help="Print a profile of a worker's time instead.")
 def main(
     *, only: tuple[str, ...], rounds: int | None, quick: bool, file: Path | None, wait: float, profile: bool
 ) -> None:

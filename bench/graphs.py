@@ -73,8 +73,8 @@ class Sameness(msgspec.Struct, frozen=True, kw_only=True):
 @click.command()
 @click.option("--items", multiple=True, type=int, default=(10_000, 50_000, 200_000, 1_000_000), show_default=True)
 @click.option("--batch", multiple=True, type=int, default=(1, 8, 32, 64), show_default=True)
-@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Turns of each graph.")
-@click.option("--sessions", type=int, default=10_000, show_default=True, help="Whose answers are compared.")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Rounds of each graph.")
+@click.option("--sessions", type=int, default=10_000, show_default=True, help="Number of sessions to compare.")
 @click.option(
     "--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write every figure to this file."
 )

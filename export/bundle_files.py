@@ -49,7 +49,7 @@ def write_bundle(
         model: ONNX file with the inputs and outputs of `schemas.manifest`.
         vocabulary: Items of the model by row.
         framework: Name and version of the framework that made the model, such as `torch 2.13.0`.
-        max_length: Largest number of events that the graph reads.
+        max_length: Largest number of events read by the graph.
         every_event: Whether the graph also reads searches and events on unknown items.
         training_data: Description of the training data, with a fingerprint.
         trained_until: Event time of the newest training event, ms; 0 where the time is unknown.

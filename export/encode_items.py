@@ -4,7 +4,7 @@ The map from text and price to item vectors is `model.cold_start`.
 """
 
 # pyright: standard
-# torch leaves what a module returns untyped.
+# torch does not type the result of a module.
 
 import functools
 import tempfile

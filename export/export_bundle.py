@@ -1,7 +1,7 @@
 """Export bundle: turn a checkpoint into a bundle, and refuse a graph that does not agree with its model."""
 
 # pyright: standard
-# torch leaves what a module returns untyped.
+# torch does not type the result of a module.
 
 import functools
 import shutil

@@ -37,7 +37,7 @@ PROBES = 16
 FOREIGN = "imported/"
 """Prefix of the names of the imported graph."""
 MIN_OPSET, MIN_IR_VERSION = 13, 8
-"""Operator set and file format that the adapters need: ONNX 1.8 of 2020, and 1.10 with default values of inputs."""
+"""Operator set and file format of the adapters: ONNX 1.8 of 2020, and 1.10 with default values of inputs."""
 MAX_BYTES = 2**31
 """Protobuf's limit for one ONNX file."""
 INTEGER_LIMITS: Mapping[int, int] = {
@@ -62,13 +62,13 @@ class ConformedGraph(NamedTuple):
     model: bytes
     """ONNX file."""
     absent_heads: tuple[str, ...]
-    """Outputs that the imported graph does not have; the file returns neutral values for them."""
+    """Outputs absent in the imported graph; the file returns neutral values for these outputs."""
     unused: tuple[str, ...]
-    """Outputs of the imported graph that the contract does not have."""
+    """Outputs of the imported graph without a name in the contract."""
 
 
 class ImportedBundle(NamedTuple):
-    """A bundle that the import wrote, with the outputs of the graph that it could not use."""
+    """A bundle written by the import, with the unused outputs of the graph."""
 
     manifest: Manifest
     unused: tuple[str, ...]
@@ -88,13 +88,13 @@ def import_bundle(
     """Write the bundle of an exported graph.
 
     Args:
-        model: Path of the ONNX file; data in other files must lie in its folder.
+        model: Path of the ONNX file; data in other files must lie in the same folder.
         items: Path of the list of item ids, one per line.
         out: Path of the bundle; the folder must be absent or empty.
         names: Names of tensors in the graph, and their names in the contract, as in `conform_graph`.
         candidates: Number of candidates to take of `item_scores`.
-        max_length: Largest number of events that the graph reads.
-        framework: Name and version of the framework, such as `keras 3.15`.
+        max_length: Largest number of events read by the graph.
+        framework: Name and version of the framework, for example `keras 3.15`.
         padding_column: Whether column 0 of `item_scores` is the padding row, and is dropped.
 
     Raises:
@@ -135,10 +135,10 @@ def read_item_ids(path: Path) -> list[str]:
 
 
 def read_graph(path: Path) -> onnx.ModelProto:
-    """Return the graph of an ONNX file, with the data of other files in its folder taken in.
+    """Return the graph of an ONNX file, with the data of other files in the same folder taken in.
 
     Raises:
-        ExportError: The file is no ONNX graph, or its data are missing.
+        ExportError: The file is no ONNX graph, or data are missing.
     """
     try:
         proto = onnx.load_model(str(path), load_external_data=False)
@@ -169,10 +169,10 @@ def conform_graph(
 
     Args:
         proto: The graph, without external data.
-        names: Names of inputs and outputs in the graph, and their names in the contract; others keep theirs.
+        names: Names of inputs and outputs in the graph, and the names in the contract; other tensors keep the names.
         items: Number of items of the bundle.
         candidates: Number of candidates to take of `item_scores`.
-        max_length: Largest number of events that the graph reads.
+        max_length: Largest number of events read by the graph.
         padding_column: Whether column 0 of `item_scores` is the padding row, and is dropped.
 
     Raises:
@@ -197,10 +197,10 @@ def conform_graph(
 
 
 class _GraphAdapter:
-    """A foreign graph with nodes in front and behind that give it the inputs and outputs of the contract."""
+    """A foreign graph with added nodes for the inputs and outputs of the contract."""
 
     def __init__(self, proto: onnx.ModelProto, names: Mapping[str, str], items: int) -> None:
-        """Take the graph in, and add the adapters of its inputs.
+        """Take the graph in, and add the adapters of the inputs.
 
         Args:
             proto: The graph.
@@ -238,7 +238,7 @@ class _GraphAdapter:
         self._adapt_inputs()
 
     def measure_outputs(self, max_length: int) -> Arrays:
-        """Return the outputs of the contract as the graph returns them, for two sessions.
+        """Return the outputs of the contract for two sessions.
 
         Raises:
             ExportError: The graph cannot score two sessions of up to two events.
@@ -293,7 +293,7 @@ class _GraphAdapter:
             self._declare(name, ("batch", count))
 
     def add_heads(self, values: Arrays) -> tuple[str, ...]:
-        """Add the outputs `action_probabilities` and `purchase`, and return the names of those with neutral values.
+        """Add the outputs `action_probabilities` and `purchase`, and return the names of outputs with neutral values.
 
         Args:
             values: Outputs of `measure_outputs`.
@@ -332,7 +332,7 @@ class _GraphAdapter:
         return _serialize(self._proto), by_name["rows"].type.tensor_type.shape.dim[1].dim_value
 
     def _adapt_inputs(self) -> None:
-        """Replace the inputs by those of the contract, and cast them to the graph's formats."""
+        """Replace the inputs by the contract's inputs, and cast to the graph's formats."""
         nodes: list[onnx.NodeProto] = []
         inputs: list[onnx.ValueInfoProto] = []
         for contract_name, kind in self._formats.items():
@@ -382,7 +382,7 @@ class _GraphAdapter:
         raise ExportError(message)
 
     def _add_neutral(self, name: str, value: float, columns: list[int]) -> None:
-        """Add an output that is the same for all sessions: (batch, *columns)."""
+        """Add a constant output for all sessions: (batch, *columns)."""
         shape = self._add("Shape", ["items"], f"{FOREIGN}shape/{name}")
         batch = self._add("Gather", [shape, self._constant([0])], f"{FOREIGN}batch/{name}")
         shape = self._add("Concat", [batch, self._constant(columns)], f"{FOREIGN}full/{name}", axis=0)
@@ -422,7 +422,7 @@ class _GraphAdapter:
 
 
 def _check_file(proto: onnx.ModelProto) -> None:
-    """Refuse a file without a graph, or with an operator set that is too old."""
+    """Refuse a file without a graph, or with an old operator set."""
     if not proto.graph.node:
         message = "the file holds no ONNX graph: export the model to ONNX again"
         raise ExportError(message)
@@ -455,7 +455,7 @@ def _check_tensors(
     inputs: Mapping[str, onnx.ValueInfoProto],
     outputs: Mapping[str, onnx.ValueInfoProto],
 ) -> None:
-    """Refuse a graph without rankings, or with an input that no worker feeds."""
+    """Refuse a graph without rankings, or with an input unknown to workers."""
     returned = {contract_name for contract_name, name in graph_names.items() if name in outputs}
     if not (ITEM_SCORES in returned or {"rows", "scores"} <= returned):
         message = (
@@ -482,7 +482,7 @@ def _explain_width(columns: int, items: int, *, padding_column: bool) -> str:
 
 
 def _check_batch_invariance(session: ort.InferenceSession, items: int, max_length: int) -> None:
-    """Run random sessions alone and in one padded batch; refuse a graph whose outputs differ.
+    """Run random sessions alone and in one padded batch; refuse a graph with differing outputs.
 
     Args:
         session: The graph.
@@ -531,7 +531,7 @@ def _serialize(proto: onnx.ModelProto) -> bytes:
 
 
 def _declared_shape(value: onnx.ValueInfoProto) -> tuple[str | int, ...] | None:
-    """Return the declared axes of a tensor, names for dynamic ones; None where nothing is declared."""
+    """Return the declared axes of a tensor, names for dynamic axes; None without a declaration."""
     tensor = value.type.tensor_type
     if not tensor.HasField("shape"):
         return None

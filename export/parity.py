@@ -1,10 +1,10 @@
-"""Parity: compare a graph in ONNX Runtime with its PyTorch model, and test that the graph is batch-invariant.
+"""Parity: compare a graph in ONNX Runtime with the PyTorch model, and test batch invariance.
 
 Shapes: B prefixes, L padded length, D dim, V rows of the item table, K candidates.
 """
 
 # pyright: standard
-# torch leaves what a module returns untyped.
+# torch does not type the result of a module.
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -38,7 +38,7 @@ StackLogits = Callable[[EventBatch], np.ndarray]
 
 
 class Parity(NamedTuple):
-    """Differences between a graph and its model."""
+    """Differences between a graph and the PyTorch model."""
 
     prefixes: int
     """Number of compared session prefixes."""
@@ -51,7 +51,7 @@ class Parity(NamedTuple):
     reason_difference: float
     """Largest difference of a reason; the reason of an event that the model does not read must be 0."""
     batch_dependent: int
-    """Sampled sessions whose outputs alone have other bits than in a batch."""
+    """Sampled sessions with other output bits alone than in a batch."""
 
     @property
     def problems(self) -> list[str]:
@@ -80,7 +80,7 @@ def compare(
     limit: int = PARITY_PREFIXES,
     stack_logits: StackLogits | None = None,
 ) -> Parity:
-    """Compare the outputs of a graph and of its model on session prefixes of all lengths.
+    """Compare the outputs of a graph and of the PyTorch model on session prefixes of all lengths.
 
     Rankings that differ only by equal scores, within the tolerance, agree: the comparison takes the model's own scores
     of both items at each rank.
@@ -152,7 +152,7 @@ def _run_model(
         table: Finished item table: (V, D).
         batch: Prefixes without searches and unknown items.
         rows: Rows of the graph's candidates: (B, K).
-        prior: Logits that are added to the heads' logits: (B, 6).
+        prior: Logits to add to the heads' logits: (B, 6).
     """
     items, actions, lengths = (torch.from_numpy(part) for part in batch)
     is_last = torch.arange(items.shape[1]) == lengths[:, None] - 1  # (B, L)
@@ -177,9 +177,9 @@ def _spread_reasons(reasons: np.ndarray, prefixes: PaddedBatch, batch: PaddedBat
     """Return the reasons at the positions of a batch with more events; the additional events get 0.
 
     Args:
-        reasons: Reasons of the events that the model reads: (B, K, L).
-        prefixes: The events that the model reads.
-        batch: The events that the graph got.
+        reasons: Reasons of the model's events: (B, K, L).
+        prefixes: Events as input of the model.
+        batch: Events as input of the graph.
     """
     spread = np.zeros((*reasons.shape[:2], batch.items.shape[1]), dtype=reasons.dtype)
     for session, values, items, length in zip(spread, reasons, batch.items, prefixes.lengths, strict=True):

@@ -67,7 +67,7 @@ def batch_invariant(graph: ort.InferenceSession, batch: PaddedBatch | EventBatch
 
     Args:
         graph: Graph under test.
-        batch: Sessions that were run together.
+        batch: Sessions of one run.
         outputs: Outputs of `run_with_reasons` for the batch.
         index: Position of the session in the batch.
     """

@@ -1,7 +1,7 @@
-"""Quantisation check: measure what a quantised graph loses against its fp32 graph, on the same session prefixes.
+"""Quantisation check: measure the loss of a quantised graph against the fp32 graph, on the same session prefixes.
 
 Every export of a quantised graph runs this check and writes the result into the manifest, field `fidelity`. A worker
-refuses a bundle whose overlap is below its setting `min_overlap`.
+refuses a bundle with an overlap below the setting `min_overlap`.
 """
 
 import numpy as np

@@ -30,7 +30,7 @@ def write_random_bundle(
     precision: str = "fp32",
     seed: int = 0,
 ) -> Manifest:
-    """Write a bundle of random weights through the same exporter as a trained one, without torch.
+    """Write a bundle of random weights through the exporter of trained models, without torch.
 
     Args:
         folder: Path of the bundle; the folder must be absent or empty.
@@ -77,7 +77,7 @@ def random_examples(items: int, max_length: int, seed: int = 0) -> Examples:
 
 
 def random_weights(config: ModelConfig, items: int, seed: int = 0) -> Weights:
-    """Return weights of the scale of a trained model, as `to_onnx` takes them.
+    """Return weights for `to_onnx`, of the scale of a trained model.
 
     Args:
         config: Shape of the model.

@@ -41,9 +41,9 @@ class RepeatBonuses(NamedTuple):
     """Names of the tensors with a session's own items and their bonuses."""
 
     rows: str
-    """Rows that the session has had, each once, and 0 elsewhere: (B, L)."""
+    """Distinct rows of the session, and 0 elsewhere: (B, L)."""
     bonuses: str
-    """Bonuses that are added to the scores of `rows`: (B, L)."""
+    """Bonuses to add to the scores of `rows`: (B, L)."""
 
 
 class Ranking(Protocol):
@@ -151,7 +151,7 @@ class QuantisedShortlist:
     spare: int = 16  # with 20,000 random items nothing is lost; with 0 spare items some are (tests/export)
 
     def row_multiple(self, rows: int, candidates: int) -> int:
-        """Return 0: the quantised table is a constant of its own."""
+        """Return 0: the quantised table is a separate constant."""
         return 0
 
     def add_outputs(
@@ -245,7 +245,7 @@ def _top_k_by_blocks(
         scores: Scores of all rows: (B, V).
         mask: Numbers added to the scores, very low where a row is no item: (V,).
         block: Rows per block.
-        count: Number of rows to find, or the name of a tensor (1,) that holds the number.
+        count: Number of rows to find, or the name of a tensor (1,) with the number.
     """
     number = count if isinstance(count, str) else np.array([count])
     block_count = graph("Min", graph("Add", number, np.array([2])), np.array([len(mask) // block]))  # (1,)

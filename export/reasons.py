@@ -15,10 +15,10 @@ from clickscore.schemas.manifest import EXPLAINED, REASONS
 
 
 def add_reasons(session: SessionGraph, table: str, item_vectors: str, x: str, vectors: str) -> None:
-    """Add the output `reasons`, as `SessionTransformer.reasons` defines it: (B, N, L).
+    """Add the output `reasons` of `SessionTransformer.reasons`: (B, N, L).
 
     Args:
-        session: Nodes of a graph that has the outputs `rows` and `scores`.
+        session: Nodes of a graph with the outputs `rows` and `scores`.
         table: Item table: (V, D).
         item_vectors: Item vectors of the session: (B, L, D).
         x: Input of the last block: (B, L, D).

@@ -26,7 +26,7 @@ Weights = Mapping[str, npt.NDArray[np.float32]]
 
 
 class InputEvents(NamedTuple):
-    """Names of the tensors of the events that the Transformer reads, left-aligned."""
+    """Names of the tensors of the Transformer's events, left-aligned."""
 
     items: str
     """Rows of the items: (B, L)."""
@@ -37,7 +37,7 @@ class InputEvents(NamedTuple):
     known_count: str = ""
     """Number of events on known items, (B, 1); empty where each session has at least one."""
     positions: str = ""
-    """New position of each event of the session, -1 for an event that is left out: (B, L). Empty where all stay."""
+    """New position of each event of the session, -1 for a left-out event: (B, L). Empty where all stay."""
 
 
 def read_all_events(graph: GraphBuilder) -> InputEvents:
@@ -83,7 +83,7 @@ class SessionGraph:
             graph: Builder to add nodes to.
             weights: Weights of the model.
             config: Shape of the model.
-            events: Events that the Transformer reads.
+            events: Input events of the Transformer.
         """
         self.graph = graph
         self.weights = weights
@@ -200,7 +200,7 @@ class SessionGraph:
         return self.graph("Add", self.graph("MatMul", query, scale * (query_weight.T @ key)), bias)
 
     def repeat_bonuses(self, query: str, offsets: str) -> tuple[str, str]:
-        """Return the rows that the session has had, and the bonuses added to their scores: (B, Q, L) each.
+        """Return the rows of the session, and the bonuses of the scores: (B, Q, L) each.
 
         bonus = table[distance to the item's last event][number of earlier events on the item] + readiness . query.
         A row appears once, at the last visible event on the item; the other events name row 0, which is no item.

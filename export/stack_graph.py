@@ -37,7 +37,7 @@ class _TreeAttributes:
 
 
 def add_stack(graph: GraphBuilder, stack: Stack, calibration: Calibration) -> str:
-    """Add a stack's nodes and return its share of the logits: (B, 6).
+    """Add a stack's nodes and return the stack's share of the logits: (B, 6).
 
     logits = scale_stack * (share * trees + (1 - share) * regression) + class biases + scale_transformer * prior logits
 
@@ -82,9 +82,9 @@ def _append_tree(attributes: _TreeAttributes, root: Mapping[str, Any], tree: int
 
     Args:
         attributes: Attributes of the ensemble.
-        root: Root node, as LightGBM dumps it.
+        root: Root node from the dump of LightGBM.
         tree: Number of the tree in the ensemble.
-        target: Index of the logit that the leaves add to.
+        target: Index of the logit of the leaves.
         scale: Factor for the leaves' values.
     """
     numbered: list[Mapping[str, Any]] = [root]
@@ -111,7 +111,7 @@ def _append_tree(attributes: _TreeAttributes, root: Mapping[str, Any], tree: int
 
 
 def _round_down(threshold: float) -> float:
-    """Return the largest float32 that is at most the threshold."""
+    """Return the largest float32 up to the threshold."""
     nearest = np.float32(threshold)
     return float(nearest if float(nearest) <= threshold else np.nextafter(nearest, np.float32(-np.inf)))
 

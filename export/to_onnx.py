@@ -1,11 +1,11 @@
-"""ONNX export: write the model as a graph that reads sessions and returns candidates, node by node.
+"""ONNX export: write the model as a graph from sessions to candidates, node by node.
 
 The graph scores the next item after the last event only, and the scores of the catalogue never leave the graph. Input,
 readout and scores read the same finished item table: neighbours folded in, at unit length. The graph is
 batch-invariant, which means that a session's outputs have the same bits in any batch of the same width: no node mixes
 sessions, and each row of an operator is computed with a shape that does not depend on the number of rows.
 
-The graph is written by hand instead of traced. That is short, says exactly what is computed, and takes milliseconds
+The graph is written by hand instead of traced. The code is short, states exactly each operator, and takes milliseconds
 (see `docs/decisions/0015-the-graph-is-written-by-hand.md`). `export.parity` compares the graph with the PyTorch model
 at each export. `export.session_graph` reads the session, and `export.ranking` ranks the catalogue.
 
@@ -29,7 +29,7 @@ from clickscore.schemas.manifest import NEXT_ACTIONS
 MAX_BYTES = 2**31  # protobuf's limit for one ONNX file
 
 AddStack = Callable[[GraphBuilder], str]
-"""Adds the nodes of a stack and returns the name of its logits: (B, 6)."""
+"""Adds the nodes of a stack and returns the name of the logits: (B, 6)."""
 
 
 def to_onnx(

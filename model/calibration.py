@@ -17,7 +17,7 @@ useless change.)
 """
 
 # pyright: standard
-# torch leaves what a module returns untyped.
+# torch does not type the result of a module.
 
 import functools
 from collections.abc import Callable, Sequence

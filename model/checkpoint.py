@@ -1,7 +1,7 @@
 """Checkpoint: a trained model as a folder with everything that an export or a warm start needs."""
 
 # pyright: standard
-# torch leaves what it loads untyped.
+# torch does not type loaded values.
 
 import dataclasses
 import io

@@ -18,7 +18,7 @@ Shapes: V rows of the item table, D dim, F numbers of a description, A anchors.
 """
 
 # pyright: standard
-# torch leaves what a module returns untyped.
+# torch does not type the result of a module.
 
 import itertools
 from collections.abc import Callable

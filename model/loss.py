@@ -1,7 +1,7 @@
 """Loss: cross-entropy over the whole catalogue; forward also makes the gradient, so no score matrix is stored."""
 
 # pyright: standard
-# torch leaves what an autograd function is given and returns untyped.
+# torch does not type arguments and results of an autograd function.
 
 from typing import Any, NamedTuple
 

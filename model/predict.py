@@ -4,7 +4,7 @@ The training loop needs these metrics after each epoch, so they stand here and n
 """
 
 # pyright: standard
-# torch leaves what a module returns untyped.
+# torch does not type the result of a module.
 
 from collections.abc import Iterator
 from typing import NamedTuple

@@ -10,7 +10,7 @@ on the validation sessions, and at the end both are fitted again on all sessions
 """
 
 # pyright: standard
-# scikit-learn leaves parts of what it returns untyped.
+# scikit-learn does not type all of its results.
 
 import dataclasses
 

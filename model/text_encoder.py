@@ -1,7 +1,7 @@
 """Text encoder: a pre-trained language model in a local folder turns texts into vectors, without any download."""
 
 # pyright: standard
-# transformers leaves what a model returns untyped.
+# transformers does not type the result of a model.
 
 import hashlib
 from collections.abc import Callable, Sequence

@@ -4,7 +4,7 @@ A training that was killed continues from its last epoch and ends with the same 
 """
 
 # pyright: standard
-# torch leaves what a module returns untyped.
+# torch does not type the result of a module.
 
 import functools
 from collections.abc import Callable

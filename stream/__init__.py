@@ -2,5 +2,5 @@
 
 import os
 
-# ONNX Runtime reports its use to its maker unless told not to, before it is imported.
+# ONNX Runtime sends usage reports to Microsoft unless this variable is set before the import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -10,7 +10,7 @@ import click
 from clickscore.schemas.errors import ClickscoreError
 from clickscore.stream.terminal_text import safe_text
 
-# The module under `stream.commands` of each command. Loaded when used: `--help` needs neither Faust nor ONNX Runtime.
+# Module of each command, under `stream.commands`. It is loaded on use: `--help` needs neither Faust nor ONNX Runtime.
 COMMANDS = {
     "broker": "broker",
     "topics": "topics",

@@ -5,7 +5,7 @@ trivial to predict. A session has at most a single row for each prefix length. T
 """
 
 # pyright: standard
-# scikit-learn leaves parts of what it returns untyped.
+# scikit-learn does not type all of its results.
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path

@@ -11,7 +11,7 @@ newest first, and a random permutation.
 """
 
 # pyright: standard
-# torch leaves what a module returns untyped.
+# torch does not type the result of a module.
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -17,22 +17,24 @@ from clickscore.stream.simulator.live_view import per_hundred
 
 @click.command()
 @click.option(
-    "--seconds", type=click.FloatRange(1), default=None, help="How long the shop is open. Default: until Ctrl-C."
+    "--seconds", type=click.FloatRange(1), default=None, help="Seconds until the shop closes. Default: until Ctrl-C."
 )
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="File for the summary.")
 @click.option(
     "--bundle",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=None,
-    help="The model to show. Default: the demo's own.",
+    help="Bundle of the model to show. Default: the bundle of the demo.",
 )
-@click.option("--rate", type=click.FloatRange(1, 5_000), default=200.0, show_default=True, help="Records a second.")
+@click.option("--rate", type=click.FloatRange(1, 5_000), default=200.0, show_default=True, help="Records per second.")
 @click.option(
     "--bootstrap-servers",
     default=None,
-    help="A Kafka of your own, also from KAFKA_BOOTSTRAP_SERVERS. Default: an embedded one, in a temporary folder.",
+    help="Your own Kafka, also from KAFKA_BOOTSTRAP_SERVERS. Default: an embedded Kafka in a temporary folder.",
 )
-@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="Settings file (TOML) of that Kafka.")
+@click.option(
+    "--config", type=click.Path(dir_okay=False, path_type=Path), help="Settings file (TOML) for your own Kafka."
+)
 def demo(
     *,
     seconds: float | None,
@@ -42,10 +44,10 @@ def demo(
     bootstrap_servers: str | None,
     config: Path | None,
 ) -> None:
-    """Show it all at work: a real Kafka, a synthetic shop whose shoppers answer, a worker and a live view.
+    """Run the whole system: a real Kafka, a synthetic shop with shoppers who react, a worker and a live view.
 
-    Half of the shoppers get the model's recommendations and half what is popular. Shoppers, items and purchases are
-    simulated; Kafka, worker, model and all numbers are real. In the end nothing is left running.
+    Half of the shoppers get the model's recommendations, the other half popular items. Shoppers, items and purchases
+    are simulated; Kafka, worker, model and all numbers are real. At the end the demo stops every process.
 
     \b
     Example:
@@ -56,7 +58,7 @@ def demo(
     settings, origins = load({"bootstrap_servers": bootstrap_servers}, file=config)
     own_kafka = origins["bootstrap_servers"] != "default"
     chosen = bundle or (BUNDLE if (BUNDLE / "manifest.json").exists() else None)
-    # It warns of what it then tries again, such as a topic too new to have a leader; what stays wrong is raised.
+    # aiokafka warns of errors that it retries, such as a new topic without a leader; lasting errors are raised.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     console = Console()
     plan = DemoOptions(settings=settings if own_kafka else None, bundle=chosen, seconds=seconds, rate=rate)

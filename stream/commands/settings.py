@@ -16,7 +16,7 @@ HIDDEN = "********"
 
 @click.command()
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="Settings file (TOML).")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of a table.")
 def settings(config: Path | None, as_json: bool) -> None:
     """Show every setting with unit, value and source. Secrets are hidden.
 
@@ -39,5 +39,5 @@ def settings(config: Path | None, as_json: bool) -> None:
     table = Table("setting", "value", "unit", "from", "what", box=box.SIMPLE_HEAD)
     for name, setting in SETTINGS.items():
         table.add_row(name, str(values[name]), setting.unit, origins[name], setting.sentence)
-    # A pipe has no width: a row stays a line there.
+    # A pipe has no width; 200 columns keep each row on one line.
     Console(width=None if sys.stdout.isatty() else 200).print(table)

@@ -22,19 +22,29 @@ _file = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command()
-@click.option("--events", type=click.IntRange(1, 10_000_000), default=100_000, show_default=True, help="At least.")
-@click.option("--seed", type=click.IntRange(0), default=7, show_default=True, help="The same seed, the same bytes.")
-@click.option("--days", type=click.IntRange(1, 3650), default=DAYS, show_default=True, help="From 5 January 2026 on.")
-@click.option("--shoppers", type=click.IntRange(1), default=5_000, show_default=True, help="Who may come.")
+@click.option(
+    "--events", type=click.IntRange(1, 10_000_000), default=100_000, show_default=True, help="Minimum number of events."
+)
+@click.option(
+    "--seed", type=click.IntRange(0), default=7, show_default=True, help="Seed: the same seed gives the same bytes."
+)
+@click.option(
+    "--days",
+    type=click.IntRange(1, 3650),
+    default=DAYS,
+    show_default=True,
+    help="Days of history, from 5 January 2026 on.",
+)
+@click.option("--shoppers", type=click.IntRange(1), default=5_000, show_default=True, help="Number of shoppers.")
 @click.option(
     "--out",
     type=_file,
     default=None,
-    help="Events, JSON lines in the order sent. Default: standard output, if no other file is asked for.",
+    help="File for the events, JSON lines in order of sending. Default: standard output, if no other file is named.",
 )
-@click.option("--truth", type=_file, default=None, help="What is true of each event: line n there is line n here.")
-@click.option("--sessions", type=_file, default=None, help="Closed sessions, as training reads them.")
-@click.option("--items", type=_file, default=None, help="The catalogue.")
+@click.option("--truth", type=_file, default=None, help="File for the true probabilities: line n belongs to event n.")
+@click.option("--sessions", type=_file, default=None, help="File for the closed sessions, the input of training.")
+@click.option("--items", type=_file, default=None, help="File for the catalogue.")
 def simulate(
     *,
     events: int,
@@ -46,7 +56,7 @@ def simulate(
     sessions: Path | None,
     items: Path | None,
 ) -> None:
-    """Invent a shop's past: synthetic shoppers with tastes, needs and intents, whose truth is known.
+    """Simulate the history of a shop: synthetic shoppers with tastes, needs and intents, and the true probabilities.
 
     Files that end in .gz are compressed. One event in a hundred is sent late, one in a hundred twice.
 
@@ -96,6 +106,6 @@ def _open(path: Path) -> Generator[BinaryIO]:
         if path.suffix != ".gz":
             yield raw
             return
-        # No name and no time in the header: the same seed gives the same bytes.
+        # The header holds no name and no time, so the same seed gives the same bytes.
         with gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed, io.BufferedWriter(packed) as file:
             yield file

@@ -107,7 +107,7 @@ class EventFile:
         self.bytes_read = 0
         """Number of bytes read from disk, before decompression."""
         try:
-            # Unbuffered: a pipe's bytes are wanted when they arrive, not when a buffer is full.
+            # Unbuffered, so that bytes of a pipe are read when they arrive, not when a buffer is full.
             self._raw = io.FileIO(sys.stdin.fileno() if self.live else path, closefd=not self.live)
             self.size = 0 if self.live else path.stat().st_size
             """Number of bytes on disk; 0 for stdin."""

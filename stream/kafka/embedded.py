@@ -186,7 +186,7 @@ class EmbeddedBroker:
         if process:
             _end(process, timeout)
         if self._child:
-            self._child.wait()  # without a wait it would stay a zombie until this process ends
+            self._child.wait()  # without a wait the child would stay a zombie until this process ends
         _record_file(self.data).unlink(missing_ok=True)
 
 
@@ -195,7 +195,7 @@ def _record_file(data: Path) -> Path:
 
 
 def _marker(data: Path) -> str:
-    # An argument that only this folder's broker has on its command line.
+    # Only the broker of this folder has this argument on its command line.
     return f"-Dclickscore.data={data}"
 
 
@@ -284,7 +284,7 @@ def _launch(
             report("Formatting the broker's folder")
             _format(java, properties, log)
         report(f"Starting Kafka {KAFKA_VERSION}")
-        # A session of its own: neither Ctrl-C nor the end of the terminal reaches the broker.
+        # The broker gets its own session, so neither Ctrl-C nor the end of the terminal reaches the broker.
         process = subprocess.Popen(
             [*java, "kafka.Kafka", str(properties)],
             stdin=subprocess.DEVNULL,
