@@ -515,7 +515,7 @@ def _open(model: bytes) -> ort.InferenceSession:
     try:
         return open_graph(model)
     except Exception as exc:  # as above
-        message = f"ONNX Runtime refuses this graph: export it with an earlier operator set: {shorten(exc)}"
+        message = f"ONNX Runtime refuses this graph: export it with standard operators that it knows: {shorten(exc)}"
         raise ExportError(message) from exc
 
 

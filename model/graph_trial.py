@@ -25,7 +25,7 @@ MAX_SINGLE_ITEMS = 4096
 """Items that are also the only event of a session, spread over the list: 64 runs, each over the whole catalogue."""
 SUM_TOLERANCE = 1e-3
 """Accepted distance from 1 of the sum of the action probabilities: float16 has three digits."""
-REASON_LENGTH = 120
+REASON_LENGTH = 250
 """Characters of ONNX Runtime's message in a problem."""
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
@@ -103,7 +103,7 @@ def run_sessions(
 def shorten(error: Exception) -> str:
     """Return the first line of an error of ONNX Runtime, without the codes in front of it."""
     line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return line.rpartition("Status Message: ")[2][:REASON_LENGTH]
+    return line.removeprefix("[ONNXRuntimeError] : ").rpartition("Status Message: ")[2][:REASON_LENGTH]
 
 
 def _trial_sessions(

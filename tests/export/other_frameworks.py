@@ -1,6 +1,9 @@
 """Foreign: small models of other frameworks, trained on sessions in which item n + 1 follows item n."""
 
+import importlib.util
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -10,10 +13,13 @@ os.environ.setdefault("KERAS_BACKEND", "torch")  # before Keras is imported; Ten
 import keras
 import numpy as np
 import onnx
+import pytest
 import torch
 import transformers
 from keras import layers, ops
 from transformers import GPT2Config, GPT2Model
+
+from tests.export import foreign
 
 ITEMS = tuple(f"item-{number}" for number in range(1, 41))
 LENGTH = 6
@@ -116,6 +122,24 @@ def transformers_graph() -> Foreign:
         )
         exported = file.read_bytes()
     return Foreign(exported, {"input_ids": "items", "sizes": "lengths"}, f"transformers {transformers.__version__}")
+
+
+def tensorflow_graph() -> Foreign:
+    """Return a Keras model on TensorFlow as tf2onnx writes it; skip the test without the extra `tensorflow`."""
+    if missing := [name for name in ("tensorflow", "tf2onnx") if importlib.util.find_spec(name) is None]:
+        pytest.skip(f"{' and '.join(missing)} cannot be imported: pip install '.[tensorflow]'")
+    program = Path(__file__).with_name("tensorflow_export.py")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.onnx"
+        words = [sys.executable, str(program), str(file), str(len(ITEMS)), str(LENGTH)]
+        done = subprocess.run(words, check=True, capture_output=True, text=True, timeout=300)
+        return Foreign(file.read_bytes(), {}, done.stdout.splitlines()[-1])
+
+
+def next_item_graph() -> Foreign:
+    """Return a graph with the scores of the next item alone."""
+    graph = foreign.ForeignGraph(items=len(ITEMS), purchase_axes=0, action_columns=0)
+    return Foreign(foreign.build(graph).SerializeToString(), {}, "onnx")
 
 
 def outputs_of(model: bytes) -> list[str]:

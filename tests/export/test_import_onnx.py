@@ -19,12 +19,12 @@ from clickscore.stream.request import Request
 from clickscore.stream.scoring.bundle import check_bundle, load_bundle
 from clickscore.stream.scoring.scorer import Scorer
 from tests.events import view
-from tests.export.other_frameworks import ITEMS, LENGTH, Foreign, keras_graph, transformers_graph
+from tests.export.other_frameworks import ITEMS, LENGTH, Foreign, keras_graph, tensorflow_graph, transformers_graph
 
 pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore")]  # other frameworks' exporters warn a lot
 
 
-@pytest.fixture(scope="module", params=[keras_graph, transformers_graph], ids=["keras", "transformers"])
+@pytest.fixture(scope="module", params=[keras_graph, transformers_graph, tensorflow_graph])
 def foreign(request: pytest.FixtureRequest) -> Foreign:
     make: Callable[[], Foreign] = request.param
     return make()

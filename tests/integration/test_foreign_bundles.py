@@ -10,14 +10,22 @@ from clickscore.export.import_onnx import import_bundle
 from clickscore.schemas.decisions import Recommendation, decode_decision
 from clickscore.schemas.events import View, encode_event
 from clickscore.schemas.topics import RECOMMENDATIONS
-from tests.export.other_frameworks import ITEMS, LENGTH, Foreign, keras_graph, transformers_graph
+from tests.export.other_frameworks import (
+    ITEMS,
+    LENGTH,
+    Foreign,
+    keras_graph,
+    next_item_graph,
+    tensorflow_graph,
+    transformers_graph,
+)
 from tests.integration.event_log import BEGAN, Sent
 from tests.integration.live import installation
 
 pytestmark = [pytest.mark.kafka, pytest.mark.train, pytest.mark.filterwarnings("ignore")]
 
 
-@pytest.mark.parametrize("make", [keras_graph, transformers_graph])
+@pytest.mark.parametrize("make", [keras_graph, transformers_graph, tensorflow_graph, next_item_graph])
 def test_worker_recommends_what_another_frameworks_model_learned(
     broker: str, tmp_path: Path, make: Callable[[], Foreign]
 ) -> None:
@@ -50,3 +58,6 @@ def test_worker_recommends_what_another_frameworks_model_learned(
     shown = {one.event_id: one.items[0].item_id for one in decided if isinstance(one, Recommendation)}
     assert shown == expected
     assert {one.bundle for one in decided} == {manifest.version}
+    is_pure = make is next_item_graph
+    absent = {(one.actions is None, one.purchase is None) for one in decided if isinstance(one, Recommendation)}
+    assert absent == {(is_pure, is_pure)}
