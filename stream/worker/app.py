@@ -1,11 +1,12 @@
 # pyright: basic
-"""App: the Faust app with an agent and two web pages, and the worker process."""
+"""App: the Faust app with an agent, the web pages, and the worker process."""
 
 import asyncio
 import logging
 import os
 import sys
 import threading
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,6 @@ import msgspec
 import uvloop
 from aiokafka.errors import KafkaError
 from faust.auth import SASLCredentials, SSLCredentials
-from faust.web import Request, Response, View
 from prometheus_client import generate_latest
 
 from clickscore.schemas.errors import ClickscoreError
@@ -31,6 +31,7 @@ from clickscore.stream.worker.engine import Engine
 from clickscore.stream.worker.faust_group import FaustBatch, FaustGroup
 from clickscore.stream.worker.logs import write_logs
 from clickscore.stream.worker.prometheus_metrics import Metrics
+from clickscore.stream.worker.web import Page, WebServer
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,6 @@ def create_app(settings: Settings, pipeline: Pipeline) -> tuple[faust.App, Engin
             async for event in stream.noack().events():
                 await engine.put(FaustBatch(event))
 
-    add_pages(app, engine, metrics)
     return app, engine
 
 
@@ -117,9 +117,7 @@ def faust_app(settings: Settings) -> faust.App:
         topic_disable_leader=True,
         table_standby_replicas=0,
         store="memory://",
-        web_host=settings.worker.web_host,
-        web_bind=settings.worker.web_host,
-        web_port=settings.worker.web_port,
+        web_enabled=False,  # Faust's own pages would be open beside ours
         worker_redirect_stdouts=False,
         ConsumerScheduler=Scheduler,
         TableManager=transport.PromptTableManager,
@@ -141,42 +139,41 @@ def credentials(kafka: KafkaSettings) -> SASLCredentials | SSLCredentials | None
     return SSLCredentials(context=context) if context else None
 
 
-def add_pages(app: faust.App, engine: Engine, metrics: Metrics) -> None:
-    """Put /health and /metrics on Faust's web server.
+def pages(engine: Engine) -> dict[str, Callable[[], Page]]:
+    """Return what makes each page of the worker's web server."""
 
-    Args:
-        app: App with the web server.
-        engine: Engine to report on.
-        metrics: Metrics of the engine.
-    """
-
-    @app.page("/health")
-    async def health(view: View, request: Request) -> Response:
-        del request
+    def summary() -> Page:
         report = engine.health()
-        return view.json(msgspec.structs.asdict(report), status=200 if report.ready else 503)
+        state = f"partitions {report.partitions}, lag {report.lag}"
+        return Page(200, f"ready: {state}\n".encode()) if report.ready else Page(503, f"not ready: {state}\n".encode())
 
-    @app.page("/metrics")
-    async def scrape(view: View, request: Request) -> Response:
-        del request
+    def health() -> Page:
+        report = engine.health()
+        return Page(200 if report.ready else 503, msgspec.json.encode(report), "application/json")
+
+    def scrape() -> Page:
         engine.health()  # sets the gauges
-        return view.bytes(generate_latest(metrics.registry), content_type="text/plain")
+        return Page(200, generate_latest(engine.metrics.registry))
+
+    return {"/": summary, "/health": health, "/metrics": scrape}
 
 
 class BoundedWorker(faust.Worker):
     """Faust's worker with a bounded stop: a lost broker, or a bug, must not keep a process alive for ever."""
 
-    def __init__(self, app: faust.App, engine: Engine, stop_s: float) -> None:
+    def __init__(self, app: faust.App, engine: Engine, server: WebServer, stop_s: float) -> None:
         """Build the worker.
 
         Args:
             app: App to run.
             engine: Engine of the app; keeps the reason of a failure.
+            server: Serves the pages from the start on.
             stop_s: Time limit of a stop, s.
         """
         super().__init__(app, override_logging=False, redirect_stdouts=False, loop=asyncio.new_event_loop())
         self.spinner = None  # Faust's progress spinner has no place in a log
         self._engine = engine
+        self._server = server
         self._stop_s = stop_s
 
     async def start(self) -> None:
@@ -187,13 +184,13 @@ class BoundedWorker(faust.Worker):
             OSError: The web server cannot listen at its address.
         """
         try:
+            await self._server.start()
             await super().start()
         except KafkaError as exc:
             self._engine.fail(BrokerError(f"Kafka is gone again as the worker starts ({exc}): start it again"))
             raise
         except OSError as exc:
-            conf = self.app.conf
-            address, reason = f"{conf.web_bind}:{conf.web_port}", os.strerror(exc.errno) if exc.errno else exc
+            address, reason = self._server.address, os.strerror(exc.errno) if exc.errno else exc
             self._engine.fail(
                 SettingsError(f"/health and /metrics cannot be at {address} ({reason}): choose --web-port")
             )
@@ -205,6 +202,7 @@ class BoundedWorker(faust.Worker):
         timer.daemon = True
         timer.start()
         await super().stop()
+        await self._server.stop()
 
     def _cut_off(self) -> None:
         """End the process at once, with the reason of the failure, or with the overdue stop as the reason."""
@@ -227,7 +225,8 @@ def run_worker(settings: Settings, pipeline: Pipeline) -> None:
     uvloop.install()
     app, engine = create_app(settings, pipeline)
     tune_gc()
-    worker = BoundedWorker(app, engine, settings.worker.stop_ms / 1000)
+    server = WebServer(pages(engine), settings.worker.web_host, settings.worker.web_port)
+    worker = BoundedWorker(app, engine, server, settings.worker.stop_ms / 1000)
     try:
         worker.execute_from_commandline()
     except SystemExit as exc:

@@ -53,6 +53,8 @@ class Engine:
         """
         self.failure: BaseException | None = None
         """First error; unset while the worker is alive."""
+        self.metrics = metrics
+        """Metrics of this worker; `health` sets the gauges."""
         events = settings.kafka.topic(EVENTS.name)
         self._group = group
         self._compute = ComputeThread()

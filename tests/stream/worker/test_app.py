@@ -5,7 +5,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import faust
-from aiohttp.test_utils import TestClient, TestServer
 from aiokafka.errors import KafkaConnectionError
 from faust.auth import SASLCredentials, SSLCredentials
 
@@ -14,8 +13,9 @@ from clickscore.stream.errors import BrokerError
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.settings import Settings
-from clickscore.stream.worker.app import BoundedWorker, create_app, credentials
+from clickscore.stream.worker.app import BoundedWorker, create_app, credentials, pages
 from clickscore.stream.worker.engine import Engine
+from clickscore.stream.worker.web import Page, WebServer
 from tests.stream.worker.test_faust_group import Event
 from tests.stream.worker.test_transport_contract import messages
 
@@ -34,17 +34,11 @@ def in_app(use: Callable[[faust.App, Engine], Awaitable[Any]], **changes: Any) -
     return asyncio.run(run())
 
 
-async def get(app: faust.App, path: str) -> tuple[int, str]:
-    """Return status and text of a page."""
-    async with TestClient(TestServer(app.web.web_app)) as client:
-        response = await client.get(path)
-        return response.status, await response.text()
-
-
 def test_health_of_a_worker_that_has_not_joined_is_503_with_the_report():
     async def use(app: faust.App, engine: Engine) -> tuple[int, str]:
-        del engine
-        return await get(app, "/health")
+        del app
+        page = pages(engine)["/health"]()
+        return page.status, page.body.decode()
 
     status, text = in_app(use)
     assert status == 503
@@ -54,10 +48,26 @@ def test_health_of_a_worker_that_has_not_joined_is_503_with_the_report():
     )
 
 
+def test_first_page_of_a_worker_that_has_not_joined_is_503_in_one_line():
+    async def use(app: faust.App, engine: Engine) -> Page:
+        del app
+        return pages(engine)["/"]()
+
+    assert in_app(use) == (503, b"not ready: partitions [], lag 0\n", "text/plain")
+
+
+def test_no_page_of_faust_is_served():
+    async def use(app: faust.App, engine: Engine) -> tuple[bool, set[str]]:
+        return app.conf.web_enabled, set(pages(engine))
+
+    assert in_app(use) == (False, {"/", "/health", "/metrics"})
+
+
 def test_metrics_are_those_of_the_engine():
     async def use(app: faust.App, engine: Engine) -> tuple[int, str]:
-        del engine
-        return await get(app, "/metrics")
+        del app
+        page = pages(engine)["/metrics"]()
+        return page.status, page.body.decode()
 
     status, text = in_app(use)
     assert status == 200
@@ -101,7 +111,7 @@ def test_agent_hands_each_batch_to_the_engine_which_releases_what_is_not_assigne
 
 def test_worker_that_finds_no_broker_as_it_starts_says_so():
     async def use(app: faust.App, engine: Engine) -> BaseException | None:
-        worker = BoundedWorker(app, engine, stop_s=60.0)
+        worker = BoundedWorker(app, engine, WebServer({}, "127.0.0.1", 0), stop_s=60.0)
         worker.loop.close()
         worker.loop = asyncio.get_running_loop()
         try:

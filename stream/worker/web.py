@@ -1,0 +1,119 @@
+"""Web pages: a small HTTP server for /health and /metrics, which slow clients and foreign web sites cannot misuse."""
+
+import asyncio
+import ipaddress
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+CONNECTION_SECONDS = 10.0
+"""Longest life of a connection, s: more than any page takes, and the default timeout of a Prometheus scrape."""
+SHUTDOWN_SECONDS = 1.0
+"""Time for answers under way when the server stops, s."""
+
+
+class Page(NamedTuple):
+    """An answer of the server."""
+
+    status: int
+    body: bytes
+    content_type: str = "text/plain"
+
+
+class _BoundedServer(web.Server):
+    """A server of connections with a bounded life: a slow request, or a slow reader, is cut off."""
+
+    def __call__(self) -> RequestHandler:
+        """Return the protocol of a new connection."""
+        connection = super().__call__()
+        asyncio.get_running_loop().call_later(CONNECTION_SECONDS, _cut_off, connection)
+        return connection
+
+
+def _cut_off(connection: RequestHandler) -> None:
+    if isinstance(connection.transport, asyncio.Transport):
+        connection.transport.abort()  # a close would wait until the client has read the answer
+
+
+class WebServer:
+    """Serves pages by path; every other path is 404, every other method than GET and HEAD 405."""
+
+    def __init__(self, pages: Mapping[str, Callable[[], Page]], host: str, port: int) -> None:
+        """Build the server.
+
+        Args:
+            pages: Makes the page of each path.
+            host: Address to listen on.
+            port: Port to listen on; 0 takes any free port.
+        """
+        self.address = f"{host}:{port}"
+        """Address to listen on, for messages."""
+        self._pages = pages
+        self._host = host
+        self._port = port
+        self._runner: web.ServerRunner | None = None
+
+    async def start(self) -> int:
+        """Listen, and return the port.
+
+        Raises:
+            OSError: The address cannot be used.
+        """
+        server = _BoundedServer(self._answer, access_log=None, lingering_time=0)
+        self._runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, self._host, self._port).start()
+        port: int = self._runner.addresses[0][1]
+        return port
+
+    async def stop(self) -> None:
+        """Close all connections and listen no more."""
+        if self._runner:
+            await self._runner.cleanup()
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        page = self._page(request)
+        response = web.Response(status=page.status, body=page.body, content_type=page.content_type, charset="utf-8")
+        response.headers["Cache-Control"] = "no-store"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        if page.status == web.HTTPMethodNotAllowed.status_code:
+            response.headers["Allow"] = "GET, HEAD"
+        response.force_close()  # one request a connection, so that the limit of a connection bounds a request
+        return response
+
+    def _page(self, request: web.BaseRequest) -> Page:
+        if not is_own_name(request.headers.get("Host", ""), self._host):
+            return Page(421, b"this server has another name\n")
+        if request.method not in {"GET", "HEAD"}:
+            return Page(405, b"only GET and HEAD\n")
+        make_page = self._pages.get(request.path)
+        return make_page() if make_page else Page(404, f"pages: {', '.join(self._pages)}\n".encode())
+
+
+def is_own_name(host_header: str, bound_host: str) -> bool:
+    """Return whether a request may name the server so.
+
+    A server on loopback answers only to loopback's names. Otherwise a web site whose name points to 127.0.0.1 (DNS
+    rebinding) could read the pages through a browser on this machine.
+
+    Args:
+        host_header: Value of the Host header; empty in requests of HTTP/1.0, which browsers do not send.
+        bound_host: Address that the server listens on.
+    """
+    if not _is_loopback(bound_host) or not host_header:
+        return True
+    try:
+        name = urlsplit(f"//{host_header}").hostname or ""
+    except ValueError:  # no valid IPv6 address in brackets
+        return False
+    return name == bound_host.lower() or _is_loopback(name)
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
