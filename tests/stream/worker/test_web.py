@@ -42,6 +42,14 @@ async def send(port: int, request: bytes) -> bytes:
         writer.close()
 
 
+async def write_until(writer: asyncio.StreamWriter, deadline: float) -> None:
+    """Write until the connection breaks, or a deadline."""
+    while time.monotonic() < deadline:
+        writer.write(b"more")
+        await asyncio.sleep(0.05)
+        await writer.drain()
+
+
 def answer(request: bytes) -> bytes:
     return with_server(lambda port: send(port, request))
 
@@ -77,7 +85,9 @@ def test_body_of_a_request_is_not_waited_for() -> None:
     assert time.monotonic() - began < CONNECTION_SECONDS / 2
 
 
-@pytest.mark.parametrize("host", [b"evil.example", b"evil.example:6066", b"127.0.0.1.evil.example", b"[::1", b"10.0.0.1"])
+@pytest.mark.parametrize(
+    "host", [b"evil.example", b"evil.example:6066", b"127.0.0.1.evil.example", b"[::1", b"10.0.0.1"]
+)
 def test_foreign_host_is_421(host: bytes) -> None:
     assert answer(b"GET /health HTTP/1.1\r\nHost: " + host + b"\r\n\r\n").startswith(b"HTTP/1.1 421 ")
 
@@ -134,10 +144,7 @@ def test_client_that_drips_bytes_or_does_not_read_is_cut_off() -> None:
             assert time.monotonic() - began < CONNECTION_SECONDS + 3
         writer.close()
         with pytest.raises(ConnectionError):
-            while time.monotonic() - began < CONNECTION_SECONDS + 5:
-                unread.write(b"more")
-                await asyncio.sleep(0.05)
-                await unread.drain()
+            await write_until(unread, began + CONNECTION_SECONDS + 5)
         return time.monotonic() - began
 
     assert with_server(use) < CONNECTION_SECONDS + 5
