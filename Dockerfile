@@ -1,8 +1,8 @@
-# The worker and the command line, without torch.
+# The worker and the command line, without torch and without Java.
 FROM python:3.11-slim
 
 WORKDIR /app
-COPY pyproject.toml constraints.txt README.md ./
+COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY schemas schemas
 COPY model model
 COPY export export

@@ -15,13 +15,13 @@ PIP = -m pip --disable-pip-version-check install --quiet --constraint constraint
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
-setup: $(SERVE)/.done  ## the serving environment, in .venv, without torch
+setup: $(SERVE)/.done  ## the serving environment, in .venv, with the embedded Kafka, without torch
 
 setup-train: $(TRAIN)/.done  ## the training and test environment, in .venv-train, with torch
 
 $(SERVE)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(SERVE)
-	$(SERVE)/bin/python $(PIP) --editable .
+	$(SERVE)/bin/python $(PIP) --editable '.[broker]'
 	touch $@
 
 $(SERVE)/.tests: $(SERVE)/.done

@@ -6,6 +6,7 @@
   + BrokerError              Kafka cannot be reached, or refuses a request
     - TopicMissingError      a topic is missing, or differs from the worker's needs
   + SnapshotError            a record of session-snapshots cannot be read: the worker stops before it decides anything
+  + ExtraMissingError        a command needs an optional dependency that is not installed
   + InputFileError           a file cannot be read, or has another format than the named format
     - BrokenDataError        compressed data is damaged
   + OutputFileError          a file cannot be written

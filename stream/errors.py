@@ -23,6 +23,10 @@ class SnapshotError(ClickscoreError):
     """A record of `session-snapshots` cannot be read."""
 
 
+class ExtraMissingError(ClickscoreError):
+    """A command needs an optional dependency that is not installed."""
+
+
 class InputFileError(ClickscoreError):
     """A file cannot be read, or has another format than the named format."""
 

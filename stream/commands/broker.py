@@ -6,12 +6,18 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from clickscore.stream.kafka.embedded import KAFKA_VERSION, EmbeddedBroker, default_data, log_file
+
+# The embedded broker is imported when a command runs: it needs the `broker` extra, and `clickscore --help` does not.
+def _default_data() -> Path:
+    from clickscore.stream.kafka.embedded import default_data  # noqa: PLC0415
+
+    return default_data()
+
 
 _data = click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
-    default=default_data,
+    default=_default_data,
     show_default="~/.local/state/clickscore/kafka",
     help="Folder of the broker; the data is kept.",
 )
@@ -39,6 +45,8 @@ def start(data: Path, port: int) -> None:
     Example:
       clickscore broker start --data ./kafka --port 9092
     """  # noqa: D301
+    from clickscore.stream.kafka.embedded import KAFKA_VERSION, EmbeddedBroker, log_file  # noqa: PLC0415
+
     running = EmbeddedBroker.find(data)
     if running:
         click.echo(f"Already running: {running.bootstrap_servers} (pid {running.pid}, data in {running.data})")
@@ -65,6 +73,8 @@ def stop(data: Path) -> None:
     Example:
       clickscore broker stop
     """  # noqa: D301
+    from clickscore.stream.kafka.embedded import EmbeddedBroker  # noqa: PLC0415
+
     running = EmbeddedBroker.find(data)
     if not running:
         click.echo(f"No broker runs on {data}")
@@ -82,6 +92,8 @@ def status(data: Path) -> None:
     Example:
       clickscore broker status
     """  # noqa: D301
+    from clickscore.stream.kafka.embedded import EmbeddedBroker  # noqa: PLC0415
+
     running = EmbeddedBroker.find(data)
     if not running:
         click.echo(f"No broker runs on {data}")

