@@ -8,10 +8,12 @@ A new setting is a field of a group. `decides` says whether the setting belongs 
 an arm of a backtest may change the setting: every setting of sessions, policy and scoring decides by default.
 """
 
+import difflib
 import functools
 import os
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origin
 
@@ -405,6 +407,12 @@ SETTINGS = Settings().declared
 # Kafka's own variable, which other tools of a shop set already, counts where ours is not set.
 _SHARED_VARIABLES = {"bootstrap_servers": "KAFKA_BOOTSTRAP_SERVERS"}
 
+_FORMER_NAMES = {setting.former_name: name for name, setting in SETTINGS.items() if setting.former_name}
+_OTHER_VARIABLES = {"CLICKSCORE_CONFIG", "CLICKSCORE_BUNDLE_DIR"}
+"""Variables that are no settings: the settings file, and the folder that docker-compose.yml mounts."""
+# Kubernetes sets such variables in every pod for a service whose name begins with `clickscore`.
+_KUBERNETES_VARIABLE = re.compile(r"\w+_(SERVICE_HOST=|SERVICE_PORT(_\w+)?=|PORT=\w+://|PORT_\d+_(TCP|UDP|SCTP)).*")
+
 
 def load(
     flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None, file: Path | None = None
@@ -421,6 +429,7 @@ def load(
             other, or the file cannot be read.
     """
     environ = os.environ if environ is None else environ
+    _refuse_unknown_variables(environ)
     table, path = _read_file(file, environ)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -454,6 +463,36 @@ def _lookup(
     return next(((value, origin) for value, origin in candidates if value is not None), (None, "default"))
 
 
+def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
+    """Refuse variables that look like settings, but are not: a misspelled setting would have no effect.
+
+    Raises:
+        SettingsError: A variable that begins with `CLICKSCORE_` is no setting.
+    """
+    known = {f"CLICKSCORE_{name.upper()}" for name in (*SETTINGS, *_FORMER_NAMES)} | _OTHER_VARIABLES
+    unknown = [
+        name
+        for name, value in environ.items()
+        if name.startswith("CLICKSCORE_")
+        and name not in known
+        and not _KUBERNETES_VARIABLE.fullmatch(f"{name}={value}")
+    ]
+    if unknown:
+        message = f"unknown settings in the environment: {_with_suggestions(unknown, known)}. Correct or unset them"
+        raise SettingsError(message)
+
+
+def _with_suggestions(unknown: Iterable[str], known: Iterable[str]) -> str:
+    """Return unknown names in words, each with the closest known name if a known name is close."""
+    # The common beginning of all variables would make any two of them look alike.
+    bare_names = {name.removeprefix("CLICKSCORE_"): name for name in sorted(known)}
+    words: list[str] = []
+    for name in sorted(unknown):
+        closest = difflib.get_close_matches(name.removeprefix("CLICKSCORE_"), bare_names, n=1)
+        words.append(f"{name} (did you mean {bare_names[closest[0]]}?)" if closest else name)
+    return ", ".join(words)
+
+
 def _read_file(file: Path | None, environ: Mapping[str, str]) -> tuple[dict[str, Any], Path | None]:
     chosen = file or (Path(environ["CLICKSCORE_CONFIG"]) if environ.get("CLICKSCORE_CONFIG") else None)
     path = chosen or Path("clickscore.toml")
@@ -467,9 +506,11 @@ def _read_file(file: Path | None, environ: Mapping[str, str]) -> tuple[dict[str,
     except (OSError, ValueError) as exc:
         message = f"the settings file {path} cannot be read as TOML: {exc}"
         raise SettingsError(message) from exc
-    former_names = {setting.former_name for setting in SETTINGS.values()}
-    unknown = sorted(table.keys() - SETTINGS.keys() - former_names)
+    unknown = table.keys() - SETTINGS.keys() - _FORMER_NAMES.keys()
     if unknown:
-        message = f"unknown settings in {path}: {', '.join(unknown)} (see `clickscore settings`)"
+        message = (
+            f"unknown settings in {path}: {_with_suggestions(unknown, SETTINGS)}. Correct or remove them "
+            "(see `clickscore settings`)"
+        )
         raise SettingsError(message)
     return table, path

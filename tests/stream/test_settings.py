@@ -163,6 +163,37 @@ def test_unknown_name_in_a_file_is_refused(tmp_path: Path) -> None:
         load({}, {}, config(tmp_path, "colour = 'red'\n"))
 
 
+def test_misspelled_variable_is_refused_with_the_closest_name() -> None:
+    with pytest.raises(SettingsError, match=r"CLICKSCORE_GAP_MSS \(did you mean CLICKSCORE_GAP_MS\?\)"):
+        load({}, {"CLICKSCORE_GAP_MSS": "3"})
+    with pytest.raises(SettingsError, match=r"CLICKSCORE_WEBB_PORT \(did you mean CLICKSCORE_WEB_PORT\?\)"):
+        load({}, {"CLICKSCORE_WEBB_PORT": "6066"})
+    with pytest.raises(SettingsError, match=r"environment: CLICKSCORE_A, CLICKSCORE_ZZZ\. "):
+        load({}, {"CLICKSCORE_ZZZ": "", "CLICKSCORE_A": "1"})
+
+
+def test_misspelled_name_in_a_file_is_refused_with_the_closest_name(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"gap_mss \(did you mean gap_ms\?\)"):
+        load({}, {}, config(tmp_path, "gap_mss = 3\n"))
+
+
+def test_variables_of_compose_and_of_kubernetes_are_no_settings() -> None:
+    kubernetes = {
+        "CLICKSCORE_PORT": "tcp://10.0.0.9:6066",
+        "CLICKSCORE_WORKER_SERVICE_HOST": "10.0.0.9",
+        "CLICKSCORE_WORKER_SERVICE_PORT": "6066",
+        "CLICKSCORE_WORKER_SERVICE_PORT_WEB": "6066",
+        "CLICKSCORE_WORKER_PORT": "tcp://10.0.0.9:6066",
+        "CLICKSCORE_WORKER_PORT_6066_TCP": "tcp://10.0.0.9:6066",
+        "CLICKSCORE_WORKER_PORT_6066_TCP_ADDR": "10.0.0.9",
+    }
+    assert load({}, {"CLICKSCORE_BUNDLE_DIR": "/bundle", **kubernetes})[0] == Settings()
+
+
+def test_variables_of_a_child_process_are_known() -> None:
+    assert load({}, environment_of(Settings.of(k=4)))[0] == Settings.of(k=4)
+
+
 def test_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="does not exist"):
         load({}, {"CLICKSCORE_CONFIG": str(tmp_path / "none.toml")})
