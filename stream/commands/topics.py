@@ -1,13 +1,14 @@
 """`clickscore topics`: create, grow and list the topics of an installation."""
 
 import asyncio
+from collections.abc import Mapping
 
 import click
 
 from clickscore.schemas.topics import TOPICS
 from clickscore.stream.commands.options import with_settings
 from clickscore.stream.errors import BrokerError
-from clickscore.stream.kafka.topics import create_topics, grow_topics, list_topics
+from clickscore.stream.kafka.topics import create_topics, grow_topics, list_topics, topic_advice
 from clickscore.stream.settings import Settings
 
 
@@ -35,6 +36,7 @@ def create(settings: Settings) -> None:
     width = max(len(outcome.name) for outcome in outcomes)
     for outcome in outcomes:
         click.echo(f"{outcome.name:<{width}}  {outcome.partitions:>4} partitions  {outcome.outcome}")
+    _print_advice({outcome.name: outcome.advice for outcome in outcomes})
     differing = [f"{outcome.name} {difference}" for outcome in outcomes for difference in outcome.differences]
     if differing:
         message = (
@@ -79,3 +81,15 @@ def list_command(settings: Settings) -> None:
     for name in names:
         state = f"{partitions[name]:>4} partitions" if name in partitions else "   missing"
         click.echo(f"{name:<{width}}  {state}")
+    _print_advice(asyncio.run(topic_advice(settings.kafka)))
+
+
+def _print_advice(advice: Mapping[str, tuple[str, ...]]) -> None:
+    """Print the topics whose configs let removed values stay on disk for longer than the docs say."""
+    for name, sentences in advice.items():
+        if sentences:
+            click.echo(
+                f"{name}: removed records stay on disk longer than docs/operations.md says: {', '.join(sentences)}. "
+                "Lower these configs with kafka-configs.sh --alter",
+                err=True,
+            )

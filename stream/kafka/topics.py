@@ -26,6 +26,14 @@ _EXACT_CONFIGS = ("cleanup.policy", "message.timestamp.type")
 """Configs behind the guarantees; any other value is a difference."""
 _SIZE_CONFIG = "max.message.bytes"
 """Config with a smallest value; a larger value is no difference."""
+_LIMIT_CONFIGS = (
+    "max.compaction.lag.ms",
+    "segment.ms",
+    "segment.bytes",
+    "min.cleanable.dirty.ratio",
+    "delete.retention.ms",
+)
+"""Configs with a largest value, which bound how long a removed value stays on disk; a smaller value is fine."""
 # None: the broker does not show the config. Then its operator is responsible.
 _COMPACTED = ("compact", None)
 
@@ -41,7 +49,9 @@ class TopicOutcome(msgspec.Struct, frozen=True, kw_only=True):
     requested_partitions: int
     """Number of partitions in the settings."""
     differences: tuple[str, ...] = ()
-    """Differences between the topic and the settings, in words."""
+    """Differences between the topic and the settings that break a guarantee, in words."""
+    advice: tuple[str, ...] = ()
+    """Differences that only let removed values stay on disk for longer, in words."""
 
 
 async def create_topics(settings: KafkaSettings, topics: Iterable[Topic] = TOPICS) -> list[TopicOutcome]:
@@ -68,9 +78,23 @@ async def create_topics(settings: KafkaSettings, topics: Iterable[Topic] = TOPIC
                 partitions=partitions[name],
                 requested_partitions=new_topic.num_partitions,
                 differences=tuple(differences),
+                advice=tuple(_advice(new_topic, configs.get(name, {}))),
             )
         )
     return outcomes
+
+
+async def topic_advice(settings: KafkaSettings, topics: Iterable[Topic] = TOPICS) -> dict[str, tuple[str, ...]]:
+    """Return, for each existing topic, the configs that let removed values stay on disk for longer, in words.
+
+    Raises:
+        BrokerError: The broker cannot be reached.
+    """
+    new_topics = {settings.topic(topic.name): _new_topic(settings, topic) for topic in topics}
+    async with _open_admin(settings) as admin:
+        existing = await _partition_counts(admin)
+        configs = await _read_configs(admin, [name for name in new_topics if name in existing])
+    return {name: tuple(_advice(new_topics[name], config)) for name, config in configs.items()}
 
 
 async def list_topics(settings: KafkaSettings) -> dict[str, int]:
@@ -213,6 +237,9 @@ def _new_topic(settings: KafkaSettings, topic: Topic) -> NewTopic:
     config = dict(topic.config)
     if "retention.ms" in config:
         config["retention.ms"] = str(settings.retention_ms)
+        # -1 keeps records for ever.
+        if settings.retention_ms > 0:
+            config["segment.ms"] = str(min(settings.retention_ms, int(config["segment.ms"])))
     return NewTopic(
         settings.topic(topic.name), settings.partitions if topic.per_user else 1, settings.replication, None, config
     )
@@ -239,9 +266,24 @@ def _differences(requested: NewTopic, partitions: int, config: dict[str, str]) -
     return differences
 
 
+def _advice(requested: NewTopic, config: dict[str, str]) -> list[str]:
+    """Return the configs of a topic that are above the requested limits, in words.
+
+    Args:
+        requested: Request to create the topic.
+        config: Configs of the topic, as far as the broker shows configs.
+    """
+    advice: list[str] = []
+    for key in _LIMIT_CONFIGS:
+        expected, actual = requested.topic_configs.get(key), config.get(key)
+        if expected and actual and float(actual) > float(expected):
+            advice.append(f"{key}={actual} is more than {expected}")
+    return advice
+
+
 async def _read_configs(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, dict[str, str]]:
     """Return the configs of topics, without topics with hidden configs."""
-    keys = dict.fromkeys((*_EXACT_CONFIGS, _SIZE_CONFIG))
+    keys = dict.fromkeys((*_EXACT_CONFIGS, _SIZE_CONFIG, *_LIMIT_CONFIGS))
     resources = [ConfigResource(ConfigResourceType.TOPIC, name, configs=keys) for name in names]
     responses: list[Any] = await admin.describe_configs(resources) if resources else []
     return {

@@ -100,6 +100,24 @@ def test_command_says_what_was_made_and_what_is_otherwise(broker: str, topic_pre
     assert CliRunner().invoke(cli, ["topics", "list", *where]).output.count("missing") == len(TOPICS)
 
 
+def test_topics_of_an_older_installation_stay_usable_and_the_time_on_disk_is_said(
+    broker: str, topic_prefix: str
+) -> None:
+    settings = KafkaSettings(bootstrap_servers=broker, topic_prefix=topic_prefix)
+    asyncio.run(create_topics(settings))
+    older = {name: value for name, value in SNAPSHOTS.config.items() if not name.startswith(("max.comp", "segment"))}
+    asyncio.run(delete_topics(settings, [SNAPSHOTS]))
+    asyncio.run(create_topics(settings, [msgspec.structs.replace(SNAPSHOTS, config=older)]))
+    where = ["--bootstrap-servers", broker, "--topic-prefix", topic_prefix]
+    for command in ("create", "list"):
+        result = CliRunner().invoke(cli, ["topics", command, *where])
+        assert result.exit_code == 0
+        (advice,) = [line for line in result.stderr.splitlines() if "stay on disk" in line]
+        assert advice.startswith(f"{topic_prefix}session-snapshots: ")
+        assert "max.compaction.lag.ms=9223372036854775807 is more than 86400000" in advice
+    asyncio.run(delete_topics(settings))
+
+
 def test_more_replicas_than_brokers_is_refused_in_words(broker: str, topic_prefix: str) -> None:
     settings = KafkaSettings(bootstrap_servers=broker, topic_prefix=topic_prefix, replication=100)
     with pytest.raises(BrokerError, match=r"cannot be made: .*replica"):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from clickscore.schemas.topics import CATALOGUE, EVENTS, MAX_RECORD_BYTES
-from clickscore.stream.kafka.topics import _differences, _new_topic
+from clickscore.schemas.topics import CATALOGUE, EVENTS, MAX_RECORD_BYTES, SNAPSHOTS, TOPICS, Topic
+from clickscore.stream.kafka.topics import _advice, _differences, _new_topic
 from clickscore.stream.settings import KafkaSettings
 
 SETTINGS = KafkaSettings(topic_prefix="shop-", partitions=8, retention_ms=60_000)
@@ -36,3 +36,39 @@ def test_compacted_topic_of_the_catalogue_has_one_partition_and_no_retention() -
 )
 def test_differences_of_an_existing_topic(partitions: int, config: dict[str, str], differences: list[str]) -> None:
     assert _differences(_new_topic(SETTINGS, EVENTS), partitions, config) == differences
+
+
+@pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.name)
+def test_every_topic_bounds_how_long_a_removed_value_stays_on_disk(topic: Topic) -> None:
+    config = _new_topic(KafkaSettings(), topic).topic_configs
+    assert int(config["segment.ms"]) <= 86_400_000
+    if config["cleanup.policy"] == "compact":
+        assert int(config["min.compaction.lag.ms"]) < int(config["max.compaction.lag.ms"]) <= 86_400_000
+        assert int(config["delete.retention.ms"]) <= 86_400_000
+
+
+@pytest.mark.parametrize(
+    ("retention_ms", "segment_ms"), [(60_000, "60000"), (7 * 86_400_000, "86400000"), (-1, "86400000")]
+)
+def test_segment_is_no_longer_than_retention(retention_ms: int, segment_ms: str) -> None:
+    settings = KafkaSettings(retention_ms=retention_ms)
+    assert _new_topic(settings, EVENTS).topic_configs["segment.ms"] == segment_ms
+
+
+@pytest.mark.parametrize(
+    ("config", "advice"),
+    [
+        (dict(SNAPSHOTS.config), []),
+        ({}, []),  # the broker shows no config
+        ({"max.compaction.lag.ms": "60000", "segment.ms": "60000"}, []),  # shorter than asked for
+        ({"min.cleanable.dirty.ratio": "0.5"}, ["min.cleanable.dirty.ratio=0.5 is more than 0.1"]),
+        (
+            {"max.compaction.lag.ms": "9223372036854775807"},
+            ["max.compaction.lag.ms=9223372036854775807 is more than 86400000"],
+        ),
+    ],
+)
+def test_advice_for_a_compacted_topic_that_keeps_removed_values(config: dict[str, str], advice: list[str]) -> None:
+    requested = _new_topic(SETTINGS, SNAPSHOTS)
+    assert _advice(requested, config) == advice
+    assert _differences(requested, 8, config) == []
