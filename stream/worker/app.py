@@ -2,8 +2,10 @@
 """App: the Faust app with an agent, the web pages, and the worker process."""
 
 import asyncio
+import contextlib
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -49,10 +51,16 @@ def create_app(settings: Settings, pipeline: Pipeline) -> tuple[faust.App, Engin
         open_reader=partial(open_reader, settings.kafka),
     )
 
+    ready = asyncio.Event()
+
     async def on_assigned(app: faust.App, **_: Any) -> None:
         """Restore the assigned partitions before Faust reads their first event."""
         del app
         await engine.on_assigned()
+        if engine.failure is None and not ready.is_set():
+            ready.set()
+            address = f"http://{settings.worker.web_host}:{settings.worker.web_port}"
+            log.info("ready: %s/health and %s/metrics", address, address)
 
     app.on_rebalance_complete.connect(on_assigned)  # pyright: ignore[reportArgumentType]
 
@@ -175,6 +183,8 @@ class BoundedWorker(faust.Worker):
         self._engine = engine
         self._server = server
         self._stop_s = stop_s
+        self._timer = threading.Timer(stop_s, self._cut_off)
+        self._timer.daemon = True
 
     async def start(self) -> None:
         """Start, and return when the worker is to stop; a failure to start is explained in plain words.
@@ -196,13 +206,24 @@ class BoundedWorker(faust.Worker):
             )
             raise
 
+    def _on_sigint(self) -> None:
+        """Stop on Ctrl-C.
+
+        Faust would print a line first, and fail when the log goes into a pipe that has died: Ctrl-C ends a `tee`, too.
+        """
+        self._limit_stop()
+        self._schedule_shutdown(signal.SIGINT)
+
     async def stop(self) -> None:
         """Stop within the time limit; an overdue stop ends the process, as safely as `kill -9`."""
-        timer = threading.Timer(self._stop_s, self._cut_off)
-        timer.daemon = True
-        timer.start()
+        self._limit_stop()
         await super().stop()
         await self._server.stop()
+
+    def _limit_stop(self) -> None:
+        """Start the time limit of the stop, once."""
+        if not self._timer.is_alive():
+            self._timer.start()
 
     def _cut_off(self) -> None:
         """End the process at once, with the reason of the failure, or with the overdue stop as the reason."""
@@ -210,7 +231,8 @@ class BoundedWorker(faust.Worker):
             f"the worker did not finish within {self._stop_s:.0f} s (stop_ms) and ends at once; "
             "what is not committed is decided on at the next start"
         )
-        sys.stderr.write(safe_text(f"clickscore: {self._engine.failure or overdue}\n", lines=True))
+        with contextlib.suppress(OSError):  # the log may go into a pipe that has died
+            sys.stderr.write(safe_text(f"clickscore: {self._engine.failure or overdue}\n", lines=True))
         os._exit(1)
 
 
@@ -222,6 +244,9 @@ def run_worker(settings: Settings, pipeline: Pipeline) -> None:
         SystemExit: The worker stopped because of an unknown error; the log has the traceback.
     """
     write_logs()
+    kafka = settings.kafka
+    log.info("bundle: %s", settings.scoring.bundle or "none, so recommendations are the popular items")
+    log.info("topics: %s and the others, at %s", kafka.topic(EVENTS.name), kafka.bootstrap_servers)
     uvloop.install()
     app, engine = create_app(settings, pipeline)
     tune_gc()
