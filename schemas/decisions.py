@@ -99,6 +99,20 @@ decode_decision = bounded_depth(msgspec.json.Decoder(AnyDecision).decode)
 encode_decision = msgspec.json.Encoder().encode
 
 
+def count_model_items(decision: Recommendation) -> int:
+    """Return the number of items that the model chose; the rest are popular items, the fallback."""
+    return sum([choice.reason == "model" for choice in decision.items])
+
+
+def compared_variant(decision: Recommendation) -> str:
+    """Return the variant for which a decision counts where variants are compared.
+
+    A decision of the variant `model` without one item of the model counts as `fallback`: its reactions say nothing of
+    the model. `variant` itself stays the user's bucket of the A/B test.
+    """
+    return "fallback" if decision.variant == "model" and not count_model_items(decision) else decision.variant
+
+
 def round_score(score: float) -> float:
     """Return a score rounded to 6 decimals, for decisions."""
     return round(score, 6)

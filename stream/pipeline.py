@@ -19,7 +19,7 @@ from clickscore.schemas.decisions import encode_decision
 from clickscore.schemas.events import AnyEvent, Impression, Tick, decode_record
 from clickscore.schemas.sessions import ClosedSession, encode_session
 from clickscore.stream.policy.ads import choose_ad
-from clickscore.stream.policy.experiments import CONTROL, assign_variant
+from clickscore.stream.policy.experiments import CONTROL, MODEL, assign_variant
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.request import Request, Scores
@@ -72,6 +72,18 @@ class DeadLetter(NamedTuple):
     error: str
 
 
+class WatermarkJump(NamedTuple):
+    """An event that moved the newest event time of a partition by more than the gap of sessions."""
+
+    offset: int
+    event_id: str
+    user_id: str
+    moved_ms: int
+    """Event time less the newest event time before, ms."""
+    ahead_ms: int | None
+    """Event time less append time, ms; None without an append time."""
+
+
 @dataclass(slots=True)
 class Output:
     """All records to publish for a batch of a partition, and counts."""
@@ -84,7 +96,10 @@ class Output:
     outcomes: Counter[str] = field(default_factory=Counter[str])
     """Number of records by outcome: decided, late, repeated, dead, tick, skipped."""
     unscored: int = 0
-    """Number of decisions without scores of a model."""
+    """Number of decisions on events that the model could not score: it knows no item of the session."""
+    items: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
+    """Number of recommended items by variant of the A/B test and by reason: `model`, or `popular` for the fallback."""
+    jumps: list[WatermarkJump] = field(default_factory=list[WatermarkJump])
 
 
 class PendingBatch(NamedTuple):
@@ -136,6 +151,16 @@ class Pipeline:
         """Whether a model scores requests, so that `finish` waits for scores."""
         return self._scorer is not None
 
+    def describe_catalogue(self) -> str | None:
+        """Return in words how many items of the catalogue the bundle knows; None without a bundle."""
+        if self._scorer is None:
+            return None
+        items = self.catalogue.item_ids
+        if not items:
+            return f"bundle {self._bundle}: the catalogue has no items"
+        known = self._scorer.count_known(items)
+        return f"bundle {self._bundle}: {known} of {len(items)} catalogue items are known to the bundle"
+
     def source(self, partition: int) -> str:
         """Return `TOPIC-PARTITION`, the beginning of the partition's decision ids."""
         return f"{self._topic}-{partition}"
@@ -177,8 +202,8 @@ class Pipeline:
         results = pending_scores.results() if pending_scores else enumerate([None] * len(requests))
         for index, scores in results:
             request, output = requests[index]
-            output.unscored += scores is None
-            decisions[index] = self._decide(request, scores)
+            output.unscored += scores is None or not scores.rows
+            decisions[index] = self._decide(request, scores, output)
         for index, (_, output) in enumerate(requests):
             recommendation, ad = decisions[index]
             output.recommendations.append(recommendation)
@@ -212,6 +237,7 @@ class Pipeline:
     def _read(self, state: PartitionState, records: Sequence[Record], output: Output) -> list[Request]:
         """Update a partition's state with records; return the requests."""
         requests: list[Request] = []
+        gap_ms = self._session_settings.gap_ms
         for record in records:
             if record.offset <= state.offset:
                 output.outcomes["skipped"] += 1  # processed before a restart or a rebalance
@@ -222,6 +248,8 @@ class Pipeline:
                 output.outcomes["dead"] += 1
                 continue
             is_tick = isinstance(event, Tick)
+            if event.ts - state.max_ts > gap_ms and state.max_ts >= 0 and not isinstance(event, Tick):
+                output.jumps.append(_watermark_jump(event, record, state.max_ts))
             closed = state.advance(
                 event.ts, record.offset, MAX_CLOSURES_PER_TICK if is_tick else MAX_CLOSURES_PER_EVENT
             )
@@ -297,17 +325,27 @@ class Pipeline:
             ages=user.ages[:],
         )
 
-    def _decide(self, request: Request, scores: Scores | None) -> tuple[Message, Message | None]:
-        """Return a request's recommendation, and with campaigns also the ad.
+    def _decide(self, request: Request, scores: Scores | None, output: Output) -> tuple[Message, Message | None]:
+        """Return a request's recommendation, and with campaigns also the ad; count the items.
 
         The control variant of the A/B test gets popular items, but the same ads as all other users.
         """
-        key = request.event.user_id.encode()
-        recommendation = Message(key, self._policy.encoded(request, scores if request.variant != CONTROL else None))
+        key, variant = request.event.user_id.encode(), request.variant
+        value, from_model, from_fallback = self._policy.encoded(request, scores if variant != CONTROL else None)
+        if from_model:
+            output.items[variant, MODEL] += from_model
+        if from_fallback:
+            output.items[variant, CONTROL] += from_fallback
+        recommendation = Message(key, value)
         if not self.catalogue.campaigns:
             return recommendation, None
         ad = choose_ad(request, scores, self.catalogue, self._policy_settings.reserve, self._bundle)
         return recommendation, Message(key, encode_decision(ad))
+
+
+def _watermark_jump(event: AnyEvent, record: Record, newest_ts: int) -> WatermarkJump:
+    ahead_ms = event.ts - record.timestamp if record.timestamp >= 0 else None
+    return WatermarkJump(record.offset, event.event_id, event.user_id, event.ts - newest_ts, ahead_ms)
 
 
 def closed_message(session: ClosedSession) -> Message:

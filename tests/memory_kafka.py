@@ -189,6 +189,8 @@ class MemoryGroup:
         self.generation = 1
         self.rebalancing = False
         self.knows_ends = True
+        self.partitions: int | None = None
+        """Number of partitions of the topic; the user ids of most tests belong to no partition."""
         self.producer = MemoryProducer(log, self.journal)
         self.expected: Mapping[int, int] = {}
         self.crashes: list[BaseException] = []
@@ -214,6 +216,9 @@ class MemoryGroup:
 
     def highwater(self, partition: int) -> int | None:
         return self._log.end(self._topic, partition) if self.knows_ends else None
+
+    def partition_count(self) -> int | None:
+        return self.partitions
 
     def expect(self, offsets: Mapping[int, int], report_loss: Callable[[int, int, int], None]) -> None:
         self.expected, self.report_loss = offsets, report_loss

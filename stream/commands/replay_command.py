@@ -5,6 +5,7 @@ import time
 import click
 
 from clickscore.stream.commands.progress import replay_progress_bar
+from clickscore.stream.policy.experiments import CONTROL
 from clickscore.stream.replay.replay_checkpoint import OutputKind
 from clickscore.stream.replay.run import ReplayOptions, ReplayResult, run_replay
 from clickscore.stream.replay.source import SourceSpec
@@ -50,6 +51,14 @@ def _print_summary(result: ReplayResult, output: OutputKind, options: ReplayOpti
     written = f"; {tally.written:,} {unit} in {options.out}" if options.out else ""
     events = sum(tally.outcomes.values())
     click.echo(f"{events:,} events in {seconds:.1f} s: {', '.join(counts) or 'none'}{written}", err=True)
+    items = sum(tally.items.values())
+    if items and result.bundle:
+        share = tally.items.get(CONTROL, 0) / items
+        click.echo(
+            f"bundle {result.bundle}: the fallback (popular items) filled {share:.1%} of the model's places, "
+            f"the model {1 - share:.1%}",
+            err=True,
+        )
     if tally.warm_up:
         click.echo(f"{tally.warm_up:,} events before --from updated the state and have no output", err=True)
 

@@ -21,6 +21,7 @@ from clickscore.schemas.decisions import (
     Choice,
     Recommendation,
     RecommendationContext,
+    count_model_items,
     encode_decision,
     round_score,
 )
@@ -46,6 +47,15 @@ class PreEncodedRecommendation(
 
 
 _Record = TypeVar("_Record", Recommendation, PreEncodedRecommendation)
+
+
+class EncodedRecommendation(NamedTuple):
+    """A recommendation as JSON, with the number of items by origin."""
+
+    value: bytes
+    from_model: int
+    from_fallback: int
+    """Number of popular items."""
 
 
 class _PopularItems(NamedTuple):
@@ -103,12 +113,15 @@ class Policy:
         choices, filtered = self._choose(request, scores)
         return self._record(Recommendation, request, scores, choices, filtered)
 
-    def encoded(self, request: Request, scores: Scores | None) -> bytes:
+    def encoded(self, request: Request, scores: Scores | None) -> EncodedRecommendation:
         """Return `recommend` as JSON; popular items are encoded once for many users."""
         if scores is not None or request.bought or not self._is_plain:
-            return encode_decision(self.recommend(request, scores))
+            decision = self.recommend(request, scores)
+            from_model = count_model_items(decision) if scores is not None else 0
+            return EncodedRecommendation(encode_decision(decision), from_model, len(decision.items) - from_model)
         popular = self._popular_items(request)
-        return encode_decision(self._record(PreEncodedRecommendation, request, None, popular.encoded, popular.filtered))
+        record = self._record(PreEncodedRecommendation, request, None, popular.encoded, popular.filtered)
+        return EncodedRecommendation(encode_decision(record), 0, len(popular.choices))
 
     def _record(
         self, record: Callable[..., _Record], request: Request, scores: Scores | None, items: object, filtered: object

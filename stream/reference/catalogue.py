@@ -20,6 +20,8 @@ class Catalogue:
     def __init__(self) -> None:
         self.version = 0
         """Number of applied updates. A result that was computed from an older version is recognised by this number."""
+        self.item_ids: set[str] = set()
+        """Items of the catalogue, without the removed ones."""
         self.out_of_stock: set[str] = set()
         self.hidden: set[str] = set()
         self.campaigns: dict[str, Campaign] = {}
@@ -80,7 +82,9 @@ class Catalogue:
         if item is None:
             # The shop removed the item: unlike an unknown item, a removed item must not be shown.
             self.hidden.add(item_id)
+            self.item_ids.discard(item_id)
             return
+        self.item_ids.add(item_id)
         if item.stock == 0:
             self.out_of_stock.add(item_id)
         if item.hidden:

@@ -60,6 +60,8 @@ class ReplayTally(msgspec.Struct, kw_only=True):
     """Number of records that only updated the state."""
     written: int = 0
     """Number of decisions or sessions written."""
+    items: dict[str, int] = {}
+    """Number of recommended items of the variant `model` by reason: `model`, or `popular` for the fallback."""
 
 
 class PartitionFileState(msgspec.Struct, frozen=True):

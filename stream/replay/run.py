@@ -51,6 +51,8 @@ class ReplayResult:
 
     source: SourceSpec
     """Source of the events; the source of the first run, if the replay was resumed."""
+    bundle: str | None
+    """Version of the bundle; None without a bundle."""
     tally: ReplayTally
     """Counts over all processes."""
     diff: DiffSummary | None
@@ -99,7 +101,7 @@ def run_replay(
         tally, diff = _sum_results(run_tasks(tasks, on_progress))
         if options.out:
             merge_partitions(folder, plan.source.partitions, options.out)
-    return ReplayResult(source=plan.source, tally=tally, diff=diff)
+    return ReplayResult(source=plan.source, bundle=bundle, tally=tally, diff=diff)
 
 
 @contextlib.contextmanager
@@ -140,13 +142,14 @@ def _sum_results(results: Iterable[TaskResult]) -> tuple[ReplayTally, DiffSummar
 
     Each process reads all lines of a file, so unreadable lines are counted once.
     """
-    tally, outcomes, diff = ReplayTally(), Counter[str](), None
+    tally, outcomes, items, diff = ReplayTally(), Counter[str](), Counter[str](), None
     for result in results:
         outcomes += Counter(result.tally.outcomes)
         tally.unreadable = result.tally.unreadable
         tally.warm_up += result.tally.warm_up
         tally.written += result.tally.written
+        items += Counter(result.tally.items)
         if result.diff:
             diff = result.diff if diff is None else diff + result.diff
-    tally.outcomes = dict(outcomes)
+    tally.outcomes, tally.items = dict(outcomes), dict(items)
     return tally, diff

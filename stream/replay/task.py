@@ -20,6 +20,7 @@ from clickscore.stream.gc_tuning import tune_gc
 from clickscore.stream.kafka.log_reader import open_reader
 from clickscore.stream.kafka.topics import list_topics
 from clickscore.stream.pipeline import Output, PendingBatch, Pipeline
+from clickscore.stream.policy.experiments import MODEL
 from clickscore.stream.reference.records import build_catalogue
 from clickscore.stream.replay.output import PartitionOutputs
 from clickscore.stream.replay.replay_checkpoint import ReplayCheckpoint, ReplayPlan, ReplayTally, load_reference
@@ -129,6 +130,7 @@ class _TaskRun:
         self._tally = checkpoint.tally if checkpoint else ReplayTally()
         self._earlier_unreadable = self._tally.unreadable
         self._outcomes = Counter(self._tally.outcomes)
+        self._items = Counter(self._tally.items)
         self._diff: DecisionDiff | None = None
         self._in_flight: tuple[Batches, PendingBatch] | None = None
         self._saved_at = time.monotonic()
@@ -186,6 +188,9 @@ class _TaskRun:
         """Count, compare and write the outputs of batches."""
         for (partition, _), output in zip(batches, outputs, strict=True):
             self._outcomes += output.outcomes
+            for (variant, reason), count in output.items.items():
+                if variant == MODEL:
+                    self._items[reason] += count
             if self._diff:
                 self._diff.compare(partition, output)
             if self._task.writes:
@@ -213,6 +218,7 @@ class _TaskRun:
 
     def _save(self, source: Source, *, done: bool = False) -> None:
         self._tally.outcomes = dict(self._outcomes)
+        self._tally.items = dict(self._items)
         self._tally.unreadable = self._earlier_unreadable + source.unreadable
         started_at = time.monotonic()
         states = {} if done else self._pipeline.partitions

@@ -104,6 +104,10 @@ class Scorer:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="onnx")
         self._padding_per_call = _padding_worth_a_call(len(bundle.items)) if self._padding_is_harmless() else 0
 
+    def count_known(self, items: Iterable[str]) -> int:
+        """Return the number of items that the bundle knows."""
+        return sum(item in self._row_of for item in items)
+
     def score(self, requests: Sequence[Request]) -> list[Scores | None]:
         """Return the scores of each request; no scores where the model knows no item of the session.
 

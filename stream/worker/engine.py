@@ -57,6 +57,9 @@ class Engine:
         """Metrics of this worker; `health` sets the gauges."""
         events = settings.kafka.topic(EVENTS.name)
         self._group = group
+        self._pipeline = pipeline
+        if pipeline.has_model:
+            metrics.expect_model_items()
         self._compute = ComputeThread()
         self._feed = CatalogueFeed(settings.kafka, pipeline.catalogue, open_reader)
         self._following: asyncio.Task[None] | None = None
@@ -72,7 +75,9 @@ class Engine:
             group=group,
             pipeline=pipeline,
         )
-        self._publisher = Publisher(settings.kafka, group, self._ownership, metrics)
+        self._publisher = Publisher(
+            settings.kafka, group, self._ownership, metrics, max_event_bytes=settings.sessions.max_event_bytes
+        )
         self._assignment = Assignment(
             settings=settings,
             open_reader=open_reader,
@@ -149,6 +154,9 @@ class Engine:
         """Load the catalogue and the campaigns before the first batch, and follow later changes."""
         if self._following is None:
             positions = await self._feed.load()
+            coverage = self._pipeline.describe_catalogue()
+            if coverage:
+                log.info("%s", coverage)
             self._following = asyncio.create_task(self._stop_on_error(lambda: self._follow_feed(positions)))
 
     async def _follow_feed(self, positions: Positions) -> None:

@@ -72,6 +72,11 @@ class FaustGroup:
         consumer: Any = self._app.consumer  # the transport's BatchConsumer
         return consumer.readable_end(TP(self._topic, partition))
 
+    def partition_count(self) -> int | None:
+        """Return the number of partitions, as the client last learned of them; None before that."""
+        consumer: Any = self._app.consumer  # the transport's BatchConsumer
+        return consumer.partition_count(self._topic)
+
     def expect(self, offsets: Mapping[int, int], report_loss: ReportLoss) -> None:
         """Tell the consumer the latest offset to start each partition from, and who takes lost ranges."""
         expected = {TP(self._topic, partition): offset for partition, offset in offsets.items()}

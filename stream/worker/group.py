@@ -103,6 +103,10 @@ class ConsumerGroup(Protocol):
         """Return the offset after a partition's last readable record, or no offset before the first fetch."""
         ...
 
+    def partition_count(self) -> int | None:
+        """Return the number of partitions of the topic of events; None while it is unknown."""
+        ...
+
     def expect(self, offsets: Mapping[int, int], report_loss: Callable[[int, int, int], None]) -> None:
         """Set the latest offset to start each assigned partition from, to notice a gap.
 

@@ -1,10 +1,11 @@
 """Health: the report of /health, and the gauges of Prometheus with the same values."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.state.partition import PartitionState
 from clickscore.stream.worker.group import ConsumerGroup
 from clickscore.stream.worker.losses import Losses
 from clickscore.stream.worker.ownership import Ownership
@@ -23,6 +24,8 @@ class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
     open_sessions: int
     users: int
     lost: int
+    fallback_share: float | None
+    """Share of the items of the variant `model` that the fallback chose; None without a model or without items."""
 
     @property
     def ready(self) -> bool:
@@ -80,8 +83,9 @@ class HealthCheck:
             open_sessions=sum(state.open_sessions for state in states.values()),
             users=sum(len(state) for state in states.values()),
             lost=self._losses.events,
+            fallback_share=self._fallback_share(),
         )
-        self._set_gauges(report, lags, {partition: state.watermark for partition, state in states.items()})
+        self._set_gauges(report, lags, states)
         return report
 
     def _lags(self, assigned: list[int]) -> dict[int, int]:
@@ -93,7 +97,11 @@ class HealthCheck:
                 lags[partition] = max(0, highwater - 1 - state.offset)
         return lags
 
-    def _set_gauges(self, report: HealthReport, lags: dict[int, int], watermarks: dict[int, int]) -> None:
+    def _fallback_share(self) -> float | None:
+        share = self._metrics.fallback_share if self._pipeline.has_model else None
+        return None if share is None else round(share, 4)
+
+    def _set_gauges(self, report: HealthReport, lags: dict[int, int], states: Mapping[int, PartitionState]) -> None:
         metrics = self._metrics
         metrics.users.set(report.users)
         metrics.open_sessions.set(report.open_sessions)
@@ -102,5 +110,8 @@ class HealthCheck:
         metrics.watermark.clear()
         for partition, lag in lags.items():
             metrics.lag.labels(str(partition)).set(lag)
-        for partition, watermark in watermarks.items():
-            metrics.watermark.labels(str(partition)).set(watermark)
+        metrics.watermark_ahead.clear()
+        for partition, state in states.items():
+            metrics.watermark.labels(str(partition)).set(state.watermark)
+            if state.max_ts >= 0:  # a partition without an event has no newest event time
+                metrics.watermark_ahead.labels(str(partition)).set(state.max_ts - int(self._clock() * 1000))

@@ -1,6 +1,11 @@
 """Prometheus metrics: the counters and gauges of a worker. No metric contains a user id."""
 
+from collections import Counter as Counts
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from clickscore.stream.policy.experiments import CONTROL, MODEL
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 _RECORDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -21,7 +26,22 @@ class Metrics:
         self.published = Counter(
             "clickscore_published", "Records acknowledged by Kafka, by topic.", ["topic"], registry=registry
         )
-        self.unscored = Counter("clickscore_unscored", "Decisions without scores of the model.", registry=registry)
+        self.unscored = Counter(
+            "clickscore_unscored",
+            "Decisions on events that the model could not score: it knows no item of the session.",
+            registry=registry,
+        )
+        self.items = Counter(
+            "clickscore_items",
+            "Recommended items by variant of the A/B test, and by reason: model, or popular for the fallback.",
+            ["variant", "reason"],
+            registry=registry,
+        )
+        self.foreign = Counter(
+            "clickscore_foreign_partition",
+            "Users seen in a partition that is not theirs by murmur2 of the user id.",
+            registry=registry,
+        )
         self.rebalances = Counter("clickscore_rebalances", "Assignments of partitions.", registry=registry)
         self.repaired = Counter(
             "clickscore_repaired_snapshots",
@@ -51,8 +71,33 @@ class Metrics:
         self.open_sessions = Gauge("clickscore_open_sessions", "Sessions that have not ended.", registry=registry)
         self.lag = Gauge("clickscore_lag_events", "Events not yet decided on.", ["partition"], registry=registry)
         self.watermark = Gauge("clickscore_watermark_ms", "Watermark in event time.", ["partition"], registry=registry)
+        self.watermark_ahead = Gauge(
+            "clickscore_watermark_ahead_ms",
+            "Newest event time less the wall clock; below 0 where the newest event is in the past.",
+            ["partition"],
+            registry=registry,
+        )
         self.catalogue_version = Gauge(
             "clickscore_catalogue_updates",
             "Updates of the catalogue and of campaigns that are applied.",
             registry=registry,
         )
+        self._model_items: Counts[str] = Counts()  # items of the variant `model` by reason
+
+    def expect_model_items(self) -> None:
+        """Show the counters of the variant `model` from the start: the alert on the fallback needs them."""
+        self.items.labels(MODEL, MODEL)
+        self.items.labels(MODEL, CONTROL)
+
+    def count_items(self, items: Mapping[tuple[str, str], int]) -> None:
+        """Count recommended items by variant and reason."""
+        for (variant, reason), count in items.items():
+            self.items.labels(variant, reason).inc(count)
+            if variant == MODEL:
+                self._model_items[reason] += count
+
+    @property
+    def fallback_share(self) -> float | None:
+        """Share of the items of the variant `model` that are popular items; None before the first item."""
+        total = self._model_items.total()
+        return self._model_items[CONTROL] / total if total else None

@@ -34,6 +34,7 @@ from clickscore.stream.pipeline import DeadLetter, Output
 from clickscore.stream.settings import KafkaSettings
 from clickscore.stream.state.partition import ChangelogRecord
 from clickscore.stream.worker.group import ConsumerGroup, FetchedBatch, Headers, OutgoingRecord
+from clickscore.stream.worker.notices import Notices
 from clickscore.stream.worker.overlays import Overlay, Overlays
 from clickscore.stream.worker.ownership import Ownership
 from clickscore.stream.worker.prometheus_metrics import Metrics
@@ -53,7 +54,11 @@ LIGHT_WAIT_S = 0.02
 WARN_AFTER_S = 3.0
 """Time without an acknowledgement before a warning, s."""
 DEAD_LETTER_BYTES = MAX_RECORD_BYTES // 2
-"""Largest value of a dead letter, bytes. A compressed record may be larger than a topic takes uncompressed."""
+"""Largest value of a dead letter whatever `max_event_bytes` says, bytes: the topic takes no larger record."""
+MAX_KEY_BYTES = 1024
+"""Largest key of a dead letter, bytes: a user id has at most 256 characters of at most 4 bytes."""
+MAX_ERROR_CHARACTERS = 1000
+"""Largest length of the reason. The reason may quote the event."""
 
 
 @dataclass
@@ -81,6 +86,7 @@ class Publisher:
         ownership: Ownership,
         metrics: Metrics,
         *,
+        max_event_bytes: int,
         warn_after_s: float = WARN_AFTER_S,
         light_wait_s: float = LIGHT_WAIT_S,
     ) -> None:
@@ -91,6 +97,7 @@ class Publisher:
             group: Has the producer and the present generation.
             ownership: Learns of released batches and discarded states.
             metrics: Counts published records and outcomes of events.
+            max_event_bytes: Largest value of a dead letter, bytes.
             warn_after_s: Time without an acknowledgement before a warning, s.
             light_wait_s: How long a small write of snapshots waits for more, s.
         """
@@ -102,6 +109,8 @@ class Publisher:
         self._group = group
         self._ownership = ownership
         self._metrics = metrics
+        self._max_letter_bytes = min(max_event_bytes, DEAD_LETTER_BYTES)
+        self._notices = Notices(kafka.topic(EVENTS.name), group, metrics)
         self._warn_after_s = warn_after_s
         self._light_wait_s = light_wait_s
         self._computed: asyncio.Queue[PublishJob] = asyncio.Queue(OUTPUT_QUEUE)
@@ -147,6 +156,7 @@ class Publisher:
             for job in jobs:
                 job.batch.mark_committable()
                 self._count(job.output)
+                self._notices.note(job.batch.partition, job.output)
                 self._ownership.release(job.batch)
 
     def _note_write(self, partition: int, start: int, end: int) -> None:
@@ -164,6 +174,7 @@ class Publisher:
 
     def _count(self, output: Output) -> None:
         self._metrics.unscored.inc(output.unscored)
+        self._metrics.count_items(output.items)
         for outcome, count in output.outcomes.items():
             self._metrics.events.labels(outcome).inc(count)
 
@@ -231,7 +242,10 @@ class Publisher:
                         (message.key, message.value, job.headers) for message in messages
                     ]
             if output.dead_letters:
-                letters = [dead_letter(self._kafka, partition, letter) for letter in output.dead_letters]
+                letters = [
+                    dead_letter(self._kafka, partition, letter, self._max_letter_bytes)
+                    for letter in output.dead_letters
+                ]
                 outgoing[DEAD_LETTERS.name, partition] += letters
         return outgoing
 
@@ -281,24 +295,28 @@ def tombstone_headers(change: ChangelogRecord) -> Headers:
     return [(OFFSET_HEADER, str(change.offset).encode())]
 
 
-def dead_letter(kafka: KafkaSettings, partition: int, letter: DeadLetter) -> OutgoingRecord:
-    """Return a rejected record, unchanged, with the source position and the reason as headers.
+def dead_letter(kafka: KafkaSettings, partition: int, letter: DeadLetter, max_bytes: int) -> OutgoingRecord:
+    """Return a rejected record with the source position and the reason as headers.
 
-    A value too large for the topic is cut, and a header gives the full length.
+    A value or a key that is too long is cut, and a header gives the full length.
 
     Args:
         kafka: Names of topics.
         partition: Source partition of the record.
         letter: The record and the reason of the rejection.
+        max_bytes: Largest value, bytes.
     """
-    value = letter.record.value
+    key, value = letter.record.key, letter.record.value
     headers = [
         ("topic", kafka.topic(EVENTS.name).encode()),
         ("partition", str(partition).encode()),
         ("offset", str(letter.record.offset).encode()),
-        ("error", letter.error.encode()),
+        ("error", letter.error[:MAX_ERROR_CHARACTERS].encode()),
     ]
-    if value is not None and len(value) > DEAD_LETTER_BYTES:
+    if value is not None and len(value) > max_bytes:
         headers.append(("cut-from-bytes", str(len(value)).encode()))
-        value = value[:DEAD_LETTER_BYTES]
-    return letter.record.key, value, headers
+        value = value[:max_bytes]
+    if key is not None and len(key) > MAX_KEY_BYTES:
+        headers.append(("key-cut-from-bytes", str(len(key)).encode()))
+        key = key[:MAX_KEY_BYTES]
+    return key, value, headers

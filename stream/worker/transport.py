@@ -126,6 +126,11 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             with contextlib.suppress(AssertionError):
                 super().verify_event_path(now, tp)
 
+    def partition_count(self, topic: str) -> int | None:
+        """Return the number of partitions of a topic, as the client last learned of them; None before that."""
+        partitions = self._ensure_consumer().partitions_for_topic(topic)
+        return len(partitions) if partitions else None
+
     def close(self) -> None:
         """Do nothing when a rebalance meets a stop: `on_thread_stop` closes the client, on the client's own loop.
 
@@ -189,6 +194,11 @@ class BatchConsumer(driver.Consumer):
         if end is None or position is None or position < end:
             return end
         return self._expected.get(tp, end)
+
+    def partition_count(self, topic: str) -> int | None:
+        """Return the number of partitions of a topic, as the client last learned of them; None before that."""
+        thread: Any = self._thread  # a BatchConsumerThread
+        return thread.partition_count(topic)
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
         return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)

@@ -224,7 +224,7 @@ def test_examples_are_what_the_schema_says() -> None:
 
 def test_headers_of_a_dead_letter_are_documented() -> None:
     (letter,) = decided().dead_letters
-    _, _, headers = dead_letter(KafkaSettings(), 0, letter)
+    _, _, headers = dead_letter(KafkaSettings(), 0, letter, 65_536)
     documented = asyncapi()["components"]["messages"]["dead-letter"]["headers"]["properties"]
     assert {name for name, _ in headers} == set(documented)
 

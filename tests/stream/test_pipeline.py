@@ -1,17 +1,20 @@
 """Pipeline: what events come to, wherever batches begin and end and whenever a worker is restarted."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clickscore.schemas.catalogue import Item, encode
 from clickscore.schemas.decisions import Recommendation, decode_decision
 from clickscore.schemas.events import AnyEvent, Search, Tick, View, encode_event
 from clickscore.schemas.sessions import decode_session
-from clickscore.stream.pipeline import Message, Output, Pipeline
+from clickscore.stream.pipeline import Message, Output, Pipeline, WatermarkJump
 from clickscore.stream.reference.catalogue import Catalogue
+from clickscore.stream.request import Request, Scores
 from clickscore.stream.settings import SessionSettings, Settings
 from clickscore.stream.state.changelog import restore
 from tests.events import MINUTE, START, Recorded, impression, purchase, records, search, view
@@ -385,3 +388,84 @@ def test_loaded_state_goes_on():
     run(made, view("ann", 0))
     heir.load({0: made.partitions[0]})
     assert decisions(heir.process(0, records(view("ann", 1), first=1)))[0].session_length == 2
+
+
+# Jumps of the newest event time
+
+
+def test_event_that_moves_the_newest_time_by_more_than_the_gap_is_named():
+    made = pipeline()
+    ahead = Recorded(1, START + 28 * MINUTE, b"bob", encode_event(view("bob", 30.1, event_id="early")))
+    assert run(made, view("ann", 0)).jumps == []
+    jump = WatermarkJump(1, "early", "bob", round(30.1 * MINUTE), round(2.1 * MINUTE))
+    assert made.process(0, [ahead]).jumps == [jump]
+
+
+def test_moves_up_to_the_gap_and_ticks_and_late_events_are_no_jumps():
+    tick = encode_event(Tick(ts=START + 100 * MINUTE))
+    log = [*records(view("ann", 0), view("bob", 30)), Recorded(2, -1, None, tick), *records(view("eve", 40), first=3)]
+    assert pipeline().process(0, log).jumps == []
+
+
+def test_jump_of_an_event_without_an_append_time_has_no_lead():
+    log = [Recorded(0, -1, None, encode_event(view("ann", 0))), Recorded(1, -1, None, encode_event(view("bob", 31)))]
+    (jump,) = pipeline().process(0, log).jumps
+    assert jump.ahead_ms is None
+
+
+# Items by origin
+
+
+class OneItemScorer:
+    """A scorer that knows the item `known`, and recommends `best` after it."""
+
+    version = "one"
+    popular = ("p",)
+
+    def count_known(self, items: Iterable[str]) -> int:
+        return sum(item == "known" for item in items)
+
+    def submit(self, requests: Sequence[Request]) -> "OneItemScorer":
+        self.requests = requests
+        return self
+
+    def results(self) -> Iterator[tuple[int, Scores | None]]:
+        for index, request in enumerate(self.requests):
+            if "known" in request.items:
+                yield index, Scores([1], [0.5], {}, 0.1, ["", "best"])
+            elif "strange" in request.items:  # a bundle for all events: probabilities without candidates
+                yield index, Scores([], [], {}, 0.1, ["", "best"])
+            else:
+                yield index, None
+
+
+def scored_pipeline(**changed: object) -> Pipeline:
+    values = Settings.of(**changed)
+    return Pipeline(values.sessions, values.policy, TOPIC, Catalogue(), OneItemScorer())  # pyright: ignore[reportArgumentType]
+
+
+def test_items_are_counted_by_variant_and_reason():
+    output = run(scored_pipeline(k=2), view("ann", 0, "known"), view("bob", 0, "strange"), view("eve", 0, "other"))
+    reasons = Counter(choice.reason for decision in decisions(output) for choice in decision.items)
+    assert output.items == {("model", reason): count for reason, count in reasons.items()}
+    assert (reasons["model"], reasons["popular"] > 0) == (1, True)
+
+
+def test_control_variant_has_items_of_the_fallback_alone():
+    output = run(scored_pipeline(k=2, control_share=1.0), view("ann", 0, "known"))
+    assert output.items.keys() == {("popular", "popular")}
+
+
+def test_every_event_without_a_known_item_is_unscored():
+    output = run(scored_pipeline(), view("ann", 0, "known"), view("bob", 0, "strange"), view("eve", 0, "other"))
+    assert output.unscored == 2
+
+
+def test_known_items_of_the_catalogue_are_counted():
+    made = scored_pipeline()
+    assert pipeline().describe_catalogue() is None
+    assert made.describe_catalogue() == "bundle one: the catalogue has no items"
+    for item in ("known", "other", "gone"):
+        made.catalogue.update_item(item.encode(), encode(Item(item_id=item)))
+    made.catalogue.update_item(b"gone", None)
+    assert made.describe_catalogue() == "bundle one: 1 of 2 catalogue items are known to the bundle"

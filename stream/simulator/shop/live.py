@@ -11,7 +11,7 @@ from itertools import count, takewhile
 import numpy as np
 
 from clickscore.schemas.catalogue import Item
-from clickscore.schemas.decisions import Ad, AnyDecision, Recommendation
+from clickscore.schemas.decisions import Ad, AnyDecision, Recommendation, compared_variant
 from clickscore.schemas.events import AnyEvent
 from clickscore.stream.simulator.shop.delivery import Delivery
 from clickscore.stream.simulator.shop.rhythm import draw_thinking, rhythm
@@ -120,7 +120,7 @@ class LiveShop:
         self._began_at: int | None = None
         self._now = 0
         self.variants: dict[str, Reactions] = {}
-        """Reactions to recommendations, by variant."""
+        """Reactions to recommendations, by `compared_variant`."""
         self.ads = Reactions()
 
     def advance(self, now: int) -> Outgoing:
@@ -150,7 +150,7 @@ class LiveShop:
             shown = [decision.item_id] if decision.item_id else []
             self._look(visit, decision.decision_id, shown, self.ads, AD_FACTOR)
         else:
-            reactions = self.variants.setdefault(decision.variant, Reactions())
+            reactions = self.variants.setdefault(compared_variant(decision), Reactions())
             self._look(visit, decision.decision_id, [choice.item_id for choice in decision.items], reactions)
 
     def _look(

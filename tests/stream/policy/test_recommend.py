@@ -67,9 +67,9 @@ def test_encoded_decision_is_the_recommendation(scores: Scores | None, bought: t
     catalogue = make_catalogue(Item(item_id="p", stock=1), Item(item_id="r", stock=0))
     policy = Policy(PolicySettings(k=3), catalogue, "bundle", ("t",))
     request = make_request("x", bought=bought, popular=("p", "q", "r"))
-    assert policy.encoded(request, scores) == encode_decision(policy.recommend(request, scores))
+    assert policy.encoded(request, scores).value == encode_decision(policy.recommend(request, scores))
     catalogue.update_item(b"p", encode(Item(item_id="p", stock=0)))
-    assert policy.encoded(request, scores) == encode_decision(policy.recommend(request, scores))
+    assert policy.encoded(request, scores).value == encode_decision(policy.recommend(request, scores))
 
 
 def explained(max_reasons: int, contributions: list[list[float]], bought: tuple[str, ...] = ()) -> Recommendation:
@@ -202,7 +202,7 @@ def test_reranker_runs_on_popular_items_too():
     policy = Policy(PolicySettings(k=2), catalogue, None, (), rerankers=[boost_tea])
     request = make_request("x", popular=("p", "q"))
     assert [choice.item_id for choice in policy.recommend(request, None).items] == ["q", "p"]
-    assert policy.encoded(request, None) == encode_decision(policy.recommend(request, None))
+    assert policy.encoded(request, None).value == encode_decision(policy.recommend(request, None))
 
 
 def test_reasons_move_with_their_item():
@@ -218,7 +218,7 @@ def test_propensity_of_a_stochastic_selection_stands_in_the_decision():
     request, scores = make_request("x"), make_scores("a", "b", "c")
     (choice,) = policy.recommend(request, scores).items
     assert choice.propensity == 0.5
-    assert b'"propensity":0.5' in policy.encoded(request, scores)
+    assert b'"propensity":0.5' in policy.encoded(request, scores).value
 
 
 @pytest.mark.parametrize("scored", [True, False])

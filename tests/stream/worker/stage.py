@@ -1,7 +1,7 @@
 """Stage: the worker's parts around a log in memory, for tests that need no broker."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 
 from clickscore.schemas.events import AnyEvent, encode_event
@@ -58,6 +58,10 @@ class DullScorer:
         self.order: list[str] = []
         """`submit` and `results`, in the order of the calls."""
 
+    def count_known(self, items: Iterable[str]) -> int:
+        """Return 0: no item is known."""
+        return 0
+
     def submit(self, requests: list[Request]) -> NoScores:
         self.calls.append(len(requests))
         self.order.append("submit")
@@ -82,7 +86,13 @@ class Stage:
         self.ownership = Ownership(self.group, self.pipeline)
         self.metrics = Metrics()
         self.publisher = Publisher(
-            self.settings.kafka, self.group, self.ownership, self.metrics, warn_after_s=0.01, light_wait_s=light_wait_s
+            self.settings.kafka,
+            self.group,
+            self.ownership,
+            self.metrics,
+            max_event_bytes=self.settings.sessions.max_event_bytes,
+            warn_after_s=0.01,
+            light_wait_s=light_wait_s,
         )
         self.compute = ComputeThread()
         self.clock = Clock()

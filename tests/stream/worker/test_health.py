@@ -3,14 +3,14 @@
 from clickscore.stream.worker.health import HealthCheck, HealthReport
 from clickscore.stream.worker.losses import Losses
 from tests.events import START, view
-from tests.stream.worker.stage import Stage
+from tests.stream.worker.stage import DullScorer, Stage
 
 
 class HealthStage(Stage):
     """A stage with a health check."""
 
-    def __init__(self, *partitions: int) -> None:
-        super().__init__(*partitions)
+    def __init__(self, *partitions: int, scorer: DullScorer | None = None) -> None:
+        super().__init__(*partitions, scorer=scorer)
         self.losses = Losses("events", self.metrics)
         self.check = HealthCheck(
             self.group, self.pipeline, self.ownership, self.metrics, losses=self.losses, clock=self.clock
@@ -100,3 +100,26 @@ def test_lost_events_are_reported():
     stage = HealthStage()
     stage.losses.report(0, 3, 8)
     assert stage.report().lost == 5
+
+
+def test_lead_of_the_newest_event_before_the_wall_clock_is_a_gauge():
+    stage = HealthStage(0, 1)
+    stage.clock.now = START / 1000 - 60
+    stage.compute_job(view("ann", 0))
+    stage.report()
+    assert stage.metric("clickscore_watermark_ahead_ms", partition="0") == 60_000
+    assert stage.metric("clickscore_watermark_ahead_ms", partition="1") is None
+
+
+def test_fallback_share_is_that_of_the_variant_model():
+    stage = HealthStage(0, scorer=DullScorer())
+    assert stage.report().fallback_share is None
+    stage.metrics.count_items({("model", "model"): 1, ("model", "popular"): 2, ("popular", "popular"): 9})
+    assert stage.report().fallback_share == 0.6667
+    assert stage.metric("clickscore_items_total", variant="popular", reason="popular") == 9
+
+
+def test_worker_without_a_model_has_no_fallback_share():
+    stage = HealthStage(0)
+    stage.metrics.count_items({("model", "popular"): 2})
+    assert stage.report().fallback_share is None

@@ -12,7 +12,7 @@ from clickscore.schemas.topics import ADS, CLOSED_SESSIONS, DEAD_LETTERS, RECOMM
 from clickscore.stream.errors import BrokerError
 from clickscore.stream.pipeline import Output
 from clickscore.stream.state.partition import ChangelogRecord
-from clickscore.stream.worker.publisher import DEAD_LETTER_BYTES, SNAPSHOT_BATCH_BYTES, PublishJob
+from clickscore.stream.worker.publisher import SNAPSHOT_BATCH_BYTES, PublishJob
 from tests.events import view
 from tests.memory_kafka import MemoryBatch
 from tests.stream.worker.stage import Stage, settle, until
@@ -183,10 +183,10 @@ def test_dead_letter_keeps_the_raw_bytes_and_says_where_they_were():
 
 def test_dead_letter_that_is_too_large_is_cut_and_says_its_length():
     stage = owning()
-    publish(stage, stage.compute_job(bytes(DEAD_LETTER_BYTES + 1)))
+    publish(stage, stage.compute_job(bytes(70_000)))
     (letter,) = stage.log.records(DEAD_LETTERS.name)
-    assert len(letter.value or b"") == DEAD_LETTER_BYTES
-    assert dict(letter.headers)["cut-from-bytes"] == str(DEAD_LETTER_BYTES + 1).encode()
+    assert len(letter.value or b"") == stage.settings.sessions.max_event_bytes
+    assert dict(letter.headers)["cut-from-bytes"] == b"70000"
 
 
 def test_snapshots_share_a_record_batch_up_to_its_size():
