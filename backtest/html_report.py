@@ -49,7 +49,7 @@ def render_report(results: Results, plots: dict[str, str]) -> str:
         intervals=narrative.explain_intervals(results),
         leak_check=narrative.describe_leak_check(results),
         slices=[(name, *texts) for name, texts in SLICES.items() if name in plots],
-        best=max(results.arms, key=lambda arm: arm.ranking[f"hit_rate@{results.cutoff}"].value),
+        best=max(results.contenders, key=lambda arm: arm.ranking[f"hit_rate@{results.cutoff}"].value, default=None),
         by_name=by_name,
         describe=describe_arm,
         format_time=narrative.format_time,

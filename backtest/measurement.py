@@ -26,6 +26,7 @@ from clickscore.backtest.results import (
     ReliabilityBin,
     Results,
     Slice,
+    find_void_arms,
 )
 from clickscore.model.array_types import Floats, Ints
 from clickscore.model.metrics import MIN_PROBABILITY, calibration_error, pr_auc
@@ -51,6 +52,7 @@ def measure(plan: BacktestPlan, source: str, evidence: Evidence) -> Results:
     measurement = _Measurement(plan, evidence)
     times = columns.column("ts")
     stated, purchased = measurement.stated, measurement.purchased
+    arms = tuple(measurement.measure_arms())
     return Results(
         source=source,
         settings=plan.settings.identity,
@@ -67,9 +69,9 @@ def measure(plan: BacktestPlan, source: str, evidence: Evidence) -> Results:
         new=int(measurement.new.sum()),
         bought_answers=columns.bought_labels,
         leak_check=evidence.leak_check,
-        arms=tuple(measurement.measure_arms()),
+        arms=arms,
         differences=tuple(measurement.compare_arms()),
-        tied=tuple(measurement.find_ties()),
+        tied=tuple(measurement.find_ties(find_void_arms(arms, evidence.leak_check))),
         slices=tuple(measurement.measure_slices()),
     )
 
@@ -182,11 +184,16 @@ class _Measurement:
                 by = make_estimate(difference, draws - self._draws[0, metric])
                 yield ArmDifference(arm=self._plan.arms[number].name, metric=metric, by=by)
 
-    def find_ties(self) -> Iterator[str]:
-        """Yield the arms whose hit rate does not differ significantly from the best arm's."""
-        metric, arms = f"hit_rate@{self._plan.cutoff}", self._plan.arms
-        best = max(range(len(arms)), key=lambda number: self._values[number, metric])
-        for number, arm in enumerate(arms):
+    def find_ties(self, void: frozenset[str]) -> Iterator[str]:
+        """Yield the arms whose hit rate does not differ significantly from the best arm's.
+
+        Args:
+            void: Names of the arms with void figures, which are neither best nor tied.
+        """
+        metric = f"hit_rate@{self._plan.cutoff}"
+        arms = {number: arm for number, arm in enumerate(self._plan.arms) if arm.name not in void}
+        best = max(arms, key=lambda number: self._values[number, metric], default=0)
+        for number, arm in arms.items():
             difference = self._values[best, metric] - self._values[number, metric]
             draws = self._draws[best, metric] - self._draws[number, metric]
             if number != best and not make_estimate(difference, draws).excludes_zero:

@@ -36,8 +36,11 @@ def verdict(results: Results) -> list[str]:
     """Return the outcome in sentences, the most important sentence first."""
     if not results.ranked:
         return ["No judged event is followed by an item, so rankings cannot be compared."]
+    void = _describe_void_arms(results)
+    if not results.contenders:
+        return [f"No arm wins: the figures of all arms are void. {void}"]
     metric = f"hit_rate@{results.cutoff}"
-    best = max(results.arms, key=lambda arm: arm.ranking[metric].value)
+    best = max(results.contenders, key=lambda arm: arm.ranking[metric].value)
     rate = best.ranking[metric]
     sentences = [
         f"{best.name!r} agreed most often with what users did next: in {format_percent(rate.value)} of "
@@ -46,32 +49,47 @@ def verdict(results: Results) -> list[str]:
     ]
     if results.tied:
         sentences.append(f"This log cannot tell it from {_join_names(results.tied)}.")
-    sentences += [
-        _compare_with_first(difference, results) for difference in results.differences if difference.metric == metric
-    ]
+    sentences += [void] if void else []
+    sentences += [_compare_with_first(difference, results) for difference in _fair_differences(results, metric)]
     return [*sentences, *_describe_discovery(results)]
+
+
+def _describe_void_arms(results: Results) -> str:
+    """Return the arms that cannot win, with the reasons, in a sentence; an empty text where every arm can."""
+    leaking = [leak.arm for leak in results.leak_check.leaks]
+    trained = [arm.name for arm in results.arms if arm.learned_events and arm.name not in leaking]
+    reasons = [f"{_join_names(leaking, 'and')} used later records"] if leaking else []
+    reasons += [f"{_join_names(trained, 'and')} may have been trained on judged events"] if trained else []
+    return f"Left out of this comparison: {'; '.join(reasons)}." if reasons else ""
 
 
 def _format_interval(rate: Estimate) -> str:
     return f"95 %: {format_percent(rate.low)} to {format_percent(rate.high)}"
 
 
-def _join_names(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str], conjunction: str = "or") -> str:
     *others, last = map(repr, names)
-    return f"{', '.join(others)} or {last}" if others else last
+    return f"{', '.join(others)} {conjunction} {last}" if others else last
 
 
 def _describe_discovery(results: Results) -> Iterator[str]:
     """Yield the outcome over events whose next item was new to the session, where repeating the session is no hit."""
     if results.new:
-        best = max(results.arms, key=lambda arm: arm.discovery.value)
-        differences = [diff.by for diff in results.differences if (diff.arm, diff.metric) == (best.name, "discovery")]
+        best = max(results.contenders, key=lambda arm: arm.discovery.value)
+        differences = [diff.by for diff in _fair_differences(results, "discovery") if diff.arm == best.name]
         against = "".join(f", against {results.first.name!r} {format_points(by)}" for by in differences)
         yield (
             f"{format_percent(results.new / results.ranked)} of these items were new to the session; on them "
             f"{best.name!r} was right most often: {format_percent(best.discovery.value)} "
             f"({_format_interval(best.discovery)}){against}."
         )
+
+
+def _fair_differences(results: Results, metric: str) -> Iterator[ArmDifference]:
+    """Yield the differences in a metric between contenders; none where the first arm is void."""
+    names = {arm.name for arm in results.contenders}
+    if results.first.name in names:
+        yield from (diff for diff in results.differences if diff.metric == metric and diff.arm in names)
 
 
 def _compare_with_first(difference: ArmDifference, results: Results) -> str:

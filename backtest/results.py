@@ -1,5 +1,7 @@
 """Results: the figures of a backtest, for the JSON file and the report."""
 
+from collections.abc import Iterable
+
 import msgspec
 
 from clickscore.backtest.intervals import Estimate
@@ -105,10 +107,22 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     arms: tuple[ArmResult, ...]
     differences: tuple[ArmDifference, ...]
     tied: tuple[str, ...]
-    """Arms whose hit rate does not differ significantly from the best arm's."""
+    """Contenders whose hit rate does not differ significantly from the best contender's."""
     slices: tuple[Slice, ...]
 
     @property
     def first(self) -> ArmResult:
         """Reference arm of all comparisons."""
         return self.arms[0]
+
+    @property
+    def contenders(self) -> tuple[ArmResult, ...]:
+        """The arms that can win: all except those with void figures."""
+        void = find_void_arms(self.arms, self.leak_check)
+        return tuple(arm for arm in self.arms if arm.name not in void)
+
+
+def find_void_arms(arms: Iterable[ArmResult], leak_check: LeakCheck) -> frozenset[str]:
+    """Return the names of the arms that used later records, or may have been trained on labels of judged events."""
+    leaking = {leak.arm for leak in leak_check.leaks}
+    return frozenset(arm.name for arm in arms if arm.name in leaking or arm.learned_events)

@@ -35,13 +35,17 @@ from clickscore.model.commands import missing_extra
     is_flag=True,
     help="Put the checkpoint into the bundle, so that `train --from BUNDLE` can fine-tune it.",
 )
-def export(checkpoint: Path, out: Path, top_k: int, precision: str, trainable: bool) -> None:
+@click.option(
+    "--unfinished", is_flag=True, help="Export a training that has not ended. The manifest and `bundle check` say so."
+)
+def export(checkpoint: Path, *, out: Path, top_k: int, precision: str, trainable: bool, unfinished: bool) -> None:
     """Export a CHECKPOINT folder of `clickscore train` as a bundle that a worker serves.
 
     The export runs the graph in ONNX Runtime and compares it with the model on the held-out sessions. It refuses a
     graph that does not agree. The bundle's metrics are held-out metrics, measured before the final pass may have
     trained on these sessions. The loss by --precision int8 is measured on the same sessions and written into the
-    manifest; a worker refuses a bundle whose overlap is below its setting min_overlap.
+    manifest; a worker refuses a bundle whose overlap is below its setting min_overlap. A training that has not ended is
+    refused: go on with it, or name --unfinished.
 
     \b
     Example:
@@ -52,7 +56,9 @@ def export(checkpoint: Path, out: Path, top_k: int, precision: str, trainable: b
         from clickscore.export.export_bundle import export_bundle  # noqa: PLC0415 (serving has no torch)
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
-    parity, manifest = export_bundle(checkpoint, out, top_k, precision=precision, trainable=trainable)
+    parity, manifest = export_bundle(
+        checkpoint, out, top_k, precision=precision, trainable=trainable, unfinished=unfinished
+    )
     click.echo(
         f"parity: {parity.same_ranking:.2%} of {parity.prefixes:,} rankings equal, scores within "
         f"{parity.score_difference:.2g}, probabilities within {parity.probability_difference:.2g}, "
@@ -68,6 +74,8 @@ def export(checkpoint: Path, out: Path, top_k: int, precision: str, trainable: b
     if manifest.calibration:
         for name, value in manifest.calibration.before.items():
             click.echo(f"  calibrated: validation {name} {value:.4f} -> {manifest.calibration.after[name]:.4f}")
+    if manifest.unfinished:
+        click.echo(f"beware: the training has not ended ({manifest.unfinished})")
     click.echo(f"wrote bundle {manifest.version}: {manifest.items:,} items, {manifest.candidates} candidates, in {out}")
 
 

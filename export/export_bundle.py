@@ -21,7 +21,7 @@ from clickscore.export.session_graph import Weights
 from clickscore.export.stack_graph import add_stack
 from clickscore.export.to_onnx import to_onnx
 from clickscore.model.calibration import Calibration, blend_logits, fold_in
-from clickscore.model.checkpoint import load_checkpoint
+from clickscore.model.checkpoint import TrainingRecord, load_checkpoint
 from clickscore.model.onnx_runtime import open_graph
 from clickscore.model.prefix_features import EventBatch, compute_features
 from clickscore.model.stack import Stack
@@ -30,7 +30,13 @@ from clickscore.schemas.manifest import Manifest
 
 
 def export_bundle(
-    checkpoint: Path, folder: Path, candidates: int = CANDIDATES, *, precision: str = "fp32", trainable: bool = False
+    checkpoint: Path,
+    folder: Path,
+    candidates: int = CANDIDATES,
+    *,
+    precision: str = "fp32",
+    trainable: bool = False,
+    unfinished: bool = False,
 ) -> tuple[Parity, Manifest]:
     """Write the bundle of a checkpoint and return the parity of graph and model, and the manifest.
 
@@ -40,13 +46,22 @@ def export_bundle(
         candidates: Number of candidates per session; all items where the catalogue has fewer.
         precision: Number format of the product with the whole catalogue, a name of `export.ranking.RANKINGS`.
         trainable: Put the checkpoint into the bundle, so that the model can be fine-tuned later.
+        unfinished: Export a training that has not ended, and say so in the manifest.
 
     Raises:
-        ExportError: The checkpoint has no trained model, the folder is not empty, or the graph does not agree with
-            the model. Nothing is written then.
+        ExportError: The training has not ended and `unfinished` is not set, the folder is not empty, or the graph does
+            not agree with the model. Nothing is written then.
+        TrainingError: The checkpoint has no trained model.
     """
     require_empty(folder)
     trained = load_checkpoint(checkpoint)
+    progress = _describe_progress(trained.record)
+    if progress and not unfinished:
+        message = (
+            f"{checkpoint} holds a training that has not ended ({progress}): go on with it by the same `clickscore "
+            "train` command, or export it as it is with --unfinished"
+        )
+        raise ExportError(message)
     config, calibration, stack = trained.record.config.model, trained.record.calibration, trained.stack
     table, stack_nodes, stack_logits = trained.table(), None, None
     if calibration:
@@ -80,12 +95,20 @@ def export_bundle(
         calibration=calibration.report if calibration else None,
         popular=trained.record.popular_items,
         lineage=trained.record.lineage,
+        unfinished=progress,
     )
     report = msgspec.json.format(msgspec.json.encode(trained.record.report), indent=2) + b"\n"
     (folder / "data-report.json").write_bytes(report)
     if trainable:
         shutil.copytree(checkpoint, folder / "checkpoint")
     return parity, manifest
+
+
+def _describe_progress(record: TrainingRecord) -> str:
+    """Return how far an unfinished training has come; an empty text for a finished one."""
+    if record.finished:
+        return ""
+    return f"best of {len(record.epochs)} of at most {record.config.epochs} epochs, without calibration and final pass"
 
 
 def _stack_logits(events: EventBatch, stack: Stack, calibration: Calibration) -> np.ndarray:

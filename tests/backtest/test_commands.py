@@ -122,3 +122,22 @@ def test_bundle_that_may_have_learned_the_answers_is_told(log: Path, bundle: Pat
     assert "Beware: 'learned' was trained on events up to 2023-11-14 22:46" in shown
     assert "--judge-from 2023-11-14T22:46" in shown
     assert "The bundle of 'small' does not state the end of its training data" in shown
+
+
+@pytest.mark.slow
+def test_bundle_that_may_have_learned_the_answers_cannot_win(log: Path, bundle: Path, tmp_path: Path) -> None:
+    learned = tmp_path / "learned"
+    learned.mkdir()
+    for path in bundle.iterdir():
+        (learned / path.name).write_bytes(path.read_bytes())
+    manifest = json.loads((learned / "manifest.json").read_text())
+    (learned / "manifest.json").write_text(json.dumps(manifest | {"trained_until": 1_900_000_000_000}))
+    only = " ".join(invoked(log, "--bundle", learned, "--no-baselines").output.split())
+    assert "No arm wins: the figures of all arms are void." in only
+    report = tmp_path / "report.html"
+    beside = invoked(log, "--bundle", learned, "--bundle", bundle, "--no-baselines", "--report", report).output
+    shown = " ".join(beside.split())
+    assert "'small' agreed most often" in shown
+    assert "cannot tell it from 'learned'" not in shown
+    assert "Left out of this comparison: 'learned' may have been trained on judged events." in shown
+    assert "&#39;small&#39; agreed most often" in report.read_text()

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from clickscore.backtest import narrative
 from clickscore.backtest.arms import Arm
+from clickscore.backtest.backtest_run import BacktestPlan
+from clickscore.backtest.measurement import measure
 from clickscore.backtest.recommenders import (
     CooccurrenceRecommender,
     Recommender,
@@ -14,9 +17,10 @@ from clickscore.backtest.recommenders import (
     scores_in_order,
 )
 from clickscore.schemas.events import ItemEvent
+from clickscore.stream.replay.file_source import make_file_spec
 from clickscore.stream.request import Request, Scores
 from clickscore.stream.scoring.scorer import Scorer
-from tests.backtest.contests import arm, contest, write_log
+from tests.backtest.contests import BASE, arm, contest, write_log
 from tests.bundles import small_bundle
 
 pytestmark = pytest.mark.slow
@@ -104,3 +108,18 @@ def test_sample_begins_where_judging_does(log: Path) -> None:
     ).leak_check
     assert found.events == 50
     assert found.leaks
+
+
+def test_leaking_arm_cannot_win(log: Path) -> None:
+    arms = [arm("co-occurrence"), arm("repeat")]
+    evidence = contest(log, arms, leak_sample=SAMPLE, recommenders=planting(NextInBatch))
+    source = make_file_spec(log, "clickscore", BASE.kafka.partitions)
+    plan = BacktestPlan(settings=BASE, arms=arms, source=source, reference=[], judge_from=0, leak_sample=SAMPLE)
+    results = measure(plan, "log", evidence)
+    leaking, honest = (results.arms[number].ranking[f"hit_rate@{results.cutoff}"].value for number in (1, 0))
+    assert leaking > honest
+    headline, reason, *rest = narrative.verdict(results)
+    assert headline.startswith("'co-occurrence' agreed most often")
+    assert reason == "Left out of this comparison: 'repeat' used later records."
+    assert not any("'repeat'" in sentence for sentence in rest)
+    assert any("Its figures are void" in sentence for sentence in narrative.warnings(results))

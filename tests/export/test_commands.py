@@ -12,9 +12,10 @@ from clickscore.export.export_bundle import export_bundle
 from clickscore.export.ranking import RANKINGS
 from clickscore.model.checkpoint import load_checkpoint, load_tensors, read_record, save_tensors
 from clickscore.model.session_files import DatasetReport
-from clickscore.model.train import train
+from clickscore.model.train import fit, train
 from clickscore.model.vocabulary import read_vocabulary
 from clickscore.schemas.manifest import decode_manifest
+from clickscore.stream.commands.bundle import bundle as bundle_command
 from clickscore.stream.scoring.bundle import check_bundle, load_bundle
 from clickscore.stream.scoring.scorer import Scorer
 from tests.model.builders import TINY, dataset
@@ -143,3 +144,39 @@ def test_graph_that_does_not_agree_is_not_written(checkpoint, tmp_path):
 
 def test_manifest_is_plain_json(bundle):
     assert isinstance(msgspec.json.decode((bundle / "manifest.json").read_bytes()), dict)
+
+
+@pytest.fixture(scope="module")
+def unfinished(tmp_path_factory):
+    """A training that was killed after its first epoch."""
+    folder = tmp_path_factory.mktemp("unfinished")
+
+    class KillError(Exception):
+        pass
+
+    def kill(_):
+        raise KillError
+
+    with pytest.raises(KillError):
+        fit(dataset(tmp_path_factory.mktemp("sessions")), TINY, folder, Console(quiet=True), kill)
+    return folder
+
+
+def test_training_that_has_not_ended_is_refused_with_what_to_do(unfinished, tmp_path):
+    message = refusal(run(unfinished, "--out", tmp_path / "bundle"))
+    assert "holds a training that has not ended (best of 1 of at most 3 epochs" in message
+    assert "go on with it by the same `clickscore train` command, or export it as it is with --unfinished" in message
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_unfinished_training_is_marked_where_it_was_asked_for(unfinished, tmp_path):
+    done = run(unfinished, "--out", tmp_path / "bundle", "--unfinished")
+    assert "beware: the training has not ended" in done.output
+    assert decode_manifest((tmp_path / "bundle" / "manifest.json").read_bytes()).unfinished
+    checked = CliRunner().invoke(bundle_command, ["check", str(tmp_path / "bundle")])
+    assert checked.exit_code == 0
+    assert "beware: exported from a training that had not ended (best of 1 of at most 3 epochs" in checked.output
+
+
+def test_finished_training_is_not_marked(bundle):
+    assert not decode_manifest((bundle / "manifest.json").read_bytes()).unfinished
