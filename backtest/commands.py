@@ -116,7 +116,7 @@ def backtest(
     if page or plots:
         _require_extra()
     arms = _read_arms(settings, bundles, descriptions, file, baselines=baselines)
-    spec = source_options.resolve(settings.kafka)
+    spec = source_options.resolve(settings)
     plan = BacktestPlan(
         settings=settings,
         arms=arms,

@@ -1,6 +1,7 @@
 """`clickscore items`: write the items of recorded events as catalogue records, with the last price and category."""
 
 import gzip
+import sys
 from pathlib import Path
 
 import click
@@ -13,10 +14,13 @@ from clickscore.stream.event_files.recorded_items import collect_items
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(allow_dash=True, path_type=Path))
 @format_option
 @click.option(
-    "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="File of JSON lines; gzip for .gz."
+    "--out",
+    required=True,
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    help="File of JSON lines; gzip for .gz; - is standard output.",
 )
 def items(*, file: Path, file_format: str, out: Path) -> None:
     """Write the items of the events in FILE as a catalogue, for a shop without a catalogue file.
@@ -29,10 +33,19 @@ def items(*, file: Path, file_format: str, out: Path) -> None:
     """  # noqa: D301
     with EventFile(file, file_format) as lines:
         catalogue = collect_items(lines)
+        lines.require_event()
     try:
-        with gzip.open(out, "wb") if out.suffix == ".gz" else out.open("wb") as stream:
-            stream.writelines(encode(item) + b"\n" for item in catalogue)
+        _write_lines(out, [encode(item) + b"\n" for item in catalogue])
     except OSError as exc:
         message = f"{out} cannot be written: {exc.strerror}"
         raise OutputFileError(message) from exc
     click.echo(f"{len(catalogue):,} items", err=True)
+
+
+def _write_lines(out: Path, lines: list[bytes]) -> None:
+    """Write lines to a file; `-` is standard output."""
+    if str(out) == "-":
+        sys.stdout.buffer.writelines(lines)
+        return
+    with gzip.open(out, "wb") if out.suffix == ".gz" else out.open("wb") as stream:
+        stream.writelines(lines)

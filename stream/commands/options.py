@@ -10,6 +10,7 @@ import click
 from clickscore.stream.event_files.event_reader import EventFile
 from clickscore.stream.event_files.formats.mapping_files import MAPPING_SUFFIX, SHIPPED_MAPPINGS
 from clickscore.stream.event_files.formats.registry import Format
+from clickscore.stream.event_files.time_order import Order
 from clickscore.stream.settings import SETTINGS, Setting, load
 
 Command = Callable[..., Any]
@@ -37,12 +38,21 @@ format_option = click.option(
     "file_format",
     type=FormatName(),
     metavar="FORMAT",
-    default="clickscore",
+    default="auto",
     show_default=True,
     help=f"Format of the file: {', '.join(get_args(Format))}, a mapping that comes with the package "
     "(`clickscore events formats` lists all), or the path of a mapping of your own (.toml).",
 )
 """Option of a command that reads an event file; the command receives `file_format`."""
+
+order_option = click.option(
+    "--order",
+    type=click.Choice(get_args(Order)),
+    default="time",
+    show_default=True,
+    help="time: sort a file that has late events, so that none is late. file: read any file in its own order.",
+)
+"""Option of a command that needs events in order of time; the command receives `order`."""
 
 
 def print_ignored(file: EventFile) -> None:

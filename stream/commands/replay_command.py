@@ -27,7 +27,7 @@ def replay_with_progress(
     Raises:
         ClickscoreError: The replay failed; an output can be resumed.
     """
-    source = source_options.resolve(settings.kafka)
+    source = source_options.resolve(settings)
     started_at = time.monotonic()
     try:
         with replay_progress_bar(source_options.source) as on_progress:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from clickscore.stream.commands.options import Command, format_option
+from clickscore.stream.commands.options import Command, format_option, order_option
 from clickscore.stream.replay.run import ReplayOptions
 from clickscore.stream.replay.source_options import SourceOptions, topic_in
 
@@ -20,6 +20,7 @@ _BOUND = "an offset, a time like 2026-03-01T08:00 (UTC), earliest or latest"
 _SOURCE_OPTIONS: tuple[Callable[[Command], Command], ...] = (
     click.argument("source"),
     format_option,
+    order_option,
     click.option("--from", "begin", metavar="BOUND", help=f"Start of a topic's range: {_BOUND}. Default: earliest."),
     click.option(
         "--to", "end", metavar="BOUND", help="End of a topic's range, in the same form; excluded. Default: latest."

@@ -1,31 +1,43 @@
 """Reader: read the lines of an event file, from the beginning or from the position of an earlier reading.
 
-A file may be plain, gzip, Zstandard or Parquet: the first bytes tell. `-` is stdin.
+A file may be plain, gzip, bzip2, xz, zip, Zstandard or Parquet: the first bytes tell. `-` is stdin.
 """
 
-import csv
 import io
 import select
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from clickscore.schemas.events import decode_record
 from clickscore.stream.errors import InputFileError
-from clickscore.stream.event_files.compression import BrokenDataError, Decompressor, find_decompressor, has_magic
+from clickscore.stream.event_files.compression import (
+    ZIP_MAGIC,
+    BrokenDataError,
+    Decompressor,
+    find_decompressor,
+    has_magic,
+    read_zip,
+)
+from clickscore.stream.event_files.formats.detection import DETECTION_LINES, likely_format
 from clickscore.stream.event_files.formats.json_lines import json_line
 from clickscore.stream.event_files.formats.mapped_text import MappedText
 from clickscore.stream.event_files.formats.mapping_files import is_mapping, read_mapping
 from clickscore.stream.event_files.formats.registry import ROW_FORMATS
-from clickscore.stream.event_files.formats.rows import RowFormat, row_line, split_row
 from clickscore.stream.event_files.lines import Line
-from clickscore.stream.event_files.parquet import PARQUET_MAGIC, ParquetEvents
+from clickscore.stream.event_files.parquet_reader import PARQUET_MAGIC, ParquetReader
+from clickscore.stream.event_files.row_parser import RowParser
+from clickscore.stream.event_files.text_encoding import read_as_utf8
 
 CHUNK_BYTES = 64 * 1024
 """Bytes of a read: the usual size of a pipe's buffer."""
 
 MAX_LINE_BYTES = 1024 * 1024
 """Length limit of a line. No event comes near the limit, and a file without line ends must not fill the memory."""
+
+SHOWN_BYTES = 80
+"""Bytes of a line in a message: a line of a terminal."""
 
 LIVE_WAIT_SECONDS = 0.1
 """Time limit of a read from a silent pipe, so that the caller can do other work."""
@@ -43,47 +55,6 @@ class LinePosition(NamedTuple):
 BEGINNING = LinePosition()
 
 
-class _RowParser:
-    """Makes lines of rows of text; a header, if the format has a header, tells where each column is."""
-
-    def __init__(self, path: Path, row_format: RowFormat) -> None:
-        self._path = path
-        self._format = row_format
-        self._columns: tuple[int, ...] = ()
-
-    def parse(self, number: int, text: bytes) -> Line | None:
-        """Return the line of a row, or None for the header.
-
-        Raises:
-            InputFileError: The header lacks a column.
-        """
-        if number == 1 and self._format.has_header:
-            self._read_header(text)
-            return None
-        row = text.removesuffix(b"\r")
-        try:
-            cells = split_row(row)
-            if self._columns:
-                cells = [cells[column] for column in self._columns]
-        except IndexError:
-            return Line(number, error="fewer columns than the header has")
-        except UnicodeDecodeError:
-            return Line(number, error="the row is not UTF-8")
-        except csv.Error as exc:
-            return Line(number, error=str(exc))
-        return row_line(number, cells, row, self._format)
-
-    def _read_header(self, text: bytes) -> None:
-        names = text.decode("utf-8-sig", errors="replace").strip().split(",")
-        missing = [name for name in self._format.columns if name not in names]
-        if missing:
-            message = (
-                f"{self._path} is not a {self._format.name} file: its first line does not name {', '.join(missing)}"
-            )
-            raise InputFileError(message)
-        self._columns = tuple(names.index(name) for name in self._format.columns)
-
-
 class EventFile:
     """An open event file, a context manager: iterate over its lines, or over `chunks` of lines as they arrive.
 
@@ -96,7 +67,7 @@ class EventFile:
 
         Args:
             path: Path of the file, `-` for stdin.
-            file_format: Name of the format of the lines, or path of a mapping.
+            file_format: str of the lines.
             start: Start of the reading: the `position` of an earlier reading.
         """
         self.path = path
@@ -114,11 +85,17 @@ class EventFile:
         except OSError as exc:
             raise self._read_error(exc.strerror or str(exc)) from exc
         self.format = file_format
-        """Format of the lines."""
-        self._row_format = ROW_FORMATS.get(file_format)
+        """Format of the lines; `auto` until the first lines tell the format."""
+        self.has_event = start.number > 0
+        """Whether a line so far was a good event; taken for granted where an earlier reading has read the beginning."""
+        self._first_error: str | None = None
+        self._first_texts: list[bytes] = []
+        self._rows: RowParser | None = None
         self._mapped = MappedText(read_mapping(file_format)) if is_mapping(file_format) else None
-        self._rows = _RowParser(path, self._row_format) if self._row_format else None
+        self.ignored = 0
+        """Number of lines without an event: the mapping ignores the type of the line."""
         self._parquet = not self.live and has_magic(self._raw, PARQUET_MAGIC)
+        self._zip = not self.live and has_magic(self._raw, ZIP_MAGIC)
 
     def __enter__(self) -> Self:
         return self
@@ -135,52 +112,117 @@ class EventFile:
         Raises:
             InputFileError: The file cannot be read to the end.
         """
-        return self._parquet_chunks() if self._parquet else self._text_chunks()
+        for lines in self._parquet_chunks() if self._parquet else self._text_chunks():
+            if not self.has_event:
+                self._look_for_event(lines)
+            yield lines
+
+    def require_event(self) -> None:
+        """Refuse a file that was read to the end and holds no good event.
+
+        Raises:
+            InputFileError: The file holds no good event; the message has the first reason and the likely format.
+        """
+        if self.has_event:
+            return
+        message = f"{self.name} holds no event in the format {self.format}"
+        if self._first_error:
+            message += f": {self._first_error}"
+        likely = likely_format(self._first_texts)
+        if likely and likely != self.format:
+            message += f". It looks like --format {likely}"
+        raise InputFileError(message)
+
+    @property
+    def name(self) -> str:
+        """Name of the file for messages."""
+        return "stdin" if self.live else str(self.path)
+
+    def _look_for_event(self, lines: list[Line]) -> None:
+        """Look for the first good event among lines, and keep the first reason why a line is none."""
+        for line in lines:
+            error = line.error or _event_error(line.value)
+            if error is None:
+                self.has_event = True
+                return
+            if self._first_error is None:
+                self._first_error = f"line {line.number}: {error}"
 
     def _text_chunks(self) -> Iterator[list[Line]]:
         number, offset = self.position
-        if number and (self._mapped or (self._row_format and self._row_format.has_header)):
-            self._parse_header()
+        length = 0
+        if number:
+            self._parse_beginning()
         for texts, length in _split_lines(self._contents(offset)):
+            if self.format == "auto" or not self._first_texts:
+                self._detect_format(texts)
             lines: list[Line] = []
-            for text in texts:
+            blank = len(texts) > 1 and not any(texts)  # a file may be blank for gigabytes: the loop is slow for it
+            if blank:
+                number += len(texts)
+            for text in () if blank else texts:
                 number += 1
                 if len(text) > MAX_LINE_BYTES:
                     lines.append(Line(number, error=f"longer than {MAX_LINE_BYTES} bytes"))
                 elif text and not text.isspace():
                     lines += self._parse(number, text)
+            rows = self._rows
+            self.position = LinePosition(
+                number - (rows.open_lines if rows else 0), offset + length - (rows.open_bytes if rows else 0)
+            )
+            yield lines
+        if self._rows and self._rows.open_lines:
+            lines = list(self._rows.finish())
             self.position = LinePosition(number, offset + length)
             yield lines
 
-    def _parse_header(self) -> None:
-        """Parse the first line, with the names of the columns, before reading goes on."""
+    def _parse(self, number: int, text: bytes) -> Iterable[Line]:
+        if self._mapped:
+            lines = self._mapped.parse(number, text)
+            self.ignored = self._mapped.ignored
+            return lines
+        return self._rows.parse(number, text) if self._rows else (json_line(number, text),)
+
+    def _detect_format(self, texts: list[bytes]) -> None:
+        """Find the format, unless it is given, when the first lines have arrived.
+
+        Raises:
+            InputFileError: The lines tell no format.
+        """
+        self._first_texts = [text[:MAX_LINE_BYTES] for text in texts if text.strip()][:DETECTION_LINES]
+        if not self._first_texts:
+            return
+        if self.format == "auto":
+            likely = likely_format(self._first_texts)
+            if likely is None:
+                raise InputFileError(f"{self.name}: {_no_format(self._first_texts[0])}")
+            self.format = likely
+        row_format = ROW_FORMATS.get(self.format)
+        self._rows = RowParser(self.path, row_format) if row_format else None
+
+    def _parse_beginning(self) -> None:
+        """Parse the first lines, which tell the format and the columns, before reading goes on."""
         with EventFile(self.path, self.format) as head:
-            first = next(texts for texts, _ in _split_lines(head._contents(0)) if texts)[0]
-        if self._mapped:
-            self._mapped.read_header(first)
-        else:
-            self._parse(1, first)
-
-    def _parse(self, number: int, text: bytes) -> Sequence[Line]:
-        if self._mapped:
-            return self._mapped.parse(number, text)
-        line = self._rows.parse(number, text) if self._rows else json_line(number, text)
-        return (line,) if line else ()
-
-    @property
-    def ignored(self) -> int:
-        """Number of lines without an event: the mapping ignores the type of the line."""
-        return self._mapped.ignored if self._mapped else 0
+            for texts, _ in _split_lines(head._contents(0)):
+                self._detect_format(texts)
+                if self._first_texts:
+                    break
+        if self._rows and self._first_texts:
+            self._rows.read_first_row(self._first_texts[0])
+        if self._mapped and self._first_texts:
+            self._mapped.read_header(self._first_texts[0])
 
     def _parquet_chunks(self) -> Iterator[list[Line]]:
         """Yield the rows of a Parquet file as lines, numbered from 1."""
-        rows = ParquetEvents(self.path, self._row_format, self._mapped)
         number = self.position.number
-        for lines in rows.chunks(number):
-            number += len(lines)
-            self.bytes_read = self.size * number // rows.row_count
-            self.position = LinePosition(number)
-            yield lines
+        with ParquetReader(self.path, self.format, number) as rows:
+            self.format = rows.format
+            for count, lines in rows.chunks():
+                number += count
+                self.ignored = rows.ignored
+                self.bytes_read = self.size * number // max(1, rows.row_count)
+                self.position = LinePosition(number)
+                yield lines
 
     def _contents(self, skip: int) -> Iterator[bytes]:
         """Yield the decompressed content after the first `skip` bytes; empty bytes while stdin is silent.
@@ -188,33 +230,70 @@ class EventFile:
         Raises:
             InputFileError: The file cannot be read to the end.
         """
-        decompressor: Decompressor | None = None
         try:
-            while True:
-                if self.live and not select.select([self._raw], [], [], LIVE_WAIT_SECONDS)[0]:
-                    yield b""
-                    continue
-                data = self._raw.read(CHUNK_BYTES)
-                if not data:
-                    break
-                if not self.bytes_read:
-                    decompressor = find_decompressor(data)
-                self.bytes_read += len(data)
-                content = decompressor.decompress(data) if decompressor else data
-                if skip >= len(content):
+            for content in read_as_utf8(self._zip_bytes() if self._zip else self._decompressed_bytes()):
+                if skip and skip >= len(content):
                     skip -= len(content)
                     continue
                 yield content[skip:]
                 skip = 0
-            if decompressor and not decompressor.complete:
-                raise self._read_error(f"its {decompressor.name} data ends early")
         except OSError as exc:
             raise self._read_error(exc.strerror or str(exc)) from exc
         except BrokenDataError as exc:
             raise self._read_error(str(exc)) from exc
 
+    def _zip_bytes(self) -> Iterator[bytes]:
+        for piece in read_zip(self._raw):
+            self.bytes_read = self._raw.tell()
+            yield piece
+        self.bytes_read = self.size
+
+    def _decompressed_bytes(self) -> Iterator[bytes]:
+        """Yield the content of the file as it arrives, in pieces of bounded size; empty bytes while stdin is silent.
+
+        Raises:
+            InputFileError: The compressed data ends early.
+        """
+        decompressor: Decompressor | None = None
+        while True:
+            if self.live and not select.select([self._raw], [], [], LIVE_WAIT_SECONDS)[0]:
+                yield b""
+                continue
+            data = self._raw.read(CHUNK_BYTES)
+            if not data:
+                break
+            if not self.bytes_read:
+                decompressor = find_decompressor(data)
+            self.bytes_read += len(data)
+            if decompressor:
+                yield from decompressor.decompress(data)
+            else:
+                yield data
+        if decompressor and not decompressor.complete:
+            raise self._read_error(f"its {decompressor.name} data ends early")
+
     def _read_error(self, reason: str) -> InputFileError:
-        return InputFileError(f"{'stdin' if self.live else self.path} cannot be read: {reason}")
+        return InputFileError(f"{self.name} cannot be read: {reason}")
+
+
+def _event_error(value: bytes) -> str | None:
+    """Return why the value of a record is no event; None for a good event."""
+    try:
+        decode_record(value)
+    except ValueError as exc:  # the errors of msgspec and of UTF-8 are ValueErrors
+        return str(exc)
+    return None
+
+
+def _no_format(first: bytes) -> str:
+    """Return why the first line tells no format, and what to do."""
+    text = ascii(first[:SHOWN_BYTES].decode(errors="replace"))
+    if first.lstrip().startswith(b"["):
+        return f"the first line begins a JSON array, not an event: write one event per line ({text})"
+    return (
+        f"the first lines tell no format: {text}. Name the format with --format: clickscore (an event as JSON in "
+        "each line), csv or rees46 (the first line names the columns), or taobao"
+    )
 
 
 def _split_lines(chunks: Iterator[bytes]) -> Iterator[tuple[list[bytes], int]]:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 
 from clickscore.schemas.topics import EVENTS
-from clickscore.stream.errors import InputFileError
 from clickscore.stream.event_files.event_reader import EventFile
 from clickscore.stream.event_files.line_errors import LineErrors
 from clickscore.stream.event_files.lines import Line
@@ -15,6 +14,12 @@ from clickscore.stream.settings import KafkaSettings
 
 EARLY_SECONDS = 0.005
 """A paced event may be sent 5 ms early: a sleep is not more precise."""
+
+SAID_WAIT_SECONDS = 5.0
+"""Waits above 5 s are announced: a shorter silence on a terminal needs no explanation."""
+
+MAX_WAIT_SECONDS = 3600.0
+"""Default limit of a wait, one hour: a night at the original speed is shortened, and a wrong date costs no days."""
 
 Pace = Callable[[Line], float]
 """Returns when to send a line: seconds after the first line."""
@@ -44,6 +49,8 @@ async def produce(
     *,
     topic: str = EVENTS.name,
     pace: Pace | None = None,
+    max_wait_s: float = MAX_WAIT_SECONDS,
+    on_wait: Callable[[float, float], None] = lambda _needed, _waited: None,
     on_progress: Callable[[], None] = lambda: None,
 ) -> None:
     """Send the lines of a file. Broken lines are skipped and counted.
@@ -54,10 +61,12 @@ async def produce(
         tally: Counts to fill.
         topic: Name of the topic, without the prefix.
         pace: When to send each line; None sends as fast as possible.
+        max_wait_s: Limit of a wait for the next line, in seconds; later lines follow that much earlier.
+        on_wait: Called before a long wait, with the seconds that the pace asks for and the seconds of the wait.
         on_progress: Called every few thousand lines.
 
     Raises:
-        InputFileError: The file cannot be read to the end, or all lines are broken.
+        InputFileError: The file cannot be read to the end, or holds no event.
         TopicMissingError: The topic does not exist.
         BrokerError: The broker cannot be reached, or did not acknowledge all records.
     """
@@ -69,7 +78,7 @@ async def produce(
 
     try:
         async with sender:
-            started_at = time.monotonic()
+            started_at = time.monotonic()  # moved back by what long waits are cut
             chunks = file.chunks()
             # A thread reads the file, so that the event loop can send batches and receive acknowledgements meanwhile.
             while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
@@ -81,16 +90,18 @@ async def produce(
                     if pace and (wait_s := started_at + pace(line) - time.monotonic()) > EARLY_SECONDS:
                         await sender.flush()
                         progress()
-                        await asyncio.sleep(wait_s)
+                        cut_s = max(0.0, wait_s - max_wait_s)
+                        started_at -= cut_s
+                        if wait_s > SAID_WAIT_SECONDS:
+                            on_wait(wait_s, wait_s - cut_s)
+                        await asyncio.sleep(wait_s - cut_s)
                     await sender.add(line.value, line.key)
                 if file.live:
                     await sender.flush()
                 progress()
     finally:
         progress()
-    if tally.skipped.total == tally.read > 0:
-        message = f"{file.path} holds no event in the format {file.format}: check --format"
-        raise InputFileError(message)
+    file.require_event()
 
 
 def constant_rate(per_second: float) -> Pace:

@@ -9,8 +9,9 @@ import xxhash
 
 from clickscore.schemas.topics import EVENTS
 from clickscore.stream.errors import InputFileError, SettingsError
-from clickscore.stream.event_files.event_reader import EventFile
 from clickscore.stream.event_files.formats.mapping_files import is_mapping, mapping_text
+from clickscore.stream.event_files.lines import Line
+from clickscore.stream.event_files.time_order import FILE_ORDER, OrderedEventFile, ReadingPlan, plan_reading
 from clickscore.stream.kafka.partitioner import partition_of
 from clickscore.stream.pipeline import Record
 from clickscore.stream.reference.records import ReferenceRecords
@@ -40,6 +41,8 @@ class FileSpec(msgspec.Struct, frozen=True, kw_only=True, tag="file"):
     """Number of partitions."""
     fingerprint: str
     """Size and hash of the beginning, and hash of the mapping, so that a changed file of the same name is noticed."""
+    reading: ReadingPlan = FILE_ORDER
+    """How to read the file: in its own order or by time, and which times are plausible."""
 
     @property
     def cold_partitions(self) -> Mapping[int, int]:
@@ -60,7 +63,7 @@ class FileSpec(msgspec.Struct, frozen=True, kw_only=True, tag="file"):
         """
         del settings
         start = position if isinstance(position, FilePosition) else FilePosition(offsets=(0,) * self.partitions)
-        return FileSource(Path(self.path), self.format, partitions, start)
+        return FileSource(Path(self.path), self.format, partitions, start, self.reading)
 
     def split_warm_up(self, batches: Batches) -> tuple[Batches, Batches]:
         """Return no warm-up records, and all records to replay: a file has no warm-up."""
@@ -86,16 +89,18 @@ class FileSpec(msgspec.Struct, frozen=True, kw_only=True, tag="file"):
         return self
 
 
-def make_file_spec(path: Path, file_format: str, partitions: int) -> FileSpec:
-    """Return the description of a file.
+def make_file_spec(path: Path, file_format: str, partitions: int, lateness_ms: int | None = None) -> FileSpec:
+    """Return the description of a file, after a first pass over the file that measures its order.
 
     Args:
         path: Path of the file, `-` for stdin.
-        file_format: Format of the lines.
+        file_format: str of the lines; `auto` finds the format.
         partitions: Number of partitions to divide the users into.
+        lateness_ms: Allowed lateness of an event, ms: a file with later events is sorted by time. None reads any file
+            in its own order.
 
     Raises:
-        InputFileError: The file cannot be read.
+        InputFileError: The file cannot be read, or holds no event.
     """
     fingerprint = ""
     if str(path) != "-":
@@ -108,25 +113,46 @@ def make_file_spec(path: Path, file_format: str, partitions: int) -> FileSpec:
             raise InputFileError(message) from exc
     if is_mapping(file_format):
         fingerprint += f"-{xxhash.xxh3_64_hexdigest(mapping_text(file_format))}"
-    return FileSpec(path=str(path), format=file_format, partitions=partitions, fingerprint=fingerprint)
+    found_format, reading = plan_reading(path, file_format, lateness_ms or 0)
+    return FileSpec(
+        path=str(path),
+        format=found_format,
+        partitions=partitions,
+        fingerprint=fingerprint,
+        reading=reading if lateness_ms is not None else FILE_ORDER,
+    )
 
 
 class FileSource:
     """The lines of a file that belong to some partitions."""
 
-    def __init__(self, path: Path, file_format: str, partitions: Collection[int], start: FilePosition) -> None:
+    def __init__(
+        self,
+        path: Path,
+        file_format: str,
+        partitions: Collection[int],
+        start: FilePosition,
+        reading: ReadingPlan = FILE_ORDER,
+    ) -> None:
         """Open a file.
 
         Args:
             path: Path of the file, `-` for stdin.
-            file_format: Format of the lines.
+            file_format: str of the lines.
             partitions: Partitions to read.
             start: Start of the reading.
+            reading: How to read the file.
         """
         self.unreadable = 0
-        self._file = EventFile(path, file_format, start.line)
-        self.total = self._file.size
         self._partitions = frozenset(partitions)
+        partition_count = len(start.offsets)
+
+        def keeps(line: Line) -> bool:
+            return line.error is not None or partition_of(line.routing, partition_count) in self._partitions
+
+        keeps_line = keeps if reading.sorts else None  # `batches` finds the partition of a line anyway
+        self._file = OrderedEventFile(path, file_format, reading, start.line, keeps_line)
+        self.total = self._file.size
         self._next_offsets = list(start.offsets)
 
     def __enter__(self) -> Self:
@@ -171,4 +197,5 @@ class FileSource:
             if count >= records or (self._file.live and not chunk):
                 yield sorted(by_partition.items())
                 by_partition, count = {}, 0
+        self._file.require_event()
         yield sorted(by_partition.items())

@@ -4,9 +4,10 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
+from clickscore.stream.event_files.time_order import Order
 from clickscore.stream.replay.file_source import FileSpec, make_file_spec
 from clickscore.stream.replay.topic_source import TopicRangeSpec, resolve_topic_range
-from clickscore.stream.settings import KafkaSettings
+from clickscore.stream.settings import Settings
 
 TOPIC_SCHEME = "kafka:"
 """Prefix of a source that is a topic."""
@@ -20,6 +21,8 @@ class SourceOptions:
     """Path of a file, `-` for stdin, or `kafka:` and the name of a topic."""
     file_format: str
     """Format of a file."""
+    order: Order
+    """Order of reading a file."""
     begin: str | None
     """First record of a topic's range; None for `earliest`."""
     end: str | None
@@ -27,7 +30,7 @@ class SourceOptions:
     warm_up_from: str | None
     """First record of the warm-up in a topic; None for no warm-up."""
 
-    def resolve(self, settings: KafkaSettings) -> FileSpec | TopicRangeSpec:
+    def resolve(self, settings: Settings) -> FileSpec | TopicRangeSpec:
         """Return the description of the events.
 
         Raises:
@@ -35,9 +38,10 @@ class SourceOptions:
         """
         topic = topic_in(self.source)
         if topic is None:
-            return make_file_spec(Path(self.source), self.file_format, settings.partitions)
+            lateness_ms = settings.sessions.lateness_ms if self.order == "time" else None
+            return make_file_spec(Path(self.source), self.file_format, settings.kafka.partitions, lateness_ms)
         begin, end = self.begin or "earliest", self.end or "latest"
-        return asyncio.run(resolve_topic_range(settings, topic, begin, end, self.warm_up_from))
+        return asyncio.run(resolve_topic_range(settings.kafka, topic, begin, end, self.warm_up_from))
 
 
 def topic_in(source: str) -> str | None:

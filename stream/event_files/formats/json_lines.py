@@ -33,7 +33,7 @@ def json_line(number: int, text: bytes) -> Line:
 
 def event_json(fields: Mapping[str, object]) -> bytes:
     """Return the JSON of an event; an event without an id gets the hash of the JSON of the remaining fields."""
-    text = msgspec.json.encode(fields)
+    text = msgspec.json.encode(fields, enc_hook=str)
     if "event_id" in fields:
         return text
-    return msgspec.json.encode({**fields, "event_id": xxhash.xxh3_128_hexdigest(text)})
+    return msgspec.json.encode({**fields, "event_id": xxhash.xxh3_128_hexdigest(text)}, enc_hook=str)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 from clickscore.schemas.events import AnyEvent, Cart, Purchase, RemoveFromCart, View
-from clickscore.stream.event_files.formats.rows import CACHED_TIMES, ItemEventClass, RowFormat, parse_price
+from clickscore.stream.event_files.formats.rows import CACHED_TIMES, ItemEventClass, RowFormat, epoch_ms, parse_price
 
 _CLASSES: dict[str, ItemEventClass] = {
     "view": View,
@@ -42,7 +42,7 @@ def _parse_time(text: str) -> int:
     try:
         if not text.endswith(" UTC"):
             raise ValueError  # noqa: TRY301 (a missing zone and a wrong date are the same error)
-        return int(datetime.fromisoformat(text.removesuffix(" UTC")).replace(tzinfo=UTC).timestamp() * 1000)
+        return epoch_ms(datetime.fromisoformat(text.removesuffix(" UTC")).replace(tzinfo=UTC))
     except ValueError:
         message = "event_time is not like `2019-10-01 00:00:00 UTC`"
         raise ValueError(message) from None

@@ -1,5 +1,6 @@
 """Registry: the names of the formats, and the layout of each format of rows.
 
+* `auto`        the first lines, or the columns, tell the format
 * `clickscore`  JSON lines, as on the topic; passed on byte for byte, even if a line is broken
 * `taobao`      Taobao UserBehavior: user, item, category, behaviour, seconds; no header
 * `rees46`      REES46 stores; a header names the columns
@@ -13,9 +14,11 @@ from clickscore.stream.event_files.formats.rows import RowFormat
 from clickscore.stream.event_files.formats.shop_csv import SHOP_CSV
 from clickscore.stream.event_files.formats.taobao import TAOBAO
 
-Format = Literal["clickscore", "taobao", "rees46", "csv"]
+Format = Literal["auto", "clickscore", "taobao", "rees46", "csv"]
+"""Name of a format; `auto` finds the format in the first lines."""
 
 FORMATS: dict[str, str] = {
+    "auto": "Found in the first lines, or in the names of the columns",
     "clickscore": "JSON lines, as on the topic",
     "taobao": "Taobao UserBehavior: user, item, category, behaviour, seconds; no header",
     "rees46": "REES46 stores; a header names the columns",

@@ -5,10 +5,11 @@ same id in any process, so that the worker can deduplicate events.
 """
 
 import csv
+import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 import xxhash
@@ -29,6 +30,11 @@ ItemEventClass = type[View] | type[Cart] | type[RemoveFromCart] | type[Favourite
 
 CACHED_TIMES = 1024
 """Number of cached times. The rows of a file are sorted by time, so neighbours share their second."""
+
+SEPARATORS = (",", ";", "\t", "|")
+"""Characters between the cells of a row, the usual one first."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,20 +69,30 @@ def row_line(number: int, cells: Sequence[str], row: bytes, row_format: RowForma
         event = row_format.to_event(cells, row_event_id(row))
         value = encode_event(event)
         decode_record(value)  # checks the bounds of the schema: msgspec does not check a struct that is built
-    except ValueError as exc:
+    except (ValueError, OverflowError) as exc:
         return Line(number, error=str(exc))
     return Line(number, value, event.user_id.encode(), event.ts)
 
 
-def split_row(row: bytes) -> list[str]:
-    """Return the cells of a row of CSV text.
+def row_text(cells: Sequence[str]) -> bytes:
+    """Return the cells of a row as a line of CSV, exactly as `csv.writer` does."""
+    text = ",".join(cells)
+    if text.count(",") == len(cells) - 1 and not ('"' in text or "\n" in text or "\r" in text):
+        return text.encode(errors="replace")
+    quoted = io.StringIO()
+    csv.writer(quoted, lineterminator="").writerow(cells)
+    return quoted.getvalue().encode(errors="replace")
 
-    Raises:
-        UnicodeDecodeError: The row is not UTF-8.
-        csv.Error: The row has broken quotes.
+
+def column_indices(names: Sequence[str], columns: Sequence[str]) -> tuple[int, ...]:
+    """Return the index of each column in the names of a header, in any case; empty if the header lacks a column.
+
+    Args:
+        names: Names in the header, in order.
+        columns: Names of the wanted columns, in lower case.
     """
-    text = row.decode()
-    return next(csv.reader([text], strict=True)) if '"' in text else text.split(",")
+    indices = {name.strip().casefold(): index for index, name in reversed(list(enumerate(names)))}
+    return tuple(indices[name] for name in columns) if all(name in indices for name in columns) else ()
 
 
 @lru_cache(maxsize=CACHED_TIMES)
@@ -91,7 +107,12 @@ def parse_iso_time(text: str) -> int:
     except ValueError:
         message = "event_time is not like `2018-03-01 00:00:06`"
         raise ValueError(message) from None
-    return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
+    return epoch_ms(time if time.tzinfo else time.replace(tzinfo=UTC))
+
+
+def epoch_ms(time: datetime) -> int:
+    """Return a time with a zone in ms since the epoch; finer times are cut to ms. The result is exact."""
+    return (time - _EPOCH) // timedelta(milliseconds=1)
 
 
 def parse_price(text: str) -> float | None:
