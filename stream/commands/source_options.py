@@ -15,7 +15,7 @@ from clickscore.stream.replay.source_options import SourceOptions, topic_in
 CHECKPOINT_SECONDS = 15.0
 """Default time between two checkpoints: an interrupt loses at most 15 s of work."""
 
-_BOUND = "an offset, a time like 2026-03-01T08:00 (UTC), earliest or latest"
+_BOUND = "an offset, a time like 2026-03-01T08:00 (UTC) or in ms since 1970, earliest or latest"
 
 _SOURCE_OPTIONS: tuple[Callable[[Command], Command], ...] = (
     click.argument("source"),

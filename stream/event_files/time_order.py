@@ -123,7 +123,7 @@ def plan_reading(path: Path, file_format: str, lateness_ms: int) -> tuple[str, R
     Raises:
         InputFileError: The file cannot be read to the end, or holds no event.
     """
-    if str(path) == "-" or not path.is_file():
+    if str(path) == "-" or not path.is_file():  # a named pipe, too, can be read only once
         return file_format, ReadingPlan()
     profile = TimeProfile(lateness_ms)
     with EventFile(path, file_format) as file:

@@ -11,7 +11,7 @@ from clickscore.schemas.topics import EVENTS
 from clickscore.stream.errors import InputFileError, SettingsError
 from clickscore.stream.event_files.formats.mapping_files import is_mapping, mapping_text
 from clickscore.stream.event_files.lines import Line
-from clickscore.stream.event_files.time_order import FILE_ORDER, OrderedEventFile, ReadingPlan, plan_reading
+from clickscore.stream.event_files.time_order import FILE_ORDER, OrderedEventFile, ReadingPlan
 from clickscore.stream.kafka.partitioner import partition_of
 from clickscore.stream.pipeline import Record
 from clickscore.stream.reference.records import ReferenceRecords
@@ -89,18 +89,17 @@ class FileSpec(msgspec.Struct, frozen=True, kw_only=True, tag="file"):
         return self
 
 
-def make_file_spec(path: Path, file_format: str, partitions: int, lateness_ms: int | None = None) -> FileSpec:
-    """Return the description of a file, after a first pass over the file that measures its order.
+def make_file_spec(path: Path, file_format: str, partitions: int, reading: ReadingPlan = FILE_ORDER) -> FileSpec:
+    """Return the description of a file.
 
     Args:
         path: Path of the file, `-` for stdin.
         file_format: str of the lines; `auto` finds the format.
         partitions: Number of partitions to divide the users into.
-        lateness_ms: Allowed lateness of an event, ms: a file with later events is sorted by time. None reads any file
-            in its own order.
+        reading: How to read the file (`plan_reading`).
 
     Raises:
-        InputFileError: The file cannot be read, or holds no event.
+        InputFileError: The file cannot be read.
     """
     fingerprint = ""
     if str(path) != "-":
@@ -113,13 +112,12 @@ def make_file_spec(path: Path, file_format: str, partitions: int, lateness_ms: i
             raise InputFileError(message) from exc
     if is_mapping(file_format):
         fingerprint += f"-{xxhash.xxh3_64_hexdigest(mapping_text(file_format))}"
-    found_format, reading = plan_reading(path, file_format, lateness_ms or 0)
     return FileSpec(
         path=str(path),
-        format=found_format,
+        format=file_format,
         partitions=partitions,
         fingerprint=fingerprint,
-        reading=reading if lateness_ms is not None else FILE_ORDER,
+        reading=reading,
     )
 
 
@@ -197,5 +195,6 @@ class FileSource:
             if count >= records or (self._file.live and not chunk):
                 yield sorted(by_partition.items())
                 by_partition, count = {}, 0
-        self._file.require_event()
+        if self._file.live:  # a file was checked before, by `plan_reading`
+            self._file.require_event()
         yield sorted(by_partition.items())

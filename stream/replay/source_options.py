@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
-from clickscore.stream.event_files.time_order import Order
+from clickscore.stream.event_files.time_order import FILE_ORDER, Order, plan_reading
 from clickscore.stream.replay.file_source import FileSpec, make_file_spec
 from clickscore.stream.replay.topic_source import TopicRangeSpec, resolve_topic_range
 from clickscore.stream.settings import Settings
@@ -38,8 +38,10 @@ class SourceOptions:
         """
         topic = topic_in(self.source)
         if topic is None:
-            lateness_ms = settings.sessions.lateness_ms if self.order == "time" else None
-            return make_file_spec(Path(self.source), self.file_format, settings.kafka.partitions, lateness_ms)
+            path = Path(self.source)
+            file_format, reading = plan_reading(path, self.file_format, settings.sessions.lateness_ms)
+            reading = reading if self.order == "time" else FILE_ORDER
+            return make_file_spec(path, file_format, settings.kafka.partitions, reading)
         begin, end = self.begin or "earliest", self.end or "latest"
         return asyncio.run(resolve_topic_range(settings.kafka, topic, begin, end, self.warm_up_from))
 

@@ -11,6 +11,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from clickscore.schemas.events import YEAR_2000_MS, YEAR_9999_MS
 from clickscore.stream.errors import BrokerError, SettingsError, TopicMissingError
 from clickscore.stream.kafka.availability import wait_for_broker
 from clickscore.stream.kafka.client import consumer_arguments
@@ -160,7 +161,12 @@ def _parse_bound(text: str) -> Bound:
     if text in ("earliest", "latest"):
         return text
     if text.isascii() and text.isdigit():
-        return int(text)
+        number = int(text)
+        if number > YEAR_9999_MS:
+            message = f"{text} is too large for an offset, and as ms since 1970 it is after the year 9999"
+            raise SettingsError(message)
+        # No partition has 900 billion records: so large a number is a time.
+        return datetime.fromtimestamp(number / 1000, UTC) if number >= YEAR_2000_MS else number
     try:
         time_bound = datetime.fromisoformat(text)
     except ValueError:

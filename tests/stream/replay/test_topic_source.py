@@ -60,6 +60,7 @@ def test_range_is_read_from_its_warm_up_or_from_an_earlier_position() -> None:
         ("earliest", "earliest"),
         ("latest", "latest"),
         ("12", 12),
+        ("1767605400000", datetime(2026, 1, 5, 9, 30, tzinfo=UTC)),
         ("2026-03-01T08:00", datetime(2026, 3, 1, 8, tzinfo=UTC)),
         ("2026-03-01T08:00+01:00", datetime(2026, 3, 1, 8, tzinfo=timezone(timedelta(hours=1)))),
     ],
