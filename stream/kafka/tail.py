@@ -1,7 +1,7 @@
 """Tail: read the records of a topic as they arrive, and describe each record in words."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import UTC, datetime
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -51,6 +51,9 @@ async def tail(
     topic: str,
     *,
     from_beginning: bool = False,
+    since_ms: int | None = None,
+    until_end: bool = False,
+    key: bytes | None = None,
     count: int | None = None,
     on_ready: Callable[[], None] = lambda: None,
 ) -> AsyncGenerator[Record]:
@@ -62,6 +65,9 @@ async def tail(
         settings: Connection, and names of topics.
         topic: Name of the topic without the prefix.
         from_beginning: Begin with the oldest record instead of the next.
+        since_ms: Begin with the first record that Kafka received at this time or later, ms since the epoch.
+        until_end: End at the end that each partition has at the start.
+        key: Yield only the records with this key; by default all.
         count: Number of records after which the generator ends; by default it has no end.
         on_ready: Called once the position is fixed: every later record is yielded.
 
@@ -81,23 +87,53 @@ async def tail(
         auto_offset_reset="earliest",  # also if retention has deleted the next record
         max_partition_fetch_bytes=MAX_RECORD_BYTES,
     )
-    remaining = count
     try:
         await consumer.start()
-        consumer.assign([TopicPartition(name, partition) for partition in range(partitions)])
-        if not from_beginning:
+        assigned = [TopicPartition(name, partition) for partition in range(partitions)]
+        consumer.assign(assigned)
+        ends = await consumer.end_offsets(assigned)
+        if since_ms is not None:
+            first_records = await consumer.offsets_for_times(dict.fromkeys(assigned, since_ms))
+            for partition, end in ends.items():
+                first_record = first_records.get(partition)
+                consumer.seek(partition, first_record.offset if first_record else end)
+        elif not from_beginning:
             await consumer.seek_to_end()
         on_ready()
-        while remaining is None or remaining > 0:
-            for records in (await consumer.getmany(timeout_ms=500, max_records=remaining)).values():
-                for record in records:
-                    yield record
-                    remaining = remaining - 1 if remaining is not None else None
+        yielded = 0
+        async for record in _read(consumer, ends if until_end else {}):
+            if key is None or record.key == key:
+                yield record
+                yielded += 1
+                if yielded == count:
+                    break
     except KafkaError as exc:
         message = f"Kafka at {settings.bootstrap_servers}: {str(exc) or type(exc).__name__}"
         raise BrokerError(message) from exc
     finally:
         await asyncio.shield(consumer.stop())
+
+
+async def _read(consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> AsyncGenerator[Record]:
+    """Yield the records of a reader's partitions as they arrive.
+
+    Args:
+        consumer: A reader that stands at its first record.
+        ends: Offset at which to end, by partition; empty to read on for ever.
+    """
+    unfinished = set(ends)
+    while True:
+        for partition in list(unfinished):
+            if await consumer.position(partition) >= ends[partition]:
+                unfinished.discard(partition)
+                consumer.pause(partition)
+        if ends and not unfinished:
+            return
+        fetched = await consumer.getmany(timeout_ms=500)
+        for partition, records in fetched.items():
+            for record in records:
+                if not ends or record.offset < ends[partition]:
+                    yield record
 
 
 def describe(topic: str, record: Record) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from click.testing import CliRunner
@@ -18,12 +19,16 @@ from clickscore.stream.settings import Settings
 
 pytestmark = pytest.mark.kafka
 
+TS = 1_569_888_003_000
 
-def send(settings: Settings, first: int, last: int) -> None:
+
+def send(settings: Settings, first: int, last: int, user: str = "u1") -> None:
     async def run() -> None:
         async with EventSender(settings.kafka) as sender:
             for n in range(first, last):
-                await sender.add(encode_event(View(event_id=f"e{n}", user_id="u1", ts=n, item_id=f"i{n}")), b"u1")
+                await sender.add(
+                    encode_event(View(event_id=f"e{n}", user_id=user, ts=TS + n, item_id=f"i{n}")), user.encode()
+                )
 
     asyncio.run(run())
 
@@ -54,8 +59,8 @@ def test_without_it_only_new_records_come(settings: Settings) -> None:
         send(settings, 5, 9)
         shown, _ = process.communicate(timeout=30)
     assert shown.splitlines() == [
-        "1970-01-01 00:00:00  user u1 viewed item i5",
-        "1970-01-01 00:00:00  user u1 viewed item i6",
+        "2019-10-01 00:00:03  user u1 viewed item i5",
+        "2019-10-01 00:00:03  user u1 viewed item i6",
     ]
 
 
@@ -64,7 +69,40 @@ def test_json_is_the_raw_value(settings: Settings) -> None:
     result = CliRunner().invoke(
         cli, ["tail", EVENTS.name, "--json", "--from-beginning", "--count", "1", *where(settings)]
     )
-    assert result.stdout_bytes == encode_event(View(event_id="e3", user_id="u1", ts=3, item_id="i3")) + b"\n"
+    assert result.stdout_bytes == encode_event(View(event_id="e3", user_id="u1", ts=TS + 3, item_id="i3")) + b"\n"
+
+
+def shown(settings: Settings, *options: str) -> list[str]:
+    result = CliRunner().invoke(cli, ["tail", EVENTS.name, *options, *where(settings)])
+    assert result.exit_code == 0
+    return result.stdout.splitlines()
+
+
+def test_until_end_reads_what_is_there_and_ends(settings: Settings) -> None:
+    assert shown(settings, "--until-end") == []
+    send(settings, 0, 5)
+    assert len(shown(settings, "--until-end")) == 5
+    assert len(shown(settings, "--until-end", "--from-beginning", "--count", "3")) == 3
+    assert len(shown(settings, "--until-end", "--json")) == 5
+
+
+def test_records_of_one_user(settings: Settings) -> None:
+    send(settings, 0, 3)
+    send(settings, 3, 6, "u2")
+    assert [line.split("item ")[1] for line in shown(settings, "--until-end", "--user", "u2")] == ["i3", "i4", "i5"]
+    assert shown(settings, "--until-end", "--user", "u2", "--count", "1")[0].endswith("user u2 viewed item i3")
+    assert shown(settings, "--until-end", "--user", "u") == []
+
+
+def test_since_counts_by_the_time_at_which_kafka_received_a_record(settings: Settings) -> None:
+    send(settings, 0, 3)
+    time.sleep(0.05)
+    border = int(time.time() * 1000)
+    send(settings, 3, 5)
+    assert len(shown(settings, "--until-end", "--since", str(border))) == 2
+    assert len(shown(settings, "--until-end", "--since", "10m")) == 5
+    assert len(shown(settings, "--until-end", "--since", "2026-01-01T00:00")) == 5
+    assert shown(settings, "--until-end", "--since", "2500-01-01") == []
 
 
 def test_interrupt_ends_it_cleanly(settings: Settings) -> None:

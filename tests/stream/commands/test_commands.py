@@ -157,6 +157,23 @@ def test_file_that_is_not_there_is_one_line_and_exit_code_1() -> None:
     assert result.stderr.decode() == "clickscore: /nowhere/events.jsonl cannot be read: No such file or directory\n"
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--since", "yesterday"], "'yesterday' is neither a time like 2026-03-01T08:00 (UTC), nor ms since 1970"),
+        (["--since", "1h", "--from-beginning"], "--from-beginning and --since cannot be combined"),
+        (
+            ["catalogue-items", "--user", "anna"],
+            "--user needs a topic that is keyed by user, and catalogue-items is not",
+        ),
+    ],
+)
+def test_tail_refuses_options_that_have_no_meaning(options: list[str], words: str) -> None:
+    result = CliRunner().invoke(cli, ["tail", *options])
+    assert result.exit_code == 2
+    assert words in result.output
+
+
 def test_produce_refuses_two_paces_at_once() -> None:
     result = clickscore("produce", "-", "--rate", "5", "--speed", "1")
     assert result.returncode == 2
