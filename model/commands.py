@@ -123,7 +123,11 @@ def train(
     else:
         dataset = load_dataset(sessions, config, read_catalogue(items))
         _print_report(dataset.report, console)
-        record = train_model(dataset, config, out, console)
+        try:
+            record = train_model(dataset, config, out, console)
+        except KeyboardInterrupt:
+            console.print(f"interrupted: the same command, with --out {out}, continues the training")
+            raise
         console.print(f"best epoch: {record.best_epoch} of {len(record.epochs)}")
     names = ("hit_rate@20", "mrr@20", "purchase_pr_auc")
     values = ", ".join(f"{name} {record.held_out_metrics[name]:.4f}" for name in names)
@@ -185,11 +189,15 @@ def tune(
     dataset = load_dataset(_join_files(files, sessions), config)
     _print_report(dataset.report, console)
     journal = out.with_name(out.name + ".trials")
-    for result in search(dataset, config, trials=trials, journal=journal, console=console):
-        trial = f"trial {result.best} of {result.trials} from preset {preset}"
-        score = f"validation {STOPPING_METRIC} {result.score:.4f}, {trial}"
-        out.write_text(format_preset(result.config, f"clickscore tune: {score}"), encoding="utf-8")
-        console.print(f"best so far: {score}")
+    try:
+        for result in search(dataset, config, trials=trials, journal=journal, console=console):
+            trial = f"trial {result.best} of {result.trials} from preset {preset}"
+            score = f"validation {STOPPING_METRIC} {result.score:.4f}, {trial}"
+            out.write_text(format_preset(result.config, f"clickscore tune: {score}"), encoding="utf-8")
+            console.print(f"best so far: {score}")
+    except KeyboardInterrupt:
+        console.print(f"interrupted: the same command, with --out {out}, continues the search")
+        raise
     console.print(f"next: clickscore train SESSIONS --out CHECKPOINT --preset {out}")
 
 

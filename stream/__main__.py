@@ -1,9 +1,11 @@
 """The command line: `clickscore`, also `python -m clickscore.stream`."""
 
+import difflib
 import importlib
 import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points
+from typing import NoReturn
 
 import click
 
@@ -54,6 +56,18 @@ class Commands(click.Group):
                 raise click.ClickException(message) from exc
         return None
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command of the arguments; for an unknown name, suggest the closest command."""
+        closest = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as exc:
+            if closest:
+                exc.message += f" Did you mean `{closest[0]}`?"
+            raise
+
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="clickscore")
@@ -70,16 +84,31 @@ def cli() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; print an error that is raised on purpose in a line, without a traceback.
+    """Run the command line, and exit. An error that is raised on purpose is a line without a traceback.
 
     Args:
         arguments: Command and options; by default the process's arguments.
     """
     try:
-        cli(arguments)
+        sys.exit(cli.main(arguments, "clickscore", standalone_mode=False))
     except ClickscoreError as exc:
-        click.echo(safe_text(f"clickscore: {exc}", lines=True), err=True)
-        sys.exit(1)
+        _fail(str(exc), 1)
+    except click.exceptions.NoArgsIsHelpError as exc:
+        exc.show()
+        sys.exit(exc.exit_code)
+    except click.UsageError as exc:
+        command = exc.ctx.command_path if exc.ctx else "clickscore"
+        _fail(f"{exc.format_message()} (see `{command} --help`)", exc.exit_code)
+    except click.ClickException as exc:
+        _fail(exc.format_message(), exc.exit_code)
+    except click.Abort:
+        _fail("interrupted", 1)
+
+
+def _fail(message: str, exit_code: int) -> NoReturn:
+    """Print an error in the style of all commands, and exit."""
+    click.echo(safe_text(f"clickscore: {message}", lines=True), err=True)
+    sys.exit(exit_code)
 
 
 if __name__ == "__main__":

@@ -64,3 +64,35 @@ def test_error_is_one_line_and_exit_code_1(arguments: list[str], line: str, caps
         main(arguments)
     assert ended.value.code == 1
     assert capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["worke"], "clickscore: No such command 'worke'. Did you mean `worker`? (see `clickscore --help`)\n"),
+        (["xyzzy"], "clickscore: No such command 'xyzzy'. (see `clickscore --help`)\n"),
+        (
+            ["tail", "--since", "1h", "--from-beginning"],
+            "clickscore: --from-beginning and --since cannot be combined (see `clickscore tail --help`)\n",
+        ),
+        (["split", "none.jsonl"], "(see `clickscore split --help`)\n"),
+        (["topics", "list", "--coun", "3"], "(see `clickscore topics list --help`)\n"),
+    ],
+)
+def test_usage_error_is_one_line_in_the_same_style(
+    arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    (printed,) = capsys.readouterr().err.splitlines(keepends=True)
+    assert printed.startswith("clickscore: ")
+    assert printed.endswith(line)
+
+
+def test_help_and_version_end_with_0(capsys: pytest.CaptureFixture[str]) -> None:
+    for argument in ("--help", "--version"):
+        with pytest.raises(SystemExit) as ended:
+            main([argument])
+        assert not ended.value.code
+    assert "Start here" in capsys.readouterr().out

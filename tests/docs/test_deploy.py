@@ -68,6 +68,7 @@ def test_alerts_say_what_happened() -> None:
     for rule in ALERTS["groups"][0]["rules"]:
         assert _METRIC.search(rule["expr"]) or rule["expr"].startswith("up{")
         assert rule["annotations"]["summary"]
+        assert rule["labels"]["severity"] in ("critical", "warning")
 
 
 def test_prometheus_scrapes_the_port_of_the_workers() -> None:
@@ -80,6 +81,17 @@ def test_prometheus_scrapes_the_port_of_the_workers() -> None:
 
 
 # Compose
+
+
+def test_every_service_is_hardened_and_bounded() -> None:
+    for name, service in COMPOSE["services"].items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["mem_limit"], name
+        assert any(path.split(":")[0] == "/tmp" for path in service["tmpfs"]), name
+        assert not service.get("privileged"), name
+        assert not service.get("cap_add"), name
 
 
 def test_ports_are_open_on_loopback_only() -> None:
