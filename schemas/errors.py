@@ -9,6 +9,7 @@
   + ExtraMissingError        a command needs an optional dependency that is not installed
   + InputFileError           a file cannot be read, or has another format than the named format
     - BrokenDataError        compressed data is damaged
+    - MappingError           a mapping is missing or wrong
   + OutputFileError          a file cannot be written
   + WorkerDiedError          a worker in a child process has ended by itself
   + DataError                training data cannot be read, has the wrong form, or is too little

@@ -18,6 +18,7 @@ COMMANDS = {
     "topics": "topics",
     "produce": "produce",
     "events": "events",
+    "relay": "relay",
     "worker": "worker",
     "replay": "replay",
     "sessions": "sessions",

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+from collections.abc import Sequence
 from typing import Any, Self
 
 from aiokafka import AIOKafkaProducer
@@ -18,6 +19,12 @@ from clickscore.stream.settings import KafkaSettings
 
 BATCH_BYTES = 128 * 1024
 """Size of a partition's record batch, bytes: larger batches were no faster, and smaller batches were slower."""
+
+METADATA_MS = 10_000
+"""Age at which the number of partitions is asked for again, ms."""
+
+Headers = Sequence[tuple[str, bytes]]
+"""Headers of a record."""
 
 LOST_BROKER_STOP_SECONDS = 1.0
 """Timeout of stopping a producer without a broker."""
@@ -55,6 +62,7 @@ class EventSender:
                 max_batch_size=BATCH_BYTES,
                 max_request_size=MAX_REQUEST_BYTES,
                 request_timeout_ms=self._settings.broker_wait_ms,
+                metadata_max_age_ms=METADATA_MS,
             )
         )
         await self._producer.start()
@@ -63,7 +71,8 @@ class EventSender:
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if not self._failure:
-            await self._settle()
+            with contextlib.suppress(BrokerError):  # `_failure` has the error
+                await self.settle()
         if not self._failure:
             await self._producer.stop()
             return
@@ -71,10 +80,13 @@ class EventSender:
         if kind is None:
             self._raise_failure()
 
-    async def _settle(self) -> None:
+    async def settle(self) -> None:
         """Send the remaining records and wait for the acks, at most `broker_wait_ms`.
 
         An idempotent producer itself never gives up.
+
+        Raises:
+            BrokerError: The broker did not store a record.
         """
         try:
             async with asyncio.timeout(self._settings.broker_wait_ms / 1000):
@@ -83,8 +95,21 @@ class EventSender:
                     await asyncio.wait(self._unacked)
         except TimeoutError as exc:
             self._failure = exc
-        except BrokerError:
-            return  # `_failure` has it
+        self._raise_failure()
+
+    async def check_partitions(self) -> None:
+        """Check that the topic still has as many partitions as at the start, at the latest `METADATA_MS` ago.
+
+        Raises:
+            TopicMissingError: The topic has grown, so the partitions of its keys are no longer those of this sender.
+        """
+        partitions = len(await self._producer.partitions_for(self._topic))
+        if partitions != len(self._batches):
+            message = (
+                f"topic {self._topic} had {len(self._batches)} partitions at the start and has {partitions} now: "
+                "start the command again, so that it finds the partition of each user"
+            )
+            raise TopicMissingError(message)
 
     async def _stop_without_broker(self) -> None:
         """Stop a producer without a broker. The producer's own stop would wait for acks for ever."""
@@ -95,13 +120,16 @@ class EventSender:
         producer._sender.sender_task.cancel()  # noqa: SLF001 (there is no public way to end it)
         await producer.client.close()
 
-    async def add(self, value: bytes, key: bytes | None = None) -> None:
+    async def add(self, value: bytes, key: bytes | None = None, headers: Headers = ()) -> None:
         """Add a record to the partition's batch. A full batch is sent at once, other batches by `flush`.
 
-        A record without a key goes to the partition of the value.
+        Args:
+            value: Value of the record.
+            key: Key of the record, which decides the partition. A record without a key goes to the value's partition.
+            headers: Headers of the record.
         """
         partition = partition_of(value if key is None else key, len(self._batches))
-        while self._batches[partition].append(timestamp=None, key=key, value=value) is None:
+        while self._batches[partition].append(timestamp=None, key=key, value=value, headers=list(headers)) is None:
             await self._dispatch(partition)
 
     async def flush(self) -> None:

@@ -10,10 +10,17 @@ from clickscore.stream.event_files.lines import Line
 class MappedText:
     """Makes lines of the lines of a text file: each is a JSON object, or a row of the mapping's layout."""
 
-    def __init__(self, mapping: EventMapping) -> None:
+    def __init__(self, mapping: EventMapping, *, has_header: bool = True) -> None:
+        """Start at the beginning of a text.
+
+        Args:
+            mapping: The mapping.
+            has_header: Whether the first row names the columns, unless the mapping does. A topic has no header.
+        """
         self.ignored = 0
         """Number of lines without an event: the mapping ignores the type."""
         self._mapping = mapping
+        self._has_header = has_header
         self._layout = mapping.mapping.rows
         self._header: list[str] | None = None
 
@@ -31,6 +38,8 @@ class MappedText:
         layout = self._layout
         if layout is None or text.lstrip().startswith(b"{"):
             lines = self._mapping.json_lines(number, text, record_id)
+        elif not (layout.columns or self._has_header):
+            return [Line(number, error="no JSON object, and there is no header that names the columns of a row")]
         elif not layout.columns and self._header is None:
             self.read_header(text)
             return []

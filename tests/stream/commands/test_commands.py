@@ -30,7 +30,9 @@ def clickscore(*arguments: str, stdin: bytes = b"", **environment: str) -> "subp
     return subprocess.run(command, input=stdin, capture_output=True, check=False, timeout=60, env=env | environment)
 
 
-@pytest.mark.parametrize("name", ["broker", "topics", "produce", "events", "replay", "sessions", "tail", "settings"])
+@pytest.mark.parametrize(
+    "name", ["broker", "topics", "produce", "events", "relay", "replay", "sessions", "tail", "settings"]
+)
 def test_help_has_an_example(name: str) -> None:
     assert name in COMMANDS
     shown = CliRunner().invoke(cli, [name, "--help"])
