@@ -8,7 +8,7 @@ from clickscore.schemas.events import decode_record
 from clickscore.schemas.topics import DEAD_LETTERS, EVENTS
 from clickscore.stream.errors import SettingsError
 from clickscore.stream.event_files.formats.mapping_files import read_mapping
-from clickscore.stream.event_files.relay import RelayedRecord, RecordMapper, RelayTally, check_source
+from clickscore.stream.event_files.relay import RecordMapper, RelayedRecord, RelayTally, check_source
 from clickscore.stream.settings import KafkaSettings
 from tests.memory_kafka import StoredRecord
 
