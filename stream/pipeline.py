@@ -58,6 +58,31 @@ class Record(Protocol):
         ...
 
 
+MAX_KEY_BYTES = 1024
+"""Largest key that is kept, bytes: a user id has at most 256 characters of at most 4 bytes."""
+
+
+class CutBytes(bytes):
+    """The beginning of a key or a value that is too large to keep."""
+
+    full_size: int
+    """Size before the cut, bytes."""
+
+
+def cut_bytes(limit: int, content: bytes | None) -> bytes | None:
+    """Return a key or a value with at most `limit` bytes and one more byte, so that the excess stays visible."""
+    if content is None or len(content) <= limit:
+        return content
+    cut = CutBytes(content[: limit + 1])
+    cut.full_size = len(content)
+    return cut
+
+
+def full_size(content: bytes) -> int:
+    """Return the size of a key or a value before any cut, bytes."""
+    return content.full_size if isinstance(content, CutBytes) else len(content)
+
+
 class Message(msgspec.Struct, frozen=True, gc=False):
     """A record to publish."""
 
@@ -270,7 +295,8 @@ class Pipeline:
             return DeadLetter(record, "the value is null, where an event is expected")
         if len(value) > self._session_settings.max_event_bytes:
             return DeadLetter(
-                record, f"{len(value)} bytes, more than max_event_bytes ({self._session_settings.max_event_bytes})"
+                record,
+                f"{full_size(value)} bytes, more than max_event_bytes ({self._session_settings.max_event_bytes})",
             )
         try:
             event = decode_record(value)

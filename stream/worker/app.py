@@ -94,6 +94,7 @@ def faust_app(settings: Settings) -> faust.App:
     class Consumer(transport.BatchConsumer):
         fetch_wait_ms = settings.worker.fetch_wait_ms
         isolation_level = settings.kafka.isolation_level
+        max_event_bytes = settings.sessions.max_event_bytes
 
     class Transport(transport.BatchTransport):
         pass

@@ -30,7 +30,7 @@ from clickscore.schemas.topics import (
     SNAPSHOTS,
 )
 from clickscore.stream.errors import BrokerError
-from clickscore.stream.pipeline import DeadLetter, Output
+from clickscore.stream.pipeline import MAX_KEY_BYTES, DeadLetter, Output, full_size
 from clickscore.stream.settings import KafkaSettings
 from clickscore.stream.state.partition import ChangelogRecord
 from clickscore.stream.worker.group import ConsumerGroup, FetchedBatch, Headers, OutgoingRecord
@@ -55,8 +55,6 @@ WARN_AFTER_S = 3.0
 """Time without an acknowledgement before a warning, s."""
 DEAD_LETTER_BYTES = MAX_RECORD_BYTES // 2
 """Largest value of a dead letter whatever `max_event_bytes` says, bytes: the topic takes no larger record."""
-MAX_KEY_BYTES = 1024
-"""Largest key of a dead letter, bytes: a user id has at most 256 characters of at most 4 bytes."""
 MAX_ERROR_CHARACTERS = 1000
 """Largest length of the reason. The reason may quote the event."""
 
@@ -314,9 +312,9 @@ def dead_letter(kafka: KafkaSettings, partition: int, letter: DeadLetter, max_by
         ("error", letter.error[:MAX_ERROR_CHARACTERS].encode()),
     ]
     if value is not None and len(value) > max_bytes:
-        headers.append(("cut-from-bytes", str(len(value)).encode()))
+        headers.append(("cut-from-bytes", str(full_size(value)).encode()))
         value = value[:max_bytes]
     if key is not None and len(key) > MAX_KEY_BYTES:
-        headers.append(("key-cut-from-bytes", str(len(key)).encode()))
+        headers.append(("key-cut-from-bytes", str(full_size(key)).encode()))
         key = key[:MAX_KEY_BYTES]
     return key, value, headers

@@ -14,6 +14,7 @@ import contextlib
 import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import aiokafka
@@ -25,6 +26,7 @@ from faust.types.transports import SchedulingStrategyT
 from faust.types.tuples import ConsumerMessage
 
 from clickscore.stream.kafka.client import with_retry_backoff
+from clickscore.stream.pipeline import MAX_KEY_BYTES, cut_bytes
 from clickscore.stream.worker.group import OutgoingRecord
 
 Records = Sequence[aiokafka.ConsumerRecord]
@@ -108,6 +110,9 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
         consumer._isolation_level = self.consumer.isolation_level  # pyright: ignore[reportAttributeAccessIssue]  (BatchConsumer)
+        # aiokafka unpacks a whole record batch, and then copies each record: only the copies can be bounded here.
+        consumer._key_deserializer = partial(cut_bytes, MAX_KEY_BYTES)
+        consumer._value_deserializer = partial(cut_bytes, self.consumer.max_event_bytes)  # pyright: ignore[reportAttributeAccessIssue]  (BatchConsumer)
         return consumer
 
     def fetch_position(self, tp: TP) -> int | None:
@@ -164,6 +169,8 @@ class BatchConsumer(driver.Consumer):
 
     fetch_wait_ms: ClassVar[int] = 0
     """Wait of a fetch while traffic is steady, ms. A fetch costs about as much as ten events."""
+    max_event_bytes: ClassVar[int] = 64 * 1024
+    """Bytes of a value that are kept: a larger value is cut, because it becomes a dead letter anyway."""
     isolation_level: ClassVar[str] = "read_committed"
     """Whether records of aborted and open transactions are left out, in Kafka's words."""
 

@@ -58,6 +58,11 @@ class Worker:
             )
 
     @property
+    def pid(self) -> int:
+        """Id of its process."""
+        return self._process.pid
+
+    @property
     def exit_code(self) -> int | None:
         """None while it lives."""
         return self._process.poll()

@@ -12,7 +12,7 @@ from clickscore.schemas.catalogue import Item, encode
 from clickscore.schemas.decisions import Recommendation, decode_decision
 from clickscore.schemas.events import AnyEvent, Search, Tick, View, encode_event
 from clickscore.schemas.sessions import decode_session
-from clickscore.stream.pipeline import Message, Output, Pipeline, WatermarkJump
+from clickscore.stream.pipeline import Message, Output, Pipeline, WatermarkJump, cut_bytes, full_size
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.request import Request, Scores
 from clickscore.stream.settings import SessionSettings, Settings
@@ -469,3 +469,20 @@ def test_known_items_of_the_catalogue_are_counted():
         made.catalogue.update_item(item.encode(), encode(Item(item_id=item)))
     made.catalogue.update_item(b"gone", None)
     assert made.describe_catalogue() == "bundle one: 1 of 2 catalogue items are known to the bundle"
+
+
+# Cut keys and values
+
+
+def test_only_what_exceeds_the_limit_is_cut_and_its_size_is_remembered():
+    assert cut_bytes(3, None) is None
+    assert cut_bytes(3, b"abc") == b"abc"
+    cut = cut_bytes(3, b"abcdef") or b""
+    assert (cut, full_size(cut), full_size(b"abc")) == (b"abcd", 6, 3)
+
+
+def test_cut_value_gets_the_reason_of_the_whole_value():
+    limit = SessionSettings().max_event_bytes
+    values = bytes(limit * 9), cut_bytes(limit, bytes(limit * 9))
+    whole, cut = (pipeline().process(0, [Recorded(0, START, None, value)]) for value in values)
+    assert whole.dead_letters[0].error == cut.dead_letters[0].error
