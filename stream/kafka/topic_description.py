@@ -4,10 +4,12 @@ A topic that is deleted and created again has another id. aiokafka's own metadat
 id, so version 10 is declared here (Kafka protocol guide, Metadata API; brokers answer it since Kafka 2.8).
 """
 
+import asyncio
+import time
 from io import BytesIO
 from typing import Any, NamedTuple
 
-from aiokafka.errors import IncompatibleBrokerVersion, UnknownTopicOrPartitionError, for_code
+from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, UnknownTopicOrPartitionError, for_code
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import (
     AbstractType,
@@ -20,6 +22,10 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
+from clickscore.stream.kafka.client import RETRY_SECONDS
+
+ANSWER_SECONDS = 10.0
+"""Timeout until a broker describes a topic. A cluster that has lost a broker has others to ask."""
 NO_ID = bytes(16)
 """Id of a topic that is named instead, or whose broker gives topics no ids."""
 
@@ -117,15 +123,27 @@ class _MetadataRequest(Request[_MetadataRequestV10]):
 
 
 async def describe_topic(client: Any, topic: str) -> TopicDescription:  # noqa: ANN401 (aiokafka types no client)
-    """Return a topic's number of partitions and id.
+    """Return a topic's number of partitions and id; ask other brokers for a while when one does not answer.
 
     Args:
         client: A connected client of aiokafka.
         topic: Full name of the topic.
 
     Raises:
-        KafkaError: The broker does not answer, or refuses.
+        KafkaError: No broker answers within `ANSWER_SECONDS`, or the broker refuses.
     """
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while True:
+        try:
+            return await _describe(client, topic)
+        except KafkaError as exc:
+            if not exc.retriable or time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(RETRY_SECONDS)
+
+
+async def _describe(client: Any, topic: str) -> TopicDescription:  # noqa: ANN401 (aiokafka types no client)
+    """Ask a random broker for the description of a topic."""
     try:
         response = await client.send(client.get_random_node(), _MetadataRequest(topic))
     except (IncompatibleBrokerVersion, NotImplementedError):  # a broker older than Kafka 2.8

@@ -1,13 +1,15 @@
 """Changed topics: lost events are reported; a topic that grows or is made anew stops a running worker in words."""
 
 import asyncio
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from click.testing import CliRunner
 
 from clickscore.schemas.events import View, encode_event
@@ -36,6 +38,21 @@ def views(count: int, first: int = 0) -> list[Sent]:
         )
         for n in range(first, first + count)
     ]
+
+
+async def limit_records(live: Installation, max_bytes: int) -> None:
+    """Let the topic of events refuse larger records; send an event of now before."""
+    kafka = live.settings.kafka
+    now = View(event_id="now", user_id="now", ts=int(time.time() * 1_000), item_id="kettle")
+    async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers) as producer:
+        await producer.send_and_wait(kafka.topic(EVENTS.name), encode_event(now), b"now", partition=0)
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
+    await admin.start()
+    try:
+        limit = {"max.message.bytes": str(max_bytes)}
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, kafka.topic(EVENTS.name), configs=limit)])
+    finally:
+        await admin.close()
 
 
 @pytest.fixture
@@ -74,6 +91,34 @@ def test_events_that_retention_took_are_reported(live: Installation) -> None:
     assert metrics(second)['clickscore_events_total{outcome="lost"}'] == 15
     second.stop()
     assert len(live.read(RECOMMENDATIONS)[0]) == 25
+
+
+def test_offset_that_is_reset_under_a_running_worker_is_a_loss_and_no_end(live: Installation) -> None:
+    live.produce(views(10))
+    worker = live.start_worker(session_timeout_ms=30_000)
+    live.wait_finished()
+    worker.signal(signal.SIGSTOP)
+    live.produce(views(30, first=10))
+    asyncio.run(delete_records(live, before=25))
+    worker.signal(signal.SIGCONT)
+    live.wait_finished()
+    assert f"{live.settings.kafka.topic(EVENTS.name)}-0: offsets 10 to 24 are lost, 15 in all" in worker.said
+    assert "Traceback" not in worker.said
+    worker.stop()
+    assert len(live.read(RECOMMENDATIONS)[0]) == 25
+
+
+def test_tick_that_the_topic_refuses_does_not_end_the_worker(live: Installation) -> None:
+    worker = live.start_worker(tick_after_ms=1_000)
+    worker.wait_restored()
+    asyncio.run(limit_records(live, max_bytes=10))
+    deadline = time.monotonic() + NOTICE_S
+    while not metrics(worker).get("clickscore_failed_ticks_total"):
+        assert time.monotonic() < deadline, worker.said
+        time.sleep(0.2)
+    assert "no tick can be written into" in worker.said
+    assert "Traceback" not in worker.said
+    worker.stop()
 
 
 def test_topic_that_was_made_anew_stops_a_running_worker(live: Installation) -> None:
