@@ -5,13 +5,15 @@ import sys
 from pathlib import Path
 
 import click
+import msgspec
 
 from clickscore.stream.commands.options import format_option, print_ignored, with_settings
 from clickscore.stream.commands.progress import progress_bar
-from clickscore.stream.event_files.event_reader import EventFile
+from clickscore.stream.errors import BundleError
 from clickscore.stream.event_files.formats.mapping_files import SHIPPED_MAPPINGS, mapping_text, read_mapping
 from clickscore.stream.event_files.formats.registry import FORMATS
-from clickscore.stream.event_files.summary import EventFileSummary
+from clickscore.stream.event_files.summary import JUMP_MS, EventFileSummary
+from clickscore.stream.event_files.time_order import OrderedEventFile, plan_reading
 from clickscore.stream.settings import Settings
 
 
@@ -31,9 +33,16 @@ def events() -> None:
 @click.option(
     "--show", type=click.IntRange(0), default=5, show_default=True, help="Line numbers to print for each kind of error."
 )
-@with_settings("max_event_bytes")
-def check(*, settings: Settings, file: Path, file_format: str, show: int) -> None:
-    """Count the events of FILE and report errors. The exit code is 1 if FILE has errors. Needs no broker.
+@click.option(
+    "--bundle",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Count the events on items that the model of this bundle does not know.",
+)
+@with_settings("max_event_bytes", "lateness_ms", "partitions")
+def check(*, settings: Settings, file: Path, file_format: str, show: int, bundle: Path | None) -> None:
+    """Count the events of FILE, and report errors, late events, jumps in time and unknown items. Needs no broker.
+
+    The exit code is 1 if FILE has errors or late events, or if the bundle knows less than half of the items.
 
     The command keeps about 60 bytes for each event in memory, to count repeated event ids.
 
@@ -42,8 +51,16 @@ def check(*, settings: Settings, file: Path, file_format: str, show: int) -> Non
       clickscore events check events.jsonl
       clickscore events check events.csv.gz --format rees46 --show 20
     """  # noqa: D301
-    summary = EventFileSummary(settings.sessions.max_event_bytes, show)
-    with EventFile(file, file_format) as lines, progress_bar() as bar:
+    summary = EventFileSummary(
+        max_event_bytes=settings.sessions.max_event_bytes,
+        show=show,
+        lateness_ms=settings.sessions.lateness_ms,
+        partitions=settings.kafka.partitions,
+        known_items=_read_items(bundle) if bundle else None,
+    )
+    file_format, plan = plan_reading(file, file_format, settings.sessions.lateness_ms, requires_event=False)
+    plan = msgspec.structs.replace(plan, sorts=False)
+    with OrderedEventFile(file, file_format, plan) as lines, progress_bar() as bar:
         task = bar.add_task(file.name, total=lines.size or None)
         for chunk in lines.chunks():
             for line in chunk:
@@ -51,8 +68,18 @@ def check(*, settings: Settings, file: Path, file_format: str, show: int) -> Non
             bar.update(task, completed=lines.bytes_read)
     _print_summary(summary)
     print_ignored(lines)
-    if summary.errors.total:
+    lines.require_event()
+    if not summary.fit:
         sys.exit(1)
+
+
+def _read_items(bundle: Path) -> frozenset[str]:
+    """Return the item ids of a bundle."""
+    try:
+        return frozenset((bundle / "items.txt").read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as exc:
+        message = f"{bundle} is no bundle: its items.txt cannot be read: {exc}"
+        raise BundleError(message) from exc
 
 
 @events.command()
@@ -92,6 +119,27 @@ def _print_summary(summary: EventFileSummary) -> None:
     if summary.first_ts is not None and summary.last_ts is not None:
         click.echo(f"from {_utc_text(summary.first_ts)} to {_utc_text(summary.last_ts)}")
     click.echo(f"{summary.repeats:,} events repeat an earlier event id (the worker counts each id of a user once)")
+    click.echo(f"{summary.out_of_order:,} events are older than the event before")
+    if summary.jumps:
+        days = summary.longest_jump_ms / JUMP_MS
+        click.echo(
+            f"{summary.jumps:,} times the newest event time jumps by more than a day, at most by {days:,.1f} days "
+            f"(line {summary.longest_jump_line})"
+        )
+    if summary.unknown_items is not None:
+        unknown = summary.unknown_items.total()
+        share = unknown / max(1, summary.item_events)
+        click.echo(
+            f"{unknown:,} of {summary.item_events:,} events on items ({share:.1%}) are on "
+            f"{len(summary.unknown_items):,} items that the bundle does not know"
+        )
+    click.echo(f"{summary.late.total:,} events are late in the order of the file")
+    for sentence in summary.late.report():
+        click.echo(f"  {sentence}")
+    if summary.late.total:
+        click.echo(
+            "  clickscore produce, replay, sessions and backtest sort the file; another sender must sort it, too"
+        )
     click.echo(f"{summary.errors.total:,} lines have errors")
     for sentence in summary.errors.report():
         click.echo(f"  {sentence}")

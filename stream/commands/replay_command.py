@@ -6,6 +6,7 @@ import click
 
 from clickscore.stream.commands.progress import replay_progress_bar
 from clickscore.stream.policy.experiments import CONTROL
+from clickscore.stream.replay.file_source import FileSpec
 from clickscore.stream.replay.replay_checkpoint import OutputKind
 from clickscore.stream.replay.run import ReplayOptions, ReplayResult, run_replay
 from clickscore.stream.replay.source import SourceSpec
@@ -57,6 +58,13 @@ def _print_summary(result: ReplayResult, output: OutputKind, options: ReplayOpti
         click.echo(
             f"bundle {result.bundle}: the fallback (popular items) filled {share:.1%} of the model's places, "
             f"the model {1 - share:.1%}",
+            err=True,
+        )
+    if tally.outcomes.get("late") and isinstance(result.source, FileSpec) and not result.source.reading.sorts:
+        remedy = "write it to a file, which is sorted" if result.source.path == "-" else "leave out --order file"
+        click.echo(
+            f"{tally.outcomes['late']:,} events are late, and in no session: {result.source.path} was read in its own "
+            f"order. To sort it by time, {remedy}",
             err=True,
         )
     if tally.warm_up:

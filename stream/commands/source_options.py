@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from clickscore.stream.commands.options import Command, format_option, order_option
-from clickscore.stream.replay.run import ReplayOptions
+from clickscore.stream.replay.run import STANDARD_OUTPUT, ReplayOptions
 from clickscore.stream.replay.source_options import SourceOptions, topic_in
 
 CHECKPOINT_SECONDS = 15.0
@@ -56,7 +56,7 @@ def with_replay_options(*, content: str, needs_output: bool) -> Callable[[Comman
         content: Content of the output, for the help text of --out.
         needs_output: Whether --out is required.
     """
-    out_path = click.Path(dir_okay=False, path_type=Path)
+    out_path = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
     flags = (
         click.option(
             "--workers",
@@ -66,7 +66,10 @@ def with_replay_options(*, content: str, needs_output: bool) -> Callable[[Comman
             help="Number of processes; each takes some of the partitions.",
         ),
         click.option(
-            "--out", type=out_path, required=needs_output, help=f"Write {content} here; .gz compresses the file."
+            "--out",
+            type=out_path,
+            required=needs_output,
+            help=f"Write {content} here; .gz compresses the file, - is standard output.",
         ),
         click.option("--resume", is_flag=True, help="Resume the interrupted run of --out."),
         click.option(
@@ -83,6 +86,8 @@ def with_replay_options(*, content: str, needs_output: bool) -> Callable[[Comman
         @functools.wraps(command)
         def run(source_options: SourceOptions, **kwargs: Any) -> Any:  # noqa: ANN401
             options = ReplayOptions(**{name: kwargs.pop(name) for name in names})
+            if options.resume and options.out == STANDARD_OUTPUT:
+                raise click.UsageError("standard output cannot be resumed: --resume needs --out with a path")
             if source_options.source == "-" and (options.workers > 1 or options.resume):
                 raise click.UsageError("stdin can be read only once: --workers and --resume need a file or a topic")
             return command(source_options=source_options, replay_options=options, **kwargs)

@@ -112,13 +112,16 @@ class TimeProfile:
         return last
 
 
-def plan_reading(path: Path, file_format: str, lateness_ms: int) -> tuple[str, ReadingPlan]:
+def plan_reading(
+    path: Path, file_format: str, lateness_ms: int, *, requires_event: bool = True
+) -> tuple[str, ReadingPlan]:
     """Return the format of a file and how to read it, after a first pass over the file. A pipe is read as it comes.
 
     Args:
         path: Path of the file, `-` for stdin.
         file_format: str of the file; `auto` finds the format.
         lateness_ms: Allowed lateness of an event, ms.
+        requires_event: Whether a file without a good event is refused.
 
     Raises:
         InputFileError: The file cannot be read to the end, or holds no event.
@@ -130,7 +133,8 @@ def plan_reading(path: Path, file_format: str, lateness_ms: int) -> tuple[str, R
         for chunk in file.chunks():
             for line in chunk:
                 profile.add(line.ts)
-        file.require_event()
+        if requires_event:
+            file.require_event()
     return file.format, profile.plan()
 
 

@@ -203,15 +203,26 @@ def merge_partitions(folder: Path, partitions: int, out: Path) -> None:
     merged = folder / "whole"
     with _writing(out):
         with merged.open("wb") as target:
-            for partition in range(partitions):
-                path = partition_path(folder, partition)
-                if path.exists():
-                    with path.open("rb") as source:
-                        shutil.copyfileobj(source, target, BLOCK_BYTES)
+            copy_partitions(folder, partitions, target)
             if out.suffix == ".gz" and not target.tell():
                 target.write(_gzip_member(b""))  # an empty file would not be a gzip file
         merged.replace(out)
         shutil.rmtree(folder)
+
+
+def copy_partitions(folder: Path, partitions: int, target: IO[bytes]) -> None:
+    """Write the files of the partitions, in order, to an open file.
+
+    Args:
+        folder: Folder of the replay.
+        partitions: Number of partitions.
+        target: Open file.
+    """
+    for partition in range(partitions):
+        path = partition_path(folder, partition)
+        if path.exists():
+            with path.open("rb") as source:
+                shutil.copyfileobj(source, target, BLOCK_BYTES)
 
 
 def partition_path(folder: Path, partition: int) -> Path:

@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Generator, Iterable
@@ -11,7 +12,7 @@ from pathlib import Path
 from clickscore.stream.errors import OutputFileError
 from clickscore.stream.reference.records import ReferenceRecords
 from clickscore.stream.replay.file_source import FileSpec
-from clickscore.stream.replay.output import merge_partitions
+from clickscore.stream.replay.output import copy_partitions, merge_partitions
 from clickscore.stream.replay.processes import OnProgress, run_tasks
 from clickscore.stream.replay.replay_checkpoint import (
     OutputKind,
@@ -28,6 +29,9 @@ from clickscore.stream.replay.verify import DiffSummary
 from clickscore.stream.scoring.bundle import load_bundle
 from clickscore.stream.settings import Settings
 
+STANDARD_OUTPUT = Path("-")
+"""Path that means standard output."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayOptions:
@@ -36,7 +40,7 @@ class ReplayOptions:
     workers: int
     """Number of processes; more processes than partitions are not used."""
     out: Path | None
-    """Path of the output; `.gz` compresses. None writes no output."""
+    """Path of the output; `.gz` compresses, `-` is standard output. None writes no output."""
     resume: bool
     """Whether to resume the interrupted replay of this output."""
     checkpoint_s: float
@@ -99,7 +103,9 @@ def run_replay(
             for worker in range(workers)
         ]
         tally, diff = _sum_results(run_tasks(tasks, on_progress))
-        if options.out:
+        if options.out == STANDARD_OUTPUT:
+            copy_partitions(folder, plan.source.partitions, sys.stdout.buffer)
+        elif options.out:
             merge_partitions(folder, plan.source.partitions, options.out)
     return ReplayResult(source=plan.source, bundle=bundle, tally=tally, diff=diff)
 
@@ -111,7 +117,7 @@ def _open_folder(settings: Settings, plan: ReplayPlan, options: ReplayOptions) -
     The folder of an output stays if the replay fails. A replay without an output, or with a comparison, cannot be
     resumed: its folder is temporary.
     """
-    if options.out and not options.check:
+    if options.out and options.out != STANDARD_OUTPUT and not options.check:
         folder = folder_of_output(options.out)
         if options.resume:
             plan = load_plan(folder, plan)
@@ -120,7 +126,7 @@ def _open_folder(settings: Settings, plan: ReplayPlan, options: ReplayOptions) -
         yield folder, plan
         return
     try:
-        parent = options.out.parent if options.out else None
+        parent = options.out.parent if options.out and options.out != STANDARD_OUTPUT else None
         temporary = Path(tempfile.mkdtemp(prefix=".clickscore-", dir=parent))
     except OSError as exc:
         message = f"{options.out} cannot be written: {exc.strerror or exc}"

@@ -239,3 +239,70 @@ def test_differing_decisions_command_no_terminal(capsys: pytest.CaptureFixture[s
     words = capsys.readouterr().out
     assert "items" in words
     assert words == safe_text(words, lines=True)
+
+
+def shop_rows(times: list[str]) -> str:
+    header = "event_time,event_type,item,category,user,session,price\n"
+    return header + "".join(f"{time},view,i{number},,u,,\n" for number, time in enumerate(times))
+
+
+def test_check_of_a_file_with_late_events_exits_with_1(tmp_path: Path) -> None:
+    path = tmp_path / "events.csv"
+    path.write_text(
+        shop_rows(["2026-01-05 09:30", "2026-01-05 09:10", "2026-01-08 09:40", "2099-01-01", "2026-01-08 09:41"])
+    )
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "items.txt").write_text("i0\ni1\n", encoding="utf-8")
+    result = clickscore("events", "check", str(path), "--bundle", str(tmp_path / "bundle"))
+    assert result.returncode == 1
+    words = result.stdout.decode()
+    assert "4 good events" in words
+    assert "1 events are older than the event before" in words
+    assert (
+        "1 events are late in the order of the file\n  1 x behind the newest event of its partition (line 3)" in words
+    )
+    assert "1 times the newest event time jumps by more than a day, at most by 3.0 days (line 4)" in words
+    assert "2 of 4 events on items (50.0%) are on 2 items that the bundle does not know" in words
+    assert "1 x the time 2099-01-01 00:00:00 UTC is a year or more after the rest of the file (line 5)" in words
+
+
+@pytest.mark.parametrize("command", ["sessions", "replay"])
+def test_file_in_order_of_users_has_no_late_event(command: str, tmp_path: Path) -> None:
+    path = tmp_path / "events.csv"
+    rows = [f"{user},10{n},7,pv,{1511668800 + 300 * n}\n" for user in range(4) for n in range(3)]
+    path.write_text("".join(rows), encoding="utf-8")
+    flags = ("--partitions", "1", "--out", str(tmp_path / "out.jsonl"))
+    by_time = clickscore(command, str(path), *flags)
+    assert by_time.returncode == 0
+    assert b"12 decided" in by_time.stderr
+    as_written = clickscore(command, str(path), *flags, "--order", "file")
+    assert b"3 events are late" in as_written.stderr
+    piped = clickscore(command, "-", *flags, stdin=path.read_bytes())
+    assert b"3 events are late" in piped.stderr
+    assert b"write it to a file" in piped.stderr
+
+
+@pytest.mark.parametrize("command", ["sessions", "replay", "produce", "items"])
+def test_file_without_an_event_exits_with_1_and_the_likely_format(command: str, tmp_path: Path) -> None:
+    path = tmp_path / "events.csv"
+    path.write_text(shop_rows(["2026-01-05 09:30"]), encoding="utf-8")
+    out = () if command == "produce" else ("--out", str(tmp_path / "out"))
+    result = clickscore(command, str(path), "--format", "clickscore", *out)
+    assert result.returncode == 1
+    assert b"holds no event in the format clickscore: line 1: JSON is malformed" in result.stderr
+    assert b"It looks like --format csv" in result.stderr
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_sessions_go_through_standard_input_and_output(tmp_path: Path) -> None:
+    rows = shop_rows(["2026-01-05 09:30", "2026-01-05 09:31"]).encode()
+    piped = clickscore("sessions", "-", "--close-open", "--out", "-", stdin=rows)
+    path = tmp_path / "events.csv"
+    path.write_bytes(rows)
+    assert clickscore("sessions", str(path), "--close-open", "--out", str(tmp_path / "out")).returncode == 0
+    assert piped.stdout == (tmp_path / "out").read_bytes() != b""
+
+
+def test_items_go_through_standard_input_and_output() -> None:
+    result = clickscore("items", "-", "--out", "-", stdin=shop_rows(["2026-01-05 09:30"]).encode())
+    assert decode_item(result.stdout).item_id == "i0"
