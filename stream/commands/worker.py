@@ -8,7 +8,7 @@ import click
 from clickscore.schemas.topics import EVENTS
 from clickscore.stream.commands.options import with_settings
 from clickscore.stream.kafka.availability import wait_for_broker
-from clickscore.stream.kafka.topics import check_topics
+from clickscore.stream.kafka.topics import check_topics, check_worker_rights
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.scoring.bundle import load_bundle
@@ -63,4 +63,5 @@ def worker(settings: Settings) -> None:
 
 async def _ready(settings: Settings) -> None:
     await wait_for_broker(settings.kafka)
+    await check_worker_rights(settings.kafka, settings.worker.group)
     await check_topics(settings.kafka)

@@ -2,10 +2,12 @@
 
 import asyncio
 import ssl
+from pathlib import Path
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
+from clickscore.stream.errors import SettingsError
 from clickscore.stream.settings import KafkaSettings
 
 MAX_REQUEST_BYTES = 64 * 1024 * 1024
@@ -16,13 +18,40 @@ RETRY_SECONDS = 0.2
 
 
 def ssl_context(settings: KafkaSettings) -> ssl.SSLContext | None:
-    """Return the TLS context of the settings; None for a connection without TLS."""
+    """Return the TLS context of the settings; None for a connection without TLS.
+
+    Raises:
+        SettingsError: A file of certificates cannot be read.
+    """
     if "SSL" not in settings.security_protocol.split("_"):
         return None
-    context = ssl.create_default_context(cafile=settings.ssl_cafile or None)
+    _check_readable("ssl_cafile", settings.ssl_cafile)
+    _check_readable("ssl_certfile", settings.ssl_certfile)
+    _check_readable("ssl_keyfile", settings.ssl_keyfile)
+    try:
+        context = ssl.create_default_context(cafile=settings.ssl_cafile or None)
+    except ssl.SSLError as exc:
+        message = f"ssl_cafile ({settings.ssl_cafile}) has no certificate in PEM form ({exc.reason or exc})"
+        raise SettingsError(message) from exc
     if settings.ssl_certfile:
-        context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile or None)
+        try:
+            context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile or None, password="")
+        except ssl.SSLError as exc:
+            message = (
+                f"ssl_certfile ({settings.ssl_certfile}) and ssl_keyfile ({settings.ssl_keyfile or 'the same file'}) "
+                f"are no certificate in PEM form with its key, without a password ({exc.reason or exc})"
+            )
+            raise SettingsError(message) from exc
     return context
+
+
+def _check_readable(name: str, path: str) -> None:
+    if path:
+        try:
+            Path(path).read_bytes()
+        except OSError as exc:
+            message = f"{name} ({path}) cannot be read: {exc.strerror}"
+            raise SettingsError(message) from exc
 
 
 def client_arguments(settings: KafkaSettings) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import subprocess
 import time
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
@@ -96,6 +96,17 @@ logger.server.level=ERROR
 """
 
 
+class SecurityOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Further listeners and properties of a broker, for tests of TLS, logins and rights. All listen on loopback."""
+
+    listeners: dict[str, tuple[str, int]] = {}
+    """Protocol and port of each further listener, by name; for example `{"TLS": ("SSL", 9093)}`."""
+    properties: dict[str, str] = {}
+    """Further lines of `server.properties`."""
+    scram: tuple[str, ...] = ()
+    """SCRAM logins, as `kafka-storage format --add-scram` takes these; only for a new folder."""
+
+
 class _Record(msgspec.Struct, frozen=True, kw_only=True):
     """Contents of `broker.json`: the process that serves the folder."""
 
@@ -146,7 +157,13 @@ class EmbeddedBroker:
         return cls(data, record) if _process_of(data, record) else None
 
     @classmethod
-    def start(cls, data: Path, port: int = 0, report: ReportStep = lambda _: None) -> "EmbeddedBroker":
+    def start(
+        cls,
+        data: Path,
+        port: int = 0,
+        report: ReportStep = lambda _: None,
+        security: SecurityOptions = SecurityOptions(),  # noqa: B008 (a frozen value)
+    ) -> "EmbeddedBroker":
         """Start a broker on a folder, with the data of earlier runs, and return once the broker answers a client.
 
         The broker outlives the starting process. The start takes a few seconds; the first start takes half a
@@ -156,6 +173,7 @@ class EmbeddedBroker:
             data: Folder of the broker; created if missing.
             port: Port on loopback; 0 takes any free port.
             report: Receives each step in words.
+            security: Further listeners and properties.
 
         Raises:
             BrokerError: A broker runs on the folder already, the port is taken, or the broker failed. The message then
@@ -175,7 +193,7 @@ class EmbeddedBroker:
                     "use the running broker, or stop it"
                 )
                 raise BrokerError(message)
-            return cls(data, *_start(data, port, report))
+            return cls(data, *_start(data, port, report, security))
 
     def is_running(self) -> bool:
         """Return whether the broker's process lives."""
@@ -246,7 +264,9 @@ def _start_lock(data: Path) -> Generator[None]:
         yield
 
 
-def _start(data: Path, port: int, report: ReportStep) -> tuple[_Record, "subprocess.Popen[bytes]"]:
+def _start(
+    data: Path, port: int, report: ReportStep, security: SecurityOptions
+) -> tuple[_Record, "subprocess.Popen[bytes]"]:
     if port and not _is_free(port):
         message = f"port {port} of {HOST} is in use: stop what listens there, or choose another with --port"
         raise BrokerError(message)
@@ -257,7 +277,7 @@ def _start(data: Path, port: int, report: ReportStep) -> tuple[_Record, "subproc
         ports = (port or free, controller)
         log_size = log_file(data).stat().st_size if log_file(data).exists() else 0
         try:
-            return _launch(data, ports, jars, report)
+            return _launch(data, ports, jars, report, security)
         except BrokerError as exc:
             if last or port or b"Address already in use" not in _log_after(data, log_size):
                 end = _log_after(data, log_size).decode(errors="replace").splitlines()[-15:]
@@ -267,17 +287,15 @@ def _start(data: Path, port: int, report: ReportStep) -> tuple[_Record, "subproc
 
 
 def _launch(
-    data: Path, ports: tuple[int, int], jars: str, report: ReportStep
+    data: Path, ports: tuple[int, int], jars: str, report: ReportStep, security: SecurityOptions
 ) -> tuple[_Record, "subprocess.Popen[bytes]"]:
     port, controller_port = ports
     logs = data / "logs"
     properties, log4j = data / "server.properties", data / "log4j2.properties"
-    properties.write_text(
-        _PROPERTIES.format(
-            host=HOST, port=port, controller_port=controller_port, logs=logs, max_record_bytes=MAX_RECORD_BYTES
-        ),
-        encoding="utf-8",
+    text = _PROPERTIES.format(
+        host=HOST, port=port, controller_port=controller_port, logs=logs, max_record_bytes=MAX_RECORD_BYTES
     )
+    properties.write_text(_with_security(text, security), encoding="utf-8")
     log4j.write_text(_LOGGING, encoding="utf-8")
     java = [
         *_JAVA,
@@ -290,7 +308,7 @@ def _launch(
     with log_file(data).open("ab") as log:
         if not (logs / "meta.properties").exists():
             report("Formatting the broker's folder")
-            _format(java, properties, log)
+            _format(java, properties, log, security.scram)
         report(f"Starting Kafka {KAFKA_VERSION}")
         # The broker gets its own session, so neither Ctrl-C nor the end of the terminal reaches the broker.
         process = subprocess.Popen(
@@ -314,11 +332,24 @@ def _launch(
     return record, process
 
 
-def _format(java: list[str], properties: Path, log: IO[bytes]) -> None:
+def _with_security(properties: str, security: SecurityOptions) -> str:
+    """Return the properties with further listeners and lines."""
+    lines = dict(line.split("=", 1) for line in properties.splitlines())
+    for name, (protocol, port) in security.listeners.items():
+        address = f"{name}://{HOST}:{port}"
+        lines["listeners"] += f",{address}"
+        lines["advertised.listeners"] += f",{address}"
+        lines["listener.security.protocol.map"] += f",{name}:{protocol}"
+    return "".join(f"{name}={value}\n" for name, value in (lines | security.properties).items())
+
+
+def _format(java: list[str], properties: Path, log: IO[bytes], scram: Sequence[str]) -> None:
     # One bit less than a UUID: one id in 64 would begin with a dash, and Kafka's tool would read it as an option.
     number = uuid.uuid4().int >> 1
     cluster = urlsafe_b64encode(number.to_bytes(16)).decode().rstrip("=")
     command = [*java, "kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", str(properties)]
+    for login in scram:
+        command += ["--add-scram", login]
     code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False).returncode
     if code:
         message = f"Kafka could not format its folder (exit code {code})"

@@ -50,7 +50,7 @@ class EventSender:
         self._unacked: set[asyncio.Future[Any]] = set()
 
     async def __aenter__(self) -> Self:
-        partitions = (await list_topics(self._settings)).get(self._topic)
+        partitions = (await list_topics(self._settings, {self._topic: {"write"}})).get(self._topic)
         if partitions is None:
             message = f"topic {self._topic} is missing. Make it with `clickscore topics create`"
             raise TopicMissingError(message)

@@ -76,7 +76,7 @@ async def tail(
         BrokerError: The broker cannot be reached.
     """
     name = settings.topic(topic)
-    partitions = (await list_topics(settings)).get(name)
+    partitions = (await list_topics(settings, {name: {"read"}})).get(name)
     if partitions is None:
         message = f"topic {name} is missing. `clickscore topics list` shows the topics of the installation"
         raise TopicMissingError(message)

@@ -1,4 +1,4 @@
-"""Topic description: ask a broker for a topic's id and number of partitions.
+"""Topic description: ask a broker for a topic's id, number of partitions and the client's rights.
 
 A topic that is deleted and created again has another id. aiokafka's own metadata requests end at version 5, without the
 id, so version 10 is declared here (Kafka protocol guide, Metadata API; brokers answer it since Kafka 2.8).
@@ -6,6 +6,7 @@ id, so version 10 is declared here (Kafka protocol guide, Metadata API; brokers 
 
 import asyncio
 import time
+from collections.abc import Iterable
 from io import BytesIO
 from typing import Any, NamedTuple
 
@@ -115,11 +116,12 @@ class _MetadataRequestV10(RequestStruct):
 class _MetadataRequest(Request[_MetadataRequestV10]):
     API_KEY = 3
 
-    def __init__(self, topic: str) -> None:
-        self._topic = topic
+    def __init__(self, topics: Iterable[str], *, with_operations: bool = False) -> None:
+        self._topics = [(NO_ID, topic, {}) for topic in topics]
+        self._with_operations = with_operations
 
     def build(self, request_struct_class: type[_MetadataRequestV10]) -> _MetadataRequestV10:
-        return request_struct_class([(NO_ID, self._topic, {})], False, False, False, {})
+        return request_struct_class(self._topics, False, False, self._with_operations, {})
 
 
 async def describe_topic(client: Any, topic: str) -> TopicDescription:  # noqa: ANN401 (aiokafka types no client)
@@ -145,7 +147,7 @@ async def describe_topic(client: Any, topic: str) -> TopicDescription:  # noqa: 
 async def _describe(client: Any, topic: str) -> TopicDescription:  # noqa: ANN401 (aiokafka types no client)
     """Ask a random broker for the description of a topic."""
     try:
-        response = await client.send(client.get_random_node(), _MetadataRequest(topic))
+        response = await client.send(client.get_random_node(), _MetadataRequest([topic]))
     except (IncompatibleBrokerVersion, NotImplementedError):  # a broker older than Kafka 2.8
         await client.force_metadata_update()
         return TopicDescription(len(client.cluster.partitions_for_topic(topic) or ()))
@@ -154,3 +156,22 @@ async def _describe(client: Any, topic: str) -> TopicDescription:  # noqa: ANN40
     if code and error is not UnknownTopicOrPartitionError:
         raise error(topic)
     return TopicDescription(len(partitions or ()), topic_id.hex() if topic_id != NO_ID else "")
+
+
+async def authorized_operations(client: Any, topics: Iterable[str]) -> dict[str, tuple[type[KafkaError] | None, int]]:  # noqa: ANN401 (aiokafka types no client)
+    """Return the error of each topic, if any, and the operations that the client may do, as bits by Kafka's codes.
+
+    Args:
+        client: A connected client of aiokafka.
+        topics: Full names of the topics.
+
+    Raises:
+        KafkaError: The broker does not answer.
+    """
+    try:
+        response = await client.send(client.get_random_node(), _MetadataRequest(topics, with_operations=True))
+    except (IncompatibleBrokerVersion, NotImplementedError):  # a broker older than Kafka 2.8
+        return {}
+    return {
+        name: (for_code(code) if code else None, operations) for code, name, _, _, _, operations, _ in response.topics
+    }

@@ -2,19 +2,27 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import Any, Literal
 
 import msgspec
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    KafkaError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
 
 from clickscore.schemas.topics import EVENTS, TOPICS, Topic
 from clickscore.stream.errors import BrokerError, TopicMissingError
 from clickscore.stream.kafka.availability import wait_for_broker
 from clickscore.stream.kafka.client import client_arguments
+from clickscore.stream.kafka.rights import Right, check_rights, worker_rights
 from clickscore.stream.settings import KafkaSettings
 
 PROPAGATION_SECONDS = 15.0
@@ -97,14 +105,33 @@ async def topic_advice(settings: KafkaSettings, topics: Iterable[Topic] = TOPICS
     return {name: tuple(_advice(new_topics[name], config)) for name, config in configs.items()}
 
 
-async def list_topics(settings: KafkaSettings) -> dict[str, int]:
+async def list_topics(
+    settings: KafkaSettings, needed: Mapping[str, Collection[Right]] = MappingProxyType({})
+) -> dict[str, int]:
     """Return the number of partitions of every topic of the broker, by full name.
 
+    Args:
+        settings: Connection.
+        needed: Rights that the caller needs, by full name of the topic; a topic without the right to describe it would
+            look missing.
+
     Raises:
-        BrokerError: The broker cannot be reached.
+        BrokerError: The broker cannot be reached, or does not grant a needed right.
     """
     async with _open_admin(settings) as admin:
+        if needed:
+            await check_rights(admin, settings, needed)
         return await _partition_counts(admin)
+
+
+async def check_worker_rights(settings: KafkaSettings, group: str) -> None:
+    """Check that the broker grants a worker all its rights on the topics and the group.
+
+    Raises:
+        BrokerError: The broker cannot be reached, or rights are missing.
+    """
+    async with _open_admin(settings) as admin:
+        await check_rights(admin, settings, worker_rights(settings), group)
 
 
 async def check_topics(settings: KafkaSettings, topics: Iterable[Topic] = TOPICS) -> int:
@@ -303,6 +330,9 @@ async def _create(admin: AIOKafkaAdminClient, topics: list[NewTopic]) -> set[str
         if not code:
             created.add(name)
         elif error is not TopicAlreadyExistsError:
+            if error in {TopicAuthorizationFailedError, ClusterAuthorizationFailedError}:
+                message = f"topic {name} cannot be made: this client lacks the right to create it"
+                raise BrokerError(message)
             message = f"topic {name} cannot be made: {messages[0] if messages and messages[0] else error.__name__}"
             raise BrokerError(message)
     return created

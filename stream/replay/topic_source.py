@@ -130,7 +130,7 @@ async def resolve_topic_range(
     bounds: list[Bound] = [_parse_bound(text) for text in (begin, end, warm_up)]
     await wait_for_broker(settings)
     name = settings.topic(topic)
-    count = (await list_topics(settings)).get(name)
+    count = (await list_topics(settings, {name: {"read"}})).get(name)
     if count is None:
         message = f"topic {name} is missing. See `clickscore topics list`"
         raise TopicMissingError(message)
