@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from clickscore.stream.errors import SettingsError
+from clickscore.stream.scoring.packaged_bundle import DEMO
 from clickscore.stream.settings import Settings
 
 Baseline = Literal["popularity", "co-occurrence", "repeat"]
@@ -127,7 +128,11 @@ def read_arms(path: Path, base: Settings) -> list[Arm]:
 
 def _resolve_bundle(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     bundle = table.get("bundle")
-    return {**table, "bundle": str(folder / bundle)} if isinstance(bundle, str) and bundle else dict(table)
+    return (
+        {**table, "bundle": str(folder / bundle)}
+        if isinstance(bundle, str) and bundle not in ("", DEMO)
+        else dict(table)
+    )
 
 
 def baseline_arms(base: Settings) -> list[Arm]:

@@ -18,7 +18,7 @@ from clickscore.backtest.backtest_run import LEAK_SAMPLE, BacktestPlan, Evidence
 from clickscore.backtest.measurement import measure
 from clickscore.backtest.results import Results
 from clickscore.schemas.errors import ClickscoreError
-from clickscore.stream.commands.options import with_settings
+from clickscore.stream.commands.options import BundleFolder, with_settings
 from clickscore.stream.commands.progress import replay_progress_bar
 from clickscore.stream.commands.replay_command import warn_of_cold_start
 from clickscore.stream.commands.source_options import with_source_options
@@ -35,7 +35,7 @@ OUT = click.Path(dir_okay=False, path_type=Path)
     "--bundle",
     "bundles",
     multiple=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=BundleFolder(),
     help="Add an arm with this bundle and the folder's name; repeatable. All arms are compared with the first one.",
 )
 @click.option(

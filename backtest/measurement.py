@@ -1,7 +1,6 @@
 """Measurement: compute the figures of a backtest from its evaluation columns, with bootstrap intervals."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
@@ -32,6 +31,7 @@ from clickscore.model.array_types import Floats, Ints
 from clickscore.model.metrics import MIN_PROBABILITY, calibration_error, pr_auc
 from clickscore.schemas.durations import HOUR_MS
 from clickscore.schemas.manifest import decode_manifest
+from clickscore.stream.scoring.packaged_bundle import resolve_folder
 
 LENGTH_SLICES = ((1, 1), (2, 2), (3, 3), (4, 5), (6, 10), (11, MAX_LENGTH))
 """First and last session length of each slice: narrow where most events are."""
@@ -252,7 +252,7 @@ def read_trained_until(arm: Arm) -> int:
     """Return the event time of the newest training event of an arm's bundle, ms; 0 where the time is unknown."""
     if arm.baseline:
         return 0
-    return decode_manifest((Path(arm.settings.scoring.bundle) / "manifest.json").read_bytes()).trained_until
+    return decode_manifest((resolve_folder(arm.settings.scoring.bundle) / "manifest.json").read_bytes()).trained_until
 
 
 def _round(value: float) -> float:

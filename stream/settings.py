@@ -262,7 +262,11 @@ class ScoringSettings(Group, frozen=True, kw_only=True):
     # A run's identity has the bundle's version, since a folder's path does not say what is in it.
     bundle: Annotated[
         str,
-        setting("path", "Folder of the bundle that scores; empty to recommend by popularity alone", decides="nothing"),
+        setting(
+            "path",
+            "Folder of the bundle that scores, or demo for the packaged one; empty to recommend by popularity alone",
+            decides="nothing",
+        ),
     ] = ""
     # A bundle is refused or not; its scores are the same.
     min_overlap: Annotated[

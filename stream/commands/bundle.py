@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from clickscore.stream.commands.options import BundleFolder
 from clickscore.stream.scoring.bundle import check_bundle, load_bundle
 from clickscore.stream.terminal_text import safe_text
 
@@ -15,13 +16,15 @@ def bundle() -> None:
 
 
 @bundle.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("folder", type=BundleFolder())
 def check(folder: Path) -> None:
     """Check the bundle in FOLDER; print its problems and exit with code 1 if there are any.
 
+    The name demo stands for the packaged bundle.
+
     \b
     Example:
-      clickscore bundle check stream/bundles/demo
+      clickscore bundle check demo
     """  # noqa: D301 (\\b tells click to keep the line breaks)
     problems = check_bundle(folder)
     for problem in problems:

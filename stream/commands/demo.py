@@ -8,9 +8,11 @@ import click
 import msgspec
 from rich.console import Console
 
+from clickscore.stream.commands.options import BundleFolder
 from clickscore.stream.errors import OutputFileError
+from clickscore.stream.scoring.packaged_bundle import DEMO_FOLDER
 from clickscore.stream.settings import load
-from clickscore.stream.simulator.demo import BUNDLE, DemoOptions, run_demo
+from clickscore.stream.simulator.demo import DemoOptions, run_demo
 from clickscore.stream.simulator.demo_metrics import Summary
 from clickscore.stream.simulator.live_view import per_hundred
 
@@ -22,7 +24,7 @@ from clickscore.stream.simulator.live_view import per_hundred
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="File for the summary.")
 @click.option(
     "--bundle",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=BundleFolder(),
     default=None,
     help="Bundle of the model to show. Default: the bundle of the demo.",
 )
@@ -57,7 +59,7 @@ def demo(
     began_at = int(time.time() * 1000)
     settings, origins = load({"bootstrap_servers": bootstrap_servers}, file=config)
     own_kafka = origins["bootstrap_servers"] != "default"
-    chosen = bundle or (BUNDLE if (BUNDLE / "manifest.json").exists() else None)
+    chosen = bundle or (DEMO_FOLDER if (DEMO_FOLDER / "manifest.json").exists() else None)
     # aiokafka warns of errors that it retries, such as a new topic without a leader; lasting errors are raised.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     console = Console()

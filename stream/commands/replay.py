@@ -53,7 +53,7 @@ def replay(
 
     \b
     Example:
-      clickscore replay events.csv.gz --format rees46 --bundle stream/bundles/demo --out decisions.jsonl.gz
+      clickscore replay events.csv.gz --format rees46 --bundle demo --out decisions.jsonl.gz
       clickscore replay kafka:clickstream-events --from 2026-03-01T08:00 --warm-up-from earliest --out decisions.jsonl
       clickscore replay kafka:clickstream-events --bundle DIR --check kafka:recommendation-decisions
     """  # noqa: D301 (\\b is click's mark for lines without wrapping)

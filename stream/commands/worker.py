@@ -43,7 +43,7 @@ def worker(settings: Settings) -> None:
 
     \b
     Example:
-      clickscore worker --bundle stream/bundles/demo --web-port 6066
+      clickscore worker --bundle demo --web-port 6066
       curl http://127.0.0.1:6066/health
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
     # The bundle comes first: a wrong bundle must not cost the group a rebalance.

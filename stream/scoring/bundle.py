@@ -23,6 +23,7 @@ from clickscore.schemas.manifest import (
 )
 from clickscore.stream.errors import BundleError
 from clickscore.stream.scoring.external_data import find_external_tensors
+from clickscore.stream.scoring.packaged_bundle import resolve_folder
 
 BYTE_ORDER_MARK = "\ufeff"
 
@@ -40,7 +41,7 @@ def load_bundle(folder: Path, threads: int = 1, min_overlap: float = 0.0) -> Bun
     """Return a bundle ready to score.
 
     Args:
-        folder: Folder of `model.onnx`, `items.txt` and `manifest.json`.
+        folder: Folder of `model.onnx`, `items.txt` and `manifest.json`; `demo` is the packaged bundle.
         threads: Number of ONNX Runtime's intra-op threads.
         min_overlap: Minimum recall@20 of a quantised graph against the fp32 graph, 0 to 1.
 
@@ -73,7 +74,7 @@ def check_bundle(folder: Path) -> list[str]:
 
 def _open(folder: Path, threads: int) -> Bundle:
     """Load the files of a folder and check the content hash."""
-    manifest, model, item_list = _read(folder)
+    manifest, model, item_list = _read(resolve_folder(folder))
     if external := find_external_tensors(model):
         message = (
             f"model.onnx keeps {len(external)} tensors in another file ({external[0]!r} is the first), which the "

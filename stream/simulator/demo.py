@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 SEED = 7
 """Seed of the demo's shop. The packaged bundle was trained on sessions of the same shop."""
-BUNDLE = Path(__file__).parents[1] / "bundles" / "demo"
 """The bundle that is part of the package."""
 
 _FRAME_SECONDS = 0.5

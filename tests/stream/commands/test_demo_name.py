@@ -1,0 +1,59 @@
+"""The name `demo` stands for the packaged bundle, whatever the working directory, and that bundle gives reasons."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from clickscore.backtest.commands import backtest
+from clickscore.stream.commands.bundle import bundle
+from clickscore.stream.commands.replay import replay
+from clickscore.stream.scoring.bundle import load_bundle
+
+BEGIN, HOUR = 1_767_605_400_000, 3_600_000
+EVENTS = [
+    {"type": "view", "event_id": f"e-{number}", "user_id": f"u{number % 3}", "ts": BEGIN + number // 24 * HOUR + number}
+    for number in range(30)
+]
+"""Three users, each with a session of eight views, and with another session an hour later, which ends the first."""
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Path]:
+    """A log of views of the demo's items, in a working directory without a bundle."""
+    items = load_bundle(Path("demo")).items
+    path = tmp_path / "events.jsonl"
+    path.write_text("".join(json.dumps(event | {"item_id": items[at]}) + "\n" for at, event in enumerate(EVENTS)))
+    before = Path.cwd()
+    os.chdir(tmp_path)
+    yield path
+    os.chdir(before)
+
+
+@pytest.mark.usefixtures("log")
+def test_bundle_check_takes_the_name() -> None:
+    result = CliRunner().invoke(bundle, ["check", "demo"])
+    assert result.exit_code == 0, result.output
+    assert "2000 items" in result.output
+
+
+def test_replay_takes_the_name_and_gives_reasons(log: Path, tmp_path: Path) -> None:
+    words = [str(log), "--bundle", "demo", "--reasons", "2", "--out", str(tmp_path / "decisions.jsonl")]
+    result = CliRunner().invoke(replay, words)
+    assert result.exit_code == 0, result.output
+    decisions = [json.loads(line) for line in (tmp_path / "decisions.jsonl").read_text().splitlines()]
+    assert len(decisions) == len(EVENTS)
+    assert all(decision["items"][0]["because"] for decision in decisions)
+
+
+def test_backtest_takes_the_name_in_an_option_and_in_an_arm(log: Path, tmp_path: Path) -> None:
+    (tmp_path / "arms.toml").write_text('[[arm]]\nname = "from-file"\nbundle = "demo"\nk = 5\n')
+    words = [str(log), "--bundle", "demo", "--arm", "name=short,bundle=demo,k=3", "--arms", str(tmp_path / "arms.toml")]
+    result = CliRunner().invoke(backtest, [*words, "--no-baselines", "--json", str(tmp_path / "figures.json")])
+    assert result.exit_code == 0, result.output
+    arms = json.loads((tmp_path / "figures.json").read_text())["arms"]
+    assert [arm["name"] for arm in arms] == ["demo", "short", "from-file"]
+    assert len({arm["bundle"] for arm in arms}) == 1
