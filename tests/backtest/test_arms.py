@@ -36,8 +36,8 @@ def test_file_describes_arms_with_bundles_beside_it(tmp_path: Path) -> None:
 
 
 def test_arms_that_differ_in_k_alone_share_requests_and_scores() -> None:
-    one, other = parse_arm("name=a,bundle=x,k=5", BASE), parse_arm("name=b,bundle=x,k=20", BASE)
-    assert (one.settings.sessions, one.recommender_key) == (other.settings.sessions, other.recommender_key)
+    first, second = parse_arm("name=a,bundle=x,k=5", BASE), parse_arm("name=b,bundle=x,k=20", BASE)
+    assert (first.settings.sessions, first.recommender_key) == (second.settings.sessions, second.recommender_key)
 
 
 def test_arms_of_another_gap_share_no_requests() -> None:

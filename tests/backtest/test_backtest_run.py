@@ -67,56 +67,60 @@ def file_of(folder: Path, *events: AnyEvent) -> Path:
 
 def judged(evidence: Evidence, number: int = 0) -> list[list[float]]:
     """What was booked of an arm."""
-    of = evidence.columns.arms[number]
-    return [of.ranks.tolist(), np.nan_to_num(of.purchase, nan=-1).tolist()]
+    arm_columns = evidence.columns.arms[number]
+    return [arm_columns.ranks.tolist(), np.nan_to_num(arm_columns.purchase, nan=-1).tolist()]
 
 
 @pytest.mark.slow
 def test_decisions_of_every_arm_are_those_of_a_replay(log: Path, arms: list[Arm]) -> None:
     scorers: dict[str, Scorer] = {}
 
-    def policy(one: Arm, catalogue: Catalogue) -> Policy:
-        if one.baseline:
-            return Policy(one.settings.policy, catalogue, None, ())
+    def policy(current: Arm, catalogue: Catalogue) -> Policy:
+        if current.baseline:
+            return Policy(current.settings.policy, catalogue, None, ())
         return Policy(
-            one.settings.policy, catalogue, load_scorer(one, scorers).version, load_scorer(one, scorers).popular
+            current.settings.policy,
+            catalogue,
+            load_scorer(current, scorers).version,
+            load_scorer(current, scorers).popular,
         )
 
-    models = [one for one in arms if one.baseline in {None, "popularity"}]  # a worker knows no other baselines
+    # A worker knows no other baselines.
+    models = [current for current in arms if current.baseline in {None, "popularity"}]
     shared = SharedPipelines(
         BASE,
         models,
         "clickstream-events",
         Catalogue(),
-        make_recommender=lambda one: make_recommender(one, scorers),
+        make_recommender=lambda current: make_recommender(current, scorers),
         make_policy=policy,
     )
     assert len(shared) == 2
-    found: list[list[bytes]] = [[] for _ in models]
+    collected: list[list[bytes]] = [[] for _ in models]
     expected: list[dict[str, bytes]] = [{} for _ in models]
     pipelines = [
         Pipeline(
-            one.settings.sessions,
-            one.settings.policy,
+            current.settings.sessions,
+            current.settings.policy,
             "clickstream-events",
             Catalogue(),
-            None if one.baseline else Scorer(load_bundle(Path(one.settings.scoring.bundle))),
+            None if current.baseline else Scorer(load_bundle(Path(current.settings.scoring.bundle))),
         )
-        for one in models
+        for current in models
     ]
     with FileSource(log, "clickscore", range(4), FilePosition(offsets=(0,) * 4)) as source:
         for batches in source.batches():
-            for one in shared.decide(batches, 0)[1]:
-                for number, recommendation in enumerate(one.recommendations):
-                    found[number].append(encode_decision(recommendation))
+            for current in shared.decide(batches, 0)[1]:
+                for number, recommendation in enumerate(current.recommendations):
+                    collected[number].append(encode_decision(recommendation))
             for number, pipeline in enumerate(pipelines):
                 for output in pipeline.process_all(batches):
                     for message in output.recommendations:
                         value = message.value or b""
                         expected[number][msgspec.json.decode(value)["decision_id"]] = value
     for number in range(len(models)):
-        assert len(found[number]) > 0.9 * COUNT
-        assert all(expected[number][msgspec.json.decode(value)["decision_id"]] == value for value in found[number])
+        assert len(collected[number]) > 0.9 * COUNT
+        assert all(expected[number][msgspec.json.decode(value)["decision_id"]] == value for value in collected[number])
 
 
 @pytest.mark.slow
@@ -133,10 +137,10 @@ def test_every_record_is_judged_or_left_out_for_a_reason(evidence: Evidence) -> 
 @pytest.mark.slow
 def test_an_arm_comes_out_the_same_alone_and_among_others(log: Path, evidence: Evidence, arms: list[Arm]) -> None:
     """Of the same sessions: where another arm takes an event for a repeat, the event is left out for all."""
-    same = [one for one in arms if one.name != "short"]
+    same = [current for current in arms if current.name != "short"]
     together = contest(log, same)
-    for number, one in enumerate(same):
-        assert judged(contest(log, [one])) == judged(together, number), one.name
+    for number, current in enumerate(same):
+        assert judged(contest(log, [current])) == judged(together, number), current.name
 
 
 @pytest.mark.slow
@@ -151,10 +155,10 @@ def test_arms_with_the_same_scores_differ_only_where_their_settings_do(evidence:
 @pytest.mark.slow
 def test_settings_of_arms_change_no_answer(log: Path, evidence: Evidence) -> None:
     """The same yardstick for all: only the common settings say what a session is."""
-    alone = contest(log, [arm("short", baseline="repeat", gap_ms=SHORT)])
+    single = contest(log, [arm("short", baseline="repeat", gap_ms=SHORT)])
     common = contest(log, [arm("repeat")])
     for column in ("ts", "length", "relation", "purchased", "known_user"):
-        assert (alone.columns.column(column) == common.columns.column(column)).mean() > 0.99 or column == "length"
+        assert (single.columns.column(column) == common.columns.column(column)).mean() > 0.99 or column == "length"
     shorter = contest(log, [arm("repeat")], settings=Settings.of(gap_ms=SHORT))
     assert (shorter.columns.column("relation") == NO_NEXT_ITEM).sum() > (
         common.columns.column("relation") == NO_NEXT_ITEM
@@ -166,23 +170,23 @@ def test_repeating_the_session_hits_all_that_was_there_and_nothing_new(log: Path
     settings = Settings.of(k=1_000, max_events=10_000)
     deep = contest(log, [arm("repeat", settings)], settings=settings)
     ranks, relation = deep.columns.arms[0].ranks, deep.columns.column("relation")
-    again = np.isin(relation, [RELATIONS.index("the same item"), RELATIONS.index("seen in the session")])
-    assert 0 < (ranks[again] == 0).sum() <= deep.columns.bought_labels  # which the policy keeps back
+    is_repeat = np.isin(relation, [RELATIONS.index("the same item"), RELATIONS.index("seen in the session")])
+    assert 0 < (ranks[is_repeat] == 0).sum() <= deep.columns.bought_labels  # which the policy keeps back
     assert (ranks[relation == NO_NEXT_ITEM] == 0).all()
     assert (relation == NEW_ITEM).sum() > 100
 
 
 def test_first_events_warm_up_and_are_not_judged(log: Path) -> None:
-    whole = contest(log, [arm("popularity")])
-    times = np.sort(whole.columns.column("ts"))
+    complete = contest(log, [arm("popularity")])
+    times = np.sort(complete.columns.column("ts"))
     begin = int(times[len(times) // 2])
     later = contest(log, [arm("popularity")], judge_from=begin)
     assert later.columns.column("ts").min() >= begin
     assert later.join.left_out[book.WARM_UP] > 0
     assert len(later.columns) + later.join.left_out.total() == COUNT
-    due = whole.columns.column("ts") >= begin
-    assert later.columns.arms[0].ranks.tolist() == whole.columns.arms[0].ranks[due].tolist()
-    assert later.columns.column("known_user").tolist() == whole.columns.column("known_user")[due].tolist()
+    is_judged = complete.columns.column("ts") >= begin
+    assert later.columns.arms[0].ranks.tolist() == complete.columns.arms[0].ranks[is_judged].tolist()
+    assert later.columns.column("known_user").tolist() == complete.columns.column("known_user")[is_judged].tolist()
 
 
 def test_session_is_judged_once_it_has_ended(tmp_path: Path) -> None:
@@ -227,7 +231,7 @@ def test_user_is_known_from_the_second_session_on(tmp_path: Path) -> None:
     )
     rows = contest(log, [arm("repeat")], settings=Settings.of(partitions=1)).columns
     by_time = sorted(zip(rows.column("ts").tolist(), rows.column("known_user").tolist(), strict=True))
-    assert [known for _, known in by_time] == [0, 0, 1, 0, 1]
+    assert [is_known for _, is_known in by_time] == [0, 0, 1, 0, 1]
 
 
 def test_empty_log_judges_nothing(tmp_path: Path) -> None:

@@ -24,14 +24,14 @@ rows = st.lists(
 
 
 @given(ranks, st.integers(1, 10))
-def test_values_of_ranks_average_to_the_metrics(found: list[int], k: int) -> None:
+def test_values_of_ranks_average_to_the_metrics(drawn_ranks: list[int], k: int) -> None:
     by_hand = {
-        "hit_rate": [1.0 if 1 <= rank <= k else 0.0 for rank in found],
-        "mrr": [1 / rank if 1 <= rank <= k else 0.0 for rank in found],
-        "ndcg": [1 / math.log2(rank + 1) if 1 <= rank <= k else 0.0 for rank in found],
+        "hit_rate": [1.0 if 1 <= rank <= k else 0.0 for rank in drawn_ranks],
+        "mrr": [1 / rank if 1 <= rank <= k else 0.0 for rank in drawn_ranks],
+        "ndcg": [1 / math.log2(rank + 1) if 1 <= rank <= k else 0.0 for rank in drawn_ranks],
     }
     for name, expected in by_hand.items():
-        assert gain_ranks(np.array(found), gain_table(name, k)).tolist() == pytest.approx(expected)
+        assert gain_ranks(np.array(drawn_ranks), gain_table(name, k)).tolist() == pytest.approx(expected)
 
 
 @given(counts, counts)
@@ -63,26 +63,26 @@ def test_coverage_is_the_share_that_was_shown() -> None:
 
 
 @given(rows)
-def test_weighted_pr_auc_is_that_of_rows_so_many_times(found: list[tuple[float, int, int]]) -> None:
-    stated, happened, weights = (np.array(column) for column in zip(*found, strict=True))
-    repeated = np.repeat(np.arange(len(found)), weights)
+def test_weighted_pr_auc_is_that_of_rows_so_many_times(drawn_rows: list[tuple[float, int, int]]) -> None:
+    stated, happened, weights = (np.array(column) for column in zip(*drawn_rows, strict=True))
+    repeated = np.repeat(np.arange(len(drawn_rows)), weights)
     expected = pr_auc(stated[repeated], happened[repeated])
     assert WeightedPrAuc(stated, happened)(weights.astype(float)) == pytest.approx(expected)
 
 
 @given(rows)
-def test_reliability_bins_are_those_of_the_calibration_error(found: list[tuple[float, int, int]]) -> None:
-    stated, happened = np.array([row[0] for row in found]), np.array([row[1] for row in found])
-    of = reliability(stated, happened)
-    error = np.sum(of.counts * np.abs(of.predicted - of.observed)) / len(found)
+def test_reliability_bins_are_those_of_the_calibration_error(drawn_rows: list[tuple[float, int, int]]) -> None:
+    stated, happened = np.array([row[0] for row in drawn_rows]), np.array([row[1] for row in drawn_rows])
+    estimate = reliability(stated, happened)
+    error = np.sum(estimate.counts * np.abs(estimate.predicted - estimate.observed)) / len(drawn_rows)
     assert error == pytest.approx(calibration_error(stated, happened))
-    assert np.bincount(of.bin_of_event, minlength=len(of.counts)).tolist() == of.counts.tolist()
+    assert np.bincount(estimate.bin_of_event, minlength=len(estimate.counts)).tolist() == estimate.counts.tolist()
 
 
 @given(rows)
-def test_draws_are_means_over_whole_users(found: list[tuple[float, int, int]]) -> None:
-    values, chosen = np.array([row[0] for row in found]), np.array([row[1] for row in found]) == 1
-    users = np.array([row[2] for row in found])
+def test_draws_are_means_over_whole_users(drawn_rows: list[tuple[float, int, int]]) -> None:
+    values, chosen = np.array([row[0] for row in drawn_rows]), np.array([row[1] for row in drawn_rows]) == 1
+    users = np.array([row[2] for row in drawn_rows])
     bootstrap = Bootstrap(users)
     weights = bootstrap._weights
     drawn = bootstrap.means([values], chosen)[0]
@@ -98,14 +98,14 @@ def test_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     """95 %, of means over 200 users with 5 like-minded events each; by event it would be far less."""
     rng = np.random.default_rng(5)
     users = np.repeat(np.arange(200), 5)
-    held = {"user": 0, "event": 0}
+    hits = {"user": 0, "event": 0}
     for _ in range(200):
         values = np.repeat(rng.normal(size=200), 5)
         for name, bins in (("user", users), ("event", np.arange(1000))):
-            of = make_estimate(values.mean(), Bootstrap(bins).means([values], np.ones(1000, dtype=bool))[0])
-            held[name] += of.low <= 0 <= of.high
-    assert 0.89 < held["user"] / 200 < 0.99
-    assert held["event"] / 200 < 0.75
+            estimate = make_estimate(values.mean(), Bootstrap(bins).means([values], np.ones(1000, dtype=bool))[0])
+            hits[name] += estimate.low <= 0 <= estimate.high
+    assert 0.89 < hits["user"] / 200 < 0.99
+    assert hits["event"] / 200 < 0.75
 
 
 def test_difference_of_equal_arms_is_nothing_in_every_draw() -> None:

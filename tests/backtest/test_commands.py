@@ -51,29 +51,29 @@ def test_every_arm_is_in_the_figures_with_what_it_is(log: Path, bundle: Path, tm
     options = ["--bundle", bundle, "--arm", f"name=short,bundle={bundle},gap_ms=600000", "--arms", arms]
     done = invoked(log, *options, "--json", out)
     assert done.exit_code == 0, done.output
-    found = json.loads(out.read_text())
+    figures = json.loads(out.read_text())
     names = ["small", "short", "again", "popularity", "co-occurrence", "repeat"]
-    assert [one["name"] for one in found["arms"]] == names
-    assert found["arms"][1]["settings"] == {"gap_ms": "600000"}
-    assert found["arms"][0]["bundle"] == found["arms"][1]["bundle"]
-    assert len(found["arms"][2]["hit_rates"]) == 20
-    assert found["cutoff"] == 10
-    assert found["arms"][0]["purchase"]["pr_auc"]["value"] > 0
-    assert found["arms"][3]["purchase"] is None
-    assert {one["metric"] for one in found["differences"] if one["arm"] == "short"} >= {
+    assert [entry["name"] for entry in figures["arms"]] == names
+    assert figures["arms"][1]["settings"] == {"gap_ms": "600000"}
+    assert figures["arms"][0]["bundle"] == figures["arms"][1]["bundle"]
+    assert len(figures["arms"][2]["hit_rates"]) == 20
+    assert figures["cutoff"] == 10
+    assert figures["arms"][0]["purchase"]["pr_auc"]["value"] > 0
+    assert figures["arms"][3]["purchase"] is None
+    assert {entry["metric"] for entry in figures["differences"] if entry["arm"] == "short"} >= {
         "hit_rate@10",
         "purchase_pr_auc",
     }
-    assert found["judged"] + sum(found["left_out"].values()) == found["records"] == 3_000
-    for of in ("length", "hour", "user", "answer"):
-        assert sum(part["events"] for part in found["slices"] if part["of"] == of) == found["ranked"]
+    assert figures["judged"] + sum(figures["left_out"].values()) == figures["records"] == 3_000
+    for dimension in ("length", "hour", "user", "answer"):
+        assert sum(part["events"] for part in figures["slices"] if part["of"] == dimension) == figures["ranked"]
     assert "agreement with what users did under another system's recommendations" in done.output
 
 
 def test_help_teaches_with_an_example() -> None:
-    shown = invoked("--help").output
-    assert "Example:\n    clickscore backtest" in shown
-    assert "agreement with what users did under another system's recommendations" in " ".join(shown.split())
+    printed = invoked("--help").output
+    assert "Example:\n    clickscore backtest" in printed
+    assert "agreement with what users did under another system's recommendations" in " ".join(printed.split())
 
 
 @pytest.mark.parametrize(
@@ -118,10 +118,10 @@ def test_bundle_that_may_have_learned_the_answers_is_told(log: Path, bundle: Pat
         (learned / path.name).write_bytes(path.read_bytes())
     manifest = json.loads((learned / "manifest.json").read_text())
     (learned / "manifest.json").write_text(json.dumps(manifest | {"trained_until": 1_700_002_000_000}))
-    shown = " ".join(invoked(log, "--bundle", learned, "--bundle", bundle).output.split())
-    assert "Beware: 'learned' was trained on events up to 2023-11-14 22:46" in shown
-    assert "--judge-from 2023-11-14T22:46" in shown
-    assert "The bundle of 'small' does not state the end of its training data" in shown
+    printed = " ".join(invoked(log, "--bundle", learned, "--bundle", bundle).output.split())
+    assert "Beware: 'learned' was trained on events up to 2023-11-14 22:46" in printed
+    assert "--judge-from 2023-11-14T22:46" in printed
+    assert "The bundle of 'small' does not state the end of its training data" in printed
 
 
 @pytest.mark.slow
@@ -136,8 +136,8 @@ def test_bundle_that_may_have_learned_the_answers_cannot_win(log: Path, bundle: 
     assert "No arm wins: the figures of all arms are void." in only
     report = tmp_path / "report.html"
     beside = invoked(log, "--bundle", learned, "--bundle", bundle, "--no-baselines", "--report", report).output
-    shown = " ".join(beside.split())
-    assert "'small' agreed most often" in shown
-    assert "cannot tell it from 'learned'" not in shown
-    assert "Left out of this comparison: 'learned' may have been trained on judged events." in shown
+    printed = " ".join(beside.split())
+    assert "'small' agreed most often" in printed
+    assert "cannot tell it from 'learned'" not in printed
+    assert "Left out of this comparison: 'learned' may have been trained on judged events." in printed
     assert "&#39;small&#39; agreed most often" in report.read_text()

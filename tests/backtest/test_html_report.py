@@ -103,20 +103,20 @@ def test_it_says_which_arms_cannot_be_told_from_the_best(page: Path, text: str) 
 
 
 def test_same_figures_make_the_same_page(page: Path, text: str) -> None:
-    again = page.with_name("again.html")
-    options = ["--bundle", page.parent / "small <b>bold", "--report", again]
+    second_page = page.with_name("again.html")
+    options = ["--bundle", page.parent / "small <b>bold", "--report", second_page]
     assert not CliRunner().invoke(backtest, [str(page.parent / "events.jsonl"), *map(str, options)]).exit_code
-    assert again.read_text(encoding="utf-8") == text
+    assert second_page.read_text(encoding="utf-8") == text
 
 
 class _Proxy(BaseHTTPRequestHandler):
     """Notes who wants to go out."""
 
-    asked: list[str]
+    requested_paths: list[str]
 
     def _refuse(self) -> None:
         if ".google" not in self.path:  # which the browser asks on its own account, whatever it shows
-            self.asked.append(self.path)
+            self.requested_paths.append(self.path)
         self.send_error(502)
 
     do_GET = do_CONNECT = do_POST = do_HEAD = _refuse  # noqa: N815 (as http.server calls them)
@@ -127,11 +127,11 @@ class _Proxy(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def proxy() -> Iterator[tuple[str, list[str]]]:
-    asked: list[str] = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Proxy", (_Proxy,), {"asked": asked}))
+    requested_paths: list[str] = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Proxy", (_Proxy,), {"requested_paths": requested_paths}))
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield f"127.0.0.1:{server.server_port}", asked
+    yield f"127.0.0.1:{server.server_port}", requested_paths
     server.shutdown()
     server.server_close()
     thread.join()
@@ -172,9 +172,9 @@ def measured(page: Path, folder: Path, proxy: str) -> dict[str, float]:
     probe = folder / "probe.html"
     probe.write_text(page.read_text(encoding="utf-8").replace("</body>", script + "</body>"), encoding="utf-8")
     dom = chromium(folder, proxy, probe.as_uri(), "--dump-dom")
-    found = re.search(r"<title>(\{.*?\})</title>", dom)
-    assert found, dom[:500]
-    return json.loads(found.group(1))
+    match = re.search(r"<title>(\{.*?\})</title>", dom)
+    assert match, dom[:500]
+    return json.loads(match.group(1))
 
 
 @in_chromium
@@ -182,25 +182,25 @@ def measured(page: Path, folder: Path, proxy: str) -> dict[str, float]:
 def test_in_chromium_all_plots_are_drawn_and_nothing_is_fetched(
     page: Path, tmp_path: Path, proxy: tuple[str, list[str]]
 ) -> None:
-    address, asked = proxy
-    found = measured(page, tmp_path, address)
-    assert found["plots"] == len(PLOTS)
-    assert found["narrowest"] > 600
-    assert found["lowest"] > 60
-    assert found["texts"] > 100
-    assert found["tables"] == 3
-    assert found["errors"] == 0
-    assert found["width"] <= found["window"]  # nothing sticks out at the side
-    assert asked == []
+    address, requested_paths = proxy
+    layout = measured(page, tmp_path, address)
+    assert layout["plots"] == len(PLOTS)
+    assert layout["narrowest"] > 600
+    assert layout["lowest"] > 60
+    assert layout["texts"] > 100
+    assert layout["tables"] == 3
+    assert layout["errors"] == 0
+    assert layout["width"] <= layout["window"]  # nothing sticks out at the side
+    assert requested_paths == []
 
 
 @in_chromium
 @pytest.mark.slow
 def test_proxy_of_the_test_would_see_what_is_fetched(tmp_path: Path, proxy: tuple[str, list[str]]) -> None:
-    address, asked = proxy
+    address, requested_paths = proxy
     (tmp_path / "bad.html").write_text('<img src="http://outside.invalid/pixel.png">')
     chromium(tmp_path, address, (tmp_path / "bad.html").as_uri(), "--dump-dom")
-    assert asked == ["http://outside.invalid/pixel.png"]
+    assert requested_paths == ["http://outside.invalid/pixel.png"]
 
 
 @in_chromium

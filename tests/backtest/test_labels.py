@@ -18,8 +18,8 @@ def view(ts: int, item: str) -> SessionAction:
 
 
 def test_next_item_is_that_of_the_next_event() -> None:
-    found = label_session([view(1, "a"), view(2, "b"), view(3, "c")])
-    assert [answer.item for answer in found] == ["b", "c", ""]
+    session_labels = label_session([view(1, "a"), view(2, "b"), view(3, "c")])
+    assert [label.item for label in session_labels] == ["b", "c", ""]
 
 
 def test_last_event_leaves() -> None:
@@ -34,34 +34,38 @@ def test_same_item_again_is_an_answer() -> None:
 
 
 def test_purchase_is_known_to_all_events_before_it_and_not_to_itself() -> None:
-    found = label_session([view(1, "a"), view(2, "b"), SessionAction(3, PURCHASE, "b"), view(4, "c")])
-    assert [answer.purchased for answer in found] == [True, True, False, False]
+    session_labels = label_session([view(1, "a"), view(2, "b"), SessionAction(3, PURCHASE, "b"), view(4, "c")])
+    assert [label.purchased for label in session_labels] == [True, True, False, False]
 
 
 def test_search_and_removal_are_no_answers() -> None:
-    found = label_session([view(1, "a"), SessionAction(2, SEARCH, ""), SessionAction(3, REMOVE, "a"), view(4, "b")])
-    assert found[0] == Label("b", NEXT_ACTIONS.index("view"), purchased=False)
+    session_labels = label_session(
+        [view(1, "a"), SessionAction(2, SEARCH, ""), SessionAction(3, REMOVE, "a"), view(4, "b")]
+    )
+    assert session_labels[0] == Label("b", NEXT_ACTIONS.index("view"), purchased=False)
 
 
 def test_event_out_of_order_is_judged_by_what_followed_all_that_was_known() -> None:
     late = [view(1, "a"), view(3, "c"), view(2, "b"), view(4, "d")]  # b arrives when c is known
-    assert [answer.item for answer in label_session(late)] == ["b", "d", "d", ""]
+    assert [label.item for label in label_session(late)] == ["b", "d", "d", ""]
 
 
 def test_of_events_at_the_same_time_the_first_to_arrive_comes_first() -> None:
-    assert [answer.item for answer in label_session([view(1, "a"), view(1, "b"), view(1, "c")])] == ["b", "c", ""]
+    assert [label.item for label in label_session([view(1, "a"), view(1, "b"), view(1, "c")])] == ["b", "c", ""]
 
 
 def naive(acts: list[SessionAction]) -> list[Label]:
     """The same by definition: of what arrived later and is later than all that was known, the first in event time."""
-    found: list[Label] = []
-    for at in range(len(acts)):
-        newest = max(act.ts for act in acts[: at + 1])
-        after = sorted((act for act in acts[at + 1 :] if act.ts >= newest), key=lambda act: act.ts)
-        item = next((act.item for act in after if act.item and act.action != REMOVE), "")
-        classes = [int(NEXT_ACTION_CLASS[act.action]) for act in after if NEXT_ACTION_CLASS[act.action] != NO_CLASS]
-        found.append(Label(item, classes[0] if classes else LEAVE, any(act.action == PURCHASE for act in after)))
-    return found
+    session_labels: list[Label] = []
+    for position in range(len(acts)):
+        newest = max(act.ts for act in acts[: position + 1])
+        later = sorted((act for act in acts[position + 1 :] if act.ts >= newest), key=lambda act: act.ts)
+        item = next((act.item for act in later if act.item and act.action != REMOVE), "")
+        classes = [int(NEXT_ACTION_CLASS[act.action]) for act in later if NEXT_ACTION_CLASS[act.action] != NO_CLASS]
+        session_labels.append(
+            Label(item, classes[0] if classes else LEAVE, any(act.action == PURCHASE for act in later))
+        )
+    return session_labels
 
 
 acts = st.builds(

@@ -33,12 +33,16 @@ class NextInBatch:
 
     def rank(self, requests: Sequence[Request], is_judged: Sequence[bool]) -> Sequence[Scores | None]:
         del is_judged
-        answers: list[Scores | None] = []
-        for at, request in enumerate(requests):
-            later = (other.event for other in requests[at + 1 :] if other.event.user_id == request.event.user_id)
-            found = next((event.item_id for event in later if isinstance(event, ItemEvent)), None)
-            answers.append(scores_in_order([found] if found else []))
-        return answers
+        rankings: list[Scores | None] = []
+        for index, request in enumerate(requests):
+            later = (
+                following.event
+                for following in requests[index + 1 :]
+                if following.event.user_id == request.event.user_id
+            )
+            next_item = next((event.item_id for event in later if isinstance(event, ItemEvent)), None)
+            rankings.append(scores_in_order([next_item] if next_item else []))
+        return rankings
 
 
 class LearnsTheBatchFirst:
@@ -58,7 +62,7 @@ class PopularInTheBatch:
     def rank(self, requests: Sequence[Request], is_judged: Sequence[bool]) -> Sequence[Scores | None]:
         last = requests[-1].event if requests else None
         item = last.item_id if isinstance(last, ItemEvent) else "item-1"
-        return [scores_in_order([item]) if not at else None for at in range(len(is_judged))]
+        return [scores_in_order([item]) if not index else None for index in range(len(is_judged))]
 
 
 @pytest.fixture(scope="module")
@@ -69,16 +73,16 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def planting(leak: Callable[[], Recommender]) -> Callable[[Arm], Recommender]:
     """Put a leak in the place of the arm `repeat`."""
     scorers: dict[str, Scorer] = {}
-    return lambda one: leak() if one.name == "repeat" else make_recommender(one, scorers)
+    return lambda candidate: leak() if candidate.name == "repeat" else make_recommender(candidate, scorers)
 
 
 @pytest.mark.parametrize("leak", [NextInBatch, LearnsTheBatchFirst, PopularInTheBatch])
 def test_planted_leak_is_found_and_named(log: Path, leak: Callable[[], Recommender]) -> None:
     arms = [arm("co-occurrence"), arm("repeat")]
-    found = contest(log, arms, leak_sample=SAMPLE, recommenders=planting(leak)).leak_check
-    assert [one.arm for one in found.leaks] == ["repeat"]
-    assert found.leaks[0].different > 0
-    assert found.leaks[0].decision_ids[0].startswith("clickstream-events-")
+    check = contest(log, arms, leak_sample=SAMPLE, recommenders=planting(leak)).leak_check
+    assert [candidate.arm for candidate in check.leaks] == ["repeat"]
+    assert check.leaks[0].different > 0
+    assert check.leaks[0].decision_ids[0].startswith("clickstream-events-")
 
 
 def test_planted_leak_pays(log: Path) -> None:
@@ -95,19 +99,19 @@ def test_honest_arms_are_not_suspected(log: Path, tmp_path: Path) -> None:
         arm("short", bundle=bundle, gap_ms=600_000),
         *map(arm, ("popularity", "co-occurrence", "repeat")),
     ]
-    found = contest(log, arms, leak_sample=SAMPLE).leak_check
-    assert found.events == SAMPLE
-    assert found.leaks == ()
+    check = contest(log, arms, leak_sample=SAMPLE).leak_check
+    assert check.events == SAMPLE
+    assert check.leaks == ()
 
 
 def test_sample_begins_where_judging_does(log: Path) -> None:
-    whole = contest(log, [arm("repeat")])
-    begin = int(whole.columns.column("ts").mean())
-    found = contest(
+    complete = contest(log, [arm("repeat")])
+    begin = int(complete.columns.column("ts").mean())
+    check = contest(
         log, [arm("repeat")], judge_from=begin, leak_sample=50, recommenders=planting(NextInBatch)
     ).leak_check
-    assert found.events == 50
-    assert found.leaks
+    assert check.events == 50
+    assert check.leaks
 
 
 def test_leaking_arm_cannot_win(log: Path) -> None:

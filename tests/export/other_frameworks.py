@@ -48,8 +48,8 @@ class _Last(layers.Layer):
     """The vector of a session's last event."""
 
     def call(self, vectors, lengths):
-        place = ops.cumsum(ops.ones_like(vectors[:, :, :1]), axis=1)
-        is_last = ops.equal(place, ops.cast(ops.reshape(lengths, (-1, 1, 1)), vectors.dtype))
+        position = ops.cumsum(ops.ones_like(vectors[:, :, :1]), axis=1)
+        is_last = ops.equal(position, ops.cast(ops.reshape(lengths, (-1, 1, 1)), vectors.dtype))
         return ops.sum(ops.where(is_last, vectors, 0.0), axis=1)
 
 
@@ -59,7 +59,7 @@ def keras_graph() -> Foreign:
     items, lengths = keras.Input((None,), dtype="int64", name="items"), keras.Input((), dtype="int64", name="lengths")
     last = _Last()(layers.Embedding(len(ITEMS) + 1, 32)(items), lengths)
     scores = layers.Dense(len(ITEMS))(layers.Dense(64, activation="gelu")(last))
-    answers = {
+    outputs = {
         "item_scores": scores,
         "action_probabilities": layers.Dense(5, activation="softmax")(last),
         "purchase": layers.Dense(1, activation="sigmoid")(last)[:, 0],
@@ -68,14 +68,14 @@ def keras_graph() -> Foreign:
     learner.compile(keras.optimizers.Adam(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     rows, lengths_, follow = sessions(64 * STEPS, seed=1)
     learner.fit({"items": rows, "lengths": lengths_}, follow, batch_size=64, verbose=0)
-    model = keras.Model({"items": items, "lengths": lengths}, answers)
+    model = keras.Model({"items": items, "lengths": lengths}, outputs)
     model({"items": rows[:2], "lengths": lengths_[:2]})  # Keras exports what has been called
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         model.export(str(file), format="onnx", verbose=False)
         exported = file.read_bytes()
-    given = outputs_of(exported)
-    return Foreign(exported, dict(zip(given, sorted(answers), strict=True)), f"keras {keras.__version__}")
+    exported_outputs = outputs_of(exported)
+    return Foreign(exported, dict(zip(exported_outputs, sorted(outputs), strict=True)), f"keras {keras.__version__}")
 
 
 class _Answers(torch.nn.Module):

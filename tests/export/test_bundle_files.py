@@ -22,8 +22,8 @@ def graph() -> bytes:
 
 
 def write(folder, graph, **about):
-    known = {"framework": "test 1", "max_length": 10, "vocabulary": Vocabulary(["a", "b", "c"])}
-    return write_bundle(folder, model=graph, **known | about)
+    arguments = {"framework": "test 1", "max_length": 10, "vocabulary": Vocabulary(["a", "b", "c"])}
+    return write_bundle(folder, model=graph, **arguments | about)
 
 
 def test_bundle_is_three_files(tmp_path, graph):
@@ -80,7 +80,8 @@ def test_random_bundle_is_one_that_workers_accept(tmp_path):
 
 def test_random_bundle_of_the_same_seed_has_the_same_bytes(tmp_path):
     versions = [
-        write_random_bundle(tmp_path / str(at), 50, CONFIG, seed=seed).version for at, seed in enumerate((1, 1, 2))
+        write_random_bundle(tmp_path / str(number), 50, CONFIG, seed=seed).version
+        for number, seed in enumerate((1, 1, 2))
     ]
     assert versions[0] == versions[1] != versions[2]
 

@@ -38,7 +38,7 @@ def write_catalogue(path, items):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def workspace(tmp_path_factory):
     """A trainable bundle, a language model, and a catalogue with an item of each aisle that is new."""
     folder = tmp_path_factory.mktemp("encode")
     sessions = write_sessions(folder / "sessions.jsonl", shoppers(400, ITEMS))
@@ -55,9 +55,15 @@ def run(*arguments):
 
 
 @pytest.fixture(scope="module")
-def said(place):
+def printed(workspace):
     return run(
-        place / "bundle", "--items", place / "catalogue.jsonl", "--encoder", place / "encoder", "--out", place / "wider"
+        workspace / "bundle",
+        "--items",
+        workspace / "catalogue.jsonl",
+        "--encoder",
+        workspace / "encoder",
+        "--out",
+        workspace / "wider",
     ).output
 
 
@@ -69,68 +75,77 @@ def first(bundle, *items):
     """Return the items that a bundle shows after views of some, best first."""
     vocabulary = read_vocabulary(bundle / "items.txt")
     rows = vocabulary.rows(items).astype(np.int64)[None]
-    found = run_graph(open_graph(bundle / "model.onnx"), PaddedBatch(rows, np.ones_like(rows), np.array([len(items)])))[
-        0
-    ]
-    return [vocabulary.item(row) for row in found[0].tolist()]
+    outputs = run_graph(
+        open_graph(bundle / "model.onnx"), PaddedBatch(rows, np.ones_like(rows), np.array([len(items)]))
+    )[0]
+    return [vocabulary.item(row) for row in outputs[0].tolist()]
 
 
 def test_help_has_an_example():
     assert "clickscore catalogue encode bundle --items catalogue.jsonl" in run("--help").output
 
 
-def test_new_items_are_shown_where_items_like_them_are(place, said):
+def test_new_items_are_shown_where_items_like_them_are(workspace, printed):
     """A new item is among the first 8 of 70 after views in its aisle, and not after views elsewhere."""
-    own = elsewhere = 0
+    own_hits = elsewhere = 0
     for number in range(len(AISLES)):
         start, far = number * AISLE, (number * AISLE + ITEMS // 2) % ITEMS
-        own += f"new-{number}" in first(place / "wider", f"item-{start + 2}", f"item-{start + 3}")[:8]
-        elsewhere += f"new-{number}" in first(place / "wider", f"item-{far + 2}", f"item-{far + 3}")[:8]
-    assert own >= 7
+        own_hits += f"new-{number}" in first(workspace / "wider", f"item-{start + 2}", f"item-{start + 3}")[:8]
+        elsewhere += f"new-{number}" in first(workspace / "wider", f"item-{far + 2}", f"item-{far + 3}")[:8]
+    assert own_hits >= 7
     assert elsewhere <= 1
 
 
-def test_worker_accepts_the_bundle_and_its_lineage_says_how_it_came(place, said):
-    assert check_bundle(place / "wider") == []
-    before, after = (decode_manifest((place / name / "manifest.json").read_bytes()) for name in ("bundle", "wider"))
-    assert after.items == before.items + len(NEW)
-    assert after.lineage[0].startswith(f"{before.version}, and 10 items by texts that encoder read, sha256 ")
-    assert (after.metrics, after.candidates) == (before.metrics, before.candidates)
+def test_worker_accepts_the_bundle_and_its_lineage_says_how_it_came(workspace, printed):
+    assert check_bundle(workspace / "wider") == []
+    original, extended = (
+        decode_manifest((workspace / name / "manifest.json").read_bytes()) for name in ("bundle", "wider")
+    )
+    assert extended.items == original.items + len(NEW)
+    assert extended.lineage[0].startswith(f"{original.version}, and 10 items by texts that encoder read, sha256 ")
+    assert (extended.metrics, extended.candidates) == (original.metrics, original.candidates)
 
 
-def test_known_items_stay_as_they_are(place, said):
-    before, after = (load_checkpoint(place / name / "checkpoint") for name in ("bundle", "wider"))
-    assert after.vocabulary.items == (*before.vocabulary.items, *(item.item_id for item in NEW))
-    assert torch.equal(after.table()[: len(before.vocabulary) + 1], before.table())
+def test_known_items_stay_as_they_are(workspace, printed):
+    original, extended = (load_checkpoint(workspace / name / "checkpoint") for name in ("bundle", "wider"))
+    assert extended.vocabulary.items == (*original.vocabulary.items, *(item.item_id for item in NEW))
+    assert torch.equal(extended.table()[: len(original.vocabulary) + 1], original.table())
 
 
-def test_command_says_what_it_measured(said):
-    assert "fitted on 60 items that the model has met in sessions" in said
-    assert "70 items, 10 of them new" in said
-    assert "hit rate@20 over 10,000 cross-validated queries" in said
+def test_command_says_what_it_measured(printed):
+    assert "fitted on 60 items that the model has met in sessions" in printed
+    assert "70 items, 10 of them new" in printed
+    assert "hit rate@20 over 10,000 cross-validated queries" in printed
 
 
-def test_text_that_was_read_is_not_read_again(place, said, tmp_path):
+def test_text_that_was_read_is_not_read_again(workspace, printed, tmp_path):
     later = Item(item_id="later", title="Something else")
     items = write_catalogue(tmp_path / "catalogue.jsonl", [*KNOWN, *NEW, later])
-    told = []
+    reports = []
     encode_items(
-        place / "wider", items, open_text_encoder(place / "encoder"), tmp_path / "out", lambda *of: told.append(of)
+        workspace / "wider",
+        items,
+        open_text_encoder(workspace / "encoder"),
+        tmp_path / "out",
+        lambda *report: reports.append(report),
     )
-    assert [of for of in told if of[0] == "reading texts"] == [("reading texts", 0, 1), ("reading texts", 1, 1)]
+    assert [report for report in reports if report[0] == "reading texts"] == [
+        ("reading texts", 0, 1),
+        ("reading texts", 1, 1),
+    ]
     assert read_vocabulary(tmp_path / "out" / "items.txt").items[-1] == "later"
     assert len(decode_manifest((tmp_path / "out" / "manifest.json").read_bytes()).lineage) == 2
 
 
-def test_result_is_topped_up_with_sessions_on_new_items(place, said, tmp_path):
-    told = [closed(1000 + number, "view:item-2 view:new-5 view:item-3") for number in range(40)]
-    newer = write_sessions(tmp_path / "newer.jsonl", told)
-    arguments = ["--from", place / "wider", "--sessions", newer, "--out", tmp_path / "fresher", "--threads", 1]
+def test_result_is_topped_up_with_sessions_on_new_items(workspace, printed, tmp_path):
+    closed_sessions = [closed(1000 + number, "view:item-2 view:new-5 view:item-3") for number in range(40)]
+    newer = write_sessions(tmp_path / "newer.jsonl", closed_sessions)
+    arguments = ["--from", workspace / "wider", "--sessions", newer, "--out", tmp_path / "fresher", "--threads", 1]
     result = CliRunner().invoke(train_command, [str(argument) for argument in arguments])
     assert result.exit_code == 0, result.output
     export_bundle(tmp_path / "fresher", tmp_path / "bundle", trainable=True)
     assert "new-5" in first(tmp_path / "bundle", "item-2")[:5]
-    assert "new-5" not in first(place / "wider", "item-2")[:5]
+    assert "new-5" not in first(workspace / "wider", "item-2")[:5]
     assert load_texts(tmp_path / "bundle" / "checkpoint") is not None
     assert len(decode_manifest((tmp_path / "bundle" / "manifest.json").read_bytes()).lineage) == 2
 
@@ -143,10 +158,10 @@ def test_result_is_topped_up_with_sessions_on_new_items(place, said, tmp_path):
         (NEW, "has texts of 0 items that the model knows from sessions; at least 10 are needed"),
     ],
 )
-def test_catalogue_that_teaches_nothing_is_refused(place, tmp_path, items, message):
+def test_catalogue_that_teaches_nothing_is_refused(workspace, tmp_path, items, message):
     path = write_catalogue(tmp_path / "catalogue.jsonl", items)
     with pytest.raises(ExportError, match=message):
-        encode_items(place / "bundle", path, open_text_encoder(place / "encoder"), tmp_path / "out", silent)
+        encode_items(workspace / "bundle", path, open_text_encoder(workspace / "encoder"), tmp_path / "out", silent)
     assert not (tmp_path / "out").exists()
 
 
@@ -158,14 +173,16 @@ def test_catalogue_that_teaches_nothing_is_refused(place, tmp_path, items, messa
         ("bundle", "encoder", "bundle", "not empty"),
     ],
 )
-def test_what_cannot_be_is_refused_in_a_line(place, bundle, encoder, out, message):
-    items = place / "catalogue.jsonl"
-    result = run(place / bundle, "--items", items, "--encoder", place / encoder, "--out", place / out)
+def test_what_cannot_be_is_refused_in_a_line(workspace, bundle, encoder, out, message):
+    items = workspace / "catalogue.jsonl"
+    result = run(workspace / bundle, "--items", items, "--encoder", workspace / encoder, "--out", workspace / out)
     assert message in refusal(result)
 
 
-def test_new_item_without_text_is_left_out_and_told(place, tmp_path):
+def test_new_item_without_text_is_left_out_and_told(workspace, tmp_path):
     items = write_catalogue(tmp_path / "catalogue.jsonl", [*KNOWN, *NEW, Item(item_id="bare")])
-    out = run(place / "bundle", "--items", items, "--encoder", place / "encoder", "--out", tmp_path / "out").output
+    out = run(
+        workspace / "bundle", "--items", items, "--encoder", workspace / "encoder", "--out", tmp_path / "out"
+    ).output
     assert "left out: 1 new items with neither title, category nor brand" in out
     assert "bare" not in read_vocabulary(tmp_path / "out" / "items.txt").items

@@ -136,20 +136,26 @@ def test_weights_of_a_second_file_are_taken_into_the_bundle(
     graph = ForeignGraph()
     bundle = adopt(graph, tmp_path, external=True)
     (tmp_path / "weights.data").unlink()
-    before = Path.cwd()
+    previous_folder = Path.cwd()
     os.chdir(tmp_path_factory.mktemp("elsewhere"))
     try:
         assert_served(bundle, graph)
     finally:
-        os.chdir(before)
+        os.chdir(previous_folder)
 
 
 def test_missing_second_file_is_named(tmp_path: Path) -> None:
     write(ForeignGraph(), tmp_path / "model.onnx", external=True)
     (tmp_path / "weights.data").unlink()
     (tmp_path / "items.txt").write_text("".join(f"{item}\n" for item in ITEMS))
-    words = [str(tmp_path / "model.onnx"), "--items", str(tmp_path / "items.txt"), "--out", str(tmp_path / "bundle")]
-    result = CliRunner().invoke(import_onnx, words)
+    arguments = [
+        str(tmp_path / "model.onnx"),
+        "--items",
+        str(tmp_path / "items.txt"),
+        "--out",
+        str(tmp_path / "bundle"),
+    ]
+    result = CliRunner().invoke(import_onnx, arguments)
     assert isinstance(result.exception, ClickscoreError)
     assert "keeps data in another file that cannot be read" in str(result.exception)
     assert "weights.data" in str(result.exception)
@@ -158,8 +164,14 @@ def test_missing_second_file_is_named(tmp_path: Path) -> None:
 def test_byte_order_mark_is_no_part_of_the_first_item(tmp_path: Path) -> None:
     write(ForeignGraph(), tmp_path / "model.onnx")
     (tmp_path / "items.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(ITEMS).encode())
-    words = [str(tmp_path / "model.onnx"), "--items", str(tmp_path / "items.txt"), "--out", str(tmp_path / "bundle")]
-    result = CliRunner().invoke(import_onnx, words)
+    arguments = [
+        str(tmp_path / "model.onnx"),
+        "--items",
+        str(tmp_path / "items.txt"),
+        "--out",
+        str(tmp_path / "bundle"),
+    ]
+    result = CliRunner().invoke(import_onnx, arguments)
     assert result.exit_code == 0, result.output
     assert load_bundle(tmp_path / "bundle").items == tuple(ITEMS)
 
@@ -167,8 +179,14 @@ def test_byte_order_mark_is_no_part_of_the_first_item(tmp_path: Path) -> None:
 def test_list_in_another_encoding_is_refused_with_the_remedy(tmp_path: Path) -> None:
     write(ForeignGraph(), tmp_path / "model.onnx")
     (tmp_path / "items.txt").write_bytes("\n".join(ITEMS).encode("utf-16"))
-    words = [str(tmp_path / "model.onnx"), "--items", str(tmp_path / "items.txt"), "--out", str(tmp_path / "bundle")]
-    result = CliRunner().invoke(import_onnx, words)
+    arguments = [
+        str(tmp_path / "model.onnx"),
+        "--items",
+        str(tmp_path / "items.txt"),
+        "--out",
+        str(tmp_path / "bundle"),
+    ]
+    result = CliRunner().invoke(import_onnx, arguments)
     assert "save the list as UTF-8" in str(result.exception)
 
 
@@ -179,8 +197,14 @@ def test_command_names_absent_heads_and_unused_outputs(tmp_path: Path) -> None:
     next(value for value in proto.graph.output if value.name == "purchase").name = "buys"
     onnx.save(proto, tmp_path / "model.onnx")
     (tmp_path / "items.txt").write_text("".join(f"{item}\n" for item in ITEMS))
-    words = [str(tmp_path / "model.onnx"), "--items", str(tmp_path / "items.txt"), "--out", str(tmp_path / "bundle")]
-    result = CliRunner().invoke(import_onnx, words)
+    arguments = [
+        str(tmp_path / "model.onnx"),
+        "--items",
+        str(tmp_path / "items.txt"),
+        "--out",
+        str(tmp_path / "bundle"),
+    ]
+    result = CliRunner().invoke(import_onnx, arguments)
     assert result.exit_code == 0, result.output
     assert "no action_probabilities and no purchase, so decisions state null there" in result.output
     assert "also returns buys, which --name can map" in result.output

@@ -40,15 +40,15 @@ def listed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def bundle(foreign: Foreign, listed: Path, tmp_path: Path) -> Path:
     (tmp_path / "model.onnx").write_bytes(foreign.model)
-    named = [word for theirs, ours in foreign.names.items() for word in ("--name", f"{ours}={theirs}")]
-    said = ["--framework", foreign.framework, "--max-length", str(LENGTH), "--top-k", "10"]
-    where = [str(tmp_path / "model.onnx"), "--items", str(listed), "--out", str(tmp_path / "bundle")]
-    result = CliRunner().invoke(command, [*where, *named, *said])
+    name_options = [word for theirs, ours in foreign.names.items() for word in ("--name", f"{ours}={theirs}")]
+    options = ["--framework", foreign.framework, "--max-length", str(LENGTH), "--top-k", "10"]
+    paths = [str(tmp_path / "model.onnx"), "--items", str(listed), "--out", str(tmp_path / "bundle")]
+    result = CliRunner().invoke(command, [*paths, *name_options, *options])
     assert result.exit_code == 0, result.output
     return tmp_path / "bundle"
 
 
-def asked(*items: str) -> Request:
+def request_of(*items: str) -> Request:
     return Request(
         "e-0-0", view("ann", 0), "s", len(items), list(items), b"\1" * len(items), frozenset(), MODEL, False, []
     )
@@ -62,12 +62,12 @@ def test_bundle_keeps_the_contract(bundle: Path, foreign: Foreign) -> None:
 
 def test_what_it_learned_is_what_a_worker_scores(bundle: Path) -> None:
     scorer = Scorer(load_bundle(bundle))
-    for at in range(5, 35):
-        (answer,) = scorer.score([asked(*ITEMS[at - 3 : at])])
-        assert answer is not None
-        assert next(answer.candidates())[0] == ITEMS[at]
-        assert len(answer.actions) == 5
-        assert 0 <= answer.purchase <= 1
+    for position in range(5, 35):
+        (session_scores,) = scorer.score([request_of(*ITEMS[position - 3 : position])])
+        assert session_scores is not None
+        assert next(session_scores.candidates())[0] == ITEMS[position]
+        assert len(session_scores.actions) == 5
+        assert 0 <= session_scores.purchase <= 1
 
 
 # What is refused
@@ -159,7 +159,7 @@ def test_a_list_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize("name", ["rows", "=x", "rows="])
 def test_a_name_takes_two(listed: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "model.onnx").write_bytes(b"")
-    where = [str(tmp_path / "model.onnx"), "--items", str(listed), "--out", str(tmp_path / "bundle")]
-    result = CliRunner().invoke(command, [*where, "--name", name])
+    paths = [str(tmp_path / "model.onnx"), "--items", str(listed), "--out", str(tmp_path / "bundle")]
+    result = CliRunner().invoke(command, [*paths, "--name", name])
     assert result.exit_code == 2
     assert "OURS=THEIRS" in result.output

@@ -34,12 +34,12 @@ def parity(items: int, config: ModelConfig = CONFIG) -> Parity:
 
 @pytest.mark.parametrize("items", [5, 300, 20_000])
 def test_graph_says_what_the_model_says(items):
-    found = parity(items)
-    assert found.problems == []
-    assert found.same_ranking > 0.999
-    assert found.score_difference < 2e-5
-    assert found.probability_difference < 1e-6
-    assert found.reason_difference < 1e-5
+    result = parity(items)
+    assert result.problems == []
+    assert result.same_ranking > 0.999
+    assert result.score_difference < 2e-5
+    assert result.probability_difference < 1e-6
+    assert result.reason_difference < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,9 @@ def test_graph_is_batch_invariant():
 def changed(name: str, change: float) -> Parity:
     """Compare a model with the graph of one that has a weight multiplied."""
     model, table = network(CONFIG, 300)
-    other = dict(extract_weights(model, table))
-    other[name] = other[name] * np.float32(change)
-    return compare(open_graph(to_onnx(other, CONFIG)), model, table, sessions(300))
+    changed_weights = dict(extract_weights(model, table))
+    changed_weights[name] = changed_weights[name] * np.float32(change)
+    return compare(open_graph(to_onnx(changed_weights, CONFIG)), model, table, sessions(300))
 
 
 @pytest.mark.parametrize(

@@ -32,9 +32,9 @@ def exact(weights):
 
 def test_graph_with_enough_to_spare_loses_nothing(weights, exact):
     quick = open_graph(to_onnx(weights, CONFIG, 20, ranking=QuantisedShortlist()))
-    found = measure_fidelity(quick, exact, sessions(ITEMS), every_event=False)
-    assert found.beginnings > 1_000
-    assert (found.overlap, found.hr, found.mrr) == (1, 0, 0)
+    report = measure_fidelity(quick, exact, sessions(ITEMS), every_event=False)
+    assert report.beginnings > 1_000
+    assert (report.overlap, report.hr, report.mrr) == (1, 0, 0)
 
 
 def test_graph_with_nothing_to_spare_says_what_it_loses(weights, exact):
@@ -44,14 +44,14 @@ def test_graph_with_nothing_to_spare_says_what_it_loses(weights, exact):
 
 def test_change_of_metrics_is_that_of_the_wanted_items(weights, exact):
     """Each whole session wants the exact graph's best item, which a graph of other weights hardly has."""
-    of = sessions(ITEMS, count=20)
-    last = of.starts[1:] - 1
-    next_item = of.next_item.copy()
-    next_item[last] = run_graph(exact, pad_prefixes(of, last))[0][:, 0]
-    other = open_graph(to_onnx(random_weights(CONFIG, ITEMS, seed=1), CONFIG, 20))
-    found = measure_fidelity(other, exact, dataclasses.replace(of, next_item=next_item), every_event=False)
-    assert (found.hr, found.mrr) == (pytest.approx(-1, abs=0.05), pytest.approx(-1, abs=0.05))
-    assert found.overlap < 0.3
+    examples = sessions(ITEMS, count=20)
+    last = examples.starts[1:] - 1
+    next_item = examples.next_item.copy()
+    next_item[last] = run_graph(exact, pad_prefixes(examples, last))[0][:, 0]
+    other_graph = open_graph(to_onnx(random_weights(CONFIG, ITEMS, seed=1), CONFIG, 20))
+    report = measure_fidelity(other_graph, exact, dataclasses.replace(examples, next_item=next_item), every_event=False)
+    assert (report.hr, report.mrr) == (pytest.approx(-1, abs=0.05), pytest.approx(-1, abs=0.05))
+    assert report.overlap < 0.3
 
 
 def test_graph_that_is_not_batch_invariant_is_refused(weights, exact):

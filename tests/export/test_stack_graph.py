@@ -68,8 +68,8 @@ def beginnings(count: int = 64, width: int = 12, seed: int = 1) -> EventBatch:
     return EventBatch(items, rng.integers(1, len(ACTIONS), (count, width)) * real, ages, lengths)
 
 
-def part(told: EventBatch, which: slice) -> EventBatch:
-    return EventBatch(*(values[which] for values in told))
+def part(event_batch: EventBatch, which: slice) -> EventBatch:
+    return EventBatch(*(values[which] for values in event_batch))
 
 
 FACTS = ItemAttributes(
@@ -79,8 +79,8 @@ FACTS = ItemAttributes(
 
 @pytest.fixture(scope="module")
 def stack() -> Stack:
-    of = random_sessions()
-    return fit_stack(of, np.arange(len(of.items)), FACTS, 20, 0)
+    full_sessions = random_sessions()
+    return fit_stack(full_sessions, np.arange(len(full_sessions.items)), FACTS, 20, 0)
 
 
 @pytest.fixture(scope="module")
@@ -111,13 +111,15 @@ def features_graph(by: ItemFeatures) -> bytes:
 
 def test_features_in_the_graph_are_those_of_numpy_bit_for_bit():
     by = make_item_features(random_sessions(), FACTS)
-    told = beginnings()
+    event_batch = beginnings()
     session = open_graph(features_graph(by))
-    (found,) = session.run(None, {node.name: getattr(told, node.name) for node in session.get_inputs()})
-    expected = compute_features(told, by)
-    assert found.shape == expected.shape == (64, len(FEATURE_NAMES))
+    (result,) = session.run(None, {node.name: getattr(event_batch, node.name) for node in session.get_inputs()})
+    expected = compute_features(event_batch, by)
+    assert result.shape == expected.shape == (64, len(FEATURE_NAMES))
     different = [
-        name for name, one, other in zip(FEATURE_NAMES, found.T, expected.T, strict=True) if (one != other).any()
+        name
+        for name, column, expected_column in zip(FEATURE_NAMES, result.T, expected.T, strict=True)
+        if (column != expected_column).any()
     ]
     assert different == []
 
@@ -129,22 +131,22 @@ def test_features_are_told_apart_in_that_test():
 
 def test_graph_with_a_stack_agrees_with_its_parts(model, stack, model_and_table):
     expected = functools.partial(_stack_logits, stack=stack, calibration=CALIBRATION)
-    found = compare(open_graph(model), *model_and_table, sessions(ITEMS), stack_logits=expected)
-    assert found.problems == []
-    assert found.probability_difference < 1e-5
-    assert found.reason_difference < 1e-5
-    assert found.same_ranking > 0.999
+    result = compare(open_graph(model), *model_and_table, sessions(ITEMS), stack_logits=expected)
+    assert result.problems == []
+    assert result.probability_difference < 1e-5
+    assert result.reason_difference < 1e-5
+    assert result.same_ranking > 0.999
 
 
 def test_graph_with_another_blend_does_not_agree(model, stack, model_and_table):
-    other = Calibration(
+    other_blend = Calibration(
         next_action=CALIBRATION.next_action,
         purchase=Affine(scales=(0.6, 0.6), bias=(-0.2,)),
         report=CALIBRATION.report,
     )
-    expected = functools.partial(_stack_logits, stack=stack, calibration=other)
-    found = compare(open_graph(model), *model_and_table, sessions(ITEMS), stack_logits=expected)
-    assert "probabilities differ" in " ".join(found.problems)
+    expected = functools.partial(_stack_logits, stack=stack, calibration=other_blend)
+    result = compare(open_graph(model), *model_and_table, sessions(ITEMS), stack_logits=expected)
+    assert "probabilities differ" in " ".join(result.problems)
 
 
 def test_graph_is_valid_onnx(model):
@@ -152,23 +154,27 @@ def test_graph_is_valid_onnx(model):
 
 
 def test_ranking_is_that_of_the_known_events_alone(graph, model_and_table):
-    alone = open_graph(to_onnx(extract_weights(*model_and_table), CONFIG, 20))
-    told = beginnings()
-    rows, scores, _, _ = run_graph(graph, told)
+    transformer_graph = open_graph(to_onnx(extract_weights(*model_and_table), CONFIG, 20))
+    event_batch = beginnings()
+    rows, scores, _, _ = run_graph(graph, event_batch)
     for row in range(64):
-        known = told.items[row] > 0
-        if known.any():
-            batch = PaddedBatch(told.items[row][known][None], told.actions[row][known][None], np.array([known.sum()]))
-            expected_rows, expected, _, _ = run_graph(alone, batch)
+        is_known = event_batch.items[row] > 0
+        if is_known.any():
+            batch = PaddedBatch(
+                event_batch.items[row][is_known][None],
+                event_batch.actions[row][is_known][None],
+                np.array([is_known.sum()]),
+            )
+            expected_rows, expected, _, _ = run_graph(transformer_graph, batch)
             assert scores[row] == pytest.approx(expected[0], abs=1e-4)
             assert set(rows[row]) == set(expected_rows[0])
 
 
 def test_session_of_unknown_items_has_probabilities(graph, stack):
-    told = part(beginnings(), slice(3, 4))
-    assert not (told.items > 0).any()
-    _, scores, next_action, purchase = run_graph(graph, told)
-    logits = _stack_logits(told, stack, CALIBRATION)
+    event_batch = part(beginnings(), slice(3, 4))
+    assert not (event_batch.items > 0).any()
+    _, scores, next_action, purchase = run_graph(graph, event_batch)
+    logits = _stack_logits(event_batch, stack, CALIBRATION)
     assert purchase == pytest.approx(1 / (1 + np.exp(-logits[:, 5])), abs=1e-6)
     assert next_action.sum() == pytest.approx(1)
     assert np.isfinite(scores).all()
@@ -176,27 +182,27 @@ def test_session_of_unknown_items_has_probabilities(graph, stack):
 
 @pytest.mark.parametrize("width", [1, 3, 4, 10, 20])
 def test_answer_has_the_same_bits_in_any_batch(graph, width):
-    told = beginnings(width=width)
-    together = run_graph(graph, told)
+    event_batch = beginnings(width=width)
+    together = run_graph(graph, event_batch)
     for size in (1, 2, 7, 33):
         for start in range(0, 65 - size, size):
             which = slice(start, start + size)
-            for answer, other in zip(together, run_graph(graph, part(told, which)), strict=True):
-                assert answer[which].tobytes() == other.tobytes()
+            for alone_output, expected_output in zip(together, run_graph(graph, part(event_batch, which)), strict=True):
+                assert alone_output[which].tobytes() == expected_output.tobytes()
 
 
 def test_events_that_the_transformer_does_not_read_bring_nothing(graph):
-    told = beginnings()
-    brought = explain_scores(graph, told, 20)
-    unread = np.broadcast_to(told.items[:, None] <= 0, brought.shape)
-    assert (brought[unread] == 0).all()
-    assert (brought[~unread] != 0).any()
+    event_batch = beginnings()
+    reasons = explain_scores(graph, event_batch, 20)
+    unread = np.broadcast_to(event_batch.items[:, None] <= 0, reasons.shape)
+    assert (reasons[unread] == 0).all()
+    assert (reasons[~unread] != 0).any()
 
 
 def test_times_change_what_is_said(graph):
-    told = beginnings()
-    slower = told._replace(ages=told.ages * 50)
-    assert (run_graph(graph, told)[3] != run_graph(graph, slower)[3]).any()
+    event_batch = beginnings()
+    slower = event_batch._replace(ages=event_batch.ages * 50)
+    assert (run_graph(graph, event_batch)[3] != run_graph(graph, slower)[3]).any()
 
 
 def test_threshold_is_rounded_to_the_same_side():

@@ -28,7 +28,7 @@ def batch_of(sessions: int, width: int, items: int, seed: int = 0) -> PaddedBatc
     lengths = rng.integers(1, width + 1, sessions)
     lengths[:2] = (1, width)[:sessions]
     real = np.arange(width) < lengths[:, None]
-    rows, actions = (rng.integers(1, most + 1, (sessions, width)) * real for most in (items, len(ACTIONS) - 1))
+    rows, actions = (rng.integers(1, limit + 1, (sessions, width)) * real for limit in (items, len(ACTIONS) - 1))
     return PaddedBatch(rows, actions, lengths)
 
 
@@ -105,8 +105,8 @@ def test_inputs_and_outputs_are_those_of_the_contract(graph):
 
 
 def test_answers_have_the_shapes_that_the_graph_states(graph):
-    answers = run_graph(graph, batch_of(5, 4, SMALL))
-    assert [answer.shape for answer in answers] == [(5, 64), (5, 64), (5, 5), (5,)]
+    graph_outputs = run_graph(graph, batch_of(5, 4, SMALL))
+    assert [graph_output.shape for graph_output in graph_outputs] == [(5, 64), (5, 64), (5, 5), (5,)]
     shapes = [["batch", 64], ["batch", 64], ["batch", 5], ["batch"], ["batch", "explained", "length"]]
     assert [node.shape for node in graph.get_outputs()] == shapes
 
@@ -128,30 +128,30 @@ def test_answer_has_the_same_bits_in_any_batch(graph, items, width):
     for size in (1, 2, 7, 33):
         for start in range(0, 65 - size, size):
             which = slice(start, start + size)
-            for answer, other in zip(together, run_graph(graph, part(batch, which)), strict=True):
-                assert answer[which].tobytes() == other.tobytes()
+            for graph_output, other in zip(together, run_graph(graph, part(batch, which)), strict=True):
+                assert graph_output[which].tobytes() == other.tobytes()
 
 
 def test_answer_does_not_depend_on_its_neighbours(graph, items):
     batch, other = batch_of(32, 8, items), batch_of(32, 8, items, seed=1)
     mixed = PaddedBatch(*(np.concatenate((ours[:1], theirs[1:])) for ours, theirs in zip(batch, other, strict=True)))
-    for answer, same in zip(run_graph(graph, batch), run_graph(graph, mixed), strict=True):
-        assert answer[0].tobytes() == same[0].tobytes()
+    for graph_output, same in zip(run_graph(graph, batch), run_graph(graph, mixed), strict=True):
+        assert graph_output[0].tobytes() == same[0].tobytes()
 
 
 def test_what_stands_after_the_end_changes_nothing(graph, items):
     batch = batch_of(16, 8, items)
-    after = np.arange(8) >= batch.lengths[:, None]
-    scribbled = PaddedBatch(np.where(after, 7, batch.items), np.where(after, 3, batch.actions), batch.lengths)
-    for answer, same in zip(run_graph(graph, batch), run_graph(graph, scribbled), strict=True):
-        assert answer.tobytes() == same.tobytes()
+    is_padding = np.arange(8) >= batch.lengths[:, None]
+    scribbled = PaddedBatch(np.where(is_padding, 7, batch.items), np.where(is_padding, 3, batch.actions), batch.lengths)
+    for graph_output, same in zip(run_graph(graph, batch), run_graph(graph, scribbled), strict=True):
+        assert graph_output.tobytes() == same.tobytes()
 
 
 def test_wider_padding_changes_no_more_than_rounding(graph, items):
     batch = batch_of(16, 8, items)
     wide = PaddedBatch(np.pad(batch.items, ((0, 0), (0, 12))), np.pad(batch.actions, ((0, 0), (0, 12))), batch.lengths)
-    for answer, same in zip(run_graph(graph, batch)[1:], run_graph(graph, wide)[1:], strict=True):
-        assert answer == pytest.approx(same, abs=1e-5)
+    for graph_output, same in zip(run_graph(graph, batch)[1:], run_graph(graph, wide)[1:], strict=True):
+        assert graph_output == pytest.approx(same, abs=1e-5)
 
 
 def test_nothing_is_explained_where_nobody_asks(graph):
@@ -162,8 +162,8 @@ def test_nothing_is_explained_where_nobody_asks(graph):
 def test_answers_have_the_same_bits_with_reasons_and_without(graph, items):
     batch = batch_of(32, 8, items)
     with_reasons = graph.run([*OUTPUTS, REASONS], batch._asdict() | {EXPLAINED: np.array([64])})
-    for answer, other in zip(run_graph(graph, batch), with_reasons, strict=False):
-        assert answer.tobytes() == other.tobytes()
+    for graph_output, other in zip(run_graph(graph, batch), with_reasons, strict=False):
+        assert graph_output.tobytes() == other.tobytes()
 
 
 @pytest.mark.slow
@@ -184,10 +184,10 @@ def test_fewer_reasons_are_those_of_the_best_candidates(graph, items):
 
 def test_what_stands_after_the_end_brings_nothing(graph, items):
     batch = batch_of(16, 8, items)
-    brought = explain_scores(graph, batch, 64)
-    after = np.broadcast_to(np.arange(8) >= batch.lengths[:, None, None], brought.shape)
-    assert (brought[after] == 0).all()
-    assert (brought[~after] != 0).any()
+    reasons = explain_scores(graph, batch, 64)
+    is_padding = np.broadcast_to(np.arange(8) >= batch.lengths[:, None, None], reasons.shape)
+    assert (reasons[is_padding] == 0).all()
+    assert (reasons[~is_padding] != 0).any()
 
 
 def test_only_event_brings_the_whole_score(graph, items):
@@ -198,14 +198,16 @@ def test_only_event_brings_the_whole_score(graph, items):
 
 def test_last_event_brings_what_the_session_before_it_lacks(graph, items):
     batch = batch_of(2, 8, items)
-    before = PaddedBatch(batch.items[1:, :7], batch.actions[1:, :7], np.array([7]))
+    shorter = PaddedBatch(batch.items[1:, :7], batch.actions[1:, :7], np.array([7]))
     rows, scores, *_ = run_graph(graph, part(batch, slice(1, 2)))
-    earlier = dict(zip(*(of[0].tolist() for of in run_graph(graph, before)[:2]), strict=True))
-    brought = explain_scores(graph, part(batch, slice(1, 2)), 64)[0, :, 7]
-    common = [at for at, row in enumerate(rows[0].tolist()) if row in earlier]
+    earlier = dict(
+        zip(*(outputs_of_prefix[0].tolist() for outputs_of_prefix in run_graph(graph, shorter)[:2]), strict=True)
+    )
+    reasons = explain_scores(graph, part(batch, slice(1, 2)), 64)[0, :, 7]
+    common = [index for index, row in enumerate(rows[0].tolist()) if row in earlier]
     assert common
-    for at in common:
-        assert brought[at] == pytest.approx(scores[0, at] - earlier[rows[0, at]], abs=1e-5)
+    for index in common:
+        assert reasons[index] == pytest.approx(scores[0, index] - earlier[rows[0, index]], abs=1e-5)
 
 
 def test_item_of_the_session_may_be_named_many_times():
@@ -228,12 +230,12 @@ def test_session_longer_than_the_model_has_distances_is_answered(kind):
 def test_ranking_is_the_exact_order_of_all_scores(kind, graph):
     items, _ = kind
     batch = batch_of(16, 8, items)
-    whole = to_onnx(random_weights(CONFIG, items), CONFIG, ranking=ExactTopK())
+    one_step = to_onnx(random_weights(CONFIG, items), CONFIG, ranking=ExactTopK())
     rows, scores, _, _ = run_graph(graph, batch)
-    every = value(whole, inside(whole, "ScatterElements"), batch)  # (16, items + 1)
-    for found, best, row in zip(rows, scores, every, strict=True):
-        order = sorted(range(1, items + 1), key=lambda at: (-row[at], at))[:64]
-        assert found.tolist() == order
+    all_scores = value(one_step, inside(one_step, "ScatterElements"), batch)  # (16, items + 1)
+    for values, best, row in zip(rows, scores, all_scores, strict=True):
+        order = sorted(range(1, items + 1), key=lambda index: (-row[index], index))[:64]
+        assert values.tolist() == order
         assert best.tolist() == row[order].tolist()
 
 
@@ -271,8 +273,8 @@ def planted(scores: np.ndarray, candidates: int, ranking: Ranking | None = None)
     """Return what a graph ranks whose scores are these, for rows from 1: rows and scores."""
     weights = weights_of_planted(scores, PLANTED)
     graph = open_graph(to_onnx(weights, PLANTED, candidates, ranking=ranking))
-    rows, found, _, _ = run_graph(graph, batch_of(1, 3, len(scores)))
-    return rows[0].tolist(), found[0].tolist()
+    rows, values, _, _ = run_graph(graph, batch_of(1, 3, len(scores)))
+    return rows[0].tolist(), values[0].tolist()
 
 
 def test_session_items_that_repeats_damp_take_no_place_on_the_shortlist():
@@ -284,8 +286,8 @@ def test_session_items_that_repeats_damp_take_no_place_on_the_shortlist():
 
 
 def best_of(scores: np.ndarray, candidates: int) -> tuple[list[int], list[float]]:
-    order = sorted(range(len(scores)), key=lambda at: (-scores[at], at))[:candidates]
-    return [at + 1 for at in order], [float(scores[at]) for at in order]
+    order = sorted(range(len(scores)), key=lambda index: (-scores[index], index))[:candidates]
+    return [index + 1 for index in order], [float(scores[index]) for index in order]
 
 
 @pytest.mark.slow

@@ -40,11 +40,11 @@ Records = dict[int, list[ConsumerRecord]]
 
 
 class Worker:
-    """`clickscore worker` as a child of ours."""
+    """`clickscore worker` as a child process."""
 
     def __init__(self, settings: Settings, log: Path, port: int | None = None) -> None:
         self.settings = settings.replace(web_port=port or free_port(settings.worker.web_host))
-        self.began = time.monotonic()
+        self.started_at = time.monotonic()
         self._log = log
         with log.open("wb") as file:
             self._process = subprocess.Popen(
@@ -64,40 +64,40 @@ class Worker:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it lives."""
+        """Exit code, or None while the worker runs."""
         return self._process.poll()
 
     @property
-    def said(self) -> str:
-        """All that it has written to stdout and stderr."""
+    def output(self) -> str:
+        """Output of the worker on stdout and stderr so far."""
         return self._log.read_text(errors="replace")
 
     def signal(self, number: int) -> None:
-        """Send it a signal."""
+        """Send a signal to the worker."""
         self._process.send_signal(number)
 
     def kill(self) -> None:
-        """End it as a power failure would."""
+        """Kill the worker, as a power failure would."""
         self._process.kill()
         self._process.wait()
 
     def wait(self, timeout: float) -> int:
-        """Return its exit code once it has ended."""
+        """Wait for the end of the worker and return its exit code."""
         try:
             return self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the worker still runs after {timeout} s:\n{self._tail()}") from None
 
     def stop(self, timeout: float = 30, exit_code: int = 0) -> float:
-        """End it politely; return the seconds that it took."""
-        began = time.monotonic()
+        """Stop the worker with SIGTERM and return the duration in seconds."""
+        started_at = time.monotonic()
         self._process.terminate()
         code = self.wait(timeout)
         assert code == exit_code, f"exit code {code} after SIGTERM:\n{self._tail()}"
-        return time.monotonic() - began
+        return time.monotonic() - started_at
 
     def health(self) -> dict[str, Any]:
-        """Return what /health says, nothing where nobody answers."""
+        """Return the answer of /health, or nothing if the worker does not answer."""
         url = f"http://{self.settings.worker.web_host}:{self.settings.worker.web_port}/health"
         try:
             with build_opener(ProxyHandler({})).open(url, timeout=2) as response:
@@ -108,11 +108,11 @@ class Worker:
             return {}
 
     def wait_restored(self, timeout: float = READY_S) -> float:
-        """Return the seconds from its start until its partitions are restored."""
-        return self.wait_health(lambda health: health.get("restored", False), timeout) - self.began
+        """Return the seconds from the start of the worker until its partitions are restored."""
+        return self.wait_health(lambda health: health.get("restored", False), timeout) - self.started_at
 
     def wait_health(self, holds: Callable[[dict[str, Any]], bool], timeout: float = READY_S) -> float:
-        """Return when its health is so."""
+        """Wait until the condition holds for the health, and return the time."""
         deadline = time.monotonic() + timeout
         while not holds(health := self.health()):
             self.check()
@@ -121,15 +121,15 @@ class Worker:
         return time.monotonic()
 
     def check(self) -> None:
-        """Fail where it has ended."""
+        """Fail if the worker has ended."""
         assert self.exit_code is None, f"the worker ended by itself (exit code {self.exit_code}):\n{self._tail()}"
 
     def _tail(self) -> str:
-        return "\n".join(self.said.splitlines()[-25:])
+        return "\n".join(self.output.splitlines()[-25:])
 
 
 class Installation:
-    """Topics, a group and workers of a test's own."""
+    """Topics, a group and workers of one test."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings = settings
@@ -144,32 +144,32 @@ class Installation:
         return worker
 
     def stop_workers(self) -> None:
-        """Stop all that still run at once, as a deployment does; each must end cleanly."""
+        """Stop all running workers at once, as a deployment does; each must end cleanly."""
         running = [worker for worker in self.workers if worker.exit_code is None]
         for worker in running:
             worker.signal(signal.SIGTERM)
         for worker in running:
-            assert worker.wait(30) == 0, worker.said[-3_000:]
+            assert worker.wait(30) == 0, worker.output[-3_000:]
 
     def end_workers(self) -> None:
-        """Kill whatever still runs."""
+        """Kill all workers."""
         for worker in self.workers:
             worker.signal(signal.SIGCONT)
             worker.kill()
 
     def produce(self, log: Iterable[Sent], per_second: float | None = None) -> None:
-        """Put records on the events' topic, each in its place."""
+        """Write records to the topic of the events, each to its partition."""
         asyncio.run(_produce(self.settings, EVENTS, log, per_second))
 
     def fill_catalogue(self, items: Iterable[Item], campaigns: Iterable[Campaign]) -> None:
-        """Put the shop's side on its topics."""
+        """Write catalogue and campaigns to their topics."""
         stock = [Sent(encode(item), item.item_id.encode(), 0) for item in items]
         ads = [Sent(encode(campaign), campaign.campaign_id.encode(), 0) for campaign in campaigns]
         asyncio.run(_produce(self.settings, CATALOGUE, stock))
         asyncio.run(_produce(self.settings, CAMPAIGNS, ads))
 
     def read(self, topic: Topic) -> Records:
-        """Return all that a topic holds."""
+        """Return all records of a topic."""
         return asyncio.run(_read(self.settings, topic))
 
     def committed(self) -> dict[int, int]:
@@ -177,22 +177,22 @@ class Installation:
         return asyncio.run(_with_admin(self.settings, lambda admin: _committed(self.settings, admin)))
 
     def wait_decisions(self, count: int, timeout: float = FINISHED_S) -> None:
-        """Return once so many recommendations have been written, repeats included."""
+        """Wait until this number of recommendations has been written, repeats included."""
         asyncio.run(_wait_decisions(self.settings, count, time.monotonic() + timeout, self._check))
 
     def wait_finished(self, timeout: float = FINISHED_S) -> None:
-        """Return once all events are committed, which means that their decisions and states are stored."""
+        """Wait until all events are committed: their decisions and states are stored then."""
         asyncio.run(_wait_finished(self.settings, time.monotonic() + timeout, self._check))
 
     def _check(self) -> None:
         assert any(worker.exit_code is None for worker in self.workers), (
-            f"no worker lives any more; the last one said:\n{self.workers[-1].said[-3000:]}"
+            f"no worker runs any more; output of the last worker:\n{self.workers[-1].output[-3000:]}"
         )
 
 
 @contextmanager
 def installation(broker: str, folder: Path, **changes: Any) -> Iterator[Installation]:
-    """Give an installation with fresh topics; its workers are ended and its topics deleted at the end."""
+    """Yield an installation with fresh topics; at the end, kill its workers and delete its topics."""
     prefix = f"test-{uuid.uuid4().hex[:12]}-"
     settings = Settings.of(
         **{
@@ -223,7 +223,7 @@ async def _produce(settings: Settings, topic: Topic, log: Iterable[Sent], per_se
         request_timeout_ms=60_000,
     )
     async with with_retry_backoff(producer):
-        began = time.monotonic()
+        started_at = time.monotonic()
         batches: dict[int, BatchBuilder] = defaultdict(producer.create_batch)
         acknowledged: list[Awaitable[Any]] = []
 
@@ -231,12 +231,16 @@ async def _produce(settings: Settings, topic: Topic, log: Iterable[Sent], per_se
             sent = producer.send_batch(batches.pop(partition), settings.kafka.topic(topic.name), partition=partition)
             acknowledged.append(await sent)
 
-        for number, (value, key, named) in enumerate(log):
-            if per_second and (ahead := began + number / per_second - time.monotonic()) > 0.005:
+        for number, (value, key, partition_number) in enumerate(log):
+            if per_second and (delay := started_at + number / per_second - time.monotonic()) > 0.005:
                 for partition in list(batches):
                     await send(partition)
-                await asyncio.sleep(ahead)
-            partition = partition_of(key or value or b"", settings.kafka.partitions) if named is None else named
+                await asyncio.sleep(delay)
+            partition = (
+                partition_of(key or value or b"", settings.kafka.partitions)
+                if partition_number is None
+                else partition_number
+            )
             while batches[partition].append(timestamp=None, key=key, value=value) is None:
                 await send(partition)
         for partition in list(batches):
@@ -251,8 +255,8 @@ async def _read(settings: Settings, topic: Topic) -> Records:
         await consumer.seek_to_beginning()
         records: Records = {tp.partition: [] for tp in ends}
         while any([await consumer.position(tp) < end for tp, end in ends.items()]):
-            for tp, found in (await consumer.getmany(timeout_ms=500)).items():
-                records[tp.partition] += found
+            for tp, batch in (await consumer.getmany(timeout_ms=500)).items():
+                records[tp.partition] += batch
     return records
 
 
@@ -292,7 +296,7 @@ async def _committed(settings: Settings, admin: AIOKafkaAdminClient) -> dict[int
         return {}
     except NodeNotReadyError:  # a broker that was held joins its own cluster again; the caller asks once more
         return {}
-    return {tp.partition: found.offset for tp, found in offsets.items() if found.offset >= 0}
+    return {tp.partition: committed.offset for tp, committed in offsets.items() if committed.offset >= 0}
 
 
 async def _ends(settings: Settings, consumer: AIOKafkaConsumer, topic: Topic) -> dict[TopicPartition, int]:

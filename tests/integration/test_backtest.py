@@ -31,15 +31,21 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def produced(broker: str, file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    with installation(broker, tmp_path_factory.mktemp("topic")) as found:
+    with installation(broker, tmp_path_factory.mktemp("topic")) as topic_installation:
         command = [sys.executable, "-m", "clickscore.stream", "produce", str(file)]
-        subprocess.run(command, cwd=ROOT, env={**os.environ, **environment_of(found.settings)}, check=True, timeout=120)
-        yield found
+        subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **environment_of(topic_installation.settings)},
+            check=True,
+            timeout=120,
+        )
+        yield topic_installation
 
 
-def figures(found: Installation, source: str, bundle: Path, out: Path, *options: str) -> dict[str, Any]:
+def figures(topic_installation: Installation, source: str, bundle: Path, out: Path, *options: str) -> dict[str, Any]:
     arguments = [source, "--bundle", str(bundle), "--json", str(out), *options]
-    done = CliRunner(env=environment_of(found.settings)).invoke(backtest, arguments)
+    done = CliRunner(env=environment_of(topic_installation.settings)).invoke(backtest, arguments)
     assert done.exit_code == 0, done.output
     return json.loads(out.read_text()) | {"source": ""}
 
@@ -54,11 +60,11 @@ def test_topic_gives_the_figures_of_the_file(produced: Installation, file: Path,
 def test_range_with_all_before_it_warms_up_and_judges_the_rest(
     produced: Installation, bundle: Path, tmp_path: Path
 ) -> None:
-    whole = figures(produced, f"kafka:{EVENTS.name}", bundle, tmp_path / "whole.json")
+    complete = figures(produced, f"kafka:{EVENTS.name}", bundle, tmp_path / "whole.json")
     bounds = ["--from", "300", "--warm-up-from", "earliest"]
     later = figures(produced, f"kafka:{EVENTS.name}", bundle, tmp_path / "later.json", *bounds)
-    assert later["records"] == whole["records"]
-    assert 0 < later["judged"] < whole["judged"]
+    assert later["records"] == complete["records"]
+    assert 0 < later["judged"] < complete["judged"]
     assert later["judged"] + sum(later["left_out"].values()) == later["records"]
     assert any(reason.startswith("warm-up") for reason in later["left_out"])
 
@@ -66,10 +72,10 @@ def test_range_with_all_before_it_warms_up_and_judges_the_rest(
 def test_catalogue_of_the_topics_keeps_back_what_is_out_of_stock(
     produced: Installation, bundle: Path, tmp_path: Path
 ) -> None:
-    before = figures(produced, f"kafka:{EVENTS.name}", bundle, tmp_path / "before.json")
+    earlier = figures(produced, f"kafka:{EVENTS.name}", bundle, tmp_path / "before.json")
     produced.fill_catalogue(catalogue(), [])
-    after = figures(produced, f"kafka:{EVENTS.name}", bundle, tmp_path / "after.json")
-    assert after["judged"] == before["judged"]
-    rates = [found["arms"][-1]["ranking"]["hit_rate@10"]["value"] for found in (before, after)]
+    newer = figures(produced, f"kafka:{EVENTS.name}", bundle, tmp_path / "after.json")
+    assert newer["judged"] == earlier["judged"]
+    rates = [result["arms"][-1]["ranking"]["hit_rate@10"]["value"] for result in (earlier, newer)]
     assert rates[1] < rates[0]  # `repeat` may no longer show a sixth of the items
-    assert {part["name"] for part in after["slices"] if part["of"] == "category"} > {"category-1", "category-2"}
+    assert {part["name"] for part in newer["slices"] if part["of"] == "category"} > {"category-1", "category-2"}

@@ -73,9 +73,13 @@ def test_second_start_on_the_same_folder_says_that_one_runs(own_broker: Embedded
 
 
 def test_broker_listens_on_loopback_only(own_broker: EmbeddedBroker) -> None:
-    listening = [each for each in psutil.Process(own_broker.pid).net_connections("tcp") if each.status == "LISTEN"]
+    listening = [
+        connection
+        for connection in psutil.Process(own_broker.pid).net_connections("tcp")
+        if connection.status == "LISTEN"
+    ]
     assert listening
-    assert {each.laddr[0].removeprefix("::ffff:") for each in listening} == {"127.0.0.1"}
+    assert {connection.laddr[0].removeprefix("::ffff:") for connection in listening} == {"127.0.0.1"}
 
 
 def test_record_as_large_as_topics_allow_is_taken(own_broker: EmbeddedBroker) -> None:
@@ -92,8 +96,8 @@ def test_broker_that_is_held_can_be_stopped(own_broker: EmbeddedBroker) -> None:
 def test_stop_kills_no_process_that_has_the_recorded_pid_by_chance(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as stranger:
         try:
-            began = psutil.Process(stranger.pid).create_time()
-            record = {"pid": stranger.pid, "started_at": began, "port": 9092, "controller_port": 9093}
+            created_at = psutil.Process(stranger.pid).create_time()
+            record = {"pid": stranger.pid, "started_at": created_at, "port": 9092, "controller_port": 9093}
             (tmp_path / "broker.json").write_bytes(msgspec.json.encode(record))
             assert EmbeddedBroker.find(tmp_path) is None
             assert stranger.poll() is None
@@ -102,8 +106,8 @@ def test_stop_kills_no_process_that_has_the_recorded_pid_by_chance(tmp_path: Pat
 
 
 def test_port_in_use_is_a_clear_error(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         with pytest.raises(BrokerError, match=f"port {port} of 127.0.0.1 is in use"):
             EmbeddedBroker.start(tmp_path, port)
 

@@ -86,7 +86,7 @@ def test_events_that_retention_took_are_reported(live: Installation) -> None:
     second = live.start_worker()
     live.wait_finished()
     line = f"{live.settings.kafka.topic(EVENTS.name)}-0: offsets 10 to 24 are lost, 15 in all"
-    assert line in second.said
+    assert line in second.output
     assert second.health()["lost"] == 15
     assert metrics(second)['clickscore_events_total{outcome="lost"}'] == 15
     second.stop()
@@ -129,9 +129,9 @@ def test_topic_that_was_made_anew_stops_a_running_worker(live: Installation) -> 
     asyncio.run(create_topics(live.settings.kafka))
     live.produce(views(20))
     assert worker.wait(NOTICE_S) == 1
-    last = worker.said.splitlines()[-1]
+    last = worker.output.splitlines()[-1]
     assert "the topic was deleted and created again" in last
-    assert "Traceback" not in worker.said
+    assert "Traceback" not in worker.output
 
 
 def test_worker_refuses_the_state_of_an_earlier_topic_that_was_shorter(live: Installation) -> None:
@@ -144,7 +144,7 @@ def test_worker_refuses_the_state_of_an_earlier_topic_that_was_shorter(live: Ins
     live.produce(views(20))
     worker = live.start_worker()
     assert worker.wait(NOTICE_S) == 1
-    assert "the topic was deleted and created again" in worker.said.splitlines()[-1]
+    assert "the topic was deleted and created again" in worker.output.splitlines()[-1]
 
 
 def test_running_worker_notices_partitions_and_serves_them_after_a_start(live: Installation) -> None:
@@ -158,8 +158,8 @@ def test_running_worker_notices_partitions_and_serves_them_after_a_start(live: I
     grown_at = time.monotonic()
     assert worker.wait(NOTICE_S) == 1
     assert time.monotonic() - grown_at < NOTICE_S
-    assert "has grown from 2 to 3 partitions. Start the worker again" in worker.said.splitlines()[-1]
-    assert "Traceback" not in worker.said
+    assert "has grown from 2 to 3 partitions. Start the worker again" in worker.output.splitlines()[-1]
+    assert "Traceback" not in worker.output
     counts = asyncio.run(list_topics(live.settings.kafka))
     assert {counts[live.settings.kafka.topic(topic.name)] for topic in TOPICS if topic.per_user} == {3}
     assert asyncio.run(check_topics(live.settings.kafka)) == 3

@@ -68,12 +68,12 @@ def ports(processes: list[psutil.Process]) -> set[int]:
 
 def until_open(demo: subprocess.Popen) -> str:
     """Read what the demo says until the shop is open."""
-    said = ""
+    output = ""
     for line in demo.stdout:
-        said += line
+        output += line
         if "events/s" in line:
-            return said
-    pytest.fail(f"the demo ended before the shop opened:\n{said}")
+            return output
+    pytest.fail(f"the demo ended before the shop opened:\n{output}")
 
 
 def assert_nothing_is_left(children: list[psutil.Process], listening: set[int], temp: Path) -> None:
@@ -88,11 +88,11 @@ def assert_nothing_is_left(children: list[psutil.Process], listening: set[int], 
 def test_demo_ends_by_itself_with_a_summary_of_what_it_measured(temp, tmp_path):
     file = tmp_path / "summary.json"
     demo = start(temp, "--seconds", "15", "--json", str(file))
-    said = until_open(demo)
+    output = until_open(demo)
     children = family(demo)
     listening = ports(children)
     rest, _ = demo.communicate(timeout=120)
-    assert demo.returncode == 0, said + rest
+    assert demo.returncode == 0, output + rest
     summary = json.loads(file.read_text())
     assert list(summary) == KEYS
     assert summary["events"] > 500
@@ -102,20 +102,20 @@ def test_demo_ends_by_itself_with_a_summary_of_what_it_measured(temp, tmp_path):
     assert 0 < summary["first_decision_s"] < 90
     assert 0 < summary["latency_ms"]["p50"] <= summary["latency_ms"]["p99"]
     assert set(summary["variants"]) == {"model", "popular"}
-    assert all(answers["impressions"] > 0 for answers in summary["variants"].values())
-    assert "→ we show" in said + rest
+    assert all(variant["impressions"] > 0 for variant in summary["variants"].values())
+    assert "→ we show" in output + rest
     assert_nothing_is_left(children, listening, temp)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_ends_the_demo_cleanly(temp, number):
     demo = start(temp)
-    said = until_open(demo)
+    output = until_open(demo)
     children = family(demo)
     listening = ports(children)
     demo.send_signal(number)
     rest, _ = demo.communicate(timeout=60)
-    assert demo.returncode == 0, said + rest
+    assert demo.returncode == 0, output + rest
     assert "First decision after" in rest
     assert_nothing_is_left(children, listening, temp)
 
@@ -128,8 +128,8 @@ def test_signal_while_kafka_starts_leaves_nothing(temp):
         time.sleep(0.05)
     children = family(demo)
     demo.send_signal(signal.SIGINT)
-    said, _ = demo.communicate(timeout=60)
-    assert demo.returncode == 0, said
+    output, _ = demo.communicate(timeout=60)
+    assert demo.returncode == 0, output
     assert all(has_ended(child) for child in children)
     assert list(temp.iterdir()) == []
 
@@ -138,22 +138,22 @@ def test_worker_that_dies_ends_the_demo_with_its_log(temp, tmp_path):
     bundle = tmp_path / "bundle"
     bundle.mkdir()
     demo = start(temp, "--bundle", str(bundle))
-    said, _ = demo.communicate(timeout=120)
+    output, _ = demo.communicate(timeout=120)
     assert demo.returncode == 1
-    assert "the worker ended by itself" in said
-    assert "manifest.json" in said
-    assert "Traceback" not in said
+    assert "the worker ended by itself" in output
+    assert "manifest.json" in output
+    assert "Traceback" not in output
     assert list(temp.iterdir()) == []
 
 
 def test_kafka_that_dies_ends_the_demo(temp):
     demo = start(temp)
-    said = until_open(demo)
+    output = until_open(demo)
     children = family(demo)
     kafka = next(child for child in children if is_kafka(child))
     kafka.kill()
     rest, _ = demo.communicate(timeout=120)
-    assert demo.returncode == 1, said + rest
+    assert demo.returncode == 1, output + rest
     assert "Kafka ended by itself" in rest
     assert "Traceback" not in rest
     assert all(has_ended(child) for child in children)
@@ -161,8 +161,8 @@ def test_kafka_that_dies_ends_the_demo(temp):
 
 def test_demo_on_a_kafka_of_ones_own_takes_its_topics_away(broker, temp):
     demo = start(temp, "--seconds", "3", KAFKA_BOOTSTRAP_SERVERS=broker)
-    said, _ = demo.communicate(timeout=120)
-    assert demo.returncode == 0, said
-    assert broker in said
-    there = asyncio.run(list_topics(KafkaSettings(bootstrap_servers=broker)))
-    assert not [name for name in there if name.startswith("demo-")]
+    output, _ = demo.communicate(timeout=120)
+    assert demo.returncode == 0, output
+    assert broker in output
+    topic_names = asyncio.run(list_topics(KafkaSettings(bootstrap_servers=broker)))
+    assert not [name for name in topic_names if name.startswith("demo-")]

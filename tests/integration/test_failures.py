@@ -69,14 +69,14 @@ class Outage(NamedTuple):
     evidence: Evidence
     exit_code: int | None
     """Of the worker that met the outage, when all was done: none where it has lived through it."""
-    said: str
+    output: str
     """By that worker."""
 
 
 class Restart(NamedTuple):
     evidence: Evidence
     exit_code: int | None
-    said: str
+    output: str
     said_late: str
     """By a worker that was started while there was no broker."""
 
@@ -87,7 +87,7 @@ class Loss(NamedTuple):
     """From the loss of the broker to the end of the worker that nobody stopped."""
     stopped_in_s: float
     """From SIGTERM to the end of the other one."""
-    said: list[str]
+    output: list[str]
     """Last lines of both."""
 
 
@@ -220,7 +220,7 @@ def broker_held(frail_broker: EmbeddedBroker, bundle: Path, tmp_path_factory: py
         live.wait_finished()
         exit_code = worker.exit_code
         worker.stop()
-        return Outage(gather_evidence(live), exit_code, worker.said)
+        return Outage(gather_evidence(live), exit_code, worker.output)
 
 
 @pytest.fixture(scope="module")
@@ -241,8 +241,8 @@ def broker_lost(frail_broker: EmbeddedBroker, bundle: Path, tmp_path_factory: py
         last = live.start_worker()
         live.wait_finished()
         last.stop()
-        said = [worker.said.splitlines()[-1] for worker in workers]
-        return Loss(gather_evidence(live), gave_up_in_s, stopped_in_s, said)
+        output = [worker.output.splitlines()[-1] for worker in workers]
+        return Loss(gather_evidence(live), gave_up_in_s, stopped_in_s, output)
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +267,7 @@ def broker_restarted(
         live.wait_finished()
         exit_code = worker.exit_code
         live.stop_workers()
-        return Restart(gather_evidence(live), exit_code, worker.said, late.said)
+        return Restart(gather_evidence(live), exit_code, worker.output, late.output)
 
 
 @pytest.fixture(scope="module", params=SCENARIOS)
@@ -349,7 +349,7 @@ def test_worker_lives_through_a_broker_that_is_gone_for_a_while(outage: str, req
 
 
 def test_worker_says_that_it_waits_for_the_broker_and_for_how_long(broker_held: Outage) -> None:
-    assert "waiting for Kafka to acknowledge what was published, for at most 30 s" in broker_held.said
+    assert "waiting for Kafka to acknowledge what was published, for at most 30 s" in broker_held.output
 
 
 def test_worker_that_starts_without_a_broker_says_so_and_goes_on_once_it_is_back(broker_restarted: Restart) -> None:
@@ -362,7 +362,7 @@ def test_worker_gives_up_a_broker_that_does_not_come_back_within_bounds(broker_l
 
 
 def test_worker_says_why_it_gave_up_in_its_last_line(broker_lost: Loss) -> None:
-    assert broker_lost.said[0] == (
+    assert broker_lost.output[0] == (
         "clickscore: Kafka has not acknowledged for 4 s (broker_wait_ms) what was published. Nothing of it is "
         "committed; start the worker again once a broker answers"
     )

@@ -55,9 +55,15 @@ def test_worker_recommends_what_another_frameworks_model_learned(
         ]
     following = dict(pairwise(ITEMS))
     expected = {view.event_id: following[view.item_id] for view in views}
-    shown = {one.event_id: one.items[0].item_id for one in decided if isinstance(one, Recommendation)}
-    assert shown == expected
-    assert {one.bundle for one in decided} == {manifest.version}
+    first_items = {
+        decision.event_id: decision.items[0].item_id for decision in decided if isinstance(decision, Recommendation)
+    }
+    assert first_items == expected
+    assert {decision.bundle for decision in decided} == {manifest.version}
     is_pure = make is next_item_graph
-    absent = {(one.actions is None, one.purchase is None) for one in decided if isinstance(one, Recommendation)}
+    absent = {
+        (decision.actions is None, decision.purchase is None)
+        for decision in decided
+        if isinstance(decision, Recommendation)
+    }
     assert absent == {(is_pure, is_pure)}

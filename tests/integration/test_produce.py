@@ -58,11 +58,11 @@ async def held(settings: Settings) -> list[ConsumerRecord]:
         ]
         consumer.assign(places)
         ends = await consumer.end_offsets(places)
-        found: list[ConsumerRecord] = []
-        while len(found) < sum(ends.values()):
+        consumed: list[ConsumerRecord] = []
+        while len(consumed) < sum(ends.values()):
             for records in (await asyncio.wait_for(consumer.getmany(timeout_ms=500), 30)).values():
-                found.extend(records)
-    return sorted(found, key=lambda record: (record.partition, record.offset))
+                consumed.extend(records)
+    return sorted(consumed, key=lambda record: (record.partition, record.offset))
 
 
 def assert_all_once_and_in_order(records: list[ConsumerRecord], sent: list[bytes]) -> None:
@@ -102,16 +102,16 @@ def test_line_larger_than_a_batch_arrives(settings: Settings, tmp_path: Path) ->
 
 
 def test_rate_is_kept(settings: Settings, tmp_path: Path) -> None:
-    began = asyncio.run(_timed(settings, written(tmp_path, views(300))))
-    assert 1.4 <= began <= 3
+    seconds = asyncio.run(_timed(settings, written(tmp_path, views(300))))
+    assert 1.4 <= seconds <= 3
 
 
 async def _timed(settings: Settings, path: Path) -> float:
     loop = asyncio.get_running_loop()
-    began = loop.time()
+    started_at = loop.time()
     with EventFile(path, "clickscore") as file:
         await produce(settings.kafka, file, ProduceTally(), pace=constant_rate(200))
-    return loop.time() - began
+    return loop.time() - started_at
 
 
 def test_missing_topic_is_named(settings: Settings, tmp_path: Path) -> None:
@@ -132,16 +132,26 @@ def test_file_that_ends_early_is_sent_as_far_as_it_goes(settings: Settings, tmp_
 def test_command_says_what_it_sent_and_what_it_skipped(settings: Settings, tmp_path: Path) -> None:
     path = tmp_path / "taobao.csv"
     path.write_text("u1,2,3,pv,1511658000\nu1,2,3,hug,1511658000\nu1,2,3,buy,1511658001\n", encoding="utf-8")
-    where = ["--bootstrap-servers", settings.kafka.bootstrap_servers, "--topic-prefix", settings.kafka.topic_prefix]
-    result = CliRunner().invoke(cli, ["produce", str(path), "--format", "taobao", *where])
+    connection = [
+        "--bootstrap-servers",
+        settings.kafka.bootstrap_servers,
+        "--topic-prefix",
+        settings.kafka.topic_prefix,
+    ]
+    result = CliRunner().invoke(cli, ["produce", str(path), "--format", "taobao", *connection])
     assert result.exit_code == 0, result.output
     assert f"Sent 2 of 3 lines to {settings.kafka.topic(EVENTS.name)}" in result.output
     assert "1 x unknown behaviour 'hug' (line 2)" in result.output
 
 
 def test_file_of_another_format_is_an_error(settings: Settings, tmp_path: Path) -> None:
-    where = ["--bootstrap-servers", settings.kafka.bootstrap_servers, "--topic-prefix", settings.kafka.topic_prefix]
-    result = CliRunner().invoke(cli, ["produce", str(written(tmp_path, views(3))), "--format", "taobao", *where])
+    connection = [
+        "--bootstrap-servers",
+        settings.kafka.bootstrap_servers,
+        "--topic-prefix",
+        settings.kafka.topic_prefix,
+    ]
+    result = CliRunner().invoke(cli, ["produce", str(written(tmp_path, views(3))), "--format", "taobao", *connection])
     assert result.exit_code == 1
     assert isinstance(result.exception, InputFileError)
 
@@ -181,16 +191,16 @@ def test_broker_that_stops_and_comes_back_costs_no_event_and_doubles_none(
             sending = asyncio.create_task(produce(settings.kafka, file, tally, pace=constant_rate(15_000)))
             await asyncio.sleep(0.7)
             await asyncio.to_thread(own_broker.stop)
-            again = await asyncio.to_thread(EmbeddedBroker.start, own_broker.data, own_broker.port)
+            second_broker = await asyncio.to_thread(EmbeddedBroker.start, own_broker.data, own_broker.port)
             await sending
-        return tally, again
+        return tally, second_broker
 
-    tally, again = asyncio.run(run())
+    tally, second_broker = asyncio.run(run())
     try:
         assert tally.sent == 30_000
         assert_all_once_and_in_order(asyncio.run(held(settings)), lines)
     finally:
-        again.stop()
+        second_broker.stop()
 
 
 def test_broker_that_stays_away_is_an_error_that_says_how_far_it_came(own_broker: EmbeddedBroker) -> None:

@@ -86,12 +86,12 @@ def replace_graph(folder: Path, *, purchase_axes: int) -> None:
         ]
     else:
         nodes.append(helper.make_node("Identity", ["scores"], ["purchase"]))
-    both = ["batch", "length"]
-    items = helper.make_tensor_value_info("items", TensorProto.INT64, both)
+    dynamic_axes = ["batch", "length"]
+    items = helper.make_tensor_value_info("items", TensorProto.INT64, dynamic_axes)
     outputs = [
-        helper.make_tensor_value_info("rows", TensorProto.INT64, both),
-        *(helper.make_tensor_value_info(name, TensorProto.FLOAT, both) for name in tables),
-        helper.make_tensor_value_info("purchase", TensorProto.FLOAT, both[:purchase_axes]),
+        helper.make_tensor_value_info("rows", TensorProto.INT64, dynamic_axes),
+        *(helper.make_tensor_value_info(name, TensorProto.FLOAT, dynamic_axes) for name in tables),
+        helper.make_tensor_value_info("purchase", TensorProto.FLOAT, dynamic_axes[:purchase_axes]),
     ]
     graph = helper.make_graph(nodes, "spoiled", [items], outputs)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10).SerializeToString()
@@ -119,8 +119,8 @@ SPOILED: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 def last_words(worker: Worker) -> str:
-    assert worker.wait(EXIT_S) == 1, worker.said
-    return worker.said.splitlines()[-1]
+    assert worker.wait(EXIT_S) == 1, worker.output
+    return worker.output.splitlines()[-1]
 
 
 def admin(settings: Settings, work: Callable[[AIOKafkaAdminClient], Awaitable[Any]]) -> Any:
@@ -155,10 +155,10 @@ def test_worker_refuses_a_wrong_bundle_in_one_line_before_it_joins_the_group(
     spoil, words = SPOILED[kind]
     spoil(spoiled)
     worker = live.start_worker(bundle=str(spoiled))
-    said = last_words(worker)
-    assert said.startswith(f"clickscore: the bundle {spoiled} cannot be served: ")
-    assert words in said
-    assert len(worker.said.splitlines()) == 1
+    message = last_words(worker)
+    assert message.startswith(f"clickscore: the bundle {spoiled} cannot be served: ")
+    assert words in message
+    assert len(worker.output.splitlines()) == 1
     assert live.settings.worker.group not in groups(live.settings)
 
 
@@ -175,7 +175,7 @@ def test_bug_that_an_event_meets_stops_the_worker_and_swallows_nothing(spoiled: 
     live.produce(event_log(200))
     worker = live.start_worker(bundle=str(spoiled))
     assert worker.wait(EXIT_S) == 1
-    assert "zip() argument 2 is" in worker.said
+    assert "zip() argument 2 is" in worker.output
     assert live.committed() == {}
     assert not any(live.read(SNAPSHOTS).values())
     assert not any(live.read(DEAD_LETTERS).values())
@@ -200,9 +200,9 @@ REFUSED = "clickscore: Kafka did not take what was published (MessageSizeTooLarg
 def test_worker_stops_and_commits_nothing_where_the_decisions_topic_refuses(live: Installation) -> None:
     alter(live.settings, RECOMMENDATIONS, SMALL_BYTES)
     live.produce(event_log(3_000))
-    said = last_words(live.start_worker())
-    assert said.startswith(REFUSED)
-    assert "Nothing of it is committed" in said
+    message = last_words(live.start_worker())
+    assert message.startswith(REFUSED)
+    assert "Nothing of it is committed" in message
     assert live.committed() == {}
     assert not any(live.read(SNAPSHOTS).values())
 
@@ -236,10 +236,10 @@ def test_worker_waits_for_an_absent_broker_saying_so_and_gives_up_after_the_sett
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     worker = Worker(Settings.of(bootstrap_servers=address, broker_wait_ms=5_000), tmp_path / "worker.log")
     words = last_words(worker)
-    assert re.search(rf"Waiting for Kafka at {address}, \d s of 5 s: Connection refused", worker.said)
+    assert re.search(rf"Waiting for Kafka at {address}, \d s of 5 s: Connection refused", worker.output)
     assert words.startswith(f"clickscore: no Kafka broker answers at {address} (Connection refused), waited 5 s")
     assert words.endswith("or say where yours is with --bootstrap-servers")
-    assert time.monotonic() - worker.began > 5
+    assert time.monotonic() - worker.started_at > 5
 
 
 def test_worker_whose_broker_goes_away_as_it_starts_ends_with_a_clear_error(tmp_path: Path) -> None:
@@ -265,10 +265,10 @@ def test_worker_whose_broker_goes_away_as_it_starts_ends_with_a_clear_error(tmp_
 
 
 def test_worker_names_the_port_that_somebody_else_has(live: Installation) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         worker = live.start_worker(port=port)
-        said = last_words(worker)
-    assert said == (
+        message = last_words(worker)
+    assert message == (
         f"clickscore: /health and /metrics cannot be at 127.0.0.1:{port} (Address already in use): choose --web-port"
     )

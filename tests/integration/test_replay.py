@@ -195,8 +195,8 @@ def test_check_of_a_range_concerns_its_events_alone(live: Live, planted: Planted
     done = clickscore(live, "replay", f"kafka:{EVENTS.name}", "--check", f"kafka:{PLANTED.name}", *bounds)
     assert done.returncode == 1
     assert (counts(done)["different"], counts(done)["missing"]) == (1, 0)
-    due = [value for value in all_of(live)[::2] if begin <= offset_of(value) < end]
-    assert counts(done)["equal"] == len(due) - 1
+    expected = [value for value in all_of(live)[::2] if begin <= offset_of(value) < end]
+    assert counts(done)["equal"] == len(expected) - 1
 
 
 def offset_in_topic(identity: str) -> int:
@@ -211,8 +211,8 @@ def test_range_with_all_that_was_before_gives_the_decisions_of_the_whole(
     live: Live, workers: int, tmp_path: Path
 ) -> None:
     bounds = ["--from", 1000, "--to", 2000, "--warm-up-from", "earliest", "--workers", workers]
-    due = [value for value in all_of(live) if 1000 <= offset_of(value) < 2000]
-    assert replayed(live, tmp_path / "a.jsonl", *bounds) == due
+    expected = [value for value in all_of(live) if 1000 <= offset_of(value) < 2000]
+    assert replayed(live, tmp_path / "a.jsonl", *bounds) == expected
 
 
 def test_range_from_the_middle_says_that_it_begins_without_the_state_before(live: Live, tmp_path: Path) -> None:
@@ -224,16 +224,16 @@ def test_range_from_the_middle_says_that_it_begins_without_the_state_before(live
 
 def test_range_by_time_begins_with_the_first_record_that_was_appended_then(live: Live, tmp_path: Path) -> None:
     records = live.installation.read(EVENTS)
-    at = records[2][-1].timestamp  # of the second half: one record batch has one append time
-    moment = datetime.datetime.fromtimestamp(at / 1000, datetime.UTC).replace(tzinfo=None).isoformat()
+    append_time = records[2][-1].timestamp  # of the second half: one record batch has one append time
+    moment = datetime.datetime.fromtimestamp(append_time / 1000, datetime.UTC).replace(tzinfo=None).isoformat()
     out = tmp_path / "a.jsonl"
-    before = replayed(live, out, "--to", moment)
-    after = replayed(live, out, "--from", moment, "--warm-up-from", "earliest")
+    earlier = replayed(live, out, "--to", moment)
+    later = replayed(live, out, "--from", moment, "--warm-up-from", "earliest")
     appended = {(p, record.offset): record.timestamp for p, of_p in records.items() for record in of_p}
     times = [appended[p, offset_of(value)] for p, values in live.decisions.items() for value in values]
-    assert len(before) == sum(time < at for time in times) > 0
-    assert len(after) == sum(time >= at for time in times) > 0
-    assert sorted(before + after) == sorted(all_of(live))
+    assert len(earlier) == sum(time < append_time for time in times) > 0
+    assert len(later) == sum(time >= append_time for time in times) > 0
+    assert sorted(earlier + later) == sorted(all_of(live))
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_older_snapshots_between_two_writes_are_written_over_within_seconds(brok
         live.produce(other_views(partitions))
         deadline = time.monotonic() + REPAIR_S
         while stale := [key for records in live.read(SNAPSHOTS).values() for key in stale_keys(records)]:
-            assert time.monotonic() < deadline, f"still stale: {stale}\n{worker.said}"
+            assert time.monotonic() < deadline, f"still stale: {stale}\n{worker.output}"
             time.sleep(0.2)
-        assert "another worker wrote" in worker.said
+        assert "another worker wrote" in worker.output
         worker.stop()

@@ -33,7 +33,7 @@ def send(settings: Settings, first: int, last: int, user: str = "u1") -> None:
     asyncio.run(run())
 
 
-def where(settings: Settings) -> list[str]:
+def connection(settings: Settings) -> list[str]:
     return ["--bootstrap-servers", settings.kafka.bootstrap_servers, "--topic-prefix", settings.kafka.topic_prefix]
 
 
@@ -49,7 +49,7 @@ def test_from_the_beginning_all_records_come_in_order(settings: Settings) -> Non
 def test_without_it_only_new_records_come(settings: Settings) -> None:
     send(settings, 0, 5)
     with subprocess.Popen(
-        [sys.executable, "-m", "clickscore.stream", "tail", EVENTS.name, "--count", "2", *where(settings)],
+        [sys.executable, "-m", "clickscore.stream", "tail", EVENTS.name, "--count", "2", *connection(settings)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -57,8 +57,8 @@ def test_without_it_only_new_records_come(settings: Settings) -> None:
         assert process.stderr is not None
         assert "Listening" in process.stderr.readline()
         send(settings, 5, 9)
-        shown, _ = process.communicate(timeout=30)
-    assert shown.splitlines() == [
+        output, _ = process.communicate(timeout=30)
+    assert output.splitlines() == [
         "2019-10-01 00:00:03  user u1 viewed item i5",
         "2019-10-01 00:00:03  user u1 viewed item i6",
     ]
@@ -67,31 +67,31 @@ def test_without_it_only_new_records_come(settings: Settings) -> None:
 def test_json_is_the_raw_value(settings: Settings) -> None:
     send(settings, 3, 4)
     result = CliRunner().invoke(
-        cli, ["tail", EVENTS.name, "--json", "--from-beginning", "--count", "1", *where(settings)]
+        cli, ["tail", EVENTS.name, "--json", "--from-beginning", "--count", "1", *connection(settings)]
     )
     assert result.stdout_bytes == encode_event(View(event_id="e3", user_id="u1", ts=TS + 3, item_id="i3")) + b"\n"
 
 
-def shown(settings: Settings, *options: str) -> list[str]:
-    result = CliRunner().invoke(cli, ["tail", EVENTS.name, *options, *where(settings)])
+def output(settings: Settings, *options: str) -> list[str]:
+    result = CliRunner().invoke(cli, ["tail", EVENTS.name, *options, *connection(settings)])
     assert result.exit_code == 0
     return result.stdout.splitlines()
 
 
 def test_until_end_reads_what_is_there_and_ends(settings: Settings) -> None:
-    assert shown(settings, "--until-end") == []
+    assert output(settings, "--until-end") == []
     send(settings, 0, 5)
-    assert len(shown(settings, "--until-end")) == 5
-    assert len(shown(settings, "--until-end", "--from-beginning", "--count", "3")) == 3
-    assert len(shown(settings, "--until-end", "--json")) == 5
+    assert len(output(settings, "--until-end")) == 5
+    assert len(output(settings, "--until-end", "--from-beginning", "--count", "3")) == 3
+    assert len(output(settings, "--until-end", "--json")) == 5
 
 
 def test_records_of_one_user(settings: Settings) -> None:
     send(settings, 0, 3)
     send(settings, 3, 6, "u2")
-    assert [line.split("item ")[1] for line in shown(settings, "--until-end", "--user", "u2")] == ["i3", "i4", "i5"]
-    assert shown(settings, "--until-end", "--user", "u2", "--count", "1")[0].endswith("user u2 viewed item i3")
-    assert shown(settings, "--until-end", "--user", "u") == []
+    assert [line.split("item ")[1] for line in output(settings, "--until-end", "--user", "u2")] == ["i3", "i4", "i5"]
+    assert output(settings, "--until-end", "--user", "u2", "--count", "1")[0].endswith("user u2 viewed item i3")
+    assert output(settings, "--until-end", "--user", "u") == []
 
 
 def test_since_counts_by_the_time_at_which_kafka_received_a_record(settings: Settings) -> None:
@@ -99,16 +99,16 @@ def test_since_counts_by_the_time_at_which_kafka_received_a_record(settings: Set
     time.sleep(0.05)
     border = int(time.time() * 1000)
     send(settings, 3, 5)
-    assert len(shown(settings, "--until-end", "--since", str(border))) == 2
-    assert len(shown(settings, "--until-end", "--since", "10m")) == 5
-    assert len(shown(settings, "--until-end", "--since", "2026-01-01T00:00")) == 5
-    assert shown(settings, "--until-end", "--since", "2500-01-01") == []
+    assert len(output(settings, "--until-end", "--since", str(border))) == 2
+    assert len(output(settings, "--until-end", "--since", "10m")) == 5
+    assert len(output(settings, "--until-end", "--since", "2026-01-01T00:00")) == 5
+    assert output(settings, "--until-end", "--since", "2500-01-01") == []
 
 
 def test_interrupt_ends_it_cleanly(settings: Settings) -> None:
     send(settings, 0, 1)
     with subprocess.Popen(
-        [sys.executable, "-m", "clickscore.stream", "tail", EVENTS.name, "--from-beginning", *where(settings)],
+        [sys.executable, "-m", "clickscore.stream", "tail", EVENTS.name, "--from-beginning", *connection(settings)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -123,4 +123,4 @@ def test_interrupt_ends_it_cleanly(settings: Settings) -> None:
 
 def test_missing_topic_is_named(settings: Settings) -> None:
     with pytest.raises(TopicMissingError, match="nothing-here is missing"):
-        CliRunner().invoke(cli, ["tail", "nothing-here", *where(settings)], catch_exceptions=False)
+        CliRunner().invoke(cli, ["tail", "nothing-here", *connection(settings)], catch_exceptions=False)

@@ -18,10 +18,10 @@ pytestmark = pytest.mark.kafka
 
 def test_all_topics_are_made_once(broker: str, topic_prefix: str) -> None:
     settings = KafkaSettings(bootstrap_servers=broker, topic_prefix=topic_prefix, partitions=3)
-    assert {each.outcome for each in asyncio.run(create_topics(settings))} == {"created"}
-    assert {each.outcome for each in asyncio.run(create_topics(settings))} == {"there already"}
-    there = asyncio.run(list_topics(settings))
-    assert {topic.name: there[settings.topic(topic.name)] for topic in TOPICS} == {
+    assert {result.outcome for result in asyncio.run(create_topics(settings))} == {"created"}
+    assert {result.outcome for result in asyncio.run(create_topics(settings))} == {"there already"}
+    names = asyncio.run(list_topics(settings))
+    assert {topic.name: names[settings.topic(topic.name)] for topic in TOPICS} == {
         topic.name: 3 if topic.per_user else 1 for topic in TOPICS
     }
     asyncio.run(delete_topics(settings))
@@ -31,7 +31,7 @@ def test_other_number_of_partitions_is_said_and_left_alone(broker: str, topic_pr
     three = KafkaSettings(bootstrap_servers=broker, topic_prefix=topic_prefix, partitions=3)
     asyncio.run(create_topics(three))
     five = KafkaSettings(bootstrap_servers=broker, topic_prefix=topic_prefix, partitions=5)
-    outcomes = {each.name: each for each in asyncio.run(create_topics(five))}
+    outcomes = {result.name: result for result in asyncio.run(create_topics(five))}
     events = outcomes[five.topic(EVENTS.name)]
     assert (events.outcome, events.partitions, events.requested_partitions) == ("differs", 3, 5)
     assert outcomes[five.topic(CATALOGUE.name)].outcome == "there already"
@@ -61,7 +61,7 @@ def test_snapshots_that_are_not_compacted_are_refused(broker: str, topic_prefix:
     settings = KafkaSettings(bootstrap_servers=broker, topic_prefix=topic_prefix)
     losing = msgspec.structs.replace(SNAPSHOTS, config=EVENTS.config)
     asyncio.run(create_topics(settings, [losing]))
-    outcomes = {each.name: each for each in asyncio.run(create_topics(settings))}
+    outcomes = {result.name: result for result in asyncio.run(create_topics(settings))}
     assert outcomes[settings.topic(SNAPSHOTS.name)].differences == ("has cleanup.policy=delete, not compact",)
     with pytest.raises(TopicMissingError, match=f"must be compacted.*{topic_prefix}session-snapshots"):
         asyncio.run(check_topics(settings))
@@ -72,7 +72,7 @@ def test_retention_is_the_owners_choice(broker: str, topic_prefix: str) -> None:
     day = KafkaSettings(bootstrap_servers=broker, topic_prefix=topic_prefix, retention_ms=86_400_000)
     asyncio.run(create_topics(day))
     week = KafkaSettings(bootstrap_servers=broker, topic_prefix=topic_prefix, retention_ms=7 * 86_400_000)
-    assert {each.outcome for each in asyncio.run(create_topics(week))} == {"there already"}
+    assert {result.outcome for result in asyncio.run(create_topics(week))} == {"there already"}
     asyncio.run(delete_topics(day))
 
 
@@ -86,18 +86,18 @@ def test_smaller_records_than_a_cycle_may_need_are_said(broker: str, topic_prefi
 
 
 def test_command_says_what_was_made_and_what_is_otherwise(broker: str, topic_prefix: str) -> None:
-    where = ["--bootstrap-servers", broker, "--topic-prefix", topic_prefix]
-    made = CliRunner().invoke(cli, ["topics", "create", "--partitions", "2", *where])
+    connection = ["--bootstrap-servers", broker, "--topic-prefix", topic_prefix]
+    made = CliRunner().invoke(cli, ["topics", "create", "--partitions", "2", *connection])
     assert made.exit_code == 0
     assert made.output.count("created") == len(TOPICS)
-    listed = CliRunner().invoke(cli, ["topics", "list", *where])
+    listed = CliRunner().invoke(cli, ["topics", "list", *connection])
     assert "   2 partitions" in listed.output
     assert "missing" not in listed.output
-    again = CliRunner().invoke(cli, ["topics", "create", "--partitions", "3", *where])
-    assert again.exit_code == 1
-    assert "clickstream-events has 2 partitions, not 3" in str(again.exception)
+    second_run = CliRunner().invoke(cli, ["topics", "create", "--partitions", "3", *connection])
+    assert second_run.exit_code == 1
+    assert "clickstream-events has 2 partitions, not 3" in str(second_run.exception)
     asyncio.run(delete_topics(KafkaSettings(bootstrap_servers=broker, topic_prefix=topic_prefix)))
-    assert CliRunner().invoke(cli, ["topics", "list", *where]).output.count("missing") == len(TOPICS)
+    assert CliRunner().invoke(cli, ["topics", "list", *connection]).output.count("missing") == len(TOPICS)
 
 
 def test_topics_of_an_older_installation_stay_usable_and_the_time_on_disk_is_said(

@@ -62,7 +62,7 @@ def test_aborted_purchase_is_not_decided_on_and_not_remembered(broker: str, tmp_
         live.start_worker()
         live.wait_decisions(2)
         live.workers[0].wait_health(lambda health: health.get("lag") == 0 and health["last_batch_age_s"] is not None)
-        assert [(each.event_id, each.session_length) for each in decisions(live)] == [("t1", 1), ("t3", 2)]
+        assert [(decision.event_id, decision.session_length) for decision in decisions(live)] == [("t1", 1), ("t3", 2)]
         assert decisions(live)[1].filtered == {}
         assert replay(live, tmp_path / "out.jsonl") == decisions(live)
 
@@ -88,5 +88,5 @@ def test_setting_reads_uncommitted_records(broker: str, tmp_path: Path) -> None:
         asyncio.run(send_transactions(live, (view("t1", 1), True), (ABORTED, False), (view("t3", 3), True)))
         live.start_worker()
         live.wait_decisions(3)
-        assert [each.event_id for each in decisions(live)] == ["t1", "t2", "t3"]
+        assert [decision.event_id for decision in decisions(live)] == ["t1", "t2", "t3"]
         assert len(replay(live, tmp_path / "out.jsonl")) == 3

@@ -114,10 +114,10 @@ def test_item_that_goes_out_of_stock_is_shown_no_longer(live: Installation, bund
     live.wait_decisions(2)
     records = (record for found in live.read(RECOMMENDATIONS).values() for record in found)
     decisions = (decode_decision(record.value) for record in records)
-    shown = {decision.event_id: {choice.item_id for choice in decision.items} for decision in decisions}
-    assert shown["before"] & set(ITEMS[:200])
-    assert shown["after"]
-    assert not shown["after"] & set(ITEMS[:200])
+    item_ids = {decision.event_id: {choice.item_id for choice in decision.items} for decision in decisions}
+    assert item_ids["before"] & set(ITEMS[:200])
+    assert item_ids["after"]
+    assert not item_ids["after"] & set(ITEMS[:200])
 
 
 def test_campaign_that_starts_meanwhile_is_shown(live: Installation) -> None:
@@ -173,6 +173,6 @@ def test_worker_refuses_a_state_that_is_ahead_of_events_which_were_made_anew(liv
     asyncio.run(create_topics(live.settings.kafka))
     worker = live.start_worker()
     assert worker.wait(WAIT_S) == 1
-    said = worker.said.splitlines()[-1]
-    assert said.startswith(f"clickscore: {live.settings.kafka.topic_prefix}session-snapshots holds the state of ")
-    assert said.endswith("make it anew with `clickscore topics create`")
+    message = worker.output.splitlines()[-1]
+    assert message.startswith(f"clickscore: {live.settings.kafka.topic_prefix}session-snapshots holds the state of ")
+    assert message.endswith("make it anew with `clickscore topics create`")

@@ -24,9 +24,9 @@ TINY = TrainConfig(
 )
 
 
-def closed(number: int, events: str, at: int | None = None) -> ClosedSession:
-    """Return session `number` from words such as `"view:a search cart:a"`; it closes at `at`, or in order of number."""
-    told = tuple(
+def closed(number: int, events: str, closed_at: int | None = None) -> ClosedSession:
+    """Return session `number` from words such as `"view:a search cart:a"`; by default it closes in order of number."""
+    parsed = tuple(
         SessionEvent(ts=second, action=action, item_id=item)
         for second, (action, _, item) in enumerate(word.partition(":") for word in events.split())
     )
@@ -35,24 +35,24 @@ def closed(number: int, events: str, at: int | None = None) -> ClosedSession:
         session_id=str(number),
         user_id=f"user-{number}",
         opened_at=0,
-        closed_at=number * 1000 if at is None else at,
-        length=len(told),
-        purchased=any(event.action == "purchase" for event in told),
-        events=told,
+        closed_at=number * 1000 if closed_at is None else closed_at,
+        length=len(parsed),
+        purchased=any(event.action == "purchase" for event in parsed),
+        events=parsed,
     )
 
 
 def flat(sessions: Iterable[str], item_ids: Sequence[str] = "abcdefgh") -> Sessions:
-    """Return sessions told in words, end to end."""
-    told = [[word.partition(":") for word in session.split()] for session in sessions]
-    events = [event for session in told for event in session]
+    """Return sessions parsed from words, end to end."""
+    parsed = [[word.partition(":") for word in session.split()] for session in sessions]
+    events = [event for session in parsed for event in session]
     return Sessions(
         tuple(item_ids),
         np.array([item_ids.index(item) if item else -1 for _, _, item in events], dtype=np.int32),
         np.array([ACTIONS.index(action) for action, _, _ in events], dtype=np.int8),
-        np.cumsum([0, *(len(session) for session in told)]),
-        np.arange(len(told)),
-        np.concatenate([np.arange(len(session)) * 1000 for session in told]),
+        np.cumsum([0, *(len(session) for session in parsed)]),
+        np.arange(len(parsed)),
+        np.concatenate([np.arange(len(session)) * 1000 for session in parsed]),
     )
 
 

@@ -13,7 +13,7 @@ def write_encoder(folder: Path, seed: int = 0) -> Path:
     """Write tokenizer.json, config.json and model.safetensors, and return the folder."""
     folder.mkdir(parents=True)
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *LETTERS, *(f"##{letter}" for letter in LETTERS)]
-    tokenizer = Tokenizer(models.WordPiece({token: at for at, token in enumerate(tokens)}))
+    tokenizer = Tokenizer(models.WordPiece({token: index for index, token in enumerate(tokens)}))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     tokenizer.save(str(folder / "tokenizer.json"))

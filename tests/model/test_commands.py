@@ -22,8 +22,8 @@ QUICK = ["--preset", "small", "--epochs", "1", "--threads", "1", "--set", "dim=1
 
 @pytest.fixture(scope="module")
 def sessions(tmp_path_factory):
-    told = [*shoppers(100), closed(100, "search"), closed(5, "view:item-1")]
-    return write_sessions(tmp_path_factory.mktemp("sessions") / "sessions.jsonl", told)
+    closed_sessions = [*shoppers(100), closed(100, "search"), closed(5, "view:item-1")]
+    return write_sessions(tmp_path_factory.mktemp("sessions") / "sessions.jsonl", closed_sessions)
 
 
 def run(*arguments: object):
@@ -40,12 +40,12 @@ def test_train_leaves_a_checkpoint(sessions, tmp_path):
 
 
 def test_train_reports_what_it_read_and_left_out(sessions, tmp_path):
-    said = run(sessions, "--out", tmp_path / "checkpoint", *QUICK).output
-    assert "read 102 lines of 1 file(s)" in said
-    assert "left out: 1 x repeat of a session" in said
-    assert "left out: 1 x session without an event on an item" in said
-    assert "100 sessions with" in said
-    assert "training 86, validation 12, held out 2 sessions" in said
+    printed = run(sessions, "--out", tmp_path / "checkpoint", *QUICK).output
+    assert "read 102 lines of 1 file(s)" in printed
+    assert "left out: 1 x repeat of a session" in printed
+    assert "left out: 1 x session without an event on an item" in printed
+    assert "100 sessions with" in printed
+    assert "training 86, validation 12, held out 2 sessions" in printed
 
 
 def test_train_says_what_to_do_next(sessions, tmp_path):
@@ -71,8 +71,8 @@ def checkpoint(sessions, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def newer(tmp_path_factory):
-    told = [closed(200 + number, "view:item-1 view:new") for number in range(20)]
-    return write_sessions(tmp_path_factory.mktemp("newer") / "newer.jsonl", told)
+    closed_sessions = [closed(200 + number, "view:item-1 view:new") for number in range(20)]
+    return write_sessions(tmp_path_factory.mktemp("newer") / "newer.jsonl", closed_sessions)
 
 
 def test_checkpoint_is_topped_up(checkpoint, newer, tmp_path):
@@ -143,7 +143,7 @@ def test_other_missing_module_is_a_bug():
 def test_training_that_was_killed_ends_with_the_same_weights(tmp_path):
     path = write_sessions(tmp_path / "sessions.jsonl", shoppers(300))
     flags = [*QUICK, "--epochs", "6", "--set", "patience=6"]
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    killed, uninterrupted = tmp_path / "killed", tmp_path / "whole"
     command = [
         sys.executable,
         "-c",
@@ -162,7 +162,7 @@ def test_training_that_was_killed_ends_with_the_same_weights(tmp_path):
     assert not read_record(killed).finished
 
     run(path, "--out", killed, *flags)
-    run(path, "--out", whole, *flags)
-    ours, theirs = (load_checkpoint(folder).model.state_dict() for folder in (killed, whole))
+    run(path, "--out", uninterrupted, *flags)
+    ours, theirs = (load_checkpoint(folder).model.state_dict() for folder in (killed, uninterrupted))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert dataclasses.asdict(read_record(killed).config) == dataclasses.asdict(read_record(whole).config)
+    assert dataclasses.asdict(read_record(killed).config) == dataclasses.asdict(read_record(uninterrupted).config)

@@ -39,20 +39,22 @@ def test_newest_sessions_are_held_out_and_those_before_them_validate(tmp_path):
 
 
 def test_items_of_the_newest_sessions_are_known_since_they_are_learned_in_the_end(tmp_path):
-    told = [closed(number, "view:a view:b") for number in range(9)] + [closed(9, "view:a view:new")]
-    data = load_dataset([write_sessions(tmp_path / "s", told)], TENTHS)
+    closed_sessions = [closed(number, "view:a view:b") for number in range(9)] + [closed(9, "view:a view:new")]
+    data = load_dataset([write_sessions(tmp_path / "s", closed_sessions)], TENTHS)
     assert data.vocabulary.items == ("a", "b", "new")
     assert [len(part) for part in (data.sessions, data.training, data.validation, data.held_out)] == [10, 8, 1, 1]
 
 
 def test_what_is_taken_out_of_the_cart_makes_no_item_popular(tmp_path):
-    told = [closed(number, "view:b view:b remove_from_cart:a remove_from_cart:a view:a") for number in range(10)]
-    assert load_dataset([write_sessions(tmp_path / "s", told)], ONCE).vocabulary.items == ("b", "a")
+    closed_sessions = [
+        closed(number, "view:b view:b remove_from_cart:a remove_from_cart:a view:a") for number in range(10)
+    ]
+    assert load_dataset([write_sessions(tmp_path / "s", closed_sessions)], ONCE).vocabulary.items == ("b", "a")
 
 
 def test_sessions_without_a_known_item_are_counted(tmp_path):
-    told = [closed(number, "view:a view:a" if number else "view:rare") for number in range(11)]
-    data = load_dataset([write_sessions(tmp_path / "s", told)], TINY)
+    closed_sessions = [closed(number, "view:a view:a" if number else "view:rare") for number in range(11)]
+    data = load_dataset([write_sessions(tmp_path / "s", closed_sessions)], TINY)
     assert data.report.dropped == {SESSION_WITHOUT_KNOWN_ITEM: 1, RARE_ITEM.format(2): 1}
     assert data.report.training == 8
 
@@ -71,13 +73,13 @@ def test_too_few_sessions_are_refused_with_what_was_left_out(tmp_path):
 
 
 def test_sessions_of_items_that_are_all_too_rare_are_refused(tmp_path):
-    told = [closed(number, f"view:item-{number}") for number in range(20)]
+    closed_sessions = [closed(number, f"view:item-{number}") for number in range(20)]
     with pytest.raises(DataError, match=r"0 items were seen 2 times or more \(min_count\), in 0 sessions"):
-        load_dataset([write_sessions(tmp_path / "s", told)], TINY)
+        load_dataset([write_sessions(tmp_path / "s", closed_sessions)], TINY)
 
 
 def test_summary_says_when_the_sessions_closed(tmp_path):
     day = 86_400_000
-    told = [closed(number, "view:a", at=number * day) for number in range(10)]
-    summary = load_dataset([write_sessions(tmp_path / "s", told)], TrainConfig()).report.summary()
+    closed_sessions = [closed(number, "view:a", closed_at=number * day) for number in range(10)]
+    summary = load_dataset([write_sessions(tmp_path / "s", closed_sessions)], TrainConfig()).report.summary()
     assert "8 sessions for training out of 10 that closed from 1970-01-01 to 1970-01-10, 1 items, sha256" in summary

@@ -36,8 +36,10 @@ def test_loss_and_gradients_are_those_of_torch(case, monkeypatch, scores):
     ours, theirs = 3 * catalogue_loss(*case), 3 * reference_loss(*case)
     torch.testing.assert_close(ours, theirs)
     learned = (queries.vectors, queries.bonus, table)
-    for own, expected in zip(torch.autograd.grad(ours, learned), torch.autograd.grad(theirs, learned), strict=True):
-        torch.testing.assert_close(own, expected)
+    for gradient, expected in zip(
+        torch.autograd.grad(ours, learned), torch.autograd.grad(theirs, learned), strict=True
+    ):
+        torch.testing.assert_close(gradient, expected)
 
 
 def test_half_precision_is_near(case):
@@ -45,8 +47,10 @@ def test_half_precision_is_near(case):
     ours, theirs = catalogue_loss(*case, torch.bfloat16), reference_loss(*case)
     assert ours.item() == pytest.approx(theirs.item(), abs=0.02 * 9)
     learned = (queries.vectors, queries.bonus, table)
-    for own, expected in zip(torch.autograd.grad(ours, learned), torch.autograd.grad(theirs, learned), strict=True):
-        assert (own - expected).abs().max() < 0.02 * expected.abs().max()
+    for gradient, expected in zip(
+        torch.autograd.grad(ours, learned), torch.autograd.grad(theirs, learned), strict=True
+    ):
+        assert (gradient - expected).abs().max() < 0.02 * expected.abs().max()
 
 
 def test_loss_of_no_rows_is_0(case):

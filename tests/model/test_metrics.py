@@ -83,8 +83,8 @@ def test_calibration_bins_hold_equally_many_rows():
 def test_order_of_the_rows_has_no_say_in_the_bins(rows, random):
     shuffled = random.sample(rows, len(rows))
     sets = []
-    for found in (rows, shuffled):
-        probabilities, happened = np.array([row[0] for row in found]), np.array([row[1] for row in found])
+    for order in (rows, shuffled):
+        probabilities, happened = np.array([row[0] for row in order]), np.array([row[1] for row in order])
         bins = metrics.equal_mass_bins(probabilities, bins=4)
         sets.append(sorted(zip(bins.tolist(), probabilities.tolist(), happened.tolist(), strict=True)))
     assert sets[0] == sets[1]

@@ -82,7 +82,7 @@ SESSIONS = st.lists(st.text("abcdef", min_size=1, max_size=8), min_size=1, max_s
 @given(SESSIONS, SESSIONS)
 def test_a_part_can_be_added_and_taken_out_again(some, others):
     weights = weigh_by_age(len(some) + len(others), 0.5)
-    whole = count_pairs(make(*some, *others), weights)
+    all_counts = count_pairs(make(*some, *others), weights)
     rest, part = count_pairs(make(*some), weights[: len(some)]), count_pairs(make(*others), weights[len(some) :])
-    assert counted(add_counts(rest, part)) == counted(whole)
-    assert counted(subtract_counts(whole, part)) == counted(rest)
+    assert counted(add_counts(rest, part)) == counted(all_counts)
+    assert counted(subtract_counts(all_counts, part)) == counted(rest)

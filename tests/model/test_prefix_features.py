@@ -24,11 +24,11 @@ def full_sessions(*sessions: str) -> FullSessions:
     return make_full_sessions(flat(sessions), ROWS)
 
 
-def feature(name: str, *sessions: str, at: int, facts: ItemAttributes = NO_FACTS, max_length: int = 50) -> float:
-    """Return a feature of the beginning that ends with event `at`."""
+def feature(name: str, *sessions: str, position: int, facts: ItemAttributes = NO_FACTS, max_length: int = 50) -> float:
+    """Return a feature of the beginning that ends with event `position`."""
     sessions_read = full_sessions(*sessions)
     features = compute_features_after(
-        sessions_read, np.array([at]), make_item_features(sessions_read, facts), max_length
+        sessions_read, np.array([position]), make_item_features(sessions_read, facts), max_length
     )
     return float(features[0, FEATURE_NAMES.index(name)])
 
@@ -47,49 +47,51 @@ def test_purchase_follows_every_event_before_the_last_one():
 
 def test_actions_are_counted_up_to_the_event():
     session = "view:a cart:a view:b cart:b"
-    assert [feature("cart_events", session, at=at) for at in range(4)] == [0, 1, 1, 2]
+    assert [feature("cart_events", session, position=position) for position in range(4)] == [0, 1, 1, 2]
 
 
 def test_recent_actions_have_columns_of_their_own():
     session = "view:a cart:a search"
-    assert [feature(f"action_{back}_back", session, at=2) for back in range(3)] == [7, 2, 1]
-    assert feature("action_1_back", session, at=0) == 0
+    assert [feature(f"action_{back}_back", session, position=2) for back in range(3)] == [7, 2, 1]
+    assert feature("action_1_back", session, position=0) == 0
 
 
 def test_gap_is_a_bucket_that_doubles_with_two():
-    assert feature("gap", "view:a view:b", at=1) == 5
-    assert feature("time", "view:a view:b view:b", at=2) == 7
-    assert feature("gap", "view:a view:b", at=0) == 0
+    assert feature("gap", "view:a view:b", position=1) == 5
+    assert feature("time", "view:a view:b view:b", position=2) == 7
+    assert feature("gap", "view:a view:b", position=0) == 0
 
 
 def test_unknown_item_is_known_again_in_its_session():
-    assert feature("times_of_last_item", "view:e view:f view:e", at=2) == 2
-    assert feature("times_of_last_item", "view:e view:f view:g", at=2) == 1
+    assert feature("times_of_last_item", "view:e view:f view:e", position=2) == 2
+    assert feature("times_of_last_item", "view:e view:f view:g", position=2) == 1
 
 
 def test_events_on_no_item_are_not_the_same_item():
-    assert feature("most_of_one_item", "search search", at=1) == 0
-    assert feature("same_item_as_before", "search search", at=1) == 0
+    assert feature("most_of_one_item", "search search", position=1) == 0
+    assert feature("same_item_as_before", "search search", position=1) == 0
 
 
 def test_same_item_as_before_is_of_neighbours():
-    assert feature("same_item_as_before", "view:a view:a", at=1) == 1
-    assert feature("same_item_as_before", "view:a view:b view:a", at=2) == 0
+    assert feature("same_item_as_before", "view:a view:a", position=1) == 1
+    assert feature("same_item_as_before", "view:a view:b view:a", position=2) == 0
 
 
 def test_distinct_items_are_counted_once():
-    assert feature("distinct_items", "view:a view:b view:a view:e", at=3) == 3
+    assert feature("distinct_items", "view:a view:b view:a view:e", position=3) == 3
 
 
 def test_only_the_newest_events_are_read():
     session = "cart:a view:b view:c"
-    assert feature("cart_events", session, at=2, max_length=2) == 0
-    assert feature("time", session, at=2, max_length=2) == 7
+    assert feature("cart_events", session, position=2, max_length=2) == 0
+    assert feature("time", session, position=2, max_length=2) == 7
 
 
 def test_item_that_is_bought_more_has_higher_odds():
     sessions = ["view:a purchase:a"] * 30 + ["view:b view:c"] * 30
-    assert feature("last_item_purchases", *sessions, at=0) > feature("last_item_purchases", *sessions, at=60)
+    assert feature("last_item_purchases", *sessions, position=0) > feature(
+        "last_item_purchases", *sessions, position=60
+    )
 
 
 def test_category_stands_for_its_items():
@@ -97,17 +99,19 @@ def test_category_stands_for_its_items():
         ("a", "b", "c", "d"), CatalogueAttributes({}, {"a": "tea", "b": "tea", "c": "cups", "d": "cups"})
     )
     sessions = ["view:a purchase:a"] * 30 + ["view:c"] * 30 + ["view:b", "view:d"]
-    of_b, of_d = (feature("last_category_purchases", *sessions, at=at, facts=facts) for at in (90, 91))
+    of_b, of_d = (
+        feature("last_category_purchases", *sessions, position=position, facts=facts) for position in (90, 91)
+    )
     assert of_b > of_d
-    assert feature("same_category", "view:a view:c view:b", at=2, facts=facts) == 2
+    assert feature("same_category", "view:a view:c view:b", position=2, facts=facts) == 2
 
 
 def test_price_is_the_log_price_or_the_mean_of_known_ones():
     facts = make_item_attributes(("a", "b", "c", "d"), CatalogueAttributes({"a": 9.0, "b": 99.0}, {}))
-    assert feature("last_price", "view:a", at=0, facts=facts) == pytest.approx(np.log(10), abs=0.01)
+    assert feature("last_price", "view:a", position=0, facts=facts) == pytest.approx(np.log(10), abs=0.01)
     mean = (np.log(10) + np.log(100)) / 2
-    assert feature("last_price", "view:c", at=0, facts=facts) == pytest.approx(mean, abs=0.01)
-    assert feature("dearer_than_mean", "view:a view:b", at=1, facts=facts) == pytest.approx(
+    assert feature("last_price", "view:c", position=0, facts=facts) == pytest.approx(mean, abs=0.01)
+    assert feature("dearer_than_mean", "view:a view:b", position=1, facts=facts) == pytest.approx(
         np.log(100) - mean, abs=0.01
     )
 
@@ -126,22 +130,22 @@ def test_item_without_training_events_is_not_a_known_item():
 def test_later_events_change_no_feature():
     sessions = ["view:a cart:a view:e search purchase:a view:b", "view:c view:d cart:d view:c view:e purchase:d"]
     item_features = make_item_features(full_sessions(*sessions), NO_FACTS)
-    at = np.array([0, 1, 2, 6, 7, 8])
+    ends = np.array([0, 1, 2, 6, 7, 8])
     cut = full_sessions(*(" ".join(session.split()[:3]) for session in sessions))
     shuffled = full_sessions(
         *(" ".join([*session.split()[:3], *reversed(session.split()[3:])]) for session in sessions)
     )
-    expected = compute_features_after(full_sessions(*sessions), at, item_features, 50)
-    assert (compute_features_after(shuffled, at, item_features, 50) == expected).all()
+    expected = compute_features_after(full_sessions(*sessions), ends, item_features, 50)
+    assert (compute_features_after(shuffled, ends, item_features, 50) == expected).all()
     assert (compute_features_after(cut, np.array([0, 1, 2, 3, 4, 5]), item_features, 50) == expected).all()
 
 
 def test_features_do_not_depend_on_the_batch():
     sessions_read = full_sessions("view:a cart:a", "view:b view:c view:e view:d search")
-    item_features, at = make_item_features(sessions_read, NO_FACTS), np.arange(7)
-    together = compute_features_after(sessions_read, at, item_features, 50)
+    item_features, ends = make_item_features(sessions_read, NO_FACTS), np.arange(7)
+    together = compute_features_after(sessions_read, ends, item_features, 50)
     assert together.shape == (7, len(FEATURE_NAMES))
-    for end in at:
+    for end in ends:
         assert (compute_features_after(sessions_read, np.array([end]), item_features, 50) == together[end]).all()
 
 

@@ -21,20 +21,20 @@ def test_compressed_file_holds_what_the_plain_one_does(tmp_path):
     plain = write_sessions(tmp_path / "plain.jsonl", shoppers(5))
     packed = tmp_path / "packed.jsonl.gz"
     packed.write_bytes(gzip.compress(plain.read_bytes()))
-    (first, told), (second, same) = read_sessions([plain]), read_sessions([packed])
+    (first, origin), (second, same) = read_sessions([plain]), read_sessions([packed])
     assert np.array_equal(first.items, second.items)
-    assert told.sha256 == same.sha256
+    assert origin.sha256 == same.sha256
 
 
 def test_several_files_are_read_as_one(tmp_path):
-    told = shoppers(6)
-    paths = [write_sessions(tmp_path / "1", told[:2]), write_sessions(tmp_path / "2", told[2:])]
-    whole = write_sessions(tmp_path / "all", told)
-    assert np.array_equal(read_sessions(paths)[0].items, read_sessions([whole])[0].items)
+    closed_sessions = shoppers(6)
+    paths = [write_sessions(tmp_path / "1", closed_sessions[:2]), write_sessions(tmp_path / "2", closed_sessions[2:])]
+    joined = write_sessions(tmp_path / "all", closed_sessions)
+    assert np.array_equal(read_sessions(paths)[0].items, read_sessions([joined])[0].items)
 
 
 def test_sessions_come_in_order_of_closing(tmp_path):
-    path = write_sessions(tmp_path / "s", [closed(1, "view:b", at=20), closed(2, "view:a", at=10)])
+    path = write_sessions(tmp_path / "s", [closed(1, "view:b", closed_at=20), closed(2, "view:a", closed_at=10)])
     sessions, _ = read_sessions([path])
     assert [sessions.item_ids[item] for item in sessions.items] == ["a", "b"]
 
@@ -66,8 +66,8 @@ def test_event_of_an_unknown_action_is_left_out_and_counted(tmp_path):
 
 
 def test_session_of_a_robot_is_left_out_and_counted(tmp_path):
-    told = [closed(1, "view:a " * 501), closed(2, "view:a " * 30), closed(3, "view:a " * 29)]
-    sessions, report = read_sessions([write_sessions(tmp_path / "s", told)])
+    closed_sessions = [closed(1, "view:a " * 501), closed(2, "view:a " * 30), closed(3, "view:a " * 29)]
+    sessions, report = read_sessions([write_sessions(tmp_path / "s", closed_sessions)])
     assert report.dropped == {BOT_TOO_LONG: 1, BOT_TOO_FAST: 1}
     assert len(sessions) == 1
 

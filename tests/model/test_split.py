@@ -29,12 +29,12 @@ def lines(path):
 def opening(number, opened_at, closed_at):
     import msgspec  # noqa: PLC0415
 
-    return msgspec.structs.replace(closed(number, "view:a", at=closed_at), opened_at=opened_at)
+    return msgspec.structs.replace(closed(number, "view:a", closed_at=closed_at), opened_at=opened_at)
 
 
 def test_what_is_learned_has_ended_before_what_is_judged_begins(tmp_path):
-    told = [opening(0, 0, 5), opening(1, 10, 90), opening(2, 20, 25), opening(3, 80, 85), opening(4, 82, 99)]
-    (training, test), counts = parts(write_sessions(tmp_path / "sessions.jsonl", told), share=0.4)
+    closed_sessions = [opening(0, 0, 5), opening(1, 10, 90), opening(2, 20, 25), opening(3, 80, 85), opening(4, 82, 99)]
+    (training, test), counts = parts(write_sessions(tmp_path / "sessions.jsonl", closed_sessions), share=0.4)
     assert [session.session_id for session in training] == ["0", "2"]
     assert [session.session_id for session in test] == ["3", "4"]
     assert counts == (2, 2, 1)

@@ -111,9 +111,9 @@ def test_newest_actions_have_a_column_a_kind(full_sessions, stack):
 
 def test_forward_fill_carries_logits_within_a_session():
     sessions = flat(["view:e view:a view:e", "search view:b", "view:f"])
-    kept = select_model_events(sessions, ROWS, 50)
+    selected_events = select_model_events(sessions, ROWS, 50)
     logits = np.arange(1, 13, dtype=float).reshape(2, 6)
-    filled = forward_fill(logits, kept, make_full_sessions(sessions, ROWS), np.full(6, -3.0))
+    filled = forward_fill(logits, selected_events, make_full_sessions(sessions, ROWS), np.full(6, -3.0))
     assert filled[:, 0].tolist() == [-3, 1, 1, -3, 7, -3]
 
 

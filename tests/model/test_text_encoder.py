@@ -53,8 +53,8 @@ def test_long_text_is_cut(graph):
 
 
 def test_other_weights_have_another_fingerprint(weights, graph, tmp_path):
-    other = write_encoder(tmp_path / "other", seed=1)
-    fingerprints = {open_text_encoder(folder).fingerprint for folder in (weights, graph, other)}
+    second_encoder = write_encoder(tmp_path / "other", seed=1)
+    fingerprints = {open_text_encoder(folder).fingerprint for folder in (weights, graph, second_encoder)}
     assert len(fingerprints) == 3
     assert open_text_encoder(weights).fingerprint == open_text_encoder(weights).fingerprint
 

@@ -111,9 +111,9 @@ def test_killed_training_repeats_no_finished_epoch(data, tmp_path):
 
 
 def test_finished_training_is_not_run_again(data, trained):
-    before = (trained / "weights.pt").stat().st_mtime_ns
+    modified_at = (trained / "weights.pt").stat().st_mtime_ns
     assert train(data, TINY, trained, quiet()).finished
-    assert (trained / "weights.pt").stat().st_mtime_ns == before
+    assert (trained / "weights.pt").stat().st_mtime_ns == modified_at
 
 
 def test_finished_training_keeps_no_state_of_the_optimizer(trained):
@@ -255,9 +255,9 @@ def test_fine_tuning_gives_the_same_weights_again(trained, newer, tmp_path):
 
 def test_finished_fine_tuning_is_not_run_again(trained, newer, tmp_path):
     run_fine_tune(trained, newer, tmp_path)
-    before = (tmp_path / "weights.pt").stat().st_mtime_ns
+    modified_at = (tmp_path / "weights.pt").stat().st_mtime_ns
     assert run_fine_tune(trained, newer, tmp_path).finished
-    assert (tmp_path / "weights.pt").stat().st_mtime_ns == before
+    assert (tmp_path / "weights.pt").stat().st_mtime_ns == modified_at
 
 
 def test_fine_tuning_is_never_written_over_its_origin(trained, newer):

@@ -41,7 +41,7 @@ def test_batches_hold_every_session_once():
 
 def test_batches_are_those_of_their_seed():
     lengths = np.arange(1, 101)
-    first, again, other = (
+    first, repeated, different = (
         np.concatenate(list(shuffle_batches(lengths, 16, (0, epoch)))).tolist() for epoch in (1, 1, 2)
     )
-    assert first == again != other
+    assert first == repeated != different

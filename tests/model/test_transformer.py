@@ -46,9 +46,9 @@ def test_event_sees_nothing_that_comes_after_it(model):
 
 
 def test_every_beginning_is_answered_as_if_the_session_ended_there(model):
-    whole = model.scores([5, 3, 5, 1, 3])
+    full_scores = model.scores([5, 3, 5, 1, 3])
     for end in range(1, 6):
-        torch.testing.assert_close(whole[end - 1], model.scores([5, 3, 5, 1, 3][:end])[-1])
+        torch.testing.assert_close(full_scores[end - 1], model.scores([5, 3, 5, 1, 3][:end])[-1])
 
 
 def test_padding_after_the_end_changes_nothing(model):
@@ -75,11 +75,13 @@ def repeats(model: OneSession, items: list[int]) -> list[dict[int, float]]:
     with torch.no_grad():
         vectors, item_vectors = model.network(model.table, rows, (rows > 0).long())
         queries = model.network.queries(vectors, item_vectors, rows, rows > 0)
-    found: list[dict[int, float]] = [{} for _ in items]
-    for at, row, added in zip(queries.query_index.tolist(), queries.rows.tolist(), queries.bonus.tolist(), strict=True):
-        assert row not in found[at]
-        found[at][row] = added
-    return found
+    bonuses: list[dict[int, float]] = [{} for _ in items]
+    for index, row, added in zip(
+        queries.query_index.tolist(), queries.rows.tolist(), queries.bonus.tolist(), strict=True
+    ):
+        assert row not in bonuses[index]
+        bonuses[index][row] = added
+    return bonuses
 
 
 def test_item_of_the_session_is_scored_by_how_long_ago_and_how_often_it_was_there(model):
@@ -90,8 +92,8 @@ def test_item_of_the_session_is_scored_by_how_long_ago_and_how_often_it_was_ther
         {7: table[0, 1], 9: table[1, 0]},
         {7: table[0, 2], 9: table[2, 0]},
     ]
-    for found, wanted in zip(repeats(model, [7, 9, 7, 7]), expected, strict=True):
-        assert found == pytest.approx({row: value.item() for row, value in wanted.items()})
+    for bonuses, target in zip(repeats(model, [7, 9, 7, 7]), expected, strict=True):
+        assert bonuses == pytest.approx({row: value.item() for row, value in target.items()})
 
 
 def test_score_of_an_item_that_the_session_has_not_had_is_a_cosine_by_temperature(model):
@@ -107,8 +109,8 @@ def test_new_model_wants_what_the_session_has():
     with torch.no_grad():
         table = model.table(NeighbourMatrix(nobody, torch.device("cpu")))
         vectors, item_vectors = model(table, rows, torch.ones_like(rows))
-        wanted = model.queries(vectors, item_vectors, rows, rows > 0).vectors[-1]
-    assert set((table @ wanted).topk(2).indices.tolist()) == {5, 9}
+        target = model.queries(vectors, item_vectors, rows, rows > 0).vectors[-1]
+    assert set((table @ target).topk(2).indices.tolist()) == {5, 9}
 
 
 @pytest.fixture
@@ -153,10 +155,10 @@ def test_random_weights_have_the_names_and_shapes_of_a_model():
 
 def reasons(model: OneSession, items: list[int]) -> torch.Tensor:
     """Return what each event of a session brought to the score of each item: (V - 1, T)."""
-    rows, every = torch.tensor([items]), torch.arange(1, len(model.table))
+    rows, all_rows = torch.tensor([items]), torch.arange(1, len(model.table))
     with torch.no_grad():
         ends = torch.tensor([len(items) - 1])
-        return model.network.reasons(model.table, rows, torch.ones_like(rows), ends, every[None])[0]
+        return model.network.reasons(model.table, rows, torch.ones_like(rows), ends, all_rows[None])[0]
 
 
 def test_last_event_brings_what_the_session_before_it_lacks(model):
@@ -177,15 +179,15 @@ def test_event_that_is_left_out_might_as_well_never_have_been():
     with torch.no_grad():
         repeats.table[:] = repeats.table[0]
     items = [5, 3, 5, 1, 3, 9]
-    whole = model.scores(items)[-1]
-    for at, brought in enumerate(reasons(model, items).T):
-        without = model.scores([*items[:at], *items[at + 1 :]])[-1]
-        torch.testing.assert_close(brought, whole - without)
+    full_scores = model.scores(items)[-1]
+    for index, contribution in enumerate(reasons(model, items).T):
+        without = model.scores([*items[:index], *items[index + 1 :]])[-1]
+        torch.testing.assert_close(contribution, full_scores - without)
 
 
 def test_events_after_the_end_bring_nothing(model):
-    rows, every = torch.tensor([[5, 3, 0]]), torch.arange(1, len(model.table))
+    rows, all_rows = torch.tensor([[5, 3, 0]]), torch.arange(1, len(model.table))
     with torch.no_grad():
-        brought = model.network.reasons(model.table, rows, (rows > 0).long(), torch.tensor([1]), every[None])[0]
-    torch.testing.assert_close(brought[:, :2], reasons(model, [5, 3]))
-    assert (brought[:, 2] == 0).all()
+        contribution = model.network.reasons(model.table, rows, (rows > 0).long(), torch.tensor([1]), all_rows[None])[0]
+    torch.testing.assert_close(contribution[:, :2], reasons(model, [5, 3]))
+    assert (contribution[:, 2] == 0).all()

@@ -84,8 +84,8 @@ def test_action_that_never_comes_does_not_count():
 
 
 def test_noise_falls_with_the_root_of_the_rows():
-    few, many = (estimate_calibration_noise(np.full(rows, 0.2)) for rows in (900, 14_400))
-    assert few / many == pytest.approx(4, rel=0.2)
+    small_sample, large_sample = (estimate_calibration_noise(np.full(rows, 0.2)) for rows in (900, 14_400))
+    assert small_sample / large_sample == pytest.approx(4, rel=0.2)
 
 
 def test_shares_are_the_same_for_all():

@@ -90,7 +90,9 @@ def test_answers_are_those_of_the_model_whatever_is_asked_beside():
     )
     assert [prediction.rank for prediction in predictions] == [1, 2, 3, 4, 5] * 300
     all_predictions = predict_items(model, table, [ExplainedItem(sessions[0], row) for row in range(1, 31)])
-    assert sum(np.exp(answer.log_probability) for answer in all_predictions) == pytest.approx(1, abs=1e-5)
+    assert sum(np.exp(item_prediction.log_probability) for item_prediction in all_predictions) == pytest.approx(
+        1, abs=1e-5
+    )
 
 
 def test_explanations_are_of_each_case_whatever_is_explained_beside():
