@@ -38,11 +38,11 @@ def test_first_start_on_a_fresh_broker_writes_a_few_useful_lines(live: Installat
     worker = live.start_worker(bundle=str(bundle))
     worker.wait_restored()
     worker.stop()
-    lines = worker.said.splitlines()
-    assert not [line for line in lines if "ERROR" in line or "[^" in line], worker.said
-    assert len(lines) <= 8, worker.said
+    lines = worker.output.splitlines()
+    assert not [line for line in lines if "ERROR" in line or "[^" in line], worker.output
+    assert len(lines) <= 8, worker.output
     for expected in (r"bundle: ", r"topics: ", r"partitions \[0, 1, 2, 3\]: restored", r"ready: http://\S+/health"):
-        assert any(re.search(expected, line) for line in lines), worker.said
+        assert any(re.search(expected, line) for line in lines), worker.output
 
 
 def test_ctrl_c_ends_a_worker_whose_log_goes_into_a_pipe_that_has_died(live: Installation) -> None:
