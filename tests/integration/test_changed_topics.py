@@ -102,8 +102,8 @@ def test_offset_that_is_reset_under_a_running_worker_is_a_loss_and_no_end(live: 
     asyncio.run(delete_records(live, before=25))
     worker.signal(signal.SIGCONT)
     live.wait_finished()
-    assert f"{live.settings.kafka.topic(EVENTS.name)}-0: offsets 10 to 24 are lost, 15 in all" in worker.said
-    assert "Traceback" not in worker.said
+    assert f"{live.settings.kafka.topic(EVENTS.name)}-0: offsets 10 to 24 are lost, 15 in all" in worker.output
+    assert "Traceback" not in worker.output
     worker.stop()
     assert len(live.read(RECOMMENDATIONS)[0]) == 25
 
@@ -114,10 +114,10 @@ def test_tick_that_the_topic_refuses_does_not_end_the_worker(live: Installation)
     asyncio.run(limit_records(live, max_bytes=10))
     deadline = time.monotonic() + NOTICE_S
     while not metrics(worker).get("clickscore_failed_ticks_total"):
-        assert time.monotonic() < deadline, worker.said
+        assert time.monotonic() < deadline, worker.output
         time.sleep(0.2)
-    assert "no tick can be written into" in worker.said
-    assert "Traceback" not in worker.said
+    assert "no tick can be written into" in worker.output
+    assert "Traceback" not in worker.output
     worker.stop()
 
 
