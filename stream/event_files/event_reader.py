@@ -128,8 +128,10 @@ class EventFile:
         message = f"{self.name} holds no event in the format {self.format}"
         if self._first_error:
             message += f": {self._first_error}"
+        if self.ignored:
+            message += f": the mapping ignores the type of {self.ignored:,} lines"
         likely = likely_format(self._first_texts)
-        if likely and likely != self.format:
+        if likely and likely != self.format and not self.ignored:
             message += f". It looks like --format {likely}"
         raise InputFileError(message)
 

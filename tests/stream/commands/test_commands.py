@@ -128,6 +128,7 @@ def test_check_says_how_many_lines_a_mapping_ignores() -> None:
     call = '{"type":"identify","userId":"u","timestamp":"2026-03-01T08:00:00Z"}'
     result = clickscore("events", "check", "-", "--format", "segment", stdin=f"{call}\n{call}\n".encode())
     assert "2 lines have a type that the mapping segment ignores" in result.stdout.decode()
+    assert result.returncode == 1  # no line is an event, so the mapping does not fit the file
 
 
 def test_unknown_format_is_refused_with_the_names() -> None:
