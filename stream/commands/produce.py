@@ -87,6 +87,7 @@ def produce(
                     on_progress=update,
                 )
             )
+            events.require_event()
         finally:
             _print_summary(tally, settings.kafka.topic(topic), time.monotonic() - started_at)
             print_ignored(events)

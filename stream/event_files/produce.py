@@ -66,7 +66,7 @@ async def produce(
         on_progress: Called every few thousand lines.
 
     Raises:
-        InputFileError: The file cannot be read to the end, or holds no event.
+        InputFileError: The file cannot be read to the end, or all lines are broken.
         TopicMissingError: The topic does not exist.
         BrokerError: The broker cannot be reached, or did not acknowledge all records.
     """
@@ -101,7 +101,8 @@ async def produce(
                 progress()
     finally:
         progress()
-    file.require_event()
+    if tally.skipped.total == tally.read:  # broken JSON is sent, and becomes dead letters: the command refuses it
+        file.require_event()
 
 
 def constant_rate(per_second: float) -> Pace:
