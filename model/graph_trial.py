@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from clickscore.schemas.errors import ClickscoreError
 from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.manifest import EXPLAINED, NEXT_ACTIONS, OUTPUTS, REASONS, padded_widths
 
@@ -44,7 +45,7 @@ class ServingLimits(NamedTuple):
     """Whether the graph also reads searches (row 0) and unknown items (rows below 0)."""
 
 
-class _TrialError(Exception):
+class GraphTrialError(ClickscoreError):
     """A run that a worker could not use; the text is the problem."""
 
 
@@ -59,7 +60,7 @@ def find_problem(graph: ort.InferenceSession, limits: ServingLimits, *, every_it
     try:
         for sessions, width, describe in _trial_sessions(limits, every_item=every_item):
             _check_run(graph, sessions, width, limits, describe)
-    except _TrialError as exc:
+    except GraphTrialError as exc:
         return str(exc)
     return ""
 
@@ -176,9 +177,9 @@ def _check_run(
         try:
             values = run_sessions(graph, sessions, width, outputs, actions=actions, longest_age=age)
         except Exception as exc:  # ONNX Runtime's exceptions share no base class that it exports
-            raise _TrialError(describe(extra + shorten(exc))) from exc
+            raise GraphTrialError(describe(extra + shorten(exc))) from exc
         if problem := _find_wrong_output(values, sessions, width, limits):
-            raise _TrialError(describe(extra + problem))
+            raise GraphTrialError(describe(extra + problem))
 
 
 def _find_wrong_output(

@@ -15,6 +15,7 @@
   + DataError                training data cannot be read, has the wrong form, or is too little
   + TrainingError            a training, a checkpoint or a bundle does not fit the command
   + ExportError              a model cannot become a bundle
+  + GraphTrialError          a trial run of a graph shows a problem that a worker would meet
 
 A bad record is no error: the record becomes a dead letter (see `stream.pipeline`). A bug is not in the tree either: a
 bug stops the worker with a traceback, and the event stays uncommitted.

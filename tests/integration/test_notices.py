@@ -33,6 +33,6 @@ def test_worker_notices_a_second_partitioner_and_a_jump_of_the_clock(broker: str
     assert scraped["clickscore_foreign_partition_total"] == 1
     assert scraped['clickscore_items_total{reason="popular",variant="model"}'] > 0
     assert all(value < 0 for name, value in scraped.items() if name.startswith("clickscore_watermark_ahead_ms{"))
-    assert "by murmur2 of the user id" in worker.said
-    assert f"event 'anna-{BEGAN + 2 * HOUR_MS}' of the user with the hash" in worker.said
-    assert "user bert" not in worker.said
+    assert "by murmur2 of the user id" in worker.output
+    assert f"event 'anna-{BEGAN + 2 * HOUR_MS}' of the user with the hash" in worker.output
+    assert "user bert" not in worker.output

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -16,6 +17,8 @@ from clickscore.stream.event_files.formats.rows import CACHED_TIMES
 Paths = str | list[str]
 """A JMESPath, or several: the first path with a value counts. Null and empty text are no values."""
 
+_EXPONENTS = {"s": 3, "ms": 0, "us": -3, "ns": -6}
+"""Power of ten that turns a unit of time into ms."""
 TIME_UNITS = {"s": 1000.0, "ms": 1.0, "us": 0.001, "ns": 0.000001}
 """Milliseconds of each unit of a numeric time."""
 
@@ -79,7 +82,9 @@ def _scale(value: Any, unit: str) -> int:  # noqa: ANN401 (a value of JSON)
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return value * 1000 if unit == "s" else value // {"ms": 1, "us": 1000, "ns": 1_000_000}[unit]
-    return math.floor(to_float(value, "the time") * TIME_UNITS[unit] + 1e-4)  # 0.1 us: 1.001 s are 1,001 ms
+    number = to_float(value, "the time")
+    exact = Decimal(value.strip() if isinstance(value, str) else repr(number))  # in floats, 1.001 s may be 1,000 ms
+    return math.floor(exact.scaleb(_EXPONENTS[unit]))
 
 
 @lru_cache(maxsize=CACHED_TIMES)

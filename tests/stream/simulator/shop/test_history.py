@@ -136,7 +136,7 @@ def test_command_writes_events_truth_and_sessions_of_the_same_past(tmp_path):
 
 def test_command_writes_events_to_standard_output_unless_only_other_files_are_asked_for(tmp_path):
     alone = CliRunner().invoke(simulate, ["--events", "20"])
-    assert len([decode_record(line) for line in alone.stdout.splitlines()]) >= 20
+    assert len([decode_record(line) for line in alone.stdout_bytes.splitlines()]) >= 20
     sessions = CliRunner().invoke(simulate, ["--events", "20", "--sessions", str(tmp_path / "sessions.jsonl")])
     assert sessions.stdout == ""
 
