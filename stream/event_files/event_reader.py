@@ -125,6 +125,9 @@ class EventFile:
         """
         if self.has_event:
             return
+        if not self._first_texts:
+            message = f"{self.name} holds no event: the file is empty"
+            raise InputFileError(message)
         message = f"{self.name} holds no event in the format {self.format}"
         if self._first_error:
             message += f": {self._first_error}"

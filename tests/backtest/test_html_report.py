@@ -38,7 +38,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     log.write_bytes(log.read_bytes().replace(b'"category":null', b'"category":"chairs"'))
     options = ["--bundle", bundle, "--report", folder / "report.html", "--plots", folder / "plots"]
     options += ["--json", folder / "figures.json"]
-    done = CliRunner().invoke(backtest, [str(log), *map(str, options)])
+    done = CliRunner().invoke(backtest, [str(log), "--order", "file", *map(str, options)])
     assert done.exit_code == 0, done.output
     return folder / "report.html"
 
@@ -105,7 +105,11 @@ def test_it_says_which_arms_cannot_be_told_from_the_best(page: Path, text: str) 
 def test_same_figures_make_the_same_page(page: Path, text: str) -> None:
     second_page = page.with_name("again.html")
     options = ["--bundle", page.parent / "small <b>bold", "--report", second_page]
-    assert not CliRunner().invoke(backtest, [str(page.parent / "events.jsonl"), *map(str, options)]).exit_code
+    assert (
+        not CliRunner()
+        .invoke(backtest, [str(page.parent / "events.jsonl"), "--order", "file", *map(str, options)])
+        .exit_code
+    )
     assert second_page.read_text(encoding="utf-8") == text
 
 

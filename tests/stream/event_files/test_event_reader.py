@@ -198,7 +198,7 @@ CELLS = st.text(st.characters(exclude_categories=["C", "Z"]) | st.sampled_from("
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file_format", ROW_FORMATS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=10, deadline=None)  # each example opens a Parquet file, which starts a process
 @given(data=st.data())
 def test_parquet_gives_the_very_records_of_the_csv_of_its_rows(
     tmp_path_factory: pytest.TempPathFactory, file_format: Format, data: st.DataObject
