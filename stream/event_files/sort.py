@@ -3,7 +3,7 @@
 import heapq
 import itertools
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO
 
 import msgspec
@@ -33,14 +33,20 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Entry).decode
 
 
-def sort_lines(chunks: Iterable[list[Line]], memory_bytes: int = SORT_MEMORY_BYTES) -> Iterator[list[Line]]:
+def sort_lines(
+    chunks: Iterable[list[Line]],
+    memory_bytes: int = SORT_MEMORY_BYTES,
+    keeps: Callable[[Line], bool] | None = None,
+) -> Iterator[list[Line]]:
     """Yield the lines of a file by event time. Lines of equal times stay in order, and so do lines without a time.
 
-    A line without a time, or with an impossible time, stays behind the line before it.
+    A line without a time, or with an impossible time, gets the time of the line before it in the file (forward fill),
+    whether that line is kept or not. So processes that keep different lines agree on the order.
 
     Args:
         chunks: Lines in the order of the file.
         memory_bytes: Limit of the memory of lines that are sorted at once.
+        keeps: Returns whether a line is wanted. None wants all lines.
 
     Raises:
         InputFileError: A temporary file cannot be written.
@@ -51,6 +57,8 @@ def sort_lines(chunks: Iterable[list[Line]], memory_bytes: int = SORT_MEMORY_BYT
     try:
         for line in itertools.chain.from_iterable(chunks):
             ts = line.ts if line.ts is not None and YEAR_2000_MS <= line.ts <= YEAR_9999_MS else ts
+            if keeps and not keeps(line):
+                continue
             entries.append((ts, sequence, line))
             sequence += 1
             size += len(line.value) + LINE_OVERHEAD_BYTES

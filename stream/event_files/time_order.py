@@ -173,12 +173,9 @@ class OrderedEventFile(EventFile):
             for chunk in EventFile.chunks(self):
                 yield [self._plan.check_time(line) for line in chunk if self._keeps(line)]
             return
-        wanted = (
-            [checked for line in chunk if self._keeps(checked := self._plan.check_time(line))]
-            for chunk in EventFile.chunks(self)
-        )
+        checked = ([self._plan.check_time(line) for line in chunk] for chunk in EventFile.chunks(self))
         number = 0
-        for lines in sort_lines(wanted):
+        for lines in sort_lines(checked, keeps=self._keeps):
             unread = lines[max(0, self._skip - number) :]
             number += len(lines)
             self.position = LinePosition(max(number, self._skip))

@@ -88,6 +88,17 @@ def test_sort_is_stable_and_does_not_depend_on_memory(rows: list[tuple[int | Non
     assert [line for chunk in sort_lines([lines], memory_bytes) for line in chunk] == expected
 
 
+def test_line_without_a_time_stays_in_its_place_whichever_lines_are_kept() -> None:
+    lines = [
+        Line(1, b"late", b"u", YEAR_2000_MS + 9),
+        Line(2, b"early", b"v", YEAR_2000_MS),
+        Line(3, b"no time", b"u"),
+        Line(4, b"middle", b"u", YEAR_2000_MS + 5),
+    ]
+    kept = [line for chunk in sort_lines([lines], keeps=lambda line: line.key == b"u") for line in chunk]
+    assert [line.value for line in kept] == [b"no time", b"middle", b"late"]
+
+
 def test_sort_of_many_runs_is_right() -> None:
     chance = random.Random(5)
     lines = [Line(number, b"x" * 50, b"u", YEAR_2000_MS + chance.randrange(500)) for number in range(2_000)]

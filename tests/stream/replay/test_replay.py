@@ -23,8 +23,6 @@ from clickscore.stream.settings import PolicySettings, SessionSettings
 from tests.bundles import small_bundle
 from tests.integration.event_log import event_log
 
-pytestmark = pytest.mark.slow
-
 pytestmark = pytest.mark.slow  # each test starts processes
 
 ROOT = Path(__file__).parents[3]
@@ -172,9 +170,12 @@ def test_file_that_changed_is_not_gone_on_with(log: Path, tmp_path: Path) -> Non
     [
         (["nowhere.jsonl", "--out", "a"], b"clickscore: nowhere.jsonl cannot be read: No such file or directory\n"),
         (["kafka:a", "--from", "noon", "--out", "a"], b"clickscore: 'noon' is not an offset, not a time like"),
-        (["pyproject.toml", "--bundle", "nowhere", "--out", "a"], b"clickscore: the bundle nowhere cannot be served"),
-        (["pyproject.toml", "--out", "/nowhere/a"], b"clickscore: /nowhere/a.parts cannot be written"),
-        (["pyproject.toml", "--out", "a", "--resume"], b"clickscore: a.parts holds no interrupted replay"),
+        (
+            ["tests/golden/events.jsonl", "--bundle", "nowhere", "--out", "a"],
+            b"clickscore: the bundle nowhere cannot be served",
+        ),
+        (["tests/golden/events.jsonl", "--out", "/nowhere/a"], b"clickscore: /nowhere/a.parts cannot be written"),
+        (["tests/golden/events.jsonl", "--out", "a", "--resume"], b"clickscore: a.parts holds no interrupted replay"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(arguments: list[str], words: bytes) -> None:
@@ -205,7 +206,7 @@ def test_unreadable_lines_count_once_whatever_the_processes(tmp_path: Path) -> N
 def test_stdin_is_replayed(log: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.jsonl"
     assert clickscore("replay", "-", "--out", out, stdin=log.read_bytes()).returncode == 0
-    assert out.read_bytes() == replayed(log, out=tmp_path / "b.jsonl")
+    assert out.read_bytes() == replayed(log, "--order", "file", out=tmp_path / "b.jsonl")
 
 
 # Sessions
@@ -213,7 +214,7 @@ def test_stdin_is_replayed(log: Path, tmp_path: Path) -> None:
 
 def test_sessions_are_those_that_the_live_code_closes(log: Path, tmp_path: Path) -> None:
     out = tmp_path / "sessions.jsonl.gz"
-    assert clickscore("sessions", log, "--workers", 2, "--out", out).returncode == 0
+    assert clickscore("sessions", log, "--workers", 2, "--order", "file", "--out", out).returncode == 0
     found = outputs(log, Pipeline(SessionSettings(), PolicySettings(), "clickstream-events", Catalogue()))
     closed = sorted(message.value or b"" for output in found for message in output.closed_sessions)
     assert len(closed) > 500
