@@ -292,3 +292,7 @@ def test_absent_heads_are_null(folder: Path):
     (scores,) = Scorer(bundle._replace(manifest=manifest)).score([request("item-1")])
     assert scores is not None
     assert (scores.actions, scores.purchase) == (None, None)
+
+
+def test_known_items_are_counted(scorer: Scorer):
+    assert scorer.count_known(["item-1", "unknown", "item-2"]) == 2
