@@ -13,6 +13,7 @@ from clickscore.schemas.events import Cart, View, encode_event
 from clickscore.schemas.manifest import Manifest, decode_manifest
 from clickscore.schemas.topics import DEAD_LETTERS, EVENTS, RECOMMENDATIONS
 from clickscore.stream.kafka.partitioner import partition_of
+from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state.partition import PartitionState
 from tests.integration.comparison import headers, remembered, restored_states
 from tests.integration.event_log import BEGAN, MINUTE_MS, Sent
@@ -150,15 +151,27 @@ def manifest(bundle: Path) -> Manifest:
     return decode_manifest((bundle / "manifest.json").read_bytes())
 
 
+def letters_of(outcome: Outcome, value: bytes | None) -> list[ConsumerRecord]:
+    """Return the dead letters of a record: its raw bytes, cut to the largest event that is read."""
+    stored = value if value is None else value[: SessionSettings().max_event_bytes]
+    return [letter for letter in outcome.letters if letter.value == stored]
+
+
 @pytest.mark.parametrize("kind", BAD)
 def test_bad_record_is_one_dead_letter_with_its_raw_bytes_and_key(kind: str, outcome: Outcome) -> None:
-    assert [letter.key for letter in outcome.letters if letter.value == BAD[kind][0]] == [KEY]
+    assert [letter.key for letter in letters_of(outcome, BAD[kind][0])] == [KEY]
+
+
+def test_dead_letter_that_is_cut_says_the_size_of_its_record(outcome: Outcome) -> None:
+    value = BAD["2 MB"][0]
+    (letter,) = letters_of(outcome, value)
+    assert headers(letter)["cut-from-bytes"] == str(len(value or b""))
 
 
 @pytest.mark.parametrize("kind", BAD)
 def test_dead_letter_says_where_the_record_was(kind: str, outcome: Outcome) -> None:
     value = BAD[kind][0]
-    (letter,) = (letter for letter in outcome.letters if letter.value == value)
+    (letter,) = letters_of(outcome, value)
     (record,) = (record for record in outcome.events if record.value == value)
     says = headers(letter)
     assert (says["topic"], says["partition"], says["offset"]) == (record.topic, "0", str(record.offset))
@@ -167,7 +180,7 @@ def test_dead_letter_says_where_the_record_was(kind: str, outcome: Outcome) -> N
 @pytest.mark.parametrize("kind", BAD)
 def test_dead_letter_says_in_words_what_is_wrong(kind: str, outcome: Outcome) -> None:
     value, words = BAD[kind]
-    (letter,) = (letter for letter in outcome.letters if letter.value == value)
+    (letter,) = letters_of(outcome, value)
     assert words in headers(letter)["error"]
 
 

@@ -67,7 +67,7 @@ def test_a_broker_that_was_stopped_comes_back_on_its_port(own_broker: EmbeddedBr
 
 
 def test_second_start_on_the_same_folder_says_that_one_runs(own_broker: EmbeddedBroker) -> None:
-    with pytest.raises(BrokerError, match=f"already: {own_broker.bootstrap_servers}, pid {own_broker.pid}"):
+    with pytest.raises(BrokerError, match=rf"already \({own_broker.bootstrap_servers}, pid {own_broker.pid}\)"):
         EmbeddedBroker.start(own_broker.data)
     assert own_broker.is_running()
 
