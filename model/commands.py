@@ -215,6 +215,13 @@ def evaluate(*, bundle: Path, prefixes: Path, sessions: tuple[Path, ...], out: P
     \b
     Example:
       clickscore evaluate bundle --prefixes test.tsv.gz --sessions train.tsv.gz --json results.json
+
+    \f
+    Args:
+        bundle: Folder of the bundle.
+        prefixes: File of test rows.
+        sessions: Files of training sessions for the baselines.
+        out: File for the results as JSON.
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
     from clickscore.model.evaluation.prefix_evaluation import CUTOFFS, evaluate_prefixes  # noqa: PLC0415 (ONNX Runtime takes a moment to load)
 

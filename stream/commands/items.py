@@ -30,6 +30,12 @@ def items(*, file: Path, file_format: str, out: Path) -> None:
     \b
     Example:
       clickscore items events.csv.gz --format rees46 --out items.jsonl.gz
+
+    \f
+    Args:
+        file: File of events.
+        file_format: Format of the file.
+        out: File of the catalogue; `-` is standard output.
     """  # noqa: D301
     with EventFile(file, file_format) as lines:
         catalogue = collect_items(lines)

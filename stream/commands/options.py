@@ -25,7 +25,13 @@ class BundleFolder(click.Path):
         super().__init__(exists=True, file_okay=False, path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 (click's)
-        """Return the folder, or end the command where it does not exist."""
+        """Return the folder, or end the command where it does not exist.
+
+        Args:
+            value: Text of the option.
+            param: The option.
+            ctx: Context of the command.
+        """
         return super().convert(resolve_folder(value), param, ctx)
 
 
@@ -39,7 +45,13 @@ class FormatName(click.ParamType):
         self._names = names
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the name of a format, or end the command with the allowed names."""
+        """Return the name of a format, or end the command with the allowed names.
+
+        Args:
+            value: Text of the option.
+            param: The option.
+            ctx: Context of the command.
+        """
         if value not in self._names and not value.endswith(MAPPING_SUFFIX):
             names = ", ".join(self._names)
             self.fail(f"{value!r} is not one of {names}, nor the path of a {MAPPING_SUFFIX} file", param, ctx)

@@ -38,6 +38,13 @@ def relay(*, settings: Settings, source: str, mapping_name: str, group: str | No
     Example:
       clickscore relay --from-topic segment-events --format segment
       clickscore tail dead-letters --from-beginning
+
+    \f
+    Args:
+        settings: Settings of the broker and the topics.
+        source: Topic to read, without prefix.
+        mapping_name: Name of a shipped mapping, or path of a mapping.
+        group: Consumer group; None for the default.
     """  # noqa: D301
     write_logs()
     mapping = read_mapping(mapping_name)

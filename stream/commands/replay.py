@@ -56,6 +56,13 @@ def replay(
       clickscore replay events.csv.gz --format rees46 --bundle demo --out decisions.jsonl.gz
       clickscore replay kafka:clickstream-events --from 2026-03-01T08:00 --warm-up-from earliest --out decisions.jsonl
       clickscore replay kafka:clickstream-events --bundle DIR --check kafka:recommendation-decisions
+
+    \f
+    Args:
+        settings: All settings.
+        source_options: Options that name the source.
+        replay_options: Options of the run and its output.
+        check: Topic of published decisions to compare with; None compares nothing.
     """  # noqa: D301 (\\b is click's mark for lines without wrapping)
     if not (replay_options.out or check):
         raise click.UsageError("nothing to do: give --out, --check or both")

@@ -37,6 +37,13 @@ def sessions(
     Example:
       clickscore sessions events.csv.gz --format rees46 --out sessions.jsonl.gz --close-open
       clickscore train sessions.jsonl.gz --out checkpoint
+
+    \f
+    Args:
+        settings: Settings of sessions.
+        source_options: Options that name the source.
+        replay_options: Options of the run and its output.
+        close_open: Whether open sessions are written, too.
     """  # noqa: D301 (\\b is click's mark for lines without wrapping)
     output = "sessions, open ones too" if close_open else "sessions"
     replay_with_progress(settings, source_options, output, replay_options)
