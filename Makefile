@@ -42,7 +42,7 @@ $(LINKS):
 demo: setup  ## a real Kafka, a simulated shop, a worker and a live view; SECONDS=60 ends it, JSON=FILE keeps a summary
 	$(SERVE)/bin/clickscore demo $(if $(SECONDS),--seconds $(SECONDS)) $(if $(JSON),--json $(JSON))
 
-# Its seed is the demo's (stream/demo.py), so that the model knows the shop that it meets there.
+# The seed is the seed of stream/simulator/demo.py, so that the model knows the shop of the demo.
 demo-bundle: setup-train  ## the demo's model, trained anew on sessions of its synthetic shop: some minutes
 	rm -rf build/demo-bundle && mkdir -p build/demo-bundle
 	$(TRAIN)/bin/clickscore simulate --events 800000 --seed 7 --sessions build/demo-bundle/sessions.jsonl.gz
