@@ -109,6 +109,7 @@ def parquet(path: Path, columns: dict[str, list[Any]], rows: int = 1000) -> Path
     return path
 
 
+@pytest.mark.slow
 def test_parquet_of_events_is_read_by_the_names_of_their_fields(tmp_path: Path) -> None:
     at = datetime(2026, 3, 1, 8, 0, 0, 1000, tzinfo=UTC)
     columns = {
@@ -129,6 +130,7 @@ def test_parquet_of_events_is_read_by_the_names_of_their_fields(tmp_path: Path) 
 TS = 1_772_352_000_001
 
 
+@pytest.mark.slow
 def test_parquet_row_without_an_id_gets_one_that_an_equal_row_repeats(tmp_path: Path) -> None:
     columns = {"type": ["view"] * 3, "user_id": ["ann"] * 3, "ts": [TS, TS, TS + 1], "item_id": ["i"] * 3}
     first, again, other = all_lines(parquet(tmp_path / "a", columns), "clickscore")
@@ -137,6 +139,7 @@ def test_parquet_row_without_an_id_gets_one_that_an_equal_row_repeats(tmp_path: 
     assert first.key == b"ann"
 
 
+@pytest.mark.slow
 def test_parquet_of_rees46_gives_the_events_of_its_csv(tmp_path: Path) -> None:
     csv = tmp_path / "events.csv"
     csv.write_text(f"{','.join(REES46.columns)}\n{','.join(ROW)}\n", encoding="utf-8")
@@ -181,6 +184,7 @@ def test_csv_goes_on_with_the_columns_of_its_header(tmp_path: Path) -> None:
     assert first + rest == all_lines(path, "csv")
 
 
+@pytest.mark.slow
 def test_parquet_of_taobao_is_read_by_the_names_of_its_columns(tmp_path: Path) -> None:
     columns = {name: [value] for name, value in zip(TAOBAO.columns, [1, 2, 3, "buy", 1_511_658_000], strict=True)}
     (line,) = all_lines(parquet(tmp_path / "a", columns), "taobao")
@@ -200,6 +204,7 @@ CELLS = st.text(st.characters(exclude_categories=["C", "Z"]) | st.sampled_from("
 @pytest.mark.parametrize("file_format", ROW_FORMATS)
 @settings(max_examples=10, deadline=None)  # each example opens a Parquet file, which starts a process
 @given(data=st.data())
+@pytest.mark.slow
 def test_parquet_gives_the_very_records_of_the_csv_of_its_rows(
     tmp_path_factory: pytest.TempPathFactory, file_format: Format, data: st.DataObject
 ) -> None:
@@ -233,6 +238,7 @@ def facts(lines: list[Line]) -> list[tuple[bytes, bytes | None, int | None, str 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("folder", "file_format"), [("rees46_head", "rees46"), ("taobao_userbehavior", "taobao")])
+@pytest.mark.slow
 def test_parquet_of_a_real_log_with_typed_columns_gives_the_records_of_its_csv(
     folder: str, file_format: Format, tmp_path: Path
 ) -> None:
@@ -259,6 +265,7 @@ def typed(name: str, cells: Sequence[str]) -> list[Any]:
 
 
 @pytest.mark.parametrize("chunks", [0, 1, 3])
+@pytest.mark.slow
 def test_parquet_reading_goes_on_within_and_between_row_groups(tmp_path: Path, chunks: int) -> None:
     columns = {"type": ["view"] * 900, "user_id": ["u"] * 900, "ts": list(range(900)), "item_id": ["i"] * 900}
     path = parquet(tmp_path / "a", columns, rows=250)
@@ -269,11 +276,13 @@ def test_parquet_reading_goes_on_within_and_between_row_groups(tmp_path: Path, c
         assert [line.ts for line in file] == list(range(333, 900))
 
 
+@pytest.mark.slow
 def test_parquet_without_a_column_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputFileError, match="it has no column type, ts"):
         all_lines(parquet(tmp_path / "a", {"user_id": ["ann"]}), "clickscore")
 
 
+@pytest.mark.slow
 def test_broken_parquet_is_one_line(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     path = tmp_path / "a.parquet"

@@ -193,6 +193,8 @@ status = Path("/proc/self/status").read_text()
 print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 """
 
+pytestmark = pytest.mark.slow  # most files are read by a process of their own
+
 
 def megabytes_of_reading(path: Path) -> tuple[str, int]:
     """Read a file in a process of its own; return its report and its memory."""

@@ -293,6 +293,7 @@ def test_changed_mapping_is_another_file_for_a_replay(rows_path: Path, tmp_path:
     assert make_file_spec(file, str(rows_path), 2) != before
 
 
+@pytest.mark.slow
 def test_parquet_rows_are_mapped(tmp_path: Path) -> None:
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     (tmp_path / "shop.toml").write_text(ORDER.replace('unit = "s"', 'unit = "iso"'))
