@@ -98,7 +98,9 @@ async def tail(
                 first_record = first_records.get(partition)
                 consumer.seek(partition, first_record.offset if first_record else end)
         elif not from_beginning:
-            await consumer.seek_to_end()
+            # `seek_to_end` would accept the answer to a reset to the oldest record that is still under way.
+            for partition, end in ends.items():
+                consumer.seek(partition, end)
         on_ready()
         yielded = 0
         async for record in _read(consumer, ends if until_end else {}):

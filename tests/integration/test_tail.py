@@ -64,6 +64,29 @@ def test_without_it_only_new_records_come(settings: Settings) -> None:
     ]
 
 
+def test_a_tail_begins_with_the_next_record_even_while_the_position_is_being_reset(settings: Settings) -> None:
+    """In one event loop, the reset to the oldest record is nearly always under way as the tail takes its position."""
+    send(settings, 0, 5)
+
+    async def run() -> list[int]:
+        offsets = []
+        async with EventSender(settings.kafka) as sender:
+            for n in range(5, 10):
+                ready = asyncio.Event()
+                records = tail(settings.kafka, EVENTS.name, count=1, on_ready=ready.set)
+                following = asyncio.create_task(anext(records))
+                await ready.wait()
+                await sender.add(
+                    encode_event(View(event_id=f"e{n}", user_id="u1", ts=TS + n, item_id=f"i{n}")), b"u1"
+                )
+                await sender.settle()
+                offsets.append((await following).offset)
+                await records.aclose()
+        return offsets
+
+    assert asyncio.run(run()) == [5, 6, 7, 8, 9]
+
+
 def test_json_is_the_raw_value(settings: Settings) -> None:
     send(settings, 3, 4)
     result = CliRunner().invoke(
