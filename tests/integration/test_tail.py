@@ -76,9 +76,7 @@ def test_a_tail_begins_with_the_next_record_even_while_the_position_is_being_res
                 records = tail(settings.kafka, EVENTS.name, count=1, on_ready=ready.set)
                 following = asyncio.create_task(anext(records))
                 await ready.wait()
-                await sender.add(
-                    encode_event(View(event_id=f"e{n}", user_id="u1", ts=TS + n, item_id=f"i{n}")), b"u1"
-                )
+                await sender.add(encode_event(View(event_id=f"e{n}", user_id="u1", ts=TS + n, item_id=f"i{n}")), b"u1")
                 await sender.settle()
                 offsets.append((await following).offset)
                 await records.aclose()
