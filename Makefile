@@ -40,7 +40,7 @@ $(LINKS):
 	touch $@
 
 demo: setup  ## a real Kafka, a simulated shop, a worker and a live view; SECONDS=60 ends it, JSON=FILE keeps a summary
-	$(SERVE)/bin/clickscore demo $(if $(SECONDS),--seconds $(SECONDS)) $(if $(JSON),--json $(JSON))
+	$(SERVE)/bin/clickscore demo $(if $(SECONDS),--seconds $(SECONDS)) $(if $(JSON),--json-file $(JSON))
 
 # The seed is the seed of stream/simulator/demo.py, so that the model knows the shop of the demo.
 demo-bundle: setup-train  ## the demo's model, trained anew on sessions of its synthetic shop: some minutes
@@ -80,10 +80,10 @@ integration: setup-train  ## everything on a real broker
 	$(TRAIN)/bin/python -m pytest -m kafka
 
 bench: $(BENCH)/.done  ## the measured table of docs/performance.md, in about 20 minutes; JSON=FILE keeps every run
-	@$(BENCH)/bin/python -m bench $(if $(JSON),--json $(JSON))
+	@$(BENCH)/bin/python -m bench $(if $(JSON),--json-file $(JSON))
 
 bench-scoring: $(BENCH)/.done  ## graphs of 10,000 to 1,000,000 items beside the naive one, in about 4 minutes
-	@$(BENCH)/bin/python -m bench.graphs $(if $(JSON),--json $(JSON))
+	@$(BENCH)/bin/python -m bench.graphs $(if $(JSON),--json-file $(JSON))
 
 bench-flat: $(BENCH)/.done  ## memory of a replay of 10 million events against 1 million, in about 15 minutes
 	@$(BENCH)/bin/python -m bench --only flat

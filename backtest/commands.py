@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-import msgspec
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
@@ -17,19 +16,20 @@ from clickscore.backtest.arms import Arm, baseline_arms, bundle_arms, parse_arm,
 from clickscore.backtest.backtest_run import LEAK_SAMPLE, BacktestPlan, Evidence, run_backtest
 from clickscore.backtest.measurement import measure
 from clickscore.backtest.results import Results
-from clickscore.schemas.errors import ClickscoreError
+from clickscore.model.json_output import STANDARD_OUTPUT, FormerJsonCommand, JsonOutput, json_options
+from clickscore.schemas.errors import ClickscoreError, OutputFileError
 from clickscore.stream.commands.options import BundleFolder, with_settings
 from clickscore.stream.commands.progress import replay_progress_bar
 from clickscore.stream.commands.replay_command import warn_of_cold_start
 from clickscore.stream.commands.source_options import with_source_options
-from clickscore.stream.errors import OutputFileError, SettingsError
+from clickscore.stream.errors import SettingsError
 from clickscore.stream.replay.source_options import SourceOptions
 from clickscore.stream.settings import Settings
 
-OUT = click.Path(dir_okay=False, path_type=Path)
+OUT = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 
 
-@click.command()
+@click.command(cls=FormerJsonCommand)
 @with_source_options
 @click.option(
     "--bundle",
@@ -60,8 +60,13 @@ OUT = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--judge-from", metavar="TIME", help="Judge events from this event time on (ISO, UTC). Earlier events warm up."
 )
-@click.option("--report", "page", type=OUT, help="Write the report to this file: one self-contained HTML page.")
-@click.option("--json", "figures", type=OUT, help="Write the figures to this file, as JSON.")
+@click.option(
+    "--report",
+    "page",
+    type=OUT,
+    help="Write the report to this file: one self-contained HTML page; - is standard output.",
+)
+@json_options
 @click.option(
     "--plots", type=click.Path(file_okay=False, path_type=Path), help="Write the plots to this folder, as SVG files."
 )
@@ -92,7 +97,7 @@ def backtest(
     baselines: bool,
     judge_from: str | None,
     page: Path | None,
-    figures: Path | None,
+    json_output: JsonOutput,
     plots: Path | None,
     leak_sample: int,
     source_options: SourceOptions,
@@ -113,6 +118,9 @@ def backtest(
       clickscore backtest kafka:clickstream-events --bundle new --arm name=short,bundle=new,gap_ms=600000
       clickscore backtest events.jsonl --arms arms.toml --judge-from 2026-03-01T00:00 --report report.html
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
+    page_to_stdout = page == STANDARD_OUTPUT
+    if page_to_stdout and json_output.to_stdout:
+        raise click.UsageError("--report and --json cannot both write to standard output: name a file for one of them")
     if page or plots:
         _require_extra()
     arms = _read_arms(settings, bundles, descriptions, file, baselines=baselines)
@@ -130,8 +138,9 @@ def backtest(
     _require_judged_events(evidence)
     results = measure(plan, Path(source_options.source).name, evidence)
     warn_of_cold_start(spec)
-    print_results(results)
-    _write_files(results, page, figures, plots)
+    print_results(results, Console(stderr=json_output.to_stdout or page_to_stdout, highlight=False, soft_wrap=True))
+    json_output.write(results)
+    _write_files(results, page, plots)
     if results.leak_check.leaks:
         sys.exit(1)
 
@@ -182,10 +191,9 @@ def _require_judged_events(evidence: Evidence) -> None:
         raise ClickscoreError(message)
 
 
-def print_results(results: Results) -> None:
+def print_results(results: Results, console: Console) -> None:
     """Print the table of arms, the verdict and the warnings."""
     k = results.cutoff
-    console = Console(highlight=False, soft_wrap=True)
     heads = (f"hit rate@{k}", f"MRR@{k}", "new items", "coverage", "bias", "PR-AUC")
     table = Table("arm", *heads, box=SIMPLE)
     for arm in results.arms:
@@ -207,17 +215,17 @@ def print_results(results: Results) -> None:
     console.print("This is agreement with what users did under another system's recommendations, not an effect.")
 
 
-def _write_files(results: Results, page: Path | None, figures: Path | None, folder: Path | None) -> None:
+def _write_files(results: Results, page: Path | None, folder: Path | None) -> None:
+    if not (page or folder):
+        return
     try:
-        if figures:
-            figures.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
-        if not (page or folder):
-            return
         from clickscore.backtest.html_report import render_report  # noqa: PLC0415
         from clickscore.backtest.plots import draw_plots  # noqa: PLC0415 (matplotlib takes a moment to load)
 
         documents = draw_plots(results)
-        if page:
+        if page == STANDARD_OUTPUT:
+            click.echo(render_report(results, documents))
+        elif page:
             page.write_text(render_report(results, documents), encoding="utf-8")
         if folder:
             folder.mkdir(parents=True, exist_ok=True)

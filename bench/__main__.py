@@ -4,7 +4,6 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from types import FrameType
 
 import click
@@ -17,10 +16,11 @@ from bench.memory import memory
 from bench.million import million
 from bench.profiles import profiles
 from bench.replay import arms, flat, reasons, replay
-from bench.report import Measurement, Report, as_json, table
+from bench.report import Measurement, Report, complete_document, table
 from bench.run_budget import FULL, QUICK, RunBudget
 from bench.scoring import scoring
 from bench.start import start
+from clickscore.model.json_output import FormerJsonCommand, JsonOutput, json_options
 
 MEASUREMENTS: dict[str, Callable[[Environment, RunBudget], Measurement]] = {
     "scoring": scoring,
@@ -38,19 +38,19 @@ LONG = ("reasons", "flat")
 """Long measurements, which run only on request."""
 
 
-@click.command()
+@click.command(cls=FormerJsonCommand)
 @click.option(
     "--only", multiple=True, type=click.Choice(list(MEASUREMENTS)), help="Run only this measurement; repeatable."
 )
 @click.option("--rounds", type=click.IntRange(min=1), help="Runs of each side. Default: 3, or 1 with --quick.")
 @click.option("--quick", is_flag=True, help="Small and short runs, to test the benchmarks; do not quote their numbers.")
-@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write every run to this file.")
+@json_options
 @click.option(
     "--wait", type=click.FloatRange(min=0), default=0, help="Maximum seconds, in total, to wait for an idle machine."
 )
 @click.option("--profile", is_flag=True, help="Print a profile of a worker's time instead.")
 def main(
-    *, only: tuple[str, ...], rounds: int | None, quick: bool, file: Path | None, wait: float, profile: bool
+    *, only: tuple[str, ...], rounds: int | None, quick: bool, json_output: JsonOutput, wait: float, profile: bool
 ) -> None:
     """Measure Clickscore and its peers on a temporary Kafka, and print a table in Markdown.
 
@@ -62,7 +62,6 @@ def main(
     signal.signal(signal.SIGTERM, _stop)
     budget = QUICK if quick else FULL
     budget = replace(budget, rounds=rounds or budget.rounds)
-    file = file.resolve() if file else None
     facts = machine()
     with open_environment(wait) as environment:
         if profile:
@@ -78,9 +77,8 @@ def main(
                 failed[name] = repr(exc)
                 report_progress(f"{name} failed: {exc!r}")
     report = Report(machine=facts, measurements=measurements, failed=failed)
-    click.echo(table(report))
-    if file:
-        file.write_bytes(as_json(report))
+    json_output.echo(table(report))
+    json_output.write(complete_document(report))
     if failed:
         sys.exit(1)
 

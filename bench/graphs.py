@@ -9,7 +9,6 @@ graphs get calls as from a worker: sessions of one width. All graphs share one b
 import math
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import median
 
 import click
@@ -22,6 +21,7 @@ from clickscore.export.random_bundle import random_weights
 from clickscore.export.ranking import BlockwiseTopK, ExactTopK, QuantisedShortlist, Ranking
 from clickscore.export.to_onnx import to_onnx
 from clickscore.model.config import ModelConfig
+from clickscore.model.json_output import FormerJsonCommand, JsonOutput, json_options
 from clickscore.model.onnx_runtime import open_graph
 from clickscore.schemas.manifest import WIDTHS
 
@@ -70,15 +70,13 @@ class Sameness(msgspec.Struct, frozen=True, kw_only=True):
     """Number of sessions, 64 a width, whose result depends on the batch size (1 to 64)."""
 
 
-@click.command()
+@click.command(cls=FormerJsonCommand)
 @click.option("--items", multiple=True, type=int, default=(10_000, 50_000, 200_000, 1_000_000), show_default=True)
 @click.option("--batch", multiple=True, type=int, default=(1, 8, 32, 64), show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Rounds of each graph.")
 @click.option("--sessions", type=int, default=10_000, show_default=True, help="Number of sessions to compare.")
-@click.option(
-    "--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write every figure to this file."
-)
-def main(*, items: Sequence[int], batch: Sequence[int], rounds: int, sessions: int, file: Path | None) -> None:
+@json_options
+def main(*, items: Sequence[int], batch: Sequence[int], rounds: int, sessions: int, json_output: JsonOutput) -> None:
     """Measure the graphs of an export for several catalogue and batch sizes, and print tables in Markdown."""
     speeds: list[Speed] = []
     sames: list[Sameness] = []
@@ -89,10 +87,9 @@ def main(*, items: Sequence[int], batch: Sequence[int], rounds: int, sessions: i
             click.echo(f"  {count:,} items, batch {size}: {speeds[-1].gain:.2f} x", err=True)
         sames += sameness(graphs, count, sessions)
     facts = machine()
-    click.echo("\n".join([*_speed_table(speeds), "", *_sameness_table(sames), ""]))
-    click.echo(f"{facts['processor']}; {facts['system']}. {facts['packages']}. Commit {facts['commit']}.")
-    if file:
-        file.write_bytes(msgspec.json.encode({"machine": facts, "speed": speeds, "sameness": sames}))
+    json_output.echo("\n".join([*_speed_table(speeds), "", *_sameness_table(sames), ""]))
+    json_output.echo(f"{facts['processor']}; {facts['system']}. {facts['packages']}. Commit {facts['commit']}.")
+    json_output.write({"machine": facts, "speed": speeds, "sameness": sames})
 
 
 def opened(items: int) -> dict[str, ort.InferenceSession]:

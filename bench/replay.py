@@ -155,7 +155,7 @@ def _beside_ceiling(
 
 def _backtest(environment: Environment, log: Path, events: int, count: int) -> Run:
     arm_lines = [("--arm", f"name={k},bundle={environment.bundle},k={k}") for k in range(10, 10 + count)]
-    options = ("--no-baselines", "--leak-sample", 0, "--json", environment.folder / "figures.json")
+    options = ("--no-baselines", "--leak-sample", 0, "--json-file", environment.folder / "figures.json")
     title = f"backtest of {count} arm{'s' if count > 1 else ''}"
     return measure(title, events, "backtest", log, *(word for pair in arm_lines for word in pair), *options)
 

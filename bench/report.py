@@ -68,11 +68,10 @@ def table(report: Report) -> str:
     )
 
 
-def as_json(report: Report) -> bytes:
-    """Return the report as JSON, each row with its verdict, and the Markdown table."""
+def complete_document(report: Report) -> dict[str, Any]:
+    """Return the report with the verdict of each row and the Markdown table."""
     verdicts = {row.title: {"median": row.value, "reached": row.reached} for row in _rows(report)}
-    whole = {"table": table(report), "verdicts": verdicts, **msgspec.structs.asdict(report)}
-    return msgspec.json.format(msgspec.json.encode(whole)) + b"\n"
+    return {"table": table(report), "verdicts": verdicts, **msgspec.structs.asdict(report)}
 
 
 def _rows(report: Report) -> list[Row]:

@@ -17,6 +17,7 @@ from clickscore.model.config import PRESETS, TrainConfig, format_preset, overrid
 from clickscore.model.dataset import load_dataset, load_fine_tuning_data
 from clickscore.model.errors import TrainingError
 from clickscore.model.item_attributes import read_catalogue
+from clickscore.model.json_output import FormerJsonCommand, JsonOutput, json_options
 from clickscore.model.session_files import DatasetReport
 
 if TYPE_CHECKING:
@@ -201,12 +202,12 @@ def tune(
     console.print(f"next: clickscore train SESSIONS --out CHECKPOINT --preset {out}")
 
 
-@click.command()
+@click.command(cls=FormerJsonCommand)
 @click.argument("bundle", type=FOLDER)
 @click.option("--prefixes", required=True, type=FILE, help="Test rows: item ids, a tab, the next item.")
 @click.option("--sessions", multiple=True, type=FILE, help="Training sessions for the baselines; repeatable.")
-@click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), help="File for the results as JSON.")
-def evaluate(*, bundle: Path, prefixes: Path, sessions: tuple[Path, ...], out: Path | None) -> None:
+@json_options
+def evaluate(*, bundle: Path, prefixes: Path, sessions: tuple[Path, ...], json_output: JsonOutput) -> None:
     """Measure how well a BUNDLE ranks the next item of session prefixes, beside counting baselines.
 
     ONNX Runtime scores each prefix alone, over the whole catalogue. Items of the prefix may be the next item again.
@@ -214,18 +215,18 @@ def evaluate(*, bundle: Path, prefixes: Path, sessions: tuple[Path, ...], out: P
 
     \b
     Example:
-      clickscore evaluate bundle --prefixes test.tsv.gz --sessions train.tsv.gz --json results.json
+      clickscore evaluate bundle --prefixes test.tsv.gz --sessions train.tsv.gz --json-file results.json
 
     \f
     Args:
         bundle: Folder of the bundle.
         prefixes: File of test rows.
         sessions: Files of training sessions for the baselines.
-        out: File for the results as JSON.
+        json_output: Destinations of the results as JSON.
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
     from clickscore.model.evaluation.prefix_evaluation import CUTOFFS, evaluate_prefixes  # noqa: PLC0415 (ONNX Runtime takes a moment to load)
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = json_output.console()
     with Progress(console=Console(stderr=True), transient=True) as progress:
         tasks: dict[str, TaskID] = {}
 
@@ -247,11 +248,10 @@ def evaluate(*, bundle: Path, prefixes: Path, sessions: tuple[Path, ...], out: P
     for length, values in results[0].by_length.items():
         table.add_row(length, f"{values['rows']:,.0f}", *(f"{values[metric]:.2f}" for metric in at_20))
     console.print(table)
-    if out:
-        out.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
+    json_output.write(results)
 
 
-@click.command("evaluate-events")
+@click.command("evaluate-events", cls=FormerJsonCommand)
 @click.argument("bundle", type=FOLDER)
 @click.option(
     "--sessions", multiple=True, required=True, type=FILE, help="Training sessions of the bundle; repeatable."
@@ -259,7 +259,7 @@ def evaluate(*, bundle: Path, prefixes: Path, sessions: tuple[Path, ...], out: P
 @click.option("--test", multiple=True, required=True, type=FILE, help="Test sessions; repeatable.")
 @click.option("--items", type=FILE, help="Catalogue as JSON lines, with prices and categories.")
 @click.option("--truth", type=FILE, help="True probabilities of a simulated test: a file of `simulate --truth`.")
-@click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), help="File for the results as JSON.")
+@json_options
 def evaluate_events(
     *,
     bundle: Path,
@@ -267,7 +267,7 @@ def evaluate_events(
     test: tuple[Path, ...],
     items: Path | None,
     truth: Path | None,
-    out: Path | None,
+    json_output: JsonOutput,
 ) -> None:
     """Measure how well a BUNDLE predicts next action and purchase, beside baselines on the same session prefixes.
 
@@ -286,7 +286,7 @@ def evaluate_events(
         from clickscore.model.evaluation.head_evaluation import evaluate_heads  # noqa: PLC0415 (serving has no scikit-learn)
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
-    console = Console(highlight=False, width=TABLE_WIDTH)
+    console = json_output.console(TABLE_WIDTH)
     with Console(stderr=True).status("") as status:
         results = evaluate_heads(bundle, sessions, test, status.update, items=items, truth=truth)
     for group in results.by_events:
@@ -303,11 +303,10 @@ def evaluate_events(
         "noise: mean calibration error (ECE) of perfectly calibrated probabilities on as many rows. "
         "In brackets: 95 % bootstrap interval over rows."
     )
-    if out:
-        out.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
+    json_output.write(results)
 
 
-@click.command("evaluate-reasons")
+@click.command("evaluate-reasons", cls=FormerJsonCommand)
 @click.argument("checkpoint", type=FOLDER)
 @click.option("--prefixes", required=True, type=FILE, help="Test rows: item ids, a tab, the next item.")
 @click.option(
@@ -317,8 +316,8 @@ def evaluate_events(
     show_default=True,
     help="Rows to sample; a row has 3 known events or more.",
 )
-@click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), help="File for the results as JSON.")
-def evaluate_reasons(*, checkpoint: Path, prefixes: Path, rows: int, out: Path | None) -> None:
+@json_options
+def evaluate_reasons(*, checkpoint: Path, prefixes: Path, rows: int, json_output: JsonOutput) -> None:
     """Measure whether the reasons of a CHECKPOINT's bundle name the events that move its scores (faithfulness).
 
     Each method orders a session's events by importance. Events are removed in this order (deletion) or added in this
@@ -334,7 +333,7 @@ def evaluate_reasons(*, checkpoint: Path, prefixes: Path, rows: int, out: Path |
         from clickscore.model.evaluation.reason_faithfulness import TOP_ITEMS, evaluate_reasons  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
-    console = Console(highlight=False, width=TABLE_WIDTH)
+    console = json_output.console(TABLE_WIDTH)
     with Console(stderr=True).status("") as status:
         results = evaluate_reasons(find_checkpoint(checkpoint)[0], prefixes, rows, status.update)
     metrics = ("deletion", "insertion", "first", "exit", "lead")
@@ -351,8 +350,7 @@ def evaluate_reasons(*, checkpoint: Path, prefixes: Path, rows: int, out: Path |
         f"exit: share of items that are not among the best {TOP_ITEMS} without this event. lead: advantage of the "
         "contributions over this order, deletion plus insertion. In brackets: 95 % bootstrap interval over sessions."
     )
-    if out:
-        out.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
+    json_output.write(results)
 
 
 def _heads_table(group: "PrefixLengthResults") -> Table:

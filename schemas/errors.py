@@ -26,3 +26,7 @@ A message names the failure and the remedy. Each folder defines the errors of it
 
 class ClickscoreError(Exception):
     """Base of every error that is raised on purpose. The message names the failure and the remedy."""
+
+
+class OutputFileError(ClickscoreError):
+    """A file cannot be written."""

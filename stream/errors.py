@@ -31,9 +31,5 @@ class InputFileError(ClickscoreError):
     """A file cannot be read, or has another format than the named format."""
 
 
-class OutputFileError(ClickscoreError):
-    """A file cannot be written."""
-
-
 class WorkerDiedError(ClickscoreError):
     """A worker in a child process has ended by itself. The message has the end of the worker's log."""

@@ -6,6 +6,8 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from clickscore.model.json_output import JsonOutput, json_options
+
 
 # The embedded broker is imported when a command runs: it needs the `broker` extra, and `clickscore --help` does not.
 def _default_data() -> Path:
@@ -85,7 +87,8 @@ def stop(data: Path) -> None:
 
 @broker.command()
 @_data
-def status(data: Path) -> None:
+@json_options
+def status(*, data: Path, json_output: JsonOutput) -> None:
     """Show whether the broker runs; the exit code is 1 if no broker runs.
 
     \b
@@ -95,7 +98,9 @@ def status(data: Path) -> None:
     from clickscore.stream.kafka.embedded import EmbeddedBroker  # noqa: PLC0415
 
     running = EmbeddedBroker.find(data)
+    address = {"bootstrap_servers": running.bootstrap_servers, "pid": running.pid} if running else {}
+    json_output.write({"running": running is not None, "data": str(data), **address})
     if not running:
-        click.echo(f"No broker runs on {data}")
+        json_output.echo(f"No broker runs on {data}")
         sys.exit(1)
-    click.echo(f"Kafka runs at {running.bootstrap_servers} (pid {running.pid}, data in {running.data})")
+    json_output.echo(f"Kafka runs at {running.bootstrap_servers} (pid {running.pid}, data in {running.data})")

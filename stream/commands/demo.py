@@ -5,11 +5,10 @@ import time
 from pathlib import Path
 
 import click
-import msgspec
 from rich.console import Console
 
+from clickscore.model.json_output import FormerJsonCommand, JsonOutput, json_options
 from clickscore.stream.commands.options import BundleFolder
-from clickscore.stream.errors import OutputFileError
 from clickscore.stream.scoring.packaged_bundle import DEMO_FOLDER
 from clickscore.stream.settings import load
 from clickscore.stream.simulator.demo import DemoOptions, run_demo
@@ -17,11 +16,11 @@ from clickscore.stream.simulator.demo_metrics import Summary
 from clickscore.stream.simulator.live_view import per_hundred
 
 
-@click.command()
+@click.command(cls=FormerJsonCommand)
 @click.option(
     "--seconds", type=click.FloatRange(1), default=None, help="Seconds until the shop closes. Default: until Ctrl-C."
 )
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="File for the summary.")
+@json_options
 @click.option(
     "--bundle",
     type=BundleFolder(),
@@ -40,7 +39,7 @@ from clickscore.stream.simulator.live_view import per_hundred
 def demo(
     *,
     seconds: float | None,
-    json_file: Path | None,
+    json_output: JsonOutput,
     bundle: Path | None,
     rate: float,
     bootstrap_servers: str | None,
@@ -54,7 +53,7 @@ def demo(
     \b
     Example:
       clickscore demo
-      clickscore demo --seconds 60 --json summary.json
+      clickscore demo --seconds 60 --json-file summary.json
     """  # noqa: D301
     began_at = int(time.time() * 1000)
     settings, origins = load({"bootstrap_servers": bootstrap_servers}, file=config)
@@ -62,17 +61,12 @@ def demo(
     chosen = bundle or (DEMO_FOLDER if (DEMO_FOLDER / "manifest.json").exists() else None)
     # aiokafka warns of errors that it retries, such as a new topic without a leader; lasting errors are raised.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    console = Console()
+    console = Console(stderr=json_output.to_stdout)
     plan = DemoOptions(settings=settings if own_kafka else None, bundle=chosen, seconds=seconds, rate=rate)
     summary = run_demo(plan, console, began_at)
     for line in _words(summary):
         console.print(line, soft_wrap=True, highlight=False)
-    if json_file:
-        try:
-            json_file.write_bytes(msgspec.json.format(msgspec.json.encode(summary)) + b"\n")
-        except OSError as exc:
-            message = f"{json_file} cannot be written: {exc.strerror}"
-            raise OutputFileError(message) from exc
+    json_output.write(summary)
 
 
 def _words(summary: Summary) -> list[str]:

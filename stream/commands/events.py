@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from clickscore.model.json_output import JsonOutput, json_options
 from clickscore.stream.commands.options import format_option, print_ignored, with_settings
 from clickscore.stream.commands.progress import progress_bar
 from clickscore.stream.errors import BundleError
@@ -38,8 +39,11 @@ def events() -> None:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Count the events on items that the model of this bundle does not know.",
 )
+@json_options
 @with_settings("max_event_bytes", "lateness_ms", "partitions")
-def check(*, settings: Settings, file: Path, file_format: str, show: int, bundle: Path | None) -> None:
+def check(
+    *, settings: Settings, file: Path, file_format: str, show: int, bundle: Path | None, json_output: JsonOutput
+) -> None:
     """Count the events of FILE, and report errors, late events, jumps in time and unknown items. Needs no broker.
 
     The exit code is 1 if FILE has errors or late events, or if the bundle knows less than half of the items.
@@ -50,6 +54,7 @@ def check(*, settings: Settings, file: Path, file_format: str, show: int, bundle
     Example:
       clickscore events check events.jsonl
       clickscore events check events.csv.gz --format rees46 --show 20
+      clickscore events check events.jsonl --json
     """  # noqa: D301
     summary = EventFileSummary(
         max_event_bytes=settings.sessions.max_event_bytes,
@@ -66,8 +71,10 @@ def check(*, settings: Settings, file: Path, file_format: str, show: int, bundle
             for line in chunk:
                 summary.add(line)
             bar.update(task, completed=lines.bytes_read)
-    _print_summary(summary)
-    print_ignored(lines)
+    json_output.write(summary.as_document() | {"ignored": lines.ignored})
+    if not json_output.to_stdout:
+        _print_summary(summary)
+        print_ignored(lines)
     lines.require_event()
     if not summary.fit:
         sys.exit(1)

@@ -4,11 +4,11 @@ import sys
 from pathlib import Path
 
 import click
-import orjson
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from clickscore.model.json_output import JsonOutput, json_options
 from clickscore.stream.settings import SETTINGS, load
 
 HIDDEN = "********"
@@ -16,8 +16,8 @@ HIDDEN = "********"
 
 @click.command()
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="Settings file (TOML).")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of a table.")
-def settings(config: Path | None, as_json: bool) -> None:
+@json_options
+def settings(*, config: Path | None, json_output: JsonOutput) -> None:
     """Show every setting with unit, value and source. Secrets are hidden.
 
     Every setting can be set by CLICKSCORE_NAME in the environment or by a line of clickscore.toml, and many by a flag.
@@ -29,12 +29,10 @@ def settings(config: Path | None, as_json: bool) -> None:
     """  # noqa: D301
     loaded, origins = load(file=config)
     values = {name: HIDDEN if value and SETTINGS[name].secret else value for name, value in loaded.values.items()}
-    if as_json:
-        rows = {
-            name: {"value": values[name], "unit": setting.unit, "from": origins[name]}
-            for name, setting in SETTINGS.items()
-        }
-        click.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
+    json_output.write(
+        {name: {"value": values[name], "unit": row.unit, "from": origins[name]} for name, row in SETTINGS.items()}
+    )
+    if json_output.to_stdout:
         return
     table = Table("setting", "value", "unit", "from", "what", box=box.SIMPLE_HEAD)
     for name, setting in SETTINGS.items():

@@ -11,9 +11,9 @@ from typing import BinaryIO
 import click
 
 from clickscore.schemas.catalogue import encode as encode_item
+from clickscore.schemas.errors import OutputFileError
 from clickscore.schemas.events import encode_event
 from clickscore.schemas.sessions import encode_session
-from clickscore.stream.errors import OutputFileError
 from clickscore.stream.simulator.shop.history import DAYS, History, generate
 from clickscore.stream.simulator.shop.shop_events import encode_truth
 from clickscore.stream.simulator.shop.shoppers import make_shop

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import click
 
+from clickscore.model.json_output import JsonOutput, json_options
 from clickscore.schemas.topics import TOPICS
 from clickscore.stream.commands.options import with_settings
 from clickscore.stream.errors import BrokerError
@@ -67,9 +68,10 @@ def grow(settings: Settings) -> None:
 
 
 @topics.command("list")
+@json_options
 @with_settings("topic_prefix", "broker_wait_ms")
-def list_command(settings: Settings) -> None:
-    """List the topics of the installation with the number of partitions, and show missing topics.
+def list_command(*, settings: Settings, json_output: JsonOutput) -> None:
+    """List the topics of the installation with the number of partitions, and show missing topics (null in JSON).
 
     \b
     Example:
@@ -80,7 +82,8 @@ def list_command(settings: Settings) -> None:
     width = max(map(len, names))
     for name in names:
         state = f"{partitions[name]:>4} partitions" if name in partitions else "   missing"
-        click.echo(f"{name:<{width}}  {state}")
+        json_output.echo(f"{name:<{width}}  {state}")
+    json_output.write({name: partitions.get(name) for name in names})
     _print_advice(asyncio.run(topic_advice(settings.kafka)))
 
 

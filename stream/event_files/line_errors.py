@@ -44,6 +44,13 @@ class LineErrors:
         """Number of broken lines."""
         return self._counts.total()
 
+    def as_document(self) -> list[dict[str, object]]:
+        """Return reason, count and first line numbers of each reason, for JSON; the most frequent reason first."""
+        return [
+            {"reason": reason, "count": count, "lines": self._first_lines[reason]}
+            for reason, count in self._counts.most_common()
+        ]
+
     def report(self) -> list[str]:
         """Return a sentence of safe text for each reason, the most frequent reason first."""
         return [

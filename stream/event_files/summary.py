@@ -98,6 +98,26 @@ class EventFileSummary:
         unknown = self.unknown_items.total() if self.unknown_items else 0
         return not (self.errors.total or self.late.total or unknown * 2 > self.item_events)
 
+    def as_document(self) -> dict[str, object]:
+        """Return all counts by name, for JSON."""
+        return {
+            "good_events": self.types.total(),
+            "types": dict(self.types.most_common()),
+            "first_ts": self.first_ts,
+            "last_ts": self.last_ts,
+            "repeats": self.repeats,
+            "out_of_order": self.out_of_order,
+            "jumps": self.jumps,
+            "longest_jump_ms": self.longest_jump_ms,
+            "longest_jump_line": self.longest_jump_line,
+            "item_events": self.item_events,
+            "events_on_unknown_items": None if self.unknown_items is None else self.unknown_items.total(),
+            "unknown_items": None if self.unknown_items is None else len(self.unknown_items),
+            "late": self.late.as_document(),
+            "errors": self.errors.as_document(),
+            "fit": self.fit,
+        }
+
     def _add_time(self, line: Line, ts: int) -> None:
         """Compare the time of an event with the events before."""
         self.out_of_order += ts < self._previous_ts

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Self
 
-from clickscore.stream.errors import OutputFileError
+from clickscore.schemas.errors import OutputFileError
 from clickscore.stream.replay.replay_checkpoint import (
     CheckpointState,
     PartitionFileState,

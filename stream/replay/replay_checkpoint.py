@@ -10,7 +10,8 @@ from typing import Literal
 
 import msgspec
 
-from clickscore.stream.errors import InputFileError, OutputFileError
+from clickscore.schemas.errors import OutputFileError
+from clickscore.stream.errors import InputFileError
 from clickscore.stream.reference.records import ReferenceRecords
 from clickscore.stream.replay.file_source import FileSpec
 from clickscore.stream.replay.source import Position

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from clickscore.stream.errors import OutputFileError
+from clickscore.schemas.errors import OutputFileError
 from clickscore.stream.reference.records import ReferenceRecords
 from clickscore.stream.replay.file_source import FileSpec
 from clickscore.stream.replay.output import copy_partitions, merge_partitions

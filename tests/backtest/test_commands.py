@@ -39,7 +39,7 @@ def refused(*arguments: object) -> str:
 def test_figures_of_a_known_log_stay_what_they_were(log: Path, tmp_path: Path) -> None:
     """Regenerate by running this command, and read the difference before it is committed."""
     out = tmp_path / "out.json"
-    done = invoked(log, "--json", out, "--leak-sample", 200, "--order", "file")
+    done = invoked(log, "--json-file", out, "--leak-sample", 200, "--order", "file")
     assert done.exit_code == 0, done.output
     assert out.read_text() == GOLDEN.read_text()
 
@@ -49,7 +49,7 @@ def test_every_arm_is_in_the_figures_with_what_it_is(log: Path, bundle: Path, tm
     out, arms = tmp_path / "out.json", tmp_path / "arms.toml"
     arms.write_text('[[arm]]\nname = "again"\nbaseline = "repeat"\nk = 20\n')
     options = ["--bundle", bundle, "--arm", f"name=short,bundle={bundle},gap_ms=600000", "--arms", arms]
-    done = invoked(log, *options, "--json", out)
+    done = invoked(log, *options, "--json-file", out)
     assert done.exit_code == 0, done.output
     figures = json.loads(out.read_text())
     names = ["small", "short", "again", "popularity", "co-occurrence", "repeat"]
@@ -68,6 +68,19 @@ def test_every_arm_is_in_the_figures_with_what_it_is(log: Path, bundle: Path, tm
     for dimension in ("length", "hour", "user", "answer"):
         assert sum(part["events"] for part in figures["slices"] if part["of"] == dimension) == figures["ranked"]
     assert "agreement with what users did under another system's recommendations" in done.output
+
+
+def test_json_and_report_go_to_standard_output(log: Path) -> None:
+    options = ["--leak-sample", 0, "--no-baselines", "--arm", "name=again,baseline=repeat"]
+    figures = invoked(log, *options, "--json-file", "-")
+    assert json.loads(figures.stdout)["arms"][0]["name"] == "again"
+    assert "records judged" in figures.stderr
+    report = invoked(log, *options, "--report", "-")
+    assert report.exit_code == 0, repr(report.exception)
+    page = report.stdout
+    assert page.startswith("<!doctype html>")
+    assert page.endswith("</html>\n")
+    assert "cannot both write to standard output" in refused(log, "--report", "-", "--json")
 
 
 def test_help_teaches_with_an_example() -> None:
@@ -107,7 +120,7 @@ def test_what_cannot_run_is_refused(log: Path, bundle: Path, tmp_path: Path) -> 
     assert "0 arms: a backtest has 1 to 50" in refused(log, "--no-baselines")
     assert "'soon' is no time like" in refused(log, "--judge-from", "soon")
     assert "--from, --to and --warm-up-from need a topic" in refused(log, "--from", "earliest")
-    assert "cannot be written" in refused(log, "--json", tmp_path / "no" / "folder.json")
+    assert "cannot be written" in refused(log, "--json-file", tmp_path / "no" / "folder.json")
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     log, bundle = write_log(folder / "events.jsonl", 4_000, seed=7), small_bundle(folder / "small <b>bold")
     log.write_bytes(log.read_bytes().replace(b'"category":null', b'"category":"chairs"'))
     options = ["--bundle", bundle, "--report", folder / "report.html", "--plots", folder / "plots"]
-    options += ["--json", folder / "figures.json"]
+    options += ["--json-file", folder / "figures.json"]
     done = CliRunner().invoke(backtest, [str(log), "--order", "file", *map(str, options)])
     assert done.exit_code == 0, done.output
     return folder / "report.html"

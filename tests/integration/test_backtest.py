@@ -44,7 +44,7 @@ def produced(broker: str, file: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def figures(topic_installation: Installation, source: str, bundle: Path, out: Path, *options: str) -> dict[str, Any]:
-    arguments = [source, "--bundle", str(bundle), "--json", str(out), *options]
+    arguments = [source, "--bundle", str(bundle), "--json-file", str(out), *options]
     done = CliRunner(env=environment_of(topic_installation.settings)).invoke(backtest, arguments)
     assert done.exit_code == 0, done.output
     return json.loads(out.read_text()) | {"source": ""}

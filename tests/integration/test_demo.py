@@ -87,7 +87,7 @@ def assert_nothing_is_left(children: list[psutil.Process], listening: set[int], 
 
 def test_demo_ends_by_itself_with_a_summary_of_what_it_measured(temp, tmp_path):
     file = tmp_path / "summary.json"
-    demo = start(temp, "--seconds", "15", "--json", str(file))
+    demo = start(temp, "--seconds", "15", "--json-file", str(file))
     output = until_open(demo)
     children = family(demo)
     listening = ports(children)

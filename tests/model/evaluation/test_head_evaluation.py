@@ -158,7 +158,7 @@ def test_test_that_was_learned_is_refused(files):
 def test_command_prints_and_writes_the_results(files, results, tmp_path):
     arguments = [files / "bundle", "--sessions", files / "training.jsonl", "--test", files / "test.jsonl"]
     out = tmp_path / "results.json"
-    output = CliRunner().invoke(evaluate_events, [str(word) for word in (*arguments, "--json", out)]).output
+    output = CliRunner().invoke(evaluate_events, [str(word) for word in (*arguments, "--json-file", out)]).output
     assert "after 5 events" in output
     assert "LightGBM" in output
     assert msgspec.json.decode(out.read_bytes(), type=HeadResults) == results

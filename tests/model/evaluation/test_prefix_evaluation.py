@@ -144,7 +144,7 @@ def test_bundle_of_too_few_candidates_is_refused(tmp_path):
 def test_command_prints_tables_and_writes_json(bundle, tmp_path):
     rows = tmp_path / "test.tsv.gz"
     rows.write_bytes(gzip.compress("".join(lines()).encode()))
-    arguments = [bundle, "--prefixes", rows, "--sessions", sessions(tmp_path), "--json", tmp_path / "results.json"]
+    arguments = [bundle, "--prefixes", rows, "--sessions", sessions(tmp_path), "--json-file", tmp_path / "results.json"]
     result = CliRunner().invoke(evaluate, [str(argument) for argument in arguments])
     assert result.exit_code == 0
     assert "VMIS-kNN" in result.output

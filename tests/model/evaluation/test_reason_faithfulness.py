@@ -129,7 +129,7 @@ def test_command_compares_the_orders(checkpoint, tmp_path):
         f"item-{number} item-{number + 1} item-{number} item-{number + 2}\titem-{number + 3}\n" for number in range(20)
     ]
     (tmp_path / "test.tsv").write_text("".join([*rows, "item-1 item-2\titem-3\n"]))
-    result = run(checkpoint, "--prefixes", tmp_path / "test.tsv", "--json", tmp_path / "found.json")
+    result = run(checkpoint, "--prefixes", tmp_path / "test.tsv", "--json-file", tmp_path / "found.json")
     assert result.exit_code == 0
     results = msgspec.json.decode((tmp_path / "found.json").read_bytes(), type=FaithfulnessResults)
     assert results.sessions == 20  # the row of two events has no order worth trying

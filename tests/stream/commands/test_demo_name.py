@@ -52,7 +52,7 @@ def test_replay_takes_the_name_and_gives_reasons(log: Path, tmp_path: Path) -> N
 def test_backtest_takes_the_name_in_an_option_and_in_an_arm(log: Path, tmp_path: Path) -> None:
     (tmp_path / "arms.toml").write_text('[[arm]]\nname = "from-file"\nbundle = "demo"\nk = 5\n')
     words = [str(log), "--bundle", "demo", "--arm", "name=short,bundle=demo,k=3", "--arms", str(tmp_path / "arms.toml")]
-    result = CliRunner().invoke(backtest, [*words, "--no-baselines", "--json", str(tmp_path / "figures.json")])
+    result = CliRunner().invoke(backtest, [*words, "--no-baselines", "--json-file", str(tmp_path / "figures.json")])
     assert result.exit_code == 0, result.output
     arms = json.loads((tmp_path / "figures.json").read_text())["arms"]
     assert [arm["name"] for arm in arms] == ["demo", "short", "from-file"]

@@ -7,7 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from clickscore.stream.errors import InputFileError, OutputFileError, SettingsError
+from clickscore.schemas.errors import OutputFileError
+from clickscore.stream.errors import InputFileError, SettingsError
 from clickscore.stream.replay.file_source import make_file_spec
 from clickscore.stream.replay.replay_checkpoint import OutputKind
 from clickscore.stream.replay.run import ReplayOptions, ReplayResult, run_replay

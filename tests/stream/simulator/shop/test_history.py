@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from clickscore.schemas.errors import OutputFileError
 from clickscore.schemas.events import Cart, Purchase, View, decode_record, encode_event
 from clickscore.stream.commands.simulate import simulate
-from clickscore.stream.errors import OutputFileError
 from clickscore.stream.simulator.shop.history import START, History, generate
 from clickscore.stream.simulator.shop.shop_events import decode_truth, encode_truth
 from clickscore.stream.simulator.shop.shoppers import make_shop
