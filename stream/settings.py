@@ -268,6 +268,14 @@ class ScoringSettings(Group, frozen=True, kw_only=True):
             decides="nothing",
         ),
     ] = ""
+    bundle_store: Annotated[
+        str,
+        setting(
+            "path or URL",
+            "Folder of the bundle store, or its URL for fsspec, such as s3://bucket/bundles",
+            decides="nothing",
+        ),
+    ] = ""
     # A bundle is refused or not; its scores are the same.
     min_overlap: Annotated[
         float,

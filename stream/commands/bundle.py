@@ -1,19 +1,24 @@
-"""`clickscore bundle`: check a bundle before a worker loads it."""
+"""`clickscore bundle`: check a bundle before a worker loads it, and keep bundles in a store."""
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from clickscore.model.json_output import JsonOutput, json_options
-from clickscore.stream.commands.options import BundleFolder
+from clickscore.schemas.manifest import Manifest
+from clickscore.stream.commands.options import BundleFolder, with_settings
+from clickscore.stream.errors import SettingsError
 from clickscore.stream.scoring.bundle import check_bundle, load_bundle
+from clickscore.stream.scoring.bundle_store import BundleStore
+from clickscore.stream.settings import Settings
 from clickscore.stream.terminal_text import safe_text
 
 
 @click.group()
 def bundle() -> None:
-    """Check a bundle: the folder of one shipped model."""
+    """Check a bundle (the folder of one shipped model), and keep bundles in a store."""
 
 
 @bundle.command()
@@ -36,16 +41,92 @@ def check(*, folder: Path, json_output: JsonOutput) -> None:
     json_output.write({"problems": problems, "manifest": manifest})
     if manifest is None:
         sys.exit(1)
-    origin = f"good: {manifest.version}, made with {manifest.framework}, learned from {manifest.training_data}"
-    json_output.echo(safe_text(origin))
-    json_output.echo(
-        f"{manifest.items} items, sessions of up to {manifest.max_length}, {manifest.candidates} candidates"
-    )
+    _describe(json_output, manifest, f"good: {manifest.version}")
+
+
+@bundle.command()
+@click.argument("folder", type=BundleFolder())
+@with_settings("bundle_store", broker=False)
+def push(folder: Path, *, settings: Settings) -> None:
+    """Check the bundle in FOLDER and copy it into the bundle store.
+
+    The store keeps each bundle under its content hash. A stored bundle never changes, and a second push of the same
+    bundle does nothing.
+
+    \b
+    Example:
+      clickscore bundle push bundle --bundle-store /srv/bundles
+      CLICKSCORE_BUNDLE_STORE=s3://shop/bundles clickscore bundle push demo
+    """  # noqa: D301
+    manifest = _open_store(settings).push(folder)
+    click.echo(f"{manifest.version} is in the bundle store")
+
+
+@bundle.command("list")
+@with_settings("bundle_store", broker=False)
+@json_options
+def list_bundles(*, settings: Settings, json_output: JsonOutput) -> None:
+    """List the bundles of the bundle store, the newest push first."""
+    stored = _open_store(settings).list_bundles()
+    json_output.write([{"version": bundle.manifest.version, "pushed_at": bundle.pushed_at} for bundle in stored])
+    for manifest, pushed_at in stored:
+        time = datetime.fromtimestamp(pushed_at, UTC).strftime("%Y-%m-%d %H:%M:%S") if pushed_at else "at unknown time"
+        line = f"{manifest.version}  pushed {time}  {manifest.items:,} items  {manifest.framework}"
+        json_output.echo(safe_text(line))
+    if not stored:
+        click.echo("The bundle store is empty. `clickscore bundle push FOLDER` adds a bundle", err=True)
+
+
+@bundle.command()
+@click.argument("version")
+@with_settings("bundle_store", broker=False)
+@json_options
+def show(version: str, *, settings: Settings, json_output: JsonOutput) -> None:
+    """Describe the bundle VERSION of the bundle store: at least 6 digits of its content hash."""
+    manifest = _open_store(settings).find(version).manifest
+    json_output.write(manifest)
+    _describe(json_output, manifest, manifest.version)
+
+
+@bundle.command()
+@click.argument("version")
+@click.option(
+    "--out", "folder", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the copies."
+)
+@with_settings("bundle_store", broker=False)
+def fetch(version: str, folder: Path, *, settings: Settings) -> None:
+    """Copy the bundle VERSION out of the bundle store, check the copy, and print its folder.
+
+    \b
+    Example:
+      clickscore worker --bundle $(clickscore bundle fetch 3f9ac2 --bundle-store /srv/bundles --out /var/lib/bundles)
+    """  # noqa: D301
+    click.echo(_open_store(settings).fetch(version, folder))
+
+
+def _open_store(settings: Settings) -> BundleStore:
+    """Return the bundle store of the settings."""
+    if not settings.scoring.bundle_store:
+        message = "no bundle store is set. Name its folder or URL with --bundle-store or CLICKSCORE_BUNDLE_STORE"
+        raise SettingsError(message)
+    return BundleStore(settings.scoring.bundle_store)
+
+
+def _describe(output: JsonOutput, manifest: Manifest, title: str) -> None:
+    """Print a manifest in sentences.
+
+    Args:
+        output: Destinations of the results; words go where JSON does not.
+        manifest: Manifest to describe.
+        title: First words.
+    """
+    output.echo(safe_text(f"{title}, made with {manifest.framework}, learned from {manifest.training_data}"))
+    output.echo(f"{manifest.items} items, sessions of up to {manifest.max_length}, {manifest.candidates} candidates")
     if manifest.absent_heads:
-        json_output.echo(f"the model has no {' and no '.join(manifest.absent_heads)}: decisions state null there")
+        output.echo(f"the model has no {' and no '.join(manifest.absent_heads)}: decisions state null there")
     if manifest.unfinished:
-        json_output.echo(f"beware: exported from a training that had not ended ({manifest.unfinished})")
+        output.echo(f"beware: exported from a training that had not ended ({manifest.unfinished})")
     if manifest.fidelity:
-        json_output.echo(f"{manifest.precision}: recall@20 against the fp32 graph is {manifest.fidelity.overlap:.2%}")
+        output.echo(f"{manifest.precision}: recall@20 against the fp32 graph is {manifest.fidelity.overlap:.2%}")
     for name, value in sorted(manifest.metrics.items()):
-        json_output.echo(f"  {safe_text(name)} {value:.4f}")
+        output.echo(f"  {safe_text(name)} {value:.4f}")

@@ -86,11 +86,15 @@ def print_ignored(file: EventFile) -> None:
         click.echo(f"{file.ignored:,} lines have a type that the mapping {file.format} ignores")
 
 
-def with_settings(*names: str) -> Callable[[Command], Command]:
+def with_settings(*names: str, broker: bool = True) -> Callable[[Command], Command]:
     """Return a decorator that gives a command `--config` and a flag for each named setting.
 
-    The command receives all settings as `settings`. It always has a flag for the address of the broker. A setting
-    without a flag comes from the environment or the settings file.
+    The command receives all settings as `settings`. A setting without a flag comes from the environment or the settings
+    file.
+
+    Args:
+        names: Names of the settings.
+        broker: Whether the command also has a flag for the address of the broker.
     """
 
     def decorate(command: Command) -> Command:
@@ -100,7 +104,8 @@ def with_settings(*names: str) -> Callable[[Command], Command]:
             settings, _ = load(flags, file=config)
             return command(*args, settings=settings, **kwargs)
 
-        flag_names = ("bootstrap_servers", *(name for name in names if name != "bootstrap_servers"))
+        first_names = ("bootstrap_servers",) if broker else ()
+        flag_names = (*first_names, *(name for name in names if name not in first_names))
         former_names = {former: SETTINGS[name] for name in flag_names if (former := SETTINGS[name].former_name)}
         decorated: Command = run
         for former_name, setting in former_names.items():
