@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from clickscore.model.packaged_bundle import DEMO
 from clickscore.stream.errors import SettingsError
-from clickscore.stream.scoring.packaged_bundle import DEMO
 from clickscore.stream.settings import Settings
 
 Baseline = Literal["popularity", "co-occurrence", "repeat"]

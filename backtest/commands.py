@@ -16,9 +16,10 @@ from clickscore.backtest.arms import Arm, baseline_arms, bundle_arms, parse_arm,
 from clickscore.backtest.backtest_run import LEAK_SAMPLE, BacktestPlan, Evidence, run_backtest
 from clickscore.backtest.measurement import measure
 from clickscore.backtest.results import Results
+from clickscore.model.bundle_folder import BundleFolder
 from clickscore.model.json_output import STANDARD_OUTPUT, FormerJsonCommand, JsonOutput, json_options
 from clickscore.schemas.errors import ClickscoreError, OutputFileError
-from clickscore.stream.commands.options import BundleFolder, with_settings
+from clickscore.stream.commands.options import with_settings
 from clickscore.stream.commands.progress import replay_progress_bar
 from clickscore.stream.commands.replay_command import warn_of_cold_start
 from clickscore.stream.commands.source_options import with_source_options

@@ -29,9 +29,9 @@ from clickscore.backtest.results import (
 )
 from clickscore.model.array_types import Floats, Ints
 from clickscore.model.metrics import MIN_PROBABILITY, calibration_error, pr_auc
+from clickscore.model.packaged_bundle import resolve_folder
 from clickscore.schemas.durations import HOUR_MS
 from clickscore.schemas.manifest import decode_manifest
-from clickscore.stream.scoring.packaged_bundle import resolve_folder
 
 LENGTH_SLICES = ((1, 1), (2, 2), (3, 3), (4, 5), (6, 10), (11, MAX_LENGTH))
 """First and last session length of each slice: narrow where most events are."""

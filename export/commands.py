@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from clickscore.export.bundle_options import CANDIDATES, PRECISIONS
+from clickscore.model.bundle_folder import BundleFolder
 from clickscore.model.commands import missing_extra
 
 
@@ -166,7 +167,7 @@ def catalogue() -> None:
 
 
 @catalogue.command()
-@click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("bundle", type=BundleFolder())
 @click.option(
     "--items",
     required=True,

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
+from clickscore.model.bundle_folder import BundleFolder
 from clickscore.model.config import PRESETS, TrainConfig, format_preset, override, read_preset
 from clickscore.model.dataset import load_dataset, load_fine_tuning_data
 from clickscore.model.errors import TrainingError
@@ -203,7 +204,7 @@ def tune(
 
 
 @click.command(cls=FormerJsonCommand)
-@click.argument("bundle", type=FOLDER)
+@click.argument("bundle", type=BundleFolder())
 @click.option("--prefixes", required=True, type=FILE, help="Test rows: item ids, a tab, the next item.")
 @click.option("--sessions", multiple=True, type=FILE, help="Training sessions for the baselines; repeatable.")
 @json_options
@@ -252,7 +253,7 @@ def evaluate(*, bundle: Path, prefixes: Path, sessions: tuple[Path, ...], json_o
 
 
 @click.command("evaluate-events", cls=FormerJsonCommand)
-@click.argument("bundle", type=FOLDER)
+@click.argument("bundle", type=BundleFolder())
 @click.option(
     "--sessions", multiple=True, required=True, type=FILE, help="Training sessions of the bundle; repeatable."
 )

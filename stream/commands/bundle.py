@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
+from clickscore.model.bundle_folder import BundleFolder
 from clickscore.model.json_output import JsonOutput, json_options
 from clickscore.schemas.manifest import Manifest
-from clickscore.stream.commands.options import BundleFolder, with_settings
+from clickscore.stream.commands.options import with_settings
 from clickscore.stream.errors import SettingsError
 from clickscore.stream.scoring.bundle import check_bundle, load_bundle
 from clickscore.stream.scoring.bundle_store import BundleStore
@@ -120,7 +121,9 @@ def _describe(output: JsonOutput, manifest: Manifest, title: str) -> None:
         manifest: Manifest to describe.
         title: First words.
     """
-    output.echo(safe_text(f"{title}, made with {manifest.framework}, learned from {manifest.training_data}"))
+    output.echo(
+        safe_text(f"{title}, made with {manifest.framework}, learned from {manifest.training_data or 'unknown data'}")
+    )
     output.echo(f"{manifest.items} items, sessions of up to {manifest.max_length}, {manifest.candidates} candidates")
     if manifest.absent_heads:
         output.echo(f"the model has no {' and no '.join(manifest.absent_heads)}: decisions state null there")

@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from clickscore.model.bundle_folder import BundleFolder
 from clickscore.model.json_output import FormerJsonCommand, JsonOutput, json_options
-from clickscore.stream.commands.options import BundleFolder
-from clickscore.stream.scoring.packaged_bundle import DEMO_FOLDER
+from clickscore.model.packaged_bundle import DEMO_FOLDER
 from clickscore.stream.settings import load
 from clickscore.stream.simulator.demo import DemoOptions, run_demo
 from clickscore.stream.simulator.demo_metrics import Summary

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from clickscore.model.bundle_folder import BundleFolder
 from clickscore.model.json_output import JsonOutput, json_options
 from clickscore.stream.commands.options import format_option, print_ignored, with_settings
 from clickscore.stream.commands.progress import progress_bar
@@ -36,7 +37,7 @@ def events() -> None:
 )
 @click.option(
     "--bundle",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=BundleFolder(),
     help="Count the events on items that the model of this bundle does not know.",
 )
 @json_options

@@ -11,28 +11,9 @@ from clickscore.stream.event_files.event_reader import EventFile
 from clickscore.stream.event_files.formats.mapping_files import MAPPING_SUFFIX, SHIPPED_MAPPINGS
 from clickscore.stream.event_files.formats.registry import Format
 from clickscore.stream.event_files.time_order import Order
-from clickscore.stream.scoring.packaged_bundle import resolve_folder
 from clickscore.stream.settings import SETTINGS, Setting, load
 
 Command = Callable[..., Any]
-
-
-class BundleFolder(click.Path):
-    """Folder of a bundle, or `demo` for the packaged bundle."""
-
-    def __init__(self) -> None:
-        """Take existing folders."""
-        super().__init__(exists=True, file_okay=False, path_type=Path)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 (click's)
-        """Return the folder, or end the command where it does not exist.
-
-        Args:
-            value: Text of the option.
-            param: The option.
-            ctx: Context of the command.
-        """
-        return super().convert(resolve_folder(value), param, ctx)
 
 
 class FormatName(click.ParamType):

@@ -7,6 +7,7 @@ import msgspec
 import onnxruntime as ort
 
 from clickscore.model.graph_trial import ServingLimits, find_problem
+from clickscore.model.packaged_bundle import resolve_folder
 from clickscore.schemas.manifest import (
     EXPLAINED,
     FORMAT_VERSION,
@@ -23,7 +24,6 @@ from clickscore.schemas.manifest import (
 )
 from clickscore.stream.errors import BundleError
 from clickscore.stream.scoring.external_data import find_external_tensors
-from clickscore.stream.scoring.packaged_bundle import resolve_folder
 
 BYTE_ORDER_MARK = "\ufeff"
 

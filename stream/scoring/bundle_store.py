@@ -20,10 +20,10 @@ from urllib.parse import urlsplit, urlunsplit
 import fsspec
 import msgspec
 
+from clickscore.model.packaged_bundle import resolve_folder
 from clickscore.schemas.manifest import Manifest, decode_manifest
 from clickscore.stream.errors import BundleError
 from clickscore.stream.scoring.bundle import check_bundle
-from clickscore.stream.scoring.packaged_bundle import resolve_folder
 
 MANIFEST = "manifest.json"
 FILES = ("model.onnx", "items.txt", MANIFEST)

@@ -5,11 +5,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from clickscore.backtest.commands import backtest
+from clickscore.model.bundle_folder import BundleFolder
+from clickscore.stream.__main__ import cli
 from clickscore.stream.commands.bundle import bundle
+from clickscore.stream.commands.events import events
 from clickscore.stream.commands.replay import replay
 from clickscore.stream.scoring.bundle import load_bundle
 
@@ -31,6 +35,28 @@ def log(tmp_path: Path) -> Iterator[Path]:
     os.chdir(tmp_path)
     yield path
     os.chdir(before)
+
+
+def _bundle_parameters(command: click.Command, context: click.Context) -> Iterator[click.Parameter]:
+    """Yield the arguments and options of a command and its subcommands that name a bundle."""
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            subcommand = command.get_command(context, name)
+            assert subcommand is not None
+            yield from _bundle_parameters(subcommand, context)
+    yield from (parameter for parameter in command.params if parameter.name in {"bundle", "bundles"})
+
+
+def test_every_command_takes_the_name() -> None:
+    types = [type(parameter.type) for parameter in _bundle_parameters(cli, click.Context(cli))]
+    # `worker` and `replay` take the setting `bundle`, a text that `load_bundle` resolves.
+    assert types.count(click.types.StringParamType) == 2
+    assert types.count(BundleFolder) == len(types) - 2 >= 6
+
+
+def test_events_check_counts_the_items_that_the_packaged_bundle_knows(log: Path) -> None:
+    result = CliRunner().invoke(events, ["check", str(log), "--bundle", "demo"])
+    assert "0 items that the bundle does not know" in result.output
 
 
 @pytest.mark.usefixtures("log")

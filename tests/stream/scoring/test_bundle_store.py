@@ -7,11 +7,11 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from clickscore.model.packaged_bundle import DEMO_FOLDER
 from clickscore.schemas.manifest import decode_manifest, encode_manifest
 from clickscore.stream.__main__ import cli
 from clickscore.stream.errors import BundleError
 from clickscore.stream.scoring.bundle_store import FILES, BundleStore
-from clickscore.stream.scoring.packaged_bundle import DEMO_FOLDER
 from tests.bundles import small_bundle
 
 

@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
+from clickscore.model.packaged_bundle import DEMO_FOLDER as BUNDLE
 from clickscore.schemas.events import ACTIONS, View
 from clickscore.stream.policy.experiments import MODEL
 from clickscore.stream.request import Request
 from clickscore.stream.scoring.bundle import check_bundle, load_bundle
-from clickscore.stream.scoring.packaged_bundle import DEMO_FOLDER as BUNDLE
 from clickscore.stream.scoring.scorer import Scorer
 from clickscore.stream.simulator.demo import SEED
 from clickscore.stream.simulator.shop.history import History, generate

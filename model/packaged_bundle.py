@@ -4,7 +4,7 @@ from pathlib import Path
 
 DEMO = "demo"
 """Name of the packaged bundle wherever a command or setting takes a bundle's folder; `./demo` is a folder."""
-DEMO_FOLDER = Path(__file__).parents[1] / "bundles" / "demo"
+DEMO_FOLDER = Path(__file__).parents[1] / "stream" / "bundles" / "demo"
 
 
 def resolve_folder(folder: str | Path) -> Path:
