@@ -10,7 +10,7 @@ LINKS = build/import/clickscore/.done
 PIP = -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .PHONY: help setup setup-train demo demo-bundle fast test check language unit coverage integration \
-	bench bench-flat bench-reasons bench-scoring bench-encode docs clean
+	bench bench-flat bench-reasons bench-scoring bench-encode docs hashes digests audit sbom clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -101,6 +101,27 @@ $(BENCH)/.done: pyproject.toml constraints.txt
 
 docs: setup-train  ## the generated parts of the documents: JSON Schemas, AsyncAPI, tables, the file map
 	$(TRAIN)/bin/python docs/generate.py
+
+# One file for the packages that the worker runs with, one for the package that builds the wheel.
+HASHES = $(TRAIN)/bin/uv pip compile --quiet --generate-hashes --constraint constraints.txt --python-version 3.11 \
+	--python-platform linux --no-emit-index-url --custom-compile-command 'make hashes'
+
+hashes: setup-train  ## the hashes of the packages in the image, for the versions of constraints.txt
+	$(HASHES) --output-file deploy/requirements.txt pyproject.toml
+	sed -n 's/^requires = \["\(.*\)"\]$$/\1/p' pyproject.toml | $(HASHES) --output-file deploy/requirements-build.txt -
+
+digests:  ## the digests of all images, asked of the registry by Docker: needs Docker and the internet
+	$(PYTHON) deploy/digests.py
+
+audit: setup-train  ## known vulnerabilities of the packages in the image: exit code 1; 2 where the service does not answer
+	$(TRAIN)/bin/python deploy/audit.py
+
+sbom: setup-train  ## the bill of materials of the image's packages (CycloneDX), in build/sbom.json
+	rm -rf build/image && $(PYTHON) -m venv --without-pip build/image
+	$(TRAIN)/bin/python -m pip --python build/image/bin/python install --quiet --disable-pip-version-check \
+		--require-hashes --only-binary :all: --requirement deploy/requirements.txt
+	$(TRAIN)/bin/cyclonedx-py environment build/image/bin/python --pyproject pyproject.toml --output-reproducible \
+		--output-file build/sbom.json
 
 clean:  ## remove what set-up made
 	rm -rf $(SERVE) $(TRAIN) $(BENCH) build *.egg-info

