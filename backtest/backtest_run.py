@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from clickscore.backtest.arms import Arm
 from clickscore.backtest.evaluation_columns import EvaluationColumns
-from clickscore.backtest.label_join import REPEATED, TICK, UNREADABLE, LabelJoin
+from clickscore.backtest.label_join import PRIVACY, REPEATED, TICK, UNREADABLE, LabelJoin
 from clickscore.backtest.lookahead import LeakCheck, OneByOneRerun
 from clickscore.backtest.recommenders import Recommender, load_scorer, make_recommender
 from clickscore.backtest.shared_pipelines import MakeRecommender, SharedPipelines
@@ -151,4 +151,5 @@ class _BacktestPass:
             left_out[UNREADABLE] += output.outcomes["dead"]
             left_out[TICK] += output.outcomes["tick"]
             left_out[REPEATED] += output.outcomes["repeated"]
+            left_out[PRIVACY] += output.outcomes["consent"] + output.outcomes["erase"]
         self._columns.add(self._join.add(outputs, decisions))

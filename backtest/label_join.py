@@ -11,16 +11,19 @@ from clickscore.backtest.labels import Label, SessionAction, label_session
 from clickscore.backtest.shared_pipelines import ArmDecisions
 from clickscore.schemas.decisions import Recommendation
 from clickscore.schemas.events import ACTION_OF, Impression, ItemEvent
+from clickscore.schemas.purposes import PERSONALISATION, TRAINING
 from clickscore.stream.pipeline import Output
 from clickscore.stream.request import Request
 
 # Reasons why a record is not judged. The report and its JSON show them.
 UNREADABLE = "no event: a line that cannot be read, or a dead letter"
 TICK = "a tick, which is no event"
+PRIVACY = "consent or erasure: a record about a user's data, which is no action"
 REPEATED = "repeated: an event that was there before"
 WARM_UP = "warm-up: before the time from which on is judged"
 LATE = "late: it enters no session, so nothing follows it"
 IMPRESSION = "an impression: shown by the shop, not done by the user"
+NO_CONSENT = "no consent to training, or to personalisation"
 UNDECIDED = "a repeat in the sessions of some arm, which decided nothing"
 OPEN = "its session is still open where the log ends"
 
@@ -144,11 +147,18 @@ class LabelJoin:
             self.left_out[WARM_UP if not decision.is_judged else LATE if request.late else IMPRESSION] += 1
             return
         item = event.item_id if isinstance(event, ItemEvent) else ""
-        if item:
+        if item and not request.withheld & TRAINING:
             self.item_counts[item] += 1
+        if request.withheld & PERSONALISATION:  # no session is kept
+            self.left_out[NO_CONSENT if decision.is_judged else WARM_UP] += 1
+            return
         user = xxhash.xxh3_64_intdigest(event.user_id.encode())
         session = self._enter_session(request, user)
         action = SessionAction(event.ts, ACTION_OF[type(event)], item)
+        if request.withheld & TRAINING:
+            self.left_out[NO_CONSENT if decision.is_judged else WARM_UP] += 1
+            session.events.append(PendingEvent(action, None, []))
+            return
         if not decision.is_judged or not decision.recommendations:
             self.left_out[UNDECIDED if decision.is_judged else WARM_UP] += 1
             session.events.append(PendingEvent(action, None, []))

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from clickscore.backtest.arms import Arm
 from clickscore.schemas.events import ACTIONS, Impression, ItemEvent
+from clickscore.schemas.purposes import TRAINING
 from clickscore.stream.request import Request, Scores
 from clickscore.stream.scoring.bundle import load_bundle
 from clickscore.stream.scoring.scorer import Scorer
@@ -95,6 +96,8 @@ class CooccurrenceRecommender:
         """Count the event's item as a follower of the session's previous item."""
         event, items = request.event, request.items
         if not isinstance(event, ItemEvent) or isinstance(event, Impression) or request.late:
+            return
+        if request.withheld & TRAINING:
             return
         if items[-1] != event.item_id or request.actions[-1] == REMOVE_FROM_CART:
             return

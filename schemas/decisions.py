@@ -7,6 +7,7 @@ decision is byte-equal to the first.
 import msgspec
 
 from clickscore.schemas.json_depth import bounded_depth
+from clickscore.schemas.purposes import Purpose
 
 
 class Because(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -60,6 +61,8 @@ class RecommendationContext(
     """Probability of each next action (view, cart, favourite, purchase, leave); null where no model predicts it."""
     purchase: float | None
     """Probability of a purchase in the rest of the session; null where no model predicts it."""
+    withheld: tuple[Purpose, ...] | msgspec.UnsetType = msgspec.UNSET
+    """Purposes without the user's consent; left out where there is consent for all."""
 
 
 class Recommendation(
@@ -91,6 +94,8 @@ class Ad(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ad", 
     propensity: float
     reason: str
     """Reason for the campaign, or for showing no ad, in words."""
+    withheld: tuple[Purpose, ...] | msgspec.UnsetType = msgspec.UNSET
+    """Purposes without the user's consent; left out where there is consent for all."""
 
 
 AnyDecision = Recommendation | Ad

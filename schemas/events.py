@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 
 from clickscore.schemas.json_depth import check_depth
+from clickscore.schemas.purposes import Purpose
 
 YEAR_2000_MS = 946_684_800_000
 """Smallest event time, ms. A smaller number is a time in seconds: as seconds it means a time up to the year 31969."""
@@ -26,12 +27,17 @@ Price = Annotated[float, msgspec.Meta(ge=0)]
 Position = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", gc=False):
-    """Fields of every event. `ts` is the event time; `session_id` is the client's name for the session, if any."""
+class UserRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", gc=False):
+    """Fields of every record of a user. `ts` is the event time."""
 
     event_id: Id
     user_id: Id
     ts: EventTime
+
+
+class Event(UserRecord, frozen=True, kw_only=True, gc=False):
+    """Fields of every event. `session_id` is the client's name for the session, if any."""
+
     session_id: Annotated[str, msgspec.Meta(max_length=256)] | None = None
     decision_id: Annotated[str, msgspec.Meta(max_length=256)] | None = None
     """Id of the decision behind this interaction."""
@@ -83,6 +89,37 @@ class Search(Event, frozen=True, kw_only=True, tag="search", gc=False):
     query: Annotated[str, msgspec.Meta(max_length=1024)] = ""
 
 
+class Consent(UserRecord, frozen=True, kw_only=True, tag="consent", gc=False):
+    """The user granted or withdrew consent. It holds from the next record of the log on, and gets no decision.
+
+    A purpose that is not named stays as it is. The purposes are lists of known words, and at least one must be named:
+    a misspelt withdrawal is refused, not overlooked.
+    """
+
+    granted: tuple[Purpose, ...] = ()
+    """Purposes to which the user agrees."""
+    withdrawn: tuple[Purpose, ...] = ()
+    """Purposes to which the user no longer agrees."""
+
+    def __post_init__(self) -> None:
+        """Check that the event says something, and nothing twice.
+
+        Raises:
+            ValueError: No purpose is named, or a purpose is both granted and withdrawn.
+        """
+        if not (self.granted or self.withdrawn):
+            message = "no purpose is named in `granted` or `withdrawn`"
+            raise ValueError(message)
+        both = sorted(set(self.granted).intersection(self.withdrawn))
+        if both:
+            message = f"{', '.join(both)} cannot be both granted and withdrawn"
+            raise ValueError(message)
+
+
+class Erase(UserRecord, frozen=True, kw_only=True, tag="erase", gc=False):
+    """The user is to be forgotten: the state of the user goes, what was said about consent included."""
+
+
 class Tick(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="tick", gc=False):
     """Passing of time in an idle partition. A tick only moves the watermark, and gets no decision."""
 
@@ -95,7 +132,10 @@ Interaction = View | Cart | RemoveFromCart | Favourite | Purchase | Click | Sear
 AnyEvent = Interaction | Impression
 """Allowed events of a shopper's client."""
 
-AnyRecord = AnyEvent | Tick
+PrivacyRecord = Consent | Erase
+"""Records about a user's data. They are no action on an item: they enter no session and get no decision."""
+
+AnyRecord = AnyEvent | PrivacyRecord | Tick
 """Allowed records of `clickstream-events`."""
 
 ACTIONS: tuple[str, ...] = (

@@ -12,8 +12,25 @@ OFFSET_HEADER = "offset"
 """Header of a tombstone: the source offset of the record that made the worker forget the user."""
 
 
+class ConsentState(msgspec.Struct, array_like=True, gc=False):
+    """What a user said about consent. A purpose has the bit of its position in `schemas.purposes.PURPOSES`."""
+
+    granted: int = 0
+    """Bits of the purposes that the user granted."""
+    withdrawn: int = 0
+    """Bits of the purposes that the user withdrew."""
+    said_at: int = 0
+    """Newest `ts` of what the user said, ms."""
+    withdrawn_at: int = 0
+    """Newest `ts` of a withdrawal, ms."""
+    fingerprints: bytes = b""
+    """Fingerprints of the newest `consent` events, 8 bytes each, to deduplicate repeated events."""
+    session_withheld: bool = False
+    """Whether the open session has events without consent to training, so that it is not published."""
+
+
 class UserState(msgspec.Struct, array_like=True, gc=False):
-    """State of a user: the open session, if any, and the bought items.
+    """State of a user: the open session, if any, the bought items, and what the user said about consent.
 
     Array-like, so that a million users fit in memory. New fields go to the end and need a default.
     """
@@ -41,6 +58,8 @@ class UserState(msgspec.Struct, array_like=True, gc=False):
     """Fingerprint of each remembered event's id, 8 bytes each, to deduplicate repeated events."""
     bought: list[str] = []
     """Bought items of all sessions, newest last."""
+    consent: ConsentState | None = None
+    """What the user said about consent; absent for a user who said nothing."""
 
 
 class PartitionSnapshot(msgspec.Struct, array_like=True, gc=False):

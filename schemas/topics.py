@@ -48,6 +48,7 @@ CAMPAIGNS = Topic(name="ad-campaigns", per_user=False, config=_compact)
 RECOMMENDATIONS = Topic(name="recommendation-decisions", per_user=True, config=_delete)
 ADS = Topic(name="ad-decisions", per_user=True, config=_delete)
 CLOSED_SESSIONS = Topic(name="closed-sessions", per_user=True, config=_delete)
+ERASURE_RECEIPTS = Topic(name="erasure-receipts", per_user=True, config=_delete)
 SNAPSHOTS = Topic(name="session-snapshots", per_user=True, config=_compact)
 DEAD_LETTERS = Topic(name="dead-letters", per_user=True, config=_delete)
 
@@ -58,6 +59,7 @@ TOPICS: tuple[Topic, ...] = (
     RECOMMENDATIONS,
     ADS,
     CLOSED_SESSIONS,
+    ERASURE_RECEIPTS,
     SNAPSHOTS,
     DEAD_LETTERS,
 )

@@ -16,16 +16,18 @@ import msgspec
 import xxhash
 
 from clickscore.schemas.decisions import encode_decision
-from clickscore.schemas.events import AnyEvent, Impression, Tick, decode_record
+from clickscore.schemas.erasure import Erased, encode_receipt
+from clickscore.schemas.events import AnyEvent, AnyRecord, Consent, Erase, Impression, Tick, UserRecord, decode_record
+from clickscore.schemas.purposes import PERSONALISATION
 from clickscore.schemas.sessions import ClosedSession, encode_session
 from clickscore.stream.policy.ads import choose_ad
-from clickscore.stream.policy.experiments import CONTROL, MODEL, assign_variant
+from clickscore.stream.policy.experiments import CONTROL, MODEL, assign_variant, forget_variants
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.request import Request, Scores
 from clickscore.stream.scoring.scorer import PendingScores, Scorer
 from clickscore.stream.settings import PolicySettings, SessionSettings
-from clickscore.stream.state import sessions
+from clickscore.stream.state import consent, sessions
 from clickscore.stream.state.partition import (
     MAX_CLOSURES_PER_EVENT,
     MAX_CLOSURES_PER_TICK,
@@ -116,10 +118,11 @@ class Output:
     recommendations: list[Message] = field(default_factory=list[Message])
     ads: list[Message] = field(default_factory=list[Message])
     closed_sessions: list[Message] = field(default_factory=list[Message])
+    receipts: list[Message] = field(default_factory=list[Message])
     dead_letters: list[DeadLetter] = field(default_factory=list[DeadLetter])
     changes: list[ChangelogRecord] = field(default_factory=list[ChangelogRecord])
     outcomes: Counter[str] = field(default_factory=Counter[str])
-    """Number of records by outcome: decided, late, repeated, dead, tick, skipped."""
+    """Number of records by outcome: decided, late, repeated, dead, tick, consent, erase, skipped."""
     unscored: int = 0
     """Number of decisions on events that the model could not score: it knows no item of the session."""
     items: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
@@ -273,7 +276,7 @@ class Pipeline:
                 output.outcomes["dead"] += 1
                 continue
             is_tick = isinstance(event, Tick)
-            if event.ts - state.max_ts > gap_ms and state.max_ts >= 0 and not isinstance(event, Tick):
+            if event.ts - state.max_ts > gap_ms and state.max_ts >= 0 and not is_tick:
                 output.jumps.append(_watermark_jump(event, record, state.max_ts))
             closed = state.advance(
                 event.ts, record.offset, MAX_CLOSURES_PER_TICK if is_tick else MAX_CLOSURES_PER_EVENT
@@ -283,12 +286,37 @@ class Pipeline:
             if is_tick:
                 output.outcomes["tick"] += 1
                 continue
-            request = self._step(state, event, record, output)
-            if request is not None:
-                requests.append(request)
+            if isinstance(event, Consent):
+                self._apply_consent(state, event, record, output)
+            elif isinstance(event, Erase):
+                self._erase(state, event, record, output)
+            else:
+                request = self._step(state, event, record, output)
+                if request is not None:
+                    requests.append(request)
         return requests
 
-    def _decode(self, record: Record) -> AnyEvent | Tick | DeadLetter:
+    def _apply_consent(self, state: PartitionState, event: Consent, record: Record, output: Output) -> None:
+        """Apply what a user says about consent, unless the record repeats a statement."""
+        fingerprint = xxhash.xxh3_64_digest(event.event_id.encode())
+        if consent.is_repeat(state.user(event.user_id).consent, fingerprint):
+            output.outcomes["repeated"] += 1
+            return
+        closed = state.apply_consent(event, fingerprint, record.offset)
+        if closed:
+            output.closed_sessions.append(closed_message(closed))
+        output.outcomes["consent"] += 1
+
+    def _erase(self, state: PartitionState, event: Erase, record: Record, output: Output) -> None:
+        """Forget a user, and write a receipt."""
+        state.erase(event.user_id, record.offset)
+        forget_variants()  # the cache holds user ids
+        receipt_id = f"{state.source}-{record.offset}"
+        receipt = Erased(receipt_id=receipt_id, user_id=event.user_id, event_id=event.event_id, ts=event.ts)
+        output.receipts.append(Message(event.user_id.encode(), encode_receipt(receipt)))
+        output.outcomes["erase"] += 1
+
+    def _decode(self, record: Record) -> AnyRecord | DeadLetter:
         """Return the event of a record, or a dead letter for a record without a usable event."""
         value = record.value
         if value is None:
@@ -317,8 +345,14 @@ class Pipeline:
     def _step(self, state: PartitionState, event: AnyEvent, record: Record, output: Output) -> Request | None:
         """Update the session of the event's user; return the request, absent for a repeated or rejected event."""
         user, late = state.user(event.user_id), event.ts < state.watermark
+        withheld = state.withheld(user)
+        if withheld & PERSONALISATION:
+            closed = state.drop_history(event.user_id, user, record.offset)  # history from before a change of settings
+            if closed:
+                output.closed_sessions.append(closed_message(closed))
+            user = state.only_event(event, record.offset)
         # An impression is no action of the user: it enters no session, but the page's next decision is due.
-        if not isinstance(event, Impression):
+        elif not isinstance(event, Impression):
             fingerprint = xxhash.xxh3_64_digest(event.event_id.encode())
             if sessions.is_duplicate(user, fingerprint):
                 output.outcomes["repeated"] += 1
@@ -349,6 +383,7 @@ class Pipeline:
             late=late,
             popular=state.popular,
             ages=user.ages[:],
+            withheld=withheld,
         )
 
     def _decide(self, request: Request, scores: Scores | None, output: Output) -> tuple[Message, Message | None]:
@@ -369,7 +404,7 @@ class Pipeline:
         return recommendation, Message(key, encode_decision(ad))
 
 
-def _watermark_jump(event: AnyEvent, record: Record, newest_ts: int) -> WatermarkJump:
+def _watermark_jump(event: UserRecord, record: Record, newest_ts: int) -> WatermarkJump:
     ahead_ms = event.ts - record.timestamp if record.timestamp >= 0 else None
     return WatermarkJump(record.offset, event.event_id, event.user_id, event.ts - newest_ts, ahead_ms)
 

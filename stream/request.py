@@ -32,6 +32,8 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     """Popular items of the partition when the event came, best first."""
     ages: Sequence[int] = ()
     """Age of each remembered event, ms since the session began; empty where ages are unknown."""
+    withheld: int = 0
+    """Bits of the purposes without the user's consent, in the order of `schemas.purposes.PURPOSES`."""
 
 
 class Reasons(NamedTuple):

@@ -211,6 +211,22 @@ class SessionSettings(Group, frozen=True, kw_only=True):
     popularity_refresh_ms: Annotated[
         int, setting("ms", "Event time between two updates of the list of popular items", ge=1)
     ] = 5 * MINUTE_MS
+    consent_personalisation: Annotated[
+        Literal["granted", "withdrawn"],
+        setting("name", "Consent to personalisation of a user who never said anything"),
+    ] = "granted"
+    consent_ads: Annotated[
+        Literal["granted", "withdrawn"],
+        setting("name", "Consent to ads by behaviour of a user who never said anything", decides="records"),
+    ] = "granted"
+    consent_training: Annotated[
+        Literal["granted", "withdrawn"],
+        setting("name", "Consent to training of a user who never said anything", decides="records"),
+    ] = "granted"
+    # 13 months: the longest time for which the French regulator lets a choice on cookies hold.
+    consent_ttl_ms: Annotated[
+        int, setting("ms", "How long what a user said about consent holds; then the user has said nothing", ge=1)
+    ] = 395 * DAY_MS
 
     def __post_init__(self) -> None:
         """Check the rules on pairs of settings."""

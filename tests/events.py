@@ -2,7 +2,18 @@
 
 from typing import NamedTuple
 
-from clickscore.schemas.events import AnyEvent, Impression, Purchase, Search, View, encode_event
+from clickscore.schemas.events import (
+    AnyEvent,
+    Consent,
+    Erase,
+    Impression,
+    PrivacyRecord,
+    Purchase,
+    Search,
+    View,
+    encode_event,
+)
+from clickscore.schemas.purposes import Purpose
 
 MINUTE = 60_000
 START = 1_700_000_000_000  # some time in event time, ms
@@ -37,7 +48,22 @@ def search(user: str, minute: float, query: str = "tea") -> Search:
     return Search(event_id=f"{user}-{ts}-seeks", user_id=user, ts=ts, query=query)
 
 
-def records(*events: AnyEvent | bytes | None, first: int = 0) -> list[Recorded]:
+def grant(user: str, minute: float, *purposes: Purpose) -> Consent:
+    ts = START + round(minute * MINUTE)
+    return Consent(event_id=f"{user}-{ts}-grants", user_id=user, ts=ts, granted=purposes)
+
+
+def withdraw(user: str, minute: float, *purposes: Purpose) -> Consent:
+    ts = START + round(minute * MINUTE)
+    return Consent(event_id=f"{user}-{ts}-withdraws", user_id=user, ts=ts, withdrawn=purposes)
+
+
+def erase(user: str, minute: float) -> Erase:
+    ts = START + round(minute * MINUTE)
+    return Erase(event_id=f"{user}-{ts}-erases", user_id=user, ts=ts)
+
+
+def records(*events: AnyEvent | PrivacyRecord | bytes | None, first: int = 0) -> list[Recorded]:
     """Return a partition's records of these events, appended when they happened."""
     log: list[Recorded] = []
     for offset, event in enumerate(events, start=first):

@@ -1,7 +1,11 @@
 """Ads: choose the campaign to show to a user, if any."""
 
+import msgspec
+
 from clickscore.schemas.catalogue import Campaign
 from clickscore.schemas.decisions import Ad, round_score
+from clickscore.schemas.events import Impression, ItemEvent
+from clickscore.schemas.purposes import ADS, PURPOSES_OF_BITS
 from clickscore.stream.policy.filters import forbidden_items
 from clickscore.stream.policy.recommend import POLICY_VERSION
 from clickscore.stream.reference.catalogue import Catalogue
@@ -21,7 +25,8 @@ def expected_value(campaign: Campaign, purchase: float | None) -> float:
 def choose_ad(request: Request, scores: Scores | None, catalogue: Catalogue, reserve: float, bundle: str | None) -> Ad:
     """Return the decision on an ad: the most valuable running campaign with a matching target and an allowed item.
 
-    The decision ignores budgets, frequency caps and the price to pay.
+    The decision ignores budgets, frequency caps and the price to pay. Without consent to ads by behaviour it follows
+    from the current item alone: no earlier item, no purchase and no probability of the model counts.
 
     Args:
         request: The event, with the user's session.
@@ -31,6 +36,9 @@ def choose_ad(request: Request, scores: Scores | None, catalogue: Catalogue, res
         bundle: Version of the scoring bundle.
     """
     event = request.event
+    target = "match"
+    if request.withheld & ADS:
+        request, scores, target = without_behaviour(request), None, "match the current item"
     purchase = scores.purchase if scores is not None else None
     forbidden = forbidden_items(request, catalogue)
     matching = catalogue.matching(request.items)
@@ -40,7 +48,7 @@ def choose_ad(request: Request, scores: Scores | None, catalogue: Catalogue, res
         if is_running(campaign, event.ts) and not any(campaign.item_id in items for _, items in forbidden)
     ]
     best = min(eligible, key=lambda campaign: (-expected_value(campaign, purchase), campaign.campaign_id), default=None)
-    reason = f"most valuable of {len(eligible)} that match"
+    reason = f"most valuable of {len(eligible)} that {target}"
     if best is None:
         reason = "no campaign matches" if not matching else "no campaign that matches may be shown"
     elif expected_value(best, purchase) < reserve:
@@ -60,4 +68,12 @@ def choose_ad(request: Request, scores: Scores | None, catalogue: Catalogue, res
         purchase=purchase,
         propensity=1.0,
         reason=reason,
+        withheld=PURPOSES_OF_BITS[request.withheld],
     )
+
+
+def without_behaviour(request: Request) -> Request:
+    """Return a request with the current item as the whole history; an impression is no action, and leaves none."""
+    event = request.event
+    item = event.item_id if isinstance(event, ItemEvent) and not isinstance(event, Impression) else ""
+    return msgspec.structs.replace(request, items=[item], bought=frozenset())

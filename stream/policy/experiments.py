@@ -21,6 +21,11 @@ def assign_variant(user_id: str, experiment: str, control_share: float) -> str:
     return _assign(user_id, experiment, control_share) if control_share else MODEL
 
 
+def forget_variants() -> None:
+    """Forget the remembered variants, which are kept under the ids of users; they are computed again when needed."""
+    _assign.cache_clear()
+
+
 @lru_cache(maxsize=100_000)  # users whose variant is remembered: about 20 MB, and a hash saved for each event
 def _assign(user_id: str, experiment: str, control_share: float) -> str:
     """Return the variant of the user's bucket: the lowest `control_share` of all 64-bit hashes is the control."""

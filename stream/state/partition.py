@@ -10,17 +10,19 @@ from collections.abc import Iterable
 import msgspec
 
 from clickscore.schemas.durations import MINUTE_MS
-from clickscore.schemas.events import ACTION_OF, Interaction, ItemEvent, Purchase
+from clickscore.schemas.events import ACTION_OF, Consent, Impression, Interaction, ItemEvent, Purchase
+from clickscore.schemas.purposes import PERSONALISATION, TRAINING
 from clickscore.schemas.sessions import ClosedSession
 from clickscore.schemas.snapshots import (
     PARTITION_KEY,
+    ConsentState,
     PartitionSnapshot,
     UserState,
     decode_user,
     encode,
 )
 from clickscore.stream.settings import SessionSettings
-from clickscore.stream.state import sessions
+from clickscore.stream.state import consent, sessions
 from clickscore.stream.state.popularity import Popularity
 from clickscore.stream.state.timers import TimerWheel
 
@@ -67,6 +69,9 @@ class PartitionState:
         self._popularity = Popularity()
         self._session_timers = TimerWheel()
         self._user_timers = TimerWheel()
+        self._consent_timers = TimerWheel()
+        self._erased: set[str] = set()  # users erased by this batch
+        self._default_withheld = consent.default_bits(settings)
         self._idle_until = self.watermark  # no session closes and no ranking is made before this watermark
 
     def __len__(self) -> int:
@@ -95,6 +100,10 @@ class PartitionState:
         snapshot = self._users.get(user_id)
         return decode_user(snapshot) if snapshot is not None else UserState()
 
+    def withheld(self, user: UserState) -> int:
+        """Return the bits of the purposes without the user's consent."""
+        return consent.withheld_bits(user.consent, self._default_withheld)
+
     def advance(self, ts: int, offset: int, max_closures: int = MAX_CLOSURES_PER_EVENT) -> list[ClosedSession]:
         """Move the watermark to an event's time, and return the sessions closed by this move.
 
@@ -117,6 +126,8 @@ class PartitionState:
             closed = self._close_due(now, offset, max_closures)
         if self._user_timers.is_due(now):
             self._forget_due(now, offset, max_closures)
+        if self._consent_timers.is_due(now):
+            self._expire_consent(now, offset, max_closures)
         if previous // self._settings.popularity_refresh_ms != now // self._settings.popularity_refresh_ms:
             self._popularity.refresh()
         self._idle_until = self._next_due(now)
@@ -124,7 +135,7 @@ class PartitionState:
 
     def _next_due(self, now: int) -> int:
         """Return the next watermark with anything to do: now, where due work remains."""
-        if self._session_timers.is_due(now) or self._user_timers.is_due(now):
+        if any(timers.is_due(now) for timers in (self._session_timers, self._user_timers, self._consent_timers)):
             return now
         return min(period * (now // period + 1) for period in (MINUTE_MS, self._settings.popularity_refresh_ms))
 
@@ -148,7 +159,7 @@ class PartitionState:
             self.open_sessions += 1
             if not was_open:  # else the timer of the earlier session is still set, and is moved when it comes due
                 self._session_timers.add(user_id, user.last_ts + settings.gap_ms)
-        item_id = event.item_id if isinstance(event, ItemEvent) else ""
+        item_id = _item(event)
         sessions.add_event(user, event, ACTION_OF[type(event)], item_id, fingerprint)
         self._popularity.add(item_id)
         if len(user.items) > settings.max_events:
@@ -159,21 +170,88 @@ class PartitionState:
             sessions.remember_purchase(user, item_id, settings.max_bought)
         return closed
 
+    def only_event(self, event: Interaction | Impression, offset: int) -> UserState:
+        """Return the state of a user with an event as the whole history; nothing is kept.
+
+        Args:
+            event: The event; an impression is no action of the user, so the session stays empty.
+            offset: Source offset of the event.
+        """
+        user = UserState()
+        if not isinstance(event, Impression):
+            sessions.open_session(user, event, offset, f"{self._partition}-{offset}")
+            sessions.add_event(user, event, ACTION_OF[type(event)], _item(event), b"")
+            if isinstance(event, Purchase):
+                sessions.remember_purchase(user, _item(event), self._settings.max_bought)
+        return user
+
+    def apply_consent(self, event: Consent, fingerprint: bytes, offset: int) -> ClosedSession | None:
+        """Apply what a user says about consent; return the session to publish, if the statement closes a session.
+
+        Args:
+            event: The statement; must not be a repeat.
+            fingerprint: Fingerprint of the event id, to deduplicate later repeats.
+            offset: Source offset of the event.
+        """
+        user = self.user(event.user_id)
+        if not _is_remembered(user):
+            user = UserState()  # one that was forgotten in this batch still has the times of its last session
+        before = self.withheld(user)
+        self._touch(event.user_id, user, offset)
+        if user.consent is None:
+            user.consent = ConsentState()
+            self._consent_timers.add(event.user_id, event.ts + self._settings.consent_ttl_ms)
+        consent.apply_statement(user.consent, event, fingerprint)
+        after = self.withheld(user)
+        if user.length and before & ~after & TRAINING:
+            user.consent.session_withheld = True
+        return self.drop_history(event.user_id, user, offset) if after & PERSONALISATION else None
+
+    def drop_history(self, user_id: str, user: UserState, offset: int) -> ClosedSession | None:
+        """Forget the session and the bought items of a user; return the session to publish, if any.
+
+        Args:
+            user_id: The user.
+            user: State of the user, as `user` returns it.
+            offset: Source offset of the record behind the change.
+        """
+        if not (user.length or user.bought):
+            return None
+        self._touch(user_id, user, offset)
+        closed = self._close(user_id, user) if user.length else None
+        user.bought, user.opened_at, user.last_ts = [], 0, 0
+        return closed
+
+    def erase(self, user_id: str, offset: int) -> None:
+        """Forget a user: the session is not published, and its events no longer count for popularity.
+
+        Args:
+            user_id: The user.
+            offset: Source offset of the `erase` event.
+        """
+        user = self.user(user_id)
+        if user.length:
+            self._uncount(user)
+            self._popularity.drop_uncounted(user.items)
+        self._touch(user_id, UserState(), offset)
+        self._erased.add(user_id)
+
     def flush(self, offset: int) -> list[ChangelogRecord]:
         """End a batch at a source offset; return the batch's changelog records, the partition's own record last."""
         self.offset = max(self.offset, offset)
         changes: list[ChangelogRecord] = []
         for user_id, user in self._touched.items():
-            if user.length or user.bought:
+            if _is_remembered(user):
                 value = encode(user)
                 self._users[user_id] = value
                 changes.append(ChangelogRecord(user_id.encode(), value, user.offset))
-            elif self._users.pop(user_id, None) is not None or user_id in self._overlaid:
+            elif self._users.pop(user_id, None) is not None or user_id in self._overlaid or user_id in self._erased:
                 changes.append(ChangelogRecord(user_id.encode(), None, user.offset))
         for user_id in sorted(self._overlaid.difference(self._touched)):
             value = self._users.get(user_id)
             offset = self.offset if value is None else decode_user(value).offset
             changes.append(ChangelogRecord(user_id.encode(), value, offset))
+        self._renew_timers()
         self._touched.clear()
         self._overlaid.clear()
         changes.append(ChangelogRecord(PARTITION_KEY, encode(self._snapshot()), self.offset))
@@ -207,12 +285,25 @@ class PartitionState:
         user.offset = offset
         self._touched[user_id] = user
 
-    def _close(self, user_id: str, user: UserState) -> ClosedSession:
-        """Close the open session of a touched user; the events no longer count for popularity."""
+    def _uncount(self, user: UserState) -> None:
+        """Take the open session of a user out of the counts."""
         for item in user.items:
             self._popularity.remove(item)
         self.open_sessions -= 1
-        return sessions.close(user, user_id, self.source)
+
+    def _close(self, user_id: str, user: UserState) -> ClosedSession | None:
+        """Close the open session of a touched user; the events no longer count for popularity.
+
+        Returns:
+            The session; None where the user has not consented to training during the session and at its end.
+        """
+        self._uncount(user)
+        closed = sessions.close(user, user_id, self.source)
+        is_withheld = bool(self.withheld(user) & TRAINING)
+        if user.consent is not None:
+            is_withheld = is_withheld or user.consent.session_withheld
+            user.consent.session_withheld = False
+        return None if is_withheld else closed
 
     def close_all(self) -> list[ClosedSession]:
         """Close every open session, in order of user ids: for the end of a finished log."""
@@ -221,17 +312,21 @@ class PartitionState:
             user = self.user(user_id)
             if user.length:
                 self._touch(user_id, user, self.offset)
-                closed.append(self._close(user_id, user))
+                session = self._close(user_id, user)
+                closed += [session] if session else []
         return closed
 
     def _close_due(self, now: int, offset: int, max_closures: int) -> list[ClosedSession]:
         closed: list[ClosedSession] = []
-        while len(closed) < max_closures and (user_id := self._session_timers.pop(now)) is not None:
+        closures = 0
+        while closures < max_closures and (user_id := self._session_timers.pop(now)) is not None:
             user = self.user(user_id)
             closes_at = user.last_ts + self._settings.gap_ms
             if user.length and not self._session_timers.is_later(closes_at):
                 self._touch(user_id, user, offset)
-                closed.append(self._close(user_id, user))
+                session = self._close(user_id, user)
+                closed += [session] if session else []
+                closures += 1
             elif user.length:
                 self._session_timers.add(user_id, closes_at)
         return closed
@@ -241,6 +336,8 @@ class PartitionState:
         while forgotten < max_users and (user_id := self._user_timers.pop(now)) is not None:
             user = self.user(user_id)
             forget_at = user.last_ts + self._settings.user_ttl_ms
+            if not user.bought:
+                continue  # dropped before, on a withdrawal of consent
             if user.length:
                 self._user_timers.add(user_id, max(forget_at, now))  # an open session is checked again in a minute
             elif self._user_timers.is_later(forget_at):
@@ -249,6 +346,46 @@ class PartitionState:
                 self._touch(user_id, user, offset)
                 user.bought = []
                 forgotten += 1
+
+    def _expire_consent(self, now: int, offset: int, max_users: int) -> None:
+        """Forget what users said about consent too long ago; the default holds again."""
+        expired = 0
+        while expired < max_users and (user_id := self._consent_timers.pop(now)) is not None:
+            user = self.user(user_id)
+            if user.consent is None:
+                continue  # erased before
+            expires_at = user.consent.said_at + self._settings.consent_ttl_ms
+            if user.length:
+                self._consent_timers.add(user_id, max(expires_at, now))  # a session keeps its consent to the end
+            elif self._consent_timers.is_later(expires_at):
+                self._consent_timers.add(user_id, expires_at)
+            else:
+                self._touch(user_id, user, offset)
+                user.consent = None
+                if self.withheld(user) & PERSONALISATION:
+                    user.bought = []
+                expired += 1
+
+    def _renew_timers(self) -> None:
+        """Take erased users out of the timers, and set the timers of those who came back within the batch.
+
+        A timer has no effect on decisions once its user is gone, but it holds the user's id for as long as a month.
+        """
+        if not self._erased:
+            return
+        for timers in (self._session_timers, self._user_timers, self._consent_timers):
+            timers.remove(self._erased)
+        for user_id in sorted(self._erased):
+            self._set_timers(user_id, self.user(user_id))
+        self._erased.clear()
+
+    def _set_timers(self, user_id: str, user: UserState) -> None:
+        if user.length:
+            self._session_timers.add(user_id, user.last_ts + self._settings.gap_ms)
+        if user.bought:
+            self._user_timers.add(user_id, user.last_ts + self._settings.user_ttl_ms)
+        if user.consent is not None:
+            self._consent_timers.add(user_id, user.consent.said_at + self._settings.consent_ttl_ms)
 
     def load_partition(self, snapshot: PartitionSnapshot) -> None:
         """Restore offset, watermark and popularity ranking from the partition's own snapshot."""
@@ -262,7 +399,15 @@ class PartitionState:
         self._users[user_id] = snapshot
         if user.length:
             self.open_sessions += 1
-            self._session_timers.add(user_id, user.last_ts + self._settings.gap_ms)
             self._popularity.load_counts(user.items)
-        if user.bought:
-            self._user_timers.add(user_id, user.last_ts + self._settings.user_ttl_ms)
+        self._set_timers(user_id, user)
+
+
+def _is_remembered(user: UserState) -> bool:
+    """Return whether a state has anything to remember."""
+    return bool(user.length or user.bought or user.consent is not None)
+
+
+def _item(event: Interaction) -> str:
+    """Return the item of an interaction; empty for a search."""
+    return event.item_id if isinstance(event, ItemEvent) else ""

@@ -37,6 +37,11 @@ class Popularity:
         else:
             self._counts.pop(item_id, None)
 
+    def drop_uncounted(self, item_ids: Iterable[str]) -> None:
+        """Take those of the items out of the ranking that no longer have a count: only an erased user had them."""
+        dropped = {item for item in item_ids if item not in self._counts}
+        self.ranking = [item for item in self.ranking if item not in dropped]
+
     def load_counts(self, item_ids: Iterable[str]) -> None:
         """Count the events of a restored session, and leave the ranking of the snapshot unchanged."""
         for item_id in item_ids:

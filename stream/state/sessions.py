@@ -21,9 +21,14 @@ _ACTION_BYTES = [bytes((action,)) for action in range(len(ACTIONS))]  # made onc
 
 def is_duplicate(user: UserState, fingerprint: bytes) -> bool:
     """Return whether the open session remembers an event with this fingerprint (8 bytes): deduplicates events."""
-    index = user.fingerprints.find(fingerprint)
+    return contains_fingerprint(user.fingerprints, fingerprint)
+
+
+def contains_fingerprint(fingerprints: bytes, fingerprint: bytes) -> bool:
+    """Return whether a fingerprint (8 bytes) is among joined fingerprints."""
+    index = fingerprints.find(fingerprint)
     while index > 0 and index % FINGERPRINT_BYTES:  # a match across two neighbouring fingerprints does not count
-        index = user.fingerprints.find(fingerprint, index + 1)
+        index = fingerprints.find(fingerprint, index + 1)
     return index >= 0
 
 

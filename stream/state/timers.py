@@ -1,6 +1,7 @@
 """Timers: keys come due in event time, grouped in buckets of a minute."""
 
 import heapq
+from collections.abc import Set as AbstractSet
 
 from clickscore.schemas.durations import MINUTE_MS
 
@@ -45,3 +46,12 @@ class TimerWheel:
     def is_due(self, now_ms: int) -> bool:
         """Return whether any key is due."""
         return bool(self._head) or (bool(self._minutes) and self._minutes[0] * MINUTE_MS <= now_ms)
+
+    def remove(self, keys: AbstractSet[str]) -> None:
+        """Remove keys, wherever they are. This looks at all keys of the wheel."""
+        for minute in [minute for minute, bucket in self._buckets.items() if not keys.isdisjoint(bucket)]:
+            self._buckets[minute] = [key for key in self._buckets[minute] if key not in keys]
+            if not self._buckets[minute]:
+                del self._buckets[minute]
+        self._minutes = sorted(self._buckets)  # sorted is a heap, too
+        self._head = [key for key in self._head if key not in keys]

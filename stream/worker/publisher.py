@@ -1,6 +1,6 @@
 """Publisher: stores the outputs of batches in an order that survives a crash at any point.
 
-1. Publish decisions, closed sessions and dead letters, and wait for the acknowledgements.
+1. Publish decisions, closed sessions and dead letters, and wait for the acknowledgements; then erasure receipts.
 2. Publish the snapshots of the batch as a single record batch, with the partition's own record last.
 3. Mark the batch as committable.
 
@@ -24,6 +24,7 @@ from clickscore.schemas.topics import (
     ADS,
     CLOSED_SESSIONS,
     DEAD_LETTERS,
+    ERASURE_RECEIPTS,
     EVENTS,
     MAX_RECORD_BYTES,
     RECOMMENDATIONS,
@@ -129,6 +130,7 @@ class Publisher:
             started_at = time.monotonic()
             async with self._waiting_for_kafka(jobs):
                 await self._send_all(self._outgoing(jobs))
+                await self._send_all(self._receipts(jobs))  # a receipt says that the decisions before it are stored
             self._metrics.publish_seconds.observe(time.monotonic() - started_at)
             for job in jobs:
                 await self._decided.put(job)
@@ -245,6 +247,14 @@ class Publisher:
                     for letter in output.dead_letters
                 ]
                 outgoing[DEAD_LETTERS.name, partition] += letters
+        return outgoing
+
+    def _receipts(self, jobs: list[PublishJob]) -> dict[tuple[str, int], list[OutgoingRecord]]:
+        """Return the erasure receipts to publish, by topic and partition."""
+        outgoing: dict[tuple[str, int], list[OutgoingRecord]] = defaultdict(list)
+        for job in jobs:
+            for receipt in job.output.receipts:
+                outgoing[ERASURE_RECEIPTS.name, job.batch.partition].append((receipt.key, receipt.value, []))
         return outgoing
 
     async def write(self, partition: int, changes: Sequence[ChangelogRecord]) -> int:

@@ -10,14 +10,27 @@ from hypothesis import strategies as st
 
 from clickscore.schemas.catalogue import Item, encode
 from clickscore.schemas.decisions import Recommendation, decode_decision
-from clickscore.schemas.events import AnyEvent, Search, Tick, View, encode_event
+from clickscore.schemas.events import AnyEvent, PrivacyRecord, Tick, encode_event
+from clickscore.schemas.purposes import PURPOSES_OF_BITS
 from clickscore.schemas.sessions import decode_session
 from clickscore.stream.pipeline import Message, Output, Pipeline, WatermarkJump, cut_bytes, full_size
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.request import Request, Scores
 from clickscore.stream.settings import SessionSettings, Settings
 from clickscore.stream.state.changelog import restore
-from tests.events import MINUTE, START, Recorded, impression, purchase, records, search, view
+from tests.events import (
+    MINUTE,
+    START,
+    Recorded,
+    erase,
+    grant,
+    impression,
+    purchase,
+    records,
+    search,
+    view,
+    withdraw,
+)
 
 TOPIC = "events"
 
@@ -245,7 +258,7 @@ USERS = ("ann", "bob", "cid")
 
 @st.composite
 def logs(draw: st.DrawFn) -> list[Recorded]:
-    steps = draw(st.lists(st.tuples(st.sampled_from(USERS), st.integers(-8, 25), st.integers(0, 11)), max_size=60))
+    steps = draw(st.lists(st.tuples(st.sampled_from(USERS), st.integers(-8, 25), st.integers(0, 14)), max_size=60))
     log: list[Recorded] = []
     minute = 0
     for offset, (user, step, kind) in enumerate(steps):
@@ -256,7 +269,7 @@ def logs(draw: st.DrawFn) -> list[Recorded]:
     return log
 
 
-def _event(user: str, minute: int, kind: int) -> View | Search | Tick | AnyEvent:
+def _event(user: str, minute: int, kind: int) -> Tick | AnyEvent | PrivacyRecord:
     item = f"item-{kind % 4}"
     if kind == 6:
         return purchase(user, minute, item)
@@ -266,7 +279,16 @@ def _event(user: str, minute: int, kind: int) -> View | Search | Tick | AnyEvent
         return impression(user, minute, item)
     if kind == 10:
         return Tick(ts=START + minute * MINUTE)
+    if kind >= 12:
+        return _privacy_record(user, minute, kind)
     return view(user, minute, item, session="web" if kind == 11 else None)
+
+
+def _privacy_record(user: str, minute: int, kind: int) -> PrivacyRecord:
+    purposes = PURPOSES_OF_BITS[minute % 7 + 1] or ()
+    if kind == 12:
+        return grant(user, minute, *purposes)
+    return withdraw(user, minute, *purposes) if kind == 13 else erase(user, minute)
 
 
 def outputs(made: Pipeline, log: Sequence[Recorded], sizes: Sequence[int]) -> list[Output]:
@@ -282,6 +304,10 @@ def decided(batches: Sequence[Output]) -> list[Message]:
     return [message for output in batches for message in output.recommendations]
 
 
+def receipts(batches: Sequence[Output]) -> list[Message]:
+    return [message for output in batches for message in output.receipts]
+
+
 def closed(batches: Sequence[Output]) -> set[Message]:
     return {message for output in batches for message in output.closed_sessions}
 
@@ -293,6 +319,7 @@ def test_batch_boundaries_change_nothing(log: list[Recorded], sizes: list[int]):
     at_once, in_parts = outputs(whole, log, []), outputs(split, log, sizes)
     assert decided(at_once) == decided(in_parts)
     assert closed(at_once) == closed(in_parts)
+    assert receipts(at_once) == receipts(in_parts)
     assert whole.state(0).contents() == split.state(0).contents()
 
 
@@ -321,6 +348,7 @@ def test_restart_from_the_changelog_changes_nothing(log: list[Recorded], sizes: 
     resumed = outputs(second, log, [])
     assert decided(previous) + decided(resumed) == decided(expected)
     assert closed(previous) | closed(resumed) == closed(expected)
+    assert receipts(previous) + receipts(resumed) == receipts(expected)
     assert second.state(0).contents() == whole.state(0).contents()
 
 
