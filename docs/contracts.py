@@ -14,7 +14,8 @@ import yaml
 from clickscore.schemas import topics
 from clickscore.schemas.catalogue import Campaign, Item
 from clickscore.schemas.decisions import Ad, Recommendation
-from clickscore.schemas.events import AnyRecord, Cart, Purchase, Search, Tick, View
+from clickscore.schemas.erasure import AnyReceipt, Erased, Remains
+from clickscore.schemas.events import AnyRecord, Cart, Consent, Erase, Purchase, Search, Tick, View
 from clickscore.schemas.manifest import Manifest
 from clickscore.schemas.sessions import ClosedSession
 from clickscore.schemas.snapshots import OFFSET_HEADER
@@ -30,6 +31,7 @@ SCHEMAS: dict[str, Any] = {
     "recommendation-decisions": Recommendation,
     "ad-decisions": Ad,
     "closed-sessions": ClosedSession,
+    "erasure-receipts": AnyReceipt,
     "bundle-manifest": Manifest,
 }
 """Struct of each file of `docs/schemas`. The schema of a topic's records has the name of the topic."""
@@ -42,6 +44,23 @@ _EXAMPLES: dict[type[msgspec.Struct], msgspec.Struct] = {
         event_id="e-3", user_id="u-1", ts=_TIMESTAMP + 90_000, item_id="birch-kettle", price=24.95, quantity=1
     ),
     Search: Search(event_id="e-4", user_id="u-1", ts=_TIMESTAMP + 95_000, query="teapot"),
+    Consent: Consent(
+        event_id="e-5",
+        user_id="u-1",
+        ts=_TIMESTAMP + 99_000,
+        granted=("personalisation",),
+        withdrawn=("ads", "training"),
+    ),
+    Erase: Erase(event_id="e-6", user_id="u-1", ts=_TIMESTAMP + 120_000),
+    Erased: Erased(receipt_id="clickstream-events-0-7", user_id="u-1", event_id="e-6", ts=_TIMESTAMP + 120_000),
+    Remains: Remains(
+        receipt_id="clickstream-events-0-7",
+        user_id="u-1",
+        part=1,
+        parts=1,
+        decisions=("clickstream-events-0-2", "clickstream-events-0-4"),
+        sessions=("clickstream-events-0-2",),
+    ),
     Item: Item(item_id="birch-kettle", title="Birch kettle", category="Tea", price=24.95, stock=12),
     Campaign: Campaign(
         campaign_id="tea-week",
@@ -84,7 +103,8 @@ _CHANNELS = (
     _Channel(
         topic=topics.EVENTS,
         description="Actions of shoppers, in the order of sending. Unknown fields are skipped. A record that is no "
-        "event becomes a dead letter. A `tick` moves the time of an idle partition: workers write ticks; you may, too.",
+        "event becomes a dead letter. A `tick` moves the time of an idle partition: workers write ticks; you may, too. "
+        "`consent` and `erase` say what may be done with a user's data: they hold from the next record on.",
         key="The user's id. All events of a user must lie in one partition; a tick has no key.",
         payload=AnyRecord,
         receives=True,
@@ -131,6 +151,15 @@ _CHANNELS = (
         payload=ClosedSession,
         headers={"scored": _SCORED_HEADER},
         sends=ClosedSession,
+    ),
+    _Channel(
+        topic=topics.ERASURE_RECEIPTS,
+        description="What became of each `erase` event: a worker writes `erased`, and `clickscore erase` writes "
+        "`remains`, the ids of the user's records that still lie in topics. Delivery is at least once: a repeat has "
+        "the same bytes.",
+        key="The user's id.",
+        payload=AnyReceipt,
+        sends=Erased,
     ),
     _Channel(
         topic=topics.SNAPSHOTS,
@@ -258,7 +287,7 @@ def _messages(channel: _Channel) -> dict[str, dict[str, Any]]:
         reference = {"$ref": f"#/components/schemas/{struct.__name__}"}
         messages[struct.__name__] = {"summary": _first_line(struct), **common, "payload": reference}
         if struct in _EXAMPLES:
-            values = msgspec.to_builtins(_EXAMPLES[struct])
+            values = msgspec.json.decode(msgspec.json.encode(_EXAMPLES[struct]))  # lists, where structs have tuples
             default = {field.encode_name: field.default for field in msgspec.structs.fields(struct)}
             payload = {name: value for name, value in values.items() if value and value != default.get(name)}
             messages[struct.__name__]["examples"] = [{"payload": payload}]

@@ -1,7 +1,7 @@
 """Erasure receipts: what became of a request to forget a user, as records of `erasure-receipts`.
 
-A worker writes `erased` when it comes to an `erase` event. `clickscore erase` then reads the topics, and writes `remains`:
-the ids of the user's records that still lie in topics. A repeat after a crash has the same id and bytes.
+A worker writes `erased` when it comes to an `erase` event. `clickscore erase` then reads the topics, and writes
+`remains`: the ids of the user's records that still lie in topics. A repeat after a crash has the same id and bytes.
 """
 
 import msgspec

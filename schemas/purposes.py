@@ -14,13 +14,19 @@ PURPOSES: tuple[Purpose, ...] = ("personalisation", "ads", "training")
 PERSONALISATION, ADS, TRAINING = 1, 2, 4
 """Bits of the purposes."""
 
-PURPOSES_OF_BITS: tuple[tuple[Purpose, ...] | msgspec.UnsetType, ...] = (
-    msgspec.UNSET,
-    *(tuple(purpose for bit, purpose in enumerate(PURPOSES) if bits >> bit & 1) for bits in range(1, 1 << len(PURPOSES))),
-)
-"""Purposes of each number of bits, as decisions state them; unset for 0."""
-
 
 def purpose_bits(purposes: Iterable[Purpose]) -> int:
     """Return the bits of purposes."""
     return sum(1 << PURPOSES.index(purpose) for purpose in set(purposes))
+
+
+def purposes_of_bits(bits: int) -> tuple[Purpose, ...]:
+    """Return the purposes of bits, in order."""
+    return tuple(purpose for index, purpose in enumerate(PURPOSES) if bits >> index & 1)
+
+
+WITHHELD: tuple[tuple[Purpose, ...] | msgspec.UnsetType, ...] = (
+    msgspec.UNSET,
+    *(purposes_of_bits(bits) for bits in range(1, 1 << len(PURPOSES))),
+)
+"""Purposes without consent by their bits, as decisions state them; unset for 0."""

@@ -9,7 +9,8 @@ from aiokafka.errors import KafkaError
 
 from clickscore.schemas.catalogue import decode_campaign, decode_item
 from clickscore.schemas.decisions import Ad, Recommendation, decode_decision
-from clickscore.schemas.events import AnyRecord, Search, Tick, decode_record
+from clickscore.schemas.erasure import Erased, decode_receipt
+from clickscore.schemas.events import AnyRecord, Consent, Erase, Search, Tick, decode_record
 from clickscore.schemas.sessions import ClosedSession, decode_session
 from clickscore.schemas.topics import (
     ADS,
@@ -17,6 +18,7 @@ from clickscore.schemas.topics import (
     CATALOGUE,
     CLOSED_SESSIONS,
     DEAD_LETTERS,
+    ERASURE_RECEIPTS,
     EVENTS,
     MAX_RECORD_BYTES,
     RECOMMENDATIONS,
@@ -167,10 +169,28 @@ def _event(_: Record, __: str, value: bytes) -> str:
     event: AnyRecord = decode_record(value)
     if isinstance(event, Tick):
         return f"{_utc(event.ts)}  time passed, nobody came"
+    if isinstance(event, Consent):
+        return f"{_utc(event.ts)}  user {event.user_id} {_statement(event)}"
+    if isinstance(event, Erase):
+        return f"{_utc(event.ts)}  user {event.user_id} is to be forgotten"
     if isinstance(event, Search):
         return f"{_utc(event.ts)}  user {event.user_id} searched for {event.query!r}"
     action = ACTION_WORDS[str(event.__struct_config__.tag)]
     return f"{_utc(event.ts)}  user {event.user_id} {action} item {event.item_id}"
+
+
+def _statement(event: Consent) -> str:
+    said = (("granted", event.granted), ("withdrew", event.withdrawn))
+    return " and ".join(f"{verb} consent to {', '.join(purposes)}" for verb, purposes in said if purposes)
+
+
+def _receipt(_: Record, __: str, value: bytes) -> str:
+    receipt = decode_receipt(value)
+    if isinstance(receipt, Erased):
+        return f"{_utc(receipt.ts)}  user {receipt.user_id} is forgotten, by the event {receipt.receipt_id}"
+    counts = f"{len(receipt.decisions)} decisions, {len(receipt.ads)} ads and {len(receipt.sessions)} closed sessions"
+    part = f" (part {receipt.part} of {receipt.parts})" if receipt.parts > 1 else ""
+    return f"{counts} of user {receipt.user_id} still lie in topics, from before the event {receipt.receipt_id}{part}"
 
 
 def _decision(_: Record, __: str, value: bytes) -> str:
@@ -195,6 +215,8 @@ def _recommendation(decision: Recommendation) -> str:
         parts.append(f"buys in this session: {decision.purchase:.1%}")
     if decision.late:
         parts.append("the event came late")
+    if decision.withheld:
+        parts.append(f"no consent to {', '.join(decision.withheld)}")
     return "; ".join(parts)
 
 
@@ -244,6 +266,7 @@ _DESCRIPTIONS: dict[str, Callable[[Record, str, bytes], str]] = {
     RECOMMENDATIONS.name: _decision,
     ADS.name: _decision,
     CLOSED_SESSIONS.name: _session,
+    ERASURE_RECEIPTS.name: _receipt,
     SNAPSHOTS.name: _snapshot,
     DEAD_LETTERS.name: _dead_letter,
 }

@@ -5,7 +5,7 @@ import msgspec
 from clickscore.schemas.catalogue import Campaign
 from clickscore.schemas.decisions import Ad, round_score
 from clickscore.schemas.events import Impression, ItemEvent
-from clickscore.schemas.purposes import ADS, PURPOSES_OF_BITS
+from clickscore.schemas.purposes import ADS, WITHHELD
 from clickscore.stream.policy.filters import forbidden_items
 from clickscore.stream.policy.recommend import POLICY_VERSION
 from clickscore.stream.reference.catalogue import Catalogue
@@ -68,7 +68,7 @@ def choose_ad(request: Request, scores: Scores | None, catalogue: Catalogue, res
         purchase=purchase,
         propensity=1.0,
         reason=reason,
-        withheld=PURPOSES_OF_BITS[request.withheld],
+        withheld=WITHHELD[request.withheld],
     )
 
 

@@ -26,7 +26,7 @@ from clickscore.schemas.decisions import (
     round_score,
 )
 from clickscore.schemas.events import ACTIONS
-from clickscore.schemas.purposes import PURPOSES_OF_BITS
+from clickscore.schemas.purposes import WITHHELD
 from clickscore.stream.policy.experiments import CONTROL, MODEL
 from clickscore.stream.policy.filters import forbidden_items
 from clickscore.stream.policy.slate import CandidateSource, Reranker, Selection, fill_slate, select_first
@@ -141,7 +141,7 @@ class Policy:
             late=request.late,
             actions=scores.actions if scores is not None else None,
             purchase=scores.purchase if scores is not None else None,
-            withheld=PURPOSES_OF_BITS[request.withheld],
+            withheld=WITHHELD[request.withheld],
             items=items,
             filtered=filtered,
         )

@@ -7,8 +7,21 @@ import pytest
 
 from clickscore.schemas.catalogue import Campaign, Item
 from clickscore.schemas.decisions import Ad, Recommendation
-from clickscore.schemas.events import ACTION_OF, Click, Event, Impression, ItemEvent, Search, Tick, encode_event
+from clickscore.schemas.erasure import Remains, encode_receipt
+from clickscore.schemas.events import (
+    ACTION_OF,
+    Click,
+    Consent,
+    Erase,
+    Event,
+    Impression,
+    ItemEvent,
+    Search,
+    Tick,
+    encode_event,
+)
 from clickscore.schemas.manifest import Manifest, Tensor, encode_manifest
+from clickscore.schemas.purposes import PURPOSES
 from clickscore.schemas.topics import TOPICS
 from clickscore.stream.pipeline import Output, Pipeline
 from clickscore.stream.reference.catalogue import Catalogue
@@ -16,7 +29,7 @@ from clickscore.stream.settings import KafkaSettings, PolicySettings, SessionSet
 from clickscore.stream.worker.publisher import dead_letter
 from docs.contracts import SCHEMAS, asyncapi, json_schema
 from tests.docs.conforms import KEYWORDS, KINDS, faults, resolved
-from tests.events import START, impression, purchase, records, search, view
+from tests.events import START, erase, grant, impression, purchase, records, search, view, withdraw
 
 
 def structs() -> list[type[Event]]:
@@ -84,13 +97,28 @@ def test_event_is_what_the_schema_says(struct: type[Event]) -> None:
     check("clickstream-events", encode_event(most(struct)))
 
 
+def test_consent_and_erasure_are_what_the_schema_says() -> None:
+    check("clickstream-events", encode_event(grant("ann", 0, *PURPOSES)))
+    check("clickstream-events", encode_event(withdraw("ann", 0, *PURPOSES)))
+    check("clickstream-events", encode_event(erase("ann", 0)))
+
+
+def test_decision_without_consent_and_receipts_are_what_the_schema_says() -> None:
+    log = records(withdraw("ann", 0, *PURPOSES), view("ann", 1), erase("ann", 2))
+    output = Pipeline(SessionSettings(), PolicySettings(), "clickstream-events", Catalogue()).process(0, log)
+    check("recommendation-decisions", output.recommendations[0].value)
+    check("erasure-receipts", output.receipts[0].value)
+    remains = Remains(receipt_id="r", user_id="ann", part=1, parts=1, decisions=("d",), ads=("a",), sessions=("s",))
+    check("erasure-receipts", encode_receipt(remains))
+
+
 def test_tick_is_what_the_schema_says() -> None:
     check("clickstream-events", encode_event(Tick(ts=START)))
 
 
 def test_event_types_are_all_documented() -> None:
     documented = json_schema("clickstream-events")["discriminator"]["mapping"]
-    assert set(documented) == {str(each.__struct_config__.tag) for each in (*structs(), Tick)}
+    assert set(documented) == {str(each.__struct_config__.tag) for each in (*structs(), Consent, Erase, Tick)}
 
 
 @pytest.mark.parametrize(

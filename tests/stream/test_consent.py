@@ -101,7 +101,12 @@ def test_without_consent_nothing_but_the_statement_is_kept():
 def test_decision_without_history_is_that_of_a_user_who_came_now(build: object):
     event = build("ann", 9)  # type: ignore[operator]
     silent = run(
-        pipeline(), view("ann", 0, "a"), purchase("ann", 1, "b"), withdraw("ann", 2, "personalisation"), view("bob", 3), event
+        pipeline(),
+        view("ann", 0, "a"),
+        purchase("ann", 1, "b"),
+        withdraw("ann", 2, "personalisation"),
+        view("bob", 3),
+        event,
     )
     fresh = run(pipeline(), view("cid", 0, "a"), purchase("cid", 1, "b"), erase("cid", 2), view("bob", 3), event)
     expected = msgspec.structs.replace(newest(fresh), withheld=("personalisation",))
@@ -148,7 +153,11 @@ def shop(**changed: object) -> Pipeline:
         bid = 2.0 if target == "kettle" else 1.0
         made.catalogue.update_campaign(
             campaign.encode(),
-            encode(Campaign(campaign_id=campaign, item_id=f"{target}-ad", bid=bid, target_items=frozenset({target}), starts_at=0)),
+            encode(
+                Campaign(
+                    campaign_id=campaign, item_id=f"{target}-ad", bid=bid, target_items=frozenset({target}), starts_at=0
+                )
+            ),
         )
     return made
 
@@ -200,7 +209,12 @@ def test_session_with_events_from_before_a_grant_is_not_published():
 
 def test_session_that_a_withdrawal_interrupted_is_not_published():
     output = run(
-        pipeline(), view("ann", 0), withdraw("ann", 1, "training"), view("ann", 2), grant("ann", 3, "training"), tick(90)
+        pipeline(),
+        view("ann", 0),
+        withdraw("ann", 1, "training"),
+        view("ann", 2),
+        grant("ann", 3, "training"),
+        tick(90),
     )
     assert sessions(output) == []
 
@@ -324,9 +338,7 @@ def test_items_of_the_erased_user_alone_leave_the_popular_items():
 
 def test_erasure_is_answered_by_a_receipt():
     (receipt,) = run(pipeline(), view("ann", 0), erase("ann", 1)).receipts
-    expected = Erased(
-        receipt_id="events-0-1", user_id="ann", event_id=erase("ann", 1).event_id, ts=START + MINUTE
-    )
+    expected = Erased(receipt_id="events-0-1", user_id="ann", event_id=erase("ann", 1).event_id, ts=START + MINUTE)
     assert (receipt.key, decode_receipt(receipt.value or b"")) == (b"ann", expected)
 
 
@@ -359,16 +371,16 @@ def test_event_before_the_erasure_is_decided_again_with_the_same_bytes_after_a_c
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 6)), max_size=30))
 def test_no_timer_keeps_the_id_of_an_erased_user(steps: list[tuple[int, int]]):
     made = pipeline()
-    builders = (lambda m: view("ann", m), lambda m: purchase("ann", m), lambda m: withdraw("ann", m, "ads"), lambda m: view("bob", m))
     minute, events = 0, list[Logged]()
     for kind, step in steps:
         minute += step
-        events.append(builders[kind](minute))
+        choices = view("ann", minute), purchase("ann", minute), withdraw("ann", minute, "ads"), view("bob", minute)
+        events.append(choices[kind])
     run(made, *events)
     run(made, erase("ann", minute), first=len(events))
     state = made.state(0)
     assert "ann" not in str(vars(state))
-    for timers in (state._session_timers, state._user_timers, state._consent_timers):  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    for timers in (state._session_timers, state._user_timers, state._consent_timers):  # pyright: ignore[reportPrivateUsage]
         assert "ann" not in str(vars(timers))
 
 
@@ -378,8 +390,17 @@ def test_no_timer_keeps_the_id_of_an_erased_user(steps: list[tuple[int, int]]):
 def test_snapshot_from_before_consent_is_read():
     old = msgspec.msgpack.encode([7, 7, "s", START, START, 1, False, [0], b"\1", ["a"], b"12345678", ["b"]])
     assert decode_user(old) == UserState(
-        offset=7, opened_by=7, session_id="s", opened_at=START, last_ts=START, length=1, ages=[0], actions=b"\1",
-        items=["a"], fingerprints=b"12345678", bought=["b"],
+        offset=7,
+        opened_by=7,
+        session_id="s",
+        opened_at=START,
+        last_ts=START,
+        length=1,
+        ages=[0],
+        actions=b"\1",
+        items=["a"],
+        fingerprints=b"12345678",
+        bought=["b"],
     )
 
 
@@ -391,7 +412,10 @@ def test_statement_survives_a_restart():
 
 
 def test_statement_is_an_event_with_lists_of_purposes():
-    text = b'{"type":"consent","event_id":"e","user_id":"ann","ts":1700000000000,"granted":["training"],"withdrawn":["ads"]}'
+    text = (
+        b'{"type":"consent","event_id":"e","user_id":"ann","ts":1700000000000,'
+        b'"granted":["training"],"withdrawn":["ads"]}'
+    )
     expected = Consent(event_id="e", user_id="ann", ts=START, granted=("training",), withdrawn=("ads",))
     assert encode_event(expected) == text
     made = pipeline()

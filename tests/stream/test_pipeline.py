@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from clickscore.schemas.catalogue import Item, encode
 from clickscore.schemas.decisions import Recommendation, decode_decision
 from clickscore.schemas.events import AnyEvent, PrivacyRecord, Tick, encode_event
-from clickscore.schemas.purposes import PURPOSES_OF_BITS
+from clickscore.schemas.purposes import purposes_of_bits
 from clickscore.schemas.sessions import decode_session
 from clickscore.stream.pipeline import Message, Output, Pipeline, WatermarkJump, cut_bytes, full_size
 from clickscore.stream.reference.catalogue import Catalogue
@@ -285,7 +285,7 @@ def _event(user: str, minute: int, kind: int) -> Tick | AnyEvent | PrivacyRecord
 
 
 def _privacy_record(user: str, minute: int, kind: int) -> PrivacyRecord:
-    purposes = PURPOSES_OF_BITS[minute % 7 + 1] or ()
+    purposes = purposes_of_bits(minute % 7 + 1)
     if kind == 12:
         return grant(user, minute, *purposes)
     return withdraw(user, minute, *purposes) if kind == 13 else erase(user, minute)

@@ -11,7 +11,17 @@ from typing import Annotated, Any, Literal
 import msgspec
 import xxhash
 
-from clickscore.schemas.events import YEAR_2000_MS, YEAR_9999_MS, AnyEvent, decode_record, encode_event
+from clickscore.schemas.events import (
+    YEAR_2000_MS,
+    YEAR_9999_MS,
+    AnyEvent,
+    Consent,
+    Erase,
+    PrivacyRecord,
+    decode_record,
+    encode_event,
+)
+from clickscore.schemas.purposes import PURPOSES
 from clickscore.stream.errors import InputFileError
 from clickscore.stream.event_files.formats.mapping_values import (
     Paths,
@@ -27,9 +37,25 @@ from clickscore.stream.event_files.formats.mapping_values import (
 from clickscore.stream.event_files.lines import Line
 
 EventType = Literal[
-    "view", "cart", "remove_from_cart", "favourite", "purchase", "impression", "click", "search", "ignore"
+    "view",
+    "cart",
+    "remove_from_cart",
+    "favourite",
+    "purchase",
+    "impression",
+    "click",
+    "search",
+    "consent",
+    "erase",
+    "ignore",
 ]
 """Type of an event in `types`; `ignore` drops the record."""
+
+_ANSWERS: dict[str, bool] = {
+    **dict.fromkeys(("true", "granted", "yes", "1"), True),
+    **dict.fromkeys(("false", "denied", "withdrawn", "no", "0"), False),
+}
+"""Answers to a request for consent, in lower case; `granted` and `denied` are the words of Google's consent mode."""
 
 MAX_EVENTS = 10_000
 """Limit of events of a record. A longer list is a wrong path or an attack, not an order or a session."""
@@ -55,6 +81,14 @@ class FieldPaths(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     category: Paths | None = None
     quantity: Paths | None = None
     query: Paths | None = None
+
+
+class ConsentPaths(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Paths to the answer for each purpose, in a record of the type `consent`. An absent answer changes nothing."""
+
+    personalisation: Paths | None = None
+    ads: Paths | None = None
+    training: Paths | None = None
 
 
 class Each(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -89,6 +123,8 @@ class SourceMapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Event type of each value of `fields.type`."""
     other_types: Literal["error", "ignore"] = "error"
     """Fate of a record with another type, or without a type."""
+    consent: ConsentPaths = ConsentPaths()
+    """Answers of a `consent` record: true or false, `granted`, `denied` or `withdrawn`, `yes` or `no`, 1 or 0."""
     each: list[Each] = []
     """Lists in the record, from the outer list to the inner list."""
     rows: RowLayout | None = None
@@ -145,6 +181,11 @@ class EventMapping:
             for field, to_number in (("price", to_float), ("quantity", to_int), ("position", to_int))
             if getattr(fields, field)
         ]
+        self._answers = [
+            (purpose, value_getter(paths, f"consent.{purpose}"))
+            for purpose in PURPOSES
+            if (paths := getattr(mapping.consent, purpose))
+        ]
         self._times = [TimeParser(source, f"time[{index}]") for index, source in enumerate(mapping.time)]
         self._lists = [
             (each.name, value_getter(each.path, f"each[{index}]")) for index, each in enumerate(mapping.each)
@@ -153,7 +194,7 @@ class EventMapping:
             message = "two lists of `each` have the same name"
             raise ValueError(message)
 
-    def events(self, record: Mapping[str, Any], fallback_id: str) -> list[AnyEvent]:
+    def events(self, record: Mapping[str, Any], fallback_id: str) -> list[AnyEvent | PrivacyRecord]:
         """Return the events of a record; no event if the mapping ignores the record's type.
 
         Args:
@@ -164,7 +205,7 @@ class EventMapping:
             ValueError: The record cannot be mapped; the message says why.
         """
         record = self._decode_json_fields(record)
-        events: list[AnyEvent] = []
+        events: list[AnyEvent | PrivacyRecord] = []
         for scope, positions in self._scopes(record, 0, ""):
             if len(events) >= MAX_EVENTS:
                 message = f"more than {MAX_EVENTS} events in a record"
@@ -242,7 +283,7 @@ class EventMapping:
             scope = {**record, name: element, f"{name}_position": position}
             yield from self._scopes(scope, depth + 1, f"{positions}-{position}")
 
-    def _event(self, scope: Mapping[str, Any], positions: str, fallback_id: str) -> AnyEvent | None:
+    def _event(self, scope: Mapping[str, Any], positions: str, fallback_id: str) -> AnyEvent | PrivacyRecord | None:
         """Return the event of a scope of `_scopes`; None if the mapping ignores the event's type.
 
         Args:
@@ -263,6 +304,10 @@ class EventMapping:
             "user_id": _required(self._user(scope), "user_id", fields.user_id),
             "ts": self._time(scope),
         }
+        if event_type == "consent":
+            return msgspec.convert(event | self._statement(scope), Consent)
+        if event_type == "erase":
+            return msgspec.convert(event, Erase)
         if event_type != "search":
             event["item_id"] = _required(self._item(scope), "item_id", fields.item_id)
         for field, get in self._texts:
@@ -274,6 +319,15 @@ class EventMapping:
             if value is not None:
                 event[field] = to_number(value, field)
         return msgspec.convert(event, AnyEvent)
+
+    def _statement(self, scope: Mapping[str, Any]) -> dict[str, list[str]]:
+        """Return the granted and the withdrawn purposes of a `consent` record."""
+        statement: dict[str, list[str]] = {"granted": [], "withdrawn": []}
+        for purpose, get in self._answers:
+            value = get(scope)
+            if value is not None:
+                statement["granted" if _is_consent(value, purpose) else "withdrawn"].append(purpose)
+        return statement
 
     def _event_type(self, value: Any) -> str:  # noqa: ANN401 (a value of JSON)
         key = to_text(value, "type")
@@ -306,7 +360,20 @@ def _decode_object(text: bytes) -> dict[str, Any]:
     return msgspec.json.decode(text, type=dict[str, Any])
 
 
-def _event_line(number: int, event: AnyEvent) -> Line:
+def _is_consent(value: Any, purpose: str) -> bool:  # noqa: ANN401 (a value of JSON)
+    """Return whether the answer for a purpose grants consent.
+
+    Raises:
+        ValueError: The value is no answer.
+    """
+    answer = _ANSWERS.get(str(value).strip().lower())
+    if answer is None:
+        message = f"the consent to {purpose} is {value!r}, which is neither true nor false"
+        raise ValueError(message)
+    return answer
+
+
+def _event_line(number: int, event: AnyEvent | PrivacyRecord) -> Line:
     value = encode_event(event)
     decode_record(value)  # the checks of the worker
     return Line(number, value, event.user_id.encode(), event.ts)
