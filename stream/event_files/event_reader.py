@@ -6,7 +6,7 @@ A file may be plain, gzip, bzip2, xz, zip, Zstandard or Parquet: the first bytes
 import io
 import select
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -27,6 +27,7 @@ from clickscore.stream.event_files.formats.mapping_files import is_mapping, read
 from clickscore.stream.event_files.formats.registry import ROW_FORMATS
 from clickscore.stream.event_files.lines import Line
 from clickscore.stream.event_files.parquet_reader import PARQUET_MAGIC, ParquetReader
+from clickscore.stream.event_files.row_joiner import RowJoiner
 from clickscore.stream.event_files.row_parser import RowParser
 from clickscore.stream.event_files.text_encoding import read_as_utf8
 
@@ -90,8 +91,10 @@ class EventFile:
         """Whether a line so far was a good event; taken for granted where an earlier reading has read the beginning."""
         self._first_error: str | None = None
         self._first_texts: list[bytes] = []
-        self._rows: RowParser | None = None
-        self._mapped = MappedText(read_mapping(file_format)) if is_mapping(file_format) else None
+        self._parser: RowParser | MappedText | None = None
+        self._joiner: RowJoiner | None = None
+        if is_mapping(file_format):
+            self._set_parser(MappedText(read_mapping(file_format)))
         self.ignored = 0
         """Number of lines without an event: the mapping ignores the type of the line."""
         self._parquet = not self.live and has_magic(self._raw, PARQUET_MAGIC)
@@ -162,31 +165,38 @@ class EventFile:
             if self.format == "auto" or not self._first_texts:
                 self._detect_format(texts)
             lines: list[Line] = []
-            blank = len(texts) > 1 and not any(texts)  # a file may be blank for gigabytes: the loop is slow for it
+            joiner = self._joiner
+            # A file may be blank for gigabytes, and the loop is slow for it.
+            blank = len(texts) > 1 and not any(texts) and not (joiner and joiner.open_lines)
             if blank:
                 number += len(texts)
             for text in () if blank else texts:
                 number += 1
                 if len(text) > MAX_LINE_BYTES:
                     lines.append(Line(number, error=f"longer than {MAX_LINE_BYTES} bytes"))
-                elif text and not text.isspace():
+                elif (text and not text.isspace()) or (joiner and joiner.open_lines):
                     lines += self._parse(number, text)
-            rows = self._rows
-            self.position = LinePosition(
-                number - (rows.open_lines if rows else 0), offset + length - (rows.open_bytes if rows else 0)
-            )
+            open_lines, open_bytes = (joiner.open_lines, joiner.open_bytes) if joiner else (0, 0)
+            self.position = LinePosition(number - open_lines, offset + length - open_bytes)
             yield lines
-        if self._rows and self._rows.open_lines:
-            lines = list(self._rows.finish())
+        if self._joiner and self._joiner.open_lines:
+            lines = self._parse_rows(self._joiner.finish())
             self.position = LinePosition(number, offset + length)
             yield lines
 
-    def _parse(self, number: int, text: bytes) -> Iterable[Line]:
-        if self._mapped:
-            lines = self._mapped.parse(number, text)
-            self.ignored = self._mapped.ignored
-            return lines
-        return self._rows.parse(number, text) if self._rows else (json_line(number, text),)
+    def _set_parser(self, parser: RowParser | MappedText) -> None:
+        self._parser = parser
+        self._joiner = RowJoiner(parser.has_open_quote)
+
+    def _parse(self, number: int, text: bytes) -> list[Line]:
+        return self._parse_rows(self._joiner.add(number, text)) if self._joiner else [json_line(number, text)]
+
+    def _parse_rows(self, rows: Iterator[tuple[int, bytes]]) -> list[Line]:
+        parser = self._parser
+        lines = [line for number, row in rows if parser and row.strip() for line in parser.parse(number, row)]
+        if isinstance(parser, MappedText):
+            self.ignored = parser.ignored
+        return lines
 
     def _detect_format(self, texts: list[bytes]) -> None:
         """Find the format, unless it is given, when the first lines have arrived.
@@ -202,8 +212,8 @@ class EventFile:
             if likely is None:
                 raise InputFileError(f"{self.name}: {_no_format(self._first_texts[0])}")
             self.format = likely
-        row_format = ROW_FORMATS.get(self.format)
-        self._rows = RowParser(self.path, row_format) if row_format else None
+        if row_format := ROW_FORMATS.get(self.format):
+            self._set_parser(RowParser(self.path, row_format))
 
     def _parse_beginning(self) -> None:
         """Parse the first lines, which tell the format and the columns, before reading goes on."""
@@ -212,10 +222,10 @@ class EventFile:
                 self._detect_format(texts)
                 if self._first_texts:
                     break
-        if self._rows and self._first_texts:
-            self._rows.read_first_row(self._first_texts[0])
-        if self._mapped and self._first_texts:
-            self._mapped.read_header(self._first_texts[0])
+        if self._first_texts and isinstance(self._parser, RowParser):
+            self._parser.read_first_row(self._first_texts[0])
+        elif self._first_texts and self._parser:
+            self._parser.read_header(self._first_texts[0])
 
     def _parquet_chunks(self) -> Iterator[list[Line]]:
         """Yield the rows of a Parquet file as lines, numbered from 1."""

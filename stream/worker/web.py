@@ -2,17 +2,28 @@
 
 import asyncio
 import ipaddress
+import logging
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
 CONNECTION_SECONDS = 10.0
 """Longest life of a connection, s: more than any page takes, and the default timeout of a Prometheus scrape."""
 SHUTDOWN_SECONDS = 1.0
 """Time for answers under way when the server stops, s."""
+
+
+def _is_own_fault(record: logging.LogRecord) -> bool:
+    """Return whether a record of aiohttp is about more than a broken request, which any client can send."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+log = logging.getLogger(__name__)
+log.addFilter(_is_own_fault)
 
 
 class Page(NamedTuple):
@@ -62,7 +73,7 @@ class WebServer:
         Raises:
             OSError: The address cannot be used.
         """
-        server = _BoundedServer(self._answer, access_log=None, lingering_time=0)
+        server = _BoundedServer(self._answer, access_log=None, lingering_time=0, logger=log)
         self._runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS)
         await self._runner.setup()
         await web.TCPSite(self._runner, self._host, self._port).start()

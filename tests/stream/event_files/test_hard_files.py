@@ -21,7 +21,7 @@ from clickscore.stream.errors import InputFileError
 from clickscore.stream.event_files.event_reader import EventFile, LinePosition
 from clickscore.stream.event_files.formats.registry import Format
 from clickscore.stream.event_files.lines import Line
-from clickscore.stream.event_files.row_parser import MAX_ROW_LINES
+from clickscore.stream.event_files.row_joiner import MAX_ROW_LINES
 
 JSON_LINES = b"".join(
     b'{"type":"view","event_id":"e%d","user_id":"anna","ts":%d,"item_id":"i"}\n' % (n, 1767605400000 + n)

@@ -11,6 +11,7 @@ from clickscore.stream.worker.web import CONNECTION_SECONDS, Page, WebServer, is
 
 PAGES: Mapping[str, Callable[[], Page]] = {
     "/health": lambda: Page(503, b'{"alive":true}', "application/json"),
+    "/broken": lambda: Page(1 // 0, b""),
     "/large": lambda: Page(200, b"x" * 50_000_000),
 }
 LOCAL = b"Host: 127.0.0.1:6066\r\n"
@@ -114,6 +115,21 @@ def test_server_on_another_address_is_called_by_any_name() -> None:
 )
 def test_what_is_no_request_is_400(request_bytes: bytes) -> None:
     assert answer(request_bytes).startswith(b"HTTP/1.0 400 ")
+
+
+@pytest.mark.parametrize(
+    "line", [b"GET /health HTTP/1.1 x", b"GET /%00\0 HTTP/1.1", b"G\0T / HTTP/1.1", b"GET / HTTP/9.9"]
+)
+@pytest.mark.parametrize("header", [b"", b"X: \0\r\n", b"no colon\r\n", b"Content-Length: -1\r\n"])
+def test_broken_request_leaves_nothing_in_the_log(caplog: pytest.LogCaptureFixture, line: bytes, header: bytes) -> None:
+    assert b" 400 " in answer(line + b"\r\n" + LOCAL + header + b"\r\n").split(b"\r\n")[0]
+    assert caplog.records == []
+
+
+def test_failing_page_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    request = b"GET /broken HTTP/1.1\r\n" + LOCAL + b"\r\n"
+    assert b" 500 " in answer(request).split(b"\r\n")[0]
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_slow_requests_are_cut_off_while_others_are_answered() -> None:
