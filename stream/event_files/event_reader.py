@@ -224,7 +224,7 @@ class EventFile:
                     break
         if self._first_texts and isinstance(self._parser, RowParser):
             self._parser.read_first_row(self._first_texts[0])
-        elif self._first_texts and self._parser:
+        elif self._first_texts and isinstance(self._parser, MappedText):
             self._parser.read_header(self._first_texts[0])
 
     def _parquet_chunks(self) -> Iterator[list[Line]]:
