@@ -20,6 +20,7 @@ from clickscore.schemas.erasure import Erased, encode_receipt
 from clickscore.schemas.events import AnyEvent, AnyRecord, Consent, Erase, Impression, Tick, UserRecord, decode_record
 from clickscore.schemas.purposes import PERSONALISATION
 from clickscore.schemas.sessions import ClosedSession, encode_session
+from clickscore.stream.cut_bytes import full_size
 from clickscore.stream.policy.ads import choose_ad
 from clickscore.stream.policy.experiments import CONTROL, MODEL, assign_variant, forget_variants
 from clickscore.stream.policy.recommend import Policy
@@ -62,27 +63,6 @@ class Record(Protocol):
 
 MAX_KEY_BYTES = 1024
 """Largest key that is kept, bytes: a user id has at most 256 characters of at most 4 bytes."""
-
-
-class CutBytes(bytes):
-    """The beginning of a key or a value that is too large to keep."""
-
-    full_size: int
-    """Size before the cut, bytes."""
-
-
-def cut_bytes(limit: int, content: bytes | None) -> bytes | None:
-    """Return a key or a value with at most `limit` bytes and one more byte, so that the excess stays visible."""
-    if content is None or len(content) <= limit:
-        return content
-    cut = CutBytes(content[: limit + 1])
-    cut.full_size = len(content)
-    return cut
-
-
-def full_size(content: bytes) -> int:
-    """Return the size of a key or a value before any cut, bytes."""
-    return content.full_size if isinstance(content, CutBytes) else len(content)
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):

@@ -12,6 +12,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+import zstandard
+
 from clickscore.stream.errors import InputFileError
 
 GZIP_MAGIC, ZSTD_MAGIC, BZIP2_MAGIC, XZ_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\0"
@@ -90,8 +92,6 @@ class _ZstdFrame:
     """Decompressor of a Zstandard frame."""
 
     def __init__(self) -> None:
-        import zstandard  # noqa: PLC0415 (part of the `files` extra)
-
         self._frame = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).decompressobj()
         self._rest = b""
 
@@ -165,11 +165,7 @@ class Decompressor:
 
 
 def find_decompressor(head: bytes) -> Decompressor | None:
-    """Return a decompressor for a file with these first bytes, or None if the file is plain.
-
-    Raises:
-        InputFileError: The file is a Zstandard file, and the `files` extra is not installed.
-    """
+    """Return a decompressor for a file with these first bytes, or None if the file is plain."""
     if head.startswith(GZIP_MAGIC):
         return Decompressor("gzip", _GzipMember, (zlib.error,))
     if head.startswith(BZIP2_MAGIC) and head[4:10] in BZIP2_BLOCK_MAGICS:
@@ -180,11 +176,6 @@ def find_decompressor(head: bytes) -> Decompressor | None:
         )
     if not head.startswith(ZSTD_MAGIC):
         return None
-    try:
-        import zstandard  # noqa: PLC0415 (part of the `files` extra)
-    except ModuleNotFoundError as exc:
-        message = "a Zstandard file needs the files extra: pip install 'clickscore[files]'"
-        raise InputFileError(message) from exc
     return Decompressor("Zstandard", _ZstdFrame, (zstandard.ZstdError,))
 
 

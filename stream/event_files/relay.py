@@ -18,6 +18,7 @@ from clickscore.stream.errors import BrokerError, SettingsError, TopicMissingErr
 from clickscore.stream.event_files.formats.mapped_text import MappedText
 from clickscore.stream.event_files.formats.mapping import EventMapping
 from clickscore.stream.event_files.line_errors import LineErrors
+from clickscore.stream.kafka.bounded_fetch import bound_unpacking
 from clickscore.stream.kafka.client import consumer_arguments
 from clickscore.stream.kafka.producer import EventSender, Headers
 from clickscore.stream.kafka.topics import list_topics
@@ -158,12 +159,14 @@ async def relay(
     if source not in await list_topics(settings):
         message = f"topic {source} is missing: correct --from-topic"
         raise TopicMissingError(message)
-    consumer = AIOKafkaConsumer(
-        source,
-        **consumer_arguments(settings),
-        group_id=group,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
+    consumer = bound_unpacking(
+        AIOKafkaConsumer(
+            source,
+            **consumer_arguments(settings),
+            group_id=group,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+        )
     )
     mapper = RecordMapper(mapping, tally, max_event_bytes)
     try:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
+from clickscore.stream.kafka.bounded_fetch import bound_unpacking
 from clickscore.stream.kafka.client import consumer_arguments
 from clickscore.stream.kafka.topic_description import TopicDescription, describe_topic
 from clickscore.stream.settings import KafkaSettings
@@ -89,12 +90,14 @@ class LogReader(AIOKafkaConsumer):
 @asynccontextmanager
 async def open_reader(settings: KafkaSettings) -> AsyncGenerator[LogReader]:
     """Yield a started consumer without a group; the caller assigns partitions and seeks."""
-    consumer = LogReader(
-        **consumer_arguments(settings),
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        max_partition_fetch_bytes=FETCH_BYTES,
-        fetch_max_wait_ms=FETCH_WAIT_MS,
+    consumer = bound_unpacking(
+        LogReader(
+            **consumer_arguments(settings),
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            max_partition_fetch_bytes=FETCH_BYTES,
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+        )
     )
     await consumer.start()
     try:

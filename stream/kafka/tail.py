@@ -25,6 +25,7 @@ from clickscore.schemas.topics import (
     SNAPSHOTS,
 )
 from clickscore.stream.errors import BrokerError, TopicMissingError
+from clickscore.stream.kafka.bounded_fetch import bound_unpacking
 from clickscore.stream.kafka.client import consumer_arguments
 from clickscore.stream.kafka.topics import list_topics
 from clickscore.stream.settings import KafkaSettings
@@ -82,12 +83,14 @@ async def tail(
     if partitions is None:
         message = f"topic {name} is missing. `clickscore topics list` shows the topics of the installation"
         raise TopicMissingError(message)
-    consumer = AIOKafkaConsumer(
-        **consumer_arguments(settings),
-        group_id=None,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",  # also if retention has deleted the next record
-        max_partition_fetch_bytes=MAX_RECORD_BYTES,
+    consumer = bound_unpacking(
+        AIOKafkaConsumer(
+            **consumer_arguments(settings),
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",  # also if retention has deleted the next record
+            max_partition_fetch_bytes=MAX_RECORD_BYTES,
+        )
     )
     try:
         await consumer.start()

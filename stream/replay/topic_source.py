@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError
 from clickscore.schemas.events import YEAR_2000_MS, YEAR_9999_MS
 from clickscore.stream.errors import BrokerError, SettingsError, TopicMissingError
 from clickscore.stream.kafka.availability import wait_for_broker
+from clickscore.stream.kafka.bounded_fetch import bound_unpacking
 from clickscore.stream.kafka.client import consumer_arguments
 from clickscore.stream.kafka.log_reader import open_reader
 from clickscore.stream.kafka.topics import list_topics
@@ -257,12 +258,14 @@ class TopicSource:
 
     async def _start(self) -> AIOKafkaConsumer:
         await wait_for_broker(self._settings)
-        consumer = AIOKafkaConsumer(
-            **consumer_arguments(self._settings),
-            enable_auto_commit=False,
-            auto_offset_reset="none",  # deleted records are an error: a replay must not skip records in silence
-            max_partition_fetch_bytes=FETCH_BYTES,
-            fetch_max_wait_ms=FETCH_WAIT_MS,
+        consumer = bound_unpacking(
+            AIOKafkaConsumer(
+                **consumer_arguments(self._settings),
+                enable_auto_commit=False,
+                auto_offset_reset="none",  # deleted records are an error: a replay must not skip records in silence
+                max_partition_fetch_bytes=FETCH_BYTES,
+                fetch_max_wait_ms=FETCH_WAIT_MS,
+            )
         )
         await consumer.start()
         await asyncio.sleep(0)  # lets the consumer's tasks start: `stop` cancels only tasks that have started

@@ -15,6 +15,7 @@ from clickscore.schemas.decisions import AnyDecision, decode_decision
 from clickscore.schemas.events import AnyEvent, encode_event
 from clickscore.schemas.topics import ADS, CAMPAIGNS, CATALOGUE, DEAD_LETTERS, EVENTS, RECOMMENDATIONS
 from clickscore.stream.errors import BrokerError
+from clickscore.stream.kafka.bounded_fetch import bound_unpacking
 from clickscore.stream.kafka.client import client_arguments, consumer_arguments
 from clickscore.stream.kafka.topics import check_topics
 from clickscore.stream.settings import KafkaSettings
@@ -179,7 +180,9 @@ async def _producer(settings: KafkaSettings) -> AsyncGenerator[AIOKafkaProducer]
 @asynccontextmanager
 async def _consumer(settings: KafkaSettings, partitions: int) -> AsyncGenerator[AIOKafkaConsumer]:
     """Provide a consumer of all new decisions. The consumer has no group, because every shop reads all decisions."""
-    consumer = AIOKafkaConsumer(**consumer_arguments(settings), group_id=None, enable_auto_commit=False)
+    consumer = bound_unpacking(
+        AIOKafkaConsumer(**consumer_arguments(settings), group_id=None, enable_auto_commit=False)
+    )
     try:
         async with asyncio.timeout(_START_SECONDS):
             await consumer.start()

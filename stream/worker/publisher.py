@@ -30,8 +30,9 @@ from clickscore.schemas.topics import (
     RECOMMENDATIONS,
     SNAPSHOTS,
 )
+from clickscore.stream.cut_bytes import full_size
 from clickscore.stream.errors import BrokerError
-from clickscore.stream.pipeline import MAX_KEY_BYTES, DeadLetter, Output, full_size
+from clickscore.stream.pipeline import MAX_KEY_BYTES, DeadLetter, Output
 from clickscore.stream.settings import KafkaSettings
 from clickscore.stream.state.partition import ChangelogRecord
 from clickscore.stream.worker.group import ConsumerGroup, FetchedBatch, Headers, OutgoingRecord

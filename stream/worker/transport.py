@@ -14,7 +14,6 @@ import contextlib
 import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, ClassVar
 
 import aiokafka
@@ -25,8 +24,9 @@ from faust.types import TP
 from faust.types.transports import SchedulingStrategyT
 from faust.types.tuples import ConsumerMessage
 
+from clickscore.stream.kafka.bounded_fetch import bound_unpacking
 from clickscore.stream.kafka.client import with_retry_backoff
-from clickscore.stream.pipeline import MAX_KEY_BYTES, cut_bytes
+from clickscore.stream.pipeline import MAX_KEY_BYTES
 from clickscore.stream.worker.group import OutgoingRecord
 
 Records = Sequence[aiokafka.ConsumerRecord]
@@ -110,10 +110,8 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
         consumer._isolation_level = self.consumer.isolation_level  # pyright: ignore[reportAttributeAccessIssue]  (BatchConsumer)
-        # aiokafka unpacks a whole record batch, and then copies each record: only the copies can be bounded here.
-        consumer._key_deserializer = partial(cut_bytes, MAX_KEY_BYTES)
-        consumer._value_deserializer = partial(cut_bytes, self.consumer.max_event_bytes)  # pyright: ignore[reportAttributeAccessIssue]  (BatchConsumer)
-        return consumer
+        max_event_bytes = self.consumer.max_event_bytes  # pyright: ignore[reportAttributeAccessIssue]  (BatchConsumer)
+        return bound_unpacking(consumer, max_key_bytes=MAX_KEY_BYTES, max_value_bytes=max_event_bytes)
 
     def fetch_position(self, tp: TP) -> int | None:
         """Return the next offset to fetch, or no offset while the client looks for a position."""

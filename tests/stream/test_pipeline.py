@@ -13,7 +13,8 @@ from clickscore.schemas.decisions import Recommendation, decode_decision
 from clickscore.schemas.events import AnyEvent, PrivacyRecord, Tick, encode_event
 from clickscore.schemas.purposes import purposes_of_bits
 from clickscore.schemas.sessions import decode_session
-from clickscore.stream.pipeline import Message, Output, Pipeline, WatermarkJump, cut_bytes, full_size
+from clickscore.stream.cut_bytes import cut_bytes, full_size
+from clickscore.stream.pipeline import Message, Output, Pipeline, WatermarkJump
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.request import Request, Scores
 from clickscore.stream.settings import SessionSettings, Settings
