@@ -115,7 +115,7 @@ class _BacktestPass:
     def run(self, report_progress: Callable[[ReplayProgress], None]) -> Evidence:
         plan, records = self._plan, 0
         spec = plan.source
-        with spec.open(plan.settings.kafka, range(spec.partitions), None) as source:
+        with spec.open(plan.settings, range(spec.partitions), None) as source:
             for batches in source.batches():
                 warm_up, replayed = spec.split_warm_up(batches)
                 if warm_up:

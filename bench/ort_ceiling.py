@@ -92,7 +92,7 @@ def record_calls(log: Path, settings: Settings) -> _RecordingScorer:
     pipeline = Pipeline(settings.sessions, settings.policy, "clickstream-events", Catalogue(), scorer)
     origin = make_file_spec(log, "clickscore", settings.kafka.partitions)
     events_read = 0
-    with origin.open(settings.kafka, range(origin.partitions), None) as source:
+    with origin.open(settings, range(origin.partitions), None) as source:
         for batches in source.batches():
             events_read += sum(len(records) for _, records in batches)
             if events_read <= WARM_UP_EVENTS:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 FETCH_KEY = 1
 """API key of a fetch, by Kafka's protocol."""
-UNPACKED_BYTES = 64 * 1024 * 1024
+UNPACKED_BYTES = 32 * 1024 * 1024
 """Most unpacked bytes that a consumer holds for all its partitions. Each partition has an equal share."""
 PARTITION_BYTES = 4 * 1024 * 1024
 """Smallest share of a partition, bytes: a fetch of 1 MB of compressed events mostly fits."""

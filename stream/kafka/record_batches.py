@@ -84,7 +84,7 @@ def is_intact(head: BatchHead, batch: memoryview) -> bool:
     return head.crc == calc_crc32c(bytes(batch[CHECKED_START:]))
 
 
-def plain_batch(head: BatchHead, records: bytes, *, count: int, last_delta: int) -> bytes:
+def plain_batch(head: BatchHead, records: bytearray, *, count: int, last_delta: int) -> bytes:
     """Return a batch without compression.
 
     Args:
@@ -101,7 +101,7 @@ def plain_batch(head: BatchHead, records: bytes, *, count: int, last_delta: int)
     )
     batch = bytearray(HEADER.pack(*plain))
     batch += records
-    struct.pack_into(">I", batch, CRC_START, calc_crc32c(bytes(memoryview(batch)[CHECKED_START:])))
+    struct.pack_into(">I", batch, CRC_START, calc_crc32c(batch[CHECKED_START:]))
     return bytes(batch)
 
 
@@ -126,7 +126,7 @@ def unpack_whole(head: BatchHead, batch: memoryview, max_bytes: int) -> bytes | 
         records += piece
         if len(records) > max_bytes:
             return None
-    return plain_batch(head, bytes(records), count=head.record_count, last_delta=head.last_delta)
+    return plain_batch(head, records, count=head.record_count, last_delta=head.last_delta)
 
 
 class LargeBatch:
@@ -170,7 +170,7 @@ class LargeBatch:
         last_delta = self._next[0] - 1 if self._next else self.head.last_delta
         self.next_offset = self.head.offset + last_delta + 1
         self.is_finished = self._next is None
-        return plain_batch(self.head, bytes(part), count=count, last_delta=last_delta)
+        return plain_batch(self.head, part, count=count, last_delta=last_delta)
 
 
 class _Unpacked:

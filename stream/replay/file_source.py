@@ -16,7 +16,7 @@ from clickscore.stream.kafka.partitioner import partition_of
 from clickscore.stream.pipeline import Record
 from clickscore.stream.reference.records import ReferenceRecords
 from clickscore.stream.replay.source import BATCH_RECORDS, Batches, FilePosition, OffsetRange, Position
-from clickscore.stream.settings import KafkaSettings
+from clickscore.stream.settings import KafkaSettings, Settings
 
 FINGERPRINT_BYTES = 64 * 1024
 """Length of the beginning of a file that is hashed: enough to tell two logs apart, and read in a millisecond."""
@@ -53,7 +53,7 @@ class FileSpec(msgspec.Struct, frozen=True, kw_only=True, tag="file"):
         """Return the name of the topic to which `clickscore produce` would send the file."""
         return settings.topic(EVENTS.name)
 
-    def open(self, settings: KafkaSettings, partitions: Collection[int], position: Position | None) -> "FileSource":
+    def open(self, settings: Settings, partitions: Collection[int], position: Position | None) -> "FileSource":
         """Open the file.
 
         Args:

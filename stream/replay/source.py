@@ -12,7 +12,7 @@ import msgspec
 from clickscore.stream.event_files.event_reader import LinePosition
 from clickscore.stream.pipeline import Record
 from clickscore.stream.reference.records import ReferenceRecords
-from clickscore.stream.settings import KafkaSettings
+from clickscore.stream.settings import KafkaSettings, Settings
 
 BATCH_RECORDS = 4096
 """Records in a batch, by default. The number bounds the memory and changes no decision."""
@@ -100,11 +100,11 @@ class SourceSpec(Protocol):
         """Return the name of the topic, with its prefix, for the ids of decisions."""
         ...
 
-    def open(self, settings: KafkaSettings, partitions: Collection[int], position: Position | None) -> Source:
+    def open(self, settings: Settings, partitions: Collection[int], position: Position | None) -> Source:
         """Open the source.
 
         Args:
-            settings: Address of the broker.
+            settings: Address of the broker, and the size limit of an event.
             partitions: Partitions to read.
             position: Position of an earlier reading; None reads from the beginning.
         """

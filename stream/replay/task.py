@@ -141,7 +141,7 @@ class _TaskRun:
         task, record_count = self._task, 0
         if task.check:
             self._diff = self._read_published(task.check)
-        with task.plan.source.open(task.settings.kafka, task.partitions, self._position) as source:
+        with task.plan.source.open(task.settings, task.partitions, self._position) as source:
             for batches in source.batches(BATCH_RECORDS if self._pipeline.has_model else UNSCORED_BATCH_RECORDS):
                 self._process(batches)
                 record_count += sum(len(records) for _, records in batches)

@@ -18,9 +18,10 @@ from clickscore.stream.kafka.bounded_fetch import bound_unpacking
 from clickscore.stream.kafka.client import consumer_arguments
 from clickscore.stream.kafka.log_reader import open_reader
 from clickscore.stream.kafka.topics import list_topics
+from clickscore.stream.pipeline import MAX_KEY_BYTES
 from clickscore.stream.reference.records import ReferenceRecords, read_reference
 from clickscore.stream.replay.source import BATCH_RECORDS, Batches, OffsetPosition, OffsetRange, Position
-from clickscore.stream.settings import KafkaSettings
+from clickscore.stream.settings import KafkaSettings, Settings
 
 FETCH_BYTES = 4 * 1024 * 1024
 """Size limit of a fetch of a partition, in bytes: some 20,000 events, more than a batch."""
@@ -65,11 +66,11 @@ class TopicRangeSpec(msgspec.Struct, frozen=True, kw_only=True, tag="kafka"):
         del settings
         return self.topic
 
-    def open(self, settings: KafkaSettings, partitions: Collection[int], position: Position | None) -> "TopicSource":
+    def open(self, settings: Settings, partitions: Collection[int], position: Position | None) -> "TopicSource":
         """Open the range.
 
         Args:
-            settings: Address of the broker.
+            settings: Address of the broker, and the size limit of an event.
             partitions: Partitions to read.
             position: Position of an earlier reading; None reads from the start of the warm-up.
         """
@@ -200,20 +201,22 @@ class TopicSource:
 
     unreadable = 0
 
-    def __init__(self, settings: KafkaSettings, topic: str, ranges: Mapping[int, tuple[int, int]]) -> None:
+    def __init__(self, settings: Settings, topic: str, ranges: Mapping[int, tuple[int, int]]) -> None:
         """Prepare to read.
 
         Args:
-            settings: Address of the broker.
+            settings: Address of the broker, and the size limit of an event.
             topic: Name of the topic, with its prefix.
             ranges: First offset of each partition, and the offset after the last record.
         """
-        self._settings = settings
+        self._settings = settings.kafka
+        self._max_event_bytes = settings.sessions.max_event_bytes
         self._topic = topic
         self._ranges = dict(ranges)
         self._next_offsets = {partition: begin for partition, (begin, _) in ranges.items()}
         self.total = sum(max(0, end - begin) for begin, end in ranges.values())
         self._runner = asyncio.Runner()
+        self._fetched: Batches = []
 
     def __enter__(self) -> Self:
         self._consumer = self._runner.run(self._start())
@@ -242,7 +245,8 @@ class TopicSource:
         """
         last_fetch = time.monotonic()
         while self._unfinished():
-            batches = self._runner.run(self._fetch(records))
+            self._runner.run(self._fetch(records))
+            batches, self._fetched = self._fetched, []
             if batches:
                 last_fetch = time.monotonic()
                 yield batches
@@ -265,7 +269,9 @@ class TopicSource:
                 auto_offset_reset="none",  # deleted records are an error: a replay must not skip records in silence
                 max_partition_fetch_bytes=FETCH_BYTES,
                 fetch_max_wait_ms=FETCH_WAIT_MS,
-            )
+            ),
+            max_key_bytes=MAX_KEY_BYTES,
+            max_value_bytes=self._max_event_bytes,
         )
         await consumer.start()
         await asyncio.sleep(0)  # lets the consumer's tasks start: `stop` cancels only tasks that have started
@@ -275,7 +281,11 @@ class TopicSource:
             consumer.seek(tp, offset)
         return consumer
 
-    async def _fetch(self, limit: int) -> Batches:
+    async def _fetch(self, limit: int) -> None:
+        """Fetch the next records into `_fetched`.
+
+        They are no result of the task: asyncio's runner may format the task as text, with all bytes of its result.
+        """
         unfinished = [TopicPartition(self._topic, partition) for partition in self._unfinished()]
         try:
             fetched = await self._consumer.getmany(*unfinished, timeout_ms=POLL_MS, max_records=limit)
@@ -292,4 +302,4 @@ class TopicSource:
             if records or next_offset > self._next_offsets[tp.partition]:
                 batches.append((tp.partition, records))
             self._next_offsets[tp.partition] = next_offset
-        return batches
+        self._fetched = batches

@@ -1,6 +1,5 @@
 """Bounded fetch: every codec gives the same records as aiokafka, and no batch unpacks beyond the bound."""
 
-import struct
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
@@ -15,13 +14,13 @@ from aiokafka.codec import gzip_encode, lz4_encode, snappy_encode, zstd_encode
 from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.memory_records import MemoryRecords
-from aiokafka.record.util import calc_crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clickscore.stream.cut_bytes import cut_bytes, full_size
 from clickscore.stream.kafka.bounded_fetch import BoundedUnpacking
-from clickscore.stream.kafka.record_batches import CHECKED_START, CRC_START, HEADER, ContentLimits, read_batches
+from clickscore.stream.kafka.record_batches import ContentLimits, read_batches
+from tests.record_batches import RECORD_BYTES, RECORDS, batch_of, gigabyte, record, sized, varint
 
 TP = TopicPartition("clickstream-events", 0)
 WIDE = ContentLimits(key=10_000_000, value=10_000_000)
@@ -55,32 +54,6 @@ CODECS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
     "zstd": (4, zstd_encode),
     "zstd in two frames": (4, lambda data: zstd_encode(data[:5]) + zstd_encode(data[5:])),
 }
-
-
-def varint(value: int) -> bytes:
-    bits, out = (value << 1) ^ (value >> 63), bytearray()
-    while bits >= 0x80:
-        out.append(bits & 0x7F | 0x80)
-        bits >>= 7
-    return bytes(out) + bytes([bits])
-
-
-def sized(content: bytes | None) -> bytes:
-    return varint(-1) if content is None else varint(len(content)) + content
-
-
-def record(delta: int, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]]) -> bytes:
-    body = b"\0" + varint(10 * delta) + varint(delta) + sized(key) + sized(value) + varint(len(headers))
-    body += b"".join(sized(name.encode()) + sized(content) for name, content in headers)
-    return varint(len(body)) + body
-
-
-def batch_of(codec: int, packed: bytes, count: int, offset: int = 0) -> bytes:
-    length = HEADER.size - 12 + len(packed)
-    head = HEADER.pack(offset, length, 0, 2, 0, codec, count - 1, 1_000, 2_000, -1, -1, -1, count)
-    batch = bytearray(head + packed)
-    struct.pack_into(">I", batch, CRC_START, calc_crc32c(bytes(batch[CHECKED_START:])))
-    return bytes(batch)
 
 
 def packed_batch(codec: str, contents: list[Content], offset: int = 0) -> bytes:
@@ -217,25 +190,6 @@ def test_large_batch_with_broken_records_is_refused_as_broken(records: bytes) ->
         parse(BoundedUnpacking(WIDE).unpack(TP, batch, 0, 10), 0)
 
 
-RECORDS, RECORD_MB = 128, 8
-"""One GB."""
-
-
-def gigabyte(compress: Any) -> bytes:
-    """Return a batch of 1 GB of records, compressed piece by piece."""
-    packed = b""
-    for delta in range(RECORDS):
-        body_size = len(record(delta, b"anna", bytes(1), [])) - 2
-        size = RECORD_MB * MB
-        body = b"\0" + varint(10 * delta) + varint(delta) + sized(b"anna") + varint(size)
-        packed += compress.compress(varint(len(body) + size + 1) + body)
-        for _ in range(RECORD_MB):
-            packed += compress.compress(bytes(MB))
-        packed += compress.compress(varint(0))
-        assert body_size
-    return packed + compress.flush()
-
-
 @pytest.mark.parametrize("codec", ["gzip", "zstd"])
 def test_batch_of_a_gigabyte_is_read_in_parts_within_the_bound(codec: str) -> None:
     compress = zlib.compressobj(1, wbits=31) if codec == "gzip" else zstandard.ZstdCompressor(1).compressobj()
@@ -250,7 +204,5 @@ def test_batch_of_a_gigabyte_is_read_in_parts_within_the_bound(codec: str) -> No
     finally:
         tracemalloc.stop()
     assert [r.offset for r in records] == list(range(RECORDS + 1))
-    assert {(r.key, len(r.value), full_size(r.value)) for r in records[:-1]} == {
-        (b"anna", 64 * 1024 + 1, RECORD_MB * MB)
-    }
+    assert {(r.key, len(r.value), full_size(r.value)) for r in records[:-1]} == {(b"anna", 64 * 1024 + 1, RECORD_BYTES)}
     assert records[-1].value == b"after"

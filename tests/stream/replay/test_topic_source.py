@@ -8,7 +8,7 @@ from clickscore.stream.errors import SettingsError
 from clickscore.stream.replay.file_source import FileRecord
 from clickscore.stream.replay.source import OffsetPosition, OffsetRange
 from clickscore.stream.replay.topic_source import Bound, TopicRangeSpec, _parse_bound
-from clickscore.stream.settings import KafkaSettings
+from clickscore.stream.settings import KafkaSettings, Settings
 
 SETTINGS = KafkaSettings(topic_prefix="shop-")
 
@@ -48,8 +48,8 @@ def test_batch_without_records_is_replayed() -> None:
 
 def test_range_is_read_from_its_warm_up_or_from_an_earlier_position() -> None:
     range_spec = spec((1, 5, 9), (2, 5, 9))
-    begun = range_spec.open(SETTINGS, [0, 1], None)
-    resumed = range_spec.open(SETTINGS, [0, 1], OffsetPosition({0: 7, 1: 9}))
+    begun = range_spec.open(Settings(), [0, 1], None)
+    resumed = range_spec.open(Settings(), [0, 1], OffsetPosition({0: 7, 1: 9}))
     assert (begun.position, begun.total, begun.completed) == (OffsetPosition({0: 1, 1: 2}), 15, 0)
     assert (resumed.position, resumed.total) == (OffsetPosition({0: 7, 1: 9}), 2)
 

@@ -181,6 +181,17 @@ def test_fetch_wait_is_an_attribute_that_start_hands_to_the_fetcher() -> None:
     assert "fetch_max_wait_ms" in inspect.signature(Fetcher).parameters
 
 
+def test_fetcher_parses_the_batches_that_its_client_returns() -> None:
+    code = source(Fetcher._proc_fetch_request)
+    assert in_order(
+        code,
+        "response = await self._client.send(node_id, request)",
+        "for topic, partitions in request.topics:",
+        "for topic, partitions in response.topics:",
+        "records = MemoryRecords(part_data[-1])",
+    ), "compressed batches are no longer unpacked by stream/kafka/bounded_fetch.py, and may take gigabytes"
+
+
 def test_fetch_asks_for_what_the_fetcher_says_at_that_moment() -> None:
     code = source(Fetcher._get_actions_per_node)
     assert "FetchRequest( self._fetch_max_wait_ms, self._fetch_min_bytes," in code, (
