@@ -27,6 +27,8 @@ from clickscore.stream.errors import SettingsError
 from clickscore.stream.replay.source_options import SourceOptions
 from clickscore.stream.settings import Settings
 
+TABLE_WIDTH = 120
+"""Width of the table where the output has no width, such as a pipe: names and intervals are not cut, in columns."""
 OUT = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 
 
@@ -139,7 +141,9 @@ def backtest(
     _require_judged_events(evidence)
     results = measure(plan, Path(source_options.source).name, evidence)
     warn_of_cold_start(spec)
-    print_results(results, Console(stderr=json_output.to_stdout or page_to_stdout, highlight=False, soft_wrap=True))
+    words_to_stderr = json_output.to_stdout or page_to_stdout
+    width = None if (sys.stderr if words_to_stderr else sys.stdout).isatty() else TABLE_WIDTH
+    print_results(results, Console(stderr=words_to_stderr, highlight=False, soft_wrap=True, width=width))
     json_output.write(results)
     _write_files(results, page, plots)
     if results.leak_check.leaks:
@@ -209,6 +213,8 @@ def print_results(results: Results, console: Console) -> None:
     console.print(table)
     left_out = ", ".join(f"{count:,} {reason.split(':')[0]}" for reason, count in results.left_out.items())
     console.print(f"{results.judged:,} of {results.records:,} records judged; left out: {left_out or 'none'}")
+    for sentence in map(narrative.describe_places, results.arms):
+        console.print(sentence)
     for sentence in (*narrative.verdict(results), narrative.describe_leak_check(results)):
         console.print(sentence)
     for sentence in narrative.warnings(results):

@@ -43,6 +43,10 @@ class ArmColumns:
         self._action_loss = array("f")
         self.recommended: Counter[str] = Counter()
         """Count of each item among the first `cutoff` recommendations."""
+        self.model_places: Counter[str] = Counter()
+        """Number of places that the arm's model, or its baseline, filled, by variant of the arm's A/B test."""
+        self.fallback_places: Counter[str] = Counter()
+        """Number of places that popular items filled, by variant."""
 
     def add(self, event: LabelledEvent, arm: int) -> None:
         """Add a labelled event.
@@ -51,12 +55,14 @@ class ArmColumns:
             event: The event with the predictions of all arms.
             arm: Number of this arm.
         """
-        items, purchase, actions = event.predictions[arm]
+        items, model_items, variant, purchase, actions = event.predictions[arm]
         label = event.label
         self._ranks.append(items.index(label.item) + 1 if label.item in items else 0)
         self._purchase.append(np.nan if purchase is None else purchase)
         self._action_loss.append(np.nan if actions is None else _log_loss(actions, label.action))
         self.recommended.update(items[: self._cutoff])
+        self.model_places[variant] += model_items
+        self.fallback_places[variant] += len(items) - model_items
 
     @property
     def ranks(self) -> Ints:

@@ -52,6 +52,8 @@ def render_report(results: Results, plots: dict[str, str]) -> str:
         best=max(results.contenders, key=lambda arm: arm.ranking[f"hit_rate@{results.cutoff}"].value, default=None),
         by_name=by_name,
         describe=describe_arm,
+        describe_places=narrative.describe_places,
+        fallback=narrative.format_fallback,
         format_time=narrative.format_time,
         percent=narrative.format_percent,
         percent_cell=_percent_cell,

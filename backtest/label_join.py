@@ -9,7 +9,7 @@ import xxhash
 
 from clickscore.backtest.labels import Label, SessionAction, label_session
 from clickscore.backtest.shared_pipelines import ArmDecisions
-from clickscore.schemas.decisions import Recommendation
+from clickscore.schemas.decisions import Recommendation, count_model_items
 from clickscore.schemas.events import ACTION_OF, Impression, ItemEvent
 from clickscore.schemas.purposes import PERSONALISATION, TRAINING
 from clickscore.stream.pipeline import Output
@@ -33,6 +33,10 @@ class Prediction(NamedTuple):
 
     items: tuple[str, ...]
     """Recommended items, best first."""
+    model_items: int
+    """Number of these items that the arm's model, or its baseline, ranked; the rest are the fallback: popular items."""
+    variant: str
+    """Variant of the user in the arm's A/B test."""
     purchase: float | None
     """Probability of a purchase in the rest of the session; None where the arm stated no probability."""
     actions: dict[str, float] | None
@@ -199,9 +203,10 @@ class LabelJoin:
 
 def _read_prediction(recommendation: Recommendation, with_probabilities: bool) -> Prediction:
     items = tuple(choice.item_id for choice in recommendation.items)
+    model_items, variant = count_model_items(recommendation), recommendation.variant
     if not with_probabilities:
-        return Prediction(items, None, None)
-    return Prediction(items, recommendation.purchase, recommendation.actions)
+        return Prediction(items, model_items, variant, None, None)
+    return Prediction(items, model_items, variant, recommendation.purchase, recommendation.actions)
 
 
 def _relate(next_item: str, item: str, seen: set[str]) -> Relation:

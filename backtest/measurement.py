@@ -21,6 +21,7 @@ from clickscore.backtest.rank_gains import RANKING_METRICS, gain_ranks, gain_tab
 from clickscore.backtest.results import (
     ArmDifference,
     ArmResult,
+    FilledPlaces,
     PurchaseResult,
     ReliabilityBin,
     Results,
@@ -117,6 +118,7 @@ class _Measurement:
             coverage=_round(catalogue_metrics.coverage(columns.recommended, items)),
             popularity_bias=_round(bias),
             novelty=_round(catalogue_metrics.novelty(columns.recommended, events)),
+            places=_count_places(columns),
             purchase=self._measure_purchase(number, columns.purchase) if states_probabilities else None,
             action_log_loss=self._measure_action_loss(number, columns.action_loss) if states_probabilities else None,
         )
@@ -253,6 +255,12 @@ def read_trained_until(arm: Arm) -> int:
     if arm.baseline:
         return 0
     return decode_manifest((resolve_folder(arm.settings.scoring.bundle) / "manifest.json").read_bytes()).trained_until
+
+
+def _count_places(columns: ArmColumns) -> dict[str, FilledPlaces]:
+    """Return the places of an arm's lists by variant."""
+    model, fallback = columns.model_places, columns.fallback_places
+    return {name: FilledPlaces(model=model[name], fallback=fallback[name]) for name in sorted(model)}
 
 
 def _round(value: float) -> float:

@@ -9,6 +9,9 @@ from clickscore.backtest.results import ArmDifference, ArmResult, Results
 FEW_USERS = 200
 """A bootstrap over fewer users gives too narrow intervals."""
 
+MUCH_FALLBACK = 0.5
+"""From this share of places on, an arm's figures are more those of popular items than of its model."""
+
 NATURE = (
     "This is how often each arm agreed with what users did while another system recommended to them. It is not the "
     "effect that an arm would have: a user who is shown something else may do something else, and whatever the old "
@@ -121,11 +124,27 @@ def describe_leak_check(results: Results) -> str:
     )
 
 
+def format_fallback(arm: ArmResult) -> str:
+    """Return the share of an arm's places that popular items filled; an empty text where the arm has no place."""
+    return "" if arm.fallback_share is None else format_percent(arm.fallback_share)
+
+
+def describe_places(arm: ArmResult) -> str:
+    """Return who filled an arm's places, by variant, in a sentence."""
+    parts = [
+        f"of {places.model + places.fallback:,} places of the variant {variant} "
+        f"{'its model' if arm.bundle else 'its baseline'} filled {format_percent(1 - places.fallback_share)}, "
+        f"the fallback (popular items) {format_percent(places.fallback_share)}"
+        for variant, places in arm.places.items()
+    ]
+    return f"{arm.name!r}: {'; '.join(parts)}."
+
+
 def warnings(results: Results) -> list[str]:
     """Return the reasons to mistrust the figures."""
     return [
         *_leak_warnings(results),
-        *(sentence for arm in results.arms for sentence in _training_warnings(arm)),
+        *(sentence for arm in results.arms for sentence in (*_training_warnings(arm), *_fallback_warnings(arm))),
         *_size_warnings(results),
     ]
 
@@ -151,6 +170,15 @@ def _training_warnings(arm: ArmResult) -> Iterator[str]:
         yield (
             f"The bundle of {arm.name!r} does not state the end of its training data. If these events are in the "
             "training data, its figures are too good."
+        )
+
+
+def _fallback_warnings(arm: ArmResult) -> Iterator[str]:
+    share = arm.fallback_share
+    if arm.bundle and share is not None and share >= MUCH_FALLBACK:
+        yield (
+            f"The fallback (popular items) filled {format_percent(share)} of the places of {arm.name!r}: its bundle "
+            "does not know the items of this log, and its figures say little of the model. Train it on this shop"
         )
 
 

@@ -6,6 +6,7 @@ import msgspec
 
 from clickscore.backtest.intervals import Estimate
 from clickscore.backtest.lookahead import LeakCheck
+from clickscore.stream.policy.experiments import MODEL
 
 
 class ReliabilityBin(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +27,20 @@ class PurchaseResult(msgspec.Struct, frozen=True, kw_only=True):
     calibration_error: float
     """Mean distance of predicted and observed share over `reliability`, weighted by events."""
     reliability: tuple[ReliabilityBin, ...]
+
+
+class FilledPlaces(msgspec.Struct, frozen=True, kw_only=True):
+    """Places in an arm's lists of one variant, by the origin of the item."""
+
+    model: int
+    """Number of places that the arm's model, or its baseline, filled."""
+    fallback: int
+    """Number of places that popular items filled, because the model or the baseline had no item for them."""
+
+    @property
+    def fallback_share(self) -> float:
+        """Share of the places that the fallback filled; 0 without places."""
+        return self.fallback / max(1, self.model + self.fallback)
 
 
 class ArmResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,8 +65,16 @@ class ArmResult(msgspec.Struct, frozen=True, kw_only=True):
     coverage: float
     popularity_bias: float
     novelty: float
+    places: dict[str, FilledPlaces]
+    """Places of the judged events by variant of the arm's A/B test: `model`, or `popular` for its control group."""
     purchase: PurchaseResult | None
     action_log_loss: Estimate | None
+
+    @property
+    def fallback_share(self) -> float | None:
+        """Share of the places outside the control group that the fallback filled; None without such a place."""
+        places = self.places.get(MODEL)
+        return places.fallback_share if places else None
 
 
 class ArmDifference(msgspec.Struct, frozen=True, kw_only=True):

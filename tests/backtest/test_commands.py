@@ -83,6 +83,26 @@ def test_json_and_report_go_to_standard_output(log: Path) -> None:
     assert "cannot both write to standard output" in refused(log, "--report", "-", "--json")
 
 
+@pytest.mark.slow
+def test_report_says_who_filled_the_places_by_arm_and_variant(log: Path, bundle: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    arms = ["--bundle", "demo", "--bundle", bundle, "--arm", f"name=half,bundle={bundle},control_share=0.5"]
+    done = invoked(log, *arms, "--json", "--report", page, "--leak-sample", 0)
+    assert done.exit_code == 0, repr(done.exception)
+    places = {arm["name"]: arm["places"] for arm in json.loads(done.stdout)["arms"]}
+    assert places["demo"]["model"]["model"] == 0  # the packaged bundle knows no item of this log
+    assert places["small"]["model"]["model"] > places["small"]["model"]["fallback"]
+    assert places["half"].keys() == {"model", "popular"}
+    assert places["half"]["popular"]["model"] == 0
+    assert places["popularity"]["model"]["model"] == 0
+    sentences = " ".join(done.stderr.split())
+    assert "'demo': of" in sentences
+    assert "its model filled 0.0 %, the fallback (popular items) 100.0 %." in sentences
+    assert "Beware: The fallback (popular items) filled 100.0 % of the places of 'demo'" in sentences
+    assert "Train it on this shop" in page.read_text(encoding="utf-8")
+    assert "places of the variant popular its model filled 0.0 %" in page.read_text(encoding="utf-8")
+
+
 def test_help_teaches_with_an_example() -> None:
     printed = invoked("--help").output
     assert "Example:\n    clickscore backtest" in printed
