@@ -2,6 +2,8 @@
 PYTHON ?= python3.11
 SECONDS ?=
 JSON ?=
+VALUES ?= 1000000
+SEED ?=
 SERVE = .venv
 TRAIN = .venv-train
 BENCH = .venv-bench
@@ -10,7 +12,7 @@ LINKS = build/import/clickscore/.done
 PIP = -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .PHONY: help setup setup-train demo demo-bundle fast test check language unit coverage integration \
-	bench bench-flat bench-reasons bench-scoring bench-encode docs hashes digests audit sbom clean
+	fuzz bench bench-flat bench-reasons bench-scoring bench-encode docs hashes digests audit sbom clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -78,6 +80,9 @@ coverage: setup-train  ## branches that tests without a broker reach: all of the
 
 integration: setup-train  ## everything on a real broker
 	$(TRAIN)/bin/python -m pytest -m kafka
+
+fuzz: setup-train  ## a million broken values through worker, readers, bundles and pages; VALUES and SEED change it
+	$(TRAIN)/bin/python -m tests.fuzz --values $(VALUES) $(if $(SEED),--seed $(SEED))
 
 bench: $(BENCH)/.done  ## the measured table of docs/performance.md, in about 20 minutes; JSON=FILE keeps every run
 	@$(BENCH)/bin/python -m bench $(if $(JSON),--json-file $(JSON))

@@ -45,7 +45,7 @@ class _BoundedServer(web.Server):
 
 
 def _cut_off(connection: RequestHandler) -> None:
-    if isinstance(connection.transport, asyncio.Transport):
+    if connection.transport is not None:  # the connection is open
         connection.transport.abort()  # a close would wait until the client has read the answer
 
 

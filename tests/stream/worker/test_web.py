@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
+import uvloop
 
 from clickscore.stream.worker.web import CONNECTION_SECONDS, Page, WebServer, is_own_name
 
@@ -28,7 +29,8 @@ def with_server(use: Callable[[int], Awaitable[Any]]) -> Any:
         finally:
             await server.stop()
 
-    return asyncio.run(run())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # the event loop of a worker
+        return runner.run(run())
 
 
 async def send(port: int, request: bytes) -> bytes:
