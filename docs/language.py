@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("schemas", "model", "export", "stream", "backtest")
-FOLDERS = (*PACKAGES, "bench", "docs", "deploy")
+FOLDERS = (*PACKAGES, "bench", "docs", "deploy", "tests/chaos")
 
 MAX_FUNCTION_WORD_NAMES = 0.8  # percent of bound names
 MAX_FRAGMENTS = 1.0  # percent of docstrings

@@ -72,6 +72,9 @@ class PartitionState:
         self._consent_timers = TimerWheel()
         self._erased: set[str] = set()  # users erased by this batch
         self._default_withheld = consent.default_bits(settings)
+        # Users whose time is over while a session is open: the timer is set again with the end of the session.
+        self._overdue_buyers: set[str] = set()
+        self._overdue_consents: set[str] = set()
         self._idle_until = self.watermark  # no session closes and no ranking is made before this watermark
 
     def __len__(self) -> int:
@@ -165,9 +168,10 @@ class PartitionState:
         if len(user.items) > settings.max_events:
             self._popularity.remove(sessions.drop_oldest(user))
         if isinstance(event, Purchase):
-            if not user.bought:
-                self._user_timers.add(user_id, user.last_ts + settings.user_ttl_ms)
+            had_timer = bool(user.bought)
             sessions.remember_purchase(user, item_id, settings.max_bought)
+            if user.bought and not had_timer:
+                self._user_timers.add(user_id, user.last_ts + settings.user_ttl_ms)
         return closed
 
     def only_event(self, event: Interaction | Impression, offset: int) -> UserState:
@@ -231,7 +235,7 @@ class PartitionState:
         """
         user = self.user(user_id)
         if user.length:
-            self._uncount(user)
+            self._uncount(user_id, user)
             self._popularity.drop_uncounted(user.items)
         self._touch(user_id, UserState(), offset)
         self._erased.add(user_id)
@@ -285,11 +289,17 @@ class PartitionState:
         user.offset = offset
         self._touched[user_id] = user
 
-    def _uncount(self, user: UserState) -> None:
-        """Take the open session of a user out of the counts."""
+    def _uncount(self, user_id: str, user: UserState) -> None:
+        """Take the open session of a user out of the counts, before the session ends."""
         for item in user.items:
             self._popularity.remove(item)
         self.open_sessions -= 1
+        if user_id in self._overdue_buyers:
+            self._overdue_buyers.remove(user_id)
+            self._user_timers.add(user_id, user.last_ts + self._settings.user_ttl_ms)
+        if user_id in self._overdue_consents and user.consent is not None:
+            self._overdue_consents.remove(user_id)
+            self._consent_timers.add(user_id, user.consent.said_at + self._settings.consent_ttl_ms)
 
     def _close(self, user_id: str, user: UserState) -> ClosedSession | None:
         """Close the open session of a touched user; the events no longer count for popularity.
@@ -297,7 +307,7 @@ class PartitionState:
         Returns:
             The session; None where the user has not consented to training during the session and at its end.
         """
-        self._uncount(user)
+        self._uncount(user_id, user)
         closed = sessions.close(user, user_id, self.source)
         is_withheld = bool(self.withheld(user) & TRAINING)
         if user.consent is not None:
@@ -339,7 +349,7 @@ class PartitionState:
             if not user.bought:
                 continue  # dropped before, on a withdrawal of consent
             if user.length:
-                self._user_timers.add(user_id, max(forget_at, now))  # an open session is checked again in a minute
+                self._overdue_buyers.add(user_id)
             elif self._user_timers.is_later(forget_at):
                 self._user_timers.add(user_id, forget_at)
             else:
@@ -356,7 +366,7 @@ class PartitionState:
                 continue  # erased before
             expires_at = user.consent.said_at + self._settings.consent_ttl_ms
             if user.length:
-                self._consent_timers.add(user_id, max(expires_at, now))  # a session keeps its consent to the end
+                self._overdue_consents.add(user_id)  # a session keeps its consent to the end
             elif self._consent_timers.is_later(expires_at):
                 self._consent_timers.add(user_id, expires_at)
             else:

@@ -57,8 +57,8 @@ def belongs_to_closed_session(user: UserState, event: Interaction, gap_ms: int) 
 
 
 def names_other_session(user: UserState, event: Interaction) -> bool:
-    """Return whether the client names another session than the open session; an absent name fits any session."""
-    return event.session_id is not None and event.session_id != user.session_id
+    """Return whether the client names another session than the open session; an absent or empty name fits any."""
+    return bool(event.session_id) and event.session_id != user.session_id
 
 
 def open_session(user: UserState, event: Interaction, offset: int, default_id: str) -> None:
@@ -129,7 +129,7 @@ def remember_purchase(user: UserState, item_id: str, max_bought: int) -> None:
     if item_id in user.bought:
         user.bought.remove(item_id)
     user.bought.append(item_id)
-    del user.bought[:-max_bought]
+    del user.bought[: max(0, len(user.bought) - max_bought)]
 
 
 def close(user: UserState, user_id: str, source: str) -> ClosedSession:

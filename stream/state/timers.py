@@ -32,12 +32,22 @@ class TimerWheel:
 
     def pop(self, now_ms: int) -> str | None:
         """Remove and return the next due key, if any."""
+        if self._head and self._minutes and self._minutes[0] <= self._head_minute:
+            self._return_head()
         if not self._head:
             if not self.is_due(now_ms):
                 return None
             self._head_minute = heapq.heappop(self._minutes)
             self._head = sorted(self._buckets.pop(self._head_minute), reverse=True)
         return self._head.pop()
+
+    def _return_head(self) -> None:
+        """Put the rest of the bucket back: keys of the same or an earlier minute were added and come first."""
+        bucket = self._buckets.setdefault(self._head_minute, [])
+        if not bucket:
+            heapq.heappush(self._minutes, self._head_minute)
+        bucket.extend(self._head)
+        self._head = []
 
     def is_later(self, time_ms: int) -> bool:
         """Return whether a time belongs to a later minute than the last popped key."""

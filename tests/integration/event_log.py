@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from itertools import accumulate
 from typing import NamedTuple
 
 import msgspec
@@ -65,7 +66,7 @@ def event_log(count: int, seed: int = 0, *, partitions: int = 4, users: int = 30
     """Return records of users of whom few do much: late, repeated, broken ones and ticks among them."""
     rng = random.Random(seed)
     names = [f"user-{number}" for number in range(users)]
-    weights = [1 / (rank + 1) for rank in range(users)]
+    weights = list(accumulate(1 / (rank + 1) for rank in range(users)))
     now = BEGAN
     log: list[Sent] = []
     sound: list[Sent] = []
@@ -81,7 +82,7 @@ def event_log(count: int, seed: int = 0, *, partitions: int = 4, users: int = 30
         elif lot < 0.035:
             record = Sent(encode_event(Tick(ts=now)), None, rng.randrange(partitions))
         else:
-            event = _event(rng, rng.choices(names, weights)[0], number, now)
+            event = _event(rng, rng.choices(names, cum_weights=weights)[0], number, now)
             record = Sent(encode_event(event), event.user_id.encode())
             sound.append(record)
         log.append(record)

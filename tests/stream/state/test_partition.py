@@ -184,6 +184,41 @@ def test_restored_buyer_without_a_session_is_forgotten_after_the_time():
     assert restored.bought == []
 
 
+def backlog(users: int, settings: SessionSettings = TTL) -> PartitionState:
+    """Return a partition of buyers with open sessions, whose next event comes after their time."""
+    state = PartitionState("events-0", settings)
+    for number in range(users):
+        event = purchase(f"user-{number:03}", 0)
+        state.advance(event.ts, number)
+        state.add_event(state.user(event.user_id), event, number.to_bytes(8), number)
+    return state
+
+
+def test_buyer_whose_session_ends_after_the_time_is_forgotten_at_once():
+    state = backlog(MAX_CLOSURES_PER_EVENT + 1)
+    last = f"user-{MAX_CLOSURES_PER_EVENT:03}"
+    state.advance(START + 120 * MINUTE, 1_000)
+    assert (state.user(last).length, state.user(last).bought) == (1, ["kettle"])
+    state.advance(START + 120 * MINUTE, 1_001)
+    assert (state.user(last).length, state.user(last).bought) == (0, [])
+
+
+def test_buyer_who_comes_back_after_the_time_is_still_remembered():
+    state = backlog(MAX_CLOSURES_PER_EVENT + 1)
+    last = f"user-{MAX_CLOSURES_PER_EVENT:03}"
+    state.advance(START + 120 * MINUTE, 1_000)
+    state.add_event(state.user(last), view(last, 120), b"12345678", 1_000)
+    state.advance(START + 121 * MINUTE, 1_001)
+    assert (state.user(last).length, state.user(last).bought) == (1, ["kettle"])
+
+
+def test_bound_of_no_purchases_forgets_the_user_with_the_session():
+    state = backlog(1, SessionSettings(max_bought=0))
+    state.flush(0)
+    state.advance(START + 120 * MINUTE, 1)
+    assert (state.flush(1)[0].value, len(state)) == (None, 0)
+
+
 # The end of a log
 
 

@@ -93,6 +93,17 @@ def test_newest_purchases_are_remembered_once_each():
     assert user.bought == ["a", "c"]
 
 
+def test_no_purchase_is_remembered_with_a_bound_of_0():
+    user = UserState()
+    sessions.remember_purchase(user, "a", max_bought=0)
+    assert (user.bought, user.purchased) == ([], True)
+
+
+def test_empty_name_of_a_session_counts_as_none():
+    user = session_of(view("ann", 0, session=""))
+    assert not sessions.starts_session(user, view("ann", 1, session=""), GAP)
+
+
 def test_closed_session_has_its_events_in_order_and_its_outcome():
     user = session_of(view("ann", 0, "a"), view("ann", 1, "b"))
     sessions.remember_purchase(user, "b", max_bought=5)

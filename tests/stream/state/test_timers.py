@@ -45,3 +45,17 @@ def test_remaining_key_is_still_due():
     made = wheel(10, 20)
     made.pop(MINUTE_MS)
     assert made.is_due(MINUTE_MS)
+
+
+def test_key_of_an_earlier_minute_that_is_added_in_the_middle_of_a_minute_comes_first():
+    made = wheel(2 * MINUTE_MS + 10, 2 * MINUTE_MS + 20)
+    assert made.pop(9 * MINUTE_MS) == "120010"
+    made.add("late", MINUTE_MS)
+    assert due(made, 9 * MINUTE_MS) == ["late", "120020"]
+
+
+def test_key_of_the_same_minute_that_is_added_in_the_middle_of_it_comes_in_its_order():
+    made = wheel(10, 30)
+    assert made.pop(MINUTE_MS) == "10"
+    made.add("20", 20)
+    assert due(made, MINUTE_MS) == ["20", "30"]

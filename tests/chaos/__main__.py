@@ -1,0 +1,43 @@
+"""Chaos: run every scene, print the table of docs/reliability.md, and exit with 1 if anything is off.
+
+python -m tests.chaos [--seed N] [--only SCENE,...]
+"""
+
+import argparse
+import logging
+import random
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.chaos import results_table
+from tests.chaos.stage import Result, say
+from tests.chaos.storm import run_storm
+
+Scene = Callable[[Path, int], Result]
+
+SCENES: dict[str, Scene] = {
+    "storm": lambda folder, seed: run_storm(folder, seed, kills=24, stalls=8, broker_kills=3, broker_holds=2),
+}
+
+
+def main() -> None:
+    """Run the scenes that the command line names, all by default."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="Faults under load, and a judge")
+    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000), help="seed of events and faults")
+    parser.add_argument("--only", default=",".join(SCENES), help=f"scenes to run, of {', '.join(SCENES)}")
+    options = parser.parse_args()
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a client tells of every broker that is killed
+    say(f"seed {options.seed}")
+    results: list[Result] = []
+    for name in options.only.split(","):
+        with tempfile.TemporaryDirectory(prefix="clickscore-chaos-") as folder:
+            results.append(SCENES[name](Path(folder), options.seed))
+        say(f"{name}: {'good' if results[-1].is_good else 'OFF'} after {results[-1].seconds:.0f} s")
+    sys.stdout.write(f"{results_table.markdown(results)}\n{results_table.faults(results)}\n")
+    sys.exit(not all(result.is_good for result in results))
+
+
+if __name__ == "__main__":
+    main()

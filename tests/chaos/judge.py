@@ -1,0 +1,237 @@
+"""Judge: compare the output topics with the session model, record by record, and count every difference.
+
+The judge reads the JSON and the MessagePack of the topics itself. Only documented forms are read.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from tests.chaos.event_rules import Rules
+from tests.chaos.session_model import PartitionFacts, PartitionModel, UserFacts
+
+ACTIONS = ("", "view", "cart", "remove_from_cart", "favourite", "purchase", "click", "search")
+"""Names of the action codes in snapshots."""
+HASH_BYTES = 8
+MAX_EXAMPLES = 20
+
+
+class Record(Protocol):
+    """A record of a topic, as a Kafka client returns it."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
+Records = Mapping[int, Sequence[Record]]
+"""Records of a topic by partition."""
+
+
+class Topics(NamedTuple):
+    """All that the judge reads."""
+
+    source: str
+    """Full name of the topic of events."""
+    events: Records
+    recommendations: Records
+    ads: Records
+    closed_sessions: Records
+    dead_letters: Records
+    snapshots: Records
+
+
+@dataclass
+class Verdict:
+    """Counts of a comparison; a good verdict has no faults."""
+
+    outcomes: Counter[str] = field(default_factory=Counter[str])
+    """Records by outcome, as the model says: decided, late, repeated, dead, tick."""
+    users: int = 0
+    """Users of whom the model remembers something at the end."""
+    closed_sessions: int = 0
+    snapshots: int = 0
+    """Records of the changelog, each compared with the model's state at its offset."""
+    duplicates: int = 0
+    """Records that were written again."""
+    faults: Counter[str] = field(default_factory=Counter[str])
+    """Differences by kind: missing, unexpected, wrong, wrong state, unequal duplicate, stale key."""
+    examples: list[str] = field(default_factory=list[str])
+
+    @property
+    def events(self) -> int:
+        """Number of records of the events' topic."""
+        return self.outcomes.total()
+
+    def note(self, kind: str, example: str) -> None:
+        """Count a difference."""
+        self.faults[kind] += 1
+        if self.faults[kind] <= MAX_EXAMPLES:
+            self.examples.append(f"{kind}: {example}")
+
+
+def judge(topics: Topics, rules: Rules, *, with_ads: bool) -> Verdict:
+    """Compare everything that was written with the model, and return the counts.
+
+    Args:
+        topics: Records of all topics, after every event was committed.
+        rules: Settings of the sessions.
+        with_ads: Whether there were campaigns from the first event on, so that each decision has its ad.
+    """
+    verdict = Verdict()
+    for partition, records in topics.events.items():
+        model = PartitionModel(f"{topics.source}-{partition}", rules)
+        for record in records:
+            model.add(record.offset, record.timestamp, record.value)
+        verdict.outcomes += model.outcomes
+        verdict.closed_sessions += len(model.closed)
+        _judge_decisions(verdict, topics.recommendations.get(partition, ()), model)
+        if with_ads:
+            _judge_ads(verdict, topics.ads.get(partition, ()), model)
+        _judge_closed_sessions(verdict, topics.closed_sessions.get(partition, ()), model)
+        _judge_dead_letters(verdict, topics, partition, model, rules)
+        _judge_snapshots(verdict, topics.snapshots.get(partition, ()), model)
+    return verdict
+
+
+def _judge_decisions(verdict: Verdict, records: Iterable[Record], model: PartitionModel) -> None:
+    def differs(record: Record, identity: str) -> bool:
+        value, due = json.loads(record.value or b"null"), model.decided[identity]
+        items = [choice["item_id"] for choice in value["items"]]
+        return (
+            record.key != due.user_id.encode()
+            or value["type"] != "recommendation"
+            or any(value[name] != expected for name, expected in due._asdict().items())
+            or len(items) != len(set(items))
+        )
+
+    _judge_written(verdict, "decision", _by_field(records, "decision_id"), model.decided, differs)
+
+
+def _judge_ads(verdict: Verdict, records: Iterable[Record], model: PartitionModel) -> None:
+    expected = {f"{identity}-ad": due for identity, due in model.decided.items()}
+
+    def differs(record: Record, identity: str) -> bool:
+        value, due = json.loads(record.value or b"null"), expected[identity]
+        fields = (value["user_id"], value["event_id"], value["ts"], value["session_id"])
+        return record.key != due.user_id.encode() or fields != (due.user_id, due.event_id, due.ts, due.session_id)
+
+    _judge_written(verdict, "ad", _by_field(records, "decision_id"), expected, differs)
+
+
+def _judge_closed_sessions(verdict: Verdict, records: Iterable[Record], model: PartitionModel) -> None:
+    def differs(record: Record, identity: str) -> bool:
+        due = model.closed[identity]
+        return record.key != due["user_id"].encode() or json.loads(record.value or b"null") != due
+
+    _judge_written(verdict, "closed session", _by_field(records, "id"), model.closed, differs)
+
+
+def _judge_dead_letters(verdict: Verdict, topics: Topics, partition: int, model: PartitionModel, rules: Rules) -> None:
+    originals = {record.offset: record for record in topics.events[partition]}
+    letters: dict[str, list[Record]] = defaultdict(list)
+    for record in topics.dead_letters.get(partition, ()):
+        letters[f"{_header(record, 'topic')}-{_header(record, 'partition')}-{_header(record, 'offset')}"].append(record)
+
+    def differs(record: Record, identity: str) -> bool:
+        original = originals[int(identity.rpartition("-")[2])]
+        value = original.value and original.value[: rules.max_event_bytes]
+        return (record.key, record.value) != (original.key, value) or not _header(record, "error")
+
+    expected = {f"{model.source}-{offset}": offset for offset in model.dead}
+    _judge_written(verdict, "dead letter", letters, expected, differs)
+
+
+def _judge_written(
+    verdict: Verdict,
+    what: str,
+    written: Mapping[str, Sequence[Record]],
+    expected: Mapping[str, Any],
+    differs: Callable[[Record, str], bool],
+) -> None:
+    """Compare the records of an output topic with those that are due, by id."""
+    for identity in expected.keys() - written.keys():
+        verdict.note("missing", f"{what} {identity}")
+    for identity, records in written.items():
+        verdict.duplicates += len(records) - 1
+        if identity not in expected:
+            verdict.note("unexpected", f"{what} {identity}")
+        elif differs(records[0], identity):
+            verdict.note("wrong", f"{what} {identity}: {records[0].value!r}, due is {expected[identity]}")
+        for record in records[1:]:
+            if _content(record) != _content(records[0]):
+                verdict.note("unequal duplicate", f"{what} {identity}: {records[0].value!r} and {record.value!r}")
+
+
+def _judge_snapshots(verdict: Verdict, records: Iterable[Record], model: PartitionModel) -> None:
+    """Compare each record of the changelog with the model's state at its offset, and the newest with the end."""
+    newest: dict[bytes, tuple[int, Any]] = {}
+    last: dict[bytes, int] = {}
+    for record in records:
+        verdict.snapshots += 1
+        key = record.key or b""
+        offset, facts = _read_snapshot(record)
+        if not model.matches(key.decode(), offset, facts):
+            verdict.note("wrong state", f"{model.source}, user {key!r} at offset {offset}: {facts}")
+        last[key] = offset
+        if key not in newest or offset >= newest[key][0]:
+            newest[key] = (offset, facts)
+    for key, offset in last.items():
+        if offset < newest[key][0]:
+            verdict.note(
+                "stale key", f"{model.source}, user {key!r}: the last record is of {offset}, not {newest[key][0]}"
+            )
+    _judge_final_state(verdict, newest, model)
+
+
+def _judge_final_state(verdict: Verdict, newest: Mapping[bytes, tuple[int, Any]], model: PartitionModel) -> None:
+    users = model.users()
+    verdict.users += len(users)
+    for user_id, facts in users.items():
+        if newest.get(user_id.encode(), (-1, None))[1] != facts:
+            verdict.note("wrong state", f"{model.source}, user {user_id} at the end is not {facts}")
+    for key, (_, facts) in newest.items():
+        if key and facts is not None and key.decode() not in users:
+            verdict.note("wrong state", f"{model.source}, user {key!r} is remembered at the end")
+    if newest and newest[b""][0] != model.offset:
+        verdict.note("missing", f"{model.source}: the state ends at {newest[b''][0]}, not at {model.offset}")
+    if not newest and model.offset >= 0:
+        verdict.note("missing", f"{model.source}: no state")
+
+
+def _read_snapshot(record: Record) -> tuple[int, UserFacts | PartitionFacts | None]:
+    """Return the source offset of a snapshot, and the facts in it; a tombstone has its offset in a header."""
+    if not record.value:
+        return int(_header(record, "offset") or -1), None
+    fields: list[Any] = msgspec.msgpack.decode(record.value)
+    if not record.key:
+        offset, max_ts, popular = fields[:3]
+        return offset, PartitionFacts(max_ts, tuple(popular))
+    offset, first_offset, name, opened_at, newest_ts, length, purchased, ages, actions, items, hashes, bought = fields
+    events = tuple(
+        (opened_at + age, ACTIONS[action], item, hashes[index * HASH_BYTES : (index + 1) * HASH_BYTES])
+        for index, (age, action, item) in enumerate(zip(ages, actions, items, strict=True))
+    )
+    session = (first_offset, name, opened_at, length, purchased) if length else None
+    return offset, UserFacts(newest_ts, tuple(bought), session, events)
+
+
+def _by_field(records: Iterable[Record], name: str) -> dict[str, list[Record]]:
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        groups[json.loads(record.value or b"{}").get(name, "")].append(record)
+    return groups
+
+
+def _content(record: Record) -> tuple[bytes | None, bytes | None, str]:
+    return record.key, record.value, _header(record, "error")
+
+
+def _header(record: Record, name: str) -> str:
+    return dict(record.headers).get(name, b"").decode()

@@ -1,0 +1,315 @@
+"""Session model: what every record of a partition must lead to, written from docs/semantics.md alone.
+
+The model shares no code with the product. A partition is a value that takes the records in the order of their offsets,
+and keeps what must be in the output topics.
+"""
+
+import heapq
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import xxhash
+
+from tests.chaos.event_rules import JsonObject, NotAnEventError, Rules, read_event
+
+MINUTE_MS = 60_000
+MAX_POPULAR = 64
+CLOSED_BY_EVENT = 64
+CLOSED_BY_TICK = 4_096
+
+
+class RememberedEvent(NamedTuple):
+    """An event in an open session."""
+
+    ts: int
+    action: str
+    item: str
+    """Empty for a search."""
+    event_id: str
+
+
+@dataclass(slots=True)
+class Session:
+    """An open session."""
+
+    first_offset: int
+    name: str
+    opened_at: int
+    newest_ts: int
+    length: int = 0
+    purchased: bool = False
+    events: list[RememberedEvent] = field(default_factory=list[RememberedEvent])
+
+
+@dataclass(slots=True)
+class Shopper:
+    """A user: the open session, if any, and the bought items."""
+
+    session: Session | None = None
+    newest_ts: int = 0
+    bought: list[str] = field(default_factory=list[str])
+
+
+class UserFacts(NamedTuple):
+    """A user's state, as far as docs/semantics.md promises one."""
+
+    newest_ts: int
+    bought: tuple[str, ...]
+    session: tuple[int, str, int, int, bool] | None
+    """Offset of the first event, name, earliest `ts`, length, and whether anything was bought."""
+    events: tuple[tuple[int, str, str, bytes], ...]
+    """Time, action, item, and hash of the event id of each remembered event."""
+
+
+class PartitionFacts(NamedTuple):
+    """A partition's own state."""
+
+    max_ts: int
+    popular: tuple[str, ...]
+
+
+class Decided(NamedTuple):
+    """What a decision must say of its event."""
+
+    user_id: str
+    event_id: str
+    ts: int
+    session_id: str
+    session_length: int
+    late: bool
+
+
+class PartitionModel:
+    """One partition of `clickstream-events`, and all that must follow from its records."""
+
+    def __init__(self, source: str, rules: Rules) -> None:
+        """Start empty.
+
+        Args:
+            source: `TOPIC-PARTITION` of the records.
+            rules: Settings of the sessions.
+        """
+        self.source = source
+        self.offset = -1
+        self.decided: dict[str, Decided] = {}
+        """By decision id."""
+        self.closed: dict[str, JsonObject] = {}
+        """Closed sessions by id, as they must be on `closed-sessions`."""
+        self.dead: set[int] = set()
+        """Offsets of dead letters."""
+        self.outcomes: Counter[str] = Counter()
+        self._history: dict[str, tuple[list[int], list[int]]] = {}
+        self._rules = rules
+        self._max_ts = -1
+        self._shoppers: dict[str, Shopper] = {}
+        self._changed: set[str] = set()
+        self._counts: Counter[str] = Counter()
+        self._popular: list[str] = []
+        self._session_ends: list[tuple[int, str]] = []  # heaps of full minutes and users
+        self._user_ends: list[tuple[int, str]] = []
+
+    @property
+    def watermark(self) -> int:
+        """Largest `ts` so far less the lateness, ms."""
+        return self._max_ts - self._rules.lateness_ms
+
+    def matches(self, user_id: str, offset: int, facts: UserFacts | PartitionFacts | None) -> bool:
+        """Return whether a state is the state after the record at an offset.
+
+        Args:
+            user_id: A user, or empty for the partition's own state.
+            offset: Offset of a record.
+            facts: State to compare; None for a forgotten user.
+        """
+        offsets, hashes = self._history.get(user_id, ((), ()))
+        index = bisect_right(offsets, offset)
+        return offset <= self.offset and hash(facts) == (hashes[index - 1] if index else hash(None))
+
+    def users(self) -> dict[str, UserFacts]:
+        """Return the state of every remembered user."""
+        return {user_id: _facts(shopper) for user_id, shopper in self._shoppers.items()}
+
+    def add(self, offset: int, appended_at: int, value: bytes | None) -> None:
+        """Take the next record.
+
+        Args:
+            offset: Offset of the record.
+            appended_at: Append time of the record, ms.
+            value: Value of the record.
+        """
+        self.offset = offset
+        self._changed.clear()
+        try:
+            event = read_event(value, appended_at, self._rules)
+        except NotAnEventError:
+            self.dead.add(offset)
+            self.outcomes["dead"] += 1
+        else:
+            self._move_watermark(event["ts"], CLOSED_BY_TICK if event["type"] == "tick" else CLOSED_BY_EVENT)
+            self.outcomes[self._take(event, offset)] += 1
+        for user_id in self._changed:
+            shopper = self._shoppers.get(user_id)
+            if shopper is not None and shopper.session is None and not shopper.bought:
+                del self._shoppers[user_id]
+                shopper = None
+            self._remember(user_id, None if shopper is None else _facts(shopper))
+        self._remember("", PartitionFacts(self._max_ts, tuple(self._popular)))
+
+    def _take(self, event: JsonObject, offset: int) -> str:
+        """Bring an event into its session, decide, and return the outcome."""
+        if event["type"] == "tick":
+            return "tick"
+        shopper = self._shoppers.get(event["user_id"], Shopper())
+        late = event["ts"] < self.watermark
+        if event["type"] != "impression":
+            session = shopper.session
+            if session and any(remembered.event_id == event["event_id"] for remembered in session.events):
+                return "repeated"
+            if session and _names_another(session, event) and event["ts"] < session.newest_ts:
+                late = True
+            if not late:
+                self._extend(shopper, event, offset)
+        if late and self._rules.late_events == "dead-letter":
+            self.dead.add(offset)
+            return "dead"
+        session = shopper.session
+        self.decided[f"{self.source}-{offset}"] = Decided(
+            user_id=event["user_id"],
+            event_id=event["event_id"],
+            ts=event["ts"],
+            session_id=session.name if session else "",
+            session_length=session.length if session else 0,
+            late=late,
+        )
+        return "late" if late else "decided"
+
+    def _extend(self, shopper: Shopper, event: JsonObject, offset: int) -> None:
+        """Add an event to the user's open session, or to a new session."""
+        user_id, ts, item = event["user_id"], event["ts"], event.get("item_id", "")
+        self._shoppers[user_id] = shopper
+        self._changed.add(user_id)
+        session = shopper.session
+        if session and (ts - session.newest_ts > self._rules.gap_ms or _names_another(session, event)):
+            self._close(user_id, shopper)
+            session = None
+        if session is None:
+            name = event.get("session_id") or f"{self.source.rpartition('-')[2]}-{offset}"
+            session = shopper.session = Session(offset, name, ts, ts)
+        session.length += 1
+        session.opened_at = min(session.opened_at, ts)
+        session.newest_ts = shopper.newest_ts = max(session.newest_ts, ts)
+        heapq.heappush(self._session_ends, (_full_minute(ts + self._rules.gap_ms), user_id))
+        position = sum(remembered.ts <= ts for remembered in session.events)
+        session.events.insert(position, RememberedEvent(ts, event["type"], item, event["event_id"]))
+        self._count(item)
+        if len(session.events) > self._rules.max_events:
+            self._uncount(session.events.pop(0).item)
+        if event["type"] == "purchase":
+            session.purchased = True
+            shopper.bought = [other for other in shopper.bought if other != item] + [item]
+            del shopper.bought[: max(0, len(shopper.bought) - self._rules.max_bought)]
+
+    def _close(self, user_id: str, shopper: Shopper) -> None:
+        """End a user's open session."""
+        session = shopper.session
+        assert session is not None
+        shopper.session = None
+        identity = f"{self.source}-{session.first_offset}"
+        self.closed[identity] = {
+            "id": identity,
+            "session_id": session.name,
+            "user_id": user_id,
+            "opened_at": session.opened_at,
+            "closed_at": session.newest_ts,
+            "length": session.length,
+            "purchased": session.purchased,
+            "events": [
+                {"ts": ts, "action": action} | ({"item_id": item} if item else {})
+                for ts, action, item, _ in session.events
+            ],
+        }
+        for remembered in session.events:
+            self._uncount(remembered.item)
+        heapq.heappush(self._user_ends, (_full_minute(session.newest_ts + self._rules.user_ttl_ms), user_id))
+
+    def _move_watermark(self, ts: int, limit: int) -> None:
+        """Move the watermark; close what is over, forget users, and rank the popular items anew."""
+        former = self.watermark
+        self._max_ts = max(self._max_ts, ts)
+        for user_id in self._over(self._session_ends, limit, self._session_is_over):
+            self._changed.add(user_id)
+            self._close(user_id, self._shoppers[user_id])
+        for user_id in self._over(self._user_ends, limit, self._user_is_over):
+            self._changed.add(user_id)
+            self._shoppers[user_id].bought = []
+        period = self._rules.popularity_refresh_ms
+        if former // period != self.watermark // period:
+            best = sorted(self._counts, key=lambda item: (-self._counts[item], item))[:MAX_POPULAR]
+            self._popular = (best + [item for item in self._popular if item not in set(best)])[:MAX_POPULAR]
+
+    def _over(self, ends: list[tuple[int, str]], limit: int, is_over: Callable[[str, int], bool]) -> list[str]:
+        """Take the users whose full minute the watermark has reached: by minute, then by user id."""
+        users: list[str] = []
+        while ends and ends[0][0] <= self.watermark and len(users) < limit:
+            minute, user_id = heapq.heappop(ends)
+            if user_id not in users and is_over(user_id, minute):
+                users.append(user_id)
+        return users
+
+    def _session_is_over(self, user_id: str, minute: int) -> bool:
+        session = self._shoppers[user_id].session if user_id in self._shoppers else None
+        return session is not None and _full_minute(session.newest_ts + self._rules.gap_ms) == minute
+
+    def _user_is_over(self, user_id: str, minute: int) -> bool:
+        shopper = self._shoppers.get(user_id)
+        if shopper is None or shopper.session or not shopper.bought:
+            return False
+        return _full_minute(shopper.newest_ts + self._rules.user_ttl_ms) == minute
+
+    def _remember(self, user_id: str, facts: UserFacts | PartitionFacts | None) -> None:
+        """Keep a hash of a changed state: all states of a long log would fill the memory."""
+        offsets, hashes = self._history.setdefault(user_id, ([], []))
+        offsets.append(self.offset)
+        hashes.append(hash(facts))
+
+    def _count(self, item: str) -> None:
+        if item:
+            self._counts[item] += 1
+            if len(self._popular) < MAX_POPULAR and item not in self._popular:
+                self._popular.append(item)
+
+    def _uncount(self, item: str) -> None:
+        if item:
+            self._counts[item] -= 1
+            if not self._counts[item]:
+                del self._counts[item]
+
+
+def _names_another(session: Session, event: JsonObject) -> bool:
+    name = event.get("session_id")
+    return bool(name) and name != session.name
+
+
+def _full_minute(time_ms: int) -> int:
+    """Return the first full minute after a time, ms."""
+    return (time_ms // MINUTE_MS + 1) * MINUTE_MS
+
+
+def _facts(shopper: Shopper) -> UserFacts:
+    session = shopper.session
+    return UserFacts(
+        newest_ts=shopper.newest_ts,
+        bought=tuple(shopper.bought),
+        session=session and (session.first_offset, session.name, session.opened_at, session.length, session.purchased),
+        events=tuple((ts, action, item, event_hash(event_id)) for ts, action, item, event_id in session.events)
+        if session
+        else (),
+    )
+
+
+def event_hash(event_id: str) -> bytes:
+    """Return the 8 bytes that a snapshot remembers of an event id: xxh3 of 64 bits, big end first."""
+    return xxhash.xxh3_64_digest(event_id.encode())

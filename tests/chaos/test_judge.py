@@ -1,0 +1,163 @@
+"""Judge: it accepts what the pipeline writes, and it finds a planted error of each kind."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from clickscore.stream.settings import Settings
+from tests.chaos.judge import Topics, Verdict, judge
+from tests.chaos.written_topics import Stored, rules_of, written_topics
+from tests.integration.event_log import event_log
+
+SETTINGS = Settings.of(gap_ms=300_000, max_events=20, max_bought=5, user_ttl_ms=900_000)
+
+pytestmark = pytest.mark.slow
+
+Spoil = Callable[[list[Stored]], list[Stored]]
+
+
+@pytest.fixture(scope="module")
+def good() -> Topics:
+    return written_topics(event_log(2_000, seed=11), SETTINGS, batch=40)
+
+
+def judged(topics: Topics) -> Verdict:
+    return judge(topics, rules_of(SETTINGS), with_ads=True)
+
+
+def spoiled(topics: Topics, name: str, spoil: Spoil) -> Topics:
+    return topics._replace(**{name: {0: spoil(list(getattr(topics, name)[0]))}})
+
+
+def without(index: int) -> Spoil:
+    return lambda records: records[:index] + records[index + 1 :]
+
+
+def changed(index: int, **fields: object) -> Spoil:
+    """Return a spoil that changes fields of a JSON record."""
+
+    def spoil(records: list[Stored]) -> list[Stored]:
+        value = json.loads(records[index].value or b"")
+        records[index] = replace(records[index], value=json.dumps({**value, **fields}).encode())
+        return records
+
+    return spoil
+
+
+def foreign(index: int) -> Spoil:
+    """Return a spoil that adds a record of an event that does not exist."""
+
+    def spoil(records: list[Stored]) -> list[Stored]:
+        value = (records[index].value or b"").replace(b"events-0-", b"events-0-9")
+        headers = tuple((name, b"999999" if name == "offset" else text) for name, text in records[index].headers)
+        return [*records, replace(records[index], value=value, headers=headers)]
+
+    return spoil
+
+
+def repeated(index: int, suffix: bytes = b"") -> Spoil:
+    """Return a spoil that writes a record again, with a suffix."""
+    return lambda records: [*records, replace(records[index], value=(records[index].value or b"") + suffix)]
+
+
+def user_snapshots(records: Sequence[Stored], user: bytes) -> list[int]:
+    return [index for index, record in enumerate(records) if record.key == user]
+
+
+def older_snapshot_again(records: list[Stored]) -> list[Stored]:
+    """Write a user's snapshot but one again at the end, as a stalled worker does."""
+    return [*records, records[user_snapshots(records, b"user-1")[-2]]]
+
+
+def last_snapshot_lost(records: list[Stored]) -> list[Stored]:
+    return without(user_snapshots(records, b"user-1")[-1])(records)
+
+
+def tombstone_lost(records: list[Stored]) -> list[Stored]:
+    last = {record.key: index for index, record in enumerate(records)}
+    return without(next(index for index in last.values() if not records[index].value))(records)
+
+
+def partition_snapshot_lost(records: list[Stored]) -> list[Stored]:
+    return without(user_snapshots(records, b"")[-1])(records)
+
+
+def changed_state(position: int, content: object) -> Spoil:
+    """Return a spoil that changes a field in the middle snapshot of a user."""
+
+    def spoil(records: list[Stored]) -> list[Stored]:
+        indices = [index for index in user_snapshots(records, b"user-1") if records[index].value]
+        index = indices[len(indices) // 2]
+        fields = msgspec.msgpack.decode(records[index].value or b"")
+        fields[position] = content
+        records[index] = replace(records[index], value=msgspec.msgpack.encode(fields))
+        return records
+
+    return spoil
+
+
+PLANTED: dict[str, tuple[str, Spoil, str]] = {
+    "decision dropped": ("recommendations", without(700), "missing"),
+    "ad dropped": ("ads", without(700), "missing"),
+    "closed session dropped": ("closed_sessions", without(30), "missing"),
+    "dead letter dropped": ("dead_letters", without(5), "missing"),
+    "all dropped": ("recommendations", lambda _: [], "missing"),
+    "decision of nothing": ("recommendations", foreign(700), "unexpected"),
+    "ad of nothing": ("ads", foreign(700), "unexpected"),
+    "closed session of nothing": ("closed_sessions", foreign(3), "unexpected"),
+    "dead letter of nothing": ("dead_letters", foreign(3), "unexpected"),
+    "wrong session": ("recommendations", changed(700, session_id="other"), "wrong"),
+    "wrong length": ("recommendations", changed(700, session_length=99), "wrong"),
+    "wrong lateness": ("recommendations", changed(700, late=True), "wrong"),
+    "wrong user": ("recommendations", changed(700, user_id="other"), "wrong"),
+    "wrong event": ("recommendations", changed(700, event_id="other"), "wrong"),
+    "wrong ad": ("ads", changed(700, user_id="other"), "wrong"),
+    "wrong key": ("recommendations", lambda all_: [replace(all_[0], key=b"other"), *all_[1:]], "wrong"),
+    "wrong outcome": ("closed_sessions", changed(30, purchased="perhaps"), "wrong"),
+    "wrong events": ("closed_sessions", changed(30, events=[]), "wrong"),
+    "wrong dead letter": ("dead_letters", lambda all_: [replace(all_[0], value=b"other"), *all_[1:]], "wrong"),
+    "unequal decision": ("recommendations", repeated(700, b" "), "unequal duplicate"),
+    "unequal ad": ("ads", repeated(700, b" "), "unequal duplicate"),
+    "unequal closed session": ("closed_sessions", repeated(30, b" "), "unequal duplicate"),
+    "unequal dead letter": ("dead_letters", repeated(5, b" "), "unequal duplicate"),
+    "stale key": ("snapshots", older_snapshot_again, "stale key"),
+    "snapshot lost": ("snapshots", last_snapshot_lost, "wrong state"),
+    "tombstone lost": ("snapshots", tombstone_lost, "wrong state"),
+    "state of the partition lost": ("snapshots", partition_snapshot_lost, "missing"),
+    "no state": ("snapshots", lambda _: [], "missing"),
+    "wrong newest time": ("snapshots", changed_state(4, 1), "wrong state"),
+    "wrong state length": ("snapshots", changed_state(5, 77), "wrong state"),
+    "wrong bought items": ("snapshots", changed_state(11, ["other"]), "wrong state"),
+    "wrong offset": ("snapshots", changed_state(0, 1), "wrong state"),
+}
+
+
+def test_judge_accepts_what_the_pipeline_writes(good: Topics) -> None:
+    verdict = judged(good)
+    assert (verdict.examples, verdict.duplicates, verdict.events) == ([], 0, 2_000)
+    assert verdict.users > 50
+    assert verdict.closed_sessions > 100
+
+
+@pytest.mark.parametrize("name", ["recommendations", "ads", "closed_sessions", "dead_letters"])
+def test_equal_duplicate_is_counted_and_is_no_fault(good: Topics, name: str) -> None:
+    verdict = judged(spoiled(good, name, repeated(3)))
+    assert (verdict.examples, verdict.duplicates) == ([], 1)
+
+
+def test_stale_key_that_is_written_again_is_no_fault(good: Topics) -> None:
+    repaired = spoiled(good, "snapshots", lambda records: [*older_snapshot_again(records), *records[-1:]])
+    newest = user_snapshots(repaired.snapshots[0], b"user-1")[-2]
+    again = spoiled(repaired, "snapshots", lambda records: [*records, records[newest]])
+    assert judged(again).examples == []
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_planted_error_is_found(good: Topics, name: str) -> None:
+    topic, spoil, kind = PLANTED[name]
+    verdict = judged(spoiled(good, topic, spoil))
+    assert verdict.faults[kind] > 0
+    assert any(example.startswith(kind) for example in verdict.examples)

@@ -1,0 +1,63 @@
+"""Session model: it agrees with the pipeline, whatever the settings, the batches and the restarts."""
+
+import random
+
+import pytest
+
+from clickscore.schemas.events import Purchase, Tick, View, encode_event
+from clickscore.stream.settings import Settings
+from tests.chaos.judge import judge
+from tests.chaos.written_topics import rules_of, written_topics
+from tests.integration.event_log import BEGAN, Sent, event_log
+
+pytestmark = pytest.mark.slow
+
+MINUTE_MS = 60_000
+SETTINGS = {
+    "defaults": {},
+    "short gap, small bounds": {"gap_ms": MINUTE_MS, "lateness_ms": 1_000, "max_events": 3, "max_bought": 1},
+    "no lateness, nothing bought": {"lateness_ms": 0, "max_bought": 0, "popularity_refresh_ms": 1_000},
+    "late events are dead letters": {"late_events": "dead-letter", "user_ttl_ms": 31 * MINUTE_MS},
+    "small events": {"max_event_bytes": 110},
+}
+
+
+def crowd(seed: int) -> list[Sent]:
+    """Return events of many buyers, with silences in which more sessions end than an event may close."""
+    dice = random.Random(seed)
+    now = BEGAN
+    log: list[Sent] = []
+    for number in range(1_200):
+        now += dice.choice([70_000, 600_000]) if number % 400 == 399 else dice.choice([0, 1, 5, 50, 500])
+        user = f"user-{dice.randrange(400)}"
+        kind = Purchase if dice.random() < 0.6 else View
+        ts = now - dice.choice([0, 0, 100, 20_000])
+        name = dice.choice([None, None, "", "a"])
+        event = kind(event_id=f"e{number}", user_id=user, ts=ts, item_id=f"i{dice.randrange(20)}", session_id=name)
+        log.append(Sent(encode_event(event), user.encode()))
+        if dice.random() < 0.03:
+            log.append(Sent(encode_event(Tick(ts=now))))
+    return log
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_pipeline_does_what_the_model_says(name: str) -> None:
+    settings = Settings.of(**SETTINGS[name])
+    topics = written_topics(event_log(1_500, seed=3, users=100), settings, 50)
+    verdict = judge(topics, rules_of(settings), with_ads=True)
+    assert not verdict.examples
+
+
+@pytest.mark.parametrize(("batch", "restart"), [(1, 0), (10, 7), (3, 40)])
+def test_backlog_of_ended_sessions_is_worked_off_alike_with_and_without_restarts(batch: int, restart: int) -> None:
+    settings = Settings.of(gap_ms=MINUTE_MS, lateness_ms=30_000, user_ttl_ms=2 * MINUTE_MS)
+    verdict = judge(written_topics(crowd(1), settings, batch, restart), rules_of(settings), with_ads=True)
+    assert not verdict.examples
+    assert verdict.closed_sessions > 500
+
+
+def test_log_holds_every_outcome() -> None:
+    settings = Settings.of()
+    topics = written_topics(event_log(1_500, seed=3, users=100), settings, 50)
+    verdict = judge(topics, rules_of(settings), with_ads=True)
+    assert verdict.outcomes.keys() == {"decided", "late", "repeated", "dead", "tick"}

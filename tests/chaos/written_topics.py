@@ -1,0 +1,79 @@
+"""Written topics: what the product's pipeline writes for a log, as the records of topics, for tests of the judge."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from clickscore.schemas.catalogue import encode
+from clickscore.stream.pipeline import Output, Pipeline
+from clickscore.stream.reference.catalogue import Catalogue
+from clickscore.stream.settings import Settings
+from clickscore.stream.state.changelog import restore
+from clickscore.stream.state.partition import ChangelogRecord
+from clickscore.stream.worker.publisher import OutgoingRecord, dead_letter, tombstone_headers
+from tests.chaos.event_rules import Rules
+from tests.chaos.judge import Topics
+from tests.integration.event_log import Sent, campaigns, catalogue
+
+TOPIC = "clickstream-events"
+APPENDED_AT = 1_900_000_000_000
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A record of a topic."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+def rules_of(settings: Settings) -> Rules:
+    """Return the model's rules of the product's settings."""
+    return Rules(*(getattr(settings.sessions, name) for name in Rules._fields))
+
+
+def written_topics(log: Sequence[Sent], settings: Settings, batch: int, restart: int = 0) -> Topics:
+    """Return all topics after the pipeline has processed a log in partition 0.
+
+    Args:
+        log: Records of the events.
+        settings: Settings of sessions and policy.
+        batch: Records that are processed together.
+        restart: Number of batches after which the state is restored from the changelog; 0 for never.
+    """
+    pipeline = Pipeline(settings.sessions, settings.policy, TOPIC, _reference())
+    events = [Stored(offset, APPENDED_AT, key, value) for offset, (value, key, _) in enumerate(log)]
+    outputs: list[list[Stored]] = [[], [], [], [], []]
+    changes: list[ChangelogRecord] = []
+    for number, start in enumerate(range(0, len(events), batch)):
+        if restart and number % restart == restart - 1:
+            pipeline.load({0: restore(changes, f"{TOPIC}-0", settings.sessions)})
+        output = pipeline.process(0, events[start : start + batch])
+        changes += output.changes
+        for topic, records in zip(outputs, _records(output, settings), strict=True):
+            topic += [Stored(len(topic) + index, APPENDED_AT, *record) for index, record in enumerate(records)]
+    return Topics(TOPIC, {0: events}, *({0: records} for records in outputs))
+
+
+def _reference() -> Catalogue:
+    reference = Catalogue()
+    for item in catalogue():
+        reference.update_item(item.item_id.encode(), encode(item))
+    for campaign in campaigns():
+        reference.update_campaign(campaign.campaign_id.encode(), encode(campaign))
+    return reference
+
+
+def _records(output: Output, settings: Settings) -> list[list[OutgoingRecord]]:
+    """Return keys, values and headers for recommendations, ads, closed sessions, dead letters and snapshots."""
+    plain = (output.recommendations, output.ads, output.closed_sessions)
+    return [
+        *([(message.key, message.value, []) for message in messages] for messages in plain),
+        [dead_letter(settings.kafka, 0, letter, settings.sessions.max_event_bytes) for letter in output.dead_letters],
+        [
+            (change.key, change.value, tombstone_headers(change) if change.value is None else [])
+            for change in output.changes
+        ],
+    ]
