@@ -213,7 +213,9 @@ def _read_snapshot(record: Record) -> tuple[int, UserFacts | PartitionFacts | No
     if not record.key:
         offset, max_ts, popular = fields[:3]
         return offset, PartitionFacts(max_ts, tuple(popular))
-    offset, first_offset, name, opened_at, newest_ts, length, purchased, ages, actions, items, hashes, bought = fields
+    offset, first_offset, name, opened_at, newest_ts, length, purchased, ages, actions, items, hashes, bought, *_ = (
+        fields
+    )
     events = tuple(
         (opened_at + age, ACTIONS[action], item, hashes[index * HASH_BYTES : (index + 1) * HASH_BYTES])
         for index, (age, action, item) in enumerate(zip(ages, actions, items, strict=True))
