@@ -40,6 +40,10 @@ page view a second for half a minute."""
 PLAIN_SUFFIXES = (".tsv", ".txt")
 """Name endings, before `.gz`, of files with item ids alone: one session a line, the oldest first."""
 
+SessionKey = tuple[str, str, int]
+"""Identity of a session: id, user and beginning (ms). The id alone is not enough: a topic that was created anew counts its
+offsets from 0 again."""
+
 ACTION_CODES = {action: code for code, action in enumerate(ACTIONS) if action}
 """Code by action; code 0 is padding."""
 
@@ -151,7 +155,7 @@ def read_usable_sessions(files: Sequence[Path], statistics: ReadStatistics) -> I
     Raises:
         DataError: A file cannot be read.
     """
-    seen: set[str] = set()
+    seen: set[SessionKey] = set()
     for path in files:
         decode = _decode_plain if path.name.removesuffix(".gz").endswith(PLAIN_SUFFIXES) else decode_session
         for number, line in enumerate(read_lines(path), start=1):
@@ -165,11 +169,12 @@ def read_usable_sessions(files: Sequence[Path], statistics: ReadStatistics) -> I
                 statistics.dropped[MALFORMED_LINE] += 1
                 statistics.problem = statistics.problem or f"{path}:{number}: {exc}"
                 continue
-            if reason := DUPLICATE_SESSION if session.id in seen else _find_flaw(session):
+            key = (session.id, session.user_id, session.opened_at)
+            if reason := DUPLICATE_SESSION if key in seen else _find_flaw(session):
                 statistics.dropped[reason] += 1
                 continue
             if session.id:
-                seen.add(session.id)
+                seen.add(key)
             yield session
 
 
@@ -178,8 +183,8 @@ def select_known_actions(session: ClosedSession) -> list[SessionEvent]:
     return [event for event in session.events if event.action in ACTION_CODES]
 
 
-def read_session_ids(path: Path) -> Iterator[str]:
-    """Yield the ids of a file's sessions; sessions of plain item ids have no id.
+def read_session_keys(path: Path) -> Iterator[SessionKey]:
+    """Yield the keys of a file's sessions; sessions of plain item ids have no id and so no key.
 
     Raises:
         DataError: The file cannot be read.
@@ -188,7 +193,8 @@ def read_session_ids(path: Path) -> Iterator[str]:
         return
     for line in read_lines(path):
         with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
-            yield _decode_id(line).id
+            session = _decode_key(line)
+            yield session.id, session.user_id, session.opened_at
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
@@ -206,11 +212,13 @@ def read_lines(path: Path) -> Iterator[bytes]:
         raise DataError(message) from exc
 
 
-class _SessionId(msgspec.Struct):
+class _SessionKeyFields(msgspec.Struct):
     id: str
+    user_id: str
+    opened_at: int
 
 
-_decode_id = bounded_depth(msgspec.json.Decoder(_SessionId).decode)
+_decode_key = bounded_depth(msgspec.json.Decoder(_SessionKeyFields).decode)
 
 
 def _decode_plain(line: bytes) -> ClosedSession:

@@ -26,7 +26,7 @@ from clickscore.model.examples import PURCHASE
 from clickscore.model.item_attributes import read_catalogue
 from clickscore.model.onnx_runtime import open_graph, run_graph
 from clickscore.model.prefix_features import EventBatch, FullSessions, make_full_sessions, make_item_attributes
-from clickscore.model.session_files import read_session_ids, read_sessions
+from clickscore.model.session_files import read_session_keys, read_sessions
 from clickscore.model.vocabulary import Vocabulary, read_vocabulary
 from clickscore.schemas.manifest import Manifest, decode_manifest
 
@@ -282,7 +282,7 @@ def _bootstrap_lead(bundle: Floats, reference: Floats, purchase: Ints) -> Bootst
 
 
 def _refuse_overlap(sessions: Sequence[Path], test: Sequence[Path]) -> None:
-    training_ids, test_ids = ({name for path in files for name in read_session_ids(path)} for files in (sessions, test))
-    if shared := len(training_ids & test_ids):
+    training_keys, test_keys = ({key for path in files for key in read_session_keys(path)} for files in (sessions, test))
+    if shared := len(training_keys & test_keys):
         message = f"{shared:,} test sessions are also training sessions: separate them with `clickscore split`"
         raise DataError(message)

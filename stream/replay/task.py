@@ -15,15 +15,17 @@ from pathlib import Path
 
 import msgspec
 
-from clickscore.schemas.sessions import OpenSession, encode_session
+from clickscore.schemas.sessions import ClosedSession, OpenSession, decode_session, encode_session
 from clickscore.stream.gc_tuning import tune_gc
 from clickscore.stream.kafka.log_reader import open_reader
 from clickscore.stream.kafka.topics import list_topics
 from clickscore.stream.pipeline import Output, PendingBatch, Pipeline
 from clickscore.stream.policy.experiments import MODEL
 from clickscore.stream.reference.records import build_catalogue
+from clickscore.stream.replay.file_source import FileSpec
 from clickscore.stream.replay.output import PartitionOutputs
 from clickscore.stream.replay.replay_checkpoint import ReplayCheckpoint, ReplayPlan, ReplayTally, load_reference
+from clickscore.stream.replay.session_ids import make_content_id
 from clickscore.stream.replay.source import BATCH_RECORDS, Batches, Position, Source
 from clickscore.stream.replay.verify import DecisionDiff, DiffSummary
 from clickscore.stream.scoring.bundle import load_bundle
@@ -198,11 +200,17 @@ class _TaskRun:
 
     def _output_lines(self, output: Output) -> list[bytes]:
         if self._task.plan.output != "decisions":
-            return [message.value or b"" for message in output.closed_sessions]
+            return [self._session_line(decode_session(message.value or b"")) for message in output.closed_sessions]
         if not output.ads:
             return [message.value or b"" for message in output.recommendations]
         pairs = zip(output.recommendations, output.ads, strict=True)  # with campaigns, each event has both decisions
         return [message.value or b"" for pair in pairs for message in pair]
+
+    def _session_line(self, session: ClosedSession) -> bytes:
+        """Return a session as a line, with an id of its content if it comes from a file."""
+        if isinstance(self._task.plan.source, FileSpec):
+            session = msgspec.structs.replace(session, id=make_content_id(session))
+        return encode_session(session)
 
     def _write(self, partition: int, lines: list[bytes]) -> None:
         self._outputs.write(partition, lines)
@@ -214,7 +222,7 @@ class _TaskRun:
             return
         for partition, state in sorted(self._pipeline.partitions.items()):
             sessions = (OpenSession(**msgspec.structs.asdict(session)) for session in state.close_all())
-            self._write(partition, [encode_session(session) for session in sessions])
+            self._write(partition, [self._session_line(session) for session in sessions])
 
     def _save(self, source: Source, *, done: bool = False) -> None:
         self._tally.outcomes = dict(self._outcomes)

@@ -1,5 +1,6 @@
 import gzip
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -11,6 +12,7 @@ from clickscore.model.session_files import (
     MALFORMED_LINE,
     SESSION_WITHOUT_ITEM,
     UNKNOWN_ACTION,
+    read_session_keys,
     read_sessions,
 )
 from clickscore.schemas.events import ACTIONS
@@ -37,6 +39,14 @@ def test_sessions_come_in_order_of_closing(tmp_path):
     path = write_sessions(tmp_path / "s", [closed(1, "view:b", closed_at=20), closed(2, "view:a", closed_at=10)])
     sessions, _ = read_sessions([path])
     assert [sessions.item_ids[item] for item in sessions.items] == ["a", "b"]
+
+
+def test_session_of_another_user_is_no_repeat_although_a_new_topic_gave_it_the_same_id(tmp_path):
+    first, second = closed(1, "view:a"), msgspec.structs.replace(closed(1, "view:b"), user_id="somebody else")
+    paths = [write_sessions(tmp_path / "1", [first]), write_sessions(tmp_path / "2", [second])]
+    sessions, report = read_sessions(paths)
+    assert (len(sessions), report.dropped) == (2, {})
+    assert set(read_session_keys(paths[0])).isdisjoint(read_session_keys(paths[1]))
 
 
 def test_repeat_of_a_session_is_left_out_and_counted(tmp_path):

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from clickscore.schemas.errors import OutputFileError
+from clickscore.schemas.sessions import decode_session
 from clickscore.stream.errors import InputFileError, SettingsError
 from clickscore.stream.replay.file_source import make_file_spec
 from clickscore.stream.replay.replay_checkpoint import OutputKind
@@ -99,6 +100,26 @@ def test_interrupted_replay_is_resumed_to_the_same_bytes(
     assert (tmp_path / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert resumed.tally == uninterrupted.tally
     assert not folder.exists()
+
+
+def session_ids(path: Path) -> list[str]:
+    return [decode_session(line).id for line in path.read_bytes().splitlines()]
+
+
+def test_sessions_of_files_cut_separately_have_distinct_ids_and_the_same_session_has_the_same_id(
+    log: Path, tmp_path: Path
+) -> None:
+    lines = log.read_bytes().splitlines(keepends=True)
+    parts = {"first": lines[:2000], "second": lines[2000:], "overlap": lines[:2500]}
+    ids: dict[str, set[str]] = {}
+    for name, content in parts.items():
+        (tmp_path / name).write_bytes(b"".join(content))
+        replay(tmp_path / name, tmp_path / f"{name}.jsonl", output="sessions")
+        listed = session_ids(tmp_path / f"{name}.jsonl")
+        assert len(set(listed)) == len(listed) > 0
+        ids[name] = set(listed)
+    assert not ids["first"] & ids["second"]
+    assert ids["first"] < ids["overlap"]
 
 
 def test_interrupted_replay_is_not_overwritten(log: Path, tmp_path: Path) -> None:
