@@ -20,6 +20,7 @@ from clickscore.model.errors import TrainingError
 from clickscore.model.item_attributes import read_catalogue
 from clickscore.model.json_output import FormerJsonCommand, JsonOutput, json_options
 from clickscore.model.session_files import DatasetReport
+from clickscore.model.threads import choose_threads, wait_passively
 
 if TYPE_CHECKING:
     from clickscore.model.evaluation.head_evaluation import PrefixLengthResults
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 EXTRA_MODULES = {"torch", "onnx", "optuna", "sklearn", "lightgbm", "tokenizers", "transformers"}
 """Modules of the extras `train` and `encode`."""
+THREADS_HELP = "Number of CPU threads. Default: the number of cores, or 1 for a small model (dim of 64 or less)."
 TABLE_WIDTH = 120
 """Width of printed tables, in columns: with 8 figures a row they do not fit into 80."""
 FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
@@ -62,7 +64,7 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option(
     "--seed", type=click.IntRange(min=0), help="Seed of weights, batch order and dropout. Default: the preset's."
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Number of CPU threads. Default: the number of cores.")
+@click.option("--threads", type=click.IntRange(min=1), help=THREADS_HELP)
 @click.option(
     "--set",
     "changes",
@@ -102,27 +104,32 @@ def train(
         raise click.UsageError(message)
     config = _read_config(preset or "default", epochs, seed, changes)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
+    wait_passively()
     try:
-        import torch  # noqa: PLC0415 (serving has no torch, and its help lists this command)
-
-        from clickscore.model.checkpoint import find_checkpoint, load_checkpoint, load_pairs, load_texts, save_texts  # noqa: PLC0415
-        from clickscore.model.train import fine_tune  # noqa: PLC0415
+        from clickscore.model.checkpoint import (  # noqa: PLC0415 (serving has no torch, and its help lists this command)
+            find_checkpoint,
+            load_checkpoint,
+            load_pairs,
+            load_texts,
+            save_texts,
+        )
+        from clickscore.model.train import fine_tune, format_metrics  # noqa: PLC0415
         from clickscore.model.train import train as train_model  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
-    if threads:
-        torch.set_num_threads(threads)
-
     if origin:
         folder, name = find_checkpoint(origin)
         previous = load_checkpoint(folder)
-        newer = load_fine_tuning_data(sessions, previous.record.config, previous.vocabulary)
+        config = previous.record.config
+        _set_threads(threads, config.model.dim)
+        newer = load_fine_tuning_data(sessions, config, previous.vocabulary)
         _print_report(newer.report, console)
         lineage = f"{name}: {previous.record.report.summary()}"
         record = fine_tune(previous, load_pairs(folder), newer, out, lineage=lineage, console=console)
         if texts := load_texts(folder):
             save_texts(out, texts)
     else:
+        _set_threads(threads, config.model.dim)
         dataset = load_dataset(sessions, config, read_catalogue(items))
         _print_report(dataset.report, console)
         try:
@@ -131,8 +138,7 @@ def train(
             console.print(f"interrupted: the same command, with --out {out}, continues the training")
             raise
         console.print(f"best epoch: {record.best_epoch} of {len(record.epochs)}")
-    names = ("hit_rate@20", "mrr@20", "purchase_pr_auc")
-    values = ", ".join(f"{name} {record.held_out_metrics[name]:.4f}" for name in names)
+    values = format_metrics(record.held_out_metrics)
     console.print(f"held-out metrics (measured before the final pass trains on these sessions): {values}")
     console.print(f"next: clickscore export {out} --out BUNDLE")
 
@@ -154,7 +160,7 @@ def train(
     show_default=True,
     help="Number of trials, with those of earlier runs.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Number of CPU threads. Default: the number of cores.")
+@click.option("--threads", type=click.IntRange(min=1), help=THREADS_HELP)
 @click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change a field of the preset; repeatable.")
 def tune(
     *,
@@ -179,15 +185,13 @@ def tune(
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
     config = _read_config(preset, None, None, changes)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
+    wait_passively()
     try:
-        import torch  # noqa: PLC0415 (serving has no torch, and its help lists this command)
-
-        from clickscore.model.train import STOPPING_METRIC  # noqa: PLC0415
+        from clickscore.model.train import STOPPING_METRIC  # noqa: PLC0415 (serving has no torch, and its help lists this command)
         from clickscore.model.tune import tune as search  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
-    if threads:
-        torch.set_num_threads(threads)
+    _set_threads(threads, config.model.dim)
     dataset = load_dataset(_join_files(files, sessions), config)
     _print_report(dataset.report, console)
     journal = out.with_name(out.name + ".trials")
@@ -283,6 +287,7 @@ def evaluate_events(
       clickscore export checkpoint --out bundle
       clickscore evaluate-events bundle --sessions train.jsonl.gz --test test.jsonl.gz
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
+    wait_passively()
     try:
         from clickscore.model.evaluation.head_evaluation import evaluate_heads  # noqa: PLC0415 (serving has no scikit-learn)
     except ModuleNotFoundError as exc:
@@ -391,6 +396,14 @@ def split(*, source: Path, training: Path, test: Path, by: "SplitKey", share: fl
 
     training_count, test_count, dropped = split_sessions(source, training, test, by, share)
     click.echo(f"{training_count:,} training sessions, {test_count:,} test sessions, {dropped:,} open at the border")
+
+
+def _set_threads(threads: int | None, dim: int) -> None:
+    """Set the number of torch's threads, if the command line or the size of the model decides it."""
+    import torch  # noqa: PLC0415 (serving has no torch)
+
+    if number := choose_threads(threads, dim):
+        torch.set_num_threads(number)
 
 
 def _join_files(files: tuple[Path, ...], sessions: tuple[Path, ...]) -> tuple[Path, ...]:

@@ -63,7 +63,7 @@ class TrainConfig:
 
     model: ModelConfig = ModelConfig()
     seed: int = 0
-    """Seed of weights, batch order, dropout, folds and samples."""
+    """Seed of weights, batch order, dropout, folds and the rows of the trees."""
     epochs: int = 0
     """Passes over the training sessions, at most; the learning rate decays over all of them. 0: see `settle_epochs`."""
     patience: int = 2

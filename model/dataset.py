@@ -23,6 +23,10 @@ MIN_SESSIONS = 10
 MIN_VALIDATION_SESSIONS = 500
 """Validation sessions that the calibration of the heads needs, up to an eighth of all sessions."""
 
+SAMPLE_SEED = 0
+"""Seed of the samples of validation and held-out sessions. It is not the seed of the training: metrics of two seeds can
+be compared only on the same sessions."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dataset:
@@ -201,7 +205,7 @@ def _find_known_sessions(sessions: Sessions, rows: Ints) -> Longs:
 
 
 def _sample(sessions: Longs, config: TrainConfig) -> Longs:
-    """Return at most `ranked_sessions` of the session indices, in their order."""
+    """Return at most `ranked_sessions` of the session indices, in their order; trainings of all seeds get the same."""
     if len(sessions) <= config.ranked_sessions:
         return sessions
-    return np.sort(np.random.default_rng(config.seed).choice(sessions, config.ranked_sessions, replace=False))
+    return np.sort(np.random.default_rng(SAMPLE_SEED).choice(sessions, config.ranked_sessions, replace=False))

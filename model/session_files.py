@@ -41,8 +41,8 @@ PLAIN_SUFFIXES = (".tsv", ".txt")
 """Name endings, before `.gz`, of files with item ids alone: one session a line, the oldest first."""
 
 SessionKey = tuple[str, str, int]
-"""Identity of a session: id, user and beginning (ms). The id alone is not enough: a topic that was created anew counts its
-offsets from 0 again."""
+"""Identity of a session: id, user and beginning (ms). The id alone is not enough: a topic that was created anew counts
+its offsets from 0 again."""
 
 ACTION_CODES = {action: code for code, action in enumerate(ACTIONS) if action}
 """Code by action; code 0 is padding."""

@@ -7,14 +7,13 @@ A training that was killed continues from its last epoch and ends with the same 
 # torch does not type the result of a module.
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from clickscore.model.checkpoint import (
@@ -37,12 +36,16 @@ from clickscore.model.errors import TrainingError
 from clickscore.model.head_training import BlendedHeads, blend_held_out, fit_heads, recalibrate, refit_heads
 from clickscore.model.neighbours import Neighbours, PairCounts, count_pairs, decay_counts, weigh_by_age
 from clickscore.model.predict import CUTOFF, compute_metrics, evaluate_model, predict_sessions
+from clickscore.model.stack import MAX_ROWS
 from clickscore.model.training_pass import TrainingPass, choose_batch_size, make_optimizer, prepare_pass, train_pass
+from clickscore.model.training_progress import TrainingProgress, WorkPlan
 from clickscore.model.transformer import NeighbourMatrix, SessionTransformer
 from clickscore.model.vocabulary import POPULAR_ITEMS
 
 STOPPING_METRIC = f"mrr@{CUTOFF}"
 """Validation metric of early stopping."""
+FORWARD_SHARE = 0.4
+"""Time to validate on an event, as a share of the time to train on the event; roughly, for the first epoch."""
 
 
 def train(dataset: Dataset, config: TrainConfig, folder: Path, console: Console) -> TrainingRecord:
@@ -61,12 +64,13 @@ def train(dataset: Dataset, config: TrainConfig, folder: Path, console: Console)
     Raises:
         TrainingError: The folder holds another training, or files that are no checkpoint.
     """
-    record, model = fit(dataset, config, folder, console, lambda _: None)
+    record, model = fit(dataset, config, folder, console, lambda _: None, is_complete=True)
     if record.finished:
         return record
 
     # Calibrate the best epoch's heads on validation and measure them on held-out sessions
     config = record.config
+    console.print("fitting and calibrating the heads for next action and purchase")
     table = _make_table(model, load_model(folder / "best.pt", model))
     predict = functools.partial(predict_sessions, model.eval(), table)
     heads = fit_heads(dataset, predict, config)
@@ -90,7 +94,13 @@ def train(dataset: Dataset, config: TrainConfig, folder: Path, console: Console)
 
 
 def fit(
-    dataset: Dataset, config: TrainConfig, folder: Path, console: Console, on_epoch: Callable[[EpochResult], None]
+    dataset: Dataset,
+    config: TrainConfig,
+    folder: Path,
+    console: Console,
+    on_epoch: Callable[[EpochResult], None],
+    *,
+    is_complete: bool = False,
 ) -> tuple[TrainingRecord, SessionTransformer]:
     """Run the epochs of `train` alone, and return the record so far and the model after the last epoch.
 
@@ -100,6 +110,7 @@ def fit(
         folder: Checkpoint folder, new or of an unfinished training.
         console: Console for progress and results.
         on_epoch: Called after each epoch; an exception of this function ends the training.
+        is_complete: Whether heads and final pass follow, which the printed time then covers.
 
     Raises:
         TrainingError: The folder holds another training, or files that are no checkpoint.
@@ -119,23 +130,18 @@ def fit(
         dataset.training, weights, None, model, config, batch_size=batch_size, passes=config.epochs
     )
 
-    with _make_progress(console) as progress:
-        steps_done = training_pass.steps * len(record.epochs)
-        task = progress.add_task("", total=training_pass.rates.steps, completed=steps_done, loss="", mrr="")
+    plan = _plan_work(dataset, training_pass, is_complete=is_complete)
+    with TrainingProgress(console, plan, epochs_done=len(record.epochs)) as progress:
         while not _is_finished(record):
             number = len(record.epochs) + 1
-            progress.update(task, description=f"epoch {number} of {config.epochs}")
-            loss = train_pass(model, optimizer, training_pass, number=number, on_step=_advance(progress, task))
+            progress.start(f"epoch {number} of {config.epochs}")
+            loss = train_pass(model, optimizer, training_pass, number=number, on_step=progress.advance)
 
             # Measure on validation
             metrics = evaluate_model(model.eval(), _make_table(model, training_pass.neighbours), dataset.validation)
             epoch = EpochResult(number=number, loss=loss, metrics=metrics)
-            progress.update(task, mrr=f"validation {STOPPING_METRIC} {metrics[STOPPING_METRIC]:.4f}")
-            progress.console.print(
-                f"epoch {number}: loss {epoch.loss:.4f}, validation hit_rate@{CUTOFF} "
-                f"{metrics[f'hit_rate@{CUTOFF}']:.4f}, {STOPPING_METRIC} {metrics[STOPPING_METRIC]:.4f}, "
-                f"purchase_pr_auc {metrics['purchase_pr_auc']:.4f}"
-            )
+            progress.end_validation(f"validation {STOPPING_METRIC} {metrics[STOPPING_METRIC]:.4f}")
+            console.print(f"epoch {number}: loss {epoch.loss:.4f}, validation {format_metrics(metrics)}")
 
             # Save the best weights, then the state to continue from
             best = record.best_epoch
@@ -211,9 +217,9 @@ def _run_final_pass(
 ) -> TrainingRecord:
     """Fine-tune on the newest sessions in one pass, and write the finished checkpoint."""
     optimizer, number = make_optimizer(model, final_pass.config), final_pass.config.epochs + 1
-    with _make_progress(console) as progress:
-        task = progress.add_task("fine-tuning", total=final_pass.steps, loss="", mrr="")
-        train_pass(model, optimizer, final_pass, number=number, on_step=_advance(progress, task))
+    with TrainingProgress(console, WorkPlan(epochs=1, steps=final_pass.steps)) as progress:
+        progress.start("fine-tuning")
+        train_pass(model, optimizer, final_pass, number=number, on_step=progress.advance)
     save_model(folder / "weights.pt", model, final_pass.neighbours)
     save_pairs(folder, final_pass.pairs)
     record = msgspec.structs.replace(record, finished=True)
@@ -227,6 +233,33 @@ def _run_final_pass(
 def _make_table(model: SessionTransformer, neighbours: Neighbours) -> Tensor:
     """Return the item vectors with the neighbours of all sessions, as in serving: (V, D)."""
     return model.table(NeighbourMatrix(neighbours, model.item.device))
+
+
+def format_metrics(metrics: Mapping[str, float]) -> str:
+    """Return the main metrics in words; without a purchase in the sessions there is no metric of purchases."""
+    names = [f"hit_rate@{CUTOFF}", f"mrr@{CUTOFF}", *(["purchase_pr_auc"] if metrics["purchase_rate"] else [])]
+    return ", ".join(f"{name} {metrics[name]:.4f}" for name in names)
+
+
+def _plan_work(dataset: Dataset, training_pass: TrainingPass, *, is_complete: bool) -> WorkPlan:
+    """Return the work of a training, for the time that remains.
+
+    Args:
+        dataset: Sessions for training and validation.
+        training_pass: Pass of the epochs.
+        is_complete: Whether heads and final pass follow the epochs.
+    """
+    config, steps, data = training_pass.config, training_pass.steps, dataset.tree_data
+    events = len(dataset.training.items)
+    final_sessions = len(dataset.sessions) - (1 - config.top_up_share) * len(dataset.training)
+    has_trees = config.trees and data.has_actions
+    return WorkPlan(
+        epochs=config.epochs,
+        steps=steps,
+        validation_steps=FORWARD_SHARE * steps * len(dataset.validation.items) / events,
+        final_steps=round(final_sessions / training_pass.batch_size) if is_complete else 0,
+        head_rows=min(MAX_ROWS, len(data.sessions.items)) if is_complete and has_trees else 0,
+    )
 
 
 def _device() -> torch.device:
@@ -284,20 +317,3 @@ def _save_state(
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "card": msgspec.json.encode(record)}
     save_tensors(folder / "training.pt", state)
     write_record(folder, record)
-
-
-def _advance(progress: Progress, task: TaskID) -> Callable[[float], None]:
-    """Return a function that advances a task by one step and shows its loss."""
-    return lambda loss: progress.update(task, advance=1, loss=f"loss {loss:.3f}")
-
-
-def _make_progress(console: Console) -> Progress:
-    columns = ("{task.description}", "{task.fields[loss]}", "{task.fields[mrr]}")
-    return Progress(
-        *(TextColumn(text) for text in columns[:1]),
-        BarColumn(),
-        MofNCompleteColumn(),
-        *(TextColumn(text) for text in columns[1:]),
-        TimeRemainingColumn(),
-        console=console,
-    )

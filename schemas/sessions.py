@@ -19,8 +19,8 @@ class ClosedSession(msgspec.Struct, frozen=True, kw_only=True):
     """An ended session, with the events in event-time order. A repeat after a crash has the same id and bytes."""
 
     id: str
-    """`TOPIC-PARTITION-OFFSET` of the first event, or `file-HASH` if the session was cut from a file. Readers recognise a
-    repeat by this id."""
+    """`TOPIC-PARTITION-OFFSET` of the first event, or `file-HASH` if the session was cut from a file. Readers recognise
+    a repeat by this id."""
     session_id: str
     """The client's name for the session, or `PARTITION-OFFSET`. A client may use the same name twice."""
     user_id: str

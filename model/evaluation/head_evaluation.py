@@ -282,7 +282,9 @@ def _bootstrap_lead(bundle: Floats, reference: Floats, purchase: Ints) -> Bootst
 
 
 def _refuse_overlap(sessions: Sequence[Path], test: Sequence[Path]) -> None:
-    training_keys, test_keys = ({key for path in files for key in read_session_keys(path)} for files in (sessions, test))
+    training_keys, test_keys = (
+        {key for path in files for key in read_session_keys(path)} for files in (sessions, test)
+    )
     if shared := len(training_keys & test_keys):
         message = f"{shared:,} test sessions are also training sessions: separate them with `clickscore split`"
         raise DataError(message)

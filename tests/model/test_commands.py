@@ -1,4 +1,5 @@
 import dataclasses
+import os
 import signal
 import subprocess
 import sys
@@ -46,6 +47,29 @@ def test_train_reports_what_it_read_and_left_out(sessions, tmp_path):
     assert "left out: 1 x session without an event on an item" in printed
     assert "100 sessions with" in printed
     assert "training 86, validation 12, held out 2 sessions" in printed
+
+
+def test_training_on_views_prints_no_metric_of_purchases(sessions, tmp_path):
+    views = tmp_path / "views.tsv"
+    views.write_text("a b c\nb c d\n" * 30)
+    printed = run(views, "--out", tmp_path / "views", *QUICK).output
+    assert "mrr@20" in printed
+    assert "purchase" not in printed.replace("heads for next action and purchase", "")
+    assert "purchase_pr_auc" in run(sessions, "--out", tmp_path / "shop", *QUICK).output
+
+
+def test_threads_of_openmp_wait_passively(tmp_path):
+    (tmp_path / "none.tsv").write_text("")
+    code = f"from clickscore.model.commands import train; train([{str(tmp_path / 'none.tsv')!r}, '--out', 'unused'])"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+    shown = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment | {"OMP_DISPLAY_ENV": "TRUE"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in shown.stderr
 
 
 def test_train_says_what_to_do_next(sessions, tmp_path):

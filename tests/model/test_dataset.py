@@ -65,6 +65,14 @@ def test_at_most_so_many_sessions_are_ranked(tmp_path):
     assert (len(data.validation), len(data.held_out)) == (3, 3)
 
 
+def test_sessions_that_judge_a_training_do_not_depend_on_its_seed(tmp_path):
+    config = dataclasses.replace(TENTHS, ranked_sessions=5)
+    path = write_sessions(tmp_path / "s", [closed(number, f"view:{number} view:a") for number in range(200)])
+    first, second = (load_dataset([path], dataclasses.replace(config, seed=seed)) for seed in (0, 1))
+    assert first.validation.items.tolist() == second.validation.items.tolist()
+    assert first.held_out.items.tolist() == second.held_out.items.tolist()
+
+
 def test_too_few_sessions_are_refused_with_what_was_left_out(tmp_path):
     path = tmp_path / "s"
     path.write_bytes(b"nonsense\n")
