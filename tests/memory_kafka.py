@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from aiokafka import TopicPartition
 
 from clickscore.stream.kafka.topic_description import TopicDescription
-from clickscore.stream.worker.group import Headers, OutgoingRecord
+from clickscore.stream.worker.group import Headers, LossReporter, OutgoingRecord
 
 
 class StoredRecord(NamedTuple):
@@ -33,6 +33,8 @@ class MemoryLog:
         """Errors with which the next fetches of readers fail."""
         self.descriptions: dict[str, TopicDescription] = {}
         """What the broker says of topics; any other topic has four partitions and no id."""
+        self.committed: dict[TopicPartition, int] = {}
+        """Committed offsets of every group."""
         self._records: dict[tuple[str, int], list[StoredRecord]] = defaultdict(list)
 
     def append(
@@ -109,6 +111,9 @@ class MemoryReader:
 
     async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         return {partition: self._log.beginning(*partition) for partition in partitions}
+
+    async def committed_offsets(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        return {tp: offset for tp, offset in self._log.committed.items() if tp in set(partitions) and group}
 
     async def describe(self, topic: str) -> TopicDescription:
         return self._log.descriptions.get(topic, TopicDescription(4))
@@ -220,8 +225,8 @@ class MemoryGroup:
     def partition_count(self) -> int | None:
         return self.partitions
 
-    def expect(self, offsets: Mapping[int, int], report_loss: Callable[[int, int, int], None]) -> None:
-        self.expected, self.report_loss = offsets, report_loss
+    def expect(self, offsets: Mapping[int, int], losses: LossReporter) -> None:
+        self.expected, self.losses = offsets, losses
 
     async def crash(self, exc: BaseException) -> None:
         self.crashes.append(exc)

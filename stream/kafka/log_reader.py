@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from clickscore.stream.kafka.bounded_fetch import bound_unpacking
 from clickscore.stream.kafka.client import consumer_arguments
+from clickscore.stream.kafka.group_description import committed_offsets
 from clickscore.stream.kafka.topic_description import TopicDescription, describe_topic
 from clickscore.stream.settings import KafkaSettings
 
@@ -62,6 +63,15 @@ class PartitionReader(Protocol):
         """Return the number of partitions and the id of a topic."""
         ...
 
+    async def committed_offsets(self, group: str, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """Return the committed offsets of a consumer group; a partition without an offset is left out.
+
+        Args:
+            group: Name of the group.
+            partitions: Partitions to look up.
+        """
+        ...
+
     async def getmany(
         self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
     ) -> Fetched:
@@ -85,6 +95,15 @@ class LogReader(AIOKafkaConsumer):
     async def describe(self, topic: str) -> TopicDescription:
         """Return the number of partitions and the id of a topic."""
         return await describe_topic(self._client, topic)
+
+    async def committed_offsets(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """Return the committed offsets of a consumer group; a partition without an offset is left out.
+
+        Args:
+            group: Name of the group.
+            partitions: Partitions to look up.
+        """
+        return await committed_offsets(self._client, group, partitions)
 
 
 @asynccontextmanager

@@ -84,7 +84,7 @@ class Assignment:
             return
         await self._repair(restored)
         await self._compute.call(self._load, assigned, {p: partition.state for p, partition in restored.items()})
-        self._group.expect(await self._next_offsets(assigned), self._losses.report)
+        self._group.expect(await self._next_offsets(assigned), self._losses)
         self._ownership.own(assigned, generation)
         self._ticks.assign(assigned, retained)
         seconds, users = time.monotonic() - started_at, sum(len(partition.state) for partition in restored.values())
@@ -113,17 +113,17 @@ class Assignment:
         if not assigned:
             return {}
         topic = self._settings.kafka.topic(EVENTS.name)
+        partitions = [TopicPartition(topic, partition) for partition in assigned]
         async with self._open_reader() as reader:
-            beginnings = await reader.beginning_offsets([TopicPartition(topic, partition) for partition in assigned])
+            beginnings = await reader.beginning_offsets(partitions)
+            committed = await reader.committed_offsets(self._settings.worker.group, partitions)
         offsets: dict[int, int] = {}
-        for partition in assigned:
-            start, beginning = (
-                self._pipeline.partitions[partition].offset + 1,
-                beginnings[TopicPartition(topic, partition)],
-            )
+        for tp in partitions:
+            start, beginning = self._pipeline.partitions[tp.partition].offset + 1, beginnings[tp]
             if 0 < start < beginning:
-                self._losses.report(partition, start, beginning)
-            offsets[partition] = max(start, beginning)
+                # What lies between the last event and the committed offset are markers of transactions.
+                self._losses.report(tp.partition, max(start, committed.get(tp, 0)), beginning)
+            offsets[tp.partition] = max(start, beginning)
         return offsets
 
     async def _repair(self, restored: Mapping[int, RestoredPartition]) -> None:

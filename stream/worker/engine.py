@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from clickscore.schemas.errors import ClickscoreError
 from clickscore.schemas.topics import EVENTS, SNAPSHOTS
+from clickscore.stream.errors import TopicMissingError
 from clickscore.stream.kafka.log_reader import OpenReader
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.reference.feed import CatalogueFeed, Positions
@@ -22,6 +23,7 @@ from clickscore.stream.worker.ownership import Ownership
 from clickscore.stream.worker.prometheus_metrics import Metrics
 from clickscore.stream.worker.publisher import Publisher
 from clickscore.stream.worker.repair import OverlayRepair
+from clickscore.stream.worker.restore import sent_back_message
 from clickscore.stream.worker.ticks import IdleTicks
 from clickscore.stream.worker.topic_watch import TopicWatch
 
@@ -57,6 +59,7 @@ class Engine:
         """Metrics of this worker; `health` sets the gauges."""
         events = settings.kafka.topic(EVENTS.name)
         self._group = group
+        self._settings = settings
         self._pipeline = pipeline
         if pipeline.has_model:
             metrics.expect_model_items()
@@ -67,7 +70,8 @@ class Engine:
         self._ticks = IdleTicks(
             pipeline, group, topic=events, tick_after_ms=settings.worker.tick_after_ms, clock=clock, metrics=metrics
         )
-        self._losses = Losses(events, metrics)
+        self._stopping: asyncio.Task[None] | None = None
+        self._losses = Losses(events, metrics, self._stop_after_cut_back)
         self._watch = TopicWatch(
             topic=events,
             changelog=settings.kafka.topic(SNAPSHOTS.name),
@@ -172,6 +176,19 @@ class Engine:
         except Exception as exc:
             log.exception("the worker stops")
             await self._stop(exc)
+
+    def _stop_after_cut_back(self, partition: int, offset: int, start: int) -> None:
+        """Stop: the log of a partition was cut back.
+
+        Args:
+            partition: Partition of the topic of events.
+            offset: Last offset that was read.
+            start: Offset from which the log was read again.
+        """
+        kafka = self._settings.kafka
+        source = f"{kafka.topic(EVENTS.name)}-{partition}"
+        message = sent_back_message(kafka.topic(SNAPSHOTS.name), source, offset, start)
+        self._stopping = asyncio.create_task(self._stop(TopicMissingError(message)))
 
     async def _stop(self, exc: Exception) -> None:
         self.fail(exc)

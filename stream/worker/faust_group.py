@@ -9,7 +9,8 @@ import faust
 from faust.exceptions import AlreadyConfiguredWarning, ConsumerNotStarted
 from faust.types import TP
 
-from clickscore.stream.worker.transport import Batch, BatchProducer, ReportLoss
+from clickscore.stream.worker.group import LossReporter
+from clickscore.stream.worker.transport import Batch, BatchProducer
 
 
 class FaustBatch:
@@ -77,10 +78,10 @@ class FaustGroup:
         consumer: Any = self._app.consumer  # the transport's BatchConsumer
         return consumer.partition_count(self._topic)
 
-    def expect(self, offsets: Mapping[int, int], report_loss: ReportLoss) -> None:
+    def expect(self, offsets: Mapping[int, int], losses: LossReporter) -> None:
         """Tell the consumer the latest offset to start each partition from, and who takes lost ranges."""
         expected = {TP(self._topic, partition): offset for partition, offset in offsets.items()}
-        self._app.consumer.expect(expected, report_loss)  # pyright: ignore[reportAttributeAccessIssue]  (BatchConsumer.expect)
+        self._app.consumer.expect(expected, losses)  # pyright: ignore[reportAttributeAccessIssue]  (BatchConsumer.expect)
 
     async def crash(self, exc: BaseException) -> None:
         """Stop the app. Faust must not wait for the unpublished batches."""

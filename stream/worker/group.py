@@ -4,7 +4,7 @@
 and run in tests with plain doubles.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from clickscore.stream.pipeline import Record
@@ -77,6 +77,30 @@ class Producer(Protocol):
         ...
 
 
+class LossReporter(Protocol):
+    """Takes what a log has lost."""
+
+    def report(self, partition: int, start: int, end: int) -> None:
+        """Report lost events.
+
+        Args:
+            partition: Partition of the topic of events.
+            start: First lost offset.
+            end: Offset after the last lost offset.
+        """
+        ...
+
+    def report_cut_back(self, partition: int, offset: int, start: int) -> None:
+        """Report a log that has lost its end: the events that were already decided on.
+
+        Args:
+            partition: Partition of the topic of events.
+            offset: Last offset that was read.
+            start: Offset from which the log was read again.
+        """
+        ...
+
+
 class ConsumerGroup(Protocol):
     """A member of the consumer group of the topic of events."""
 
@@ -107,12 +131,12 @@ class ConsumerGroup(Protocol):
         """Return the number of partitions of the topic of events; None while it is unknown."""
         ...
 
-    def expect(self, offsets: Mapping[int, int], report_loss: Callable[[int, int, int], None]) -> None:
-        """Set the latest offset to start each assigned partition from, to notice a gap.
+    def expect(self, offsets: Mapping[int, int], losses: LossReporter) -> None:
+        """Set the latest offset to start each assigned partition from, to notice a gap or a log that was cut back.
 
         Args:
             offsets: Offset by partition.
-            report_loss: Takes the partition, the first lost offset and the end of each lost range.
+            losses: Takes lost ranges.
         """
         ...
 

@@ -136,6 +136,22 @@ def cut_back_message(changelog: str, source: str, offset: int, end: int) -> str:
     )
 
 
+def sent_back_message(changelog: str, source: str, offset: int, start: int) -> str:
+    """Return what to do about a log that was cut back while the worker read it.
+
+    Args:
+        changelog: Full name of the topic of snapshots.
+        source: `TOPIC-PARTITION` of the events.
+        offset: Source offset of the last record read.
+        start: Offset from which the log was read again.
+    """
+    return (
+        f"{source} was read up to offset {offset}, but its log no longer reached that far, and began again at {start}: "
+        "the topic was made anew, or an unclean leader election has lost the last offsets. "
+        f"{changelog} holds the state of the lost log. {_advice(changelog)}"
+    )
+
+
 def _advice(changelog: str) -> str:
     return f"To begin without a state, delete {changelog} and make it anew with `clickscore topics create`"
 

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import aiokafka
@@ -27,11 +27,9 @@ from faust.types.tuples import ConsumerMessage
 from clickscore.stream.kafka.bounded_fetch import bound_unpacking
 from clickscore.stream.kafka.client import with_retry_backoff
 from clickscore.stream.pipeline import MAX_KEY_BYTES
-from clickscore.stream.worker.group import OutgoingRecord
+from clickscore.stream.worker.group import LossReporter, OutgoingRecord
 
 Records = Sequence[aiokafka.ConsumerRecord]
-ReportLoss = Callable[[int, int, int], None]
-"""Takes the partition, the first lost offset and the offset after the last lost offset."""
 
 FETCH_MAX_WAIT_MS = 20
 """How long the broker holds an empty fetch, ms. A fetch serves all partitions of a broker, so with Faust's 1,500 ms an
@@ -178,16 +176,19 @@ class BatchConsumer(driver.Consumer):
         self._fetched_at = 0.0
         self._expected: dict[TP, int] = {}  # offset from which the next fetch of a partition begins, at the latest
         self._gap_ends: dict[TP, int] = {}  # first offset of a fetch that left a gap and was refused
-        self._report_loss: ReportLoss | None = None
+        self._following: set[TP] = set()  # partitions with a fetch since `expect`, which only move forward
+        self._passed: dict[TP, int] = {}  # offset of the next fetch, with all earlier records delivered
+        self._losses: LossReporter | None = None
 
-    def expect(self, offsets: Mapping[TP, int], report_loss: ReportLoss | None = None) -> None:
+    def expect(self, offsets: Mapping[TP, int], losses: LossReporter | None = None) -> None:
         """Set the latest offset to start each partition of an assignment from.
 
         Args:
             offsets: Offset by partition.
-            report_loss: Takes the partition, the first lost offset and the end of each lost range.
+            losses: Takes lost ranges.
         """
-        self._expected, self._gap_ends, self._report_loss = dict(offsets), {}, report_loss
+        self._expected, self._gap_ends, self._losses = dict(offsets), {}, losses
+        self._following, self._passed = set(), {}
 
     def readable_end(self, tp: TP) -> int | None:
         """Return the offset after the last readable record, or no offset before the first fetch.
@@ -209,6 +210,7 @@ class BatchConsumer(driver.Consumer):
         return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109 (Faust's name)
+        self._note_positions()
         fetched = await super()._getmany(active_partitions, timeout)
         self._set_fetch_limits(sum(map(len, fetched.values())))
         return {tp: records for tp, records in fetched.items() if await self._is_contiguous(tp, records)}
@@ -221,6 +223,14 @@ class BatchConsumer(driver.Consumer):
         fetcher: Any = self._thread._ensure_consumer()._fetcher
         fetcher._fetch_max_wait_ms, fetcher._fetch_min_bytes = limits
 
+    def _note_positions(self) -> None:
+        """Note how far each partition is read: markers and aborted records of transactions are passed in silence."""
+        thread: Any = self._thread  # a BatchConsumerThread
+        for tp in self._following:
+            position = thread.fetch_position(tp)
+            if position is not None and position >= self._expected[tp]:
+                self._passed[tp] = position
+
     async def _is_contiguous(self, tp: TP, records: Records) -> bool:
         """Return whether a fetch continues at the expected offset; a fetch with a gap is read again first.
 
@@ -230,13 +240,17 @@ class BatchConsumer(driver.Consumer):
         """
         first, expected = records[0].offset, self._expected.get(tp)
         if self.flow_active and expected is not None:
+            if first < expected and tp in self._following:
+                self._report_cut_back(tp, expected - 1, first)
+                return False
             if first > expected and self._gap_ends.get(tp) != first:
                 self._gap_ends[tp] = first
                 await self.seek(tp, expected)
                 return False
             if first > expected:
-                await self._look_for_loss(tp, expected, first)
+                await self._look_for_loss(tp, max(expected, self._passed.get(tp, 0)), first)
             self._expected[tp] = records[-1].offset + 1
+            self._following.add(tp)
         return True
 
     async def _look_for_loss(self, tp: TP, start: int, end: int) -> None:
@@ -248,8 +262,19 @@ class BatchConsumer(driver.Consumer):
             end: Offset after the last missing offset.
         """
         beginning = (await self.earliest_offsets(tp))[tp]
-        if self._report_loss and beginning > start:
-            self._report_loss(tp.partition, start, min(end, beginning))
+        if self._losses and beginning > start:
+            self._losses.report(tp.partition, start, min(end, beginning))
+
+    def _report_cut_back(self, tp: TP, offset: int, start: int) -> None:
+        """Report that the client was sent back: the broker has no such offset any more.
+
+        Args:
+            tp: Partition of the fetch.
+            offset: Last offset that was read.
+            start: First offset of the fetch.
+        """
+        if self._losses:
+            self._losses.report_cut_back(tp.partition, offset, start)
 
     def _to_message(self, tp: TP, record: Any) -> BatchMessage:
         records: Batch = record
@@ -276,6 +301,9 @@ class BatchConsumer(driver.Consumer):
     def _new_offset(self, tp: TP) -> int | None:
         """Return the offset to commit: the offset after the leading run of committable batches.
 
+        When no batch waits, the markers behind the last batch are committed, too: at the next start, a log that ends
+        with markers, and that retention has emptied, has lost no event.
+
         Faust's own acknowledgements do not count: Faust acknowledges an event even after an error of the agent.
         """
         self._acked[tp].clear()
@@ -283,7 +311,7 @@ class BatchConsumer(driver.Consumer):
         queue, offset = self._in_flight[tp], None
         while queue and queue[0].committable:
             offset = queue.popleft().offset + 1
-        return offset
+        return offset if queue else self._passed.get(tp, offset)
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Ignore missing offsets: a batch knows the last offset."""
@@ -291,6 +319,8 @@ class BatchConsumer(driver.Consumer):
     async def perform_seek(self) -> None:
         """Forget the batches in flight, since all uncommitted records are read again, and seek."""
         self._in_flight.clear()
+        self._following.clear()
+        self._passed.clear()
         await super().perform_seek()
 
     async def seek_to_committed(self) -> Mapping[TP, int]:

@@ -15,6 +15,7 @@ from clickscore.schemas.topics import EVENTS, RECOMMENDATIONS
 from clickscore.stream.settings import environment_of
 from tests.integration.event_log import BEGAN
 from tests.integration.live import ROOT, Installation, installation
+from tests.integration.test_changed_topics import delete_records
 
 pytestmark = pytest.mark.kafka
 
@@ -81,6 +82,21 @@ def test_aborted_transaction_at_the_end_leaves_no_lag_and_hides_no_later_event(b
         restarted = live.start_worker()
         restarted.wait_restored()
         restarted.wait_health(lambda health: health["lag"] == 0)
+
+
+def test_marker_behind_the_last_event_is_no_loss_when_retention_has_emptied_the_log(
+    broker: str, tmp_path: Path
+) -> None:
+    with installation(broker, tmp_path, partitions=1) as live:
+        asyncio.run(send_transactions(live, (view("t1", 1), True), (ABORTED, False)))
+        first = live.start_worker()
+        live.wait_finished()  # the markers and the aborted event are committed, too
+        first.stop()
+        asyncio.run(delete_records(live, before=4))
+        second = live.start_worker()
+        second.wait_restored()
+        assert second.health()["lost"] == 0
+        assert " are lost" not in second.output
 
 
 def test_setting_reads_uncommitted_records(broker: str, tmp_path: Path) -> None:

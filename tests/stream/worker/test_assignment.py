@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
+from aiokafka import TopicPartition
 
 from clickscore.schemas.snapshots import decode_partition, decode_user
 from clickscore.schemas.topics import EVENTS, SNAPSHOTS
@@ -27,7 +28,7 @@ class AssignmentStage(Stage):
         super().__init__(*partitions, log=log)
         self.rebalances: list[tuple[int, ...]] = []
         """Partitions that a rebalance assigns while the changelog is being read."""
-        self.losses = Losses(EVENTS.name, self.metrics)
+        self.losses = Losses(EVENTS.name, self.metrics, lambda *_: None)
         self.assignment = Assignment(
             settings=self.settings,
             open_reader=self.open_reader,
@@ -241,6 +242,16 @@ def test_events_that_the_log_no_longer_has_are_reported_as_lost():
     successor = heir(stage, 0)
     successor.restore()
     assert (successor.losses.events, successor.group.expected) == (3, {0: 4})
+
+
+def test_markers_behind_the_last_event_are_no_loss_when_retention_has_emptied_the_log():
+    stage = worked(0)
+    stage.send(*[view("ann", minute) for minute in range(1, 6)])
+    stage.log.delete_before(EVENTS.name, 0, 4)
+    stage.log.committed = {TopicPartition(EVENTS.name, 0): 4}
+    successor = heir(stage, 0)
+    successor.restore()
+    assert (successor.losses.events, successor.group.expected) == (0, {0: 4})
 
 
 def test_first_worker_on_a_log_without_its_beginning_has_lost_nothing():

@@ -177,6 +177,22 @@ def test_bug_stops_the_worker_with_its_traceback_in_the_log(caplog: pytest.LogCa
     assert "a bug" in caplog.text
 
 
+def test_log_that_was_cut_back_under_the_worker_stops_it():
+    async def run() -> EngineStage:
+        stage = EngineStage()
+        async with stage.running():
+            stage.group.losses.report_cut_back(0, 99, 0)
+            while not stage.group.crashes:  # noqa: ASYNC110 (the double sets no event)
+                await asyncio.sleep(0)
+        return stage
+
+    stage = asyncio.run(run())
+    assert isinstance(stage.engine.failure, TopicMissingError)
+    assert "clickstream-events-0 was read up to offset 99, but its log no longer reached that far" in str(
+        stage.engine.failure
+    )
+
+
 def test_first_failure_is_the_reason():
     first, second = ValueError("first"), ValueError("second")
     stage = EngineStage()

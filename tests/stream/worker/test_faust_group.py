@@ -8,6 +8,8 @@ from faust.types import TP
 
 from clickscore.schemas.topics import EVENTS
 from clickscore.stream.worker.faust_group import FaustBatch, FaustGroup
+from clickscore.stream.worker.losses import Losses
+from clickscore.stream.worker.prometheus_metrics import Metrics
 from clickscore.stream.worker.transport import Batch, BatchProducer
 from tests.stream.worker.test_transport_contract import HERE, OTHER, in_app, messages, recorded
 
@@ -99,15 +101,15 @@ def test_highwater_is_the_readable_end_of_a_partition_of_events():
 
 
 def test_expected_offsets_reach_the_consumer():
-    losses: list[tuple[int, int, int]] = []
+    losses = Losses(EVENTS.name, Metrics(), lambda *_: None)
 
     async def use(app: faust.App, group: FaustGroup) -> dict[TP, int]:
-        group.expect({0: 5}, lambda *loss: losses.append(loss))
-        app.consumer._report_loss(0, 5, 7)
+        group.expect({0: 5}, losses)
+        app.consumer._losses.report(0, 5, 7)
         return app.consumer._expected
 
     assert in_group(use) == {HERE: 5}
-    assert losses == [(0, 5, 7)]
+    assert losses.events == 2
 
 
 def test_group_has_the_generation_the_rebalance_and_the_producer_of_the_app():

@@ -11,7 +11,7 @@ class HealthStage(Stage):
 
     def __init__(self, *partitions: int, scorer: DullScorer | None = None) -> None:
         super().__init__(*partitions, scorer=scorer)
-        self.losses = Losses("events", self.metrics)
+        self.losses = Losses("events", self.metrics, lambda *_: None)
         self.check = HealthCheck(
             self.group, self.pipeline, self.ownership, self.metrics, losses=self.losses, clock=self.clock
         )

@@ -98,7 +98,12 @@ class Thread:
 
     def __init__(self, fetched: dict[Any, list[Any]]) -> None:
         self.fetched = fetched
+        self.positions: dict[TP, int] = {}
+        """Offset of the next fetch of each partition."""
         self._fetcher = Fetcher()
+
+    def fetch_position(self, tp: TP) -> int | None:
+        return self.positions.get(tp)
 
     async def getmany(self, active_partitions: Any, timeout: float) -> dict[Any, list[Any]]:  # noqa: ASYNC109 (Faust's)
         del active_partitions, timeout
@@ -176,7 +181,14 @@ class GapOfTheLog(FetchFromBeforeRebalance):
         super().__init__(app)
         self.beginning = beginning
         self.losses: list[tuple[int, int, int]] = []
-        self.expect({HERE: 5, OTHER: 0}, lambda *loss: self.losses.append(loss))
+        self.cut_backs: list[tuple[int, int, int]] = []
+        self.expect({HERE: 5, OTHER: 0}, self)
+
+    def report(self, partition: int, start: int, end: int) -> None:
+        self.losses.append((partition, start, end))
+
+    def report_cut_back(self, partition: int, offset: int, start: int) -> None:
+        self.cut_backs.append((partition, offset, start))
 
     async def earliest_offsets(self, *partitions: TP) -> dict[TP, int]:
         return dict.fromkeys(partitions, self.beginning)
@@ -195,6 +207,43 @@ def test_gap_before_the_beginning_of_the_log_is_a_loss(beginning: int, losses: l
 
     first, second, reported = in_app(use)
     assert (HERE in first, HERE in second, reported) == (False, True, losses)
+
+
+def test_log_that_is_read_again_from_its_beginning_was_cut_back():
+    async def use(app: faust.App) -> Any:
+        consumer = GapOfTheLog(app, 0)
+        consumer._thread = Thread({HERE: [record(5), record(6)]})
+        assert HERE in await consumer._getmany({HERE}, 1.0)
+        consumer._thread = Thread({HERE: [record(0), record(1)]})
+        return HERE in await consumer._getmany({HERE}, 1.0), consumer.cut_backs, consumer.losses
+
+    assert in_app(use) == (False, [(0, 6, 0)], [])
+
+
+def test_records_before_the_state_are_no_log_that_was_cut_back():
+    async def use(app: faust.App) -> Any:
+        consumer = GapOfTheLog(app, 0)
+        consumer._thread = Thread({HERE: [record(3), record(4)]})
+        return HERE in await consumer._getmany({HERE}, 1.0), consumer.cut_backs
+
+    assert in_app(use) == (True, [])
+
+
+def test_markers_that_were_passed_are_no_loss_and_are_committed():
+    async def use(app: faust.App) -> Any:
+        consumer = GapOfTheLog(app, 9)
+        consumer._thread = Thread({HERE: [record(5)]})
+        await consumer._getmany({HERE}, 1.0)
+        consumer._thread = Thread({})
+        consumer._thread.positions = {HERE: 8}  # offsets 6 and 7 were markers
+        await consumer._getmany({HERE}, 1.0)
+        committable = consumer._new_offset(HERE)
+        for _ in range(2):
+            consumer._thread = Thread({HERE: [record(9)]})
+            await consumer._getmany({HERE}, 1.0)
+        return committable, consumer.losses
+
+    assert in_app(use) == (8, [(0, 8, 9)])
 
 
 def test_partition_without_a_position_is_no_stalled_stream():
