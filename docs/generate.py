@@ -1,6 +1,6 @@
 """Generate the parts of the documents that repeat the code. `make docs` writes them, and a test compares them.
 
-Two kinds of files are generated as a whole: `docs/schemas/*.json` and `docs/asyncapi.yaml`. Generated parts of other
+Files generated as a whole are `docs/schemas/*.json`, `docs/asyncapi.yaml` and `docs/openapi.json`. Generated parts of other
 files stand between the marks `<!-- generated: NAME -->` and `<!-- end: NAME -->`: the layers and the file map in
 `docs/architecture.md`, and the tables in `docs/operations.md`.
 """
@@ -11,30 +11,35 @@ import sys
 import tomllib
 from pathlib import Path
 
+import orjson
 from prometheus_client.metrics import MetricWrapperBase
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # `python docs/generate.py` searches only its own folder
 
 from clickscore.schemas.topics import TOPICS  # noqa: E402
+from clickscore.stream.gateway.gateway_metrics import GatewayMetrics  # noqa: E402
+from clickscore.stream.gateway.openapi import openapi  # noqa: E402
 from clickscore.stream.settings import SETTINGS  # noqa: E402
 from clickscore.stream.worker.prometheus_metrics import Metrics  # noqa: E402
 from docs.contracts import asyncapi_text, schema_files  # noqa: E402
 
 PACKAGES = ("schemas", "model", "export", "stream", "backtest")
-PARTLY_GENERATED = ("docs/architecture.md", "docs/operations.md")
+PARTLY_GENERATED = ("docs/architecture.md", "docs/gateway.md", "docs/operations.md")
 
 
 def documents() -> dict[Path, str]:
     """Return the expected text of each file that is generated, as a whole or in part."""
     texts = {ROOT / "docs" / "schemas" / name: text for name, text in schema_files().items()}
     texts[ROOT / "docs" / "asyncapi.yaml"] = asyncapi_text()
+    texts[ROOT / "docs" / "openapi.json"] = orjson.dumps(openapi(), option=orjson.OPT_INDENT_2).decode() + "\n"
     parts = {
         "layers": layers_picture(),
         "map": file_map(),
         "topics": topics_table(),
         "settings": settings_table(),
-        "metrics": metrics_table(),
+        "metrics": metrics_table(Metrics()),
+        "gateway-metrics": metrics_table(GatewayMetrics()),
     }
     for name in PARTLY_GENERATED:
         texts[ROOT / name] = with_parts((ROOT / name).read_text(encoding="utf-8"), parts)
@@ -110,10 +115,10 @@ def settings_table() -> str:
     return _table(("setting", "default", "unit", "what"), rows)
 
 
-def metrics_table() -> str:
+def metrics_table(metrics: Metrics | GatewayMetrics) -> str:
     """Return every metric by its name in Prometheus, with kind, labels and meaning."""
     rows: list[tuple[str, ...]] = []
-    for metric in vars(Metrics()).values():
+    for metric in vars(metrics).values():
         if not isinstance(metric, MetricWrapperBase):
             continue
         family = next(iter(metric.describe()))

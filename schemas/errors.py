@@ -7,6 +7,7 @@
     - TopicMissingError      a topic is missing, or differs from the worker's needs
   + SnapshotError            a record of session-snapshots cannot be read: the worker stops before it decides anything
   + ExtraMissingError        a command needs an optional dependency that is not installed
+  + RequestError             a request to the gateway cannot be answered: the client gets the status and the reason
   + InputFileError           a file cannot be read, or has another format than the named format
     - BrokenDataError        compressed data is damaged
     - MappingError           a mapping is missing or wrong

@@ -1,5 +1,7 @@
 """Errors of the engine. `schemas/errors.py` draws the whole tree."""
 
+from collections.abc import Mapping, Sequence
+
 from clickscore.schemas.errors import ClickscoreError
 
 
@@ -33,3 +35,24 @@ class InputFileError(ClickscoreError):
 
 class WorkerDiedError(ClickscoreError):
     """A worker in a child process has ended by itself. The message has the end of the worker's log."""
+
+
+class RequestError(ClickscoreError):
+    """A request to the gateway cannot be answered."""
+
+    def __init__(
+        self, status: int, detail: str, *, headers: Mapping[str, str] | None = None, faults: Sequence[object] = ()
+    ) -> None:
+        """Describe the failure.
+
+        Args:
+            status: Status code of HTTP.
+            detail: The failure, and the remedy, in words.
+            headers: Headers of the answer.
+            faults: Faults of single events.
+        """
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.faults = faults

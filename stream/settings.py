@@ -1,4 +1,4 @@
-"""Settings in five groups: each setting with default, bounds, unit and meaning, and the source of each value.
+"""Settings in six groups: each setting with default, bounds, unit and meaning, and the source of each value.
 
 A flag comes first, then `CLICKSCORE_*` in the environment, then a TOML file, then the default. Names are flat for
 users (`--gap-ms`, `CLICKSCORE_GAP_MS`, `gap_ms = ...`) and unique over the groups. Functions take only the groups in
@@ -349,6 +349,47 @@ class WorkerSettings(Group, frozen=True, kw_only=True):
     web_port: Annotated[int, setting("port", "Port of /metrics and /health", ge=0, le=65_535)] = 6066
 
 
+class GatewaySettings(Group, frozen=True, kw_only=True):
+    """How the gateway listens, whom it answers, and how much it takes and remembers."""
+
+    gateway_host: Annotated[
+        str, setting("host", "Address of the gateway; an address outside loopback needs gateway_keys_file")
+    ] = "127.0.0.1"
+    gateway_port: Annotated[int, setting("port", "Port of the gateway", ge=0, le=65_535)] = 8080
+    gateway_keys_file: Annotated[
+        str, setting("path", "File of API keys (`clickscore gateway key create`); empty to answer without keys")
+    ] = ""
+    gateway_rate: Annotated[
+        int, setting("1/s", "Requests and events a second of an API key without a rate of its own", ge=1)
+    ] = 1_000
+    gateway_tls_certfile: Annotated[
+        str, setting("path", "Certificate chain of the gateway in PEM form; empty for HTTP without TLS")
+    ] = ""
+    gateway_tls_keyfile: Annotated[
+        str, setting("path", "Private key of the certificate; empty if gateway_tls_certfile has the key")
+    ] = ""
+    gateway_cors_origins: Annotated[
+        str, setting("origin,...", "Web sites whose pages may call the gateway; empty for no site")
+    ] = ""
+    gateway_body_bytes: Annotated[int, setting("bytes", "Largest body of a request", ge=1)] = 1024 * 1024
+    gateway_connections: Annotated[
+        int, setting("connections", "Open connections; with more, requests are answered with 503", ge=1)
+    ] = 12_000
+    # A request has 30 s in all, so each wait is well below.
+    gateway_store_ms: Annotated[
+        int, setting("ms", "How long a request waits until Kafka has stored its events", ge=1, le=10_000)
+    ] = 5_000
+    gateway_decide_ms: Annotated[
+        int, setting("ms", "How long a request waits for the decision on its event", ge=1, le=10_000)
+    ] = 1_000
+    gateway_users: Annotated[
+        int, setting("users", "Users whose newest decision is remembered; the oldest decision goes first", ge=1)
+    ] = 100_000
+    gateway_history_ms: Annotated[
+        int, setting("ms", "Age of the oldest decisions that a gateway reads when it starts", ge=0)
+    ] = 30 * MINUTE_MS
+
+
 @functools.cache
 def declared(group: type[Group]) -> dict[str, Setting]:
     """Return the declarations of a group's settings by name, in order."""
@@ -378,6 +419,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     policy: PolicySettings = msgspec.field(default_factory=PolicySettings)
     scoring: ScoringSettings = msgspec.field(default_factory=ScoringSettings)
     worker: WorkerSettings = msgspec.field(default_factory=WorkerSettings)
+    gateway: GatewaySettings = msgspec.field(default_factory=GatewaySettings)
 
     @classmethod
     def of(cls, **values: object) -> Self:

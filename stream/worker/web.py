@@ -1,15 +1,15 @@
 """Web pages: a small HTTP server for /health and /metrics, which slow clients and foreign web sites cannot misuse."""
 
 import asyncio
-import ipaddress
 import logging
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
+
+from clickscore.stream.host_names import is_own_name
 
 CONNECTION_SECONDS = 10.0
 """Longest life of a connection, s: more than any page takes, and the default timeout of a Prometheus scrape."""
@@ -102,29 +102,3 @@ class WebServer:
             return Page(405, b"only GET and HEAD\n")
         make_page = self._pages.get(request.path)
         return make_page() if make_page else Page(404, f"pages: {', '.join(self._pages)}\n".encode())
-
-
-def is_own_name(host_header: str, bound_host: str) -> bool:
-    """Return whether a request may name the server so.
-
-    A server on loopback answers only to loopback's names. Otherwise a web site whose name points to 127.0.0.1 (DNS
-    rebinding) could read the pages through a browser on this machine.
-
-    Args:
-        host_header: Value of the Host header; empty in requests of HTTP/1.0, which browsers do not send.
-        bound_host: Address that the server listens on.
-    """
-    if not _is_loopback(bound_host) or not host_header:
-        return True
-    try:
-        name = urlsplit(f"//{host_header}").hostname or ""
-    except ValueError:  # no valid IPv6 address in brackets
-        return False
-    return name == bound_host.lower() or _is_loopback(name)
-
-
-def _is_loopback(name: str) -> bool:
-    try:
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import uvloop
 
-from clickscore.stream.worker.web import CONNECTION_SECONDS, Page, WebServer, is_own_name
+from clickscore.stream.host_names import is_own_name
+from clickscore.stream.worker.web import CONNECTION_SECONDS, Page, WebServer
 
 PAGES: Mapping[str, Callable[[], Page]] = {
     "/health": lambda: Page(503, b'{"alive":true}', "application/json"),

@@ -1,0 +1,1 @@
+"""HTTP gateway: take events and answer with decisions over HTTP, beside the topics."""

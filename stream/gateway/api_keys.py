@@ -1,0 +1,136 @@
+"""API keys: make, store and check the keys of the gateway. Only a hash of a key is stored."""
+
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from clickscore.schemas.errors import OutputFileError
+from clickscore.stream.errors import SettingsError
+
+Scope = Literal["events", "read", "admin"]
+"""Right of a key.
+
+* events: send events.
+* read: read decisions, and wait for the decision on an event.
+* admin: read the metrics of the gateway.
+"""
+
+KEY_PREFIX = "ck"
+"""Beginning of every key, by which scanners of source code can recognise a leaked key."""
+SECRET_BYTES = 32
+"""Random bytes of a key. A secret of 256 bits needs no slow hash and no salt: nobody can guess it."""
+
+
+class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored key."""
+
+    key_id: str
+    """Public part of the key, by which it is looked up."""
+    name: str
+    """User of the key, for people."""
+    scopes: tuple[Scope, ...]
+    sha256: str
+    """SHA-256 of the secret part, in hex."""
+    created_at: str
+    """Time of creation, ISO 8601, UTC."""
+    rate: int | None = None
+    """Requests and events a second; None for `gateway_rate`."""
+
+
+class NewKey(NamedTuple):
+    """A key at its creation."""
+
+    stored: ApiKey
+    text: str
+    """The key itself, which is shown once and never stored."""
+
+
+def make_key(name: str, scopes: Iterable[Scope], created_at: str, rate: int | None = None) -> NewKey:
+    """Return a new random key.
+
+    Args:
+        name: User of the key.
+        scopes: Rights of the key.
+        created_at: Time of creation, ISO 8601.
+        rate: Requests and events a second; None for `gateway_rate`.
+    """
+    key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(SECRET_BYTES)
+    stored = ApiKey(
+        key_id=key_id,
+        name=name,
+        scopes=tuple(sorted(set(scopes))),
+        sha256=_hash(secret),
+        created_at=created_at,
+        rate=rate,
+    )
+    return NewKey(stored, f"{KEY_PREFIX}_{key_id}_{secret}")
+
+
+class KeyRing:
+    """The keys of a gateway, by id."""
+
+    def __init__(self, keys: Iterable[ApiKey]) -> None:
+        self._keys = {key.key_id: key for key in keys}
+
+    def __len__(self) -> int:
+        """Return the number of keys."""
+        return len(self._keys)
+
+    def match(self, text: str) -> ApiKey | None:
+        """Return the stored key of a key's text; None for a wrong key.
+
+        The comparison takes the same time wherever the secrets differ.
+        """
+        prefix, _, rest = text.partition("_")
+        key_id, _, secret = rest.partition("_")
+        stored = self._keys.get(key_id)
+        is_equal = hmac.compare_digest(_hash(secret), stored.sha256 if stored else _hash(""))
+        return stored if stored and is_equal and prefix == KEY_PREFIX else None
+
+
+_decode_keys = msgspec.json.Decoder(list[ApiKey]).decode
+
+
+def read_keys(path: Path) -> list[ApiKey]:
+    """Return the keys of a file.
+
+    Raises:
+        SettingsError: The file cannot be read, or has another form.
+    """
+    try:
+        return _decode_keys(path.read_bytes())
+    except OSError as exc:
+        message = f"gateway_keys_file ({path}) cannot be read: {exc.strerror}. `clickscore gateway key create` makes it"
+        raise SettingsError(message) from exc
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        message = f"gateway_keys_file ({path}) is no file of `clickscore gateway key create`: {exc}"
+        raise SettingsError(message) from exc
+
+
+def write_keys(path: Path, keys: Sequence[ApiKey]) -> None:
+    """Write a file of keys that only its owner can read. A reader sees the former or the new file, never a part.
+
+    Raises:
+        OutputFileError: The file cannot be written.
+    """
+    text = msgspec.json.format(msgspec.json.encode(keys), indent=2)
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123 (an open file)
+            file.write(text + b"\n")
+        part.replace(path)
+    except OSError as exc:
+        part.unlink(missing_ok=True)
+        message = f"{path} cannot be written: {exc.strerror}. Name another file with --gateway-keys-file"
+        raise OutputFileError(message) from exc
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode(errors="replace")).hexdigest()

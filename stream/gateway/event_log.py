@@ -1,0 +1,37 @@
+"""Event log: the part of Kafka that the gateway needs."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from clickscore.stream.gateway.event_bodies import IncomingEvent
+
+
+class LogHealth(NamedTuple):
+    """State of the connection to the log."""
+
+    is_ready: bool
+    """Whether the decisions of the history have been read, and the log has answered lately."""
+    lag: int
+    """Number of published decisions that are not read yet."""
+    answered_ms: int
+    """Time since the last answer of the log, ms."""
+
+
+class EventLog(Protocol):
+    """The log of events and decisions; for example Kafka's topics."""
+
+    async def store(self, events: Sequence[IncomingEvent]) -> list[str]:
+        """Store events, and return the id of the decision on each: the id follows from the event's place in the log.
+
+        Raises:
+            RequestError: The log did not store the events in time.
+        """
+        ...
+
+    async def find_decision(self, decision_id: str) -> bytes | None:
+        """Return a published recommendation by its id; None where the log has no such decision."""
+        ...
+
+    def health(self) -> LogHealth:
+        """Return the state of the connection."""
+        ...

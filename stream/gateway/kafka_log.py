@@ -1,0 +1,285 @@
+"""Kafka log: store events in Kafka, follow the published decisions, and find a decision in its topic."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from clickscore.schemas.topics import EVENTS, MAX_RECORD_BYTES, RECOMMENDATIONS
+from clickscore.stream.errors import BrokerError, RequestError, TopicMissingError
+from clickscore.stream.gateway.decision_memory import decode_published_decision
+from clickscore.stream.gateway.event_bodies import IncomingEvent
+from clickscore.stream.gateway.event_log import LogHealth
+from clickscore.stream.kafka.client import MAX_REQUEST_BYTES, client_arguments, consumer_arguments, with_retry_backoff
+from clickscore.stream.kafka.log_reader import STOP_SECONDS
+from clickscore.stream.kafka.topics import list_topics
+from clickscore.stream.settings import GatewaySettings, KafkaSettings
+
+METADATA_MS = 10_000
+"""Age at which the number of partitions is asked for again, ms."""
+FETCH_BYTES = 4 * 1024 * 1024
+"""Largest fetch of a partition, bytes: a bound for memory while the history is read."""
+PROBE_SECONDS = 1.0
+"""Time between two questions for the ends of the partitions, s."""
+LOST_MS = 10_000
+"""Time without an answer of Kafka after which the log is not ready, ms."""
+FIND_SECONDS = 2.0
+"""Longest search for a decision in its topic, s."""
+FIND_AT_ONCE = 2
+"""Searches at the same time: a search opens a connection and reads some MB."""
+
+_log = logging.getLogger(__name__)
+
+
+class KafkaLog:
+    """Kafka's topics of events and recommendations. A context manager; `follow` must run inside.
+
+    The reader joins no consumer group: each gateway reads all decisions, and workers do not notice.
+
+    Raises:
+        TopicMissingError: A topic is missing.
+        BrokerError: The broker cannot be reached.
+    """
+
+    def __init__(self, kafka: KafkaSettings, gateway: GatewaySettings, receive: Callable[[bytes], None]) -> None:
+        """Prepare the clients.
+
+        Args:
+            kafka: Connection, and names of topics.
+            gateway: Limits of waits, and the history to read.
+            receive: Called with each published recommendation, in order within each partition.
+        """
+        self._kafka = kafka
+        self._gateway = gateway
+        self._receive = receive
+        self._events = kafka.topic(EVENTS.name)
+        self._recommendations = kafka.topic(RECOMMENDATIONS.name)
+        self._is_caught_up = False
+        self._lag = 0
+        self._answered_at = time.monotonic()
+        self._searches = asyncio.Semaphore(FIND_AT_ONCE)
+
+    async def __aenter__(self) -> Self:
+        topics = await list_topics(self._kafka, {self._events: {"write"}, self._recommendations: {"read"}})
+        missing = [name for name in (self._events, self._recommendations) if name not in topics]
+        if missing:
+            message = f"topic {missing[0]} is missing. Make it with `clickscore topics create`"
+            raise TopicMissingError(message)
+        # An idempotent producer would wait for a lost broker without end. A client that gets no answer sends its event
+        # again with the same event id, and the worker drops the repeat.
+        self._producer = with_retry_backoff(
+            AIOKafkaProducer(
+                **client_arguments(self._kafka),
+                acks="all",
+                max_request_size=MAX_REQUEST_BYTES,
+                request_timeout_ms=self._gateway.gateway_store_ms,
+                metadata_max_age_ms=METADATA_MS,
+            )
+        )
+        self._consumer = self._new_consumer(metadata_max_age_ms=METADATA_MS)
+        try:
+            await self._producer.start()
+            await self._consumer.start()
+        except KafkaError as exc:
+            await self._stop()
+            raise self._broker_error(exc) from exc
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stop()
+
+    async def store(self, events: Sequence[IncomingEvent]) -> list[str]:
+        """Store events, each in its user's partition, and return the id of the decision on each.
+
+        Raises:
+            RequestError: Kafka did not store the events in time.
+        """
+        try:
+            async with asyncio.timeout(self._gateway.gateway_store_ms / 1000):
+                # aiokafka's own partitioner is murmur2 of the key, as that of the Java client.
+                sent = [await self._producer.send(self._events, event.value, event.key) for event in events]
+                stored = await asyncio.gather(*sent)
+        except (KafkaError, TimeoutError) as exc:
+            reason = str(exc) or type(exc).__name__
+            message = (
+                f"Kafka has not confirmed all events ({reason}): send the request again with the same event ids; "
+                "an event that is stored twice counts once"
+            )
+            raise RequestError(503, message, headers={"Retry-After": "1"}) from exc
+        return [f"{self._events}-{metadata.partition}-{metadata.offset}" for metadata in stored]
+
+    async def follow(self) -> None:
+        """Read the published recommendations, first those of the history, until the task is cancelled.
+
+        Raises:
+            BrokerError: Kafka refuses the reader.
+        """
+        try:
+            await self._seek_history()
+            probing = asyncio.create_task(self._probe())
+            try:
+                while True:
+                    fetched = await self._consumer.getmany(timeout_ms=500)
+                    for records in fetched.values():
+                        for record in records:
+                            if record.value is not None:
+                                self._receive(record.value)
+                    if probing.done():
+                        await probing  # raises its error
+            finally:
+                probing.cancel()
+        except KafkaError as exc:
+            raise self._broker_error(exc) from exc
+
+    def health(self) -> LogHealth:
+        """Return the state of the connection to Kafka."""
+        answered_ms = int((time.monotonic() - self._answered_at) * 1000)
+        return LogHealth(self._is_caught_up and answered_ms < LOST_MS, self._lag, answered_ms)
+
+    async def find_decision(self, decision_id: str) -> bytes | None:
+        """Return a published recommendation by its id; None where the topic has no such decision.
+
+        The id names the place of the answered event. A worker publishes the decision after the append time of the event
+        on the same partition, so the search begins with the first decision of that time.
+        """
+        source, _, offset = decision_id.rpartition("-")
+        topic, _, partition = source.rpartition("-")
+        if topic != self._events or not _is_number(partition) or not _is_number(offset):
+            return None
+        try:
+            async with asyncio.timeout(FIND_SECONDS), self._searches:
+                return await self._search(decision_id, int(partition), int(offset))
+        except (KafkaError, TimeoutError) as exc:
+            message = (
+                f"the decision was not found in {FIND_SECONDS:.0f} s ({str(exc) or type(exc).__name__}): try again"
+            )
+            raise RequestError(503, message, headers={"Retry-After": "1"}) from exc
+
+    async def _search(self, decision_id: str, partition: int, offset: int) -> bytes | None:
+        """Return the decision on an event.
+
+        Args:
+            decision_id: Id of the decision.
+            partition: Partition of the event and of the decision.
+            offset: Offset of the event.
+        """
+        events = TopicPartition(self._events, partition)
+        decisions = TopicPartition(self._recommendations, partition)
+        if partition not in self._partitions():
+            return None
+        consumer = self._new_consumer()
+        try:
+            await consumer.start()
+            consumer.assign([events, decisions])
+            first_offsets = await consumer.beginning_offsets([events])
+            ends = await consumer.end_offsets([events, decisions])
+            if not first_offsets[events] <= offset < ends[events]:
+                return None
+            consumer.pause(decisions)
+            consumer.seek(events, offset)
+            event = await consumer.getone(events)
+            found = await consumer.offsets_for_times({decisions: event.timestamp})
+            start = found[decisions]
+            if start is None:
+                return None
+            consumer.pause(events)
+            consumer.seek(decisions, start.offset)
+            consumer.resume(decisions)
+            while await consumer.position(decisions) < ends[decisions]:
+                for record in await _fetch(consumer, decisions):
+                    if record.value is not None and _has_id(record.value, decision_id):
+                        return record.value
+        finally:
+            await _close(consumer)
+        return None
+
+    def _partitions(self) -> set[int]:
+        partitions: set[int] | None = self._consumer.partitions_for_topic(self._recommendations)
+        return partitions or set()
+
+    async def _seek_history(self) -> None:
+        """Assign all partitions, and go to the first decision of the history in each."""
+        partitions = [TopicPartition(self._recommendations, number) for number in sorted(self._partitions())]
+        self._consumer.assign(partitions)
+        since_ms = int(time.time() * 1000) - self._gateway.gateway_history_ms
+        self._ends = await self._consumer.end_offsets(partitions)
+        first_records = await self._consumer.offsets_for_times(dict.fromkeys(partitions, since_ms))
+        for partition, end in self._ends.items():
+            first_record = first_records.get(partition)
+            self._consumer.seek(partition, first_record.offset if first_record else end)
+
+    async def _probe(self) -> None:
+        """Ask for the ends of the partitions from time to time, and take up new partitions."""
+        while True:
+            partitions = list(self._consumer.assignment())
+            try:
+                ends: Mapping[TopicPartition, int] = await self._consumer.end_offsets(partitions)
+                positions = {partition: await self._consumer.position(partition) for partition in partitions}
+            except KafkaError as exc:
+                _log.warning("Kafka does not answer: %s", str(exc) or type(exc).__name__)
+            else:
+                self._answered_at = time.monotonic()
+                self._lag = sum(max(0, end - positions[partition]) for partition, end in ends.items())
+                self._is_caught_up = self._is_caught_up or all(
+                    positions[partition] >= end for partition, end in self._ends.items()
+                )
+                self._take_up_new_partitions(positions)
+            await asyncio.sleep(PROBE_SECONDS if self._is_caught_up else PROBE_SECONDS / 10)
+
+    def _take_up_new_partitions(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Read new partitions from their first record on, and go on with the others where they are."""
+        partitions = [TopicPartition(self._recommendations, number) for number in sorted(self._partitions())]
+        if len(partitions) <= len(positions):
+            return
+        _log.info("Topic %s has %s partitions now", self._recommendations, len(partitions))
+        self._consumer.assign(partitions)
+        for partition in partitions:
+            self._consumer.seek(partition, positions.get(partition, 0))
+
+    def _new_consumer(self, **arguments: Any) -> AIOKafkaConsumer:  # noqa: ANN401 (aiokafka's arguments)
+        return AIOKafkaConsumer(
+            **consumer_arguments(self._kafka),
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",  # also if retention has deleted the next record
+            max_partition_fetch_bytes=min(FETCH_BYTES, MAX_RECORD_BYTES),
+            **arguments,
+        )
+
+    async def _stop(self) -> None:
+        with contextlib.suppress(TimeoutError, KafkaError):
+            await asyncio.wait_for(self._producer.stop(), STOP_SECONDS)
+        await _close(self._consumer)
+
+    def _broker_error(self, error: KafkaError) -> BrokerError:
+        return BrokerError(f"Kafka at {self._kafka.bootstrap_servers}: {str(error) or type(error).__name__}")
+
+
+async def _close(consumer: AIOKafkaConsumer) -> None:
+    # Under TLS, while data is on its way, aiokafka waits up to 30 s for the broker to close the connection.
+    with contextlib.suppress(TimeoutError, KafkaError):
+        await asyncio.wait_for(consumer.stop(), STOP_SECONDS)
+
+
+async def _fetch(consumer: AIOKafkaConsumer, partition: TopicPartition) -> Sequence[Any]:
+    return (await consumer.getmany(partition, timeout_ms=200)).get(partition, ())
+
+
+def _has_id(value: bytes, decision_id: str) -> bool:
+    """Return whether a published value is the decision of this id. The bytes are asked first: decoding is slower."""
+    if msgspec.json.encode(decision_id) not in value:
+        return False
+    try:
+        return decode_published_decision(value).decision_id == decision_id
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 19  # 19 digits may exceed Kafka's offsets

@@ -1,0 +1,134 @@
+"""Gateway service: the requests of clients, without HTTP."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+import msgspec
+
+from clickscore.stream.errors import RequestError
+from clickscore.stream.gateway.answers import HealthAnswer, StoredEvent
+from clickscore.stream.gateway.decision_memory import DecisionMemory, decode_published_decision
+from clickscore.stream.gateway.event_bodies import IncomingEvent
+from clickscore.stream.gateway.event_log import EventLog
+from clickscore.stream.gateway.gateway_metrics import GatewayMetrics
+from clickscore.stream.gateway.pending_decisions import PendingDecisions
+from clickscore.stream.settings import GatewaySettings
+
+_log = logging.getLogger(__name__)
+
+
+class PublishedDecisions:
+    """The published decisions, as far as this gateway knows them: the memory, and the requests that wait."""
+
+    def __init__(self, settings: GatewaySettings, metrics: GatewayMetrics) -> None:
+        self.memory = DecisionMemory(settings.gateway_users)
+        self.pending = PendingDecisions()
+        metrics.users.set_function(lambda: len(self.memory))
+        metrics.pending.set_function(lambda: len(self.pending))
+
+    def receive(self, value: bytes) -> None:
+        """Take a published decision. An unreadable value is passed over: it answers nobody."""
+        try:
+            decision = decode_published_decision(value)
+        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            _log.warning("A published decision cannot be read: %s", exc)
+            return
+        self.memory.remember(decision, value)
+        self.pending.resolve(decision, value)
+
+
+class GatewayService:
+    """Stores events, and answers with published decisions. It decides nothing itself."""
+
+    def __init__(
+        self, event_log: EventLog, decisions: PublishedDecisions, settings: GatewaySettings, metrics: GatewayMetrics
+    ) -> None:
+        """Connect the parts.
+
+        Args:
+            event_log: The log of events and decisions.
+            decisions: The published decisions, which another task fills.
+            settings: Limits of waits.
+            metrics: Counts to fill.
+        """
+        self._event_log = event_log
+        self._decisions = decisions
+        self._settings = settings
+        self._metrics = metrics
+
+    async def store(self, events: Sequence[IncomingEvent]) -> list[StoredEvent]:
+        """Store events and return them in order, when the log has stored all of them.
+
+        Raises:
+            RequestError: The log did not store the events in time.
+        """
+        decision_ids = await self._event_log.store(events)
+        self._metrics.events.inc(len(events))
+        return [
+            StoredEvent(event_id=event.event.event_id, decision_id=decision_id)
+            for event, decision_id in zip(events, decision_ids, strict=True)
+        ]
+
+    async def store_and_decide(self, events: Sequence[IncomingEvent]) -> tuple[list[StoredEvent], bytes]:
+        """Store events, and return them with the decision of a worker on the last event.
+
+        Raises:
+            RequestError: The log did not store the events in time, or no worker has decided in time.
+        """
+        last = events[-1].event
+        with self._decisions.pending.expect(last.user_id, last.event_id) as decision:
+            stored = await self.store(events)
+            # A worker drops an event that repeats an earlier event id, such as a client's second attempt.
+            known = self._decisions.memory.by_event(last.user_id, last.event_id)
+            if known is not None:
+                self._metrics.decisions.labels("answered").inc()
+                return stored, known
+            try:
+                async with asyncio.timeout(self._settings.gateway_decide_ms / 1000):
+                    value = await decision
+            except TimeoutError as exc:
+                self._metrics.decisions.labels("timeout").inc()
+                message = (
+                    f"the events are stored, but no worker has published the decision {stored[-1].decision_id} within "
+                    f"{self._settings.gateway_decide_ms} ms (gateway_decide_ms): ask for /v1/decisions/ID later"
+                )
+                raise RequestError(504, message) from exc
+        self._metrics.decisions.labels("answered").inc()
+        return stored, value
+
+    def newest(self, user_id: str) -> bytes:
+        """Return the newest decision of a user, as published.
+
+        Raises:
+            RequestError: The gateway remembers no decision of the user.
+        """
+        value = self._decisions.memory.newest(user_id)
+        if value is None:
+            message = "no recent decision of this user is known: send an event with decide=true to get a decision"
+            raise RequestError(404, message)
+        return value
+
+    def health(self) -> HealthAnswer:
+        """Return the state of the gateway, and set the gauges of the metrics to the same values."""
+        log = self._event_log.health()
+        self._metrics.lag.set(log.lag)
+        return HealthAnswer(
+            ready=log.is_ready,
+            lag=log.lag,
+            kafka_answered_ms=log.answered_ms,
+            users=len(self._decisions.memory),
+            pending=len(self._decisions.pending),
+        )
+
+    async def decision(self, decision_id: str) -> bytes:
+        """Return a decision by its id, as published: from memory, or else from the log.
+
+        Raises:
+            RequestError: The decision is not known.
+        """
+        value = self._decisions.memory.by_id(decision_id) or await self._event_log.find_decision(decision_id)
+        if value is None:
+            message = "no such decision: it is not published yet, or the log keeps it no more"
+            raise RequestError(404, message)
+        return value
