@@ -20,6 +20,7 @@ COMMANDS = {
     "events": "events",
     "relay": "relay",
     "worker": "worker",
+    "gateway": "gateway",
     "replay": "replay",
     "sessions": "sessions",
     "items": "items",

@@ -9,12 +9,13 @@ from clickscore.stream.errors import RequestError
 from clickscore.stream.gateway.event_bodies import EventFault
 
 
-class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
+class StoredEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An event that Kafka has stored."""
 
     event_id: str
-    decision_id: str
-    """Id of the decision on the event. A worker publishes no decision on an event that repeats an earlier event id."""
+    decision_id: str | None = None
+    """Id of the decision on the event; absent for `consent` and `erase`, which get no decision. A worker publishes no
+    decision on an event that repeats an earlier event id."""
 
 
 class EventsAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

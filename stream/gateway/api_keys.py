@@ -18,7 +18,7 @@ Scope = Literal["events", "read", "admin"]
 
 * events: send events.
 * read: read decisions, and wait for the decision on an event.
-* admin: read the metrics of the gateway.
+* admin: read the metrics of the gateway, and erase users.
 """
 
 KEY_PREFIX = "ck"

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from clickscore.schemas.events import Erase
 from clickscore.stream.errors import RequestError
 from clickscore.stream.gateway.access import Access
 from clickscore.stream.gateway.answers import encode_answer, encode_events, encode_problem
@@ -90,6 +91,8 @@ class _Handlers:
             raise RequestError(415, f"send the header `Content-Type: {JSON}`")
         body = await _read_body(request, self._settings.gateway.gateway_body_bytes)
         events = read_events(body, self._settings.sessions, int(time.time() * 1000))
+        if any(isinstance(event.event, Erase) for event in events):
+            self._access.check_scope(key, "admin")
         self._access.take(key, len(events) - 1)  # the request itself took one
         if decide:
             return _json(encode_events(*await self._service.store_and_decide(events)))

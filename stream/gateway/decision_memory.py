@@ -1,6 +1,7 @@
 """Decision memory: the newest decision of the last users, bounded by a number of users."""
 
 from collections import OrderedDict
+from typing import NamedTuple
 
 import msgspec
 
@@ -14,18 +15,22 @@ class PublishedDecision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     user_id: str
     event_id: str
 
-    @property
-    def source_position(self) -> tuple[str, int]:
-        """Topic and partition of the answered event as in the decision id, and the event's offset; -1 without one."""
-        source, _, offset = self.decision_id.rpartition("-")
-        return source, int(offset) if offset.isascii() and offset.isdigit() else -1
-
 
 decode_published_decision = bounded_depth(msgspec.json.Decoder(PublishedDecision).decode)
 
 
+class _Remembered(NamedTuple):
+    """The newest entry of a user."""
+
+    log_id: str
+    """`TOPIC-PARTITION-OFFSET` of the answered event, or of the event that erased the user."""
+    event_id: str
+    value: bytes | None
+    """The decision as published; None for a user who was erased."""
+
+
 class DecisionMemory:
-    """Remembers the newest decision of each user. With too many users, the user with the oldest decision goes."""
+    """Remembers the newest decision of each user. With too many users, the user with the oldest entry goes."""
 
     def __init__(self, max_users: int) -> None:
         """Start empty.
@@ -34,8 +39,8 @@ class DecisionMemory:
             max_users: Largest number of users.
         """
         self._max_users = max_users
-        self._by_user: OrderedDict[str, tuple[PublishedDecision, bytes]] = OrderedDict()  # oldest decision first
-        self._users: dict[str, str] = {}  # user of each remembered decision
+        self._by_user: OrderedDict[str, _Remembered] = OrderedDict()  # oldest entry first
+        self._users: dict[str, str] = {}  # user of each entry, by log id
 
     def __len__(self) -> int:
         """Return the number of users."""
@@ -50,24 +55,21 @@ class DecisionMemory:
             decision: Ids of the decision.
             value: The decision as published.
         """
-        former = self._by_user.get(decision.user_id)
-        if former:
-            source, offset = decision.source_position
-            former_source, former_offset = former[0].source_position
-            if source == former_source and offset < former_offset:
-                return
-            del self._users[former[0].decision_id]
-        self._by_user[decision.user_id] = (decision, value)
-        self._by_user.move_to_end(decision.user_id)
-        self._users[decision.decision_id] = decision.user_id
-        if len(self._by_user) > self._max_users:
-            _, (oldest, _) = self._by_user.popitem(last=False)
-            del self._users[oldest.decision_id]
+        self._put(decision.user_id, _Remembered(decision.decision_id, decision.event_id, value))
+
+    def forget(self, user_id: str, log_id: str) -> None:
+        """Forget the decision of a user, and decisions on earlier events that are read later.
+
+        Args:
+            user_id: The user.
+            log_id: `TOPIC-PARTITION-OFFSET` of the event that erased the user.
+        """
+        self._put(user_id, _Remembered(log_id, "", None))
 
     def newest(self, user_id: str) -> bytes | None:
         """Return the newest decision of a user as published; None for an unknown user."""
         remembered = self._by_user.get(user_id)
-        return remembered[1] if remembered else None
+        return remembered.value if remembered else None
 
     def by_id(self, decision_id: str) -> bytes | None:
         """Return a decision as published; None unless it is the newest decision of a remembered user."""
@@ -77,4 +79,25 @@ class DecisionMemory:
     def by_event(self, user_id: str, event_id: str) -> bytes | None:
         """Return the newest decision of a user where it answers this event; otherwise None."""
         remembered = self._by_user.get(user_id)
-        return remembered[1] if remembered and remembered[0].event_id == event_id else None
+        return remembered.value if remembered and remembered.event_id == event_id else None
+
+    def _put(self, user_id: str, entry: _Remembered) -> None:
+        former = self._by_user.get(user_id)
+        if former:
+            if _is_earlier(entry.log_id, former.log_id):
+                return
+            del self._users[former.log_id]
+        self._by_user[user_id] = entry
+        self._by_user.move_to_end(user_id)
+        self._users[entry.log_id] = user_id
+        if len(self._by_user) > self._max_users:
+            _, oldest = self._by_user.popitem(last=False)
+            del self._users[oldest.log_id]
+
+
+def _is_earlier(log_id: str, other: str) -> bool:
+    """Return whether an event lies before another event of the same partition."""
+    source, _, offset = log_id.rpartition("-")
+    other_source, _, other_offset = other.rpartition("-")
+    is_comparable = source == other_source and offset.isdecimal() and other_offset.isdecimal()
+    return is_comparable and int(offset) < int(other_offset)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from clickscore.schemas.events import AnyEvent, Tick, decode_record
+from clickscore.schemas.events import AnyEvent, Consent, Erase, PrivacyRecord, Tick, decode_record
 from clickscore.schemas.json_depth import check_depth
 from clickscore.stream.errors import RequestError
 from clickscore.stream.settings import SessionSettings
@@ -16,7 +16,7 @@ MAX_FAULTS = 20
 class IncomingEvent(msgspec.Struct, frozen=True, gc=False):
     """A valid event, and the record that carries it."""
 
-    event: AnyEvent
+    event: AnyEvent | PrivacyRecord
     value: bytes
     """The event's JSON as the client sent it, unknown fields included."""
 
@@ -24,6 +24,11 @@ class IncomingEvent(msgspec.Struct, frozen=True, gc=False):
     def key(self) -> bytes:
         """Key of the record, which decides the partition: the user id."""
         return self.event.user_id.encode()
+
+    @property
+    def gets_decision(self) -> bool:
+        """Whether a worker decides on the event, unless it repeats an earlier event id."""
+        return not isinstance(self.event, Consent | Erase)
 
 
 class EventFault(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,7 +21,7 @@ class EventLog(Protocol):
     """The log of events and decisions; for example Kafka's topics."""
 
     async def store(self, events: Sequence[IncomingEvent]) -> list[str]:
-        """Store events, and return the id of the decision on each: the id follows from the event's place in the log.
+        """Store events, and return the id of each in the log: a decision has the id of the answered event.
 
         Raises:
             RequestError: The log did not store the events in time.

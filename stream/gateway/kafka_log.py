@@ -11,13 +11,14 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from clickscore.schemas.topics import EVENTS, MAX_RECORD_BYTES, RECOMMENDATIONS
+from clickscore.schemas.topics import ERASURE_RECEIPTS, EVENTS, MAX_RECORD_BYTES, RECOMMENDATIONS
 from clickscore.stream.errors import BrokerError, RequestError, TopicMissingError
 from clickscore.stream.gateway.decision_memory import decode_published_decision
 from clickscore.stream.gateway.event_bodies import IncomingEvent
 from clickscore.stream.gateway.event_log import LogHealth
 from clickscore.stream.kafka.client import MAX_REQUEST_BYTES, client_arguments, consumer_arguments, with_retry_backoff
 from clickscore.stream.kafka.log_reader import STOP_SECONDS
+from clickscore.stream.kafka.rights import Right
 from clickscore.stream.kafka.topics import list_topics
 from clickscore.stream.settings import GatewaySettings, KafkaSettings
 
@@ -38,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 class KafkaLog:
-    """Kafka's topics of events and recommendations. A context manager; `follow` must run inside.
+    """Kafka's topics of events, recommendations and erasure receipts. A context manager; `follow` must run inside.
 
     The reader joins no consumer group: each gateway reads all decisions, and workers do not notice.
 
@@ -47,30 +48,43 @@ class KafkaLog:
         BrokerError: The broker cannot be reached.
     """
 
-    def __init__(self, kafka: KafkaSettings, gateway: GatewaySettings, receive: Callable[[bytes], None]) -> None:
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        gateway: GatewaySettings,
+        *,
+        on_decision: Callable[[bytes], None],
+        on_receipt: Callable[[bytes], None],
+    ) -> None:
         """Prepare the clients.
 
         Args:
             kafka: Connection, and names of topics.
             gateway: Limits of waits, and the history to read.
-            receive: Called with each published recommendation, in order within each partition.
+            on_decision: Called with each published recommendation, in order within each partition.
+            on_receipt: Called with each erasure receipt, in order within each partition.
         """
         self._kafka = kafka
         self._gateway = gateway
-        self._receive = receive
         self._events = kafka.topic(EVENTS.name)
         self._recommendations = kafka.topic(RECOMMENDATIONS.name)
+        self._receivers = {self._recommendations: on_decision, kafka.topic(ERASURE_RECEIPTS.name): on_receipt}
         self._is_caught_up = False
         self._lag = 0
         self._answered_at = time.monotonic()
         self._searches = asyncio.Semaphore(FIND_AT_ONCE)
 
     async def __aenter__(self) -> Self:
-        topics = await list_topics(self._kafka, {self._events: {"write"}, self._recommendations: {"read"}})
-        missing = [name for name in (self._events, self._recommendations) if name not in topics]
+        needed: dict[str, set[Right]] = {
+            self._events: {"write", "read"},
+            **{topic: {"read"} for topic in self._receivers},
+        }
+        topics = await list_topics(self._kafka, needed)
+        missing = [name for name in needed if name not in topics]
         if missing:
             message = f"topic {missing[0]} is missing. Make it with `clickscore topics create`"
             raise TopicMissingError(message)
+        self._partitions = topics
         # An idempotent producer would wait for a lost broker without end. A client that gets no answer sends its event
         # again with the same event id, and the worker drops the repeat.
         self._producer = with_retry_backoff(
@@ -95,7 +109,7 @@ class KafkaLog:
         await self._stop()
 
     async def store(self, events: Sequence[IncomingEvent]) -> list[str]:
-        """Store events, each in its user's partition, and return the id of the decision on each.
+        """Store events, each in its user's partition, and return the id of each: `TOPIC-PARTITION-OFFSET`.
 
         Raises:
             RequestError: Kafka did not store the events in time.
@@ -126,10 +140,11 @@ class KafkaLog:
             try:
                 while True:
                     fetched = await self._consumer.getmany(timeout_ms=500)
-                    for records in fetched.values():
+                    for partition, records in fetched.items():
+                        receive = self._receivers[partition.topic]
                         for record in records:
                             if record.value is not None:
-                                self._receive(record.value)
+                                receive(record.value)
                     if probing.done():
                         await probing  # raises its error
             finally:
@@ -171,7 +186,7 @@ class KafkaLog:
         """
         events = TopicPartition(self._events, partition)
         decisions = TopicPartition(self._recommendations, partition)
-        if partition not in self._partitions():
+        if decisions not in self._followed_partitions():
             return None
         consumer = self._new_consumer()
         try:
@@ -199,13 +214,17 @@ class KafkaLog:
             await _close(consumer)
         return None
 
-    def _partitions(self) -> set[int]:
-        partitions: set[int] | None = self._consumer.partitions_for_topic(self._recommendations)
-        return partitions or set()
+    def _followed_partitions(self) -> list[TopicPartition]:
+        """Return the partitions of the followed topics. The consumer knows topics only once they are assigned."""
+        return [
+            TopicPartition(topic, number)
+            for topic in self._receivers
+            for number in sorted(self._consumer.partitions_for_topic(topic) or range(self._partitions[topic]))
+        ]
 
     async def _seek_history(self) -> None:
         """Assign all partitions, and go to the first decision of the history in each."""
-        partitions = [TopicPartition(self._recommendations, number) for number in sorted(self._partitions())]
+        partitions = self._followed_partitions()
         self._consumer.assign(partitions)
         since_ms = int(time.time() * 1000) - self._gateway.gateway_history_ms
         self._ends = await self._consumer.end_offsets(partitions)
@@ -234,10 +253,10 @@ class KafkaLog:
 
     def _take_up_new_partitions(self, positions: Mapping[TopicPartition, int]) -> None:
         """Read new partitions from their first record on, and go on with the others where they are."""
-        partitions = [TopicPartition(self._recommendations, number) for number in sorted(self._partitions())]
+        partitions = self._followed_partitions()
         if len(partitions) <= len(positions):
             return
-        _log.info("Topic %s has %s partitions now", self._recommendations, len(partitions))
+        _log.info("Topics have grown: %s partitions are read now", len(partitions))
         self._consumer.assign(partitions)
         for partition in partitions:
             self._consumer.seek(partition, positions.get(partition, 0))

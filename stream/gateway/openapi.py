@@ -11,8 +11,11 @@ from clickscore.schemas.events import (
     AnyEvent,
     Cart,
     Click,
+    Consent,
+    Erase,
     Favourite,
     Impression,
+    PrivacyRecord,
     Purchase,
     RemoveFromCart,
     Search,
@@ -31,6 +34,8 @@ _EVENTS: tuple[type[msgspec.Struct], ...] = (
     Click,
     Search,
     Impression,
+    Consent,
+    Erase,
 )
 _REFERENCE = "#/components/schemas/{name}"
 
@@ -81,7 +86,8 @@ OPERATIONS = (
         path="/v1/events",
         summary="Send one event or a list of events",
         description="Answers when Kafka has stored all events. A fault of any event refuses all. A request may be sent "
-        "again: an event whose id has been seen lately counts once.",
+        "again: an event whose id has been seen lately counts once. "
+        "An `erase` needs the scope `admin` as well.",
         scope="events",
         parameters=(
             {
@@ -175,11 +181,11 @@ def openapi() -> dict[str, Any]:
     """Return the OpenAPI 3.1 description of the gateway."""
     structs = (*_EVENTS, Recommendation, EventsAnswer, HealthAnswer, Problem)
     _, schemas = msgspec.json.schema_components(structs, ref_template=_REFERENCE)
-    ((event,), _) = msgspec.json.schema_components((AnyEvent,), ref_template=_REFERENCE)
+    ((event,), _) = msgspec.json.schema_components((AnyEvent | PrivacyRecord,), ref_template=_REFERENCE)
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _describe(operation)
-    return {
+    description = {
         "openapi": "3.1.0",
         "info": {
             "title": "Clickscore gateway",
@@ -201,6 +207,7 @@ def openapi() -> dict[str, Any]:
             },
         },
     }
+    return msgspec.json.decode(msgspec.json.encode(description))  # as JSON has it: lists for tuples
 
 
 def _describe(operation: Operation) -> dict[str, Any]:

@@ -122,7 +122,10 @@ async def run_gateway(settings: Settings, on_ready: Callable[[str], None] = lamb
     """
     access, metrics = Access(settings.gateway), GatewayMetrics()
     decisions = PublishedDecisions(settings.gateway, metrics)
-    async with KafkaLog(settings.kafka, settings.gateway, decisions.receive) as event_log:
+    event_log = KafkaLog(
+        settings.kafka, settings.gateway, on_decision=decisions.receive, on_receipt=decisions.receive_receipt
+    )
+    async with event_log:
         service = GatewayService(event_log, decisions, settings.gateway, metrics)
         app = create_app(service, access, metrics, settings)
         async with serving(app, settings.gateway) as address:
@@ -171,7 +174,7 @@ async def serving(app: ASGIApp, settings: GatewaySettings) -> AsyncGenerator[str
     scheme = "https" if settings.gateway_tls_certfile else "http"
     host = f"[{settings.gateway_host}]" if ":" in settings.gateway_host else settings.gateway_host
     try:
-        while not server.started and not task.done():
+        while not server.started and not task.done():  # noqa: ASYNC110 (uvicorn has no event for it)
             await asyncio.sleep(0.01)
         yield f"{scheme}://{host}:{listener.getsockname()[1]}"
     finally:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from clickscore.schemas.erasure import Erased, decode_receipt
 from clickscore.stream.errors import RequestError
 from clickscore.stream.gateway.answers import HealthAnswer, StoredEvent
 from clickscore.stream.gateway.decision_memory import DecisionMemory, decode_published_decision
@@ -37,6 +38,16 @@ class PublishedDecisions:
         self.memory.remember(decision, value)
         self.pending.resolve(decision, value)
 
+    def receive_receipt(self, value: bytes) -> None:
+        """Take an erasure receipt: the decision of the user is forgotten."""
+        try:
+            receipt = decode_receipt(value)
+        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            _log.warning("An erasure receipt cannot be read: %s", exc)
+            return
+        if isinstance(receipt, Erased):
+            self.memory.forget(receipt.user_id, receipt.receipt_id)
+
 
 class GatewayService:
     """Stores events, and answers with published decisions. It decides nothing itself."""
@@ -63,20 +74,25 @@ class GatewayService:
         Raises:
             RequestError: The log did not store the events in time.
         """
-        decision_ids = await self._event_log.store(events)
+        log_ids = await self._event_log.store(events)
         self._metrics.events.inc(len(events))
         return [
-            StoredEvent(event_id=event.event.event_id, decision_id=decision_id)
-            for event, decision_id in zip(events, decision_ids, strict=True)
+            StoredEvent(event_id=event.event.event_id, decision_id=log_id if event.gets_decision else None)
+            for event, log_id in zip(events, log_ids, strict=True)
         ]
 
     async def store_and_decide(self, events: Sequence[IncomingEvent]) -> tuple[list[StoredEvent], bytes]:
         """Store events, and return them with the decision of a worker on the last event.
 
         Raises:
-            RequestError: The log did not store the events in time, or no worker has decided in time.
+            RequestError: The last event gets no decision, the log did not store the events in time, or no worker has
+                decided in time.
         """
         last = events[-1].event
+        if not events[-1].gets_decision:
+            raise RequestError(
+                400, "decide=true needs a decision on the last event, and `consent` and `erase` get none"
+            )
         with self._decisions.pending.expect(last.user_id, last.event_id) as decision:
             stored = await self.store(events)
             # A worker drops an event that repeats an earlier event id, such as a client's second attempt.

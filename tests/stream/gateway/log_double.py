@@ -1,0 +1,66 @@
+"""A plain event log for tests of the gateway: events in a list, and a worker that is a function."""
+
+from collections.abc import Callable, Sequence
+
+from clickscore.schemas.decisions import Choice, Recommendation, encode_decision
+from clickscore.stream.errors import RequestError
+from clickscore.stream.gateway.event_bodies import IncomingEvent
+from clickscore.stream.gateway.event_log import LogHealth
+
+SOURCE = "clickstream-events-0"
+
+
+def decision(offset: int, user_id: str, event_id: str) -> bytes:
+    """Return a decision as a worker publishes it."""
+    return encode_decision(
+        Recommendation(
+            decision_id=f"{SOURCE}-{offset}",
+            user_id=user_id,
+            event_id=event_id,
+            ts=1_767_605_400_000,
+            bundle=None,
+            policy="p",
+            variant="popular",
+            session_id="s",
+            session_length=1,
+            late=False,
+            actions=None,
+            purchase=None,
+            items=(Choice(item_id="birch-kettle", score=0.0, propensity=1.0, reason="popular"),),
+            filtered={},
+        )
+    )
+
+
+class ListLog:
+    """An event log of one partition in memory. While `is_deciding`, each stored event is decided on at once."""
+
+    def __init__(self, publish: Callable[[bytes], None]) -> None:
+        self.events: list[IncomingEvent] = []
+        self.decisions: dict[str, bytes] = {}
+        self.is_deciding = True
+        self.is_storing = True
+        self.is_ready = True
+        self._publish = publish
+
+    async def store(self, events: Sequence[IncomingEvent]) -> list[str]:
+        if not self.is_storing:
+            raise RequestError(503, "the log is away", headers={"Retry-After": "1"})
+        offsets = []
+        for event in events:
+            offsets.append(len(self.events))
+            self.events.append(event)
+            if self.is_deciding:
+                self.decide(offsets[-1])
+        return [f"{SOURCE}-{offset}" for offset in offsets]
+
+    def decide(self, offset: int) -> None:
+        event = self.events[offset].event
+        value = self.decisions[f"{SOURCE}-{offset}"] = decision(offset, event.user_id, event.event_id)
+        self._publish(value)
+
+    async def find_decision(self, decision_id: str) -> bytes | None:
+        return self.decisions.get(decision_id)
+
+    def health(self) -> LogHealth:
+        return LogHealth(self.is_ready, 3, 20)
