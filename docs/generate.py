@@ -1,8 +1,8 @@
 """Generate the parts of the documents that repeat the code. `make docs` writes them, and a test compares them.
 
-Files generated as a whole are `docs/schemas/*.json`, `docs/asyncapi.yaml` and `docs/openapi.json`. Generated parts of other
-files stand between the marks `<!-- generated: NAME -->` and `<!-- end: NAME -->`: the layers and the file map in
-`docs/architecture.md`, and the tables in `docs/operations.md`.
+Files that are generated as a whole: `docs/schemas/*.json`, `docs/asyncapi.yaml`, `docs/openapi.json`. Generated parts
+of other files stand between the marks `<!-- generated: NAME -->` and `<!-- end: NAME -->`: the layers and the file map
+in `docs/architecture.md`, and the tables in `docs/gateway.md` and `docs/operations.md`.
 """
 
 import ast

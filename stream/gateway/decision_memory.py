@@ -95,9 +95,9 @@ class DecisionMemory:
             del self._users[oldest.log_id]
 
 
-def _is_earlier(log_id: str, other: str) -> bool:
+def _is_earlier(log_id: str, former_id: str) -> bool:
     """Return whether an event lies before another event of the same partition."""
     source, _, offset = log_id.rpartition("-")
-    other_source, _, other_offset = other.rpartition("-")
-    is_comparable = source == other_source and offset.isdecimal() and other_offset.isdecimal()
-    return is_comparable and int(offset) < int(other_offset)
+    former_source, _, former_offset = former_id.rpartition("-")
+    is_comparable = source == former_source and offset.isdecimal() and former_offset.isdecimal()
+    return is_comparable and int(offset) < int(former_offset)

@@ -199,8 +199,8 @@ class KafkaLog:
             consumer.pause(decisions)
             consumer.seek(events, offset)
             event = await consumer.getone(events)
-            found = await consumer.offsets_for_times({decisions: event.timestamp})
-            start = found[decisions]
+            first_records = await consumer.offsets_for_times({decisions: event.timestamp})
+            start = first_records[decisions]
             if start is None:
                 return None
             consumer.pause(events)

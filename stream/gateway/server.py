@@ -17,8 +17,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from clickscore.stream.errors import SettingsError
 from clickscore.stream.gateway.access import RELOAD_SECONDS, Access
-from clickscore.stream.gateway.app import create_app
 from clickscore.stream.gateway.gateway_metrics import GatewayMetrics
+from clickscore.stream.gateway.http_app import create_app
 from clickscore.stream.gateway.kafka_log import KafkaLog
 from clickscore.stream.gateway.service import GatewayService, PublishedDecisions
 from clickscore.stream.settings import GatewaySettings, Settings

@@ -96,10 +96,10 @@ class GatewayService:
         with self._decisions.pending.expect(last.user_id, last.event_id) as decision:
             stored = await self.store(events)
             # A worker drops an event that repeats an earlier event id, such as a client's second attempt.
-            known = self._decisions.memory.by_event(last.user_id, last.event_id)
-            if known is not None:
+            remembered = self._decisions.memory.by_event(last.user_id, last.event_id)
+            if remembered is not None:
                 self._metrics.decisions.labels("answered").inc()
-                return stored, known
+                return stored, remembered
             try:
                 async with asyncio.timeout(self._settings.gateway_decide_ms / 1000):
                     value = await decision

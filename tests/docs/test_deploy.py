@@ -26,7 +26,7 @@ _METRIC = re.compile(r"clickscore_[a-z_]+")
 
 def metric_names() -> set[str]:
     """Every name under which a worker's page has a sample, or would have one once it counted."""
-    names = set(re.findall(r"`(clickscore_[a-z_]+)`", metrics_table()))
+    names = set(re.findall(r"`(clickscore_[a-z_]+)`", metrics_table(Metrics())))
     histograms = {family.name for family in Metrics().registry.collect() if family.type == "histogram"}
     return names | {f"{name}_{part}" for name in histograms for part in ("bucket", "sum", "count")}
 

@@ -81,7 +81,7 @@ def test_no_arm_changes_what_a_backtest_does_not_judge() -> None:
 
 def test_names_are_unique_over_the_groups() -> None:
     groups = [declared(type(group)) for group in (Settings().kafka, Settings().sessions, Settings().policy)]
-    groups += [declared(type(group)) for group in (Settings().scoring, Settings().worker)]
+    groups += [declared(type(group)) for group in (Settings().scoring, Settings().worker, Settings().gateway)]
     assert sum(map(len, groups)) == len(SETTINGS)
 
 

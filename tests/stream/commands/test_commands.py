@@ -31,7 +31,8 @@ def clickscore(*arguments: str, stdin: bytes = b"", **environment: str) -> "subp
 
 
 @pytest.mark.parametrize(
-    "name", ["broker", "topics", "produce", "events", "relay", "replay", "sessions", "tail", "settings"]
+    "name",
+    ["broker", "topics", "produce", "events", "relay", "gateway", "replay", "sessions", "tail", "settings"],
 )
 def test_help_has_an_example(name: str) -> None:
     assert name in COMMANDS

@@ -11,8 +11,8 @@ import aiohttp
 
 from clickscore.stream.gateway.access import Access
 from clickscore.stream.gateway.api_keys import Scope, make_key, write_keys
-from clickscore.stream.gateway.app import create_app
 from clickscore.stream.gateway.gateway_metrics import GatewayMetrics
+from clickscore.stream.gateway.http_app import create_app
 from clickscore.stream.gateway.server import serving
 from clickscore.stream.gateway.service import GatewayService, PublishedDecisions
 from clickscore.stream.settings import Settings
