@@ -3,7 +3,7 @@
 Modules that need torch are imported when a command runs, so that serving can list the commands without torch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from clickscore.model.bundle_folder import BundleFolder
 from clickscore.model.config import PRESETS, TrainConfig, format_preset, override, read_preset
 from clickscore.model.dataset import load_dataset, load_fine_tuning_data
 from clickscore.model.errors import TrainingError
+from clickscore.model.evaluation.comparison import describe_comparison, estimate_share, measure_baselines
 from clickscore.model.item_attributes import read_catalogue
 from clickscore.model.json_output import FormerJsonCommand, JsonOutput, json_options
 from clickscore.model.session_files import DatasetReport
@@ -117,6 +118,7 @@ def train(
         from clickscore.model.train import train as train_model  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
+    baselines: dict[str, float] = {}
     if origin:
         folder, name = find_checkpoint(origin)
         previous = load_checkpoint(folder)
@@ -138,8 +140,11 @@ def train(
             console.print(f"interrupted: the same command, with --out {out}, continues the training")
             raise
         console.print(f"best epoch: {record.best_epoch} of {len(record.epochs)}")
+        baselines = measure_baselines(dataset.training, dataset.held_out, len(dataset.vocabulary) + 1)
     values = format_metrics(record.held_out_metrics)
     console.print(f"held-out metrics (measured before the final pass trains on these sessions): {values}")
+    for sentence in _describe_training(record.held_out_metrics, baselines):
+        console.print(sentence)
     console.print(f"next: clickscore export {out} --out BUNDLE")
 
 
@@ -253,6 +258,12 @@ def evaluate(*, bundle: Path, prefixes: Path, sessions: tuple[Path, ...], json_o
     for length, values in results[0].by_length.items():
         table.add_row(length, f"{values['rows']:,.0f}", *(f"{values[metric]:.2f}" for metric in at_20))
     console.print(table)
+    bundle_result, *baselines = results
+    if baselines:
+        hit_rates = {result.name: result.figures["P@20"].value / 100 for result in baselines}
+        hit_rate = bundle_result.figures["P@20"].scaled(0.01)
+        for sentence in describe_comparison(hit_rate, hit_rates, bundle_result.rows):
+            console.print(sentence)
     json_output.write(results)
 
 
@@ -404,6 +415,21 @@ def _set_threads(threads: int | None, dim: int) -> None:
 
     if number := choose_threads(threads, dim):
         torch.set_num_threads(number)
+
+
+def _describe_training(held_out_metrics: Mapping[str, float], baselines: Mapping[str, float]) -> list[str]:
+    """Return the held-out hit rate beside those of the baselines, in sentences.
+
+    Args:
+        held_out_metrics: Metrics of the model on the held-out sessions.
+        baselines: Hit rates of baselines on the same sessions; empty after a warm start, where the old sessions are
+            absent, so that only the ranking by popularity is known.
+    """
+    rows = int(held_out_metrics["ranked_events"])
+    if not rows:
+        return ["No held-out event is followed by an item, so the model cannot be compared with popular items."]
+    hit_rate = estimate_share(held_out_metrics["hit_rate@20"], rows)
+    return describe_comparison(hit_rate, baselines or {"popularity": held_out_metrics["popular_hit_rate@20"]}, rows)
 
 
 def _join_files(files: tuple[Path, ...], sessions: tuple[Path, ...]) -> tuple[Path, ...]:

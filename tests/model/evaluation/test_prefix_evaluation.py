@@ -149,5 +149,8 @@ def test_command_prints_tables_and_writes_json(bundle, tmp_path):
     assert result.exit_code == 0
     assert "VMIS-kNN" in result.output
     assert "events of the prefix" in result.output
+    assert "Of 150 next items, the model has" in result.output
+    assert "for comparison: popularity" in result.output
+    assert "VMIS-kNN" in result.output.splitlines()[-2]
     results = msgspec.json.decode((tmp_path / "results.json").read_bytes(), type=list[RankingResult])
     assert results == evaluate_prefixes(bundle, rows, [tmp_path / "train.txt"], ignore_progress)
