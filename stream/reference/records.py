@@ -36,8 +36,33 @@ async def read_reference_topics(
             yield record
 
 
+class NewestRecords:
+    """The newest record of each key. A record that a worker ignores does not replace the record before."""
+
+    def __init__(self) -> None:
+        self._newest: dict[tuple[str, bytes | None], bytes | None] = {}
+        self._catalogue = Catalogue()
+
+    def add(self, topic: str, key: bytes | None, value: bytes | None) -> None:
+        """Take the next record of a topic.
+
+        Args:
+            topic: Name of the topic without the prefix.
+            key: Id of the item or the campaign.
+            value: The item or the campaign as JSON.
+        """
+        if apply_record(self._catalogue, topic, key, value):
+            return
+        self._newest.pop((topic, key), None)  # the records keep the order of the log, so the key moves to the end
+        self._newest[topic, key] = value
+
+    def records(self) -> ReferenceRecords:
+        """Return the records in the order of the log."""
+        return [(topic, key, value) for (topic, key), value in self._newest.items()]
+
+
 async def read_reference(settings: KafkaSettings) -> ReferenceRecords:
-    """Return the newest record of each key of catalogue and campaigns. A missing topic has no records.
+    """Return the newest readable record of each key of catalogue and campaigns. A missing topic has no records.
 
     Raises:
         BrokerError: The broker cannot be reached.
@@ -47,13 +72,11 @@ async def read_reference(settings: KafkaSettings) -> ReferenceRecords:
     topics = {partition: name for partition, name in reference_topics(settings).items() if partition.topic in existing}
     if not topics:
         return []
-    newest: dict[tuple[str, bytes | None], bytes | None] = {}
+    newest = NewestRecords()
     async with open_reader(settings) as reader:
         async for record in read_reference_topics(reader, topics):
-            key = topics[TopicPartition(record.topic, record.partition)], record.key
-            newest.pop(key, None)  # the records keep the order of the log, so the key moves to the end
-            newest[key] = record.value
-    return [(topic, key, value) for (topic, key), value in newest.items()]
+            newest.add(topics[TopicPartition(record.topic, record.partition)], record.key, record.value)
+    return newest.records()
 
 
 def apply_record(catalogue: Catalogue, topic: str, key: bytes | None, value: bytes | None) -> str | None:

@@ -67,7 +67,9 @@ def check_bundle(folder: Path) -> list[str]:
     """Return the problems of a bundle in words; an empty list for a good bundle. The graph runs every item."""
     try:
         bundle = _open(folder, threads=1)
-        return _contradictions(bundle) or _trial_problems(bundle, every_item=True)
+        return _contradictions(bundle) or _trial_problems(bundle, every_item=True) + _quantisation_problems(
+            bundle.manifest, min_overlap=0.0
+        )
     except BundleError as exc:
         return [str(exc)]
 

@@ -37,10 +37,13 @@ class Page(NamedTuple):
 class _BoundedServer(web.Server):
     """A server of connections with a bounded life: a slow request, or a slow reader, is cut off."""
 
+    connection_s: float = CONNECTION_SECONDS
+    """Longest life of a connection, s."""
+
     def __call__(self) -> RequestHandler:
         """Return the protocol of a new connection."""
         connection = super().__call__()
-        asyncio.get_running_loop().call_later(CONNECTION_SECONDS, _cut_off, connection)
+        asyncio.get_running_loop().call_later(self.connection_s, _cut_off, connection)
         return connection
 
 
@@ -52,19 +55,28 @@ def _cut_off(connection: RequestHandler) -> None:
 class WebServer:
     """Serves pages by path; every other path is 404, every other method than GET and HEAD 405."""
 
-    def __init__(self, pages: Mapping[str, Callable[[], Page]], host: str, port: int) -> None:
+    def __init__(
+        self,
+        pages: Mapping[str, Callable[[], Page]],
+        host: str,
+        port: int,
+        *,
+        connection_s: float = CONNECTION_SECONDS,
+    ) -> None:
         """Build the server.
 
         Args:
             pages: Makes the page of each path.
             host: Address to listen on.
             port: Port to listen on; 0 takes any free port.
+            connection_s: Longest life of a connection, s.
         """
         self.address = f"{host}:{port}"
         """Address to listen on, for messages."""
         self._pages = pages
         self._host = host
         self._port = port
+        self._connection_s = connection_s
         self._runner: web.ServerRunner | None = None
 
     async def start(self) -> int:
@@ -74,6 +86,7 @@ class WebServer:
             OSError: The address cannot be used.
         """
         server = _BoundedServer(self._answer, access_log=None, lingering_time=0, logger=log)
+        server.connection_s = self._connection_s
         self._runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS)
         await self._runner.setup()
         await web.TCPSite(self._runner, self._host, self._port).start()

@@ -154,7 +154,7 @@ def _outcome(bundle: Path, check: Check) -> Outcomes:
     try:
         loaded = load_bundle(bundle)
     except ClickscoreError as exc:
-        return _refused(str(exc))
+        raise FaultError(f"a bundle has no problems, and cannot be served: {exc}") from exc
     first, last = loaded.items[0], loaded.items[-1]
     requests = [make_request(first), make_request("unknown"), make_request(*([first, last] * 4))]
     scores = Scorer(loaded).score(requests)

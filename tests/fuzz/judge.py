@@ -1,5 +1,7 @@
 """Judge: what became of values, and the faults that no input may cause."""
 
+import csv
+import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -39,7 +41,7 @@ def line_outcome(line: Line, *, raw: bool) -> str:
 
 
 def judge_lines(
-    texts: Sequence[bytes], lines: Iterable[Line], ignored: int, *, has_header: bool, rows: bool, raw: bool
+    texts: Sequence[bytes], lines: Iterable[Line], ignored: int, *, has_header: bool, separator: str, raw: bool
 ) -> Outcomes:
     """Return the outcome of each line of a file.
 
@@ -48,7 +50,7 @@ def judge_lines(
         lines: Lines that the reader yields.
         ignored: Number of lines that the reader ignores.
         has_header: Whether the first line that is not blank is a header.
-        rows: Whether the lines are rows of CSV, where a row with quotes may have several lines.
+        separator: Text between two cells of CSV, where a row with quotes may have several lines; empty for other lines.
         raw: Whether the format passes broken lines on, for the worker to refuse.
 
     Raises:
@@ -63,16 +65,27 @@ def judge_lines(
     if made_up:
         raise FaultError(f"lines that are not in the file: {sorted(made_up)[:5]}")
     outcomes: Outcomes = Counter()
-    quoted = False
+    first = 0
     for number in sent:
         if number in by_number:
-            quoted = rows and b'"' in texts[number - 1]
+            first = number
             outcomes[by_number[number]] += 1
         else:
-            outcomes["joined" if quoted else "missing"] += 1
+            goes_on = separator and first and _has_open_quote(b"\n".join(texts[first - 1 : number - 1]), separator)
+            outcomes["joined" if goes_on else "missing"] += 1
     missing = outcomes.pop("missing", 0)
     if missing != ignored:
         raise FaultError(f"{missing} lines are neither an event nor refused, and {ignored} are ignored: {by_number}")
     if ignored:
         outcomes["ignored"] = ignored
     return outcomes
+
+
+def _has_open_quote(text: bytes, separator: str) -> bool:
+    """Return whether a row of CSV goes on in the next line."""
+    row = io.StringIO(text.removesuffix(b"\r").decode(errors="replace"), newline="\n")
+    try:
+        next(csv.reader(row, strict=True, delimiter=separator[0], skipinitialspace=separator.endswith(" ")))
+    except csv.Error as exc:
+        return "unexpected end of data" in str(exc)
+    return False

@@ -58,33 +58,34 @@ class TextFile(NamedTuple):
     content: bytes
     format: str
     has_header: bool
-    rows: bool
+    separator: str
+    """Text between two cells of CSV; empty for other lines."""
     raw: bool
 
 
 def text_file(chance: random.Random, lines: int = LINES) -> TextFile:
     """Return a file of `lines` values; the first is good, so that it tells format and dialect."""
     source = chance.choice((None, *SOURCES))
+    separator = chance.choice(source.separators) if source else ""
     if source is None:
         good = [event(chance, number, BEGAN + 1_000 * number) for number in range(lines)]
         texts = [mutated_record(chance, value, 0.6 if number else 0) for number, value in enumerate(good)]
     else:
-        texts = _source_lines(chance, source, lines)
+        texts = _source_lines(chance, source, lines, separator)
     end = chance.choice((b"\n", b"\n", b"\r\n", b"\n\n"))
     content = end.join(texts) + chance.choice((b"", end))
     return TextFile(
         content,
         source.format if source else "clickscore",
         has_header=bool(source and source.header),
-        rows=bool(source and source.rows and source.separators != ("\t",)),
+        separator="" if source and source.separators == ("\t",) else separator,  # TSV has no quotes
         raw=source is None,
     )
 
 
-def _source_lines(chance: random.Random, source: Source, lines: int) -> list[bytes]:
+def _source_lines(chance: random.Random, source: Source, lines: int, separator: str) -> list[bytes]:
     if source.objects:
         return [mutated_record(chance, chance.choice(source.objects), 0.6 if number else 0) for number in range(lines)]
-    separator = chance.choice(source.separators)
     texts = [
         mutated_cells(chance, chance.choice(source.rows), separator, 0.6 if number else 0) for number in range(lines)
     ]
@@ -140,7 +141,9 @@ def fuzz_text(
         _require_words(exc, path)
         sent = sum(1 for line in content.split(b"\n") if line.strip()) - text.has_header
         return Counter({"refused with the file": sent})
-    return judge_lines(content.split(b"\n"), lines, ignored, has_header=text.has_header, rows=text.rows, raw=text.raw)
+    return judge_lines(
+        content.split(b"\n"), lines, ignored, has_header=text.has_header, separator=text.separator, raw=text.raw
+    )
 
 
 def fuzz_container(chance: random.Random, folder: Path) -> Outcomes:
@@ -186,7 +189,7 @@ def fuzz_mapping(chance: random.Random, folder: Path) -> Outcomes:
     mapping = folder / "mapping.toml"
     mapping.write_bytes(_mutated_mapping(chance, mapping_text(source.format)))
     path = folder / "text"
-    path.write_bytes(b"\n".join(_source_lines(chance, source, 5)))
+    path.write_bytes(b"\n".join(_source_lines(chance, source, 5, source.separators[0])))
     try:
         with EventFile(path, str(mapping)) as file:
             for line in file:
@@ -244,7 +247,7 @@ def fuzz_parquet_rows(chance: random.Random, folder: Path) -> Outcomes:
         _require_words(exc, path)
         return Counter({"refused with the file": ROWS})
     texts = [b"row"] * ROWS
-    return judge_lines(texts, lines, ignored, has_header=False, rows=False, raw=file_format == "clickscore")
+    return judge_lines(texts, lines, ignored, has_header=False, separator="", raw=file_format == "clickscore")
 
 
 def fuzz_parquet_bytes(chance: random.Random, folder: Path) -> Outcomes:

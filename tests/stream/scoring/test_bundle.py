@@ -53,6 +53,7 @@ def test_graph_that_loses_more_than_is_allowed_is_refused(folder: Path):
 
 def test_graph_that_does_not_say_what_it_loses_is_refused(folder: Path):
     restate(folder, precision="int8")
+    assert check_bundle(folder) == ["the precision is int8, but the manifest states no fidelity"]
     with pytest.raises(BundleError, match="the manifest states no fidelity"):
         load_bundle(folder)
 
