@@ -1,4 +1,4 @@
-# The worker and the command line, without torch and without Java. Every package is checked against its hash:
+# Worker, gateway and command line, without torch and without Java. Every package is checked against its hash:
 # `make hashes` writes the requirements, and `make digests` the digests of the base image.
 FROM python:3.11.15-slim-trixie@sha256:db3ff2e1800a8581e2c48a27c3995339d47bdf046da21c7627accd3d51053a93 AS build
 
@@ -25,7 +25,7 @@ RUN pip install --no-cache-dir --disable-pip-version-check --require-hashes --on
 
 WORKDIR /home/clickscore
 USER clickscore
-EXPOSE 6066
+EXPOSE 6066 8080
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["clickscore"]
 CMD ["worker", "--web-host", "0.0.0.0"]

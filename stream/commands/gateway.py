@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 import click
+import uvloop
 
 from clickscore.stream.commands.options import with_settings
 from clickscore.stream.errors import ExtraMissingError, SettingsError
@@ -58,7 +59,8 @@ def gateway(context: click.Context, settings: Settings) -> None:
         await wait_for_broker(settings.kafka)
         await run_gateway(settings, ready)
 
-    asyncio.run(run())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
 
 
 @gateway.group()
