@@ -12,7 +12,7 @@ LINKS = build/import/clickscore/.done
 PIP = -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .PHONY: help setup setup-train demo demo-bundle fast test check language unit coverage integration \
-	fuzz bench bench-flat bench-reasons bench-scoring bench-encode docs hashes digests audit sbom clean
+	fuzz bench bench-flat bench-reasons bench-scoring bench-delivery bench-encode docs hashes digests audit sbom clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -95,6 +95,9 @@ bench-flat: $(BENCH)/.done  ## memory of a replay of 10 million events against 1
 
 bench-reasons: $(BENCH)/.done  ## a replay whose decisions give reasons against one whose do not, in about 5 minutes
 	@$(BENCH)/bin/python -m bench --only reasons
+
+bench-delivery: $(BENCH)/.done  ## exactly once beside at least once, in about 5 minutes
+	@$(BENCH)/bin/python -m bench --only delivery $(if $(JSON),--json-file $(JSON))
 
 bench-encode: setup-train  ## items that a model never saw, by a real language model (83 MB); EVENTS=FILE is of REES46
 	$(TRAIN)/bin/python -m bench.encode $(EVENTS)

@@ -9,6 +9,7 @@ from types import FrameType
 import click
 
 from bench.bare import bare
+from bench.delivery import delivery
 from bench.environment import Environment, open_environment, report_progress
 from bench.latency import latency
 from bench.machine import machine
@@ -33,8 +34,9 @@ MEASUREMENTS: dict[str, Callable[[Environment, RunBudget], Measurement]] = {
     "arms": arms,
     "reasons": reasons,
     "flat": flat,
+    "delivery": delivery,
 }
-LONG = ("reasons", "flat")
+LONG = ("reasons", "flat", "delivery")
 """Long measurements, which run only on request."""
 
 

@@ -322,6 +322,14 @@ class WorkerSettings(Group, frozen=True, kw_only=True):
     instance_id: Annotated[
         str, setting("text", "Fixed name of this worker in its group, so that a restart causes no rebalance")
     ] = ""
+    delivery: Annotated[
+        Literal["at_least_once", "exactly_once"],
+        setting(
+            "name",
+            "Whether a decision may be stored again, with the same bytes, after a crash, or a transaction stores each "
+            "decision once for consumers that read only committed records",
+        ),
+    ] = "at_least_once"
     max_batch: Annotated[
         int, setting("records", "Records of a partition that are processed together, at most", ge=1)
     ] = 1024
@@ -420,6 +428,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     scoring: ScoringSettings = msgspec.field(default_factory=ScoringSettings)
     worker: WorkerSettings = msgspec.field(default_factory=WorkerSettings)
     gateway: GatewaySettings = msgspec.field(default_factory=GatewaySettings)
+
+    def __post_init__(self) -> None:
+        """Check the rules on settings of different groups."""
+        if self.worker.delivery == "exactly_once" and self.kafka.isolation_level != "read_committed":
+            message = (
+                "delivery=exactly_once needs isolation_level=read_committed: a worker would restore the state of "
+                "aborted transactions"
+            )
+            raise SettingsError(message)
 
     @classmethod
     def of(cls, **values: object) -> Self:

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from aiokafka import TopicPartition
+from aiokafka.errors import ProducerFenced
 
 from clickscore.stream.kafka.topic_description import TopicDescription
 from clickscore.stream.worker.group import Headers, LossReporter, OutgoingRecord
@@ -36,6 +37,11 @@ class MemoryLog:
         self.committed: dict[TopicPartition, int] = {}
         """Committed offsets of every group."""
         self._records: dict[tuple[str, int], list[StoredRecord]] = defaultdict(list)
+        self._marked: dict[tuple[str, int], int] = {}
+
+    def mark(self, topic: str, partition: int) -> None:
+        """Store the marker of a transaction: it takes an offset, and no reader sees it."""
+        self._marked[topic, partition] = self.end(topic, partition) + 1
 
     def append(
         self,
@@ -74,7 +80,7 @@ class MemoryLog:
     def end(self, topic: str, partition: int = 0) -> int:
         """Return the offset after the last record of a partition."""
         records = self._records[topic, partition]
-        return records[-1].offset + 1 if records else 0
+        return max(records[-1].offset + 1 if records else 0, self._marked.get((topic, partition), 0))
 
     @asynccontextmanager
     async def open_reader(self) -> AsyncGenerator["MemoryReader"]:
@@ -163,6 +169,62 @@ class MemoryProducer:
             await self._held[topic].wait()
         self._journal.append(f"{topic} acknowledged")
         return end
+
+
+class MemoryTransactions:
+    """Transactions of the partitions of a memory log, with an epoch a partition: a new owner fences the earlier one."""
+
+    def __init__(self, log: MemoryLog, journal: list[str], epochs: dict[int, int] | None = None) -> None:
+        """Build it; two owners of the same partitions share `epochs`, and `journal` notes each commit."""
+        self.refusal: Exception | None = None
+        """Error with which the next commits fail."""
+        self.commits_held: asyncio.Event | None = None
+        """Commits wait for this event."""
+        self.epochs = {} if epochs is None else epochs
+        self._log = log
+        self._journal = journal
+        self._owned: dict[int, int] = {}
+
+    async def take_over(self, partitions: Collection[int]) -> None:
+        for partition in partitions:
+            self.epochs[partition] = self.epochs.get(partition, 0) + 1
+        self._owned = {partition: self.epochs[partition] for partition in partitions}
+
+    @asynccontextmanager
+    async def begin(self, partition: int) -> AsyncGenerator["TransactionBuffer"]:
+        buffer = TransactionBuffer(self._log)
+        yield buffer
+        if self.commits_held:
+            await self.commits_held.wait()
+        if self.refusal:
+            raise self.refusal
+        if partition not in self._owned or self._owned[partition] != self.epochs[partition]:
+            raise ProducerFenced
+        buffer.commit()
+        self._journal.append(f"partition {partition} committed")
+
+
+class TransactionBuffer:
+    """Records of an open transaction."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        self._log = log
+        self._records: dict[tuple[str, int], list[OutgoingRecord]] = defaultdict(list)
+
+    async def publish(self, topic: str, partition: int, messages: Sequence[OutgoingRecord]) -> None:
+        await self.publish_whole(topic, partition, messages)
+
+    async def publish_whole(self, topic: str, partition: int, messages: Sequence[OutgoingRecord]) -> int:
+        await asyncio.sleep(0)
+        self._records[topic, partition] += messages
+        return self._log.end(topic, partition) + len(self._records[topic, partition])
+
+    def commit(self) -> None:
+        """Append the records to the log, and the markers behind them."""
+        for (topic, partition), messages in self._records.items():
+            for key, value, headers in messages:
+                self._log.append(topic, partition, key, value, headers=headers)
+            self._log.mark(topic, partition)
 
 
 @dataclass

@@ -33,6 +33,7 @@ from clickscore.stream.worker.engine import Engine
 from clickscore.stream.worker.faust_group import FaustBatch, FaustGroup
 from clickscore.stream.worker.logs import write_logs
 from clickscore.stream.worker.prometheus_metrics import Metrics
+from clickscore.stream.worker.transactions import KafkaTransactions
 from clickscore.stream.worker.web import Page, WebServer
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ def create_app(settings: Settings, pipeline: Pipeline) -> tuple[faust.App, Engin
         pipeline=pipeline,
         metrics=metrics,
         open_reader=partial(open_reader, settings.kafka),
+        transactions=KafkaTransactions(settings) if settings.worker.delivery == "exactly_once" else None,
     )
 
     ready = asyncio.Event()

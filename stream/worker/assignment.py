@@ -77,6 +77,7 @@ class Assignment:
         """
         started_at, generation, assigned = time.monotonic(), self._group.generation, self._group.assignment()
         self._metrics.rebalances.inc()
+        await self._publisher.take_over(assigned)
         retained = await self._retained(assigned)
         fresh = [partition for partition in assigned if partition not in retained]
         restored = await restore_partitions(self._open_reader, self._settings, fresh) if fresh else {}

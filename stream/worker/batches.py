@@ -16,9 +16,10 @@ import msgspec
 from clickscore.stream.pipeline import Output, PendingBatch, Pipeline
 from clickscore.stream.worker.compute import ComputeThread
 from clickscore.stream.worker.group import FetchedBatch
+from clickscore.stream.worker.outgoing import PublishJob
 from clickscore.stream.worker.ownership import Ownership
 from clickscore.stream.worker.prometheus_metrics import Metrics
-from clickscore.stream.worker.publisher import Publisher, PublishJob
+from clickscore.stream.worker.publisher import Publisher
 from clickscore.stream.worker.ticks import IdleTicks
 
 INBOX_BATCHES = 8

@@ -16,7 +16,7 @@ from clickscore.stream.settings import Settings
 from clickscore.stream.worker.assignment import Assignment
 from clickscore.stream.worker.batches import BatchLoop
 from clickscore.stream.worker.compute import ComputeThread
-from clickscore.stream.worker.group import ConsumerGroup, FetchedBatch
+from clickscore.stream.worker.group import ConsumerGroup, FetchedBatch, Transactions
 from clickscore.stream.worker.health import HealthCheck, HealthReport
 from clickscore.stream.worker.losses import Losses
 from clickscore.stream.worker.ownership import Ownership
@@ -41,6 +41,7 @@ class Engine:
         pipeline: Pipeline,
         metrics: Metrics,
         open_reader: OpenReader,
+        transactions: Transactions | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Put the parts together.
@@ -51,6 +52,7 @@ class Engine:
             pipeline: Turns records into outputs.
             metrics: Metrics of this worker.
             open_reader: Opens a reader of topics without a group, for the restore and the catalogue.
+            transactions: Transactions for delivery exactly once; None for delivery at least once.
             clock: Returns the wall-clock time, s.
         """
         self.failure: BaseException | None = None
@@ -60,6 +62,7 @@ class Engine:
         events = settings.kafka.topic(EVENTS.name)
         self._group = group
         self._settings = settings
+        self._transactions = transactions
         self._pipeline = pipeline
         if pipeline.has_model:
             metrics.expect_model_items()
@@ -80,7 +83,12 @@ class Engine:
             pipeline=pipeline,
         )
         self._publisher = Publisher(
-            settings.kafka, group, self._ownership, metrics, max_event_bytes=settings.sessions.max_event_bytes
+            settings.kafka,
+            group,
+            self._ownership,
+            metrics,
+            max_event_bytes=settings.sessions.max_event_bytes,
+            transactions=transactions,
         )
         self._assignment = Assignment(
             settings=settings,
@@ -121,8 +129,7 @@ class Engine:
         """Compute, publish and write ticks in the background of a block; an error stops the worker."""
         loops = (
             self._batches.run,
-            self._publisher.publish_decisions,
-            self._publisher.publish_states,
+            *self._publisher.loops,
             self._ticks.run,
             self._repair.run,
             self._watch.run,
@@ -133,6 +140,8 @@ class Engine:
         finally:
             for task in tasks:
                 task.cancel()
+            if self._transactions:
+                await self._transactions.take_over([])
 
     async def put(self, batch: FetchedBatch) -> None:
         """Queue a fetched batch to be computed; wait while too many are queued."""

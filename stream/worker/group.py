@@ -4,7 +4,8 @@
 and run in tests with plain doubles.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from clickscore.stream.pipeline import Record
@@ -97,6 +98,33 @@ class LossReporter(Protocol):
             partition: Partition of the topic of events.
             offset: Last offset that was read.
             start: Offset from which the log was read again.
+        """
+        ...
+
+
+class Transactions(Protocol):
+    """Transactions of partitions of events; a new owner of a partition fences the earlier one."""
+
+    async def take_over(self, partitions: Collection[int]) -> None:
+        """Fence every earlier owner of the partitions, and give up all other partitions.
+
+        Args:
+            partitions: All partitions of this worker from now on.
+
+        Raises:
+            BrokerError: Kafka did not answer in time, or refuses transactions.
+        """
+        ...
+
+    def begin(self, partition: int) -> AbstractAsyncContextManager[Producer]:
+        """Provide a producer whose records become readable together, at the end of the block.
+
+        Args:
+            partition: Partition of the events, whose output is stored.
+
+        Raises:
+            ProducerFenced: Another worker has taken over the partition; nothing of the block is readable, ever.
+            KafkaError: The broker refused, or did not answer in time.
         """
         ...
 

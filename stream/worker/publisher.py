@@ -7,6 +7,9 @@
 So the log has the decisions behind every stored state. After a crash before step 2 the next worker decides on the same
 events again, with the same bytes. Each step takes all waiting batches at once, and the steps run side by side: the
 decisions of batch n+1 need not wait for the snapshots of batch n.
+
+For delivery exactly once, steps 1 and 2 are one Kafka transaction a partition, which only the present owner of the
+partition can finish. After a crash the next owner aborts the unfinished transaction.
 """
 
 import asyncio
@@ -14,34 +17,34 @@ import contextlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, ProducerFenced
 
-from clickscore.schemas.snapshots import OFFSET_HEADER, PARTITION_KEY
-from clickscore.schemas.topics import (
-    ADS,
-    CLOSED_SESSIONS,
-    DEAD_LETTERS,
-    ERASURE_RECEIPTS,
-    EVENTS,
-    MAX_RECORD_BYTES,
-    RECOMMENDATIONS,
-    SNAPSHOTS,
-)
-from clickscore.stream.cut_bytes import full_size
+from clickscore.schemas.topics import EVENTS, SNAPSHOTS
 from clickscore.stream.errors import BrokerError
-from clickscore.stream.pipeline import MAX_KEY_BYTES, DeadLetter, Output
+from clickscore.stream.pipeline import Output
 from clickscore.stream.settings import KafkaSettings
 from clickscore.stream.state.partition import ChangelogRecord
-from clickscore.stream.worker.group import ConsumerGroup, FetchedBatch, Headers, OutgoingRecord
+from clickscore.stream.worker.group import ConsumerGroup, Producer, Transactions
 from clickscore.stream.worker.notices import Notices
+from clickscore.stream.worker.outgoing import (
+    DEAD_LETTER_BYTES,
+    OutgoingRecords,
+    PublishJob,
+    newest_changes,
+    outputs,
+    receipts,
+    snapshots,
+)
 from clickscore.stream.worker.overlays import Overlay, Overlays
 from clickscore.stream.worker.ownership import Ownership
 from clickscore.stream.worker.prometheus_metrics import Metrics
 
 log = logging.getLogger(__name__)
+
+Loop = Callable[[], Awaitable[None]]
+"""Work that runs until cancelled."""
 
 OUTPUT_QUEUE = 8
 """Queue length in front of the writer of decisions: enough to share a request, few enough for a prompt stop."""
@@ -55,25 +58,6 @@ LIGHT_WAIT_S = 0.02
 """How long a small write of snapshots waits for more, s."""
 WARN_AFTER_S = 3.0
 """Time without an acknowledgement before a warning, s."""
-DEAD_LETTER_BYTES = MAX_RECORD_BYTES // 2
-"""Largest value of a dead letter whatever `max_event_bytes` says, bytes: the topic takes no larger record."""
-MAX_ERROR_CHARACTERS = 1000
-"""Largest length of the reason. The reason may quote the event."""
-
-
-@dataclass
-class PublishJob:
-    """A computed batch with output to store."""
-
-    batch: FetchedBatch
-    output: Output
-    headers: Headers
-    """Headers of the decisions: wall-clock facts."""
-
-    @property
-    def snapshot_bytes(self) -> int:
-        """Size of the snapshots, bytes."""
-        return sum([len(change.value or b"") for change in self.output.changes])
 
 
 class Publisher:
@@ -87,6 +71,7 @@ class Publisher:
         metrics: Metrics,
         *,
         max_event_bytes: int,
+        transactions: Transactions | None = None,
         warn_after_s: float = WARN_AFTER_S,
         light_wait_s: float = LIGHT_WAIT_S,
     ) -> None:
@@ -98,6 +83,7 @@ class Publisher:
             ownership: Learns of released batches and discarded states.
             metrics: Counts published records and outcomes of events.
             max_event_bytes: Largest value of a dead letter, bytes.
+            transactions: Transactions of the partitions, for delivery exactly once.
             warn_after_s: Time without an acknowledgement before a warning, s.
             light_wait_s: How long a small write of snapshots waits for more, s.
         """
@@ -109,6 +95,7 @@ class Publisher:
         self._group = group
         self._ownership = ownership
         self._metrics = metrics
+        self._transactions = transactions
         self._max_letter_bytes = min(max_event_bytes, DEAD_LETTER_BYTES)
         self._notices = Notices(kafka.topic(EVENTS.name), group, metrics)
         self._warn_after_s = warn_after_s
@@ -116,9 +103,19 @@ class Publisher:
         self._computed: asyncio.Queue[PublishJob] = asyncio.Queue(OUTPUT_QUEUE)
         self._decided: asyncio.Queue[PublishJob] = asyncio.Queue(SNAPSHOT_QUEUE)
 
+    @property
+    def loops(self) -> Sequence[Loop]:
+        """Work to run side by side until cancelled."""
+        return (self.publish_transactions,) if self._transactions else (self.publish_decisions, self.publish_states)
+
     async def put(self, job: PublishJob) -> None:
         """Queue a job; wait while the queue is full."""
         await self._computed.put(job)
+
+    async def take_over(self, partitions: Collection[int]) -> None:
+        """Fence every earlier owner of the partitions of this worker, where there are transactions."""
+        if self._transactions:
+            await self._transactions.take_over(partitions)
 
     async def publish_decisions(self) -> None:
         """Publish the outputs of batches as they are computed, until cancelled.
@@ -130,8 +127,8 @@ class Publisher:
             jobs = self._drop_stale(await _take_waiting(self._computed))
             started_at = time.monotonic()
             async with self._waiting_for_kafka(jobs):
-                await self._send_all(self._outgoing(jobs))
-                await self._send_all(self._receipts(jobs))  # a receipt says that the decisions before it are stored
+                await self._send_all(self._group.producer, outputs(self._kafka, jobs, self._max_letter_bytes))
+                await self._send_all(self._group.producer, receipts(jobs))
             self._metrics.publish_seconds.observe(time.monotonic() - started_at)
             for job in jobs:
                 await self._decided.put(job)
@@ -144,21 +141,78 @@ class Publisher:
         """
         while True:
             jobs = self._drop_stale(await _take_waiting(self._decided, self._light_wait_s))
-            newest: dict[int, dict[bytes, ChangelogRecord]] = defaultdict(dict)
-            for job in jobs:
-                changes = newest[job.batch.partition]
-                changes.pop(PARTITION_KEY, None)  # a key keeps its first position, but the partition's must be last
-                changes |= {change.key: change for change in job.output.changes}
+            newest = {partition: newest_changes(waiting) for partition, waiting in _by_partition(jobs).items()}
             async with self._waiting_for_kafka(jobs):
-                writes = (self.write(partition, list(changes.values())) for partition, changes in newest.items())
+                writes = (self.write(partition, changes) for partition, changes in newest.items())
                 ends = await asyncio.gather(*writes)
             for (partition, changes), end in zip(newest.items(), ends, strict=True):
                 self._note_write(partition, end - len(changes), end)
-            for job in jobs:
-                job.batch.mark_committable()
-                self._count(job.output)
-                self._notices.note(job.batch.partition, job.output)
-                self._ownership.release(job.batch)
+            self._finish(jobs)
+
+    def _finish(self, jobs: Sequence[PublishJob]) -> None:
+        """Make stored batches committable, and release them."""
+        for job in jobs:
+            job.batch.mark_committable()
+            self._count(job.output)
+            self._notices.note(job.batch.partition, job.output)
+            self._ownership.release(job.batch)
+
+    def _give_up(self, jobs: Sequence[PublishJob]) -> None:
+        """Release batches without a commit: another worker owns the partition, or will."""
+        for job in jobs:
+            self._ownership.discard_state(job.batch)
+            self._ownership.release(job.batch)
+
+    async def publish_transactions(self) -> None:
+        """Store the outputs and the snapshots of each partition's batches in a transaction, until cancelled.
+
+        Raises:
+            BrokerError: Kafka refused a record, or did not acknowledge within `broker_wait_ms`.
+        """
+        while True:
+            jobs = self._drop_stale(await _take_waiting(self._computed))
+            started_at = time.monotonic()
+            async with self._waiting_for_kafka(jobs):
+                await asyncio.gather(*(self._transact(*waiting) for waiting in _by_partition(jobs).items()))
+            self._metrics.publish_seconds.observe(time.monotonic() - started_at)
+
+    async def _transact(self, partition: int, jobs: list[PublishJob]) -> None:
+        """Store the jobs of a partition in a transaction; give them up where another worker owns the partition.
+
+        Args:
+            partition: Partition of all jobs.
+            jobs: Jobs in the order of their batches.
+        """
+        changes = newest_changes(jobs)
+        try:
+            if changes:  # a batch that was decided before a crash changes nothing
+                await self._commit(partition, jobs, changes)
+        except ProducerFenced:
+            log.warning("partition %d: another worker has taken over; %d batches are given up", partition, len(jobs))
+            self._give_up(jobs)
+        else:
+            self._finish(jobs)
+
+    async def _commit(self, partition: int, jobs: list[PublishJob], changes: list[ChangelogRecord]) -> None:
+        """Store outputs and changes in a transaction.
+
+        Args:
+            partition: Partition of all jobs.
+            jobs: Jobs in the order of their batches.
+            changes: Last change of each key, at least one.
+
+        Raises:
+            ProducerFenced: Another worker owns the partition.
+        """
+        assert self._transactions
+        outgoing = outputs(self._kafka, jobs, self._max_letter_bytes) | receipts(jobs)
+        async with self._transactions.begin(partition) as producer:
+            _, end = await asyncio.gather(
+                self._send_all(producer, outgoing),
+                producer.publish_whole(self._kafka.topic(SNAPSHOTS.name), partition, snapshots(changes)),
+            )
+        self._metrics.published.labels(SNAPSHOTS.name).inc(len(changes))
+        self.written[partition] = end + 1  # the marker of the transaction takes an offset
 
     def _note_write(self, partition: int, start: int, end: int) -> None:
         """Note the end of an own write; a write that does not continue at the own last write shows an overlay.
@@ -181,14 +235,9 @@ class Publisher:
 
     def _drop_stale(self, jobs: list[PublishJob]) -> list[PublishJob]:
         """Give up the jobs of another generation, since another worker may own the partition; return the rest."""
-        current: list[PublishJob] = []
-        for job in jobs:
-            if job.batch.generation == self._group.generation:
-                current.append(job)
-            else:
-                self._ownership.discard_state(job.batch)
-                self._ownership.release(job.batch)
-        return current
+        generation = self._group.generation
+        self._give_up([job for job in jobs if job.batch.generation != generation])
+        return [job for job in jobs if job.batch.generation == generation]
 
     @contextlib.asynccontextmanager
     async def _waiting_for_kafka(self, jobs: list[PublishJob]) -> AsyncGenerator[None]:
@@ -228,50 +277,22 @@ class Publisher:
         limit = self._kafka.broker_wait_ms / 1000
         log.warning("waiting for Kafka to acknowledge what was published, for at most %.0f s", limit)
 
-    def _outgoing(self, jobs: list[PublishJob]) -> dict[tuple[str, int], list[OutgoingRecord]]:
-        """Return the records to publish, by topic and partition."""
-        outgoing: dict[tuple[str, int], list[OutgoingRecord]] = defaultdict(list)
-        for job in jobs:
-            output, partition = job.output, job.batch.partition
-            for topic, messages in (
-                (RECOMMENDATIONS, output.recommendations),
-                (ADS, output.ads),
-                (CLOSED_SESSIONS, output.closed_sessions),
-            ):
-                if messages:
-                    outgoing[topic.name, partition] += [
-                        (message.key, message.value, job.headers) for message in messages
-                    ]
-            if output.dead_letters:
-                letters = [
-                    dead_letter(self._kafka, partition, letter, self._max_letter_bytes)
-                    for letter in output.dead_letters
-                ]
-                outgoing[DEAD_LETTERS.name, partition] += letters
-        return outgoing
-
-    def _receipts(self, jobs: list[PublishJob]) -> dict[tuple[str, int], list[OutgoingRecord]]:
-        """Return the erasure receipts to publish, by topic and partition."""
-        outgoing: dict[tuple[str, int], list[OutgoingRecord]] = defaultdict(list)
-        for job in jobs:
-            for receipt in job.output.receipts:
-                outgoing[ERASURE_RECEIPTS.name, job.batch.partition].append((receipt.key, receipt.value, []))
-        return outgoing
-
     async def write(self, partition: int, changes: Sequence[ChangelogRecord]) -> int:
         """Store changes of a partition's state as a single record batch; return the offset after the batch."""
-        messages = [
-            (change.key, change.value, tombstone_headers(change) if change.value is None else []) for change in changes
-        ]
-        if not messages:
+        if not changes:
             return self.written.get(partition, -1)
         topic = self._kafka.topic(SNAPSHOTS.name)
-        end = await self._group.producer.publish_whole(topic, partition, messages)
-        self._metrics.published.labels(SNAPSHOTS.name).inc(len(messages))
+        end = await self._group.producer.publish_whole(topic, partition, snapshots(changes))
+        self._metrics.published.labels(SNAPSHOTS.name).inc(len(changes))
         return end
 
-    async def _send_all(self, outgoing: dict[tuple[str, int], list[OutgoingRecord]]) -> None:
-        producer = self._group.producer
+    async def _send_all(self, producer: Producer, outgoing: OutgoingRecords) -> None:
+        """Send the outputs of batches; return once all are stored.
+
+        Args:
+            producer: Producer to send with.
+            outgoing: Records by topic, without the prefix, and partition.
+        """
         await asyncio.gather(
             *(
                 producer.publish(self._kafka.topic(topic), partition, messages)
@@ -280,6 +301,14 @@ class Publisher:
         )
         for (topic, _), messages in outgoing.items():
             self._metrics.published.labels(topic).inc(len(messages))
+
+
+def _by_partition(jobs: Sequence[PublishJob]) -> dict[int, list[PublishJob]]:
+    """Return the jobs of each partition, in order."""
+    partitions: dict[int, list[PublishJob]] = defaultdict(list)
+    for job in jobs:
+        partitions[job.batch.partition].append(job)
+    return partitions
 
 
 async def _take_waiting(queue: asyncio.Queue[PublishJob], light_wait_s: float = 0.0) -> list[PublishJob]:
@@ -297,35 +326,3 @@ async def _take_waiting(queue: asyncio.Queue[PublishJob], light_wait_s: float = 
         jobs.append(queue.get_nowait())
         size += jobs[-1].snapshot_bytes
     return jobs
-
-
-def tombstone_headers(change: ChangelogRecord) -> Headers:
-    """Return the headers of a tombstone: the event offset. Other records have the offset in the value."""
-    return [(OFFSET_HEADER, str(change.offset).encode())]
-
-
-def dead_letter(kafka: KafkaSettings, partition: int, letter: DeadLetter, max_bytes: int) -> OutgoingRecord:
-    """Return a rejected record with the source position and the reason as headers.
-
-    A value or a key that is too long is cut, and a header gives the full length.
-
-    Args:
-        kafka: Names of topics.
-        partition: Source partition of the record.
-        letter: The record and the reason of the rejection.
-        max_bytes: Largest value, bytes.
-    """
-    key, value = letter.record.key, letter.record.value
-    headers = [
-        ("topic", kafka.topic(EVENTS.name).encode()),
-        ("partition", str(partition).encode()),
-        ("offset", str(letter.record.offset).encode()),
-        ("error", letter.error[:MAX_ERROR_CHARACTERS].encode()),
-    ]
-    if value is not None and len(value) > max_bytes:
-        headers.append(("cut-from-bytes", str(full_size(value)).encode()))
-        value = value[:max_bytes]
-    if key is not None and len(key) > MAX_KEY_BYTES:
-        headers.append(("key-cut-from-bytes", str(full_size(key)).encode()))
-        key = key[:MAX_KEY_BYTES]
-    return key, value, headers

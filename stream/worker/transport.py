@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import aiokafka
@@ -28,6 +28,7 @@ from clickscore.stream.kafka.bounded_fetch import bound_unpacking
 from clickscore.stream.kafka.client import with_retry_backoff
 from clickscore.stream.pipeline import MAX_KEY_BYTES
 from clickscore.stream.worker.group import LossReporter, OutgoingRecord
+from clickscore.stream.worker.whole_batches import send_batches, send_whole_batch
 
 Records = Sequence[aiokafka.ConsumerRecord]
 
@@ -349,55 +350,24 @@ class BatchProducer(driver.Producer):
         return with_retry_backoff(super()._new_producer(transactional_id))
 
     async def publish(self, topic: str, partition: int, messages: Sequence[OutgoingRecord]) -> None:
-        """Send records to a partition in order, in as few record batches as possible; return once all are stored.
+        """Send records in order and return once all are stored, as in `group.Producer`.
 
         Args:
             topic: Full name of the topic.
             partition: Partition to store the records in.
             messages: Key, value and headers of each record.
-
-        Raises:
-            KafkaError: The broker refused, or did not answer in time; the records may be stored or not.
         """
-        acknowledgements, remaining = [], messages
-        while remaining:
-            acknowledgement, remaining = await self._send(topic, partition, remaining)
-            acknowledgements.append(acknowledgement)
-        for acknowledgement in acknowledgements:
-            await acknowledgement
+        await send_batches(self._ensure_producer(), topic, partition, messages)
 
     async def publish_whole(self, topic: str, partition: int, messages: Sequence[OutgoingRecord]) -> int:
-        """Send records as a single record batch, stored whole or not at all; return the offset after the batch.
+        """Send records as a single record batch and return the offset after the batch, as in `group.Producer`.
 
         Args:
             topic: Full name of the topic.
             partition: Partition to store the records in.
             messages: Key, value and headers of each record.
-
-        Raises:
-            KafkaError: The broker refused, or did not answer in time; the records may be stored or not.
-            ValueError: The records are too large for a record batch.
         """
-        acknowledgement, remaining = await self._send(topic, partition, messages)
-        if remaining:
-            error = f"{len(messages)} records of {topic} are larger than one record batch may be: lower max_batch"
-            raise ValueError(error)
-        return (await acknowledgement).offset + len(messages)
-
-    async def _send(
-        self, topic: str, partition: int, messages: Sequence[OutgoingRecord]
-    ) -> tuple[Awaitable[Any], Sequence[OutgoingRecord]]:
-        """Send as many records as a record batch holds; return the acknowledgement and the remaining records.
-
-        aiokafka's builder always takes the first record; the broker refuses an oversized record.
-        """
-        producer = self._ensure_producer()
-        batch, count = producer.create_batch(), 0
-        for key, value, headers in messages:
-            if batch.append(timestamp=None, key=key, value=value, headers=headers) is None:
-                break
-            count += 1
-        return await producer.send_batch(batch, topic, partition=partition), messages[count:]
+        return await send_whole_batch(self._ensure_producer(), topic, partition, messages)
 
 
 class PromptTableManager(TableManager):

@@ -9,7 +9,8 @@ from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.settings import Settings
 from clickscore.stream.state.changelog import restore
 from clickscore.stream.state.partition import ChangelogRecord
-from clickscore.stream.worker.publisher import OutgoingRecord, dead_letter, tombstone_headers
+from clickscore.stream.worker.group import OutgoingRecord
+from clickscore.stream.worker.outgoing import dead_letter, tombstone_headers
 from tests.chaos.event_rules import Rules
 from tests.chaos.judge import Topics
 from tests.integration.event_log import Sent, campaigns, catalogue

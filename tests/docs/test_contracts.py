@@ -26,7 +26,7 @@ from clickscore.schemas.topics import TOPICS
 from clickscore.stream.pipeline import Output, Pipeline
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.settings import KafkaSettings, PolicySettings, SessionSettings
-from clickscore.stream.worker.publisher import dead_letter
+from clickscore.stream.worker.outgoing import dead_letter
 from docs.contracts import SCHEMAS, asyncapi, json_schema
 from tests.docs.conforms import KEYWORDS, KINDS, faults, resolved
 from tests.events import START, erase, grant, impression, purchase, records, search, view, withdraw

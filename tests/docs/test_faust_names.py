@@ -27,7 +27,8 @@ def _private_names_used(path: Path) -> set[str]:
         return set()
     own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
     own |= {node.attr for node in attributes if isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self"}
-    foreign = {node.attr for node in attributes if re.match("_[a-z]", node.attr) and node.attr not in {*own, "_exit"}}
+    public = {"_exit", "_make", "_replace", "_asdict"}  # documented by Python, for `os` and for named tuples
+    foreign = {node.attr for node in attributes if re.match("_[a-z]", node.attr)} - own - public
     behind = [node for node in attributes if isinstance(node.value, ast.Attribute) and node.value.attr in foreign]
     return foreign | {node.attr for node in behind} - own
 

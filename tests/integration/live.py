@@ -309,6 +309,7 @@ async def _ends(settings: Settings, consumer: AIOKafkaConsumer, topic: Topic) ->
 def _consumer(settings: Settings) -> AIOKafkaConsumer:
     return AIOKafkaConsumer(
         bootstrap_servers=settings.kafka.bootstrap_servers,
+        isolation_level=settings.kafka.isolation_level,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         max_partition_fetch_bytes=8 * 1024 * 1024,

@@ -23,16 +23,17 @@ from clickscore.stream.kafka.embedded import EmbeddedBroker, SecurityOptions
 from clickscore.stream.kafka.producer import EventSender
 from clickscore.stream.kafka.tail import tail
 from clickscore.stream.kafka.topics import check_topics, check_worker_rights, create_topics
-from clickscore.stream.settings import KafkaSettings
+from clickscore.stream.settings import KafkaSettings, Settings
 from clickscore.stream.simulator.worker_process import free_port
+from clickscore.stream.worker.transactions import KafkaTransactions
 
 pytestmark = pytest.mark.kafka
 
 DAY = datetime.timedelta(days=1)
 AT_ONCE_S = 8.0
 """Far below `broker_wait_ms`; the machine may be busy."""
-TOPIC, GROUP = 2, 3
-READ, WRITE = 3, 4
+TOPIC, GROUP, TRANSACTIONAL_ID = 2, 3, 5
+READ, WRITE, DESCRIBE = 3, 4, 8
 LITERAL, ALLOW = 3, 3
 
 
@@ -275,6 +276,19 @@ def test_rights_are_named_one_by_one_until_a_worker_has_them_all(secured: Secure
     asyncio.run(allow(secured, [right for right in rights if right[0] == GROUP], "ann"))
     asyncio.run(check_worker_rights(settings, "clickscore"))
     asyncio.run(check_topics(settings))
+
+    with pytest.raises(BrokerError, match="describe, write on transactional id clickstream-events-clickscore-0"):
+        asyncio.run(take_over(settings))
+    transactional_id = "clickstream-events-clickscore-0"
+    asyncio.run(allow(secured, [(TRANSACTIONAL_ID, transactional_id, right) for right in (DESCRIBE, WRITE)], "ann"))
+    asyncio.run(take_over(settings))
+
+
+async def take_over(kafka: KafkaSettings) -> None:
+    """Open the transactions of partition 0, as a worker does that delivers exactly once."""
+    transactions = KafkaTransactions(Settings(kafka=kafka))
+    await transactions.take_over([0])
+    await transactions.take_over([])
 
 
 async def produce_one(settings: KafkaSettings) -> None:

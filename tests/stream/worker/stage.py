@@ -11,10 +11,11 @@ from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.request import Request, Scores
 from clickscore.stream.settings import Settings
 from clickscore.stream.worker.compute import ComputeThread
+from clickscore.stream.worker.outgoing import PublishJob
 from clickscore.stream.worker.ownership import Ownership
 from clickscore.stream.worker.prometheus_metrics import Metrics
-from clickscore.stream.worker.publisher import Publisher, PublishJob
-from tests.memory_kafka import MemoryBatch, MemoryGroup, MemoryLog
+from clickscore.stream.worker.publisher import Publisher
+from tests.memory_kafka import MemoryBatch, MemoryGroup, MemoryLog, MemoryTransactions
 
 BROKER_WAIT_MS = 5_000
 """How long the parts under test wait for an acknowledgement, ms: long enough for a busy machine to be in time."""
@@ -77,6 +78,7 @@ class Stage:
         log: MemoryLog | None = None,
         scorer: DullScorer | None = None,
         light_wait_s: float = 0.0,
+        epochs: dict[int, int] | None = None,
         **changes: object,
     ) -> None:
         self.settings = make_settings(**changes)
@@ -85,12 +87,14 @@ class Stage:
         self.pipeline = Pipeline(self.settings.sessions, self.settings.policy, EVENTS.name, Catalogue(), scorer)
         self.ownership = Ownership(self.group, self.pipeline)
         self.metrics = Metrics()
+        self.transactions = MemoryTransactions(self.log, self.journal, epochs)
         self.publisher = Publisher(
             self.settings.kafka,
             self.group,
             self.ownership,
             self.metrics,
             max_event_bytes=self.settings.sessions.max_event_bytes,
+            transactions=self.transactions if self.settings.worker.delivery == "exactly_once" else None,
             warn_after_s=0.01,
             light_wait_s=light_wait_s,
         )
@@ -125,8 +129,8 @@ class Stage:
 
     @asynccontextmanager
     async def publishing(self) -> AsyncGenerator["asyncio.Future[list[None]]"]:
-        """Run both loops of the publisher in a block; the future ends with the error of a loop."""
-        async with background(self.publisher.publish_decisions, self.publisher.publish_states) as loops:
+        """Run the loops of the publisher in a block; the future ends with the error of a loop."""
+        async with background(*self.publisher.loops) as loops:
             yield loops
 
     def metric(self, name: str, **labels: str) -> float | None:

@@ -13,8 +13,8 @@ from clickscore.stream.errors import TopicMissingError
 from clickscore.stream.kafka.topic_description import TopicDescription
 from clickscore.stream.worker.assignment import Assignment
 from clickscore.stream.worker.losses import Losses
+from clickscore.stream.worker.outgoing import PublishJob
 from clickscore.stream.worker.overlays import Overlay
-from clickscore.stream.worker.publisher import PublishJob
 from clickscore.stream.worker.ticks import IdleTicks
 from tests.events import view
 from tests.memory_kafka import MemoryLog, MemoryReader

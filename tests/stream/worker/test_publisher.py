@@ -12,7 +12,8 @@ from clickscore.schemas.topics import ADS, CLOSED_SESSIONS, DEAD_LETTERS, RECOMM
 from clickscore.stream.errors import BrokerError
 from clickscore.stream.pipeline import Output
 from clickscore.stream.state.partition import ChangelogRecord
-from clickscore.stream.worker.publisher import SNAPSHOT_BATCH_BYTES, PublishJob
+from clickscore.stream.worker.outgoing import PublishJob
+from clickscore.stream.worker.publisher import SNAPSHOT_BATCH_BYTES
 from tests.events import view
 from tests.memory_kafka import MemoryBatch
 from tests.stream.worker.stage import Stage, settle, until

@@ -1,0 +1,123 @@
+"""Outgoing: the records of computed batches, by topic and partition."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from clickscore.schemas.snapshots import OFFSET_HEADER, PARTITION_KEY
+from clickscore.schemas.topics import (
+    ADS,
+    CLOSED_SESSIONS,
+    DEAD_LETTERS,
+    ERASURE_RECEIPTS,
+    EVENTS,
+    MAX_RECORD_BYTES,
+    RECOMMENDATIONS,
+)
+from clickscore.stream.cut_bytes import full_size
+from clickscore.stream.pipeline import MAX_KEY_BYTES, DeadLetter, Output
+from clickscore.stream.settings import KafkaSettings
+from clickscore.stream.state.partition import ChangelogRecord
+from clickscore.stream.worker.group import FetchedBatch, Headers, OutgoingRecord
+
+DEAD_LETTER_BYTES = MAX_RECORD_BYTES // 2
+"""Largest value of a dead letter whatever `max_event_bytes` says, bytes: the topic takes no larger record."""
+MAX_ERROR_CHARACTERS = 1000
+"""Largest length of the reason. The reason may quote the event."""
+
+OutgoingRecords = dict[tuple[str, int], list[OutgoingRecord]]
+"""Records by topic, without the prefix, and partition."""
+
+
+@dataclass
+class PublishJob:
+    """A computed batch with output to store."""
+
+    batch: FetchedBatch
+    output: Output
+    headers: Headers
+    """Headers of the decisions: wall-clock facts."""
+
+    @property
+    def snapshot_bytes(self) -> int:
+        """Size of the snapshots, bytes."""
+        return sum([len(change.value or b"") for change in self.output.changes])
+
+
+def outputs(kafka: KafkaSettings, jobs: Sequence[PublishJob], max_letter_bytes: int) -> OutgoingRecords:
+    """Return decisions, closed sessions and dead letters.
+
+    Args:
+        kafka: Names of topics.
+        jobs: Jobs in the order of their batches.
+        max_letter_bytes: Largest value of a dead letter, bytes.
+    """
+    outgoing: OutgoingRecords = defaultdict(list)
+    for job in jobs:
+        output, partition = job.output, job.batch.partition
+        for topic, messages in (
+            (RECOMMENDATIONS, output.recommendations),
+            (ADS, output.ads),
+            (CLOSED_SESSIONS, output.closed_sessions),
+        ):
+            if messages:
+                outgoing[topic.name, partition] += [(message.key, message.value, job.headers) for message in messages]
+        if output.dead_letters:
+            letters = [dead_letter(kafka, partition, letter, max_letter_bytes) for letter in output.dead_letters]
+            outgoing[DEAD_LETTERS.name, partition] += letters
+    return outgoing
+
+
+def receipts(jobs: Sequence[PublishJob]) -> OutgoingRecords:
+    """Return the erasure receipts. A receipt says that the decisions before it are stored."""
+    outgoing: OutgoingRecords = defaultdict(list)
+    for job in jobs:
+        for receipt in job.output.receipts:
+            outgoing[ERASURE_RECEIPTS.name, job.batch.partition].append((receipt.key, receipt.value, []))
+    return outgoing
+
+
+def newest_changes(jobs: Sequence[PublishJob]) -> list[ChangelogRecord]:
+    """Return the last change of each key of a partition, with the partition's own record last."""
+    newest: dict[bytes, ChangelogRecord] = {}
+    for job in jobs:
+        newest.pop(PARTITION_KEY, None)  # a key keeps its first position, but the partition's must be last
+        newest |= {change.key: change for change in job.output.changes}
+    return list(newest.values())
+
+
+def snapshots(changes: Sequence[ChangelogRecord]) -> list[OutgoingRecord]:
+    """Return the records of changes."""
+    return [(change.key, change.value, tombstone_headers(change) if change.value is None else []) for change in changes]
+
+
+def tombstone_headers(change: ChangelogRecord) -> Headers:
+    """Return the headers of a tombstone: the event offset. Other records have the offset in the value."""
+    return [(OFFSET_HEADER, str(change.offset).encode())]
+
+
+def dead_letter(kafka: KafkaSettings, partition: int, letter: DeadLetter, max_bytes: int) -> OutgoingRecord:
+    """Return a rejected record with the source position and the reason as headers.
+
+    A value or a key that is too long is cut, and a header gives the full length.
+
+    Args:
+        kafka: Names of topics.
+        partition: Source partition of the record.
+        letter: The record and the reason of the rejection.
+        max_bytes: Largest value, bytes.
+    """
+    key, value = letter.record.key, letter.record.value
+    headers = [
+        ("topic", kafka.topic(EVENTS.name).encode()),
+        ("partition", str(partition).encode()),
+        ("offset", str(letter.record.offset).encode()),
+        ("error", letter.error[:MAX_ERROR_CHARACTERS].encode()),
+    ]
+    if value is not None and len(value) > max_bytes:
+        headers.append(("cut-from-bytes", str(full_size(value)).encode()))
+        value = value[:max_bytes]
+    if key is not None and len(key) > MAX_KEY_BYTES:
+        headers.append(("key-cut-from-bytes", str(full_size(key)).encode()))
+        key = key[:MAX_KEY_BYTES]
+    return key, value, headers
