@@ -52,9 +52,9 @@ _EXAMPLES: dict[type[msgspec.Struct], msgspec.Struct] = {
         withdrawn=("ads", "training"),
     ),
     Erase: Erase(event_id="e-6", user_id="u-1", ts=_TIMESTAMP + 120_000),
-    Erased: Erased(receipt_id="clickstream-events-0-7", user_id="u-1", event_id="e-6", ts=_TIMESTAMP + 120_000),
+    Erased: Erased(event_id="e-6", user_id="u-1", record_id="clickstream-events-0-7", ts=_TIMESTAMP + 120_000),
     Remains: Remains(
-        receipt_id="clickstream-events-0-7",
+        event_id="e-6",
         user_id="u-1",
         part=1,
         parts=1,

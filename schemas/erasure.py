@@ -1,7 +1,7 @@
 """Erasure receipts: what became of a request to forget a user, as records of `erasure-receipts`.
 
 A worker writes `erased` when it comes to an `erase` event. `clickscore erase` then reads the topics, and writes
-`remains`: the ids of the user's records that still lie in topics. A repeat after a crash has the same id and bytes.
+`remains`: the ids of the user's records that still lie in topics. A repeat after a crash has the same bytes.
 """
 
 import msgspec
@@ -12,24 +12,24 @@ from clickscore.schemas.json_depth import bounded_depth
 class Receipt(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", gc=False):
     """Fields of every receipt."""
 
-    receipt_id: str
-    """`TOPIC-PARTITION-OFFSET` of the `erase` event."""
+    event_id: str
+    """Id of the `erase` event."""
     user_id: str
 
 
 class Erased(Receipt, frozen=True, kw_only=True, tag="erased", gc=False):
     """A worker has removed the state of the user. All decisions on earlier events of the user are in their topics."""
 
-    event_id: str
-    """Id of the `erase` event."""
+    record_id: str
+    """`TOPIC-PARTITION-OFFSET` of the `erase` event. An event that is sent to several partitions has several receipts."""
     ts: int
     """Event time of the `erase` event, ms."""
 
 
 class Remains(Receipt, frozen=True, kw_only=True, tag="remains", gc=False):
-    """Records of the user that still lay in topics when the topics were read. They end with the topics' retention.
+    """Records of the user, from before the `erase` event, that still lay in topics when the topics were read.
 
-    A long list comes in parts of at most `MAX_IDS` ids each.
+    The records end with the retention of their topics. A long list comes in parts of at most `MAX_IDS` ids each.
     """
 
     part: int

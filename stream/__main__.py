@@ -25,6 +25,8 @@ COMMANDS = {
     "sessions": "sessions",
     "items": "items",
     "tail": "tail",
+    "consent": "consent",
+    "erase": "erase",
     "bundle": "bundle",
     "demo": "demo",
     "simulate": "simulate",

@@ -17,7 +17,7 @@ import xxhash
 
 from clickscore.schemas.decisions import encode_decision
 from clickscore.schemas.erasure import Erased, encode_receipt
-from clickscore.schemas.events import AnyEvent, AnyRecord, Consent, Erase, Impression, Tick, UserRecord, decode_record
+from clickscore.schemas.events import AnyEvent, AnyRecord, Consent, Erase, Impression, PrivacyRecord, Tick, decode_record
 from clickscore.schemas.purposes import PERSONALISATION
 from clickscore.schemas.sessions import ClosedSession, encode_session
 from clickscore.stream.cut_bytes import full_size
@@ -255,6 +255,9 @@ class Pipeline:
                 output.dead_letters.append(event)
                 output.outcomes["dead"] += 1
                 continue
+            if isinstance(event, (Consent, Erase)):  # the log's order counts, not the time: the watermark stays
+                self._apply_privacy(state, event, record, output)
+                continue
             is_tick = isinstance(event, Tick)
             if event.ts - state.max_ts > gap_ms and state.max_ts >= 0 and not is_tick:
                 output.jumps.append(_watermark_jump(event, record, state.max_ts))
@@ -266,18 +269,16 @@ class Pipeline:
             if is_tick:
                 output.outcomes["tick"] += 1
                 continue
-            if isinstance(event, Consent):
-                self._apply_consent(state, event, record, output)
-            elif isinstance(event, Erase):
-                self._erase(state, event, record, output)
-            else:
-                request = self._step(state, event, record, output)
-                if request is not None:
-                    requests.append(request)
+            request = self._step(state, event, record, output)
+            if request is not None:
+                requests.append(request)
         return requests
 
-    def _apply_consent(self, state: PartitionState, event: Consent, record: Record, output: Output) -> None:
-        """Apply what a user says about consent, unless the record repeats a statement."""
+    def _apply_privacy(self, state: PartitionState, event: PrivacyRecord, record: Record, output: Output) -> None:
+        """Erase a user, or apply what a user says about consent, unless the record repeats a statement."""
+        if isinstance(event, Erase):
+            self._erase(state, event, record, output)
+            return
         fingerprint = xxhash.xxh3_64_digest(event.event_id.encode())
         if consent.is_repeat(state.user(event.user_id).consent, fingerprint):
             output.outcomes["repeated"] += 1
@@ -291,8 +292,8 @@ class Pipeline:
         """Forget a user, and write a receipt."""
         state.erase(event.user_id, record.offset)
         forget_variants()  # the cache holds user ids
-        receipt_id = f"{state.source}-{record.offset}"
-        receipt = Erased(receipt_id=receipt_id, user_id=event.user_id, event_id=event.event_id, ts=event.ts)
+        record_id = f"{state.source}-{record.offset}"
+        receipt = Erased(event_id=event.event_id, user_id=event.user_id, record_id=record_id, ts=event.ts)
         output.receipts.append(Message(event.user_id.encode(), encode_receipt(receipt)))
         output.outcomes["erase"] += 1
 
@@ -384,7 +385,7 @@ class Pipeline:
         return recommendation, Message(key, encode_decision(ad))
 
 
-def _watermark_jump(event: UserRecord, record: Record, newest_ts: int) -> WatermarkJump:
+def _watermark_jump(event: AnyEvent, record: Record, newest_ts: int) -> WatermarkJump:
     ahead_ms = event.ts - record.timestamp if record.timestamp >= 0 else None
     return WatermarkJump(record.offset, event.event_id, event.user_id, event.ts - newest_ts, ahead_ms)
 

@@ -120,15 +120,24 @@ class EventSender:
         producer._sender.sender_task.cancel()  # noqa: SLF001 (there is no public way to end it)
         await producer.client.close()
 
-    async def add(self, value: bytes, key: bytes | None = None, headers: Headers = ()) -> None:
+    @property
+    def partitions(self) -> int:
+        """Number of partitions of the topic."""
+        return len(self._batches)
+
+    async def add(
+        self, value: bytes, key: bytes | None = None, headers: Headers = (), *, partition: int | None = None
+    ) -> None:
         """Add a record to the partition's batch. A full batch is sent at once, other batches by `flush`.
 
         Args:
             value: Value of the record.
             key: Key of the record, which decides the partition. A record without a key goes to the value's partition.
             headers: Headers of the record.
+            partition: Partition of the record, whatever the key says.
         """
-        partition = partition_of(value if key is None else key, len(self._batches))
+        if partition is None:
+            partition = partition_of(value if key is None else key, len(self._batches))
         while self._batches[partition].append(timestamp=None, key=key, value=value, headers=list(headers)) is None:
             await self._dispatch(partition)
 

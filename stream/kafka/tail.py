@@ -190,10 +190,10 @@ def _statement(event: Consent) -> str:
 def _receipt(_: Record, __: str, value: bytes) -> str:
     receipt = decode_receipt(value)
     if isinstance(receipt, Erased):
-        return f"{_utc(receipt.ts)}  user {receipt.user_id} is forgotten, by the event {receipt.receipt_id}"
+        return f"{_utc(receipt.ts)}  user {receipt.user_id} is forgotten, by the event {receipt.record_id}"
     counts = f"{len(receipt.decisions)} decisions, {len(receipt.ads)} ads and {len(receipt.sessions)} closed sessions"
     part = f" (part {receipt.part} of {receipt.parts})" if receipt.parts > 1 else ""
-    return f"{counts} of user {receipt.user_id} still lie in topics, from before the event {receipt.receipt_id}{part}"
+    return f"{counts} of user {receipt.user_id} still lie in topics, from before the event {receipt.event_id!r}{part}"
 
 
 def _decision(_: Record, __: str, value: bytes) -> str:

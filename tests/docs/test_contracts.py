@@ -108,7 +108,7 @@ def test_decision_without_consent_and_receipts_are_what_the_schema_says() -> Non
     output = Pipeline(SessionSettings(), PolicySettings(), "clickstream-events", Catalogue()).process(0, log)
     check("recommendation-decisions", output.recommendations[0].value)
     check("erasure-receipts", output.receipts[0].value)
-    remains = Remains(receipt_id="r", user_id="ann", part=1, parts=1, decisions=("d",), ads=("a",), sessions=("s",))
+    remains = Remains(event_id="e", user_id="ann", part=1, parts=1, decisions=("d",), ads=("a",), sessions=("s",))
     check("erasure-receipts", encode_receipt(remains))
 
 

@@ -8,6 +8,7 @@ import msgspec
 from aiokafka import ConsumerRecord
 
 from clickscore.schemas.decisions import decode_decision
+from clickscore.schemas.erasure import Erased, decode_receipt
 from clickscore.schemas.sessions import decode_session
 from clickscore.schemas.snapshots import OFFSET_HEADER
 from clickscore.schemas.topics import (
@@ -16,6 +17,7 @@ from clickscore.schemas.topics import (
     CATALOGUE,
     CLOSED_SESSIONS,
     DEAD_LETTERS,
+    ERASURE_RECEIPTS,
     EVENTS,
     RECOMMENDATIONS,
     SNAPSHOTS,
@@ -55,6 +57,7 @@ class Account(NamedTuple):
     recommendations: dict[str, list[Written]]
     ads: dict[str, list[Written]]
     closed_sessions: dict[str, list[Written]]
+    receipts: dict[str, list[Written]]
     dead_letters: dict[str, list[Letter]]
     """By `TOPIC-PARTITION-OFFSET` of the record."""
     states: dict[int, PartitionState]
@@ -85,6 +88,7 @@ def written_account(installation: Installation) -> Account:
         recommendations=_by_id(installation.read(RECOMMENDATIONS), lambda value: decode_decision(value).decision_id),
         ads=_by_id(installation.read(ADS), lambda value: decode_decision(value).decision_id),
         closed_sessions=_by_id(installation.read(CLOSED_SESSIONS), lambda value: decode_session(value).id),
+        receipts=_by_id(installation.read(ERASURE_RECEIPTS), _receipt_id),
         dead_letters=_letters(installation.read(DEAD_LETTERS)),
         states=restored_states(installation),
         outcomes=Counter(),
@@ -95,7 +99,7 @@ def replayed_account(installation: Installation) -> Account:
     """Return what the pipeline makes of the records of the events' topic, with no Kafka in between."""
     settings = installation.settings
     pipeline = replay_pipeline(settings, installation)
-    account = Account(defaultdict(list), defaultdict(list), defaultdict(list), defaultdict(list), {}, Counter())
+    account = Account(*(defaultdict(list) for _ in range(5)), {}, Counter())
     for partition, records in installation.read(EVENTS).items():
         for start in range(0, len(records), REPLAY_BATCH):
             output = pipeline.process(partition, records[start : start + REPLAY_BATCH])
@@ -174,6 +178,12 @@ def _by_id(records: Records, name) -> dict[str, list[Written]]:
     return found
 
 
+def _receipt_id(value: bytes) -> str:
+    receipt = decode_receipt(value)
+    assert isinstance(receipt, Erased)
+    return receipt.record_id
+
+
 def _letters(records: Records) -> dict[str, list[Letter]]:
     found = defaultdict(list)
     for partition, of_partition in records.items():
@@ -190,6 +200,7 @@ def _book(account: Account, output: Output, partition: int, source: str) -> None
         (account.recommendations, output.recommendations, "decision_id"),
         (account.ads, output.ads, "decision_id"),
         (account.closed_sessions, output.closed_sessions, "id"),
+        (account.receipts, output.receipts, "record_id"),
     ):
         for message in messages:
             books[msgspec.json.decode(message.value)[field]].append(Written(partition, message.key, message.value))

@@ -12,8 +12,11 @@ from clickscore.schemas.events import (
     AnyEvent,
     Cart,
     Click,
+    Consent,
+    Erase,
     Favourite,
     Impression,
+    PrivacyRecord,
     Purchase,
     RemoveFromCart,
     Search,
@@ -21,6 +24,7 @@ from clickscore.schemas.events import (
     View,
     encode_event,
 )
+from clickscore.schemas.purposes import PURPOSES
 
 MINUTE_MS = 60_000
 BEGAN = 1_700_000_000_000  # long ago, so that a worker takes it for a backfill and adds no ticks of its own
@@ -62,8 +66,18 @@ def campaigns() -> list[Campaign]:
     ]
 
 
-def event_log(count: int, seed: int = 0, *, partitions: int = 4, users: int = 300) -> list[Sent]:
-    """Return records of users of whom few do much: late, repeated, broken ones and ticks among them."""
+def event_log(
+    count: int, seed: int = 0, *, partitions: int = 4, users: int = 300, privacy: float = 0.0
+) -> list[Sent]:
+    """Return records of users of whom few do much: late, repeated, broken ones and ticks among them.
+
+    Args:
+        count: Number of records.
+        seed: Seed of the generator.
+        partitions: Number of partitions, for ticks.
+        users: Number of users.
+        privacy: Share of consent and erasure records.
+    """
     rng = random.Random(seed)
     names = [f"user-{number}" for number in range(users)]
     weights = list(accumulate(1 / (rank + 1) for rank in range(users)))
@@ -81,6 +95,10 @@ def event_log(count: int, seed: int = 0, *, partitions: int = 4, users: int = 30
             record = Sent(rng.choice(BROKEN)(number), rng.choice(names).encode())
         elif lot < 0.035:
             record = Sent(encode_event(Tick(ts=now)), None, rng.randrange(partitions))
+        elif lot < 0.035 + privacy:
+            statement = _privacy_record(rng, rng.choices(names, weights)[0], number, now)
+            record = Sent(encode_event(statement), statement.user_id.encode())
+            sound.append(record)
         else:
             event = _event(rng, rng.choices(names, cum_weights=weights)[0], number, now)
             record = Sent(encode_event(event), event.user_id.encode())
@@ -103,6 +121,15 @@ def _event(rng: random.Random, user: str, number: int, now: int) -> AnyEvent:
         return Search(**fields, query="red shoes")
     item = f"novel-{rng.randrange(50)}" if rng.random() < 0.1 else ITEMS[int(len(ITEMS) * rng.random() ** 3)]
     return kind(**fields, item_id=item)
+
+
+def _privacy_record(rng: random.Random, user: str, number: int, now: int) -> PrivacyRecord:
+    if rng.random() < 0.2:
+        return Erase(event_id=f"p{number}", user_id=user, ts=now)
+    purposes = tuple(purpose for purpose in PURPOSES if rng.random() < 0.6) or PURPOSES
+    if rng.random() < 0.6:  # more grants than withdrawals, so that most users have a history
+        return Consent(event_id=f"p{number}", user_id=user, ts=now, granted=purposes)
+    return Consent(event_id=f"p{number}", user_id=user, ts=now, withdrawn=purposes)
 
 
 def _changed(number: int, **fields: object) -> bytes:

@@ -115,7 +115,7 @@ def three_kills(broker: str, bundle: Path, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("three-kills")
     # A fixed name in the group: a worker that was killed is back at once.
     with stage(broker, bundle, folder, instance_id="worker-1", max_batch=256) as live:
-        live.produce(event_log(20_000, seed=1))
+        live.produce(event_log(20_000, seed=1, privacy=0.015))
         for begin in (1_000, 6_500, 12_000):
             worker = live.start_worker()
             live.wait_decisions(begin + points.randrange(5_000))
@@ -128,7 +128,7 @@ def three_kills(broker: str, bundle: Path, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def one_killed_one_added(broker: str, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    log = event_log(20_000, seed=2)
+    log = event_log(20_000, seed=2, privacy=0.015)
     folder = tmp_path_factory.mktemp("one-killed-one-added")
     with stage(broker, bundle, folder, session_timeout_ms=SESSION_MS, max_batch=256) as live:
         first, second = live.start_worker(), live.start_worker()
@@ -154,7 +154,7 @@ def idle_heir(broker: str, bundle: Path, tmp_path_factory: pytest.TempPathFactor
         for worker in (first, heir):
             worker.wait_health(lambda health: health.get("restored") and len(health["partitions"]) == 2)
         first.kill()
-        live.produce(event_log(12_000, seed=9))
+        live.produce(event_log(12_000, seed=9, privacy=0.015))
         live.wait_finished()
         heir.stop()
         return Run(gather_evidence(live))
@@ -163,7 +163,7 @@ def idle_heir(broker: str, bundle: Path, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="module")
 def sigterm(broker: str, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Sigterm:
     with stage(broker, bundle, tmp_path_factory.mktemp("sigterm"), max_batch=256) as live:
-        live.produce(event_log(20_000, seed=3))
+        live.produce(event_log(20_000, seed=3, privacy=0.015))
         worker = live.start_worker()
         live.wait_decisions(5_000)
         stopped_in_s = worker.stop()
@@ -176,7 +176,7 @@ def sigterm(broker: str, bundle: Path, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="module")
 def zombie(broker: str, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Zombie:
-    log = event_log(20_000, seed=4)
+    log = event_log(20_000, seed=4, privacy=0.015)
     with stage(broker, bundle, tmp_path_factory.mktemp("zombie"), session_timeout_ms=SESSION_MS, max_batch=64) as live:
         live.produce(log[:14_000])
         sleeper = live.start_worker()
@@ -212,7 +212,7 @@ def broker_held(frail_broker: EmbeddedBroker, bundle: Path, tmp_path_factory: py
     with stage(frail_broker.bootstrap_servers, bundle, tmp_path_factory.mktemp("held")) as live:
         worker = live.start_worker()
         worker.wait_restored()
-        with producing(live, event_log(9_000, seed=5), per_second=1_500):
+        with producing(live, event_log(9_000, seed=5, privacy=0.015), per_second=1_500):
             live.wait_decisions(3_000)
             os.kill(frail_broker.pid, signal.SIGSTOP)
             time.sleep(15)
@@ -230,7 +230,7 @@ def broker_lost(frail_broker: EmbeddedBroker, bundle: Path, tmp_path_factory: py
         workers = [live.start_worker(), live.start_worker()]
         for worker in workers:
             worker.wait_health(lambda health: health.get("restored") and len(health["partitions"]) == 2)
-        with producing(live, event_log(9_000, seed=7), per_second=3_000):
+        with producing(live, event_log(9_000, seed=7, privacy=0.015), per_second=3_000):
             live.wait_decisions(2_000)
             os.kill(frail_broker.pid, signal.SIGSTOP)
             lost_at = time.monotonic()
@@ -257,7 +257,7 @@ def broker_restarted(
     with stage(frail_broker.bootstrap_servers, bundle, tmp_path_factory.mktemp("restarted")) as live:
         worker = live.start_worker()
         worker.wait_restored()
-        with producing(live, event_log(9_000, seed=6), per_second=1_500):
+        with producing(live, event_log(9_000, seed=6, privacy=0.015), per_second=1_500):
             live.wait_decisions(3_000)
             frail_broker.stop()
             late = live.start_worker()
@@ -293,6 +293,11 @@ def test_closed_sessions_are_those_of_a_replay_byte_for_byte_repeats_included(ev
     assert differing(evidence.live.closed_sessions, evidence.replay.closed_sessions) == []
 
 
+def test_erasure_receipts_are_those_of_a_replay_byte_for_byte_repeats_included(evidence: Evidence) -> None:
+    assert evidence.live.receipts.keys() == evidence.replay.receipts.keys()
+    assert differing(evidence.live.receipts, evidence.replay.receipts) == []
+
+
 def test_dead_letters_are_complete_with_their_raw_bytes_and_reasons(evidence: Evidence) -> None:
     assert evidence.live.dead_letters.keys() == evidence.replay.dead_letters.keys()
     assert differing(evidence.live.dead_letters, evidence.replay.dead_letters) == []
@@ -313,7 +318,7 @@ def test_state_of_every_partition_is_that_of_a_replay(evidence: Evidence) -> Non
 
 
 def test_log_holds_all_that_may_come(evidence: Evidence) -> None:
-    assert evidence.replay.outcomes.keys() == {"decided", "late", "repeated", "dead", "tick"}
+    assert evidence.replay.outcomes.keys() == {"decided", "late", "repeated", "dead", "tick", "consent", "erase"}
     assert len(evidence.replay.closed_sessions) > 500
 
 
