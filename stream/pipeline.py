@@ -17,7 +17,16 @@ import xxhash
 
 from clickscore.schemas.decisions import encode_decision
 from clickscore.schemas.erasure import Erased, encode_receipt
-from clickscore.schemas.events import AnyEvent, AnyRecord, Consent, Erase, Impression, PrivacyRecord, Tick, decode_record
+from clickscore.schemas.events import (
+    AnyEvent,
+    AnyRecord,
+    Consent,
+    Erase,
+    Impression,
+    PrivacyRecord,
+    Tick,
+    decode_record,
+)
 from clickscore.schemas.purposes import PERSONALISATION
 from clickscore.schemas.sessions import ClosedSession, encode_session
 from clickscore.stream.cut_bytes import full_size

@@ -33,7 +33,7 @@ WAIT_SECONDS = 60.0
 @click.option(
     "--pending",
     is_flag=True,
-    help="Send nothing; list what remains of the users whose `erase` event a worker has answered, but no list followed.",
+    help="Send nothing; list what remains of users whose `erase` event a worker has answered, but no list followed.",
 )
 @click.option(
     "--wait-s",
@@ -44,9 +44,7 @@ WAIT_SECONDS = 60.0
 )
 @json_options
 @with_settings("topic_prefix", "broker_wait_ms")
-def erase(
-    *, settings: Settings, users: Sequence[str], pending: bool, wait_s: float, json_output: JsonOutput
-) -> None:
+def erase(*, settings: Settings, users: Sequence[str], pending: bool, wait_s: float, json_output: JsonOutput) -> None:
     """Have each USER forgotten: send an `erase` event to every partition, and wait for the receipts of the workers.
 
     Then the ids of the users' decisions, ads and closed sessions that still lie in topics are written to
@@ -84,8 +82,8 @@ def erase(
     json_output.write({event_id: _ids(ids) for event_id, ids in remains.items()})
     if unanswered:
         click.echo(
-            f"No worker answered for {len(unanswered):,} users within {wait_s:.0f} s. The events are sent, and count as "
-            "soon as a worker comes to them: start a worker, then run `clickscore erase --pending`",
+            f"No worker answered for {len(unanswered):,} users within {wait_s:.0f} s. The events are sent, and count "
+            "as soon as a worker comes to them: start a worker, then run `clickscore erase --pending`",
             err=True,
         )
         sys.exit(1)

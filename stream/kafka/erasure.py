@@ -19,7 +19,7 @@ from clickscore.schemas.events import PrivacyRecord, encode_event
 from clickscore.schemas.json_depth import bounded_depth
 from clickscore.schemas.topics import ADS, CLOSED_SESSIONS, ERASURE_RECEIPTS, RECOMMENDATIONS, Topic
 from clickscore.stream.errors import BrokerError, TopicMissingError
-from clickscore.stream.kafka.log_reader import LogReader, open_reader, read_to_end
+from clickscore.stream.kafka.log_reader import LogReader, PartitionReader, open_reader, read_to_end
 from clickscore.stream.kafka.producer import EventSender
 from clickscore.stream.kafka.topics import list_topics
 from clickscore.stream.settings import KafkaSettings
@@ -93,7 +93,7 @@ async def following_receipts(settings: KafkaSettings) -> AsyncGenerator[LogReade
 
 
 async def await_receipts(
-    reader: LogReader, erasures: Mapping[str, Erasure], partitions: int, timeout_s: float
+    reader: PartitionReader, erasures: Mapping[str, Erasure], partitions: int, timeout_s: float
 ) -> list[str]:
     """Add the receipts of workers to erasures; return the ids of the events without a receipt of every partition.
 

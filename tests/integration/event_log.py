@@ -66,9 +66,7 @@ def campaigns() -> list[Campaign]:
     ]
 
 
-def event_log(
-    count: int, seed: int = 0, *, partitions: int = 4, users: int = 300, privacy: float = 0.0
-) -> list[Sent]:
+def event_log(count: int, seed: int = 0, *, partitions: int = 4, users: int = 300, privacy: float = 0.0) -> list[Sent]:
     """Return records of users of whom few do much: late, repeated, broken ones and ticks among them.
 
     Args:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clickscore.schemas.events import View, decode_record
+from clickscore.schemas.events import Consent, Erase, View, decode_record
 from clickscore.stream.event_files.event_reader import EventFile
 from clickscore.stream.event_files.formats.mapped_text import MappedText
 from clickscore.stream.event_files.formats.mapping import MappingError, decode_mapping
@@ -157,6 +157,50 @@ def test_lists_in_lists() -> None:
         "r-0-1",
         "r-1-0",
     ]
+
+
+CONSENT = (
+    SHOP
+    + """
+asked = "consent"
+forget = "erase"
+[consent]
+personalisation = "answers.personal"
+ads = ["answers.ads", "answers.marketing"]
+training = "answers.models"
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("answers", "granted", "withdrawn"),
+    [
+        ({"personal": True, "ads": False, "models": None}, ("personalisation",), ("ads",)),
+        ({"personal": "granted", "marketing": "denied", "models": "No"}, ("personalisation",), ("ads", "training")),
+        ({"models": 1}, ("training",), ()),
+    ],
+)
+def test_answers_of_a_source_are_consent(
+    answers: dict[str, object], granted: tuple[str, ...], withdrawn: tuple[str, ...]
+) -> None:
+    (line,) = lines_of(CONSENT, {"kind": "asked", "cookie": "u1", "at": 1_700_000_000, "answers": answers})
+    event = decode_record(line.value)
+    assert isinstance(event, Consent)
+    assert (event.granted, event.withdrawn, event.user_id) == (granted, withdrawn, "u1")
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [({"ads": "perhaps"}, "the consent to ads is 'perhaps', which is neither true nor false"), ({}, "no purpose")],
+)
+def test_answer_that_is_none_is_an_error(answers: dict[str, object], words: str) -> None:
+    (line,) = lines_of(CONSENT, {"kind": "asked", "cookie": "u1", "at": 1_700_000_000, "answers": answers})
+    assert words in (line.error or "")
+
+
+def test_request_to_forget_is_an_erasure() -> None:
+    (line,) = lines_of(CONSENT, {"kind": "forget", "cookie": "u1", "at": 1_700_000_000})
+    assert isinstance(decode_record(line.value), Erase)
 
 
 def test_ignored_type_gives_no_line_and_is_counted() -> None:

@@ -6,7 +6,8 @@ from aiokafka import ConsumerRecord
 from clickscore.schemas import catalogue
 from clickscore.schemas.catalogue import Campaign, Item
 from clickscore.schemas.decisions import Ad, Choice, Recommendation, encode_decision
-from clickscore.schemas.events import Purchase, Search, Tick, View, encode_event
+from clickscore.schemas.erasure import Erased, Remains, encode_receipt
+from clickscore.schemas.events import Consent, Erase, Purchase, Search, Tick, View, encode_event
 from clickscore.schemas.sessions import ClosedSession, encode_session
 from clickscore.schemas.topics import (
     ADS,
@@ -14,6 +15,7 @@ from clickscore.schemas.topics import (
     CATALOGUE,
     CLOSED_SESSIONS,
     DEAD_LETTERS,
+    ERASURE_RECEIPTS,
     EVENTS,
     RECOMMENDATIONS,
     SNAPSHOTS,
@@ -88,6 +90,11 @@ def ad(**changes: Any) -> bytes:
         (Purchase(event_id="e", user_id="u1", ts=TS, item_id="i1"), "user u1 bought item i1"),
         (Search(event_id="e", user_id="u1", ts=TS, query="red shoes"), "user u1 searched for 'red shoes'"),
         (Tick(ts=TS), "time passed, nobody came"),
+        (
+            Consent(event_id="e", user_id="u1", ts=TS, granted=("ads",), withdrawn=("training", "personalisation")),
+            "user u1 granted consent to ads and withdrew consent to training, personalisation",
+        ),
+        (Erase(event_id="e", user_id="u1", ts=TS), "user u1 is to be forgotten"),
     ],
 )
 def test_event_in_words(event: Any, words: str) -> None:
@@ -203,3 +210,20 @@ def test_time_beyond_the_calendar_is_shown_in_milliseconds() -> None:
 def test_header_without_a_value_is_empty() -> None:
     headers: Any = (("error", None), ("topic", b"clickstream-events"))
     assert describe(DEAD_LETTERS.name, record(b"x", headers=headers)).startswith("clickstream-events-? offset ?; ; key")
+
+
+def test_erasure_receipt_in_words() -> None:
+    erased = Erased(event_id="e", user_id="u1", record_id="clickstream-events-0-7", ts=TS)
+    assert describe(ERASURE_RECEIPTS.name, record(encode_receipt(erased))) == (
+        "2019-10-01 00:00:03  user u1 is forgotten, by the event clickstream-events-0-7"
+    )
+    remains = Remains(event_id="e", user_id="u1", part=2, parts=3, decisions=("d", "f"), sessions=("s",))
+    assert describe(ERASURE_RECEIPTS.name, record(encode_receipt(remains))) == (
+        "2 decisions, 0 ads and 1 closed sessions of user u1 still lie in topics, from before the event 'e' "
+        "(part 2 of 3)"
+    )
+
+
+def test_decision_without_consent_says_so() -> None:
+    words = describe(RECOMMENDATIONS.name, record(recommendation(withheld=("personalisation", "ads"))))
+    assert words.endswith("; no consent to personalisation, ads")
