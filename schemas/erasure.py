@@ -21,7 +21,7 @@ class Erased(Receipt, frozen=True, kw_only=True, tag="erased", gc=False):
     """A worker has removed the state of the user. All decisions on earlier events of the user are in their topics."""
 
     record_id: str
-    """`TOPIC-PARTITION-OFFSET` of the `erase` event. An event that is sent to several partitions has a receipt of each."""
+    """`TOPIC-PARTITION-OFFSET` of the `erase` event. An event that is sent to all partitions has a receipt of each."""
     ts: int
     """Event time of the `erase` event, ms."""
 
