@@ -57,6 +57,7 @@ class PrefixFeaturesGraph:
             *(self._to_column(self._value_back("actions", steps)) for steps in range(RECENT_EVENTS)),
             *(self._bucket(value) for value in (ages[0], *gaps, graph("Div", ages[0], "lengths"))),
             self._count(graph("Greater", self._item_feature(POPULARITY), np.float32(0))),
+            self._count(graph("Less", "items", np.array(0))),
             self._count_distinct(same),
             graph("ReduceMax", self._to_float(times), AXIS_1),
             self._to_column(self._value_back(times, 0)),

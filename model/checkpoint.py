@@ -23,7 +23,7 @@ from clickscore.model.examples import Examples
 from clickscore.model.neighbours import Neighbours, PairCounts
 from clickscore.model.prefix_features import ItemFeatures
 from clickscore.model.session_files import DatasetReport
-from clickscore.model.stack import LinearModel, Stack
+from clickscore.model.stack import ONE_HOT_WIDTH, LinearModel, Stack
 from clickscore.model.text_vectors import TextVectors
 from clickscore.model.transformer import NeighbourMatrix, SessionTransformer
 from clickscore.model.trees import Trees
@@ -162,10 +162,17 @@ def save_stack(folder: Path, stack: Stack) -> None:
 
 
 def load_stack(folder: Path) -> Stack | None:
-    """Return trees and regression, or None for a model without them."""
+    """Return trees and regression, or None for a model without them.
+
+    Raises:
+        TrainingError: They come from a version with other prefix features.
+    """
     if not (folder / STACK).is_file():
         return None
     with np.load(folder / STACK) as arrays:
+        if len(arrays["weights"]) != ONE_HOT_WIDTH:
+            message = f"{folder} comes from a version with other prefix features: train a new model"
+            raise TrainingError(message)
         trees = Trees(*(lightgbm.Booster(model_str=str(arrays[name])) for name in Trees._fields))
         item_features = ItemFeatures(arrays["numbers"], arrays["categories"])
         return Stack(item_features, trees, LinearModel(arrays["weights"], arrays["bias"]), arrays["share"])

@@ -1,4 +1,7 @@
-"""Head training: fit trees and regression beside the Transformer's heads, and blend all of them on validation."""
+"""Head training: fit trees and regression beside the Transformer's heads, and blend all of them on validation.
+
+Trees, regression and blend see each session twice: with its items known, and with items hidden at random.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,8 +24,13 @@ from clickscore.model.dataset import Dataset, FineTuningData
 from clickscore.model.examples import Examples, make_examples, select_model_events
 from clickscore.model.predict import Predictions
 from clickscore.model.prefix_features import FullSessions, make_full_sessions
-from clickscore.model.session_arrays import Sessions
+from clickscore.model.session_arrays import Sessions, hide_items
 from clickscore.model.stack import CALIBRATION_METHODS, Stack, fit_stack, forward_fill, refit_stack
+
+HIDDEN_SHARES = (0.1, 0.5, 1.0)
+"""Shares of a session's items that are hidden in a second copy of the sessions, on which the heads are fitted and
+calibrated too: a few new items, a changed catalogue, another shop. Without hidden items, an unknown item would look
+like the rarest known one."""
 
 Predict = Callable[[Examples], Predictions]
 """Returns the Transformer's predictions after every event of some sessions."""
@@ -59,9 +67,11 @@ def fit_heads(dataset: Dataset, predict: Predict, config: TrainConfig) -> Blende
     """
     data, max_length, stack = dataset.tree_data, config.model.max_length, None
     if config.trees and data.has_actions:
-        training = make_full_sessions(data.sessions.select(data.training), data.rows)
-        stack = fit_stack(training, np.arange(len(training.items)), data.attributes, max_length, config.seed)
-    calibration = _calibrate(stack, data.sessions.select(data.validation), data.rows, predict, max_length)
+        copies = _make_copies(data.sessions.select(data.training), data.rows, config.seed)
+        ends = np.arange(len(copies[0].items))
+        stack = fit_stack(copies, ends, data.attributes, max_length, config.seed)
+    validation = data.sessions.select(data.validation)
+    calibration = _calibrate(stack, validation, data.rows, predict, max_length, seed=config.seed)
     return BlendedHeads(calibration=calibration, stack=stack, max_length=max_length)
 
 
@@ -76,8 +86,8 @@ def refit_heads(heads: BlendedHeads, dataset: Dataset, config: TrainConfig) -> S
     data = dataset.tree_data
     if heads.stack is None:
         return None
-    sessions = make_full_sessions(data.sessions, data.rows)
-    return refit_stack(heads.stack, sessions, data.attributes, heads.max_length, config.seed)
+    copies = _make_copies(data.sessions, data.rows, config.seed)
+    return refit_stack(heads.stack, copies, data.attributes, heads.max_length, config.seed)
 
 
 def blend_held_out(heads: BlendedHeads, dataset: Dataset, predictions: Predictions) -> Predictions:
@@ -102,26 +112,39 @@ def recalibrate(heads: BlendedHeads, newer: FineTuningData, predict: Predict) ->
         predict: Predictions of the old Transformer.
     """
     inputs = _make_inputs(newer.tree_sample, newer.rows, heads.max_length)
-    calibration = _calibrate(heads.stack, newer.tree_sample, newer.rows, predict, heads.max_length)
+    calibration = _calibrate(heads.stack, newer.tree_sample, newer.rows, predict, heads.max_length, seed=0)
     return _blend(heads, inputs, predict(newer.sample)), calibration
 
 
-def _calibrate(stack: Stack | None, sessions: Sessions, rows: Ints, predict: Predict, max_length: int) -> Calibration:
-    """Return the calibration on the first `max_length` events of each session.
+def _make_copies(sessions: Sessions, rows: Ints, seed: int) -> list[FullSessions]:
+    """Return the sessions with their items known, and a copy with items hidden at random."""
+    return [make_full_sessions(sessions, rows), make_full_sessions(*hide_items(sessions, rows, HIDDEN_SHARES, seed))]
+
+
+def _calibrate(
+    stack: Stack | None, sessions: Sessions, rows: Ints, predict: Predict, max_length: int, *, seed: int
+) -> Calibration:
+    """Return the calibration on the first `max_length` events of each session, with items known and with items hidden.
 
     `Examples` keeps only the newest events, so it has no early events of long sessions. Calibrating without those
     would bias towards sessions about to end; hence the first `max_length` events of each session.
     """
     longest = int(np.diff(sessions.starts).max())
-    inputs, predictions = _make_inputs(sessions, rows, longest), predict(make_examples(sessions, rows, longest))
-    full, prior_logits = inputs.sessions, _to_logits(predictions).mean(axis=0)  # (6,)
-    events = inputs.model_events if stack is None else np.arange(len(full.items))
-    session = np.searchsorted(full.starts, events, side="right") - 1  # session of each event
-    is_early = events - full.starts[session] < max_length
-    events, session = events[is_early], session[is_early]
-    members = _compute_members(stack, inputs, predictions, events, max_length=max_length, prior_logits=prior_logits)
-    method = CALIBRATION_METHODS[stack is not None]
-    fitted = calibrate(members, full.next_action[events], full.purchase[events], session, method)
+    prior_logits = _to_logits(predict(make_examples(sessions, rows, longest))).mean(axis=0)  # (6,)
+    parts: list[tuple[list[Floats], Ints, Ints, Longs]] = []  # of each copy: members, labels of both heads, session
+    for copy, copy_rows in ((sessions, rows), hide_items(sessions, rows, HIDDEN_SHARES, seed)):
+        inputs, predictions = _make_inputs(copy, copy_rows, longest), predict(make_examples(copy, copy_rows, longest))
+        full = inputs.sessions
+        events = inputs.model_events if stack is None else np.arange(len(full.items))
+        session = np.searchsorted(full.starts, events, side="right") - 1  # session of each event
+        is_early = events - full.starts[session] < max_length
+        events, session = events[is_early], session[is_early]
+        members = _compute_members(stack, inputs, predictions, events, max_length=max_length, prior_logits=prior_logits)
+        parts.append((members, full.next_action[events], full.purchase[events], session))
+    member_parts, *label_parts = zip(*parts, strict=True)
+    members = [np.concatenate(copies) for copies in zip(*member_parts, strict=True)]
+    next_action, purchase, session = (np.concatenate(copies) for copies in label_parts)
+    fitted = calibrate(members, next_action, purchase, session, CALIBRATION_METHODS[stack is not None])
     return msgspec.structs.replace(fitted, prior_logits=tuple(prior_logits.tolist()))
 
 

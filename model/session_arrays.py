@@ -1,6 +1,7 @@
 """Session arrays: whole sessions, concatenated in flat arrays, with the first event of each session in `starts`."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -37,6 +38,31 @@ class Sessions:
         events = concatenate_spans(self.starts[sessions], lengths)
         items, actions, closed_at = self.items[events], self.actions[events], self.closed_at[sessions]
         return Sessions(self.item_ids, items, actions, make_starts(lengths), closed_at, self.ages[events])
+
+
+def hide_items(sessions: Sessions, rows: Ints, shares: Sequence[float], seed: int) -> tuple[Sessions, Ints]:
+    """Return the sessions with random items unknown, as in sessions on items that came after the training.
+
+    Each session gets one of the shares at random, and hides each of its items with this probability, in all its events
+    on the item.
+
+    Args:
+        sessions: Whole sessions.
+        rows: Row of each entry of `sessions.item_ids`, 0 if unknown: (item_ids,).
+        shares: Shares of items to hide, from 0 to 1.
+        seed: Seed of the random choices.
+
+    Returns:
+        The sessions, and the rows of their item ids: each item has a hidden twin, without a row.
+    """
+    rng = np.random.default_rng(seed)
+    share = np.repeat(rng.choice(shares, size=len(sessions)), np.diff(sessions.starts))  # (events,)
+    session = np.repeat(np.arange(len(sessions)), np.diff(sessions.starts))  # (events,)
+    _, pair = np.unique(session * (len(rows) + 1) + sessions.items, return_inverse=True)  # (events,): session and item
+    is_hidden = (rng.random(len(pair))[pair] < share) & (sessions.items != NO_ITEM)
+    items = np.where(is_hidden, sessions.items + len(rows), sessions.items).astype(sessions.items.dtype)
+    hidden = dataclasses.replace(sessions, item_ids=sessions.item_ids * 2, items=items)
+    return hidden, np.concatenate((rows, np.zeros_like(rows)))
 
 
 def sort_by_closing(sessions: Sessions) -> Sessions:

@@ -13,6 +13,7 @@ on the validation sessions, and at the end both are fitted again on all sessions
 # scikit-learn does not type all of its results.
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -30,14 +31,15 @@ from clickscore.model.prefix_features import (
     compute_features_after,
     make_item_features,
 )
-from clickscore.model.trees import LabelledRows, Trees, fit_trees, refit_trees
+from clickscore.model.trees import LabelledRows, Trees, concatenate_rows, fit_trees, refit_trees
 from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.manifest import NEXT_ACTIONS
 
 CALIBRATION_METHODS = ("scale and bias on validation", "Transformer, trees and regression, blended on validation")
 """Text in the calibration report: for the Transformer alone, and with a stack."""
-MAX_ROWS = 200_000
-"""Prefixes that are fitted, sampled at random from more: bounds time and memory of the trees."""
+MAX_ROWS = 100_000
+"""Prefixes that are fitted, sampled at random from more: bounds time and memory of the trees. Copies of the sessions
+with hidden items come on top."""
 STOPPING_SHARE = 0.2
 """Share of the training sessions, the newest, for early stopping and the choice of the blend."""
 TREE_SHARES = np.linspace(0, 1, 11)
@@ -104,41 +106,46 @@ class Stack:
         return dataclasses.replace(self, item_features=ItemFeatures(values, categories))
 
 
-def fit_stack(sessions: FullSessions, ends: Longs, attributes: ItemAttributes, max_length: int, seed: int) -> Stack:
+def fit_stack(
+    copies: Sequence[FullSessions], ends: Longs, attributes: ItemAttributes, max_length: int, seed: int
+) -> Stack:
     """Return trees and regression fitted on prefixes of training sessions.
 
     Args:
-        sessions: Training sessions, the oldest first.
+        copies: Training sessions, the oldest first, then copies of them with hidden items, if any.
         ends: Index of the last event of each prefix, ascending: (prefixes,).
         attributes: Prices and categories of the rows.
         max_length: Maximum number of events of a prefix, the newest.
         seed: Seed of the samples, the folds and the trees.
     """
-    ends = _sample(ends, seed)
-    rows = _cross_fit_rows(sessions, ends, attributes, max_length, seed)
+    sessions, ends = copies[0], _sample(ends, seed)
+    rows = _cross_fit_rows(copies, ends, attributes, max_length, seed)
     first_newer_session = round((1 - STOPPING_SHARE) * (len(sessions.starts) - 1))
     first_newer = int(np.searchsorted(ends, sessions.starts[first_newer_session]))
-    older, newer = rows.select(slice(first_newer)), rows.select(slice(first_newer, None))
+    older = concatenate_rows([copy.select(slice(first_newer)) for copy in rows])
+    newer = concatenate_rows([copy.select(slice(first_newer, None)) for copy in rows])
     stopped_trees, trees = fit_trees(older, newer, seed)
     tree_share = _choose_tree_shares(
         stopped_trees.logits(newer.features), fit_linear(older).logits(newer.features), newer
     )
-    return Stack(make_item_features(sessions, attributes), trees, fit_linear(rows), tree_share)
+    return Stack(make_item_features(sessions, attributes), trees, fit_linear(concatenate_rows(rows)), tree_share)
 
 
-def refit_stack(stack: Stack, sessions: FullSessions, attributes: ItemAttributes, max_length: int, seed: int) -> Stack:
+def refit_stack(
+    stack: Stack, copies: Sequence[FullSessions], attributes: ItemAttributes, max_length: int, seed: int
+) -> Stack:
     """Return a stack with the same settings and shares, fitted on all prefixes of the given sessions.
 
     Args:
         stack: Stack with the numbers of trees and leaves and the blend to keep.
-        sessions: Sessions to fit, the oldest first.
+        copies: Sessions to fit, the oldest first, then copies of them with hidden items, if any.
         attributes: Prices and categories of the rows.
         max_length: Maximum number of events of a prefix, the newest.
         seed: Seed of the samples and the folds.
     """
-    ends = _sample(np.arange(len(sessions.items)), seed)
-    rows = _cross_fit_rows(sessions, ends, attributes, max_length, seed)
-    item_features = make_item_features(sessions, attributes)
+    ends = _sample(np.arange(len(copies[0].items)), seed)
+    rows = concatenate_rows(_cross_fit_rows(copies, ends, attributes, max_length, seed))
+    item_features = make_item_features(copies[0], attributes)
     return Stack(item_features, refit_trees(stack.trees, rows), fit_linear(rows), stack.tree_share)
 
 
@@ -207,7 +214,7 @@ def forward_fill(logits: Floats, model_events: Longs, sessions: FullSessions, pr
     first_event = np.repeat(sessions.starts[:-1], np.diff(sessions.starts))  # (events,)
     first_row = np.searchsorted(model_events, first_event)  # (events,): first row of the event's own session
     is_filled = last_row >= first_row
-    return np.where(is_filled[:, None], logits[np.where(is_filled, last_row, 0)], prior_logits)
+    return np.concatenate((prior_logits[None], logits))[np.where(is_filled, last_row + 1, 0)]
 
 
 def _sample(ends: Longs, seed: int) -> Longs:
@@ -218,24 +225,26 @@ def _sample(ends: Longs, seed: int) -> Longs:
 
 
 def _cross_fit_rows(
-    sessions: FullSessions, ends: Longs, attributes: ItemAttributes, max_length: int, seed: int
-) -> LabelledRows:
-    """Return prefixes with features and labels, the target encoding cross-fitted over folds of sessions.
+    copies: Sequence[FullSessions], ends: Longs, attributes: ItemAttributes, max_length: int, seed: int
+) -> list[LabelledRows]:
+    """Return each copy's prefixes with features and labels, the target encoding cross-fitted over folds of sessions.
 
     Cross-fitting (Chernozhukov et al., Econometrics Journal 2018): the item features of a fold's prefixes come from the
     sessions of the other folds, so no prefix sees its own label.
     """
+    sessions = copies[0]
     fold_of = np.random.default_rng(seed).integers(ENCODING_FOLDS, size=len(sessions.starts) - 1)  # (sessions,)
     session = np.searchsorted(sessions.starts, ends, side="right") - 1  # (prefixes,)
-    features = np.zeros((len(ends), len(FEATURE_NAMES)), dtype=np.float32)
+    features = [np.zeros((len(ends), len(FEATURE_NAMES)), dtype=np.float32) for _ in copies]
     for fold in range(ENCODING_FOLDS):
         inside = fold_of[session] == fold
-        item_features = make_item_features(_hide_items(sessions, fold_of == fold), attributes)
-        features[inside] = compute_features_after(sessions, ends[inside], item_features, max_length)
-    return LabelledRows(features, sessions.next_action[ends], sessions.purchase[ends])
+        item_features = make_item_features(_drop_items(sessions, fold_of == fold), attributes)
+        for copy, columns in zip(copies, features, strict=True):
+            columns[inside] = compute_features_after(copy, ends[inside], item_features, max_length)
+    return [LabelledRows(columns, sessions.next_action[ends], sessions.purchase[ends]) for columns in features]
 
 
-def _hide_items(sessions: FullSessions, is_hidden: Ints) -> FullSessions:
-    """Return the sessions without items in the hidden ones, which removes these from the item features."""
-    hidden_events = np.repeat(is_hidden, np.diff(sessions.starts))  # (events,)
-    return dataclasses.replace(sessions, items=np.where(hidden_events, 0, sessions.items))
+def _drop_items(sessions: FullSessions, is_dropped: Ints) -> FullSessions:
+    """Return the sessions without the items of the dropped ones, which removes these from the item features."""
+    dropped_events = np.repeat(is_dropped, np.diff(sessions.starts))  # (events,)
+    return dataclasses.replace(sessions, items=np.where(dropped_events, 0, sessions.items))

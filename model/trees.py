@@ -3,6 +3,7 @@
 # pyright: standard
 # LightGBM leaves parts of what it returns untyped.
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import lightgbm
@@ -46,13 +47,10 @@ class LabelledRows(NamedTuple):
         """Return the rows of a slice."""
         return LabelledRows(self.features[rows], self.next_action[rows], self.purchase[rows])
 
-    def concatenate(self, newer: "LabelledRows") -> "LabelledRows":
-        """Return these rows followed by newer rows."""
-        return LabelledRows(
-            np.concatenate((self.features, newer.features)),
-            np.concatenate((self.next_action, newer.next_action)),
-            np.concatenate((self.purchase, newer.purchase)),
-        )
+
+def concatenate_rows(parts: Sequence[LabelledRows]) -> LabelledRows:
+    """Return the rows of all parts, in this order."""
+    return LabelledRows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 class Trees(NamedTuple):
@@ -85,7 +83,7 @@ def fit_trees(older: LabelledRows, newer: LabelledRows, seed: int = 0) -> tuple[
         _fit_forest(older, newer, "next_action", action_objective),
         _fit_forest(older, newer, "purchase", purchase_objective),
     )
-    return stopped, refit_trees(stopped, older.concatenate(newer))
+    return stopped, refit_trees(stopped, concatenate_rows([older, newer]))
 
 
 def refit_trees(trees: Trees, rows: LabelledRows) -> Trees:

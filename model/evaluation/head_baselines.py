@@ -129,5 +129,5 @@ def fit_head_baselines(
         attributes: Prices and categories of the rows.
         seed: Seed of the samples, the folds and the trees.
     """
-    stack = fit_stack(sessions, ends, attributes, MAX_LENGTH, seed)
+    stack = fit_stack([sessions], ends, attributes, MAX_LENGTH, seed)
     return BaseRate(sessions, ends), MarkovChain(sessions, ends), RegressionHeads(stack), TreeHeads(stack)

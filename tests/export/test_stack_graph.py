@@ -80,7 +80,7 @@ FACTS = ItemAttributes(
 @pytest.fixture(scope="module")
 def stack() -> Stack:
     full_sessions = random_sessions()
-    return fit_stack(full_sessions, np.arange(len(full_sessions.items)), FACTS, 20, 0)
+    return fit_stack([full_sessions], np.arange(len(full_sessions.items)), FACTS, 20, 0)
 
 
 @pytest.fixture(scope="module")

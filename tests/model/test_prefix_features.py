@@ -67,6 +67,11 @@ def test_unknown_item_is_known_again_in_its_session():
     assert feature("times_of_last_item", "view:e view:f view:g", position=2) == 1
 
 
+def test_events_on_unknown_items_are_counted():
+    assert feature("events_on_unknown_items", "view:e search view:a view:f", position=3) == 2
+    assert feature("events_on_unknown_items", "view:a search", position=1) == 0
+
+
 def test_events_on_no_item_are_not_the_same_item():
     assert feature("most_of_one_item", "search search", position=1) == 0
     assert feature("same_item_as_before", "search search", position=1) == 0

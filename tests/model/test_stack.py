@@ -1,8 +1,11 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from clickscore.model.calibration import to_probabilities
 from clickscore.model.checkpoint import load_stack, save_stack
+from clickscore.model.errors import TrainingError
 from clickscore.model.examples import select_model_events
 from clickscore.model.prefix_features import (
     FEATURE_NAMES,
@@ -40,7 +43,7 @@ def full_sessions():
 
 @pytest.fixture(scope="module")
 def stack(full_sessions):
-    return fit_stack(full_sessions, np.arange(len(full_sessions.items)), FACTS, 50, 0)
+    return fit_stack([full_sessions], np.arange(len(full_sessions.items)), FACTS, 50, 0)
 
 
 def test_both_members_learn_what_is_determined(full_sessions, stack):
@@ -52,7 +55,7 @@ def test_both_members_learn_what_is_determined(full_sessions, stack):
 
 
 def test_stack_that_is_fitted_again_learns_the_same(full_sessions, stack):
-    refitted = refit_stack(stack, full_sessions, FACTS, 50, 0)
+    refitted = refit_stack(stack, [full_sessions], FACTS, 50, 0)
     fitted_before, fitted_again = (
         to_probabilities(member.logits_after(full_sessions, np.arange(8), 50)).purchase > 0.5
         for member in (stack, refitted)
@@ -66,6 +69,13 @@ def test_saved_stack_predicts_the_same(full_sessions, stack, tmp_path):
     assert (
         stack.logits_after(full_sessions, np.arange(8), 50) == loaded.logits_after(full_sessions, np.arange(8), 50)
     ).all()
+
+
+def test_stack_of_a_version_with_other_features_is_refused(stack, tmp_path):
+    fewer = dataclasses.replace(stack.regression, weights=stack.regression.weights[1:])
+    save_stack(tmp_path, dataclasses.replace(stack, regression=fewer))
+    with pytest.raises(TrainingError, match="a version with other prefix features: train a new model"):
+        load_stack(tmp_path)
 
 
 def test_folder_without_a_stack_loads_none(tmp_path):
