@@ -157,6 +157,7 @@ def validate_arms(arms: Sequence[Arm]) -> Sequence[Arm]:
         message = f"two arms are called {names}: give one another name, as in --arm name=NAME,bundle=DIR"
         raise SettingsError(message)
     if not 1 <= len(arms) <= MAX_ARMS:
-        message = f"{len(arms)} arms: a backtest has 1 to {MAX_ARMS}"
+        excess = "many" if arms else "few"
+        message = f"{len(arms)} arms are too {excess}: name 1 to {MAX_ARMS} with --bundle, --arm or --arms"
         raise SettingsError(message)
     return arms

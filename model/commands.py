@@ -435,7 +435,7 @@ def _describe_training(held_out_metrics: Mapping[str, float], baselines: Mapping
 def _join_files(files: tuple[Path, ...], sessions: tuple[Path, ...]) -> tuple[Path, ...]:
     """Return the session files of argument and option together."""
     if not (files or sessions):
-        message = "name a file of sessions"
+        message = "no sessions are named: name one file or more, such as sessions.jsonl.gz"
         raise click.UsageError(message)
     return *files, *sessions
 

@@ -154,7 +154,7 @@ def read_preset(name: str) -> TrainConfig:
         return PRESETS[name]
     path = Path(name)
     if not path.is_file():
-        message = f"no preset and no file {name!r}: there are {', '.join(PRESETS)}, and files of `clickscore tune`"
+        message = f"{name!r} is no preset and no file: use {', '.join(PRESETS)}, or a file of `clickscore tune`"
         raise TrainingError(message)
     try:
         return override(DEFAULT, tomllib.loads(path.read_text(encoding="utf-8")))
@@ -180,7 +180,7 @@ def override(config: TrainConfig, changes: Mapping[str, str | float]) -> TrainCo
     run_fields.discard("model")
     unknown = sorted(set(changes) - run_fields - model_fields)
     if unknown:
-        message = f"no setting {unknown[0]!r}; there are {', '.join(sorted(run_fields | model_fields))}"
+        message = f"there is no setting {unknown[0]!r}: use one of {', '.join(sorted(run_fields | model_fields))}"
         raise TrainingError(message)
     fields = msgspec.to_builtins(config)
     for name, value in changes.items():

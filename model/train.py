@@ -6,8 +6,9 @@ A training that was killed continues from its last epoch and ends with the same 
 # pyright: standard
 # torch does not type the result of a module.
 
+import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -284,11 +285,28 @@ def _read_or_start(folder: Path, new_record: TrainingRecord) -> TrainingRecord:
             message = f"{folder} is not empty and is no checkpoint: name a new folder"
             raise TrainingError(message)
         return new_record
-    identity = (new_record.config, new_record.report.sha256, new_record.lineage)
-    if (record.config, record.report.sha256, record.lineage) != identity:
-        message = f"{folder} holds a training with other settings or sessions: name a new folder, or remove it"
+    if differences := list(_list_differences(record, new_record)):
+        message = (
+            f"{folder} holds another training ({', '.join(differences)}): repeat its command to continue it, or name a "
+            "new folder"
+        )
         raise TrainingError(message)
     return record
+
+
+def _list_differences(record: TrainingRecord, new_record: TrainingRecord) -> Iterator[str]:
+    """Yield what tells the training in a folder from a new one, in words."""
+    settings, new_settings = (
+        dataclasses.asdict(training.config) | dataclasses.asdict(training.config.model)
+        for training in (record, new_record)
+    )
+    for name, value in settings.items():
+        if name != "model" and value != new_settings[name]:
+            yield f"{name} {value}, not {new_settings[name]}"
+    if record.report.sha256 != new_record.report.sha256:
+        yield "other sessions"
+    if record.lineage != new_record.lineage:
+        yield "another model to begin with"
 
 
 def _resume(

@@ -5,6 +5,7 @@
   + BundleError              a bundle contradicts the manifest: the worker stops before joining the group
   + BrokerError              Kafka cannot be reached, or refuses a request
     - TopicMissingError      a topic is missing, or differs from the worker's needs
+  + UnpackError              a record batch of Kafka is broken, or its codec is unknown
   + SnapshotError            a record of session-snapshots cannot be read: the worker stops before it decides anything
   + ExtraMissingError        a command needs an optional dependency that is not installed
   + RequestError             a request to the gateway cannot be answered: the client gets the status and the reason

@@ -102,11 +102,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(exc.exit_code)
     except click.UsageError as exc:
         command = exc.ctx.command_path if exc.ctx else "clickscore"
-        _fail(f"{exc.format_message()} (see `{command} --help`)", exc.exit_code)
+        _fail(f"{_restyle(exc.format_message())} (see `{command} --help`)", exc.exit_code)
     except click.ClickException as exc:
         _fail(exc.format_message(), exc.exit_code)
     except click.Abort:
         _fail("interrupted", 1)
+
+
+def _restyle(message: str) -> str:
+    """Return a message of click in the style of all errors: a small first letter, and no full stop at the end."""
+    starts_with_word = message[:1].isupper() and message[1:2].islower()
+    return (message[0].lower() + message[1:] if starts_with_word else message).rstrip(".")
 
 
 def _fail(message: str, exit_code: int) -> NoReturn:

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -69,11 +70,12 @@ def test_error_is_one_line_and_exit_code_1(arguments: list[str], line: str, caps
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["worke"], "clickscore: No such command 'worke'. Did you mean `worker`? (see `clickscore --help`)\n"),
-        (["xyzzy"], "clickscore: No such command 'xyzzy'. (see `clickscore --help`)\n"),
+        (["worke"], "clickscore: no such command 'worke'. Did you mean `worker`? (see `clickscore --help`)\n"),
+        (["xyzzy"], "clickscore: no such command 'xyzzy' (see `clickscore --help`)\n"),
         (
             ["tail", "--since", "1h", "--from-beginning"],
-            "clickscore: --from-beginning and --since cannot be combined (see `clickscore tail --help`)\n",
+            "clickscore: --from-beginning and --since cannot be combined: leave out one of them "
+            "(see `clickscore tail --help`)\n",
         ),
         (["split", "none.jsonl"], "(see `clickscore split --help`)\n"),
         (["topics", "list", "--coun", "3"], "(see `clickscore topics list --help`)\n"),
@@ -96,3 +98,40 @@ def test_help_and_version_end_with_0(capsys: pytest.CaptureFixture[str]) -> None
             main([argument])
         assert not ended.value.code
     assert "Start here" in capsys.readouterr().out
+
+
+def raised_messages() -> Iterator[tuple[str, str]]:
+    """Yield place and text of each message that the sources raise on purpose; a value in a text becomes `{}`."""
+    for file in (file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
+            assignments = [node for node in ast.walk(function) if isinstance(node, ast.Assign)]
+            messages = {node.lineno: node.value for node in assignments if ast.unparse(node.targets[0]) == "message"}
+            for node in ast.walk(function):
+                if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
+                    error, value = ast.unparse(node.exc.func).removeprefix("click."), node.exc.args[0]
+                    if error not in {*drawn_tree(), "UsageError", "BadParameter", "ClickException"}:
+                        continue
+                    if ast.unparse(value) == "message" and messages:  # else a parameter of the function
+                        value = messages[max(line for line in messages if line < node.lineno)]
+                    if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                        yield f"{file.name}:{node.lineno}", value.value
+                    elif isinstance(value, ast.JoinedStr):
+                        texts = (str(part.value) if isinstance(part, ast.Constant) else "{}" for part in value.values)
+                        yield f"{file.name}:{node.lineno}", "".join(texts)
+
+
+OWN_NAMES = ("Apache ", "Kafka ", "ONNX Runtime ")
+"""Names that begin a message with a capital letter."""
+
+
+def test_messages_have_one_style() -> None:
+    messages = list(raised_messages())
+    assert len(messages) > 150
+    for place, text in messages:
+        where = f"{place}: {text}"
+        assert not text[:1].isupper() or text.startswith(OWN_NAMES), where
+        assert not text.rstrip().endswith((".", "!")), where
+        assert not re.search(r"[Pp]lease|[Ss]orry|!|\n", text), where
+        assert not re.search(r"clickscore\[", text), f"{where}: no package index has the product"
+        assert len(text.split()) > 2 or "{}" in text, where

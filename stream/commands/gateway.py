@@ -47,9 +47,7 @@ def gateway(context: click.Context, settings: Settings) -> None:
     try:
         from clickscore.stream.gateway.server import run_gateway  # noqa: PLC0415 (the server needs the gateway extra)
     except ModuleNotFoundError as exc:
-        message = (
-            f"`clickscore gateway` needs the gateway extra ({exc.name} is missing): pip install 'clickscore[gateway]'"
-        )
+        message = f"`clickscore gateway` needs the gateway extra ({exc.name} is missing): pip install '.[gateway]'"
         raise ExtraMissingError(message) from exc
 
     def ready(address: str) -> None:

@@ -59,7 +59,7 @@ def produce(
       tail -f events.jsonl | clickscore produce -
     """  # noqa: D301
     if rate and speed:
-        raise click.UsageError("--rate and --speed cannot be combined")
+        raise click.UsageError("--rate and --speed cannot be combined: leave out one of them")
     write_logs()
     pace = constant_rate(rate) if rate else event_time_speed(speed) if speed else None
     tally = ProduceTally()

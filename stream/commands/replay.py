@@ -65,11 +65,11 @@ def replay(
         check: Topic of published decisions to compare with; None compares nothing.
     """  # noqa: D301 (\\b is click's mark for lines without wrapping)
     if not (replay_options.out or check):
-        raise click.UsageError("nothing to do: give --out, --check or both")
+        raise click.UsageError("the command has nothing to do: give --out, --check or both")
     if check is not None and not (topic_in(check) and topic_in(source_options.source)):
         raise click.UsageError("--check compares a topic with a topic: give kafka:NAME for both")
     if replay_options.resume and (check or not replay_options.out):
-        raise click.UsageError("--resume needs --out, and cannot be combined with --check")
+        raise click.UsageError("--resume needs --out, and cannot be combined with --check: leave out --check")
     replay_options = dataclasses.replace(replay_options, check=topic_in(check) if check else None)
     result = replay_with_progress(settings, source_options, "decisions", replay_options)
     if result.diff:

@@ -89,7 +89,9 @@ def with_replay_options(*, content: str, needs_output: bool) -> Callable[[Comman
             if options.resume and options.out == STANDARD_OUTPUT:
                 raise click.UsageError("standard output cannot be resumed: --resume needs --out with a path")
             if source_options.source == "-" and (options.workers > 1 or options.resume):
-                raise click.UsageError("stdin can be read only once: --workers and --resume need a file or a topic")
+                raise click.UsageError(
+                    "standard input is read only once: --workers and --resume need a file or a topic"
+                )
             return command(source_options=source_options, replay_options=options, **kwargs)
 
         return with_source_options(_decorate(run, flags))
@@ -102,7 +104,7 @@ def _check_source_options(options: SourceOptions) -> None:
     if topic == "":
         raise click.UsageError("kafka: needs the name of a topic, such as kafka:clickstream-events")
     if topic is None and (options.begin or options.end or options.warm_up_from):
-        raise click.UsageError("--from, --to and --warm-up-from need a topic (kafka:NAME)")
+        raise click.UsageError("--from, --to and --warm-up-from need a topic: name one as kafka:NAME")
 
 
 def _decorate(command: Command, flags: tuple[Callable[[Command], Command], ...]) -> Command:

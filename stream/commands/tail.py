@@ -83,9 +83,9 @@ def tail(
       clickscore tail closed-sessions --json --until-end > sessions.jsonl
     """  # noqa: D301
     if from_beginning and since_ms is not None:
-        raise click.UsageError("--from-beginning and --since cannot be combined")
+        raise click.UsageError("--from-beginning and --since cannot be combined: leave out one of them")
     if user is not None and topic in {other.name for other in TOPICS if not other.per_user}:
-        raise click.UsageError(f"--user needs a topic that is keyed by user, and {topic} is not")
+        raise click.UsageError(f"--user needs a topic that is keyed by user, and {topic} is not: leave out --user")
     write_logs()
 
     def ready() -> None:

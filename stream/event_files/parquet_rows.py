@@ -67,7 +67,7 @@ class ParquetRows:
             import pyarrow.compute as pc  # noqa: PLC0415
             import pyarrow.parquet as pq  # noqa: PLC0415
         except ModuleNotFoundError as exc:
-            message = f"{path} is a Parquet file, which needs the files extra: pip install 'clickscore[files]'"
+            message = f"{path} is a Parquet file, which needs the files extra: pip install '.[files]'"
             raise InputFileError(message) from exc
         self._path = path
         self._pa: Any = pa

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 import cramjam
 import zstandard
 
+from clickscore.schemas.errors import ClickscoreError
+
 PIECE_BYTES = 128 * 1024
 """Size limit of a piece, bytes; the blocks of snappy and lz4 may be larger."""
 MAX_WINDOW_BYTES = 128 * 1024 * 1024
@@ -25,7 +27,7 @@ LZ4_BLOCK_BYTES: Mapping[int, int] = {4: 64 * 1024, 5: 256 * 1024, 6: 1024 * 102
 """Size of a block by its code (LZ4 frame format, block maximum size)."""
 
 
-class UnpackError(ValueError):
+class UnpackError(ClickscoreError):
     """The records of a batch cannot be unpacked."""
 
 

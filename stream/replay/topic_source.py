@@ -134,7 +134,7 @@ async def resolve_topic_range(
     name = settings.topic(topic)
     count = (await list_topics(settings, {name: {"read"}})).get(name)
     if count is None:
-        message = f"topic {name} is missing. See `clickscore topics list`"
+        message = f"topic {name} is missing. `clickscore topics list` shows the topics of the installation"
         raise TopicMissingError(message)
     partitions = [TopicPartition(name, number) for number in range(count)]
     async with open_reader(settings) as consumer:

@@ -106,7 +106,7 @@ def _read(folder: Path) -> tuple[Manifest, bytes, bytes]:
     """Return manifest, model and item list of a folder."""
     missing = [name for name in ("manifest.json", "model.onnx", "items.txt") if not (folder / name).is_file()]
     if missing:
-        message = f"{', '.join(missing)} missing"
+        message = f"it lacks {', '.join(missing)}"
         raise BundleError(message)
     try:
         manifest = decode_manifest((folder / "manifest.json").read_bytes())

@@ -205,7 +205,7 @@ class _Demo:
             while True:
                 worker.check()
                 if self.broker and not self.broker.is_running():
-                    message = "Kafka ended by itself"
+                    message = "Kafka ended by itself: start the demo again, with more free memory and disk"
                     raise BrokerError(message)
                 health = await worker.health()
                 now = time.monotonic() - opened_at

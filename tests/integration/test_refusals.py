@@ -127,7 +127,7 @@ def change_shape(folder: Path) -> None:
 
 
 SPOILED: dict[str, tuple[Callable[[Path], None], str]] = {
-    "gone": (shutil.rmtree, "manifest.json, model.onnx, items.txt missing"),
+    "gone": (shutil.rmtree, "it lacks manifest.json, model.onnx, items.txt"),
     "without a graph": (remove_graph, "model.onnx missing"),
     "of another hash": (change_a_byte, "the content hash of the files is"),
     "of another format version": (raise_format_version, "the format version is 99, this worker serves 1"),

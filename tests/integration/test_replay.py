@@ -239,7 +239,7 @@ def test_range_by_time_begins_with_the_first_record_that_was_appended_then(live:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["kafka:nowhere"], "nowhere is missing. See `clickscore topics list`"),
+        (["kafka:nowhere"], "nowhere is missing. `clickscore topics list` shows the topics"),
         ([f"kafka:{EVENTS.name}", "--from", "latest", "--to", "earliest"], "--to lies before --from"),
         ([f"kafka:{EVENTS.name}", "--warm-up-from", "5"], "--warm-up-from lies after --from"),
         ([f"kafka:{EVENTS.name}", "--check", "kafka:nowhere"], "nowhere is missing or has fewer partitions"),

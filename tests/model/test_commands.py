@@ -93,7 +93,7 @@ def test_sessions_may_be_named_by_an_option(sessions, tmp_path):
 
 
 def test_command_without_sessions_is_refused(tmp_path):
-    assert "name a file of sessions" in run("--out", tmp_path / "checkpoint").output
+    assert "no sessions are named: name one file or more" in run("--out", tmp_path / "checkpoint").output
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def test_seed_is_part_of_the_config(sessions, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--set", "dims=3"], "no setting 'dims'; there are"),
+        (["--set", "dims=3"], "there is no setting 'dims': use one of"),
         (["--set", "dim"], "--set takes NAME=VALUE, not 'dim'"),
         (["--set", "dim=large"], "a setting has a value of another type"),
         (["--set", "dim=33"], "dim 33 is no multiple of heads 2"),

@@ -32,7 +32,7 @@ def test_what_is_not_set_stays():
 
 
 def test_field_that_does_not_exist_is_refused_with_those_that_do():
-    with pytest.raises(TrainingError, match=r"no setting 'dims'; there are .*dim,"):
+    with pytest.raises(TrainingError, match=r"there is no setting 'dims': use one of .*dim,"):
         override(DEFAULT, {"dims": "128"})
 
 

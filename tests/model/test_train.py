@@ -261,7 +261,7 @@ def test_finished_fine_tuning_is_not_run_again(trained, newer, tmp_path):
 
 
 def test_fine_tuning_is_never_written_over_its_origin(trained, newer):
-    with pytest.raises(TrainingError, match="other settings or sessions"):
+    with pytest.raises(TrainingError, match="holds another training"):
         run_fine_tune(trained, newer, trained)
 
 
@@ -292,7 +292,7 @@ def test_training_stops_when_it_gets_no_better(data, tmp_path):
 
 
 def test_folder_of_another_training_is_refused(data, trained):
-    with pytest.raises(TrainingError, match="other settings or sessions"):
+    with pytest.raises(TrainingError, match="holds another training"):
         train(data, dataclasses.replace(TINY, epochs=4), trained, quiet())
 
 

@@ -38,8 +38,8 @@ def test_help_shows_no_former_name() -> None:
     ("arguments", "words"),
     [
         (["events.jsonl"], "give --out, --check or both"),
-        (["-", "--out", "a", "--workers", "2"], "stdin can be read only once"),
-        (["-", "--out", "a", "--resume"], "stdin can be read only once"),
+        (["-", "--out", "a", "--workers", "2"], "standard input is read only once"),
+        (["-", "--out", "a", "--resume"], "standard input is read only once"),
         (["events.jsonl", "--out", "a", "--from", "5"], "--from, --to and --warm-up-from need a topic"),
         (["events.jsonl", "--check", "kafka:recommendation-decisions"], "--check compares a topic with a topic"),
         (["kafka:a", "--check", "recommendation-decisions"], "--check compares a topic with a topic"),

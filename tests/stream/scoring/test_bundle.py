@@ -28,7 +28,7 @@ def test_good_bundle_has_no_problems(folder: Path):
 
 
 def test_missing_folder_is_refused_with_what_to_do(tmp_path: Path):
-    with pytest.raises(BundleError, match=r"model\.onnx, items\.txt missing.*--bundle"):
+    with pytest.raises(BundleError, match=r"it lacks .*model\.onnx, items\.txt.*--bundle"):
         load_bundle(tmp_path / "nowhere")
 
 
