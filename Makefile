@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 SECONDS ?=
 JSON ?=
+ONLY ?=
 VALUES ?= 1000000
 SEED ?=
 SERVE = .venv
@@ -12,7 +13,7 @@ LINKS = build/import/clickscore/.done
 PIP = -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .PHONY: help setup setup-train demo demo-bundle fast test check language unit coverage integration \
-	fuzz bench bench-flat bench-reasons bench-scoring bench-delivery bench-encode docs hashes digests audit sbom clean
+	fuzz chaos bench bench-flat bench-reasons bench-scoring bench-delivery bench-encode docs hashes digests audit sbom clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -83,6 +84,9 @@ integration: setup-train  ## everything on a real broker
 
 fuzz: setup-train  ## a million broken values through worker, readers, bundles and pages; VALUES and SEED change it
 	$(TRAIN)/bin/python -m tests.fuzz --values $(VALUES) $(if $(SEED),--seed $(SEED))
+
+chaos: setup-train  ## faults under load, a judge, and the table of docs/reliability.md, in at most 20 minutes; SEED=N
+	@$(TRAIN)/bin/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))
 
 bench: $(BENCH)/.done  ## the measured table of docs/performance.md, in about 20 minutes; JSON=FILE keeps every run
 	@$(BENCH)/bin/python -m bench $(if $(JSON),--json-file $(JSON))

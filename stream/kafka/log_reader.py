@@ -118,10 +118,10 @@ async def open_reader(settings: KafkaSettings) -> AsyncGenerator[LogReader]:
             fetch_max_wait_ms=FETCH_WAIT_MS,
         )
     )
-    await consumer.start()
     try:
+        await consumer.start()
         yield consumer
-    finally:
+    finally:  # also where the start fails or is cancelled: an open client would complain as the process ends
         # Under TLS, while data is on its way, aiokafka waits up to 30 s for the broker to close the connection.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(consumer.stop(), STOP_SECONDS)

@@ -139,6 +139,27 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         Faust would close the client from here, on another thread's loop: seen to hang, and to crash with SIGSEGV.
         """
 
+    async def commit(self, offsets: Any) -> bool:
+        """Commit offsets; commit nothing where a crash has ended the thread already.
+
+        The state in the changelog knows what is finished, so an offset that is not committed costs nothing.
+        """
+        try:
+            return await super().commit(offsets)
+        except RuntimeError:
+            if not self.thread_loop.is_closed():
+                raise
+            return False
+
+    def _stopped_set(self) -> None:
+        """Mark the thread as stopped, also where a crash has ended the thread and closed its loop already."""
+        try:
+            super()._stopped_set()
+        except RuntimeError:
+            if not self.thread_loop.is_closed():
+                raise
+            self._stopped.set()
+
     async def on_thread_stop(self) -> None:
         """Stop the client.
 

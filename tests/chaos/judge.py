@@ -69,6 +69,16 @@ class Verdict:
         """Number of records of the events' topic."""
         return self.outcomes.total()
 
+    def add(self, verdict: "Verdict") -> None:
+        """Add the counts of another verdict."""
+        self.outcomes += verdict.outcomes
+        self.users += verdict.users
+        self.closed_sessions += verdict.closed_sessions
+        self.snapshots += verdict.snapshots
+        self.duplicates += verdict.duplicates
+        self.faults += verdict.faults
+        self.examples += verdict.examples
+
     def note(self, kind: str, example: str) -> None:
         """Count a difference."""
         self.faults[kind] += 1
@@ -102,12 +112,12 @@ def judge(topics: Topics, rules: Rules, *, with_ads: bool) -> Verdict:
 
 def _judge_decisions(verdict: Verdict, records: Iterable[Record], model: PartitionModel) -> None:
     def differs(record: Record, identity: str) -> bool:
-        value, due = json.loads(record.value or b"null"), model.decided[identity]
+        value, expectation = json.loads(record.value or b"null"), model.decided[identity]
         items = [choice["item_id"] for choice in value["items"]]
         return (
-            record.key != due.user_id.encode()
+            record.key != expectation.user_id.encode()
             or value["type"] != "recommendation"
-            or any(value[name] != expected for name, expected in due._asdict().items())
+            or any(value[name] != expected for name, expected in expectation._asdict().items())
             or len(items) != len(set(items))
         )
 
@@ -118,17 +128,19 @@ def _judge_ads(verdict: Verdict, records: Iterable[Record], model: PartitionMode
     expected = {f"{identity}-ad": due for identity, due in model.decided.items()}
 
     def differs(record: Record, identity: str) -> bool:
-        value, due = json.loads(record.value or b"null"), expected[identity]
-        fields = (value["user_id"], value["event_id"], value["ts"], value["session_id"])
-        return record.key != due.user_id.encode() or fields != (due.user_id, due.event_id, due.ts, due.session_id)
+        value, expectation = json.loads(record.value or b"null"), expected[identity]
+        names = ("user_id", "event_id", "ts", "session_id")
+        return record.key != expectation.user_id.encode() or any(
+            value[name] != getattr(expectation, name) for name in names
+        )
 
     _judge_written(verdict, "ad", _by_field(records, "decision_id"), expected, differs)
 
 
 def _judge_closed_sessions(verdict: Verdict, records: Iterable[Record], model: PartitionModel) -> None:
     def differs(record: Record, identity: str) -> bool:
-        due = model.closed[identity]
-        return record.key != due["user_id"].encode() or json.loads(record.value or b"null") != due
+        expectation = model.closed[identity]
+        return record.key != expectation["user_id"].encode() or json.loads(record.value or b"null") != expectation
 
     _judge_written(verdict, "closed session", _by_field(records, "id"), model.closed, differs)
 
@@ -150,23 +162,23 @@ def _judge_dead_letters(verdict: Verdict, topics: Topics, partition: int, model:
 
 def _judge_written(
     verdict: Verdict,
-    what: str,
+    kind: str,
     written: Mapping[str, Sequence[Record]],
     expected: Mapping[str, Any],
     differs: Callable[[Record, str], bool],
 ) -> None:
     """Compare the records of an output topic with those that are due, by id."""
     for identity in expected.keys() - written.keys():
-        verdict.note("missing", f"{what} {identity}")
+        verdict.note("missing", f"{kind} {identity}")
     for identity, records in written.items():
         verdict.duplicates += len(records) - 1
         if identity not in expected:
-            verdict.note("unexpected", f"{what} {identity}")
+            verdict.note("unexpected", f"{kind} {identity}")
         elif differs(records[0], identity):
-            verdict.note("wrong", f"{what} {identity}: {records[0].value!r}, due is {expected[identity]}")
+            verdict.note("wrong", f"{kind} {identity}: {records[0].value!r}, expected is {expected[identity]}")
         for record in records[1:]:
             if _content(record) != _content(records[0]):
-                verdict.note("unequal duplicate", f"{what} {identity}: {records[0].value!r} and {record.value!r}")
+                verdict.note("unequal duplicate", f"{kind} {identity}: {records[0].value!r} and {record.value!r}")
 
 
 def _judge_snapshots(verdict: Verdict, records: Iterable[Record], model: PartitionModel) -> None:

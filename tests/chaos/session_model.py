@@ -72,7 +72,7 @@ class PartitionFacts(NamedTuple):
 
 
 class Decided(NamedTuple):
-    """What a decision must say of its event."""
+    """Fields that a decision must have for its event."""
 
     user_id: str
     event_id: str
@@ -83,7 +83,7 @@ class Decided(NamedTuple):
 
 
 class PartitionModel:
-    """One partition of `clickstream-events`, and all that must follow from its records."""
+    """One partition of `clickstream-events`, and all records that must follow."""
 
     def __init__(self, source: str, rules: Rules) -> None:
         """Start empty.
@@ -209,7 +209,7 @@ class PartitionModel:
             self._uncount(session.events.pop(0).item)
         if event["type"] == "purchase":
             session.purchased = True
-            shopper.bought = [other for other in shopper.bought if other != item] + [item]
+            shopper.bought = [bought for bought in shopper.bought if bought != item] + [item]
             del shopper.bought[: max(0, len(shopper.bought) - self._rules.max_bought)]
 
     def _close(self, user_id: str, shopper: Shopper) -> None:

@@ -21,15 +21,19 @@ from clickscore.schemas.topics import (
     SNAPSHOTS,
 )
 from tests.chaos.event_rules import Rules
-from tests.chaos.judge import Records, Topics, Verdict, judge
+from tests.chaos.judge import Topics, Verdict, judge
 from tests.integration.event_log import Sent, campaigns, catalogue
 from tests.integration.live import Installation, Worker, installation
 
 BOUNDS = {"max_events": 20, "max_bought": 5, "user_ttl_ms": 2 * 3_600_000, "control_share": 0.2}
-"""Limits that the log reaches, so that the judge also sees what they forget."""
+"""Limits that the log reaches, so that the judge also sees how a worker forgets."""
 SESSION_TIMEOUT_MS = 2_000
 """Short, so that a stall is short; twenty heartbeats of a worker on an idle machine."""
 READY_S = 60.0
+NOTICE_S = 40.0
+"""A worker looks at its topics every 3 s and looks twice; a busy machine takes longer."""
+READ = (EVENTS, RECOMMENDATIONS, ADS, CLOSED_SESSIONS, DEAD_LETTERS, SNAPSHOTS)
+"""Topics that the judge reads, in its order."""
 FINISHED_S = 180.0
 
 
@@ -51,7 +55,7 @@ class Result:
 
 
 class Stage:
-    """An installation, the workers that run in it, and a count of what was done to them."""
+    """An installation, the workers that run in it, and a count of the faults."""
 
     def __init__(self, live: Installation, seed: int) -> None:
         self.live = live
@@ -59,8 +63,8 @@ class Stage:
         self.deeds: Counter[str] = Counter()
         self.complaints: list[tuple[str, str]] = []
         """Faults that the topics do not show: kind and example."""
-        self.removed_events: dict[int, list] = {}
-        """Events that were decided on and are no longer in the log, by partition."""
+        self.judged: Verdict | None = None
+        """Verdict on the topics, where it is not simply that on all records at the end."""
 
     @property
     def running(self) -> list[Worker]:
@@ -124,10 +128,23 @@ class Stage:
         self.live.wait_finished(timeout)
         self.live.stop_workers()
 
+    def expect(self, text: str, output: str) -> None:
+        """Complain where a worker did not say something."""
+        if text not in output:
+            self.complaints.append(("silence", f"{text!r} is not in {output[-1_000:]!r}"))
+
+    def expect_refusal(self, worker: Worker, text: str) -> None:
+        """Wait until a worker has ended, and complain unless its last line says why."""
+        code = worker.wait(NOTICE_S)
+        last = worker.output.splitlines()[-1]
+        if code != 1:
+            self.complaints.append(("exit code", f"{code}: {last}"))
+        self.expect(text, last)
+        self.deeds["stopped in words"] += 1
+
     def verdict(self) -> Verdict:
-        """Return the judge's verdict on all topics and the logs of all workers."""
-        rules = self.live.settings.sessions
-        verdict = judge(self.topics(), Rules(*(getattr(rules, name) for name in Rules._fields)), with_ads=True)
+        """Return the judge's verdict on all topics and on the logs of all workers."""
+        verdict = self.judged or self.verdict_on(self.topics())
         for kind, example in self.complaints:
             verdict.note(kind, example)
         for worker in self.live.workers:
@@ -135,14 +152,14 @@ class Stage:
                 verdict.note("traceback", worker.output[-3_000:])
         return verdict
 
+    def verdict_on(self, topics: Topics) -> Verdict:
+        """Return the judge's verdict on topics."""
+        rules = self.live.settings.sessions
+        return judge(topics, Rules(*(getattr(rules, name) for name in Rules._fields)), with_ads=True)
+
     def topics(self) -> Topics:
         """Read all topics."""
-        outputs = (RECOMMENDATIONS, ADS, CLOSED_SESSIONS, DEAD_LETTERS, SNAPSHOTS)
-        events: Records = {
-            partition: [*self.removed_events.get(partition, ()), *records]
-            for partition, records in self.live.read(EVENTS).items()
-        }
-        return Topics(self.live.settings.kafka.topic(EVENTS.name), events, *map(self.live.read, outputs))
+        return Topics(self.live.settings.kafka.topic(EVENTS.name), *map(self.live.read, READ))
 
 
 @contextmanager

@@ -7,9 +7,12 @@ from tests.chaos.frail_broker import FrailBroker, frail_broker
 from tests.chaos.stage import SESSION_TIMEOUT_MS, Result, Stage, say, stage
 from tests.integration.event_log import event_log
 
+LIMIT_S = 330.0
+"""Time for the faults of a scene, s: on a machine that is too slow the scene has fewer faults, and says how many."""
 RATE = 700
 """Events a second. Two workers, Kafka and the producer leave a part of two cores idle, so that a backlog shrinks."""
 USERS = 3_000
+MANY_USERS = 30_000
 WORKERS = 2
 
 
@@ -31,12 +34,37 @@ def run_storm(folder: Path, seed: int, *, kills: int, stalls: int, broker_kills:
         scene.start_workers(WORKERS)
         with scene.load(event_log(RATE * 15 * (len(faults) + 1), seed, users=USERS), RATE):
             for number, strike in enumerate(faults, 1):
+                if time.monotonic() > started_at + LIMIT_S:
+                    break
                 scene.pause(0.5, 3)
                 strike(scene, broker)
                 scene.start_workers(WORKERS)
                 say(f"storm: {number} of {len(faults)} faults, {dict(scene.deeds)}")
         scene.finish()
         return Result("storm", seed, scene.verdict(), scene.deeds, time.monotonic() - started_at)
+
+
+def run_stalls(folder: Path, seed: int, *, stalls: int) -> Result:
+    """Stall one of two workers again and again under load of many users, and judge what is left.
+
+    Args:
+        folder: An empty folder for the broker and the logs.
+        seed: Seed of the events and of the stalls.
+        stalls: Number of SIGSTOPs.
+    """
+    started_at = time.monotonic()
+    with frail_broker(folder / "kafka") as broker, stage(broker.bootstrap_servers, folder, seed) as scene:
+        scene.start_workers(WORKERS)
+        with scene.load(event_log(RATE * 10 * (stalls + 1), seed, users=MANY_USERS), RATE):
+            for number in range(1, stalls + 1):
+                if time.monotonic() > started_at + LIMIT_S:
+                    break
+                _stall(scene, broker)
+                scene.start_workers(WORKERS)
+                if number % 5 == 0:
+                    say(f"stalls: {number} of {stalls}, {dict(scene.deeds)}")
+        scene.finish()
+        return Result("stalls", seed, scene.verdict(), scene.deeds, time.monotonic() - started_at)
 
 
 def _kill(scene: Stage, _: FrailBroker) -> None:

@@ -115,10 +115,10 @@ PLANTED: dict[str, tuple[str, Spoil, str]] = {
     "wrong user": ("recommendations", changed(700, user_id="other"), "wrong"),
     "wrong event": ("recommendations", changed(700, event_id="other"), "wrong"),
     "wrong ad": ("ads", changed(700, user_id="other"), "wrong"),
-    "wrong key": ("recommendations", lambda all_: [replace(all_[0], key=b"other"), *all_[1:]], "wrong"),
+    "wrong key": ("recommendations", lambda records: [replace(records[0], key=b"other"), *records[1:]], "wrong"),
     "wrong outcome": ("closed_sessions", changed(30, purchased="perhaps"), "wrong"),
     "wrong events": ("closed_sessions", changed(30, events=[]), "wrong"),
-    "wrong dead letter": ("dead_letters", lambda all_: [replace(all_[0], value=b"other"), *all_[1:]], "wrong"),
+    "wrong dead letter": ("dead_letters", lambda records: [replace(records[0], value=b"other"), *records[1:]], "wrong"),
     "unequal decision": ("recommendations", repeated(700, b" "), "unequal duplicate"),
     "unequal ad": ("ads", repeated(700, b" "), "unequal duplicate"),
     "unequal closed session": ("closed_sessions", repeated(30, b" "), "unequal duplicate"),
@@ -151,8 +151,8 @@ def test_equal_duplicate_is_counted_and_is_no_fault(good: Topics, name: str) -> 
 def test_stale_key_that_is_written_again_is_no_fault(good: Topics) -> None:
     repaired = spoiled(good, "snapshots", lambda records: [*older_snapshot_again(records), *records[-1:]])
     newest = user_snapshots(repaired.snapshots[0], b"user-1")[-2]
-    again = spoiled(repaired, "snapshots", lambda records: [*records, records[newest]])
-    assert judged(again).examples == []
+    rewritten = spoiled(repaired, "snapshots", lambda records: [*records, records[newest]])
+    assert judged(rewritten).examples == []
 
 
 @pytest.mark.parametrize("name", PLANTED)

@@ -25,18 +25,18 @@ SETTINGS = {
 def crowd(seed: int) -> list[Sent]:
     """Return events of many buyers, with silences in which more sessions end than an event may close."""
     dice = random.Random(seed)
-    now = BEGAN
+    time_ms = BEGAN
     log: list[Sent] = []
     for number in range(1_200):
-        now += dice.choice([70_000, 600_000]) if number % 400 == 399 else dice.choice([0, 1, 5, 50, 500])
+        time_ms += dice.choice([70_000, 600_000]) if number % 400 == 399 else dice.choice([0, 1, 5, 50, 500])
         user = f"user-{dice.randrange(400)}"
         kind = Purchase if dice.random() < 0.6 else View
-        ts = now - dice.choice([0, 0, 100, 20_000])
+        ts = time_ms - dice.choice([0, 0, 100, 20_000])
         name = dice.choice([None, None, "", "a"])
         event = kind(event_id=f"e{number}", user_id=user, ts=ts, item_id=f"i{dice.randrange(20)}", session_id=name)
         log.append(Sent(encode_event(event), user.encode()))
         if dice.random() < 0.03:
-            log.append(Sent(encode_event(Tick(ts=now))))
+            log.append(Sent(encode_event(Tick(ts=time_ms))))
     return log
 
 

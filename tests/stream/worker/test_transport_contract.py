@@ -30,6 +30,7 @@ from faust.transport.consumer import Consumer as BaseConsumer
 from faust.transport.consumer import ThreadDelegateConsumer
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+from mode.threads import ServiceThread
 
 from clickscore.schemas.topics import EVENTS
 from clickscore.stream.kafka.client import RETRY_SECONDS
@@ -469,6 +470,22 @@ def test_thread_closes_its_client_as_it_stops() -> None:
     assert "await self._consumer.stop()" in source(driver.AIOKafkaConsumerThread.on_thread_stop), (
         "BatchConsumerThread.close leaves the closing to it"
     )
+
+
+def test_thread_that_a_crash_has_ended_commits_nothing_and_stops_without_an_error() -> None:
+    async def use(app: faust.App) -> tuple[bool, bool]:
+        thread: Any = app.consumer._thread
+        thread.thread_loop.close()  # as Service.crash ends it, from another thread
+        committed = await thread.commit({HERE: 1})
+        thread._stopped_set()
+        return committed, thread._stopped.is_set()
+
+    assert in_app(use) == (False, True)
+
+
+def test_crash_closes_the_loop_of_the_thread() -> None:
+    assert "self.thread_loop.close()" in source(ServiceThread._start_thread), "our guards may go"
+    assert "self.thread_loop.call_soon_threadsafe" in source(ServiceThread._stopped_set), "our guard may go"
 
 
 def test_assignment_of_a_consumer_that_has_not_started_is_refused_by_its_name() -> None:
