@@ -10,6 +10,7 @@ from typing import NamedTuple
 from aiokafka import TopicPartition
 from aiokafka.errors import ProducerFenced
 
+from clickscore.stream.errors import BrokerError
 from clickscore.stream.kafka.topic_description import TopicDescription
 from clickscore.stream.worker.group import Headers, LossReporter, OutgoingRecord
 
@@ -34,6 +35,8 @@ class MemoryLog:
         """Errors with which the next fetches of readers fail."""
         self.descriptions: dict[str, TopicDescription] = {}
         """What the broker says of topics; any other topic has four partitions and no id."""
+        self.lacking_right = ""
+        """Words for a right that the broker does not grant."""
         self.committed: dict[TopicPartition, int] = {}
         """Committed offsets of every group."""
         self._records: dict[tuple[str, int], list[StoredRecord]] = defaultdict(list)
@@ -120,6 +123,10 @@ class MemoryReader:
 
     async def committed_offsets(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         return {tp: offset for tp, offset in self._log.committed.items() if tp in set(partitions) and group}
+
+    async def check_worker_rights(self, group: str) -> None:
+        if self._log.lacking_right:
+            raise BrokerError(self._log.lacking_right.format(group))
 
     async def describe(self, topic: str) -> TopicDescription:
         return self._log.descriptions.get(topic, TopicDescription(4))

@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from clickscore.stream.kafka.bounded_fetch import bound_unpacking
 from clickscore.stream.kafka.client import consumer_arguments
 from clickscore.stream.kafka.group_description import committed_offsets
+from clickscore.stream.kafka.rights import check_rights, worker_rights
 from clickscore.stream.kafka.topic_description import TopicDescription, describe_topic
 from clickscore.stream.settings import KafkaSettings
 
@@ -72,6 +73,14 @@ class PartitionReader(Protocol):
         """
         ...
 
+    async def check_worker_rights(self, group: str) -> None:
+        """Check that the broker grants a worker all its rights on the topics and the group.
+
+        Raises:
+            BrokerError: Rights are missing. The message names each of them.
+        """
+        ...
+
     async def getmany(
         self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
     ) -> Fetched:
@@ -90,7 +99,17 @@ OpenReader = Callable[[], AbstractAsyncContextManager[PartitionReader]]
 
 
 class LogReader(AIOKafkaConsumer):
-    """aiokafka's consumer, with a description of topics."""
+    """aiokafka's consumer, with a description of topics and groups."""
+
+    def __init__(self, settings: KafkaSettings, **arguments: Any) -> None:  # noqa: ANN401 (aiokafka's own)
+        """Build the consumer.
+
+        Args:
+            settings: Connection, and names of topics.
+            arguments: Further arguments of aiokafka's consumer.
+        """
+        super().__init__(**consumer_arguments(settings), **arguments)
+        self._settings = settings
 
     async def describe(self, topic: str) -> TopicDescription:
         """Return the number of partitions and the id of a topic."""
@@ -105,13 +124,21 @@ class LogReader(AIOKafkaConsumer):
         """
         return await committed_offsets(self._client, group, partitions)
 
+    async def check_worker_rights(self, group: str) -> None:
+        """Check that the broker grants a worker all its rights on the topics and the group.
+
+        Raises:
+            BrokerError: Rights are missing. The message names each of them.
+        """
+        await check_rights(self, self._settings, worker_rights(self._settings), group)
+
 
 @asynccontextmanager
 async def open_reader(settings: KafkaSettings) -> AsyncGenerator[LogReader]:
     """Yield a started consumer without a group; the caller assigns partitions and seeks."""
     consumer = bound_unpacking(
         LogReader(
-            **consumer_arguments(settings),
+            settings,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=FETCH_BYTES,

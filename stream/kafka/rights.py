@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
+from aiokafka.client import CoordinationType
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError, for_code
 from aiokafka.protocol.group import HeartbeatRequest
 
@@ -34,7 +35,7 @@ def worker_rights(settings: KafkaSettings) -> dict[str, set[Right]]:
 
 
 async def check_rights(
-    admin: Any,  # noqa: ANN401 (aiokafka types no client)
+    owner: Any,  # noqa: ANN401 (aiokafka types no client)
     settings: KafkaSettings,
     topics: Mapping[str, Collection[Right]],
     group: str = "",
@@ -42,7 +43,7 @@ async def check_rights(
     """Return if the client has all rights.
 
     Args:
-        admin: A connected admin client of aiokafka.
+        owner: A connected consumer or admin client of aiokafka.
         settings: Login, for the message.
         topics: Needed rights by full name of the topic; a missing topic is passed over.
         group: Consumer group to join; empty for none.
@@ -50,7 +51,8 @@ async def check_rights(
     Raises:
         BrokerError: Rights are missing. The message names each of them.
     """
-    answers = await authorized_operations(admin._client, topics)  # noqa: SLF001
+    client = owner._client  # noqa: SLF001 (aiokafka has no request for rights)
+    answers = await authorized_operations(client, topics)
     lacking: list[str] = []
     for name in (topic for topic in topics if topic in answers):
         error, operations = answers[name]
@@ -60,7 +62,7 @@ async def check_rights(
             missing = [right for right in sorted(topics[name]) if not operations >> _OPERATIONS[right] & 1]
             if missing:
                 lacking.append(f"{', '.join(missing)} on topic {name}")
-    if group and not await _may_join(admin, group):
+    if group and not await _may_join(client, group):
         lacking.append(f"read on group {group}")
     if lacking:
         client = f"user {settings.sasl_username!r}" if settings.sasl_username else "this client"
@@ -71,13 +73,26 @@ async def check_rights(
         raise BrokerError(message)
 
 
-async def _may_join(admin: Any, group: str) -> bool:  # noqa: ANN401 (aiokafka types no client)
+async def _may_join(client: Any, group: str) -> bool:  # noqa: ANN401 (aiokafka types no client)
     """Return whether the client may read a group. A heartbeat of no member changes nothing, and needs this right."""
     try:
-        coordinator = await admin.find_coordinator(group)
-        response = await admin._send_request_to_node(coordinator, HeartbeatRequest(group, -1, ""))  # noqa: SLF001
+        coordinator = await client.coordinator_lookup(CoordinationType.GROUP, group)
+        response = await client.send(coordinator, HeartbeatRequest(group, -1, ""))
     except GroupAuthorizationFailedError:
         return False
     except (KafkaError, TimeoutError):  # a new cluster has no coordinator yet
         return True
     return for_code(response.error_code) is not GroupAuthorizationFailedError
+
+
+RIGHT_ERRORS = (TopicAuthorizationFailedError, GroupAuthorizationFailedError)
+"""Errors of a client that lacks a right. They name the topic or the group, but not the operation."""
+
+
+def is_lacking_right(error: BaseException | None) -> bool:
+    """Return whether an error, or one of its causes, is a missing right."""
+    while error:
+        if isinstance(error, RIGHT_ERRORS):
+            return True
+        error = error.__cause__
+    return False

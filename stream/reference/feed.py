@@ -10,6 +10,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from clickscore.stream.kafka.log_reader import Fetched, OpenReader, PartitionReader
+from clickscore.stream.kafka.rights import RIGHT_ERRORS
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.reference.records import apply_record, read_reference_topics, reference_topics
 from clickscore.stream.settings import KafkaSettings
@@ -71,9 +72,15 @@ class CatalogueFeed:
 
 
 async def _fetch(reader: PartitionReader) -> Fetched:
-    """Return the next records, or an empty fetch while Kafka cannot be read."""
+    """Return the next records, or an empty fetch while Kafka cannot be read.
+
+    Raises:
+        KafkaError: The right to read was taken away.
+    """
     try:
         return await reader.getmany(timeout_ms=FETCH_MS)
+    except RIGHT_ERRORS:
+        raise
     except KafkaError as exc:
         log.warning("catalogue and campaigns cannot be read just now: %s", exc)
         return {}

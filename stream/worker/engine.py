@@ -6,10 +6,13 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
+from aiokafka.errors import KafkaError
+
 from clickscore.schemas.errors import ClickscoreError
 from clickscore.schemas.topics import EVENTS, SNAPSHOTS
-from clickscore.stream.errors import TopicMissingError
+from clickscore.stream.errors import BrokerError, TopicMissingError
 from clickscore.stream.kafka.log_reader import OpenReader
+from clickscore.stream.kafka.rights import RIGHT_ERRORS, is_lacking_right
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.reference.feed import CatalogueFeed, Positions
 from clickscore.stream.settings import Settings
@@ -63,6 +66,7 @@ class Engine:
         self._group = group
         self._settings = settings
         self._transactions = transactions
+        self._open_reader = open_reader
         self._pipeline = pipeline
         if pipeline.has_model:
             metrics.expect_model_items()
@@ -81,6 +85,7 @@ class Engine:
             open_reader=open_reader,
             group=group,
             pipeline=pipeline,
+            group_name=settings.worker.group,
         )
         self._publisher = Publisher(
             settings.kafka,
@@ -180,11 +185,27 @@ class Engine:
         """Do some work; an error stops the worker, and the batches in work stay uncommitted."""
         try:
             await work()
-        except ClickscoreError as exc:
-            await self._stop(exc)
+        except (ClickscoreError, *RIGHT_ERRORS) as exc:
+            reason: Exception = exc
         except Exception as exc:
             log.exception("the worker stops")
-            await self._stop(exc)
+            reason = exc
+        else:
+            return
+        await self._stop(await self._with_right(reason))
+
+    async def _with_right(self, error: Exception) -> Exception:
+        """Return an error that names the missing right, where a missing right is the cause; else the same error."""
+        if is_lacking_right(error):
+            try:
+                async with self._open_reader() as reader:
+                    await reader.check_worker_rights(self._settings.worker.group)
+            except BrokerError as named:
+                return named
+            except (KafkaError, OSError) as exc:
+                log.warning("the rights cannot be looked up: %s", exc)
+            return error if isinstance(error, ClickscoreError) else BrokerError(str(error))
+        return error
 
     def _stop_after_cut_back(self, partition: int, offset: int, start: int) -> None:
         """Stop: the log of a partition was cut back.

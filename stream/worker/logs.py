@@ -42,7 +42,8 @@ class FaustFilter(logging.Filter):
         """Return whether to write a record. Faust puts the name of a part before its messages: `[^-App]: `."""
         if not str(record.msg).startswith("[^"):
             return True
-        is_explained = record.exc_info is not None and isinstance(record.exc_info[1], ClickscoreError)
+        details = (*(record.exc_info or ()), *(record.args if isinstance(record.args, tuple) else ()))
+        is_explained = any(isinstance(detail, ClickscoreError) for detail in details)
         return record.levelno >= logging.WARNING and not is_explained and "Reraising original" not in record.msg
 
 

@@ -1,4 +1,4 @@
-"""Topic watch: notice while the worker runs that the topic of events has grown, is gone, or was made anew."""
+"""Topic watch: notice while the worker runs that the topic of events changes, or that a right is taken away."""
 
 import asyncio
 import logging
@@ -33,6 +33,7 @@ class TopicWatch:
         open_reader: OpenReader,
         group: ConsumerGroup,
         pipeline: Pipeline,
+        group_name: str,
         look_s: float = LOOK_S,
     ) -> None:
         """Build the watch.
@@ -43,6 +44,7 @@ class TopicWatch:
             open_reader: Opens a reader of the topics.
             group: Knows the assigned partitions.
             pipeline: Knows the offset of each partition's state.
+            group_name: Name of the consumer group, whose right is checked.
             look_s: Time between two looks, s.
         """
         self._topic = topic
@@ -50,6 +52,7 @@ class TopicWatch:
         self._open_reader = open_reader
         self._group = group
         self._pipeline = pipeline
+        self._group_name = group_name
         self._look_s = look_s
         self._first: TopicDescription | None = None
         self._doubts = 0  # looks in a row that found a missing topic or a log cut back
@@ -59,6 +62,7 @@ class TopicWatch:
 
         Raises:
             TopicMissingError: The topic has grown, is gone, was made anew, or its log was cut back.
+            BrokerError: The worker lacks a right.
         """
         while True:
             try:
@@ -71,11 +75,13 @@ class TopicWatch:
                 await asyncio.sleep(self._look_s)
 
     async def look(self, reader: PartitionReader) -> None:
-        """Compare the topic with the first look, and its logs with the states.
+        """Compare the topic with the first look, and its logs with the states; check the rights.
 
         Raises:
             TopicMissingError: The topic has grown, is gone, was made anew, or its log was cut back.
+            BrokerError: The worker lacks a right.
         """
+        await reader.check_worker_rights(self._group_name)
         now = await reader.describe(self._topic)
         if not now.partitions:
             self._doubt(f"{self._topic} is gone. Make it with `clickscore topics create`, and start the worker again")

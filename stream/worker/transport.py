@@ -11,9 +11,11 @@ Every topic of the app arrives in batches, so the app has a single agent and no 
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import aiokafka
@@ -26,9 +28,12 @@ from faust.types.tuples import ConsumerMessage
 
 from clickscore.stream.kafka.bounded_fetch import bound_unpacking
 from clickscore.stream.kafka.client import with_retry_backoff
+from clickscore.stream.kafka.rights import RIGHT_ERRORS
 from clickscore.stream.pipeline import MAX_KEY_BYTES
 from clickscore.stream.worker.group import LossReporter, OutgoingRecord
 from clickscore.stream.worker.whole_batches import send_batches, send_whole_batch
+
+log = logging.getLogger(__name__)
 
 Records = Sequence[aiokafka.ConsumerRecord]
 
@@ -110,6 +115,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
         consumer._isolation_level = self.consumer.isolation_level  # pyright: ignore[reportAttributeAccessIssue]  (BatchConsumer)
         max_event_bytes = self.consumer.max_event_bytes  # pyright: ignore[reportAttributeAccessIssue]  (BatchConsumer)
+        consumer.commit = partial(_commit_if_allowed, consumer.commit)  # pyright: ignore[reportAttributeAccessIssue]  (offsets are always given)
         return bound_unpacking(consumer, max_key_bytes=MAX_KEY_BYTES, max_value_bytes=max_event_bytes)
 
     def fetch_position(self, tp: TP) -> int | None:
@@ -167,6 +173,21 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         """
         with contextlib.suppress(asyncio.CancelledError):
             await super().on_thread_stop()
+
+
+async def _commit_if_allowed(commit: Callable[[Any], Awaitable[None]], offsets: Any) -> None:
+    """Commit; without the right to do so, wait for the watch of topics to name the right and to stop the worker.
+
+    Faust would end the thread with a traceback.
+
+    Args:
+        commit: Commits offsets.
+        offsets: Offsets to commit.
+    """
+    try:
+        await commit(offsets)
+    except RIGHT_ERRORS as exc:
+        log.warning("offsets cannot be committed: %s", exc)
 
 
 def fetch_limits(fetch_wait_ms: int, records: int) -> tuple[int, int]:
@@ -233,7 +254,12 @@ class BatchConsumer(driver.Consumer):
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109 (Faust's name)
         self._note_positions()
-        fetched = await super()._getmany(active_partitions, timeout)
+        try:
+            fetched = await super()._getmany(active_partitions, timeout)
+        except RIGHT_ERRORS as exc:  # the watch of topics names the right, and stops the worker
+            log.warning("events cannot be read: %s", exc)
+            await asyncio.sleep(timeout)
+            return {}
         self._set_fetch_limits(sum(map(len, fetched.values())))
         return {tp: records for tp, records in fetched.items() if await self._is_contiguous(tp, records)}
 

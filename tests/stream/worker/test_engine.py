@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from clickscore.schemas.catalogue import Item
 from clickscore.schemas.events import encode_event
@@ -175,6 +175,27 @@ def test_bug_stops_the_worker_with_its_traceback_in_the_log(caplog: pytest.LogCa
     stage = asyncio.run(run())
     assert isinstance(stage.engine.failure, RuntimeError)
     assert "a bug" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("lacking", "words"),
+    [("lacks rights: read on topic catalogue-items", "lacks rights"), ("", "TopicAuthorizationFailedError")],
+    ids=["still lacking", "granted again"],
+)
+def test_right_that_is_taken_away_is_named(lacking: str, words: str, caplog: pytest.LogCaptureFixture):
+    async def run() -> EngineStage:
+        stage = EngineStage()
+        async with stage.running():
+            stage.log.lacking_right = lacking
+            stage.log.fetch_errors = [TopicAuthorizationFailedError("catalogue-items")]
+            while not stage.group.crashes:  # noqa: ASYNC110 (the double sets no event)
+                await asyncio.sleep(0)
+        return stage
+
+    stage = asyncio.run(run())
+    assert isinstance(stage.engine.failure, BrokerError)
+    assert words in str(stage.engine.failure)
+    assert "Traceback" not in caplog.text
 
 
 def test_log_that_was_cut_back_under_the_worker_stops_it():

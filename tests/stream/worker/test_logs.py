@@ -73,6 +73,13 @@ def test_traceback_of_an_error_that_the_last_line_explains_is_dropped():
     assert FaustFilter().filter(faust_record(logging.ERROR, ValueError("a bug")))
 
 
+def test_crash_that_the_last_line_explains_is_dropped():
+    crash = logging.LogRecord(
+        "faust", logging.ERROR, "f.py", 1, "[^-App]: Crashed reason=%r", (BrokerError("x"),), None
+    )
+    assert not FaustFilter().filter(crash)
+
+
 def test_coordinator_that_a_fresh_broker_still_makes_is_no_error():
     missing = "Group Coordinator Request failed: [Error 15] GroupCoordinatorNotAvailableError"
     assert not FirstStartFilter().filter(record(missing + "%s", created=0.0))

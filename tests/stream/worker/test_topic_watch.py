@@ -8,7 +8,7 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 
 from clickscore.schemas.topics import EVENTS, SNAPSHOTS
-from clickscore.stream.errors import TopicMissingError
+from clickscore.stream.errors import BrokerError, TopicMissingError
 from clickscore.stream.kafka.topic_description import TopicDescription
 from clickscore.stream.worker.topic_watch import TopicWatch
 from tests.events import view
@@ -28,6 +28,7 @@ class WatchStage(Stage):
             open_reader=self.open_reader,
             group=self.group,
             pipeline=self.pipeline,
+            group_name="workers",
             look_s=0.001,
         )
         self.describe(4, "first")
@@ -76,6 +77,13 @@ def test_log_that_ends_before_the_state_stops_the_worker():
     stage.compute_job(view("ann", 0), view("ann", 1))
     stage.log.cut_back(EVENTS.name, 0, 1)
     assert "up to offset 1, but that partition ends earlier, at 1" in stage.failure_after()
+
+
+def test_right_that_is_taken_away_stops_the_worker():
+    stage = WatchStage()
+    stage.log.lacking_right = "read on group {}"
+    with pytest.raises(BrokerError, match="read on group workers"):
+        asyncio.run(asyncio.wait_for(stage.watch.run(), 5))
 
 
 def test_topic_that_stays_the_same_does_not_stop_the_worker():

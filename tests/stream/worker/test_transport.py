@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import faust
 import pytest
 from aiokafka.consumer.subscription_state import SubscriptionState
+from aiokafka.errors import GroupAuthorizationFailedError, TopicAuthorizationFailedError
 from aiokafka.producer.producer import AIOKafkaProducer
 from faust.types import TP
 
@@ -244,6 +245,27 @@ def test_markers_that_were_passed_are_no_loss_and_are_committed():
         return committable, consumer.losses
 
     assert in_app(use) == (8, [(0, 8, 9)])
+
+
+class Forbidden(Thread):
+    """A consumer thread without the right to read."""
+
+    async def getmany(self, active_partitions: Any, timeout: float) -> dict[Any, list[Any]]:  # noqa: ASYNC109 (Faust's)
+        raise TopicAuthorizationFailedError(EVENTS.name)
+
+
+def test_fetch_and_commit_without_a_right_end_nothing(caplog: pytest.LogCaptureFixture):
+    async def use(app: faust.App) -> Any:
+        app.consumer._thread = Forbidden({})
+        await transport._commit_if_allowed(refuse, {})
+        return await app.consumer._getmany({HERE}, 0.001)
+
+    async def refuse(_: Any) -> None:
+        raise GroupAuthorizationFailedError("workers")
+
+    assert in_app(use) == {}
+    assert "offsets cannot be committed" in caplog.text
+    assert "events cannot be read" in caplog.text
 
 
 def test_partition_without_a_position_is_no_stalled_stream():
