@@ -4,6 +4,7 @@ import logging
 import sys
 
 import xxhash
+from aiokafka.errors import KafkaError
 
 from clickscore.schemas.errors import ClickscoreError
 from clickscore.stream.terminal_text import safe_text
@@ -44,6 +45,10 @@ class FaustFilter(logging.Filter):
             return True
         details = (*(record.exc_info or ()), *(record.args if isinstance(record.args, tuple) else ()))
         is_explained = any(isinstance(detail, ClickscoreError) for detail in details)
+        # A client whose connection has closed may fail to stop: that is the end that was wanted.
+        is_explained |= "Error while stopping" in record.msg and any(
+            isinstance(detail, KafkaError) for detail in details
+        )
         return record.levelno >= logging.WARNING and not is_explained and "Reraising original" not in record.msg
 
 

@@ -2,6 +2,8 @@
 
 import logging
 
+from aiokafka.errors import KafkaConnectionError
+
 from clickscore.stream.errors import BrokerError
 from clickscore.stream.worker.logs import REPEAT_S, FaustFilter, FirstStartFilter, RepeatFilter, SafeFormatter
 
@@ -78,6 +80,15 @@ def test_crash_that_the_last_line_explains_is_dropped():
         "faust", logging.ERROR, "f.py", 1, "[^-App]: Crashed reason=%r", (BrokerError("x"),), None
     )
     assert not FaustFilter().filter(crash)
+
+
+def test_client_that_fails_to_stop_without_a_broker_is_no_error():
+    def stopping(error: Exception) -> logging.LogRecord:
+        message = "[^-A]: Error while stopping child %r: %r"
+        return logging.LogRecord("faust", logging.ERROR, "f.py", 1, message, ("consumer", error), None)
+
+    assert not FaustFilter().filter(stopping(KafkaConnectionError("closed")))
+    assert FaustFilter().filter(stopping(ValueError("a bug")))
 
 
 def test_coordinator_that_a_fresh_broker_still_makes_is_no_error():
