@@ -35,6 +35,11 @@ class GatewayMetrics:
             "clickscore_gateway_pending_decisions", "Events whose decision a request waits for.", registry=registry
         )
         self.users = Gauge("clickscore_gateway_users", "Users whose newest decision is remembered.", registry=registry)
+        self.connections = Gauge(
+            "clickscore_gateway_connections",
+            "Open connections of clients. Requests over gateway_connections are answered with 503 and not counted.",
+            registry=registry,
+        )
         self.lag = Gauge(
             "clickscore_gateway_lag_decisions", "Published decisions that are not read yet.", registry=registry
         )

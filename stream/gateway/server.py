@@ -128,22 +128,24 @@ async def run_gateway(settings: Settings, on_ready: Callable[[str], None] = lamb
     async with event_log:
         service = GatewayService(event_log, decisions, settings.gateway, metrics)
         app = create_app(service, access, metrics, settings)
-        async with serving(app, settings.gateway) as address:
+        async with serving(app, settings.gateway, metrics) as address:
             on_ready(address)
             await _until_signal(event_log.follow, lambda: _reload_keys(access))
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, settings: GatewaySettings) -> AsyncGenerator[str]:
+async def serving(app: ASGIApp, settings: GatewaySettings, metrics: GatewayMetrics) -> AsyncGenerator[str]:
     """Serve an app over HTTP for the block; yield its address. At the end, requests under way are answered.
 
     Args:
         app: App to serve.
         settings: Address, certificates and limits.
+        metrics: Metrics that show the number of connections.
 
     Raises:
         SettingsError: The address or a certificate cannot be used.
     """
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # any client can cause its warnings, as often as it likes
     listener = _listen(settings)
     config = uvicorn.Config(
         app,
@@ -170,6 +172,7 @@ async def serving(app: ASGIApp, settings: GatewaySettings) -> AsyncGenerator[str
         )
         raise SettingsError(message) from exc
     server = _Server(config)
+    metrics.connections.set_function(lambda: len(server.server_state.connections))
     task = asyncio.create_task(server.serve(sockets=[listener]))
     scheme = "https" if settings.gateway_tls_certfile else "http"
     host = f"[{settings.gateway_host}]" if ":" in settings.gateway_host else settings.gateway_host

@@ -84,7 +84,7 @@ async def running_gateway(**changes: Any) -> AsyncGenerator[RunningGateway]:
     service = GatewayService(log, decisions, settings.gateway, metrics)
     app = create_app(service, Access(settings.gateway), metrics, settings)
     async with (
-        serving(app, settings.gateway) as address,
+        serving(app, settings.gateway, metrics) as address,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=False)) as client,
     ):
         yield RunningGateway(log, decisions, address, client)

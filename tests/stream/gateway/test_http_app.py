@@ -260,6 +260,7 @@ def test_health_and_metrics_show_the_state() -> None:
             "clickscore_gateway_events_total 2.0",
             'clickscore_gateway_decisions_total{outcome="answered"} 1.0',
             "clickscore_gateway_users 1.0",
+            "clickscore_gateway_connections 1.0",
             "clickscore_gateway_lag_decisions 3.0",
         ):
             assert line in metrics

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from clickscore.stream.errors import SettingsError
+from clickscore.stream.gateway.gateway_metrics import GatewayMetrics
 from clickscore.stream.gateway.server import MAX_HEADER_BYTES, BoundedProtocol, serving
 from clickscore.stream.settings import GatewaySettings
 from tests.stream.gateway.running import RunningGateway, event, running_gateway
@@ -212,10 +213,12 @@ def test_address_in_use_is_refused_with_words() -> None:
     async def work(gateway: RunningGateway) -> None:
         port = int(gateway.address.rpartition(":")[2])
         with pytest.raises(SettingsError, match="cannot listen"):
-            async with serving(lambda *_: asyncio.sleep(0), GatewaySettings(gateway_port=port)):  # pyright: ignore[reportArgumentType]
+            async with serving(lambda *_: asyncio.sleep(0), GatewaySettings(gateway_port=port), GatewayMetrics()):  # pyright: ignore[reportArgumentType]
                 pass
         with pytest.raises(SettingsError, match="cannot listen"):
-            async with serving(lambda *_: asyncio.sleep(0), GatewaySettings(gateway_host="no.such.host.invalid")):  # pyright: ignore[reportArgumentType]
+            async with serving(
+                lambda *_: asyncio.sleep(0), GatewaySettings(gateway_host="no.such.host.invalid"), GatewayMetrics()
+            ):  # pyright: ignore[reportArgumentType]
                 pass
 
     with_gateway(work)

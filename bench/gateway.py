@@ -1,0 +1,304 @@
+"""`python -m bench.gateway`: load and latency of a gateway, on a temporary Kafka beside a worker.
+
+* Reads: GET requests for the newest decision of users. The cost is the gateway's own CPU time, so the load client,
+  which shares the machine, does not count. Then the same with many idle connections open.
+* Decisions: single events by turns over HTTP with `decide=true`, and directly over Kafka with the same client code. The
+  worker and the seconds are the same, so the difference is the cost of HTTP.
+"""
+
+import asyncio
+import contextlib
+import random
+import resource
+import time
+import uuid
+from statistics import quantiles
+
+import click
+import msgspec
+import psutil
+import uvloop
+
+from bench.child import WORKER, child
+from bench.environment import Environment, open_environment, report_progress
+from clickscore.model.json_output import JsonOutput, json_options
+from clickscore.schemas.decisions import Choice, Recommendation, encode_decision
+from clickscore.schemas.events import View, encode_event
+from clickscore.schemas.topics import RECOMMENDATIONS
+from clickscore.stream.gateway.event_bodies import IncomingEvent
+from clickscore.stream.gateway.gateway_metrics import GatewayMetrics
+from clickscore.stream.gateway.kafka_log import KafkaLog
+from clickscore.stream.gateway.service import GatewayService, PublishedDecisions
+from clickscore.stream.kafka.producer import EventSender
+from clickscore.stream.settings import Settings
+from clickscore.stream.simulator.worker_process import free_port
+
+GATEWAY = ("clickscore.stream", "gateway")
+USERS = 20_000
+"""Users with a decision of ten items."""
+CLIENTS = 32
+"""Connections that send requests without a pause."""
+IDLE_CONNECTIONS = 10_000
+DECIDE_PER_SECOND = 50
+"""Events a second of each path: few enough that the worker is never busy."""
+WARM_UP = 100
+"""First events of each path, which do not count."""
+READY_SECONDS = 60
+
+
+class Reads(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of reads."""
+
+    idle_connections: int
+    requests: int
+    per_second: float
+    cpu_us: float
+    """CPU time of the gateway for a request."""
+    p50_ms: float
+    p99_ms: float
+
+    @property
+    def per_core(self) -> float:
+        """Requests a second that one core of this machine could serve."""
+        return 1e6 / self.cpu_us
+
+
+class Decisions(msgspec.Struct, frozen=True, kw_only=True):
+    """Times from an event to its decision, ms, over HTTP and directly over Kafka in one run."""
+
+    events: int
+    """Events of each path."""
+    http_p50: float
+    http_p99: float
+    direct_p50: float
+    direct_p99: float
+
+
+@click.command()
+@click.option("--seconds", type=click.FloatRange(min=1), default=10.0, show_default=True, help="Length of each run.")
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True)
+@json_options
+def main(*, seconds: float, rounds: int, json_output: JsonOutput) -> None:
+    """Measure a gateway's reads and decisions."""
+    idle_connections = _raise_open_files(IDLE_CONNECTIONS)
+    with open_environment() as environment:
+        reads = [_read_run(environment, seconds, idle) for _ in range(rounds) for idle in (0, idle_connections)]
+        decisions = [_decision_run(environment, seconds) for _ in range(rounds)]
+    json_output.write({"reads": reads, "decisions": decisions})
+    if json_output.to_stdout:
+        return
+    for run in reads:
+        click.echo(
+            f"{run.idle_connections:>6,} idle connections: {run.per_second:,.0f} GET/s, {run.cpu_us:.0f} us CPU each "
+            f"({run.per_core:,.0f} GET/s a core), p50 {run.p50_ms:.1f} ms, p99 {run.p99_ms:.1f} ms"
+        )
+    for run in decisions:
+        click.echo(
+            f"event to decision: HTTP p50 {run.http_p50:.1f} ms, p99 {run.http_p99:.1f} ms; "
+            f"direct p50 {run.direct_p50:.1f} ms, p99 {run.direct_p99:.1f} ms ({run.events:,} events each)"
+        )
+
+
+def _raise_open_files(connections: int) -> int:
+    """Return how many connections the open files of a process allow, after raising their limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return connections if hard == resource.RLIM_INFINITY else min(connections, hard - 1_000)
+
+
+def _read_run(environment: Environment, seconds: float, idle_connections: int) -> Reads:
+    with environment.topics() as settings, _uvloop_runner() as runner:
+        listening = settings.replace(gateway_port=free_port("127.0.0.1"))
+        runner.run(_publish_decisions(listening))
+        with child(GATEWAY, listening, environment.folder) as gateway:
+            run = runner.run(_measure_reads(listening, gateway.process, seconds, idle_connections))
+    report_progress(f"{idle_connections:,} idle connections: {run.cpu_us:.0f} us CPU a request")
+    return run
+
+
+def _decision_run(environment: Environment, seconds: float) -> Decisions:
+    with environment.topics() as settings, _uvloop_runner() as runner:
+        listening = settings.replace(gateway_port=free_port("127.0.0.1"), gateway_decide_ms=10_000)
+        with child(WORKER, listening, environment.folder), child(GATEWAY, listening, environment.folder):
+            run = runner.run(_measure_decisions(listening, seconds))
+    report_progress(f"decisions: p99 {run.http_p99:.1f} ms over HTTP, {run.direct_p99:.1f} ms directly")
+    return run
+
+
+def _uvloop_runner() -> asyncio.Runner:
+    """Return a runner with the event loop of a gateway."""
+    return asyncio.Runner(loop_factory=uvloop.new_event_loop)
+
+
+async def _publish_decisions(settings: Settings) -> None:
+    """Publish a decision of ten items for each user, as a worker would."""
+    async with EventSender(settings.kafka, RECOMMENDATIONS.name) as sender:
+        for number in range(USERS):
+            user = f"user-{number}"
+            items = tuple(
+                Choice(item_id=f"item-{number * 10 + place}", score=0.123456, propensity=1.0, reason="model")
+                for place in range(10)
+            )
+            decision = Recommendation(
+                decision_id=f"{settings.kafka.topic_prefix}clickstream-events-0-{number}",
+                user_id=user,
+                event_id=f"event-{number}",
+                ts=1_767_605_400_000,
+                bundle="bench",
+                policy="bench",
+                variant="model",
+                session_id=f"{user}-1",
+                session_length=3,
+                late=False,
+                actions={"view": 0.5, "cart": 0.1, "favourite": 0.1, "purchase": 0.1, "leave": 0.2},
+                purchase=0.05,
+                items=items,
+                filtered={},
+            )
+            await sender.add(encode_decision(decision), user.encode())
+
+
+class _Client:
+    """A connection that sends requests one by one."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def connect(cls, settings: Settings) -> "_Client":
+        """Open a connection to the gateway."""
+        return cls(*await asyncio.open_connection("127.0.0.1", settings.gateway.gateway_port))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._writer.close()
+
+    async def send(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
+        """Send a request; return the status and the body of the answer."""
+        head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n"
+        if body:
+            head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        self._writer.write(head.encode() + b"\r\n" + body)
+        answer = await self._reader.readuntil(b"\r\n\r\n")
+        length = int(answer.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        return int(answer[9:12]), await self._reader.readexactly(length)
+
+
+async def _wait_ready(settings: Settings) -> None:
+    """Wait until the gateway is ready."""
+    deadline = time.monotonic() + READY_SECONDS
+    while True:
+        with contextlib.suppress(OSError):
+            client = await _Client.connect(settings)
+            status, _ = await client.send("GET", "/health")
+            client.close()
+            if status == 200:
+                return
+        if time.monotonic() > deadline:
+            message = f"the gateway was not ready in {READY_SECONDS} s"
+            raise TimeoutError(message)
+        await asyncio.sleep(0.1)
+
+
+async def _measure_reads(settings: Settings, gateway: psutil.Popen, seconds: float, idle_connections: int) -> Reads:
+    """Send reads over `CLIENTS` connections without a pause, beside idle connections.
+
+    Args:
+        settings: Settings of the gateway.
+        gateway: Process of the gateway.
+        seconds: Length of the run.
+        idle_connections: Open connections that send nothing.
+    """
+    await _wait_ready(settings)
+    idle = [await _Client.connect(settings) for _ in range(idle_connections)]
+    clients = [await _Client.connect(settings) for _ in range(CLIENTS)]
+    times: list[float] = []
+    deadline = time.monotonic() + seconds
+
+    async def read(client: _Client, seed: int) -> None:
+        rng = random.Random(seed)
+        while (began_at := time.perf_counter()) and time.monotonic() < deadline:
+            status, _ = await client.send("GET", f"/v1/users/user-{rng.randrange(USERS)}/recommendations")
+            assert status == 200, status
+            times.append(time.perf_counter() - began_at)
+
+    cpu_before, began_at = _cpu_seconds(gateway), time.monotonic()
+    await asyncio.gather(*(read(client, seed) for seed, client in enumerate(clients)))
+    wall_s, cpu_s = time.monotonic() - began_at, _cpu_seconds(gateway) - cpu_before
+    for client in (*idle, *clients):
+        client.close()
+    p50, p99 = _percentiles(times)
+    return Reads(
+        idle_connections=idle_connections,
+        requests=len(times),
+        per_second=len(times) / wall_s,
+        cpu_us=cpu_s / len(times) * 1e6,
+        p50_ms=p50,
+        p99_ms=p99,
+    )
+
+
+async def _measure_decisions(settings: Settings, seconds: float) -> Decisions:
+    """Send events by turns over HTTP and directly, and time each until its decision.
+
+    Args:
+        settings: Settings of worker and gateway.
+        seconds: Length of the run.
+    """
+    await _wait_ready(settings)
+    http, direct = await _Client.connect(settings), PublishedDecisions(settings.gateway, GatewayMetrics())
+    log = KafkaLog(settings.kafka, settings.gateway, on_decision=direct.receive, on_receipt=direct.receive_receipt)
+    service = GatewayService(log, direct, settings.gateway, GatewayMetrics())
+    times: dict[str, list[float]] = {"http": [], "direct": []}
+
+    async def over_http(value: bytes) -> None:
+        status, body = await http.send("POST", "/v1/events?decide=true", value)
+        assert status == 200, body
+
+    async def over_kafka(event: View, value: bytes) -> None:
+        await service.store_and_decide([IncomingEvent(event, value)])
+
+    async with log:
+        following = asyncio.create_task(log.follow())
+        while not log.health().is_ready:  # noqa: ASYNC110 (the log has no event for it)
+            await asyncio.sleep(0.05)
+        count = WARM_UP + int(seconds * DECIDE_PER_SECOND)
+        for number in range(count):
+            for path in ("http", "direct"):
+                event = View(
+                    event_id=uuid.uuid4().hex,
+                    user_id=f"user-{number % 500}",
+                    ts=int(time.time() * 1000),
+                    item_id=f"item-{number % 100}",
+                )
+                value, began_at = encode_event(event), time.perf_counter()
+                await (over_http(value) if path == "http" else over_kafka(event, value))
+                times[path].append(time.perf_counter() - began_at)
+                await asyncio.sleep(random.uniform(0, 1 / DECIDE_PER_SECOND))
+        following.cancel()
+    http.close()
+    http_p50, http_p99 = _percentiles(times["http"][WARM_UP:])
+    direct_p50, direct_p99 = _percentiles(times["direct"][WARM_UP:])
+    return Decisions(
+        events=count - WARM_UP,
+        http_p50=http_p50,
+        http_p99=http_p99,
+        direct_p50=direct_p50,
+        direct_p99=direct_p99,
+    )
+
+
+def _cpu_seconds(process: psutil.Popen) -> float:
+    spent = process.cpu_times()
+    return spent.user + spent.system
+
+
+def _percentiles(seconds: list[float]) -> tuple[float, float]:
+    """Return p50 and p99, ms."""
+    cuts = quantiles(seconds, n=100)
+    return cuts[49] * 1000, cuts[98] * 1000
+
+
+if __name__ == "__main__":
+    main()
