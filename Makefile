@@ -13,7 +13,8 @@ LINKS = build/import/clickscore/.done
 PIP = -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .PHONY: help setup setup-train demo demo-bundle fast test check language unit coverage integration \
-	fuzz chaos bench bench-flat bench-reasons bench-scoring bench-delivery bench-encode docs hashes digests audit sbom clean
+	fuzz chaos bench bench-flat bench-reasons bench-scoring bench-delivery bench-gateway bench-encode docs \
+	hashes digests audit sbom clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -102,6 +103,9 @@ bench-reasons: $(BENCH)/.done  ## a replay whose decisions give reasons against 
 
 bench-delivery: $(BENCH)/.done  ## exactly once beside at least once, in about 5 minutes
 	@$(BENCH)/bin/python -m bench --only delivery $(if $(JSON),--json-file $(JSON))
+
+bench-gateway: $(BENCH)/.done  ## requests a second and added latency of a gateway, in about 3 minutes; JSON=FILE keeps every run
+	@$(BENCH)/bin/python -m bench.gateway $(if $(JSON),--json-file $(JSON))
 
 bench-encode: setup-train  ## items that a model never saw, by a real language model (83 MB); EVENTS=FILE is of REES46
 	$(TRAIN)/bin/python -m bench.encode $(EVENTS)
