@@ -33,12 +33,13 @@ THREADS_HELP = "Number of CPU threads. Default: the number of cores, or 1 for a 
 TABLE_WIDTH = 120
 """Width of printed tables, in columns: with 8 figures a row they do not fit into 80."""
 FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
+SESSION_FILE = click.Path(exists=True, dir_okay=False, readable=True, allow_dash=True, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 @click.command()
-@click.argument("files", nargs=-1, type=FILE, metavar="[SESSIONS]...")
-@click.option("--sessions", multiple=True, type=FILE, help="The same as SESSIONS; repeatable.")
+@click.argument("files", nargs=-1, type=SESSION_FILE, metavar="[SESSIONS]...")
+@click.option("--sessions", multiple=True, type=SESSION_FILE, help="The same as SESSIONS; repeatable.")
 @click.option(
     "--out",
     required=True,
@@ -89,9 +90,9 @@ def train(
     """Train a model on SESSIONS, or fine-tune a trained one on newer SESSIONS (a warm start).
 
     SESSIONS are files of JSON lines, as in the topic closed-sessions. A file whose name ends in .tsv or .txt holds
-    item ids instead: one session a line, the oldest first. All may be compressed (.gz). The newest sessions are set
-    apart for early stopping and for the metrics, and a short final pass trains on them. After a kill, the same command
-    continues the training.
+    item ids instead: one session a line, the oldest first. All may be compressed (.gz), and - is standard input. The
+    newest sessions are set apart for early stopping and for the metrics, and a short final pass trains on them. After a
+    kill, the same command continues the training.
 
     \b
     Example:
@@ -149,8 +150,8 @@ def train(
 
 
 @click.command()
-@click.argument("files", nargs=-1, type=FILE, metavar="[SESSIONS]...")
-@click.option("--sessions", multiple=True, type=FILE, help="The same as SESSIONS; repeatable.")
+@click.argument("files", nargs=-1, type=SESSION_FILE, metavar="[SESSIONS]...")
+@click.option("--sessions", multiple=True, type=SESSION_FILE, help="The same as SESSIONS; repeatable.")
 @click.option(
     "--out",
     required=True,

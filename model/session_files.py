@@ -9,6 +9,8 @@ import contextlib
 import dataclasses
 import gzip
 import hashlib
+import io
+import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -39,6 +41,11 @@ page view a second for half a minute."""
 
 PLAIN_SUFFIXES = (".tsv", ".txt")
 """Name endings, before `.gz`, of files with item ids alone: one session a line, the oldest first."""
+
+STANDARD_INPUT = Path("-")
+"""Name of standard input among session files."""
+GZIP_MAGIC = b"\x1f\x8b"
+"""First bytes of gzip data."""
 
 SessionKey = tuple[str, str, int]
 """Identity of a session: id, user and beginning (ms). The id alone is not enough: a topic that was created anew counts
@@ -198,18 +205,26 @@ def read_session_keys(path: Path) -> Iterator[SessionKey]:
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a file, decompressed if its name ends in `.gz`.
+    """Yield the lines of a file, decompressed if its name ends in `.gz`. `-` is standard input, compressed or plain.
 
     Raises:
         DataError: The file cannot be read.
     """
     lines: Iterable[bytes]
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
+        with _open(path) as lines:
             yield from lines
     except (OSError, EOFError, zlib.error) as exc:
         message = f"{path} cannot be read: {exc}"
         raise DataError(message) from exc
+
+
+def _open(path: Path) -> contextlib.AbstractContextManager[Iterable[bytes]]:
+    if path == STANDARD_INPUT:
+        stdin = io.BufferedReader(io.FileIO(sys.stdin.fileno(), closefd=False))
+        is_gzip = stdin.peek(len(GZIP_MAGIC)).startswith(GZIP_MAGIC)
+        return contextlib.nullcontext(gzip.GzipFile(fileobj=stdin) if is_gzip else stdin)
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
 class _SessionKeyFields(msgspec.Struct):

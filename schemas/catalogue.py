@@ -4,7 +4,7 @@ from typing import Annotated
 
 import msgspec
 
-from clickscore.schemas.events import Id, Millis, Price
+from clickscore.schemas.events import EventTime, Id, Millis, Price, time_fault
 from clickscore.schemas.json_depth import bounded_depth
 
 
@@ -38,8 +38,8 @@ class Campaign(msgspec.Struct, frozen=True, kw_only=True):
     A campaign without any target may be shown in every session.
     """
     starts_at: Millis = 0
-    """First event time of the campaign, ms."""
-    ends_at: Millis | None = None
+    """First event time of the campaign, ms, from the year 2000 on; 0 for no limit."""
+    ends_at: EventTime | None = None
     """End of the campaign in event time, ms: no ad is shown at or after the end. Null for no end."""
     daily_budget: Price | None = None
     """Not applied yet: the field is accepted, and ads are shown without a budget."""
@@ -48,5 +48,51 @@ class Campaign(msgspec.Struct, frozen=True, kw_only=True):
 
 
 decode_item = bounded_depth(msgspec.json.Decoder(Item).decode)
-decode_campaign = bounded_depth(msgspec.json.Decoder(Campaign).decode)
+_decode_campaign = bounded_depth(msgspec.json.Decoder(Campaign).decode)
+
+
+def decode_campaign(text: bytes) -> Campaign:
+    """Return the campaign in JSON.
+
+    Raises:
+        msgspec.DecodeError: The JSON is malformed or nested too deeply, or it does not match the schema. For a time in
+            seconds, microseconds or nanoseconds the message names the unit.
+        UnicodeDecodeError: A text is not UTF-8.
+    """
+    try:
+        campaign = _decode_campaign(text)
+    except msgspec.ValidationError as exc:
+        field = str(exc).rpartition("`$.")[2].removesuffix("`")
+        fault = _campaign_time_fault(text, field) if field in _CampaignTimes.__struct_fields__ else None
+        if fault is None:
+            raise
+        raise msgspec.ValidationError(fault) from exc
+    fault = time_fault("starts_at", campaign.starts_at) if campaign.starts_at else None
+    if fault:
+        raise msgspec.ValidationError(fault)
+    return campaign
+
+
+class _CampaignTimes(msgspec.Struct):
+    starts_at: int | float | None = None
+    ends_at: int | float | None = None
+
+
+_decode_times = msgspec.json.Decoder(_CampaignTimes).decode
+
+
+def _campaign_time_fault(text: bytes, field: str) -> str | None:
+    """Return the likely unit of a wrong time in words; None where the time is not the fault.
+
+    Args:
+        text: JSON of the campaign.
+        field: Name of the field of the time.
+    """
+    try:
+        ts = getattr(_decode_times(text), field)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return None if ts is None else time_fault(field, ts)
+
+
 encode = msgspec.json.Encoder().encode

@@ -194,6 +194,16 @@ def _time_unit_fault(text: bytes) -> str | None:
         ts = _decode_time(text).ts
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
+    return time_fault("ts", ts)
+
+
+def time_fault(field: str, ts: float) -> str | None:
+    """Return the likely unit of a wrong time in words; None for a good time.
+
+    Args:
+        field: Name of the field of the time.
+        ts: The time, which should be ms since 1970.
+    """
     if YEAR_2000_MS <= ts <= YEAR_9999_MS:
         return None
     if ts < 0:
@@ -202,7 +212,8 @@ def _time_unit_fault(text: bytes) -> str | None:
         unit = "seconds"
     else:
         unit = "microseconds" if ts < NANOSECONDS_FROM else "nanoseconds"
-    return f"ts looks like {unit}: it must be milliseconds since 1970, UTC, from the year 2000 to 9999 - at `$.ts`"
+    rule = "it must be milliseconds since 1970, UTC, from the year 2000 to 9999"
+    return f"{field} looks like {unit}: {rule} - at `$.{field}`"
 
 
 encode_event = msgspec.json.Encoder().encode

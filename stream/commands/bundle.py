@@ -126,10 +126,13 @@ def _describe(output: JsonOutput, manifest: Manifest, title: str) -> None:
     )
     output.echo(f"{manifest.items} items, sessions of up to {manifest.max_length}, {manifest.candidates} candidates")
     if manifest.absent_heads:
-        output.echo(f"the model has no {' and no '.join(manifest.absent_heads)}: decisions state null there")
+        heads = safe_text(" and no ".join(manifest.absent_heads))
+        output.echo(f"the model has no {heads}: decisions state null there")
     if manifest.unfinished:
-        output.echo(f"beware: exported from a training that had not ended ({manifest.unfinished})")
+        output.echo(f"beware: exported from a training that had not ended ({safe_text(manifest.unfinished)})")
     if manifest.fidelity:
-        output.echo(f"{manifest.precision}: recall@20 against the fp32 graph is {manifest.fidelity.overlap:.2%}")
+        output.echo(
+            f"{safe_text(manifest.precision)}: recall@20 against the fp32 graph is {manifest.fidelity.overlap:.2%}"
+        )
     for name, value in sorted(manifest.metrics.items()):
         output.echo(f"  {safe_text(name)} {value:.4f}")

@@ -4,6 +4,8 @@ import asyncio
 import gzip
 import os
 import signal
+import subprocess
+import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from clickscore.stream.kafka.embedded import EmbeddedBroker
 from clickscore.stream.kafka.partitioner import partition_of
 from clickscore.stream.kafka.producer import EventSender
 from clickscore.stream.kafka.topics import create_topics
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import Settings, environment_of
 
 pytestmark = pytest.mark.kafka
 
@@ -218,3 +220,32 @@ def test_broker_that_stays_away_is_an_error_that_says_how_far_it_came(own_broker
 
     with pytest.raises(BrokerError, match=r"did not store what was sent .*; 1 records are acknowledged"):
         asyncio.run(run())
+
+
+def test_ctrl_c_ends_a_long_wait_after_what_is_sent(settings: Settings, tmp_path: Path) -> None:
+    hours = [
+        encode_event(View(event_id=f"e{hour}", user_id="u", ts=1_700_000_000_000 + hour * 3_600_000, item_id="i"))
+        for hour in range(2)
+    ]
+    with subprocess.Popen(
+        [sys.executable, "-m", "clickscore.stream", "produce", written(tmp_path, hours), "--speed", "1"],
+        env={**os.environ, **environment_of(settings)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        try:
+            waiting = next(line for line in process.stderr if "waiting" in line)
+            process.send_signal(signal.SIGINT)
+            words, errors = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert "The next event is 3,600 s away at this speed: waiting 3,600 s" in waiting
+    assert process.returncode == 1
+    assert "Sent 1 of 2 lines" in words
+    assert errors.strip().endswith("interrupted")
+    assert "Traceback" not in errors
+    assert [record.value for record in asyncio.run(held(settings))] == hours[:1]

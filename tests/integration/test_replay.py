@@ -103,6 +103,11 @@ def counts(done: "subprocess.CompletedProcess[str]") -> dict[str, int]:
     return {words.split(":")[0].split(",")[0]: int(number.replace(",", "")) for number, words in rows}
 
 
+def test_worker_says_at_its_start_how_much_of_the_catalogue_its_bundle_knows(live: Live) -> None:
+    for worker in live.installation.workers:
+        assert "300 of 300 catalogue items are known to the bundle" in worker.output
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_topic_is_replayed_to_the_bytes_that_workers_published(live: Live, workers: int, tmp_path: Path) -> None:
     assert len(all_of(live)) > EVENTS_SENT  # recommendations and ads

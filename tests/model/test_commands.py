@@ -1,4 +1,5 @@
 import dataclasses
+import gzip
 import os
 import re
 import signal
@@ -170,6 +171,42 @@ def test_other_missing_module_is_a_bug():
     bug = ModuleNotFoundError("no numpy", name="numpy")
     assert missing_extra(bug) is bug
     assert not isinstance(bug, TrainingError)
+
+
+@pytest.mark.slow
+def test_sessions_come_from_standard_input(sessions, tmp_path):
+    command = [
+        sys.executable,
+        "-c",
+        "from clickscore.model.commands import train; train()",
+        "-",
+        "--out",
+        tmp_path / "c",
+    ]
+    few = gzip.compress(b"".join(sessions.read_bytes().splitlines(keepends=True)[:3]))
+    result = subprocess.run([str(part) for part in command], input=few, capture_output=True, check=False)
+    assert b"3 sessions to learn from, at least" in result.stderr
+
+
+@pytest.mark.slow
+def test_training_that_is_interrupted_says_how_it_goes_on(tmp_path):
+    path = write_sessions(tmp_path / "sessions.jsonl", shoppers(300))
+    out = tmp_path / "checkpoint"
+    command = [sys.executable, "-c", "from clickscore.model.commands import train; train()", path, "--out", out, *QUICK]
+    process = subprocess.Popen(
+        [*(str(part) for part in command), "--epochs", "1000", "--set", "patience=1000"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (out / "training.pt").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, words = process.communicate(timeout=60)
+    assert f"interrupted: the same command, with --out {out}, continues the training" in words
+    assert "Traceback" not in words
+    assert process.returncode == 1
+    assert not read_record(out).finished
 
 
 @pytest.mark.slow

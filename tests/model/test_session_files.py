@@ -1,4 +1,6 @@
 import gzip
+import subprocess
+import sys
 
 import msgspec
 import numpy as np
@@ -120,3 +122,17 @@ def test_compressed_file_that_breaks_off_is_refused(tmp_path):
     path.write_bytes(gzip.compress(b"x" * 10_000)[:-12])
     with pytest.raises(DataError, match="cannot be read"):
         read_sessions([path])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_standard_input_is_read_plain_and_packed(tmp_path, pack):
+    path = write_sessions(tmp_path / "sessions.jsonl", shoppers(20))
+    code = (
+        "from pathlib import Path; from clickscore.model.session_files import read_sessions; "
+        "print(read_sessions([Path('-')])[1].sha256)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], input=pack(path.read_bytes()), capture_output=True, check=True
+    )
+    assert result.stdout.decode().strip() == read_sessions([path])[1].sha256

@@ -18,6 +18,7 @@ from clickscore.stream.event_files.formats.rees46 import REES46
 from clickscore.stream.replay.verify import DifferingDecision, DiffSummary
 from clickscore.stream.settings import SETTINGS
 from clickscore.stream.terminal_text import safe_text
+from tests.bundles import small_bundle
 
 pytestmark = pytest.mark.slow
 
@@ -308,3 +309,37 @@ def test_sessions_go_through_standard_input_and_output(tmp_path: Path) -> None:
 def test_items_go_through_standard_input_and_output() -> None:
     result = clickscore("items", "-", "--out", "-", stdin=shop_rows(["2026-01-05 09:30"]).encode())
     assert decode_item(result.stdout).item_id == "i0"
+
+
+def test_check_of_a_bundle_commands_no_terminal(tmp_path: Path) -> None:
+    folder = small_bundle(tmp_path / "bundle")
+    hostile = "\x1b]0;title\x07\x1b[2J\u202e\x9b"
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    for field in ("training_data", "framework", "unfinished"):
+        manifest[field] = hostile
+    manifest["precision"] = hostile
+    manifest["fidelity"] = {"beginnings": 1, "overlap": 1.0, "hr": 0.0, "mrr": 0.0}
+    manifest["metrics"] = {hostile: 0.5}
+    for changes in ({}, {"format_version": 2}, {"absent_heads": [hostile]}, {"outputs": []}, {"content_hash": hostile}):
+        (folder / "manifest.json").write_text(json.dumps(manifest | changes))
+        result = clickscore("bundle", "check", str(folder))
+        words = result.stdout.decode() + result.stderr.decode()
+        assert result.returncode == (1 if changes else 0)
+        assert words.strip()
+        assert words == safe_text(words, lines=True)
+
+
+@pytest.mark.parametrize(("item", "fallback", "model"), [("item-1", "0.0%", "100.0%"), ("novelty", "100.0%", "0.0%")])
+def test_replay_says_how_much_the_fallback_filled(item: str, fallback: str, model: str, tmp_path: Path) -> None:
+    folder, out = small_bundle(tmp_path / "bundle"), tmp_path / "decisions.jsonl"
+    event = GOOD.replace('"i1"', f'"{item}"').encode()
+    result = clickscore("replay", "-", "--bundle", str(folder), "--out", str(out), stdin=event)
+    assert f": the fallback (popular items) filled {fallback} of the model's places, the model {model}".encode() in (
+        result.stderr
+    )
+
+
+def test_replay_without_a_bundle_says_nothing_of_a_fallback(tmp_path: Path) -> None:
+    result = clickscore("replay", "-", "--out", str(tmp_path / "decisions.jsonl"), stdin=GOOD.encode())
+    assert b"1 decided" in result.stderr
+    assert b"fallback" not in result.stderr

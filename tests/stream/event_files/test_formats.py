@@ -39,6 +39,23 @@ def test_taobao_row_becomes_an_event(behaviour: str, kind: type) -> None:
 
 
 @pytest.mark.parametrize(
+    ("timestamp", "unit"),
+    [
+        ("-5", "a time before 1970"),
+        ("0", "a time before the year 2000"),
+        ("253402300800", "a time after the year 9999"),
+        ("1511658000000", "milliseconds"),
+        ("1511658000000000", "microseconds"),
+        ("1511658000000000000", "nanoseconds"),
+        ("9" * 5000, "nanoseconds"),
+    ],
+)
+def test_taobao_time_of_another_unit_is_refused_with_the_unit(timestamp: str, unit: str) -> None:
+    with pytest.raises(ValueError, match=f"^the timestamp looks like {unit}: it must be seconds"):
+        taobao_event(["1", "2", "3", "pv", timestamp], "id")
+
+
+@pytest.mark.parametrize(
     ("row", "words"),
     [
         (["1", "2", "3", "pv"], "4 columns instead of 5"),
@@ -111,7 +128,7 @@ def test_rees46_file_without_its_header_is_refused(tmp_path: Path) -> None:
         lines_of(tmp_path / "a", REES46_ROW.encode(), "rees46")
 
 
-UNIT = "it must be milliseconds since 1970, UTC, from the year 2000 to 9999 - at `$.ts`"
+UNIT = "it must be seconds since 1970, UTC, from the year 2000 to 9999"
 
 
 def test_what_the_schema_forbids_is_an_error_in_words(tmp_path: Path) -> None:
@@ -120,8 +137,8 @@ def test_what_the_schema_forbids_is_an_error_in_words(tmp_path: Path) -> None:
     assert [line.error for line in wrong] == [
         "Expected `str` of length >= 1 - at `$.item_id`",
         "Expected `str` of length >= 1 - at `$.user_id`",
-        f"ts looks like a time before 1970: {UNIT}",
-        f"ts looks like nanoseconds: {UNIT}",
+        f"the timestamp looks like a time before 1970: {UNIT}",
+        f"the timestamp looks like microseconds: {UNIT}",
     ]
     assert good.error is None
     assert good.key == b"u1"

@@ -1,0 +1,57 @@
+"""Catalogue: times of a campaign are milliseconds, or refused with their likely unit."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from clickscore.schemas.catalogue import decode_campaign
+
+START = 1_700_000_000_000
+
+
+def campaign(**fields: Any) -> bytes:
+    return msgspec.json.encode({"campaign_id": "spring", "item_id": "kettle", "bid": 1.0, **fields})
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"starts_at": 0}, {"starts_at": START, "ends_at": START + 1}, {"starts_at": 0, "ends_at": None}]
+)
+def test_times_in_milliseconds_are_taken(fields: dict[str, Any]) -> None:
+    decoded = decode_campaign(campaign(**fields))
+    assert (decoded.starts_at, decoded.ends_at) == (fields.get("starts_at", 0), fields.get("ends_at"))
+
+
+@pytest.mark.parametrize("field", ["starts_at", "ends_at"])
+@pytest.mark.parametrize(
+    ("ts", "unit"),
+    [
+        (START // 1000, "seconds"),
+        (START / 1000, "seconds"),
+        (START * 1000, "microseconds"),
+        (START * 1_000_000, "nanoseconds"),
+        (-5, "a time before 1970"),
+    ],
+)
+def test_time_of_another_unit_is_refused_with_the_unit(field: str, ts: float, unit: str) -> None:
+    words = f"^{field} looks like {unit}: it must be milliseconds since 1970, UTC, .* - at `\\$.{field}`$"
+    with pytest.raises(msgspec.ValidationError, match=words):
+        decode_campaign(campaign(**{field: ts}))
+
+
+def test_end_of_zero_is_refused() -> None:
+    with pytest.raises(msgspec.ValidationError, match="ends_at looks like seconds"):
+        decode_campaign(campaign(ends_at=0))
+
+
+@pytest.mark.parametrize("value", ["soon", START + 0.5, [START], True, 10**400])
+def test_time_that_is_no_whole_number_is_refused(value: Any) -> None:
+    with pytest.raises(msgspec.ValidationError, match="ends_at"):
+        decode_campaign(
+            campaign(ends_at=value) if value != 10**400 else campaign(ends_at=1).replace(b":1}", b":1e400}")
+        )
+
+
+def test_other_faults_keep_their_words() -> None:
+    with pytest.raises(msgspec.ValidationError, match=r"Expected `float`, got `str` - at `\$\.bid`"):
+        decode_campaign(campaign(bid="much", ends_at=5))
