@@ -8,12 +8,14 @@ import logging
 import random
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 from tests.chaos import results_table
 from tests.chaos.changed_logs import run_cut_log, run_growth, run_new_topic, run_retention
 from tests.chaos.full_disk import NoDiskError, run_full_disk
+from tests.chaos.judge import Verdict
 from tests.chaos.lost_nodes import run_cluster
 from tests.chaos.stage import Result, say
 from tests.chaos.storm import run_stalls, run_storm
@@ -48,6 +50,9 @@ def main() -> None:
             except NoDiskError as exc:
                 say(f"{name}: skipped, {exc}")
                 continue
+            except Exception:  # noqa: BLE001 (a scene that fails is a row of the table, and the next scene still runs)
+                result = Result(name, options.seed, Verdict())
+                result.verdict.note("scene", traceback.format_exc())
         say(f"{name}: {'good' if result.is_good else 'OFF'} after {result.seconds:.0f} s")
         results.append(result)
     sys.stdout.write(f"{results_table.markdown(results)}\n{results_table.faults(results)}\n")

@@ -29,8 +29,8 @@ BOUNDS = {"max_events": 20, "max_bought": 5, "user_ttl_ms": 2 * 3_600_000, "cont
 """Limits that the log reaches, so that the judge also sees how a worker forgets."""
 SESSION_TIMEOUT_MS = 2_000
 """Short, so that a stall is short; twenty heartbeats of a worker on an idle machine."""
-READY_S = 60.0
-NOTICE_S = 40.0
+READY_S = 120.0
+NOTICE_S = 60.0
 """A worker looks at its topics every 3 s and looks twice; a busy machine takes longer."""
 READ = (EVENTS, RECOMMENDATIONS, ADS, CLOSED_SESSIONS, DEAD_LETTERS, SNAPSHOTS)
 """Topics that the judge reads, in its order."""
@@ -81,7 +81,7 @@ class Stage:
             assert time.monotonic() < deadline, f"no partitions: {[worker.health() for worker in self.running]}"
             time.sleep(0.05)
             while len(self.running) < count:  # a worker may end by itself while a broker is away
-                self.deeds["ended by itself"] += 1
+                self.deeds["worker ended by itself"] += 1
                 self.live.start_worker()
 
     def kill(self) -> None:

@@ -1,6 +1,8 @@
 """Storm: workers are killed and stalled, and the broker is killed and held, in random order under load."""
 
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from tests.chaos.frail_broker import FrailBroker, frail_broker
@@ -11,13 +13,18 @@ LIMIT_S = 330.0
 """Time for the faults of a scene, s: on a machine that is too slow the scene has fewer faults, and says how many."""
 RATE = 700
 """Events a second. Two workers, Kafka and the producer leave a part of two cores idle, so that a backlog shrinks."""
+LONGEST_FAULT_S = 15
+"""Time for which events are prepared, for each fault, s; events of a longer time are not needed."""
 USERS = 3_000
 MANY_USERS = 30_000
 WORKERS = 2
 
+Strike = Callable[[Stage], None]
+"""Does one fault."""
+
 
 def run_storm(folder: Path, seed: int, *, kills: int, stalls: int, broker_kills: int, broker_holds: int) -> Result:
-    """Run the storm, and judge what is left.
+    """Run the storm, and judge all topics.
 
     Args:
         folder: An empty folder for the broker and the logs.
@@ -27,62 +34,71 @@ def run_storm(folder: Path, seed: int, *, kills: int, stalls: int, broker_kills:
         broker_kills: Number of `kill -9` of the broker.
         broker_holds: Number of times that the broker is held for some seconds.
     """
-    started_at = time.monotonic()
-    faults = [_kill] * kills + [_stall] * stalls + [_kill_broker] * broker_kills + [_hold_broker] * broker_holds
-    with frail_broker(folder / "kafka") as broker, stage(broker.bootstrap_servers, folder, seed) as scene:
-        scene.dice.shuffle(faults)
-        scene.start_workers(WORKERS)
-        with scene.load(event_log(RATE * 15 * (len(faults) + 1), seed, users=USERS), RATE):
-            for number, strike in enumerate(faults, 1):
-                if time.monotonic() > started_at + LIMIT_S:
-                    break
-                scene.pause(0.5, 3)
-                strike(scene, broker)
-                scene.start_workers(WORKERS)
-                say(f"storm: {number} of {len(faults)} faults, {dict(scene.deeds)}")
-        scene.finish()
-        return Result("storm", seed, scene.verdict(), scene.deeds, time.monotonic() - started_at)
+    with frail_broker(folder / "kafka") as broker:
+        faults = [*_worker_faults(kills, stalls), *[partial(_kill_broker, broker)] * broker_kills]
+        faults += [partial(_hold_broker, broker)] * broker_holds
+        return _run("storm", faults, broker.bootstrap_servers, folder, seed)
 
 
 def run_stalls(folder: Path, seed: int, *, stalls: int) -> Result:
-    """Stall one of two workers again and again under load of many users, and judge what is left.
+    """Stall one of two workers again and again under load of many users, and judge all topics.
 
     Args:
         folder: An empty folder for the broker and the logs.
         seed: Seed of the events and of the stalls.
         stalls: Number of SIGSTOPs.
     """
+    faults = _worker_faults(0, stalls)
+    with frail_broker(folder / "kafka") as broker:
+        return _run("stalls", faults, broker.bootstrap_servers, folder, seed, users=MANY_USERS)
+
+
+def strike_workers(broker: str, folder: Path, seed: int, *, kills: int, stalls: int) -> Result:
+    """Run a storm that leaves the broker alone, and judge all topics.
+
+    Args:
+        broker: Bootstrap servers.
+        folder: Folder for the logs.
+        seed: Seed of the events and of the faults.
+        kills: Number of `kill -9` of a worker.
+        stalls: Number of stalls of a worker.
+    """
+    return _run("workers", _worker_faults(kills, stalls), broker, folder, seed)
+
+
+def _worker_faults(kills: int, stalls: int) -> list[Strike]:
+    return [Stage.kill] * kills + [_stall] * stalls
+
+
+def _run(name: str, faults: Sequence[Strike], broker: str, folder: Path, seed: int, *, users: int = USERS) -> Result:
     started_at = time.monotonic()
-    with frail_broker(folder / "kafka") as broker, stage(broker.bootstrap_servers, folder, seed) as scene:
+    log = event_log(RATE * LONGEST_FAULT_S * (len(faults) + 1), seed, users=users)
+    with stage(broker, folder, seed) as scene:
         scene.start_workers(WORKERS)
-        with scene.load(event_log(RATE * 10 * (stalls + 1), seed, users=MANY_USERS), RATE):
-            for number in range(1, stalls + 1):
+        with scene.load(log, RATE):
+            for number, strike in enumerate(scene.dice.sample(faults, len(faults)), 1):
                 if time.monotonic() > started_at + LIMIT_S:
                     break
-                _stall(scene, broker)
+                scene.pause(0.5, 2)
+                strike(scene)
                 scene.start_workers(WORKERS)
-                if number % 5 == 0:
-                    say(f"stalls: {number} of {stalls}, {dict(scene.deeds)}")
+                say(f"{name}: {number} of {len(faults)} faults, {dict(scene.deeds)}")
         scene.finish()
-        return Result("stalls", seed, scene.verdict(), scene.deeds, time.monotonic() - started_at)
+        return Result(name, seed, scene.verdict(), scene.deeds, time.monotonic() - started_at)
 
 
-def _kill(scene: Stage, _: FrailBroker) -> None:
-    scene.kill()
-
-
-def _stall(scene: Stage, _: FrailBroker) -> None:
+def _stall(scene: Stage) -> None:
     scene.stall(SESSION_TIMEOUT_MS / 1000 + scene.dice.uniform(0.5, 2.5))
 
 
-def _kill_broker(scene: Stage, broker: FrailBroker) -> None:
+def _kill_broker(broker: FrailBroker, scene: Stage) -> None:
     broker.kill()
     scene.deeds["broker kills"] += 1
     scene.pause(0, 3)
     broker.start()
 
 
-def _hold_broker(scene: Stage, broker: FrailBroker) -> None:
+def _hold_broker(broker: FrailBroker, scene: Stage) -> None:
     broker.hold()
     scene.deeds["broker holds"] += 1
     scene.pause(3, 15)
