@@ -35,6 +35,8 @@ class MemoryLog:
         """Errors with which the next fetches of readers fail."""
         self.descriptions: dict[str, TopicDescription] = {}
         """What the broker says of topics; any other topic has four partitions and no id."""
+        self.served: set[int] | None = None
+        """Partitions that the members of every group read; None during a rebalance."""
         self.lacking_right = ""
         """Words for a right that the broker does not grant."""
         self.committed: dict[TopicPartition, int] = {}
@@ -123,6 +125,9 @@ class MemoryReader:
 
     async def committed_offsets(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         return {tp: offset for tp, offset in self._log.committed.items() if tp in set(partitions) and group}
+
+    async def served_partitions(self, group: str, topic: str) -> set[int] | None:
+        return self._log.served if group and topic else None
 
     async def check_worker_rights(self, group: str) -> None:
         if self._log.lacking_right:

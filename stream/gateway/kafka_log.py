@@ -16,6 +16,7 @@ from clickscore.stream.errors import BrokerError, RequestError, TopicMissingErro
 from clickscore.stream.gateway.decision_memory import decode_published_decision
 from clickscore.stream.gateway.event_bodies import IncomingEvent
 from clickscore.stream.gateway.event_log import LogHealth
+from clickscore.stream.kafka.bounded_fetch import bound_unpacking
 from clickscore.stream.kafka.client import MAX_REQUEST_BYTES, client_arguments, consumer_arguments, with_retry_backoff
 from clickscore.stream.kafka.log_reader import STOP_SECONDS
 from clickscore.stream.kafka.rights import Right
@@ -262,13 +263,15 @@ class KafkaLog:
             self._consumer.seek(partition, positions.get(partition, 0))
 
     def _new_consumer(self, **arguments: Any) -> AIOKafkaConsumer:  # noqa: ANN401 (aiokafka's arguments)
-        return AIOKafkaConsumer(
-            **consumer_arguments(self._kafka),
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",  # also if retention has deleted the next record
-            max_partition_fetch_bytes=min(FETCH_BYTES, MAX_RECORD_BYTES),
-            **arguments,
+        return bound_unpacking(
+            AIOKafkaConsumer(
+                **consumer_arguments(self._kafka),
+                group_id=None,
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",  # also if retention has deleted the next record
+                max_partition_fetch_bytes=min(FETCH_BYTES, MAX_RECORD_BYTES),
+                **arguments,
+            )
         )
 
     async def _stop(self) -> None:

@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from clickscore.stream.kafka.bounded_fetch import bound_unpacking
 from clickscore.stream.kafka.client import consumer_arguments
-from clickscore.stream.kafka.group_description import committed_offsets
+from clickscore.stream.kafka.group_description import committed_offsets, served_partitions
 from clickscore.stream.kafka.rights import check_rights, worker_rights
 from clickscore.stream.kafka.topic_description import TopicDescription, describe_topic
 from clickscore.stream.settings import KafkaSettings
@@ -73,6 +73,15 @@ class PartitionReader(Protocol):
         """
         ...
 
+    async def served_partitions(self, group: str, topic: str) -> set[int] | None:
+        """Return the partitions of a topic that members of a group read; None while this is not known.
+
+        Args:
+            group: Name of the group.
+            topic: Full name of the topic.
+        """
+        ...
+
     async def check_worker_rights(self, group: str) -> None:
         """Check that the broker grants a worker all its rights on the topics and the group.
 
@@ -123,6 +132,15 @@ class LogReader(AIOKafkaConsumer):
             partitions: Partitions to look up.
         """
         return await committed_offsets(self._client, group, partitions)
+
+    async def served_partitions(self, group: str, topic: str) -> set[int] | None:
+        """Return the partitions of a topic that members of a group read; None while this is not known.
+
+        Args:
+            group: Name of the group.
+            topic: Full name of the topic.
+        """
+        return await served_partitions(self._client, group, topic)
 
     async def check_worker_rights(self, group: str) -> None:
         """Check that the broker grants a worker all its rights on the topics and the group.

@@ -127,7 +127,15 @@ class Engine:
             put=self._batches.put,
             metrics=metrics,
         )
-        self._health = HealthCheck(group, pipeline, self._ownership, metrics, losses=self._losses, clock=clock)
+        self._health = HealthCheck(
+            group,
+            pipeline,
+            self._ownership,
+            metrics,
+            losses=self._losses,
+            unserved=lambda: self._watch.unserved,
+            clock=clock,
+        )
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:

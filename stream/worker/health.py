@@ -23,6 +23,8 @@ class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
     partitions: list[int]
     open_sessions: int
     users: int
+    unserved: list[int]
+    """Partitions that no worker of the group reads."""
     lost: int
     fallback_share: float | None
     """Share of the items of the variant `model` that the fallback chose; None without a model or without items."""
@@ -44,6 +46,7 @@ class HealthCheck:
         metrics: Metrics,
         *,
         losses: Losses,
+        unserved: Callable[[], Mapping[int, int]],
         clock: Callable[[], float],
     ) -> None:
         """Build the check.
@@ -54,6 +57,7 @@ class HealthCheck:
             ownership: Knows whether the state is restored.
             metrics: Gauges to set with each report.
             losses: Counts events that Kafka removed before they were decided on.
+            unserved: Returns the number of undecided events of each partition that no worker of the group reads.
             clock: Returns the wall-clock time, s.
         """
         self._group = group
@@ -61,6 +65,7 @@ class HealthCheck:
         self._ownership = ownership
         self._metrics = metrics
         self._losses = losses
+        self._unserved = unserved
         self._clock = clock
 
     def report(self, *, alive: bool, last_batch_at: float | None) -> HealthReport:
@@ -71,7 +76,8 @@ class HealthCheck:
             last_batch_at: Wall-clock time of the last batch, s; unset before the first batch.
         """
         assigned = self._group.assignment()
-        lags = self._lags(assigned)
+        unserved = {p: lag for p, lag in self._unserved().items() if p not in assigned}
+        lags = self._lags(assigned) | unserved
         states = {p: self._pipeline.partitions[p] for p in assigned if p in self._pipeline.partitions}
         report = HealthReport(
             alive=alive,
@@ -82,6 +88,7 @@ class HealthCheck:
             partitions=assigned,
             open_sessions=sum(state.open_sessions for state in states.values()),
             users=sum(len(state) for state in states.values()),
+            unserved=sorted(unserved),
             lost=self._losses.events,
             fallback_share=self._fallback_share(),
         )

@@ -55,6 +55,8 @@ class TopicWatch:
         self._group_name = group_name
         self._look_s = look_s
         self._first: TopicDescription | None = None
+        self.unserved: dict[int, int] = {}
+        """Number of undecided events of each partition that no member of the group reads."""
         self._doubts = 0  # looks in a row that found a missing topic or a log cut back
 
     async def run(self) -> None:
@@ -89,9 +91,11 @@ class TopicWatch:
         first = self._first = self._first or now
         if now.topic_id != first.topic_id:
             raise TopicMissingError(new_log_message(self._changelog, self._topic))
-        if now.partitions > first.partitions:
+        await self._look_for_unserved(reader, now.partitions)
+        known = min(first.partitions, self._group.partition_count() or first.partitions)
+        if now.partitions > known:
             message = (
-                f"{self._topic} has grown from {first.partitions} to {now.partitions} partitions. Start the worker "
+                f"{self._topic} has grown from {known} to {now.partitions} partitions. Start the worker "
                 "again to serve all of them"
             )
             raise TopicMissingError(message)
@@ -106,6 +110,23 @@ class TopicWatch:
                 )
                 return
         self._doubts = 0
+
+    async def _look_for_unserved(self, reader: PartitionReader, partitions: int) -> None:
+        """Count the events of partitions that nobody reads.
+
+        Args:
+            reader: Reader of the topics.
+            partitions: Number of partitions of the topic.
+        """
+        served = await reader.served_partitions(self._group_name, self._topic)
+        unserved = [TopicPartition(self._topic, p) for p in range(partitions) if served is not None and p not in served]
+        if not unserved:
+            self.unserved = {}
+            return
+        committed = await reader.committed_offsets(self._group_name, unserved)
+        beginnings = await reader.beginning_offsets(unserved)
+        ends = await reader.end_offsets(unserved)
+        self.unserved = {tp.partition: max(0, ends[tp] - max(beginnings[tp], committed.get(tp, 0))) for tp in unserved}
 
     def _doubt(self, message: str) -> None:
         """Stop the worker when several looks in a row have found the same kind of change.

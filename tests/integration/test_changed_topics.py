@@ -170,6 +170,23 @@ def test_running_worker_notices_partitions_and_serves_them_after_a_start(live: I
     again.stop()
 
 
+def test_partitions_without_a_worker_are_known(live: Installation) -> None:
+    live.produce(views(5))
+    topic, group = live.settings.kafka.topic(EVENTS.name), live.settings.worker.group
+
+    async def look() -> tuple[set[int] | None, dict[TopicPartition, int]]:
+        async with open_reader(live.settings.kafka) as reader:
+            partitions = [TopicPartition(topic, number) for number in range(2)]
+            return await reader.served_partitions(group, topic), await reader.committed_offsets(group, partitions)
+
+    assert asyncio.run(look()) == (None, {})
+    worker = live.start_worker()
+    live.wait_finished()
+    assert asyncio.run(look()) == ({0, 1}, {TopicPartition(topic, 0): 5})
+    assert worker.health()["unserved"] == []
+    worker.stop()
+
+
 def test_description_of_a_topic_has_its_partitions_and_its_id(live: Installation) -> None:
     async def run() -> None:
         async with open_reader(live.settings.kafka) as reader:

@@ -11,9 +11,16 @@ class HealthStage(Stage):
 
     def __init__(self, *partitions: int, scorer: DullScorer | None = None) -> None:
         super().__init__(*partitions, scorer=scorer)
+        self.unserved: dict[int, int] = {}
         self.losses = Losses("events", self.metrics, lambda *_: None)
         self.check = HealthCheck(
-            self.group, self.pipeline, self.ownership, self.metrics, losses=self.losses, clock=self.clock
+            self.group,
+            self.pipeline,
+            self.ownership,
+            self.metrics,
+            losses=self.losses,
+            unserved=lambda: self.unserved,
+            clock=self.clock,
         )
         self.own()
 
@@ -27,6 +34,16 @@ def test_lag_is_the_number_of_events_that_are_not_decided_on():
         stage.compute_job(view("ann", 0), partition=partition)
         stage.send(view("bob", 1), view("eve", 2), partition=partition)
     assert stage.report().lag == 4
+
+
+def test_lag_counts_partitions_that_nobody_reads():
+    stage = HealthStage(0)
+    stage.compute_job(view("ann", 0))
+    stage.send(view("bob", 1))
+    stage.unserved = {0: 7, 3: 5}  # 0 has been assigned to this worker since
+    report = stage.report()
+    assert (report.lag, report.unserved) == (6, [3])
+    assert stage.metrics.registry.get_sample_value("clickscore_lag_events", {"partition": "3"}) == 5
 
 
 def test_partition_without_state_or_end_has_no_lag():

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError
 
 from clickscore.schemas.topics import EVENTS, SNAPSHOTS
@@ -77,6 +78,30 @@ def test_log_that_ends_before_the_state_stops_the_worker():
     stage.compute_job(view("ann", 0), view("ann", 1))
     stage.log.cut_back(EVENTS.name, 0, 1)
     assert "up to offset 1, but that partition ends earlier, at 1" in stage.failure_after()
+
+
+def test_partition_that_nobody_reads_is_counted_from_its_committed_offset():
+    async def unserved(served: set[int] | None) -> dict[int, int]:
+        stage = WatchStage()
+        for partition in (1, 2, 3):
+            stage.send(view("ann", 0), view("ann", 1), view("ann", 2), partition=partition)
+        stage.log.delete_before(EVENTS.name, 2, 1)
+        stage.log.committed = {TopicPartition(EVENTS.name, 3): 3}
+        stage.log.served = served
+        async with stage.log.open_reader() as reader:
+            await stage.watch.look(reader)
+        return stage.watch.unserved
+
+    assert asyncio.run(unserved({0})) == {1: 3, 2: 2, 3: 0}
+    assert asyncio.run(unserved({0, 1, 2, 3})) == {}
+    assert asyncio.run(unserved(None)) == {}
+
+
+def test_topic_that_has_grown_before_the_first_look_stops_the_worker():
+    stage = WatchStage()
+    stage.group.partitions = 3
+    with pytest.raises(TopicMissingError, match="has grown from 3 to 4 partitions"):
+        asyncio.run(asyncio.wait_for(stage.watch.run(), 5))
 
 
 def test_right_that_is_taken_away_stops_the_worker():
