@@ -46,7 +46,7 @@ class PublishedDecisions:
             _log.warning("An erasure receipt cannot be read: %s", exc)
             return
         if isinstance(receipt, Erased):
-            self.memory.forget(receipt.user_id, receipt.receipt_id)
+            self.memory.forget(receipt.user_id, receipt.record_id)
 
 
 class GatewayService:

@@ -120,7 +120,7 @@ def test_newest_decision_of_a_user_has_the_published_bytes() -> None:
 def test_erased_user_has_no_decision() -> None:
     async def work(gateway: RunningGateway) -> None:
         await gateway.post(event())
-        receipt = {"type": "erased", "receipt_id": f"{SOURCE}-1", "user_id": "anna", "event_id": "x", "ts": now()}
+        receipt = {"type": "erased", "record_id": f"{SOURCE}-1", "user_id": "anna", "event_id": "x", "ts": now()}
         gateway.decisions.receive_receipt(json.dumps(receipt).encode())
         check_problem(await gateway.get("/v1/users/anna/recommendations"), 404)
 
