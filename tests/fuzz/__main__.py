@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.brokers import running_broker
 from tests.fuzz.bundles import fuzz_graph, fuzz_import, fuzz_items, fuzz_manifest
+from tests.fuzz.gateway import REQUESTS, fuzz_gateway
 from tests.fuzz.live import Shares, fuzz_live
 from tests.fuzz.readers import (
     LINES,
@@ -27,11 +28,12 @@ MEBIBYTES_OF_MODELS = 1_000
 """Memory bound of a process that loads graphs: ONNX Runtime and the package onnx alone take 300 MB."""
 
 TARGETS: dict[Target, int] = {
-    Target("lines of text files", fuzz_text, LINES): 460_000,
+    Target("lines of text files", fuzz_text, LINES): 440_000,
     Target("packed and broken files", fuzz_container): 10_000,
     Target("mappings", fuzz_mapping): 10_000,
     Target("rows of Parquet files", fuzz_parquet_rows, ROWS): 90_000,
     Target("broken Parquet files", fuzz_parquet_bytes): 500,
+    Target("requests to a gateway", fuzz_gateway, REQUESTS, seconds=120): 20_000,
     Target("manifests", fuzz_manifest, megabytes=MEBIBYTES_OF_MODELS): 5_000,
     Target("item lists", fuzz_items, megabytes=MEBIBYTES_OF_MODELS): 1_500,
     Target("graphs", fuzz_graph, megabytes=MEBIBYTES_OF_MODELS): 2_000,

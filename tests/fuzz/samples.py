@@ -10,6 +10,7 @@ TYPES = ("view", "view", "view", "cart", "remove_from_cart", "favourite", "purch
 ITEMS = 300
 USERS = 400
 TICK_SHARE = 0.005
+PRIVACY_SHARE = 0.02
 
 
 def event(chance: random.Random, number: int, ts: int) -> dict[str, Any]:
@@ -32,6 +33,10 @@ def event(chance: random.Random, number: int, ts: int) -> dict[str, Any]:
     if kind == "search":
         return fields | {"query": "red shoes"}
     fields["item_id"] = f"item-{1 + int(ITEMS * chance.random() ** 3)}"
+    if chance.random() < PRIVACY_SHARE:
+        named = {"granted": chance.choice((["ads"], ["recommendations", "ads"])), "withdrawn": []}
+        statement = chance.choice(({"type": "erase"}, {"type": "consent"} | named))
+        return {name: fields[name] for name in ("event_id", "user_id", "ts")} | statement
     optional = {"price": 9.5, "category": "tea", "session_id": "s1", "decision_id": "d-0-1", "position": 3}
     fields |= {name: value for name, value in optional.items() if chance.random() < 0.2}
     return fields | ({"quantity": 2} if kind == "purchase" else {})

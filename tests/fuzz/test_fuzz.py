@@ -12,6 +12,7 @@ import uvloop
 
 from clickscore.stream.worker.web import Page, WebServer
 from tests.fuzz.bundles import fuzz_graph, fuzz_import, fuzz_items, fuzz_manifest
+from tests.fuzz.gateway import fuzz_gateway
 from tests.fuzz.judge import FaultError, Outcomes
 from tests.fuzz.pages import answer_outcome, fuzz_pages
 from tests.fuzz.planted import abort, fail, grow, never_end, refuse_silently, swallow
@@ -37,6 +38,7 @@ SEED = "tests"
         (fuzz_mapping, 100),
         (fuzz_parquet_rows, 2),
         (fuzz_parquet_bytes, 4),
+        (fuzz_gateway, 2),
         (fuzz_manifest, 20),
         (fuzz_items, 5),
         (fuzz_graph, 10),
