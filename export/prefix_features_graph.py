@@ -11,8 +11,11 @@ from onnx import TensorProto
 
 from clickscore.export.graph_builder import GraphBuilder
 from clickscore.model.prefix_features import (
+    ACTION_KINDS,
     CATEGORY_PURCHASE_ODDS,
     ITEM_FEATURES,
+    KIND_PLACES,
+    KINDS,
     POPULARITY,
     PRICE,
     PURCHASE_ODDS,
@@ -38,6 +41,7 @@ class PrefixFeaturesGraph:
         rows = graph("Max", "items", np.array(0))  # row 0 holds the defaults of unknown items
         self._item_features = graph("Gather", item_features.values, rows)  # (B, L, S)
         self._category = graph("Gather", item_features.categories.astype(np.int64), rows)  # (B, L)
+        self._view_kind = graph("Gather", item_features.kinds.astype(np.int64), rows)  # (B, L)
         self._events = graph("Cast", "lengths", to=TensorProto.FLOAT)  # (B,)
 
     def columns(self) -> str:
@@ -69,6 +73,7 @@ class PrefixFeaturesGraph:
             self._pick(maxima, CATEGORY_PURCHASE_ODDS),
             *(self._pick(values, PURCHASE_ODDS) for values in recent[1:]),
             graph("Sub", self._pick(recent[0], PRICE), self._pick(means, PRICE)),
+            *self._kind_columns(),
         ]
         return graph("Concat", *columns, axis=1)
 
@@ -123,6 +128,38 @@ class PrefixFeaturesGraph:
         previous = graph("Unsqueeze", self._is_steps_back(1), AXIS_1)
         pair = self._to_float(graph("And", graph("And", same, last), previous))  # (B, L, L)
         return graph("ReduceMax", graph("ReduceMax", pair, AXIS_2, keepdims=0), AXIS_1)
+
+    def _kind_columns(self) -> list[str]:
+        """Return time, transitions and newest places of each kind: (B, K), (B, K * K) and (B, places * K)."""
+        graph = self._graph
+        of_action = graph("Gather", ACTION_KINDS, "actions")  # (B, L)
+        kind = graph("Where", graph("Less", of_action, np.array(0)), self._view_kind, of_action)
+        equal = graph("Equal", graph("Unsqueeze", kind, AXIS_2), np.arange(KINDS))
+        is_kind = graph("And", equal, graph("Unsqueeze", self._is_event, AXIS_2))  # (B, L, K)
+        has_next = graph("Greater", self._steps_back, np.array(0))  # (B, L)
+        duration = graph("Where", has_next, graph("Sub", self._next("ages"), "ages"), np.array(0))  # (B, L)
+        durations = graph("Where", is_kind, graph("Unsqueeze", duration, AXIS_2), np.array(0))
+        time = graph("ReduceSum", durations, AXIS_1, keepdims=0)  # (B, K)
+        reached = graph("GreaterOrEqual", graph("Unsqueeze", time, AXIS_2), TIME_BUCKETS)  # (B, K, buckets)
+        first = self._to_float(graph("And", is_kind, graph("Unsqueeze", has_next, AXIS_2)))
+        number = self._to_float(is_kind)
+        transitions = graph("MatMul", graph("Transpose", first, perm=[0, 2, 1]), self._next(number))  # (B, K, K)
+        back = np.arange(KIND_PLACES)[:, None]  # (places, 1)
+        is_place = self._to_float(graph("Equal", graph("Unsqueeze", self._steps_back, AXIS_1), back))  # (B, places, L)
+        places = graph("MatMul", is_place, number)  # (B, places, K): one event a place, so a selection
+        return [
+            graph("ReduceSum", self._to_float(reached), AXIS_2, keepdims=0),
+            graph("Reshape", transitions, np.array([-1, KINDS * KINDS])),
+            graph("Reshape", places, np.array([-1, KIND_PLACES * KINDS])),
+        ]
+
+    def _next(self, values: str) -> str:
+        """Return each event's values of the next event; the last event gets those of the first: (B, L, ...)."""
+        first, rest = (
+            self._graph("Slice", values, np.array([start]), np.array([end]), AXIS_1)
+            for start, end in ((0, 1), (1, np.iinfo(np.int64).max))
+        )
+        return self._graph("Concat", rest, first, axis=1)
 
     def _count_same_category(self) -> str:
         """Return the number of events in the category of the last event's item: (B, 1)."""

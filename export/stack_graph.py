@@ -17,7 +17,7 @@ import numpy.typing as npt
 from clickscore.export.graph_builder import TREES, GraphBuilder
 from clickscore.export.prefix_features_graph import PrefixFeaturesGraph
 from clickscore.model.calibration import Calibration, class_biases, member_scales
-from clickscore.model.prefix_features import FEATURE_NAMES, RECENT_EVENTS
+from clickscore.model.prefix_features import FEATURE_NAMES, LINEAR_FEATURE_NAMES, RECENT_EVENTS
 from clickscore.model.stack import ACTION_CODE_COLUMNS, Stack
 from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.manifest import NEXT_ACTIONS
@@ -53,9 +53,9 @@ def add_stack(graph: GraphBuilder, stack: Stack, calibration: Calibration) -> st
     trees = graph("TreeEnsembleRegressor", columns, domain=TREES, **_tree_attributes(stack, tree_scale))
     weights = stack.regression.weights * regression_scale
     # The regression one-hot encodes the recent action codes: numeric columns first, then a table for each code.
-    numeric = len(FEATURE_NAMES) - RECENT_EVENTS
+    numeric = len(LINEAR_FEATURE_NAMES) - RECENT_EVENTS
     dense = np.zeros((len(FEATURE_NAMES), LOGITS))
-    dense[np.delete(np.arange(len(FEATURE_NAMES)), ACTION_CODE_COLUMNS)] = weights[:numeric]
+    dense[np.delete(np.arange(len(LINEAR_FEATURE_NAMES)), ACTION_CODE_COLUMNS)] = weights[:numeric]
     bias = stack.regression.bias * regression_scale + class_biases(calibration)
     bias = bias + transformer_scale * calibration.prior_logits  # `fold_in` has taken them out of the heads
     total = graph("Add", trees, graph("Gemm", columns, _to_float32(dense), _to_float32(bias)))

@@ -152,6 +152,7 @@ def save_stack(folder: Path, stack: Stack) -> None:
         packed,
         numbers=item_features.values,
         categories=item_features.categories,
+        kinds=item_features.kinds,
         weights=regression.weights,
         bias=regression.bias,
         share=stack.tree_share,
@@ -170,11 +171,11 @@ def load_stack(folder: Path) -> Stack | None:
     if not (folder / STACK).is_file():
         return None
     with np.load(folder / STACK) as arrays:
-        if len(arrays["weights"]) != ONE_HOT_WIDTH:
+        if len(arrays["weights"]) != ONE_HOT_WIDTH or "kinds" not in arrays:
             message = f"{folder} comes from a version with other prefix features: train a new model"
             raise TrainingError(message)
         trees = Trees(*(lightgbm.Booster(model_str=str(arrays[name])) for name in Trees._fields))
-        item_features = ItemFeatures(arrays["numbers"], arrays["categories"])
+        item_features = ItemFeatures(arrays["numbers"], arrays["categories"], arrays["kinds"])
         return Stack(item_features, trees, LinearModel(arrays["weights"], arrays["bias"]), arrays["share"])
 
 

@@ -35,8 +35,23 @@ RECENT_EVENTS = 3
 """Newest events with columns of their own for action and item."""
 CHUNK = 4_096
 """Prefixes in a numpy call: bounds the (B, L, L) comparison of items in memory."""
+VIEW_KINDS = 8
+"""Kinds of views: kind 0 for most items, and kinds from 1 on for the most frequent categories or pages."""
+MAX_KIND_ITEMS = 50
+"""Items without categories are kinds themselves up to this number, as the pages of a site; a shop has more."""
+VIEW_ACTIONS = ("", "view", "click")
+"""Actions whose item decides the kind; the empty action is padding."""
+_ACTION_KINDS = {"cart": VIEW_KINDS, "favourite": VIEW_KINDS, "purchase": VIEW_KINDS + 1}
+KINDS = VIEW_KINDS + 3
+"""Kinds of events: views, then cart or favourite, purchase, and all other actions."""
+ACTION_KINDS: Longs = np.array(
+    [-1 if action in VIEW_ACTIONS else _ACTION_KINDS.get(action, KINDS - 1) for action in ACTIONS]
+)
+"""Kind by action code, -1 for a view, whose item decides: (actions,)."""
+KIND_PLACES = 5
+"""Newest events whose kinds have columns of their own."""
 
-FEATURE_NAMES: tuple[str, ...] = (
+LINEAR_FEATURE_NAMES: tuple[str, ...] = (
     "events",
     *(f"{action}_events" for action in ACTIONS[1:]),
     *(f"action_{back}_back" for back in range(RECENT_EVENTS)),
@@ -58,7 +73,16 @@ FEATURE_NAMES: tuple[str, ...] = (
     *(f"item_purchases_{back}_back" for back in range(1, RECENT_EVENTS)),
     "dearer_than_mean",
 )
-"""Columns of the feature matrix. Times and gaps are bucket numbers."""
+"""Columns that trees and regression read. Times and gaps are bucket numbers."""
+KIND_FEATURE_NAMES: tuple[str, ...] = (
+    *(f"time_on_kind_{kind}" for kind in range(KINDS)),
+    *(f"kind_{first}_then_{second}" for first in range(KINDS) for second in range(KINDS)),
+    *(f"kind_{kind}_{back}_back" for back in range(KIND_PLACES) for kind in range(KINDS)),
+)
+"""Columns about the kinds of events: time until the next event (bucket numbers), transitions between neighbours, and
+the kinds of the newest events (0 or 1)."""
+FEATURE_NAMES = LINEAR_FEATURE_NAMES + KIND_FEATURE_NAMES
+"""Columns of the feature matrix. The regression reads the first ones alone: counts of transitions need interactions."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +125,8 @@ class ItemFeatures:
     """Multiples of `QUANTISATION_STEP`; row 0 holds the defaults of an unknown item: (V, S)."""
     categories: Ints
     """Category code, 0 if unknown: (V,)."""
+    kinds: Ints
+    """Kind of a view of the item, below `VIEW_KINDS`: (V,)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +173,29 @@ def make_full_sessions(sessions: Sessions, rows: Ints) -> FullSessions:
     )
 
 
-def make_item_features(sessions: FullSessions, attributes: ItemAttributes) -> ItemFeatures:
+def assign_kinds(sessions: FullSessions, attributes: ItemAttributes) -> Ints:
+    """Return the kind of a view of each item: its category, or the item itself if there are few items: (V,).
+
+    The most frequent categories or items get the kinds from 1 to `VIEW_KINDS - 1`, and all others kind 0.
+
+    Args:
+        sessions: Training sessions.
+        attributes: Categories of the rows.
+    """
+    rows = len(attributes.categories)
+    is_view = (ACTION_KINDS[sessions.actions] < 0) & (sessions.items > 0)
+    views = np.bincount(sessions.items[is_view], minlength=rows)  # (V,)
+    groups = attributes.categories  # (V,), 0 for no group
+    if not groups.any():
+        groups = np.arange(rows) * (np.count_nonzero(views) <= MAX_KIND_ITEMS)
+    group_views = np.bincount(groups, views)[1:]
+    frequent = np.argsort(-group_views, kind="stable")[: VIEW_KINDS - 1] + 1
+    kinds = np.zeros(len(group_views) + 1, dtype=np.int64)
+    kinds[frequent] = np.arange(1, len(frequent) + 1)
+    return kinds[groups]
+
+
+def make_item_features(sessions: FullSessions, attributes: ItemAttributes, kinds: Ints | None = None) -> ItemFeatures:
     """Return popularity, price and target-encoded purchase odds of every item, quantised.
 
     Target encoding (Micci-Barreca, SIGKDD Explorations 2001) replaces an item by the smoothed rate of its label:
@@ -156,6 +204,7 @@ def make_item_features(sessions: FullSessions, attributes: ItemAttributes) -> It
     Args:
         sessions: Training sessions.
         attributes: Prices and categories of the rows.
+        kinds: Kind of each row, as of `assign_kinds` on all sessions; by default on the given ones: (V,).
     """
     rows = len(attributes.prices)
     is_known = sessions.items > 0
@@ -179,7 +228,8 @@ def make_item_features(sessions: FullSessions, attributes: ItemAttributes) -> It
         ),
     )
     quantised = np.round(np.stack(columns, axis=1) / QUANTISATION_STEP) * QUANTISATION_STEP  # (V, S)
-    return ItemFeatures(quantised.astype(np.float32), attributes.categories)
+    kinds = assign_kinds(sessions, attributes) if kinds is None else kinds
+    return ItemFeatures(quantised.astype(np.float32), attributes.categories, kinds)
 
 
 def make_event_batch(sessions: FullSessions, ends: Longs, max_length: int) -> EventBatch:
@@ -246,7 +296,30 @@ def compute_features(batch: EventBatch, item_features: ItemFeatures) -> Float32A
         *(back_values[:, PURCHASE_ODDS] for back_values in recent_values[1:]),
         recent_values[0][:, PRICE] - means[:, PRICE],
     ]
-    return np.stack(features, axis=1).astype(np.float32)
+    kind_features = _compute_kind_features(batch, distance, item_features.kinds)
+    return np.concatenate((np.stack(features, axis=1), kind_features), axis=1).astype(np.float32)
+
+
+def _compute_kind_features(batch: EventBatch, distance: Longs, kinds: Ints) -> Float32Array:
+    """Return time, transitions and newest places of each kind: (B, len(KIND_FEATURE_NAMES)).
+
+    Args:
+        batch: Prefixes.
+        distance: Events after each event, negative in the padding: (B, L).
+        kinds: Kind of a view of each item: (V,).
+    """
+    of_action = ACTION_KINDS[batch.actions]  # (B, L)
+    kind = np.where(of_action < 0, kinds[np.maximum(batch.items, 0)], of_action)  # (B, L)
+    is_kind = (kind[:, :, None] == np.arange(KINDS)) & (distance >= 0)[:, :, None]  # (B, L, K)
+    next_age, is_next = (np.roll(values, -1, axis=1) for values in (batch.ages, is_kind))
+    has_next = distance > 0  # (B, L)
+    duration = np.where(has_next, next_age - batch.ages, 0)  # (B, L): time until the next event
+    times = np.where(is_kind, duration[:, :, None], 0).sum(axis=1)  # (B, K)
+    first, second = (mask.astype(np.float32) for mask in (is_kind & has_next[:, :, None], is_next))
+    transitions = first.transpose(0, 2, 1) @ second  # (B, K, K): whole numbers, so exact
+    places = [((distance == back)[:, :, None] & is_kind).any(axis=1) for back in range(KIND_PLACES)]  # (B, K) each
+    buckets = np.searchsorted(TIME_BUCKETS, times, side="right")  # (B, K)
+    return np.concatenate((buckets, transitions.reshape(len(kind), -1), *places), axis=1).astype(np.float32)
 
 
 def compute_features_after(

@@ -24,10 +24,12 @@ from clickscore.model.calibration import to_probabilities
 from clickscore.model.metrics import log_loss
 from clickscore.model.prefix_features import (
     FEATURE_NAMES,
+    LINEAR_FEATURE_NAMES,
     RECENT_EVENTS,
     FullSessions,
     ItemAttributes,
     ItemFeatures,
+    assign_kinds,
     compute_features_after,
     make_item_features,
 )
@@ -54,7 +56,7 @@ REGRESSION_ITERATIONS = 300
 """Iterations of the regression's solver; scikit-learn's default of 100 can stop too early."""
 ACTION_CODE_COLUMNS = tuple(FEATURE_NAMES.index(f"action_{back}_back") for back in range(RECENT_EVENTS))
 """Feature columns of action codes, replaced by `one_hot_actions`."""
-ONE_HOT_WIDTH = len(FEATURE_NAMES) - RECENT_EVENTS + RECENT_EVENTS * len(ACTIONS)
+ONE_HOT_WIDTH = len(LINEAR_FEATURE_NAMES) - RECENT_EVENTS + RECENT_EVENTS * len(ACTIONS)
 """Number of columns of `one_hot_actions`."""
 
 
@@ -102,8 +104,10 @@ class Stack:
         new = items + 1 - len(self.item_features.categories)
         defaults = np.repeat(self.item_features.values[:1], new, axis=0)  # (new, S)
         values = np.concatenate((self.item_features.values, defaults))
-        categories = np.pad(self.item_features.categories, (0, new))
-        return dataclasses.replace(self, item_features=ItemFeatures(values, categories))
+        categories, kinds = (
+            np.pad(codes, (0, new)) for codes in (self.item_features.categories, self.item_features.kinds)
+        )
+        return dataclasses.replace(self, item_features=ItemFeatures(values, categories, kinds))
 
 
 def fit_stack(
@@ -190,7 +194,8 @@ def _fit_regression(inputs: Float32Array, labels: Ints, classes: int) -> tuple[F
 
 
 def one_hot_actions(features: Float32Array) -> Float32Array:
-    """Return features with each recent action one-hot encoded: (n, F) -> (n, ONE_HOT_WIDTH)."""
+    """Return the regression's features, each recent action one-hot encoded: (n, F) -> (n, ONE_HOT_WIDTH)."""
+    features = features[:, : len(LINEAR_FEATURE_NAMES)]
     identity = np.eye(len(ACTIONS), dtype=np.float32)
     one_hot = [identity[features[:, code].astype(np.int64)] for code in ACTION_CODE_COLUMNS]  # (n, actions) each
     return np.concatenate((np.delete(features, ACTION_CODE_COLUMNS, axis=1), *one_hot), axis=1)
@@ -236,9 +241,10 @@ def _cross_fit_rows(
     fold_of = np.random.default_rng(seed).integers(ENCODING_FOLDS, size=len(sessions.starts) - 1)  # (sessions,)
     session = np.searchsorted(sessions.starts, ends, side="right") - 1  # (prefixes,)
     features = [np.zeros((len(ends), len(FEATURE_NAMES)), dtype=np.float32) for _ in copies]
+    kinds = assign_kinds(sessions, attributes)  # the same in all folds; kinds say nothing about labels
     for fold in range(ENCODING_FOLDS):
         inside = fold_of[session] == fold
-        item_features = make_item_features(_drop_items(sessions, fold_of == fold), attributes)
+        item_features = make_item_features(_drop_items(sessions, fold_of == fold), attributes, kinds)
         for copy, columns in zip(copies, features, strict=True):
             columns[inside] = compute_features_after(copy, ends[inside], item_features, max_length)
     return [LabelledRows(columns, sessions.next_action[ends], sessions.purchase[ends]) for columns in features]

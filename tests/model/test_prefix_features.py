@@ -3,10 +3,14 @@ import pytest
 
 from clickscore.model.prefix_features import (
     FEATURE_NAMES,
+    KIND_FEATURE_NAMES,
+    MAX_KIND_ITEMS,
     NO_ATTRIBUTES,
+    VIEW_KINDS,
     CatalogueAttributes,
     FullSessions,
     ItemAttributes,
+    assign_kinds,
     compute_features_after,
     make_event_batch,
     make_full_sessions,
@@ -130,6 +134,59 @@ def test_item_without_training_events_is_not_a_known_item():
         ]
         == 1
     )
+
+
+def kinds(*sessions: str, facts: ItemAttributes = NO_FACTS) -> list[int]:
+    return make_item_features(full_sessions(*sessions), facts).kinds.tolist()
+
+
+def test_pages_of_a_site_are_kinds_the_most_frequent_first():
+    assert kinds("view:b view:b view:a")[:3] == [0, 2, 1]
+
+
+def test_categories_are_kinds_where_they_are_known():
+    facts = make_item_attributes(("a", "b", "c", "d"), CatalogueAttributes({}, {"a": "tea", "b": "cups", "c": "cups"}))
+    assert kinds("view:b view:c view:a view:d", facts=facts) == [0, 2, 1, 1, 0]
+
+
+def test_items_of_a_shop_are_no_kinds():
+    items = [f"item-{number}" for number in range(MAX_KIND_ITEMS + 1)]
+    sessions = make_full_sessions(
+        flat([" ".join(f"view:{item}" for item in items)], items), np.arange(1, len(items) + 1)
+    )
+    assert not assign_kinds(sessions, make_item_attributes(items, NO_ATTRIBUTES)).any()
+
+
+def test_time_is_counted_for_the_kind_of_the_event_before_it():
+    session = "view:a view:a view:b"  # one second each; kind 1 is a, kind 2 is b
+    assert feature("time_on_kind_1", session, position=2) == 7
+    assert feature("time_on_kind_2", session, position=2) == 0
+    assert feature("time_on_kind_1", session, position=0) == 0
+
+
+def test_transitions_between_kinds_are_counted():
+    session = "view:a view:a view:b view:a cart:a purchase:a search"
+    values = {
+        name: feature(name, session, position=6)
+        for name in KIND_FEATURE_NAMES
+        if "then" in name and feature(name, session, position=6)
+    }
+    cart, purchase, other = VIEW_KINDS, VIEW_KINDS + 1, VIEW_KINDS + 2
+    assert values == {
+        "kind_1_then_1": 1,
+        "kind_1_then_2": 1,
+        "kind_2_then_1": 1,
+        f"kind_1_then_{cart}": 1,
+        f"kind_{cart}_then_{purchase}": 1,
+        f"kind_{purchase}_then_{other}": 1,
+    }
+
+
+def test_newest_events_have_their_kinds():
+    session = "view:a view:b"
+    assert [feature(f"kind_{kind}_0_back", session, position=1) for kind in range(3)] == [0, 0, 1]
+    assert [feature(f"kind_{kind}_1_back", session, position=1) for kind in range(3)] == [0, 1, 0]
+    assert [feature(f"kind_{kind}_2_back", session, position=1) for kind in range(3)] == [0, 0, 0]
 
 
 def test_later_events_change_no_feature():

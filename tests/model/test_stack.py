@@ -87,6 +87,7 @@ def test_new_items_of_a_grown_stack_are_unknown_ones(stack):
     assert (grown.item_features.values[5:] == stack.item_features.values[0]).all()
     assert (grown.item_features.values[:5] == stack.item_features.values).all()
     assert grown.item_features.categories.tolist() == [0] * 7
+    assert grown.item_features.kinds.tolist() == [*stack.item_features.kinds.tolist(), 0, 0]
 
 
 def test_action_that_never_came_is_hardly_ever_expected(full_sessions, stack):
