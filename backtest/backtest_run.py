@@ -11,8 +11,7 @@ from clickscore.backtest.recommenders import Recommender, load_scorer, make_reco
 from clickscore.backtest.shared_pipelines import MakeRecommender, SharedPipelines
 from clickscore.stream.gc_tuning import tune_gc
 from clickscore.stream.policy.recommend import Policy
-from clickscore.stream.reference.catalogue import Catalogue
-from clickscore.stream.reference.records import ReferenceRecords, build_catalogue
+from clickscore.stream.replay.reference_log import ReferenceLog, build_history
 from clickscore.stream.replay.source import Batches, SourceSpec
 from clickscore.stream.replay.task import ReplayProgress
 from clickscore.stream.scoring.scorer import Scorer
@@ -30,7 +29,7 @@ class BacktestPlan:
     """Common settings; labels come from their sessions."""
     arms: Sequence[Arm]
     source: SourceSpec
-    reference: ReferenceRecords
+    reference: ReferenceLog
     """Catalogue and campaigns."""
     judge_from: int = 0
     """Event time of the first judged events, ms; earlier events warm up."""
@@ -83,12 +82,12 @@ class _BacktestPass:
         self._plan = plan
         self._scorers: dict[str, Scorer] = {}
         self._make_recommender: MakeRecommender = make_arm_recommender or self._make_declared_recommender
-        self._catalogue = build_catalogue(plan.reference)
         self._pipelines = self._make_pipelines()
         names = [arm.name for arm in plan.arms]
         self._rerun = OneByOneRerun(self._make_pipelines(), names, plan.leak_sample) if plan.leak_sample else None
         self._leak_check = LeakCheck(events=0, leaks=())
-        self._join = LabelJoin([arm.baseline is None for arm in plan.arms], self._catalogue.category_of)
+        category_of = build_history(plan.reference, ()).newest.category_of
+        self._join = LabelJoin([arm.baseline is None for arm in plan.arms], category_of)
         self._columns = EvaluationColumns(len(plan.arms), plan.cutoff)
 
     def _make_pipelines(self) -> SharedPipelines:
@@ -98,7 +97,8 @@ class _BacktestPass:
             plan.settings,
             plan.arms,
             topic,
-            self._catalogue,
+            plan.reference,
+            plan.source.partitions,
             make_recommender=self._make_recommender,
             make_policy=self._make_policy,
         )
@@ -106,11 +106,11 @@ class _BacktestPass:
     def _make_declared_recommender(self, arm: Arm) -> Recommender:
         return make_recommender(arm, self._scorers)
 
-    def _make_policy(self, arm: Arm, catalogue: Catalogue) -> Policy:
+    def _make_policy(self, arm: Arm) -> Policy:
         if arm.baseline:
-            return Policy(arm.settings.policy, catalogue, None, ())
+            return Policy(arm.settings.policy, None, ())
         scorer = load_scorer(arm, self._scorers)
-        return Policy(arm.settings.policy, catalogue, scorer.version, scorer.popular)
+        return Policy(arm.settings.policy, scorer.version, scorer.popular)
 
     def run(self, report_progress: Callable[[ReplayProgress], None]) -> Evidence:
         plan, records = self._plan, 0

@@ -22,7 +22,7 @@ from clickscore.schemas.errors import ClickscoreError, OutputFileError
 from clickscore.stream.commands.options import with_settings
 from clickscore.stream.commands.progress import replay_progress_bar
 from clickscore.stream.commands.replay_command import warn_of_cold_start
-from clickscore.stream.commands.source_options import with_source_options
+from clickscore.stream.commands.source_options import with_reference_files, with_source_options
 from clickscore.stream.errors import SettingsError
 from clickscore.stream.replay.source_options import SourceOptions
 from clickscore.stream.settings import Settings
@@ -34,6 +34,7 @@ OUT = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 
 @click.command(cls=FormerJsonCommand)
 @with_source_options
+@with_reference_files
 @click.option(
     "--bundle",
     "bundles",

@@ -16,6 +16,8 @@ from clickscore.stream.pipeline import Output, Pipeline
 from clickscore.stream.policy.experiments import CONTROL, assign_variant
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.reference.catalogue import Catalogue
+from clickscore.stream.reference.catalogue_history import AnyCatalogue
+from clickscore.stream.replay.reference_log import ReferenceLog, start_pipeline
 from clickscore.stream.replay.source import Batches
 from clickscore.stream.request import Request, Scores
 from clickscore.stream.settings import SessionSettings, Settings
@@ -23,7 +25,7 @@ from clickscore.stream.settings import SessionSettings, Settings
 MakeRecommender = Callable[[Arm], Recommender]
 """Makes a new recommender for an arm."""
 
-MakePolicy = Callable[[Arm, Catalogue], Policy]
+MakePolicy = Callable[[Arm], Policy]
 """Makes a policy for an arm."""
 
 
@@ -44,13 +46,19 @@ class ArmPolicy(NamedTuple):
     arm: Arm
     policy: Policy
 
-    def decide(self, request: Request, scores: Scores | None) -> Recommendation:
-        """Return the recommendation of a worker with the arm's settings."""
+    def decide(self, request: Request, scores: Scores | None, catalogue: AnyCatalogue) -> Recommendation:
+        """Return the recommendation of a worker with the arm's settings.
+
+        Args:
+            request: The event, with the user's session.
+            scores: Output of the arm's recommender.
+            catalogue: Stock and hidden items when the event came.
+        """
         settings = self.arm.settings.policy
         variant = assign_variant(request.event.user_id, settings.experiment, settings.control_share)
         if variant != request.variant:
             request = msgspec.structs.replace(request, variant=variant)
-        return self.policy.recommend(request, scores if variant != CONTROL else None)
+        return self.policy.recommend(request, scores if variant != CONTROL else None, catalogue)
 
 
 class SharedPipeline:
@@ -61,7 +69,8 @@ class SharedPipeline:
         settings: Settings,
         arms: Sequence[tuple[int, Arm]],
         topic: str,
-        catalogue: Catalogue,
+        reference: ReferenceLog,
+        partitions: int,
         *,
         make_recommender: MakeRecommender,
         make_policy: MakePolicy,
@@ -72,13 +81,15 @@ class SharedPipeline:
             settings: Settings of the sessions.
             arms: Number and description of each arm; empty where only the sessions are needed.
             topic: Topic name in the decision ids.
-            catalogue: Stock and flags of the items.
+            reference: Catalogue and campaigns.
+            partitions: Number of partitions of the log.
             make_recommender: Makes a recommender for an arm.
             make_policy: Makes a policy for an arm.
         """
         self.arm_numbers = [number for number, _ in arms]
-        self._pipeline = Pipeline(settings.sessions, settings.policy, topic, catalogue)
-        self._policies = [ArmPolicy(arm, make_policy(arm, catalogue)) for _, arm in arms]
+        self._pipeline = Pipeline(settings.sessions, settings.policy, topic, Catalogue())
+        start_pipeline(self._pipeline, reference, range(partitions), {})
+        self._policies = [ArmPolicy(arm, make_policy(arm)) for _, arm in arms]
         self._recommenders = {arm.recommender_key: make_recommender(arm) for _, arm in reversed(arms)}
 
     def decide(self, batches: Batches, judge_from: int | None) -> tuple[list[Output], list[ArmDecisions]]:
@@ -88,13 +99,15 @@ class SharedPipeline:
             batches: Next records of each partition.
             judge_from: Event time of the first judged events, ms; None where all records only warm up.
         """
-        outputs, requests = self._pipeline.collect_requests(batches)
+        outputs, requests, catalogues = self._pipeline.collect_requests(batches)
         is_judged = [judge_from is not None and request.event.ts >= judge_from for request in requests]
         scores = {key: recommender.rank(requests, is_judged) for key, recommender in self._recommenders.items()}
         ranked = [(policy, scores[policy.arm.recommender_key]) for policy in self._policies]
         decisions = [
-            ArmDecisions(request, judge, [policy.decide(request, ranking[row]) for policy, ranking in ranked if judge])
-            for row, (request, judge) in enumerate(zip(requests, is_judged, strict=True))
+            ArmDecisions(
+                request, judge, [policy.decide(request, ranking[row], catalogue) for policy, ranking in ranked if judge]
+            )
+            for row, (request, judge, catalogue) in enumerate(zip(requests, is_judged, catalogues, strict=True))
         ]
         return outputs, decisions
 
@@ -107,7 +120,8 @@ class SharedPipelines:
         base: Settings,
         arms: Sequence[Arm],
         topic: str,
-        catalogue: Catalogue,
+        reference: ReferenceLog,
+        partitions: int,
         *,
         make_recommender: MakeRecommender,
         make_policy: MakePolicy,
@@ -118,7 +132,8 @@ class SharedPipelines:
             base: Common settings; labels come from their sessions.
             arms: Arms of the backtest.
             topic: Topic name in the decision ids.
-            catalogue: Stock and flags of the items.
+            reference: Catalogue and campaigns.
+            partitions: Number of partitions of the log.
             make_recommender: Makes a recommender for an arm.
             make_policy: Makes a policy for an arm.
         """
@@ -131,7 +146,8 @@ class SharedPipelines:
                 group[0][1].settings if group else base,
                 group,
                 topic,
-                catalogue,
+                reference,
+                partitions,
                 make_recommender=make_recommender,
                 make_policy=make_policy,
             )

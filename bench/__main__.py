@@ -20,6 +20,7 @@ from bench.replay import arms, flat, reasons, replay
 from bench.report import Measurement, Report, complete_document, table
 from bench.run_budget import FULL, QUICK, RunBudget
 from bench.scoring import scoring
+from bench.sold_out import sold_out
 from bench.start import start
 from clickscore.model.json_output import FormerJsonCommand, JsonOutput, json_options
 
@@ -27,6 +28,7 @@ MEASUREMENTS: dict[str, Callable[[Environment, RunBudget], Measurement]] = {
     "scoring": scoring,
     "bare": bare,
     "latency": latency,
+    "sold-out": sold_out,
     "million": million,
     "start": start,
     "memory": memory,

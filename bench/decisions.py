@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from bench.load import Watch
+from bench.load import Watch, watching
 from clickscore.schemas.decisions import Choice
+from clickscore.schemas.events import read_epoch
+from clickscore.schemas.topics import EVENTS
 
 
 class _Decision(msgspec.Struct, frozen=True):
@@ -57,7 +59,7 @@ def read_decisions(watch: Watch) -> dict[EventAt, Decided]:
         if event_at in decisions:
             raise WrongError(f"{decision.decision_id} was decided twice")
         decisions[event_at] = Decided(message.timestamp()[1], decision.ts, answer, len(value))
-    _check_whole(decisions)
+    _check_whole(decisions, watch)
     return decisions
 
 
@@ -77,9 +79,16 @@ def check_same(sides: dict[str, dict[EventAt, Decided]]) -> None:
                 )
 
 
-def _check_whole(decisions: dict[EventAt, Decided]) -> None:
+def _check_whole(decisions: dict[EventAt, Decided], watch: Watch) -> None:
+    """Check that every record before the last decided event of its partition is decided, or is a worker's epoch."""
     ends: dict[int, int] = defaultdict(int)
     for partition, offset in decisions:
         ends[partition] = max(ends[partition], offset + 1)
-    if sum(ends.values()) != len(decisions):
-        raise WrongError(f"{sum(ends.values()) - len(decisions)} events were left out")
+    missing = {(partition, offset) for partition, end in ends.items() for offset in range(end)} - decisions.keys()
+    if missing:
+        with watching(watch.settings, EVENTS) as events:
+            missing -= {
+                (record.partition(), record.offset()) for record in events.records() if read_epoch(record.value())
+            }
+    if missing:
+        raise WrongError(f"{len(missing)} events were left out")

@@ -102,17 +102,17 @@ def measure_latency(
         environment.idle_check.wait()
         baseline = environment.baseline.measure(budget.control_seconds)
         with child(WORKER, settings.replace(**tuned), environment.folder) as worker:
-            _await(answers, _FIRST, worker.check)
+            await_count(answers, _FIRST, worker.check)
             started_at = time.time()
             with child(("bench.producer", str(rate), str(seconds)), settings, environment.folder) as producer:
                 meter = Meter(worker.process, environment.broker.pid, [producer.process])
-                _await(answers, _FIRST + rate, worker.check)
+                await_count(answers, _FIRST + rate, worker.check)
                 first = meter.read()
                 with profile.sampling(worker.process.pid, seconds - DROPPED_SECONDS) if profile else nullcontext():
                     time.sleep(seconds - DROPPED_SECONDS)
                 last = meter.read()
                 producer.finish(_TIMEOUT_SECONDS)
-            _await(answers, _FIRST + int(rate * seconds), worker.check)
+            await_count(answers, _FIRST + int(rate * seconds), worker.check)
         pace = between(baseline, environment.baseline.measure(budget.control_seconds))
         sent = {(record.partition(), record.offset()): record.timestamp()[1] for record in events.records()}
         decided = {
@@ -157,7 +157,7 @@ def _cores(runs: list[Latency]) -> str:
     return f"cores taken: worker {worker:.2f}, broker {broker:.2f}, other programs {strangers:.2f}"
 
 
-def _await(watch: Watch, count: int, check: Callable[[], None]) -> None:
+def await_count(watch: Watch, count: int, check: Callable[[], None]) -> None:
     """Wait until a topic holds `count` records.
 
     Args:

@@ -51,6 +51,7 @@ class Watch:
     """Observer of one topic."""
 
     def __init__(self, settings: Settings, topic: Topic) -> None:
+        self.settings = settings
         self._partitions = [
             TopicPartition(settings.kafka.topic(topic.name), partition) for partition in range(PARTITIONS)
         ]

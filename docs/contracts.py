@@ -15,7 +15,7 @@ from clickscore.schemas import topics
 from clickscore.schemas.catalogue import Campaign, Item
 from clickscore.schemas.decisions import Ad, Recommendation
 from clickscore.schemas.erasure import AnyReceipt, Erased, Remains
-from clickscore.schemas.events import AnyRecord, Cart, Consent, Erase, Purchase, Search, Tick, View
+from clickscore.schemas.events import AnyRecord, Cart, Consent, Epoch, Erase, Purchase, Search, Tick, View
 from clickscore.schemas.manifest import Manifest
 from clickscore.schemas.sessions import ClosedSession
 from clickscore.schemas.snapshots import OFFSET_HEADER
@@ -96,7 +96,7 @@ class _Channel(msgspec.Struct, frozen=True, kw_only=True):
     receives: bool = False
     """True if workers read the topic."""
     sends: Any = None
-    """Struct that workers write to the topic, `bytes` for opaque payloads, or None."""
+    """Struct or union of structs that workers write to the topic, `bytes` for opaque payloads, or None."""
 
 
 _CHANNELS = (
@@ -104,11 +104,12 @@ _CHANNELS = (
         topic=topics.EVENTS,
         description="Actions of shoppers, in the order of sending. Unknown fields are skipped. A record that is no "
         "event becomes a dead letter. A `tick` moves the time of an idle partition: workers write ticks; you may, too. "
-        "`consent` and `erase` say what may be done with a user's data: they hold from the next record on.",
-        key="The user's id. All events of a user must lie in one partition; a tick has no key.",
+        "`consent` and `erase` say what may be done with a user's data: they hold from the next record on. An `epoch` "
+        "says which catalogue, campaigns and bundle later decisions use: only workers write epochs.",
+        key="The user's id. All events of a user must lie in one partition; ticks and epochs have no key.",
         payload=AnyRecord,
         receives=True,
-        sends=Tick,
+        sends=Tick | Epoch,
     ),
     _Channel(
         topic=topics.CATALOGUE,
@@ -257,9 +258,8 @@ def _operations() -> dict[str, dict[str, Any]]:
         if channel.receives:
             operations[f"receive-{name}"] = {"action": "receive", "channel": {"$ref": f"#/channels/{name}"}}
         if channel.sends:
-            messages = [
-                message for message in _messages(channel) if message in (channel.sends.__name__, _message_name(channel))
-            ]
+            names = {struct.__name__ for struct in _members(channel.sends)} | {_message_name(channel)}
+            messages = [message for message in _messages(channel) if message in names]
             operations[f"send-{name}"] = {
                 "action": "send",
                 "channel": {"$ref": f"#/channels/{name}"},

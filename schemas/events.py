@@ -126,6 +126,26 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="tic
     ts: EventTime
 
 
+class Epoch(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="epoch", gc=False):
+    """What the decisions on the later events of the partition depend on, besides the events. Workers write epochs.
+
+    An epoch takes effect at its own record, and only if its number is larger than the number of the partition's epoch.
+    """
+
+    number: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+    """Number of the epoch in its partition, from 1. Number 0 stands for the reference data before the first record."""
+    catalogue: Annotated[int, msgspec.Meta(ge=0)]
+    """Offset of `catalogue-items`: the records before this offset are in effect."""
+    campaigns: Annotated[int, msgspec.Meta(ge=0)]
+    """Offset of `ad-campaigns`: the records before this offset are in effect."""
+    bundle: Annotated[str, msgspec.Meta(max_length=256)] | None = None
+    """Version of the scoring bundle; null without a model."""
+    policy: Annotated[str, msgspec.Meta(max_length=256)] = ""
+    """Version of the policy, as in the field `policy` of decisions."""
+    settings: Annotated[str, msgspec.Meta(max_length=256)] = ""
+    """Hash of the settings that decide the output."""
+
+
 Interaction = View | Cart | RemoveFromCart | Favourite | Purchase | Click | Search
 """Events of a session."""
 
@@ -135,7 +155,7 @@ AnyEvent = Interaction | Impression
 PrivacyRecord = Consent | Erase
 """Records about a user's data. They are no action on an item: they enter no session and get no decision."""
 
-AnyRecord = AnyEvent | PrivacyRecord | Tick
+AnyRecord = AnyEvent | PrivacyRecord | Tick | Epoch
 """Allowed records of `clickstream-events`."""
 
 ACTIONS: tuple[str, ...] = (
@@ -179,6 +199,21 @@ def decode_record(text: bytes) -> AnyRecord:
         if fault is None:
             raise
         raise msgspec.ValidationError(fault) from exc
+
+
+EPOCH_PREFIX = b'{"type":"epoch"'
+"""Beginning of an epoch as workers write it: a search for epochs decodes no other record."""
+
+
+def read_epoch(value: bytes | None) -> Epoch | None:
+    """Return the epoch in a record; None for any other record."""
+    if value is None or not value.startswith(EPOCH_PREFIX):
+        return None
+    try:
+        record = decode_record(value)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None  # becomes a dead letter
+    return record if isinstance(record, Epoch) else None
 
 
 class _EventTimeOnly(msgspec.Struct):

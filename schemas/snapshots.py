@@ -7,6 +7,8 @@ effect of every record up to `PartitionSnapshot.offset`, and of no later record.
 
 import msgspec
 
+from clickscore.schemas.events import Epoch
+
 PARTITION_KEY = b""
 OFFSET_HEADER = "offset"
 """Header of a tombstone: the source offset of the record that made the worker forget the user."""
@@ -73,6 +75,8 @@ class PartitionSnapshot(msgspec.Struct, array_like=True, gc=False):
     """Items by popularity, best first, as of the last refresh."""
     topic_id: str = ""
     """Kafka's id of the topic of events; empty where the id is unknown. A topic that is made anew has another id."""
+    epoch: Epoch | None = None
+    """Epoch in effect after the record at `offset`; absent before the first epoch."""
 
 
 decode_user = msgspec.msgpack.Decoder(UserState).decode

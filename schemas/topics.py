@@ -41,10 +41,16 @@ _compact = {
     "delete.retention.ms": str(DAY_MS),  # a removal stays readable for a day, for a reader that is behind
     "max.message.bytes": str(MAX_RECORD_BYTES),
 }
+# A replay reads the catalogue as of each event, so old values stay for as long as the events.
+_reference = {
+    **_compact,
+    "min.compaction.lag.ms": str(7 * DAY_MS),
+    "max.compaction.lag.ms": str(8 * DAY_MS),
+}
 
 EVENTS = Topic(name="clickstream-events", per_user=True, config=_delete)
-CATALOGUE = Topic(name="catalogue-items", per_user=False, config=_compact)
-CAMPAIGNS = Topic(name="ad-campaigns", per_user=False, config=_compact)
+CATALOGUE = Topic(name="catalogue-items", per_user=False, config=_reference)
+CAMPAIGNS = Topic(name="ad-campaigns", per_user=False, config=_reference)
 RECOMMENDATIONS = Topic(name="recommendation-decisions", per_user=True, config=_delete)
 ADS = Topic(name="ad-decisions", per_user=True, config=_delete)
 CLOSED_SESSIONS = Topic(name="closed-sessions", per_user=True, config=_delete)

@@ -8,7 +8,6 @@ scores are batch-invariant.
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
@@ -21,6 +20,7 @@ from clickscore.schemas.events import (
     AnyEvent,
     AnyRecord,
     Consent,
+    Epoch,
     Erase,
     Impression,
     PrivacyRecord,
@@ -34,6 +34,8 @@ from clickscore.stream.policy.ads import choose_ad
 from clickscore.stream.policy.experiments import CONTROL, MODEL, assign_variant, forget_variants
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.reference.catalogue import Catalogue
+from clickscore.stream.reference.catalogue_history import AnyCatalogue, CatalogueHistory, CatalogueView, offsets_of
+from clickscore.stream.reference.epoch_schedule import EpochSchedule
 from clickscore.stream.request import Request, Scores
 from clickscore.stream.scoring.scorer import PendingScores, Scorer
 from clickscore.stream.settings import PolicySettings, SessionSettings
@@ -111,7 +113,7 @@ class Output:
     dead_letters: list[DeadLetter] = field(default_factory=list[DeadLetter])
     changes: list[ChangelogRecord] = field(default_factory=list[ChangelogRecord])
     outcomes: Counter[str] = field(default_factory=Counter[str])
-    """Number of records by outcome: decided, late, repeated, dead, tick, consent, erase, skipped."""
+    """Number of records by outcome: decided, late, repeated, dead, tick, epoch, consent, erase, skipped."""
     unscored: int = 0
     """Number of decisions on events that the model could not score: it knows no item of the session."""
     items: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
@@ -119,12 +121,16 @@ class Output:
     jumps: list[WatermarkJump] = field(default_factory=list[WatermarkJump])
 
 
+DueDecision = tuple[Request, AnyCatalogue, Output]
+"""A request, the catalogue in its epoch, and the output for the decisions on the request."""
+
+
 class PendingBatch(NamedTuple):
     """Batches between `begin` and `finish`: the states are updated, the decisions wait for scores."""
 
     outputs: list[Output]
-    requests: list[tuple[Request, Output]]
-    """Requests in order, each with the output for the decisions on the request."""
+    due: list[DueDecision]
+    """Requests in order, each with its catalogue and its output."""
     scores: PendingScores | None
     """Scores of the requests; absent without a model."""
 
@@ -149,19 +155,32 @@ class Pipeline:
             sessions: Gap, lateness and bounds of the sessions.
             policy: Size of a recommendation, the A/B test and the ads' reserve.
             topic: Topic of the events; every decision id begins with the topic's name.
-            catalogue: Items and campaigns.
+            catalogue: Items and campaigns; a partition without an epoch follows the newest.
             scorer: The model; without a scorer, decisions fall back to popularity.
         """
         self._partitions: dict[int, PartitionState] = {}
         self.partitions: Mapping[int, PartitionState] = MappingProxyType(self._partitions)
         """State of each partition, for reading; `load` and `drop` add and remove partitions."""
-        self.catalogue = catalogue
+        self.history = CatalogueHistory(catalogue)
+        """Catalogue and campaigns as of each partition's epoch."""
+        self._views: dict[int, CatalogueView] = {}
+        self._schedule: EpochSchedule | None = None
         self._session_settings = sessions
         self._policy_settings = policy
         self._topic = topic
         self._scorer = scorer
         self._bundle = scorer.version if scorer else None
-        self._policy = Policy(policy, catalogue, self._bundle, scorer.popular if scorer else ())
+        self._policy = Policy(policy, self._bundle, scorer.popular if scorer else ())
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """Newest catalogue that any partition uses."""
+        return self.history.newest
+
+    @property
+    def bundle(self) -> str | None:
+        """Version of the bundle; None without a model."""
+        return self._bundle
 
     @property
     def has_model(self) -> bool:
@@ -190,13 +209,39 @@ class Pipeline:
         return state
 
     def load(self, states: Mapping[int, PartitionState]) -> None:
-        """Set the state of partitions, such as restored states."""
+        """Set the state of partitions, such as restored states, in the epoch of each."""
         self._partitions.update(states)
+        for partition, state in states.items():
+            self._set_view(partition, state.epoch)
+
+    def begin_epoch(self, partition: int, epoch: Epoch) -> None:
+        """Set the epoch of a partition: the later records are decided in this epoch."""
+        self.state(partition).epoch = epoch
+        self._set_view(partition, epoch)
+
+    def follow_schedule(self, schedule: EpochSchedule | None) -> None:
+        """Begin epochs by event time: for a replay of files, whose events have no epochs among them."""
+        self._schedule = schedule
+
+    def replace_history(self, history: CatalogueHistory) -> None:
+        """Use another history of the catalogue, which knows the epoch of every partition."""
+        self.history = history
+        for partition, state in self._partitions.items():
+            self._set_view(partition, state.epoch)
+
+    def _set_view(self, partition: int, epoch: Epoch | None) -> None:
+        if epoch is None:
+            self._views.pop(partition, None)
+        else:
+            self._views[partition] = self.history.view(offsets_of(epoch))
+        if self._schedule is not None:
+            self._partitions[partition].next_epoch_ts = self._schedule.next_ts(epoch)
 
     def drop(self, partitions: Iterable[int]) -> None:
         """Forget the state of partitions."""
         for partition in partitions:
             self._partitions.pop(partition, None)
+            self._views.pop(partition, None)
 
     def process(self, partition: int, records: Sequence[Record]) -> Output:
         """Process the next records of a partition, in offset order."""
@@ -208,20 +253,20 @@ class Pipeline:
 
     def begin(self, batches: Sequence[tuple[int, Sequence[Record]]]) -> PendingBatch:
         """Update the states and start scoring. The next batches may begin before `finish` is called for these."""
-        outputs, requests = self._advance(batches)
-        scores = self._scorer.submit([request for request, _ in requests]) if self._scorer else None
-        return PendingBatch(outputs, requests, scores)
+        outputs, due = self._advance(batches)
+        scores = self._scorer.submit([request for request, _, _ in due]) if self._scorer else None
+        return PendingBatch(outputs, due, scores)
 
     def finish(self, pending: PendingBatch) -> list[Output]:
         """Wait for the scores, decide, and return the output of each batch."""
-        outputs, requests, pending_scores = pending
+        outputs, due, pending_scores = pending
         decisions: dict[int, tuple[Message, Message | None]] = {}  # scores come in an order of their own
-        results = pending_scores.results() if pending_scores else enumerate([None] * len(requests))
+        results = pending_scores.results() if pending_scores else enumerate([None] * len(due))
         for index, scores in results:
-            request, output = requests[index]
+            request, catalogue, output = due[index]
             output.unscored += scores is None or not scores.rows
-            decisions[index] = self._decide(request, scores, output)
-        for index, (_, output) in enumerate(requests):
+            decisions[index] = self._decide(request, scores, catalogue, output)
+        for index, (_, _, output) in enumerate(due):
             recommendation, ad = decisions[index]
             output.recommendations.append(recommendation)
             if ad:
@@ -232,29 +277,41 @@ class Pipeline:
         """Update the states without decisions, for callers with a need for sessions or states only."""
         return self._advance(batches)[0]
 
-    def collect_requests(self, batches: Sequence[tuple[int, Sequence[Record]]]) -> tuple[list[Output], list[Request]]:
-        """Update the states; return outputs and requests in order, for callers with policies of their own."""
-        outputs, requests = self._advance(batches)
-        return outputs, [request for request, _ in requests]
-
-    def _advance(
+    def collect_requests(
         self, batches: Sequence[tuple[int, Sequence[Record]]]
-    ) -> tuple[list[Output], list[tuple[Request, Output]]]:
-        """Update the states; return outputs without decisions, and each request with the output of its batch."""
+    ) -> tuple[list[Output], list[Request], list[AnyCatalogue]]:
+        """Update the states; return outputs, requests and the catalogue of each request, in order.
+
+        For callers with policies of their own.
+        """
+        outputs, due = self._advance(batches)
+        return outputs, [request for request, _, _ in due], [catalogue for _, catalogue, _ in due]
+
+    def _advance(self, batches: Sequence[tuple[int, Sequence[Record]]]) -> tuple[list[Output], list[DueDecision]]:
+        """Update the states; return outputs without decisions, and the decisions that are due, in order."""
         outputs = [Output() for _ in batches]
-        requests: list[tuple[Request, Output]] = []
+        due: list[DueDecision] = []
         for (partition, records), output in zip(batches, outputs, strict=True):
             state = self.state(partition)
-            requests.extend(zip(self._read(state, records, output), repeat(output)))
+            self._read(partition, state, records, output, due)
             end = records[-1].offset if records else state.offset
             if end > state.offset or state.needs_flush:
                 output.changes.extend(state.flush(end))
-        return outputs, requests
+        return outputs, due
 
-    def _read(self, state: PartitionState, records: Sequence[Record], output: Output) -> list[Request]:
-        """Update a partition's state with records; return the requests."""
-        requests: list[Request] = []
-        gap_ms = self._session_settings.gap_ms
+    def _read(
+        self, partition: int, state: PartitionState, records: Sequence[Record], output: Output, due: list[DueDecision]
+    ) -> None:
+        """Update a partition's state with records, and add the decisions that are due.
+
+        Args:
+            partition: Number of the partition.
+            state: State of the partition.
+            records: Records in offset order.
+            output: Output of the batch.
+            due: Receives the requests.
+        """
+        catalogue = self._views.get(partition, self.history.newest)
         for record in records:
             if record.offset <= state.offset:
                 output.outcomes["skipped"] += 1  # processed before a restart or a rebalance
@@ -264,24 +321,56 @@ class Pipeline:
                 output.dead_letters.append(event)
                 output.outcomes["dead"] += 1
                 continue
+            if isinstance(event, Epoch):
+                catalogue = self._apply_epoch(partition, state, event, output)
+                continue
             if isinstance(event, (Consent, Erase)):  # the log's order counts, not the time: the watermark stays
                 self._apply_privacy(state, event, record, output)
                 continue
-            is_tick = isinstance(event, Tick)
-            if event.ts - state.max_ts > gap_ms and state.max_ts >= 0 and not is_tick:
-                output.jumps.append(_watermark_jump(event, record, state.max_ts))
-            closed = state.advance(
-                event.ts, record.offset, MAX_CLOSURES_PER_TICK if is_tick else MAX_CLOSURES_PER_EVENT
-            )
-            if closed:
-                output.closed_sessions.extend(map(closed_message, closed))
-            if is_tick:
+            self._pass_time(state, event, record, output)
+            if state.max_ts >= state.next_epoch_ts and self._schedule is not None:
+                self.begin_epoch(partition, self._schedule.epoch(state.max_ts, state.epoch))
+                catalogue = self._views[partition]
+            if isinstance(event, Tick):
                 output.outcomes["tick"] += 1
                 continue
             request = self._step(state, event, record, output)
             if request is not None:
-                requests.append(request)
-        return requests
+                due.append((request, catalogue, output))
+
+    def _apply_epoch(self, partition: int, state: PartitionState, epoch: Epoch, output: Output) -> AnyCatalogue:
+        """Begin an epoch, unless its number is not larger than that of the present epoch; return the catalogue.
+
+        Args:
+            partition: Number of the partition.
+            state: State of the partition.
+            epoch: The record.
+            output: Output of the batch.
+        """
+        output.outcomes["epoch"] += 1
+        if state.epoch is None or epoch.number > state.epoch.number:
+            self.begin_epoch(partition, epoch)
+        return self._views[partition]
+
+    def _pass_time(self, state: PartitionState, event: AnyEvent | Tick, record: Record, output: Output) -> None:
+        """Move the watermark to a record's time, and close the sessions that this ends.
+
+        Args:
+            state: State of the partition.
+            event: The event or the tick.
+            record: The record of the event.
+            output: Output of the batch.
+        """
+        limit = MAX_CLOSURES_PER_TICK if isinstance(event, Tick) else MAX_CLOSURES_PER_EVENT
+        if (
+            event.ts - state.max_ts > self._session_settings.gap_ms
+            and state.max_ts >= 0
+            and not isinstance(event, Tick)
+        ):
+            output.jumps.append(_watermark_jump(event, record, state.max_ts))
+        closed = state.advance(event.ts, record.offset, limit)
+        if closed:
+            output.closed_sessions.extend(map(closed_message, closed))
 
     def _apply_privacy(self, state: PartitionState, event: PrivacyRecord, record: Record, output: Output) -> None:
         """Erase a user, or apply what a user says about consent, unless the record repeats a statement."""
@@ -320,6 +409,8 @@ class Pipeline:
             event = decode_record(value)
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             return DeadLetter(record, str(exc))
+        if isinstance(event, Epoch):
+            return event
         fault = self._time_fault(event.ts, record.timestamp) if record.timestamp >= 0 else None
         return DeadLetter(record, fault) if fault else event
 
@@ -376,21 +467,31 @@ class Pipeline:
             withheld=withheld,
         )
 
-    def _decide(self, request: Request, scores: Scores | None, output: Output) -> tuple[Message, Message | None]:
+    def _decide(
+        self, request: Request, scores: Scores | None, catalogue: AnyCatalogue, output: Output
+    ) -> tuple[Message, Message | None]:
         """Return a request's recommendation, and with campaigns also the ad; count the items.
 
         The control variant of the A/B test gets popular items, but the same ads as all other users.
+
+        Args:
+            request: The request.
+            scores: The model's output; absent where no model scores the request.
+            catalogue: Catalogue and campaigns in the epoch of the request.
+            output: Output of the batch, for the counts.
         """
         key, variant = request.event.user_id.encode(), request.variant
-        value, from_model, from_fallback = self._policy.encoded(request, scores if variant != CONTROL else None)
+        value, from_model, from_fallback = self._policy.encoded(
+            request, scores if variant != CONTROL else None, catalogue
+        )
         if from_model:
             output.items[variant, MODEL] += from_model
         if from_fallback:
             output.items[variant, CONTROL] += from_fallback
         recommendation = Message(key, value)
-        if not self.catalogue.campaigns:
+        if not catalogue.has_campaigns:
             return recommendation, None
-        ad = choose_ad(request, scores, self.catalogue, self._policy_settings.reserve, self._bundle)
+        ad = choose_ad(request, scores, catalogue, self._policy_settings.reserve, self._bundle)
         return recommendation, Message(key, encode_decision(ad))
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origin
 
 import msgspec
+import xxhash
 
 from clickscore.schemas.durations import DAY_MS, MINUTE_MS
 from clickscore.stream.errors import SettingsError
@@ -353,6 +354,10 @@ class WorkerSettings(Group, frozen=True, kw_only=True):
     tick_after_ms: Annotated[
         int, setting("ms", "Idle time after which a partition gets a tick, which moves its clock on; 0 for never", ge=0)
     ] = MINUTE_MS
+    epoch_ms: Annotated[
+        int,
+        setting("ms", "Time in which changes of catalogue and campaigns are gathered before they take effect", ge=10),
+    ] = 200
     web_host: Annotated[str, setting("host", "Address on which /metrics and /health listen")] = "127.0.0.1"
     web_port: Annotated[int, setting("port", "Port of /metrics and /health", ge=0, le=65_535)] = 6066
 
@@ -483,6 +488,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def identity(self) -> dict[str, str]:
         """Settings on which a run's output depends, as text: runs with equal identities decide alike."""
         return {name: str(value) for name, value in self.deciding("items", "records").items()}
+
+    @property
+    def identity_hash(self) -> str:
+        """Hash of `identity`: epochs name the settings by this hash."""
+        return xxhash.xxh3_64_hexdigest(msgspec.json.encode(self.identity, order="sorted"))
 
     def _groups(self) -> list[tuple[str, Group]]:
         return [(field, getattr(self, field)) for field in self.__struct_fields__]

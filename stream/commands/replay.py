@@ -12,7 +12,7 @@ from rich.text import Text
 
 from clickscore.stream.commands.options import with_settings
 from clickscore.stream.commands.replay_command import replay_with_progress
-from clickscore.stream.commands.source_options import with_replay_options
+from clickscore.stream.commands.source_options import with_reference_files, with_replay_options
 from clickscore.stream.replay.run import ReplayOptions
 from clickscore.stream.replay.source_options import SourceOptions, topic_in
 from clickscore.stream.replay.verify import DifferingDecision, DiffSummary
@@ -25,6 +25,7 @@ MAX_FIELDS = 20
 
 @click.command()
 @with_replay_options(content="decisions, as JSON lines,", needs_output=False)
+@with_reference_files
 @click.option("--check", metavar="kafka:TOPIC", help="Compare with the decisions that live workers have published.")
 @with_settings(
     "bundle",
@@ -46,8 +47,8 @@ def replay(
 
     SOURCE is a file (JSON lines, or --format; plain, gzip, Zstandard or Parquet) or a topic, kafka:NAME. The same
     events, bundle and settings give the same decisions as live, byte for byte. The decisions of partition 0 come
-    first, in the order of the log. A replay of a topic takes catalogue and campaigns from their topics, as of now; a
-    file has no catalogue.
+    first, in the order of the log. A replay of a topic takes catalogue and campaigns from their topics, as of the
+    epoch of each event. For a file, --catalogue and --campaigns name files whose lines hold from their ts on.
 
     --check compares the decisions with published decisions; the exit code is 1 if any decision differs.
 

@@ -67,6 +67,12 @@ def _print_summary(result: ReplayResult, output: OutputKind, options: ReplayOpti
             f"order. To sort it by time, {remedy}",
             err=True,
         )
+    if result.gaps:
+        click.echo(
+            f"Approximate: Kafka no longer holds all values of {result.gaps}. Where a value is missing, decisions use "
+            "the next value, or none. The topics keep values for min.compaction.lag.ms",
+            err=True,
+        )
     if tally.warm_up:
         click.echo(f"{tally.warm_up:,} events before --from updated the state and have no output", err=True)
 

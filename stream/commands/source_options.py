@@ -40,11 +40,23 @@ def with_source_options(command: Command) -> Command:
     @functools.wraps(command)
     def run(warm_from: str | None, **kwargs: Any) -> Any:  # noqa: ANN401 (click passes parsed values)
         kwargs["warm_up_from"] = kwargs["warm_up_from"] or warm_from
-        options = SourceOptions(**{field.name: kwargs.pop(field.name) for field in dataclasses.fields(SourceOptions)})
+        names = [field.name for field in dataclasses.fields(SourceOptions) if field.name in kwargs]
+        options = SourceOptions(**{name: kwargs.pop(name) for name in names})
         _check_source_options(options)
         return command(source_options=options, **kwargs)
 
     return _decorate(run, _SOURCE_OPTIONS)
+
+
+def with_reference_files(command: Command) -> Command:
+    """Give a command the flags for files of catalogue and campaigns; apply it below `with_source_options`."""
+    file = click.Path(exists=True, dir_okay=False, path_type=Path)
+    sentence = "as JSON lines, each with ts (ms) from which on it holds; removed: true ends it. For a file of events."
+    flags = (
+        click.option("--catalogue", type=file, default=None, help=f"Items of the shop {sentence}"),
+        click.option("--campaigns", type=file, default=None, help=f"Ad campaigns {sentence}"),
+    )
+    return _decorate(command, flags)
 
 
 def with_replay_options(*, content: str, needs_output: bool) -> Callable[[Command], Command]:
@@ -105,6 +117,8 @@ def _check_source_options(options: SourceOptions) -> None:
         raise click.UsageError("kafka: needs the name of a topic, such as kafka:clickstream-events")
     if topic is None and (options.begin or options.end or options.warm_up_from):
         raise click.UsageError("--from, --to and --warm-up-from need a topic: name one as kafka:NAME")
+    if topic is not None and (options.catalogue or options.campaigns):
+        raise click.UsageError("--catalogue and --campaigns need a file: a topic has the epochs of its own topics")
 
 
 def _decorate(command: Command, flags: tuple[Callable[[Command], Command], ...]) -> Command:

@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 import xxhash
 
-from clickscore.schemas.events import Consent, Erase, ItemEvent, Tick, decode_record
+from clickscore.schemas.events import Consent, Epoch, Erase, ItemEvent, Tick, decode_record
 from clickscore.stream.event_files.line_errors import LineErrors
 from clickscore.stream.event_files.lines import Line
 from clickscore.stream.kafka.partitioner import partition_of
@@ -80,6 +80,8 @@ class EventFileSummary:
             self.errors.add(str(exc), line.number)
             return
         self.types[str(record.__struct_config__.tag)] += 1
+        if isinstance(record, Epoch):
+            return  # an epoch has no time
         if not isinstance(record, Consent | Erase):  # they do not move the watermark
             self._add_time(line, record.ts)
         self.first_ts = record.ts if self.first_ts is None else min(self.first_ts, record.ts)

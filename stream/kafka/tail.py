@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaError
 from clickscore.schemas.catalogue import decode_campaign, decode_item
 from clickscore.schemas.decisions import Ad, Recommendation, decode_decision
 from clickscore.schemas.erasure import Erased, decode_receipt
-from clickscore.schemas.events import AnyRecord, Consent, Erase, Search, Tick, decode_record
+from clickscore.schemas.events import AnyRecord, Consent, Epoch, Erase, Search, Tick, decode_record
 from clickscore.schemas.sessions import ClosedSession, decode_session
 from clickscore.schemas.topics import (
     ADS,
@@ -170,6 +170,11 @@ def _describe(topic: str, record: Record) -> str:
 
 def _event(_: Record, __: str, value: bytes) -> str:
     event: AnyRecord = decode_record(value)
+    if isinstance(event, Epoch):
+        return (
+            f"epoch {event.number} begins: catalogue up to offset {event.catalogue}, "
+            f"campaigns up to {event.campaigns}, {f'bundle {event.bundle}' if event.bundle else 'no bundle'}"
+        )
     if isinstance(event, Tick):
         return f"{_utc(event.ts)}  time passed, nobody came"
     if isinstance(event, Consent):

@@ -18,7 +18,8 @@ from aiokafka.errors import (
     for_code,
 )
 
-from clickscore.schemas.topics import EVENTS, TOPICS, Topic
+from clickscore.schemas.durations import DAY_MS
+from clickscore.schemas.topics import CAMPAIGNS, CATALOGUE, EVENTS, TOPICS, Topic
 from clickscore.stream.errors import BrokerError, TopicMissingError
 from clickscore.stream.kafka.availability import wait_for_broker
 from clickscore.stream.kafka.client import client_arguments
@@ -42,6 +43,10 @@ _LIMIT_CONFIGS = (
     "delete.retention.ms",
 )
 """Configs with a largest value, which bound how long a removed value stays on disk; a smaller value is fine."""
+REFERENCE_TOPICS = (CATALOGUE, CAMPAIGNS)
+"""Topics whose old values stay for as long as the events, because a replay reads the values as of each event."""
+FOR_EVER_MS = 2**63 - 1
+"""Kafka's largest time, ms."""
 # None: the broker does not show the config. Then its operator is responsible.
 _COMPACTED = ("compact", None)
 
@@ -267,6 +272,10 @@ def _new_topic(settings: KafkaSettings, topic: Topic) -> NewTopic:
         # -1 keeps records for ever.
         if settings.retention_ms > 0:
             config["segment.ms"] = str(min(settings.retention_ms, int(config["segment.ms"])))
+    if topic in REFERENCE_TOPICS:
+        lag_ms = settings.retention_ms if settings.retention_ms > 0 else FOR_EVER_MS
+        config["min.compaction.lag.ms"] = str(lag_ms)
+        config["max.compaction.lag.ms"] = str(min(lag_ms + DAY_MS, FOR_EVER_MS))
     return NewTopic(
         settings.topic(topic.name), settings.partitions if topic.per_user else 1, settings.replication, None, config
     )

@@ -8,7 +8,7 @@ from clickscore.schemas.events import Impression, ItemEvent
 from clickscore.schemas.purposes import ADS, WITHHELD
 from clickscore.stream.policy.filters import forbidden_items
 from clickscore.stream.policy.recommend import POLICY_VERSION
-from clickscore.stream.reference.catalogue import Catalogue
+from clickscore.stream.reference.catalogue_history import AnyCatalogue
 from clickscore.stream.request import Request, Scores
 
 
@@ -22,7 +22,9 @@ def expected_value(campaign: Campaign, purchase: float | None) -> float:
     return campaign.bid * (1.0 if purchase is None else purchase)
 
 
-def choose_ad(request: Request, scores: Scores | None, catalogue: Catalogue, reserve: float, bundle: str | None) -> Ad:
+def choose_ad(
+    request: Request, scores: Scores | None, catalogue: AnyCatalogue, reserve: float, bundle: str | None
+) -> Ad:
     """Return the decision on an ad: the most valuable running campaign with a matching target and an allowed item.
 
     The decision ignores budgets, frequency caps and the price to pay. Without consent to ads by behaviour it follows

@@ -30,7 +30,7 @@ from clickscore.schemas.purposes import WITHHELD
 from clickscore.stream.policy.experiments import CONTROL, MODEL
 from clickscore.stream.policy.filters import forbidden_items
 from clickscore.stream.policy.slate import CandidateSource, Reranker, Selection, fill_slate, select_first
-from clickscore.stream.reference.catalogue import Catalogue
+from clickscore.stream.reference.catalogue_history import AnyCatalogue
 from clickscore.stream.request import Request, Scores
 from clickscore.stream.settings import PolicySettings
 
@@ -63,6 +63,7 @@ class _PopularItems(NamedTuple):
     """Choices for all users without scores and purchases, valid until ranking or catalogue change."""
 
     ranking: list[str]
+    catalogue: AnyCatalogue
     catalogue_version: int
     choices: tuple[Choice, ...]
     filtered: dict[str, int]
@@ -76,7 +77,6 @@ class Policy:
     def __init__(
         self,
         settings: PolicySettings,
-        catalogue: Catalogue,
         bundle: str | None,
         prior: Sequence[str],
         *,
@@ -87,7 +87,6 @@ class Policy:
 
         Args:
             settings: `k` and `reasons`.
-            catalogue: Stock and hidden items, for filters and re-rankers.
             bundle: Version of the scoring bundle; absent without a model.
             prior: Popular items of the bundle's training data, best first: the last fallback.
             rerankers: Re-rankers of the filtered candidates, in the order of their runs.
@@ -95,7 +94,6 @@ class Policy:
         """
         self._k = settings.k
         self._max_reasons = settings.reasons
-        self._catalogue = catalogue
         self._bundle = bundle
         self._prior = prior
         self._rerankers = rerankers
@@ -106,21 +104,33 @@ class Policy:
         self._slate_limit = settings.k if self._is_plain else sys.maxsize
         self._popular: _PopularItems | None = None
 
-    def recommend(self, request: Request, scores: Scores | None) -> Recommendation:
-        """Return the decision on a request; without `scores`, fall back to popularity."""
+    def recommend(self, request: Request, scores: Scores | None, catalogue: AnyCatalogue) -> Recommendation:
+        """Return the decision on a request.
+
+        Args:
+            request: The event, with the user's session.
+            scores: The model's output; without scores the decision falls back to popularity.
+            catalogue: Stock and hidden items in the epoch of the request.
+        """
         if scores is None and not request.bought and self._is_plain:
-            popular = self._popular_items(request)
+            popular = self._popular_items(request, catalogue)
             return self._record(Recommendation, request, None, popular.choices, popular.filtered)
-        choices, filtered = self._choose(request, scores)
+        choices, filtered = self._choose(request, scores, catalogue)
         return self._record(Recommendation, request, scores, choices, filtered)
 
-    def encoded(self, request: Request, scores: Scores | None) -> EncodedRecommendation:
-        """Return `recommend` as JSON; popular items are encoded once for many users."""
+    def encoded(self, request: Request, scores: Scores | None, catalogue: AnyCatalogue) -> EncodedRecommendation:
+        """Return `recommend` as JSON; popular items are encoded once for many users.
+
+        Args:
+            request: The event, with the user's session.
+            scores: The model's output; without scores the decision falls back to popularity.
+            catalogue: Stock and hidden items in the epoch of the request.
+        """
         if scores is not None or request.bought or not self._is_plain:
-            decision = self.recommend(request, scores)
+            decision = self.recommend(request, scores, catalogue)
             from_model = count_model_items(decision) if scores is not None else 0
             return EncodedRecommendation(encode_decision(decision), from_model, len(decision.items) - from_model)
-        popular = self._popular_items(request)
+        popular = self._popular_items(request, catalogue)
         record = self._record(PreEncodedRecommendation, request, None, popular.encoded, popular.filtered)
         return EncodedRecommendation(encode_decision(record), 0, len(popular.choices))
 
@@ -146,12 +156,20 @@ class Policy:
             filtered=filtered,
         )
 
-    def _choose(self, request: Request, scores: Scores | None) -> tuple[tuple[Choice, ...], dict[str, int]]:
-        """Run the stages; return the choices, and the number of candidates removed by each filter."""
-        forbidden = forbidden_items(request, self._catalogue)
+    def _choose(
+        self, request: Request, scores: Scores | None, catalogue: AnyCatalogue
+    ) -> tuple[tuple[Choice, ...], dict[str, int]]:
+        """Run the stages; return the choices, and the number of candidates removed by each filter.
+
+        Args:
+            request: The event, with the user's session.
+            scores: The model's output; absent for the fallback.
+            catalogue: Stock and hidden items in the epoch of the request.
+        """
+        forbidden = forbidden_items(request, catalogue)
         slate, filtered = fill_slate(self._sources(request, scores), forbidden, self._slate_limit)
         for rerank in self._rerankers:
-            slate = rerank(slate, request, self._catalogue)
+            slate = rerank(slate, request, catalogue)
         return tuple(self._select(slate, request, self._k)), filtered
 
     def _sources(self, request: Request, scores: Scores | None) -> Iterator[CandidateSource]:
@@ -179,11 +197,16 @@ class Policy:
             if round_score(contribution) > 0
         )
 
-    def _popular_items(self, request: Request) -> _PopularItems:
+    def _popular_items(self, request: Request, catalogue: AnyCatalogue) -> _PopularItems:
         """Return the shared popular items, chosen anew when the ranking or the catalogue has changed."""
-        popular, version = self._popular, self._catalogue.version
-        if popular is None or popular.ranking is not request.popular or popular.catalogue_version != version:
-            choices, filtered = self._choose(request, None)
+        popular, version = self._popular, catalogue.version
+        if (
+            popular is None
+            or popular.ranking is not request.popular
+            or popular.catalogue is not catalogue
+            or popular.catalogue_version != version
+        ):
+            choices, filtered = self._choose(request, None, catalogue)
             encoded = msgspec.Raw(encode_decision(choices))
-            popular = self._popular = _PopularItems(request.popular, version, choices, filtered, encoded)
+            popular = self._popular = _PopularItems(request.popular, catalogue, version, choices, filtered, encoded)
         return popular

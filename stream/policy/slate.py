@@ -1,15 +1,15 @@
 """Slate: the filtered candidates of a request in order, and the function types of re-rankers and selections."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 
 from clickscore.schemas.decisions import Because, Choice
-from clickscore.stream.reference.catalogue import Catalogue
+from clickscore.stream.reference.catalogue_history import AnyCatalogue
 from clickscore.stream.request import Request
 
 Slate = Sequence[Choice]
 """Candidates after the filters, best first, each with score and propensity."""
 
-Reranker = Callable[[Slate, Request, Catalogue], Slate]
+Reranker = Callable[[Slate, Request, AnyCatalogue], Slate]
 """Returns a slate in another order, with other scores, or with fewer items. A re-ranker is a pure function."""
 
 Selection = Callable[[Slate, Request, int], Slate]
@@ -29,7 +29,7 @@ A plain tuple, because every decision makes new sources.
 
 
 def fill_slate(
-    sources: Iterable[CandidateSource], forbidden: Sequence[tuple[str, Collection[str]]], limit: int
+    sources: Iterable[CandidateSource], forbidden: Sequence[tuple[str, Container[str]]], limit: int
 ) -> tuple[Slate, dict[str, int]]:
     """Return the allowed candidates, each item once, and the number of candidates removed by each filter.
 

@@ -1,14 +1,26 @@
 """Catalogue: the items and campaigns of the shop, built from the records of two compacted topics."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from clickscore.schemas.catalogue import Campaign, Item, decode_campaign, decode_item
 
 Decoded = TypeVar("Decoded", Item, Campaign)
+
+
+class ItemFacts(NamedTuple):
+    """The facts of an item that decisions depend on."""
+
+    is_listed: bool
+    """Whether the catalogue has the item."""
+    is_out_of_stock: bool
+    is_hidden: bool
+    """Whether the shop hides the item, or has removed it."""
+    category: str
+    """Category; empty where it is unknown."""
 
 
 class Catalogue:
@@ -41,13 +53,10 @@ class Catalogue:
             The reason why the record is ignored; None if the record was applied.
         """
         try:
-            item_id, item = _decode_record(key, value, decode_item)
+            item_id, item = read_item(key, value)
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             return str(exc)
-        if item is not None and item.item_id != item_id:
-            return f"the key says item {item_id!r}, the value {item.item_id!r}"
-        self._replace_item(item_id, item)
-        self.version += 1
+        self.replace_facts(item_id, facts_of(item))
         return None
 
     def update_campaign(self, key: bytes | None, value: bytes | None) -> str | None:
@@ -57,43 +66,55 @@ class Catalogue:
             The reason why the record is ignored; None if the record was applied.
         """
         try:
-            campaign_id, campaign = _decode_record(key, value, decode_campaign)
+            campaign_id, campaign = read_campaign(key, value)
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             return str(exc)
-        if campaign is not None and campaign.campaign_id != campaign_id:
-            return f"the key says campaign {campaign_id!r}, the value {campaign.campaign_id!r}"
-        self._replace_campaign(campaign_id, campaign)
-        self.version += 1
+        self.replace_campaign(campaign_id, campaign)
         return None
 
-    def matching(self, items: list[str]) -> list[Campaign]:
-        """Return the campaigns that target an item of the session, the category of the newest item, or everybody."""
+    @property
+    def has_campaigns(self) -> bool:
+        """Whether there is any campaign."""
+        return bool(self.campaigns)
+
+    def facts(self, item_id: str) -> ItemFacts:
+        """Return the facts of an item."""
+        return ItemFacts(
+            item_id in self.item_ids,
+            item_id in self.out_of_stock,
+            item_id in self.hidden,
+            self._categories.get(item_id, ""),
+        )
+
+    def matching(self, items: Sequence[str], category: str | None = None) -> list[Campaign]:
+        """Return the campaigns that target an item of the session, the category of the newest item, or everybody.
+
+        Args:
+            items: Items of the session, oldest first; an empty text for a search.
+            category: Category of the newest item; by default the present category in this catalogue.
+        """
         matches = dict(self._untargeted)
         for item in items:
             matches.update(self._by_item.get(item, {}))
-        newest = next((item for item in reversed(items) if item), "")
-        matches.update(self._by_category.get(self._categories.get(newest, ""), {}))
+        if category is None:
+            category = self._categories.get(newest_item(items), "")
+        matches.update(self._by_category.get(category, {}))
         return list(matches.values())
 
-    def _replace_item(self, item_id: str, item: Item | None) -> None:
-        self.out_of_stock.discard(item_id)
-        self.hidden.discard(item_id)
-        self._categories.pop(item_id, None)
-        if item is None:
-            # The shop removed the item: unlike an unknown item, a removed item must not be shown.
-            self.hidden.add(item_id)
-            self.item_ids.discard(item_id)
-            return
-        self.item_ids.add(item_id)
-        if item.stock == 0:
-            self.out_of_stock.add(item_id)
-        if item.hidden:
-            self.hidden.add(item_id)
-        if item.category:
-            self._categories[item_id] = item.category
+    def replace_facts(self, item_id: str, facts: ItemFacts) -> None:
+        """Replace the facts of an item."""
+        self.version += 1
+        _set_member(self.item_ids, item_id, is_member=facts.is_listed)
+        _set_member(self.out_of_stock, item_id, is_member=facts.is_out_of_stock)
+        _set_member(self.hidden, item_id, is_member=facts.is_hidden)
+        if facts.category:
+            self._categories[item_id] = facts.category
+        else:
+            self._categories.pop(item_id, None)
 
-    def _replace_campaign(self, campaign_id: str, campaign: Campaign | None) -> None:
-        """Replace a campaign, and touch only the index entries of the old and the new targets."""
+    def replace_campaign(self, campaign_id: str, campaign: Campaign | None) -> None:
+        """Replace a campaign, and touch only the index entries of the old and the new targets; None ends a campaign."""
+        self.version += 1
         former = self.campaigns.pop(campaign_id, None)
         if former is not None:
             for index, target in self._index_entries(former):
@@ -114,6 +135,53 @@ class Catalogue:
             yield self._by_item, item
         for category in campaign.target_categories:
             yield self._by_category, category
+
+
+def _set_member(members: set[str], item_id: str, *, is_member: bool) -> None:
+    if is_member:
+        members.add(item_id)
+    else:
+        members.discard(item_id)
+
+
+def facts_of(item: Item | None) -> ItemFacts:
+    """Return the facts of an item; None is a removed item, which must not be shown, unlike an unknown item."""
+    if item is None:
+        return ItemFacts(is_listed=False, is_out_of_stock=False, is_hidden=True, category="")
+    return ItemFacts(is_listed=True, is_out_of_stock=item.stock == 0, is_hidden=item.hidden, category=item.category)
+
+
+def newest_item(items: Sequence[str]) -> str:
+    """Return the newest item of a session, searches skipped; empty for a session of searches."""
+    return next((item for item in reversed(items) if item), "")
+
+
+def read_item(key: bytes | None, value: bytes | None) -> tuple[str, Item | None]:
+    """Return the id and the item of a record of `catalogue-items`; None for a removed item.
+
+    Raises:
+        msgspec.DecodeError: The value does not match the schema, or names another item than the key.
+        UnicodeDecodeError: The key is not UTF-8.
+    """
+    item_id, item = _decode_record(key, value, decode_item)
+    if item is not None and item.item_id != item_id:
+        message = f"the key says item {item_id!r}, the value {item.item_id!r}"
+        raise msgspec.ValidationError(message)
+    return item_id, item
+
+
+def read_campaign(key: bytes | None, value: bytes | None) -> tuple[str, Campaign | None]:
+    """Return the id and the campaign of a record of `ad-campaigns`; None for an ended campaign.
+
+    Raises:
+        msgspec.DecodeError: The value does not match the schema, or names another campaign than the key.
+        UnicodeDecodeError: The key is not UTF-8.
+    """
+    campaign_id, campaign = _decode_record(key, value, decode_campaign)
+    if campaign is not None and campaign.campaign_id != campaign_id:
+        message = f"the key says campaign {campaign_id!r}, the value {campaign.campaign_id!r}"
+        raise msgspec.ValidationError(message)
+    return campaign_id, campaign
 
 
 def _decode_record(

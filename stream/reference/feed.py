@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
+from clickscore.schemas.topics import CAMPAIGNS, CATALOGUE
 from clickscore.stream.kafka.log_reader import Fetched, OpenReader, PartitionReader
 from clickscore.stream.kafka.rights import RIGHT_ERRORS
-from clickscore.stream.reference.catalogue import Catalogue
-from clickscore.stream.reference.records import apply_record, read_reference_topics, reference_topics
+from clickscore.stream.reference.catalogue_history import CatalogueHistory, Offsets
+from clickscore.stream.reference.records import read_reference_topics, reference_topics
 from clickscore.stream.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
@@ -20,55 +21,87 @@ log = logging.getLogger(__name__)
 FETCH_MS = 1_000
 """Longest wait of a fetch for new records, ms; without new records the next fetch follows."""
 
+LOADED_CHANGES = 10_000
+"""Records that may wait while the topics are loaded, before the old ones take effect: a bound of the memory."""
+
 Records = Sequence[ConsumerRecord[bytes, bytes]]
 Positions = dict[TopicPartition, int]
 """Offset of the next record to read, by partition."""
 
 
 class CatalogueFeed:
-    """Keeps a catalogue up to date with the topics."""
+    """Reads the topics into the history of a catalogue."""
 
-    def __init__(self, settings: KafkaSettings, catalogue: Catalogue, open_reader: OpenReader) -> None:
+    def __init__(self, settings: KafkaSettings, open_reader: OpenReader) -> None:
         """Build the feed.
 
         Args:
             settings: Names of topics.
-            catalogue: Catalogue to keep up to date.
             open_reader: Opens a reader of the topics.
         """
         self._open_reader = open_reader
-        self._catalogue = catalogue
         self._topics = reference_topics(settings)
 
-    async def load(self) -> Positions:
-        """Apply every present record of the topics; return the start positions of `follow`."""
+    async def load(self, oldest: Offsets | None) -> tuple[CatalogueHistory, Positions]:
+        """Read every present record of the topics.
+
+        Args:
+            oldest: Offsets of the oldest epoch in use; without offsets all records take effect at once.
+
+        Returns:
+            The history, and the start positions of `follow`.
+        """
+        history = CatalogueHistory()
         async with self._open_reader() as reader:
             async for record in read_reference_topics(reader, self._topics):
-                self.apply([record])
-            return {partition: await reader.position(partition) for partition in self._topics}
+                self.add(history, [record], {})
+                if history.retained > LOADED_CHANGES:
+                    history.forget_before(history.position if oldest is None else oldest)
+            positions = {partition: await reader.position(partition) for partition in self._topics}
+        self.add(history, [], positions)
+        history.forget_before(history.position if oldest is None else oldest)
+        return history, positions
 
-    async def follow(self, positions: Positions, on_records: Callable[[Records], Awaitable[None]]) -> None:
+    async def follow(self, positions: Positions, on_records: Callable[[Records, Positions], Awaitable[None]]) -> None:
         """Read the later records until cancelled.
 
         Args:
             positions: Offset of the first record to read, by partition.
-            on_records: Receives the records, and calls `apply` at a moment when no batch uses the catalogue.
+            on_records: Receives records and the positions after them, and calls `add` when no batch uses the history.
         """
         async with self._open_reader() as reader:
             reader.assign(list(positions))
             for partition, position in positions.items():
                 reader.seek(partition, position)
             while True:
-                for records in (await _fetch(reader)).values():
-                    await on_records(records)
+                fetched = await _fetch(reader)
+                reached = {partition: await reader.position(partition) for partition in positions}
+                if fetched or reached != positions:
+                    await on_records([record for records in fetched.values() for record in records], reached)
+                    positions = reached
 
-    def apply(self, records: Records) -> None:
-        """Apply records to the catalogue; an unreadable record is logged and changes nothing."""
+    async def end_offsets(self) -> Offsets:
+        """Return the offsets after the last records of the topics."""
+        async with self._open_reader() as reader:
+            ends = await reader.end_offsets(list(self._topics))
+        by_name = {self._topics[partition]: end for partition, end in ends.items()}
+        return Offsets(by_name[CATALOGUE.name], by_name[CAMPAIGNS.name])
+
+    def add(self, history: CatalogueHistory, records: Records, positions: Positions) -> None:
+        """Add records to a history; an unreadable record is logged and changes nothing.
+
+        Args:
+            history: History of the catalogue.
+            records: Records of the topics, in the order of each.
+            positions: Offset after the records, by partition.
+        """
         for record in records:
             topic = self._topics[TopicPartition(record.topic, record.partition)]
-            error = apply_record(self._catalogue, topic, record.key, record.value)
+            error = history.add(topic, record.offset, record.key, record.value)
             if error:
                 log.warning("%s, offset %d: ignored: %s", record.topic, record.offset, error)
+        for partition, position in positions.items():
+            history.move_to(self._topics[partition], position)
 
 
 async def _fetch(reader: PartitionReader) -> Fetched:

@@ -14,7 +14,8 @@ from clickscore.stream.event_files.lines import Line
 from clickscore.stream.event_files.time_order import FILE_ORDER, OrderedEventFile, ReadingPlan
 from clickscore.stream.kafka.partitioner import partition_of
 from clickscore.stream.pipeline import Record
-from clickscore.stream.reference.records import ReferenceRecords
+from clickscore.stream.replay.reference_files import read_reference_files
+from clickscore.stream.replay.reference_log import ReferenceLog
 from clickscore.stream.replay.source import BATCH_RECORDS, Batches, FilePosition, OffsetRange, Position
 from clickscore.stream.settings import KafkaSettings, Settings
 
@@ -43,6 +44,10 @@ class FileSpec(msgspec.Struct, frozen=True, kw_only=True, tag="file"):
     """Size and hash of the beginning, and hash of the mapping, so that a changed file of the same name is noticed."""
     reading: ReadingPlan = FILE_ORDER
     """How to read the file: in its own order or by time, and which times are plausible."""
+    catalogue: str = ""
+    """Path of a file of catalogue records; empty for none."""
+    campaigns: str = ""
+    """Path of a file of campaigns; empty for none."""
 
     @property
     def cold_partitions(self) -> Mapping[int, int]:
@@ -79,17 +84,30 @@ class FileSpec(msgspec.Struct, frozen=True, kw_only=True, tag="file"):
         message = f"{self.path} is a file: only a topic (kafka:NAME) can be compared with published decisions"
         raise SettingsError(message)
 
-    def read_reference(self, settings: KafkaSettings) -> ReferenceRecords:
-        """Return no records: a file has no catalogue and no campaigns."""
+    def read_reference(self, settings: KafkaSettings) -> ReferenceLog:
+        """Return the records of the files of catalogue and campaigns, if any.
+
+        Raises:
+            InputFileError: A file or a line cannot be read.
+        """
         del settings
-        return []
+        catalogue, campaigns = (Path(path) if path else None for path in (self.catalogue, self.campaigns))
+        return read_reference_files(catalogue, campaigns)
 
     def without_offsets(self) -> Self:
         """Return the spec itself: a file has no offsets to resolve."""
         return self
 
 
-def make_file_spec(path: Path, file_format: str, partitions: int, reading: ReadingPlan = FILE_ORDER) -> FileSpec:
+def make_file_spec(
+    path: Path,
+    file_format: str,
+    partitions: int,
+    reading: ReadingPlan = FILE_ORDER,
+    *,
+    catalogue: Path | None = None,
+    campaigns: Path | None = None,
+) -> FileSpec:
     """Return the description of a file.
 
     Args:
@@ -97,6 +115,8 @@ def make_file_spec(path: Path, file_format: str, partitions: int, reading: Readi
         file_format: str of the lines; `auto` finds the format.
         partitions: Number of partitions to divide the users into.
         reading: How to read the file (`plan_reading`).
+        catalogue: File of catalogue records.
+        campaigns: File of campaigns.
 
     Raises:
         InputFileError: The file cannot be read.
@@ -118,6 +138,8 @@ def make_file_spec(path: Path, file_format: str, partitions: int, reading: Readi
         partitions=partitions,
         fingerprint=fingerprint,
         reading=reading,
+        catalogue=str(catalogue or ""),
+        campaigns=str(campaigns or ""),
     )
 
 

@@ -12,8 +12,8 @@ import msgspec
 
 from clickscore.schemas.errors import OutputFileError
 from clickscore.stream.errors import InputFileError
-from clickscore.stream.reference.records import ReferenceRecords
 from clickscore.stream.replay.file_source import FileSpec
+from clickscore.stream.replay.reference_log import ReferenceLog
 from clickscore.stream.replay.source import Position
 from clickscore.stream.replay.topic_source import TopicRangeSpec
 
@@ -99,7 +99,7 @@ decode_checkpoint = msgspec.msgpack.Decoder(ReplayCheckpoint).decode
 
 decode_snapshot = msgspec.msgpack.Decoder(CheckpointState).decode
 
-_decode_reference = msgspec.msgpack.Decoder(ReferenceRecords).decode
+_decode_reference = msgspec.msgpack.Decoder(ReferenceLog).decode
 
 encode_state = msgspec.msgpack.Encoder().encode
 
@@ -109,7 +109,7 @@ def folder_of_output(out: Path) -> Path:
     return out.with_name(f"{out.name}.parts")
 
 
-def create_folder(folder: Path, plan: ReplayPlan, reference: ReferenceRecords) -> None:
+def create_folder(folder: Path, plan: ReplayPlan, reference: ReferenceLog) -> None:
     """Create the folder of a new replay.
 
     Args:
@@ -157,6 +157,6 @@ def load_plan(folder: Path, plan: ReplayPlan) -> ReplayPlan:
     return stored
 
 
-def load_reference(folder: Path) -> ReferenceRecords:
+def load_reference(folder: Path) -> ReferenceLog:
     """Return the catalogue and campaigns with which the replay started."""
     return _decode_reference((folder / "reference").read_bytes())

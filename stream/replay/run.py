@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clickscore.schemas.errors import OutputFileError
-from clickscore.stream.reference.records import ReferenceRecords
 from clickscore.stream.replay.file_source import FileSpec
 from clickscore.stream.replay.output import copy_partitions, merge_partitions
 from clickscore.stream.replay.processes import OnProgress, run_tasks
+from clickscore.stream.replay.reference_log import ReferenceLog
 from clickscore.stream.replay.replay_checkpoint import (
     OutputKind,
     ReplayPlan,
@@ -21,6 +21,7 @@ from clickscore.stream.replay.replay_checkpoint import (
     create_folder,
     folder_of_output,
     load_plan,
+    load_reference,
 )
 from clickscore.stream.replay.source import SourceSpec
 from clickscore.stream.replay.task import ReplayTask, TaskResult
@@ -61,6 +62,8 @@ class ReplayResult:
     """Counts over all processes."""
     diff: DiffSummary | None
     """Comparison with published decisions; None without a comparison."""
+    gaps: str | None = None
+    """Values of catalogue and campaigns that the topics no longer hold, in words; None if nothing is missing."""
 
 
 def run_replay(
@@ -102,12 +105,13 @@ def run_replay(
             )
             for worker in range(workers)
         ]
+        gaps = load_reference(folder).gaps
         tally, diff = _sum_results(run_tasks(tasks, on_progress))
         if options.out == STANDARD_OUTPUT:
             copy_partitions(folder, plan.source.partitions, sys.stdout.buffer)
         elif options.out:
             merge_partitions(folder, plan.source.partitions, options.out)
-    return ReplayResult(source=plan.source, bundle=bundle, tally=tally, diff=diff)
+    return ReplayResult(source=plan.source, bundle=bundle, tally=tally, diff=diff, gaps=gaps)
 
 
 @contextlib.contextmanager
@@ -138,9 +142,9 @@ def _open_folder(settings: Settings, plan: ReplayPlan, options: ReplayOptions) -
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _read_reference(settings: Settings, plan: ReplayPlan) -> ReferenceRecords:
+def _read_reference(settings: Settings, plan: ReplayPlan) -> ReferenceLog:
     """Return the records of catalogue and campaigns; sessions do not depend on the catalogue."""
-    return plan.source.read_reference(settings.kafka) if plan.output == "decisions" else []
+    return plan.source.read_reference(settings.kafka) if plan.output == "decisions" else ReferenceLog()
 
 
 def _sum_results(results: Iterable[TaskResult]) -> tuple[ReplayTally, DiffSummary | None]:

@@ -11,7 +11,7 @@ import msgspec
 
 from clickscore.stream.event_files.event_reader import LinePosition
 from clickscore.stream.pipeline import Record
-from clickscore.stream.reference.records import ReferenceRecords
+from clickscore.stream.replay.reference_log import ReferenceLog
 from clickscore.stream.settings import KafkaSettings, Settings
 
 BATCH_RECORDS = 4096
@@ -122,8 +122,8 @@ class SourceSpec(Protocol):
         """
         ...
 
-    def read_reference(self, settings: KafkaSettings) -> ReferenceRecords:
-        """Return the records of catalogue and campaigns, as the topics hold the records now; a file has no records.
+    def read_reference(self, settings: KafkaSettings) -> ReferenceLog:
+        """Return the records of catalogue and campaigns, and the first epochs; a file has none of these.
 
         Raises:
             KafkaError: The connection to Kafka is lost.

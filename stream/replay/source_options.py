@@ -29,6 +29,10 @@ class SourceOptions:
     """End of a topic's range, excluded; None for `latest`."""
     warm_up_from: str | None
     """First record of the warm-up in a topic; None for no warm-up."""
+    catalogue: Path | None = None
+    """File of catalogue records, for a file of events."""
+    campaigns: Path | None = None
+    """File of campaigns, for a file of events."""
 
     def resolve(self, settings: Settings) -> FileSpec | TopicRangeSpec:
         """Return the description of the events.
@@ -41,7 +45,14 @@ class SourceOptions:
             path = Path(self.source)
             file_format, reading = plan_reading(path, self.file_format, settings.sessions.lateness_ms)
             reading = reading if self.order == "time" else FILE_ORDER
-            return make_file_spec(path, file_format, settings.kafka.partitions, reading)
+            return make_file_spec(
+                path,
+                file_format,
+                settings.kafka.partitions,
+                reading,
+                catalogue=self.catalogue,
+                campaigns=self.campaigns,
+            )
         begin, end = self.begin or "earliest", self.end or "latest"
         return asyncio.run(resolve_topic_range(settings.kafka, topic, begin, end, self.warm_up_from))
 

@@ -21,9 +21,10 @@ from clickscore.stream.kafka.log_reader import open_reader
 from clickscore.stream.kafka.topics import list_topics
 from clickscore.stream.pipeline import Output, PendingBatch, Pipeline
 from clickscore.stream.policy.experiments import MODEL
-from clickscore.stream.reference.records import build_catalogue
+from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.replay.file_source import FileSpec
 from clickscore.stream.replay.output import PartitionOutputs
+from clickscore.stream.replay.reference_log import start_pipeline
 from clickscore.stream.replay.replay_checkpoint import ReplayCheckpoint, ReplayPlan, ReplayTally, load_reference
 from clickscore.stream.replay.session_ids import make_content_id
 from clickscore.stream.replay.source import BATCH_RECORDS, Batches, Position, Source
@@ -104,7 +105,7 @@ def run_task(task: ReplayTask, on_progress: OnTaskProgress) -> TaskResult:
         if checkpoint and checkpoint.done:
             return TaskResult(checkpoint.tally, None)
         pipeline = _make_pipeline(task, topic)
-        pipeline.load(states)
+        start_pipeline(pipeline, load_reference(task.folder), task.partitions, states)
         return _TaskRun(task, pipeline, outputs, checkpoint).run(on_progress)
 
 
@@ -115,8 +116,7 @@ def _make_pipeline(task: ReplayTask, topic: str) -> Pipeline:
         scoring = settings.scoring
         bundle = load_bundle(Path(scoring.bundle), scoring.score_threads, scoring.min_overlap)
         scorer = Scorer(bundle, scoring.score_batch, reasons=settings.policy.reasons > 0)
-    catalogue = build_catalogue(load_reference(task.folder))
-    return Pipeline(settings.sessions, settings.policy, topic, catalogue, scorer)
+    return Pipeline(settings.sessions, settings.policy, topic, Catalogue(), scorer)
 
 
 class _TaskRun:

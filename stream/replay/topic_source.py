@@ -19,8 +19,9 @@ from clickscore.stream.kafka.client import consumer_arguments
 from clickscore.stream.kafka.log_reader import open_reader
 from clickscore.stream.kafka.topics import list_topics
 from clickscore.stream.pipeline import MAX_KEY_BYTES
-from clickscore.stream.reference.records import ReferenceRecords, read_reference
+from clickscore.stream.replay.reference_log import ReferenceLog
 from clickscore.stream.replay.source import BATCH_RECORDS, Batches, OffsetPosition, OffsetRange, Position
+from clickscore.stream.replay.topic_reference import read_reference_log
 from clickscore.stream.settings import KafkaSettings, Settings
 
 FETCH_BYTES = 4 * 1024 * 1024
@@ -98,13 +99,13 @@ class TopicRangeSpec(msgspec.Struct, frozen=True, kw_only=True, tag="kafka"):
         """Return the offsets of some partitions."""
         return {partition: self.ranges[partition] for partition in partitions}
 
-    def read_reference(self, settings: KafkaSettings) -> ReferenceRecords:
-        """Return the records of catalogue and campaigns, as the topics hold the records now.
+    def read_reference(self, settings: KafkaSettings) -> ReferenceLog:
+        """Return the records of catalogue and campaigns, and the epochs in which the range begins.
 
         Raises:
             KafkaError: The connection to Kafka is lost.
         """
-        return asyncio.run(read_reference(settings))
+        return asyncio.run(read_reference_log(settings, self.topic, self.ranges))
 
     def without_offsets(self) -> Self:
         """Return the request of the user: topic, begin, end and warm-up, without the resolved offsets."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import msgspec
 
 from clickscore.schemas.durations import MINUTE_MS
-from clickscore.schemas.events import ACTION_OF, Consent, Impression, Interaction, ItemEvent, Purchase
+from clickscore.schemas.events import ACTION_OF, Consent, Epoch, Impression, Interaction, ItemEvent, Purchase
 from clickscore.schemas.purposes import PERSONALISATION, TRAINING
 from clickscore.schemas.sessions import ClosedSession
 from clickscore.schemas.snapshots import (
@@ -21,6 +21,7 @@ from clickscore.schemas.snapshots import (
     decode_user,
     encode,
 )
+from clickscore.stream.reference.epoch_schedule import NEVER_MS
 from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state import consent, sessions
 from clickscore.stream.state.popularity import Popularity
@@ -59,6 +60,10 @@ class PartitionState:
         """Largest event time of the partition, ms."""
         self.topic_id = ""
         """Kafka's id of the topic of events; empty where the id is unknown."""
+        self.epoch: Epoch | None = None
+        """Epoch in effect; absent before the first epoch."""
+        self.next_epoch_ts = NEVER_MS
+        """Event time at which the next scheduled epoch begins, ms; only in a replay of files."""
         self.open_sessions = 0
         self.source = source
         self._partition = source.rpartition("-")[2]
@@ -258,7 +263,7 @@ class PartitionState:
         self._renew_timers()
         self._touched.clear()
         self._overlaid.clear()
-        changes.append(ChangelogRecord(PARTITION_KEY, encode(self._snapshot()), self.offset))
+        changes.append(self.partition_record())
         return changes
 
     def is_overlaid(self, user_id: str, offset: int, *, is_tombstone: bool) -> bool:
@@ -282,7 +287,13 @@ class PartitionState:
         return bool(self._overlaid)
 
     def _snapshot(self) -> PartitionSnapshot:
-        return PartitionSnapshot(offset=self.offset, max_ts=self.max_ts, popular=self.popular, topic_id=self.topic_id)
+        return PartitionSnapshot(
+            offset=self.offset, max_ts=self.max_ts, popular=self.popular, topic_id=self.topic_id, epoch=self.epoch
+        )
+
+    def partition_record(self) -> ChangelogRecord:
+        """Return the partition's own record of the changelog, as of the end of the last batch."""
+        return ChangelogRecord(PARTITION_KEY, encode(self._snapshot()), self.offset)
 
     def _touch(self, user_id: str, user: UserState, offset: int) -> None:
         """Mark a user as changed in this batch, by the record at this offset."""
@@ -398,10 +409,11 @@ class PartitionState:
             self._consent_timers.add(user_id, user.consent.said_at + self._settings.consent_ttl_ms)
 
     def load_partition(self, snapshot: PartitionSnapshot) -> None:
-        """Restore offset, watermark and popularity ranking from the partition's own snapshot."""
+        """Restore offset, watermark, popularity ranking and epoch from the partition's own snapshot."""
         self.offset, self.max_ts = snapshot.offset, snapshot.max_ts
         self._popularity.ranking = snapshot.popular
         self.topic_id = snapshot.topic_id
+        self.epoch = snapshot.epoch
 
     def load_user(self, user_id: str, snapshot: bytes) -> None:
         """Restore a user from the user's snapshot."""

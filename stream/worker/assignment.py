@@ -12,11 +12,13 @@ from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.settings import Settings
 from clickscore.stream.state.partition import PartitionState
 from clickscore.stream.worker.compute import ComputeThread
+from clickscore.stream.worker.epochs import EpochWriter
 from clickscore.stream.worker.group import ConsumerGroup
 from clickscore.stream.worker.losses import Losses
 from clickscore.stream.worker.ownership import Ownership
 from clickscore.stream.worker.prometheus_metrics import Metrics
 from clickscore.stream.worker.publisher import Publisher
+from clickscore.stream.worker.reference import ReferenceData
 from clickscore.stream.worker.restore import RestoredPartition, changelog_ends, restore_partitions
 from clickscore.stream.worker.ticks import IdleTicks
 
@@ -39,6 +41,8 @@ class Assignment:
         compute: ComputeThread,
         metrics: Metrics,
         losses: Losses,
+        reference: ReferenceData,
+        epochs: EpochWriter,
     ) -> None:
         """Build the assignment.
 
@@ -53,6 +57,8 @@ class Assignment:
             compute: Thread in which the pipeline changes.
             metrics: Counts rebalances and restores.
             losses: Reports events that Kafka no longer has.
+            reference: Loads what the epochs of the partitions need.
+            epochs: Writes the epochs of the assigned partitions.
         """
         self._settings = settings
         self._open_reader = open_reader
@@ -64,6 +70,8 @@ class Assignment:
         self._compute = compute
         self._metrics = metrics
         self._losses = losses
+        self._reference = reference
+        self._epochs = epochs
 
     async def restore(self) -> None:
         """Restore the assigned partitions and drop all lost partitions.
@@ -81,13 +89,18 @@ class Assignment:
         retained = await self._retained(assigned)
         fresh = [partition for partition in assigned if partition not in retained]
         restored = await restore_partitions(self._open_reader, self._settings, fresh) if fresh else {}
+        states = {partition: self._pipeline.partitions[partition] for partition in retained}
+        states |= {partition: result.state for partition, result in restored.items()}
+        await self._reference.prepare(state.epoch for state in states.values())
         if generation != self._group.generation:
             return
         await self._repair(restored)
-        await self._compute.call(self._load, assigned, {p: partition.state for p, partition in restored.items()})
+        first = await self._compute.call(self._load, assigned, {p: result.state for p, result in restored.items()})
+        await self._store_first_epochs(first)
         self._group.expect(await self._next_offsets(assigned), self._losses)
         self._ownership.own(assigned, generation)
         self._ticks.assign(assigned, retained)
+        self._epochs.assign(assigned)
         seconds, users = time.monotonic() - started_at, sum(len(partition.state) for partition in restored.values())
         self._metrics.restore_seconds.set(seconds)
         self._metrics.restored_users.set(users)
@@ -137,6 +150,18 @@ class Assignment:
                 self._metrics.repaired.inc(len(repairs))
                 self._publisher.written[partition] = await self._publisher.write(partition, repairs)
 
-    def _load(self, assigned: Sequence[int], states: Mapping[int, PartitionState]) -> None:
-        self._pipeline.drop(set(self._pipeline.partitions).difference(assigned))
-        self._pipeline.load(states)
+    def _load(self, assigned: Sequence[int], states: Mapping[int, PartitionState]) -> list[int]:
+        """Take over the states; return the partitions without an epoch, which begin in an epoch of number 0."""
+        pipeline = self._pipeline
+        pipeline.drop(set(pipeline.partitions).difference(assigned))
+        pipeline.load(states)
+        first = [partition for partition in states if states[partition].epoch is None]
+        for partition in first:
+            pipeline.begin_epoch(partition, self._epochs.present(0))
+        return first
+
+    async def _store_first_epochs(self, partitions: Sequence[int]) -> None:
+        """Store the epoch in which the first events are decided, before the first decision: a successor needs it."""
+        for partition in partitions:
+            record = self._pipeline.partitions[partition].partition_record()
+            self._publisher.written[partition] = await self._publisher.write(partition, [record])

@@ -26,6 +26,8 @@ INBOX_BATCHES = 8
 """Capacity of the queue of fetched batches: enough to score all partitions of a fetch together."""
 OVERLAP_RECORDS = 64
 """Smallest number of records of a batch for overlap with the previous batch. Overlap delays light traffic."""
+IDLE_OUTCOMES = {"epoch"}
+"""Outcomes of records that let no time pass: a busy catalogue must not keep an idle partition from its ticks."""
 FETCH_REST_S = 0.005
 """Longest wait for the other batches of a fetch, s. A rebalance may drop these batches, so the wait has an end."""
 
@@ -136,8 +138,9 @@ class BatchLoop:
         self._metrics.compute_seconds.observe(now - finished.started_at)
         headers = self._decision_headers(finished.started_at, now)
         for batch, output in zip(finished.batches, outputs, strict=True):
-            if batch.records:  # the batch of a repair has none
+            if output.outcomes.keys() - IDLE_OUTCOMES:
                 self._ticks.note_batch(batch.partition, now)
+            if batch.records:  # the batch of a repair has none
                 self._metrics.batch_records.observe(len(batch.records))
             await self._publisher.put(PublishJob(batch, output, headers))
 

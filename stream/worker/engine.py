@@ -14,23 +14,31 @@ from clickscore.stream.errors import BrokerError, TopicMissingError
 from clickscore.stream.kafka.log_reader import OpenReader
 from clickscore.stream.kafka.rights import RIGHT_ERRORS, is_lacking_right
 from clickscore.stream.pipeline import Pipeline
-from clickscore.stream.reference.feed import CatalogueFeed, Positions
+from clickscore.stream.reference.feed import CatalogueFeed
 from clickscore.stream.settings import Settings
 from clickscore.stream.worker.assignment import Assignment
 from clickscore.stream.worker.batches import BatchLoop
 from clickscore.stream.worker.compute import ComputeThread
+from clickscore.stream.worker.epoch_gate import EpochGate
+from clickscore.stream.worker.epochs import EpochWriter
 from clickscore.stream.worker.group import ConsumerGroup, FetchedBatch, Transactions
 from clickscore.stream.worker.health import HealthCheck, HealthReport
 from clickscore.stream.worker.losses import Losses
 from clickscore.stream.worker.ownership import Ownership
 from clickscore.stream.worker.prometheus_metrics import Metrics
 from clickscore.stream.worker.publisher import Publisher
+from clickscore.stream.worker.reference import ReferenceData
 from clickscore.stream.worker.repair import OverlayRepair
 from clickscore.stream.worker.restore import sent_back_message
 from clickscore.stream.worker.ticks import IdleTicks
 from clickscore.stream.worker.topic_watch import TopicWatch
 
 log = logging.getLogger(__name__)
+
+
+REFERENCE_WAIT_MS = 8_000
+"""Longest wait for records of catalogue or campaigns that an epoch names, ms. The wait holds a rebalance up, and Kafka
+gives a member 10 s for a rebalance."""
 
 
 class Engine:
@@ -71,11 +79,28 @@ class Engine:
         if pipeline.has_model:
             metrics.expect_model_items()
         self._compute = ComputeThread()
-        self._feed = CatalogueFeed(settings.kafka, pipeline.catalogue, open_reader)
-        self._following: asyncio.Task[None] | None = None
+        self._has_catalogue = False
+        self._reference = ReferenceData(
+            feed=CatalogueFeed(settings.kafka, open_reader),
+            pipeline=pipeline,
+            compute=self._compute,
+            metrics=metrics,
+            start=lambda work: asyncio.create_task(self._stop_on_error(work)),
+            wait_ms=REFERENCE_WAIT_MS,
+        )
         self._ownership = Ownership(group, pipeline)
         self._ticks = IdleTicks(
             pipeline, group, topic=events, tick_after_ms=settings.worker.tick_after_ms, clock=clock, metrics=metrics
+        )
+        self._epochs = EpochWriter(
+            pipeline,
+            group,
+            self._reference,
+            topic=events,
+            settings_hash=settings.identity_hash,
+            gather_ms=settings.worker.epoch_ms,
+            clock=clock,
+            metrics=metrics,
         )
         self._stopping: asyncio.Task[None] | None = None
         self._losses = Losses(events, metrics, self._stop_after_cut_back)
@@ -106,6 +131,8 @@ class Engine:
             compute=self._compute,
             metrics=metrics,
             losses=self._losses,
+            reference=self._reference,
+            epochs=self._epochs,
         )
         self._batches = BatchLoop(
             pipeline=pipeline,
@@ -117,6 +144,7 @@ class Engine:
             max_batch=settings.worker.max_batch,
             clock=clock,
         )
+        self._gate = EpochGate(self._reference, self._batches.put)
         self._repair = OverlayRepair(
             kafka=settings.kafka,
             open_reader=open_reader,
@@ -144,6 +172,7 @@ class Engine:
             self._batches.run,
             *self._publisher.loops,
             self._ticks.run,
+            self._epochs.run,
             self._repair.run,
             self._watch.run,
         )
@@ -158,7 +187,7 @@ class Engine:
 
     async def put(self, batch: FetchedBatch) -> None:
         """Queue a fetched batch to be computed; wait while too many are queued."""
-        await self._batches.put(batch)
+        await self._gate.put(batch)
 
     async def on_assigned(self) -> None:
         """Restore the partitions of a new assignment; the group reads their first event after this returns."""
@@ -173,21 +202,11 @@ class Engine:
         self.failure = self.failure or exc
 
     async def _restore(self) -> None:
-        await self._start_feed()
         await self._assignment.restore()
-
-    async def _start_feed(self) -> None:
-        """Load the catalogue and the campaigns before the first batch, and follow later changes."""
-        if self._following is None:
-            positions = await self._feed.load()
-            coverage = self._pipeline.describe_catalogue()
-            if coverage:
-                log.info("%s", coverage)
-            self._following = asyncio.create_task(self._stop_on_error(lambda: self._follow_feed(positions)))
-
-    async def _follow_feed(self, positions: Positions) -> None:
-        """Apply later records of the catalogue in the compute thread, and so between two batches."""
-        await self._feed.follow(positions, lambda records: self._compute.call(self._feed.apply, records))
+        coverage = self._pipeline.describe_catalogue()
+        if coverage and not self._has_catalogue:
+            log.info("%s", coverage)
+        self._has_catalogue = True
 
     async def _stop_on_error(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do some work; an error stops the worker, and the batches in work stay uncommitted."""

@@ -113,6 +113,7 @@ class HealthCheck:
         metrics.users.set(report.users)
         metrics.open_sessions.set(report.open_sessions)
         metrics.catalogue_version.set(self._pipeline.catalogue.version)
+        metrics.catalogue_changes.set(self._pipeline.history.retained)
         metrics.lag.clear()  # partitions that belong to another worker by now must disappear
         metrics.watermark.clear()
         for partition, lag in lags.items():

@@ -49,6 +49,18 @@ class Metrics:
             registry=registry,
         )
         self.failed_ticks = Counter("clickscore_failed_ticks", "Ticks that Kafka refused.", registry=registry)
+        self.epochs = Counter("clickscore_epochs", "Epochs written into partitions of the events.", registry=registry)
+        self.failed_epochs = Counter("clickscore_failed_epochs", "Epochs that Kafka refused.", registry=registry)
+        self.incomplete_epochs = Counter(
+            "clickscore_incomplete_epochs",
+            "Epochs that name records of catalogue or campaigns which did not arrive in time.",
+            registry=registry,
+        )
+        self.catalogue_changes = Gauge(
+            "clickscore_catalogue_changes",
+            "Changes of catalogue and campaigns that are kept in memory for partitions in other epochs.",
+            registry=registry,
+        )
         self.batch_records = Histogram(
             "clickscore_batch_records", "Records of a batch.", registry=registry, buckets=_RECORDS
         )

@@ -7,6 +7,7 @@ from clickscore.backtest.arms import Arm, make_arm
 from clickscore.backtest.backtest_run import BacktestPlan, Evidence, run_backtest
 from clickscore.backtest.shared_pipelines import MakeRecommender
 from clickscore.stream.replay.file_source import make_file_spec
+from clickscore.stream.replay.reference_log import ReferenceLog
 from clickscore.stream.settings import Settings
 from tests.integration.event_log import event_log
 
@@ -39,6 +40,11 @@ def contest(
     """Run a backtest of a file."""
     source = make_file_spec(log, "clickscore", settings.kafka.partitions)
     plan = BacktestPlan(
-        settings=settings, arms=arms, source=source, reference=[], judge_from=judge_from, leak_sample=leak_sample
+        settings=settings,
+        arms=arms,
+        source=source,
+        reference=ReferenceLog(),
+        judge_from=judge_from,
+        leak_sample=leak_sample,
     )
     return run_backtest(plan, lambda _: None, recommenders)

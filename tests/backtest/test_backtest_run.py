@@ -19,6 +19,7 @@ from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.replay.file_source import FileSource
+from clickscore.stream.replay.reference_log import ReferenceLog
 from clickscore.stream.replay.source import FilePosition
 from clickscore.stream.scoring.bundle import load_bundle
 from clickscore.stream.scoring.scorer import Scorer
@@ -75,12 +76,11 @@ def judged(evidence: Evidence, number: int = 0) -> list[list[float]]:
 def test_decisions_of_every_arm_are_those_of_a_replay(log: Path, arms: list[Arm]) -> None:
     scorers: dict[str, Scorer] = {}
 
-    def policy(current: Arm, catalogue: Catalogue) -> Policy:
+    def policy(current: Arm) -> Policy:
         if current.baseline:
-            return Policy(current.settings.policy, catalogue, None, ())
+            return Policy(current.settings.policy, None, ())
         return Policy(
             current.settings.policy,
-            catalogue,
             load_scorer(current, scorers).version,
             load_scorer(current, scorers).popular,
         )
@@ -91,7 +91,8 @@ def test_decisions_of_every_arm_are_those_of_a_replay(log: Path, arms: list[Arm]
         BASE,
         models,
         "clickstream-events",
-        Catalogue(),
+        ReferenceLog(),
+        4,
         make_recommender=lambda current: make_recommender(current, scorers),
         make_policy=policy,
     )

@@ -18,6 +18,7 @@ from clickscore.backtest.recommenders import (
 )
 from clickscore.schemas.events import ItemEvent
 from clickscore.stream.replay.file_source import make_file_spec
+from clickscore.stream.replay.reference_log import ReferenceLog
 from clickscore.stream.request import Request, Scores
 from clickscore.stream.scoring.scorer import Scorer
 from tests.backtest.contests import BASE, arm, contest, write_log
@@ -118,7 +119,9 @@ def test_leaking_arm_cannot_win(log: Path) -> None:
     arms = [arm("co-occurrence"), arm("repeat")]
     evidence = contest(log, arms, leak_sample=SAMPLE, recommenders=planting(NextInBatch))
     source = make_file_spec(log, "clickscore", BASE.kafka.partitions)
-    plan = BacktestPlan(settings=BASE, arms=arms, source=source, reference=[], judge_from=0, leak_sample=SAMPLE)
+    plan = BacktestPlan(
+        settings=BASE, arms=arms, source=source, reference=ReferenceLog(), judge_from=0, leak_sample=SAMPLE
+    )
     results = measure(plan, "log", evidence)
     leaking, honest = (results.arms[number].ranking[f"hit_rate@{results.cutoff}"].value for number in (1, 0))
     assert leaking > honest

@@ -12,6 +12,7 @@ from clickscore.schemas.events import (
     ACTION_OF,
     Click,
     Consent,
+    Epoch,
     Erase,
     Event,
     Impression,
@@ -116,9 +117,14 @@ def test_tick_is_what_the_schema_says() -> None:
     check("clickstream-events", encode_event(Tick(ts=START)))
 
 
+def test_epoch_is_what_the_schema_says() -> None:
+    check("clickstream-events", encode_event(Epoch(number=1, catalogue=2, campaigns=3)))
+    check("clickstream-events", encode_event(Epoch(number=1, catalogue=0, campaigns=0, bundle="b", settings="s")))
+
+
 def test_event_types_are_all_documented() -> None:
     documented = json_schema("clickstream-events")["discriminator"]["mapping"]
-    assert set(documented) == {str(each.__struct_config__.tag) for each in (*structs(), Consent, Erase, Tick)}
+    assert set(documented) == {str(each.__struct_config__.tag) for each in (*structs(), Consent, Erase, Tick, Epoch)}
 
 
 @pytest.mark.parametrize(
@@ -235,9 +241,9 @@ def test_every_message_says_its_key() -> None:
         assert message["bindings"]["kafka"]["key"]["description"]
 
 
-def test_workers_send_only_ticks_of_the_events() -> None:
-    (sent,) = asyncapi()["operations"]["send-clickstream-events"]["messages"]
-    assert sent["$ref"].endswith("/Tick")
+def test_workers_send_only_ticks_and_epochs_of_the_events() -> None:
+    sent = asyncapi()["operations"]["send-clickstream-events"]["messages"]
+    assert [message["$ref"].rpartition("/")[2] for message in sent] == ["Tick", "Epoch"]
 
 
 def test_examples_are_what_the_schema_says() -> None:

@@ -22,6 +22,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError, NodeNotReadyError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from clickscore.schemas.catalogue import Campaign, Item, encode
+from clickscore.schemas.events import read_epoch
 from clickscore.schemas.topics import CAMPAIGNS, CATALOGUE, EVENTS, RECOMMENDATIONS, Topic
 from clickscore.stream.kafka.client import MAX_REQUEST_BYTES, with_retry_backoff
 from clickscore.stream.kafka.partitioner import partition_of
@@ -172,6 +173,24 @@ class Installation:
         """Return all records of a topic."""
         return asyncio.run(_read(self.settings, topic))
 
+    def events(self) -> list[ConsumerRecord]:
+        """Return the records of the events' topic that are no epochs of a worker."""
+        records = [record for records in self.read(EVENTS).values() for record in records]
+        return [record for record in records if read_epoch(record.value) is None]
+
+    def wait_settled(self, timeout: float = FINISHED_S) -> dict[int, int]:
+        """Wait until every partition has an epoch and all is committed; return the end of each partition.
+
+        Without changes of the catalogue, a worker writes nothing more.
+        """
+        deadline = time.monotonic() + timeout
+        while not all(any(read_epoch(record.value) for record in records) for records in self.read(EVENTS).values()):
+            self._check()
+            assert time.monotonic() < deadline, "a partition has no epoch"
+            time.sleep(POLL_S)
+        self.wait_finished(timeout)
+        return {partition: records[-1].offset + 1 for partition, records in self.read(EVENTS).items()}
+
     def committed(self) -> dict[int, int]:
         """Return the group's committed offsets; a partition without one is left out."""
         return asyncio.run(_with_admin(self.settings, lambda admin: _committed(self.settings, admin)))
@@ -272,10 +291,12 @@ async def _wait_finished(settings: Settings, deadline: float, check: Callable[[]
     async def wait(admin: AIOKafkaAdminClient) -> None:
         async with _consumer(settings) as consumer:
             ends = {tp.partition: end for tp, end in (await _ends(settings, consumer, EVENTS)).items() if end}
-        while (committed := await _committed(settings, admin)) != ends:
+        committed = await _committed(settings, admin)
+        while any(committed.get(partition, 0) < end for partition, end in ends.items()):  # an epoch may come behind
             check()
             assert time.monotonic() < deadline, f"committed are {committed} of {ends}"
             await asyncio.sleep(3 * POLL_S)
+            committed = await _committed(settings, admin)
 
     await _with_admin(settings, wait)
 

@@ -11,7 +11,7 @@ from aiokafka import ConsumerRecord
 from clickscore.schemas.decisions import Recommendation, decode_decision
 from clickscore.schemas.events import Cart, View, encode_event
 from clickscore.schemas.manifest import Manifest, decode_manifest
-from clickscore.schemas.topics import DEAD_LETTERS, EVENTS, RECOMMENDATIONS
+from clickscore.schemas.topics import DEAD_LETTERS, RECOMMENDATIONS
 from clickscore.stream.kafka.partitioner import partition_of
 from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state.partition import PartitionState
@@ -118,7 +118,7 @@ def run(live: Installation, log: list[Sent]) -> Outcome:
     assert len(decisions) == len(decided)
     return Outcome(
         worker=worker,
-        events=[record for records in live.read(EVENTS).values() for record in records],
+        events=live.events(),
         letters=[record for records in live.read(DEAD_LETTERS).values() for record in records],
         decisions=decisions,
         states=restored_states(live),

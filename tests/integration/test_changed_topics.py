@@ -79,13 +79,13 @@ async def delete_records(live: Installation, before: int) -> None:
 def test_events_that_retention_took_are_reported(live: Installation) -> None:
     live.produce(views(10))
     first = live.start_worker()
-    live.wait_finished()
+    end = live.wait_settled()[0]
     first.stop()
     live.produce(views(30, first=10))
-    asyncio.run(delete_records(live, before=25))
+    asyncio.run(delete_records(live, before=end + 15))
     second = live.start_worker()
     live.wait_finished()
-    line = f"{live.settings.kafka.topic(EVENTS.name)}-0: offsets 10 to 24 are lost, 15 in all"
+    line = f"{live.settings.kafka.topic(EVENTS.name)}-0: offsets {end} to {end + 14} are lost, 15 in all"
     assert line in second.output
     assert second.health()["lost"] == 15
     assert metrics(second)['clickscore_events_total{outcome="lost"}'] == 15
@@ -96,15 +96,17 @@ def test_events_that_retention_took_are_reported(live: Installation) -> None:
 def test_offset_that_is_reset_under_a_running_worker_is_a_loss_and_no_end(live: Installation) -> None:
     live.produce(views(10))
     worker = live.start_worker(session_timeout_ms=30_000)
-    live.wait_finished()
+    end = live.wait_settled()[0]
     worker.signal(signal.SIGSTOP)
     time.sleep(1)  # the broker answers the fetch that is under way, which could bring the events before they are gone
     live.produce(views(30, first=10))
-    asyncio.run(delete_records(live, before=25))
+    asyncio.run(delete_records(live, before=end + 15))
     worker.signal(signal.SIGCONT)
     live.wait_finished()
     assert len(live.read(RECOMMENDATIONS)[0]) == 25
-    assert f"{live.settings.kafka.topic(EVENTS.name)}-0: offsets 10 to 24 are lost, 15 in all" in worker.output
+    assert (
+        f"{live.settings.kafka.topic(EVENTS.name)}-0: offsets {end} to {end + 14} are lost, 15 in all" in worker.output
+    )
     assert "Traceback" not in worker.output
     worker.stop()
 

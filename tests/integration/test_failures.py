@@ -318,7 +318,8 @@ def test_state_of_every_partition_is_that_of_a_replay(evidence: Evidence) -> Non
 
 
 def test_log_holds_all_that_may_come(evidence: Evidence) -> None:
-    assert evidence.replay.outcomes.keys() == {"decided", "late", "repeated", "dead", "tick", "consent", "erase"}
+    kinds = {"decided", "late", "repeated", "dead", "tick", "consent", "erase", "epoch"}
+    assert evidence.replay.outcomes.keys() == kinds
     assert len(evidence.replay.closed_sessions) > 500
 
 

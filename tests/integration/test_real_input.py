@@ -13,7 +13,6 @@ import pytest
 
 from clickscore.schemas.sessions import decode_session
 from clickscore.schemas.snapshots import decode_user
-from clickscore.schemas.topics import EVENTS
 from clickscore.stream.settings import environment_of
 from tests.integration.comparison import Evidence, differing, gather_evidence, partition_facts, remembered
 from tests.integration.live import ROOT, Installation, installation
@@ -52,7 +51,7 @@ def run(live: Installation, file: Path, file_format: str, lines: int) -> Real:
     offsets = Counter()
     for books in (evidence.live.recommendations, evidence.live.dead_letters):
         offsets.update({identity: len(written) for identity, written in books.items()})
-    assert sum(map(len, live.read(EVENTS).values())) == lines
+    assert len(live.events()) == lines
     return Real(lines, evidence, offsets)
 
 

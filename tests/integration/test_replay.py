@@ -4,6 +4,7 @@ import asyncio
 import datetime
 import gzip
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
+from clickscore.schemas.catalogue import Campaign, Item
 from clickscore.schemas.topics import ADS, CLOSED_SESSIONS, EVENTS, RECOMMENDATIONS, Topic
 from clickscore.stream.kafka.topics import create_topics, delete_topics
 from clickscore.stream.settings import environment_of
@@ -47,8 +49,12 @@ def live(broker: str, bundle: Path, tmp_path_factory: pytest.TempPathFactory) ->
         first, second = found.start_worker(max_batch=64), found.start_worker(max_batch=1024)
         for worker in (first, second):
             worker.wait_health(lambda health: health.get("restored") and len(health["partitions"]) == 2)
-        found.produce(log[: EVENTS_SENT // 2])
+        for begin in range(0, EVENTS_SENT // 2, EVENTS_SENT // 12):
+            found.fill_catalogue(*changed_shop(begin))
+            found.produce(log[begin : begin + EVENTS_SENT // 12])
+            time.sleep(0.3)  # so that changes take effect between the events
         found.wait_decisions(2_000)
+        found.fill_catalogue(*changed_shop(-1))
         first.kill()
         found.produce(log[EVENTS_SENT // 2 :])
         third = found.start_worker(max_batch=300)
@@ -57,6 +63,13 @@ def live(broker: str, bundle: Path, tmp_path_factory: pytest.TempPathFactory) ->
         for worker in (second, third):
             worker.stop()
         yield gathered(found)
+
+
+def changed_shop(seed: int) -> tuple[list[Item], list[Campaign]]:
+    """Return some items and campaigns with other stocks and bids."""
+    rng = random.Random(seed)
+    items = [msgspec.structs.replace(item, stock=rng.randrange(2)) for item in rng.sample(catalogue(), 60)]
+    return items, [msgspec.structs.replace(campaign, bid=rng.random()) for campaign in campaigns()]
 
 
 def gathered(found: Installation) -> Live:

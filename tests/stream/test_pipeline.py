@@ -392,7 +392,7 @@ def test_advancing_leaves_the_state_that_processing_leaves():
 
 
 def test_requests_are_collected_in_order_of_their_events():
-    _, requests = pipeline().collect_requests([(0, records(view("ann", 0))), (1, records(view("bob", 1)))])
+    _, requests, _ = pipeline().collect_requests([(0, records(view("ann", 0))), (1, records(view("bob", 1)))])
     assert [request.decision_id for request in requests] == ["events-0-0", "events-1-0"]
 
 

@@ -7,7 +7,7 @@ from clickscore.schemas import catalogue
 from clickscore.schemas.catalogue import Campaign, Item
 from clickscore.schemas.decisions import Ad, Choice, Recommendation, encode_decision
 from clickscore.schemas.erasure import Erased, Remains, encode_receipt
-from clickscore.schemas.events import Consent, Erase, Purchase, Search, Tick, View, encode_event
+from clickscore.schemas.events import Consent, Epoch, Erase, Purchase, Search, Tick, View, encode_event
 from clickscore.schemas.sessions import ClosedSession, encode_session
 from clickscore.schemas.topics import (
     ADS,
@@ -99,6 +99,14 @@ def ad(**changes: Any) -> bytes:
 )
 def test_event_in_words(event: Any, words: str) -> None:
     assert describe(EVENTS.name, record(encode_event(event))) == f"2019-10-01 00:00:03  {words}"
+
+
+def test_epoch_in_words() -> None:
+    epoch = Epoch(number=7, catalogue=12, campaigns=3, bundle="b1")
+    assert describe(EVENTS.name, record(encode_event(epoch))) == (
+        "epoch 7 begins: catalogue up to offset 12, campaigns up to 3, bundle b1"
+    )
+    assert "no bundle" in describe(EVENTS.name, record(encode_event(Epoch(number=1, catalogue=0, campaigns=0))))
 
 
 def test_recommendation_in_words() -> None:

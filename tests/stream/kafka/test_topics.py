@@ -3,7 +3,7 @@
 import pytest
 
 from clickscore.schemas.topics import CATALOGUE, EVENTS, MAX_RECORD_BYTES, SNAPSHOTS, TOPICS, Topic
-from clickscore.stream.kafka.topics import _advice, _differences, _new_topic
+from clickscore.stream.kafka.topics import REFERENCE_TOPICS, _advice, _differences, _new_topic
 from clickscore.stream.settings import KafkaSettings
 
 SETTINGS = KafkaSettings(topic_prefix="shop-", partitions=8, retention_ms=60_000)
@@ -43,7 +43,9 @@ def test_every_topic_bounds_how_long_a_removed_value_stays_on_disk(topic: Topic)
     config = _new_topic(KafkaSettings(), topic).topic_configs
     assert int(config["segment.ms"]) <= 86_400_000
     if config["cleanup.policy"] == "compact":
-        assert int(config["min.compaction.lag.ms"]) < int(config["max.compaction.lag.ms"]) <= 86_400_000
+        day = 86_400_000
+        longest = 8 * day if topic in REFERENCE_TOPICS else day  # no personal data, and replays need old values
+        assert int(config["min.compaction.lag.ms"]) < int(config["max.compaction.lag.ms"]) <= longest
         assert int(config["delete.retention.ms"]) <= 86_400_000
 
 
@@ -53,6 +55,18 @@ def test_every_topic_bounds_how_long_a_removed_value_stays_on_disk(topic: Topic)
 def test_segment_is_no_longer_than_retention(retention_ms: int, segment_ms: str) -> None:
     settings = KafkaSettings(retention_ms=retention_ms)
     assert _new_topic(settings, EVENTS).topic_configs["segment.ms"] == segment_ms
+
+
+@pytest.mark.parametrize(
+    ("retention_ms", "lags"),
+    [(60_000, ("60000", str(86_400_000 + 60_000))), (-1, (str(2**63 - 1), str(2**63 - 1)))],
+)
+@pytest.mark.parametrize("topic", REFERENCE_TOPICS, ids=lambda topic: topic.name)
+def test_old_values_of_the_catalogue_stay_for_as_long_as_the_events(
+    topic: Topic, retention_ms: int, lags: tuple[str, str]
+) -> None:
+    config = _new_topic(KafkaSettings(retention_ms=retention_ms), topic).topic_configs
+    assert (config["min.compaction.lag.ms"], config["max.compaction.lag.ms"]) == lags
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from aiokafka.errors import KafkaError
 
 from clickscore.schemas.catalogue import Campaign, Item
 from clickscore.schemas.topics import CAMPAIGNS, CATALOGUE
-from clickscore.stream.reference.catalogue import Catalogue
-from clickscore.stream.reference.feed import CatalogueFeed
+from clickscore.stream.reference.catalogue_history import CatalogueHistory, Offsets
+from clickscore.stream.reference.feed import CatalogueFeed, Positions, Records
 from clickscore.stream.settings import Settings
 from tests.memory_kafka import MemoryLog
 from tests.stream.worker.stage import background, until
@@ -20,8 +20,7 @@ class Shop:
 
     def __init__(self) -> None:
         self.log = MemoryLog()
-        self.catalogue = Catalogue()
-        self.feed = CatalogueFeed(Settings().kafka, self.catalogue, self.log.open_reader)
+        self.feed = CatalogueFeed(Settings().kafka, self.log.open_reader)
 
     def send_item(self, item_id: str) -> None:
         self.log.append(CATALOGUE.name, 0, item_id.encode(), msgspec.json.encode(Item(item_id=item_id)))
@@ -30,63 +29,70 @@ class Shop:
         value = msgspec.json.encode(Campaign(campaign_id=campaign_id, item_id="kettle", bid=1.0))
         self.log.append(CAMPAIGNS.name, 0, campaign_id.encode(), value)
 
-    def load(self) -> dict[str, int]:
-        """Load; return the position in each topic."""
-        return {tp.topic: position for tp, position in asyncio.run(self.feed.load()).items()}
+    def load(self, oldest: Offsets | None = None) -> CatalogueHistory:
+        return asyncio.run(self.feed.load(oldest))[0]
 
-    async def follow(self, updates: int) -> None:
-        """Load, send an item, and follow until the catalogue has so many updates."""
-        positions = await self.feed.load()
+    async def follow(self, position: Offsets) -> None:
+        """Load, send an item, and follow until a position."""
+        history, positions = await self.feed.load(None)
         self.send_item("mug")
 
-        async def between(records) -> None:
-            self.feed.apply(records)
+        async def add(records: Records, positions: Positions) -> None:
+            self.feed.add(history, records, positions)
 
-        async with background(lambda: self.feed.follow(positions, between)):
-            await until(lambda: self.catalogue.version == updates)
+        async with background(lambda: self.feed.follow(positions, add)):
+            await until(lambda: history.position == position)
 
 
 def test_load_takes_items_and_campaigns():
     shop = Shop()
     shop.send_item("kettle")
     shop.send_campaign("spring")
-    shop.load()
-    assert (shop.catalogue.version, list(shop.catalogue.campaigns)) == (2, ["spring"])
+    catalogue = shop.load().newest
+    assert (catalogue.version, list(catalogue.campaigns)) == (2, ["spring"])
 
 
 def test_load_returns_where_to_read_on():
     shop = Shop()
     shop.send_item("kettle")
-    assert shop.load() == {CATALOGUE.name: 1, CAMPAIGNS.name: 0}
+    positions = asyncio.run(shop.feed.load(None))[1]
+    assert {tp.topic: position for tp, position in positions.items()} == {CATALOGUE.name: 1, CAMPAIGNS.name: 0}
+
+
+def test_records_after_the_oldest_epoch_wait():
+    shop = Shop()
+    shop.send_item("kettle")
+    shop.send_item("mug")
+    history = shop.load(Offsets(1, 0))
+    assert (history.newest.item_ids, history.position) == ({"kettle"}, Offsets(2, 0))
 
 
 def test_record_that_cannot_be_read_is_logged_and_changes_nothing(caplog: pytest.LogCaptureFixture):
     shop = Shop()
     shop.log.append(CATALOGUE.name, 0, b"kettle", b"broken")
     shop.send_item("mug")
-    shop.load()
-    assert shop.catalogue.version == 1
+    assert shop.load().newest.item_ids == {"mug"}
     assert caplog.messages[0].startswith("catalogue-items, offset 0: ignored: ")
 
 
 def test_later_records_are_followed():
     shop = Shop()
     shop.send_item("kettle")
-    asyncio.run(shop.follow(updates=2))
+    asyncio.run(shop.follow(Offsets(2, 0)))
 
 
 def test_fetch_that_fails_is_logged_and_tried_again(caplog: pytest.LogCaptureFixture):
+    shop = Shop()
+
     async def run() -> None:
-        shop = Shop()
-        positions = await shop.feed.load()
-        shop.send_item("mug")
         shop.log.fetch_errors.append(KafkaError("gone"))
-
-        async def between(records) -> None:
-            shop.feed.apply(records)
-
-        async with background(lambda: shop.feed.follow(positions, between)):
-            await until(lambda: shop.catalogue.version == 1)
+        await shop.follow(Offsets(1, 0))
 
     asyncio.run(run())
     assert len(caplog.messages) == 1
+
+
+def test_ends_are_those_of_the_topics():
+    shop = Shop()
+    shop.send_campaign("spring")
+    assert asyncio.run(shop.feed.end_offsets()) == Offsets(0, 1)

@@ -7,14 +7,19 @@ from contextlib import asynccontextmanager
 import pytest
 from aiokafka import TopicPartition
 
+from clickscore.schemas.catalogue import Item, encode
 from clickscore.schemas.snapshots import decode_partition, decode_user
-from clickscore.schemas.topics import EVENTS, SNAPSHOTS
+from clickscore.schemas.topics import CATALOGUE, EVENTS, SNAPSHOTS
 from clickscore.stream.errors import TopicMissingError
 from clickscore.stream.kafka.topic_description import TopicDescription
+from clickscore.stream.reference.catalogue_history import Offsets
+from clickscore.stream.reference.feed import CatalogueFeed
 from clickscore.stream.worker.assignment import Assignment
+from clickscore.stream.worker.epochs import EpochWriter
 from clickscore.stream.worker.losses import Losses
 from clickscore.stream.worker.outgoing import PublishJob
 from clickscore.stream.worker.overlays import Overlay
+from clickscore.stream.worker.reference import ReferenceData
 from clickscore.stream.worker.ticks import IdleTicks
 from tests.events import view
 from tests.memory_kafka import MemoryLog, MemoryReader
@@ -29,6 +34,24 @@ class AssignmentStage(Stage):
         self.rebalances: list[tuple[int, ...]] = []
         """Partitions that a rebalance assigns while the changelog is being read."""
         self.losses = Losses(EVENTS.name, self.metrics, lambda *_: None)
+        self.reference = ReferenceData(
+            feed=CatalogueFeed(self.settings.kafka, self.open_reader),
+            pipeline=self.pipeline,
+            compute=self.compute,
+            metrics=self.metrics,
+            start=lambda work: asyncio.ensure_future(work()),  # pyright: ignore[reportArgumentType]
+            wait_ms=20,
+        )
+        self.epochs = EpochWriter(
+            self.pipeline,
+            self.group,
+            self.reference,
+            topic=EVENTS.name,
+            settings_hash=self.settings.identity_hash,
+            gather_ms=10,
+            clock=self.clock,
+            metrics=self.metrics,
+        )
         self.assignment = Assignment(
             settings=self.settings,
             open_reader=self.open_reader,
@@ -42,6 +65,8 @@ class AssignmentStage(Stage):
             compute=self.compute,
             metrics=self.metrics,
             losses=self.losses,
+            reference=self.reference,
+            epochs=self.epochs,
         )
 
     @asynccontextmanager
@@ -176,7 +201,7 @@ def test_rebalance_in_the_middle_leaves_the_restore_to_the_next_call():
 
 def test_snapshot_of_a_stalled_worker_does_not_step_a_user_back():
     stage = worked(0)
-    stale = stage.log.records(SNAPSHOTS.name)[0]
+    stale = next(record for record in stage.log.records(SNAPSHOTS.name) if record.key)
     stage.publish(stage.compute_job(view("ann", 1)))
     stage.log.append(SNAPSHOTS.name, 0, stale.key, stale.value)
     successor = heir(stage, 0)
@@ -186,7 +211,7 @@ def test_snapshot_of_a_stalled_worker_does_not_step_a_user_back():
 
 def test_overlaid_snapshot_is_written_again():
     stage = worked(0)
-    stale = stage.log.records(SNAPSHOTS.name)[0]
+    stale = next(record for record in stage.log.records(SNAPSHOTS.name) if record.key)
     stage.publish(stage.compute_job(view("ann", 1)))
     stage.log.append(SNAPSHOTS.name, 0, stale.key, stale.value)
     successor = heir(stage, 0)
@@ -198,7 +223,7 @@ def test_overlaid_snapshot_is_written_again():
 
 def test_repaired_partition_is_kept_in_memory_at_the_next_rebalance():
     stage = worked(0)
-    stale = stage.log.records(SNAPSHOTS.name)[0]
+    stale = next(record for record in stage.log.records(SNAPSHOTS.name) if record.key)
     stage.publish(stage.compute_job(view("ann", 1)))
     stage.log.append(SNAPSHOTS.name, 0, stale.key, stale.value)
     successor = heir(stage, 0)
@@ -211,7 +236,7 @@ def test_repaired_partition_is_kept_in_memory_at_the_next_rebalance():
 
 def test_stalled_worker_that_wrote_late_is_noticed():
     stage = worked(0)
-    stale = stage.log.records(SNAPSHOTS.name)[0]
+    stale = next(record for record in stage.log.records(SNAPSHOTS.name) if record.key)
     state = stage.pipeline.partitions[0]
     stage.log.append(SNAPSHOTS.name, 0, stale.key, stale.value)
     stage.group.rebalance(0)
@@ -226,6 +251,38 @@ def test_state_that_is_ahead_of_the_events_stops_the_restore():
         successor.log.append(SNAPSHOTS.name, 0, record.key, record.value)
     with pytest.raises(TopicMissingError, match="up to offset 0, but that partition ends earlier"):
         successor.restore()
+
+
+def test_first_epoch_is_stored_before_the_first_decision():
+    stage = AssignmentStage(0)
+    stage.restore()
+    (record,) = stage.log.records(SNAPSHOTS.name)
+    assert decode_partition(record.value or b"").epoch == stage.epochs.present(0)
+    assert stage.publisher.written == {0: 1}
+
+
+def test_successor_begins_in_the_first_epoch_of_its_predecessor():
+    stage = AssignmentStage(0)
+    stage.restore()
+    stage.log.append(CATALOGUE.name, 0, b"kettle", encode(Item(item_id="kettle", stock=0)))
+    successor = heir(stage, 0)
+    successor.restore()
+    assert successor.pipeline.partitions[0].epoch == stage.pipeline.partitions[0].epoch
+    assert successor.reference.position == Offsets(1, 0)
+    assert successor.pipeline.catalogue.item_ids == set()
+
+
+def test_partition_in_an_earlier_epoch_than_the_others_is_served():
+    stage = AssignmentStage(0)
+    other = heir(stage, 1)
+    stage.restore()
+    stage.log.append(CATALOGUE.name, 0, b"kettle", encode(Item(item_id="kettle", stock=0)))
+    other.restore()
+    assert other.pipeline.catalogue.out_of_stock == {"kettle"}
+    other.group.rebalance(0, 1)
+    other.restore()
+    views = [other.pipeline.history.view(Offsets(offset, 0)) for offset in (0, 1)]
+    assert ["kettle" in view.out_of_stock for view in views] == [False, True]
 
 
 def test_rebalances_and_restored_users_are_counted():
