@@ -21,6 +21,7 @@ from tests.fuzz.readers import (
     fuzz_parquet_rows,
     fuzz_text,
 )
+from tests.fuzz.relayed import RECORDS, fuzz_relay
 from tests.fuzz.runner import Report, Target, run_case, run_target
 
 KEPT = Path("build/fuzz")
@@ -28,9 +29,10 @@ MEBIBYTES_OF_MODELS = 1_000
 """Memory bound of a process that loads graphs: ONNX Runtime and the package onnx alone take 300 MB."""
 
 TARGETS: dict[Target, int] = {
-    Target("lines of text files", fuzz_text, LINES): 440_000,
+    Target("lines of text files", fuzz_text, LINES): 420_000,
     Target("packed and broken files", fuzz_container): 10_000,
     Target("mappings", fuzz_mapping): 10_000,
+    Target("relayed records", fuzz_relay, RECORDS): 20_000,
     Target("rows of Parquet files", fuzz_parquet_rows, ROWS): 90_000,
     Target("broken Parquet files", fuzz_parquet_bytes): 500,
     Target("requests to a gateway", fuzz_gateway, REQUESTS, seconds=120): 20_000,

@@ -23,6 +23,7 @@ from tests.fuzz.readers import (
     fuzz_parquet_rows,
     fuzz_text,
 )
+from tests.fuzz.relayed import fuzz_relay
 from tests.fuzz.runner import DIED, STUCK, Target, run_case, run_target
 
 pytestmark = pytest.mark.slow
@@ -36,6 +37,7 @@ SEED = "tests"
         (fuzz_text, 60),
         (fuzz_container, 200),
         (fuzz_mapping, 100),
+        (fuzz_relay, 20),
         (fuzz_parquet_rows, 2),
         (fuzz_parquet_bytes, 4),
         (fuzz_gateway, 2),
