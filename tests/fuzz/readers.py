@@ -26,7 +26,7 @@ from tests.fuzz.samples import SOURCES, Source, event
 
 LINES = 100
 """Lines of a file of text."""
-ROWS = 500
+ROWS = 1_000
 """Rows of a Parquet file."""
 LATENESS_MS = 300_000
 BEGAN = 1_767_605_400_000
