@@ -142,9 +142,9 @@ def backtest(
     _require_judged_events(evidence)
     results = measure(plan, Path(source_options.source).name, evidence)
     warn_of_cold_start(spec)
-    words_to_stderr = json_output.to_stdout or page_to_stdout
-    width = None if (sys.stderr if words_to_stderr else sys.stdout).isatty() else TABLE_WIDTH
-    print_results(results, Console(stderr=words_to_stderr, highlight=False, soft_wrap=True, width=width))
+    if not json_output.to_stdout:
+        width = None if (sys.stderr if page_to_stdout else sys.stdout).isatty() else TABLE_WIDTH
+        print_results(results, Console(stderr=page_to_stdout, highlight=False, soft_wrap=True, width=width))
     json_output.write(results)
     _write_files(results, page, plots)
     if results.leak_check.leaks:
@@ -181,7 +181,9 @@ def _require_extra() -> None:
     """
     missing = [name for name in ("matplotlib", "jinja2") if importlib.util.find_spec(name) is None]
     if missing:
-        message = f"--report and --plots need the backtest extra ({', '.join(missing)} missing): make setup-train"
+        message = (
+            f"--report and --plots need the backtest extra ({', '.join(missing)} missing): pip install '.[backtest]'"
+        )
         raise ClickscoreError(message)
 
 

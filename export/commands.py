@@ -3,6 +3,7 @@
 The commands import the train extra when they run, because the help of the serving environment lists them, too.
 """
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
@@ -12,6 +13,7 @@ from rich.progress import Progress, TaskID
 from clickscore.export.bundle_options import CANDIDATES, PRECISIONS
 from clickscore.model.bundle_folder import BundleFolder
 from clickscore.model.commands import missing_extra
+from clickscore.schemas.manifest import Manifest
 
 
 @click.command()
@@ -39,7 +41,10 @@ from clickscore.model.commands import missing_extra
 @click.option(
     "--unfinished", is_flag=True, help="Export a training that has not ended. The manifest and `bundle check` say so."
 )
-def export(checkpoint: Path, *, out: Path, top_k: int, precision: str, trainable: bool, unfinished: bool) -> None:
+@click.option("--verbose", is_flag=True, help="Print every metric of the manifest.")
+def export(
+    checkpoint: Path, *, out: Path, top_k: int, precision: str, trainable: bool, unfinished: bool, verbose: bool
+) -> None:
     """Export a CHECKPOINT folder of `clickscore train` as a bundle that a worker serves.
 
     The export runs the graph in ONNX Runtime and compares it with the model on the held-out sessions. It refuses a
@@ -70,14 +75,39 @@ def export(checkpoint: Path, *, out: Path, top_k: int, precision: str, trainable
             f"{manifest.precision}: {fidelity.overlap:.3%} of the best 20 of {fidelity.beginnings:,} prefixes, "
             f"HR@20 {fidelity.hr:+.4f}, MRR@20 {fidelity.mrr:+.4f}"
         )
+    for sentence in _describe_metrics(manifest.metrics):
+        click.echo(sentence)
+    if verbose:
+        _print_metrics(manifest)
+    if manifest.unfinished:
+        click.echo(f"beware: the training has not ended ({manifest.unfinished})")
+    click.echo(f"wrote bundle {manifest.version}: {manifest.items:,} items, {manifest.candidates} candidates, in {out}")
+    click.echo(f"next: clickscore worker --bundle {out}")
+
+
+def _describe_metrics(metrics: Mapping[str, float]) -> Iterator[str]:
+    """Yield what the held-out metrics of a bundle say, in sentences; nothing for a bundle without metrics."""
+    if metrics.get("ranked_events"):
+        yield (
+            f"On {metrics['sessions']:,.0f} held-out sessions the next item is among the first 20 in "
+            f"{100 * metrics['hit_rate@20']:.1f} % of the cases, and among the 20 most popular items in "
+            f"{100 * metrics['popular_hit_rate@20']:.1f} %."
+        )
+    if metrics.get("purchase_rate"):
+        yield (
+            f"Purchases are predicted with a PR-AUC of {metrics['purchase_pr_auc']:.3f} (by chance "
+            f"{metrics['purchase_rate']:.3f}), and their probability is off by "
+            f"{100 * metrics['purchase_calibration_error']:.1f} points on average."
+        )
+
+
+def _print_metrics(manifest: Manifest) -> None:
+    """Print every metric, and what calibration changed."""
     for name, value in manifest.metrics.items():
         click.echo(f"  {name} {value:g}")
     if manifest.calibration:
         for name, value in manifest.calibration.before.items():
             click.echo(f"  calibrated: validation {name} {value:.4f} -> {manifest.calibration.after[name]:.4f}")
-    if manifest.unfinished:
-        click.echo(f"beware: the training has not ended ({manifest.unfinished})")
-    click.echo(f"wrote bundle {manifest.version}: {manifest.items:,} items, {manifest.candidates} candidates, in {out}")
 
 
 @click.command()

@@ -24,16 +24,17 @@ class JsonOutput(msgspec.Struct, frozen=True):
     file: Path | None = None
 
     def console(self, width: int | None = None) -> Console:
-        """Return the console for words: standard error where standard output gets the JSON.
+        """Return the console for words; it prints nothing where standard output gets the JSON.
 
         Args:
             width: Columns of a line; by default, lines are not wrapped.
         """
-        return Console(stderr=self.to_stdout, highlight=False, soft_wrap=width is None, width=width)
+        return Console(quiet=self.to_stdout, highlight=False, soft_wrap=width is None, width=width)
 
     def echo(self, text: str) -> None:
-        """Print a line of words to the output that `console` names."""
-        click.echo(text, err=self.to_stdout)
+        """Print a line of words, except where standard output gets the JSON."""
+        if not self.to_stdout:
+            click.echo(text)
 
     def write(self, results: Any) -> None:  # noqa: ANN401 (msgspec encodes any type)
         """Write results as indented JSON to all destinations.
@@ -69,7 +70,7 @@ def json_options(command: Command) -> Command:
         callback=_require_folder,
         help="Write the results to this file, as JSON; - is standard output.",
     )(run)
-    text = "Print the results as JSON to standard output, and nothing else there."
+    text = "Print the results as JSON to standard output, in place of words."
     return click.option("--json", "as_json", is_flag=True, help=text)(decorated)
 
 

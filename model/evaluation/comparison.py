@@ -63,14 +63,18 @@ def describe_comparison(model: BootstrapInterval, baselines: Mapping[str, float]
         rows: Number of ranked next items.
     """
     name, best = max(baselines.items(), key=lambda pair: pair[1])
-    others = ", ".join(f"{baseline} {share:.1%}" for baseline, share in baselines.items())
+    others = ", ".join(f"{baseline} {_percent(share)}" for baseline, share in baselines.items())
     sentences = [
-        f"Of {rows:,} next items, the model has {model.value:.1%} among its first {CUTOFF} "
-        f"(95 %: {model.low:.1%} to {model.high:.1%}); for comparison: {others}."
+        f"Of {rows:,} next items, the model has {_percent(model.value)} among its first {CUTOFF} "
+        f"(95 %: {_percent(model.low)} to {_percent(model.high)}); for comparison: {others}."
     ]
     if model.low > best:
-        return [*sentences, f"The model ranks better than {name}, the best of these."]
+        return [*sentences, f"The model ranks better than {name}{', the best of these' * (len(baselines) > 1)}."]
     if model.high < best:
         advice = "train on more sessions, or for more epochs, before you serve it"
         return [*sentences, f"The model ranks worse than {name}: {advice}."]
-    return [*sentences, f"So few next items cannot tell the model from {name}."]
+    return [*sentences, f"These next items are too few to tell the model from {name}."]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

@@ -89,7 +89,10 @@ def tail(
     write_logs()
 
     def ready() -> None:
-        click.echo(f"Listening to {settings.kafka.topic(topic)}; Ctrl-C ends it", err=True)
+        name = settings.kafka.topic(topic)
+        click.echo(
+            f"Reading {name} to its newest record" if until_end else f"Listening to {name}; Ctrl-C ends it", err=True
+        )
 
     async def show() -> None:
         records = follow(

@@ -48,13 +48,13 @@ def test_baselines_are_counted_on_the_training_sessions() -> None:
     [
         (0.30, "The model ranks better than co-occurrence, the best of these."),
         (0.10, "The model ranks worse than co-occurrence: train on more sessions"),
-        (0.20, "So few next items cannot tell the model from co-occurrence."),
+        (0.20, "These next items are too few to tell the model from co-occurrence."),
     ],
 )
 def test_sentence_of_each_outcome(share: float, words: str) -> None:
     figures, outcome = describe_comparison(
         estimate_share(share, 1_000), {"popularity": 0.05, "co-occurrence": 0.2}, 1_000
     )
-    assert figures.startswith(f"Of 1,000 next items, the model has {share:.1%} among its first 20 (95 %: ")
-    assert figures.endswith("for comparison: popularity 5.0%, co-occurrence 20.0%.")
+    assert figures.startswith(f"Of 1,000 next items, the model has {100 * share:.1f} % among its first 20 (95 %: ")
+    assert figures.endswith("for comparison: popularity 5.0 %, co-occurrence 20.0 %.")
     assert outcome.startswith(words)
