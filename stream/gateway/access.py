@@ -14,7 +14,7 @@ RELOAD_SECONDS = 5.0
 """Time between two looks at the file of keys, s: a removed key works so long at most."""
 
 _LOCAL = ApiKey(key_id="", name="loopback", scopes=("admin", "events", "read"), sha256="", created_at="")
-"""Key of every request to a gateway without keys, which listens on loopback only."""
+"""Key of every request to a gateway without keys, which listens on loopback only. It has no rate."""
 
 
 class Access:
@@ -68,6 +68,8 @@ class Access:
         """
         key = self._identify(authorization)
         self.check_scope(key, scope)
+        if key is _LOCAL:
+            return key
         wait_s = self._limits.wait_seconds(key.key_id, self._rate(key), time.monotonic())
         if wait_s:
             headers = {"Retry-After": str(math.ceil(wait_s))}
@@ -87,7 +89,8 @@ class Access:
 
     def take(self, key: ApiKey, tokens: int) -> None:
         """Take further tokens of a key's rate, for the events of a request."""
-        self._limits.take(key.key_id, self._rate(key), time.monotonic(), tokens)
+        if key is not _LOCAL:
+            self._limits.take(key.key_id, self._rate(key), time.monotonic(), tokens)
 
     def _identify(self, authorization: str | None) -> ApiKey:
         if self._keys is None:

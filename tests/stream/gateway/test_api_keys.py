@@ -104,7 +104,7 @@ def test_without_keys_a_gateway_listens_on_loopback_only() -> None:
     for host in ("127.0.0.1", "localhost", "::1"):
         local = Access(GatewaySettings(gateway_host=host))
         assert not local.needs_keys
-        assert {status(local, None, scope) for scope in ("events", "read", "admin")} == {200}
+        assert {status(local, None, scope) for scope in ("events", "read", "admin") * 1000} == {200}  # without a rate
     for host in ("0.0.0.0", "::", "10.0.0.3", "gateway.shop"):
         with pytest.raises(SettingsError, match="needs keys"):
             Access(GatewaySettings(gateway_host=host))
