@@ -77,6 +77,8 @@ class PartitionSnapshot(msgspec.Struct, array_like=True, gc=False):
     """Kafka's id of the topic of events; empty where the id is unknown. A topic that is made anew has another id."""
     epoch: Epoch | None = None
     """Epoch in effect after the record at `offset`; absent before the first epoch."""
+    appended_at: int = -1
+    """Kafka's timestamp of the record at `offset`, ms; negative where unknown. Another record there is another log."""
 
 
 decode_user = msgspec.msgpack.Decoder(UserState).decode

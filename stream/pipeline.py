@@ -295,6 +295,8 @@ class Pipeline:
             state = self.state(partition)
             self._read(partition, state, records, output, due)
             end = records[-1].offset if records else state.offset
+            if end > state.offset:
+                state.appended_at = records[-1].timestamp
             if end > state.offset or state.needs_flush:
                 output.changes.extend(state.flush(end))
         return outputs, due

@@ -64,6 +64,8 @@ class PartitionState:
         """Epoch in effect; absent before the first epoch."""
         self.next_epoch_ts = NEVER_MS
         """Event time at which the next scheduled epoch begins, ms; only in a replay of files."""
+        self.appended_at = -1
+        """Kafka's timestamp of the record at `offset`, ms; negative where unknown."""
         self.open_sessions = 0
         self.source = source
         self._partition = source.rpartition("-")[2]
@@ -288,7 +290,12 @@ class PartitionState:
 
     def _snapshot(self) -> PartitionSnapshot:
         return PartitionSnapshot(
-            offset=self.offset, max_ts=self.max_ts, popular=self.popular, topic_id=self.topic_id, epoch=self.epoch
+            offset=self.offset,
+            max_ts=self.max_ts,
+            popular=self.popular,
+            topic_id=self.topic_id,
+            epoch=self.epoch,
+            appended_at=self.appended_at,
         )
 
     def partition_record(self) -> ChangelogRecord:
@@ -414,6 +421,7 @@ class PartitionState:
         self._popularity.ranking = snapshot.popular
         self.topic_id = snapshot.topic_id
         self.epoch = snapshot.epoch
+        self.appended_at = snapshot.appended_at
 
     def load_user(self, user_id: str, snapshot: bytes) -> None:
         """Restore a user from the user's snapshot."""

@@ -8,11 +8,16 @@ from aiokafka import ConsumerRecord, TopicPartition
 from clickscore.schemas.snapshots import OFFSET_HEADER, PARTITION_KEY
 from clickscore.schemas.topics import EVENTS, SNAPSHOTS
 from clickscore.stream.errors import SnapshotError, TopicMissingError
-from clickscore.stream.kafka.log_reader import OpenReader, read_to_end
+from clickscore.stream.kafka.log_reader import OpenReader, PartitionReader, read_to_end
 from clickscore.stream.settings import KafkaSettings, Settings
 from clickscore.stream.state.changelog import StateRestorer
 from clickscore.stream.state.partition import ChangelogRecord, PartitionState
 from clickscore.stream.worker.logs import user_hash
+
+LOOK_MS = 200
+"""Longest wait for the last record of a state, ms."""
+MAX_LOOKS = 25
+"""Number of waits for the last record of the states."""
 
 
 class RestoredPartition(NamedTuple):
@@ -79,6 +84,7 @@ async def restore_partitions(
             )
             for partition, restorer in restorers.items()
         }
+        await _check_log(reader, changelog, events, {p: partition.state for p, partition in restored.items()})
     for partition, (state, _, _) in restored.items():
         if topic_id and state.topic_id and state.topic_id != topic_id:
             raise TopicMissingError(new_log_message(changelog, events))
@@ -87,6 +93,41 @@ async def restore_partitions(
             raise TopicMissingError(cut_back_message(changelog, f"{events}-{partition}", state.offset, end))
         state.topic_id = topic_id
     return restored
+
+
+async def _check_log(
+    reader: PartitionReader, changelog: str, events: str, states: Mapping[int, PartitionState]
+) -> None:
+    """Check that the last record of each state is still the record at its offset.
+
+    After an unclean leader election, new events may have taken the offsets of lost events while no worker ran.
+
+    Args:
+        reader: Reader of the topics.
+        changelog: Full name of the topic of snapshots.
+        events: Full name of the topic of events.
+        states: Restored state of each partition.
+
+    Raises:
+        TopicMissingError: Another record is at the offset.
+    """
+    partitions = [TopicPartition(events, p) for p, state in states.items() if state.appended_at >= 0]
+    beginnings, ends = await reader.beginning_offsets(partitions), await reader.end_offsets(partitions)
+    pending = {tp for tp in partitions if beginnings[tp] <= states[tp.partition].offset < ends[tp]}
+    if not pending:
+        return
+    reader.assign(list(pending))
+    for tp in pending:
+        reader.seek(tp, states[tp.partition].offset)
+    for _ in range(MAX_LOOKS):  # a record that cannot be read, such as one of an open transaction, proves nothing
+        for tp, records in (await reader.getmany(timeout_ms=LOOK_MS, max_records=1)).items():
+            state, record = states[tp.partition], records[0]
+            if record.offset == state.offset and record.timestamp != state.appended_at:
+                raise TopicMissingError(replaced_message(changelog, f"{events}-{tp.partition}", state.offset))
+            pending.discard(tp)
+            reader.pause(tp)
+        if not pending:
+            return
 
 
 def _check_readable(changelog: str, unreadable: Mapping[tuple[int, bytes], tuple[int, str]]) -> None:
@@ -133,6 +174,20 @@ def cut_back_message(changelog: str, source: str, offset: int, end: int) -> str:
         f"{changelog} holds the state of {source} up to offset {offset}, but that partition ends earlier, at {end}: "
         "the topic was made anew, or an unclean leader election has lost the offsets between them. "
         f"{_advice(changelog)}"
+    )
+
+
+def replaced_message(changelog: str, source: str, offset: int) -> str:
+    """Return what to do about a log with another event where the state ends.
+
+    Args:
+        changelog: Full name of the topic of snapshots.
+        source: `TOPIC-PARTITION` of the events.
+        offset: Source offset of the state.
+    """
+    return (
+        f"{changelog} holds the state of {source} up to offset {offset}, but another event is at that offset now: an "
+        f"unclean leader election has lost the last offsets, and new events have taken them. {_advice(changelog)}"
     )
 
 

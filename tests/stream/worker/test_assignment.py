@@ -292,6 +292,25 @@ def test_rebalances_and_restored_users_are_counted():
     assert successor.metric("clickscore_restored_users") == 2
 
 
+def test_log_with_another_event_at_the_offset_of_the_state_is_refused():
+    stage = worked(0)
+    stage.log.cut_back(EVENTS.name, 0, 0)
+    stage.send(*[view("bob", minute) for minute in range(1, 6)])
+    successor = heir(stage, 0)
+    with pytest.raises(TopicMissingError, match="up to offset 0, but another event is at that offset now"):
+        successor.restore()
+
+
+def test_record_that_cannot_be_read_again_proves_nothing():
+    stage = worked(0)
+    stage.log.cut_back(EVENTS.name, 0, 0)
+    stage.log.append(EVENTS.name, 0, None, b"{}", offset=-1)  # so that the log does not begin behind the state
+    stage.log.append(EVENTS.name, 0, None, b"{}", offset=1)
+    successor = heir(stage, 0)
+    successor.restore()
+    assert successor.group.expected == {0: 1}
+
+
 def test_events_that_the_log_no_longer_has_are_reported_as_lost():
     stage = worked(0)
     stage.send(*[view("ann", minute) for minute in range(1, 6)])
