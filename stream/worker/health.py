@@ -31,8 +31,11 @@ class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ready(self) -> bool:
-        """Whether the worker is alive with the state of every assigned partition restored."""
-        return self.alive and self.restored
+        """Whether the worker is alive with the state of every assigned partition restored.
+
+        A worker without partitions is not ready while nobody reads some: it may be cut off from its group.
+        """
+        return self.alive and self.restored and (bool(self.partitions) or not self.unserved)
 
 
 class HealthCheck:

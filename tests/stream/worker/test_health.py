@@ -46,6 +46,15 @@ def test_lag_counts_partitions_that_nobody_reads():
     assert stage.metrics.registry.get_sample_value("clickscore_lag_events", {"partition": "3"}) == 5
 
 
+def test_worker_without_partitions_is_not_ready_while_nobody_reads_some():
+    stage = HealthStage(0)
+    stage.group.rebalance()
+    stage.own()
+    assert stage.report().ready
+    stage.unserved = {0: 0}
+    assert not stage.report().ready
+
+
 def test_partition_without_state_or_end_has_no_lag():
     stage = HealthStage(0, 1)
     stage.send(view("ann", 0))
