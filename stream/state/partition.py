@@ -212,6 +212,7 @@ class PartitionState:
         if user.consent is None:
             user.consent = ConsentState()
             self._consent_timers.add(event.user_id, event.ts + self._settings.consent_ttl_ms)
+            self._idle_until = self.watermark  # the statement may be too old already
         consent.apply_statement(user.consent, event, fingerprint)
         after = self.withheld(user)
         if user.length and before & ~after & TRAINING:
@@ -318,6 +319,7 @@ class PartitionState:
         if user_id in self._overdue_consents and user.consent is not None:
             self._overdue_consents.remove(user_id)
             self._consent_timers.add(user_id, user.consent.said_at + self._settings.consent_ttl_ms)
+        self._idle_until = self.watermark  # a timer that was set again may be due
 
     def _close(self, user_id: str, user: UserState) -> ClosedSession | None:
         """Close the open session of a touched user; the events no longer count for popularity.

@@ -54,6 +54,8 @@ def main() -> None:
                 result = Result(name, options.seed, Verdict())
                 result.verdict.note("scene", traceback.format_exc())
         say(f"{name}: {'good' if result.is_good else 'OFF'} after {result.seconds:.0f} s")
+        if not result.is_good:
+            say(results_table.faults([result]))
         results.append(result)
     sys.stdout.write(f"{results_table.markdown(results)}\n{results_table.faults(results)}\n")
     sys.exit(not all(result.is_good for result in results))

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 YEAR_2000_MS = 946_684_800_000
 YEAR_9999_MS = 253_402_300_799_999
 MAX_DEPTH = 64
+PURPOSES = ("personalisation", "ads", "training")
 ITEM_ACTIONS = ("view", "cart", "remove_from_cart", "favourite", "purchase", "click", "impression")
 
 JsonObject = dict[str, Any]
@@ -28,6 +29,16 @@ class Rules(NamedTuple):
     max_event_bytes: int
     popularity_refresh_ms: int
     late_events: str
+    consent_ttl_ms: int
+    consent_personalisation: str
+    consent_ads: str
+    consent_training: str
+
+    @property
+    def withheld(self) -> frozenset[str]:
+        """Purposes without consent for a user who said nothing."""
+        defaults = (self.consent_personalisation, self.consent_ads, self.consent_training)
+        return frozenset(purpose for purpose, default in zip(PURPOSES, defaults, strict=True) if default == "withdrawn")
 
 
 class NotAnEventError(Exception):
@@ -53,10 +64,26 @@ def read_event(value: bytes | None, appended_at: int, rules: Rules) -> JsonObjec
     for name, is_right in _fields_of(event.get("type")).items():
         if not is_right(event.get(name)):
             raise NotAnEventError(f"the field {name}")
+    if event["type"] == "consent":
+        _check_statement(event)
     ahead_ms = event["ts"] - appended_at
     if ahead_ms > rules.future_ms or (rules.past_ms and -ahead_ms > rules.past_ms):
         raise NotAnEventError("the future, or the past")
     return event
+
+
+def _check_statement(event: JsonObject) -> None:
+    """Check that a statement about consent names known purposes, and none twice.
+
+    Raises:
+        NotAnEventError: It does not.
+    """
+    granted, withdrawn = event.get("granted", []), event.get("withdrawn", [])
+    if not isinstance(granted, list) or not isinstance(withdrawn, list):
+        raise NotAnEventError("no lists of purposes")
+    named = [*granted, *withdrawn]
+    if not named or not all(purpose in PURPOSES for purpose in named) or set(granted) & set(withdrawn):
+        raise NotAnEventError("no purpose, an unknown one, or one both granted and withdrawn")
 
 
 def _read_json(value: bytes) -> Any:
@@ -79,6 +106,8 @@ def _fields_of(kind: Any) -> dict[str, Callable[[Any], bool]]:
     """Return the check of each field of a kind of event; a missing field is null."""
     if kind == "tick":
         return {"ts": _is_time}
+    if kind in ("consent", "erase"):
+        return {name: _SHARED[name] for name in ("event_id", "user_id", "ts")}
     if kind == "search":
         return _SHARED | {"query": _optional(_is_text(0, 1024))}
     if isinstance(kind, str) and kind in ITEM_ACTIONS:

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from tests.chaos.event_rules import Rules
+from tests.chaos.event_rules import PURPOSES, Rules
 from tests.chaos.session_model import PartitionFacts, PartitionModel, UserFacts
 
 ACTIONS = ("", "view", "cart", "remove_from_cart", "favourite", "purchase", "click", "search")
 """Names of the action codes in snapshots."""
 HASH_BYTES = 8
 MAX_EXAMPLES = 20
+DECISION_FIELDS = ("user_id", "event_id", "ts", "session_id", "session_length", "late")
 
 
 class Record(Protocol):
@@ -45,6 +46,7 @@ class Topics(NamedTuple):
     closed_sessions: Records
     dead_letters: Records
     snapshots: Records
+    receipts: Records
 
 
 @dataclass
@@ -105,6 +107,7 @@ def judge(topics: Topics, rules: Rules, *, with_ads: bool) -> Verdict:
         if with_ads:
             _judge_ads(verdict, topics.ads.get(partition, ()), model)
         _judge_closed_sessions(verdict, topics.closed_sessions.get(partition, ()), model)
+        _judge_receipts(verdict, topics.receipts.get(partition, ()), model)
         _judge_dead_letters(verdict, topics, partition, model, rules)
         _judge_snapshots(verdict, topics.snapshots.get(partition, ()), model)
     return verdict
@@ -117,7 +120,8 @@ def _judge_decisions(verdict: Verdict, records: Iterable[Record], model: Partiti
         return (
             record.key != expectation.user_id.encode()
             or value["type"] != "recommendation"
-            or any(value[name] != expected for name, expected in expectation._asdict().items())
+            or any(value[name] != getattr(expectation, name) for name in DECISION_FIELDS)
+            or value.get("withheld", []) != list(expectation.withheld)
             or len(items) != len(set(items))
         )
 
@@ -143,6 +147,14 @@ def _judge_closed_sessions(verdict: Verdict, records: Iterable[Record], model: P
         return record.key != expectation["user_id"].encode() or json.loads(record.value or b"null") != expectation
 
     _judge_written(verdict, "closed session", _by_field(records, "id"), model.closed, differs)
+
+
+def _judge_receipts(verdict: Verdict, records: Iterable[Record], model: PartitionModel) -> None:
+    def differs(record: Record, identity: str) -> bool:
+        expectation = model.receipts[identity]
+        return record.key != expectation["user_id"].encode() or json.loads(record.value or b"null") != expectation
+
+    _judge_written(verdict, "receipt", _by_field(records, "record_id"), model.receipts, differs)
 
 
 def _judge_dead_letters(verdict: Verdict, topics: Topics, partition: int, model: PartitionModel, rules: Rules) -> None:
@@ -225,15 +237,26 @@ def _read_snapshot(record: Record) -> tuple[int, UserFacts | PartitionFacts | No
     if not record.key:
         offset, max_ts, popular = fields[:3]
         return offset, PartitionFacts(max_ts, tuple(popular))
-    offset, first_offset, name, opened_at, newest_ts, length, purchased, ages, actions, items, hashes, bought, *_ = (
-        fields
-    )
+    offset, first_offset, name, opened_at, newest_ts, length, purchased, *events_fields = fields
+    ages, actions, items, hashes, bought, *rest = events_fields
     events = tuple(
         (opened_at + age, ACTIONS[action], item, hashes[index * HASH_BYTES : (index + 1) * HASH_BYTES])
         for index, (age, action, item) in enumerate(zip(ages, actions, items, strict=True))
     )
     session = (first_offset, name, opened_at, length, purchased) if length else None
-    return offset, UserFacts(newest_ts, tuple(bought), session, events)
+    newest_ts = newest_ts if length or bought else 0
+    return offset, UserFacts(newest_ts, tuple(bought), session, events, _read_consent(rest[0] if rest else None))
+
+
+def _read_consent(fields: list[Any] | None) -> Any:
+    if fields is None:
+        return None
+    granted, withdrawn, newest_ts, newest_withdrawal, hashes, is_session_withheld = fields
+    return _purposes(granted), _purposes(withdrawn), newest_ts, newest_withdrawal, hashes, is_session_withheld
+
+
+def _purposes(bits: int) -> frozenset[str]:
+    return frozenset(purpose for index, purpose in enumerate(PURPOSES) if bits >> index & 1)
 
 
 def _by_field(records: Iterable[Record], name: str) -> dict[str, list[Record]]:

@@ -13,12 +13,13 @@ from typing import NamedTuple
 
 import xxhash
 
-from tests.chaos.event_rules import JsonObject, NotAnEventError, Rules, read_event
+from tests.chaos.event_rules import PURPOSES, JsonObject, NotAnEventError, Rules, read_event
 
 MINUTE_MS = 60_000
 MAX_POPULAR = 64
 CLOSED_BY_EVENT = 64
 CLOSED_BY_TICK = 4_096
+REMEMBERED_STATEMENTS = 4
 
 
 class RememberedEvent(NamedTuple):
@@ -45,12 +46,26 @@ class Session:
 
 
 @dataclass(slots=True)
+class Statements:
+    """What a user said about consent."""
+
+    granted: set[str] = field(default_factory=set[str])
+    withdrawn: set[str] = field(default_factory=set[str])
+    newest_ts: int = 0
+    newest_withdrawal: int = 0
+    event_ids: list[str] = field(default_factory=list[str])
+    is_session_withheld: bool = False
+    """Whether the open session has events without consent to training."""
+
+
+@dataclass(slots=True)
 class Shopper:
-    """A user: the open session, if any, and the bought items."""
+    """A user: the open session, if any, the bought items, and what the user said about consent."""
 
     session: Session | None = None
     newest_ts: int = 0
     bought: list[str] = field(default_factory=list[str])
+    statements: Statements | None = None
 
 
 class UserFacts(NamedTuple):
@@ -62,6 +77,9 @@ class UserFacts(NamedTuple):
     """Offset of the first event, name, earliest `ts`, length, and whether anything was bought."""
     events: tuple[tuple[int, str, str, bytes], ...]
     """Time, action, item, and hash of the event id of each remembered event."""
+    consent: tuple[frozenset[str], frozenset[str], int, int, bytes, bool] | None
+    """Purposes granted and withdrawn, newest times of a statement and of a withdrawal, hashes of the event ids, and
+    whether the open session is withheld from training."""
 
 
 class PartitionFacts(NamedTuple):
@@ -80,6 +98,7 @@ class Decided(NamedTuple):
     session_id: str
     session_length: int
     late: bool
+    withheld: tuple[str, ...]
 
 
 class PartitionModel:
@@ -98,6 +117,8 @@ class PartitionModel:
         """By decision id."""
         self.closed: dict[str, JsonObject] = {}
         """Closed sessions by id, as they must be on `closed-sessions`."""
+        self.receipts: dict[str, JsonObject] = {}
+        """Receipts of erasures by the id of the `erase` event's record."""
         self.dead: set[int] = set()
         """Offsets of dead letters."""
         self.outcomes: Counter[str] = Counter()
@@ -110,6 +131,7 @@ class PartitionModel:
         self._popular: list[str] = []
         self._session_ends: list[tuple[int, str]] = []  # heaps of full minutes and users
         self._user_ends: list[tuple[int, str]] = []
+        self._consent_ends: list[tuple[int, str]] = []
 
     @property
     def watermark(self) -> int:
@@ -148,11 +170,17 @@ class PartitionModel:
             self.dead.add(offset)
             self.outcomes["dead"] += 1
         else:
-            self._move_watermark(event["ts"], CLOSED_BY_TICK if event["type"] == "tick" else CLOSED_BY_EVENT)
-            self.outcomes[self._take(event, offset)] += 1
+            if event["type"] == "consent":
+                outcome = self._hear(event)
+            elif event["type"] == "erase":
+                outcome = self._erase(event)
+            else:
+                self._move_watermark(event["ts"], CLOSED_BY_TICK if event["type"] == "tick" else CLOSED_BY_EVENT)
+                outcome = self._take(event, offset)
+            self.outcomes[outcome] += 1
         for user_id in self._changed:
             shopper = self._shoppers.get(user_id)
-            if shopper is not None and shopper.session is None and not shopper.bought:
+            if shopper and not (shopper.session or shopper.bought or shopper.statements):
                 del self._shoppers[user_id]
                 shopper = None
             self._remember(user_id, None if shopper is None else _facts(shopper))
@@ -164,18 +192,23 @@ class PartitionModel:
             return "tick"
         shopper = self._shoppers.get(event["user_id"], Shopper())
         late = event["ts"] < self.watermark
-        if event["type"] != "impression":
-            session = shopper.session
+        withheld = self._withheld(shopper)
+        session = shopper.session
+        if "personalisation" in withheld:
+            # The event is the first of a user who came now, and nothing of it is kept.
+            name = event.get("session_id") or f"{self.source.rpartition('-')[2]}-{offset}"
+            session = None if event["type"] == "impression" else Session(offset, name, event["ts"], event["ts"], 1)
+        elif event["type"] != "impression":
             if session and any(remembered.event_id == event["event_id"] for remembered in session.events):
                 return "repeated"
             if session and _names_another(session, event) and event["ts"] < session.newest_ts:
                 late = True
             if not late:
                 self._extend(shopper, event, offset)
+                session = shopper.session
         if late and self._rules.late_events == "dead-letter":
             self.dead.add(offset)
             return "dead"
-        session = shopper.session
         self.decided[f"{self.source}-{offset}"] = Decided(
             user_id=event["user_id"],
             event_id=event["event_id"],
@@ -183,6 +216,7 @@ class PartitionModel:
             session_id=session.name if session else "",
             session_length=session.length if session else 0,
             late=late,
+            withheld=tuple(purpose for purpose in PURPOSES if purpose in withheld),
         )
         return "late" if late else "decided"
 
@@ -217,6 +251,16 @@ class PartitionModel:
         session = shopper.session
         assert session is not None
         shopper.session = None
+        statements = shopper.statements
+        is_withheld = "training" in self._withheld(shopper) or bool(statements and statements.is_session_withheld)
+        if statements:
+            statements.is_session_withheld = False
+        self._uncount_all(session)
+        heapq.heappush(self._user_ends, (_full_minute(session.newest_ts + self._rules.user_ttl_ms), user_id))
+        if statements:
+            self._end_consent(user_id, statements)
+        if is_withheld:
+            return
         identity = f"{self.source}-{session.first_offset}"
         self.closed[identity] = {
             "id": identity,
@@ -231,9 +275,57 @@ class PartitionModel:
                 for ts, action, item, _ in session.events
             ],
         }
-        for remembered in session.events:
-            self._uncount(remembered.item)
-        heapq.heappush(self._user_ends, (_full_minute(session.newest_ts + self._rules.user_ttl_ms), user_id))
+
+    def _hear(self, event: JsonObject) -> str:
+        """Apply a statement about consent, and return the outcome."""
+        user_id, ts = event["user_id"], event["ts"]
+        shopper = self._shoppers.setdefault(user_id, Shopper())
+        statements = shopper.statements
+        if statements and event["event_id"] in statements.event_ids:
+            return "repeated"
+        self._changed.add(user_id)
+        former = self._withheld(shopper)
+        statements = shopper.statements = statements or Statements()
+        granted, withdrawn = set(event.get("granted", [])), set(event.get("withdrawn", []))
+        if ts < statements.newest_withdrawal:
+            granted -= statements.withdrawn
+        statements.granted = (statements.granted | granted) - withdrawn
+        statements.withdrawn = (statements.withdrawn | withdrawn) - granted
+        statements.newest_ts = max(statements.newest_ts, ts)
+        if withdrawn:
+            statements.newest_withdrawal = max(statements.newest_withdrawal, ts)
+        statements.event_ids = [*statements.event_ids, event["event_id"]][-REMEMBERED_STATEMENTS:]
+        self._end_consent(user_id, statements)
+        if shopper.session and "training" in former - self._withheld(shopper):
+            statements.is_session_withheld = True
+        if "personalisation" in self._withheld(shopper):
+            if shopper.session:
+                self._close(user_id, shopper)
+            shopper.bought = []
+        return "consent"
+
+    def _end_consent(self, user_id: str, statements: Statements) -> None:
+        """Note when what a user said no longer holds."""
+        heapq.heappush(self._consent_ends, (_full_minute(statements.newest_ts + self._rules.consent_ttl_ms), user_id))
+
+    def _erase(self, event: JsonObject) -> str:
+        """Forget a user, and return the outcome."""
+        user_id = event["user_id"]
+        shopper = self._shoppers.pop(user_id, Shopper())
+        self._changed.add(user_id)
+        if shopper.session:
+            self._uncount_all(shopper.session)
+            items = {remembered.item for remembered in shopper.session.events}
+            self._popular = [item for item in self._popular if item not in items or self._counts[item]]
+        identity = f"{self.source}-{self.offset}"
+        names = ("event_id", "user_id", "ts")
+        self.receipts[identity] = {"type": "erased", "record_id": identity} | {name: event[name] for name in names}
+        return "erase"
+
+    def _withheld(self, shopper: Shopper) -> frozenset[str]:
+        """Return the purposes without the user's consent."""
+        statements = shopper.statements or Statements()
+        return (self._rules.withheld - statements.granted) | statements.withdrawn
 
     def _move_watermark(self, ts: int, limit: int) -> None:
         """Move the watermark; close what is over, forget users, and rank the popular items anew."""
@@ -245,6 +337,12 @@ class PartitionModel:
         for user_id in self._over(self._user_ends, limit, self._user_is_over):
             self._changed.add(user_id)
             self._shoppers[user_id].bought = []
+        for user_id in self._over(self._consent_ends, limit, self._consent_is_over):
+            self._changed.add(user_id)
+            shopper = self._shoppers[user_id]
+            shopper.statements = None
+            if "personalisation" in self._withheld(shopper):
+                shopper.bought = []
         period = self._rules.popularity_refresh_ms
         if former // period != self.watermark // period:
             best = sorted(self._counts, key=lambda item: (-self._counts[item], item))[:MAX_POPULAR]
@@ -269,6 +367,12 @@ class PartitionModel:
             return False
         return _full_minute(shopper.newest_ts + self._rules.user_ttl_ms) == minute
 
+    def _consent_is_over(self, user_id: str, minute: int) -> bool:
+        shopper = self._shoppers.get(user_id)
+        if shopper is None or shopper.session or shopper.statements is None:
+            return False
+        return _full_minute(shopper.statements.newest_ts + self._rules.consent_ttl_ms) == minute
+
     def _remember(self, user_id: str, facts: UserFacts | PartitionFacts | None) -> None:
         """Keep a hash of a changed state: all states of a long log would fill the memory."""
         offsets, hashes = self._history.setdefault(user_id, ([], []))
@@ -280,6 +384,10 @@ class PartitionModel:
             self._counts[item] += 1
             if len(self._popular) < MAX_POPULAR and item not in self._popular:
                 self._popular.append(item)
+
+    def _uncount_all(self, session: Session) -> None:
+        for remembered in session.events:
+            self._uncount(remembered.item)
 
     def _uncount(self, item: str) -> None:
         if item:
@@ -299,14 +407,23 @@ def _full_minute(time_ms: int) -> int:
 
 
 def _facts(shopper: Shopper) -> UserFacts:
-    session = shopper.session
+    session, statements = shopper.session, shopper.statements
     return UserFacts(
-        newest_ts=shopper.newest_ts,
+        newest_ts=shopper.newest_ts if session or shopper.bought else 0,
         bought=tuple(shopper.bought),
         session=session and (session.first_offset, session.name, session.opened_at, session.length, session.purchased),
         events=tuple((ts, action, item, event_hash(event_id)) for ts, action, item, event_id in session.events)
         if session
         else (),
+        consent=statements
+        and (
+            frozenset(statements.granted),
+            frozenset(statements.withdrawn),
+            statements.newest_ts,
+            statements.newest_withdrawal,
+            b"".join(map(event_hash, statements.event_ids)),
+            statements.is_session_withheld,
+        ),
     )
 
 

@@ -16,6 +16,7 @@ from clickscore.schemas.topics import (
     ADS,
     CLOSED_SESSIONS,
     DEAD_LETTERS,
+    ERASURE_RECEIPTS,
     EVENTS,
     RECOMMENDATIONS,
     SNAPSHOTS,
@@ -25,14 +26,20 @@ from tests.chaos.judge import Topics, Verdict, judge
 from tests.integration.event_log import Sent, campaigns, catalogue
 from tests.integration.live import Installation, Worker, installation
 
-BOUNDS = {"max_events": 20, "max_bought": 5, "user_ttl_ms": 2 * 3_600_000, "control_share": 0.2}
+BOUNDS = {
+    "max_events": 20,
+    "max_bought": 5,
+    "user_ttl_ms": 2 * 3_600_000,
+    "control_share": 0.2,
+    "consent_ttl_ms": 3 * 3_600_000,
+}
 """Limits that the log reaches, so that the judge also sees how a worker forgets."""
 SESSION_TIMEOUT_MS = 2_000
 """Short, so that a stall is short; twenty heartbeats of a worker on an idle machine."""
 READY_S = 120.0
 NOTICE_S = 60.0
 """A worker looks at its topics every 3 s and looks twice; a busy machine takes longer."""
-READ = (EVENTS, RECOMMENDATIONS, ADS, CLOSED_SESSIONS, DEAD_LETTERS, SNAPSHOTS)
+READ = (EVENTS, RECOMMENDATIONS, ADS, CLOSED_SESSIONS, DEAD_LETTERS, SNAPSHOTS, ERASURE_RECEIPTS)
 """Topics that the judge reads, in its order."""
 FINISHED_S = 180.0
 

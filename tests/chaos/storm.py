@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.chaos.frail_broker import FrailBroker, frail_broker
+from tests.chaos.privacy_records import with_privacy_records
 from tests.chaos.stage import SESSION_TIMEOUT_MS, Result, Stage, say, stage
 from tests.integration.event_log import event_log
 
@@ -15,6 +16,8 @@ RATE = 700
 """Events a second. Two workers, Kafka and the producer leave a part of two cores idle, so that a backlog shrinks."""
 LONGEST_FAULT_S = 15
 """Time for which events are prepared, for each fault, s; events of a longer time are not needed."""
+LOAD_AFTER_S = 5.0
+"""Load after the last fault, s: a late snapshot is repaired with the next events of its partition."""
 USERS = 3_000
 MANY_USERS = 30_000
 WORKERS = 2
@@ -72,7 +75,7 @@ def _worker_faults(kills: int, stalls: int) -> list[Strike]:
 
 def _run(name: str, faults: Sequence[Strike], broker: str, folder: Path, seed: int, *, users: int = USERS) -> Result:
     started_at = time.monotonic()
-    log = event_log(RATE * LONGEST_FAULT_S * (len(faults) + 1), seed, users=users)
+    log = with_privacy_records(event_log(RATE * LONGEST_FAULT_S * (len(faults) + 1), seed, users=users), seed)
     with stage(broker, folder, seed) as scene:
         scene.start_workers(WORKERS)
         with scene.load(log, RATE):
@@ -83,6 +86,7 @@ def _run(name: str, faults: Sequence[Strike], broker: str, folder: Path, seed: i
                 strike(scene)
                 scene.start_workers(WORKERS)
                 say(f"{name}: {number} of {len(faults)} faults, {dict(scene.deeds)}")
+            time.sleep(LOAD_AFTER_S)
         scene.finish()
         return Result(name, seed, scene.verdict(), scene.deeds, time.monotonic() - started_at)
 

@@ -9,6 +9,7 @@ import pytest
 
 from clickscore.stream.settings import Settings
 from tests.chaos.judge import Topics, Verdict, judge
+from tests.chaos.privacy_records import with_privacy_records
 from tests.chaos.written_topics import Stored, rules_of, written_topics
 from tests.integration.event_log import event_log
 
@@ -21,7 +22,7 @@ Spoil = Callable[[list[Stored]], list[Stored]]
 
 @pytest.fixture(scope="module")
 def good() -> Topics:
-    return written_topics(event_log(2_000, seed=11), SETTINGS, batch=40)
+    return written_topics(with_privacy_records(event_log(1_200, seed=11, users=100), seed=11), SETTINGS, batch=40)
 
 
 def judged(topics: Topics) -> Verdict:
@@ -51,7 +52,7 @@ def foreign(index: int) -> Spoil:
     """Return a spoil that adds a record of an event that does not exist."""
 
     def spoil(records: list[Stored]) -> list[Stored]:
-        value = (records[index].value or b"").replace(b"events-0-", b"events-0-9")
+        value = (records[index].value or b"").replace(b"events-0-", b"events-0-99999")
         headers = tuple((name, b"999999" if name == "offset" else text) for name, text in records[index].headers)
         return [*records, replace(records[index], value=value, headers=headers)]
 
@@ -60,7 +61,12 @@ def foreign(index: int) -> Spoil:
 
 def repeated(index: int, suffix: bytes = b"") -> Spoil:
     """Return a spoil that writes a record again, with a suffix."""
-    return lambda records: [*records, replace(records[index], value=(records[index].value or b"") + suffix)]
+
+    def spoil(records: list[Stored]) -> list[Stored]:
+        value = records[index].value
+        return [*records, replace(records[index], value=(value or b"") + suffix if suffix else value)]
+
+    return spoil
 
 
 def user_snapshots(records: Sequence[Stored], user: bytes) -> list[int]:
@@ -105,6 +111,11 @@ PLANTED: dict[str, tuple[str, Spoil, str]] = {
     "closed session dropped": ("closed_sessions", without(30), "missing"),
     "dead letter dropped": ("dead_letters", without(5), "missing"),
     "all dropped": ("recommendations", lambda _: [], "missing"),
+    "receipt dropped": ("receipts", without(1), "missing"),
+    "receipt of nothing": ("receipts", foreign(1), "unexpected"),
+    "wrong receipt": ("receipts", changed(1, user_id="other"), "wrong"),
+    "consent overlooked": ("recommendations", changed(700, withheld=["ads"]), "wrong"),
+    "wrong consent": ("snapshots", changed_state(12, [1, 0, 0, 0, b"", False]), "wrong state"),
     "decision of nothing": ("recommendations", foreign(700), "unexpected"),
     "ad of nothing": ("ads", foreign(700), "unexpected"),
     "closed session of nothing": ("closed_sessions", foreign(3), "unexpected"),
@@ -137,12 +148,12 @@ PLANTED: dict[str, tuple[str, Spoil, str]] = {
 
 def test_judge_accepts_what_the_pipeline_writes(good: Topics) -> None:
     verdict = judged(good)
-    assert (verdict.examples, verdict.duplicates, verdict.events) == ([], 0, 2_000)
-    assert verdict.users > 50
-    assert verdict.closed_sessions > 100
+    assert (verdict.examples, verdict.duplicates, verdict.events) == ([], 0, len(good.events[0]))
+    assert verdict.users > 20
+    assert verdict.closed_sessions > 30
 
 
-@pytest.mark.parametrize("name", ["recommendations", "ads", "closed_sessions", "dead_letters"])
+@pytest.mark.parametrize("name", ["recommendations", "ads", "closed_sessions", "dead_letters", "receipts"])
 def test_equal_duplicate_is_counted_and_is_no_fault(good: Topics, name: str) -> None:
     verdict = judged(spoiled(good, name, repeated(3)))
     assert (verdict.examples, verdict.duplicates) == ([], 1)

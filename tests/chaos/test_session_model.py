@@ -7,6 +7,7 @@ import pytest
 from clickscore.schemas.events import Purchase, Tick, View, encode_event
 from clickscore.stream.settings import Settings
 from tests.chaos.judge import judge
+from tests.chaos.privacy_records import with_privacy_records
 from tests.chaos.written_topics import rules_of, written_topics
 from tests.integration.event_log import BEGAN, Sent, event_log
 
@@ -54,6 +55,22 @@ def test_backlog_of_ended_sessions_is_worked_off_alike_with_and_without_restarts
     verdict = judge(written_topics(crowd(1), settings, batch, restart), rules_of(settings), with_ads=True)
     assert not verdict.examples
     assert verdict.closed_sessions > 500
+
+
+@pytest.mark.parametrize("default", ["granted", "withdrawn"])
+@pytest.mark.parametrize(("batch", "restart"), [(40, 0), (7, 9)])
+def test_consent_and_erasure_hold_alike_with_and_without_restarts(default: str, batch: int, restart: int) -> None:
+    settings = Settings.of(
+        gap_ms=5 * MINUTE_MS,
+        consent_ttl_ms=MINUTE_MS,  # shorter than a statement may be late: some are over as they come
+        consent_personalisation=default,
+        consent_training=default,
+    )
+    log = with_privacy_records(event_log(1_500, seed=2, users=60), seed=2)
+    verdict = judge(written_topics(log, settings, batch, restart), rules_of(settings), with_ads=True)
+    assert not verdict.examples
+    assert verdict.outcomes["consent"] > 10
+    assert verdict.outcomes["erase"] > 3
 
 
 def test_log_holds_every_outcome() -> None:

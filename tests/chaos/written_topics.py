@@ -46,7 +46,7 @@ def written_topics(log: Sequence[Sent], settings: Settings, batch: int, restart:
     """
     pipeline = Pipeline(settings.sessions, settings.policy, TOPIC, _reference())
     events = [Stored(offset, APPENDED_AT, key, value) for offset, (value, key, _) in enumerate(log)]
-    outputs: list[list[Stored]] = [[], [], [], [], []]
+    outputs: list[list[Stored]] = [[], [], [], [], [], []]
     changes: list[ChangelogRecord] = []
     for number, start in enumerate(range(0, len(events), batch)):
         if restart and number % restart == restart - 1:
@@ -68,7 +68,7 @@ def _reference() -> Catalogue:
 
 
 def _records(output: Output, settings: Settings) -> list[list[OutgoingRecord]]:
-    """Return keys, values and headers for recommendations, ads, closed sessions, dead letters and snapshots."""
+    """Return the records for each output topic, in the order of `Topics`."""
     plain = (output.recommendations, output.ads, output.closed_sessions)
     return [
         *([(message.key, message.value, []) for message in messages] for messages in plain),
@@ -77,4 +77,5 @@ def _records(output: Output, settings: Settings) -> list[list[OutgoingRecord]]:
             (change.key, change.value, tombstone_headers(change) if change.value is None else [])
             for change in output.changes
         ],
+        [(message.key, message.value, []) for message in output.receipts],
     ]
