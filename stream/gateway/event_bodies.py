@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from clickscore.schemas.events import AnyEvent, Consent, Erase, PrivacyRecord, Tick, decode_record
+from clickscore.schemas.events import AnyEvent, Event, PrivacyRecord, UserRecord, decode_record
 from clickscore.schemas.json_depth import check_depth
 from clickscore.stream.errors import RequestError
 from clickscore.stream.settings import SessionSettings
@@ -28,7 +28,7 @@ class IncomingEvent(msgspec.Struct, frozen=True, gc=False):
     @property
     def gets_decision(self) -> bool:
         """Whether a worker decides on the event, unless it repeats an earlier event id."""
-        return not isinstance(self.event, Consent | Erase)
+        return isinstance(self.event, Event)
 
 
 class EventFault(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,8 +108,8 @@ def _read_event(value: bytes, settings: SessionSettings, now_ms: int) -> Incomin
         message = f"{len(value)} bytes, more than max_event_bytes ({settings.max_event_bytes})"
         raise msgspec.ValidationError(message)
     event = decode_record(value)
-    if isinstance(event, Tick):
-        message = "a tick is no event of a shopper: workers write ticks"
+    if not isinstance(event, UserRecord):
+        message = f"a record of type {event.__struct_config__.tag!r} is of no user: only Clickscore itself writes such records"
         raise msgspec.ValidationError(message)
     ahead_ms = event.ts - now_ms
     if ahead_ms > settings.future_ms:

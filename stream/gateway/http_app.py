@@ -213,7 +213,7 @@ async def _read_body(request: Request, limit: int) -> bytes:
         RequestError: The body is larger.
     """
     parts: list[bytes] = []
-    size = int(length) if (length := request.headers.get("content-length", "0")).isdigit() else 0
+    size = int(length) if (length := request.headers.get("content-length", "0")).isdecimal() else 0
     if size <= limit:
         size = 0
         async for part in request.stream():

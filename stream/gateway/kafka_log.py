@@ -31,6 +31,8 @@ PROBE_SECONDS = 1.0
 """Time between two questions for the ends of the partitions, s."""
 LOST_MS = 10_000
 """Time without an answer of Kafka after which the log is not ready, ms."""
+SENT_AT_ONCE = 256
+"""Events of a request that are handed to the producer before other requests get a turn: some 10 ms of work."""
 FIND_SECONDS = 2.0
 """Longest search for a decision in its topic, s."""
 FIND_AT_ONCE = 2
@@ -118,7 +120,11 @@ class KafkaLog:
         try:
             async with asyncio.timeout(self._gateway.gateway_store_ms / 1000):
                 # aiokafka's own partitioner is murmur2 of the key, as that of the Java client.
-                sent = [await self._producer.send(self._events, event.value, event.key) for event in events]
+                sent: list[asyncio.Future[Any]] = []
+                for number, event in enumerate(events, 1):
+                    sent.append(await self._producer.send(self._events, event.value, event.key))
+                    if number % SENT_AT_ONCE == 0:
+                        await asyncio.sleep(0)
                 stored = await asyncio.gather(*sent)
         except (KafkaError, TimeoutError) as exc:
             reason = str(exc) or type(exc).__name__
