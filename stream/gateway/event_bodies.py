@@ -109,7 +109,7 @@ def _read_event(value: bytes, settings: SessionSettings, now_ms: int) -> Incomin
         raise msgspec.ValidationError(message)
     event = decode_record(value)
     if not isinstance(event, UserRecord):
-        message = f"a record of type {event.__struct_config__.tag!r} is of no user: only Clickscore itself writes such records"
+        message = f"type {event.__struct_config__.tag}: only Clickscore itself writes such records"
         raise msgspec.ValidationError(message)
     ahead_ms = event.ts - now_ms
     if ahead_ms > settings.future_ms:
