@@ -1,5 +1,5 @@
 # `make demo` and `make test` are the two commands; each does all its own set-up.
-PYTHON ?= python3.11
+PYTHON ?= $(firstword $(foreach version,3.11 3.12 3.13,$(shell python$(version) -c '' 2>/dev/null && echo python$(version))) python3.11)
 SECONDS ?=
 JSON ?=
 ONLY ?=
