@@ -180,9 +180,9 @@ def tune(
 ) -> None:
     """Search for hyper-parameters that rank SESSIONS better than a preset, and write them as a new preset.
 
-    Each trial is a training without the final pass, and its score is the MRR on the validation sessions. A trial that
-    falls behind the others is stopped early. After a kill, the same command continues the search. Settings that cost
-    serving time, such as dim, are not searched: change them with --set.
+    Each trial is a training without the final pass, and its score is the mean of hit rate and MRR on validation. A
+    trial that falls behind the others is stopped early. After a kill, the same command continues the search. Settings
+    that cost serving time, such as dim, are not searched: change them with --set.
 
     \b
     Example:
@@ -193,7 +193,7 @@ def tune(
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     wait_passively()
     try:
-        from clickscore.model.train import STOPPING_METRIC  # noqa: PLC0415 (serving has no torch, and its help lists this command)
+        from clickscore.model.predict import RANKING_SCORE  # noqa: PLC0415 (serving has no torch, and its help lists this command)
         from clickscore.model.tune import tune as search  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
@@ -204,7 +204,7 @@ def tune(
     try:
         for result in search(dataset, config, trials=trials, journal=journal, console=console):
             trial = f"trial {result.best} of {result.trials} from preset {preset}"
-            score = f"validation {STOPPING_METRIC} {result.score:.4f}, {trial}"
+            score = f"validation {RANKING_SCORE} {result.score:.4f}, {trial}"
             out.write_text(format_preset(result.config, f"clickscore tune: {score}"), encoding="utf-8")
             console.print(f"best so far: {score}")
     except KeyboardInterrupt:

@@ -67,7 +67,7 @@ class TrainConfig:
     epochs: int = 0
     """Passes over the training sessions, at most; the learning rate decays over all of them. 0: see `settle_epochs`."""
     patience: int = 2
-    """Epochs without a better validation MRR before early stopping."""
+    """Epochs without a better validation score (mean of hit rate and MRR) before early stopping."""
     batch: int = 512
     """Sessions of a step, at most; fewer, down to 16, if an epoch would have fewer than `steps` steps."""
     steps: int = 400

@@ -6,7 +6,7 @@ The training loop needs these metrics after each epoch, so they stand here and n
 # pyright: standard
 # torch does not type the result of a module.
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,8 @@ from clickscore.schemas.manifest import NEXT_ACTIONS
 
 CUTOFF = 20
 """Ranking length of the metrics, as in the literature on session-based recommendation."""
+RANKING_SCORE = f"mean of hit_rate@{CUTOFF} and mrr@{CUTOFF}"
+"""Name of the validation score that ends a training early and chooses its best epoch (`ranking_score`)."""
 MAX_SCORES = 2**24
 """Scores in memory at once, about: 64 MiB in float32."""
 BATCH_SESSIONS = 64
@@ -65,6 +67,14 @@ def compute_metrics(predictions: Predictions, examples: Examples) -> dict[str, f
         "purchase_brier": metrics.brier(predictions.purchase, examples.purchase),
         "purchase_calibration_error": metrics.calibration_error(predictions.purchase, examples.purchase),
     }
+
+
+def ranking_score(metrics: Mapping[str, float]) -> float:
+    """Return the mean of hit rate and MRR: higher if a model finds more items, and if it orders them better.
+
+    MRR alone stops some trainings early while the hit rate still grows by points (`docs/experiments.md`).
+    """
+    return (metrics[f"hit_rate@{CUTOFF}"] + metrics[f"mrr@{CUTOFF}"]) / 2
 
 
 def evaluate_model(model: SessionTransformer, table: torch.Tensor, examples: Examples) -> dict[str, float]:

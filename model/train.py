@@ -36,15 +36,13 @@ from clickscore.model.dataset import Dataset, FineTuningData
 from clickscore.model.errors import TrainingError
 from clickscore.model.head_training import BlendedHeads, blend_held_out, fit_heads, recalibrate, refit_heads
 from clickscore.model.neighbours import Neighbours, PairCounts, count_pairs, decay_counts, weigh_by_age
-from clickscore.model.predict import CUTOFF, compute_metrics, evaluate_model, predict_sessions
+from clickscore.model.predict import CUTOFF, compute_metrics, evaluate_model, predict_sessions, ranking_score
 from clickscore.model.stack import MAX_ROWS
 from clickscore.model.training_pass import TrainingPass, choose_batch_size, make_optimizer, prepare_pass, train_pass
 from clickscore.model.training_progress import TrainingProgress, WorkPlan
 from clickscore.model.transformer import NeighbourMatrix, SessionTransformer
 from clickscore.model.vocabulary import POPULAR_ITEMS
 
-STOPPING_METRIC = f"mrr@{CUTOFF}"
-"""Validation metric of early stopping."""
 FORWARD_SHARE = 0.4
 """Time to validate on an event, as a share of the time to train on the event; roughly, for the first epoch."""
 
@@ -141,12 +139,12 @@ def fit(
             # Measure on validation
             metrics = evaluate_model(model.eval(), _make_table(model, training_pass.neighbours), dataset.validation)
             epoch = EpochResult(number=number, loss=loss, metrics=metrics)
-            progress.end_validation(f"validation {STOPPING_METRIC} {metrics[STOPPING_METRIC]:.4f}")
+            progress.end_validation(f"validation mrr@{CUTOFF} {metrics[f'mrr@{CUTOFF}']:.4f}")
             console.print(f"epoch {number}: loss {epoch.loss:.4f}, validation {format_metrics(metrics)}")
 
             # Save the best weights, then the state to continue from
             best = record.best_epoch
-            is_best = not best or metrics[STOPPING_METRIC] > record.epochs[best - 1].metrics[STOPPING_METRIC]
+            is_best = not best or ranking_score(metrics) > ranking_score(record.epochs[best - 1].metrics)
             record = msgspec.structs.replace(
                 record, epochs=(*record.epochs, epoch), best_epoch=number if is_best else best
             )

@@ -17,7 +17,8 @@ from clickscore.model.checkpoint import EpochResult
 from clickscore.model.config import TrainConfig, override
 from clickscore.model.dataset import Dataset
 from clickscore.model.errors import TrainingError
-from clickscore.model.train import STOPPING_METRIC, fit
+from clickscore.model.predict import RANKING_SCORE, ranking_score
+from clickscore.model.train import fit
 
 SEARCH_SPACE: Mapping[str, BaseDistribution] = {
     "learning_rate": FloatDistribution(1e-3, 1.6e-2, log=True),
@@ -42,7 +43,7 @@ class SearchResult(NamedTuple):
     best: int
     """Number of the best trial, from 1; trial 1 is the preset."""
     score: float
-    """Validation `STOPPING_METRIC` of the best trial."""
+    """Validation `RANKING_SCORE` of the best trial."""
     config: TrainConfig
     """Config of the best trial."""
 
@@ -78,7 +79,7 @@ def tune(
     Raises:
         TrainingError: The file is no journal, or the journal of another search.
     """
-    origin = {"preset": msgspec.to_builtins(preset), "sessions": dataset.report.sha256}
+    origin = {"preset": msgspec.to_builtins(preset), "sessions": dataset.report.sha256, "score": RANKING_SCORE}
     study = _open_study(journal, origin, trials_before_pruning)
     if not study.trials:
         fields = msgspec.to_builtins(preset)
@@ -102,7 +103,7 @@ def _run_trial(trial: Trial, dataset: Dataset, config: TrainConfig, folder: Path
     """Train once and return the best validation score, None if the trial was stopped early."""
 
     def report_epoch(epoch: EpochResult) -> None:
-        trial.report(epoch.metrics[STOPPING_METRIC], epoch.number)
+        trial.report(ranking_score(epoch.metrics), epoch.number)
         if trial.should_prune():
             raise optuna.TrialPruned
 
@@ -111,7 +112,7 @@ def _run_trial(trial: Trial, dataset: Dataset, config: TrainConfig, folder: Path
             record, _ = fit(dataset, config, Path(checkpoint), console, report_epoch)
     except optuna.TrialPruned:
         return None
-    return record.epochs[record.best_epoch - 1].metrics[STOPPING_METRIC]
+    return ranking_score(record.epochs[record.best_epoch - 1].metrics)
 
 
 def _open_study(journal: Path, origin: Mapping[str, object], trials_before_pruning: int) -> optuna.Study:
@@ -133,7 +134,9 @@ def _open_study(journal: Path, origin: Mapping[str, object], trials_before_pruni
         message = f"{journal} is no journal of a search: name another --out"
         raise TrainingError(message) from exc
     if study.user_attrs.get("origin", origin) != origin:
-        message = f"{journal} remembers a search from another preset or on other sessions: name a new --out"
+        message = (
+            f"{journal} remembers a search from another preset, on other sessions or by another score: name a new --out"
+        )
         raise TrainingError(message)
     study.set_user_attr("origin", dict(origin))
     return study

@@ -8,7 +8,7 @@ from clickscore.export.to_onnx import to_onnx
 from clickscore.model.evaluation.bundle_metrics import evaluate_bundle, evaluate_graph
 from clickscore.model.examples import make_examples
 from clickscore.model.onnx_runtime import open_graph
-from clickscore.model.predict import Predictions, compute_metrics, evaluate_model
+from clickscore.model.predict import Predictions, compute_metrics, evaluate_model, ranking_score
 from tests.model.builders import TINY, dataset, flat
 from tests.model.networks import network
 
@@ -34,6 +34,13 @@ def test_next_item_that_is_unknown_is_a_miss():
 def test_popularity_ranks_an_item_by_its_row():
     examples = make_examples(flat(["view:a view:d", "view:a view:e"]), ROWS, 50)
     assert compute_metrics(predictions([0, 0, 0]), examples)["popular_mrr@20"] == 0.125
+
+
+def test_score_grows_with_items_that_are_found_and_with_their_order():
+    worse, more, higher = (
+        {"hit_rate@20": hits, "mrr@20": order} for hits, order in ((0.17, 0.084), (0.19, 0.08), (0.17, 0.09))
+    )
+    assert ranking_score(worse) < ranking_score(higher) < ranking_score(more)
 
 
 def test_purchase_rate_is_the_share_of_events_before_a_purchase():

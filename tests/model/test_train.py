@@ -13,6 +13,7 @@ from clickscore.model.config import TrainConfig
 from clickscore.model.dataset import load_dataset, load_fine_tuning_data
 from clickscore.model.errors import TrainingError
 from clickscore.model.neighbours import add_counts, count_pairs, decay_counts, select_neighbours, weigh_by_age
+from clickscore.model.predict import ranking_score
 from clickscore.model.train import fine_tune, train
 from clickscore.model.training_pass import (
     FINAL_RATE_SHARE,
@@ -278,9 +279,9 @@ def test_checkpoint_needs_nothing_else(data, trained):
     assert loaded.held_out.items.tolist() == data.held_out.items.tolist()
 
 
-def test_best_epoch_is_that_of_the_best_validation_mrr(trained):
+def test_best_epoch_is_that_of_the_best_mean_of_hit_rate_and_mrr_on_validation(trained):
     record = read_record(trained)
-    assert record.best_epoch == max(record.epochs, key=lambda epoch: epoch.metrics["mrr@20"]).number
+    assert record.best_epoch == max(record.epochs, key=lambda epoch: ranking_score(epoch.metrics)).number
 
 
 @pytest.mark.slow

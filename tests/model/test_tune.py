@@ -10,6 +10,7 @@ from clickscore.model.commands import train
 from clickscore.model.commands import tune as tune_command
 from clickscore.model.config import override, read_preset
 from clickscore.model.errors import TrainingError
+from clickscore.model.predict import ranking_score
 from clickscore.model.tune import SEARCH_SPACE, SearchResult, tune
 from tests.model.builders import TINY, dataset, shoppers, write_sessions
 
@@ -55,7 +56,7 @@ def test_best_differs_from_the_preset_in_what_is_searched_alone(results):
 
 def test_score_is_that_of_the_validation_sessions(data, results, tmp_path):
     record, _ = tuning.fit(data, results[-1].config, tmp_path, Console(quiet=True), lambda _: None)
-    assert record.epochs[record.best_epoch - 1].metrics["mrr@20"] == results[-1].score
+    assert ranking_score(record.epochs[record.best_epoch - 1].metrics) == results[-1].score
 
 
 def test_search_that_goes_on_finds_the_same(data, results, tmp_path):
@@ -92,7 +93,7 @@ def test_trial_that_lags_behind_is_stopped(data, tmp_path):
 
 def test_journal_of_another_search_is_refused(data, tmp_path):
     search(data, tmp_path, trials=1)
-    with pytest.raises(TrainingError, match="another preset or on other sessions"):
+    with pytest.raises(TrainingError, match="another preset, on other sessions or by another score"):
         search(data, tmp_path, trials=1, preset=dataclasses.replace(PRESET, seed=5))
 
 
@@ -109,7 +110,7 @@ def test_preset_that_was_found_trains(tmp_path):
     result = CliRunner().invoke(tune_command, ["--sessions", str(sessions), "--out", str(out), *small])
     assert result.exit_code == 0, result.output
     assert "trial 2 of 2" in result.output
-    assert "best so far: validation mrr@20" in result.output
+    assert "best so far: validation mean of hit_rate@20 and mrr@20" in result.output
     assert read_preset(str(out)).model.dim == 16
     checkpoint = str(tmp_path / "checkpoint")
     assert CliRunner().invoke(train, [str(sessions), "--out", checkpoint, "--preset", str(out)]).exit_code == 0
