@@ -1,4 +1,4 @@
-"""Access: let a request through by its API key, its scope and its rate."""
+"""Access: check API key, scope and rate of a request."""
 
 import math
 import time
@@ -14,7 +14,7 @@ RELOAD_SECONDS = 5.0
 """Time between two looks at the file of keys, s: a removed key works so long at most."""
 
 _LOCAL = ApiKey(key_id="", name="loopback", scopes=("admin", "events", "read"), sha256="", created_at="")
-"""Key of every request to a gateway without keys, which listens on loopback only. It has no rate."""
+"""Key of every request to a gateway without keys on loopback, without a rate."""
 
 
 class Access:
@@ -44,7 +44,7 @@ class Access:
         return self._path is not None
 
     def reload(self) -> bool:
-        """Read the file of keys again if it has changed, and return whether it has.
+        """Read a changed file of keys again, and return whether the file has changed.
 
         Raises:
             SettingsError: The file cannot be read any more.
@@ -57,7 +57,7 @@ class Access:
         return False
 
     def check(self, authorization: str | None, scope: Scope) -> ApiKey:
-        """Return the key of a request, and take a token of its rate.
+        """Return the key of a request, and take a token of the key's rate.
 
         Args:
             authorization: Value of the header `Authorization`.
@@ -107,7 +107,7 @@ class Access:
         return key.rate or self._default_rate
 
     def _modification_time(self) -> int | None:
-        """Return the time at which the file of keys changed, ns; None without a file."""
+        """Return the modification time of the file of keys, ns; absent without a file."""
         try:
             return self._path.stat().st_mtime_ns if self._path else None
         except OSError:

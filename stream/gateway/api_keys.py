@@ -31,7 +31,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     """A stored key."""
 
     key_id: str
-    """Public part of the key, by which it is looked up."""
+    """Public part of the key, for the lookup."""
     name: str
     """User of the key, for people."""
     scopes: tuple[Scope, ...]
@@ -44,7 +44,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewKey(NamedTuple):
-    """A key at its creation."""
+    """A new key."""
 
     stored: ApiKey
     text: str

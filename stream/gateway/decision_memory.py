@@ -47,9 +47,9 @@ class DecisionMemory:
         return len(self._by_user)
 
     def remember(self, decision: PublishedDecision, value: bytes) -> None:
-        """Remember a decision as the newest of its user.
+        """Remember a decision as the newest of the user.
 
-        A worker that restarts publishes decisions again. A repeat of an older decision changes nothing.
+        After a restart a worker publishes decisions again. A repeat of an older decision is ignored.
 
         Args:
             decision: Ids of the decision.
@@ -72,12 +72,12 @@ class DecisionMemory:
         return remembered.value if remembered else None
 
     def by_id(self, decision_id: str) -> bytes | None:
-        """Return a decision as published; None unless it is the newest decision of a remembered user."""
+        """Return the newest decision of any user by id, as published."""
         user_id = self._users.get(decision_id)
         return None if user_id is None else self.newest(user_id)
 
     def by_event(self, user_id: str, event_id: str) -> bytes | None:
-        """Return the newest decision of a user where it answers this event; otherwise None."""
+        """Return the newest decision of a user if the decision answers this event."""
         remembered = self._by_user.get(user_id)
         return remembered.value if remembered and remembered.event_id == event_id else None
 

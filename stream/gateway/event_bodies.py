@@ -14,7 +14,7 @@ MAX_FAULTS = 20
 
 
 class IncomingEvent(msgspec.Struct, frozen=True, gc=False):
-    """A valid event, and the record that carries it."""
+    """A valid event, and the value of the record."""
 
     event: AnyEvent | PrivacyRecord
     value: bytes

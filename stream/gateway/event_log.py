@@ -29,7 +29,7 @@ class EventLog(Protocol):
         ...
 
     async def find_decision(self, decision_id: str) -> bytes | None:
-        """Return a published recommendation by its id; None where the log has no such decision."""
+        """Return a published recommendation by id; None where the log lacks the id."""
         ...
 
     def health(self) -> LogHealth:

@@ -130,7 +130,7 @@ class _Front:
         Args:
             app: The app.
             metrics: Counts to fill.
-            own_host: Address of a gateway without keys, which answers to its own names only; None with keys.
+            own_host: Address of a gateway without keys, for requests to loopback names only; None with keys.
         """
         self._app = app
         self._metrics = metrics
@@ -179,7 +179,7 @@ def _problem(error: RequestError) -> Response:
 
 
 def _read_flag(request: Request, name: str) -> bool:
-    """Return a query parameter that is true or false; false where it is absent.
+    """Return a query parameter of true or false; false where absent.
 
     Raises:
         RequestError: The parameter has another value.

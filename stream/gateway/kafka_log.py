@@ -165,7 +165,7 @@ class KafkaLog:
         return LogHealth(self._is_caught_up and answered_ms < LOST_MS, self._lag, answered_ms)
 
     async def find_decision(self, decision_id: str) -> bytes | None:
-        """Return a published recommendation by its id; None where the topic has no such decision.
+        """Return a published recommendation by id; None where the topic lacks the id.
 
         The id names the place of the answered event. A worker publishes the decision after the append time of the event
         on the same partition, so the search begins with the first decision of that time.

@@ -1,4 +1,4 @@
-"""OpenAPI: the operations of the gateway, from which its routes and its OpenAPI 3.1 description are made."""
+"""OpenAPI: the operations of the gateway, for the routes and for the OpenAPI 3.1 description."""
 
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -50,7 +50,7 @@ class Operation(NamedTuple):
     summary: str
     description: str
     scope: Scope | None
-    """Right that the operation needs; None where no key is needed."""
+    """Right for the operation; absent where no key is needed."""
     answer: Mapping[str, Any]
     """Media types of a successful answer."""
     failures: Mapping[int, str]

@@ -40,7 +40,7 @@ class PendingDecisions:
                 self._waiting.pop(key, None)
 
     def resolve(self, decision: PublishedDecision, value: bytes) -> None:
-        """Give a decision to the requests that wait for it.
+        """Give a decision to the waiting requests.
 
         Args:
             decision: Ids of the decision.

@@ -4,8 +4,8 @@
 class RateLimits:
     """Token buckets: each key gains `rate` tokens a second, up to one second's worth, and a request takes tokens.
 
-    A request may take more tokens than are there, if any token is there. The key then waits until the debt is paid. So
-    a list of events that is larger than the bucket is possible, and the long-run rate holds.
+    A request may take more tokens than remain, if a token remains. The key then waits until the debt is paid. So a list
+    of events may exceed the bucket, and the long-run rate holds.
     """
 
     def __init__(self) -> None:

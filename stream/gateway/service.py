@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class PublishedDecisions:
-    """The published decisions, as far as this gateway knows them: the memory, and the requests that wait."""
+    """The published decisions: the memory, and the waiting requests."""
 
     def __init__(self, settings: GatewaySettings, metrics: GatewayMetrics) -> None:
         self.memory = DecisionMemory(settings.gateway_users)
@@ -50,7 +50,7 @@ class PublishedDecisions:
 
 
 class GatewayService:
-    """Stores events, and answers with published decisions. It decides nothing itself."""
+    """Stores events, and answers with published decisions of workers."""
 
     def __init__(
         self, event_log: EventLog, decisions: PublishedDecisions, settings: GatewaySettings, metrics: GatewayMetrics
@@ -69,7 +69,7 @@ class GatewayService:
         self._metrics = metrics
 
     async def store(self, events: Sequence[IncomingEvent]) -> list[StoredEvent]:
-        """Store events and return them in order, when the log has stored all of them.
+        """Store events, and return the stored events in order.
 
         Raises:
             RequestError: The log did not store the events in time.
