@@ -21,7 +21,7 @@ from clickscore.schemas.topics import CATALOGUE, EVENTS, RECOMMENDATIONS
 
 GOAL_MS = 1_000.0
 """Goal for the slowest item, ms."""
-RATE = 500
+RATE = 200
 """Events per second: the items that sell out are in many decisions each second."""
 BETWEEN_S = 0.5
 """Time between two items that sell out, s: each is an epoch of its own."""

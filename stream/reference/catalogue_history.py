@@ -28,7 +28,7 @@ from clickscore.stream.reference.catalogue import (
 
 RETAINED_CHANGES = 50_000
 """Number of newest changes of a topic that are kept although no partition of this worker needs the values before: some
-10 MB. A partition that comes from another worker may be in an older epoch; without its values all is read again."""
+20 MB. A partition that comes from another worker may be in an older epoch; without its values all is read again."""
 
 Value = TypeVar("Value")
 
