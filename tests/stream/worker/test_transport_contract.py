@@ -182,6 +182,12 @@ def test_fetch_wait_is_an_attribute_that_start_hands_to_the_fetcher() -> None:
     assert "fetch_max_wait_ms" in inspect.signature(Fetcher).parameters
 
 
+def test_offsets_are_committed_by_the_client_that_the_thread_made() -> None:
+    assert "await consumer.commit(aiokafka_offsets)" in source(driver.AIOKafkaConsumerThread._commit), (
+        "a right to commit that is taken away ends the thread with a traceback"
+    )
+
+
 def test_fetcher_parses_the_batches_that_its_client_returns() -> None:
     code = source(Fetcher._proc_fetch_request)
     assert in_order(
