@@ -74,8 +74,8 @@ def run_cut_log(folder: Path, seed: int) -> Result:
         _cut_half(broker.data / "logs" / f"{scene.live.settings.kafka.topic(EVENTS.name)}-0")
         broker.start()
         scene.deeds["log cut back"] += 1
-        scene.expect_refusal(worker, "an unclean leader election has lost the offsets between them")
-        scene.expect_refusal(scene.live.start_worker(), "an unclean leader election has lost the offsets between them")
+        scene.expect_refusal(worker, "an unclean leader election has lost")
+        scene.expect_refusal(scene.live.start_worker(), "an unclean leader election has lost")
         _begin_anew(scene)
         scene.live.produce(log[EVENTS_BEFORE:])
         scene.start_workers(1)
