@@ -158,7 +158,7 @@ class EventFile:
 
     def _text_chunks(self) -> Iterator[list[Line]]:
         number, offset = self.position
-        length = 0
+        length = former_length = 0
         if number:
             self._parse_beginning()
         for texts, length in _split_lines(self._contents(offset)):
@@ -173,11 +173,17 @@ class EventFile:
             for text in () if blank else texts:
                 number += 1
                 if len(text) > MAX_LINE_BYTES:
+                    lines += self._parse_rows(joiner.finish()) if joiner else []
                     lines.append(Line(number, error=f"longer than {MAX_LINE_BYTES} bytes"))
                 elif (text and not text.isspace()) or (joiner and joiner.open_lines):
                     lines += self._parse(number, text)
-            open_lines, open_bytes = (joiner.open_lines, joiner.open_bytes) if joiner else (0, 0)
-            self.position = LinePosition(number - open_lines, offset + length - open_bytes)
+            if joiner and joiner.open_lines:
+                lacks_end = len(texts) == 1 and length - former_length == len(texts[0])  # the last line of the file
+                open_bytes = joiner.open_bytes - lacks_end
+                self.position = LinePosition(number - joiner.open_lines, offset + length - open_bytes)
+            else:
+                self.position = LinePosition(number, offset + length)
+            former_length = length
             yield lines
         if self._joiner and self._joiner.open_lines:
             lines = self._parse_rows(self._joiner.finish())

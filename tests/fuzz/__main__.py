@@ -14,11 +14,13 @@ from tests.fuzz.gateway import REQUESTS, fuzz_gateway
 from tests.fuzz.live import Shares, fuzz_live
 from tests.fuzz.readers import (
     LINES,
+    RESUMED_LINES,
     ROWS,
     fuzz_container,
     fuzz_mapping,
     fuzz_parquet_bytes,
     fuzz_parquet_rows,
+    fuzz_resume,
     fuzz_text,
 )
 from tests.fuzz.relayed import RECORDS, fuzz_relay
@@ -29,7 +31,8 @@ MEBIBYTES_OF_MODELS = 1_000
 """Memory bound of a process that loads graphs: ONNX Runtime and the package onnx alone take 300 MB."""
 
 TARGETS: dict[Target, int] = {
-    Target("lines of text files", fuzz_text, LINES): 423_000,
+    Target("lines of text files", fuzz_text, LINES): 373_000,
+    Target("resumed text files", fuzz_resume, RESUMED_LINES): 50_000,
     Target("packed and broken files", fuzz_container): 10_000,
     Target("mappings", fuzz_mapping): 10_000,
     Target("relayed records", fuzz_relay, RECORDS): 20_000,

@@ -26,6 +26,8 @@ from tests.fuzz.samples import SOURCES, Source, event
 
 LINES = 100
 """Lines of a file of text."""
+RESUMED_LINES = 1_000
+"""Lines of a file whose reading is resumed: several chunks."""
 ROWS = 1_000
 """Rows of a Parquet file."""
 LATENESS_MS = 300_000
@@ -143,6 +145,26 @@ def fuzz_text(
         return Counter({"refused with the file": sent})
     return judge_lines(
         content.split(b"\n"), lines, ignored, has_header=text.has_header, separator=text.separator, raw=text.raw
+    )
+
+
+def fuzz_resume(chance: random.Random, folder: Path) -> Outcomes:
+    """Read a mutated file of text, and again from a position within: the rest must be equal."""
+    text = text_file(chance, RESUMED_LINES)
+    path = folder / "resumed"
+    path.write_bytes(text.content)
+    with EventFile(path, text.format) as file:
+        chunks = [(list(chunk), file.position) for chunk in file.chunks()]
+        ignored = file.ignored
+    index = chance.randrange(len(chunks))
+    with EventFile(path, text.format, chunks[index][1]) as file:
+        resumed = list(file)
+    rest = [line for chunk, _ in chunks[index + 1 :] for line in chunk]
+    if resumed != rest:
+        raise FaultError(f"after {chunks[index][1]} {len(resumed)} lines follow, not {len(rest)}, or others")
+    lines = [line for chunk, _ in chunks for line in chunk]
+    return judge_lines(
+        text.content.split(b"\n"), lines, ignored, has_header=text.has_header, separator=text.separator, raw=text.raw
     )
 
 

@@ -21,6 +21,7 @@ from tests.fuzz.readers import (
     fuzz_mapping,
     fuzz_parquet_bytes,
     fuzz_parquet_rows,
+    fuzz_resume,
     fuzz_text,
 )
 from tests.fuzz.relayed import fuzz_relay
@@ -35,6 +36,7 @@ SEED = "tests"
     ("run", "cases"),
     [
         (fuzz_text, 60),
+        (fuzz_resume, 3),
         (fuzz_container, 200),
         (fuzz_mapping, 100),
         (fuzz_relay, 20),

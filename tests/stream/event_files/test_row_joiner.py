@@ -62,6 +62,30 @@ def test_stray_quote_of_a_mapping_costs_one_row(tmp_path: Path) -> None:
     assert len(lines) == 301
 
 
+def test_line_that_is_too_long_ends_an_open_row(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text(GORSE + ROW * 2 + f'read,"bob,kettle,{STAMP}\n' + "x" * 1_200_000 + "\n" + ROW * 2)
+    with EventFile(path, "gorse") as file:
+        chunks = [(list(chunk), file.position) for chunk in file.chunks()]
+    lines = [line for chunk, _ in chunks for line in chunk]
+    errors = {4: "unexpected end of data", 5: "longer than 1048576 bytes"}
+    assert [(line.number, line.error) for line in lines] == [(number, errors.get(number)) for number in range(2, 8)]
+    for index, (_, position) in enumerate(chunks):
+        with EventFile(path, "gorse", position) as file:
+            assert list(file) == [line for chunk, _ in chunks[index + 1 :] for line in chunk]
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_reading_goes_on_at_an_open_row_at_the_end(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "a"
+    path.write_text(GORSE + ROW + f'read,"bob,kettle,{STAMP}' + end)
+    with EventFile(path, "gorse") as file:
+        chunks = [(list(chunk), file.position) for chunk in file.chunks()]
+    for index, (_, position) in enumerate(chunks):
+        with EventFile(path, "gorse", position) as file:
+            assert list(file) == [line for chunk, _ in chunks[index + 1 :] for line in chunk]
+
+
 def test_broken_line_among_objects_is_no_header(tmp_path: Path) -> None:
     lines, ignored = read(tmp_path / "a", OBJECT + "broken\n" + ROW + OBJECT, "gorse")
     error = "no JSON object, and there is no header that names the columns of a row"
