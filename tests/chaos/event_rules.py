@@ -64,6 +64,8 @@ def read_event(value: bytes | None, appended_at: int, rules: Rules) -> JsonObjec
     for name, is_right in _fields_of(event.get("type")).items():
         if not is_right(event.get(name)):
             raise NotAnEventError(f"the field {name}")
+    if event["type"] == "epoch":
+        return event
     if event["type"] == "consent":
         _check_statement(event)
     ahead_ms = event["ts"] - appended_at
@@ -106,6 +108,8 @@ def _fields_of(kind: Any) -> dict[str, Callable[[Any], bool]]:
     """Return the check of each field of a kind of event; a missing field is null."""
     if kind == "tick":
         return {"ts": _is_time}
+    if kind == "epoch":
+        return dict.fromkeys(("number", "catalogue", "campaigns"), _is_number(0, int))
     if kind in ("consent", "erase"):
         return {name: _SHARED[name] for name in ("event_id", "user_id", "ts")}
     if kind == "search":

