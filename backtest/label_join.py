@@ -9,6 +9,7 @@ import xxhash
 
 from clickscore.backtest.labels import Label, SessionAction, label_session
 from clickscore.backtest.shared_pipelines import ArmDecisions
+from clickscore.schemas.clients import FIRST_MACHINE
 from clickscore.schemas.decisions import Recommendation, count_model_items
 from clickscore.schemas.events import ACTION_OF, Impression, ItemEvent
 from clickscore.schemas.purposes import PERSONALISATION, TRAINING
@@ -24,6 +25,7 @@ WARM_UP = "warm-up: before the time from which on is judged"
 LATE = "late: it enters no session, so nothing follows it"
 IMPRESSION = "an impression: shown by the shop, not done by the user"
 NO_CONSENT = "no consent to training, or to personalisation"
+MACHINE = "a bot or an agent, which is no shopper"
 UNDECIDED = "a repeat in the sessions of some arm, which decided nothing"
 OPEN = "its session is still open where the log ends"
 
@@ -151,7 +153,7 @@ class LabelJoin:
             self.left_out[WARM_UP if not decision.is_judged else LATE if request.late else IMPRESSION] += 1
             return
         item = event.item_id if isinstance(event, ItemEvent) else ""
-        if item and not request.withheld & TRAINING:
+        if item and request.client < FIRST_MACHINE and not request.withheld & TRAINING:
             self.item_counts[item] += 1
         if request.withheld & PERSONALISATION:  # no session is kept
             self.left_out[NO_CONSENT if decision.is_judged else WARM_UP] += 1
@@ -159,6 +161,10 @@ class LabelJoin:
         user = xxhash.xxh3_64_intdigest(event.user_id.encode())
         session = self._enter_session(request, user)
         action = SessionAction(event.ts, ACTION_OF[type(event)], item)
+        if request.client >= FIRST_MACHINE:
+            self.left_out[MACHINE if decision.is_judged else WARM_UP] += 1
+            session.events.append(PendingEvent(action, None, []))
+            return
         if request.withheld & TRAINING:
             self.left_out[NO_CONSENT if decision.is_judged else WARM_UP] += 1
             session.events.append(PendingEvent(action, None, []))

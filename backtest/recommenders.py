@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from clickscore.backtest.arms import Arm
+from clickscore.schemas.clients import FIRST_MACHINE
 from clickscore.schemas.events import ACTIONS, Impression, ItemEvent
 from clickscore.schemas.purposes import TRAINING
 from clickscore.stream.request import Request, Scores
@@ -97,7 +98,7 @@ class CooccurrenceRecommender:
         event, items = request.event, request.items
         if not isinstance(event, ItemEvent) or isinstance(event, Impression) or request.late:
             return
-        if request.withheld & TRAINING:
+        if request.withheld & TRAINING or request.client >= FIRST_MACHINE:
             return
         if items[-1] != event.item_id or request.actions[-1] == REMOVE_FROM_CART:
             return

@@ -6,6 +6,7 @@ decision is byte-equal to the first.
 
 import msgspec
 
+from clickscore.schemas.clients import Client, ClientReason
 from clickscore.schemas.json_depth import bounded_depth
 from clickscore.schemas.purposes import Purpose
 
@@ -63,6 +64,10 @@ class RecommendationContext(
     """Probability of a purchase in the rest of the session; null where no model predicts it."""
     withheld: tuple[Purpose, ...] | msgspec.UnsetType = msgspec.UNSET
     """Purposes without the user's consent; left out where there is consent for all."""
+    client: Client | msgspec.UnsetType = msgspec.UNSET
+    """Class of the user; left out for a shopper. A bot or an agent counts in no experiment and pays for no ad."""
+    client_reason: ClientReason | msgspec.UnsetType = msgspec.UNSET
+    """Why the user has the class; left out for a user without a class."""
 
 
 class Recommendation(
@@ -96,6 +101,10 @@ class Ad(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ad", 
     """Reason for the campaign, or for showing no ad, in words."""
     withheld: tuple[Purpose, ...] | msgspec.UnsetType = msgspec.UNSET
     """Purposes without the user's consent; left out where there is consent for all."""
+    client: Client | msgspec.UnsetType = msgspec.UNSET
+    """Class of the user; left out for a shopper. A bot or an agent counts in no experiment and pays for no ad."""
+    client_reason: ClientReason | msgspec.UnsetType = msgspec.UNSET
+    """Why the user has the class; left out for a user without a class."""
 
 
 AnyDecision = Recommendation | Ad
@@ -113,8 +122,11 @@ def compared_variant(decision: Recommendation) -> str:
     """Return the variant for which a decision counts where variants are compared.
 
     A decision of the variant `model` without one item of the model counts as `fallback`: its reactions say nothing of
-    the model. `variant` itself stays the user's bucket of the A/B test.
+    the model. A decision for a bot or an agent counts as `machine`. `variant` itself stays the user's bucket of the A/B
+    test.
     """
+    if decision.client in ("bot", "agent"):
+        return "machine"
     return "fallback" if decision.variant == "model" and not count_model_items(decision) else decision.variant
 
 

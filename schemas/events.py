@@ -8,6 +8,7 @@ from typing import Annotated
 
 import msgspec
 
+from clickscore.schemas.clients import Client
 from clickscore.schemas.json_depth import check_depth
 from clickscore.schemas.purposes import Purpose
 
@@ -43,6 +44,10 @@ class Event(UserRecord, frozen=True, kw_only=True, gc=False):
     """Id of the decision behind this interaction."""
     position: Position | None = None
     """Position of the item in the decision, from 0."""
+    client: Client | msgspec.UnsetType = msgspec.UNSET
+    """Class of the user, where the sender knows it: a bot or an agent does not count as a shopper."""
+    user_agent: Annotated[str, msgspec.Meta(max_length=2048)] | msgspec.UnsetType = msgspec.UNSET
+    """User agent of the request, to recognise bots and agents; it is not kept."""
 
 
 class ItemEvent(Event, frozen=True, kw_only=True, gc=False):

@@ -62,6 +62,8 @@ class UserState(msgspec.Struct, array_like=True, gc=False):
     """Bought items of all sessions, newest last."""
     consent: ConsentState | None = None
     """What the user said about consent; absent for a user who said nothing."""
+    client: int = 0
+    """Class of the user: index into `schemas.clients.CLIENTS`."""
 
 
 class PartitionSnapshot(msgspec.Struct, array_like=True, gc=False):

@@ -39,7 +39,7 @@ from clickscore.stream.reference.epoch_schedule import EpochSchedule
 from clickscore.stream.request import Request, Scores
 from clickscore.stream.scoring.scorer import PendingScores, Scorer
 from clickscore.stream.settings import PolicySettings, SessionSettings
-from clickscore.stream.state import consent, sessions
+from clickscore.stream.state import clients, consent, sessions
 from clickscore.stream.state.partition import (
     MAX_CLOSURES_PER_EVENT,
     MAX_CLOSURES_PER_TICK,
@@ -428,7 +428,7 @@ class Pipeline:
     def _step(self, state: PartitionState, event: AnyEvent, record: Record, output: Output) -> Request | None:
         """Update the session of the event's user; return the request, absent for a repeated or rejected event."""
         user, late = state.user(event.user_id), event.ts < state.watermark
-        withheld = state.withheld(user)
+        withheld, declared = state.withheld(user), clients.declared_code(event)
         if withheld & PERSONALISATION:
             closed = state.drop_history(event.user_id, user, record.offset)  # history from before a change of settings
             if closed:
@@ -442,7 +442,9 @@ class Pipeline:
                 return None
             late = late or sessions.belongs_to_closed_session(user, event, self._session_settings.gap_ms)
             if not late:
+                state.set_client(event.user_id, user, declared, record.offset)  # first: a machine adds to no count
                 closed = state.add_event(user, event, fingerprint, record.offset)
+                state.set_client(event.user_id, user, declared, record.offset)  # a session that closed has taken it
                 if closed:
                     output.closed_sessions.append(closed_message(closed))
         if late and self._session_settings.late_events == "dead-letter":
@@ -467,6 +469,7 @@ class Pipeline:
             popular=state.popular,
             ages=user.ages[:],
             withheld=withheld,
+            client=declared or user.client,
         )
 
     def _decide(

@@ -34,6 +34,8 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     """Age of each remembered event, ms since the session began; empty where ages are unknown."""
     withheld: int = 0
     """Bits of the purposes without the user's consent, in the order of `schemas.purposes.PURPOSES`."""
+    client: int = 0
+    """Class of the user: index into `schemas.clients.CLIENTS`."""
 
 
 class Reasons(NamedTuple):

@@ -224,6 +224,10 @@ class SessionSettings(Group, frozen=True, kw_only=True):
         Literal["granted", "withdrawn"],
         setting("name", "Consent to training of a user who never said anything", decides="records"),
     ] = "granted"
+    machines: Annotated[
+        Literal["apart", "counted"],
+        setting("name", "Whether bots and agents count in popularity and closed sessions, as shoppers do"),
+    ] = "apart"
     # 13 months: the longest time for which the French regulator lets a choice on cookies hold.
     consent_ttl_ms: Annotated[
         int, setting("ms", "How long what a user said about consent holds; then the user has said nothing", ge=1)

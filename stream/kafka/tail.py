@@ -223,6 +223,8 @@ def _recommendation(decision: Recommendation) -> str:
         parts.append(f"buys in this session: {decision.purchase:.1%}")
     if decision.late:
         parts.append("the event came late")
+    if decision.client:
+        parts.append(f"for a {decision.client} ({decision.client_reason})")
     if decision.withheld:
         parts.append(f"no consent to {', '.join(decision.withheld)}")
     return "; ".join(parts)

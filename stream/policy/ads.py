@@ -3,6 +3,7 @@
 import msgspec
 
 from clickscore.schemas.catalogue import Campaign
+from clickscore.schemas.clients import CLIENT_FIELDS, REASON_FIELDS
 from clickscore.schemas.decisions import Ad, round_score
 from clickscore.schemas.events import Impression, ItemEvent
 from clickscore.schemas.purposes import ADS, WITHHELD
@@ -71,6 +72,8 @@ def choose_ad(
         propensity=1.0,
         reason=reason,
         withheld=WITHHELD[request.withheld],
+        client=CLIENT_FIELDS[request.client],
+        client_reason=REASON_FIELDS[request.client],
     )
 
 

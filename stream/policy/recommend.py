@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from clickscore.schemas.clients import CLIENT_FIELDS, REASON_FIELDS
 from clickscore.schemas.decisions import (
     Because,
     Choice,
@@ -152,6 +153,8 @@ class Policy:
             actions=scores.actions if scores is not None else None,
             purchase=scores.purchase if scores is not None else None,
             withheld=WITHHELD[request.withheld],
+            client=CLIENT_FIELDS[request.client],
+            client_reason=REASON_FIELDS[request.client],
             items=items,
             filtered=filtered,
         )

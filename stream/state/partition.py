@@ -5,10 +5,11 @@ changelog, and restored by loading the bytes. Users touched by a batch are decod
 at the end of the batch.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import msgspec
 
+from clickscore.schemas.clients import FIRST_MACHINE
 from clickscore.schemas.durations import MINUTE_MS
 from clickscore.schemas.events import ACTION_OF, Consent, Epoch, Impression, Interaction, ItemEvent, Purchase
 from clickscore.schemas.purposes import PERSONALISATION, TRAINING
@@ -23,8 +24,8 @@ from clickscore.schemas.snapshots import (
 )
 from clickscore.stream.reference.epoch_schedule import NEVER_MS
 from clickscore.stream.settings import SessionSettings
-from clickscore.stream.state import consent, sessions
-from clickscore.stream.state.popularity import Popularity
+from clickscore.stream.state import clients, consent, sessions
+from clickscore.stream.state.popularity import Popularity, newest_items
 from clickscore.stream.state.timers import TimerWheel
 
 MAX_CLOSURES_PER_EVENT = 64
@@ -79,6 +80,7 @@ class PartitionState:
         self._consent_timers = TimerWheel()
         self._erased: set[str] = set()  # users erased by this batch
         self._default_withheld = consent.default_bits(settings)
+        self._counts_machines = settings.machines == "counted"
         # Users whose time is over while a session is open: the timer is set again with the end of the session.
         self._overdue_buyers: set[str] = set()
         self._overdue_consents: set[str] = set()
@@ -169,17 +171,64 @@ class PartitionState:
             self.open_sessions += 1
             if not was_open:  # else the timer of the earlier session is still set, and is moved when it comes due
                 self._session_timers.add(user_id, user.last_ts + settings.gap_ms)
-        item_id = _item(event)
+        item_id, counted = _item(event), self._counted_items(user)
         sessions.add_event(user, event, ACTION_OF[type(event)], item_id, fingerprint)
-        self._popularity.add(item_id)
         if len(user.items) > settings.max_events:
-            self._popularity.remove(sessions.drop_oldest(user))
+            sessions.drop_oldest(user)
+        self._recount(counted, user)
+        if not user.client and user.length >= clients.MIN_EVENTS and user.length % clients.JUDGED_EVERY == 0:
+            self.set_client(user_id, user, clients.behaviour_code(user), offset)
         if isinstance(event, Purchase):
-            had_timer = bool(user.bought)
+            had_timer = bool(user.bought) or _is_machine(user)
             sessions.remember_purchase(user, item_id, settings.max_bought)
             if user.bought and not had_timer:
                 self._user_timers.add(user_id, user.last_ts + settings.user_ttl_ms)
         return closed
+
+    def set_client(self, user_id: str, user: UserState, code: int, offset: int) -> None:
+        """Note the class of a user; the events of a machine's open session no longer count for popularity.
+
+        Args:
+            user_id: The user.
+            user: State of the user, as `user` returns it.
+            code: Class of the user: index into `schemas.clients.CLIENTS`; 0 changes nothing.
+            offset: Source offset of the event that shows the class.
+        """
+        if not code or code == user.client:
+            return
+        counted = self._counted_items(user)
+        if code >= FIRST_MACHINE and not (user.bought or _is_machine(user)):
+            self._user_timers.add(user_id, user.last_ts + self._settings.user_ttl_ms)
+        user.client = code
+        self._touch(user_id, user, offset)
+        self._recount(counted, user)
+        if not self._counts(user):
+            self._popularity.drop_uncounted(user.items)
+
+    def _counted_items(self, user: UserState) -> Collection[str]:
+        """Return the items for which a user counts in popularity: the newest of the open session, each once."""
+        if not user.length or not self._counts(user):
+            return ()
+        return newest_items(user.items)
+
+    def _recount(self, before: Collection[str], user: UserState) -> None:
+        """Bring the counts of a user's items up to date after a change.
+
+        Args:
+            before: Items for which the user counted before the change.
+            user: State of the user.
+        """
+        after = self._counted_items(user)
+        for item in before:
+            if item not in after:
+                self._popularity.remove(item)
+        for item in after:
+            if item not in before:
+                self._popularity.add(item)
+
+    def _counts(self, user: UserState) -> bool:
+        """Return whether a user counts in popularity and in closed sessions."""
+        return self._counts_machines or not _is_machine(user)
 
     def only_event(self, event: Interaction | Impression, offset: int) -> UserState:
         """Return the state of a user with an event as the whole history; nothing is kept.
@@ -227,11 +276,11 @@ class PartitionState:
             user: State of the user, as `user` returns it.
             offset: Source offset of the record behind the change.
         """
-        if not (user.length or user.bought):
+        if not (user.length or user.bought or user.client):
             return None
         self._touch(user_id, user, offset)
         closed = self._close(user_id, user) if user.length else None
-        user.bought, user.opened_at, user.last_ts = [], 0, 0
+        user.bought, user.opened_at, user.last_ts, user.client = [], 0, 0, 0
         return closed
 
     def erase(self, user_id: str, offset: int) -> None:
@@ -325,11 +374,14 @@ class PartitionState:
         """Close the open session of a touched user; the events no longer count for popularity.
 
         Returns:
-            The session; None where the user has not consented to training during the session and at its end.
+            The session; None for a bot or an agent, and where the user has not consented to training during the session
+            and at its end.
         """
         self._uncount(user_id, user)
         closed = sessions.close(user, user_id, self.source)
-        is_withheld = bool(self.withheld(user) & TRAINING)
+        is_withheld = bool(self.withheld(user) & TRAINING) or not self._counts(user)
+        if not _is_machine(user):
+            user.client = 0  # declared for this session
         if user.consent is not None:
             is_withheld = is_withheld or user.consent.session_withheld
             user.consent.session_withheld = False
@@ -366,7 +418,7 @@ class PartitionState:
         while forgotten < max_users and (user_id := self._user_timers.pop(now)) is not None:
             user = self.user(user_id)
             forget_at = user.last_ts + self._settings.user_ttl_ms
-            if not user.bought:
+            if not (user.bought or _is_machine(user)):
                 continue  # dropped before, on a withdrawal of consent
             if user.length:
                 self._overdue_buyers.add(user_id)
@@ -374,7 +426,7 @@ class PartitionState:
                 self._user_timers.add(user_id, forget_at)
             else:
                 self._touch(user_id, user, offset)
-                user.bought = []
+                user.bought, user.client = [], 0
                 forgotten += 1
 
     def _expire_consent(self, now: int, offset: int, max_users: int) -> None:
@@ -393,7 +445,7 @@ class PartitionState:
                 self._touch(user_id, user, offset)
                 user.consent = None
                 if self.withheld(user) & PERSONALISATION:
-                    user.bought = []
+                    user.bought, user.client = [], 0
                 expired += 1
 
     def _renew_timers(self) -> None:
@@ -412,7 +464,7 @@ class PartitionState:
     def _set_timers(self, user_id: str, user: UserState) -> None:
         if user.length:
             self._session_timers.add(user_id, user.last_ts + self._settings.gap_ms)
-        if user.bought:
+        if user.bought or _is_machine(user):
             self._user_timers.add(user_id, user.last_ts + self._settings.user_ttl_ms)
         if user.consent is not None:
             self._consent_timers.add(user_id, user.consent.said_at + self._settings.consent_ttl_ms)
@@ -431,13 +483,18 @@ class PartitionState:
         self._users[user_id] = snapshot
         if user.length:
             self.open_sessions += 1
-            self._popularity.load_counts(user.items)
+            self._popularity.load_counts(self._counted_items(user))
         self._set_timers(user_id, user)
 
 
 def _is_remembered(user: UserState) -> bool:
     """Return whether a state has anything to remember."""
-    return bool(user.length or user.bought or user.consent is not None)
+    return bool(user.length or user.bought or _is_machine(user) or user.consent is not None)
+
+
+def _is_machine(user: UserState) -> bool:
+    """Return whether the user is known as a bot or an agent, which is remembered as long as bought items are."""
+    return user.client >= FIRST_MACHINE
 
 
 def _item(event: Interaction) -> str:

@@ -1,14 +1,30 @@
-"""Popularity: a partition's items ranked by the number of their events in open sessions."""
+"""Popularity: a partition's items ranked by the number of users with an event on them in open sessions."""
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 MAX_POPULAR = 64
 """Items in the ranking: enough for a recommendation after sold-out and bought items are removed."""
 
 
+MAX_COUNTED = 8
+"""Items for which a user counts at most: the mean length of a session. So a bot that is not recognised yet counts for
+no more items than a shopper."""
+
+
+def newest_items(items: list[str]) -> Collection[str]:
+    """Return the newest distinct items of a session, at most `MAX_COUNTED`; the empty item of a search is left out."""
+    newest: dict[str, None] = {}
+    for item in reversed(items):
+        if item:
+            newest[item] = None
+            if len(newest) == MAX_COUNTED:
+                break
+    return newest
+
+
 class Popularity:
-    """Event counts of items, and the ranking made from these counts at every refresh.
+    """User counts of items, and the ranking made from these counts at every refresh.
 
     The counts follow from the users' open sessions, so a restart needs no record of the counts. The ranking is of
     an earlier moment and cannot be derived, so the ranking is part of the partition's snapshot.
@@ -20,7 +36,7 @@ class Popularity:
         self._counts: dict[str, int] = {}
 
     def add(self, item_id: str) -> None:
-        """Count an event of an item; ignore the empty id of a search. A new item joins a ranking with room at once."""
+        """Count a user of an item; ignore the empty id of a search. A new item joins a ranking with room at once."""
         if not item_id:
             return
         self._counts[item_id] = self._counts.get(item_id, 0) + 1
@@ -28,7 +44,7 @@ class Popularity:
             self.ranking = [*self.ranking, item_id]
 
     def remove(self, item_id: str) -> None:
-        """Uncount an event of an item; the empty id of a search is ignored."""
+        """Uncount a user of an item; the empty id of a search is ignored."""
         if not item_id:
             return
         remaining = self._counts.get(item_id, 0) - 1
@@ -43,17 +59,17 @@ class Popularity:
         self.ranking = [item for item in self.ranking if item not in dropped]
 
     def load_counts(self, item_ids: Iterable[str]) -> None:
-        """Count the events of a restored session, and leave the ranking of the snapshot unchanged."""
+        """Count the user of a restored session for its items, and leave the ranking of the snapshot unchanged."""
         for item_id in item_ids:
             if item_id:
                 self._counts[item_id] = self._counts.get(item_id, 0) + 1
 
     def refresh(self) -> None:
-        """Rank the items anew: most events first, items of equal counts in alphabetical order."""
+        """Rank the items anew: most users first, items of equal counts in alphabetical order."""
         # Only items that reach the lowest count of the best are sorted by name: a small part of all items.
         lowest = min(heapq.nlargest(MAX_POPULAR, self._counts.values()), default=0)
         best = sorted((-count, item) for item, count in self._counts.items() if count >= lowest)
         ranked = [item for _, item in best[:MAX_POPULAR]]
-        # Items without events keep their order behind the others, as long as there is room.
+        # Items without users keep their order behind the others, as long as there is room.
         ranked_set = set(ranked)
         self.ranking = (ranked + [item for item in self.ranking if item not in ranked_set])[:MAX_POPULAR]

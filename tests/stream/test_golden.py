@@ -1,6 +1,6 @@
 """Golden decisions: a small log and its decisions, byte for byte. A change of behaviour is a reviewed difference.
 
-After an intended change: `clickscore replay tests/golden/events.jsonl --out tests/golden/decisions.jsonl`.
+After an intended change: `clickscore replay tests/golden/events.jsonl --order file --out tests/golden/decisions.jsonl`.
 """
 
 from pathlib import Path

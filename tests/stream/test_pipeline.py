@@ -282,7 +282,8 @@ def _event(user: str, minute: int, kind: int) -> Tick | AnyEvent | PrivacyRecord
         return Tick(ts=START + minute * MINUTE)
     if kind >= 12:
         return _privacy_record(user, minute, kind)
-    return view(user, minute, item, session="web" if kind == 11 else None)
+    made = view(user, minute, item, session="web" if kind == 11 else None)
+    return msgspec.structs.replace(made, client=("shopper", "bot", "agent")[minute % 3]) if minute % 17 == 5 else made
 
 
 def _privacy_record(user: str, minute: int, kind: int) -> PrivacyRecord:

@@ -81,6 +81,9 @@ class FieldPaths(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     category: Paths | None = None
     quantity: Paths | None = None
     query: Paths | None = None
+    client: Paths | None = None
+    """Class of the user: `shopper`, `bot` or `agent`."""
+    user_agent: Paths | None = None
 
 
 class ConsentPaths(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -173,7 +176,7 @@ class EventMapping:
         self._event_id = value_getter(fields.event_id, "fields.event_id")
         self._texts = [
             (field, value_getter(getattr(fields, field), f"fields.{field}"))
-            for field in ("session_id", "decision_id", "category", "query")
+            for field in ("session_id", "decision_id", "category", "query", "client", "user_agent")
             if getattr(fields, field)
         ]
         self._numbers = [
