@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from clickscore.schemas.events import AnyEvent, Search, Tick, View, encode_event
 from clickscore.schemas.sessions import ClosedSession, decode_session
@@ -22,7 +23,7 @@ from clickscore.stream.simulator.shop.shoppers import make_shop
 
 SHARES = (0.05, 0.2, 0.5)
 """Shares of machine sessions among all sessions."""
-KINDS = ("user agent", "rate", "regularity", "breadth")
+KINDS: tuple[str, ...] = ("user agent", "rate", "regularity", "breadth")
 KIND_SHARES = (0.4, 0.25, 0.25, 0.1)
 TOP = 20
 FOLLOWERS = 20
@@ -65,12 +66,7 @@ def machine_sessions(
     for number in range(count):
         kind = KINDS[rng.choice(len(KINDS), p=KIND_SHARES)]
         length = int(rng.integers(100, 200)) if kind == "breadth" else int(rng.integers(30, 90))
-        gaps = {
-            "user agent": lambda size: rng.exponential(4_000, size),
-            "rate": lambda size: rng.uniform(150, 900, size),
-            "regularity": lambda size: rng.normal(8_000, 250, size),
-            "breadth": lambda size: rng.lognormal(8.6, 0.8, size) + 1_000,
-        }[kind](length)
+        gaps = _draw_gaps(kind, length, rng)
         pool = targets if kind == "rate" else items
         chosen = rng.permutation(len(pool))[:length]
         times = int(rng.integers(*span)) + np.cumsum(gaps).astype(np.int64)
@@ -84,6 +80,21 @@ def machine_sessions(
         yield kind, made
 
 
+def _draw_gaps(kind: str, size: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return the times between the events of a machine, ms.
+
+    Args:
+        kind: Kind of the machine.
+        size: Number of gaps.
+        rng: Source of randomness.
+    """
+    if kind == "user agent":
+        return rng.exponential(4_000, size)
+    if kind == "rate":
+        return rng.uniform(150, 900, size)
+    return rng.normal(8_000, 250, size) if kind == "regularity" else rng.lognormal(8.6, 0.8, size) + 1_000
+
+
 class _Record(NamedTuple):
     offset: int
     timestamp: int
@@ -91,7 +102,7 @@ class _Record(NamedTuple):
     value: bytes | None
 
 
-def measure(share: float, *, events: int = 100_000, days: int = 1, seed: int = 7) -> Effect:
+def measure(share: float, *, events: int = 60_000, days: int = 1, seed: int = 7) -> Effect:
     """Run the shop's past with a share of machine sessions through the pipeline, and return the measures.
 
     Args:
@@ -123,18 +134,17 @@ def _run(share: float, log: list[AnyEvent | Tick], kinds: dict[str, str]) -> Eff
     values = Settings.of(k=TOP)
     pipeline = Pipeline(values.sessions, values.policy, "events", Catalogue())
     popular: list[list[str]] = []
-    called, users = set[str](), set[str]()
+    called = set[str]()
     shown = dict[str, set[str]]()
     clicks = chances = 0
     closed: list[ClosedSession] = []
     for start in range(0, len(log), PARTITION_BATCH):
         batch = log[start : start + PARTITION_BATCH]
         records = [_Record(start + index, -1, None, encode_event(event)) for index, event in enumerate(batch)]
-        outputs, requests = pipeline.collect_requests([(0, records)])
+        outputs, requests, _ = pipeline.collect_requests([(0, records)])
         closed += [decode_session(message.value or b"") for message in outputs[0].closed_sessions]
         for request in requests:
             user, event = request.event.user_id, request.event
-            users.add(user)
             if request.client:
                 called.add(user)
             if user not in kinds:
@@ -143,7 +153,7 @@ def _run(share: float, log: list[AnyEvent | Tick], kinds: dict[str, str]) -> Eff
                     chances += 1
                     clicks += event.item_id in shown[user]
                 shown[user] = set(request.popular[:TOP])
-    found = dict.fromkeys(KINDS, (0, 0))
+    found: dict[str, tuple[int, int]] = dict.fromkeys(KINDS, (0, 0))
     for user, kind in kinds.items():
         hits, total = found[kind]
         found[kind] = hits + (user in called), total + 1

@@ -11,7 +11,7 @@ import pytest
 
 from clickscore.schemas.clients import CLIENT_CODES, ClientClass
 from clickscore.schemas.decisions import Recommendation, compared_variant, decode_decision
-from clickscore.schemas.events import AnyEvent, Tick, View, encode_event
+from clickscore.schemas.events import AnyEvent, PrivacyRecord, Tick, View, encode_event
 from clickscore.schemas.sessions import decode_session
 from clickscore.schemas.snapshots import UserState, decode_user
 from clickscore.stream.pipeline import Output, Pipeline
@@ -30,7 +30,7 @@ def pipeline(**changed: object) -> Pipeline:
     return Pipeline(values.sessions, values.policy, "events", Catalogue())
 
 
-def run(made: Pipeline, *events: AnyEvent | bytes, first: int = 0) -> Output:
+def run(made: Pipeline, *events: AnyEvent | PrivacyRecord | bytes, first: int = 0) -> Output:
     return made.process(0, [record._replace(timestamp=-1) for record in records(*events, first=first)])
 
 
@@ -211,7 +211,7 @@ def test_class_of_a_user_without_history_is_that_of_the_event():
         made,
         withdraw("ann", 0, "personalisation"),
         declared(view("ann", 1), client="bot"),
-        view("ann", 2),  # type: ignore[arg-type]
+        view("ann", 2),
     )
     assert [decision.client for decision in decisions(output)] == ["bot", msgspec.UNSET]
     assert made.state(0).user("ann").client == 0
