@@ -102,7 +102,7 @@ class _Record(NamedTuple):
     value: bytes | None
 
 
-def measure(share: float, *, events: int = 60_000, days: int = 1, seed: int = 7) -> Effect:
+def measure(share: float, *, events: int = 30_000, days: int = 1, seed: int = 7) -> Effect:
     """Run the shop's past with a share of machine sessions through the pipeline, and return the measures.
 
     Args:

@@ -359,7 +359,7 @@ class PartitionState:
 
     def _uncount(self, user_id: str, user: UserState) -> None:
         """Take the open session of a user out of the counts, before the session ends."""
-        for item in user.items:
+        for item in self._counted_items(user):
             self._popularity.remove(item)
         self.open_sessions -= 1
         if user_id in self._overdue_buyers:

@@ -19,6 +19,7 @@ from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.request import Request, Scores
 from clickscore.stream.settings import SessionSettings, Settings
 from clickscore.stream.state.changelog import restore
+from clickscore.stream.state.partition import ChangelogRecord
 from tests.events import (
     MINUTE,
     START,
@@ -32,6 +33,8 @@ from tests.events import (
     view,
     withdraw,
 )
+from tests.integration.comparison import partition_facts
+from tests.integration.event_log import BEGAN, event_log
 
 TOPIC = "events"
 
@@ -352,6 +355,23 @@ def test_restart_from_the_changelog_changes_nothing(log: list[Recorded], sizes: 
     assert closed(previous) | closed(resumed) == closed(expected)
     assert receipts(previous) + receipts(resumed) == receipts(expected)
     assert second.state(0).contents() == whole.state(0).contents()
+
+
+def test_restart_after_every_batch_leaves_the_counts_of_popularity():
+    """A long log with consent and erasure: what a restart derives is what the worker had counted."""
+    whole, heir = pipeline(max_events=20), pipeline(max_events=20)
+    bounds = SessionSettings(max_events=20)
+    sent = event_log(4_000, seed=1, users=80, privacy=0.03)
+    log = [
+        Recorded(offset, BEGAN + 365 * 24 * 60 * MINUTE, record.key, record.value) for offset, record in enumerate(sent)
+    ]
+    changes: list[ChangelogRecord] = []
+    for start in range(0, len(log), 200):
+        expected, output = (made.process(0, log[start : start + 200]) for made in (whole, heir))
+        assert output.recommendations == expected.recommendations
+        assert partition_facts(heir.state(0)) == partition_facts(whole.state(0))
+        changes += output.changes
+        heir.load({0: restore(changes, "events-0", bounds)})
 
 
 @settings(max_examples=100, deadline=None)
