@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from clickscore.schemas.durations import HOUR_MS
 from clickscore.schemas.events import AnyEvent, Search, Tick, View, encode_event
 from clickscore.schemas.sessions import ClosedSession, decode_session
 from clickscore.stream.pipeline import Pipeline
@@ -102,7 +103,7 @@ class _Record(NamedTuple):
     value: bytes | None
 
 
-def measure(share: float, *, events: int = 30_000, days: int = 1, seed: int = 7) -> Effect:
+def measure(share: float, *, events: int = 60_000, days: int = 1, seed: int = 7) -> Effect:
     """Run the shop's past with a share of machine sessions through the pipeline, and return the measures.
 
     Args:
@@ -125,7 +126,7 @@ def measure(share: float, *, events: int = 30_000, days: int = 1, seed: int = 7)
         kinds[made[0].user_id] = kind
         machines += made
     # With a tick a second, the lists of popular items are made at the same times, with machines and without.
-    ticks = (Tick(ts=ts) for ts in range(span[0], span[1], 1000))
+    ticks = (Tick(ts=ts) for ts in range(span[0], span[1] + HOUR_MS, 1000))
     log = sorted(itertools.chain(ticks, shoppers, machines), key=lambda record: record.ts)
     return _run(share, log, kinds)
 
