@@ -47,7 +47,7 @@ class Effect(NamedTuple):
     """Number of users that were called machines."""
     precision: float
     """Share of the users called machines that are machines."""
-    found: dict[str, tuple[int, int]]
+    detections: dict[str, tuple[int, int]]
     """Number of found machine sessions and of all, by kind."""
 
 
@@ -154,10 +154,10 @@ def _run(share: float, log: list[AnyEvent | Tick], kinds: dict[str, str]) -> Eff
                     chances += 1
                     clicks += event.item_id in shown[user]
                 shown[user] = set(request.popular[:TOP])
-    found: dict[str, tuple[int, int]] = dict.fromkeys(KINDS, (0, 0))
+    detections: dict[str, tuple[int, int]] = dict.fromkeys(KINDS, (0, 0))
     for user, kind in kinds.items():
-        hits, total = found[kind]
-        found[kind] = hits + (user in called), total + 1
+        hits, total = detections[kind]
+        detections[kind] = hits + (user in called), total + 1
     true = len(called & kinds.keys())
     return Effect(
         share,
@@ -166,14 +166,14 @@ def _run(share: float, log: list[AnyEvent | Tick], kinds: dict[str, str]) -> Eff
         _recall(closed, kinds),
         len(called),
         true / max(1, len(called)),
-        found,
+        detections,
     )
 
 
 def _recall(sessions: list[ClosedSession], kinds: dict[str, str]) -> float:
     """Return the recall of followers that are counted in the first part of the sessions, on the rest's shoppers."""
     honest = [session for session in sessions if session.user_id not in kinds]
-    until = honest[len(honest) * 7 // 10].closed_at
+    cutoff = honest[len(honest) * 7 // 10].closed_at
     followers: dict[str, Counter[str]] = {}
     hits = total = 0
     for session in sessions:
@@ -181,7 +181,7 @@ def _recall(sessions: list[ClosedSession], kinds: dict[str, str]) -> float:
         for earlier, later in itertools.pairwise(steps):
             if earlier == later:
                 continue
-            if session.closed_at <= until:
+            if session.closed_at <= cutoff:
                 followers.setdefault(earlier, Counter())[later] += 1
             elif session.user_id not in kinds:
                 best = followers.get(earlier, Counter[str]()).most_common(FOLLOWERS)
@@ -197,7 +197,9 @@ def moved_places(base: Effect, effect: Effect) -> float:
         base: The run without machines.
         effect: The run with machines.
     """
-    lost = sum(len(set(one) - set(other)) for one, other in zip(base.popular, effect.popular, strict=True))
+    lost = sum(
+        len(set(base_items) - set(items)) for base_items, items in zip(base.popular, effect.popular, strict=True)
+    )
     return lost / (TOP * len(base.popular))
 
 
@@ -212,7 +214,7 @@ def main() -> None:
         print(
             f"{share:.0%} machine sessions: {moved_places(base, effect):.2%} of the top {TOP} moved, click rate "
             f"{effect.click_rate / base.click_rate - 1:+.2%}, recall {effect.recall / base.recall - 1:+.2%}, "
-            f"precision {effect.precision:.4f}, found {effect.found}"
+            f"precision {effect.precision:.4f}, found {effect.detections}"
         )
 
 
