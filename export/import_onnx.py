@@ -230,7 +230,11 @@ class _GraphAdapter:
             if graph_name in outputs and contract_name in (*OUTPUTS, ITEM_SCORES)
         }
         self.unused = set(outputs) - {name.removeprefix(FOREIGN) for name in self._output_names.values()}
-        self._proto = compose.add_prefix(proto, FOREIGN)
+        try:
+            self._proto = compose.add_prefix(proto, FOREIGN)
+        except Exception as exc:  # a name may be no UTF-8, for example; onnx does not check what it renames
+            message = f"the tensors of this graph cannot be renamed ({shorten(exc)}): export the model to ONNX again"
+            raise ExportError(message) from exc
         self._proto.ir_version = max(self._proto.ir_version, MIN_IR_VERSION)
         self._graph = self._proto.graph
         del self._graph.value_info[:]  # shapes that the exporter has seen; they need not hold for other sessions

@@ -19,6 +19,7 @@ from clickscore.stream.request import Request
 from clickscore.stream.scoring.bundle import check_bundle, load_bundle
 from clickscore.stream.scoring.scorer import Scorer
 from tests.events import view
+from tests.export.foreign import ForeignGraph, build
 from tests.export.other_frameworks import ITEMS, LENGTH, Foreign, keras_graph, tensorflow_graph, transformers_graph
 
 pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore")]  # other frameworks' exporters warn a lot
@@ -163,3 +164,20 @@ def test_a_name_takes_two(listed: Path, tmp_path: Path, name: str) -> None:
     result = CliRunner().invoke(command, [*paths, "--name", name])
     assert result.exit_code == 2
     assert "OURS=THEIRS" in result.output
+
+
+def test_graph_with_a_name_that_is_no_utf_8_is_refused_in_words(tmp_path: Path) -> None:
+    content = build(ForeignGraph(inner_name="query")).SerializeToString().replace(b"query", b"que\xffy")
+    (tmp_path / "model.onnx").write_bytes(content)
+    (tmp_path / "items.txt").write_text("".join(f"item-{number}\n" for number in range(1, 21)))
+    with pytest.raises(ExportError):
+        import_bundle(
+            tmp_path / "model.onnx",
+            tmp_path / "items.txt",
+            tmp_path / "bundle",
+            names={},
+            candidates=5,
+            max_length=6,
+            framework="made",
+            padding_column=False,
+        )
