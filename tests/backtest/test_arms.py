@@ -104,5 +104,5 @@ def test_arms_of_one_name_are_refused() -> None:
 @pytest.mark.parametrize("count", [0, MAX_ARMS + 1])
 def test_too_many_arms_or_none_are_refused(count: int) -> None:
     arms = [make_arm({"name": f"arm {number}", "baseline": "repeat"}, BASE, "here") for number in range(count)]
-    with pytest.raises(SettingsError, match="a backtest has 1 to 50"):
+    with pytest.raises(SettingsError, match="name 1 to 50"):
         validate_arms(arms)

@@ -17,6 +17,7 @@ from tests.chaos.event_rules import PURPOSES, JsonObject, NotAnEventError, Rules
 
 MINUTE_MS = 60_000
 MAX_POPULAR = 64
+COUNTED_ITEMS = 8
 CLOSED_BY_EVENT = 64
 CLOSED_BY_TICK = 4_096
 REMEMBERED_STATEMENTS = 4
@@ -240,10 +241,15 @@ class PartitionModel:
         session.newest_ts = shopper.newest_ts = max(session.newest_ts, ts)
         heapq.heappush(self._session_ends, (_full_minute(ts + self._rules.gap_ms), user_id))
         position = sum(remembered.ts <= ts for remembered in session.events)
+        counted = _counted_items(session)
         session.events.insert(position, RememberedEvent(ts, event["type"], item, event["event_id"]))
-        self._count(item)
-        if len(session.events) > self._rules.max_events:
-            self._uncount(session.events.pop(0).item)
+        del session.events[: -self._rules.max_events]
+        for former_item in counted:
+            if former_item not in _counted_items(session):
+                self._uncount(former_item)
+        for newer_item in _counted_items(session):
+            if newer_item not in counted:
+                self._count(newer_item)
         if event["type"] == "purchase":
             session.purchased = True
             shopper.bought = [bought for bought in shopper.bought if bought != item] + [item]
@@ -383,25 +389,29 @@ class PartitionModel:
         hashes.append(hash(facts))
 
     def _count(self, item: str) -> None:
-        if item:
-            self._counts[item] += 1
-            if len(self._popular) < MAX_POPULAR and item not in self._popular:
-                self._popular.append(item)
+        self._counts[item] += 1
+        if len(self._popular) < MAX_POPULAR and item not in self._popular:
+            self._popular.append(item)
 
     def _uncount_all(self, session: Session) -> None:
-        for remembered in session.events:
-            self._uncount(remembered.item)
+        for item in _counted_items(session):
+            self._uncount(item)
 
     def _uncount(self, item: str) -> None:
-        if item:
-            self._counts[item] -= 1
-            if not self._counts[item]:
-                del self._counts[item]
+        self._counts[item] -= 1
+        if not self._counts[item]:
+            del self._counts[item]
 
 
 def _names_another(session: Session, event: JsonObject) -> bool:
     name = event.get("session_id")
     return bool(name) and name != session.name
+
+
+def _counted_items(session: Session) -> list[str]:
+    """Return the items for which the session's user counts in popularity: the newest, each once."""
+    items = [remembered.item for remembered in reversed(session.events) if remembered.item]
+    return list(dict.fromkeys(items))[:COUNTED_ITEMS]
 
 
 def _full_minute(time_ms: int) -> int:
