@@ -79,11 +79,10 @@ def receipts(jobs: Sequence[PublishJob]) -> OutgoingRecords:
 
 def newest_changes(jobs: Sequence[PublishJob]) -> list[ChangelogRecord]:
     """Return the last change of each key of a partition, with the partition's own record last."""
-    newest: dict[bytes, ChangelogRecord] = {}
-    for job in jobs:
-        newest.pop(PARTITION_KEY, None)  # a key keeps its first position, but the partition's must be last
-        newest |= {change.key: change for change in job.output.changes}
-    return list(newest.values())
+    newest = {change.key: change for job in jobs for change in job.output.changes}
+    # A key keeps its first position, but the partition's record must be last: it says up to where the others go.
+    partition = newest.pop(PARTITION_KEY, None)
+    return [*newest.values(), *([partition] if partition else [])]
 
 
 def snapshots(changes: Sequence[ChangelogRecord]) -> list[OutgoingRecord]:

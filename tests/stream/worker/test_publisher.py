@@ -320,3 +320,22 @@ def test_batch_of_another_generation_does_not_discard_a_state_that_was_restored_
     stage.own()
     publish(stage, job)
     assert list(stage.pipeline.partitions) == [0]
+
+
+def test_a_batch_without_changes_leaves_the_partitions_record_of_the_batch_before_in_place():
+    """Kafka delivers a batch again after a rebalance, and nothing in it is new: its job has no changes."""
+
+    async def run() -> None:
+        stage = owning()
+        job, acknowledge = stage.compute_job(view("ann", 0)), stage.group.producer.hold(RECOMMENDATIONS.name)
+        again = PublishJob(job.batch, stage.pipeline.process(0, job.batch.records), job.headers)
+        assert (again.output.changes, again.output.outcomes) == ([], {"skipped": 1})
+        async with stage.publishing():
+            await stage.publisher.put(job)
+            await stage.publisher.put(again)
+            await settle()
+            acknowledge.set()
+            await until(lambda: stage.log.records(SNAPSHOTS.name))
+        assert [record.key for record in stage.log.records(SNAPSHOTS.name)] == [b"ann", PARTITION_KEY]
+
+    asyncio.run(run())
