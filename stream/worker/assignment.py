@@ -88,6 +88,7 @@ class Assignment:
         await self._publisher.take_over(assigned)
         retained = await self._retained(assigned)
         fresh = [partition for partition in assigned if partition not in retained]
+        self._ownership.disown(fresh)
         restored = await restore_partitions(self._open_reader, self._settings, fresh) if fresh else {}
         states = {partition: self._pipeline.partitions[partition] for partition in retained}
         states |= {partition: result.state for partition, result in restored.items()}

@@ -22,6 +22,11 @@ class Ownership:
         self._restored_in = dict.fromkeys(partitions, generation)
         self._joined = True
 
+    def disown(self, partitions: Iterable[int]) -> None:
+        """Give up partitions before their restore: a batch of an earlier generation no longer discards their state."""
+        for partition in partitions:
+            self._restored_in.pop(partition, None)
+
     def hold(self, batch: FetchedBatch) -> None:
         """Note a batch as held until `release`."""
         self._held[batch.partition] += 1

@@ -1,7 +1,7 @@
 """Assignment: what is restored, what is kept in memory, and what a stalled worker has overlaid."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -32,6 +32,8 @@ class AssignmentStage(Stage):
     def __init__(self, *partitions: int, log: MemoryLog | None = None) -> None:
         super().__init__(*partitions, log=log)
         self.rebalances: list[tuple[int, ...]] = []
+        self.after_reader: Callable[[], None] = lambda: None
+        """Called as a reader of the log is closed."""
         """Partitions that a rebalance assigns while the changelog is being read."""
         self.losses = Losses(EVENTS.name, self.metrics, lambda *_: None)
         self.reference = ReferenceData(
@@ -75,6 +77,7 @@ class AssignmentStage(Stage):
             yield reader
         if self.rebalances:
             self.group.rebalance(*self.rebalances.pop())
+        self.after_reader()
 
     def restore(self) -> None:
         asyncio.run(self.assignment.restore())
@@ -174,6 +177,22 @@ def test_state_that_was_discarded_is_restored():
     stage.group.rebalance(0)
     stage.restore()
     assert stage.states() == published
+
+
+def test_batch_that_is_given_up_in_the_middle_of_the_restore_does_not_take_the_restored_state():
+    stage = worked(0)
+    job = stage.compute_job(view("ann", 1))  # of a generation that ends before its output is stored
+    former = stage.pipeline.partitions[0]
+
+    def give_up() -> None:
+        if stage.pipeline.partitions[0] is not former:
+            stage.ownership.discard_state(job.batch)
+
+    stage.group.rebalance(0)
+    stage.after_reader = give_up
+    stage.restore()
+    assert stage.pipeline.partitions[0].offset == 0
+    assert stage.ownership.is_restored([0])
 
 
 def test_state_of_a_lost_partition_is_dropped():
