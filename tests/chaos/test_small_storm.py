@@ -1,7 +1,4 @@
-"""Small storm: kills of a worker under load, with the judge of `make chaos`.
-
-Stalls are left to `make chaos`: docs/reliability.md has their open fault, which appears after one of some dozen stalls.
-"""
+"""Small storm: a kill and a stall of a worker under load, with the judge of `make chaos`."""
 
 from pathlib import Path
 
@@ -14,8 +11,8 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 SEED = 20
 
 
-def test_nothing_is_off_after_kills_under_load(broker: str, tmp_path: Path) -> None:
-    result = strike_workers(broker, tmp_path, SEED, kills=2, stalls=0)
+def test_nothing_is_off_after_a_kill_and_a_stall_under_load(broker: str, tmp_path: Path) -> None:
+    result = strike_workers(broker, tmp_path, SEED, kills=1, stalls=1)
     assert result.verdict.examples == []
     assert result.verdict.events > 1_000
-    assert result.deeds["kill -9"] == 2
+    assert {"kill -9": 1, "stalls": 1}.items() <= result.deeds.items()

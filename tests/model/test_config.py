@@ -104,5 +104,5 @@ def test_file_that_is_no_preset_is_refused(tmp_path, content):
 
 
 def test_preset_that_does_not_exist_is_refused_with_those_that_do():
-    with pytest.raises(TrainingError, match="there are default, small"):
+    with pytest.raises(TrainingError, match="use default, small, or a file"):
         read_preset("big")
