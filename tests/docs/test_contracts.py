@@ -20,6 +20,7 @@ from clickscore.schemas.events import (
     Search,
     Tick,
     encode_event,
+    read_epoch,
 )
 from clickscore.schemas.manifest import Manifest, Tensor, encode_manifest
 from clickscore.schemas.purposes import PURPOSES
@@ -120,6 +121,11 @@ def test_tick_is_what_the_schema_says() -> None:
 def test_epoch_is_what_the_schema_says() -> None:
     check("clickstream-events", encode_event(Epoch(number=1, catalogue=2, campaigns=3)))
     check("clickstream-events", encode_event(Epoch(number=1, catalogue=0, campaigns=0, bundle="b", settings="s")))
+
+
+def test_epoch_that_cannot_be_decoded_is_read_as_any_other_record() -> None:
+    assert read_epoch(b'{"type":"epoch","number":"one"}') is None
+    assert read_epoch(encode_event(Epoch(number=1, catalogue=2, campaigns=3))) is not None
 
 
 def test_event_types_are_all_documented() -> None:

@@ -393,6 +393,20 @@ def test_no_timer_keeps_the_id_of_an_erased_user(steps: list[tuple[int, int]]):
 # Snapshots
 
 
+def test_time_that_ends_a_statement_in_the_batch_of_the_erasure_does_no_harm():
+    made = pipeline()
+    run(made, withdraw("ann", 0, "ads"))
+    output = run(made, erase("ann", 1), view("bob", 400 * DAY), first=1)
+    assert output.outcomes == {"erase": 1, "decided": 1}
+    assert decode_decision(output.recommendations[0].value or b"").user_id == "bob"
+
+
+def test_time_that_forgets_a_buyer_without_purchases_does_no_harm():
+    made = pipeline()
+    run(made, purchase("ann", 0, "kettle"), tick(60), withdraw("ann", 61, "personalisation"))
+    assert run(made, view("bob", 40 * DAY), first=3).outcomes == {"decided": 1}
+
+
 def test_snapshot_from_before_consent_is_read():
     old = msgspec.msgpack.encode([7, 7, "s", START, START, 1, False, [0], b"\1", ["a"], b"12345678", ["b"]])
     assert decode_user(old) == UserState(

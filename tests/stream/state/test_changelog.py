@@ -1,5 +1,8 @@
 """Changelog: the state that a worker restores, whichever worker wrote last."""
 
+import msgspec
+import pytest
+
 from clickscore.schemas.snapshots import PARTITION_KEY, PartitionSnapshot, UserState, encode
 from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state.changelog import StateRestorer, restore
@@ -64,3 +67,10 @@ def test_restored_partition_goes_on_where_it_ended():
     value = encode(PartitionSnapshot(offset=7, max_ts=START, popular=["kettle"]))
     state = restore([ChangelogRecord(PARTITION_KEY, value, 7)], "events-0", SessionSettings())
     assert (state.offset, state.max_ts, state.popular) == (7, START, ["kettle"])
+
+
+def test_snapshot_that_is_nested_too_deeply_is_no_snapshot():
+    fields = len(msgspec.msgpack.decode(snapshot("ann", 1).value or b""))
+    value = (snapshot("ann", 1).value or b"")[1:] + b"\x91" * 100_000 + b"\xc0"
+    with pytest.raises(msgspec.DecodeError, match="nested too deeply"):
+        StateRestorer().add(b"ann", bytes((0x90 + fields + 1,)) + value, -1)
