@@ -11,8 +11,9 @@ from clickscore.model.json_output import JsonOutput, json_options
 from clickscore.schemas.manifest import Manifest
 from clickscore.stream.commands.options import with_settings
 from clickscore.stream.errors import SettingsError
-from clickscore.stream.scoring.bundle import check_bundle, load_bundle
+from clickscore.stream.scoring.bundle import load_bundle
 from clickscore.stream.scoring.bundle_store import BundleStore
+from clickscore.stream.scoring.isolated_check import check_bundle_isolated
 from clickscore.stream.settings import Settings
 from clickscore.stream.terminal_text import safe_text
 
@@ -35,7 +36,7 @@ def check(*, folder: Path, json_output: JsonOutput) -> None:
       clickscore bundle check demo
       clickscore bundle check bundle --json
     """  # noqa: D301 (\\b tells click to keep the line breaks)
-    problems = check_bundle(folder)
+    problems = check_bundle_isolated(folder)
     for problem in problems:
         json_output.echo(f"problem: {safe_text(problem)}")
     manifest = None if problems else load_bundle(folder).manifest

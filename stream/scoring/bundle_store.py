@@ -23,7 +23,7 @@ import msgspec
 from clickscore.model.packaged_bundle import resolve_folder
 from clickscore.schemas.manifest import Manifest, decode_manifest
 from clickscore.stream.errors import BundleError
-from clickscore.stream.scoring.bundle import check_bundle
+from clickscore.stream.scoring.isolated_check import check_bundle_isolated
 
 MANIFEST = "manifest.json"
 FILES = ("model.onnx", "items.txt", MANIFEST)
@@ -70,7 +70,7 @@ class BundleStore:
             BundleError: The bundle cannot be served, or the store has another manifest under the same content hash.
         """
         folder = resolve_folder(folder)
-        if problems := check_bundle(folder):
+        if problems := check_bundle_isolated(folder):
             problem_list = "; ".join(problems)
             message = f"the bundle {folder} cannot be served: {problem_list}. Export it again"
             raise BundleError(message)
@@ -144,7 +144,7 @@ class BundleStore:
                         self._files.get_file(self._path(manifest.content_hash, name), str(copy / name))
                 with contextlib.suppress(OSError):  # another process has made the same copy meanwhile
                     copy.rename(target)
-        if problems := check_bundle(target):
+        if problems := check_bundle_isolated(target):
             shutil.rmtree(target)
             message = (
                 f"{manifest.version} in the bundle store {self._name} is damaged: {problems[0]}. "
