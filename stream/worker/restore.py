@@ -84,10 +84,11 @@ async def restore_partitions(
             )
             for partition, restorer in restorers.items()
         }
+        for state, _, _ in restored.values():
+            if topic_id and state.topic_id and state.topic_id != topic_id:
+                raise TopicMissingError(new_log_message(changelog, events))
         await _check_log(reader, changelog, events, {p: partition.state for p, partition in restored.items()})
     for partition, (state, _, _) in restored.items():
-        if topic_id and state.topic_id and state.topic_id != topic_id:
-            raise TopicMissingError(new_log_message(changelog, events))
         end = ends[TopicPartition(events, partition)]
         if state.offset >= end:
             raise TopicMissingError(cut_back_message(changelog, f"{events}-{partition}", state.offset, end))

@@ -128,7 +128,7 @@ def change_shape(folder: Path) -> None:
 
 SPOILED: dict[str, tuple[Callable[[Path], None], str]] = {
     "gone": (shutil.rmtree, "it lacks manifest.json, model.onnx, items.txt"),
-    "without a graph": (remove_graph, "model.onnx missing"),
+    "without a graph": (remove_graph, "it lacks model.onnx"),
     "of another hash": (change_a_byte, "the content hash of the files is"),
     "of another format version": (raise_format_version, "the format version is 99, this worker serves 1"),
     "of fewer items than it says": (cut_item_list, "items.txt has 299 lines, the manifest says 300"),
@@ -187,6 +187,11 @@ def test_refusal_of_a_bundle_says_what_to_do(spoiled: Path, live: Installation) 
     )
 
 
+def users_with_state(live: Installation) -> set[bytes]:
+    """Return the users in the changelog; a partition's own record, with its first epoch, is there from the start."""
+    return {record.key for records in live.read(SNAPSHOTS).values() for record in records if record.key}
+
+
 def test_bug_that_an_event_meets_stops_the_worker_and_swallows_nothing(spoiled: Path, live: Installation) -> None:
     # The graph fails on one item in the middle of the list, which no check at the start runs.
     fail_on_row(spoiled, row=5)
@@ -195,7 +200,7 @@ def test_bug_that_an_event_meets_stops_the_worker_and_swallows_nothing(spoiled: 
     assert worker.wait(EXIT_S) == 1
     assert "out of data bounds" in worker.output
     assert live.committed() == {}
-    assert not any(live.read(SNAPSHOTS).values())
+    assert not users_with_state(live)
     assert not any(live.read(DEAD_LETTERS).values())
 
 
@@ -222,7 +227,7 @@ def test_worker_stops_and_commits_nothing_where_the_decisions_topic_refuses(live
     assert message.startswith(REFUSED)
     assert "Nothing of it is committed" in message
     assert live.committed() == {}
-    assert not any(live.read(SNAPSHOTS).values())
+    assert not users_with_state(live)
 
 
 @pytest.mark.parametrize(
