@@ -20,6 +20,8 @@ from clickscore.stream.settings import Settings
 from clickscore.stream.worker.group import OutgoingRecord
 from clickscore.stream.worker.whole_batches import send_batches, send_whole_batch
 
+RETRY_MS = 5
+"""Pause before another attempt, ms: Kafka begins no transaction while it still writes the markers of the one before."""
 STOP_SECONDS = 1.0
 """Time limit of closing a producer: the client would wait for a lost broker for ever."""
 
@@ -116,6 +118,7 @@ class KafkaTransactions:
                     transaction_timeout_ms=max(limit, 1),
                     max_batch_size=MAX_RECORD_BYTES,
                     max_request_size=MAX_REQUEST_BYTES,
+                    retry_backoff_ms=RETRY_MS,
                     request_timeout_ms=limit + 5_000,  # the publisher gives up earlier, with a better message
                 )
             )
