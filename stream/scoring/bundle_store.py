@@ -49,12 +49,14 @@ class BundleStore:
         BundleError: Every method raises it where the storage cannot be opened, read or written.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, check: Callable[[Path], list[str]] = check_bundle_isolated) -> None:
         """Open the store.
 
         Args:
             url: Folder, or a URL of fsspec. A folder is made by the first push.
+            check: Returns the problems of the bundle in a folder.
         """
+        self._check = check
         self._name = _without_password(url)
         with self._storage_errors():
             opened: tuple[Any, str] = fsspec.url_to_fs(url)
@@ -70,7 +72,7 @@ class BundleStore:
             BundleError: The bundle cannot be served, or the store has another manifest under the same content hash.
         """
         folder = resolve_folder(folder)
-        if problems := check_bundle_isolated(folder):
+        if problems := self._check(folder):
             problem_list = "; ".join(problems)
             message = f"the bundle {folder} cannot be served: {problem_list}. Export it again"
             raise BundleError(message)
@@ -144,7 +146,7 @@ class BundleStore:
                         self._files.get_file(self._path(manifest.content_hash, name), str(copy / name))
                 with contextlib.suppress(OSError):  # another process has made the same copy meanwhile
                     copy.rename(target)
-        if problems := check_bundle_isolated(target):
+        if problems := self._check(target):
             shutil.rmtree(target)
             message = (
                 f"{manifest.version} in the bundle store {self._name} is damaged: {problems[0]}. "

@@ -18,24 +18,27 @@ CHECK_SECONDS = 600
 COMMAND = (sys.executable, "-m", "clickscore.stream.scoring.isolated_check")
 
 
-def check_bundle_isolated(folder: Path, command: Sequence[str] = COMMAND) -> list[str]:
+def check_bundle_isolated(
+    folder: Path, command: Sequence[str] = COMMAND, limit_seconds: float = CHECK_SECONDS
+) -> list[str]:
     """Return the problems of a bundle, as `check_bundle` does. A graph that crashes or never ends is a problem.
 
     Args:
         folder: Folder of the bundle.
         command: Program that prints the problems of the folder in its last argument, as a JSON list.
+        limit_seconds: Time limit of the check, s.
     """
     try:
         process = subprocess.run(
-            [*command, str(folder)], stdin=subprocess.DEVNULL, capture_output=True, timeout=CHECK_SECONDS, check=False
+            [*command, str(folder)], stdin=subprocess.DEVNULL, capture_output=True, timeout=limit_seconds, check=False
         )
     except subprocess.TimeoutExpired:
-        return [f"the check has not ended within {CHECK_SECONDS} s: the graph does not end"]
+        return [f"the check has not ended within {limit_seconds:g} s: the graph does not end"]
     if process.returncode:
         reason = signal.Signals(-process.returncode).name if process.returncode < 0 else process.stderr[-500:].decode()
         return [f"the graph ends the process that runs it ({reason})"]
     return msgspec.json.decode(process.stdout, type=list[str])
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # pragma: no cover (runs in the process of its own)
     sys.stdout.buffer.write(msgspec.json.encode(check_bundle(Path(sys.argv[1]))))

@@ -11,6 +11,7 @@ from clickscore.model.packaged_bundle import DEMO_FOLDER
 from clickscore.schemas.manifest import decode_manifest, encode_manifest
 from clickscore.stream.__main__ import cli
 from clickscore.stream.errors import BundleError
+from clickscore.stream.scoring.bundle import check_bundle
 from clickscore.stream.scoring.bundle_store import FILES, BundleStore
 from tests.bundles import small_bundle
 
@@ -22,7 +23,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def store(tmp_path: Path) -> BundleStore:
-    return BundleStore(str(tmp_path / "store"))
+    return BundleStore(str(tmp_path / "store"), check_bundle)
 
 
 def test_a_bundle_comes_out_with_the_same_bytes(store: BundleStore, bundle: Path, tmp_path: Path) -> None:
@@ -35,7 +36,7 @@ def test_a_bundle_comes_out_with_the_same_bytes(store: BundleStore, bundle: Path
 
 
 def test_the_storage_may_be_any_that_fsspec_opens(bundle: Path, tmp_path: Path) -> None:
-    store = BundleStore("memory://shop/bundles")
+    store = BundleStore("memory://shop/bundles", check_bundle)
     assert store.list_bundles() == []
     version = store.push(bundle).version
     assert [stored.manifest.version for stored in store.list_bundles()] == [version]
@@ -97,7 +98,7 @@ def test_an_unknown_version_is_named(store: BundleStore, bundle: Path, version: 
 @pytest.mark.parametrize("url", ["nonsense://bucket/bundles", "/proc/version/bundles"])
 def test_a_storage_that_cannot_be_used_is_an_error_in_words(url: str, bundle: Path) -> None:
     with pytest.raises(BundleError, match="cannot be used"):
-        BundleStore(url).push(bundle)
+        BundleStore(url, check_bundle).push(bundle)
 
 
 def test_no_error_shows_the_password_of_a_url() -> None:
@@ -107,6 +108,7 @@ def test_no_error_shows_the_password_of_a_url() -> None:
     assert "nonsense://host/bundles" in str(raised.value)
 
 
+@pytest.mark.slow
 def test_commands_push_list_show_and_fetch(tmp_path: Path) -> None:
     def run(*arguments: str) -> str:
         result = CliRunner().invoke(cli, ["bundle", *arguments, "--bundle-store", str(tmp_path / "store")])
