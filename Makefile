@@ -55,7 +55,8 @@ demo-bundle: setup-train  ## the demo's model, trained anew on sessions of its s
 	$(TRAIN)/bin/clickscore export build/demo-bundle/checkpoint --out stream/bundles/demo
 
 fast: $(SERVE)/.tests  ## the tests for while you edit: no broker, no torch, nothing slow, no generated examples
-	OMP_NUM_THREADS=1 $(SERVE)/bin/python -m pytest --quiet -m 'not kafka and not slow and not train and not hypothesis'
+	OMP_NUM_THREADS=1 $(SERVE)/bin/python -m pytest --quiet -m 'not kafka and not slow and not train and not hypothesis' \
+		--ignore tests/integration --ignore tests/chaos --ignore tests/fuzz
 
 test: check unit coverage integration  ## format, lint, types, import contracts, language, unit and integration tests
 

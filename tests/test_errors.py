@@ -37,6 +37,7 @@ def written_classes() -> dict[str, str]:
     return classes
 
 
+@pytest.mark.slow
 def test_drawing_is_the_hierarchy_and_there_is_no_other_error() -> None:
     assert drawn_tree() == written_classes()
 
@@ -125,6 +126,7 @@ OWN_NAMES = ("Apache ", "Kafka ", "ONNX Runtime ")
 """Names that begin a message with a capital letter."""
 
 
+@pytest.mark.slow
 def test_messages_have_one_style() -> None:
     messages = list(raised_messages())
     assert len(messages) > 150

@@ -11,6 +11,8 @@ from clickscore.schemas.errors import ClickscoreError
 from tests.backtest.contests import write_log
 from tests.bundles import small_bundle
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(__file__).parents[1] / "golden" / "backtest.json"
 
 

@@ -6,8 +6,12 @@ import re
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 from clickscore.stream.worker import app, transport
 from docs.generate import ROOT
+
+pytestmark = pytest.mark.slow
 
 
 def _private_names_listed() -> set[str]:

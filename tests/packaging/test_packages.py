@@ -4,6 +4,8 @@ import ast
 import tomllib
 from collections.abc import Iterator
 
+import pytest
+
 from docs.generate import PACKAGES, ROOT
 
 SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
@@ -33,6 +35,7 @@ def test_folders_at_the_top_are_mapped_below_the_import_name() -> None:
     assert SETUPTOOLS["package-dir"] == {f"clickscore.{name}": name for name in PACKAGES}
 
 
+@pytest.mark.slow
 def test_imports_name_clickscore() -> None:
     for path in SOURCES:
         for module in imported_modules(ast.parse(path.read_text(encoding="utf-8"))):

@@ -21,6 +21,8 @@ from clickscore.model.evaluation.prefix_evaluation import (
 from clickscore.model.metrics import MISS
 from clickscore.model.vocabulary import Vocabulary
 
+pytestmark = pytest.mark.slow
+
 ITEMS = [f"item-{number}" for number in range(1, 81)]
 
 

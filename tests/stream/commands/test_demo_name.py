@@ -60,6 +60,7 @@ def test_events_check_counts_the_items_that_the_packaged_bundle_knows(log: Path)
 
 
 @pytest.mark.usefixtures("log")
+@pytest.mark.slow
 def test_bundle_check_takes_the_name() -> None:
     result = CliRunner().invoke(bundle, ["check", "demo"])
     assert result.exit_code == 0, result.output

@@ -112,6 +112,7 @@ def test_events_check_prints_its_counts(tmp_path: Path) -> None:
     assert document["fit"] is False
 
 
+@pytest.mark.slow
 def test_bundle_check_prints_the_manifest_or_the_problems(tmp_path: Path) -> None:
     good = json.loads(CliRunner().invoke(cli, ["bundle", "check", "demo", "--json"]).stdout)
     assert good["problems"] == []

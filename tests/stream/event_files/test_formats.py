@@ -278,6 +278,7 @@ def test_errors_of_endless_kinds_stay_bounded() -> None:
     ("folder", "file_format", "rows", "distinct"),
     [("rees46_head", "rees46", 17_434, 17_429), ("taobao_userbehavior", "taobao", 110_300, None)],
 )
+@pytest.mark.slow
 def test_real_file_is_read_whole(folder: str, file_format: Format, rows: int, distinct: int | None) -> None:
     path = DATA / folder / "events.csv.gz"
     if not path.exists():

@@ -39,6 +39,7 @@ def test_quoted_cell_of_rows_keeps_its_blank_lines(tmp_path: Path) -> None:
     assert brief(read(tmp_path / "a", text, "csv")[0]) == [(2, "ket\n\n\ntle"), (7, "pot")]
 
 
+@pytest.mark.slow
 def test_reading_of_a_mapping_goes_on_after_a_row_of_several_lines(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_text(GORSE + f'read,bob,"a\nb",{STAMP}\n' * 9_000)

@@ -191,6 +191,7 @@ def test_large_batch_with_broken_records_is_refused_as_broken(records: bytes) ->
 
 
 @pytest.mark.parametrize("codec", ["gzip", "zstd"])
+@pytest.mark.slow
 def test_batch_of_a_gigabyte_is_read_in_parts_within_the_bound(codec: str) -> None:
     compress = zlib.compressobj(1, wbits=31) if codec == "gzip" else zstandard.ZstdCompressor(1).compressobj()
     batch = batch_of(CODECS[codec][0], gigabyte(compress), RECORDS)

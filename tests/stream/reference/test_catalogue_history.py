@@ -66,6 +66,7 @@ def facts(catalogue: AnyCatalogue, sessions: Sequence[Sequence[str]]) -> object:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 def test_every_view_is_the_catalogue_of_its_offsets_whatever_comes_after(seed: int):
     rng = random.Random(seed)

@@ -17,6 +17,8 @@ from clickscore.stream.replay.task import ReplayProgress
 from clickscore.stream.settings import PolicySettings, Settings
 from tests.integration.event_log import event_log
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(__file__).parents[2] / "golden"
 PARTITIONS = 4
 
