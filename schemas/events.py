@@ -26,6 +26,8 @@ EventTime = Annotated[
 ]
 Price = Annotated[float, msgspec.Meta(ge=0)]
 Position = Annotated[int, msgspec.Meta(ge=0)]
+LogOffset = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+"""Offset in a topic: a snapshot holds no larger number than 64 bits, and JSON no larger exact one than 2**53."""
 
 
 class UserRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", gc=False):
@@ -139,9 +141,9 @@ class Epoch(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ep
 
     number: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
     """Number of the epoch in its partition, from 1. Number 0 stands for the reference data before the first record."""
-    catalogue: Annotated[int, msgspec.Meta(ge=0)]
+    catalogue: LogOffset
     """Offset of `catalogue-items`: the records before this offset are in effect."""
-    campaigns: Annotated[int, msgspec.Meta(ge=0)]
+    campaigns: LogOffset
     """Offset of `ad-campaigns`: the records before this offset are in effect."""
     bundle: Annotated[str, msgspec.Meta(max_length=256)] | None = None
     """Version of the scoring bundle; null without a model."""

@@ -126,6 +126,9 @@ def test_impression_enters_no_session():
         (b'{"type":"view","event_id":"e","user_id":"","ts":1700000000000,"item_id":"i"}', "user_id"),
         (b"[" * 100_000, "bytes"),
         (b"[" * 60_000, "nested deeper than 64 levels"),
+        (b'{"type":"epoch","number":1,"catalogue":1000000000000000000000,"campaigns":0}', "catalogue"),
+        (b'{"type":"epoch","number":1,"catalogue":0,"campaigns":9007199254740993}', "campaigns"),
+        (b'{"type":"epoch","number":9007199254740993,"catalogue":0,"campaigns":0}', "number"),
     ],
 )
 def test_record_that_is_no_event_is_a_dead_letter(value: bytes | None, error: str):
