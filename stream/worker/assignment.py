@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from aiokafka import TopicPartition
+from aiokafka.errors import ProducerFenced
 
 from clickscore.schemas.topics import EVENTS
 from clickscore.stream.kafka.log_reader import OpenReader
@@ -95,9 +96,13 @@ class Assignment:
         await self._reference.prepare(state.epoch for state in states.values())
         if generation != self._group.generation:
             return
-        await self._repair(restored)
-        first = await self._compute.call(self._load, assigned, {p: result.state for p, result in restored.items()})
-        await self._store_first_epochs(first)
+        try:
+            await self._repair(restored)
+            first = await self._compute.call(self._load, assigned, {p: result.state for p, result in restored.items()})
+            await self._store_first_epochs(first)
+        except ProducerFenced:
+            log.warning("another worker has taken over during the restore: the next rebalance restores again")
+            return
         self._group.expect(await self._next_offsets(assigned), self._losses)
         self._ownership.own(assigned, generation)
         self._ticks.assign(assigned, retained)

@@ -278,11 +278,20 @@ class Publisher:
         log.warning("waiting for Kafka to acknowledge what was published, for at most %.0f s", limit)
 
     async def write(self, partition: int, changes: Sequence[ChangelogRecord]) -> int:
-        """Store changes of a partition's state as a single record batch; return the offset after the batch."""
+        """Store changes of a partition's state as a single record batch; return the offset after the batch.
+
+        Raises:
+            ProducerFenced: Another worker owns the partition; only with transactions.
+        """
         if not changes:
             return self.written.get(partition, -1)
-        topic = self._kafka.topic(SNAPSHOTS.name)
-        end = await self._group.producer.publish_whole(topic, partition, snapshots(changes))
+        topic, records = self._kafka.topic(SNAPSHOTS.name), snapshots(changes)
+        if self._transactions:
+            async with self._transactions.begin(partition) as producer:
+                end = await producer.publish_whole(topic, partition, records)
+            end += 1  # the marker of the transaction takes an offset
+        else:
+            end = await self._group.producer.publish_whole(topic, partition, records)
         self._metrics.published.labels(SNAPSHOTS.name).inc(len(changes))
         return end
 

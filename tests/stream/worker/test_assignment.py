@@ -29,12 +29,12 @@ from tests.stream.worker.stage import Stage
 class AssignmentStage(Stage):
     """A stage whose group has just assigned partitions."""
 
-    def __init__(self, *partitions: int, log: MemoryLog | None = None) -> None:
-        super().__init__(*partitions, log=log)
+    def __init__(self, *partitions: int, log: MemoryLog | None = None, **changes: object) -> None:
+        super().__init__(*partitions, log=log, **changes)
         self.rebalances: list[tuple[int, ...]] = []
+        """Partitions that a rebalance assigns while the changelog is being read."""
         self.after_reader: Callable[[], None] = lambda: None
         """Called as a reader of the log is closed."""
-        """Partitions that a rebalance assigns while the changelog is being read."""
         self.losses = Losses(EVENTS.name, self.metrics, lambda *_: None)
         self.reference = ReferenceData(
             feed=CatalogueFeed(self.settings.kafka, self.open_reader),
@@ -385,3 +385,23 @@ def test_state_or_broker_without_an_id_of_the_topic_is_accepted(before: str, aft
     successor = heir(stage, 0)
     successor.restore()
     assert len(successor.pipeline.partitions[0]) == 1
+
+
+def test_with_transactions_the_restore_writes_in_a_transaction():
+    stage = AssignmentStage(0, delivery="exactly_once")
+    stage.restore()
+    assert stage.journal == ["partition 0 committed"]
+    assert stage.publisher.written == {0: stage.log.end(SNAPSHOTS.name)}
+    assert stage.ownership.is_restored([0])
+
+
+def test_worker_that_is_fenced_during_the_restore_writes_nothing_and_waits_for_the_next_rebalance():
+    stage = AssignmentStage(0, delivery="exactly_once")
+
+    def take_over() -> None:
+        stage.transactions.epochs[0] += 1
+
+    stage.after_reader = take_over
+    stage.restore()
+    assert stage.log.records(SNAPSHOTS.name) == []
+    assert not stage.ownership.is_restored([0])
