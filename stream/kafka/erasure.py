@@ -5,6 +5,7 @@ So the ids are read from the topics, after the receipt of a worker, and cover ex
 """
 
 import asyncio
+import re
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -23,6 +24,9 @@ from clickscore.stream.kafka.log_reader import LogReader, PartitionReader, open_
 from clickscore.stream.kafka.producer import EventSender
 from clickscore.stream.kafka.topics import list_topics
 from clickscore.stream.settings import KafkaSettings
+
+_RECORD_ID = re.compile(r".+-[0-9]{1,9}-[0-9]{1,18}")
+"""`TOPIC-PARTITION-OFFSET` of an `erase` event."""
 
 RECEIPT_WAIT_MS = 200
 """Longest wait for the next receipt, ms: the delay until a timeout is noticed."""
@@ -128,10 +132,10 @@ async def pending_erasures(settings: KafkaSettings) -> dict[str, Erasure]:
     async with _reading(settings, [ERASURE_RECEIPTS]) as (reader, partitions):
         async for _, records in read_to_end(reader, partitions):
             for record in records:
-                receipt = decode_receipt(record.value or b"")
+                receipt = _read_receipt(record)
                 if isinstance(receipt, Remains):
                     listed.add(receipt.event_id)
-                else:
+                elif receipt is not None:
                     erasures.setdefault(receipt.event_id, Erasure(receipt.event_id, receipt.user_id))
                     _add_receipt(erasures, record)
     return {event_id: erasure for event_id, erasure in erasures.items() if event_id not in listed}
@@ -224,12 +228,23 @@ def remains_parts(erasure: Erasure, ids: RemainingIds) -> list[Remains]:
 
 
 def _add_receipt(erasures: Mapping[str, Erasure], record: "ConsumerRecord[bytes, bytes]") -> None:
-    """Note the offset of a worker's receipt; other receipts are passed over."""
-    receipt = decode_receipt(record.value or b"")
-    erasure = erasures.get(receipt.event_id)
+    """Note the offset of a worker's receipt; other records are passed over."""
+    receipt = _read_receipt(record)
+    erasure = erasures.get(receipt.event_id) if receipt else None
     if isinstance(receipt, Erased) and erasure is not None:
         _, partition, offset = receipt.record_id.rsplit("-", 2)
         erasure.offsets[int(partition)] = max(int(offset), erasure.offsets.get(int(partition), -1))
+
+
+def _read_receipt(record: "ConsumerRecord[bytes, bytes]") -> Erased | Remains | None:
+    """Return the receipt in a record of `erasure-receipts`; None for a record that nobody of ours has written."""
+    try:
+        receipt = decode_receipt(record.value or b"")
+    except ValueError:  # the errors of msgspec and of UTF-8 are ValueErrors
+        return None
+    if isinstance(receipt, Erased) and not _RECORD_ID.fullmatch(receipt.record_id):
+        return None
+    return receipt
 
 
 def _id_before(record: "ConsumerRecord[bytes, bytes]", erased_at: int) -> str | None:

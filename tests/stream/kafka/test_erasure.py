@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from aiokafka import TopicPartition
 
 from clickscore.schemas.erasure import MAX_IDS, Erased, Remains, encode_receipt
@@ -36,6 +37,18 @@ def test_erasure_without_the_receipt_of_a_partition_is_named():
     remains = Remains(event_id="e", user_id="ann", part=1, parts=1)
     log.append(ERASURE_RECEIPTS.name, 1, b"ann", encode_receipt(remains))
     assert wait(log, erasures, 2, 0.05) == ["e"]
+
+
+@pytest.mark.parametrize(
+    "value", [None, b"", b"no receipt", b"[" * 5_000, b"\xff", receipt("e", 0, 7)[:-9] + b"}", b"here"]
+)
+def test_record_that_is_no_receipt_is_passed_over(value: bytes | None):
+    log, erasures = MemoryLog(), {"e": Erasure("e", "ann")}
+    foreign = Erased(event_id="e", user_id="ann", record_id="here", ts=0)
+    log.append(ERASURE_RECEIPTS.name, 0, b"ann", encode_receipt(foreign) if value == b"here" else value)
+    log.append(ERASURE_RECEIPTS.name, 0, b"ann", receipt("e", 0, 7))
+    assert wait(log, erasures, 1, 10) == []
+    assert erasures["e"].offsets == {0: 7}
 
 
 def test_erasure_without_remaining_records_is_listed_too():
