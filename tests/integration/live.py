@@ -43,7 +43,15 @@ Records = dict[int, list[ConsumerRecord]]
 class Worker:
     """`clickscore worker` as a child process."""
 
-    def __init__(self, settings: Settings, log: Path, port: int | None = None) -> None:
+    def __init__(self, settings: Settings, log: Path, port: int | None = None, code: Path | None = None) -> None:
+        """Start the process.
+
+        Args:
+            settings: Settings; those that have their default are left to the worker.
+            log: File for the output.
+            port: Port of the web pages; a free one by default.
+            code: Folder with the packages of another version; the checkout by default.
+        """
         self.settings = settings.replace(web_port=port or free_port(settings.worker.web_host))
         self.started_at = time.monotonic()
         self._log = log
@@ -51,7 +59,7 @@ class Worker:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "clickscore.stream", "worker"],
                 cwd=ROOT,
-                env={**os.environ, "ORT_DISABLE_TELEMETRY": "1", **environment_of(self.settings)},
+                env={**os.environ, "ORT_DISABLE_TELEMETRY": "1", **_changed(self.settings), **_import_path(code)},
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -135,12 +143,14 @@ class Installation:
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings = settings
         self.workers: list[Worker] = []
+        self.code: Path | None = None
+        """Folder with the packages that the next workers run; the checkout by default."""
         self._folder = folder
 
     def start_worker(self, port: int | None = None, **changes: Any) -> Worker:
         """Start a worker, on a free port if none is given, with some settings changed."""
         number = len(self.workers) + 1
-        worker = Worker(self.settings.replace(**changes), self._folder / f"worker-{number}.log", port)
+        worker = Worker(self.settings.replace(**changes), self._folder / f"worker-{number}.log", port, self.code)
         self.workers.append(worker)
         return worker
 
@@ -207,6 +217,16 @@ class Installation:
         assert any(worker.exit_code is None for worker in self.workers), (
             f"no worker runs any more; output of the last worker:\n{self.workers[-1].output[-3000:]}"
         )
+
+
+def _changed(settings: Settings) -> dict[str, str]:
+    """Return the variables of the settings without their default: another version may not know all the others."""
+    defaults = environment_of(Settings.of())
+    return {name: value for name, value in environment_of(settings).items() if value != defaults.get(name)}
+
+
+def _import_path(code: Path | None) -> dict[str, str]:
+    return {"PYTHONPATH": str(code)} if code is not None else {}
 
 
 @contextmanager

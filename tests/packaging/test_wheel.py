@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from shutil import copy, copytree, ignore_patterns, which
+from shutil import which
 
 import pytest
 from packaging.utils import canonicalize_name
@@ -15,6 +15,7 @@ from clickscore.schemas.events import encode_event
 from docs.generate import PACKAGES, ROOT
 from tests.events import view
 from tests.packaging.test_supply_chain import REQUIREMENTS, pinned_versions
+from tests.wheels import wheel_of_checkout
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -54,17 +55,7 @@ def run(*command: object, cwd: Path, timeout: float) -> str:
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel of what the image copies, built beside the repository, so that nothing is written into it."""
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        copy(ROOT / name, source)
-    for name in PACKAGES:
-        copytree(ROOT / name, source / name, ignore=ignore_patterns("__pycache__"))
-    options = ("--quiet", "--disable-pip-version-check", "--no-deps", "--wheel-dir", folder)
-    run(sys.executable, "-m", "pip", "wheel", *options, source, cwd=folder, timeout=INSTALL_TIMEOUT_S)
-    (built,) = folder.glob("clickscore-*.whl")
-    return built
+    return wheel_of_checkout(tmp_path_factory.mktemp("wheel"))
 
 
 def install(python: object, requirement: object, folder: Path) -> Path:
