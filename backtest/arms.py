@@ -9,11 +9,14 @@ from typing import Any, Literal, get_args
 
 from clickscore.model.packaged_bundle import DEMO
 from clickscore.stream.errors import SettingsError
+from clickscore.stream.replay.reference_files import ReferenceFiles
 from clickscore.stream.settings import Settings
 
 Baseline = Literal["popularity", "co-occurrence", "repeat"]
 BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 
+PATHS = ("bundle", *ReferenceFiles._fields)
+"""Keys of an arm whose values are paths."""
 MAX_ARMS = 50  # the columns take about 10 bytes per event and arm
 
 
@@ -26,6 +29,8 @@ class Arm:
     """All settings of the arm, including the common settings."""
     baseline: Baseline | None = None
     """Baseline in place of a bundle; None for a bundle."""
+    reference: ReferenceFiles = ReferenceFiles()
+    """Catalogue and campaigns of the arm; without files, those that all arms share."""
 
     @property
     def recommender_key(self) -> str:
@@ -33,9 +38,10 @@ class Arm:
         return f"baseline {self.baseline}" if self.baseline else f"bundle {self.settings.scoring.bundle}"
 
     def differences(self, base: Settings) -> dict[str, str]:
-        """Return the settings of the arm that override common settings, except the bundle."""
+        """Return the settings and files of the arm that replace the common ones, except the bundle."""
         common = base.deciding("items")
-        return {name: str(value) for name, value in self.settings.deciding("items").items() if value != common[name]}
+        changed = {name: str(value) for name, value in self.settings.deciding("items").items() if value != common[name]}
+        return changed | {name: str(path) for name, path in self.reference._asdict().items() if path}
 
 
 def arm_settings(base: Settings) -> tuple[str, ...]:
@@ -47,7 +53,7 @@ def make_arm(table: Mapping[str, Any], base: Settings, location: str) -> Arm:
     """Return the arm of a table.
 
     Args:
-        table: Keys `name`, `bundle` or `baseline`, and settings.
+        table: Keys `name`, `bundle` or `baseline`, `catalogue` and `campaigns` (files), and settings.
         base: Common settings, for the keys absent in the table.
         location: Description of the table's place, for messages.
 
@@ -55,9 +61,11 @@ def make_arm(table: Mapping[str, Any], base: Settings, location: str) -> Arm:
         SettingsError: A key is unknown, a value is wrong, a key is missing, or two keys contradict each other.
     """
     names = arm_settings(base)
-    unknown = sorted(set(table) - {"name", "baseline", *names})
+    files = ReferenceFiles._fields
+    unknown = sorted(set(table) - {"name", "baseline", *files, *names})
     if unknown:
-        message = f"{location}: an arm has no {', '.join(unknown)}; it may have name, baseline, {', '.join(names)}"
+        allowed = ", ".join(("name", "baseline", *names, *files))
+        message = f"{location}: an arm has no {', '.join(unknown)}; it may have {allowed}"
         raise SettingsError(message)
     name, baseline = table.get("name"), table.get("baseline")
     if not isinstance(name, str) or not name.strip():
@@ -81,7 +89,26 @@ def make_arm(table: Mapping[str, Any], base: Settings, location: str) -> Arm:
     except SettingsError as exc:
         message = f"{location}: {exc}"
         raise SettingsError(message) from exc
-    return Arm(name=name.strip(), settings=settings, baseline=baseline)
+    reference = ReferenceFiles(*(_make_path(table, key, location) for key in files))
+    return Arm(name=name.strip(), settings=settings, baseline=baseline, reference=reference)
+
+
+def _make_path(table: Mapping[str, Any], key: str, location: str) -> Path | None:
+    """Return the path of a file in an arm's table; None where the table names no file.
+
+    Args:
+        table: Table of the arm.
+        key: Key of the file.
+        location: Description of the table's place, for messages.
+
+    Raises:
+        SettingsError: The value is no path.
+    """
+    value = table.get(key)
+    if value is not None and (not isinstance(value, str) or not value):
+        message = f"{location}: {key} must be the path of a file, not {value!r}"
+        raise SettingsError(message)
+    return Path(value) if value else None
 
 
 def parse_arm(text: str, base: Settings) -> Arm:
@@ -101,7 +128,7 @@ def parse_arm(text: str, base: Settings) -> Arm:
 
 
 def read_arms(path: Path, base: Settings) -> list[Arm]:
-    """Return the arms of a TOML file, each a table `[[arm]]`; bundle paths are relative to the file's folder.
+    """Return the arms of a TOML file, each a table `[[arm]]`; paths are relative to the file's folder.
 
     Raises:
         SettingsError: The file cannot be read, or has other keys than `[[arm]]`.
@@ -121,18 +148,17 @@ def read_arms(path: Path, base: Settings) -> list[Arm]:
         message = f"{path}: it holds no arms; write each as a table [[arm]]"
         raise SettingsError(message)
     return [
-        make_arm(_resolve_bundle(table, path.parent), base, f"{path}, [[arm]] {number}")
+        make_arm(_resolve_paths(table, path.parent), base, f"{path}, [[arm]] {number}")
         for number, table in enumerate(tables, start=1)
     ]
 
 
-def _resolve_bundle(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    bundle = table.get("bundle")
-    return (
-        {**table, "bundle": str(folder / bundle)}
-        if isinstance(bundle, str) and bundle not in ("", DEMO)
-        else dict(table)
-    )
+def _resolve_paths(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a table with the paths of bundle and files behind the folder of the arms file."""
+    return {
+        key: str(folder / value) if key in PATHS and isinstance(value, str) and value not in ("", DEMO) else value
+        for key, value in table.items()
+    }
 
 
 def baseline_arms(base: Settings) -> list[Arm]:

@@ -11,6 +11,7 @@ from clickscore.backtest.recommenders import Recommender, load_scorer, make_reco
 from clickscore.backtest.shared_pipelines import MakeRecommender, SharedPipelines
 from clickscore.stream.gc_tuning import tune_gc
 from clickscore.stream.policy.recommend import Policy
+from clickscore.stream.replay.reference_files import ReferenceFiles, read_reference_files
 from clickscore.stream.replay.reference_log import ReferenceLog, build_history
 from clickscore.stream.replay.source import Batches, SourceSpec
 from clickscore.stream.replay.task import ReplayProgress
@@ -30,7 +31,7 @@ class BacktestPlan:
     arms: Sequence[Arm]
     source: SourceSpec
     reference: ReferenceLog
-    """Catalogue and campaigns."""
+    """Catalogue and campaigns of all arms without files of their own."""
     judge_from: int = 0
     """Event time of the first judged events, ms; earlier events warm up."""
     leak_sample: int = LEAK_SAMPLE
@@ -82,6 +83,8 @@ class _BacktestPass:
         self._plan = plan
         self._scorers: dict[str, Scorer] = {}
         self._make_recommender: MakeRecommender = make_arm_recommender or self._make_declared_recommender
+        files = {arm.reference for arm in plan.arms if any(arm.reference)}
+        self._references = {ReferenceFiles(): plan.reference} | {pair: read_reference_files(*pair) for pair in files}
         self._pipelines = self._make_pipelines()
         names = [arm.name for arm in plan.arms]
         self._rerun = OneByOneRerun(self._make_pipelines(), names, plan.leak_sample) if plan.leak_sample else None
@@ -97,7 +100,7 @@ class _BacktestPass:
             plan.settings,
             plan.arms,
             topic,
-            plan.reference,
+            self._references,
             plan.source.partitions,
             make_recommender=self._make_recommender,
             make_policy=self._make_policy,

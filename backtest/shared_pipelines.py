@@ -1,10 +1,10 @@
 """Shared pipelines: run all arms over the log at once, where arms with equal sessions and scores share the work.
 
-Arms with the same session settings share one pipeline and its requests. Arms with the same bundle or baseline share its
+Arms with the same session settings, catalogue and campaigns share one pipeline and its requests. Arms with the same bundle or baseline share its
 scores. Each arm has a policy of its own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -17,6 +17,7 @@ from clickscore.stream.policy.experiments import CONTROL, assign_variant
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
+from clickscore.stream.replay.reference_files import ReferenceFiles
 from clickscore.stream.replay.reference_log import ReferenceLog, start_pipeline
 from clickscore.stream.replay.source import Batches
 from clickscore.stream.request import Request, Scores
@@ -62,7 +63,7 @@ class ArmPolicy(NamedTuple):
 
 
 class SharedPipeline:
-    """Arms with the same session settings: one pipeline, one recommender per bundle or baseline, one policy per arm."""
+    """Arms with the same sessions, catalogue and campaigns: one pipeline, one recommender per bundle or baseline, one policy per arm."""
 
     def __init__(
         self,
@@ -120,7 +121,7 @@ class SharedPipelines:
         base: Settings,
         arms: Sequence[Arm],
         topic: str,
-        reference: ReferenceLog,
+        references: Mapping[ReferenceFiles, ReferenceLog],
         partitions: int,
         *,
         make_recommender: MakeRecommender,
@@ -132,26 +133,28 @@ class SharedPipelines:
             base: Common settings; labels come from their sessions.
             arms: Arms of the backtest.
             topic: Topic name in the decision ids.
-            reference: Catalogue and campaigns.
+            references: Catalogue and campaigns by the files of arms; those that all arms share, under no files.
             partitions: Number of partitions of the log.
             make_recommender: Makes a recommender for an arm.
             make_policy: Makes a policy for an arm.
         """
         # The first pipeline has the common sessions, whether an arm uses them or not.
-        by_sessions: dict[SessionSettings, list[tuple[int, Arm]]] = {base.sessions: []}
+        shared: dict[tuple[SessionSettings, ReferenceFiles], list[tuple[int, Arm]]] = {
+            (base.sessions, ReferenceFiles()): []
+        }
         for number, arm in enumerate(arms):
-            by_sessions.setdefault(arm.settings.sessions, []).append((number, arm))
+            shared.setdefault((arm.settings.sessions, arm.reference), []).append((number, arm))
         self._pipelines = [
             SharedPipeline(
                 group[0][1].settings if group else base,
                 group,
                 topic,
-                reference,
+                references[files],
                 partitions,
                 make_recommender=make_recommender,
                 make_policy=make_policy,
             )
-            for group in by_sessions.values()
+            for (_, files), group in shared.items()
         ]
         self._arm_count = len(arms)
 

@@ -343,6 +343,8 @@ class Pipeline:
     def _apply_epoch(self, partition: int, state: PartitionState, epoch: Epoch, output: Output) -> AnyCatalogue:
         """Begin an epoch, unless its number is not larger than that of the present epoch; return the catalogue.
 
+        With a schedule the epochs of the log do not count: their offsets belong to other records.
+
         Args:
             partition: Number of the partition.
             state: State of the partition.
@@ -350,7 +352,7 @@ class Pipeline:
             output: Output of the batch.
         """
         output.outcomes["epoch"] += 1
-        if state.epoch is None or epoch.number > state.epoch.number:
+        if self._schedule is None and (state.epoch is None or epoch.number > state.epoch.number):
             self.begin_epoch(partition, epoch)
         return self._views[partition]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -25,6 +25,13 @@ class _Change(msgspec.Struct):
 
 
 _decode_change = msgspec.json.Decoder(_Change).decode
+
+
+class ReferenceFiles(NamedTuple):
+    """Files of a catalogue and of campaigns; without both, the events bring their own or there are none."""
+
+    catalogue: Path | None = None
+    campaigns: Path | None = None
 
 
 def read_reference_files(catalogue: Path | None, campaigns: Path | None) -> ReferenceLog:

@@ -35,6 +35,14 @@ def test_file_describes_arms_with_bundles_beside_it(tmp_path: Path) -> None:
     assert (popular.baseline, popular.settings.scoring.bundle) == ("popularity", "")
 
 
+def test_arm_may_have_files_of_catalogue_and_campaigns(tmp_path: Path) -> None:
+    text = '[[arm]]\nname = "new"\nbundle = "new"\ncatalogue = "items.jsonl"\n'
+    (arm,) = read_arms(arms_file(tmp_path, text), BASE)
+    assert arm.reference == (tmp_path / "items.jsonl", None)
+    assert arm.differences(BASE) == {"catalogue": str(tmp_path / "items.jsonl")}
+    assert parse_arm("name=a,bundle=x,campaigns=c.jsonl", BASE).reference == (None, Path("c.jsonl"))
+
+
 def test_arms_that_differ_in_k_alone_share_requests_and_scores() -> None:
     first, second = parse_arm("name=a,bundle=x,k=5", BASE), parse_arm("name=b,bundle=x,k=20", BASE)
     assert (first.settings.sessions, first.recommender_key) == (second.settings.sessions, second.recommender_key)
@@ -55,6 +63,7 @@ def test_arms_of_another_gap_share_no_requests() -> None:
         ("name= ,bundle=x", "an arm needs a name"),
         ("name", "'name' is no KEY=VALUE"),
         ("name=a,bundle=x,colour=red", "an arm has no colour; it may have name, baseline, bundle, gap_ms"),
+        ("name=a,bundle=x,catalogue=", "catalogue must be the path of a file, not ''"),
         ("name=a,bundle=x,baseline=repeat", "it has a bundle and a baseline"),
         ("name=a,baseline=oracle", "baseline must be one of popularity, co-occurrence, repeat, not 'oracle'"),
         (

@@ -14,11 +14,12 @@ from clickscore.backtest.evaluation_columns import NEW_ITEM, NO_NEXT_ITEM, RELAT
 from clickscore.backtest.recommenders import load_scorer, make_recommender
 from clickscore.backtest.shared_pipelines import SharedPipelines
 from clickscore.schemas.decisions import encode_decision
-from clickscore.schemas.events import AnyEvent, encode_event
+from clickscore.schemas.events import AnyEvent, Epoch, encode_event
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.replay.file_source import FileSource
+from clickscore.stream.replay.reference_files import ReferenceFiles, read_reference_files
 from clickscore.stream.replay.reference_log import ReferenceLog
 from clickscore.stream.replay.source import FilePosition
 from clickscore.stream.scoring.bundle import load_bundle
@@ -27,6 +28,7 @@ from clickscore.stream.settings import Settings
 from tests.backtest.contests import BASE, arm, contest, write_log
 from tests.bundles import small_bundle
 from tests.events import START, impression, purchase, view
+from tests.integration.event_log import ITEMS
 
 COUNT = 6_000
 SHORT = 600_000
@@ -91,7 +93,7 @@ def test_decisions_of_every_arm_are_those_of_a_replay(log: Path, arms: list[Arm]
         BASE,
         models,
         "clickstream-events",
-        ReferenceLog(),
+        {ReferenceFiles(): ReferenceLog()},
         4,
         make_recommender=lambda current: make_recommender(current, scorers),
         make_policy=policy,
@@ -238,3 +240,52 @@ def test_user_is_known_from_the_second_session_on(tmp_path: Path) -> None:
 def test_empty_log_judges_nothing(tmp_path: Path) -> None:
     evidence = contest(file_of(tmp_path), [arm("repeat")])
     assert (len(evidence.columns), evidence.records, evidence.join.left_out.total()) == (0, 0, 0)
+
+
+def shown_items(log: Path, arms: list[Arm]) -> list[list[list[str]]]:
+    """Return the items that each arm shows on each event."""
+    files = {arm.reference for arm in arms}
+    shared = SharedPipelines(
+        BASE,
+        arms,
+        "clickstream-events",
+        {ReferenceFiles(): ReferenceLog()} | {pair: read_reference_files(*pair) for pair in files},
+        1,
+        make_recommender=lambda current: make_recommender(current, {}),
+        make_policy=lambda current: Policy(current.settings.policy, None, ()),
+    )
+    with FileSource(log, "clickscore", range(1), FilePosition(offsets=(0,))) as source:
+        decisions = [decision for batches in source.batches() for decision in shared.decide(batches, 0)[1]]
+    return [
+        [[choice.item_id for choice in each.recommendations[number].items] for each in decisions]
+        for number in range(len(arms))
+    ]
+
+
+def test_arms_may_differ_in_catalogue_and_campaigns(tmp_path: Path) -> None:
+    items = tmp_path / "items.jsonl"
+    later = START + 10 * 60_000
+    items.write_bytes(msgspec.json.encode({"item_id": "mug", "stock": 0, "ts": later}))
+    campaigns = tmp_path / "campaigns.jsonl"
+    campaigns.write_bytes(msgspec.json.encode({"campaign_id": "spring", "item_id": "mug", "bid": 1.0}))
+    epoch = Epoch(number=9, catalogue=0, campaigns=0)  # of the log's own topics: it says nothing of the file's lines
+    log = file_of(tmp_path, *(view(f"user-{minute}", minute, "mug") for minute in range(6)))
+    events = [*(view(f"user-{minute}", minute, "mug") for minute in (6, 8, 11)), epoch, view("last", 12, "kettle")]
+    log.write_bytes(log.read_bytes() + b"".join(msgspec.json.encode(event) + b"\n" for event in events))
+    arms = [
+        arm("common", baseline="repeat"),
+        arm("sold out", baseline="repeat", catalogue=str(items), campaigns=str(campaigns)),
+    ]
+    common, sold_out = shown_items(log, arms)
+    assert common == [["mug"]] * 9 + [["kettle", "mug"]]
+    assert sold_out == [["mug"]] * 8 + [[], ["kettle"]]
+
+
+def test_backtest_reads_the_files_of_its_arms(tmp_path: Path, log: Path) -> None:
+    items = tmp_path / "items.jsonl"
+    items.write_bytes(b"".join(msgspec.json.encode({"item_id": item, "hidden": True}) + b"\n" for item in ITEMS[:40]))
+    arms = [arm("popularity"), arm("hidden", baseline="popularity", catalogue=str(items))]
+    result = contest(log, arms, leak_sample=50)
+    assert set(ITEMS[:40]) & result.columns.arms[0].recommended.keys()
+    assert not set(ITEMS[:40]) & result.columns.arms[1].recommended.keys()
+    assert result.leak_check.leaks == ()
