@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from clickscore.model.packaged_bundle import DEMO
 from clickscore.stream.errors import SettingsError
-from clickscore.stream.replay.reference_files import ReferenceFiles
+from clickscore.stream.replay.reference_files import NO_FILES, ReferenceFiles
 from clickscore.stream.settings import Settings
 
 Baseline = Literal["popularity", "co-occurrence", "repeat"]
@@ -29,7 +29,7 @@ class Arm:
     """All settings of the arm, including the common settings."""
     baseline: Baseline | None = None
     """Baseline in place of a bundle; None for a bundle."""
-    reference: ReferenceFiles = ReferenceFiles()
+    reference: ReferenceFiles = NO_FILES
     """Catalogue and campaigns of the arm; without files, those that all arms share."""
 
     @property

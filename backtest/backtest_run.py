@@ -11,7 +11,7 @@ from clickscore.backtest.recommenders import Recommender, load_scorer, make_reco
 from clickscore.backtest.shared_pipelines import MakeRecommender, SharedPipelines
 from clickscore.stream.gc_tuning import tune_gc
 from clickscore.stream.policy.recommend import Policy
-from clickscore.stream.replay.reference_files import ReferenceFiles, read_reference_files
+from clickscore.stream.replay.reference_files import NO_FILES, read_reference_files
 from clickscore.stream.replay.reference_log import ReferenceLog, build_history
 from clickscore.stream.replay.source import Batches, SourceSpec
 from clickscore.stream.replay.task import ReplayProgress
@@ -84,7 +84,7 @@ class _BacktestPass:
         self._scorers: dict[str, Scorer] = {}
         self._make_recommender: MakeRecommender = make_arm_recommender or self._make_declared_recommender
         files = {arm.reference for arm in plan.arms if any(arm.reference)}
-        self._references = {ReferenceFiles(): plan.reference} | {pair: read_reference_files(*pair) for pair in files}
+        self._references = {NO_FILES: plan.reference} | {pair: read_reference_files(*pair) for pair in files}
         self._pipelines = self._make_pipelines()
         names = [arm.name for arm in plan.arms]
         self._rerun = OneByOneRerun(self._make_pipelines(), names, plan.leak_sample) if plan.leak_sample else None

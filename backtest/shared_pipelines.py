@@ -1,7 +1,7 @@
 """Shared pipelines: run all arms over the log at once, where arms with equal sessions and scores share the work.
 
-Arms with the same session settings, catalogue and campaigns share one pipeline and its requests. Arms with the same bundle or baseline share its
-scores. Each arm has a policy of its own.
+Arms with the same session settings, catalogue and campaigns share one pipeline and its requests. Among these, arms with
+the same bundle or baseline share its scores. Each arm has a policy of its own.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from clickscore.stream.policy.experiments import CONTROL, assign_variant
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
-from clickscore.stream.replay.reference_files import ReferenceFiles
+from clickscore.stream.replay.reference_files import NO_FILES, ReferenceFiles
 from clickscore.stream.replay.reference_log import ReferenceLog, start_pipeline
 from clickscore.stream.replay.source import Batches
 from clickscore.stream.request import Request, Scores
@@ -63,7 +63,7 @@ class ArmPolicy(NamedTuple):
 
 
 class SharedPipeline:
-    """Arms with the same sessions, catalogue and campaigns: one pipeline, one recommender per bundle or baseline, one policy per arm."""
+    """Arms with the same sessions and reference data: one pipeline, a recommender per bundle, a policy per arm."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class SharedPipelines:
         """
         # The first pipeline has the common sessions, whether an arm uses them or not.
         shared: dict[tuple[SessionSettings, ReferenceFiles], list[tuple[int, Arm]]] = {
-            (base.sessions, ReferenceFiles()): []
+            (base.sessions, NO_FILES): []
         }
         for number, arm in enumerate(arms):
             shared.setdefault((arm.settings.sessions, arm.reference), []).append((number, arm))

@@ -34,6 +34,9 @@ class ReferenceFiles(NamedTuple):
     campaigns: Path | None = None
 
 
+NO_FILES = ReferenceFiles()
+
+
 def read_reference_files(catalogue: Path | None, campaigns: Path | None) -> ReferenceLog:
     """Return the records of both files, and from which event time on each holds.
 

@@ -19,7 +19,7 @@ from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.replay.file_source import FileSource
-from clickscore.stream.replay.reference_files import ReferenceFiles, read_reference_files
+from clickscore.stream.replay.reference_files import NO_FILES, read_reference_files
 from clickscore.stream.replay.reference_log import ReferenceLog
 from clickscore.stream.replay.source import FilePosition
 from clickscore.stream.scoring.bundle import load_bundle
@@ -93,7 +93,7 @@ def test_decisions_of_every_arm_are_those_of_a_replay(log: Path, arms: list[Arm]
         BASE,
         models,
         "clickstream-events",
-        {ReferenceFiles(): ReferenceLog()},
+        {NO_FILES: ReferenceLog()},
         4,
         make_recommender=lambda current: make_recommender(current, scorers),
         make_policy=policy,
@@ -249,7 +249,7 @@ def shown_items(log: Path, arms: list[Arm]) -> list[list[list[str]]]:
         BASE,
         arms,
         "clickstream-events",
-        {ReferenceFiles(): ReferenceLog()} | {pair: read_reference_files(*pair) for pair in files},
+        {NO_FILES: ReferenceLog()} | {pair: read_reference_files(*pair) for pair in files},
         1,
         make_recommender=lambda current: make_recommender(current, {}),
         make_policy=lambda current: Policy(current.settings.policy, None, ()),
