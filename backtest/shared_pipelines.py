@@ -139,9 +139,7 @@ class SharedPipelines:
             make_policy: Makes a policy for an arm.
         """
         # The first pipeline has the common sessions, whether an arm uses them or not.
-        shared: dict[tuple[SessionSettings, ReferenceFiles], list[tuple[int, Arm]]] = {
-            (base.sessions, NO_FILES): []
-        }
+        shared: dict[tuple[SessionSettings, ReferenceFiles], list[tuple[int, Arm]]] = {(base.sessions, NO_FILES): []}
         for number, arm in enumerate(arms):
             shared.setdefault((arm.settings.sessions, arm.reference), []).append((number, arm))
         self._pipelines = [
