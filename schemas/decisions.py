@@ -52,7 +52,7 @@ class RecommendationContext(
     policy: str
     """Version of the policy."""
     variant: str
-    """Variant of the A/B test: `model` or `popular`."""
+    """Variant of the A/B test: `model`, `popular`, or `challenger` for users who get the challenger of a rollout."""
     session_id: str
     session_length: int
     """Number of events of the session so far, the answered event included."""
@@ -121,13 +121,14 @@ def count_model_items(decision: Recommendation) -> int:
 def compared_variant(decision: Recommendation) -> str:
     """Return the variant for which a decision counts where variants are compared.
 
-    A decision of the variant `model` without one item of the model counts as `fallback`: its reactions say nothing of
-    the model. A decision for a bot or an agent counts as `machine`. `variant` itself stays the user's bucket of the A/B
+    A decision of the variant `model` or `challenger` without one item of the model counts as `fallback`: its reactions
+    say nothing of the model. A decision for a bot or an agent counts as `machine`. `variant` itself stays the user's bucket of the A/B
     test.
     """
     if decision.client in ("bot", "agent"):
         return "machine"
-    return "fallback" if decision.variant == "model" and not count_model_items(decision) else decision.variant
+    is_of_model = decision.variant in ("model", "challenger")
+    return "fallback" if is_of_model and not count_model_items(decision) else decision.variant
 
 
 def round_score(score: float) -> float:

@@ -11,6 +11,7 @@ import msgspec
 from clickscore.schemas.clients import Client
 from clickscore.schemas.json_depth import check_depth
 from clickscore.schemas.purposes import Purpose
+from clickscore.schemas.rollouts import EpochRollout
 
 YEAR_2000_MS = 946_684_800_000
 """Smallest event time, ms. A smaller number is a time in seconds: as seconds it means a time up to the year 31969."""
@@ -151,6 +152,8 @@ class Epoch(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ep
     """Version of the policy, as in the field `policy` of decisions."""
     settings: Annotated[str, msgspec.Meta(max_length=256)] = ""
     """Hash of the settings that decide the output."""
+    rollout: EpochRollout | msgspec.UnsetType = msgspec.UNSET
+    """Bundles from the bundle store; left out where each worker decides with the bundle of its own settings."""
 
 
 Interaction = View | Cart | RemoveFromCart | Favourite | Purchase | Click | Search

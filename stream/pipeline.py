@@ -6,7 +6,7 @@ scores are batch-invariant.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
@@ -30,9 +30,9 @@ from clickscore.schemas.events import (
 from clickscore.schemas.purposes import PERSONALISATION
 from clickscore.schemas.sessions import ClosedSession, encode_session
 from clickscore.stream.cut_bytes import full_size
+from clickscore.stream.deciders import Decider, DeciderTable, EpochDeciders
 from clickscore.stream.policy.ads import choose_ad
-from clickscore.stream.policy.experiments import CONTROL, MODEL, assign_variant, forget_variants
-from clickscore.stream.policy.recommend import Policy
+from clickscore.stream.policy.experiments import CONTROL, MODEL, forget_variants
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.reference.catalogue_history import AnyCatalogue, CatalogueHistory, CatalogueView, offsets_of
 from clickscore.stream.reference.epoch_schedule import EpochSchedule
@@ -121,8 +121,32 @@ class Output:
     jumps: list[WatermarkJump] = field(default_factory=list[WatermarkJump])
 
 
-DueDecision = tuple[Request, AnyCatalogue, Output]
-"""A request, the catalogue in its epoch, and the output for the decisions on the request."""
+class DueDecision(NamedTuple):
+    """A request that waits for its decision."""
+
+    request: Request
+    catalogue: AnyCatalogue
+    """Catalogue in the epoch of the request."""
+    output: Output
+    """Output for the decisions on the request."""
+    decider: Decider
+    """Bundle and policy of the request's variant, in the epoch of the request."""
+
+
+class PendingGroup(NamedTuple):
+    """Requests for one scorer."""
+
+    indices: Sequence[int]
+    """Index of each request among the due decisions."""
+    scores: PendingScores | None
+    """Scores of the requests; absent without a model."""
+
+    def results(self) -> Iterator[tuple[int, Scores | None]]:
+        """Yield (index, scores) of each request, in order of completion."""
+        if self.scores is None:
+            yield from ((index, None) for index in self.indices)
+        else:
+            yield from ((self.indices[position], scores) for position, scores in self.scores.results())
 
 
 class PendingBatch(NamedTuple):
@@ -130,12 +154,13 @@ class PendingBatch(NamedTuple):
 
     outputs: list[Output]
     due: list[DueDecision]
-    """Requests in order, each with its catalogue and its output."""
-    scores: PendingScores | None
-    """Scores of the requests; absent without a model."""
+    """Decisions in order."""
+    groups: list[PendingGroup]
+    """The same decisions by scorer."""
 
 
 _EMPTY: frozenset[str] = frozenset()
+_NO_BUNDLES: Mapping[str, Scorer] = MappingProxyType({})
 
 
 class Pipeline:
@@ -148,6 +173,7 @@ class Pipeline:
         topic: str,
         catalogue: Catalogue,
         scorer: Scorer | None = None,
+        bundles: Mapping[str, Scorer] = _NO_BUNDLES,
     ) -> None:
         """Start without partitions.
 
@@ -157,6 +183,8 @@ class Pipeline:
             topic: Topic of the events; every decision id begins with the topic's name.
             catalogue: Items and campaigns; a partition without an epoch follows the newest.
             scorer: The model; without a scorer, decisions fall back to popularity.
+            bundles: Loaded bundles by content hash, for epochs that name a rollout. The table may change while no call
+                of the pipeline runs.
         """
         self._partitions: dict[int, PartitionState] = {}
         self.partitions: Mapping[int, PartitionState] = MappingProxyType(self._partitions)
@@ -169,8 +197,8 @@ class Pipeline:
         self._policy_settings = policy
         self._topic = topic
         self._scorer = scorer
-        self._bundle = scorer.version if scorer else None
-        self._policy = Policy(policy, self._bundle, scorer.popular if scorer else ())
+        self._table = DeciderTable(policy, scorer, bundles)
+        self._deciders: dict[int, EpochDeciders] = {}
 
     @property
     def catalogue(self) -> Catalogue:
@@ -179,13 +207,13 @@ class Pipeline:
 
     @property
     def bundle(self) -> str | None:
-        """Version of the bundle; None without a model."""
-        return self._bundle
+        """Version of the bundle of the settings; None without a model."""
+        return self._table.own.champion.bundle
 
     @property
     def has_model(self) -> bool:
         """Whether a model scores requests, so that `finish` waits for scores."""
-        return self._scorer is not None
+        return self._table.has_model
 
     def describe_catalogue(self) -> str | None:
         """Return in words how many items of the catalogue the bundle knows; None without a bundle."""
@@ -193,9 +221,9 @@ class Pipeline:
             return None
         items = self.catalogue.item_ids
         if not items:
-            return f"bundle {self._bundle}: the catalogue has no items"
+            return f"bundle {self.bundle}: the catalogue has no items"
         known = self._scorer.count_known(items)
-        return f"bundle {self._bundle}: {known} of {len(items)} catalogue items are known to the bundle"
+        return f"bundle {self.bundle}: {known} of {len(items)} catalogue items are known to the bundle"
 
     def source(self, partition: int) -> str:
         """Return `TOPIC-PARTITION`, the beginning of the partition's decision ids."""
@@ -234,14 +262,28 @@ class Pipeline:
             self._views.pop(partition, None)
         else:
             self._views[partition] = self.history.view(offsets_of(epoch))
+        self._deciders.pop(partition, None)
         if self._schedule is not None:
             self._partitions[partition].next_epoch_ts = self._schedule.next_ts(epoch)
+
+    def _find_deciders(self, partition: int, epoch: Epoch | None) -> EpochDeciders:
+        """Return the deciders of a partition's epoch; bundles that were missing are looked up again.
+
+        Args:
+            partition: Number of the partition.
+            epoch: Epoch of the partition.
+        """
+        deciders = self._deciders.get(partition)
+        if deciders is None or not deciders.is_complete:
+            deciders = self._deciders[partition] = self._table.deciders(epoch)
+        return deciders
 
     def drop(self, partitions: Iterable[int]) -> None:
         """Forget the state of partitions."""
         for partition in partitions:
             self._partitions.pop(partition, None)
             self._views.pop(partition, None)
+            self._deciders.pop(partition, None)
 
     def process(self, partition: int, records: Sequence[Record]) -> Output:
         """Process the next records of a partition, in offset order."""
@@ -254,19 +296,17 @@ class Pipeline:
     def begin(self, batches: Sequence[tuple[int, Sequence[Record]]]) -> PendingBatch:
         """Update the states and start scoring. The next batches may begin before `finish` is called for these."""
         outputs, due = self._advance(batches)
-        scores = self._scorer.submit([request for request, _, _ in due]) if self._scorer else None
-        return PendingBatch(outputs, due, scores)
+        return PendingBatch(outputs, due, _submit(due))
 
     def finish(self, pending: PendingBatch) -> list[Output]:
         """Wait for the scores, decide, and return the output of each batch."""
-        outputs, due, pending_scores = pending
+        outputs, due, groups = pending
         decisions: dict[int, tuple[Message, Message | None]] = {}  # scores come in an order of their own
-        results = pending_scores.results() if pending_scores else enumerate([None] * len(due))
-        for index, scores in results:
-            request, catalogue, output = due[index]
-            output.unscored += scores is None or not scores.rows
-            decisions[index] = self._decide(request, scores, catalogue, output)
-        for index, (_, _, output) in enumerate(due):
+        for group in groups:
+            for index, scores in group.results():
+                due[index].output.unscored += scores is None or not scores.rows
+                decisions[index] = self._decide(due[index], scores)
+        for index, (_, _, output, _) in enumerate(due):
             recommendation, ad = decisions[index]
             output.recommendations.append(recommendation)
             if ad:
@@ -285,7 +325,7 @@ class Pipeline:
         For callers with policies of their own.
         """
         outputs, due = self._advance(batches)
-        return outputs, [request for request, _, _ in due], [catalogue for _, catalogue, _ in due]
+        return outputs, [decision.request for decision in due], [decision.catalogue for decision in due]
 
     def _advance(self, batches: Sequence[tuple[int, Sequence[Record]]]) -> tuple[list[Output], list[DueDecision]]:
         """Update the states; return outputs without decisions, and the decisions that are due, in order."""
@@ -314,6 +354,7 @@ class Pipeline:
             due: Receives the requests.
         """
         catalogue = self._views.get(partition, self.history.newest)
+        deciders = self._find_deciders(partition, state.epoch)
         for record in records:
             if record.offset <= state.offset:
                 output.outcomes["skipped"] += 1  # processed before a restart or a rebalance
@@ -325,6 +366,7 @@ class Pipeline:
                 continue
             if isinstance(event, Epoch):
                 catalogue = self._apply_epoch(partition, state, event, output)
+                deciders = self._find_deciders(partition, state.epoch)
                 continue
             if isinstance(event, (Consent, Erase)):  # the log's order counts, not the time: the watermark stays
                 self._apply_privacy(state, event, record, output)
@@ -333,12 +375,13 @@ class Pipeline:
             if state.max_ts >= state.next_epoch_ts and self._schedule is not None:
                 self.begin_epoch(partition, self._schedule.epoch(state.max_ts, state.epoch))
                 catalogue = self._views[partition]
+                deciders = self._find_deciders(partition, state.epoch)
             if isinstance(event, Tick):
                 output.outcomes["tick"] += 1
                 continue
-            request = self._step(state, event, record, output)
+            request = self._step(state, event, record, output, deciders)
             if request is not None:
-                due.append((request, catalogue, output))
+                due.append(DueDecision(request, catalogue, output, deciders.find(request.variant)))
 
     def _apply_epoch(self, partition: int, state: PartitionState, epoch: Epoch, output: Output) -> AnyCatalogue:
         """Begin an epoch, unless its number is not larger than that of the present epoch; return the catalogue.
@@ -427,8 +470,18 @@ class Pipeline:
             return f"ts is {-ahead_ms} ms before the append time, more than past_ms"
         return None
 
-    def _step(self, state: PartitionState, event: AnyEvent, record: Record, output: Output) -> Request | None:
-        """Update the session of the event's user; return the request, absent for a repeated or rejected event."""
+    def _step(
+        self, state: PartitionState, event: AnyEvent, record: Record, output: Output, deciders: EpochDeciders
+    ) -> Request | None:
+        """Update the session of the event's user; return the request, absent for a repeated or rejected event.
+
+        Args:
+            state: State of the partition.
+            event: The event.
+            record: The record of the event.
+            output: Output of the batch.
+            deciders: Know the variant of the user.
+        """
         user, late = state.user(event.user_id), event.ts < state.watermark
         withheld, declared = state.withheld(user), clients.declared_code(event)
         if withheld & PERSONALISATION:
@@ -464,9 +517,7 @@ class Pipeline:
             items=user.items[:],
             actions=user.actions,
             bought=frozenset(user.bought) if user.bought else _EMPTY,
-            variant=assign_variant(
-                event.user_id, self._policy_settings.experiment, self._policy_settings.control_share
-            ),
+            variant=deciders.variant(event.user_id, self._policy_settings),
             late=late,
             popular=state.popular,
             ages=user.ages[:],
@@ -474,21 +525,18 @@ class Pipeline:
             client=declared or user.client,
         )
 
-    def _decide(
-        self, request: Request, scores: Scores | None, catalogue: AnyCatalogue, output: Output
-    ) -> tuple[Message, Message | None]:
+    def _decide(self, due: DueDecision, scores: Scores | None) -> tuple[Message, Message | None]:
         """Return a request's recommendation, and with campaigns also the ad; count the items.
 
         The control variant of the A/B test gets popular items, but the same ads as all other users.
 
         Args:
-            request: The request.
+            due: The request, with catalogue and decider.
             scores: The model's output; absent where no model scores the request.
-            catalogue: Catalogue and campaigns in the epoch of the request.
-            output: Output of the batch, for the counts.
         """
+        request, catalogue, output, decider = due
         key, variant = request.event.user_id.encode(), request.variant
-        value, from_model, from_fallback = self._policy.encoded(
+        value, from_model, from_fallback = decider.policy.encoded(
             request, scores if variant != CONTROL else None, catalogue
         )
         if from_model:
@@ -498,8 +546,19 @@ class Pipeline:
         recommendation = Message(key, value)
         if not catalogue.has_campaigns:
             return recommendation, None
-        ad = choose_ad(request, scores, catalogue, self._policy_settings.reserve, self._bundle)
+        ad = choose_ad(request, scores, catalogue, self._policy_settings.reserve, decider.bundle)
         return recommendation, Message(key, encode_decision(ad))
+
+
+def _submit(due: Sequence[DueDecision]) -> list[PendingGroup]:
+    """Start scoring the requests, those of each scorer together."""
+    groups: dict[Scorer | None, list[int]] = {}
+    for index, decision in enumerate(due):
+        groups.setdefault(decision.decider.scorer, []).append(index)
+    return [
+        PendingGroup(indices, scorer.submit([due[index].request for index in indices]) if scorer else None)
+        for scorer, indices in groups.items()
+    ]
 
 
 def _watermark_jump(event: AnyEvent, record: Record, newest_ts: int) -> WatermarkJump:

@@ -25,7 +25,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     bought: frozenset[str]
     """Items bought by the user, in this session or earlier."""
     variant: str
-    """A/B test bucket of the user: `model` or `popular`."""
+    """A/B test bucket of the user: `model`, `popular`, or `challenger` where a rollout tries another bundle."""
     late: bool
     """Whether the event time was behind the watermark."""
     popular: list[str]

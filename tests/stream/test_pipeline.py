@@ -255,7 +255,7 @@ def test_finished_records_are_skipped_after_a_restart():
 def test_pipeline_without_a_scorer_waits_for_no_model():
     made = pipeline()
     assert not made.has_model
-    assert made.begin([(0, records(view("ann", 0)))]).scores is None
+    assert [group.scores for group in made.begin([(0, records(view("ann", 0)))]).groups] == [None]
 
 
 # Laws, on logs of every kind: out of order, late, repeated, broken, with several users and sessions.

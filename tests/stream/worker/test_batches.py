@@ -110,7 +110,7 @@ def test_rest_of_a_fetch_that_never_comes_is_waited_for_only_a_moment():
 def test_next_batch_is_begun_before_a_large_one_is_finished():
     scorer = DullScorer()
     stage = BatchStage(scorer=scorer, max_batch=OVERLAP_RECORDS)
-    run_all(stage, stage.fetched(*USERS), stage.fetched(*USERS))
+    run_all(stage, stage.fetched(*USERS), stage.fetched(*(f"other-{user}" for user in USERS)))
     assert scorer.order == ["submit", "submit", "results", "results"]
 
 

@@ -1,0 +1,93 @@
+"""Deciders: the bundle and the policy of each variant, as the epoch of a partition names them."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from clickscore.schemas.events import Epoch
+from clickscore.schemas.rollouts import EpochRollout
+from clickscore.stream.policy.experiments import CHALLENGER, MODEL, assign_challenger, assign_variant
+from clickscore.stream.policy.recommend import Policy
+from clickscore.stream.scoring.scorer import Scorer
+from clickscore.stream.settings import PolicySettings
+
+
+class Decider(NamedTuple):
+    """A scorer with the policy that decides on its scores."""
+
+    scorer: Scorer | None
+    """The model; without a scorer, decisions fall back to popularity."""
+    policy: Policy
+
+    @property
+    def bundle(self) -> str | None:
+        """Version of the bundle; None without a model."""
+        return self.scorer.version if self.scorer else None
+
+
+class EpochDeciders(NamedTuple):
+    """Deciders of an epoch, by variant."""
+
+    champion: Decider
+    challenger: Decider | None
+    """Decider of the variant `challenger`; None where no user gets it."""
+    rollout: EpochRollout | None
+    """Rollout of the epoch; None where the bundle of the settings decides."""
+    is_complete: bool
+    """Whether all bundles of the rollout are loaded; the bundle of the settings stands in for a missing bundle."""
+
+    def variant(self, user_id: str, settings: PolicySettings) -> str:
+        """Return the variant of a user.
+
+        Args:
+            user_id: The user.
+            settings: Name of the A/B test, and the share of the control.
+        """
+        variant = assign_variant(user_id, settings.experiment, settings.control_share)
+        rollout = self.rollout
+        if rollout is None or rollout.challenger is None or variant != MODEL:
+            return variant
+        return assign_challenger(user_id, rollout.challenger, rollout.share)
+
+    def find(self, variant: str) -> Decider:
+        """Return the decider of a variant; the users of the control get their ads by the champion."""
+        return self.challenger if self.challenger is not None and variant == CHALLENGER else self.champion
+
+
+class DeciderTable:
+    """Makes the deciders of epochs."""
+
+    def __init__(self, settings: PolicySettings, scorer: Scorer | None, bundles: Mapping[str, Scorer]) -> None:
+        """Build the table.
+
+        Args:
+            settings: Size of a recommendation and reasons.
+            scorer: Scorer of the bundle of the settings; None without a bundle.
+            bundles: Loaded bundles of the store, by content hash.
+        """
+        self._settings = settings
+        self._bundles = bundles
+        self.own = EpochDeciders(self._decider(scorer), None, None, is_complete=True)
+        """The bundle of the settings, for epochs without a rollout."""
+
+    @property
+    def has_model(self) -> bool:
+        """Whether there is any model."""
+        return self.own.champion.scorer is not None or bool(self._bundles)
+
+    def deciders(self, epoch: Epoch | None) -> EpochDeciders:
+        """Return the deciders of an epoch; the bundle of the settings stands in for a bundle that is not loaded."""
+        if epoch is None or not isinstance(epoch.rollout, EpochRollout):
+            return self.own
+        rollout = epoch.rollout
+        champion = self._loaded(rollout.champion)
+        challenger = self._loaded(rollout.challenger) if rollout.challenger else None
+        is_complete = champion is not None and (challenger is not None or not rollout.challenger)
+        return EpochDeciders(champion or self.own.champion, challenger, rollout, is_complete)
+
+    def _loaded(self, content_hash: str) -> Decider | None:
+        scorer = self._bundles.get(content_hash)
+        return self._decider(scorer) if scorer else None
+
+    def _decider(self, scorer: Scorer | None) -> Decider:
+        version, popular = (scorer.version, scorer.popular) if scorer else (None, ())
+        return Decider(scorer, Policy(self._settings, version, popular))
