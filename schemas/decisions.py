@@ -122,8 +122,8 @@ def compared_variant(decision: Recommendation) -> str:
     """Return the variant for which a decision counts where variants are compared.
 
     A decision of the variant `model` or `challenger` without one item of the model counts as `fallback`: its reactions
-    say nothing of the model. A decision for a bot or an agent counts as `machine`. `variant` itself stays the user's bucket of the A/B
-    test.
+    say nothing of the model. A decision for a bot or an agent counts as `machine`. `variant` itself stays the user's
+    bucket of the A/B test.
     """
     if decision.client in ("bot", "agent"):
         return "machine"

@@ -4,7 +4,6 @@ from typing import Annotated
 
 import msgspec
 
-
 ContentHash = Annotated[str, msgspec.Meta(min_length=64, max_length=64)]
 """Content hash of a bundle, 64 hexadecimal digits: its name in the bundle store."""
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]

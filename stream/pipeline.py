@@ -173,6 +173,7 @@ class Pipeline:
         topic: str,
         catalogue: Catalogue,
         scorer: Scorer | None = None,
+        *,
         bundles: Mapping[str, Scorer] = _NO_BUNDLES,
     ) -> None:
         """Start without partitions.

@@ -40,7 +40,7 @@ class NamedScorer:
 
 def make_pipeline(bundles: dict[str, NamedScorer], **changed: object) -> Pipeline:
     values = Settings.of(k=1, **changed)
-    return Pipeline(values.sessions, values.policy, "events", Catalogue(), NamedScorer("own"), bundles)  # pyright: ignore[reportArgumentType]
+    return Pipeline(values.sessions, values.policy, "events", Catalogue(), NamedScorer("own"), bundles=bundles)  # pyright: ignore[reportArgumentType]
 
 
 def epoch(number: int, rollout: EpochRollout) -> bytes:
@@ -142,7 +142,7 @@ def test_epoch_without_a_rollout_has_no_such_field():
 def test_pipeline_with_loaded_bundles_alone_has_a_model():
     values = Settings()
     bundles = both()
-    pipeline = Pipeline(values.sessions, values.policy, "events", Catalogue(), None, bundles)  # pyright: ignore[reportArgumentType]
+    pipeline = Pipeline(values.sessions, values.policy, "events", Catalogue(), None, bundles=bundles)  # pyright: ignore[reportArgumentType]
     assert pipeline.has_model
     bundles.clear()
     assert not pipeline.has_model
