@@ -40,6 +40,10 @@ class Offsets(NamedTuple):
     campaigns: int
 
 
+NO_OFFSETS = Offsets(0, 0)
+"""Offsets of an epoch before the first record."""
+
+
 def offsets_of(epoch: Epoch) -> Offsets:
     """Return the offsets of reference data that an epoch names."""
     return Offsets(epoch.catalogue, epoch.campaigns)
@@ -275,6 +279,10 @@ class CatalogueHistory:
         """Offsets after the last records read."""
         return Offsets(self.items.position, self.campaigns.position)
 
+    def position_of(self, topic: str) -> int:
+        """Return the offset after the last record read from a topic, by the name without the prefix."""
+        return (self.items if topic == CATALOGUE.name else self.campaigns).position
+
     @property
     def retained(self) -> int:
         """Number of changes that wait or that are kept for views."""
@@ -336,6 +344,11 @@ class CatalogueHistory:
         self.campaigns.advance(offsets.campaigns)
         view = CatalogueView(self, offsets)
         self._views.add(view)
-        self.items.trim(min(view.offsets.catalogue for view in self._views))
-        self.campaigns.trim(min(view.offsets.campaigns for view in self._views))
+        self.trim()
         return view
+
+    def trim(self) -> None:
+        """Drop the values before changes that no view needs, except of the newest changes."""
+        oldest = [view.offsets for view in self._views] or [Offsets(self.items.applied, self.campaigns.applied)]
+        self.items.trim(min(offsets.catalogue for offsets in oldest))
+        self.campaigns.trim(min(offsets.campaigns for offsets in oldest))

@@ -4,6 +4,7 @@ Every worker reads all of both topics, so the feed belongs to no consumer group.
 """
 
 import logging
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 
 from aiokafka import ConsumerRecord, TopicPartition
@@ -12,7 +13,7 @@ from aiokafka.errors import KafkaError
 from clickscore.schemas.topics import CAMPAIGNS, CATALOGUE
 from clickscore.stream.kafka.log_reader import Fetched, OpenReader, PartitionReader
 from clickscore.stream.kafka.rights import RIGHT_ERRORS
-from clickscore.stream.reference.catalogue_history import CatalogueHistory, Offsets
+from clickscore.stream.reference.catalogue_history import NO_OFFSETS, RETAINED_CHANGES, CatalogueHistory, Offsets
 from clickscore.stream.reference.records import read_reference_topics, reference_topics
 from clickscore.stream.settings import KafkaSettings
 
@@ -32,32 +33,42 @@ Positions = dict[TopicPartition, int]
 class CatalogueFeed:
     """Reads the topics into the history of a catalogue."""
 
-    def __init__(self, settings: KafkaSettings, open_reader: OpenReader) -> None:
+    def __init__(self, settings: KafkaSettings, open_reader: OpenReader, retained: int = RETAINED_CHANGES) -> None:
         """Build the feed.
 
         Args:
             settings: Names of topics.
             open_reader: Opens a reader of the topics.
+            retained: Number of newest changes of each topic that are kept although no partition needs them.
         """
         self._open_reader = open_reader
+        self._retained = retained
         self._topics = reference_topics(settings)
 
-    async def load(self, oldest: Offsets | None) -> tuple[CatalogueHistory, Positions]:
-        """Read every present record of the topics.
+    async def load(
+        self, oldest: Offsets | None, newest: Offsets = NO_OFFSETS, max_changes: int = sys.maxsize
+    ) -> tuple[CatalogueHistory, Positions]:
+        """Read the present records of the topics; too many records for partitions that lag stay for `follow`.
 
         Args:
             oldest: Offsets of the oldest epoch in use; without offsets all records take effect at once.
+            newest: Offsets of the newest epoch in use: the records before are read in any case.
+            max_changes: Number of waiting records with which the reading ends.
 
         Returns:
             The history, and the start positions of `follow`.
         """
-        history = CatalogueHistory()
+        history = CatalogueHistory(retained=self._retained)
         async with self._open_reader() as reader:
             async for record in read_reference_topics(reader, self._topics):
                 self.add(history, [record], {})
                 if history.retained > LOADED_CHANGES:
                     history.forget_before(history.position if oldest is None else oldest)
-            positions = {partition: await reader.position(partition) for partition in self._topics}
+                if history.retained >= max_changes and history.has_reached(newest):
+                    positions = {tp: history.position_of(name) for tp, name in self._topics.items()}
+                    break
+            else:
+                positions = {partition: await reader.position(partition) for partition in self._topics}
         self.add(history, [], positions)
         history.forget_before(history.position if oldest is None else oldest)
         return history, positions

@@ -61,6 +61,11 @@ class Metrics:
             "Changes of catalogue and campaigns that are kept in memory for partitions in other epochs.",
             registry=registry,
         )
+        self.catalogue_waits = Gauge(
+            "clickscore_catalogue_waits",
+            "1 while newer changes of catalogue and campaigns wait for partitions that lag.",
+            registry=registry,
+        )
         self.batch_records = Histogram(
             "clickscore_batch_records", "Records of a batch.", registry=registry, buckets=_RECORDS
         )

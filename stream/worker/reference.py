@@ -9,7 +9,7 @@ from aiokafka.errors import KafkaError
 
 from clickscore.schemas.events import Epoch
 from clickscore.stream.pipeline import Pipeline
-from clickscore.stream.reference.catalogue_history import Offsets, offsets_of
+from clickscore.stream.reference.catalogue_history import NO_OFFSETS, CatalogueHistory, Offsets, offsets_of
 from clickscore.stream.reference.feed import CatalogueFeed, Positions, Records
 from clickscore.stream.worker.compute import ComputeThread
 from clickscore.stream.worker.prometheus_metrics import Metrics
@@ -18,6 +18,11 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.01
 """Pause between two looks at the position of the reader, s."""
+MAX_CHANGES = 250_000
+"""Number of changes of catalogue and campaigns in memory, for partitions that lag, with which no newer ones are read:
+some 100 MB."""
+PAUSE_S = 0.2
+"""Time between two looks whether the partitions have caught up, s."""
 LOOK_AT_END_S = 1.0
 """Time until a wait looks whether the topics end before the awaited offsets, s."""
 
@@ -37,6 +42,7 @@ class ReferenceData:
         metrics: Metrics,
         start: Start,
         wait_ms: int,
+        max_changes: int = MAX_CHANGES,
     ) -> None:
         """Build it, without data.
 
@@ -47,6 +53,7 @@ class ReferenceData:
             metrics: Counts waits that end without the awaited records.
             start: Starts the loop that follows the topics.
             wait_ms: Longest wait for the offsets that an epoch names, ms.
+            max_changes: Number of changes in memory with which no newer ones are read.
         """
         self.may_go_back = False
         """Whether the topics end before an offset that an epoch names: they were made anew, and begin again at 0."""
@@ -56,6 +63,8 @@ class ReferenceData:
         self._metrics = metrics
         self._start = start
         self._wait_s = wait_ms / 1000
+        self._max_changes = max_changes
+        self._awaited: list[Offsets] = []  # offsets that epochs name and that partitions wait for
         self._following: asyncio.Task[None] | None = None
 
     @property
@@ -82,7 +91,8 @@ class ReferenceData:
             self._following.cancel()
             log.info("catalogue and campaigns are read again: a partition is in an earlier epoch than the others")
         oldest = Offsets(*map(min, zip(*needed, strict=True))) if needed else None
-        history, positions = await self._feed.load(oldest)
+        newest = Offsets(*map(max, zip(NO_OFFSETS, *needed, strict=True)))
+        history, positions = await self._feed.load(oldest, newest, self._max_changes)
         await self._compute.call(self._pipeline.replace_history, history)
         self._following = self._start(lambda: self._follow(positions))
 
@@ -92,8 +102,36 @@ class ReferenceData:
 
         async def add(records: Records, positions: Positions) -> None:
             await self._compute.call(self._feed.add, history, records, positions)
+            await self._wait_for_room(history)
 
+        await self._wait_for_room(history)
         await self._feed.follow(positions, add)
+
+    async def _wait_for_room(self, history: CatalogueHistory) -> None:
+        """Wait while memory holds too many changes, except for records that an epoch names.
+
+        Partitions that lag need the values of old epochs. To forget these values would make their decisions differ from
+        the log, so newer records have to wait: all partitions go on in the newest epoch that was read.
+        """
+        if not await self._is_full(history):
+            return
+        log.warning(
+            "%d changes of catalogue and campaigns are in memory for partitions that lag: newer changes take effect "
+            "when these partitions have caught up",
+            history.retained,
+        )
+        self._metrics.catalogue_waits.set(1)
+        while await self._is_full(history):  # noqa: ASYNC110 (partitions catch up in another thread)
+            await asyncio.sleep(PAUSE_S)
+        self._metrics.catalogue_waits.set(0)
+        log.info("changes of catalogue and campaigns take effect again")
+
+    async def _is_full(self, history: CatalogueHistory) -> bool:
+        """Return whether memory holds too many changes, and no partition waits for the next ones."""
+        if history.retained < self._max_changes or not all(map(history.has_reached, self._awaited)):
+            return False
+        await self._compute.call(history.trim)
+        return history.retained >= self._max_changes
 
     async def reach(self, offsets: Offsets) -> bool:
         """Wait until all records before these offsets are read; return whether they are.
@@ -102,6 +140,14 @@ class ReferenceData:
         """
         if self._pipeline.history.has_reached(offsets):
             return True
+        self._awaited.append(offsets)
+        try:
+            return await self._wait_until_reached(offsets)
+        finally:
+            self._awaited.remove(offsets)
+
+    async def _wait_until_reached(self, offsets: Offsets) -> bool:
+        """Wait for records that are not read yet; return whether they have come in time."""
         started_at, has_looked = time.monotonic(), False
         while (waited_s := time.monotonic() - started_at) < self._wait_s:
             await asyncio.sleep(POLL_S)
