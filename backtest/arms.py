@@ -1,6 +1,7 @@
 """Arms: the sides of a backtest, each a bundle or a baseline with its own settings, from flags or a TOML file."""
 
 import dataclasses
+import functools
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,14 +9,15 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from clickscore.model.packaged_bundle import DEMO
-from clickscore.stream.errors import SettingsError
+from clickscore.stream.errors import PolicyError, SettingsError
+from clickscore.stream.policy.policy_file import SHIPPED_POLICIES, PolicyFile, load_policy
 from clickscore.stream.replay.reference_files import NO_FILES, ReferenceFiles
 from clickscore.stream.settings import Settings
 
 Baseline = Literal["popularity", "co-occurrence", "repeat"]
 BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 
-PATHS = ("bundle", *ReferenceFiles._fields)
+PATHS = ("bundle", "policy", *ReferenceFiles._fields)
 """Keys of an arm whose values are paths."""
 MAX_ARMS = 50  # the columns take about 10 bytes per event and arm
 
@@ -32,6 +34,16 @@ class Arm:
     reference: ReferenceFiles = NO_FILES
     """Catalogue and campaigns of the arm; without files, those that all arms share."""
 
+    @functools.cached_property
+    def policy_file(self) -> PolicyFile:
+        """Policy of the arm."""
+        return load_policy(self.settings.policy.policy)
+
+    @property
+    def k(self) -> int:
+        """Number of items in a recommendation of the arm."""
+        return self.policy_file.size(self.settings.policy)
+
     @property
     def recommender_key(self) -> str:
         """Key of the recommender: arms with equal sessions and equal keys share scores."""
@@ -39,14 +51,15 @@ class Arm:
 
     def differences(self, base: Settings) -> dict[str, str]:
         """Return the settings and files of the arm that replace the common ones, except the bundle."""
-        common = base.deciding("items")
-        changed = {name: str(value) for name, value in self.settings.deciding("items").items() if value != common[name]}
+        common, own = base.values, self.settings.values
+        names = ("policy", *base.deciding("items"))
+        changed = {name: str(own[name]) for name in names if own[name] != common[name]}
         return changed | {name: str(path) for name, path in self.reference._asdict().items() if path}
 
 
 def arm_settings(base: Settings) -> tuple[str, ...]:
-    """Return the settings that an arm may change: the bundle, and every setting with an effect on recommendations."""
-    return ("bundle", *base.deciding("items"))
+    """Return the settings that an arm may change: bundle, policy, and all that decide on recommendations."""
+    return ("bundle", "policy", *base.deciding("items"))
 
 
 def make_arm(table: Mapping[str, Any], base: Settings, location: str) -> Arm:
@@ -90,7 +103,13 @@ def make_arm(table: Mapping[str, Any], base: Settings, location: str) -> Arm:
         message = f"{location}: {exc}"
         raise SettingsError(message) from exc
     reference = ReferenceFiles(*(_make_path(table, key, location) for key in files))
-    return Arm(name=name.strip(), settings=settings, baseline=baseline, reference=reference)
+    arm = Arm(name=name.strip(), settings=settings, baseline=baseline, reference=reference)
+    try:
+        _ = arm.policy_file  # a wrong policy is refused before the replay
+    except PolicyError as exc:
+        message = f"{location}: {exc}"
+        raise SettingsError(message) from exc
+    return arm
 
 
 def _make_path(table: Mapping[str, Any], key: str, location: str) -> Path | None:
@@ -154,9 +173,10 @@ def read_arms(path: Path, base: Settings) -> list[Arm]:
 
 
 def _resolve_paths(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return a table with the paths of bundle and files behind the folder of the arms file."""
+    """Return a table with paths behind the folder of the arms file; names of shipped bundles and policies stay."""
+    names = ("", DEMO, *SHIPPED_POLICIES)
     return {
-        key: str(folder / value) if key in PATHS and isinstance(value, str) and value not in ("", DEMO) else value
+        key: str(folder / value) if key in PATHS and isinstance(value, str) and value not in names else value
         for key, value in table.items()
     }
 

@@ -8,6 +8,7 @@ from clickscore.backtest.evaluation_columns import EvaluationColumns
 from clickscore.backtest.label_join import PRIVACY, REPEATED, TICK, UNREADABLE, LabelJoin
 from clickscore.backtest.lookahead import LeakCheck, OneByOneRerun
 from clickscore.backtest.recommenders import Recommender, load_scorer, make_recommender
+from clickscore.backtest.session_repeats import with_repeats
 from clickscore.backtest.shared_pipelines import MakeRecommender, SharedPipelines
 from clickscore.stream.gc_tuning import tune_gc
 from clickscore.stream.policy.recommend import Policy
@@ -40,7 +41,7 @@ class BacktestPlan:
     @property
     def cutoff(self) -> int:
         """Length of the compared rankings: the shortest list of an arm."""
-        return min(arm.settings.policy.k for arm in self.arms)
+        return min(arm.k for arm in self.arms)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,10 +111,11 @@ class _BacktestPass:
         return make_recommender(arm, self._scorers)
 
     def _make_policy(self, arm: Arm) -> Policy:
+        policy_file = with_repeats(arm.policy_file)
         if arm.baseline:
-            return Policy(arm.settings.policy, None, ())
+            return Policy(policy_file, None, (), arm.settings.policy)
         scorer = load_scorer(arm, self._scorers)
-        return Policy(arm.settings.policy, scorer.version, scorer.popular)
+        return Policy(policy_file, scorer.version, scorer.popular, arm.settings.policy)
 
     def run(self, report_progress: Callable[[ReplayProgress], None]) -> Evidence:
         plan, records = self._plan, 0

@@ -83,6 +83,7 @@ OUT = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 )
 @with_settings(
     "partitions",
+    "policy",
     "k",
     "gap_ms",
     "lateness_ms",

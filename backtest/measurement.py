@@ -114,7 +114,7 @@ class _Measurement:
             learned_events=int(is_trained.sum()) if trained_until else 0,
             ranking={f"{name}@{k}": self._measure_ranking(number, name, columns.ranks) for name in RANKING_METRICS},
             discovery=self._measure_discovery(number, columns.ranks),
-            hit_rates=self._hit_rates(columns.ranks, settings.policy.k),
+            hit_rates=self._hit_rates(columns.ranks, arm.k),
             coverage=_round(catalogue_metrics.coverage(columns.recommended, items)),
             popularity_bias=_round(bias),
             novelty=_round(catalogue_metrics.novelty(columns.recommended, events)),

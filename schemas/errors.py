@@ -2,6 +2,7 @@
 
 * ClickscoreError            the root: the command line prints the message in a line and exits with 1
   + SettingsError            a setting has a wrong value, or two settings contradict each other
+    - PolicyError            a policy file is missing or wrong, or contradicts itself
   + BundleError              a bundle contradicts the manifest: the worker stops before joining the group
   + BrokerError              Kafka cannot be reached, or refuses a request
     - TopicMissingError      a topic is missing, or differs from the worker's needs

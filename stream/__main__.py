@@ -28,6 +28,7 @@ COMMANDS = {
     "consent": "consent",
     "erase": "erase",
     "bundle": "bundle",
+    "policy": "policy",
     "demo": "demo",
     "simulate": "simulate",
     "settings": "settings",

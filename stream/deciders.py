@@ -6,6 +6,7 @@ from typing import NamedTuple
 from clickscore.schemas.events import Epoch
 from clickscore.schemas.rollouts import EpochRollout
 from clickscore.stream.policy.experiments import CHALLENGER, MODEL, assign_challenger, assign_variant
+from clickscore.stream.policy.policy_file import PolicyFile
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.scoring.scorer import Scorer
 from clickscore.stream.settings import PolicySettings
@@ -56,14 +57,18 @@ class EpochDeciders(NamedTuple):
 class DeciderTable:
     """Makes the deciders of epochs."""
 
-    def __init__(self, settings: PolicySettings, scorer: Scorer | None, bundles: Mapping[str, Scorer]) -> None:
+    def __init__(
+        self, policy_file: PolicyFile, settings: PolicySettings, scorer: Scorer | None, bundles: Mapping[str, Scorer]
+    ) -> None:
         """Build the table.
 
         Args:
-            settings: Size of a recommendation and reasons.
+            policy_file: Rules of what is shown.
+            settings: The A/B test, and values for what the policy file leaves out.
             scorer: Scorer of the bundle of the settings; None without a bundle.
             bundles: Loaded bundles of the store, by content hash.
         """
+        self._policy_file = policy_file
         self._settings = settings
         self._bundles = bundles
         self.own = EpochDeciders(self._decider(scorer), None, None, is_complete=True)
@@ -90,4 +95,4 @@ class DeciderTable:
 
     def _decider(self, scorer: Scorer | None) -> Decider:
         version, popular = (scorer.version, scorer.popular) if scorer else (None, ())
-        return Decider(scorer, Policy(self._settings, version, popular))
+        return Decider(scorer, Policy(self._policy_file, version, popular, self._settings))

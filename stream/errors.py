@@ -9,6 +9,10 @@ class SettingsError(ClickscoreError):
     """A setting has a wrong value, or two settings contradict each other."""
 
 
+class PolicyError(SettingsError):
+    """A policy file is missing or wrong, or contradicts itself."""
+
+
 class BundleError(ClickscoreError):
     """A bundle contradicts the manifest."""
 

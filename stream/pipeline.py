@@ -33,6 +33,7 @@ from clickscore.stream.cut_bytes import full_size
 from clickscore.stream.deciders import Decider, DeciderTable, EpochDeciders
 from clickscore.stream.policy.ads import choose_ad
 from clickscore.stream.policy.experiments import CONTROL, MODEL, forget_variants
+from clickscore.stream.policy.policy_file import DEFAULT_POLICY, PolicyFile
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.reference.catalogue_history import AnyCatalogue, CatalogueHistory, CatalogueView, offsets_of
 from clickscore.stream.reference.epoch_schedule import EpochSchedule
@@ -118,6 +119,8 @@ class Output:
     """Number of decisions on events that the model could not score: it knows no item of the session."""
     items: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
     """Number of recommended items by variant of the A/B test and by reason: `model`, or `popular` for the fallback."""
+    removed: Counter[str] = field(default_factory=Counter[str])
+    """Number of candidates removed by each rule of the policy."""
     jumps: list[WatermarkJump] = field(default_factory=list[WatermarkJump])
 
 
@@ -175,17 +178,19 @@ class Pipeline:
         scorer: Scorer | None = None,
         *,
         bundles: Mapping[str, Scorer] = _NO_BUNDLES,
+        policy_file: PolicyFile = DEFAULT_POLICY,
     ) -> None:
         """Start without partitions.
 
         Args:
             sessions: Gap, lateness and bounds of the sessions.
-            policy: Size of a recommendation, the A/B test and the ads' reserve.
+            policy: The A/B test, and values for what the policy file leaves out.
             topic: Topic of the events; every decision id begins with the topic's name.
             catalogue: Items and campaigns; a partition without an epoch follows the newest.
             scorer: The model; without a scorer, decisions fall back to popularity.
             bundles: Loaded bundles by content hash, for epochs that name a rollout. The table may change while no call
                 of the pipeline runs.
+            policy_file: Rules of what is shown.
         """
         self._partitions: dict[int, PartitionState] = {}
         self.partitions: Mapping[int, PartitionState] = MappingProxyType(self._partitions)
@@ -198,7 +203,7 @@ class Pipeline:
         self._policy_settings = policy
         self._topic = topic
         self._scorer = scorer
-        self._table = DeciderTable(policy, scorer, bundles)
+        self._table = DeciderTable(policy_file, policy, scorer, bundles)
         self._deciders: dict[int, EpochDeciders] = {}
 
     @property
@@ -210,6 +215,11 @@ class Pipeline:
     def bundle(self) -> str | None:
         """Version of the bundle of the settings; None without a model."""
         return self._table.own.champion.bundle
+
+    @property
+    def policy(self) -> str:
+        """Version and content hash of the policy of the settings."""
+        return self._table.own.champion.policy.label
 
     @property
     def has_model(self) -> bool:
@@ -537,17 +547,18 @@ class Pipeline:
         """
         request, catalogue, output, decider = due
         key, variant = request.event.user_id.encode(), request.variant
-        value, from_model, from_fallback = decider.policy.encoded(
+        value, from_model, from_fallback, filtered = decider.policy.encoded(
             request, scores if variant != CONTROL else None, catalogue
         )
         if from_model:
             output.items[variant, MODEL] += from_model
         if from_fallback:
             output.items[variant, CONTROL] += from_fallback
+        output.removed.update(filtered)
         recommendation = Message(key, value)
-        if not catalogue.has_campaigns:
+        if not (catalogue.has_campaigns and decider.policy.shows_ads):
             return recommendation, None
-        ad = choose_ad(request, scores, catalogue, self._policy_settings.reserve, decider.bundle)
+        ad = choose_ad(request, scores, catalogue, decider.policy)
         return recommendation, Message(key, encode_decision(ad))
 
 

@@ -254,11 +254,25 @@ class PolicySettings(Group, frozen=True, kw_only=True):
 
     decides: ClassVar[Decides] = "items"
 
-    k: Annotated[int, setting("items", "Items in a recommendation", ge=1)] = 10
+    # A run's identity and its epochs have the label of the policy, since a path does not say what is in the file.
+    policy: Annotated[
+        str,
+        setting(
+            "name or path",
+            "Policy: default, strict, discovery, no-ads, or the path of a policy file (.toml)",
+            decides="nothing",
+        ),
+    ] = "default"
+    k: Annotated[int, setting("items", "Items in a recommendation, unless the policy file says how many", ge=1)] = 10
     # A reason is written beside an item and moves no item.
     reasons: Annotated[
         int,
-        setting("events", "Session events named as reasons of each item, at most; 0 for none", ge=0, decides="records"),
+        setting(
+            "events",
+            "Session events named as reasons of each item, at most, unless the policy file says how many; 0 for none",
+            ge=0,
+            decides="records",
+        ),
     ] = 0
     experiment: Annotated[str, setting("text", "Name of the A/B test; changing it re-randomises the users")] = "default"
     control_share: Annotated[
@@ -269,7 +283,7 @@ class PolicySettings(Group, frozen=True, kw_only=True):
         float,
         setting(
             "currency",
-            "Minimum expected value (bid times purchase probability) of an ad that is shown",
+            "Minimum expected value (bid times purchase probability) of a shown ad, unless the policy file has another",
             decides="records",
         ),
     ] = 0.0

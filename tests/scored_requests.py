@@ -4,9 +4,16 @@ import msgspec
 
 from clickscore.schemas.catalogue import Campaign, Item, encode
 from clickscore.stream.policy.experiments import MODEL
+from clickscore.stream.policy.policy_file import Hide, Limit, PolicyFile
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.request import Request, Scores
 from tests.events import view
+
+
+def plain(**fields: object) -> PolicyFile:
+    """Return a policy without rules on the user's own items, except the bought ones."""
+    hide, limit = Hide(on_screen=False, in_cart=False), Limit(reminders=1_000)
+    return PolicyFile(version="plain-1", owner="tests", hide=hide, limit=limit, **fields)  # pyright: ignore[reportArgumentType]
 
 
 def make_request(*items: str, bought: tuple[str, ...] = (), popular: tuple[str, ...] = ()) -> Request:

@@ -29,6 +29,7 @@ MAX_FIELDS = 20
 @click.option("--check", metavar="kafka:TOPIC", help="Compare with the decisions that live workers have published.")
 @with_settings(
     "bundle",
+    "policy",
     "partitions",
     "gap_ms",
     "lateness_ms",
@@ -46,8 +47,8 @@ def replay(
     """Put recorded events through the worker's pipeline, as fast as possible, and write the decisions.
 
     SOURCE is a file (JSON lines, or --format; plain, gzip, Zstandard or Parquet) or a topic, kafka:NAME. The same
-    events, bundle and settings give the same decisions as live, byte for byte. The decisions of partition 0 come
-    first, in the order of the log. A replay of a topic takes catalogue and campaigns from their topics, as of the
+    events, bundle, policy and settings give the same decisions as live, byte for byte. The decisions of partition 0
+    come first, in the order of the log. A replay of a topic takes catalogue and campaigns from their topics, as of the
     epoch of each event. For a file, --catalogue and --campaigns name files whose lines hold from their ts on.
 
     --check compares the decisions with published decisions; the exit code is 1 if any decision differs.

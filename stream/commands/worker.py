@@ -10,6 +10,7 @@ from clickscore.stream.commands.options import with_settings
 from clickscore.stream.kafka.availability import wait_for_broker
 from clickscore.stream.kafka.topics import check_topics, check_worker_rights
 from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.policy.policy_file import load_policy
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.scoring.bundle import load_bundle
 from clickscore.stream.scoring.scorer import Scorer
@@ -19,6 +20,7 @@ from clickscore.stream.settings import Settings
 @click.command()
 @with_settings(
     "bundle",
+    "policy",
     "group",
     "instance_id",
     "topic_prefix",
@@ -46,18 +48,19 @@ def worker(settings: Settings) -> None:
       clickscore worker --bundle demo --web-port 6066
       curl http://127.0.0.1:6066/health
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
-    # The bundle comes first: a wrong bundle must not cost the group a rebalance.
-    scorer = None
+    # Bundle and policy come first: a wrong one must not cost the group a rebalance.
+    policy_file, scorer = load_policy(settings.policy.policy), None
     if settings.scoring.bundle:
         bundle = load_bundle(
             Path(settings.scoring.bundle), settings.scoring.score_threads, settings.scoring.min_overlap
         )
-        scorer = Scorer(bundle, settings.scoring.score_batch, reasons=settings.policy.reasons > 0)
+        scorer = Scorer(bundle, settings.scoring.score_batch, reasons=policy_file.max_reasons(settings.policy) > 0)
     asyncio.run(_ready(settings))
     from clickscore.stream.worker.app import run_worker  # noqa: PLC0415 (Faust takes half a second to import, after checks that may fail)
 
+    topic = settings.kafka.topic(EVENTS.name)
     run_worker(
-        settings, Pipeline(settings.sessions, settings.policy, settings.kafka.topic(EVENTS.name), Catalogue(), scorer)
+        settings, Pipeline(settings.sessions, settings.policy, topic, Catalogue(), scorer, policy_file=policy_file)
     )
 
 

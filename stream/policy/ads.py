@@ -8,7 +8,7 @@ from clickscore.schemas.decisions import Ad, round_score
 from clickscore.schemas.events import Impression, ItemEvent
 from clickscore.schemas.purposes import ADS, WITHHELD
 from clickscore.stream.policy.filters import forbidden_items
-from clickscore.stream.policy.recommend import POLICY_VERSION
+from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
 from clickscore.stream.request import Request, Scores
 
@@ -23,9 +23,7 @@ def expected_value(campaign: Campaign, purchase: float | None) -> float:
     return campaign.bid * (1.0 if purchase is None else purchase)
 
 
-def choose_ad(
-    request: Request, scores: Scores | None, catalogue: AnyCatalogue, reserve: float, bundle: str | None
-) -> Ad:
+def choose_ad(request: Request, scores: Scores | None, catalogue: AnyCatalogue, policy: Policy) -> Ad:
     """Return the decision on an ad: the most valuable running campaign with a matching target and an allowed item.
 
     The decision ignores budgets, frequency caps and the price to pay. Without consent to ads by behaviour it follows
@@ -35,15 +33,14 @@ def choose_ad(
         request: The event, with the user's session.
         scores: The model's output, for the purchase probability; absent where no model scores the request.
         catalogue: The campaigns, and the state of their items.
-        reserve: Lowest expected value of a shown ad, in the currency of the bids.
-        bundle: Version of the scoring bundle.
+        policy: Filters, and the lowest expected value of a shown ad.
     """
     event = request.event
     target = "match"
     if request.withheld & ADS:
         request, scores, target = without_behaviour(request), None, "match the current item"
     purchase = scores.purchase if scores is not None else None
-    forbidden = forbidden_items(request, catalogue)
+    forbidden = forbidden_items(policy.filters, request, catalogue)
     matching = catalogue.matching(request.items)
     eligible = [
         campaign
@@ -54,15 +51,15 @@ def choose_ad(
     reason = f"most valuable of {len(eligible)} that {target}"
     if best is None:
         reason = "no campaign matches" if not matching else "no campaign that matches may be shown"
-    elif expected_value(best, purchase) < reserve:
+    elif expected_value(best, purchase) < policy.reserve:
         best, reason = None, "no campaign that matches reaches the reserve"
     return Ad(
         decision_id=f"{request.decision_id}-ad",
         user_id=event.user_id,
         event_id=event.event_id,
         ts=event.ts,
-        bundle=bundle if scores is not None else None,
-        policy=POLICY_VERSION,
+        bundle=policy.bundle if scores is not None else None,
+        policy=policy.label,
         variant=request.variant,
         session_id=request.session_id,
         campaign_id=best.campaign_id if best else None,
@@ -81,4 +78,4 @@ def without_behaviour(request: Request) -> Request:
     """Return a request with the current item as the whole history; an impression is no action, and leaves none."""
     event = request.event
     item = event.item_id if isinstance(event, ItemEvent) and not isinstance(event, Impression) else ""
-    return msgspec.structs.replace(request, items=[item], bought=frozenset())
+    return msgspec.structs.replace(request, items=[item], actions=request.actions[-1:], bought=frozenset())

@@ -1,15 +1,17 @@
 """Filters: name the items forbidden for a request. Each filter is a pure function."""
 
-from collections.abc import Callable, Container
+from collections.abc import Collection, Container, Sequence
 
+from clickscore.schemas.events import ACTION_OF, Cart, Impression, ItemEvent, Purchase, RemoveFromCart
+from clickscore.stream.policy.policy_file import Hide
+from clickscore.stream.policy.rules import CatalogueFilter, Filter, UserFilter
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
 from clickscore.stream.request import Request
 
-Filter = Callable[[Request, AnyCatalogue], Container[str]]
-"""Returns the item ids forbidden for a request. A filter adds no item and changes no order."""
+_CART, _LEFT_CART = ACTION_OF[Cart], (ACTION_OF[RemoveFromCart], ACTION_OF[Purchase])
 
 
-def bought_already(request: Request, catalogue: AnyCatalogue) -> Container[str]:
+def bought_already(request: Request, catalogue: AnyCatalogue) -> Collection[str]:
     """Forbid items bought by the user."""
     del catalogue
     return request.bought
@@ -27,10 +29,61 @@ def hidden(request: Request, catalogue: AnyCatalogue) -> Container[str]:
     return catalogue.hidden
 
 
-FILTERS: dict[str, Filter] = {"bought": bought_already, "out_of_stock": out_of_stock, "hidden": hidden}
-"""Filters by name, in the order of their runs. A decision counts removed candidates under these names."""
+def on_screen(request: Request, catalogue: AnyCatalogue) -> Collection[str]:
+    """Forbid the item of the page that the user looks at: the item of the event, or of the page with an impression.
+
+    A page of search results has no such item.
+    """
+    del catalogue
+    event = request.event
+    if not isinstance(event, Impression):
+        return (event.item_id,) if isinstance(event, ItemEvent) else ()
+    return (request.items[-1],) if request.items else ()
 
 
-def forbidden_items(request: Request, catalogue: AnyCatalogue) -> list[tuple[str, Container[str]]]:
-    """Return the name and the forbidden items of each filter with at least a single forbidden item."""
-    return [(name, items) for name, forbid in FILTERS.items() if (items := forbid(request, catalogue))]
+def in_cart(request: Request, catalogue: AnyCatalogue) -> Collection[str]:
+    """Forbid items that the user has put into the cart in this session, and has neither taken out nor bought."""
+    del catalogue
+    if _CART not in request.actions:
+        return ()
+    cart: set[str] = set()
+    for item, action in zip(request.items, request.actions, strict=True):
+        if action == _CART:
+            cart.add(item)
+        elif action in _LEFT_CART:
+            cart.discard(item)
+    return cart
+
+
+HIDDEN = CatalogueFilter("hidden", "the shop hides it, or has removed it from the catalogue", hidden)
+"""Filter of every policy: an item that the shop hides is never shown."""
+
+BOUGHT = UserFilter("bought", "the user has bought it", bought_already)
+OUT_OF_STOCK = CatalogueFilter("out_of_stock", "it is out of stock", out_of_stock)
+ON_SCREEN = UserFilter("on_screen", "it is on screen", on_screen)
+IN_CART = UserFilter("in_cart", "it is in the cart", in_cart)
+
+
+def make_filters(hide: Hide) -> tuple[Filter, ...]:
+    """Return the filters of a policy, in the order of their runs. A candidate counts for the first that removes it."""
+    switches: list[tuple[Filter, bool]] = [
+        (BOUGHT, hide.bought),
+        (OUT_OF_STOCK, hide.out_of_stock),
+        (HIDDEN, True),
+        (ON_SCREEN, hide.on_screen),
+        (IN_CART, hide.in_cart),
+    ]
+    return tuple(rule for rule, is_on in switches if is_on)
+
+
+def forbidden_items(
+    filters: Sequence[Filter], request: Request, catalogue: AnyCatalogue
+) -> list[tuple[str, Container[str]]]:
+    """Return the name and the forbidden items of each filter with at least a single forbidden item.
+
+    Args:
+        filters: Filters of the policy.
+        request: The event, with the user's session.
+        catalogue: State of the items in the epoch of the request.
+    """
+    return [(rule.name, items) for rule in filters if (items := rule.forbid(request, catalogue))]

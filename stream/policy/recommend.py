@@ -6,12 +6,12 @@ The stages of a decision run in this order:
    training data;
 2. filters (`policy.filters`) remove forbidden items;
 3. re-rankers reorder the slate; the default is no re-ranker;
-4. the selection takes at most `k` choices and states the propensity of each.
+4. caps (`policy.caps`) limit the places of groups of items;
+5. the selection takes at most `k` choices and states the propensity of each.
 """
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from itertools import repeat
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from itertools import islice, repeat
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -28,15 +28,15 @@ from clickscore.schemas.decisions import (
 )
 from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.purposes import WITHHELD
+from clickscore.stream.policy.caps import apply_caps, make_caps
 from clickscore.stream.policy.experiments import CONTROL, MODEL
-from clickscore.stream.policy.filters import forbidden_items
-from clickscore.stream.policy.slate import CandidateSource, Reranker, Selection, fill_slate, select_first
+from clickscore.stream.policy.filters import forbidden_items, make_filters
+from clickscore.stream.policy.policy_file import PolicyFile
+from clickscore.stream.policy.rules import CatalogueFilter, Reranker, Rule, UserFilter
+from clickscore.stream.policy.slate import CandidateSource, Selection, Slate, allowed_candidates, select_first
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
 from clickscore.stream.request import Request, Scores
 from clickscore.stream.settings import PolicySettings
-
-POLICY_VERSION = "1"
-"""Version in the field `policy` of decisions. Raise the version with each change of filters or stages."""
 
 
 class PreEncodedRecommendation(
@@ -58,10 +58,12 @@ class EncodedRecommendation(NamedTuple):
     from_model: int
     from_fallback: int
     """Number of popular items."""
+    filtered: dict[str, int]
+    """Number of candidates removed by each rule."""
 
 
 class _PopularItems(NamedTuple):
-    """Choices for all users without scores and purchases, valid until ranking or catalogue change."""
+    """Choices for users without scores and without a rule on any of the items, until ranking or catalogue change."""
 
     ranking: list[str]
     catalogue: AnyCatalogue
@@ -70,6 +72,8 @@ class _PopularItems(NamedTuple):
     filtered: dict[str, int]
     encoded: msgspec.Raw
     """`choices` as JSON."""
+    considered: frozenset[str]
+    """Chosen and removed items: the decision is the same for every user without a rule on any of these items."""
 
 
 class Policy:
@@ -77,9 +81,10 @@ class Policy:
 
     def __init__(
         self,
-        settings: PolicySettings,
+        policy_file: PolicyFile,
         bundle: str | None,
         prior: Sequence[str],
+        settings: PolicySettings | None = None,
         *,
         rerankers: Sequence[Reranker] = (),
         select: Selection = select_first,
@@ -87,23 +92,41 @@ class Policy:
         """Set up the stages.
 
         Args:
-            settings: `k` and `reasons`.
+            policy_file: Rules, sizes and ads.
             bundle: Version of the scoring bundle; absent without a model.
             prior: Popular items of the bundle's training data, best first: the last fallback.
+            settings: Values for what the policy file leaves out: `k`, `reasons` and `reserve`.
             rerankers: Re-rankers of the filtered candidates, in the order of their runs.
             select: The selection, after the last re-ranker.
         """
-        self._k = settings.k
-        self._max_reasons = settings.reasons
-        self._bundle = bundle
+        settings = settings or PolicySettings()
+        self.label = policy_file.label
+        """Version and content hash of the policy file."""
+        self.bundle = bundle
+        """Version of the scoring bundle; None without a model."""
+        self.filters = make_filters(policy_file.hide)
+        """Filters in the order of their runs; ads pass the filters, too."""
+        self._user_filters = [rule for rule in self.filters if isinstance(rule, UserFilter)]
+        self._catalogue_filters = [rule for rule in self.filters if isinstance(rule, CatalogueFilter)]
+        self.shows_ads = policy_file.ads.shown
+        """Whether ads are shown beside the items."""
+        self.reserve = policy_file.reserve(settings)
+        """Lowest expected value of a shown ad, in the currency of the bids."""
+        self._k = policy_file.size(settings)
+        self._max_reasons = policy_file.max_reasons(settings)
         self._prior = prior
-        self._rerankers = rerankers
+        self._rerankers = tuple(rerankers)
+        self._caps = make_caps(policy_file.limit, self._k)
         self._select = select
         # Re-rankers and other selections may pick any candidate, and may treat each request differently. Without them
         # the first k candidates are selected, so no other is looked up, and popular items are shared between users.
         self._is_plain = not rerankers and select is select_first
-        self._slate_limit = settings.k if self._is_plain else sys.maxsize
         self._popular: _PopularItems | None = None
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """Rules of the policy in the order of their runs, each with a name and a sentence."""
+        return (*self.filters, *self._rerankers, *self._caps)
 
     def recommend(self, request: Request, scores: Scores | None, catalogue: AnyCatalogue) -> Recommendation:
         """Return the decision on a request.
@@ -113,10 +136,11 @@ class Policy:
             scores: The model's output; without scores the decision falls back to popularity.
             catalogue: Stock and hidden items in the epoch of the request.
         """
-        if scores is None and not request.bought and self._is_plain:
-            popular = self._popular_items(request, catalogue)
+        popular = self._popular_items(request, catalogue) if scores is None and self._is_plain else None
+        if popular is not None:
             return self._record(Recommendation, request, None, popular.choices, popular.filtered)
-        choices, filtered = self._choose(request, scores, catalogue)
+        forbidden = forbidden_items(self.filters, request, catalogue)
+        choices, filtered = self._choose(request, scores, catalogue, forbidden)
         return self._record(Recommendation, request, scores, choices, filtered)
 
     def encoded(self, request: Request, scores: Scores | None, catalogue: AnyCatalogue) -> EncodedRecommendation:
@@ -127,13 +151,14 @@ class Policy:
             scores: The model's output; without scores the decision falls back to popularity.
             catalogue: Stock and hidden items in the epoch of the request.
         """
-        if scores is not None or request.bought or not self._is_plain:
-            decision = self.recommend(request, scores, catalogue)
-            from_model = count_model_items(decision) if scores is not None else 0
-            return EncodedRecommendation(encode_decision(decision), from_model, len(decision.items) - from_model)
-        popular = self._popular_items(request, catalogue)
-        record = self._record(PreEncodedRecommendation, request, None, popular.encoded, popular.filtered)
-        return EncodedRecommendation(encode_decision(record), 0, len(popular.choices))
+        popular = self._popular_items(request, catalogue) if scores is None and self._is_plain else None
+        if popular is not None:
+            record = self._record(PreEncodedRecommendation, request, None, popular.encoded, popular.filtered)
+            return EncodedRecommendation(encode_decision(record), 0, len(popular.choices), popular.filtered)
+        decision = self.recommend(request, scores, catalogue)
+        from_model = count_model_items(decision) if scores is not None else 0
+        from_fallback = len(decision.items) - from_model
+        return EncodedRecommendation(encode_decision(decision), from_model, from_fallback, decision.filtered)
 
     def _record(
         self, record: Callable[..., _Record], request: Request, scores: Scores | None, items: object, filtered: object
@@ -144,8 +169,8 @@ class Policy:
             user_id=event.user_id,
             event_id=event.event_id,
             ts=event.ts,
-            bundle=self._bundle if scores is not None else None,
-            policy=POLICY_VERSION,
+            bundle=self.bundle if scores is not None else None,
+            policy=self.label,
             variant=request.variant,
             session_id=request.session_id,
             session_length=request.session_length,
@@ -160,20 +185,38 @@ class Policy:
         )
 
     def _choose(
-        self, request: Request, scores: Scores | None, catalogue: AnyCatalogue
+        self,
+        request: Request,
+        scores: Scores | None,
+        catalogue: AnyCatalogue,
+        forbidden: Sequence[tuple[str, Container[str]]],
     ) -> tuple[tuple[Choice, ...], dict[str, int]]:
-        """Run the stages; return the choices, and the number of candidates removed by each filter.
+        """Run the stages; return the choices, and the number of candidates removed by each rule.
 
         Args:
             request: The event, with the user's session.
             scores: The model's output; absent for the fallback.
             catalogue: Stock and hidden items in the epoch of the request.
+            forbidden: Name and forbidden items of each filter.
         """
-        forbidden = forbidden_items(request, catalogue)
-        slate, filtered = fill_slate(self._sources(request, scores), forbidden, self._slate_limit)
-        for rerank in self._rerankers:
-            slate = rerank(slate, request, catalogue)
+        filtered: dict[str, int] = {}
+        candidates = allowed_candidates(self._sources(request, scores), forbidden, filtered)
+        if self._is_plain:
+            return tuple(islice(self._capped(candidates, request, catalogue, filtered), self._k)), filtered
+        slate: Slate = list(candidates)
+        for reranker in self._rerankers:
+            slate = reranker.rerank(slate, request, catalogue)
+        slate = list(self._capped(slate, request, catalogue, filtered))
         return tuple(self._select(slate, request, self._k)), filtered
+
+    def _capped(
+        self, choices: Iterable[Choice], request: Request, catalogue: AnyCatalogue, filtered: dict[str, int]
+    ) -> Iterable[Choice]:
+        """Return the choices that exceed no cap."""
+        if not self._caps:
+            return choices
+        applied = [(cap.name, cap.limit, cap.group_of(request, catalogue)) for cap in self._caps]
+        return apply_caps(choices, applied, filtered)
 
     def _sources(self, request: Request, scores: Scores | None) -> Iterator[CandidateSource]:
         """Yield the model's candidates, then the fallback to popularity."""
@@ -200,8 +243,11 @@ class Policy:
             if round_score(contribution) > 0
         )
 
-    def _popular_items(self, request: Request, catalogue: AnyCatalogue) -> _PopularItems:
-        """Return the shared popular items, chosen anew when the ranking or the catalogue has changed."""
+    def _popular_items(self, request: Request, catalogue: AnyCatalogue) -> _PopularItems | None:
+        """Return the shared popular items; None where a rule speaks of any of the items for this user.
+
+        They are chosen anew when the ranking or the catalogue has changed.
+        """
         popular, version = self._popular, catalogue.version
         if (
             popular is None
@@ -209,7 +255,29 @@ class Policy:
             or popular.catalogue is not catalogue
             or popular.catalogue_version != version
         ):
-            choices, filtered = self._choose(request, None, catalogue)
-            encoded = msgspec.Raw(encode_decision(choices))
-            popular = self._popular = _PopularItems(request.popular, catalogue, version, choices, filtered, encoded)
+            popular = self._popular = self._choose_popular(request, catalogue)
+        is_disjoint = popular.considered.isdisjoint
+        if self._caps and not is_disjoint(request.items):
+            return None
+        for rule in self._user_filters:
+            if not is_disjoint(rule.forbid(request, catalogue)):
+                return None
         return popular
+
+    def _choose_popular(self, request: Request, catalogue: AnyCatalogue) -> _PopularItems:
+        """Choose popular items for users without a rule of their own on any of the items."""
+        anybody = msgspec.structs.replace(request, items=[], actions=b"", bought=frozenset())
+        forbidden = forbidden_items(self._catalogue_filters, anybody, catalogue)
+        choices, filtered = self._choose(anybody, None, catalogue, forbidden)
+        considered = list(dict.fromkeys((*request.popular, *self._prior)))
+        if len(choices) == self._k:
+            del considered[considered.index(choices[-1].item_id) + 1 :]
+        return _PopularItems(
+            ranking=request.popular,
+            catalogue=catalogue,
+            catalogue_version=catalogue.version,
+            choices=choices,
+            filtered=filtered,
+            encoded=msgspec.Raw(encode_decision(choices)),
+            considered=frozenset(considered),
+        )

@@ -1,16 +1,12 @@
-"""Slate: the filtered candidates of a request in order, and the function types of re-rankers and selections."""
+"""Slate: the filtered candidates of a request in order, and the selection of the choices to show."""
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
 from clickscore.schemas.decisions import Because, Choice
-from clickscore.stream.reference.catalogue_history import AnyCatalogue
 from clickscore.stream.request import Request
 
 Slate = Sequence[Choice]
 """Candidates after the filters, best first, each with score and propensity."""
-
-Reranker = Callable[[Slate, Request, AnyCatalogue], Slate]
-"""Returns a slate in another order, with other scores, or with fewer items. A re-ranker is a pure function."""
 
 Selection = Callable[[Slate, Request, int], Slate]
 """Returns the choices to show, at most `k`, with the exact propensity of each: the probability of this item at this
@@ -28,18 +24,16 @@ A plain tuple, because every decision makes new sources.
 """
 
 
-def fill_slate(
-    sources: Iterable[CandidateSource], forbidden: Sequence[tuple[str, Container[str]]], limit: int
-) -> tuple[Slate, dict[str, int]]:
-    """Return the allowed candidates, each item once, and the number of candidates removed by each filter.
+def allowed_candidates(
+    sources: Iterable[CandidateSource], forbidden: Sequence[tuple[str, Container[str]]], removed: dict[str, int]
+) -> Iterator[Choice]:
+    """Yield the allowed candidates, best first, each item once. Later candidates are looked up when needed.
 
     Args:
         sources: Origins of candidates; a later origin is the fallback of the earlier origins.
         forbidden: Name and forbidden items of each filter.
-        limit: Largest length of the slate; later candidates are not looked up.
+        removed: Receives the number of candidates removed by each filter.
     """
-    slate: list[Choice] = []
-    filtered: dict[str, int] = {}
     seen: set[str] = set()
     for reason, candidates, because in sources:
         for index, (item, score) in enumerate(candidates):
@@ -47,15 +41,12 @@ def fill_slate(
                 continue
             for name, items in forbidden:
                 if item in items:
-                    filtered[name] = filtered.get(name, 0) + 1
+                    removed[name] = removed.get(name, 0) + 1
                     break
             else:
                 seen.add(item)
                 events = because(index) if because else ()
-                slate.append(Choice(item_id=item, score=score, propensity=1.0, reason=reason, because=events))
-                if len(slate) == limit:
-                    return slate, filtered
-    return slate, filtered
+                yield Choice(item_id=item, score=score, propensity=1.0, reason=reason, because=events)
 
 
 def select_first(slate: Slate, request: Request, k: int) -> Slate:

@@ -28,6 +28,8 @@ class ReplayPlan(msgspec.Struct, frozen=True, kw_only=True):
     source: FileSpec | TopicRangeSpec = msgspec.field(name="origin")
     bundle: str | None
     """Version of the bundle; None without a bundle."""
+    policy: str = ""
+    """Version and content hash of the policy; empty for a replay without decisions."""
     workers: int
     """Number of processes: the checkpoints of a replay are divided among as many."""
     settings: dict[str, str]
@@ -42,7 +44,7 @@ class ReplayPlan(msgspec.Struct, frozen=True, kw_only=True):
         ]
         differences += [
             f"{name} ({getattr(self, name)}, now {getattr(other, name)})"
-            for name in ("output", "bundle", "workers")
+            for name in ("output", "bundle", "policy", "workers")
             if getattr(self, name) != getattr(other, name)
         ]
         if self.source.without_offsets() != other.source.without_offsets():

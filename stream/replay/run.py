@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clickscore.schemas.errors import OutputFileError
+from clickscore.stream.policy.policy_file import load_policy
 from clickscore.stream.replay.file_source import FileSpec
 from clickscore.stream.replay.output import copy_partitions, merge_partitions
 from clickscore.stream.replay.processes import OnProgress, run_tasks
@@ -83,19 +84,28 @@ def run_replay(
         on_progress: Receives the progress of all processes now and then.
 
     Raises:
-        ClickscoreError: The source cannot be read, the output cannot be written, the bundle cannot be loaded, or the
-            replay to resume does not exist or has another plan.
+        ClickscoreError: The source cannot be read, the output cannot be written, the bundle or the policy cannot be
+            loaded, or the replay to resume does not exist or has another plan.
     """
     bundle, scoring = None, settings.scoring
+    policy_file = load_policy(settings.policy.policy)
     if output == "decisions" and scoring.bundle:
         bundle = load_bundle(Path(scoring.bundle), scoring.score_threads, scoring.min_overlap).manifest.version
     workers = min(options.workers, source.partitions)
-    plan = ReplayPlan(output=output, source=source, bundle=bundle, workers=workers, settings=settings.identity)
+    plan = ReplayPlan(
+        output=output,
+        source=source,
+        bundle=bundle,
+        policy=policy_file.label if output == "decisions" else "",
+        workers=workers,
+        settings=settings.identity,
+    )
     with _open_folder(settings, plan, options) as (folder, plan):
         tasks = [
             ReplayTask(
                 settings=settings,
                 plan=plan,
+                policy_file=policy_file,
                 folder=folder,
                 worker=worker,
                 writes=options.out is not None,

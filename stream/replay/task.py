@@ -21,6 +21,7 @@ from clickscore.stream.kafka.log_reader import open_reader
 from clickscore.stream.kafka.topics import list_topics
 from clickscore.stream.pipeline import Output, PendingBatch, Pipeline
 from clickscore.stream.policy.experiments import MODEL
+from clickscore.stream.policy.policy_file import PolicyFile
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.replay.file_source import FileSpec
 from clickscore.stream.replay.output import PartitionOutputs
@@ -51,6 +52,7 @@ class ReplayTask:
 
     settings: Settings
     plan: ReplayPlan
+    policy_file: PolicyFile
     folder: Path
     """Folder of the replay, for outputs and checkpoints."""
     worker: int
@@ -115,8 +117,8 @@ def _make_pipeline(task: ReplayTask, topic: str) -> Pipeline:
         sys.setswitchinterval(SWITCH_S)
         scoring = settings.scoring
         bundle = load_bundle(Path(scoring.bundle), scoring.score_threads, scoring.min_overlap)
-        scorer = Scorer(bundle, scoring.score_batch, reasons=settings.policy.reasons > 0)
-    return Pipeline(settings.sessions, settings.policy, topic, Catalogue(), scorer)
+        scorer = Scorer(bundle, scoring.score_batch, reasons=task.policy_file.max_reasons(settings.policy) > 0)
+    return Pipeline(settings.sessions, settings.policy, topic, Catalogue(), scorer, policy_file=task.policy_file)
 
 
 class _TaskRun:

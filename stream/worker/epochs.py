@@ -9,7 +9,6 @@ from aiokafka.errors import KafkaError
 
 from clickscore.schemas.events import Epoch
 from clickscore.stream.pipeline import Pipeline
-from clickscore.stream.policy.recommend import POLICY_VERSION
 from clickscore.stream.worker.group import ConsumerGroup
 from clickscore.stream.worker.prometheus_metrics import Metrics
 from clickscore.stream.worker.reference import ReferenceData
@@ -76,7 +75,7 @@ class EpochWriter:
             catalogue=catalogue,
             campaigns=campaigns,
             bundle=self._pipeline.bundle,
-            policy=POLICY_VERSION,
+            policy=self._pipeline.policy,
             settings=self._settings_hash,
         )
 

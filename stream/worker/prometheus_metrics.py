@@ -37,6 +37,12 @@ class Metrics:
             ["variant", "reason"],
             registry=registry,
         )
+        self.removed = Counter(
+            "clickscore_removed_candidates",
+            "Candidates removed before a list was full, by rule of the policy.",
+            ["rule"],
+            registry=registry,
+        )
         self.foreign = Counter(
             "clickscore_foreign_partition",
             "Users seen in a partition that is not theirs by murmur2 of the user id.",

@@ -230,6 +230,8 @@ class Publisher:
     def _count(self, output: Output) -> None:
         self._metrics.unscored.inc(output.unscored)
         self._metrics.count_items(output.items)
+        for rule, count in output.removed.items():
+            self._metrics.removed.labels(rule).inc(count)
         for outcome, count in output.outcomes.items():
             self._metrics.events.labels(outcome).inc(count)
 

@@ -62,7 +62,7 @@ def test_arms_of_another_gap_share_no_requests() -> None:
         ("bundle=x", "an arm needs a name"),
         ("name= ,bundle=x", "an arm needs a name"),
         ("name", "'name' is no KEY=VALUE"),
-        ("name=a,bundle=x,colour=red", "an arm has no colour; it may have name, baseline, bundle, gap_ms"),
+        ("name=a,bundle=x,colour=red", "an arm has no colour; it may have name, baseline, bundle, policy, gap_ms"),
         ("name=a,bundle=x,catalogue=", "catalogue must be the path of a file, not ''"),
         ("name=a,bundle=x,baseline=repeat", "it has a bundle and a baseline"),
         ("name=a,baseline=oracle", "baseline must be one of popularity, co-occurrence, repeat, not 'oracle'"),

@@ -80,11 +80,12 @@ def test_decisions_of_every_arm_are_those_of_a_replay(log: Path, arms: list[Arm]
 
     def policy(current: Arm) -> Policy:
         if current.baseline:
-            return Policy(current.settings.policy, None, ())
+            return Policy(current.policy_file, None, (), current.settings.policy)
         return Policy(
-            current.settings.policy,
+            current.policy_file,
             load_scorer(current, scorers).version,
             load_scorer(current, scorers).popular,
+            current.settings.policy,
         )
 
     # A worker knows no other baselines.

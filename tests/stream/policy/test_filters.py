@@ -1,8 +1,24 @@
 """Filters: the items that are never shown."""
 
+import msgspec
+import pytest
+
 from clickscore.schemas.catalogue import Item
-from clickscore.stream.policy.filters import bought_already, forbidden_items, hidden, out_of_stock
+from clickscore.schemas.events import ACTION_OF, AnyEvent, Cart, Impression, ItemEvent, Purchase, RemoveFromCart, Search
+from clickscore.stream.policy.filters import (
+    BOUGHT,
+    bought_already,
+    forbidden_items,
+    hidden,
+    in_cart,
+    make_filters,
+    on_screen,
+    out_of_stock,
+)
+from clickscore.stream.policy.policy_file import Hide
 from clickscore.stream.reference.catalogue import Catalogue
+from clickscore.stream.request import Request
+from tests.events import START
 from tests.scored_requests import make_catalogue, make_request
 
 
@@ -28,10 +44,62 @@ def test_item_taken_out_of_the_catalogue_is_forbidden():
     assert "a" in hidden(make_request(), catalogue)
 
 
+def answer_to(event: AnyEvent, *items: str) -> Request:
+    return msgspec.structs.replace(make_request(*items), event=event)
+
+
+def event_of(kind: type[ItemEvent], item: str) -> ItemEvent:
+    return kind(event_id="e", user_id="ann", ts=START, item_id=item)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ACTION_OF if issubclass(kind, ItemEvent)])
+def test_item_of_the_event_is_on_screen(kind: type[ItemEvent]):
+    assert list(on_screen(answer_to(event_of(kind, "a"), "b", "a"), Catalogue())) == ["a"]
+
+
+def test_page_of_search_results_has_no_item_on_screen():
+    search = Search(event_id="e", user_id="ann", ts=START)
+    assert not on_screen(answer_to(search, "a", ""), Catalogue())
+
+
+def test_impression_leaves_the_page_as_it_is():
+    impression = event_of(Impression, "shown")
+    assert list(on_screen(answer_to(impression, "a", "b"), Catalogue())) == ["b"]
+    assert not on_screen(answer_to(impression), Catalogue())
+
+
+def cart_after(*events: tuple[type[ItemEvent], str]) -> set[str]:
+    request = msgspec.structs.replace(
+        make_request(*(item for _, item in events)), actions=bytes(ACTION_OF[kind] for kind, _ in events)
+    )
+    return set(in_cart(request, Catalogue()))
+
+
+def test_what_is_put_into_the_cart_is_in_the_cart():
+    assert cart_after((Cart, "a"), (Cart, "b")) == {"a", "b"}
+
+
+@pytest.mark.parametrize("kind", [RemoveFromCart, Purchase])
+def test_what_is_taken_out_or_bought_is_no_longer_in_the_cart(kind: type[ItemEvent]):
+    assert cart_after((Cart, "a"), (Cart, "b"), (kind, "a")) == {"b"}
+
+
+def test_what_is_put_back_is_in_the_cart():
+    assert cart_after((Cart, "a"), (RemoveFromCart, "a"), (Cart, "a")) == {"a"}
+
+
 def test_item_that_comes_back_is_allowed():
     catalogue = make_catalogue(Item(item_id="a", stock=0, hidden=True), Item(item_id="a", stock=3))
-    assert forbidden_items(make_request(), catalogue) == []
+    filters = make_filters(Hide(on_screen=False))
+    assert forbidden_items(filters, make_request(), catalogue) == []
 
 
 def test_filters_that_forbid_nothing_are_left_out():
-    assert forbidden_items(make_request(bought=("a",)), Catalogue()) == [("bought", {"a"})]
+    filters = make_filters(Hide(on_screen=False))
+    assert forbidden_items(filters, make_request(bought=("a",)), Catalogue()) == [("bought", {"a"})]
+
+
+def test_policy_switches_filters_off():
+    nothing = Hide(out_of_stock=False, bought=False, on_screen=False, in_cart=False)
+    assert [rule.name for rule in make_filters(nothing)] == ["hidden"]
+    assert BOUGHT in make_filters(Hide())

@@ -12,15 +12,15 @@ from clickscore.schemas.catalogue import Item, encode
 from clickscore.schemas.decisions import Recommendation, encode_decision
 from clickscore.schemas.events import ACTIONS
 from clickscore.stream.policy.recommend import Policy
+from clickscore.stream.policy.rules import Reranker
 from clickscore.stream.policy.slate import Slate
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.request import Reasons, Request, Scores
-from clickscore.stream.settings import PolicySettings
-from tests.scored_requests import make_catalogue, make_request, make_scores
+from tests.scored_requests import make_catalogue, make_request, make_scores, plain
 
 
 def recommended(request: Request, scores: Scores | None, prior: tuple[str, ...] = ()) -> list[str]:
-    policy = Policy(PolicySettings(k=3), "bundle", prior)
+    policy = Policy(plain(k=3), "bundle", prior)
     return [choice.item_id for choice in policy.recommend(request, scores, Catalogue()).items]
 
 
@@ -33,7 +33,7 @@ def test_forbidden_candidates_give_way_to_the_next():
 
 
 def test_filters_say_how_many_they_removed():
-    policy = Policy(PolicySettings(k=2), None, ())
+    policy = Policy(plain(k=2), None, ())
     catalogue = make_catalogue(Item(item_id="b", stock=0))
     assert policy.recommend(make_request(bought=("a",)), make_scores("a", "b", "c"), catalogue).filtered == {
         "bought": 1,
@@ -55,7 +55,7 @@ def test_training_popularity_comes_after_the_present_one():
 
 def test_shared_popular_items_follow_the_stock():
     catalogue = make_catalogue(Item(item_id="p", stock=1))
-    policy = Policy(PolicySettings(k=1), None, ())
+    policy = Policy(plain(k=1), None, ())
     request = make_request("x", popular=("p", "q"))
     assert policy.recommend(request, None, catalogue).items[0].item_id == "p"
     catalogue.update_item(b"p", encode(Item(item_id="p", stock=0)))
@@ -66,7 +66,7 @@ def test_shared_popular_items_follow_the_stock():
 @pytest.mark.parametrize("scores", [None, make_scores("a", "b")])
 def test_encoded_decision_is_the_recommendation(scores: Scores | None, bought: tuple[str, ...]):
     catalogue = make_catalogue(Item(item_id="p", stock=1), Item(item_id="r", stock=0))
-    policy = Policy(PolicySettings(k=3), "bundle", ("t",))
+    policy = Policy(plain(k=3), "bundle", ("t",))
     request = make_request("x", bought=bought, popular=("p", "q", "r"))
     assert policy.encoded(request, scores, catalogue).value == encode_decision(
         policy.recommend(request, scores, catalogue)
@@ -83,7 +83,7 @@ def explained(max_reasons: int, contributions: list[list[float]], bought: tuple[
         make_request("x", "y", "z", bought=bought, popular=("p",)), actions=bytes((1, 2, 1))
     )
     scores = make_scores(*"abcd"[: len(contributions)])._replace(reasons=Reasons(np.array(contributions), range(3)))
-    return Policy(PolicySettings(k=3, reasons=max_reasons), None, ()).recommend(request, scores, Catalogue())
+    return Policy(plain(k=3, reasons=max_reasons), None, ()).recommend(request, scores, Catalogue())
 
 
 def because(decision: Recommendation) -> list[list[tuple[str, str, float]]]:
@@ -115,7 +115,7 @@ def test_contributions_are_rounded_as_scores_are():
 
 @pytest.mark.parametrize("max_reasons", [0, 1])
 def test_decision_without_reasons_says_nothing_of_them(max_reasons: int):
-    policy = Policy(PolicySettings(k=2, reasons=max_reasons), None, ())
+    policy = Policy(plain(k=2, reasons=max_reasons), None, ())
     assert b"because" not in encode_decision(
         policy.recommend(make_request("x", popular=("p",)), make_scores("a"), Catalogue())
     )
@@ -145,7 +145,7 @@ class CountedItems(Sequence[str]):
         return self.items[row]
 
 
-def boost_tea(slate: Slate, request: Request, catalogue: Catalogue) -> Slate:
+def boosted_tea(slate: Slate, request: Request, catalogue: Catalogue) -> Slate:
     """Re-ranker: move the items of the category tea up by adding 10 to their scores."""
     del request
     boosted = [
@@ -157,10 +157,14 @@ def boost_tea(slate: Slate, request: Request, catalogue: Catalogue) -> Slate:
     return sorted(boosted, key=lambda choice: -choice.score)
 
 
-def drop_last(slate: Slate, request: Request, catalogue: Catalogue) -> Slate:
+def without_last(slate: Slate, request: Request, catalogue: Catalogue) -> Slate:
     """Re-ranker: leave out the last item."""
     del request, catalogue
     return slate[:-1]
+
+
+boost_tea = Reranker("tea", "tea comes first", boosted_tea)
+drop_last = Reranker("last", "the last item is left out", without_last)
 
 
 def toss_a_coin(slate: Slate, request: Request, k: int) -> Slate:
@@ -172,7 +176,7 @@ def toss_a_coin(slate: Slate, request: Request, k: int) -> Slate:
 
 def test_without_a_reranker_only_selected_candidates_are_looked_up():
     items = CountedItems([f"item-{row}" for row in range(100)])
-    policy = Policy(PolicySettings(k=3), "bundle", ())
+    policy = Policy(plain(k=3), "bundle", ())
     policy.recommend(
         make_request("x", bought=("item-1",)), make_scores(*items.items)._replace(items_by_row=items), Catalogue()
     )
@@ -181,7 +185,7 @@ def test_without_a_reranker_only_selected_candidates_are_looked_up():
 
 def test_reranker_moves_an_item_from_behind_the_kth_to_the_front():
     catalogue = make_catalogue(Item(item_id="d", category="tea"))
-    policy = Policy(PolicySettings(k=2), "bundle", (), rerankers=[boost_tea])
+    policy = Policy(plain(k=2), "bundle", (), rerankers=[boost_tea])
     choices = policy.recommend(make_request("x"), make_scores("a", "b", "c", "d"), catalogue).items
     assert [(choice.item_id, choice.score, choice.propensity) for choice in choices] == [
         ("d", 7.0, 1.0),
@@ -191,7 +195,7 @@ def test_reranker_moves_an_item_from_behind_the_kth_to_the_front():
 
 def test_reranker_never_sees_a_forbidden_item():
     catalogue = make_catalogue(Item(item_id="b", category="tea", stock=0))
-    policy = Policy(PolicySettings(k=2), "bundle", (), rerankers=[boost_tea])
+    policy = Policy(plain(k=2), "bundle", (), rerankers=[boost_tea])
     decision = policy.recommend(make_request("x"), make_scores("a", "b", "c"), catalogue)
     assert [choice.item_id for choice in decision.items] == ["a", "c"]
     assert decision.filtered == {"out_of_stock": 1}
@@ -200,15 +204,15 @@ def test_reranker_never_sees_a_forbidden_item():
 def test_rerankers_run_in_their_order():
     catalogue = make_catalogue(Item(item_id="c", category="tea"))
     request, scores = make_request("x"), make_scores("a", "b", "c")
-    boosted = Policy(PolicySettings(k=3), "bundle", (), rerankers=[boost_tea, drop_last])
-    dropped = Policy(PolicySettings(k=3), "bundle", (), rerankers=[drop_last, boost_tea])
+    boosted = Policy(plain(k=3), "bundle", (), rerankers=[boost_tea, drop_last])
+    dropped = Policy(plain(k=3), "bundle", (), rerankers=[drop_last, boost_tea])
     assert [choice.item_id for choice in boosted.recommend(request, scores, catalogue).items] == ["c", "a"]
     assert [choice.item_id for choice in dropped.recommend(request, scores, catalogue).items] == ["a", "b"]
 
 
 def test_reranker_runs_on_popular_items_too():
     catalogue = make_catalogue(Item(item_id="q", category="tea"))
-    policy = Policy(PolicySettings(k=2), None, (), rerankers=[boost_tea])
+    policy = Policy(plain(k=2), None, (), rerankers=[boost_tea])
     request = make_request("x", popular=("p", "q"))
     assert [choice.item_id for choice in policy.recommend(request, None, catalogue).items] == ["q", "p"]
     assert policy.encoded(request, None, catalogue).value == encode_decision(policy.recommend(request, None, catalogue))
@@ -218,12 +222,12 @@ def test_reasons_move_with_their_item():
     request = make_request("x")
     scores = make_scores("a", "b")._replace(reasons=Reasons(np.array([[1.0], [2.0]]), range(1)))
     catalogue = make_catalogue(Item(item_id="b", category="tea"))
-    policy = Policy(PolicySettings(k=1, reasons=1), "bundle", (), rerankers=[boost_tea])
+    policy = Policy(plain(k=1, reasons=1), "bundle", (), rerankers=[boost_tea])
     assert policy.recommend(request, scores, catalogue).items[0].because[0].contribution == 2.0
 
 
 def test_propensity_of_a_stochastic_selection_stands_in_the_decision():
-    policy = Policy(PolicySettings(k=1), "bundle", (), select=toss_a_coin)
+    policy = Policy(plain(k=1), "bundle", (), select=toss_a_coin)
     request, scores = make_request("x"), make_scores("a", "b", "c")
     (choice,) = policy.recommend(request, scores, Catalogue()).items
     assert choice.propensity == 0.5
@@ -232,7 +236,7 @@ def test_propensity_of_a_stochastic_selection_stands_in_the_decision():
 
 @pytest.mark.parametrize("scored", [True, False])
 def test_stochastic_selection_shows_each_item_as_often_as_its_propensity_says(scored: bool):
-    policy = Policy(PolicySettings(k=1), "bundle", (), select=toss_a_coin)
+    policy = Policy(plain(k=1), "bundle", (), select=toss_a_coin)
     scores = make_scores("a", "b") if scored else None
     request = make_request("x", popular=("a", "b"))
     decisions = [
@@ -243,6 +247,6 @@ def test_stochastic_selection_shows_each_item_as_often_as_its_propensity_says(sc
 
 
 def test_stochastic_selection_repeats_itself_for_the_same_decision():
-    policy = Policy(PolicySettings(k=1), "bundle", (), select=toss_a_coin)
+    policy = Policy(plain(k=1), "bundle", (), select=toss_a_coin)
     request, scores = make_request("x"), make_scores("a", "b")
     assert policy.encoded(request, scores, Catalogue()) == policy.encoded(request, scores, Catalogue())

@@ -1,0 +1,19 @@
+"""Session repeats: a policy with and without the items of the session, to judge every arm both ways.
+
+A list that repeats the session is often right and seldom useful, and a policy that hides the item on screen loses the
+events whose next item is the same. So arms are compared under equal rules on repeats.
+"""
+
+import msgspec
+
+from clickscore.stream.policy.policy_file import Hide, Limit, PolicyFile
+
+ANY_NUMBER = 1_000
+"""Number of places that no list exceeds."""
+
+
+def with_repeats(policy_file: PolicyFile) -> PolicyFile:
+    """Return a policy that may repeat every item of the session, the item on screen and the cart included."""
+    hide: Hide = msgspec.structs.replace(policy_file.hide, on_screen=False, in_cart=False)
+    limit: Limit = msgspec.structs.replace(policy_file.limit, reminders=ANY_NUMBER)
+    return msgspec.structs.replace(policy_file, hide=hide, limit=limit)

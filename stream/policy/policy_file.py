@@ -1,0 +1,188 @@
+"""Policy file: what may be shown, how often and where, as a TOML file with a version and an owner.
+
+A field that is left out has the value of the policy `default`. The values of left-out fields never change, so a file
+means the same after an upgrade. Decisions name the policy as `VERSION@HASH`, where the hash is over the content.
+"""
+
+import functools
+import tomllib
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import xxhash
+
+from clickscore.stream.errors import PolicyError
+from clickscore.stream.settings import PolicySettings
+
+POLICY_SUFFIX = ".toml"
+"""Suffix that tells the path of a policy file from the name of a shipped policy."""
+
+HASH_DIGITS = 8
+"""Hexadecimal digits of the content hash in a label: two policies of a shop share a label with probability 2**-32."""
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=1000)]
+
+
+class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of a policy file; a field that nothing reads is refused."""
+
+
+class Hide(_Table, frozen=True, kw_only=True):
+    """Items that are not shown."""
+
+    out_of_stock: bool = True
+    """Whether items without stock are hidden."""
+    bought: bool = True
+    """Whether items that the user has bought are hidden."""
+    on_screen: bool = True
+    """Whether the item of the page that the user looks at is hidden."""
+    in_cart: bool = True
+    """Whether items that are in the cart are hidden."""
+
+
+class Limit(_Table, frozen=True, kw_only=True):
+    """Number of places that items of a kind may take."""
+
+    reminders: Count = 3
+    """Number of places for items that the user has already met in this session."""
+
+
+class Ads(_Table, frozen=True, kw_only=True):
+    """Ads beside a recommendation."""
+
+    shown: bool = True
+    """Whether any ad is shown."""
+    reserve: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    """Lowest expected value of a shown ad, in the currency of the bids; by default the setting `reserve`."""
+
+
+class PolicyFile(_Table, frozen=True, kw_only=True):
+    """Content of a policy file.
+
+    Raises:
+        ValueError: Two fields contradict each other.
+    """
+
+    version: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    """Name and number of the policy, such as `autumn-3`."""
+    owner: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+    """Person or team who answers for the policy."""
+    k: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
+    """Number of items in a recommendation; by default the setting `k`."""
+    reasons: Annotated[int, msgspec.Meta(ge=0, le=50)] | None = None
+    """Number of events named as reasons of an item, at most; by default the setting `reasons`."""
+    hide: Hide = Hide()
+    limit: Limit = Limit()
+    ads: Ads = Ads()
+
+    def __post_init__(self) -> None:
+        """Refuse contradictions."""
+        contradictions = list(_contradictions(self))
+        if contradictions:
+            raise ValueError("; ".join(contradictions))
+
+    def size(self, settings: PolicySettings) -> int:
+        """Return the number of items in a recommendation."""
+        return self.k or settings.k
+
+    def max_reasons(self, settings: PolicySettings) -> int:
+        """Return the number of events named as reasons of an item, at most."""
+        return settings.reasons if self.reasons is None else self.reasons
+
+    def reserve(self, settings: PolicySettings) -> float:
+        """Return the lowest expected value of a shown ad, in the currency of the bids."""
+        return settings.reserve if self.ads.reserve is None else self.ads.reserve
+
+    @property
+    def hash(self) -> str:
+        """Hash of the content: equal for files that mean the same."""
+        fields = _without_defaults(self)
+        return xxhash.xxh3_64_hexdigest(msgspec.json.encode(fields, order="sorted"))[:HASH_DIGITS]
+
+    @property
+    def label(self) -> str:
+        """Version and content hash, as decisions name the policy."""
+        return f"{self.version}@{self.hash}"
+
+
+def _contradictions(policy: PolicyFile) -> Iterator[str]:
+    """Yield a sentence for each contradiction within a policy."""
+    if not policy.ads.shown and policy.ads.reserve is not None:
+        yield "ads.reserve sets the lowest value of an ad, but ads.shown = false shows no ad: remove one of the two"
+
+
+def _without_defaults(table: _Table) -> dict[str, Any]:
+    """Return the fields of a table that differ from the defaults, so that a new field changes no hash."""
+    fields: dict[str, Any] = {}
+    for field in msgspec.structs.fields(type(table)):
+        value = getattr(table, field.name)
+        if value == field.default:
+            continue
+        fields[field.encode_name] = _without_defaults(value) if isinstance(value, _Table) else value
+    return fields
+
+
+_FOLDER = files("clickscore.stream.policy") / "policies"
+
+SHIPPED_POLICIES: tuple[str, ...] = tuple(
+    sorted(file.name.removesuffix(POLICY_SUFFIX) for file in _FOLDER.iterdir() if file.name.endswith(POLICY_SUFFIX))
+)
+"""Names of the policies that come with the package."""
+
+
+def parse_policy(text: bytes, name: str) -> PolicyFile:
+    """Return the policy in a TOML text.
+
+    Args:
+        text: Content of the file.
+        name: Name or path of the policy, for messages.
+
+    Raises:
+        PolicyError: The text is no TOML, has unknown fields or wrong values, or contradicts itself.
+    """
+    try:
+        return msgspec.convert(tomllib.loads(text.decode()), PolicyFile)
+    except (ValueError, msgspec.ValidationError) as exc:
+        message = f"the policy {name} is wrong: {_in_words(str(exc))}"
+        raise PolicyError(message) from exc
+
+
+def _in_words(fault: str) -> str:
+    """Return a fault that msgspec found with the field in the words of the file: `limit.reminders`."""
+    words, _, path = fault.partition(" - at `$")
+    return f"{words} ({path.strip('.`') or 'at the top'})" if path else words
+
+
+def load_policy(name: str) -> PolicyFile:
+    """Return a shipped policy, or the policy of a file.
+
+    Args:
+        name: Name of a shipped policy, or path of a TOML file.
+
+    Raises:
+        PolicyError: There is no such policy, or it is wrong.
+    """
+    return _shipped_policy(name) if name in SHIPPED_POLICIES else parse_policy(_read_file(name), name)
+
+
+@functools.cache
+def _shipped_policy(name: str) -> PolicyFile:
+    return parse_policy((_FOLDER / f"{name}{POLICY_SUFFIX}").read_bytes(), name)
+
+
+def _read_file(name: str) -> bytes:
+    if not name.endswith(POLICY_SUFFIX):
+        message = f"there is no policy {name}: use one of {', '.join(SHIPPED_POLICIES)}, or the path of a .toml file"
+        raise PolicyError(message)
+    try:
+        return Path(name).read_bytes()
+    except OSError as exc:
+        message = f"the policy {name} cannot be read: {exc.strerror or exc}"
+        raise PolicyError(message) from exc
+
+
+DEFAULT_POLICY = load_policy("default")
+"""Policy of a shop that names none."""

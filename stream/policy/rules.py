@@ -1,0 +1,62 @@
+"""Rules: each part of a policy as a name, a pure function and a sentence.
+
+A filter removes candidates, a re-ranker changes their order, and a cap limits the places of a group of items. The name
+counts in decisions and metrics, and the sentence explains the rule to people.
+"""
+
+from collections.abc import Callable, Collection, Container
+from typing import NamedTuple
+
+from clickscore.stream.policy.slate import Slate
+from clickscore.stream.reference.catalogue_history import AnyCatalogue
+from clickscore.stream.request import Request
+
+
+class CatalogueFilter(NamedTuple):
+    """A rule that removes the same candidates for all users."""
+
+    name: str
+    sentence: str
+    """Reason for the removal of an item, to follow "not shown because"."""
+    forbid: Callable[[Request, AnyCatalogue], Container[str]]
+    """Returns the forbidden item ids; the request is not read."""
+
+
+class UserFilter(NamedTuple):
+    """A rule that removes a few items for a user."""
+
+    name: str
+    sentence: str
+    """Reason for the removal of an item, to follow "not shown because"."""
+    forbid: Callable[[Request, AnyCatalogue], Collection[str]]
+    """Returns the item ids that are forbidden for a request."""
+
+
+Filter = CatalogueFilter | UserFilter
+"""A rule that removes candidates. A filter adds no item and changes no order."""
+
+
+class Cap(NamedTuple):
+    """A rule that limits the places of a group of items in a list."""
+
+    name: str
+    sentence: str
+    """Reason for the removal of an item, to follow "not shown because"."""
+    limit: int
+    """Number of places for a group, at most."""
+    group_of: Callable[[Request, AnyCatalogue], Callable[[str], str | None]]
+    """Returns, for a request, a function from an item to its group; None for an item without a limit."""
+
+
+class Reranker(NamedTuple):
+    """A rule that changes the order of a slate, or leaves items out."""
+
+    name: str
+    sentence: str
+    """Description of what moves which items."""
+    rerank: Callable[[Slate, Request, AnyCatalogue], Slate]
+    """Returns the slate in another order, with other scores or with fewer items."""
+
+
+Rule = Filter | Cap | Reranker
+"""A rule of a policy: every rule has a `name` and a `sentence`."""

@@ -1,0 +1,37 @@
+"""Caps: how many places a group of items may take."""
+
+from clickscore.schemas.decisions import Choice
+from clickscore.stream.policy.caps import apply_caps, make_caps, session_items
+from clickscore.stream.policy.policy_file import Limit
+from clickscore.stream.reference.catalogue import Catalogue
+from tests.scored_requests import make_request
+
+
+def capped(*items: str, met: str, limit: int) -> tuple[list[str], dict[str, int]]:
+    choices = [Choice(item_id=item, score=0.0, propensity=1.0, reason="model") for item in items]
+    removed: dict[str, int] = {}
+    group_of = session_items(make_request(*met), Catalogue())
+    kept = apply_caps(choices, [("reminders", limit, group_of)], removed)
+    return [choice.item_id for choice in kept], removed
+
+
+def test_items_of_the_session_take_the_allowed_places():
+    assert capped("a", "x", "b", "y", "c", met="abc", limit=2) == (["a", "x", "b", "y"], {"reminders": 1})
+
+
+def test_items_of_the_session_take_no_place_where_none_is_allowed():
+    assert capped("a", "x", "b", met="ab", limit=0) == (["x"], {"reminders": 2})
+
+
+def test_items_that_the_user_has_not_met_are_not_limited():
+    assert capped("x", "y", "z", met="a", limit=0) == (["x", "y", "z"], {})
+
+
+def test_cap_that_a_list_cannot_exceed_is_left_out():
+    assert make_caps(Limit(reminders=3), 3) == ()
+    assert [cap.limit for cap in make_caps(Limit(reminders=2), 3)] == [2]
+
+
+def test_cap_says_why():
+    assert make_caps(Limit(reminders=0), 3)[0].sentence == "the user has met it"
+    assert make_caps(Limit(reminders=2), 3)[0].sentence == "2 places already repeat items of this session"
