@@ -50,7 +50,7 @@ class RecommendationContext(
     bundle: str | None
     """Version of the scoring bundle; null without scores."""
     policy: str
-    """Version of the policy."""
+    """Version and content hash of the policy: `VERSION@HASH`."""
     variant: str
     """Variant of the A/B test: `model`, `popular`, or `challenger` for users who get the challenger of a rollout."""
     session_id: str
@@ -77,7 +77,7 @@ class Recommendation(
 
     items: tuple[Choice, ...]
     filtered: dict[str, int]
-    """Number of candidates removed by each filter, up to the last chosen item."""
+    """Number of candidates removed by each rule of the policy, up to the last chosen item."""
 
 
 class Ad(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ad", gc=False):
