@@ -60,10 +60,10 @@ def diff(*, old: str, new: str, json_output: JsonOutput) -> None:
     Example:
       clickscore policy diff default autumn.toml
     """  # noqa: D301
-    before, after = load_policy(old), load_policy(new)
-    changes = diff_policies(before, after)
-    json_output.write({"from": before.label, "to": after.label, "changes": changes})
-    json_output.echo(safe_text(f"{before.label} -> {after.label}"))
+    old_policy, new_policy = load_policy(old), load_policy(new)
+    changes = diff_policies(old_policy, new_policy)
+    json_output.write({"from": old_policy.label, "to": new_policy.label, "changes": changes})
+    json_output.echo(safe_text(f"{old_policy.label} -> {new_policy.label}"))
     for change in changes or ["Both do the same."]:
         json_output.echo(safe_text(f"  {change}"))
 

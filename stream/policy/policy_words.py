@@ -12,11 +12,11 @@ def explain_policy(policy: PolicyFile) -> list[str]:
 
 def diff_policies(old: PolicyFile, new: PolicyFile) -> list[str]:
     """Return what changes from one policy to another, in sentences; empty where both do the same."""
-    before, after = _sentences(old), _sentences(new)
+    old_parts, new_parts = _sentences(old), _sentences(new)
     return [
-        f"{part}: {before.get(part, 'Nothing.')} -> {after.get(part, 'Nothing.')}"
-        for part in dict.fromkeys((*before, *after))
-        if before.get(part) != after.get(part)
+        f"{part}: {old_parts.get(part, 'Nothing.')} -> {new_parts.get(part, 'Nothing.')}"
+        for part in dict.fromkeys((*old_parts, *new_parts))
+        if old_parts.get(part) != new_parts.get(part)
     ]
 
 

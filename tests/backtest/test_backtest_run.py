@@ -12,6 +12,7 @@ from clickscore.backtest.arms import Arm
 from clickscore.backtest.backtest_run import Evidence
 from clickscore.backtest.evaluation_columns import NEW_ITEM, NO_NEXT_ITEM, RELATIONS
 from clickscore.backtest.recommenders import load_scorer, make_recommender
+from clickscore.backtest.session_repeats import with_repeats
 from clickscore.backtest.shared_pipelines import SharedPipelines
 from clickscore.schemas.decisions import encode_decision
 from clickscore.schemas.events import AnyEvent, Epoch, encode_event
@@ -253,7 +254,7 @@ def shown_items(log: Path, arms: list[Arm]) -> list[list[list[str]]]:
         {NO_FILES: ReferenceLog()} | {pair: read_reference_files(*pair) for pair in files},
         1,
         make_recommender=lambda current: make_recommender(current, {}),
-        make_policy=lambda current: Policy(current.settings.policy, None, ()),
+        make_policy=lambda current: Policy(with_repeats(current.policy_file), None, ()),
     )
     with FileSource(log, "clickscore", range(1), FilePosition(offsets=(0,))) as source:
         decisions = [decision for batches in source.batches() for decision in shared.decide(batches, 0)[1]]

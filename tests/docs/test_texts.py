@@ -18,6 +18,7 @@ from clickscore.schemas.events import decode_record
 from clickscore.schemas.sessions import decode_session
 from clickscore.stream.__main__ import cli
 from clickscore.stream.event_files.formats.mapping import decode_mapping
+from clickscore.stream.policy.policy_file import load_policy
 from clickscore.stream.settings import SETTINGS, Settings, load
 from clickscore.stream.worker.health import HealthReport
 from clickscore.stream.worker.prometheus_metrics import Metrics
@@ -116,6 +117,9 @@ def test_toml_examples_are_settings(path: Path, tmp_path: Path) -> None:
             continue
         if "[[arm]]" in block:
             assert validate_arms(read_arms(file, Settings()))
+            continue
+        if "owner" in block:
+            assert load_policy(str(file))
             continue
         settings, _ = load({}, {}, file)
         assert settings

@@ -1,0 +1,45 @@
+"""`clickscore policy`: what it prints, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from clickscore.stream.__main__ import cli, main
+from clickscore.stream.policy.policy_file import DEFAULT_POLICY
+
+
+def output_of(*arguments: str) -> str:
+    result = CliRunner().invoke(cli, ["policy", *arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_good_policy_is_named_with_its_owner():
+    assert output_of("check", "default") == f"good: {DEFAULT_POLICY.label}, owned by clickscore\n"
+
+
+def test_wrong_policy_ends_with_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "own.toml"
+    path.write_text('version = "own-1"\nowner = "me"\ncolour = "red"\n')
+    with pytest.raises(SystemExit) as ended:
+        main(["policy", "check", str(path)])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.endswith("own.toml is wrong: Object contains unknown field `colour`\n")
+
+
+def test_explanation_is_a_sentence_a_line():
+    lines = output_of("explain", "strict").splitlines()
+    assert lines[0].startswith("strict-1@")
+    assert "  Items that the user has met in this session are not shown." in lines
+
+
+def test_difference_of_two_policies():
+    assert "-> No ad is shown." in output_of("diff", "default", "no-ads")
+    assert output_of("diff", "strict", "strict").splitlines()[1] == "  Both do the same."
+    assert json.loads(output_of("diff", "default", "no-ads", "--json"))["to"].startswith("no-ads-1@")
+
+
+def test_shipped_policies_are_listed():
+    assert [line.split()[0] for line in output_of("list").splitlines()] == ["default", "discovery", "no-ads", "strict"]
