@@ -18,7 +18,7 @@ from tests.chaos.full_disk import NoDiskError, run_full_disk
 from tests.chaos.judge import Verdict
 from tests.chaos.lost_nodes import run_cluster
 from tests.chaos.stage import Result, say
-from tests.chaos.storm import run_stalls, run_storm
+from tests.chaos.storm import run_exactly_once, run_stalls, run_storm
 
 Scene = Callable[[Path, int], Result]
 
@@ -32,13 +32,17 @@ SCENES: dict[str, Scene] = {
     "cluster": run_cluster,
     "full-disk": run_full_disk,
 }
+LONG_SCENES: dict[str, Scene] = {
+    "exactly-once": lambda folder, seed: run_exactly_once(folder, seed, kills=100, stalls=10, rebalances=10),
+}
+"""Scenes that run only where they are named, since each takes most of the 20 minutes of the others."""
 
 
 def main() -> None:
     """Run the scenes that the command line names, all by default."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="Faults under load, and a judge")
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000), help="seed of events and faults")
-    parser.add_argument("--only", default=",".join(SCENES), help=f"scenes to run, of {', '.join(SCENES)}")
+    parser.add_argument("--only", default=",".join(SCENES), help=f"scenes to run, of {', '.join(SCENES | LONG_SCENES)}")
     options = parser.parse_args()
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a client tells of every broker that is killed
     say(f"seed {options.seed}")
@@ -46,7 +50,7 @@ def main() -> None:
     for name in options.only.split(","):
         with tempfile.TemporaryDirectory(prefix="clickscore-chaos-") as folder:
             try:
-                result = SCENES[name](Path(folder), options.seed)
+                result = (SCENES | LONG_SCENES)[name](Path(folder), options.seed)
             except NoDiskError as exc:
                 say(f"{name}: skipped, {exc}")
                 continue

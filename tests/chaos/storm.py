@@ -12,6 +12,8 @@ from tests.integration.event_log import event_log
 
 LIMIT_S = 330.0
 """Time for the faults of a scene, s: on a machine that is too slow the scene has fewer faults, and says how many."""
+LONG_LIMIT_S = 1_500.0
+"""The same for the scene that is not part of `make chaos`, s."""
 RATE = 700
 """Events a second. Two workers, Kafka and the producer leave a part of two cores idle, so that a backlog shrinks."""
 LONGEST_FAULT_S = 15
@@ -56,6 +58,32 @@ def run_stalls(folder: Path, seed: int, *, stalls: int) -> Result:
         return _run("stalls", faults, broker.bootstrap_servers, folder, seed, users=MANY_USERS)
 
 
+def run_exactly_once(folder: Path, seed: int, *, kills: int, stalls: int, rebalances: int) -> Result:
+    """Run a storm on workers with transactions; a reader of committed records must see each record once.
+
+    Args:
+        folder: An empty folder for the broker and the logs.
+        seed: Seed of the events and of the faults.
+        kills: Number of `kill -9` of a worker.
+        stalls: Number of SIGSTOPs.
+        rebalances: Number of times that a worker joins the others and leaves them in order.
+    """
+    faults = [*_worker_faults(kills, stalls), *[_rebalance] * rebalances]
+    with frail_broker(folder / "kafka") as broker:
+        result = _run(
+            "exactly once",
+            faults,
+            broker.bootstrap_servers,
+            folder,
+            seed,
+            limit_s=LONG_LIMIT_S,
+            delivery="exactly_once",
+        )
+    for _ in range(result.verdict.duplicates):
+        result.verdict.note("duplicate", "a record is there twice")
+    return result
+
+
 def strike_workers(broker: str, folder: Path, seed: int, *, kills: int, stalls: int) -> Result:
     """Run a storm that leaves the broker alone, and judge all topics.
 
@@ -73,14 +101,24 @@ def _worker_faults(kills: int, stalls: int) -> list[Strike]:
     return [Stage.kill] * kills + [_stall] * stalls
 
 
-def _run(name: str, faults: Sequence[Strike], broker: str, folder: Path, seed: int, *, users: int = USERS) -> Result:
+def _run(
+    name: str,
+    faults: Sequence[Strike],
+    broker: str,
+    folder: Path,
+    seed: int,
+    *,
+    users: int = USERS,
+    limit_s: float = LIMIT_S,
+    **changes: object,
+) -> Result:
     started_at = time.monotonic()
     log = with_privacy_records(event_log(RATE * LONGEST_FAULT_S * (len(faults) + 1), seed, users=users), seed)
-    with stage(broker, folder, seed) as scene:
+    with stage(broker, folder, seed, **changes) as scene:
         scene.start_workers(WORKERS)
         with scene.load(log, RATE):
             for number, strike in enumerate(scene.dice.sample(faults, len(faults)), 1):
-                if time.monotonic() > started_at + LIMIT_S:
+                if time.monotonic() > started_at + limit_s:
                     break
                 scene.pause(0.5, 2)
                 strike(scene)
@@ -93,6 +131,13 @@ def _run(name: str, faults: Sequence[Strike], broker: str, folder: Path, seed: i
 
 def _stall(scene: Stage) -> None:
     scene.stall(SESSION_TIMEOUT_MS / 1000 + scene.dice.uniform(0.5, 2.5))
+
+
+def _rebalance(scene: Stage) -> None:
+    scene.start_workers(WORKERS + 1)
+    scene.pause(0.5, 2)
+    scene.dice.choice(scene.running).stop()
+    scene.deeds["rebalances"] += 1
 
 
 def _kill_broker(broker: FrailBroker, scene: Stage) -> None:
