@@ -8,9 +8,9 @@ from clickscore.backtest.evaluation_columns import EvaluationColumns
 from clickscore.backtest.label_join import PRIVACY, REPEATED, TICK, UNREADABLE, LabelJoin
 from clickscore.backtest.lookahead import LeakCheck, OneByOneRerun
 from clickscore.backtest.recommenders import Recommender, load_scorer, make_recommender
-from clickscore.backtest.session_repeats import with_repeats
 from clickscore.backtest.shared_pipelines import MakeRecommender, SharedPipelines
 from clickscore.stream.gc_tuning import tune_gc
+from clickscore.stream.policy.policy_file import PolicyFile
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.replay.reference_files import NO_FILES, read_reference_files
 from clickscore.stream.replay.reference_log import ReferenceLog, build_history
@@ -110,8 +110,7 @@ class _BacktestPass:
     def _make_declared_recommender(self, arm: Arm) -> Recommender:
         return make_recommender(arm, self._scorers)
 
-    def _make_policy(self, arm: Arm) -> Policy:
-        policy_file = with_repeats(arm.policy_file)
+    def _make_policy(self, arm: Arm, policy_file: PolicyFile) -> Policy:
         if arm.baseline:
             return Policy(policy_file, None, (), arm.settings.policy)
         scorer = load_scorer(arm, self._scorers)

@@ -39,6 +39,7 @@ class ArmColumns:
         """
         self._cutoff = cutoff
         self._ranks = array("H")
+        self._discovery_ranks = array("H")
         self._purchase = array("f")
         self._action_loss = array("f")
         self.recommended: Counter[str] = Counter()
@@ -55,9 +56,10 @@ class ArmColumns:
             event: The event with the predictions of all arms.
             arm: Number of this arm.
         """
-        items, model_items, variant, purchase, actions = event.predictions[arm]
+        items, discoveries, model_items, variant, purchase, actions = event.predictions[arm]
         label = event.label
         self._ranks.append(items.index(label.item) + 1 if label.item in items else 0)
+        self._discovery_ranks.append(discoveries.index(label.item) + 1 if label.item in discoveries else 0)
         self._purchase.append(np.nan if purchase is None else purchase)
         self._action_loss.append(np.nan if actions is None else _log_loss(actions, label.action))
         self.recommended.update(items[: self._cutoff])
@@ -68,6 +70,11 @@ class ArmColumns:
     def ranks(self) -> Ints:
         """Rank of the next item from 1; 0 where the item was not recommended, or no item follows: (events,)."""
         return np.frombuffer(self._ranks, dtype=np.uint16).astype(np.int64)
+
+    @property
+    def discovery_ranks(self) -> Ints:
+        """Rank of the next item in the list without items of the session, from 1; 0 for none: (events,)."""
+        return np.frombuffer(self._discovery_ranks, dtype=np.uint16).astype(np.int64)
 
     @property
     def purchase(self) -> Floats:

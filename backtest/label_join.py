@@ -34,7 +34,9 @@ class Prediction(NamedTuple):
     """Predictions of an arm after an event."""
 
     items: tuple[str, ...]
-    """Recommended items, best first."""
+    """Recommended items, best first; items of the session may be repeated."""
+    discoveries: tuple[str, ...]
+    """Items recommended where no item of the session may be repeated, best first."""
     model_items: int
     """Number of these items that the arm's model, or its baseline, ranked; the rest are the fallback: popular items."""
     variant: str
@@ -178,9 +180,9 @@ class LabelJoin:
             user, request.session_length, item, category, event.ts, session.known_user, request.bought
         )
         predictions = [
-            _read_prediction(recommendation, with_probabilities)
-            for recommendation, with_probabilities in zip(
-                decision.recommendations, self._states_probabilities, strict=True
+            _read_prediction(repeating, discovering, with_probabilities)
+            for repeating, discovering, with_probabilities in zip(
+                decision.recommendations, decision.discoveries, self._states_probabilities, strict=True
             )
         ]
         session.events.append(PendingEvent(action, context, predictions))
@@ -207,12 +209,23 @@ class LabelJoin:
                 yield LabelledEvent(context, predictions, label, _relate(label.item, action.item, seen))
 
 
-def _read_prediction(recommendation: Recommendation, with_probabilities: bool) -> Prediction:
-    items = tuple(choice.item_id for choice in recommendation.items)
+def _read_prediction(
+    recommendation: Recommendation, discovering: Recommendation, with_probabilities: bool
+) -> Prediction:
+    """Return an arm's prediction.
+
+    Args:
+        recommendation: Recommendation with repeats of the session.
+        discovering: Recommendation without repeats.
+        with_probabilities: Whether the arm states probabilities.
+    """
+    items, discoveries = (
+        tuple(choice.item_id for choice in decision.items) for decision in (recommendation, discovering)
+    )
     model_items, variant = count_model_items(recommendation), recommendation.variant
     if not with_probabilities:
-        return Prediction(items, model_items, variant, None, None)
-    return Prediction(items, model_items, variant, recommendation.purchase, recommendation.actions)
+        return Prediction(items, discoveries, model_items, variant, None, None)
+    return Prediction(items, discoveries, model_items, variant, recommendation.purchase, recommendation.actions)
 
 
 def _relate(next_item: str, item: str, seen: set[str]) -> Relation:

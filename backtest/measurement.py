@@ -33,6 +33,7 @@ from clickscore.model.metrics import MIN_PROBABILITY, calibration_error, pr_auc
 from clickscore.model.packaged_bundle import resolve_folder
 from clickscore.schemas.durations import HOUR_MS
 from clickscore.schemas.manifest import decode_manifest
+from clickscore.stream.policy.policy_file import load_policy
 
 LENGTH_SLICES = ((1, 1), (2, 2), (3, 3), (4, 5), (6, 10), (11, MAX_LENGTH))
 """First and last session length of each slice: narrow where most events are."""
@@ -56,7 +57,7 @@ def measure(plan: BacktestPlan, source: str, evidence: Evidence) -> Results:
     arms = tuple(measurement.measure_arms())
     return Results(
         source=source,
-        settings=plan.settings.identity,
+        settings=plan.settings.identity | {"policy": load_policy(plan.settings.policy.policy).label},
         cutoff=plan.cutoff,
         records=evidence.records,
         judged=len(columns),
@@ -113,7 +114,7 @@ class _Measurement:
             trained_until=trained_until,
             learned_events=int(is_trained.sum()) if trained_until else 0,
             ranking={f"{name}@{k}": self._measure_ranking(number, name, columns.ranks) for name in RANKING_METRICS},
-            discovery=self._measure_discovery(number, columns.ranks),
+            discovery=self._measure_discovery(number, columns.discovery_ranks),
             hit_rates=self._hit_rates(columns.ranks, arm.k),
             coverage=_round(catalogue_metrics.coverage(columns.recommended, items)),
             popularity_bias=_round(bias),

@@ -59,7 +59,7 @@ class ArmResult(msgspec.Struct, frozen=True, kw_only=True):
     ranking: dict[str, Estimate]
     """`hit_rate@K`, `mrr@K` and `ndcg@K` of the next item."""
     discovery: Estimate
-    """Hit rate at K over events whose next item was new to the session, where repeating the session is no hit."""
+    """Hit rate at K over events whose next item was new to the session, of lists that repeat no item of the session."""
     hit_rates: tuple[float, ...]
     """Hit rate at 1, 2 and so on, up to the arm's own K."""
     coverage: float

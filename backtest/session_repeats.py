@@ -17,3 +17,10 @@ def with_repeats(policy_file: PolicyFile) -> PolicyFile:
     hide: Hide = msgspec.structs.replace(policy_file.hide, on_screen=False, in_cart=False)
     limit: Limit = msgspec.structs.replace(policy_file.limit, reminders=ANY_NUMBER)
     return msgspec.structs.replace(policy_file, hide=hide, limit=limit)
+
+
+def without_repeats(policy_file: PolicyFile) -> PolicyFile:
+    """Return a policy that repeats no item of the session."""
+    hide: Hide = msgspec.structs.replace(policy_file.hide, on_screen=True, in_cart=True)
+    limit: Limit = msgspec.structs.replace(policy_file.limit, reminders=0)
+    return msgspec.structs.replace(policy_file, hide=hide, limit=limit)

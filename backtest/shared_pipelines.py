@@ -11,9 +11,11 @@ import msgspec
 
 from clickscore.backtest.arms import Arm
 from clickscore.backtest.recommenders import Recommender
+from clickscore.backtest.session_repeats import with_repeats, without_repeats
 from clickscore.schemas.decisions import Recommendation
 from clickscore.stream.pipeline import Output, Pipeline
 from clickscore.stream.policy.experiments import CONTROL, assign_variant
+from clickscore.stream.policy.policy_file import PolicyFile
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
@@ -26,8 +28,8 @@ from clickscore.stream.settings import SessionSettings, Settings
 MakeRecommender = Callable[[Arm], Recommender]
 """Makes a new recommender for an arm."""
 
-MakePolicy = Callable[[Arm], Policy]
-"""Makes a policy for an arm."""
+MakePolicy = Callable[[Arm, PolicyFile], Policy]
+"""Makes a policy for an arm, from the arm's policy file with or without repeats of the session."""
 
 
 class ArmDecisions(NamedTuple):
@@ -38,17 +40,22 @@ class ArmDecisions(NamedTuple):
     """False for a warm-up event."""
     recommendations: list[Recommendation]
     """Recommendation of each arm, in the arms' order; empty where the event is not judged, or where an arm's own
-    sessions take the event for a repeat."""
+    sessions take the event for a repeat. Items of the session may be repeated."""
+    discoveries: list[Recommendation]
+    """Recommendation of each arm without any item of the session, for the events whose next item is new."""
 
 
 class ArmPolicy(NamedTuple):
-    """An arm with a policy."""
+    """An arm with its policy, once with and once without repeats of the session."""
 
     arm: Arm
-    policy: Policy
+    repeating: Policy
+    discovering: Policy
 
-    def decide(self, request: Request, scores: Scores | None, catalogue: AnyCatalogue) -> Recommendation:
-        """Return the recommendation of a worker with the arm's settings.
+    def decide(
+        self, request: Request, scores: Scores | None, catalogue: AnyCatalogue
+    ) -> tuple[Recommendation, Recommendation]:
+        """Return the recommendations of a worker with the arm's settings, with and without repeats of the session.
 
         Args:
             request: The event, with the user's session.
@@ -59,7 +66,11 @@ class ArmPolicy(NamedTuple):
         variant = assign_variant(request.event.user_id, settings.experiment, settings.control_share)
         if variant != request.variant:
             request = msgspec.structs.replace(request, variant=variant)
-        return self.policy.recommend(request, scores if variant != CONTROL else None, catalogue)
+        scores = scores if variant != CONTROL else None
+        return (
+            self.repeating.recommend(request, scores, catalogue),
+            self.discovering.recommend(request, scores, catalogue),
+        )
 
 
 class SharedPipeline:
@@ -90,7 +101,14 @@ class SharedPipeline:
         self.arm_numbers = [number for number, _ in arms]
         self._pipeline = Pipeline(settings.sessions, settings.policy, topic, Catalogue())
         start_pipeline(self._pipeline, reference, range(partitions), {})
-        self._policies = [ArmPolicy(arm, make_policy(arm)) for _, arm in arms]
+        self._policies = [
+            ArmPolicy(
+                arm,
+                make_policy(arm, with_repeats(arm.policy_file)),
+                make_policy(arm, without_repeats(arm.policy_file)),
+            )
+            for _, arm in arms
+        ]
         self._recommenders = {arm.recommender_key: make_recommender(arm) for _, arm in reversed(arms)}
 
     def decide(self, batches: Batches, judge_from: int | None) -> tuple[list[Output], list[ArmDecisions]]:
@@ -104,12 +122,10 @@ class SharedPipeline:
         is_judged = [judge_from is not None and request.event.ts >= judge_from for request in requests]
         scores = {key: recommender.rank(requests, is_judged) for key, recommender in self._recommenders.items()}
         ranked = [(policy, scores[policy.arm.recommender_key]) for policy in self._policies]
-        decisions = [
-            ArmDecisions(
-                request, judge, [policy.decide(request, ranking[row], catalogue) for policy, ranking in ranked if judge]
-            )
-            for row, (request, judge, catalogue) in enumerate(zip(requests, is_judged, catalogues, strict=True))
-        ]
+        decisions: list[ArmDecisions] = []
+        for row, (request, judge, catalogue) in enumerate(zip(requests, is_judged, catalogues, strict=True)):
+            pairs = [policy.decide(request, ranking[row], catalogue) for policy, ranking in ranked if judge]
+            decisions.append(ArmDecisions(request, judge, [pair[0] for pair in pairs], [pair[1] for pair in pairs]))
         return outputs, decisions
 
 
@@ -174,14 +190,20 @@ class SharedPipelines:
         outputs, decisions = results[0]
         if len(results) == 1:
             return outputs, decisions
-        by_decision: dict[str, dict[int, Recommendation]] = {decision.request.decision_id: {} for decision in decisions}
+        by_decision: dict[str, dict[int, tuple[Recommendation, Recommendation]]] = {
+            decision.request.decision_id: {} for decision in decisions
+        }
         for pipeline, (_, pipeline_decisions) in zip(self._pipelines, results, strict=True):
             for decision in pipeline_decisions:
                 if (by_arm := by_decision.get(decision.request.decision_id)) is not None:
-                    by_arm.update(zip(pipeline.arm_numbers, decision.recommendations, strict=False))
+                    pairs = zip(decision.recommendations, decision.discoveries, strict=True)
+                    by_arm.update(zip(pipeline.arm_numbers, pairs, strict=False))
         return outputs, [self._merge(decision, by_decision[decision.request.decision_id]) for decision in decisions]
 
-    def _merge(self, decision: ArmDecisions, by_arm: dict[int, Recommendation]) -> ArmDecisions:
+    def _merge(self, decision: ArmDecisions, by_arm: dict[int, tuple[Recommendation, Recommendation]]) -> ArmDecisions:
         is_complete = len(by_arm) == self._arm_count
-        recommendations = [by_arm[arm] for arm in range(self._arm_count)] if is_complete else []
-        return decision._replace(recommendations=recommendations)
+        pairs = [by_arm[arm] for arm in range(self._arm_count)] if is_complete else []
+        return decision._replace(
+            recommendations=[repeating for repeating, _ in pairs],
+            discoveries=[discovering for _, discovering in pairs],
+        )

@@ -12,11 +12,12 @@ from clickscore.backtest.arms import Arm
 from clickscore.backtest.backtest_run import Evidence
 from clickscore.backtest.evaluation_columns import NEW_ITEM, NO_NEXT_ITEM, RELATIONS
 from clickscore.backtest.recommenders import load_scorer, make_recommender
-from clickscore.backtest.session_repeats import with_repeats
+from clickscore.backtest.session_repeats import with_repeats, without_repeats
 from clickscore.backtest.shared_pipelines import SharedPipelines
 from clickscore.schemas.decisions import encode_decision
 from clickscore.schemas.events import AnyEvent, Epoch, encode_event
 from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.policy.policy_file import PolicyFile
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.replay.file_source import FileSource
@@ -79,11 +80,11 @@ def judged(evidence: Evidence, number: int = 0) -> list[list[float]]:
 def test_decisions_of_every_arm_are_those_of_a_replay(log: Path, arms: list[Arm]) -> None:
     scorers: dict[str, Scorer] = {}
 
-    def policy(current: Arm) -> Policy:
+    def policy(current: Arm, policy_file: PolicyFile) -> Policy:
         if current.baseline:
-            return Policy(current.policy_file, None, (), current.settings.policy)
+            return Policy(policy_file, None, (), current.settings.policy)
         return Policy(
-            current.policy_file,
+            policy_file,
             load_scorer(current, scorers).version,
             load_scorer(current, scorers).popular,
             current.settings.policy,
@@ -110,6 +111,7 @@ def test_decisions_of_every_arm_are_those_of_a_replay(log: Path, arms: list[Arm]
             "clickstream-events",
             Catalogue(),
             None if current.baseline else Scorer(load_bundle(Path(current.settings.scoring.bundle))),
+            policy_file=with_repeats(current.policy_file),
         )
         for current in models
     ]
@@ -254,7 +256,7 @@ def shown_items(log: Path, arms: list[Arm]) -> list[list[list[str]]]:
         {NO_FILES: ReferenceLog()} | {pair: read_reference_files(*pair) for pair in files},
         1,
         make_recommender=lambda current: make_recommender(current, {}),
-        make_policy=lambda current: Policy(with_repeats(current.policy_file), None, ()),
+        make_policy=lambda _, policy_file: Policy(policy_file, None, ()),
     )
     with FileSource(log, "clickscore", range(1), FilePosition(offsets=(0,))) as source:
         decisions = [decision for batches in source.batches() for decision in shared.decide(batches, 0)[1]]
@@ -291,3 +293,21 @@ def test_backtest_reads_the_files_of_its_arms(tmp_path: Path, log: Path) -> None
     assert set(ITEMS[:40]) & result.columns.arms[0].recommended.keys()
     assert not set(ITEMS[:40]) & result.columns.arms[1].recommended.keys()
     assert result.leak_check.leaks == ()
+
+
+def test_arm_is_judged_with_and_without_repeats_whatever_its_policy(tmp_path: Path) -> None:
+    log = file_of(
+        tmp_path,
+        view("zoe", 0, "c"),
+        view("anna", 0, "a"),
+        view("anna", 9, "b"),
+        view("anna", 18, "b"),  # a repeat
+        view("anna", 27, "c"),  # new to the session
+        view("bert", 90, "d"),
+    )
+    arms = [arm("default", baseline="popularity"), arm("strict", baseline="popularity", policy="strict")]
+    columns = contest(log, arms, settings=Settings.of(partitions=1)).columns
+    assert [arm_columns.ranks.tolist() for arm_columns in columns.arms] == [[0, 0, 3, 3, 0]] * 2
+    assert [arm_columns.discovery_ranks.tolist() for arm_columns in columns.arms] == [[0, 0, 0, 1, 0]] * 2
+    assert with_repeats(arms[0].policy_file).limit == with_repeats(arms[1].policy_file).limit
+    assert without_repeats(arms[0].policy_file).limit.reminders == 0
