@@ -300,9 +300,28 @@ _PARQUET_ROWS: dict[str, tuple[dict[str, Any], ...]] = {
 
 
 def _parquet_file(chance: random.Random, folder: Path, file_format: str, rows: int) -> Path:
+    """Write a Parquet file; columns that Parquet cannot hold are drawn again."""
     import pyarrow as pa  # noqa: PLC0415 (of the files extra)
     import pyarrow.parquet as pq  # noqa: PLC0415
 
+    path = folder / "rows.parquet"
+    while True:
+        table = _table(pa, chance, file_format, rows)
+        try:
+            pq.write_table(
+                table,
+                path,
+                compression=chance.choice(("none", "snappy", "gzip", "zstd", "lz4", "brotli")),
+                row_group_size=chance.choice((1, 7, 100, 10_000)) if rows < 100 else chance.choice((100, 10_000)),
+                use_dictionary=chance.random() < 0.5,
+                data_page_version=chance.choice(("1.0", "2.0")),
+            )
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # a time beyond 64 bits, a dictionary without texts
+            continue
+        return path
+
+
+def _table(pa: Any, chance: random.Random, file_format: str, rows: int) -> Any:
     values = [_parquet_row(chance, file_format, number) for number in range(rows)]
     names = list(dict.fromkeys(name for row in values for name in row))
     if chance.random() < 0.05:
@@ -310,16 +329,7 @@ def _parquet_file(chance: random.Random, folder: Path, file_format: str, rows: i
     columns = {name: _column(pa, chance, [row.get(name) for row in values]) for name in names}
     if chance.random() < 0.1:
         columns[chance.choice(("more", "", "TS", "user_id "))] = pa.array([{"a": [1]}] * rows)
-    path = folder / "rows.parquet"
-    pq.write_table(
-        pa.table(columns),
-        path,
-        compression=chance.choice(("none", "snappy", "gzip", "zstd", "lz4", "brotli")),
-        row_group_size=chance.choice((1, 7, 100, 10_000)) if rows < 100 else chance.choice((100, 10_000)),
-        use_dictionary=chance.random() < 0.5,
-        data_page_version=chance.choice(("1.0", "2.0")),
-    )
-    return path
+    return pa.table(columns)
 
 
 def _parquet_row(chance: random.Random, file_format: str, number: int) -> dict[str, Any]:
