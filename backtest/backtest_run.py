@@ -1,6 +1,6 @@
 """Backtest run: one pass over recorded events with all arms, through the worker's own pipeline."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from clickscore.backtest.arms import Arm
@@ -9,12 +9,13 @@ from clickscore.backtest.label_join import PRIVACY, REPEATED, TICK, UNREADABLE, 
 from clickscore.backtest.lookahead import LeakCheck, OneByOneRerun
 from clickscore.backtest.recommenders import Recommender, load_scorer, make_recommender
 from clickscore.backtest.shared_pipelines import MakeRecommender, SharedPipelines
+from clickscore.schemas.handover import PREFIX as HANDOVER_PREFIX
 from clickscore.stream.gc_tuning import tune_gc
 from clickscore.stream.policy.policy_file import PolicyFile
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.replay.reference_files import NO_FILES, read_reference_files
 from clickscore.stream.replay.reference_log import ReferenceLog, build_history
-from clickscore.stream.replay.source import Batches, SourceSpec
+from clickscore.stream.replay.source import Batches, HandoverSlot, SourceSpec
 from clickscore.stream.replay.task import ReplayProgress
 from clickscore.stream.scoring.scorer import Scorer
 from clickscore.stream.settings import Settings
@@ -122,9 +123,11 @@ class _BacktestPass:
         with spec.open(plan.settings, range(spec.partitions), None) as source:
             for batches in source.batches():
                 warm_up, replayed = spec.split_warm_up(batches)
-                if warm_up:
-                    self._process(warm_up, None)
-                self._process(replayed, plan.judge_from)
+                for part in _cut_at_handovers(warm_up) if warm_up else ():
+                    self._process(part, None)
+                for part in _cut_at_handovers(replayed):
+                    self._process(part, plan.judge_from)
+                self._deliver(source.slot)
                 records += sum(len(partition_records) for _, partition_records in batches)
                 report_progress(ReplayProgress(source.completed, source.total, records))
             unreadable = source.unreadable
@@ -155,5 +158,25 @@ class _BacktestPass:
             left_out[UNREADABLE] += output.outcomes["dead"]
             left_out[TICK] += output.outcomes["tick"]
             left_out[REPEATED] += output.outcomes["repeated"]
-            left_out[PRIVACY] += output.outcomes["consent"] + output.outcomes["erase"]
+            left_out[PRIVACY] += sum(output.outcomes[name] for name in ("consent", "erase", "identify", "handover"))
         self._columns.add(self._join.add(outputs, decisions))
+
+    def _deliver(self, slot: HandoverSlot | None) -> None:
+        """Process the hand-over that the last record of a file's batch causes, if any."""
+        if self._rerun:
+            self._rerun.deliver(slot)
+        self._columns.add(self._join.add(self._pipelines.deliver(slot), []))
+
+
+def _cut_at_handovers(batches: Batches) -> Iterator[Batches]:
+    """Yield batches whose decisions come before all hand-overs: each hand-over begins a batch of its own."""
+    pending: Batches = []
+    for partition, records in batches:
+        start = 0
+        for row, record in enumerate(records):
+            if record.value is not None and record.value.startswith(HANDOVER_PREFIX):
+                yield [*pending, (partition, records[start:row])]
+                yield [(partition, [record])]
+                pending, start = [], row + 1
+        pending.append((partition, records[start:]))
+    yield pending

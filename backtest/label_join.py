@@ -13,13 +13,13 @@ from clickscore.schemas.clients import FIRST_MACHINE
 from clickscore.schemas.decisions import Recommendation, count_model_items
 from clickscore.schemas.events import ACTION_OF, Impression, ItemEvent
 from clickscore.schemas.purposes import PERSONALISATION, TRAINING
-from clickscore.stream.pipeline import Output
+from clickscore.stream.pipeline import Output, SessionMerge
 from clickscore.stream.request import Request
 
 # Reasons why a record is not judged. The report and its JSON show them.
 UNREADABLE = "no event: a line that cannot be read, or a dead letter"
 TICK = "a tick, which is no event"
-PRIVACY = "consent or erasure: a record about a user's data, which is no action"
+PRIVACY = "consent, erasure or identity: a record about a user, which is no action"
 REPEATED = "repeated: an event that was there before"
 WARM_UP = "warm-up: before the time from which on is judged"
 LATE = "late: it enters no session, so nothing follows it"
@@ -141,6 +141,8 @@ class LabelJoin:
         for output in outputs:
             for message in output.closed_sessions:
                 labelled += self._resolve(_decode_session_id(message.value or b"").id)
+            for merge in output.merges:
+                self._merge(merge)
         return labelled
 
     def finish(self) -> None:
@@ -196,9 +198,30 @@ class LabelJoin:
             self._open[request.decision_id] = self._newest[owner] = session
         return self._newest[owner]
 
+    def _merge(self, merge: SessionMerge) -> None:
+        """Move the events of an anonymous id into the session of the user.
+
+        In the log of a topic, the events of the anonymous id may be read later, or lie before the log: then they stay
+        without a label.
+        """
+        source = self._open.pop(merge.source_id, None)
+        if source is not None and self._newest.get(source.owner) is source:
+            del self._newest[source.owner]
+        target = self._open.get(merge.session_id)
+        if target is None:
+            owner = (merge.session_id.rpartition("-")[0], merge.user_id)
+            user = xxhash.xxh3_64_intdigest(merge.user_id.encode())
+            target = self._open[merge.session_id] = self._newest[owner] = _OpenSession(owner, user in self._users, [])
+            self._users.add(user)
+        if source is not None:
+            target.events.extend(source.events)
+            target.events.sort(key=lambda event: event.action.ts)
+
     def _resolve(self, session_id: str) -> Iterator[LabelledEvent]:
         """Remove an ended session, and yield the judged events with labels."""
-        session = self._open.pop(session_id)
+        session = self._open.pop(session_id, None)
+        if session is None:
+            return  # of an anonymous id whose events lie before the log
         if self._newest[session.owner] is session:
             del self._newest[session.owner]
         seen: set[str] = set()

@@ -12,7 +12,7 @@ import msgspec
 
 from clickscore.backtest.shared_pipelines import ArmDecisions, SharedPipelines
 from clickscore.schemas.decisions import Recommendation, encode_decision
-from clickscore.stream.replay.source import Batches
+from clickscore.stream.replay.source import Batches, HandoverSlot
 
 SHOWN_IDS = 3
 """Ids of differing decisions in the report, per arm: enough to look an example up."""
@@ -75,6 +75,10 @@ class OneByOneRerun:
                 _, repeated = self._pipelines.decide([(partition, [record])], judge_from)
                 for decision in repeated:
                     self._compare_decision(decision, expected[decision.request.decision_id])
+
+    def deliver(self, slot: HandoverSlot | None) -> None:
+        """Process the hand-over of the records compared since the last call, at its position in the log."""
+        self._pipelines.deliver(slot)
 
     def _compare_decision(self, decision: ArmDecisions, expected: Sequence[Recommendation]) -> None:
         if not decision.recommendations:

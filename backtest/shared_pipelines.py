@@ -13,7 +13,7 @@ from clickscore.backtest.arms import Arm
 from clickscore.backtest.recommenders import Recommender
 from clickscore.backtest.session_repeats import with_repeats, without_repeats
 from clickscore.schemas.decisions import Recommendation
-from clickscore.stream.pipeline import Output, Pipeline
+from clickscore.stream.pipeline import Message, Output, Pipeline
 from clickscore.stream.policy.experiments import CONTROL, assign_variant
 from clickscore.stream.policy.policy_file import PolicyFile
 from clickscore.stream.policy.recommend import Policy
@@ -21,7 +21,7 @@ from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
 from clickscore.stream.replay.reference_files import NO_FILES, ReferenceFiles
 from clickscore.stream.replay.reference_log import ReferenceLog, start_pipeline
-from clickscore.stream.replay.source import Batches
+from clickscore.stream.replay.source import Batches, HandoverSlot, handover_batches
 from clickscore.stream.request import Request, Scores
 from clickscore.stream.settings import SessionSettings, Settings
 
@@ -109,6 +109,7 @@ class SharedPipeline:
             )
             for _, arm in arms
         ]
+        self._handovers: list[Message] = []
         self._recommenders = {arm.recommender_key: make_recommender(arm) for _, arm in reversed(arms)}
 
     def decide(self, batches: Batches, judge_from: int | None) -> tuple[list[Output], list[ArmDecisions]]:
@@ -119,6 +120,7 @@ class SharedPipeline:
             judge_from: Event time of the first judged events, ms; None where all records only warm up.
         """
         outputs, requests, catalogues = self._pipeline.collect_requests(batches)
+        self._handovers += [message for output in outputs for message in output.handovers]
         is_judged = [judge_from is not None and request.event.ts >= judge_from for request in requests]
         scores = {key: recommender.rank(requests, is_judged) for key, recommender in self._recommenders.items()}
         ranked = [(policy, scores[policy.arm.recommender_key]) for policy in self._policies]
@@ -127,6 +129,16 @@ class SharedPipeline:
             pairs = [policy.decide(request, ranking[row], catalogue) for policy, ranking in ranked if judge]
             decisions.append(ArmDecisions(request, judge, [pair[0] for pair in pairs], [pair[1] for pair in pairs]))
         return outputs, decisions
+
+    def deliver(self, slot: HandoverSlot | None) -> list[Output]:
+        """Process the hand-over of the records since the last call; return the pipeline's outputs.
+
+        Args:
+            slot: Position of the hand-over; None where the log has its hand-overs already.
+        """
+        batches = handover_batches(slot, self._handovers)
+        self._handovers.clear()
+        return self._pipeline.advance_all(batches)
 
 
 class SharedPipelines:
@@ -199,6 +211,11 @@ class SharedPipelines:
                     pairs = zip(decision.recommendations, decision.discoveries, strict=True)
                     by_arm.update(zip(pipeline.arm_numbers, pairs, strict=False))
         return outputs, [self._merge(decision, by_decision[decision.request.decision_id]) for decision in decisions]
+
+    def deliver(self, slot: HandoverSlot | None) -> list[Output]:
+        """Process the hand-over of the records since the last call; return the outputs of the common sessions."""
+        outputs, *_ = [pipeline.deliver(slot) for pipeline in self._pipelines]
+        return outputs
 
     def _merge(self, decision: ArmDecisions, by_arm: dict[int, tuple[Recommendation, Recommendation]]) -> ArmDecisions:
         is_complete = len(by_arm) == self._arm_count

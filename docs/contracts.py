@@ -15,7 +15,8 @@ from clickscore.schemas import topics
 from clickscore.schemas.catalogue import Campaign, Item
 from clickscore.schemas.decisions import Ad, Recommendation
 from clickscore.schemas.erasure import AnyReceipt, Erased, Remains
-from clickscore.schemas.events import AnyRecord, Cart, Consent, Epoch, Erase, Purchase, Search, Tick, View
+from clickscore.schemas.events import AnyRecord, Cart, Consent, Epoch, Erase, Identify, Purchase, Search, Tick, View
+from clickscore.schemas.handover import Handover
 from clickscore.schemas.manifest import Manifest
 from clickscore.schemas.sessions import ClosedSession
 from clickscore.schemas.snapshots import OFFSET_HEADER
@@ -52,6 +53,7 @@ _EXAMPLES: dict[type[msgspec.Struct], msgspec.Struct] = {
         withdrawn=("ads", "training"),
     ),
     Erase: Erase(event_id="e-6", user_id="u-1", ts=_TIMESTAMP + 120_000),
+    Identify: Identify(event_id="e-7", user_id="cookie-81f", ts=_TIMESTAMP + 60_000, identified_as="u-1"),
     Erased: Erased(event_id="e-6", user_id="u-1", record_id="clickstream-events-0-7", ts=_TIMESTAMP + 120_000),
     Remains: Remains(
         event_id="e-6",
@@ -104,12 +106,14 @@ _CHANNELS = (
         topic=topics.EVENTS,
         description="Actions of shoppers, in the order of sending. Unknown fields are skipped. A record that is no "
         "event becomes a dead letter. A `tick` moves the time of an idle partition: workers write ticks; you may, too. "
-        "`consent` and `erase` say what may be done with a user's data: they hold from the next record on. An `epoch` "
-        "says which catalogue, campaigns and bundle later decisions use: only workers write epochs.",
+        "`consent` and `erase` say what may be done with a user's data: they hold from the next record on. "
+        "`identify` says that an anonymous id is a user; a worker then writes a `handover` with the session into the "
+        "user's partition. An `epoch` says which catalogue, campaigns and bundle later decisions use. Only workers "
+        "write epochs and hand-overs.",
         key="The user's id. All events of a user must lie in one partition; ticks and epochs have no key.",
         payload=AnyRecord,
         receives=True,
-        sends=Tick | Epoch,
+        sends=Tick | Epoch | Handover,
     ),
     _Channel(
         topic=topics.CATALOGUE,

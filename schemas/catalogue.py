@@ -4,7 +4,8 @@ from typing import Annotated
 
 import msgspec
 
-from clickscore.schemas.events import EventTime, Id, Millis, Price, time_fault
+from clickscore.schemas.events import Price, time_fault
+from clickscore.schemas.field_types import EventTime, Id, Millis
 from clickscore.schemas.json_depth import bounded_depth
 
 

@@ -9,26 +9,17 @@ from typing import Annotated
 import msgspec
 
 from clickscore.schemas.clients import Client
+from clickscore.schemas.field_types import YEAR_2000_MS, YEAR_9999_MS, EventTime, Id, LogOffset
+from clickscore.schemas.handover import Handover
 from clickscore.schemas.json_depth import check_depth
 from clickscore.schemas.purposes import Purpose
 from clickscore.schemas.rollouts import EpochRollout
 
-YEAR_2000_MS = 946_684_800_000
-"""Smallest event time, ms. A smaller number is a time in seconds: as seconds it means a time up to the year 31969."""
-YEAR_9999_MS = 253_402_300_799_999
-"""Largest event time, ms. Times from the year 1978 on exceed this number as microseconds."""
 NANOSECONDS_FROM = 10**17
 """Numbers from here on are nanoseconds: as microseconds they mean a time after the year 5138."""
 
-Id = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-Millis = Annotated[int, msgspec.Meta(ge=0, le=YEAR_9999_MS, description="ms since the epoch, UTC, up to year 9999")]
-EventTime = Annotated[
-    int, msgspec.Meta(ge=YEAR_2000_MS, le=YEAR_9999_MS, description="ms since the epoch, UTC, from year 2000 to 9999")
-]
 Price = Annotated[float, msgspec.Meta(ge=0)]
 Position = Annotated[int, msgspec.Meta(ge=0)]
-LogOffset = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-"""Offset in a topic: a snapshot holds no larger number than 64 bits, and JSON no larger exact one than 2**53."""
 
 
 class UserRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", gc=False):
@@ -128,6 +119,26 @@ class Erase(UserRecord, frozen=True, kw_only=True, tag="erase", gc=False):
     """The user is to be forgotten: the state of the user goes, what was said about consent included."""
 
 
+class Identify(UserRecord, frozen=True, kw_only=True, tag="identify", gc=False):
+    """The anonymous id `user_id` is the user `identified_as`, who takes over the session. It gets no decision.
+
+    It hands over what is there at this record. Later events of the anonymous id are anonymous again.
+    """
+
+    identified_as: Id
+    """The user behind the anonymous id."""
+
+    def __post_init__(self) -> None:
+        """Check that the event names two ids.
+
+        Raises:
+            ValueError: Both ids are the same.
+        """
+        if self.identified_as == self.user_id:
+            message = "`user_id`, the anonymous id, and `identified_as`, the user, are the same"
+            raise ValueError(message)
+
+
 class Tick(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="tick", gc=False):
     """Passing of time in an idle partition. A tick only moves the watermark, and gets no decision."""
 
@@ -162,10 +173,10 @@ Interaction = View | Cart | RemoveFromCart | Favourite | Purchase | Click | Sear
 AnyEvent = Interaction | Impression
 """Allowed events of a shopper's client."""
 
-PrivacyRecord = Consent | Erase
-"""Records about a user's data. They are no action on an item: they enter no session and get no decision."""
+PrivacyRecord = Consent | Erase | Identify
+"""Records about a user. They are no action on an item: they enter no session and get no decision."""
 
-AnyRecord = AnyEvent | PrivacyRecord | Tick | Epoch
+AnyRecord = AnyEvent | PrivacyRecord | Handover | Tick | Epoch
 """Allowed records of `clickstream-events`."""
 
 ACTIONS: tuple[str, ...] = (
@@ -224,6 +235,17 @@ def read_epoch(value: bytes | None) -> Epoch | None:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None  # becomes a dead letter
     return record if isinstance(record, Epoch) else None
+
+
+def read_identify(value: bytes | None) -> Identify | None:
+    """Return the `identify` event in a record; None for any other record."""
+    if value is None or b'"identify"' not in value:
+        return None
+    try:
+        record = decode_record(value)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None  # becomes a dead letter
+    return record if isinstance(record, Identify) else None
 
 
 class _EventTimeOnly(msgspec.Struct):

@@ -29,6 +29,8 @@ class ConsentState(msgspec.Struct, array_like=True, gc=False):
     """Fingerprints of the newest `consent` events, 8 bytes each, to deduplicate repeated events."""
     session_withheld: bool = False
     """Whether the open session has events without consent to training, so that it is not published."""
+    handed_to: bytes = b""
+    """Hash (xxh3, 64 bits) of the user to whom all of this was handed over; empty where there is something new."""
 
 
 class UserState(msgspec.Struct, array_like=True, gc=False):
@@ -64,6 +66,8 @@ class UserState(msgspec.Struct, array_like=True, gc=False):
     """What the user said about consent; absent for a user who said nothing."""
     client: int = 0
     """Class of the user: index into `schemas.clients.CLIENTS`."""
+    is_handed: bool = False
+    """Whether the open session was an anonymous id's and still has its name: a client's next name replaces it."""
 
 
 class PartitionSnapshot(msgspec.Struct, array_like=True, gc=False):
@@ -81,6 +85,10 @@ class PartitionSnapshot(msgspec.Struct, array_like=True, gc=False):
     """Epoch in effect after the record at `offset`; absent before the first epoch."""
     appended_at: int = -1
     """Kafka's timestamp of the record at `offset`, ms; negative where unknown. Another record there is another log."""
+    handed: dict[int, int] = {}
+    """Offset of the newest hand-over that was applied, by its source partition: an earlier one is a repeat."""
+    erasures: list[tuple[bytes, int]] = []
+    """Newest erasures: hash of the user id (xxh3, 64 bits) and event time, ms. A hand-over from before is dropped."""
 
 
 decode_user = msgspec.msgpack.Decoder(UserState).decode

@@ -27,6 +27,7 @@ COMMANDS = {
     "tail": "tail",
     "consent": "consent",
     "erase": "erase",
+    "identify": "identify",
     "bundle": "bundle",
     "policy": "policy",
     "demo": "demo",

@@ -22,11 +22,13 @@ from clickscore.schemas.events import (
     Consent,
     Epoch,
     Erase,
+    Identify,
     Impression,
     PrivacyRecord,
     Tick,
     decode_record,
 )
+from clickscore.schemas.handover import Handover
 from clickscore.schemas.purposes import PERSONALISATION
 from clickscore.schemas.sessions import ClosedSession, encode_session
 from clickscore.stream.cut_bytes import full_size
@@ -41,6 +43,7 @@ from clickscore.stream.request import Request, Scores
 from clickscore.stream.scoring.scorer import PendingScores, Scorer
 from clickscore.stream.settings import PolicySettings, SessionSettings
 from clickscore.stream.state import clients, consent, sessions
+from clickscore.stream.state.identity import encode_bounded
 from clickscore.stream.state.partition import (
     MAX_CLOSURES_PER_EVENT,
     MAX_CLOSURES_PER_TICK,
@@ -103,6 +106,16 @@ class WatermarkJump(NamedTuple):
     """Event time less append time, ms; None without an append time."""
 
 
+class SessionMerge(NamedTuple):
+    """A session of an anonymous id that became part of a user's open session."""
+
+    source_id: str
+    """Id under which the session would have been published, `TOPIC-PARTITION-OFFSET` of its first event."""
+    session_id: str
+    """Id of the user's session, in the same form."""
+    user_id: str
+
+
 @dataclass(slots=True)
 class Output:
     """All records to publish for a batch of a partition, and counts."""
@@ -111,16 +124,20 @@ class Output:
     ads: list[Message] = field(default_factory=list[Message])
     closed_sessions: list[Message] = field(default_factory=list[Message])
     receipts: list[Message] = field(default_factory=list[Message])
+    handovers: list[Message] = field(default_factory=list[Message])
+    """Records for `clickstream-events`, keyed by the identified user; a replay of the topic reads them from there."""
     dead_letters: list[DeadLetter] = field(default_factory=list[DeadLetter])
     changes: list[ChangelogRecord] = field(default_factory=list[ChangelogRecord])
     outcomes: Counter[str] = field(default_factory=Counter[str])
-    """Number of records by outcome: decided, late, repeated, dead, tick, epoch, consent, erase, skipped."""
+    """Number of records by outcome: decided, late, repeated, dead, tick, epoch, consent, erase, identify,
+    handover, skipped."""
     unscored: int = 0
     """Number of decisions on events that the model could not score: it knows no item of the session."""
     items: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
     """Number of recommended items by variant of the A/B test and by reason: `model`, or `popular` for the fallback."""
     removed: Counter[str] = field(default_factory=Counter[str])
     """Number of candidates removed by each rule of the policy."""
+    merges: list[SessionMerge] = field(default_factory=list[SessionMerge])
     jumps: list[WatermarkJump] = field(default_factory=list[WatermarkJump])
 
 
@@ -379,7 +396,10 @@ class Pipeline:
                 catalogue = self._apply_epoch(partition, state, event, output)
                 deciders = self._find_deciders(partition, state.epoch)
                 continue
-            if isinstance(event, (Consent, Erase)):  # the log's order counts, not the time: the watermark stays
+            if isinstance(event, Handover):
+                self._receive(state, event, record, output)
+                continue
+            if isinstance(event, (Consent, Erase, Identify)):  # the log's order counts: the watermark stays
                 self._apply_privacy(state, event, record, output)
                 continue
             self._pass_time(state, event, record, output)
@@ -431,9 +451,12 @@ class Pipeline:
             output.closed_sessions.extend(map(closed_message, closed))
 
     def _apply_privacy(self, state: PartitionState, event: PrivacyRecord, record: Record, output: Output) -> None:
-        """Erase a user, or apply what a user says about consent, unless the record repeats a statement."""
+        """Erase or identify a user, or apply what a user says about consent, unless the record repeats a statement."""
         if isinstance(event, Erase):
             self._erase(state, event, record, output)
+            return
+        if isinstance(event, Identify):
+            self._identify(state, event, record, output)
             return
         fingerprint = xxhash.xxh3_64_digest(event.event_id.encode())
         if consent.is_repeat(state.user(event.user_id).consent, fingerprint):
@@ -446,12 +469,34 @@ class Pipeline:
 
     def _erase(self, state: PartitionState, event: Erase, record: Record, output: Output) -> None:
         """Forget a user, and write a receipt."""
-        state.erase(event.user_id, record.offset)
+        state.erase(event, record.offset)
         forget_variants()  # the cache holds user ids
         record_id = f"{state.source}-{record.offset}"
         receipt = Erased(event_id=event.event_id, user_id=event.user_id, record_id=record_id, ts=event.ts)
         output.receipts.append(Message(event.user_id.encode(), encode_receipt(receipt)))
         output.outcomes["erase"] += 1
+
+    def _identify(self, state: PartitionState, event: Identify, record: Record, output: Output) -> None:
+        """Take what an anonymous id did out of the state, and write it into the log of the user."""
+        handover, closed = state.identify(event, record.offset)
+        if closed:
+            output.closed_sessions.append(closed_message(closed))
+        if handover:
+            value = encode_bounded(handover, self._session_settings.max_event_bytes)
+            output.handovers.append(Message(event.identified_as.encode(), value))
+        output.outcomes["identify"] += 1
+
+    def _receive(self, state: PartitionState, handover: Handover, record: Record, output: Output) -> None:
+        """Merge what an anonymous id did into the state of the user, unless the record is a repeat after a crash."""
+        if state.is_applied(handover):
+            output.outcomes["repeated"] += 1
+            return
+        closed, session_id = state.receive(handover, record.offset)
+        output.closed_sessions.extend(map(closed_message, closed))
+        if session_id is not None and handover.session is not None:
+            source_id = f"{self.source(handover.partition)}-{handover.session.opened_by}"
+            output.merges.append(SessionMerge(source_id, session_id, handover.user_id))
+        output.outcomes["handover"] += 1
 
     def _decode(self, record: Record) -> AnyRecord | DeadLetter:
         """Return the event of a record, or a dead letter for a record without a usable event."""
@@ -469,15 +514,17 @@ class Pipeline:
             return DeadLetter(record, str(exc))
         if isinstance(event, Epoch):
             return event
-        fault = self._time_fault(event.ts, record.timestamp) if record.timestamp >= 0 else None
+        fault = self._time_fault(event, record.timestamp) if record.timestamp >= 0 else None
         return DeadLetter(record, fault) if fault else event
 
-    def _time_fault(self, ts: int, appended_at: int) -> str | None:
+    def _time_fault(self, event: AnyEvent | PrivacyRecord | Handover | Tick, appended_at: int) -> str | None:
         """Return in words why an event time and an append time (ms) do not fit; None where both fit."""
-        ahead_ms, settings = ts - appended_at, self._session_settings
+        settings = self._session_settings
+        ahead_ms = (event.newest_ts if isinstance(event, Handover) else event.ts) - appended_at
         if ahead_ms > settings.future_ms:
             return f"ts is {ahead_ms} ms after the append time, more than future_ms"
-        if settings.past_ms and -ahead_ms > settings.past_ms:
+        # A hand-over is as old as its worker is behind, and the events in it were accepted before.
+        if settings.past_ms and -ahead_ms > settings.past_ms and not isinstance(event, Handover):
             return f"ts is {-ahead_ms} ms before the append time, more than past_ms"
         return None
 

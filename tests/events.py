@@ -1,11 +1,14 @@
 """Three-word builders of events and records, for tests."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import xxhash
 
 from clickscore.schemas.events import (
     AnyEvent,
     Consent,
     Erase,
+    Identify,
     Impression,
     PrivacyRecord,
     Purchase,
@@ -13,6 +16,7 @@ from clickscore.schemas.events import (
     View,
     encode_event,
 )
+from clickscore.schemas.handover import HandedEvent, HandedSession, Handover
 from clickscore.schemas.purposes import Purpose
 
 MINUTE = 60_000
@@ -63,7 +67,34 @@ def erase(user: str, minute: float) -> Erase:
     return Erase(event_id=f"{user}-{ts}-erases", user_id=user, ts=ts)
 
 
-def records(*events: AnyEvent | PrivacyRecord | bytes | None, first: int = 0) -> list[Recorded]:
+def identify(anonymous: str, minute: float, user: str) -> Identify:
+    ts = START + round(minute * MINUTE)
+    return Identify(event_id=f"{anonymous}-{ts}-is-{user}", user_id=anonymous, ts=ts, identified_as=user)
+
+
+def handed_session(*minutes: float, name: str = "web-1", first: int = 0) -> HandedSession:
+    """Return a session of views of items `item-MINUTE`, which an event at the offset `first` began."""
+    times = [START + round(minute * MINUTE) for minute in minutes]
+    return HandedSession(
+        session_id=name,
+        opened_by=first,
+        opened_at=times[0],
+        length=len(times),
+        events=tuple(
+            HandedEvent(ts, 1, f"item-{minute:g}", xxhash.xxh3_64_digest(f"event-{minute:g}".encode()))
+            for ts, minute in zip(times, minutes, strict=True)
+        ),
+    )
+
+
+def handover(user: str, minute: float, session: HandedSession | None = None, **fields: Any) -> Handover:
+    """Return what the `identify` event at offset 9 of partition 1 hands over to a user."""
+    values: dict[str, Any] = {"anonymous_id": "cookie", "partition": 1, "offset": 9, "session": session} | fields
+    values.setdefault("last_ts", session.last_ts if session else 0)
+    return Handover(user_id=user, ts=START + round(minute * MINUTE), **values)
+
+
+def records(*events: AnyEvent | PrivacyRecord | Handover | bytes | None, first: int = 0) -> list[Recorded]:
     """Return a partition's records of these events, appended when they happened."""
     log: list[Recorded] = []
     for offset, event in enumerate(events, start=first):

@@ -8,7 +8,7 @@ from typing import IO
 
 import msgspec
 
-from clickscore.schemas.events import YEAR_2000_MS, YEAR_9999_MS
+from clickscore.schemas.field_types import YEAR_2000_MS, YEAR_9999_MS
 from clickscore.stream.errors import InputFileError
 from clickscore.stream.event_files.lines import Line
 

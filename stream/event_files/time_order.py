@@ -13,7 +13,8 @@ from typing import Literal
 
 import msgspec
 
-from clickscore.schemas.events import YEAR_2000_MS, YEAR_9999_MS
+from clickscore.schemas.events import read_identify
+from clickscore.schemas.field_types import YEAR_2000_MS, YEAR_9999_MS
 from clickscore.stream.event_files.event_reader import BEGINNING, EventFile, LinePosition
 from clickscore.stream.event_files.lines import Line
 from clickscore.stream.event_files.sort import sort_lines
@@ -46,6 +47,8 @@ class ReadingPlan(msgspec.Struct, frozen=True):
     """Smallest plausible event time, ms; None if all are."""
     latest: int | None = None
     """Largest plausible event time, ms; None if all are."""
+    identifies: bool = False
+    """Whether an event may identify a user, so that a session moves between partitions."""
 
     def check_time(self, line: Line) -> Line:
         """Return the line, or an error if its time is far from the times of the file."""
@@ -76,10 +79,13 @@ class TimeProfile:
         """Number of rows more than the lateness behind a row before, whatever its user."""
         self._lateness_ms = lateness_ms
         self._max_ts = -1
+        self._identifies = False
         self._buckets: Counter[int] = Counter()
 
-    def add(self, ts: int | None) -> None:
-        """Count the time of a row; an impossible time is not counted."""
+    def add(self, line: Line) -> None:
+        """Count the time of a line; an impossible time is not counted."""
+        self._identifies = self._identifies or read_identify(line.value) is not None
+        ts = line.ts
         if ts is None or not YEAR_2000_MS <= ts <= YEAR_9999_MS:
             return
         self._buckets[ts // BUCKET_MS] += 1
@@ -97,6 +103,7 @@ class TimeProfile:
             sorts=self.late_rows > 0,
             earliest=None if earliest is None else earliest * BUCKET_MS,
             latest=None if latest is None else (latest + 1) * BUCKET_MS - 1,
+            identifies=self._identifies,
         )
 
     def _last_plausible(self, buckets: list[int]) -> int | None:
@@ -132,7 +139,7 @@ def plan_reading(
     with EventFile(path, file_format) as file:
         for chunk in file.chunks():
             for line in chunk:
-                profile.add(line.ts)
+                profile.add(line)
         if requires_event:
             file.require_event()
     return file.format, profile.plan()

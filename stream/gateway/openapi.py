@@ -14,6 +14,7 @@ from clickscore.schemas.events import (
     Consent,
     Erase,
     Favourite,
+    Identify,
     Impression,
     PrivacyRecord,
     Purchase,
@@ -36,6 +37,7 @@ _EVENTS: tuple[type[msgspec.Struct], ...] = (
     Impression,
     Consent,
     Erase,
+    Identify,
 )
 _REFERENCE = "#/components/schemas/{name}"
 

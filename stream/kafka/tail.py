@@ -10,7 +10,19 @@ from aiokafka.errors import KafkaError
 from clickscore.schemas.catalogue import decode_campaign, decode_item
 from clickscore.schemas.decisions import Ad, Recommendation, decode_decision
 from clickscore.schemas.erasure import Erased, decode_receipt
-from clickscore.schemas.events import AnyRecord, Consent, Epoch, Erase, Search, Tick, decode_record
+from clickscore.schemas.events import (
+    AnyEvent,
+    AnyRecord,
+    Consent,
+    Epoch,
+    Erase,
+    Identify,
+    PrivacyRecord,
+    Search,
+    Tick,
+    decode_record,
+)
+from clickscore.schemas.handover import Handover
 from clickscore.schemas.sessions import ClosedSession, decode_session
 from clickscore.schemas.topics import (
     ADS,
@@ -177,14 +189,24 @@ def _event(_: Record, __: str, value: bytes) -> str:
         )
     if isinstance(event, Tick):
         return f"{_utc(event.ts)}  time passed, nobody came"
-    if isinstance(event, Consent):
-        return f"{_utc(event.ts)}  user {event.user_id} {_statement(event)}"
-    if isinstance(event, Erase):
-        return f"{_utc(event.ts)}  user {event.user_id} is to be forgotten"
-    if isinstance(event, Search):
-        return f"{_utc(event.ts)}  user {event.user_id} searched for {event.query!r}"
-    action = ACTION_WORDS[str(event.__struct_config__.tag)]
-    return f"{_utc(event.ts)}  user {event.user_id} {action} item {event.item_id}"
+    return f"{_utc(event.ts)}  user {event.user_id} {_deed(event)}"
+
+
+def _deed(event: AnyEvent | PrivacyRecord | Handover) -> str:
+    """Return in words what the user of a record did, or what is done about the user."""
+    match event:
+        case Consent():
+            return _statement(event)
+        case Erase():
+            return "is to be forgotten"
+        case Identify():
+            return f"is the user {event.identified_as}"
+        case Handover():
+            return f"takes over {event.session.length if event.session else 0} events of {event.anonymous_id}"
+        case Search():
+            return f"searched for {event.query!r}"
+        case _:
+            return f"{ACTION_WORDS[str(event.__struct_config__.tag)]} item {event.item_id}"
 
 
 def _statement(event: Consent) -> str:

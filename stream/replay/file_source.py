@@ -7,6 +7,7 @@ from typing import Self
 import msgspec
 import xxhash
 
+from clickscore.schemas.events import read_identify
 from clickscore.schemas.topics import EVENTS
 from clickscore.stream.errors import InputFileError, SettingsError
 from clickscore.stream.event_files.formats.mapping_files import is_mapping, mapping_text
@@ -16,20 +17,19 @@ from clickscore.stream.kafka.partitioner import partition_of
 from clickscore.stream.pipeline import Record
 from clickscore.stream.replay.reference_files import read_reference_files
 from clickscore.stream.replay.reference_log import ReferenceLog
-from clickscore.stream.replay.source import BATCH_RECORDS, Batches, FilePosition, OffsetRange, Position
+from clickscore.stream.replay.source import (
+    BATCH_RECORDS,
+    Batches,
+    FilePosition,
+    FileRecord,
+    HandoverSlot,
+    OffsetRange,
+    Position,
+)
 from clickscore.stream.settings import KafkaSettings, Settings
 
 FINGERPRINT_BYTES = 64 * 1024
 """Length of the beginning of a file that is hashed: enough to tell two logs apart, and read in a millisecond."""
-
-
-class FileRecord(msgspec.Struct, frozen=True, gc=False):
-    """A line of a file as a record of a topic."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
 
 
 class FileSpec(msgspec.Struct, frozen=True, kw_only=True, tag="file"):
@@ -53,6 +53,11 @@ class FileSpec(msgspec.Struct, frozen=True, kw_only=True, tag="file"):
     def cold_partitions(self) -> Mapping[int, int]:
         """No partition: a file is read from its beginning."""
         return {}
+
+    @property
+    def max_workers(self) -> int:
+        """Number of partitions; 1 where an event identifies a user: a session moves between partitions."""
+        return 1 if self.reading.identifies else self.partitions
 
     def topic_name(self, settings: KafkaSettings) -> str:
         """Return the name of the topic to which `clickscore produce` would send the file."""
@@ -164,6 +169,10 @@ class FileSource:
             reading: How to read the file.
         """
         self.unreadable = 0
+        self.slot: HandoverSlot | None = None
+        """Position of the hand-over that the last record of the yielded batches may cause."""
+        self.is_resumable = True
+        """Whether a later reading can go on at `position`: not in the middle of the lines that were read together."""
         self._partitions = frozenset(partitions)
         partition_count = len(start.offsets)
 
@@ -201,6 +210,7 @@ class FileSource:
         by_partition: dict[int, list[Record]] = {}
         count = 0
         for chunk in self._file.chunks():
+            self.slot = None
             for line in chunk:
                 if line.error is not None:
                     self.unreadable += 1
@@ -214,6 +224,15 @@ class FileSource:
                 batch.append(FileRecord(next_offsets[partition], -1, line.key, line.value))  # no append time
                 next_offsets[partition] += 1
                 count += 1
+                event = read_identify(line.value)
+                if event is not None:  # its hand-over comes before all later lines
+                    user_partition = partition_of(event.identified_as.encode(), partition_count)
+                    self.slot = HandoverSlot(user_partition, next_offsets[user_partition])
+                    next_offsets[user_partition] += 1
+                    self.is_resumable = False
+                    yield sorted(by_partition.items())
+                    self.slot, by_partition, count = None, {}, 0
+            self.is_resumable = True
             if count >= records or (self._file.live and not chunk):
                 yield sorted(by_partition.items())
                 by_partition, count = {}, 0

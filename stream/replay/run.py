@@ -91,7 +91,7 @@ def run_replay(
     policy_file = load_policy(settings.policy.policy)
     if output == "decisions" and scoring.bundle:
         bundle = load_bundle(Path(scoring.bundle), scoring.score_threads, scoring.min_overlap).manifest.version
-    workers = min(options.workers, source.partitions)
+    workers = min(options.workers, source.max_workers)
     plan = ReplayPlan(
         output=output,
         source=source,

@@ -4,13 +4,13 @@ A file has the same partitions and offsets as the topic to which `clickscore pro
 no append times, so the time of an event in the far future is believed.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Protocol, Self
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol, Self
 
 import msgspec
 
 from clickscore.stream.event_files.event_reader import LinePosition
-from clickscore.stream.pipeline import Record
+from clickscore.stream.pipeline import Message, Record
 from clickscore.stream.replay.reference_log import ReferenceLog
 from clickscore.stream.settings import KafkaSettings, Settings
 
@@ -53,11 +53,49 @@ Batches = list[tuple[int, Sequence[Record]]]
 """Records by partition, each list in the order of offsets."""
 
 
+class HandoverSlot(NamedTuple):
+    """Position of the hand-over that follows an `identify` event of a file: the next record of the user's partition."""
+
+    partition: int
+    offset: int
+
+
+class FileRecord(msgspec.Struct, frozen=True, gc=False):
+    """A line of a file, or a hand-over, as a record of a topic."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+
+
+def handover_batches(slot: HandoverSlot | None, messages: Iterable[Message]) -> Batches:
+    """Return the hand-over of a batch as a record, where a worker would have written it into the log.
+
+    Args:
+        slot: Position of the hand-over; None where the log has its hand-overs already, or no event identifies a user.
+        messages: Hand-overs of the batch, which ends with the `identify` event: one or none.
+    """
+    if slot is None:
+        return []
+    return [(slot.partition, [FileRecord(slot.offset, -1, message.key, message.value)]) for message in messages]
+
+
 class Source(Protocol):
     """Open recorded events of some partitions, a context manager."""
 
     total: int
     """Amount to read, in the unit of `completed`; 0 if the amount is not known."""
+
+    @property
+    def slot(self) -> HandoverSlot | None:
+        """Position of the hand-over that the last record of the yielded batches may cause."""
+        ...
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether a later reading can go on at `position`."""
+        ...
 
     @property
     def completed(self) -> int:
@@ -94,6 +132,11 @@ class SourceSpec(Protocol):
     @property
     def cold_partitions(self) -> Mapping[int, int]:
         """First offset read, for each partition whose log begins earlier: the state before is not known."""
+        ...
+
+    @property
+    def max_workers(self) -> int:
+        """Largest number of processes that can share the partitions."""
         ...
 
     def topic_name(self, settings: KafkaSettings) -> str:

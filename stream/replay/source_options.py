@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
-from clickscore.stream.event_files.time_order import FILE_ORDER, Order, plan_reading
+from clickscore.stream.event_files.time_order import Order, ReadingPlan, plan_reading
 from clickscore.stream.replay.file_source import FileSpec, make_file_spec
 from clickscore.stream.replay.topic_source import TopicRangeSpec, resolve_topic_range
 from clickscore.stream.settings import Settings
@@ -44,7 +44,7 @@ class SourceOptions:
         if topic is None:
             path = Path(self.source)
             file_format, reading = plan_reading(path, self.file_format, settings.sessions.lateness_ms)
-            reading = reading if self.order == "time" else FILE_ORDER
+            reading = reading if self.order == "time" else ReadingPlan(identifies=reading.identifies)
             return make_file_spec(
                 path,
                 file_format,

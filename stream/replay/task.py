@@ -28,7 +28,7 @@ from clickscore.stream.replay.output import PartitionOutputs
 from clickscore.stream.replay.reference_log import start_pipeline
 from clickscore.stream.replay.replay_checkpoint import ReplayCheckpoint, ReplayPlan, ReplayTally, load_reference
 from clickscore.stream.replay.session_ids import make_content_id
-from clickscore.stream.replay.source import BATCH_RECORDS, Batches, Position, Source
+from clickscore.stream.replay.source import BATCH_RECORDS, Batches, Position, Source, handover_batches
 from clickscore.stream.replay.verify import DecisionDiff, DiffSummary
 from clickscore.stream.scoring.bundle import load_bundle
 from clickscore.stream.scoring.scorer import Scorer
@@ -147,10 +147,12 @@ class _TaskRun:
             self._diff = self._read_published(task.check)
         with task.plan.source.open(task.settings, task.partitions, self._position) as source:
             for batches in source.batches(BATCH_RECORDS if self._pipeline.has_model else UNSCORED_BATCH_RECORDS):
-                self._process(batches)
+                outputs = self._process(batches)
+                self._process(handover_batches(source.slot, [m for output in outputs for m in output.handovers]))
                 record_count += sum(len(records) for _, records in batches)
                 on_progress(ReplayProgress(source.completed, source.total, record_count))
-                if task.checkpoint_s and time.monotonic() - self._saved_at >= self._checkpoint_s:
+                is_due = task.checkpoint_s and time.monotonic() - self._saved_at >= self._checkpoint_s
+                if is_due and source.is_resumable:
                     self._finish_in_flight()  # the states are ahead of the output until then
                     self._save(source)
             self._finish_in_flight()
@@ -166,20 +168,24 @@ class _TaskRun:
         asyncio.run(diff.read_published(ranges, asyncio.run(list_topics(kafka))))
         return diff
 
-    def _process(self, batches: Batches) -> None:
-        """Put batches through the pipeline. With a model, a batch is finished once the next batch has begun."""
+    def _process(self, batches: Batches) -> list[Output]:
+        """Put batches through the pipeline, and return the outputs; decisions may still wait for the model.
+
+        With a model, a batch is finished once the next batch has begun.
+        """
         warm_up, replayed = self._task.plan.source.split_warm_up(batches)
         if warm_up:
             self._pipeline.advance_all(warm_up)
             self._tally.warm_up += sum(len(records) for _, records in warm_up)
-        if self._task.plan.output != "decisions":
-            self._take(replayed, self._pipeline.advance_all(replayed))
-        elif not self._pipeline.has_model:
-            self._take(replayed, self._pipeline.process_all(replayed))
-        else:
+        decides = self._task.plan.output == "decisions"
+        if decides and self._pipeline.has_model:
             pending = self._pipeline.begin(replayed)
             self._finish_in_flight()
             self._in_flight = (replayed, pending)
+            return pending.outputs
+        outputs = self._pipeline.process_all(replayed) if decides else self._pipeline.advance_all(replayed)
+        self._take(replayed, outputs)
+        return outputs
 
     def _finish_in_flight(self) -> None:
         """Finish the batch that waits for the model, if any."""

@@ -11,7 +11,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from clickscore.schemas.events import YEAR_2000_MS, YEAR_9999_MS
+from clickscore.schemas.field_types import YEAR_2000_MS, YEAR_9999_MS
 from clickscore.stream.errors import BrokerError, SettingsError, TopicMissingError
 from clickscore.stream.kafka.availability import wait_for_broker
 from clickscore.stream.kafka.bounded_fetch import bound_unpacking
@@ -61,6 +61,11 @@ class TopicRangeSpec(msgspec.Struct, frozen=True, kw_only=True, tag="kafka"):
             for partition, offsets in self.ranges.items()
             if 0 < offsets.warm_up < offsets.end
         }
+
+    @property
+    def max_workers(self) -> int:
+        """Number of partitions: the log has all hand-overs, so no partition needs the state of another."""
+        return self.partitions
 
     def topic_name(self, settings: KafkaSettings) -> str:
         """Return the name of the topic, with its prefix."""
@@ -201,6 +206,8 @@ class TopicSource:
     """Records of some partitions of a topic, read without a consumer group."""
 
     unreadable = 0
+    slot = None
+    is_resumable = True
 
     def __init__(self, settings: Settings, topic: str, ranges: Mapping[int, tuple[int, int]]) -> None:
         """Prepare to read.

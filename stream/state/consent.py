@@ -52,4 +52,5 @@ def apply_statement(consent: ConsentState, event: Consent, fingerprint: bytes) -
     consent.said_at = max(consent.said_at, event.ts)
     if withdrawn:
         consent.withdrawn_at = max(consent.withdrawn_at, event.ts)
+    consent.handed_to = b""
     consent.fingerprints = (consent.fingerprints + fingerprint)[-MAX_STATEMENTS * FINGERPRINT_BYTES :]

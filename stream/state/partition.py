@@ -8,10 +8,22 @@ at the end of the batch.
 from collections.abc import Collection, Iterable
 
 import msgspec
+import xxhash
 
 from clickscore.schemas.clients import FIRST_MACHINE
-from clickscore.schemas.durations import MINUTE_MS
-from clickscore.schemas.events import ACTION_OF, Consent, Epoch, Impression, Interaction, ItemEvent, Purchase
+from clickscore.schemas.durations import DAY_MS, MINUTE_MS
+from clickscore.schemas.events import (
+    ACTION_OF,
+    Consent,
+    Epoch,
+    Erase,
+    Identify,
+    Impression,
+    Interaction,
+    ItemEvent,
+    Purchase,
+)
+from clickscore.schemas.handover import HandedSession, Handover
 from clickscore.schemas.purposes import PERSONALISATION, TRAINING
 from clickscore.schemas.sessions import ClosedSession
 from clickscore.schemas.snapshots import (
@@ -24,7 +36,7 @@ from clickscore.schemas.snapshots import (
 )
 from clickscore.stream.reference.epoch_schedule import NEVER_MS
 from clickscore.stream.settings import SessionSettings
-from clickscore.stream.state import clients, consent, sessions
+from clickscore.stream.state import clients, consent, identity, sessions
 from clickscore.stream.state.popularity import Popularity, newest_items
 from clickscore.stream.state.timers import TimerWheel
 
@@ -69,7 +81,7 @@ class PartitionState:
         """Kafka's timestamp of the record at `offset`, ms; negative where unknown."""
         self.open_sessions = 0
         self.source = source
-        self._partition = source.rpartition("-")[2]
+        self._topic, _, self._partition = source.rpartition("-")
         self._settings = settings
         self._users: dict[str, bytes] = {}
         self._touched: dict[str, UserState] = {}
@@ -79,6 +91,8 @@ class PartitionState:
         self._user_timers = TimerWheel()
         self._consent_timers = TimerWheel()
         self._erased: set[str] = set()  # users erased by this batch
+        self._erasures: dict[bytes, int] = {}  # event time of the newest erasures, by hash of the user id
+        self._handed: dict[int, int] = {}  # offset of the newest applied hand-over, by source partition
         self._default_withheld = consent.default_bits(settings)
         self._counts_machines = settings.machines == "counted"
         # Users whose time is over while a session is open: the timer is set again with the end of the session.
@@ -140,6 +154,7 @@ class PartitionState:
             self._forget_due(now, offset, max_closures)
         if self._consent_timers.is_due(now):
             self._expire_consent(now, offset, max_closures)
+        self._forget_erasures(now)
         if previous // self._settings.popularity_refresh_ms != now // self._settings.popularity_refresh_ms:
             self._popularity.refresh()
         self._idle_until = self._next_due(now)
@@ -258,14 +273,12 @@ class PartitionState:
             user = UserState()  # one that was forgotten in this batch still has the times of its last session
         before = self.withheld(user)
         self._touch(event.user_id, user, offset)
-        if user.consent is None:
-            user.consent = ConsentState()
-            self._consent_timers.add(event.user_id, event.ts + self._settings.consent_ttl_ms)
-            self._idle_until = self.watermark  # the statement may be too old already
-        consent.apply_statement(user.consent, event, fingerprint)
+        self._idle_until = self.watermark  # the statement may be too old already
+        statements = self._consent(event.user_id, user, event.ts)
+        consent.apply_statement(statements, event, fingerprint)
         after = self.withheld(user)
         if user.length and before & ~after & TRAINING:
-            user.consent.session_withheld = True
+            statements.session_withheld = True
         return self.drop_history(event.user_id, user, offset) if after & PERSONALISATION else None
 
     def drop_history(self, user_id: str, user: UserState, offset: int) -> ClosedSession | None:
@@ -283,19 +296,173 @@ class PartitionState:
         user.bought, user.opened_at, user.last_ts, user.client = [], 0, 0, 0
         return closed
 
-    def erase(self, user_id: str, offset: int) -> None:
+    def erase(self, event: Erase, offset: int) -> None:
         """Forget a user: the session is not published, and its events no longer count for popularity.
 
         Args:
-            user_id: The user.
-            offset: Source offset of the `erase` event.
+            event: The event.
+            offset: Source offset of the event.
         """
+        user_id = event.user_id
         user = self.user(user_id)
         if user.length:
             self._uncount(user_id, user)
             self._popularity.drop_uncounted(user.items)
         self._touch(user_id, UserState(), offset)
         self._erased.add(user_id)
+        user_hash = _hash(user_id)
+        self._erasures[user_hash] = max(event.ts, self._erasures.pop(user_hash, event.ts))
+        if len(self._erasures) > identity.MAX_ERASURES:
+            del self._erasures[next(iter(self._erasures))]
+        self._forget_erasures(self.watermark)
+
+    def _forget_erasures(self, now: int) -> None:
+        """Forget the erasures of more than a day before the full minute: no hand-over is on its way for so long."""
+        oldest = now // MINUTE_MS * MINUTE_MS - DAY_MS
+        for user_hash in [user_hash for user_hash, ts in self._erasures.items() if ts < oldest]:
+            del self._erasures[user_hash]
+
+    def identify(self, event: Identify, offset: int) -> tuple[Handover | None, ClosedSession | None]:
+        """Take what an anonymous id did out of the state, to hand it over to the user.
+
+        What was said about consent stays, and the class of a machine: both hold for later events of the anonymous id.
+
+        Args:
+            event: The event.
+            offset: Source offset of the event.
+
+        Returns:
+            What to hand over, if anything, and the session to publish, if history without consent was found.
+        """
+        user = self.user(event.user_id)
+        withheld = self.withheld(user)
+        closed = self.drop_history(event.user_id, user, offset) if withheld & PERSONALISATION else None
+        user_hash = _hash(event.identified_as)
+        handover = identity.make_handover(
+            user, event, user_hash, partition=int(self._partition), offset=offset, withheld=withheld
+        )
+        if handover is None:
+            return None, closed
+        self._touch(event.user_id, user, offset)
+        if user.length:
+            self._uncount(event.user_id, user)
+            sessions.clear(user)
+        user.bought = []
+        if not _is_machine(user):
+            user.opened_at = user.last_ts = user.client = 0
+        if user.consent is not None:
+            user.consent.session_withheld, user.consent.handed_to = False, user_hash
+        return handover, closed
+
+    def is_applied(self, handover: Handover) -> bool:
+        """Return whether a hand-over repeats one that was applied: a source partition writes its own in order."""
+        return handover.offset <= self._handed.get(handover.partition, -1)
+
+    def receive(self, handover: Handover, offset: int) -> tuple[list[ClosedSession], str | None]:
+        """Merge what an anonymous id did into the state of the user.
+
+        Args:
+            handover: The hand-over; must not be a repeat.
+            offset: Source offset of the hand-over.
+
+        Returns:
+            The sessions to publish, and the id of the open session with the events of the anonymous id, if any.
+        """
+        self._handed[handover.partition] = handover.offset
+        ids = (handover.user_id, handover.anonymous_id)
+        if any(handover.ts <= self._erasures.get(_hash(each), -1) for each in ids):
+            return [], None
+        user_id, user = handover.user_id, self.user(handover.user_id)
+        if not _is_remembered(user):
+            user = UserState()  # one that was forgotten in this batch still has the times of its last session
+        self._touch(user_id, user, offset)
+        self._idle_until = self.watermark  # a timer that is set here may be due
+        handed_private = "training" in handover.withheld
+        own_private = bool(user.length and self.withheld(user) & TRAINING)
+        if handover.consent is not None:
+            identity.merge_consent(self._consent(user_id, user, handover.consent.said_at), handover.consent)
+        withheld = self.withheld(user)
+        if withheld & PERSONALISATION:
+            closed = self.drop_history(user_id, user, offset)
+            return [closed] if closed else [], None
+        is_private = bool(withheld & TRAINING)
+        if own_private and not is_private:
+            self._consent(user_id, user, 0).session_withheld = True
+        closed_sessions, session_id = self._receive_history(
+            handover, user, offset, may_publish=not (handed_private or is_private)
+        )
+        if user.length and handed_private and not is_private:
+            self._consent(user_id, user, 0).session_withheld = True
+        return closed_sessions, session_id
+
+    def _consent(self, user_id: str, user: UserState, said_at: int) -> ConsentState:
+        """Return what a user said about consent; nothing so far becomes an empty statement.
+
+        Args:
+            user_id: The user.
+            user: State of the user.
+            said_at: Time of the statement, ms, after which it holds for `consent_ttl_ms`.
+        """
+        if user.consent is None:
+            user.consent = ConsentState()
+            self._consent_timers.add(user_id, said_at + self._settings.consent_ttl_ms)
+        return user.consent
+
+    def _receive_history(
+        self, handover: Handover, user: UserState, offset: int, *, may_publish: bool
+    ) -> tuple[list[ClosedSession], str | None]:
+        """Add the session, the bought items and the class of an anonymous id to a user's.
+
+        Args:
+            handover: The hand-over.
+            user: State of the user.
+            offset: Source offset of the hand-over.
+            may_publish: Whether a session of the anonymous id that is over may be published.
+
+        Returns:
+            The sessions to publish, and the id of the open session with the events of the anonymous id, if any.
+        """
+        user_id, settings, session = handover.user_id, self._settings, handover.session
+        had_timer = bool(user.bought) or _is_machine(user)
+        closed: list[ClosedSession] = []
+        halves = [user.bought, list(handover.bought)]
+        older, newer = halves if handover.last_ts >= user.last_ts else reversed(halves)
+        user.bought = identity.merge_bought(older, newer, settings.max_bought)
+        if session is not None and user.length and session.opened_at - user.last_ts > settings.gap_ms:
+            own = self._close(user_id, user)
+            closed += [own] if own else []
+        counted = self._counted_items(user)
+        is_over = session is None or self._is_over(user, session)
+        if not is_over or handover.client >= FIRST_MACHINE:  # a shopper's class is declared for a session
+            user.client = identity.merge_client(user.client, handover.client)
+        if session is not None and is_over:
+            if may_publish and self._counts(user):
+                closed.append(identity.closed_session(handover, session, self._topic))
+        elif session is not None and user.length:
+            identity.merge_session(user, session, settings.max_events)
+        elif session is not None:
+            identity.adopt_session(user, session, offset, settings.max_events)
+            self.open_sessions += 1
+            self._session_timers.add(user_id, user.last_ts + settings.gap_ms)
+        self._recount(counted, user)
+        if not self._counts(user):
+            self._popularity.drop_uncounted(user.items)
+        if not user.length:
+            user.last_ts = max(user.last_ts, handover.last_ts)
+        if not had_timer and (user.bought or _is_machine(user)):
+            self._user_timers.add(user_id, user.last_ts + settings.user_ttl_ms)
+        return closed, None if is_over else f"{self.source}-{user.opened_by}"
+
+    def _is_over(self, user: UserState, session: HandedSession) -> bool:
+        """Return whether a handed-over session has ended: the user's own is newer by more than the gap, or time passed.
+
+        Args:
+            user: State of the user.
+            session: The handed-over session.
+        """
+        if user.length:
+            return user.opened_at - session.last_ts > self._settings.gap_ms
+        return MINUTE_MS * ((session.last_ts + self._settings.gap_ms) // MINUTE_MS + 1) <= self.watermark
 
     def flush(self, offset: int) -> list[ChangelogRecord]:
         """End a batch at a source offset; return the batch's changelog records, the partition's own record last."""
@@ -346,6 +513,8 @@ class PartitionState:
             topic_id=self.topic_id,
             epoch=self.epoch,
             appended_at=self.appended_at,
+            handed=self._handed,
+            erasures=list(self._erasures.items()),
         )
 
     def partition_record(self) -> ChangelogRecord:
@@ -476,6 +645,7 @@ class PartitionState:
         self.topic_id = snapshot.topic_id
         self.epoch = snapshot.epoch
         self.appended_at = snapshot.appended_at
+        self._handed, self._erasures = snapshot.handed, dict(snapshot.erasures)
 
     def load_user(self, user_id: str, snapshot: bytes) -> None:
         """Restore a user from the user's snapshot."""
@@ -495,6 +665,10 @@ def _is_remembered(user: UserState) -> bool:
 def _is_machine(user: UserState) -> bool:
     """Return whether the user is known as a bot or an agent, which is remembered as long as bought items are."""
     return user.client >= FIRST_MACHINE
+
+
+def _hash(user_id: str) -> bytes:
+    return xxhash.xxh3_64_digest(user_id.encode())
 
 
 def _item(event: Interaction) -> str:

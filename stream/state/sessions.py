@@ -57,8 +57,11 @@ def belongs_to_closed_session(user: UserState, event: Interaction, gap_ms: int) 
 
 
 def names_other_session(user: UserState, event: Interaction) -> bool:
-    """Return whether the client names another session than the open session; an absent or empty name fits any."""
-    return bool(event.session_id) and event.session_id != user.session_id
+    """Return whether the client names another session than the open session; an absent or empty name fits any.
+
+    A session that was handed over by an anonymous id takes any name: shops give the session a new name at the login.
+    """
+    return bool(event.session_id) and event.session_id != user.session_id and not user.is_handed
 
 
 def open_session(user: UserState, event: Interaction, offset: int, default_id: str) -> None:
@@ -74,7 +77,7 @@ def open_session(user: UserState, event: Interaction, offset: int, default_id: s
     user.session_id = event.session_id or default_id
     user.opened_at = user.last_ts = event.ts
     user.length = 0
-    user.purchased = False
+    user.purchased = user.is_handed = False
     user.ages, user.actions, user.items, user.fingerprints = [], b"", [], b""
 
 
@@ -88,6 +91,8 @@ def add_event(user: UserState, event: Interaction, action: int, item_id: str, fi
         item_id: Item of the event; empty for a search.
         fingerprint: Fingerprint of the event id (8 bytes).
     """
+    if user.is_handed and event.session_id:
+        user.session_id, user.is_handed = event.session_id, False
     if event.ts < user.opened_at:
         shift = user.opened_at - event.ts
         user.ages = [age + shift for age in user.ages]
@@ -154,6 +159,11 @@ def close(user: UserState, user_id: str, source: str) -> ClosedSession:
         purchased=user.purchased,
         events=events,
     )
-    user.session_id, user.opened_by, user.length, user.purchased = "", -1, 0, False
-    user.ages, user.actions, user.items, user.fingerprints = [], b"", [], b""
+    clear(user)
     return closed
+
+
+def clear(user: UserState) -> None:
+    """Remove the open session from the state of a user."""
+    user.session_id, user.opened_by, user.length, user.purchased, user.is_handed = "", -1, 0, False, False
+    user.ages, user.actions, user.items, user.fingerprints = [], b"", [], b""

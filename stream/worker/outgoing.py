@@ -15,6 +15,7 @@ from clickscore.schemas.topics import (
     RECOMMENDATIONS,
 )
 from clickscore.stream.cut_bytes import full_size
+from clickscore.stream.kafka.partitioner import partition_of
 from clickscore.stream.pipeline import MAX_KEY_BYTES, DeadLetter, Output
 from clickscore.stream.settings import KafkaSettings
 from clickscore.stream.state.partition import ChangelogRecord
@@ -74,6 +75,20 @@ def receipts(jobs: Sequence[PublishJob]) -> OutgoingRecords:
     for job in jobs:
         for receipt in job.output.receipts:
             outgoing[ERASURE_RECEIPTS.name, job.batch.partition].append((receipt.key, receipt.value, []))
+    return outgoing
+
+
+def handovers(jobs: Sequence[PublishJob], partitions: int) -> OutgoingRecords:
+    """Return the hand-overs, each for the partition of its user.
+
+    Args:
+        jobs: Jobs in the order of their batches.
+        partitions: Number of partitions of the topic of events.
+    """
+    outgoing: OutgoingRecords = defaultdict(list)
+    for job in jobs:
+        for message in job.output.handovers:
+            outgoing[EVENTS.name, partition_of(message.key or b"", partitions)].append((message.key, message.value, []))
     return outgoing
 
 

@@ -1,6 +1,7 @@
 """Publisher: stores the outputs of batches in an order that survives a crash at any point.
 
-1. Publish decisions, closed sessions and dead letters, and wait for the acknowledgements; then erasure receipts.
+1. Publish decisions, closed sessions, dead letters and hand-overs, and wait for the acknowledgements; then erasure
+   receipts.
 2. Publish the snapshots of the batch as a single record batch, with the partition's own record last.
 3. Mark the batch as committable.
 
@@ -9,7 +10,8 @@ events again, with the same bytes. Each step takes all waiting batches at once, 
 decisions of batch n+1 need not wait for the snapshots of batch n.
 
 For delivery exactly once, steps 1 and 2 are one Kafka transaction a partition, which only the present owner of the
-partition can finish. After a crash the next owner aborts the unfinished transaction.
+partition can finish. After a crash the next owner aborts the unfinished transaction. Hand-overs are acknowledged
+before: an open transaction would hold up the readers of another partition, and the receiver knows repeats.
 """
 
 import asyncio
@@ -32,6 +34,7 @@ from clickscore.stream.worker.outgoing import (
     DEAD_LETTER_BYTES,
     OutgoingRecords,
     PublishJob,
+    handovers,
     newest_changes,
     outputs,
     receipts,
@@ -56,6 +59,8 @@ LIGHT_SNAPSHOTS = 64
 """Smallest number of snapshots to write at once: a request per small batch would double the cost of the batch."""
 LIGHT_WAIT_S = 0.02
 """How long a small write of snapshots waits for more, s."""
+PARTITION_COUNT_S = 0.05
+"""Time between two looks for the number of partitions, s. The client knows it, but for moments after a reconnect."""
 WARN_AFTER_S = 3.0
 """Time without an acknowledgement before a warning, s."""
 
@@ -127,7 +132,8 @@ class Publisher:
             jobs = self._drop_stale(await _take_waiting(self._computed))
             started_at = time.monotonic()
             async with self._waiting_for_kafka(jobs):
-                await self._send_all(self._group.producer, outputs(self._kafka, jobs, self._max_letter_bytes))
+                outgoing = outputs(self._kafka, jobs, self._max_letter_bytes) | await self._handovers(jobs)
+                await self._send_all(self._group.producer, outgoing)
                 await self._send_all(self._group.producer, receipts(jobs))
             self._metrics.publish_seconds.observe(time.monotonic() - started_at)
             for job in jobs:
@@ -173,8 +179,17 @@ class Publisher:
             jobs = self._drop_stale(await _take_waiting(self._computed))
             started_at = time.monotonic()
             async with self._waiting_for_kafka(jobs):
+                await self._send_all(self._group.producer, await self._handovers(jobs))
                 await asyncio.gather(*(self._transact(*waiting) for waiting in _by_partition(jobs).items()))
             self._metrics.publish_seconds.observe(time.monotonic() - started_at)
+
+    async def _handovers(self, jobs: Sequence[PublishJob]) -> OutgoingRecords:
+        """Return the hand-overs of jobs, once the number of partitions is known."""
+        if not any(job.output.handovers for job in jobs):
+            return {}
+        while (partitions := self._group.partition_count()) is None:  # noqa: ASYNC110 (the client tells no change)
+            await asyncio.sleep(PARTITION_COUNT_S)
+        return handovers(jobs, partitions)
 
     async def _transact(self, partition: int, jobs: list[PublishJob]) -> None:
         """Store the jobs of a partition in a transaction; give them up where another worker owns the partition.

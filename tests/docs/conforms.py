@@ -12,11 +12,11 @@ KINDS: dict[str, tuple[type, ...]] = {
     "null": (type(None),),
 }
 KEYWORDS = {
-    *("$schema", "$defs", "$ref", "title", "description", "default", "discriminator"),
+    *("$schema", "$defs", "$ref", "title", "description", "default", "discriminator", "contentEncoding"),
     *("type", "enum", "anyOf", "properties", "required", "additionalProperties", "items", "uniqueItems", "prefixItems"),
     *("minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems"),
 }
-"""What our schemas are made of. All but the first seven restrict, and `faults` looks at each that occurs."""
+"""What our schemas are made of. All but the first eight restrict, and `faults` looks at each that occurs."""
 
 
 def faults(value: Any, schema: dict[str, Any], root: dict[str, Any], at: str = "$") -> list[str]:

@@ -15,6 +15,7 @@ from clickscore.schemas.events import (
     Epoch,
     Erase,
     Event,
+    Identify,
     Impression,
     ItemEvent,
     Search,
@@ -22,6 +23,7 @@ from clickscore.schemas.events import (
     encode_event,
     read_epoch,
 )
+from clickscore.schemas.handover import HandedConsent, Handover
 from clickscore.schemas.manifest import Manifest, Tensor, encode_manifest
 from clickscore.schemas.purposes import PURPOSES
 from clickscore.schemas.topics import TOPICS
@@ -31,7 +33,20 @@ from clickscore.stream.settings import KafkaSettings, PolicySettings, SessionSet
 from clickscore.stream.worker.outgoing import dead_letter
 from docs.contracts import SCHEMAS, asyncapi, json_schema
 from tests.docs.conforms import KEYWORDS, KINDS, faults, resolved
-from tests.events import START, erase, grant, impression, purchase, records, search, view, withdraw
+from tests.events import (
+    START,
+    erase,
+    grant,
+    handed_session,
+    handover,
+    identify,
+    impression,
+    purchase,
+    records,
+    search,
+    view,
+    withdraw,
+)
 
 
 def structs() -> list[type[Event]]:
@@ -105,6 +120,14 @@ def test_consent_and_erasure_are_what_the_schema_says() -> None:
     check("clickstream-events", encode_event(erase("ann", 0)))
 
 
+def test_identification_and_handover_are_what_the_schema_says() -> None:
+    check("clickstream-events", encode_event(identify("cookie", 0, "ann")))
+    check("clickstream-events", encode_event(handover("ann", 1)))
+    said = HandedConsent(granted=("ads",), withdrawn=("training",), said_at=START, withdrawn_at=START)
+    full = handover("ann", 1, handed_session(0, 1), bought=("kettle",), consent=said, withheld=("training",), client=2)
+    check("clickstream-events", encode_event(full))
+
+
 def test_decision_without_consent_and_receipts_are_what_the_schema_says() -> None:
     log = records(withdraw("ann", 0, *PURPOSES), view("ann", 1), erase("ann", 2))
     output = Pipeline(SessionSettings(), PolicySettings(), "clickstream-events", Catalogue()).process(0, log)
@@ -130,7 +153,9 @@ def test_epoch_that_cannot_be_decoded_is_read_as_any_other_record() -> None:
 
 def test_event_types_are_all_documented() -> None:
     documented = json_schema("clickstream-events")["discriminator"]["mapping"]
-    assert set(documented) == {str(each.__struct_config__.tag) for each in (*structs(), Consent, Erase, Tick, Epoch)}
+    assert set(documented) == {
+        str(each.__struct_config__.tag) for each in (*structs(), Consent, Erase, Identify, Handover, Tick, Epoch)
+    }
 
 
 @pytest.mark.parametrize(
@@ -247,9 +272,9 @@ def test_every_message_says_its_key() -> None:
         assert message["bindings"]["kafka"]["key"]["description"]
 
 
-def test_workers_send_only_ticks_and_epochs_of_the_events() -> None:
+def test_workers_send_only_control_records_of_the_events() -> None:
     sent = asyncapi()["operations"]["send-clickstream-events"]["messages"]
-    assert [message["$ref"].rpartition("/")[2] for message in sent] == ["Tick", "Epoch"]
+    assert [message["$ref"].rpartition("/")[2] for message in sent] == ["Handover", "Tick", "Epoch"]
 
 
 def test_examples_are_what_the_schema_says() -> None:

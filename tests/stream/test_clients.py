@@ -241,7 +241,7 @@ def test_class_costs_a_user_one_byte():
     made = pipeline()
     run(made, purchase("ann", 0))
     snapshot = made.state(0).contents()[b"ann"]
-    assert snapshot[-2:] == b"\xc0\x00"  # no statement on consent, no class: a byte each
+    assert snapshot[-3:] == b"\xc0\x00\xc2"  # no statement on consent, no class, no hand-over: a byte each
     assert decode_user(snapshot).client == 0
 
 

@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +12,7 @@ from clickscore.schemas.erasure import Erased, decode_receipt
 from clickscore.schemas.events import AnyEvent, Consent, PrivacyRecord, Tick, encode_event
 from clickscore.schemas.purposes import PURPOSES, Purpose
 from clickscore.schemas.sessions import ClosedSession, decode_session
-from clickscore.schemas.snapshots import UserState, decode_user
+from clickscore.schemas.snapshots import PARTITION_KEY, UserState, decode_partition, decode_user
 from clickscore.stream.pipeline import Output, Pipeline
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.settings import Settings
@@ -317,6 +318,16 @@ def test_erased_user_leaves_nothing_in_the_state():
     made, empty = pipeline(), pipeline()
     run(made, purchase("ann", 0), withdraw("ann", 1, "ads"), view("ann", 2, "a"), erase("ann", 3))
     run(empty, tick(0), tick(1), tick(2), tick(2))
+    erasures = [(xxhash.xxh3_64_digest(b"ann"), START + 3 * MINUTE)]  # a hand-over that comes late must know of it
+    left, nothing = (decode_partition(each.state(0).contents().pop(PARTITION_KEY)) for each in (made, empty))
+    assert left == msgspec.structs.replace(nothing, erasures=erasures)
+    assert made.state(0).contents().keys() == {PARTITION_KEY}
+
+
+def test_erased_user_leaves_nothing_at_all_after_a_day():
+    made, empty = pipeline(), pipeline()
+    run(made, view("ann", 0), erase("ann", 1), tick(DAY + 7))
+    run(empty, tick(0), tick(0), tick(DAY + 7))
     assert made.state(0).contents() == empty.state(0).contents()
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from clickscore.schemas.catalogue import Item, encode
 from clickscore.schemas.decisions import Recommendation, decode_decision
 from clickscore.schemas.events import AnyEvent, PrivacyRecord, Tick, encode_event
+from clickscore.schemas.handover import HandedConsent, Handover
 from clickscore.schemas.purposes import purposes_of_bits
 from clickscore.schemas.sessions import decode_session
 from clickscore.stream.cut_bytes import cut_bytes, full_size
@@ -26,6 +27,9 @@ from tests.events import (
     Recorded,
     erase,
     grant,
+    handed_session,
+    handover,
+    identify,
     impression,
     purchase,
     records,
@@ -265,13 +269,13 @@ USERS = ("ann", "bob", "cid")
 
 @st.composite
 def logs(draw: st.DrawFn) -> list[Recorded]:
-    steps = draw(st.lists(st.tuples(st.sampled_from(USERS), st.integers(-8, 25), st.integers(0, 14)), max_size=60))
+    steps = draw(st.lists(st.tuples(st.sampled_from(USERS), st.integers(-8, 25), st.integers(0, 16)), max_size=60))
     log: list[Recorded] = []
     minute = 0
     for offset, (user, step, kind) in enumerate(steps):
         minute = max(0, minute + step)
-        event = _event(user, minute, kind)
-        value = b"broken" if kind == 9 else encode_event(event)  # type: ignore[arg-type]
+        event = _handover(user, minute, offset) if kind == 16 else _event(user, minute, kind)
+        value = b"broken" if kind == 9 else encode_event(event)
         log.append(Recorded(offset, START + minute * MINUTE, user.encode(), value))
     return log
 
@@ -294,9 +298,31 @@ def _event(user: str, minute: int, kind: int) -> Tick | AnyEvent | PrivacyRecord
 
 def _privacy_record(user: str, minute: int, kind: int) -> PrivacyRecord:
     purposes = purposes_of_bits(minute % 7 + 1)
+    if kind == 15:
+        return identify(user, minute, USERS[USERS.index(user) - 1])
     if kind == 12:
         return grant(user, minute, *purposes)
     return withdraw(user, minute, *purposes) if kind == 13 else erase(user, minute)
+
+
+def _handover(user: str, minute: int, offset: int) -> Handover:
+    """Return a hand-over of a session of several lengths and ages, with and without consent; each fifth is a repeat."""
+    minutes = [max(0.0, minute - back / 2) for back in range(minute % 9, 0, -1)]
+    said_at = START + minute * MINUTE
+    bits = minute % 6 + 2
+    said = HandedConsent(granted=purposes_of_bits(7 & ~bits), withdrawn=purposes_of_bits(bits), said_at=said_at)
+    return handover(
+        user,
+        minute,
+        handed_session(*minutes, first=offset) if minutes else None,
+        partition=1 + minute % 2,
+        offset=offset - minute % 5,
+        bought=("cup", "item-1") if minute % 4 == 1 else (),
+        last_ts=said_at,
+        consent=said if minute % 7 == 3 else None,
+        withheld=purposes_of_bits(minute % 8) if minute % 3 == 2 else (),
+        client=minute % 9,
+    )
 
 
 def outputs(made: Pipeline, log: Sequence[Recorded], sizes: Sequence[int]) -> list[Output]:
@@ -316,6 +342,10 @@ def receipts(batches: Sequence[Output]) -> list[Message]:
     return [message for output in batches for message in output.receipts]
 
 
+def handovers(batches: Sequence[Output]) -> list[Message]:
+    return [message for output in batches for message in output.handovers]
+
+
 def closed(batches: Sequence[Output]) -> set[Message]:
     return {message for output in batches for message in output.closed_sessions}
 
@@ -328,6 +358,7 @@ def test_batch_boundaries_change_nothing(log: list[Recorded], sizes: list[int]):
     assert decided(at_once) == decided(in_parts)
     assert closed(at_once) == closed(in_parts)
     assert receipts(at_once) == receipts(in_parts)
+    assert handovers(at_once) == handovers(in_parts)
     assert whole.state(0).contents() == split.state(0).contents()
 
 
@@ -357,6 +388,7 @@ def test_restart_from_the_changelog_changes_nothing(log: list[Recorded], sizes: 
     assert decided(previous) + decided(resumed) == decided(expected)
     assert closed(previous) | closed(resumed) == closed(expected)
     assert receipts(previous) + receipts(resumed) == receipts(expected)
+    assert handovers(previous) + handovers(resumed) == handovers(expected)
     assert second.state(0).contents() == whole.state(0).contents()
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clickscore.schemas.events import YEAR_2000_MS
+from clickscore.schemas.field_types import YEAR_2000_MS
 from clickscore.stream.errors import InputFileError
 from clickscore.stream.event_files.event_reader import EventFile
 from clickscore.stream.event_files.lines import Line

@@ -7,7 +7,8 @@ from clickscore.schemas import catalogue
 from clickscore.schemas.catalogue import Campaign, Item
 from clickscore.schemas.decisions import Ad, Choice, Recommendation, encode_decision
 from clickscore.schemas.erasure import Erased, Remains, encode_receipt
-from clickscore.schemas.events import Consent, Epoch, Erase, Purchase, Search, Tick, View, encode_event
+from clickscore.schemas.events import Consent, Epoch, Erase, Identify, Purchase, Search, Tick, View, encode_event
+from clickscore.schemas.handover import Handover
 from clickscore.schemas.sessions import ClosedSession, encode_session
 from clickscore.schemas.topics import (
     ADS,
@@ -95,6 +96,11 @@ def ad(**changes: Any) -> bytes:
             "user u1 granted consent to ads and withdrew consent to training, personalisation",
         ),
         (Erase(event_id="e", user_id="u1", ts=TS), "user u1 is to be forgotten"),
+        (Identify(event_id="e", user_id="c7", ts=TS, identified_as="u1"), "user c7 is the user u1"),
+        (
+            Handover(user_id="u1", anonymous_id="c7", ts=TS, partition=0, offset=1),
+            "user u1 takes over 0 events of c7",
+        ),
     ],
 )
 def test_event_in_words(event: Any, words: str) -> None:

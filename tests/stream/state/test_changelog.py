@@ -73,4 +73,4 @@ def test_snapshot_that_is_nested_too_deeply_is_no_snapshot():
     fields = len(msgspec.msgpack.decode(snapshot("ann", 1).value or b""))
     value = (snapshot("ann", 1).value or b"")[1:] + b"\x91" * 100_000 + b"\xc0"
     with pytest.raises(msgspec.DecodeError, match="nested too deeply"):
-        StateRestorer().add(b"ann", bytes((0x90 + fields + 1,)) + value, -1)
+        StateRestorer().add(b"ann", b"\xdc" + (fields + 1).to_bytes(2, "big") + value, -1)

@@ -1,0 +1,18 @@
+"""Field types: ids, times and offsets with their bounds, shared by the records of several topics."""
+
+from typing import Annotated
+
+import msgspec
+
+YEAR_2000_MS = 946_684_800_000
+"""Smallest event time, ms. A smaller number is a time in seconds: as seconds it means a time up to the year 31969."""
+YEAR_9999_MS = 253_402_300_799_999
+"""Largest event time, ms. Times from the year 1978 on exceed this number as microseconds."""
+
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+Millis = Annotated[int, msgspec.Meta(ge=0, le=YEAR_9999_MS, description="ms since the epoch, UTC, up to year 9999")]
+EventTime = Annotated[
+    int, msgspec.Meta(ge=YEAR_2000_MS, le=YEAR_9999_MS, description="ms since the epoch, UTC, from year 2000 to 9999")
+]
+LogOffset = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+"""Offset in a topic: a snapshot holds no larger number than 64 bits, and JSON no larger exact one than 2**53."""
