@@ -3,6 +3,7 @@
 `python -m clickscore.stream.scoring.isolated_check FOLDER` prints the problems of a bundle as a JSON list.
 """
 
+import os
 import signal
 import subprocess
 import sys
@@ -35,10 +36,12 @@ def check_bundle_isolated(
     except subprocess.TimeoutExpired:
         return [f"the check has not ended within {limit_seconds:g} s: the graph does not end"]
     if process.returncode:
-        reason = signal.Signals(-process.returncode).name if process.returncode < 0 else process.stderr[-500:].decode()
+        reason = signal.Signals(-process.returncode).name if process.returncode < 0 else process.stderr[-500:].decode(errors="replace")
         return [f"the graph ends the process that runs it ({reason})"]
     return msgspec.json.decode(process.stdout, type=list[str])
 
 
 if __name__ == "__main__":  # pragma: no cover (runs in the process of its own)
-    sys.stdout.buffer.write(msgspec.json.encode(check_bundle(Path(sys.argv[1]))))
+    with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answer:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a graph can make ONNX Runtime print to the standard output
+        answer.write(msgspec.json.encode(check_bundle(Path(sys.argv[1]))))
