@@ -36,7 +36,11 @@ def check_bundle_isolated(
     except subprocess.TimeoutExpired:
         return [f"the check has not ended within {limit_seconds:g} s: the graph does not end"]
     if process.returncode:
-        reason = signal.Signals(-process.returncode).name if process.returncode < 0 else process.stderr[-500:].decode(errors="replace")
+        reason = (
+            signal.Signals(-process.returncode).name
+            if process.returncode < 0
+            else process.stderr[-500:].decode(errors="replace")
+        )
         return [f"the graph ends the process that runs it ({reason})"]
     return msgspec.json.decode(process.stdout, type=list[str])
 
