@@ -4,7 +4,7 @@ from typing import Annotated
 
 import msgspec
 
-from clickscore.schemas.events import Price, time_fault
+from clickscore.schemas.events import Price, Word, time_fault
 from clickscore.schemas.field_types import EventTime, Id, Millis
 from clickscore.schemas.json_depth import bounded_depth
 
@@ -21,6 +21,20 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Number of pieces in stock; null if unknown. An unknown number counts as in stock."""
     hidden: bool = False
     """Whether the item must never be recommended."""
+    margin: Annotated[float, msgspec.Meta(ge=-1, le=1)] | None = None
+    """Share of the price that the shop earns, -1 to 1; null if unknown."""
+    seller: Annotated[str, msgspec.Meta(max_length=256)] = ""
+    """Seller, in a shop with several."""
+    regions: Annotated[tuple[Word, ...], msgspec.Meta(max_length=256)] = ()
+    """Regions where the item is sold, as events name them in `region`; empty for everywhere."""
+    groups: Annotated[tuple[Word, ...], msgspec.Meta(max_length=64)] = ()
+    """Customer groups to which the item is sold, as events name them in `customer_group`; empty for everybody."""
+    flags: Annotated[tuple[Word, ...], msgspec.Meta(max_length=16)] = ()
+    """Marks of the shop's own, such as `adult` or `clearance`, which a policy may hide."""
+    promoted: bool = False
+    """Whether the item is in a promotion."""
+    listed_at: EventTime | None = None
+    """Time from which the item is in the shop, ms; null if unknown."""
 
 
 class Campaign(msgspec.Struct, frozen=True, kw_only=True):

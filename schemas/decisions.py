@@ -27,11 +27,11 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
 
     item_id: str
     score: float
-    """Score of the model; 0 where `reason` is `popular`."""
+    """Score of the model; 0 where `reason` is `popular` or `pinned`."""
     propensity: float
     """Probability with which the policy showed this item at this position."""
     reason: str
-    """Origin of the item: `model` or `popular`."""
+    """Origin of the item: `model`, `popular`, or `pinned` for an item that the policy puts into a fixed place."""
     because: tuple[Because, ...] = ()
     """Events with the largest contributions, largest first; left out if empty, and with `reasons` set to 0."""
 
@@ -78,6 +78,8 @@ class Recommendation(
     items: tuple[Choice, ...]
     filtered: dict[str, int]
     """Number of candidates removed by each rule of the policy, up to the last chosen item."""
+    moved: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
+    """Number of shown places to which each re-ranker of the policy brought another item; left out without a move."""
 
 
 class Ad(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ad", gc=False):
@@ -114,7 +116,7 @@ encode_decision = msgspec.json.Encoder().encode
 
 
 def count_model_items(decision: Recommendation) -> int:
-    """Return the number of items that the model chose; the rest are popular items, the fallback."""
+    """Return the number of items that the model chose; the others are popular or pinned items."""
     return sum([choice.reason == "model" for choice in decision.items])
 
 

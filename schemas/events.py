@@ -19,6 +19,8 @@ NANOSECONDS_FROM = 10**17
 """Numbers from here on are nanoseconds: as microseconds they mean a time after the year 5138."""
 
 Price = Annotated[float, msgspec.Meta(ge=0)]
+Word = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+"""Short name: of a region, a customer group, a flag."""
 Position = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -42,6 +44,10 @@ class Event(UserRecord, frozen=True, kw_only=True, gc=False):
     """Class of the user, where the sender knows it: a bot or an agent does not count as a shopper."""
     user_agent: Annotated[str, msgspec.Meta(max_length=2048)] | msgspec.UnsetType = msgspec.UNSET
     """User agent of the request, to recognise bots and agents; it is not kept."""
+    region: Word | msgspec.UnsetType = msgspec.UNSET
+    """Region of the user, as the catalogue names it in `regions`; it is not kept."""
+    customer_group: Word | msgspec.UnsetType = msgspec.UNSET
+    """Customer group of the user, as the catalogue names it in `groups`; it is not kept."""
 
 
 class ItemEvent(Event, frozen=True, kw_only=True, gc=False):

@@ -137,6 +137,8 @@ class Output:
     """Number of recommended items by variant of the A/B test and by reason: `model`, or `popular` for the fallback."""
     removed: Counter[str] = field(default_factory=Counter[str])
     """Number of candidates removed by each rule of the policy."""
+    moved: Counter[str] = field(default_factory=Counter[str])
+    """Number of shown places to which each re-ranker of the policy brought another item."""
     merges: list[SessionMerge] = field(default_factory=list[SessionMerge])
     jumps: list[WatermarkJump] = field(default_factory=list[WatermarkJump])
 
@@ -594,7 +596,7 @@ class Pipeline:
         """
         request, catalogue, output, decider = due
         key, variant = request.event.user_id.encode(), request.variant
-        value, from_model, from_fallback, filtered = decider.policy.encoded(
+        value, from_model, from_fallback, filtered, moved = decider.policy.encoded(
             request, scores if variant != CONTROL else None, catalogue
         )
         if from_model:
@@ -602,6 +604,7 @@ class Pipeline:
         if from_fallback:
             output.items[variant, CONTROL] += from_fallback
         output.removed.update(filtered)
+        output.moved.update(moved)
         recommendation = Message(key, value)
         if not (catalogue.has_campaigns and decider.policy.shows_ads):
             return recommendation, None

@@ -12,8 +12,8 @@ from tests.events import view
 
 def plain(**fields: object) -> PolicyFile:
     """Return a policy without rules on the user's own items, except the bought ones."""
-    hide, limit = Hide(on_screen=False, in_cart=False), Limit(reminders=1_000)
-    return PolicyFile(version="plain-1", owner="tests", hide=hide, limit=limit, **fields)  # pyright: ignore[reportArgumentType]
+    rules = {"hide": Hide(on_screen=False, in_cart=False), "limit": Limit(reminders=1_000)}
+    return PolicyFile(version="plain-1", owner="tests", **(rules | fields))  # pyright: ignore[reportArgumentType]
 
 
 def make_request(*items: str, bought: tuple[str, ...] = (), popular: tuple[str, ...] = ()) -> Request:

@@ -18,6 +18,24 @@ def session_items(request: Request, catalogue: AnyCatalogue) -> Callable[[str], 
     return dict.fromkeys(request.items, "session").get
 
 
+def category_items(request: Request, catalogue: AnyCatalogue) -> Callable[[str], str | None]:
+    """Return a function that groups items by category."""
+    del request
+    return catalogue.category_of
+
+
+def brand_items(request: Request, catalogue: AnyCatalogue) -> Callable[[str], str | None]:
+    """Return a function that groups items by brand."""
+    del request
+    return lambda item: catalogue.details_of(item).brand
+
+
+def seller_items(request: Request, catalogue: AnyCatalogue) -> Callable[[str], str | None]:
+    """Return a function that groups items by seller."""
+    del request
+    return lambda item: catalogue.details_of(item).seller
+
+
 def make_caps(limit: Limit, k: int) -> tuple[Cap, ...]:
     """Return the caps of a policy, without those that `k` places cannot exceed.
 
@@ -30,8 +48,18 @@ def make_caps(limit: Limit, k: int) -> tuple[Cap, ...]:
         f"{limit.reminders} places already repeat items of this session" if limit.reminders else "the user has met it",
         limit.reminders,
         session_items,
+        is_personal=True,
     )
-    return tuple(cap for cap in (reminders,) if cap.limit < k)
+    shelves = [
+        Cap(name, f"the list has {places} items of this {name} already", places, group_of)
+        for name, places, group_of in (
+            ("category", limit.category, category_items),
+            ("brand", limit.brand, brand_items),
+            ("seller", limit.seller, seller_items),
+        )
+        if places is not None
+    ]
+    return tuple(cap for cap in (reminders, *shelves) if cap.limit < k)
 
 
 def apply_caps(choices: Iterable[Choice], caps: Iterable[AppliedCap], removed: dict[str, int]) -> Iterator[Choice]:

@@ -6,6 +6,7 @@ means the same after an upgrade. Decisions name the policy as `VERSION@HASH`, wh
 
 import functools
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Annotated, Any
 import msgspec
 import xxhash
 
+from clickscore.schemas.field_types import Id
 from clickscore.stream.errors import PolicyError
 from clickscore.stream.settings import PolicySettings
 
@@ -23,7 +25,15 @@ POLICY_SUFFIX = ".toml"
 HASH_DIGITS = 8
 """Hexadecimal digits of the content hash in a label: two policies of a shop share a label with probability 2**-32."""
 
+MAX_FACTOR = 10
+"""Largest factor of a boost, of a single rule and of all together; the smallest is 1 / 10."""
+
 Count = Annotated[int, msgspec.Meta(ge=0, le=1000)]
+Places = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+Factor = Annotated[float, msgspec.Meta(ge=1 / MAX_FACTOR, le=MAX_FACTOR)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+Names = Annotated[tuple[Name, ...], msgspec.Meta(max_length=1000)]
+Factors = Annotated[dict[Name, Factor], msgspec.Meta(max_length=1000)]
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -41,6 +51,34 @@ class Hide(_Table, frozen=True, kw_only=True):
     """Whether the item of the page that the user looks at is hidden."""
     in_cart: bool = True
     """Whether items that are in the cart are hidden."""
+    unavailable: bool = True
+    """Whether items are hidden that are not sold in the user's region or to the user's customer group."""
+    flags: Names = ()
+    """Items with any of these flags are hidden."""
+    categories: Names = ()
+    """Items of these categories are hidden."""
+    brands: Names = ()
+    """Items of these brands are hidden."""
+
+
+class Only(_Table, frozen=True, kw_only=True):
+    """Items that alone are shown."""
+
+    categories: Names = ()
+    """Only items of these categories are shown; empty for all."""
+    brands: Names = ()
+    """Only items of these brands are shown; empty for all."""
+    relevance: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+    """Lowest relevance of a candidate of the model: 1 is as relevant as the best candidate, 0.1 a tenth."""
+
+
+class PriceBand(_Table, frozen=True, kw_only=True):
+    """Prices around the price of the item on screen; without an item on screen every price is shown."""
+
+    lowest: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """Lowest price, as a share of the price of the item on screen."""
+    highest: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """Highest price, as a share of the price of the item on screen; by default any."""
 
 
 class Limit(_Table, frozen=True, kw_only=True):
@@ -48,6 +86,36 @@ class Limit(_Table, frozen=True, kw_only=True):
 
     reminders: Count = 3
     """Number of places for items that the user has already met in this session."""
+    category: Places | None = None
+    """Number of places for items of the same category; by default any."""
+    brand: Places | None = None
+    """Number of places for items of the same brand; by default any."""
+    seller: Places | None = None
+    """Number of places for items of the same seller; by default any."""
+
+
+class Boost(_Table, frozen=True, kw_only=True):
+    """Factors on the relevance of candidates: 2 doubles, 0.5 halves. Together they are at most 10, at least 1 / 10."""
+
+    items: Factors = {}
+    categories: Factors = {}
+    brands: Factors = {}
+    promoted: Factor = 1.0
+    """Factor for items in a promotion."""
+    margin: Factor = 1.0
+    """Factor for an item that is all margin; an item with a margin of a half gets the square root."""
+    fresh: Factor = 1.0
+    """Factor for an item of which the event's time is the first day in the shop; it fades over `fresh_days`."""
+    fresh_days: Annotated[int, msgspec.Meta(ge=1, le=365)] = 14
+    """Days until an item is not fresh any more."""
+
+
+class Pin(_Table, frozen=True, kw_only=True):
+    """An item in a fixed place."""
+
+    place: Places
+    """Place in the list, from 1."""
+    item: Id
 
 
 class Ads(_Table, frozen=True, kw_only=True):
@@ -70,12 +138,17 @@ class PolicyFile(_Table, frozen=True, kw_only=True):
     """Name and number of the policy, such as `autumn-3`."""
     owner: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
     """Person or team who answers for the policy."""
-    k: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
+    k: Places | None = None
     """Number of items in a recommendation; by default the setting `k`."""
     reasons: Annotated[int, msgspec.Meta(ge=0, le=50)] | None = None
     """Number of events named as reasons of an item, at most; by default the setting `reasons`."""
     hide: Hide = Hide()
+    only: Only = Only()
+    price_band: PriceBand = PriceBand()
     limit: Limit = Limit()
+    boost: Boost = Boost()
+    pin: Annotated[tuple[Pin, ...], msgspec.Meta(max_length=100)] = ()
+    """Items in fixed places."""
     ads: Ads = Ads()
 
     def __post_init__(self) -> None:
@@ -112,6 +185,28 @@ def _contradictions(policy: PolicyFile) -> Iterator[str]:
     """Yield a sentence for each contradiction within a policy."""
     if not policy.ads.shown and policy.ads.reserve is not None:
         yield "ads.reserve sets the lowest value of an ad, but ads.shown = false shows no ad: remove one of the two"
+    for field in ("categories", "brands"):
+        hidden, shown, boosts = (getattr(table, field) for table in (policy.hide, policy.only, policy.boost))
+        for name in sorted(set(hidden) & set(shown)):
+            yield f"hide.{field} hides {name!r}, but only.{field} shows it: remove it from one of the two"
+        for name in sorted(set(hidden) & set(boosts)):
+            yield f"boost.{field} moves {name!r}, but hide.{field} hides it: remove it from one of the two"
+        for name in sorted(set(boosts) - set(shown) if shown else ()):
+            yield f"boost.{field} moves {name!r}, but only.{field} does not show it: add it there, or remove the boost"
+    band = policy.price_band
+    if band.highest is not None and band.lowest > band.highest:
+        yield f"price_band.lowest ({band.lowest:g}) is above price_band.highest ({band.highest:g}): no price fits"
+    yield from _pin_contradictions(policy)
+
+
+def _pin_contradictions(policy: PolicyFile) -> Iterator[str]:
+    for field in ("place", "item"):
+        for value, count in Counter(getattr(pin, field) for pin in policy.pin).items():
+            if count > 1:
+                yield f"two pins name the {field} {value!r}: keep one"
+    for pin in policy.pin:
+        if policy.k is not None and pin.place > policy.k:
+            yield f"the pin of {pin.item!r} is at place {pin.place}, but a list has {policy.k} items (k)"
 
 
 def _without_defaults(table: _Table) -> dict[str, Any]:
@@ -119,9 +214,9 @@ def _without_defaults(table: _Table) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for field in msgspec.structs.fields(type(table)):
         value = getattr(table, field.name)
-        if value == field.default:
-            continue
-        fields[field.encode_name] = _without_defaults(value) if isinstance(value, _Table) else value
+        default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        if value != default:
+            fields[field.encode_name] = _without_defaults(value) if isinstance(value, _Table) else value
     return fields
 
 
@@ -152,8 +247,8 @@ def parse_policy(text: bytes, name: str) -> PolicyFile:
 
 def _in_words(fault: str) -> str:
     """Return a fault that msgspec found with the field in the words of the file: `limit.reminders`."""
-    words, _, path = fault.partition(" - at `$")
-    return f"{words} ({path.strip('.`') or 'at the top'})" if path else words
+    words, _, path = fault.partition(" - at `$.")
+    return f"{words} ({path.removesuffix('`')})" if path else words
 
 
 def load_policy(name: str) -> PolicyFile:

@@ -1,8 +1,8 @@
 """Words of a policy: sentences that say what a policy does, and what changes between two policies."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
-from clickscore.stream.policy.policy_file import PolicyFile
+from clickscore.stream.policy.policy_file import Boost, PolicyFile, PriceBand
 
 
 def explain_policy(policy: PolicyFile) -> list[str]:
@@ -28,9 +28,14 @@ def _sentences(policy: PolicyFile) -> dict[str, str]:
 def _parts(policy: PolicyFile) -> Iterator[tuple[str, str]]:
     yield "k", f"a list has {policy.k or 'as many'} items{'' if policy.k else ' as the setting k says'}"
     if policy.reasons is not None:
-        yield "reasons", f"an item names at most {policy.reasons} events as its reasons"
+        yield "reasons", f"an item names at most {_number(policy.reasons, 'event')} as its reasons"
     yield from _hidden_parts(policy)
-    yield "limit.reminders", _reminders(policy.limit.reminders)
+    yield from _only_parts(policy)
+    yield from _price_parts(policy.price_band)
+    yield from _limit_parts(policy)
+    yield from _boost_parts(policy.boost)
+    for pin in policy.pin:
+        yield f"pin {pin.place}", f"{pin.item!r} has place {pin.place}"
     yield from _ad_parts(policy)
 
 
@@ -38,20 +43,64 @@ def _hidden_parts(policy: PolicyFile) -> Iterator[tuple[str, str]]:
     hide = policy.hide
     yield "hidden", "items that the shop hides, or has removed from the catalogue, are never shown"
     for name, items, is_hidden in (
-        ("out_of_stock", "items without stock", hide.out_of_stock),
-        ("bought", "items that the user has bought", hide.bought),
-        ("on_screen", "the item on screen", hide.on_screen),
-        ("in_cart", "items in the cart", hide.in_cart),
+        ("out_of_stock", "items without stock are", hide.out_of_stock),
+        ("bought", "items that the user has bought are", hide.bought),
+        ("on_screen", "the item on screen is", hide.on_screen),
+        ("in_cart", "items in the cart are", hide.in_cart),
+        ("unavailable", "items not sold in the user's region or to the user's group are", hide.unavailable),
     ):
-        is_single = name == "on_screen"
-        verb = ("is" if is_single else "are") + (" not shown" if is_hidden else " shown like any other")
-        yield f"hide.{name}", f"{items} {verb}"
+        yield f"hide.{name}", f"{items} {'not shown' if is_hidden else 'shown like any other'}"
+    for name, names in (("flags", hide.flags), ("categories", hide.categories), ("brands", hide.brands)):
+        if names:
+            yield f"hide.{name}", f"items with the {name} {_listed(names)} are not shown"
+
+
+def _only_parts(policy: PolicyFile) -> Iterator[tuple[str, str]]:
+    only = policy.only
+    for name, names in (("categories", only.categories), ("brands", only.brands)):
+        if names:
+            yield f"only.{name}", f"only items with the {name} {_listed(names)} are shown"
+    if only.relevance:
+        yield (
+            "only.relevance",
+            f"candidates with less than {only.relevance:g} of the best candidate's relevance are not shown, "
+            "and popular items do not take their places",
+        )
+
+
+def _price_parts(band: PriceBand) -> Iterator[tuple[str, str]]:
+    if band != PriceBand():
+        highest = "" if band.highest is None else f" and at most {band.highest:g} times"
+        yield "price_band", f"prices are at least {band.lowest:g} times{highest} the price of the item on screen"
+
+
+def _limit_parts(policy: PolicyFile) -> Iterator[tuple[str, str]]:
+    limit = policy.limit
+    yield "limit.reminders", _reminders(limit.reminders)
+    for name, places in (("category", limit.category), ("brand", limit.brand), ("seller", limit.seller)):
+        if places is not None:
+            yield f"limit.{name}", f"at most {_number(places, 'item')} of a list share a {name}"
 
 
 def _reminders(places: int) -> str:
     if not places:
         return "items that the user has met in this session are not shown"
     return f"at most {places} {'places repeat' if places > 1 else 'place repeats'} items of this session"
+
+
+def _boost_parts(boost: Boost) -> Iterator[tuple[str, str]]:
+    for name, factors in (("items", boost.items), ("categories", boost.categories), ("brands", boost.brands)):
+        if factors:
+            yield f"boost.{name}", f"the relevance of the {name} {_factors(factors)} is multiplied"
+    if boost.promoted != 1.0:
+        yield "boost.promoted", f"the relevance of items in a promotion is multiplied by {boost.promoted:g}"
+    if boost.margin != 1.0:
+        yield "boost.margin", f"the relevance of an item is multiplied by {boost.margin:g} to the power of its margin"
+    if boost.fresh != 1.0:
+        yield (
+            "boost.fresh",
+            f"the relevance of new items is multiplied by {boost.fresh:g}, fading over {boost.fresh_days} days",
+        )
 
 
 def _ad_parts(policy: PolicyFile) -> Iterator[tuple[str, str]]:
@@ -61,3 +110,15 @@ def _ad_parts(policy: PolicyFile) -> Iterator[tuple[str, str]]:
     reserve = policy.ads.reserve
     value = "the setting reserve" if reserve is None else f"{reserve:g}"
     yield "ads", f"the most valuable matching ad is shown, if its expected value reaches {value}"
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))
+
+
+def _factors(factors: Mapping[str, float]) -> str:
+    return ", ".join(f"{name!r} (by {factor:g})" for name, factor in factors.items())

@@ -5,9 +5,10 @@ The stages of a decision run in this order:
 1. candidates: the model's, then the popular items of the partition, then the popular items of the bundle's
    training data;
 2. filters (`policy.filters`) remove forbidden items;
-3. re-rankers reorder the slate; the default is no re-ranker;
+3. re-rankers (`policy.relevance`) reorder the slate; the default is no re-ranker;
 4. caps (`policy.caps`) limit the places of groups of items;
-5. the selection takes at most `k` choices and states the propensity of each.
+5. the selection takes at most `k` choices and states the propensity of each;
+6. pins (`policy.pins`) put items into fixed places.
 """
 
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
@@ -31,12 +32,18 @@ from clickscore.schemas.purposes import WITHHELD
 from clickscore.stream.policy.caps import apply_caps, make_caps
 from clickscore.stream.policy.experiments import CONTROL, MODEL
 from clickscore.stream.policy.filters import forbidden_items, make_filters
+from clickscore.stream.policy.item_filters import make_item_filters
+from clickscore.stream.policy.pins import make_pins
 from clickscore.stream.policy.policy_file import PolicyFile
-from clickscore.stream.policy.rules import CatalogueFilter, Reranker, Rule, UserFilter
+from clickscore.stream.policy.relevance import make_rerankers
+from clickscore.stream.policy.rules import CatalogueFilter, RequestFilter, Reranker, Rule, UserFilter
 from clickscore.stream.policy.slate import CandidateSource, Selection, Slate, allowed_candidates, select_first
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
 from clickscore.stream.request import Request, Scores
 from clickscore.stream.settings import PolicySettings
+
+SLATE_SIZE = 64
+"""Largest number of candidates that re-rankers and selections see: as many as a bundle has."""
 
 
 class PreEncodedRecommendation(
@@ -46,6 +53,7 @@ class PreEncodedRecommendation(
 
     items: msgspec.Raw
     filtered: dict[str, int]
+    moved: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
 
 
 _Record = TypeVar("_Record", Recommendation, PreEncodedRecommendation)
@@ -60,6 +68,8 @@ class EncodedRecommendation(NamedTuple):
     """Number of popular items."""
     filtered: dict[str, int]
     """Number of candidates removed by each rule."""
+    moved: dict[str, int]
+    """Number of shown places to which each re-ranker brought another item."""
 
 
 class _PopularItems(NamedTuple):
@@ -104,9 +114,10 @@ class Policy:
         """Version and content hash of the policy file."""
         self.bundle = bundle
         """Version of the scoring bundle; None without a model."""
-        self.filters = make_filters(policy_file.hide)
+        self.filters = (*make_filters(policy_file.hide), *make_item_filters(policy_file))
         """Filters in the order of their runs; ads pass the filters, too."""
         self._user_filters = [rule for rule in self.filters if isinstance(rule, UserFilter)]
+        self._request_filters = [rule for rule in self.filters if isinstance(rule, RequestFilter)]
         self._catalogue_filters = [rule for rule in self.filters if isinstance(rule, CatalogueFilter)]
         self.shows_ads = policy_file.ads.shown
         """Whether ads are shown beside the items."""
@@ -115,18 +126,20 @@ class Policy:
         self._k = policy_file.size(settings)
         self._max_reasons = policy_file.max_reasons(settings)
         self._prior = prior
-        self._rerankers = tuple(rerankers)
+        self._rerankers = (*make_rerankers(policy_file), *rerankers)
         self._caps = make_caps(policy_file.limit, self._k)
+        self._personal_caps = [cap for cap in self._caps if cap.is_personal]
+        self._pins = make_pins(policy_file.pin, self.filters, self._k)
         self._select = select
         # Re-rankers and other selections may pick any candidate, and may treat each request differently. Without them
         # the first k candidates are selected, so no other is looked up, and popular items are shared between users.
-        self._is_plain = not rerankers and select is select_first
+        self._is_plain = not self._rerankers and not self._pins and select is select_first
         self._popular: _PopularItems | None = None
 
     @property
     def rules(self) -> tuple[Rule, ...]:
         """Rules of the policy in the order of their runs, each with a name and a sentence."""
-        return (*self.filters, *self._rerankers, *self._caps)
+        return (*self.filters, *self._rerankers, *self._caps, *self._pins)
 
     def recommend(self, request: Request, scores: Scores | None, catalogue: AnyCatalogue) -> Recommendation:
         """Return the decision on a request.
@@ -140,8 +153,8 @@ class Policy:
         if popular is not None:
             return self._record(Recommendation, request, None, popular.choices, popular.filtered)
         forbidden = forbidden_items(self.filters, request, catalogue)
-        choices, filtered = self._choose(request, scores, catalogue, forbidden)
-        return self._record(Recommendation, request, scores, choices, filtered)
+        choices, filtered, moved = self._choose(request, scores, catalogue, forbidden)
+        return self._record(Recommendation, request, scores, choices, filtered, moved=moved)
 
     def encoded(self, request: Request, scores: Scores | None, catalogue: AnyCatalogue) -> EncodedRecommendation:
         """Return `recommend` as JSON; popular items are encoded once for many users.
@@ -154,14 +167,22 @@ class Policy:
         popular = self._popular_items(request, catalogue) if scores is None and self._is_plain else None
         if popular is not None:
             record = self._record(PreEncodedRecommendation, request, None, popular.encoded, popular.filtered)
-            return EncodedRecommendation(encode_decision(record), 0, len(popular.choices), popular.filtered)
+            return EncodedRecommendation(encode_decision(record), 0, len(popular.choices), popular.filtered, {})
         decision = self.recommend(request, scores, catalogue)
         from_model = count_model_items(decision) if scores is not None else 0
-        from_fallback = len(decision.items) - from_model
-        return EncodedRecommendation(encode_decision(decision), from_model, from_fallback, decision.filtered)
+        from_fallback = sum([choice.reason == CONTROL for choice in decision.items])
+        moved = decision.moved or {}
+        return EncodedRecommendation(encode_decision(decision), from_model, from_fallback, decision.filtered, moved)
 
     def _record(
-        self, record: Callable[..., _Record], request: Request, scores: Scores | None, items: object, filtered: object
+        self,
+        record: Callable[..., _Record],
+        request: Request,
+        scores: Scores | None,
+        items: object,
+        filtered: dict[str, int],
+        *,
+        moved: dict[str, int] | None = None,
     ) -> _Record:
         event = request.event
         return record(
@@ -182,6 +203,7 @@ class Policy:
             client_reason=REASON_FIELDS[request.client],
             items=items,
             filtered=filtered,
+            moved=moved or msgspec.UNSET,
         )
 
     def _choose(
@@ -190,8 +212,8 @@ class Policy:
         scores: Scores | None,
         catalogue: AnyCatalogue,
         forbidden: Sequence[tuple[str, Container[str]]],
-    ) -> tuple[tuple[Choice, ...], dict[str, int]]:
-        """Run the stages; return the choices, and the number of candidates removed by each rule.
+    ) -> tuple[tuple[Choice, ...], dict[str, int], dict[str, int]]:
+        """Run the stages; return the choices, and the numbers of candidates that each rule removed and moved.
 
         Args:
             request: The event, with the user's session.
@@ -200,14 +222,31 @@ class Policy:
             forbidden: Name and forbidden items of each filter.
         """
         filtered: dict[str, int] = {}
+        moved: dict[str, int] = {}
         candidates = allowed_candidates(self._sources(request, scores), forbidden, filtered)
         if self._is_plain:
-            return tuple(islice(self._capped(candidates, request, catalogue, filtered), self._k)), filtered
-        slate: Slate = list(candidates)
+            return tuple(islice(self._capped(candidates, request, catalogue, filtered), self._k)), filtered, moved
+        slate: Slate = list(islice(candidates, max(self._k, SLATE_SIZE)))
         for reranker in self._rerankers:
-            slate = reranker.rerank(slate, request, catalogue)
+            reranked = reranker.rerank(slate, request, catalogue)
+            self._count(reranker.name, slate, reranked, filtered, moved)
+            slate = reranked
         slate = list(self._capped(slate, request, catalogue, filtered))
-        return tuple(self._select(slate, request, self._k)), filtered
+        slate = self._select(slate, request, self._k)
+        for pin in self._pins:
+            pinned = pin.rerank(slate, request, catalogue)
+            self._count(pin.name, slate, pinned, filtered, moved)
+            slate = pinned
+        return tuple(slate), filtered, moved
+
+    def _count(self, name: str, slate: Slate, reranked: Slate, filtered: dict[str, int], moved: dict[str, int]) -> None:
+        """Count the items that a re-ranker removed, and the shown places that have another item since."""
+        if len(reranked) < len(slate):
+            filtered[name] = len(slate) - len(reranked)
+        pairs = zip(slate[: self._k], reranked[: self._k], strict=False)
+        changed = sum([choice.item_id != other.item_id for choice, other in pairs])
+        if changed:
+            moved[name] = changed
 
     def _capped(
         self, choices: Iterable[Choice], request: Request, catalogue: AnyCatalogue, filtered: dict[str, int]
@@ -256,8 +295,10 @@ class Policy:
             or popular.catalogue_version != version
         ):
             popular = self._popular = self._choose_popular(request, catalogue)
+        if any(rule.forbid(request, catalogue) for rule in self._request_filters):
+            return None
         is_disjoint = popular.considered.isdisjoint
-        if self._caps and not is_disjoint(request.items):
+        if self._personal_caps and not is_disjoint(request.items):
             return None
         for rule in self._user_filters:
             if not is_disjoint(rule.forbid(request, catalogue)):
@@ -268,7 +309,7 @@ class Policy:
         """Choose popular items for users without a rule of their own on any of the items."""
         anybody = msgspec.structs.replace(request, items=[], actions=b"", bought=frozenset())
         forbidden = forbidden_items(self._catalogue_filters, anybody, catalogue)
-        choices, filtered = self._choose(anybody, None, catalogue, forbidden)
+        choices, filtered, _ = self._choose(anybody, None, catalogue, forbidden)
         considered = list(dict.fromkeys((*request.popular, *self._prior)))
         if len(choices) == self._k:
             del considered[considered.index(choices[-1].item_id) + 1 :]

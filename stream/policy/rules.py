@@ -32,7 +32,17 @@ class UserFilter(NamedTuple):
     """Returns the item ids that are forbidden for a request."""
 
 
-Filter = CatalogueFilter | UserFilter
+class RequestFilter(NamedTuple):
+    """A rule that tests every candidate for a request."""
+
+    name: str
+    sentence: str
+    """Reason for the removal of an item, to follow "not shown because"."""
+    forbid: Callable[[Request, AnyCatalogue], Container[str]]
+    """Returns the forbidden item ids; an empty tuple where the rule says nothing for the request."""
+
+
+Filter = CatalogueFilter | UserFilter | RequestFilter
 """A rule that removes candidates. A filter adds no item and changes no order."""
 
 
@@ -45,7 +55,9 @@ class Cap(NamedTuple):
     limit: int
     """Number of places for a group, at most."""
     group_of: Callable[[Request, AnyCatalogue], Callable[[str], str | None]]
-    """Returns, for a request, a function from an item to its group; None for an item without a limit."""
+    """Returns, for a request, a function from an item to its group; None or empty for an item without a limit."""
+    is_personal: bool = False
+    """Whether the groups depend on the user's session; otherwise they depend on the catalogue alone."""
 
 
 class Reranker(NamedTuple):

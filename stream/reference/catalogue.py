@@ -1,5 +1,6 @@
 """Catalogue: the items and campaigns of the shop, built from the records of two compacted topics."""
 
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
@@ -9,6 +10,28 @@ import msgspec
 from clickscore.schemas.catalogue import Campaign, Item, decode_campaign, decode_item
 
 Decoded = TypeVar("Decoded", Item, Campaign)
+
+
+class ItemDetails(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The facts of an item that only some policies read."""
+
+    brand: str = ""
+    price: float | None = None
+    margin: float | None = None
+    """Share of the price that the shop earns; None if unknown."""
+    seller: str = ""
+    regions: tuple[str, ...] = ()
+    """Regions where the item is sold; empty for everywhere."""
+    groups: tuple[str, ...] = ()
+    """Customer groups to which the item is sold; empty for everybody."""
+    flags: tuple[str, ...] = ()
+    is_promoted: bool = False
+    listed_at: int | None = None
+    """Time from which the item is in the shop, ms; None if unknown."""
+
+
+NO_DETAILS = ItemDetails()
+"""Details of an item of which the catalogue says nothing more."""
 
 
 class ItemFacts(NamedTuple):
@@ -21,6 +44,7 @@ class ItemFacts(NamedTuple):
     """Whether the shop hides the item, or has removed it."""
     category: str
     """Category; empty where it is unknown."""
+    details: ItemDetails = NO_DETAILS
 
 
 class Catalogue:
@@ -37,7 +61,10 @@ class Catalogue:
         self.out_of_stock: set[str] = set()
         self.hidden: set[str] = set()
         self.campaigns: dict[str, Campaign] = {}
+        self.limited: set[str] = set()
+        """Items that are sold in some regions or to some customer groups only."""
         self._categories: dict[str, str] = {}
+        self._details: dict[str, ItemDetails] = {}
         self._by_item: dict[str, dict[str, Campaign]] = defaultdict(dict)
         self._by_category: dict[str, dict[str, Campaign]] = defaultdict(dict)
         self._untargeted: dict[str, Campaign] = {}
@@ -45,6 +72,15 @@ class Catalogue:
     def category_of(self, item_id: str) -> str | None:
         """Return the category of an item; None for an unknown item."""
         return self._categories.get(item_id)
+
+    def details_of(self, item_id: str) -> ItemDetails:
+        """Return what else the catalogue says of an item."""
+        return self._details.get(item_id, NO_DETAILS)
+
+    @property
+    def has_limited(self) -> bool:
+        """Whether any item is sold in some regions or to some customer groups only."""
+        return bool(self.limited)
 
     def update_item(self, key: bytes | None, value: bytes | None) -> str | None:
         """Apply a record of `catalogue-items`. An empty value removes the item, like a tombstone.
@@ -84,6 +120,7 @@ class Catalogue:
             item_id in self.out_of_stock,
             item_id in self.hidden,
             self._categories.get(item_id, ""),
+            self.details_of(item_id),
         )
 
     def matching(self, items: Sequence[str], category: str | None = None) -> list[Campaign]:
@@ -111,6 +148,12 @@ class Catalogue:
             self._categories[item_id] = facts.category
         else:
             self._categories.pop(item_id, None)
+        details = facts.details
+        _set_member(self.limited, item_id, is_member=bool(details.regions or details.groups))
+        if details is NO_DETAILS:
+            self._details.pop(item_id, None)
+        else:
+            self._details[item_id] = details
 
     def replace_campaign(self, campaign_id: str, campaign: Campaign | None) -> None:
         """Replace a campaign, and touch only the index entries of the old and the new targets; None ends a campaign."""
@@ -148,7 +191,29 @@ def facts_of(item: Item | None) -> ItemFacts:
     """Return the facts of an item; None is a removed item, which must not be shown, unlike an unknown item."""
     if item is None:
         return ItemFacts(is_listed=False, is_out_of_stock=False, is_hidden=True, category="")
-    return ItemFacts(is_listed=True, is_out_of_stock=item.stock == 0, is_hidden=item.hidden, category=item.category)
+    return ItemFacts(
+        is_listed=True,
+        is_out_of_stock=item.stock == 0,
+        is_hidden=item.hidden,
+        category=sys.intern(item.category),
+        details=_details_of(item),
+    )
+
+
+def _details_of(item: Item) -> ItemDetails:
+    """Return the details of an item; brands and sellers are stored once for all their items."""
+    details = ItemDetails(
+        brand=sys.intern(item.brand),
+        price=item.price,
+        margin=item.margin,
+        seller=sys.intern(item.seller),
+        regions=item.regions,
+        groups=item.groups,
+        flags=item.flags,
+        is_promoted=item.promoted,
+        listed_at=item.listed_at,
+    )
+    return NO_DETAILS if details == NO_DETAILS else details
 
 
 def newest_item(items: Sequence[str]) -> str:

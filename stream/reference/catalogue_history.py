@@ -19,6 +19,7 @@ from clickscore.schemas.events import Epoch
 from clickscore.schemas.topics import CATALOGUE
 from clickscore.stream.reference.catalogue import (
     Catalogue,
+    ItemDetails,
     ItemFacts,
     facts_of,
     newest_item,
@@ -99,7 +100,7 @@ class _KeyHistory(Generic[Value]):
         while self._waiting and self._waiting[0][0] < end:
             offset, key, value = self._waiting.popleft()
             former = self._read(key)
-            if former != value:  # most records of a busy catalogue change a price or a stock above 0
+            if former != value:  # many records of a busy catalogue only change a stock above 0
                 self.earlier_values.setdefault(key, []).append((offset, former))
                 self._changes.append((offset, key))
             self._write(key, value)
@@ -214,6 +215,17 @@ class CatalogueView:
         if self._is_newest_items:
             return self._history.newest.category_of(item_id)
         return self._history.items.value(item_id, self.offsets.catalogue).category or None
+
+    def details_of(self, item_id: str) -> ItemDetails:
+        """Return what else the catalogue says of an item."""
+        if self._is_newest_items:
+            return self._history.newest.details_of(item_id)
+        return self._history.items.value(item_id, self.offsets.catalogue).details
+
+    @property
+    def has_limited(self) -> bool:
+        """Whether any item may be sold in some regions or to some customer groups only."""
+        return not self._is_newest_items or self._history.newest.has_limited
 
     @property
     def has_campaigns(self) -> bool:

@@ -43,6 +43,12 @@ class Metrics:
             ["rule"],
             registry=registry,
         )
+        self.moved = Counter(
+            "clickscore_moved_places",
+            "Shown places to which a re-ranker of the policy brought another item, by rule.",
+            ["rule"],
+            registry=registry,
+        )
         self.foreign = Counter(
             "clickscore_foreign_partition",
             "Users seen in a partition that is not theirs by murmur2 of the user id.",

@@ -247,6 +247,8 @@ class Publisher:
         self._metrics.count_items(output.items)
         for rule, count in output.removed.items():
             self._metrics.removed.labels(rule).inc(count)
+        for rule, count in output.moved.items():
+            self._metrics.moved.labels(rule).inc(count)
         for outcome, count in output.outcomes.items():
             self._metrics.events.labels(outcome).inc(count)
 

@@ -1,10 +1,12 @@
 """Caps: how many places a group of items may take."""
 
+from clickscore.schemas.catalogue import Item
 from clickscore.schemas.decisions import Choice
 from clickscore.stream.policy.caps import apply_caps, make_caps, session_items
 from clickscore.stream.policy.policy_file import Limit
+from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.reference.catalogue import Catalogue
-from tests.scored_requests import make_request
+from tests.scored_requests import make_catalogue, make_request, plain
 
 
 def capped(*items: str, met: str, limit: int) -> tuple[list[str], dict[str, int]]:
@@ -35,3 +37,24 @@ def test_cap_that_a_list_cannot_exceed_is_left_out():
 def test_cap_says_why():
     assert make_caps(Limit(reminders=0), 3)[0].sentence == "the user has met it"
     assert make_caps(Limit(reminders=2), 3)[0].sentence == "2 places already repeat items of this session"
+
+
+def test_items_of_a_category_a_brand_or_a_seller_share_their_places():
+    catalogue = make_catalogue(
+        *(Item(item_id=item, category="tea", brand="oak", seller="shop") for item in "abc"), Item(item_id="d")
+    )
+    choices = [Choice(item_id=item, score=0.0, propensity=1.0, reason="model") for item in "abcd"]
+    for cap in make_caps(Limit(reminders=1_000, category=2, brand=2, seller=2), 4):
+        removed: dict[str, int] = {}
+        kept = apply_caps(choices, [(cap.name, cap.limit, cap.group_of(make_request(), catalogue))], removed)
+        assert [choice.item_id for choice in kept] == ["a", "b", "d"]
+        assert removed == {cap.name: 1}
+        assert cap.sentence == f"the list has 2 items of this {cap.name} already"
+
+
+def test_first_full_group_removes_an_item():
+    catalogue = make_catalogue(*(Item(item_id=item, category="tea", brand=item) for item in "ab"))
+    policy = Policy(plain(k=3, limit=Limit(category=1, brand=1)), None, ())
+    decision = policy.recommend(make_request("x", popular=("a", "b", "c")), None, catalogue)
+    assert [choice.item_id for choice in decision.items] == ["a", "c"]
+    assert decision.filtered == {"category": 1}

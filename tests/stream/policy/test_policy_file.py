@@ -12,6 +12,7 @@ from clickscore.stream.policy.policy_file import (
     Ads,
     Hide,
     Limit,
+    Pin,
     PolicyFile,
     load_policy,
     parse_policy,
@@ -72,6 +73,46 @@ def test_contradiction_is_refused_in_a_sentence():
     assert "ads.shown = false shows no ad: remove one of the two" in fault_of(b"ads = {shown = false, reserve = 1.0}\n")
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            b'hide.categories = ["tea"]\nonly.categories = ["tea"]\n',
+            "hide.categories hides 'tea', but only.categories shows it: remove it from one of the two",
+        ),
+        (
+            b'hide.brands = ["oak"]\nboost.brands = {oak = 2.0}\n',
+            "boost.brands moves 'oak', but hide.brands hides it: remove it from one of the two",
+        ),
+        (
+            b'only.brands = ["elm"]\nboost.brands = {oak = 2.0}\n',
+            "boost.brands moves 'oak', but only.brands does not show it: add it there, or remove the boost",
+        ),
+        (
+            b"price_band = {lowest = 2.0, highest = 1.0}\n",
+            "price_band.lowest (2) is above price_band.highest (1): no price fits",
+        ),
+        (b'pin = [{place = 1, item = "a"}, {place = 1, item = "b"}]\n', "two pins name the place 1: keep one"),
+        (b'pin = [{place = 1, item = "a"}, {place = 2, item = "a"}]\n', "two pins name the item 'a': keep one"),
+        (
+            b'k = 2\npin = [{place = 3, item = "a"}]\n',
+            "the pin of 'a' is at place 3, but a list has 2 items (k)",
+        ),
+    ],
+)
+def test_fields_that_contradict_each_other_are_refused(text: bytes, sentence: str):
+    assert fault_of(text) == f"the policy a.toml is wrong: {sentence}"
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.05, 11.0])
+def test_factor_of_a_boost_is_bounded(factor: float):
+    assert fault_of(f"boost.promoted = {factor}\n".encode()).endswith("(boost.promoted)")
+
+
+def test_pin_within_the_list_is_good():
+    assert parse_policy(HEAD + b'k = 2\npin = [{place = 2, item = "a"}]\n', "a").pin == (Pin(place=2, item="a"),)
+
+
 @pytest.mark.parametrize("text", [b"[", b"\xff"])
 def test_text_that_is_no_toml_is_refused(text: bytes):
     assert "a.toml is wrong" in fault_of(text)
@@ -125,12 +166,46 @@ def test_explanation_follows_the_fields():
     assert sentences[-1].endswith("if its expected value reaches 2.5.")
 
 
+def test_every_rule_has_a_sentence():
+    policy = parse_policy(
+        HEAD
+        + b"""
+hide = {flags = ["adult"], categories = ["tin"], brands = ["elm"], unavailable = false}
+only = {categories = ["tea", "cups"], brands = ["oak"], relevance = 0.1}
+price_band = {lowest = 0.5, highest = 2.0}
+limit = {category = 1, brand = 2, seller = 3}
+boost = {items = {a = 2.0}, categories = {tea = 1.5}, brands = {oak = 0.5}, promoted = 3.0, margin = 4.0, fresh = 2.0}
+pin = [{place = 1, item = "a"}]
+""",
+        "a",
+    )
+    sentences = explain_policy(policy)
+    for sentence in (
+        "Items not sold in the user's region or to the user's group are shown like any other.",
+        "Items with the flags 'adult' are not shown.",
+        "Only items with the categories 'tea', 'cups' are shown.",
+        "Candidates with less than 0.1 of the best candidate's relevance are not shown, "
+        "and popular items do not take their places.",
+        "Prices are at least 0.5 times and at most 2 times the price of the item on screen.",
+        "At most 1 item of a list share a category.",
+        "The relevance of the brands 'oak' (by 0.5) is multiplied.",
+        "The relevance of items in a promotion is multiplied by 3.",
+        "The relevance of an item is multiplied by 4 to the power of its margin.",
+        "The relevance of new items is multiplied by 2, fading over 14 days.",
+        "'a' has place 1.",
+    ):
+        assert sentence in sentences
+    assert "Prices are at least 0.5 times the price of the item on screen." in explain_policy(
+        parse_policy(HEAD + b"price_band.lowest = 0.5", "a")
+    )
+
+
 def test_difference_names_the_field_and_both_sentences():
     assert diff_policies(DEFAULT_POLICY, load_policy("no-ads")) == [
         "ads: The most valuable matching ad is shown, if its expected value reaches the setting reserve. -> "
         "No ad is shown."
     ]
     assert diff_policies(DEFAULT_POLICY, msgspec.structs.replace(DEFAULT_POLICY, reasons=1)) == [
-        "reasons: Nothing. -> An item names at most 1 events as its reasons."
+        "reasons: Nothing. -> An item names at most 1 event as its reasons."
     ]
     assert diff_policies(DEFAULT_POLICY, DEFAULT_POLICY) == []

@@ -10,12 +10,15 @@ import pytest
 
 from clickscore.schemas.catalogue import Item, encode
 from clickscore.schemas.decisions import Recommendation, encode_decision
-from clickscore.schemas.events import ACTIONS
+from clickscore.schemas.events import ACTIONS, View
+from clickscore.stream.policy.policy_file import DEFAULT_POLICY
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.policy.rules import Reranker
 from clickscore.stream.policy.slate import Slate
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.request import Reasons, Request, Scores
+from clickscore.stream.settings import PolicySettings
+from tests.events import START
 from tests.scored_requests import make_catalogue, make_request, make_scores, plain
 
 
@@ -250,3 +253,59 @@ def test_stochastic_selection_repeats_itself_for_the_same_decision():
     policy = Policy(plain(k=1), "bundle", (), select=toss_a_coin)
     request, scores = make_request("x"), make_scores("a", "b")
     assert policy.encoded(request, scores, Catalogue()) == policy.encoded(request, scores, Catalogue())
+
+
+# Rules of a policy
+
+
+def test_policy_names_its_rules_in_the_order_of_their_runs():
+    policy = Policy(DEFAULT_POLICY, "bundle", (), rerankers=[boost_tea])
+    assert [rule.name for rule in policy.rules] == [
+        "bought",
+        "out_of_stock",
+        "hidden",
+        "on_screen",
+        "in_cart",
+        "unavailable",
+        "tea",
+        "reminders",
+    ]
+    assert all(rule.sentence for rule in policy.rules)
+
+
+def default_items(request: Request, catalogue: Catalogue | None = None) -> list[str]:
+    policy = Policy(DEFAULT_POLICY, None, ("t",), PolicySettings(k=3))
+    catalogue = catalogue or Catalogue()
+    decision = policy.recommend(request, None, catalogue)
+    assert policy.encoded(request, None, catalogue).value == encode_decision(decision)
+    return [choice.item_id for choice in decision.items]
+
+
+def test_popular_items_are_shared_until_a_rule_speaks_of_one_of_them():
+    popular = ["p", "q", "r", "s", "u"]
+    request = msgspec.structs.replace(make_request("x"), popular=popular)
+    policy = Policy(DEFAULT_POLICY, None, ("t",), PolicySettings(k=4))
+    catalogue = Catalogue()
+    shared = policy.recommend(request, None, catalogue).items
+    assert policy.recommend(msgspec.structs.replace(request, items=["y"]), None, catalogue).items is shared
+    assert policy.recommend(msgspec.structs.replace(request, bought=frozenset("u")), None, catalogue).items is shared
+    for change in (
+        {"items": ["p"]},
+        {"bought": frozenset("q")},
+        {"event": View(event_id="e", user_id="ann", ts=START, item_id="r")},
+    ):
+        assert policy.recommend(msgspec.structs.replace(request, **change), None, catalogue).items is not shared
+
+
+def test_popular_items_of_a_user_with_rules_are_chosen_one_by_one():
+    request = msgspec.structs.replace(make_request("p", "q"), popular=["p", "q", "r", "s"], bought=frozenset("s"))
+    assert default_items(request) == ["p", "q", "r"]
+    assert default_items(msgspec.structs.replace(request, actions=b"\2\1")) == ["q", "r", "t"]  # p is in the cart
+
+
+def test_items_of_some_regions_are_tested_for_every_request():
+    catalogue = make_catalogue(Item(item_id="p", regions=("north",)))
+    request = msgspec.structs.replace(make_request("x"), popular=["p", "q"])
+    assert default_items(request, catalogue) == ["q", "t"]
+    northern = msgspec.structs.replace(request, event=msgspec.structs.replace(request.event, region="north"))
+    assert default_items(northern, catalogue) == ["p", "q", "t"]

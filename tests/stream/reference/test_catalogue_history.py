@@ -7,7 +7,7 @@ import pytest
 
 from clickscore.schemas.catalogue import Campaign, Item, encode
 from clickscore.schemas.topics import CAMPAIGNS, CATALOGUE
-from clickscore.stream.reference.catalogue import Catalogue
+from clickscore.stream.reference.catalogue import NO_DETAILS, Catalogue
 from clickscore.stream.reference.catalogue_history import AnyCatalogue, CatalogueHistory, Offsets
 
 ITEMS = [f"item-{number}" for number in range(8)]
@@ -104,14 +104,32 @@ def test_view_of_the_newest_epoch_reads_the_table_itself():
     assert history.view(Offsets(3, 0)).out_of_stock is history.newest.out_of_stock
 
 
-def test_change_of_a_price_is_not_kept():
+def test_change_of_a_price_is_kept_for_earlier_epochs():
+    history = CatalogueHistory()
+    for offset in range(3):
+        history.add(CATALOGUE.name, offset, b"a", encode(Item(item_id="a", price=float(offset))))
+    views = [history.view(Offsets(offset, 0)) for offset in range(4)]
+    assert [view.details_of("a").price for view in views] == [None, 0.0, 1.0, 2.0]
+    assert history.retained == 3
+
+
+def test_change_of_a_title_or_of_a_stock_above_zero_is_not_kept():
     history = CatalogueHistory()
     view = history.view(Offsets(0, 0))
     for offset in range(5):
-        history.add(CATALOGUE.name, offset, b"a", encode(Item(item_id="a", price=float(offset))))
+        history.add(CATALOGUE.name, offset, b"a", encode(Item(item_id="a", title=str(offset), stock=1 + offset)))
     later = history.view(Offsets(5, 0))
     assert history.retained == 1
-    assert (view.category_of("a"), later.category_of("a")) == (None, None)
+    assert view.details_of("a") is later.details_of("a") is NO_DETAILS
+
+
+def test_earlier_epoch_may_have_items_of_some_regions():
+    history = CatalogueHistory()
+    history.add(CATALOGUE.name, 0, b"a", encode(Item(item_id="a", regions=("north",))))
+    history.add(CATALOGUE.name, 1, b"a", encode(Item(item_id="a")))
+    limited, free = history.view(Offsets(1, 0)), history.view(Offsets(2, 0))
+    assert (limited.has_limited, free.has_limited) == (True, False)
+    assert (limited.details_of("a").regions, free.details_of("a").regions) == (("north",), ())
 
 
 def test_changes_that_no_view_needs_are_dropped():
