@@ -18,6 +18,7 @@ from clickscore.schemas.erasure import AnyReceipt, Erased, Remains
 from clickscore.schemas.events import AnyRecord, Cart, Consent, Epoch, Erase, Identify, Purchase, Search, Tick, View
 from clickscore.schemas.handover import Handover
 from clickscore.schemas.manifest import Manifest
+from clickscore.schemas.rollouts import Rollout
 from clickscore.schemas.sessions import ClosedSession
 from clickscore.schemas.snapshots import OFFSET_HEADER
 from clickscore.schemas.topics import Topic
@@ -29,6 +30,7 @@ SCHEMAS: dict[str, Any] = {
     "clickstream-events": AnyRecord,
     "catalogue-items": Item,
     "ad-campaigns": Campaign,
+    "rollouts": Rollout,
     "recommendation-decisions": Recommendation,
     "ad-decisions": Ad,
     "closed-sessions": ClosedSession,
@@ -70,6 +72,14 @@ _EXAMPLES: dict[type[msgspec.Struct], msgspec.Struct] = {
         bid=0.4,
         target_categories=frozenset({"Tea"}),
         starts_at=_TIMESTAMP,
+    ),
+    Rollout: Rollout(
+        name="default",
+        champion=f"{0x3F9AC2:064x}",
+        challenger=f"{0x8D01FE:064x}",
+        share=0.05,
+        changed_at=_TIMESTAMP,
+        reason="set: canary",
     ),
 }
 
@@ -129,6 +139,14 @@ _CHANNELS = (
         "`frequency_cap` are stored, but not applied yet.",
         key="The campaign's id, the same as in the value.",
         payload=Campaign,
+        receives=True,
+    ),
+    _Channel(
+        topic=topics.ROLLOUTS,
+        description="Newest state of every rollout: which bundles of the bundle store decide, and for whom. Workers "
+        "with a bundle store read it; `clickscore rollout` writes it. A record without a value ends the rollout.",
+        key="The rollout's name, the same as in the value.",
+        payload=Rollout,
         receives=True,
     ),
     _Channel(

@@ -4,6 +4,7 @@
   + SettingsError            a setting has a wrong value, or two settings contradict each other
     - PolicyError            a policy file is missing or wrong, or contradicts itself
   + BundleError              a bundle contradicts the manifest: the worker stops before joining the group
+  + RolloutError             a rollout cannot be changed in this way, such as promoted without a challenger
   + BrokerError              Kafka cannot be reached, or refuses a request
     - TopicMissingError      a topic is missing, or differs from the worker's needs
   + UnpackError              a record batch of Kafka is broken, or its codec is unknown

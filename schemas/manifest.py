@@ -147,7 +147,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def version(self) -> str:
         """Short name of the bundle in decisions: the first 12 digits of `content_hash`."""
-        return self.content_hash[:12]
+        return version_of(self.content_hash)
+
+
+def version_of(content_hash: str) -> str:
+    """Return the short name of a bundle in decisions: the first 12 digits of the content hash."""
+    return content_hash[:12]
 
 
 def padded_widths(max_length: int) -> tuple[int, ...]:

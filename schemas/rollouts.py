@@ -4,13 +4,17 @@ from typing import Annotated
 
 import msgspec
 
+from clickscore.schemas.json_depth import bounded_depth
+
 ContentHash = Annotated[str, msgspec.Meta(min_length=64, max_length=64)]
 """Content hash of a bundle, 64 hexadecimal digits: its name in the bundle store."""
+RolloutName = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class EpochRollout(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """The bundles that decide in an epoch. All that a decision depends on is here."""
+    """The bundles that decide in an epoch, and for whom."""
 
     champion: ContentHash
     """Bundle that decides for all users but those of the challenger."""
@@ -23,3 +27,40 @@ class EpochRollout(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     def bundles(self) -> tuple[str, ...]:
         """Content hashes of the bundles."""
         return (self.champion,) if self.challenger is None else (self.champion, self.challenger)
+
+
+class Rollout(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A rollout: the bundles that workers take from the bundle store. The key of the record is the name.
+
+    A tombstone ends the rollout: workers decide with the bundle of their own settings.
+    """
+
+    name: RolloutName
+    champion: ContentHash
+    """Bundle that decides for all users but those of the challenger."""
+    challenger: ContentHash | None = None
+    """Bundle that is tried on a share of the users; null for none."""
+    share: Share = 0.0
+    """Share of the users who get the challenger."""
+    former: ContentHash | None = None
+    """Champion before the last promotion; null before the first."""
+    changed_at: Milliseconds = 0
+    """Wall-clock time of this change, ms."""
+    reason: Annotated[str, msgspec.Meta(max_length=1024)] = ""
+    """Why the rollout was changed, in words."""
+
+    @property
+    def deciding(self) -> EpochRollout:
+        """The part that decisions depend on: an epoch has it."""
+        if self.challenger is None or not self.share:
+            return EpochRollout(champion=self.champion)
+        return EpochRollout(champion=self.champion, challenger=self.challenger, share=self.share)
+
+    @property
+    def bundles(self) -> tuple[str, ...]:
+        """Content hashes of the bundles that a worker must have loaded."""
+        return (self.champion,) if self.challenger is None else (self.champion, self.challenger)
+
+
+decode_rollout = bounded_depth(msgspec.json.Decoder(Rollout).decode)
+encode_rollout = msgspec.json.Encoder().encode

@@ -51,6 +51,7 @@ _reference = {
 EVENTS = Topic(name="clickstream-events", per_user=True, config=_delete)
 CATALOGUE = Topic(name="catalogue-items", per_user=False, config=_reference)
 CAMPAIGNS = Topic(name="ad-campaigns", per_user=False, config=_reference)
+ROLLOUTS = Topic(name="rollouts", per_user=False, config=_compact)
 RECOMMENDATIONS = Topic(name="recommendation-decisions", per_user=True, config=_delete)
 ADS = Topic(name="ad-decisions", per_user=True, config=_delete)
 CLOSED_SESSIONS = Topic(name="closed-sessions", per_user=True, config=_delete)
@@ -62,6 +63,7 @@ TOPICS: tuple[Topic, ...] = (
     EVENTS,
     CATALOGUE,
     CAMPAIGNS,
+    ROLLOUTS,
     RECOMMENDATIONS,
     ADS,
     CLOSED_SESSIONS,

@@ -30,6 +30,7 @@ COMMANDS = {
     "identify": "identify",
     "bundle": "bundle",
     "policy": "policy",
+    "rollout": "rollout",
     "demo": "demo",
     "simulate": "simulate",
     "settings": "settings",

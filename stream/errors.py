@@ -17,6 +17,10 @@ class BundleError(ClickscoreError):
     """A bundle contradicts the manifest."""
 
 
+class RolloutError(ClickscoreError):
+    """A rollout cannot be changed in this way."""
+
+
 class BrokerError(ClickscoreError):
     """Kafka cannot be reached, or refuses a request."""
 

@@ -207,8 +207,8 @@ class Pipeline:
             topic: Topic of the events; every decision id begins with the topic's name.
             catalogue: Items and campaigns; a partition without an epoch follows the newest.
             scorer: The model; without a scorer, decisions fall back to popularity.
-            bundles: Loaded bundles by content hash, for epochs that name a rollout. The table may change while no call
-                of the pipeline runs.
+            bundles: Loaded bundles by content hash, for epochs that name a rollout. The table may change at any time,
+                but must have the bundles of the present epochs.
             policy_file: Rules of what is shown.
         """
         self._partitions: dict[int, PartitionState] = {}

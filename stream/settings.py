@@ -311,6 +311,15 @@ class ScoringSettings(Group, frozen=True, kw_only=True):
             decides="nothing",
         ),
     ] = ""
+    # Epochs name the bundles themselves.
+    rollout: Annotated[
+        str,
+        setting(
+            "text",
+            "Name of the rollout that says which bundles of the bundle store decide; without a store there is none",
+            decides="nothing",
+        ),
+    ] = "default"
     # A bundle is refused or not; its scores are the same.
     min_overlap: Annotated[
         float,

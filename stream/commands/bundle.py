@@ -60,7 +60,7 @@ def push(folder: Path, *, settings: Settings) -> None:
       clickscore bundle push bundle --bundle-store /srv/bundles
       CLICKSCORE_BUNDLE_STORE=s3://shop/bundles clickscore bundle push demo
     """  # noqa: D301
-    manifest = _open_store(settings).push(folder)
+    manifest = open_store(settings).push(folder)
     click.echo(f"{manifest.version} is in the bundle store")
 
 
@@ -69,7 +69,7 @@ def push(folder: Path, *, settings: Settings) -> None:
 @json_options
 def list_bundles(*, settings: Settings, json_output: JsonOutput) -> None:
     """List the bundles of the bundle store, the newest push first."""
-    stored = _open_store(settings).list_bundles()
+    stored = open_store(settings).list_bundles()
     json_output.write([{"version": bundle.manifest.version, "pushed_at": bundle.pushed_at} for bundle in stored])
     for manifest, pushed_at in stored:
         time = datetime.fromtimestamp(pushed_at, UTC).strftime("%Y-%m-%d %H:%M:%S") if pushed_at else "at unknown time"
@@ -85,7 +85,7 @@ def list_bundles(*, settings: Settings, json_output: JsonOutput) -> None:
 @json_options
 def show(version: str, *, settings: Settings, json_output: JsonOutput) -> None:
     """Describe the bundle VERSION of the bundle store: at least 6 digits of its content hash."""
-    manifest = _open_store(settings).find(version).manifest
+    manifest = open_store(settings).find(version).manifest
     json_output.write(manifest)
     _describe(json_output, manifest, manifest.version)
 
@@ -103,10 +103,10 @@ def fetch(version: str, folder: Path, *, settings: Settings) -> None:
     Example:
       clickscore worker --bundle $(clickscore bundle fetch 3f9ac2 --bundle-store /srv/bundles --out /var/lib/bundles)
     """  # noqa: D301
-    click.echo(_open_store(settings).fetch(version, folder))
+    click.echo(open_store(settings).fetch(version, folder))
 
 
-def _open_store(settings: Settings) -> BundleStore:
+def open_store(settings: Settings) -> BundleStore:
     """Return the bundle store of the settings."""
     if not settings.scoring.bundle_store:
         message = "no bundle store is set. Name its folder or URL with --bundle-store or CLICKSCORE_BUNDLE_STORE"

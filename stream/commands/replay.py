@@ -30,6 +30,7 @@ MAX_FIELDS = 20
 @with_settings(
     "bundle",
     "policy",
+    "bundle_store",
     "partitions",
     "gap_ms",
     "lateness_ms",
@@ -49,7 +50,8 @@ def replay(
     SOURCE is a file (JSON lines, or --format; plain, gzip, Zstandard or Parquet) or a topic, kafka:NAME. The same
     events, bundle, policy and settings give the same decisions as live, byte for byte. The decisions of partition 0
     come first, in the order of the log. A replay of a topic takes catalogue and campaigns from their topics, as of the
-    epoch of each event. For a file, --catalogue and --campaigns name files whose lines hold from their ts on.
+    epoch of each event, and the bundles of a rollout from --bundle-store. For a file, --catalogue and --campaigns name
+    files whose lines hold from their ts on.
 
     --check compares the decisions with published decisions; the exit code is 1 if any decision differs.
 

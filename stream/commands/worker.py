@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from clickscore.schemas.topics import EVENTS
+from clickscore.schemas.topics import EVENTS, ROLLOUTS, TOPICS
 from clickscore.stream.commands.options import with_settings
 from clickscore.stream.kafka.availability import wait_for_broker
 from clickscore.stream.kafka.topics import check_topics, check_worker_rights
@@ -21,6 +21,8 @@ from clickscore.stream.settings import Settings
 @with_settings(
     "bundle",
     "policy",
+    "bundle_store",
+    "rollout",
     "group",
     "instance_id",
     "topic_prefix",
@@ -41,7 +43,8 @@ def worker(settings: Settings) -> None:
     """Score events as they arrive: a recommendation for each event, and an ad while campaigns run.
 
     Workers of a group share the partitions: start as many workers as the traffic needs. SIGTERM and Ctrl-C end a worker
-    cleanly.
+    cleanly. With a bundle store, workers take the bundles of the rollout from it, without a restart
+    (`clickscore rollout --help`).
 
     \b
     Example:
@@ -58,13 +61,16 @@ def worker(settings: Settings) -> None:
     asyncio.run(_ready(settings))
     from clickscore.stream.worker.app import run_worker  # noqa: PLC0415 (Faust takes half a second to import, after checks that may fail)
 
+    bundles: dict[str, Scorer] = {}
     topic = settings.kafka.topic(EVENTS.name)
-    run_worker(
-        settings, Pipeline(settings.sessions, settings.policy, topic, Catalogue(), scorer, policy_file=policy_file)
+    pipeline = Pipeline(
+        settings.sessions, settings.policy, topic, Catalogue(), scorer, bundles=bundles, policy_file=policy_file
     )
+    run_worker(settings, pipeline, bundles if settings.scoring.bundle_store else None)
 
 
 async def _ready(settings: Settings) -> None:
     await wait_for_broker(settings.kafka)
-    await check_worker_rights(settings.kafka, settings.worker.group)
-    await check_topics(settings.kafka)
+    has_rollouts = bool(settings.scoring.bundle_store)
+    await check_worker_rights(settings.kafka, settings.worker.group, rollouts=has_rollouts)
+    await check_topics(settings.kafka, [topic for topic in TOPICS if has_rollouts or topic is not ROLLOUTS])

@@ -7,7 +7,7 @@ from aiokafka.client import CoordinationType
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError, for_code
 from aiokafka.protocol.group import HeartbeatRequest
 
-from clickscore.schemas.topics import CAMPAIGNS, CATALOGUE, EVENTS, SNAPSHOTS, TOPICS
+from clickscore.schemas.topics import CAMPAIGNS, CATALOGUE, EVENTS, ROLLOUTS, SNAPSHOTS, TOPICS
 from clickscore.stream.errors import BrokerError
 from clickscore.stream.kafka.topic_description import authorized_operations
 from clickscore.stream.settings import KafkaSettings
@@ -21,11 +21,18 @@ _UNKNOWN = -(2**31)
 """Authorized operations of a broker that does not tell them."""
 
 
-def worker_rights(settings: KafkaSettings) -> dict[str, set[Right]]:
-    """Return the rights that a worker needs on each topic, by full name. A worker writes ticks into the events."""
+def worker_rights(settings: KafkaSettings, *, rollouts: bool = False) -> dict[str, set[Right]]:
+    """Return the rights that a worker needs on each topic, by full name. A worker writes ticks into the events.
+
+    Args:
+        settings: Names of topics.
+        rollouts: Whether the worker follows a rollout.
+    """
     rights: dict[str, set[Right]] = {}
     for topic in TOPICS:
-        if topic in (CATALOGUE, CAMPAIGNS):
+        if topic is ROLLOUTS and not rollouts:
+            continue
+        if topic in (CATALOGUE, CAMPAIGNS, ROLLOUTS):
             rights[settings.topic(topic.name)] = {"read"}
         elif topic in (EVENTS, SNAPSHOTS):
             rights[settings.topic(topic.name)] = {"read", "write"}

@@ -129,14 +129,19 @@ async def list_topics(
         return await _partition_counts(admin)
 
 
-async def check_worker_rights(settings: KafkaSettings, group: str) -> None:
+async def check_worker_rights(settings: KafkaSettings, group: str, *, rollouts: bool = False) -> None:
     """Check that the broker grants a worker all its rights on the topics and the group.
+
+    Args:
+        settings: Connection, and names of topics.
+        group: Consumer group of the worker.
+        rollouts: Whether the worker follows a rollout.
 
     Raises:
         BrokerError: The broker cannot be reached, or rights are missing.
     """
     async with _open_admin(settings) as admin:
-        await check_rights(admin, settings, worker_rights(settings), group)
+        await check_rights(admin, settings, worker_rights(settings, rollouts=rollouts), group)
 
 
 async def check_topics(settings: KafkaSettings, topics: Iterable[Topic] = TOPICS) -> int:

@@ -8,7 +8,7 @@ import asyncio
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from clickscore.stream.replay.source import BATCH_RECORDS, Batches, Position, So
 from clickscore.stream.replay.verify import DecisionDiff, DiffSummary
 from clickscore.stream.scoring.bundle import load_bundle
 from clickscore.stream.scoring.scorer import Scorer
+from clickscore.stream.scoring.stored_bundles import StoredBundles
 from clickscore.stream.settings import Settings
 
 UNSCORED_BATCH_RECORDS = 512
@@ -113,12 +114,17 @@ def run_task(task: ReplayTask, on_progress: OnTaskProgress) -> TaskResult:
 
 def _make_pipeline(task: ReplayTask, topic: str) -> Pipeline:
     settings, scorer = task.settings, None
+    bundles: Mapping[str, Scorer] = {}
+    if task.plan.output == "decisions" and (settings.scoring.bundle_store or not task.plan.bundle):
+        bundles = StoredBundles(settings.scoring, reasons=task.policy_file.max_reasons(settings.policy) > 0)
     if task.plan.bundle:
         sys.setswitchinterval(SWITCH_S)
         scoring = settings.scoring
         bundle = load_bundle(Path(scoring.bundle), scoring.score_threads, scoring.min_overlap)
         scorer = Scorer(bundle, scoring.score_batch, reasons=task.policy_file.max_reasons(settings.policy) > 0)
-    return Pipeline(settings.sessions, settings.policy, topic, Catalogue(), scorer, policy_file=task.policy_file)
+    return Pipeline(
+        settings.sessions, settings.policy, topic, Catalogue(), scorer, bundles=bundles, policy_file=task.policy_file
+    )
 
 
 class _TaskRun:

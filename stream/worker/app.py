@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from functools import partial
 from typing import Any
 
@@ -26,6 +26,7 @@ from clickscore.stream.gc_tuning import tune_gc
 from clickscore.stream.kafka.client import MAX_REQUEST_BYTES, ssl_context
 from clickscore.stream.kafka.log_reader import open_reader
 from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.scoring.scorer import Scorer
 from clickscore.stream.settings import KafkaSettings, Settings
 from clickscore.stream.terminal_text import safe_text
 from clickscore.stream.worker import transport
@@ -39,8 +40,16 @@ from clickscore.stream.worker.web import Page, WebServer
 log = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings, pipeline: Pipeline) -> tuple[faust.App, Engine]:
-    """Return the app, ready to run, and the engine under it."""
+def create_app(
+    settings: Settings, pipeline: Pipeline, bundles: MutableMapping[str, Scorer] | None = None
+) -> tuple[faust.App, Engine]:
+    """Return the app, ready to run, and the engine under it.
+
+    Args:
+        settings: All settings.
+        pipeline: Turns records into outputs.
+        bundles: Table of loaded bundles that the pipeline reads; None for a worker without a bundle store.
+    """
     app = faust_app(settings)
     metrics = Metrics()
     events = settings.kafka.topic(EVENTS.name)
@@ -51,6 +60,7 @@ def create_app(settings: Settings, pipeline: Pipeline) -> tuple[faust.App, Engin
         metrics=metrics,
         open_reader=partial(open_reader, settings.kafka),
         transactions=KafkaTransactions(settings) if settings.worker.delivery == "exactly_once" else None,
+        bundles=bundles,
     )
 
     ready = asyncio.Event()
@@ -198,6 +208,7 @@ class BoundedWorker(faust.Worker):
         """
         try:
             await self._server.start()
+            await self._engine.prepare()
             await super().start()
         except KafkaError as exc:
             self._engine.fail(BrokerError(f"Kafka is gone again as the worker starts ({exc}): start it again"))
@@ -239,8 +250,13 @@ class BoundedWorker(faust.Worker):
         os._exit(1)
 
 
-def run_worker(settings: Settings, pipeline: Pipeline) -> None:
+def run_worker(settings: Settings, pipeline: Pipeline, bundles: MutableMapping[str, Scorer] | None = None) -> None:
     """Run a worker until a signal; return after a clean stop, and end the process when the stop takes too long.
+
+    Args:
+        settings: All settings.
+        pipeline: Turns records into outputs.
+        bundles: Table of loaded bundles that the pipeline reads; None for a worker without a bundle store.
 
     Raises:
         ClickscoreError: The worker stopped because of a known error.
@@ -251,7 +267,7 @@ def run_worker(settings: Settings, pipeline: Pipeline) -> None:
     log.info("bundle: %s", settings.scoring.bundle or "none, so recommendations are the popular items")
     log.info("topics: %s and the others, at %s", kafka.topic(EVENTS.name), kafka.bootstrap_servers)
     uvloop.install()
-    app, engine = create_app(settings, pipeline)
+    app, engine = create_app(settings, pipeline, bundles)
     tune_gc()
     server = WebServer(pages(engine), settings.worker.web_host, settings.worker.web_port)
     worker = BoundedWorker(app, engine, server, settings.worker.stop_ms / 1000)

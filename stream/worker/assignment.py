@@ -21,6 +21,7 @@ from clickscore.stream.worker.prometheus_metrics import Metrics
 from clickscore.stream.worker.publisher import Publisher
 from clickscore.stream.worker.reference import ReferenceData
 from clickscore.stream.worker.restore import RestoredPartition, changelog_ends, restore_partitions
+from clickscore.stream.worker.rollouts import RolloutKeeper
 from clickscore.stream.worker.ticks import IdleTicks
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class Assignment:
         losses: Losses,
         reference: ReferenceData,
         epochs: EpochWriter,
+        rollouts: RolloutKeeper | None = None,
     ) -> None:
         """Build the assignment.
 
@@ -60,6 +62,7 @@ class Assignment:
             losses: Reports events that Kafka no longer has.
             reference: Loads what the epochs of the partitions need.
             epochs: Writes the epochs of the assigned partitions.
+            rollouts: Keeps the bundles of the assigned partitions; None for a worker without a bundle store.
         """
         self._settings = settings
         self._open_reader = open_reader
@@ -73,6 +76,7 @@ class Assignment:
         self._losses = losses
         self._reference = reference
         self._epochs = epochs
+        self._rollouts = rollouts
 
     async def restore(self) -> None:
         """Restore the assigned partitions and drop all lost partitions.
@@ -107,6 +111,8 @@ class Assignment:
         self._ownership.own(assigned, generation)
         self._ticks.assign(assigned, retained)
         self._epochs.assign(assigned)
+        if self._rollouts is not None:
+            self._rollouts.assign(assigned)
         seconds, users = time.monotonic() - started_at, sum(len(partition.state) for partition in restored.values())
         self._metrics.restore_seconds.set(seconds)
         self._metrics.restored_users.set(users)

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from functools import partial
 
 from aiokafka.errors import KafkaError
 
@@ -13,8 +14,11 @@ from clickscore.schemas.topics import EVENTS, SNAPSHOTS
 from clickscore.stream.errors import BrokerError, TopicMissingError
 from clickscore.stream.kafka.log_reader import OpenReader
 from clickscore.stream.kafka.rights import RIGHT_ERRORS, is_lacking_right
+from clickscore.stream.kafka.rollout_log import RolloutLog
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.reference.feed import CatalogueFeed
+from clickscore.stream.scoring.scorer import Scorer
+from clickscore.stream.scoring.stored_bundles import load_stored_bundle
 from clickscore.stream.settings import Settings
 from clickscore.stream.worker.assignment import Assignment
 from clickscore.stream.worker.batches import BatchLoop
@@ -30,6 +34,7 @@ from clickscore.stream.worker.publisher import Publisher
 from clickscore.stream.worker.reference import ReferenceData
 from clickscore.stream.worker.repair import OverlayRepair
 from clickscore.stream.worker.restore import sent_back_message
+from clickscore.stream.worker.rollouts import LoadBundle, RolloutKeeper
 from clickscore.stream.worker.ticks import IdleTicks
 from clickscore.stream.worker.topic_watch import TopicWatch
 
@@ -39,6 +44,8 @@ log = logging.getLogger(__name__)
 REFERENCE_WAIT_MS = 8_000
 """Longest wait for records of catalogue or campaigns that an epoch names, ms. The wait holds a rebalance up, and Kafka
 gives a member 10 s for a rebalance."""
+BUNDLE_WAIT_MS = 60_000
+"""Longest wait for a bundle that an epoch names, ms. A bundle is fetched, checked and loaded in some seconds."""
 
 
 class Engine:
@@ -53,6 +60,8 @@ class Engine:
         metrics: Metrics,
         open_reader: OpenReader,
         transactions: Transactions | None = None,
+        bundles: MutableMapping[str, Scorer] | None = None,
+        load_bundle: LoadBundle,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Put the parts together.
@@ -64,6 +73,8 @@ class Engine:
             metrics: Metrics of this worker.
             open_reader: Opens a reader of topics without a group, for the restore and the catalogue.
             transactions: Transactions for delivery exactly once; None for delivery at least once.
+            bundles: Table of loaded bundles that the pipeline reads; None for a worker without a bundle store.
+            load_bundle: Loads a bundle; by default from the bundle store of the settings.
             clock: Returns the wall-clock time, s.
         """
         self.failure: BaseException | None = None
@@ -88,6 +99,21 @@ class Engine:
             start=lambda work: asyncio.create_task(self._stop_on_error(work)),
             wait_ms=REFERENCE_WAIT_MS,
         )
+        self._rollouts = (
+            None
+            if bundles is None
+            else RolloutKeeper(
+                name=settings.scoring.rollout,
+                rollout_log=RolloutLog(settings.kafka, open_reader),
+                load_bundle=load_bundle or partial(load_stored_bundle, settings),
+                bundles=bundles,
+                pipeline=pipeline,
+                metrics=metrics,
+                start=lambda work: asyncio.create_task(self._stop_on_error(work)),
+                clock=clock,
+                wait_ms=BUNDLE_WAIT_MS,
+            )
+        )
         self._ownership = Ownership(group, pipeline)
         self._ticks = IdleTicks(
             pipeline, group, topic=events, tick_after_ms=settings.worker.tick_after_ms, clock=clock, metrics=metrics
@@ -101,6 +127,7 @@ class Engine:
             gather_ms=settings.worker.epoch_ms,
             clock=clock,
             metrics=metrics,
+            rollouts=self._rollouts,
         )
         self._stopping: asyncio.Task[None] | None = None
         self._losses = Losses(events, metrics, self._stop_after_cut_back)
@@ -133,6 +160,7 @@ class Engine:
             losses=self._losses,
             reference=self._reference,
             epochs=self._epochs,
+            rollouts=self._rollouts,
         )
         self._batches = BatchLoop(
             pipeline=pipeline,
@@ -144,7 +172,7 @@ class Engine:
             max_batch=settings.worker.max_batch,
             clock=clock,
         )
-        self._gate = EpochGate(self._reference, self._batches.put)
+        self._gate = EpochGate(self._reference, self._batches.put, self._rollouts)
         self._repair = OverlayRepair(
             kafka=settings.kafka,
             open_reader=open_reader,
@@ -163,6 +191,7 @@ class Engine:
             losses=self._losses,
             unserved=lambda: self._watch.unserved,
             clock=clock,
+            rollouts=self._rollouts,
         )
 
     @contextlib.asynccontextmanager
@@ -175,6 +204,7 @@ class Engine:
             self._epochs.run,
             self._repair.run,
             self._watch.run,
+            *([self._rollouts.run] if self._rollouts else []),
         )
         tasks = [asyncio.create_task(self._stop_on_error(loop)) for loop in loops]
         try:
@@ -184,6 +214,11 @@ class Engine:
                 task.cancel()
             if self._transactions:
                 await self._transactions.take_over([])
+
+    async def prepare(self) -> None:
+        """Load the bundles of the rollout, before the worker joins the group."""
+        if self._rollouts is not None:
+            await self._rollouts.prepare()
 
     async def put(self, batch: FetchedBatch) -> None:
         """Queue a fetched batch to be computed; wait while too many are queued."""

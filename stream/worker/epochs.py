@@ -8,10 +8,13 @@ import msgspec
 from aiokafka.errors import KafkaError
 
 from clickscore.schemas.events import Epoch
+from clickscore.schemas.manifest import version_of
+from clickscore.schemas.rollouts import EpochRollout
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.worker.group import ConsumerGroup
 from clickscore.stream.worker.prometheus_metrics import Metrics
 from clickscore.stream.worker.reference import ReferenceData
+from clickscore.stream.worker.rollouts import RolloutKeeper
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +40,7 @@ class EpochWriter:
         gather_ms: int,
         clock: Callable[[], float],
         metrics: Metrics,
+        rollouts: RolloutKeeper | None = None,
     ) -> None:
         """Build the writer.
 
@@ -49,6 +53,7 @@ class EpochWriter:
             gather_ms: Time between two looks for partitions that need an epoch, ms: changes are gathered meanwhile.
             clock: Returns the wall-clock time, s.
             metrics: Counts written and refused epochs.
+            rollouts: Knows which bundles decide; None for a worker without a bundle store.
         """
         self._pipeline = pipeline
         self._group = group
@@ -58,6 +63,7 @@ class EpochWriter:
         self._gather_s = gather_ms / 1000
         self._clock = clock
         self._metrics = metrics
+        self._rollouts = rollouts
         self._partitions: list[int] = []
         self._written: dict[int, int] = {}  # number of the last record in each partition
         self._retry_at: dict[int, float] = {}
@@ -67,16 +73,24 @@ class EpochWriter:
         self._partitions = list(partitions)
         self._written, self._retry_at = {}, {}
 
-    def present(self, number: int) -> Epoch:
-        """Return an epoch with all that this worker knows."""
+    def present(self, number: int, epoch: Epoch | None = None) -> Epoch:
+        """Return an epoch with all that this worker knows.
+
+        Args:
+            number: Number of the epoch in its partition.
+            epoch: Epoch of the partition before, if any.
+        """
         catalogue, campaigns = self._reference.position
+        rollout = epoch.rollout if epoch is not None else msgspec.UNSET
+        rollout = self._rollouts.choose(rollout) if self._rollouts is not None else msgspec.UNSET
         return Epoch(
             number=number,
             catalogue=catalogue,
             campaigns=campaigns,
-            bundle=self._pipeline.bundle,
+            bundle=version_of(rollout.champion) if isinstance(rollout, EpochRollout) else self._pipeline.bundle,
             policy=self._pipeline.policy,
             settings=self._settings_hash,
+            rollout=rollout,
         )
 
     async def run(self) -> None:
@@ -100,7 +114,7 @@ class EpochWriter:
             return None  # this worker's own record has not been read yet
         if not epoch.number:  # the log must say in which epoch its first events were decided
             return msgspec.structs.replace(epoch, number=number)
-        present = self.present(number)
+        present = self.present(number, epoch)
         if present == msgspec.structs.replace(epoch, number=number):
             return None
         is_behind = present.catalogue < epoch.catalogue or present.campaigns < epoch.campaigns

@@ -4,12 +4,14 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from clickscore.schemas.manifest import version_of
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.state.partition import PartitionState
 from clickscore.stream.worker.group import ConsumerGroup
 from clickscore.stream.worker.losses import Losses
 from clickscore.stream.worker.ownership import Ownership
 from clickscore.stream.worker.prometheus_metrics import Metrics
+from clickscore.stream.worker.rollouts import RolloutKeeper
 
 
 class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +30,10 @@ class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
     lost: int
     fallback_share: float | None
     """Share of the items of the variant `model` that the fallback chose; None without a model or without items."""
+    bundles: list[str]
+    """Versions of the bundles of the bundle store that are loaded."""
+    refused_bundles: dict[str, str]
+    """Reason why a bundle of the rollout cannot be served, by version."""
 
     @property
     def ready(self) -> bool:
@@ -51,6 +57,7 @@ class HealthCheck:
         losses: Losses,
         unserved: Callable[[], Mapping[int, int]],
         clock: Callable[[], float],
+        rollouts: RolloutKeeper | None = None,
     ) -> None:
         """Build the check.
 
@@ -62,6 +69,7 @@ class HealthCheck:
             losses: Counts events that Kafka removed before they were decided on.
             unserved: Returns the number of undecided events of each partition that no worker of the group reads.
             clock: Returns the wall-clock time, s.
+            rollouts: Knows the loaded bundles; None for a worker without a bundle store.
         """
         self._group = group
         self._pipeline = pipeline
@@ -70,6 +78,7 @@ class HealthCheck:
         self._losses = losses
         self._unserved = unserved
         self._clock = clock
+        self._rollouts = rollouts
 
     def report(self, *, alive: bool, last_batch_at: float | None) -> HealthReport:
         """Return the health of the worker, and set the gauges to the same values.
@@ -94,6 +103,12 @@ class HealthCheck:
             unserved=sorted(unserved),
             lost=self._losses.events,
             fallback_share=self._fallback_share(),
+            bundles=[version_of(bundle) for bundle in self._rollouts.loaded] if self._rollouts else [],
+            refused_bundles=(
+                {version_of(bundle): reason for bundle, reason in self._rollouts.refused.items()}
+                if self._rollouts
+                else {}
+            ),
         )
         self._set_gauges(report, lags, states)
         return report

@@ -65,7 +65,15 @@ class Metrics:
         self.failed_epochs = Counter("clickscore_failed_epochs", "Epochs that Kafka refused.", registry=registry)
         self.incomplete_epochs = Counter(
             "clickscore_incomplete_epochs",
-            "Epochs that name records of catalogue or campaigns which did not arrive in time.",
+            "Epochs that name records of catalogue or campaigns, or bundles, which this worker did not have in time.",
+            registry=registry,
+        )
+        self.loaded_bundles = Gauge(
+            "clickscore_loaded_bundles", "Bundles of the bundle store that are in memory.", registry=registry
+        )
+        self.refused_bundles = Counter(
+            "clickscore_refused_bundles",
+            "Bundles of a rollout that could not be loaded from the bundle store; each attempt counts.",
             registry=registry,
         )
         self.catalogue_changes = Gauge(
