@@ -1,6 +1,7 @@
 """`clickscore worker`: score events as they arrive."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 import click
@@ -14,7 +15,9 @@ from clickscore.stream.policy.policy_file import load_policy
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.scoring.bundle import load_bundle
 from clickscore.stream.scoring.scorer import Scorer
+from clickscore.stream.scoring.stored_bundles import load_stored_bundle
 from clickscore.stream.settings import Settings
+from clickscore.stream.worker.rollouts import BundleSource
 
 
 @click.command()
@@ -53,11 +56,12 @@ def worker(settings: Settings) -> None:
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
     # Bundle and policy come first: a wrong one must not cost the group a rebalance.
     policy_file, scorer = load_policy(settings.policy.policy), None
+    has_reasons = policy_file.max_reasons(settings.policy) > 0
     if settings.scoring.bundle:
         bundle = load_bundle(
             Path(settings.scoring.bundle), settings.scoring.score_threads, settings.scoring.min_overlap
         )
-        scorer = Scorer(bundle, settings.scoring.score_batch, reasons=policy_file.max_reasons(settings.policy) > 0)
+        scorer = Scorer(bundle, settings.scoring.score_batch, reasons=has_reasons)
     asyncio.run(_ready(settings))
     from clickscore.stream.worker.app import run_worker  # noqa: PLC0415 (Faust takes half a second to import, after checks that may fail)
 
@@ -66,7 +70,8 @@ def worker(settings: Settings) -> None:
     pipeline = Pipeline(
         settings.sessions, settings.policy, topic, Catalogue(), scorer, bundles=bundles, policy_file=policy_file
     )
-    run_worker(settings, pipeline, bundles if settings.scoring.bundle_store else None)
+    load = partial(load_stored_bundle, settings.scoring, reasons=has_reasons)
+    run_worker(settings, pipeline, BundleSource(load, bundles) if settings.scoring.bundle_store else None)
 
 
 async def _ready(settings: Settings) -> None:

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,6 @@ from clickscore.stream.gc_tuning import tune_gc
 from clickscore.stream.kafka.client import MAX_REQUEST_BYTES, ssl_context
 from clickscore.stream.kafka.log_reader import open_reader
 from clickscore.stream.pipeline import Pipeline
-from clickscore.stream.scoring.scorer import Scorer
 from clickscore.stream.settings import KafkaSettings, Settings
 from clickscore.stream.terminal_text import safe_text
 from clickscore.stream.worker import transport
@@ -34,21 +33,20 @@ from clickscore.stream.worker.engine import Engine
 from clickscore.stream.worker.faust_group import FaustBatch, FaustGroup
 from clickscore.stream.worker.logs import write_logs
 from clickscore.stream.worker.prometheus_metrics import Metrics
+from clickscore.stream.worker.rollouts import BundleSource
 from clickscore.stream.worker.transactions import KafkaTransactions
 from clickscore.stream.worker.web import Page, WebServer
 
 log = logging.getLogger(__name__)
 
 
-def create_app(
-    settings: Settings, pipeline: Pipeline, bundles: MutableMapping[str, Scorer] | None = None
-) -> tuple[faust.App, Engine]:
+def create_app(settings: Settings, pipeline: Pipeline, bundles: BundleSource | None = None) -> tuple[faust.App, Engine]:
     """Return the app, ready to run, and the engine under it.
 
     Args:
         settings: All settings.
         pipeline: Turns records into outputs.
-        bundles: Table of loaded bundles that the pipeline reads; None for a worker without a bundle store.
+        bundles: Loads the bundles of the rollout; None for a worker without a bundle store.
     """
     app = faust_app(settings)
     metrics = Metrics()
@@ -250,13 +248,13 @@ class BoundedWorker(faust.Worker):
         os._exit(1)
 
 
-def run_worker(settings: Settings, pipeline: Pipeline, bundles: MutableMapping[str, Scorer] | None = None) -> None:
+def run_worker(settings: Settings, pipeline: Pipeline, bundles: BundleSource | None = None) -> None:
     """Run a worker until a signal; return after a clean stop, and end the process when the stop takes too long.
 
     Args:
         settings: All settings.
         pipeline: Turns records into outputs.
-        bundles: Table of loaded bundles that the pipeline reads; None for a worker without a bundle store.
+        bundles: Loads the bundles of the rollout; None for a worker without a bundle store.
 
     Raises:
         ClickscoreError: The worker stopped because of a known error.

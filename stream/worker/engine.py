@@ -4,8 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
-from functools import partial
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from aiokafka.errors import KafkaError
 
@@ -17,8 +16,6 @@ from clickscore.stream.kafka.rights import RIGHT_ERRORS, is_lacking_right
 from clickscore.stream.kafka.rollout_log import RolloutLog
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.reference.feed import CatalogueFeed
-from clickscore.stream.scoring.scorer import Scorer
-from clickscore.stream.scoring.stored_bundles import load_stored_bundle
 from clickscore.stream.settings import Settings
 from clickscore.stream.worker.assignment import Assignment
 from clickscore.stream.worker.batches import BatchLoop
@@ -34,7 +31,7 @@ from clickscore.stream.worker.publisher import Publisher
 from clickscore.stream.worker.reference import ReferenceData
 from clickscore.stream.worker.repair import OverlayRepair
 from clickscore.stream.worker.restore import sent_back_message
-from clickscore.stream.worker.rollouts import LoadBundle, RolloutKeeper
+from clickscore.stream.worker.rollouts import BundleSource, RolloutKeeper
 from clickscore.stream.worker.ticks import IdleTicks
 from clickscore.stream.worker.topic_watch import TopicWatch
 
@@ -60,8 +57,7 @@ class Engine:
         metrics: Metrics,
         open_reader: OpenReader,
         transactions: Transactions | None = None,
-        bundles: MutableMapping[str, Scorer] | None = None,
-        load_bundle: LoadBundle,
+        bundles: BundleSource | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Put the parts together.
@@ -73,8 +69,7 @@ class Engine:
             metrics: Metrics of this worker.
             open_reader: Opens a reader of topics without a group, for the restore and the catalogue.
             transactions: Transactions for delivery exactly once; None for delivery at least once.
-            bundles: Table of loaded bundles that the pipeline reads; None for a worker without a bundle store.
-            load_bundle: Loads a bundle; by default from the bundle store of the settings.
+            bundles: Loads the bundles of the rollout; None for a worker without a bundle store.
             clock: Returns the wall-clock time, s.
         """
         self.failure: BaseException | None = None
@@ -105,8 +100,7 @@ class Engine:
             else RolloutKeeper(
                 name=settings.scoring.rollout,
                 rollout_log=RolloutLog(settings.kafka, open_reader),
-                load_bundle=load_bundle or partial(load_stored_bundle, settings),
-                bundles=bundles,
+                source=bundles,
                 pipeline=pipeline,
                 metrics=metrics,
                 start=lambda work: asyncio.create_task(self._stop_on_error(work)),

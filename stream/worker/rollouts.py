@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -30,6 +31,16 @@ LOADED_AT_ONCE = 2
 
 LoadBundle = Callable[[str], Scorer]
 """Loads the bundle of a content hash, in a thread; raises BundleError for a bundle that cannot be served."""
+
+
+class BundleSource(NamedTuple):
+    """Where a worker's bundles come from, and where they go."""
+
+    load: LoadBundle
+    loaded: MutableMapping[str, Scorer]
+    """Loaded bundles by content hash: the pipeline reads this table."""
+
+
 Start = Callable[[Callable[[], Awaitable[None]]], "asyncio.Task[None]"]
 """Starts work in the background; an error of the work stops the worker."""
 
@@ -45,8 +56,7 @@ class RolloutKeeper:
         *,
         name: str,
         rollout_log: RolloutLog,
-        load_bundle: LoadBundle,
-        bundles: MutableMapping[str, Scorer],
+        source: BundleSource,
         pipeline: Pipeline,
         metrics: Metrics,
         start: Start,
@@ -58,8 +68,7 @@ class RolloutKeeper:
         Args:
             name: Name of the rollout.
             rollout_log: Reads the topic of rollouts.
-            load_bundle: Loads a bundle from the store.
-            bundles: Loaded bundles by content hash, the same table as the pipeline's.
+            source: Loads bundles.
             pipeline: Knows the epoch of each partition.
             metrics: Counts loaded and refused bundles.
             start: Starts the loop that follows the topic.
@@ -70,8 +79,8 @@ class RolloutKeeper:
         """Reason why a bundle cannot be served, by content hash."""
         self._name = name
         self._log = rollout_log
-        self._load_bundle = load_bundle
-        self._bundles = bundles
+        self._load_bundle = source.load
+        self._bundles = source.loaded
         self._pipeline = pipeline
         self._metrics = metrics
         self._start = start

@@ -17,7 +17,7 @@ from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.worker.engine import Engine
 from clickscore.stream.worker.prometheus_metrics import Metrics
-from clickscore.stream.worker.rollouts import RETRY_S
+from clickscore.stream.worker.rollouts import RETRY_S, BundleSource
 from tests.events import view
 from tests.memory_kafka import MemoryGroup, MemoryLog
 from tests.stream.test_deciders import NamedScorer
@@ -54,8 +54,7 @@ class RolloutStage:
             pipeline=self.pipeline,
             metrics=self.metrics,
             open_reader=self.log.open_reader,
-            bundles=self.bundles,  # pyright: ignore[reportArgumentType]
-            load_bundle=self.load,  # pyright: ignore[reportArgumentType]
+            bundles=BundleSource(self.load, self.bundles),  # pyright: ignore[reportArgumentType]
             clock=self.clock,
         )
         assert self.engine._rollouts is not None
