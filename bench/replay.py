@@ -63,17 +63,17 @@ def arms(environment: Environment, budget: RunBudget) -> Measurement:
     log = environment.folder / "backtest.jsonl"
     write_log(log, budget.judged_events, BACKTEST_RATE)
     environment.idle_check.wait()
-    single, several = (_backtest(environment, log, budget.judged_events, count) for count in (1, ARMS))
+    single, all_arms = (_backtest(environment, log, budget.judged_events, count) for count in (1, ARMS))
     row = Row(
         title=f"CPU time of a backtest of {ARMS} arms that share bundle and sessions, relative to one arm",
-        values=(several.cpu_us / single.cpu_us,),
+        values=(all_arms.cpu_us / single.cpu_us,),
         digits=".2f",
         unit=" x",
         goal=2.0,
         at_least=False,
-        beside=f"{several.cpu_us:.0f} and {single.cpu_us:.0f} us an event, start and intervals included",
+        beside=f"{all_arms.cpu_us:.0f} and {single.cpu_us:.0f} us an event, start and intervals included",
     )
-    return Measurement([row], [single, several])
+    return Measurement([row], [single, all_arms])
 
 
 def reasons(environment: Environment, budget: RunBudget) -> Measurement:

@@ -30,23 +30,23 @@ def scoring(environment: Environment, budget: RunBudget) -> Measurement:
             run, decisions[side] = measure(environment, budget, side, arguments, work)
             runs[side].append(run)
         check_same(decisions)
-    ours = runs["worker"]
+    worker_runs = runs["worker"]
     rows = [
         Row(
             title="Decisions/s of a worker, relative to ONNX Runtime alone on the same graph in batches of 64",
-            values=tuple(run.share for run in ours),
+            values=tuple(run.share for run in worker_runs),
             digits=".2f",
             goal=0.80,
             at_least=True,
-            beside=f"{_pace(ours)}; by CPU time {median(run.cpu_share for run in ours):.2f}",
+            beside=f"{_pace(worker_runs)}; by CPU time {median(run.cpu_share for run in worker_runs):.2f}",
         ),
-        *(_against(name, goal, ours, runs[peer]) for peer, (name, goal) in PEERS.items()),
+        *(_against(name, goal, worker_runs, runs[peer]) for peer, (name, goal) in PEERS.items()),
     ]
     return Measurement(rows, [run for side in runs.values() for run in side])
 
 
-def _against(name: str, goal: float, ours: Sequence[Run], theirs: Sequence[Run]) -> Row:
-    pairs = list(zip(ours, theirs, strict=True))
+def _against(name: str, goal: float, worker_runs: Sequence[Run], peer_runs: Sequence[Run]) -> Row:
+    pairs = list(zip(worker_runs, peer_runs, strict=True))
     by_cpu = median(their.cpu_us / our.cpu_us for our, their in pairs)
     return Row(
         title=f"Decisions/s of a worker, relative to {name}",
@@ -55,7 +55,7 @@ def _against(name: str, goal: float, ours: Sequence[Run], theirs: Sequence[Run])
         unit=" x",
         goal=goal,
         at_least=True,
-        beside=f"{_pace(theirs)}; by CPU time {by_cpu:.1f} x",
+        beside=f"{_pace(peer_runs)}; by CPU time {by_cpu:.1f} x",
     )
 
 

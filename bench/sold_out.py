@@ -97,10 +97,10 @@ def _measure(environment: Environment, budget: RunBudget) -> SoldOut:
     ]
     last = {item: max((at for at, shown_item in shown if shown_item == item), default=0) for item in sold_at}
     delays = sorted(max(0, round(last[item] - at)) for item, at in sold_at.items())
-    before = sum(0 <= sold_at[item] - at < 1_000 * WARM_S for at, item in shown)
+    earlier_decisions = sum(0 <= sold_at[item] - at < 1_000 * WARM_S for at, item in shown)
     result = SoldOut(
         items=len(delays),
-        shown_before=before,
+        shown_before=earlier_decisions,
         p50=delays[len(delays) // 2],
         worst=delays[-1],
         event_p50=waits[len(waits) // 2],

@@ -42,6 +42,12 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Bundle that is tried on a share of the users; null for none."""
     share: Share = 0.0
     """Share of the users who get the challenger."""
+    shadow_share: Share = 0.0
+    """Share of the events that the challenger scores without deciding."""
+    steps: tuple[Share, ...] = ()
+    """Shares of the ramp that are still to come; the challenger becomes champion after the last of them."""
+    step_ms: Milliseconds = 0
+    """Shortest time between two steps of the ramp, ms; 0 without a ramp."""
     former: ContentHash | None = None
     """Champion before the last promotion; null before the first."""
     changed_at: Milliseconds = 0

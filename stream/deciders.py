@@ -18,6 +18,8 @@ class Decider(NamedTuple):
     scorer: Scorer | None
     """The model; without a scorer, decisions fall back to popularity."""
     policy: Policy
+    is_challenger: bool = False
+    """Whether the bundle is on trial: where its graph fails, the request falls back to popularity."""
 
     @property
     def bundle(self) -> str | None:
@@ -86,6 +88,7 @@ class DeciderTable:
         rollout = epoch.rollout
         champion = self._loaded(rollout.champion)
         challenger = self._loaded(rollout.challenger) if rollout.challenger else None
+        challenger = challenger._replace(is_challenger=True) if challenger else None
         is_complete = champion is not None and (challenger is not None or not rollout.challenger)
         return EpochDeciders(champion or self.own.champion, challenger, rollout, is_complete)
 

@@ -141,6 +141,8 @@ class Output:
     """Number of shown places to which each re-ranker of the policy brought another item."""
     merges: list[SessionMerge] = field(default_factory=list[SessionMerge])
     jumps: list[WatermarkJump] = field(default_factory=list[WatermarkJump])
+    failed: int = 0
+    """Number of decisions that fell back to popularity because the challenger's graph failed."""
 
 
 class DueDecision(NamedTuple):
@@ -333,15 +335,41 @@ class Pipeline:
         outputs, due, groups = pending
         decisions: dict[int, tuple[Message, Message | None]] = {}  # scores come in an order of their own
         for group in groups:
-            for index, scores in group.results():
-                due[index].output.unscored += scores is None or not scores.rows
-                decisions[index] = self._decide(due[index], scores)
+            try:
+                for index, scores in group.results():
+                    decisions[index] = self._decide(due[index], scores)
+            except Exception:  # ONNX Runtime's exceptions share no base class that it exports
+                if not due[group.indices[0]].decider.is_challenger:
+                    raise
+                self._decide_alone(due, [index for index in group.indices if index not in decisions], decisions)
         for index, (_, _, output, _) in enumerate(due):
             recommendation, ad = decisions[index]
             output.recommendations.append(recommendation)
             if ad:
                 output.ads.append(ad)
         return outputs
+
+    def _decide_alone(
+        self, due: Sequence[DueDecision], indices: Iterable[int], decisions: dict[int, tuple[Message, Message | None]]
+    ) -> None:
+        """Decide on the challenger's requests one by one; a request that its graph cannot score gets popular items.
+
+        So a failure depends on the request alone, like every decision.
+
+        Args:
+            due: All due decisions.
+            indices: Decisions to make.
+            decisions: Receives the decisions.
+        """
+        for index in indices:
+            decision = due[index]
+            assert decision.decider.scorer
+            try:
+                ((_, scores),) = decision.decider.scorer.submit([decision.request]).results()
+            except Exception:  # noqa: BLE001 (as above)
+                scores = None
+                decision.output.failed += 1
+            decisions[index] = self._decide(decision, scores)
 
     def advance_all(self, batches: Sequence[tuple[int, Sequence[Record]]]) -> list[Output]:
         """Update the states without decisions, for callers with a need for sessions or states only."""
@@ -595,6 +623,7 @@ class Pipeline:
             scores: The model's output; absent where no model scores the request.
         """
         request, catalogue, output, decider = due
+        output.unscored += scores is None or not scores.rows
         key, variant = request.event.user_id.encode(), request.variant
         value, from_model, from_fallback, filtered, moved = decider.policy.encoded(
             request, scores if variant != CONTROL else None, catalogue

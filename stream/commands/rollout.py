@@ -2,31 +2,56 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 import click
 import msgspec
 
 from clickscore.model.json_output import JsonOutput, json_options
+from clickscore.schemas.durations import MINUTE_MS
 from clickscore.schemas.manifest import version_of
+from clickscore.schemas.outcome_counts import PartitionReport, VariantCounts
 from clickscore.schemas.rollouts import Rollout
 from clickscore.stream.commands.bundle import open_store
 from clickscore.stream.commands.options import with_settings
 from clickscore.stream.errors import RolloutError
 from clickscore.stream.kafka.rollout_log import read_rollouts, write_rollout
-from clickscore.stream.policy.rollout_steps import promote, roll_back
+from clickscore.stream.policy.rollout_guard import add_up, judge, summarise
+from clickscore.stream.policy.rollout_steps import RAMP_STEPS, promote, roll_back, start_ramp
 from clickscore.stream.settings import Settings
 from clickscore.stream.terminal_text import safe_text
 from clickscore.stream.worker.logs import write_logs
+
+DEFAULT_STEPS = ",".join(f"{100 * step:g}" for step in RAMP_STEPS)
+DEFAULT_STEP_MINUTES = 60
 
 _settings = with_settings("rollout", "bundle_store", "topic_prefix", "broker_wait_ms")
 _reason = click.option("--reason", default="by command", show_default=True, help="Why, for `rollout status` and logs.")
 
 
+class Shares(click.ParamType):
+    """Shares of a ramp in percent, separated by commas."""
+
+    name = "percent,..."
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """Return the shares, from 0 to 1.
+
+        Args:
+            value: Text of the option.
+            param: The option.
+            ctx: Context of the command.
+        """
+        try:
+            return tuple(float(part) / 100 for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no list of percentages such as {DEFAULT_STEPS}", param, ctx)
+
+
 @click.group()
 def rollout() -> None:
-    """Change the bundle that decides while workers run: try a bundle on a few users, promote it, take it back.
+    """Change the bundle that decides while workers run: try a bundle on a few users, ramp it up, take it back.
 
     Workers with a bundle store (`bundle_store`) follow the rollout. A worker fetches, checks and loads a new bundle
     in the background; then it changes over between two events. A bundle that fails its check is refused, and the
@@ -36,9 +61,9 @@ def rollout() -> None:
     Example:
       clickscore bundle push bundle                  # put the bundle into the store
       clickscore rollout set 3f9ac2                  # champion: decides for everybody
-      clickscore rollout set 3f9ac2 --challenger 8d01fe --share 5      # a canary: 5 % of the users get 8d01fe
+      clickscore rollout ramp 8d01fe                 # challenger: 1, 5, 25, 100 % of the users
       clickscore rollout status
-      clickscore rollout promote                     # the challenger becomes champion; or: rollout rollback
+      clickscore rollout rollback
     """  # noqa: D301 (\\b tells click to keep the line breaks)
 
 
@@ -80,6 +105,9 @@ def set_command(
     store = open_store(settings)
     champion_hash = store.find(champion).manifest.content_hash
     challenger_hash = store.find(challenger).manifest.content_hash if challenger else None
+    if champion_hash == challenger_hash:
+        message = "champion and challenger are the same bundle"
+        raise RolloutError(message)
 
     def change(present: Rollout | None, now_ms: int) -> Rollout:
         replaced = present is not None and present.champion != champion_hash
@@ -94,6 +122,49 @@ def set_command(
         )
 
     _change(settings, json_output, change)
+
+
+@rollout.command()
+@click.argument("challenger")
+@click.option("--steps", type=Shares(), default=DEFAULT_STEPS, show_default=True, help="Users of each step, %.")
+@click.option(
+    "--step-minutes",
+    type=click.FloatRange(0.01),
+    default=DEFAULT_STEP_MINUTES,
+    show_default=True,
+    help="Shortest time between two steps, minutes.",
+)
+@_settings
+@json_options
+def ramp(
+    *, challenger: str, steps: tuple[float, ...], step_minutes: float, settings: Settings, json_output: JsonOutput
+) -> None:
+    """Try the bundle CHALLENGER on a growing share of the users; it becomes champion at the end.
+
+    A user who gets the challenger keeps it in all later steps. Workers compare the two bundles every few seconds and
+    roll the challenger back by themselves if its graph fails or is slow, if popular items fill many of its places, if
+    it brings fewer clicks or purchases, or if its predictions are worse. `rollout status` says why.
+
+    \b
+    Example:
+      clickscore rollout ramp 8d01fe
+      clickscore rollout ramp 8d01fe --steps 10,50,100 --step-minutes 30
+
+    \f
+    Args:
+        challenger: Version of the challenger.
+        steps: Shares of the users, 0 to 1.
+        step_minutes: Shortest time between two steps, minutes.
+        settings: Bundle store and connection.
+        json_output: Destinations of the results.
+    """  # noqa: D301
+    content_hash = open_store(settings).find(challenger).manifest.content_hash
+    step_ms = round(step_minutes * MINUTE_MS)
+    _change(
+        settings,
+        json_output,
+        lambda present, now_ms: start_ramp(_existing(settings, present), content_hash, steps, step_ms, now_ms),
+    )
 
 
 @rollout.command("promote")
@@ -128,7 +199,7 @@ def rollback(*, reason: str, settings: Settings, json_output: JsonOutput) -> Non
 @_settings
 @json_options
 def status(*, settings: Settings, json_output: JsonOutput) -> None:
-    """Show the rollout: champion, challenger, shares, and why it was changed last.
+    """Show the rollout: champion, challenger, shares, why it was changed last, and how the two bundles compare.
 
     \b
     Example:
@@ -136,7 +207,9 @@ def status(*, settings: Settings, json_output: JsonOutput) -> None:
       clickscore rollout status --json
     """  # noqa: D301
     write_logs()
-    _show(json_output, _existing(settings, _read(settings)))
+    table = asyncio.run(read_rollouts(settings.kafka))
+    shown = _existing(settings, table.rollouts.get(settings.scoring.rollout))
+    _show(json_output, shown, table.reports(shown))
 
 
 def _change(settings: Settings, json_output: JsonOutput, change: Callable[[Rollout | None, int], Rollout]) -> None:
@@ -146,8 +219,14 @@ def _change(settings: Settings, json_output: JsonOutput, change: Callable[[Rollo
         settings: Name of the rollout, and connection.
         json_output: Destinations of the results.
         change: Returns the new rollout, from the present one and the time in ms.
+
+    Raises:
+        RolloutError: The rollout cannot be changed in this way.
     """
     write_logs()
+    if "/" in settings.scoring.rollout:
+        message = f"the name of a rollout has no slash, and {settings.scoring.rollout!r} has one"
+        raise RolloutError(message)
     changed = change(_read(settings), int(time.time() * 1000))
     asyncio.run(write_rollout(settings.kafka, changed))
     _show(json_output, changed)
@@ -170,12 +249,40 @@ def _existing(settings: Settings, present: Rollout | None) -> Rollout:
     return present
 
 
-def _show(output: JsonOutput, shown: Rollout) -> None:
-    output.write(msgspec.structs.asdict(shown))
+def _show(output: JsonOutput, shown: Rollout, reports: Mapping[int, PartitionReport] | None = None) -> None:
+    """Print a rollout, and what its partitions report.
+
+    Args:
+        output: Destinations of the results.
+        shown: The rollout.
+        reports: Report of each partition; None where the rollout was changed just now.
+    """
+    champion, challenger = add_up(reports.values()) if reports else (VariantCounts(), VariantCounts())
+    verdict = judge(shown, champion, challenger, int(time.time() * 1000)) if shown.challenger and reports else None
+    refused = {bundle: reason for report in (reports or {}).values() for bundle, reason in report.refused.items()}
+    output.write(
+        msgspec.to_builtins(shown)
+        | {
+            "refused": refused,
+            "counts": {"champion": summarise(champion), "challenger": summarise(challenger)} if reports else {},
+            "guard": verdict.reason if verdict else None,
+        }
+    )
     output.echo(f"rollout {safe_text(shown.name)}: champion {version_of(shown.champion)}")
     if shown.challenger:
         output.echo(f"challenger {version_of(shown.challenger)} for {100 * shown.share:g} % of the users")
+    if shown.step_ms:
+        steps = ", ".join(f"{100 * step:g}" for step in shown.steps)
+        output.echo(f"then {steps} % and champion" if steps else "then champion")
     if shown.former:
         output.echo(f"former champion {version_of(shown.former)}")
     changed = datetime.fromtimestamp(shown.changed_at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     output.echo(f"changed {changed}: {safe_text(shown.reason)}")
+    for bundle, reason in refused.items():
+        output.echo(f"{version_of(bundle)} is refused: {safe_text(reason)}")
+    for name, counts in (("champion", champion), ("challenger", challenger)):
+        if counts.decisions:
+            numbers = ", ".join(f"{measure} {value:.4g}" for measure, value in summarise(counts).items())
+            output.echo(f"{name}: {numbers}")
+    if verdict:
+        output.echo(f"guard: {safe_text(verdict.reason)}")

@@ -32,9 +32,9 @@ def worker_rights(settings: KafkaSettings, *, rollouts: bool = False) -> dict[st
     for topic in TOPICS:
         if topic is ROLLOUTS and not rollouts:
             continue
-        if topic in (CATALOGUE, CAMPAIGNS, ROLLOUTS):
+        if topic in (CATALOGUE, CAMPAIGNS):
             rights[settings.topic(topic.name)] = {"read"}
-        elif topic in (EVENTS, SNAPSHOTS):
+        elif topic in (EVENTS, ROLLOUTS, SNAPSHOTS):
             rights[settings.topic(topic.name)] = {"read", "write"}
         else:
             rights[settings.topic(topic.name)] = {"write"}

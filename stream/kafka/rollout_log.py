@@ -1,12 +1,14 @@
 """Rollout log: read the rollouts from their compacted topic, follow it, and write changes."""
 
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
+from clickscore.schemas.outcome_counts import PartitionReport, decode_report
 from clickscore.schemas.rollouts import Rollout, decode_rollout, encode_rollout
 from clickscore.schemas.topics import ROLLOUTS
 from clickscore.stream.errors import BrokerError, TopicMissingError
@@ -18,33 +20,46 @@ from clickscore.stream.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
 
+_REPORT_KEY = re.compile(r".+/\d+")
 FETCH_MS = 1_000
 """Longest wait of a fetch for new records, ms; without new records the next fetch follows."""
 
 
 class RolloutTable:
-    """The newest record of each rollout."""
+    """The newest record of each rollout, and of each partition's report on it."""
 
     def __init__(self) -> None:
         self._rollouts: dict[str, Rollout] = {}
+        self._reports: dict[str, PartitionReport] = {}
 
     @property
     def rollouts(self) -> Mapping[str, Rollout]:
         """Rollouts by name."""
         return self._rollouts
 
+    def reports(self, rollout: Rollout) -> dict[int, PartitionReport]:
+        """Return the report of each partition on the present state of a rollout."""
+        return {
+            int(key.rpartition("/")[2]): report
+            for key, report in self._reports.items()
+            if key.startswith(f"{rollout.name}/") and report.changed_at == rollout.changed_at
+        }
+
     def add(self, key: bytes | None, value: bytes | None) -> str | None:
         """Take the next record; an empty value ends a rollout, like a tombstone.
 
         Args:
-            key: Name of the rollout.
-            value: The rollout as JSON.
+            key: Name of the rollout, or `NAME/PARTITION` for a report.
+            value: The rollout or the report as JSON.
 
         Returns:
             The reason why the record is ignored; None if the record counts.
         """
         try:
             name = (key or b"").decode()
+            if _REPORT_KEY.fullmatch(name):
+                self._reports[name] = decode_report(value or b"")
+                return None
             if not value:
                 self._rollouts.pop(name, None)
                 return None

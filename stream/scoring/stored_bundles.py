@@ -2,6 +2,7 @@
 
 import ctypes
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def load_stored_bundle(settings: ScoringSettings, content_hash: str, *, reasons:
     with tempfile.TemporaryDirectory(prefix="clickscore-bundle-") as folder:  # a loaded graph needs no file
         copy = BundleStore(settings.bundle_store).fetch(content_hash, Path(folder))
         bundle = load_bundle(copy, settings.score_threads, settings.min_overlap)
-    return Scorer(bundle, settings.score_batch, reasons=reasons)
+    return Scorer(bundle, settings.score_batch, reasons=reasons, timer=time.perf_counter)
 
 
 class StoredBundles(Mapping[str, Scorer]):

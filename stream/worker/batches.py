@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -64,6 +64,7 @@ class BatchLoop:
         metrics: Metrics,
         max_batch: int,
         clock: Callable[[], float],
+        observe: Callable[[Sequence[FetchedBatch], Sequence[Output]], None] | None = None,
     ) -> None:
         """Build the loop.
 
@@ -76,6 +77,7 @@ class BatchLoop:
             metrics: Counts batches and compute time.
             max_batch: Largest number of records to score at once.
             clock: Returns the wall-clock time, s.
+            observe: Called in the compute thread with finished batches and their outputs.
         """
         self.last_batch_at: float | None = None
         """Wall-clock time of the last computed batch, s; unset before the first batch."""
@@ -87,6 +89,7 @@ class BatchLoop:
         self._metrics = metrics
         self._max_batch = max_batch
         self._clock = clock
+        self._observe = observe
         self._inbox: asyncio.Queue[FetchedBatch] = asyncio.Queue(INBOX_BATCHES)
         self._worker = f"{socket.gethostname()}-{os.getpid()}"
 
@@ -124,6 +127,8 @@ class BatchLoop:
         started = self._begin(schedule.batches) if schedule.batches else None
         finished = in_flight or (None if schedule.overlap else started)
         outputs = self._pipeline.finish(finished.pending) if finished else []
+        if finished and self._observe:
+            self._observe(finished.batches, outputs)
         return (None if finished is started else started), finished, outputs
 
     def _begin(self, batches: list[FetchedBatch]) -> InFlightBatch:

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from aiokafka.errors import KafkaError
 
 from clickscore.schemas.errors import ClickscoreError
-from clickscore.schemas.topics import EVENTS, SNAPSHOTS
+from clickscore.schemas.topics import EVENTS, ROLLOUTS, SNAPSHOTS
 from clickscore.stream.errors import BrokerError, TopicMissingError
 from clickscore.stream.kafka.log_reader import OpenReader
 from clickscore.stream.kafka.rights import RIGHT_ERRORS, is_lacking_right
@@ -31,6 +31,7 @@ from clickscore.stream.worker.publisher import Publisher
 from clickscore.stream.worker.reference import ReferenceData
 from clickscore.stream.worker.repair import OverlayRepair
 from clickscore.stream.worker.restore import sent_back_message
+from clickscore.stream.worker.rollout_watch import RolloutWatch
 from clickscore.stream.worker.rollouts import BundleSource, RolloutKeeper
 from clickscore.stream.worker.ticks import IdleTicks
 from clickscore.stream.worker.topic_watch import TopicWatch
@@ -108,6 +109,18 @@ class Engine:
                 wait_ms=BUNDLE_WAIT_MS,
             )
         )
+        self._rollout_watch = (
+            None
+            if self._rollouts is None
+            else RolloutWatch(
+                rollouts=self._rollouts,
+                group=group,
+                compute=self._compute,
+                topic=settings.kafka.topic(ROLLOUTS.name),
+                clock=clock,
+                metrics=metrics,
+            )
+        )
         self._ownership = Ownership(group, pipeline)
         self._ticks = IdleTicks(
             pipeline, group, topic=events, tick_after_ms=settings.worker.tick_after_ms, clock=clock, metrics=metrics
@@ -165,6 +178,7 @@ class Engine:
             metrics=metrics,
             max_batch=settings.worker.max_batch,
             clock=clock,
+            observe=self._rollout_watch.observe if self._rollout_watch else None,
         )
         self._gate = EpochGate(self._reference, self._batches.put, self._rollouts)
         self._repair = OverlayRepair(
@@ -199,6 +213,7 @@ class Engine:
             self._repair.run,
             self._watch.run,
             *([self._rollouts.run] if self._rollouts else []),
+            *([self._rollout_watch.run] if self._rollout_watch else []),
         )
         tasks = [asyncio.create_task(self._stop_on_error(loop)) for loop in loops]
         try:

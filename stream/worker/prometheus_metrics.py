@@ -86,6 +86,9 @@ class Metrics:
             "1 while newer changes of catalogue and campaigns wait for partitions that lag.",
             registry=registry,
         )
+        self.rollbacks = Counter(
+            "clickscore_rollbacks", "Challengers that this worker's guard has rolled back.", registry=registry
+        )
         self.batch_records = Histogram(
             "clickscore_batch_records", "Records of a batch.", registry=registry, buckets=_RECORDS
         )

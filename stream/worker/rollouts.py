@@ -10,6 +10,7 @@ import msgspec
 
 from clickscore.schemas.events import Epoch
 from clickscore.schemas.manifest import version_of
+from clickscore.schemas.outcome_counts import PartitionReport
 from clickscore.schemas.rollouts import EpochRollout, Rollout
 from clickscore.stream.errors import BundleError
 from clickscore.stream.kafka.rollout_log import RolloutLog
@@ -103,6 +104,14 @@ class RolloutKeeper:
     def loaded(self) -> list[str]:
         """Content hashes of the loaded bundles."""
         return sorted(self._bundles)
+
+    def scorer(self, bundle: str | None) -> Scorer | None:
+        """Return the scorer of a bundle; None where it is not loaded."""
+        return self._bundles.get(bundle) if bundle else None
+
+    def reports(self, rollout: Rollout) -> dict[int, PartitionReport]:
+        """Return the report of each partition on the present state of a rollout."""
+        return self._log.table.reports(rollout)
 
     async def prepare(self) -> None:
         """Read the rollout, load its bundles, and follow the topic, once. The wait for the bundles is bounded."""

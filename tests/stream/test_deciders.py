@@ -23,6 +23,8 @@ class NamedScorer:
 
     popular = ("p",)
 
+    calls, call_seconds = 3, 0.5
+
     def __init__(self, version: str) -> None:
         self.version = version
 
@@ -124,6 +126,33 @@ def test_missing_challenger_leaves_its_users_to_the_champion():
     rollout = EpochRollout(champion=OLD, challenger=NEW, share=1.0)
     (decision,) = decide(make_pipeline(bundles), log_of(epoch(1, rollout), *views(["ann"])))
     assert (decision.bundle, decision.variant) == ("old", CHALLENGER)
+
+
+class FailingScorer(NamedScorer):
+    """A scorer that fails for a batch with any event on the item `bomb`."""
+
+    def results(self) -> Iterator[tuple[int, Scores | None]]:
+        for index, scores in super().results():
+            if "bomb" in self.requests[index].items:
+                raise FloatingPointError("the graph divides by 0")
+            yield index, scores
+
+
+def test_request_on_which_the_challenger_fails_gets_popular_items_and_the_others_their_own():
+    rollout = EpochRollout(champion=OLD, challenger=NEW, share=1.0)
+    bundles = {OLD: NamedScorer("old"), NEW: FailingScorer("new")}
+    log = log_of(epoch(1, rollout), *views(["ann"]), encode_event(view("bob", 1, "bomb")), *views(["eve"]))
+    pipeline = make_pipeline(bundles)
+    output = pipeline.process(0, log)
+    decided = [decode_decision(message.value or b"") for message in output.recommendations]
+    assert [decision.bundle for decision in decided] == ["new", None, "new"]
+    assert (output.failed, output.unscored) == (1, 1)
+
+
+def test_champion_that_fails_stops_the_worker():
+    pipeline = make_pipeline({OLD: FailingScorer("old")})
+    with pytest.raises(FloatingPointError):
+        pipeline.process(0, log_of(epoch(1, EpochRollout(champion=OLD)), encode_event(view("bob", 1, "bomb"))))
 
 
 def test_dropped_partition_begins_with_the_bundle_of_the_settings():

@@ -1,0 +1,186 @@
+"""Rollout watch: count what the decisions of champion and challenger lead to, report, and let the guard judge.
+
+Each worker counts its own partitions and reports the counts on the topic of rollouts. The worker that owns partition 0
+judges over the reports of all partitions.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterable, Sequence
+
+from aiokafka.errors import KafkaError
+
+from clickscore.schemas.decisions import Recommendation, decode_decision
+from clickscore.schemas.events import Event, decode_record
+from clickscore.schemas.outcome_counts import PartitionReport, VariantCounts, encode_report
+from clickscore.schemas.rollouts import Rollout, encode_rollout
+from clickscore.stream.pipeline import Output
+from clickscore.stream.policy.outcomes import OutcomeCounter
+from clickscore.stream.policy.rollout_guard import add_up, judge
+from clickscore.stream.policy.rollout_steps import advance, roll_back
+from clickscore.stream.worker.compute import ComputeThread
+from clickscore.stream.worker.group import ConsumerGroup, FetchedBatch
+from clickscore.stream.worker.prometheus_metrics import Metrics
+from clickscore.stream.worker.rollouts import RolloutKeeper
+
+log = logging.getLogger(__name__)
+
+REPORT_S = 5.0
+"""Time between two reports, and between two looks of the guard, s: a rollback must come within a minute."""
+GUARD_PARTITION = 0
+"""The worker that owns this partition judges: there is exactly one, and a successor when it dies."""
+
+
+class RolloutWatch:
+    """Counts outcomes while a challenger decides for a share of the users."""
+
+    def __init__(
+        self,
+        *,
+        rollouts: RolloutKeeper,
+        group: ConsumerGroup,
+        compute: ComputeThread,
+        topic: str,
+        clock: Callable[[], float],
+        metrics: Metrics,
+        report_s: float = REPORT_S,
+    ) -> None:
+        """Build the watch.
+
+        Args:
+            rollouts: Knows the rollout, the reports and the loaded bundles.
+            group: Knows the assigned partitions, and has the producer.
+            compute: Thread in which the counts change.
+            topic: Full name of the topic of rollouts.
+            clock: Returns the wall-clock time, s.
+            metrics: Counts rollbacks.
+            report_s: Time between two reports, s.
+        """
+        self._rollouts = rollouts
+        self._group = group
+        self._compute = compute
+        self._topic = topic
+        self._clock = clock
+        self._metrics = metrics
+        self._report_s = report_s
+        self._worker = f"{socket.gethostname()}-{os.getpid()}"
+        self._changed_at = -1
+        self._counters: dict[int, OutcomeCounter] = {}
+        self._call_marks: dict[str, tuple[int, float]] = {}  # calls and seconds of a scorer that are counted already
+        self._judged: Rollout | None = None
+
+    def observe(self, batches: Sequence[FetchedBatch], outputs: Sequence[Output]) -> None:
+        """Count the outcomes in computed batches. Runs in the compute thread."""
+        rollout = self._rollouts.rollout
+        if rollout is None or rollout.deciding.challenger is None:
+            self._counters.clear()
+            return
+        if rollout.changed_at != self._changed_at:
+            self._counters.clear()
+            self._call_marks.clear()
+            self._changed_at = rollout.changed_at
+        for batch, output in zip(batches, outputs, strict=True):
+            self._observe(self._counter(rollout, batch.partition), batch, output)
+
+    def _counter(self, rollout: Rollout, partition: int) -> OutcomeCounter:
+        """Return the counter of a partition, which goes on from the report of an earlier owner."""
+        counter = self._counters.get(partition)
+        if counter is None:
+            report = self._rollouts.reports(rollout).get(partition)
+            counter = self._counters[partition] = (
+                OutcomeCounter(report.champion, report.challenger) if report else OutcomeCounter()
+            )
+        return counter
+
+    def _observe(self, counter: OutcomeCounter, batch: FetchedBatch, output: Output) -> None:
+        counter.forget(receipt.key.decode() for receipt in output.receipts if receipt.key)
+        counter.challenger.failed += output.failed
+        values = {record.offset: record.value for record in batch.records}
+        for message in output.recommendations:
+            decision = decode_decision(message.value or b"")
+            offset = int(decision.decision_id.rpartition("-")[2])
+            event = decode_record(values.get(offset) or b"")
+            if isinstance(decision, Recommendation) and isinstance(event, Event):
+                counter.add(event, decision)
+
+    async def run(self) -> None:
+        """Report and judge until cancelled."""
+        while True:
+            await asyncio.sleep(self._report_s)
+            await self.look()
+
+    async def look(self) -> None:
+        """Report on the assigned partitions; judge where partition 0 is among them."""
+        rollout = self._rollouts.rollout
+        if rollout is None:
+            return
+        assigned = self._group.assignment()
+        try:
+            reports = await self._compute.call(self._reports, rollout, assigned)
+            if reports:
+                await self._write(reports)
+            if GUARD_PARTITION in assigned:
+                await self._judge(rollout)
+        except (KafkaError, ValueError) as exc:
+            log.warning("no report on the rollout %s can be written: %s", rollout.name, str(exc) or type(exc).__name__)
+
+    def _reports(self, rollout: Rollout, assigned: Iterable[int]) -> list[tuple[bytes, bytes]]:
+        """Return key and value of the reports to write. Runs in the compute thread."""
+        for partition in set(self._counters).difference(assigned):
+            del self._counters[partition]
+        self._count_calls(rollout)
+        refused = self._rollouts.refused
+        reports: list[tuple[bytes, bytes]] = []
+        for partition in assigned:
+            counter = self._counters.get(partition)
+            if counter is None and not refused:
+                continue
+            report = PartitionReport(
+                changed_at=rollout.changed_at,
+                worker=self._worker,
+                at=int(self._clock() * 1000),
+                refused=dict(refused),
+                champion=counter.champion if counter else VariantCounts(),
+                challenger=counter.challenger if counter else VariantCounts(),
+            )
+            reports.append((f"{rollout.name}/{partition}".encode(), encode_report(report)))
+        return reports
+
+    def _count_calls(self, rollout: Rollout) -> None:
+        """Add the calls of the graphs since the last report to the counts of one partition."""
+        if not self._counters:
+            return
+        counter = self._counters[min(self._counters)]
+        for bundle, counts in ((rollout.champion, counter.champion), (rollout.challenger, counter.challenger)):
+            scorer = self._rollouts.scorer(bundle)
+            if bundle is None or scorer is None:
+                continue
+            calls, seconds = self._call_marks.get(bundle, (scorer.calls, scorer.call_seconds))
+            self._call_marks[bundle] = scorer.calls, scorer.call_seconds
+            counts.calls += scorer.calls - calls
+            counts.call_seconds += scorer.call_seconds - seconds
+
+    async def _judge(self, rollout: Rollout) -> None:
+        """Change the rollout where the guard says so, once for each state of the rollout."""
+        reports = self._rollouts.reports(rollout)
+        if rollout.deciding.challenger is None or not reports or rollout == self._judged:
+            return
+        champion, challenger = add_up(reports.values())
+        now_ms = int(self._clock() * 1000)
+        verdict = judge(rollout, champion, challenger, now_ms)
+        if verdict.action == "wait":
+            return
+        if verdict.action == "roll back":
+            changed = roll_back(rollout, now_ms, verdict.reason)
+            self._metrics.rollbacks.inc()
+            log.error("rollout %s: %s", rollout.name, changed.reason)
+        else:
+            changed = advance(rollout, now_ms)
+            log.info("rollout %s: %s", rollout.name, changed.reason)
+        await self._write([(rollout.name.encode(), encode_rollout(changed))])
+        self._judged = rollout
+
+    async def _write(self, records: Sequence[tuple[bytes, bytes]]) -> None:
+        await self._group.producer.publish(self._topic, 0, [(key, value, []) for key, value in records])

@@ -1,0 +1,76 @@
+"""Rollouts on a real broker: a worker changes over to another bundle under load, and nothing is lost."""
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from clickscore.export.random_bundle import write_random_bundle
+from clickscore.schemas.decisions import Recommendation, decode_decision
+from clickscore.schemas.events import encode_event
+from clickscore.schemas.topics import EVENTS, RECOMMENDATIONS
+from clickscore.stream.__main__ import cli
+from clickscore.stream.scoring.bundle import check_bundle
+from clickscore.stream.scoring.bundle_store import BundleStore
+from clickscore.stream.settings import environment_of
+from tests.events import view
+from tests.integration.conftest import SMALL
+from tests.integration.event_log import ITEMS, Sent
+from tests.integration.live import Installation, installation
+
+pytestmark = pytest.mark.kafka
+
+EVENTS_SENT = 1_200
+PER_SECOND = 400
+
+
+def clickscore(live: Installation, *arguments: str) -> Any:
+    """Run a command with the settings of an installation, and return its JSON."""
+    done = CliRunner().invoke(cli, [*arguments, "--json"], env=environment_of(live.settings), catch_exceptions=False)
+    return json.loads(done.stdout)
+
+
+def test_worker_changes_bundles_under_load_and_its_log_replays_to_the_same_bytes(broker: str, tmp_path: Path) -> None:
+    store = BundleStore(str(tmp_path / "store"), check_bundle)
+    for seed in (1, 2):
+        write_random_bundle(tmp_path / f"bundle-{seed}", ITEMS, SMALL, candidates=40, seed=seed)
+    first, second = (store.push(tmp_path / f"bundle-{seed}").version for seed in (1, 2))
+    with installation(broker, tmp_path, bundle_store=str(tmp_path / "store"), partitions=2) as live:
+        clickscore(live, "rollout", "set", first)
+        worker = live.start_worker()
+        worker.wait_restored()
+        log = [
+            Sent(
+                encode_event(view(f"user-{number % 97}", number / 6_000, ITEMS[number % len(ITEMS)])), None, number % 2
+            )
+            for number in range(EVENTS_SENT)
+        ]
+        load = threading.Thread(target=live.produce, args=(log, PER_SECOND))
+        load.start()
+        status = clickscore(live, "rollout", "set", second, "--reason", "better")
+        assert status["reason"] == "set: better"
+        worker.wait_health(lambda health: health["bundles"] == [second])
+        load.join()
+        live.produce(log[-2:])  # repeats: they get no decision
+        live.wait_finished()
+        written = live.read(RECOMMENDATIONS)
+        status = clickscore(live, "rollout", "status")
+        assert (status["champion"][:12], status["former"][:12]) == (second, first)
+        checked = CliRunner().invoke(
+            cli,
+            ["replay", f"kafka:{EVENTS.name}", "--check", f"kafka:{RECOMMENDATIONS.name}"],
+            env=environment_of(live.settings),
+        )
+        assert checked.exit_code == 0, checked.output
+        worker.stop()
+    decisions = [decode_decision(record.value) for records in written.values() for record in records]
+    assert len(decisions) == len({decision.decision_id for decision in decisions}) == EVENTS_SENT
+    for records in written.values():
+        bundles = [
+            made.bundle for record in records if isinstance(made := decode_decision(record.value), Recommendation)
+        ]
+        assert set(bundles) == {first, second}
+        assert bundles == sorted(bundles, key=[first, second].index)

@@ -1,0 +1,223 @@
+"""Rollout watch: workers count and report, and the owner of partition 0 takes the next step or rolls back."""
+
+import asyncio
+
+import pytest
+from aiokafka.errors import KafkaError
+
+from clickscore.schemas.events import encode_event
+from clickscore.schemas.outcome_counts import PartitionReport, RatioSums, VariantCounts, encode_report
+from clickscore.schemas.rollouts import Rollout, decode_rollout, encode_rollout
+from clickscore.schemas.topics import EVENTS, ROLLOUTS
+from clickscore.stream.policy.rollout_guard import MIN_DECISIONS
+from tests.events import erase, view
+from tests.memory_kafka import MemoryLog
+from tests.stream.worker.stage import until
+from tests.stream.worker.test_rollouts import BAD, NEW, OLD, RolloutStage, champion
+
+USERS = [f"user-{number}" for number in range(40)]
+
+
+class WatchStage(RolloutStage):
+    """A worker whose guard looks when a test says so."""
+
+    def __init__(self, log: MemoryLog | None = None, partition: int = 0) -> None:
+        super().__init__(log)
+        self.group.rebalance(partition)
+        assert self.engine._rollout_watch is not None
+        self.watch = self.engine._rollout_watch
+
+    def set_rollout(self, rollout: Rollout) -> None:
+        self.log.append(ROLLOUTS.name, 0, rollout.name.encode(), encode_rollout(rollout))
+
+    async def show(self, *users: str) -> None:
+        """Send a view of each user and decide on all."""
+        for user in users:
+            self.log.append(EVENTS.name, 0, None, encode_event(view(user, self.log.end(EVENTS.name) / 100)))
+        await self.work()
+
+    def rollouts(self) -> list[Rollout]:
+        records = self.log.records(ROLLOUTS.name)
+        return [decode_rollout(record.value or b"") for record in records if record.key == b"default"]
+
+    def report(self) -> PartitionReport:
+        assert self.keeper.rollout is not None
+        return self.keeper.reports(self.keeper.rollout)[0]
+
+
+def canary(**changes: object) -> Rollout:
+    fields = {"name": "default", "champion": OLD, "challenger": NEW, "share": 0.5, "changed_at": 7}
+    return Rollout(**(fields | changes))  # pyright: ignore[reportArgumentType]
+
+
+def counts(clicks: int, decisions: int = 10 * MIN_DECISIONS) -> VariantCounts:
+    made = RatioSums()
+    for user in range(decisions // 10):
+        made.move_user((0, 0), (10, clicks + user % 2))
+    return VariantCounts(decisions=decisions, model_items=decisions, clicks=made)
+
+
+def send_report(log: MemoryLog, partition: int, champion: VariantCounts, challenger: VariantCounts) -> None:
+    report = PartitionReport(changed_at=7, champion=champion, challenger=challenger)
+    log.append(ROLLOUTS.name, 0, f"default/{partition}".encode(), encode_report(report))
+
+
+async def started(stage: WatchStage, rollout: Rollout) -> None:
+    """Decide on events of all users in the rollout."""
+    await stage.reach(rollout.deciding)
+    await stage.show(*USERS)
+    await stage.show(*USERS)
+
+
+def test_counts_of_both_variants_are_reported():
+    async def run() -> PartitionReport:
+        stage = WatchStage()
+        stage.set_rollout(canary())
+        async with stage.running():
+            await started(stage, canary())
+            await stage.watch.look()
+            await until(lambda: stage.keeper.reports(canary()))
+            return stage.report()
+
+    report = asyncio.run(run())
+    assert report.champion.decisions + report.challenger.decisions == 80
+    assert min(report.champion.clicks.users, report.challenger.clicks.users) > 5
+    assert report.worker
+
+
+def test_next_owner_goes_on_with_the_counts_of_the_last_one():
+    async def run() -> int:
+        stage = WatchStage()
+        stage.set_rollout(canary())
+        send_report(stage.log, 0, counts(1), counts(1))
+        async with stage.running():
+            await started(stage, canary())
+            await stage.watch.look()
+            await until(lambda: stage.report().worker)
+            report = stage.report()
+            return report.champion.decisions + report.challenger.decisions
+
+    assert asyncio.run(run()) == 20 * MIN_DECISIONS + 80
+
+
+def test_challenger_with_fewer_clicks_is_rolled_back_and_the_log_says_why(caplog: pytest.LogCaptureFixture):
+    async def run() -> WatchStage:
+        stage = WatchStage()
+        stage.set_rollout(canary())
+        async with stage.running():
+            await started(stage, canary())
+            send_report(stage.log, 3, counts(3), counts(1))
+            await until(lambda: 3 in stage.keeper.reports(canary()))
+            await stage.watch.look()
+            await stage.watch.look()  # the same state is judged once
+            await stage.reach(champion(OLD))
+        return stage
+
+    stage = asyncio.run(run())
+    assert len(stage.rollouts()) == 2
+    assert "is rolled back: clicks per 100 decisions" in stage.rollouts()[-1].reason
+    assert "is rolled back: clicks per 100 decisions" in caplog.text
+    assert stage.metric("clickscore_rollbacks_total") == 1
+
+
+def test_ramp_goes_on_when_its_time_is_over():
+    async def run() -> list[Rollout]:
+        stage = WatchStage()
+        ramp = canary(steps=(1.0,), step_ms=1_000)
+        stage.set_rollout(ramp)
+        async with stage.running():
+            await started(stage, ramp)
+            send_report(stage.log, 3, counts(3), counts(3))
+            await until(lambda: 3 in stage.keeper.reports(ramp))
+            await stage.watch.look()
+            await until(lambda: stage.keeper.rollout and stage.keeper.rollout.share == 1.0)
+            await stage.show(*USERS)
+            await stage.watch.look()
+            assert stage.keeper.rollout is not None
+            await until(lambda: stage.keeper.reports(stage.rollouts()[-1]))
+        return stage.rollouts()
+
+    assert [rollout.share for rollout in asyncio.run(run())] == [0.5, 1.0]
+
+
+def test_owner_of_another_partition_judges_nothing():
+    async def run() -> WatchStage:
+        stage = WatchStage(partition=1)
+        stage.set_rollout(canary())
+        async with stage.running():
+            send_report(stage.log, 3, counts(3), counts(1))
+            await until(lambda: 3 in stage.keeper.reports(canary()))
+            await stage.watch.look()
+        return stage
+
+    assert len(asyncio.run(run()).rollouts()) == 1
+
+
+def test_worker_without_a_rollout_reports_nothing():
+    async def run() -> int:
+        stage = WatchStage()
+        async with stage.running():
+            await stage.show("ann")
+            await stage.watch.look()
+        return stage.log.end(ROLLOUTS.name)
+
+    assert asyncio.run(run()) == 0
+
+
+def test_refused_bundle_is_reported():
+    async def run() -> dict[str, str]:
+        stage = WatchStage()
+        stage.set_rollout(canary(challenger=BAD))
+        async with stage.running():
+            await stage.show("ann")
+            await stage.watch.look()
+            await until(lambda: stage.keeper.reports(canary(challenger=BAD)))
+            return stage.report().refused
+
+    assert asyncio.run(run()) == {BAD: "the graph has no output 'scores'"}
+
+
+def test_report_that_kafka_refuses_is_tried_again_with_the_next(caplog: pytest.LogCaptureFixture):
+    async def run() -> None:
+        stage = WatchStage()
+        stage.set_rollout(canary())
+        async with stage.running():
+            await started(stage, canary())
+            stage.group.producer.refusals[ROLLOUTS.name] = KafkaError("not allowed")
+            await stage.watch.look()
+            del stage.group.producer.refusals[ROLLOUTS.name]
+            await stage.watch.look()
+            await until(lambda: stage.keeper.reports(canary()))
+
+    asyncio.run(run())
+    assert "no report on the rollout default can be written: " in caplog.text
+    assert "not allowed" in caplog.text
+
+
+def test_erased_user_and_lost_partitions_are_forgotten():
+    async def run() -> None:
+        stage = WatchStage()
+        stage.set_rollout(canary())
+        async with stage.running():
+            await started(stage, canary())
+            assert len(stage.watch._counters[0]) == len(USERS)
+            stage.log.append(EVENTS.name, 0, None, encode_event(erase(USERS[0], 9)))
+            await stage.work()
+            assert len(stage.watch._counters[0]) == len(USERS) - 1
+            stage.group.rebalance(1)
+            await stage.watch.look()
+            assert stage.watch._counters == {}
+
+    asyncio.run(run())
+
+
+def test_loop_looks_until_it_is_cancelled():
+    async def run() -> None:
+        stage = WatchStage()
+        stage.set_rollout(canary())
+        stage.watch._report_s = 0.01
+        async with stage.running():
+            await started(stage, canary())
+            await until(lambda: stage.keeper.reports(canary()))
+
+    asyncio.run(run())
