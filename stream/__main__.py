@@ -22,6 +22,7 @@ COMMANDS = {
     "worker": "worker",
     "gateway": "gateway",
     "replay": "replay",
+    "explain": "explain",
     "sessions": "sessions",
     "items": "items",
     "tail": "tail",

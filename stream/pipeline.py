@@ -14,7 +14,6 @@ from typing import NamedTuple, Protocol
 import msgspec
 import xxhash
 
-from clickscore.schemas.decisions import encode_decision
 from clickscore.schemas.erasure import Erased, encode_receipt
 from clickscore.schemas.events import (
     AnyEvent,
@@ -33,7 +32,6 @@ from clickscore.schemas.purposes import PERSONALISATION
 from clickscore.schemas.sessions import ClosedSession, encode_session
 from clickscore.stream.cut_bytes import full_size
 from clickscore.stream.deciders import Decider, DeciderTable, EpochDeciders
-from clickscore.stream.policy.ads import choose_ad
 from clickscore.stream.policy.experiments import CONTROL, MODEL, forget_variants
 from clickscore.stream.policy.policy_file import DEFAULT_POLICY, PolicyFile
 from clickscore.stream.reference.catalogue import Catalogue
@@ -616,8 +614,6 @@ class Pipeline:
     def _decide(self, due: DueDecision, scores: Scores | None) -> tuple[Message, Message | None]:
         """Return a request's recommendation, and with campaigns also the ad; count the items.
 
-        The control variant of the A/B test gets popular items, but the same ads as all other users.
-
         Args:
             due: The request, with catalogue and decider.
             scores: The model's output; absent where no model scores the request.
@@ -625,20 +621,14 @@ class Pipeline:
         request, catalogue, output, decider = due
         output.unscored += scores is None or not scores.rows
         key, variant = request.event.user_id.encode(), request.variant
-        value, from_model, from_fallback, filtered, moved = decider.policy.encoded(
-            request, scores if variant != CONTROL else None, catalogue
-        )
+        (value, from_model, from_fallback, filtered, moved), ad = decider.decide(request, scores, catalogue)
         if from_model:
             output.items[variant, MODEL] += from_model
         if from_fallback:
             output.items[variant, CONTROL] += from_fallback
         output.removed.update(filtered)
         output.moved.update(moved)
-        recommendation = Message(key, value)
-        if not (catalogue.has_campaigns and decider.policy.shows_ads):
-            return recommendation, None
-        ad = choose_ad(request, scores, catalogue, decider.policy)
-        return recommendation, Message(key, encode_decision(ad))
+        return Message(key, value), Message(key, ad) if ad is not None else None
 
 
 def _submit(due: Sequence[DueDecision]) -> list[PendingGroup]:

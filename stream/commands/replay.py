@@ -2,10 +2,8 @@
 
 import dataclasses
 import sys
-from collections.abc import Iterator
 
 import click
-import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +11,7 @@ from rich.text import Text
 from clickscore.stream.commands.options import with_settings
 from clickscore.stream.commands.replay_command import replay_with_progress
 from clickscore.stream.commands.source_options import with_reference_files, with_replay_options
+from clickscore.stream.replay.field_differences import find_differences
 from clickscore.stream.replay.run import ReplayOptions
 from clickscore.stream.replay.source_options import SourceOptions, topic_in
 from clickscore.stream.replay.verify import DifferingDecision, DiffSummary
@@ -103,13 +102,12 @@ def _first_ids(ids: list[str]) -> str:
 def _difference_table(difference: DifferingDecision) -> Table:
     """Return the differing fields of a decision, published and replayed side by side."""
     table = Table("field", "published", "replayed")
-    published, replayed = (dict(_leaves("", _decode(value))) for value in (difference.published, difference.replayed))
-    names = [name for name in {**replayed, **published} if published.get(name) != replayed.get(name)]
-    for name in names[:MAX_FIELDS]:
-        table.add_row(*map(_cell, (name, published.get(name, "(none)"), replayed.get(name, "(none)"))))
-    if len(names) > MAX_FIELDS:
-        table.add_row(f"{len(names) - MAX_FIELDS} more", "", "")
-    if not names:
+    fields = find_differences(difference.published, difference.replayed)
+    for field in fields[:MAX_FIELDS]:
+        table.add_row(*map(_cell, (field.field, field.published, field.recomputed)))
+    if len(fields) > MAX_FIELDS:
+        table.add_row(f"{len(fields) - MAX_FIELDS} more", "", "")
+    if not fields:
         published_text, replayed_text = (
             value.decode(errors="replace") for value in (difference.published, difference.replayed)
         )
@@ -120,19 +118,3 @@ def _difference_table(difference: DifferingDecision) -> Table:
 def _cell(text: str) -> Text:
     """Return a cell of a table; a text without markup, whatever the data contain."""
     return Text(safe_text(text))
-
-
-def _decode(value: bytes) -> object:
-    return msgspec.json.decode(value) if value else {}
-
-
-def _leaves(path: str, value: object) -> Iterator[tuple[str, str]]:
-    """Yield the path and the JSON of each leaf of a JSON value."""
-    if isinstance(value, dict):
-        for key, child in value.items():
-            yield from _leaves(f"{path}.{key}" if path else str(key), child)
-    elif isinstance(value, list):
-        for index, child in enumerate(value):
-            yield from _leaves(f"{path}[{index}]", child)
-    else:
-        yield path, msgspec.json.encode(value).decode()

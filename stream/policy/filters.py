@@ -44,17 +44,14 @@ def on_screen(request: Request, catalogue: AnyCatalogue) -> Collection[str]:
 def in_cart(request: Request, catalogue: AnyCatalogue) -> Collection[str]:
     """Forbid items that the user has put into the cart in this session, and has neither taken out nor bought."""
     del catalogue
-    actions = request.actions
-    first = actions.find(_CART)
-    if first < 0:
+    if _CART not in request.actions:
         return ()
     cart: set[str] = set()
-    for position in range(first, len(actions)):
-        action = actions[position]
+    for item, action in zip(request.items, request.actions, strict=True):
         if action == _CART:
-            cart.add(request.items[position])
+            cart.add(item)
         elif action in _LEFT_CART:
-            cart.discard(request.items[position])
+            cart.discard(item)
     return cart
 
 

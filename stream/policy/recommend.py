@@ -11,31 +11,35 @@ The stages of a decision run in this order:
 6. pins (`policy.pins`) put items into fixed places.
 """
 
-from collections.abc import Callable, Container, Iterator, Sequence
-from itertools import repeat
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from itertools import islice, repeat
+from operator import attrgetter
 from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from clickscore.schemas.clients import CLIENT_FIELDS, REASON_FIELDS
 from clickscore.schemas.decisions import (
+    Because,
     Choice,
     Recommendation,
     RecommendationContext,
     count_model_items,
     encode_decision,
+    round_score,
 )
+from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.purposes import WITHHELD
-from clickscore.stream.policy.caps import CapCounter, apply_caps, make_caps
+from clickscore.stream.policy.caps import apply_caps, make_caps
 from clickscore.stream.policy.experiments import CONTROL, MODEL
 from clickscore.stream.policy.filters import forbidden_items, make_filters
 from clickscore.stream.policy.item_filters import make_item_filters
 from clickscore.stream.policy.pins import make_pins
 from clickscore.stream.policy.policy_file import PolicyFile
 from clickscore.stream.policy.relevance import make_rerankers
+from clickscore.stream.policy.rule_trace import RuleEffect, RuleTrace
 from clickscore.stream.policy.rules import CatalogueFilter, RequestFilter, Reranker, Rule, UserFilter
-from clickscore.stream.policy.session_reasons import with_reasons
-from clickscore.stream.policy.slate import CandidateSource, Selection, Slate, choose_candidates, select_first
+from clickscore.stream.policy.slate import CandidateSource, Selection, Slate, allowed_candidates, select_first
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
 from clickscore.stream.request import Request, Scores
 from clickscore.stream.settings import PolicySettings
@@ -210,6 +214,7 @@ class Policy:
         scores: Scores | None,
         catalogue: AnyCatalogue,
         forbidden: Sequence[tuple[str, Container[str]]],
+        trace: RuleTrace | None = None,
     ) -> tuple[tuple[Choice, ...], dict[str, int], dict[str, int]]:
         """Run the stages; return the choices, and the numbers of candidates that each rule removed and moved.
 
@@ -218,30 +223,45 @@ class Policy:
             scores: The model's output; absent for the fallback.
             catalogue: Stock and hidden items in the epoch of the request.
             forbidden: Name and forbidden items of each filter.
+            trace: Notes what each rule does to each item; None for a decision.
         """
         filtered: dict[str, int] = {}
         moved: dict[str, int] = {}
-        counter = CapCounter(self._caps, request, catalogue)
         sources = self._sources(request, scores)
-        slate: Slate
+        if trace is not None:
+            sources = trace.watch_sources(sources, filtered)
+        candidates = allowed_candidates(sources, forbidden, filtered)
         if self._is_plain:
-            find_full_cap = counter.find_full_cap if self._caps else None
-            slate, indices = choose_candidates(sources, forbidden, find_full_cap, self._k, filtered)
-        else:
-            slate, indices = choose_candidates(sources, forbidden, None, max(self._k, SLATE_SIZE), filtered)
-            for reranker in self._rerankers:
-                reranked = reranker.rerank(slate, request, catalogue)
-                self._count(reranker.name, slate, reranked, filtered, moved)
-                slate = reranked
-            slate = apply_caps(slate, counter, filtered)
-            slate = self._select(slate, request, self._k)
-            for pin in self._pins:
-                pinned = pin.rerank(slate, request, catalogue)
-                self._count(pin.name, slate, pinned, filtered, moved)
-                slate = pinned
-        if scores is not None and scores.reasons is not None and self._max_reasons:
-            slate = with_reasons(slate, indices, request, scores.reasons, self._max_reasons)
+            return tuple(islice(self._capped(candidates, request, catalogue, filtered), self._k)), filtered, moved
+        slate: Slate = list(islice(candidates, max(self._k, SLATE_SIZE)))
+        for reranker in self._rerankers:
+            reranked = reranker.rerank(slate, request, catalogue)
+            self._count(reranker.name, slate, reranked, filtered, moved)
+            if trace is not None:
+                trace.compare(reranker.name, slate, reranked, self._k)
+            slate = reranked
+        uncapped = slate if trace is None else trace.watch(slate, attrgetter("item_id"), filtered)
+        slate = list(self._capped(uncapped, request, catalogue, filtered))
+        slate = self._select(slate, request, self._k)
+        for pin in self._pins:
+            pinned = pin.rerank(slate, request, catalogue)
+            self._count(pin.name, slate, pinned, filtered, moved)
+            if trace is not None:
+                trace.compare(pin.name, slate, pinned, self._k)
+            slate = pinned
         return tuple(slate), filtered, moved
+
+    def trace(self, request: Request, scores: Scores | None, catalogue: AnyCatalogue) -> list[RuleEffect]:
+        """Return what the rules did to the items on the way to `recommend`, in the order of the stages.
+
+        Args:
+            request: The event, with the user's session.
+            scores: The model's output; absent for the fallback.
+            catalogue: Stock and hidden items in the epoch of the request.
+        """
+        trace = RuleTrace()
+        self._choose(request, scores, catalogue, forbidden_items(self.filters, request, catalogue), trace)
+        return trace.effects
 
     def _count(self, name: str, slate: Slate, reranked: Slate, filtered: dict[str, int], moved: dict[str, int]) -> None:
         """Count the items that a re-ranker removed, and the shown places that have another item since."""
@@ -252,12 +272,39 @@ class Policy:
         if changed:
             moved[name] = changed
 
+    def _capped(
+        self, choices: Iterable[Choice], request: Request, catalogue: AnyCatalogue, filtered: dict[str, int]
+    ) -> Iterable[Choice]:
+        """Return the choices that exceed no cap."""
+        if not self._caps:
+            return choices
+        applied = [(cap.name, cap.limit, cap.group_of(request, catalogue)) for cap in self._caps]
+        return apply_caps(choices, applied, filtered)
+
     def _sources(self, request: Request, scores: Scores | None) -> Iterator[CandidateSource]:
         """Yield the model's candidates, then the fallback to popularity."""
         if scores is not None:
-            yield MODEL, scores.candidates()
-        yield CONTROL, zip(request.popular, repeat(0.0))
-        yield CONTROL, zip(self._prior, repeat(0.0))
+            yield MODEL, scores.candidates(), self._because(request, scores)
+        yield CONTROL, zip(request.popular, repeat(0.0)), None
+        yield CONTROL, zip(self._prior, repeat(0.0)), None
+
+    def _because(self, request: Request, scores: Scores) -> Callable[[int], tuple[Because, ...]] | None:
+        """Return a function from a candidate's index to the events with the largest contributions.
+
+        Of equal contributions the newer event comes first.
+        """
+        reasons, limit = scores.reasons, self._max_reasons
+        if reasons is None or not limit:
+            return None
+        return lambda candidate: tuple(
+            Because(
+                item_id=request.items[position],
+                action=ACTIONS[request.actions[position]],
+                contribution=round_score(contribution),
+            )
+            for contribution, position in sorted(reasons.contributions_to(candidate), reverse=True)[:limit]
+            if round_score(contribution) > 0
+        )
 
     def _popular_items(self, request: Request, catalogue: AnyCatalogue) -> _PopularItems | None:
         """Return the shared popular items; None where a rule speaks of any of the items for this user.

@@ -21,6 +21,8 @@ class ReferenceRecord(NamedTuple):
     offset: int
     key: bytes | None
     value: bytes | None
+    timestamp: int = -1
+    """Append time, ms; negative where unknown."""
 
 
 class ReferenceLog(msgspec.Struct, frozen=True, kw_only=True):

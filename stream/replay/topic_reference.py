@@ -35,25 +35,53 @@ async def read_reference_log(settings: KafkaSettings, topic: str, ranges: Mappin
     existing = await list_topics(settings)
     topics = {partition: name for partition, name in reference_topics(settings).items() if partition.topic in existing}
     async with open_reader(settings) as reader:
-        epochs = {
-            partition: epoch
-            for partition, offsets in ranges.items()
-            if (epoch := await find_first_epoch(reader, TopicPartition(topic, partition), offsets)) is not None
-        }
-        kept_since_ms = time.time() * 1000 - settings.retention_ms if settings.retention_ms >= 0 else 0.0
-        needed_from = {
-            CATALOGUE.name: min((epoch.catalogue for epoch in epochs.values()), default=0),
-            CAMPAIGNS.name: min((epoch.campaigns for epoch in epochs.values()), default=0),
-        }
-        finders = {name: GapFinder(offset, kept_since_ms) for name, offset in needed_from.items()}
-        records: list[ReferenceRecord] = []
-        ends = dict.fromkeys(finders, 0)
-        if topics:
-            async for record in read_reference_topics(reader, topics):
-                name = topics[TopicPartition(record.topic, record.partition)]
-                records.append(ReferenceRecord(name, record.offset, record.key, record.value))
-                finders[name].add(record.offset, record.timestamp)
-            ends |= {name: await reader.position(partition) for partition, name in topics.items()}
+        return await collect_reference_log(reader, topics, topic, ranges, kept_since(settings, time.time() * 1000))
+
+
+def kept_since(settings: KafkaSettings, now_ms: float) -> float:
+    """Return the append time from which on the topics keep replaced values, ms.
+
+    Args:
+        settings: How long the topics keep records.
+        now_ms: The present time, ms.
+    """
+    return now_ms - settings.retention_ms if settings.retention_ms >= 0 else 0.0
+
+
+async def collect_reference_log(
+    reader: PartitionReader,
+    topics: Mapping[TopicPartition, str],
+    topic: str,
+    ranges: Mapping[int, OffsetRange],
+    kept_since_ms: float,
+) -> ReferenceLog:
+    """Return all records of catalogue and campaigns, and the epoch in which each range begins.
+
+    Args:
+        reader: An open reader.
+        topics: Existing topics of reference data, each with its name without the prefix.
+        topic: Name of the topic of events, with its prefix.
+        ranges: Offsets to replay, by partition.
+        kept_since_ms: Append time from which on the topics keep replaced values, ms.
+    """
+    epochs = {
+        partition: epoch
+        for partition, offsets in ranges.items()
+        if (epoch := await find_first_epoch(reader, TopicPartition(topic, partition), offsets)) is not None
+    }
+    needed_from = {
+        CATALOGUE.name: min((epoch.catalogue for epoch in epochs.values()), default=0),
+        CAMPAIGNS.name: min((epoch.campaigns for epoch in epochs.values()), default=0),
+    }
+    finders = {name: GapFinder(offset, kept_since_ms) for name, offset in needed_from.items()}
+    records: list[ReferenceRecord] = []
+    ends = dict.fromkeys(finders, 0)
+    if topics:
+        async for record in read_reference_topics(reader, list(topics)):
+            name = topics[TopicPartition(record.topic, record.partition)]
+            records.append(ReferenceRecord(name, record.offset, record.key, record.value, record.timestamp))
+            finders[name].add(record.offset, record.timestamp)
+        ends |= {name: await reader.position(partition) for partition, name in topics.items()}
     return ReferenceLog(
         records=records,
         catalogue=ends[CATALOGUE.name],

@@ -293,3 +293,43 @@ def test_run_that_was_killed_goes_on_to_the_same_bytes_though_the_topic_has_grow
     done = clickscore(live, *arguments, "--resume")
     assert done.returncode == 0, done.stderr
     assert gzip.decompress(out.read_bytes()).splitlines()[: len(live.decisions[0])] == live.decisions[0]
+
+
+# Explanations of single decisions
+
+
+def explained(live: Live, ids: list[str], *arguments: object) -> "subprocess.CompletedProcess[str]":
+    """Explain decisions whose ids come on standard input."""
+    run, environment = command(live, "explain", "-", *arguments)
+    text = "\n".join(ids)
+    return subprocess.run(
+        run, cwd=ROOT, env=environment, input=text, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+def test_past_decisions_come_out_byte_for_byte_after_a_kill_and_changes_of_the_shop(live: Live) -> None:
+    ids = [msgspec.json.decode(value)["decision_id"] for value in random.Random(3).sample(all_of(live), 300)]
+    done = explained(live, ids, "--brief")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(done.stdout.splitlines()) == sorted(f"{decision_id}  equal" for decision_id in ids)
+    assert "300 equal" in done.stderr
+
+
+def test_decisions_that_cannot_be_explained_say_why_beside_the_others(live: Live) -> None:
+    topic = live.installation.settings.kafka.topic(EVENTS.name)
+    decision_id = msgspec.json.decode(live.decisions[1][-1])["decision_id"]
+    ids = [f"{topic}-0-99999999", "other-0-1", f"{topic}-9-1", "rubbish", decision_id]
+    done = explained(live, ids, "--json", "--what-if", "strict")
+    assert done.returncode == 1
+    explanations = {each["decision_id"]: each for each in msgspec.json.decode(done.stdout)}
+    assert [explanations[text]["problem"].partition(":")[0] for text in ids] == [
+        "it does not exist",
+        f"it belongs to an event of the topic other, and the events of this installation are in {topic} (topic_prefix)",
+        f"{topic} has no partition 9",
+        "'rubbish' is no decision id",
+        "",
+    ]
+    explanation = explanations[decision_id]
+    assert explanation["verdict"] == "equal"
+    assert explanation["published"] == explanation["recomputed"] == msgspec.json.decode(live.decisions[1][-1])
+    assert len(explanation["what_if"]) == 1

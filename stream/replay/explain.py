@@ -1,0 +1,216 @@
+"""Explain: read the logs of past decisions from Kafka, and explain each decision."""
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+
+from aiokafka import TopicPartition
+
+from clickscore.schemas.topics import ADS, EVENTS, RECOMMENDATIONS
+from clickscore.stream.errors import SettingsError, TopicMissingError
+from clickscore.stream.kafka.availability import wait_for_broker
+from clickscore.stream.kafka.log_reader import OpenReader, open_reader
+from clickscore.stream.kafka.topics import list_topics
+from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.reference.catalogue import Catalogue
+from clickscore.stream.replay.decision_ids import DecisionId, parse_decision_id
+from clickscore.stream.replay.explainer import Explainer
+from clickscore.stream.replay.explanation import Explanation
+from clickscore.stream.replay.lost_values import LostValues
+from clickscore.stream.replay.published_decisions import DecisionRecords, find_published
+from clickscore.stream.replay.recompute import recompute_cases
+from clickscore.stream.replay.reference_log import start_pipeline
+from clickscore.stream.replay.source import OffsetRange
+from clickscore.stream.replay.task import ReplayProgress
+from clickscore.stream.replay.topic_reference import kept_since, read_reference_log
+from clickscore.stream.replay.topic_source import TopicRangeSpec
+from clickscore.stream.settings import KafkaSettings, Settings
+
+OnProgress = Callable[[ReplayProgress], None]
+Offsets = Mapping[int, tuple[int, int]]
+"""First offset of each partition, and the offset after its last record."""
+
+
+class DecisionLog:
+    """The topics of an installation, as far as past decisions need them."""
+
+    def __init__(self, topic: str, bounds: Offsets) -> None:
+        """Describe the topic of events.
+
+        Args:
+            topic: Name of the topic, with its prefix.
+            bounds: Offsets of each partition.
+        """
+        self.topic = topic
+        self.bounds = bounds
+
+    def problem(self, decision_id: DecisionId) -> str | None:
+        """Return in words why the event of a decision cannot be read; None where it can."""
+        topic, partition, offset, _ = decision_id
+        if topic != self.topic:
+            return (
+                f"it belongs to an event of the topic {topic}, and the events of this installation are in {self.topic} "
+                "(topic_prefix)"
+            )
+        if partition not in self.bounds:
+            return f"{topic} has no partition {partition}: the topic has {len(self.bounds)} partitions"
+        begin, end = self.bounds[partition]
+        if offset >= end:
+            return f"it does not exist: partition {partition} of {topic} ends before offset {end:,}"
+        if offset < begin:
+            return (
+                f"its event was deleted by retention: partition {partition} of {topic} begins at offset {begin:,}. "
+                "retention_ms says how long events stay"
+            )
+        return None
+
+    def read_from(self, partition: int, offset: int, warm_up: int | None) -> int:
+        """Return the offset from which on a partition is read.
+
+        Args:
+            partition: Number of the partition.
+            offset: Offset of the first event to explain.
+            warm_up: Number of records to read before; None for all.
+        """
+        begin, _ = self.bounds[partition]
+        return begin if warm_up is None else max(begin, offset - warm_up)
+
+    def missing(self, partition: int, begin: int) -> list[str]:
+        """Return in words what is not known where the reading of a partition begins at an offset."""
+        if not begin:
+            return []
+        is_deleted = begin == self.bounds[partition][0]
+        reason = "the log begins there" if is_deleted else "a longer --warm-up reads more"
+        return [
+            f"partition {partition} was read from offset {begin:,} on ({reason}), so sessions that were open before, "
+            "earlier purchases and popularity are not known"
+        ]
+
+
+async def open_decision_log(settings: KafkaSettings, open_log: OpenReader) -> DecisionLog:
+    """Return the bounds of the topic of events.
+
+    Args:
+        settings: Address of the broker, and names of topics.
+        open_log: Opens a reader.
+
+    Raises:
+        BrokerError: Kafka cannot be reached.
+        TopicMissingError: The topic of events does not exist.
+    """
+    await wait_for_broker(settings)
+    topic = settings.topic(EVENTS.name)
+    count = (await list_topics(settings, {topic: {"read"}})).get(topic)
+    if count is None:
+        message = f"topic {topic} is missing. `clickscore topics list` shows the topics of the installation"
+        raise TopicMissingError(message)
+    partitions = [TopicPartition(topic, number) for number in range(count)]
+    async with open_log() as reader:
+        begins, ends = await reader.beginning_offsets(partitions), await reader.end_offsets(partitions)
+    return DecisionLog(topic, {tp.partition: (begins[tp], ends[tp]) for tp in partitions})
+
+
+async def read_published(
+    settings: KafkaSettings, open_log: OpenReader, offsets: Mapping[int, Iterable[int]], existing: Mapping[str, int]
+) -> DecisionRecords:
+    """Return the published recommendations and ads on some events.
+
+    Args:
+        settings: Names of topics.
+        open_log: Opens a reader.
+        offsets: Offsets of the events, by partition.
+        existing: Number of partitions of every topic of the broker.
+    """
+    published = DecisionRecords()
+    async with open_log() as reader:
+        for topic in (RECOMMENDATIONS, ADS):
+            name = settings.topic(topic.name)
+            for partition, events in offsets.items():
+                if partition < existing.get(name, 0):
+                    await find_published(reader, TopicPartition(name, partition), sorted(events), published)
+    return published
+
+
+def explain_decisions(
+    settings: Settings,
+    explainer: Explainer,
+    texts: Sequence[str],
+    on_progress: OnProgress,
+    *,
+    warm_up: int | None = None,
+) -> Iterator[Explanation]:
+    """Yield the explanation of each decision, those of a partition in the order of its log.
+
+    Ids that cannot be explained come first.
+
+    Args:
+        settings: Connection, and the settings of the worker.
+        explainer: Explains a decision.
+        texts: Ids of the decisions.
+        on_progress: Receives the progress now and then.
+        warm_up: Number of records to read before the first decision of a partition; None for all.
+
+    Raises:
+        ClickscoreError: Kafka cannot be read.
+    """
+    kafka = settings.kafka
+    open_log: OpenReader = partial(open_reader, kafka)
+    log = asyncio.run(open_decision_log(kafka, open_log))
+    targets: dict[int, dict[int, list[DecisionId]]] = defaultdict(lambda: defaultdict(list))
+    for text in dict.fromkeys(texts):
+        try:
+            decision_id = parse_decision_id(text)
+            problem = log.problem(decision_id)
+        except SettingsError as exc:
+            yield Explanation(decision_id=text, verdict="not recomputed", problem=str(exc))
+            continue
+        if problem:
+            yield Explanation(decision_id=text, verdict="not recomputed", problem=problem)
+        else:
+            targets[decision_id.partition][decision_id.offset].append(decision_id)
+    if targets:
+        yield from _explain_targets(settings, explainer, log, targets, on_progress, warm_up=warm_up)
+
+
+def _explain_targets(
+    settings: Settings,
+    explainer: Explainer,
+    log: DecisionLog,
+    targets: Mapping[int, Mapping[int, Sequence[DecisionId]]],
+    on_progress: OnProgress,
+    *,
+    warm_up: int | None,
+) -> Iterator[Explanation]:
+    """Yield the explanations of decisions on existing events.
+
+    Args:
+        settings: Connection, and the settings of the worker.
+        explainer: Explains a decision.
+        log: The topic of events.
+        targets: Ids by partition and offset.
+        on_progress: Receives the progress now and then.
+        warm_up: Number of records to read before the first decision of a partition; None for all.
+    """
+    kafka = settings.kafka
+    existing = asyncio.run(list_topics(kafka))
+    published = asyncio.run(read_published(kafka, partial(open_reader, kafka), targets, existing))
+    ranges: dict[int, OffsetRange] = {}
+    for partition, offsets in targets.items():
+        begin = log.read_from(partition, min(offsets), warm_up)
+        ranges[partition] = OffsetRange(begin, max(offsets) + 1, begin, begin)
+    spec = TopicRangeSpec(topic=log.topic, begin="earliest", end="", warm_up="earliest", ranges=ranges)
+    reference = asyncio.run(read_reference_log(kafka, log.topic, ranges))
+    lost = LostValues(reference, kept_since(kafka, time.time() * 1000))
+    pipeline = Pipeline(settings.sessions, settings.policy, log.topic, Catalogue())
+    start_pipeline(pipeline, reference, ranges, {})
+    count = 0
+    with spec.open(settings, list(ranges), None) as source:
+        for batches in source.batches():
+            for case in recompute_cases(pipeline, batches, targets):
+                missing = [*log.missing(case.partition, ranges[case.partition].begin), *lost.describe(case.epoch)]
+                for decision_id in targets[case.partition][case.offset]:
+                    yield explainer.explain(decision_id, case, published, missing)
+            count += sum(len(records) for _, records in batches)
+            on_progress(ReplayProgress(source.completed, source.total, count))
