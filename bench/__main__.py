@@ -22,6 +22,7 @@ from bench.run_budget import FULL, QUICK, RunBudget
 from bench.scoring import scoring
 from bench.sold_out import sold_out
 from bench.start import start
+from bench.switch import switch
 from clickscore.model.json_output import FormerJsonCommand, JsonOutput, json_options
 
 MEASUREMENTS: dict[str, Callable[[Environment, RunBudget], Measurement]] = {
@@ -29,6 +30,7 @@ MEASUREMENTS: dict[str, Callable[[Environment, RunBudget], Measurement]] = {
     "bare": bare,
     "latency": latency,
     "sold-out": sold_out,
+    "switch": switch,
     "million": million,
     "start": start,
     "memory": memory,

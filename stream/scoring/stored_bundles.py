@@ -72,8 +72,12 @@ class StoredBundles(Mapping[str, Scorer]):
         return load_stored_bundle(self._settings, content_hash, reasons=self._reasons)
 
 
-def return_memory() -> None:
-    """Give the memory of dropped bundles back to the system: glibc keeps freed pages of other threads."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+def return_memory(library: object | None = None) -> None:
+    """Give the memory of dropped bundles back to the system: glibc keeps freed pages of other threads.
+
+    Args:
+        library: C library of the process; another one than glibc may lack the function. By default the process's own.
+    """
+    trim = getattr(library or ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

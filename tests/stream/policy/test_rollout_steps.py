@@ -4,7 +4,7 @@ import pytest
 
 from clickscore.schemas.rollouts import Rollout
 from clickscore.stream.errors import RolloutError
-from clickscore.stream.policy.rollout_steps import promote, roll_back
+from clickscore.stream.policy.rollout_steps import promote, roll_back, start_ramp
 
 OLD, NEW, OLDER = "a" * 64, "b" * 64, "c" * 64
 
@@ -45,3 +45,14 @@ def test_nothing_to_promote_or_to_roll_back_is_an_error():
 def test_challenger_without_a_share_decides_nothing():
     rollout = Rollout(name="default", champion=OLD, challenger=NEW)
     assert (rollout.deciding.bundles, rollout.bundles) == ((OLD,), (OLD, NEW))
+
+
+@pytest.mark.parametrize("steps", [(), (0.0, 0.5), (0.5, 0.1), (0.5, 0.5), (0.5, 1.5)])
+def test_steps_of_a_ramp_rise(steps: tuple[float, ...]):
+    with pytest.raises(RolloutError, match="rising shares from above 0 to at most 100 %"):
+        start_ramp(canary(), NEW, steps, 1, 7)
+
+
+def test_champion_is_no_challenger():
+    with pytest.raises(RolloutError, match="aaaaaaaaaaaa is the champion already"):
+        start_ramp(canary(), OLD, (0.5,), 1, 7)

@@ -55,3 +55,4 @@ def test_log_of_a_store_needs_the_store(content_hash: str):
 
 def test_memory_can_be_returned_at_any_time():
     return_memory()
+    return_memory("a C library without the function")
