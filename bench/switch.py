@@ -34,6 +34,7 @@ DROPPED_S = 3.0
 """Cold start at the beginning of a run that does not count, s."""
 _FIRST = 100  # events in the topic before, whose decisions show that the worker is there
 _TIMEOUT_SECONDS = 60.0
+_START_SECONDS = 120.0  # the worker loads and checks its bundle before it joins the group
 
 
 class Switch(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +99,10 @@ def _measure(environment: Environment, budget: RunBudget) -> Switch:
         change(versions[0])
         fill(settings, EVENTS, natural_events(_FIRST, RATE))
         with child(WORKER, settings, environment.folder) as worker:
+            started_at = time.monotonic()
+            while answers.count() < _FIRST and time.monotonic() < started_at + _START_SECONDS:
+                worker.check()
+                time.sleep(0.2)
             await_count(answers, _FIRST, worker.check)
             with child(("bench.producer", str(RATE), str(seconds)), settings, environment.folder) as events:
                 time.sleep(seconds / 2)

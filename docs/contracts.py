@@ -78,6 +78,7 @@ _EXAMPLES: dict[type[msgspec.Struct], msgspec.Struct] = {
         champion=f"{0x3F9AC2:064x}",
         challenger=f"{0x8D01FE:064x}",
         share=0.05,
+        policy="autumn-3@1a2b3c4d",
         changed_at=_TIMESTAMP,
         reason="set: canary",
     ),

@@ -57,7 +57,7 @@ class EpochDeciders(NamedTuple):
     rollout: EpochRollout | None
     """Rollout of the epoch; None where the bundle of the settings decides."""
     is_complete: bool
-    """Whether all bundles of the rollout are loaded; the bundle of the settings stands in for a missing bundle."""
+    """Whether bundles and policy of the rollout are loaded; those of the settings stand in for missing ones."""
 
     def variant(self, user_id: str, settings: PolicySettings) -> str:
         """Return the variant of a user.
@@ -81,7 +81,13 @@ class DeciderTable:
     """Makes the deciders of epochs."""
 
     def __init__(
-        self, policy_file: PolicyFile, settings: PolicySettings, scorer: Scorer | None, bundles: Mapping[str, Scorer]
+        self,
+        policy_file: PolicyFile,
+        settings: PolicySettings,
+        scorer: Scorer | None,
+        *,
+        bundles: Mapping[str, Scorer],
+        policies: Mapping[str, PolicyFile],
     ) -> None:
         """Build the table.
 
@@ -90,12 +96,15 @@ class DeciderTable:
             settings: The A/B test, and values for what the policy file leaves out.
             scorer: Scorer of the bundle of the settings; None without a bundle.
             bundles: Loaded bundles of the store, by content hash.
+            policies: Loaded policies of the store, by label.
         """
         self._policy_file = policy_file
         self._settings = settings
         self._bundles = bundles
-        self.own = EpochDeciders(self._decider(scorer), None, None, is_complete=True)
-        """The bundle of the settings, for epochs without a rollout."""
+        self._policies = policies
+        self._scorer = scorer
+        self.own = EpochDeciders(self._decider(scorer, policy_file), None, None, is_complete=True)
+        """Bundle and policy of the settings, for epochs without a rollout."""
 
     @property
     def has_model(self) -> bool:
@@ -103,20 +112,23 @@ class DeciderTable:
         return self.own.champion.scorer is not None or bool(self._bundles)
 
     def deciders(self, epoch: Epoch | None) -> EpochDeciders:
-        """Return the deciders of an epoch; the bundle of the settings stands in for a bundle that is not loaded."""
+        """Return the deciders of an epoch; bundle and policy of the settings stand in for those that are not loaded."""
         if epoch is None or not isinstance(epoch.rollout, EpochRollout):
             return self.own
         rollout = epoch.rollout
-        champion = self._loaded(rollout.champion)
-        challenger = self._loaded(rollout.challenger) if rollout.challenger else None
-        challenger = challenger._replace(is_challenger=True) if challenger else None
-        is_complete = champion is not None and (challenger is not None or not rollout.challenger)
-        return EpochDeciders(champion or self.own.champion, challenger, rollout, is_complete)
+        champion, challenger = self._bundles.get(rollout.champion), None
+        if rollout.challenger is not None:
+            challenger = self._bundles.get(rollout.challenger)
+        policy_file = self._policies.get(rollout.policy) if rollout.policy is not None else self._policy_file
+        return EpochDeciders(
+            self._decider(champion or self._scorer, policy_file or self._policy_file),
+            self._decider(challenger, policy_file or self._policy_file, is_challenger=True) if challenger else None,
+            rollout,
+            is_complete=champion is not None
+            and policy_file is not None
+            and (challenger is not None or rollout.challenger is None),
+        )
 
-    def _loaded(self, content_hash: str) -> Decider | None:
-        scorer = self._bundles.get(content_hash)
-        return self._decider(scorer) if scorer else None
-
-    def _decider(self, scorer: Scorer | None) -> Decider:
+    def _decider(self, scorer: Scorer | None, policy_file: PolicyFile, *, is_challenger: bool = False) -> Decider:
         version, popular = (scorer.version, scorer.popular) if scorer else (None, ())
-        return Decider(scorer, Policy(self._policy_file, version, popular, self._settings))
+        return Decider(scorer, Policy(policy_file, version, popular, self._settings), is_challenger)

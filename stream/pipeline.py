@@ -183,6 +183,7 @@ class PendingBatch(NamedTuple):
 
 _EMPTY: frozenset[str] = frozenset()
 _NO_BUNDLES: Mapping[str, Scorer] = MappingProxyType({})
+_NO_POLICIES: Mapping[str, PolicyFile] = MappingProxyType({})
 
 
 class Pipeline:
@@ -197,6 +198,7 @@ class Pipeline:
         scorer: Scorer | None = None,
         *,
         bundles: Mapping[str, Scorer] = _NO_BUNDLES,
+        policies: Mapping[str, PolicyFile] = _NO_POLICIES,
         policy_file: PolicyFile = DEFAULT_POLICY,
     ) -> None:
         """Start without partitions.
@@ -209,6 +211,7 @@ class Pipeline:
             scorer: The model; without a scorer, decisions fall back to popularity.
             bundles: Loaded bundles by content hash, for epochs that name a rollout. The table may change at any time,
                 but must have the bundles of the present epochs.
+            policies: Loaded policies by label, in the same way.
             policy_file: Rules of what is shown.
         """
         self._partitions: dict[int, PartitionState] = {}
@@ -222,7 +225,7 @@ class Pipeline:
         self._policy_settings = policy
         self._topic = topic
         self._scorer = scorer
-        self._table = DeciderTable(policy_file, policy, scorer, bundles)
+        self._table = DeciderTable(policy_file, policy, scorer, bundles=bundles, policies=policies)
         self._deciders: dict[int, EpochDeciders] = {}
 
     @property

@@ -17,11 +17,14 @@ from clickscore.stream.commands.bundle import open_store
 from clickscore.stream.commands.options import with_settings
 from clickscore.stream.errors import RolloutError
 from clickscore.stream.kafka.rollout_log import read_rollouts, write_rollout
+from clickscore.stream.policy.policy_file import load_policy, read_policy_text
 from clickscore.stream.policy.rollout_guard import add_up, judge, summarise
 from clickscore.stream.policy.rollout_steps import RAMP_STEPS, promote, roll_back, start_ramp
+from clickscore.stream.scoring.bundle_store import BundleStore
 from clickscore.stream.settings import Settings
 from clickscore.stream.terminal_text import safe_text
 from clickscore.stream.worker.logs import write_logs
+from clickscore.stream.worker.rollouts import short_name
 
 DEFAULT_STEPS = ",".join(f"{100 * step:g}" for step in RAMP_STEPS)
 DEFAULT_STEP_MINUTES = 60
@@ -71,6 +74,12 @@ def rollout() -> None:
 @click.argument("champion")
 @click.option("--challenger", help="Version of another bundle, for a share of the users or of the events.")
 @click.option("--share", type=click.FloatRange(0, 100), default=0.0, help="Users who get the challenger, %.")
+@click.option(
+    "--policy-file",
+    help="Policy of all decisions: a shipped policy or a TOML file, which goes into the bundle store. "
+    "Default: no change.",
+)
+@click.option("--own-policy", is_flag=True, help="Go back to the policy of each worker's own settings.")
 @_reason
 @_settings
 @json_options
@@ -79,6 +88,8 @@ def set_command(
     champion: str,
     challenger: str | None,
     share: float,
+    policy_file: str | None,
+    own_policy: bool,
     reason: str,
     settings: Settings,
     json_output: JsonOutput,
@@ -89,12 +100,15 @@ def set_command(
     Example:
       clickscore rollout set 3f9ac2
       clickscore rollout set 3f9ac2 --challenger 8d01fe --share 5     # 5 % of the users get 8d01fe
+      clickscore rollout set 3f9ac2 --policy-file autumn.toml         # another policy, without a restart
 
     \f
     Args:
         champion: Version of the champion.
         challenger: Version of the challenger, if any.
         share: Users who get the challenger, %.
+        policy_file: Name or path of the policy.
+        own_policy: Whether each worker decides with the policy of its own settings.
         reason: Why, in words.
         settings: Bundle store and connection.
         json_output: Destinations of the results.
@@ -108,6 +122,7 @@ def set_command(
     if champion_hash == challenger_hash:
         message = "champion and challenger are the same bundle"
         raise RolloutError(message)
+    label = _push_policy(store, policy_file) if policy_file else None
 
     def change(present: Rollout | None, now_ms: int) -> Rollout:
         replaced = present is not None and present.champion != champion_hash
@@ -116,6 +131,7 @@ def set_command(
             champion=champion_hash,
             challenger=challenger_hash,
             share=share / 100,
+            policy=None if own_policy else label or (present.policy if present else None),
             former=(present.champion if replaced else present.former) if present else None,
             changed_at=now_ms,
             reason=f"set: {reason}",
@@ -212,6 +228,18 @@ def status(*, settings: Settings, json_output: JsonOutput) -> None:
     _show(json_output, shown, table.reports(shown))
 
 
+def _push_policy(store: BundleStore, name: str) -> str:
+    """Put a policy into the bundle store, and return its label.
+
+    Args:
+        store: The bundle store.
+        name: Name of a shipped policy, or path of a policy file.
+    """
+    label = load_policy(name).label
+    store.push_policy(label, read_policy_text(name))
+    return label
+
+
 def _change(settings: Settings, json_output: JsonOutput, change: Callable[[Rollout | None, int], Rollout]) -> None:
     """Change the rollout of the settings, and show it.
 
@@ -274,12 +302,14 @@ def _show(output: JsonOutput, shown: Rollout, reports: Mapping[int, PartitionRep
     if shown.step_ms:
         steps = ", ".join(f"{100 * step:g}" for step in shown.steps)
         output.echo(f"then {steps} % and champion" if steps else "then champion")
+    if shown.policy:
+        output.echo(f"policy {safe_text(shown.policy)}")
     if shown.former:
         output.echo(f"former champion {version_of(shown.former)}")
     changed = datetime.fromtimestamp(shown.changed_at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     output.echo(f"changed {changed}: {safe_text(shown.reason)}")
     for bundle, reason in refused.items():
-        output.echo(f"{version_of(bundle)} is refused: {safe_text(reason)}")
+        output.echo(f"{short_name(bundle)} is refused: {safe_text(reason)}")
     for name, counts in (("champion", champion), ("challenger", challenger)):
         if counts.decisions:
             numbers = ", ".join(f"{measure} {value:.4g}" for measure, value in summarise(counts).items())

@@ -11,13 +11,14 @@ from clickscore.stream.commands.options import with_settings
 from clickscore.stream.kafka.availability import wait_for_broker
 from clickscore.stream.kafka.topics import check_topics, check_worker_rights
 from clickscore.stream.pipeline import Pipeline
-from clickscore.stream.policy.policy_file import load_policy
+from clickscore.stream.policy.policy_file import PolicyFile, load_policy
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.scoring.bundle import load_bundle
 from clickscore.stream.scoring.scorer import Scorer
 from clickscore.stream.scoring.stored_bundles import load_stored_bundle
 from clickscore.stream.settings import Settings
-from clickscore.stream.worker.rollouts import BundleSource
+from clickscore.stream.stored_policies import load_stored_policy
+from clickscore.stream.worker.rollouts import RolloutParts
 
 
 @click.command()
@@ -66,12 +67,26 @@ def worker(settings: Settings) -> None:
     from clickscore.stream.worker.app import run_worker  # noqa: PLC0415 (Faust takes half a second to import, after checks that may fail)
 
     bundles: dict[str, Scorer] = {}
+    policies: dict[str, PolicyFile] = {}
     topic = settings.kafka.topic(EVENTS.name)
     pipeline = Pipeline(
-        settings.sessions, settings.policy, topic, Catalogue(), scorer, bundles=bundles, policy_file=policy_file
+        settings.sessions,
+        settings.policy,
+        topic,
+        Catalogue(),
+        scorer,
+        bundles=bundles,
+        policies=policies,
+        policy_file=policy_file,
     )
-    load = partial(load_stored_bundle, settings.scoring, reasons=has_reasons)
-    run_worker(settings, pipeline, BundleSource(load, bundles) if settings.scoring.bundle_store else None)
+    store = settings.scoring.bundle_store
+    rollout_parts = RolloutParts(
+        load_bundle=partial(load_stored_bundle, settings.scoring, reasons=has_reasons),
+        load_policy=partial(load_stored_policy, store),
+        bundles=bundles,
+        policies=policies,
+    )
+    run_worker(settings, pipeline, rollout_parts if store else None)
 
 
 async def _ready(settings: Settings) -> None:

@@ -251,6 +251,18 @@ def _in_words(fault: str) -> str:
     return f"{words} ({path.removesuffix('`')})" if path else words
 
 
+def read_policy_text(name: str) -> bytes:
+    """Return the text of a shipped policy, or of a policy file.
+
+    Args:
+        name: Name of a shipped policy, or path of a TOML file.
+
+    Raises:
+        PolicyError: There is no such policy.
+    """
+    return (_FOLDER / f"{name}{POLICY_SUFFIX}").read_bytes() if name in SHIPPED_POLICIES else _read_file(name)
+
+
 def load_policy(name: str) -> PolicyFile:
     """Return a shipped policy, or the policy of a file.
 
@@ -260,12 +272,12 @@ def load_policy(name: str) -> PolicyFile:
     Raises:
         PolicyError: There is no such policy, or it is wrong.
     """
-    return _shipped_policy(name) if name in SHIPPED_POLICIES else parse_policy(_read_file(name), name)
+    return _shipped_policy(name) if name in SHIPPED_POLICIES else parse_policy(read_policy_text(name), name)
 
 
 @functools.cache
 def _shipped_policy(name: str) -> PolicyFile:
-    return parse_policy((_FOLDER / f"{name}{POLICY_SUFFIX}").read_bytes(), name)
+    return parse_policy(read_policy_text(name), name)
 
 
 def _read_file(name: str) -> bytes:

@@ -74,6 +74,7 @@ def promote(rollout: Rollout, now_ms: int, reason: str) -> Rollout:
     return Rollout(
         name=rollout.name,
         champion=rollout.challenger,
+        policy=rollout.policy,
         former=rollout.champion,
         changed_at=now_ms,
         reason=f"{version_of(rollout.challenger)} is promoted: {reason}",
@@ -95,6 +96,7 @@ def roll_back(rollout: Rollout, now_ms: int, reason: str) -> Rollout:
         return Rollout(
             name=rollout.name,
             champion=rollout.champion,
+            policy=rollout.policy,
             former=rollout.former,
             changed_at=now_ms,
             reason=f"{version_of(rollout.challenger)} is rolled back: {reason}",
@@ -105,6 +107,7 @@ def roll_back(rollout: Rollout, now_ms: int, reason: str) -> Rollout:
     return Rollout(
         name=rollout.name,
         champion=rollout.former,
+        policy=rollout.policy,
         changed_at=now_ms,
         reason=f"back from {version_of(rollout.champion)} to {version_of(rollout.former)}: {reason}",
     )

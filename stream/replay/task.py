@@ -34,6 +34,7 @@ from clickscore.stream.scoring.bundle import load_bundle
 from clickscore.stream.scoring.scorer import Scorer
 from clickscore.stream.scoring.stored_bundles import StoredBundles
 from clickscore.stream.settings import Settings
+from clickscore.stream.stored_policies import StoredPolicies
 
 UNSCORED_BATCH_RECORDS = 512
 """Records in a batch without a model. The outputs of 512 records stay in the processor's cache: a fifth less time than
@@ -115,7 +116,9 @@ def run_task(task: ReplayTask, on_progress: OnTaskProgress) -> TaskResult:
 def _make_pipeline(task: ReplayTask, topic: str) -> Pipeline:
     settings, scorer = task.settings, None
     bundles: Mapping[str, Scorer] = {}
+    policies: Mapping[str, PolicyFile] = {}
     if task.plan.output == "decisions" and (settings.scoring.bundle_store or not task.plan.bundle):
+        policies = StoredPolicies(settings.scoring.bundle_store)
         bundles = StoredBundles(settings.scoring, reasons=task.policy_file.max_reasons(settings.policy) > 0)
     if task.plan.bundle:
         sys.setswitchinterval(SWITCH_S)
@@ -123,7 +126,14 @@ def _make_pipeline(task: ReplayTask, topic: str) -> Pipeline:
         bundle = load_bundle(Path(scoring.bundle), scoring.score_threads, scoring.min_overlap)
         scorer = Scorer(bundle, scoring.score_batch, reasons=task.policy_file.max_reasons(settings.policy) > 0)
     return Pipeline(
-        settings.sessions, settings.policy, topic, Catalogue(), scorer, bundles=bundles, policy_file=task.policy_file
+        settings.sessions,
+        settings.policy,
+        topic,
+        Catalogue(),
+        scorer,
+        bundles=bundles,
+        policies=policies,
+        policy_file=task.policy_file,
     )
 
 

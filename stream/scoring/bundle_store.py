@@ -3,6 +3,7 @@
     STORE/<content hash>/model.onnx
     STORE/<content hash>/items.txt
     STORE/<content hash>/manifest.json     written last: a folder without a manifest is an unfinished push
+    STORE/policies/<label>.toml            policies of rollouts
 
 A stored bundle never changes, so a version names the same scores on every machine.
 """
@@ -29,7 +30,10 @@ MANIFEST = "manifest.json"
 FILES = ("model.onnx", "items.txt", MANIFEST)
 """Files of a bundle, in the order of a push."""
 
+POLICIES = "policies"
+"""Folder of the policies in a store."""
 _VERSION = re.compile("[0-9a-f]{6,64}")
+_LABEL = re.compile(r"[a-z0-9][a-z0-9._-]*@[0-9a-f]+")
 MAX_MANIFEST_BYTES = 16 * 2**20
 """Largest manifest that is read from a store, bytes: a manifest has some kilobytes."""
 
@@ -154,6 +158,30 @@ class BundleStore:
             )
             raise BundleError(message)
         return target
+
+    def push_policy(self, label: str, text: bytes) -> None:
+        """Put the text of a policy into the store. A label has the content hash, so a stored policy never changes.
+
+        Args:
+            label: Version and content hash of the policy.
+            text: The policy file.
+        """
+        with self._storage_errors():
+            self._files.makedirs(self._path(POLICIES), exist_ok=True)
+            self._files.pipe_file(self._path(POLICIES, f"{label}.toml"), text)
+
+    def read_policy(self, label: str) -> bytes:
+        """Return the text of a stored policy.
+
+        Raises:
+            BundleError: The store has no such policy.
+        """
+        if not _LABEL.fullmatch(label):
+            message = f"{label!r} is no label of a policy"
+            raise BundleError(message)
+        with self._storage_errors():
+            text: bytes = self._files.cat_file(self._path(POLICIES, f"{label}.toml"))
+        return text
 
     def _path(self, *parts: str) -> str:
         return posixpath.join(self._root, *parts)

@@ -33,20 +33,22 @@ from clickscore.stream.worker.engine import Engine
 from clickscore.stream.worker.faust_group import FaustBatch, FaustGroup
 from clickscore.stream.worker.logs import write_logs
 from clickscore.stream.worker.prometheus_metrics import Metrics
-from clickscore.stream.worker.rollouts import BundleSource
+from clickscore.stream.worker.rollouts import RolloutParts
 from clickscore.stream.worker.transactions import KafkaTransactions
 from clickscore.stream.worker.web import Page, WebServer
 
 log = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings, pipeline: Pipeline, bundles: BundleSource | None = None) -> tuple[faust.App, Engine]:
+def create_app(
+    settings: Settings, pipeline: Pipeline, rollout_parts: RolloutParts | None = None
+) -> tuple[faust.App, Engine]:
     """Return the app, ready to run, and the engine under it.
 
     Args:
         settings: All settings.
         pipeline: Turns records into outputs.
-        bundles: Loads the bundles of the rollout; None for a worker without a bundle store.
+        rollout_parts: Loads bundles and policies of the rollout; None for a worker without a bundle store.
     """
     app = faust_app(settings)
     metrics = Metrics()
@@ -58,7 +60,7 @@ def create_app(settings: Settings, pipeline: Pipeline, bundles: BundleSource | N
         metrics=metrics,
         open_reader=partial(open_reader, settings.kafka),
         transactions=KafkaTransactions(settings) if settings.worker.delivery == "exactly_once" else None,
-        bundles=bundles,
+        rollout_parts=rollout_parts,
     )
 
     ready = asyncio.Event()
@@ -248,13 +250,13 @@ class BoundedWorker(faust.Worker):
         os._exit(1)
 
 
-def run_worker(settings: Settings, pipeline: Pipeline, bundles: BundleSource | None = None) -> None:
+def run_worker(settings: Settings, pipeline: Pipeline, rollout_parts: RolloutParts | None = None) -> None:
     """Run a worker until a signal; return after a clean stop, and end the process when the stop takes too long.
 
     Args:
         settings: All settings.
         pipeline: Turns records into outputs.
-        bundles: Loads the bundles of the rollout; None for a worker without a bundle store.
+        rollout_parts: Loads bundles and policies of the rollout; None for a worker without a bundle store.
 
     Raises:
         ClickscoreError: The worker stopped because of a known error.
@@ -265,7 +267,7 @@ def run_worker(settings: Settings, pipeline: Pipeline, bundles: BundleSource | N
     log.info("bundle: %s", settings.scoring.bundle or "none, so recommendations are the popular items")
     log.info("topics: %s and the others, at %s", kafka.topic(EVENTS.name), kafka.bootstrap_servers)
     uvloop.install()
-    app, engine = create_app(settings, pipeline, bundles)
+    app, engine = create_app(settings, pipeline, rollout_parts)
     tune_gc()
     server = WebServer(pages(engine), settings.worker.web_host, settings.worker.web_port)
     worker = BoundedWorker(app, engine, server, settings.worker.stop_ms / 1000)

@@ -32,7 +32,7 @@ from clickscore.stream.worker.reference import ReferenceData
 from clickscore.stream.worker.repair import OverlayRepair
 from clickscore.stream.worker.restore import sent_back_message
 from clickscore.stream.worker.rollout_watch import RolloutWatch
-from clickscore.stream.worker.rollouts import BundleSource, RolloutKeeper
+from clickscore.stream.worker.rollouts import RolloutKeeper, RolloutParts
 from clickscore.stream.worker.ticks import IdleTicks
 from clickscore.stream.worker.topic_watch import TopicWatch
 
@@ -58,7 +58,7 @@ class Engine:
         metrics: Metrics,
         open_reader: OpenReader,
         transactions: Transactions | None = None,
-        bundles: BundleSource | None = None,
+        rollout_parts: RolloutParts | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Put the parts together.
@@ -70,7 +70,7 @@ class Engine:
             metrics: Metrics of this worker.
             open_reader: Opens a reader of topics without a group, for the restore and the catalogue.
             transactions: Transactions for delivery exactly once; None for delivery at least once.
-            bundles: Loads the bundles of the rollout; None for a worker without a bundle store.
+            rollout_parts: Loads bundles and policies of the rollout; None for a worker without a bundle store.
             clock: Returns the wall-clock time, s.
         """
         self.failure: BaseException | None = None
@@ -97,11 +97,11 @@ class Engine:
         )
         self._rollouts = (
             None
-            if bundles is None
+            if rollout_parts is None
             else RolloutKeeper(
                 name=settings.scoring.rollout,
                 rollout_log=RolloutLog(settings.kafka, open_reader),
-                source=bundles,
+                parts=rollout_parts,
                 pipeline=pipeline,
                 metrics=metrics,
                 start=lambda work: asyncio.create_task(self._stop_on_error(work)),

@@ -88,7 +88,7 @@ class EpochWriter:
             catalogue=catalogue,
             campaigns=campaigns,
             bundle=version_of(rollout.champion) if isinstance(rollout, EpochRollout) else self._pipeline.bundle,
-            policy=self._pipeline.policy,
+            policy=(rollout.policy if isinstance(rollout, EpochRollout) else None) or self._pipeline.policy,
             settings=self._settings_hash,
             rollout=rollout,
         )

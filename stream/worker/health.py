@@ -11,7 +11,7 @@ from clickscore.stream.worker.group import ConsumerGroup
 from clickscore.stream.worker.losses import Losses
 from clickscore.stream.worker.ownership import Ownership
 from clickscore.stream.worker.prometheus_metrics import Metrics
-from clickscore.stream.worker.rollouts import RolloutKeeper
+from clickscore.stream.worker.rollouts import RolloutKeeper, short_name
 
 
 class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +33,7 @@ class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
     bundles: list[str]
     """Versions of the bundles of the bundle store that are loaded."""
     refused_bundles: dict[str, str]
-    """Reason why a bundle of the rollout cannot be served, by version."""
+    """Reason why a bundle or a policy of the rollout cannot be used, by version or label."""
 
     @property
     def ready(self) -> bool:
@@ -105,9 +105,7 @@ class HealthCheck:
             fallback_share=self._fallback_share(),
             bundles=[version_of(bundle) for bundle in self._rollouts.loaded] if self._rollouts else [],
             refused_bundles=(
-                {version_of(bundle): reason for bundle, reason in self._rollouts.refused.items()}
-                if self._rollouts
-                else {}
+                {short_name(part): reason for part, reason in self._rollouts.refused.items()} if self._rollouts else {}
             ),
         )
         self._set_gauges(report, lags, states)

@@ -12,9 +12,10 @@ from clickscore.schemas.events import Epoch
 from clickscore.schemas.manifest import version_of
 from clickscore.schemas.outcome_counts import PartitionReport
 from clickscore.schemas.rollouts import EpochRollout, Rollout
-from clickscore.stream.errors import BundleError
+from clickscore.stream.errors import BundleError, PolicyError
 from clickscore.stream.kafka.rollout_log import RolloutLog
 from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.policy.policy_file import PolicyFile
 from clickscore.stream.scoring.scorer import Scorer
 from clickscore.stream.scoring.stored_bundles import return_memory
 from clickscore.stream.worker.prometheus_metrics import Metrics
@@ -32,14 +33,19 @@ LOADED_AT_ONCE = 2
 
 LoadBundle = Callable[[str], Scorer]
 """Loads the bundle of a content hash, in a thread; raises BundleError for a bundle that cannot be served."""
+LoadPolicy = Callable[[str], PolicyFile]
+"""Loads the policy of a label, in a thread; raises BundleError or PolicyError for a policy that cannot be used."""
 
 
-class BundleSource(NamedTuple):
-    """Where a worker's bundles come from, and where they go."""
+class RolloutParts(NamedTuple):
+    """Where bundles and policies of a rollout come from, and where they go: the pipeline reads the two tables."""
 
-    load: LoadBundle
-    loaded: MutableMapping[str, Scorer]
-    """Loaded bundles by content hash: the pipeline reads this table."""
+    load_bundle: LoadBundle
+    load_policy: LoadPolicy
+    bundles: MutableMapping[str, Scorer]
+    """Loaded bundles by content hash."""
+    policies: MutableMapping[str, PolicyFile]
+    """Loaded policies by label."""
 
 
 Start = Callable[[Callable[[], Awaitable[None]]], "asyncio.Task[None]"]
@@ -47,9 +53,9 @@ Start = Callable[[Callable[[], Awaitable[None]]], "asyncio.Task[None]"]
 
 
 class RolloutKeeper:
-    """Keeps the bundles loaded that the rollout and the epochs of the partitions name.
+    """Keeps the bundles and policies loaded that the rollout and the epochs of the partitions name.
 
-    A new rollout takes effect once all its bundles are loaded: `choose` says what the next epoch of a partition names.
+    A new rollout takes effect once all of them are loaded: `choose` says what the next epoch of a partition names.
     """
 
     def __init__(
@@ -57,7 +63,7 @@ class RolloutKeeper:
         *,
         name: str,
         rollout_log: RolloutLog,
-        source: BundleSource,
+        parts: RolloutParts,
         pipeline: Pipeline,
         metrics: Metrics,
         start: Start,
@@ -69,7 +75,7 @@ class RolloutKeeper:
         Args:
             name: Name of the rollout.
             rollout_log: Reads the topic of rollouts.
-            source: Loads bundles.
+            parts: Loads bundles and policies.
             pipeline: Knows the epoch of each partition.
             metrics: Counts loaded and refused bundles.
             start: Starts the loop that follows the topic.
@@ -80,8 +86,9 @@ class RolloutKeeper:
         """Reason why a bundle cannot be served, by content hash."""
         self._name = name
         self._log = rollout_log
-        self._load_bundle = source.load
-        self._bundles = source.loaded
+        self._parts = parts
+        self._bundles = parts.bundles
+        self._policies = parts.policies
         self._pipeline = pipeline
         self._metrics = metrics
         self._start = start
@@ -119,7 +126,7 @@ class RolloutKeeper:
             await self._log.load()
             self._following = self._start(lambda: self._log.follow(self._note_change))
             if self.rollout is not None:
-                await self.reach(self.rollout.bundles)
+                await self.reach(self.rollout.parts)
 
     async def _note_change(self) -> None:
         self._changed.set()
@@ -141,10 +148,10 @@ class RolloutKeeper:
             return msgspec.UNSET
         chosen = rollout.deciding
         if chosen.challenger in self.refused:
-            chosen = EpochRollout(champion=chosen.champion)
-        if all(bundle in self._bundles for bundle in chosen.bundles):
+            chosen = EpochRollout(champion=chosen.champion, policy=chosen.policy)
+        if all(map(self._has, chosen.parts)):
             return chosen
-        if isinstance(present, EpochRollout) and any(bundle in self.refused for bundle in present.bundles):
+        if isinstance(present, EpochRollout) and any(part in self.refused for part in present.parts):
             return msgspec.UNSET
         return present
 
@@ -159,33 +166,34 @@ class RolloutKeeper:
         if epochs:
             self._unread.setdefault(partition, []).extend(epochs)
         present = [state.epoch] if state is not None and state.epoch is not None else []
-        return [
-            bundle
-            for bundle in _bundles_of([*present, *epochs])
-            if bundle not in self._bundles and bundle not in self._forgone
-        ]
+        parts = _parts_of([*present, *epochs])
+        return [part for part in parts if not self._has(part) and part not in self._forgone]
 
-    async def reach(self, bundles: Iterable[str]) -> bool:
-        """Wait until bundles are loaded; return whether they are.
+    def _has(self, part: str) -> bool:
+        """Return whether a bundle or a policy is loaded."""
+        return part in self._bundles or part in self._policies
 
-        The wait is bounded: without a bundle the decisions go on with the bundle of the settings.
+    async def reach(self, parts: Iterable[str]) -> bool:
+        """Wait until bundles and policies are loaded; return whether they are.
+
+        The wait is bounded: without them the decisions go on with bundle and policy of the settings.
         """
-        awaited = list(bundles)
-        self._load_all(bundle for bundle in awaited if bundle not in self.refused)
+        awaited = list(parts)
+        self._load_all(part for part in awaited if part not in self.refused)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._wait_s):
                 while any(  # noqa: ASYNC110 (a wait is rare: a bundle is loaded before an epoch names it)
-                    bundle not in self._bundles and bundle not in self.refused for bundle in awaited
+                    not self._has(part) and part not in self.refused for part in awaited
                 ):
                     await asyncio.sleep(POLL_S)
-        lacking = [bundle for bundle in awaited if bundle not in self._bundles]
+        lacking = [part for part in awaited if not self._has(part)]
         if lacking:
             self._forgone.update(lacking)
             self._metrics.incomplete_epochs.inc()
             log.error(
-                "the bundles %s are not loaded, so decisions go on with the bundle of the settings: %s",
-                ", ".join(version_of(bundle) for bundle in lacking),
-                "; ".join(self.refused.get(bundle, "loading takes too long") for bundle in lacking),
+                "%s are not loaded, so decisions go on with bundle and policy of the settings: %s",
+                ", ".join(map(short_name, lacking)),
+                "; ".join(self.refused.get(part, "loading takes too long") for part in lacking),
             )
         return not lacking
 
@@ -199,63 +207,75 @@ class RolloutKeeper:
             self._changed.clear()
 
     async def look(self) -> None:
-        """Start to load the bundles that are needed, and release those that are not."""
+        """Start to load what is needed, and release what is not."""
         needed = self._needed()
         now = self._clock()
-        self._load_all(bundle for bundle in needed if self._retry_at.get(bundle, 0) <= now)
-        for bundle in set(self.refused).difference(needed):
-            del self.refused[bundle]
-            self._retry_at.pop(bundle, None)
+        self._load_all(part for part in needed if self._retry_at.get(part, 0) <= now)
+        for part in set(self.refused).difference(needed):
+            del self.refused[part]
+            self._retry_at.pop(part, None)
         if self._is_memory_due:  # a batch that was under way at the release has ended by now
             self._is_memory_due = False
             await asyncio.to_thread(return_memory)
+        for label in [label for label in self._policies if label not in needed]:
+            del self._policies[label]
         unused = {bundle: self._bundles.pop(bundle) for bundle in list(self._bundles) if bundle not in needed}
         if unused:
-            log.info("released the bundles %s", ", ".join(version_of(bundle) for bundle in unused))
+            log.info("released the bundles %s", ", ".join(map(short_name, unused)))
             self._is_memory_due = True
             await asyncio.to_thread(unused.clear)  # a large graph takes a while to free
         self._metrics.loaded_bundles.set(len(self._bundles))
 
     def _needed(self) -> list[str]:
-        """Return the bundles of the rollout, of all present epochs, and of the epochs in batches on their way."""
-        bundles = dict.fromkeys(self.rollout.bundles if self.rollout else ())
+        """Return the parts of the rollout, of all present epochs, and of the epochs in batches on their way."""
+        parts = dict.fromkeys(self.rollout.parts if self.rollout else ())
         for partition, unread in self._unread.items():
             state = self._pipeline.partitions.get(partition)
             epoch = state.epoch if state is not None else None
             if epoch is not None:
                 unread[:] = [later for later in unread if later.number > epoch.number]
-                bundles |= dict.fromkeys(_bundles_of([epoch]))
-            bundles |= dict.fromkeys(_bundles_of(unread))
-        return list(bundles)
+                parts |= dict.fromkeys(_parts_of([epoch]))
+            parts |= dict.fromkeys(_parts_of(unread))
+        return list(parts)
 
-    def _load_all(self, bundles: Iterable[str]) -> None:
-        for bundle in bundles:
-            if bundle not in self._bundles and bundle not in self._loading and len(self._loading) < LOADED_AT_ONCE:
-                task = self._loading[bundle] = asyncio.create_task(self._load(bundle))
-                task.add_done_callback(lambda _, bundle=bundle: self._loading.pop(bundle))
+    def _load_all(self, parts: Iterable[str]) -> None:
+        for part in parts:
+            if not self._has(part) and part not in self._loading and len(self._loading) < LOADED_AT_ONCE:
+                task = self._loading[part] = asyncio.create_task(self._load(part))
+                task.add_done_callback(lambda _, part=part: self._loading.pop(part))
 
-    async def _load(self, bundle: str) -> None:
-        """Load a bundle in a thread of its own; a bundle that cannot be served is refused loudly."""
+    async def _load(self, part: str) -> None:
+        """Load a bundle or a policy in a thread of its own; what cannot be used is refused loudly."""
         started_at = self._clock()
         try:
-            scorer = await asyncio.to_thread(self._load_bundle, bundle)
-        except BundleError as exc:
-            self.refused[bundle] = str(exc)
-            self._retry_at[bundle] = self._clock() + RETRY_S
+            if is_policy(part):
+                self._policies[part] = await asyncio.to_thread(self._parts.load_policy, part)
+            else:
+                self._bundles[part] = await asyncio.to_thread(self._parts.load_bundle, part)
+        except (BundleError, PolicyError) as exc:
+            self.refused[part] = str(exc)
+            self._retry_at[part] = self._clock() + RETRY_S
             self._metrics.refused_bundles.inc()
-            log.error("the bundle %s of the rollout %s is refused: %s", version_of(bundle), self._name, exc)  # noqa: TRY400 (the error has words)
+            log.error("%s of the rollout %s is refused: %s", short_name(part), self._name, exc)  # noqa: TRY400 (the error has words)
         else:
-            self._bundles[bundle] = scorer
-            self.refused.pop(bundle, None)
-            self._retry_at.pop(bundle, None)
-            self._forgone.discard(bundle)
-            log.info("loaded the bundle %s in %.1f s", version_of(bundle), self._clock() - started_at)
+            self.refused.pop(part, None)
+            self._retry_at.pop(part, None)
+            self._forgone.discard(part)
+            log.info("loaded %s in %.1f s", short_name(part), self._clock() - started_at)
         self._changed.set()
 
 
-def _bundles_of(epochs: Iterable[Epoch]) -> list[str]:
-    """Return the content hashes of the bundles that epochs name, each once."""
-    bundles = [
-        bundle for epoch in epochs if isinstance(epoch.rollout, EpochRollout) for bundle in epoch.rollout.bundles
-    ]
-    return list(dict.fromkeys(bundles))
+def is_policy(part: str) -> bool:
+    """Return whether a part of a rollout is the label of a policy; a content hash has no such sign."""
+    return "@" in part
+
+
+def short_name(part: str) -> str:
+    """Return the version of a bundle, or the label of a policy."""
+    return part if is_policy(part) else version_of(part)
+
+
+def _parts_of(epochs: Iterable[Epoch]) -> list[str]:
+    """Return the bundles and policies that epochs name, each once."""
+    parts = [part for epoch in epochs if isinstance(epoch.rollout, EpochRollout) for part in epoch.rollout.parts]
+    return list(dict.fromkeys(parts))

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from clickscore.schemas.decisions import Recommendation, decode_decision
 from clickscore.schemas.events import encode_event
 from clickscore.schemas.topics import EVENTS, RECOMMENDATIONS
 from clickscore.stream.__main__ import cli
+from clickscore.stream.policy.policy_file import load_policy
 from clickscore.stream.scoring.bundle import check_bundle
 from clickscore.stream.scoring.bundle_store import BundleStore
 from clickscore.stream.settings import environment_of
@@ -23,8 +25,26 @@ from tests.integration.live import Installation, installation
 
 pytestmark = pytest.mark.kafka
 
-EVENTS_SENT = 1_200
 PER_SECOND = 400
+AFTERWARDS = 200
+"""Events after the switch."""
+
+
+class Load:
+    """Views of many users, until some more than the switch."""
+
+    def __init__(self) -> None:
+        self.sent: list[Sent] = []
+        self.is_switched = threading.Event()
+
+    def __iter__(self) -> Iterator[Sent]:
+        remaining = AFTERWARDS
+        while remaining:
+            remaining -= self.is_switched.is_set()
+            number = len(self.sent)
+            event = view(f"user-{number % 97}", number / 6_000, ITEMS[number % len(ITEMS)])
+            self.sent.append(Sent(encode_event(event), None, number % 2))
+            yield self.sent[-1]
 
 
 def clickscore(live: Installation, *arguments: str) -> Any:
@@ -42,19 +62,16 @@ def test_worker_changes_bundles_under_load_and_its_log_replays_to_the_same_bytes
         clickscore(live, "rollout", "set", first)
         worker = live.start_worker()
         worker.wait_restored()
-        log = [
-            Sent(
-                encode_event(view(f"user-{number % 97}", number / 6_000, ITEMS[number % len(ITEMS)])), None, number % 2
-            )
-            for number in range(EVENTS_SENT)
-        ]
-        load = threading.Thread(target=live.produce, args=(log, PER_SECOND))
-        load.start()
-        status = clickscore(live, "rollout", "set", second, "--reason", "better")
+        load = Load()
+        producer = threading.Thread(target=live.produce, args=(load, PER_SECOND))
+        producer.start()
+        live.wait_decisions(AFTERWARDS)
+        status = clickscore(live, "rollout", "set", second, "--policy-file", "strict", "--reason", "better")
         assert status["reason"] == "set: better"
         worker.wait_health(lambda health: health["bundles"] == [second])
-        load.join()
-        live.produce(log[-2:])  # repeats: they get no decision
+        load.is_switched.set()
+        producer.join()
+        live.produce(load.sent[-2:])  # repeats: they get no decision
         live.wait_finished()
         written = live.read(RECOMMENDATIONS)
         status = clickscore(live, "rollout", "status")
@@ -67,10 +84,12 @@ def test_worker_changes_bundles_under_load_and_its_log_replays_to_the_same_bytes
         assert checked.exit_code == 0, checked.output
         worker.stop()
     decisions = [decode_decision(record.value) for records in written.values() for record in records]
-    assert len(decisions) == len({decision.decision_id for decision in decisions}) == EVENTS_SENT
+    assert len(decisions) == len({decision.decision_id for decision in decisions}) == len(load.sent)
     for records in written.values():
         bundles = [
             made.bundle for record in records if isinstance(made := decode_decision(record.value), Recommendation)
         ]
         assert set(bundles) == {first, second}
         assert bundles == sorted(bundles, key=[first, second].index)
+    policies = {(decision.bundle, decision.policy.partition("@")[0]) for decision in decisions}
+    assert policies == {(first, load_policy("default").version), (second, load_policy("strict").version)}

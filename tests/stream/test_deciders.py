@@ -9,6 +9,7 @@ from clickscore.schemas.events import Epoch, decode_record, encode_event
 from clickscore.schemas.rollouts import EpochRollout
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.policy.experiments import CHALLENGER, MODEL, assign_challenger
+from clickscore.stream.policy.policy_file import PolicyFile
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.request import Request, Scores
 from clickscore.stream.settings import Settings
@@ -126,6 +127,25 @@ def test_missing_challenger_leaves_its_users_to_the_champion():
     rollout = EpochRollout(champion=OLD, challenger=NEW, share=1.0)
     (decision,) = decide(make_pipeline(bundles), log_of(epoch(1, rollout), *views(["ann"])))
     assert (decision.bundle, decision.variant) == ("old", CHALLENGER)
+
+
+def test_policy_of_the_epoch_decides_and_that_of_the_settings_stands_in():
+    two = PolicyFile(version="two", owner="tests", k=2)
+    rollout = EpochRollout(champion=OLD, policy=two.label)
+    policies: dict[str, PolicyFile] = {}
+    values = Settings.of(k=1)
+    pipeline = Pipeline(
+        values.sessions,
+        values.policy,
+        "events",
+        Catalogue(),
+        bundles=both(),  # pyright: ignore[reportArgumentType]
+        policies=policies,
+    )
+    assert decide(pipeline, log_of(epoch(1, rollout), *views(["ann"])))[0].policy == pipeline.policy
+    policies[two.label] = two
+    (decision,) = decide(pipeline, log_of(*views(["bob"]), start=2))
+    assert (decision.policy, decision.bundle, len(decision.items)) == (two.label, "old", 2)
 
 
 class FailingScorer(NamedScorer):

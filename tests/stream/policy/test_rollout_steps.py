@@ -25,7 +25,7 @@ def test_challenger_becomes_champion():
 
 def test_challenger_is_taken_back_and_the_champion_stays():
     rolled_back = roll_back(canary(), 7, "fewer clicks")
-    assert rolled_back.deciding.bundles == (OLD,)
+    assert rolled_back.deciding.parts == (OLD,)
     assert rolled_back.former == OLDER
     assert rolled_back.reason == "bbbbbbbbbbbb is rolled back: fewer clicks"
 
@@ -44,7 +44,7 @@ def test_nothing_to_promote_or_to_roll_back_is_an_error():
 
 def test_challenger_without_a_share_decides_nothing():
     rollout = Rollout(name="default", champion=OLD, challenger=NEW)
-    assert (rollout.deciding.bundles, rollout.bundles) == ((OLD,), (OLD, NEW))
+    assert (rollout.deciding.parts, rollout.parts) == ((OLD,), (OLD, NEW))
 
 
 @pytest.mark.parametrize("steps", [(), (0.0, 0.5), (0.5, 0.1), (0.5, 0.5), (0.5, 1.5)])

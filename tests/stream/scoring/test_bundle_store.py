@@ -44,6 +44,16 @@ def test_the_storage_may_be_any_that_fsspec_opens(bundle: Path, tmp_path: Path) 
     assert (store.fetch(version, tmp_path) / "items.txt").read_bytes() == (bundle / "items.txt").read_bytes()
 
 
+def test_a_policy_comes_out_with_the_same_bytes(store: BundleStore) -> None:
+    store.push_policy("autumn-3@1a2b3c4d", b"k = 5")
+    assert store.read_policy("autumn-3@1a2b3c4d") == b"k = 5"
+    assert store.list_bundles() == []
+    with pytest.raises(BundleError, match="cannot be used"):
+        store.read_policy("winter-1@1a2b3c4d")
+    with pytest.raises(BundleError, match="is no label of a policy"):
+        store.read_policy("../secret@1a2b3c4d")
+
+
 def test_a_second_push_changes_nothing(store: BundleStore, bundle: Path) -> None:
     store.push(bundle)
     pushed_at = store.list_bundles()[0].pushed_at

@@ -12,12 +12,13 @@ from clickscore.schemas.decisions import Recommendation, decode_decision
 from clickscore.schemas.events import Epoch, encode_event, read_epoch
 from clickscore.schemas.rollouts import EpochRollout, Rollout, encode_rollout
 from clickscore.schemas.topics import EVENTS, RECOMMENDATIONS, ROLLOUTS, SNAPSHOTS
-from clickscore.stream.errors import BrokerError, BundleError
+from clickscore.stream.errors import BrokerError, BundleError, PolicyError
 from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.policy.policy_file import PolicyFile
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.worker.engine import Engine
 from clickscore.stream.worker.prometheus_metrics import Metrics
-from clickscore.stream.worker.rollouts import RETRY_S, BundleSource
+from clickscore.stream.worker.rollouts import RETRY_S, RolloutParts
 from tests.events import view
 from tests.memory_kafka import MemoryGroup, MemoryLog
 from tests.stream.test_deciders import NamedScorer
@@ -35,6 +36,7 @@ class RolloutStage:
         self.log = log or MemoryLog()
         self.group = MemoryGroup(self.log, EVENTS.name, [0])
         self.bundles: dict[str, NamedScorer] = {}
+        self.policies: dict[str, PolicyFile] = {}
         self.loads: list[str] = []
         self.broken: set[str] = {BAD}
         """Bundles that cannot be loaded."""
@@ -47,6 +49,7 @@ class RolloutStage:
             Catalogue(),
             NamedScorer("own"),  # pyright: ignore[reportArgumentType]
             bundles=self.bundles,  # pyright: ignore[reportArgumentType]
+            policies=self.policies,
         )
         self.engine = Engine(
             group=self.group,
@@ -54,7 +57,7 @@ class RolloutStage:
             pipeline=self.pipeline,
             metrics=self.metrics,
             open_reader=self.log.open_reader,
-            bundles=BundleSource(self.load, self.bundles),  # pyright: ignore[reportArgumentType]
+            rollout_parts=RolloutParts(self.load, self.load_policy, self.bundles, self.policies),  # pyright: ignore[reportArgumentType]
             clock=self.clock,
         )
         assert self.engine._rollouts is not None
@@ -68,9 +71,16 @@ class RolloutStage:
             raise BundleError(message)
         return NamedScorer(NAMES[content_hash])
 
-    def set(self, champion: str, challenger: str | None = None, share: float = 0.0) -> None:
+    def load_policy(self, label: str) -> PolicyFile:
+        self.loads.append(label)
+        if label in self.broken:
+            message = "the policy is wrong"
+            raise PolicyError(message)
+        return TWO_ITEMS
+
+    def set(self, champion: str, challenger: str | None = None, share: float = 0.0, policy: str | None = None) -> None:
         """Write the rollout."""
-        rollout = Rollout(name="default", champion=champion, challenger=challenger, share=share)
+        rollout = Rollout(name="default", champion=champion, challenger=challenger, share=share, policy=policy)
         self.log.append(ROLLOUTS.name, 0, b"default", encode_rollout(rollout))
 
     @asynccontextmanager
@@ -111,6 +121,9 @@ def decisions(log: MemoryLog) -> list[Recommendation]:
 
 def epochs(log: MemoryLog) -> list[Epoch]:
     return [epoch for record in log.records(EVENTS.name) if (epoch := read_epoch(record.value)) is not None]
+
+
+TWO_ITEMS = PolicyFile(version="two", owner="tests", k=2)
 
 
 def champion(content_hash: str) -> EpochRollout:
@@ -173,6 +186,43 @@ def test_bundle_that_fails_its_check_is_refused_loudly_and_the_champion_stays(ca
     assert stage.engine.health().refused_bundles == {BAD[:12]: "the graph has no output 'scores'"}
     assert stage.metric("clickscore_refused_bundles_total") == 1
     assert "is refused: the graph has no output 'scores'" in caplog.text
+
+
+def test_policy_changes_with_an_epoch_and_back():
+    async def run() -> RolloutStage:
+        stage = RolloutStage()
+        stage.set(OLD)
+        async with stage.running():
+            await stage.decide("ann")
+            stage.set(OLD, policy=TWO_ITEMS.label)
+            await stage.reach(EpochRollout(champion=OLD, policy=TWO_ITEMS.label))
+            await stage.decide("bob")
+            stage.set(OLD)
+            await stage.reach(champion(OLD))
+            await stage.decide("eve")
+            await until(lambda: not stage.policies)
+        return stage
+
+    stage = asyncio.run(run())
+    own = stage.pipeline.policy
+    assert [decision.policy for decision in decisions(stage.log)] == [own, TWO_ITEMS.label, own]
+    assert [epoch.policy for epoch in epochs(stage.log)][-2:] == [TWO_ITEMS.label, own]
+    assert stage.loads == [OLD, TWO_ITEMS.label]
+
+
+def test_policy_that_cannot_be_used_is_refused_and_the_epoch_stays(caplog: pytest.LogCaptureFixture):
+    async def run() -> None:
+        stage = RolloutStage()
+        stage.set(OLD)
+        stage.broken.add(TWO_ITEMS.label)
+        async with stage.running():
+            await stage.reach(champion(OLD))
+            stage.set(NEW, policy=TWO_ITEMS.label)
+            await until(lambda: stage.keeper.refused)
+            assert await stage.decide("ann") == "old"
+
+    asyncio.run(run())
+    assert f"{TWO_ITEMS.label} of the rollout default is refused: the policy is wrong" in caplog.text
 
 
 def test_refused_challenger_does_not_keep_a_new_champion_out():
@@ -264,7 +314,7 @@ def test_wait_for_a_bundle_has_an_end(caplog: pytest.LogCaptureFixture):
         return second
 
     stage = asyncio.run(run())
-    assert "decisions go on with the bundle of the settings" in caplog.text
+    assert "decisions go on with bundle and policy of the settings" in caplog.text
     assert stage.metric("clickscore_incomplete_epochs_total") == 1
 
 
