@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from clickscore.model.graph_trial import shorten
 from clickscore.schemas.manifest import EXPLAINED, HEADS, NEXT_ACTIONS, REASONS, padded_widths
 from clickscore.stream.errors import BundleError
 from clickscore.stream.request import Reasons, Request, Scores
@@ -82,7 +83,7 @@ class Scorer:
             timer: Returns a time that never goes back, s, to measure the calls of the graph; None measures nothing.
 
         Raises:
-            BundleError: Reasons are requested, but the graph has no output `reasons`.
+            BundleError: Reasons are requested, but the graph has no output `reasons`; or the graph fails on a session.
         """
         self.calls = 0
         """Number of measured calls of the graph."""
@@ -110,7 +111,12 @@ class Scorer:
         self._width_of = [next(width for width in self._widths if n <= width) for n in range(self._max_length + 1)]
         self._batch = batch
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="onnx")
-        self._padding_per_call = _padding_worth_a_call(len(bundle.items)) if self._padding_is_harmless() else 0
+        try:
+            is_harmless = self._padding_is_harmless()
+        except Exception as exc:  # ONNX Runtime's exceptions share no base class that it exports
+            message = f"the graph of bundle {self.version} fails on a session: {shorten(exc)}. Export it again"
+            raise BundleError(message) from exc
+        self._padding_per_call = _padding_worth_a_call(len(bundle.items)) if is_harmless else 0
 
     def count_known(self, items: Iterable[str]) -> int:
         """Return the number of items that the bundle knows."""

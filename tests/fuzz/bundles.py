@@ -13,6 +13,7 @@ from clickscore.export.random_bundle import write_random_bundle
 from clickscore.model.config import ModelConfig
 from clickscore.schemas.errors import ClickscoreError
 from clickscore.schemas.manifest import content_hash
+from clickscore.stream.errors import BundleError
 from clickscore.stream.scoring.bundle import check_bundle, load_bundle
 from clickscore.stream.scoring.isolated_check import check_bundle_isolated
 from clickscore.stream.scoring.scorer import Scorer
@@ -148,7 +149,10 @@ def _restated(files: dict[str, bytes]) -> dict[str, bytes]:
 
 
 def _outcome(bundle: Path, check: Check) -> Outcomes:
-    """Return whether a bundle is refused in words or served: a bundle without problems must score sessions."""
+    """Return whether a bundle is refused in words or served: a bundle without problems must score sessions.
+
+    A graph that reads memory without values fails now and then; a worker refuses it at its start, in words.
+    """
     problems = check(bundle)
     if problems:
         return _refused(*problems)
@@ -158,7 +162,11 @@ def _outcome(bundle: Path, check: Check) -> Outcomes:
         raise FaultError(f"a bundle has no problems, and cannot be served: {exc}") from exc
     first, last = loaded.items[0], loaded.items[-1]
     requests = [make_request(first), make_request("unknown"), make_request(*([first, last] * 4))]
-    scores = Scorer(loaded).score(requests)
+    try:
+        scorer = Scorer(loaded)
+    except BundleError as exc:
+        return _refused(str(exc))
+    scores = scorer.score(requests)
     if scores[0] is None or scores[2] is None:
         raise FaultError("a bundle without problems scores no session")
     return Counter({"served": 1})

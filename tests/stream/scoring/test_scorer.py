@@ -42,6 +42,14 @@ class PaddingDependentSession:
         return [rows, scores + feeds["items"].shape[1], *probabilities]
 
 
+class FailingSession(PaddingDependentSession):
+    """A session of ONNX Runtime that fails on data, which no declared shape shows."""
+
+    def run(self, outputs: Any, feeds: Any) -> Any:
+        message = "[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Status Message: index 7 is out of bounds"
+        raise RuntimeError(message)
+
+
 def request(*items: str, actions: bytes | None = None) -> Request:
     actions = actions or bytes(1 + number % 6 for number in range(len(items)))
     return Request("e-0-0", view("ann", 0), "s", len(items), list(items), actions, frozenset(), MODEL, False, [])
@@ -91,6 +99,12 @@ def test_graph_that_depends_on_padding_is_called_by_width(folder: Path, tmp_path
     bundle = load_bundle(folder)
     scorer = Scorer(bundle._replace(session=PaddingDependentSession(bundle.session)))
     assert scorer._padding_per_call == 0
+
+
+def test_graph_that_fails_on_a_session_is_refused_in_words(folder: Path):
+    bundle = load_bundle(folder)
+    with pytest.raises(BundleError, match=r"fails on a session: index 7 is out of bounds\. Export it again"):
+        Scorer(bundle._replace(session=FailingSession(bundle.session)))
 
 
 def test_next_requests_may_be_submitted_before_the_first_are_scored(scorer: Scorer):
