@@ -232,8 +232,8 @@ class FileSource:
                     self.is_resumable = False
                     yield sorted(by_partition.items())
                     self.slot, by_partition, count = None, {}, 0
-            self.is_resumable = True
-            if count >= records or (self._file.live and not chunk):
+            was_cut, self.is_resumable = not self.is_resumable, True
+            if count >= records or was_cut or (self._file.live and not chunk):
                 yield sorted(by_partition.items())
                 by_partition, count = {}, 0
         if self._file.live:  # a file was checked before, by `plan_reading`

@@ -15,7 +15,7 @@ from clickscore.schemas.snapshots import ConsentState, UserState
 from clickscore.stream.state.sessions import FINGERPRINT_BYTES
 
 MAX_ERASURES = 256
-"""Erasures that a partition remembers at most: 18 bytes each, in the partition's snapshot of every batch."""
+"""Erasures that a partition remembers at most: 20 bytes each, in the partition's snapshot of every batch."""
 
 
 def make_handover(

@@ -68,8 +68,11 @@ def read_event(value: bytes | None, appended_at: int, rules: Rules) -> JsonObjec
         return event
     if event["type"] == "consent":
         _check_statement(event)
+    if event["type"] == "identify" and event["identified_as"] == event["user_id"]:
+        raise NotAnEventError("a user is identified as the same user")
     ahead_ms = event["ts"] - appended_at
-    if ahead_ms > rules.future_ms or (rules.past_ms and -ahead_ms > rules.past_ms):
+    is_old = rules.past_ms and -ahead_ms > rules.past_ms and event["type"] != "handover"
+    if ahead_ms > rules.future_ms or is_old:
         raise NotAnEventError("the future, or the past")
     return event
 
@@ -110,8 +113,10 @@ def _fields_of(kind: Any) -> dict[str, Callable[[Any], bool]]:
         return {"ts": _is_time}
     if kind == "epoch":
         return dict.fromkeys(("number", "catalogue", "campaigns"), _is_number(0, int))
-    if kind in ("consent", "erase"):
-        return {name: _SHARED[name] for name in ("event_id", "user_id", "ts")}
+    if kind in ("consent", "erase", "identify", "handover"):
+        ids = {"handover": ("user_id", "anonymous_id"), "identify": ("event_id", "user_id", "identified_as")}
+        numbers = dict.fromkeys(("partition", "offset") if kind == "handover" else (), _is_number(0, int))
+        return dict.fromkeys(ids.get(kind, ("event_id", "user_id")), _is_id) | numbers | {"ts": _is_time}
     if kind == "search":
         return _SHARED | {"query": _optional(_is_text(0, 1024))}
     if isinstance(kind, str) and kind in ITEM_ACTIONS:

@@ -12,10 +12,8 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from tests.chaos.event_rules import PURPOSES, Rules
-from tests.chaos.session_model import PartitionFacts, PartitionModel, UserFacts
+from tests.chaos.session_model import ACTIONS, PartitionFacts, PartitionModel, UserFacts
 
-ACTIONS = ("", "view", "cart", "remove_from_cart", "favourite", "purchase", "click", "search")
-"""Names of the action codes in snapshots."""
 HASH_BYTES = 8
 MAX_EXAMPLES = 20
 DECISION_FIELDS = ("user_id", "event_id", "ts", "session_id", "session_length", "late")
@@ -108,6 +106,7 @@ def judge(topics: Topics, rules: Rules, *, with_ads: bool) -> Verdict:
             _judge_ads(verdict, topics.ads.get(partition, ()), model)
         _judge_closed_sessions(verdict, topics.closed_sessions.get(partition, ()), model)
         _judge_receipts(verdict, topics.receipts.get(partition, ()), model)
+        _judge_handovers(verdict, topics, partition, model)
         _judge_dead_letters(verdict, topics, partition, model, rules)
         _judge_snapshots(verdict, topics.snapshots.get(partition, ()), model)
     return verdict
@@ -155,6 +154,25 @@ def _judge_receipts(verdict: Verdict, records: Iterable[Record], model: Partitio
         return record.key != expectation["user_id"].encode() or json.loads(record.value or b"null") != expectation
 
     _judge_written(verdict, "receipt", _by_field(records, "record_id"), model.receipts, differs)
+
+
+def _judge_handovers(verdict: Verdict, topics: Topics, partition: int, model: PartitionModel) -> None:
+    """Compare the hand-overs from a partition, which lie in all partitions of the events."""
+    handovers: dict[str, list[Record]] = defaultdict(list)
+    for records in topics.events.values():
+        for record in records:
+            if (record.value or b"").startswith(b'{"type":"handover"'):
+                value = json.loads(record.value or b"")
+                if value["partition"] == partition:
+                    handovers[f"{model.source}-{value['offset']}"].append(record)
+
+    def differs(record: Record, identity: str) -> bool:
+        value, expectation = json.loads(record.value or b"null"), model.handovers[identity]
+        return record.key != value["user_id"].encode() or any(
+            value[name] != expected for name, expected in expectation.items()
+        )
+
+    _judge_written(verdict, "hand-over", handovers, model.handovers, differs)
 
 
 def _judge_dead_letters(verdict: Verdict, topics: Topics, partition: int, model: PartitionModel, rules: Rules) -> None:
@@ -251,8 +269,9 @@ def _read_snapshot(record: Record) -> tuple[int, UserFacts | PartitionFacts | No
 def _read_consent(fields: list[Any] | None) -> Any:
     if fields is None:
         return None
-    granted, withdrawn, newest_ts, newest_withdrawal, hashes, is_session_withheld = fields
-    return _purposes(granted), _purposes(withdrawn), newest_ts, newest_withdrawal, hashes, is_session_withheld
+    granted, withdrawn, newest_ts, newest_withdrawal, hashes, is_session_withheld, *rest = fields
+    times = newest_ts, newest_withdrawal
+    return _purposes(granted), _purposes(withdrawn), *times, hashes, is_session_withheld, rest[0] if rest else b""
 
 
 def _purposes(bits: int) -> frozenset[str]:

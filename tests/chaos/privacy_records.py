@@ -1,4 +1,4 @@
-"""Privacy records: statements about consent and erasures, mixed into a log of events."""
+"""Privacy records: statements about consent, erasures and identities, mixed into a log of events."""
 
 import random
 from collections.abc import Sequence
@@ -11,6 +11,8 @@ from tests.integration.event_log import Sent
 
 SHARE = 0.02
 """Share of the events after which the user says something about consent, or is erased."""
+IDENTITY_SHARE = 0.02
+"""Share of the events after which the user is identified as another, or, now and then, as the same user."""
 
 
 def with_privacy_records(log: Sequence[Sent], seed: int) -> list[Sent]:
@@ -37,6 +39,23 @@ def with_privacy_records(log: Sequence[Sent], seed: int) -> list[Sent]:
     return mixed
 
 
+def with_identities(log: Sequence[Sent], seed: int) -> list[Sent]:
+    """Return a log with further records that say that a user is another: a session moves between partitions.
+
+    Args:
+        log: Records of events.
+        seed: Seed of the further records.
+    """
+    dice = random.Random(seed)
+    mixed: list[Sent] = []
+    for number, record in enumerate(log):
+        mixed.append(record)
+        fields = _fields_of(record)
+        if fields is not None and dice.random() < IDENTITY_SHARE:
+            mixed.append(_identity(fields, number, dice))
+    return mixed
+
+
 def _fields_of(record: Sent) -> dict[str, Any] | None:
     """Return the fields of an event; None for a broken record and for a tick."""
     try:
@@ -49,6 +68,12 @@ def _fields_of(record: Sent) -> dict[str, Any] | None:
 
 def _erasure(fields: dict[str, Any], number: int) -> Sent:
     return _record({"type": "erase", "event_id": f"x{number}", "user_id": fields["user_id"], "ts": fields["ts"]})
+
+
+def _identity(fields: dict[str, Any], number: int, dice: random.Random) -> Sent:
+    """Return an identification of the user as another; a part of them names the same user, and must be refused."""
+    names = {"user_id": fields["user_id"], "identified_as": f"user-{dice.randrange(60)}"}
+    return _record({"type": "identify", "event_id": f"i{number}", "ts": fields["ts"]} | names)
 
 
 def _statement(fields: dict[str, Any], number: int, dice: random.Random) -> Sent:

@@ -5,9 +5,11 @@ and keeps what must be in the output topics.
 """
 
 import heapq
+from base64 import b64decode, b64encode
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,11 +18,16 @@ import xxhash
 from tests.chaos.event_rules import PURPOSES, JsonObject, NotAnEventError, Rules, read_event
 
 MINUTE_MS = 60_000
+DAY_MS = 86_400_000
 MAX_POPULAR = 64
 COUNTED_ITEMS = 8
 CLOSED_BY_EVENT = 64
 CLOSED_BY_TICK = 4_096
 REMEMBERED_STATEMENTS = 4
+ACTIONS = ("", "view", "cart", "remove_from_cart", "favourite", "purchase", "click", "search")
+"""Names of the action codes in snapshots and hand-overs."""
+HASH = "hash "
+"""Beginning of an event id that is known by its hash alone: a hand-over has no other."""
 
 
 class RememberedEvent(NamedTuple):
@@ -43,6 +50,8 @@ class Session:
     newest_ts: int
     length: int = 0
     purchased: bool = False
+    is_handed: bool = False
+    """Whether the session has the name of an anonymous id, which the next name replaces."""
     events: list[RememberedEvent] = field(default_factory=list[RememberedEvent])
 
 
@@ -57,6 +66,8 @@ class Statements:
     event_ids: list[str] = field(default_factory=list[str])
     is_session_withheld: bool = False
     """Whether the open session has events without consent to training."""
+    handed_to: str = ""
+    """User who has taken all of this over; empty where there is something new."""
 
 
 @dataclass(slots=True)
@@ -78,9 +89,9 @@ class UserFacts(NamedTuple):
     """Offset of the first event, name, earliest `ts`, length, and whether anything was bought."""
     events: tuple[tuple[int, str, str, bytes], ...]
     """Time, action, item, and hash of the event id of each remembered event."""
-    consent: tuple[frozenset[str], frozenset[str], int, int, bytes, bool] | None
-    """Purposes granted and withdrawn, newest times of a statement and of a withdrawal, hashes of the event ids, and
-    whether the open session is withheld from training."""
+    consent: tuple[frozenset[str], frozenset[str], int, int, bytes, bool, bytes] | None
+    """Purposes granted and withdrawn, newest times of a statement and of a withdrawal, hashes of the event ids,
+    whether the open session is withheld from training, and the hash of the user who has taken all of this over."""
 
 
 class PartitionFacts(NamedTuple):
@@ -120,6 +131,8 @@ class PartitionModel:
         """Closed sessions by id, as they must be on `closed-sessions`."""
         self.receipts: dict[str, JsonObject] = {}
         """Receipts of erasures by the id of the `erase` event's record."""
+        self.handovers: dict[str, JsonObject] = {}
+        """Hand-overs that must lie in the users' partitions, by the id of the `identify` event's record."""
         self.dead: set[int] = set()
         """Offsets of dead letters."""
         self.outcomes: Counter[str] = Counter()
@@ -134,6 +147,8 @@ class PartitionModel:
         self._session_ends: list[tuple[int, str]] = []  # heaps of full minutes and users
         self._user_ends: list[tuple[int, str]] = []
         self._consent_ends: list[tuple[int, str]] = []
+        self._received: dict[int, int] = {}  # offset of the newest hand-over by source partition
+        self._erased_at: dict[str, int] = {}
 
     @property
     def watermark(self) -> int:
@@ -178,6 +193,10 @@ class PartitionModel:
                 outcome = self._hear(event)
             elif event["type"] == "erase":
                 outcome = self._erase(event)
+            elif event["type"] == "identify":
+                outcome = self._identify(event)
+            elif event["type"] == "handover":
+                outcome = self._receive(event)
             else:
                 self._move_watermark(event["ts"], CLOSED_BY_TICK if event["type"] == "tick" else CLOSED_BY_EVENT)
                 outcome = self._take(event, offset)
@@ -203,7 +222,10 @@ class PartitionModel:
             name = event.get("session_id") or f"{self.source.rpartition('-')[2]}-{offset}"
             session = None if event["type"] == "impression" else Session(offset, name, event["ts"], event["ts"], 1)
         elif event["type"] != "impression":
-            if session and any(remembered.event_id == event["event_id"] for remembered in session.events):
+            known = session and any(
+                event_hash(remembered.event_id) == event_hash(event["event_id"]) for remembered in session.events
+            )
+            if known:
                 return "repeated"
             if session and _names_another(session, event) and event["ts"] < session.newest_ts:
                 late = True
@@ -236,6 +258,8 @@ class PartitionModel:
         if session is None:
             name = event.get("session_id") or f"{self.source.rpartition('-')[2]}-{offset}"
             session = shopper.session = Session(offset, name, ts, ts)
+        if session.is_handed and event.get("session_id"):
+            session.name, session.is_handed = event["session_id"], False
         session.length += 1
         session.opened_at = min(session.opened_at, ts)
         session.newest_ts = shopper.newest_ts = max(session.newest_ts, ts)
@@ -270,7 +294,10 @@ class PartitionModel:
             self._end_consent(user_id, statements)
         if is_withheld:
             return
-        identity = f"{self.source}-{session.first_offset}"
+        self._publish(user_id, f"{self.source}-{session.first_offset}", session)
+
+    def _publish(self, user_id: str, identity: str, session: Session) -> None:
+        """Note that a session must be on `closed-sessions`."""
         self.closed[identity] = {
             "id": identity,
             "session_id": session.name,
@@ -295,6 +322,7 @@ class PartitionModel:
         self._changed.add(user_id)
         former = self._withheld(shopper)
         statements = shopper.statements = statements or Statements()
+        statements.handed_to = ""
         granted, withdrawn = set(event.get("granted", [])), set(event.get("withdrawn", []))
         if ts < statements.newest_withdrawal:
             granted -= statements.withdrawn
@@ -310,8 +338,135 @@ class PartitionModel:
         if "personalisation" in self._withheld(shopper):
             if shopper.session:
                 self._close(user_id, shopper)
-            shopper.bought = []
+            shopper.bought, shopper.newest_ts = [], 0
         return "consent"
+
+    def _identify(self, event: JsonObject) -> str:
+        """Take what an anonymous id did out of the state, note the hand-over, and return the outcome."""
+        anonymous_id, user_id = event["user_id"], event["identified_as"]
+        shopper = self._shoppers.get(anonymous_id, Shopper())
+        session, statements = shopper.session, shopper.statements
+        has_news = statements is not None and statements.handed_to != user_id
+        if not (session or shopper.bought or has_news):
+            return "identify"
+        withheld = set(self._withheld(shopper))
+        if session and statements and statements.is_session_withheld:
+            withheld.add("training")
+        said = statements if has_news else None
+        self.handovers[f"{self.source}-{self.offset}"] = {
+            "user_id": user_id,
+            "anonymous_id": anonymous_id,
+            "ts": event["ts"],
+            "partition": int(self.source.rpartition("-")[2]),
+            "offset": self.offset,
+            "session": session and _handed(session),
+            "bought": shopper.bought,
+            "last_ts": shopper.newest_ts if session or shopper.bought else 0,
+            "consent": said
+            and {
+                "granted": _in_order(said.granted),
+                "withdrawn": _in_order(said.withdrawn),
+                "said_at": said.newest_ts,
+                "withdrawn_at": said.newest_withdrawal,
+            },
+            "withheld": _in_order(withheld),
+        }
+        self._changed.add(anonymous_id)
+        if session:
+            self._uncount_all(session)
+        shopper.session, shopper.bought, shopper.newest_ts = None, [], 0
+        if statements:
+            statements.is_session_withheld, statements.handed_to = False, user_id
+            self._end_consent(anonymous_id, statements)
+        return "identify"
+
+    def _receive(self, event: JsonObject) -> str:
+        """Merge a hand-over into the state of its user, unless it is a repeat, and return the outcome."""
+        if event["offset"] <= self._received.get(event["partition"], -1):
+            return "repeated"
+        self._received[event["partition"]] = event["offset"]
+        if any(self._erasure(name) >= event["ts"] for name in (event["user_id"], event["anonymous_id"])):
+            return "handover"
+        user_id = event["user_id"]
+        shopper = self._shoppers.setdefault(user_id, Shopper())
+        self._changed.add(user_id)
+        handed_private = "training" in event["withheld"]
+        own_private = shopper.session is not None and "training" in self._withheld(shopper)
+        if event["consent"]:
+            self._hear_handed(user_id, shopper, event["consent"])
+        withheld = self._withheld(shopper)
+        if "personalisation" in withheld:
+            if shopper.session:
+                self._close(user_id, shopper)
+            shopper.bought, shopper.newest_ts = [], 0
+            return "handover"
+        if own_private and shopper.statements and "training" not in withheld:
+            shopper.statements.is_session_withheld = True
+        self._merge(shopper, event, may_publish=not handed_private and "training" not in withheld)
+        if shopper.session and handed_private and shopper.statements and "training" not in withheld:
+            shopper.statements.is_session_withheld = True
+        return "handover"
+
+    def _hear_handed(self, user_id: str, shopper: Shopper, handed: JsonObject) -> None:
+        """Add what was said under an anonymous id; the stricter consent wins."""
+        statements = shopper.statements = shopper.statements or Statements()
+        statements.withdrawn |= set(handed["withdrawn"])
+        statements.granted = (statements.granted | set(handed["granted"])) - statements.withdrawn
+        statements.newest_ts = max(statements.newest_ts, handed["said_at"])
+        statements.newest_withdrawal = max(statements.newest_withdrawal, handed["withdrawn_at"])
+        statements.handed_to = ""
+        self._end_consent(user_id, statements)
+
+    def _merge(self, shopper: Shopper, event: JsonObject, *, may_publish: bool) -> None:
+        """Merge session and bought items of a hand-over into those of its user."""
+        user_id, handed, gap_ms = event["user_id"], event["session"], self._rules.gap_ms
+        halves = [shopper.bought, event["bought"]]
+        older, newer = halves if event["last_ts"] >= shopper.newest_ts else reversed(halves)
+        bought = [item for item in older if item not in newer] + newer
+        shopper.bought = bought[max(0, len(bought) - self._rules.max_bought) :]
+        if handed and shopper.session and handed["opened_at"] - shopper.session.newest_ts > gap_ms:
+            self._close(user_id, shopper)
+        if handed:
+            session = _read_handed(handed, self.offset)
+            own = shopper.session
+            if own:
+                is_over = own.opened_at - session.newest_ts > gap_ms
+            else:
+                is_over = _full_minute(session.newest_ts + gap_ms) <= self.watermark
+            if is_over and may_publish:
+                self._publish(
+                    user_id, f"{self.source.rpartition('-')[0]}-{event['partition']}-{handed['opened_by']}", session
+                )
+            elif not is_over:
+                self._join(user_id, shopper, session)
+        if not shopper.session:
+            shopper.newest_ts = max(shopper.newest_ts, event["last_ts"])
+            heapq.heappush(self._user_ends, (_full_minute(shopper.newest_ts + self._rules.user_ttl_ms), user_id))
+
+    def _join(self, user_id: str, shopper: Shopper, handed: Session) -> None:
+        """Make a handed-over session, and the user's own if there is one, a single session."""
+        own = shopper.session or Session(handed.first_offset, handed.name, handed.opened_at, 0, is_handed=True)
+        counted = _counted_items(own)
+        ids = {event_hash(remembered.event_id) for remembered in own.events}
+        news = [remembered for remembered in handed.events if event_hash(remembered.event_id) not in ids]
+        own.length += handed.length - len(handed.events) + len(news)
+        own.events = sorted(own.events + news, key=lambda remembered: remembered.ts)[-self._rules.max_events :]
+        own.opened_at = min(own.opened_at, handed.opened_at)
+        own.newest_ts = shopper.newest_ts = max(own.newest_ts, handed.newest_ts)
+        own.purchased = own.purchased or handed.purchased
+        shopper.session = own
+        heapq.heappush(self._session_ends, (_full_minute(own.newest_ts + self._rules.gap_ms), user_id))
+        for item in counted:
+            if item not in _counted_items(own):
+                self._uncount(item)
+        for item in _counted_items(own):
+            if item not in counted:
+                self._count(item)
+
+    def _erasure(self, user_id: str) -> int:
+        """Return the time of the newest erasure of a user within a day, ms; -1 for none."""
+        ts = self._erased_at.get(user_id, -1)
+        return ts if ts >= self.watermark // MINUTE_MS * MINUTE_MS - DAY_MS else -1
 
     def _end_consent(self, user_id: str, statements: Statements) -> None:
         """Note when what a user said no longer holds."""
@@ -322,6 +477,7 @@ class PartitionModel:
         user_id = event["user_id"]
         shopper = self._shoppers.pop(user_id, Shopper())
         self._changed.add(user_id)
+        self._erased_at[user_id] = max(event["ts"], self._erased_at.get(user_id, -1))
         if shopper.session:
             self._uncount_all(shopper.session)
             items = {remembered.item for remembered in shopper.session.events}
@@ -405,7 +561,43 @@ class PartitionModel:
 
 def _names_another(session: Session, event: JsonObject) -> bool:
     name = event.get("session_id")
-    return bool(name) and name != session.name
+    return bool(name) and name != session.name and not session.is_handed
+
+
+def _in_order(purposes: AbstractSet[str]) -> list[str]:
+    return [purpose for purpose in PURPOSES if purpose in purposes]
+
+
+def _handed(session: Session) -> JsonObject:
+    """Return a session as a hand-over has it."""
+    return {
+        "session_id": session.name,
+        "opened_by": session.first_offset,
+        "opened_at": session.opened_at,
+        "length": session.length,
+        "purchased": session.purchased,
+        "events": [
+            [ts, ACTIONS.index(action), item, b64encode(event_hash(event_id)).decode()]
+            for ts, action, item, event_id in session.events
+        ],
+    }
+
+
+def _read_handed(handed: JsonObject, offset: int) -> Session:
+    """Return the session of a hand-over; the hash of an event's id stands for the id."""
+    events = [
+        RememberedEvent(ts, ACTIONS[action], item, HASH + b64decode(event_id).hex())
+        for ts, action, item, event_id in handed["events"]
+    ]
+    return Session(
+        offset,
+        handed["session_id"],
+        handed["opened_at"],
+        events[-1].ts,
+        handed["length"],
+        handed["purchased"],
+        events=events,
+    )
 
 
 def _counted_items(session: Session) -> list[str]:
@@ -436,10 +628,13 @@ def _facts(shopper: Shopper) -> UserFacts:
             statements.newest_withdrawal,
             b"".join(map(event_hash, statements.event_ids)),
             statements.is_session_withheld,
+            event_hash(statements.handed_to) if statements.handed_to else b"",
         ),
     )
 
 
 def event_hash(event_id: str) -> bytes:
     """Return the 8 bytes that a snapshot remembers of an event id: xxh3 of 64 bits, big end first."""
+    if event_id.startswith(HASH):
+        return bytes.fromhex(event_id.removeprefix(HASH))
     return xxhash.xxh3_64_digest(event_id.encode())

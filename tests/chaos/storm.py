@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.chaos.frail_broker import FrailBroker, frail_broker
-from tests.chaos.privacy_records import with_privacy_records
+from tests.chaos.privacy_records import with_identities, with_privacy_records
 from tests.chaos.stage import SESSION_TIMEOUT_MS, Result, Stage, say, stage
 from tests.integration.event_log import event_log
 
@@ -113,7 +113,8 @@ def _run(
     **changes: object,
 ) -> Result:
     started_at = time.monotonic()
-    log = with_privacy_records(event_log(RATE * LONGEST_FAULT_S * (len(faults) + 1), seed, users=users), seed)
+    events = event_log(RATE * LONGEST_FAULT_S * (len(faults) + 1), seed, users=users)
+    log = with_identities(with_privacy_records(events, seed), seed)
     with stage(broker, folder, seed, **changes) as scene:
         scene.start_workers(WORKERS)
         with scene.load(log, RATE):

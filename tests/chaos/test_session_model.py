@@ -6,8 +6,9 @@ import pytest
 
 from clickscore.schemas.events import Purchase, Tick, View, encode_event
 from clickscore.stream.settings import Settings
+from tests.chaos.crashing_workers import CrashingWorkers
 from tests.chaos.judge import judge
-from tests.chaos.privacy_records import with_privacy_records
+from tests.chaos.privacy_records import with_identities, with_privacy_records
 from tests.chaos.written_topics import rules_of, written_topics
 from tests.integration.event_log import BEGAN, Sent, event_log
 
@@ -71,6 +72,30 @@ def test_consent_and_erasure_hold_alike_with_and_without_restarts(default: str, 
     assert not verdict.examples
     assert verdict.outcomes["consent"] > 10
     assert verdict.outcomes["erase"] > 3
+
+
+@pytest.mark.parametrize("name", [name for name in SETTINGS if name != "small events"])  # too small for a hand-over
+@pytest.mark.parametrize(("default", "batch", "restart"), [("granted", 40, 0), ("granted", 5, 9), ("withdrawn", 7, 5)])
+def test_sessions_are_handed_over_alike_with_and_without_restarts(
+    name: str, default: str, batch: int, restart: int
+) -> None:
+    settings = Settings.of(**SETTINGS[name], consent_personalisation=default, consent_training=default)
+    log = with_identities(with_privacy_records(event_log(1_500, seed=2, users=60), seed=2), seed=2)
+    verdict = judge(written_topics(log, settings, batch, restart), rules_of(settings), with_ads=True)
+    assert not verdict.examples
+    assert verdict.outcomes["identify"] > 10
+    assert verdict.outcomes["handover"] > 3
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_sessions_are_handed_over_exactly_once_between_partitions_whose_workers_crash(seed: int) -> None:
+    settings = Settings.of(**list(SETTINGS.values())[seed % 4])
+    log = with_identities(with_privacy_records(event_log(1_000, seed, users=60), seed), seed)
+    workers = CrashingWorkers(settings, seed)
+    verdict = judge(workers.run(log), rules_of(settings), with_ads=True)
+    assert not verdict.examples
+    assert workers.crashes > 10
+    assert verdict.outcomes["handover"] > 3
 
 
 def test_log_holds_every_outcome() -> None:

@@ -1,5 +1,7 @@
 """Written topics: what the product's pipeline writes for a log, as the records of topics, for tests of the judge."""
 
+import itertools
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,35 +46,52 @@ def written_topics(log: Sequence[Sent], settings: Settings, batch: int, restart:
         batch: Records that are processed together.
         restart: Number of batches after which the state is restored from the changelog; 0 for never.
     """
-    pipeline = Pipeline(settings.sessions, settings.policy, TOPIC, _reference())
-    events = [Stored(offset, APPENDED_AT, key, value) for offset, (value, key, _) in enumerate(log)]
+    pipeline = Pipeline(settings.sessions, settings.policy, TOPIC, reference())
+    waiting = deque((key, value) for value, key, _ in log)
+    events: list[Stored] = []
     outputs: list[list[Stored]] = [[], [], [], [], [], []]
     changes: list[ChangelogRecord] = []
-    for number, start in enumerate(range(0, len(events), batch)):
+    for number in itertools.count():
+        if not waiting:
+            break
+        fetched = [waiting.popleft() for _ in range(min(batch, len(waiting)))]
+        records = [Stored(len(events) + row, APPENDED_AT, key, value) for row, (key, value) in enumerate(fetched)]
+        events += records
         if restart and number % restart == restart - 1:
             pipeline.load({0: restore(changes, f"{TOPIC}-0", settings.sessions)})
-        output = pipeline.process(0, events[start : start + batch])
+        output = pipeline.process(0, records)
         changes += output.changes
-        for topic, records in zip(outputs, _records(output, settings), strict=True):
+        waiting.extendleft((message.key, message.value) for message in reversed(output.handovers))
+        for topic, records in zip(outputs, output_records(output, settings, 0), strict=True):
             topic += [Stored(len(topic) + index, APPENDED_AT, *record) for index, record in enumerate(records)]
     return Topics(TOPIC, {0: events}, *({0: records} for records in outputs))
 
 
-def _reference() -> Catalogue:
-    reference = Catalogue()
+def reference() -> Catalogue:
+    """Return the catalogue and campaigns of `event_log`."""
+    made = Catalogue()
     for item in catalogue():
-        reference.update_item(item.item_id.encode(), encode(item))
+        made.update_item(item.item_id.encode(), encode(item))
     for campaign in campaigns():
-        reference.update_campaign(campaign.campaign_id.encode(), encode(campaign))
-    return reference
+        made.update_campaign(campaign.campaign_id.encode(), encode(campaign))
+    return made
 
 
-def _records(output: Output, settings: Settings) -> list[list[OutgoingRecord]]:
-    """Return the records for each output topic, in the order of `Topics`."""
+def output_records(output: Output, settings: Settings, partition: int) -> list[list[OutgoingRecord]]:
+    """Return the records for each output topic, in the order of `Topics`.
+
+    Args:
+        output: Output of a batch.
+        settings: Names of topics, and limits.
+        partition: Partition of the batch.
+    """
     plain = (output.recommendations, output.ads, output.closed_sessions)
     return [
         *([(message.key, message.value, []) for message in messages] for messages in plain),
-        [dead_letter(settings.kafka, 0, letter, settings.sessions.max_event_bytes) for letter in output.dead_letters],
+        [
+            dead_letter(settings.kafka, partition, letter, settings.sessions.max_event_bytes)
+            for letter in output.dead_letters
+        ],
         [
             (change.key, change.value, tombstone_headers(change) if change.value is None else [])
             for change in output.changes

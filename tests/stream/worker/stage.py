@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 
-from clickscore.schemas.events import AnyEvent, encode_event
+from clickscore.schemas.events import AnyEvent, PrivacyRecord, encode_event
 from clickscore.schemas.topics import EVENTS
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.reference.catalogue import Catalogue
@@ -109,13 +109,13 @@ class Stage:
         """Own the assigned partitions, as a restore would leave it."""
         self.ownership.own(self.group.assignment(), self.group.generation)
 
-    def send(self, *events: AnyEvent | bytes, partition: int = 0) -> None:
+    def send(self, *events: AnyEvent | PrivacyRecord | bytes, partition: int = 0) -> None:
         for event in events:
             value = event if isinstance(event, bytes) else encode_event(event)
             timestamp = -1 if isinstance(event, bytes) else event.ts
             self.log.append(EVENTS.name, partition, None, value, timestamp=timestamp)
 
-    def compute_job(self, *events: AnyEvent | bytes, partition: int = 0) -> PublishJob:
+    def compute_job(self, *events: AnyEvent | PrivacyRecord | bytes, partition: int = 0) -> PublishJob:
         """Send events, fetch them as one batch and compute their output."""
         self.send(*events, partition=partition)
         batch = self.fetch(partition)

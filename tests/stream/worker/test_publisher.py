@@ -7,14 +7,17 @@ import pytest
 from aiokafka.errors import KafkaError
 
 from clickscore.schemas.catalogue import Campaign
+from clickscore.schemas.events import decode_record
+from clickscore.schemas.handover import Handover
 from clickscore.schemas.snapshots import OFFSET_HEADER, PARTITION_KEY
-from clickscore.schemas.topics import ADS, CLOSED_SESSIONS, DEAD_LETTERS, RECOMMENDATIONS, SNAPSHOTS
+from clickscore.schemas.topics import ADS, CLOSED_SESSIONS, DEAD_LETTERS, EVENTS, RECOMMENDATIONS, SNAPSHOTS
 from clickscore.stream.errors import BrokerError
+from clickscore.stream.kafka.partitioner import partition_of
 from clickscore.stream.pipeline import Output
 from clickscore.stream.state.partition import ChangelogRecord
 from clickscore.stream.worker.outgoing import PublishJob
 from clickscore.stream.worker.publisher import SNAPSHOT_BATCH_BYTES
-from tests.events import view
+from tests.events import identify, view
 from tests.memory_kafka import MemoryBatch
 from tests.stream.worker.stage import Stage, settle, until
 
@@ -63,6 +66,41 @@ def test_decisions_are_acknowledged_then_snapshots_and_then_the_batch_is_committ
         "committable",
         "acked",
     ]
+
+
+def test_handover_goes_to_the_partition_of_the_user_and_is_acknowledged_before_the_snapshots():
+    async def run() -> None:
+        stage = owning()
+        stage.group.partitions = 4
+        job = stage.compute_job(view("cookie", 0), identify("cookie", 1, "ann"))
+        acknowledge = stage.group.producer.hold(EVENTS.name)
+        async with stage.publishing():
+            await stage.publisher.put(job)
+            await until(lambda: stage.log.records(EVENTS.name, partition_of(b"ann", 4), start=0)[-1:])
+            await settle()
+            assert (stage.log.records(SNAPSHOTS.name), job.batch.committable) == ([], False)
+            acknowledge.set()
+            await until(lambda: job.batch.committable)
+        record = stage.log.records(EVENTS.name, partition_of(b"ann", 4))[-1]
+        assert record.key == b"ann"
+        assert isinstance(decode_record(record.value or b""), Handover)
+
+    asyncio.run(run())
+
+
+def test_handover_waits_until_the_number_of_partitions_is_known():
+    async def run() -> None:
+        stage = owning()
+        job = stage.compute_job(view("cookie", 0), identify("cookie", 1, "ann"))
+        async with stage.publishing():
+            await stage.publisher.put(job)
+            await settle()
+            assert not stage.log.records(RECOMMENDATIONS.name)
+            stage.group.partitions = 4
+            await until(lambda: job.batch.committable)
+        assert stage.log.records(EVENTS.name, partition_of(b"ann", 4))
+
+    asyncio.run(run())
 
 
 def test_no_snapshot_is_stored_before_the_decisions_are_acknowledged():

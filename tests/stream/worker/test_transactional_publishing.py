@@ -5,11 +5,12 @@ import asyncio
 import pytest
 from aiokafka.errors import KafkaError
 
-from clickscore.schemas.topics import DEAD_LETTERS, RECOMMENDATIONS, SNAPSHOTS
+from clickscore.schemas.topics import DEAD_LETTERS, EVENTS, RECOMMENDATIONS, SNAPSHOTS
 from clickscore.stream.errors import BrokerError, SettingsError
+from clickscore.stream.kafka.partitioner import partition_of
 from clickscore.stream.settings import Settings
 from clickscore.stream.worker.outgoing import PublishJob
-from tests.events import view
+from tests.events import identify, view
 from tests.memory_kafka import MemoryLog
 from tests.stream.worker.stage import Stage, settle, until
 
@@ -44,6 +45,24 @@ def test_outputs_and_state_become_readable_together_and_before_the_commit_of_the
             await until(lambda: job.batch.acked)
             assert [len(stage.log.records(topic)) for topic in topics] == [1, 1, 2]
             assert stage.journal == ["partition 0 committed", "committable", "acked"]
+
+    asyncio.run(run())
+
+
+def test_handover_is_stored_before_the_transaction_so_that_no_other_partition_waits_for_its_end() -> None:
+    async def run() -> None:
+        stage = await owning()
+        stage.group.partitions = 4
+        stage.transactions.commits_held = asyncio.Event()
+        job = stage.compute_job(view("cookie", 0), identify("cookie", 1, "ann"))
+        async with stage.publishing():
+            await stage.publisher.put(job)
+            await settle()
+            assert stage.journal == [f"{EVENTS.name} acknowledged"]
+            assert stage.log.records(EVENTS.name, partition_of(b"ann", 4))[-1].key == b"ann"
+            stage.transactions.commits_held.set()
+            await until(lambda: job.batch.acked)
+        assert stage.journal[1:] == ["partition 0 committed", "committable", "acked"]
 
     asyncio.run(run())
 
