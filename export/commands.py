@@ -1,4 +1,4 @@
-"""Commands that write bundles: `clickscore export`, `import-onnx` and `catalogue encode`.
+"""Commands that write bundles: `clickscore export`, `import-onnx`, `recalibrate` and `catalogue encode`.
 
 The commands import the train extra when they run, because the help of the serving environment lists them, too.
 """
@@ -189,6 +189,43 @@ def import_onnx(
         hint = f"; the graph also returns {', '.join(unused)}, which --name can map" if unused else ""
         click.echo(f"the graph has no {' and no '.join(absent)}, so decisions state null there{hint}")
     click.echo(f"wrote bundle {manifest.version}: {manifest.items:,} items, {manifest.candidates} candidates, in {out}")
+
+
+@click.command()
+@click.argument("bundle", type=BundleFolder())
+@click.argument("sessions", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Bundle folder: a new one.")
+def recalibrate(bundle: Path, sessions: tuple[Path, ...], *, out: Path) -> None:
+    """Correct the level of a BUNDLE's probabilities on recent SESSIONS, without training.
+
+    Rates of actions and purchases move by hour and day, and from shop to shop. The correction is a scale and a bounded
+    shift of the logits of each head. A head stays as it is unless the correction lowers its cross-validated log loss by
+    more than two standard errors. Items, scores and reasons stay bit for bit as they are. The new bundle has a content
+    hash of its own, and its manifest has the shifts (`level`). An earlier correction is replaced.
+
+    The SESSIONS should be newer than those that the bundle was trained on, at least some hundred of them.
+
+    \b
+    Example:
+      clickscore tail closed-sessions --json --until-end > recent.jsonl
+      clickscore recalibrate bundle recent.jsonl --out fresher
+    """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
+    try:
+        from clickscore.export.recalibrate import recalibrate_bundle  # noqa: PLC0415 (as above)
+    except ModuleNotFoundError as exc:
+        raise missing_extra(exc) from exc
+    manifest = recalibrate_bundle(bundle, sessions, out)
+    if manifest is None or manifest.level is None:
+        click.echo("the level fits the recent sessions, within two standard errors: no bundle was written")
+        return
+    level = manifest.level
+    names = {"next_action_log_loss": "log loss of the next action", "purchase_log_loss": "log loss of a purchase"}
+    for name, words in (names | {"purchase_calibration_error": "calibration error of a purchase"}).items():
+        click.echo(f"{words}, after {level.events:,} events: {level.before[name]:.4f} -> {level.after[name]:.4f}")
+    shifts = ", ".join(f"{name} {shift:+.2f}" for name, shift in level.action_shifts.items())
+    click.echo(f"shifts of the logits: purchase later {level.purchase_shift:+.2f}; next action: {shifts}")
+    click.echo(f"wrote bundle {manifest.version}, in {out}")
+    click.echo(f"next: clickscore worker --bundle {out}")
 
 
 @click.group()

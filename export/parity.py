@@ -20,7 +20,7 @@ from clickscore.export.probes import (
     stratified_sample,
     with_unknown_events,
 )
-from clickscore.model.calibration import to_probabilities
+from clickscore.model.calibration import limit_actions, to_probabilities
 from clickscore.model.examples import Examples
 from clickscore.model.prefix_features import EventBatch
 from clickscore.model.training_batches import PaddedBatch, pad_prefixes
@@ -162,7 +162,7 @@ def _run_model(
     vectors = vectors[is_last]  # (B, D)
     best = scores.topk(min(COMPARED_ITEMS, rows.shape[1]))
     logits = torch.cat((model.action_logits(vectors), model.purchase_logit(vectors)[:, None]), dim=1).numpy()
-    probabilities = to_probabilities(logits.astype(np.float64) + (0.0 if prior is None else prior))
+    probabilities = limit_actions(to_probabilities(logits.astype(np.float64) + (0.0 if prior is None else prior)))
     return _ModelOutputs(
         scores=scores.gather(1, torch.from_numpy(rows.clip(min=1) - 1)).numpy(),  # row 0 comes only among NaN scores
         best_rows=best.indices.numpy() + 1,

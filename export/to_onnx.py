@@ -23,7 +23,7 @@ from clickscore.export.graph_builder import GraphBuilder
 from clickscore.export.ranking import BlockwiseTopK, ItemTable, Ranking, RepeatBonuses
 from clickscore.export.reasons import add_reasons
 from clickscore.export.session_graph import SessionGraph, Weights, read_all_events, read_known_events
-from clickscore.model.config import ModelConfig
+from clickscore.model.config import MIN_ACTION_PROBABILITY, ModelConfig
 from clickscore.schemas.manifest import NEXT_ACTIONS
 
 MAX_BYTES = 2**31  # protobuf's limit for one ONNX file
@@ -84,14 +84,16 @@ def to_onnx(
 
 
 def add_probabilities(graph: GraphBuilder, logits: str) -> None:
-    """Add the outputs `action_probabilities` and `purchase` for logits (B, 6).
+    """Add the outputs `action_probabilities` and `purchase` for logits (B, 6); no action falls below the lower limit.
 
     The logistic function of z is written as softmax(0, z)[1], which ONNX Runtime computes session by session. A Sigmoid
-    over the batch as one vector may treat the vector's end in another way, and then a bit depends on the batch.
+    over the batch as one vector may treat the vector's end in another way, and then a bit depends on the batch. So may
+    a ReduceSum over a single row; LpNormalization divides each row by its sum, row by row.
     """
     actions = len(NEXT_ACTIONS)
     action_logits = graph("Slice", logits, np.array([0]), np.array([actions]), np.array([1]))
-    graph("Softmax", action_logits, axis=-1, name="action_probabilities")  # (B, 5)
+    limited = graph("Max", graph("Softmax", action_logits, axis=-1), np.float32(MIN_ACTION_PROBABILITY))  # (B, 5)
+    graph("LpNormalization", limited, axis=1, p=1, name="action_probabilities")
     purchase_logit = graph("Slice", logits, np.array([actions]), np.array([actions + 1]), np.array([1]))  # (B, 1)
     pair = graph("Softmax", graph("Mul", purchase_logit, np.array([[0, 1]], dtype=np.float32)), axis=-1)  # (B, 2)
     graph("Gather", pair, np.array(1), axis=1, name="purchase")  # (B,)

@@ -30,6 +30,7 @@ from torch.nn import functional
 
 from clickscore.model import metrics
 from clickscore.model.array_types import Floats, Ints
+from clickscore.model.config import MIN_ACTION_PROBABILITY
 from clickscore.model.transformer import SessionTransformer
 from clickscore.schemas.manifest import NEXT_ACTIONS, CalibrationReport
 
@@ -136,6 +137,12 @@ def to_probabilities(logits: Floats) -> Probabilities:
     return Probabilities(
         exponentials / exponentials.sum(axis=1, keepdims=True), 1 / (1 + np.exp(-logits[:, PURCHASE_COLUMN]))
     )
+
+
+def limit_actions(predicted: Probabilities) -> Probabilities:
+    """Return the probabilities with each next action at or above the lower limit, as the graph returns them."""
+    limited = np.maximum(predicted.next_action, MIN_ACTION_PROBABILITY)
+    return Probabilities(limited / limited.sum(axis=1, keepdims=True), predicted.purchase)
 
 
 def to_logits(predicted: Probabilities) -> Floats:

@@ -276,6 +276,19 @@ def evaluate(*, bundle: Path, prefixes: Path, sessions: tuple[Path, ...], json_o
 @click.option("--test", multiple=True, required=True, type=FILE, help="Test sessions; repeatable.")
 @click.option("--items", type=FILE, help="Catalogue as JSON lines, with prices and categories.")
 @click.option("--truth", type=FILE, help="True probabilities of a simulated test: a file of `simulate --truth`.")
+@click.option(
+    "--recent",
+    multiple=True,
+    type=FILE,
+    help="Sessions of the test's shop from before the test; repeatable. They recalibrate the bundle.",
+)
+@click.option(
+    "--hide",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Share of the bundle's items that become unknown to bundle and baselines.",
+)
 @json_options
 def evaluate_events(
     *,
@@ -284,13 +297,18 @@ def evaluate_events(
     test: tuple[Path, ...],
     items: Path | None,
     truth: Path | None,
+    recent: tuple[Path, ...],
+    hide: float,
     json_output: JsonOutput,
 ) -> None:
     """Measure how well a BUNDLE predicts next action and purchase, beside baselines on the same session prefixes.
 
     Prefixes have 1, 2, 3, 5 and 10 events without a purchase. The baselines are base rates, a Markov chain, logistic
-    regression and LightGBM, fitted in the same run on the bundle's training sessions. With --truth, probabilities are
-    compared with the true ones as well.
+    regression and LightGBM, fitted in the same run on the bundle's training sessions; and the base rate of the test,
+    which nobody can know beforehand. With --truth, probabilities are compared with the true ones as well.
+
+    The test may come from another shop. With --recent, the bundle is also recalibrated on earlier sessions of that
+    shop, as by `recalibrate`, and base rate and LightGBM are fitted on them.
 
     \b
     Example:
@@ -306,7 +324,9 @@ def evaluate_events(
         raise missing_extra(exc) from exc
     console = json_output.console(TABLE_WIDTH)
     with Console(stderr=True).status("") as status:
-        results = evaluate_heads(bundle, sessions, test, status.update, items=items, truth=truth)
+        results = evaluate_heads(
+            *(bundle, sessions, test, status.update), items=items, truth=truth, recent=recent, hidden_share=hide
+        )
     for group in results.by_events:
         console.print(_heads_table(group))
         if group.truth_errors:

@@ -13,6 +13,9 @@ from clickscore.model.errors import TrainingError
 REPEAT_DISTANCES, REPEAT_TIMES = 12, 4
 """Size of the table of repeat bonuses: events since the item's last event, and earlier events on the item. Larger
 values share the last entry."""
+MIN_ACTION_PROBABILITY = 5e-4
+"""Smallest probability of a next action, before the division by the sum. An action that no training session had can
+still come in another shop, or tomorrow; a lower limit costs less where it never comes, and more where it does."""
 REPEAT_STEP = 10
 """Factor of the table of repeat bonuses: with a factor of 1 the table would learn too slowly at the common rate."""
 

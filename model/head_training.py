@@ -16,6 +16,7 @@ from clickscore.model.calibration import (
     Probabilities,
     blend_logits,
     calibrate,
+    limit_actions,
     to_logits,
     to_probabilities,
 )
@@ -154,7 +155,7 @@ def _blend(heads: BlendedHeads, inputs: _HeadInputs, predictions: Predictions) -
     members = _compute_members(
         heads.stack, inputs, predictions, events, max_length=heads.max_length, prior_logits=prior_logits
     )
-    blended = to_probabilities(blend_logits(members, heads.calibration))
+    blended = limit_actions(to_probabilities(blend_logits(members, heads.calibration)))
     return Predictions(predictions.ranks, blended.next_action, blended.purchase)
 
 

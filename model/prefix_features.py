@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from clickscore.model.array_types import Float32Array, Ints, Longs
+from clickscore.model.array_types import Bools, Float32Array, Ints, Longs
 from clickscore.model.examples import LEAVE, NEXT_ACTION_CLASS, NO_CLASS, PURCHASE
 from clickscore.model.session_arrays import NO_ITEM, Sessions, find_next, pad_spans
 from clickscore.schemas.events import ACTIONS
@@ -171,6 +171,12 @@ def make_full_sessions(sessions: Sessions, rows: Ints) -> FullSessions:
         (find_next(sessions.actions == PURCHASE, ends) >= 0).astype(np.int8),
         sessions.starts,
     )
+
+
+def mark_purchased(sessions: FullSessions) -> Bools:
+    """Return whether the session has a purchase up to and including each event: (events,)."""
+    purchases = np.concatenate(([0], np.cumsum(sessions.actions == PURCHASE)))  # (events + 1,)
+    return purchases[1:] > np.repeat(purchases[sessions.starts[:-1]], np.diff(sessions.starts))
 
 
 def assign_kinds(sessions: FullSessions, attributes: ItemAttributes) -> Ints:

@@ -92,6 +92,32 @@ class CalibrationReport(msgspec.Struct, frozen=True, kw_only=True):
     """Metrics with calibration, by name."""
 
 
+class LevelCorrection(msgspec.Struct, frozen=True, kw_only=True):
+    """Correction of the probabilities' level on recent sessions. The graph contains the correction already.
+
+    Each logit z of a head became s (z - m) + m + b: m is its mean on the recent sessions, s the scale, b the shift.
+    """
+
+    sessions: int
+    """Number of recent sessions."""
+    events: int
+    """Number of their events without an earlier purchase."""
+    closed_from: int
+    """Closing time of the oldest recent session, ms."""
+    closed_until: int
+    """Closing time of the newest recent session, ms."""
+    action_scale: float
+    action_shifts: dict[str, float]
+    """Shift of each next action's logit."""
+    purchase_scale: float
+    purchase_shift: float
+    """Shift of the purchase logit."""
+    before: dict[str, float]
+    """Metrics without the correction, on the same events, by name."""
+    after: dict[str, float]
+    """Metrics with the correction, by name."""
+
+
 class Fidelity(msgspec.Struct, frozen=True, kw_only=True):
     """Agreement of a quantised graph with the fp32 graph, on prefixes of held-out sessions."""
 
@@ -135,6 +161,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Agreement with the fp32 graph; null for the precision `fp32`."""
     calibration: CalibrationReport | None = None
     """Calibration of the returned probabilities; null if they are not calibrated."""
+    level: LevelCorrection | None = None
+    """Correction of the probabilities' level on recent sessions; null for a bundle that was not recalibrated."""
     popular: tuple[str, ...] = ()
     """Most popular items of the training data, best first. The fallback shows these items until events are counted."""
     lineage: tuple[str, ...] = ()

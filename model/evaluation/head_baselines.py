@@ -34,9 +34,9 @@ class HeadPredictor(Protocol):
 class BaseRate:
     """Predicts the training frequencies after every prefix."""
 
-    name = "base rate"
-
-    def __init__(self, sessions: FullSessions, ends: Longs) -> None:
+    def __init__(self, sessions: FullSessions, ends: Longs, name: str = "base rate") -> None:
+        """Count the frequencies after the given events; they are those of Laplace's rule."""
+        self.name = name
         counts = np.bincount(sessions.next_action[ends], minlength=CLASSES) + 1.0  # Laplace's rule: no class is 0
         self._next_action = counts / counts.sum()
         self._purchase = (sessions.purchase[ends].sum() + 1.0) / (len(ends) + 2)
@@ -107,10 +107,9 @@ class RegressionHeads:
 class TreeHeads:
     """Predicts by LightGBM on the prefix features."""
 
-    name = "LightGBM"
-
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, name: str = "LightGBM") -> None:
         self._stack = stack
+        self.name = name
 
     def predict(self, sessions: FullSessions, ends: Longs) -> Probabilities:
         """Return the trees' probabilities."""

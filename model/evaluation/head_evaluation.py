@@ -7,7 +7,7 @@ trivial to predict. A session has at most a single row for each prefix length. T
 # pyright: standard
 # scikit-learn does not type all of its results.
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,24 +16,24 @@ import onnxruntime as ort
 from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, log_loss, roc_auc_score
 
 from clickscore.model import metrics
-from clickscore.model.array_types import Bools, Floats, Ints, Longs
-from clickscore.model.calibration import Probabilities
+from clickscore.model.array_types import Floats, Ints, Longs
+from clickscore.model.bundle_heads import batch_prefixes, run_heads
+from clickscore.model.calibration import Calibration, Probabilities
 from clickscore.model.errors import DataError
 from clickscore.model.evaluation.bootstrap import BootstrapInterval
 from clickscore.model.evaluation.ground_truth import TruthError, compute_truth_error, read_ground_truth
-from clickscore.model.evaluation.head_baselines import HeadPredictor, fit_head_baselines
+from clickscore.model.evaluation.head_baselines import BaseRate, HeadPredictor, fit_head_baselines
 from clickscore.model.examples import PURCHASE
 from clickscore.model.item_attributes import read_catalogue
-from clickscore.model.onnx_runtime import open_graph, run_graph
-from clickscore.model.prefix_features import EventBatch, FullSessions, make_full_sessions, make_item_attributes
+from clickscore.model.level import correct_level, fit_level
+from clickscore.model.onnx_runtime import open_graph
+from clickscore.model.prefix_features import FullSessions, make_full_sessions, make_item_attributes, mark_purchased
 from clickscore.model.session_files import read_session_keys, read_sessions
 from clickscore.model.vocabulary import Vocabulary, read_vocabulary
 from clickscore.schemas.manifest import Manifest, decode_manifest
 
 PREFIX_LENGTHS = (1, 2, 3, 5, 10)
 """Lengths of the judged prefixes, in events."""
-BATCH_ROWS = 64
-"""Rows in a call of the graph."""
 LEAD_RESAMPLES = 500
 """Bootstrap resamples of the PR-AUC difference; each sorts all rows twice."""
 NOISE_DRAWS = 100
@@ -82,6 +82,8 @@ class HeadResults(msgspec.Struct, frozen=True, kw_only=True):
     fallback_share: float = msgspec.field(name="unanswered")
     """Share of rows without a known item, for which the base rate stands in."""
     by_events: tuple[PrefixLengthResults, ...]
+    hidden_share: float = 0.0
+    """Share of the bundle's items that were hidden."""
 
 
 class BundleHeads:
@@ -90,34 +92,33 @@ class BundleHeads:
     name = "bundle"
 
     def __init__(self, graph: ort.InferenceSession, manifest: Manifest, fallback: HeadPredictor) -> None:
-        self._graph, self._manifest, self._fallback = graph, manifest, fallback
+        self.graph = graph
+        """Graph of the bundle."""
+        self._manifest, self._fallback = manifest, fallback
 
     def predict(self, sessions: FullSessions, ends: Longs) -> Probabilities:
         """Return the graph's probabilities, or the fallback's for prefixes without a known item."""
         predicted = Probabilities(*(part.astype(np.float64) for part in self._fallback.predict(sessions, ends)))
-        for rows, batch in self._batches(sessions, ends):
-            _, _, predicted.next_action[rows], predicted.purchase[rows] = run_graph(self._graph, batch)
+        rows, answers = run_heads(self.graph, self._manifest, sessions, ends)
+        predicted.next_action[rows], predicted.purchase[rows] = answers
         return predicted
 
     def fallback_share(self, sessions: FullSessions, ends: Longs) -> float:
         """Return the share of prefixes without a known item."""
-        return 1 - sum(len(rows) for rows, _ in self._batches(sessions, ends)) / len(ends)
+        return 1 - sum(len(rows) for rows, _ in batch_prefixes(self._manifest, sessions, ends)) / len(ends)
 
-    def _batches(self, sessions: FullSessions, ends: Longs) -> Iterator[tuple[Ints, EventBatch]]:
-        """Yield rows with a known item, and their prefixes, batched by length to avoid padding."""
-        first = sessions.starts[np.searchsorted(sessions.starts, ends, side="right") - 1]
-        is_read = sessions.items > 0 if not self._manifest.every_event else np.ones(len(sessions.items), dtype=bool)
-        prefixes: list[Longs] = []
-        for begin, end in zip(first.tolist(), ends.tolist(), strict=True):
-            prefixes.append(begin + np.flatnonzero(is_read[begin : end + 1])[-self._manifest.max_length :])
-        lengths = np.array([len(prefix) for prefix in prefixes])
-        for length in np.unique(lengths[lengths > 0]).tolist():
-            same_length = np.flatnonzero(lengths == length)
-            for start in range(0, len(same_length), BATCH_ROWS):
-                rows = same_length[start : start + BATCH_ROWS]
-                events = np.stack([prefixes[row] for row in rows])  # (rows, length)
-                actions, full_lengths = sessions.actions[events].astype(np.int64), np.full(len(rows), length)
-                yield rows, EventBatch(sessions.items[events], actions, sessions.ages[events], full_lengths)
+
+class RecalibratedHeads:
+    """A bundle whose level was corrected on recent sessions, as `clickscore recalibrate` does."""
+
+    name = "bundle, recalibrated"
+
+    def __init__(self, heads: BundleHeads, correction: Calibration) -> None:
+        self._heads, self._correction = heads, correction
+
+    def predict(self, sessions: FullSessions, ends: Longs) -> Probabilities:
+        """Return the corrected probabilities."""
+        return correct_level(self._heads.predict(sessions, ends), self._correction)
 
 
 def evaluate_heads(
@@ -128,22 +129,27 @@ def evaluate_heads(
     *,
     items: Path | None = None,
     truth: Path | None = None,
+    recent: Sequence[Path] = (),
+    hidden_share: float = 0.0,
 ) -> HeadResults:
     """Return the metrics of a bundle's heads and of the baselines on test sessions, which no model was trained on.
 
     Args:
         bundle: Folder of the bundle.
         sessions: Files of the bundle's training sessions; the baselines are fitted on the same files.
-        test: Files of later sessions, or of other users.
+        test: Files of later sessions, of other users, or of another shop.
         on_step: Called with the name of each step.
         items: File of catalogue items, for prices and categories.
         truth: File of the true probabilities, for a simulated test.
+        recent: Files of sessions of the test's shop from before the test: the bundle is recalibrated on them, and base
+            rate and LightGBM are fitted on them as well.
+        hidden_share: Share of the bundle's items that become unknown to the bundle and to the baselines.
 
     Raises:
-        DataError: A file cannot be read, test and training sessions overlap, or a set is empty.
+        DataError: A file cannot be read, the test overlaps with other sessions, or a set is empty.
     """
     manifest = decode_manifest((bundle / "manifest.json").read_bytes())
-    _refuse_overlap(sessions, test)
+    _refuse_overlap([*sessions, *recent], test)
     (training_sessions, _), (test_sessions, _) = read_sessions(sessions), read_sessions(test)
     if not len(training_sessions) or not len(test_sessions):
         message = "the training files or the test files hold no session: name files of closed sessions"
@@ -151,23 +157,47 @@ def evaluate_heads(
     truths = read_ground_truth(truth, test) if truth else None
 
     on_step("fitting the baselines")
+    bundle_items = read_vocabulary(bundle / "items.txt")
+    hidden = choose_hidden_items(bundle_items.items, hidden_share)
     vocabulary = Vocabulary(training_sessions.item_ids)
-    training = make_full_sessions(training_sessions, vocabulary.rows(training_sessions.item_ids))
+    training = make_full_sessions(training_sessions, find_rows(vocabulary, training_sessions.item_ids, hidden))
     attributes = make_item_attributes(vocabulary.items, read_catalogue(items))
     baselines = fit_head_baselines(training, np.flatnonzero(~mark_purchased(training)), attributes)
-    bundle_rows = read_vocabulary(bundle / "items.txt").rows(test_sessions.item_ids)
     bundle_heads = BundleHeads(open_graph(bundle / "model.onnx"), manifest, baselines[0])
-    bundle_test = make_full_sessions(test_sessions, bundle_rows)
-    baseline_test = make_full_sessions(test_sessions, vocabulary.rows(test_sessions.item_ids))
+    bundle_test = make_full_sessions(test_sessions, find_rows(bundle_items, test_sessions.item_ids, hidden))
+    baseline_test = make_full_sessions(test_sessions, find_rows(vocabulary, test_sessions.item_ids, hidden))
+    test_rate = BaseRate(bundle_test, select_all_rows(bundle_test), "base rate, test")
     models: list[tuple[HeadPredictor, FullSessions]] = [(bundle_heads, bundle_test)]
-    models += [(baseline, baseline_test) for baseline in baselines]
+    models += [(baseline, baseline_test) for baseline in (*baselines, test_rate)]
+    if recent:
+        recent_sessions, _ = read_sessions(recent)
+        fitted = make_full_sessions(recent_sessions, find_rows(bundle_items, recent_sessions.item_ids, hidden))
+        correction = fit_level(bundle_heads.graph, manifest, fitted)
+        known_attributes = make_item_attributes(bundle_items.items, read_catalogue(items))
+        base_rate, *_, trees = fit_head_baselines(fitted, np.flatnonzero(~mark_purchased(fitted)), known_attributes)
+        base_rate.name, trees.name = "base rate, recent", "LightGBM, recent"
+        models.append((RecalibratedHeads(bundle_heads, correction), bundle_test))
+        models += [(base_rate, bundle_test), (trees, bundle_test)]
     return HeadResults(
         bundle=manifest.version,
         training_sessions=len(training_sessions),
         test_sessions=len(test_sessions),
         fallback_share=bundle_heads.fallback_share(bundle_test, select_all_rows(bundle_test)),
         by_events=compare_heads(models, on_step, truths),
+        hidden_share=hidden_share,
     )
+
+
+def choose_hidden_items(items: Sequence[str], share: float) -> frozenset[str]:
+    """Return a random share of the items; the same items for the same arguments, in whatever order."""
+    ordered = sorted(items)
+    is_hidden = np.random.default_rng(0).random(len(ordered)) < share
+    return frozenset(np.array(ordered, dtype=object)[is_hidden])
+
+
+def find_rows(vocabulary: Vocabulary, item_ids: Sequence[str], hidden: Collection[str]) -> Ints:
+    """Return the row of each item, 0 if it is unknown or hidden: (len(item_ids),)."""
+    return vocabulary.rows(["" if item in hidden else item for item in item_ids])
 
 
 def compare_heads(
@@ -259,12 +289,6 @@ def select_rows(sessions: FullSessions, events: int) -> Longs:
 def select_all_rows(sessions: FullSessions) -> Longs:
     """Return the last events of all judged prefixes, in order of prefix length."""
     return np.concatenate([select_rows(sessions, events) for events in PREFIX_LENGTHS])
-
-
-def mark_purchased(sessions: FullSessions) -> Bools:
-    """Return whether the session has a purchase up to and including each event: (events,)."""
-    purchases = np.concatenate(([0], np.cumsum(sessions.actions == PURCHASE)))  # (events + 1,)
-    return purchases[1:] > np.repeat(purchases[sessions.starts[:-1]], np.diff(sessions.starts))
 
 
 def _bootstrap_lead(bundle: Floats, reference: Floats, purchase: Ints) -> BootstrapInterval:

@@ -12,14 +12,14 @@ from clickscore.model.evaluation.head_evaluation import (
     PREFIX_LENGTHS,
     BundleHeads,
     HeadResults,
+    choose_hidden_items,
     compute_head_metrics,
     estimate_calibration_noise,
     evaluate_heads,
-    mark_purchased,
     select_rows,
 )
 from clickscore.model.onnx_runtime import open_graph
-from clickscore.model.prefix_features import NO_ATTRIBUTES, make_full_sessions, make_item_attributes
+from clickscore.model.prefix_features import NO_ATTRIBUTES, make_full_sessions, make_item_attributes, mark_purchased
 from clickscore.schemas.manifest import NEXT_ACTIONS
 from tests.model.builders import TINY, flat, shoppers, write_sessions
 
@@ -130,7 +130,14 @@ def test_later_events_change_no_prediction(files):
 
 def test_results_are_of_each_number_of_events(results):
     assert [result.events for result in results.by_events] == [0, *PREFIX_LENGTHS]
-    assert set(results.by_events[0].models) == {"bundle", "base rate", "Markov", "logistic regression", "LightGBM"}
+    assert set(results.by_events[0].models) == {
+        "bundle",
+        "base rate",
+        "Markov",
+        "logistic regression",
+        "LightGBM",
+        "base rate, test",
+    }
     assert results.by_events[0].rows == sum(result.rows for result in results.by_events[1:])
 
 
@@ -147,6 +154,28 @@ def test_order_of_the_test_changes_nothing(files, results):
     (files / "reversed.jsonl").write_bytes(b"".join(reversed(lines)))
     repeated = evaluate_heads(files / "bundle", [files / "training.jsonl"], [files / "reversed.jsonl"], lambda _: None)
     assert repeated == results
+
+
+def test_bundle_is_judged_with_the_level_of_recent_sessions(files, results):
+    write_sessions(files / "recent.jsonl", shoppers(900)[700:])
+    training, test, recent = (files / f"{name}.jsonl" for name in ("training", "test", "recent"))
+    judged = evaluate_heads(files / "bundle", [training], [test], lambda _: None, recent=[recent], hidden_share=1.0)
+    models, known = judged.by_events[0].models, results.by_events[0].models
+    assert set(models) - set(known) == {"bundle, recalibrated", "base rate, recent", "LightGBM, recent"}
+    assert judged.hidden_share == judged.fallback_share == 1.0
+    judged = evaluate_heads(files / "bundle", [training], [test], lambda _: None, recent=[recent])
+    corrected = judged.by_events[0].models["bundle, recalibrated"]
+    assert corrected.log_loss < known["bundle"].log_loss
+    assert corrected.next_action_log_loss < known["bundle"].next_action_log_loss
+
+
+def test_hidden_items_are_a_share_in_any_order():
+    items = [f"item-{number}" for number in range(1000)]
+    hidden = choose_hidden_items(items, 0.3)
+    assert len(hidden) == pytest.approx(300, abs=50)
+    assert hidden == choose_hidden_items(items[::-1], 0.3)
+    assert choose_hidden_items(items, 0) == frozenset()
+    assert choose_hidden_items(items, 1) == frozenset(items)
 
 
 def test_test_that_was_learned_is_refused(files):

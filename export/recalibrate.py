@@ -1,0 +1,121 @@
+"""Recalibrate: correct the level of a bundle's probabilities on recent sessions, and write the result as a new bundle.
+
+Items, candidates, scores and reasons stay bit for bit as they are.
+"""
+
+# pyright: standard
+# The types of ONNX Runtime's outputs are loose.
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnxruntime as ort
+
+from clickscore.export.bundle_files import require_empty
+from clickscore.export.errors import ExportError
+from clickscore.export.level_graph import add_level, remove_level
+from clickscore.export.parity import MAX_DIFFERENCE
+from clickscore.export.probes import INVARIANCE_STEP, batch_invariant, run_with_reasons
+from clickscore.model.bundle_heads import batch_prefixes
+from clickscore.model.calibration import Calibration, Probabilities
+from clickscore.model.errors import DataError
+from clickscore.model.level import correct_level, describe_level, fit_level, is_unchanged
+from clickscore.model.onnx_runtime import open_graph
+from clickscore.model.prefix_features import FullSessions, make_full_sessions
+from clickscore.model.session_files import read_sessions
+from clickscore.model.vocabulary import read_vocabulary
+from clickscore.schemas.manifest import HEADS, Manifest, content_hash, decode_manifest, encode_manifest
+
+CHECKED_PREFIXES = 512
+"""Newest prefixes on which the new graph is compared with the old graph."""
+
+
+def recalibrate_bundle(bundle: Path, files: Sequence[Path], out: Path) -> Manifest | None:
+    """Write a bundle with the level of recent sessions, and return its manifest; None where the level is right.
+
+    An earlier correction is replaced, so corrections never add up.
+
+    Args:
+        bundle: Folder of the bundle.
+        files: Files of recent sessions, which the bundle was not trained on.
+        out: Folder of the new bundle; it must be absent or empty.
+
+    Raises:
+        DataError: A file cannot be read, or holds no session.
+        ExportError: The bundle lacks a head, the new graph is not the old one with another level, or the folder is not
+            empty.
+    """
+    require_empty(out)
+    manifest = decode_manifest((bundle / "manifest.json").read_bytes())
+    if absent := sorted(set(HEADS) & set(manifest.absent_heads)):
+        message = f"bundle {manifest.version} has no {' and no '.join(absent)}: there is no level to correct"
+        raise ExportError(message)
+    sessions, report = read_sessions(files)
+    if not len(sessions):
+        message = "the files hold no session: name files of closed sessions"
+        raise DataError(message)
+    model = remove_level((bundle / "model.onnx").read_bytes())
+    rows = read_vocabulary(bundle / "items.txt").rows(sessions.item_ids)
+    full_sessions = make_full_sessions(sessions, rows)
+    graph = open_graph(model)
+    correction = fit_level(graph, manifest, full_sessions)
+    is_level = is_unchanged(correction.next_action) and is_unchanged(correction.purchase)
+    if is_level and manifest.level is None:
+        return None
+    corrected = add_level(model, correction)
+    _compare(graph, open_graph(corrected), manifest, full_sessions, correction)
+    level = describe_level(correction, len(sessions), report.first_closed_at, report.last_closed_at)
+    new_manifest = msgspec.structs.replace(
+        manifest,
+        content_hash=content_hash(corrected, (bundle / "items.txt").read_bytes()),
+        lineage=(*manifest.lineage, f"{manifest.version}, with the level of {len(sessions):,} recent sessions"),
+        level=level,
+    )
+    shutil.copytree(bundle, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json", "model.onnx"))
+    (out / "model.onnx").write_bytes(corrected)
+    (out / "manifest.json").write_bytes(msgspec.json.format(encode_manifest(new_manifest), indent=2) + b"\n")
+    return new_manifest
+
+
+def _compare(
+    old: ort.InferenceSession,
+    new: ort.InferenceSession,
+    manifest: Manifest,
+    sessions: FullSessions,
+    correction: Calibration,
+) -> None:
+    """Refuse a new graph that differs from the old one in anything but the level, or whose bits depend on the batch.
+
+    Args:
+        old: Graph without a correction.
+        new: Graph with the correction.
+        manifest: Manifest of the old bundle.
+        sessions: Sessions to compare on.
+        correction: The correction.
+    """
+    ends = np.arange(len(sessions.items))[-CHECKED_PREFIXES:]
+    for _, batch in batch_prefixes(manifest, sessions, ends):
+        old_outputs, new_outputs = run_with_reasons(old, batch), run_with_reasons(new, batch)
+        if any(
+            old_part.tobytes() != new_part.tobytes()
+            for index, (old_part, new_part) in enumerate(zip(old_outputs, new_outputs, strict=True))
+            if index not in (2, 3)  # the outputs of the heads
+        ):
+            message = "the correction of the level changed more than the level: the bundle was not written"
+            raise ExportError(message)
+        expected = correct_level(Probabilities(*old_outputs[2:4]), correction)
+        difference = max(
+            float(np.abs(part - expected_part).max())
+            for part, expected_part in zip(new_outputs[2:4], expected, strict=True)
+        )
+        if not difference <= MAX_DIFFERENCE:
+            message = f"the corrected probabilities differ by {difference:.2g} from the fit: the bundle was not written"
+            raise ExportError(message)
+        if not all(
+            batch_invariant(new, batch, new_outputs, index) for index in range(0, len(batch.items), INVARIANCE_STEP)
+        ):
+            message = "the corrected graph gives other bits alone than in a batch: the bundle was not written"
+            raise ExportError(message)

@@ -1,0 +1,146 @@
+import json
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+
+from clickscore.export.commands import recalibrate
+from clickscore.export.level_graph import add_level, remove_level
+from clickscore.export.probes import batch_invariant, run_with_reasons
+from clickscore.export.random_bundle import random_examples, write_random_bundle
+from clickscore.export.recalibrate import recalibrate_bundle
+from clickscore.model.calibration import Affine, Calibration, Probabilities
+from clickscore.model.errors import DataError
+from clickscore.model.level import correct_level
+from clickscore.model.onnx_runtime import open_graph
+from clickscore.model.training_batches import pad_prefixes
+from clickscore.schemas.manifest import CalibrationReport, content_hash, decode_manifest, encode_manifest
+from clickscore.stream.scoring.bundle import check_bundle, load_bundle
+from clickscore.stream.scoring.scorer import Scorer
+from tests.model.builders import TINY, shoppers, write_sessions
+from tests.refusals import refusal
+
+pytestmark = pytest.mark.train
+
+ITEMS = [f"item-{number}" for number in range(30)]
+REPORT = CalibrationReport(method="", events=0, before={}, after={})
+CORRECTION = Calibration(
+    next_action=Affine(scales=(0.7,), bias=(0.5, -1.0, 2.0, 0.0, 0.1)),
+    purchase=Affine(scales=(1.3,), bias=(-1.5,)),
+    report=REPORT,
+)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recalibrated") / "bundle"
+    write_random_bundle(folder, ITEMS, TINY.model)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sessions(tmp_path_factory):
+    return write_sessions(tmp_path_factory.mktemp("recent") / "recent.jsonl", shoppers(300))
+
+
+@pytest.fixture(scope="module")
+def fresher(bundle, sessions):
+    folder = bundle.parent / "fresher"
+    output = CliRunner().invoke(recalibrate, [str(bundle), str(sessions), "--out", str(folder)]).output
+    assert "log loss of a purchase" in output
+    assert "wrote bundle" in output
+    return folder
+
+
+def manifest_of(folder):
+    return decode_manifest((folder / "manifest.json").read_bytes())
+
+
+def test_worker_serves_the_bundle_under_a_hash_of_its_own(bundle, fresher):
+    old, new = manifest_of(bundle), manifest_of(fresher)
+    assert check_bundle(fresher) == []
+    assert Scorer(load_bundle(fresher)).version == new.version != old.version
+    assert new.content_hash == content_hash((fresher / "model.onnx").read_bytes(), (fresher / "items.txt").read_bytes())
+
+
+def test_manifest_says_how_the_level_came(bundle, fresher):
+    old, new = manifest_of(bundle), manifest_of(fresher)
+    assert new.lineage == (f"{old.version}, with the level of 300 recent sessions",)
+    assert new.level is not None
+    assert new.level.sessions == 300
+    assert new.level.closed_until == 299_000
+    assert new.level.after["purchase_log_loss"] < new.level.before["purchase_log_loss"]
+    assert json.loads((fresher / "manifest.json").read_bytes())["level"]["action_shifts"]
+
+
+def test_second_correction_replaces_the_first(bundle, fresher, sessions, tmp_path):
+    again = recalibrate_bundle(fresher, [sessions], tmp_path / "again")
+    assert again is not None
+    assert again.content_hash == manifest_of(fresher).content_hash
+    assert remove_level((fresher / "model.onnx").read_bytes()) == (bundle / "model.onnx").read_bytes()
+
+
+def test_scores_stay_and_probabilities_follow_the_correction_in_any_batch(bundle):
+    old = open_graph(bundle / "model.onnx")
+    new = open_graph(add_level((bundle / "model.onnx").read_bytes(), CORRECTION))
+    examples = random_examples(len(ITEMS), TINY.model.max_length, 0)
+    for size in (1, 2, 3, 5, 8, 33, 64):
+        batch = pad_prefixes(examples, np.arange(size))
+        before, after = run_with_reasons(old, batch), run_with_reasons(new, batch)
+        for index in (0, 1, 4):
+            assert before[index].tobytes() == after[index].tobytes()
+        expected = correct_level(Probabilities(before[2], before[3]), CORRECTION)
+        assert after[2] == pytest.approx(expected.next_action, abs=1e-6)
+        assert after[3] == pytest.approx(expected.purchase, abs=1e-6)
+        assert all(batch_invariant(new, batch, after, index) for index in range(size))
+
+
+def test_head_without_a_correction_keeps_its_bits(bundle):
+    model = (bundle / "model.onnx").read_bytes()
+    same = Affine(scales=(1.0,), bias=(0.0,) * 5)
+    purchase_alone = Calibration(next_action=same, purchase=Affine(scales=(1.0,), bias=(0.5,)), report=REPORT)
+    names = [node.op_type for node in onnx.load_model_from_string(add_level(model, purchase_alone)).graph.node]
+    assert "Pow" not in names
+    batch = pad_prefixes(random_examples(len(ITEMS), TINY.model.max_length, 0), np.arange(9))
+    before, after = (run_with_reasons(open_graph(graph), batch) for graph in (model, add_level(model, purchase_alone)))
+    assert before[2].tobytes() == after[2].tobytes()
+    assert (after[3] > before[3]).all()
+
+
+def test_level_that_fits_writes_nothing(bundle, tmp_path):
+    few = write_sessions(tmp_path / "few.jsonl", shoppers(20))
+    output = CliRunner().invoke(recalibrate, [str(bundle), str(few), "--out", str(tmp_path / "out")]).output
+    assert "no bundle was written" in output
+    assert not (tmp_path / "out").exists()
+
+
+def test_correction_that_is_no_longer_needed_is_removed(bundle, fresher, tmp_path):
+    few = write_sessions(tmp_path / "few.jsonl", shoppers(20))
+    removed = recalibrate_bundle(fresher, [few], tmp_path / "out")
+    assert removed is not None
+    assert removed.content_hash == manifest_of(bundle).content_hash
+
+
+def test_folder_in_use_is_refused(bundle, fresher, sessions):
+    result = CliRunner().invoke(recalibrate, [str(bundle), str(sessions), "--out", str(fresher)])
+    assert "is not empty" in refusal(result)
+
+
+def test_bundle_without_a_head_is_refused(bundle, sessions, tmp_path):
+    lame = tmp_path / "lame"
+    lame.mkdir()
+    for name in ("model.onnx", "items.txt"):
+        (lame / name).write_bytes((bundle / name).read_bytes())
+    without = msgspec.structs.replace(manifest_of(bundle), absent_heads=("purchase",))
+    (lame / "manifest.json").write_bytes(encode_manifest(without))
+    result = CliRunner().invoke(recalibrate, [str(lame), str(sessions), "--out", str(tmp_path / "out")])
+    assert "has no purchase" in refusal(result)
+
+
+def test_file_without_a_session_is_refused(bundle, tmp_path):
+    empty = tmp_path / "empty.jsonl"
+    empty.write_bytes(b"")
+    with pytest.raises(DataError, match="no session"):
+        recalibrate_bundle(bundle, [empty], tmp_path / "out")
