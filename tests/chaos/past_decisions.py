@@ -40,8 +40,10 @@ CAMPAIGN_CHANGES = 20
 KILL_STEPS = (5, 13, 22, 31, 44)
 JOIN_STEPS = (9, 36)
 """Steps in which a third worker joins; it leaves in the next step."""
-SWITCH_STEPS = {17: {"bundle": 1}, 27: {"policy": 1}, 38: {"bundle": 2}}
+SWITCH_STEPS = {17: {"bundle": 1}, 27: {"policy": 1}}
 """Steps in which all workers start again with another bundle or policy."""
+ROLLOUT_STEP = 38
+"""Step in which the third bundle takes over by a rollout, without a restart."""
 PAUSE_S = 0.4
 """Time between the changes of the shop and the events of a step, s: more than `epoch_ms`."""
 POLICY = 'version = "proof-1"\nowner = "tests"\nk = 6\n\n[limit]\nreminders = 1\n'
@@ -52,6 +54,8 @@ class Versions(NamedTuple):
 
     bundles: Sequence[Path]
     policies: Sequence[str]
+    content_hash: str
+    """Content hash of the bundle that takes over by a rollout."""
 
 
 class Outcome(NamedTuple):
@@ -76,18 +80,17 @@ def run(broker: str, folder: Path, seed: int, decisions: int) -> Outcome:
     """
     store = BundleStore(str(folder / "store"), check_bundle)
     bundles = [small_bundle(folder / f"bundle-{items}", items) for items in (300, 280, 260)]
-    for bundle in bundles:
-        store.push(bundle)
+    content_hash = [store.push(bundle).content_hash for bundle in bundles][-1]
     policy = folder / "proof.toml"
     policy.write_text(POLICY)
     settings = {"control_share": 0.1, "max_events": 20, "epoch_ms": 50, "session_timeout_ms": 3_000, "reasons": 2}
-    with installation(broker, folder, **settings) as live:
-        _decide(live, Versions(bundles, ["default", str(policy)]), random.Random(seed), decisions)
+    with installation(broker, folder, **settings, bundle_store=str(folder / "store")) as live:
+        _decide(live, Versions(bundles, ["default", str(policy)], content_hash), random.Random(seed), decisions)
         published = {topic.name: _decisions(live, topic) for topic in (RECOMMENDATIONS, ADS)}
         records = {**published[RECOMMENDATIONS.name], **published[ADS.name]}
         ids = random.Random(seed).sample(sorted(records), decisions)
         started_at = time.monotonic()
-        verdicts = _explain(live, ids, ["--bundle-store", str(folder / "store"), "--policy", str(policy)])
+        verdicts = _explain(live, ids, ["--policy", str(policy)])
         seconds = time.monotonic() - started_at
         return Outcome(_facts(live, records), verdicts, seconds)
 
@@ -110,6 +113,8 @@ def _decide(live: Installation, versions: Versions, dice: random.Random, decisio
             running.append(live.start_worker(**present))
         if step - 1 in JOIN_STEPS:
             running.pop(0).stop()
+        if step == ROLLOUT_STEP:
+            _run(live, ["rollout", "set", versions.content_hash], "")
         if step in SWITCH_STEPS:
             change = SWITCH_STEPS[step]
             present |= {"bundle": str(versions.bundles[change["bundle"]])} if "bundle" in change else {}
@@ -149,20 +154,31 @@ def _decisions(live: Installation, topic: Topic) -> dict[str, dict[str, Any]]:
 
 def _explain(live: Installation, ids: Sequence[str], arguments: Sequence[str]) -> Counter[str]:
     """Return the number of decisions by verdict, as `clickscore explain` finds them."""
-    done = subprocess.run(
-        [sys.executable, "-m", "clickscore.stream", "explain", "-", "--brief", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "ORT_DISABLE_TELEMETRY": "1", **environment_of(live.settings)},
-        input="\n".join(ids),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = _run(live, ["explain", "-", "--brief", *arguments], "\n".join(ids))
     verdicts = Counter(line.split("  ")[1] for line in done.stdout.splitlines())
     say(done.stderr.strip())
     for line in [line for line in done.stdout.splitlines() if not line.endswith("  equal")][:20]:
         say(line)
     return verdicts
+
+
+def _run(live: Installation, arguments: Sequence[str], text: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command of an installation.
+
+    Args:
+        live: The installation.
+        arguments: Command and options.
+        text: Standard input.
+    """
+    return subprocess.run(
+        [sys.executable, "-m", "clickscore.stream", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "ORT_DISABLE_TELEMETRY": "1", **environment_of(live.settings)},
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def _facts(live: Installation, decisions: dict[str, dict[str, Any]]) -> dict[str, int]:
