@@ -71,7 +71,7 @@ def explain(
     DECISION_ID is the id of a recommendation or, with -ad at its end, of an ad; - reads ids from standard input, one a
     line. The events of the partition are read from their beginning. Bundle and policy are those of the decision: a
     bundle comes from --bundle, from the setting bundle or from the bundle store, a policy from --policy, from the
-    setting policy or from the package.
+    setting policy, from the package or from the bundle store.
 
     The exit code is 1 if a decision differs from its published record, or cannot be made again.
 

@@ -12,12 +12,13 @@ from clickscore.schemas.rollouts import EpochRollout
 from clickscore.stream.deciders import Decider
 from clickscore.stream.errors import BundleError
 from clickscore.stream.policy.experiments import CHALLENGER
-from clickscore.stream.policy.policy_file import DEFAULT_POLICY, SHIPPED_POLICIES, PolicyFile, load_policy
+from clickscore.stream.policy.policy_file import DEFAULT_POLICY, SHIPPED_POLICIES, PolicyError, PolicyFile, load_policy
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.scoring.bundle import load_bundle
 from clickscore.stream.scoring.bundle_store import BundleStore
 from clickscore.stream.scoring.scorer import Scorer
 from clickscore.stream.settings import PolicySettings
+from clickscore.stream.stored_policies import load_stored_policy
 
 VERSION_DIGITS = 12
 """Digits of a content hash that name a bundle in decisions."""
@@ -91,21 +92,33 @@ class BundleFinder:
 class PolicyFinder:
     """Policy files by the label that decisions name."""
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(self, names: Iterable[str], store: str = "") -> None:
         """Load policies.
 
         Args:
             names: Names of shipped policies and paths of files; all shipped policies are known without names.
+            store: Folder or URL of the bundle store, which has the policies of rollouts; empty without a store.
 
         Raises:
             PolicyError: A policy does not exist, or is wrong.
         """
         loaded = [load_policy(name) for name in (*SHIPPED_POLICIES, *names)]
-        self._by_label = {policy.label: policy for policy in loaded}
+        self._by_label: dict[str, PolicyFile | None] = {policy.label: policy for policy in loaded}
+        self._store = store
 
     def find(self, label: str) -> PolicyFile | None:
         """Return the policy of a label; None for an unknown label."""
-        return self._by_label.get(label)
+        if label not in self._by_label:
+            self._by_label[label] = self._load(label)
+        return self._by_label[label]
+
+    def _load(self, label: str) -> PolicyFile | None:
+        if not self._store:
+            return None
+        try:
+            return load_stored_policy(self._store, label)
+        except (BundleError, PolicyError):
+            return None
 
 
 class DeciderFinder:
@@ -145,7 +158,7 @@ class DeciderFinder:
             epoch: Epoch of the event.
             published: Published decisions on the event.
         """
-        label = next((decision.policy for decision in published), epoch.policy if epoch else "") or DEFAULT_POLICY.label
+        label = next((decision.policy for decision in published), _epoch_policy(epoch)) or DEFAULT_POLICY.label
         return label, self._policies.find(label)
 
     def candidates(
@@ -180,3 +193,11 @@ class DeciderFinder:
         if epoch is not None and epoch.bundle:
             yield epoch.bundle
         yield from self._bundles.versions
+
+
+def _epoch_policy(epoch: Epoch | None) -> str:
+    """Return the label of the policy of an epoch; empty without one."""
+    if epoch is None:
+        return ""
+    rollout = epoch.rollout if isinstance(epoch.rollout, EpochRollout) else None
+    return (rollout.policy if rollout is not None else None) or epoch.policy

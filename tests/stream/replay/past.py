@@ -87,6 +87,7 @@ class Past:
         given: Iterable[Path] = (),
         store: BundleStore | None = None,
         policies: Sequence[str] = (),
+        policy_store: str = "",
         what_if: Sequence[str] = (),
         missing: Sequence[str] = (),
         batch: int = 7,
@@ -97,7 +98,7 @@ class Past:
         pipeline = self._pipeline()
         with BundleFinder(known, given, store) as bundles:
             explainer = Explainer(
-                DeciderFinder(bundles, PolicyFinder((*policies, *what_if)), self.settings.policy),
+                DeciderFinder(bundles, PolicyFinder((*policies, *what_if), policy_store), self.settings.policy),
                 bundles=bundles,
                 settings_hash=self.settings.identity_hash,
                 other_policies=[load_policy(name) for name in what_if],

@@ -9,6 +9,7 @@ from clickscore.schemas.catalogue import Campaign, Item
 from clickscore.schemas.events import Epoch
 from clickscore.schemas.rollouts import EpochRollout
 from clickscore.schemas.topics import EVENTS
+from clickscore.stream.policy.policy_file import load_policy
 from clickscore.stream.replay.explanation_text import describe_briefly, describe_explanation
 from clickscore.stream.replay.field_differences import FieldDifference
 from clickscore.stream.replay.reference_log import ReferenceLog
@@ -169,6 +170,27 @@ def test_missing_policy_is_named(bundle: Path, tmp_path: Path):
     assert "its policy mine-1@" in explanation.problem
     (explanation,) = past.explain(f"{ID}-4", known=[bundle], policies=[str(file)])
     assert (explanation.verdict, len(explanation.items)) == ("equal", 4)
+
+
+def test_policy_of_a_rollout_comes_from_the_bundle_store(bundle: Path, tmp_path: Path):
+    text = b'version = "mine-2"\nowner = "shop"\nk = 4\n'
+    file = tmp_path / "mine.toml"
+    file.write_bytes(text)
+    past, label = make_past(bundle, str(file)), load_policy(str(file)).label
+    (missing,) = past.explain(f"{ID}-4", known=[bundle], policy_store=str(tmp_path / "store"))
+    assert missing.verdict == "not recomputed"
+    BundleStore(str(tmp_path / "store"), check_bundle).push_policy(label, text)
+    (explanation,) = past.explain(f"{ID}-4", known=[bundle], policy_store=str(tmp_path / "store"))
+    assert (explanation.verdict, len(explanation.items)) == ("equal", 4)
+
+
+def test_policy_of_a_decision_without_a_record_is_that_of_the_rollout_of_its_epoch(bundle: Path):
+    content_hash = msgspec.json.decode((bundle / "manifest.json").read_bytes())["content_hash"]
+    label = load_policy("strict").label
+    rollout = EpochRollout(champion=content_hash, policy=label)
+    epoch = msgspec.json.encode(Epoch(number=1, catalogue=0, campaigns=0, policy="other", rollout=rollout))
+    (explanation,) = Past(records(epoch, view("ann", 0, "item-3")), make_reference()).explain(f"{ID}-1", known=[bundle])
+    assert (explanation.verdict, explanation.policy) == ("not published", label)
 
 
 def test_changed_record_differs(bundle: Path):
