@@ -133,6 +133,10 @@ def compared_variant(decision: Recommendation) -> str:
     return "fallback" if is_of_model and not count_model_items(decision) else decision.variant
 
 
+SCORE_DECIMALS = 6
+"""Decimals of scores, probabilities and contributions in decisions."""
+
+
 def round_score(score: float) -> float:
-    """Return a score rounded to 6 decimals, for decisions."""
-    return round(score, 6)
+    """Return a score rounded to `SCORE_DECIMALS` decimals, for decisions."""
+    return round(score, SCORE_DECIMALS)

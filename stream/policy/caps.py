@@ -1,15 +1,12 @@
 """Caps: limit the places that a group of items takes in a list."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 
 from clickscore.schemas.decisions import Choice
 from clickscore.stream.policy.policy_file import Limit
 from clickscore.stream.policy.rules import Cap
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
 from clickscore.stream.request import Request
-
-AppliedCap = tuple[str, int, Callable[[str], str | None]]
-"""Name and limit of a cap, and the function from an item to its group for a request."""
 
 
 def session_items(request: Request, catalogue: AnyCatalogue) -> Callable[[str], str | None]:
@@ -62,21 +59,44 @@ def make_caps(limit: Limit, k: int) -> tuple[Cap, ...]:
     return tuple(cap for cap in (reminders, *shelves) if cap.limit < k)
 
 
-def apply_caps(choices: Iterable[Choice], caps: Iterable[AppliedCap], removed: dict[str, int]) -> Iterator[Choice]:
-    """Yield the choices that exceed no cap, in their order.
+class CapCounter:
+    """Counts the places of a list that each group of items takes."""
+
+    def __init__(self, caps: Sequence[Cap], request: Request, catalogue: AnyCatalogue) -> None:
+        """Start with an empty list.
+
+        Args:
+            caps: Caps of the policy.
+            request: The event, with the user's session.
+            catalogue: What is known of the items.
+        """
+        self._caps = [(cap.name, cap.limit, cap.group_of(request, catalogue), dict[str, int]()) for cap in caps]
+
+    def find_full_cap(self, item: str) -> str | None:
+        """Return the name of the first cap that is full for an item; None counts the item as shown."""
+        for name, limit, group_of, places in self._caps:
+            group = group_of(item)
+            if group and places.get(group, 0) >= limit:
+                return name
+        for _, _, group_of, places in self._caps:
+            if group := group_of(item):
+                places[group] = places.get(group, 0) + 1
+        return None
+
+
+def apply_caps(choices: Iterable[Choice], counter: CapCounter, removed: dict[str, int]) -> list[Choice]:
+    """Return the choices that exceed no cap, in their order.
 
     Args:
         choices: Choices, best first.
-        caps: Caps of the request.
+        counter: Counts the places.
         removed: Receives the number of items removed by each cap.
     """
-    places: dict[tuple[str, str], int] = {}
+    shown: list[Choice] = []
     for choice in choices:
-        groups = [(name, group, limit) for name, limit, group_of in caps if (group := group_of(choice.item_id))]
-        full = next((name for name, group, limit in groups if places.get((name, group), 0) >= limit), None)
-        if full is not None:
-            removed[full] = removed.get(full, 0) + 1
-            continue
-        for name, group, _ in groups:
-            places[name, group] = places.get((name, group), 0) + 1
-        yield choice
+        name = counter.find_full_cap(choice.item_id)
+        if name is None:
+            shown.append(choice)
+        else:
+            removed[name] = removed.get(name, 0) + 1
+    return shown

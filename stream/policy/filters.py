@@ -44,14 +44,17 @@ def on_screen(request: Request, catalogue: AnyCatalogue) -> Collection[str]:
 def in_cart(request: Request, catalogue: AnyCatalogue) -> Collection[str]:
     """Forbid items that the user has put into the cart in this session, and has neither taken out nor bought."""
     del catalogue
-    if _CART not in request.actions:
+    actions = request.actions
+    first = actions.find(_CART)
+    if first < 0:
         return ()
     cart: set[str] = set()
-    for item, action in zip(request.items, request.actions, strict=True):
+    for position in range(first, len(actions)):
+        action = actions[position]
         if action == _CART:
-            cart.add(item)
+            cart.add(request.items[position])
         elif action in _LEFT_CART:
-            cart.discard(item)
+            cart.discard(request.items[position])
     return cart
 
 

@@ -12,7 +12,7 @@ The stages of a decision run in this order:
 """
 
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from itertools import islice, repeat
+from itertools import repeat
 from operator import attrgetter
 from typing import NamedTuple, TypeVar
 
@@ -20,17 +20,14 @@ import msgspec
 
 from clickscore.schemas.clients import CLIENT_FIELDS, REASON_FIELDS
 from clickscore.schemas.decisions import (
-    Because,
     Choice,
     Recommendation,
     RecommendationContext,
     count_model_items,
     encode_decision,
-    round_score,
 )
-from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.purposes import WITHHELD
-from clickscore.stream.policy.caps import apply_caps, make_caps
+from clickscore.stream.policy.caps import CapCounter, apply_caps, make_caps
 from clickscore.stream.policy.experiments import CONTROL, MODEL
 from clickscore.stream.policy.filters import forbidden_items, make_filters
 from clickscore.stream.policy.item_filters import make_item_filters
@@ -39,7 +36,8 @@ from clickscore.stream.policy.policy_file import PolicyFile
 from clickscore.stream.policy.relevance import make_rerankers
 from clickscore.stream.policy.rule_trace import RuleEffect, RuleTrace
 from clickscore.stream.policy.rules import CatalogueFilter, RequestFilter, Reranker, Rule, UserFilter
-from clickscore.stream.policy.slate import CandidateSource, Selection, Slate, allowed_candidates, select_first
+from clickscore.stream.policy.session_reasons import with_reasons
+from clickscore.stream.policy.slate import CandidateSource, Selection, Slate, choose_candidates, select_first
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
 from clickscore.stream.request import Request, Scores
 from clickscore.stream.settings import PolicySettings
@@ -227,28 +225,22 @@ class Policy:
         """
         filtered: dict[str, int] = {}
         moved: dict[str, int] = {}
-        sources = self._sources(request, scores)
+        counter = CapCounter(self._caps, request, catalogue)
+        sources: Iterable[CandidateSource] = self._sources(request, scores)
         if trace is not None:
             sources = trace.watch_sources(sources, filtered)
-        candidates = allowed_candidates(sources, forbidden, filtered)
+        slate: Slate
         if self._is_plain:
-            return tuple(islice(self._capped(candidates, request, catalogue, filtered), self._k)), filtered, moved
-        slate: Slate = list(islice(candidates, max(self._k, SLATE_SIZE)))
-        for reranker in self._rerankers:
-            reranked = reranker.rerank(slate, request, catalogue)
-            self._count(reranker.name, slate, reranked, filtered, moved)
-            if trace is not None:
-                trace.compare(reranker.name, slate, reranked, self._k)
-            slate = reranked
-        uncapped = slate if trace is None else trace.watch(slate, attrgetter("item_id"), filtered)
-        slate = list(self._capped(uncapped, request, catalogue, filtered))
-        slate = self._select(slate, request, self._k)
-        for pin in self._pins:
-            pinned = pin.rerank(slate, request, catalogue)
-            self._count(pin.name, slate, pinned, filtered, moved)
-            if trace is not None:
-                trace.compare(pin.name, slate, pinned, self._k)
-            slate = pinned
+            find_full_cap = counter.find_full_cap if self._caps else None
+            slate, indices = choose_candidates(sources, forbidden, find_full_cap, self._k, filtered)
+        else:
+            slate, indices = choose_candidates(sources, forbidden, None, max(self._k, SLATE_SIZE), filtered)
+            slate = self._rerank(self._rerankers, slate, request, catalogue, (filtered, moved, trace))
+            uncapped = slate if trace is None else trace.watch(slate, attrgetter("item_id"), filtered)
+            slate = self._select(apply_caps(uncapped, counter, filtered), request, self._k)
+            slate = self._rerank(self._pins, slate, request, catalogue, (filtered, moved, trace))
+        if scores is not None and scores.reasons is not None and self._max_reasons:
+            slate = with_reasons(slate, indices, request, scores.reasons, self._max_reasons)
         return tuple(slate), filtered, moved
 
     def trace(self, request: Request, scores: Scores | None, catalogue: AnyCatalogue) -> list[RuleEffect]:
@@ -263,48 +255,35 @@ class Policy:
         self._choose(request, scores, catalogue, forbidden_items(self.filters, request, catalogue), trace)
         return trace.effects
 
-    def _count(self, name: str, slate: Slate, reranked: Slate, filtered: dict[str, int], moved: dict[str, int]) -> None:
-        """Count the items that a re-ranker removed, and the shown places that have another item since."""
-        if len(reranked) < len(slate):
-            filtered[name] = len(slate) - len(reranked)
-        pairs = zip(slate[: self._k], reranked[: self._k], strict=False)
-        changed = sum([choice.item_id != other.item_id for choice, other in pairs])
-        if changed:
-            moved[name] = changed
-
-    def _capped(
-        self, choices: Iterable[Choice], request: Request, catalogue: AnyCatalogue, filtered: dict[str, int]
-    ) -> Iterable[Choice]:
-        """Return the choices that exceed no cap."""
-        if not self._caps:
-            return choices
-        applied = [(cap.name, cap.limit, cap.group_of(request, catalogue)) for cap in self._caps]
-        return apply_caps(choices, applied, filtered)
+    def _rerank(
+        self,
+        rerankers: Sequence[Reranker],
+        slate: Slate,
+        request: Request,
+        catalogue: AnyCatalogue,
+        notes: tuple[dict[str, int], dict[str, int], RuleTrace | None],
+    ) -> Slate:
+        """Run re-rankers, and note the items that each removes, and the shown places that have another item since."""
+        filtered, moved, trace = notes
+        for rule in rerankers:
+            reranked = rule.rerank(slate, request, catalogue)
+            if len(reranked) < len(slate):
+                filtered[rule.name] = len(slate) - len(reranked)
+            pairs = zip(slate[: self._k], reranked[: self._k], strict=False)
+            changed = sum([choice.item_id != other.item_id for choice, other in pairs])
+            if changed:
+                moved[rule.name] = changed
+            if trace is not None:
+                trace.compare(rule.name, slate, reranked, self._k)
+            slate = reranked
+        return slate
 
     def _sources(self, request: Request, scores: Scores | None) -> Iterator[CandidateSource]:
         """Yield the model's candidates, then the fallback to popularity."""
         if scores is not None:
-            yield MODEL, scores.candidates(), self._because(request, scores)
-        yield CONTROL, zip(request.popular, repeat(0.0)), None
-        yield CONTROL, zip(self._prior, repeat(0.0)), None
-
-    def _because(self, request: Request, scores: Scores) -> Callable[[int], tuple[Because, ...]] | None:
-        """Return a function from a candidate's index to the events with the largest contributions.
-
-        Of equal contributions the newer event comes first.
-        """
-        reasons, limit = scores.reasons, self._max_reasons
-        if reasons is None or not limit:
-            return None
-        return lambda candidate: tuple(
-            Because(
-                item_id=request.items[position],
-                action=ACTIONS[request.actions[position]],
-                contribution=round_score(contribution),
-            )
-            for contribution, position in sorted(reasons.contributions_to(candidate), reverse=True)[:limit]
-            if round_score(contribution) > 0
-        )
+            yield MODEL, scores.candidates()
+        yield CONTROL, zip(request.popular, repeat(0.0))
+        yield CONTROL, zip(self._prior, repeat(0.0))
 
     def _popular_items(self, request: Request, catalogue: AnyCatalogue) -> _PopularItems | None:
         """Return the shared popular items; None where a rule speaks of any of the items for this user.

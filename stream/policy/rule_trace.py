@@ -32,8 +32,8 @@ class RuleTrace:
         self, sources: Iterable[CandidateSource], removed: Mapping[str, int]
     ) -> Iterator[CandidateSource]:
         """Yield sources whose candidates are watched."""
-        for reason, candidates, because in sources:
-            yield reason, self.watch(candidates, itemgetter(0), removed), because
+        for reason, candidates in sources:
+            yield reason, self.watch(candidates, itemgetter(0), removed)
 
     def watch(
         self, candidates: Iterable[Candidate], item_of: Callable[[Candidate], str], removed: Mapping[str, int]

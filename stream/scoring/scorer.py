@@ -16,13 +16,11 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from clickscore.model.graph_trial import shorten
+from clickscore.schemas.decisions import SCORE_DECIMALS
 from clickscore.schemas.manifest import EXPLAINED, HEADS, NEXT_ACTIONS, REASONS, padded_widths
 from clickscore.stream.errors import BundleError
 from clickscore.stream.request import Reasons, Request, Scores
 from clickscore.stream.scoring.bundle import Bundle
-
-DECIMALS = 6
-"""Decimals of scores and probabilities in decisions."""
 
 SMALL_CALL = 8
 """Largest number of sessions scored in the caller's thread: waking another thread would cost more time."""
@@ -305,5 +303,5 @@ def _padded(sessions: list[list[int]], width: int) -> np.ndarray:
 
 
 def _rounded(values: np.ndarray) -> list[Any]:
-    """Return values as Python floats with `DECIMALS` decimals, for decisions."""
-    return np.round(values.astype(np.float64), DECIMALS).tolist()
+    """Return values as Python floats with `SCORE_DECIMALS` decimals, for decisions."""
+    return np.round(values.astype(np.float64), SCORE_DECIMALS).tolist()

@@ -112,6 +112,11 @@ def test_reasons_are_those_of_the_item_that_is_shown():
     assert because(explained(1, [[1.0, 0, 0], [0, 1.0, 0]], bought=("a",)))[0] == [("y", ACTIONS[2], 1.0)]
 
 
+def test_list_without_a_candidate_of_the_model_has_no_reasons():
+    decision = explained(2, [[1.0, 0, 0]], bought=("a",))
+    assert [(choice.item_id, choice.because) for choice in decision.items] == [("p", ())]
+
+
 def test_contributions_are_rounded_as_scores_are():
     assert because(explained(1, [[0.12345678, 0, 0]]))[0][0][2] == 0.123457
 
