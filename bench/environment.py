@@ -45,6 +45,7 @@ class Environment:
             topic_prefix=prefix,
             group=f"{prefix}workers",
             bundle=str(self.bundle) if bundle else "",
+            max_events=WARM,  # peers remember as many: they decide alike
             web_port=free_port("127.0.0.1"),
             broker_wait_ms=15_000,
         )

@@ -13,6 +13,7 @@ from bench.logs import START_MS, WARM, WARM_SESSION, warm_sessions
 from clickscore.schemas.decisions import Choice, Recommendation, encode_decision, round_score
 from clickscore.schemas.events import ACTION_OF, View, decode_record
 from clickscore.schemas.manifest import NEXT_ACTIONS
+from clickscore.stream.policy.policy_file import DEFAULT_POLICY
 from clickscore.stream.scoring.bundle import load_bundle
 from clickscore.stream.settings import Settings
 
@@ -112,8 +113,8 @@ class Work:
             for question, answer in zip(
                 requests,
                 zip(
-                    rows[:, : self._settings.policy.k].tolist(),
-                    scores[:, : self._settings.policy.k].astype(np.float64).tolist(),
+                    rows.tolist(),
+                    scores.astype(np.float64).tolist(),
                     actions.astype(np.float64).tolist(),
                     purchase.astype(np.float64).tolist(),
                     strict=True,
@@ -133,7 +134,7 @@ class Work:
                 event_id=event.event_id,
                 ts=event.ts,
                 bundle=self._version,
-                policy="1",
+                policy=DEFAULT_POLICY.label,
                 variant=EXPERIMENT_ARM,
                 session_id=session["id"],
                 session_length=session["length"],
@@ -142,11 +143,27 @@ class Work:
                 purchase=round_score(purchase),
                 items=tuple(
                     Choice(item_id=items[row], score=round_score(score), propensity=1.0, reason="model")
-                    for row, score in zip(rows, scores, strict=True)
+                    for row, score in self._shown(session["rows"], rows, scores)
                 ),
                 filtered={},
             )
         )
+
+    def _shown(self, session: list[int], rows: list[int], scores: list[float]) -> list[tuple[int, float]]:
+        """Return the items to show: not the item on screen, and few of the session, as in the policy `default`."""
+        reminders = DEFAULT_POLICY.limit.reminders
+        shown: list[tuple[int, float]] = []
+        for row, score in zip(rows, scores, strict=True):
+            if row == session[-1]:
+                continue
+            if row in session:
+                if not reminders:
+                    continue
+                reminders -= 1
+            shown.append((row, score))
+            if len(shown) == self._settings.policy.k:
+                break
+        return shown
 
     def _first(self, user_id: str) -> Session | None:
         items = self._warm.get(user_id)
