@@ -7,7 +7,6 @@ from clickscore.schemas.clients import CLIENT_FIELDS, REASON_FIELDS
 from clickscore.schemas.decisions import Ad, round_score
 from clickscore.schemas.events import Impression, ItemEvent
 from clickscore.schemas.purposes import ADS, WITHHELD
-from clickscore.stream.policy.filters import forbidden_items
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
 from clickscore.stream.request import Request, Scores
@@ -40,7 +39,7 @@ def choose_ad(request: Request, scores: Scores | None, catalogue: AnyCatalogue, 
     if request.withheld & ADS:
         request, scores, target = without_behaviour(request), None, "match the current item"
     purchase = scores.purchase if scores is not None else None
-    forbidden = forbidden_items(policy.filters, request, catalogue)
+    forbidden = policy.forbidden(request, catalogue)
     matching = catalogue.matching(request.items)
     eligible = [
         campaign

@@ -1,6 +1,6 @@
 """Filters: name the items forbidden for a request. Each filter is a pure function."""
 
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 
 from clickscore.schemas.events import ACTION_OF, Cart, Impression, ItemEvent, Purchase, RemoveFromCart
 from clickscore.stream.policy.policy_file import Hide
@@ -8,13 +8,27 @@ from clickscore.stream.policy.rules import CatalogueFilter, Filter, UserFilter
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
 from clickscore.stream.request import Request
 
-_CART, _LEFT_CART = ACTION_OF[Cart], (ACTION_OF[RemoveFromCart], ACTION_OF[Purchase])
+_CART, _PURCHASE = ACTION_OF[Cart], ACTION_OF[Purchase]
+_LEFT_CART = (ACTION_OF[RemoveFromCart], _PURCHASE)
 
 
 def bought_already(request: Request, catalogue: AnyCatalogue) -> Collection[str]:
     """Forbid items bought by the user."""
     del catalogue
     return request.bought
+
+
+def bought_unless_again(categories: Collection[str]) -> Callable[[Request, AnyCatalogue], Collection[str]]:
+    """Forbid items bought by the user, but items of some categories only in the session of the purchase."""
+
+    def forbid(request: Request, catalogue: AnyCatalogue) -> Collection[str]:
+        if not request.bought:
+            return ()
+        actions = zip(request.items, request.actions, strict=True)
+        bought_now = {item for item, action in actions if action == _PURCHASE}
+        return {item for item in request.bought if item in bought_now or catalogue.category_of(item) not in categories}
+
+    return forbid
 
 
 def out_of_stock(request: Request, catalogue: AnyCatalogue) -> Container[str]:
@@ -70,13 +84,17 @@ IN_CART = UserFilter("in_cart", "it is in the cart", in_cart)
 def make_filters(hide: Hide) -> tuple[Filter, ...]:
     """Return the filters of a policy, in the order of their runs. A candidate counts for the first that removes it."""
     switches: list[tuple[Filter, bool]] = [
-        (BOUGHT, hide.bought),
+        (_bought_filter(hide.bought_again), hide.bought),
         (OUT_OF_STOCK, hide.out_of_stock),
         (HIDDEN, True),
         (ON_SCREEN, hide.on_screen),
         (IN_CART, hide.in_cart),
     ]
     return tuple(rule for rule, is_on in switches if is_on)
+
+
+def _bought_filter(categories: Collection[str]) -> UserFilter:
+    return BOUGHT._replace(forbid=bought_unless_again(frozenset(categories))) if categories else BOUGHT
 
 
 def forbidden_items(

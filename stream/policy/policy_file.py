@@ -47,6 +47,8 @@ class Hide(_Table, frozen=True, kw_only=True):
     """Whether items without stock are hidden."""
     bought: bool = True
     """Whether items that the user has bought are hidden."""
+    bought_again: Names = ()
+    """Categories that people buy again: a bought item is hidden only in the session of the purchase."""
     on_screen: bool = True
     """Whether the item of the page that the user looks at is hidden."""
     in_cart: bool = True
@@ -185,6 +187,8 @@ def _contradictions(policy: PolicyFile) -> Iterator[str]:
     """Yield a sentence for each contradiction within a policy."""
     if not policy.ads.shown and policy.ads.reserve is not None:
         yield "ads.reserve sets the lowest value of an ad, but ads.shown = false shows no ad: remove one of the two"
+    if policy.hide.bought_again and not policy.hide.bought:
+        yield "hide.bought_again lets bought items return, but hide.bought = false hides none: remove one of the two"
     for field in ("categories", "brands"):
         hidden, shown, boosts = (getattr(table, field) for table in (policy.hide, policy.only, policy.boost))
         for name in sorted(set(hidden) & set(shown)):

@@ -50,6 +50,11 @@ def _hidden_parts(policy: PolicyFile) -> Iterator[tuple[str, str]]:
         ("unavailable", "items not sold in the user's region or to the user's group are", hide.unavailable),
     ):
         yield f"hide.{name}", f"{items} {'not shown' if is_hidden else 'shown like any other'}"
+    if hide.bought_again:
+        yield (
+            "hide.bought_again",
+            f"bought items of the categories {_listed(hide.bought_again)} return with the next session",
+        )
     for name, names in (("flags", hide.flags), ("categories", hide.categories), ("brands", hide.brands)):
         if names:
             yield f"hide.{name}", f"items with the {name} {_listed(names)} are not shown"

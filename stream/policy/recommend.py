@@ -13,7 +13,7 @@ The stages of a decision run in this order:
 
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from itertools import repeat
-from operator import attrgetter
+from operator import attrgetter, is_
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -135,11 +135,20 @@ class Policy:
         # the first k candidates are selected, so no other is looked up, and popular items are shared between users.
         self._is_plain = not self._rerankers and not self._pins and select is select_first
         self._popular: _PopularItems | None = None
+        self._forbidden_key: tuple[object, ...] = (None, None, None)
+        self._forbidden: Sequence[tuple[str, Container[str]]] = ()
 
     @property
     def rules(self) -> tuple[Rule, ...]:
         """Rules of the policy in the order of their runs, each with a name and a sentence."""
         return (*self.filters, *self._rerankers, *self._caps, *self._pins)
+
+    def forbidden(self, request: Request, catalogue: AnyCatalogue) -> Sequence[tuple[str, Container[str]]]:
+        """Return name and forbidden items of each filter; the last answer is kept for the ad on the same request."""
+        key = (request, catalogue, catalogue.version)
+        if not all(map(is_, key, self._forbidden_key)):
+            self._forbidden_key, self._forbidden = key, forbidden_items(self.filters, request, catalogue)
+        return self._forbidden
 
     def recommend(self, request: Request, scores: Scores | None, catalogue: AnyCatalogue) -> Recommendation:
         """Return the decision on a request.
@@ -152,7 +161,7 @@ class Policy:
         popular = self._popular_items(request, catalogue) if scores is None and self._is_plain else None
         if popular is not None:
             return self._record(Recommendation, request, None, popular.choices, popular.filtered)
-        forbidden = forbidden_items(self.filters, request, catalogue)
+        forbidden = self.forbidden(request, catalogue)
         choices, filtered, moved = self._choose(request, scores, catalogue, forbidden)
         return self._record(Recommendation, request, scores, choices, filtered, moved=moved)
 

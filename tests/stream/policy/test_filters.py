@@ -8,6 +8,7 @@ from clickscore.schemas.events import ACTION_OF, AnyEvent, Cart, Impression, Ite
 from clickscore.stream.policy.filters import (
     BOUGHT,
     bought_already,
+    bought_unless_again,
     forbidden_items,
     hidden,
     in_cart,
@@ -24,6 +25,17 @@ from tests.scored_requests import make_catalogue, make_request
 
 def test_bought_is_forbidden():
     assert "a" in bought_already(make_request(bought=("a",)), Catalogue())
+
+
+def test_item_of_a_category_that_is_bought_again_returns_with_the_next_session():
+    catalogue = make_catalogue(Item(item_id="a", category="coffee"), Item(item_id="b", category="mills"))
+    forbid = bought_unless_again({"coffee"})
+    assert set(forbid(make_request(bought=("a", "b", "c")), catalogue)) == {"b", "c"}
+    purchase = msgspec.structs.replace(make_request("a", bought=("a", "b")), actions=bytes([ACTION_OF[Purchase]]))
+    assert set(forbid(purchase, catalogue)) == {"a", "b"}
+    assert not forbid(make_request("a"), catalogue)
+    (rule, *_) = make_filters(Hide(bought_again=("coffee",)))
+    assert "a" not in rule.forbid(make_request(bought=("a",)), catalogue)
 
 
 def test_out_of_stock_is_forbidden():

@@ -89,6 +89,10 @@ def test_contradiction_is_refused_in_a_sentence():
             "boost.brands moves 'oak', but only.brands does not show it: add it there, or remove the boost",
         ),
         (
+            b'hide = {bought = false, bought_again = ["tea"]}\n',
+            "hide.bought_again lets bought items return, but hide.bought = false hides none: remove one of the two",
+        ),
+        (
             b"price_band = {lowest = 2.0, highest = 1.0}\n",
             "price_band.lowest (2) is above price_band.highest (1): no price fits",
         ),
@@ -170,7 +174,7 @@ def test_every_rule_has_a_sentence():
     policy = parse_policy(
         HEAD
         + b"""
-hide = {flags = ["adult"], categories = ["tin"], brands = ["elm"], unavailable = false}
+hide = {bought_again = ["milk"], flags = ["adult"], categories = ["tin"], brands = ["elm"], unavailable = false}
 only = {categories = ["tea", "cups"], brands = ["oak"], relevance = 0.1}
 price_band = {lowest = 0.5, highest = 2.0}
 limit = {category = 1, brand = 2, seller = 3}
@@ -182,6 +186,7 @@ pin = [{place = 1, item = "a"}]
     sentences = explain_policy(policy)
     for sentence in (
         "Items not sold in the user's region or to the user's group are shown like any other.",
+        "Bought items of the categories 'milk' return with the next session.",
         "Items with the flags 'adult' are not shown.",
         "Only items with the categories 'tea', 'cups' are shown.",
         "Candidates with less than 0.1 of the best candidate's relevance are not shown, "
