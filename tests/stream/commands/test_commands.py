@@ -51,6 +51,21 @@ def test_former_name_of_a_command_works_and_no_list_shows_it(former: str, name: 
     assert cli.get_command(context, former) is cli.get_command(context, name)
 
 
+def test_check_counts_identities_and_no_time_passes_by_them() -> None:
+    later = '"user_id":"u1","ts":1569998000000'
+    identify = f'{{"type":"identify","event_id":"i",{later},"identified_as":"u2"}}'
+    handover = f'{{"type":"handover",{later},"anonymous_id":"a","partition":0,"offset":1}}'
+    result = CliRunner().invoke(cli, ["events", "check", "-"], input=f"{GOOD}\n{identify}\n{handover}\n{GOOD}\n")
+    assert result.exit_code == 0, result.output
+    assert "1  identify" in result.output
+    assert "1  handover" in result.output
+
+
+def test_user_cannot_be_identified_as_the_same_user() -> None:
+    result = clickscore("identify", "anna", "anna")
+    assert (result.returncode, b"are the same. Name the anonymous id first" in result.stderr) == (1, True)
+
+
 def test_check_counts_good_events_by_type_and_repeats() -> None:
     cart = GOOD.replace("view", "cart").replace("e1", "e2")
     result = clickscore("events", "check", "-", stdin=f"{GOOD}\n{cart}\n{GOOD}\n".encode())

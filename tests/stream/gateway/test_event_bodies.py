@@ -32,6 +32,12 @@ def test_event_is_stored_byte_for_byte_with_unknown_fields() -> None:
     assert read(b" \n[" + text + b" ,\n" + text + b"]") == [text, text]
 
 
+def test_identification_is_stored_under_the_anonymous_id_and_gets_no_decision() -> None:
+    fields = {"type": "identify", "event_id": "e1", "user_id": "cookie", "ts": NOW, "identified_as": "anna"}
+    (incoming,) = read_events(json.dumps(fields).encode(), SessionSettings(), NOW)
+    assert (incoming.key, incoming.gets_decision) == (b"cookie", False)
+
+
 def test_key_is_the_user_id() -> None:
     (incoming,) = read_events(json.dumps(event(user_id="zoë")).encode(), SessionSettings(), NOW)
     assert incoming.key == "zoë".encode()
@@ -52,6 +58,11 @@ def test_key_is_the_user_id() -> None:
         (event(user_id=""), "user_id"),
         ({"type": "tick", "ts": NOW}, "type tick: only Clickscore"),
         ({"type": "epoch", "number": 1, "catalogue": 2, "campaigns": 3}, "type epoch: only Clickscore"),
+        (
+            {"type": "handover", "user_id": "u", "anonymous_id": "a", "ts": NOW, "partition": 0, "offset": 1},
+            "type handover: only Clickscore",
+        ),
+        ({"type": "identify", "event_id": "e", "user_id": "u", "ts": NOW, "identified_as": "u"}, "are the same"),
         (event(ts=NOW + 300_001), "in the future"),
         (b"[" * 100_000, "nested deeper"),
         (b'{"a":' * 100, "nested deeper"),

@@ -190,14 +190,16 @@ def test_every_path_but_the_open_ones_needs_a_key(tmp_path: Path) -> None:
 def test_key_opens_what_its_scopes_name(tmp_path: Path) -> None:
     headers = key_header(tmp_path, "events")
     erase = {"type": "erase", "event_id": "x", "user_id": "anna", "ts": now()}
+    identify = {"type": "identify", "event_id": "i", "user_id": "cookie", "ts": now(), "identified_as": "anna"}
 
     async def work(gateway: RunningGateway) -> None:
         assert (await gateway.post(event(), **headers)).status == 200
+        assert (await gateway.post(identify, **headers)).status == 200
         check_problem(await gateway.post(event(), decide=True, **headers), 403, "'read'")
         check_problem(await gateway.get("/v1/users/anna/recommendations", **headers), 403, "'read'")
         check_problem(await gateway.get("/metrics", **headers), 403, "'admin'")
         check_problem(await gateway.post([event(), erase], **headers), 403, "'admin'")
-        assert len(gateway.log.events) == 1
+        assert len(gateway.log.events) == 2
 
     with_gateway(work, gateway_keys_file=str(tmp_path / "keys.json"))
 
