@@ -32,9 +32,9 @@ def identify(*, settings: Settings, anonymous_id: str, user: str) -> None:
         user: Id of the user.
     """  # noqa: D301
     write_logs()
-    now = int(time.time() * 1000)
+    ts = int(time.time() * 1000)
     try:
-        event = Identify(event_id=f"identify-{uuid.uuid4()}", user_id=anonymous_id, ts=now, identified_as=user)
+        event = Identify(event_id=f"identify-{uuid.uuid4()}", user_id=anonymous_id, ts=ts, identified_as=user)
     except ValueError as exc:
         message = f"{exc}. Name the anonymous id first, and then the user"
         raise SettingsError(message) from exc

@@ -124,13 +124,13 @@ def merge_session(user: UserState, session: HandedSession, max_events: int) -> N
         HandedEvent(user.opened_at + age, user.actions[row], user.items[row], _fingerprint(user, row))
         for row, age in enumerate(user.ages)
     ]
-    known = {event.fingerprint for event in events}
+    fingerprints = {event.fingerprint for event in events}
     user.length += session.length
     for event in session.events:
-        if event.fingerprint in known:
+        if event.fingerprint in fingerprints:
             user.length -= 1
         else:
-            known.add(event.fingerprint)
+            fingerprints.add(event.fingerprint)
             events.append(event)
     events.sort(key=lambda event: event.ts)  # stable: of equal times, the user's own events come first
     del events[: max(0, len(events) - max_events)]

@@ -226,19 +226,19 @@ class PartitionState:
             return ()
         return newest_items(user.items)
 
-    def _recount(self, before: Collection[str], user: UserState) -> None:
+    def _recount(self, former_items: Collection[str], user: UserState) -> None:
         """Bring the counts of a user's items up to date after a change.
 
         Args:
-            before: Items for which the user counted before the change.
+            former_items: Items for which the user counted before the change.
             user: State of the user.
         """
-        after = self._counted_items(user)
-        for item in before:
-            if item not in after:
+        items = self._counted_items(user)
+        for item in former_items:
+            if item not in items:
                 self._popularity.remove(item)
-        for item in after:
-            if item not in before:
+        for item in items:
+            if item not in former_items:
                 self._popularity.add(item)
 
     def _counts(self, user: UserState) -> bool:
@@ -271,15 +271,15 @@ class PartitionState:
         user = self.user(event.user_id)
         if not _is_remembered(user):
             user = UserState()  # one that was forgotten in this batch still has the times of its last session
-        before = self.withheld(user)
+        former = self.withheld(user)
         self._touch(event.user_id, user, offset)
         self._idle_until = self.watermark  # the statement may be too old already
         statements = self._consent(event.user_id, user, event.ts)
         consent.apply_statement(statements, event, fingerprint)
-        after = self.withheld(user)
-        if user.length and before & ~after & TRAINING:
+        withheld = self.withheld(user)
+        if user.length and former & ~withheld & TRAINING:
             statements.session_withheld = True
-        return self.drop_history(event.user_id, user, offset) if after & PERSONALISATION else None
+        return self.drop_history(event.user_id, user, offset) if withheld & PERSONALISATION else None
 
     def drop_history(self, user_id: str, user: UserState, offset: int) -> ClosedSession | None:
         """Forget the session and the bought items of a user; return the session to publish, if any.
@@ -316,9 +316,9 @@ class PartitionState:
             del self._erasures[next(iter(self._erasures))]
         self._forget_erasures(self.watermark)
 
-    def _forget_erasures(self, now: int) -> None:
+    def _forget_erasures(self, watermark: int) -> None:
         """Forget the erasures of more than a day before the full minute: no hand-over is on its way for so long."""
-        oldest = now // MINUTE_MS * MINUTE_MS - DAY_MS
+        oldest = watermark // MINUTE_MS * MINUTE_MS - DAY_MS
         for user_hash in [user_hash for user_hash, ts in self._erasures.items() if ts < oldest]:
             del self._erasures[user_hash]
 
@@ -370,7 +370,7 @@ class PartitionState:
         """
         self._handed[handover.partition] = handover.offset
         ids = (handover.user_id, handover.anonymous_id)
-        if any(handover.ts <= self._erasures.get(_hash(each), -1) for each in ids):
+        if any(handover.ts <= self._erasures.get(_hash(user_id), -1) for user_id in ids):
             return [], None
         user_id, user = handover.user_id, self.user(handover.user_id)
         if not _is_remembered(user):

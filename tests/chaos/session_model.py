@@ -222,10 +222,10 @@ class PartitionModel:
             name = event.get("session_id") or f"{self.source.rpartition('-')[2]}-{offset}"
             session = None if event["type"] == "impression" else Session(offset, name, event["ts"], event["ts"], 1)
         elif event["type"] != "impression":
-            known = session and any(
+            is_repeat = session and any(
                 event_hash(remembered.event_id) == event_hash(event["event_id"]) for remembered in session.events
             )
-            if known:
+            if is_repeat:
                 return "repeated"
             if session and _names_another(session, event) and event["ts"] < session.newest_ts:
                 late = True
@@ -352,7 +352,7 @@ class PartitionModel:
         withheld = set(self._withheld(shopper))
         if session and statements and statements.is_session_withheld:
             withheld.add("training")
-        said = statements if has_news else None
+        news = statements if has_news else None
         self.handovers[f"{self.source}-{self.offset}"] = {
             "user_id": user_id,
             "anonymous_id": anonymous_id,
@@ -362,12 +362,12 @@ class PartitionModel:
             "session": session and _handed(session),
             "bought": shopper.bought,
             "last_ts": shopper.newest_ts if session or shopper.bought else 0,
-            "consent": said
+            "consent": news
             and {
-                "granted": _in_order(said.granted),
-                "withdrawn": _in_order(said.withdrawn),
-                "said_at": said.newest_ts,
-                "withdrawn_at": said.newest_withdrawal,
+                "granted": _in_order(news.granted),
+                "withdrawn": _in_order(news.withdrawn),
+                "said_at": news.newest_ts,
+                "withdrawn_at": news.newest_withdrawal,
             },
             "withheld": _in_order(withheld),
         }

@@ -55,10 +55,10 @@ def test_check_counts_identities_and_no_time_passes_by_them() -> None:
     later = '"user_id":"u1","ts":1569998000000'
     identify = f'{{"type":"identify","event_id":"i",{later},"identified_as":"u2"}}'
     handover = f'{{"type":"handover",{later},"anonymous_id":"a","partition":0,"offset":1}}'
-    result = CliRunner().invoke(cli, ["events", "check", "-"], input=f"{GOOD}\n{identify}\n{handover}\n{GOOD}\n")
-    assert result.exit_code == 0, result.output
-    assert "1  identify" in result.output
-    assert "1  handover" in result.output
+    result = clickscore("events", "check", "-", stdin=f"{GOOD}\n{identify}\n{handover}\n{GOOD}\n".encode())
+    assert result.returncode == 0, result.stderr
+    assert b"1  identify" in result.stdout
+    assert b"1  handover" in result.stdout
 
 
 def test_user_cannot_be_identified_as_the_same_user() -> None:
