@@ -30,9 +30,9 @@ def format_percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def format_points(by: Estimate) -> str:
+def format_points(estimate: Estimate) -> str:
     """Return the difference of two shares in percentage points, with its interval."""
-    return f"{100 * by.value:+.1f} points (95 %: {100 * by.low:+.1f} to {100 * by.high:+.1f})"
+    return f"{100 * estimate.value:+.1f} points (95 %: {100 * estimate.low:+.1f} to {100 * estimate.high:+.1f})"
 
 
 def verdict(results: Results) -> list[str]:
@@ -71,8 +71,8 @@ def _format_interval(rate: Estimate) -> str:
 
 
 def _join_names(names: Sequence[str], conjunction: str = "or") -> str:
-    *others, last = map(repr, names)
-    return f"{', '.join(others)} {conjunction} {last}" if others else last
+    *leading, last = map(repr, names)
+    return f"{', '.join(leading)} {conjunction} {last}" if leading else last
 
 
 def _describe_discovery(results: Results) -> Iterator[str]:
@@ -80,7 +80,7 @@ def _describe_discovery(results: Results) -> Iterator[str]:
     if results.new:
         best = max(results.contenders, key=lambda arm: arm.discovery.value)
         differences = [diff.by for diff in _fair_differences(results, "discovery") if diff.arm == best.name]
-        against = "".join(f", against {results.first.name!r} {format_points(by)}" for by in differences)
+        against = "".join(f", against {results.first.name!r} {format_points(estimate)}" for estimate in differences)
         yield (
             f"{format_percent(results.new / results.ranked)} of these items were new to the session; on them "
             f"{best.name!r} was right most often: {format_percent(best.discovery.value)} "
@@ -96,10 +96,11 @@ def _fair_differences(results: Results, metric: str) -> Iterator[ArmDifference]:
 
 
 def _compare_with_first(difference: ArmDifference, results: Results) -> str:
-    by, first = difference.by, results.first.name
-    if not by.excludes_zero:
-        return f"{difference.arm!r} against {first!r}: {format_points(by)}, no difference that this log can show."
-    return f"{difference.arm!r} agreed {'more' if by.value > 0 else 'less'} often than {first!r}: {format_points(by)}."
+    estimate, first = difference.by, results.first.name
+    if not estimate.excludes_zero:
+        return f"{difference.arm!r} against {first!r}: {format_points(estimate)}, no difference that this log can show."
+    direction = "more" if estimate.value > 0 else "less"
+    return f"{difference.arm!r} agreed {direction} often than {first!r}: {format_points(estimate)}."
 
 
 def explain_intervals(results: Results) -> str:

@@ -7,6 +7,7 @@ the same events; its ramp is judged every few seconds of the day, as a worker's 
 Run: `python -m bench.guard`.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -35,7 +36,7 @@ from clickscore.stream.simulator.shop.shoppers import INTENTS, click_probabiliti
 
 SEED = 7
 """Seed of the shop that the packaged bundle was trained on."""
-EVENTS_A_DAY = 100_000
+EVENTS_A_DAY = 60_000
 STEP_MS = HOUR_MS
 LOOK_MS = 10_000
 """Time between two looks of the guard in the simulated day, ms."""
@@ -120,6 +121,8 @@ class Day:
         self.usual_clicks = [self.click_probability(moment, moment.rows) for moment in self.moments]
         """True probability of a click on the champion's list, for each moment."""
         self.clicks = sum(self.usual_clicks)
+        self.usual_decisions = [make_decision(self, moment.event, champion(moment), MODEL) for moment in self.moments]
+        """The champion's decision for each moment."""
 
     def click_probability(self, moment: Moment, rows: Sequence[int]) -> float:
         """Return the true probability that the shopper clicks on any item of a list."""
@@ -223,7 +226,7 @@ def ramp(day: Day, answer: Answer, kind: str, seed: int) -> Result:
     challenger = f"{seed:064x}"
     rollout = start_ramp(Rollout(name="default", champion="f" * 64), challenger, RAMP_STEPS, STEP_MS, began_at)
     counter, next_look, lost = OutcomeCounter(), began_at + LOOK_MS, 0.0
-    for moment, usual in zip(day.moments, day.usual_clicks, strict=True):
+    for moment, usual, usual_decision in zip(day.moments, day.usual_clicks, day.usual_decisions, strict=True):
         ts = moment.event.ts
         if ts >= next_look:
             next_look = ts + LOOK_MS
@@ -235,18 +238,19 @@ def ramp(day: Day, answer: Answer, kind: str, seed: int) -> Result:
                 rollout, counter = advance(rollout, ts), OutcomeCounter()
                 if rollout.challenger is None:
                     break
-        variant = assign_challenger(moment.event.user_id, challenger, rollout.share)
-        lists = answer(moment) if variant == CHALLENGER else champion(moment)
-        probability = usual if variant != CHALLENGER else day.click_probability(moment, lists.rows)
-        lost += usual - probability
-        decision = _decision(day, moment.event, lists, variant)
+        decision, probability, rows = usual_decision, usual, moment.rows
+        if assign_challenger(moment.event.user_id, challenger, rollout.share) == CHALLENGER:
+            lists = answer(moment)
+            decision, rows = make_decision(day, moment.event, lists, CHALLENGER), lists.rows
+            probability = day.click_probability(moment, rows)
+            lost += usual - probability
         counter.add(moment.event, decision)
         if rng.random() < probability:
             click = Click(
                 event_id=f"{moment.event.event_id}-click",
                 user_id=moment.event.user_id,
                 ts=ts + 600,
-                item_id=day.items[lists.rows[0]],
+                item_id=day.items[rows[0]],
             )
             counter.add(click, msgspec.structs.replace(decision, ts=click.ts))
     promoted_at = day.moments[-1].event.ts if rollout.challenger else rollout.changed_at
@@ -259,7 +263,15 @@ def ramp(day: Day, answer: Answer, kind: str, seed: int) -> Result:
     return Result(kind, "", (promoted_at - began_at) / HOUR_MS, lost / day.clicks)
 
 
-def _decision(day: Day, event: AnyEvent, lists: Lists, variant: str) -> Recommendation:
+def make_decision(day: Day, event: AnyEvent, lists: Lists, variant: str) -> Recommendation:
+    """Return a decision.
+
+    Args:
+        day: The day, with the names of the items.
+        event: Event of the decision.
+        lists: Answer of the bundle.
+        variant: Variant of the user.
+    """
     return Recommendation(
         decision_id=event.event_id,
         user_id=event.user_id,
@@ -286,36 +298,39 @@ def _decision(day: Day, event: AnyEvent, lists: Lists, variant: str) -> Recommen
     )
 
 
-def run(day: Day, bundles: int) -> list[Result]:
-    """Return the results of bad bundles of all kinds, and of as many equal bundles.
+def describe(kind: str, results: Sequence[Result]) -> str:
+    """Return the results of a kind of bundle in words.
 
     Args:
-        day: The day.
+        kind: Name of the kind.
+        results: Results of its ramps.
+    """
+    reasons = Counter(result.reason.partition(": ")[2].partition(":")[0] for result in results if result.reason)
+    words = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
+    hours = sorted(result.hours for result in results)
+    return (
+        f"{kind}: {reasons.total()} of {len(results)} rolled back; ramps end after {hours[len(hours) // 2]:.1f} h "
+        f"(median) and {hours[-1]:.1f} h (last); clicks lost, at most: "
+        f"{max(result.lost_share for result in results):.2%} of a day's. {words}"
+    )
+
+
+def main(bundles: int = 100) -> None:
+    """Roll bad bundles of all kinds out, and as many equal bundles, and print the results.
+
+    Args:
         bundles: Number of bad bundles, and of equal ones.
     """
-    results = [
-        ramp(day, bad_bundle(day, KINDS[number % len(KINDS)], number), KINDS[number % len(KINDS)], number)
-        for number in range(bundles)
-    ]
-    return results + [ramp(day, champion, "equal", 1000 + number) for number in range(bundles)]
-
-
-def main() -> None:
-    """Print the results by kind."""
     day = Day()
-    print(f"{len(day.moments):,} events, {day.clicks:,.0f} expected clicks a day")
-    results = run(day, 100)
-    for kind in (*KINDS, "equal"):
-        own = [result for result in results if result.kind == kind]
-        back = [result for result in own if result.reason]
-        print(
-            f"{kind}: {len(back)} of {len(own)} rolled back, half of them within "
-            f"{np.median([result.hours for result in own]):.1f} h, the last within "
-            f"{max(result.hours for result in own):.1f} h; clicks lost, at most: "
-            f"{max(result.lost_share for result in own):.2%}"
-        )
-        for reason in sorted({result.reason.partition(": ")[2].partition(":")[0] for result in back}):
-            print(f"    {reason}")
+    print(f"{len(day.moments):,} events, {day.clicks:,.0f} expected clicks a day", flush=True)
+    for number, kind in enumerate(KINDS):
+        seeds = range(number, bundles, len(KINDS))
+        print(describe(kind, [ramp(day, bad_bundle(day, kind, seed), kind, seed) for seed in seeds]), flush=True)
+    equal: list[Result] = []
+    for seed in range(bundles):
+        equal.append(ramp(day, champion, "equal", 1000 + seed))
+        if seed % 10 == 9:
+            print(describe("equal", equal), flush=True)
 
 
 if __name__ == "__main__":
