@@ -75,6 +75,40 @@ class VariantCounts(msgspec.Struct, omit_defaults=True):
             getattr(self, field).add(getattr(other, field))
 
 
+class ShadowCounts(msgspec.Struct, omit_defaults=True):
+    """Comparison of the scores of champion and challenger on the same events, as sums over events."""
+
+    events: int = 0
+    """Number of compared events."""
+    dropped: int = 0
+    """Number of sampled events that were left out, because the challenger was behind."""
+    unscored: int = 0
+    """Number of events that the challenger could not score."""
+    agreement: float = 0.0
+    """Sum of the shares of the champion's best items that are among the challenger's best."""
+    correlated: int = 0
+    """Number of events with two common candidates or more."""
+    rank_correlation: float = 0.0
+    """Sum of Spearman's rank correlations of the common candidates."""
+    champion_score: float = 0.0
+    """Sum of the champion's best scores."""
+    challenger_score: float = 0.0
+    predicted: int = 0
+    """Number of events on which both predict purchases."""
+    champion_purchase: float = 0.0
+    """Sum of the champion's purchase probabilities."""
+    challenger_purchase: float = 0.0
+    calls: int = 0
+    """Number of the challenger's calls."""
+    seconds: float = 0.0
+    """Time of these calls, s."""
+
+    def add(self, other: "ShadowCounts") -> None:
+        """Add the counts of other events."""
+        for field in self.__struct_fields__:
+            setattr(self, field, getattr(self, field) + getattr(other, field))
+
+
 class PartitionReport(msgspec.Struct, omit_defaults=True):
     """Report of a partition in `rollouts`, by the worker that owns it. The key is `NAME/PARTITION`."""
 
@@ -89,6 +123,8 @@ class PartitionReport(msgspec.Struct, omit_defaults=True):
     champion: VariantCounts = msgspec.field(default_factory=VariantCounts)
     """Counts of the variant `model`."""
     challenger: VariantCounts = msgspec.field(default_factory=VariantCounts)
+    shadow: ShadowCounts = msgspec.field(default_factory=ShadowCounts)
+    """Comparison of scores on a share of the events; a worker reports it with its first partition."""
 
 
 decode_report = bounded_depth(msgspec.json.Decoder(PartitionReport).decode)

@@ -32,7 +32,7 @@ from clickscore.schemas.purposes import PERSONALISATION
 from clickscore.schemas.sessions import ClosedSession, encode_session
 from clickscore.stream.cut_bytes import full_size
 from clickscore.stream.deciders import Decider, DeciderTable, EpochDeciders
-from clickscore.stream.policy.experiments import CONTROL, MODEL, forget_variants
+from clickscore.stream.policy.experiments import CONTROL, MODEL, forget_variants, unit_hash
 from clickscore.stream.policy.policy_file import DEFAULT_POLICY, PolicyFile
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.reference.catalogue_history import AnyCatalogue, CatalogueHistory, CatalogueView, offsets_of
@@ -141,6 +141,8 @@ class Output:
     jumps: list[WatermarkJump] = field(default_factory=list[WatermarkJump])
     failed: int = 0
     """Number of decisions that fell back to popularity because the challenger's graph failed."""
+    shadowed: list[tuple[Request, Scores]] = field(default_factory=list[tuple[Request, Scores]])
+    """Requests that the challenger is to score without deciding, with the champion's scores."""
 
 
 class DueDecision(NamedTuple):
@@ -227,6 +229,8 @@ class Pipeline:
         self._scorer = scorer
         self._table = DeciderTable(policy_file, policy, scorer, bundles=bundles, policies=policies)
         self._deciders: dict[int, EpochDeciders] = {}
+        self.shadow_share = 0.0
+        """Share of the events that are sampled for the challenger; no decision depends on it."""
 
     @property
     def catalogue(self) -> Catalogue:
@@ -623,6 +627,13 @@ class Pipeline:
         """
         request, catalogue, output, decider = due
         output.unscored += scores is None or not scores.rows
+        if (
+            self.shadow_share
+            and scores is not None
+            and not decider.is_challenger
+            and unit_hash("shadow", request.decision_id) < self.shadow_share
+        ):
+            output.shadowed.append((request, scores))
         key, variant = request.event.user_id.encode(), request.variant
         (value, from_model, from_fallback, filtered, moved), ad = decider.decide(request, scores, catalogue)
         if from_model:

@@ -11,7 +11,7 @@ import msgspec
 from clickscore.model.json_output import JsonOutput, json_options
 from clickscore.schemas.durations import MINUTE_MS
 from clickscore.schemas.manifest import version_of
-from clickscore.schemas.outcome_counts import PartitionReport, VariantCounts
+from clickscore.schemas.outcome_counts import PartitionReport, ShadowCounts, VariantCounts
 from clickscore.schemas.rollouts import Rollout
 from clickscore.stream.commands.bundle import open_store
 from clickscore.stream.commands.options import with_settings
@@ -20,6 +20,7 @@ from clickscore.stream.kafka.rollout_log import read_rollouts, write_rollout
 from clickscore.stream.policy.policy_file import load_policy, read_policy_text
 from clickscore.stream.policy.rollout_guard import add_up, judge, summarise
 from clickscore.stream.policy.rollout_steps import RAMP_STEPS, promote, roll_back, start_ramp
+from clickscore.stream.policy.shadow import summarise_shadow
 from clickscore.stream.scoring.bundle_store import BundleStore
 from clickscore.stream.settings import Settings
 from clickscore.stream.terminal_text import safe_text
@@ -75,6 +76,9 @@ def rollout() -> None:
 @click.option("--challenger", help="Version of another bundle, for a share of the users or of the events.")
 @click.option("--share", type=click.FloatRange(0, 100), default=0.0, help="Users who get the challenger, %.")
 @click.option(
+    "--shadow-share", type=click.FloatRange(0, 100), default=0.0, help="Events that it scores without deciding, %."
+)
+@click.option(
     "--policy-file",
     help="Policy of all decisions: a shipped policy or a TOML file, which goes into the bundle store. "
     "Default: no change.",
@@ -88,6 +92,7 @@ def set_command(
     champion: str,
     challenger: str | None,
     share: float,
+    shadow_share: float,
     policy_file: str | None,
     own_policy: bool,
     reason: str,
@@ -100,6 +105,7 @@ def set_command(
     Example:
       clickscore rollout set 3f9ac2
       clickscore rollout set 3f9ac2 --challenger 8d01fe --share 5     # 5 % of the users get 8d01fe
+      clickscore rollout set 3f9ac2 --challenger 8d01fe --shadow-share 10   # scores 10 % of the events, decides on none
       clickscore rollout set 3f9ac2 --policy-file autumn.toml         # another policy, without a restart
 
     \f
@@ -107,14 +113,15 @@ def set_command(
         champion: Version of the champion.
         challenger: Version of the challenger, if any.
         share: Users who get the challenger, %.
+        shadow_share: Events that the challenger scores without deciding, %.
         policy_file: Name or path of the policy.
         own_policy: Whether each worker decides with the policy of its own settings.
         reason: Why, in words.
         settings: Bundle store and connection.
         json_output: Destinations of the results.
     """  # noqa: D301
-    if share and not challenger:
-        message = "--share needs a --challenger"
+    if (share or shadow_share) and not challenger:
+        message = "--share and --shadow-share need a --challenger"
         raise RolloutError(message)
     store = open_store(settings)
     champion_hash = store.find(champion).manifest.content_hash
@@ -131,6 +138,7 @@ def set_command(
             champion=champion_hash,
             challenger=challenger_hash,
             share=share / 100,
+            shadow_share=shadow_share / 100,
             policy=None if own_policy else label or (present.policy if present else None),
             former=(present.champion if replaced else present.former) if present else None,
             changed_at=now_ms,
@@ -287,18 +295,35 @@ def _show(output: JsonOutput, shown: Rollout, reports: Mapping[int, PartitionRep
     """
     champion, challenger = add_up(reports.values()) if reports else (VariantCounts(), VariantCounts())
     verdict = judge(shown, champion, challenger, int(time.time() * 1000)) if shown.challenger and reports else None
+    shadow = ShadowCounts()
+    for report in (reports or {}).values():
+        shadow.add(report.shadow)
     refused = {bundle: reason for report in (reports or {}).values() for bundle, reason in report.refused.items()}
     output.write(
         msgspec.to_builtins(shown)
         | {
             "refused": refused,
             "counts": {"champion": summarise(champion), "challenger": summarise(challenger)} if reports else {},
+            "shadow": summarise_shadow(shadow) if shadow.events else {},
             "guard": verdict.reason if verdict else None,
         }
     )
+    _show_rollout(output, shown)
+    for bundle, reason in refused.items():
+        output.echo(f"{short_name(bundle)} is refused: {safe_text(reason)}")
+    _show_measures(output, "champion", summarise(champion) if champion.decisions else {})
+    _show_measures(output, "challenger", summarise(challenger) if challenger.decisions else {})
+    _show_measures(output, "shadow", summarise_shadow(shadow) if shadow.events else {})
+    if verdict:
+        output.echo(f"guard: {safe_text(verdict.reason)}")
+
+
+def _show_rollout(output: JsonOutput, shown: Rollout) -> None:
     output.echo(f"rollout {safe_text(shown.name)}: champion {version_of(shown.champion)}")
     if shown.challenger:
         output.echo(f"challenger {version_of(shown.challenger)} for {100 * shown.share:g} % of the users")
+    if shown.shadow_share:
+        output.echo(f"the challenger scores {100 * shown.shadow_share:g} % of the events without deciding")
     if shown.step_ms:
         steps = ", ".join(f"{100 * step:g}" for step in shown.steps)
         output.echo(f"then {steps} % and champion" if steps else "then champion")
@@ -308,11 +333,15 @@ def _show(output: JsonOutput, shown: Rollout, reports: Mapping[int, PartitionRep
         output.echo(f"former champion {version_of(shown.former)}")
     changed = datetime.fromtimestamp(shown.changed_at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     output.echo(f"changed {changed}: {safe_text(shown.reason)}")
-    for bundle, reason in refused.items():
-        output.echo(f"{short_name(bundle)} is refused: {safe_text(reason)}")
-    for name, counts in (("champion", champion), ("challenger", challenger)):
-        if counts.decisions:
-            numbers = ", ".join(f"{measure} {value:.4g}" for measure, value in summarise(counts).items())
-            output.echo(f"{name}: {numbers}")
-    if verdict:
-        output.echo(f"guard: {safe_text(verdict.reason)}")
+
+
+def _show_measures(output: JsonOutput, name: str, measures: Mapping[str, float]) -> None:
+    """Print measures on a line; nothing where there are none.
+
+    Args:
+        output: Destinations of the results.
+        name: First word of the line.
+        measures: Values by name.
+    """
+    if measures:
+        output.echo(f"{name}: {', '.join(f'{measure} {value:.4g}' for measure, value in measures.items())}")

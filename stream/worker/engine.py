@@ -213,7 +213,7 @@ class Engine:
             self._repair.run,
             self._watch.run,
             *([self._rollouts.run] if self._rollouts else []),
-            *([self._rollout_watch.run] if self._rollout_watch else []),
+            *([self._rollout_watch.run, self._rollout_watch.run_shadow] if self._rollout_watch else []),
         )
         tasks = [asyncio.create_task(self._stop_on_error(loop)) for loop in loops]
         try:

@@ -89,6 +89,19 @@ class Metrics:
         self.rollbacks = Counter(
             "clickscore_rollbacks", "Challengers that this worker's guard has rolled back.", registry=registry
         )
+        self.shadow_events = Counter(
+            "clickscore_shadow_events", "Events that a challenger has scored without deciding.", registry=registry
+        )
+        self.shadow_agreement = Counter(
+            "clickscore_shadow_agreement",
+            "Sum over these events of the share of the champion's best 10 items that the challenger's best 10 have.",
+            registry=registry,
+        )
+        self.shadow_rank_correlation = Gauge(
+            "clickscore_shadow_rank_correlation",
+            "Sum over these events of the rank correlation of the common candidates.",
+            registry=registry,
+        )
         self.batch_records = Histogram(
             "clickscore_batch_records", "Records of a batch.", registry=registry, buckets=_RECORDS
         )

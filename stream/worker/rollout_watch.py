@@ -8,18 +8,22 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
 
 from aiokafka.errors import KafkaError
 
 from clickscore.schemas.decisions import Recommendation, decode_decision
 from clickscore.schemas.events import Event, decode_record
-from clickscore.schemas.outcome_counts import PartitionReport, VariantCounts, encode_report
+from clickscore.schemas.outcome_counts import PartitionReport, ShadowCounts, VariantCounts, encode_report
 from clickscore.schemas.rollouts import Rollout, encode_rollout
 from clickscore.stream.pipeline import Output
 from clickscore.stream.policy.outcomes import OutcomeCounter
 from clickscore.stream.policy.rollout_guard import add_up, judge
 from clickscore.stream.policy.rollout_steps import advance, roll_back
+from clickscore.stream.policy.shadow import compare_scores
+from clickscore.stream.request import Request, Scores
 from clickscore.stream.worker.compute import ComputeThread
 from clickscore.stream.worker.group import ConsumerGroup, FetchedBatch
 from clickscore.stream.worker.prometheus_metrics import Metrics
@@ -29,6 +33,12 @@ log = logging.getLogger(__name__)
 
 REPORT_S = 5.0
 """Time between two reports, and between two looks of the guard, s: a rollback must come within a minute."""
+SHADOW_S = 0.05
+"""Pause between two calls of the challenger for events that it does not decide on, s."""
+SHADOW_CALL = 32
+"""Events of such a call, at most: with the pause, some 600 events a second."""
+SHADOW_WAITING = 256
+"""Events that may wait for the challenger; later ones are dropped and counted, so that no decision waits."""
 GUARD_PARTITION = 0
 """The worker that owns this partition judges: there is exactly one, and a successor when it dies."""
 
@@ -70,17 +80,24 @@ class RolloutWatch:
         self._counters: dict[int, OutcomeCounter] = {}
         self._call_marks: dict[str, tuple[int, float]] = {}  # calls and seconds of a scorer that are counted already
         self._judged: Rollout | None = None
+        self._shadowed: deque[tuple[Request, Scores]] = deque()
+        self._shadow = ShadowCounts()
 
     def observe(self, batches: Sequence[FetchedBatch], outputs: Sequence[Output]) -> None:
         """Count the outcomes in computed batches. Runs in the compute thread."""
         rollout = self._rollouts.rollout
+        if rollout is not None and rollout.changed_at != self._changed_at:
+            self._counters.clear()
+            self._call_marks.clear()
+            self._shadow = ShadowCounts()
+            self._changed_at = rollout.changed_at
+        for output in outputs:
+            room = SHADOW_WAITING - len(self._shadowed)
+            self._shadowed.extend(output.shadowed[:room])
+            self._shadow.dropped += len(output.shadowed[room:])
         if rollout is None or rollout.deciding.challenger is None:
             self._counters.clear()
             return
-        if rollout.changed_at != self._changed_at:
-            self._counters.clear()
-            self._call_marks.clear()
-            self._changed_at = rollout.changed_at
         for batch, output in zip(batches, outputs, strict=True):
             self._observe(self._counter(rollout, batch.partition), batch, output)
 
@@ -111,6 +128,33 @@ class RolloutWatch:
             await asyncio.sleep(self._report_s)
             await self.look()
 
+    async def run_shadow(self) -> None:
+        """Let the challenger score the sampled events until cancelled."""
+        while True:
+            await asyncio.sleep(SHADOW_S)
+            await self.score_shadowed()
+
+    async def score_shadowed(self) -> None:
+        """Let the challenger score some waiting events, in a thread beside the decisions."""
+        rollout = self._rollouts.rollout
+        scorer = self._rollouts.scorer(rollout.challenger) if rollout is not None else None
+        pairs = [self._shadowed.popleft() for _ in range(min(SHADOW_CALL, len(self._shadowed)))]
+        if scorer is None or not pairs:
+            return
+        started_at = time.perf_counter()
+        try:
+            results = await asyncio.to_thread(scorer.score, [request for request, _ in pairs])
+        except Exception as exc:  # noqa: BLE001 (ONNX Runtime's exceptions share no base class that it exports)
+            log.warning("the challenger fails on an event that it does not decide on: %s", exc)
+            results = [None] * len(pairs)
+        counts = ShadowCounts(calls=1, seconds=time.perf_counter() - started_at)
+        for (_, usual), tried in zip(pairs, results, strict=True):
+            counts.add(compare_scores(usual, tried))
+        self._shadow.add(counts)
+        self._metrics.shadow_events.inc(counts.events)
+        self._metrics.shadow_agreement.inc(counts.agreement)
+        self._metrics.shadow_rank_correlation.inc(counts.rank_correlation)
+
     async def look(self) -> None:
         """Report on the assigned partitions; judge where partition 0 is among them."""
         rollout = self._rollouts.rollout
@@ -126,7 +170,7 @@ class RolloutWatch:
         except (KafkaError, ValueError) as exc:
             log.warning("no report on the rollout %s can be written: %s", rollout.name, str(exc) or type(exc).__name__)
 
-    def _reports(self, rollout: Rollout, assigned: Iterable[int]) -> list[tuple[bytes, bytes]]:
+    def _reports(self, rollout: Rollout, assigned: Sequence[int]) -> list[tuple[bytes, bytes]]:
         """Return key and value of the reports to write. Runs in the compute thread."""
         for partition in set(self._counters).difference(assigned):
             del self._counters[partition]
@@ -135,7 +179,8 @@ class RolloutWatch:
         reports: list[tuple[bytes, bytes]] = []
         for partition in assigned:
             counter = self._counters.get(partition)
-            if counter is None and not refused:
+            shadow = self._shadow if partition == min(assigned) else ShadowCounts()
+            if counter is None and not refused and not shadow.events:
                 continue
             report = PartitionReport(
                 changed_at=rollout.changed_at,
@@ -144,6 +189,7 @@ class RolloutWatch:
                 refused=dict(refused),
                 champion=counter.champion if counter else VariantCounts(),
                 challenger=counter.challenger if counter else VariantCounts(),
+                shadow=shadow,
             )
             reports.append((f"{rollout.name}/{partition}".encode(), encode_report(report)))
         return reports

@@ -210,6 +210,9 @@ class RolloutKeeper:
         """Start to load what is needed, and release what is not."""
         needed = self._needed()
         now = self._clock()
+        rollout = self.rollout
+        has_challenger = rollout is not None and self.scorer(rollout.challenger) is not None
+        self._pipeline.shadow_share = rollout.shadow_share if rollout is not None and has_challenger else 0.0
         self._load_all(part for part in needed if self._retry_at.get(part, 0) <= now)
         for part in set(self.refused).difference(needed):
             del self.refused[part]

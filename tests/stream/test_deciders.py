@@ -36,6 +36,10 @@ class NamedScorer:
         self.requests = requests
         return self
 
+    def score(self, requests: Sequence[Request]) -> list[Scores | None]:
+        results = dict(self.submit(requests).results())
+        return [results[index] for index in range(len(requests))]
+
     def results(self) -> Iterator[tuple[int, Scores | None]]:
         for index in reversed(range(len(self.requests))):
             yield index, Scores([1], [0.5], {}, 0.1, ["", f"item of {self.version}"])
@@ -173,6 +177,16 @@ def test_champion_that_fails_stops_the_worker():
     pipeline = make_pipeline({OLD: FailingScorer("old")})
     with pytest.raises(FloatingPointError):
         pipeline.process(0, log_of(epoch(1, EpochRollout(champion=OLD)), encode_event(view("bob", 1, "bomb"))))
+
+
+def test_sampled_requests_wait_for_the_challenger_and_change_no_decision():
+    log = log_of(epoch(1, EpochRollout(champion=OLD)), *views(USERS))
+    plain, sampled = make_pipeline(both()), make_pipeline(both())
+    sampled.shadow_share = 0.25
+    outputs = [pipeline.process(0, log) for pipeline in (plain, sampled)]
+    assert outputs[0].recommendations == outputs[1].recommendations
+    assert 60 < len(outputs[1].shadowed) < 140
+    assert outputs[0].shadowed == []
 
 
 def test_dropped_partition_begins_with_the_bundle_of_the_settings():

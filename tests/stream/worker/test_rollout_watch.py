@@ -10,10 +10,12 @@ from clickscore.schemas.outcome_counts import PartitionReport, RatioSums, Varian
 from clickscore.schemas.rollouts import Rollout, decode_rollout, encode_rollout
 from clickscore.schemas.topics import EVENTS, ROLLOUTS
 from clickscore.stream.policy.rollout_guard import MIN_DECISIONS
+from clickscore.stream.worker.rollout_watch import SHADOW_WAITING
 from tests.events import erase, view
-from tests.memory_kafka import MemoryLog
+from tests.events import records as recorded
+from tests.memory_kafka import MemoryBatch, MemoryLog
 from tests.stream.worker.stage import until
-from tests.stream.worker.test_rollouts import BAD, NEW, OLD, RolloutStage, champion
+from tests.stream.worker.test_rollouts import BAD, NEW, OLD, RolloutStage, champion, decisions
 
 USERS = [f"user-{number}" for number in range(40)]
 
@@ -209,6 +211,62 @@ def test_erased_user_and_lost_partitions_are_forgotten():
             assert stage.watch._counters == {}
 
     asyncio.run(run())
+
+
+def shadow(**changes: object) -> Rollout:
+    return canary(**({"share": 0.0, "shadow_share": 1.0} | changes))
+
+
+def test_challenger_in_the_shadow_scores_and_decides_nothing():
+    async def run() -> tuple[WatchStage, PartitionReport]:
+        stage = WatchStage()
+        stage.set_rollout(shadow())
+        async with stage.running():
+            await started(stage, shadow())
+            await until(lambda: stage.pipeline.shadow_share)
+            await stage.show(*USERS)
+            await until(lambda: (stage.metric("clickscore_shadow_events_total") or 0) >= len(USERS))
+            await stage.watch.look()
+            await until(lambda: stage.keeper.reports(shadow()))
+            return stage, stage.report()
+
+    stage, report = asyncio.run(run())
+    assert {decision.bundle for decision in decisions(stage.log)} == {"old"}
+    assert report.shadow.events >= len(USERS)
+    assert (report.shadow.agreement, report.challenger.decisions) == (0, 0)
+
+
+def test_challenger_that_fails_in_the_shadow_is_counted(caplog: pytest.LogCaptureFixture):
+    async def run() -> PartitionReport:
+        stage = WatchStage()
+        stage.set_rollout(shadow())
+        async with stage.running():
+            await started(stage, shadow())
+            await until(lambda: stage.pipeline.shadow_share)
+            stage.bundles[NEW].submit = None  # pyright: ignore[reportAttributeAccessIssue]
+            await stage.show(*USERS)
+            await until(lambda: (stage.metric("clickscore_shadow_events_total") or 0) >= 32)
+            await stage.watch.look()
+            await until(lambda: stage.keeper.reports(shadow()))
+            return stage.report()
+
+    assert asyncio.run(run()).shadow.unscored >= 32
+    assert "the challenger fails on an event that it does not decide on" in caplog.text
+
+
+def test_events_beyond_the_room_for_the_shadow_are_dropped():
+    async def run() -> int:
+        stage = WatchStage()
+        stage.set_rollout(shadow())
+        await stage.engine.prepare()
+        stage.pipeline.shadow_share = 1.0
+        records = [view(f"user-{number}", 0) for number in range(SHADOW_WAITING + 5)]
+        stage.pipeline.begin_epoch(0, stage.engine._epochs.present(1))
+        batch = MemoryBatch(0, list(recorded(*records)), 1)  # pyright: ignore[reportArgumentType]
+        stage.watch.observe([batch], [stage.pipeline.process(0, batch.records)])
+        return stage.watch._shadow.dropped
+
+    assert asyncio.run(run()) == 5
 
 
 def test_loop_looks_until_it_is_cancelled():
