@@ -59,42 +59,61 @@ def make_caps(limit: Limit, k: int) -> tuple[Cap, ...]:
     return tuple(cap for cap in (reminders, *shelves) if cap.limit < k)
 
 
-class CapCounter:
-    """Counts the places of a list that each group of items takes."""
+FindFullCap = Callable[[str], str | None]
+"""Returns the name of a cap that is full for an item. None counts the item as shown."""
 
-    def __init__(self, caps: Sequence[Cap], request: Request, catalogue: AnyCatalogue) -> None:
-        """Start with an empty list.
 
-        Args:
-            caps: Caps of the policy.
-            request: The event, with the user's session.
-            catalogue: What is known of the items.
-        """
-        self._caps = [(cap.name, cap.limit, cap.group_of(request, catalogue), dict[str, int]()) for cap in caps]
+def count_places(caps: Sequence[Cap], request: Request, catalogue: AnyCatalogue) -> FindFullCap | None:
+    """Return a function that counts the places of an empty list by group; None without caps.
 
-    def find_full_cap(self, item: str) -> str | None:
-        """Return the name of the first cap that is full for an item; None counts the item as shown."""
-        for name, limit, group_of, places in self._caps:
-            group = group_of(item)
-            if group and places.get(group, 0) >= limit:
+    Args:
+        caps: Caps of the policy.
+        request: The event, with the user's session.
+        catalogue: What is known of the items.
+    """
+    counts = [(cap.name, cap.limit, cap.group_of(request, catalogue), dict[str, int]()) for cap in caps]
+    if not counts:
+        return None
+    (name, limit, group_of, places), *others = counts
+
+    def find_full_cap(item: str) -> str | None:
+        """Look at a single cap, as the default policy has: every decision does, so no loop is here."""
+        group = group_of(item)
+        if group:
+            count = places.get(group, 0)
+            if count >= limit:
                 return name
-        for _, _, group_of, places in self._caps:
-            if group := group_of(item):
-                places[group] = places.get(group, 0) + 1
+            places[group] = count + 1
         return None
 
+    return find_full_cap if not others else lambda item: _find_full_cap(item, counts)
 
-def apply_caps(choices: Iterable[Choice], counter: CapCounter, removed: dict[str, int]) -> list[Choice]:
+
+def _find_full_cap(
+    item: str, counts: Sequence[tuple[str, int, Callable[[str], str | None], dict[str, int]]]
+) -> str | None:
+    """Return the name of the first cap that is full for an item; None counts the item for all caps."""
+    groups = [(group_of(item), places) for _, _, group_of, places in counts]
+    for (group, places), (name, limit, _, _) in zip(groups, counts, strict=True):
+        if group and places.get(group, 0) >= limit:
+            return name
+    for group, places in groups:
+        if group:
+            places[group] = places.get(group, 0) + 1
+    return None
+
+
+def apply_caps(choices: Iterable[Choice], find_full_cap: FindFullCap | None, removed: dict[str, int]) -> list[Choice]:
     """Return the choices that exceed no cap, in their order.
 
     Args:
         choices: Choices, best first.
-        counter: Counts the places.
+        find_full_cap: Counts the places; None without caps.
         removed: Receives the number of items removed by each cap.
     """
     shown: list[Choice] = []
     for choice in choices:
-        name = counter.find_full_cap(choice.item_id)
+        name = find_full_cap(choice.item_id) if find_full_cap else None
         if name is None:
             shown.append(choice)
         else:

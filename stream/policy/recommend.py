@@ -27,7 +27,7 @@ from clickscore.schemas.decisions import (
     encode_decision,
 )
 from clickscore.schemas.purposes import WITHHELD
-from clickscore.stream.policy.caps import CapCounter, apply_caps, make_caps
+from clickscore.stream.policy.caps import apply_caps, count_places, make_caps
 from clickscore.stream.policy.experiments import CONTROL, MODEL
 from clickscore.stream.policy.filters import forbidden_items, make_filters
 from clickscore.stream.policy.item_filters import make_item_filters
@@ -234,19 +234,18 @@ class Policy:
         """
         filtered: dict[str, int] = {}
         moved: dict[str, int] = {}
-        counter = CapCounter(self._caps, request, catalogue)
+        find_full_cap = count_places(self._caps, request, catalogue)
         sources: Iterable[CandidateSource] = self._sources(request, scores)
         if trace is not None:
             sources = trace.watch_sources(sources, filtered)
         slate: Slate
         if self._is_plain:
-            find_full_cap = counter.find_full_cap if self._caps else None
             slate, indices = choose_candidates(sources, forbidden, find_full_cap, self._k, filtered)
         else:
             slate, indices = choose_candidates(sources, forbidden, None, max(self._k, SLATE_SIZE), filtered)
             slate = self._rerank(self._rerankers, slate, request, catalogue, (filtered, moved, trace))
             uncapped = slate if trace is None else trace.watch(slate, attrgetter("item_id"), filtered)
-            slate = self._select(apply_caps(uncapped, counter, filtered), request, self._k)
+            slate = self._select(apply_caps(uncapped, find_full_cap, filtered), request, self._k)
             slate = self._rerank(self._pins, slate, request, catalogue, (filtered, moved, trace))
         if scores is not None and scores.reasons is not None and self._max_reasons:
             slate = with_reasons(slate, indices, request, scores.reasons, self._max_reasons)

@@ -28,35 +28,28 @@ def with_reasons(
     rows = [indices[choice.item_id] for choice in slate if choice.reason == MODEL]
     if not rows:
         return list(slate)
-    # Methods of arrays, since numpy's functions take longer than the work on so few numbers.
-    contributions = reasons.contributions.take(rows, axis=0).astype(np.float64)  # (choices of the model, width)
-    width, length = contributions.shape[1], len(reasons.positions)
-    # The stable order puts newer events later, so the reversed order puts them first.
-    order = contributions[:, :length].argsort(axis=1, kind="stable")[:, : -limit - 1 : -1]
-    starts = np.arange(0, len(rows) * width, width)[:, None]
-    largest = contributions.ravel().take(order + starts).round(SCORE_DECIMALS).tolist()
+    # Few calls of numpy: on so few numbers each takes longer than a loop.
+    contributions = reasons.contributions.take(rows, axis=0).astype(np.float64).round(SCORE_DECIMALS).tolist()
+    named = iter(contributions)
     events = [(request.items[position], ACTIONS[request.actions[position]]) for position in reasons.positions]
-    named = zip(order.tolist(), largest, strict=True)
-    return [
-        Choice(
-            item_id=choice.item_id,
-            score=choice.score,
-            propensity=choice.propensity,
-            reason=MODEL,
-            because=_because(events, *next(named)),
+    newest_first = range(len(events) - 1, -1, -1)
+    chosen: list[Choice] = []
+    for choice in slate:
+        if choice.reason != MODEL:
+            chosen.append(choice)
+            continue
+        row = next(named)
+        largest = sorted(newest_first, key=row.__getitem__, reverse=True)[:limit]  # equal ones keep their order
+        because = tuple(
+            [
+                Because(item_id=events[column][0], action=events[column][1], contribution=row[column])
+                for column in largest
+                if row[column] > 0
+            ]
         )
-        if choice.reason == MODEL
-        else choice
-        for choice in slate
-    ]
-
-
-def _because(events: list[tuple[str, str]], columns: list[int], contributions: list[float]) -> tuple[Because, ...]:
-    """Return the events of some columns, as far as their contributions are above 0."""
-    return tuple(
-        [
-            Because(item_id=events[column][0], action=events[column][1], contribution=contribution)
-            for column, contribution in zip(columns, contributions, strict=True)
-            if contribution > 0
-        ]
-    )
+        chosen.append(
+            Choice(
+                item_id=choice.item_id, score=choice.score, propensity=choice.propensity, reason=MODEL, because=because
+            )
+        )
+    return chosen

@@ -2,7 +2,7 @@
 
 from clickscore.schemas.catalogue import Item
 from clickscore.schemas.decisions import Choice
-from clickscore.stream.policy.caps import CapCounter, apply_caps, make_caps, session_items
+from clickscore.stream.policy.caps import apply_caps, count_places, make_caps, session_items
 from clickscore.stream.policy.policy_file import Limit
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.policy.rules import Cap
@@ -14,7 +14,7 @@ def capped(*items: str, met: str, limit: int) -> tuple[list[str], dict[str, int]
     choices = [Choice(item_id=item, score=0.0, propensity=1.0, reason="model") for item in items]
     removed: dict[str, int] = {}
     cap = Cap("reminders", "it is a repeat", limit, session_items)
-    kept = apply_caps(choices, CapCounter([cap], make_request(*met), Catalogue()), removed)
+    kept = apply_caps(choices, count_places([cap], make_request(*met), Catalogue()), removed)
     return [choice.item_id for choice in kept], removed
 
 
@@ -47,7 +47,7 @@ def test_items_of_a_category_a_brand_or_a_seller_share_their_places():
     choices = [Choice(item_id=item, score=0.0, propensity=1.0, reason="model") for item in "abcd"]
     for cap in make_caps(Limit(reminders=1_000, category=2, brand=2, seller=2), 4):
         removed: dict[str, int] = {}
-        kept = apply_caps(choices, CapCounter([cap], make_request(), catalogue), removed)
+        kept = apply_caps(choices, count_places([cap], make_request(), catalogue), removed)
         assert [choice.item_id for choice in kept] == ["a", "b", "d"]
         assert removed == {cap.name: 1}
         assert cap.sentence == f"the list has 2 items of this {cap.name} already"
