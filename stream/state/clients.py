@@ -56,6 +56,17 @@ def user_agent_code(user_agent: str) -> int:
     return CLIENT_CODES[ClientClass("bot", "user agent")] if _BOTS.search(name) else 0
 
 
+def only_views_new_items(user: UserState) -> bool:
+    """Return whether enough events are remembered for a judgement, and all are views, each of another item.
+
+    A person returns to an item, searches, clicks or puts something into the cart at some time. A slow crawler never
+    does, and is known as a bot only after `BROAD_EVENTS` events.
+    """
+    if len(user.items) < MIN_EVENTS or user.actions.count(_VIEW) < len(user.actions):
+        return False
+    return len(set(user.items)) == len(user.items)
+
+
 def behaviour_code(user: UserState) -> int:
     """Return the code of the class that the remembered events of a session show; 0 for a shopper.
 

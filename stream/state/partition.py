@@ -224,6 +224,8 @@ class PartitionState:
         """Return the items for which a user counts in popularity: the newest of the open session, each once."""
         if not user.length or not self._counts(user):
             return ()
+        if not (self._counts_machines or user.client) and clients.only_views_new_items(user):
+            return ()
         return newest_items(user.items)
 
     def _recount(self, former_items: Collection[str], user: UserState) -> None:

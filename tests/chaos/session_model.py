@@ -21,6 +21,8 @@ MINUTE_MS = 60_000
 DAY_MS = 86_400_000
 MAX_POPULAR = 64
 COUNTED_ITEMS = 8
+LONG_SESSION = 12
+"""Remembered events from which on a session that only views new items does not count in popularity."""
 CLOSED_BY_EVENT = 64
 CLOSED_BY_TICK = 4_096
 REMEMBERED_STATEMENTS = 4
@@ -602,8 +604,15 @@ def _read_handed(handed: JsonObject, offset: int) -> Session:
 
 def _counted_items(session: Session) -> list[str]:
     """Return the items for which the session's user counts in popularity: the newest, each once."""
+    if len(session.events) >= LONG_SESSION and _only_views_new_items(session):
+        return []
     items = [remembered.item for remembered in reversed(session.events) if remembered.item]
     return list(dict.fromkeys(items))[:COUNTED_ITEMS]
+
+
+def _only_views_new_items(session: Session) -> bool:
+    items = [remembered.item for remembered in session.events if remembered.action == "view"]
+    return len(set(items)) == len(session.events)
 
 
 def _full_minute(time_ms: int) -> int:

@@ -219,10 +219,28 @@ def test_class_of_a_user_without_history_is_that_of_the_event():
 
 def test_user_counts_for_the_newest_items_alone():
     made = pipeline(popularity_refresh_ms=MINUTE)
-    run(made, *(view("ann", number**1.5, f"item-{number:02}") for number in range(12)), view("bob", 40, "item-00"))
-    run(made, tick(47), first=13)
+    run(made, *(view("ann", number**1.5, f"item-{number:02}") for number in range(12)), view("ann", 38, "item-11"))
+    run(made, view("bob", 40, "item-00"), tick(47), first=13)
     counted = [f"item-{minute:02}" for minute in range(12 - MAX_COUNTED, 12)]
     assert sorted(made.state(0).popular[: MAX_COUNTED + 1]) == ["item-00", *counted]
+
+
+def test_user_who_only_views_new_items_counts_for_none_from_the_twelfth_on_until_something_else_comes():
+    made = pipeline()
+    steps = [number**1.5 / 10 for number in range(12)]
+    run(made, view("bob", 0, "cup"), *(view("ann", step, f"item-{step}") for step in steps[:11]))
+    assert made.state(0).user("ann").client == 0
+    assert len(made.state(0)._popularity._counts) == 9  # pyright: ignore[reportPrivateUsage]
+    run(made, view("ann", steps[11], "last"), first=12)
+    assert made.state(0)._popularity._counts == {"cup": 1}  # pyright: ignore[reportPrivateUsage]
+    run(made, purchase("ann", 38, "last"), first=13)
+    assert made.state(0)._popularity._counts["last"] == 1  # pyright: ignore[reportPrivateUsage]
+
+
+def test_user_who_only_views_new_items_counts_where_machines_do():
+    made = pipeline(machines="counted")
+    run(made, *(view("ann", number**1.5, f"item-{number}") for number in range(12)))
+    assert len(made.state(0)._popularity._counts) == MAX_COUNTED  # pyright: ignore[reportPrivateUsage]
 
 
 # State
