@@ -13,7 +13,7 @@ LINKS = build/import/clickscore/.done
 PIP = -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .PHONY: help setup setup-train demo demo-bundle fast test check language unit coverage integration \
-	fuzz chaos bench bench-flat bench-reasons bench-scoring bench-delivery bench-gateway bench-encode docs \
+	fuzz chaos bench bench-flat bench-reasons bench-scoring bench-delivery bench-gateway bench-policy bench-encode docs \
 	hashes digests audit sbom clean
 
 help:  ## what there is to make
@@ -108,6 +108,10 @@ bench-delivery: $(BENCH)/.done  ## exactly once beside at least once, in about 5
 
 bench-gateway: $(BENCH)/.done  ## requests a second and added latency of a gateway, in about 3 minutes; JSON=FILE keeps every run
 	@$(BENCH)/bin/python -m bench.gateway $(if $(JSON),--json-file $(JSON))
+
+bench-policy: $(BENCH)/.done  ## what each rule of the policy costs, and what it is worth in the simulated shop, in about 10 minutes
+	@$(BENCH)/bin/python -m bench.policy_cost
+	@$(BENCH)/bin/python -m bench.click_rates
 
 bench-encode: setup-train  ## items that a model never saw, by a real language model (83 MB); EVENTS=FILE is of REES46
 	$(TRAIN)/bin/python -m bench.encode $(EVENTS)
