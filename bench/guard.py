@@ -7,6 +7,7 @@ the same events; its ramp is judged every few seconds of the day, as a worker's 
 Run: `python -m bench.guard`.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -305,7 +306,8 @@ def describe(kind: str, results: Sequence[Result]) -> str:
         kind: Name of the kind.
         results: Results of its ramps.
     """
-    reasons = Counter(result.reason.partition(": ")[2].partition(":")[0] for result in results if result.reason)
+    # The measure, without its values.
+    reasons = Counter(re.split(r":| with ", result.reason.partition(": ")[2])[0] for result in results if result.reason)
     words = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
     hours = sorted(result.hours for result in results)
     return (
