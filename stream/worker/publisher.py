@@ -20,6 +20,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from itertools import compress
 
 from aiokafka.errors import KafkaError, ProducerFenced
 
@@ -253,10 +254,14 @@ class Publisher:
             self._metrics.events.labels(outcome).inc(count)
 
     def _drop_stale(self, jobs: list[PublishJob]) -> list[PublishJob]:
-        """Give up the jobs of another generation, since another worker may own the partition; return the rest."""
-        generation = self._group.generation
-        self._give_up([job for job in jobs if job.batch.generation != generation])
-        return [job for job in jobs if job.batch.generation == generation]
+        """Give up the jobs that are no longer current; return the rest.
+
+        Another worker may own a partition of an earlier generation. And a batch that was computed after its partition's
+        state was discarded began on an empty state.
+        """
+        current = [self._ownership.is_current(job.batch) for job in jobs]
+        self._give_up([job for job, is_current in zip(jobs, current, strict=True) if not is_current])
+        return list(compress(jobs, current))
 
     @contextlib.asynccontextmanager
     async def _waiting_for_kafka(self, jobs: list[PublishJob]) -> AsyncGenerator[None]:

@@ -1,5 +1,6 @@
 """Whole batches: hand records to a Kafka client in whole record batches, as both kinds of producers do."""
 
+import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import Any
 
@@ -26,8 +27,7 @@ async def send_batches(
     while remaining:
         acknowledgement, remaining = await _send(client, topic, partition, remaining)
         acknowledgements.append(acknowledgement)
-    for acknowledgement in acknowledgements:
-        await acknowledgement
+    await asyncio.gather(*acknowledgements)  # the first error counts; the others are no news, and are not logged
 
 
 async def send_whole_batch(

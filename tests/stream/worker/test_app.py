@@ -44,7 +44,7 @@ def test_health_of_a_worker_that_has_not_joined_is_503_with_the_report():
     assert status == 503
     assert text == (
         '{"alive":true,"restored":false,"rebalancing":false,"lag":0,"last_batch_age_s":null,"partitions":[],'
-        '"open_sessions":0,"users":0,"unserved":[],"lost":0,"fallback_share":null}'
+        '"open_sessions":0,"users":0,"unserved":[],"lost":0,"fallback_share":null,"bundles":[],"refused_bundles":{}}'
     )
 
 

@@ -97,6 +97,24 @@ def test_a_fenced_worker_stores_nothing_commits_nothing_and_goes_on() -> None:
     asyncio.run(run())
 
 
+def test_a_batch_that_began_on_an_empty_state_after_the_fence_writes_nothing() -> None:
+    """The state is discarded while the next batch waits for the compute thread, and no rebalance has come yet."""
+
+    async def run() -> None:
+        log, epochs = MemoryLog(), {}
+        stalled = await owning(log=log, epochs=epochs)
+        stalled.group.partitions = 4
+        first = stalled.compute_job(view("ann", 0))
+        await owning(log=log, epochs=epochs)  # the successor
+        await publish(stalled, first)
+        second = stalled.compute_job(view("cookie", 1), identify("cookie", 2, "ann"))
+        await publish(stalled, second)
+        assert log.records(EVENTS.name, partition_of(b"ann", 4)) == []
+        assert log.records(RECOMMENDATIONS.name) == []
+
+    asyncio.run(run())
+
+
 def test_batches_of_an_earlier_generation_are_given_up() -> None:
     async def run() -> None:
         stage = await owning()
