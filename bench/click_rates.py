@@ -59,14 +59,14 @@ class ClosedLoop:
 
     def run(self, seconds: int) -> Mapping[str, Reactions]:
         """Let the shop be open for some simulated seconds; return the reactions by variant."""
-        for now in range(START_MS, START_MS + 1_000 * seconds, STEP_MS):
-            outgoing = self.shop.advance(now)
+        for ts in range(START_MS, START_MS + 1_000 * seconds, STEP_MS):
+            outgoing = self.shop.advance(ts)
             self._change_items(outgoing.items)
             batches: dict[int, list[_Record]] = {}
             for event, _ in outgoing.events:
                 partition = partition_of(event.user_id.encode(), self.partitions)
                 offset = self.offsets[partition] = self.offsets.get(partition, -1) + 1
-                record = _Record(offset, now, event.user_id.encode(), encode_event(event))
+                record = _Record(offset, ts, event.user_id.encode(), encode_event(event))
                 batches.setdefault(partition, []).append(record)
             for output in self.pipeline.process_all(list(batches.items())):
                 for message in output.recommendations:
@@ -142,7 +142,7 @@ def main(rounds: int, seconds: int, only: tuple[str, ...]) -> None:
     print("| policy | clicks for 100 impressions | against 0.1.0 |\n|---|---|---|")
     first = rates[names[0]]
     for name, values in rates.items():
-        gains = [100 * (value / other - 1) for value, other in zip(values, first, strict=True)]
+        gains = [100 * (value / base - 1) for value, base in zip(values, first, strict=True)]
         error = 1.96 * stdev(gains) / len(gains) ** 0.5
         gain = (
             ""

@@ -17,7 +17,7 @@ import numpy as np
 from clickscore.schemas.catalogue import Campaign, Item, encode
 from clickscore.schemas.decisions import encode_decision
 from clickscore.schemas.events import View
-from clickscore.stream.policy.ads import choose_ad
+from clickscore.stream.policy.ads import choose_ads
 from clickscore.stream.policy.policy_file import DEFAULT_POLICY, Boost, Hide, Limit, PolicyFile
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.reference.catalogue import Catalogue
@@ -114,7 +114,7 @@ def decide_all(policy: Policy, cases: Sequence[Case], catalogue: CatalogueView, 
     for request, scores in cases:
         policy.encoded(request, scores, catalogue)
         if with_ads:
-            encode_decision(choose_ad(request, scores, catalogue, policy))
+            encode_decision(choose_ads(request, scores, catalogue, policy))
 
 
 def measure(sides: Sequence[Callable[[], None]], repeats: int) -> list[list[float]]:
@@ -144,7 +144,7 @@ def main(repeats: int) -> None:
         sides = [partial(decide_all, policy, cases, catalogue, with_ads=with_ads) for policy in made]
         times = measure(sides, repeats)
         for policy_name, own in zip(policies(), times, strict=True):
-            ratio = median(mine / other for mine, other in zip(own, times[0], strict=True))
+            ratio = median(cost / base_cost for cost, base_cost in zip(own, times[0], strict=True))
             print(f"| {name} | {policy_name} | {min(own):.1f} | {ratio:.2f} |")
 
 

@@ -136,8 +136,8 @@ _CHANNELS = (
     ),
     _Channel(
         topic=topics.CAMPAIGNS,
-        description="Newest state of every campaign. A record without a value ends the campaign. `daily_budget` and "
-        "`frequency_cap` are stored, but not applied yet.",
+        description="Newest state of every campaign. A record without a value ends the campaign. A record with an "
+        "unknown field is ignored. `daily_budget` is accepted for older records, but not applied yet.",
         key="The campaign's id, the same as in the value.",
         payload=Campaign,
         receives=True,
@@ -161,8 +161,9 @@ _CHANNELS = (
     ),
     _Channel(
         topic=topics.ADS,
-        description="One ad decision for each event that needs one, while there are campaigns; the decision may be to "
-        "show no ad. Delivery is at least once: drop a repeat by `decision_id`.",
+        description="One ad decision for each event that needs one, while there are campaigns: winner and price of "
+        "each slot of the page. The decision may be to show no ad. Delivery is at least once: drop a repeat by "
+        "`decision_id`.",
         key="The user's id.",
         payload=Ad,
         headers={"scored": _SCORED_HEADER},

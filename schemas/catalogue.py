@@ -4,6 +4,7 @@ from typing import Annotated
 
 import msgspec
 
+from clickscore.schemas.decisions import BidUnit
 from clickscore.schemas.events import Price, Word, time_fault
 from clickscore.schemas.field_types import EventTime, Id, Millis
 from clickscore.schemas.json_depth import bounded_depth
@@ -37,29 +38,53 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Time from which the item is in the shop, ms; null if unknown."""
 
 
-class Campaign(msgspec.Struct, frozen=True, kw_only=True):
-    """An ad campaign. The key of the record is the campaign id; a tombstone ends the campaign."""
+QueryWord = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^\S+$")]
+"""A single word of a search."""
+
+PlacementName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+"""Name of an ad placement, as the policy file has it."""
+
+
+class Campaign(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An ad campaign. The key of the record is the campaign id; a tombstone ends the campaign.
+
+    An unknown field is refused: a field that nothing reads would promise what does not happen.
+    """
 
     campaign_id: Id
     item_id: Id
     """Advertised item."""
     bid: Price
-    """Value of a click for the advertiser, in the shop's currency."""
+    """Highest price, in the shop's currency, for what `bid_per` names."""
+    bid_per: BidUnit = "click"
+    """What the bid is for: a click, a thousand impressions, or an order."""
     target_items: frozenset[str] = frozenset()
     """Targeted items: the ad may be shown if the session holds any of these items."""
     target_categories: frozenset[str] = frozenset()
-    """Targeted categories: the ad may be shown if the session's newest item is in any of these categories.
+    """Targeted categories: the ad may be shown if the session's newest item is in any of these categories."""
+    target_brands: frozenset[str] = frozenset()
+    """Targeted brands: the ad may be shown if the session's newest item is of any of these brands."""
+    target_queries: frozenset[QueryWord] = frozenset()
+    """Targeted words: the ad may be shown after a search with any of these words, in capitals or not.
 
     A campaign without any target may be shown in every session.
     """
+    regions: frozenset[Word] = frozenset()
+    """Regions where the ad may be shown, as events name them in `region`; empty for everywhere."""
+    groups: frozenset[Word] = frozenset()
+    """Customer groups to which the ad may be shown, as events name them in `customer_group`; empty for everybody."""
+    placements: frozenset[PlacementName] = frozenset()
+    """Ad placements of the policy where the ad may be shown; empty for all."""
+    quality_floor: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+    """Lowest quality with which the ad takes part in an auction, 0 to 1."""
     starts_at: Millis = 0
     """First event time of the campaign, ms, from the year 2000 on; 0 for no limit."""
     ends_at: EventTime | None = None
     """End of the campaign in event time, ms: no ad is shown at or after the end. Null for no end."""
     daily_budget: Price | None = None
-    """Not applied yet: the field is accepted, and ads are shown without a budget."""
+    """Not applied yet, and accepted only because older records have the field: ads are shown without a budget."""
     frequency_cap: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    """Not applied yet: the field is accepted, and ads are shown without a cap."""
+    """Largest number of impressions of this campaign to a user on a day (UTC, event time); null for any."""
 
 
 decode_item = bounded_depth(msgspec.json.Decoder(Item).decode)

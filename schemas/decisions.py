@@ -4,11 +4,19 @@ Scores are rounded to 6 decimals (see `round_score`), and only Kafka headers hav
 decision is byte-equal to the first.
 """
 
+from typing import Literal
+
 import msgspec
 
 from clickscore.schemas.clients import Client, ClientReason
 from clickscore.schemas.json_depth import bounded_depth
 from clickscore.schemas.purposes import Purpose
+
+BidUnit = Literal["click", "thousand_impressions", "order"]
+"""What an advertiser bids for, and pays for."""
+
+ExclusionCause = Literal["not_running", "item", "quality", "cap"]
+"""Why a campaign takes no part: its time, a filter on its item, its quality floor, its frequency cap."""
 
 
 class Because(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -31,9 +39,14 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     propensity: float
     """Probability with which the policy showed this item at this position."""
     reason: str
-    """Origin of the item: `model`, `popular`, or `pinned` for an item that the policy puts into a fixed place."""
+    """Origin of the item: `model`, `popular`, `pinned` for an item that the policy puts into a fixed place, or
+    `sponsored` for an ad."""
     because: tuple[Because, ...] = ()
     """Events with the largest contributions, largest first; left out if empty, and with `reasons` set to 0."""
+    sponsored: bool = False
+    """Whether the item is an ad, and must be shown as such; left out for any other item."""
+    campaign_id: str | None = None
+    """Campaign of a sponsored item; left out for any other item."""
 
 
 class RecommendationContext(
@@ -82,8 +95,34 @@ class Recommendation(
     """Number of shown places to which each re-ranker of the policy brought another item; left out without a move."""
 
 
+class SoldSlot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A slot for an ad, with the campaign that won it."""
+
+    placement: str
+    """Ad placement of the policy."""
+    slot: int
+    """Number of the slot in its placement, from 0."""
+    position: int | None
+    """Position of the sponsored item in the recommendation, from 0; null for an ad beside the list."""
+    campaign_id: str
+    item_id: str
+    bid: float
+    """Highest price that the campaign pays for what `bid_per` names."""
+    bid_per: BidUnit
+    probability: float
+    """Probability that an impression brings what the bid is for."""
+    quality: float
+    """Quality of the advertised item for this user, 0 to 1."""
+    exposure: float
+    """Probability that the slot is seen, relative to the first slot of the placement."""
+    price: float
+    """Price for what `bid_per` names: at most the bid, and 0 for a bot or an agent."""
+    runner_up: str | None
+    """Campaign that would have won the slot otherwise; null where no other campaign wanted it."""
+
+
 class Ad(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ad", gc=False):
-    """The campaign to show, if any."""
+    """The campaigns to show, if any. Campaign, item and bid of the first slot are repeated beside the slots."""
 
     decision_id: str
     """`TOPIC-PARTITION-OFFSET-ad` of the answered event."""
@@ -100,13 +139,17 @@ class Ad(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ad", 
     purchase: float | None
     propensity: float
     reason: str
-    """Reason for the campaign, or for showing no ad, in words."""
+    """Reason for the campaigns, or for showing no ad, in words."""
     withheld: tuple[Purpose, ...] | msgspec.UnsetType = msgspec.UNSET
     """Purposes without the user's consent; left out where there is consent for all."""
     client: Client | msgspec.UnsetType = msgspec.UNSET
     """Class of the user; left out for a shopper. A bot or an agent counts in no experiment and pays for no ad."""
     client_reason: ClientReason | msgspec.UnsetType = msgspec.UNSET
     """Why the user has the class; left out for a user without a class."""
+    slots: tuple[SoldSlot, ...] = ()
+    """The sold slots: by placement in order of names, then by slot."""
+    excluded: dict[ExclusionCause, int] | msgspec.UnsetType = msgspec.UNSET
+    """Number of matching campaigns that took no part in the auctions, by cause; left out without any."""
 
 
 AnyDecision = Recommendation | Ad

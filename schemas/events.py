@@ -40,6 +40,8 @@ class Event(UserRecord, frozen=True, kw_only=True, gc=False):
     """Id of the decision behind this interaction."""
     position: Position | None = None
     """Position of the item in the decision, from 0."""
+    campaign_id: Annotated[str, msgspec.Meta(max_length=256)] | None = None
+    """Campaign of the ad that was shown or clicked, as the decision names it: an impression counts for its caps."""
     client: Client | msgspec.UnsetType = msgspec.UNSET
     """Class of the user, where the sender knows it: a bot or an agent does not count as a shopper."""
     user_agent: Annotated[str, msgspec.Meta(max_length=2048)] | msgspec.UnsetType = msgspec.UNSET

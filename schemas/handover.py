@@ -9,12 +9,19 @@ from typing import Annotated
 import msgspec
 
 from clickscore.schemas.clients import CLIENTS
-from clickscore.schemas.field_types import EventTime, Id, LogOffset, Millis
+from clickscore.schemas.durations import DAY_MS
+from clickscore.schemas.field_types import YEAR_9999_MS, EventTime, Id, LogOffset, Millis
 from clickscore.schemas.purposes import Purpose
 
 MAX_PARTITIONS = 10_000
 """Partitions of a topic at most, for hand-overs. A partition remembers a number for each source partition."""
 
+
+MAX_AD_IMPRESSIONS = 128
+"""Ad impressions of a user and day that are remembered; who has seen so many gets no more ads with a cap that day."""
+
+AD_IMPRESSION_BYTES = 16
+"""Bytes of a remembered ad impression."""
 
 PREFIX = b'{"type":"handover"'
 """Beginning of a hand-over as workers write it."""
@@ -78,6 +85,27 @@ class HandedConsent(msgspec.Struct, frozen=True, kw_only=True):
     """Newest `ts` of a withdrawal."""
 
 
+class HandedAds(msgspec.Struct, frozen=True, kw_only=True):
+    """Ads shown to an anonymous id."""
+
+    day: Annotated[int, msgspec.Meta(ge=0, le=YEAR_9999_MS // DAY_MS)]
+    """Day of the impressions in event time, days since 1970, UTC."""
+    impressions: Annotated[bytes, msgspec.Meta(max_length=MAX_AD_IMPRESSIONS * AD_IMPRESSION_BYTES)]
+    """16 bytes for each impression: hashes (xxh3, 64 bits) of the campaign's id and the event's id."""
+    in_session: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = 0
+    """Number of ad impressions in the open session."""
+
+    def __post_init__(self) -> None:
+        """Check that the impressions are whole.
+
+        Raises:
+            ValueError: The length is no multiple of the bytes of an impression.
+        """
+        if len(self.impressions) % AD_IMPRESSION_BYTES:
+            message = "the ad impressions are cut off"
+            raise ValueError(message)
+
+
 class Handover(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="handover"):
     """What an anonymous id did, for the user who was identified. Workers write hand-overs.
 
@@ -105,6 +133,8 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=
     """Purposes to which the anonymous id had not consented."""
     client: Annotated[int, msgspec.Meta(ge=0, le=len(CLIENTS) - 1)] = 0
     """Class of the anonymous id: index into `schemas.clients.CLIENTS`."""
+    ads: HandedAds | None = None
+    """Ads shown to the anonymous id on the newest day with any."""
 
     @property
     def newest_ts(self) -> int:

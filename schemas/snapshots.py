@@ -33,8 +33,21 @@ class ConsentState(msgspec.Struct, array_like=True, gc=False):
     """Hash (xxh3, 64 bits) of the user to whom all of this was handed over; empty where there is something new."""
 
 
+class AdState(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Ads shown to a user, for frequency caps and for the ad load of a session."""
+
+    day: int
+    """Day of the impressions in event time, days since 1970, UTC."""
+    impressions: bytes = b""
+    """16 bytes for each ad impression of the day: hashes (xxh3, 64 bits) of the campaign's id and the event's id."""
+    opened_by: int = -1
+    """Source offset of the first event of the session that `in_session` counts for; -1 for none."""
+    in_session: int = 0
+    """Number of ad impressions in this session."""
+
+
 class UserState(msgspec.Struct, array_like=True, gc=False):
-    """State of a user: the open session, if any, the bought items, and what the user said about consent.
+    """State of a user: the open session, if any, the bought items, what the user said about consent, and shown ads.
 
     Array-like, so that a million users fit in memory. New fields go to the end and need a default.
     """
@@ -68,6 +81,8 @@ class UserState(msgspec.Struct, array_like=True, gc=False):
     """Class of the user: index into `schemas.clients.CLIENTS`."""
     is_handed: bool = False
     """Whether the open session was an anonymous id's and still has its name: a client's next name replaces it."""
+    ads: AdState | None = None
+    """Ads shown on the newest day with any; absent without ads."""
 
 
 class PartitionSnapshot(msgspec.Struct, array_like=True, gc=False):

@@ -6,8 +6,8 @@ from typing import NamedTuple
 from clickscore.schemas.decisions import encode_decision
 from clickscore.schemas.events import Epoch
 from clickscore.schemas.rollouts import EpochRollout
-from clickscore.stream.policy.ads import choose_ad
-from clickscore.stream.policy.experiments import CHALLENGER, CONTROL, MODEL, assign_challenger, assign_variant
+from clickscore.stream.policy.experiments import CHALLENGER, MODEL, assign_challenger, assign_variant
+from clickscore.stream.policy.pages import decide_page
 from clickscore.stream.policy.policy_file import PolicyFile
 from clickscore.stream.policy.recommend import EncodedRecommendation, Policy
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
@@ -33,19 +33,15 @@ class Decider(NamedTuple):
     def decide(
         self, request: Request, scores: Scores | None, catalogue: AnyCatalogue
     ) -> tuple[EncodedRecommendation, bytes | None]:
-        """Return the recommendation, and with campaigns also the ad as JSON.
-
-        The control variant of the A/B test gets popular items, but the same ads as all other users.
+        """Return the recommendation, and with campaigns also the ads as JSON.
 
         Args:
             request: The event, with the user's session.
             scores: The model's output; absent where no model scores the request.
             catalogue: Catalogue and campaigns in the epoch of the request.
         """
-        recommendation = self.policy.encoded(request, scores if request.variant != CONTROL else None, catalogue)
-        if not (catalogue.has_campaigns and self.policy.shows_ads):
-            return recommendation, None
-        return recommendation, encode_decision(choose_ad(request, scores, catalogue, self.policy))
+        recommendation, ad = decide_page(self.policy, request, scores, catalogue)
+        return recommendation, encode_decision(ad) if ad else None
 
 
 class EpochDeciders(NamedTuple):

@@ -28,7 +28,7 @@ from clickscore.schemas.events import (
     decode_record,
 )
 from clickscore.schemas.handover import Handover
-from clickscore.schemas.purposes import PERSONALISATION
+from clickscore.schemas.purposes import ADS, PERSONALISATION
 from clickscore.schemas.sessions import ClosedSession, encode_session
 from clickscore.stream.cut_bytes import full_size
 from clickscore.stream.deciders import Decider, DeciderTable, EpochDeciders
@@ -40,7 +40,7 @@ from clickscore.stream.reference.epoch_schedule import EpochSchedule
 from clickscore.stream.request import Request, Scores
 from clickscore.stream.scoring.scorer import PendingScores, Scorer
 from clickscore.stream.settings import PolicySettings, SessionSettings
-from clickscore.stream.state import clients, consent, sessions
+from clickscore.stream.state import ad_counts, clients, consent, sessions
 from clickscore.stream.state.identity import encode_bounded
 from clickscore.stream.state.partition import (
     MAX_CLOSURES_PER_EVENT,
@@ -582,8 +582,10 @@ class Pipeline:
             if closed:
                 output.closed_sessions.append(closed_message(closed))
             user = state.only_event(event, record.offset)
-        # An impression is no action of the user: it enters no session, but the page's next decision is due.
-        elif not isinstance(event, Impression):
+        elif isinstance(event, Impression):  # no action of the user: it enters no session
+            if not (late or withheld & ADS):
+                user = state.count_ad(user, event, record.offset)
+        else:
             fingerprint = xxhash.xxh3_64_digest(event.event_id.encode())
             if sessions.is_duplicate(user, fingerprint):
                 output.outcomes["repeated"] += 1
@@ -616,6 +618,8 @@ class Pipeline:
             ages=user.ages[:],
             withheld=withheld,
             client=declared or user.client,
+            ad_impressions=ad_counts.impressions_on_day(user.ads, event.ts),
+            session_ads=ad_counts.in_session(user.ads, user.opened_by),
         )
 
     def _decide(self, due: DueDecision, scores: Scores | None) -> tuple[Message, Message | None]:

@@ -36,6 +36,10 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     """Bits of the purposes without the user's consent, in the order of `schemas.purposes.PURPOSES`."""
     client: int = 0
     """Class of the user: index into `schemas.clients.CLIENTS`."""
+    ad_impressions: bytes = b""
+    """Ads shown to the user on the day of the event, as `schemas.snapshots.AdState` has them."""
+    session_ads: int = 0
+    """Number of ads shown in the session."""
 
 
 class Reasons(NamedTuple):

@@ -283,7 +283,7 @@ class PolicySettings(Group, frozen=True, kw_only=True):
         float,
         setting(
             "currency",
-            "Minimum expected value (bid times purchase probability) of a shown ad, unless the policy file has another",
+            "Lowest expected value of an ad's impression (bid * probability * quality), unless the policy has another",
             decides="records",
         ),
     ] = 0.0

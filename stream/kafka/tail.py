@@ -8,7 +8,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from clickscore.schemas.catalogue import decode_campaign, decode_item
-from clickscore.schemas.decisions import Ad, Recommendation, decode_decision
+from clickscore.schemas.decisions import Ad, BidUnit, Recommendation, decode_decision
 from clickscore.schemas.erasure import Erased, decode_receipt
 from clickscore.schemas.events import (
     AnyEvent,
@@ -252,11 +252,22 @@ def _recommendation(decision: Recommendation) -> str:
     return "; ".join(parts)
 
 
+_BID_UNITS: dict[BidUnit, str] = {
+    "click": "a click",
+    "thousand_impressions": "a thousand impressions",
+    "order": "an order",
+}
+
+
 def _ad(decision: Ad) -> str:
     user = f"{_utc(decision.ts)}  user {decision.user_id}"
     if decision.campaign_id is None:
         return f"{user}; no ad: {decision.reason}"
-    return f"{user}; ad for item {decision.item_id} of campaign {decision.campaign_id}: {decision.reason}"
+    shown = [
+        f"{slot.item_id} of campaign {slot.campaign_id} at {slot.price:.2f} {_BID_UNITS[slot.bid_per]}"
+        for slot in decision.slots
+    ] or [f"{decision.item_id} of campaign {decision.campaign_id}"]
+    return f"{user}; ad for item {', '.join(shown)}: {decision.reason}"
 
 
 def _session(_: Record, __: str, value: bytes) -> str:
@@ -277,8 +288,10 @@ def _item(_: Record, __: str, value: bytes) -> str:
 
 def _campaign(_: Record, __: str, value: bytes) -> str:
     campaign = decode_campaign(value)
-    targets = ", ".join(sorted(campaign.target_items | campaign.target_categories)) or "everywhere"
-    return f"campaign {campaign.campaign_id} for item {campaign.item_id}; bids {campaign.bid:.2f} a click; on {targets}"
+    targets = campaign.target_items | campaign.target_categories | campaign.target_brands | campaign.target_queries
+    bid = f"{campaign.bid:.2f} {_BID_UNITS[campaign.bid_per]}"
+    where = ", ".join(sorted(targets)) or "everywhere"
+    return f"campaign {campaign.campaign_id} for item {campaign.item_id}; bids {bid}; on {where}"
 
 
 def _snapshot(_: Record, key: str, value: bytes) -> str:

@@ -1,15 +1,32 @@
-"""Ads: choose the campaign to show to a user, if any."""
+"""Ads: the campaigns that may be shown to a user, and the auction of the slots of each placement."""
+
+from collections import Counter
+from collections.abc import Callable, Container, Iterator, Sequence
+from itertools import islice
+from math import exp
 
 import msgspec
 
 from clickscore.schemas.catalogue import Campaign
-from clickscore.schemas.clients import CLIENT_FIELDS, REASON_FIELDS
-from clickscore.schemas.decisions import Ad, round_score
-from clickscore.schemas.events import Impression, ItemEvent
-from clickscore.schemas.purposes import ADS, WITHHELD
+from clickscore.schemas.clients import CLIENT_FIELDS, FIRST_MACHINE, REASON_FIELDS
+from clickscore.schemas.decisions import Ad, Choice, ExclusionCause, SoldSlot, round_score
+from clickscore.schemas.events import Impression, ItemEvent, Search
+from clickscore.schemas.handover import AD_IMPRESSION_BYTES, MAX_AD_IMPRESSIONS
+from clickscore.schemas.purposes import ADS, PERSONALISATION, WITHHELD
+from clickscore.stream.policy.ad_plan import AdPlan
+from clickscore.stream.policy.auction import Bidder, Sale, make_bidder, rank, sell
 from clickscore.stream.policy.recommend import Policy
+from clickscore.stream.policy.sponsored import make_admission
+from clickscore.stream.reference.campaigns import PageContext
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
 from clickscore.stream.request import Request, Scores
+from clickscore.stream.state.ad_counts import campaign_hash
+
+UNKNOWN_PURCHASE = 0.03
+"""Probability of a purchase in a session where no model predicts it: shops report 2 to 4 %."""
+
+Quality = Callable[[str], float]
+"""Returns the quality of an item for a request, 0 to 1."""
 
 
 def is_running(campaign: Campaign, ts: int) -> bool:
@@ -17,41 +34,249 @@ def is_running(campaign: Campaign, ts: int) -> bool:
     return campaign.starts_at <= ts and (campaign.ends_at is None or ts < campaign.ends_at)
 
 
-def expected_value(campaign: Campaign, purchase: float | None) -> float:
-    """Return the expected value of an ad: bid times purchase probability, or the bid alone without a model."""
-    return campaign.bid * (1.0 if purchase is None else purchase)
+def payment_probability(campaign: Campaign, scores: Scores | None, share: float) -> float:
+    """Return the probability that an impression brings what the advertiser pays for.
+
+    The model says how likely the user opens any item next, and buys anything in this session. The ad gets a share.
+
+    Args:
+        campaign: The campaign.
+        scores: The model's output; absent where no model scores the request.
+        share: Share of the next views and of the purchases that an ad gets.
+    """
+    if campaign.bid_per == "thousand_impressions":
+        return 1.0
+    if campaign.bid_per == "order":
+        purchase = scores.purchase if scores is not None else None
+        return round_score(share * (UNKNOWN_PURCHASE if purchase is None else purchase))
+    actions = scores.actions if scores is not None else None
+    return round_score(share * (1.0 if actions is None else actions.get("view", 0.0) + actions.get("click", 0.0)))
 
 
-def choose_ad(request: Request, scores: Scores | None, catalogue: AnyCatalogue, policy: Policy) -> Ad:
-    """Return the decision on an ad: the most valuable running campaign with a matching target and an allowed item.
+def item_quality(scores: Scores | None, weight: float) -> Quality:
+    """Return a function from an item to its quality: the relevance exp(score - best score) to the power of `weight`.
 
-    The decision ignores budgets, frequency caps and the price to pay. Without consent to ads by behaviour it follows
-    from the current item alone: no earlier item, no purchase and no probability of the model counts.
+    An item that is not among the model's candidates has the relevance of the last of them. Without a model every item
+    has quality 1. The weight makes relevance count less than the bid, or not at all (Lahaie and Pennock, Revenue
+    analysis of a family of ranking rules for keyword auctions, EC 2007).
+
+    Args:
+        scores: The model's output.
+        weight: Exponent of relevance, 0 to 1.
+    """
+    if scores is None or not scores.scores or not weight:
+        return lambda _: 1.0
+    best, last, score_of = scores.scores[0], scores.scores[-1], dict(scores.candidates()).get
+    return lambda item: round_score(exp(weight * (score_of(item, last) - best)))
+
+
+def make_page(request: Request) -> PageContext:
+    """Return what campaigns may target; without consent to ads nobody is in a customer group."""
+    event = request.event
+    return PageContext(
+        request.items,
+        frozenset(event.query.casefold().split()) if isinstance(event, Search) else frozenset(),
+        event.region or None,
+        (event.customer_group or None) if not request.withheld & ADS else None,
+    )
+
+
+def without_behaviour(request: Request) -> Request:
+    """Return a request with the current item as the whole history; an impression is no action, and leaves none."""
+    event = request.event
+    item = event.item_id if isinstance(event, ItemEvent) and not isinstance(event, Impression) else ""
+    return msgspec.structs.replace(request, items=[item], actions=request.actions[-1:], bought=frozenset())
+
+
+def cap_rule(request: Request) -> Callable[[Campaign], bool]:
+    """Return a function that says whether a user has seen a campaign as often as its cap allows.
+
+    Without consent nothing is counted, so no campaign with a cap may be shown; nor may it once the counts are full.
+    """
+    impressions = request.ad_impressions
+    if not may_count(request) or len(impressions) >= MAX_AD_IMPRESSIONS * AD_IMPRESSION_BYTES:
+        return lambda campaign: campaign.frequency_cap is not None
+    starts = range(0, len(impressions), AD_IMPRESSION_BYTES)
+    counts = Counter(impressions[start : start + AD_IMPRESSION_BYTES // 2] for start in starts)
+
+    def is_capped(campaign: Campaign) -> bool:
+        cap = campaign.frequency_cap
+        return cap is not None and bool(counts) and counts[campaign_hash(campaign.campaign_id)] >= cap
+
+    return is_capped
+
+
+def may_count(request: Request) -> bool:
+    """Return whether the ads that the user sees may be counted."""
+    return not request.withheld & (ADS | PERSONALISATION)
+
+
+def count_allowed(request: Request, plan: AdPlan) -> int | None:
+    """Return the number of ads that the page may have, by the limits of the page and of the session; None for any."""
+    limits = [limit for limit in (plan.per_page, _left_in_session(request, plan)) if limit is not None]
+    return min(limits, default=None)
+
+
+def _left_in_session(request: Request, plan: AdPlan) -> int | None:
+    if plan.per_session is None:
+        return None
+    return max(0, plan.per_session - request.session_ads) if may_count(request) else 0
+
+
+class PageAuction:
+    """The auctions of a page."""
+
+    def __init__(self, request: Request, scores: Scores | None, catalogue: AnyCatalogue, policy: Policy) -> None:
+        """Find the campaigns that may be shown.
+
+        Args:
+            request: The event, with the user's session.
+            scores: The model's output; absent where no model may count.
+            catalogue: The campaigns, and the state of their items.
+            policy: Filters, placements and limits.
+        """
+        self._request = request
+        self._scores = scores
+        self._plan = policy.ad_plan
+        self.matching = catalogue.matching(make_page(request))
+        self._quality = item_quality(scores if self.matching else None, self._plan.quality_weight)
+        self.excluded: list[tuple[Campaign, ExclusionCause]] = []
+        """Matching campaigns that may not be shown, each with the first cause."""
+        forbidden = policy.forbidden(request, catalogue) if self.matching else ()
+        self.bidders = rank(self._enter([items for _, items in forbidden]))
+        """Campaigns that may be shown, the best first."""
+        self.allowed = count_allowed(request, self._plan)
+        """Number of ads that the page may have; None for any."""
+
+    def _enter(self, forbidden: Sequence[Container[str]]) -> Iterator[Bidder]:
+        """Yield the campaigns that may be shown; count the others by cause.
+
+        Args:
+            forbidden: Forbidden items of each filter.
+        """
+        ts, share, is_capped = self._request.event.ts, self._plan.share, cap_rule(self._request)
+        for campaign in self.matching:
+            item = campaign.item_id
+            quality = self._quality(item)
+            cause: ExclusionCause
+            if not is_running(campaign, ts):
+                cause = "not_running"
+            elif any(item in items for items in forbidden):
+                cause = "item"
+            elif quality < campaign.quality_floor:
+                cause = "quality"
+            elif is_capped(campaign):
+                cause = "cap"
+            else:
+                yield make_bidder(campaign, payment_probability(campaign, self._scores, share), quality)
+                continue
+            self.excluded.append((campaign, cause))
+
+    def sell(self, items: Sequence[Choice]) -> list[SoldSlot]:
+        """Sell the slots of all placements. An advertised item gets one slot of the page at most.
+
+        Args:
+            items: The recommended items.
+        """
+        sold: list[SoldSlot] = []
+        page_sales: list[Sale] = []
+        for name, slots, reserve, pricing, relevance in self._plan.placements if self.bidders else ():
+            shown = {slot.item_id for slot in sold}
+            bidders = [
+                bidder
+                for bidder in self.bidders
+                if bidder.campaign.item_id not in shown
+                and (not bidder.campaign.placements or name in bidder.campaign.placements)
+            ]
+            admits = make_admission(items, self._quality, relevance)
+            limit = None if self.allowed is None else self.allowed - len(sold)
+            sales = list(islice(sell(bidders, slots, reserve, pricing, admits=admits, earlier=page_sales), limit))
+            page_sales += sales
+            sold += [self._sold_slot(name, sale) for sale in sales]
+        return sold
+
+    def _sold_slot(self, placement: str, sale: Sale) -> SoldSlot:
+        """Return a sale as a decision states it; a machine is not charged."""
+        campaign = sale.bidder.campaign
+        is_charged = self._request.client < FIRST_MACHINE
+        return SoldSlot(
+            placement=placement,
+            slot=sale.slot.number,
+            position=sale.position,
+            campaign_id=campaign.campaign_id,
+            item_id=campaign.item_id,
+            bid=round_score(campaign.bid),
+            bid_per=campaign.bid_per,
+            probability=sale.bidder.probability,
+            quality=sale.bidder.quality,
+            exposure=sale.slot.exposure,
+            price=round_score(sale.price) if is_charged else 0.0,
+            runner_up=sale.runner_up.campaign.campaign_id if sale.runner_up else None,
+        )
+
+    def reason(self, sold: Sequence[SoldSlot], target: str) -> str:
+        """Return in words why the ads are shown, or why none is.
+
+        Args:
+            sold: Sold slots.
+            target: What the campaigns do: match, or match the current item.
+        """
+        if sold:
+            charge = "; a machine is not charged" if self._request.client >= FIRST_MACHINE else ""
+            return f"most valuable of {len(self.bidders)} that {target}{charge}"
+        if not self.matching:
+            return "no campaign matches"
+        if not self.bidders:
+            return "no campaign that matches may be shown"
+        if self.allowed == 0:
+            return "the session has as many ads as the policy allows"
+        return "no campaign that may be shown wins a slot"
+
+
+def count_causes(excluded: Sequence[tuple[Campaign, ExclusionCause]]) -> dict[ExclusionCause, int]:
+    """Return the number of campaigns by cause."""
+    counts: dict[ExclusionCause, int] = {}
+    for _, cause in excluded:
+        counts[cause] = counts.get(cause, 0) + 1
+    return counts
+
+
+def open_auction(
+    request: Request, scores: Scores | None, catalogue: AnyCatalogue, policy: Policy
+) -> tuple[PageAuction, Scores | None]:
+    """Return the auctions of a page, and the scores that may count in them.
 
     Args:
         request: The event, with the user's session.
-        scores: The model's output, for the purchase probability; absent where no model scores the request.
+        scores: The model's output; absent where no model scores the request.
         catalogue: The campaigns, and the state of their items.
-        policy: Filters, and the lowest expected value of a shown ad.
+        policy: Filters, placements and limits.
+    """
+    if request.withheld & ADS:
+        request, scores = without_behaviour(request), None
+    return PageAuction(request, scores, catalogue, policy), scores
+
+
+def choose_ads(
+    request: Request, scores: Scores | None, catalogue: AnyCatalogue, policy: Policy, items: Sequence[Choice] = ()
+) -> Ad:
+    """Return the decision on the ads of a page: an auction for each placement of the policy.
+
+    Without consent to ads by behaviour the ads follow from the current item alone: no earlier item, no purchase and no
+    probability of the model counts.
+
+    Args:
+        request: The event, with the user's session.
+        scores: The model's output; absent where no model scores the request.
+        catalogue: The campaigns, and the state of their items.
+        policy: Filters, placements and limits.
+        items: The recommended items, for placements within the list.
     """
     event = request.event
-    target = "match"
-    if request.withheld & ADS:
-        request, scores, target = without_behaviour(request), None, "match the current item"
-    purchase = scores.purchase if scores is not None else None
-    forbidden = policy.forbidden(request, catalogue)
-    matching = catalogue.matching(request.items)
-    eligible = [
-        campaign
-        for campaign in matching
-        if is_running(campaign, event.ts) and not any(campaign.item_id in items for _, items in forbidden)
-    ]
-    best = min(eligible, key=lambda campaign: (-expected_value(campaign, purchase), campaign.campaign_id), default=None)
-    reason = f"most valuable of {len(eligible)} that {target}"
-    if best is None:
-        reason = "no campaign matches" if not matching else "no campaign that matches may be shown"
-    elif expected_value(best, purchase) < policy.reserve:
-        best, reason = None, "no campaign that matches reaches the reserve"
+    target = "match the current item" if request.withheld & ADS else "match"
+    auction, scores = open_auction(request, scores, catalogue, policy)
+    sold = auction.sell(items)
+    first = sold[0] if sold else None
     return Ad(
         decision_id=f"{request.decision_id}-ad",
         user_id=event.user_id,
@@ -61,20 +286,15 @@ def choose_ad(request: Request, scores: Scores | None, catalogue: AnyCatalogue, 
         policy=policy.label,
         variant=request.variant,
         session_id=request.session_id,
-        campaign_id=best.campaign_id if best else None,
-        item_id=best.item_id if best else None,
-        bid=round_score(best.bid) if best else None,
-        purchase=purchase,
+        campaign_id=first.campaign_id if first else None,
+        item_id=first.item_id if first else None,
+        bid=first.bid if first else None,
+        purchase=scores.purchase if scores is not None else None,
         propensity=1.0,
-        reason=reason,
+        reason=auction.reason(sold, target),
         withheld=WITHHELD[request.withheld],
         client=CLIENT_FIELDS[request.client],
         client_reason=REASON_FIELDS[request.client],
+        slots=tuple(sold),
+        excluded=count_causes(auction.excluded) or msgspec.UNSET,
     )
-
-
-def without_behaviour(request: Request) -> Request:
-    """Return a request with the current item as the whole history; an impression is no action, and leaves none."""
-    event = request.event
-    item = event.item_id if isinstance(event, ItemEvent) and not isinstance(event, Impression) else ""
-    return msgspec.structs.replace(request, items=[item], actions=request.actions[-1:], bought=frozenset())

@@ -17,6 +17,7 @@ import xxhash
 
 from clickscore.schemas.field_types import Id
 from clickscore.stream.errors import PolicyError
+from clickscore.stream.policy.ad_policy import Ads, ad_contradictions
 from clickscore.stream.settings import PolicySettings
 
 POLICY_SUFFIX = ".toml"
@@ -120,15 +121,6 @@ class Pin(_Table, frozen=True, kw_only=True):
     item: Id
 
 
-class Ads(_Table, frozen=True, kw_only=True):
-    """Ads beside a recommendation."""
-
-    shown: bool = True
-    """Whether any ad is shown."""
-    reserve: Annotated[float, msgspec.Meta(ge=0)] | None = None
-    """Lowest expected value of a shown ad, in the currency of the bids; by default the setting `reserve`."""
-
-
 class PolicyFile(_Table, frozen=True, kw_only=True):
     """Content of a policy file.
 
@@ -185,8 +177,7 @@ class PolicyFile(_Table, frozen=True, kw_only=True):
 
 def _contradictions(policy: PolicyFile) -> Iterator[str]:
     """Yield a sentence for each contradiction within a policy."""
-    if not policy.ads.shown and policy.ads.reserve is not None:
-        yield "ads.reserve sets the lowest value of an ad, but ads.shown = false shows no ad: remove one of the two"
+    yield from ad_contradictions(policy.ads, policy.k)
     if policy.hide.bought_again and not policy.hide.bought:
         yield "hide.bought_again lets bought items return, but hide.bought = false hides none: remove one of the two"
     for field in ("categories", "brands"):
@@ -213,15 +204,24 @@ def _pin_contradictions(policy: PolicyFile) -> Iterator[str]:
             yield f"the pin of {pin.item!r} is at place {pin.place}, but a list has {policy.k} items (k)"
 
 
-def _without_defaults(table: _Table) -> dict[str, Any]:
+def _without_defaults(table: msgspec.Struct) -> dict[str, Any]:
     """Return the fields of a table that differ from the defaults, so that a new field changes no hash."""
     fields: dict[str, Any] = {}
     for field in msgspec.structs.fields(type(table)):
         value = getattr(table, field.name)
         default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
         if value != default:
-            fields[field.encode_name] = _without_defaults(value) if isinstance(value, _Table) else value
+            fields[field.encode_name] = _plain(value)
     return fields
+
+
+def _plain(value: object) -> object:
+    """Return a value of a policy with tables as dictionaries."""
+    if isinstance(value, msgspec.Struct):
+        return _without_defaults(value)
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    return value
 
 
 _FOLDER = files("clickscore.stream.policy") / "policies"

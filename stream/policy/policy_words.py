@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from clickscore.stream.policy.ad_policy import AdPlacement
 from clickscore.stream.policy.policy_file import Boost, PolicyFile, PriceBand
 
 
@@ -112,9 +113,32 @@ def _ad_parts(policy: PolicyFile) -> Iterator[tuple[str, str]]:
     if not policy.ads.shown:
         yield "ads", "no ad is shown"
         return
-    reserve = policy.ads.reserve
-    value = "the setting reserve" if reserve is None else f"{reserve:g}"
-    yield "ads", f"the most valuable matching ad is shown, if its expected value reaches {value}"
+    ads = policy.ads
+    reserve = "the setting reserve" if ads.reserve is None else f"{ads.reserve:g}"
+    yield "ads", f"the most valuable matching ads are shown, if the expected value of an impression reaches {reserve}"
+    yield "ads.share", f"an ad is expected to get {100 * ads.share:g} % of the next views and of a session's purchases"
+    quality = f"relevance to the power of {ads.quality_weight:g}" if ads.quality_weight else "1 for every item"
+    yield "ads.quality_weight", f"the expected value of an ad is multiplied by its quality, which is {quality}"
+    if ads.per_page is not None:
+        yield "ads.per_page", f"a page has at most {_number(ads.per_page, 'ad')}"
+    if ads.per_session is not None:
+        yield "ads.per_session", f"a session has at most {_number(ads.per_session, 'ad')}"
+    for name, placement in sorted(ads.placements.items()):
+        yield f"ads.placements.{name}", f"the placement {name} has {'; '.join(_placement_parts(placement))}"
+
+
+def _placement_parts(placement: AdPlacement) -> Iterator[str]:
+    places = ", ".join(map(str, placement.places))
+    seen = ", ".join(f"{exposure:g}" for exposure in placement.exposure)
+    slots = f"{_number(len(placement.exposure), 'slot')} with exposure {seen}"
+    yield f"{slots} at the places {places} of the list" if places else f"{slots} beside the list"
+    if placement.floating:
+        yield "an ad that may not be at its place goes to the next place where it may"
+    if placement.relevance:
+        yield f"an ad needs {placement.relevance:g} of the quality of the item that it displaces"
+    if placement.reserve is not None:
+        yield f"the expected value of an impression reaches {placement.reserve:g}"
+    yield f"an ad pays {'the lowest bid that keeps its slot' if placement.pricing == 'second_price' else 'its bid'}"
 
 
 def _number(count: int, noun: str) -> str:

@@ -27,6 +27,7 @@ from clickscore.schemas.decisions import (
     encode_decision,
 )
 from clickscore.schemas.purposes import WITHHELD
+from clickscore.stream.policy.ad_plan import make_ad_plan
 from clickscore.stream.policy.caps import apply_caps, count_places, make_caps
 from clickscore.stream.policy.experiments import CONTROL, MODEL
 from clickscore.stream.policy.filters import forbidden_items, make_filters
@@ -70,6 +71,14 @@ class EncodedRecommendation(NamedTuple):
     """Number of candidates removed by each rule."""
     moved: dict[str, int]
     """Number of shown places to which each re-ranker brought another item."""
+
+
+def encode_recommendation(decision: Recommendation) -> EncodedRecommendation:
+    """Return a recommendation as JSON, with the number of items by origin."""
+    from_fallback = sum([choice.reason == CONTROL for choice in decision.items])
+    return EncodedRecommendation(
+        encode_decision(decision), count_model_items(decision), from_fallback, decision.filtered, decision.moved or {}
+    )
 
 
 class _PopularItems(NamedTuple):
@@ -121,8 +130,8 @@ class Policy:
         self._catalogue_filters = [rule for rule in self.filters if isinstance(rule, CatalogueFilter)]
         self.shows_ads = policy_file.ads.shown
         """Whether ads are shown beside the items."""
-        self.reserve = policy_file.reserve(settings)
-        """Lowest expected value of a shown ad, in the currency of the bids."""
+        self.ad_plan = make_ad_plan(policy_file, settings)
+        """Ad placements and limits."""
         self._k = policy_file.size(settings)
         self._max_reasons = policy_file.max_reasons(settings)
         self._prior = prior
@@ -177,11 +186,7 @@ class Policy:
         if popular is not None:
             record = self._record(PreEncodedRecommendation, request, None, popular.encoded, popular.filtered)
             return EncodedRecommendation(encode_decision(record), 0, len(popular.choices), popular.filtered, {})
-        decision = self.recommend(request, scores, catalogue)
-        from_model = count_model_items(decision) if scores is not None else 0
-        from_fallback = sum([choice.reason == CONTROL for choice in decision.items])
-        moved = decision.moved or {}
-        return EncodedRecommendation(encode_decision(decision), from_model, from_fallback, decision.filtered, moved)
+        return encode_recommendation(self.recommend(request, scores, catalogue))
 
     def _record(
         self,

@@ -1,13 +1,13 @@
 """Catalogue: the items and campaigns of the shop, built from the records of two compacted topics."""
 
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from clickscore.schemas.catalogue import Campaign, Item, decode_campaign, decode_item
+from clickscore.stream.reference.campaigns import CampaignIndex, NewestItem, PageContext
 
 Decoded = TypeVar("Decoded", Item, Campaign)
 
@@ -65,9 +65,8 @@ class Catalogue:
         """Items that are sold in some regions or to some customer groups only."""
         self._categories: dict[str, str] = {}
         self._details: dict[str, ItemDetails] = {}
-        self._by_item: dict[str, dict[str, Campaign]] = defaultdict(dict)
-        self._by_category: dict[str, dict[str, Campaign]] = defaultdict(dict)
-        self._untargeted: dict[str, Campaign] = {}
+        self.campaign_index = CampaignIndex()
+        """The same campaigns by target."""
 
     def category_of(self, item_id: str) -> str | None:
         """Return the category of an item; None for an unknown item."""
@@ -123,20 +122,10 @@ class Catalogue:
             self.details_of(item_id),
         )
 
-    def matching(self, items: Sequence[str], category: str | None = None) -> list[Campaign]:
-        """Return the campaigns that target an item of the session, the category of the newest item, or everybody.
-
-        Args:
-            items: Items of the session, oldest first; an empty text for a search.
-            category: Category of the newest item; by default the present category in this catalogue.
-        """
-        matches = dict(self._untargeted)
-        for item in items:
-            matches.update(self._by_item.get(item, {}))
-        if category is None:
-            category = self._categories.get(newest_item(items), "")
-        matches.update(self._by_category.get(category, {}))
-        return list(matches.values())
+    def matching(self, page: PageContext) -> list[Campaign]:
+        """Return the campaigns that target a page, and those without a target."""
+        item = newest_item(page.items)
+        return self.campaign_index.matching(page, NewestItem(self.category_of(item) or "", self.details_of(item).brand))
 
     def replace_facts(self, item_id: str, facts: ItemFacts) -> None:
         """Replace the facts of an item."""
@@ -156,28 +145,14 @@ class Catalogue:
             self._details[item_id] = details
 
     def replace_campaign(self, campaign_id: str, campaign: Campaign | None) -> None:
-        """Replace a campaign, and touch only the index entries of the old and the new targets; None ends a campaign."""
+        """Replace a campaign; None ends a campaign."""
         self.version += 1
         former = self.campaigns.pop(campaign_id, None)
         if former is not None:
-            for index, target in self._index_entries(former):
-                index[target].pop(campaign_id)
-                if not index[target]:
-                    del index[target]
-            self._untargeted.pop(campaign_id, None)
+            self.campaign_index.remove(former)
         if campaign is not None:
             self.campaigns[campaign_id] = campaign
-            for index, target in self._index_entries(campaign):
-                index[target][campaign_id] = campaign
-            if not campaign.target_items and not campaign.target_categories:
-                self._untargeted[campaign_id] = campaign
-
-    def _index_entries(self, campaign: Campaign) -> Iterator[tuple[dict[str, dict[str, Campaign]], str]]:
-        """Yield each index that lists the campaign, with the target that leads to the campaign."""
-        for item in campaign.target_items:
-            yield self._by_item, item
-        for category in campaign.target_categories:
-            yield self._by_category, category
+            self.campaign_index.add(campaign)
 
 
 def _set_member(members: set[str], item_id: str, *, is_member: bool) -> None:

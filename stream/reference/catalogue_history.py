@@ -9,7 +9,7 @@ import operator
 import weakref
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping
 from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -17,6 +17,7 @@ import msgspec
 from clickscore.schemas.catalogue import Campaign
 from clickscore.schemas.events import Epoch
 from clickscore.schemas.topics import CATALOGUE
+from clickscore.stream.reference.campaigns import NewestItem, PageContext, is_target
 from clickscore.stream.reference.catalogue import (
     Catalogue,
     ItemDetails,
@@ -236,14 +237,15 @@ class CatalogueView:
         changed = self._changed_campaigns()
         return any(changed.values()) or any(campaign_id not in changed for campaign_id in newest)
 
-    def matching(self, items: Sequence[str]) -> list[Campaign]:
-        """Return the campaigns that target an item of the session, the category of the newest item, or everybody."""
-        category = self.category_of(newest_item(items)) or ""
-        matches = self._history.newest.matching(items, category)
+    def matching(self, page: PageContext) -> list[Campaign]:
+        """Return the campaigns that target a page, and those without a target."""
+        item = newest_item(page.items)
+        newest = NewestItem(self.category_of(item) or "", self.details_of(item).brand)
+        matches = self._history.newest.campaign_index.matching(page, newest)
         if self._is_newest_campaigns:
             return matches
         changed = self._changed_campaigns()
-        earlier = [campaign for campaign in changed.values() if campaign and _is_target(campaign, items, category)]
+        earlier = [campaign for campaign in changed.values() if campaign and is_target(campaign, page, newest)]
         return [campaign for campaign in matches if campaign.campaign_id not in changed] + earlier
 
     def _changed_campaigns(self) -> dict[str, Campaign | None]:
@@ -253,13 +255,6 @@ class CatalogueView:
             self._changed = {key: history.value(key, offset) for key in history.changed_keys(offset)}
             self._changed_until = history.applied
         return self._changed
-
-
-def _is_target(campaign: Campaign, items: Sequence[str], category: str) -> bool:
-    """Return whether a campaign targets an item of the session, the category of the newest item, or everybody."""
-    if not campaign.target_items and not campaign.target_categories:
-        return True
-    return not campaign.target_items.isdisjoint(items) or category in campaign.target_categories
 
 
 AnyCatalogue = Catalogue | CatalogueView

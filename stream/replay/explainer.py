@@ -9,21 +9,22 @@ from typing import NamedTuple
 
 import msgspec
 
+from clickscore.schemas.catalogue import Campaign
 from clickscore.schemas.clients import CLIENT_FIELDS, REASON_FIELDS
 from clickscore.schemas.decisions import (
     Ad,
     AnyDecision,
     Because,
+    ExclusionCause,
     Recommendation,
     decode_decision,
     round_score,
 )
 from clickscore.schemas.events import ACTIONS, Epoch
-from clickscore.schemas.purposes import ADS, WITHHELD
+from clickscore.schemas.purposes import WITHHELD
 from clickscore.stream.deciders import Decider
-from clickscore.stream.policy.ads import expected_value, is_running, without_behaviour
+from clickscore.stream.policy.ads import open_auction
 from clickscore.stream.policy.experiments import CHALLENGER, CONTROL
-from clickscore.stream.policy.filters import forbidden_items
 from clickscore.stream.policy.policy_file import PolicyFile
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
@@ -160,7 +161,7 @@ class Explainer:
             problem=problem,
             model=_model(target.request, made),
             rules=tuple(_rules(policy, target, scores)),
-            campaigns=tuple(_campaigns(policy, target, made.scores)),
+            campaigns=tuple(_campaigns(policy, target, made)),
             items=_decode_recommendation(made.recommendation).items,
             ad=_decode_ad(made.ad) if made.ad is not None else None,
             policy=label,
@@ -348,46 +349,43 @@ def _rules(policy: Policy, target: _Target, scores: Scores | None) -> Iterator[R
         )
 
 
-def _campaigns(policy: Policy, target: _Target, scores: Scores | None) -> Iterator[CampaignPart]:
-    """Yield the campaigns that match, the most valuable first, each with the reason why it was shown or not.
+_EXCLUDED: dict[ExclusionCause, str] = {
+    "not_running": "it did not run at the time of the event",
+    "item": "a rule of the policy forbids its item",
+    "quality": "the quality of its item is below its floor",
+    "cap": "the user has seen it as often as its cap allows, or may not be counted",
+}
+
+
+def _campaigns(policy: Policy, target: _Target, made: _Made) -> Iterator[CampaignPart]:
+    """Yield the campaigns that match, each with the reason why it was shown or not; the most valuable come first.
 
     Args:
         policy: Policy of the decision.
         target: The decision.
-        scores: The model's output; absent where no model scored the event.
+        made: The decision, made again.
     """
-    request, catalogue = target.request, target.catalogue
-    if not policy.shows_ads:
+    ad = _decode_ad(made.ad) if made.ad is not None else None
+    if ad is None:
         return
-    if request.withheld & ADS:
-        request, scores = without_behaviour(request), None
-    purchase = scores.purchase if scores is not None else None
-    sentences = {rule.name: rule.sentence for rule in policy.filters}
-    forbidden = forbidden_items(policy.filters, request, catalogue)
-    is_open = True
-    for campaign in sorted(
-        catalogue.matching(request.items),
-        key=lambda campaign: (-expected_value(campaign, purchase), campaign.campaign_id),
-    ):
-        value = expected_value(campaign, purchase)
-        rule = next((name for name, items in forbidden if campaign.item_id in items), None)
-        if not is_running(campaign, request.event.ts):
-            outcome = "it did not run at the time of the event"
-        elif rule is not None:
-            outcome = f"its item may not be shown: {sentences[rule]}"
-        elif not is_open:
-            outcome = "a more valuable campaign was shown"
-        elif value < policy.reserve:
-            outcome = f"its expected value is below the reserve of {policy.reserve:g}"
-        else:
-            outcome, is_open = "shown", False
-        yield CampaignPart(
-            campaign_id=campaign.campaign_id,
-            item_id=campaign.item_id,
-            bid=campaign.bid,
-            expected_value=round_score(value),
-            outcome=outcome,
-        )
+    auction, _ = open_auction(target.request, made.scores, target.catalogue, policy)
+    slots = {slot.campaign_id: slot for slot in ad.slots}
+    for bidder in auction.bidders:
+        slot = slots.get(bidder.campaign.campaign_id)
+        outcome = f"shown, at the price {slot.price:g}" if slot else "no slot was left, or its value is too low for one"
+        yield _campaign_part(bidder.campaign, bidder.score, outcome)
+    for campaign, cause in auction.excluded:
+        yield _campaign_part(campaign, 0.0, _EXCLUDED[cause])
+
+
+def _campaign_part(campaign: Campaign, value: float, outcome: str) -> CampaignPart:
+    return CampaignPart(
+        campaign_id=campaign.campaign_id,
+        item_id=campaign.item_id,
+        bid=campaign.bid,
+        expected_value=round_score(value),
+        outcome=outcome,
+    )
 
 
 def _decided(target: _Target, made: _Made) -> DecidedItems:

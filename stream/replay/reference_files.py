@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from clickscore.schemas.catalogue import Campaign, Item, decode_campaign, decode_item
+from clickscore.schemas.json_depth import check_depth
 from clickscore.schemas.topics import CAMPAIGNS, CATALOGUE
 from clickscore.stream.errors import InputFileError
 from clickscore.stream.reference.epoch_schedule import EpochTime
@@ -25,6 +26,7 @@ class _Change(msgspec.Struct):
 
 
 _decode_change = msgspec.json.Decoder(_Change).decode
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class ReferenceFiles(NamedTuple):
@@ -83,12 +85,20 @@ def _changes(path: Path, decode: Callable[[bytes], Any], key: str) -> Iterator[t
             continue
         try:
             change = _decode_change(line)
-            if not change.removed:
-                decode(line)
+            value = None if change.removed else _without_line_fields(line)
+            if value is not None:
+                decode(value)
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             message = f"{path}, line {number}: {exc}"
             raise InputFileError(message) from exc
         if not (name := getattr(change, key)):
             message = f"{path}, line {number}: {key} is missing"
             raise InputFileError(message)
-        yield change.ts, name.encode(), None if change.removed else line
+        yield change.ts, name.encode(), value
+
+
+def _without_line_fields(line: bytes) -> bytes:
+    """Return a line as a topic would hold it: without `ts` and `removed`, which campaigns do not have."""
+    check_depth(line)
+    fields = _decode_fields(line)
+    return msgspec.json.encode({name: value for name, value in fields.items() if name not in {"ts", "removed"}})

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import msgspec
 
 from clickscore.schemas.events import ACTIONS
+from clickscore.schemas.handover import AD_IMPRESSION_BYTES
 from clickscore.schemas.snapshots import (
     PARTITION_KEY,
     UserState,
@@ -103,6 +104,9 @@ def _check_lengths(user: UserState) -> None:
         raise msgspec.ValidationError(message)
     if user.actions and max(user.actions) >= len(ACTIONS):
         message = f"the action code {max(user.actions)} is unknown"
+        raise msgspec.ValidationError(message)
+    if user.ads is not None and len(user.ads.impressions) % AD_IMPRESSION_BYTES:
+        message = "the ad impressions are cut off"
         raise msgspec.ValidationError(message)
 
 

@@ -12,6 +12,7 @@ from clickscore.schemas.handover import HandedConsent, HandedEvent, HandedSessio
 from clickscore.schemas.purposes import TRAINING, purpose_bits, purposes_of_bits
 from clickscore.schemas.sessions import ClosedSession, SessionEvent
 from clickscore.schemas.snapshots import ConsentState, UserState
+from clickscore.stream.state.ad_counts import hand_over
 from clickscore.stream.state.sessions import FINGERPRINT_BYTES
 
 MAX_ERASURES = 256
@@ -32,7 +33,7 @@ def make_handover(
         withheld: Bits of the purposes to which the anonymous id has not consented.
     """
     consent = user.consent if user.consent is not None and user.consent.handed_to != user_hash else None
-    if not (user.length or user.bought or consent):
+    if not (user.length or user.bought or consent or user.ads):
         return None
     if user.length and user.consent is not None and user.consent.session_withheld:
         withheld |= TRAINING
@@ -48,6 +49,7 @@ def make_handover(
         consent=_handed_consent(consent) if consent else None,
         withheld=purposes_of_bits(withheld),
         client=user.client,
+        ads=hand_over(user.ads, user.opened_by) if user.ads else None,
     )
 
 

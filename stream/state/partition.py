@@ -24,10 +24,11 @@ from clickscore.schemas.events import (
     Purchase,
 )
 from clickscore.schemas.handover import HandedSession, Handover
-from clickscore.schemas.purposes import PERSONALISATION, TRAINING
+from clickscore.schemas.purposes import ADS, PERSONALISATION, TRAINING
 from clickscore.schemas.sessions import ClosedSession
 from clickscore.schemas.snapshots import (
     PARTITION_KEY,
+    AdState,
     ConsentState,
     PartitionSnapshot,
     UserState,
@@ -36,7 +37,7 @@ from clickscore.schemas.snapshots import (
 )
 from clickscore.stream.reference.epoch_schedule import NEVER_MS
 from clickscore.stream.settings import SessionSettings
-from clickscore.stream.state import clients, consent, identity, sessions
+from clickscore.stream.state import ad_counts, clients, consent, identity, sessions
 from clickscore.stream.state.popularity import Popularity, newest_items
 from clickscore.stream.state.timers import TimerWheel
 
@@ -90,6 +91,7 @@ class PartitionState:
         self._session_timers = TimerWheel()
         self._user_timers = TimerWheel()
         self._consent_timers = TimerWheel()
+        self._ad_timers = TimerWheel()
         self._erased: set[str] = set()  # users erased by this batch
         self._erasures: dict[bytes, int] = {}  # event time of the newest erasures, by hash of the user id
         self._handed: dict[int, int] = {}  # offset of the newest applied hand-over, by source partition
@@ -98,6 +100,7 @@ class PartitionState:
         # Users whose time is over while a session is open: the timer is set again with the end of the session.
         self._overdue_buyers: set[str] = set()
         self._overdue_consents: set[str] = set()
+        self._overdue_ads: set[str] = set()
         self._idle_until = self.watermark  # no session closes and no ranking is made before this watermark
 
     def __len__(self) -> int:
@@ -154,6 +157,8 @@ class PartitionState:
             self._forget_due(now, offset, max_closures)
         if self._consent_timers.is_due(now):
             self._expire_consent(now, offset, max_closures)
+        if self._ad_timers.is_due(now):
+            self._forget_ads(now, offset, max_closures)
         self._forget_erasures(now)
         if previous // self._settings.popularity_refresh_ms != now // self._settings.popularity_refresh_ms:
             self._popularity.refresh()
@@ -162,9 +167,40 @@ class PartitionState:
 
     def _next_due(self, now: int) -> int:
         """Return the next watermark with anything to do: now, where due work remains."""
-        if any(timers.is_due(now) for timers in (self._session_timers, self._user_timers, self._consent_timers)):
+        if any(timers.is_due(now) for timers in self._timers):
             return now
         return min(period * (now // period + 1) for period in (MINUTE_MS, self._settings.popularity_refresh_ms))
+
+    @property
+    def _timers(self) -> tuple[TimerWheel, ...]:
+        return self._session_timers, self._user_timers, self._consent_timers, self._ad_timers
+
+    def count_ad(self, user: UserState, event: Impression, offset: int) -> UserState:
+        """Count an ad impression for the caps of its campaign, unless it is a repeat or of an earlier day.
+
+        Args:
+            user: State of the event's user, as `user` returns it.
+            event: The impression; must not be late.
+            offset: Source offset of the event.
+
+        Returns:
+            The state of the user.
+        """
+        if not event.campaign_id:
+            return user
+        if not _is_remembered(user):
+            user = UserState()  # one that was forgotten in this batch still has the times of its last session
+        ads = ad_counts.add_impression(user.ads, event.campaign_id, event.event_id, event.ts, user.opened_by)
+        if ads is not None:
+            self._touch(event.user_id, user, offset)
+            self._set_ads(event.user_id, user, ads)
+        return user
+
+    def _set_ads(self, user_id: str, user: UserState, ads: AdState) -> None:
+        """Replace the ad counts of a touched user, and make sure that they are forgotten after their day."""
+        if user.ads is None:
+            self._ad_timers.add(user_id, ad_counts.ends_at(ads))
+        user.ads = ads
 
     def add_event(self, user: UserState, event: Interaction, fingerprint: bytes, offset: int) -> ClosedSession | None:
         """Add an interaction to the user's session; return the earlier session if the interaction closes one.
@@ -281,21 +317,23 @@ class PartitionState:
         withheld = self.withheld(user)
         if user.length and former & ~withheld & TRAINING:
             statements.session_withheld = True
+        if withheld & ADS:
+            user.ads = None
         return self.drop_history(event.user_id, user, offset) if withheld & PERSONALISATION else None
 
     def drop_history(self, user_id: str, user: UserState, offset: int) -> ClosedSession | None:
-        """Forget the session and the bought items of a user; return the session to publish, if any.
+        """Forget session, bought items and shown ads of a user; return the session to publish, if any.
 
         Args:
             user_id: The user.
             user: State of the user, as `user` returns it.
             offset: Source offset of the record behind the change.
         """
-        if not (user.length or user.bought or user.client):
+        if not (user.length or user.bought or user.client or user.ads):
             return None
         self._touch(user_id, user, offset)
         closed = self._close(user_id, user) if user.length else None
-        user.bought, user.opened_at, user.last_ts, user.client = [], 0, 0, 0
+        user.bought, user.opened_at, user.last_ts, user.client, user.ads = [], 0, 0, 0, None
         return closed
 
     def erase(self, event: Erase, offset: int) -> None:
@@ -349,7 +387,7 @@ class PartitionState:
         if user.length:
             self._uncount(event.user_id, user)
             sessions.clear(user)
-        user.bought = []
+        user.bought, user.ads = [], None
         if not _is_machine(user):
             user.opened_at = user.last_ts = user.client = 0
         if user.consent is not None:
@@ -449,11 +487,24 @@ class PartitionState:
         self._recount(counted, user)
         if not self._counts(user):
             self._popularity.drop_uncounted(user.items)
+        self._receive_ads(handover, user, takes_session=not is_over)
         if not user.length:
             user.last_ts = max(user.last_ts, handover.last_ts)
         if not had_timer and (user.bought or _is_machine(user)):
             self._user_timers.add(user_id, user.last_ts + settings.user_ttl_ms)
         return closed, None if is_over else f"{self.source}-{user.opened_by}"
+
+    def _receive_ads(self, handover: Handover, user: UserState, *, takes_session: bool) -> None:
+        """Add the ads shown to an anonymous id to a user's, unless the user has not consented to ads.
+
+        Args:
+            handover: The hand-over.
+            user: State of the user, after the sessions are merged.
+            takes_session: Whether the open session has the events of the anonymous id.
+        """
+        if handover.ads is not None and not self.withheld(user) & ADS:
+            ads = ad_counts.merge(user.ads, handover.ads, user.opened_by, takes_session=takes_session)
+            self._set_ads(handover.user_id, user, ads)
 
     def _is_over(self, user: UserState, session: HandedSession) -> bool:
         """Return whether a handed-over session has ended: the user's own is newer by more than the gap, or time passed.
@@ -539,6 +590,9 @@ class PartitionState:
         if user_id in self._overdue_consents and user.consent is not None:
             self._overdue_consents.remove(user_id)
             self._consent_timers.add(user_id, user.consent.said_at + self._settings.consent_ttl_ms)
+        if user_id in self._overdue_ads and user.ads is not None:
+            self._overdue_ads.remove(user_id)
+            self._ad_timers.add(user_id, ad_counts.ends_at(user.ads))
         self._idle_until = self.watermark  # a timer that was set again may be due
 
     def _close(self, user_id: str, user: UserState) -> ClosedSession | None:
@@ -617,7 +671,25 @@ class PartitionState:
                 user.consent = None
                 if self.withheld(user) & PERSONALISATION:
                     user.bought, user.client = [], 0
+                if self.withheld(user) & (ADS | PERSONALISATION):
+                    user.ads = None
                 expired += 1
+
+    def _forget_ads(self, now: int, offset: int, max_users: int) -> None:
+        """Forget the ads of days that are over, for users without an open session."""
+        forgotten = 0
+        while forgotten < max_users and (user_id := self._ad_timers.pop(now)) is not None:
+            user = self.user(user_id)
+            if user.ads is None:
+                continue  # dropped before, on a withdrawal of consent
+            if user.length:
+                self._overdue_ads.add(user_id)  # the session keeps its count
+            elif self._ad_timers.is_later(ad_counts.ends_at(user.ads)):
+                self._ad_timers.add(user_id, ad_counts.ends_at(user.ads))
+            else:
+                self._touch(user_id, user, offset)
+                user.ads = None
+                forgotten += 1
 
     def _renew_timers(self) -> None:
         """Take erased users out of the timers, and set the timers of those who came back within the batch.
@@ -626,7 +698,7 @@ class PartitionState:
         """
         if not self._erased:
             return
-        for timers in (self._session_timers, self._user_timers, self._consent_timers):
+        for timers in self._timers:
             timers.remove(self._erased)
         for user_id in sorted(self._erased):
             self._set_timers(user_id, self.user(user_id))
@@ -639,6 +711,8 @@ class PartitionState:
             self._user_timers.add(user_id, user.last_ts + self._settings.user_ttl_ms)
         if user.consent is not None:
             self._consent_timers.add(user_id, user.consent.said_at + self._settings.consent_ttl_ms)
+        if user.ads is not None:
+            self._ad_timers.add(user_id, ad_counts.ends_at(user.ads))
 
     def load_partition(self, snapshot: PartitionSnapshot) -> None:
         """Restore offset, watermark, popularity ranking and epoch from the partition's own snapshot."""
@@ -661,7 +735,7 @@ class PartitionState:
 
 def _is_remembered(user: UserState) -> bool:
     """Return whether a state has anything to remember."""
-    return bool(user.length or user.bought or _is_machine(user) or user.consent is not None)
+    return bool(user.length or user.bought or _is_machine(user) or user.consent or user.ads)
 
 
 def _is_machine(user: UserState) -> bool:

@@ -1,5 +1,6 @@
 """Whether a value is what a JSON Schema says, as far as our schemas say anything: no library for it is installed."""
 
+import re
 from typing import Any
 
 KINDS: dict[str, tuple[type, ...]] = {
@@ -14,7 +15,7 @@ KINDS: dict[str, tuple[type, ...]] = {
 KEYWORDS = {
     *("$schema", "$defs", "$ref", "title", "description", "default", "discriminator", "contentEncoding"),
     *("type", "enum", "anyOf", "properties", "required", "additionalProperties", "items", "uniqueItems", "prefixItems"),
-    *("minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems"),
+    *("minimum", "maximum", "minLength", "maxLength", "pattern", "minItems", "maxItems"),
 }
 """What our schemas are made of. All but the first eight restrict, and `faults` looks at each that occurs."""
 
@@ -45,7 +46,7 @@ def fields(value: dict[str, Any], schema: dict[str, Any], root: dict[str, Any], 
     for name, each in value.items():
         if name in properties:
             found += faults(each, properties[name], root, f"{at}.{name}")
-        elif other is None:
+        elif not other:
             found.append(f"{at}.{name} is not documented")
         else:
             found += faults(each, other, root, f"{at}.{name}")
@@ -60,7 +61,8 @@ def is_kind(value: Any, kind: str) -> bool:
 
 def in_bounds(value: Any, schema: dict[str, Any]) -> bool:
     if isinstance(value, str):
-        return schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value))
+        is_match = re.search(schema.get("pattern", ""), value) is not None
+        return is_match and schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value))
     if isinstance(value, int | float):
         return schema.get("minimum", value) <= value <= schema.get("maximum", value)
     return True

@@ -6,8 +6,10 @@ variant of a recommendation: clicks depend only on how well an item fits.
 
 import dataclasses
 import heapq
+from collections.abc import Sequence
 from itertools import count, takewhile
 
+import msgspec
 import numpy as np
 
 from clickscore.schemas.catalogue import Item
@@ -70,6 +72,7 @@ class _Source:
     decision_id: str
     position: int
     reactions: Reactions
+    campaign_id: str | None = None
 
 
 @dataclasses.dataclass
@@ -147,33 +150,40 @@ class LiveShop:
             return
         visit.unanswered.remove(kind)
         if isinstance(decision, Ad):
-            shown = [decision.item_id] if decision.item_id else []
-            self._look(visit, decision.decision_id, shown, self.ads, AD_FACTOR)
+            ads = [(slot.item_id, slot.campaign_id) for slot in decision.slots if slot.position is None]
+            self._look(visit, decision.decision_id, ads, self.ads, AD_FACTOR)
         else:
             reactions = self.variants.setdefault(compared_variant(decision), Reactions())
-            self._look(visit, decision.decision_id, [choice.item_id for choice in decision.items], reactions)
+            items = [(choice.item_id, choice.campaign_id) for choice in decision.items]
+            self._look(visit, decision.decision_id, items, reactions)
 
     def _look(
-        self, visit: _Visit, decision_id: str, item_ids: list[str], reactions: Reactions, factor: float = 1.0
+        self,
+        visit: _Visit,
+        decision_id: str,
+        shown: Sequence[tuple[str, str | None]],
+        reactions: Reactions,
+        factor: float = 1.0,
     ) -> None:
         """Let the shopper read items from the top until a click or a loss of interest. Each read item is an impression.
 
         Args:
             visit: Visit of the shopper.
             decision_id: Id of the decision.
-            item_ids: Items in the order of display.
+            shown: Items in the order of display, each with the campaign of an ad.
             reactions: Counts to update.
             factor: Factor on the probability of a click.
         """
         # An item of another shop cannot be shown: the worker may run a bundle of that shop.
-        rows = [self._rows[item_id] for item_id in takewhile(self._rows.__contains__, item_ids)]
+        shown = list(takewhile(lambda item: item[0] in self._rows, shown))
+        rows = [self._rows[item_id] for item_id, _ in shown]
         if not rows or self._rng.random() >= LOOK:
             return
         style, need, intent, _, _ = self._state(visit)
         on_screen = int(self._states.item[visit.row])
         clicks = factor * click_probabilities(np.array(rows), need, style, intent, on_screen)
         for position, (row, click) in enumerate(zip(rows, clicks.tolist(), strict=True)):
-            source = _Source(decision_id, position, reactions)
+            source = _Source(decision_id, position, reactions, shown[position][1])
             self._record(visit, "impression", row, source, click=round(click, 6))
             reactions.impressions += 1
             if self._rng.random() < click:
@@ -302,8 +312,9 @@ class LiveShop:
         if row == NO_ITEM:
             event = self._recorder.search(state[1], **identity, ts=self._now)
         else:
-            decision_id, position = (source.decision_id, source.position) if source else (None, None)
-            event = self._recorder.item_event(
-                action, row, **identity, ts=self._now, decision_id=decision_id, position=position
-            )
+            event = self._recorder.item_event(action, row, **identity, ts=self._now)
+            if source:
+                event = msgspec.structs.replace(
+                    event, decision_id=source.decision_id, position=source.position, campaign_id=source.campaign_id
+                )
         self._delivery.accept(event, self._recorder.truth(state, event_id, click=click))

@@ -85,8 +85,6 @@ class Recorder:
         user_id: str,
         session_id: str,
         ts: int,
-        decision_id: str | None = None,
-        position: int | None = None,
     ) -> AnyEvent:
         """Return an event about an item.
 
@@ -97,8 +95,6 @@ class Recorder:
             user_id: Id of the shopper.
             session_id: Id of the visit.
             ts: Time of the event, ms since the epoch.
-            decision_id: Id of the decision that showed the item, if any.
-            position: Position of the item in the decision.
         """
         item = self._items[row]
         return _CLASSES[action](
@@ -106,8 +102,6 @@ class Recorder:
             user_id=user_id,
             ts=ts,
             session_id=session_id,
-            decision_id=decision_id,
-            position=position,
             item_id=item.item_id,
             price=item.price,
             category=item.category,

@@ -5,7 +5,7 @@ from aiokafka import ConsumerRecord
 
 from clickscore.schemas import catalogue
 from clickscore.schemas.catalogue import Campaign, Item
-from clickscore.schemas.decisions import Ad, Choice, Recommendation, encode_decision
+from clickscore.schemas.decisions import Ad, Choice, Recommendation, SoldSlot, encode_decision
 from clickscore.schemas.erasure import Erased, Remains, encode_receipt
 from clickscore.schemas.events import Consent, Epoch, Erase, Identify, Purchase, Search, Tick, View, encode_event
 from clickscore.schemas.handover import Handover
@@ -137,6 +137,21 @@ def test_recommendation_of_nothing_in_words() -> None:
 
 def test_ad_in_words() -> None:
     assert describe(ADS.name, record(ad())).endswith("user u1; ad for item i1 of campaign c1: the highest value, 0.2")
+    slot = SoldSlot(
+        placement="beside",
+        slot=0,
+        position=None,
+        campaign_id="c1",
+        item_id="i1",
+        bid=2.0,
+        bid_per="click",
+        probability=0.1,
+        quality=1.0,
+        exposure=1.0,
+        price=1.5,
+        runner_up="c2",
+    )
+    assert "ad for item i1 of campaign c1 at 1.50 a click: " in describe(ADS.name, record(ad(slots=(slot,))))
     assert describe(ADS.name, record(ad(campaign_id=None, item_id=None, reason="none targets this session"))).endswith(
         "user u1; no ad: none targets this session"
     )
@@ -168,6 +183,8 @@ def test_catalogue_in_words() -> None:
     assert describe(CAMPAIGNS.name, record(catalogue.encode(campaign))) == (
         "campaign c1 for item i1; bids 0.50 a click; on kitchen"
     )
+    campaign = Campaign(campaign_id="c1", item_id="i1", bid=0.5, bid_per="order", target_queries=frozenset({"tea"}))
+    assert describe(CAMPAIGNS.name, record(catalogue.encode(campaign))).endswith("bids 0.50 an order; on tea")
 
 
 def test_snapshots_in_words() -> None:

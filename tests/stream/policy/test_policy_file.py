@@ -70,7 +70,9 @@ def test_wrong_value_is_refused_with_its_field():
 
 
 def test_contradiction_is_refused_in_a_sentence():
-    assert "ads.shown = false shows no ad: remove one of the two" in fault_of(b"ads = {shown = false, reserve = 1.0}\n")
+    assert fault_of(b"ads = {shown = false, reserve = 1.0}\n").endswith(
+        "ads.reserve is about shown ads, but ads.shown = false shows none: remove one of the two"
+    )
 
 
 @pytest.mark.parametrize(
@@ -101,6 +103,30 @@ def test_contradiction_is_refused_in_a_sentence():
         (
             b'k = 2\npin = [{place = 3, item = "a"}]\n',
             "the pin of 'a' is at place 3, but a list has 2 items (k)",
+        ),
+        (
+            b"[ads.placements.top]\nexposure = [0.5, 1.0]\n",
+            "ads.placements.top.exposure rises: put the slots in the order in which they are seen",
+        ),
+        (
+            b"[ads.placements.top]\nexposure = [1.0, 1.0]\nplaces = [3, 2]\n",
+            "ads.placements.top.places does not rise: put the places in their order, each once",
+        ),
+        (
+            b"[ads.placements.top]\nplaces = [1, 2]\n",
+            "ads.placements.top has 2 places and 1 exposures: each slot needs one of both",
+        ),
+        (
+            b"[ads.placements.top]\nrelevance = 0.5\n",
+            "ads.placements.top sets floating or relevance, which speak of places in the list, but has no places",
+        ),
+        (
+            b"k = 2\n[ads.placements.top]\nplaces = [3]\n",
+            "ads.placements.top has a slot at place 3, but a list has 2 items (k)",
+        ),
+        (
+            b"[ads.placements]\na = {places = [1]}\nb = {places = [1]}\n",
+            "two slots of ads.placements have the place 1: keep one",
         ),
     ],
 )
@@ -167,7 +193,7 @@ def test_explanation_follows_the_fields():
     assert "An item names at most 2 events as its reasons." in sentences
     assert "Items that the user has bought are shown like any other." in sentences
     assert "At most 1 place repeats items of this session." in sentences
-    assert sentences[-1].endswith("if its expected value reaches 2.5.")
+    assert "The most valuable matching ads are shown, if the expected value of an impression reaches 2.5." in sentences
 
 
 def test_every_rule_has_a_sentence():
@@ -205,10 +231,51 @@ pin = [{place = 1, item = "a"}]
     )
 
 
+def test_every_field_of_the_ads_has_a_sentence():
+    policy = parse_policy(
+        HEAD
+        + b"""
+[ads]
+share = 0.02
+quality_weight = 0
+per_page = 2
+per_session = 9
+[ads.placements.list]
+exposure = [1.0, 0.5]
+places = [2, 5]
+floating = true
+relevance = 0.5
+pricing = "first_price"
+reserve = 0.01
+""",
+        "a",
+    )
+    assert explain_policy(policy)[-5:] == [
+        "An ad is expected to get 2 % of the next views and of a session's purchases.",
+        "The expected value of an ad is multiplied by its quality, which is 1 for every item.",
+        "A page has at most 2 ads.",
+        "A session has at most 9 ads.",
+        "The placement list has 2 slots with exposure 1, 0.5 at the places 2, 5 of the list; an ad that may not be at "
+        "its place goes to the next place where it may; an ad needs 0.5 of the quality of the item that it displaces; "
+        "the expected value of an impression reaches 0.01; an ad pays its bid.",
+    ]
+
+
+def test_hash_says_what_a_placement_means():
+    spread = parse_policy(HEAD + b"[ads.placements.top]\nfloating = false\n", "a")
+    short = parse_policy(HEAD + b"ads.placements.top = {}\n", "b")
+    assert spread.label == short.label != DEFAULT_POLICY.label
+
+
 def test_difference_names_the_field_and_both_sentences():
     assert diff_policies(DEFAULT_POLICY, load_policy("no-ads")) == [
-        "ads: The most valuable matching ad is shown, if its expected value reaches the setting reserve. -> "
-        "No ad is shown."
+        "ads: The most valuable matching ads are shown, if the expected value of an impression reaches the setting "
+        "reserve. -> No ad is shown.",
+        "ads.share: An ad is expected to get 1 % of the next views and of a session's purchases. -> Nothing.",
+        "ads.quality_weight: The expected value of an ad is multiplied by its quality, which is relevance to the power "
+        "of 0.5. -> Nothing.",
+        "ads.placements.beside: The placement beside has 1 slot with exposure 1 beside the list; an ad pays the lowest "
+        "bid that keeps its slot. -> Nothing.",
     ]
     assert diff_policies(DEFAULT_POLICY, msgspec.structs.replace(DEFAULT_POLICY, reasons=1)) == [
         "reasons: Nothing. -> An item names at most 1 event as its reasons."

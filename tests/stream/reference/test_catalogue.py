@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clickscore.schemas.catalogue import Campaign, Item, encode
+from clickscore.stream.reference.campaigns import PageContext
 from clickscore.stream.reference.catalogue import Catalogue
 from tests.scored_requests import make_campaign, make_catalogue
 
@@ -11,7 +12,7 @@ from tests.scored_requests import make_campaign, make_catalogue
 def test_ended_campaign_is_gone():
     known = make_catalogue(campaigns=(make_campaign("c", "a", 1),))
     known.update_campaign(b"c", None)
-    assert known.matching(["x"]) == []
+    assert known.matching(PageContext(["x"])) == []
 
 
 def test_catalogue_record_under_another_key_is_refused():
@@ -62,4 +63,4 @@ def test_campaigns_match_as_if_they_were_indexed_anew(changes, session):
         or category in campaign.target_categories
         or not (campaign.target_items or campaign.target_categories)
     }
-    assert {campaign.campaign_id for campaign in known.matching(session)} == expected
+    assert {campaign.campaign_id for campaign in known.matching(PageContext(session))} == expected

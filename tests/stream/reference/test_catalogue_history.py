@@ -7,6 +7,7 @@ import pytest
 
 from clickscore.schemas.catalogue import Campaign, Item, encode
 from clickscore.schemas.topics import CAMPAIGNS, CATALOGUE
+from clickscore.stream.reference.campaigns import PageContext
 from clickscore.stream.reference.catalogue import NO_DETAILS, Catalogue
 from clickscore.stream.reference.catalogue_history import AnyCatalogue, CatalogueHistory, Offsets
 
@@ -62,7 +63,10 @@ def facts(catalogue: AnyCatalogue, sessions: Sequence[Sequence[str]]) -> object:
     return (
         [(item in catalogue.out_of_stock, item in catalogue.hidden, catalogue.category_of(item)) for item in ITEMS],
         catalogue.has_campaigns,
-        [sorted(catalogue.matching(list(items)), key=lambda campaign: campaign.campaign_id) for items in sessions],
+        [
+            sorted(catalogue.matching(PageContext(items)), key=lambda campaign: campaign.campaign_id)
+            for items in sessions
+        ],
     )
 
 

@@ -105,8 +105,8 @@ def test_explanation_has_the_session_the_model_the_rules_and_the_ad(bundle: Path
     assert counts == {name: count for name, count in decision["filtered"].items() if count}
     assert [choice.item_id for choice in explanation.items] == [item["item_id"] for item in decision["items"]]
     assert [(campaign.campaign_id, campaign.outcome) for campaign in explanation.campaigns] == [
+        ("spring", "shown, at the price 0"),
         ("early", "it did not run at the time of the event"),
-        ("spring", "shown"),
     ]
 
 

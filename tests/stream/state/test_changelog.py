@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from clickscore.schemas.snapshots import PARTITION_KEY, PartitionSnapshot, UserState, encode
+from clickscore.schemas.snapshots import PARTITION_KEY, AdState, PartitionSnapshot, UserState, encode
 from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state.changelog import StateRestorer, restore
 from clickscore.stream.state.partition import ChangelogRecord
@@ -70,7 +70,15 @@ def test_restored_partition_goes_on_where_it_ended():
 
 
 def test_snapshot_that_is_nested_too_deeply_is_no_snapshot():
-    fields = len(msgspec.msgpack.decode(snapshot("ann", 1).value or b""))
-    value = (snapshot("ann", 1).value or b"")[1:] + b"\x91" * 100_000 + b"\xc0"
+    whole = snapshot("ann", 1).value or b""
+    fields = len(msgspec.msgpack.decode(whole))
+    assert whole[:3] == b"\xdc" + fields.to_bytes(2, "big")  # head of an array of 16 parts or more
+    value = whole[3:] + b"\x91" * 100_000 + b"\xc0"
     with pytest.raises(msgspec.DecodeError, match="nested too deeply"):
         StateRestorer().add(b"ann", b"\xdc" + (fields + 1).to_bytes(2, "big") + value, -1)
+
+
+def test_snapshot_with_cut_off_ad_impressions_is_no_snapshot():
+    value = encode(UserState(offset=1, ads=AdState(day=20_000, impressions=b"x" * 17)))
+    with pytest.raises(msgspec.DecodeError, match="cut off"):
+        StateRestorer().add(b"ann", value, -1)

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from clickscore.schemas.decisions import Ad, Choice, Recommendation
+from clickscore.schemas.decisions import Ad, Choice, Recommendation, SoldSlot
 from clickscore.schemas.events import Click, Impression, ItemEvent, View, decode_record, encode_event
 from clickscore.stream.simulator.shop.live import LiveShop
 from clickscore.stream.simulator.shop.shoppers import make_shop
@@ -59,6 +59,22 @@ def advertise(event, item: str) -> Ad:
         purchase=None,
         propensity=1.0,
         reason="",
+        slots=(
+            SoldSlot(
+                placement="beside",
+                slot=0,
+                position=None,
+                campaign_id="campaign-00",
+                item_id=item,
+                bid=1.0,
+                bid_per="click",
+                probability=1.0,
+                quality=1.0,
+                exposure=1.0,
+                price=1.0,
+                runner_up=None,
+            ),
+        ),
     )
 
 

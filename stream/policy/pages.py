@@ -1,0 +1,35 @@
+"""Pages: the recommendation and the ads of a request, with sponsored items among the recommended ones."""
+
+import msgspec
+
+from clickscore.schemas.decisions import Ad
+from clickscore.stream.policy.ads import choose_ads
+from clickscore.stream.policy.experiments import CONTROL
+from clickscore.stream.policy.recommend import EncodedRecommendation, Policy, encode_recommendation
+from clickscore.stream.policy.sponsored import place_ads
+from clickscore.stream.reference.catalogue_history import AnyCatalogue
+from clickscore.stream.request import Request, Scores
+
+
+def decide_page(
+    policy: Policy, request: Request, scores: Scores | None, catalogue: AnyCatalogue
+) -> tuple[EncodedRecommendation, Ad | None]:
+    """Return the recommendation and, with campaigns, the ads.
+
+    The control variant of the A/B test gets popular items, but its ads are chosen as for all other users.
+
+    Args:
+        policy: Rules of items and ads.
+        request: The event, with the user's session.
+        scores: The model's output; absent where no model scores the request.
+        catalogue: Items and campaigns in the epoch of the request.
+    """
+    item_scores = scores if request.variant != CONTROL else None
+    if not (catalogue.has_campaigns and policy.shows_ads):
+        return policy.encoded(request, item_scores, catalogue), None
+    if not policy.ad_plan.is_in_list:
+        return policy.encoded(request, item_scores, catalogue), choose_ads(request, scores, catalogue, policy)
+    decision = policy.recommend(request, item_scores, catalogue)
+    ad = choose_ads(request, scores, catalogue, policy, decision.items)
+    items = place_ads(decision.items, ad.slots, policy.ad_plan.size)
+    return encode_recommendation(msgspec.structs.replace(decision, items=items)), ad
