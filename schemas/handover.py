@@ -8,6 +8,7 @@ from typing import Annotated
 
 import msgspec
 
+from clickscore.schemas.ad_impressions import AD_IMPRESSION_BYTES, MAX_AD_IMPRESSIONS
 from clickscore.schemas.clients import CLIENTS
 from clickscore.schemas.durations import DAY_MS
 from clickscore.schemas.field_types import YEAR_9999_MS, EventTime, Id, LogOffset, Millis
@@ -16,12 +17,6 @@ from clickscore.schemas.purposes import Purpose
 MAX_PARTITIONS = 10_000
 """Partitions of a topic at most, for hand-overs. A partition remembers a number for each source partition."""
 
-
-MAX_AD_IMPRESSIONS = 128
-"""Ad impressions of a user and day that are remembered; who has seen so many gets no more ads with a cap that day."""
-
-AD_IMPRESSION_BYTES = 16
-"""Bytes of a remembered ad impression."""
 
 PREFIX = b'{"type":"handover"'
 """Beginning of a hand-over as workers write it."""

@@ -7,11 +7,11 @@ from math import exp
 
 import msgspec
 
+from clickscore.schemas.ad_impressions import AD_IMPRESSION_BYTES, MAX_AD_IMPRESSIONS, campaign_hash
 from clickscore.schemas.catalogue import Campaign
 from clickscore.schemas.clients import CLIENT_FIELDS, FIRST_MACHINE, REASON_FIELDS
 from clickscore.schemas.decisions import Ad, Choice, ExclusionCause, SoldSlot, round_score
 from clickscore.schemas.events import Impression, ItemEvent, Search
-from clickscore.schemas.handover import AD_IMPRESSION_BYTES, MAX_AD_IMPRESSIONS
 from clickscore.schemas.purposes import ADS, PERSONALISATION, WITHHELD
 from clickscore.stream.policy.ad_plan import AdPlan
 from clickscore.stream.policy.auction import Bidder, Sale, make_bidder, rank, sell
@@ -20,7 +20,6 @@ from clickscore.stream.policy.sponsored import make_admission
 from clickscore.stream.reference.campaigns import PageContext
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
 from clickscore.stream.request import Request, Scores
-from clickscore.stream.state.ad_counts import campaign_hash
 
 UNKNOWN_PURCHASE = 0.03
 """Probability of a purchase in a session where no model predicts it: shops report 2 to 4 %."""

@@ -6,16 +6,12 @@ without any other store, and a replay has the same. A repeated event is recognis
 
 import xxhash
 
+from clickscore.schemas.ad_impressions import AD_IMPRESSION_BYTES, MAX_AD_IMPRESSIONS, campaign_hash
 from clickscore.schemas.durations import DAY_MS
-from clickscore.schemas.handover import AD_IMPRESSION_BYTES, MAX_AD_IMPRESSIONS, HandedAds
+from clickscore.schemas.handover import HandedAds
 from clickscore.schemas.snapshots import AdState
 
 _HASH_BYTES = AD_IMPRESSION_BYTES // 2
-
-
-def campaign_hash(campaign_id: str) -> bytes:
-    """Return the hash under which a campaign's impressions are counted, 8 bytes."""
-    return xxhash.xxh3_64_digest(campaign_id.encode())
 
 
 def add_impression(ads: AdState | None, campaign_id: str, event_id: str, ts: int, opened_by: int) -> AdState | None:

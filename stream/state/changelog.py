@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 import msgspec
 
+from clickscore.schemas.ad_impressions import AD_IMPRESSION_BYTES
 from clickscore.schemas.events import ACTIONS
-from clickscore.schemas.handover import AD_IMPRESSION_BYTES
 from clickscore.schemas.snapshots import (
     PARTITION_KEY,
     UserState,

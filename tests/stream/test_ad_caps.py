@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clickscore.schemas.ad_impressions import campaign_hash
 from clickscore.schemas.catalogue import encode
 from clickscore.schemas.decisions import Ad, decode_decision
 from clickscore.schemas.durations import DAY_MS
@@ -17,7 +18,6 @@ from clickscore.stream.pipeline import Output, Pipeline
 from clickscore.stream.policy.ad_policy import Ads
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.settings import Settings
-from clickscore.stream.state.ad_counts import campaign_hash
 from clickscore.stream.state.changelog import restore
 from tests.events import (
     MINUTE,

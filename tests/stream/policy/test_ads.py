@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from clickscore.schemas.ad_impressions import campaign_hash
 from clickscore.schemas.catalogue import Campaign, Item
 from clickscore.schemas.clients import CLIENT_CODES, ClientClass
 from clickscore.schemas.decisions import SoldSlot
@@ -11,7 +12,6 @@ from clickscore.stream.policy.ad_policy import AdPlacement, Ads
 from clickscore.stream.policy.ads import choose_ads
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.request import Request, Scores
-from clickscore.stream.state.ad_counts import campaign_hash
 from tests.events import START, search, view
 from tests.scored_requests import make_campaign, make_catalogue, make_request, make_scores, plain
 

@@ -1,11 +1,11 @@
 """Ad counts: impressions of a user and a day."""
 
+from clickscore.schemas.ad_impressions import campaign_hash
 from clickscore.schemas.durations import DAY_MS
 from clickscore.schemas.handover import HandedAds
 from clickscore.schemas.snapshots import AdState
 from clickscore.stream.state.ad_counts import (
     add_impression,
-    campaign_hash,
     hand_over,
     impressions_on_day,
     in_session,
