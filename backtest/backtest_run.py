@@ -115,7 +115,8 @@ class _BacktestPass:
         if arm.baseline:
             return Policy(policy_file, None, (), arm.settings.policy)
         scorer = load_scorer(arm, self._scorers)
-        return Policy(policy_file, scorer.version, scorer.popular, arm.settings.policy)
+        known_items = scorer.known_items
+        return Policy(policy_file, scorer.version, scorer.popular, arm.settings.policy, known_items=known_items)
 
     def run(self, report_progress: Callable[[ReplayProgress], None]) -> Evidence:
         plan, records = self._plan, 0

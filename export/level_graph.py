@@ -6,6 +6,7 @@ by entry, and LpNormalization row by row, so the bits of a session do not depend
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -92,7 +93,7 @@ def _constant(graph: onnx.GraphProto, value: np.ndarray | np.generic) -> str:
     return name
 
 
-def _add(graph: onnx.GraphProto, operator: str, inputs: Sequence[str], output: str = "", **attributes: int) -> str:
+def _add(graph: onnx.GraphProto, operator: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:  # noqa: ANN401 (ONNX's)
     """Add a node and return the name of its output."""
     outputs = [output or f"{PREFIX}{operator}_{len(graph.node)}"]
     node: NodeProto = helper.make_node(operator, inputs, outputs, **attributes)

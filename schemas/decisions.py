@@ -35,12 +35,12 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
 
     item_id: str
     score: float
-    """Score of the model; 0 where `reason` is `popular` or `pinned`."""
+    """Score of the model; 0 for other reasons than `model`."""
     propensity: float
     """Probability with which the policy showed this item at this position."""
     reason: str
-    """Origin of the item: `model`, `popular`, `pinned` for an item that the policy puts into a fixed place, or
-    `sponsored` for an ad."""
+    """Origin of the item: `model`; `similar` to a current item that the bundle does not know; `popular`; `pinned` to a
+    fixed place by the policy; or `sponsored` for an ad."""
     because: tuple[Because, ...] = ()
     """Events with the largest contributions, largest first; left out if empty, and with `reasons` set to 0."""
     sponsored: bool = False

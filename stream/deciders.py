@@ -127,4 +127,6 @@ class DeciderTable:
 
     def _decider(self, scorer: Scorer | None, policy_file: PolicyFile, *, is_challenger: bool = False) -> Decider:
         version, popular = (scorer.version, scorer.popular) if scorer else (None, ())
-        return Decider(scorer, Policy(policy_file, version, popular, self._settings), is_challenger)
+        known_items = scorer.known_items if scorer else None
+        policy = Policy(policy_file, version, popular, self._settings, known_items=known_items)
+        return Decider(scorer, policy, is_challenger)

@@ -32,7 +32,7 @@ from clickscore.schemas.purposes import ADS, PERSONALISATION
 from clickscore.schemas.sessions import ClosedSession, encode_session
 from clickscore.stream.cut_bytes import full_size
 from clickscore.stream.deciders import Decider, DeciderTable, EpochDeciders
-from clickscore.stream.policy.experiments import CONTROL, MODEL, forget_variants, unit_hash
+from clickscore.stream.policy.experiments import forget_variants, unit_hash
 from clickscore.stream.policy.policy_file import DEFAULT_POLICY, PolicyFile
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.reference.catalogue_history import AnyCatalogue, CatalogueHistory, CatalogueView, offsets_of
@@ -639,11 +639,9 @@ class Pipeline:
         ):
             output.shadowed.append((request, scores))
         key, variant = request.event.user_id.encode(), request.variant
-        (value, from_model, from_fallback, filtered, moved), ad = decider.decide(request, scores, catalogue)
-        if from_model:
-            output.items[variant, MODEL] += from_model
-        if from_fallback:
-            output.items[variant, CONTROL] += from_fallback
+        (value, origins, filtered, moved), ad = decider.decide(request, scores, catalogue)
+        for reason, items in origins.items():
+            output.items[variant, reason] += items
         output.removed.update(filtered)
         output.moved.update(moved)
         return Message(key, value), Message(key, ad) if ad is not None else None

@@ -5,7 +5,7 @@ import time
 import click
 
 from clickscore.stream.commands.progress import replay_progress_bar
-from clickscore.stream.policy.experiments import CONTROL
+from clickscore.stream.policy.experiments import CONTROL, SIMILAR
 from clickscore.stream.replay.file_source import FileSpec
 from clickscore.stream.replay.replay_checkpoint import OutputKind
 from clickscore.stream.replay.run import ReplayOptions, ReplayResult, run_replay
@@ -54,10 +54,11 @@ def _print_summary(result: ReplayResult, output: OutputKind, options: ReplayOpti
     click.echo(f"{events:,} events in {seconds:.1f} s: {', '.join(counts) or 'none'}{written}", err=True)
     items = sum(tally.items.values())
     if items and result.bundle:
-        share = tally.items.get(CONTROL, 0) / items
+        popular, similar = (tally.items.get(reason, 0) / items for reason in (CONTROL, SIMILAR))
+        others = f"items similar to unknown ones {similar:.1%}, " if similar else ""
         click.echo(
-            f"bundle {result.bundle}: the fallback (popular items) filled {share:.1%} of the model's places, "
-            f"the model {1 - share:.1%}",
+            f"bundle {result.bundle}: the fallback (popular items) filled {popular:.1%} of the model's places, "
+            f"{others}the model {1 - popular - similar:.1%}",
             err=True,
         )
     if tally.outcomes.get("late") and isinstance(result.source, FileSpec) and not result.source.reading.sorts:

@@ -11,6 +11,9 @@ MODEL = "model"
 CONTROL = "popular"
 """Control variant, with popular items only; also the `reason` stated with a popular item."""
 
+SIMILAR = "similar"
+"""The `reason` stated with an item of the same category and brand as a current item that the bundle does not know."""
+
 CHALLENGER = "challenger"
 """Variant with the candidates of the challenger, the bundle that a rollout tries on a share of the users."""
 

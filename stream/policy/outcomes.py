@@ -13,7 +13,7 @@ from clickscore.schemas.decisions import Recommendation, count_model_items
 from clickscore.schemas.durations import MINUTE_MS
 from clickscore.schemas.events import AnyEvent, Impression, ItemEvent, Purchase
 from clickscore.schemas.outcome_counts import VariantCounts
-from clickscore.stream.policy.experiments import CHALLENGER, MODEL
+from clickscore.stream.policy.experiments import CHALLENGER, CONTROL, MODEL
 
 WINDOW_MS = 30 * MINUTE_MS
 """Longest time from a decision to an event that counts as its outcome, ms: the usual gap of sessions."""
@@ -118,7 +118,7 @@ class OutcomeCounter:
         from_model = count_model_items(decision)
         counts.decisions += 1
         counts.model_items += from_model
-        counts.popular_items += len(decision.items) - from_model
+        counts.popular_items += sum(choice.reason == CONTROL for choice in decision.items)
         counts.clicks.move_user((user.decisions, user.clicks), (user.decisions + 1, user.clicks))
         counts.purchases.move_user((user.decisions, user.purchases), (user.decisions + 1, user.purchases))
         user.decisions += 1

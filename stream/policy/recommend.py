@@ -2,8 +2,8 @@
 
 The stages of a decision run in this order:
 
-1. candidates: the model's, then the popular items of the partition, then the popular items of the bundle's
-   training data;
+1. candidates: the model's, then the popular items of the partition, then the popular items of the bundle's training
+   data; where the bundle does not know the current item, items like it take every other place;
 2. filters (`policy.filters`) remove forbidden items;
 3. re-rankers (`policy.relevance`) reorder the slate; the default is no re-ranker;
 4. caps (`policy.caps`) limit the places of groups of items;
@@ -12,7 +12,7 @@ The stages of a decision run in this order:
 """
 
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from itertools import repeat
+from itertools import islice, repeat
 from operator import attrgetter, is_
 from typing import NamedTuple, TypeVar
 
@@ -23,13 +23,12 @@ from clickscore.schemas.decisions import (
     Choice,
     Recommendation,
     RecommendationContext,
-    count_model_items,
     encode_decision,
 )
 from clickscore.schemas.purposes import WITHHELD
 from clickscore.stream.policy.ad_plan import make_ad_plan
 from clickscore.stream.policy.caps import apply_caps, count_places, make_caps
-from clickscore.stream.policy.experiments import CONTROL, MODEL
+from clickscore.stream.policy.experiments import CONTROL, MODEL, SIMILAR
 from clickscore.stream.policy.filters import forbidden_items, make_filters
 from clickscore.stream.policy.item_filters import make_item_filters
 from clickscore.stream.policy.pins import make_pins
@@ -38,7 +37,15 @@ from clickscore.stream.policy.relevance import make_rerankers
 from clickscore.stream.policy.rule_trace import RuleEffect, RuleTrace
 from clickscore.stream.policy.rules import CatalogueFilter, RequestFilter, Reranker, Rule, UserFilter
 from clickscore.stream.policy.session_reasons import with_reasons
-from clickscore.stream.policy.slate import CandidateSource, Selection, Slate, choose_candidates, select_first
+from clickscore.stream.policy.slate import (
+    CandidateSource,
+    Selection,
+    Slate,
+    alternate,
+    choose_candidates,
+    select_first,
+)
+from clickscore.stream.reference.catalogue import newest_item
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
 from clickscore.stream.request import Request, Scores
 from clickscore.stream.settings import PolicySettings
@@ -64,9 +71,8 @@ class EncodedRecommendation(NamedTuple):
     """A recommendation as JSON, with the number of items by origin."""
 
     value: bytes
-    from_model: int
-    from_fallback: int
-    """Number of popular items."""
+    origins: dict[str, int]
+    """Number of items by reason: `model`, `similar` or `popular`; pinned and sponsored items are not counted."""
     filtered: dict[str, int]
     """Number of candidates removed by each rule."""
     moved: dict[str, int]
@@ -75,10 +81,9 @@ class EncodedRecommendation(NamedTuple):
 
 def encode_recommendation(decision: Recommendation) -> EncodedRecommendation:
     """Return a recommendation as JSON, with the number of items by origin."""
-    from_fallback = sum([choice.reason == CONTROL for choice in decision.items])
-    return EncodedRecommendation(
-        encode_decision(decision), count_model_items(decision), from_fallback, decision.filtered, decision.moved or {}
-    )
+    reasons = [choice.reason for choice in decision.items]
+    origins = {reason: count for reason in (MODEL, SIMILAR, CONTROL) if (count := reasons.count(reason))}
+    return EncodedRecommendation(encode_decision(decision), origins, decision.filtered, decision.moved or {})
 
 
 class _PopularItems(NamedTuple):
@@ -105,6 +110,7 @@ class Policy:
         prior: Sequence[str],
         settings: PolicySettings | None = None,
         *,
+        known_items: Container[str] | None = None,
         rerankers: Sequence[Reranker] = (),
         select: Selection = select_first,
     ) -> None:
@@ -115,6 +121,7 @@ class Policy:
             bundle: Version of the scoring bundle; absent without a model.
             prior: Popular items of the bundle's training data, best first: the last fallback.
             settings: Values for what the policy file leaves out: `k`, `reasons` and `reserve`.
+            known_items: Items that the bundle knows; None without a model, where popular items stand for all items.
             rerankers: Re-rankers of the filtered candidates, in the order of their runs.
             select: The selection, after the last re-ranker.
         """
@@ -135,6 +142,7 @@ class Policy:
         self._k = policy_file.size(settings)
         self._max_reasons = policy_file.max_reasons(settings)
         self._prior = prior
+        self._known_items = known_items
         self._rerankers = (*make_rerankers(policy_file), *rerankers)
         self._caps = make_caps(policy_file.limit, self._k)
         self._personal_caps = [cap for cap in self._caps if cap.is_personal]
@@ -167,7 +175,7 @@ class Policy:
             scores: The model's output; without scores the decision falls back to popularity.
             catalogue: Stock and hidden items in the epoch of the request.
         """
-        popular = self._popular_items(request, catalogue) if scores is None and self._is_plain else None
+        popular = self._popular_items(request, catalogue) if self._is_popular(request, scores) else None
         if popular is not None:
             return self._record(Recommendation, request, None, popular.choices, popular.filtered)
         forbidden = self.forbidden(request, catalogue)
@@ -182,11 +190,26 @@ class Policy:
             scores: The model's output; without scores the decision falls back to popularity.
             catalogue: Stock and hidden items in the epoch of the request.
         """
-        popular = self._popular_items(request, catalogue) if scores is None and self._is_plain else None
+        popular = self._popular_items(request, catalogue) if self._is_popular(request, scores) else None
         if popular is not None:
             record = self._record(PreEncodedRecommendation, request, None, popular.encoded, popular.filtered)
-            return EncodedRecommendation(encode_decision(record), 0, len(popular.choices), popular.filtered, {})
+            origins = {CONTROL: len(popular.choices)} if popular.choices else {}
+            return EncodedRecommendation(encode_decision(record), origins, popular.filtered, {})
         return encode_recommendation(self.recommend(request, scores, catalogue))
+
+    def _is_popular(self, request: Request, scores: Scores | None) -> bool:
+        """Return whether popular items alone are candidates, and no stage can treat a user differently."""
+        return scores is None and self._is_plain and self._unknown_item(request) is None
+
+    def _unknown_item(self, request: Request) -> str | None:
+        """Return the current item, if the bundle does not know the item.
+
+        None in the control, which shows popular items.
+        """
+        if self._known_items is None or request.variant == CONTROL:
+            return None
+        item = newest_item(request.items)
+        return item if item and item not in self._known_items else None
 
     def _record(
         self,
@@ -240,7 +263,7 @@ class Policy:
         filtered: dict[str, int] = {}
         moved: dict[str, int] = {}
         find_full_cap = count_places(self._caps, request, catalogue)
-        sources: Iterable[CandidateSource] = self._sources(request, scores)
+        sources: Iterable[CandidateSource] = self._sources(request, scores, catalogue)
         if trace is not None:
             sources = trace.watch_sources(sources, filtered)
         slate: Slate
@@ -253,6 +276,8 @@ class Policy:
             slate = self._select(apply_caps(uncapped, find_full_cap, filtered), request, self._k)
             slate = self._rerank(self._pins, slate, request, catalogue, (filtered, moved, trace))
         if scores is not None and scores.reasons is not None and self._max_reasons:
+            if self._unknown_item(request) is not None:  # each candidate was a source of its own
+                indices = {item: index for index, (item, _) in enumerate(scores.candidates())}
             slate = with_reasons(slate, indices, request, scores.reasons, self._max_reasons)
         return tuple(slate), filtered, moved
 
@@ -291,9 +316,19 @@ class Policy:
             slate = reranked
         return slate
 
-    def _sources(self, request: Request, scores: Scores | None) -> Iterator[CandidateSource]:
-        """Yield the model's candidates, then the fallback to popularity."""
-        if scores is not None:
+    def _sources(self, request: Request, scores: Scores | None, catalogue: AnyCatalogue) -> Iterator[CandidateSource]:
+        """Yield the model's candidates, then popular items.
+
+        Where the bundle does not know the current item, items like it take every other place.
+        """
+        unknown_item = self._unknown_item(request)
+        if unknown_item is not None:
+            similar = SIMILAR, zip(islice(catalogue.similar_to(unknown_item), SLATE_SIZE), repeat(0.0))
+            if scores is not None and scores.rows:
+                yield from alternate(similar, (MODEL, scores.candidates()))
+            else:
+                yield from alternate(similar, (CONTROL, zip(request.popular, repeat(0.0))))
+        elif scores is not None:
             yield MODEL, scores.candidates()
         yield CONTROL, zip(request.popular, repeat(0.0))
         yield CONTROL, zip(self._prior, repeat(0.0))

@@ -1,6 +1,7 @@
 """Slate: the filtered candidates of a request in order, and the selection of the choices to show."""
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from itertools import zip_longest
 
 from clickscore.schemas.decisions import Choice
 from clickscore.stream.request import Request
@@ -16,7 +17,7 @@ position. Randomness comes from `Request.decision_id` alone, so a repeated decis
 CandidateSource = tuple[str, Iterable[tuple[str, float]]]
 """Candidates of one origin, in two parts:
 
-* the reason stated in decisions, `model` or `popular`;
+* the reason stated in decisions, `model`, `similar` or `popular`;
 * (item id, score) of each candidate, best first.
 
 A plain tuple, because every decision makes new sources.
@@ -62,6 +63,14 @@ def choose_candidates(
             if len(choices) == limit:
                 return choices, indices
     return choices, indices
+
+
+def alternate(source: CandidateSource, other: CandidateSource) -> Iterator[CandidateSource]:
+    """Yield the candidates of two sources in turns, each as a source of its own; then the rest of the longer one."""
+    for pair in zip_longest(source[1], other[1]):
+        for reason, candidate in zip((source[0], other[0]), pair, strict=True):
+            if candidate is not None:
+                yield reason, (candidate,)
 
 
 def select_first(slate: Slate, request: Request, k: int) -> Slate:

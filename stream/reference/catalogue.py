@@ -1,13 +1,14 @@
 """Catalogue: the items and campaigns of the shop, built from the records of two compacted topics."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from clickscore.schemas.catalogue import Campaign, Item, decode_campaign, decode_item
 from clickscore.stream.reference.campaigns import CampaignIndex, NewestItem, PageContext
+from clickscore.stream.reference.price_order import Kind, PricedItem, PriceOrder
 
 Decoded = TypeVar("Decoded", Item, Campaign)
 
@@ -46,6 +47,15 @@ class ItemFacts(NamedTuple):
     """Category; empty where it is unknown."""
     details: ItemDetails = NO_DETAILS
 
+    @property
+    def kind(self) -> Kind | None:
+        """Category and brand, if the catalogue has the item with a category; None for an item without similar items."""
+        return Kind(self.category, self.details.brand) if self.is_listed and self.category else None
+
+    def priced(self, item_id: str) -> PricedItem:
+        """Return price and id; the price 0 stands for an unknown price."""
+        return self.details.price or 0.0, item_id
+
 
 class Catalogue:
     """Items and campaigns by id, with indexes for the policy.
@@ -67,6 +77,8 @@ class Catalogue:
         self._details: dict[str, ItemDetails] = {}
         self.campaign_index = CampaignIndex()
         """The same campaigns by target."""
+        self.order = PriceOrder()
+        """Listed items with a category, by category, brand and price."""
 
     def category_of(self, item_id: str) -> str | None:
         """Return the category of an item; None for an unknown item."""
@@ -122,6 +134,12 @@ class Catalogue:
             self.details_of(item_id),
         )
 
+    def similar_to(self, item_id: str) -> Iterator[str]:
+        """Yield the items of the same category and brand, the nearest price first; the item itself is among them."""
+        facts = self.facts(item_id)
+        if facts.kind is not None:
+            yield from (similar for _, similar in self.order.nearest(facts.kind, facts.priced(item_id)[0]))
+
     def matching(self, page: PageContext) -> list[Campaign]:
         """Return the campaigns that target a page, and those without a target."""
         item = newest_item(page.items)
@@ -130,6 +148,7 @@ class Catalogue:
     def replace_facts(self, item_id: str, facts: ItemFacts) -> None:
         """Replace the facts of an item."""
         self.version += 1
+        self._reorder(item_id, self.facts(item_id), facts)
         _set_member(self.item_ids, item_id, is_member=facts.is_listed)
         _set_member(self.out_of_stock, item_id, is_member=facts.is_out_of_stock)
         _set_member(self.hidden, item_id, is_member=facts.is_hidden)
@@ -143,6 +162,17 @@ class Catalogue:
             self._details.pop(item_id, None)
         else:
             self._details[item_id] = details
+
+    def _reorder(self, item_id: str, former: ItemFacts, facts: ItemFacts) -> None:
+        """Move an item to another place in the order of prices, if kind or price have changed."""
+        entries = [(entry.kind, entry.priced(item_id)) for entry in (former, facts)]
+        if entries[0] == entries[1]:
+            return
+        (old_kind, old_item), (kind, item) = entries
+        if old_kind is not None:
+            self.order.remove(old_kind, old_item)
+        if kind is not None:
+            self.order.add(kind, item)
 
     def replace_campaign(self, campaign_id: str, campaign: Campaign | None) -> None:
         """Replace a campaign; None ends a campaign."""

@@ -9,7 +9,7 @@ import operator
 import weakref
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -27,6 +27,7 @@ from clickscore.stream.reference.catalogue import (
     read_campaign,
     read_item,
 )
+from clickscore.stream.reference.price_order import PriceOrder, merge_nearest
 
 RETAINED_CHANGES = 50_000
 """Number of newest changes of a topic that are kept although no partition of this worker needs the values before: some
@@ -193,6 +194,9 @@ class CatalogueView:
         self._is_newest_campaigns = True
         self._changed: dict[str, Campaign | None] = {}
         self._changed_until = -1  # offset of the table for which `_changed` was computed
+        self._earlier_order = PriceOrder()  # the items that have changed since, as they were
+        self._reordered: set[str] = set()  # the items in `_earlier_order`, and those that were in no kind
+        self._reordered_until = offsets.catalogue
         if history.items.has_changed(offsets.catalogue):
             self.keep_items()
         if history.campaigns.has_changed(offsets.campaigns):
@@ -222,6 +226,32 @@ class CatalogueView:
         if self._is_newest_items:
             return self._history.newest.details_of(item_id)
         return self._history.items.value(item_id, self.offsets.catalogue).details
+
+    def similar_to(self, item_id: str) -> Iterator[str]:
+        """Yield the items of the same category and brand, the nearest price first; the item itself is among them."""
+        history = self._history
+        if self._is_newest_items:
+            yield from history.newest.similar_to(item_id)
+            return
+        facts = history.items.value(item_id, self.offsets.catalogue)
+        if facts.kind is None:
+            return
+        price, _ = facts.priced(item_id)
+        changed, earlier_order = self._order_changes()
+        newest = (item for item in history.newest.order.nearest(facts.kind, price) if item[1] not in changed)
+        yield from (similar for _, similar in merge_nearest(newest, earlier_order.nearest(facts.kind, price), price))
+
+    def _order_changes(self) -> tuple[set[str], PriceOrder]:
+        """Return the items that have changed since this epoch, and the order of these items as they were."""
+        history = self._history.items
+        if self._reordered_until != history.applied:
+            for key in history.changed_keys(self._reordered_until) - self._reordered:
+                facts = history.value(key, self.offsets.catalogue)
+                if facts.kind is not None:
+                    self._earlier_order.add(facts.kind, facts.priced(key))
+                self._reordered.add(key)
+            self._reordered_until = history.applied
+        return self._reordered, self._earlier_order
 
     @property
     def has_limited(self) -> bool:

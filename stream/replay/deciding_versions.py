@@ -148,7 +148,9 @@ class DeciderFinder:
         policy = self._policies_by_pair.get(key)
         if policy is None:
             prior = scorer.popular if scorer else ()
-            policy = self._policies_by_pair[key] = Policy(policy_file, key[0], prior, self._settings)
+            known_items = scorer.known_items if scorer else None
+            policy = Policy(policy_file, key[0], prior, self._settings, known_items=known_items)
+            self._policies_by_pair[key] = policy
         return Decider(scorer, policy)
 
     def policy_of(self, epoch: Epoch | None, published: Sequence[AnyDecision]) -> tuple[str, PolicyFile | None]:

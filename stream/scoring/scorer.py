@@ -8,7 +8,7 @@ once, at start-up (`_padding_is_harmless`).
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import compress, repeat
 from typing import Any, NamedTuple, cast
@@ -115,6 +115,11 @@ class Scorer:
             message = f"the graph of bundle {self.version} fails on a session: {shorten(exc)}. Export it again"
             raise BundleError(message) from exc
         self._padding_per_call = _padding_worth_a_call(len(bundle.items)) if is_harmless else 0
+
+    @property
+    def known_items(self) -> Container[str]:
+        """Items that the bundle knows."""
+        return self._row_of
 
     def count_known(self, items: Iterable[str]) -> int:
         """Return the number of items that the bundle knows."""

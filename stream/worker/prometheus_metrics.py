@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from clickscore.stream.policy.experiments import CONTROL, MODEL
+from clickscore.stream.policy.experiments import CONTROL, MODEL, SIMILAR
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 _RECORDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -33,7 +33,7 @@ class Metrics:
         )
         self.items = Counter(
             "clickscore_items",
-            "Recommended items by variant of the A/B test, and by reason: model, or popular for the fallback.",
+            "Recommended items by variant of the A/B test, and by reason: model, similar or popular.",
             ["variant", "reason"],
             registry=registry,
         )
@@ -140,6 +140,7 @@ class Metrics:
     def expect_model_items(self) -> None:
         """Show the counters of the variant `model` from the start: the alert on the fallback needs them."""
         self.items.labels(MODEL, MODEL)
+        self.items.labels(MODEL, SIMILAR)
         self.items.labels(MODEL, CONTROL)
 
     def count_items(self, items: Mapping[tuple[str, str], int]) -> None:

@@ -23,6 +23,7 @@ class NamedScorer:
     """A scorer that recommends an item with its own name after any item."""
 
     popular = ("p",)
+    known_items = ()
 
     calls, call_seconds = 3, 0.5
 

@@ -506,6 +506,7 @@ class OneItemScorer:
 
     version = "one"
     popular = ("p",)
+    known_items = ("known",)
 
     def count_known(self, items: Iterable[str]) -> int:
         return sum(item == "known" for item in items)

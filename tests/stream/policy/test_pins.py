@@ -37,4 +37,4 @@ def test_short_list_keeps_its_pins():
 def test_pinned_items_count_as_neither_model_nor_fallback():
     policy = Policy(plain(k=4, pin=PINS), "bundle", ())
     encoded = policy.encoded(make_request("x", popular=("p",)), make_scores("a"), Catalogue())
-    assert (encoded.from_model, encoded.from_fallback) == (1, 1)
+    assert encoded.origins == {"model": 1, "popular": 1}

@@ -314,3 +314,68 @@ def test_items_of_some_regions_are_tested_for_every_request():
     assert default_items(request, catalogue) == ["q", "t"]
     northern = msgspec.structs.replace(request, event=msgspec.structs.replace(request.event, region="north"))
     assert default_items(northern, catalogue) == ["p", "q", "t"]
+
+
+LAMPS = [Item(item_id=f"lamp-{price}", category="lamps", brand="lumi", price=price) for price in (10, 20, 40)]
+
+
+def decided(request: Request, scores: Scores | None, **fields: object) -> list[tuple[str, str]]:
+    policy = Policy(plain(k=4), "bundle", ("t",), known_items={"a", "lamp-10"})
+    decision = policy.recommend(msgspec.structs.replace(request, **fields), scores, make_catalogue(*LAMPS))
+    assert policy.encoded(
+        msgspec.structs.replace(request, **fields), scores, make_catalogue(*LAMPS)
+    ).value == encode_decision(decision)
+    return [(choice.item_id, choice.reason) for choice in decision.items]
+
+
+def test_items_like_an_unknown_current_item_take_every_other_place():
+    request = make_request("a", "lamp-40", popular=("p",))
+    assert decided(request, make_scores("a", "b")) == [
+        ("lamp-40", "similar"),
+        ("a", "model"),
+        ("lamp-20", "similar"),
+        ("b", "model"),
+    ]
+
+
+def test_model_fills_what_similar_items_leave():
+    request = make_request("a", "lamp-40")
+    policy = Policy(plain(k=9), "bundle", (), known_items={"a"})
+    decision = policy.recommend(request, make_scores("a", "b", "c", "d", "e"), make_catalogue(*LAMPS))
+    assert [choice.item_id for choice in decision.items][5:] == ["c", "d", "e"]
+
+
+def test_reasons_stay_with_their_candidates_beside_similar_items():
+    scores = make_scores("a", "b")._replace(reasons=Reasons(np.array([[0.5, 0], [0.25, 0]]), (0, 1)))
+    policy = Policy(plain(k=4), "bundle", (), PolicySettings(reasons=1), known_items={"a"})
+    decision = policy.recommend(make_request("a", "lamp-40"), scores, make_catalogue(*LAMPS))
+    contributions = [[because.contribution for because in choice.because] for choice in decision.items]
+    assert contributions == [[], [0.5], [], [0.25]]
+
+
+def test_items_like_an_unknown_current_item_come_where_the_model_is_silent():
+    assert decided(make_request("lamp-20", popular=("p",)), None) == [
+        ("lamp-20", "similar"),
+        ("p", "popular"),
+        ("lamp-10", "similar"),
+        ("lamp-40", "similar"),
+    ]
+
+
+@pytest.mark.parametrize("items", [("lamp-20", "lamp-10"), ("lamp-20", "a"), ("",), ("unknown",), ()])
+def test_known_current_item_and_an_item_outside_of_the_catalogue_have_no_similar_items(items: tuple[str, ...]):
+    assert decided(make_request(*items, popular=("p",)), None) == [("p", "popular"), ("t", "popular")]
+
+
+def test_search_after_an_unknown_item_keeps_the_items_like_it():
+    assert decided(make_request("lamp-20", "", popular=("p",)), None)[0] == ("lamp-20", "similar")
+
+
+def test_control_shows_popular_items_for_an_unknown_item():
+    assert decided(make_request("lamp-20", popular=("p",)), None, variant="popular")[0] == ("p", "popular")
+
+
+def test_items_are_counted_by_reason():
+    policy = Policy(plain(k=4), "bundle", (), known_items=())
+    encoded = policy.encoded(make_request("lamp-40", popular=("p",)), make_scores(), make_catalogue(*LAMPS))
+    assert encoded.origins == {"similar": 3, "popular": 1}

@@ -81,7 +81,7 @@ def test_ad_may_follow_the_last_item_but_leaves_no_hole():
 def test_slot_behind_the_end_of_the_list_is_left_out():
     policy = Policy(plain(ads=Ads(placements={"list": AdPlacement(places=(99,))})), None, ())
     page, ad = decide_page(policy, make_request("x"), None, make_catalogue(campaigns=(make_campaign("c", "z", 1),)))
-    assert (page.from_fallback, ad and ad.slots) == (0, ())
+    assert (page.origins, ad and ad.slots) == ({}, ())
 
 
 def test_control_gets_popular_items_and_the_same_ads():
@@ -89,7 +89,7 @@ def test_control_gets_popular_items_and_the_same_ads():
     request = msgspec.structs.replace(make_request("x", popular=("p", "q")), variant=CONTROL)
     page, _ = decide_page(policy, request, make_scores(*ITEMS), make_catalogue(campaigns=(make_campaign("c", "a", 1),)))
     assert names(msgspec.json.decode(page.value, type=Recommendation)) == "Ap"
-    assert (page.from_model, page.from_fallback) == (0, 1)
+    assert page.origins == {"popular": 1}
 
 
 # No unmarked ad

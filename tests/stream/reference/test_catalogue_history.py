@@ -27,7 +27,8 @@ def make_topics(rng: random.Random, length: int) -> Topics:
             stock=rng.choice((None, 0, 3)),
             hidden=rng.random() < 0.2,
             category=rng.choice(CATEGORIES),
-            price=rng.random(),
+            brand=rng.choice(("", "lumi")),
+            price=rng.choice((None, 0.0, 2.0, 4.0, 8.0, rng.random())),
         )
         topics[CATALOGUE.name].append((item_id.encode(), None if rng.random() < 0.1 else encode(item)))
         campaign = Campaign(
@@ -63,6 +64,7 @@ def facts(catalogue: AnyCatalogue, sessions: Sequence[Sequence[str]]) -> object:
     return (
         [(item in catalogue.out_of_stock, item in catalogue.hidden, catalogue.category_of(item)) for item in ITEMS],
         catalogue.has_campaigns,
+        [list(catalogue.similar_to(item)) for item in ITEMS],
         [
             sorted(catalogue.matching(PageContext(items)), key=lambda campaign: campaign.campaign_id)
             for items in sessions

@@ -52,6 +52,7 @@ class DullScorer:
 
     version = "dull"
     popular = ()
+    known_items = ()
 
     def __init__(self) -> None:
         self.calls: list[int] = []
