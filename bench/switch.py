@@ -29,12 +29,14 @@ RATE = 1_000
 GOAL = 2.0
 """Goal for p99 around a switch, as a multiple of the usual p99."""
 MEMORY_GOAL = 1.05
-"""Goal for the memory after the second switch, as a multiple of the memory after the first."""
+"""Goal for the memory after the third switch, as a multiple of the memory before the first."""
 DROPPED_S = 3.0
 """Cold start at the beginning of a run that does not count, s."""
 _FIRST = 100  # events in the topic before, whose decisions show that the worker is there
 _TIMEOUT_SECONDS = 60.0
 _START_SECONDS = 120.0  # the worker loads and checks its bundle before it joins the group
+_SWITCH_SECONDS = 75.0  # under load the check of the new bundle gets a small part of two busy cores
+_QUIET_SWITCH_SECONDS = 20.0
 
 
 class Switch(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,8 +69,8 @@ def switch(environment: Environment, budget: RunBudget) -> Measurement:
             f"around; the new bundle decides after {max(run.seconds for run in runs):.1f} s; no event is lost",
         ),
         Row(
-            title="Memory of the worker after the third switch, as a multiple of that after the first",
-            values=tuple(run.memory_mb[3] / run.memory_mb[1] for run in runs),
+            title="Memory of the worker after the third switch, as a multiple of that before the first",
+            values=tuple(run.memory_mb[3] / run.memory_mb[0] for run in runs),
             digits=".2f",
             goal=MEMORY_GOAL,
             at_least=False,
@@ -79,7 +81,7 @@ def switch(environment: Environment, budget: RunBudget) -> Measurement:
 
 
 def _measure(environment: Environment, budget: RunBudget) -> Switch:
-    seconds = 2 * budget.latency_seconds
+    seconds = budget.latency_seconds + _SWITCH_SECONDS
     store_folder = environment.folder / "store"
     store = BundleStore(str(store_folder))
     other = environment.folder / "other-bundle"
@@ -105,16 +107,16 @@ def _measure(environment: Environment, budget: RunBudget) -> Switch:
                 time.sleep(0.2)
             await_count(answers, _FIRST, worker.check)
             with child(("bench.producer", str(RATE), str(seconds)), settings, environment.folder) as events:
-                time.sleep(seconds / 2)
+                time.sleep(budget.latency_seconds)
                 memory = [_resident_mb(worker.process.pid)]
                 changed_at = change(versions[1])
-                time.sleep(seconds / 2)
+                time.sleep(_SWITCH_SECONDS)
                 memory.append(_resident_mb(worker.process.pid))
                 events.finish(_TIMEOUT_SECONDS)
             await_count(answers, _FIRST + int(RATE * seconds), worker.check)
             for version in (versions[0], versions[1]):
                 change(version)
-                time.sleep(max(8.0, seconds / 3))
+                time.sleep(_QUIET_SWITCH_SECONDS)
                 memory.append(_resident_mb(worker.process.pid))
         decided = read_decisions(answers)  # fails where an event has no decision, or two
         bundles = [

@@ -16,6 +16,8 @@ from clickscore.stream.scoring.bundle import check_bundle
 
 CHECK_SECONDS = 600
 """Time limit of a check, s: a graph of a million items takes some seconds."""
+NICENESS = 15
+"""Added niceness of the process: a worker that serves beside the check keeps nearly all of a busy core."""
 COMMAND = (sys.executable, "-m", "clickscore.stream.scoring.isolated_check")
 
 
@@ -46,6 +48,7 @@ def check_bundle_isolated(
 
 
 if __name__ == "__main__":  # pragma: no cover (runs in the process of its own)
+    os.nice(NICENESS)
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answer:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a graph can make ONNX Runtime print to the standard output
         answer.write(msgspec.json.encode(check_bundle(Path(sys.argv[1]))))
