@@ -126,6 +126,13 @@ def test_user_with_nothing_but_impressions_is_forgotten_after_the_day():
     assert state(made, "ann") is None
 
 
+def test_counts_are_forgotten_after_the_day_also_by_the_next_worker():
+    heir = pipeline()
+    heir.load({0: restore(run(pipeline(), impression("ann", 1)).changes, "events-0", Settings.of().sessions)})
+    run(heir, tick(UNTIL_MIDNIGHT + 20), first=1)
+    assert state(heir, "ann") is None
+
+
 def test_counts_of_an_open_session_stay_until_it_ends():
     made = pipeline()
     run(made, impression("ann", UNTIL_MIDNIGHT - 20), view("ann", UNTIL_MIDNIGHT - 1), tick(UNTIL_MIDNIGHT + 20))

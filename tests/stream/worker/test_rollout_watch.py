@@ -227,7 +227,7 @@ def test_challenger_in_the_shadow_scores_and_decides_nothing():
             await stage.show(*USERS)
             await until(lambda: (stage.metric("clickscore_shadow_events_total") or 0) >= len(USERS))
             await stage.watch.look()
-            await until(lambda: stage.keeper.reports(shadow()))
+            await until(lambda: stage.keeper.reports(shadow()) and stage.report().shadow.events >= len(USERS))
             return stage, stage.report()
 
     stage, report = asyncio.run(run())
@@ -247,7 +247,7 @@ def test_challenger_that_fails_in_the_shadow_is_counted(caplog: pytest.LogCaptur
             await stage.show(*USERS)
             await until(lambda: (stage.metric("clickscore_shadow_events_total") or 0) >= 32)
             await stage.watch.look()
-            await until(lambda: stage.keeper.reports(shadow()))
+            await until(lambda: stage.keeper.reports(shadow()) and stage.report().shadow.events >= 32)
             return stage.report()
 
     assert asyncio.run(run()).shadow.unscored >= 32
