@@ -58,11 +58,16 @@ class Verdict:
     closed_sessions: int = 0
     snapshots: int = 0
     """Records of the changelog, each compared with the model's state at its offset."""
-    duplicates: int = 0
-    """Records that were written again."""
+    repeats: Counter[str] = field(default_factory=Counter[str])
+    """Records that were written again, by kind."""
     faults: Counter[str] = field(default_factory=Counter[str])
     """Differences by kind: missing, unexpected, wrong, wrong state, unequal duplicate, stale key."""
     examples: list[str] = field(default_factory=list[str])
+
+    @property
+    def duplicates(self) -> int:
+        """Number of records that were written again."""
+        return self.repeats.total()
 
     @property
     def events(self) -> int:
@@ -75,7 +80,7 @@ class Verdict:
         self.users += verdict.users
         self.closed_sessions += verdict.closed_sessions
         self.snapshots += verdict.snapshots
-        self.duplicates += verdict.duplicates
+        self.repeats += verdict.repeats
         self.faults += verdict.faults
         self.examples += verdict.examples
 
@@ -201,7 +206,7 @@ def _judge_written(
     for identity in expected.keys() - written.keys():
         verdict.note("missing", f"{kind} {identity}")
     for identity, records in written.items():
-        verdict.duplicates += len(records) - 1
+        verdict.repeats[kind] += len(records) - 1
         if identity not in expected:
             verdict.note("unexpected", f"{kind} {identity}")
         elif differs(records[0], identity):

