@@ -43,8 +43,8 @@ async def produce_bomb(live: Installation) -> None:
 
 
 def sent(user: str, ts: int, shift: int = 0) -> Sent:
-    """Return a view for the user's partition, or for a later partition."""
-    view = View(event_id=f"{user}-{ts}", user_id=user, ts=ts, item_id="kettle")
+    """Return a view for the user's partition, or for a later partition; a later view is of another item."""
+    view = View(event_id=f"{user}-{ts}", user_id=user, ts=ts, item_id="kettle" if ts == BEGAN else "teapot")
     return Sent(encode_event(view), user.encode(), (partition_of(user.encode(), 4) + shift) % 4)
 
 
