@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Collection, Sequence
+from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerFenced, TransactionalIdAuthorizationFailed
@@ -75,6 +76,7 @@ class KafkaTransactions:
         Raises:
             BrokerError: Kafka did not answer within `broker_wait_ms`, or refuses the transactional id.
         """
+        asyncio.get_running_loop().set_exception_handler(_log_unless_fenced)
         others = [partition for partition in self._clients if partition not in partitions]
         await asyncio.gather(*(self._close(partition) for partition in others))
         await asyncio.gather(*(self._open(partition) for partition in partitions))
@@ -154,3 +156,12 @@ class KafkaTransactions:
     def _transactional_id(self, partition: int) -> str:
         """Return the id of a partition: the same for every worker of the group."""
         return f"{self._settings.kafka.topic(EVENTS.name)}-{self._settings.worker.group}-{partition}"
+
+
+def _log_unless_fenced(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log an error that nobody has taken, unless the publisher has said it already.
+
+    The client also keeps the error of a fenced transaction in futures of its own, which nobody awaits.
+    """
+    if not isinstance(context.get("exception"), ProducerFenced):
+        loop.default_exception_handler(context)

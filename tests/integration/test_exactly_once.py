@@ -73,3 +73,4 @@ def test_states_are_those_of_a_replay_and_no_key_is_stale(storm: Storm) -> None:
 def test_the_stalled_worker_tried_to_write_and_was_fenced(storm: Storm) -> None:
     """Without the attempt the other tests would not show that fencing works."""
     assert "another worker has taken over" in storm.sleeper_output
+    assert "Traceback" not in storm.sleeper_output
