@@ -179,12 +179,10 @@ class RolloutKeeper:
         The wait is bounded: without them the decisions go on with bundle and policy of the settings.
         """
         awaited = list(parts)
-        self._load_all(part for part in awaited if part not in self.refused)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._wait_s):
-                while any(  # noqa: ASYNC110 (a wait is rare: a bundle is loaded before an epoch names it)
-                    not self._has(part) and part not in self.refused for part in awaited
-                ):
+                while pending := [part for part in awaited if not self._has(part) and part not in self.refused]:
+                    self._load_all(pending)  # again and again: only `LOADED_AT_ONCE` of them are loaded at a time
                     await asyncio.sleep(POLL_S)
         lacking = [part for part in awaited if not self._has(part)]
         if lacking:

@@ -142,6 +142,18 @@ def test_rollout_is_loaded_before_the_first_event():
     assert stage.loads == [OLD]
 
 
+def test_champion_challenger_and_policy_are_loaded_before_the_first_event():
+    async def run() -> RolloutStage:
+        stage = RolloutStage(wait_s=2.0)
+        stage.set(OLD, NEW, 0.5, policy=TWO_ITEMS.label)
+        await stage.engine.prepare()
+        return stage
+
+    stage = asyncio.run(run())
+    assert (sorted(stage.bundles), list(stage.policies)) == ([OLD, NEW], [TWO_ITEMS.label])
+    assert stage.metric("clickscore_incomplete_epochs_total") == 0
+
+
 def test_worker_without_a_rollout_decides_with_its_own_bundle():
     async def run() -> tuple[str | None, list[str]]:
         stage = RolloutStage()
