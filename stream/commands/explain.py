@@ -11,13 +11,9 @@ from clickscore.model.bundle_folder import BundleFolder
 from clickscore.model.json_output import JsonOutput, json_options
 from clickscore.stream.commands.options import with_settings
 from clickscore.stream.commands.progress import replay_progress_bar
-from clickscore.stream.policy.policy_file import load_policy
-from clickscore.stream.replay.deciding_versions import BundleFinder, DeciderFinder, PolicyFinder
-from clickscore.stream.replay.explain import explain_decisions
-from clickscore.stream.replay.explainer import Explainer
+from clickscore.stream.replay.explain import explain_decisions, open_explainer
 from clickscore.stream.replay.explanation import Explanation, Verdict
 from clickscore.stream.replay.explanation_text import describe_briefly, describe_explanation
-from clickscore.stream.scoring.bundle_store import BundleStore
 from clickscore.stream.settings import Settings
 from clickscore.stream.worker.logs import user_hash, write_logs
 
@@ -93,20 +89,13 @@ def explain(
         json_output: Destinations of the results.
     """  # noqa: D301 (\\b is click's mark for lines without wrapping)
     write_logs()
-    known = [Path(settings.scoring.bundle)] if settings.scoring.bundle else []
-    store = BundleStore(settings.scoring.bundle_store) if settings.scoring.bundle_store else None
-    policy_finder = PolicyFinder((settings.policy.policy, *policies, *what_if))
-    others = [load_policy(name) for name in what_if]
     verdicts: Counter[Verdict] = Counter()
     lines: list[str] = []
     explanations: list[Explanation] = []
-    with BundleFinder(known, bundles, store) as bundle_finder, replay_progress_bar("explain") as on_progress:
-        explainer = Explainer(
-            DeciderFinder(bundle_finder, policy_finder, settings.policy),
-            bundle_finder,
-            settings_hash=settings.identity_hash,
-            other_policies=others,
-        )
+    with (
+        open_explainer(settings, bundles=bundles, policies=policies, what_if=what_if) as explainer,
+        replay_progress_bar("explain") as on_progress,
+    ):
         texts = list(_read_ids(ids))
         for explanation in explain_decisions(
             settings, explainer, texts, lambda progress: on_progress([progress]), warm_up=warm_up

@@ -92,7 +92,7 @@ class BundleFinder:
 class PolicyFinder:
     """Policy files by the label that decisions name."""
 
-    def __init__(self, names: Iterable[str], store: str = "") -> None:
+    def __init__(self, names: Iterable[str], store: str) -> None:
         """Load policies.
 
         Args:

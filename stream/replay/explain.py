@@ -4,7 +4,9 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 from aiokafka import TopicPartition
 
@@ -14,7 +16,9 @@ from clickscore.stream.kafka.availability import wait_for_broker
 from clickscore.stream.kafka.log_reader import OpenReader, open_reader
 from clickscore.stream.kafka.topics import list_topics
 from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.policy.policy_file import load_policy
 from clickscore.stream.reference.catalogue import Catalogue
+from clickscore.stream.replay.deciding_versions import BundleFinder, DeciderFinder, PolicyFinder
 from clickscore.stream.replay.decision_ids import DecisionId, parse_decision_id
 from clickscore.stream.replay.explainer import Explainer
 from clickscore.stream.replay.explanation import Explanation
@@ -26,6 +30,7 @@ from clickscore.stream.replay.source import OffsetRange
 from clickscore.stream.replay.task import ReplayProgress
 from clickscore.stream.replay.topic_reference import kept_since, read_reference_log
 from clickscore.stream.replay.topic_source import TopicRangeSpec
+from clickscore.stream.scoring.bundle_store import BundleStore
 from clickscore.stream.settings import KafkaSettings, Settings
 
 OnProgress = Callable[[ReplayProgress], None]
@@ -131,6 +136,35 @@ async def read_published(
                 if partition < existing.get(name, 0):
                     await find_published(reader, TopicPartition(name, partition), sorted(events), published)
     return published
+
+
+@contextmanager
+def open_explainer(
+    settings: Settings, *, bundles: Iterable[Path] = (), policies: Iterable[str] = (), what_if: Sequence[str] = ()
+) -> Iterator[Explainer]:
+    """Open an explainer that finds bundles and policies in the settings, in the bundle store and under given names.
+
+    Args:
+        settings: Settings of the worker, with its bundle, its policy and the bundle store.
+        bundles: Folders of bundles that are also tried in place of others.
+        policies: Names of shipped policies and paths of files that were in use.
+        what_if: Names and paths of policies to try in place of the decision's own.
+
+    Raises:
+        BundleError: A folder has no bundle that can be served, or the bundle store has a wrong address.
+        PolicyError: A policy does not exist, or is wrong.
+    """
+    scoring = settings.scoring
+    own_folders = [Path(scoring.bundle)] if scoring.bundle else []
+    store = BundleStore(scoring.bundle_store) if scoring.bundle_store else None
+    policy_finder = PolicyFinder((settings.policy.policy, *policies, *what_if), scoring.bundle_store)
+    with BundleFinder(own_folders, bundles, store) as bundle_finder:
+        yield Explainer(
+            DeciderFinder(bundle_finder, policy_finder, settings.policy),
+            bundle_finder,
+            settings_hash=settings.identity_hash,
+            other_policies=[load_policy(name) for name in what_if],
+        )
 
 
 def explain_decisions(

@@ -1,10 +1,11 @@
 """Past decisions for tests: a partition's log with epochs, decided by the pipeline of a worker."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
 import msgspec
+from msgspec.structs import replace
 
 from clickscore.schemas.catalogue import Campaign, Item, encode
 from clickscore.schemas.events import Epoch
@@ -12,15 +13,13 @@ from clickscore.schemas.topics import CAMPAIGNS, CATALOGUE, EVENTS
 from clickscore.stream.pipeline import Pipeline, Record
 from clickscore.stream.policy.policy_file import load_policy
 from clickscore.stream.reference.catalogue import Catalogue
-from clickscore.stream.replay.deciding_versions import BundleFinder, DeciderFinder, PolicyFinder
 from clickscore.stream.replay.decision_ids import parse_decision_id
-from clickscore.stream.replay.explainer import Explainer
+from clickscore.stream.replay.explain import open_explainer
 from clickscore.stream.replay.explanation import Explanation
 from clickscore.stream.replay.published_decisions import DecisionRecords
 from clickscore.stream.replay.recompute import recompute_cases
 from clickscore.stream.replay.reference_log import ReferenceLog, ReferenceRecord, start_pipeline
 from clickscore.stream.scoring.bundle import load_bundle
-from clickscore.stream.scoring.bundle_store import BundleStore
 from clickscore.stream.scoring.scorer import Scorer
 from clickscore.stream.settings import Settings
 from tests.events import START, Recorded
@@ -83,11 +82,10 @@ class Past:
     def explain(
         self,
         *ids: str,
-        known: Iterable[Path] = (),
-        given: Iterable[Path] = (),
-        store: BundleStore | None = None,
+        bundle: Path | None = None,
+        bundles: Sequence[Path] = (),
+        store: str = "",
         policies: Sequence[str] = (),
-        policy_store: str = "",
         what_if: Sequence[str] = (),
         missing: Sequence[str] = (),
         batch: int = 7,
@@ -96,13 +94,9 @@ class Past:
         decision_ids = [parse_decision_id(text) for text in ids]
         wanted = {0: {decision_id.offset for decision_id in decision_ids}}
         pipeline = self._pipeline()
-        with BundleFinder(known, given, store) as bundles:
-            explainer = Explainer(
-                DeciderFinder(bundles, PolicyFinder((*policies, *what_if), policy_store), self.settings.policy),
-                bundles=bundles,
-                settings_hash=self.settings.identity_hash,
-                other_policies=[load_policy(name) for name in what_if],
-            )
+        scoring = replace(self.settings.scoring, bundle=str(bundle or ""), bundle_store=store)
+        settings = replace(self.settings, scoring=scoring)
+        with open_explainer(settings, bundles=bundles, policies=policies, what_if=what_if) as explainer:
             records: Sequence[Record] = self.log
             batches = [(0, records[start : start + batch]) for start in range(0, len(records), batch)]
             cases = {case.offset: case for case in recompute_cases(pipeline, batches, wanted)}

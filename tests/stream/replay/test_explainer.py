@@ -78,7 +78,7 @@ def test_every_decision_of_a_log_comes_out_byte_for_byte(bundle: Path, batch: in
     past = make_long_past(bundle)
     ids = list(past.published.values)
     assert len(ids) > 1_000
-    explanations = past.explain(*ids, known=[bundle], batch=batch)
+    explanations = past.explain(*ids, bundle=bundle, batch=batch)
     assert {explanation.verdict for explanation in explanations} == {"equal"}
     assert [bytes(explanation.recomputed or b"") for explanation in explanations] == list(
         past.published.values.values()
@@ -87,7 +87,7 @@ def test_every_decision_of_a_log_comes_out_byte_for_byte(bundle: Path, batch: in
 
 def test_explanation_has_the_session_the_model_the_rules_and_the_ad(bundle: Path):
     past = make_past(bundle)
-    (explanation,) = past.explain(f"{ID}-4", known=[bundle])
+    (explanation,) = past.explain(f"{ID}-4", bundle=bundle)
     assert explanation.session is not None
     assert explanation.model is not None
     assert [(event.action, event.item_id, event.before_ms) for event in explanation.session.events] == [
@@ -112,14 +112,14 @@ def test_explanation_has_the_session_the_model_the_rules_and_the_ad(bundle: Path
 
 def test_ad_is_explained_by_its_own_id(bundle: Path):
     past = make_past(bundle)
-    (explanation,) = past.explain(f"{ID}-4-ad", known=[bundle])
+    (explanation,) = past.explain(f"{ID}-4-ad", bundle=bundle)
     assert explanation.verdict == "equal"
     assert bytes(explanation.published or b"") == past.published.values[f"{ID}-4-ad"]
 
 
 def test_without_campaigns_there_is_no_decision_on_an_ad(bundle: Path):
     past = Past(records(view("ann", 0, "item-3")), ReferenceLog()).decide(bundle)
-    (explanation,) = past.explain(f"{ID}-0-ad", known=[bundle])
+    (explanation,) = past.explain(f"{ID}-0-ad", bundle=bundle)
     assert (explanation.verdict, explanation.ad) == ("no decision", None)
 
 
@@ -129,7 +129,9 @@ def test_bundle_comes_from_the_store_by_the_version_that_the_decision_names(
     store = BundleStore(str(tmp_path / "store"), check_bundle)
     store.push(bundle)
     store.push(other_bundle)
-    first, second = (make_past(each).explain(f"{ID}-4", store=store)[0] for each in (bundle, other_bundle))
+    first, second = (
+        make_past(each).explain(f"{ID}-4", store=str(tmp_path / "store"))[0] for each in (bundle, other_bundle)
+    )
     assert (first.verdict, second.verdict) == ("equal", "equal")
     assert first.bundle != second.bundle
 
@@ -137,13 +139,13 @@ def test_bundle_comes_from_the_store_by_the_version_that_the_decision_names(
 def test_decision_without_scores_has_the_popular_items_of_the_bundle_of_its_epoch(bundle: Path):
     version = load_version(bundle)
     log = records(epoch_record(1, 0, 0, bundle=version), search("bob", 0))
-    (explanation,) = Past(log, make_reference()).decide(bundle).explain(f"{ID}-1", known=[bundle])
+    (explanation,) = Past(log, make_reference()).decide(bundle).explain(f"{ID}-1", bundle=bundle)
     assert (explanation.verdict, explanation.bundle, explanation.model) == ("equal", version, None)
 
 
 def test_decision_of_a_worker_without_a_model_comes_out_without_a_model(bundle: Path):
     log = records(view("ann", 0, "item-3"), view("bob", 1, "item-4"))
-    (explanation,) = Past(log, ReferenceLog()).decide().explain(f"{ID}-1", known=[bundle])
+    (explanation,) = Past(log, ReferenceLog()).decide().explain(f"{ID}-1", bundle=bundle)
     assert (explanation.verdict, explanation.bundle) == ("equal", None)
 
 
@@ -156,8 +158,7 @@ def test_missing_bundle_is_named(bundle: Path, tmp_path: Path):
     (explanation,) = past.explain(f"{ID}-4")
     assert explanation.verdict == "not recomputed"
     assert explanation.problem.startswith(f"bundle {version} is in no folder of --bundle, and no bundle store is set")
-    store = BundleStore(str(tmp_path / "empty"), check_bundle)
-    (explanation,) = past.explain(f"{ID}-4", store=store)
+    (explanation,) = past.explain(f"{ID}-4", store=str(tmp_path / "empty"))
     assert f"has no bundle '{version}'" in explanation.problem
 
 
@@ -165,10 +166,10 @@ def test_missing_policy_is_named(bundle: Path, tmp_path: Path):
     file = tmp_path / "mine.toml"
     file.write_text('version = "mine-1"\nowner = "shop"\nk = 4\n')
     past = make_past(bundle, str(file))
-    (explanation,) = past.explain(f"{ID}-4", known=[bundle])
+    (explanation,) = past.explain(f"{ID}-4", bundle=bundle)
     assert explanation.verdict == "not recomputed"
     assert "its policy mine-1@" in explanation.problem
-    (explanation,) = past.explain(f"{ID}-4", known=[bundle], policies=[str(file)])
+    (explanation,) = past.explain(f"{ID}-4", bundle=bundle, policies=[str(file)])
     assert (explanation.verdict, len(explanation.items)) == ("equal", 4)
 
 
@@ -177,10 +178,10 @@ def test_policy_of_a_rollout_comes_from_the_bundle_store(bundle: Path, tmp_path:
     file = tmp_path / "mine.toml"
     file.write_bytes(text)
     past, label = make_past(bundle, str(file)), load_policy(str(file)).label
-    (missing,) = past.explain(f"{ID}-4", known=[bundle], policy_store=str(tmp_path / "store"))
+    (missing,) = past.explain(f"{ID}-4", bundle=bundle, store=str(tmp_path / "store"))
     assert missing.verdict == "not recomputed"
     BundleStore(str(tmp_path / "store"), check_bundle).push_policy(label, text)
-    (explanation,) = past.explain(f"{ID}-4", known=[bundle], policy_store=str(tmp_path / "store"))
+    (explanation,) = past.explain(f"{ID}-4", bundle=bundle, store=str(tmp_path / "store"))
     assert (explanation.verdict, len(explanation.items)) == ("equal", 4)
 
 
@@ -189,7 +190,7 @@ def test_policy_of_a_decision_without_a_record_is_that_of_the_rollout_of_its_epo
     label = load_policy("strict").label
     rollout = EpochRollout(champion=content_hash, policy=label)
     epoch = msgspec.json.encode(Epoch(number=1, catalogue=0, campaigns=0, policy="other", rollout=rollout))
-    (explanation,) = Past(records(epoch, view("ann", 0, "item-3")), make_reference()).explain(f"{ID}-1", known=[bundle])
+    (explanation,) = Past(records(epoch, view("ann", 0, "item-3")), make_reference()).explain(f"{ID}-1", bundle=bundle)
     assert (explanation.verdict, explanation.policy) == ("not published", label)
 
 
@@ -198,7 +199,7 @@ def test_changed_record_differs(bundle: Path):
     past.published.values[f"{ID}-4"] = past.published.values[f"{ID}-4"].replace(
         b'"propensity":1.0', b'"propensity":0.5'
     )
-    (explanation,) = past.explain(f"{ID}-4", known=[bundle])
+    (explanation,) = past.explain(f"{ID}-4", bundle=bundle)
     assert explanation.verdict == "different"
     assert explanation.differences[0] == FieldDifference("items[0].propensity", "0.5", "1.0")
     text = describe_explanation(explanation, "")
@@ -209,34 +210,34 @@ def test_changed_record_differs(bundle: Path):
 def test_difference_proves_nothing_where_something_is_missing(bundle: Path):
     past = make_past(bundle)
     past.published.values[f"{ID}-4"] = b" " + past.published.values[f"{ID}-4"]
-    (explanation,) = past.explain(f"{ID}-4", known=[bundle], missing=["the log is short"])
+    (explanation,) = past.explain(f"{ID}-4", bundle=bundle, missing=["the log is short"])
     assert "so this proves nothing. " in f"{describe_explanation(explanation, '')} ".replace("\n", " ")
 
 
 def test_record_that_is_no_decision_differs(bundle: Path):
     past = make_past(bundle)
     past.published.values[f"{ID}-4"] = msgspec.json.encode({"decision_id": f"{ID}-4", "type": "joke"})
-    (explanation,) = past.explain(f"{ID}-4", known=[bundle])
+    (explanation,) = past.explain(f"{ID}-4", bundle=bundle)
     assert explanation.verdict == "different"
 
 
 def test_two_different_records_of_an_id_differ(bundle: Path):
     past = make_past(bundle)
     past.published.add(f"{ID}-4", past.published.values[f"{ID}-4"] + b" ")
-    (explanation,) = past.explain(f"{ID}-4", known=[bundle])
+    (explanation,) = past.explain(f"{ID}-4", bundle=bundle)
     assert (explanation.verdict, explanation.problem) == ("different", "two different records were published")
 
 
 def test_decision_that_was_never_published_is_still_made(bundle: Path):
     past = Past(make_past(bundle).log, make_reference())
-    (explanation,) = past.explain(f"{ID}-4", known=[bundle])
+    (explanation,) = past.explain(f"{ID}-4", bundle=bundle)
     assert explanation.verdict == "not published"
     assert explanation.items
 
 
 def test_other_settings_are_named(bundle: Path):
     log = records(epoch_record(1, 0, 0, settings="0123"), view("ann", 0, "item-3"))
-    (explanation,) = Past(log, make_reference()).decide(bundle).explain(f"{ID}-1", known=[bundle])
+    (explanation,) = Past(log, make_reference()).decide(bundle).explain(f"{ID}-1", bundle=bundle)
     assert explanation.approximate == (
         f"the worker had other settings (hash 0123) than this command (hash {SETTINGS.identity_hash}): give the "
         "worker's settings file with --config",
@@ -263,7 +264,7 @@ def test_record_without_a_decision_is_explained(record: bytes, words: str):
 
 def test_another_policy_is_tried_and_the_differences_have_reasons(bundle: Path):
     past = make_past(bundle)
-    (explanation,) = past.explain(f"{ID}-4", known=[bundle], what_if=["no-ads", "default"])
+    (explanation,) = past.explain(f"{ID}-4", bundle=bundle, what_if=["no-ads", "default"])
     no_ads, same = explanation.what_if
     assert no_ads.changes[0] == "the ad would be none instead of that of campaign spring"
     assert no_ads.changes[1].startswith("the policies differ in ads: ")
@@ -272,17 +273,17 @@ def test_another_policy_is_tried_and_the_differences_have_reasons(bundle: Path):
 
 def test_another_bundle_is_tried_also_where_the_own_one_is_missing(bundle: Path, other_bundle: Path):
     past = make_past(bundle)
-    (explanation,) = past.explain(f"{ID}-4", known=[bundle], given=[other_bundle])
+    (explanation,) = past.explain(f"{ID}-4", bundle=bundle, bundles=[other_bundle])
     (alternative,) = explanation.what_if
     assert alternative.bundle == load_version(other_bundle)
     assert any("is not among the candidates of the model" in change for change in alternative.changes)
-    (without_own,) = past.explain(f"{ID}-4", given=[other_bundle])
+    (without_own,) = past.explain(f"{ID}-4", bundles=[other_bundle])
     assert without_own.verdict == "not recomputed"
     assert without_own.what_if[0].items == alternative.items
 
 
 def test_bundle_of_the_decision_is_no_alternative(bundle: Path):
-    (explanation,) = make_past(bundle).explain(f"{ID}-4", given=[bundle])
+    (explanation,) = make_past(bundle).explain(f"{ID}-4", bundles=[bundle])
     assert (explanation.verdict, explanation.what_if) == ("equal", ())
 
 
@@ -291,7 +292,7 @@ def test_text_is_plain_and_safe(bundle: Path):
         view("ann", 0, "item-3"), view("ann", 1, "evil\x1b[2J"), purchase("ann", 2, "item-9"), impression("ann", 3)
     )
     past = Past(log, make_reference()).decide(bundle)
-    (explanation,) = past.explain(f"{ID}-3", known=[bundle], missing=["the log is short"], what_if=["strict"])
+    (explanation,) = past.explain(f"{ID}-3", bundle=bundle, missing=["the log is short"], what_if=["strict"])
     text = describe_explanation(explanation, "user 1a")
     assert "\x1b" not in text
     assert "ann" not in text
@@ -322,7 +323,7 @@ def test_bundle_of_a_rollout_is_found_by_the_content_hash_of_its_epoch(
     epoch = msgspec.json.encode(Epoch(number=1, catalogue=0, campaigns=0, rollout=rollout))
     past = Past(records(epoch, view("ann", 0, "item-3"), search("bob", 1)), make_reference())
     past.decide(bundle, bundles={champion: bundle, challenger: other_bundle})
-    first, second = past.explain(f"{ID}-1", f"{ID}-2", known=[bundle, other_bundle])
+    first, second = past.explain(f"{ID}-1", f"{ID}-2", bundle=bundle, bundles=[other_bundle])
     assert (first.verdict, second.verdict) == ("equal", "equal")
     assert first.bundle == second.bundle == (challenger if has_challenger else champion)[:12]
     assert ("variant challenger" in describe_explanation(first, "")) == has_challenger
