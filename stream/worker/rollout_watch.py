@@ -211,22 +211,20 @@ class RolloutWatch:
     async def _judge(self, rollout: Rollout) -> None:
         """Change the rollout where the guard says so, once for each state of the rollout."""
         reports = self._rollouts.reports(rollout)
-        if rollout.deciding.challenger is None or not reports or rollout == self._judged:
+        is_stale = rollout != self._rollouts.rollout  # a command has changed it meanwhile, and the command counts
+        if is_stale or rollout.deciding.challenger is None or not reports or rollout == self._judged:
             return
         champion, challenger = add_up(reports.values())
         now_ms = int(self._clock() * 1000)
         verdict = judge(rollout, champion, challenger, now_ms)
         if verdict.action == "wait":
             return
-        if verdict.action == "roll back":
-            changed = roll_back(rollout, now_ms, verdict.reason)
-            self._metrics.rollbacks.inc()
-            log.error("rollout %s: %s", rollout.name, changed.reason)
-        else:
-            changed = advance(rollout, now_ms)
-            log.info("rollout %s: %s", rollout.name, changed.reason)
+        is_rollback = verdict.action == "roll back"
+        changed = roll_back(rollout, now_ms, verdict.reason) if is_rollback else advance(rollout, now_ms)
         await self._write([(rollout.name.encode(), encode_rollout(changed))])
         self._judged = rollout
+        self._metrics.rollbacks.inc(is_rollback)
+        log.log(logging.ERROR if is_rollback else logging.INFO, "rollout %s: %s", rollout.name, changed.reason)
 
     async def _write(self, records: Sequence[tuple[bytes, bytes]]) -> None:
         await self._group.producer.publish(self._topic, 0, [(key, value, []) for key, value in records])

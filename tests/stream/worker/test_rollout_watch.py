@@ -1,6 +1,7 @@
 """Rollout watch: workers count and report, and the owner of partition 0 takes the next step or rolls back."""
 
 import asyncio
+import threading
 
 import pytest
 from aiokafka.errors import KafkaError
@@ -14,7 +15,7 @@ from clickscore.stream.worker.rollout_watch import SHADOW_WAITING
 from tests.events import erase, view
 from tests.events import records as recorded
 from tests.memory_kafka import MemoryBatch, MemoryLog
-from tests.stream.worker.stage import until
+from tests.stream.worker.stage import settle, until
 from tests.stream.worker.test_rollouts import BAD, NEW, OLD, RolloutStage, champion, decisions
 
 USERS = [f"user-{number}" for number in range(40)]
@@ -120,6 +121,46 @@ def test_challenger_with_fewer_clicks_is_rolled_back_and_the_log_says_why(caplog
     assert "is rolled back: clicks per 100 decisions" in stage.rollouts()[-1].reason
     assert "is rolled back: clicks per 100 decisions" in caplog.text
     assert stage.metric("clickscore_rollbacks_total") == 1
+
+
+def test_command_during_a_look_of_the_guard_counts():
+    command = canary(challenger=None, share=0.0, changed_at=8)
+
+    async def run() -> list[Rollout]:
+        stage = WatchStage()
+        stage.set_rollout(canary())
+        is_commanded = threading.Event()
+        async with stage.running():
+            send_report(stage.log, 3, counts(3), counts(1))
+            await until(lambda: 3 in stage.keeper.reports(canary()))
+            busy = asyncio.create_task(stage.engine._compute.call(is_commanded.wait))
+            look = asyncio.create_task(stage.watch.look())
+            await settle()  # the look waits for the compute thread
+            stage.set_rollout(command)
+            await until(lambda: stage.keeper.rollout == command)
+            is_commanded.set()
+            await asyncio.gather(busy, look)
+        return stage.rollouts()
+
+    assert asyncio.run(run()) == [canary(), command]
+
+
+def test_rollback_that_kafka_refuses_is_not_counted_and_is_tried_again(caplog: pytest.LogCaptureFixture):
+    async def run() -> list[float | None]:
+        stage = WatchStage()
+        stage.set_rollout(canary())
+        async with stage.running():
+            send_report(stage.log, 3, counts(3), counts(1))
+            await until(lambda: 3 in stage.keeper.reports(canary()))
+            stage.group.producer.refusals[ROLLOUTS.name] = KafkaError("not allowed")
+            await stage.watch.look()
+            assert "is rolled back" not in caplog.text
+            rollbacks = [stage.metric("clickscore_rollbacks_total")]
+            del stage.group.producer.refusals[ROLLOUTS.name]
+            await stage.watch.look()
+            return [*rollbacks, stage.metric("clickscore_rollbacks_total")]
+
+    assert asyncio.run(run()) == [0, 1]
 
 
 def test_ramp_goes_on_when_its_time_is_over():
