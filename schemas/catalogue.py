@@ -135,4 +135,4 @@ def _campaign_time_fault(text: bytes, field: str) -> str | None:
     return None if ts is None else time_fault(field, ts)
 
 
-encode = msgspec.json.Encoder().encode
+encode = msgspec.json.Encoder(order="deterministic").encode  # sets in sorted order: equal bytes in every process

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterator, Sequence
 from itertools import islice
 from math import exp
+from operator import attrgetter
+from typing import get_args
 
 import msgspec
 
@@ -137,7 +139,8 @@ class PageAuction:
         self._request = request
         self._scores = scores
         self._plan = policy.ad_plan
-        self.matching = catalogue.matching(make_page(request))
+        self.matching = sorted(catalogue.matching(make_page(request)), key=attrgetter("campaign_id"))
+        """Campaigns that match the page, by id: the catalogue lists them in an order that depends on the process."""
         self._quality = item_quality(scores if self.matching else None, self._plan.quality_weight)
         self.excluded: list[tuple[Campaign, ExclusionCause]] = []
         """Matching campaigns that may not be shown, each with the first cause."""
@@ -233,11 +236,9 @@ class PageAuction:
 
 
 def count_causes(excluded: Sequence[tuple[Campaign, ExclusionCause]]) -> dict[ExclusionCause, int]:
-    """Return the number of campaigns by cause."""
-    counts: dict[ExclusionCause, int] = {}
-    for _, cause in excluded:
-        counts[cause] = counts.get(cause, 0) + 1
-    return counts
+    """Return the number of campaigns by cause; the causes are always in the same order, so decisions are byte-equal."""
+    counts = Counter(cause for _, cause in excluded)
+    return {cause: counts[cause] for cause in get_args(ExclusionCause) if counts[cause]}
 
 
 def open_auction(

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from clickscore.schemas.catalogue import decode_campaign
+from clickscore.schemas.catalogue import decode_campaign, encode
 
 START = 1_700_000_000_000
 
@@ -55,3 +55,8 @@ def test_time_that_is_no_whole_number_is_refused(value: Any) -> None:
 def test_other_faults_keep_their_words() -> None:
     with pytest.raises(msgspec.ValidationError, match=r"Expected `float`, got `str` - at `\$\.bid`"):
         decode_campaign(campaign(bid="much", ends_at=5))
+
+
+def test_encoded_targets_are_sorted_so_that_each_process_writes_the_same_bytes() -> None:
+    words = [f"word-{number}" for number in range(9)]
+    assert msgspec.json.decode(encode(decode_campaign(campaign(target_queries=words[::-1]))))["target_queries"] == words

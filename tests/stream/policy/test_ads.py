@@ -4,13 +4,15 @@ import msgspec
 import pytest
 
 from clickscore.schemas.ad_impressions import campaign_hash
-from clickscore.schemas.catalogue import Campaign, Item
+from clickscore.schemas.catalogue import Campaign, Item, encode
 from clickscore.schemas.clients import CLIENT_CODES, ClientClass
-from clickscore.schemas.decisions import SoldSlot
+from clickscore.schemas.decisions import SoldSlot, encode_decision
 from clickscore.schemas.purposes import ADS, PERSONALISATION
+from clickscore.schemas.topics import CAMPAIGNS
 from clickscore.stream.policy.ad_policy import AdPlacement, Ads
-from clickscore.stream.policy.ads import choose_ads
+from clickscore.stream.policy.ads import choose_ads, open_auction
 from clickscore.stream.policy.recommend import Policy
+from clickscore.stream.reference.catalogue_history import CatalogueHistory, Offsets
 from clickscore.stream.request import Request, Scores
 from tests.events import START, search, view
 from tests.scored_requests import make_campaign, make_catalogue, make_request, make_scores, plain
@@ -138,6 +140,31 @@ def test_every_campaign_without_a_part_has_a_cause():
     causes = {"not_running": 1, "item": 1, "quality": 1, "cap": 1}
     assert excluded(request, *campaigns, scores=make_scores("e", "c")) == causes
     assert excluded(request, campaigns[-1]) is msgspec.UNSET
+
+
+def test_decision_is_the_same_once_the_table_has_moved_on():
+    history, request = CatalogueHistory(), make_request("x")
+    weak, over = make_campaign("a", "a", 1, quality_floor=0.9), make_campaign("b", "b", 1, ends_at=START)
+    for offset, campaign in enumerate((weak, over, make_campaign("a", "a", 2))):
+        assert history.add(CAMPAIGNS.name, offset, campaign.campaign_id.encode(), encode(campaign)) is None
+    view_of_epoch, scores = history.view(Offsets(0, 2)), make_scores("y", "z")
+    earlier = encode_decision(choose_ads(request, scores, view_of_epoch, POLICY))
+    earlier_causes = open_auction(request, scores, view_of_epoch, POLICY)[0].excluded
+    later = history.view(Offsets(0, 3))
+    assert encode_decision(choose_ads(request, scores, view_of_epoch, POLICY)) == earlier
+    assert open_auction(request, scores, view_of_epoch, POLICY)[0].excluded == earlier_causes
+    assert choose_ads(request, scores, later, POLICY).campaign_id == "a"
+
+
+def test_decision_does_not_depend_on_the_order_of_words():
+    request = msgspec.structs.replace(make_request("x"), event=search("ann", 0, "kettle mug"))
+    decisions: set[bytes] = set()
+    for words in (("kettle", "mug"), ("mug", "kettle")):  # whatever the order of the set of words is, one is reversed
+        weak = make_campaign("a", "a", 1, quality_floor=0.9, target_queries=[words[0]])
+        over = make_campaign("b", "b", 1, ends_at=START, target_queries=[words[1]])
+        catalogue = make_catalogue(campaigns=(weak, over))
+        decisions.add(encode_decision(choose_ads(request, make_scores("y", "z"), catalogue, POLICY)))
+    assert len(decisions) == 1
 
 
 def seen(*campaigns: str) -> bytes:
