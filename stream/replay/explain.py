@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -141,7 +141,7 @@ async def read_published(
 @contextmanager
 def open_explainer(
     settings: Settings, *, bundles: Iterable[Path] = (), policies: Iterable[str] = (), what_if: Sequence[str] = ()
-) -> Iterator[Explainer]:
+) -> Generator[Explainer]:
     """Open an explainer that finds bundles and policies in the settings, in the bundle store and under given names.
 
     Args:

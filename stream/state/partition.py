@@ -431,7 +431,7 @@ class PartitionState:
         closed_sessions, session_id = self._receive_history(
             handover, user, offset, may_publish=not (handed_private or is_private)
         )
-        if user.length and handed_private and not is_private:
+        if session_id is not None and handed_private and not is_private:
             self._consent(user_id, user, 0).session_withheld = True
         return closed_sessions, session_id
 

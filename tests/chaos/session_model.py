@@ -404,8 +404,8 @@ class PartitionModel:
             return "handover"
         if own_private and shopper.statements and "training" not in withheld:
             shopper.statements.is_session_withheld = True
-        self._merge(shopper, event, may_publish=not handed_private and "training" not in withheld)
-        if shopper.session and handed_private and shopper.statements and "training" not in withheld:
+        joins = self._merge(shopper, event, may_publish=not handed_private and "training" not in withheld)
+        if joins and handed_private and shopper.statements and "training" not in withheld:
             shopper.statements.is_session_withheld = True
         return "handover"
 
@@ -419,8 +419,8 @@ class PartitionModel:
         statements.handed_to = ""
         self._end_consent(user_id, statements)
 
-    def _merge(self, shopper: Shopper, event: JsonObject, *, may_publish: bool) -> None:
-        """Merge session and bought items of a hand-over into those of its user."""
+    def _merge(self, shopper: Shopper, event: JsonObject, *, may_publish: bool) -> bool:
+        """Merge session and bought items of a hand-over into those of its user; return whether the sessions are one."""
         user_id, handed, gap_ms = event["user_id"], event["session"], self._rules.gap_ms
         halves = [shopper.bought, event["bought"]]
         older, newer = halves if event["last_ts"] >= shopper.newest_ts else reversed(halves)
@@ -428,6 +428,7 @@ class PartitionModel:
         shopper.bought = bought[max(0, len(bought) - self._rules.max_bought) :]
         if handed and shopper.session and handed["opened_at"] - shopper.session.newest_ts > gap_ms:
             self._close(user_id, shopper)
+        joins = False
         if handed:
             session = _read_handed(handed, self.offset)
             own = shopper.session
@@ -441,9 +442,11 @@ class PartitionModel:
                 )
             elif not is_over:
                 self._join(user_id, shopper, session)
+            joins = not is_over
         if not shopper.session:
             shopper.newest_ts = max(shopper.newest_ts, event["last_ts"])
             heapq.heappush(self._user_ends, (_full_minute(shopper.newest_ts + self._rules.user_ttl_ms), user_id))
+        return joins
 
     def _join(self, user_id: str, shopper: Shopper, handed: Session) -> None:
         """Make a handed-over session, and the user's own if there is one, a single session."""

@@ -565,6 +565,13 @@ def test_half_that_is_over_is_not_published_without_consent_to_training():
     assert sessions(run(made, USERS, view("ann", 90), record)) == []
 
 
+def test_own_session_is_published_where_the_half_without_consent_to_training_is_over():
+    made = pipeline()
+    record = handover("ann", 2, handed_session(0, 1), withheld=("training",))
+    (session,) = sessions(run(made, USERS, view("ann", 90), record, tick(190)))
+    assert (session.id, session.length) == ("events-0-0", 1)
+
+
 def test_forged_words_about_consent_make_no_statement_for_ever():
     made = pipeline()
     run(made, USERS, handover("ann", 2, handed_session(0, 1), withheld=PURPOSES), tick(90), tick(91))
