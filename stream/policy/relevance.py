@@ -1,15 +1,16 @@
 """Relevance: re-rank a slate by how well its items fit and by what the shop wants to sell.
 
 The relevance of a candidate of the model is exp(score - best score): 1 for the best, and a tenth for an item with a
-tenth of the odds, since scores are logits. Popular items have no score. They follow the last candidate of the model,
-and fall as 1 / rank. A boost multiplies relevance, so a factor of 2 counts as much for every item.
+tenth of the odds, since scores are logits. Other items have no score. Popular items follow the last candidate of the
+model, and fall as 1 / rank. An item that is `similar` to an unknown current item is as relevant as the next item of
+another origin, so it keeps its place. A boost multiplies relevance, so a factor of 2 counts as much for every item.
 """
 
 import math
 from collections.abc import Sequence
 
 from clickscore.schemas.durations import DAY_MS
-from clickscore.stream.policy.experiments import MODEL
+from clickscore.stream.policy.experiments import CONTROL, MODEL, SIMILAR
 from clickscore.stream.policy.policy_file import MAX_FACTOR, Boost, PolicyFile
 from clickscore.stream.policy.rules import Reranker
 from clickscore.stream.policy.slate import Slate
@@ -24,15 +25,22 @@ def relevances(slate: Slate) -> Sequence[float]:
     values = [math.exp(max(score - best, -700.0)) for score in scores]  # exp(-700) is the smallest usual float
     last = min(values, default=1.0)
     popular = (last / rank for rank in range(1, len(slate) + 1))
-    model = iter(values)
-    return [next(model) if choice.reason == MODEL else next(popular) for choice in slate]
+    origins = {MODEL: iter(values), CONTROL: popular}
+    others = [next(origins[choice.reason]) for choice in slate if choice.reason != SIMILAR]
+    following = others[-1] if others else 1.0
+    relevance: list[float] = []
+    for choice in reversed(slate):
+        if choice.reason != SIMILAR:
+            following = others.pop()
+        relevance.append(following)
+    return relevance[::-1]
 
 
 def drop_irrelevant(limit: float) -> Reranker:
     """Return the rule that drops weak candidates; popular items do not take their places.
 
     Args:
-        limit: Lowest relevance of a shown candidate of the model, 0 to 1.
+        limit: Lowest relevance of a shown candidate of the model or similar item, 0 to 1.
     """
 
     def rerank(slate: Slate, request: Request, catalogue: AnyCatalogue) -> Slate:
@@ -40,7 +48,7 @@ def drop_irrelevant(limit: float) -> Reranker:
         if all(choice.reason != MODEL for choice in slate):
             return slate  # the model has no answer, so popular items are all there is
         pairs = zip(slate, relevances(slate), strict=True)
-        return [choice for choice, relevance in pairs if choice.reason == MODEL and relevance >= limit]
+        return [choice for choice, relevance in pairs if choice.reason != CONTROL and relevance >= limit]
 
     return Reranker("relevance", f"it has less than {limit:g} of the best candidate's relevance", rerank)
 

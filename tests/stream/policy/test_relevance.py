@@ -2,11 +2,13 @@
 
 import math
 
+import msgspec
 import pytest
 
 from clickscore.schemas.catalogue import Item
 from clickscore.schemas.decisions import Choice
 from clickscore.schemas.durations import DAY_MS
+from clickscore.stream.policy.experiments import CONTROL, SIMILAR
 from clickscore.stream.policy.policy_file import Boost, Only
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.policy.relevance import boost_factor, boost_items, drop_irrelevant, make_rerankers, relevances
@@ -35,6 +37,35 @@ def test_relevance_is_the_share_of_the_best_candidates_odds():
 def test_popular_items_follow_the_last_candidate_and_fall_by_rank():
     assert relevances(slate(0.0, math.log(0.5), None, None)) == pytest.approx([1.0, 0.5, 0.5, 0.25])
     assert relevances(slate(None, None)) == [1.0, 0.5]
+
+
+def with_similar(*scores: float | None) -> list[Choice]:
+    """Return choices a, b, ... with these scores; None for an item that is similar to the current item."""
+    return [
+        msgspec.structs.replace(each, reason=SIMILAR) if each.reason == CONTROL else each for each in slate(*scores)
+    ]
+
+
+def test_similar_item_is_as_relevant_as_the_next_candidate():
+    choices = with_similar(None, 0.0, None, None, math.log(0.5), None)
+    assert relevances(choices) == pytest.approx([1.0, 1.0, 0.5, 0.5, 0.5, 0.5])
+    assert relevances(with_similar(None, None)) == [1.0, 1.0]
+
+
+def test_similar_item_among_popular_items_keeps_its_place():
+    similar, popular = with_similar(None)[0], slate(None)[0]
+    assert relevances([similar, popular, similar, popular, similar]) == [1.0, 1.0, 0.5, 0.5, 0.5]
+
+
+def test_boost_leaves_similar_items_in_their_places():
+    rule = boost_items(Boost(items={"d": 3.0}))
+    choices = with_similar(None, 0.0, None, math.log(0.5))
+    assert order(rule.rerank(choices, make_request(), Catalogue())) == "dabc"
+
+
+def test_similar_items_are_dropped_with_the_candidate_behind_them():
+    choices = with_similar(None, 0.0, None, math.log(0.6), None, math.log(0.4))
+    assert order(drop_irrelevant(0.5).rerank(choices, make_request(), Catalogue())) == "abcd"
 
 
 def test_boost_moves_an_item_past_less_relevant_ones():
