@@ -222,7 +222,7 @@ class LabelJoin:
         session = self._open.pop(session_id, None)
         if session is None:
             return  # of an anonymous id whose events lie before the log
-        if self._newest[session.owner] is session:
+        if self._newest.get(session.owner) is session:  # a later session of the id may have ended already
             del self._newest[session.owner]
         seen: set[str] = set()
         labels = label_session([event.action for event in session.events])

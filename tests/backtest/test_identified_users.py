@@ -64,3 +64,20 @@ def test_session_whose_anonymous_part_lies_before_the_log_is_judged_from_there_o
         join.add(outputs, [ArmDecisions(request, True, [], []) for request in requests])
     join.finish()
     assert join.left_out == Counter({book.UNDECIDED: 2, book.OPEN: 0})
+
+
+def test_session_published_by_a_handover_may_end_after_the_next_session_of_the_anonymous_id() -> None:
+    pipeline = Pipeline(SessionSettings(), PolicySettings(), "events", Catalogue())
+    join = LabelJoin([True], lambda _: None)
+    logs = {
+        0: records(
+            view("cookie", 0, "a"), identify("cookie", 1, "ann"), view("cookie", 2, "b"), view("someone", 90, "c")
+        ),
+        1: records(view("bob", 90, "d"), handover("ann", 1, handed_session(0, first=0), partition=0)),
+    }
+    for partition, log in logs.items():
+        for record in log:
+            outputs, requests, _ = pipeline.collect_requests([(partition, [record._replace(timestamp=-1)])])
+            join.add(outputs, [ArmDecisions(request, True, [], []) for request in requests])
+    join.finish()
+    assert join.left_out == Counter({book.UNDECIDED: 4, book.OPEN: 0})
