@@ -114,6 +114,7 @@ class Engine:
             if self._rollouts is None
             else RolloutWatch(
                 rollouts=self._rollouts,
+                pipeline=pipeline,
                 group=group,
                 compute=self._compute,
                 topic=settings.kafka.topic(ROLLOUTS.name),

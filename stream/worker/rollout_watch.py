@@ -18,7 +18,8 @@ from clickscore.schemas.decisions import Recommendation, decode_decision
 from clickscore.schemas.events import Event, decode_record
 from clickscore.schemas.outcome_counts import PartitionReport, ShadowCounts, VariantCounts, encode_report
 from clickscore.schemas.rollouts import Rollout, encode_rollout
-from clickscore.stream.pipeline import Output
+from clickscore.stream.pipeline import Output, Pipeline
+from clickscore.stream.policy.experiments import CHALLENGER, MODEL
 from clickscore.stream.policy.outcomes import OutcomeCounter
 from clickscore.stream.policy.rollout_guard import add_up, judge
 from clickscore.stream.policy.rollout_steps import advance, roll_back
@@ -50,6 +51,7 @@ class RolloutWatch:
         self,
         *,
         rollouts: RolloutKeeper,
+        pipeline: Pipeline,
         group: ConsumerGroup,
         compute: ComputeThread,
         topic: str,
@@ -61,6 +63,7 @@ class RolloutWatch:
 
         Args:
             rollouts: Knows the rollout, the reports and the loaded bundles.
+            pipeline: Knows the epoch of each partition.
             group: Knows the assigned partitions, and has the producer.
             compute: Thread in which the counts change.
             topic: Full name of the topic of rollouts.
@@ -69,6 +72,7 @@ class RolloutWatch:
             report_s: Time between two reports, s.
         """
         self._rollouts = rollouts
+        self._pipeline = pipeline
         self._group = group
         self._compute = compute
         self._topic = topic
@@ -76,7 +80,7 @@ class RolloutWatch:
         self._metrics = metrics
         self._report_s = report_s
         self._worker = f"{socket.gethostname()}-{os.getpid()}"
-        self._changed_at = -1
+        self._changed_at: int | None = None
         self._counters: dict[int, OutcomeCounter] = {}
         self._call_marks: dict[str, tuple[int, float]] = {}  # calls and seconds of a scorer that are counted already
         self._judged: Rollout | None = None
@@ -85,21 +89,42 @@ class RolloutWatch:
 
     def observe(self, batches: Sequence[FetchedBatch], outputs: Sequence[Output]) -> None:
         """Count the outcomes in computed batches. Runs in the compute thread."""
-        rollout = self._rollouts.rollout
-        if rollout is not None and rollout.changed_at != self._changed_at:
-            self._counters.clear()
-            self._call_marks.clear()
-            self._shadow = ShadowCounts()
-            self._changed_at = rollout.changed_at
-        for output in outputs:
+        rollout = self._begin_state()
+        if rollout is None:
+            return
+        for batch, output in zip(batches, outputs, strict=True):
+            if not self._is_deciding(rollout, batch.partition):
+                continue
             room = SHADOW_WAITING - len(self._shadowed)
             self._shadowed.extend(output.shadowed[:room])
             self._shadow.dropped += len(output.shadowed[room:])
-        if rollout is None or rollout.deciding.challenger is None:
+            if rollout.deciding.challenger is not None:
+                self._observe(rollout, batch, output)
+
+    def _begin_state(self) -> Rollout | None:
+        """Return the newest rollout; where it has changed, drop the counts of its former state.
+
+        Runs in the compute thread.
+        """
+        rollout = self._rollouts.rollout
+        changed_at = rollout.changed_at if rollout is not None else None
+        if changed_at != self._changed_at:
             self._counters.clear()
-            return
-        for batch, output in zip(batches, outputs, strict=True):
-            self._observe(self._counter(rollout, batch.partition), batch, output)
+            self._call_marks.clear()
+            self._shadowed = deque()
+            self._shadow = ShadowCounts()
+            self._changed_at = changed_at
+        return rollout
+
+    def _is_deciding(self, rollout: Rollout, partition: int) -> bool:
+        """Return whether a partition decides by a rollout: an earlier epoch goes on until new bundles are loaded.
+
+        Args:
+            rollout: The rollout.
+            partition: Number of the partition.
+        """
+        state = self._pipeline.partitions.get(partition)
+        return state is not None and state.epoch is not None and state.epoch.rollout == rollout.deciding
 
     def _counter(self, rollout: Rollout, partition: int) -> OutcomeCounter:
         """Return the counter of a partition, which goes on from the report of an earlier owner."""
@@ -111,7 +136,19 @@ class RolloutWatch:
             )
         return counter
 
-    def _observe(self, counter: OutcomeCounter, batch: FetchedBatch, output: Output) -> None:
+    def _observe(self, rollout: Rollout, batch: FetchedBatch, output: Output) -> None:
+        """Count the outcomes in a batch. A decision of another bundle than the variant's own does not count.
+
+        Args:
+            rollout: The rollout, with a challenger that decides.
+            batch: The batch.
+            output: Output of the batch.
+        """
+        counter = self._counter(rollout, batch.partition)
+        scorers = {
+            MODEL: self._rollouts.scorer(rollout.champion),
+            CHALLENGER: self._rollouts.scorer(rollout.challenger),
+        }
         counter.forget(receipt.key.decode() for receipt in output.receipts if receipt.key)
         counter.challenger.failed += output.failed
         values = {record.offset: record.value for record in batch.records}
@@ -119,7 +156,10 @@ class RolloutWatch:
             decision = decode_decision(message.value or b"")
             offset = int(decision.decision_id.rpartition("-")[2])
             event = decode_record(values.get(offset) or b"")
-            if isinstance(decision, Recommendation) and isinstance(event, Event):
+            if not isinstance(decision, Recommendation) or not isinstance(event, Event):
+                continue
+            scorer = scorers.get(decision.variant)
+            if scorer is not None and decision.bundle in (None, scorer.version):  # a fallback names no bundle
                 counter.add(event, decision)
 
     async def run(self) -> None:
@@ -138,7 +178,8 @@ class RolloutWatch:
         """Let the challenger score some waiting events, in a thread beside the decisions."""
         rollout = self._rollouts.rollout
         scorer = self._rollouts.scorer(rollout.challenger) if rollout is not None else None
-        pairs = [self._shadowed.popleft() for _ in range(min(SHADOW_CALL, len(self._shadowed)))]
+        shadow, waiting = self._shadow, self._shadowed  # the compute thread replaces both where the rollout changes
+        pairs = [waiting.popleft() for _ in range(min(SHADOW_CALL, len(waiting)))]
         if scorer is None or not pairs:
             return
         started_at = time.perf_counter()
@@ -150,7 +191,7 @@ class RolloutWatch:
         counts = ShadowCounts(calls=1, seconds=time.perf_counter() - started_at)
         for (_, usual), tried in zip(pairs, results, strict=True):
             counts.add(compare_scores(usual, tried))
-        self._shadow.add(counts)
+        shadow.add(counts)
         self._metrics.shadow_events.inc(counts.events)
         self._metrics.shadow_agreement.inc(counts.agreement)
         self._metrics.shadow_rank_correlation.inc(counts.rank_correlation)
@@ -162,7 +203,7 @@ class RolloutWatch:
             return
         assigned = self._group.assignment()
         try:
-            reports = await self._compute.call(self._reports, rollout, assigned)
+            reports = await self._compute.call(self._reports, assigned)
             if reports:
                 await self._write(reports)
             if GUARD_PARTITION in assigned:
@@ -170,8 +211,11 @@ class RolloutWatch:
         except (KafkaError, ValueError) as exc:
             log.warning("no report on the rollout %s can be written: %s", rollout.name, str(exc) or type(exc).__name__)
 
-    def _reports(self, rollout: Rollout, assigned: Sequence[int]) -> list[tuple[bytes, bytes]]:
+    def _reports(self, assigned: Sequence[int]) -> list[tuple[bytes, bytes]]:
         """Return key and value of the reports to write. Runs in the compute thread."""
+        rollout = self._begin_state()
+        if rollout is None:
+            return []
         for partition in set(self._counters).difference(assigned):
             del self._counters[partition]
         self._count_calls(rollout)

@@ -6,7 +6,7 @@ import threading
 import pytest
 from aiokafka.errors import KafkaError
 
-from clickscore.schemas.events import encode_event
+from clickscore.schemas.events import Epoch, encode_event
 from clickscore.schemas.outcome_counts import PartitionReport, RatioSums, VariantCounts, encode_report
 from clickscore.schemas.rollouts import Rollout, decode_rollout, encode_rollout
 from clickscore.schemas.topics import EVENTS, ROLLOUTS
@@ -103,6 +103,61 @@ def test_next_owner_goes_on_with_the_counts_of_the_last_one():
     assert asyncio.run(run()) == 20 * MIN_DECISIONS + 80
 
 
+def test_counts_of_a_rollout_are_not_charged_to_the_next():
+    later = canary(champion=NEW, challenger=OLD, changed_at=8)
+
+    async def run() -> int:
+        stage = WatchStage()
+        stage.set_rollout(canary())
+        async with stage.running():
+            await started(stage, canary())
+            stage.set_rollout(later)
+            await until(lambda: stage.keeper.rollout == later)
+            end = stage.log.end(ROLLOUTS.name)
+            await stage.watch.look()
+            return stage.log.end(ROLLOUTS.name) - end
+
+    assert asyncio.run(run()) == 0
+
+
+def test_decisions_of_an_earlier_epoch_do_not_count():
+    later = canary(challenger=BAD, changed_at=8)
+
+    async def run() -> PartitionReport:
+        stage = WatchStage()
+        stage.set_rollout(canary())
+        async with stage.running():
+            await started(stage, canary())
+            stage.set_rollout(later)
+            await until(lambda: stage.keeper.refused)
+            await stage.show(*USERS)
+            await stage.watch.look()
+            await until(lambda: stage.keeper.reports(later))
+            return stage.report()
+
+    report = asyncio.run(run())
+    assert (report.champion.decisions, report.challenger.decisions) == (0, 0)
+
+
+def test_decisions_of_the_champion_in_place_of_a_missing_challenger_do_not_count():
+    async def run() -> WatchStage:
+        stage = WatchStage()
+        stage.broken.add(NEW)
+        stage.set_rollout(canary())
+        await stage.engine.prepare()
+        return stage
+
+    stage = asyncio.run(run())
+    stage.pipeline.begin_epoch(0, Epoch(number=1, catalogue=0, campaigns=0, rollout=canary().deciding))
+    batch = MemoryBatch(0, list(recorded(*(view(user, 0) for user in USERS))), 1)  # pyright: ignore[reportArgumentType]
+    output = stage.pipeline.process(0, batch.records)
+    stage.watch.observe([batch], [output])
+    counter = stage.watch._counters[0]
+    assert output.items["challenger", "model"] > 0
+    assert counter.challenger.decisions == 0
+    assert counter.champion.decisions == output.items["model", "model"] > 0
+
+
 def test_challenger_with_fewer_clicks_is_rolled_back_and_the_log_says_why(caplog: pytest.LogCaptureFixture):
     async def run() -> WatchStage:
         stage = WatchStage()
@@ -174,6 +229,7 @@ def test_ramp_goes_on_when_its_time_is_over():
             await until(lambda: 3 in stage.keeper.reports(ramp))
             await stage.watch.look()
             await until(lambda: stage.keeper.rollout and stage.keeper.rollout.share == 1.0)
+            await stage.reach(stage.rollouts()[-1].deciding)
             await stage.show(*USERS)
             await stage.watch.look()
             assert stage.keeper.rollout is not None
