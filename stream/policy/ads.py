@@ -114,11 +114,11 @@ def may_count(request: Request) -> bool:
 
 def count_allowed(request: Request, plan: AdPlan) -> int | None:
     """Return the number of ads that the page may have, by the limits of the page and of the session; None for any."""
-    limits = [limit for limit in (plan.per_page, _left_in_session(request, plan)) if limit is not None]
+    limits = [limit for limit in (plan.per_page, _remaining_in_session(request, plan)) if limit is not None]
     return min(limits, default=None)
 
 
-def _left_in_session(request: Request, plan: AdPlan) -> int | None:
+def _remaining_in_session(request: Request, plan: AdPlan) -> int | None:
     if plan.per_session is None:
         return None
     return max(0, plan.per_session - request.session_ads) if may_count(request) else 0
@@ -230,6 +230,8 @@ class PageAuction:
             return "no campaign matches"
         if not self.bidders:
             return "no campaign that matches may be shown"
+        if self.allowed == 0 and not may_count(self._request):
+            return "the policy limits the ads of a session, which may not be counted without consent"
         if self.allowed == 0:
             return "the session has as many ads as the policy allows"
         return "no campaign that may be shown wins a slot"

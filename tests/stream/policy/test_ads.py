@@ -245,4 +245,6 @@ def test_page_and_session_have_an_ad_load(limits: dict[str, int], session_ads: i
 def test_session_that_may_not_be_counted_has_no_ad_under_a_limit():
     policy = Policy(plain(ads=Ads(per_session=5)), None, ())
     request = msgspec.structs.replace(make_request("x"), withheld=ADS)
-    assert choose_ads(request, None, make_catalogue(campaigns=(make_campaign("c", "a", 1),)), policy).slots == ()
+    ad = choose_ads(request, None, make_catalogue(campaigns=(make_campaign("c", "a", 1),)), policy)
+    reason = "the policy limits the ads of a session, which may not be counted without consent"
+    assert (ad.slots, ad.reason) == ((), reason)
