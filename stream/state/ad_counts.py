@@ -84,7 +84,7 @@ def merge(ads: AdState | None, handed: HandedAds, opened_by: int, *, takes_sessi
         opened_by: Source offset of the first event of the user's open session; -1 without a session.
         takes_session: Whether the open session has the events of the anonymous id.
     """
-    impressions, day = handed.impressions, handed.day
+    impressions, day, handed_count = handed.impressions, handed.day, handed.in_session
     if ads is not None and ads.day > handed.day:
         impressions, day = ads.impressions, ads.day
     elif ads is not None and ads.day == handed.day:
@@ -95,5 +95,7 @@ def merge(ads: AdState | None, handed: HandedAds, opened_by: int, *, takes_sessi
         ]
         new = b"".join(entry for entry in entries if entry[_HASH_BYTES:] not in own)
         impressions = (ads.impressions + new)[: MAX_AD_IMPRESSIONS * AD_IMPRESSION_BYTES]
-    count = in_session(ads, opened_by) + (handed.in_session if takes_session else 0)
+        session_entries = entries[max(0, len(entries) - handed_count) :]  # the newest: entries are in order of arrival
+        handed_count -= sum([entry[_HASH_BYTES:] in own for entry in session_entries])
+    count = in_session(ads, opened_by) + (handed_count if takes_session else 0)
     return AdState(day, impressions, opened_by, count)

@@ -73,7 +73,13 @@ def test_impression_without_a_session_counts_for_its_day_alone():
 def test_handed_over_impressions_count_once():
     own, cookie = counted(("c", "1"), ("c", "2")), counted(("c", "2"), ("d", "3"), opened_by=8)
     ads = merge(own, hand_over(cookie, 8), 5, takes_session=True)
-    assert (count(ads, "c"), count(ads, "d"), in_session(ads, 5)) == (2, 1, 4)
+    assert (count(ads, "c"), count(ads, "d"), in_session(ads, 5)) == (2, 1, 3)
+
+
+def test_repeats_of_an_earlier_session_take_nothing_from_the_count():
+    own = counted(("c", "1"), ("c", "2"), ("c", "3"))
+    cookie = counted(("c", "3"), ("c", "4"), opened_by=8, ads=counted(("c", "1"), ("c", "2"), opened_by=7))
+    assert in_session(merge(own, hand_over(cookie, 8), 5, takes_session=True), 5) == 4
 
 
 def test_handed_over_counts_of_a_session_that_is_over_stay_out():
