@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from aiokafka import TopicPartition
@@ -24,9 +25,9 @@ from clickscore.stream.replay.explainer import Explainer
 from clickscore.stream.replay.explanation import Explanation
 from clickscore.stream.replay.lost_values import LostValues
 from clickscore.stream.replay.published_decisions import DecisionRecords, find_published
-from clickscore.stream.replay.recompute import recompute_cases
+from clickscore.stream.replay.recompute import DecisionCase, recompute_cases
 from clickscore.stream.replay.reference_log import start_pipeline
-from clickscore.stream.replay.source import OffsetRange
+from clickscore.stream.replay.source import OffsetRange, Source
 from clickscore.stream.replay.task import ReplayProgress
 from clickscore.stream.replay.topic_reference import kept_since, read_reference_log
 from clickscore.stream.replay.topic_source import TopicRangeSpec
@@ -36,6 +37,8 @@ from clickscore.stream.settings import KafkaSettings, Settings
 OnProgress = Callable[[ReplayProgress], None]
 Offsets = Mapping[int, tuple[int, int]]
 """First offset of each partition, and the offset after its last record."""
+Targets = Mapping[int, Mapping[int, Sequence[DecisionId]]]
+"""Ids of the decisions to explain, by partition and offset of their events."""
 
 
 class DecisionLog:
@@ -70,6 +73,13 @@ class DecisionLog:
                 "retention_ms says how long events stay"
             )
         return None
+
+    def absence(self, decision_id: DecisionId) -> str:
+        """Return in words why the log has no record at an offset within its bounds."""
+        return (
+            f"partition {decision_id.partition} of {self.topic} has no record at offset {decision_id.offset:,}: it is "
+            "the mark of a transaction, or its transaction was aborted"
+        )
 
     def read_from(self, partition: int, offset: int, warm_up: int | None) -> int:
         """Return the offset from which on a partition is read.
@@ -212,7 +222,7 @@ def _explain_targets(
     settings: Settings,
     explainer: Explainer,
     log: DecisionLog,
-    targets: Mapping[int, Mapping[int, Sequence[DecisionId]]],
+    targets: Targets,
     on_progress: OnProgress,
     *,
     warm_up: int | None,
@@ -239,12 +249,51 @@ def _explain_targets(
     lost = LostValues(reference, kept_since(kafka, time.time() * 1000))
     pipeline = Pipeline(settings.sessions, settings.policy, log.topic, Catalogue())
     start_pipeline(pipeline, reference, ranges, {})
-    count = 0
+
+    def explain_case(decision_id: DecisionId, case: DecisionCase) -> Explanation:
+        missing = [*log.missing(case.partition, ranges[case.partition].begin), *lost.describe(case.epoch)]
+        return explainer.explain(decision_id, case, published, missing)
+
     with spec.open(settings, list(ranges), None) as source:
-        for batches in source.batches():
-            for case in recompute_cases(pipeline, batches, targets):
-                missing = [*log.missing(case.partition, ranges[case.partition].begin), *lost.describe(case.epoch)]
-                for decision_id in targets[case.partition][case.offset]:
-                    yield explainer.explain(decision_id, case, published, missing)
-            count += sum(len(records) for _, records in batches)
-            on_progress(ReplayProgress(source.completed, source.total, count))
+        yield from explain_cases(log, explain_case, _read_cases(source, pipeline, targets, on_progress), targets)
+
+
+def _read_cases(
+    source: Source, pipeline: Pipeline, targets: Targets, on_progress: OnProgress
+) -> Iterator[DecisionCase]:
+    """Yield the events of decisions as the source is read.
+
+    Args:
+        source: The topic of events, from the first needed record on.
+        pipeline: Pipeline with the state before the source.
+        targets: Ids of the decisions.
+        on_progress: Receives the progress after each batch.
+    """
+    count = 0
+    for batches in source.batches():
+        yield from recompute_cases(pipeline, batches, targets)
+        count += sum(len(records) for _, records in batches)
+        on_progress(ReplayProgress(source.completed, source.total, count))
+
+
+def explain_cases(
+    log: DecisionLog,
+    explain: Callable[[DecisionId, DecisionCase], Explanation],
+    cases: Iterable[DecisionCase],
+    targets: Targets,
+) -> Iterator[Explanation]:
+    """Yield an explanation for each id: as its event is read, or at the end where its offset holds no record.
+
+    Args:
+        log: The topic of events.
+        explain: Explains a decision on an event.
+        cases: Events of the decisions, each once.
+        targets: Ids of the decisions.
+    """
+    remaining = {partition: dict(offsets) for partition, offsets in targets.items()}
+    for case in cases:
+        for decision_id in remaining[case.partition].pop(case.offset):
+            yield explain(decision_id, case)
+    for offsets in remaining.values():
+        for decision_id in chain.from_iterable(offsets.values()):
+            yield Explanation(decision_id=str(decision_id), verdict="not recomputed", problem=log.absence(decision_id))

@@ -6,9 +6,14 @@ import msgspec
 import pytest
 
 from clickscore.schemas.topics import ADS, RECOMMENDATIONS
+from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.replay.decision_ids import parse_decision_id
-from clickscore.stream.replay.explain import DecisionLog, read_published
-from clickscore.stream.settings import KafkaSettings
+from clickscore.stream.replay.explain import DecisionLog, explain_cases, read_published
+from clickscore.stream.replay.explanation import Explanation
+from clickscore.stream.replay.recompute import recompute_cases
+from clickscore.stream.settings import KafkaSettings, PolicySettings, SessionSettings
+from tests.events import records, view
 from tests.memory_kafka import MemoryLog
 
 LOG = DecisionLog("shop-events", {0: (100, 250), 1: (0, 0)})
@@ -41,6 +46,25 @@ def test_beginning_that_is_not_read_is_named():
 
 def test_reading_begins_with_the_log_or_so_many_records_before():
     assert [LOG.read_from(0, 200, warm_up) for warm_up in (None, 0, 30, 1_000)] == [100, 200, 170, 100]
+
+
+def test_id_whose_offset_holds_no_record_is_answered_after_the_others():
+    ids = [parse_decision_id(f"shop-events-0-{offset}") for offset in (101, 102, 103)]
+    targets = {0: {decision_id.offset: [decision_id] for decision_id in ids}}
+    pipeline = Pipeline(SessionSettings(), PolicySettings(), LOG.topic, Catalogue())
+    log = [*records(view("ann", 0), view("ann", 1), first=100), *records(view("ann", 2), first=103)]
+    read, after, absent = explain_cases(
+        LOG,
+        lambda decision_id, _: Explanation(decision_id=str(decision_id), verdict="equal"),
+        recompute_cases(pipeline, [(0, log)], targets),
+        targets,
+    )
+    assert (read.decision_id, after.decision_id) == ("shop-events-0-101", "shop-events-0-103")
+    assert (absent.decision_id, absent.verdict) == ("shop-events-0-102", "not recomputed")
+    assert absent.problem == (
+        "partition 0 of shop-events has no record at offset 102: it is the mark of a transaction, or its transaction "
+        "was aborted"
+    )
 
 
 def test_recommendations_and_ads_are_found_where_the_topics_exist():
