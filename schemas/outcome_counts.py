@@ -114,10 +114,6 @@ class PartitionReport(msgspec.Struct, omit_defaults=True):
 
     changed_at: int
     """`changed_at` of the rollout that the counts belong to, ms."""
-    worker: str = ""
-    """Host and process of the worker."""
-    at: int = 0
-    """Wall-clock time of the report, ms."""
     refused: dict[str, str] = {}
     """Reason why a bundle cannot be served, by content hash."""
     champion: VariantCounts = msgspec.field(default_factory=VariantCounts)

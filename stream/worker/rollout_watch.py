@@ -5,9 +5,8 @@ judges over the reports of all partitions.
 """
 
 import asyncio
+import copy
 import logging
-import os
-import socket
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from aiokafka.errors import KafkaError
 
 from clickscore.schemas.decisions import Recommendation, decode_decision
 from clickscore.schemas.events import Event, decode_record
-from clickscore.schemas.outcome_counts import PartitionReport, ShadowCounts, VariantCounts, encode_report
+from clickscore.schemas.outcome_counts import PartitionReport, ShadowCounts, encode_report
 from clickscore.schemas.rollouts import Rollout, encode_rollout
 from clickscore.stream.pipeline import Output, Pipeline
 from clickscore.stream.policy.experiments import CHALLENGER, MODEL
@@ -79,7 +78,6 @@ class RolloutWatch:
         self._clock = clock
         self._metrics = metrics
         self._report_s = report_s
-        self._worker = f"{socket.gethostname()}-{os.getpid()}"
         self._changed_at: int | None = None
         self._counters: dict[int, OutcomeCounter] = {}
         self._call_marks: dict[str, tuple[int, float]] = {}  # calls and seconds of a scorer that are counted already
@@ -130,7 +128,7 @@ class RolloutWatch:
         """Return the counter of a partition, which goes on from the report of an earlier owner."""
         counter = self._counters.get(partition)
         if counter is None:
-            report = self._rollouts.reports(rollout).get(partition)
+            report = copy.deepcopy(self._rollouts.reports(rollout).get(partition))  # the counter changes the counts
             counter = self._counters[partition] = (
                 OutcomeCounter(report.champion, report.challenger) if report else OutcomeCounter()
             )
@@ -212,30 +210,27 @@ class RolloutWatch:
             log.warning("no report on the rollout %s can be written: %s", rollout.name, str(exc) or type(exc).__name__)
 
     def _reports(self, assigned: Sequence[int]) -> list[tuple[bytes, bytes]]:
-        """Return key and value of the reports to write. Runs in the compute thread."""
+        """Return key and value of the reports that differ from the topic's. Runs in the compute thread."""
         rollout = self._begin_state()
         if rollout is None:
             return []
         for partition in set(self._counters).difference(assigned):
             del self._counters[partition]
         self._count_calls(rollout)
-        refused = self._rollouts.refused
+        present = self._rollouts.reports(rollout)
+        empty = PartitionReport(changed_at=rollout.changed_at)
         reports: list[tuple[bytes, bytes]] = []
         for partition in assigned:
-            counter = self._counters.get(partition)
-            shadow = self._shadow if partition == min(assigned) else ShadowCounts()
-            if counter is None and not refused and not shadow.events:
-                continue
+            counter, former = self._counters.get(partition), present.get(partition, empty)
             report = PartitionReport(
                 changed_at=rollout.changed_at,
-                worker=self._worker,
-                at=int(self._clock() * 1000),
-                refused=dict(refused),
-                champion=counter.champion if counter else VariantCounts(),
-                challenger=counter.challenger if counter else VariantCounts(),
-                shadow=shadow,
+                refused=dict(self._rollouts.refused),
+                champion=former.champion if counter is None else counter.champion,
+                challenger=former.challenger if counter is None else counter.challenger,
+                shadow=self._shadow if partition == min(assigned) else ShadowCounts(),
             )
-            reports.append((f"{rollout.name}/{partition}".encode(), encode_report(report)))
+            if report != former:
+                reports.append((f"{rollout.name}/{partition}".encode(), encode_report(report)))
         return reports
 
     def _count_calls(self, rollout: Rollout) -> None:

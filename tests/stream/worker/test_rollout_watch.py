@@ -12,6 +12,7 @@ from clickscore.schemas.rollouts import Rollout, decode_rollout, encode_rollout
 from clickscore.schemas.topics import EVENTS, ROLLOUTS
 from clickscore.stream.policy.rollout_guard import MIN_DECISIONS
 from clickscore.stream.worker.rollout_watch import SHADOW_WAITING
+from clickscore.stream.worker.rollouts import RETRY_S
 from tests.events import erase, view
 from tests.events import records as recorded
 from tests.memory_kafka import MemoryBatch, MemoryLog
@@ -60,6 +61,10 @@ def counts(clicks: int, decisions: int = 10 * MIN_DECISIONS) -> VariantCounts:
     return VariantCounts(decisions=decisions, model_items=decisions, clicks=made)
 
 
+def total(report: PartitionReport) -> int:
+    return report.champion.decisions + report.challenger.decisions
+
+
 def send_report(log: MemoryLog, partition: int, champion: VariantCounts, challenger: VariantCounts) -> None:
     report = PartitionReport(changed_at=7, champion=champion, challenger=challenger)
     log.append(ROLLOUTS.name, 0, f"default/{partition}".encode(), encode_report(report))
@@ -85,7 +90,6 @@ def test_counts_of_both_variants_are_reported():
     report = asyncio.run(run())
     assert report.champion.decisions + report.challenger.decisions == 80
     assert min(report.champion.clicks.users, report.challenger.clicks.users) > 5
-    assert report.worker
 
 
 def test_next_owner_goes_on_with_the_counts_of_the_last_one():
@@ -96,11 +100,39 @@ def test_next_owner_goes_on_with_the_counts_of_the_last_one():
         async with stage.running():
             await started(stage, canary())
             await stage.watch.look()
-            await until(lambda: stage.report().worker)
-            report = stage.report()
-            return report.champion.decisions + report.challenger.decisions
+            await until(lambda: total(stage.report()) > 20 * MIN_DECISIONS)
+            return total(stage.report())
 
     assert asyncio.run(run()) == 20 * MIN_DECISIONS + 80
+
+
+def test_next_owner_keeps_the_counts_of_the_last_one_until_its_first_decision():
+    async def run() -> int:
+        stage = WatchStage()
+        stage.set_rollout(canary(challenger=BAD))
+        send_report(stage.log, 0, counts(1), counts(1))
+        async with stage.running():
+            await until(lambda: stage.keeper.refused)
+            await stage.watch.look()
+            await until(lambda: stage.report().refused)
+            return total(stage.report())
+
+    assert asyncio.run(run()) == 20 * MIN_DECISIONS
+
+
+def test_report_that_has_not_changed_is_not_written_again():
+    async def run() -> list[int]:
+        stage = WatchStage()
+        stage.set_rollout(canary())
+        async with stage.running():
+            await started(stage, canary())
+            await stage.watch.look()
+            await until(lambda: stage.keeper.reports(canary()))
+            ends = [stage.log.end(ROLLOUTS.name)]
+            await stage.watch.look()
+            return [*ends, stage.log.end(ROLLOUTS.name)]
+
+    assert asyncio.run(run()) == [2, 2]
 
 
 def test_counts_of_a_rollout_are_not_charged_to_the_next():
@@ -276,6 +308,41 @@ def test_refused_bundle_is_reported():
     assert asyncio.run(run()) == {BAD: "the graph has no output 'scores'"}
 
 
+def test_report_of_a_refused_bundle_is_taken_back_once_it_is_loaded():
+    async def run() -> dict[str, str]:
+        stage = WatchStage()
+        stage.broken.add(NEW)
+        stage.set_rollout(shadow())
+        async with stage.running():
+            await stage.watch.look()
+            await until(lambda: stage.keeper.reports(shadow()) and stage.report().refused)
+            stage.broken.remove(NEW)
+            stage.clock.now += RETRY_S
+            await until(lambda: NEW in stage.bundles)
+            await stage.watch.look()
+            await until(lambda: not stage.report().refused)
+            return stage.report().refused
+
+    assert asyncio.run(run()) == {}
+
+
+def test_shadow_counts_move_to_the_first_partition():
+    async def run() -> list[int]:
+        stage = WatchStage(partition=1)
+        stage.set_rollout(shadow())
+        async with stage.running():
+            stage.watch._begin_state()
+            stage.watch._shadow.events = 7
+            await stage.watch.look()
+            await until(lambda: stage.keeper.reports(shadow()))
+            stage.group.rebalance(0, 1)
+            await stage.watch.look()
+            await until(lambda: len(stage.keeper.reports(shadow())) > 1)
+            return [stage.keeper.reports(shadow())[partition].shadow.events for partition in (0, 1)]
+
+    assert asyncio.run(run()) == [7, 0]
+
+
 def test_report_that_kafka_refuses_is_tried_again_with_the_next(caplog: pytest.LogCaptureFixture):
     async def run() -> None:
         stage = WatchStage()
@@ -338,9 +405,9 @@ def test_challenger_that_fails_in_the_shadow_is_counted(caplog: pytest.LogCaptur
         stage = WatchStage()
         stage.set_rollout(shadow())
         async with stage.running():
+            stage.bundles[NEW].submit = None  # pyright: ignore[reportAttributeAccessIssue]
             await started(stage, shadow())
             await until(lambda: stage.pipeline.shadow_share)
-            stage.bundles[NEW].submit = None  # pyright: ignore[reportAttributeAccessIssue]
             await stage.show(*USERS)
             await until(lambda: (stage.metric("clickscore_shadow_events_total") or 0) >= 32)
             await stage.watch.look()
