@@ -35,7 +35,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
 
     item_id: str
     score: float
-    """Score of the model; 0 for other reasons than `model`."""
+    """Score of the model for a candidate of the model, also where it is shown as `sponsored`; 0 for any other item."""
     propensity: float
     """Probability with which the policy showed this item at this position."""
     reason: str
@@ -161,7 +161,7 @@ encode_decision = msgspec.json.Encoder().encode
 
 
 def count_model_items(decision: Recommendation) -> int:
-    """Return the number of items that the model chose; the others are popular or pinned items."""
+    """Return the number of items that the model chose; the others are similar, popular, pinned or sponsored."""
     return sum([choice.reason == "model" for choice in decision.items])
 
 
