@@ -90,8 +90,9 @@ class Recommendation(
 
     items: tuple[Choice, ...]
     filtered: dict[str, int]
-    """Number of candidates removed by each rule of the policy: up to the last chosen item, or among the best 64 candidates
-    where the policy has a boost, a lowest relevance or a pin. An item that several sources offer counts for each of them.
+    """Number of candidates removed by each rule of the policy: up to the last chosen item, or among the best 64
+    candidates where the policy has a boost, a lowest relevance or a pin. An item that several sources offer counts for
+    each of them.
     """
     moved: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
     """Number of shown places to which each re-ranker of the policy brought another item; left out without a move."""
