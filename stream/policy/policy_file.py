@@ -165,7 +165,7 @@ class PolicyFile(_Table, frozen=True, kw_only=True):
 
     @property
     def hash(self) -> str:
-        """Hash of the content: equal for files that mean the same."""
+        """Hash of all fields, version and owner included. Comments, spaces and stated defaults do not change it."""
         fields = _without_defaults(self)
         return xxhash.xxh3_64_hexdigest(msgspec.json.encode(fields, order="sorted"))[:HASH_DIGITS]
 
@@ -221,6 +221,8 @@ def _plain(value: object) -> object:
         return _without_defaults(value)
     if isinstance(value, dict):
         return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
     return value
 
 

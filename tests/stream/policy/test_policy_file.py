@@ -58,6 +58,20 @@ def test_every_field_changes_the_hash(change: dict[str, object]):
     assert msgspec.structs.replace(DEFAULT_POLICY, **change).hash != DEFAULT_POLICY.hash
 
 
+class LaterPin(Pin, frozen=True, kw_only=True):
+    """A pin with a field that a later release has added."""
+
+    note: str = ""
+
+
+def test_new_field_of_a_pin_changes_no_hash():
+    pinned, later = (
+        PolicyFile(version="a-1", owner="shop", pin=(pin,))
+        for pin in (Pin(place=2, item="x"), LaterPin(place=2, item="x"))
+    )
+    assert pinned.label == later.label == "a-1@223061cd"
+
+
 def test_field_that_nothing_reads_is_refused():
     assert fault_of(b"[limit]\nreminder = 1\n") == (
         "the policy a.toml is wrong: Object contains unknown field `reminder` (limit)"
