@@ -226,7 +226,6 @@ class Pipeline:
         self._session_settings = sessions
         self._policy_settings = policy
         self._topic = topic
-        self._scorer = scorer
         self._table = DeciderTable(policy_file, policy, scorer, bundles=bundles, policies=policies)
         self._deciders: dict[int, EpochDeciders] = {}
         self.shadow_share = 0.0
@@ -253,14 +252,16 @@ class Pipeline:
         return self._table.has_model
 
     def describe_catalogue(self) -> str | None:
-        """Return in words how many items of the catalogue the bundle knows; None without a bundle."""
-        if self._scorer is None:
+        """Return in words how many items of the catalogue the champion knows; None without a bundle."""
+        epochs = [state.epoch for state in self._partitions.values()] or [None]
+        scorer = self._table.deciders(epochs[0]).champion.scorer
+        if scorer is None:
             return None
         items = self.catalogue.item_ids
         if not items:
-            return f"bundle {self.bundle}: the catalogue has no items"
-        known = self._scorer.count_known(items)
-        return f"bundle {self.bundle}: {known} of {len(items)} catalogue items are known to the bundle"
+            return f"bundle {scorer.version}: the catalogue has no items"
+        known = scorer.count_known(items)
+        return f"bundle {scorer.version}: {known} of {len(items)} catalogue items are known to the bundle"
 
     def source(self, partition: int) -> str:
         """Return `TOPIC-PARTITION`, the beginning of the partition's decision ids."""

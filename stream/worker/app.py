@@ -26,7 +26,7 @@ from clickscore.stream.gc_tuning import tune_gc
 from clickscore.stream.kafka.client import MAX_REQUEST_BYTES, ssl_context
 from clickscore.stream.kafka.log_reader import open_reader
 from clickscore.stream.pipeline import Pipeline
-from clickscore.stream.settings import KafkaSettings, Settings
+from clickscore.stream.settings import KafkaSettings, ScoringSettings, Settings
 from clickscore.stream.terminal_text import safe_text
 from clickscore.stream.worker import transport
 from clickscore.stream.worker.engine import Engine
@@ -250,6 +250,14 @@ class BoundedWorker(faust.Worker):
         os._exit(1)
 
 
+def describe_bundle(settings: ScoringSettings) -> str:
+    """Return in words which bundle decides."""
+    bundle = settings.bundle or "none, so recommendations are the popular items"
+    if not settings.bundle_store:
+        return bundle
+    return f"the champion of the rollout {settings.rollout}; without a rollout {bundle}"
+
+
 def run_worker(settings: Settings, pipeline: Pipeline, rollout_parts: RolloutParts | None = None) -> None:
     """Run a worker until a signal; return after a clean stop, and end the process when the stop takes too long.
 
@@ -264,7 +272,7 @@ def run_worker(settings: Settings, pipeline: Pipeline, rollout_parts: RolloutPar
     """
     write_logs()
     kafka = settings.kafka
-    log.info("bundle: %s", settings.scoring.bundle or "none, so recommendations are the popular items")
+    log.info("bundle: %s", describe_bundle(settings.scoring))
     log.info("topics: %s and the others, at %s", kafka.topic(EVENTS.name), kafka.bootstrap_servers)
     uvloop.install()
     app, engine = create_app(settings, pipeline, rollout_parts)

@@ -83,7 +83,7 @@ class Engine:
         self._transactions = transactions
         self._open_reader = open_reader
         self._pipeline = pipeline
-        if pipeline.has_model:
+        if pipeline.has_model or rollout_parts is not None:
             metrics.expect_model_items()
         self._compute = ComputeThread()
         self._has_catalogue = False

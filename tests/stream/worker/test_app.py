@@ -12,8 +12,8 @@ from clickscore.schemas.topics import EVENTS
 from clickscore.stream.errors import BrokerError
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.reference.catalogue import Catalogue
-from clickscore.stream.settings import Settings
-from clickscore.stream.worker.app import BoundedWorker, create_app, credentials, pages
+from clickscore.stream.settings import ScoringSettings, Settings
+from clickscore.stream.worker.app import BoundedWorker, create_app, credentials, describe_bundle, pages
 from clickscore.stream.worker.engine import Engine
 from clickscore.stream.worker.web import Page, WebServer
 from tests.stream.worker.test_faust_group import Event
@@ -54,6 +54,15 @@ def test_first_page_of_a_worker_that_has_not_joined_is_503_in_one_line():
         return pages(engine)["/"]()
 
     assert in_app(use) == (503, b"not ready: partitions [], lag 0\n", "text/plain")
+
+
+def test_worker_says_which_bundle_decides():
+    popular = "none, so recommendations are the popular items"
+    champion = "the champion of the rollout shop; without a rollout "
+    assert describe_bundle(ScoringSettings()) == popular
+    assert describe_bundle(ScoringSettings(bundle="demo")) == "demo"
+    assert describe_bundle(ScoringSettings(bundle_store="store", rollout="shop")) == champion + popular
+    assert describe_bundle(ScoringSettings(bundle="demo", bundle_store="store", rollout="shop")) == champion + "demo"
 
 
 def test_no_page_of_faust_is_served():

@@ -1,6 +1,7 @@
 """Rollouts of a worker: bundles are loaded in the background, decide from an epoch on, and are released."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -31,7 +32,7 @@ NAMES = {OLD: "old", NEW: "new"}
 class RolloutStage:
     """A worker with a bundle store, on a log in memory."""
 
-    def __init__(self, log: MemoryLog | None = None, wait_s: float = 5.0) -> None:
+    def __init__(self, log: MemoryLog | None = None, wait_s: float = 5.0, bundle: str | None = "own") -> None:
         self.settings = make_settings(k=1, epoch_ms=10)
         self.log = log or MemoryLog()
         self.group = MemoryGroup(self.log, EVENTS.name, [0])
@@ -47,7 +48,7 @@ class RolloutStage:
             self.settings.policy,
             EVENTS.name,
             Catalogue(),
-            NamedScorer("own"),  # pyright: ignore[reportArgumentType]
+            NamedScorer(bundle) if bundle else None,  # pyright: ignore[reportArgumentType]
             bundles=self.bundles,  # pyright: ignore[reportArgumentType]
             policies=self.policies,
         )
@@ -152,6 +153,21 @@ def test_champion_challenger_and_policy_are_loaded_before_the_first_event():
     stage = asyncio.run(run())
     assert (sorted(stage.bundles), list(stage.policies)) == ([OLD, NEW], [TWO_ITEMS.label])
     assert stage.metric("clickscore_incomplete_epochs_total") == 0
+
+
+def test_worker_with_a_champion_and_no_bundle_of_its_own_has_a_model(caplog: pytest.LogCaptureFixture):
+    stage = RolloutStage(bundle=None)
+    stage.set(OLD)
+    counter = "clickscore_items_total"
+    assert stage.metrics.registry.get_sample_value(counter, {"variant": "model", "reason": "popular"}) == 0
+
+    async def run() -> None:
+        async with stage.running():
+            pass
+
+    caplog.set_level(logging.INFO)
+    asyncio.run(run())
+    assert "bundle old: the catalogue has no items" in caplog.text
 
 
 def test_worker_without_a_rollout_decides_with_its_own_bundle():
