@@ -58,7 +58,12 @@ fast: $(SERVE)/.tests  ## the tests for while you edit: no broker, no torch, not
 	OMP_NUM_THREADS=1 $(SERVE)/bin/python -m pytest --quiet -m 'not kafka and not slow and not train and not hypothesis' \
 		--ignore tests/integration --ignore tests/chaos --ignore tests/fuzz
 
-test: check unit coverage integration  ## format, lint, types, import contracts, language, unit and integration tests
+# The tests on a broker mostly wait and the others mostly compute, so two jobs run beside each other.
+test: check  ## format, lint, types, import contracts, language, unit and integration tests
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going $(addprefix labelled-,integration unit coverage)
+
+labelled-%:
+	@bash -o pipefail -c '$(MAKE) --no-print-directory $* 2>&1 | sed -u "s/^/$*: /"'
 
 check: setup-train  ## format, lint, types, import contracts and language alone
 	$(TRAIN)/bin/ruff format --check .
