@@ -1,9 +1,7 @@
 """The report: one page that names no address outside it, looked at in a real headless Chromium."""
 
 import json
-import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -16,19 +14,17 @@ from click.testing import CliRunner
 
 from clickscore.backtest.commands import backtest
 from tests.backtest.contests import write_log
+from tests.browser import CHROMIUM, QUIET, browser_environment, in_chromium
 from tests.bundles import small_bundle
 
 pytestmark = pytest.mark.slow
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NAMESPACES = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
 PLOTS = {
     *("ranking", "differences", "hit-rates", "balance", "reliability"),
     *("by-length", "by-answer", "by-user", "by-category", "by-hour"),
 }
 SVG_IDS = re.compile(r'\bid="([^"]+)"')
-
-in_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: chromium)")
 
 
 @pytest.fixture(scope="module")
@@ -142,13 +138,12 @@ def proxy() -> Iterator[tuple[str, list[str]]]:
 
 
 def chromium(folder: Path, proxy: str, url: str, *arguments: str) -> str:
-    quiet = ("gpu", "quic", "background-networking", "component-update", "sync", "domain-reliability", "extensions")
     command = [
         str(CHROMIUM),
         "--headless",
         "--no-sandbox",  # as root, in a container
         "--no-first-run",
-        *(f"--disable-{name}" for name in quiet),
+        *(f"--disable-{name}" for name in QUIET),
         f"--user-data-dir={folder / 'profile'}",
         f"--proxy-server={proxy}",
         "--window-size=1200,1600",
@@ -156,8 +151,7 @@ def chromium(folder: Path, proxy: str, url: str, *arguments: str) -> str:
         *arguments,
         url,
     ]
-    environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=browser_environment())
     assert done.returncode == 0, done.stderr
     return done.stdout
 
