@@ -18,13 +18,11 @@ from clickscore.schemas.purposes import ADS, PERSONALISATION, WITHHELD
 from clickscore.stream.policy.ad_plan import AdPlan
 from clickscore.stream.policy.auction import Bidder, Sale, make_bidder, rank, sell
 from clickscore.stream.policy.recommend import Policy
+from clickscore.stream.policy.session_probabilities import click_probability, purchase_probability
 from clickscore.stream.policy.sponsored import make_admission
 from clickscore.stream.reference.campaigns import PageContext
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
 from clickscore.stream.request import Request, Scores
-
-UNKNOWN_PURCHASE = 0.03
-"""Probability of a purchase in a session where no model predicts it: shops report 2 to 4 %."""
 
 Quality = Callable[[str], float]
 """Returns the quality of an item for a request, 0 to 1."""
@@ -48,10 +46,8 @@ def payment_probability(campaign: Campaign, scores: Scores | None, share: float)
     if campaign.bid_per == "thousand_impressions":
         return 1.0
     if campaign.bid_per == "order":
-        purchase = scores.purchase if scores is not None else None
-        return round_score(share * (UNKNOWN_PURCHASE if purchase is None else purchase))
-    actions = scores.actions if scores is not None else None
-    return round_score(share * (1.0 if actions is None else actions.get("view", 0.0) + actions.get("click", 0.0)))
+        return round_score(share * purchase_probability(scores))
+    return round_score(share * click_probability(scores))
 
 
 def item_quality(scores: Scores | None, weight: float) -> Quality:

@@ -18,6 +18,7 @@ import xxhash
 from clickscore.schemas.field_types import Id
 from clickscore.stream.errors import PolicyError
 from clickscore.stream.policy.ad_policy import Ads, ad_contradictions
+from clickscore.stream.policy.goal_policy import Goals, goal_contradictions
 from clickscore.stream.settings import PolicySettings
 
 POLICY_SUFFIX = ".toml"
@@ -141,6 +142,7 @@ class PolicyFile(_Table, frozen=True, kw_only=True):
     price_band: PriceBand = PriceBand()
     limit: Limit = Limit()
     boost: Boost = Boost()
+    goals: Goals = Goals()
     pin: Annotated[tuple[Pin, ...], msgspec.Meta(max_length=100)] = ()
     """Items in fixed places."""
     ads: Ads = Ads()
@@ -178,6 +180,7 @@ class PolicyFile(_Table, frozen=True, kw_only=True):
 def _contradictions(policy: PolicyFile) -> Iterator[str]:
     """Yield a sentence for each contradiction within a policy."""
     yield from ad_contradictions(policy.ads, policy.k)
+    yield from goal_contradictions(policy.goals)
     if policy.hide.bought_again and not policy.hide.bought:
         yield "hide.bought_again lets bought items return, but hide.bought = false hides none: remove one of the two"
     for field in ("categories", "brands"):

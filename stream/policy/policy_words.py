@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from clickscore.stream.policy.ad_policy import AdPlacement
+from clickscore.stream.policy.goal_policy import Goals, GoalWeights
 from clickscore.stream.policy.policy_file import Boost, PolicyFile, PriceBand
 
 
@@ -35,6 +36,7 @@ def _parts(policy: PolicyFile) -> Iterator[tuple[str, str]]:
     yield from _price_parts(policy.price_band)
     yield from _limit_parts(policy)
     yield from _boost_parts(policy.boost)
+    yield from _goal_parts(policy.goals)
     for pin in policy.pin:
         yield f"pin {pin.place}", f"{pin.item!r} has place {pin.place}"
     yield from _ad_parts(policy)
@@ -107,6 +109,30 @@ def _boost_parts(boost: Boost) -> Iterator[tuple[str, str]]:
             "boost.fresh",
             f"the relevance of new items is multiplied by {boost.fresh:g}, fading over {boost.fresh_days} days",
         )
+
+
+def _goal_parts(goals: Goals) -> Iterator[tuple[str, str]]:
+    if not goals.is_used:
+        return
+    yield "goals", _goal_sentence(goals)
+    for variant, weights in sorted(goals.variants.items()):
+        yield f"goals.variants.{variant}", f"for users of the variant {variant}, {_goal_sentence(weights)}"
+
+
+def _goal_sentence(weights: GoalWeights) -> str:
+    if weights.is_relevance:
+        return "items are ordered by relevance alone"
+    parts = [
+        f"{what} {worth:g}{money}"
+        for what, worth, money in (
+            ("a click is worth", weights.click, ""),
+            ("an item put into the cart is worth", weights.cart, ""),
+            ("an order is worth", weights.order, " times its price"),
+            ("its margin is worth", weights.margin, " times the money that the shop earns"),
+        )
+        if worth
+    ]
+    return f"items are ordered by expected value: {', '.join(parts)}"
 
 
 def _ad_parts(policy: PolicyFile) -> Iterator[tuple[str, str]]:

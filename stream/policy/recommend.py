@@ -5,7 +5,7 @@ The stages of a decision run in this order:
 1. candidates: the model's, then the popular items of the partition, then the popular items of the bundle's training
    data; where the bundle does not know the current item, items like it take every other place;
 2. filters (`policy.filters`) remove forbidden items;
-3. re-rankers (`policy.relevance`) reorder the slate; the default is no re-ranker;
+3. re-rankers (`policy.rerankers`) reorder the slate; the default is no re-ranker;
 4. caps (`policy.caps`) limit the places of groups of items;
 5. the selection takes at most `k` choices and states the propensity of each;
 6. pins (`policy.pins`) put items into fixed places.
@@ -33,9 +33,17 @@ from clickscore.stream.policy.filters import forbidden_items, make_filters
 from clickscore.stream.policy.item_filters import make_item_filters
 from clickscore.stream.policy.pins import make_pins
 from clickscore.stream.policy.policy_file import PolicyFile
-from clickscore.stream.policy.relevance import make_rerankers
+from clickscore.stream.policy.rerankers import make_rerankers
 from clickscore.stream.policy.rule_trace import RuleEffect, RuleTrace
-from clickscore.stream.policy.rules import CatalogueFilter, RequestFilter, Reranker, Rule, UserFilter
+from clickscore.stream.policy.rules import (
+    AnyReranker,
+    CatalogueFilter,
+    RequestFilter,
+    Reranker,
+    Rule,
+    UserFilter,
+    bind_rerankers,
+)
 from clickscore.stream.policy.session_reasons import with_reasons
 from clickscore.stream.policy.slate import (
     CandidateSource,
@@ -111,7 +119,7 @@ class Policy:
         settings: PolicySettings | None = None,
         *,
         known_items: Container[str] | None = None,
-        rerankers: Sequence[Reranker] = (),
+        rerankers: Sequence[AnyReranker] = (),
         select: Selection = select_first,
     ) -> None:
         """Set up the stages.
@@ -271,7 +279,8 @@ class Policy:
             slate, indices = choose_candidates(sources, forbidden, find_full_cap, self._k, filtered)
         else:
             slate, indices = choose_candidates(sources, forbidden, None, max(self._k, SLATE_SIZE), filtered)
-            slate = self._rerank(self._rerankers, slate, request, catalogue, (filtered, moved, trace))
+            rerankers = bind_rerankers(self._rerankers, scores)
+            slate = self._rerank(rerankers, slate, request, catalogue, (filtered, moved, trace))
             uncapped = slate if trace is None else trace.watch(slate, attrgetter("item_id"), filtered)
             slate = self._select(apply_caps(uncapped, find_full_cap, filtered), request, self._k)
             slate = self._rerank(self._pins, slate, request, catalogue, (filtered, moved, trace))

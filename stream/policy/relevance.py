@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from clickscore.schemas.durations import DAY_MS
 from clickscore.stream.policy.experiments import CONTROL, MODEL, SIMILAR
-from clickscore.stream.policy.policy_file import MAX_FACTOR, Boost, PolicyFile
+from clickscore.stream.policy.policy_file import MAX_FACTOR, Boost
 from clickscore.stream.policy.rules import Reranker
 from clickscore.stream.policy.slate import Slate
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
@@ -89,15 +89,3 @@ def boost_items(boost: Boost) -> Reranker:
         return [slate[row] for row in sorted(range(len(slate)), key=boosted.__getitem__)]
 
     return Reranker("boost", "the policy boosts some items", rerank)
-
-
-def make_rerankers(policy_file: PolicyFile) -> tuple[Reranker, ...]:
-    """Return the re-rankers that a policy uses, in the order of their runs."""
-    boost, relevance = policy_file.boost, policy_file.only.relevance
-    is_boosting = bool(boost.items or boost.categories or boost.brands) or any(
-        factor != 1.0 for factor in (boost.promoted, boost.margin, boost.fresh)
-    )
-    return (
-        *((drop_irrelevant(relevance),) if relevance else ()),
-        *((boost_items(boost),) if is_boosting else ()),
-    )

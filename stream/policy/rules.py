@@ -4,12 +4,15 @@ A filter removes candidates, a re-ranker changes their order, and a cap limits t
 counts in decisions and metrics, and the sentence explains the rule to people.
 """
 
-from collections.abc import Callable, Collection, Container
+from collections.abc import Callable, Collection, Container, Iterable
 from typing import NamedTuple
 
 from clickscore.stream.policy.slate import Slate
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
-from clickscore.stream.request import Request
+from clickscore.stream.request import Request, Scores
+
+Rerank = Callable[[Slate, Request, AnyCatalogue], Slate]
+"""Returns the slate in another order, with other scores or with fewer items."""
 
 
 class CatalogueFilter(NamedTuple):
@@ -66,9 +69,30 @@ class Reranker(NamedTuple):
     name: str
     sentence: str
     """Description of what moves which items."""
-    rerank: Callable[[Slate, Request, AnyCatalogue], Slate]
-    """Returns the slate in another order, with other scores or with fewer items."""
+    rerank: Rerank
 
 
-Rule = Filter | Cap | Reranker
+class ScoredReranker(NamedTuple):
+    """A rule that changes the order of a slate by what the model expects of the session."""
+
+    name: str
+    sentence: str
+    """Description of what moves which items."""
+    bind: Callable[[Scores | None], Rerank]
+    """Returns the re-ranking for the model's output; None where no model scores the request."""
+
+
+AnyReranker = Reranker | ScoredReranker
+"""A rule that changes the order of a slate."""
+
+
+def bind_rerankers(rules: Iterable[AnyReranker], scores: Scores | None) -> list[Reranker]:
+    """Return rules as re-rankers for the model's output; None where no model scores the request."""
+    return [
+        Reranker(rule.name, rule.sentence, rule.bind(scores)) if isinstance(rule, ScoredReranker) else rule
+        for rule in rules
+    ]
+
+
+Rule = Filter | Cap | AnyReranker
 """A rule of a policy: every rule has a `name` and a `sentence`."""

@@ -11,7 +11,8 @@ from clickscore.schemas.durations import DAY_MS
 from clickscore.stream.policy.experiments import CONTROL, SIMILAR
 from clickscore.stream.policy.policy_file import Boost, Only
 from clickscore.stream.policy.recommend import Policy
-from clickscore.stream.policy.relevance import boost_factor, boost_items, drop_irrelevant, make_rerankers, relevances
+from clickscore.stream.policy.relevance import boost_factor, boost_items, drop_irrelevant, relevances
+from clickscore.stream.policy.rerankers import make_rerankers
 from clickscore.stream.reference.catalogue import Catalogue
 from tests.events import START
 from tests.scored_requests import make_catalogue, make_request, make_scores, plain
