@@ -2,7 +2,7 @@
 
 Files that are generated as a whole: `docs/schemas/*.json`, `docs/asyncapi.yaml`, `docs/openapi.json`. Generated parts
 of other files stand between the marks `<!-- generated: NAME -->` and `<!-- end: NAME -->`: the layers and the file map
-in `docs/architecture.md`, and the tables in `docs/gateway.md` and `docs/operations.md`.
+in `docs/architecture.md`, the programs in `docs/clients.md`, and the tables in `docs/gateway.md` and `docs/operations.md`.
 """
 
 import ast
@@ -25,7 +25,13 @@ from clickscore.stream.worker.prometheus_metrics import Metrics  # noqa: E402
 from docs.contracts import asyncapi_text, schema_files  # noqa: E402
 
 PACKAGES = ("schemas", "model", "export", "stream", "backtest")
-PARTLY_GENERATED = ("docs/architecture.md", "docs/gateway.md", "docs/operations.md")
+PARTLY_GENERATED = ("docs/architecture.md", "docs/clients.md", "docs/gateway.md", "docs/operations.md")
+CLIENT_PROGRAMS = {
+    "java": "docs/clients/java/src/main/java/ShopClient.java",
+    "javascript": "docs/clients/node/shop_client.js",
+    "go": "docs/clients/go/main.go",
+}
+"""Programs that `docs/clients.md` shows, by language."""
 
 
 def documents() -> dict[Path, str]:
@@ -40,6 +46,7 @@ def documents() -> dict[Path, str]:
         "settings": settings_table(),
         "metrics": metrics_table(Metrics()),
         "gateway-metrics": metrics_table(GatewayMetrics()),
+        **{f"client-{language}": source_block(language, path) for language, path in CLIENT_PROGRAMS.items()},
     }
     for name in PARTLY_GENERATED:
         texts[ROOT / name] = with_parts((ROOT / name).read_text(encoding="utf-8"), parts)
@@ -126,6 +133,16 @@ def metrics_table(metrics: Metrics | GatewayMetrics) -> str:
         labels = ", ".join(f"`{label}`" for label in metric._labelnames)  # noqa: SLF001 (no public attribute has the labels)
         rows.append((f"`{name}`", family.type, labels, family.documentation))
     return _table(("metric", "kind", "labels", "what"), rows)
+
+
+def source_block(language: str, path: str) -> str:
+    """Return a source file as a code block of Markdown.
+
+    Args:
+        language: Language after the fence.
+        path: File, from the root of the repository.
+    """
+    return f"```{language}\n{(ROOT / path).read_text(encoding='utf-8')}```\n"
 
 
 def _choices(values: tuple[str, ...]) -> str:
