@@ -2,7 +2,8 @@
 
 Files that are generated as a whole: `docs/schemas/*.json`, `docs/asyncapi.yaml`, `docs/openapi.json`. Generated parts
 of other files stand between the marks `<!-- generated: NAME -->` and `<!-- end: NAME -->`: the layers and the file map
-in `docs/architecture.md`, the programs in `docs/clients.md`, and the tables in `docs/gateway.md` and `docs/operations.md`.
+in `docs/architecture.md`, the programs in `docs/clients.md`, and the tables in `docs/gateway.md` and
+`docs/operations.md`.
 """
 
 import ast

@@ -1,4 +1,4 @@
-"""The programs of docs/clients in Java, Node and Go: each sends events to the partitions of their users, and reads decisions."""
+"""Programs in Java, Node and Go: events go to the partitions of their users, and the decisions come from there."""
 
 import hashlib
 import os
