@@ -26,6 +26,7 @@ from clickscore.schemas.decisions import Choice, Recommendation, encode_decision
 from clickscore.schemas.events import View, encode_event
 from clickscore.schemas.topics import RECOMMENDATIONS
 from clickscore.stream.gateway.event_bodies import IncomingEvent
+from clickscore.stream.gateway.explain_process import ExplainProcess
 from clickscore.stream.gateway.gateway_metrics import GatewayMetrics
 from clickscore.stream.gateway.kafka_log import KafkaLog
 from clickscore.stream.gateway.service import GatewayService, PublishedDecisions
@@ -249,7 +250,8 @@ async def _measure_decisions(settings: Settings, seconds: float) -> Decisions:
     await _wait_ready(settings)
     http, direct = await _Client.connect(settings), PublishedDecisions(settings.gateway, GatewayMetrics())
     log = KafkaLog(settings.kafka, settings.gateway, on_decision=direct.receive, on_receipt=direct.receive_receipt)
-    service = GatewayService(log, direct, settings.gateway, GatewayMetrics())
+    explain = ExplainProcess(settings).explain
+    service = GatewayService(log, direct, explain, settings.gateway, GatewayMetrics())
     times: dict[str, list[float]] = {"http": [], "direct": []}
 
     async def over_http(value: bytes) -> None:

@@ -422,6 +422,12 @@ class GatewaySettings(Group, frozen=True, kw_only=True):
     gateway_decide_ms: Annotated[
         int, setting("ms", "How long a request waits for the decision on its event", ge=1, le=10_000)
     ] = 1_000
+    gateway_explain_ms: Annotated[
+        int, setting("ms", "How long a request waits for the explanation of a decision", ge=1, le=25_000)
+    ] = 20_000
+    gateway_explain_records: Annotated[
+        int, setting("records", "Records that an explanation reads before the event; 0 for all of the partition", ge=0)
+    ] = 0
     gateway_users: Annotated[
         int, setting("users", "Users whose newest decision is remembered; the oldest decision goes first", ge=1)
     ] = 100_000

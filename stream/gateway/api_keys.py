@@ -17,7 +17,7 @@ Scope = Literal["events", "read", "admin"]
 """Right of a key.
 
 * events: send events.
-* read: read decisions, and wait for the decision on an event.
+* read: read and explain decisions, and wait for the decision on an event.
 * admin: read the metrics of the gateway, and erase users.
 """
 

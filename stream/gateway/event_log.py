@@ -1,6 +1,6 @@
 """Event log: the part of Kafka that the gateway needs."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from clickscore.stream.gateway.event_bodies import IncomingEvent
@@ -15,6 +15,10 @@ class LogHealth(NamedTuple):
     """Number of published decisions that are not read yet."""
     answered_ms: int
     """Time since the last answer of the log, ms."""
+
+
+Explain = Callable[[str], Awaitable[bytes]]
+"""Function that returns the explanation of the decision of an id as JSON, or raises a RequestError."""
 
 
 class EventLog(Protocol):

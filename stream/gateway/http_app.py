@@ -106,6 +106,10 @@ class _Handlers:
         self._access.check(request.headers.get("authorization"), "read")
         return _json(await self._service.decision(_path_value(request, "decision_id")))
 
+    async def explain_decision(self, request: Request) -> Response:
+        self._access.check(request.headers.get("authorization"), "read")
+        return _json(await self._service.explain(_path_value(request, "decision_id")))
+
     async def read_health(self, request: Request) -> Response:
         del request
         health = self._service.health()

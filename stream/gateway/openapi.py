@@ -22,6 +22,7 @@ from clickscore.schemas.events import (
     Search,
     View,
 )
+from clickscore.schemas.explanations import Explanation
 from clickscore.stream.gateway.answers import EventsAnswer, HealthAnswer, Problem
 from clickscore.stream.gateway.api_keys import Scope
 
@@ -147,6 +148,25 @@ OPERATIONS = (
         },
     ),
     Operation(
+        name="explain_decision",
+        method="GET",
+        path="/v1/decisions/{decision_id}/explain",
+        summary="Explain a decision by its id",
+        description="Makes the decision again from the topics, compares it with the published record, and says why it "
+        "came out so: the result of `clickscore explain --json`. A child process reads the partition's events, which "
+        "takes seconds.",
+        scope="read",
+        parameters=(_path_parameter("decision_id", "Id of a recommendation or of an ad, percent-encoded."),),
+        answer=_json(_reference(Explanation)),
+        failures={
+            400: "The id is not UTF-8.",
+            **_KEY_FAILURES,
+            404: "No such decision, or retention has deleted its event.",
+            503: "The log cannot be read, or other explanations are under way: try again later.",
+            504: "The explanation takes longer than a request may wait.",
+        },
+    ),
+    Operation(
         name="read_health",
         method="GET",
         path="/health",
@@ -181,7 +201,7 @@ OPERATIONS = (
 
 def openapi() -> dict[str, Any]:
     """Return the OpenAPI 3.1 description of the gateway."""
-    structs = (*_EVENTS, Recommendation, EventsAnswer, HealthAnswer, Problem)
+    structs = (*_EVENTS, Recommendation, Explanation, EventsAnswer, HealthAnswer, Problem)
     _, schemas = msgspec.json.schema_components(structs, ref_template=_REFERENCE)
     ((event,), _) = msgspec.json.schema_components((AnyEvent | PrivacyRecord,), ref_template=_REFERENCE)
     paths: dict[str, dict[str, Any]] = {}

@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from clickscore.stream.errors import SettingsError
 from clickscore.stream.gateway.access import RELOAD_SECONDS, Access
+from clickscore.stream.gateway.explain_process import ExplainProcess
 from clickscore.stream.gateway.gateway_metrics import GatewayMetrics
 from clickscore.stream.gateway.http_app import create_app
 from clickscore.stream.gateway.kafka_log import KafkaLog
@@ -126,7 +127,8 @@ async def run_gateway(settings: Settings, on_ready: Callable[[str], None] = lamb
         settings.kafka, settings.gateway, on_decision=decisions.receive, on_receipt=decisions.receive_receipt
     )
     async with event_log:
-        service = GatewayService(event_log, decisions, settings.gateway, metrics)
+        explain = ExplainProcess(settings).explain
+        service = GatewayService(event_log, decisions, explain, settings.gateway, metrics)
         app = create_app(service, access, metrics, settings)
         async with serving(app, settings.gateway, metrics) as address:
             on_ready(address)

@@ -11,7 +11,7 @@ from clickscore.stream.errors import RequestError
 from clickscore.stream.gateway.answers import HealthAnswer, StoredEvent
 from clickscore.stream.gateway.decision_memory import DecisionMemory, decode_published_decision
 from clickscore.stream.gateway.event_bodies import IncomingEvent
-from clickscore.stream.gateway.event_log import EventLog
+from clickscore.stream.gateway.event_log import EventLog, Explain
 from clickscore.stream.gateway.gateway_metrics import GatewayMetrics
 from clickscore.stream.gateway.pending_decisions import PendingDecisions
 from clickscore.stream.settings import GatewaySettings
@@ -53,18 +53,26 @@ class GatewayService:
     """Stores events, and answers with published decisions of workers."""
 
     def __init__(
-        self, event_log: EventLog, decisions: PublishedDecisions, settings: GatewaySettings, metrics: GatewayMetrics
+        self,
+        event_log: EventLog,
+        decisions: PublishedDecisions,
+        explain: Explain,
+        settings: GatewaySettings,
+        metrics: GatewayMetrics,
     ) -> None:
         """Connect the parts.
 
         Args:
             event_log: The log of events and decisions.
             decisions: The published decisions, which another task fills.
+            explain: Explains a decision.
             settings: Limits of waits.
             metrics: Counts to fill.
         """
         self._event_log = event_log
         self._decisions = decisions
+        self.explain = explain
+        """Returns the explanation of a decision by its id, as JSON."""
         self._settings = settings
         self._metrics = metrics
 

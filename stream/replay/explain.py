@@ -20,9 +20,9 @@ from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.policy.policy_file import load_policy
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.replay.deciding_versions import BundleFinder, DeciderFinder, PolicyFinder
-from clickscore.stream.replay.decision_ids import DecisionId, parse_decision_id
+from clickscore.stream.decision_ids import DecisionId, parse_decision_id
 from clickscore.stream.replay.explainer import Explainer
-from clickscore.stream.replay.explanation import Explanation
+from clickscore.schemas.explanations import Explanation
 from clickscore.stream.replay.lost_values import LostValues
 from clickscore.stream.replay.published_decisions import DecisionRecords, find_published
 from clickscore.stream.replay.recompute import DecisionCase, recompute_cases

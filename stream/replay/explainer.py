@@ -29,8 +29,8 @@ from clickscore.stream.policy.policy_file import PolicyFile
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
 from clickscore.stream.replay.deciding_versions import BundleFinder, DeciderFinder
-from clickscore.stream.replay.decision_ids import AD_SUFFIX, DecisionId
-from clickscore.stream.replay.explanation import (
+from clickscore.stream.decision_ids import AD_SUFFIX, DecisionId
+from clickscore.schemas.explanations import (
     Alternative,
     CampaignPart,
     CandidatePart,

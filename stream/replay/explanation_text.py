@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from clickscore.schemas.events import AnyEvent, ItemEvent
 from clickscore.stream.kafka.tail import ACTION_WORDS
-from clickscore.stream.replay.explanation import Alternative, CampaignPart, Explanation, ModelPart, SessionPart
+from clickscore.schemas.explanations import Alternative, CampaignPart, Explanation, ModelPart, SessionPart
 from clickscore.stream.terminal_text import safe_text
 
 EVENTS_SHOWN = 12

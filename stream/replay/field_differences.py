@@ -4,13 +4,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-
-class FieldDifference(msgspec.Struct, frozen=True):
-    """A field with other values in two decisions, each as JSON; `(none)` where a decision lacks the field."""
-
-    field: str
-    published: str
-    recomputed: str
+from clickscore.schemas.explanations import FieldDifference
 
 
 def find_differences(published: bytes, recomputed: bytes) -> list[FieldDifference]:

@@ -22,6 +22,8 @@ KEYWORDS = {
 
 def faults(value: Any, schema: dict[str, Any], root: dict[str, Any], at: str = "$") -> list[str]:
     """Return where a value contradicts a schema, and where it has a field that the schema does not name."""
+    if not schema:  # allows any value
+        return []
     if "$ref" in schema:
         return faults(value, resolved(schema["$ref"], root), root, at)
     if "anyOf" in schema:

@@ -82,6 +82,14 @@ def running_gateway(settings: Settings, log: Path) -> Iterator[Gateway]:
         gateway.process.wait()
 
 
+def explained(settings: Settings, decision_id: str) -> Any:
+    """Return what `clickscore explain --json` says about a decision."""
+    command = [sys.executable, "-m", "clickscore.stream", "explain", "--json", decision_id]
+    environment = {**os.environ, **environment_of(settings)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout)[0]
+
+
 def event(event_id: str, kind: str = "view", **fields: Any) -> dict[str, Any]:
     item = {"item_id": "birch-kettle"} if kind in {"view", "cart"} else {}
     now = int(time.time() * 1000)
@@ -106,6 +114,10 @@ def test_gateway_stores_events_and_answers_with_the_decisions_of_a_worker(broker
             assert (status, earlier["event_id"]) == (200, "e1")
             for missing in ("none", "other-0-0", f"{decision['decision_id']}9", f"{decision['decision_id'][:-1]}x"):
                 assert first.send(f"/v1/decisions/{missing}")[0] == 404
+                assert first.send(f"/v1/decisions/{missing}/explain")[0] == 404
+            status, explanation = first.send(f"/v1/decisions/{decision['decision_id']}/explain")
+            assert (status, explanation["verdict"], explanation["published"]) == (200, "equal", decision)
+            assert explanation == explained(live.settings, decision["decision_id"])
 
             # A second gateway, started later, knows the decisions of the past.
             with running_gateway(live.settings, tmp_path / "second.log") as second:

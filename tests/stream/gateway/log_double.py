@@ -2,7 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from clickscore.schemas.decisions import Choice, Recommendation, encode_decision
+from clickscore.schemas.events import AnyEvent
+from clickscore.schemas.explanations import Explanation
 from clickscore.stream.errors import RequestError
 from clickscore.stream.gateway.event_bodies import IncomingEvent
 from clickscore.stream.gateway.event_log import LogHealth
@@ -61,6 +65,19 @@ class ListLog:
 
     async def find_decision(self, decision_id: str) -> bytes | None:
         return self.decisions.get(decision_id)
+
+    async def explain(self, decision_id: str) -> bytes:
+        value = self.decisions.get(decision_id)
+        if value is None:
+            raise RequestError(404, "the decision cannot be explained: it does not exist")
+        event = self.events[int(decision_id.rpartition("-")[2])].event
+        assert isinstance(event, AnyEvent)
+        published = msgspec.Raw(value)
+        return msgspec.json.encode(
+            Explanation(
+                decision_id=decision_id, verdict="equal", event=event, published=published, recomputed=published
+            )
+        )
 
     def health(self) -> LogHealth:
         return LogHealth(self.is_ready, 3, 20)

@@ -81,7 +81,7 @@ async def running_gateway(**changes: Any) -> AsyncGenerator[RunningGateway]:
     metrics = GatewayMetrics()
     decisions = PublishedDecisions(settings.gateway, metrics)
     log = ListLog(decisions.receive)
-    service = GatewayService(log, decisions, settings.gateway, metrics)
+    service = GatewayService(log, decisions, log.explain, settings.gateway, metrics)
     app = create_app(service, Access(settings.gateway), metrics, settings)
     async with (
         serving(app, settings.gateway, metrics) as address,

@@ -197,6 +197,7 @@ def test_key_opens_what_its_scopes_name(tmp_path: Path) -> None:
         assert (await gateway.post(identify, **headers)).status == 200
         check_problem(await gateway.post(event(), decide=True, **headers), 403, "'read'")
         check_problem(await gateway.get("/v1/users/anna/recommendations", **headers), 403, "'read'")
+        check_problem(await gateway.get(f"/v1/decisions/{SOURCE}-0/explain", **headers), 403, "'read'")
         check_problem(await gateway.get("/metrics", **headers), 403, "'admin'")
         check_problem(await gateway.post([event(), erase], **headers), 403, "'admin'")
         assert len(gateway.log.events) == 2
@@ -288,6 +289,9 @@ def test_answers_are_as_the_description_says(decide: bool) -> None:
         for user in ("anna", "bob", "%FF"):
             check(await gateway.get(path.format(user_id=user)), "get", path)
         path = "/v1/decisions/{decision_id}"
+        for name in (f"{SOURCE}-0", "none"):
+            check(await gateway.get(path.format(decision_id=name)), "get", path)
+        path = "/v1/decisions/{decision_id}/explain"
         for name in (f"{SOURCE}-0", "none"):
             check(await gateway.get(path.format(decision_id=name)), "get", path)
         check(await gateway.get("/health"), "get", "/health")

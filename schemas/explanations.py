@@ -6,10 +6,17 @@ import msgspec
 
 from clickscore.schemas.decisions import Ad, Because, Choice
 from clickscore.schemas.events import AnyEvent, Epoch
-from clickscore.stream.replay.field_differences import FieldDifference
 
 Verdict = Literal["equal", "different", "not published", "not recomputed", "no decision"]
 """Comparison of the decision that was made again with the published record."""
+
+
+class FieldDifference(msgspec.Struct, frozen=True):
+    """A field with other values in two decisions, each as JSON; `(none)` where a decision lacks the field."""
+
+    field: str
+    published: str
+    recomputed: str
 
 
 class RememberedEvent(msgspec.Struct, frozen=True, kw_only=True):
