@@ -9,10 +9,10 @@ import click
 
 from clickscore.model.bundle_folder import BundleFolder
 from clickscore.model.json_output import JsonOutput, json_options
+from clickscore.schemas.explanations import Explanation, Verdict
 from clickscore.stream.commands.options import with_settings
 from clickscore.stream.commands.progress import replay_progress_bar
 from clickscore.stream.replay.explain import explain_decisions, open_explainer
-from clickscore.schemas.explanations import Explanation, Verdict
 from clickscore.stream.replay.explanation_text import describe_briefly, describe_explanation
 from clickscore.stream.settings import Settings
 from clickscore.stream.worker.logs import user_hash, write_logs

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from aiokafka import TopicPartition
 
+from clickscore.schemas.explanations import Explanation
 from clickscore.schemas.topics import ADS, EVENTS, RECOMMENDATIONS
+from clickscore.stream.decision_ids import DecisionId, parse_decision_id
 from clickscore.stream.errors import SettingsError, TopicMissingError
 from clickscore.stream.kafka.availability import wait_for_broker
 from clickscore.stream.kafka.log_reader import OpenReader, open_reader
@@ -20,9 +22,7 @@ from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.policy.policy_file import load_policy
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.replay.deciding_versions import BundleFinder, DeciderFinder, PolicyFinder
-from clickscore.stream.decision_ids import DecisionId, parse_decision_id
 from clickscore.stream.replay.explainer import Explainer
-from clickscore.schemas.explanations import Explanation
 from clickscore.stream.replay.lost_values import LostValues
 from clickscore.stream.replay.published_decisions import DecisionRecords, find_published
 from clickscore.stream.replay.recompute import DecisionCase, recompute_cases

@@ -21,15 +21,6 @@ from clickscore.schemas.decisions import (
     round_score,
 )
 from clickscore.schemas.events import ACTIONS, Epoch
-from clickscore.schemas.purposes import WITHHELD
-from clickscore.stream.deciders import Decider
-from clickscore.stream.policy.ads import open_auction
-from clickscore.stream.policy.experiments import CHALLENGER, CONTROL
-from clickscore.stream.policy.policy_file import PolicyFile
-from clickscore.stream.policy.recommend import Policy
-from clickscore.stream.reference.catalogue_history import AnyCatalogue
-from clickscore.stream.replay.deciding_versions import BundleFinder, DeciderFinder
-from clickscore.stream.decision_ids import AD_SUFFIX, DecisionId
 from clickscore.schemas.explanations import (
     Alternative,
     CampaignPart,
@@ -41,6 +32,15 @@ from clickscore.schemas.explanations import (
     SessionPart,
     Verdict,
 )
+from clickscore.schemas.purposes import WITHHELD
+from clickscore.stream.deciders import Decider
+from clickscore.stream.decision_ids import AD_SUFFIX, DecisionId
+from clickscore.stream.policy.ads import open_auction
+from clickscore.stream.policy.experiments import CHALLENGER, CONTROL
+from clickscore.stream.policy.policy_file import PolicyFile
+from clickscore.stream.policy.recommend import Policy
+from clickscore.stream.reference.catalogue_history import AnyCatalogue
+from clickscore.stream.replay.deciding_versions import BundleFinder, DeciderFinder
 from clickscore.stream.replay.field_differences import find_differences
 from clickscore.stream.replay.published_decisions import DecisionRecords
 from clickscore.stream.replay.recompute import DecisionCase

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from clickscore.schemas.events import AnyEvent, ItemEvent
-from clickscore.stream.kafka.tail import ACTION_WORDS
 from clickscore.schemas.explanations import Alternative, CampaignPart, Explanation, ModelPart, SessionPart
+from clickscore.stream.kafka.tail import ACTION_WORDS
 from clickscore.stream.terminal_text import safe_text
 
 EVENTS_SHOWN = 12

@@ -6,9 +6,9 @@ import msgspec
 from aiokafka import ConsumerRecord, TopicPartition
 
 from clickscore.schemas.json_depth import bounded_depth
+from clickscore.stream.decision_ids import DecisionId, parse_decision_id
 from clickscore.stream.errors import SettingsError
 from clickscore.stream.kafka.log_reader import PartitionReader
-from clickscore.stream.decision_ids import DecisionId, parse_decision_id
 
 FETCH_MS = 500
 """Longest wait of a fetch, ms."""

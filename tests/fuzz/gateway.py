@@ -60,7 +60,15 @@ async def _send(chance: random.Random, gateway: RunningGateway, number: int) -> 
         return answer_outcome(text, await _first_bytes(text, address.hostname or "", address.port or 0)), 0
     if kind < 0.25:
         name = quote(chance.choice(ODD_TEXTS).encode("utf-8", "surrogatepass"), safe=chance.choice(("", "/%")))
-        path = chance.choice(("/v1/users/%s/recommendations", "/v1/decisions/%s", "/v1/decisions/%s/explain", "/v1/%s", "/openapi.json?%s"))
+        path = chance.choice(
+            (
+                "/v1/users/%s/recommendations",
+                "/v1/decisions/%s",
+                "/v1/decisions/%s/explain",
+                "/v1/%s",
+                "/openapi.json?%s",
+            )
+        )
         return _outcome(await gateway.get(path.replace("%s", name)), path)
     body = _body(chance, number)
     path = "/v1/events" + chance.choice(("", "", "", "?decide=true", "?decide=maybe", "?decide=false&decide=true"))

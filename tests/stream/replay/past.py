@@ -9,13 +9,13 @@ from msgspec.structs import replace
 
 from clickscore.schemas.catalogue import Campaign, Item, encode
 from clickscore.schemas.events import Epoch
+from clickscore.schemas.explanations import Explanation
 from clickscore.schemas.topics import CAMPAIGNS, CATALOGUE, EVENTS
+from clickscore.stream.decision_ids import parse_decision_id
 from clickscore.stream.pipeline import Pipeline, Record
 from clickscore.stream.policy.policy_file import load_policy
 from clickscore.stream.reference.catalogue import Catalogue
-from clickscore.stream.decision_ids import parse_decision_id
 from clickscore.stream.replay.explain import open_explainer
-from clickscore.schemas.explanations import Explanation
 from clickscore.stream.replay.published_decisions import DecisionRecords
 from clickscore.stream.replay.recompute import recompute_cases
 from clickscore.stream.replay.reference_log import ReferenceLog, ReferenceRecord, start_pipeline

@@ -5,12 +5,12 @@ import asyncio
 import msgspec
 import pytest
 
+from clickscore.schemas.explanations import Explanation
 from clickscore.schemas.topics import ADS, RECOMMENDATIONS
+from clickscore.stream.decision_ids import parse_decision_id
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.reference.catalogue import Catalogue
-from clickscore.stream.decision_ids import parse_decision_id
 from clickscore.stream.replay.explain import DecisionLog, explain_cases, read_published
-from clickscore.schemas.explanations import Explanation
 from clickscore.stream.replay.recompute import recompute_cases
 from clickscore.stream.settings import KafkaSettings, PolicySettings, SessionSettings
 from tests.events import records, view

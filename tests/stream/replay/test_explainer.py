@@ -7,11 +7,11 @@ import pytest
 
 from clickscore.schemas.catalogue import Campaign, Item
 from clickscore.schemas.events import Epoch
+from clickscore.schemas.explanations import FieldDifference
 from clickscore.schemas.rollouts import EpochRollout
 from clickscore.schemas.topics import EVENTS
 from clickscore.stream.policy.policy_file import load_policy
 from clickscore.stream.replay.explanation_text import describe_briefly, describe_explanation
-from clickscore.schemas.explanations import FieldDifference
 from clickscore.stream.replay.reference_log import ReferenceLog
 from clickscore.stream.scoring.bundle import check_bundle
 from clickscore.stream.scoring.bundle_store import BundleStore

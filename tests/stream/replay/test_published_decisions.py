@@ -7,8 +7,8 @@ import pytest
 from aiokafka import TopicPartition
 
 from clickscore.schemas.topics import RECOMMENDATIONS
-from clickscore.stream.errors import SettingsError
 from clickscore.stream.decision_ids import DecisionId, parse_decision_id
+from clickscore.stream.errors import SettingsError
 from clickscore.stream.replay.published_decisions import (
     REPEAT_EVENTS,
     SEARCHED_RECORDS,
