@@ -8,7 +8,7 @@ SEED ?=
 SERVE = .venv
 TRAIN = .venv-train
 BENCH = .venv-bench
-FOLDERS = schemas model export stream backtest
+FOLDERS = schemas model export stream backtest retraining
 LINKS = build/import/clickscore/.done
 PIP = -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 

@@ -25,7 +25,7 @@ from clickscore.stream.settings import SETTINGS  # noqa: E402
 from clickscore.stream.worker.prometheus_metrics import Metrics  # noqa: E402
 from docs.contracts import asyncapi_text, schema_files  # noqa: E402
 
-PACKAGES = ("schemas", "model", "export", "stream", "backtest")
+PACKAGES = ("schemas", "model", "export", "stream", "backtest", "retraining")
 PARTLY_GENERATED = ("docs/architecture.md", "docs/clients.md", "docs/gateway.md", "docs/operations.md")
 CLIENT_PROGRAMS = {
     "java": "docs/clients/java/src/main/java/ShopClient.java",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("schemas", "model", "export", "stream", "backtest")
+PACKAGES = ("schemas", "model", "export", "stream", "backtest", "retraining")
 FOLDERS = (*PACKAGES, "bench", "docs", "deploy", "tests/chaos")
 
 MAX_FUNCTION_WORD_NAMES = 0.8  # percent of bound names

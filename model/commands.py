@@ -52,6 +52,11 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     type=FOLDER,
     help="Warm start: fine-tune this checkpoint, or bundle exported with --trainable, on SESSIONS that are new to it.",
 )
+@click.option(
+    "--neighbours-only",
+    is_flag=True,
+    help="With --from: count which items occur together again, and train nothing. It takes seconds.",
+)
 @click.option("--items", type=FILE, help="Catalogue as JSON lines: gives the trees prices and categories.")
 @click.option(
     "--preset",
@@ -80,6 +85,7 @@ def train(
     sessions: tuple[Path, ...],
     out: Path,
     origin: Path | None,
+    neighbours_only: bool,
     items: Path | None,
     preset: str | None,
     epochs: int | None,
@@ -104,6 +110,9 @@ def train(
     if origin and (preset or epochs or seed is not None or changes or items):
         message = "--from uses the settings of the old model: leave out --preset, --epochs, --seed, --set and --items"
         raise click.UsageError(message)
+    if neighbours_only and not origin:
+        message = "--neighbours-only needs --from: it changes a trained model"
+        raise click.UsageError(message)
     config = _read_config(preset or "default", epochs, seed, changes)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     wait_passively()
@@ -115,7 +124,7 @@ def train(
             load_texts,
             save_texts,
         )
-        from clickscore.model.train import fine_tune, format_metrics  # noqa: PLC0415
+        from clickscore.model.train import fine_tune, format_metrics, refresh_neighbours  # noqa: PLC0415
         from clickscore.model.train import train as train_model  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
@@ -128,7 +137,10 @@ def train(
         newer = load_fine_tuning_data(sessions, config, previous.vocabulary)
         _print_report(newer.report, console)
         lineage = f"{name}: {previous.record.report.summary()}"
-        record = fine_tune(previous, load_pairs(folder), newer, out, lineage=lineage, console=console)
+        if neighbours_only:
+            record = refresh_neighbours(previous, load_pairs(folder), newer, out, lineage=lineage)
+        else:
+            record = fine_tune(previous, load_pairs(folder), newer, out, lineage=lineage, console=console)
         if texts := load_texts(folder):
             save_texts(out, texts)
     else:

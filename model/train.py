@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from clickscore.model.array_types import Longs
 from clickscore.model.checkpoint import (
     Checkpoint,
     EpochResult,
@@ -35,7 +36,15 @@ from clickscore.model.config import TrainConfig, settle_epochs
 from clickscore.model.dataset import Dataset, FineTuningData
 from clickscore.model.errors import TrainingError
 from clickscore.model.head_training import BlendedHeads, blend_held_out, fit_heads, recalibrate, refit_heads
-from clickscore.model.neighbours import Neighbours, PairCounts, count_pairs, decay_counts, weigh_by_age
+from clickscore.model.neighbours import (
+    Neighbours,
+    PairCounts,
+    add_counts,
+    count_pairs,
+    decay_counts,
+    select_neighbours,
+    weigh_by_age,
+)
 from clickscore.model.predict import CUTOFF, compute_metrics, evaluate_model, predict_sessions, ranking_score
 from clickscore.model.stack import MAX_ROWS
 from clickscore.model.training_pass import TrainingPass, choose_batch_size, make_optimizer, prepare_pass, train_pass
@@ -175,6 +184,55 @@ def fine_tune(
         TrainingError: The folder holds another training, or files that are no checkpoint; or the model comes from a
             version without decayed counts.
     """
+    record = _begin_warm_start(previous, newer, folder, lineage)
+    if record.finished:
+        return record
+    config, added = record.config, len(newer.sessions)
+    torch.manual_seed(config.seed)
+    model = previous.model.grow(len(newer.vocabulary)).to(_device())
+    batch_size = choose_batch_size(added, config.top_up_steps, config)
+    weights, older_pairs = _weigh(newer, pairs, record)
+    final_pass = prepare_pass(newer.sessions, weights, older_pairs, model, config, batch_size=batch_size)
+    return _run_final_pass(model, final_pass, record, folder, console)
+
+
+def refresh_neighbours(
+    previous: Checkpoint, pairs: PairCounts, newer: FineTuningData, folder: Path, *, lineage: str
+) -> TrainingRecord:
+    """Count the neighbours again with newer sessions, without training, and return the new record.
+
+    The weights stay, and new items get the vectors of their neighbours. It takes seconds, so it can be done often.
+
+    Args:
+        previous: Trained model.
+        pairs: Co-occurrence counts of the trained model's sessions.
+        newer: Sessions that the model has not counted.
+        folder: Folder of the new checkpoint.
+        lineage: Description of the trained model.
+
+    Raises:
+        TrainingError: The folder holds another training, or files that are no checkpoint; or the model comes from a
+            version without decayed counts.
+    """
+    record = _begin_warm_start(previous, newer, folder, lineage)
+    if record.finished:
+        return record
+    weights, older_pairs = _weigh(newer, pairs, record)
+    model = previous.model.grow(len(newer.vocabulary))
+    all_pairs = add_counts(older_pairs, count_pairs(newer.sessions, weights))
+    neighbours = select_neighbours(all_pairs, model.item.shape[0], record.config.model.neighbours)
+    return _finish(folder, record, model, neighbours, all_pairs)
+
+
+def _begin_warm_start(previous: Checkpoint, newer: FineTuningData, folder: Path, lineage: str) -> TrainingRecord:
+    """Return the record of a warm start, with the old model's metrics on the newer sessions; write the first files.
+
+    Args:
+        previous: Trained model.
+        newer: Sessions that the model has not trained on.
+        folder: Folder of the new checkpoint.
+        lineage: Description of the trained model.
+    """
     counted, added = previous.record.counted_sessions, len(newer.sessions)
     if not counted:
         message = "the model comes from a version that did not weigh co-occurrences by age: train a new model"
@@ -202,13 +260,19 @@ def fine_tune(
     start_checkpoint(folder, record, newer.vocabulary, newer.sample)
     if stack:
         save_stack(folder, stack.grow(len(newer.vocabulary)))
-    torch.manual_seed(config.seed)
-    model = previous.model.grow(len(newer.vocabulary)).to(_device())
-    batch_size = choose_batch_size(added, config.top_up_steps, config)
-    weights = weigh_by_age(counted + added, config.neighbours_half)[counted:]
-    older_pairs = decay_counts(pairs, added / (counted + added), config.neighbours_half)
-    final_pass = prepare_pass(newer.sessions, weights, older_pairs, model, config, batch_size=batch_size)
-    return _run_final_pass(model, final_pass, record, folder, console)
+    return record
+
+
+def _weigh(newer: FineTuningData, pairs: PairCounts, record: TrainingRecord) -> tuple[Longs, PairCounts]:
+    """Return the weight of each newer session's co-occurrences, and the decayed counts of the older sessions.
+
+    Args:
+        newer: Sessions that the model has not counted.
+        pairs: Co-occurrence counts of the older sessions.
+        record: Record of the warm start, with the number of all sessions.
+    """
+    counted, added, half = record.counted_sessions, len(newer.sessions), record.config.neighbours_half
+    return weigh_by_age(counted, half)[counted - added :], decay_counts(pairs, added / counted, half)
 
 
 def _run_final_pass(
@@ -219,8 +283,23 @@ def _run_final_pass(
     with TrainingProgress(console, WorkPlan(epochs=1, steps=final_pass.steps)) as progress:
         progress.start("fine-tuning")
         train_pass(model, optimizer, final_pass, number=number, on_step=progress.advance)
-    save_model(folder / "weights.pt", model, final_pass.neighbours)
-    save_pairs(folder, final_pass.pairs)
+    return _finish(folder, record, model, final_pass.neighbours, final_pass.pairs)
+
+
+def _finish(
+    folder: Path, record: TrainingRecord, model: SessionTransformer, neighbours: Neighbours, pairs: PairCounts
+) -> TrainingRecord:
+    """Write the files of a finished checkpoint, and return its record.
+
+    Args:
+        folder: Checkpoint folder.
+        record: Record of the training.
+        model: The trained model.
+        neighbours: Neighbours of every item.
+        pairs: Co-occurrence counts of all sessions.
+    """
+    save_model(folder / "weights.pt", model, neighbours)
+    save_pairs(folder, pairs)
     record = msgspec.structs.replace(record, finished=True)
     write_record(folder, record)
     for name in ("best.pt", "training.pt"):

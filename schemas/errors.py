@@ -19,6 +19,7 @@
   + DataError                training data cannot be read, has the wrong form, or is too little
   + TrainingError            a training, a checkpoint or a bundle does not fit the command
   + ExportError              a model cannot become a bundle
+  + RetrainingError          a retraining cannot run, because another one runs or its folder holds something else
   + GraphTrialError          a trial run of a graph shows a problem that a worker would meet
 
 A bad record is no error: the record becomes a dead letter (see `stream.pipeline`). A bug is not in the tree either: a

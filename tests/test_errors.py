@@ -11,7 +11,7 @@ from clickscore.schemas import errors
 from clickscore.stream.__main__ import main
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("schemas", "model", "export", "stream", "backtest")
+FOLDERS = ("schemas", "model", "export", "stream", "backtest", "retraining")
 
 
 def drawn_tree() -> dict[str, str]:

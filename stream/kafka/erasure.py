@@ -12,17 +12,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import msgspec
-from aiokafka import ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka import ConsumerRecord
 
 from clickscore.schemas.erasure import MAX_IDS, Erased, Remains, decode_receipt, encode_receipt
 from clickscore.schemas.events import PrivacyRecord, encode_event
 from clickscore.schemas.json_depth import bounded_depth
-from clickscore.schemas.topics import ADS, CLOSED_SESSIONS, ERASURE_RECEIPTS, RECOMMENDATIONS, Topic
-from clickscore.stream.errors import BrokerError, TopicMissingError
-from clickscore.stream.kafka.log_reader import LogReader, PartitionReader, open_reader, read_to_end
+from clickscore.schemas.topics import ADS, CLOSED_SESSIONS, ERASURE_RECEIPTS, RECOMMENDATIONS
+from clickscore.stream.kafka.log_reader import LogReader, PartitionReader, read_to_end
 from clickscore.stream.kafka.producer import EventSender
-from clickscore.stream.kafka.topics import list_topics
+from clickscore.stream.kafka.topic_reader import open_partitions
 from clickscore.stream.settings import KafkaSettings
 
 _RECORD_ID = re.compile(r".+-[0-9]{1,9}-[0-9]{1,18}")
@@ -89,7 +87,7 @@ async def following_receipts(settings: KafkaSettings) -> AsyncGenerator[LogReade
         TopicMissingError: The topic of receipts is missing.
         BrokerError: The broker cannot be reached.
     """
-    async with _reading(settings, [ERASURE_RECEIPTS]) as (reader, partitions):
+    async with open_partitions(settings, [ERASURE_RECEIPTS]) as (reader, partitions):
         reader.assign(partitions)
         for partition, end in (await reader.end_offsets(partitions)).items():
             reader.seek(partition, end)
@@ -127,9 +125,30 @@ async def pending_erasures(settings: KafkaSettings) -> dict[str, Erasure]:
         TopicMissingError: The topic of receipts is missing.
         BrokerError: The broker cannot be reached.
     """
+    erasures, listed = await _read_erasures(settings)
+    return {event_id: erasure for event_id, erasure in erasures.items() if event_id not in listed}
+
+
+async def read_erased_users(settings: KafkaSettings) -> dict[str, dict[int, int]]:
+    """Return the users who were erased, each with the offset of the newest `erase` event by partition.
+
+    Raises:
+        TopicMissingError: The topic of receipts is missing.
+        BrokerError: The broker cannot be reached.
+    """
+    users: dict[str, dict[int, int]] = defaultdict(dict)
+    for erasure in (await _read_erasures(settings))[0].values():
+        offsets = users[erasure.user_id]
+        for partition, offset in erasure.offsets.items():
+            offsets[partition] = max(offset, offsets.get(partition, -1))
+    return dict(users)
+
+
+async def _read_erasures(settings: KafkaSettings) -> tuple[dict[str, Erasure], set[str]]:
+    """Return the erasures of the topic of receipts by event id, and the ids of those whose remaining ids are listed."""
     erasures: dict[str, Erasure] = {}
     listed: set[str] = set()
-    async with _reading(settings, [ERASURE_RECEIPTS]) as (reader, partitions):
+    async with open_partitions(settings, [ERASURE_RECEIPTS]) as (reader, partitions):
         async for _, records in read_to_end(reader, partitions):
             for record in records:
                 receipt = _read_receipt(record)
@@ -138,7 +157,7 @@ async def pending_erasures(settings: KafkaSettings) -> dict[str, Erasure]:
                 elif receipt is not None:
                     erasures.setdefault(receipt.event_id, Erasure(receipt.event_id, receipt.user_id))
                     _add_receipt(erasures, record)
-    return {event_id: erasure for event_id, erasure in erasures.items() if event_id not in listed}
+    return erasures, listed
 
 
 async def list_remains(settings: KafkaSettings, erasures: Iterable[Erasure]) -> dict[str, RemainingIds]:
@@ -161,7 +180,7 @@ async def list_remains(settings: KafkaSettings, erasures: Iterable[Erasure]) -> 
         settings.topic(ADS.name): lambda ids: ids.ads,
         settings.topic(CLOSED_SESSIONS.name): lambda ids: ids.sessions,
     }
-    async with _reading(settings, [RECOMMENDATIONS, ADS, CLOSED_SESSIONS]) as (reader, partitions):
+    async with open_partitions(settings, [RECOMMENDATIONS, ADS, CLOSED_SESSIONS]) as (reader, partitions):
         async for tp, records in read_to_end(reader, partitions):
             for record in records:
                 for erasure in by_user.get(record.key or b"", ()):
@@ -260,28 +279,3 @@ def _id_before(record: "ConsumerRecord[bytes, bytes]", erased_at: int) -> str | 
         return record_id if int(record_id.removesuffix("-ad").rpartition("-")[2]) < erased_at else None
     except ValueError:  # the errors of msgspec are ValueErrors; a foreign record has no such id
         return None
-
-
-@asynccontextmanager
-async def _reading(
-    settings: KafkaSettings, topics: Iterable[Topic]
-) -> AsyncGenerator[tuple[LogReader, list[TopicPartition]]]:
-    """Yield a reader and all partitions of topics.
-
-    Raises:
-        TopicMissingError: A topic is missing.
-        BrokerError: The broker cannot be reached.
-    """
-    names = [settings.topic(topic.name) for topic in topics]
-    counts = await list_topics(settings, {name: {"read"} for name in names})
-    missing = [name for name in names if name not in counts]
-    if missing:
-        message = f"topic {missing[0]} is missing. Make it with `clickscore topics create`"
-        raise TopicMissingError(message)
-    partitions = [TopicPartition(name, partition) for name in names for partition in range(counts[name])]
-    try:
-        async with open_reader(settings) as reader:
-            yield reader, partitions
-    except KafkaError as exc:
-        message = f"Kafka at {settings.bootstrap_servers}: {str(exc) or type(exc).__name__}"
-        raise BrokerError(message) from exc

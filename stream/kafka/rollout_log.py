@@ -9,6 +9,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from clickscore.schemas.outcome_counts import PartitionReport, decode_report
+from clickscore.schemas.retraining import LEASE_SUFFIX, RetrainingLease, decode_lease, encode_lease, follows
 from clickscore.schemas.rollouts import Rollout, decode_rollout, encode_rollout
 from clickscore.schemas.topics import ROLLOUTS
 from clickscore.stream.errors import BrokerError, TopicMissingError
@@ -31,6 +32,7 @@ class RolloutTable:
     def __init__(self) -> None:
         self._rollouts: dict[str, Rollout] = {}
         self._reports: dict[str, PartitionReport] = {}
+        self._leases: dict[str, RetrainingLease] = {}
 
     @property
     def rollouts(self) -> Mapping[str, Rollout]:
@@ -45,12 +47,16 @@ class RolloutTable:
             if key.startswith(f"{rollout.name}/") and report.changed_at == rollout.changed_at
         }
 
+    def lease(self, rollout: str) -> RetrainingLease | None:
+        """Return the newest lease on the retraining of a rollout, which may have ended; None without any."""
+        return self._leases.get(rollout)
+
     def add(self, key: bytes | None, value: bytes | None) -> str | None:
         """Take the next record; an empty value ends a rollout, like a tombstone.
 
         Args:
-            key: Name of the rollout, or `NAME/PARTITION` for a report.
-            value: The rollout or the report as JSON.
+            key: Name of the rollout, `NAME/PARTITION` for a report, or `NAME/retraining` for a lease.
+            value: The rollout, the report or the lease as JSON.
 
         Returns:
             The reason why the record is ignored; None if the record counts.
@@ -59,6 +65,10 @@ class RolloutTable:
             name = (key or b"").decode()
             if _REPORT_KEY.fullmatch(name):
                 self._reports[name] = decode_report(value or b"")
+                return None
+            if name.endswith(LEASE_SUFFIX):
+                rollout_name = name.removesuffix(LEASE_SUFFIX)
+                self._leases[rollout_name] = follows(self._leases.get(rollout_name), decode_lease(value or b""))
                 return None
             if not value:
                 self._rollouts.pop(name, None)
@@ -156,3 +166,19 @@ async def write_rollout(settings: KafkaSettings, rollout: Rollout) -> None:
     """
     async with EventSender(settings, ROLLOUTS.name) as sender:
         await sender.add(encode_rollout(rollout), rollout.name.encode(), partition=0)
+
+
+async def write_lease(settings: KafkaSettings, rollout: str, lease: RetrainingLease) -> None:
+    """Write a lease on the retraining of a rollout, and return once Kafka has stored it.
+
+    Args:
+        settings: Connection, and names of topics.
+        rollout: Name of the rollout.
+        lease: The lease.
+
+    Raises:
+        TopicMissingError: The topic is missing.
+        BrokerError: The broker cannot be reached, or did not store the record.
+    """
+    async with EventSender(settings, ROLLOUTS.name) as sender:
+        await sender.add(encode_lease(lease), f"{rollout}{LEASE_SUFFIX}".encode(), partition=0)

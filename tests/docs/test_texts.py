@@ -89,7 +89,7 @@ def test_links_lead_to_files(path: Path) -> None:
 @each_page
 def test_files_that_are_named_are_there(path: Path) -> None:
     named = re.findall(
-        r"`((?:schemas|model|export|stream|backtest|tests|deploy|docs)/[\w./-]+\.\w+)`",
+        r"`((?:schemas|model|export|stream|backtest|retraining|tests|deploy|docs)/[\w./-]+\.\w+)`",
         path.read_text(encoding="utf-8"),
     )
     for name in named:

@@ -14,7 +14,7 @@ from clickscore.model.dataset import load_dataset, load_fine_tuning_data
 from clickscore.model.errors import TrainingError
 from clickscore.model.neighbours import add_counts, count_pairs, decay_counts, select_neighbours, weigh_by_age
 from clickscore.model.predict import ranking_score
-from clickscore.model.train import fine_tune, train
+from clickscore.model.train import fine_tune, refresh_neighbours, train
 from clickscore.model.training_pass import (
     FINAL_RATE_SHARE,
     LearningRates,
@@ -352,3 +352,27 @@ def test_tables_norms_and_biases_have_no_weight_decay():
     assert tables <= {names[parameter] for parameter in others["params"]}
     assert all(parameter.ndim == 2 for parameter in decayed["params"])
     assert len(decayed["params"]) + len(others["params"]) == len(names)
+
+
+def test_refreshed_neighbours_are_those_of_fine_tuning_and_the_weights_stay(trained, newer, tmp_path):
+    """The counts do not depend on whether the model trains."""
+    run_fine_tune(trained, newer, tmp_path / "tuned")
+    previous = load_checkpoint(trained)
+    record = refresh_neighbours(previous, load_pairs(trained), newer, tmp_path / "fresh", lineage="the first")
+    fresh, tuned = load_checkpoint(tmp_path / "fresh"), load_checkpoint(tmp_path / "tuned")
+    assert record.finished
+    assert np.array_equal(fresh.neighbours.rows, tuned.neighbours.rows)
+    assert np.array_equal(load_pairs(tmp_path / "fresh").counts, load_pairs(tmp_path / "tuned").counts)
+    assert fresh.record.counted_sessions == tuned.record.counted_sessions
+    rows = len(previous.model.item)
+    assert torch.equal(fresh.model.item[:rows], previous.model.item)
+    others = {name: weight for name, weight in previous.model.state_dict().items() if name != "item"}
+    assert same(others, {name: weight for name, weight in fresh.model.state_dict().items() if name != "item"})
+
+
+def test_neighbours_are_refreshed_once(trained, newer, tmp_path):
+    previous, pairs = load_checkpoint(trained), load_pairs(trained)
+    refresh_neighbours(previous, pairs, newer, tmp_path, lineage="the first")
+    modified_at = (tmp_path / "weights.pt").stat().st_mtime_ns
+    assert refresh_neighbours(previous, pairs, newer, tmp_path, lineage="the first").finished
+    assert (tmp_path / "weights.pt").stat().st_mtime_ns == modified_at

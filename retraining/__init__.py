@@ -1,0 +1,1 @@
+"""Retraining: from the newest closed sessions to a new bundle, judged against the champion, and its ramp."""
