@@ -35,7 +35,9 @@ def judge_comparison(comparison: BundleComparison) -> ComparisonVerdict:
             )
     ranking = comparison.measures.get(RANKING)
     if ranking is None:
-        return ComparisonVerdict(is_good=False, reason="no held-out session has two items, so the bundles cannot be compared")
+        return ComparisonVerdict(
+            is_good=False, reason="no held-out session has two items, so the bundles cannot be compared"
+        )
     if ranking.difference.value < 0:
         return ComparisonVerdict(
             is_good=False,
