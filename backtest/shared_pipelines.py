@@ -17,6 +17,7 @@ from clickscore.stream.pipeline import Message, Output, Pipeline
 from clickscore.stream.policy.experiments import CONTROL, assign_variant
 from clickscore.stream.policy.policy_file import PolicyFile
 from clickscore.stream.policy.recommend import Policy
+from clickscore.stream.policy.shelves import main_policy
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
 from clickscore.stream.replay.reference_files import NO_FILES, ReferenceFiles
@@ -57,6 +58,8 @@ class ArmPolicy(NamedTuple):
     ) -> tuple[Recommendation, Recommendation]:
         """Return the recommendations of a worker with the arm's settings, with and without repeats of the session.
 
+        A page with shelves is judged by its main shelf.
+
         Args:
             request: The event, with the user's session.
             scores: Output of the arm's recommender.
@@ -68,8 +71,8 @@ class ArmPolicy(NamedTuple):
             request = msgspec.structs.replace(request, variant=variant)
         scores = scores if variant != CONTROL else None
         return (
-            self.repeating.recommend(request, scores, catalogue),
-            self.discovering.recommend(request, scores, catalogue),
+            main_policy(self.repeating, request).recommend(request, scores, catalogue),
+            main_policy(self.discovering, request).recommend(request, scores, catalogue),
         )
 
 

@@ -39,14 +39,33 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     propensity: float
     """Probability with which the policy showed this item at this position."""
     reason: str
-    """Origin of the item: `model`; `similar` to a current item that the bundle does not know; `popular`; `pinned` to a
-    fixed place by the policy; or `sponsored` for an ad."""
+    """Origin of the item: `model`; `similar` to the current item; `popular`; `pinned` to a fixed place by the policy;
+    `sponsored` for an ad; and on shelves `viewed` in this session."""
     because: tuple[Because, ...] = ()
     """Events with the largest contributions, largest first; left out if empty, and with `reasons` set to 0."""
     sponsored: bool = False
     """Whether the item is an ad, and must be shown as such; left out for any other item."""
     campaign_id: str | None = None
     """Campaign of a sponsored item; left out for any other item."""
+
+
+ShelfJob = Literal["for_you", "similar", "recently_viewed", "popular_in_category", "sponsored"]
+"""What a shelf of a page shows."""
+
+
+class Shelf(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """A shelf of a page. No item of it is on another shelf of the page, or among its ads unless the shelf shows ads."""
+
+    name: str
+    """Name in the policy."""
+    job: ShelfJob
+    """What the shelf shows."""
+    items: tuple[Choice, ...]
+    """The items to show, best first: fewer than the shelf has places, or none, where its sources have no more."""
+    filtered: dict[str, int] = {}
+    """Number of candidates removed by each rule of the policy; left out where no candidate was removed."""
+    moved: dict[str, int] = {}
+    """Number of shown places to which each re-ranker of the policy brought another item; left out without a move."""
 
 
 class RecommendationContext(
@@ -96,6 +115,10 @@ class Recommendation(
     """
     moved: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
     """Number of shown places to which each re-ranker of the policy brought another item; left out without a move."""
+    shelf: str | msgspec.UnsetType = msgspec.UNSET
+    """Name of the main shelf, whose items are in `items`; left out for a page of one plain list."""
+    shelves: tuple[Shelf, ...] | msgspec.UnsetType = msgspec.UNSET
+    """The other shelves of the page, from top to bottom; left out for a page of one plain list."""
 
 
 class SoldSlot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -161,9 +184,15 @@ decode_decision = bounded_depth(msgspec.json.Decoder(AnyDecision).decode)
 encode_decision = msgspec.json.Encoder().encode
 
 
+def page_items(decision: Recommendation) -> tuple[Choice, ...]:
+    """Return the items of all shelves of a page, the main shelf first; of a plain list its items."""
+    shelves = decision.shelves or ()
+    return decision.items if not shelves else sum((shelf.items for shelf in shelves), decision.items)
+
+
 def count_model_items(decision: Recommendation) -> int:
-    """Return the number of items that the model chose; the others are similar, popular, pinned or sponsored."""
-    return sum([choice.reason == "model" for choice in decision.items])
+    """Return the number of items of the page that the model chose; the others have another origin."""
+    return sum([choice.reason == "model" for choice in page_items(decision)])
 
 
 def compared_variant(decision: Recommendation) -> str:

@@ -22,6 +22,10 @@ Price = Annotated[float, msgspec.Meta(ge=0)]
 Word = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 """Short name: of a region, a customer group, a flag."""
 Position = Annotated[int, msgspec.Meta(ge=0)]
+ShelfName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+"""Name of a shelf of a page."""
+MAX_SHELVES = 16
+"""Shelves of a page at most."""
 
 
 class UserRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", gc=False):
@@ -50,6 +54,10 @@ class Event(UserRecord, frozen=True, kw_only=True, gc=False):
     """Region of the user, as the catalogue names it in `regions`; it is not kept."""
     customer_group: Word | msgspec.UnsetType = msgspec.UNSET
     """Customer group of the user, as the catalogue names it in `groups`; it is not kept."""
+    placements: Annotated[tuple[ShelfName, ...], msgspec.Meta(max_length=MAX_SHELVES)] | msgspec.UnsetType = (
+        msgspec.UNSET
+    )
+    """Shelves of the page, from top to bottom, in place of those that the policy names for the event; not kept."""
 
 
 class ItemEvent(Event, frozen=True, kw_only=True, gc=False):

@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from clickscore.schemas.decisions import Ad, Because, Choice
+from clickscore.schemas.decisions import Ad, Because, Choice, Shelf
 from clickscore.schemas.events import AnyEvent, Epoch
 
 Verdict = Literal["equal", "different", "not published", "not recomputed", "no decision"]
@@ -72,6 +72,8 @@ class RulePart(msgspec.Struct, frozen=True, kw_only=True):
     """Reason, to follow "because" for a removal."""
     rank_before: int | None
     rank_after: int | None
+    shelf: str = ""
+    """Shelf of the page where the rule ran; empty for a plain list."""
 
 
 class CampaignPart(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,6 +117,10 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     campaigns: tuple[CampaignPart, ...] = ()
     """Campaigns that matched, the most valuable first."""
     items: tuple[Choice, ...] = ()
+    shelf: str = ""
+    """Name of the main shelf, which has these items; empty for a plain list."""
+    shelves: tuple[Shelf, ...] = ()
+    """The other shelves of the page."""
     ad: Ad | None = None
     epoch: Epoch | None = None
     policy: str = ""

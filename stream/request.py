@@ -40,6 +40,8 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     """Ads shown to the user on the day of the event, as `schemas.snapshots.AdState` has them."""
     session_ads: int = 0
     """Number of ads shown in the session."""
+    shown: frozenset[str] = frozenset()
+    """Items that the page shows already: on its earlier shelves, and as ads."""
 
 
 class Reasons(NamedTuple):

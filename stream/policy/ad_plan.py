@@ -39,16 +39,17 @@ class AdPlan(NamedTuple):
     """Whether ads may be among the recommended items."""
 
 
-def make_ad_plan(policy_file: PolicyFile, settings: PolicySettings) -> AdPlan:
+def make_ad_plan(policy_file: PolicyFile, settings: PolicySettings, size: int) -> AdPlan:
     """Return the ad plan of a policy; without ads there is no placement.
 
     Args:
         policy_file: The policy.
         settings: Values for what the policy file leaves out.
+        size: Number of items in the list.
     """
     ads = policy_file.ads
     tables = sorted(ads.placements.items()) if ads.shown else ()
-    reserve, size = policy_file.reserve(settings), policy_file.size(settings)
+    reserve = policy_file.reserve(settings)
     placements = tuple(
         Placement(
             name,

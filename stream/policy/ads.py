@@ -1,7 +1,7 @@
 """Ads: the campaigns that may be shown to a user, and the auction of the slots of each placement."""
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from itertools import islice
 from math import exp
 from operator import attrgetter
@@ -16,7 +16,7 @@ from clickscore.schemas.decisions import Ad, Choice, ExclusionCause, SoldSlot, r
 from clickscore.schemas.events import Impression, ItemEvent, Search
 from clickscore.schemas.purposes import ADS, PERSONALISATION, WITHHELD
 from clickscore.stream.policy.ad_plan import AdPlan
-from clickscore.stream.policy.auction import Bidder, Sale, make_bidder, rank, sell
+from clickscore.stream.policy.auction import BESIDE, Bidder, Sale, make_bidder, rank, sell
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.policy.session_probabilities import click_probability, purchase_probability
 from clickscore.stream.policy.sponsored import make_admission
@@ -170,16 +170,19 @@ class PageAuction:
                 continue
             self.excluded.append((campaign, cause))
 
-    def sell(self, items: Sequence[Choice]) -> list[SoldSlot]:
+    def sell(self, items: Sequence[Choice], on_page: Collection[str] = ()) -> list[SoldSlot]:
         """Sell the slots of all placements. An advertised item gets one slot of the page at most.
 
         Args:
             items: The recommended items.
+            on_page: Items that take no slot beside the list, because the page shows them already.
         """
         sold: list[SoldSlot] = []
         page_sales: list[Sale] = []
         for name, slots, reserve, pricing, relevance in self._plan.placements if self.bidders else ():
             shown = {slot.item_id for slot in sold}
+            if slots and slots[0].positions == BESIDE:
+                shown.update(on_page)
             bidders = [
                 bidder
                 for bidder in self.bidders
@@ -256,7 +259,13 @@ def open_auction(
 
 
 def choose_ads(
-    request: Request, scores: Scores | None, catalogue: AnyCatalogue, policy: Policy, items: Sequence[Choice] = ()
+    request: Request,
+    scores: Scores | None,
+    catalogue: AnyCatalogue,
+    policy: Policy,
+    items: Sequence[Choice] = (),
+    *,
+    on_page: Collection[str] = (),
 ) -> Ad:
     """Return the decision on the ads of a page: an auction for each placement of the policy.
 
@@ -269,11 +278,12 @@ def choose_ads(
         catalogue: The campaigns, and the state of their items.
         policy: Filters, placements and limits.
         items: The recommended items, for placements within the list.
+        on_page: Items that take no slot beside the list, because the page shows them already.
     """
     event = request.event
     target = "match the current item" if request.withheld & ADS else "match"
     auction, scores = open_auction(request, scores, catalogue, policy)
-    sold = auction.sell(items)
+    sold = auction.sell(items, on_page)
     first = sold[0] if sold else None
     return Ad(
         decision_id=f"{request.decision_id}-ad",

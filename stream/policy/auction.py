@@ -27,6 +27,10 @@ class Bidder(NamedTuple):
     """Worth of the ad for one impression: bid * probability * quality."""
 
 
+BESIDE: tuple[int | None, ...] = (None,)
+"""Positions of a slot beside the list."""
+
+
 class Slot(NamedTuple):
     """A slot for an ad."""
 
@@ -34,7 +38,7 @@ class Slot(NamedTuple):
     """Number of the slot in its placement, from 0."""
     exposure: float
     """Probability that the slot is seen, relative to the first slot; above 0 and at most 1."""
-    positions: Sequence[int | None] = (None,)
+    positions: Sequence[int | None] = BESIDE
     """Positions in the list where the ad may be, the preferred first; None beside the list."""
 
 

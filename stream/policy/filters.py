@@ -72,12 +72,21 @@ def in_cart(request: Request, catalogue: AnyCatalogue) -> Collection[str]:
     return cart
 
 
+def on_page(request: Request, catalogue: AnyCatalogue) -> Collection[str]:
+    """Forbid the items that the page shows already."""
+    del catalogue
+    return request.shown
+
+
 HIDDEN = CatalogueFilter("hidden", "the shop hides it, or has removed it from the catalogue", hidden)
 """Filter of every policy: an item that the shop hides is never shown."""
 
 BOUGHT = UserFilter("bought", "the user has bought it", bought_already)
 OUT_OF_STOCK = CatalogueFilter("out_of_stock", "it is out of stock", out_of_stock)
 ON_SCREEN = UserFilter("on_screen", "it is on screen", on_screen)
+ON_PAGE = UserFilter("on_page", "the page shows it already", on_page)
+"""Filter of every shelf: no item is twice on a page."""
+
 IN_CART = UserFilter("in_cart", "it is in the cart", in_cart)
 
 

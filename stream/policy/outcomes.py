@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from clickscore.schemas.decisions import Recommendation, count_model_items
+from clickscore.schemas.decisions import Recommendation, count_model_items, page_items
 from clickscore.schemas.durations import MINUTE_MS
 from clickscore.schemas.events import AnyEvent, Impression, ItemEvent, Purchase
 from clickscore.schemas.outcome_counts import VariantCounts
@@ -118,7 +118,7 @@ class OutcomeCounter:
         from_model = count_model_items(decision)
         counts.decisions += 1
         counts.model_items += from_model
-        counts.popular_items += sum(choice.reason == CONTROL for choice in decision.items)
+        counts.popular_items += sum(choice.reason == CONTROL for choice in page_items(decision))
         counts.clicks.move_user((user.decisions, user.clicks), (user.decisions + 1, user.clicks))
         counts.purchases.move_user((user.decisions, user.purchases), (user.decisions + 1, user.purchases))
         user.decisions += 1
@@ -128,7 +128,7 @@ class OutcomeCounter:
             user.prediction += decision.purchase
             counts.purchase_predictions.move_user(previous, (user.predictions, user.prediction))
         user.ts = decision.ts
-        user.items = frozenset(choice.item_id for choice in decision.items)
+        user.items = frozenset(choice.item_id for choice in page_items(decision))
         user.actions = decision.actions
 
 

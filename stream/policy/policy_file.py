@@ -15,10 +15,12 @@ from typing import Annotated, Any
 import msgspec
 import xxhash
 
+from clickscore.schemas.events import ShelfName
 from clickscore.schemas.field_types import Id
 from clickscore.stream.errors import PolicyError
 from clickscore.stream.policy.ad_policy import Ads, ad_contradictions
 from clickscore.stream.policy.goal_policy import Goals, goal_contradictions
+from clickscore.stream.policy.shelf_policy import Pages, ShelfTable, shelf_contradictions
 from clickscore.stream.settings import PolicySettings
 
 POLICY_SUFFIX = ".toml"
@@ -146,6 +148,10 @@ class PolicyFile(_Table, frozen=True, kw_only=True):
     pin: Annotated[tuple[Pin, ...], msgspec.Meta(max_length=100)] = ()
     """Items in fixed places."""
     ads: Ads = Ads()
+    pages: Pages = Pages()
+    """Shelves of the pages by event type; a page without shelves has one plain list."""
+    shelves: Annotated[dict[ShelfName, ShelfTable], msgspec.Meta(max_length=100)] = {}
+    """Shelves by name. A shelf that has the name of a job needs no table."""
 
     def __post_init__(self) -> None:
         """Refuse contradictions."""
@@ -181,6 +187,7 @@ def _contradictions(policy: PolicyFile) -> Iterator[str]:
     """Yield a sentence for each contradiction within a policy."""
     yield from ad_contradictions(policy.ads, policy.k)
     yield from goal_contradictions(policy.goals)
+    yield from shelf_contradictions(policy.pages, policy.shelves)
     if policy.hide.bought_again and not policy.hide.bought:
         yield "hide.bought_again lets bought items return, but hide.bought = false hides none: remove one of the two"
     for field in ("categories", "brands"):

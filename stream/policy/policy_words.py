@@ -2,9 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
+import msgspec
+
+from clickscore.schemas.decisions import ShelfJob
 from clickscore.stream.policy.ad_policy import AdPlacement
 from clickscore.stream.policy.goal_policy import Goals, GoalWeights
 from clickscore.stream.policy.policy_file import Boost, PolicyFile, PriceBand
+from clickscore.stream.policy.shelf_policy import ShelfTable, job_of
 
 
 def explain_policy(policy: PolicyFile) -> list[str]:
@@ -40,6 +44,7 @@ def _parts(policy: PolicyFile) -> Iterator[tuple[str, str]]:
     for pin in policy.pin:
         yield f"pin {pin.place}", f"{pin.item!r} has place {pin.place}"
     yield from _ad_parts(policy)
+    yield from _shelf_parts(policy)
 
 
 def _hidden_parts(policy: PolicyFile) -> Iterator[tuple[str, str]]:
@@ -165,6 +170,30 @@ def _placement_parts(placement: AdPlacement) -> Iterator[str]:
     if placement.reserve is not None:
         yield f"the expected value of an impression reaches {placement.reserve:g}"
     yield f"an ad pays {'the lowest bid that keeps its slot' if placement.pricing == 'second_price' else 'its bid'}"
+
+
+def _shelf_parts(policy: PolicyFile) -> Iterator[tuple[str, str]]:
+    pages = msgspec.structs.asdict(policy.pages)
+    for event, names in pages.items():
+        if names:
+            yield f"pages.{event}", f"the page of the event {event} has the shelves {_listed(names)}, no item twice"
+    for name in dict.fromkeys((*policy.shelves, *(name for names in pages.values() for name in names))):
+        table, job = policy.shelves.get(name, ShelfTable()), job_of(name, policy.shelves)
+        if job is not None:
+            size = f"at most {_number(table.size, 'item')}: " if table.size else ""
+            yield f"shelves.{name}", f"the shelf {name} has {size}{_JOB_WORDS[job]}"
+
+
+_JOB_WORDS: dict[ShelfJob, str] = {
+    "for_you": "the items of a plain list; popular items follow those of the model",
+    "similar": (
+        "items like the one on screen: the model's of its category, then those of its category and brand by price, "
+        "then popular items of its category; fewer where there are no more"
+    ),
+    "recently_viewed": "the items of this session, the newest first; fewer where there are no more",
+    "popular_in_category": "popular items of the category of the item on screen; fewer where there are no more",
+    "sponsored": "the ads beside the list; none where no ad is shown",
+}
 
 
 def _number(count: int, noun: str) -> str:

@@ -11,7 +11,8 @@ The stages of a decision run in this order:
 6. pins (`policy.pins`) put items into fixed places.
 """
 
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import islice, repeat
 from operator import attrgetter, is_
 from typing import NamedTuple, TypeVar
@@ -24,12 +25,14 @@ from clickscore.schemas.decisions import (
     Recommendation,
     RecommendationContext,
     encode_decision,
+    page_items,
 )
+from clickscore.schemas.events import AnyEvent
 from clickscore.schemas.purposes import WITHHELD
 from clickscore.stream.policy.ad_plan import make_ad_plan
 from clickscore.stream.policy.caps import apply_caps, count_places, make_caps
 from clickscore.stream.policy.experiments import CONTROL, MODEL, SIMILAR
-from clickscore.stream.policy.filters import forbidden_items, make_filters
+from clickscore.stream.policy.filters import ON_PAGE, forbidden_items, make_filters
 from clickscore.stream.policy.item_filters import make_item_filters
 from clickscore.stream.policy.pins import make_pins
 from clickscore.stream.policy.policy_file import PolicyFile
@@ -45,6 +48,8 @@ from clickscore.stream.policy.rules import (
     bind_rerankers,
 )
 from clickscore.stream.policy.session_reasons import with_reasons
+from clickscore.stream.policy.shelf_plan import ShelfPlan, make_shelf_plan, shelf_names
+from clickscore.stream.policy.shelf_sources import VIEWED
 from clickscore.stream.policy.slate import (
     CandidateSource,
     Selection,
@@ -57,6 +62,9 @@ from clickscore.stream.reference.catalogue import newest_item
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
 from clickscore.stream.request import Request, Scores
 from clickscore.stream.settings import PolicySettings
+
+ORIGINS = (MODEL, SIMILAR, CONTROL, VIEWED)
+"""Origins of the items that are counted."""
 
 SLATE_SIZE = 64
 """Largest number of candidates that re-rankers and selections see: as many as a bundle has."""
@@ -80,7 +88,7 @@ class EncodedRecommendation(NamedTuple):
 
     value: bytes
     origins: dict[str, int]
-    """Number of items by reason: `model`, `similar` or `popular`; pinned and sponsored items are not counted."""
+    """Number of items by reason, those of all shelves; pinned and sponsored items are not counted."""
     filtered: dict[str, int]
     """Number of candidates removed by each rule."""
     moved: dict[str, int]
@@ -89,9 +97,18 @@ class EncodedRecommendation(NamedTuple):
 
 def encode_recommendation(decision: Recommendation) -> EncodedRecommendation:
     """Return a recommendation as JSON, with the number of items by origin."""
-    reasons = [choice.reason for choice in decision.items]
-    origins = {reason: count for reason in (MODEL, SIMILAR, CONTROL) if (count := reasons.count(reason))}
-    return EncodedRecommendation(encode_decision(decision), origins, decision.filtered, decision.moved or {})
+    reasons = [choice.reason for choice in page_items(decision)]
+    origins = {reason: count for reason in ORIGINS if (count := reasons.count(reason))}
+    filtered, moved = decision.filtered, decision.moved or {}
+    if decision.shelves:
+        filtered = Counter(filtered) + sum_counts(shelf.filtered for shelf in decision.shelves)
+        moved = Counter(moved) + sum_counts(shelf.moved for shelf in decision.shelves)
+    return EncodedRecommendation(encode_decision(decision), origins, filtered, moved)
+
+
+def sum_counts(parts: Iterable[Mapping[str, int]]) -> Counter[str]:
+    """Return the sums of counts by name."""
+    return sum(map(Counter, parts), Counter[str]())
 
 
 class _PopularItems(NamedTuple):
@@ -121,6 +138,7 @@ class Policy:
         known_items: Container[str] | None = None,
         rerankers: Sequence[AnyReranker] = (),
         select: Selection = select_first,
+        shelf: ShelfPlan | None = None,
     ) -> None:
         """Set up the stages.
 
@@ -132,22 +150,32 @@ class Policy:
             known_items: Items that the bundle knows; None without a model, where popular items stand for all items.
             rerankers: Re-rankers of the filtered candidates, in the order of their runs.
             select: The selection, after the last re-ranker.
+            shelf: The shelf that this policy fills; None for a plain list, whose policy knows those of the shelves.
         """
         settings = settings or PolicySettings()
-        self.label = policy_file.label
+        self.shelf = shelf
+        """The shelf that this policy fills; None for a plain list."""
+        self._source = shelf.source if shelf else None
+        self._policy_file, self._settings = policy_file, settings
+        self._shelves: dict[str, tuple[ShelfPlan, Policy]] = {}
+        self.label = shelf.label if shelf else policy_file.label
         """Version and content hash of the policy file."""
         self.bundle = bundle
         """Version of the scoring bundle; None without a model."""
-        self.filters = (*make_filters(policy_file.hide), *make_item_filters(policy_file))
+        self.filters = (
+            *make_filters(policy_file.hide),
+            *make_item_filters(policy_file),
+            *((ON_PAGE,) if shelf else ()),
+        )
         """Filters in the order of their runs; ads pass the filters, too."""
         self._user_filters = [rule for rule in self.filters if isinstance(rule, UserFilter)]
         self._request_filters = [rule for rule in self.filters if isinstance(rule, RequestFilter)]
         self._catalogue_filters = [rule for rule in self.filters if isinstance(rule, CatalogueFilter)]
         self.shows_ads = policy_file.ads.shown
         """Whether ads are shown beside the items."""
-        self.ad_plan = make_ad_plan(policy_file, settings)
+        self._k = shelf.size if shelf else policy_file.size(settings)
+        self.ad_plan = make_ad_plan(policy_file, settings, self._k)
         """Ad placements and limits."""
-        self._k = policy_file.size(settings)
         self._max_reasons = policy_file.max_reasons(settings)
         self._prior = prior
         self._known_items = known_items
@@ -162,6 +190,30 @@ class Policy:
         self._popular: _PopularItems | None = None
         self._forbidden_key: tuple[object, ...] = (None, None, None)
         self._forbidden: Sequence[tuple[str, Container[str]]] = ()
+
+    def find_shelves(self, event: AnyEvent) -> list[tuple[ShelfPlan, "Policy"]]:
+        """Return plan and policy of each shelf on the page of an event, from top to bottom; none for a plain list.
+
+        Names that the policy does not know are left out. Where only ads remain, the page also has the list `for_you`.
+        """
+        names = shelf_names(self._policy_file, event)
+        found = [shelf for name in dict.fromkeys(names) if (shelf := self._find_shelf(name))]
+        if found and all(plan.job == "sponsored" for plan, _ in found):
+            found += [shelf for shelf in (self._find_shelf("for_you"),) if shelf]
+        return found
+
+    def _find_shelf(self, name: str) -> tuple[ShelfPlan, "Policy"] | None:
+        """Return plan and policy of a shelf; None for an unknown name."""
+        shelf = self._shelves.get(name)
+        if shelf is None:
+            plan = make_shelf_plan(self._policy_file, name, self._settings)
+            if plan is None:
+                return None
+            policy = Policy(
+                plan.rules, self.bundle, self._prior, self._settings, known_items=self._known_items, shelf=plan
+            )
+            shelf = self._shelves[name] = plan, policy
+        return shelf
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -207,7 +259,7 @@ class Policy:
 
     def _is_popular(self, request: Request, scores: Scores | None) -> bool:
         """Return whether popular items alone are candidates, and no stage can treat a user differently."""
-        return scores is None and self._is_plain and self._unknown_item(request) is None
+        return scores is None and self._is_plain and self._source is None and self._unknown_item(request) is None
 
     def _unknown_item(self, request: Request) -> str | None:
         """Return the current item, if the bundle does not know the item.
@@ -285,7 +337,7 @@ class Policy:
             slate = self._select(apply_caps(uncapped, find_full_cap, filtered), request, self._k)
             slate = self._rerank(self._pins, slate, request, catalogue, (filtered, moved, trace))
         if scores is not None and scores.reasons is not None and self._max_reasons:
-            if self._unknown_item(request) is not None:  # each candidate was a source of its own
+            if self._source or self._unknown_item(request) is not None:  # the index in a source is another one
                 indices = {item: index for index, (item, _) in enumerate(scores.candidates())}
             slate = with_reasons(slate, indices, request, scores.reasons, self._max_reasons)
         return tuple(slate), filtered, moved
@@ -326,10 +378,13 @@ class Policy:
         return slate
 
     def _sources(self, request: Request, scores: Scores | None, catalogue: AnyCatalogue) -> Iterator[CandidateSource]:
-        """Yield the model's candidates, then popular items.
+        """Yield the model's candidates, then popular items; on a shelf with a job of its own, the candidates of the job.
 
         Where the bundle does not know the current item, items like it take every other place.
         """
+        if self._source is not None:
+            yield from self._source(request, scores, catalogue, self._prior)
+            return
         unknown_item = self._unknown_item(request)
         if unknown_item is not None:
             similar = SIMILAR, zip(islice(catalogue.similar_to(unknown_item), SLATE_SIZE), repeat(0.0))

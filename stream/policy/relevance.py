@@ -25,8 +25,8 @@ def relevances(slate: Slate) -> Sequence[float]:
     values = [math.exp(max(score - best, -700.0)) for score in scores]  # exp(-700) is the smallest usual float
     last = min(values, default=1.0)
     popular = (last / rank for rank in range(1, len(slate) + 1))
-    origins = {MODEL: iter(values), CONTROL: popular}
-    others = [next(origins[choice.reason]) for choice in slate if choice.reason != SIMILAR]
+    of_model = iter(values)
+    others = [next(of_model if choice.reason == MODEL else popular) for choice in slate if choice.reason != SIMILAR]
     following = others[-1] if others else 1.0
     relevance: list[float] = []
     for choice in reversed(slate):

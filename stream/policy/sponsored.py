@@ -53,13 +53,22 @@ def place_ads(items: Sequence[Choice], slots: Sequence[SoldSlot], k: int) -> tup
     scores = {choice.item_id: choice.score for choice in items if choice.item_id in shown}
     page = [choice for choice in items if choice.item_id not in shown]
     for position, slot in by_position:
-        ad = Choice(
-            item_id=slot.item_id,
-            score=scores.get(slot.item_id, 0.0),
-            propensity=1.0,
-            reason=SPONSORED,
-            sponsored=True,
-            campaign_id=slot.campaign_id,
-        )
-        page.insert(position, ad)
+        page.insert(position, make_sponsored(slot, scores.get(slot.item_id, 0.0)))
     return tuple(page[:k])
+
+
+def make_sponsored(slot: SoldSlot, score: float) -> Choice:
+    """Return an ad as a marked item.
+
+    Args:
+        slot: The sold slot.
+        score: Score of the model; 0 where the item is no candidate.
+    """
+    return Choice(
+        item_id=slot.item_id,
+        score=score,
+        propensity=1.0,
+        reason=SPONSORED,
+        sponsored=True,
+        campaign_id=slot.campaign_id,
+    )

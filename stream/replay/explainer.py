@@ -37,6 +37,7 @@ from clickscore.stream.deciders import Decider
 from clickscore.stream.decision_ids import AD_SUFFIX, DecisionId
 from clickscore.stream.policy.ads import open_auction
 from clickscore.stream.policy.experiments import CHALLENGER, CONTROL
+from clickscore.stream.policy.pages import trace_page
 from clickscore.stream.policy.policy_file import PolicyFile
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
@@ -154,6 +155,7 @@ class Explainer:
             )
         policy, value = made.decider.policy, made.value(target)
         verdict, problem = _compare(target, value, context)
+        decision = _decode_recommendation(made.recommendation)
         scores = made.scores if target.request.variant != CONTROL else None
         return msgspec.structs.replace(
             context,
@@ -162,7 +164,9 @@ class Explainer:
             model=_model(target.request, made),
             rules=tuple(_rules(policy, target, scores)),
             campaigns=tuple(_campaigns(policy, target, made)),
-            items=_decode_recommendation(made.recommendation).items,
+            items=decision.items,
+            shelf=decision.shelf or "",
+            shelves=decision.shelves or (),
             ad=_decode_ad(made.ad) if made.ad is not None else None,
             policy=label,
             bundle=made.decider.bundle,
@@ -342,11 +346,17 @@ def _rules(policy: Policy, target: _Target, scores: Scores | None) -> Iterator[R
         target: The decision.
         scores: The model's output; absent for the fallback.
     """
-    sentences = {rule.name: rule.sentence for rule in policy.rules}
-    for item_id, rule, rank_before, rank_after in policy.trace(target.request, scores, target.catalogue):
-        yield RulePart(
-            item_id=item_id, rule=rule, sentence=sentences[rule], rank_before=rank_before, rank_after=rank_after
-        )
+    for shelf, shelf_policy, effects in trace_page(policy, target.request, scores, target.catalogue):
+        sentences = {rule.name: rule.sentence for rule in shelf_policy.rules}
+        for item_id, rule, rank_before, rank_after in effects:
+            yield RulePart(
+                item_id=item_id,
+                rule=rule,
+                sentence=sentences[rule],
+                rank_before=rank_before,
+                rank_after=rank_after,
+                shelf=shelf,
+            )
 
 
 _EXCLUDED: dict[ExclusionCause, str] = {
@@ -391,12 +401,15 @@ def _campaign_part(campaign: Campaign, value: float, outcome: str) -> CampaignPa
 def _decided(target: _Target, made: _Made) -> DecidedItems:
     """Return what a decision shows, and why other items are not shown."""
     scores = made.scores if target.request.variant != CONTROL else None
+    decision = _decode_recommendation(made.recommendation)
     removed = {
-        part.item_id: part.sentence for part in _rules(made.decider.policy, target, scores) if part.rank_after is None
+        part.item_id: part.sentence
+        for part in _rules(made.decider.policy, target, scores)
+        if part.rank_after is None and part.shelf == (decision.shelf or "")
     }
     ad = _decode_ad(made.ad) if made.ad is not None else None
     return DecidedItems(
-        items=tuple(choice.item_id for choice in _decode_recommendation(made.recommendation).items),
+        items=tuple(choice.item_id for choice in decision.items),
         campaign_id=ad.campaign_id if ad else None,
         removed=removed,
         ranks=None if scores is None else {item: rank for rank, (item, _) in enumerate(scores.candidates(), start=1)},

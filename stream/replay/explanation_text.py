@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
+from clickscore.schemas.decisions import Choice
 from clickscore.schemas.events import AnyEvent, ItemEvent
 from clickscore.schemas.explanations import Alternative, CampaignPart, Explanation, ModelPart, SessionPart
 from clickscore.stream.kafka.tail import ACTION_WORDS
@@ -129,20 +130,27 @@ def _model(model: ModelPart | None, session: SessionPart) -> Iterator[str]:
 def _rules(explanation: Explanation) -> Iterator[str]:
     yield f"Rules: policy {explanation.policy}."
     for rule in explanation.rules[:EFFECTS_SHOWN]:
+        item = f"  {f'{rule.shelf}: ' if rule.shelf else ''}{rule.item_id}"
         if rule.rank_before is None and rule.rank_after is None:
-            yield f"  {rule.item_id} is not shown because {rule.sentence} ({rule.rule})."
+            yield f"{item} is not shown because {rule.sentence} ({rule.rule})."
         elif rule.rank_before is None:
-            yield f"  {rule.item_id} was put at rank {rule.rank_after} by {rule.rule}: {rule.sentence}."
+            yield f"{item} was put at rank {rule.rank_after} by {rule.rule}: {rule.sentence}."
         elif rule.rank_after is None:
-            yield f"  {rule.item_id} was left out by {rule.rule}: {rule.sentence}."
+            yield f"{item} was left out by {rule.rule}: {rule.sentence}."
         else:
             ranks = f"from rank {rule.rank_before} to {rule.rank_after}"
-            yield f"  {rule.item_id} moved {ranks} by {rule.rule}: {rule.sentence}."
+            yield f"{item} moved {ranks} by {rule.rule}: {rule.sentence}."
     if len(explanation.rules) > EFFECTS_SHOWN:
         yield f"  ... and {len(explanation.rules) - EFFECTS_SHOWN} more."
     if not explanation.rules:
         yield "  No rule removed or moved an item."
-    yield f"Shown: {_listed(f'{choice.item_id} ({choice.reason})' for choice in explanation.items) or 'nothing'}."
+    yield f"Shown{f' on {explanation.shelf}' if explanation.shelf else ''}: {_choices(explanation.items)}."
+    for shelf in explanation.shelves:
+        yield f"  on {shelf.name}: {_choices(shelf.items)}."
+
+
+def _choices(choices: Iterable[Choice]) -> str:
+    return _listed(f"{choice.item_id} ({choice.reason})" for choice in choices) or "nothing"
 
 
 def _ad(explanation: Explanation) -> Iterator[str]:

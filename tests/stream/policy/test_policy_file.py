@@ -115,6 +115,22 @@ def test_contradiction_is_refused_in_a_sentence():
         (b'pin = [{place = 1, item = "a"}, {place = 1, item = "b"}]\n', "two pins name the place 1: keep one"),
         (b'pin = [{place = 1, item = "a"}, {place = 2, item = "a"}]\n', "two pins name the item 'a': keep one"),
         (
+            b'pages.view = ["gifts"]\n',
+            "pages.view names the shelf 'gifts', which has no table in shelves, and is none of for_you, similar, "
+            "recently_viewed, popular_in_category, sponsored",
+        ),
+        (
+            b"[shelves.gifts]\nsize = 4\n",
+            "shelves.gifts says no job, and its name is none: set job to one of for_you, similar, recently_viewed, "
+            "popular_in_category, sponsored",
+        ),
+        (
+            b"[shelves.sponsored]\nsize = 4\n",
+            "shelves.sponsored.size is set, but ads.placements says how many ads a page has: remove size",
+        ),
+        (b'pages.view = ["similar", "similar"]\n', "pages.view names the shelf 'similar' twice: keep one"),
+        (b'pages.view = ["sponsored"]\n', "pages.view has ads alone: add a shelf of another job"),
+        (
             b'k = 2\npin = [{place = 3, item = "a"}]\n',
             "the pin of 'a' is at place 3, but a list has 2 items (k)",
         ),
@@ -295,3 +311,15 @@ def test_difference_names_the_field_and_both_sentences():
         "reasons: Nothing. -> An item names at most 1 event as its reasons."
     ]
     assert diff_policies(DEFAULT_POLICY, DEFAULT_POLICY) == []
+
+
+def test_shelves_are_explained_in_words():
+    text = b'pages.view = ["for_you", "teas", "sponsored"]\nshelves.teas = {job = "popular_in_category", size = 4}\n'
+    sentences = explain_policy(parse_policy(HEAD + text, "a"))
+    assert sentences[-4:] == [
+        "The page of the event view has the shelves 'for_you', 'teas', 'sponsored', no item twice.",
+        "The shelf teas has at most 4 items: popular items of the category of the item on screen; fewer where there "
+        "are no more.",
+        "The shelf for_you has the items of a plain list; popular items follow those of the model.",
+        "The shelf sponsored has the ads beside the list; none where no ad is shown.",
+    ]

@@ -327,3 +327,16 @@ def test_bundle_of_a_rollout_is_found_by_the_content_hash_of_its_epoch(
     assert (first.verdict, second.verdict) == ("equal", "equal")
     assert first.bundle == second.bundle == (challenger if has_challenger else champion)[:12]
     assert ("variant challenger" in describe_explanation(first, "")) == has_challenger
+
+
+def test_shelves_of_a_page_are_explained_by_name(bundle: Path, tmp_path: Path):
+    policy = tmp_path / "shelves.toml"
+    policy.write_text('version = "s-1"\nowner = "tests"\nk = 2\npages.view = ["for_you", "recently_viewed"]\n')
+    past = make_past(bundle, str(policy))
+    (explanation,) = past.explain(f"{ID}-2", bundle=bundle, policies=[str(policy)], what_if=["default"])
+    assert explanation.verdict == "equal"
+    text = describe_explanation(explanation, "ann")
+    assert "Shown on for_you: " in text
+    assert "  on recently_viewed: item-3 (viewed)." in text
+    assert "  recently_viewed: item-4 is not shown because it is on screen (on_screen)." in text
+    assert any("The page of the event view has the shelves" in change for change in explanation.what_if[0].changes)

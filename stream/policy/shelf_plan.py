@@ -1,0 +1,66 @@
+"""Shelf plan: what the policy of a shelf has in place of the policy of a plain list."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from clickscore.schemas.decisions import ShelfJob
+from clickscore.schemas.events import AnyEvent
+from clickscore.stream.policy.policy_file import PolicyFile
+from clickscore.stream.policy.shelf_policy import job_of
+from clickscore.stream.policy.shelf_sources import SOURCES, ShelfSource
+from clickscore.stream.settings import PolicySettings
+
+
+class ShelfPlan(NamedTuple):
+    """A shelf of a page."""
+
+    name: str
+    job: ShelfJob
+    label: str
+    """Version and content hash of the policy file."""
+    rules: PolicyFile
+    """The policy file without the rules that would defeat the shelf's job."""
+    size: int
+    """Number of items."""
+    source: ShelfSource | None
+    """Source of candidates; None for the candidates of a plain list."""
+
+
+def make_shelf_plan(policy_file: PolicyFile, name: str, settings: PolicySettings) -> ShelfPlan | None:
+    """Return the plan of a shelf; None for a name that the policy does not know.
+
+    Args:
+        policy_file: The policy.
+        name: Name of the shelf.
+        settings: Values for what the policy file leaves out.
+    """
+    job = job_of(name, policy_file.shelves)
+    if job is None:
+        return None
+    table = policy_file.shelves.get(name)
+    size = (table.size if table else None) or policy_file.size(settings)
+    return ShelfPlan(name, job, policy_file.label, _rules_for(job, policy_file), size, SOURCES.get(job))
+
+
+def _rules_for(job: ShelfJob, policy_file: PolicyFile) -> PolicyFile:
+    """Return a policy without the rules that would defeat a job.
+
+    Pins are places of the list `for_you`. A shelf of viewed items has nothing but reminders.
+    """
+    if job != "for_you":
+        policy_file = msgspec.structs.replace(policy_file, pin=())
+    if job == "recently_viewed":
+        limit = msgspec.structs.replace(policy_file.limit, reminders=MANY)
+        policy_file = msgspec.structs.replace(policy_file, limit=limit)
+    return policy_file
+
+
+MANY = 1000
+"""Number of reminders that no shelf exceeds: the largest size of a shelf."""
+
+
+def shelf_names(policy_file: PolicyFile, event: AnyEvent) -> Sequence[str]:
+    """Return the names of the shelves on the page of an event: those of the event, or else those of the policy."""
+    return event.placements or getattr(policy_file.pages, str(event.__struct_config__.tag))

@@ -1,0 +1,102 @@
+"""Shelf sources: the candidates of each shelf of a page, best first. Each source is a pure function.
+
+The rules of the policy then run on the candidates of a shelf as on those of a plain list.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice, repeat
+
+from clickscore.schemas.decisions import ShelfJob
+from clickscore.stream.policy.experiments import CONTROL, MODEL, SIMILAR
+from clickscore.stream.policy.filters import on_screen
+from clickscore.stream.policy.slate import CandidateSource
+from clickscore.stream.reference.catalogue import newest_item
+from clickscore.stream.reference.catalogue_history import AnyCatalogue
+from clickscore.stream.request import Request, Scores
+
+VIEWED = "viewed"
+"""The `reason` stated with an item that the user has met in this session."""
+
+MAX_CANDIDATES = 256
+"""Candidates of a source of a shelf at most, before the rules: a category may have thousands of items."""
+
+ShelfSource = Callable[[Request, Scores | None, AnyCatalogue, Sequence[str]], Iterator[CandidateSource]]
+"""Yields the candidates for a request, the model's scores, a catalogue, and the popular items of the training data."""
+
+
+def page_item(request: Request, catalogue: AnyCatalogue) -> str:
+    """Return the item on screen, or else the newest item of the session; empty where there is none.
+
+    Args:
+        request: The event, with the user's session.
+        catalogue: State of the items.
+    """
+    return next(iter(on_screen(request, catalogue)), "") or newest_item(request.items) or ""
+
+
+def similar_items(
+    request: Request, scores: Scores | None, catalogue: AnyCatalogue, prior: Sequence[str]
+) -> Iterator[CandidateSource]:
+    """Yield the model's candidates of the page item's category, then the items of its kind by price, then popular ones.
+
+    Args:
+        request: The event, with the user's session.
+        scores: The model's output; absent where no model scores the request.
+        catalogue: Category, brand and price of the items.
+        prior: Popular items of the training data.
+    """
+    item = page_item(request, catalogue)
+    category = catalogue.category_of(item)
+    if category and scores is not None:
+        candidates = scores.candidates()
+        yield MODEL, ((other, score) for other, score in candidates if catalogue.category_of(other) == category)
+    if item:
+        yield SIMILAR, zip(islice(catalogue.similar_to(item), MAX_CANDIDATES), repeat(0.0))
+    yield from _popular_of(category, request, catalogue, prior)
+
+
+def viewed_items(
+    request: Request, scores: Scores | None, catalogue: AnyCatalogue, prior: Sequence[str]
+) -> Iterator[CandidateSource]:
+    """Yield the items of the session, the newest first.
+
+    Args:
+        request: The event, with the user's session.
+        scores: Not read.
+        catalogue: Not read.
+        prior: Not read.
+    """
+    del scores, catalogue, prior
+    yield VIEWED, ((item, 0.0) for item in reversed(request.items) if item)
+
+
+def popular_in_category(
+    request: Request, scores: Scores | None, catalogue: AnyCatalogue, prior: Sequence[str]
+) -> Iterator[CandidateSource]:
+    """Yield the popular items of the page item's category: those of the partition, then those of the training data.
+
+    Args:
+        request: The event, with the user's session.
+        scores: Not read.
+        catalogue: Categories of the items.
+        prior: Popular items of the training data.
+    """
+    del scores
+    yield from _popular_of(catalogue.category_of(page_item(request, catalogue)), request, catalogue, prior)
+
+
+def _popular_of(
+    category: str | None, request: Request, catalogue: AnyCatalogue, prior: Sequence[str]
+) -> Iterator[CandidateSource]:
+    """Yield the popular items of a category; none where the category is unknown."""
+    if category:
+        for items in (request.popular, prior):
+            yield CONTROL, ((item, 0.0) for item in items if catalogue.category_of(item) == category)
+
+
+SOURCES: Mapping[ShelfJob, ShelfSource] = {
+    "similar": similar_items,
+    "recently_viewed": viewed_items,
+    "popular_in_category": popular_in_category,
+}
+"""Source of each job. `for_you` has the candidates of a plain list, and `sponsored` the ads beside the list."""
