@@ -238,8 +238,10 @@ def _recommendation(decision: Recommendation) -> str:
         if decision.items
         else "nothing to show",
     ]
-    for shelf in decision.shelves or ():
-        parts.append(f"on {shelf.name} {', '.join(choice.item_id for choice in shelf.items[:ITEMS_SHOWN]) or 'nothing'}")
+    parts += [
+        f"on {shelf.name} {', '.join(choice.item_id for choice in shelf.items[:ITEMS_SHOWN]) or 'nothing'}"
+        for shelf in decision.shelves or ()
+    ]
     if decision.actions:
         likely = max(decision.actions, key=lambda action: decision.actions[action] if decision.actions else 0)
         parts.append(f"next most likely: {likely} ({decision.actions[likely]:.0%})")

@@ -378,7 +378,7 @@ class Policy:
         return slate
 
     def _sources(self, request: Request, scores: Scores | None, catalogue: AnyCatalogue) -> Iterator[CandidateSource]:
-        """Yield the model's candidates, then popular items; on a shelf with a job of its own, the candidates of the job.
+        """Yield the model's candidates, then popular items; for a shelf with a source, those of the source.
 
         Where the bundle does not know the current item, items like it take every other place.
         """

@@ -20,7 +20,7 @@ from clickscore.stream.reference.catalogue_history import AnyCatalogue
 from clickscore.stream.request import Request, Scores
 
 
-class Page(NamedTuple):
+class FilledPage(NamedTuple):
     """A decided page with shelves."""
 
     decision: Recommendation
@@ -32,7 +32,7 @@ class Page(NamedTuple):
 
 def fill_page(
     shelves: Sequence[tuple[ShelfPlan, Policy]], request: Request, scores: Scores | None, catalogue: AnyCatalogue
-) -> Page:
+) -> FilledPage:
     """Return the decision on a page with shelves.
 
     Args:
@@ -66,7 +66,7 @@ def fill_page(
         items, filtered, moved = _fill_shelf(policy, request, item_scores, catalogue)
         filled.append(Shelf(name=other.name, job=other.job, items=items, filtered=filtered, moved=moved))
         request = _with_shown(request, _ids(items))
-    return Page(msgspec.structs.replace(decision, shelf=plan.name, shelves=tuple(filled)), ad, requests)
+    return FilledPage(msgspec.structs.replace(decision, shelf=plan.name, shelves=tuple(filled)), ad, requests)
 
 
 def main_shelf(shelves: Sequence[tuple[ShelfPlan, Policy]]) -> tuple[ShelfPlan, Policy]:

@@ -33,7 +33,7 @@ class Metrics:
         )
         self.items = Counter(
             "clickscore_items",
-            "Recommended items by variant of the A/B test, and by reason: model, similar or popular.",
+            "Recommended items by variant of the A/B test, and by reason, such as model or popular.",
             ["variant", "reason"],
             registry=registry,
         )

@@ -5,7 +5,7 @@ from aiokafka import ConsumerRecord
 
 from clickscore.schemas import catalogue
 from clickscore.schemas.catalogue import Campaign, Item
-from clickscore.schemas.decisions import Ad, Choice, Recommendation, SoldSlot, encode_decision
+from clickscore.schemas.decisions import Ad, Choice, Recommendation, Shelf, SoldSlot, encode_decision
 from clickscore.schemas.erasure import Erased, Remains, encode_receipt
 from clickscore.schemas.events import Consent, Epoch, Erase, Identify, Purchase, Search, Tick, View, encode_event
 from clickscore.schemas.handover import Handover
@@ -133,6 +133,13 @@ def test_recommendation_by_popularity_in_words() -> None:
 def test_recommendation_of_nothing_in_words() -> None:
     value = recommendation(actions=None, purchase=None, items=())
     assert describe(RECOMMENDATIONS.name, record(value)).endswith("; nothing to show")
+
+
+def test_shelves_in_words() -> None:
+    items = (Choice(item_id="i9", score=0, propensity=1.0, reason="viewed"),)
+    shelves = (Shelf(name="again", job="recently_viewed", items=items), Shelf(name="similar", job="similar", items=()))
+    words = describe(RECOMMENDATIONS.name, record(recommendation(shelf="for_you", shelves=shelves)))
+    assert "; on again i9; on similar nothing; " in words
 
 
 def test_ad_in_words() -> None:

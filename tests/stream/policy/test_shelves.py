@@ -170,7 +170,8 @@ def test_ads_have_a_shelf_and_are_on_no_other():
     assert shelves_of(decision) == {"for_you": "dpt", "sponsored": "C", "similar": "b"}
     plain_decision, same_ad = decide((), on_page_of("a"), make_scores("c", "d"), CAMPAIGNS)
     assert plain_decision.items[0].item_id == "c"
-    assert ad is not None and same_ad is not None
+    assert ad is not None
+    assert same_ad is not None
     assert ad.slots == same_ad.slots
 
 
