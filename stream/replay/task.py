@@ -164,7 +164,8 @@ class _TaskRun:
         with task.plan.source.open(task.settings, task.partitions, self._position) as source:
             for batches in source.batches(BATCH_RECORDS if self._pipeline.has_model else UNSCORED_BATCH_RECORDS):
                 outputs = self._process(batches)
-                self._process(handover_batches(source.slot, [m for output in outputs for m in output.handovers]))
+                handovers = handover_batches(source.slot, [m for output in outputs for m in output.handovers])
+                self._take(handovers, self._pipeline.advance_all(handovers))  # without waiting for the model
                 record_count += sum(len(records) for _, records in batches)
                 on_progress(ReplayProgress(source.completed, source.total, record_count))
                 is_due = task.checkpoint_s and time.monotonic() - self._saved_at >= self._checkpoint_s

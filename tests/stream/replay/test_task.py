@@ -1,0 +1,66 @@
+"""Task of a replay: the model scores a batch while the next batch is read."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from clickscore.schemas.events import encode_event
+from clickscore.stream.event_files.time_order import plan_reading
+from clickscore.stream.pipeline import Output, PendingBatch, Pipeline, Record
+from clickscore.stream.policy.policy_file import DEFAULT_POLICY
+from clickscore.stream.reference.catalogue import Catalogue
+from clickscore.stream.replay.file_source import make_file_spec
+from clickscore.stream.replay.output import PartitionOutputs
+from clickscore.stream.replay.replay_checkpoint import ReplayPlan
+from clickscore.stream.replay.task import ReplayTask, _TaskRun  # pyright: ignore[reportPrivateUsage]
+from clickscore.stream.scoring.bundle import load_bundle
+from clickscore.stream.scoring.scorer import Scorer
+from clickscore.stream.settings import Settings
+from tests.bundles import small_bundle
+from tests.events import identify, view
+
+SETTINGS = Settings()
+
+
+class StepsPipeline(Pipeline):
+    """A pipeline that remembers when each batch with decisions began and was finished."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        super().__init__(SETTINGS.sessions, SETTINGS.policy, "events", Catalogue(), scorer)
+        self.steps: list[str] = []
+
+    def begin(self, batches: Sequence[tuple[int, Sequence[Record]]]) -> PendingBatch:
+        pending = super().begin(batches)
+        self.steps.append(f"begin {len(pending.due)}")
+        return pending
+
+    def finish(self, pending: PendingBatch) -> list[Output]:
+        self.steps.append(f"finish {len(pending.due)}")
+        return super().finish(pending)
+
+
+def test_batch_is_finished_once_the_next_batch_has_begun(tmp_path: Path) -> None:
+    events = [view("ann", 0, "item-1"), identify("cookie", 1, "ann")]  # a batch ends with each identify event
+    events += [view("cookie", 2, "item-2"), view("cookie", 3, "item-3"), identify("cookie", 4, "ann")]
+    events += [view("ann", minute, "item-4") for minute in (5, 6, 7)]
+    log = tmp_path / "events.jsonl"
+    log.write_bytes(b"".join(encode_event(event) + b"\n" for event in events))
+    _, reading = plan_reading(log, "clickscore", SETTINGS.sessions.lateness_ms)
+    source = make_file_spec(log, "clickscore", 2, reading)
+    task = ReplayTask(
+        settings=SETTINGS,
+        plan=ReplayPlan(output="decisions", source=source, bundle="small", workers=1, settings=SETTINGS.identity),
+        policy_file=DEFAULT_POLICY,
+        folder=tmp_path,
+        worker=0,
+        writes=False,
+        compressed=False,
+        checkpoint_s=0,
+        check=None,
+    )
+    pipeline = StepsPipeline(Scorer(load_bundle(small_bundle(tmp_path / "small"))))
+    with PartitionOutputs(tmp_path, 0, [0, 1], compressed=False) as outputs:
+        outputs.load(SETTINGS.sessions, "events")
+        result = _TaskRun(task, pipeline, outputs, None).run(lambda _: None)
+    steps = [step for step in pipeline.steps if not step.endswith(" 0")]
+    assert steps == ["begin 1", "begin 2", "finish 1", "begin 3", "finish 2", "finish 3"]
+    assert result.tally.outcomes["handover"] == 1
