@@ -186,15 +186,38 @@ class DeciderFinder:
         if not bundles:
             yield self.decider(None, policy_file)
 
+    def missing_bundle(
+        self, epoch: Epoch | None, variant: str, published: Sequence[AnyDecision], *, compares: bool
+    ) -> str | None:
+        """Return the version of the bundle that decided, if it cannot be loaded; None if it can, or is not known.
+
+        Args:
+            epoch: Epoch of the event.
+            variant: Variant of the user.
+            published: Published decisions on the event.
+            compares: Whether there is a published record, which tells which of several bundles decided.
+        """
+        versions = [decision.bundle for decision in published if decision.bundle]
+        if not versions and not compares:
+            versions = list(_named_bundles(epoch, variant))[:1]
+        return versions[0] if versions and not any(map(self._bundles.find, versions)) else None
+
     def _epoch_bundles(self, epoch: Epoch | None, variant: str) -> Iterator[str]:
         """Yield the versions of the bundles that an epoch names for a variant, then of all loaded bundles."""
-        if epoch is not None and isinstance(epoch.rollout, EpochRollout):
-            rollout = epoch.rollout
-            content_hash = rollout.challenger if variant == CHALLENGER and rollout.challenger else rollout.champion
-            yield content_hash[:VERSION_DIGITS]
-        if epoch is not None and epoch.bundle:
-            yield epoch.bundle
+        yield from _named_bundles(epoch, variant)
         yield from self._bundles.versions
+
+
+def _named_bundles(epoch: Epoch | None, variant: str) -> Iterator[str]:
+    """Yield the versions of the bundles that an epoch names for a variant, the most likely first."""
+    if epoch is None:
+        return
+    if isinstance(epoch.rollout, EpochRollout):
+        rollout = epoch.rollout
+        content_hash = rollout.challenger if variant == CHALLENGER and rollout.challenger else rollout.champion
+        yield content_hash[:VERSION_DIGITS]
+    if epoch.bundle:
+        yield epoch.bundle
 
 
 def _epoch_policy(epoch: Epoch | None) -> str:

@@ -143,9 +143,10 @@ class Explainer:
         if policy_file is None:
             problem = f"its policy {label} is not known: name its file with --policy"
             return msgspec.structs.replace(context, policy=label, problem=problem)
-        made = self._make(target, policy_file)
-        if made is None:
-            version = next(decision.bundle for decision in target.decisions if decision.bundle)
+        version = self._finder.missing_bundle(
+            target.epoch, target.request.variant, target.decisions, compares=target.value is not None
+        )
+        if version is not None:
             return msgspec.structs.replace(
                 context,
                 policy=label,
@@ -153,6 +154,7 @@ class Explainer:
                 problem=self._bundles.problems[version],
                 what_if=tuple(self._alternatives(target, None, policy_file)),
             )
+        made = self._make(target, policy_file)
         policy, value = made.decider.policy, made.value(target)
         verdict, problem = _compare(target, value, context)
         decision = _decode_recommendation(made.recommendation)
@@ -175,18 +177,17 @@ class Explainer:
             what_if=tuple(self._alternatives(target, made, policy_file)),
         )
 
-    def _make(self, target: _Target, policy_file: PolicyFile) -> _Made | None:
-        """Return the decision made again; of several possible bundles, with the one that gives the published bytes.
-
-        None where the bundle that the decision names cannot be loaded.
-        """
-        first: _Made | None = None
-        for decider in self._finder.candidates(target.epoch, target.request.variant, target.decisions, policy_file):
+    def _make(self, target: _Target, policy_file: PolicyFile) -> _Made:
+        """Return the decision made again; of several possible bundles, with the one that gives the published bytes."""
+        deciders = self._finder.candidates(target.epoch, target.request.variant, target.decisions, policy_file)
+        first = _decide(target, next(deciders))
+        made = first
+        while target.value is not None and made.value(target) != target.value:
+            decider = next(deciders, None)
+            if decider is None:
+                return first
             made = _decide(target, decider)
-            if target.value is None or made.value(target) == target.value:
-                return made
-            first = first or made
-        return first
+        return made
 
     def _alternatives(self, target: _Target, made: _Made | None, policy_file: PolicyFile) -> list[Alternative]:
         """Return what the other policies and the trial bundles would have decided.
@@ -368,7 +369,9 @@ _EXCLUDED: dict[ExclusionCause, str] = {
 
 
 def _campaigns(policy: Policy, target: _Target, made: _Made) -> Iterator[CampaignPart]:
-    """Yield the campaigns that match, each with the reason why it was shown or not; the most valuable come first.
+    """Yield the matching campaigns with the reason why each was shown or not.
+
+    Those of the auction come first, by value; then the excluded ones.
 
     Args:
         policy: Policy of the decision.
@@ -385,15 +388,15 @@ def _campaigns(policy: Policy, target: _Target, made: _Made) -> Iterator[Campaig
         outcome = f"shown, at the price {slot.price:g}" if slot else "no slot was left, or its value is too low for one"
         yield _campaign_part(bidder.campaign, bidder.score, outcome)
     for campaign, cause in auction.excluded:
-        yield _campaign_part(campaign, 0.0, _EXCLUDED[cause])
+        yield _campaign_part(campaign, None, _EXCLUDED[cause])
 
 
-def _campaign_part(campaign: Campaign, value: float, outcome: str) -> CampaignPart:
+def _campaign_part(campaign: Campaign, value: float | None, outcome: str) -> CampaignPart:
     return CampaignPart(
         campaign_id=campaign.campaign_id,
         item_id=campaign.item_id,
         bid=campaign.bid,
-        expected_value=round_score(value),
+        expected_value=round_score(value) if value is not None else None,
         outcome=outcome,
     )
 

@@ -1,7 +1,8 @@
 """Sources: recorded events of a file or a topic, as the records of partitions, readable from any position.
 
-A file has the same partitions and offsets as the topic to which `clickscore produce` would send the file. A file has
-no append times, so the time of an event in the far future is believed.
+A file has the same partitions as the topic to which `clickscore produce` would send the file, and the same offsets
+up to the first `identify` event: in a file, each `identify` event takes the next offset of the user's partition for
+its hand-over. A file has no append times, so the time of an event in the far future is believed.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence

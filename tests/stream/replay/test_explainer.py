@@ -108,6 +108,10 @@ def test_explanation_has_the_session_the_model_the_rules_and_the_ad(bundle: Path
         ("spring", "shown, at the price 0"),
         ("early", "it did not run at the time of the event"),
     ]
+    assert [campaign.expected_value is None for campaign in explanation.campaigns] == [False, True]
+    assert "  early: item item-8, bid 9: it did not run at the time of the event." in describe_explanation(
+        explanation, ""
+    )
 
 
 def test_ad_is_explained_by_its_own_id(bundle: Path):
@@ -160,6 +164,16 @@ def test_missing_bundle_is_named(bundle: Path, tmp_path: Path):
     assert explanation.problem.startswith(f"bundle {version} is in no folder of --bundle, and no bundle store is set")
     (explanation,) = past.explain(f"{ID}-4", store=str(tmp_path / "empty"))
     assert f"has no bundle '{version}'" in explanation.problem
+
+
+def test_bundle_of_the_epoch_is_missing_where_no_record_names_another(bundle: Path, other_bundle: Path):
+    log = records(epoch_record(1, 0, 0, bundle=load_version(other_bundle)), view("ann", 0, "item-3"))
+    past = Past(log, make_reference())
+    (explanation,) = past.explain(f"{ID}-1", bundle=bundle)
+    assert explanation.verdict == "not recomputed"
+    assert explanation.problem.startswith(f"bundle {load_version(other_bundle)} is in no folder of --bundle")
+    (explanation,) = past.explain(f"{ID}-1", bundle=other_bundle)
+    assert (explanation.verdict, explanation.bundle) == ("not published", load_version(other_bundle))
 
 
 def test_missing_policy_is_named(bundle: Path, tmp_path: Path):
