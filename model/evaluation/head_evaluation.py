@@ -89,36 +89,39 @@ class HeadResults(msgspec.Struct, frozen=True, kw_only=True):
 class BundleHeads:
     """A bundle's graph, fed as a worker feeds the graph, with a fallback for prefixes without a known item."""
 
-    name = "bundle"
+    def __init__(
+        self,
+        graph: ort.InferenceSession,
+        manifest: Manifest,
+        fallback: HeadPredictor,
+        correction: Calibration | None = None,
+    ) -> None:
+        """Build the heads.
 
-    def __init__(self, graph: ort.InferenceSession, manifest: Manifest, fallback: HeadPredictor) -> None:
+        Args:
+            graph: Graph of the bundle.
+            manifest: Manifest of the bundle.
+            fallback: Answers in place of the graph.
+            correction: Correction of the graph's level on recent sessions, as `clickscore recalibrate` makes it.
+        """
+        self.name = "bundle" if correction is None else "bundle, recalibrated"
+        """Name in the results."""
         self.graph = graph
         """Graph of the bundle."""
-        self._manifest, self._fallback = manifest, fallback
+        self._manifest, self._fallback, self._correction = manifest, fallback, correction
 
     def predict(self, sessions: FullSessions, ends: Longs) -> Probabilities:
         """Return the graph's probabilities, or the fallback's for prefixes without a known item."""
         predicted = Probabilities(*(part.astype(np.float64) for part in self._fallback.predict(sessions, ends)))
         rows, answers = run_heads(self.graph, self._manifest, sessions, ends)
+        if self._correction is not None:
+            answers = correct_level(answers, self._correction)
         predicted.next_action[rows], predicted.purchase[rows] = answers
         return predicted
 
     def fallback_share(self, sessions: FullSessions, ends: Longs) -> float:
         """Return the share of prefixes without a known item."""
         return 1 - sum(len(rows) for rows, _ in batch_prefixes(self._manifest, sessions, ends)) / len(ends)
-
-
-class RecalibratedHeads:
-    """A bundle whose level was corrected on recent sessions, as `clickscore recalibrate` does."""
-
-    name = "bundle, recalibrated"
-
-    def __init__(self, heads: BundleHeads, correction: Calibration) -> None:
-        self._heads, self._correction = heads, correction
-
-    def predict(self, sessions: FullSessions, ends: Longs) -> Probabilities:
-        """Return the corrected probabilities."""
-        return correct_level(self._heads.predict(sessions, ends), self._correction)
 
 
 def evaluate_heads(
@@ -176,7 +179,8 @@ def evaluate_heads(
         known_attributes = make_item_attributes(bundle_items.items, read_catalogue(items))
         base_rate, *_, trees = fit_head_baselines(fitted, np.flatnonzero(~mark_purchased(fitted)), known_attributes)
         base_rate.name, trees.name = "base rate, recent", "LightGBM, recent"
-        models.append((RecalibratedHeads(bundle_heads, correction), bundle_test))
+        recalibrated = BundleHeads(bundle_heads.graph, manifest, baselines[0], correction)
+        models.append((recalibrated, bundle_test))
         models += [(base_rate, bundle_test), (trees, bundle_test)]
     return HeadResults(
         bundle=manifest.version,

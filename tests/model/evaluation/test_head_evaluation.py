@@ -163,6 +163,7 @@ def test_bundle_is_judged_with_the_level_of_recent_sessions(files, results):
     models, known = judged.by_events[0].models, results.by_events[0].models
     assert set(models) - set(known) == {"bundle, recalibrated", "base rate, recent", "LightGBM, recent"}
     assert judged.hidden_share == judged.fallback_share == 1.0
+    assert models["bundle, recalibrated"] == models["bundle"]  # the graph answers no row, so there is no level of its
     judged = evaluate_heads(files / "bundle", [training], [test], lambda _: None, recent=[recent])
     corrected = judged.by_events[0].models["bundle, recalibrated"]
     assert corrected.log_loss < known["bundle"].log_loss
