@@ -8,10 +8,11 @@ from typing import Any, get_args
 import click
 
 from clickscore.stream.event_files.event_reader import EventFile
-from clickscore.stream.event_files.formats.mapping_files import MAPPING_SUFFIX, SHIPPED_MAPPINGS
+from clickscore.stream.event_files.formats.mapping_files import SHIPPED_MAPPINGS
 from clickscore.stream.event_files.formats.registry import Format
 from clickscore.stream.event_files.time_order import Order
 from clickscore.stream.settings import SETTINGS, Setting, load
+from clickscore.stream.shipped_files import TOML_SUFFIX
 
 Command = Callable[..., Any]
 
@@ -33,9 +34,9 @@ class FormatName(click.ParamType):
             param: The option.
             ctx: Context of the command.
         """
-        if value not in self._names and not value.endswith(MAPPING_SUFFIX):
+        if value not in self._names and not value.endswith(TOML_SUFFIX):
             names = ", ".join(self._names)
-            self.fail(f"{value!r} is not one of {names}, nor the path of a {MAPPING_SUFFIX} file", param, ctx)
+            self.fail(f"{value!r} is not one of {names}, nor the path of a {TOML_SUFFIX} file", param, ctx)
         return value
 
 

@@ -8,8 +8,6 @@ import functools
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
-from importlib.resources import files
-from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -22,9 +20,7 @@ from clickscore.stream.policy.ad_policy import Ads, ad_contradictions
 from clickscore.stream.policy.goal_policy import Goals, goal_contradictions
 from clickscore.stream.policy.shelf_policy import Pages, ShelfTable, shelf_contradictions
 from clickscore.stream.settings import PolicySettings
-
-POLICY_SUFFIX = ".toml"
-"""Suffix that tells the path of a policy file from the name of a shipped policy."""
+from clickscore.stream.shipped_files import ShippedFiles
 
 HASH_DIGITS = 8
 """Hexadecimal digits of the content hash in a label: two policies of a shop share a label with probability 2**-32."""
@@ -236,11 +232,9 @@ def _plain(value: object) -> object:
     return value
 
 
-_FOLDER = files("clickscore.stream.policy") / "policies"
+_SHIPPED = ShippedFiles("clickscore.stream.policy", "policies", "policy", PolicyError)
 
-SHIPPED_POLICIES: tuple[str, ...] = tuple(
-    sorted(file.name.removesuffix(POLICY_SUFFIX) for file in _FOLDER.iterdir() if file.name.endswith(POLICY_SUFFIX))
-)
+SHIPPED_POLICIES = _SHIPPED.names
 """Names of the policies that come with the package."""
 
 
@@ -276,7 +270,7 @@ def read_policy_text(name: str) -> bytes:
     Raises:
         PolicyError: There is no such policy.
     """
-    return (_FOLDER / f"{name}{POLICY_SUFFIX}").read_bytes() if name in SHIPPED_POLICIES else _read_file(name)
+    return _SHIPPED.read(name)
 
 
 def load_policy(name: str) -> PolicyFile:
@@ -294,17 +288,6 @@ def load_policy(name: str) -> PolicyFile:
 @functools.cache
 def _shipped_policy(name: str) -> PolicyFile:
     return parse_policy(read_policy_text(name), name)
-
-
-def _read_file(name: str) -> bytes:
-    if not name.endswith(POLICY_SUFFIX):
-        message = f"there is no policy {name}: use one of {', '.join(SHIPPED_POLICIES)}, or the path of a .toml file"
-        raise PolicyError(message)
-    try:
-        return Path(name).read_bytes()
-    except OSError as exc:
-        message = f"the policy {name} cannot be read: {exc.strerror or exc}"
-        raise PolicyError(message) from exc
 
 
 DEFAULT_POLICY = load_policy("default")
