@@ -14,6 +14,7 @@ from typing import NamedTuple
 import click
 import msgspec
 
+from bench.former_policy import POLICY_0_1_0
 from clickscore.model.packaged_bundle import DEMO, resolve_folder
 from clickscore.schemas.catalogue import Item, encode
 from clickscore.schemas.decisions import decode_decision
@@ -34,8 +35,6 @@ SHOPPERS = 5_000
 START_MS = 1_767_603_600_000  # 2026-01-05 09:00 UTC; no result depends on the day
 STEP_MS = 100
 """Simulated time between two looks of the shop at the clock: a decision is there a moment after its event."""
-ANY_NUMBER = 1_000
-"""Number of places that no list exceeds."""
 
 
 class _Record(NamedTuple):
@@ -86,16 +85,15 @@ def policies() -> dict[str, PolicyFile]:
         limit: Limit = msgspec.structs.replace(DEFAULT_POLICY.limit, reminders=reminders)
         return msgspec.structs.replace(DEFAULT_POLICY, hide=hide, limit=limit)
 
-    nothing: Hide = msgspec.structs.replace(hide, on_screen=False, in_cart=False)
     return {
-        "bought, out of stock and hidden items alone (0.1.0)": changed(nothing, ANY_NUMBER),
+        "bought, out of stock and hidden items alone (0.1.0)": POLICY_0_1_0,
         "default": DEFAULT_POLICY,
         "default without `on_screen`": changed(msgspec.structs.replace(hide, on_screen=False)),
         "default without `in_cart`": changed(msgspec.structs.replace(hide, in_cart=False)),
         "default with 0 reminders (`strict`)": load_policy("strict"),
         "default with 1 reminder (`discovery`)": load_policy("discovery"),
         "default with 5 reminders": changed(reminders=5),
-        "default with any number of reminders": changed(reminders=ANY_NUMBER),
+        "default with any number of reminders": changed(reminders=POLICY_0_1_0.limit.reminders),
     }
 
 
@@ -125,12 +123,15 @@ def click_rate(policy_file: PolicyFile, shop: Shop, scorer: Scorer, seconds: int
 @click.command()
 @click.option("--rounds", type=click.IntRange(min=2), default=5, show_default=True, help="Shops with other shoppers.")
 @click.option("--seconds", type=click.IntRange(min=1), default=300, show_default=True, help="Opening time of a shop.")
-@click.option("--only", multiple=True, help="Run only the policies whose name has this text; repeatable.")
+@click.option(
+    "--only", multiple=True, help="Run only the policies whose name has this text, beside that of 0.1.0; repeatable."
+)
 def main(rounds: int, seconds: int, only: tuple[str, ...]) -> None:
     """Print the clicks of each policy, against the policy of 0.1.0 with the same shoppers."""
     scorer = Scorer(load_bundle(Path(resolve_folder(DEMO))))
     base = make_shop(SEED, SHOPPERS)
-    names = [name for name in policies() if not only or any(text in name for text in only)]
+    base_name, *others = policies()
+    names = [base_name, *(name for name in others if not only or any(text in name for text in only))]
     rates: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):
         seed = 1_000 + number
@@ -140,13 +141,13 @@ def main(rounds: int, seconds: int, only: tuple[str, ...]) -> None:
             rates[name].append(100 * reactions.clicks / max(1, reactions.impressions))
         sys.stderr.write(f"round {number + 1} of {rounds}\n")
     print("| policy | clicks for 100 impressions | against 0.1.0 |\n|---|---|---|")
-    first = rates[names[0]]
+    first = rates[base_name]
     for name, values in rates.items():
         gains = [100 * (value / base - 1) for value, base in zip(values, first, strict=True)]
         error = 1.96 * stdev(gains) / len(gains) ** 0.5
         gain = (
             ""
-            if name == names[0]
+            if name == base_name
             else f"{mean(gains):+.1f} % (95 %: {mean(gains) - error:+.1f} to {mean(gains) + error:+.1f})"
         )
         print(f"| {name} | {mean(values):.2f} | {gain} |")

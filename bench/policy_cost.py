@@ -14,11 +14,12 @@ import click
 import msgspec
 import numpy as np
 
+from bench.former_policy import POLICY_0_1_0
 from clickscore.schemas.catalogue import Campaign, Item, encode
 from clickscore.schemas.decisions import encode_decision
 from clickscore.schemas.events import View
 from clickscore.stream.policy.ads import choose_ads
-from clickscore.stream.policy.policy_file import DEFAULT_POLICY, Boost, Hide, Limit, PolicyFile
+from clickscore.stream.policy.policy_file import DEFAULT_POLICY, Boost, Limit, PolicyFile
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.reference.catalogue_history import CatalogueHistory, CatalogueView
@@ -98,11 +99,9 @@ def make_catalogue() -> CatalogueView:
 
 def policies() -> dict[str, PolicyFile]:
     """Return the compared policies by name; the first is the policy of 0.1.0."""
-    hide: Hide = msgspec.structs.replace(DEFAULT_POLICY.hide, on_screen=False, in_cart=False, unavailable=False)
-    plain = msgspec.structs.replace(DEFAULT_POLICY, hide=hide, limit=Limit(reminders=1_000))
     boosts = Boost(categories={"category-1": 2.0}, promoted=1.5, margin=2.0)
     return {
-        "bought, out of stock and hidden items alone (0.1.0)": plain,
+        "bought, out of stock and hidden items alone (0.1.0)": POLICY_0_1_0,
         "default": DEFAULT_POLICY,
         "default, at most 3 items of a category": msgspec.structs.replace(DEFAULT_POLICY, limit=Limit(category=3)),
         "default with boosts": msgspec.structs.replace(DEFAULT_POLICY, boost=boosts),

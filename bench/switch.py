@@ -48,7 +48,7 @@ class Switch(msgspec.Struct, frozen=True, kw_only=True):
     """Latency before the switch."""
     around_p50: int
     around_p99: int
-    """Latency from the change of the rollout to the release of the former bundle."""
+    """Latency from the change of the rollout until 3 s after the first decision of the new bundle."""
     seconds: float
     """Time from the change of the rollout to the first decision of the new bundle, s."""
     memory_mb: tuple[float, ...]
