@@ -82,7 +82,8 @@ class CampaignPart(msgspec.Struct, frozen=True, kw_only=True):
     campaign_id: str
     item_id: str
     bid: float
-    expected_value: float
+    expected_value: float | None
+    """Worth of an impression; null for a campaign that took no part in the auction."""
     outcome: str
     """Why the campaign was shown or not, in words."""
 
@@ -115,7 +116,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """Output of the model; absent where no model scored the event."""
     rules: tuple[RulePart, ...] = ()
     campaigns: tuple[CampaignPart, ...] = ()
-    """Campaigns that matched, the most valuable first."""
+    """Campaigns that matched: those of the auction by value, then the excluded ones."""
     items: tuple[Choice, ...] = ()
     shelf: str = ""
     """Name of the main shelf, which has these items; empty for a plain list."""

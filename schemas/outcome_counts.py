@@ -20,19 +20,19 @@ class RatioSums(msgspec.Struct, array_like=True, gc=False):
     value_value: float = 0.0
     """Sum of squares of the numerators."""
 
-    def move_user(self, before: tuple[float, float], now: tuple[float, float]) -> None:
+    def move_user(self, previous: tuple[float, float], current: tuple[float, float]) -> None:
         """Replace a user's denominator and numerator.
 
         Args:
-            before: Denominator and numerator so far; (0, 0) for a new user.
-            now: Denominator and numerator from now on; the denominator is above 0.
+            previous: Denominator and numerator so far; (0, 0) for a new user.
+            current: Denominator and numerator from now on; the denominator is above 0.
         """
-        self.users += not before[0]
-        self.base += now[0] - before[0]
-        self.value += now[1] - before[1]
-        self.base_base += now[0] * now[0] - before[0] * before[0]
-        self.base_value += now[0] * now[1] - before[0] * before[1]
-        self.value_value += now[1] * now[1] - before[1] * before[1]
+        self.users += not previous[0]
+        self.base += current[0] - previous[0]
+        self.value += current[1] - previous[1]
+        self.base_base += current[0] * current[0] - previous[0] * previous[0]
+        self.base_value += current[0] * current[1] - previous[0] * previous[1]
+        self.value_value += current[1] * current[1] - previous[1] * previous[1]
 
     def add(self, other: "RatioSums") -> None:
         """Add the sums over other users."""

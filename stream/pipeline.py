@@ -635,6 +635,7 @@ class Pipeline:
         if (
             self.shadow_share
             and scores is not None
+            and scores.rows
             and not decider.is_challenger
             and unit_hash("shadow", request.decision_id) < self.shadow_share
         ):

@@ -19,7 +19,7 @@ from clickscore.stream.errors import RolloutError
 from clickscore.stream.kafka.rollout_log import read_rollouts, write_rollout
 from clickscore.stream.policy.policy_file import load_policy, read_policy_text
 from clickscore.stream.policy.rollout_guard import add_up, judge, summarise
-from clickscore.stream.policy.rollout_steps import RAMP_STEPS, promote, roll_back, start_ramp
+from clickscore.stream.policy.rollout_steps import MAX_RAMP_STEPS, RAMP_STEPS, promote, roll_back, start_ramp
 from clickscore.stream.policy.shadow import summarise_shadow
 from clickscore.stream.scoring.bundle_store import BundleStore
 from clickscore.stream.settings import Settings
@@ -150,7 +150,13 @@ def set_command(
 
 @rollout.command()
 @click.argument("challenger")
-@click.option("--steps", type=Shares(), default=DEFAULT_STEPS, show_default=True, help="Users of each step, %.")
+@click.option(
+    "--steps",
+    type=Shares(),
+    default=DEFAULT_STEPS,
+    show_default=True,
+    help=f"Users of each step, %; at most {MAX_RAMP_STEPS} steps.",
+)
 @click.option(
     "--step-minutes",
     type=click.FloatRange(0.01),

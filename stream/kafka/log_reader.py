@@ -2,18 +2,22 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
 
 from clickscore.stream.kafka.bounded_fetch import bound_unpacking
 from clickscore.stream.kafka.client import consumer_arguments
 from clickscore.stream.kafka.group_description import committed_offsets, served_partitions
-from clickscore.stream.kafka.rights import check_rights, worker_rights
+from clickscore.stream.kafka.rights import RIGHT_ERRORS, check_rights, worker_rights
 from clickscore.stream.kafka.topic_description import TopicDescription, describe_topic
 from clickscore.stream.settings import KafkaSettings
+
+log = logging.getLogger(__name__)
 
 FETCH_BYTES = 8 * 1024 * 1024
 """Most bytes of a partition in a fetch. Decoding, not the number of fetches, bounds the speed of a restore."""
@@ -21,6 +25,9 @@ FETCH_RECORDS = 20_000
 """Most records of a fetch of `read_to_end`: a bound for memory, rarely reached before `FETCH_BYTES`."""
 FETCH_WAIT_MS = 50
 """Longest wait of the broker for records, ms: the delay until the end of a topic is noticed."""
+
+FETCH_MS = 1_000
+"""Longest wait of a worker that follows a topic for new records, ms; without records the next fetch follows."""
 
 STOP_SECONDS = 1.0
 """Timeout of closing a reader."""
@@ -110,15 +117,23 @@ OpenReader = Callable[[], AbstractAsyncContextManager[PartitionReader]]
 class LogReader(AIOKafkaConsumer):
     """aiokafka's consumer, with a description of topics and groups."""
 
-    def __init__(self, settings: KafkaSettings, **arguments: Any) -> None:  # noqa: ANN401 (aiokafka's own)
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        *,
+        rollouts: bool = False,
+        **arguments: Any,  # noqa: ANN401 (aiokafka's own)
+    ) -> None:
         """Build the consumer.
 
         Args:
             settings: Connection, and names of topics.
+            rollouts: Whether the worker follows a rollout, and so needs rights on its topic.
             arguments: Further arguments of aiokafka's consumer.
         """
         super().__init__(**consumer_arguments(settings), **arguments)
         self._settings = settings
+        self._rights = worker_rights(settings, rollouts=rollouts)
 
     async def describe(self, topic: str) -> TopicDescription:
         """Return the number of partitions and the id of a topic."""
@@ -148,15 +163,21 @@ class LogReader(AIOKafkaConsumer):
         Raises:
             BrokerError: Rights are missing. The message names each of them.
         """
-        await check_rights(self, self._settings, worker_rights(self._settings), group)
+        await check_rights(self, self._settings, self._rights, group)
 
 
 @asynccontextmanager
-async def open_reader(settings: KafkaSettings) -> AsyncGenerator[LogReader]:
-    """Yield a started consumer without a group; the caller assigns partitions and seeks."""
+async def open_reader(settings: KafkaSettings, *, rollouts: bool = False) -> AsyncGenerator[LogReader]:
+    """Yield a started consumer without a group; the caller assigns partitions and seeks.
+
+    Args:
+        settings: Connection, and names of topics.
+        rollouts: Whether a worker that follows a rollout opens the consumer.
+    """
     consumer = bound_unpacking(
         LogReader(
             settings,
+            rollouts=rollouts,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=FETCH_BYTES,
@@ -170,6 +191,25 @@ async def open_reader(settings: KafkaSettings) -> AsyncGenerator[LogReader]:
         # Under TLS, while data is on its way, aiokafka waits up to 30 s for the broker to close the connection.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(consumer.stop(), STOP_SECONDS)
+
+
+async def fetch_or_nothing(reader: PartitionReader, content: str) -> Fetched:
+    """Return the next records of topics that a worker follows, or an empty fetch while Kafka cannot be read.
+
+    Args:
+        reader: A reader with assigned partitions.
+        content: What the topics hold, for the log.
+
+    Raises:
+        KafkaError: The right to read was taken away.
+    """
+    try:
+        return await reader.getmany(timeout_ms=FETCH_MS)
+    except RIGHT_ERRORS:
+        raise
+    except KafkaError as exc:
+        log.warning("%s cannot be read just now: %s", content, exc)
+        return {}
 
 
 async def read_to_end(

@@ -13,17 +13,14 @@ from clickscore.schemas.retraining import LEASE_SUFFIX, RetrainingLease, decode_
 from clickscore.schemas.rollouts import Rollout, decode_rollout, encode_rollout
 from clickscore.schemas.topics import ROLLOUTS
 from clickscore.stream.errors import BrokerError, TopicMissingError
-from clickscore.stream.kafka.log_reader import OpenReader, open_reader, read_to_end
+from clickscore.stream.kafka.log_reader import OpenReader, fetch_or_nothing, open_reader, read_to_end
 from clickscore.stream.kafka.producer import EventSender
-from clickscore.stream.kafka.rights import RIGHT_ERRORS
 from clickscore.stream.kafka.topics import list_topics
 from clickscore.stream.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
 
 _REPORT_KEY = re.compile(r".+/\d+")
-FETCH_MS = 1_000
-"""Longest wait of a fetch for new records, ms; without new records the next fetch follows."""
 
 
 class RolloutTable:
@@ -118,13 +115,7 @@ class RolloutLog:
             reader.assign([self._partition])
             reader.seek(self._partition, self._position)
             while True:
-                try:
-                    fetched = await reader.getmany(timeout_ms=FETCH_MS)
-                except RIGHT_ERRORS:
-                    raise
-                except KafkaError as exc:
-                    log.warning("rollouts cannot be read just now: %s", exc)
-                    continue
+                fetched = await fetch_or_nothing(reader, "rollouts")
                 records = fetched.get(self._partition, ())
                 for record in records:
                     self._add(record.offset, record.key, record.value)

@@ -14,11 +14,14 @@ from typing import Literal, NamedTuple
 
 from clickscore.schemas.outcome_counts import PartitionReport, RatioSums, VariantCounts
 from clickscore.schemas.rollouts import Rollout
+from clickscore.stream.policy.rollout_steps import MAX_RAMP_STEPS
 
 ERROR_SHARE = 0.05
 """Probability with which a challenger that is no worse is rolled back, at most, by the comparisons of outcomes."""
-COMPARISONS = 16
-"""Number of comparisons of a ramp with four steps and four measures; each gets an equal part of `ERROR_SHARE`."""
+MEASURES = 4
+"""Number of measures that are compared: clicks, purchases, next actions, predicted purchases."""
+COMPARISONS = MEASURES * MAX_RAMP_STEPS
+"""Number of comparisons of the longest ramp; each gets an equal part of `ERROR_SHARE`."""
 MIN_USERS = 30
 """Smallest number of users of each variant for a comparison: a variance over fewer users is too uncertain."""
 EFFECT = 0.2

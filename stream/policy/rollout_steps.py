@@ -10,6 +10,8 @@ from clickscore.stream.errors import RolloutError
 
 RAMP_STEPS = (0.01, 0.05, 0.25, 1.0)
 """Usual shares of a ramp."""
+MAX_RAMP_STEPS = 4
+"""Largest number of steps of a ramp: the guard's bound for false alarms is divided among so many."""
 
 
 def start_ramp(rollout: Rollout, challenger: str, steps: Sequence[float], step_ms: int, now_ms: int) -> Rollout:
@@ -23,7 +25,8 @@ def start_ramp(rollout: Rollout, challenger: str, steps: Sequence[float], step_m
         now_ms: Wall-clock time, ms.
 
     Raises:
-        RolloutError: The shares do not rise from above 0 to at most 1, or the challenger is the champion.
+        RolloutError: The shares do not rise from above 0 to at most 1, there are more than `MAX_RAMP_STEPS`, or the
+            challenger is the champion.
     """
     if challenger == rollout.champion:
         message = f"{version_of(challenger)} is the champion already"
@@ -31,6 +34,9 @@ def start_ramp(rollout: Rollout, challenger: str, steps: Sequence[float], step_m
     if not steps or list(steps) != sorted(set(steps)) or steps[0] <= 0 or steps[-1] > 1:
         shares = ", ".join(f"{100 * step:g}" for step in steps)
         message = f"the steps of a ramp are rising shares from above 0 to at most 100 %, not {shares or 'empty'}"
+        raise RolloutError(message)
+    if len(steps) > MAX_RAMP_STEPS:
+        message = f"a ramp has at most {MAX_RAMP_STEPS} steps, not {len(steps)}: the guard's bound holds for so many"
         raise RolloutError(message)
     return msgspec.structs.replace(
         rollout,

@@ -11,11 +11,11 @@ def compare_scores(champion: Scores, challenger: Scores | None, best: int = BEST
     """Return the comparison on an event.
 
     Args:
-        champion: Scores of the champion.
+        champion: Scores of the champion, with candidates.
         challenger: Scores of the challenger; absent where it knows no item of the session.
         best: Number of best items whose agreement is counted.
     """
-    if challenger is None or not challenger.rows or not champion.rows:
+    if challenger is None or not challenger.rows:
         return ShadowCounts(events=1, unscored=1)
     usual, tried = _items(champion), _items(challenger)
     ranks = {item: rank for rank, item in enumerate(tried)}
@@ -62,7 +62,7 @@ def _rank_correlation(ranks: list[int]) -> float:
         ranks: Ranks by the challenger, in the order of the champion; two or more.
     """
     order = sorted(ranks)
-    places = {rank: number for number, rank in enumerate(order)}
+    positions = {rank: position for position, rank in enumerate(order)}
     count = len(ranks)
-    squares = sum((number - places[rank]) ** 2 for number, rank in enumerate(ranks))
+    squares = sum((position - positions[rank]) ** 2 for position, rank in enumerate(ranks))
     return 1 - 6 * squares / (count * (count * count - 1))

@@ -8,19 +8,14 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 
 from aiokafka import ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
 
 from clickscore.schemas.topics import CAMPAIGNS, CATALOGUE
-from clickscore.stream.kafka.log_reader import Fetched, OpenReader, PartitionReader
-from clickscore.stream.kafka.rights import RIGHT_ERRORS
+from clickscore.stream.kafka.log_reader import OpenReader, fetch_or_nothing
 from clickscore.stream.reference.catalogue_history import NO_OFFSETS, RETAINED_CHANGES, CatalogueHistory, Offsets
 from clickscore.stream.reference.records import read_reference_topics, reference_topics
 from clickscore.stream.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
-
-FETCH_MS = 1_000
-"""Longest wait of a fetch for new records, ms; without new records the next fetch follows."""
 
 LOADED_CHANGES = 10_000
 """Records that may wait while the topics are loaded, before the old ones take effect: a bound of the memory."""
@@ -85,7 +80,7 @@ class CatalogueFeed:
             for partition, position in positions.items():
                 reader.seek(partition, position)
             while True:
-                fetched = await _fetch(reader)
+                fetched = await fetch_or_nothing(reader, "catalogue and campaigns")
                 reached = {partition: await reader.position(partition) for partition in positions}
                 if fetched or reached != positions:
                     await on_records([record for records in fetched.values() for record in records], reached)
@@ -113,18 +108,3 @@ class CatalogueFeed:
                 log.warning("%s, offset %d: ignored: %s", record.topic, record.offset, error)
         for partition, position in positions.items():
             history.move_to(self._topics[partition], position)
-
-
-async def _fetch(reader: PartitionReader) -> Fetched:
-    """Return the next records, or an empty fetch while Kafka cannot be read.
-
-    Raises:
-        KafkaError: The right to read was taken away.
-    """
-    try:
-        return await reader.getmany(timeout_ms=FETCH_MS)
-    except RIGHT_ERRORS:
-        raise
-    except KafkaError as exc:
-        log.warning("catalogue and campaigns cannot be read just now: %s", exc)
-        return {}

@@ -165,10 +165,8 @@ def _ad(explanation: Explanation) -> Iterator[str]:
 
 
 def _campaign(campaign: CampaignPart) -> str:
-    return (
-        f"{campaign.campaign_id}: item {campaign.item_id}, bid {campaign.bid:g}, expected value "
-        f"{campaign.expected_value:g}: {campaign.outcome}."
-    )
+    value = "" if campaign.expected_value is None else f", expected value {campaign.expected_value:g}"
+    return f"{campaign.campaign_id}: item {campaign.item_id}, bid {campaign.bid:g}{value}: {campaign.outcome}."
 
 
 def _versions(explanation: Explanation) -> Iterator[str]:

@@ -10,6 +10,7 @@ once, at start-up (`_padding_is_harmless`).
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import compress, repeat
 from typing import Any, NamedTuple, cast
 
@@ -24,6 +25,10 @@ from clickscore.stream.scoring.bundle import Bundle
 
 SMALL_CALL = 8
 """Largest number of sessions scored in the caller's thread: waking another thread would cost more time."""
+
+
+_Run = Callable[[], list[np.ndarray]]
+"""Calls the graph on a micro-batch, and returns its outputs."""
 
 
 class ModelInput(NamedTuple):
@@ -84,7 +89,7 @@ class Scorer:
             BundleError: Reasons are requested, but the graph has no output `reasons`; or the graph fails on a session.
         """
         self.calls = 0
-        """Number of measured calls of the graph."""
+        """Number of measured calls of the graph: those for decisions, if the scorer has a timer."""
         self.call_seconds = 0.0
         """Time in measured calls of the graph, s."""
         self._timer = timer
@@ -131,12 +136,17 @@ class Scorer:
         A bundle for all events still gives probabilities to a session of unknown items, but no candidates.
         """
         results: list[Scores | None] = [None] * len(requests)
-        for index, scores in self.submit(requests).results():
+        for index, scores in self.submit(requests, measured=False).results():
             results[index] = scores
         return results
 
-    def submit(self, requests: Sequence[Request]) -> PendingScores:
-        """Start scoring requests in micro-batches, and return without waiting for the scores."""
+    def submit(self, requests: Sequence[Request], *, measured: bool = True) -> PendingScores:
+        """Start scoring requests in micro-batches, and return without waiting for the scores.
+
+        Args:
+            requests: The requests.
+            measured: Whether the calls of the graph are measured: those for decisions are.
+        """
         unknown: list[int] = []
         groups: dict[int, list[ModelInput]] = defaultdict(list)
         for index, request in enumerate(requests):
@@ -151,8 +161,10 @@ class Scorer:
             for start in range(0, len(group), self._batch)
         ]
         is_small = len(batches) == 1 and len(batches[0][1]) <= SMALL_CALL
-        run = self._run_inline if is_small else self._run_in_thread
-        return PendingScores(unknown, [(batch, run(batch, self._feeds(width, batch))) for width, batch in batches])
+        start = self._run_inline if is_small else self._run_in_thread
+        run = partial(self._run_measured, self._timer) if self._timer and measured else self._run
+        calls = [(batch, start(batch, partial(run, self._feeds(width, batch)))) for width, batch in batches]
+        return PendingScores(unknown, calls)
 
     def _known_events(self, index: int, request: Request) -> ModelInput:
         """Return the newest events of the session with items known to the model."""
@@ -226,25 +238,23 @@ class Scorer:
         return {name: array for name, array in feeds.items() if name in self._inputs} | self._explained
 
     def _run(self, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-        started_at = self._timer() if self._timer else 0.0
-        outputs = cast("list[np.ndarray]", self._session.run(self._outputs, feeds))
-        if self._timer:
-            self.calls += 1
-            self.call_seconds += self._timer() - started_at
+        return cast("list[np.ndarray]", self._session.run(self._outputs, feeds))
+
+    def _run_measured(self, timer: Callable[[], float], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        started_at = timer()
+        outputs = self._run(feeds)
+        self.calls += 1
+        self.call_seconds += timer() - started_at
         return outputs
 
-    def _run_in_thread(
-        self, sessions: Sequence[ModelInput], feeds: dict[str, np.ndarray]
-    ) -> Callable[[], Iterable[Scores]]:
+    def _run_in_thread(self, sessions: Sequence[ModelInput], run: _Run) -> Callable[[], Iterable[Scores]]:
         """Start a call in the second thread; return a function to wait for the scores."""
-        running = self._thread.submit(self._run, feeds)
+        running = self._thread.submit(run)
         return lambda: self._scores(sessions, running.result())
 
-    def _run_inline(
-        self, sessions: Sequence[ModelInput], feeds: dict[str, np.ndarray]
-    ) -> Callable[[], Iterable[Scores]]:
+    def _run_inline(self, sessions: Sequence[ModelInput], run: _Run) -> Callable[[], Iterable[Scores]]:
         """Return a function to make the call in the caller's thread."""
-        return lambda: self._scores(sessions, self._run(feeds))
+        return lambda: self._scores(sessions, run())
 
     def _scores(self, sessions: Sequence[ModelInput], outputs: list[np.ndarray]) -> Iterator[Scores]:
         """Yield the scores of each session of a micro-batch.

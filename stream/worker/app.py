@@ -58,7 +58,7 @@ def create_app(
         settings=settings,
         pipeline=pipeline,
         metrics=metrics,
-        open_reader=partial(open_reader, settings.kafka),
+        open_reader=partial(open_reader, settings.kafka, rollouts=rollout_parts is not None),
         transactions=KafkaTransactions(settings) if settings.worker.delivery == "exactly_once" else None,
         rollout_parts=rollout_parts,
     )

@@ -21,7 +21,7 @@ class MissingData(NamedTuple):
     offsets: Offsets | None
     """Offsets of catalogue and campaigns that are not read yet."""
     bundles: list[str]
-    """Content hashes of bundles that are not loaded yet."""
+    """Content hashes of bundles, and labels of policies, that are not loaded yet."""
 
 
 class EpochGate:

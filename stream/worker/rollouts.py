@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -78,7 +79,7 @@ class RolloutKeeper:
             parts: Loads bundles and policies.
             pipeline: Knows the epoch of each partition.
             metrics: Counts loaded and refused bundles.
-            start: Starts the loop that follows the topic.
+            start: Starts the loop that follows the topic, and each loading.
             clock: Returns the wall-clock time, s.
             wait_ms: Longest wait for the bundles that an epoch names, ms.
         """
@@ -126,7 +127,7 @@ class RolloutKeeper:
             await self._log.load()
             self._following = self._start(lambda: self._log.follow(self._note_change))
             if self.rollout is not None:
-                await self.reach(self.rollout.parts)
+                await self._wait_for(self.rollout.deciding.parts)
 
     async def _note_change(self) -> None:
         self._changed.set()
@@ -173,27 +174,29 @@ class RolloutKeeper:
         """Return whether a bundle or a policy is loaded."""
         return part in self._bundles or part in self._policies
 
-    async def reach(self, parts: Iterable[str]) -> bool:
-        """Wait until bundles and policies are loaded; return whether they are.
+    async def reach(self, parts: Sequence[str]) -> None:
+        """Wait until the bundles and policies that an epoch names are loaded.
 
         The wait is bounded: without them the decisions go on with bundle and policy of the settings.
         """
-        awaited = list(parts)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._wait_s):
-                while pending := [part for part in awaited if not self._has(part) and part not in self.refused]:
-                    self._load_all(pending)  # again and again: only `LOADED_AT_ONCE` of them are loaded at a time
-                    await asyncio.sleep(POLL_S)
-        lacking = [part for part in awaited if not self._has(part)]
-        if lacking:
-            self._forgone.update(lacking)
+        await self._wait_for(parts)
+        missing = [part for part in parts if not self._has(part)]
+        if missing:
+            self._forgone.update(missing)
             self._metrics.incomplete_epochs.inc()
             log.error(
                 "%s are not loaded, so decisions go on with bundle and policy of the settings: %s",
-                ", ".join(map(short_name, lacking)),
-                "; ".join(self.refused.get(part, "loading takes too long") for part in lacking),
+                ", ".join(map(short_name, missing)),
+                "; ".join(self.refused.get(part, "loading takes too long") for part in missing),
             )
-        return not lacking
+
+    async def _wait_for(self, parts: Sequence[str]) -> None:
+        """Load bundles and policies; return once each is loaded or refused, or the time is over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._wait_s):
+                while pending := [part for part in parts if not self._has(part) and part not in self.refused]:
+                    self._load_all(pending)  # again and again: only `LOADED_AT_ONCE` of them are loaded at a time
+                    await asyncio.sleep(POLL_S)
 
     async def run(self) -> None:
         """Load needed bundles and release unused ones until cancelled."""
@@ -215,6 +218,7 @@ class RolloutKeeper:
         for part in set(self.refused).difference(needed):
             del self.refused[part]
             self._retry_at.pop(part, None)
+        self._forgone.intersection_update(needed)
         if self._is_memory_due:  # a batch that was under way at the release has ended by now
             self._is_memory_due = False
             await asyncio.to_thread(return_memory)
@@ -242,22 +246,28 @@ class RolloutKeeper:
     def _load_all(self, parts: Iterable[str]) -> None:
         for part in parts:
             if not self._has(part) and part not in self._loading and len(self._loading) < LOADED_AT_ONCE:
-                task = self._loading[part] = asyncio.create_task(self._load(part))
+                task = self._loading[part] = self._start(partial(self._load, part))
                 task.add_done_callback(lambda _, part=part: self._loading.pop(part))
 
     async def _load(self, part: str) -> None:
-        """Load a bundle or a policy in a thread of its own; what cannot be used is refused loudly."""
+        """Load a bundle or a policy in a thread of its own; what cannot be used is refused loudly.
+
+        Any other error than those of bundles, policies and the disk is a bug, and stops the worker.
+        """
         started_at = self._clock()
         try:
             if is_policy(part):
                 self._policies[part] = await asyncio.to_thread(self._parts.load_policy, part)
             else:
                 self._bundles[part] = await asyncio.to_thread(self._parts.load_bundle, part)
-        except (BundleError, PolicyError) as exc:
+        except (BundleError, PolicyError, OSError) as exc:
             self.refused[part] = str(exc)
             self._retry_at[part] = self._clock() + RETRY_S
             self._metrics.refused_bundles.inc()
             log.error("%s of the rollout %s is refused: %s", short_name(part), self._name, exc)  # noqa: TRY400 (the error has words)
+        except Exception as exc:
+            self.refused[part] = str(exc) or type(exc).__name__  # the wait for it ends
+            raise
         else:
             self.refused.pop(part, None)
             self._retry_at.pop(part, None)

@@ -4,7 +4,9 @@ import asyncio
 
 from aiokafka import TopicPartition
 
-from clickscore.stream.kafka.log_reader import read_to_end
+from clickscore.schemas.topics import ROLLOUTS
+from clickscore.stream.kafka.log_reader import LogReader, read_to_end
+from clickscore.stream.settings import Settings
 from tests.memory_kafka import MemoryLog
 
 PARTITIONS = [TopicPartition("topic", partition) for partition in (0, 1)]
@@ -49,3 +51,12 @@ def test_compacted_offsets_are_skipped():
     log = filled(1)
     log.append("topic", 0, None, b"", offset=7)
     assert offsets(log) == {0: [0, 7], 1: []}
+
+
+def test_worker_that_follows_a_rollout_needs_rights_on_its_topic():
+    kafka = Settings().kafka
+
+    async def run() -> list[bool]:
+        return [kafka.topic(ROLLOUTS.name) in LogReader(kafka, rollouts=follows)._rights for follows in (False, True)]
+
+    assert asyncio.run(run()) == [False, True]

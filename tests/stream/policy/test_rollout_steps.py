@@ -53,6 +53,13 @@ def test_steps_of_a_ramp_rise(steps: tuple[float, ...]):
         start_ramp(canary(), NEW, steps, 1, 7)
 
 
+def test_ramp_has_no_more_steps_than_the_guard_allows_for():
+    steps = (0.1, 0.2, 0.3, 0.4)
+    assert start_ramp(canary(), NEW, steps, 1, 7).share == 0.1
+    with pytest.raises(RolloutError, match="a ramp has at most 4 steps, not 5"):
+        start_ramp(canary(), NEW, (*steps, 0.5), 1, 7)
+
+
 def test_champion_is_no_challenger():
     with pytest.raises(RolloutError, match="aaaaaaaaaaaa is the champion already"):
         start_ramp(canary(), OLD, (0.5,), 1, 7)

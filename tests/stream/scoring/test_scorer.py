@@ -115,6 +115,15 @@ def test_next_requests_may_be_submitted_before_the_first_are_scored(scorer: Scor
     assert [answer for _, answer in sorted(later.results())] == scorer.score(second)
 
 
+@pytest.mark.parametrize("count", [1, 70])
+def test_calls_for_decisions_are_measured(folder: Path, count: int):
+    scorer = Scorer(load_bundle(folder), timer=iter(range(1_000)).__next__)
+    scorer.score(requests(count))
+    assert (scorer.calls, scorer.call_seconds) == (0, 0)
+    list(scorer.submit(requests(count)).results())
+    assert scorer.calls == scorer.call_seconds > 0
+
+
 def test_candidates_are_distinct_items_best_first(scorer: Scorer):
     answer = answered(scorer, "item-1", "item-2")
     assert len({item for item, _ in answer.candidates()}) == 64

@@ -314,6 +314,7 @@ def test_report_of_a_refused_bundle_is_taken_back_once_it_is_loaded():
         stage.broken.add(NEW)
         stage.set_rollout(shadow())
         async with stage.running():
+            await until(lambda: stage.keeper.refused)
             await stage.watch.look()
             await until(lambda: stage.keeper.reports(shadow()) and stage.report().refused)
             stage.broken.remove(NEW)
@@ -405,6 +406,7 @@ def test_challenger_that_fails_in_the_shadow_is_counted(caplog: pytest.LogCaptur
         stage = WatchStage()
         stage.set_rollout(shadow())
         async with stage.running():
+            await until(lambda: NEW in stage.bundles)
             stage.bundles[NEW].submit = None  # pyright: ignore[reportAttributeAccessIssue]
             await started(stage, shadow())
             await until(lambda: stage.pipeline.shadow_share)

@@ -41,6 +41,8 @@ class RolloutStage:
         self.loads: list[str] = []
         self.broken: set[str] = {BAD}
         """Bundles that cannot be loaded."""
+        self.fault: Exception | None = None
+        """Error of each load."""
         self.clock = Clock()
         self.metrics = Metrics()
         self.pipeline = Pipeline(
@@ -67,6 +69,8 @@ class RolloutStage:
 
     def load(self, content_hash: str) -> NamedScorer:
         self.loads.append(content_hash)
+        if self.fault is not None:
+            raise self.fault
         if content_hash in self.broken:
             message = "the graph has no output 'scores'"
             raise BundleError(message)
@@ -153,6 +157,21 @@ def test_champion_challenger_and_policy_are_loaded_before_the_first_event():
     stage = asyncio.run(run())
     assert (sorted(stage.bundles), list(stage.policies)) == ([OLD, NEW], [TWO_ITEMS.label])
     assert stage.metric("clickscore_incomplete_epochs_total") == 0
+
+
+def test_start_does_not_wait_for_a_challenger_that_decides_nothing(caplog: pytest.LogCaptureFixture):
+    async def run() -> RolloutStage:
+        stage = RolloutStage(wait_s=10.0)
+        stage.broken.add(NEW)
+        stage.set(OLD, NEW)
+        async with stage.running():
+            await until(lambda: stage.keeper.refused)
+            assert await stage.decide("ann") == "old"
+        return stage
+
+    stage = asyncio.run(run())
+    assert stage.metric("clickscore_incomplete_epochs_total") == 0
+    assert "decisions go on with" not in caplog.text
 
 
 def test_worker_with_a_champion_and_no_bundle_of_its_own_has_a_model(caplog: pytest.LogCaptureFixture):
@@ -265,6 +284,36 @@ def test_refused_challenger_does_not_keep_a_new_champion_out():
     asyncio.run(run())
 
 
+def test_bundle_that_finds_no_room_on_the_disk_is_refused_and_tried_again_later(caplog: pytest.LogCaptureFixture):
+    async def run() -> list[str]:
+        stage = RolloutStage()
+        stage.fault = OSError(28, "No space left on device")
+        stage.set(OLD)
+        async with stage.running():
+            assert stage.keeper.refused == {OLD: "[Errno 28] No space left on device"}
+            stage.fault = None
+            stage.clock.now += RETRY_S
+            await stage.reach(champion(OLD))
+        return stage.loads
+
+    assert asyncio.run(run()) == [OLD, OLD]
+    assert "is refused: [Errno 28] No space left on device" in caplog.text
+
+
+def test_bug_in_the_loading_stops_the_worker():
+    async def run() -> RolloutStage:
+        stage = RolloutStage()
+        stage.fault = KeyError()
+        stage.set(OLD)
+        await stage.engine.prepare()
+        await until(lambda: stage.group.crashes)
+        return stage
+
+    stage = asyncio.run(run())
+    assert stage.engine.failure is stage.fault
+    assert stage.keeper.refused == {OLD: "KeyError"}
+
+
 def test_refused_bundle_is_tried_again_later():
     async def run() -> list[str]:
         stage = RolloutStage()
@@ -339,6 +388,9 @@ def test_wait_for_a_bundle_has_an_end(caplog: pytest.LogCaptureFixture):
         async with second.running():
             assert await second.decide("ann") == "own"
             assert await second.decide("bob") == "own"
+            second.set(NEW)
+            await second.reach(champion(NEW))
+            await until(lambda: not second.keeper._forgone)  # a later epoch may wait for it again
         return second
 
     stage = asyncio.run(run())
