@@ -22,6 +22,7 @@ from clickscore.schemas.topics import TOPICS  # noqa: E402
 from clickscore.stream.gateway.gateway_metrics import GatewayMetrics  # noqa: E402
 from clickscore.stream.gateway.openapi import openapi  # noqa: E402
 from clickscore.stream.settings import SETTINGS  # noqa: E402
+from clickscore.stream.worker.latency_histogram import LatencyHistogram  # noqa: E402
 from clickscore.stream.worker.prometheus_metrics import Metrics  # noqa: E402
 from docs.contracts import asyncapi_text, schema_files  # noqa: E402
 
@@ -127,11 +128,12 @@ def metrics_table(metrics: Metrics | GatewayMetrics) -> str:
     """Return every metric by its name in Prometheus, with kind, labels and meaning."""
     rows: list[tuple[str, ...]] = []
     for metric in vars(metrics).values():
-        if not isinstance(metric, MetricWrapperBase):
+        if not isinstance(metric, MetricWrapperBase | LatencyHistogram):
             continue
         family = next(iter(metric.describe()))
         name = family.name + ("_total" if family.type == "counter" else "")
-        labels = ", ".join(f"`{label}`" for label in metric._labelnames)  # noqa: SLF001 (no public attribute has the labels)
+        # No public attribute of the library's own metrics has the labels.
+        labels = ", ".join(f"`{label}`" for label in getattr(metric, "_labelnames", ()))
         rows.append((f"`{name}`", family.type, labels, family.documentation))
     return _table(("metric", "kind", "labels", "what"), rows)
 

@@ -83,6 +83,8 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
     key: bytes | None
     value: bytes | None
+    event_offset: int | None = None
+    """Offset of the event that a decision answers; None for other records."""
 
 
 class DeadLetter(NamedTuple):
@@ -155,6 +157,8 @@ class DueDecision(NamedTuple):
     """Output for the decisions on the request."""
     decider: Decider
     """Bundle and policy of the request's variant, in the epoch of the request."""
+    offset: int
+    """Offset of the event."""
 
 
 class PendingGroup(NamedTuple):
@@ -250,6 +254,11 @@ class Pipeline:
     def has_model(self) -> bool:
         """Whether a model scores requests, so that `finish` waits for scores."""
         return self._table.has_model
+
+    def find_all_deciders(self) -> list[EpochDeciders]:
+        """Return the deciders of every partition, from any thread."""
+        deciders = self._deciders.copy()
+        return [deciders.get(p) or self._table.deciders(state.epoch) for p, state in tuple(self._partitions.items())]
 
     def describe_catalogue(self) -> str | None:
         """Return in words how many items of the catalogue the champion knows; None without a bundle."""
@@ -348,8 +357,8 @@ class Pipeline:
                 if not due[group.indices[0]].decider.is_challenger:
                     raise
                 self._decide_alone(due, [index for index in group.indices if index not in decisions], decisions)
-        for index, (_, _, output, _) in enumerate(due):
-            recommendation, ad = decisions[index]
+        for index, decision in enumerate(due):
+            output, (recommendation, ad) = decision.output, decisions[index]
             output.recommendations.append(recommendation)
             if ad:
                 output.ads.append(ad)
@@ -448,7 +457,7 @@ class Pipeline:
                 continue
             request = self._step(state, event, record, output, deciders)
             if request is not None:
-                due.append(DueDecision(request, catalogue, output, deciders.find(request.variant)))
+                due.append(DueDecision(request, catalogue, output, deciders.find(request.variant), record.offset))
 
     def _apply_epoch(self, partition: int, state: PartitionState, epoch: Epoch, output: Output) -> AnyCatalogue:
         """Begin an epoch, unless its number is not larger than that of the present epoch; return the catalogue.
@@ -630,7 +639,7 @@ class Pipeline:
             due: The request, with catalogue and decider.
             scores: The model's output; absent where no model scores the request.
         """
-        request, catalogue, output, decider = due
+        request, catalogue, output, decider, offset = due
         output.unscored += scores is None or not scores.rows
         if (
             self.shadow_share
@@ -646,7 +655,7 @@ class Pipeline:
             output.items[variant, reason] += items
         output.removed.update(filtered)
         output.moved.update(moved)
-        return Message(key, value), Message(key, ad) if ad is not None else None
+        return Message(key, value, offset), Message(key, ad, offset) if ad is not None else None
 
 
 def _submit(due: Sequence[DueDecision]) -> list[PendingGroup]:

@@ -385,6 +385,24 @@ class WorkerSettings(Group, frozen=True, kw_only=True):
         int,
         setting("ms", "Time in which changes of catalogue and campaigns are gathered before they take effect", ge=10),
     ] = 200
+    log_format: Annotated[
+        Literal["text", "json"], setting("name", "Form of the log's lines: text, or a JSON object in each line")
+    ] = "text"
+    log_decisions: Annotated[
+        float,
+        setting("share", "Share of the decisions with a line in the log, by a hash of the decision id", ge=0, le=1),
+    ] = 0.0
+    otlp_endpoint: Annotated[
+        str,
+        setting(
+            "URL",
+            "Collector of spans of decisions (OTLP over HTTP), as http://127.0.0.1:4318/v1/traces; empty for none",
+        ),
+    ] = ""
+    trace_share: Annotated[
+        float,
+        setting("share", "Share of the events without a trace for which one is begun, with otlp_endpoint", ge=0, le=1),
+    ] = 0.0
     web_host: Annotated[str, setting("host", "Address on which /metrics and /health listen")] = "127.0.0.1"
     web_port: Annotated[int, setting("port", "Port of /metrics and /health", ge=0, le=65_535)] = 6066
 

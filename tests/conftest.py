@@ -14,6 +14,7 @@ from clickscore.stream.kafka.embedded import EmbeddedBroker
 from clickscore.stream.kafka.topics import create_topics, delete_topics
 from clickscore.stream.settings import Settings
 from tests.brokers import embedded_broker, running_broker
+from tests.collector import Collector
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
@@ -43,6 +44,14 @@ def own_broker(tmp_path: Path) -> Iterator[EmbeddedBroker]:
     """A broker for this test alone, to stop, hold and kill."""
     with embedded_broker(tmp_path / "kafka") as running:
         yield running
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """A running collector of OpenTelemetry's spans."""
+    running = Collector()
+    yield running
+    running.close()
 
 
 @pytest.fixture

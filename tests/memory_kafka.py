@@ -158,6 +158,8 @@ class MemoryProducer:
         """Build it; `journal` notes each acknowledgement."""
         self.refusals: dict[str, Exception] = {}
         """Error with which a topic answers."""
+        self.append_time: int | None = None
+        """Append time of all records, ms; None as for topics that keep the producer's time."""
         self._log = log
         self._journal = journal
         self._held: dict[str, asyncio.Event] = {}
@@ -167,8 +169,9 @@ class MemoryProducer:
         self._held[topic] = asyncio.Event()
         return self._held[topic]
 
-    async def publish(self, topic: str, partition: int, messages: Sequence[OutgoingRecord]) -> None:
+    async def publish(self, topic: str, partition: int, messages: Sequence[OutgoingRecord]) -> int | None:
         await self.publish_whole(topic, partition, messages)
+        return self.append_time
 
     async def publish_whole(self, topic: str, partition: int, messages: Sequence[OutgoingRecord]) -> int:
         await asyncio.sleep(0)
@@ -223,8 +226,9 @@ class TransactionBuffer:
         self._log = log
         self._records: dict[tuple[str, int], list[OutgoingRecord]] = defaultdict(list)
 
-    async def publish(self, topic: str, partition: int, messages: Sequence[OutgoingRecord]) -> None:
+    async def publish(self, topic: str, partition: int, messages: Sequence[OutgoingRecord]) -> int | None:
         await self.publish_whole(topic, partition, messages)
+        return None
 
     async def publish_whole(self, topic: str, partition: int, messages: Sequence[OutgoingRecord]) -> int:
         await asyncio.sleep(0)

@@ -43,7 +43,7 @@ def gateway(context: click.Context, settings: Settings) -> None:
     """  # noqa: D301
     if context.invoked_subcommand:
         return
-    write_logs()
+    write_logs(settings.worker.log_format)
     try:
         from clickscore.stream.gateway.server import run_gateway  # noqa: PLC0415 (the server needs the gateway extra)
     except ModuleNotFoundError as exc:

@@ -21,12 +21,12 @@ from prometheus_client import generate_latest
 
 from clickscore.schemas.errors import ClickscoreError
 from clickscore.schemas.topics import EVENTS, MAX_RECORD_BYTES
-from clickscore.stream.errors import BrokerError, SettingsError
+from clickscore.stream.errors import BrokerError, ExtraMissingError, SettingsError
 from clickscore.stream.gc_tuning import tune_gc
 from clickscore.stream.kafka.client import MAX_REQUEST_BYTES, ssl_context
 from clickscore.stream.kafka.log_reader import open_reader
 from clickscore.stream.pipeline import Pipeline
-from clickscore.stream.settings import KafkaSettings, ScoringSettings, Settings
+from clickscore.stream.settings import KafkaSettings, ScoringSettings, Settings, WorkerSettings
 from clickscore.stream.terminal_text import safe_text
 from clickscore.stream.worker import transport
 from clickscore.stream.worker.engine import Engine
@@ -34,6 +34,7 @@ from clickscore.stream.worker.faust_group import FaustBatch, FaustGroup
 from clickscore.stream.worker.logs import write_logs
 from clickscore.stream.worker.prometheus_metrics import Metrics
 from clickscore.stream.worker.rollouts import RolloutParts
+from clickscore.stream.worker.traces import PassOn, Tracer
 from clickscore.stream.worker.transactions import KafkaTransactions
 from clickscore.stream.worker.web import Page, WebServer
 
@@ -41,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 def create_app(
-    settings: Settings, pipeline: Pipeline, rollout_parts: RolloutParts | None = None
+    settings: Settings, pipeline: Pipeline, rollout_parts: RolloutParts | None = None, tracer: Tracer | None = None
 ) -> tuple[faust.App, Engine]:
     """Return the app, ready to run, and the engine under it.
 
@@ -49,6 +50,7 @@ def create_app(
         settings: All settings.
         pipeline: Turns records into outputs.
         rollout_parts: Loads bundles and policies of the rollout; None for a worker without a bundle store.
+        tracer: Follows events to their decisions; by default their traces are passed on.
     """
     app = faust_app(settings)
     metrics = Metrics()
@@ -61,6 +63,7 @@ def create_app(
         open_reader=partial(open_reader, settings.kafka, rollouts=rollout_parts is not None),
         transactions=KafkaTransactions(settings) if settings.worker.delivery == "exactly_once" else None,
         rollout_parts=rollout_parts,
+        tracer=tracer,
     )
 
     ready = asyncio.Event()
@@ -250,6 +253,23 @@ class BoundedWorker(faust.Worker):
         os._exit(1)
 
 
+def open_tracer(settings: WorkerSettings) -> Tracer:
+    """Return what follows events to their decisions; without `otlp_endpoint` their traces are passed on.
+
+    Raises:
+        ExtraMissingError: The OpenTelemetry packages are not installed.
+    """
+    if not settings.otlp_endpoint:
+        return PassOn()
+    try:
+        # Imported where they are used: most workers have no collector.
+        from clickscore.stream.worker.otlp_traces import OtlpTracer  # noqa: PLC0415
+    except ModuleNotFoundError as exc:
+        message = f"otlp_endpoint needs the otel extra ({exc.name} is missing): pip install '.[otel]'"
+        raise ExtraMissingError(message) from exc
+    return OtlpTracer(settings.otlp_endpoint, settings.trace_share)
+
+
 def describe_bundle(settings: ScoringSettings) -> str:
     """Return in words which bundle decides."""
     bundle = settings.bundle or "none, so recommendations are the popular items"
@@ -270,12 +290,13 @@ def run_worker(settings: Settings, pipeline: Pipeline, rollout_parts: RolloutPar
         ClickscoreError: The worker stopped because of a known error.
         SystemExit: The worker stopped because of an unknown error; the log has the traceback.
     """
-    write_logs()
+    write_logs(settings.worker.log_format)
     kafka = settings.kafka
     log.info("bundle: %s", describe_bundle(settings.scoring))
     log.info("topics: %s and the others, at %s", kafka.topic(EVENTS.name), kafka.bootstrap_servers)
     uvloop.install()
-    app, engine = create_app(settings, pipeline, rollout_parts)
+    tracer = open_tracer(settings.worker)
+    app, engine = create_app(settings, pipeline, rollout_parts, tracer)
     tune_gc()
     server = WebServer(pages(engine), settings.worker.web_host, settings.worker.web_port)
     worker = BoundedWorker(app, engine, server, settings.worker.stop_ms / 1000)
@@ -290,3 +311,5 @@ def run_worker(settings: Settings, pipeline: Pipeline, rollout_parts: RolloutPar
         if isinstance(engine.failure, ClickscoreError):
             raise engine.failure from None
         raise
+    finally:
+        tracer.close()

@@ -21,6 +21,7 @@ from clickscore.stream.worker.ownership import Ownership
 from clickscore.stream.worker.prometheus_metrics import Metrics
 from clickscore.stream.worker.publisher import Publisher
 from clickscore.stream.worker.ticks import IdleTicks
+from clickscore.stream.worker.traces import ComputedBatch, PassOn, Tracer
 
 INBOX_BATCHES = 8
 """Capacity of the queue of fetched batches: enough to score all partitions of a fetch together."""
@@ -65,6 +66,7 @@ class BatchLoop:
         max_batch: int,
         clock: Callable[[], float],
         observe: Callable[[Sequence[FetchedBatch], Sequence[Output]], None] | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """Build the loop.
 
@@ -78,6 +80,7 @@ class BatchLoop:
             max_batch: Largest number of records to score at once.
             clock: Returns the wall-clock time, s.
             observe: Called in the compute thread with finished batches and their outputs.
+            tracer: Follows events to their decisions; by default their traces are passed on.
         """
         self.last_batch_at: float | None = None
         """Wall-clock time of the last computed batch, s; unset before the first batch."""
@@ -90,6 +93,7 @@ class BatchLoop:
         self._max_batch = max_batch
         self._clock = clock
         self._observe = observe
+        self._tracer = tracer or PassOn()
         self._inbox: asyncio.Queue[FetchedBatch] = asyncio.Queue(INBOX_BATCHES)
         self._worker = f"{socket.gethostname()}-{os.getpid()}"
 
@@ -147,7 +151,8 @@ class BatchLoop:
                 self._ticks.note_batch(batch.partition, now)
             if batch.records:  # the batch of a repair has none
                 self._metrics.batch_records.observe(len(batch.records))
-            await self._publisher.put(PublishJob(batch, output, headers))
+            traces = self._tracer.start(ComputedBatch(batch, output, finished.started_at, now))
+            await self._publisher.put(PublishJob(batch, output, headers, traces))
 
     def _decision_headers(self, started_at: float, now: float) -> list[tuple[str, bytes]]:
         """Return the wall-clock facts of decisions, as headers: decisions must not depend on the clock."""

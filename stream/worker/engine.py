@@ -35,6 +35,7 @@ from clickscore.stream.worker.rollout_watch import RolloutWatch
 from clickscore.stream.worker.rollouts import RolloutKeeper, RolloutParts
 from clickscore.stream.worker.ticks import IdleTicks
 from clickscore.stream.worker.topic_watch import TopicWatch
+from clickscore.stream.worker.traces import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class Engine:
         open_reader: OpenReader,
         transactions: Transactions | None = None,
         rollout_parts: RolloutParts | None = None,
+        tracer: Tracer | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Put the parts together.
@@ -71,6 +73,7 @@ class Engine:
             open_reader: Opens a reader of topics without a group, for the restore and the catalogue.
             transactions: Transactions for delivery exactly once; None for delivery at least once.
             rollout_parts: Loads bundles and policies of the rollout; None for a worker without a bundle store.
+            tracer: Follows events to their decisions; by default their traces are passed on.
             clock: Returns the wall-clock time, s.
         """
         self.failure: BaseException | None = None
@@ -153,6 +156,7 @@ class Engine:
             self._ownership,
             metrics,
             max_event_bytes=settings.sessions.max_event_bytes,
+            log_share=settings.worker.log_decisions,
             transactions=transactions,
         )
         self._assignment = Assignment(
@@ -180,6 +184,7 @@ class Engine:
             max_batch=settings.worker.max_batch,
             clock=clock,
             observe=self._rollout_watch.observe if self._rollout_watch else None,
+            tracer=tracer,
         )
         self._gate = EpochGate(self._reference, self._batches.put, self._rollouts)
         self._repair = OverlayRepair(

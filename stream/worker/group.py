@@ -11,6 +11,17 @@ from typing import Protocol
 from clickscore.stream.pipeline import Record
 
 Headers = Sequence[tuple[str, bytes]]
+
+
+class FetchedRecord(Record, Protocol):
+    """A record of the topic of events, as the client has fetched it."""
+
+    @property
+    def headers(self) -> Headers:
+        """Headers in the order of the record."""
+        ...
+
+
 OutgoingRecord = tuple[bytes | None, bytes | None, Headers]
 """Key, value and headers of a record to publish."""
 
@@ -24,7 +35,7 @@ class FetchedBatch(Protocol):
         ...
 
     @property
-    def records(self) -> Sequence[Record]:
+    def records(self) -> Sequence[FetchedRecord]:
         """Records in offset order."""
         ...
 
@@ -50,8 +61,10 @@ class FetchedBatch(Protocol):
 class Producer(Protocol):
     """Stores records in Kafka."""
 
-    async def publish(self, topic: str, partition: int, messages: Sequence[OutgoingRecord]) -> None:
-        """Store records in order, and return once all replicas have stored the records.
+    async def publish(self, topic: str, partition: int, messages: Sequence[OutgoingRecord]) -> int | None:
+        """Store records in order, and return the append time (ms) once all replicas have stored the records.
+
+        The append time is None for a topic that keeps the producer's time (`message.timestamp.type=CreateTime`).
 
         Args:
             topic: Full name of the topic.

@@ -1,16 +1,18 @@
 """Health: the report of /health, and the gauges of Prometheus with the same values."""
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
 from clickscore.schemas.manifest import version_of
+from clickscore.stream.deciders import EpochDeciders
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.state.partition import PartitionState
 from clickscore.stream.worker.group import ConsumerGroup
 from clickscore.stream.worker.losses import Losses
 from clickscore.stream.worker.ownership import Ownership
-from clickscore.stream.worker.prometheus_metrics import Metrics
+from clickscore.stream.worker.prometheus_metrics import Metrics, VersionCounts
 from clickscore.stream.worker.rollouts import RolloutKeeper, short_name
 
 
@@ -130,6 +132,9 @@ class HealthCheck:
         metrics.open_sessions.set(report.open_sessions)
         metrics.catalogue_version.set(self._pipeline.catalogue.version)
         metrics.catalogue_changes.set(self._pipeline.history.retained)
+        metrics.catalogue_items.set(len(self._pipeline.catalogue.item_ids))
+        metrics.campaigns.set(len(self._pipeline.catalogue.campaigns))
+        metrics.set_deciders(_count_versions(self._pipeline.find_all_deciders()))
         metrics.lag.clear()  # partitions that belong to another worker by now must disappear
         metrics.watermark.clear()
         for partition, lag in lags.items():
@@ -139,3 +144,15 @@ class HealthCheck:
             metrics.watermark.labels(str(partition)).set(state.watermark)
             if state.max_ts >= 0:  # a partition without an event has no newest event time
                 metrics.watermark_ahead.labels(str(partition)).set(state.max_ts - int(self._clock() * 1000))
+
+
+def _count_versions(partitions: Iterable[EpochDeciders]) -> VersionCounts:
+    """Return the number of partitions in which each bundle and each policy decides."""
+    bundles: Counter[tuple[str, str]] = Counter()
+    policies: Counter[str] = Counter()
+    for deciders in partitions:
+        policies[deciders.champion.policy.label] += 1
+        bundles[deciders.champion.bundle or "none", "champion"] += 1
+        if deciders.challenger is not None:
+            bundles[deciders.challenger.bundle or "none", "challenger"] += 1
+    return VersionCounts(bundles, policies)

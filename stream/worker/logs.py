@@ -2,12 +2,14 @@
 
 import logging
 import sys
+from datetime import UTC, datetime
 
+import orjson
 import xxhash
 from aiokafka.errors import KafkaError
 
 from clickscore.schemas.errors import ClickscoreError
-from clickscore.stream.terminal_text import safe_text
+from clickscore.stream.terminal_text import safe_json, safe_text
 
 REPEAT_S = 10.0
 """Time between two equal messages of the Kafka client, s: a lost broker means over a hundred lines a second."""
@@ -68,15 +70,44 @@ class SafeFormatter(logging.Formatter):
         return safe_text(super().format(record), lines=True)
 
 
+class JsonFormatter(logging.Formatter):
+    """Formats a record as a JSON object in one line, with the fields of `with_fields`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the object; a traceback is in its field `error`."""
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line: dict[str, object] = {
+            "time": time,
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, FIELDS, {}),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return safe_json(orjson.dumps(line, default=str))
+
+
+FIELDS = "clickscore_fields"
+"""Attribute of a log record with the values of its message by name."""
+
+
+def with_fields(**values: object) -> dict[str, dict[str, object]]:
+    """Return the argument `extra` of a log call: values by name, for logs in JSON; empty values are left out."""
+    return {FIELDS: {name: value for name, value in values.items() if value not in ("", None)}}
+
+
 def user_hash(user_id: bytes) -> str:
     """Return a name of a user for logs and errors, which must not contain user ids: 64 bits of a hash, in hex."""
     return xxhash.xxh3_64_hexdigest(user_id)
 
 
-def write_logs() -> None:
-    """Write the worker's messages, and the warnings of libraries, to stderr."""
+def write_logs(log_format: str = "text") -> None:
+    """Write the worker's messages, and the warnings of libraries, to stderr, as `text` or as `json`."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(
+        JsonFormatter() if log_format == "json" else SafeFormatter("%(asctime)s %(levelname)s %(message)s")
+    )
     for log_filter in (FaustFilter(), FirstStartFilter(), RepeatFilter()):
         handler.addFilter(log_filter)
     logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -8,7 +8,7 @@ from clickscore.schemas.durations import MINUTE_MS
 from clickscore.stream.kafka.partitioner import partition_of
 from clickscore.stream.pipeline import Message, Output, WatermarkJump
 from clickscore.stream.worker.group import ConsumerGroup
-from clickscore.stream.worker.logs import user_hash
+from clickscore.stream.worker.logs import user_hash, with_fields
 from clickscore.stream.worker.prometheus_metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -67,6 +67,9 @@ class Notices:
             jump.moved_ms / MINUTE_MS,
             append_time,
             f" (and {dropped} more jumps since the last line)" if dropped else "",
+            extra=with_fields(
+                decision_id=f"{self._topic}-{partition}-{jump.offset}", user=user_hash(jump.user_id.encode())
+            ),
         )
 
     def _check_partitions(self, partition: int, decisions: list[Message]) -> None:
@@ -93,6 +96,7 @@ class Notices:
                     user_hash(user),
                     expected,
                     f" (and {dropped} more users since the last line)" if dropped else "",
+                    extra=with_fields(partition=partition, user=user_hash(user)),
                 )
 
 

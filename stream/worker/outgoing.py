@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from clickscore.schemas.snapshots import OFFSET_HEADER, PARTITION_KEY
 from clickscore.schemas.topics import (
@@ -16,10 +16,11 @@ from clickscore.schemas.topics import (
 )
 from clickscore.stream.cut_bytes import full_size
 from clickscore.stream.kafka.partitioner import partition_of
-from clickscore.stream.pipeline import MAX_KEY_BYTES, DeadLetter, Output
+from clickscore.stream.pipeline import MAX_KEY_BYTES, DeadLetter, Message, Output
 from clickscore.stream.settings import KafkaSettings
 from clickscore.stream.state.partition import ChangelogRecord
 from clickscore.stream.worker.group import FetchedBatch, Headers, OutgoingRecord
+from clickscore.stream.worker.traces import PassedOn, Traces
 
 DEAD_LETTER_BYTES = MAX_RECORD_BYTES // 2
 """Largest value of a dead letter whatever `max_event_bytes` says, bytes: the topic takes no larger record."""
@@ -38,11 +39,24 @@ class PublishJob:
     output: Output
     headers: Headers
     """Headers of the decisions: wall-clock facts."""
+    traces: Traces = field(default_factory=lambda: PassedOn({}))
+    """Traces of the events."""
 
     @property
     def snapshot_bytes(self) -> int:
         """Size of the snapshots, bytes."""
         return sum([len(change.value or b"") for change in self.output.changes])
+
+    def headers_of(self, message: Message) -> Headers:
+        """Return the headers of a record to publish: those of all decisions, and the trace of the event."""
+        traces = self.traces.headers
+        trace = traces.get(message.event_offset) if traces and message.event_offset is not None else None
+        return [*self.headers, *trace] if trace else self.headers
+
+    def event_times(self) -> list[int]:
+        """Return the append time (ms, negative where unknown) of the event of each recommendation."""
+        times = {record.offset: record.timestamp for record in self.batch.records}
+        return [times[message.event_offset] for message in self.output.recommendations if message.event_offset in times]
 
 
 def outputs(kafka: KafkaSettings, jobs: Sequence[PublishJob], max_letter_bytes: int) -> OutgoingRecords:
@@ -62,7 +76,9 @@ def outputs(kafka: KafkaSettings, jobs: Sequence[PublishJob], max_letter_bytes: 
             (CLOSED_SESSIONS, output.closed_sessions),
         ):
             if messages:
-                outgoing[topic.name, partition] += [(message.key, message.value, job.headers) for message in messages]
+                outgoing[topic.name, partition] += [
+                    (message.key, message.value, job.headers_of(message)) for message in messages
+                ]
         if output.dead_letters:
             letters = [dead_letter(kafka, partition, letter, max_letter_bytes) for letter in output.dead_letters]
             outgoing[DEAD_LETTERS.name, partition] += letters

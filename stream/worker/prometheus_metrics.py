@@ -2,13 +2,24 @@
 
 from collections import Counter as Counts
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from clickscore.stream.policy.experiments import CONTROL, MODEL, SIMILAR
+from clickscore.stream.worker.latency_histogram import LatencyHistogram
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 _RECORDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class VersionCounts(NamedTuple):
+    """Number of partitions in which a bundle or a policy decides."""
+
+    bundles: Mapping[tuple[str, str], int]
+    """Count by version and role."""
+    policies: Mapping[str, int]
+    """Count by label."""
 
 
 class Metrics:
@@ -114,6 +125,11 @@ class Metrics:
             registry=registry,
             buckets=_SECONDS,
         )
+        self.event_to_decision = LatencyHistogram(
+            "clickscore_event_to_decision_seconds",
+            "Time from the append of an event to the append of its recommendation, both by the brokers' clocks.",
+            registry,
+        )
         self.restore_seconds = Gauge(
             "clickscore_restore_seconds", "Duration of the last restore of state.", registry=registry
         )
@@ -135,6 +151,20 @@ class Metrics:
             "Updates of the catalogue and of campaigns that are applied.",
             registry=registry,
         )
+        self.catalogue_items = Gauge("clickscore_catalogue_items", "Items of the catalogue.", registry=registry)
+        self.campaigns = Gauge("clickscore_campaigns", "Campaigns.", registry=registry)
+        self.bundle_info = Gauge(
+            "clickscore_bundle_info",
+            "Partitions in which a bundle decides, by version and role: champion or challenger.",
+            ["version", "role"],
+            registry=registry,
+        )
+        self.policy_info = Gauge(
+            "clickscore_policy_info",
+            "Partitions in which a policy decides, by version and content hash.",
+            ["policy"],
+            registry=registry,
+        )
         self._model_items: Counts[str] = Counts()  # items of the variant `model` by reason
 
     def expect_model_items(self) -> None:
@@ -142,6 +172,15 @@ class Metrics:
         self.items.labels(MODEL, MODEL)
         self.items.labels(MODEL, SIMILAR)
         self.items.labels(MODEL, CONTROL)
+
+    def set_deciders(self, counts: VersionCounts) -> None:
+        """Set the gauges of bundles and policies; versions that decide no longer disappear."""
+        self.bundle_info.clear()
+        self.policy_info.clear()
+        for (version, role), partitions in counts.bundles.items():
+            self.bundle_info.labels(version, role).set(partitions)
+        for policy, partitions in counts.policies.items():
+            self.policy_info.labels(policy).set(partitions)
 
     def count_items(self, items: Mapping[tuple[str, str], int]) -> None:
         """Count recommended items by variant and reason."""

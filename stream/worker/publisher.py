@@ -24,11 +24,12 @@ from itertools import compress
 
 from aiokafka.errors import KafkaError, ProducerFenced
 
-from clickscore.schemas.topics import EVENTS, SNAPSHOTS
+from clickscore.schemas.topics import EVENTS, RECOMMENDATIONS, SNAPSHOTS
 from clickscore.stream.errors import BrokerError
 from clickscore.stream.pipeline import Output
 from clickscore.stream.settings import KafkaSettings
 from clickscore.stream.state.partition import ChangelogRecord
+from clickscore.stream.worker.decision_lines import DecisionLines
 from clickscore.stream.worker.group import ConsumerGroup, Producer, Transactions
 from clickscore.stream.worker.notices import Notices
 from clickscore.stream.worker.outgoing import (
@@ -49,6 +50,9 @@ log = logging.getLogger(__name__)
 
 Loop = Callable[[], Awaitable[None]]
 """Work that runs until cancelled."""
+
+AppendTimes = dict[tuple[str, int], int | None]
+"""Append time (ms) of the last record by topic, without the prefix, and partition; None where Kafka does not say."""
 
 OUTPUT_QUEUE = 8
 """Queue length in front of the writer of decisions: enough to share a request, few enough for a prompt stop."""
@@ -77,6 +81,7 @@ class Publisher:
         metrics: Metrics,
         *,
         max_event_bytes: int,
+        log_share: float = 0.0,
         transactions: Transactions | None = None,
         warn_after_s: float = WARN_AFTER_S,
         light_wait_s: float = LIGHT_WAIT_S,
@@ -89,6 +94,7 @@ class Publisher:
             ownership: Learns of released batches and discarded states.
             metrics: Counts published records and outcomes of events.
             max_event_bytes: Largest value of a dead letter, bytes.
+            log_share: Share of the decisions with a line in the log.
             transactions: Transactions of the partitions, for delivery exactly once.
             warn_after_s: Time without an acknowledgement before a warning, s.
             light_wait_s: How long a small write of snapshots waits for more, s.
@@ -104,6 +110,7 @@ class Publisher:
         self._transactions = transactions
         self._max_letter_bytes = min(max_event_bytes, DEAD_LETTER_BYTES)
         self._notices = Notices(kafka.topic(EVENTS.name), group, metrics)
+        self._decision_lines = DecisionLines(kafka.topic(EVENTS.name), log_share)
         self._warn_after_s = warn_after_s
         self._light_wait_s = light_wait_s
         self._computed: asyncio.Queue[PublishJob] = asyncio.Queue(OUTPUT_QUEUE)
@@ -134,9 +141,10 @@ class Publisher:
             started_at = time.monotonic()
             async with self._waiting_for_kafka(jobs):
                 outgoing = outputs(self._kafka, jobs, self._max_letter_bytes) | await self._handovers(jobs)
-                await self._send_all(self._group.producer, outgoing)
+                append_times = await self._send_all(self._group.producer, outgoing)
                 await self._send_all(self._group.producer, receipts(jobs))
             self._metrics.publish_seconds.observe(time.monotonic() - started_at)
+            self._note_stored(jobs, append_times)
             for job in jobs:
                 await self._decided.put(job)
 
@@ -223,12 +231,13 @@ class Publisher:
         assert self._transactions
         outgoing = outputs(self._kafka, jobs, self._max_letter_bytes) | receipts(jobs)
         async with self._transactions.begin(partition) as producer:
-            _, end = await asyncio.gather(
+            append_times, end = await asyncio.gather(
                 self._send_all(producer, outgoing),
                 producer.publish_whole(self._kafka.topic(SNAPSHOTS.name), partition, snapshots(changes)),
             )
         self._metrics.published.labels(SNAPSHOTS.name).inc(len(changes))
         self.written[partition] = end + 1  # the marker of the transaction takes an offset
+        self._note_stored(jobs, append_times)
 
     def _note_write(self, partition: int, start: int, end: int) -> None:
         """Note the end of an own write; a write that does not continue at the own last write shows an overlay.
@@ -319,14 +328,30 @@ class Publisher:
         self._metrics.published.labels(SNAPSHOTS.name).inc(len(changes))
         return end
 
-    async def _send_all(self, producer: Producer, outgoing: OutgoingRecords) -> None:
-        """Send the outputs of batches; return once all are stored.
+    def _note_stored(self, jobs: Sequence[PublishJob], append_times: AppendTimes) -> None:
+        """Count the time from the append of each event to the append of its recommendation; end the traces.
+
+        Args:
+            jobs: Jobs whose decisions are stored.
+            append_times: Append times of their records.
+        """
+        for job in jobs:
+            appended_at = append_times.get((RECOMMENDATIONS.name, job.batch.partition))
+            job.traces.finish(appended_at)
+            self._decision_lines.write(job)
+            if appended_at is not None:
+                self._metrics.event_to_decision.observe(
+                    appended_at - timestamp for timestamp in job.event_times() if timestamp >= 0
+                )
+
+    async def _send_all(self, producer: Producer, outgoing: OutgoingRecords) -> AppendTimes:
+        """Send the outputs of batches; return the append times once all are stored.
 
         Args:
             producer: Producer to send with.
             outgoing: Records by topic, without the prefix, and partition.
         """
-        await asyncio.gather(
+        append_times = await asyncio.gather(
             *(
                 producer.publish(self._kafka.topic(topic), partition, messages)
                 for (topic, partition), messages in outgoing.items()
@@ -334,6 +359,7 @@ class Publisher:
         )
         for (topic, _), messages in outgoing.items():
             self._metrics.published.labels(topic).inc(len(messages))
+        return dict(zip(outgoing, append_times, strict=True))
 
 
 def _by_partition(jobs: Sequence[PublishJob]) -> dict[int, list[PublishJob]]:

@@ -18,11 +18,11 @@ from aiokafka.errors import KafkaError
 from clickscore.schemas.snapshots import PARTITION_KEY
 from clickscore.schemas.topics import SNAPSHOTS
 from clickscore.stream.kafka.log_reader import OpenReader
-from clickscore.stream.pipeline import Pipeline, Record
+from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.settings import KafkaSettings
 from clickscore.stream.state.changelog import source_offset
 from clickscore.stream.worker.compute import ComputeThread
-from clickscore.stream.worker.group import ConsumerGroup, FetchedBatch
+from clickscore.stream.worker.group import ConsumerGroup, FetchedBatch, FetchedRecord
 from clickscore.stream.worker.overlays import Overlay, Overlays
 from clickscore.stream.worker.prometheus_metrics import Metrics
 from clickscore.stream.worker.restore import tombstone_offset
@@ -44,7 +44,7 @@ class ForeignState(NamedTuple):
 class RepairBatch:
     """A batch without records: carries the marked snapshots to the publisher."""
 
-    records: tuple[Record, ...] = ()
+    records: tuple[FetchedRecord, ...] = ()
     ends_fetch = True
 
     def __init__(self, overlay: Overlay, generation: int, overlays: Overlays) -> None:

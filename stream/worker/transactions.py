@@ -33,15 +33,15 @@ class PartitionProducer:
     def __init__(self, client: AIOKafkaProducer) -> None:
         self._client = client
 
-    async def publish(self, topic: str, partition: int, messages: Sequence[OutgoingRecord]) -> None:
-        """Send records in order and return once all are stored, as in `group.Producer`.
+    async def publish(self, topic: str, partition: int, messages: Sequence[OutgoingRecord]) -> int | None:
+        """Send records in order and return the append time once all are stored, as in `group.Producer`.
 
         Args:
             topic: Full name of the topic.
             partition: Partition to store the records in.
             messages: Key, value and headers of each record.
         """
-        await send_batches(self._client, topic, partition, messages)
+        return await send_batches(self._client, topic, partition, messages)
 
     async def publish_whole(self, topic: str, partition: int, messages: Sequence[OutgoingRecord]) -> int:
         """Send records as a single record batch and return the offset after the batch, as in `group.Producer`.

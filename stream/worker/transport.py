@@ -396,15 +396,15 @@ class BatchProducer(driver.Producer):
     def _new_producer(self, transactional_id: str | None = None) -> aiokafka.AIOKafkaProducer:
         return with_retry_backoff(super()._new_producer(transactional_id))
 
-    async def publish(self, topic: str, partition: int, messages: Sequence[OutgoingRecord]) -> None:
-        """Send records in order and return once all are stored, as in `group.Producer`.
+    async def publish(self, topic: str, partition: int, messages: Sequence[OutgoingRecord]) -> int | None:
+        """Send records in order and return the append time once all are stored, as in `group.Producer`.
 
         Args:
             topic: Full name of the topic.
             partition: Partition to store the records in.
             messages: Key, value and headers of each record.
         """
-        await send_batches(self._ensure_producer(), topic, partition, messages)
+        return await send_batches(self._ensure_producer(), topic, partition, messages)
 
     async def publish_whole(self, topic: str, partition: int, messages: Sequence[OutgoingRecord]) -> int:
         """Send records as a single record batch and return the offset after the batch, as in `group.Producer`.

@@ -8,11 +8,17 @@ from aiokafka import AIOKafkaProducer
 
 from clickscore.stream.worker.group import OutgoingRecord
 
+APPEND_TIME = 1
+"""Type of a timestamp that the broker has set, in Kafka's protocol."""
+
 
 async def send_batches(
     client: AIOKafkaProducer, topic: str, partition: int, messages: Sequence[OutgoingRecord]
-) -> None:
+) -> int | None:
     """Send records to a partition in order, in as few record batches as possible; return once all are stored.
+
+    Returns:
+        Append time of the last record batch, ms; None for a topic that keeps the producer's time.
 
     Args:
         client: Started producer of the Kafka client.
@@ -27,7 +33,8 @@ async def send_batches(
     while remaining:
         acknowledgement, remaining = await _send(client, topic, partition, remaining)
         acknowledgements.append(acknowledgement)
-    await asyncio.gather(*acknowledgements)  # the first error counts; the others are no news, and are not logged
+    stored = await asyncio.gather(*acknowledgements)  # the first error counts; the others are no news, and not logged
+    return stored[-1].timestamp if stored and stored[-1].timestamp_type == APPEND_TIME else None
 
 
 async def send_whole_batch(

@@ -8,9 +8,11 @@ from typing import Any
 import click
 import pytest
 import yaml
+from prometheus_client.metrics import MetricWrapperBase
 
 from clickscore.schemas.topics import MAX_RECORD_BYTES
 from clickscore.stream.__main__ import cli
+from clickscore.stream.gateway.gateway_metrics import GatewayMetrics
 from clickscore.stream.kafka.embedded import KAFKA_VERSION
 from clickscore.stream.settings import SETTINGS, Settings
 from clickscore.stream.worker.prometheus_metrics import Metrics
@@ -21,13 +23,18 @@ DASHBOARD: dict[str, Any] = json.loads((ROOT / "deploy/grafana/dashboards/clicks
 ALERTS: dict[str, Any] = yaml.safe_load((ROOT / "deploy/alerts.yml").read_text())
 FILES = sorted(path for path in (ROOT / "deploy").rglob("*") if path.suffix in (".json", ".yml"))
 
+PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+
 _METRIC = re.compile(r"clickscore_[a-z_]+")
 
 
 def metric_names() -> set[str]:
-    """Every name under which a worker's page has a sample, or would have one once it counted."""
-    names = set(re.findall(r"`(clickscore_[a-z_]+)`", metrics_table(Metrics())))
-    histograms = {family.name for family in Metrics().registry.collect() if family.type == "histogram"}
+    """Every name under which a page of a worker or a gateway has a sample, or would have one once it counted."""
+    names: set[str] = set()
+    histograms: set[str] = set()
+    for metrics in (Metrics(), GatewayMetrics()):
+        names |= set(re.findall(r"`(clickscore_[a-z_]+)`", metrics_table(metrics)))
+        histograms |= {family.name for family in metrics.registry.collect() if family.type == "histogram"}
     return names | {f"{name}_{part}" for name in histograms for part in ("bucket", "sum", "count")}
 
 
@@ -45,7 +52,7 @@ def test_metrics_that_are_named_are_counted(path: Path) -> None:
 def test_dashboard_asks_the_datasource_that_is_provisioned() -> None:
     provisioned = yaml.safe_load((ROOT / "deploy/grafana/provisioning/datasources/prometheus.yml").read_text())
     uids = {source["uid"] for source in provisioned["datasources"]}
-    targets = [target for panel in DASHBOARD["panels"] for target in panel["targets"]]
+    targets = [target for panel in PANELS for target in panel["targets"]]
     assert targets
     assert {target["datasource"]["uid"] for target in targets} == uids
 
@@ -62,6 +69,45 @@ def test_dashboard_has_no_panel_over_another() -> None:
         assert place["x"] + place["w"] <= 24
         assert not cells & taken
         taken |= cells
+
+
+def test_dashboard_has_a_row_for_the_business_and_a_row_for_engineers() -> None:
+    rows = {panel["title"]: panel["gridPos"]["y"] for panel in DASHBOARD["panels"] if panel["type"] == "row"}
+    assert list(rows) == ["Business", "Engineering"]
+    for start, end in ((rows["Business"], rows["Engineering"]), (rows["Engineering"], 10_000)):
+        assert any(start < panel["gridPos"]["y"] < end for panel in PANELS)
+
+
+def test_every_panel_has_a_unit_and_a_sentence() -> None:
+    for panel in PANELS:
+        defaults = panel["fieldConfig"]["defaults"]
+        assert defaults["unit"] in {"short", "cps", "reqps", "s", "ms", "percentunit"}, panel["title"]
+        assert panel["description"].endswith("."), panel["title"]
+        if panel["type"] == "stat":
+            assert defaults["thresholds"]["steps"][0]["value"] is None
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+
+
+def test_every_variable_of_the_dashboard_is_a_label_that_is_used() -> None:
+    labels = {
+        family.name: set(getattr(metric, "_labelnames", ()))
+        for metric in vars(Metrics()).values()
+        if isinstance(metric, MetricWrapperBase)
+        for family in metric.describe()
+    }
+    expressions = " ".join(target["expr"] for panel in PANELS for target in panel["targets"])
+    for variable in DASHBOARD["templating"]["list"]:
+        metric, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["query"]["query"]).groups()
+        assert label in labels[metric.removesuffix("_total")] | {"instance"}  # Prometheus' own label
+        assert f'{label}=~"${variable["name"]}"' in expressions
+
+
+def test_every_alert_has_a_section_of_the_runbook() -> None:
+    sections = re.findall(r"^## (\w+)$", (ROOT / "docs/runbook.md").read_text(encoding="utf-8"), re.MULTILINE)
+    rules = ALERTS["groups"][0]["rules"]
+    assert sections == [rule["alert"] for rule in rules]
+    for rule in rules:
+        assert rule["annotations"]["runbook_url"] == f"docs/runbook.md#{rule['alert'].lower()}"
 
 
 def test_alerts_say_what_happened() -> None:

@@ -557,6 +557,18 @@ def test_known_items_of_the_catalogue_are_counted():
     assert made.describe_catalogue() == "bundle one: 1 of 2 catalogue items are known to the bundle"
 
 
+def test_deciders_are_those_of_every_partition_with_and_without_events():
+    made = scored_pipeline()
+    run(made, view("ann", 0, "known"))
+    made.state(1)
+    assert [deciders.champion.bundle for deciders in made.find_all_deciders()] == ["one", "one"]
+
+
+def test_decision_names_the_offset_of_its_event():
+    output = run(pipeline(), view("ann", 0), view("bob", 1))
+    assert [message.event_offset for message in output.recommendations] == [0, 1]
+
+
 # Cut keys and values
 
 

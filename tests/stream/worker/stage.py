@@ -95,6 +95,7 @@ class Stage:
             self.ownership,
             self.metrics,
             max_event_bytes=self.settings.sessions.max_event_bytes,
+            log_share=self.settings.worker.log_decisions,
             transactions=self.transactions if self.settings.worker.delivery == "exactly_once" else None,
             warn_after_s=0.01,
             light_wait_s=light_wait_s,

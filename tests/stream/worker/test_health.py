@@ -1,5 +1,10 @@
 """Health: what a worker reports of itself."""
 
+from clickscore.schemas.events import Epoch
+from clickscore.schemas.rollouts import EpochRollout
+from clickscore.schemas.topics import EVENTS
+from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.worker.health import HealthCheck, HealthReport
 from clickscore.stream.worker.losses import Losses
 from tests.events import START, view
@@ -9,8 +14,13 @@ from tests.stream.worker.stage import DullScorer, Stage
 class HealthStage(Stage):
     """A stage with a health check."""
 
-    def __init__(self, *partitions: int, scorer: DullScorer | None = None) -> None:
+    def __init__(
+        self, *partitions: int, scorer: DullScorer | None = None, bundles: dict[str, DullScorer] | None = None
+    ) -> None:
         super().__init__(*partitions, scorer=scorer)
+        if bundles:
+            kafka, settings = EVENTS.name, self.settings
+            self.pipeline = Pipeline(settings.sessions, settings.policy, kafka, Catalogue(), scorer, bundles=bundles)
         self.unserved: dict[int, int] = {}
         self.losses = Losses("events", self.metrics, lambda *_: None)
         self.check = HealthCheck(
@@ -149,3 +159,38 @@ def test_worker_without_a_model_has_no_fallback_share():
     stage = HealthStage(0)
     stage.metrics.count_items({("model", "popular"): 2})
     assert stage.report().fallback_share is None
+
+
+def test_bundles_and_policies_that_decide_are_counted_by_partition():
+    stage = HealthStage(0, 1, scorer=DullScorer())
+    for partition in (0, 1):
+        stage.compute_job(view("ann", 0), partition=partition)
+    stage.report()
+    value = stage.metrics.registry.get_sample_value
+    assert value("clickscore_bundle_info", {"version": "dull", "role": "champion"}) == 2
+    assert value("clickscore_policy_info", {"policy": stage.pipeline.policy}) == 2
+    stage.pipeline.drop([1])
+    stage.report()
+    assert value("clickscore_bundle_info", {"version": "dull", "role": "champion"}) == 1
+
+
+def test_challenger_counts_beside_the_champion():
+    class OnTrial(DullScorer):
+        version = "trial"
+
+    champion, challenger = "a" * 64, "b" * 64
+    stage = HealthStage(0, bundles={champion: DullScorer(), challenger: OnTrial()})
+    rollout = EpochRollout(champion=champion, challenger=challenger, share=0.1)
+    stage.pipeline.begin_epoch(0, Epoch(number=1, catalogue=0, campaigns=0, rollout=rollout))
+    stage.report()
+    value = stage.metrics.registry.get_sample_value
+    assert value("clickscore_bundle_info", {"version": "dull", "role": "champion"}) == 1
+    assert value("clickscore_bundle_info", {"version": "trial", "role": "challenger"}) == 1
+
+
+def test_size_of_the_catalogue_is_a_gauge():
+    stage = HealthStage(0)
+    stage.pipeline.catalogue.update_item(b"mug", b'{"item_id":"mug"}')
+    stage.report()
+    assert stage.metrics.registry.get_sample_value("clickscore_catalogue_items") == 1
+    assert stage.metrics.registry.get_sample_value("clickscore_campaigns") == 0

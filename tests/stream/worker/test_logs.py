@@ -1,11 +1,20 @@
 """Logs: repeated messages of the Kafka client are dropped, and no other messages."""
 
+import json
 import logging
 
 from aiokafka.errors import KafkaConnectionError
 
 from clickscore.stream.errors import BrokerError
-from clickscore.stream.worker.logs import REPEAT_S, FaustFilter, FirstStartFilter, RepeatFilter, SafeFormatter
+from clickscore.stream.worker.logs import (
+    REPEAT_S,
+    FaustFilter,
+    FirstStartFilter,
+    JsonFormatter,
+    RepeatFilter,
+    SafeFormatter,
+    with_fields,
+)
 
 
 def record(message: str, created: float, name: str = "aiokafka.client") -> logging.LogRecord:
@@ -95,3 +104,27 @@ def test_coordinator_that_a_fresh_broker_still_makes_is_no_error():
     missing = "Group Coordinator Request failed: [Error 15] GroupCoordinatorNotAvailableError"
     assert not FirstStartFilter().filter(record(missing + "%s", created=0.0))
     assert FirstStartFilter().filter(record("other: %s", created=0.0))
+
+
+def test_line_in_json_has_the_fields_of_the_message_and_commands_no_terminal():
+    line = record("user %s", created=0.5)
+    line.args = ("\x1b]0;title\u202e",)
+    vars(line).update(with_fields(decision_id="events-0-1", user="ab12", bundle=None))
+    text = JsonFormatter().format(line)
+    assert text.isprintable()
+    assert json.loads(text) == {
+        "time": "1970-01-01T00:00:00.500+00:00",
+        "level": "error",
+        "logger": line.name,
+        "message": "user \x1b]0;title\u202e",
+        "decision_id": "events-0-1",
+        "user": "ab12",
+    }
+
+
+def test_traceback_is_a_field_of_a_line_in_json():
+    error = BrokerError("gone")
+    line = logging.LogRecord("app", logging.ERROR, "app.py", 1, "stops", (), (BrokerError, error, None))
+    text = JsonFormatter().format(line)
+    assert "\n" not in text
+    assert "BrokerError: gone" in json.loads(text)["error"]

@@ -7,7 +7,7 @@ import pytest
 from aiokafka.errors import KafkaError
 
 from clickscore.schemas.catalogue import Campaign
-from clickscore.schemas.events import decode_record
+from clickscore.schemas.events import decode_record, encode_event
 from clickscore.schemas.handover import Handover
 from clickscore.schemas.snapshots import OFFSET_HEADER, PARTITION_KEY
 from clickscore.schemas.topics import ADS, CLOSED_SESSIONS, DEAD_LETTERS, EVENTS, RECOMMENDATIONS, SNAPSHOTS
@@ -377,3 +377,29 @@ def test_a_batch_without_changes_leaves_the_partitions_record_of_the_batch_befor
         assert [record.key for record in stage.log.records(SNAPSHOTS.name)] == [b"ann", PARTITION_KEY]
 
     asyncio.run(run())
+
+
+# Latency
+
+
+def test_time_from_event_to_decision_is_counted_between_the_append_times():
+    stage = owning()
+    first, second = view("ann", 0), view("bob", 1)
+    stage.group.producer.append_time = second.ts + 30
+    publish(stage, stage.compute_job(first, second))
+    registry = stage.metrics.registry
+    assert registry.get_sample_value("clickscore_event_to_decision_seconds_count") == 2
+    assert registry.get_sample_value("clickscore_event_to_decision_seconds_sum") == 60.06
+
+
+def test_time_to_a_decision_without_an_append_time_is_not_counted():
+    stage = owning()
+    publish(stage, stage.compute_job(view("ann", 0)))
+    assert stage.metrics.registry.get_sample_value("clickscore_event_to_decision_seconds_count") == 0
+
+
+def test_time_from_an_event_without_an_append_time_is_not_counted():
+    stage = owning()
+    stage.group.producer.append_time = 5
+    publish(stage, stage.compute_job(encode_event(view("ann", 0))))
+    assert stage.metrics.registry.get_sample_value("clickscore_event_to_decision_seconds_count") == 0

@@ -19,9 +19,11 @@ BATCH_BYTES = 1_000
 
 
 class Stored(NamedTuple):
-    """What a broker answers: the offset of a batch's first record."""
+    """What a broker answers: the offset of a batch's first record, and the time of the batch with its kind."""
 
     offset: int
+    timestamp: int = 7
+    timestamp_type: int = 1
 
 
 class Client:
@@ -30,17 +32,22 @@ class Client:
     def __init__(self, builder: AIOKafkaProducer) -> None:
         self.batches: list[tuple[str, int, int]] = []
         """Topic, partition and number of records of each batch."""
+        self.timestamp_type = 1
+        """Whether the topic keeps the broker's time (1) or the producer's (0)."""
         self.create_batch = builder.create_batch
 
     async def send_batch(self, batch: Any, topic: str, *, partition: int) -> "asyncio.Future[Stored]":
         acknowledgement: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
-        acknowledgement.set_result(Stored(100 * len(self.batches)))
+        acknowledgement.set_result(Stored(100 * len(self.batches), timestamp_type=self.timestamp_type))
         self.batches.append((topic, partition, batch.record_count()))
         return acknowledgement
 
 
 def published(*sizes: int, whole: bool = False) -> tuple[list[int], int | None]:
-    """Publish records of these sizes; return the number of records of each batch, and the offset after the last."""
+    """Publish records; return the number of records of each batch, and what the producer returns.
+
+    A producer returns the append time, or with `whole` the offset after the last record.
+    """
 
     async def use(app: faust.App) -> tuple[list[int], int | None]:
         builder = AIOKafkaProducer(max_batch_size=BATCH_BYTES)
@@ -69,7 +76,24 @@ def test_records_that_do_not_fit_go_into_the_next_record_batch():
 
 
 def test_no_records_make_no_record_batch():
-    assert published()[0] == []
+    assert published() == ([], None)
+
+
+def test_append_time_is_the_brokers():
+    assert published(10, 10)[1] == 7
+
+
+def test_topic_with_the_producers_time_has_no_append_time():
+    async def use(app: faust.App) -> int | None:
+        builder = AIOKafkaProducer()
+        client = app.producer._producer = Client(builder)
+        client.timestamp_type = 0
+        try:
+            return await app.producer.publish("topic", 3, [(b"key", b"value", [])])
+        finally:
+            await builder.stop()
+
+    assert in_app(use) is None
 
 
 def test_record_that_is_larger_than_a_record_batch_is_left_to_the_broker_to_refuse():
