@@ -11,8 +11,8 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +231,22 @@ async def running_browser(folder: Path) -> AsyncGenerator[Browser]:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
+
+
+@contextmanager
+def browser_loop(folder: Path) -> Generator[tuple[asyncio.Runner, Browser]]:
+    """Run Chromium in an event loop for the block, for several tests: `runner.run(test(browser))`.
+
+    Args:
+        folder: Folder for the profile of the browser.
+    """
+    with asyncio.Runner() as runner:
+        context = running_browser(folder)
+        browser = runner.run(context.__aenter__())
+        try:
+            yield runner, browser
+        finally:
+            runner.run(context.__aexit__(None, None, None))
 
 
 async def _drain(stream: asyncio.StreamReader) -> None:

@@ -1,6 +1,7 @@
 """`clickscore gateway`: HTTP beside the topics, and its API keys."""
 
 import asyncio
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
@@ -10,7 +11,7 @@ import uvloop
 
 from clickscore.stream.commands.options import with_settings
 from clickscore.stream.errors import ExtraMissingError, SettingsError
-from clickscore.stream.gateway.api_keys import ApiKey, Scope, make_key, read_keys, write_keys
+from clickscore.stream.gateway.api_keys import ApiKey, Scope, make_key, make_user_key, read_keys, write_keys
 from clickscore.stream.kafka.availability import wait_for_broker
 from clickscore.stream.settings import Settings
 from clickscore.stream.terminal_text import safe_text
@@ -108,6 +109,20 @@ def create(settings: Settings, name: str, scopes: tuple[Scope, ...], rate: int |
     write_keys(path, [*keys, new_key.stored])
     click.echo(new_key.text)
     click.echo(f"This key is shown once; {path} has only its hash. Send it as `Authorization: Bearer KEY`", err=True)
+
+
+@key.command("user")
+@click.argument("user_id")
+@click.option("--seconds", type=click.IntRange(min=1), default=3600, show_default=True, help="Life of the user key.")
+def derive_user_key(user_id: str, seconds: int) -> None:
+    """Read an API key from standard input, and print a key for USER_ID alone, which a web page can hold.
+
+    \b
+    Example:
+      clickscore gateway key user anna --seconds 600 < shop.key
+    """  # noqa: D301
+    text = click.get_text_stream("stdin").readline().strip()
+    click.echo(make_user_key(text, user_id, int(time.time()) + seconds))
 
 
 @key.command("list")

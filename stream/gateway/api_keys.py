@@ -1,8 +1,10 @@
 """API keys: make, store and check the keys of the gateway. Only a hash of a key is stored."""
 
+import base64
 import hashlib
 import hmac
 import os
+import re
 import secrets
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,10 +23,17 @@ Scope = Literal["events", "read", "admin"]
 * admin: read the metrics of the gateway, and erase users.
 """
 
-KEY_PREFIX = "ck"
-"""Beginning of every key, by which scanners of source code can recognise a leaked key."""
+KEY_PREFIX, USER_KEY_PREFIX = "ck", "cku"
+"""Beginning of every key and every user key, by which scanners of source code can recognise a leaked key."""
 SECRET_BYTES = 32
 """Random bytes of a key. A secret of 256 bits needs no slow hash and no salt: nobody can guess it."""
+
+
+_USER_KEY = re.compile(
+    rf"(?P<body>{USER_KEY_PREFIX}_(?P<key_id>[0-9a-f]+)_(?P<expires_at>\d{{1,15}})_(?P<user>[\w=-]*))"
+    r"_(?P<signature>[0-9a-f]{64})",
+    re.ASCII,
+)
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +81,36 @@ def make_key(name: str, scopes: Iterable[Scope], created_at: str, rate: int | No
     return NewKey(stored, f"{KEY_PREFIX}_{key_id}_{secret}")
 
 
+class Caller(NamedTuple):
+    """The sender of a request."""
+
+    key: ApiKey
+    user_id: str | None = None
+    """The only user about whom the request may speak; None for all users."""
+
+
+def make_user_key(key_text: str, user_id: str, expires_at: int) -> str:
+    """Return a key for one user, derived from an API key: it opens what the API key opens, for this user alone.
+
+    A web page can hold such a key. The signature is HMAC-SHA-256 with the stored hash of the API key.
+
+    Args:
+        key_text: The API key.
+        user_id: The user.
+        expires_at: Time from which on the user key is refused, s since 1970.
+
+    Raises:
+        SettingsError: The text is no API key.
+    """
+    prefix, key_id, secret = (*key_text.split("_", 2), "", "")[:3]
+    if prefix != KEY_PREFIX or not secret:
+        message = f"this is no API key: `clickscore gateway key create` prints one, which begins with {KEY_PREFIX}_"
+        raise SettingsError(message)
+    user = base64.urlsafe_b64encode(user_id.encode()).decode()
+    body = f"{USER_KEY_PREFIX}_{key_id}_{expires_at}_{user}"
+    return f"{body}_{_sign(_hash(secret), body)}"
+
+
 class KeyRing:
     """The keys of a gateway, by id."""
 
@@ -92,6 +131,23 @@ class KeyRing:
         stored = self._keys.get(key_id)
         is_equal = hmac.compare_digest(_hash(secret), stored.sha256 if stored else _hash(""))
         return stored if stored and is_equal and prefix == KEY_PREFIX else None
+
+    def match_user_key(self, text: str, now: float) -> Caller | None:
+        """Return the caller with a user key; None for a wrong or expired one.
+
+        Args:
+            text: The user key.
+            now: Wall-clock time, s.
+        """
+        match = _USER_KEY.fullmatch(text)
+        stored = self._keys.get(match["key_id"]) if match else None
+        if not match or not stored or not hmac.compare_digest(_sign(stored.sha256, match["body"]), match["signature"]):
+            return None
+        try:
+            user_id = base64.urlsafe_b64decode(match["user"]).decode()
+        except ValueError:  # a shop signs its user keys itself, and may do it wrong
+            return None
+        return Caller(stored, user_id) if now < int(match["expires_at"]) else None
 
 
 _decode_keys = msgspec.json.Decoder(list[ApiKey]).decode
@@ -130,6 +186,16 @@ def write_keys(path: Path, keys: Sequence[ApiKey]) -> None:
         part.unlink(missing_ok=True)
         message = f"{path} cannot be written: {exc.strerror}. Name another file with --gateway-keys-file"
         raise OutputFileError(message) from exc
+
+
+def _sign(sha256: str, body: str) -> str:
+    """Return the signature of the body of a user key.
+
+    Args:
+        sha256: Stored hash of the API key.
+        body: The user key up to the signature.
+    """
+    return hmac.new(sha256.encode(), body.encode(errors="replace"), hashlib.sha256).hexdigest()
 
 
 def _hash(secret: str) -> str:

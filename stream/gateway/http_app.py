@@ -3,6 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
+from importlib.resources import files
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -16,13 +17,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from clickscore.schemas.events import Erase
+from clickscore.schemas.events import AnyEvent, Erase, Identify, PrivacyRecord
 from clickscore.stream.errors import RequestError
 from clickscore.stream.gateway.access import Access
 from clickscore.stream.gateway.answers import encode_answer, encode_events, encode_problem
+from clickscore.stream.gateway.api_keys import Caller
 from clickscore.stream.gateway.event_bodies import read_events
 from clickscore.stream.gateway.gateway_metrics import GatewayMetrics
-from clickscore.stream.gateway.openapi import JSON, OPERATIONS, PROBLEM_JSON, openapi
+from clickscore.stream.gateway.openapi import JAVASCRIPT, JSON, OPERATIONS, PROBLEM_JSON, openapi
 from clickscore.stream.gateway.service import GatewayService
 from clickscore.stream.host_names import is_own_name
 from clickscore.stream.settings import Settings
@@ -30,8 +32,11 @@ from clickscore.stream.settings import Settings
 CORS_SECONDS = 600
 """Time for which a browser may keep the answer to a question of CORS, s."""
 
-_HEADERS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
-"""Headers of every answer."""
+_NO_STORE = (b"cache-control", b"no-store")
+"""Header of every answer that says nothing of caches."""
+_NO_SNIFF = (b"x-content-type-options", b"nosniff")
+"""Header of every answer."""
+_SNIPPET_HEADERS = {"Cache-Control": "public, max-age=300", "Cross-Origin-Resource-Policy": "cross-origin"}
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -78,29 +83,48 @@ class _Handlers:
         self._access = access
         self._metrics = metrics
         self._settings = settings
+        self._snippet = (files("clickscore.stream.gateway") / "snippet.js").read_bytes()
         self._openapi = msgspec.json.encode(openapi())
 
     async def send_events(self, request: Request) -> Response:
-        key = self._access.check(request.headers.get("authorization"), "events")
+        caller = self._access.check_caller(request.headers.get("authorization"), "events")
         decide = _read_flag(request, "decide")
         if decide:
-            self._access.check_scope(key, "read")
+            self._access.check_scope(caller.key, "read")
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type != JSON:
             # A browser sends other types to any site without asking; this type makes it ask, by the rules of CORS.
             raise RequestError(415, f"send the header `Content-Type: {JSON}`")
         body = await _read_body(request, self._settings.gateway.gateway_body_bytes)
         events = read_events(body, self._settings.sessions, int(time.time() * 1000))
-        if any(isinstance(event.event, Erase) for event in events):
-            self._access.check_scope(key, "admin")
-        self._access.take(key, len(events) - 1)  # the request itself took one
+        self._check_events(caller, [event.event for event in events])
+        self._access.take(caller.key, len(events) - 1)  # the request itself took one
         if decide:
             return _json(encode_events(*await self._service.store_and_decide(events)))
         return _json(encode_events(await self._service.store(events)))
 
+    def _check_events(self, caller: Caller, events: Sequence[AnyEvent | PrivacyRecord]) -> None:
+        """Check that a caller may send events. A user cannot erase, and cannot join another user's session.
+
+        Args:
+            caller: Sender of the request.
+            events: The events.
+
+        Raises:
+            RequestError: The caller lacks the right to an event.
+        """
+        for event in events:
+            self._access.check_user(caller, event.user_id)
+            if isinstance(event, Erase):
+                self._access.check_scope(caller.key, "admin")
+            if isinstance(event, Erase | Identify) and caller.user_id is not None:
+                raise RequestError(403, "a user key sends no `erase` and no `identify`")
+
     async def read_recommendations(self, request: Request) -> Response:
-        self._access.check(request.headers.get("authorization"), "read")
-        return _json(self._service.newest(_path_value(request, "user_id")))
+        caller = self._access.check_caller(request.headers.get("authorization"), "read")
+        user_id = _path_value(request, "user_id")
+        self._access.check_user(caller, user_id)
+        return _json(self._service.newest(user_id))
 
     async def read_decision(self, request: Request) -> Response:
         self._access.check(request.headers.get("authorization"), "read")
@@ -119,6 +143,10 @@ class _Handlers:
         self._access.check(request.headers.get("authorization"), "admin")
         self._service.health()  # sets the gauges
         return Response(generate_latest(self._metrics.registry), media_type="text/plain; version=0.0.4")
+
+    async def read_snippet(self, request: Request) -> Response:
+        del request
+        return Response(self._snippet, headers=_SNIPPET_HEADERS, media_type=JAVASCRIPT)
 
     async def read_openapi(self, request: Request) -> Response:
         del request
@@ -153,7 +181,9 @@ class _Front:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], *_HEADERS]
+                headers = [*message["headers"], _NO_SNIFF]
+                is_cached = any(name == _NO_STORE[0] for name, _ in headers)
+                message["headers"] = headers if is_cached else [*headers, _NO_STORE]
             await send(message)
 
         try:

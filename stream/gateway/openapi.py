@@ -27,6 +27,7 @@ from clickscore.stream.gateway.answers import EventsAnswer, HealthAnswer, Proble
 from clickscore.stream.gateway.api_keys import Scope
 
 JSON, PROBLEM_JSON = "application/json", "application/problem+json"
+JAVASCRIPT = "text/javascript"
 _EVENTS: tuple[type[msgspec.Struct], ...] = (
     View,
     Cart,
@@ -76,8 +77,8 @@ def _path_parameter(name: str, description: str) -> dict[str, Any]:
 
 
 _KEY_FAILURES = {
-    401: "The API key is missing or wrong.",
-    403: "The API key lacks the scope.",
+    401: "The API key is missing, wrong or expired.",
+    403: "The API key lacks the scope, or is the key of another user.",
     429: "The API key is over its rate; `Retry-After` says how long to wait.",
 }
 _NOT_STORED = "Kafka did not answer in time: send the request again, with the same event ids."
@@ -185,6 +186,16 @@ OPERATIONS = (
         scope="admin",
         answer=_json({"type": "string"}, "text/plain"),
         failures=_KEY_FAILURES,
+    ),
+    Operation(
+        name="read_snippet",
+        method="GET",
+        path="/snippet.js",
+        summary="Read the script for web pages",
+        description="Sends views, impressions and clicks of a page, and reads decisions.",
+        scope=None,
+        answer={JAVASCRIPT: {"schema": {"type": "string"}}},
+        failures={},
     ),
     Operation(
         name="read_openapi",

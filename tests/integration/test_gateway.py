@@ -1,11 +1,13 @@
 """The gateway as a process, on a real broker beside a real worker."""
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +20,9 @@ import pytest
 from clickscore.schemas.topics import RECOMMENDATIONS
 from clickscore.stream.settings import Settings, environment_of
 from clickscore.stream.simulator.worker_process import free_port
-from tests.integration.live import POLL_S, READY_S, ROOT, installation
+from tests.browser import in_chromium, running_browser
+from tests.integration.live import POLL_S, READY_S, ROOT, Installation, installation
+from tests.stream.gateway.shop_page import shop_site
 
 pytestmark = pytest.mark.kafka
 
@@ -93,7 +97,7 @@ def explained(settings: Settings, decision_id: str) -> Any:
 def event(event_id: str, kind: str = "view", **fields: Any) -> dict[str, Any]:
     item = {"item_id": "birch-kettle"} if kind in {"view", "cart"} else {}
     now = int(time.time() * 1000)
-    return {"type": kind, "event_id": event_id, "user_id": "anna", "ts": now, **item, **fields}
+    return {"type": kind, "event_id": event_id, "user_id": "anna", "ts": now} | item | fields
 
 
 def test_gateway_stores_events_and_answers_with_the_decisions_of_a_worker(broker: str, tmp_path: Path) -> None:
@@ -126,3 +130,53 @@ def test_gateway_stores_events_and_answers_with_the_decisions_of_a_worker(broker
                 for gateway in (first, second):
                     gateway.wait("/v1/users/anna/recommendations", 404)
                     assert "anna" not in gateway.log.read_text()
+
+
+@in_chromium
+def test_page_with_the_snippet_follows_the_consent_of_its_visitor(broker: str, tmp_path: Path) -> None:
+    """A browser beside broker, worker and gateway: what it sends, and what the topic has of each visitor."""
+
+    async def visit(live: Installation) -> None:
+        async with shop_site({"data-item": "birch-kettle"}) as (address, addresses):
+            settings = live.settings.replace(gateway_cors_origins=address)
+            with running_gateway(settings, tmp_path / "gateway.log") as gateway:
+                addresses["gateway"] = f"http://127.0.0.1:{gateway.settings.gateway.gateway_port}"
+                others = [event(f"o{n}", user_id=f"other-{n}", item_id=f"item-{n % 3}") for n in range(6)]
+                assert (await asyncio.to_thread(gateway.send, "/v1/events?decide=true", others))[0] == 200
+                async with running_browser(tmp_path) as browser:
+                    silent = await browser.new_page()
+                    await silent.open(address)
+                    await silent.evaluate("clickscore.consent({personalisation: false, ads: false})")
+                    page = await browser.new_page()
+                    await page.open(address)
+                    await page.evaluate("clickscore.consent({personalisation: true, ads: false})")
+                    decision = json.loads(await page.wait_for("document.querySelector('li')?.dataset.clickscore"))
+                    await page.wait_for(
+                        "performance.now() > 3000"
+                    )  # the first item is on screen for more than a second
+                    await page.click("li")
+                    await page.open(f"{address}/next")
+                    await silent.open(f"{address}/next")
+                    assert page.errors == []
+                    assert [url for url in silent.urls if "/v1/" in url] == []
+                assert decision["item_id"].startswith("item-")
+
+    # One partition, since each knows the popular items of its own users.
+    with installation(broker, tmp_path, gateway_decide_ms=10_000, partitions=1) as live:
+        live.start_worker().wait_restored()
+        asyncio.run(visit(live))
+        events = [json.loads(record.value or b"") for record in live.events()]
+        mine = [record for record in events if not record["user_id"].startswith("other-")]
+        assert len({record["user_id"] for record in mine}) == 1
+        kinds = Counter(record["type"] for record in mine)
+        assert kinds.pop("impression") >= 1
+        assert kinds == {"consent": 1, "view": 1, "click": 1}
+        assert mine[0]["granted"] == ["personalisation"]
+        (view,) = (record for record in mine if record["type"] == "view")
+        (click,) = (record for record in mine if record["type"] == "click")
+        live.wait_finished()
+        published = [record.value for records in live.read(RECOMMENDATIONS).values() for record in records]
+        decisions = {decision["event_id"]: decision for decision in map(json.loads, filter(None, published))}
+        assert decisions[view["event_id"]]["decision_id"] == click["decision_id"]
+        assert decisions[view["event_id"]]["withheld"] == ["ads"]
+        assert decisions[click["event_id"]]["session_length"] == 2

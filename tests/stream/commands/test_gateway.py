@@ -1,5 +1,6 @@
 """`clickscore gateway`: keys by the command line, and errors before the gateway listens."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,14 @@ def test_key_needs_a_scope_and_a_file(tmp_path: Path) -> None:
     assert run(tmp_path, "create", "web-shop", "--scope", "everything").exit_code == 2
     with pytest.raises(SettingsError, match="gateway_keys_file is empty"):
         CliRunner().invoke(cli, ["gateway", "key", "list"], catch_exceptions=False)
+
+
+def test_user_key_is_derived_from_the_key_on_standard_input(tmp_path: Path) -> None:
+    text = run(tmp_path, "create", "web-shop", "--scope", "read").stdout
+    shown = CliRunner().invoke(cli, ["gateway", "key", "user", "anna", "--seconds", "600"], input=text)
+    caller = KeyRing(read_keys(tmp_path / "keys.json")).match_user_key(shown.stdout.strip(), time.time())
+    assert caller
+    assert caller.user_id == "anna"
 
 
 def test_hostile_name_is_shown_as_text(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from clickscore.stream.errors import RequestError, SettingsError
 from clickscore.stream.gateway.access import Access
-from clickscore.stream.gateway.api_keys import KeyRing, make_key, read_keys, write_keys
+from clickscore.stream.gateway.api_keys import Caller, KeyRing, make_key, make_user_key, read_keys, write_keys
 from clickscore.stream.gateway.rate_limits import RateLimits
 from clickscore.stream.settings import GatewaySettings
 
@@ -127,3 +127,41 @@ def test_keys_file_is_json_for_people(tmp_path: Path) -> None:
     (entry,) = json.loads((tmp_path / "keys.json").read_text())
     assert entry["name"] == "shop"
     assert set(entry) == {"key_id", "name", "scopes", "sha256", "created_at", "rate"}
+
+
+def test_user_key_opens_for_its_user_until_it_expires() -> None:
+    new = make_key("shop", ["read", "events"], CREATED)
+    ring = KeyRing([new.stored])
+    for user in ("anna", "a_b/ü", ""):
+        key = make_user_key(new.text, user, 1_000)
+        assert ring.match_user_key(key, 999.0) == Caller(new.stored, user)
+        assert ring.match_user_key(key, 1_000.0) is None
+        assert ring.match(key) is None
+        for wrong in (key[:-1], f"{key}0", key.replace("1000", "2000"), key.replace("cku", "ck"), "cku___", "cku", "ü"):
+            assert ring.match_user_key(wrong, 999.0) is None
+        assert KeyRing([]).match_user_key(key, 999.0) is None
+    other = make_key("shop", ["read"], CREATED)
+    assert ring.match_user_key(make_user_key(other.text, "anna", 1_000), 999.0) is None
+
+
+def test_user_key_is_made_of_an_api_key_only() -> None:
+    user_key = make_user_key(make_key("shop", ["read"], CREATED).text, "anna", 1_000)
+    for text in ("", "ck", "ck_1", "ck_1_", user_key):
+        with pytest.raises(SettingsError, match="no API key"):
+            make_user_key(text, "anna", 1_000)
+
+
+def test_user_key_has_the_scopes_and_the_rate_of_its_key(tmp_path: Path) -> None:
+    checked, header = access(tmp_path, "read", "admin", rate=4)
+    user_header = f"Bearer {make_user_key(header.removeprefix('Bearer '), 'anna', 2**40)}"
+    caller = checked.check_caller(user_header, "read")
+    assert caller.user_id == "anna"
+    checked.check_user(caller, "anna")
+    with pytest.raises(RequestError, match="another user"):
+        checked.check_user(caller, "bob")
+    assert status(checked, user_header, "read") == 403  # what speaks about all users
+    assert status(checked, user_header, "admin") == 403
+    with pytest.raises(RequestError, match="no scope 'events'"):
+        checked.check_caller(user_header, "events")
+    statuses = [status(checked, header, "read") for _ in range(3)]
+    assert statuses == [200, 429, 429]

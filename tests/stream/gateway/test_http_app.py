@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from clickscore.stream.gateway.api_keys import make_user_key
 from clickscore.stream.gateway.openapi import OPERATIONS, openapi
 from tests.docs.conforms import faults
 from tests.stream.gateway.log_double import SOURCE, decision
 from tests.stream.gateway.running import JSON, Answer, RunningGateway, event, key_header, now, running_gateway
 
-OPEN = {"/health", "/openapi.json"}
+OPEN = {"/health", "/openapi.json", "/snippet.js"}
 """Paths without a key."""
 
 
@@ -242,6 +243,28 @@ def test_gateway_without_keys_answers_to_its_own_names_only() -> None:
         assert (await gateway.get("/health", Host="localhost:1234")).status == 200
 
     with_gateway(work)
+
+
+def test_user_key_speaks_about_its_user_alone(tmp_path: Path) -> None:
+    header = key_header(tmp_path, "events", "read", "admin")
+    text = make_user_key(header["Authorization"].removeprefix("Bearer "), "anna", 2**40)
+    headers = {"Authorization": f"Bearer {text}"}
+    erase = {"type": "erase", "event_id": "x", "user_id": "anna", "ts": now()}
+    identify = {"type": "identify", "event_id": "i", "user_id": "anna", "ts": now(), "identified_as": "bob"}
+    consent = {"type": "consent", "event_id": "c", "user_id": "anna", "ts": now(), "granted": ["ads"]}
+
+    async def work(gateway: RunningGateway) -> None:
+        assert (await gateway.post([consent, event("anna")], decide=True, **headers)).status == 200
+        assert (await gateway.get("/v1/users/anna/recommendations", **headers)).status == 200
+        check_problem(await gateway.get("/v1/users/bob/recommendations", **headers), 403, "another user")
+        check_problem(await gateway.post([event("anna"), event("bob")], **headers), 403, "another user")
+        check_problem(await gateway.post(erase, **headers), 403, "erase")
+        check_problem(await gateway.post(identify, **headers), 403, "identify")
+        for path in (f"/v1/decisions/{SOURCE}-0", f"/v1/decisions/{SOURCE}-0/explain", "/metrics"):
+            check_problem(await gateway.get(path, **headers), 403, "alone")
+        assert len(gateway.log.events) == 2
+
+    with_gateway(work, gateway_keys_file=str(tmp_path / "keys.json"))
 
 
 def test_health_and_metrics_show_the_state() -> None:

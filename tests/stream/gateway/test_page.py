@@ -4,11 +4,13 @@ import asyncio
 import json
 import re
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from clickscore.stream.gateway.api_keys import KeyRing, make_key
 from docs.generate import ROOT
 from tests.stream.gateway.log_double import SOURCE
 from tests.stream.gateway.running import running_gateway
@@ -33,6 +35,18 @@ def names(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: names(inner) for name, inner in value.items()}
     return [names(inner) for inner in value] if isinstance(value, list) else type(value)
+
+
+def test_function_of_the_page_makes_user_keys() -> None:
+    (program,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(program, names)
+    new = make_key("shop", ["read"], "2026-03-01T08:00:00+00:00")
+    for user in ("anna", "zoë/?>"):
+        caller = KeyRing([new.stored]).match_user_key(names["user_key"](new.text, user), time.time())
+        assert caller
+        assert caller.user_id == user
+    assert KeyRing([new.stored]).match_user_key(names["user_key"](new.text, "anna"), time.time() + 3600) is None
 
 
 def test_commands_of_the_page_do_what_the_page_says(tmp_path: Path) -> None:
