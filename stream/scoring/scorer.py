@@ -94,6 +94,8 @@ class Scorer:
         """Time in measured calls of the graph, s."""
         self._timer = timer
         self.version = bundle.manifest.version
+        self.trained_until = bundle.manifest.trained_until
+        """Event time of the newest training event, ms; 0 if unknown."""
         self.popular = bundle.manifest.popular
         self._session = bundle.session
         self._inputs = {node.name for node in bundle.session.get_inputs()}

@@ -147,12 +147,15 @@ class HealthCheck:
 
 
 def _count_versions(partitions: Iterable[EpochDeciders]) -> VersionCounts:
-    """Return the number of partitions in which each bundle and each policy decides."""
+    """Return in how many partitions each bundle and each policy decides, and what the bundles have learned from."""
     bundles: Counter[tuple[str, str]] = Counter()
     policies: Counter[str] = Counter()
+    learned_until: dict[str, int] = {}
     for deciders in partitions:
         policies[deciders.champion.policy.label] += 1
-        bundles[deciders.champion.bundle or "none", "champion"] += 1
-        if deciders.challenger is not None:
-            bundles[deciders.challenger.bundle or "none", "challenger"] += 1
-    return VersionCounts(bundles, policies)
+        for role, decider in (("champion", deciders.champion), ("challenger", deciders.challenger)):
+            if decider is not None:
+                bundles[decider.bundle or "none", role] += 1
+                if decider.scorer is not None and decider.scorer.trained_until:
+                    learned_until[decider.scorer.version] = decider.scorer.trained_until
+    return VersionCounts(bundles, policies, learned_until)

@@ -20,6 +20,8 @@ class VersionCounts(NamedTuple):
     """Count by version and role."""
     policies: Mapping[str, int]
     """Count by label."""
+    learned_until: Mapping[str, int]
+    """Event time of the newest event that a bundle has learned from, ms, by version; without bundles that do not say."""
 
 
 class Metrics:
@@ -159,6 +161,13 @@ class Metrics:
             ["version", "role"],
             registry=registry,
         )
+        self.learned_until = Gauge(
+            "clickscore_bundle_learned_until_seconds",
+            "Event time of the newest event that a deciding bundle has learned from, in seconds since 1970: time() minus "
+            "this is the age of what it knows.",
+            ["version"],
+            registry=registry,
+        )
         self.policy_info = Gauge(
             "clickscore_policy_info",
             "Partitions in which a policy decides, by version and content hash.",
@@ -177,10 +186,13 @@ class Metrics:
         """Set the gauges of bundles and policies; versions that decide no longer disappear."""
         self.bundle_info.clear()
         self.policy_info.clear()
+        self.learned_until.clear()
         for (version, role), partitions in counts.bundles.items():
             self.bundle_info.labels(version, role).set(partitions)
         for policy, partitions in counts.policies.items():
             self.policy_info.labels(policy).set(partitions)
+        for version, learned_until in counts.learned_until.items():
+            self.learned_until.labels(version).set(learned_until / 1000)
 
     def count_items(self, items: Mapping[tuple[str, str], int]) -> None:
         """Count recommended items by variant and reason."""

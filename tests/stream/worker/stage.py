@@ -51,6 +51,7 @@ class DullScorer:
     """A scorer that knows no item, and remembers its calls."""
 
     version = "dull"
+    trained_until = 0
     popular = ()
     known_items = ()
 

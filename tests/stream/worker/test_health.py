@@ -188,6 +188,26 @@ def test_challenger_counts_beside_the_champion():
     assert value("clickscore_bundle_info", {"version": "trial", "role": "challenger"}) == 1
 
 
+def test_age_of_what_a_bundle_knows_is_a_gauge():
+    class Trained(DullScorer):
+        trained_until = START
+
+    stage = HealthStage(0, scorer=Trained())
+    stage.compute_job(view("ann", 0))
+    stage.report()
+    value = stage.metrics.registry.get_sample_value
+    assert value("clickscore_bundle_learned_until_seconds", {"version": "dull"}) == START / 1000
+
+
+def test_bundle_that_does_not_say_what_it_learned_has_no_age():
+    stage = HealthStage(0, scorer=DullScorer())
+    stage.compute_job(view("ann", 0))
+    stage.report()
+    assert (
+        stage.metrics.registry.get_sample_value("clickscore_bundle_learned_until_seconds", {"version": "dull"}) is None
+    )
+
+
 def test_size_of_the_catalogue_is_a_gauge():
     stage = HealthStage(0)
     stage.pipeline.catalogue.update_item(b"mug", b'{"item_id":"mug"}')
