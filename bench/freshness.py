@@ -37,7 +37,7 @@ HIT_RATE = f"hit_rate@{CUTOFF}"
     "--judged", type=click.IntRange(10), default=1_500, show_default=True, help="Sessions judged in a window."
 )
 @click.option("--json-file", type=click.Path(dir_okay=False, path_type=Path))
-def main(sessions: Path, preset: str, share: float, windows: int, judged: int, json_file: Path | None) -> None:
+def main(*, sessions: Path, preset: str, share: float, windows: int, judged: int, json_file: Path | None) -> None:
     """Print a line for each window: the age, and P@20 of the three models, in percent."""
     wait_passively()
     import torch  # noqa: PLC0415 (OpenMP reads its settings at the import)

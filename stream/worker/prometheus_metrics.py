@@ -21,7 +21,7 @@ class VersionCounts(NamedTuple):
     policies: Mapping[str, int]
     """Count by label."""
     learned_until: Mapping[str, int]
-    """Event time of the newest event that a bundle has learned from, ms, by version; without bundles that do not say."""
+    """Event time of the newest event that a bundle has learned from, ms, by version; unknown times are left out."""
 
 
 class Metrics:
@@ -163,8 +163,8 @@ class Metrics:
         )
         self.learned_until = Gauge(
             "clickscore_bundle_learned_until_seconds",
-            "Event time of the newest event that a deciding bundle has learned from, in seconds since 1970: time() minus "
-            "this is the age of what it knows.",
+            "Event time of the newest event that a deciding bundle has learned from, s since 1970: time() minus it is "
+            "the age of what the bundle knows.",
             ["version"],
             registry=registry,
         )
