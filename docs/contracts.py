@@ -189,7 +189,8 @@ _CHANNELS = (
     _Channel(
         topic=topics.SNAPSHOTS,
         description="State of the workers, as MessagePack: see `schemas/snapshots.py`. Only workers write here.",
-        key="The user's id; empty for the partition's own record.",
+        key="The user's id; U+0000 and `u` before the id for the user's open decisions; empty for the partition's own "
+        "record.",
         headers={OFFSET_HEADER: {"type": "string", "description": "Source offset of a tombstone (decimal digits)."}},
         receives=True,
         sends=bytes,

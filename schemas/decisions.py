@@ -4,7 +4,7 @@ Scores are rounded to 6 decimals (see `round_score`), and only Kafka headers hav
 decision is byte-equal to the first.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -184,6 +184,18 @@ decode_decision = bounded_depth(msgspec.json.Decoder(AnyDecision).decode)
 encode_decision = msgspec.json.Encoder().encode
 
 
+PLAIN_LIST = "list"
+"""Name of the list of a page without shelves, where the lists of pages are counted."""
+
+
+class ShownShelf(NamedTuple):
+    """A list of a page."""
+
+    name: str
+    """Name of the shelf; `PLAIN_LIST` for a page without shelves."""
+    items: tuple[Choice, ...]
+
+
 def page_items(decision: Recommendation) -> tuple[Choice, ...]:
     """Return the items of all shelves of a page, the main shelf first; of a plain list its items."""
     shelves = decision.shelves or ()
@@ -202,10 +214,24 @@ def compared_variant(decision: Recommendation) -> str:
     say nothing of the model. A decision for a bot or an agent counts as `machine`. `variant` itself stays the user's
     bucket of the A/B test.
     """
-    if decision.client in ("bot", "agent"):
+    return comparison_variant(
+        decision.variant,
+        has_model_items=count_model_items(decision) > 0,
+        is_machine=decision.client in ("bot", "agent"),
+    )
+
+
+def comparison_variant(variant: str, *, has_model_items: bool, is_machine: bool) -> str:
+    """Return the variant for which a decision counts, as `compared_variant` says.
+
+    Args:
+        variant: Variant of the A/B test.
+        has_model_items: Whether the model chose any item.
+        is_machine: Whether the decision is for a bot or an agent.
+    """
+    if is_machine:
         return "machine"
-    is_of_model = decision.variant in ("model", "challenger")
-    return "fallback" if is_of_model and not count_model_items(decision) else decision.variant
+    return "fallback" if variant in ("model", "challenger") and not has_model_items else variant
 
 
 SCORE_DECIMALS = 6

@@ -1,13 +1,15 @@
 """Snapshots: the state of a user and of a partition as MessagePack, the same in memory and in `session-snapshots`.
 
-A record's key is the user id. The partition's own record has the empty key, since no user id is empty. All changes of a
-batch travel as a single record batch, with the partition's record last. So a log always holds a complete state: the
-effect of every record up to `PartitionSnapshot.offset`, and of no later record.
+A record's key is the user id. The partition's own record has the empty key, since no user id is empty. What the ledger
+remembers of a user has a key of its own (`schemas.open_decisions`). All changes of a batch travel as a single record
+batch, with the partition's record last. So a log always holds a complete state: the effect of every record up to
+`PartitionSnapshot.offset`, and of no later record.
 """
 
 import msgspec
 
 from clickscore.schemas.events import Epoch
+from clickscore.schemas.open_decisions import UserLedger
 
 PARTITION_KEY = b""
 OFFSET_HEADER = "offset"
@@ -83,6 +85,8 @@ class UserState(msgspec.Struct, array_like=True, gc=False):
     """Whether the open session was an anonymous id's and still has its name: a client's next name replaces it."""
     ads: AdState | None = None
     """Ads shown on the newest day with any; absent without ads."""
+    ledger: UserLedger | None = None
+    """Open decisions of the user; only in a ledger record, which has no other field but `offset`."""
 
 
 class PartitionSnapshot(msgspec.Struct, array_like=True, gc=False):

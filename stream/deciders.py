@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from clickscore.schemas.decisions import encode_decision
+from clickscore.schemas.decisions import Ad
 from clickscore.schemas.events import Epoch
 from clickscore.schemas.rollouts import EpochRollout
 from clickscore.stream.policy.experiments import CHALLENGER, MODEL, assign_challenger, assign_variant
@@ -32,16 +32,15 @@ class Decider(NamedTuple):
 
     def decide(
         self, request: Request, scores: Scores | None, catalogue: AnyCatalogue
-    ) -> tuple[EncodedRecommendation, bytes | None]:
-        """Return the recommendation, and with campaigns also the ads as JSON.
+    ) -> tuple[EncodedRecommendation, Ad | None]:
+        """Return the recommendation, and with campaigns also the ads.
 
         Args:
             request: The event, with the user's session.
             scores: The model's output; absent where no model scores the request.
             catalogue: Catalogue and campaigns in the epoch of the request.
         """
-        recommendation, ad = decide_page(self.policy, request, scores, catalogue)
-        return recommendation, encode_decision(ad) if ad else None
+        return decide_page(self.policy, request, scores, catalogue)
 
 
 class EpochDeciders(NamedTuple):

@@ -14,6 +14,8 @@ from typing import NamedTuple, Protocol
 import msgspec
 import xxhash
 
+from clickscore.schemas.clients import FIRST_MACHINE
+from clickscore.schemas.decisions import Ad, Choice, comparison_variant, encode_decision
 from clickscore.schemas.erasure import Erased, encode_receipt
 from clickscore.schemas.events import (
     AnyEvent,
@@ -28,11 +30,12 @@ from clickscore.schemas.events import (
     decode_record,
 )
 from clickscore.schemas.handover import Handover
+from clickscore.schemas.open_decisions import LEDGER_PREFIX
 from clickscore.schemas.purposes import ADS, PERSONALISATION
 from clickscore.schemas.sessions import ClosedSession, encode_session
 from clickscore.stream.cut_bytes import full_size
 from clickscore.stream.deciders import Decider, DeciderTable, EpochDeciders
-from clickscore.stream.policy.experiments import forget_variants, unit_hash
+from clickscore.stream.policy.experiments import MODEL, forget_variants, unit_hash
 from clickscore.stream.policy.policy_file import DEFAULT_POLICY, PolicyFile
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.reference.catalogue_history import AnyCatalogue, CatalogueHistory, CatalogueView, offsets_of
@@ -42,6 +45,7 @@ from clickscore.stream.scoring.scorer import PendingScores, Scorer
 from clickscore.stream.settings import PolicySettings, SessionSettings
 from clickscore.stream.state import ad_counts, clients, consent, sessions
 from clickscore.stream.state.identity import encode_bounded
+from clickscore.stream.state.ledger import OpeningDecision
 from clickscore.stream.state.partition import (
     MAX_CLOSURES_PER_EVENT,
     MAX_CLOSURES_PER_TICK,
@@ -145,6 +149,8 @@ class Output:
     """Number of decisions that fell back to popularity because the challenger's graph failed."""
     shadowed: list[tuple[Request, Scores]] = field(default_factory=list[tuple[Request, Scores]])
     """Requests that the challenger is to score without deciding, with the champion's scores."""
+    feedback: Counter[str] = field(default_factory=Counter[str])
+    """Number of events that name a decision, by what became of them; see `Ledger.counts`."""
 
 
 class DueDecision(NamedTuple):
@@ -177,6 +183,40 @@ class PendingGroup(NamedTuple):
             yield from ((self.indices[position], scores) for position, scores in self.scores.results())
 
 
+class LedgerStep(NamedTuple):
+    """A record on its way through the ledger."""
+
+    offset: int
+    max_ts: int
+    """Largest event time of the partition after the record, ms."""
+    due: int | None = None
+    """Index of the decision on the record, if any."""
+    forgotten: str | None = None
+    """User to be forgotten at the record, if any."""
+
+
+class LedgerBatch(NamedTuple):
+    """The records of a batch for the ledger of their partition, in offset order."""
+
+    state: PartitionState
+    """The state at the time of `begin`: the partition may be dropped or restored meanwhile."""
+    steps: list[LedgerStep]
+    output: Output
+    end: int
+    """Source offset of the last record."""
+
+
+class DecidedPage(NamedTuple):
+    """A decision with its records to publish."""
+
+    recommendation: Message
+    ad_message: Message | None
+    items: Sequence[Choice]
+    ad: Ad | None
+    origins: Mapping[str, int]
+    """Number of items by reason."""
+
+
 class PendingBatch(NamedTuple):
     """Batches between `begin` and `finish`: the states are updated, the decisions wait for scores."""
 
@@ -185,6 +225,8 @@ class PendingBatch(NamedTuple):
     """Decisions in order."""
     groups: list[PendingGroup]
     """The same decisions by scorer."""
+    ledgers: list[LedgerBatch]
+    """The same records for the ledgers."""
 
 
 _EMPTY: frozenset[str] = frozenset()
@@ -342,30 +384,58 @@ class Pipeline:
 
     def begin(self, batches: Sequence[tuple[int, Sequence[Record]]]) -> PendingBatch:
         """Update the states and start scoring. The next batches may begin before `finish` is called for these."""
-        outputs, due = self._advance(batches)
-        return PendingBatch(outputs, due, _submit(due))
+        outputs, due, ledgers = self._advance(batches)
+        return PendingBatch(outputs, due, _submit(due), ledgers)
 
     def finish(self, pending: PendingBatch) -> list[Output]:
-        """Wait for the scores, decide, and return the output of each batch."""
-        outputs, due, groups = pending
-        decisions: dict[int, tuple[Message, Message | None]] = {}  # scores come in an order of their own
+        """Wait for the scores, decide, update the ledgers, and return the output of each batch.
+
+        Batches must be finished in the order of their beginnings.
+        """
+        outputs, due, groups, ledgers = pending
+        pages: dict[int, DecidedPage] = {}  # scores come in an order of their own
         for group in groups:
             try:
                 for index, scores in group.results():
-                    decisions[index] = self._decide(due[index], scores)
+                    pages[index] = self._decide(due[index], scores)
             except Exception:  # ONNX Runtime's exceptions share no base class that it exports
                 if not due[group.indices[0]].decider.is_challenger:
                     raise
-                self._decide_alone(due, [index for index in group.indices if index not in decisions], decisions)
-        for index, decision in enumerate(due):
-            output, (recommendation, ad) = decision.output, decisions[index]
-            output.recommendations.append(recommendation)
-            if ad:
-                output.ads.append(ad)
+                self._decide_alone(due, [index for index in group.indices if index not in pages], pages)
+        for batch in ledgers:
+            self._pass_ledger(batch, due, pages)
         return outputs
 
+    def _pass_ledger(self, batch: LedgerBatch, due: Sequence[DueDecision], pages: Mapping[int, DecidedPage]) -> None:
+        """Pass the records of a batch through the ledger in offset order, and add the output of each.
+
+        Args:
+            batch: The records.
+            due: All due decisions.
+            pages: The decisions by index; empty where nothing is decided.
+        """
+        state, steps, output, end = batch
+        ledger = state.ledger
+        for offset, max_ts, index, forgotten in steps:
+            ledger.advance(max_ts, offset)
+            if forgotten is not None:
+                ledger.forget(forgotten, offset)
+            elif index is not None and index in pages:
+                request, page = due[index].request, pages[index]
+                output.recommendations.append(page.recommendation)
+                if page.ad_message:
+                    output.ads.append(page.ad_message)
+                if request.withheld & PERSONALISATION:
+                    ledger.forget(request.event.user_id, offset)
+                    continue
+                ledger.react(request.event, offset)
+                if not isinstance(request.event, Impression):  # no page waits for the decision on an impression
+                    ledger.open(_opening(request, page), offset)
+        output.feedback.update(ledger.counts)
+        output.changes[-1:-1] = state.flush_ledger(end)  # the partition's own record stays the last
+
     def _decide_alone(
-        self, due: Sequence[DueDecision], indices: Iterable[int], decisions: dict[int, tuple[Message, Message | None]]
+        self, due: Sequence[DueDecision], indices: Iterable[int], pages: dict[int, DecidedPage]
     ) -> None:
         """Decide on the challenger's requests one by one; a request that its graph cannot score gets popular items.
 
@@ -374,7 +444,7 @@ class Pipeline:
         Args:
             due: All due decisions.
             indices: Decisions to make.
-            decisions: Receives the decisions.
+            pages: Receives the decisions.
         """
         for index in indices:
             decision = due[index]
@@ -384,38 +454,54 @@ class Pipeline:
             except Exception:  # noqa: BLE001 (as above)
                 scores = None
                 decision.output.failed += 1
-            decisions[index] = self._decide(decision, scores)
+            pages[index] = self._decide(decision, scores)
 
     def advance_all(self, batches: Sequence[tuple[int, Sequence[Record]]]) -> list[Output]:
-        """Update the states without decisions, for callers with a need for sessions or states only."""
-        return self._advance(batches)[0]
+        """Update the states without decisions, for callers with a need for sessions or states only.
+
+        No decision enters the ledger.
+        """
+        return self.collect_requests(batches)[0]
 
     def collect_requests(
         self, batches: Sequence[tuple[int, Sequence[Record]]]
     ) -> tuple[list[Output], list[Request], list[AnyCatalogue]]:
         """Update the states; return outputs, requests and the catalogue of each request, in order.
 
-        For callers with policies of their own.
+        For callers with policies of their own. No decision enters the ledger.
         """
-        outputs, due = self._advance(batches)
+        outputs, due, ledgers = self._advance(batches)
+        for batch in ledgers:
+            self._pass_ledger(batch, due, {})
         return outputs, [decision.request for decision in due], [decision.catalogue for decision in due]
 
-    def _advance(self, batches: Sequence[tuple[int, Sequence[Record]]]) -> tuple[list[Output], list[DueDecision]]:
-        """Update the states; return outputs without decisions, and the decisions that are due, in order."""
+    def _advance(
+        self, batches: Sequence[tuple[int, Sequence[Record]]]
+    ) -> tuple[list[Output], list[DueDecision], list[LedgerBatch]]:
+        """Update the states; return outputs without decisions, the due decisions in order, and what ledgers need."""
         outputs = [Output() for _ in batches]
         due: list[DueDecision] = []
+        ledgers: list[LedgerBatch] = []
         for (partition, records), output in zip(batches, outputs, strict=True):
             state = self.state(partition)
-            self._read(partition, state, records, output, due)
+            steps: list[LedgerStep] = []
+            self._read(partition, state, records, output, due, steps)
             end = records[-1].offset if records else state.offset
             if end > state.offset:
                 state.appended_at = records[-1].timestamp
             if end > state.offset or state.needs_flush:
                 output.changes.extend(state.flush(end))
-        return outputs, due
+                ledgers.append(LedgerBatch(state, steps, output, end))
+        return outputs, due, ledgers
 
     def _read(
-        self, partition: int, state: PartitionState, records: Sequence[Record], output: Output, due: list[DueDecision]
+        self,
+        partition: int,
+        state: PartitionState,
+        records: Sequence[Record],
+        output: Output,
+        due: list[DueDecision],
+        steps: list[LedgerStep],
     ) -> None:
         """Update a partition's state with records, and add the decisions that are due.
 
@@ -425,6 +511,7 @@ class Pipeline:
             records: Records in offset order.
             output: Output of the batch.
             due: Receives the requests.
+            steps: Receives the records for the ledger.
         """
         catalogue = self._views.get(partition, self.history.newest)
         deciders = self._find_deciders(partition, state.epoch)
@@ -445,7 +532,7 @@ class Pipeline:
                 self._receive(state, event, record, output)
                 continue
             if isinstance(event, (Consent, Erase, Identify)):  # the log's order counts: the watermark stays
-                self._apply_privacy(state, event, record, output)
+                self._apply_privacy(state, event, record, output, steps)
                 continue
             self._pass_time(state, event, record, output)
             if state.max_ts >= state.next_epoch_ts and self._schedule is not None:
@@ -454,8 +541,10 @@ class Pipeline:
                 deciders = self._find_deciders(partition, state.epoch)
             if isinstance(event, Tick):
                 output.outcomes["tick"] += 1
+                steps.append(LedgerStep(record.offset, state.max_ts))
                 continue
             request = self._step(state, event, record, output, deciders)
+            steps.append(LedgerStep(record.offset, state.max_ts, None if request is None else len(due)))
             if request is not None:
                 due.append(DueDecision(request, catalogue, output, deciders.find(request.variant), record.offset))
 
@@ -495,10 +584,26 @@ class Pipeline:
         if closed:
             output.closed_sessions.extend(map(closed_message, closed))
 
-    def _apply_privacy(self, state: PartitionState, event: PrivacyRecord, record: Record, output: Output) -> None:
-        """Erase or identify a user, or apply what a user says about consent, unless the record repeats a statement."""
+    def _apply_privacy(
+        self,
+        state: PartitionState,
+        event: PrivacyRecord,
+        record: Record,
+        output: Output,
+        steps: list[LedgerStep],
+    ) -> None:
+        """Erase or identify a user, or apply what a user says about consent, unless the record repeats a statement.
+
+        Args:
+            state: State of the partition.
+            event: The record of the user.
+            record: The record of the log.
+            output: Output of the batch.
+            steps: Receives the users whom the ledger is to forget.
+        """
         if isinstance(event, Erase):
             self._erase(state, event, record, output)
+            steps.append(LedgerStep(record.offset, state.max_ts, forgotten=event.user_id))
             return
         if isinstance(event, Identify):
             self._identify(state, event, record, output)
@@ -510,6 +615,8 @@ class Pipeline:
         closed = state.apply_consent(event, fingerprint, record.offset)
         if closed:
             output.closed_sessions.append(closed_message(closed))
+        if state.withheld(state.user(event.user_id)) & PERSONALISATION:
+            steps.append(LedgerStep(record.offset, state.max_ts, forgotten=event.user_id))
         output.outcomes["consent"] += 1
 
     def _erase(self, state: PartitionState, event: Erase, record: Record, output: Output) -> None:
@@ -559,6 +666,8 @@ class Pipeline:
             return DeadLetter(record, str(exc))
         if isinstance(event, Epoch):
             return event
+        if not isinstance(event, Tick) and event.user_id.startswith(LEDGER_PREFIX):
+            return DeadLetter(record, "user_id begins with the character U+0000, which keys of the state begin with")
         fault = self._time_fault(event, record.timestamp) if record.timestamp >= 0 else None
         return DeadLetter(record, fault) if fault else event
 
@@ -632,7 +741,7 @@ class Pipeline:
             session_ads=ad_counts.in_session(user.ads, user.opened_by),
         )
 
-    def _decide(self, due: DueDecision, scores: Scores | None) -> tuple[Message, Message | None]:
+    def _decide(self, due: DueDecision, scores: Scores | None) -> DecidedPage:
         """Return a request's recommendation, and with campaigns also the ad; count the items.
 
         Args:
@@ -650,12 +759,21 @@ class Pipeline:
         ):
             output.shadowed.append((request, scores))
         key, variant = request.event.user_id.encode(), request.variant
-        (value, origins, filtered, moved), ad = decider.decide(request, scores, catalogue)
-        for reason, items in origins.items():
-            output.items[variant, reason] += items
+        (value, origins, filtered, moved, items), ad = decider.decide(request, scores, catalogue)
+        for reason, count in origins.items():
+            output.items[variant, reason] += count
         output.removed.update(filtered)
         output.moved.update(moved)
-        return Message(key, value, offset), Message(key, ad, offset) if ad is not None else None
+        ad_message = Message(key, encode_decision(ad), offset) if ad is not None else None
+        return DecidedPage(Message(key, value, offset), ad_message, items, ad, origins)
+
+
+def _opening(request: Request, page: DecidedPage) -> OpeningDecision:
+    """Return a decision for the ledger."""
+    variant = comparison_variant(
+        request.variant, has_model_items=MODEL in page.origins, is_machine=request.client >= FIRST_MACHINE
+    )
+    return OpeningDecision(request.event.user_id, request.event.ts, variant, page.items, page.ad)
 
 
 def _submit(due: Sequence[DueDecision]) -> list[PendingGroup]:

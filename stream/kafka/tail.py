@@ -22,6 +22,7 @@ from clickscore.schemas.events import (
     Tick,
     decode_record,
 )
+from clickscore.schemas.open_decisions import LEDGER_PREFIX, ledger_user
 from clickscore.schemas.handover import Handover
 from clickscore.schemas.sessions import ClosedSession, decode_session
 from clickscore.schemas.topics import (
@@ -299,6 +300,8 @@ def _campaign(_: Record, __: str, value: bytes) -> str:
 
 
 def _snapshot(_: Record, key: str, value: bytes) -> str:
+    if key.startswith(LEDGER_PREFIX):
+        return f"open decisions of user {ledger_user(key)}: {len(value)} bytes"
     return f"what is remembered of {f'user {key}' if key else 'the partition'}: {len(value)} bytes"
 
 

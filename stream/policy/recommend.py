@@ -21,9 +21,11 @@ import msgspec
 
 from clickscore.schemas.clients import CLIENT_FIELDS, REASON_FIELDS
 from clickscore.schemas.decisions import (
+    PLAIN_LIST,
     Choice,
     Recommendation,
     RecommendationContext,
+    ShownShelf,
     encode_decision,
     page_items,
 )
@@ -93,6 +95,8 @@ class EncodedRecommendation(NamedTuple):
     """Number of candidates removed by each rule."""
     moved: dict[str, int]
     """Number of shown places to which each re-ranker brought another item."""
+    shelves: Sequence[ShownShelf]
+    """The lists of the page, the main shelf or the plain list first."""
 
 
 def encode_recommendation(decision: Recommendation) -> EncodedRecommendation:
@@ -100,10 +104,12 @@ def encode_recommendation(decision: Recommendation) -> EncodedRecommendation:
     reasons = [choice.reason for choice in page_items(decision)]
     origins = {reason: count for reason in ORIGINS if (count := reasons.count(reason))}
     filtered, moved = decision.filtered, decision.moved or {}
+    shelves = [ShownShelf(decision.shelf or PLAIN_LIST, decision.items)]
     if decision.shelves:
         filtered = Counter(filtered) + sum_counts(shelf.filtered for shelf in decision.shelves)
         moved = Counter(moved) + sum_counts(shelf.moved for shelf in decision.shelves)
-    return EncodedRecommendation(encode_decision(decision), origins, filtered, moved)
+        shelves += [ShownShelf(shelf.name, shelf.items) for shelf in decision.shelves]
+    return EncodedRecommendation(encode_decision(decision), origins, filtered, moved, shelves)
 
 
 def sum_counts(parts: Iterable[Mapping[str, int]]) -> Counter[str]:
@@ -254,7 +260,8 @@ class Policy:
         if popular is not None:
             record = self._record(PreEncodedRecommendation, request, None, popular.encoded, popular.filtered)
             origins = {CONTROL: len(popular.choices)} if popular.choices else {}
-            return EncodedRecommendation(encode_decision(record), origins, popular.filtered, {})
+            shelves = [ShownShelf(PLAIN_LIST, popular.choices)]
+            return EncodedRecommendation(encode_decision(record), origins, popular.filtered, {}, shelves)
         return encode_recommendation(self.recommend(request, scores, catalogue))
 
     def _is_popular(self, request: Request, scores: Scores | None) -> bool:

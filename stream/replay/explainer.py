@@ -18,6 +18,7 @@ from clickscore.schemas.decisions import (
     ExclusionCause,
     Recommendation,
     decode_decision,
+    encode_decision,
     round_score,
 )
 from clickscore.schemas.events import ACTIONS, Epoch
@@ -243,7 +244,7 @@ def _decide(target: _Target, decider: Decider) -> _Made:
     """Make a decision."""
     scores = _score(target.request, decider)
     recommendation, ad = decider.decide(target.request, scores, target.catalogue)
-    return _Made(decider, scores, recommendation.value, ad)
+    return _Made(decider, scores, recommendation.value, encode_decision(ad) if ad else None)
 
 
 def _score(request: Request, decider: Decider) -> Scores | None:

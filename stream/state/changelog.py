@@ -88,7 +88,7 @@ class StateRestorer:
             if key == PARTITION_KEY:
                 state.load_partition(decode_partition(value))
             else:
-                state.load_user(key.decode(), value)
+                state.load(key.decode(), value)
         return state
 
 

@@ -24,6 +24,7 @@ from clickscore.schemas.events import (
     Purchase,
 )
 from clickscore.schemas.handover import HandedSession, Handover
+from clickscore.schemas.open_decisions import LEDGER_PREFIX
 from clickscore.schemas.purposes import ADS, PERSONALISATION, TRAINING
 from clickscore.schemas.sessions import ClosedSession
 from clickscore.schemas.snapshots import (
@@ -38,6 +39,7 @@ from clickscore.schemas.snapshots import (
 from clickscore.stream.reference.epoch_schedule import NEVER_MS
 from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state import ad_counts, clients, consent, identity, sessions
+from clickscore.stream.state.ledger import Ledger
 from clickscore.stream.state.popularity import Popularity, newest_items
 from clickscore.stream.state.timers import TimerWheel
 
@@ -81,6 +83,8 @@ class PartitionState:
         self.appended_at = -1
         """Kafka's timestamp of the record at `offset`, ms; negative where unknown."""
         self.open_sessions = 0
+        self.ledger = Ledger(source, settings)
+        """Open decisions, changed once the decisions of a batch are made."""
         self.source = source
         self._topic, _, self._partition = source.rpartition("-")
         self._settings = settings
@@ -108,8 +112,8 @@ class PartitionState:
 
     def contents(self) -> dict[bytes, bytes]:
         """Return all records of the state by key, as in `session-snapshots`. Equal records mean equal states."""
-        users = {user_id.encode(): snapshot for user_id, snapshot in self._users.items()}
-        return users | {PARTITION_KEY: encode(self._snapshot())}
+        records = {key.encode(): value for key, value in (*self._users.items(), *self.ledger.contents().items())}
+        return records | {PARTITION_KEY: encode(self._snapshot())}
 
     @property
     def watermark(self) -> int:
@@ -538,25 +542,34 @@ class PartitionState:
         changes.append(self.partition_record())
         return changes
 
-    def is_overlaid(self, user_id: str, offset: int, *, is_tombstone: bool) -> bool:
-        """Return whether a record of the changelog is older than the state of the user here.
+    def flush_ledger(self, offset: int) -> list[ChangelogRecord]:
+        """End a batch of the ledger at a source offset; return its changelog records."""
+        return [ChangelogRecord(key.encode(), value, by) for key, value, by in self.ledger.flush(offset)]
+
+    def is_overlaid(self, key: str, offset: int, *, is_tombstone: bool) -> bool:
+        """Return whether a record of the changelog is older than what is remembered under its key here.
 
         Args:
-            user_id: Key of the record.
+            key: Key of the record.
             offset: Source offset of the record.
             is_tombstone: Whether the record has no value.
         """
-        value = self._users.get(user_id)
+        if key.startswith(LEDGER_PREFIX):
+            return self.ledger.is_overlaid(key, offset, is_tombstone=is_tombstone)
+        value = self._users.get(key)
         return not is_tombstone if value is None else offset < decode_user(value).offset
 
-    def rewrite(self, user_ids: Iterable[str]) -> None:
-        """Write the states of these users again with the next flush; a tombstone for an unknown user."""
-        self._overlaid.update(user_ids)
+    def rewrite(self, keys: Iterable[str]) -> None:
+        """Write what is remembered under these keys again with the next flush; a tombstone where there is nothing."""
+        keys = set(keys)
+        ledger_keys = {key for key in keys if key.startswith(LEDGER_PREFIX)}
+        self._overlaid.update(keys - ledger_keys)
+        self.ledger.rewrite(ledger_keys)
 
     @property
     def needs_flush(self) -> bool:
-        """Whether users wait to be written again."""
-        return bool(self._overlaid)
+        """Whether records wait to be written again."""
+        return bool(self._overlaid) or self.ledger.needs_flush
 
     def _snapshot(self) -> PartitionSnapshot:
         return PartitionSnapshot(
@@ -722,6 +735,13 @@ class PartitionState:
         self.epoch = snapshot.epoch
         self.appended_at = snapshot.appended_at
         self._handed, self._erasures = snapshot.handed, dict(snapshot.erasures)
+
+    def load(self, key: str, snapshot: bytes) -> None:
+        """Restore what is remembered under a key: a user, or what the ledger knows of one."""
+        if key.startswith(LEDGER_PREFIX):
+            self.ledger.load(key, snapshot)
+        else:
+            self.load_user(key, snapshot)
 
     def load_user(self, user_id: str, snapshot: bytes) -> None:
         """Restore a user from the user's snapshot."""

@@ -56,6 +56,13 @@ class Metrics:
             ["rule"],
             registry=registry,
         )
+        self.feedback = Counter(
+            "clickscore_feedback",
+            "Impressions and clicks that name a decision, by result: joined to the decision; unknown, where it is not "
+            "open or does not show the item; repeated; or overflow, where the decision has too many already.",
+            ["result"],
+            registry=registry,
+        )
         self.moved = Counter(
             "clickscore_moved_places",
             "Shown places to which a re-ranker of the policy brought another item, by rule.",

@@ -259,6 +259,8 @@ class Publisher:
             self._metrics.removed.labels(rule).inc(count)
         for rule, count in output.moved.items():
             self._metrics.moved.labels(rule).inc(count)
+        for result, count in output.feedback.items():
+            self._metrics.feedback.labels(result).inc(count)
         for outcome, count in output.outcomes.items():
             self._metrics.events.labels(outcome).inc(count)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from clickscore.schemas.catalogue import Item, encode
 from clickscore.schemas.decisions import Recommendation, decode_decision
-from clickscore.schemas.events import AnyEvent, PrivacyRecord, Tick, encode_event
+from clickscore.schemas.events import AnyEvent, Click, Impression, PrivacyRecord, Tick, encode_event
 from clickscore.schemas.handover import HandedConsent, Handover
 from clickscore.schemas.purposes import purposes_of_bits
 from clickscore.schemas.sessions import decode_session
@@ -269,12 +269,14 @@ USERS = ("ann", "bob", "cid")
 
 @st.composite
 def logs(draw: st.DrawFn) -> list[Recorded]:
-    steps = draw(st.lists(st.tuples(st.sampled_from(USERS), st.integers(-8, 25), st.integers(0, 16)), max_size=60))
+    steps = draw(st.lists(st.tuples(st.sampled_from(USERS), st.integers(-8, 25), st.integers(0, 20)), max_size=60))
     log: list[Recorded] = []
     minute = 0
     for offset, (user, step, kind) in enumerate(steps):
         minute = max(0, minute + step)
         event = _handover(user, minute, offset) if kind == 16 else _event(user, minute, kind)
+        if kind > 16 and offset:
+            event = reaction(user, minute, kind, decision=max(0, offset - kind % 7))
         value = b"broken" if kind == 9 else encode_event(event)
         log.append(Recorded(offset, START + minute * MINUTE, user.encode(), value))
     return log
@@ -294,6 +296,16 @@ def _event(user: str, minute: int, kind: int) -> Tick | AnyEvent | PrivacyRecord
         return _privacy_record(user, minute, kind)
     made = view(user, minute, item, session="web" if kind == 11 else None)
     return msgspec.structs.replace(made, client=("shopper", "bot", "agent")[minute % 3]) if minute % 17 == 5 else made
+
+
+def reaction(user: str, minute: int, kind: int, decision: int) -> Click | Impression:
+    """Return a click on what the decision at an offset may show, or its impression; some name it by its ads."""
+    seen = impression(user, minute, f"item-{kind % 4}")
+    decision_id = f"events-0-{decision}" + ("-ad" if minute % 5 == 0 else "")
+    if kind % 2:
+        return msgspec.structs.replace(seen, decision_id=decision_id)
+    ids = {"event_id": f"{user}-{minute}-clicks", "user_id": user, "ts": seen.ts, "item_id": seen.item_id}
+    return Click(**ids, decision_id=decision_id)
 
 
 def _privacy_record(user: str, minute: int, kind: int) -> PrivacyRecord:
@@ -444,7 +456,14 @@ def test_advancing_leaves_the_state_that_processing_leaves():
     advanced, processed = pipeline(), pipeline()
     advanced.advance_all([(0, records(view("ann", 0), view("bob", 1)))])
     run(processed, view("ann", 0), view("bob", 1))
-    assert advanced.partitions[0].contents() == processed.partitions[0].contents()
+    kept = {key: value for key, value in processed.partitions[0].contents().items() if not key.startswith(b"\0")}
+    assert advanced.partitions[0].contents() == kept  # the ledger knows decisions alone
+
+
+def test_user_id_that_might_be_a_key_of_the_ledger_is_a_dead_letter():
+    output = run(pipeline(), view("\0uann", 0), erase("\0uann", 1))
+    assert {letter.error[:12] for letter in output.dead_letters} == {"user_id begi"}
+    assert output.outcomes["dead"] == 2
 
 
 def test_requests_are_collected_in_order_of_their_events():

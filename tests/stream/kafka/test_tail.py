@@ -196,6 +196,7 @@ def test_catalogue_in_words() -> None:
 
 def test_snapshots_in_words() -> None:
     assert describe(SNAPSHOTS.name, record(b"12345")) == "what is remembered of user u1: 5 bytes"
+    assert describe(SNAPSHOTS.name, record(b"123", key=b"\0uu1")) == "open decisions of user u1: 3 bytes"
     assert describe(SNAPSHOTS.name, record(b"1", key=b"")) == "what is remembered of the partition: 1 bytes"
 
 

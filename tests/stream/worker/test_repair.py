@@ -120,7 +120,7 @@ def test_own_writes_that_join_are_no_overlay():
     async def run() -> None:
         stage, _ = await overlaid()
         assert not stage.publisher.overlays.is_pending(0)
-        assert len(stage.changelog()) == 4
+        assert len(stage.changelog()) == 6
 
     asyncio.run(run())
 
@@ -192,8 +192,8 @@ def test_foreign_record_that_is_no_snapshot_is_named_and_written_over(caplog: py
         assert decode_user([r for r in stage.changelog() if r.key == b"ann"][-1].value or b"").offset == 1
 
     asyncio.run(run())
-    assert "session-snapshots-0 at offset 4 is no snapshot" in caplog.text
-    assert "session-snapshots-0 at offset 5 is no snapshot" in caplog.text
+    assert "session-snapshots-0 at offset 6 is no snapshot" in caplog.text
+    assert "session-snapshots-0 at offset 7 is no snapshot" in caplog.text
 
 
 def test_repair_waits_for_a_broker_that_does_not_answer(caplog: pytest.LogCaptureFixture):

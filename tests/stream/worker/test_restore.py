@@ -39,7 +39,7 @@ def test_state_is_that_of_the_worker_that_wrote_it():
 
 def test_end_is_behind_the_last_record():
     stage = written()
-    assert restored(stage.log, 0)[0].end == stage.log.end(SNAPSHOTS.name) == 2
+    assert restored(stage.log, 0)[0].end == stage.log.end(SNAPSHOTS.name) == 3
 
 
 def test_state_of_each_partition_is_its_own():
@@ -67,7 +67,7 @@ def test_state_up_to_the_last_event_is_not_ahead_of_the_events():
 
 def test_ends_of_the_changelog_are_looked_up_by_partition():
     stage = written()
-    assert asyncio.run(changelog_ends(stage.log.open_reader, Settings().kafka, [0, 1])) == {0: 2, 1: 0}
+    assert asyncio.run(changelog_ends(stage.log.open_reader, Settings().kafka, [0, 1])) == {0: 3, 1: 0}
 
 
 def with_last(key: bytes, value: bytes) -> Stage:
@@ -105,7 +105,7 @@ def test_unreadable_record_is_named_with_a_remedy_and_without_the_user_id(key: b
         restored(stage.log, 0)
     words = str(caught.value)
     owner = "the partition itself (empty key)" if key == PARTITION_KEY else "the user with the hash "
-    assert words.startswith(f"session-snapshots, partition 0, offset 2: the snapshot of {owner}")
+    assert words.startswith(f"session-snapshots, partition 0, offset 3: the snapshot of {owner}")
     assert "null value to this partition" in words
     assert "ann" not in words.replace("cannot", "")
 

@@ -43,7 +43,7 @@ def test_outputs_and_state_become_readable_together_and_before_the_commit_of_the
             assert not job.batch.committable
             stage.transactions.commits_held.set()
             await until(lambda: job.batch.acked)
-            assert [len(stage.log.records(topic)) for topic in topics] == [1, 1, 2]
+            assert [len(stage.log.records(topic)) for topic in topics] == [1, 1, 3]
             assert stage.journal == ["partition 0 committed", "committable", "acked"]
 
     asyncio.run(run())
@@ -76,7 +76,7 @@ def test_waiting_batches_of_a_partition_share_a_transaction() -> None:
             "partition 0 committed",
             "partition 1 committed",
         ]
-        assert len(stage.log.records(SNAPSHOTS.name, 0)) == 2  # the newest state of Ann, and the partition's record
+        assert len(stage.log.records(SNAPSHOTS.name, 0)) == 3  # Ann's newest state and decisions, and the partition
 
     asyncio.run(run())
 

@@ -1,0 +1,87 @@
+"""Open decisions: what a partition's ledger remembers of a user's decisions, and of the reactions to them.
+
+A ledger record is a record of `session-snapshots` with a key of its own (`ledger_key`). Its value is a `UserState` that is
+empty but for `offset` and `ledger`, so that release 0.1.0 reads it as a user of whom nothing is remembered.
+"""
+
+import msgspec
+import xxhash
+
+from clickscore.schemas.decisions import BidUnit
+
+LEDGER_PREFIX = "\0"
+"""First character of the keys of ledger records. No user id begins with it: such events are dead letters."""
+_USER_KIND = "u"
+
+ITEM_HASH_BYTES = 8
+"""Bytes of an item in `OpenDecision.items`."""
+
+IMPRESSION, CLICK, CART, PURCHASE = range(4)
+"""Kinds of reactions by code. Snapshots contain codes, so new kinds go to the end."""
+
+
+class OpenSlot(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A sold slot of an open decision. New fields go to the end and need a default."""
+
+    line: int
+    """Position of the ad in the list, or the number of items of the list plus the index of the slot for an ad beside."""
+    placement: str
+    campaign_id: str
+    item_id: str
+    bid_per: BidUnit
+    price: float
+    """Price for what `bid_per` names, as the decision states it."""
+
+
+class Reaction(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An impression or a click that names a decision. New fields go to the end and need a default."""
+
+    kind: int
+    """`IMPRESSION` or `CLICK`."""
+    line: int
+    """Position of the item in the list; see `OpenSlot.line` for an ad beside the list."""
+    ts: int
+    """Event time, ms."""
+    fingerprint: bytes
+    """Hash of the event id (xxh3, 64 bits): a repeated event counts once."""
+    item_id: str = ""
+
+
+class OpenDecision(msgspec.Struct, array_like=True, gc=False):
+    """A decision whose reactions are still counted. New fields go to the end and need a default."""
+
+    partition: int
+    """Partition of the answered event."""
+    offset: int
+    """Source offset of the answered event: with the partition, the id of the decision."""
+    ts: int
+    """Event time of the answered event, ms."""
+    variant: str
+    """Variant for which the decision counts, as `schemas.decisions.compared_variant` says."""
+    items: bytes
+    """Hash (xxh3, 64 bits) of each recommended item, in the order of the list."""
+    slots: list[OpenSlot] = []
+    reactions: list[Reaction] = []
+    """Impressions and clicks in the order of their records."""
+
+
+class UserLedger(msgspec.Struct, array_like=True, gc=False):
+    """What the ledger remembers of a user. New fields go to the end and need a default."""
+
+    decisions: list[OpenDecision] = []
+    """Open decisions, in the order of their records."""
+
+
+def item_hash(item_id: str) -> bytes:
+    """Return the hash of an item's id, as `OpenDecision.items` has it."""
+    return xxhash.xxh3_64_digest(item_id.encode())
+
+
+def ledger_key(user_id: str) -> str:
+    """Return the key of the ledger record of a user."""
+    return LEDGER_PREFIX + _USER_KIND + user_id
+
+
+def ledger_user(key: str) -> str:
+    """Return the user of a key of `ledger_key`."""
+    return key[len(LEDGER_PREFIX) + len(_USER_KIND) :]
