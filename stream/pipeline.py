@@ -189,9 +189,9 @@ class LedgerStep(NamedTuple):
     offset: int
     max_ts: int
     """Largest event time of the partition after the record, ms."""
-    due: int | None = None
-    """Index of the decision on the record, if any."""
-    forgotten: str | None = None
+    decision: int | None = None
+    """Index of the decision on the record among the due decisions, if any."""
+    forgotten_user: str | None = None
     """User to be forgotten at the record, if any."""
 
 
@@ -406,22 +406,24 @@ class Pipeline:
             self._pass_ledger(batch, due, pages)
         return outputs
 
-    def _pass_ledger(self, batch: LedgerBatch, due: Sequence[DueDecision], pages: Mapping[int, DecidedPage]) -> None:
+    def _pass_ledger(
+        self, batch: LedgerBatch, decisions: Sequence[DueDecision], pages: Mapping[int, DecidedPage]
+    ) -> None:
         """Pass the records of a batch through the ledger in offset order, and add the output of each.
 
         Args:
             batch: The records.
-            due: All due decisions.
-            pages: The decisions by index; empty where nothing is decided.
+            decisions: All due decisions.
+            pages: The decided pages by index; empty where nothing is decided.
         """
         state, steps, output, end = batch
         ledger = state.ledger
-        for offset, max_ts, index, forgotten in steps:
+        for offset, max_ts, index, user_id in steps:
             ledger.advance(max_ts, offset)
-            if forgotten is not None:
-                ledger.forget(forgotten, offset)
+            if user_id is not None:
+                ledger.forget(user_id, offset)
             elif index is not None and index in pages:
-                request, page = due[index].request, pages[index]
+                request, page = decisions[index].request, pages[index]
                 output.recommendations.append(page.recommendation)
                 if page.ad_message:
                     output.ads.append(page.ad_message)
@@ -603,7 +605,7 @@ class Pipeline:
         """
         if isinstance(event, Erase):
             self._erase(state, event, record, output)
-            steps.append(LedgerStep(record.offset, state.max_ts, forgotten=event.user_id))
+            steps.append(LedgerStep(record.offset, state.max_ts, forgotten_user=event.user_id))
             return
         if isinstance(event, Identify):
             self._identify(state, event, record, output)
@@ -616,7 +618,7 @@ class Pipeline:
         if closed:
             output.closed_sessions.append(closed_message(closed))
         if state.withheld(state.user(event.user_id)) & PERSONALISATION:
-            steps.append(LedgerStep(record.offset, state.max_ts, forgotten=event.user_id))
+            steps.append(LedgerStep(record.offset, state.max_ts, forgotten_user=event.user_id))
         output.outcomes["consent"] += 1
 
     def _erase(self, state: PartitionState, event: Erase, record: Record, output: Output) -> None:

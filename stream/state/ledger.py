@@ -94,7 +94,7 @@ class Ledger:
         self._users: dict[str, bytes] = {}
         self._touched: dict[str, _Touched] = {}
         self._timers = TimerWheel()
-        self._due: dict[str, int] = {}  # time of each user's present timer; other entries of the wheel are void
+        self._close_at: dict[str, int] = {}  # time of each user's present timer; other entries of the wheel are void
         self._erased: set[str] = set()
         self._overlaid: set[str] = set()
 
@@ -121,13 +121,13 @@ class Ledger:
             max_ts: Largest event time of the partition, ms.
             offset: Source offset of the record that moved it.
         """
-        now = max_ts - self._lateness_ms
+        watermark = max_ts - self._lateness_ms
         closures = 0
-        while closures < MAX_CLOSURES and self._timers.is_due(now) and (user_id := self._timers.pop(now)) is not None:
-            due = self._due.get(user_id)
-            if due is None or self._timers.is_later(due):
+        while closures < MAX_CLOSURES and self._timers.is_due(watermark) and (user_id := self._timers.pop(watermark)) is not None:
+            close_at = self._close_at.get(user_id)
+            if close_at is None or self._timers.is_later(close_at):
                 continue  # void: the user has an earlier or a later timer, or none
-            del self._due[user_id]
+            del self._close_at[user_id]
             closures += 1
             ledger = self._touch(user_id, offset)
             ledger.decisions = [
@@ -154,10 +154,10 @@ class Ledger:
             decision_id: Id of the decision or of its ads.
             offset: Source offset of the event.
         """
-        place = self._find(event.user_id, decision_id)
-        if place is None:
+        match = self._find(event.user_id, decision_id)
+        if match is None:
             return "unknown"
-        index, decision = place
+        index, decision = match
         if not decision.ts <= event.ts <= decision.ts + CLICK_WINDOW_MS:
             return "unknown"
         line = find_line(decision, event.item_id, event.campaign_id)
@@ -182,9 +182,9 @@ class Ledger:
         source, _, text = decision_id.removesuffix(AD_SUFFIX).rpartition("-")
         if source != self._source or not (text.isascii() and text.isdigit()):
             return None
-        wanted = int(text)
+        offset = int(text)
         for index, decision in enumerate(self.user(user_id).decisions):
-            if decision.offset == wanted:
+            if decision.offset == offset:
                 return index, decision
         return None
 
@@ -213,7 +213,7 @@ class Ledger:
         """
         if user_id in self._users or user_id in self._touched:
             self._touch(user_id, offset).decisions.clear()
-            self._due.pop(user_id, None)
+            self._close_at.pop(user_id, None)
             self._erased.add(user_id)
 
     def _touch(self, user_id: str, offset: int) -> UserLedger:
@@ -227,9 +227,9 @@ class Ledger:
         if not ledger.decisions:
             return
         time_ms = min([decision.ts for decision in ledger.decisions]) + CLICK_WINDOW_MS
-        due = self._due.get(user_id)
-        if due is None or time_ms < due:
-            self._due[user_id] = time_ms
+        close_at = self._close_at.get(user_id)
+        if close_at is None or time_ms < close_at:
+            self._close_at[user_id] = time_ms
             self._timers.add(user_id, time_ms)
 
     def flush(self, offset: int) -> list[LedgerChange]:
@@ -262,8 +262,8 @@ class Ledger:
     def _renew_timers(self) -> None:
         """Take forgotten users out of the timers, which would hold their ids until the window ends."""
         self._timers.remove(self._erased)
-        for user_id in sorted(self._erased.intersection(self._due)):
-            self._timers.add(user_id, self._due[user_id])
+        for user_id in sorted(self._erased.intersection(self._close_at)):
+            self._timers.add(user_id, self._close_at[user_id])
         self._erased.clear()
 
     def load(self, key: str, value: bytes) -> None:
@@ -308,10 +308,10 @@ def find_line(decision: OpenDecision, item_id: str, campaign_id: str | None) -> 
     """
     if campaign_id:
         return next((s.line for s in decision.slots if (s.campaign_id, s.item_id) == (campaign_id, item_id)), None)
-    wanted = item_hash(item_id)
-    position = decision.items.find(wanted)
+    hashed = item_hash(item_id)
+    position = decision.items.find(hashed)
     while position % ITEM_HASH_BYTES and position >= 0:  # the bytes of two neighbours
-        position = decision.items.find(wanted, position + 1)
+        position = decision.items.find(hashed, position + 1)
     if position >= 0:
         return position // ITEM_HASH_BYTES
     return next((slot.line for slot in decision.slots if slot.item_id == item_id), None)

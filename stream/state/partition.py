@@ -544,7 +544,8 @@ class PartitionState:
 
     def flush_ledger(self, offset: int) -> list[ChangelogRecord]:
         """End a batch of the ledger at a source offset; return its changelog records."""
-        return [ChangelogRecord(key.encode(), value, by) for key, value, by in self.ledger.flush(offset)]
+        changes = self.ledger.flush(offset)
+        return [ChangelogRecord(change.key.encode(), change.value, change.offset) for change in changes]
 
     def is_overlaid(self, key: str, offset: int, *, is_tombstone: bool) -> bool:
         """Return whether a record of the changelog is older than what is remembered under its key here.

@@ -304,8 +304,9 @@ def reaction(user: str, minute: int, kind: int, decision: int) -> Click | Impres
     decision_id = f"events-0-{decision}" + ("-ad" if minute % 5 == 0 else "")
     if kind % 2:
         return msgspec.structs.replace(seen, decision_id=decision_id)
-    ids = {"event_id": f"{user}-{minute}-clicks", "user_id": user, "ts": seen.ts, "item_id": seen.item_id}
-    return Click(**ids, decision_id=decision_id)
+    return Click(
+        event_id=f"{user}-{minute}-clicks", user_id=user, ts=seen.ts, item_id=seen.item_id, decision_id=decision_id
+    )
 
 
 def _privacy_record(user: str, minute: int, kind: int) -> PrivacyRecord:
@@ -461,7 +462,7 @@ def test_advancing_leaves_the_state_that_processing_leaves():
 
 
 def test_user_id_that_might_be_a_key_of_the_ledger_is_a_dead_letter():
-    output = run(pipeline(), view("\0uann", 0), erase("\0uann", 1))
+    output = pipeline().process(0, records(view("\0uann", 0), erase("\0uann", 1)))
     assert {letter.error[:12] for letter in output.dead_letters} == {"user_id begi"}
     assert output.outcomes["dead"] == 2
 
