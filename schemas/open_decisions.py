@@ -24,7 +24,7 @@ class OpenSlot(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A sold slot of an open decision. New fields go to the end and need a default."""
 
     line: int
-    """Position of the ad in the list, or the number of items of the list plus the index of the slot for an ad beside."""
+    """Line of the page: the items of the lists from top to bottom, from 0, then the ads beside them."""
     placement: str
     campaign_id: str
     item_id: str
@@ -39,7 +39,7 @@ class Reaction(msgspec.Struct, frozen=True, array_like=True, gc=False):
     kind: int
     """`IMPRESSION` or `CLICK`."""
     line: int
-    """Position of the item in the list; see `OpenSlot.line` for an ad beside the list."""
+    """Line of the page, as in `OpenSlot`."""
     ts: int
     """Event time, ms."""
     fingerprint: bytes
@@ -59,7 +59,9 @@ class OpenDecision(msgspec.Struct, array_like=True, gc=False):
     variant: str
     """Variant for which the decision counts, as `schemas.decisions.compared_variant` says."""
     items: bytes
-    """Hash (xxh3, 64 bits) of each recommended item, in the order of the list."""
+    """Hash (xxh3, 64 bits) of each recommended item, the lists of the page from top to bottom."""
+    shelves: list[tuple[str, int]] = []
+    """Name and number of items of each list of the page."""
     slots: list[OpenSlot] = []
     reactions: list[Reaction] = []
     """Impressions and clicks in the order of their records."""

@@ -15,7 +15,7 @@ import msgspec
 import xxhash
 
 from clickscore.schemas.clients import FIRST_MACHINE
-from clickscore.schemas.decisions import Ad, Choice, comparison_variant, encode_decision
+from clickscore.schemas.decisions import Ad, ShownShelf, comparison_variant, encode_decision
 from clickscore.schemas.erasure import Erased, encode_receipt
 from clickscore.schemas.events import (
     AnyEvent,
@@ -211,7 +211,7 @@ class DecidedPage(NamedTuple):
 
     recommendation: Message
     ad_message: Message | None
-    items: Sequence[Choice]
+    shelves: Sequence[ShownShelf]
     ad: Ad | None
     origins: Mapping[str, int]
     """Number of items by reason."""
@@ -761,13 +761,13 @@ class Pipeline:
         ):
             output.shadowed.append((request, scores))
         key, variant = request.event.user_id.encode(), request.variant
-        (value, origins, filtered, moved, items), ad = decider.decide(request, scores, catalogue)
+        (value, origins, filtered, moved, shelves), ad = decider.decide(request, scores, catalogue)
         for reason, count in origins.items():
             output.items[variant, reason] += count
         output.removed.update(filtered)
         output.moved.update(moved)
         ad_message = Message(key, encode_decision(ad), offset) if ad is not None else None
-        return DecidedPage(Message(key, value, offset), ad_message, items, ad, origins)
+        return DecidedPage(Message(key, value, offset), ad_message, shelves, ad, origins)
 
 
 def _opening(request: Request, page: DecidedPage) -> OpeningDecision:
@@ -775,7 +775,7 @@ def _opening(request: Request, page: DecidedPage) -> OpeningDecision:
     variant = comparison_variant(
         request.variant, has_model_items=MODEL in page.origins, is_machine=request.client >= FIRST_MACHINE
     )
-    return OpeningDecision(request.event.user_id, request.event.ts, variant, page.items, page.ad)
+    return OpeningDecision(request.event.user_id, request.event.ts, variant, page.shelves, page.ad)
 
 
 def _submit(due: Sequence[DueDecision]) -> list[PendingGroup]:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import xxhash
 
-from clickscore.schemas.decisions import Ad, Choice
+from clickscore.schemas.decisions import Ad, Choice, ShownShelf
 from clickscore.schemas.durations import MINUTE_MS
 from clickscore.schemas.events import AnyEvent, Click, Impression
 from clickscore.schemas.open_decisions import (
@@ -56,7 +56,8 @@ class OpeningDecision(NamedTuple):
     """Event time of the answered event, ms."""
     variant: str
     """Variant for which the decision counts."""
-    items: Sequence[Choice]
+    shelves: Sequence[ShownShelf]
+    """The lists of the page, from top to bottom."""
     ad: Ad | None
 
 
@@ -196,9 +197,16 @@ class Ledger:
             offset: Source offset of the answered event.
         """
         ledger = self._touch(opening.user_id, offset)
-        items = b"".join([item_hash(choice.item_id) for choice in opening.items])
-        slots = list(_open_slots(opening.ad, len(opening.items))) if opening.ad is not None else []
-        decision = OpenDecision(self._partition, offset, opening.ts, opening.variant, items, slots)
+        choices = [choice for shelf in opening.shelves for choice in shelf.items]
+        decision = OpenDecision(
+            partition=self._partition,
+            offset=offset,
+            ts=opening.ts,
+            variant=opening.variant,
+            items=b"".join([item_hash(choice.item_id) for choice in choices]),
+            shelves=[(shelf.name, len(shelf.items)) for shelf in opening.shelves],
+            slots=list(_open_slots(opening.ad, choices)) if opening.ad is not None else [],
+        )
         ledger.decisions.append(decision)
         if len(ledger.decisions) > MAX_DECISIONS:
             del ledger.decisions[0]
@@ -299,7 +307,7 @@ class Ledger:
 
 
 def find_line(decision: OpenDecision, item_id: str, campaign_id: str | None) -> int | None:
-    """Return the line of a decision that an event names: the position in the list, or that of an ad beside the list.
+    """Return the line of a page that an event names; None where the page does not show the item.
 
     Args:
         decision: The decision.
@@ -317,13 +325,14 @@ def find_line(decision: OpenDecision, item_id: str, campaign_id: str | None) -> 
     return next((slot.line for slot in decision.slots if slot.item_id == item_id), None)
 
 
-def _open_slots(ad: Ad, items: int) -> Iterator[OpenSlot]:
-    """Yield the sold slots of a page.
+def _open_slots(ad: Ad, choices: Sequence[Choice]) -> Iterator[OpenSlot]:
+    """Yield the sold slots of a page. An ad in none of the lists has a line after them.
 
     Args:
         ad: The decision on ads.
-        items: Number of items of the list.
+        choices: Items of the lists, from top to bottom.
     """
+    lines = {(choice.campaign_id, choice.item_id): line for line, choice in enumerate(choices) if choice.sponsored}
     for index, slot in enumerate(ad.slots):
-        line = items + index if slot.position is None else slot.position
+        line = lines.get((slot.campaign_id, slot.item_id), len(choices) + index)
         yield OpenSlot(line, slot.placement, slot.campaign_id, slot.item_id, slot.bid_per, slot.price)

@@ -3,7 +3,7 @@
 import pickle
 from collections.abc import Sequence
 
-from clickscore.schemas.decisions import Ad, Choice, SoldSlot
+from clickscore.schemas.decisions import Ad, Choice, ShownShelf, SoldSlot
 from clickscore.schemas.events import Click, Impression
 from clickscore.schemas.open_decisions import CLICK, IMPRESSION, OpenDecision, item_hash, ledger_key
 from clickscore.schemas.snapshots import PARTITION_KEY, decode_user
@@ -24,8 +24,12 @@ from tests.events import MINUTE, START, view
 LATENESS = SessionSettings().lateness_ms
 
 
-def choices(*items: str) -> list[Choice]:
-    return [Choice(item_id=item, score=0, propensity=1, reason="popular") for item in items]
+def choices(*items: str) -> tuple[Choice, ...]:
+    return tuple(Choice(item_id=item, score=0, propensity=1, reason="popular") for item in items)
+
+
+def sponsored(campaign: str, item: str) -> Choice:
+    return Choice(item_id=item, score=0, propensity=1, reason="sponsored", sponsored=True, campaign_id=campaign)
 
 
 def sold(campaign: str, item: str, *, slot: int = 0, position: int | None = None) -> SoldSlot:
@@ -66,8 +70,10 @@ def ads(*slots: SoldSlot) -> Ad:
     )
 
 
-def opening(user: str = "ann", minute: float = 0, items: Sequence[str] = ("cup", "mug"), ad: Ad | None = None):
-    return OpeningDecision(user, START + round(minute * MINUTE), "model", choices(*items), ad)
+def opening(
+    user: str = "ann", minute: float = 0, items: Sequence[str] = ("cup", "mug"), ad: Ad | None = None
+) -> OpeningDecision:
+    return OpeningDecision(user, START + round(minute * MINUTE), "model", [ShownShelf("list", choices(*items))], ad)
 
 
 def click(user: str, minute: float, decision: str, item: str = "cup", event_id: str = "", campaign: str | None = None):
@@ -140,7 +146,8 @@ def test_decision_remembers_a_bounded_number_of_reactions():
 
 def test_ad_is_named_by_its_campaign_or_by_an_item_that_is_in_the_slot_alone():
     page = ads(sold("tea", "cup", position=1), sold("oak", "tray", slot=1))
-    ledger = opened(opening(items=("mug", "cup"), ad=page))
+    shelves = [ShownShelf("list", choices("mug")), ShownShelf("ads", (sponsored("tea", "cup"),))]
+    ledger = opened(OpeningDecision("ann", START, "model", shelves, page))
     (decision,) = ledger.user("ann").decisions
     assert find_line(decision, "cup", "tea") == 1
     assert find_line(decision, "tray", "oak") == 3
