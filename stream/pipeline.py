@@ -436,9 +436,7 @@ class Pipeline:
         output.feedback.update(ledger.counts)
         output.changes[-1:-1] = state.flush_ledger(end)  # the partition's own record stays the last
 
-    def _decide_alone(
-        self, due: Sequence[DueDecision], indices: Iterable[int], pages: dict[int, DecidedPage]
-    ) -> None:
+    def _decide_alone(self, due: Sequence[DueDecision], indices: Iterable[int], pages: dict[int, DecidedPage]) -> None:
         """Decide on the challenger's requests one by one; a request that its graph cannot score gets popular items.
 
         So a failure depends on the request alone, like every decision.
@@ -486,35 +484,26 @@ class Pipeline:
         ledgers: list[LedgerBatch] = []
         for (partition, records), output in zip(batches, outputs, strict=True):
             state = self.state(partition)
-            steps: list[LedgerStep] = []
-            self._read(partition, state, records, output, due, steps)
             end = records[-1].offset if records else state.offset
+            batch = LedgerBatch(state, [], output, end)
+            self._read(partition, batch, records, due)
             if end > state.offset:
                 state.appended_at = records[-1].timestamp
             if end > state.offset or state.needs_flush:
                 output.changes.extend(state.flush(end))
-                ledgers.append(LedgerBatch(state, steps, output, end))
+                ledgers.append(batch)
         return outputs, due, ledgers
 
-    def _read(
-        self,
-        partition: int,
-        state: PartitionState,
-        records: Sequence[Record],
-        output: Output,
-        due: list[DueDecision],
-        steps: list[LedgerStep],
-    ) -> None:
+    def _read(self, partition: int, batch: LedgerBatch, records: Sequence[Record], due: list[DueDecision]) -> None:
         """Update a partition's state with records, and add the decisions that are due.
 
         Args:
             partition: Number of the partition.
-            state: State of the partition.
+            batch: State and output; receives the records for the ledger.
             records: Records in offset order.
-            output: Output of the batch.
             due: Receives the requests.
-            steps: Receives the records for the ledger.
         """
+        state, steps, output, _ = batch
         catalogue = self._views.get(partition, self.history.newest)
         deciders = self._find_deciders(partition, state.epoch)
         for record in records:
@@ -534,7 +523,8 @@ class Pipeline:
                 self._receive(state, event, record, output)
                 continue
             if isinstance(event, (Consent, Erase, Identify)):  # the log's order counts: the watermark stays
-                self._apply_privacy(state, event, record, output, steps)
+                if self._apply_privacy(state, event, record, output):
+                    steps.append(LedgerStep(record.offset, state.max_ts, forgotten_user=event.user_id))
                 continue
             self._pass_time(state, event, record, output)
             if state.max_ts >= state.next_epoch_ts and self._schedule is not None:
@@ -586,14 +576,7 @@ class Pipeline:
         if closed:
             output.closed_sessions.extend(map(closed_message, closed))
 
-    def _apply_privacy(
-        self,
-        state: PartitionState,
-        event: PrivacyRecord,
-        record: Record,
-        output: Output,
-        steps: list[LedgerStep],
-    ) -> None:
+    def _apply_privacy(self, state: PartitionState, event: PrivacyRecord, record: Record, output: Output) -> bool:
         """Erase or identify a user, or apply what a user says about consent, unless the record repeats a statement.
 
         Args:
@@ -601,25 +584,25 @@ class Pipeline:
             event: The record of the user.
             record: The record of the log.
             output: Output of the batch.
-            steps: Receives the users whom the ledger is to forget.
+
+        Returns:
+            Whether the ledger must forget the user.
         """
         if isinstance(event, Erase):
             self._erase(state, event, record, output)
-            steps.append(LedgerStep(record.offset, state.max_ts, forgotten_user=event.user_id))
-            return
+            return True
         if isinstance(event, Identify):
             self._identify(state, event, record, output)
-            return
+            return False
         fingerprint = xxhash.xxh3_64_digest(event.event_id.encode())
         if consent.is_repeat(state.user(event.user_id).consent, fingerprint):
             output.outcomes["repeated"] += 1
-            return
+            return False
         closed = state.apply_consent(event, fingerprint, record.offset)
         if closed:
             output.closed_sessions.append(closed_message(closed))
-        if state.withheld(state.user(event.user_id)) & PERSONALISATION:
-            steps.append(LedgerStep(record.offset, state.max_ts, forgotten_user=event.user_id))
         output.outcomes["consent"] += 1
+        return bool(state.withheld(state.user(event.user_id)) & PERSONALISATION)
 
     def _erase(self, state: PartitionState, event: Erase, record: Record, output: Output) -> None:
         """Forget a user, and write a receipt."""

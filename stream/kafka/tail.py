@@ -22,8 +22,8 @@ from clickscore.schemas.events import (
     Tick,
     decode_record,
 )
-from clickscore.schemas.open_decisions import LEDGER_PREFIX, ledger_user
 from clickscore.schemas.handover import Handover
+from clickscore.schemas.open_decisions import LEDGER_PREFIX, ledger_user
 from clickscore.schemas.sessions import ClosedSession, decode_session
 from clickscore.schemas.topics import (
     ADS,

@@ -5,8 +5,9 @@ Session state is updated in `Pipeline.begin`, before any score is there. What de
 go into the changelog records of the same batch, before the partition's own record, so a crash at any point counts each
 record once. A snapshot without ledger records, such as one of release 0.1.0, means an empty ledger.
 
-The ledger remembers each user's open decisions, and joins the impressions and clicks that name one of them. It is bounded:
-at most `MAX_DECISIONS` a user, each with at most `MAX_REACTIONS`, and each only for `CLICK_WINDOW_MS` of event time.
+The ledger remembers each user's open decisions, and joins the impressions and clicks that name one of them. It is
+bounded: at most `MAX_DECISIONS` a user, each with at most `MAX_REACTIONS`, and each only for `CLICK_WINDOW_MS` of event
+time.
 """
 
 from collections import Counter
@@ -41,8 +42,8 @@ MAX_DECISIONS = 32
 MAX_REACTIONS = 64
 """Impressions and clicks of a decision that are remembered, at most: a page shows some ten items."""
 MAX_CLOSURES = 64
-"""Largest number of users whose decisions close at a record: an event may move the watermark by hours, and the changes of
-a batch travel as a single record batch of limited size."""
+"""Largest number of users whose decisions close at a record. An event may move the watermark by hours, and the changes
+of a batch travel as a single record batch of limited size."""
 
 AD_SUFFIX = "-ad"
 """Ending of the id of a decision on ads."""
@@ -124,7 +125,11 @@ class Ledger:
         """
         watermark = max_ts - self._lateness_ms
         closures = 0
-        while closures < MAX_CLOSURES and self._timers.is_due(watermark) and (user_id := self._timers.pop(watermark)) is not None:
+        while (
+            closures < MAX_CLOSURES
+            and self._timers.is_due(watermark)
+            and (user_id := self._timers.pop(watermark)) is not None
+        ):
             close_at = self._close_at.get(user_id)
             if close_at is None or self._timers.is_later(close_at):
                 continue  # void: the user has an earlier or a later timer, or none

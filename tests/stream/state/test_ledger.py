@@ -76,7 +76,7 @@ def opening(
     return OpeningDecision(user, START + round(minute * MINUTE), "model", [ShownShelf("list", choices(*items))], ad)
 
 
-def click(user: str, minute: float, decision: str, item: str = "cup", event_id: str = "", campaign: str | None = None):
+def click(user: str, minute: float, decision: str, item: str = "cup", event_id: str = "") -> Click:
     ts = START + round(minute * MINUTE)
     return Click(
         event_id=event_id or f"{user}-{ts}-{item}",
@@ -84,7 +84,6 @@ def click(user: str, minute: float, decision: str, item: str = "cup", event_id: 
         ts=ts,
         item_id=item,
         decision_id=decision,
-        campaign_id=campaign,
     )
 
 

@@ -158,7 +158,13 @@ def test_few_snapshots_wait_a_moment_for_more():
 def test_snapshots_of_waiting_batches_are_stored_once_a_key_with_the_partition_last():
     stage = owning()
     publish(stage, stage.compute_job(view("ann", 0)), stage.compute_job(view("ann", 1), view("bob", 1)))
-    assert [record.key for record in stage.log.records(SNAPSHOTS.name)] == [b"ann", b"\0uann", b"bob", b"\0ubob", PARTITION_KEY]
+    assert [record.key for record in stage.log.records(SNAPSHOTS.name)] == [
+        b"ann",
+        b"\0uann",
+        b"bob",
+        b"\0ubob",
+        PARTITION_KEY,
+    ]
 
 
 def test_partition_record_comes_last_when_only_the_later_batch_touches_a_user():
