@@ -1,7 +1,7 @@
 """Open decisions: what a partition's ledger remembers of a user's decisions, and of the reactions to them.
 
-A ledger record is a record of `session-snapshots` with a key of its own (`ledger_key`). Its value is a `UserState` that is
-empty but for `offset` and `ledger`, so that release 0.1.0 reads it as a user of whom nothing is remembered.
+A ledger record is a record of `session-snapshots` with a key of its own (`ledger_key`). Its value is a `UserState` that
+is empty but for `offset` and `ledger`, so that release 0.1.0 reads it as a user of whom nothing is remembered.
 """
 
 import msgspec

@@ -523,8 +523,7 @@ class Pipeline:
                 self._receive(state, event, record, output)
                 continue
             if isinstance(event, (Consent, Erase, Identify)):  # the log's order counts: the watermark stays
-                if self._apply_privacy(state, event, record, output):
-                    steps.append(LedgerStep(record.offset, state.max_ts, forgotten_user=event.user_id))
+                self._apply_privacy(batch, event, record)
                 continue
             self._pass_time(state, event, record, output)
             if state.max_ts >= state.next_epoch_ts and self._schedule is not None:
@@ -576,33 +575,32 @@ class Pipeline:
         if closed:
             output.closed_sessions.extend(map(closed_message, closed))
 
-    def _apply_privacy(self, state: PartitionState, event: PrivacyRecord, record: Record, output: Output) -> bool:
+    def _apply_privacy(self, batch: LedgerBatch, event: PrivacyRecord, record: Record) -> None:
         """Erase or identify a user, or apply what a user says about consent, unless the record repeats a statement.
 
         Args:
-            state: State of the partition.
+            batch: State and output; receives the user for the ledger to forget.
             event: The record of the user.
             record: The record of the log.
-            output: Output of the batch.
-
-        Returns:
-            Whether the ledger must forget the user.
         """
-        if isinstance(event, Erase):
-            self._erase(state, event, record, output)
-            return True
+        state, steps, output, _ = batch
         if isinstance(event, Identify):
             self._identify(state, event, record, output)
-            return False
-        fingerprint = xxhash.xxh3_64_digest(event.event_id.encode())
-        if consent.is_repeat(state.user(event.user_id).consent, fingerprint):
-            output.outcomes["repeated"] += 1
-            return False
-        closed = state.apply_consent(event, fingerprint, record.offset)
-        if closed:
-            output.closed_sessions.append(closed_message(closed))
-        output.outcomes["consent"] += 1
-        return bool(state.withheld(state.user(event.user_id)) & PERSONALISATION)
+            return
+        if isinstance(event, Erase):
+            self._erase(state, event, record, output)
+        else:
+            fingerprint = xxhash.xxh3_64_digest(event.event_id.encode())
+            if consent.is_repeat(state.user(event.user_id).consent, fingerprint):
+                output.outcomes["repeated"] += 1
+                return
+            closed = state.apply_consent(event, fingerprint, record.offset)
+            if closed:
+                output.closed_sessions.append(closed_message(closed))
+            output.outcomes["consent"] += 1
+            if not state.withheld(state.user(event.user_id)) & PERSONALISATION:
+                return
+        steps.append(LedgerStep(record.offset, state.max_ts, forgotten_user=event.user_id))
 
     def _erase(self, state: PartitionState, event: Erase, record: Record, output: Output) -> None:
         """Forget a user, and write a receipt."""
