@@ -25,7 +25,7 @@ setup-train: $(TRAIN)/.done  ## the training and test environment, in .venv-trai
 
 $(SERVE)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(SERVE)
-	$(SERVE)/bin/python $(PIP) --editable '.[broker]'
+	$(SERVE)/bin/python $(PIP) --editable '.[broker,gateway]'
 	touch $@
 
 $(SERVE)/.tests: $(SERVE)/.done
@@ -43,7 +43,7 @@ $(LINKS):
 	for folder in $(FOLDERS); do ln -sfn ../../../$$folder $(@D)/$$folder; done
 	touch $@
 
-demo: setup  ## a real Kafka, a simulated shop, a worker and a live view; SECONDS=60 ends it, JSON=FILE keeps a summary
+demo: setup  ## a real Kafka, a simulated shop, a worker, a live view and web pages; SECONDS=60 ends it, JSON=FILE keeps a summary
 	$(SERVE)/bin/clickscore demo $(if $(SECONDS),--seconds $(SECONDS)) $(if $(JSON),--json-file $(JSON))
 
 # The seed is the seed of stream/simulator/demo.py, so that the model knows the shop of the demo.

@@ -429,6 +429,9 @@ class GatewaySettings(Group, frozen=True, kw_only=True):
     gateway_cors_origins: Annotated[
         str, setting("origin,...", "Web sites whose pages may call the gateway; empty for no site")
     ] = ""
+    gateway_console: Annotated[
+        Literal["on", "off"], setting("name", "Whether the gateway serves the console, its web pages for people")
+    ] = "on"
     gateway_body_bytes: Annotated[int, setting("bytes", "Largest body of a request", ge=1)] = 1024 * 1024
     gateway_connections: Annotated[
         int, setting("connections", "Open connections; with more, requests are answered with 503", ge=1)

@@ -1,7 +1,10 @@
 """`clickscore demo`: run Kafka, a worker and a synthetic shop together."""
 
+import functools
 import logging
 import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import click
@@ -10,8 +13,8 @@ from rich.console import Console
 from clickscore.model.bundle_folder import BundleFolder
 from clickscore.model.json_output import FormerJsonCommand, JsonOutput, json_options
 from clickscore.model.packaged_bundle import DEMO_FOLDER
-from clickscore.stream.settings import load
-from clickscore.stream.simulator.demo import DemoOptions, run_demo
+from clickscore.stream.settings import Settings, load
+from clickscore.stream.simulator.demo import DemoOptions, WebPages, run_demo
 from clickscore.stream.simulator.demo_metrics import Summary
 from clickscore.stream.simulator.live_view import per_hundred
 
@@ -27,6 +30,12 @@ from clickscore.stream.simulator.live_view import per_hundred
     default=None,
     help="Bundle of the model to show. Default: the bundle of the demo.",
 )
+@click.option(
+    "--web-port",
+    type=click.IntRange(0, 65_535),
+    default=0,
+    help="Port of the console and of the shop's page. Default: any free port.",
+)
 @click.option("--rate", type=click.FloatRange(1, 5_000), default=200.0, show_default=True, help="Records per second.")
 @click.option(
     "--bootstrap-servers",
@@ -41,11 +50,15 @@ def demo(
     seconds: float | None,
     json_output: JsonOutput,
     bundle: Path | None,
+    web_port: int,
     rate: float,
     bootstrap_servers: str | None,
     config: Path | None,
 ) -> None:
     """Run the whole system: a real Kafka, a synthetic shop with shoppers who react, a worker and a live view.
+
+    The demo prints the addresses of two web pages: a shop where you are a shopper beside the simulated shoppers, and
+    the console, which shows what is decided and why.
 
     Half of the shoppers get the model's recommendations, the other half popular items. Shoppers, items and purchases
     are simulated; Kafka, worker, model and all numbers are real. At the end the demo stops every process.
@@ -62,11 +75,28 @@ def demo(
     # aiokafka warns of errors that it retries, such as a new topic without a leader; lasting errors are raised.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     console = Console(stderr=json_output.to_stdout)
-    plan = DemoOptions(settings=settings if own_kafka else None, bundle=chosen, seconds=seconds, rate=rate)
+    plan = DemoOptions(
+        settings=settings if own_kafka else None,
+        bundle=chosen,
+        seconds=seconds,
+        rate=rate,
+        open_web=_open_web(console),
+        web_port=web_port,
+    )
     summary = run_demo(plan, console, began_at)
     for line in _words(summary):
         console.print(line, soft_wrap=True, highlight=False)
     json_output.write(summary)
+
+
+def _open_web(console: Console) -> Callable[[Settings], AbstractAsyncContextManager[WebPages]] | None:
+    """Return what serves the web pages; None, and a hint, where the packages of the gateway are missing."""
+    try:
+        from clickscore.stream.gateway.server import open_gateway  # noqa: PLC0415 (the server needs the gateway extra)
+    except ModuleNotFoundError as exc:
+        console.print(f"Without web pages: the gateway extra is missing ({exc.name}). pip install '.[gateway]' adds it")
+        return None
+    return functools.partial(open_gateway, has_shop=True)
 
 
 def _words(summary: Summary) -> list[str]:

@@ -26,6 +26,7 @@ from clickscore.stream.worker.logs import write_logs
     "gateway_tls_certfile",
     "gateway_tls_keyfile",
     "gateway_cors_origins",
+    "gateway_console",
     "topic_prefix",
     "broker_wait_ms",
 )
@@ -53,6 +54,8 @@ def gateway(context: click.Context, settings: Settings) -> None:
 
     def ready(address: str) -> None:
         click.echo(f"Listening on {address}; Ctrl-C ends it", err=True)
+        if settings.gateway.gateway_console == "on":
+            click.echo(f"The console is at {address}/console", err=True)
 
     async def run() -> None:
         await wait_for_broker(settings.kafka)

@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clickscore.schemas.events import AnyEvent, Erase, Identify, PrivacyRecord
@@ -29,6 +29,8 @@ from clickscore.stream.gateway.service import GatewayService
 from clickscore.stream.host_names import is_own_name
 from clickscore.stream.settings import Settings
 
+CONSOLE_PATH = "/console"
+"""Path of the console; all its paths begin so."""
 CORS_SECONDS = 600
 """Time for which a browser may keep the answer to a question of CORS, s."""
 
@@ -41,7 +43,13 @@ _SNIPPET_HEADERS = {"Cache-Control": "public, max-age=300", "Cross-Origin-Resour
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def create_app(service: GatewayService, access: Access, metrics: GatewayMetrics, settings: Settings) -> ASGIApp:
+def create_app(
+    service: GatewayService,
+    access: Access,
+    metrics: GatewayMetrics,
+    settings: Settings,
+    routes: Sequence[BaseRoute] = (),
+) -> ASGIApp:
     """Return the app of a gateway.
 
     Args:
@@ -49,9 +57,10 @@ def create_app(service: GatewayService, access: Access, metrics: GatewayMetrics,
         access: Checks the keys of requests.
         metrics: Counts to fill.
         settings: Limits of requests, and allowed web sites.
+        routes: Further routes, such as those of the console.
     """
     handlers = _Handlers(service, access, metrics, settings)
-    routes = [
+    operations = [
         Route(operation.path, getattr(handlers, operation.name), methods=[operation.method]) for operation in OPERATIONS
     ]
     origins = [origin for part in settings.gateway.gateway_cors_origins.split(",") if (origin := part.strip())]
@@ -63,7 +72,7 @@ def create_app(service: GatewayService, access: Access, metrics: GatewayMetrics,
         max_age=CORS_SECONDS,
     )
     app = Starlette(
-        routes=routes,
+        routes=[*operations, *routes],
         middleware=[cors] if origins else [],
         exception_handlers={
             RequestError: _answer_request_error,
@@ -95,7 +104,7 @@ class _Handlers:
         if media_type != JSON:
             # A browser sends other types to any site without asking; this type makes it ask, by the rules of CORS.
             raise RequestError(415, f"send the header `Content-Type: {JSON}`")
-        body = await _read_body(request, self._settings.gateway.gateway_body_bytes)
+        body = await read_body(request, self._settings.gateway.gateway_body_bytes)
         events = read_events(body, self._settings.sessions, int(time.time() * 1000))
         self._check_events(caller, [event.event for event in events])
         self._access.take(caller.key, len(events) - 1)  # the request itself took one
@@ -195,7 +204,8 @@ class _Front:
             else:
                 await self._app(scope, receive, send_counted)
         finally:
-            route = self._paths.get(getattr(scope.get("endpoint"), "__name__", ""), "other")
+            other = CONSOLE_PATH if scope["path"].startswith(CONSOLE_PATH) else "other"
+            route = self._paths.get(getattr(scope.get("endpoint"), "__name__", ""), other)
             self._metrics.requests.labels(route, str(status)).inc()
             self._metrics.seconds.labels(route).observe(time.perf_counter() - started_at)
 
@@ -236,7 +246,7 @@ def _path_value(request: Request, name: str) -> str:
         raise RequestError(400, f"the id in the path is not UTF-8: {exc.reason}") from exc
 
 
-async def _read_body(request: Request, limit: int) -> bytes:
+async def read_body(request: Request, limit: int) -> bytes:
     """Return the body of a request. A body over the limit is not read further.
 
     Args:

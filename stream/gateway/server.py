@@ -7,21 +7,26 @@ import resource
 import signal
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import uvicorn
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from clickscore.stream.console.console import Console
+from clickscore.stream.console.console_reader import follow_topics
 from clickscore.stream.errors import SettingsError
 from clickscore.stream.gateway.access import RELOAD_SECONDS, Access
+from clickscore.stream.gateway.console_routes import ConsoleRoutes
 from clickscore.stream.gateway.explain_process import ExplainProcess
 from clickscore.stream.gateway.gateway_metrics import GatewayMetrics
 from clickscore.stream.gateway.http_app import create_app
 from clickscore.stream.gateway.kafka_log import KafkaLog
 from clickscore.stream.gateway.service import GatewayService, PublishedDecisions
+from clickscore.stream.kafka.rollout_log import write_rollout
 from clickscore.stream.settings import GatewaySettings, Settings
 
 REQUEST_SECONDS = 30.0
@@ -109,12 +114,38 @@ class _Server(uvicorn.Server):
         yield
 
 
+class OpenGateway(NamedTuple):
+    """A gateway that listens."""
+
+    address: str
+    works: tuple[Callable[[], Awaitable[Any]], ...]
+    """Background work, which must run while the gateway listens."""
+
+
 async def run_gateway(settings: Settings, on_ready: Callable[[str], None] = lambda _: None) -> None:
     """Run a gateway until SIGTERM or SIGINT.
 
     Args:
         settings: All settings.
         on_ready: Called with the address once the gateway listens.
+
+    Raises:
+        SettingsError: A setting is wrong, or the address or a certificate cannot be used.
+        TopicMissingError: A topic is missing.
+        BrokerError: Kafka cannot be reached, or refuses the gateway.
+    """
+    async with open_gateway(settings) as gateway:
+        on_ready(gateway.address)
+        await _until_signal(*gateway.works)
+
+
+@asynccontextmanager
+async def open_gateway(settings: Settings, *, has_shop: bool = False) -> AsyncGenerator[OpenGateway]:
+    """Let a gateway listen for the block.
+
+    Args:
+        settings: All settings.
+        has_shop: Whether the console has the page of a shopper, who sends events of a person.
 
     Raises:
         SettingsError: A setting is wrong, or the address or a certificate cannot be used.
@@ -129,10 +160,19 @@ async def run_gateway(settings: Settings, on_ready: Callable[[str], None] = lamb
     async with event_log:
         explain = ExplainProcess(settings).explain
         service = GatewayService(event_log, decisions, explain, settings.gateway, metrics)
-        app = create_app(service, access, metrics, settings)
+        works: list[Callable[[], Awaitable[Any]]] = [event_log.follow, lambda: _reload_keys(access)]
+        routes: Sequence[BaseRoute] = ()
+        if settings.gateway.gateway_console == "on":
+            console = Console(
+                lambda state: follow_topics(settings, state),
+                lambda rollout: write_rollout(settings.kafka, rollout),
+                has_shop=has_shop,
+            )
+            routes = ConsoleRoutes(console, access, service).routes
+            works.append(console.run)
+        app = create_app(service, access, metrics, settings, routes)
         async with serving(app, settings.gateway, metrics) as address:
-            on_ready(address)
-            await _until_signal(event_log.follow, lambda: _reload_keys(access))
+            yield OpenGateway(address, tuple(works))
 
 
 @asynccontextmanager

@@ -8,10 +8,10 @@ import signal
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 from rich.live import Live
@@ -39,6 +39,20 @@ _RATE_SECONDS = 5.0  # time window of the rates
 _SENTENCES = 8
 
 
+class WebPages(Protocol):
+    """Web pages that are served beside the demo."""
+
+    @property
+    def address(self) -> str:
+        """Address of the server."""
+        ...
+
+    @property
+    def works(self) -> tuple[Callable[[], Awaitable[Any]], ...]:
+        """Background work, which must run while the pages are served."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DemoOptions:
     """Options of one demo."""
@@ -51,6 +65,10 @@ class DemoOptions:
     """Opening time of the shop in seconds. Without a limit the shop stays open until a signal arrives."""
     rate: float
     """Average number of records a second."""
+    open_web: Callable[[Settings], contextlib.AbstractAsyncContextManager[WebPages]] | None = None
+    """Serves the console and the shop for a block; absent where the packages of the gateway are missing."""
+    web_port: int = 0
+    """Port of these pages; 0 takes any free port."""
 
 
 def run_demo(options: DemoOptions, console: Console, began_at: int) -> Summary:
@@ -81,7 +99,7 @@ def run_demo(options: DemoOptions, console: Console, began_at: int) -> Summary:
                 stack.callback(_stop_broker, folder / "kafka")
                 broker = EmbeddedBroker.start(folder / "kafka", report=lambda step: console.print(f"{step} ..."))
                 settings = Settings.of(bootstrap_servers=broker.bootstrap_servers)
-            settings = demo_settings(settings, options.bundle)
+            settings = demo_settings(settings, options.bundle, options.web_port)
             signals.run(_Demo(options, settings, shop, live, counts, console, folder, broker).run)
         except KeyboardInterrupt:
             console.print("Interrupted before the shop opened.")
@@ -90,8 +108,14 @@ def run_demo(options: DemoOptions, console: Console, began_at: int) -> Summary:
     return counts.summary
 
 
-def demo_settings(settings: Settings, bundle: Path | None) -> Settings:
-    """Return settings of one demo: its own topics and group, two variants, and a session gap at the shop's pace."""
+def demo_settings(settings: Settings, bundle: Path | None, web_port: int) -> Settings:
+    """Return settings of one demo: its own topics and group, two variants, and a session gap at the shop's pace.
+
+    Args:
+        settings: Settings of the Kafka.
+        bundle: Folder of the bundle; None for popularity alone.
+        web_port: Port of the web pages; 0 takes any free port.
+    """
     name = f"demo-{secrets.token_hex(4)}"
     return settings.replace(
         topic_prefix=f"{name}-",
@@ -105,6 +129,9 @@ def demo_settings(settings: Settings, bundle: Path | None) -> Settings:
         popularity_refresh_ms=settings.sessions.popularity_refresh_ms // PACE,
         web_host="127.0.0.1",
         web_port=free_port("127.0.0.1"),
+        gateway_host="127.0.0.1",
+        gateway_port=web_port,
+        gateway_keys_file="",
     )
 
 
@@ -177,13 +204,26 @@ class _Demo:
             self.console.print("Starting a worker ...")
             with WorkerProcess(self.settings, self.folder / "worker.log") as worker:
                 await asyncio.gather(publish_assortment(self.settings.kafka, self.shop.assortment), worker.ready())
-                await race(run_shop(self.settings.kafka, self.live, self.counts), self._watch(worker))
+                async with contextlib.AsyncExitStack() as stack:
+                    web = (
+                        await stack.enter_async_context(self.options.open_web(self.settings))
+                        if self.options.open_web
+                        else None
+                    )
+                    works = [_finished(work) for work in web.works] if web else []
+                    shop = run_shop(self.settings.kafka, self.live, self.counts)
+                    await race(shop, self._watch(worker, web.address if web else ""), *works)
         finally:
             if self.options.settings is not None:  # the user's Kafka keeps running
                 await delete_topics(self.settings.kafka)
 
-    async def _watch(self, worker: WorkerProcess) -> None:
-        """Show the traffic until the opening time is over."""
+    async def _watch(self, worker: WorkerProcess, address: str) -> None:
+        """Show the traffic until the opening time is over.
+
+        Args:
+            worker: The worker to check.
+            address: Address of the web pages; empty without them.
+        """
         bundle = self.options.bundle
         variants = (
             f"the model of bundle {bundle.resolve().name} against popularity"
@@ -191,6 +231,8 @@ class _Demo:
             else "popularity alone, no bundle"
         )
         title = f"Clickscore demo: a synthetic shop on Kafka at {self.settings.kafka.bootstrap_servers}, {variants}"
+        if address:
+            self.console.print(f"Shop: {address}/console/shop   Console: {address}/console", soft_wrap=True)
         opened_at = time.monotonic()
         pace = _Pace()
         sentences: deque[str] = deque(maxlen=_SENTENCES)
@@ -235,6 +277,11 @@ class _Demo:
                     return
                 pause = _FRAME_SECONDS if self.options.seconds is None else self.options.seconds - now
                 await asyncio.sleep(min(_FRAME_SECONDS, pause))
+
+
+async def _finished(work: Callable[[], Awaitable[Any]]) -> None:
+    """Run background work to its end."""
+    await work()
 
 
 class _Pace:

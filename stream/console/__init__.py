@@ -1,0 +1,1 @@
+"""Console: watch the topics within bounded memory, for the web pages of people."""

@@ -1,0 +1,137 @@
+"""Console: the state of the console, which is filled only while somebody looks."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from clickscore.schemas.manifest import version_of
+from clickscore.schemas.outcome_counts import ShadowCounts
+from clickscore.schemas.rollouts import Rollout
+from clickscore.stream.console.console_state import ConsoleState
+from clickscore.stream.errors import BrokerError, RequestError, RolloutError
+from clickscore.stream.policy.rollout_guard import add_up, judge, summarise
+from clickscore.stream.policy.rollout_steps import promote, roll_back
+from clickscore.stream.policy.shadow import summarise_shadow
+
+IDLE_SECONDS = 600.0
+"""Time without a request after which the console reads no more, and forgets what it has read, s."""
+RETRY_SECONDS = 3.0
+"""Pause after an error of Kafka, s."""
+WAKE_SECONDS = 5.0
+"""Time between two looks at the last request, s."""
+
+log = logging.getLogger(__name__)
+
+ROLLOUT_STEPS = {"promote": promote, "roll_back": roll_back}
+"""Changes of a rollout, by name."""
+
+
+class Console:
+    """The console of a gateway. `run` must run in the background."""
+
+    def __init__(
+        self,
+        follow: Callable[[ConsoleState], Awaitable[None]],
+        write_rollout: Callable[[Rollout], Awaitable[None]],
+        *,
+        has_shop: bool = False,
+    ) -> None:
+        """Read nothing yet.
+
+        Args:
+            follow: Reads the topics into a state until cancelled.
+            write_rollout: Stores a changed rollout.
+            has_shop: Whether the console has the page of a shopper, who sends events of a person.
+        """
+        self.state = ConsoleState()
+        self.has_shop = has_shop
+        self._follow = follow
+        self._write_rollout = write_rollout
+        self._wanted = asyncio.Event()
+        self._asked_at = 0.0
+
+    def touch(self) -> ConsoleState:
+        """Return the state, and keep the reading going: somebody looks."""
+        self._asked_at = time.monotonic()
+        self._wanted.set()
+        return self.state
+
+    async def run(self) -> None:
+        """Read the topics while somebody looks, until cancelled."""
+        while True:
+            await self._wanted.wait()
+            reading = asyncio.ensure_future(self._follow(self.state))
+            try:
+                while time.monotonic() - self._asked_at < IDLE_SECONDS:
+                    done, _ = await asyncio.wait([reading], timeout=WAKE_SECONDS)
+                    if done:
+                        break
+            finally:
+                reading.cancel()
+                results = await asyncio.gather(reading, return_exceptions=True)
+            self._wanted.clear()
+            self.state = ConsoleState()
+            if isinstance(results[0], BrokerError):
+                log.warning("The console cannot read: %s", results[0])
+                self.state.status.problem = str(results[0])
+                await asyncio.sleep(RETRY_SECONDS)
+            elif isinstance(results[0], Exception):
+                raise results[0]
+
+    def rollouts(self, now_ms: int) -> list[dict[str, Any]]:
+        """Return the rollouts with what their partitions report.
+
+        Args:
+            now_ms: Wall-clock time, ms.
+        """
+        table = self.state.rollouts
+        return [self._describe(table.rollouts[name], now_ms) for name in sorted(table.rollouts)]
+
+    async def change_rollout(self, name: str, step: str, changed_at: int, reason: str) -> Rollout:
+        """Promote or roll back the challenger of a rollout.
+
+        Args:
+            name: Name of the rollout.
+            step: `promote` or `roll_back`.
+            changed_at: `changed_at` of the rollout that the person has seen, ms.
+            reason: Why, in words.
+
+        Raises:
+            RequestError: The rollout is unknown, has changed since, or cannot be changed in this way.
+        """
+        present = self.state.rollouts.rollouts.get(name)
+        if present is None or step not in ROLLOUT_STEPS:
+            raise RequestError(404, "there is no such rollout, or no such change")
+        if present.changed_at != changed_at:
+            raise RequestError(409, "the rollout has changed since this page showed it: look again, then decide")
+        try:
+            changed = ROLLOUT_STEPS[step](present, int(time.time() * 1000), reason)
+        except RolloutError as exc:
+            raise RequestError(409, str(exc)) from exc
+        try:
+            await self._write_rollout(changed)
+        except BrokerError as exc:
+            raise RequestError(503, f"the rollout is not stored: {exc}") from exc
+        return changed
+
+    def _describe(self, rollout: Rollout, now_ms: int) -> dict[str, Any]:
+        reports = self.state.rollouts.reports(rollout)
+        champion, challenger = add_up(reports.values())
+        shadow = ShadowCounts()
+        for report in reports.values():
+            shadow.add(report.shadow)
+        verdict = judge(rollout, champion, challenger, now_ms) if rollout.challenger and reports else None
+        return {
+            "rollout": rollout,
+            "champion": version_of(rollout.champion),
+            "challenger": version_of(rollout.challenger) if rollout.challenger else None,
+            "former": version_of(rollout.former) if rollout.former else None,
+            "refused": {
+                version_of(part): reason for report in reports.values() for part, reason in report.refused.items()
+            },
+            "counts": {"champion": summarise(champion), "challenger": summarise(challenger)},
+            "shadow": summarise_shadow(shadow) if shadow.events else {},
+            "guard": verdict.reason if verdict else None,
+        }

@@ -1,0 +1,89 @@
+"""Decision traces: what a later impression, click or purchase must know of the decision that it names."""
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+from clickscore.schemas.decisions import Ad, BidUnit, Recommendation, compared_variant
+from clickscore.schemas.events import Event, Impression, ItemEvent
+
+MAX_TRACES = 60_000
+"""Number of decisions that are remembered: about 30 MB. The oldest decision goes first."""
+LIST_PLACEMENT = "list"
+"""Name of the plain list of recommended items among the placements."""
+AD_SUFFIX = "-ad"
+"""End of the id of an ad decision; the part before is the id of the recommendation on the same event."""
+
+
+class Sale(NamedTuple):
+    """A slot that a campaign won."""
+
+    placement: str
+    price: float
+    unit: BidUnit
+    """What the price is for."""
+
+
+class DecisionTrace:
+    """A decision, as far as later events need it."""
+
+    __slots__ = ("is_impression", "sales", "screen", "variant")
+
+    def __init__(self) -> None:
+        self.variant = ""
+        """Variant for which the decision counts; empty until the recommendation is read."""
+        self.is_impression = False
+        """Whether the event says that something was shown: a shop shows nothing for such an event."""
+        self.screen = ""
+        """Item of the event; empty for a search, or until the event is read."""
+        self.sales: dict[str, Sale] | None = None
+        """Sold slots by campaign; None without any."""
+
+
+class DecisionTraces:
+    """Remembers the newest decisions."""
+
+    def __init__(self, max_traces: int = MAX_TRACES) -> None:
+        """Start empty.
+
+        Args:
+            max_traces: Number of decisions that are remembered.
+        """
+        self._max_traces = max_traces
+        self._traces: OrderedDict[str, DecisionTrace] = OrderedDict()
+
+    def find(self, decision_id: str) -> DecisionTrace | None:
+        """Return the trace of a recommendation, or of the ad decision on the same event; None where it is unknown."""
+        return self._traces.get(decision_id.removesuffix(AD_SUFFIX))
+
+    def add_event(self, log_id: str, event: Event) -> None:
+        """Remember the item of an event.
+
+        Args:
+            log_id: Id of the decision on the event.
+            event: The event.
+        """
+        trace = self._trace(log_id)
+        trace.is_impression = isinstance(event, Impression)
+        if isinstance(event, ItemEvent):
+            trace.screen = event.item_id
+
+    def add_decision(self, decision: Recommendation) -> DecisionTrace:
+        """Remember a recommendation."""
+        trace = self._trace(decision.decision_id)
+        trace.variant = compared_variant(decision)
+        return trace
+
+    def add_ad(self, ad: Ad) -> DecisionTrace:
+        """Remember the sold slots of an ad decision."""
+        trace = self._trace(ad.decision_id.removesuffix(AD_SUFFIX))
+        if ad.slots:
+            trace.sales = {slot.campaign_id: Sale(slot.placement, slot.price, slot.bid_per) for slot in ad.slots}
+        return trace
+
+    def _trace(self, log_id: str) -> DecisionTrace:
+        trace = self._traces.get(log_id)
+        if trace is None:
+            trace = self._traces[log_id] = DecisionTrace()
+            if len(self._traces) > self._max_traces:
+                self._traces.popitem(last=False)
+        return trace

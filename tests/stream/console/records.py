@@ -1,0 +1,100 @@
+"""Records of the topics, as a console reads them."""
+
+import json
+from typing import Any
+
+from clickscore.schemas.catalogue import Item, encode
+from clickscore.schemas.decisions import Ad, Because, Choice, Recommendation, SoldSlot, encode_decision
+from clickscore.schemas.topics import ADS, CATALOGUE, DEAD_LETTERS, EVENTS, RECOMMENDATIONS
+from clickscore.stream.console.console_state import LogRecord
+
+START_MS = 1_767_605_400_000
+HEADERS = {"scored": b'{"worker":"w-1","at":1,"took_ms":4.0}'}
+
+
+def log_id(offset: int) -> str:
+    return f"clickstream-events-0-{offset}"
+
+
+def record(
+    topic: str, offset: int, value: bytes, headers: dict[str, bytes] | None = None, key: bytes = b""
+) -> LogRecord:
+    return LogRecord(topic, f"{topic}-0-{offset}", 0, key, value, headers or {}, START_MS + offset)
+
+
+def event(offset: int, user_id: str = "anna", kind: str = "view", **changes: Any) -> LogRecord:
+    fields = {"type": kind, "event_id": f"e{offset}", "user_id": user_id, "ts": START_MS + offset, "item_id": "cup"}
+    return record(EVENTS.name, offset, json.dumps(fields | changes).encode())
+
+
+def decision(
+    offset: int, user_id: str = "anna", variant: str = "model", items: tuple[str, ...] = ("pot",), **changes: Any
+) -> LogRecord:
+    because = (Because(item_id="cup", action="view", contribution=0.5),)
+    value = Recommendation(
+        **{
+            "decision_id": log_id(offset),
+            "user_id": user_id,
+            "event_id": f"e{offset}",
+            "ts": START_MS + offset,
+            "bundle": "3f9ac2",
+            "policy": "default-1@abc",
+            "variant": variant,
+            "session_id": "s1",
+            "session_length": 2,
+            "late": False,
+            "actions": {"view": 0.7, "leave": 0.3},
+            "purchase": 0.125,
+            "items": tuple(
+                Choice(item_id=item, score=1.5, propensity=1.0, reason="model", because=because) for item in items
+            ),
+            "filtered": {"stock": 3},
+            **changes,
+        }
+    )
+    return record(RECOMMENDATIONS.name, offset, encode_decision(value), HEADERS)
+
+
+def ad(offset: int, user_id: str = "anna", unit: Any = "click", price: float = 0.5) -> LogRecord:
+    slot = SoldSlot(
+        placement="beside",
+        slot=0,
+        position=None,
+        campaign_id="spring",
+        item_id="jug",
+        bid=0.75,
+        bid_per=unit,
+        probability=0.1,
+        quality=0.9,
+        exposure=1.0,
+        price=price,
+        runner_up="autumn",
+    )
+    value = Ad(
+        decision_id=f"{log_id(offset)}-ad",
+        user_id=user_id,
+        event_id=f"e{offset}",
+        ts=START_MS + offset,
+        bundle="3f9ac2",
+        policy="default-1@abc",
+        variant="model",
+        session_id="s1",
+        campaign_id="spring",
+        item_id="jug",
+        bid=0.75,
+        purchase=0.125,
+        propensity=1.0,
+        reason="won",
+        slots=(slot,),
+    )
+    return record(ADS.name, offset, encode_decision(value))
+
+
+def item(item_id: str, title: str, **changes: Any) -> LogRecord:
+    value = Item(item_id=item_id, title=title, category="Tea", brand="Lumi", price=12.5, **changes)
+    return record(CATALOGUE.name, 0, encode(value), key=item_id.encode())
+
+
+def dead_letter(offset: int, error: str, value: bytes = b"{") -> LogRecord:
+    headers = {"topic": b"clickstream-events", "partition": b"0", "offset": b"%d" % offset, "error": error.encode()}
+    return record(DEAD_LETTERS.name, offset, value, headers)

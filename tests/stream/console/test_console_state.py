@@ -1,0 +1,137 @@
+"""What a console knows, from the records that it has read."""
+
+import msgspec
+import pytest
+
+from clickscore.schemas.erasure import Erased
+from clickscore.schemas.topics import ERASURE_RECEIPTS
+from clickscore.stream.console import console_state
+from clickscore.stream.console.console_state import ConsoleState
+from tests.stream.console.records import START_MS, ad, dead_letter, decision, event, item, log_id, record
+
+
+def state_of(*records: console_state.LogRecord) -> ConsoleState:
+    state = ConsoleState()
+    for each in records:
+        state.receive(each)
+    return state
+
+
+def test_frame_has_completed_moments_since_the_cursor_with_titles() -> None:
+    state = state_of(item("cup", "Blue cup"), item("pot", "Tea pot"), event(1), decision(1), ad(1), event(2))
+    frame = state.frame(0, START_MS / 1000)
+    assert [moment["id"] for moment in frame["moments"]] == [log_id(1)]
+    assert msgspec.json.decode(msgspec.json.encode(frame["moments"][0]))["ad"]["slots"][0]["price"] == 0.5
+    assert {name: known["title"] for name, known in frame["items"].items()} == {"cup": "Blue cup", "pot": "Tea pot"}
+    state.receive(decision(2))
+    later = state.frame(frame["cursor"], START_MS / 1000)
+    assert [moment["id"] for moment in later["moments"]] == [log_id(2)]
+    assert state.frame(later["cursor"], START_MS / 1000)["moments"] == []
+
+
+def test_frame_is_a_sample_and_says_so_at_high_rates() -> None:
+    state = state_of(event(0), decision(0))
+    cursor = state.frame(0, START_MS / 1000)["cursor"]
+    for offset in range(1, 1001):
+        state.receive(event(offset))
+        state.receive(decision(offset))
+    frame = state.frame(cursor, START_MS / 1000)
+    assert len(frame["moments"]) == console_state.FRAME_MOMENTS
+    assert frame["passed_over"] == 1000 - console_state.FRAME_MOMENTS
+    assert frame["totals"] == {"events": 1001, "decisions": 1001}
+
+
+def test_outcomes_count_for_the_named_decision() -> None:
+    state = state_of(event(0), decision(0), ad(0))
+    named = {"decision_id": log_id(0), "position": 0}
+    state.receive(event(1, kind="impression", item_id="pot", **named))
+    state.receive(decision(1))  # nobody is shown the decision on an impression
+    state.receive(event(2, kind="click", item_id="pot", **named))
+    state.receive(event(3, kind="cart", item_id="pot", **named))
+    state.receive(event(4, kind="purchase", item_id="pot", price=20.0, quantity=2, **named))
+    state.receive(event(5, kind="click", item_id="pot", decision_id="unknown"))
+    (counts,) = [state.outcomes.variants()["model"]]
+    assert [counts[name] for name in ("decisions", "impressions", "clicks", "carts", "orders")] == [1, 1, 1, 1, 1]
+    assert counts["revenue"] == 40.0
+    assert counts["clicks_per_impression"].value == 1.0
+    assert state.outcomes.placements()["list"]["clicks"] == 1
+    report = state.items.report("pot")
+    assert report is not None
+    assert (report["recommended"], report["impressions"], report["clicks"]) == (1, 1, 2)
+    assert report["shown_beside"] == report["clicked_beside"] == {"cup": 1}
+    assert report["reasons"] == {"model": 1}
+
+
+@pytest.mark.parametrize(
+    ("unit", "kind", "charged"),
+    [
+        ("click", "click", 0.5),
+        ("click", "impression", 0.0),
+        ("order", "purchase", 0.5),
+        ("order", "click", 0.0),
+        ("thousand_impressions", "impression", 0.0005),
+        ("thousand_impressions", "click", 0.0),
+    ],
+)
+def test_campaign_pays_for_what_it_bids(unit: str, kind: str, charged: float) -> None:
+    state = state_of(event(0), decision(0), ad(0, unit=unit))
+    state.receive(event(1, kind=kind, item_id="jug", decision_id=f"{log_id(0)}-ad", campaign_id="spring"))
+    campaign = state.outcomes.campaigns(START_MS / 1000)["spring"]
+    assert campaign["charged"] == pytest.approx(charged)
+    assert sum(campaign["curve"]) == pytest.approx(charged)
+    assert (campaign["won"], campaign["mean_price"], campaign["runners_up"]) == (1, 0.5, [("autumn", 1)])
+    assert state.outcomes.placements()["beside"]
+
+
+def test_erased_user_is_forgotten() -> None:
+    state = state_of(event(0, "anna"), decision(0, "anna"), event(1, "ben"), decision(1, "ben"))
+    receipt = Erased(event_id="x", user_id="anna", record_id=log_id(2), ts=START_MS)
+    state.receive(record(ERASURE_RECEIPTS.name, 0, msgspec.json.encode(receipt)))
+    assert state.story("anna")["moments"] == []
+    assert len(state.story("ben")["moments"]) == 1
+    assert [moment["user_id"] for moment in state.frame(0, 0.0)["moments"]] == ["ben"]
+
+
+def test_dead_letters_are_counted_by_reason_with_the_newest_sample() -> None:
+    state = state_of(
+        dead_letter(1, "JSON is malformed (byte 3)"), dead_letter(2, "JSON is malformed (byte 7)", b'{"a"\xff')
+    )
+    for number in range(100):
+        state.receive(dead_letter(10 + number, "no such thing as " + "x" * number))
+    report = state.dead_letters.report()
+    assert len(report) == 40
+    again = state_of(dead_letter(1, "a 1"), dead_letter(2, "a 2", b"\xff<script>")).dead_letters.report()
+    assert [(letter["count"], letter["reason"], letter["source"]) for letter in again] == [
+        (2, "a 2", "clickstream-events-0-2")
+    ]
+    assert again[0]["sample"] == "\ufffd<script>"
+
+
+def test_unreadable_records_change_nothing_else() -> None:
+    broken = b"\xff\xfe", b"[" * 5000, b"null", b"{}", b""
+    state = ConsoleState()
+    for topic in state.topics:
+        for value in broken:
+            state.receive(record(topic, 0, value))
+    state.receive(record(state.topics[0], 0, b"x" * (console_state.MAX_VALUE_BYTES + 1)))
+    assert state.rates.totals["unreadable records"] > 10
+    assert state.rates.totals["large records"] == 1
+    assert len(state.moments) == 0
+
+
+def test_workers_are_known_by_the_header_of_their_decisions() -> None:
+    state = state_of(decision(0), decision(1, bundle=None, variant="popular"))
+    state.receive(decision(2)._replace(headers={"scored": b"\xff"}))
+    workers = state.workers.workers()
+    assert workers["w-1"]["decisions"] == 2
+    assert workers["w-1"]["mean_ms"] == 4.0
+    assert workers[""]["decisions"] == 1
+    assert [version["variants"] for version in state.workers.versions()] == [{"popular": 1}, {"model": 2}]
+    assert state.decided == {0: 2}
+
+
+def test_item_that_left_the_catalogue_has_no_title() -> None:
+    state = state_of(item("cup", "Blue cup"))
+    assert state.describe_items(["cup"])["cup"]["category"] == "Tea"
+    state.receive(record("catalogue-items", 1, b"", key=b"cup"))
+    assert state.describe_items(["cup"]) == {}

@@ -1,0 +1,161 @@
+"""The console's pages in a headless Chromium, on records in memory."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from clickscore.schemas.events import Erase
+from clickscore.schemas.rollouts import Rollout
+from clickscore.stream.gateway.api_keys import make_key, write_keys
+from tests.browser import Page, in_chromium, running_browser
+from tests.stream.console.records import ad, dead_letter, decision, event, item
+from tests.stream.gateway.running_console import RunningConsole, running_console
+
+pytestmark = [in_chromium, pytest.mark.slow]
+
+HOSTILE = """<img src=x onerror="document.title='taken'">"""
+RAMP = Rollout(name="default", champion="a" * 64, challenger="b" * 64, share=0.05, changed_at=7, reason=HOSTILE)
+RECORDS = [
+    item("cup", "Blue cup"),
+    item("pot", "Tea pot"),
+    item("jug", HOSTILE),
+    event(0),
+    decision(0, items=("pot", "jug")),
+    ad(0),
+    event(1, kind="impression", item_id="pot", decision_id="clickstream-events-0-0", position=0),
+    event(2, kind="click", item_id="jug", decision_id="clickstream-events-0-0-ad", campaign_id="spring"),
+    event(3, HOSTILE, item_id=HOSTILE, session_id=HOSTILE),
+    decision(3, HOSTILE, items=(HOSTILE, "jug"), session_id=HOSTILE, variant=HOSTILE, policy=HOSTILE),
+    dead_letter(4, HOSTILE, HOSTILE.encode()),
+]
+ESCAPED = "%3Cimg%20src%3Dx%20onerror%3D%22document.title%3D'taken'%22%3E"
+
+
+async def has_text(page: Page, text: str) -> None:
+    await page.wait_for(f"document.getElementById('main').textContent.includes({json.dumps(text)})")
+
+
+async def go(page: Page, path: str, *texts: str) -> None:
+    """Go to a page of the console, and check its texts, its landmarks and its names for assistive programs."""
+    await page.evaluate(f"location.hash = {json.dumps('#/' + path)}")
+    for text in texts:
+        await has_text(page, text)
+    faults = await page.evaluate("""(() => {
+        const all = selector => [...document.querySelectorAll(selector)];
+        return [
+            ...all('input').filter(field => !field.labels.length).map(field => 'no label: ' + field.id),
+            ...all('button, a').filter(each => !each.textContent.trim()).map(each => 'no name: ' + each.outerHTML),
+            ...all('table').filter(each => !each.caption).map(() => 'no caption'),
+            ...all('svg:not([aria-label], [aria-hidden])').map(() => 'no description'),
+            ...(all('h1').length === 1 ? [] : ['not one h1']),
+            ...(all('main, nav, header').length === 3 ? [] : ['landmarks are missing']),
+            ...(all('nav [aria-current=page]').length === 1 ? [] : ['no current page']),
+            ...all('main img').map(() => 'markup of an id'),
+        ];
+    })()""")
+    assert faults == []
+    assert await page.evaluate("document.title") != "taken"
+
+
+def check_page(page: Page, console: RunningConsole) -> None:
+    assert page.errors == []
+    assert all(url.startswith(console.address) for url in page.urls)
+
+
+async def every_page_shows_its_facts_and_hostile_ids_stay_text(console: RunningConsole, page: Page) -> None:
+    await console.topics.write_rollout(RAMP)
+    await page.open(f"{console.address}/console")
+    await go(page, "live", "looked at Blue cup", HOSTILE, "purchase 13 %", "left out: 3 out of stock")
+    await go(page, "user/anna", "Tea pot", "the model's choice, because the user looked at Blue cup", "autumn")
+    assert await page.evaluate("document.activeElement.tagName") == "H1"
+    await go(page, f"user/{ESCAPED}", HOSTILE)
+    await go(page, "item", "Most clicked")
+    await go(page, "item/jug", HOSTILE, "From where", "Blue cup")
+    await go(page, f"item/{ESCAPED}", HOSTILE)
+    await go(page, "variants", "Clicks per 100 impressions", "model", HOSTILE)
+    await go(page, "campaigns", "spring", "0.50", "autumn (1)")
+    await go(page, "rollouts", "Champion", "a" * 12, "Promote")
+    await go(page, "health", "w-1", HOSTILE, "Workers read every partition")
+    await go(page, "user", "Enter a user id")
+    for width, scheme in ((360, "dark"), (1280, "light")):
+        await page.resize(width, 800)
+        await page.set_media(prefers_color_scheme=scheme)
+        for path in ("live", "user/anna", "item/jug", "variants", "campaigns", "rollouts", "health"):
+            await page.evaluate(f"location.hash = '#/{path}'")
+            await page.wait_for("Boolean(document.querySelector('main .card, main .feed li, main table'))")
+            assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{path} is too wide"
+    check_page(page, console)
+
+
+async def admin_promotes_and_erases_after_a_confirmation(console: RunningConsole, page: Page) -> None:
+    await console.topics.write_rollout(RAMP)
+    await page.open(f"{console.address}/console#/rollouts")
+    await has_text(page, "Promote …")
+    await page.click("main .tools button")
+    await page.wait_for("Boolean(document.querySelector('dialog[open]'))")
+    await page.press("Escape")
+    await page.wait_for("!document.querySelector('dialog')")
+    assert len(console.topics.records) == len(RECORDS) + 1
+    await page.click("main .tools button")
+    await page.wait_for("Boolean(document.querySelector('dialog[open]'))")
+    await page.click("dialog button[value=yes]")
+    await has_text(page, "Promote: stored.")
+    await has_text(page, "Former champion")
+    await page.evaluate("location.hash = '#/user/anna'")
+    await page.wait_for("Boolean(document.querySelector('button.danger'))")
+    await page.evaluate("document.querySelector('button.danger').focus()")
+    await page.press("Enter")
+    await page.wait_for("document.activeElement.textContent === 'Cancel'")
+    await page.press("Tab")
+    await page.press("Enter")
+    await has_text(page, "is stored; the receipt follows")
+    assert isinstance(console.log.events[0].event, Erase)
+    check_page(page, console)
+
+
+async def person_logs_in_and_out(console: RunningConsole, page: Page, key: str) -> None:
+    await page.open(f"{console.address}/console#/user/anna")
+    await page.wait_for("document.activeElement.id === 'key'")
+    for text, words in (("wrong", "missing or wrong"), (key, "Tea pot")):
+        await page.evaluate(f"document.getElementById('key').value = {json.dumps(text)}")
+        await page.click("main button")
+        await has_text(page, words)
+    assert await page.evaluate("document.cookie + JSON.stringify({...localStorage, ...sessionStorage})") == "{}"
+    assert await page.evaluate("Boolean(document.querySelector('button.danger'))") is False  # no admin
+    await page.click("#state button")
+    await page.wait_for("Boolean(document.getElementById('key'))")
+
+
+async def thousands_of_events_leave_a_short_list(console: RunningConsole, page: Page) -> None:
+    await page.open(f"{console.address}/console")
+    await has_text(page, "Blue cup")
+    for offset in range(10, 3010):
+        console.topics.records += [event(offset), decision(offset)]
+        if offset % 500 == 0:
+            await asyncio.sleep(0.1)
+    await has_text(page, "shows a sample")
+    assert await page.evaluate("document.querySelectorAll('.feed li.moment').length") <= 40
+    await page.click("main .tools button")
+    assert await page.evaluate("document.querySelector('main .tools button').getAttribute('aria-pressed')") == "true"
+    check_page(page, console)
+
+
+def test_console_in_a_browser(tmp_path: Path) -> None:
+    key = make_key("boss", ["read"], "2026-03-01T08:00:00+00:00")
+    write_keys(tmp_path / "keys.json", [key.stored])
+
+    async def run() -> None:
+        async with running_browser(tmp_path / "profile") as browser:
+            for scenario in (
+                every_page_shows_its_facts_and_hostile_ids_stay_text,
+                admin_promotes_and_erases_after_a_confirmation,
+                thousands_of_events_leave_a_short_list,
+            ):
+                async with running_console(RECORDS) as console:
+                    await scenario(console, await browser.new_page())
+            async with running_console(RECORDS, gateway_keys_file=str(tmp_path / "keys.json")) as console:
+                await person_logs_in_and_out(console, await browser.new_page(), key.text)
+
+    asyncio.run(run())
