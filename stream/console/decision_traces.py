@@ -14,7 +14,7 @@ AD_SUFFIX = "-ad"
 """End of the id of an ad decision; the part before is the id of the recommendation on the same event."""
 
 
-class Sale(NamedTuple):
+class SlotPrice(NamedTuple):
     """A slot that a campaign won."""
 
     placement: str
@@ -35,7 +35,7 @@ class DecisionTrace:
         """Whether the event says that something was shown: a shop shows nothing for such an event."""
         self.screen = ""
         """Item of the event; empty for a search, or until the event is read."""
-        self.sales: dict[str, Sale] | None = None
+        self.sales: dict[str, SlotPrice] | None = None
         """Sold slots by campaign; None without any."""
 
 
@@ -77,7 +77,7 @@ class DecisionTraces:
         """Remember the sold slots of an ad decision."""
         trace = self._trace(ad.decision_id.removesuffix(AD_SUFFIX))
         if ad.slots:
-            trace.sales = {slot.campaign_id: Sale(slot.placement, slot.price, slot.bid_per) for slot in ad.slots}
+            trace.sales = {slot.campaign_id: SlotPrice(slot.placement, slot.price, slot.bid_per) for slot in ad.slots}
         return trace
 
     def _trace(self, log_id: str) -> DecisionTrace:

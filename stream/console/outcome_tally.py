@@ -12,7 +12,7 @@ import msgspec
 from clickscore.schemas.decisions import Ad, Recommendation
 from clickscore.schemas.events import Cart, Click, Event, Impression, ItemEvent, Purchase
 from clickscore.stream.console.bounded import bounded_entry
-from clickscore.stream.console.decision_traces import LIST_PLACEMENT, DecisionTrace, Sale
+from clickscore.stream.console.decision_traces import LIST_PLACEMENT, DecisionTrace, SlotPrice
 from clickscore.stream.console.user_ratios import UserRatios
 
 MAX_VARIANTS = 12
@@ -30,7 +30,7 @@ def revenue_of(purchase: Purchase) -> float:
     return (purchase.price or 0.0) * purchase.quantity
 
 
-def price_of(event: ItemEvent, sale: Sale) -> float:
+def price_of(event: ItemEvent, sale: SlotPrice) -> float:
     """Return what a campaign pays for an event; 0 where it pays for something else.
 
     Args:
@@ -44,8 +44,8 @@ def price_of(event: ItemEvent, sale: Sale) -> float:
     return sale.price / PER_THOUSAND if isinstance(event, Impression) else 0.0
 
 
-class Reactions(msgspec.Struct):
-    """Reactions of users to what was shown."""
+class ReactionCounts(msgspec.Struct):
+    """ReactionCounts of users to what was shown."""
 
     impressions: int = 0
     clicks: int = 0
@@ -71,7 +71,7 @@ class VariantTally:
 
     def __init__(self) -> None:
         self.decisions = 0
-        self.reactions = Reactions()
+        self.reactions = ReactionCounts()
         self.clicks = UserRatios()
         self.orders = UserRatios()
         self.revenue = UserRatios()
@@ -118,7 +118,7 @@ class CampaignTally:
         self.item_id = ""
         self.runners_up: Counter[str] = Counter()
         self.placements: Counter[str] = Counter()
-        self.reactions = Reactions()
+        self.reactions = ReactionCounts()
         self.charged = 0.0
         """Price of the clicks, impressions or orders that were read."""
         self.curve: dict[int, float] = {}
@@ -162,7 +162,7 @@ class OutcomeTally:
 
     def __init__(self) -> None:
         self._variants: OrderedDict[str, VariantTally] = OrderedDict()
-        self._placements: OrderedDict[str, Reactions] = OrderedDict()
+        self._placements: OrderedDict[str, ReactionCounts] = OrderedDict()
         self._campaigns: OrderedDict[str, CampaignTally] = OrderedDict()
 
     def add_decision(self, decision: Recommendation, variant: str) -> None:
@@ -233,8 +233,8 @@ class OutcomeTally:
     def _variant(self, name: str) -> VariantTally:
         return bounded_entry(self._variants, name, VariantTally, MAX_VARIANTS)
 
-    def _placement(self, name: str) -> Reactions:
-        return bounded_entry(self._placements, name, Reactions, MAX_PLACEMENTS)
+    def _placement(self, name: str) -> ReactionCounts:
+        return bounded_entry(self._placements, name, ReactionCounts, MAX_PLACEMENTS)
 
     def _campaign(self, name: str) -> CampaignTally:
         return bounded_entry(self._campaigns, name, CampaignTally, MAX_CAMPAIGNS)

@@ -14,7 +14,7 @@ NORMAL_95 = 1.96
 """Standard deviations on each side of a mean that hold 95 % of a normal distribution."""
 
 
-class Estimate(NamedTuple):
+class RatioEstimate(NamedTuple):
     """A ratio, with the bounds of its 95 % interval; None where too few users are known."""
 
     value: float
@@ -56,14 +56,14 @@ class UserRatios:
         """Forget the id of a user; the sums keep no id."""
         self._users.pop(user_id, None)
 
-    def estimate(self) -> Estimate | None:
+    def estimate(self) -> RatioEstimate | None:
         """Return the ratio with its interval by the delta method; None without a base."""
         sums = self.sums
         if not sums.base:
             return None
         ratio = sums.value / sums.base
         if sums.users < MIN_USERS or not sums.value:  # without a value the variance is 0, which says nothing
-            return Estimate(ratio, None, None)
+            return RatioEstimate(ratio, None, None)
         squares = sums.value_value - 2 * ratio * sums.base_value + ratio * ratio * sums.base_base
         radius = NORMAL_95 * math.sqrt(max(squares, 0.0)) / sums.base
-        return Estimate(ratio, max(0.0, ratio - radius), ratio + radius)
+        return RatioEstimate(ratio, max(0.0, ratio - radius), ratio + radius)

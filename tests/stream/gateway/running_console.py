@@ -78,7 +78,7 @@ async def running_console(
     metrics = GatewayMetrics()
     decisions = PublishedDecisions(settings.gateway, metrics)
     log = ListLog(decisions.receive)
-    service, access = GatewayService(log, decisions, settings.gateway, metrics), Access(settings.gateway)
+    service, access = GatewayService(log, decisions, log.explain, settings.gateway, metrics), Access(settings.gateway)
     topics = ListTopics(records)
     console = Console(topics.follow, topics.write_rollout, has_shop=has_shop)
     app = create_app(service, access, metrics, settings, ConsoleRoutes(console, access, service).routes)
