@@ -118,7 +118,7 @@ async def admin_promotes_and_erases_after_a_confirmation(console: RunningConsole
 async def person_logs_in_and_out(console: RunningConsole, page: Page, key: str) -> None:
     await page.open(f"{console.address}/console#/user/anna")
     await page.wait_for("document.activeElement.id === 'key'")
-    for text, words in (("wrong", "missing or wrong"), (key, "Tea pot")):
+    for text, words in (("wrong", "missing, wrong or expired"), (key, "Tea pot")):
         await page.evaluate(f"document.getElementById('key').value = {json.dumps(text)}")
         await page.click("main button")
         await has_text(page, words)
