@@ -452,6 +452,13 @@ class GatewaySettings(Group, frozen=True, kw_only=True):
     gateway_users: Annotated[
         int, setting("users", "Users whose newest decision is remembered; the oldest decision goes first", ge=1)
     ] = 100_000
+    gateway_redis_url: Annotated[
+        str,
+        setting("url", "Redis server with the newest decisions of more users, shared by all gateways", secret=True),
+    ] = ""
+    gateway_redis_ttl_ms: Annotated[
+        int, setting("ms", "How long Redis keeps the newest decision of a user", ge=1000)
+    ] = 7 * DAY_MS
     gateway_history_ms: Annotated[
         int, setting("ms", "Age of the oldest decisions that a gateway reads when it starts", ge=0)
     ] = 30 * MINUTE_MS

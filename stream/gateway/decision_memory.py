@@ -1,7 +1,7 @@
 """Decision memory: the newest decision of the last users, bounded by a number of users."""
 
 from collections import OrderedDict
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -17,6 +17,28 @@ class PublishedDecision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 decode_published_decision = bounded_depth(msgspec.json.Decoder(PublishedDecision).decode)
+
+
+class SharedMemory(Protocol):
+    """A memory of newest decisions that several gateways share; for example Redis."""
+
+    def put(self, user_id: str, log_id: str, value: bytes | None) -> None:
+        """Note the newest decision of a user.
+
+        Args:
+            user_id: The user.
+            log_id: `TOPIC-PARTITION-OFFSET` of the answered event, or of the event that erased the user.
+            value: The decision as published; None for a user who was erased.
+        """
+        ...
+
+    async def newest(self, user_id: str) -> bytes | None:
+        """Return the newest decision of a user as published; None for an unknown or erased user.
+
+        Raises:
+            RequestError: The memory does not answer.
+        """
+        ...
 
 
 class _Remembered(NamedTuple):
@@ -65,6 +87,10 @@ class DecisionMemory:
             log_id: `TOPIC-PARTITION-OFFSET` of the event that erased the user.
         """
         self._put(user_id, _Remembered(log_id, "", None))
+
+    def __contains__(self, user_id: str) -> bool:
+        """Return whether there is an entry of a user, who may be erased."""
+        return user_id in self._by_user
 
     def newest(self, user_id: str) -> bytes | None:
         """Return the newest decision of a user as published; None for an unknown user."""

@@ -35,6 +35,12 @@ class GatewayMetrics:
             "clickscore_gateway_pending_decisions", "Events whose decision a request waits for.", registry=registry
         )
         self.users = Gauge("clickscore_gateway_users", "Users whose newest decision is remembered.", registry=registry)
+        self.redis_waiting = Gauge(
+            "clickscore_gateway_redis_waiting_decisions", "Decisions that Redis does not have yet.", registry=registry
+        )
+        self.redis_errors = Counter(
+            "clickscore_gateway_redis_errors", "Reads and writes that Redis did not answer.", registry=registry
+        )
         self.connections = Gauge(
             "clickscore_gateway_connections",
             "Open connections of clients. Requests over gateway_connections are answered with 503 and not counted.",

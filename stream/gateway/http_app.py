@@ -133,7 +133,7 @@ class _Handlers:
         caller = self._access.check_caller(request.headers.get("authorization"), "read")
         user_id = _path_value(request, "user_id")
         self._access.check_user(caller, user_id)
-        return _json(self._service.newest(user_id))
+        return _json(await self._service.newest(user_id))
 
     async def read_decision(self, request: Request) -> Response:
         self._access.check(request.headers.get("authorization"), "read")

@@ -130,7 +130,12 @@ OPERATIONS = (
         scope="read",
         parameters=(_path_parameter("user_id", "Id of the user, percent-encoded."),),
         answer=_json(_reference(Recommendation)),
-        failures={400: "The id is not UTF-8.", **_KEY_FAILURES, 404: "No recent decision of this user is known."},
+        failures={
+            400: "The id is not UTF-8.",
+            **_KEY_FAILURES,
+            404: "No recent decision of this user is known.",
+            503: "The shared memory of decisions does not answer.",
+        },
     ),
     Operation(
         name="read_decision",

@@ -9,7 +9,7 @@ import socket
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import uvicorn
 from starlette.routing import BaseRoute
@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from clickscore.stream.console.console import Console
 from clickscore.stream.console.console_reader import follow_topics
-from clickscore.stream.errors import SettingsError
+from clickscore.stream.errors import ExtraMissingError, SettingsError
 from clickscore.stream.gateway.access import RELOAD_SECONDS, Access
 from clickscore.stream.gateway.console_routes import ConsoleRoutes
 from clickscore.stream.gateway.explain_process import ExplainProcess
@@ -28,6 +28,9 @@ from clickscore.stream.gateway.kafka_log import KafkaLog
 from clickscore.stream.gateway.service import GatewayService, PublishedDecisions
 from clickscore.stream.kafka.rollout_log import write_rollout
 from clickscore.stream.settings import GatewaySettings, Settings
+
+if TYPE_CHECKING:
+    from clickscore.stream.gateway.redis_memory import RedisMemory
 
 REQUEST_SECONDS = 30.0
 """Longest life of a request, s: from the connection, or the first byte, to the last byte of the answer."""
@@ -151,9 +154,11 @@ async def open_gateway(settings: Settings, *, has_shop: bool = False) -> AsyncGe
         SettingsError: A setting is wrong, or the address or a certificate cannot be used.
         TopicMissingError: A topic is missing.
         BrokerError: Kafka cannot be reached, or refuses the gateway.
+        ExtraMissingError: The client of Redis is needed and not installed.
     """
     access, metrics = Access(settings.gateway), GatewayMetrics()
-    decisions = PublishedDecisions(settings.gateway, metrics)
+    shared = open_shared_memory(settings, metrics)
+    decisions = PublishedDecisions(settings.gateway, metrics, shared)
     event_log = KafkaLog(
         settings.kafka, settings.gateway, on_decision=decisions.receive, on_receipt=decisions.receive_receipt
     )
@@ -161,6 +166,8 @@ async def open_gateway(settings: Settings, *, has_shop: bool = False) -> AsyncGe
         explain = ExplainProcess(settings).explain
         service = GatewayService(event_log, decisions, explain, settings.gateway, metrics)
         works: list[Callable[[], Awaitable[Any]]] = [event_log.follow, lambda: _reload_keys(access)]
+        if shared:
+            works.append(shared.run)
         routes: Sequence[BaseRoute] = ()
         if settings.gateway.gateway_console == "on":
             console = Console(
@@ -173,6 +180,27 @@ async def open_gateway(settings: Settings, *, has_shop: bool = False) -> AsyncGe
         app = create_app(service, access, metrics, settings, routes)
         async with serving(app, settings.gateway, metrics) as address:
             yield OpenGateway(address, tuple(works))
+
+
+def open_shared_memory(settings: Settings, metrics: GatewayMetrics) -> "RedisMemory | None":
+    """Return the memory in Redis, if the settings name one.
+
+    Args:
+        settings: All settings.
+        metrics: Metrics to fill.
+
+    Raises:
+        SettingsError: The address has another form.
+        ExtraMissingError: The client of Redis is not installed.
+    """
+    if not settings.gateway.gateway_redis_url:
+        return None
+    try:
+        from clickscore.stream.gateway.redis_memory import RedisMemory  # noqa: PLC0415 (needs the redis extra)
+    except ModuleNotFoundError as exc:
+        message = f"gateway_redis_url needs the redis extra ({exc.name} is missing): pip install '.[gateway,redis]'"
+        raise ExtraMissingError(message) from exc
+    return RedisMemory(settings, metrics)
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ import msgspec
 from clickscore.schemas.erasure import Erased, decode_receipt
 from clickscore.stream.errors import RequestError
 from clickscore.stream.gateway.answers import HealthAnswer, StoredEvent
-from clickscore.stream.gateway.decision_memory import DecisionMemory, decode_published_decision
+from clickscore.stream.gateway.decision_memory import DecisionMemory, SharedMemory, decode_published_decision
 from clickscore.stream.gateway.event_bodies import IncomingEvent
 from clickscore.stream.gateway.event_log import EventLog, Explain
 from clickscore.stream.gateway.gateway_metrics import GatewayMetrics
@@ -20,9 +20,17 @@ _log = logging.getLogger(__name__)
 
 
 class PublishedDecisions:
-    """The published decisions: the memory, and the waiting requests."""
+    """The published decisions: the memory, the memory that gateways share, and the waiting requests."""
 
-    def __init__(self, settings: GatewaySettings, metrics: GatewayMetrics) -> None:
+    def __init__(self, settings: GatewaySettings, metrics: GatewayMetrics, shared: SharedMemory | None = None) -> None:
+        """Start empty.
+
+        Args:
+            settings: Limits of the memory.
+            metrics: Metrics to fill.
+            shared: Memory that several gateways share, if any.
+        """
+        self._shared = shared
         self.memory = DecisionMemory(settings.gateway_users)
         self.pending = PendingDecisions()
         metrics.users.set_function(lambda: len(self.memory))
@@ -36,6 +44,8 @@ class PublishedDecisions:
             _log.warning("A published decision cannot be read: %s", exc)
             return
         self.memory.remember(decision, value)
+        if self._shared:
+            self._shared.put(decision.user_id, decision.decision_id, value)
         self.pending.resolve(decision, value)
 
     def receive_receipt(self, value: bytes) -> None:
@@ -47,6 +57,18 @@ class PublishedDecisions:
             return
         if isinstance(receipt, Erased):
             self.memory.forget(receipt.user_id, receipt.record_id)
+            if self._shared:
+                self._shared.put(receipt.user_id, receipt.record_id, None)
+
+    async def newest(self, user_id: str) -> bytes | None:
+        """Return the newest decision of a user as published, from memory or else from the shared memory.
+
+        Raises:
+            RequestError: The shared memory does not answer.
+        """
+        if self._shared is None or user_id in self.memory:
+            return self.memory.newest(user_id)
+        return await self._shared.newest(user_id)
 
 
 class GatewayService:
@@ -121,13 +143,13 @@ class GatewayService:
         self._metrics.decisions.labels("answered").inc()
         return stored, value
 
-    def newest(self, user_id: str) -> bytes:
+    async def newest(self, user_id: str) -> bytes:
         """Return the newest decision of a user, as published.
 
         Raises:
-            RequestError: The gateway remembers no decision of the user.
+            RequestError: No decision of the user is remembered, or the shared memory does not answer.
         """
-        value = self._decisions.memory.newest(user_id)
+        value = await self._decisions.newest(user_id)
         if value is None:
             message = "no recent decision of this user is known: send an event with decide=true to get a decision"
             raise RequestError(404, message)

@@ -22,6 +22,7 @@ from clickscore.stream.settings import Settings, environment_of
 from clickscore.stream.simulator.worker_process import free_port
 from tests.browser import in_chromium, running_browser
 from tests.integration.live import POLL_S, READY_S, ROOT, Installation, installation
+from tests.redis_server import running_redis, with_redis
 from tests.stream.gateway.shop_page import shop_site
 
 pytestmark = pytest.mark.kafka
@@ -130,6 +131,22 @@ def test_gateway_stores_events_and_answers_with_the_decisions_of_a_worker(broker
                 for gateway in (first, second):
                     gateway.wait("/v1/users/anna/recommendations", 404)
                     assert "anna" not in gateway.log.read_text()
+
+
+@with_redis
+def test_gateway_that_reads_no_history_has_the_decisions_of_redis(broker: str, tmp_path: Path) -> None:
+    with installation(broker, tmp_path, gateway_decide_ms=10_000) as live, running_redis(tmp_path) as server:
+        live.start_worker().wait_restored()
+        settings = live.settings.replace(gateway_redis_url=server.url)
+        with running_gateway(settings, tmp_path / "first.log") as first:
+            _, answer = first.send("/v1/events?decide=true", event("e1"))
+            path = "/v1/users/anna/recommendations"
+            with running_gateway(settings.replace(gateway_history_ms=0), tmp_path / "second.log") as second:
+                assert second.wait(path, 200) == answer["decision"]
+                assert first.send("/v1/events", event("erase", "erase"))[0] == 200
+                with running_gateway(settings.replace(gateway_history_ms=0), tmp_path / "third.log") as third:
+                    for gateway in (first, second, third):
+                        gateway.wait(path, 404)
 
 
 @in_chromium

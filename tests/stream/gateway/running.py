@@ -1,5 +1,6 @@
 """A gateway that listens, on a plain log in memory."""
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -13,7 +14,7 @@ from clickscore.stream.gateway.access import Access
 from clickscore.stream.gateway.api_keys import Scope, make_key, write_keys
 from clickscore.stream.gateway.gateway_metrics import GatewayMetrics
 from clickscore.stream.gateway.http_app import create_app
-from clickscore.stream.gateway.server import serving
+from clickscore.stream.gateway.server import open_shared_memory, serving
 from clickscore.stream.gateway.service import GatewayService, PublishedDecisions
 from clickscore.stream.settings import Settings
 from tests.stream.gateway.log_double import ListLog
@@ -77,9 +78,11 @@ def key_header(folder: Path, *scopes: Scope, rate: int | None = None) -> dict[st
 
 @asynccontextmanager
 async def running_gateway(**changes: Any) -> AsyncGenerator[RunningGateway]:
+    """Run a gateway for the block; with gateway_redis_url, its decisions go to Redis as well."""
     settings = Settings.of(**{"gateway_port": 0, "gateway_decide_ms": 5_000, **changes})
     metrics = GatewayMetrics()
-    decisions = PublishedDecisions(settings.gateway, metrics)
+    shared = open_shared_memory(settings, metrics)
+    decisions = PublishedDecisions(settings.gateway, metrics, shared)
     log = ListLog(decisions.receive)
     service = GatewayService(log, decisions, log.explain, settings.gateway, metrics)
     app = create_app(service, Access(settings.gateway), metrics, settings)
@@ -87,7 +90,10 @@ async def running_gateway(**changes: Any) -> AsyncGenerator[RunningGateway]:
         serving(app, settings.gateway, metrics) as address,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=False)) as client,
     ):
+        writing = asyncio.create_task(shared.run()) if shared else None
         yield RunningGateway(log, decisions, address, client)
+        if writing:
+            writing.cancel()
 
 
 def bodies(answers: Sequence[Answer]) -> list[bytes]:
