@@ -40,7 +40,8 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     """Probability with which the policy showed this item at this position."""
     reason: str
     """Origin of the item: `model`; `similar` to the current item; `popular`; `pinned` to a fixed place by the policy;
-    `sponsored` for an ad; and on shelves `viewed` in this session."""
+    `sponsored` for an ad; and on shelves `viewed` in this session, bought `together` with items on screen and in the
+    cart, `bought` by the user before, or `new` in the shop."""
     because: tuple[Because, ...] = ()
     """Events with the largest contributions, largest first; left out if empty, and with `reasons` set to 0."""
     sponsored: bool = False
@@ -49,7 +50,16 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     """Campaign of a sponsored item; left out for any other item."""
 
 
-ShelfJob = Literal["for_you", "similar", "recently_viewed", "popular_in_category", "sponsored"]
+ShelfJob = Literal[
+    "for_you",
+    "similar",
+    "complement",
+    "recently_viewed",
+    "buy_again",
+    "popular_in_category",
+    "new_in",
+    "sponsored",
+]
 """What a shelf of a page shows."""
 
 

@@ -120,6 +120,8 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=
     """The open session, if any."""
     bought: tuple[Id, ...] = ()
     """Bought items, newest last."""
+    bought_days: tuple[Annotated[int, msgspec.Meta(ge=0, le=YEAR_9999_MS // DAY_MS)], ...] = ()
+    """Day of the purchase of each bought item, days since 1970, UTC; the first items may lack one."""
     last_ts: Millis = 0
     """Newest event time of the anonymous id; 0 where no event is remembered."""
     consent: HandedConsent | None = None

@@ -87,6 +87,8 @@ class UserState(msgspec.Struct, array_like=True, gc=False):
     """Ads shown on the newest day with any; absent without ads."""
     ledger: UserLedger | None = None
     """Open decisions of the user; only in a ledger record, which has no other field but `offset`."""
+    bought_days: list[int] = []
+    """Day of the purchase of each bought item, days since 1970, UTC; the first items may lack one."""
 
 
 class PartitionSnapshot(msgspec.Struct, array_like=True, gc=False):

@@ -37,6 +37,7 @@ from clickscore.stream.cut_bytes import full_size
 from clickscore.stream.deciders import Decider, DeciderTable, EpochDeciders
 from clickscore.stream.policy.experiments import MODEL, forget_variants, unit_hash
 from clickscore.stream.policy.policy_file import DEFAULT_POLICY, PolicyFile
+from clickscore.stream.policy.shelf_sources import MAX_COMPANIONS, companion_anchors
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.reference.catalogue_history import AnyCatalogue, CatalogueHistory, CatalogueView, offsets_of
 from clickscore.stream.reference.epoch_schedule import EpochSchedule
@@ -230,6 +231,7 @@ class PendingBatch(NamedTuple):
 
 
 _EMPTY: frozenset[str] = frozenset()
+_NO_PURCHASES: dict[str, int] = {}
 _NO_BUNDLES: Mapping[str, Scorer] = MappingProxyType({})
 _NO_POLICIES: Mapping[str, PolicyFile] = MappingProxyType({})
 
@@ -468,17 +470,22 @@ class Pipeline:
     ) -> tuple[list[Output], list[Request], list[AnyCatalogue]]:
         """Update the states; return outputs, requests and the catalogue of each request, in order.
 
-        For callers with policies of their own. No decision enters the ledger.
+        For callers with policies of their own: a request has what any policy may read. No decision enters the ledger.
         """
-        outputs, due, ledgers = self._advance(batches)
+        outputs, due, ledgers = self._advance(batches, for_any_policy=True)
         for batch in ledgers:
             self._pass_ledger(batch, due, {})
         return outputs, [decision.request for decision in due], [decision.catalogue for decision in due]
 
     def _advance(
-        self, batches: Sequence[tuple[int, Sequence[Record]]]
+        self, batches: Sequence[tuple[int, Sequence[Record]]], *, for_any_policy: bool = False
     ) -> tuple[list[Output], list[DueDecision], list[LedgerBatch]]:
-        """Update the states; return outputs without decisions, the due decisions in order, and what ledgers need."""
+        """Update the states; return outputs without decisions, the due decisions in order, and what ledgers need.
+
+        Args:
+            batches: Next records of each partition.
+            for_any_policy: Whether a request has what any policy may read, or what its own policy reads.
+        """
         outputs = [Output() for _ in batches]
         due: list[DueDecision] = []
         ledgers: list[LedgerBatch] = []
@@ -486,7 +493,7 @@ class Pipeline:
             state = self.state(partition)
             end = records[-1].offset if records else state.offset
             batch = LedgerBatch(state, [], output, end)
-            self._read(partition, batch, records, due)
+            self._read(partition, batch, records, due, for_any_policy=for_any_policy)
             if end > state.offset:
                 state.appended_at = records[-1].timestamp
             if end > state.offset or state.needs_flush:
@@ -494,7 +501,15 @@ class Pipeline:
                 ledgers.append(batch)
         return outputs, due, ledgers
 
-    def _read(self, partition: int, batch: LedgerBatch, records: Sequence[Record], due: list[DueDecision]) -> None:
+    def _read(
+        self,
+        partition: int,
+        batch: LedgerBatch,
+        records: Sequence[Record],
+        due: list[DueDecision],
+        *,
+        for_any_policy: bool,
+    ) -> None:
         """Update a partition's state with records, and add the decisions that are due.
 
         Args:
@@ -502,6 +517,7 @@ class Pipeline:
             batch: State and output; receives the records for the ledger.
             records: Records in offset order.
             due: Receives the requests.
+            for_any_policy: Whether a request has what any policy may read, or what its own policy reads.
         """
         state, steps, output, _ = batch
         catalogue = self._views.get(partition, self.history.newest)
@@ -537,7 +553,10 @@ class Pipeline:
             request = self._step(state, event, record, output, deciders)
             steps.append(LedgerStep(record.offset, state.max_ts, None if request is None else len(due)))
             if request is not None:
-                due.append(DueDecision(request, catalogue, output, deciders.find(request.variant), record.offset))
+                decider = deciders.find(request.variant)
+                needs_companions = for_any_policy or decider.policy.reads_companions(event)
+                complete = _with_companions(request, catalogue, state) if needs_companions else request
+                due.append(DueDecision(complete, catalogue, output, decider, record.offset))
 
     def _apply_epoch(self, partition: int, state: PartitionState, epoch: Epoch, output: Output) -> AnyCatalogue:
         """Begin an epoch, unless its number is not larger than that of the present epoch; return the catalogue.
@@ -714,6 +733,7 @@ class Pipeline:
             items=user.items[:],
             actions=user.actions,
             bought=frozenset(user.bought) if user.bought else _EMPTY,
+            purchases=sessions.purchases(user) if user.bought else _NO_PURCHASES,
             variant=deciders.variant(event.user_id, self._policy_settings),
             late=late,
             popular=state.popular,
@@ -757,6 +777,18 @@ def _opening(request: Request, page: DecidedPage) -> OpeningDecision:
         request.variant, has_model_items=MODEL in page.origins, is_machine=request.client >= FIRST_MACHINE
     )
     return OpeningDecision(request.event.user_id, request.event.ts, variant, page.shelves, page.ad)
+
+
+def _with_companions(request: Request, catalogue: AnyCatalogue, state: PartitionState) -> Request:
+    """Return a request with the items that users bought together with those in the cart and on screen.
+
+    Args:
+        request: The event, with the user's session.
+        catalogue: State of the items.
+        state: State of the partition as of the event.
+    """
+    companions = state.companions(companion_anchors(request, catalogue), MAX_COMPANIONS)
+    return msgspec.structs.replace(request, companions=companions)
 
 
 def _submit(due: Sequence[DueDecision]) -> list[PendingGroup]:

@@ -8,6 +8,9 @@ import numpy as np
 
 from clickscore.schemas.events import AnyEvent
 
+UNKNOWN_DAY = 0
+"""Day of a purchase from before days were remembered."""
+
 
 class Request(msgspec.Struct, frozen=True, gc=False):
     """An event with a decision to make, and a copy of the user's session as of the event."""
@@ -40,6 +43,10 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     """Ads shown to the user on the day of the event, as `schemas.snapshots.AdState` has them."""
     session_ads: int = 0
     """Number of ads shown in the session."""
+    purchases: dict[str, int] = {}
+    """Day of the purchase of each item in `bought`, days since 1970, in order of purchase; 0 for an unknown day."""
+    companions: Sequence[str] = ()
+    """Items that users bought together with those in the cart and on screen; only for a page with such a shelf."""
     shown: frozenset[str] = frozenset()
     """Items that the page shows already: on its earlier shelves, and as ads."""
 

@@ -1,12 +1,13 @@
 """Filters: name the items forbidden for a request. Each filter is a pure function."""
 
-from collections.abc import Callable, Collection, Container, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 
+from clickscore.schemas.durations import DAY_MS
 from clickscore.schemas.events import ACTION_OF, Cart, Impression, ItemEvent, Purchase, RemoveFromCart
 from clickscore.stream.policy.policy_file import Hide
 from clickscore.stream.policy.rules import CatalogueFilter, Filter, UserFilter
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
-from clickscore.stream.request import Request
+from clickscore.stream.request import UNKNOWN_DAY, Request
 
 _CART, _PURCHASE = ACTION_OF[Cart], ACTION_OF[Purchase]
 _LEFT_CART = (ACTION_OF[RemoveFromCart], _PURCHASE)
@@ -18,15 +19,33 @@ def bought_already(request: Request, catalogue: AnyCatalogue) -> Collection[str]
     return request.bought
 
 
-def bought_unless_again(categories: Collection[str]) -> Callable[[Request, AnyCatalogue], Collection[str]]:
-    """Forbid items bought by the user, but items of some categories only in the session of the purchase."""
+def bought_now(request: Request) -> Collection[str]:
+    """Return the items that the user has bought in this session."""
+    return {item for item, action in zip(request.items, request.actions, strict=True) if action == _PURCHASE}
+
+
+def bought_unless_again(
+    categories: Collection[str], after_days: Mapping[str, int]
+) -> Callable[[Request, AnyCatalogue], Collection[str]]:
+    """Forbid items bought by the user, but items of some categories only until they are bought again.
+
+    Args:
+        categories: Categories whose items return with the next session.
+        after_days: For other categories the days from the purchase to the return. A purchase of an unknown day, from
+            before days were remembered, never returns.
+    """
 
     def forbid(request: Request, catalogue: AnyCatalogue) -> Collection[str]:
         if not request.bought:
             return ()
-        actions = zip(request.items, request.actions, strict=True)
-        bought_now = {item for item, action in actions if action == _PURCHASE}
-        return {item for item in request.bought if item in bought_now or catalogue.category_of(item) not in categories}
+        recent, today = bought_now(request), request.event.ts // DAY_MS
+
+        def returns(item: str) -> bool:
+            category, day = catalogue.category_of(item) or "", request.purchases.get(item, UNKNOWN_DAY)
+            wait = after_days.get(category)
+            return category in categories or (wait is not None and day != UNKNOWN_DAY and today - day >= wait)
+
+        return {item for item in request.bought if item in recent or not returns(item)}
 
     return forbid
 
@@ -93,7 +112,7 @@ IN_CART = UserFilter("in_cart", "it is in the cart", in_cart)
 def make_filters(hide: Hide) -> tuple[Filter, ...]:
     """Return the filters of a policy, in the order of their runs. A candidate counts for the first that removes it."""
     switches: list[tuple[Filter, bool]] = [
-        (_bought_filter(hide.bought_again), hide.bought),
+        (_bought_filter(hide), hide.bought),
         (OUT_OF_STOCK, hide.out_of_stock),
         (HIDDEN, True),
         (ON_SCREEN, hide.on_screen),
@@ -102,8 +121,10 @@ def make_filters(hide: Hide) -> tuple[Filter, ...]:
     return tuple(rule for rule, is_on in switches if is_on)
 
 
-def _bought_filter(categories: Collection[str]) -> UserFilter:
-    return BOUGHT._replace(forbid=bought_unless_again(frozenset(categories))) if categories else BOUGHT
+def _bought_filter(hide: Hide) -> UserFilter:
+    if not hide.lets_return:
+        return BOUGHT
+    return BOUGHT._replace(forbid=bought_unless_again(frozenset(hide.bought_again), hide.again_after))
 
 
 def forbidden_items(

@@ -31,6 +31,7 @@ MAX_FACTOR = 10
 Count = Annotated[int, msgspec.Meta(ge=0, le=1000)]
 Places = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 Factor = Annotated[float, msgspec.Meta(ge=1 / MAX_FACTOR, le=MAX_FACTOR)]
+Days = Annotated[int, msgspec.Meta(ge=1, le=3650)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Names = Annotated[tuple[Name, ...], msgspec.Meta(max_length=1000)]
 Factors = Annotated[dict[Name, Factor], msgspec.Meta(max_length=1000)]
@@ -43,12 +44,19 @@ class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Hide(_Table, frozen=True, kw_only=True):
     """Items that are not shown."""
 
+    @property
+    def lets_return(self) -> bool:
+        """Whether bought items of some categories are shown again."""
+        return bool(self.bought_again or self.again_after)
+
     out_of_stock: bool = True
     """Whether items without stock are hidden."""
     bought: bool = True
     """Whether items that the user has bought are hidden."""
     bought_again: Names = ()
     """Categories that people buy again: a bought item is hidden only in the session of the purchase."""
+    again_after: Annotated[dict[Name, Days], msgspec.Meta(max_length=1000)] = {}
+    """For other categories the days after which a bought item is shown again: their usual interval."""
     on_screen: bool = True
     """Whether the item of the page that the user looks at is hidden."""
     in_cart: bool = True
@@ -184,8 +192,11 @@ def _contradictions(policy: PolicyFile) -> Iterator[str]:
     yield from ad_contradictions(policy.ads, policy.k)
     yield from goal_contradictions(policy.goals)
     yield from shelf_contradictions(policy.pages, policy.shelves)
-    if policy.hide.bought_again and not policy.hide.bought:
-        yield "hide.bought_again lets bought items return, but hide.bought = false hides none: remove one of the two"
+    for field in ("bought_again", "again_after"):
+        if getattr(policy.hide, field) and not policy.hide.bought:
+            yield f"hide.{field} lets bought items return, but hide.bought = false hides none: remove one of the two"
+    for name in sorted({*policy.hide.bought_again}.intersection(policy.hide.again_after)):
+        yield f"hide.bought_again and hide.again_after both say when items of {name!r} return: remove one of the two"
     for field in ("categories", "brands"):
         hidden, shown, boosts = (getattr(table, field) for table in (policy.hide, policy.only, policy.boost))
         for name in sorted(set(hidden) & set(shown)):

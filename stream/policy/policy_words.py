@@ -63,6 +63,8 @@ def _hidden_parts(policy: PolicyFile) -> Iterator[tuple[str, str]]:
             "hide.bought_again",
             f"bought items of the categories {_listed(hide.bought_again)} return with the next session",
         )
+    for category, days in hide.again_after.items():
+        yield f"hide.again_after.{category}", f"bought items of {category!r} return after {_number(days, 'day')}"
     for name, names in (("flags", hide.flags), ("categories", hide.categories), ("brands", hide.brands)):
         if names:
             yield f"hide.{name}", f"items with the {name} {_listed(names)} are not shown"
@@ -190,6 +192,12 @@ _JOB_WORDS: dict[ShelfJob, str] = {
         "items like the one on screen: the model's of its category, then those of its category and brand by price, "
         "then popular items of its category; fewer where there are no more"
     ),
+    "complement": (
+        "what at least two users bought together with the items on screen and in the cart; "
+        "fewer where there are no more"
+    ),
+    "buy_again": "what the user bought in earlier sessions, the oldest purchase first; fewer where there are no more",
+    "new_in": "items that are new in the shop, the newest first; fewer where there are no more",
     "recently_viewed": "the items of this session, the newest first; fewer where there are no more",
     "popular_in_category": "popular items of the category of the item on screen; fewer where there are no more",
     "sponsored": "the ads beside the list; none where no ad is shown",

@@ -50,8 +50,9 @@ from clickscore.stream.policy.rules import (
     bind_rerankers,
 )
 from clickscore.stream.policy.session_reasons import with_reasons
-from clickscore.stream.policy.shelf_plan import ShelfPlan, make_shelf_plan, shelf_names
-from clickscore.stream.policy.shelf_sources import VIEWED
+from clickscore.stream.policy.shelf_plan import ShelfPlan, make_shelf_plan, shelves_by_event
+from clickscore.stream.policy.shelf_policy import job_of
+from clickscore.stream.policy.shelf_sources import BOUGHT, NEW, TOGETHER, VIEWED
 from clickscore.stream.policy.slate import (
     CandidateSource,
     Selection,
@@ -65,7 +66,7 @@ from clickscore.stream.reference.catalogue_history import AnyCatalogue
 from clickscore.stream.request import Request, Scores
 from clickscore.stream.settings import PolicySettings
 
-ORIGINS = (MODEL, SIMILAR, CONTROL, VIEWED)
+ORIGINS = (MODEL, SIMILAR, CONTROL, VIEWED, TOGETHER, BOUGHT, NEW)
 """Origins of the items that are counted."""
 
 SLATE_SIZE = 64
@@ -163,6 +164,7 @@ class Policy:
         """The shelf that this policy fills; None for a plain list."""
         self._source = shelf.source if shelf else None
         self._policy_file, self._settings = policy_file, settings
+        self._pages = shelves_by_event(policy_file.pages)
         self._shelves: dict[str, tuple[ShelfPlan, Policy]] = {}
         self.label = shelf.label if shelf else policy_file.label
         """Version and content hash of the policy file."""
@@ -202,11 +204,18 @@ class Policy:
 
         Names that the policy does not know are left out. Where only ads remain, the page also has the list `for_you`.
         """
-        names = shelf_names(self._policy_file, event)
-        found = [shelf for name in dict.fromkeys(names) if (shelf := self._find_shelf(name))]
-        if found and all(plan.job == "sponsored" for plan, _ in found):
-            found += [shelf for shelf in (self._find_shelf("for_you"),) if shelf]
-        return found
+        names = event.placements or self._pages.get(type(event))
+        if not names:
+            return []
+        shelves = [shelf for name in dict.fromkeys(names) if (shelf := self._find_shelf(name))]
+        if shelves and all(plan.job == "sponsored" for plan, _ in shelves):
+            shelves += [shelf for shelf in (self._find_shelf("for_you"),) if shelf]
+        return shelves
+
+    def reads_companions(self, event: AnyEvent) -> bool:
+        """Return whether the page of an event has a shelf of what users bought together."""
+        names = event.placements or self._pages.get(type(event)) or ()
+        return any(job_of(name, self._policy_file.shelves) == "complement" for name in names)
 
     def _find_shelf(self, name: str) -> tuple[ShelfPlan, "Policy"] | None:
         """Return plan and policy of a shelf; None for an unknown name."""

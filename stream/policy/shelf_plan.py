@@ -6,10 +6,10 @@ from typing import NamedTuple
 import msgspec
 
 from clickscore.schemas.decisions import ShelfJob
-from clickscore.schemas.events import AnyEvent
+from clickscore.schemas.events import ACTION_OF, AnyEvent, Impression
 from clickscore.stream.policy.policy_file import PolicyFile
-from clickscore.stream.policy.shelf_policy import job_of
-from clickscore.stream.policy.shelf_sources import SOURCES, ShelfSource
+from clickscore.stream.policy.shelf_policy import Pages, job_of
+from clickscore.stream.policy.shelf_sources import ShelfSource, make_source
 from clickscore.stream.settings import PolicySettings
 
 
@@ -41,19 +41,23 @@ def make_shelf_plan(policy_file: PolicyFile, name: str, settings: PolicySettings
         return None
     table = policy_file.shelves.get(name)
     size = (table.size if table else None) or policy_file.size(settings)
-    return ShelfPlan(name, job, policy_file.label, _rules_for(job, policy_file), size, SOURCES.get(job))
+    source = make_source(job, policy_file.boost.fresh_days)
+    return ShelfPlan(name, job, policy_file.label, _rules_for(job, policy_file), size, source)
 
 
 def _rules_for(job: ShelfJob, policy_file: PolicyFile) -> PolicyFile:
     """Return a policy without the rules that would defeat a job.
 
-    Pins are places of the list `for_you`. A shelf of viewed items has nothing but reminders.
+    Pins are places of the list `for_you`. A shelf of viewed items has nothing but reminders. Bought items may be bought
+    again, unless the policy says when those of some categories return.
     """
     if job != "for_you":
         policy_file = msgspec.structs.replace(policy_file, pin=())
     if job == "recently_viewed":
         limit = msgspec.structs.replace(policy_file.limit, reminders=MANY)
         policy_file = msgspec.structs.replace(policy_file, limit=limit)
+    if job == "buy_again" and not policy_file.hide.lets_return:
+        policy_file = msgspec.structs.replace(policy_file, hide=msgspec.structs.replace(policy_file.hide, bought=False))
     return policy_file
 
 
@@ -61,6 +65,8 @@ MANY = 1000
 """Number of reminders that no shelf exceeds: the largest size of a shelf."""
 
 
-def shelf_names(policy_file: PolicyFile, event: AnyEvent) -> Sequence[str]:
-    """Return the names of the shelves on the page of an event: those of the event, or else those of the policy."""
-    return event.placements or getattr(policy_file.pages, str(event.__struct_config__.tag))
+def shelves_by_event(pages: Pages) -> dict[type[AnyEvent], Sequence[str]]:
+    """Return the names of the shelves on the page of each class of events that has any."""
+    classes: tuple[type[AnyEvent], ...] = (*ACTION_OF, Impression)
+    names = {kind: getattr(pages, str(kind.__struct_config__.tag)) for kind in classes}
+    return {kind: shelves for kind, shelves in names.items() if shelves}

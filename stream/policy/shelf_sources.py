@@ -3,19 +3,33 @@
 The rules of the policy then run on the candidates of a shelf as on those of a plain list.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice, repeat
 
 from clickscore.schemas.decisions import ShelfJob
+from clickscore.schemas.durations import DAY_MS
 from clickscore.stream.policy.experiments import CONTROL, MODEL, SIMILAR
-from clickscore.stream.policy.filters import on_screen
+from clickscore.stream.policy.filters import bought_now, in_cart, on_screen
 from clickscore.stream.policy.slate import CandidateSource
 from clickscore.stream.reference.catalogue import newest_item
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
 from clickscore.stream.request import Request, Scores
 
+TOGETHER = "together"
+"""The `reason` stated with an item that users bought together with those in the cart and on screen."""
+
+BOUGHT = "bought"
+"""The `reason` stated with an item that the user bought in an earlier session."""
+
+NEW = "new"
+"""The `reason` stated with an item that is new in the shop."""
+
 VIEWED = "viewed"
 """The `reason` stated with an item that the user has met in this session."""
+
+MAX_COMPANIONS = 64
+"""Companions of a request at most: as many as a slate has candidates."""
 
 MAX_CANDIDATES = 256
 """Candidates of a source of a shelf at most, before the rules: a category may have thousands of items."""
@@ -85,6 +99,66 @@ def popular_in_category(
     yield from _popular_of(catalogue.category_of(page_item(request, catalogue)), request, catalogue, prior)
 
 
+def companion_anchors(request: Request, catalogue: AnyCatalogue) -> Collection[str]:
+    """Return the items to complement: those on screen and in the cart, or else the newest item of the session.
+
+    Args:
+        request: The event, with the user's session.
+        catalogue: State of the items.
+    """
+    anchors = dict.fromkeys((*on_screen(request, catalogue), *sorted(in_cart(request, catalogue))))
+    return list(anchors) or [item for item in (newest_item(request.items),) if item]
+
+
+def bought_together(
+    request: Request, scores: Scores | None, catalogue: AnyCatalogue, prior: Sequence[str]
+) -> Iterator[CandidateSource]:
+    """Yield what users of the partition bought together with the items in the cart and on screen.
+
+    Args:
+        request: The event, with the companions of these items.
+        scores: Not read.
+        catalogue: Not read.
+        prior: Not read.
+    """
+    del scores, catalogue, prior
+    yield TOGETHER, zip(request.companions, repeat(0.0))
+
+
+def bought_before(
+    request: Request, scores: Scores | None, catalogue: AnyCatalogue, prior: Sequence[str]
+) -> Iterator[CandidateSource]:
+    """Yield what the user bought in earlier sessions, the oldest purchase first: it is the nearest to be used up.
+
+    Args:
+        request: The event, with the user's purchases.
+        scores: Not read.
+        catalogue: Not read.
+        prior: Not read.
+    """
+    del scores, catalogue, prior
+    recent = bought_now(request)
+    yield BOUGHT, ((item, 0.0) for item in request.purchases if item not in recent)
+
+
+def new_items(
+    request: Request, scores: Scores | None, catalogue: AnyCatalogue, prior: Sequence[str], *, days: int
+) -> Iterator[CandidateSource]:
+    """Yield the items that are new in the shop, the newest first.
+
+    Args:
+        request: The event.
+        scores: Not read.
+        catalogue: Knows since when items are in the shop.
+        prior: Not read.
+        days: Days until an item is not new any more.
+    """
+    del scores, prior
+    ts = request.event.ts
+    arrivals = islice(catalogue.arrivals_before(ts + 1), MAX_CANDIDATES)
+    yield NEW, ((item, 0.0) for item, listed_at in arrivals if ts - listed_at < days * DAY_MS)
+
+
 def _popular_of(
     category: str | None, request: Request, catalogue: AnyCatalogue, prior: Sequence[str]
 ) -> Iterator[CandidateSource]:
@@ -94,9 +168,20 @@ def _popular_of(
             yield CONTROL, ((item, 0.0) for item in items if catalogue.category_of(item) == category)
 
 
-SOURCES: Mapping[ShelfJob, ShelfSource] = {
+_SOURCES: Mapping[ShelfJob, ShelfSource] = {
     "similar": similar_items,
+    "complement": bought_together,
     "recently_viewed": viewed_items,
+    "buy_again": bought_before,
     "popular_in_category": popular_in_category,
 }
-"""Source of each job. `for_you` has the candidates of a plain list, and `sponsored` the ads beside the list."""
+
+
+def make_source(job: ShelfJob, fresh_days: int) -> ShelfSource | None:
+    """Return the source of a job; None for `for_you`, which has the candidates of a plain list, and for `sponsored`.
+
+    Args:
+        job: What the shelf shows.
+        fresh_days: Days until an item is not new any more.
+    """
+    return partial(new_items, days=fresh_days) if job == "new_in" else _SOURCES.get(job)

@@ -31,6 +31,9 @@ class ItemDetails(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Time from which the item is in the shop, ms; None if unknown."""
 
 
+ANY = Kind("", "")
+"""Kind of all items, for an order of the whole catalogue."""
+
 NO_DETAILS = ItemDetails()
 """Details of an item of which the catalogue says nothing more."""
 
@@ -51,6 +54,11 @@ class ItemFacts(NamedTuple):
     def kind(self) -> Kind | None:
         """Category and brand, if the catalogue has the item with a category; None for an item without similar items."""
         return Kind(self.category, self.details.brand) if self.is_listed and self.category else None
+
+    @property
+    def listed_at(self) -> int | None:
+        """Time since which the item is in the shop, ms; None for an item without, or that the catalogue lacks."""
+        return self.details.listed_at if self.is_listed else None
 
     def priced(self, item_id: str) -> PricedItem:
         """Return price and id; the price 0 stands for an unknown price."""
@@ -79,6 +87,8 @@ class Catalogue:
         """The same campaigns by target."""
         self.order = PriceOrder()
         """Listed items with a category, by category, brand and price."""
+        self.arrivals = PriceOrder()
+        """Listed items by the time since which they are in the shop, in place of a price; all are of the kind `ANY`."""
 
     def category_of(self, item_id: str) -> str | None:
         """Return the category of an item; None for an unknown item."""
@@ -140,6 +150,10 @@ class Catalogue:
         if facts.kind is not None:
             yield from (similar for _, similar in self.order.nearest(facts.kind, facts.priced(item_id)[0]))
 
+    def arrivals_before(self, ts: int) -> Iterator[tuple[str, int]]:
+        """Yield the items that are in the shop since before a time (ms), each with its own time, the newest first."""
+        yield from ((item, int(listed_at)) for listed_at, item in self.arrivals.below(ANY, ts))
+
     def matching(self, page: PageContext) -> list[Campaign]:
         """Return the campaigns that target a page, and those without a target."""
         item = newest_item(page.items)
@@ -164,7 +178,13 @@ class Catalogue:
             self._details[item_id] = details
 
     def _reorder(self, item_id: str, former: ItemFacts, facts: ItemFacts) -> None:
-        """Move an item to another place in the order of prices, if kind or price have changed."""
+        """Move an item to another place in the order of prices and of arrivals, if anything of these has changed."""
+        times = former.listed_at, facts.listed_at
+        if times[0] != times[1]:
+            if times[0] is not None:
+                self.arrivals.remove(ANY, (times[0], item_id))
+            if times[1] is not None:
+                self.arrivals.add(ANY, (times[1], item_id))
         entries = [(entry.kind, entry.priced(item_id)) for entry in (former, facts)]
         if entries[0] == entries[1]:
             return

@@ -5,6 +5,7 @@ Records after these wait, and for each recent change the value before the change
 costs nothing but the changes since: the views share the table, and no partition has a copy.
 """
 
+import heapq
 import operator
 import weakref
 from bisect import bisect_left
@@ -19,6 +20,7 @@ from clickscore.schemas.events import Epoch
 from clickscore.schemas.topics import CATALOGUE
 from clickscore.stream.reference.campaigns import NewestItem, PageContext, is_target
 from clickscore.stream.reference.catalogue import (
+    ANY,
     Catalogue,
     ItemDetails,
     ItemFacts,
@@ -195,6 +197,7 @@ class CatalogueView:
         self._changed: dict[str, Campaign | None] = {}
         self._changed_until = -1  # offset of the table for which `_changed` was computed
         self._earlier_order = PriceOrder()  # the items that have changed since, as they were
+        self._earlier_arrivals = PriceOrder()
         self._reordered: set[str] = set()  # the items in `_earlier_order`, and those that were in no kind
         self._reordered_until = offsets.catalogue
         if history.items.has_changed(offsets.catalogue):
@@ -237,21 +240,34 @@ class CatalogueView:
         if facts.kind is None:
             return
         price, _ = facts.priced(item_id)
-        changed, earlier_order = self._order_changes()
+        changed = self._order_changes()
+        earlier_order = self._earlier_order
         newest = (item for item in history.newest.order.nearest(facts.kind, price) if item[1] not in changed)
         yield from (similar for _, similar in merge_nearest(newest, earlier_order.nearest(facts.kind, price), price))
 
-    def _order_changes(self) -> tuple[set[str], PriceOrder]:
-        """Return the items that have changed since this epoch, and the order of these items as they were."""
+    def arrivals_before(self, ts: int) -> Iterator[tuple[str, int]]:
+        """Yield the items that are in the shop since before a time (ms), each with its own time, the newest first."""
+        if self._is_newest_items:
+            yield from self._history.newest.arrivals_before(ts)
+            return
+        changed = self._order_changes()
+        newest = (entry for entry in self._history.newest.arrivals.below(ANY, ts) if entry[1] not in changed)
+        merged = heapq.merge(newest, self._earlier_arrivals.below(ANY, ts), reverse=True)
+        yield from ((item, int(listed_at)) for listed_at, item in merged)
+
+    def _order_changes(self) -> set[str]:
+        """Return the items that have changed since this epoch, after ordering these items as they were."""
         history = self._history.items
         if self._reordered_until != history.applied:
             for key in history.changed_keys(self._reordered_until) - self._reordered:
                 facts = history.value(key, self.offsets.catalogue)
                 if facts.kind is not None:
                     self._earlier_order.add(facts.kind, facts.priced(key))
+                if facts.listed_at is not None:
+                    self._earlier_arrivals.add(ANY, (facts.listed_at, key))
                 self._reordered.add(key)
             self._reordered_until = history.applied
-        return self._reordered, self._earlier_order
+        return self._reordered
 
     @property
     def has_limited(self) -> bool:

@@ -51,10 +51,7 @@ class PriceOrder:
             kind: Category and brand.
             price: Price to compare with.
         """
-        unsorted = self._unsorted.pop(kind, None)
-        if unsorted is not None:
-            self._sorted[kind] = sorted(unsorted)
-        ordered = self._sorted.get(kind, [])
+        ordered = self._in_order(kind)
         after = bisect_left(ordered, (price, ""))
         before = after - 1
         while before >= 0 or after < len(ordered):
@@ -64,6 +61,23 @@ class PriceOrder:
             else:
                 yield ordered[after]
                 after += 1
+
+    def below(self, kind: Kind, price: float) -> Iterator[PricedItem]:
+        """Yield the items of a kind below a price, from high to low.
+
+        Args:
+            kind: Category and brand.
+            price: Price to compare with.
+        """
+        ordered = self._in_order(kind)
+        for index in range(bisect_left(ordered, (price, "")) - 1, -1, -1):
+            yield ordered[index]
+
+    def _in_order(self, kind: Kind) -> list[PricedItem]:
+        unsorted = self._unsorted.pop(kind, None)
+        if unsorted is not None:
+            self._sorted[kind] = sorted(unsorted)
+        return self._sorted.get(kind, [])
 
 
 def merge_nearest(items: Iterator[PricedItem], others: Iterator[PricedItem], price: float) -> Iterator[PricedItem]:

@@ -13,7 +13,7 @@ from clickscore.schemas.purposes import TRAINING, purpose_bits, purposes_of_bits
 from clickscore.schemas.sessions import ClosedSession, SessionEvent
 from clickscore.schemas.snapshots import ConsentState, UserState
 from clickscore.stream.state.ad_counts import hand_over
-from clickscore.stream.state.sessions import FINGERPRINT_BYTES
+from clickscore.stream.state.sessions import FINGERPRINT_BYTES, purchase_days, purchases
 
 MAX_ERASURES = 256
 """Erasures that a partition remembers at most: 20 bytes each, in the partition's snapshot of every batch."""
@@ -45,6 +45,7 @@ def make_handover(
         offset=offset,
         session=_handed_session(user) if user.length else None,
         bought=tuple(user.bought),
+        bought_days=tuple(user.bought_days),
         last_ts=user.last_ts if user.length or user.bought else 0,
         consent=_handed_consent(consent) if consent else None,
         withheld=purposes_of_bits(withheld),
@@ -94,7 +95,9 @@ def encode_bounded(handover: Handover, max_bytes: int) -> bytes:
             break  # the ids alone are too long: it becomes a dead letter, which says so
         if session is not None:
             session = msgspec.structs.replace(session, events=session.events[len(session.events) // 2 :])
-        handover = msgspec.structs.replace(handover, session=session, bought=bought[(len(bought) + 1) // 2 :])
+        first = (len(bought) + 1) // 2
+        days = tuple(purchase_days(bought, handover.bought_days)[first:])
+        handover = msgspec.structs.replace(handover, session=session, bought=bought[first:], bought_days=days)
         value = encode_event(handover)
     return value
 
@@ -167,16 +170,22 @@ def closed_session(handover: Handover, session: HandedSession, topic: str) -> Cl
     )
 
 
-def merge_bought(older: list[str], newer: list[str], max_bought: int) -> list[str]:
-    """Return the bought items of two halves, each once, newest last.
+def merge_bought(user: UserState, handover: Handover, max_bought: int) -> None:
+    """Add the bought items of an anonymous id to a user's, each once.
+
+    The half with the newest event has the newer items.
 
     Args:
-        older: Items of the half whose newest event is older.
-        newer: Items of the other half.
+        user: State of the user.
+        handover: The hand-over.
         max_bought: Largest number of items; the oldest are forgotten first.
     """
-    merged = [item for item in older if item not in newer] + newer
-    return merged[max(0, len(merged) - max_bought) :]
+    handed_days = purchase_days(handover.bought, handover.bought_days)
+    halves = [purchases(user), dict(zip(handover.bought, handed_days, strict=True))]
+    older, newer = halves if handover.last_ts >= user.last_ts else reversed(halves)
+    merged = {item: day for item, day in older.items() if item not in newer} | newer
+    first = max(0, len(merged) - max_bought)
+    user.bought, user.bought_days = list(merged)[first:], list(merged.values())[first:]
 
 
 def merge_consent(consent: ConsentState, handed: HandedConsent) -> None:

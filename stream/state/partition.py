@@ -39,6 +39,7 @@ from clickscore.schemas.snapshots import (
 from clickscore.stream.reference.epoch_schedule import NEVER_MS
 from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state import ad_counts, clients, consent, identity, sessions
+from clickscore.stream.state.baskets import Baskets
 from clickscore.stream.state.ledger import Ledger
 from clickscore.stream.state.popularity import Popularity, newest_items
 from clickscore.stream.state.timers import TimerWheel
@@ -92,6 +93,8 @@ class PartitionState:
         self._touched: dict[str, UserState] = {}
         self._overlaid: set[str] = set()  # users to write again with the next flush
         self._popularity = Popularity()
+        self._baskets: Baskets | None = None  # made when read for the first time
+        self._changed_baskets: set[str] = set()  # users who may have another basket than the counted one
         self._session_timers = TimerWheel()
         self._user_timers = TimerWheel()
         self._consent_timers = TimerWheel()
@@ -124,6 +127,21 @@ class PartitionState:
     def popular(self) -> list[str]:
         """Items by popularity, best first, as of the last refresh."""
         return self._popularity.ranking
+
+    def companions(self, items: Collection[str], limit: int) -> list[str]:
+        """Return the items that users bought together with some items, best first.
+
+        Args:
+            items: The items; they are not among the result.
+            limit: Largest number of companions.
+        """
+        if self._baskets is None:
+            self._baskets, self._changed_baskets = Baskets(), {*self._users, *self._touched}
+        for user_id in self._changed_baskets:
+            user = self.user(user_id)
+            self._baskets.update(user_id, user.bought if self._counts(user) else [])
+        self._changed_baskets.clear()
+        return self._baskets.companions(items, limit)
 
     def user(self, user_id: str) -> UserState:
         """Return the state of a user for reading; an empty state where the user is unknown."""
@@ -235,7 +253,7 @@ class PartitionState:
             self.set_client(user_id, user, clients.behaviour_code(user), offset)
         if isinstance(event, Purchase):
             had_timer = bool(user.bought) or _is_machine(user)
-            sessions.remember_purchase(user, item_id, settings.max_bought)
+            sessions.remember_purchase(user, item_id, event.ts // DAY_MS, settings.max_bought)
             if user.bought and not had_timer:
                 self._user_timers.add(user_id, user.last_ts + settings.user_ttl_ms)
         return closed
@@ -299,7 +317,7 @@ class PartitionState:
             sessions.open_session(user, event, offset, f"{self._partition}-{offset}")
             sessions.add_event(user, event, ACTION_OF[type(event)], _item(event), b"")
             if isinstance(event, Purchase):
-                sessions.remember_purchase(user, _item(event), self._settings.max_bought)
+                sessions.remember_purchase(user, event.item_id, event.ts // DAY_MS, self._settings.max_bought)
         return user
 
     def apply_consent(self, event: Consent, fingerprint: bytes, offset: int) -> ClosedSession | None:
@@ -337,7 +355,8 @@ class PartitionState:
             return None
         self._touch(user_id, user, offset)
         closed = self._close(user_id, user) if user.length else None
-        user.bought, user.opened_at, user.last_ts, user.client, user.ads = [], 0, 0, 0, None
+        sessions.forget_purchases(user)
+        user.opened_at, user.last_ts, user.client, user.ads = 0, 0, 0, None
         return closed
 
     def erase(self, event: Erase, offset: int) -> None:
@@ -391,7 +410,8 @@ class PartitionState:
         if user.length:
             self._uncount(event.user_id, user)
             sessions.clear(user)
-        user.bought, user.ads = [], None
+        sessions.forget_purchases(user)
+        user.ads = None
         if not _is_machine(user):
             user.opened_at = user.last_ts = user.client = 0
         if user.consent is not None:
@@ -469,9 +489,7 @@ class PartitionState:
         user_id, settings, session = handover.user_id, self._settings, handover.session
         had_timer = bool(user.bought) or _is_machine(user)
         closed: list[ClosedSession] = []
-        halves = [user.bought, list(handover.bought)]
-        older, newer = halves if handover.last_ts >= user.last_ts else reversed(halves)
-        user.bought = identity.merge_bought(older, newer, settings.max_bought)
+        identity.merge_bought(user, handover, settings.max_bought)
         if session is not None and user.length and session.opened_at - user.last_ts > settings.gap_ms:
             own = self._close(user_id, user)
             closed += [own] if own else []
@@ -592,6 +610,8 @@ class PartitionState:
         """Mark a user as changed in this batch, by the record at this offset."""
         user.offset = offset
         self._touched[user_id] = user
+        if self._baskets is not None:
+            self._changed_baskets.add(user_id)
 
     def _uncount(self, user_id: str, user: UserState) -> None:
         """Take the open session of a user out of the counts, before the session ends."""
@@ -665,7 +685,8 @@ class PartitionState:
                 self._user_timers.add(user_id, forget_at)
             else:
                 self._touch(user_id, user, offset)
-                user.bought, user.client = [], 0
+                sessions.forget_purchases(user)
+                user.client = 0
                 forgotten += 1
 
     def _expire_consent(self, now: int, offset: int, max_users: int) -> None:
@@ -684,7 +705,8 @@ class PartitionState:
                 self._touch(user_id, user, offset)
                 user.consent = None
                 if self.withheld(user) & PERSONALISATION:
-                    user.bought, user.client = [], 0
+                    sessions.forget_purchases(user)
+                    user.client = 0
                 if self.withheld(user) & (ADS | PERSONALISATION):
                     user.ads = None
                 expired += 1

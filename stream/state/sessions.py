@@ -8,10 +8,12 @@ Repeated events are deduplicated by a fingerprint of the event id, for as long a
 """
 
 from bisect import bisect_right
+from collections.abc import Sequence
 
 from clickscore.schemas.events import ACTIONS, Interaction
 from clickscore.schemas.sessions import ClosedSession, SessionEvent
 from clickscore.schemas.snapshots import UserState
+from clickscore.stream.request import UNKNOWN_DAY
 
 FINGERPRINT_BYTES = 8
 """Bytes of an event id's hash (xxh3, 64 bits). Two of 50 remembered events collide once in 10^16 sessions."""
@@ -122,19 +124,44 @@ def drop_oldest(user: UserState) -> str:
     return user.items.pop(0)
 
 
-def remember_purchase(user: UserState, item_id: str, max_bought: int) -> None:
+def purchase_days(items: Sequence[str], days: Sequence[int]) -> list[int]:
+    """Return the day of each bought item.
+
+    Args:
+        items: Bought items, newest last.
+        days: Days of the newest of them.
+    """
+    return [UNKNOWN_DAY] * (len(items) - len(days)) + list(days[max(0, len(days) - len(items)) :])
+
+
+def remember_purchase(user: UserState, item_id: str, day: int, max_bought: int) -> None:
     """Remember a bought item as the newest.
 
     Args:
         user: State of the buyer.
         item_id: The bought item.
+        day: Day of the purchase, days since 1970, UTC.
         max_bought: Largest number of bought items to remember; the oldest are forgotten first.
     """
     user.purchased = True
+    user.bought_days = purchase_days(user.bought, user.bought_days)
     if item_id in user.bought:
-        user.bought.remove(item_id)
+        index = user.bought.index(item_id)
+        del user.bought[index], user.bought_days[index]
     user.bought.append(item_id)
-    del user.bought[: max(0, len(user.bought) - max_bought)]
+    user.bought_days.append(day)
+    surplus = max(0, len(user.bought) - max_bought)
+    del user.bought[:surplus], user.bought_days[:surplus]
+
+
+def purchases(user: UserState) -> dict[str, int]:
+    """Return the day of the purchase of each bought item of a user, the newest item last."""
+    return dict(zip(user.bought, purchase_days(user.bought, user.bought_days), strict=True))
+
+
+def forget_purchases(user: UserState) -> None:
+    """Forget the bought items of a user."""
+    user.bought, user.bought_days = [], []
 
 
 def close(user: UserState, user_id: str, source: str) -> ClosedSession:

@@ -259,9 +259,8 @@ def test_class_costs_a_user_one_byte():
     made = pipeline()
     run(made, purchase("ann", 0))
     snapshot = made.state(0).contents()[b"ann"]
-    assert (
-        snapshot[-5:] == b"\xc0\x00\xc2\xc0\xc0"
-    )  # no statement on consent, class, hand-over, ads, ledger: a byte each
+    # no statement on consent, no class, no hand-over, no ads, no ledger: a byte each; then the day of the purchase
+    assert snapshot[-9:-4] == b"\xc0\x00\xc2\xc0\xc0"
     assert decode_user(snapshot).client == 0
 
 

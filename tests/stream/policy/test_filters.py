@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from clickscore.schemas.catalogue import Item
+from clickscore.schemas.durations import DAY_MS
 from clickscore.schemas.events import ACTION_OF, AnyEvent, Cart, Impression, ItemEvent, Purchase, RemoveFromCart, Search
 from clickscore.stream.policy.filters import (
     BOUGHT,
@@ -18,7 +19,7 @@ from clickscore.stream.policy.filters import (
 )
 from clickscore.stream.policy.policy_file import Hide
 from clickscore.stream.reference.catalogue import Catalogue
-from clickscore.stream.request import Request
+from clickscore.stream.request import UNKNOWN_DAY, Request
 from tests.events import START
 from tests.scored_requests import make_catalogue, make_request
 
@@ -29,13 +30,25 @@ def test_bought_is_forbidden():
 
 def test_item_of_a_category_that_is_bought_again_returns_with_the_next_session():
     catalogue = make_catalogue(Item(item_id="a", category="coffee"), Item(item_id="b", category="mills"))
-    forbid = bought_unless_again({"coffee"})
+    forbid = bought_unless_again({"coffee"}, {})
     assert set(forbid(make_request(bought=("a", "b", "c")), catalogue)) == {"b", "c"}
     purchase = msgspec.structs.replace(make_request("a", bought=("a", "b")), actions=bytes([ACTION_OF[Purchase]]))
     assert set(forbid(purchase, catalogue)) == {"a", "b"}
     assert not forbid(make_request("a"), catalogue)
     (rule, *_) = make_filters(Hide(bought_again=("coffee",)))
     assert "a" not in rule.forbid(make_request(bought=("a",)), catalogue)
+
+
+def test_item_of_a_category_with_an_interval_returns_after_it():
+    catalogue = make_catalogue(*(Item(item_id=name, category="coffee") for name in "abcd"), Item(item_id="e"))
+    forbid = bought_unless_again((), {"coffee": 10})
+    bought = make_request("d", bought=("a", "b", "c", "d", "e"))
+    today = bought.event.ts // DAY_MS
+    days = {"a": today - 10, "b": today - 9, "c": UNKNOWN_DAY, "d": today - 20, "e": today - 20}
+    request = msgspec.structs.replace(bought, purchases=days, actions=bytes([ACTION_OF[Purchase]]))
+    assert set(forbid(request, catalogue)) == {"b", "c", "d", "e"}
+    (rule, *_) = make_filters(Hide(again_after={"coffee": 10}))
+    assert set(rule.forbid(request, catalogue)) == {"b", "c", "d", "e"}
 
 
 def test_out_of_stock_is_forbidden():

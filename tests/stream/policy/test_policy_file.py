@@ -117,16 +117,20 @@ def test_contradiction_is_refused_in_a_sentence():
         (
             b'pages.view = ["gifts"]\n',
             "pages.view names the shelf 'gifts', which has no table in shelves, and is none of for_you, similar, "
-            "recently_viewed, popular_in_category, sponsored",
+            "complement, recently_viewed, buy_again, popular_in_category, new_in, sponsored",
         ),
         (
             b"[shelves.gifts]\nsize = 4\n",
-            "shelves.gifts says no job, and its name is none: set job to one of for_you, similar, recently_viewed, "
-            "popular_in_category, sponsored",
+            "shelves.gifts says no job, and its name is none: set job to one of for_you, similar, complement, "
+            "recently_viewed, buy_again, popular_in_category, new_in, sponsored",
         ),
         (
             b"[shelves.sponsored]\nsize = 4\n",
             "shelves.sponsored.size is set, but ads.placements says how many ads a page has: remove size",
+        ),
+        (
+            b'hide = {bought_again = ["tea"], again_after = {tea = 9}}\n',
+            "hide.bought_again and hide.again_after both say when items of 'tea' return: remove one of the two",
         ),
         (b'pages.view = ["similar", "similar"]\n', "pages.view names the shelf 'similar' twice: keep one"),
         (b'pages.view = ["sponsored"]\n', "pages.view has ads alone: add a shelf of another job"),
@@ -323,3 +327,8 @@ def test_shelves_are_explained_in_words():
         "The shelf for_you has the items of a plain list; popular items follow those of the model.",
         "The shelf sponsored has the ads beside the list; none where no ad is shown.",
     ]
+
+
+def test_interval_of_a_category_is_explained_in_words():
+    sentences = explain_policy(parse_policy(HEAD + b"hide.again_after = {coffee = 21}\n", "a"))
+    assert "Bought items of 'coffee' return after 21 days." in sentences

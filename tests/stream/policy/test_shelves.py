@@ -8,14 +8,19 @@ import pytest
 
 from clickscore.schemas.catalogue import Campaign, Item
 from clickscore.schemas.decisions import Ad, Recommendation, Shelf, page_items
-from clickscore.schemas.events import View
+from clickscore.schemas.events import Search, View
+from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.policy.ad_policy import AdPlacement, Ads
 from clickscore.stream.policy.experiments import CONTROL
 from clickscore.stream.policy.pages import decide_page
 from clickscore.stream.policy.policy_file import Boost, Hide, Limit, Pin, PolicyFile
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.policy.shelf_policy import Pages, ShelfTable
+from clickscore.stream.policy.shelf_sources import companion_anchors
+from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.request import Reasons, Request, Scores
+from clickscore.stream.settings import PolicySettings, SessionSettings
+from tests.events import purchase, records, view
 from tests.scored_requests import make_campaign, make_catalogue, make_request, make_scores, plain
 
 TEA = tuple(Item(item_id=name, category="tea", price=price) for name, price in (("a", 1.0), ("b", 2.0), ("t", 3.0)))
@@ -203,3 +208,74 @@ def test_label_of_every_shelf_is_that_of_the_policy():
     file: PolicyFile = plain(pages=Pages(view=("recently_viewed",)))
     page, _ = decide_page(Policy(file, None, ()), on_page_of("x"), None, make_catalogue())
     assert msgspec.json.decode(page.value)["policy"] == file.label
+
+
+def decide_one(
+    name: str, request: Request, *, items: tuple[Item, ...] = (), placements: tuple[str, ...] = (), **fields: object
+) -> list[tuple[str, str]]:
+    """Return item and reason of each place of a page's main shelf."""
+    policy = Policy(plain(pages=Pages(view=(name,)), **fields), "bundle", ())
+    page, _ = decide_page(policy, request, make_scores("c"), make_catalogue(*TEA, *items))
+    decision = msgspec.json.decode(page.value, type=Recommendation)
+    return [(choice.item_id, choice.reason) for choice in decision.items]
+
+
+def test_complements_are_the_companions_of_the_request():
+    request = msgspec.structs.replace(on_page_of("a"), companions=["n", "b"])
+    assert decide_one("complement", request) == [("n", "together"), ("b", "together")]
+    assert decide_one("complement", on_page_of("a")) == []
+
+
+def test_companions_are_those_of_the_items_on_screen_and_in_the_cart():
+    in_cart = msgspec.structs.replace(on_page_of("a", "y", "x"), actions=bytes((2, 2, 1)))
+    assert companion_anchors(in_cart, make_catalogue()) == ["a", "x", "y"]
+    search = Search(event_id="e", user_id="ann", ts=1)
+    assert companion_anchors(msgspec.structs.replace(on_page_of("a"), event=search), make_catalogue()) == ["a"]
+    nothing = msgspec.structs.replace(on_page_of("a"), event=search, items=[], actions=b"")
+    assert companion_anchors(nothing, make_catalogue()) == []
+
+
+def buyer_of(**days: int) -> Request:
+    return msgspec.structs.replace(
+        on_page_of("x", "z"), actions=bytes((5, 1)), bought=frozenset((*days, "z")), purchases=days | {"z": TODAY}
+    )
+
+
+TODAY = 1_767_603_600_000 // 86_400_000
+
+
+def test_items_to_buy_again_are_those_of_earlier_sessions_the_oldest_first():
+    request = buyer_of(b=TODAY - 9, a=TODAY - 20)
+    assert decide_one("buy_again", request) == [("b", "bought"), ("a", "bought")]
+
+
+def test_items_to_buy_again_have_returned_where_the_policy_says_when():
+    request = buyer_of(b=TODAY - 9, a=TODAY - 20, q=TODAY - 20)
+    assert decide_one("buy_again", request, hide=Hide(again_after={"tea": 10})) == [("a", "bought")]
+
+
+def test_new_items_are_the_newest_first_until_they_are_not_fresh_any_more():
+    day = 86_400_000
+    ages = {"now": 0, "old": 3 * day, "new": day, "tomorrow": -day}
+    items = tuple(Item(item_id=name, listed_at=1_767_603_600_000 - age) for name, age in ages.items())
+    shown = decide_one("new_in", on_page_of("x"), items=items, boost=Boost(fresh_days=3))
+    assert shown == [("now", "new"), ("new", "new")]
+
+
+def test_only_a_page_with_complements_reads_companions():
+    policy = Policy(
+        plain(pages=Pages(view=("for_you", "gifts")), shelves={"gifts": ShelfTable(job="complement")}), None, ()
+    )
+    search = Search(event_id="e", user_id="ann", ts=1)
+    assert policy.reads_companions(on_page_of("a").event)
+    assert not policy.reads_companions(on_page_of("a", placements=("for_you",)).event)
+    assert not policy.reads_companions(search)
+
+
+def test_companions_of_a_request_are_counted_up_to_its_event():
+    file = plain(pages=Pages(view=("complement",)))
+    pipeline = Pipeline(SessionSettings(), PolicySettings(), "events", Catalogue(), policy_file=file)
+    sold = [purchase(user, 0, item) for user in ("ann", "bob") for item in ("x", "y")]
+    output = pipeline.process(0, records(*sold[:3], view("cid", 1, "x"), sold[3], view("cid", 2, "x")))
+    decisions = [msgspec.json.decode(message.value or b"", type=Recommendation) for message in output.recommendations]
+    assert [[choice.item_id for choice in decision.items] for decision in decisions if decision.shelf] == [[], ["y"]]

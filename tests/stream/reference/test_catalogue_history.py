@@ -11,6 +11,7 @@ from clickscore.stream.reference.campaigns import PageContext
 from clickscore.stream.reference.catalogue import NO_DETAILS, Catalogue
 from clickscore.stream.reference.catalogue_history import AnyCatalogue, CatalogueHistory, Offsets
 
+ARRIVALS = range(1_700_000_000_000, 1_700_000_000_004)
 ITEMS = [f"item-{number}" for number in range(8)]
 CATEGORIES = ("tea", "mugs", "")
 
@@ -28,6 +29,7 @@ def make_topics(rng: random.Random, length: int) -> Topics:
             hidden=rng.random() < 0.2,
             category=rng.choice(CATEGORIES),
             brand=rng.choice(("", "lumi")),
+            listed_at=rng.choice((None, *ARRIVALS)),
             price=rng.choice((None, 0.0, 2.0, 4.0, 8.0, rng.random())),
         )
         topics[CATALOGUE.name].append((item_id.encode(), None if rng.random() < 0.1 else encode(item)))
@@ -65,6 +67,7 @@ def facts(catalogue: AnyCatalogue, sessions: Sequence[Sequence[str]]) -> object:
         [(item in catalogue.out_of_stock, item in catalogue.hidden, catalogue.category_of(item)) for item in ITEMS],
         catalogue.has_campaigns,
         [list(catalogue.similar_to(item)) for item in ITEMS],
+        [list(catalogue.arrivals_before(ts)) for ts in ARRIVALS],
         [
             sorted(catalogue.matching(PageContext(items)), key=lambda campaign: campaign.campaign_id)
             for items in sessions

@@ -89,13 +89,13 @@ def test_oldest_event_is_forgotten():
 def test_newest_purchases_are_remembered_once_each():
     user = UserState()
     for item in ("a", "b", "a", "c"):
-        sessions.remember_purchase(user, item, max_bought=2)
+        sessions.remember_purchase(user, item, day=7, max_bought=2)
     assert user.bought == ["a", "c"]
 
 
 def test_no_purchase_is_remembered_with_a_bound_of_0():
     user = UserState()
-    sessions.remember_purchase(user, "a", max_bought=0)
+    sessions.remember_purchase(user, "a", day=7, max_bought=0)
     assert (user.bought, user.purchased) == ([], True)
 
 
@@ -106,7 +106,7 @@ def test_empty_name_of_a_session_counts_as_none():
 
 def test_closed_session_has_its_events_in_order_and_its_outcome():
     user = session_of(view("ann", 0, "a"), view("ann", 1, "b"))
-    sessions.remember_purchase(user, "b", max_bought=5)
+    sessions.remember_purchase(user, "b", day=7, max_bought=5)
     closed = sessions.close(user, "ann", "events-3")
     assert closed.id == "events-3-0"
     assert closed.purchased
@@ -116,7 +116,7 @@ def test_closed_session_has_its_events_in_order_and_its_outcome():
 
 def test_purchases_outlive_their_session():
     user = session_of(view("ann", 0))
-    sessions.remember_purchase(user, "kettle", max_bought=5)
+    sessions.remember_purchase(user, "kettle", day=7, max_bought=5)
     sessions.close(user, "ann", "events-0")
     assert (user.length, user.bought, user.purchased) == (0, ["kettle"], False)
 
@@ -140,3 +140,13 @@ def test_any_order_within_a_session_ends_in_order_of_time(minutes: list[int]):
     times = [user.opened_at + age for age in user.ages]
     assert times == sorted(START + minute * MINUTE for minute in minutes)
     assert user.items == [f"item-{(time - START) // MINUTE}" for time in times]
+
+
+def test_purchase_from_before_days_were_remembered_has_none():
+    user = UserState(bought=["a", "b"])
+    sessions.remember_purchase(user, "c", day=7, max_bought=5)
+    assert sessions.purchases(user) == {"a": 0, "b": 0, "c": 7}
+    sessions.remember_purchase(user, "a", day=8, max_bought=2)
+    assert sessions.purchases(user) == {"c": 7, "a": 8}
+    sessions.forget_purchases(user)
+    assert sessions.purchases(user) == {}
