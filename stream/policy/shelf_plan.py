@@ -6,7 +6,7 @@ from typing import NamedTuple
 import msgspec
 
 from clickscore.schemas.decisions import ShelfJob
-from clickscore.schemas.events import ACTION_OF, AnyEvent, Impression
+from clickscore.schemas.events import ACTION_OF, Event, Impression
 from clickscore.stream.policy.policy_file import PolicyFile
 from clickscore.stream.policy.shelf_policy import Pages, job_of
 from clickscore.stream.policy.shelf_sources import ShelfSource, make_source
@@ -65,8 +65,8 @@ MANY = 1000
 """Number of reminders that no shelf exceeds: the largest size of a shelf."""
 
 
-def shelves_by_event(pages: Pages) -> dict[type[AnyEvent], Sequence[str]]:
+def shelves_by_event(pages: Pages) -> dict[type[Event], Sequence[str]]:
     """Return the names of the shelves on the page of each class of events that has any."""
-    classes: tuple[type[AnyEvent], ...] = (*ACTION_OF, Impression)
+    classes: tuple[type[Event], ...] = (*ACTION_OF, Impression)
     names = {kind: getattr(pages, str(kind.__struct_config__.tag)) for kind in classes}
     return {kind: shelves for kind, shelves in names.items() if shelves}
