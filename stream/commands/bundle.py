@@ -11,10 +11,12 @@ from clickscore.model.json_output import JsonOutput, json_options
 from clickscore.schemas.manifest import Manifest
 from clickscore.stream.commands.options import with_settings
 from clickscore.stream.errors import SettingsError
+from clickscore.stream.policy.policy_file import load_policy
 from clickscore.stream.scoring.bundle import load_bundle
 from clickscore.stream.scoring.bundle_store import BundleStore
 from clickscore.stream.scoring.isolated_check import check_bundle_isolated
 from clickscore.stream.settings import Settings
+from clickscore.stream.simulator.bundle_speed import measure_bundle
 from clickscore.stream.terminal_text import safe_text
 
 
@@ -44,6 +46,42 @@ def check(*, folder: Path, json_output: JsonOutput) -> None:
     if manifest is None:
         sys.exit(1)
     _describe(json_output, manifest, f"good: {manifest.version}")
+
+
+@bundle.command()
+@click.argument("folder", type=BundleFolder())
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.01),
+    default=3.0,
+    show_default=True,
+    help="Time for each batch size.",
+)
+@with_settings("policy", "score_threads", "score_batch", broker=False)
+@json_options
+def bench(folder: Path, seconds: float, *, settings: Settings, json_output: JsonOutput) -> None:
+    """Measure how fast this machine decides with the bundle in FOLDER, without Kafka.
+
+    The events are views of the bundle's own items. The last line says what one worker can do at most:
+    the broker and the network take their part. docs/capacity.md leads from there to machines.
+
+    \b
+    Example:
+      clickscore bundle bench demo
+      clickscore bundle bench bundle --seconds 10 --json
+    """  # noqa: D301
+    speed = measure_bundle(folder, settings, seconds, load_policy(settings.policy.policy))
+    json_output.write(speed)
+    json_output.echo(
+        f"{speed.bundle}: {speed.items:,} items, loaded in {speed.load_s:.2f} s, {speed.memory_mb:,.0f} MB"
+    )
+    json_output.echo("events of a batch   p50 ms   p99 ms   events/s   CPU us an event")
+    for batch in speed.batches:
+        json_output.echo(
+            f"{batch.batch:17}  {batch.p50_ms:7.2f}  {batch.p99_ms:7.2f}  "
+            f"{batch.events_per_s:9,.0f}  {batch.cpu_us:16,.0f}"
+        )
+    json_output.echo(f"at most {max(batch.events_per_s for batch in speed.batches):,.0f} events/s for one worker")
 
 
 @bundle.command()

@@ -175,11 +175,14 @@ def pages(engine: Engine) -> dict[str, Callable[[], Page]]:
         report = engine.health()
         return Page(200 if report.ready else 503, msgspec.json.encode(report), "application/json")
 
+    def live() -> Page:
+        return Page(200, b"alive\n") if engine.failure is None else Page(503, b"stopping after an error\n")
+
     def scrape() -> Page:
         engine.health()  # sets the gauges
         return Page(200, generate_latest(engine.metrics.registry))
 
-    return {"/": summary, "/health": health, "/metrics": scrape}
+    return {"/": summary, "/health": health, "/live": live, "/metrics": scrape}
 
 
 class BoundedWorker(faust.Worker):

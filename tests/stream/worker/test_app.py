@@ -48,6 +48,17 @@ def test_health_of_a_worker_that_has_not_joined_is_503_with_the_report():
     )
 
 
+def test_worker_lives_until_an_error_stops_it():
+    async def use(app: faust.App, engine: Engine) -> list[int]:
+        del app
+        live = pages(engine)["/live"]
+        before = live()
+        engine.fail(ValueError("a bug"))
+        return [before.status, live().status]
+
+    assert in_app(use) == [200, 503]
+
+
 def test_first_page_of_a_worker_that_has_not_joined_is_503_in_one_line():
     async def use(app: faust.App, engine: Engine) -> Page:
         del app
@@ -69,7 +80,7 @@ def test_no_page_of_faust_is_served():
     async def use(app: faust.App, engine: Engine) -> tuple[bool, set[str]]:
         return app.conf.web_enabled, set(pages(engine))
 
-    assert in_app(use) == (False, {"/", "/health", "/metrics"})
+    assert in_app(use) == (False, {"/", "/health", "/live", "/metrics"})
 
 
 def test_metrics_are_those_of_the_engine():
