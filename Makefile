@@ -13,7 +13,7 @@ LINKS = build/import/clickscore/.done
 PIP = -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .PHONY: help setup setup-train demo demo-bundle fast test check language unit coverage integration \
-	fuzz chaos bench bench-flat bench-reasons bench-scoring bench-delivery bench-gateway bench-policy bench-encode docs \
+	fuzz chaos bench bench-flat bench-reasons bench-scoring bench-delivery bench-gateway bench-policy bench-pacing bench-encode docs \
 	hashes digests audit sbom clean
 
 help:  ## what there is to make
@@ -79,7 +79,7 @@ unit: setup-train  ## everything that needs no broker
 	$(TRAIN)/bin/python -m pytest -m 'not kafka'
 
 # Generated examples are left out, so that the result does not depend on luck.
-COVERING = $(addprefix tests/stream/,state scoring policy worker) \
+COVERING = $(addprefix tests/stream/,state scoring policy budgets worker) \
 	$(addprefix tests/stream/test_,pipeline.py consent.py clients.py identity.py ad_caps.py deciders.py) \
 	tests/stream/replay/test_reference_files.py tests/schemas tests/docs/test_contracts.py
 
@@ -118,6 +118,9 @@ bench-gateway: $(BENCH)/.done  ## requests a second and added latency of a gatew
 bench-policy: $(BENCH)/.done  ## what each rule of the policy costs, and what it is worth in the simulated shop, in about 10 minutes
 	@$(BENCH)/bin/python -m bench.policy_cost
 	@$(BENCH)/bin/python -m bench.click_rates
+
+bench-pacing: $(BENCH)/.done  ## budgets of a simulated day beside the offline optimum, in about 10 minutes; PLOT=FILE draws it
+	@$(BENCH)/bin/python -m bench.pacing $(if $(PLOT),--plot $(PLOT))
 
 bench-encode: setup-train  ## items that a model never saw, by a real language model (83 MB); EVENTS=FILE is of REES46
 	$(TRAIN)/bin/python -m bench.encode $(EVENTS)

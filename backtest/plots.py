@@ -66,10 +66,10 @@ def draw_plots(results: Results) -> dict[str, str]:
     documents: dict[str, str] = {}
     with mpl.rc_context(STYLE):
         for name, make in makers.items():
-            documents[name] = _to_svg(make(results), name)
+            documents[name] = to_svg(make(results), name)
         for dimension in SLICE_TITLES:
             if any(part.dimension == dimension for part in results.slices):
-                documents[f"by-{dimension}"] = _to_svg(plot_slices(results, dimension), dimension)
+                documents[f"by-{dimension}"] = to_svg(plot_slices(results, dimension), dimension)
     return documents
 
 
@@ -260,7 +260,7 @@ def _abbreviate(count: int) -> str:
     return f"{count / 1000:.0f}k" if count >= 10_000 else str(count)
 
 
-def _to_svg(figure: Figure, salt: str) -> str:
+def to_svg(figure: Figure, salt: str) -> str:
     """Return a figure as an SVG element without addresses and times.
 
     Args:

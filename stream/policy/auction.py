@@ -25,6 +25,8 @@ class Bidder(NamedTuple):
     """Score for a bid of 1."""
     score: float
     """Worth of the ad for one impression: bid * probability * quality."""
+    bid: float
+    """Highest price: the bid of the campaign times the multiplier of its pacing."""
 
 
 BESIDE: tuple[int | None, ...] = (None,)
@@ -59,17 +61,18 @@ Admits = Callable[[Bidder, int, Sequence[Sale]], bool]
 """Returns whether an ad may be at a position of the list, given the sales so far."""
 
 
-def make_bidder(campaign: Campaign, probability: float, quality: float) -> Bidder:
+def make_bidder(campaign: Campaign, probability: float, quality: float, multiplier: float = 1.0) -> Bidder:
     """Return a campaign as a bidder.
 
     Args:
         campaign: The campaign.
         probability: Probability that an impression brings what the bid is for.
         quality: Quality of the advertised item, 0 to 1.
+        multiplier: Factor on the bid, from the pacing of the campaign's budget.
     """
     unit = 1000 if campaign.bid_per == "thousand_impressions" else 1
-    weight = probability * quality / unit
-    return Bidder(campaign, probability, quality, weight, campaign.bid * weight)
+    weight, bid = probability * quality / unit, campaign.bid * multiplier
+    return Bidder(campaign, probability, quality, weight, bid * weight, bid)
 
 
 def rank(bidders: Iterable[Bidder]) -> list[Bidder]:
@@ -146,5 +149,5 @@ def _price(winner: Bidder, floor: float, pricing: Pricing) -> float:
         pricing: Rule of the price.
     """
     if pricing == "first_price":
-        return winner.campaign.bid
-    return min(winner.campaign.bid, floor / winner.weight) if winner.weight else 0.0
+        return winner.bid
+    return min(winner.bid, floor / winner.weight) if winner.weight else 0.0

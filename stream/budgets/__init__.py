@@ -1,0 +1,1 @@
+"""Budgets: what campaigns may spend, in which partition, and how fast."""
