@@ -22,7 +22,7 @@ from scipy.optimize import linprog
 from bench.pacing_plot import draw_curves
 from clickscore.schemas.catalogue import Campaign
 from clickscore.schemas.durations import DAY_MS, HOUR_MS, MINUTE_MS
-from clickscore.schemas.leases import MICROS, Lease, SpendReport, to_micros
+from clickscore.schemas.leases import MICROS, BudgetLease, SpendReport, to_micros
 from clickscore.stream.budgets.accounts import BudgetAccounts
 from clickscore.stream.budgets.allocator import Allocator, Budget
 from clickscore.stream.budgets.pacing import SMALL_UNITS, target_share
@@ -116,7 +116,7 @@ class Click(NamedTuple):
     price: int
 
 
-Record = PageRecord | Click | SpendReport | Lease
+Record = PageRecord | Click | SpendReport | BudgetLease
 """Record of a partition's log."""
 
 
@@ -217,8 +217,8 @@ class DayRun:
         """Run the day to its end."""
         for time, partition, page in self._pages.rows():
             while self._waiting and self._waiting[0][0] <= time:
-                due, _, target, record = heapq.heappop(self._waiting)
-                self._deliver(due, target, record)
+                time_ms, _, target, record = heapq.heappop(self._waiting)
+                self._deliver(time_ms, target, record)
             self._note_minutes((time - self._midnight) // MINUTE_MS)
             self._deliver(time, partition, page)
         self._note_minutes(MINUTES)
@@ -239,32 +239,32 @@ class DayRun:
             self._read(time, *self._backlog.pop(0))
         self._read(time, time, partition, record)
 
-    def _read(self, now: int, time: int, partition: int, record: Record) -> None:
+    def _read(self, wall_ms: int, time: int, partition: int, record: Record) -> None:
         """Process a record of a log.
 
         Args:
-            now: Time of the clock, ms.
+            wall_ms: Time of the clock, ms.
             time: Event time of the record, ms.
             partition: Partition of the log.
             record: The record.
         """
         accounts = self._shop.accounts[partition]
-        if isinstance(record, Lease):
+        if isinstance(record, BudgetLease):
             accounts.apply(record)
             return
         if isinstance(record, SpendReport):
             lease = self._shop.allocator.receive(record, self._shop.budgets.get)
             if lease is not None:
                 self._result.records += 1
-                self._write(now + RECORD_DELAY_MS, record.partition, lease)
+                self._write(wall_ms + RECORD_DELAY_MS, record.partition, lease)
             return
         for report in accounts.advance(time):
             self._result.records += 1
-            self._write(now + RECORD_DELAY_MS, 0, report)
+            self._write(wall_ms + RECORD_DELAY_MS, 0, report)
         if isinstance(record, Click):
             accounts.charge(record.campaign_id, record.price)
         else:
-            self._show(now, partition, record)
+            self._show(wall_ms, partition, record)
 
     def _note_minutes(self, end: int) -> None:
         """Note spend and plan of the minutes up to a minute of the day."""
@@ -279,11 +279,11 @@ class DayRun:
                 self._result.targets[self._minute, number_of[campaign_id]] = (budget.daily or 0) * share
             self._minute += 1
 
-    def _show(self, now: int, partition: int, page: PageRecord) -> None:
+    def _show(self, wall_ms: int, partition: int, page: PageRecord) -> None:
         """Sell the slot of a page, and let the user click or not.
 
         Args:
-            now: Time of the clock, ms.
+            wall_ms: Time of the clock, ms.
             partition: Partition of the page.
             page: The page.
         """
@@ -311,7 +311,7 @@ class DayRun:
             accounts.reserve(campaign_id, to_micros(sale.price * probability))
             if draws[0] < probability:
                 delay = int(-log(1 - draws[1]) * CLICK_DELAY_MS)
-                self._write(now + delay, partition, Click(campaign_id, to_micros(sale.price)))
+                self._write(wall_ms + delay, partition, Click(campaign_id, to_micros(sale.price)))
 
     def _note_opportunities(self, ranked: Sequence[Bidder], traits: Sequence[tuple[int, float, float]]) -> None:
         """Note for each campaign of a page what the page was worth, and what it would have cost.
@@ -341,7 +341,7 @@ def make_budgets(market: Market, pages: Pages, share: float, rng: np.random.Gene
         rng: Random numbers.
     """
     step = max(1, len(pages.times) // 20_000)
-    sample = Pages(*(column[::step] for column in pages[:3]), pages.seed)
+    sample = Pages(pages.times[::step], pages.partitions[::step], pages.categories[::step], pages.seed)
     shop = Shop(market, {}, int(pages.partitions.max()) + 1)
     shop.run(sample)
     spends = np.zeros(len(market.campaigns))
@@ -442,10 +442,10 @@ def simulate(
     budgets = make_budgets(market, first, share, rng)
     shop = Shop(market, budgets, partitions)
     shop.run(first)
-    other = copy.deepcopy(shop)
+    restored_shop = copy.deepcopy(shop)
     noon = int(second.times[0]) // DAY_MS * DAY_MS + DAY_MS // 2
     death = Death(range(partitions // 2), noon, noon + takeover_ms)
-    return Day(budgets, shop.run(second), other.run(second, death))
+    return Day(budgets, shop.run(second), restored_shop.run(second, death))
 
 
 @click.command()

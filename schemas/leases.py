@@ -73,7 +73,7 @@ class CampaignLease(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Factor on the bid of the campaign, from pacing."""
 
 
-class Lease(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="lease", gc=False):
+class BudgetLease(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="lease", gc=False):
     """Slices of budgets for a partition, from the allocator. Workers write leases."""
 
     ts: EventTime
@@ -81,7 +81,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="le
     number: RecordNumber
     """Number of the lease among those of the partition: a lease that is not newer changes nothing."""
     day: Day
-    until: EventTime
+    ends_at: EventTime
     """End of the term in event time, ms: with the first report from then on, what is not spent returns."""
     campaigns: Annotated[tuple[CampaignLease, ...], msgspec.Meta(max_length=MAX_CAMPAIGNS)] = ()
     """What the partition may spend for each campaign; other campaigns keep the lease that they have."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from clickscore.schemas.durations import DAY_MS, MINUTE_MS
-from clickscore.schemas.leases import MAX_CAMPAIGNS, CampaignSpend, Lease, SpendReport
+from clickscore.schemas.leases import MAX_CAMPAIGNS, BudgetLease, CampaignSpend, SpendReport
 
 REPORT_MS = MINUTE_MS
 """Event time between two reports of a partition, ms."""
@@ -22,7 +22,7 @@ class Account(msgspec.Struct, array_like=True, gc=False):
 
     limit: int = 0
     """What the partition may spend on the day, what is spent included."""
-    until: int = 0
+    ends_at: int = 0
     """End of the term of the lease in event time, ms."""
     spent: int = 0
     """What was charged; never above the limit."""
@@ -89,7 +89,7 @@ class BudgetAccounts(msgspec.Struct, array_like=True):
     def _changes(self, ts: int) -> Iterator[CampaignSpend]:
         """Yield the figures of the changed accounts; end the leases and the reservations whose time is over."""
         for campaign_id, account in self.campaigns.items():
-            if account.limit > account.spent and ts >= account.until:
+            if account.limit > account.spent and ts >= account.ends_at:
                 account.limit = account.spent
                 account.is_changed = True
             if account.reserved:
@@ -120,7 +120,7 @@ class BudgetAccounts(msgspec.Struct, array_like=True):
             )
             self.pages = 0
 
-    def apply(self, lease: Lease) -> bool:
+    def apply(self, lease: BudgetLease) -> bool:
         """Apply a lease; return whether it is newer than the last one. What is owed is charged."""
         if lease.number <= self.lease:
             return False
@@ -129,7 +129,7 @@ class BudgetAccounts(msgspec.Struct, array_like=True):
             for grant in lease.campaigns:
                 account = self.campaigns.setdefault(grant.campaign_id, Account())
                 account.limit = max(account.spent, grant.limit)
-                account.until = lease.until
+                account.ends_at = lease.ends_at
                 account.multiplier = grant.multiplier
                 account.is_changed = True
                 self._settle(account)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from clickscore.schemas.durations import DAY_MS, MINUTE_MS
-from clickscore.schemas.leases import CampaignLease, CampaignSpend, Lease, SpendReport
+from clickscore.schemas.leases import BudgetLease, CampaignLease, CampaignSpend, SpendReport
 from clickscore.stream.budgets import pacing
 from clickscore.stream.budgets.pacing import PacerState, Pacing, Progress, target_share
 from clickscore.stream.budgets.traffic_shape import TrafficShape
@@ -110,7 +110,7 @@ class Allocator(msgspec.Struct, array_like=True):
     """Number of the newest lease of each partition."""
     campaigns: dict[str, CampaignBooks] = {}
 
-    def receive(self, report: SpendReport, find_budget: FindBudget) -> Lease | None:
+    def receive(self, report: SpendReport, find_budget: FindBudget) -> BudgetLease | None:
         """Book a report and step the controllers; return the lease that answers the report, if any.
 
         A partition gets a lease for the campaigns that could have taken part in its auctions since the report before.
@@ -227,16 +227,16 @@ class Allocator(msgspec.Struct, array_like=True):
         book = books.days[report.day]
         share = book.shares[report.partition]
         amount = day_budget(budget, books, report.day)
-        others = [other for other in book.shares.values() if other is not share]
-        limit = amount - sum([other.claim for other in others])
-        free = amount - sum([max(other.claim, other.spent) for other in others]) - share.spent
+        rivals = [rival for rival in book.shares.values() if rival is not share]
+        limit = amount - sum([rival.claim for rival in rivals])
+        free = amount - sum([max(rival.claim, rival.spent) for rival in rivals]) - share.spent
         if free > 0:
-            wanted = self._wanted(book, share, budget, report, amount)
+            demand = self._demand(book, share, budget, report, amount)
             # The other partitions need some of the rest, too, except of less than a unit.
-            return share.spent + min(wanted, max(free // 2, min(free, budget.unit)))
+            return share.spent + min(demand, max(free // 2, min(free, budget.unit)))
         return max(0, min(limit, share.spent))
 
-    def _wanted(self, book: Book, share: Share, budget: Budget, report: SpendReport, amount: int) -> int:
+    def _demand(self, book: Book, share: Share, budget: Budget, report: SpendReport, amount: int) -> int:
         """Return what a partition needs for the horizon of a lease, as far as the plan of the day allows, millionths.
 
         Args:
@@ -253,18 +253,18 @@ class Allocator(msgspec.Struct, array_like=True):
             planned = int(amount * target_share(budget.pacing, traffic_share)) + budget.unit - book.spent
         if planned <= 0:
             return 0
-        entries = sum([other.entries for other in book.shares.values()])
-        part = planned * share.entries / entries if entries else planned
-        return max(int(SURPLUS * part), min(planned, budget.unit))
+        entries = sum([part.entries for part in book.shares.values()])
+        portion = planned * share.entries / entries if entries else planned
+        return max(int(SURPLUS * portion), min(planned, budget.unit))
 
-    def _lease(self, report: SpendReport, grants: list[CampaignLease]) -> Lease:
+    def _lease(self, report: SpendReport, grants: list[CampaignLease]) -> BudgetLease:
         """Return a lease with grants, and note them as claims of the partition."""
         number = self.leases[report.partition] = self.leases.get(report.partition, 0) + 1
         for grant in grants:
             share = self.campaigns[grant.campaign_id].days[report.day].shares[report.partition]
             share.granted, share.number = max(share.granted, grant.limit), number
-        until = report.ts + TERM_MS
-        return Lease(ts=report.ts, number=number, day=report.day, until=until, campaigns=tuple(grants))
+        ends_at = report.ts + TERM_MS
+        return BudgetLease(ts=report.ts, number=number, day=report.day, ends_at=ends_at, campaigns=tuple(grants))
 
 
 def day_budget(budget: Budget, books: CampaignBooks, day: int) -> int:
@@ -279,8 +279,8 @@ def day_budget(budget: Budget, books: CampaignBooks, day: int) -> int:
     """
     amounts = [] if budget.daily is None else [budget.daily]
     if budget.total is not None:
-        others = sum([book.claims for other, book in books.days.items() if other != day])
-        remaining = max(0, budget.total - books.closed - others)
+        open_claims = sum([book.claims for open_day, book in books.days.items() if open_day != day])
+        remaining = max(0, budget.total - books.closed - open_claims)
         if budget.ends_at is not None and budget.pacing != "asap":
             days = max(1, -(-budget.ends_at // DAY_MS) - day)
             remaining = -(-remaining // days)

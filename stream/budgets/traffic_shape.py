@@ -59,10 +59,9 @@ class TrafficShape(msgspec.Struct, array_like=True):
             for number, pages in enumerate(accumulate(self.counts))
         ]
         if self.shares:
-            former = self.shares
             today = [
-                NEW_DAY_WEIGHT * share + (1 - NEW_DAY_WEIGHT) * before
-                for share, before in zip(today, former, strict=True)
+                NEW_DAY_WEIGHT * share + (1 - NEW_DAY_WEIGHT) * former_share
+                for share, former_share in zip(today, self.shares, strict=True)
             ]
         self.shares = today
 
@@ -72,8 +71,8 @@ class TrafficShape(msgspec.Struct, array_like=True):
         if not self.shares:
             return position / BINS
         whole = int(position)
-        before = self.shares[whole - 1] if whole else 0.0
-        return before + (self.shares[whole] - before) * (position - whole) if whole < BINS else before
+        base = self.shares[whole - 1] if whole else 0.0
+        return base + (self.shares[whole] - base) * (position - whole) if whole < BINS else base
 
     def share_between(self, begin: int, end: int, time_of_day: int) -> float:
         """Return the share of the pages of a part of the day that comes before a time of day, 0 to 1.

@@ -1,16 +1,16 @@
 """Budget accounts of a partition: leases, charges and reports."""
 
 from clickscore.schemas.durations import DAY_MS, MINUTE_MS
-from clickscore.schemas.leases import MAX_CAMPAIGNS, CampaignLease, CampaignSpend, Lease
+from clickscore.schemas.leases import MAX_CAMPAIGNS, BudgetLease, CampaignLease, CampaignSpend
 from clickscore.stream.budgets.accounts import RESERVED_REPORTS, BudgetAccounts
 
 DAY = 20_000
 MIDNIGHT = DAY * DAY_MS
 
 
-def make_lease(number: int, limit: int, multiplier: float = 1.0, *, until: int = 10, day: int = DAY) -> Lease:
+def make_lease(number: int, limit: int, multiplier: float = 1.0, *, ends_at: int = 10, day: int = DAY) -> BudgetLease:
     grants = (CampaignLease("tea", limit, multiplier),)
-    return Lease(ts=MIDNIGHT, number=number, day=day, until=MIDNIGHT + until * MINUTE_MS, campaigns=grants)
+    return BudgetLease(ts=MIDNIGHT, number=number, day=day, ends_at=MIDNIGHT + ends_at * MINUTE_MS, campaigns=grants)
 
 
 def open_accounts(limit: int = 0) -> BudgetAccounts:

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from clickscore.schemas.durations import DAY_MS, HOUR_MS, MINUTE_MS
-from clickscore.schemas.leases import CampaignSpend, Lease, SpendReport
+from clickscore.schemas.leases import BudgetLease, CampaignSpend, SpendReport
 from clickscore.stream.budgets.accounts import BudgetAccounts
 from clickscore.stream.budgets.allocator import TERM_MS, Allocator, Book, Budget, CampaignBooks, day_budget
 
@@ -31,9 +31,9 @@ class Shop:
     def enter(self, partition: int) -> None:
         self.accounts[partition].enter(["tea"])
 
-    def pass_minute(self, number: int, partitions: tuple[int, ...] | None = None) -> list[Lease]:
+    def pass_minute(self, number: int, partitions: tuple[int, ...] | None = None) -> list[BudgetLease]:
         """Let a minute of the day begin in the partitions; return the leases."""
-        leases: list[Lease] = []
+        leases: list[BudgetLease] = []
         for partition in partitions if partitions is not None else range(len(self.accounts)):
             accounts = self.accounts[partition]
             for report in accounts.advance(MIDNIGHT + number * MINUTE_MS):
@@ -76,7 +76,7 @@ def test_partition_without_pages_gets_no_lease():
     shop = Shop(TEA)
     shop.enter(1)
     (lease,) = shop.pass_minute(1)
-    assert lease.until == MIDNIGHT + MINUTE_MS + TERM_MS
+    assert lease.ends_at == MIDNIGHT + MINUTE_MS + TERM_MS
     assert [grant.campaign_id for grant in lease.campaigns] == ["tea"]
     assert shop.pass_minute(2) == []
 
@@ -260,7 +260,7 @@ def test_no_budget_is_exceeded_whatever_is_lost_repeated_or_late():
         budget = Budget(rng.randrange(50, 3_000), None, rng.randrange(1, 60), rng.choice(["even", "asap"]))
         shop = Shop(budget, 3)
         inbox: list[SpendReport] = []
-        logs: list[list[Lease]] = [[], [], []]
+        logs: list[list[BudgetLease]] = [[], [], []]
         clocks, spent = [0, 0, 0], [[0] * 3 for _ in range(3)]  # by partition and day
         for _ in range(800):
             partition = rng.choice([0, 0, 0, 1, 1, 2])
