@@ -39,6 +39,8 @@ MAX_STREAMS = 50
 MAX_ACTION_BYTES = 16 * 1024
 ITEMS_SHOWN = 50
 """Number of items in the table of the most clicked items."""
+DESCRIBED_ITEMS = 200
+"""Most items that a request may have described."""
 SHOP_ITEMS = 48
 """Number of items of a page of the shop."""
 
@@ -98,6 +100,7 @@ class ConsoleRoutes:
             "outcomes": self._outcomes,
             "rollouts": self._rollouts,
             "health": self._health,
+            "describe": self._describe,
             "item": self._item,
             "items": self._items,
         } | ({"shop": self._shop} if console.has_shop else {})
@@ -203,6 +206,9 @@ class ConsoleRoutes:
         if moment is None:
             raise RequestError(404, "the console does not remember this decision")
         return {"moment": moment.encode(), "items": state.describe([moment])}
+
+    def _describe(self, request: Request) -> dict[str, Any]:
+        return self._console.touch().describe_items(request.query_params.getlist("id")[:DESCRIBED_ITEMS])
 
     def _outcomes(self, request: Request) -> dict[str, Any]:
         del request

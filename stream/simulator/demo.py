@@ -13,9 +13,11 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
 from rich.console import Console
 from rich.live import Live
 
+from clickscore.schemas.manifest import REASONS, decode_manifest
 from clickscore.stream.errors import BrokerError
 from clickscore.stream.kafka.topics import create_topics, delete_topics
 from clickscore.stream.settings import Settings
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 SEED = 7
 """Seed of the demo's shop. The packaged bundle was trained on sessions of the same shop."""
 """The bundle that is part of the package."""
+
+SHOWN_REASONS = 2
+"""Session events that the pages of the demo name as reasons of an item."""
 
 _FRAME_SECONDS = 0.5
 _LINE_SECONDS = 5.0  # between two plain lines, if the output is no terminal
@@ -123,6 +128,7 @@ def demo_settings(settings: Settings, bundle: Path | None, web_port: int) -> Set
         instance_id="",
         experiment="demo",
         control_share=0.5,
+        reasons=SHOWN_REASONS if bundle and _gives_reasons(bundle) else 0,
         bundle=str(bundle) if bundle else "",
         gap_ms=settings.sessions.gap_ms // PACE,
         lateness_ms=settings.sessions.lateness_ms // PACE,
@@ -132,7 +138,17 @@ def demo_settings(settings: Settings, bundle: Path | None, web_port: int) -> Set
         gateway_host="127.0.0.1",
         gateway_port=web_port,
         gateway_keys_file="",
+        gateway_decide_ms=5_000,  # a person rather waits than reads of a timeout
     )
+
+
+def _gives_reasons(bundle: Path) -> bool:
+    """Return whether the graph of a bundle can say which events raised a score."""
+    try:
+        manifest = decode_manifest((bundle / "manifest.json").read_bytes())
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):  # the worker says what is wrong with the bundle
+        return False
+    return any(output.name == REASONS for output in manifest.outputs)
 
 
 class _Signals:

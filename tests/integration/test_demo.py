@@ -3,10 +3,12 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import psutil
@@ -85,12 +87,44 @@ def assert_nothing_is_left(children: list[psutil.Process], listening: set[int], 
     assert list(temp.iterdir()) == []
 
 
+def check_web_pages(output: str) -> None:
+    """Check the console and the shop of a running demo, with an event of a person and the decision on it."""
+    address = re.search(r"Console: (http://\S+)/console", output)[1]
+
+    def ask(path: str, body: bytes | None = None) -> bytes:
+        request = urllib.request.Request(address + path, body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=20) as response:
+            return response.read()
+
+    def read_until(path: str, field: str) -> dict:
+        deadline = time.monotonic() + 20
+        while not (data := json.loads(ask(f"/console/data/{path}"))).get(field):
+            assert time.monotonic() < deadline, data
+            time.sleep(0.1)
+        return data
+
+    assert b"shop.js" in ask("/console/shop")
+    item = read_until("shop", "items")["items"][0]
+    event = {
+        "type": "view",
+        "event_id": "e",
+        "user_id": "person",
+        "ts": int(time.time() * 1000),
+        "item_id": item["item_id"],
+    }
+    decision = json.loads(ask("/v1/events?decide=true", json.dumps(event).encode()))["decision"]
+    assert read_until("user?id=person", "moments")["moments"][0]["decision"] == decision
+    assert read_until("outcomes", "variants")["variants"].keys() <= {"model", "popular", "fallback"}
+    assert read_until("health", "workers")["status"]["problem"] == ""
+
+
 def test_demo_ends_by_itself_with_a_summary_of_what_it_measured(temp, tmp_path):
     file = tmp_path / "summary.json"
     demo = start(temp, "--seconds", "15", "--json-file", str(file))
     output = until_open(demo)
     children = family(demo)
     listening = ports(children)
+    check_web_pages(output)
     rest, _ = demo.communicate(timeout=120)
     assert demo.returncode == 0, output + rest
     summary = json.loads(file.read_text())

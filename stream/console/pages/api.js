@@ -27,6 +27,9 @@ export function read(name, parameters = {}) {
   return ask(`/console/data/${name}${query ? `?${query}` : ""}`);
 }
 
+/** Return title, price and category of items by id. */
+export const describe = (ids) => ask(`/console/data/describe?${new URLSearchParams(ids.map((id) => ["id", id]))}`);
+
 /** Send a body of JSON. */
 export const send = (path, body, headers = {}) =>
   ask(path, { method: "POST", headers: { "Content-Type": "application/json", ...headers }, body: JSON.stringify(body) });

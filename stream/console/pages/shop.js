@@ -1,7 +1,7 @@
 // The demo's shop: a person clicks through it as a shopper, beside the simulated shoppers. All events go through
 // the gateway's public paths into Kafka, and a worker decides on each.
 
-import { read, send } from "./api.js";
+import { describe, read, send } from "./api.js";
 import { h, picture, put, userLink } from "./dom.js";
 import { count, deed, filtered, milliseconds, money, percent, sales, shelves, title, whyShown } from "./words.js";
 
@@ -9,20 +9,27 @@ const SHOWN = 10;
 const SEEN_AT_ONCE = 5; // items of a row that a person sees without scrolling: each is an impression
 const AD_TRIES = 8;
 const AD_PAUSE_MS = 250;
-const TRAIL = 12;
+const TRAIL = 8;
+const VARIANT_TRIES = 8; // new shoppers until the wanted variant comes: each has an even chance
+const CATALOGUE_MS = 800;
 
 const main = document.getElementById("main");
 const panel = document.getElementById("panel");
 const items = {}; // title, price and category by id, of what was shown
 const trail = []; // newest events of this shopper
-const cart = new Map();
-let user = localStorage.getItem("clickscore-shopper") || makeUser();
+const VARIANTS = { model: "the model's choice", popular: "what is popular" };
+let user = localStorage.getItem("clickscore-shopper") || "";
+let isNew = false; // whether the shopper has not acted yet
+let wanted = "model"; // variant that a new shopper should get
 let visit = 0;
+if (!user) makeUser();
 
+/** Become another shopper, without a past. */
 function makeUser() {
-  const name = `you-${crypto.getRandomValues(new Uint32Array(1))[0].toString(36)}`;
-  localStorage.setItem("clickscore-shopper", name);
-  return name;
+  user = `you-${crypto.getRandomValues(new Uint32Array(1))[0].toString(36)}`;
+  localStorage.setItem("clickscore-shopper", user);
+  isNew = true;
+  trail.length = 0;
 }
 
 const learn = (known) => Object.assign(items, known);
@@ -38,23 +45,30 @@ function makeEvent(type, fields, source) {
 
 const onItem = (id) => ({ item_id: id, ...(items[id]?.price ? { price: items[id].price } : {}), ...(items[id]?.category ? { category: items[id].category } : {}) });
 
-/** Send events, and show the decision on the last. */
+/** Send events, and return the decision on the last. */
 async function decide(events) {
   const began = performance.now();
-  trail.unshift(...[...events].reverse());
-  trail.length = Math.min(trail.length, TRAIL);
   try {
-    const answer = await send("/v1/events?decide=true", events);
-    const found = { decision: answer.decision, ad: null, took: Math.round(performance.now() - began), event: events.at(-1) };
-    const data = await read("decision", { id: answer.decision.decision_id }).catch(() => null);
-    if (data) {
-      learn(data.items);
-      found.ad = data.moment.ad;
-    }
-    return found;
+    const { decision } = await send("/v1/events?decide=true", events);
+    const took = Math.round(performance.now() - began);
+    trail.unshift(...[...events].reverse());
+    trail.length = Math.min(trail.length, TRAIL);
+    learn(await describe(decision.items.flatMap((choice) => [choice.item_id, ...(choice.because || []).map((because) => because.item_id)])));
+    return { decision, ad: null, took, event: events.at(-1) };
   } catch (failure) {
     return { failure };
   }
+}
+
+/** Decide as `decide` does; a new shopper is chosen until the variant is the wanted one. */
+async function decideAsWanted(makeEvents) {
+  let found = await decide(makeEvents());
+  for (let attempt = 0; isNew && found.decision && found.decision.variant !== wanted && attempt < VARIANT_TRIES; attempt += 1) {
+    makeUser();
+    found = await decide(makeEvents());
+  }
+  isNew = false;
+  return found;
 }
 
 /** Wait a moment for the ad decision, which another topic brings. */
@@ -106,40 +120,44 @@ function advertisement(ad, impressions) {
 }
 
 function showPanel(found) {
-  const parts = [h("h2", {}, "What Clickscore sees"),
-    h("p", { class: "facts" }, "You are ", userLink(user), " · ", h("button", { class: "plain", onclick: becomeAnother }, "be another shopper"))];
-  if (trail.length) {
-    parts.push(h("h3", {}, "Your events"), h("ol", { class: "trail" }, trail.map((event) => h("li", {}, `You ${deed(event, items)}`))));
-  } else parts.push(h("p", { class: "quiet" }, "Open an item: the event goes through Kafka to a worker, and its decision comes back here."));
+  const parts = [h("h2", {}, "What Clickscore sees"), h("p", { class: "facts" }, "You are the shopper ", userLink(user), ".")];
+  if (!trail.length) parts.push(h("p", { class: "quiet" }, "Open an item: the event goes through Kafka to a worker, and the decision comes back here."));
   if (found?.failure) parts.push(h("p", { class: "problem", role: "alert" }, found.failure.message));
+  if (trail.length) parts.push(h("h3", {}, "Your events, newest first"), h("ol", { class: "trail" }, trail.map((event) => h("li", {}, `You ${deed(event, items)}`))));
   if (found?.decision) {
     const { decision, ad } = found;
     const actions = Object.entries(decision.actions || {}).sort(([, first], [, second]) => second - first).slice(0, 3);
     const removed = filtered(decision.filtered);
     const sold = sales(ad, items);
-    parts.push(h("h3", {}, "Session"),
-      h("p", { class: "facts" }, `${count(decision.session_length)} events`,
-        decision.purchase !== null && ` · purchase expected with ${percent(decision.purchase)}`,
-        actions.length > 0 && ` · next ${actions.map(([name, share]) => `${name} ${percent(share)}`).join(", ")}`),
-      h("h3", {}, `Decision, after ${milliseconds(found.took)}`),
-      h("p", { class: "facts" }, `Variant ${decision.variant}`, decision.variant === "popular" && ": the control group of the test sees popular items; be another shopper to see the model",
-        ` · bundle ${decision.bundle || "none"}`),
+    const other = decision.variant === "model" ? "popular" : "model";
+    parts.push(
+      h("h3", {}, "Your session"),
+      h("p", { class: "facts" }, [`${count(decision.session_length)} events`,
+        decision.purchase !== null && `a purchase is expected with ${percent(decision.purchase)}`,
+        actions.length > 0 && `next: ${actions.map(([name, share]) => `${name} ${percent(share)}`).join(", ")}`].filter(Boolean).join(" · ")),
+      h("h3", {}, "The decision"),
+      h("p", { class: "facts" }, `After ${milliseconds(found.took)}, from this page through Kafka to a worker and back · variant ${decision.variant}`,
+        decision.bundle && ` · bundle ${decision.bundle}`),
       h("ol", { class: "ranks" }, decision.items.slice(0, SHOWN).map((choice) =>
-        h("li", {}, title(choice.item_id, items), choice.sponsored && " (ad)", h("small", {}, whyShown(choice, items))))),
+        h("li", {}, title(choice.item_id, items), choice.sponsored && " (ad)", h("small", {}, whyShown(choice, items).replaceAll("the user", "you"))))),
       removed && h("p", { class: "facts" }, h("b", {}, "Left out: "), removed),
       h("h3", {}, "Ads"), sold.length ? h("ul", { class: "trail" }, sold.map((sale) => h("li", {}, sale))) : h("p", { class: "facts" }, ad ? `${ad.reason}.` : "No ad yet."),
+      h("h3", {}, "Another shopper"),
+      h("p", { class: "facts" }, "The demo is an A/B test: half of the shoppers see the model's choice, half what is popular."),
+      h("div", { class: "tools" }, h("button", { onclick: () => becomeAnother(other) }, `See ${VARIANTS[other]}`),
+        h("button", { onclick: () => becomeAnother(decision.variant) }, "Start anew")),
       h("p", { class: "facts" }, "Decision ", h("code", {}, decision.decision_id)));
   }
-  put(panel, ...parts.flat().filter(Boolean));
+  put(panel, parts);
 }
 
-function becomeAnother() {
-  user = makeUser();
-  trail.length = 0;
-  cart.clear();
+/** Look at the present page as another shopper, who gets a variant. */
+function becomeAnother(variant) {
+  makeUser();
+  wanted = variant;
   sources.clear();
   showPanel(null);
-  location.hash = "#/";
+  route();
 }
 
 const say = (name, text) => h("p", { class: name, role: "status" }, text);
@@ -148,8 +166,6 @@ async function act(type, id, status, number) {
   put(status, "…");
   const found = await decide([makeEvent(type, onItem(id), sources.get(id))]);
   if (number !== visit) return;
-  if (type === "cart") cart.set(id, true);
-  if (type === "purchase") cart.delete(id);
   put(status, found.failure ? found.failure.message : `You ${deed(found.event, items)}.`);
   await showDecision(found, number);
 }
@@ -160,7 +176,7 @@ async function showDecision(found, number) {
   showPanel(found);
   if (found.failure || !shelf) return;
   const impressions = [];
-  put(shelf, ...recommended(found, impressions).flat(2));
+  put(shelf, recommended(found, impressions));
   if (!found.ad) {
     await waitForAd(found);
     if (number !== visit) return;
@@ -174,9 +190,12 @@ async function showItem(id, number) {
   const data = await read("item", { id }).catch((failure) => ({ failure }));
   if (number !== visit) return;
   if (data.failure || !data.catalogue) {
-    put(main, say("quiet", data.failure ? data.failure.message : "The shop has no such item."));
+    const isEarly = !data.failure || data.failure.status === 404;
+    put(main, say("quiet", isEarly ? "The catalogue has no such item yet: it is read when the first page is opened …" : data.failure.message));
+    setTimeout(() => number === visit && route(), CATALOGUE_MS);
     return;
   }
+  loadCategories(data.catalogue.category);
   learnItem(data.catalogue);
   const item = data.catalogue;
   document.title = `${item.title} · The demo's shop`;
@@ -192,12 +211,9 @@ async function showItem(id, number) {
   main.querySelector("h1").focus({ preventScroll: true });
   scrollTo(0, 0);
   const source = sources.get(id);
-  const events = [makeEvent("view", onItem(id), source)];
-  if (source?.isNew) {
-    events.unshift(makeEvent("click", onItem(id), source));
-    source.isNew = false;
-  }
-  const found = await decide(events);
+  const isClick = source?.isNew;
+  if (source) source.isNew = false;
+  const found = await decideAsWanted(() => [...(isClick ? [makeEvent("click", onItem(id), source)] : []), makeEvent("view", onItem(id), source)]);
   if (number !== visit) return;
   shelf.removeAttribute("aria-busy");
   if (found.failure) put(shelf, say("problem", found.failure.message));
@@ -220,11 +236,20 @@ async function showList(heading, parameters, number) {
     data.failure ? say("problem", data.failure.message)
       : data.items.length ? goods(data.items.map((item) => tile(item.item_id, "", null)), heading)
         : say("quiet", "Nothing here yet: the catalogue is being read."));
-  if (!data.items.length && !parameters.query) setTimeout(() => number === visit && route(), 800);
+  if (!data.items.length && !parameters.query) setTimeout(() => number === visit && route(), CATALOGUE_MS);
   if (parameters.query) showPanel(await decide([makeEvent("search", { query: parameters.query })]));
 }
 
+let categories = [];
+
+/** Show the categories; ask for them where a person came to an item at first. */
+async function loadCategories(current) {
+  if (!categories.length) categories = (await read("shop").catch(() => ({ categories: [] }))).categories;
+  showCategories(categories, current);
+}
+
 function showCategories(names, current) {
+  categories = names;
   put(document.getElementById("categories"), ...names.map((name) =>
     h("a", { href: `#/c/${encodeURIComponent(name)}`, "aria-current": name === current && "page" }, name)));
 }

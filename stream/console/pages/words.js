@@ -1,13 +1,13 @@
 // Words: events and decisions as sentences. Knows no document, so that tests run it without a browser.
 
 const DEEDS = {
-  view: "looked at",
-  cart: "put into the cart",
-  remove_from_cart: "took out of the cart",
-  favourite: "put on the wish list",
-  purchase: "bought",
-  impression: "was shown",
-  click: "clicked",
+  view: "looked at {}",
+  cart: "put {} into the cart",
+  remove_from_cart: "took {} out of the cart",
+  favourite: "put {} on the wish list",
+  purchase: "bought {}",
+  impression: "was shown {}",
+  click: "clicked {}",
 };
 
 const REASONS = {
@@ -58,27 +58,31 @@ export function ago(ms, now) {
 /** Return the title of an item; its id where the catalogue is silent. */
 export const title = (id, items) => (Object.hasOwn(items, id) && items[id].title) || id;
 
+const action = (type, thing) => (Object.hasOwn(DEEDS, type) ? DEEDS[type] : `${type} {}`).replace("{}", () => thing);
+
 /** Return what an event's user did, to follow the user's name. */
 export function deed(event, items) {
   if (!event) return "did something that the console has not read";
   if (event.type === "search") return event.query ? `searched for “${event.query}”` : "searched";
-  const verb = Object.hasOwn(DEEDS, event.type) ? DEEDS[event.type] : event.type;
   const pieces = event.type === "purchase" && event.quantity > 1 ? `${event.quantity} × ` : "";
-  return `${verb} ${pieces}${title(event.item_id, items)}`;
+  return action(event.type, pieces + title(event.item_id, items));
 }
 
-/** Return the action of a reason, such as “you put … into the cart”. */
-const cause = (because, items) => {
-  const verb = Object.hasOwn(DEEDS, because.action) ? DEEDS[because.action] : because.action;
-  return `${verb} ${title(because.item_id, items)}`;
-};
+/** Return the causes of a choice, one for each item: the first is the strongest. */
+function causes(choice, items) {
+  const byItem = new Map();
+  for (const because of choice.because || []) {
+    if (!byItem.has(because.item_id)) byItem.set(because.item_id, action(because.action, title(because.item_id, items)));
+  }
+  return [...byItem.values()].join(", and ");
+}
 
 /** Return why an item is shown. */
 export function whyShown(choice, items) {
   const reason = Object.hasOwn(REASONS, choice.reason) ? REASONS[choice.reason] : choice.reason;
-  const causes = (choice.because || []).map((because) => cause(because, items));
   const origin = choice.campaign_id ? `${reason} of ${choice.campaign_id}` : reason;
-  return causes.length ? `${origin}, because the user ${causes.join(", and ")}` : origin;
+  const because = causes(choice, items);
+  return because ? `${origin}, because the user ${because}` : origin;
 }
 
 /** Return what a rule means. */

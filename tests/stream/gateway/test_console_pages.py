@@ -128,6 +128,55 @@ async def person_logs_in_and_out(console: RunningConsole, page: Page, key: str) 
     await page.wait_for("Boolean(document.getElementById('key'))")
 
 
+async def sentences_read_well(console: RunningConsole, page: Page) -> None:
+    await page.open(f"{console.address}/console")
+    sentences = await page.evaluate("""import('/console/words.js').then(words => {
+        const items = {cup: {title: 'Blue cup'}, pot: {title: 'Tea $& pot'}};
+        const event = (type, fields) => words.deed({type, item_id: 'pot', ...fields}, items);
+        const cause = (item_id, action) => ({item_id, action});
+        const because = [cause('cup', 'cart'), cause('cup', 'view'), cause('x', 'y')];
+        const slot = {campaign_id: 'c', item_id: 'cup', placement: 'beside', slot: 1, bid: 2, price: 1.5};
+        return [
+            event('cart', {}), event('purchase', {quantity: 3}), event('constructor', {}),
+            event('search', {query: 'mug'}), words.deed(null, items), words.whyShown({reason: 'model', because}, items),
+            words.whyShown({reason: 'sponsored', campaign_id: 'c'}, items),
+            words.filtered({stock: 1, on_screen: 2000, toString: 0}), words.filtered(undefined),
+            ...words.sales({slots: [{...slot, position: null, bid_per: 'click', runner_up: 'd'},
+                                    {...slot, position: 3, bid_per: 'order', runner_up: null}]}, items),
+            words.interval([0.126, 0.118, 0.134], 100), words.interval([0.5, null, null], 100),
+            words.interval(null, 1), words.title('__proto__', items), words.money(1234.5),
+            words.percent(null),
+            ...words.sessions([
+                {decision: {session_id: 'b'}, event: {}},
+                {decision: null, event: {}},
+                {decision: {session_id: 'a'}, event: {}},
+            ]).map(part => part.id + part.moments.length),
+        ];
+    })""")
+    assert sentences == [
+        "put Tea $& pot into the cart",
+        "bought 3 \u00d7 Tea $& pot",
+        "constructor Tea $& pot",
+        "searched for “mug”",
+        "did something that the console has not read",
+        "the model's choice, because the user put Blue cup into the cart, and y x",
+        "an ad of c",
+        "2,000 on screen, 1 out of stock",
+        "",
+        "c won slot 2 of beside with Blue cup: it bids 2.00 and pays 1.50 for a click, before d",
+        "c won place 4 with Blue cup: it bids 2.00 and pays 1.50 for an order, without a rival",
+        "12.6 (11.8 to 13.4)",
+        "50",
+        "\u2013",
+        "__proto__",
+        "1,234.50",
+        "\u2013",
+        "b1",
+        "a2",
+    ]
+    check_page(page, console)
+
+
 async def thousands_of_events_leave_a_short_list(console: RunningConsole, page: Page) -> None:
     await page.open(f"{console.address}/console")
     await has_text(page, "Blue cup")
@@ -151,6 +200,7 @@ def test_console_in_a_browser(tmp_path: Path) -> None:
             for scenario in (
                 every_page_shows_its_facts_and_hostile_ids_stay_text,
                 admin_promotes_and_erases_after_a_confirmation,
+                sentences_read_well,
                 thousands_of_events_leave_a_short_list,
             ):
                 async with running_console(RECORDS) as console:
