@@ -249,7 +249,13 @@ async def _measure_decisions(settings: Settings, seconds: float) -> Decisions:
     """
     await _wait_ready(settings)
     http, direct = await _Client.connect(settings), PublishedDecisions(settings.gateway, GatewayMetrics())
-    log = KafkaLog(settings.kafka, settings.gateway, on_decision=direct.receive, on_receipt=direct.receive_receipt)
+    log = KafkaLog(
+        settings.kafka,
+        settings.gateway,
+        on_decision=direct.receive,
+        on_ad=direct.receive_ad,
+        on_receipt=direct.receive_receipt,
+    )
     explain = ExplainProcess(settings).explain
     service = GatewayService(log, direct, explain, settings.gateway, GatewayMetrics())
     times: dict[str, list[float]] = {"http": [], "direct": []}

@@ -4,7 +4,7 @@ import http
 
 import msgspec
 
-from clickscore.schemas.decisions import Recommendation
+from clickscore.schemas.decisions import Choice, Recommendation, SoldSlot
 from clickscore.stream.errors import RequestError
 from clickscore.stream.gateway.event_bodies import EventFault
 
@@ -23,6 +23,21 @@ class EventsAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     events: tuple[StoredEvent, ...]
     decision: Recommendation | None = None
+
+
+class PlacementAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a placement of a page shows to a user: the items of a shelf, or ads."""
+
+    placement: str
+    user_id: str
+    decision_id: str
+    """Id for impressions and clicks: of the recommendation, or of the ad decision."""
+    event_id: str
+    """Event that the decision answers."""
+    items: tuple[Choice, ...] | msgspec.UnsetType = msgspec.UNSET
+    """Items of a shelf, best first; left out for ads."""
+    slots: tuple[SoldSlot, ...] | msgspec.UnsetType = msgspec.UNSET
+    """Sold slots of an ad placement, in order; left out for a shelf."""
 
 
 class HealthAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,19 +1,28 @@
 """Decision memory: the newest decision of the last users, bounded by a number of users."""
 
 from collections import OrderedDict
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
 from clickscore.schemas.json_depth import bounded_depth
+from clickscore.stream.decision_ids import AD_SUFFIX
+
+DecisionKind = Literal["recommendation", "ad"]
+"""Kind of a published decision."""
 
 
 class PublishedDecision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The ids of a published recommendation. The other fields are skipped, so that decoding is fast."""
+    """The ids of a published decision. The other fields are skipped, so that decoding is fast."""
 
     decision_id: str
     user_id: str
     event_id: str
+
+    @property
+    def log_id(self) -> str:
+        """`TOPIC-PARTITION-OFFSET` of the answered event."""
+        return self.decision_id.removesuffix(AD_SUFFIX)
 
 
 decode_published_decision = bounded_depth(msgspec.json.Decoder(PublishedDecision).decode)
@@ -22,18 +31,23 @@ decode_published_decision = bounded_depth(msgspec.json.Decoder(PublishedDecision
 class SharedMemory(Protocol):
     """A memory of newest decisions that several gateways share; for example Redis."""
 
-    def put(self, user_id: str, log_id: str, value: bytes | None) -> None:
+    def put(self, kind: DecisionKind, user_id: str, log_id: str, value: bytes | None) -> None:
         """Note the newest decision of a user.
 
         Args:
+            kind: Kind of the decision.
             user_id: The user.
             log_id: `TOPIC-PARTITION-OFFSET` of the answered event, or of the event that erased the user.
             value: The decision as published; None for a user who was erased.
         """
         ...
 
-    async def newest(self, user_id: str) -> bytes | None:
+    async def newest(self, kind: DecisionKind, user_id: str) -> bytes | None:
         """Return the newest decision of a user as published; None for an unknown or erased user.
+
+        Args:
+            kind: Kind of the decision.
+            user_id: The user.
 
         Raises:
             RequestError: The memory does not answer.
@@ -77,7 +91,7 @@ class DecisionMemory:
             decision: Ids of the decision.
             value: The decision as published.
         """
-        self._put(decision.user_id, _Remembered(decision.decision_id, decision.event_id, value))
+        self._put(decision.user_id, _Remembered(decision.log_id, decision.event_id, value))
 
     def forget(self, user_id: str, log_id: str) -> None:
         """Forget the decision of a user, and decisions on earlier events that are read later.
@@ -97,9 +111,9 @@ class DecisionMemory:
         remembered = self._by_user.get(user_id)
         return remembered.value if remembered else None
 
-    def by_id(self, decision_id: str) -> bytes | None:
-        """Return the newest decision of any user by id, as published."""
-        user_id = self._users.get(decision_id)
+    def by_log_id(self, log_id: str) -> bytes | None:
+        """Return the newest decision of any user by the place of the answered event, as published."""
+        user_id = self._users.get(log_id)
         return None if user_id is None else self.newest(user_id)
 
     def by_event(self, user_id: str, event_id: str) -> bytes | None:

@@ -33,7 +33,7 @@ class EventLog(Protocol):
         ...
 
     async def find_decision(self, decision_id: str) -> bytes | None:
-        """Return a published recommendation by id; None where the log lacks the id."""
+        """Return a published decision by id; None where the log lacks the id."""
         ...
 
     def health(self) -> LogHealth:

@@ -133,6 +133,9 @@ class _Handlers:
         caller = self._access.check_caller(request.headers.get("authorization"), "read")
         user_id = _path_value(request, "user_id")
         self._access.check_user(caller, user_id)
+        placement = request.query_params.get("placement")
+        if placement is not None:
+            return _json(await self._service.placement(user_id, placement))
         return _json(await self._service.newest(user_id))
 
     async def read_decision(self, request: Request) -> Response:

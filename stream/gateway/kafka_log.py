@@ -11,8 +11,9 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from clickscore.schemas.topics import ERASURE_RECEIPTS, EVENTS, MAX_RECORD_BYTES, RECOMMENDATIONS
-from clickscore.stream.errors import BrokerError, RequestError, TopicMissingError
+from clickscore.schemas.topics import ADS, ERASURE_RECEIPTS, EVENTS, MAX_RECORD_BYTES, RECOMMENDATIONS
+from clickscore.stream.decision_ids import DecisionId, parse_decision_id
+from clickscore.stream.errors import BrokerError, RequestError, SettingsError, TopicMissingError
 from clickscore.stream.gateway.decision_memory import decode_published_decision
 from clickscore.stream.gateway.event_bodies import IncomingEvent
 from clickscore.stream.gateway.event_log import LogHealth
@@ -42,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 
 class KafkaLog:
-    """Kafka's topics of events, recommendations and erasure receipts. A context manager; `follow` must run inside.
+    """Kafka's topics of events, decisions and erasure receipts. A context manager; `follow` must run inside.
 
     The reader joins no consumer group: each gateway reads all decisions, and workers do not notice.
 
@@ -57,6 +58,7 @@ class KafkaLog:
         gateway: GatewaySettings,
         *,
         on_decision: Callable[[bytes], None],
+        on_ad: Callable[[bytes], None],
         on_receipt: Callable[[bytes], None],
     ) -> None:
         """Prepare the clients.
@@ -65,13 +67,19 @@ class KafkaLog:
             kafka: Connection, and names of topics.
             gateway: Limits of waits, and the history to read.
             on_decision: Called with each published recommendation, in order within each partition.
+            on_ad: Called with each published decision on an ad, in order within each partition.
             on_receipt: Called with each erasure receipt, in order within each partition.
         """
         self._kafka = kafka
         self._gateway = gateway
         self._events = kafka.topic(EVENTS.name)
         self._recommendations = kafka.topic(RECOMMENDATIONS.name)
-        self._receivers = {self._recommendations: on_decision, kafka.topic(ERASURE_RECEIPTS.name): on_receipt}
+        self._ads = kafka.topic(ADS.name)
+        self._receivers = {
+            self._recommendations: on_decision,
+            self._ads: on_ad,
+            kafka.topic(ERASURE_RECEIPTS.name): on_receipt,
+        }
         self._is_caught_up = False
         self._lag = 0
         self._answered_at = time.monotonic()
@@ -136,7 +144,7 @@ class KafkaLog:
         return [f"{self._events}-{metadata.partition}-{metadata.offset}" for metadata in stored]
 
     async def follow(self) -> None:
-        """Read the published recommendations, first those of the history, until the task is cancelled.
+        """Read the published decisions, first those of the history, until the task is cancelled.
 
         Raises:
             BrokerError: Kafka refuses the reader.
@@ -165,34 +173,31 @@ class KafkaLog:
         return LogHealth(self._is_caught_up and answered_ms < LOST_MS, self._lag, answered_ms)
 
     async def find_decision(self, decision_id: str) -> bytes | None:
-        """Return a published recommendation by id; None where the topic lacks the id.
+        """Return a published decision by id; None where the topic lacks the id.
 
         The id names the place of the answered event. A worker publishes the decision after the append time of the event
         on the same partition, so the search begins with the first decision of that time.
         """
-        source, _, offset = decision_id.rpartition("-")
-        topic, _, partition = source.rpartition("-")
-        if topic != self._events or not _is_number(partition) or not _is_number(offset):
+        try:
+            place = parse_decision_id(decision_id)
+        except SettingsError:
+            return None
+        if place.topic != self._events:
             return None
         try:
             async with asyncio.timeout(FIND_SECONDS), self._searches:
-                return await self._search(decision_id, int(partition), int(offset))
+                return await self._search(place)
         except (KafkaError, TimeoutError) as exc:
             message = (
                 f"the decision was not found in {FIND_SECONDS:.0f} s ({str(exc) or type(exc).__name__}): try again"
             )
             raise RequestError(503, message, headers={"Retry-After": "1"}) from exc
 
-    async def _search(self, decision_id: str, partition: int, offset: int) -> bytes | None:
-        """Return the decision on an event.
-
-        Args:
-            decision_id: Id of the decision.
-            partition: Partition of the event and of the decision.
-            offset: Offset of the event.
-        """
-        events = TopicPartition(self._events, partition)
-        decisions = TopicPartition(self._recommendations, partition)
+    async def _search(self, place: DecisionId) -> bytes | None:
+        """Return the decision with an id, from the partition of its event."""
+        offset = place.offset
+        events = TopicPartition(self._events, place.partition)
+        decisions = TopicPartition(self._ads if place.is_ad else self._recommendations, place.partition)
         if decisions not in self._followed_partitions():
             return None
         consumer = self._new_consumer()
@@ -215,7 +220,7 @@ class KafkaLog:
             consumer.resume(decisions)
             while await consumer.position(decisions) < ends[decisions]:
                 for record in await _fetch(consumer, decisions):
-                    if record.value is not None and _has_id(record.value, decision_id):
+                    if record.value is not None and _has_id(record.value, str(place)):
                         return record.value
         finally:
             await _close(consumer)
@@ -307,7 +312,3 @@ def _has_id(value: bytes, decision_id: str) -> bool:
         return decode_published_decision(value).decision_id == decision_id
     except (msgspec.DecodeError, UnicodeDecodeError):
         return False
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 19  # 19 digits may exceed Kafka's offsets

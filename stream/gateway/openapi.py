@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from clickscore.schemas.decisions import Recommendation
+from clickscore.schemas.decisions import Ad, Recommendation
 from clickscore.schemas.events import (
     AnyEvent,
     Cart,
@@ -23,7 +23,7 @@ from clickscore.schemas.events import (
     View,
 )
 from clickscore.schemas.explanations import Explanation
-from clickscore.stream.gateway.answers import EventsAnswer, HealthAnswer, Problem
+from clickscore.stream.gateway.answers import EventsAnswer, HealthAnswer, PlacementAnswer, Problem
 from clickscore.stream.gateway.api_keys import Scope
 
 JSON, PROBLEM_JSON = "application/json", "application/problem+json"
@@ -125,15 +125,24 @@ OPERATIONS = (
         name="read_recommendations",
         method="GET",
         path="/v1/users/{user_id}/recommendations",
-        summary="Read the newest decision for a user",
-        description="The answer has the bytes that the worker published.",
+        summary="Read the newest decision for a user, or a placement of it",
+        description="Without `placement`, the answer has the bytes that the worker published.",
         scope="read",
-        parameters=(_path_parameter("user_id", "Id of the user, percent-encoded."),),
-        answer=_json(_reference(Recommendation)),
+        parameters=(
+            _path_parameter("user_id", "Id of the user, percent-encoded."),
+            {
+                "name": "placement",
+                "in": "query",
+                "required": False,
+                "description": "Name of a shelf, or of an ad placement of the policy; `list` is a page's only list.",
+                "schema": {"type": "string", "minLength": 1},
+            },
+        ),
+        answer=_json({"anyOf": [_reference(Recommendation), _reference(PlacementAnswer)]}),
         failures={
             400: "The id is not UTF-8.",
             **_KEY_FAILURES,
-            404: "No recent decision of this user is known.",
+            404: "No recent decision of this user is known, or it has no such placement.",
             503: "The shared memory of decisions does not answer.",
         },
     ),
@@ -144,8 +153,8 @@ OPERATIONS = (
         summary="Read a decision by its id",
         description="The answer has the bytes that the worker published, from memory or else from Kafka.",
         scope="read",
-        parameters=(_path_parameter("decision_id", "Id of the decision, percent-encoded."),),
-        answer=_json(_reference(Recommendation)),
+        parameters=(_path_parameter("decision_id", "Id of a recommendation or of an ad, percent-encoded."),),
+        answer=_json({"anyOf": [_reference(Recommendation), _reference(Ad)]}),
         failures={
             400: "The id is not UTF-8.",
             **_KEY_FAILURES,
@@ -217,7 +226,7 @@ OPERATIONS = (
 
 def openapi() -> dict[str, Any]:
     """Return the OpenAPI 3.1 description of the gateway."""
-    structs = (*_EVENTS, Recommendation, Explanation, EventsAnswer, HealthAnswer, Problem)
+    structs = (*_EVENTS, Recommendation, Ad, Explanation, EventsAnswer, PlacementAnswer, HealthAnswer, Problem)
     _, schemas = msgspec.json.schema_components(structs, ref_template=_REFERENCE)
     ((event,), _) = msgspec.json.schema_components((AnyEvent | PrivacyRecord,), ref_template=_REFERENCE)
     paths: dict[str, dict[str, Any]] = {}

@@ -12,6 +12,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from clickscore.stream.errors import RequestError, SettingsError
+from clickscore.stream.gateway.decision_memory import DecisionKind
 from clickscore.stream.gateway.gateway_metrics import GatewayMetrics
 from clickscore.stream.settings import Settings
 
@@ -74,40 +75,47 @@ class RedisMemory:
             raise SettingsError(message) from exc
         self._redis = Redis(connection_pool=pool)
         self._write = self._redis.register_script(_WRITE)
-        self._prefix = f"clickscore:{settings.kafka.topic_prefix}newest:"
+        self._prefix = f"clickscore:{settings.kafka.topic_prefix}newest-"
         self._ttl_ms = gateway.gateway_redis_ttl_ms
-        self._max_users = max(gateway.gateway_users, MIN_WAITING)
+        self._max_waiting = max(gateway.gateway_users, MIN_WAITING)
         self._waiting: OrderedDict[str, _Entry] = OrderedDict()  # oldest entry first
         self._has_entries = asyncio.Event()
         self._errors = metrics.redis_errors
         metrics.redis_waiting.set_function(lambda: len(self._waiting))
 
-    def put(self, user_id: str, log_id: str, value: bytes | None) -> None:
+    def put(self, kind: DecisionKind, user_id: str, log_id: str, value: bytes | None) -> None:
         """Note the newest decision of a user; the background writes it. While Redis is away, the oldest go.
 
         Args:
+            kind: Kind of the decision.
             user_id: The user.
             log_id: `TOPIC-PARTITION-OFFSET` of the answered event, or of the event that erased the user.
             value: The decision as published; None for a user who was erased.
         """
-        self._waiting[user_id] = _Entry(log_id, value or b"")
-        self._waiting.move_to_end(user_id)
-        if len(self._waiting) > self._max_users:
+        key = self._key(kind, user_id)
+        self._waiting[key] = _Entry(log_id, value or b"")
+        self._waiting.move_to_end(key)
+        if len(self._waiting) > self._max_waiting:
             self._waiting.popitem(last=False)
         self._has_entries.set()
 
-    async def newest(self, user_id: str) -> bytes | None:
+    async def newest(self, kind: DecisionKind, user_id: str) -> bytes | None:
         """Return the newest decision of a user as published; None for an unknown or erased user.
+
+        Args:
+            kind: Kind of the decision.
+            user_id: The user.
 
         Raises:
             RequestError: Redis does not answer.
         """
-        waiting = self._waiting.get(user_id)
+        key = self._key(kind, user_id)
+        waiting = self._waiting.get(key)
         if waiting:
             return waiting.value or None
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                value = await self._redis.hget(self._key(user_id), "value")
+                value = await self._redis.hget(key, "value")
         except (RedisError, OSError, TimeoutError) as exc:
             self._note_error(exc)
             message = "the shared memory of decisions does not answer: try again"
@@ -134,22 +142,27 @@ class RedisMemory:
 
     async def _write_batch(self, batch: dict[str, _Entry]) -> None:
         async with asyncio.timeout(ANSWER_SECONDS), self._redis.pipeline(transaction=False) as pipeline:
-            for user_id, (log_id, value) in batch.items():
+            for key, (log_id, value) in batch.items():
                 source, _, offset = log_id.rpartition("-")
-                await self._write([self._key(user_id)], [source, offset, value, self._ttl_ms], client=pipeline)
+                await self._write([key], [source, offset, value, self._ttl_ms], client=pipeline)
             await pipeline.execute()
 
     def _put_back(self, batch: dict[str, _Entry]) -> None:
         """Note decisions again, as the oldest, except where a newer one came meanwhile."""
-        for user_id, entry in reversed(batch.items()):
-            if user_id not in self._waiting and len(self._waiting) < self._max_users:
-                self._waiting[user_id] = entry
-                self._waiting.move_to_end(user_id, last=False)
+        for key, entry in reversed(batch.items()):
+            if key not in self._waiting and len(self._waiting) < self._max_waiting:
+                self._waiting[key] = entry
+                self._waiting.move_to_end(key, last=False)
 
     def _note_error(self, error: Exception) -> None:
         self._errors.inc()
         _log.warning("Redis does not answer: %s", type(error).__name__)  # its words may have the address
 
-    def _key(self, user_id: str) -> str:
-        """Return the key of a user. The key of an erased user stays for a while, so it does not name the user."""
-        return self._prefix + hashlib.sha256(user_id.encode()).hexdigest()
+    def _key(self, kind: DecisionKind, user_id: str) -> str:
+        """Return the key of a decision. The key of an erased user stays for a while, so it does not name the user.
+
+        Args:
+            kind: Kind of the decision.
+            user_id: The user.
+        """
+        return f"{self._prefix}{kind}:{hashlib.sha256(user_id.encode()).hexdigest()}"

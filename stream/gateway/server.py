@@ -160,7 +160,11 @@ async def open_gateway(settings: Settings, *, has_shop: bool = False) -> AsyncGe
     shared = open_shared_memory(settings, metrics)
     decisions = PublishedDecisions(settings.gateway, metrics, shared)
     event_log = KafkaLog(
-        settings.kafka, settings.gateway, on_decision=decisions.receive, on_receipt=decisions.receive_receipt
+        settings.kafka,
+        settings.gateway,
+        on_decision=decisions.receive,
+        on_ad=decisions.receive_ad,
+        on_receipt=decisions.receive_receipt,
     )
     async with event_log:
         explain = ExplainProcess(settings).explain

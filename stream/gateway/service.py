@@ -3,17 +3,26 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from typing import get_args
 
 import msgspec
 
 from clickscore.schemas.erasure import Erased, decode_receipt
+from clickscore.stream.decision_ids import AD_SUFFIX
 from clickscore.stream.errors import RequestError
 from clickscore.stream.gateway.answers import HealthAnswer, StoredEvent
-from clickscore.stream.gateway.decision_memory import DecisionMemory, SharedMemory, decode_published_decision
+from clickscore.stream.gateway.decision_memory import (
+    DecisionKind,
+    DecisionMemory,
+    PublishedDecision,
+    SharedMemory,
+    decode_published_decision,
+)
 from clickscore.stream.gateway.event_bodies import IncomingEvent
 from clickscore.stream.gateway.event_log import EventLog, Explain
 from clickscore.stream.gateway.gateway_metrics import GatewayMetrics
 from clickscore.stream.gateway.pending_decisions import PendingDecisions
+from clickscore.stream.gateway.placements import select_placement
 from clickscore.stream.settings import GatewaySettings
 
 _log = logging.getLogger(__name__)
@@ -32,21 +41,20 @@ class PublishedDecisions:
         """
         self._shared = shared
         self.memory = DecisionMemory(settings.gateway_users)
+        self.ads = DecisionMemory(settings.gateway_users)
         self.pending = PendingDecisions()
         metrics.users.set_function(lambda: len(self.memory))
         metrics.pending.set_function(lambda: len(self.pending))
 
     def receive(self, value: bytes) -> None:
         """Take a published decision. An unreadable value is passed over: it answers nobody."""
-        try:
-            decision = decode_published_decision(value)
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-            _log.warning("A published decision cannot be read: %s", exc)
-            return
-        self.memory.remember(decision, value)
-        if self._shared:
-            self._shared.put(decision.user_id, decision.decision_id, value)
-        self.pending.resolve(decision, value)
+        decision = self._remember("recommendation", value)
+        if decision:
+            self.pending.resolve(decision, value)
+
+    def receive_ad(self, value: bytes) -> None:
+        """Take a published decision on an ad. An unreadable value is passed over."""
+        self._remember("ad", value)
 
     def receive_receipt(self, value: bytes) -> None:
         """Take an erasure receipt: the decision of the user is forgotten."""
@@ -56,19 +64,50 @@ class PublishedDecisions:
             _log.warning("An erasure receipt cannot be read: %s", exc)
             return
         if isinstance(receipt, Erased):
-            self.memory.forget(receipt.user_id, receipt.record_id)
-            if self._shared:
-                self._shared.put(receipt.user_id, receipt.record_id, None)
+            for kind in get_args(DecisionKind):
+                self._memory(kind).forget(receipt.user_id, receipt.record_id)
+                if self._shared:
+                    self._shared.put(kind, receipt.user_id, receipt.record_id, None)
 
-    async def newest(self, user_id: str) -> bytes | None:
+    async def newest(self, kind: DecisionKind, user_id: str) -> bytes | None:
         """Return the newest decision of a user as published, from memory or else from the shared memory.
+
+        Args:
+            kind: Kind of the decision.
+            user_id: The user.
 
         Raises:
             RequestError: The shared memory does not answer.
         """
-        if self._shared is None or user_id in self.memory:
-            return self.memory.newest(user_id)
-        return await self._shared.newest(user_id)
+        memory = self._memory(kind)
+        if self._shared is None or user_id in memory:
+            return memory.newest(user_id)
+        return await self._shared.newest(kind, user_id)
+
+    def by_id(self, decision_id: str) -> bytes | None:
+        """Return a decision by its id, if it is the newest of its user and in memory."""
+        kind: DecisionKind = "ad" if decision_id.endswith(AD_SUFFIX) else "recommendation"
+        return self._memory(kind).by_log_id(decision_id.removesuffix(AD_SUFFIX))
+
+    def _memory(self, kind: DecisionKind) -> DecisionMemory:
+        return self.ads if kind == "ad" else self.memory
+
+    def _remember(self, kind: DecisionKind, value: bytes) -> PublishedDecision | None:
+        """Remember a published decision, and return its ids; None for an unreadable one.
+
+        Args:
+            kind: Kind of the decision.
+            value: The decision as published.
+        """
+        try:
+            decision = decode_published_decision(value)
+        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            _log.warning("A published decision cannot be read: %s", exc)
+            return None
+        self._memory(kind).remember(decision, value)
+        if self._shared:
+            self._shared.put(kind, decision.user_id, decision.log_id, value)
+        return decision
 
 
 class GatewayService:
@@ -149,11 +188,24 @@ class GatewayService:
         Raises:
             RequestError: No decision of the user is remembered, or the shared memory does not answer.
         """
-        value = await self._decisions.newest(user_id)
+        value = await self._decisions.newest("recommendation", user_id)
         if value is None:
             message = "no recent decision of this user is known: send an event with decide=true to get a decision"
             raise RequestError(404, message)
         return value
+
+    async def placement(self, user_id: str, name: str) -> bytes:
+        """Return what a placement shows to a user: a shelf of the newest recommendation, or the newest ads.
+
+        Args:
+            user_id: The user.
+            name: Name of a shelf or of an ad placement.
+
+        Raises:
+            RequestError: The newest decisions of the user have no such placement, or the shared memory does not answer.
+        """
+        recommendation = await self.newest(user_id)
+        return select_placement(name, recommendation, await self._decisions.newest("ad", user_id))
 
     def health(self) -> HealthAnswer:
         """Return the state of the gateway, and set the gauges of the metrics to the same values."""
@@ -173,7 +225,7 @@ class GatewayService:
         Raises:
             RequestError: The decision is not known.
         """
-        value = self._decisions.memory.by_id(decision_id) or await self._event_log.find_decision(decision_id)
+        value = self._decisions.by_id(decision_id) or await self._event_log.find_decision(decision_id)
         if value is None:
             message = "no such decision: it is not published yet, or the log keeps it no more"
             raise RequestError(404, message)

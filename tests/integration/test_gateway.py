@@ -17,6 +17,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 
+from clickscore.schemas.catalogue import Campaign, Item
 from clickscore.schemas.topics import RECOMMENDATIONS
 from clickscore.stream.settings import Settings, environment_of
 from clickscore.stream.simulator.worker_process import free_port
@@ -103,6 +104,7 @@ def event(event_id: str, kind: str = "view", **fields: Any) -> dict[str, Any]:
 
 def test_gateway_stores_events_and_answers_with_the_decisions_of_a_worker(broker: str, tmp_path: Path) -> None:
     with installation(broker, tmp_path, gateway_decide_ms=10_000) as live:
+        live.fill_catalogue([Item(item_id="oak-mug")], [Campaign(campaign_id="tea-week", item_id="oak-mug", bid=0.4)])
         worker = live.start_worker()
         with running_gateway(live.settings, tmp_path / "first.log") as first:
             worker.wait_restored()
@@ -117,6 +119,13 @@ def test_gateway_stores_events_and_answers_with_the_decisions_of_a_worker(broker
             # The decision of e1 is not the newest any more: it comes from Kafka.
             status, earlier = first.send(f"/v1/decisions/{answer['events'][0]['decision_id']}")
             assert (status, earlier["event_id"]) == (200, "e1")
+            shelf = first.send("/v1/users/anna/recommendations?placement=list")[1]
+            assert (shelf["decision_id"], shelf["items"]) == (decision["decision_id"], decision["items"])
+            ads = first.wait("/v1/users/anna/recommendations?placement=beside", 200)
+            assert ads["slots"][0]["campaign_id"] == "tea-week"
+            for event_answer in answer["events"]:  # the newest from memory, the earlier from Kafka
+                status, ad = first.send(f"/v1/decisions/{event_answer['decision_id']}-ad")
+                assert (status, ad["event_id"], ad["type"]) == (200, event_answer["event_id"], "ad")
             for missing in ("none", "other-0-0", f"{decision['decision_id']}9", f"{decision['decision_id'][:-1]}x"):
                 assert first.send(f"/v1/decisions/{missing}")[0] == 404
                 assert first.send(f"/v1/decisions/{missing}/explain")[0] == 404

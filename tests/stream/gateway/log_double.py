@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from clickscore.schemas.decisions import Choice, Recommendation, encode_decision
+from clickscore.schemas.decisions import Ad, Choice, Recommendation, SoldSlot, encode_decision
 from clickscore.schemas.events import AnyEvent
 from clickscore.schemas.explanations import Explanation
 from clickscore.stream.errors import RequestError
@@ -32,6 +32,46 @@ def decision(offset: int, user_id: str, event_id: str) -> bytes:
             purchase=None,
             items=(Choice(item_id="birch-kettle", score=0.0, propensity=1.0, reason="popular"),),
             filtered={},
+        )
+    )
+
+
+def ad(offset: int, user_id: str, event_id: str, placements: Sequence[str], ts: int = 1_767_605_400_000) -> bytes:
+    """Return a decision on an ad as a worker publishes it, with a sold slot in each placement."""
+    slots = tuple(
+        SoldSlot(
+            placement=placement,
+            slot=0,
+            position=None,
+            campaign_id="tea-week",
+            item_id="oak-mug",
+            bid=0.4,
+            bid_per="click",
+            probability=0.01,
+            quality=1.0,
+            exposure=1.0,
+            price=0.3,
+            runner_up=None,
+        )
+        for placement in placements
+    )
+    return encode_decision(
+        Ad(
+            decision_id=f"{SOURCE}-{offset}-ad",
+            user_id=user_id,
+            event_id=event_id,
+            ts=ts,
+            bundle=None,
+            policy="p",
+            variant="popular",
+            session_id="s",
+            campaign_id=None,
+            item_id=None,
+            bid=None,
+            purchase=None,
+            propensity=1.0,
+            reason="",
+            slots=slots,
         )
     )
 

@@ -16,8 +16,8 @@ def test_newest_decision_of_a_user_is_remembered_as_published() -> None:
     remember(memory, 1, "anna")
     newest = remember(memory, 5, "anna")
     assert memory.newest("anna") == newest
-    assert memory.by_id(f"{SOURCE}-5") == newest
-    assert memory.by_id(f"{SOURCE}-1") is None
+    assert memory.by_log_id(f"{SOURCE}-5") == newest
+    assert memory.by_log_id(f"{SOURCE}-1") is None
     assert memory.by_event("anna", "e5") == newest
     assert memory.by_event("anna", "e1") is None
     assert memory.newest("bob") is None
@@ -36,7 +36,7 @@ def test_user_with_the_oldest_decision_goes_first() -> None:
         remember(memory, offset, user)
     assert len(memory) == 2
     assert memory.newest("bob") is None
-    assert memory.by_id(f"{SOURCE}-1") is None
+    assert memory.by_log_id(f"{SOURCE}-1") is None
     assert memory.newest("anna")
     assert memory.newest("cleo")
 
@@ -56,7 +56,7 @@ def test_erased_user_is_forgotten_even_if_an_earlier_decision_is_read_later() ->
     assert memory.newest("anna") is None
     remember(memory, 2, "anna")
     assert memory.newest("anna") is None
-    assert memory.by_id(f"{SOURCE}-2") is None
+    assert memory.by_log_id(f"{SOURCE}-2") is None
     assert remember(memory, 4, "anna") == memory.newest("anna")
 
 

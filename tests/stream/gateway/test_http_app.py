@@ -11,7 +11,7 @@ import pytest
 from clickscore.stream.gateway.api_keys import make_user_key
 from clickscore.stream.gateway.openapi import OPERATIONS, openapi
 from tests.docs.conforms import faults
-from tests.stream.gateway.log_double import SOURCE, decision
+from tests.stream.gateway.log_double import SOURCE, ad, decision
 from tests.stream.gateway.running import JSON, Answer, RunningGateway, event, key_header, now, running_gateway
 
 OPEN = {"/health", "/openapi.json", "/snippet.js"}
@@ -128,10 +128,33 @@ def test_erased_user_has_no_decision() -> None:
     with_gateway(work)
 
 
+def test_placement_is_a_shelf_or_an_ad_placement_of_the_newest_decisions() -> None:
+    async def work(gateway: RunningGateway) -> None:
+        path = "/v1/users/anna/recommendations?placement="
+        check_problem(await gateway.get(f"{path}list"), 404, "no recent decision")
+        await gateway.post(event(), decide=True)
+        shelf = await gateway.get(f"{path}list")
+        assert (shelf.json["decision_id"], shelf.json["items"][0]["item_id"]) == (f"{SOURCE}-0", "birch-kettle")
+        check_problem(await gateway.get(f"{path}beside"), 404, "they have list")
+        gateway.decisions.receive_ad(ad(0, "anna", "e1", ["beside"]))
+        ads = await gateway.get(f"{path}beside")
+        assert (ads.json["decision_id"], ads.json["slots"][0]["item_id"]) == (f"{SOURCE}-0-ad", "oak-mug")
+        assert (await gateway.get(f"/v1/decisions/{SOURCE}-0-ad")).body == ad(0, "anna", "e1", ["beside"])
+        assert (await gateway.get("/v1/users/anna/recommendations")).json["decision_id"] == f"{SOURCE}-0"
+        receipt = {"type": "erased", "record_id": f"{SOURCE}-1", "user_id": "anna", "event_id": "x", "ts": now()}
+        gateway.decisions.receive_receipt(json.dumps(receipt).encode())
+        check_problem(await gateway.get(f"{path}beside"), 404)
+        assert len(gateway.decisions.ads) == 1  # it says that anna is erased
+        assert gateway.decisions.ads.newest("anna") is None
+
+    with_gateway(work)
+
+
 def test_unreadable_records_of_the_topics_answer_nobody() -> None:
     async def work(gateway: RunningGateway) -> None:
         for value in (b"", b"{", b"{}", b"\xff", b"[" * 10_000):
             gateway.decisions.receive(value)
+            gateway.decisions.receive_ad(value)
             gateway.decisions.receive_receipt(value)
         assert len(gateway.decisions.memory) == 0
 
@@ -311,8 +334,11 @@ def test_answers_are_as_the_description_says(decide: bool) -> None:
         path = "/v1/users/{user_id}/recommendations"
         for user in ("anna", "bob", "%FF"):
             check(await gateway.get(path.format(user_id=user)), "get", path)
+        gateway.decisions.receive_ad(ad(0, "anna", "e1", ["beside"]))
+        for name in ("list", "beside", "none"):
+            check(await gateway.get(f"/v1/users/anna/recommendations?placement={name}"), "get", path)
         path = "/v1/decisions/{decision_id}"
-        for name in (f"{SOURCE}-0", "none"):
+        for name in (f"{SOURCE}-0", f"{SOURCE}-0-ad", "none"):
             check(await gateway.get(path.format(decision_id=name)), "get", path)
         path = "/v1/decisions/{decision_id}/explain"
         for name in (f"{SOURCE}-0", "none"):

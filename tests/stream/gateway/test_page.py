@@ -63,12 +63,13 @@ def test_commands_of_the_page_do_what_the_page_says(tmp_path: Path) -> None:
                     assert names(json.loads(outputs[-1])) == names(json.loads(example))
             return outputs
 
-    sent, decided, read, explained, refused, keys = asyncio.run(run())
+    sent, decided, read, placed, explained, refused, keys = asyncio.run(run())
     assert json.loads(sent)["events"][0]["event_id"] == "e-1"
     assert decided.split() == ["birch-kettle"]
     newest, first = json.JSONDecoder().raw_decode(read)[0], read
     assert newest["event_id"] == "e-3"
     assert f'"decision_id":"{SOURCE}-0"' in first
+    assert json.loads(placed)["placement"] == "list"
     assert json.loads(explained)["verdict"] == "equal"
     assert json.loads(refused)["status"] == 400
     key, listed = keys.split("\n", 1)

@@ -12,7 +12,7 @@ from clickscore.stream.gateway.gateway_metrics import GatewayMetrics
 from clickscore.stream.gateway.redis_memory import MIN_WAITING, RedisMemory
 from clickscore.stream.settings import Settings
 from tests.redis_server import RedisServer, running_redis, with_redis
-from tests.stream.gateway.log_double import SOURCE, decision
+from tests.stream.gateway.log_double import SOURCE, ad, decision
 from tests.stream.gateway.running import RunningGateway, event, now, running_gateway
 
 PATH = "/v1/users/anna/recommendations"
@@ -55,6 +55,17 @@ def test_gateway_answers_with_a_decision_that_only_another_gateway_has_read(serv
         await first.post(event(), decide=True)
         assert await wait_status(second, 200) == decision(0, "anna", "e1")
         assert (await second.get("/v1/users/bob/recommendations")).status == 404
+
+    with_two_gateways(server, work)
+
+
+@with_redis
+def test_ads_are_shared_as_well(server: RedisServer) -> None:
+    async def work(first: RunningGateway, second: RunningGateway) -> None:
+        await first.post(event(), decide=True)
+        first.decisions.receive_ad(ad(0, "anna", "e1", ["beside"]))
+        body = await wait_status(second, 200, f"{PATH}?placement=beside")
+        assert json.loads(body)["decision_id"] == f"{SOURCE}-0-ad"
 
     with_two_gateways(server, work)
 
@@ -147,14 +158,14 @@ def test_without_redis_only_so_many_decisions_wait() -> None:
         memory = RedisMemory(settings, metrics)
         writing = asyncio.create_task(memory.run())
         for number in range(MIN_WAITING + 10):
-            memory.put(f"user-{number}", f"{SOURCE}-{number}", b"value")
+            memory.put("recommendation", f"user-{number}", f"{SOURCE}-{number}", b"value")
         async with asyncio.timeout(20):
             while not metrics.registry.get_sample_value("clickscore_gateway_redis_errors_total"):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        memory.put("user-20", f"{SOURCE}-99999", None)
+        memory.put("recommendation", "user-20", f"{SOURCE}-99999", None)
         assert metrics.registry.get_sample_value("clickscore_gateway_redis_waiting_decisions") == MIN_WAITING
-        assert await memory.newest("user-21") == b"value"
-        assert await memory.newest("user-20") is None
+        assert await memory.newest("recommendation", "user-21") == b"value"
+        assert await memory.newest("recommendation", "user-20") is None
         writing.cancel()
 
     asyncio.run(run())
