@@ -8,6 +8,7 @@ from clickscore.schemas.decisions import BidUnit
 from clickscore.schemas.events import Price, Word, time_fault
 from clickscore.schemas.field_types import EventTime, Id, Millis
 from clickscore.schemas.json_depth import bounded_depth
+from clickscore.schemas.open_decisions import MAX_WINDOW_MS, PURCHASE_WINDOW_MS
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -85,6 +86,10 @@ class Campaign(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Not applied yet, and accepted only because older records have the field: ads are shown without a budget."""
     frequency_cap: Annotated[int, msgspec.Meta(ge=1)] | None = None
     """Largest number of impressions of this campaign to a user on a day (UTC, event time); null for any."""
+    view_window_ms: Annotated[int, msgspec.Meta(ge=0, le=MAX_WINDOW_MS)] = 0
+    """Time after an impression within which an order of the item counts without a click, ms; 0 for none."""
+    purchase_window_ms: Annotated[int, msgspec.Meta(ge=0, le=MAX_WINDOW_MS)] = PURCHASE_WINDOW_MS
+    """Time after a click within which an order of the item counts, ms."""
 
 
 decode_item = bounded_depth(msgspec.json.Decoder(Item).decode)

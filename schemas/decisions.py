@@ -155,6 +155,10 @@ class SoldSlot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Price for what `bid_per` names: at most the bid, and 0 for a bot or an agent."""
     runner_up: str | None
     """Campaign that would have won the slot otherwise; null where no other campaign wanted it."""
+    view_window_ms: int | msgspec.UnsetType = msgspec.UNSET
+    """Time after an impression within which an order of the item counts without a click, ms; left out for 0."""
+    purchase_window_ms: int | msgspec.UnsetType = msgspec.UNSET
+    """Time after a click within which an order of the item counts, ms; left out for a day."""
 
 
 class Ad(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ad", gc=False):

@@ -8,11 +8,16 @@ import msgspec
 import xxhash
 
 from clickscore.schemas.decisions import BidUnit
+from clickscore.schemas.durations import DAY_MS
 
 LEDGER_PREFIX = "\0"
 """First character of the keys of ledger records. No user id begins with it: such events are dead letters."""
 _USER_KIND = "u"
 
+PURCHASE_WINDOW_MS = DAY_MS
+"""Time after a click within which an order of the item counts, ms, unless a campaign says otherwise."""
+MAX_WINDOW_MS = 30 * DAY_MS
+"""Largest window of a campaign, ms: the longest that is usual in retail media."""
 ITEM_HASH_BYTES = 8
 """Bytes of an item in `OpenDecision.items`."""
 
@@ -31,6 +36,10 @@ class OpenSlot(msgspec.Struct, frozen=True, array_like=True, gc=False):
     bid_per: BidUnit
     price: float
     """Price for what `bid_per` names, as the decision states it."""
+    view_window_ms: int = 0
+    """Time after an impression within which an order of the item counts without a click, ms; 0 for none."""
+    purchase_window_ms: int = PURCHASE_WINDOW_MS
+    """Time after a click within which an order of the item counts, ms."""
 
 
 class Reaction(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -45,6 +54,39 @@ class Reaction(msgspec.Struct, frozen=True, array_like=True, gc=False):
     fingerprint: bytes
     """Hash of the event id (xxh3, 64 bits): a repeated event counts once."""
     item_id: str = ""
+    is_repeat: bool = False
+    """Whether the click repeats a click of a decision that is forgotten by now."""
+
+
+class OrderLine(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A cart or a purchase of an item that a decision showed. New fields go to the end and need a default."""
+
+    kind: int
+    """`CART` or `PURCHASE`."""
+    item_id: str
+    ts: int
+    """Event time, ms."""
+    revenue: float
+    """Price * quantity; 0 where the event has no price, and for a cart."""
+    fingerprint: bytes
+    """Hash of the event id (xxh3, 64 bits): a repeated event counts once."""
+    partition: int = -1
+    """Partition of the decision that the event names; -1 where it names none."""
+    offset: int = -1
+    """Offset of this decision."""
+    campaign_id: str = ""
+    """Campaign that the event names; empty for none."""
+
+
+class Billing(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a sold slot has cost so far. New fields go to the end and need a default."""
+
+    records: int = 0
+    """Number of charges on `ad-charges`, credits included."""
+    events: int = 0
+    """Number of events that the campaign bids for, invalid ones included."""
+    net: float = 0.0
+    """Amount that the campaign pays."""
 
 
 class OpenDecision(msgspec.Struct, array_like=True, gc=False):
@@ -65,6 +107,14 @@ class OpenDecision(msgspec.Struct, array_like=True, gc=False):
     slots: list[OpenSlot] = []
     reactions: list[Reaction] = []
     """Impressions and clicks in the order of their records."""
+    billing: list[Billing] = []
+    """What each slot has cost, in the order of `slots`; empty where nothing has happened."""
+    revisions: int = 0
+    """Number of records on `decision-outcomes`."""
+    digest: bytes = b""
+    """Hash (xxh3, 64 bits) of the lines of the newest of these records."""
+    withheld: int = 0
+    """Bits of the purposes without the user's consent, in the order of `schemas.purposes.PURPOSES`."""
 
 
 class UserLedger(msgspec.Struct, array_like=True, gc=False):
@@ -72,6 +122,10 @@ class UserLedger(msgspec.Struct, array_like=True, gc=False):
 
     decisions: list[OpenDecision] = []
     """Open decisions, in the order of their records."""
+    orders: list[OrderLine] = []
+    """Carts and purchases of items that a decision showed, in the order of their records."""
+    is_machine: bool = False
+    """Whether the user is known as a bot or an agent, which pays for no ad."""
 
 
 def item_hash(item_id: str) -> bytes:

@@ -31,6 +31,7 @@ from clickscore.schemas.events import (
 )
 from clickscore.schemas.handover import Handover
 from clickscore.schemas.open_decisions import LEDGER_PREFIX
+from clickscore.schemas.outcomes import encode_outcome
 from clickscore.schemas.purposes import ADS, PERSONALISATION
 from clickscore.schemas.sessions import ClosedSession, encode_session
 from clickscore.stream.cut_bytes import full_size
@@ -46,7 +47,7 @@ from clickscore.stream.scoring.scorer import PendingScores, Scorer
 from clickscore.stream.settings import PolicySettings, SessionSettings
 from clickscore.stream.state import ad_counts, clients, consent, sessions
 from clickscore.stream.state.identity import encode_bounded
-from clickscore.stream.state.ledger import OpeningDecision
+from clickscore.stream.state.ledger import LedgerResults, OpeningDecision
 from clickscore.stream.state.partition import (
     MAX_CLOSURES_PER_EVENT,
     MAX_CLOSURES_PER_TICK,
@@ -151,7 +152,16 @@ class Output:
     shadowed: list[tuple[Request, Scores]] = field(default_factory=list[tuple[Request, Scores]])
     """Requests that the challenger is to score without deciding, with the champion's scores."""
     feedback: Counter[str] = field(default_factory=Counter[str])
-    """Number of events that name a decision, by what became of them; see `Ledger.counts`."""
+    """Number of events that name a decision, by what became of them; see `LedgerResults.feedback`."""
+    reactions: Counter[tuple[str, str, str]] = field(default_factory=Counter[tuple[str, str, str]])
+    """Number of joined events by kind, variant and placement."""
+    revenue: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
+    """Revenue of attributed orders by variant and placement."""
+    decision_outcomes: list[Message] = field(default_factory=list[Message])
+    charges: list[Message] = field(default_factory=list[Message])
+    """Charges and credits of ads, keyed by the campaign."""
+    charged: Counter[str] = field(default_factory=Counter[str])
+    """Amounts of these charges: `gross`, `net`, and `credit` for what is given back."""
 
 
 class DueDecision(NamedTuple):
@@ -432,10 +442,11 @@ class Pipeline:
                 if request.withheld & PERSONALISATION:
                     ledger.forget(request.event.user_id, offset)
                     continue
-                ledger.react(request.event, offset)
+                is_machine = request.client >= FIRST_MACHINE
+                ledger.pass_event(request.event, offset, is_machine=is_machine)
                 if not isinstance(request.event, Impression):  # no page waits for the decision on an impression
-                    ledger.open(_opening(request, page), offset)
-        output.feedback.update(ledger.counts)
+                    ledger.open(_opening(request, page), offset, is_machine=is_machine)
+        _add_results(output, ledger.take_results())
         output.changes[-1:-1] = state.flush_ledger(end)  # the partition's own record stays the last
 
     def _decide_alone(self, due: Sequence[DueDecision], indices: Iterable[int], pages: dict[int, DecidedPage]) -> None:
@@ -776,7 +787,21 @@ def _opening(request: Request, page: DecidedPage) -> OpeningDecision:
     variant = comparison_variant(
         request.variant, has_model_items=MODEL in page.origins, is_machine=request.client >= FIRST_MACHINE
     )
-    return OpeningDecision(request.event.user_id, request.event.ts, variant, page.shelves, page.ad)
+    return OpeningDecision(request.event.user_id, request.event.ts, variant, page.shelves, page.ad, request.withheld)
+
+
+def _add_results(output: Output, results: LedgerResults) -> None:
+    """Add the results of a ledger to the output of a batch."""
+    output.feedback.update(results.feedback)
+    output.reactions.update(results.reactions)
+    output.revenue.update(results.revenue)
+    output.decision_outcomes += [
+        Message(outcome.user_id.encode(), encode_outcome(outcome)) for outcome in results.outcomes
+    ]
+    for charge in results.charges:
+        output.charges.append(Message(charge.campaign_id.encode(), encode_outcome(charge)))
+        output.charged["gross"] += charge.gross
+        output.charged["net" if charge.net >= 0 else "credit"] += abs(charge.net)
 
 
 def _with_companions(request: Request, catalogue: AnyCatalogue, state: PartitionState) -> Request:

@@ -14,6 +14,7 @@ from clickscore.schemas.catalogue import Campaign
 from clickscore.schemas.clients import CLIENT_FIELDS, FIRST_MACHINE, REASON_FIELDS
 from clickscore.schemas.decisions import Ad, Choice, ExclusionCause, SoldSlot, round_score
 from clickscore.schemas.events import Impression, ItemEvent, Search
+from clickscore.schemas.open_decisions import PURCHASE_WINDOW_MS
 from clickscore.schemas.purposes import ADS, PERSONALISATION, WITHHELD
 from clickscore.stream.policy.ad_plan import AdPlan
 from clickscore.stream.policy.auction import BESIDE, Bidder, Sale, make_bidder, rank, sell
@@ -213,6 +214,10 @@ class PageAuction:
             exposure=sale.slot.exposure,
             price=round_score(sale.price) if is_charged else 0.0,
             runner_up=sale.runner_up.campaign.campaign_id if sale.runner_up else None,
+            view_window_ms=campaign.view_window_ms or msgspec.UNSET,
+            purchase_window_ms=(
+                msgspec.UNSET if campaign.purchase_window_ms == PURCHASE_WINDOW_MS else campaign.purchase_window_ms
+            ),
         )
 
     def reason(self, sold: Sequence[SoldSlot], target: str) -> str:

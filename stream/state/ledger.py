@@ -5,48 +5,69 @@ Session state is updated in `Pipeline.begin`, before any score is there. What de
 go into the changelog records of the same batch, before the partition's own record, so a crash at any point counts each
 record once. A snapshot without ledger records, such as one of release 0.1.0, means an empty ledger.
 
-The ledger remembers each user's open decisions, and joins the impressions and clicks that name one of them. It is
-bounded: at most `MAX_DECISIONS` a user, each with at most `MAX_REACTIONS`, and each only for `CLICK_WINDOW_MS` of event
-time.
+The ledger remembers each user's open decisions, and joins the events that name one of them or that buy what one of them
+showed. After each change it computes what the sold slots cost (`state.billing`), and writes a charge for each difference.
+When the click window of a decision closes, it writes the outcome of the decision, and later a correction where anything
+has changed. It is bounded: at most `MAX_DECISIONS` and `MAX_ORDERS` a user, each decision with at most `MAX_REACTIONS`,
+and only for the windows of event time.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+import msgspec
 import xxhash
 
 from clickscore.schemas.decisions import Ad, Choice, ShownShelf
 from clickscore.schemas.durations import MINUTE_MS
-from clickscore.schemas.events import AnyEvent, Click, Impression
+from clickscore.schemas.events import AnyEvent, Cart, Click, Impression, ItemEvent, Purchase
 from clickscore.schemas.open_decisions import (
+    CART,
     CLICK,
     IMPRESSION,
     ITEM_HASH_BYTES,
+    PURCHASE,
+    PURCHASE_WINDOW_MS,
+    Billing,
     OpenDecision,
     OpenSlot,
+    OrderLine,
     Reaction,
     UserLedger,
     item_hash,
     ledger_key,
     ledger_user,
 )
+from clickscore.schemas.outcomes import AdCharge, DecisionOutcome, LineOutcome, encode_outcome
+from clickscore.schemas.purposes import ADS, purposes_of_bits
 from clickscore.schemas.snapshots import UserState, decode_user, encode
 from clickscore.stream.settings import SessionSettings
+from clickscore.stream.state.attribution import attribute_orders, find_line, judge_clicks, order_window
+from clickscore.stream.state.billing import MONEY_DECIMALS, make_bill, unit_price
+from clickscore.stream.state.outcome_lines import make_lines, placement_of
 from clickscore.stream.state.timers import TimerWheel
 
 CLICK_WINDOW_MS = 30 * MINUTE_MS
 """Time after a decision within which its impressions and clicks count, ms: the usual gap of sessions."""
 MAX_DECISIONS = 32
-"""Open decisions of a user, at most: 97 % of sessions have fewer events. The oldest closes early."""
+"""Open decisions of a user, at most: 97 % of sessions have fewer events. One without a reaction closes early."""
 MAX_REACTIONS = 64
 """Impressions and clicks of a decision that are remembered, at most: a page shows some ten items."""
+MAX_ORDERS = 64
+"""Carts and purchases of a user that are remembered, at most."""
 MAX_CLOSURES = 64
 """Largest number of users whose decisions close at a record. An event may move the watermark by hours, and the changes
 of a batch travel as a single record batch of limited size."""
 
 AD_SUFFIX = "-ad"
 """Ending of the id of a decision on ads."""
+
+_KINDS: dict[type, int] = {Impression: IMPRESSION, Click: CLICK, Cart: CART, Purchase: PURCHASE}
+KIND_NAMES = ("impression", "click", "cart", "purchase")
+"""Name of each kind of reaction, by code."""
+_NO_ITEM = bytes(ITEM_HASH_BYTES)
+"""Stands for an item of a page with which no event may be joined."""
 
 
 class OpeningDecision(NamedTuple):
@@ -60,6 +81,8 @@ class OpeningDecision(NamedTuple):
     shelves: Sequence[ShownShelf]
     """The lists of the page, from top to bottom."""
     ad: Ad | None
+    withheld: int = 0
+    """Bits of the purposes without the user's consent."""
 
 
 class LedgerChange(NamedTuple):
@@ -68,6 +91,24 @@ class LedgerChange(NamedTuple):
     key: str
     value: bytes | None
     offset: int
+
+
+class LedgerResults(NamedTuple):
+    """Results of the records that passed through a ledger."""
+
+    feedback: Counter[str]
+    """Events that name a decision by what became of them: `joined`, `repeated`, `unknown` for a decision that is not open
+    or does not show the item, `overflow` for a decision with too many reactions."""
+    reactions: Counter[tuple[str, str, str]]
+    """Joined events by kind, variant and placement; orders where they were attributed first."""
+    revenue: Counter[tuple[str, str]]
+    """Revenue by variant and placement; orders where they were attributed first."""
+    outcomes: list[DecisionOutcome]
+    charges: list[AdCharge]
+
+
+def _no_results() -> LedgerResults:
+    return LedgerResults(Counter(), Counter(), Counter(), [], [])
 
 
 class _Touched(NamedTuple):
@@ -87,11 +128,8 @@ class Ledger:
             source: `TOPIC-PARTITION` of the events.
             settings: Allowed lateness.
         """
-        self.counts: Counter[str] = Counter()
-        """Events that name a decision, since the last flush, by what became of them: `joined`, `unknown` for a decision
-        that is not open or does not show the item, `repeated`, `overflow`."""
-        self._source = source
-        self._partition = int(source.rpartition("-")[2])
+        self._topic, _, partition = source.rpartition("-")
+        self._partition = int(partition)
         self._lateness_ms = settings.lateness_ms
         self._users: dict[str, bytes] = {}
         self._touched: dict[str, _Touched] = {}
@@ -99,6 +137,7 @@ class Ledger:
         self._close_at: dict[str, int] = {}  # time of each user's present timer; other entries of the wheel are void
         self._erased: set[str] = set()
         self._overlaid: set[str] = set()
+        self._results = _no_results()
 
     def __len__(self) -> int:
         """Return the number of users with open decisions."""
@@ -116,8 +155,13 @@ class Ledger:
         value = self._users.get(user_id)
         return (decode_user(value).ledger or UserLedger()) if value is not None else UserLedger()
 
+    def take_results(self) -> LedgerResults:
+        """Return the results since the last call."""
+        results, self._results = self._results, _no_results()
+        return results
+
     def advance(self, max_ts: int, offset: int) -> None:
-        """Close the decisions whose window the watermark has passed.
+        """Close the decisions whose windows the watermark has passed.
 
         Args:
             max_ts: Largest event time of the partition, ms.
@@ -125,107 +169,293 @@ class Ledger:
         """
         watermark = max_ts - self._lateness_ms
         closures = 0
-        while (
-            closures < MAX_CLOSURES
-            and self._timers.is_due(watermark)
-            and (user_id := self._timers.pop(watermark)) is not None
-        ):
-            close_at = self._close_at.get(user_id)
-            if close_at is None or self._timers.is_later(close_at):
+        while closures < MAX_CLOSURES and self._timers.is_due(watermark):
+            user_id = self._timers.pop(watermark)
+            close_at = self._close_at.get(user_id) if user_id is not None else None
+            if user_id is None or close_at is None or self._timers.is_later(close_at):
                 continue  # void: the user has an earlier or a later timer, or none
             del self._close_at[user_id]
-            closures += 1
-            ledger = self._touch(user_id, offset)
-            ledger.decisions = [
-                decision for decision in ledger.decisions if self._timers.is_later(decision.ts + CLICK_WINDOW_MS)
-            ]
+            ledger = self.user(user_id)
+            if any(not self._timers.is_later(_next_closing(decision)) for decision in ledger.decisions):
+                closures += 1
+                self._close_due(user_id, self._touch(user_id, offset))
             self._set_timer(user_id, ledger)
 
-    def react(self, event: AnyEvent, offset: int) -> None:
-        """Join an event to the open decision that it names, if it does.
+    def _close_due(self, user_id: str, ledger: UserLedger) -> None:
+        """Write the outcomes of decisions whose click window is over, and forget those whose windows are all over."""
+        is_later = self._timers.is_later
+        for index, decision in enumerate(ledger.decisions):
+            if not decision.revisions and not is_later(decision.ts + CLICK_WINDOW_MS):
+                self._publish(user_id, ledger, index)
+        self._remove(ledger, [d for d in ledger.decisions if d.revisions and not is_later(_forgotten_at(d))])
+
+    def close_all(self) -> None:
+        """Write the outcome of every open decision, in order of user ids: for the end of a finished log."""
+        for user_id in sorted({*self._users, *self._touched}):
+            ledger = self.user(user_id)
+            for index, decision in enumerate(ledger.decisions):
+                if not decision.revisions:
+                    self._publish(user_id, ledger, index)
+
+    def _remove(self, ledger: UserLedger, decisions: Sequence[OpenDecision]) -> None:
+        """Forget decisions, with the orders that they brought.
+
+        Args:
+            ledger: Ledger of the user.
+            decisions: Decisions to forget.
+        """
+        if not decisions:
+            return
+        removed = {(decision.partition, decision.offset) for decision in decisions}
+        brought = {
+            order.fingerprint
+            for line, orders in attribute_orders(ledger).items()
+            for order in orders
+            if (ledger.decisions[line.decision].partition, ledger.decisions[line.decision].offset) in removed
+        }
+        invalid = judge_clicks(ledger)
+        ledger.decisions = [d for d in ledger.decisions if (d.partition, d.offset) not in removed]
+        for decision in ledger.decisions:  # a repeat stays one when the first click is forgotten
+            decision.reactions = [
+                msgspec.structs.replace(reaction, is_repeat=invalid.get(reaction.fingerprint) == "repeated")
+                for reaction in decision.reactions
+            ]
+        ledger.orders = (
+            [order for order in ledger.orders if order.fingerprint not in brought] if ledger.decisions else []
+        )
+
+    def pass_event(self, event: AnyEvent, offset: int, *, is_machine: bool) -> None:
+        """Join an event to the decision that it names, or whose item it puts into the cart or buys.
 
         Args:
             event: The event.
             offset: Source offset of the event.
+            is_machine: Whether the user is a bot or an agent as of the event.
         """
-        if event.decision_id is None or not isinstance(event, (Impression, Click)):
+        user_id = event.user_id
+        if is_machine and self._is_charged(user_id):
+            ledger = self._touch(user_id, offset)
+            ledger.is_machine = True
+            self._settle(user_id, ledger, event.ts)
+        kind = _KINDS.get(type(event))
+        if kind is None or not isinstance(event, ItemEvent):
             return
-        self.counts[self._join(event, event.decision_id, offset)] += 1
+        if kind in (CART, PURCHASE):
+            result = self._add_order(event, kind, offset)
+        elif event.decision_id is not None:
+            result = self._add_reaction(event, kind, event.decision_id, offset)
+        else:
+            return
+        if event.decision_id is not None:
+            self._results.feedback[result] += 1
 
-    def _join(self, event: Impression | Click, decision_id: str, offset: int) -> str:
-        """Join an event to a decision; return what became of it.
+    def _is_charged(self, user_id: str) -> bool:
+        """Return whether a user is remembered and not yet known as a machine."""
+        return (user_id in self._users or user_id in self._touched) and not self.user(user_id).is_machine
+
+    def _add_reaction(self, event: ItemEvent, kind: int, decision_id: str, offset: int) -> str:
+        """Join an impression or a click to a decision; return what became of it.
 
         Args:
             event: The event.
+            kind: `IMPRESSION` or `CLICK`.
             decision_id: Id of the decision or of its ads.
             offset: Source offset of the event.
         """
-        match = self._find(event.user_id, decision_id)
-        if match is None:
+        index = self._find(event.user_id, decision_id)
+        if index is None:
             return "unknown"
-        index, decision = match
-        if not decision.ts <= event.ts <= decision.ts + CLICK_WINDOW_MS:
-            return "unknown"
+        decision = self.user(event.user_id).decisions[index]
         line = find_line(decision, event.item_id, event.campaign_id)
-        if line is None:
+        if line is None or not decision.ts <= event.ts <= decision.ts + CLICK_WINDOW_MS:
             return "unknown"
-        kind = CLICK if isinstance(event, Click) else IMPRESSION
-        reaction = Reaction(kind, line, event.ts, xxhash.xxh3_64_digest(event.event_id.encode()), event.item_id)
-        if any(earlier.fingerprint == reaction.fingerprint for earlier in decision.reactions):
+        fingerprint = xxhash.xxh3_64_digest(event.event_id.encode())
+        if any(earlier.fingerprint == fingerprint for earlier in decision.reactions):
             return "repeated"
         if len(decision.reactions) >= MAX_REACTIONS:
             return "overflow"
-        self._touch(event.user_id, offset).decisions[index].reactions.append(reaction)
+        ledger = self._touch(event.user_id, offset)
+        decision = ledger.decisions[index]
+        decision.reactions.append(Reaction(kind, line, event.ts, fingerprint, event.item_id))
+        self._results.reactions[KIND_NAMES[kind], decision.variant, placement_of(decision, line)] += 1
+        self._settle(event.user_id, ledger, event.ts)
         return "joined"
 
-    def _find(self, user_id: str, decision_id: str) -> tuple[int, OpenDecision] | None:
-        """Return a user's open decision and its index; None where it is not open.
+    def _add_order(self, event: ItemEvent, kind: int, offset: int) -> str:
+        """Remember a cart or a purchase of an item that an open decision shows; return what became of it.
+
+        Args:
+            event: The event.
+            kind: `CART` or `PURCHASE`.
+            offset: Source offset of the event.
+        """
+        ledger = self.user(event.user_id)
+        if all(find_line(decision, event.item_id, None) is None for decision in ledger.decisions):
+            return "unknown"
+        fingerprint = xxhash.xxh3_64_digest(event.event_id.encode())
+        if any(order.fingerprint == fingerprint for order in ledger.orders):
+            return "repeated"
+        if len(ledger.orders) >= MAX_ORDERS:
+            return "overflow"
+        index = None if event.decision_id is None else self._find(event.user_id, event.decision_id)
+        partition, decided_at = -1, -1
+        if index is not None:
+            partition, decided_at = ledger.decisions[index].partition, ledger.decisions[index].offset
+        price, quantity = event.price or 0.0, event.quantity if isinstance(event, Purchase) else 0
+        ledger = self._touch(event.user_id, offset)
+        revenue = round(price * quantity, MONEY_DECIMALS)
+        order = OrderLine(
+            kind, event.item_id, event.ts, revenue, fingerprint, partition, decided_at, event.campaign_id or ""
+        )
+        ledger.orders.append(order)
+        line = next((line for line, orders in attribute_orders(ledger).items() if order in orders), None)
+        if line is not None:
+            decision = ledger.decisions[line.decision]
+            key = decision.variant, placement_of(decision, line.line)
+            self._results.reactions[KIND_NAMES[kind], *key] += 1
+            self._results.revenue[key] += revenue
+        self._settle(event.user_id, ledger, event.ts)
+        return "unknown" if line is None else "joined"
+
+    def _find(self, user_id: str, decision_id: str) -> int | None:
+        """Return the index of a user's open decision; None where it is not open.
 
         Args:
             user_id: The user.
             decision_id: Id of the decision or of its ads.
         """
-        source, _, text = decision_id.removesuffix(AD_SUFFIX).rpartition("-")
-        if source != self._source or not (text.isascii() and text.isdigit()):
+        source, _, offset = decision_id.removesuffix(AD_SUFFIX).rpartition("-")
+        topic, _, partition = source.rpartition("-")
+        if topic != self._topic or not (is_number(partition) and is_number(offset)):
             return None
-        offset = int(text)
+        wanted_id = int(partition), int(offset)
         for index, decision in enumerate(self.user(user_id).decisions):
-            if decision.offset == offset:
-                return index, decision
+            if (decision.partition, decision.offset) == wanted_id:
+                return index
         return None
 
-    def open(self, opening: OpeningDecision, offset: int) -> None:
-        """Remember a decision. The user's oldest decision closes early where there are too many.
+    def open(self, opening: OpeningDecision, offset: int, *, is_machine: bool) -> None:
+        """Remember a decision.
 
         Args:
             opening: The decision.
             offset: Source offset of the answered event.
+            is_machine: Whether the user is a bot or an agent.
         """
         ledger = self._touch(opening.user_id, offset)
+        ledger.is_machine = ledger.is_machine or is_machine
         choices = [choice for shelf in opening.shelves for choice in shelf.items]
-        decision = OpenDecision(
-            partition=self._partition,
-            offset=offset,
-            ts=opening.ts,
-            variant=opening.variant,
-            items=b"".join([item_hash(choice.item_id) for choice in choices]),
-            shelves=[(shelf.name, len(shelf.items)) for shelf in opening.shelves],
-            slots=list(_open_slots(opening.ad, choices)) if opening.ad is not None else [],
+        joins_ads = not opening.withheld & ADS
+        ledger.decisions.append(
+            OpenDecision(
+                partition=self._partition,
+                offset=offset,
+                ts=opening.ts,
+                variant=opening.variant,
+                items=b"".join([item_hash(c.item_id) if joins_ads or not c.sponsored else _NO_ITEM for c in choices]),
+                shelves=[(shelf.name, len(shelf.items)) for shelf in opening.shelves],
+                slots=list(_open_slots(opening.ad, choices)) if opening.ad is not None and joins_ads else [],
+                withheld=opening.withheld,
+            )
         )
-        ledger.decisions.append(decision)
         if len(ledger.decisions) > MAX_DECISIONS:
-            del ledger.decisions[0]
+            index = next((i for i, d in enumerate(ledger.decisions) if not d.reactions), 0)
+            decision = ledger.decisions[index]
+            if not decision.revisions:
+                self._publish(opening.user_id, ledger, index)
+            self._remove(ledger, [decision])
         self._set_timer(opening.user_id, ledger)
+
+    def _settle(self, user_id: str, ledger: UserLedger, ts: int) -> None:
+        """Write charges and corrections for whatever a change of a user's ledger has changed.
+
+        Args:
+            user_id: The user.
+            ledger: Ledger of the user.
+            ts: Event time of the event behind the change, ms.
+        """
+        if any(decision.slots for decision in ledger.decisions):
+            self._bill(ledger, ts)
+        for index, decision in enumerate(ledger.decisions):
+            if decision.revisions:
+                self._publish(user_id, ledger, index)
+
+    def _bill(self, ledger: UserLedger, ts: int) -> None:
+        """Write a charge for each slot whose costs have changed.
+
+        Args:
+            ledger: Ledger of the user.
+            ts: Event time of the event behind the change, ms.
+        """
+        orders, invalid = attribute_orders(ledger), judge_clicks(ledger)
+        for index, decision in enumerate(ledger.decisions):
+            for number, slot in enumerate(decision.slots):
+                purchases = [order for order in orders.get((index, slot.line), ()) if order.kind == PURCHASE]
+                bill = make_bill(decision, slot, purchases, invalid, is_machine=ledger.is_machine)
+                billing = decision.billing[number] if decision.billing else Billing()
+                if (bill.events, bill.net) == (billing.events, billing.net):
+                    continue
+                decision_id = self._decision_id(decision)
+                self._results.charges.append(
+                    AdCharge(
+                        charge_id=f"{decision_id}/{number}/{billing.records}",
+                        campaign_id=slot.campaign_id,
+                        decision_id=decision_id,
+                        slot=number,
+                        placement=slot.placement,
+                        bid_per=slot.bid_per,
+                        ts=ts,
+                        gross=round((bill.events - billing.events) * unit_price(slot), MONEY_DECIMALS),
+                        net=round(bill.net - billing.net, MONEY_DECIMALS),
+                        reason=bill.reason,
+                    )
+                )
+                decision.billing = decision.billing or [Billing()] * len(decision.slots)
+                decision.billing[number] = Billing(billing.records + 1, bill.events, bill.net)
+
+    def _publish(self, user_id: str, ledger: UserLedger, index: int) -> None:
+        """Write the outcome of a decision, unless the newest record says the same.
+
+        Args:
+            user_id: The user.
+            ledger: Ledger of the user.
+            index: Index of the decision.
+        """
+        decision = ledger.decisions[index]
+        lines: tuple[LineOutcome, ...] = ()
+        if decision.reactions or ledger.orders:
+            lines = make_lines(decision, index, attribute_orders(ledger), judge_clicks(ledger))
+        digest = xxhash.xxh3_64_digest(encode_outcome(lines))
+        if decision.revisions and digest == decision.digest:
+            return
+        self._results.outcomes.append(
+            DecisionOutcome(
+                decision_id=self._decision_id(decision),
+                user_id=user_id,
+                ts=decision.ts,
+                variant=decision.variant,
+                revision=decision.revisions,
+                withheld=purposes_of_bits(decision.withheld),
+                lines=lines,
+            )
+        )
+        decision.revisions, decision.digest = decision.revisions + 1, digest
+
+    def _decision_id(self, decision: OpenDecision) -> str:
+        return f"{self._topic}-{decision.partition}-{decision.offset}"
 
     def forget(self, user_id: str, offset: int) -> None:
         """Forget a user: one who is erased, or who no longer consents to personalisation.
+
+        What was charged stays charged. No outcome of an open decision is written.
 
         Args:
             user_id: The user.
             offset: Source offset of the record behind it.
         """
         if user_id in self._users or user_id in self._touched:
-            self._touch(user_id, offset).decisions.clear()
+            ledger = self._touch(user_id, offset)
+            ledger.decisions, ledger.orders, ledger.is_machine = [], [], False
             self._close_at.pop(user_id, None)
             self._erased.add(user_id)
 
@@ -236,10 +466,10 @@ class Ledger:
         return ledger
 
     def _set_timer(self, user_id: str, ledger: UserLedger) -> None:
-        """Make sure that the user comes out when the first decision closes."""
+        """Make sure that the user comes out when the next window is over."""
         if not ledger.decisions:
             return
-        time_ms = min([decision.ts for decision in ledger.decisions]) + CLICK_WINDOW_MS
+        time_ms = min([_next_closing(decision) for decision in ledger.decisions])
         close_at = self._close_at.get(user_id)
         if close_at is None or time_ms < close_at:
             self._close_at[user_id] = time_ms
@@ -267,7 +497,6 @@ class Ledger:
             changes.append(LedgerChange(ledger_key(user_id), value, written_by))
         self._touched.clear()
         self._overlaid.clear()
-        self.counts.clear()
         if self._erased:
             self._renew_timers()
         return changes
@@ -311,23 +540,20 @@ class Ledger:
         return bool(self._overlaid)
 
 
-def find_line(decision: OpenDecision, item_id: str, campaign_id: str | None) -> int | None:
-    """Return the line of a page that an event names; None where the page does not show the item.
+def is_number(text: str) -> bool:
+    """Return whether a text has digits alone."""
+    return text.isascii() and text.isdigit()
 
-    Args:
-        decision: The decision.
-        item_id: Item of the event.
-        campaign_id: Campaign of the event; None for an item that is no ad.
-    """
-    if campaign_id:
-        return next((s.line for s in decision.slots if (s.campaign_id, s.item_id) == (campaign_id, item_id)), None)
-    hashed = item_hash(item_id)
-    position = decision.items.find(hashed)
-    while position % ITEM_HASH_BYTES and position >= 0:  # the bytes of two neighbours
-        position = decision.items.find(hashed, position + 1)
-    if position >= 0:
-        return position // ITEM_HASH_BYTES
-    return next((slot.line for slot in decision.slots if slot.item_id == item_id), None)
+
+def _next_closing(decision: OpenDecision) -> int:
+    """Return the time at which the next window of a decision is over, ms."""
+    return _forgotten_at(decision) if decision.revisions else decision.ts + CLICK_WINDOW_MS
+
+
+def _forgotten_at(decision: OpenDecision) -> int:
+    """Return the time from which on no event can change the outcome of a decision, ms."""
+    ends = [reaction.ts + order_window(decision, reaction.line, reaction.kind) for reaction in decision.reactions]
+    return max([decision.ts + CLICK_WINDOW_MS, *ends])
 
 
 def _open_slots(ad: Ad, choices: Sequence[Choice]) -> Iterator[OpenSlot]:
@@ -340,4 +566,13 @@ def _open_slots(ad: Ad, choices: Sequence[Choice]) -> Iterator[OpenSlot]:
     lines = {(choice.campaign_id, choice.item_id): line for line, choice in enumerate(choices) if choice.sponsored}
     for index, slot in enumerate(ad.slots):
         line = lines.get((slot.campaign_id, slot.item_id), len(choices) + index)
-        yield OpenSlot(line, slot.placement, slot.campaign_id, slot.item_id, slot.bid_per, slot.price)
+        yield OpenSlot(
+            line,
+            slot.placement,
+            slot.campaign_id,
+            slot.item_id,
+            slot.bid_per,
+            slot.price,
+            0 if slot.view_window_ms is msgspec.UNSET else slot.view_window_ms,
+            PURCHASE_WINDOW_MS if slot.purchase_window_ms is msgspec.UNSET else slot.purchase_window_ms,
+        )

@@ -8,6 +8,7 @@ from clickscore.schemas.events import Click, Impression
 from clickscore.schemas.open_decisions import CLICK, IMPRESSION, OpenDecision, item_hash, ledger_key
 from clickscore.schemas.snapshots import PARTITION_KEY, decode_user
 from clickscore.stream.settings import SessionSettings
+from clickscore.stream.state.attribution import find_line
 from clickscore.stream.state.changelog import restore
 from clickscore.stream.state.ledger import (
     CLICK_WINDOW_MS,
@@ -16,7 +17,6 @@ from clickscore.stream.state.ledger import (
     MAX_REACTIONS,
     Ledger,
     OpeningDecision,
-    find_line,
 )
 from clickscore.stream.state.partition import ChangelogRecord, PartitionState
 from tests.events import MINUTE, START, view
@@ -90,7 +90,7 @@ def click(user: str, minute: float, decision: str, item: str = "cup", event_id: 
 def opened(*openings: OpeningDecision) -> Ledger:
     ledger = Ledger("events-0", SessionSettings())
     for offset, each in enumerate(openings):
-        ledger.open(each, offset)
+        ledger.open(each, offset, is_machine=False)
     return ledger
 
 
@@ -100,17 +100,17 @@ def reactions(ledger: Ledger, user: str = "ann") -> list[tuple[int, int]]:
 
 def test_click_joins_the_decision_that_it_names():
     ledger = opened(opening())
-    ledger.react(click("ann", 1, "events-0-0", "mug"), 1)
+    ledger.pass_event(click("ann", 1, "events-0-0", "mug"), 1, is_machine=False)
     seen = Impression(event_id="i", user_id="ann", ts=START, item_id="cup", decision_id="events-0-0")
-    ledger.react(seen, 2)
+    ledger.pass_event(seen, 2, is_machine=False)
     assert reactions(ledger) == [(CLICK, 1), (IMPRESSION, 0)]
-    assert ledger.counts == {"joined": 2}
+    assert ledger.take_results().feedback == {"joined": 2}
 
 
 def test_event_without_a_decision_and_another_event_of_a_decision_join_nothing():
     ledger = opened(opening())
-    ledger.react(view("ann", 1, "cup"), 1)
-    assert not ledger.counts
+    ledger.pass_event(view("ann", 1, "cup"), 1, is_machine=False)
+    assert not ledger.take_results().feedback
 
 
 def test_what_names_no_open_decision_of_the_user_is_unknown():
@@ -124,23 +124,23 @@ def test_what_names_no_open_decision_of_the_user_is_unknown():
         click("ann", -1, "events-0-0"),
         click("ann", 31, "events-0-0"),
     ):
-        ledger.react(event, 1)
-    assert ledger.counts == {"unknown": 7}
+        ledger.pass_event(event, 1, is_machine=False)
+    assert ledger.take_results().feedback == {"unknown": 7}
     assert reactions(ledger) == []
 
 
 def test_repeated_event_counts_once():
     ledger = opened(opening())
     for _ in range(2):
-        ledger.react(click("ann", 1, "events-0-0", event_id="e"), 1)
-    assert ledger.counts == {"joined": 1, "repeated": 1}
+        ledger.pass_event(click("ann", 1, "events-0-0", event_id="e"), 1, is_machine=False)
+    assert ledger.take_results().feedback == {"joined": 1, "repeated": 1}
 
 
 def test_decision_remembers_a_bounded_number_of_reactions():
     ledger = opened(opening())
     for number in range(MAX_REACTIONS + 2):
-        ledger.react(click("ann", 1, "events-0-0", event_id=f"e{number}"), 1)
-    assert ledger.counts == {"joined": MAX_REACTIONS, "overflow": 2}
+        ledger.pass_event(click("ann", 1, "events-0-0", event_id=f"e{number}"), 1, is_machine=False)
+    assert ledger.take_results().feedback == {"joined": MAX_REACTIONS, "overflow": 2}
 
 
 def test_ad_is_named_by_its_campaign_or_by_an_item_that_is_in_the_slot_alone():
@@ -216,7 +216,7 @@ def test_forgotten_user_leaves_a_tombstone_and_no_timer():
 def test_user_who_comes_back_within_the_batch_has_a_timer():
     ledger = opened(opening())
     ledger.forget("ann", 1)
-    ledger.open(opening(minute=1), 2)
+    ledger.open(opening(minute=1), 2, is_machine=False)
     ledger.flush(2)
     ledger.advance(closing_time(1), 3)
     assert ledger.user("ann").decisions == []
@@ -225,14 +225,18 @@ def test_user_who_comes_back_within_the_batch_has_a_timer():
 def test_ledger_is_restored_from_its_records():
     state = PartitionState("events-0", SessionSettings())
     state.advance(START, 0)
-    state.ledger.open(opening(ad=ads(sold("tea", "pot"))), 0)
-    state.ledger.react(click("ann", 1, "events-0-0"), 1)
+    state.ledger.open(opening(ad=ads(sold("tea", "pot"))), 0, is_machine=False)
+    state.ledger.pass_event(click("ann", 1, "events-0-0"), 1, is_machine=False)
     changes = [*state.flush_ledger(1), *state.flush(1)]
     assert changes[-1].key == PARTITION_KEY
     heir = restore(changes, "events-0", SessionSettings())
     assert heir.contents() == state.contents()
     assert heir.ledger.user("ann") == state.ledger.user("ann")
     heir.ledger.advance(closing_time(), 2)
+    assert [decision.revisions for decision in heir.ledger.user("ann").decisions] == [
+        1
+    ]  # an order may follow the click
+    heir.ledger.advance(closing_time(24 * 60), 3)
     assert heir.ledger.user("ann").decisions == []
 
 
@@ -244,7 +248,7 @@ def test_record_of_the_ledger_is_an_empty_user_for_an_earlier_release():
 
 def test_overlaid_record_is_written_again():
     state = PartitionState("events-0", SessionSettings())
-    state.ledger.open(opening(), 5)
+    state.ledger.open(opening(), 5, is_machine=False)
     (written,) = state.flush_ledger(5)
     key = written.key.decode()
     assert state.is_overlaid(key, 4, is_tombstone=False)

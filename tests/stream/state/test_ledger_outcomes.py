@@ -1,0 +1,470 @@
+"""Outcomes and charges: any interleaving, any repeat and any restart leads to what a plain oracle says."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clickscore.schemas.decisions import BidUnit, ShownShelf
+from clickscore.schemas.durations import DAY_MS, MINUTE_MS
+from clickscore.schemas.events import AnyEvent, Cart, Click, Impression, Purchase
+from clickscore.schemas.outcomes import AdCharge, DecisionOutcome, LineOutcome
+from clickscore.schemas.purposes import ADS
+from clickscore.stream.settings import SessionSettings
+from clickscore.stream.state.changelog import restore
+from clickscore.stream.state.ledger import CLICK_WINDOW_MS, MAX_DECISIONS, MAX_ORDERS, Ledger, OpeningDecision
+from clickscore.stream.state.partition import ChangelogRecord, PartitionState
+from tests.events import START, view
+from tests.stream.state.test_ledger import ads, choices, sold, sponsored
+
+SECOND = 1_000
+EVENTS: dict[str, Any] = {"impression": Impression, "click": Click, "cart": Cart, "purchase": Purchase}
+
+
+class Page(NamedTuple):
+    """A page with two items and an ad beside them."""
+
+    second: int
+    items: tuple[str, str]
+    ad_item: str
+    bid_per: BidUnit
+    view_s: int
+    purchase_s: int
+
+    @property
+    def ts(self) -> int:
+        return START + self.second * SECOND
+
+
+class Step(NamedTuple):
+    """An event of the user."""
+
+    kind: str
+    ms: int
+    item: str
+    page: int | None
+    is_ad: bool
+    number: int
+
+    @property
+    def ts(self) -> int:
+        return START + self.ms
+
+
+def ledger_of(pages: Sequence[Page]) -> PartitionState:
+    state = PartitionState("events-0", SessionSettings())
+    for offset, page in enumerate(pages):
+        slot = msgspec.structs.replace(
+            sold("tea", page.ad_item),
+            bid_per=page.bid_per,
+            price=2.0,
+            view_window_ms=page.view_s * SECOND,
+            purchase_window_ms=page.purchase_s * SECOND,
+        )
+        opening = OpeningDecision("ann", page.ts, "model", [ShownShelf("list", choices(*page.items))], ads(slot))
+        state.ledger.open(opening, offset, is_machine=False)
+    return state
+
+
+def event_of(step: Step) -> AnyEvent:
+    values: dict[str, Any] = {
+        "event_id": f"e-{step.number}",
+        "user_id": "ann",
+        "ts": step.ts,
+        "item_id": step.item,
+        "decision_id": None if step.page is None else f"events-0-{step.page}",
+        "campaign_id": "tea" if step.is_ad else None,
+    }
+    if step.kind == "purchase":
+        values |= {"price": 3.5, "quantity": 2}
+    return EVENTS[step.kind](**values)
+
+
+# The oracle
+
+
+def line_of(page: Page, item: str, *, is_ad: bool) -> int | None:
+    if not is_ad and item in page.items:
+        return page.items.index(item)
+    return 2 if item == page.ad_item else None
+
+
+def expected(pages: Sequence[Page], steps: Sequence[Step], *, is_machine: bool) -> tuple[dict[int, list], float]:
+    """Return the lines of each page and the sum of charges, from the set of events alone."""
+    once = {step.number: step for step in steps}.values()
+    touches: dict[tuple[int, int], list[Step]] = defaultdict(list)
+    for step in once:
+        if step.kind in ("impression", "click") and step.page is not None and step.page < len(pages):
+            page = pages[step.page]
+            line = line_of(page, step.item, is_ad=step.is_ad)
+            if line is not None and page.ts <= step.ts <= page.ts + CLICK_WINDOW_MS:
+                touches[step.page, line].append(step)
+    brought: dict[tuple[int, int], list[Step]] = defaultdict(list)
+    for step in once:
+        if step.kind in ("cart", "purchase") and any(line_of(p, step.item, is_ad=False) is not None for p in pages):
+            place = bringer(pages, touches, step)
+            if place is not None:
+                brought[place].append(step)
+    valid = valid_clicks(touches) if not is_machine else set[int]()
+    lines: dict[int, list] = {number: [] for number in range(len(pages))}
+    net = 0.0
+    for place in sorted({*touches, *brought}):
+        seen = [step for step in touches[place] if step.kind == "impression"]
+        clicks = [step for step in touches[place] if step.kind == "click"]
+        bought = [step for step in brought[place] if step.kind == "purchase"]
+        net += charge(pages[place[0]], place[1], seen, [c for c in clicks if c.number in valid], bought, is_machine)
+        lines[place[0]].append((place[1], len(seen), len(clicks), len({c.number for c in clicks} & valid),
+                                len(brought[place]) - len(bought), len(bought), 7.0 * len(bought)))  # fmt: skip
+    return lines, round(net, 9)
+
+
+def bringer(pages: Sequence[Page], touches: dict[tuple[int, int], list[Step]], order: Step) -> tuple[int, int] | None:
+    def window(place: tuple[int, int], kind: str) -> int:
+        if place[1] < 2:
+            return DAY_MS if kind == "click" else -1
+        page = pages[place[0]]
+        return SECOND * (page.purchase_s if kind == "click" else page.view_s or -1)
+
+    if order.page is not None and order.page < len(pages):
+        line = line_of(pages[order.page], order.item, is_ad=order.is_ad)
+        if line is not None:
+            place = order.page, line
+            times = [step.ts for step in touches.get(place, ()) if step.ts <= order.ts]
+            since = max(times, default=pages[order.page].ts)
+            if since <= order.ts <= since + window(place, "click"):
+                return place
+    for kind in ("click", "impression"):
+        found = [
+            (step.ts, pages[place[0]].ts, place)
+            for place, steps in touches.items()
+            for step in steps
+            if step.kind == kind and step.item == order.item and 0 <= order.ts - step.ts <= window(place, kind)
+        ]
+        if found:
+            return max(found)[-1]
+    return None
+
+
+def valid_clicks(touches: dict[tuple[int, int], list[Step]]) -> set[int]:
+    """Return the numbers of the clicks that a person may have made."""
+    everything = [(step, place) for place, steps in touches.items() for step in steps]
+    clicks = [(step, place) for step, place in everything if step.kind == "click"]
+    valid: set[int] = set()
+    for click, place in clicks:
+        earlier = [s for s, where in everything if s.kind == "impression" and where == place and s.ts <= click.ts]
+        others = [s for s, _ in clicks if s.item == click.item and s.number != click.number]
+        is_repeat = any(0 < click.ts - other.ts < 10 * SECOND for other in others)
+        if earlier and click.ts - min(s.ts for s in earlier) >= 200 and not is_repeat:
+            valid.add(click.number)
+    return valid
+
+
+def charge(page: Page, line: int, seen: list[Step], clicks: list[Step], bought: list[Step], is_machine: bool) -> float:
+    if line < 2 or is_machine:
+        return 0.0
+    if page.bid_per == "thousand_impressions":
+        return 0.002 if seen else 0.0
+    return 2.0 if (clicks if page.bid_per == "click" else bought) else 0.0
+
+
+# The laws
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[list[Page], list[Step]]:
+    item = st.sampled_from(("cup", "mug", "pot"))
+    page = st.builds(
+        Page,
+        st.integers(0, 100),
+        st.sampled_from((("cup", "mug"), ("mug", "pot"))),
+        item,
+        st.sampled_from(("click", "thousand_impressions", "order")),
+        st.sampled_from((0, 30)),
+        st.sampled_from((20, 600)),
+    )
+    pages = draw(st.lists(page, min_size=1, max_size=4))
+    drawn = draw(
+        st.lists(
+            st.tuples(
+                st.sampled_from(tuple(EVENTS)),
+                st.integers(0, 150_000),
+                item,
+                st.one_of(st.none(), st.integers(0, 4)),
+                st.booleans(),
+            ),
+            max_size=14,
+            unique_by=lambda values: values[1],  # equal times are a draw, for which any order is right
+        )
+    )
+    return pages, [Step(*values, number) for number, values in enumerate(drawn)]
+
+
+def lines_of(outcome: DecisionOutcome) -> list:
+    return [
+        (
+            2 if line.position is None else line.position,
+            line.impressions,
+            line.clicks,
+            line.valid_clicks,
+            line.carts,
+            line.purchases,
+            line.revenue,
+        )
+        for line in outcome.lines
+    ]
+
+
+@settings(max_examples=300, deadline=None)
+@given(cases(), st.randoms(use_true_random=False), st.booleans(), st.integers(0, 20))
+def test_any_order_any_repeat_and_any_restart_lead_to_what_the_oracle_says(
+    case: tuple[list[Page], list[Step]], random: Any, is_machine: bool, restart: int
+):
+    pages, steps = case
+    state = ledger_of(pages)
+    arrivals = [*steps, *random.sample(steps, len(steps) // 2)]
+    random.shuffle(arrivals)
+    changes: list[ChangelogRecord] = []
+    charges: list[AdCharge] = []
+    for number, step in enumerate(arrivals):
+        state.ledger.pass_event(event_of(step), 10 + number, is_machine=False)
+        if number == restart:
+            charges += state.ledger.take_results().charges
+            changes = state.flush_ledger(10 + number)
+            state = restore(changes, "events-0", SessionSettings())
+    if is_machine:
+        state.ledger.pass_event(view("ann", 3), 90, is_machine=True)
+    state.ledger.advance(START + 200 * SECOND + CLICK_WINDOW_MS + 6 * MINUTE_MS, 99)
+    results = state.ledger.take_results()
+    charges += results.charges
+    lines, net = expected(pages, steps, is_machine=is_machine)
+    assert {int(o.decision_id.rpartition("-")[2]): lines_of(o) for o in results.outcomes} == lines
+    assert {outcome.revision for outcome in results.outcomes} == {0}
+    assert round(sum(each.net for each in charges), 9) == net
+    stated = [line for outcome in results.outcomes for line in outcome.lines]
+    assert round(sum(line.net for line in stated), 9) == net
+    assert round(sum(each.gross for each in charges), 9) == round(sum(line.gross for line in stated), 9)
+    assert len({each.charge_id for each in charges}) == len(charges)
+
+
+# Single cases
+
+
+CLOSED = START + CLICK_WINDOW_MS + 6 * MINUTE_MS
+"""Event time at which the decisions of the first minute have closed."""
+
+
+def page(bid_per: BidUnit = "click", second: int = 0, view_s: int = 0, purchase_s: int = 7_200) -> Page:
+    return Page(second, ("cup", "mug"), "pot", bid_per, view_s, purchase_s)
+
+
+def passed(
+    state: PartitionState, *steps: Step, is_machine: bool = False
+) -> tuple[list[DecisionOutcome], list[AdCharge]]:
+    for step in steps:
+        state.ledger.pass_event(event_of(step), 50 + step.number, is_machine=is_machine)
+    results = state.ledger.take_results()
+    return results.outcomes, results.charges
+
+
+def closed(state: PartitionState, ts: int = CLOSED) -> list[DecisionOutcome]:
+    state.ledger.advance(ts, 99)
+    return state.ledger.take_results().outcomes
+
+
+def seen(number: int = 0, ms: int = 1_000, item: str = "cup", page: int = 0, *, is_ad: bool = False) -> Step:
+    return Step("impression", ms, item, page, is_ad, number)
+
+
+def clicked(number: int = 1, ms: int = 5_000, item: str = "cup", page: int = 0, *, is_ad: bool = False) -> Step:
+    return Step("click", ms, item, page, is_ad, number)
+
+
+def bought(number: int = 2, ms: int = 60_000, item: str = "cup", page: int | None = None) -> Step:
+    return Step("purchase", ms, item, page, is_ad=False, number=number)
+
+
+def test_every_decision_gets_one_record_also_without_a_reaction():
+    assert closed(ledger_of([page()])) == [
+        DecisionOutcome(decision_id="events-0-0", user_id="ann", ts=START, variant="model")
+    ]
+
+
+def test_order_after_the_click_window_is_a_correction():
+    state = ledger_of([page()])
+    passed(state, seen(), clicked())
+    assert [outcome.revision for outcome in closed(state)] == [0]
+    ((correction,), _) = passed(state, bought(ms=3_600_000))
+    (line,) = correction.lines
+    assert (correction.revision, line.purchases, line.revenue) == (1, 1, 7.0)
+    assert passed(state, bought(ms=3_600_000)) == ([], [])  # a repeat
+    assert passed(state, bought(3, ms=DAY_MS + 6_000)) == ([], [])  # a day after the click
+
+
+def test_decision_is_forgotten_when_its_last_window_is_over():
+    state = ledger_of([page()])
+    passed(state, seen(), clicked())
+    assert len(closed(state)) == 1
+    assert closed(state, CLOSED + DAY_MS) == []
+    assert state.ledger.user("ann").decisions == []
+
+
+def test_machine_that_is_found_later_gets_the_money_back_and_corrects_the_outcome():
+    state = ledger_of([page()])
+    _, (charge,) = passed(state, seen(0, item="pot", is_ad=True), clicked(1, item="pot", is_ad=True))
+    assert (charge.net, charge.gross, charge.reason, charge.campaign_id) == (2.0, 2.0, "charged", "tea")
+    closed(state)
+    state.ledger.pass_event(view("ann", 40), 60, is_machine=True)
+    results = state.ledger.take_results()
+    (credit,), (correction,) = results.charges, results.outcomes
+    assert (credit.net, credit.gross, credit.reason) == (-2.0, 0.0, "machine")
+    assert [(line.clicks, line.valid_clicks, line.gross, line.net) for line in correction.lines] == [(1, 0, 2.0, 0.0)]
+    state.ledger.pass_event(view("ann", 41), 61, is_machine=True)
+    assert state.ledger.take_results().charges == []
+
+
+@pytest.mark.parametrize(
+    ("steps", "reason"),
+    [
+        ((clicked(item="pot", is_ad=True),), "no impression"),
+        ((seen(ms=4_900, item="pot", is_ad=True), clicked(item="pot", is_ad=True)), "too fast"),
+        (
+            (
+                seen(item="pot", is_ad=True),
+                clicked(item="pot", is_ad=True),
+                clicked(2, ms=9_000, item="pot", is_ad=True),
+            ),
+            "repeated",
+        ),
+        (
+            (
+                seen(item="pot", is_ad=True),
+                clicked(item="pot", is_ad=True),
+                clicked(2, ms=90_000, item="pot", is_ad=True),
+            ),
+            "repeated",
+        ),
+    ],
+)
+def test_invalid_click_is_counted_gross_and_not_charged(steps: tuple[Step, ...], reason: str):
+    state = ledger_of([page()])
+    passed(state, *steps[:-1])
+    _, (charge,) = passed(state, steps[-1])
+    assert (charge.gross, charge.net, charge.reason) == (2.0, 0.0, reason)
+
+
+def test_click_before_its_impression_arrives_is_charged_with_the_impression():
+    state = ledger_of([page()])
+    assert [c.net for c in passed(state, clicked(item="pot", is_ad=True))[1]] == [0.0]
+    assert [(c.gross, c.net) for c in passed(state, seen(item="pot", is_ad=True))[1]] == [(0.0, 2.0)]
+
+
+def test_click_of_a_machine_is_not_charged():
+    state = ledger_of([page()])
+    _, charges = passed(state, seen(item="pot", is_ad=True), clicked(item="pot", is_ad=True), is_machine=True)
+    assert [(c.gross, c.net, c.reason) for c in charges] == [(2.0, 0.0, "machine")]
+
+
+def test_order_that_moves_to_a_later_click_is_given_back():
+    state = ledger_of([page("order"), page("order", second=10)])
+    passed(state, clicked(1, 5_000, "pot", is_ad=True), bought(2, item="pot"))
+    _, charges = passed(state, clicked(3, 20_000, "pot", page=1, is_ad=True))
+    assert [(c.decision_id, c.net, c.reason) for c in charges] == [
+        ("events-0-0", -2.0, "order moved"),
+        ("events-0-1", 2.0, "charged"),
+    ]
+
+
+def test_order_counts_for_an_impression_only_within_the_view_window_of_the_campaign():
+    for view_s, purchases in ((0, 0), (30, 0), (60, 1)):
+        state = ledger_of([page(view_s=view_s)])
+        passed(state, seen(item="pot", is_ad=True), bought(item="pot"))
+        assert sum(line.purchases for outcome in closed(state) for line in outcome.lines) == purchases
+
+
+def test_repeat_stays_a_repeat_when_the_first_click_is_forgotten():
+    state = ledger_of([page(purchase_s=1), page(purchase_s=100_000)])
+    passed(state, *(seen(n, item="pot", page=n, is_ad=True) for n in range(2)))
+    passed(state, clicked(2, 5_000, "pot", 0, is_ad=True), clicked(3, 9_000, "pot", 1, is_ad=True))
+    closed(state)
+    assert [decision.offset for decision in state.ledger.user("ann").decisions] == [1]
+    assert passed(state, seen(9, 70_000, "pot", 1, is_ad=True))[1] == []
+
+
+def test_forgotten_user_has_no_outcome():
+    state = ledger_of([page()])
+    passed(state, seen(), clicked())
+    state.ledger.forget("ann", 60)
+    assert closed(state) == []
+
+
+def test_ads_of_a_user_without_consent_to_ads_are_not_joined():
+    ledger = Ledger("events-0", SessionSettings())
+    shelves = [ShownShelf("list", (*choices("cup"), sponsored("tea", "pot")))]
+    opening = OpeningDecision("ann", START, "model", shelves, ads(sold("tea", "pot", position=1)), ADS)
+    ledger.open(opening, 0, is_machine=False)
+    for step in (seen(), clicked(1, item="pot", is_ad=True), clicked(2, item="pot")):
+        ledger.pass_event(event_of(step), 1, is_machine=False)
+    ledger.advance(CLOSED, 9)
+    results = ledger.take_results()
+    assert results.feedback == {"joined": 1, "unknown": 2}
+    assert results.charges == []
+    assert [(o.withheld, [line.item_id for line in o.lines]) for o in results.outcomes] == [(("ads",), ["cup"])]
+
+
+def test_decision_without_a_reaction_closes_early_where_there_are_too_many():
+    state = ledger_of([page(second=number) for number in range(MAX_DECISIONS)])
+    passed(state, seen(0), clicked(1))
+    opening = OpeningDecision("ann", START + 50 * SECOND, "model", [ShownShelf("list", choices("cup"))], None)
+    state.ledger.open(opening, 77, is_machine=False)
+    assert [outcome.decision_id for outcome in state.ledger.take_results().outcomes] == ["events-0-1"]
+    assert state.ledger.user("ann").decisions[0].offset == 0
+
+
+def test_remembered_orders_are_bounded():
+    state = ledger_of([page()])
+    for number in range(MAX_ORDERS + 1):
+        state.ledger.pass_event(event_of(bought(number, page=0)), 60, is_machine=False)
+    assert state.ledger.take_results().feedback == {"joined": MAX_ORDERS, "overflow": 1}
+
+
+def test_order_of_what_no_decision_shows_is_not_remembered():
+    state = ledger_of([page()])
+    assert passed(state, bought(item="hat", page=0)) == ([], [])
+    assert state.ledger.user("ann").orders == []
+
+
+def test_reactions_and_revenue_are_counted_by_variant_and_placement():
+    state = ledger_of([page()])
+    for step in (seen(), clicked(), bought(), seen(5, item="pot", is_ad=True)):
+        state.ledger.pass_event(event_of(step), 60, is_machine=False)
+    results = state.ledger.take_results()
+    assert results.reactions == {
+        ("impression", "model", "list"): 1,
+        ("click", "model", "list"): 1,
+        ("purchase", "model", "list"): 1,
+        ("impression", "model", "page"): 1,
+    }
+    assert results.revenue == {("model", "list"): 7.0}
+
+
+def test_end_of_a_log_closes_every_decision():
+    state = ledger_of([page(), page(second=5)])
+    state.ledger.close_all()
+    assert [o.decision_id for o in state.ledger.take_results().outcomes] == ["events-0-0", "events-0-1"]
+    state.ledger.close_all()
+    assert state.ledger.take_results().outcomes == []
+
+
+def test_outcome_names_items_lists_and_campaigns():
+    state = ledger_of([page()])
+    passed(state, seen(), seen(1, item="pot", is_ad=True), bought(2, item="mug", page=0))
+    (outcome,) = closed(state)
+    assert outcome.lines == (
+        LineOutcome(item_id="cup", placement="list", position=0, impressions=1),
+        LineOutcome(item_id="mug", placement="list", position=1, purchases=1, revenue=7.0),
+        LineOutcome(item_id="pot", placement="page", campaign_id="tea", impressions=1),
+    )
