@@ -18,6 +18,7 @@ from clickscore.schemas.erasure import AnyReceipt, Erased, Remains
 from clickscore.schemas.events import AnyRecord, Cart, Consent, Epoch, Erase, Identify, Purchase, Search, Tick, View
 from clickscore.schemas.handover import Handover
 from clickscore.schemas.manifest import Manifest
+from clickscore.schemas.outcomes import AdCharge, DecisionOutcome, LineOutcome
 from clickscore.schemas.rollouts import Rollout
 from clickscore.schemas.sessions import ClosedSession
 from clickscore.schemas.snapshots import OFFSET_HEADER
@@ -33,6 +34,8 @@ SCHEMAS: dict[str, Any] = {
     "rollouts": Rollout,
     "recommendation-decisions": Recommendation,
     "ad-decisions": Ad,
+    "decision-outcomes": DecisionOutcome,
+    "ad-charges": AdCharge,
     "closed-sessions": ClosedSession,
     "erasure-receipts": AnyReceipt,
     "bundle-manifest": Manifest,
@@ -64,6 +67,47 @@ _EXAMPLES: dict[type[msgspec.Struct], msgspec.Struct] = {
         parts=1,
         decisions=("clickstream-events-0-2", "clickstream-events-0-4"),
         sessions=("clickstream-events-0-2",),
+    ),
+    DecisionOutcome: DecisionOutcome(
+        decision_id="clickstream-events-0-1",
+        user_id="u-1",
+        ts=_TIMESTAMP,
+        variant="model",
+        revision=1,
+        lines=(
+            LineOutcome(
+                item_id="birch-kettle",
+                placement="list",
+                position=2,
+                impressions=1,
+                clicks=1,
+                valid_clicks=1,
+                purchases=1,
+                revenue=24.95,
+            ),
+            LineOutcome(
+                item_id="linen-teapot",
+                placement="beside",
+                campaign_id="tea-week",
+                impressions=1,
+                clicks=2,
+                valid_clicks=1,
+                gross=0.62,
+                net=0.31,
+            ),
+        ),
+    ),
+    AdCharge: AdCharge(
+        charge_id="clickstream-events-0-1/0/0",
+        campaign_id="tea-week",
+        decision_id="clickstream-events-0-1",
+        slot=0,
+        placement="beside",
+        bid_per="click",
+        ts=_TIMESTAMP + 20_000,
+        gross=0.31,
+        net=0.31,
+        reason="charged",
     ),
     Item: Item(item_id="birch-kettle", title="Birch kettle", category="Tea", price=24.95, stock=12),
     Campaign: Campaign(
@@ -168,6 +212,23 @@ _CHANNELS = (
         payload=Ad,
         headers={"scored": _SCORED_HEADER},
         sends=Ad,
+    ),
+    _Channel(
+        topic=topics.DECISION_OUTCOMES,
+        description="What became of each decision, apart from those on impressions: one record when its click window "
+        "of 30 minutes closes, and corrections. The record of a `decision_id` with the largest `revision` counts. "
+        "Delivery is at least once: a repeat has the same bytes.",
+        key="The user's id.",
+        payload=DecisionOutcome,
+        sends=DecisionOutcome,
+    ),
+    _Channel(
+        topic=topics.AD_CHARGES,
+        description="What campaigns pay, and credits for what was found to be invalid later. Delivery is at least "
+        "once: drop a repeat by `charge_id`.",
+        key="The campaign's id. The partition is that of the event behind the charge.",
+        payload=AdCharge,
+        sends=AdCharge,
     ),
     _Channel(
         topic=topics.CLOSED_SESSIONS,

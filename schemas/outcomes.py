@@ -50,8 +50,8 @@ class DecisionOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     ts: int
     """Event time of the answered event, ms."""
     variant: str
-    """Variant for which the decision counts: that of the A/B test; `fallback` where the model was to choose and chose no
-    item; `machine` for a bot or an agent."""
+    """Variant for which the decision counts: that of the A/B test; `fallback` where the model was to choose and chose
+    no item; `machine` for a bot or an agent."""
     revision: int = 0
     """0 for the record at the end of the click window; corrections count up."""
     withheld: tuple[Purpose, ...] = ()

@@ -13,7 +13,7 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     per_user: bool
-    """Whether the key is a user id. User-keyed topics have as many partitions as the events, other topics only 1."""
+    """Whether a record belongs to a user. Such topics have as many partitions as the events, other topics only 1."""
     config: dict[str, str]
     """Configs of the topic, by Kafka's names."""
 
@@ -54,6 +54,8 @@ CAMPAIGNS = Topic(name="ad-campaigns", per_user=False, config=_reference)
 ROLLOUTS = Topic(name="rollouts", per_user=False, config=_compact)
 RECOMMENDATIONS = Topic(name="recommendation-decisions", per_user=True, config=_delete)
 ADS = Topic(name="ad-decisions", per_user=True, config=_delete)
+DECISION_OUTCOMES = Topic(name="decision-outcomes", per_user=True, config=_delete)
+AD_CHARGES = Topic(name="ad-charges", per_user=True, config=_delete)
 CLOSED_SESSIONS = Topic(name="closed-sessions", per_user=True, config=_delete)
 ERASURE_RECEIPTS = Topic(name="erasure-receipts", per_user=True, config=_delete)
 SNAPSHOTS = Topic(name="session-snapshots", per_user=True, config=_compact)
@@ -66,6 +68,8 @@ TOPICS: tuple[Topic, ...] = (
     ROLLOUTS,
     RECOMMENDATIONS,
     ADS,
+    DECISION_OUTCOMES,
+    AD_CHARGES,
     CLOSED_SESSIONS,
     ERASURE_RECEIPTS,
     SNAPSHOTS,

@@ -47,7 +47,7 @@ from clickscore.stream.scoring.scorer import PendingScores, Scorer
 from clickscore.stream.settings import PolicySettings, SessionSettings
 from clickscore.stream.state import ad_counts, clients, consent, sessions
 from clickscore.stream.state.identity import encode_bounded
-from clickscore.stream.state.ledger import LedgerResults, OpeningDecision
+from clickscore.stream.state.ledger import LedgerResults, OpeningDecision, sum_amounts
 from clickscore.stream.state.partition import (
     MAX_CLOSURES_PER_EVENT,
     MAX_CLOSURES_PER_TICK,
@@ -155,12 +155,12 @@ class Output:
     """Number of events that name a decision, by what became of them; see `LedgerResults.feedback`."""
     reactions: Counter[tuple[str, str, str]] = field(default_factory=Counter[tuple[str, str, str]])
     """Number of joined events by kind, variant and placement."""
-    revenue: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
+    revenue: dict[tuple[str, str], float] = field(default_factory=dict[tuple[str, str], float])
     """Revenue of attributed orders by variant and placement."""
     decision_outcomes: list[Message] = field(default_factory=list[Message])
     charges: list[Message] = field(default_factory=list[Message])
     """Charges and credits of ads, keyed by the campaign."""
-    charged: Counter[str] = field(default_factory=Counter[str])
+    charged: dict[str, float] = field(default_factory=dict[str, float])
     """Amounts of these charges: `gross`, `net`, and `credit` for what is given back."""
 
 
@@ -798,10 +798,8 @@ def _add_results(output: Output, results: LedgerResults) -> None:
     output.decision_outcomes += [
         Message(outcome.user_id.encode(), encode_outcome(outcome)) for outcome in results.outcomes
     ]
-    for charge in results.charges:
-        output.charges.append(Message(charge.campaign_id.encode(), encode_outcome(charge)))
-        output.charged["gross"] += charge.gross
-        output.charged["net" if charge.net >= 0 else "credit"] += abs(charge.net)
+    output.charges += [Message(charge.campaign_id.encode(), encode_outcome(charge)) for charge in results.charges]
+    output.charged.update(sum_amounts(results.charges))
 
 
 def _with_companions(request: Request, catalogue: AnyCatalogue, state: PartitionState) -> Request:

@@ -24,13 +24,16 @@ from clickscore.schemas.events import (
 )
 from clickscore.schemas.handover import Handover
 from clickscore.schemas.open_decisions import LEDGER_PREFIX, ledger_user
+from clickscore.schemas.outcomes import decode_charge, decode_outcome
 from clickscore.schemas.sessions import ClosedSession, decode_session
 from clickscore.schemas.topics import (
+    AD_CHARGES,
     ADS,
     CAMPAIGNS,
     CATALOGUE,
     CLOSED_SESSIONS,
     DEAD_LETTERS,
+    DECISION_OUTCOMES,
     ERASURE_RECEIPTS,
     EVENTS,
     MAX_RECORD_BYTES,
@@ -283,6 +286,24 @@ def _session(_: Record, __: str, value: bytes) -> str:
     return f"{_utc(session.opened_at)}  user {session.user_id}; {events} in {minutes} min {seconds} s; {outcome}"
 
 
+def _outcome(_: Record, __: str, value: bytes) -> str:
+    outcome = decode_outcome(value)
+    counts = ("impressions", "clicks", "carts", "purchases")
+    sums = [(sum(getattr(line, name) for line in outcome.lines), name) for name in counts]
+    words = ", ".join(f"{count} {name}" for count, name in sums if count) or "no reaction"
+    correction = f", correction {outcome.revision}" if outcome.revision else ""
+    return f"{_utc(outcome.ts)}  user {outcome.user_id}; decision {outcome.decision_id}{correction}: {words}"
+
+
+def _charge(_: Record, __: str, value: bytes) -> str:
+    charge = decode_charge(value)
+    amount = f"pays {charge.net:g}" if charge.net >= 0 else f"gets {-charge.net:g} back"
+    return (
+        f"{_utc(charge.ts)}  campaign {charge.campaign_id} {amount} of {charge.gross:g} ({charge.reason}); decision "
+        f"{charge.decision_id}, slot {charge.slot}"
+    )
+
+
 def _item(_: Record, __: str, value: bytes) -> str:
     item = decode_item(value)
     stock = "stock unknown" if item.stock is None else f"{item.stock} in stock"
@@ -317,6 +338,8 @@ _DESCRIPTIONS: dict[str, Callable[[Record, str, bytes], str]] = {
     CAMPAIGNS.name: _campaign,
     RECOMMENDATIONS.name: _decision,
     ADS.name: _decision,
+    DECISION_OUTCOMES.name: _outcome,
+    AD_CHARGES.name: _charge,
     CLOSED_SESSIONS.name: _session,
     ERASURE_RECEIPTS.name: _receipt,
     SNAPSHOTS.name: _snapshot,

@@ -1,7 +1,7 @@
 """Attribution: which line of which decision brought an order, and which clicks are valid.
 
-All functions are pure functions of what the ledger remembers of a user. They read the event times alone, never the order
-in which the records arrived, so events that come out of order lead to the same result.
+All functions are pure functions of what the ledger remembers of a user. They read the event times alone, never the
+order in which the records arrived, so events that come out of order lead to the same result.
 """
 
 from collections import defaultdict
@@ -80,8 +80,10 @@ def order_window(decision: OpenDecision, line: int, kind: int) -> int:
 
 
 def attribute_orders(ledger: UserLedger) -> Orders:
-    """Return the orders that a line brought. An order line counts once: for the decision that it names, or else for the
-    last click on the item, or else for the last impression, each within its window.
+    """Return the orders that each line brought.
+
+    An order line counts once: for the decision that it names, or else for the last click on the item, or else for the
+    last impression, each within its window.
 
     Args:
         ledger: What is remembered of the user.

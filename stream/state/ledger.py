@@ -5,11 +5,11 @@ Session state is updated in `Pipeline.begin`, before any score is there. What de
 go into the changelog records of the same batch, before the partition's own record, so a crash at any point counts each
 record once. A snapshot without ledger records, such as one of release 0.1.0, means an empty ledger.
 
-The ledger remembers each user's open decisions, and joins the events that name one of them or that buy what one of them
-showed. After each change it computes what the sold slots cost (`state.billing`), and writes a charge for each difference.
-When the click window of a decision closes, it writes the outcome of the decision, and later a correction where anything
-has changed. It is bounded: at most `MAX_DECISIONS` and `MAX_ORDERS` a user, each decision with at most `MAX_REACTIONS`,
-and only for the windows of event time.
+The ledger remembers each user's open decisions, and joins the events that name one of them or that buy what one of
+them showed. After each change it computes what the sold slots cost (`state.billing`), and writes a charge for each
+difference. When the click window of a decision closes, it writes the outcome of the decision, and later a correction
+where anything has changed. It is bounded: at most `MAX_DECISIONS` and `MAX_ORDERS` a user, each decision with at most
+`MAX_REACTIONS`, and only for the windows of event time.
 """
 
 from collections import Counter
@@ -43,7 +43,7 @@ from clickscore.schemas.outcomes import AdCharge, DecisionOutcome, LineOutcome, 
 from clickscore.schemas.purposes import ADS, purposes_of_bits
 from clickscore.schemas.snapshots import UserState, decode_user, encode
 from clickscore.stream.settings import SessionSettings
-from clickscore.stream.state.attribution import attribute_orders, find_line, judge_clicks, order_window
+from clickscore.stream.state.attribution import Line, attribute_orders, find_line, judge_clicks, order_window
 from clickscore.stream.state.billing import MONEY_DECIMALS, make_bill, unit_price
 from clickscore.stream.state.outcome_lines import make_lines, placement_of
 from clickscore.stream.state.timers import TimerWheel
@@ -97,18 +97,29 @@ class LedgerResults(NamedTuple):
     """Results of the records that passed through a ledger."""
 
     feedback: Counter[str]
-    """Events that name a decision by what became of them: `joined`, `repeated`, `unknown` for a decision that is not open
-    or does not show the item, `overflow` for a decision with too many reactions."""
+    """Events that name a decision by what became of them: `joined`, `repeated`, `unknown` for a decision that is not
+    open or does not show the item, `overflow` where too many are remembered."""
     reactions: Counter[tuple[str, str, str]]
     """Joined events by kind, variant and placement; orders where they were attributed first."""
-    revenue: Counter[tuple[str, str]]
+    revenue: dict[tuple[str, str], float]
     """Revenue by variant and placement; orders where they were attributed first."""
     outcomes: list[DecisionOutcome]
     charges: list[AdCharge]
 
 
 def _no_results() -> LedgerResults:
-    return LedgerResults(Counter(), Counter(), Counter(), [], [])
+    return LedgerResults(Counter(), Counter(), {}, [], [])
+
+
+def sum_amounts(charges: Sequence[AdCharge]) -> dict[str, float]:
+    """Return the sums of charges: `gross`, `net` without credits, and `credit`; empty without charges."""
+    if not charges:
+        return {}
+    return {
+        "gross": sum([charge.gross for charge in charges]),
+        "net": sum([charge.net for charge in charges if charge.net > 0]),
+        "credit": -sum([charge.net for charge in charges if charge.net < 0]),
+    }
 
 
 class _Touched(NamedTuple):
@@ -313,7 +324,7 @@ class Ledger:
             decision = ledger.decisions[line.decision]
             key = decision.variant, placement_of(decision, line.line)
             self._results.reactions[KIND_NAMES[kind], *key] += 1
-            self._results.revenue[key] += revenue
+            self._results.revenue[key] = self._results.revenue.get(key, 0.0) + revenue
         self._settle(event.user_id, ledger, event.ts)
         return "unknown" if line is None else "joined"
 
@@ -390,7 +401,7 @@ class Ledger:
         orders, invalid = attribute_orders(ledger), judge_clicks(ledger)
         for index, decision in enumerate(ledger.decisions):
             for number, slot in enumerate(decision.slots):
-                purchases = [order for order in orders.get((index, slot.line), ()) if order.kind == PURCHASE]
+                purchases = [order for order in orders.get(Line(index, slot.line), ()) if order.kind == PURCHASE]
                 bill = make_bill(decision, slot, purchases, invalid, is_machine=ledger.is_machine)
                 billing = decision.billing[number] if decision.billing else Billing()
                 if (bill.events, bill.net) == (billing.events, billing.net):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from clickscore.schemas.open_decisions import CART, CLICK, IMPRESSION, PURCHASE, OpenDecision
+from clickscore.schemas.open_decisions import CART, CLICK, IMPRESSION, PURCHASE, OpenDecision, OrderLine
 from clickscore.schemas.outcomes import ChargeReason, LineOutcome
 from clickscore.stream.state.attribution import Line, Orders, find_slot
 from clickscore.stream.state.billing import MONEY_DECIMALS, unit_price
@@ -71,7 +71,7 @@ def _make_line(
     slot = find_slot(decision, line.line)
     reactions = [reaction for reaction in decision.reactions if reaction.line == line.line]
     clicks = [reaction for reaction in reactions if reaction.kind == CLICK]
-    brought: Sequence = orders.get(line, ())
+    brought: Sequence[OrderLine] = orders.get(line, ())
     purchases = [order for order in brought if order.kind == PURCHASE]
     gross = net = 0.0
     if slot is not None and decision.billing:

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 
 from clickscore.schemas.snapshots import OFFSET_HEADER, PARTITION_KEY
 from clickscore.schemas.topics import (
+    AD_CHARGES,
     ADS,
     CLOSED_SESSIONS,
     DEAD_LETTERS,
+    DECISION_OUTCOMES,
     ERASURE_RECEIPTS,
     EVENTS,
     MAX_RECORD_BYTES,
@@ -60,7 +62,7 @@ class PublishJob:
 
 
 def outputs(kafka: KafkaSettings, jobs: Sequence[PublishJob], max_letter_bytes: int) -> OutgoingRecords:
-    """Return decisions, closed sessions and dead letters.
+    """Return decisions, their outcomes, charges, closed sessions and dead letters.
 
     Args:
         kafka: Names of topics.
@@ -73,6 +75,8 @@ def outputs(kafka: KafkaSettings, jobs: Sequence[PublishJob], max_letter_bytes: 
         for topic, messages in (
             (RECOMMENDATIONS, output.recommendations),
             (ADS, output.ads),
+            (DECISION_OUTCOMES, output.decision_outcomes),
+            (AD_CHARGES, output.charges),
             (CLOSED_SESSIONS, output.closed_sessions),
         ):
             if messages:

@@ -58,9 +58,28 @@ class Metrics:
         )
         self.feedback = Counter(
             "clickscore_feedback",
-            "Impressions and clicks that name a decision, by result: joined to the decision; unknown, where it is not "
-            "open or does not show the item; repeated; or overflow, where the decision has too many already.",
+            "Impressions, clicks, carts and purchases that name a decision, by result: joined to it; unknown, where it "
+            "is not open or does not show the item; repeated; or overflow, where too many are remembered.",
             ["result"],
+            registry=registry,
+        )
+        self.reactions = Counter(
+            "clickscore_reactions",
+            "Reactions joined to decisions, by kind, by variant of the A/B test, and by shelf or ad placement.",
+            ["kind", "variant", "placement"],
+            registry=registry,
+        )
+        self.revenue = Counter(
+            "clickscore_attributed_revenue",
+            "Revenue of the purchases joined to decisions, in the shop's currency.",
+            ["variant", "placement"],
+            registry=registry,
+        )
+        self.charged = Counter(
+            "clickscore_ad_charges",
+            "Amounts of ads in the shop's currency: gross, with invalid traffic; net, what is charged; credit, what is "
+            "given back.",
+            ["amount"],
             registry=registry,
         )
         self.moved = Counter(

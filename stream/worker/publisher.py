@@ -261,6 +261,12 @@ class Publisher:
             self._metrics.moved.labels(rule).inc(count)
         for result, count in output.feedback.items():
             self._metrics.feedback.labels(result).inc(count)
+        for labels, count in output.reactions.items():
+            self._metrics.reactions.labels(*labels).inc(count)
+        for labels, amount in output.revenue.items():
+            self._metrics.revenue.labels(*labels).inc(amount)
+        for name, amount in output.charged.items():
+            self._metrics.charged.labels(name).inc(amount)
         for outcome, count in output.outcomes.items():
             self._metrics.events.labels(outcome).inc(count)
 

@@ -351,6 +351,10 @@ def decided(batches: Sequence[Output]) -> list[Message]:
     return [message for output in batches for message in output.recommendations]
 
 
+def outcomes(batches: Sequence[Output]) -> list[Message]:
+    return [message for output in batches for message in output.decision_outcomes]
+
+
 def receipts(batches: Sequence[Output]) -> list[Message]:
     return [message for output in batches for message in output.receipts]
 
@@ -370,6 +374,7 @@ def test_batch_boundaries_change_nothing(log: list[Recorded], sizes: list[int]):
     at_once, in_parts = outputs(whole, log, []), outputs(split, log, sizes)
     assert decided(at_once) == decided(in_parts)
     assert closed(at_once) == closed(in_parts)
+    assert outcomes(at_once) == outcomes(in_parts)
     assert receipts(at_once) == receipts(in_parts)
     assert handovers(at_once) == handovers(in_parts)
     assert whole.state(0).contents() == split.state(0).contents()
@@ -400,6 +405,7 @@ def test_restart_from_the_changelog_changes_nothing(log: list[Recorded], sizes: 
     resumed = outputs(second, log, [])
     assert decided(previous) + decided(resumed) == decided(expected)
     assert closed(previous) | closed(resumed) == closed(expected)
+    assert outcomes(previous) + outcomes(resumed) == outcomes(expected)
     assert receipts(previous) + receipts(resumed) == receipts(expected)
     assert handovers(previous) + handovers(resumed) == handovers(expected)
     assert second.state(0).contents() == whole.state(0).contents()

@@ -1,5 +1,6 @@
 from typing import Any
 
+import msgspec
 import pytest
 from aiokafka import ConsumerRecord
 
@@ -9,13 +10,16 @@ from clickscore.schemas.decisions import Ad, Choice, Recommendation, Shelf, Sold
 from clickscore.schemas.erasure import Erased, Remains, encode_receipt
 from clickscore.schemas.events import Consent, Epoch, Erase, Identify, Purchase, Search, Tick, View, encode_event
 from clickscore.schemas.handover import Handover
+from clickscore.schemas.outcomes import AdCharge, DecisionOutcome, LineOutcome, encode_outcome
 from clickscore.schemas.sessions import ClosedSession, encode_session
 from clickscore.schemas.topics import (
+    AD_CHARGES,
     ADS,
     CAMPAIGNS,
     CATALOGUE,
     CLOSED_SESSIONS,
     DEAD_LETTERS,
+    DECISION_OUTCOMES,
     ERASURE_RECEIPTS,
     EVENTS,
     RECOMMENDATIONS,
@@ -266,3 +270,32 @@ def test_erasure_receipt_in_words() -> None:
 def test_decision_without_consent_says_so() -> None:
     words = describe(RECOMMENDATIONS.name, record(recommendation(withheld=("personalisation", "ads"))))
     assert words.endswith("; no consent to personalisation, ads")
+
+
+def test_outcome_and_charge_are_said_in_words():
+    line = LineOutcome(item_id="i1", placement="list", impressions=2, clicks=1)
+    outcome = DecisionOutcome(decision_id="e-0-1", user_id="u1", ts=TS, variant="model", lines=(line,))
+    assert describe(DECISION_OUTCOMES.name, record(encode_outcome(outcome))).endswith(
+        "user u1; decision e-0-1: 2 impressions, 1 clicks"
+    )
+    correction = msgspec.structs.replace(outcome, revision=1, lines=())
+    assert describe(DECISION_OUTCOMES.name, record(encode_outcome(correction))).endswith(
+        "decision e-0-1, correction 1: no reaction"
+    )
+    charge = AdCharge(
+        charge_id="e-0-1/0/0",
+        campaign_id="c1",
+        decision_id="e-0-1",
+        slot=0,
+        placement="beside",
+        bid_per="click",
+        ts=TS,
+        gross=0.5,
+        net=0.0,
+        reason="repeated",
+    )
+    assert describe(AD_CHARGES.name, record(encode_outcome(charge))).endswith(
+        "campaign c1 pays 0 of 0.5 (repeated); decision e-0-1, slot 0"
+    )
+    credit = msgspec.structs.replace(charge, net=-0.5)
+    assert "campaign c1 gets 0.5 back" in describe(AD_CHARGES.name, record(encode_outcome(credit)))

@@ -86,6 +86,9 @@ def event_of(step: Step) -> AnyEvent:
 
 # The oracle
 
+Stated = tuple[int, int, int, int, int, int, float]
+"""Line, impressions, clicks, valid clicks, carts, purchases and revenue."""
+
 
 def line_of(page: Page, item: str, *, is_ad: bool) -> int | None:
     if not is_ad and item in page.items:
@@ -93,7 +96,9 @@ def line_of(page: Page, item: str, *, is_ad: bool) -> int | None:
     return 2 if item == page.ad_item else None
 
 
-def expected(pages: Sequence[Page], steps: Sequence[Step], *, is_machine: bool) -> tuple[dict[int, list], float]:
+def expected(
+    pages: Sequence[Page], steps: Sequence[Step], *, is_machine: bool
+) -> tuple[dict[int, list[Stated]], float]:
     """Return the lines of each page and the sum of charges, from the set of events alone."""
     once = {step.number: step for step in steps}.values()
     touches: dict[tuple[int, int], list[Step]] = defaultdict(list)
@@ -110,13 +115,14 @@ def expected(pages: Sequence[Page], steps: Sequence[Step], *, is_machine: bool) 
             if place is not None:
                 brought[place].append(step)
     valid = valid_clicks(touches) if not is_machine else set[int]()
-    lines: dict[int, list] = {number: [] for number in range(len(pages))}
+    lines: dict[int, list[Stated]] = {number: [] for number in range(len(pages))}
     net = 0.0
     for place in sorted({*touches, *brought}):
         seen = [step for step in touches[place] if step.kind == "impression"]
         clicks = [step for step in touches[place] if step.kind == "click"]
         bought = [step for step in brought[place] if step.kind == "purchase"]
-        net += charge(pages[place[0]], place[1], seen, [c for c in clicks if c.number in valid], bought, is_machine)
+        if place[1] == 2 and not is_machine:
+            net += charge(pages[place[0]], seen, [c for c in clicks if c.number in valid], bought)
         lines[place[0]].append((place[1], len(seen), len(clicks), len({c.number for c in clicks} & valid),
                                 len(brought[place]) - len(bought), len(bought), 7.0 * len(bought)))  # fmt: skip
     return lines, round(net, 9)
@@ -163,9 +169,7 @@ def valid_clicks(touches: dict[tuple[int, int], list[Step]]) -> set[int]:
     return valid
 
 
-def charge(page: Page, line: int, seen: list[Step], clicks: list[Step], bought: list[Step], is_machine: bool) -> float:
-    if line < 2 or is_machine:
-        return 0.0
+def charge(page: Page, seen: list[Step], clicks: list[Step], bought: list[Step]) -> float:
     if page.bid_per == "thousand_impressions":
         return 0.002 if seen else 0.0
     return 2.0 if (clicks if page.bid_per == "click" else bought) else 0.0
@@ -203,7 +207,7 @@ def cases(draw: st.DrawFn) -> tuple[list[Page], list[Step]]:
     return pages, [Step(*values, number) for number, values in enumerate(drawn)]
 
 
-def lines_of(outcome: DecisionOutcome) -> list:
+def lines_of(outcome: DecisionOutcome) -> list[Stated]:
     return [
         (
             2 if line.position is None else line.position,
