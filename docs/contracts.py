@@ -98,10 +98,10 @@ _EXAMPLES: dict[type[msgspec.Struct], msgspec.Struct] = {
         ),
     ),
     AdCharge: AdCharge(
-        charge_id="clickstream-events-0-1/0/0",
+        charge_id="clickstream-events-0-1/1/0",
         campaign_id="tea-week",
         decision_id="clickstream-events-0-1",
-        slot=0,
+        slot=1,
         placement="beside",
         bid_per="click",
         ts=_TIMESTAMP + 20_000,
