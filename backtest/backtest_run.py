@@ -115,8 +115,15 @@ class _BacktestPass:
         if arm.baseline:
             return Policy(policy_file, None, (), arm.settings.policy)
         scorer = load_scorer(arm, self._scorers)
-        known_items = scorer.known_items
-        return Policy(policy_file, scorer.version, scorer.popular, arm.settings.policy, known_items=known_items)
+        known_items, vectors = scorer.known_items, scorer.item_vectors
+        return Policy(
+            policy_file,
+            scorer.version,
+            scorer.popular,
+            arm.settings.policy,
+            known_items=known_items,
+            find_vectors=vectors,
+        )
 
     def run(self, report_progress: Callable[[ReplayProgress], None]) -> Evidence:
         plan, records = self._plan, 0

@@ -94,6 +94,8 @@ def policies() -> dict[str, PolicyFile]:
         "default with 1 reminder (`discovery`)": load_policy("discovery"),
         "default with 5 reminders": changed(reminders=5),
         "default with any number of reminders": changed(reminders=POLICY_0_1_0.limit.reminders),
+        "default with diversity 0.1": msgspec.structs.replace(DEFAULT_POLICY, diversity=0.1),
+        "default with diversity 0.3": msgspec.structs.replace(DEFAULT_POLICY, diversity=0.3),
     }
 
 

@@ -127,5 +127,6 @@ class DeciderTable:
     def _decider(self, scorer: Scorer | None, policy_file: PolicyFile, *, is_challenger: bool = False) -> Decider:
         version, popular = (scorer.version, scorer.popular) if scorer else (None, ())
         known_items = scorer.known_items if scorer else None
-        policy = Policy(policy_file, version, popular, self._settings, known_items=known_items)
+        vectors = scorer.item_vectors if scorer else None
+        policy = Policy(policy_file, version, popular, self._settings, known_items=known_items, find_vectors=vectors)
         return Decider(scorer, policy, is_challenger)

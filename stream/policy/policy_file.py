@@ -143,6 +143,8 @@ class PolicyFile(_Table, frozen=True, kw_only=True):
     """Number of items in a recommendation; by default the setting `k`."""
     reasons: Annotated[int, msgspec.Meta(ge=0, le=50)] | None = None
     """Number of events named as reasons of an item, at most; by default the setting `reasons`."""
+    diversity: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    """How much an item stands back for its likeness to items on earlier places: 0 not at all, near 1 above all."""
     hide: Hide = Hide()
     only: Only = Only()
     price_band: PriceBand = PriceBand()

@@ -41,6 +41,12 @@ def _parts(policy: PolicyFile) -> Iterator[tuple[str, str]]:
     yield from _limit_parts(policy)
     yield from _boost_parts(policy.boost)
     yield from _goal_parts(policy.goals)
+    if policy.diversity:
+        yield (
+            "diversity",
+            f"items like those on earlier places stand back, by the share {policy.diversity:g} of likeness against "
+            f"{1 - policy.diversity:g} of relevance",
+        )
     for pin in policy.pin:
         yield f"pin {pin.place}", f"{pin.item!r} has place {pin.place}"
     yield from _ad_parts(policy)

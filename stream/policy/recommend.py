@@ -33,6 +33,7 @@ from clickscore.schemas.events import AnyEvent
 from clickscore.schemas.purposes import WITHHELD
 from clickscore.stream.policy.ad_plan import make_ad_plan
 from clickscore.stream.policy.caps import apply_caps, count_places, make_caps
+from clickscore.stream.policy.diversity import FindVectors, make_diversity
 from clickscore.stream.policy.experiments import CONTROL, MODEL, SIMILAR
 from clickscore.stream.policy.filters import ON_PAGE, forbidden_items, make_filters
 from clickscore.stream.policy.item_filters import make_item_filters
@@ -143,6 +144,7 @@ class Policy:
         settings: PolicySettings | None = None,
         *,
         known_items: Container[str] | None = None,
+        find_vectors: FindVectors | None = None,
         rerankers: Sequence[AnyReranker] = (),
         select: Selection = select_first,
         shelf: ShelfPlan | None = None,
@@ -155,6 +157,7 @@ class Policy:
             prior: Popular items of the bundle's training data, best first: the last fallback.
             settings: Values for what the policy file leaves out: `k`, `reasons` and `reserve`.
             known_items: Items that the bundle knows; None without a model, where popular items stand for all items.
+            find_vectors: Finds the vectors of items in the bundle, for diversity; None without a model.
             rerankers: Re-rankers of the filtered candidates, in the order of their runs.
             select: The selection, after the last re-ranker.
             shelf: The shelf that this policy fills; None for a plain list, whose policy knows those of the shelves.
@@ -186,8 +189,9 @@ class Policy:
         """Ad placements and limits."""
         self._max_reasons = policy_file.max_reasons(settings)
         self._prior = prior
-        self._known_items = known_items
-        self._rerankers = (*make_rerankers(policy_file), *rerankers)
+        self._known_items, self._find_vectors = known_items, find_vectors
+        diversity = make_diversity(policy_file.diversity, find_vectors, self._k)
+        self._rerankers = (*make_rerankers(policy_file), *diversity, *rerankers)
         self._caps = make_caps(policy_file.limit, self._k)
         self._personal_caps = [cap for cap in self._caps if cap.is_personal]
         self._pins = make_pins(policy_file.pin, self.filters, self._k)
@@ -225,7 +229,13 @@ class Policy:
             if plan is None:
                 return None
             policy = Policy(
-                plan.rules, self.bundle, self._prior, self._settings, known_items=self._known_items, shelf=plan
+                plan.rules,
+                self.bundle,
+                self._prior,
+                self._settings,
+                known_items=self._known_items,
+                find_vectors=self._find_vectors,
+                shelf=plan,
             )
             shelf = self._shelves[name] = plan, policy
         return shelf

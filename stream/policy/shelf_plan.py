@@ -48,9 +48,12 @@ def make_shelf_plan(policy_file: PolicyFile, name: str, settings: PolicySettings
 def _rules_for(job: ShelfJob, policy_file: PolicyFile) -> PolicyFile:
     """Return a policy without the rules that would defeat a job.
 
+    Diversity would hide what a shelf of similar items is for, and the order of time is the order of other shelves.
     Pins are places of the list `for_you`. A shelf of viewed items has nothing but reminders. Bought items may be bought
     again, unless the policy says when those of some categories return.
     """
+    if job in ("similar", "recently_viewed", "buy_again", "new_in"):
+        policy_file = msgspec.structs.replace(policy_file, diversity=0.0)
     if job != "for_you":
         policy_file = msgspec.structs.replace(policy_file, pin=())
     if job == "recently_viewed":

@@ -149,7 +149,8 @@ class DeciderFinder:
         if policy is None:
             prior = scorer.popular if scorer else ()
             known_items = scorer.known_items if scorer else None
-            policy = Policy(policy_file, key[0], prior, self._settings, known_items=known_items)
+            vectors = scorer.item_vectors if scorer else None
+            policy = Policy(policy_file, key[0], prior, self._settings, known_items=known_items, find_vectors=vectors)
             self._policies_by_pair[key] = policy
         return Decider(scorer, policy)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 import onnxruntime as ort
 
 from clickscore.model.graph_trial import ServingLimits, find_problem
@@ -24,6 +25,7 @@ from clickscore.schemas.manifest import (
 )
 from clickscore.stream.errors import BundleError
 from clickscore.stream.scoring.external_data import find_external_tensors
+from clickscore.stream.scoring.item_vectors import read_directions
 
 BYTE_ORDER_MARK = "\ufeff"
 
@@ -35,6 +37,8 @@ class Bundle(NamedTuple):
     items: tuple[str, ...]
     """Item ids. Row 0 is the padding, so the item of row r is `items[r - 1]`."""
     session: ort.InferenceSession
+    directions: np.ndarray | None = None
+    """Direction of each item, as `scoring.item_vectors` reads it; None for a graph without a table of vectors."""
 
 
 def load_bundle(folder: Path, threads: int = 1, min_overlap: float = 0.0) -> Bundle:
@@ -99,7 +103,7 @@ def _open(folder: Path, threads: int) -> Bundle:
     except Exception as exc:  # ONNX Runtime's exceptions share no base class that it exports
         message = f"ONNX Runtime refuses model.onnx: {exc}"
         raise BundleError(message) from exc
-    return Bundle(manifest, items, session)
+    return Bundle(manifest, items, session, read_directions(model, len(items)))
 
 
 def _read(folder: Path) -> tuple[Manifest, bytes, bytes]:
@@ -126,7 +130,7 @@ def _read(folder: Path) -> tuple[Manifest, bytes, bytes]:
 
 def _contradictions(bundle: Bundle) -> list[str]:
     """Return the contradictions between manifest, item list, graph and contract."""
-    manifest, items, session = bundle
+    manifest, items, session, _ = bundle
     inputs = {node.name: _shape(node) for node in session.get_inputs()}
     defaults = {node.name: _shape(node) for node in session.get_overridable_initializers()}
     outputs = {node.name: _shape(node) for node in session.get_outputs()}

@@ -44,7 +44,7 @@ def find_external_tensors(model: bytes) -> list[str]:
             if kind == "tensor":
                 names += _name_if_external(message)
                 continue
-            for number, value in _read_fields(message):
+            for number, value in read_fields(message):
                 child = _CHILDREN[kind].get(number)
                 if child and not isinstance(value, int):
                     pending.append((child, value))
@@ -56,14 +56,14 @@ def find_external_tensors(model: bytes) -> list[str]:
 def _name_if_external(tensor: memoryview) -> list[str]:
     """Return the name of a tensor whose data lie in another file, as a list of one; else an empty list."""
     name, is_external = "", False
-    for number, value in _read_fields(tensor):
+    for number, value in read_fields(tensor):
         if number == TENSOR_NAME and not isinstance(value, int):
             name = bytes(value).decode(errors="replace")
         is_external |= number == EXTERNAL_DATA or (number == DATA_LOCATION and value != 0)
     return [name] if is_external else []
 
 
-def _read_fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+def read_fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """Yield number and value of each field of a message.
 
     Raises:
@@ -72,13 +72,13 @@ def _read_fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """
     index = 0
     while index < len(message):
-        tag, index = _read_varint(message, index)
+        tag, index = read_varint(message, index)
         number, wire_type = tag >> 3, tag & 7
         if wire_type == VARINT:
-            value, index = _read_varint(message, index)
+            value, index = read_varint(message, index)
             yield number, value
         elif wire_type == LENGTH_DELIMITED:
-            length, index = _read_varint(message, index)
+            length, index = read_varint(message, index)
             yield number, message[index : index + length]
             index += length
         elif wire_type in (FIXED64, FIXED32):
@@ -88,7 +88,7 @@ def _read_fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             raise ValueError(error)
 
 
-def _read_varint(message: memoryview, index: int) -> tuple[int, int]:
+def read_varint(message: memoryview, index: int) -> tuple[int, int]:
     """Return a number, 7 bits a byte with the lowest first, and the index behind the number."""
     value = 0
     for position in range(MAX_VARINT):

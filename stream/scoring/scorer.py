@@ -22,6 +22,7 @@ from clickscore.schemas.manifest import EXPLAINED, HEADS, NEXT_ACTIONS, REASONS,
 from clickscore.stream.errors import BundleError
 from clickscore.stream.request import Reasons, Request, Scores
 from clickscore.stream.scoring.bundle import Bundle
+from clickscore.stream.scoring.item_vectors import unit_vectors
 
 SMALL_CALL = 8
 """Largest number of sessions scored in the caller's thread: waking another thread would cost more time."""
@@ -108,6 +109,7 @@ class Scorer:
             self._outputs.append(REASONS)
             self._explained[EXPLAINED] = np.array([bundle.manifest.candidates])
         self._items_by_row = ["", *bundle.items]
+        self._directions = bundle.directions
         self._row_of = {item: row for row, item in enumerate(bundle.items, start=1)}
         self._has_actions, self._has_purchase = (name not in bundle.manifest.absent_heads for name in HEADS)
         self._max_length = bundle.manifest.max_length
@@ -127,6 +129,13 @@ class Scorer:
     def known_items(self) -> Container[str]:
         """Items that the bundle knows."""
         return self._row_of
+
+    def item_vectors(self, items: Sequence[str]) -> np.ndarray:
+        """Return the bundle's vector of each item at length 1; zeros for an item without: (items, dimensions)."""
+        if self._directions is None:
+            return np.zeros((len(items), 1))
+        row_of = self._row_of.get
+        return unit_vectors(self._directions, [row_of(item, 0) for item in items])
 
     def count_known(self, items: Iterable[str]) -> int:
         """Return the number of items that the bundle knows."""

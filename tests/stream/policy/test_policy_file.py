@@ -332,3 +332,11 @@ def test_shelves_are_explained_in_words():
 def test_interval_of_a_category_is_explained_in_words():
     sentences = explain_policy(parse_policy(HEAD + b"hide.again_after = {coffee = 21}\n", "a"))
     assert "Bought items of 'coffee' return after 21 days." in sentences
+
+
+def test_diversity_is_explained_in_words():
+    sentences = explain_policy(parse_policy(b"diversity = 0.25\n" + HEAD, "a"))
+    assert (
+        "Items like those on earlier places stand back, by the share 0.25 of likeness against 0.75 of relevance."
+        in sentences
+    )
