@@ -1,8 +1,8 @@
 """Item vectors: the directions of a bundle's items, from the table of its graph, at a byte for each dimension.
 
 The exporter names the table `table`: row 0 is padding, row r the item of line r in `items.txt`, as 32-bit floats. A
-graph of another origin may have none. ONNX Runtime does not give the table back, and the file may be replaced while a worker
-runs, so the directions are kept: 3 MB for 50,000 items of 64 dimensions.
+graph of another origin may have none. ONNX Runtime does not give the table back, and the file may be replaced while a
+worker runs, so the directions are kept: 3 MB for 50,000 items of 64 dimensions.
 """
 
 from collections.abc import Sequence

@@ -1,5 +1,7 @@
 """Diversity: the first places differ, by the vectors of the bundle or by category, as much as the policy says."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ from tests.scored_requests import make_catalogue, make_request, make_scores, pla
 CATALOGUE = make_catalogue(*(Item(item_id=name, category="tea") for name in "abc"), Item(item_id="m", category="mugs"))
 
 
-def vectors_of(items):
+def vectors_of(items: Sequence[str]) -> np.ndarray:
     known = {"a": (1.0, 0.0), "b": (0.6, 0.8), "c": (-1.0, 0.0)}
     return np.array([known.get(item, (0.0, 0.0)) for item in items])
 
