@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import pytest
 
 from clickscore.schemas.decisions import Recommendation, compared_variant, decode_decision
@@ -29,6 +30,9 @@ class NamedScorer:
 
     def __init__(self, version: str) -> None:
         self.version = version
+
+    def item_vectors(self, items: Sequence[str]) -> np.ndarray:
+        return np.zeros((len(items), 1))
 
     def count_known(self, items: Iterable[str]) -> int:
         return len(list(items))

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -533,6 +534,9 @@ class OneItemScorer:
     version = "one"
     popular = ("p",)
     known_items = ("known",)
+
+    def item_vectors(self, items: Sequence[str]) -> np.ndarray:
+        return np.zeros((len(items), 1))
 
     def count_known(self, items: Iterable[str]) -> int:
         return sum(item == "known" for item in items)

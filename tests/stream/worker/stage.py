@@ -1,8 +1,10 @@
 """Stage: the worker's parts around a log in memory, for tests that need no broker."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+
+import numpy as np
 
 from clickscore.schemas.events import AnyEvent, PrivacyRecord, encode_event
 from clickscore.schemas.topics import EVENTS
@@ -60,6 +62,10 @@ class DullScorer:
         """Number of requests of each call."""
         self.order: list[str] = []
         """`submit` and `results`, in the order of the calls."""
+
+    def item_vectors(self, items: Sequence[str]) -> np.ndarray:
+        """Return zeros: no item has a vector."""
+        return np.zeros((len(items), 1))
 
     def count_known(self, items: Iterable[str]) -> int:
         """Return 0: no item is known."""
