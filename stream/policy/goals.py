@@ -66,24 +66,26 @@ def item_values(weights: GoalWeights, slate: Slate, scores: Scores | None, catal
     ]
 
 
-def rank_by_goals(goals: Goals, boost: Boost) -> ScoredReranker:
+def rank_by_goals(goals: Goals, boost: Boost | None) -> ScoredReranker:
     """Return the rule that orders items by expected value; items of equal value keep their order.
 
     Boosts multiply the value, as they multiply relevance in a policy without goals.
 
     Args:
         goals: Goals of the policy.
-        boost: Boosts of the policy.
+        boost: Boosts of the policy; None for a policy without boosts.
     """
 
     def bind(scores: Scores | None) -> Rerank:
         def rerank(slate: Slate, request: Request, catalogue: AnyCatalogue) -> Slate:
             ts, weights = request.event.ts, goals.weights(request.variant)
-            values = [
-                -value * boost_factor(boost, choice.item_id, ts, catalogue)
-                for choice, value in zip(slate, item_values(weights, slate, scores, catalogue), strict=True)
-            ]
-            return [slate[row] for row in sorted(range(len(slate)), key=values.__getitem__)]
+            values = item_values(weights, slate, scores, catalogue)
+            if boost is not None:
+                values = [
+                    value * boost_factor(boost, choice.item_id, ts, catalogue)
+                    for choice, value in zip(slate, values, strict=True)
+                ]
+            return [slate[row] for row in sorted(range(len(slate)), key=values.__getitem__, reverse=True)]
 
         return rerank
 

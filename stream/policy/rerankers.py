@@ -16,7 +16,7 @@ def make_rerankers(policy_file: PolicyFile) -> tuple[AnyReranker, ...]:
     if relevance:
         rules.append(drop_irrelevant(relevance))
     if goals.is_used:
-        rules.append(rank_by_goals(goals, boost))
+        rules.append(rank_by_goals(goals, boost if is_boosting else None))
     elif is_boosting:
         rules.append(boost_items(boost))
     return tuple(rules)

@@ -73,13 +73,13 @@ def test_item_that_costs_more_than_it_brings_has_the_value_0():
 
 @pytest.mark.parametrize(("purchase", "expected"), [(0.001, "ab"), (0.2, "ba")])
 def test_money_counts_more_for_a_user_who_is_about_to_buy(purchase: float, expected: str):
-    rule = rank_by_goals(Goals(order=1.0), Boost())
+    rule = rank_by_goals(Goals(order=1.0), None)
     rerank = rule.bind(heads(view=0.8, cart=0.0, purchase=purchase))
     assert order(rerank(slate(0.0, math.log(0.5)), make_request(), SHOP)) == expected
 
 
 def test_items_of_equal_value_keep_their_order():
-    rerank = rank_by_goals(Goals(order=1.0), Boost()).bind(None)
+    rerank = rank_by_goals(Goals(order=1.0), None).bind(None)
     assert order(rerank(slate(0.0, 0.0, 0.0), make_request(), Catalogue())) == "abc"
 
 
@@ -90,7 +90,7 @@ def test_boost_multiplies_the_value():
 
 def test_variant_has_its_own_weights():
     goals = Goals(order=1.0, variants={"challenger": GoalWeights(), "popular": GoalWeights(margin=1.0)})
-    rerank = rank_by_goals(goals, Boost()).bind(heads(view=0.1, cart=0.0, purchase=0.9))
+    rerank = rank_by_goals(goals, None).bind(heads(view=0.1, cart=0.0, purchase=0.9))
     choices = slate(0.0, math.log(0.9))
     orders = {
         variant: order(rerank(choices, msgspec.structs.replace(make_request(), variant=variant), SHOP))

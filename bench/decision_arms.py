@@ -1,0 +1,91 @@
+"""Decision arms: the ways to decide that `make bench-decisions` compares in the simulated shop."""
+
+import msgspec
+import numpy as np
+
+from bench.closed_loop import Arm
+from clickscore.schemas.catalogue import Campaign, Item
+from clickscore.stream.policy.ad_policy import AdPlacement, Ads
+from clickscore.stream.policy.goal_policy import Goals
+from clickscore.stream.policy.policy_file import DEFAULT_POLICY, Hide, Limit, PolicyFile
+from clickscore.stream.policy.policy_parts import ANY_NUMBER, policies_without_a_part
+
+CAMPAIGNS = 200
+"""Number of campaigns: eight for each category of the shop, so that every page has a contest."""
+
+DEFAULT, POPULAR, ORACLE = "default", "popular items", "oracle of the tastes"
+
+_HIDE: Hide = msgspec.structs.replace(DEFAULT_POLICY.hide, on_screen=False, in_cart=False, unavailable=False)
+POLICY_0_1_0: PolicyFile = msgspec.structs.replace(DEFAULT_POLICY, hide=_HIDE, limit=Limit(reminders=ANY_NUMBER))
+
+
+def rule_arms() -> dict[str, Arm]:
+    """Return the default policy, its peers, and the policy without each of its rules, by name."""
+    arms = {
+        DEFAULT: Arm(policy_file=DEFAULT_POLICY),
+        POPULAR: Arm(policy_file=DEFAULT_POLICY, has_model=False),
+        ORACLE: Arm(policy_file=DEFAULT_POLICY, is_oracle=True),
+        "rules of 0.1.0": Arm(policy_file=POLICY_0_1_0),
+    }
+    for name, policy_file in policies_without_a_part(DEFAULT_POLICY):
+        if name not in UNMEASURED:
+            arms[f"without `{name}`"] = Arm(policy_file=policy_file)
+    for reminders in (0, 1):
+        arms[f"with `limit.reminders = {reminders}`"] = Arm(policy_file=with_limit(Limit(reminders=reminders)))
+    return arms
+
+
+UNMEASURED = ("ads", "hide.unavailable")
+"""Parts of the default policy that change nothing in this shop: it has no campaign here, and sells everywhere."""
+
+
+def with_limit(limit: Limit) -> PolicyFile:
+    """Return the default policy with another limit."""
+    return msgspec.structs.replace(DEFAULT_POLICY, limit=limit)
+
+
+def goal_arms() -> dict[str, Arm]:
+    """Return the default policy with goals, from relevance alone to money alone, by name."""
+    goals = {
+        f"click 1, {field} {weight:g}": Goals(**{field: weight})
+        for field in ("order", "margin")
+        for weight in (0.05, 0.2, 1.0)
+    }
+    goals |= {"order alone": Goals(click=0.0, order=1.0), "margin alone": Goals(click=0.0, margin=1.0)}
+    return {
+        name: Arm(policy_file=msgspec.structs.replace(DEFAULT_POLICY, goals=goal)) for name, goal in goals.items()
+    }
+
+
+def ad_arms(items: tuple[Item, ...]) -> dict[str, Arm]:
+    """Return the default policy with ads within the list, by name."""
+    campaigns = make_campaigns(items)
+    loads = {
+        f"{slots} of 10 places, floor {relevance:g}": AdPlacement(
+            exposure=(1.0,) * slots, places=places[:slots], relevance=relevance
+        )
+        for slots, relevance in ((1, 0.0), (2, 0.0), (3, 0.0), (3, 0.5))
+        for places in ((2, 5, 8),)
+    }
+    return {
+        name: Arm(
+            policy_file=msgspec.structs.replace(DEFAULT_POLICY, ads=Ads(placements={"list": placement})),
+            campaigns=campaigns,
+        )
+        for name, placement in loads.items()
+    }
+
+
+def make_campaigns(items: tuple[Item, ...]) -> tuple[Campaign, ...]:
+    """Return campaigns for random items; each targets the pages of its item's category."""
+    rng = np.random.default_rng(5)
+    rows = rng.choice(len(items), CAMPAIGNS, replace=False).tolist()
+    return tuple(
+        Campaign(
+            campaign_id=f"campaign-{number:03d}",
+            item_id=items[row].item_id,
+            bid=round(float(rng.uniform(0.2, 1.5)), 2),
+            target_categories=frozenset({items[row].category}),
+        )
+        for number, row in enumerate(rows)
+    )

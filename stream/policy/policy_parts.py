@@ -1,0 +1,52 @@
+"""Policy parts: a policy without each of its parts in turn, to measure what the part does."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from clickscore.stream.policy.ad_policy import Ads
+from clickscore.stream.policy.goal_policy import Goals
+from clickscore.stream.policy.policy_file import Boost, Hide, Limit, Only, PolicyFile, PriceBand
+
+ANY_NUMBER = 1_000
+"""Limit of places that no list exceeds."""
+
+_TABLES: dict[str, msgspec.Struct] = {
+    "hide": Hide(out_of_stock=False, bought=False, on_screen=False, in_cart=False, unavailable=False),
+    "only": Only(),
+    "limit": Limit(reminders=ANY_NUMBER),
+    "boost": Boost(),
+}
+"""Tables whose fields are parts of their own, each with all parts switched off."""
+
+_PARTS: dict[str, object] = {"price_band": PriceBand(), "goals": Goals(), "pin": (), "ads": Ads(shown=False)}
+"""Fields that are a part as a whole, switched off."""
+
+_DEPENDENT: dict[str, dict[str, Any]] = {"hide.bought": {"bought_again": ()}}
+"""Fields that mean nothing without a part, and go with the part."""
+
+_SETTINGS_OF_A_PART = ("boost.fresh_days",)
+"""Fields that do nothing by themselves."""
+
+
+def policies_without_a_part(policy: PolicyFile) -> Iterator[tuple[str, PolicyFile]]:
+    """Yield the name of each part that a policy uses, and the policy without the part.
+
+    The names are those of the fields in the file, such as `hide.on_screen`.
+    """
+    for table, switched_off in _TABLES.items():
+        current = getattr(policy, table)
+        for field in msgspec.structs.fields(type(switched_off)):
+            name, value = f"{table}.{field.name}", getattr(switched_off, field.name)
+            if getattr(current, field.name) != value and name not in _SETTINGS_OF_A_PART:
+                reduced = msgspec.structs.replace(current, **{field.name: value}, **_DEPENDENT.get(name, {}))
+                yield name, _replace(policy, table, reduced)
+    for name, value in _PARTS.items():
+        if getattr(policy, name) != value:
+            yield name, _replace(policy, name, value)
+
+
+def _replace(policy: PolicyFile, field: str, value: object) -> PolicyFile:
+    changed: Any = {field: value}
+    return msgspec.structs.replace(policy, **changed)
