@@ -1,4 +1,4 @@
-"""Closed loop: a simulated shop whose shoppers react to the decisions of a pipeline, in simulated time, without Kafka."""
+"""Closed loop: a simulated shop whose shoppers react to the decisions of a pipeline, without Kafka."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence

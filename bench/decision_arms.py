@@ -52,9 +52,7 @@ def goal_arms() -> dict[str, Arm]:
         for weight in (0.05, 0.2, 1.0)
     }
     goals |= {"order alone": Goals(click=0.0, order=1.0), "margin alone": Goals(click=0.0, margin=1.0)}
-    return {
-        name: Arm(policy_file=msgspec.structs.replace(DEFAULT_POLICY, goals=goal)) for name, goal in goals.items()
-    }
+    return {name: Arm(policy_file=msgspec.structs.replace(DEFAULT_POLICY, goals=goal)) for name, goal in goals.items()}
 
 
 def ad_arms(items: tuple[Item, ...]) -> dict[str, Arm]:

@@ -6,10 +6,8 @@ demo, so its bundle knows them; each round has shoppers of its own. The same arg
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
 from pathlib import Path
-from statistics import mean, stdev
-from typing import NamedTuple
 
 import click
 import msgspec
@@ -17,7 +15,9 @@ import numpy as np
 
 from bench.closed_loop import Arm, ClosedLoop, ShopTally
 from bench.decision_arms import DEFAULT, ad_arms, goal_arms, rule_arms
-from bench.quality_page import render_page
+from bench.purchase_truth import purchase_probabilities
+from bench.quality_page import QualityResults, render_page
+from bench.quality_plots import draw_quality_plots
 from clickscore.model.packaged_bundle import DEMO, resolve_folder
 from clickscore.stream.scoring.bundle import load_bundle
 from clickscore.stream.scoring.scorer import Scorer
@@ -36,3 +36,62 @@ def make_base_shop() -> Shop:
         for item, margin in zip(shop.assortment.items, margins, strict=True)
     )
     return dataclasses.replace(shop, assortment=dataclasses.replace(shop.assortment, items=items))
+
+
+def run_rounds(rounds: int, seconds: int) -> QualityResults:
+    """Let every arm decide for the same shoppers, in some rounds with other shoppers.
+
+    Args:
+        rounds: Number of rounds.
+        seconds: Simulated opening time of a shop.
+    """
+    scorer = Scorer(load_bundle(Path(resolve_folder(DEMO))))
+    base = make_base_shop()
+    purchases = purchase_probabilities(base.chain)
+    groups: dict[str, dict[str, Arm]] = {
+        "rules": rule_arms(),
+        "goals": goal_arms(),
+        "ads": ad_arms(base.assortment.items),
+    }
+    tallies: dict[str, dict[str, list[ShopTally]]] = {name: defaultdict(list) for name in groups}
+    for number in range(rounds):
+        seed = 1_000 + number
+        shop = dataclasses.replace(base, seed=seed, population=make_population(seed, SHOPPERS))
+        for group, arms in groups.items():
+            for name, arm in arms.items():
+                tallies[group][name].append(ClosedLoop(arm, shop, scorer, purchases).run(seconds))
+        sys.stderr.write(f"round {number + 1} of {rounds}\n")
+    default = tallies["rules"][DEFAULT]
+    return QualityResults(
+        rounds=rounds,
+        seconds=seconds,
+        default=default,
+        rules=tallies["rules"],
+        goals={DEFAULT: default, **tallies["goals"]},
+        ads={"no ads": default, **tallies["ads"]},
+    )
+
+
+@click.command()
+@click.option("--rounds", type=click.IntRange(min=2), default=6, show_default=True, help="Shops with other shoppers.")
+@click.option("--seconds", type=click.IntRange(min=10), default=60, show_default=True, help="Opening time of a shop.")
+@click.option(
+    "--docs",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=Path("docs"),
+    show_default=True,
+    help="Folder of the page decisions-quality.md and its plots.",
+)
+@click.option("--json-file", type=click.Path(dir_okay=False, path_type=Path), help="Keep the counts of every run here.")
+def main(rounds: int, seconds: int, docs: Path, json_file: Path | None) -> None:
+    """Compare policies in the simulated shop, and write the page and its plots."""
+    results = run_rounds(rounds, seconds)
+    if json_file:
+        json_file.write_bytes(msgspec.json.encode(results))
+    for name, svg in draw_quality_plots(results).items():
+        (docs / "plots" / f"decisions-{name}.svg").write_text(svg, encoding="utf-8")
+    (docs / "decisions-quality.md").write_text(render_page(results), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

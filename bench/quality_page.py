@@ -1,0 +1,157 @@
+"""Quality page: docs/decisions-quality.md from the counts of the simulated shops."""
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import mean
+
+import msgspec
+
+from bench.closed_loop import EVENTS_PER_SECOND, ShopTally
+from bench.decision_arms import CAMPAIGNS
+from bench.paired_change import paired_change
+
+Tallies = Mapping[str, Sequence[ShopTally]]
+"""Counts of each round, by arm."""
+
+
+class QualityResults(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts of all arms."""
+
+    rounds: int
+    seconds: int
+    """Simulated opening time of a shop."""
+    default: Sequence[ShopTally]
+    """Counts of the default policy, with which all others are compared."""
+    rules: Tallies
+    goals: Tallies
+    ads: Tallies
+
+
+def click_rate(tally: ShopTally) -> float:
+    """Return the expected clicks for 100 items that were read."""
+    return 100 * tally.expected_clicks / tally.impressions
+
+
+def order_rate(tally: ShopTally) -> float:
+    """Return the expected orders of recommended items for 1,000 visits."""
+    return 1_000 * tally.expected_orders / tally.visits
+
+
+def revenue(tally: ShopTally) -> float:
+    """Return the revenue of the expected orders for 100 visits."""
+    return 100 * tally.revenue / tally.visits
+
+
+def margin(tally: ShopTally) -> float:
+    """Return the margin of the expected orders for 100 visits."""
+    return 100 * tally.margin / tally.visits
+
+
+def ad_spend(tally: ShopTally) -> float:
+    """Return what advertisers pay for 100 visits."""
+    return 100 * tally.ad_spend / tally.visits
+
+
+def ad_share(tally: ShopTally) -> float:
+    """Return the share of ads among the items that were read, in percent."""
+    return 100 * tally.ads / tally.impressions
+
+
+Figure = Callable[[ShopTally], float]
+
+_HEAD = """# What decisions are worth
+In the simulated shop the shoppers react, and what they like is known. So it can say what no log can: what a rule, a goal
+or an ad costs and brings. `make bench-decisions` writes this page and its plots: {rounds} shops of {seconds} simulated
+seconds with {rate:.0f} events a second, the demo's bundle, and the same shoppers for every line. The intervals (95 %,
+Student's t, paired) are over the shops. They say nothing of a shop with other habits.
+
+- **Clicks** are for 100 items that were read, by the true probability of a click on each.
+- **Orders** are of items that were clicked, in the same visit, for 1,000 visits: the true probability of a click, times
+  the probability that a shopper in this state then buys the item. A sold-out item is not bought.
+- **Revenue** is the price of these orders, for 100 visits.
+
+Expectations have less noise than counts. For the default policy {clicks:,} clicks were counted, and
+{expected_clicks:,.0f} were expected. {orders} orders were counted, and {expected_orders:.0f} were expected: shops close
+while visits go on, and the expectation assumes that the shopper clicks no further recommendation. So compare the lines,
+and do not read the orders as a forecast.
+"""
+
+_GOALS = """
+## Goals
+`[goals]` of a policy ([`policy.md`](policy.md#goals)) moves a list from relevance towards money. Each item got a random
+margin of 10 to 60 % of its price.
+
+![Clicks against revenue, and against margin](plots/decisions-goals.svg)
+
+"""
+
+_ADS = """
+## Ad load
+{campaigns} campaigns bid for the places 2, 5 and 8 of the list, each on the pages of its item's category. A sponsored
+item is clicked like any other item of the same fit. A floor of 0.5 means: an ad has at least half the quality of the item
+that it displaces.
+
+![Clicks and spend against the share of ads](plots/decisions-ads.svg)
+
+"""
+
+
+def render_page(results: QualityResults) -> str:
+    """Return the page in Markdown."""
+    default = results.default
+    head = _HEAD.format(
+        rounds=results.rounds,
+        seconds=results.seconds,
+        rate=EVENTS_PER_SECOND,
+        clicks=sum(tally.clicks for tally in default),
+        expected_clicks=sum(tally.expected_clicks for tally in default),
+        orders=sum(tally.orders for tally in default),
+        expected_orders=sum(tally.expected_orders for tally in default),
+    )
+    parts = [
+        head,
+        "\n## Rules\nEach line is compared with the default policy. `oracle of the tastes` knows what each shopper looks "
+        "for and likes, and shows the items in stock with the highest probability of a click.\n\n",
+        _table(results.rules, default, {"clicks": click_rate, "orders": order_rate, "revenue": revenue}),
+        _GOALS,
+        _table(results.goals, default, {"clicks": click_rate, "revenue": revenue, "margin": margin}),
+        _ADS.format(campaigns=CAMPAIGNS),
+        _table(
+            results.ads,
+            default,
+            {"clicks": click_rate, "revenue": revenue},
+            plain={"ads, %": ad_share, "spend for 100 visits": ad_spend},
+        ),
+    ]
+    return "".join(parts)
+
+
+def _table(
+    arms: Tallies,
+    control: Sequence[ShopTally],
+    figures: Mapping[str, Figure],
+    plain: Mapping[str, Figure] | None = None,
+) -> str:
+    """Return a table with each figure and its change from the control.
+
+    Args:
+        arms: Counts by arm.
+        control: Counts of the control.
+        figures: Figures that are compared with the control.
+        plain: Figures that are stated alone.
+    """
+    plain = plain or {}
+    titles = ["decisions", *plain]
+    for name in figures:
+        titles += [name, "change"]
+    lines = [_row(titles), _row(["---"] * len(titles))]
+    for arm, tallies in arms.items():
+        cells = [arm, *(f"{mean(map(figure, tallies)):.1f}" for figure in plain.values())]
+        for figure in figures.values():
+            values, others = list(map(figure, tallies)), list(map(figure, control))
+            cells += [f"{mean(values):.1f}", "" if values == others else str(paired_change(values, others))]
+        lines.append(_row(cells))
+    return "\n".join(lines) + "\n"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
