@@ -1,4 +1,4 @@
-"""Closed loop: a simulated shop whose shoppers react to the decisions of a pipeline, without Kafka."""
+"""Closed loop: a simulated shop with shoppers who react to the decisions of a pipeline, without Kafka."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -31,7 +31,7 @@ from clickscore.stream.simulator.shop.shoppers import (
 
 START_MS = 1_767_603_600_000  # 2026-01-05 09:00 UTC; no result depends on the day
 STEP_MS = 100
-"""Simulated time between two looks of the shop at the clock: a decision is there a moment after its event."""
+"""Simulated time between two looks of the shop at the clock: a decision comes a moment after the event."""
 EVENTS_PER_SECOND = 200.0
 AD_SUFFIX = "-ad"
 
@@ -61,26 +61,27 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclasses.dataclass
 class ShopTally:
-    """What the shoppers of a shop did, and what the shop's true probabilities expect of it.
+    """Actions of the shoppers of a shop, counted and as the shop's true probabilities expect.
 
-    An expected click is the true probability of a click on an item that was read. An expected order is the probability
-    that the item is clicked and then bought in that visit. Expectations have the same means as counts, and less noise.
+    An expected click is the true probability of a click on an item, once read. An expected order is the probability of
+    the click, and then of a purchase of the item in the same visit. Expectations have the same means as counts, and
+    less noise.
     """
 
     visits: int = 0
     impressions: int = 0
-    """Items that were read in recommendations; ads in the list are among them."""
+    """Items read in recommendations, ads in the list included."""
     clicks: int = 0
     orders: int = 0
-    """Purchases of items that were found through a decision, in that visit."""
+    """Purchases of items found through a decision, in the same visit."""
     expected_clicks: float = 0.0
     expected_orders: float = 0.0
     revenue: float = 0.0
     """Prices of the expected orders."""
     margin: float = 0.0
-    """What the shop earns of the revenue."""
+    """Margins of the expected orders."""
     ads: int = 0
-    """Ads in the list that were read."""
+    """Ads in the list, once read."""
     ad_clicks: float = 0.0
     """Expected clicks on ads in the list."""
     ad_spend: float = 0.0
@@ -96,7 +97,7 @@ class TasteOracle:
         self._weights = shop.assortment.weights
 
     def choose(self, event: AnyEvent, truth: Truth, out_of_stock: Iterable[str], k: int) -> tuple[Choice, ...]:
-        """Return the `k` items in stock that the shopper clicks most probably; popular items first among equals."""
+        """Return the `k` items in stock with the highest probability of a click; popular items first among equals."""
         on_screen = self._rows[event.item_id] if isinstance(event, ItemEvent) else NO_ITEM
         clicks = click_probabilities(
             np.arange(len(self._items)),
@@ -114,7 +115,7 @@ class TasteOracle:
 
 
 class ClosedLoop:
-    """A shop, and a pipeline that decides for it."""
+    """A shop, and a pipeline for the decisions."""
 
     def __init__(self, arm: Arm, shop: Shop, scorer: Scorer, purchases: Floats) -> None:
         """Open the shop.
@@ -123,7 +124,7 @@ class ClosedLoop:
             arm: How to decide.
             shop: Items and shoppers.
             scorer: Scorer of the demo's bundle.
-            purchases: Probability that a clicked item is bought: (intents, stages, fits).
+            purchases: Probability of a purchase of a clicked item: (intents, stages, fits).
         """
         usual = Settings()
         settings = usual.replace(
@@ -156,7 +157,7 @@ class ClosedLoop:
         self._tally = ShopTally()
 
     def run(self, seconds: int) -> ShopTally:
-        """Let the shop be open for some simulated seconds; return what the shoppers did."""
+        """Let the shop be open for some simulated seconds; return the actions of the shoppers."""
         for ts in range(START_MS, START_MS + 1_000 * seconds, STEP_MS):
             outgoing = self._shop.advance(ts)
             self._change_items(outgoing.items)
@@ -191,7 +192,7 @@ class ClosedLoop:
         return msgspec.structs.replace(decision, items=choices)
 
     def _count(self, event: AnyEvent, truth: Truth) -> None:
-        """Count an event. Each event counts once: the shop marks its intentional repeats."""
+        """Count an event. Each event counts once: the shop marks intentional repeats."""
         tally = self._tally
         if event.session_id not in self._sessions:
             self._sessions.add(event.session_id or "")
@@ -207,7 +208,7 @@ class ClosedLoop:
             tally.orders += 1
 
     def _expect(self, event: Impression, truth: Truth) -> None:
-        """Add what is expected of an item that a shopper reads."""
+        """Add the expectation of an item, once read."""
         tally, click = self._tally, truth.click or 0.0
         row, item = self._items[event.item_id]
         fit = fit_of(np.array([row]), np.array([_CATEGORY_ROWS[truth.need]]), np.array([_STYLE_ROWS[truth.style]]))[0]

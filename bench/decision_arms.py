@@ -1,4 +1,4 @@
-"""Decision arms: the ways to decide that `make bench-decisions` compares in the simulated shop."""
+"""Decision arms: the ways to decide in the comparison of `make bench-decisions`."""
 
 import msgspec
 import numpy as np
@@ -11,7 +11,7 @@ from clickscore.stream.policy.policy_file import DEFAULT_POLICY, Hide, Limit, Po
 from clickscore.stream.policy.policy_parts import ANY_NUMBER, policies_without_a_part
 
 CAMPAIGNS = 200
-"""Number of campaigns: eight for each category of the shop, so that every page has a contest."""
+"""Number of campaigns: eight for each category of the shop, for a contest on every page."""
 
 DEFAULT, POPULAR, ORACLE = "default", "popular items", "oracle of the tastes"
 
@@ -20,7 +20,7 @@ POLICY_0_1_0: PolicyFile = msgspec.structs.replace(DEFAULT_POLICY, hide=_HIDE, l
 
 
 def rule_arms() -> dict[str, Arm]:
-    """Return the default policy, its peers, and the policy without each of its rules, by name."""
+    """Return the default policy, peers, and the default policy without each rule, by name."""
     arms = {
         DEFAULT: Arm(policy_file=DEFAULT_POLICY),
         POPULAR: Arm(policy_file=DEFAULT_POLICY, has_model=False),
@@ -36,7 +36,7 @@ def rule_arms() -> dict[str, Arm]:
 
 
 UNMEASURED = ("ads", "hide.unavailable")
-"""Parts of the default policy that change nothing in this shop: it has no campaign here, and sells everywhere."""
+"""Parts of the default policy without an effect in this shop: no campaign here, and sales everywhere."""
 
 
 def with_limit(limit: Limit) -> PolicyFile:
@@ -46,11 +46,11 @@ def with_limit(limit: Limit) -> PolicyFile:
 
 def goal_arms() -> dict[str, Arm]:
     """Return the default policy with goals, from relevance alone to money alone, by name."""
-    goals = {
-        f"click 1, {field} {weight:g}": Goals(**{field: weight})
-        for field in ("order", "margin")
-        for weight in (0.05, 0.2, 1.0)
-    }
+    goals: dict[str, Goals] = {}
+    for weight in (0.05, 0.2, 1.0):
+        goals[f"click 1, order {weight:g}"] = Goals(order=weight)
+    for weight in (0.05, 0.2, 1.0):
+        goals[f"click 1, margin {weight:g}"] = Goals(margin=weight)
     goals |= {"order alone": Goals(click=0.0, order=1.0), "margin alone": Goals(click=0.0, margin=1.0)}
     return {name: Arm(policy_file=msgspec.structs.replace(DEFAULT_POLICY, goals=goal)) for name, goal in goals.items()}
 
@@ -75,7 +75,7 @@ def ad_arms(items: tuple[Item, ...]) -> dict[str, Arm]:
 
 
 def make_campaigns(items: tuple[Item, ...]) -> tuple[Campaign, ...]:
-    """Return campaigns for random items; each targets the pages of its item's category."""
+    """Return campaigns for random items; each targets the pages of the item's category."""
     rng = np.random.default_rng(5)
     rows = rng.choice(len(items), CAMPAIGNS, replace=False).tolist()
     return tuple(

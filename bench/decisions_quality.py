@@ -1,7 +1,7 @@
-"""Decisions quality: what rules, goals and ads do in the simulated shop: `python -m bench.decisions_quality`.
+"""Decisions quality: effects of rules, goals and ads in the simulated shop: `python -m bench.decisions_quality`.
 
-Every arm gets the same shop and the same shoppers, in simulated time and without Kafka. The items are those of the
-demo, so its bundle knows them; each round has shoppers of its own. The same arguments give the same page.
+Every arm gets the same shop and the same shoppers, in simulated time and without Kafka. The items are the
+items of the demo, known to the demo's bundle; each round has other shoppers. The same arguments give the same page.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ SHOPPERS = 5_000
 
 
 def make_base_shop() -> Shop:
-    """Return the shop of the demo, with a margin for each item: 10 to 60 % of its price."""
+    """Return the shop of the demo, with a margin for each item: 10 to 60 % of the price."""
     shop = make_shop(SEED, SHOPPERS)
     margins = np.random.default_rng(3).uniform(0.1, 0.6, len(shop.assortment.items)).round(3).tolist()
     items = tuple(
@@ -84,7 +84,7 @@ def run_rounds(rounds: int, seconds: int) -> QualityResults:
 )
 @click.option("--json-file", type=click.Path(dir_okay=False, path_type=Path), help="Keep the counts of every run here.")
 def main(rounds: int, seconds: int, docs: Path, json_file: Path | None) -> None:
-    """Compare policies in the simulated shop, and write the page and its plots."""
+    """Compare policies in the simulated shop, and write page and plots."""
     results = run_rounds(rounds, seconds)
     if json_file:
         json_file.write_bytes(msgspec.json.encode(results))

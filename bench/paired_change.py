@@ -1,4 +1,4 @@
-"""Paired change: how much a figure differs from that of a control with the same shoppers, with its interval."""
+"""Paired change: difference of a figure from a control with the same shoppers, with an interval."""
 
 from collections.abc import Sequence
 from statistics import mean, stdev
@@ -9,19 +9,19 @@ _T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
 
 
 class Change(NamedTuple):
-    """A difference in percent, with its 95 % interval."""
+    """A difference in percent, with the 95 % interval."""
 
     value: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        """Return the difference and its interval as text."""
+        """Return difference and interval as text."""
         return f"{self.value:+.1f} % ({self.low:+.1f} to {self.high:+.1f})"
 
 
 def paired_change(values: Sequence[float], control: Sequence[float]) -> Change:
-    """Return the change from a control, in percent of its mean.
+    """Return the change from a control, in percent of the control's mean.
 
     The differences are paired by round, since both sides have the same shoppers (Student, Biometrika 6, 1908).
 

@@ -1,4 +1,4 @@
-"""Purchase truth: the probability that a shopper of the simulated shop buys an item after clicking it."""
+"""Purchase truth: the probability of a purchase after a click in the simulated shop."""
 
 import numpy as np
 
@@ -19,13 +19,13 @@ from clickscore.stream.simulator.shop.shoppers import (
 VISITS = 4_000
 """Simulated visits of each state: a probability of 5 % is known to 0.3 points."""
 MAX_STEPS = 300
-"""Actions of a visit, at most: a visit ends with a tenth of its actions."""
+"""Actions of a visit, at most: a tenth of all actions end a visit."""
 
 
 def purchase_probabilities(chain: Chain) -> Floats:
-    """Return the probability that a clicked item is bought in that visit: (intents, stages, fits).
+    """Return the probability of a purchase of a clicked item in the same visit: (intents, stages, fits).
 
-    The visits go on as the shop's chain moves them, with full stock and no further recommendation.
+    The visits go on as the shop's chain moves, with full stock and no further recommendation.
     """
     rng = np.random.default_rng(11)
     shape = len(INTENTS), len(STAGES), len(FITS)

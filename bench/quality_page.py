@@ -20,14 +20,14 @@ class QualityResults(msgspec.Struct, frozen=True, kw_only=True):
     seconds: int
     """Simulated opening time of a shop."""
     default: Sequence[ShopTally]
-    """Counts of the default policy, with which all others are compared."""
+    """Counts of the default policy: the control."""
     rules: Tallies
     goals: Tallies
     ads: Tallies
 
 
 def click_rate(tally: ShopTally) -> float:
-    """Return the expected clicks for 100 items that were read."""
+    """Return the expected clicks for 100 read items."""
     return 100 * tally.expected_clicks / tally.impressions
 
 
@@ -47,22 +47,22 @@ def margin(tally: ShopTally) -> float:
 
 
 def ad_spend(tally: ShopTally) -> float:
-    """Return what advertisers pay for 100 visits."""
+    """Return the spend of advertisers for 100 visits."""
     return 100 * tally.ad_spend / tally.visits
 
 
 def ad_share(tally: ShopTally) -> float:
-    """Return the share of ads among the items that were read, in percent."""
+    """Return the share of ads among the read items, in percent."""
     return 100 * tally.ads / tally.impressions
 
 
 Figure = Callable[[ShopTally], float]
 
 _HEAD = """# What decisions are worth
-In the simulated shop the shoppers react, and what they like is known. So it can say what no log can: what a rule, a goal
-or an ad costs and brings. `make bench-decisions` writes this page and its plots: {rounds} shops of {seconds} simulated
-seconds with {rate:.0f} events a second, the demo's bundle, and the same shoppers for every line. The intervals (95 %,
-Student's t, paired) are over the shops. They say nothing of a shop with other habits.
+In the simulated shop the shoppers react, and what they like is known. So it can say what no log can: what a rule, a
+goal or an ad costs and brings. `make bench-decisions` writes this page and its plots: {rounds} shops of {seconds}
+simulated seconds with {rate:.0f} events a second, the demo's bundle, and the same shoppers for every line. The
+intervals (95 %, Student's t, paired) are over the shops. They say nothing of a shop with other habits.
 
 - **Clicks** are for 100 items that were read, by the true probability of a click on each.
 - **Orders** are of items that were clicked, in the same visit, for 1,000 visits: the true probability of a click, times
@@ -73,6 +73,13 @@ Expectations have less noise than counts. For the default policy {clicks:,} clic
 {expected_clicks:,.0f} were expected. {orders} orders were counted, and {expected_orders:.0f} were expected: shops close
 while visits go on, and the expectation assumes that the shopper clicks no further recommendation. So compare the lines,
 and do not read the orders as a forecast.
+"""
+
+_RULES = """
+## Rules
+Each line is compared with the default policy. `oracle of the tastes` knows what each shopper looks for and likes, and
+shows the items in stock with the highest probability of a click.
+
 """
 
 _GOALS = """
@@ -87,8 +94,8 @@ margin of 10 to 60 % of its price.
 _ADS = """
 ## Ad load
 {campaigns} campaigns bid for the places 2, 5 and 8 of the list, each on the pages of its item's category. A sponsored
-item is clicked like any other item of the same fit. A floor of 0.5 means: an ad has at least half the quality of the item
-that it displaces.
+item is clicked like any other item of the same fit. A floor of 0.5 means: an ad has at least half the quality of the
+item that it displaces.
 
 ![Clicks and spend against the share of ads](plots/decisions-ads.svg)
 
@@ -109,8 +116,7 @@ def render_page(results: QualityResults) -> str:
     )
     parts = [
         head,
-        "\n## Rules\nEach line is compared with the default policy. `oracle of the tastes` knows what each shopper looks "
-        "for and likes, and shows the items in stock with the highest probability of a click.\n\n",
+        _RULES,
         _table(results.rules, default, {"clicks": click_rate, "orders": order_rate, "revenue": revenue}),
         _GOALS,
         _table(results.goals, default, {"clicks": click_rate, "revenue": revenue, "margin": margin}),
@@ -131,13 +137,13 @@ def _table(
     figures: Mapping[str, Figure],
     plain: Mapping[str, Figure] | None = None,
 ) -> str:
-    """Return a table with each figure and its change from the control.
+    """Return a table with each figure and the change from the control.
 
     Args:
         arms: Counts by arm.
         control: Counts of the control.
-        figures: Figures that are compared with the control.
-        plain: Figures that are stated alone.
+        figures: Figures to compare with the control.
+        plain: Figures without a comparison.
     """
     plain = plain or {}
     titles = ["decisions", *plain]

@@ -31,6 +31,7 @@ COMMANDS = {
     "identify": "identify",
     "bundle": "bundle",
     "policy": "policy",
+    "ads": "ads",
     "rollout": "rollout",
     "demo": "demo",
     "simulate": "simulate",

@@ -6,7 +6,7 @@ scores are batch-invariant.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
@@ -246,6 +246,10 @@ _NO_BUNDLES: Mapping[str, Scorer] = MappingProxyType({})
 _NO_POLICIES: Mapping[str, PolicyFile] = MappingProxyType({})
 
 
+DecisionWatch = Callable[[DueDecision, Scores | None, DecidedPage], None]
+"""Sees a request with catalogue and decider, the model's scores, and the decision."""
+
+
 class Pipeline:
     """Processes batches of records, and owns the state of each partition."""
 
@@ -288,6 +292,8 @@ class Pipeline:
         self._deciders: dict[int, EpochDeciders] = {}
         self.shadow_share = 0.0
         """Share of the events that are sampled for the challenger; no decision depends on it."""
+        self.watch: DecisionWatch | None = None
+        """Sees every decision; no decision depends on it."""
 
     @property
     def catalogue(self) -> Catalogue:
@@ -779,7 +785,10 @@ class Pipeline:
         output.removed.update(filtered)
         output.moved.update(moved)
         ad_message = Message(key, encode_decision(ad), offset) if ad is not None else None
-        return DecidedPage(Message(key, value, offset), ad_message, shelves, ad, origins)
+        page = DecidedPage(Message(key, value, offset), ad_message, shelves, ad, origins)
+        if self.watch is not None:
+            self.watch(due, scores, page)
+        return page
 
 
 def _opening(request: Request, page: DecidedPage) -> OpeningDecision:

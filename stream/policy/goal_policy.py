@@ -1,4 +1,4 @@
-"""Goal policy: the table of a policy file that says what a click, a cart, an order and its margin are worth."""
+"""Goal policy: the table of a policy file with the worth of a click, a cart, an order and a margin."""
 
 from collections.abc import Iterator
 from typing import Annotated, Literal
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import msgspec
 
 GoalVariant = Literal["model", "challenger", "popular"]
-"""Variant of the A/B test, as decisions name it."""
+"""Variant of the A/B test, as in decisions."""
 
 Worth = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
 """Worth of an action, in the currency of the prices."""
@@ -16,20 +16,20 @@ Share = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
 
 
 class GoalWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the shop wants of a shown item. The default orders items by relevance alone."""
+    """Wishes of the shop for a shown item. The default orders items by relevance alone."""
 
     click: Worth = 1.0
     """Worth of a click, in the currency of the prices."""
     cart: Worth = 0.0
-    """Worth of an item that is put into the cart, in the currency of the prices."""
+    """Worth of an item put into the cart, in the currency of the prices."""
     order: Share = 0.0
-    """Worth of each unit of money that an ordered item costs; 1 counts the whole price."""
+    """Worth of each unit of money in the price of an ordered item; 1 counts the whole price."""
     margin: Share = 0.0
-    """Worth of each unit of money that the shop earns from an ordered item; 1 counts the whole margin."""
+    """Worth of each unit of money in the margin of an ordered item; 1 counts the whole margin."""
 
     @property
     def is_relevance(self) -> bool:
-        """Whether the weights leave the order of relevance as it is: prices do not count."""
+        """Whether the weights leave the order of relevance alone: prices do not count."""
         return not (self.order or self.margin)
 
 
@@ -37,7 +37,7 @@ class Goals(GoalWeights, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Goal weights, with other weights for some variants of the A/B test."""
 
     variants: dict[GoalVariant, GoalWeights] = {}
-    """Weights of a variant, in place of the others; a weight that is left out has its default."""
+    """Weights of a variant, in place of the general weights; a left-out weight has the default."""
 
     def weights(self, variant: str) -> GoalWeights:
         """Return the weights for the users of a variant."""

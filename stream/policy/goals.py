@@ -4,11 +4,10 @@ The value of an item is
 
     share * (click * P(click) + cart * P(cart) + P(purchase) * price * (order + margin * margin of the item))
 
-`share` is of the item: its relevance, which is proportional to the probability that the next item of the session is
-this one. The three probabilities are of the session: the model's heads say what the user does next, with whatever item.
-So they decide how much money counts beside relevance: much for a user who is about to buy, little for one who looks
-around.
-The value of an action as a sum of what it is worth in money follows Pei et al., Value-aware Recommendation based on
+`share` is of the item: the relevance, proportional to the probability of the item as the next item of the session. The
+three probabilities are of the session: the model's heads predict the next action of the user, with any item. So they
+decide how much money counts beside relevance: much for a user who is about to buy, little for a user who looks around.
+The value as a sum of actions, each in money, follows Pei et al., Value-aware Recommendation based on
 Reinforced Profit Maximization, WWW 2019.
 """
 
@@ -25,9 +24,9 @@ from clickscore.stream.request import Request, Scores
 
 
 def order_values(weights: GoalWeights, slate: Slate, catalogue: AnyCatalogue) -> list[float]:
-    """Return what an order of each item is worth: (choices,).
+    """Return the worth of an order of each item: (choices,).
 
-    An item without a price, or without a margin where margins count, is worth as much as the median of the others.
+    An item without a price, or without a margin where margins count, is worth as much as the median of the other items.
 
     Args:
         weights: Goals of the policy.
@@ -48,9 +47,9 @@ def order_values(weights: GoalWeights, slate: Slate, catalogue: AnyCatalogue) ->
 
 
 def item_values(weights: GoalWeights, slate: Slate, scores: Scores | None, catalogue: AnyCatalogue) -> list[float]:
-    """Return the expected value of showing each item, up to a factor that is the same for all: (choices,).
+    """Return the expected value of showing each item, up to a common factor: (choices,).
 
-    An item that costs the shop more than it brings has the value 0.
+    An item with costs above the return has the value 0.
 
     Args:
         weights: Goals of the policy.
@@ -67,7 +66,7 @@ def item_values(weights: GoalWeights, slate: Slate, scores: Scores | None, catal
 
 
 def rank_by_goals(goals: Goals, boost: Boost | None) -> ScoredReranker:
-    """Return the rule that orders items by expected value; items of equal value keep their order.
+    """Return the rule to order items by expected value; items of equal value keep their order.
 
     Boosts multiply the value, as they multiply relevance in a policy without goals.
 

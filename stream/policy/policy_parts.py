@@ -1,4 +1,4 @@
-"""Policy parts: a policy without each of its parts in turn, to measure what the part does."""
+"""Policy parts: a policy without each part in turn, to measure the effect of the part."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +10,7 @@ from clickscore.stream.policy.goal_policy import Goals
 from clickscore.stream.policy.policy_file import Boost, Hide, Limit, Only, PolicyFile, PriceBand
 
 ANY_NUMBER = 1_000
-"""Limit of places that no list exceeds."""
+"""Limit of places beyond any list."""
 
 _TABLES: dict[str, msgspec.Struct] = {
     "hide": Hide(out_of_stock=False, bought=False, on_screen=False, in_cart=False, unavailable=False),
@@ -18,22 +18,22 @@ _TABLES: dict[str, msgspec.Struct] = {
     "limit": Limit(reminders=ANY_NUMBER),
     "boost": Boost(),
 }
-"""Tables whose fields are parts of their own, each with all parts switched off."""
+"""Tables with a part in each field, and all parts switched off."""
 
 _PARTS: dict[str, object] = {"price_band": PriceBand(), "goals": Goals(), "pin": (), "ads": Ads(shown=False)}
-"""Fields that are a part as a whole, switched off."""
+"""Fields with a single part each, switched off."""
 
 _DEPENDENT: dict[str, dict[str, Any]] = {"hide.bought": {"bought_again": ()}}
-"""Fields that mean nothing without a part, and go with the part."""
+"""Fields without a meaning of their own: each goes with the part."""
 
 _SETTINGS_OF_A_PART = ("boost.fresh_days",)
-"""Fields that do nothing by themselves."""
+"""Fields without an effect of their own."""
 
 
 def policies_without_a_part(policy: PolicyFile) -> Iterator[tuple[str, PolicyFile]]:
-    """Yield the name of each part that a policy uses, and the policy without the part.
+    """Yield the name of each part of a policy, and the policy without the part.
 
-    The names are those of the fields in the file, such as `hide.on_screen`.
+    The names are the fields in the file, for example `hide.on_screen`.
     """
     for table, switched_off in _TABLES.items():
         current = getattr(policy, table)

@@ -1,4 +1,4 @@
-"""Re-rankers: the rules of a policy that change the order of the candidates, in the order of their runs."""
+"""Re-rankers: the rules of a policy on the order of the candidates, in the order of their runs."""
 
 from clickscore.stream.policy.goals import rank_by_goals
 from clickscore.stream.policy.policy_file import PolicyFile
@@ -7,7 +7,7 @@ from clickscore.stream.policy.rules import AnyReranker
 
 
 def make_rerankers(policy_file: PolicyFile) -> tuple[AnyReranker, ...]:
-    """Return the re-rankers that a policy uses, in the order of their runs."""
+    """Return the re-rankers of a policy, in the order of their runs."""
     boost, relevance, goals = policy_file.boost, policy_file.only.relevance, policy_file.goals
     is_boosting = bool(boost.items or boost.categories or boost.brands) or any(
         factor != 1.0 for factor in (boost.promoted, boost.margin, boost.fresh)

@@ -69,6 +69,14 @@ def test_every_event_gets_one_decision():
     ]
 
 
+def test_watch_sees_every_decision_with_its_request():
+    made, seen = pipeline(), list[tuple[Request, bytes | None]]()
+    made.watch = lambda due, _, page: seen.append((due.request, page.recommendation.value))
+    output = run(made, view("ann", 0), view("ben", 1))
+    assert [request.event.user_id for request, _ in seen] == ["ann", "ben"]
+    assert [value for _, value in seen] == [message.value for message in output.recommendations]
+
+
 def test_decision_is_named_after_its_events_place():
     assert decisions(run(pipeline(), view("ann", 0), view("ann", 1)))[1].decision_id == "events-0-1"
 
