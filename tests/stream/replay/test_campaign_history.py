@@ -92,7 +92,7 @@ def test_page_of_another_target_is_no_match():
 def test_campaign_that_enters_without_a_rival_and_gets_no_slot(
     fields: dict[str, object], ads: dict[str, object], cause: str
 ):
-    result = history(make_campaign("a", "x", 1.0, **fields), **ads)
+    result = history(make_campaign("a", "x", 1.0, **fields), **ads)  # pyright: ignore[reportArgumentType]
     assert result.unplaced == {cause: 4}
 
 
