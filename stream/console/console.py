@@ -19,9 +19,6 @@ IDLE_SECONDS = 600.0
 """Time without a request after which the console reads no more, and forgets what it has read, s."""
 RETRY_SECONDS = 3.0
 """Pause after an error of Kafka, s."""
-WAKE_SECONDS = 5.0
-"""Time between two looks at the last request, s."""
-
 log = logging.getLogger(__name__)
 
 ROLLOUT_STEPS = {"promote": promote, "roll_back": roll_back}
@@ -37,6 +34,8 @@ class Console:
         write_rollout: Callable[[Rollout], Awaitable[None]],
         *,
         has_shop: bool = False,
+        idle_s: float = IDLE_SECONDS,
+        retry_s: float = RETRY_SECONDS,
     ) -> None:
         """Read nothing yet.
 
@@ -44,11 +43,15 @@ class Console:
             follow: Reads the topics into a state until cancelled.
             write_rollout: Stores a changed rollout.
             has_shop: Whether the console has the page of a shopper, who sends events of a person.
+            idle_s: Time without a request after which the console reads no more, s.
+            retry_s: Pause after an error of Kafka, s.
         """
         self.state = ConsoleState()
         self.has_shop = has_shop
         self._follow = follow
         self._write_rollout = write_rollout
+        self._idle_s = idle_s
+        self._retry_s = retry_s
         self._wanted = asyncio.Event()
         self._asked_at = 0.0
 
@@ -64,8 +67,8 @@ class Console:
             await self._wanted.wait()
             reading = asyncio.ensure_future(self._follow(self.state))
             try:
-                while time.monotonic() - self._asked_at < IDLE_SECONDS:
-                    done, _ = await asyncio.wait([reading], timeout=WAKE_SECONDS)
+                while (remaining_s := self._asked_at + self._idle_s - time.monotonic()) > 0:
+                    done, _ = await asyncio.wait([reading], timeout=remaining_s)
                     if done:
                         break
             finally:
@@ -76,7 +79,7 @@ class Console:
             if isinstance(results[0], BrokerError):
                 log.warning("The console cannot read: %s", results[0])
                 self.state.status.problem = str(results[0])
-                await asyncio.sleep(RETRY_SECONDS)
+                await asyncio.sleep(self._retry_s)
             elif isinstance(results[0], Exception):
                 raise results[0]
 

@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError
 from clickscore.schemas.topics import CATALOGUE, EVENTS, ROLLOUTS
 from clickscore.stream.console.console_state import ConsoleState, LogRecord
 from clickscore.stream.errors import BrokerError
-from clickscore.stream.kafka.log_reader import LogReader, open_reader
+from clickscore.stream.kafka.log_reader import PartitionReader, open_reader
 from clickscore.stream.kafka.topics import list_topics
 from clickscore.stream.settings import Settings
 
@@ -52,17 +52,17 @@ async def follow_topics(settings: Settings, state: ConsoleState) -> None:
             for partition in range(topics.get(full_name, 0))
         ]
         async with open_reader(settings.kafka) as reader:
-            await _ConsoleReader(settings, state, reader, partitions).run()
+            await ConsoleReader(settings, state, reader, partitions).run()
     except KafkaError as exc:
         message = f"Kafka at {settings.kafka.bootstrap_servers}: {str(exc) or type(exc).__name__}"
         raise BrokerError(message) from exc
 
 
-class _ConsoleReader:
+class ConsoleReader:
     """Reads partitions into a state."""
 
     def __init__(
-        self, settings: Settings, state: ConsoleState, reader: LogReader, partitions: Sequence[TopicPartition]
+        self, settings: Settings, state: ConsoleState, reader: PartitionReader, partitions: Sequence[TopicPartition]
     ) -> None:
         """Connect the parts.
 

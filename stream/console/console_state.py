@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from clickscore.schemas.catalogue import Item, decode_item
-from clickscore.schemas.decisions import Ad, Recommendation, decode_decision
+from clickscore.schemas.decisions import Ad, Recommendation, decode_decision, page_items
 from clickscore.schemas.erasure import Erased, decode_receipt
 from clickscore.schemas.events import Event, ItemEvent, UserRecord, decode_record
 from clickscore.schemas.topics import ADS, CATALOGUE, DEAD_LETTERS, ERASURE_RECEIPTS, EVENTS, RECOMMENDATIONS, ROLLOUTS
@@ -160,7 +160,7 @@ class ConsoleState:
             if moment.decision is not None:
                 decision = decode_decision(moment.decision)
                 assert isinstance(decision, Recommendation)
-                for choice in decision.items:
+                for choice in page_items(decision):
                     item_ids.add(choice.item_id)
                     item_ids.update(because.item_id for because in choice.because)
             if moment.ad is not None:

@@ -3,13 +3,11 @@
 from collections import OrderedDict
 from typing import NamedTuple
 
-from clickscore.schemas.decisions import Ad, BidUnit, Recommendation, compared_variant
+from clickscore.schemas.decisions import PLAIN_LIST, Ad, BidUnit, Recommendation, compared_variant
 from clickscore.schemas.events import Event, Impression, ItemEvent
 
 MAX_TRACES = 60_000
 """Number of decisions that are remembered: about 30 MB. The oldest decision goes first."""
-LIST_PLACEMENT = "list"
-"""Name of the plain list of recommended items among the placements."""
 AD_SUFFIX = "-ad"
 """End of the id of an ad decision; the part before is the id of the recommendation on the same event."""
 
@@ -26,7 +24,7 @@ class SlotPrice(NamedTuple):
 class DecisionTrace:
     """A decision, as far as later events need it."""
 
-    __slots__ = ("is_impression", "sales", "screen", "variant")
+    __slots__ = ("is_impression", "sales", "screen", "shelves", "variant")
 
     def __init__(self) -> None:
         self.variant = ""
@@ -37,6 +35,18 @@ class DecisionTrace:
         """Item of the event; empty for a search, or until the event is read."""
         self.sales: dict[str, SlotPrice] | None = None
         """Sold slots by campaign; None without any."""
+        self.shelves: dict[str, str] | None = None
+        """Name of the shelf by item; None for a page of one plain list."""
+
+    def placement(self, item_id: str, campaign_id: str | None) -> str:
+        """Return the placement of an item of the page: a shelf, the plain list, or the placement of an ad.
+
+        Args:
+            item_id: The item.
+            campaign_id: Campaign of an ad; None for any other item.
+        """
+        slot = self.sales.get(campaign_id) if self.sales and campaign_id else None
+        return slot.placement if slot else (self.shelves or {}).get(item_id, PLAIN_LIST)
 
 
 class DecisionTraces:
@@ -71,6 +81,12 @@ class DecisionTraces:
         """Remember a recommendation."""
         trace = self._trace(decision.decision_id)
         trace.variant = compared_variant(decision)
+        if decision.shelves:
+            shelves = [
+                (decision.shelf or PLAIN_LIST, decision.items),
+                *((shelf.name, shelf.items) for shelf in decision.shelves),
+            ]
+            trace.shelves = {choice.item_id: name for name, items in shelves for choice in items}
         return trace
 
     def add_ad(self, ad: Ad) -> DecisionTrace:

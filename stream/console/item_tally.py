@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from clickscore.schemas.decisions import Recommendation
+from clickscore.schemas.decisions import Recommendation, page_items
 from clickscore.schemas.events import Click, Event, Impression, ItemEvent, Purchase
 from clickscore.stream.console.bounded import bounded_count, bounded_entry
 from clickscore.stream.console.decision_traces import DecisionTrace
@@ -29,7 +29,7 @@ class ItemCounts(msgspec.Struct):
     reasons: Counter[str] = msgspec.field(default_factory=Counter)
     """Number of recommendations, by reason."""
     positions: Counter[str] = msgspec.field(default_factory=Counter)
-    """Number of recommendations, by position from 0."""
+    """Number of recommendations, by position on the page from 0."""
     shown_beside: Counter[str] = msgspec.field(default_factory=Counter)
     """Number of impressions, by the item on screen."""
     clicked_beside: Counter[str] = msgspec.field(default_factory=Counter)
@@ -50,7 +50,7 @@ class ItemTally:
 
     def add_decision(self, decision: Recommendation) -> None:
         """Count the items of a recommendation."""
-        for position, choice in enumerate(decision.items):
+        for position, choice in enumerate(page_items(decision)):
             counts = self._counts(choice.item_id)
             counts.recommended += 1
             bounded_count(counts.reasons, choice.reason, MAX_SOURCES)

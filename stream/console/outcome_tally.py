@@ -12,7 +12,7 @@ import msgspec
 from clickscore.schemas.decisions import Ad, Recommendation
 from clickscore.schemas.events import Cart, Click, Event, Impression, ItemEvent, Purchase
 from clickscore.stream.console.bounded import bounded_entry
-from clickscore.stream.console.decision_traces import LIST_PLACEMENT, DecisionTrace, SlotPrice
+from clickscore.stream.console.decision_traces import DecisionTrace, SlotPrice
 from clickscore.stream.console.user_ratios import UserRatios
 
 MAX_VARIANTS = 12
@@ -198,7 +198,7 @@ class OutcomeTally:
         if not isinstance(event, ItemEvent):
             return
         sale = (trace.sales or {}).get(event.campaign_id or "")
-        self._placement(sale.placement if sale else LIST_PLACEMENT).add(event)
+        self._placement(trace.placement(event.item_id, event.campaign_id)).add(event)
         if trace.variant:
             self._variant(trace.variant).add_event(event)
         if event.campaign_id:

@@ -123,6 +123,7 @@ class ConsoleRoutes:
             Route(f"{CONSOLE_PATH}/login", self.log_in, methods=["POST"]),
             Route(f"{CONSOLE_PATH}/logout", self.log_out, methods=["POST"]),
             Route(f"{CONSOLE_PATH}/stream", self.stream),
+            Route(f"{CONSOLE_PATH}/explain", self.explain),
             Route(f"{CONSOLE_PATH}/data/{{name}}", self.read),
             Route(f"{CONSOLE_PATH}/actions/{{name}}", self.act, methods=["POST"]),
         ]
@@ -152,6 +153,11 @@ class ConsoleRoutes:
         if answer is None:
             raise RequestError(404, "the console has no such data")
         return Response(_encode(answer(request)), media_type=JSON)
+
+    async def explain(self, request: Request) -> Response:
+        """Answer with the explanation of a decision, which is made again from the log."""
+        self._check(request, "read")
+        return Response(await self._service.explain(request.query_params.get("id", "")), media_type=JSON)
 
     async def act(self, request: Request) -> Response:
         """Do what an admin has confirmed."""

@@ -27,6 +27,9 @@ export function read(name, parameters = {}) {
   return ask(`/console/data/${name}${query ? `?${query}` : ""}`);
 }
 
+/** Return the explanation of a decision, which is made again from the log. */
+export const explain = (id) => ask(`/console/explain?${new URLSearchParams({ id })}`);
+
 /** Return title, price and category of items by id. */
 export const describe = (ids) => ask(`/console/data/describe?${new URLSearchParams(ids.map((id) => ["id", id]))}`);
 

@@ -1,7 +1,7 @@
 // Live: events and decisions in words, as they happen.
 
 import { h, itemLink, put, spark, userLink } from "./dom.js";
-import { clock, count, decimal, deed, filtered, milliseconds, shelves, title, whyShown } from "./words.js";
+import { clock, count, decimal, deed, milliseconds, removals, shelves, title, whyShown } from "./words.js";
 
 const MAX_ROWS = 40;
 const SHOWN_ITEMS = 4;
@@ -21,7 +21,7 @@ export function row(moment, items) {
     h("li", { class: "sponsored" }, itemLink(slot.item_id, title(slot.item_id, items)), h("small", {}, " ad")));
   const facts = [`${decision.variant}`, `${moment.decided_at - moment.stored_at} ms`];
   if (decision.purchase !== null) facts.push(`purchase ${Math.round(100 * decision.purchase)} %`);
-  const removed = filtered(decision.filtered);
+  const removed = removals(decision);
   return h("li", { class: "moment", "data-kind": event.type },
     h("p", { class: "deed" }, h("time", {}, clock(moment.stored_at)), " ", userLink(moment.user_id), " ", deed(event, items)),
     h("ul", { class: "chips", "aria-label": "shown" }, shown, beside),

@@ -3,7 +3,7 @@
 
 import { describe, read, send } from "./api.js";
 import { h, picture, put, userLink } from "./dom.js";
-import { count, deed, filtered, milliseconds, money, percent, sales, shelves, title, whyShown } from "./words.js";
+import { count, deed, milliseconds, money, percent, sales, removals, shelves, title, whyShown } from "./words.js";
 
 const SHOWN = 10;
 const SEEN_AT_ONCE = 5; // items of a row that a person sees without scrolling: each is an impression
@@ -53,7 +53,7 @@ async function decide(events) {
     const took = Math.round(performance.now() - began);
     trail.unshift(...[...events].reverse());
     trail.length = Math.min(trail.length, TRAIL);
-    learn(await describe(decision.items.flatMap((choice) => [choice.item_id, ...(choice.because || []).map((because) => because.item_id)])));
+    learn(await describe(shelves(decision).flatMap((shelf) => shelf.items).flatMap((choice) => [choice.item_id, ...(choice.because || []).map((because) => because.item_id)])));
     return { decision, ad: null, took, event: events.at(-1) };
   } catch (failure) {
     return { failure };
@@ -98,14 +98,13 @@ const goods = (entries, label, isRow) => h("ul", { class: isRow ? "goods row" : 
 /** Return the shelves of a decision, and note the impressions of what a person sees first. */
 function recommended(found, impressions) {
   const { decision, ad } = found;
-  return shelves(decision).map((shelf) => [
+  return shelves(decision).filter((shelf) => shelf.items.length).map((shelf) => [
     h("h2", {}, shelf.name === "list" ? "For you" : shelf.name.replaceAll("_", " ")),
-    goods(shelf.items.slice(0, SHOWN).map((choice) => {
-      const position = decision.items.indexOf(choice);
-      const source = { decision_id: decision.decision_id, position: Math.max(0, position), campaign_id: choice.campaign_id };
-      if (impressions.length < SEEN_AT_ONCE) impressions.push(makeEvent("impression", onItem(choice.item_id), source));
+    goods(shelf.items.slice(0, SHOWN).map((choice, position) => {
+      const source = { decision_id: decision.decision_id, position, campaign_id: choice.campaign_id };
+      if (position < SEEN_AT_ONCE) impressions.push(makeEvent("impression", onItem(choice.item_id), source));
       return tile(choice.item_id, whyShown(choice, items).replaceAll("the user", "you"), source, choice.sponsored && "Sponsored");
-    }), "Recommended for you", true),
+    }), `Shelf ${shelf.name}`, true),
   ]).concat(advertisement(ad, impressions));
 }
 
@@ -127,7 +126,7 @@ function showPanel(found) {
   if (found?.decision) {
     const { decision, ad } = found;
     const actions = Object.entries(decision.actions || {}).sort(([, first], [, second]) => second - first).slice(0, 3);
-    const removed = filtered(decision.filtered);
+    const removed = removals(decision);
     const sold = sales(ad, items);
     const other = decision.variant === "model" ? "popular" : "model";
     parts.push(
@@ -138,8 +137,11 @@ function showPanel(found) {
       h("h3", {}, "The decision"),
       h("p", { class: "facts" }, `After ${milliseconds(found.took)}, from this page through Kafka to a worker and back · variant ${decision.variant}`,
         decision.bundle && ` · bundle ${decision.bundle}`),
-      h("ol", { class: "ranks" }, decision.items.slice(0, SHOWN).map((choice) =>
-        h("li", {}, title(choice.item_id, items), choice.sponsored && " (ad)", h("small", {}, whyShown(choice, items).replaceAll("the user", "you"))))),
+      shelves(decision).map((shelf) => [
+        shelf.name !== "list" && h("h4", {}, shelf.name.replaceAll("_", " ")),
+        h("ol", { class: "ranks" }, shelf.items.slice(0, SHOWN).map((choice) =>
+          h("li", {}, title(choice.item_id, items), choice.sponsored && " (ad)", h("small", {}, whyShown(choice, items).replaceAll("the user", "you"))))),
+      ]),
       removed && h("p", { class: "facts" }, h("b", {}, "Left out: "), removed),
       h("h3", {}, "Ads"), sold.length ? h("ul", { class: "trail" }, sold.map((sale) => h("li", {}, sale))) : h("p", { class: "facts" }, ad ? `${ad.reason}.` : "No ad yet."),
       h("h3", {}, "Another shopper"),

@@ -2,8 +2,9 @@
 
 import { act, RequestFailure } from "./api.js";
 import { confirm } from "./confirm.js";
+import { explainButton } from "./explanation.js";
 import { h, itemLink, put, table } from "./dom.js";
-import { clock, count, deed, filtered, milliseconds, money, percent, precise, sales, sessions, shelves, title, unit, whyShown } from "./words.js";
+import { clock, count, deed, milliseconds, money, percent, precise, sales, sessions, removals, shelves, title, unit, whyShown } from "./words.js";
 
 export const heading = (user) => (user ? `User ${user}` : "Users");
 
@@ -21,7 +22,7 @@ export function decisionParts(moment, items) {
         money(items[choice.item_id]?.price),
       ]), "Nothing is shown."),
   ]);
-  const removed = filtered(decision.filtered);
+  const removed = removals(decision);
   if (removed) parts.push(h("p", {}, h("b", {}, "Left out: "), `${removed}.`));
   const moved = Object.entries(decision.moved || {}).map(([name, places]) => `${count(places)} by ${name.replaceAll("_", " ")}`);
   if (moved.length) parts.push(h("p", {}, h("b", {}, "Places moved: "), `${moved.join(", ")}.`));
@@ -55,7 +56,7 @@ function details(moment, items, isOpen) {
   return h("details", { class: "moment", "data-id": moment.id, open: isOpen },
     summary(moment, items),
     moment.event?.type === "impression" ? null : decisionParts(moment, items),
-    h("p", { class: "quiet" }, "Decision ", h("code", {}, moment.id)), raw);
+    h("p", { class: "quiet" }, "Decision ", h("code", {}, moment.id)), moment.decision && explainButton(moment.id, items), raw);
 }
 
 function sessionFacts(decision) {
@@ -106,6 +107,7 @@ export function open(view) {
   view.poll("user", { id: view.argument }, (data) => {
     if (!data) return;
     view.showState("Connected");
+    if (story.querySelector(".explain button:disabled, .explain h4")) return; // a person reads an explanation
     const head = data.moments[0];
     const version = head ? `${head.id} ${head.decided_at} ${Boolean(head.ad)} ${data.moments.length}` : "none";
     if (version === newest) return; // nothing new: keep what a person has opened

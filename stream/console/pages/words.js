@@ -13,6 +13,10 @@ const DEEDS = {
 const REASONS = {
   model: "the model's choice",
   similar: "similar to the item on screen",
+  viewed: "seen in this session",
+  together: "bought together with it",
+  bought: "bought before",
+  new: "new in the shop",
   popular: "popular now",
   pinned: "pinned by the policy",
   sponsored: "an ad",
@@ -111,13 +115,19 @@ export const sales = (ad, items) =>
   });
 
 /** Return the shelves of a decision: name and items. A decision without shelves is one list. */
-export const shelves = (decision) => {
-  const named = decision?.shelves || decision?.placements;
-  if (Array.isArray(named) && named.length) {
-    return named.map((shelf) => ({ name: shelf.placement || shelf.name, items: shelf.items || [] }));
+export const shelves = (decision) => [
+  { name: decision?.shelf || "list", items: decision?.items || [] },
+  ...(decision?.shelves || []).map(({ name, items }) => ({ name, items })),
+];
+
+/** Return what the rules removed from all shelves of a page, by rule. */
+export function removals(decision) {
+  const sum = new Map();
+  for (const counts of [decision.filtered, ...(decision.shelves || []).map((shelf) => shelf.filtered)]) {
+    for (const [name, removed] of Object.entries(counts || {})) sum.set(name, (sum.get(name) || 0) + removed);
   }
-  return [{ name: "list", items: decision?.items || [] }];
-};
+  return filtered(Object.fromEntries(sum));
+}
 
 /** Return an estimate per so many: “12.6 (11.8 to 13.4)”. */
 export function interval(estimate, scale, format = decimal) {

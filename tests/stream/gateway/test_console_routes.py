@@ -116,6 +116,16 @@ def test_data_of_each_page() -> None:
     with_console(work, records, has_shop=True)
 
 
+def test_decision_is_explained_by_the_gateway() -> None:
+    async def work(console: RunningConsole) -> None:
+        await console.post({"type": "view", "event_id": "e", "user_id": "u", "ts": START_MS, "item_id": "cup"})
+        explanation = await console.get("/console/explain?id=clickstream-events-0-0")
+        assert explanation.body == await console.log.explain("clickstream-events-0-0")
+        assert (await console.get("/console/explain?id=x")).status == 404
+
+    with_console(work)
+
+
 def test_stream_sends_frames_from_the_cursor_on() -> None:
     async def work(console: RunningConsole) -> None:
         await console.read_until("user?id=anna", "moments")
