@@ -1,4 +1,4 @@
-"""Bounded tables: entries by name that are made on demand, and whose number is limited."""
+"""Bounded tables: a limited number of entries by name, made on demand."""
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable
@@ -8,7 +8,7 @@ Entry = TypeVar("Entry")
 
 
 def bounded_entry(table: OrderedDict[str, Entry], name: str, make: Callable[[], Entry], max_entries: int) -> Entry:
-    """Return the entry of a name, a new entry where there is none. The entry without use for the longest time goes.
+    """Return the entry of a name; a new entry for a new name. The entry without use for the longest time goes.
 
     Args:
         table: Entries by name, the one without use for the longest time first.

@@ -16,7 +16,7 @@ from clickscore.stream.policy.rollout_steps import promote, roll_back
 from clickscore.stream.policy.shadow import summarise_shadow
 
 IDLE_SECONDS = 600.0
-"""Time without a request after which the console reads no more, and forgets what it has read, s."""
+"""Time without a request until the console stops reading, and forgets all records, s."""
 RETRY_SECONDS = 3.0
 """Pause after an error of Kafka, s."""
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Console:
             follow: Reads the topics into a state until cancelled.
             write_rollout: Stores a changed rollout.
             has_shop: Whether the console has the page of a shopper, who sends events of a person.
-            idle_s: Time without a request after which the console reads no more, s.
+            idle_s: Time without a request until the console stops reading, s.
             retry_s: Pause after an error of Kafka, s.
         """
         self.state = ConsoleState()

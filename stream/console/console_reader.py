@@ -16,18 +16,18 @@ from clickscore.stream.kafka.topics import list_topics
 from clickscore.stream.settings import Settings
 
 HISTORY_RECORDS = 40_000
-"""Newest records of all topics that are read at the start: some seconds of work, and some 50 MB until it is done."""
+"""Number of newest records to read at the start: some seconds of work, and some 50 MB for that time."""
 MAX_BEHIND = 20_000
-"""Unread records of a partition from which on the reader jumps to its end."""
+"""Most unread records of a partition. With more, the reader jumps to the end of the partition."""
 FETCH_RECORDS = 4_000
 """Most records of a fetch."""
 TURN_RECORDS = 200
-"""Records that are taken at once: some 10 ms, in which no request of the gateway is answered."""
+"""Records between two turns of the gateway's requests: some 10 ms of work."""
 FETCH_MS = 300
 PROBE_SECONDS = 2.0
 """Time between two questions for ends of partitions and for the offsets of the workers, s."""
 TABLES = (CATALOGUE.name, ROLLOUTS.name)
-"""Topics that are read from their beginning."""
+"""Topics to read from the beginning."""
 
 log = logging.getLogger(__name__)
 

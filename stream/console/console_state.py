@@ -1,4 +1,4 @@
-"""Console state: everything that the console knows, from the records that it has read. All parts are bounded."""
+"""Console state: the facts of the pages, from the records of the topics. All parts are bounded."""
 
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -23,11 +23,11 @@ from clickscore.stream.kafka.rollout_log import RolloutTable
 MOMENT_BYTES = 48 * 1024 * 1024
 """Most bytes of remembered events and decisions: some 15,000 moments, which is a minute at 250 events/s."""
 MAX_VALUE_BYTES = 256 * 1024
-"""Largest record that is read, bytes; larger ones are counted alone."""
+"""Largest decoded record, bytes. Larger records are counted alone."""
 MAX_TITLES = 100_000
 """Items of the catalogue whose title is known: some 40 MB. Later items keep their id as title."""
 FEED_MOMENTS = 200
-"""Completed moments that wait for the next frame; older ones are not shown."""
+"""Completed moments that wait for the next frame; older moments are not shown."""
 FRAME_MOMENTS = 2
 """Moments of a frame. With two frames a second, a person cannot read more."""
 USER_MOMENTS = 60
@@ -63,7 +63,7 @@ class LogStatus(msgspec.Struct):
     lag: dict[int, int] = {}
     """Number of events of each partition that no worker has decided on."""
     members: list[int] | None = None
-    """Partitions that a worker of the group reads; None while this is not known."""
+    """Partitions with a worker of the group; absent while the group changes."""
     since_ms: int = 0
     """Append time of the oldest record that was counted, ms; 0 before the first."""
 
@@ -150,7 +150,7 @@ class ConsoleState:
         }
 
     def describe(self, moments: Iterable[Moment]) -> dict[str, dict[str, Any]]:
-        """Return title, price and category of the items that moments name, by id; nothing for unknown items."""
+        """Return title, price and category of the items of moments, by id. Unknown items are left out."""
         item_ids: set[str] = set()
         for moment in moments:
             if moment.event is not None:
@@ -170,7 +170,7 @@ class ConsoleState:
         return self.describe_items(item_ids)
 
     def describe_items(self, item_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """Return title, price and category of items by id; nothing for unknown items."""
+        """Return title, price and category of items by id. Unknown items are left out."""
         return {
             item_id: {"title": item.title, "price": item.price, "category": item.category}
             for item_id in item_ids
@@ -247,7 +247,7 @@ class ConsoleState:
         self.rollouts.add(record.key, record.value)
 
     def _complete(self, moment: Moment) -> None:
-        """Show a moment once both its event and its decision are read."""
+        """Show a moment once event and decision are read."""
         if moment.number and (not self._feed or moment.number > self._feed[-1].number):
             self._feed.append(moment)
             self.rates.measure(moment.decided_at - moment.stored_at, moment.decided_at / 1000)

@@ -1,4 +1,4 @@
-"""Decision traces: what a later impression, click or purchase must know of the decision that it names."""
+"""Decision traces: the parts of a decision that a later impression, click or purchase needs."""
 
 from collections import OrderedDict
 from typing import NamedTuple
@@ -30,13 +30,13 @@ class DecisionTrace:
         self.variant = ""
         """Variant for which the decision counts; empty until the recommendation is read."""
         self.is_impression = False
-        """Whether the event says that something was shown: a shop shows nothing for such an event."""
+        """Whether the event is an impression: a shop shows no items for an impression."""
         self.screen = ""
         """Item of the event; empty for a search, or until the event is read."""
         self.sales: dict[str, SlotPrice] | None = None
         """Sold slots by campaign; None without any."""
         self.shelves: dict[str, str] | None = None
-        """Name of the shelf by item; None for a page of one plain list."""
+        """Name of the shelf by item; absent for a page with a plain list."""
 
     def placement(self, item_id: str, campaign_id: str | None) -> str:
         """Return the placement of an item of the page: a shelf, the plain list, or the placement of an ad.
@@ -62,7 +62,7 @@ class DecisionTraces:
         self._traces: OrderedDict[str, DecisionTrace] = OrderedDict()
 
     def find(self, decision_id: str) -> DecisionTrace | None:
-        """Return the trace of a recommendation, or of the ad decision on the same event; None where it is unknown."""
+        """Return the trace of a recommendation, or of the ad decision on the same event; absent for an unknown id."""
         return self._traces.get(decision_id.removesuffix(AD_SUFFIX))
 
     def add_event(self, log_id: str, event: Event) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 
 OVERHEAD_BYTES = 900
-"""Memory of a moment besides its values, about: the object, its id, and two entries of indexes."""
+"""Memory of a moment besides the values, about: the object, the id, and two entries of indexes."""
 
 
 class Moment(msgspec.Struct, gc=False):
-    """An event of a user, with what was decided on it."""
+    """An event of a user, with the decisions on the event."""
 
     log_id: str
     """`TOPIC-PARTITION-OFFSET` of the event, and id of the decision."""
@@ -19,15 +19,15 @@ class Moment(msgspec.Struct, gc=False):
     number: int = 0
     """Place in the order of completed moments; 0 while the event or the decision is missing."""
     event: bytes | None = None
-    """The event as JSON; None until it is read."""
+    """The event as JSON; absent before the read."""
     stored_at: int = 0
     """Append time of the event, ms."""
     decision: bytes | None = None
-    """The recommendation as JSON; None until it is read."""
+    """The recommendation as JSON; absent before the read."""
     decided_at: int = 0
     """Append time of the recommendation, ms."""
     ad: bytes | None = None
-    """The ad decision as JSON; None until it is read, and where there is none."""
+    """The ad decision as JSON; absent before the ad is read, and for a page without ads."""
 
     def encode(self) -> dict[str, Any]:
         """Return the moment for the JSON of an answer, with its values as they were published."""
@@ -62,7 +62,7 @@ class Moments:
         return len(self._by_id)
 
     def by_id(self, log_id: str) -> Moment | None:
-        """Return a moment; None where it is not remembered."""
+        """Return a moment; absent for an unknown id."""
         return self._by_id.get(log_id)
 
     def newest(self, user_id: str) -> Iterator[Moment]:
@@ -84,7 +84,7 @@ class Moments:
         return self._finish(moment)
 
     def add_decision(self, log_id: str, user_id: str, value: bytes, decided_at: int) -> Moment:
-        """Remember a recommendation. It may be read before its event.
+        """Remember a recommendation. The recommendation may be read before the event.
 
         Args:
             log_id: Id of the decision.
@@ -116,7 +116,7 @@ class Moments:
             self._bytes -= _size(self._by_id.pop(moment.log_id))
 
     def _moment(self, log_id: str, user_id: str) -> Moment:
-        """Return a moment, a new one where it is not remembered.
+        """Return a moment; a new moment for an unknown id.
 
         Args:
             log_id: `TOPIC-PARTITION-OFFSET` of the event.

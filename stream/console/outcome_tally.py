@@ -1,7 +1,7 @@
 """Outcome tally: impressions, clicks, orders and revenue by variant, placement and campaign.
 
-An event counts for the decision that it names by `decision_id`. The numbers are those of the records that the console
-has read; `decision-outcomes` has the exact numbers.
+An event counts for the decision in its `decision_id`. The tally covers the records on the console's way alone;
+`decision-outcomes` has the exact numbers.
 """
 
 from collections import Counter, OrderedDict
@@ -31,7 +31,7 @@ def revenue_of(purchase: Purchase) -> float:
 
 
 def price_of(event: ItemEvent, sale: SlotPrice) -> float:
-    """Return what a campaign pays for an event; 0 where it pays for something else.
+    """Return the price of an event for a campaign; 0 where the campaign pays for another action.
 
     Args:
         event: The event.
@@ -170,7 +170,7 @@ class OutcomeTally:
 
         Args:
             decision: The recommendation.
-            variant: Variant for which it counts.
+            variant: Variant to count for.
         """
         self._variant(variant).add_decision(decision.user_id)
 
@@ -188,7 +188,7 @@ class OutcomeTally:
                 campaign.runners_up[slot.runner_up] += 1
 
     def add_event(self, event: Event, trace: DecisionTrace, now_s: float) -> None:
-        """Count an event that names a decision.
+        """Count an event with a known decision.
 
         Args:
             event: The event.

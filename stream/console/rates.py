@@ -68,7 +68,7 @@ class Rates:
         return [counts.get(second, 0) for second in range(int(now_s) - length, int(now_s))]
 
     def percentiles(self, *shares: float) -> list[int | None]:
-        """Return the latencies that shares of all remembered latencies do not exceed, ms; None without latencies."""
+        """Return percentiles of the remembered latencies, ms; absent without latencies."""
         merged: Counter[int] = Counter()
         for part in self._seconds:
             merged.update(part.latencies)

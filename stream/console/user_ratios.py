@@ -7,7 +7,7 @@ from typing import NamedTuple
 from clickscore.schemas.outcome_counts import RatioSums
 
 MAX_USERS = 20_000
-"""Users whose sums are remembered, at most. A user who comes back after more others counts as another user."""
+"""Users with remembered sums, at most. A forgotten user who comes back counts as a new user."""
 MIN_USERS = 30
 """Smallest number of users for an interval: a variance over fewer users is too uncertain."""
 NORMAL_95 = 1.96
@@ -15,7 +15,7 @@ NORMAL_95 = 1.96
 
 
 class RatioEstimate(NamedTuple):
-    """A ratio, with the bounds of its 95 % interval; None where too few users are known."""
+    """A ratio, with the bounds of the 95 % interval; without bounds for few users."""
 
     value: float
     low: float | None
@@ -29,7 +29,7 @@ class UserRatios:
         """Start empty.
 
         Args:
-            max_users: Users whose sums are remembered, at most.
+            max_users: Users with remembered sums, at most.
         """
         self.sums = RatioSums()
         self._max_users = max_users
@@ -57,7 +57,7 @@ class UserRatios:
         self._users.pop(user_id, None)
 
     def estimate(self) -> RatioEstimate | None:
-        """Return the ratio with its interval by the delta method; None without a base."""
+        """Return the ratio with an interval by the delta method; absent without a base."""
         sums = self.sums
         if not sums.base:
             return None

@@ -1,4 +1,4 @@
-"""Worker tally: the workers that have decided, by the header of their decisions, and the versions that decide."""
+"""Worker tally: workers by the header of their decisions, and the bundles and policies of the decisions."""
 
 from collections import Counter, OrderedDict
 from typing import Any
@@ -78,7 +78,7 @@ class WorkerTally:
         return {name: msgspec.to_builtins(self._workers[name]) for name in sorted(self._workers)}
 
     def versions(self) -> list[dict[str, Any]]:
-        """Return the pairs of bundle and policy that have decided, the latest last."""
+        """Return the pairs of bundle and policy in decisions, the latest last."""
         reports: list[dict[str, Any]] = []
         for key, variants in self._versions.items():
             bundle, policy = msgspec.json.decode(key)

@@ -29,18 +29,18 @@ from clickscore.stream.gateway.service import GatewayService
 COOKIE = "clickscore_console"
 """Cookie with the API key of a person who is logged in."""
 TOKEN_HEADER = "x-console-token"
-"""Header with the token of a page, which every action needs."""
+"""Header of every action, with the token of the page."""
 FRAME_SECONDS = 0.5
 """Time between two frames of a stream, s."""
 STREAM_SECONDS = 25.0
 """Length of a stream, s: below the longest life of a request. The browser opens the next stream by itself."""
 MAX_STREAMS = 50
-"""Streams at the same time; further ones get 503, and their browsers try again."""
+"""Streams at the same time. A browser with a further stream gets 503, and tries again."""
 MAX_ACTION_BYTES = 16 * 1024
 ITEMS_SHOWN = 50
 """Number of items in the table of the most clicked items."""
 DESCRIBED_ITEMS = 200
-"""Most items that a request may have described."""
+"""Most described items of an answer."""
 SHOP_ITEMS = 48
 """Number of items of a page of the shop."""
 
@@ -66,7 +66,7 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
     rollout: str = ""
     """Name of the rollout to change."""
     changed_at: int = 0
-    """`changed_at` of the rollout that the person has seen, ms."""
+    """`changed_at` of the rollout on the person's page, ms."""
     reason: str = ""
     """Why, in words."""
 
@@ -155,12 +155,12 @@ class ConsoleRoutes:
         return Response(_encode(answer(request)), media_type=JSON)
 
     async def explain(self, request: Request) -> Response:
-        """Answer with the explanation of a decision, which is made again from the log."""
+        """Answer with the explanation of a decision. The explanation makes the decision again from the log."""
         self._check(request, "read")
         return Response(await self._service.explain(request.query_params.get("id", "")), media_type=JSON)
 
     async def act(self, request: Request) -> Response:
-        """Do what an admin has confirmed."""
+        """Do a confirmed action of an admin."""
         _check_origin(request)
         self._check(request, "admin")
         if not hmac.compare_digest(request.headers.get(TOKEN_HEADER, ""), self._token(request)):
@@ -305,9 +305,9 @@ class ConsoleRoutes:
         return self._access.check(f"Bearer {cookie}" if cookie else request.headers.get("authorization"), scope)
 
     def _token(self, request: Request) -> str:
-        """Return the token of a person's pages: only pages of this server can read it.
+        """Return the token of a person's pages. Only pages of this server can read the token.
 
-        It follows from the key, so that it is the same on every gateway. Without keys it is this gateway's own.
+        The token follows from the key, so every gateway has the same token. A gateway without keys draws a token.
         """
         key = request.cookies.get(COOKIE) or request.headers.get("authorization") or ""
         secret = key.encode() if self._access.needs_keys else self._secret
@@ -315,10 +315,10 @@ class ConsoleRoutes:
 
 
 def _check_origin(request: Request) -> None:
-    """Check that a request comes from a page of this server.
+    """Check whether a page of this server sent a request.
 
     Raises:
-        RequestError: It comes from elsewhere.
+        RequestError: Another page or program sent the request.
     """
     site = request.headers.get("sec-fetch-site")  # browsers set it, and pages cannot
     origin = urlsplit(request.headers.get("origin", "")).netloc

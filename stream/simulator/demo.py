@@ -45,7 +45,7 @@ _SENTENCES = 8
 
 
 class WebPages(Protocol):
-    """Web pages that are served beside the demo."""
+    """Web pages beside the demo."""
 
     @property
     def address(self) -> str:
@@ -54,7 +54,7 @@ class WebPages(Protocol):
 
     @property
     def works(self) -> tuple[Callable[[], Awaitable[Any]], ...]:
-        """Background work, which must run while the pages are served."""
+        """Background work to run while the pages are served."""
         ...
 
 
