@@ -116,7 +116,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """Output of the model; absent where no model scored the event."""
     rules: tuple[RulePart, ...] = ()
     campaigns: tuple[CampaignPart, ...] = ()
-    """Campaigns that matched: those of the auction by value, then the excluded ones."""
+    """Matching campaigns: bidders of the auction by value, then excluded campaigns."""
     items: tuple[Choice, ...] = ()
     shelf: str = ""
     """Name of the main shelf, which has these items; empty for a plain list."""

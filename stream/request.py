@@ -1,11 +1,12 @@
 """Request: an event with a decision to make, and the model's scores of the candidates."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
+from clickscore.schemas.decisions import SCORE_DECIMALS
 from clickscore.schemas.events import AnyEvent
 
 UNKNOWN_DAY = 0
@@ -58,10 +59,34 @@ class Reasons(NamedTuple):
     """(candidates, events read by the model plus padding): by how much an event raised a candidate's score."""
     positions: Sequence[int]
     """Position in `Request.items` of each event read by the model."""
+    ranked: np.ndarray | None = None
+    """Keys of `rank_events` for the first candidates: (candidates, columns); None without ranks."""
 
     def contributions_to(self, candidate: int) -> Iterator[tuple[float, int]]:
         """Yield (contribution, position in `Request.items`) of each event for a candidate."""
         return zip(self.contributions[candidate, : len(self.positions)].tolist(), self.positions, strict=True)
+
+
+def rank_events(contributions: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Return the events of sessions by contribution, largest first; of equal contributions the newer event comes first.
+
+    An event is a key: its contribution in units of the last decimal of decisions, times the number of columns, plus its
+    column. So one sort orders by both, and for many sessions it costs little more than for a single one.
+
+    Args:
+        contributions: (sessions, candidates, columns).
+        lengths: Number of events of each session; the columns behind are padding, and get a key below 0: (sessions,).
+
+    Returns:
+        Keys: int64 (sessions, candidates, columns).
+    """
+    columns = np.arange(contributions.shape[-1])
+    units = np.rint(contributions.astype(np.float64) * 10.0**SCORE_DECIMALS)
+    with np.errstate(invalid="ignore"):  # a foreign graph may return NaN, which becomes a number below 0
+        keys = units.astype(np.int64) * len(columns) + columns
+    np.copyto(keys, -1, where=(columns >= lengths[:, None])[:, None])
+    keys.sort(axis=-1)
+    return keys[..., ::-1]
 
 
 class Scores(NamedTuple):
@@ -79,7 +104,21 @@ class Scores(NamedTuple):
     """Item id of each row. Ids are looked up lazily: few candidates are shown, and each lookup misses the CPU cache."""
     reasons: Reasons | None = None
     """Contributions of the session's events; absent where reasons are switched off."""
+    row_of: Mapping[str, int] | None = None
+    """Row of each item, to look up a few scores; None without such a table."""
 
     def candidates(self) -> Iterator[tuple[str, float]]:
         """Yield (item id, score) of each candidate, best first, looked up lazily."""
         return zip(map(self.items_by_row.__getitem__, self.rows), self.scores, strict=True)
+
+    def score_of(self, item: str) -> float | None:
+        """Return the score of an item; None for an item that is no candidate."""
+        if self.row_of is None:
+            return dict(self.candidates()).get(item)
+        row = self.row_of.get(item)
+        if row is None:
+            return None
+        try:
+            return self.scores[self.rows.index(row)]
+        except ValueError:
+            return None

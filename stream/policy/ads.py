@@ -1,7 +1,7 @@
 """Ads: the campaigns that may be shown to a user, and the auction of the slots of each placement."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Container, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from itertools import islice
 from math import exp
 from operator import attrgetter
@@ -24,6 +24,9 @@ from clickscore.stream.policy.sponsored import make_admission
 from clickscore.stream.reference.campaigns import PageContext
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
 from clickscore.stream.request import Request, Scores
+
+_NO_WORDS: frozenset[str] = frozenset()
+_CAUSES = get_args(ExclusionCause)
 
 Quality = Callable[[str], float]
 """Returns the quality of an item for a request, 0 to 1."""
@@ -64,8 +67,13 @@ def item_quality(scores: Scores | None, weight: float) -> Quality:
     """
     if scores is None or not scores.scores or not weight:
         return lambda _: 1.0
-    best, last, score_of = scores.scores[0], scores.scores[-1], dict(scores.candidates()).get
-    return lambda item: round_score(exp(weight * (score_of(item, last) - best)))
+    best, last, score_of = scores.scores[0], scores.scores[-1], scores.score_of
+
+    def quality(item: str) -> float:
+        score = score_of(item)
+        return round_score(exp(weight * ((last if score is None else score) - best)))
+
+    return quality
 
 
 def make_page(request: Request) -> PageContext:
@@ -73,7 +81,7 @@ def make_page(request: Request) -> PageContext:
     event = request.event
     return PageContext(
         request.items,
-        frozenset(event.query.casefold().split()) if isinstance(event, Search) else frozenset(),
+        frozenset(event.query.casefold().split()) if isinstance(event, Search) else _NO_WORDS,
         event.region or None,
         (event.customer_group or None) if not request.withheld & ADS else None,
     )
@@ -111,14 +119,10 @@ def may_count(request: Request) -> bool:
 
 def count_allowed(request: Request, plan: AdPlan) -> int | None:
     """Return the number of ads that the page may have, by the limits of the page and of the session; None for any."""
-    limits = [limit for limit in (plan.per_page, _remaining_in_session(request, plan)) if limit is not None]
-    return min(limits, default=None)
-
-
-def _remaining_in_session(request: Request, plan: AdPlan) -> int | None:
     if plan.per_session is None:
-        return None
-    return max(0, plan.per_session - request.session_ads) if may_count(request) else 0
+        return plan.per_page
+    remaining = max(0, plan.per_session - request.session_ads) if may_count(request) else 0
+    return remaining if plan.per_page is None else min(remaining, plan.per_page)
 
 
 class PageAuction:
@@ -141,35 +145,39 @@ class PageAuction:
         self._quality = item_quality(scores if self.matching else None, self._plan.quality_weight)
         self.excluded: list[tuple[Campaign, ExclusionCause]] = []
         """Matching campaigns that may not be shown, each with the first cause."""
-        forbidden = policy.forbidden(request, catalogue) if self.matching else ()
-        self.bidders = rank(self._enter([items for _, items in forbidden]))
+        self.bidders = rank(self._enter(policy.forbidden(request, catalogue))) if self.matching else []
         """Campaigns that may be shown, the best first."""
         self.allowed = count_allowed(request, self._plan)
         """Number of ads that the page may have; None for any."""
 
-    def _enter(self, forbidden: Sequence[Container[str]]) -> Iterator[Bidder]:
-        """Yield the campaigns that may be shown; count the others by cause.
+    def _enter(self, forbidden: Sequence[tuple[str, Container[str]]]) -> list[Bidder]:
+        """Return the campaigns that may be shown; note the others by cause.
 
         Args:
-            forbidden: Forbidden items of each filter.
+            forbidden: Name and forbidden items of each filter.
         """
-        ts, share, is_capped = self._request.event.ts, self._plan.share, cap_rule(self._request)
+        ts, share, is_capped = self._request.event.ts, self._plan.share, None
+        bidders: list[Bidder] = []
         for campaign in self.matching:
             item = campaign.item_id
-            quality = self._quality(item)
-            cause: ExclusionCause
-            if not is_running(campaign, ts):
-                cause = "not_running"
-            elif any(item in items for items in forbidden):
-                cause = "item"
-            elif quality < campaign.quality_floor:
-                cause = "quality"
-            elif is_capped(campaign):
-                cause = "cap"
+            cause: ExclusionCause | None = None if is_running(campaign, ts) else "not_running"
+            for _, items in forbidden if cause is None else ():
+                if item in items:
+                    cause = "item"
+                    break
+            quality = 0.0
+            if cause is None:
+                quality = self._quality(item)
+                if quality < campaign.quality_floor:
+                    cause = "quality"
+                elif campaign.frequency_cap is not None:
+                    is_capped = is_capped or cap_rule(self._request)
+                    cause = "cap" if is_capped(campaign) else None
+            if cause is None:
+                bidders.append(make_bidder(campaign, payment_probability(campaign, self._scores, share), quality))
             else:
-                yield make_bidder(campaign, payment_probability(campaign, self._scores, share), quality)
-                continue
-            self.excluded.append((campaign, cause))
+                self.excluded.append((campaign, cause))
+        return bidders
 
     def sell(self, items: Sequence[Choice], on_page: Collection[str] = ()) -> list[SoldSlot]:
         """Sell the slots of all placements. An advertised item gets one slot of the page at most.
@@ -181,8 +189,9 @@ class PageAuction:
         sold: list[SoldSlot] = []
         page_sales: list[Sale] = []
         for name, slots, reserve, pricing, relevance in self._plan.placements if self.bidders else ():
+            is_beside = bool(slots) and slots[0].positions == BESIDE
             shown = {slot.item_id for slot in sold}
-            if slots and slots[0].positions == BESIDE:
+            if is_beside:
                 shown.update(on_page)
             bidders = [
                 bidder
@@ -190,7 +199,7 @@ class PageAuction:
                 if bidder.campaign.item_id not in shown
                 and (not bidder.campaign.placements or name in bidder.campaign.placements)
             ]
-            admits = make_admission(items, self._quality, relevance)
+            admits = None if is_beside else make_admission(items, self._quality, relevance)
             limit = None if self.allowed is None else self.allowed - len(sold)
             sales = list(islice(sell(bidders, slots, reserve, pricing, admits=admits, earlier=page_sales), limit))
             page_sales += sales
@@ -243,8 +252,8 @@ class PageAuction:
 
 def count_causes(excluded: Sequence[tuple[Campaign, ExclusionCause]]) -> dict[ExclusionCause, int]:
     """Return the number of campaigns by cause; the causes are always in the same order, so decisions are byte-equal."""
-    counts = Counter(cause for _, cause in excluded)
-    return {cause: counts[cause] for cause in get_args(ExclusionCause) if counts[cause]}
+    causes = [cause for _, cause in excluded]
+    return {cause: count for cause in _CAUSES if (count := causes.count(cause))}
 
 
 def open_auction(
@@ -309,5 +318,5 @@ def choose_ads(
         client=CLIENT_FIELDS[request.client],
         client_reason=REASON_FIELDS[request.client],
         slots=tuple(sold),
-        excluded=count_causes(auction.excluded) or msgspec.UNSET,
+        excluded=count_causes(auction.excluded) if auction.excluded else msgspec.UNSET,
     )

@@ -77,7 +77,11 @@ def make_bidder(campaign: Campaign, probability: float, quality: float, multipli
 
 def rank(bidders: Iterable[Bidder]) -> list[Bidder]:
     """Return the bidders by score, highest first; equal scores go by the campaign's id."""
-    return sorted(bidders, key=lambda bidder: (-bidder.score, bidder.campaign.campaign_id))
+    return sorted(bidders, key=_rank_of)
+
+
+def _rank_of(bidder: Bidder) -> tuple[float, str]:
+    return -bidder.score, bidder.campaign.campaign_id
 
 
 def sell(

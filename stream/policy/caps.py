@@ -1,10 +1,12 @@
 """Caps: limit the places that a group of items takes in a list."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from clickscore.schemas.decisions import Choice
 from clickscore.stream.policy.policy_file import Limit
 from clickscore.stream.policy.rules import Cap
+from clickscore.stream.policy.slate import PlaceCounts
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
 from clickscore.stream.request import Request
 
@@ -59,38 +61,34 @@ def make_caps(limit: Limit, k: int) -> tuple[Cap, ...]:
     return tuple(cap for cap in (reminders, *shelves) if cap.limit < k)
 
 
-FindFullCap = Callable[[str], str | None]
-"""Returns the name of a cap that is full for an item. None counts the item as shown."""
-
-
-def count_places(caps: Sequence[Cap], request: Request, catalogue: AnyCatalogue) -> FindFullCap | None:
-    """Return a function that counts the places of an empty list by group; None without caps.
+def count_places(caps: Sequence[Cap], request: Request, catalogue: AnyCatalogue) -> PlaceCounts | None:
+    """Return counts for an empty list; None without caps.
 
     Args:
         caps: Caps of the policy.
         request: The event, with the user's session.
         catalogue: What is known of the items.
     """
-    counts = [(cap.name, cap.limit, cap.group_of(request, catalogue), dict[str, int]()) for cap in caps]
-    if not counts:
+    if not caps:
         return None
-    (name, limit, group_of, places), *others = counts
+    if len(caps) > 1:
+        counts = [(cap.name, cap.limit, cap.group_of(request, catalogue), dict[str, int]()) for cap in caps]
+        return PlaceCounts(str, partial(_find_full_cap, counts))  # each item is a group of its own
+    name, _, limit, group_of, _ = caps[0]
+    places: dict[str, int] = {}
 
-    def find_full_cap(item: str) -> str | None:
-        """Look at a single cap, as the default policy has: every decision does, so no loop is here."""
-        group = group_of(item)
-        if group:
-            count = places.get(group, 0)
-            if count >= limit:
-                return name
-            places[group] = count + 1
+    def find_full_cap(group: str) -> str | None:
+        count = places.get(group, 0)
+        if count >= limit:
+            return name
+        places[group] = count + 1
         return None
 
-    return find_full_cap if not others else lambda item: _find_full_cap(item, counts)
+    return PlaceCounts(group_of(request, catalogue), find_full_cap)
 
 
 def _find_full_cap(
-    item: str, counts: Sequence[tuple[str, int, Callable[[str], str | None], dict[str, int]]]
+    counts: Sequence[tuple[str, int, Callable[[str], str | None], dict[str, int]]], item: str
 ) -> str | None:
     """Return the name of the first cap that is full for an item; None counts the item for all caps."""
     groups = [(group_of(item), places) for _, _, group_of, places in counts]
@@ -103,17 +101,18 @@ def _find_full_cap(
     return None
 
 
-def apply_caps(choices: Iterable[Choice], find_full_cap: FindFullCap | None, removed: dict[str, int]) -> list[Choice]:
+def apply_caps(choices: Iterable[Choice], counts: PlaceCounts | None, removed: dict[str, int]) -> list[Choice]:
     """Return the choices that exceed no cap, in their order.
 
     Args:
         choices: Choices, best first.
-        find_full_cap: Counts the places; None without caps.
+        counts: Counts of the places; None without caps.
         removed: Receives the number of items removed by each cap.
     """
     shown: list[Choice] = []
     for choice in choices:
-        name = find_full_cap(choice.item_id) if find_full_cap else None
+        group = counts.group_of(choice.item_id) if counts else None
+        name = counts.find_full_cap(group) if counts and group else None
         if name is None:
             shown.append(choice)
         else:

@@ -14,7 +14,7 @@ The stages of a decision run in this order:
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import islice, repeat
-from operator import attrgetter, is_
+from operator import attrgetter
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -22,6 +22,7 @@ import msgspec
 from clickscore.schemas.clients import CLIENT_FIELDS, REASON_FIELDS
 from clickscore.schemas.decisions import (
     PLAIN_LIST,
+    Because,
     Choice,
     Recommendation,
     RecommendationContext,
@@ -50,16 +51,18 @@ from clickscore.stream.policy.rules import (
     UserFilter,
     bind_rerankers,
 )
-from clickscore.stream.policy.session_reasons import with_reasons
+from clickscore.stream.policy.session_reasons import find_reasons
 from clickscore.stream.policy.shelf_plan import ShelfPlan, make_shelf_plan, shelves_by_event
 from clickscore.stream.policy.shelf_policy import job_of
 from clickscore.stream.policy.shelf_sources import BOUGHT, NEW, TOGETHER, VIEWED
 from clickscore.stream.policy.slate import (
     CandidateSource,
+    Pick,
     Selection,
     Slate,
     alternate,
-    choose_candidates,
+    make_choices,
+    pick_candidates,
     select_first,
 )
 from clickscore.stream.reference.catalogue import newest_item
@@ -72,6 +75,10 @@ ORIGINS = (MODEL, SIMILAR, CONTROL, VIEWED, TOGETHER, BOUGHT, NEW)
 
 SLATE_SIZE = 64
 """Largest number of candidates that re-rankers and selections see: as many as a bundle has."""
+
+
+Forbidden = Sequence[tuple[str, Container[str]]]
+"""Name and forbidden items of each filter."""
 
 
 class PreEncodedRecommendation(
@@ -104,7 +111,7 @@ class EncodedRecommendation(NamedTuple):
 def encode_recommendation(decision: Recommendation) -> EncodedRecommendation:
     """Return a recommendation as JSON, with the number of items by origin."""
     reasons = [choice.reason for choice in page_items(decision)]
-    origins = {reason: count for reason in ORIGINS if (count := reasons.count(reason))}
+    origins = {reason: reasons.count(reason) for reason in dict.fromkeys(reasons) if reason in ORIGINS}
     filtered, moved = decision.filtered, decision.moved or {}
     shelves = [ShownShelf(decision.shelf or PLAIN_LIST, decision.items)]
     if decision.shelves:
@@ -200,8 +207,7 @@ class Policy:
         # the first k candidates are selected, so no other is looked up, and popular items are shared between users.
         self._is_plain = not self._rerankers and not self._pins and select is select_first
         self._popular: _PopularItems | None = None
-        self._forbidden_key: tuple[object, ...] = (None, None, None)
-        self._forbidden: Sequence[tuple[str, Container[str]]] = ()
+        self._forbidden: tuple[Request | None, AnyCatalogue | None, int, Forbidden] = (None, None, 0, ())
 
     def find_shelves(self, event: AnyEvent) -> list[tuple[ShelfPlan, "Policy"]]:
         """Return plan and policy of each shelf on the page of an event, from top to bottom; none for a plain list.
@@ -247,10 +253,11 @@ class Policy:
 
     def forbidden(self, request: Request, catalogue: AnyCatalogue) -> Sequence[tuple[str, Container[str]]]:
         """Return name and forbidden items of each filter; the last answer is kept for the ad on the same request."""
-        key = (request, catalogue, catalogue.version)
-        if not all(map(is_, key, self._forbidden_key)):
-            self._forbidden_key, self._forbidden = key, forbidden_items(self.filters, request, catalogue)
-        return self._forbidden
+        of_request, of_catalogue, version, forbidden = self._forbidden
+        if of_request is not request or of_catalogue is not catalogue or version != catalogue.version:
+            forbidden = forbidden_items(self.filters, request, catalogue)
+            self._forbidden = request, catalogue, catalogue.version, forbidden
+        return forbidden
 
     def recommend(self, request: Request, scores: Scores | None, catalogue: AnyCatalogue) -> Recommendation:
         """Return the decision on a request.
@@ -348,25 +355,49 @@ class Policy:
         """
         filtered: dict[str, int] = {}
         moved: dict[str, int] = {}
-        find_full_cap = count_places(self._caps, request, catalogue)
+        counts = count_places(self._caps, request, catalogue)
         sources: Iterable[CandidateSource] = self._sources(request, scores, catalogue)
         if trace is not None:
             sources = trace.watch_sources(sources, filtered)
         slate: Slate
         if self._is_plain:
-            slate, indices = choose_candidates(sources, forbidden, find_full_cap, self._k, filtered)
+            picks = pick_candidates(sources, forbidden, counts, self._k, filtered)
+            slate = make_choices(picks, self._reasons([pick for pick in picks if pick[2] == MODEL], request, scores))
         else:
-            slate, indices = choose_candidates(sources, forbidden, None, max(self._k, SLATE_SIZE), filtered)
+            picks = pick_candidates(sources, forbidden, None, max(self._k, SLATE_SIZE), filtered)
             rerankers = bind_rerankers(self._rerankers, scores)
-            slate = self._rerank(rerankers, slate, request, catalogue, (filtered, moved, trace))
+            slate = self._rerank(rerankers, make_choices(picks, {}), request, catalogue, (filtered, moved, trace))
             uncapped = slate if trace is None else trace.watch(slate, attrgetter("item_id"), filtered)
-            slate = self._select(apply_caps(uncapped, find_full_cap, filtered), request, self._k)
+            slate = self._select(apply_caps(uncapped, counts, filtered), request, self._k)
             slate = self._rerank(self._pins, slate, request, catalogue, (filtered, moved, trace))
-        if scores is not None and scores.reasons is not None and self._max_reasons:
-            if self._source or self._unknown_item(request) is not None:  # the index in a source is another one
-                indices = {item: index for index, (item, _) in enumerate(scores.candidates())}
-            slate = with_reasons(slate, indices, request, scores.reasons, self._max_reasons)
+            shown = {choice.item_id for choice in slate if choice.reason == MODEL}
+            because = self._reasons([pick for pick in picks if pick[0] in shown], request, scores)
+            slate = [
+                msgspec.structs.replace(choice, because=because[choice.item_id])
+                if choice.item_id in because
+                else choice
+                for choice in slate
+            ]
         return tuple(slate), filtered, moved
+
+    def _reasons(
+        self, picks: Sequence[Pick], request: Request, scores: Scores | None
+    ) -> Mapping[str, tuple[Because, ...]]:
+        """Return the events that raised the scores of candidates of the model most, by item; empty without reasons.
+
+        Args:
+            picks: The candidates.
+            request: The event, with the user's session.
+            scores: The model's output.
+        """
+        if not picks or scores is None or scores.reasons is None or not self._max_reasons:
+            return {}
+        items = [pick[0] for pick in picks]
+        indices = [pick[3] for pick in picks]
+        if self._source or self._unknown_item(request) is not None:  # the index in a source is another one
+            index_of = {item: index for index, (item, _) in enumerate(scores.candidates())}
+            indices = [index_of[item] for item in items]
+        return dict(zip(items, find_reasons(indices, request, scores.reasons, self._max_reasons), strict=True))
 
     def trace(self, request: Request, scores: Scores | None, catalogue: AnyCatalogue) -> list[RuleEffect]:
         """Return what the rules did to the items on the way to `recommend`, in the order of the stages.

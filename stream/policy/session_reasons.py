@@ -1,55 +1,57 @@
 """Session reasons: name the events of the session that raised the score of each chosen item most."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 
-from clickscore.schemas.decisions import SCORE_DECIMALS, Because, Choice
+from clickscore.schemas.decisions import SCORE_DECIMALS, Because
 from clickscore.schemas.events import ACTIONS
-from clickscore.stream.policy.experiments import MODEL
-from clickscore.stream.policy.slate import Slate
-from clickscore.stream.request import Reasons, Request
+from clickscore.stream.request import Reasons, Request, rank_events
+
+_SCALE = 10.0**SCORE_DECIMALS
 
 
-def with_reasons(
-    slate: Slate, indices: Mapping[str, int], request: Request, reasons: Reasons, limit: int
-) -> list[Choice]:
-    """Return a list with the events of the largest contributions to each candidate of the model.
+def find_reasons(
+    candidates: Sequence[int], request: Request, reasons: Reasons, limit: int
+) -> list[tuple[Because, ...]]:
+    """Return the events of the largest contributions to each of some candidates, largest first.
 
-    Of equal contributions the newer event comes first. Contributions of 0 and below are not named.
+    Contributions of 0 and below are not named.
 
     Args:
-        slate: The choices.
-        indices: Index of each candidate among the model's candidates.
+        candidates: Indices of the candidates among the model's candidates.
         request: The event, with the user's session.
         reasons: Contribution of each event to each candidate.
-        limit: Number of events for an item, at most.
+        limit: Number of events for a candidate, at most.
     """
-    rows = [indices[choice.item_id] for choice in slate if choice.reason == MODEL]
-    if not rows:
-        return list(slate)
-    # Few calls of numpy: on so few numbers each takes longer than a loop.
-    contributions = reasons.contributions.take(rows, axis=0).astype(np.float64).round(SCORE_DECIMALS).tolist()
-    named = iter(contributions)
-    events = [(request.items[position], ACTIONS[request.actions[position]]) for position in reasons.positions]
-    newest_first = range(len(events) - 1, -1, -1)
-    chosen: list[Choice] = []
-    for choice in slate:
-        if choice.reason != MODEL:
-            chosen.append(choice)
-            continue
-        row = next(named)
-        largest = sorted(newest_first, key=row.__getitem__, reverse=True)[:limit]  # equal ones keep their order
-        because = tuple(
+    columns = reasons.contributions.shape[-1]
+    items = [request.items[position] for position in reasons.positions]
+    actions = [ACTIONS[request.actions[position]] for position in reasons.positions]
+    return [
+        tuple(
             [
-                Because(item_id=events[column][0], action=events[column][1], contribution=row[column])
-                for column in largest
-                if row[column] > 0
+                Because(
+                    item_id=items[key % columns], action=actions[key % columns], contribution=key // columns / _SCALE
+                )
+                for key in keys
+                if key >= columns
             ]
         )
-        chosen.append(
-            Choice(
-                item_id=choice.item_id, score=choice.score, propensity=choice.propensity, reason=MODEL, because=because
-            )
-        )
-    return chosen
+        for keys in _largest_keys(candidates, reasons, limit)
+    ]
+
+
+def _largest_keys(candidates: Sequence[int], reasons: Reasons, limit: int) -> list[list[int]]:
+    """Return the first ranked events of each of some candidates, as keys of `rank_events`.
+
+    Args:
+        candidates: Indices of the candidates.
+        reasons: Contributions, and ranked events of the first candidates.
+        limit: Number of events for a candidate, at most.
+    """
+    ranked = reasons.ranked
+    if ranked is not None and max(candidates, default=0) < len(ranked):
+        keys: list[list[int]] = ranked[:, :limit].tolist()
+        return [keys[candidate] for candidate in candidates]
+    contributions = reasons.contributions.take(candidates, axis=0)[None]
+    return rank_events(contributions, np.array([len(reasons.positions)]))[0, :, :limit].tolist()

@@ -1,9 +1,10 @@
 """Slate: the filtered candidates of a request in order, and the selection of the choices to show."""
 
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
+from typing import NamedTuple
 
-from clickscore.schemas.decisions import Choice
+from clickscore.schemas.decisions import Because, Choice
 from clickscore.stream.request import Request
 
 Slate = Sequence[Choice]
@@ -24,45 +25,71 @@ A plain tuple, because every decision makes new sources.
 """
 
 
-def choose_candidates(
+class PlaceCounts(NamedTuple):
+    """Counts of the places of a list by group. In two parts, since few items are in a group of the usual cap."""
+
+    group_of: Callable[[str], str | None]
+    """Returns the group of an item; None or empty for an item that no cap limits."""
+    find_full_cap: Callable[[str], str | None]
+    """Returns the name of a cap that is full for a group. None counts an item of the group as shown."""
+
+
+Pick = tuple[str, float, str, int]
+"""An allowed candidate: item id, score, reason, and index within its source. A plain tuple, like its source."""
+
+
+def pick_candidates(
     sources: Iterable[CandidateSource],
     forbidden: Sequence[tuple[str, Container[str]]],
-    find_full_cap: Callable[[str], str | None] | None,
+    counts: PlaceCounts | None,
     limit: int,
     removed: dict[str, int],
-) -> tuple[list[Choice], dict[str, int]]:
-    """Return the first allowed candidates, each item once, and the index of each within its source.
+) -> list[Pick]:
+    """Return the first allowed candidates, each item once.
 
     One loop for all rules: every decision runs it, and generators for each stage took twice the time.
 
     Args:
         sources: Origins of candidates; a later origin is the fallback of the earlier origins.
         forbidden: Name and forbidden items of each filter.
-        find_full_cap: Returns the name of a cap that is full for an item, or counts the item; None without caps.
-        limit: Largest number of choices; later candidates are not looked up.
+        counts: Counts of the places by group; None without caps.
+        limit: Largest number of candidates; later ones are not looked up.
         removed: Receives the number of candidates removed by each rule.
     """
-    choices: list[Choice] = []
-    indices: dict[str, int] = {}
+    picks: list[Pick] = []
+    items: set[str] = set()
+    group_of, find_full_cap = counts or (None, None)
     for reason, candidates in sources:
         for index, (item, score) in enumerate(candidates):
-            if item in indices:
+            if item in items:
                 continue
-            rule = None
-            for name, items in forbidden:
-                if item in items:
+            for name, forbidden_items in forbidden:
+                if item in forbidden_items:
                     rule = name
                     break
             else:
-                rule = find_full_cap(item) if find_full_cap else None
+                rule = find_full_cap(group) if group_of and find_full_cap and (group := group_of(item)) else None
             if rule is not None:
                 removed[rule] = removed.get(rule, 0) + 1
                 continue
-            indices[item] = index
-            choices.append(Choice(item_id=item, score=score, propensity=1.0, reason=reason))
-            if len(choices) == limit:
-                return choices, indices
-    return choices, indices
+            items.add(item)
+            picks.append((item, score, reason, index))
+            if len(picks) == limit:
+                return picks
+    return picks
+
+
+def make_choices(picks: Iterable[Pick], because: Mapping[str, tuple[Because, ...]]) -> list[Choice]:
+    """Return candidates as choices of a selection without chance.
+
+    Args:
+        picks: The candidates.
+        because: Events that raised the score of an item, by item.
+    """
+    return [
+        Choice(item_id=item, score=score, propensity=1.0, reason=reason, because=because.get(item, ()))
+        for item, score, reason, _ in picks
+    ]
 
 
 def alternate(source: CandidateSource, other: CandidateSource) -> Iterator[CandidateSource]:

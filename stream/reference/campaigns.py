@@ -65,8 +65,9 @@ class CampaignIndex:
             newest: What the catalogue says of the session's newest item.
         """
         matches = self._untargeted.copy()
-        for item in page.items:
-            matches.update(self._by_item.get(item, _NOTHING))
+        if self._by_item:
+            for item in page.items:
+                matches.update(self._by_item.get(item, _NOTHING))
         matches.update(self._by_category.get(newest.category, _NOTHING))
         matches.update(self._by_brand.get(newest.brand, _NOTHING))
         for word in page.query:

@@ -190,7 +190,7 @@ class DeciderFinder:
     def missing_bundle(
         self, epoch: Epoch | None, variant: str, published: Sequence[AnyDecision], *, compares: bool
     ) -> str | None:
-        """Return the version of the bundle that decided, if it cannot be loaded; None if it can, or is not known.
+        """Return the version of the deciding bundle if this bundle cannot be loaded; None for any other bundle.
 
         Args:
             epoch: Epoch of the event.

@@ -372,7 +372,7 @@ _EXCLUDED: dict[ExclusionCause, str] = {
 def _campaigns(policy: Policy, target: _Target, made: _Made) -> Iterator[CampaignPart]:
     """Yield the matching campaigns with the reason why each was shown or not.
 
-    Those of the auction come first, by value; then the excluded ones.
+    Bidders of the auction come first, by value; then excluded campaigns.
 
     Args:
         policy: Policy of the decision.

@@ -20,10 +20,12 @@ from clickscore.model.graph_trial import shorten
 from clickscore.schemas.decisions import SCORE_DECIMALS
 from clickscore.schemas.manifest import EXPLAINED, HEADS, NEXT_ACTIONS, REASONS, padded_widths
 from clickscore.stream.errors import BundleError
-from clickscore.stream.request import Reasons, Request, Scores
+from clickscore.stream.request import Reasons, Request, Scores, rank_events
 from clickscore.stream.scoring.bundle import Bundle
 from clickscore.stream.scoring.item_vectors import unit_vectors
 
+RANKED = 16
+"""Number of first candidates whose reasons are ranked for a whole micro-batch: most lists of 10 items end within."""
 SMALL_CALL = 8
 """Largest number of sessions scored in the caller's thread: waking another thread would cost more time."""
 
@@ -278,13 +280,13 @@ class Scorer:
         # A foreign graph may return a row beyond the list for a session that no trial has run.
         is_item = (rows >= 1) & (rows < len(items_by_row)) & np.isfinite(scores)  # (batch, candidates)
         all_are_items = bool(is_item.all())
-        for session, candidates, values, probabilities, purchase_probability, contributions, mask in zip(
+        for session, candidates, values, probabilities, purchase_probability, explained, mask in zip(
             sessions,
             rows.tolist(),
             _rounded(scores),
             _rounded(next_actions),
             _rounded(purchase),
-            reasons[0] if reasons else repeat(None, len(sessions)),
+            _reasons(sessions, reasons[0]) if reasons else repeat(None, len(sessions)),
             is_item,
             strict=True,
         ):
@@ -295,9 +297,21 @@ class Scorer:
                 dict(zip(NEXT_ACTIONS, probabilities, strict=True)) if self._has_actions else None,
                 purchase_probability if self._has_purchase else None,
                 items_by_row,
-                None if contributions is None else Reasons(contributions, session.positions),
+                explained,
+                self._row_of,
             )
             yield result if all_are_items else _keep_candidates(result, mask)
+
+
+def _reasons(sessions: Sequence[ModelInput], contributions: np.ndarray) -> list[Reasons]:
+    """Return the reasons of each session of a micro-batch.
+
+    Args:
+        sessions: The sessions.
+        contributions: (batch, candidates, width).
+    """
+    ranked = rank_events(contributions[:, :RANKED], np.array([len(session.rows) for session in sessions]))
+    return [Reasons(*part) for part in zip(contributions, [s.positions for s in sessions], ranked, strict=True)]
 
 
 def _keep_candidates(scores: Scores, mask: np.ndarray) -> Scores:
@@ -306,7 +320,7 @@ def _keep_candidates(scores: Scores, mask: np.ndarray) -> Scores:
     return scores._replace(
         rows=list(compress(scores.rows, mask)),
         scores=list(compress(scores.scores, mask)),
-        reasons=reasons._replace(contributions=reasons.contributions[mask]) if reasons else None,
+        reasons=reasons._replace(contributions=reasons.contributions[mask], ranked=None) if reasons else None,
     )
 
 

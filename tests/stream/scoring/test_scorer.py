@@ -11,6 +11,7 @@ import pytest
 from clickscore.schemas.manifest import NEXT_ACTIONS
 from clickscore.stream.errors import BundleError
 from clickscore.stream.policy.experiments import MODEL
+from clickscore.stream.policy.session_reasons import find_reasons
 from clickscore.stream.request import Request, Scores
 from clickscore.stream.scoring.bundle import load_bundle
 from clickscore.stream.scoring.scorer import ModelInput, Scorer
@@ -264,6 +265,23 @@ def test_reasons_are_the_same_bit_for_bit_in_any_batch(folder: Path, explaining:
     assert [told(answer) for answer in explaining.score(batch_requests)] == [
         told(separate.score([one])[0]) for one in batch_requests
     ]
+
+
+def test_first_candidates_have_ranked_events(explaining: Scorer):
+    for asked, answer in zip(batch := requests(9, seed=4), explaining.score(batch), strict=True):
+        assert answer is not None
+        assert answer.reasons is not None
+        assert answer.reasons.ranked is not None
+        unranked = answer.reasons._replace(ranked=None)
+        assert find_reasons(range(16), asked, answer.reasons, 3) == find_reasons(range(16), asked, unranked, 3)
+
+
+def test_score_of_an_item_is_that_of_the_candidate(scorer: Scorer):
+    answer = answered(scorer, "item-1", "item-2")
+    candidates, items = dict(answer.candidates()), [*answer.items_by_row[1:], "new"]
+    assert 0 < len(candidates) < len(items) - 1
+    for table in (answer, answer._replace(row_of=None)):
+        assert [table.score_of(item) for item in items] == [candidates.get(item) for item in items]
 
 
 def test_reasons_name_events_by_their_place_in_the_session(explaining: Scorer):
