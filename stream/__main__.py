@@ -23,6 +23,7 @@ COMMANDS = {
     "gateway": "gateway",
     "replay": "replay",
     "explain": "explain",
+    "outcomes": "outcomes",
     "sessions": "sessions",
     "items": "items",
     "tail": "tail",

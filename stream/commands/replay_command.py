@@ -48,7 +48,7 @@ def _print_summary(result: ReplayResult, output: OutputKind, options: ReplayOpti
     counts = [f"{count:,} {outcome}" for outcome, count in outcomes]
     if tally.unreadable:
         counts.append(f"{tally.unreadable:,} unreadable lines")
-    unit = "decisions" if output == "decisions" else "sessions"
+    unit = output if output in ("decisions", "outcomes") else "sessions"
     written = f"; {tally.written:,} {unit} in {options.out}" if options.out else ""
     events = sum(tally.outcomes.values())
     click.echo(f"{events:,} events in {seconds:.1f} s: {', '.join(counts) or 'none'}{written}", err=True)

@@ -17,7 +17,7 @@ from clickscore.stream.replay.reference_log import ReferenceLog
 from clickscore.stream.replay.source import Position
 from clickscore.stream.replay.topic_source import TopicRangeSpec
 
-OutputKind = Literal["decisions", "sessions", "sessions, open ones too"]
+OutputKind = Literal["decisions", "outcomes", "sessions", "sessions, open ones too"]
 """Content of the output. The last kind adds the sessions that are open at the end of the log."""
 
 
@@ -34,6 +34,11 @@ class ReplayPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Number of processes: the checkpoints of a replay are divided among as many."""
     settings: dict[str, str]
     """Settings that the output depends on, as text (`Settings.identity`)."""
+
+    @property
+    def decides(self) -> bool:
+        """Whether the replay makes decisions."""
+        return self.output in ("decisions", "outcomes")
 
     def differences(self, other: "ReplayPlan") -> list[str]:
         """Return the differences to another plan, for a message. Different offsets of `latest` are no difference."""

@@ -89,14 +89,15 @@ def run_replay(
     """
     bundle, scoring = None, settings.scoring
     policy_file = load_policy(settings.policy.policy)
-    if output == "decisions" and scoring.bundle:
+    decides = output in ("decisions", "outcomes")
+    if decides and scoring.bundle:
         bundle = load_bundle(Path(scoring.bundle), scoring.score_threads, scoring.min_overlap).manifest.version
     workers = min(options.workers, source.max_workers)
     plan = ReplayPlan(
         output=output,
         source=source,
         bundle=bundle,
-        policy=policy_file.label if output == "decisions" else "",
+        policy=policy_file.label if decides else "",
         workers=workers,
         settings=settings.identity,
     )
@@ -154,7 +155,7 @@ def _open_folder(settings: Settings, plan: ReplayPlan, options: ReplayOptions) -
 
 def _read_reference(settings: Settings, plan: ReplayPlan) -> ReferenceLog:
     """Return the records of catalogue and campaigns; sessions do not depend on the catalogue."""
-    return plan.source.read_reference(settings.kafka) if plan.output == "decisions" else ReferenceLog()
+    return plan.source.read_reference(settings.kafka) if plan.decides else ReferenceLog()
 
 
 def _sum_results(results: Iterable[TaskResult]) -> tuple[ReplayTally, DiffSummary | None]:

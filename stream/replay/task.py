@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from clickscore.schemas.outcomes import encode_outcome
 from clickscore.schemas.sessions import ClosedSession, OpenSession, decode_session, encode_session
 from clickscore.stream.gc_tuning import tune_gc
 from clickscore.stream.kafka.log_reader import open_reader
@@ -117,7 +118,7 @@ def _make_pipeline(task: ReplayTask, topic: str) -> Pipeline:
     settings, scorer = task.settings, None
     bundles: Mapping[str, Scorer] = {}
     policies: Mapping[str, PolicyFile] = {}
-    if task.plan.output == "decisions" and (settings.scoring.bundle_store or not task.plan.bundle):
+    if task.plan.decides and (settings.scoring.bundle_store or not task.plan.bundle):
         policies = StoredPolicies(settings.scoring.bundle_store)
         bundles = StoredBundles(settings.scoring, reasons=task.policy_file.max_reasons(settings.policy) > 0)
     if task.plan.bundle:
@@ -174,6 +175,7 @@ class _TaskRun:
                     self._save(source)
             self._finish_in_flight()
             self._write_open_sessions()
+            self._write_open_decisions()
             self._save(source, done=True)
         return TaskResult(self._tally, asyncio.run(self._diff.summarise()) if self._diff else None)
 
@@ -192,9 +194,12 @@ class _TaskRun:
         """
         warm_up, replayed = self._task.plan.source.split_warm_up(batches)
         if warm_up:
-            self._pipeline.advance_all(warm_up)
+            if self._task.plan.output == "outcomes":
+                self._pipeline.process_all(warm_up)  # a reaction may come to a decision of the warm-up
+            else:
+                self._pipeline.advance_all(warm_up)
             self._tally.warm_up += sum(len(records) for _, records in warm_up)
-        decides = self._task.plan.output == "decisions"
+        decides = self._task.plan.decides
         if decides and self._pipeline.has_model:
             pending = self._pipeline.begin(replayed)
             self._finish_in_flight()
@@ -224,6 +229,8 @@ class _TaskRun:
                 self._write(partition, self._output_lines(output))
 
     def _output_lines(self, output: Output) -> list[bytes]:
+        if self._task.plan.output == "outcomes":
+            return [message.value or b"" for message in output.decision_outcomes]
         if self._task.plan.output != "decisions":
             return [self._session_line(decode_session(message.value or b"")) for message in output.closed_sessions]
         if not output.ads:
@@ -248,6 +255,13 @@ class _TaskRun:
         for partition, state in sorted(self._pipeline.partitions.items()):
             sessions = (OpenSession(**msgspec.structs.asdict(session)) for session in state.close_all())
             self._write(partition, [self._session_line(session) for session in sessions])
+
+    def _write_open_decisions(self) -> None:
+        """Write the outcomes of the decisions that are open at the end of the log, if the plan wants outcomes."""
+        if self._task.plan.output == "outcomes":
+            for partition, state in sorted(self._pipeline.partitions.items()):
+                state.ledger.close_all()
+                self._write(partition, [encode_outcome(outcome) for outcome in state.ledger.take_results().outcomes])
 
     def _save(self, source: Source, *, done: bool = False) -> None:
         self._tally.outcomes = dict(self._outcomes)
