@@ -12,8 +12,10 @@ from clickscore.schemas.topics import DECISION_OUTCOMES
 from clickscore.stream.commands.options import with_settings
 from clickscore.stream.commands.replay_command import replay_with_progress
 from clickscore.stream.commands.source_options import with_reference_files, with_replay_options
+from clickscore.stream.errors import TopicMissingError
 from clickscore.stream.kafka.availability import wait_for_broker
 from clickscore.stream.kafka.log_reader import open_reader
+from clickscore.stream.kafka.topics import list_topics
 from clickscore.stream.replay.outcome_report import OutcomeReport, ReportedRatio, ReportRow
 from clickscore.stream.replay.outcome_source import read_file_outcomes, read_topic_outcomes
 from clickscore.stream.replay.run import ReplayOptions
@@ -23,6 +25,8 @@ from clickscore.stream.terminal_text import safe_text
 
 TITLES = {"variant": "Variants", "placement": "Placements", "campaign": "Campaigns"}
 """Title of the table of each group."""
+REPORT_COLUMNS = 150
+"""Width of the tables: a narrower one would cut the numbers."""
 
 
 @click.group()
@@ -44,7 +48,7 @@ def report(*, settings: Settings, files: tuple[Path, ...], json_output: JsonOutp
     \b
     Example:
       clickscore outcomes report
-      clickscore outcomes replay events.jsonl --bundle demo --out outcomes.jsonl.gz
+      clickscore outcomes replay kafka:clickstream-events --bundle demo --out outcomes.jsonl.gz
       clickscore outcomes report outcomes.jsonl.gz --json
 
     \f
@@ -61,7 +65,7 @@ def report(*, settings: Settings, files: tuple[Path, ...], json_output: JsonOutp
         asyncio.run(_read_topic(settings.kafka, made))
     rows = made.rows()
     json_output.write(rows)
-    console = json_output.console()
+    console = json_output.console(width=REPORT_COLUMNS)
     for group, title in TITLES.items():
         if any(row.group == group for row in rows):
             console.print(_table(title, [row for row in rows if row.group == group]))
@@ -70,8 +74,19 @@ def report(*, settings: Settings, files: tuple[Path, ...], json_output: JsonOutp
 
 
 async def _read_topic(settings: KafkaSettings, made: OutcomeReport) -> None:
+    """Add the outcomes of the topic to a report.
+
+    Raises:
+        TopicMissingError: The topic does not exist.
+        BrokerError: Kafka cannot be reached.
+    """
     await wait_for_broker(settings)
-    async for outcome in read_topic_outcomes(settings, partial(open_reader, settings)):
+    topic = settings.topic(DECISION_OUTCOMES.name)
+    count = (await list_topics(settings, {topic: {"read"}})).get(topic)
+    if count is None:
+        message = f"topic {topic} is missing: create it with `clickscore topics create`"
+        raise TopicMissingError(message)
+    async for outcome in read_topic_outcomes(partial(open_reader, settings), topic, count):
         made.add(outcome)
 
 
@@ -130,7 +145,8 @@ def replay(*, settings: Settings, source_options: SourceOptions, replay_options:
     """Recompute the outcomes of recorded events, with the worker's code: what decision-outcomes would hold.
 
     The decisions are made again, and the reactions are joined to them. At the end of the events every open decision is
-    closed.
+    closed. Events name their decisions by the place in the log: replay the topic, kafka:clickstream-events, or a file
+    in the order of the log with --order file and the same --partitions.
 
     \f
     Args:

@@ -9,11 +9,8 @@ import msgspec
 from aiokafka import TopicPartition
 
 from clickscore.schemas.outcomes import DecisionOutcome, decode_outcome
-from clickscore.schemas.topics import DECISION_OUTCOMES
-from clickscore.stream.errors import InputFileError, TopicMissingError
+from clickscore.stream.errors import InputFileError
 from clickscore.stream.kafka.log_reader import OpenReader, read_to_end
-from clickscore.stream.kafka.topics import list_topics
-from clickscore.stream.settings import KafkaSettings
 
 STANDARD_INPUT = "-"
 
@@ -56,25 +53,16 @@ def _decode_lines(path: Path, lines: Iterator[bytes]) -> Iterator[DecisionOutcom
             raise InputFileError(message) from exc
 
 
-async def read_topic_outcomes(settings: KafkaSettings, open_log: OpenReader) -> AsyncGenerator[DecisionOutcome]:
+async def read_topic_outcomes(open_log: OpenReader, topic: str, count: int) -> AsyncGenerator[DecisionOutcome]:
     """Yield the outcomes of the topic, up to its present end; records of others are passed over.
 
     Args:
-        settings: Connection, and names of topics.
         open_log: Opens a reader.
-
-    Raises:
-        TopicMissingError: The topic does not exist.
-        BrokerError: Kafka cannot be reached.
+        topic: Name of the topic, with its prefix.
+        count: Number of its partitions.
     """
-    topic = settings.topic(DECISION_OUTCOMES.name)
-    count = (await list_topics(settings, {topic: {"read"}})).get(topic)
-    if count is None:
-        message = f"topic {topic} is missing: create it with `clickscore topics create`"
-        raise TopicMissingError(message)
     async with open_log() as reader:
-        partitions = [TopicPartition(topic, number) for number in range(count)]
-        async for _, records in read_to_end(reader, partitions):
+        async for _, records in read_to_end(reader, [TopicPartition(topic, number) for number in range(count)]):
             for record in records:
                 try:
                     outcome = decode_outcome(record.value or b"")
