@@ -144,6 +144,17 @@ class KafkaSettings(Group, frozen=True, kw_only=True):
     ssl_cafile: Annotated[str, setting("path", "File of trusted CA certificates; empty for the system's own")] = ""
     ssl_certfile: Annotated[str, setting("path", "Client certificate, for brokers that ask for one")] = ""
     ssl_keyfile: Annotated[str, setting("path", "Private key of the client certificate")] = ""
+    schema_registry: Annotated[
+        str,
+        setting(
+            "URL", "Schema registry with Confluent's API, for `clickscore relay` of Avro and Protobuf; empty for none"
+        ),
+    ] = ""
+    schema_registry_username: Annotated[str, setting("name", "User name of the schema registry")] = ""
+    schema_registry_password: Annotated[
+        str,
+        setting("text", "Password of the schema registry; other users of the machine can read a flag", secret=True),
+    ] = ""
     isolation_level: Annotated[
         Literal["read_committed", "read_uncommitted"],
         setting(

@@ -27,16 +27,19 @@ from clickscore.stream.worker.logs import write_logs
 @click.option(
     "--group", help="Consumer group; relays of one group share the partitions. Default: clickscore-relay-TOPIC."
 )
-@with_settings("topic_prefix", "broker_wait_ms", "max_event_bytes")
+@with_settings("topic_prefix", "broker_wait_ms", "max_event_bytes", "schema_registry")
 def relay(*, settings: Settings, source: str, mapping_name: str, group: str | None) -> None:
     """Map the records of a live topic onto the topic of events, at least once, until Ctrl-C.
 
     A record that cannot be mapped goes to the dead letters with the reason. Event ids are stable: the id of the source,
     or else topic, partition and offset. So the worker counts a record that is relayed twice only once.
 
+    Records in Avro and Protobuf are decoded by the schemas of `--schema-registry`, and then mapped like JSON.
+
     \b
     Example:
       clickscore relay --from-topic segment-events --format segment
+      clickscore relay --from-topic shop-avro --format shop-events --schema-registry http://127.0.0.1:8081
       clickscore tail dead-letters --from-beginning
 
     \f
@@ -46,7 +49,7 @@ def relay(*, settings: Settings, source: str, mapping_name: str, group: str | No
         mapping_name: Name of a shipped mapping, or path of a mapping.
         group: Consumer group; None for the default.
     """  # noqa: D301
-    write_logs()
+    write_logs(settings.worker.log_format)
     mapping = read_mapping(mapping_name)
     tally = RelayTally()
     target = settings.kafka.topic(EVENTS.name)

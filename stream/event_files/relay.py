@@ -7,7 +7,7 @@ that dies repeats its last batch, with the same event ids: the worker counts eac
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -18,9 +18,11 @@ from clickscore.stream.errors import BrokerError, SettingsError, TopicMissingErr
 from clickscore.stream.event_files.formats.mapped_text import MappedText
 from clickscore.stream.event_files.formats.mapping import EventMapping
 from clickscore.stream.event_files.line_errors import LineErrors
+from clickscore.stream.event_files.registered_records import MAGIC, RecordDecoder
 from clickscore.stream.kafka.bounded_fetch import bound_unpacking
 from clickscore.stream.kafka.client import consumer_arguments
 from clickscore.stream.kafka.producer import EventSender, Headers
+from clickscore.stream.kafka.schema_registry import SchemaRegistry
 from clickscore.stream.kafka.topics import list_topics
 from clickscore.stream.settings import KafkaSettings
 
@@ -71,14 +73,18 @@ class RelayedRecord(NamedTuple):
 class RecordMapper:
     """Makes events and dead letters of the records of a topic, and counts them."""
 
-    def __init__(self, mapping: EventMapping, tally: RelayTally, max_event_bytes: int) -> None:
+    def __init__(
+        self, mapping: EventMapping, tally: RelayTally, max_event_bytes: int, decoder: RecordDecoder | None = None
+    ) -> None:
         """Start without records.
 
         Args:
             mapping: Mapping of the records.
             tally: Counts to fill.
             max_event_bytes: Length limit of the value of a dead letter, bytes; a longer value is cut.
+            decoder: Decodes records with a schema id; None without a schema registry.
         """
+        self._decoder = decoder
         self._text = MappedText(mapping, has_header=False)
         self._tally = tally
         self._max_event_bytes = max_event_bytes
@@ -91,8 +97,12 @@ class RecordMapper:
         self._tally.read += 1
         if not record.value:
             return [self._dead_letter(record, "the record has no value")]
+        try:
+            text = self._decode(record.value)
+        except ValueError as exc:
+            return [self._dead_letter(record, str(exc))]
         record_id = f"{record.topic}-{record.partition}-{record.offset}"
-        lines = self._text.parse(record.offset, record.value, record_id)
+        lines = self._text.parse(record.offset, text, record_id)
         self._tally.ignored += not lines
         return [
             RelayedRecord(EVENTS.name, line.value, line.key, ())
@@ -100,6 +110,22 @@ class RecordMapper:
             else self._dead_letter(record, line.error)
             for line in lines
         ]
+
+    def _decode(self, value: bytes) -> bytes:
+        """Return a record as text.
+
+        Raises:
+            ValueError: The record has a schema id, and cannot be decoded.
+        """
+        if value[0] != MAGIC:
+            return value
+        if self._decoder is None:
+            message = "the record has a schema id (Avro or Protobuf): set schema_registry"
+            raise ValueError(message)
+        if len(value) > self._max_event_bytes:
+            message = f"{len(value)} bytes, more than max_event_bytes ({self._max_event_bytes})"
+            raise ValueError(message)
+        return self._decoder.decode(value)
 
     def _dead_letter(self, record: SourceRecord, error: str) -> RelayedRecord:
         """Return the dead letter of a record: its value, its position at the source, and the reason."""
@@ -168,9 +194,13 @@ async def relay(
             auto_offset_reset="earliest",
         )
     )
-    mapper = RecordMapper(mapping, tally, max_event_bytes)
     try:
-        async with EventSender(settings) as events, EventSender(settings, DEAD_LETTERS.name) as dead_letters:
+        async with (
+            open_decoder(settings) as decoder,
+            EventSender(settings) as events,
+            EventSender(settings, DEAD_LETTERS.name) as dead_letters,
+        ):
+            mapper = RecordMapper(mapping, tally, max_event_bytes, decoder)
             await consumer.start()
             on_ready()
             while not stop.is_set():
@@ -178,6 +208,8 @@ async def relay(
                 if not batch:
                     continue
                 await events.check_partitions()
+                if decoder is not None:
+                    await decoder.prepare(record.value for records in batch.values() for record in records)
                 for records in batch.values():
                     for record in records:
                         for topic, value, key, headers in mapper.outgoing(record):
@@ -192,6 +224,21 @@ async def relay(
     finally:
         with contextlib.suppress(TimeoutError, KafkaError):
             await asyncio.wait_for(consumer.stop(), STOP_SECONDS)
+
+
+@contextlib.asynccontextmanager
+async def open_decoder(settings: KafkaSettings) -> AsyncGenerator[RecordDecoder | None]:
+    """Provide a decoder of records with a schema id; None without a schema registry.
+
+    Raises:
+        SettingsError: The address is no URL, or the file of certificates cannot be read.
+    """
+    if not settings.schema_registry:
+        yield None
+        return
+    registry, session = SchemaRegistry.open(settings)
+    async with session:
+        yield RecordDecoder(registry)
 
 
 async def _commit(consumer: AIOKafkaConsumer, batch: Mapping[TopicPartition, Sequence[SourceRecord]]) -> None:

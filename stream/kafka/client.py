@@ -25,14 +25,9 @@ def ssl_context(settings: KafkaSettings) -> ssl.SSLContext | None:
     """
     if "SSL" not in settings.security_protocol.split("_"):
         return None
-    _check_readable("ssl_cafile", settings.ssl_cafile)
     _check_readable("ssl_certfile", settings.ssl_certfile)
     _check_readable("ssl_keyfile", settings.ssl_keyfile)
-    try:
-        context = ssl.create_default_context(cafile=settings.ssl_cafile or None)
-    except ssl.SSLError as exc:
-        message = f"ssl_cafile ({settings.ssl_cafile}) has no certificate in PEM form ({exc.reason or exc})"
-        raise SettingsError(message) from exc
+    context = ca_context(settings.ssl_cafile)
     if settings.ssl_certfile:
         try:
             context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile or None, password="")
@@ -43,6 +38,20 @@ def ssl_context(settings: KafkaSettings) -> ssl.SSLContext | None:
             )
             raise SettingsError(message) from exc
     return context
+
+
+def ca_context(ssl_cafile: str) -> ssl.SSLContext:
+    """Return a TLS context that trusts the authorities of a file, or those of the system where the name is empty.
+
+    Raises:
+        SettingsError: The file cannot be read, or has no certificate.
+    """
+    _check_readable("ssl_cafile", ssl_cafile)
+    try:
+        return ssl.create_default_context(cafile=ssl_cafile or None)
+    except ssl.SSLError as exc:
+        message = f"ssl_cafile ({ssl_cafile}) has no certificate in PEM form ({exc.reason or exc})"
+        raise SettingsError(message) from exc
 
 
 def _check_readable(name: str, path: str) -> None:

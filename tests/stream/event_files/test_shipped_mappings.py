@@ -392,3 +392,13 @@ def test_real_otto_sessions() -> None:
     types = [brief(event)[0] for event in events]
     assert (types.count("view"), types.count("cart"), types.count("purchase"), ignored) == (800, 52, 10, 0)
     assert len({(event.user_id, event.event_id) for event in events}) == 862
+
+
+def test_own_field_names_of_registered_records(tmp_path: Path) -> None:
+    view = {"type": "view", "event_id": "e1", "user_id": "anna", "ts": 1_772_352_000_123, "item_id": "mug"}
+    text_time = {**view, "type": "search", "ts": "1772352000123", "query": "tea"}  # JSON of Protobuf has int64 as text
+    events, _ = mapped(tmp_path, "shop-events", view, text_time)
+    assert [brief(event) for event in events] == [
+        ("view", "anna", "mug", 1_772_352_000_123),
+        ("search", "anna", "tea", 1_772_352_000_123),
+    ]
