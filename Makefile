@@ -138,7 +138,7 @@ HASHES = $(TRAIN)/bin/uv pip compile --quiet --generate-hashes --constraint cons
 	--python-platform linux --no-emit-index-url --custom-compile-command 'make hashes'
 
 hashes: setup-train  ## the hashes of the packages in the image, for the versions of constraints.txt
-	$(HASHES) --extra gateway --extra otel --extra redis --output-file deploy/requirements.txt pyproject.toml
+	$(HASHES) --extra gateway --extra otel --extra redis --extra registry --output-file deploy/requirements.txt pyproject.toml
 	sed -n 's/^requires = \["\(.*\)"\]$$/\1/p' pyproject.toml | $(HASHES) --output-file deploy/requirements-build.txt -
 
 digests:  ## the digests of all images, asked of the registry by Docker: needs Docker and the internet

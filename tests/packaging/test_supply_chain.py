@@ -79,7 +79,7 @@ def test_every_package_has_the_version_of_the_constraints_and_a_hash(file: Path)
 
 def test_packages_of_the_image_are_those_that_serving_needs() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
-    needed = [name for extra in ("gateway", "otel", "redis") for name in extras[extra]]
+    needed = [name for extra in ("gateway", "otel", "redis", "registry") for name in extras[extra]]
     assert pinned_versions(REQUIREMENTS).keys() == needed_packages([*PROJECT["project"]["dependencies"], *needed])
     (build,) = PROJECT["build-system"]["requires"]
     assert list(pinned_versions(BUILD_REQUIREMENTS)) == [Requirement(build).name]
