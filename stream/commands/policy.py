@@ -1,10 +1,22 @@
 """`clickscore policy`: check, explain and compare policy files."""
 
+from pathlib import Path
+
 import click
 
 from clickscore.model.json_output import JsonOutput, json_options
+from clickscore.schemas.errors import OutputFileError
+from clickscore.stream.commands.options import with_settings
+from clickscore.stream.commands.progress import replay_progress_bar
+from clickscore.stream.commands.replay_command import warn_of_cold_start
+from clickscore.stream.commands.source_options import with_reference_files, with_source_options
 from clickscore.stream.policy.policy_file import SHIPPED_POLICIES, load_policy
 from clickscore.stream.policy.policy_words import diff_policies, explain_policy
+from clickscore.stream.replay.decision_pass import load_scorer, watch_decisions
+from clickscore.stream.replay.list_changes import ListWatch
+from clickscore.stream.replay.source_options import SourceOptions
+from clickscore.stream.replay.statement import write_statement
+from clickscore.stream.settings import Settings
 from clickscore.stream.terminal_text import safe_text
 
 
@@ -66,6 +78,81 @@ def diff(*, old: str, new: str, json_output: JsonOutput) -> None:
     json_output.echo(safe_text(f"{old_policy.label} -> {new_policy.label}"))
     for change in changes or ["Both do the same."]:
         json_output.echo(safe_text(f"  {change}"))
+
+
+@policy.command()
+@click.argument("name", metavar="POLICY")
+@with_source_options
+@with_reference_files
+@click.option(
+    "--share",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Share of the events to measure. Each is decided once for every part of the policy.",
+)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the page here; default: stdout.")
+@json_options
+@with_settings(
+    "bundle",
+    "bundle_store",
+    "partitions",
+    "gap_ms",
+    "lateness_ms",
+    "k",
+    "control_share",
+    "reserve",
+    "topic_prefix",
+    "broker_wait_ms",
+)
+def statement(
+    *,
+    settings: Settings,
+    name: str,
+    source_options: SourceOptions,
+    share: float,
+    out: Path | None,
+    json_output: JsonOutput,
+) -> None:
+    """Write the page on the main parameters of the policy POLICY that EU law requires, in Markdown.
+
+    SOURCE has events: a topic, kafka:clickstream-events, or a file. They pass through the worker's pipeline as in
+    `clickscore replay`. Each event is also decided without each part of the decision: the session, popular items, and
+    each rule of the policy. So the page says how much each part matters, and has no number that was not measured. It
+    also says what is paid for. The page answers Article 27 of the Digital Services Act and Article 5 of Regulation
+    (EU) 2019/1150. Read it before you publish it: you answer for it, and it knows nothing of your shop but the events.
+
+    \b
+    Example:
+      clickscore policy statement default kafka:clickstream-events --bundle demo --share 0.01 --out statement.md
+      clickscore policy statement autumn.toml events.jsonl --catalogue items.jsonl --bundle DIR
+
+    \f
+    Args:
+        settings: Settings of the worker.
+        name: Name or path of the policy.
+        source_options: Recorded events.
+        share: Share of the events to measure.
+        out: Path of the page; None for the standard output.
+        json_output: Destinations of the measurements.
+    """  # noqa: D301
+    loaded, scorer = load_policy(name), load_scorer(settings)
+    spec = source_options.resolve(settings)
+    watch = ListWatch(loaded, scorer, settings.policy, share=share)
+    with replay_progress_bar("policy statement") as on_progress:
+        watch_decisions(settings, spec, (loaded, scorer), watch, lambda progress: on_progress([progress]))
+    changes = watch.changes()
+    json_output.write(changes)
+    page = write_statement(loaded, changes, source_options.source)
+    if out is None:
+        json_output.echo(safe_text(page, lines=True))
+    else:
+        try:
+            out.write_text(page, encoding="utf-8")
+        except OSError as exc:
+            message = f"{out} cannot be written: {exc.strerror or exc}"
+            raise OutputFileError(message) from exc
+    warn_of_cold_start(spec)
 
 
 @policy.command("list")

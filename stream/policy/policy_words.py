@@ -13,12 +13,12 @@ from clickscore.stream.policy.shelf_policy import ShelfTable, job_of
 
 def explain_policy(policy: PolicyFile) -> list[str]:
     """Return what a policy does, in sentences."""
-    return list(_sentences(policy).values())
+    return list(policy_sentences(policy).values())
 
 
 def diff_policies(old: PolicyFile, new: PolicyFile) -> list[str]:
     """Return what changes from one policy to another, in sentences; empty where both do the same."""
-    old_parts, new_parts = _sentences(old), _sentences(new)
+    old_parts, new_parts = policy_sentences(old), policy_sentences(new)
     return [
         f"{part}: {old_parts.get(part, 'Nothing.')} -> {new_parts.get(part, 'Nothing.')}"
         for part in dict.fromkeys((*old_parts, *new_parts))
@@ -26,7 +26,7 @@ def diff_policies(old: PolicyFile, new: PolicyFile) -> list[str]:
     ]
 
 
-def _sentences(policy: PolicyFile) -> dict[str, str]:
+def policy_sentences(policy: PolicyFile) -> dict[str, str]:
     """Return a sentence for each part of a policy, by the part's name in the file."""
     return {part: f"{sentence[0].upper()}{sentence[1:]}." for part, sentence in _parts(policy)}
 
