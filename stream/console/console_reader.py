@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
-from clickscore.schemas.topics import CATALOGUE, EVENTS, ROLLOUTS
+from clickscore.schemas.topics import CAMPAIGNS, CATALOGUE, EVENTS, ROLLOUTS
 from clickscore.stream.console.console_state import ConsoleState, LogRecord
 from clickscore.stream.errors import BrokerError
 from clickscore.stream.kafka.log_reader import PartitionReader, open_reader
@@ -26,7 +26,7 @@ TURN_RECORDS = 200
 FETCH_MS = 300
 PROBE_SECONDS = 2.0
 """Time between two questions for ends of partitions and for the offsets of the workers, s."""
-TABLES = (CATALOGUE.name, ROLLOUTS.name)
+TABLES = (CAMPAIGNS.name, CATALOGUE.name, ROLLOUTS.name)
 """Topics to read from the beginning."""
 
 log = logging.getLogger(__name__)

@@ -6,17 +6,30 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from clickscore.schemas.catalogue import Item, decode_item
+from clickscore.schemas.catalogue import Campaign, Item, decode_campaign, decode_item
 from clickscore.schemas.decisions import Ad, Recommendation, decode_decision, page_items
 from clickscore.schemas.erasure import Erased, decode_receipt
 from clickscore.schemas.events import Event, ItemEvent, UserRecord, decode_record
-from clickscore.schemas.topics import ADS, CATALOGUE, DEAD_LETTERS, ERASURE_RECEIPTS, EVENTS, RECOMMENDATIONS, ROLLOUTS
+from clickscore.schemas.outcomes import decode_charge, decode_outcome
+from clickscore.schemas.topics import (
+    AD_CHARGES,
+    ADS,
+    CAMPAIGNS,
+    CATALOGUE,
+    DEAD_LETTERS,
+    DECISION_OUTCOMES,
+    ERASURE_RECEIPTS,
+    EVENTS,
+    RECOMMENDATIONS,
+    ROLLOUTS,
+)
 from clickscore.stream.console.dead_letter_tally import DeadLetterTally
 from clickscore.stream.console.decision_traces import AD_SUFFIX, DecisionTraces
 from clickscore.stream.console.item_tally import ItemTally
 from clickscore.stream.console.moments import Moment, Moments
-from clickscore.stream.console.outcome_tally import OutcomeTally
+from clickscore.stream.console.outcome_tally import MAX_CAMPAIGNS, OutcomeTally
 from clickscore.stream.console.rates import Rates
+from clickscore.stream.console.settled_outcomes import SettledOutcomes
 from clickscore.stream.console.worker_tally import WorkerTally
 from clickscore.stream.kafka.rollout_log import RolloutTable
 
@@ -76,6 +89,7 @@ class ConsoleState:
         self.moments = Moments(MOMENT_BYTES)
         self.rates = Rates()
         self.outcomes = OutcomeTally()
+        self.settled = SettledOutcomes()
         self.items = ItemTally()
         self.dead_letters = DeadLetterTally()
         self.workers = WorkerTally()
@@ -83,6 +97,8 @@ class ConsoleState:
         self.decided: dict[int, int] = {}
         """Offset of the newest decided event, by partition."""
         self._traces = DecisionTraces()
+        self.campaigns: dict[str, Campaign] = {}
+        """Campaigns by id, at most `MAX_CAMPAIGNS`."""
         self._catalogue: dict[str, Item] = {}
         self._feed: deque[Moment] = deque(maxlen=FEED_MOMENTS)
         self._receivers = {
@@ -91,7 +107,10 @@ class ConsoleState:
             ADS.name: self._receive_ad,
             DEAD_LETTERS.name: self._receive_dead_letter,
             ERASURE_RECEIPTS.name: self._receive_receipt,
+            DECISION_OUTCOMES.name: self._receive_outcome,
+            AD_CHARGES.name: self._receive_charge,
             CATALOGUE.name: self._receive_item,
+            CAMPAIGNS.name: self._receive_campaign,
             ROLLOUTS.name: self._receive_rollout,
         }
 
@@ -190,7 +209,7 @@ class ConsoleState:
         self._traces.add_event(record.log_id, event)
         self.items.add_event(event, trace)
         if trace:
-            self.outcomes.add_event(event, trace, now_s)
+            self.outcomes.add_event(event, trace)
         moment = self.moments.add_event(record.log_id, event.user_id, record.value or b"", record.appended_at)
         self._complete(moment)
 
@@ -232,7 +251,21 @@ class ConsoleState:
         if isinstance(receipt, Erased):
             self.moments.forget(receipt.user_id)
             self.outcomes.forget(receipt.user_id)
+            self.settled.forget(receipt.user_id)
             self._feed = deque((moment for moment in self._feed if moment.user_id != receipt.user_id), FEED_MOMENTS)
+
+    def _receive_outcome(self, record: LogRecord) -> None:
+        self.settled.add(decode_outcome(record.value or b""))
+
+    def _receive_charge(self, record: LogRecord) -> None:
+        self.outcomes.add_charge(decode_charge(record.value or b""), record.appended_at / 1000)
+
+    def _receive_campaign(self, record: LogRecord) -> None:
+        campaign_id = (record.key or b"").decode()
+        if not record.value:
+            self.campaigns.pop(campaign_id, None)
+        elif campaign_id in self.campaigns or len(self.campaigns) < MAX_CAMPAIGNS:
+            self.campaigns[campaign_id] = decode_campaign(record.value)
 
     def _receive_item(self, record: LogRecord) -> None:
         item_id = (record.key or b"").decode()

@@ -1,9 +1,8 @@
 """Decision traces: the parts of a decision that a later impression, click or purchase needs."""
 
 from collections import OrderedDict
-from typing import NamedTuple
 
-from clickscore.schemas.decisions import PLAIN_LIST, Ad, BidUnit, Recommendation, compared_variant
+from clickscore.schemas.decisions import PLAIN_LIST, Ad, Recommendation, compared_variant
 from clickscore.schemas.events import Event, Impression, ItemEvent
 
 MAX_TRACES = 60_000
@@ -12,19 +11,10 @@ AD_SUFFIX = "-ad"
 """End of the id of an ad decision; the part before is the id of the recommendation on the same event."""
 
 
-class SlotPrice(NamedTuple):
-    """A slot that a campaign won."""
-
-    placement: str
-    price: float
-    unit: BidUnit
-    """What the price is for."""
-
-
 class DecisionTrace:
     """A decision, as far as later events need it."""
 
-    __slots__ = ("is_impression", "sales", "screen", "shelves", "variant")
+    __slots__ = ("ad_placements", "is_impression", "screen", "shelves", "variant")
 
     def __init__(self) -> None:
         self.variant = ""
@@ -33,8 +23,8 @@ class DecisionTrace:
         """Whether the event is an impression: a shop shows no items for an impression."""
         self.screen = ""
         """Item of the event; empty for a search, or until the event is read."""
-        self.sales: dict[str, SlotPrice] | None = None
-        """Sold slots by campaign; None without any."""
+        self.ad_placements: dict[str, str] | None = None
+        """Placement of the ad of each campaign; absent without an ad."""
         self.shelves: dict[str, str] | None = None
         """Name of the shelf by item; absent for a page with a plain list."""
 
@@ -45,8 +35,8 @@ class DecisionTrace:
             item_id: The item.
             campaign_id: Campaign of an ad; None for any other item.
         """
-        slot = self.sales.get(campaign_id) if self.sales and campaign_id else None
-        return slot.placement if slot else (self.shelves or {}).get(item_id, PLAIN_LIST)
+        ad_placement = (self.ad_placements or {}).get(campaign_id or "")
+        return ad_placement or (self.shelves or {}).get(item_id, PLAIN_LIST)
 
 
 class DecisionTraces:
@@ -93,7 +83,7 @@ class DecisionTraces:
         """Remember the sold slots of an ad decision."""
         trace = self._trace(ad.decision_id.removesuffix(AD_SUFFIX))
         if ad.slots:
-            trace.sales = {slot.campaign_id: SlotPrice(slot.placement, slot.price, slot.bid_per) for slot in ad.slots}
+            trace.ad_placements = {slot.campaign_id: slot.placement for slot in ad.slots}
         return trace
 
     def _trace(self, log_id: str) -> DecisionTrace:

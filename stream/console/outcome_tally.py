@@ -11,37 +11,25 @@ import msgspec
 
 from clickscore.schemas.decisions import Ad, Recommendation
 from clickscore.schemas.events import Cart, Click, Event, Impression, ItemEvent, Purchase
+from clickscore.schemas.outcomes import AdCharge
 from clickscore.stream.console.bounded import bounded_entry
-from clickscore.stream.console.decision_traces import DecisionTrace, SlotPrice
+from clickscore.stream.console.decision_traces import DecisionTrace
 from clickscore.stream.console.user_ratios import UserRatios
 
 MAX_VARIANTS = 12
 MAX_PLACEMENTS = 40
 MAX_CAMPAIGNS = 500
 """Number of campaigns; the campaign without a record for the longest time goes first."""
+MAX_CHARGE_IDS = 20_000
+"""Newest charges whose repeats are recognised: a worker publishes some seconds again after a crash."""
 CURVE_MINUTES = 60
 """Length of the curve of a campaign's spend, minutes."""
 MINUTE_S = 60
-PER_THOUSAND = 1000
 
 
 def revenue_of(purchase: Purchase) -> float:
     """Return the price of all pieces of a purchase; 0 where no price is named."""
     return (purchase.price or 0.0) * purchase.quantity
-
-
-def price_of(event: ItemEvent, sale: SlotPrice) -> float:
-    """Return the price of an event for a campaign; 0 where the campaign pays for another action.
-
-    Args:
-        event: The event.
-        sale: The sold slot.
-    """
-    if sale.unit == "click":
-        return sale.price if isinstance(event, Click) else 0.0
-    if sale.unit == "order":
-        return sale.price if isinstance(event, Purchase) else 0.0
-    return sale.price / PER_THOUSAND if isinstance(event, Impression) else 0.0
 
 
 class ReactionCounts(msgspec.Struct):
@@ -119,21 +107,27 @@ class CampaignTally:
         self.runners_up: Counter[str] = Counter()
         self.placements: Counter[str] = Counter()
         self.reactions = ReactionCounts()
-        self.charged = 0.0
-        """Price of the clicks, impressions or orders that were read."""
+        self.gross = 0.0
+        """Price of all clicks, impressions or orders, invalid traffic included."""
+        self.net = 0.0
+        """Amount to pay."""
+        self.charges: Counter[str] = Counter()
+        """Number of charges, by reason."""
         self.curve: dict[int, float] = {}
-        """Charged money by minute since the epoch."""
+        """Amount to pay by minute since the epoch."""
 
-    def charge(self, amount: float, now_s: float) -> None:
-        """Add a price.
+    def charge(self, charge: AdCharge, now_s: float) -> None:
+        """Add a charge or a credit.
 
         Args:
-            amount: Price of a click, an impression or an order.
+            charge: The charge.
             now_s: Time, s.
         """
-        self.charged += amount
+        self.gross += charge.gross
+        self.net += charge.net
+        self.charges[charge.reason] += 1
         minute = int(now_s) // MINUTE_S
-        self.curve[minute] = self.curve.get(minute, 0.0) + amount
+        self.curve[minute] = self.curve.get(minute, 0.0) + charge.net
         if len(self.curve) > CURVE_MINUTES:
             del self.curve[min(self.curve)]
 
@@ -152,7 +146,9 @@ class CampaignTally:
             "item_id": self.item_id,
             "runners_up": self.runners_up.most_common(3),
             "placements": self.placements.most_common(5),
-            "charged": self.charged,
+            "gross": self.gross,
+            "net": self.net,
+            "charges": dict(self.charges),
             "curve": [self.curve.get(minute - ago, 0.0) for ago in reversed(range(CURVE_MINUTES))],
         }
 
@@ -164,6 +160,7 @@ class OutcomeTally:
         self._variants: OrderedDict[str, VariantTally] = OrderedDict()
         self._placements: OrderedDict[str, ReactionCounts] = OrderedDict()
         self._campaigns: OrderedDict[str, CampaignTally] = OrderedDict()
+        self._charge_ids: OrderedDict[str, None] = OrderedDict()
 
     def add_decision(self, decision: Recommendation, variant: str) -> None:
         """Count a recommendation.
@@ -187,26 +184,34 @@ class OutcomeTally:
             ):
                 campaign.runners_up[slot.runner_up] += 1
 
-    def add_event(self, event: Event, trace: DecisionTrace, now_s: float) -> None:
+    def add_event(self, event: Event, trace: DecisionTrace) -> None:
         """Count an event with a known decision.
 
         Args:
             event: The event.
             trace: The decision.
-            now_s: Time, s.
         """
         if not isinstance(event, ItemEvent):
             return
-        sale = (trace.sales or {}).get(event.campaign_id or "")
         self._placement(trace.placement(event.item_id, event.campaign_id)).add(event)
         if trace.variant:
             self._variant(trace.variant).add_event(event)
         if event.campaign_id:
-            campaign = self._campaign(event.campaign_id)
-            campaign.reactions.add(event)
-            amount = price_of(event, sale) if sale else 0.0
-            if amount:
-                campaign.charge(amount, now_s)
+            self._campaign(event.campaign_id).reactions.add(event)
+
+    def add_charge(self, charge: AdCharge, now_s: float) -> None:
+        """Count a charge or a credit, unless the charge is a repeat.
+
+        Args:
+            charge: The charge.
+            now_s: Time, s.
+        """
+        if charge.charge_id in self._charge_ids:
+            return
+        self._charge_ids[charge.charge_id] = None
+        if len(self._charge_ids) > MAX_CHARGE_IDS:
+            self._charge_ids.popitem(last=False)
+        self._campaign(charge.campaign_id).charge(charge, now_s)
 
     def forget(self, user_id: str) -> None:
         """Forget the id of a user."""

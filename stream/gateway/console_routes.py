@@ -220,12 +220,15 @@ class ConsoleRoutes:
         del request
         state = self._console.touch()
         campaigns = state.outcomes.campaigns(time.time())
+        item_ids = {campaign["item_id"] for campaign in campaigns.values()}
         return {
             "since_ms": state.status.since_ms,
             "variants": state.outcomes.variants(),
             "placements": state.outcomes.placements(),
+            "settled": state.settled.report(),
             "campaigns": campaigns,
-            "items": state.describe_items(campaign["item_id"] for campaign in campaigns.values()),
+            "offers": state.campaigns,
+            "items": state.describe_items(item_ids | {offer.item_id for offer in state.campaigns.values()}),
         }
 
     def _rollouts(self, request: Request) -> dict[str, Any]:

@@ -1,9 +1,11 @@
-// Campaigns: what each campaign won, what it pays, and how its spending goes.
+// Campaigns: what each campaign offers, what it won, what it pays, and how its spending goes.
 
 import { h, itemLink, put, spark, table } from "./dom.js";
 import { clock, count, money, percent, title, unit } from "./words.js";
 
 export const heading = () => "Campaigns";
+
+const NOTHING = { won: 0, impressions: 0, clicks: 0, orders: 0, mean_price: null, gross: 0, net: 0, charges: {}, curve: [], runners_up: [], item_id: "" };
 
 /** Return running sums. */
 const cumulative = (values) => {
@@ -11,25 +13,44 @@ const cumulative = (values) => {
   return values.map((value) => (sum += value));
 };
 
+const seconds = (ms) => new Date(ms).toLocaleString("en-GB", { dateStyle: "short", timeStyle: "short" });
+
+/** Return what a campaign offers: bid, budget and time. */
+function offer(campaign) {
+  if (!campaign) return "not among the campaigns any more";
+  const parts = [`${money(campaign.bid)} for ${unit(campaign.bid_per || "click")}`];
+  if (campaign.daily_budget) parts.push(`${money(campaign.daily_budget)} a day`);
+  if (campaign.frequency_cap) parts.push(`at most ${count(campaign.frequency_cap)} times a day and user`);
+  if (campaign.starts_at) parts.push(`from ${seconds(campaign.starts_at)}`);
+  if (campaign.ends_at) parts.push(`until ${seconds(campaign.ends_at)}`);
+  return parts.join(", ");
+}
+
+/** Return why clicks and impressions were not charged, or given back. */
+const uncharged = (charges) => Object.entries(charges).filter(([reason]) => reason !== "charged")
+  .map(([reason, number]) => `${count(number)} ${reason}`).join(", ") || "–";
+
 export function open(view) {
   const content = h("div", {});
   view.body.append(content);
   view.poll("outcomes", {}, (data) => {
     if (!data) return;
-    const campaigns = Object.entries(data.campaigns).sort(([, first], [, second]) => second.charged - first.charged || second.won - first.won);
-    const total = campaigns.reduce((sum, [, counts]) => sum + counts.charged, 0);
+    const names = [...new Set([...Object.keys(data.campaigns), ...Object.keys(data.offers)])];
+    const campaigns = names.map((name) => [name, Object.hasOwn(data.campaigns, name) ? data.campaigns[name] : NOTHING])
+      .sort(([, first], [, second]) => second.net - first.net || second.won - first.won);
+    const sum = (field) => campaigns.reduce((total, [, counts]) => total + counts[field], 0);
+    const itemOf = (name, counts) => counts.item_id || data.offers[name]?.item_id || "";
     put(content,
-      h("p", { class: "quiet" }, `Since ${clock(data.since_ms)}. Spend is the price of each click, impression or order that names its decision; ` +
-        "prices come from the auctions."),
+      h("p", { class: "quiet" }, `Since ${clock(data.since_ms)}. Spend is the sum of the charges; what is invalid is counted gross and not paid.`),
       h("dl", { class: "figures" },
-        h("div", { class: "card figure" }, h("dt", {}, "campaigns with a won slot"), h("dd", {}, count(campaigns.length))),
-        h("div", { class: "card figure" }, h("dt", {}, "spend"), h("dd", {}, money(total)))),
-      table("Campaigns", ["campaign", "item", "#won slots", "#impressions", "#clicks", "#click rate", "#orders", "#mean price", "for", "#spend", "spend in the last hour", "closest rivals"],
+        [["campaigns", count(names.length)], ["won slots", count(sum("won"))], ["spend", money(sum("net"))], ["invalid traffic, not paid", money(sum("gross") - sum("net"))]]
+          .map(([label, value]) => h("div", { class: "card figure" }, h("dt", {}, label), h("dd", {}, value)))),
+      table("Campaigns", ["campaign", "item", "offer", "#won slots", "#impressions", "#clicks", "#click rate", "#mean price", "#spend", "spend in the last hour", "not charged", "closest rivals"],
         campaigns.map(([name, counts]) => [
-          name, itemLink(counts.item_id, title(counts.item_id, data.items)), count(counts.won), count(counts.impressions), count(counts.clicks),
-          counts.impressions ? percent(counts.clicks / counts.impressions) : "–", count(counts.orders), money(counts.mean_price), unit(counts.unit),
-          money(counts.charged), spark(cumulative(counts.curve), `Spend of ${name} in the last hour, minute by minute, as a running sum`, { width: 140, height: 32 }),
-          counts.runners_up.map(([rival, number]) => `${rival} (${count(number)})`).join(", ") || "–",
-        ]), "No ad decision yet."));
+          name, itemLink(itemOf(name, counts), title(itemOf(name, counts), data.items)), offer(data.offers[name]), count(counts.won), count(counts.impressions), count(counts.clicks),
+          counts.impressions ? percent(counts.clicks / counts.impressions) : "–", money(counts.mean_price), money(counts.net),
+          counts.curve.length ? spark(cumulative(counts.curve), `Spend of ${name} in the last hour, minute by minute, as a running sum`, { width: 140, height: 32 }) : "–",
+          uncharged(counts.charges), counts.runners_up.map(([rival, number]) => `${rival} (${count(number)})`).join(", ") || "–",
+        ]), "No campaign."));
   });
 }

@@ -13,31 +13,43 @@ const MEASURES = [
 
 const rate = (reactions) => (reactions.impressions ? percent(reactions.clicks / reactions.impressions) : "–");
 
+const charts = (variants) => h("div", { class: "grid" }, MEASURES.map(([key, label, scale]) => {
+  const rows = variants.map(([name, counts]) => [name, counts[key]]).filter(([, estimate]) => estimate);
+  return h("section", { class: "card" }, h("h3", {}, label),
+    rows.length ? whiskers(rows, `${label}, with 95 % intervals`) : h("p", { class: "quiet" }, "Nothing yet."),
+    h("ul", { class: "plain" }, rows.map(([name, estimate]) => h("li", {}, h("b", {}, name), ` ${interval(estimate, scale)}`))));
+}));
+
+/** Return the tables of variants and placements; settled counts have valid clicks, too. */
+function tables(variants, placements, kind) {
+  const isSettled = kind === "settled";
+  const cells = (counts) => [count(counts.impressions), count(counts.clicks), ...(isSettled ? [count(counts.valid_clicks)] : []),
+    rate(isSettled ? { ...counts, clicks: counts.valid_clicks } : counts), count(counts.carts), count(isSettled ? counts.purchases : counts.orders), money(counts.revenue)];
+  const headings = ["#impressions", "#clicks", ...(isSettled ? ["#valid clicks"] : []), "#click rate", "#carts", "#orders", "#revenue"];
+  return [
+    table(`Variants, ${kind}`, ["variant", "#users", "#decisions", ...headings],
+      variants.map(([name, counts]) => [name, count(counts.users), count(counts.decisions), ...cells(counts)]), "No decision yet."),
+    h("h3", {}, "Placements"),
+    table(`Placements, ${kind}`, ["placement", ...headings], placements.map(([name, counts]) => [name.replaceAll("_", " "), ...cells(counts)]), "No impression yet."),
+  ];
+}
+
 export function open(view) {
   const content = h("div", {});
   view.body.append(content);
   view.poll("outcomes", {}, (data) => {
     if (!data) return;
     const variants = Object.entries(data.variants);
-    const charts = MEASURES.map(([key, label, scale]) => {
-      const rows = variants.map(([name, counts]) => [name, counts[key]]);
-      return h("section", { class: "card" }, h("h2", {}, label),
-        rows.some(([, estimate]) => estimate)
-          ? whiskers(rows.filter(([, estimate]) => estimate), `${label}, with 95 % intervals`)
-          : h("p", { class: "quiet" }, "Nothing yet."),
-        h("ul", { class: "plain" }, rows.map(([name, estimate]) => h("li", {}, h("b", {}, name), ` ${interval(estimate, scale)}`))));
-    });
+    const settled = Object.entries(data.settled.variants);
     put(content,
       h("p", { class: "quiet" }, `Since ${clock(data.since_ms)}, from the records that this console has read. An event counts for the decision ` +
         "that it names. Bars are 95 % intervals over users, from 30 users on."),
-      h("div", { class: "grid" }, charts),
-      h("h2", {}, "Variants"),
-      table("Variants", ["variant", "#users", "#decisions", "#impressions", "#clicks", "#click rate", "#carts", "#orders", "#revenue"],
-        variants.map(([name, counts]) => [name, count(counts.users), count(counts.decisions), count(counts.impressions), count(counts.clicks),
-          rate(counts), count(counts.carts), count(counts.orders), money(counts.revenue)]), "No decision yet."),
-      h("h2", {}, "Placements"),
-      table("Placements", ["placement", "#impressions", "#clicks", "#click rate", "#carts", "#orders", "#revenue"],
-        Object.entries(data.placements).map(([name, counts]) => [name.replaceAll("_", " "), count(counts.impressions), count(counts.clicks),
-          rate(counts), count(counts.carts), count(counts.orders), money(counts.revenue)]), "No impression yet."));
+      charts(variants),
+      h("h2", {}, "Until now"),
+      tables(variants, Object.entries(data.placements), "until now"),
+      h("h2", {}, "Settled"),
+      h("p", { class: "quiet" }, "Decisions whose click window of 30 minutes has closed, as the workers have counted them: orders without a decision id " +
+        "count for the last click, and invalid clicks are told apart."),
+      settled.length ? [charts(settled), tables(settled, Object.entries(data.settled.placements), "settled")] : h("p", { class: "quiet" }, "No window has closed yet."));
   });
 }

@@ -5,7 +5,16 @@ from typing import Any
 
 from clickscore.schemas.catalogue import Item, encode
 from clickscore.schemas.decisions import Ad, Because, Choice, Recommendation, SoldSlot, encode_decision
-from clickscore.schemas.topics import ADS, CATALOGUE, DEAD_LETTERS, EVENTS, RECOMMENDATIONS
+from clickscore.schemas.outcomes import AdCharge, DecisionOutcome, LineOutcome, encode_outcome
+from clickscore.schemas.topics import (
+    AD_CHARGES,
+    ADS,
+    CATALOGUE,
+    DEAD_LETTERS,
+    DECISION_OUTCOMES,
+    EVENTS,
+    RECOMMENDATIONS,
+)
 from clickscore.stream.console.console_state import LogRecord
 
 START_MS = 1_767_605_400_000
@@ -88,6 +97,29 @@ def ad(offset: int, user_id: str = "anna", unit: Any = "click", price: float = 0
         slots=(slot,),
     )
     return record(ADS.name, offset, encode_decision(value))
+
+
+def charge(offset: int, net: float, gross: float = 0.5, reason: Any = "charged") -> LogRecord:
+    value = AdCharge(
+        charge_id=f"{log_id(0)}/0/{offset}",
+        campaign_id="spring",
+        decision_id=log_id(0),
+        slot=0,
+        placement="beside",
+        bid_per="click",
+        ts=START_MS,
+        gross=gross,
+        net=net,
+        reason=reason,
+    )
+    return record(AD_CHARGES.name, offset, encode_outcome(value))
+
+
+def outcome(offset: int, *lines: LineOutcome, user_id: str = "anna", revision: int = 0) -> LogRecord:
+    value = DecisionOutcome(
+        decision_id=log_id(offset), user_id=user_id, ts=START_MS, variant="model", revision=revision, lines=lines
+    )
+    return record(DECISION_OUTCOMES.name, offset, encode_outcome(value))
 
 
 def item(item_id: str, title: str, **changes: Any) -> LogRecord:

@@ -1,13 +1,13 @@
 """What a console knows, from the records that it has read."""
 
 import msgspec
-import pytest
 
+from clickscore.schemas.decisions import Choice, Shelf
 from clickscore.schemas.erasure import Erased
 from clickscore.schemas.topics import ERASURE_RECEIPTS
 from clickscore.stream.console import console_state
 from clickscore.stream.console.console_state import ConsoleState
-from tests.stream.console.records import START_MS, ad, dead_letter, decision, event, item, log_id, record
+from tests.stream.console.records import START_MS, ad, charge, dead_letter, decision, event, item, log_id, record
 
 
 def state_of(*records: console_state.LogRecord) -> ConsoleState:
@@ -62,25 +62,51 @@ def test_outcomes_count_for_the_named_decision() -> None:
     assert report["reasons"] == {"model": 1}
 
 
-@pytest.mark.parametrize(
-    ("unit", "kind", "charged"),
-    [
-        ("click", "click", 0.5),
-        ("click", "impression", 0.0),
-        ("order", "purchase", 0.5),
-        ("order", "click", 0.0),
-        ("thousand_impressions", "impression", 0.0005),
-        ("thousand_impressions", "click", 0.0),
-    ],
-)
-def test_campaign_pays_for_what_it_bids(unit: str, kind: str, charged: float) -> None:
-    state = state_of(event(0), decision(0), ad(0, unit=unit))
-    state.receive(event(1, kind=kind, item_id="jug", decision_id=f"{log_id(0)}-ad", campaign_id="spring"))
+def test_campaign_owes_the_sum_of_its_charges() -> None:
+    state = state_of(event(0), decision(0), ad(0))
+    state.receive(event(1, kind="click", item_id="jug", decision_id=f"{log_id(0)}-ad", campaign_id="spring"))
+    state.receive(charge(2, 0.5))
+    state.receive(charge(2, 0.5))  # a repeat after a crash
+    state.receive(charge(3, 0.0, reason="repeated"))
+    state.receive(charge(4, -0.25, gross=0.0, reason="order moved"))
     campaign = state.outcomes.campaigns(START_MS / 1000)["spring"]
-    assert campaign["charged"] == pytest.approx(charged)
-    assert sum(campaign["curve"]) == pytest.approx(charged)
+    assert (campaign["net"], campaign["gross"], sum(campaign["curve"])) == (0.25, 1.0, 0.25)
+    assert campaign["charges"] == {"charged": 1, "repeated": 1, "order moved": 1}
     assert (campaign["won"], campaign["mean_price"], campaign["runners_up"]) == (1, 0.5, [("autumn", 1)])
-    assert state.outcomes.placements()["beside"]
+    assert campaign["clicks"] == state.outcomes.placements()["beside"]["clicks"] == 1
+
+
+def test_charge_ids_and_curves_are_bounded() -> None:
+    state = ConsoleState()
+    for minute in range(200):
+        state.receive(charge(minute, 1.0)._replace(appended_at=START_MS + minute * 60_000))
+    campaign = state.outcomes.campaigns(START_MS / 1000 + 199 * 60)["spring"]
+    assert (campaign["net"], sum(campaign["curve"]), len(campaign["curve"])) == (200.0, 60.0, 60)
+
+
+def test_campaigns_of_the_topic_come_and_go() -> None:
+    state = state_of(record("ad-campaigns", 0, b'{"campaign_id":"a","item_id":"cup","bid":1.5}', key=b"a"))
+    assert state.campaigns["a"].bid == 1.5
+    state.receive(record("ad-campaigns", 1, b"", key=b"a"))
+    assert state.campaigns == {}
+
+
+def test_items_on_shelves_count_for_their_shelf() -> None:
+    shelf = Shelf(
+        name="similar", job="similar", items=(Choice(item_id="mug", score=0, propensity=1, reason="similar"),)
+    )
+    state = state_of(event(0), decision(0, shelf="for_you", shelves=(shelf,)), item("mug", "Mug"))
+    for offset, item_id in ((1, "pot"), (2, "mug"), (3, "other")):
+        state.receive(event(offset, kind="click", item_id=item_id, decision_id=log_id(0)))
+    assert {name: counts["clicks"] for name, counts in state.outcomes.placements().items()} == {
+        "for_you": 1,
+        "similar": 1,
+        "list": 1,
+    }
+    assert state.story("anna")["items"]["mug"]["title"] == "Mug"
+    report = state.items.report("mug")
+    assert report is not None
+    assert report["positions"] == {"1": 1}
 
 
 def test_erased_user_is_forgotten() -> None:
