@@ -55,6 +55,8 @@ class ClosedLoop:
     catalogue: Catalogue
     partitions: int
     offsets: dict[int, int] = dataclasses.field(default_factory=dict[int, int])
+    pages: int = 0
+    """Number of decided pages."""
 
     def run(self, seconds: int) -> Mapping[str, Reactions]:
         """Let the shop be open for some simulated seconds; return the reactions by variant."""
@@ -68,6 +70,7 @@ class ClosedLoop:
                 record = _Record(offset, ts, event.user_id.encode(), encode_event(event))
                 batches.setdefault(partition, []).append(record)
             for output in self.pipeline.process_all(list(batches.items())):
+                self.pages += len(output.recommendations)
                 for message in output.recommendations:
                     self.shop.receive(decode_decision(message.value or b""))
         return self.shop.variants
@@ -94,12 +97,22 @@ def policies() -> dict[str, PolicyFile]:
         "default with 1 reminder (`discovery`)": load_policy("discovery"),
         "default with 5 reminders": changed(reminders=5),
         "default with any number of reminders": changed(reminders=POLICY_0_1_0.limit.reminders),
+        "default with shelves (`shelves`)": load_policy("shelves"),
         "default with diversity 0.1": msgspec.structs.replace(DEFAULT_POLICY, diversity=0.1),
         "default with diversity 0.3": msgspec.structs.replace(DEFAULT_POLICY, diversity=0.3),
     }
 
 
-def click_rate(policy_file: PolicyFile, shop: Shop, scorer: Scorer, seconds: int) -> Reactions:
+class ClickRates(NamedTuple):
+    """How often shoppers click."""
+
+    impressions: float
+    """Clicks for 100 impressions of the list, or of the main shelf."""
+    pages: float
+    """Clicks for 100 pages, on all their shelves."""
+
+
+def click_rates(policy_file: PolicyFile, shop: Shop, scorer: Scorer, seconds: int) -> ClickRates:
     """Return the reactions to a policy.
 
     Args:
@@ -119,7 +132,11 @@ def click_rate(policy_file: PolicyFile, shop: Shop, scorer: Scorer, seconds: int
         catalogue.update_item(item.item_id.encode(), encode(item))
     loop = ClosedLoop(LiveShop(shop, "bench", rate=200.0), pipeline, catalogue, settings.kafka.partitions)
     (reactions,) = [value for variant, value in loop.run(seconds).items() if variant == "model"]
-    return reactions
+    main = {name for names in msgspec.structs.asdict(policy_file.pages).values() for name in names[:1]}
+    others = sum(shelf.clicks for name, shelf in loop.shop.shelves.items() if name not in main)
+    return ClickRates(
+        100 * reactions.clicks / max(1, reactions.impressions), 100 * (reactions.clicks + others) / max(1, loop.pages)
+    )
 
 
 @click.command()
@@ -134,25 +151,25 @@ def main(rounds: int, seconds: int, only: tuple[str, ...]) -> None:
     base = make_shop(SEED, SHOPPERS)
     base_name, *others = policies()
     names = [base_name, *(name for name in others if not only or any(text in name for text in only))]
-    rates: dict[str, list[float]] = {name: [] for name in names}
+    rates: dict[str, list[ClickRates]] = {name: [] for name in names}
     for number in range(rounds):
         seed = 1_000 + number
         shop = dataclasses.replace(base, seed=seed, population=make_population(seed, SHOPPERS))
         for name in names:
-            reactions = click_rate(policies()[name], shop, scorer, seconds)
-            rates[name].append(100 * reactions.clicks / max(1, reactions.impressions))
+            rates[name].append(click_rates(policies()[name], shop, scorer, seconds))
         sys.stderr.write(f"round {number + 1} of {rounds}\n")
-    print("| policy | clicks for 100 impressions | against 0.1.0 |\n|---|---|---|")
+    print("| policy | clicks for 100 impressions | against 0.1.0 | clicks for 100 pages |\n|---|---|---|---|")
     first = rates[base_name]
     for name, values in rates.items():
-        gains = [100 * (value / base - 1) for value, base in zip(values, first, strict=True)]
+        gains = [100 * (value.impressions / base.impressions - 1) for value, base in zip(values, first, strict=True)]
         error = 1.96 * stdev(gains) / len(gains) ** 0.5
         gain = (
             ""
             if name == base_name
             else f"{mean(gains):+.1f} % (95 %: {mean(gains) - error:+.1f} to {mean(gains) + error:+.1f})"
         )
-        print(f"| {name} | {mean(values):.2f} | {gain} |")
+        impressions, pages = (mean(column) for column in zip(*values, strict=True))
+        print(f"| {name} | {impressions:.2f} | {gain} | {pages:.2f} |")
 
 
 if __name__ == "__main__":

@@ -270,7 +270,7 @@ class PolicySettings(Group, frozen=True, kw_only=True):
         str,
         setting(
             "name or path",
-            "Policy: default, strict, discovery, no-ads, or the path of a policy file (.toml)",
+            "Policy: default, strict, discovery, no-ads, shelves, or the path of a policy file (.toml)",
             decides="nothing",
         ),
     ] = "default"

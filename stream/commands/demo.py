@@ -17,6 +17,7 @@ from clickscore.stream.settings import Settings, load
 from clickscore.stream.simulator.demo import DemoOptions, WebPages, run_demo
 from clickscore.stream.simulator.demo_metrics import Summary
 from clickscore.stream.simulator.live_view import per_hundred
+from clickscore.stream.simulator.shop.live import Reactions
 
 
 @click.command(cls=FormerJsonCommand)
@@ -112,6 +113,10 @@ def _words(summary: Summary) -> list[str]:
     lines += [
         f"{name}: {answers.impressions:,} impressions, {answers.clicks:,} clicks ({per_hundred(answers)} per 100), "
         f"{answers.purchases:,} purchases"
-        for name, answers in summary.variants.items()
+        for name, answers in (summary.variants | _named_shelves(summary)).items()
     ]
     return lines
+
+
+def _named_shelves(summary: Summary) -> dict[str, Reactions]:
+    return {f"shelf {name}": reactions for name, reactions in summary.shelves.items()}

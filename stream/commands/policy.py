@@ -24,7 +24,7 @@ from clickscore.stream.terminal_text import safe_text
 def policy() -> None:
     """Check, explain and compare policies: what may be shown, how often and where.
 
-    A policy is the name of a shipped policy (default, strict, discovery, no-ads) or the path of a TOML file.
+    A policy is the name of a shipped policy (default, strict, discovery, no-ads, shelves) or the path of a TOML file.
     """
 
 

@@ -187,9 +187,9 @@ def _shelf_parts(policy: PolicyFile) -> Iterator[tuple[str, str]]:
             yield f"pages.{event}", f"the page of the event {event} has the shelves {_listed(names)}, no item twice"
     for name in dict.fromkeys((*policy.shelves, *(name for names in pages.values() for name in names))):
         table, job = policy.shelves.get(name, ShelfTable()), job_of(name, policy.shelves)
-        if job is not None:
-            size = f"at most {_number(table.size, 'item')}: " if table.size else ""
-            yield f"shelves.{name}", f"the shelf {name} has {size}{_JOB_WORDS[job]}"
+        assert job, "a policy without contradictions knows the job of every shelf"
+        size = f"at most {_number(table.size, 'item')}: " if table.size else ""
+        yield f"shelves.{name}", f"the shelf {name} has {size}{_JOB_WORDS[job]}"
 
 
 _JOB_WORDS: dict[ShelfJob, str] = {

@@ -20,7 +20,7 @@ from rich.live import Live
 from clickscore.schemas.manifest import REASONS, decode_manifest
 from clickscore.stream.errors import BrokerError
 from clickscore.stream.kafka.topics import create_topics, delete_topics
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import PolicySettings, Settings
 from clickscore.stream.simulator.demo_metrics import DemoMetrics, Summary
 from clickscore.stream.simulator.live_view import Frame, line, render, sentence
 from clickscore.stream.simulator.shop.live import PACE, LiveShop
@@ -31,6 +31,8 @@ from clickscore.stream.simulator.worker_process import WorkerProcess, free_port
 if TYPE_CHECKING:
     from clickscore.stream.kafka.embedded import EmbeddedBroker
 
+SHELVES = "shelves"
+"""Policy of a demo whose settings name none: it shows shelves below the list."""
 SEED = 7
 """Seed of the demo's shop. The packaged bundle was trained on sessions of the same shop."""
 """The bundle that is part of the package."""
@@ -93,7 +95,7 @@ def run_demo(options: DemoOptions, console: Console, began_at: int) -> Summary:
     """
     shop = make_shop(SEED, shoppers=max(5_000, int(50 * options.rate)))
     live = LiveShop(shop, f"s{SEED}", rate=options.rate)
-    counts = DemoMetrics(began_at, live.variants)
+    counts = DemoMetrics(began_at, live.variants, live.shelves)
     with _Signals() as signals, contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clickscore-demo-")))
         try:
@@ -114,7 +116,7 @@ def run_demo(options: DemoOptions, console: Console, began_at: int) -> Summary:
 
 
 def demo_settings(settings: Settings, bundle: Path | None, web_port: int) -> Settings:
-    """Return settings of one demo: its own topics and group, two variants, and a session gap at the shop's pace.
+    """Return settings of one demo: its own topics and group, two variants, shelves, and a gap at the shop's pace.
 
     Args:
         settings: Settings of the Kafka.
@@ -126,6 +128,7 @@ def demo_settings(settings: Settings, bundle: Path | None, web_port: int) -> Set
         topic_prefix=f"{name}-",
         group=name,
         instance_id="",
+        policy=SHELVES if settings.policy.policy == PolicySettings().policy else settings.policy.policy,
         experiment="demo",
         control_share=0.5,
         reasons=SHOWN_REASONS if bundle and _gives_reasons(bundle) else 0,
@@ -279,6 +282,7 @@ class _Demo:
                     lag=health.lag if health else None,
                     dead_letters=self.counts.dead_letters,
                     variants=self.live.variants,
+                    shelves=self.live.shelves,
                     sentences=sentences,
                 )
                 over = self.options.seconds is not None and now >= self.options.seconds

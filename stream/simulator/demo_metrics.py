@@ -35,22 +35,25 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     latency_ms: Latency
     variants: dict[str, Reactions]
     """Impressions, clicks and purchases of each variant."""
+    shelves: dict[str, Reactions]
+    """The same for each shelf of the pages."""
 
 
 class DemoMetrics:
     """Counter of a demo's traffic. Implements `Observer` of `simulator/traffic.py`."""
 
-    def __init__(self, began_at: int, variants: dict[str, Reactions]) -> None:
+    def __init__(self, began_at: int, variants: dict[str, Reactions], shelves: dict[str, Reactions]) -> None:
         """Start all counts at 0.
 
         Args:
             began_at: Start of the command, ms since the epoch.
             variants: Reactions by variant. The shop owns and updates the counts.
+            shelves: The same by shelf.
         """
         self.events = 0
         self.decisions: Counter[str] = Counter({RECOMMENDATIONS.name: 0, ADS.name: 0})
         self.dead_letters = 0
-        self.variants = variants
+        self.variants, self.shelves = variants, shelves
         self.latest: deque[tuple[AnyEvent, Recommendation]] = deque(maxlen=_LATEST)
         """Newest recommendations, each with its event."""
         self._began_at = began_at
@@ -105,6 +108,7 @@ class DemoMetrics:
             first_decision_s=first,
             latency_ms=self.latency,
             variants=dict(sorted(self.variants.items())),
+            shelves=dict(sorted(self.shelves.items())),
         )
 
 

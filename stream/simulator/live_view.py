@@ -49,6 +49,7 @@ class Frame:
     lag: int | None
     dead_letters: int
     variants: Mapping[str, Reactions]
+    shelves: Mapping[str, Reactions]
     sentences: Sequence[str]
     """Newest decisions as sentences, the newest sentence last."""
 
@@ -68,25 +69,42 @@ def render(title: str, frame: Frame) -> RenderableType:
         ("dead letters", _count(frame.dead_letters)),
     ):
         numbers.add_row(name, value)
-    variants = Table(box=None, padding=(0, 1), header_style="dim")
-    variants.add_column("shown by")
-    for heading in ("impressions", "clicks", "per 100", "purchases"):
-        variants.add_column(heading, justify="right")
-    for name, reactions in sorted(frame.variants.items()):
+    variants = _reactions("shown by", frame.variants)
+    sentences = Text("\n".join(frame.sentences) or "...", overflow="ellipsis", no_wrap=True)
+    return Group(
+        Text(title, style="bold"),
+        Columns(
+            [
+                Panel(numbers, title=f"{frame.seconds:.0f} s"),
+                Panel(variants, title="Shoppers' reactions"),
+                *([Panel(_reactions("shelf", frame.shelves), title="Shelves")] if frame.shelves else []),
+            ]
+        ),
+        Panel(sentences, title="Latest decisions"),
+    )
+
+
+def _reactions(heading: str, by_name: Mapping[str, Reactions]) -> Table:
+    """Return a table of reactions by name.
+
+    Args:
+        heading: Heading of the names.
+        by_name: The reactions.
+    """
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    table.add_column(heading)
+    for column in ("impressions", "clicks", "per 100", "purchases"):
+        table.add_column(column, justify="right")
+    for name, reactions in sorted(by_name.items()):
         counts = (reactions.impressions, reactions.clicks)
-        variants.add_row(
+        table.add_row(
             Text(safe_text(name)),
             *map(_count, counts),
             per_hundred(reactions),
             _count(reactions.purchases),
             style="bold",
         )
-    sentences = Text("\n".join(frame.sentences) or "...", overflow="ellipsis", no_wrap=True)
-    return Group(
-        Text(title, style="bold"),
-        Columns([Panel(numbers, title=f"{frame.seconds:.0f} s"), Panel(variants, title="Shoppers' reactions")]),
-        Panel(sentences, title="Latest decisions"),
-    )
+    return table
 
 
 def line(frame: Frame) -> str:
@@ -112,9 +130,14 @@ def sentence(event: AnyEvent, decision: Recommendation, titles: Mapping[str, str
     """
     names = [titles.get(choice.item_id, choice.item_id) for choice in decision.items[:SHOWN]]
     more = ", ..." if len(decision.items) > SHOWN else ""
+    shelves = "".join(
+        f"; {shelf.name}: {', '.join(titles.get(choice.item_id, choice.item_id) for choice in shelf.items[:1])}, ..."
+        for shelf in decision.shelves or ()
+        if shelf.items
+    )
     shows = f"we show {', '.join(names)}{more}" if names else "we show nothing"
     chance = "" if decision.purchase is None else f" (purchase {decision.purchase:.0%})"
-    return safe_text(f"{pseudonym(event.user_id)} {_deed(event, titles)} → {shows}{chance}")
+    return safe_text(f"{pseudonym(event.user_id)} {_deed(event, titles)} → {shows}{shelves}{chance}")
 
 
 def pseudonym(user_id: str) -> str:

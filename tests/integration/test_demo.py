@@ -20,7 +20,7 @@ from clickscore.stream.settings import KafkaSettings
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
-KEYS = ["events", "decisions", "dead_letters", "first_decision_s", "latency_ms", "variants"]
+KEYS = ["events", "decisions", "dead_letters", "first_decision_s", "latency_ms", "variants", "shelves"]
 
 
 @pytest.fixture

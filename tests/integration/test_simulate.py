@@ -30,7 +30,7 @@ def open_for(settings: Settings, seconds: float) -> DemoMetrics:
         await asyncio.wait_for(run_shop(settings.kafka, live, counts), seconds)
 
     live = LiveShop(SHOP, "t", rate=200.0)
-    counts = DemoMetrics(0, live.variants)
+    counts = DemoMetrics(0, live.variants, live.shelves)
     with pytest.raises(TimeoutError):
         asyncio.run(opened())
     return counts
@@ -87,7 +87,7 @@ def test_shop_says_which_topics_are_missing(broker):
     settings = Settings.of(bootstrap_servers=broker, topic_prefix="nowhere-")
     live = LiveShop(SHOP, "t", rate=200.0)
     with pytest.raises(TopicMissingError, match="nowhere-clickstream-events"):
-        asyncio.run(run_shop(settings.kafka, live, DemoMetrics(0, live.variants)))
+        asyncio.run(run_shop(settings.kafka, live, DemoMetrics(0, live.variants, live.shelves)))
 
 
 def test_shop_whose_broker_goes_away_ends_and_says_so(own_broker, topic_prefix):
@@ -98,7 +98,7 @@ def test_shop_whose_broker_goes_away_ends_and_says_so(own_broker, topic_prefix):
     async def open_until_the_broker_stops() -> None:
         await create_topics(settings.kafka)
         live = LiveShop(SHOP, "t", rate=200.0)
-        counts = DemoMetrics(0, live.variants)
+        counts = DemoMetrics(0, live.variants, live.shelves)
         shop = asyncio.create_task(run_shop(settings.kafka, live, counts))
         await asyncio.sleep(2)
         assert counts.events

@@ -24,6 +24,7 @@ class NamedScorer:
     """A scorer that recommends an item with its own name after any item."""
 
     popular = ("p",)
+    trained_until = 0
     known_items = ()
 
     calls, call_seconds = 3, 0.5

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from clickscore.schemas.catalogue import Item
-from clickscore.schemas.decisions import Ad, AnyDecision, Recommendation, compared_variant
+from clickscore.schemas.decisions import Ad, AnyDecision, Choice, Recommendation, compared_variant
 from clickscore.schemas.events import AnyEvent
 from clickscore.stream.simulator.shop.delivery import Delivery
 from clickscore.stream.simulator.shop.rhythm import draw_thinking, rhythm
@@ -71,7 +71,8 @@ class _Source:
 
     decision_id: str
     position: int
-    reactions: Reactions
+    reactions: Sequence[Reactions]
+    """Counts that the reactions of the shopper enter."""
     campaign_id: str | None = None
 
 
@@ -123,7 +124,9 @@ class LiveShop:
         self._began_at: int | None = None
         self._now = 0
         self.variants: dict[str, Reactions] = {}
-        """Reactions to recommendations, by `compared_variant`."""
+        """Reactions to recommendations, by `compared_variant`; of a page with shelves those to the main shelf."""
+        self.shelves: dict[str, Reactions] = {}
+        """Reactions to the shelves of pages by name, apart from ads."""
         self.ads = Reactions()
 
     def advance(self, now: int) -> Outgoing:
@@ -151,21 +154,28 @@ class LiveShop:
         visit.unanswered.remove(kind)
         if isinstance(decision, Ad):
             ads = [(slot.item_id, slot.campaign_id) for slot in decision.slots if slot.position is None]
-            self._look(visit, decision.decision_id, ads, self.ads, AD_FACTOR)
+            self._look(visit, decision.decision_id, ads, [self.ads], AD_FACTOR)
         else:
-            reactions = self.variants.setdefault(compared_variant(decision), Reactions())
-            items = [(choice.item_id, choice.campaign_id) for choice in decision.items]
-            self._look(visit, decision.decision_id, items, reactions)
+            reactions = [self.variants.setdefault(compared_variant(decision), Reactions())]
+            if decision.shelf:
+                reactions.append(self.shelves.setdefault(decision.shelf, Reactions()))
+            self._look(visit, decision.decision_id, _shown(decision.items), reactions)
+            for shelf in decision.shelves or ():
+                if shelf.job != "sponsored" and not visit.clicking:  # the shopper sees the ads with their own decision
+                    reactions = [self.shelves.setdefault(shelf.name, Reactions())]
+                    self._look(visit, decision.decision_id, _shown(shelf.items), reactions)
 
     def _look(
         self,
         visit: _Visit,
         decision_id: str,
         shown: Sequence[tuple[str, str | None]],
-        reactions: Reactions,
+        reactions: Sequence[Reactions],
         factor: float = 1.0,
     ) -> None:
         """Let the shopper read items from the top until a click or a loss of interest. Each read item is an impression.
+
+        A shopper who clicks nothing looks at the next shelf as likely as at the first.
 
         Args:
             visit: Visit of the shopper.
@@ -185,7 +195,8 @@ class LiveShop:
         for position, (row, click) in enumerate(zip(rows, clicks.tolist(), strict=True)):
             source = _Source(decision_id, position, reactions, shown[position][1])
             self._record(visit, "impression", row, source, click=round(click, 6))
-            reactions.impressions += 1
+            for counts in reactions:
+                counts.impressions += 1
             if self._rng.random() < click:
                 visit.clicking, visit.clicked = (row, source), False
                 self._plan(visit, _CLICK_AFTER_MS)
@@ -221,7 +232,8 @@ class LiveShop:
             source = visit.sources.get(row)
             self._record(visit, MOVES[move], row, source)
             if source and move == PURCHASE:
-                source.reactions.purchases += 1
+                for counts in source.reactions:
+                    counts.purchases += 1
             self._plan(visit, pause)
 
     def _follow_click(self, visit: _Visit, row: int, source: _Source) -> None:
@@ -235,7 +247,8 @@ class LiveShop:
         if not visit.clicked:
             self._record(visit, "click", row, source)
             visit.clicked = True
-            source.reactions.clicks += 1
+            for counts in source.reactions:
+                counts.clicks += 1
             self._plan(visit, _OPEN_AFTER_MS)
             return
         state_row = np.array([visit.row])
@@ -318,3 +331,8 @@ class LiveShop:
                     event, decision_id=source.decision_id, position=source.position, campaign_id=source.campaign_id
                 )
         self._delivery.accept(event, self._recorder.truth(state, event_id, click=click))
+
+
+def _shown(items: Sequence[Choice]) -> list[tuple[str, str | None]]:
+    """Return the items of a list, each with the campaign of an ad."""
+    return [(choice.item_id, choice.campaign_id) for choice in items]

@@ -42,4 +42,10 @@ def test_difference_of_two_policies():
 
 
 def test_shipped_policies_are_listed():
-    assert [line.split()[0] for line in output_of("list").splitlines()] == ["default", "discovery", "no-ads", "strict"]
+    assert [line.split()[0] for line in output_of("list").splitlines()] == [
+        "default",
+        "discovery",
+        "no-ads",
+        "shelves",
+        "strict",
+    ]

@@ -29,8 +29,8 @@ def fault_of(text: bytes) -> str:
     return str(refused.value)
 
 
-def test_four_policies_are_shipped():
-    assert SHIPPED_POLICIES == ("default", "discovery", "no-ads", "strict")
+def test_five_policies_are_shipped():
+    assert SHIPPED_POLICIES == ("default", "discovery", "no-ads", "shelves", "strict")
 
 
 def test_default_file_states_every_default():

@@ -12,11 +12,12 @@ from clickscore.schemas.events import Search, View
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.policy.ad_policy import AdPlacement, Ads
 from clickscore.stream.policy.experiments import CONTROL
-from clickscore.stream.policy.pages import decide_page
+from clickscore.stream.policy.pages import decide_page, trace_page
 from clickscore.stream.policy.policy_file import Boost, Hide, Limit, Pin, PolicyFile
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.policy.shelf_policy import Pages, ShelfTable
 from clickscore.stream.policy.shelf_sources import companion_anchors
+from clickscore.stream.policy.shelves import main_policy
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.request import Reasons, Request, Scores
 from clickscore.stream.settings import PolicySettings, SessionSettings
@@ -279,3 +280,29 @@ def test_companions_of_a_request_are_counted_up_to_its_event():
     output = pipeline.process(0, records(*sold[:3], view("cid", 1, "x"), sold[3], view("cid", 2, "x")))
     decisions = [msgspec.json.decode(message.value or b"", type=Recommendation) for message in output.recommendations]
     assert [[choice.item_id for choice in decision.items] for decision in decisions if decision.shelf] == [[], ["y"]]
+
+
+def test_rules_of_each_shelf_are_traced_by_name():
+    policy = Policy(plain(pages=Pages(view=("for_you", "recently_viewed"))), "bundle", ())
+    traced = list(trace_page(policy, on_page_of("a", "b"), make_scores("b"), make_catalogue()))
+    assert [(name, [effect.rule for effect in effects]) for name, _, effects in traced] == [
+        ("for_you", []),
+        ("recently_viewed", ["on_page"]),
+    ]
+    ((name, plain_policy, _),) = trace_page(Policy(plain(), None, ()), on_page_of("a"), None, make_catalogue())
+    assert (name, plain_policy.shelf) == ("", None)
+
+
+def test_page_is_judged_by_its_main_shelf():
+    policy = Policy(plain(pages=Pages(view=("sponsored", "similar"))), "bundle", ())
+    main = main_policy(policy, on_page_of("a"))
+    assert main.shelf is not None
+    assert main.shelf.name == "similar"
+    search = Search(event_id="e", user_id="ann", ts=1)
+    assert main_policy(policy, msgspec.structs.replace(on_page_of("a"), event=search)) is policy
+
+
+def test_shelves_of_a_visitor_without_an_item_are_empty():
+    search = Search(event_id="e", user_id="ann", ts=1, placements=("similar", "popular_in_category"))
+    decision, _ = decide((), msgspec.structs.replace(on_page_of("a"), event=search, items=[], actions=b""))
+    assert shelves_of(decision) == {"similar": "", "popular_in_category": ""}

@@ -54,3 +54,17 @@ def test_scorer_knows_the_vectors_of_its_bundle(tmp_path: Path):
     vectors = Scorer(bundle).item_vectors([bundle.items[0], "unknown"])
     assert np.linalg.norm(vectors, axis=1).round(6).tolist() == [1.0, 0.0]
     assert not Scorer(bundle._replace(directions=None)).item_vectors(["unknown"]).any()
+
+
+def test_shape_may_be_packed():
+    shape = b"\x0a\x03\x04\xac\x02"  # field 1, 3 bytes: 4 and 300 as packed numbers
+    tensor = shape + b"\x10\x01" + b"\x42\x05table" + b"\x4a\xc0\x25" + np.ones(1200, dtype="<f4").tobytes()
+    graph = b"\x2a" + _length(tensor) + tensor
+    directions = read_directions(b"\x3a" + _length(graph) + graph, 3)
+    assert directions is not None
+    assert directions.shape == (4, 300)
+
+
+def _length(message: bytes) -> bytes:
+    """Return the length of a message as a number of protobuf."""
+    return bytes((len(message) & 0x7F | 0x80, len(message) >> 7))

@@ -71,7 +71,9 @@ def ad(event) -> Ad:
 
 @pytest.fixture
 def counts() -> DemoMetrics:
-    return DemoMetrics(began_at=500, variants={"popular": Reactions(), "model": Reactions(impressions=3, clicks=1)})
+    return DemoMetrics(
+        began_at=500, variants={"popular": Reactions(), "model": Reactions(impressions=3, clicks=1)}, shelves={}
+    )
 
 
 def send_and_decide(counts: DemoMetrics, event, appended_at: int, **fields) -> None:
@@ -95,6 +97,7 @@ def test_summary_has_the_keys_that_are_promised(counts):
             "model": {"impressions": 3, "clicks": 1, "purchases": 0},
             "popular": {"impressions": 0, "clicks": 0, "purchases": 0},
         },
+        "shelves": {},
     }
     assert list(msgspec.to_builtins(counts.summary)) == [field.name for field in msgspec.structs.fields(Summary)]
 

@@ -1,10 +1,14 @@
 """Live view: words and numbers of a demo."""
 
 import dataclasses
+import io
+import re
 
+import msgspec
 import pytest
 from rich.console import Console
 
+from clickscore.schemas.decisions import Choice, Shelf
 from clickscore.schemas.events import Cart, Click, Favourite, Purchase, RemoveFromCart, Search, View
 from clickscore.stream.simulator.demo_metrics import Latency
 from clickscore.stream.simulator.live_view import Frame, line, pseudonym, render, sentence
@@ -22,6 +26,7 @@ UNKNOWN = Frame(
     lag=None,
     dead_letters=0,
     variants={},
+    shelves={},
     sentences=[],
 )
 BUSY = Frame(
@@ -33,6 +38,7 @@ BUSY = Frame(
     lag=3,
     dead_letters=2,
     variants={"popular": Reactions(400, 8, 1), "model": Reactions(410, 41, 5)},
+    shelves={"similar": Reactions(300, 9, 2)},
     sentences=["Anna-3f2a looked at Red kettle → we show Coral teapot"],
 )
 
@@ -110,3 +116,17 @@ def test_live_view_shows_reactions_by_variant():
     shown = captured.get()
     assert "10.0" in shown  # clicks per 100 impressions of the model's
     assert "Anna-3f2a looked at Red kettle" in shown
+
+
+def test_sentence_names_the_shelves_that_have_items():
+    event = deed(View, item_id="red-kettle")
+    items = (Choice(item_id="red-kettle", score=0.0, propensity=1.0, reason="viewed"),)
+    shelves = Shelf(name="again", job="recently_viewed", items=items), Shelf(name="similar", job="similar", items=())
+    decision = msgspec.structs.replace(recommendation(event), shelf="for_you", shelves=shelves)
+    assert sentence(event, decision, TITLES).endswith("we show Red kettle; again: Red kettle, ...")
+
+
+def test_frame_shows_the_shelves_by_name():
+    shown = Console(width=200, record=True, file=io.StringIO())
+    shown.print(render("title", BUSY))
+    assert re.search(r"similar +300 +9 +3\.0 +2", shown.export_text())

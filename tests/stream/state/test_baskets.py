@@ -70,3 +70,10 @@ def test_restored_state_counts_the_same():
     changes = pipeline.process(0, records(*(purchase(user, 0, item) for user in "ab" for item in "xy"))).changes
     restored = restore(changes, "events-0", SessionSettings())
     assert restored.companions(["x"], 9) == pipeline.state(0).companions(["x"], 9)
+
+
+def test_basket_that_is_gone_leaves_no_count():
+    made = baskets_of("ab", "a")
+    made.update("u0", [])
+    made.update("u1", [])
+    assert vars(made) == vars(Baskets())

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from clickscore.schemas.decisions import Ad, Choice, Recommendation, SoldSlot
+from clickscore.schemas.decisions import Ad, Choice, Recommendation, Shelf, SoldSlot
 from clickscore.schemas.events import Click, Impression, ItemEvent, View, decode_record, encode_event
 from clickscore.stream.simulator.shop.live import LiveShop
 from clickscore.stream.simulator.shop.shoppers import make_shop
@@ -208,3 +208,22 @@ def test_what_is_sold_leaves_the_stock_and_comes_back_when_it_has_sold_out():
         if item.stock == 0:
             sold_out.add(item.item_id)
     assert any(before[item_id] > 0 for item_id in sold_out)
+
+
+def on_two_shelves(event):
+    first, *others = recommend(event, "model", like(event)).items
+    shelves = (
+        Shelf(name="more", job="similar", items=tuple(others)),
+        Shelf(name="ads", job="sponsored", items=(first,)),
+    )
+    decision = recommend(event, "model", [first.item_id])
+    yield msgspec.structs.replace(decision, shelf="main", shelves=shelves)
+
+
+def test_shoppers_look_at_one_shelf_after_the_other_until_a_click():
+    live, sent, _, _ = run(on_two_shelves)
+    assert set(live.shelves) == {"main", "more"}
+    assert live.shelves["main"] == live.variants["model"]
+    assert 0 < live.shelves["more"].clicks < live.shelves["more"].impressions
+    clicks = sum(isinstance(event, Click) for event, _ in sent)
+    assert clicks == sum(shelf.clicks for shelf in live.shelves.values())
