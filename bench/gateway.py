@@ -1,9 +1,11 @@
 """`python -m bench.gateway`: load and latency of a gateway, on a temporary Kafka beside a worker.
 
 * Reads: GET requests for the newest decision of users. The cost is the gateway's own CPU time, so the load client,
-  which shares the machine, does not count. Then the same with many idle connections open.
+  which shares the machine, does not count. Then the same with many idle connections open, and with slow clients among
+  them, which send a request byte by byte.
 * Decisions: single events by turns over HTTP with `decide=true`, and directly over Kafka with the same client code. The
-  worker and the seconds are the same, so the difference is the cost of HTTP.
+  worker and the seconds are the same, so the difference is the cost of HTTP. The added time is also measured request by
+  request: the client's time less the time from the event to the decision within the gateway (`Server-Timing`).
 """
 
 import asyncio
@@ -12,6 +14,7 @@ import random
 import resource
 import time
 import uuid
+from collections.abc import Sequence
 from statistics import quantiles
 
 import click
@@ -40,6 +43,8 @@ USERS = 20_000
 CLIENTS = 32
 """Connections that send requests without a pause."""
 IDLE_CONNECTIONS = 10_000
+SLOW_CLIENTS = 1_000
+"""Clients that send a byte of a request each second, among the idle connections."""
 DECIDE_PER_SECOND = 50
 """Events a second of each path: few enough that the worker is never busy."""
 WARM_UP = 100
@@ -51,6 +56,7 @@ class Reads(msgspec.Struct, frozen=True, kw_only=True):
     """One run of reads."""
 
     idle_connections: int
+    slow_clients: int
     requests: int
     per_second: float
     cpu_us: float
@@ -73,6 +79,9 @@ class Decisions(msgspec.Struct, frozen=True, kw_only=True):
     http_p99: float
     direct_p50: float
     direct_p99: float
+    added_p50: float
+    """Time of a request less the time from event to decision within the gateway, ms."""
+    added_p99: float
 
 
 @click.command()
@@ -83,20 +92,23 @@ def main(*, seconds: float, rounds: int, json_output: JsonOutput) -> None:
     """Measure a gateway's reads and decisions."""
     idle_connections = _raise_open_files(IDLE_CONNECTIONS)
     with open_environment() as environment:
-        reads = [_read_run(environment, seconds, idle) for _ in range(rounds) for idle in (0, idle_connections)]
+        cases = ((0, 0), (idle_connections, 0), (idle_connections - SLOW_CLIENTS, SLOW_CLIENTS))
+        reads = [_read_run(environment, seconds, idle, slow) for _ in range(rounds) for idle, slow in cases]
         decisions = [_decision_run(environment, seconds) for _ in range(rounds)]
     json_output.write({"reads": reads, "decisions": decisions})
     if json_output.to_stdout:
         return
     for run in reads:
         click.echo(
-            f"{run.idle_connections:>6,} idle connections: {run.per_second:,.0f} GET/s, {run.cpu_us:.0f} us CPU each "
+            f"{run.idle_connections:>6,} idle connections, {run.slow_clients:>5,} slow clients: "
+            f"{run.per_second:,.0f} GET/s, {run.cpu_us:.0f} us CPU each "
             f"({run.per_core:,.0f} GET/s a core), p50 {run.p50_ms:.1f} ms, p99 {run.p99_ms:.1f} ms"
         )
     for run in decisions:
         click.echo(
             f"event to decision: HTTP p50 {run.http_p50:.1f} ms, p99 {run.http_p99:.1f} ms; "
-            f"direct p50 {run.direct_p50:.1f} ms, p99 {run.direct_p99:.1f} ms ({run.events:,} events each)"
+            f"direct p50 {run.direct_p50:.1f} ms, p99 {run.direct_p99:.1f} ms; "
+            f"added in a request p50 {run.added_p50:.1f} ms, p99 {run.added_p99:.1f} ms ({run.events:,} events each)"
         )
 
 
@@ -107,13 +119,13 @@ def _raise_open_files(connections: int) -> int:
     return connections if hard == resource.RLIM_INFINITY else min(connections, hard - 1_000)
 
 
-def _read_run(environment: Environment, seconds: float, idle_connections: int) -> Reads:
+def _read_run(environment: Environment, seconds: float, idle_connections: int, slow_clients: int) -> Reads:
     with environment.topics() as settings, _uvloop_runner() as runner:
         listening = settings.replace(gateway_port=free_port("127.0.0.1"))
         runner.run(_publish_decisions(listening))
         with child(GATEWAY, listening, environment.folder) as gateway:
-            run = runner.run(_measure_reads(listening, gateway.process, seconds, idle_connections))
-    report_progress(f"{idle_connections:,} idle connections: {run.cpu_us:.0f} us CPU a request")
+            run = runner.run(_measure_reads(listening, gateway.process, seconds, idle_connections, slow_clients))
+    report_progress(f"{idle_connections:,} idle, {slow_clients:,} slow: {run.cpu_us:.0f} us CPU a request")
     return run
 
 
@@ -165,11 +177,17 @@ class _Client:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self.decide_ms = 0.0
+        """Time from event to decision within the gateway in the last answer, ms; 0 without a decision."""
 
     @classmethod
     async def connect(cls, settings: Settings) -> "_Client":
         """Open a connection to the gateway."""
         return cls(*await asyncio.open_connection("127.0.0.1", settings.gateway.gateway_port))
+
+    def trickle(self, part: bytes) -> None:
+        """Send a part of a request."""
+        self._writer.write(part)
 
     def close(self) -> None:
         """Close the connection."""
@@ -183,6 +201,7 @@ class _Client:
         self._writer.write(head.encode() + b"\r\n" + body)
         answer = await self._reader.readuntil(b"\r\n\r\n")
         length = int(answer.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        self.decide_ms = float(answer.partition(b"decide;dur=")[2].partition(b"\r\n")[0] or 0)
         return int(answer[9:12]), await self._reader.readexactly(length)
 
 
@@ -202,18 +221,46 @@ async def _wait_ready(settings: Settings) -> None:
         await asyncio.sleep(0.1)
 
 
-async def _measure_reads(settings: Settings, gateway: psutil.Popen, seconds: float, idle_connections: int) -> Reads:
-    """Send reads over `CLIENTS` connections without a pause, beside idle connections.
+async def _wait_deciding(client: _Client) -> None:
+    """Wait until a worker decides on events of many users."""
+    deadline = time.monotonic() + READY_SECONDS
+    for number in range(20):
+        while True:
+            event = View(event_id=uuid.uuid4().hex, user_id=f"ready-{number}", ts=int(time.time() * 1000), item_id="i")
+            status, body = await client.send("POST", "/v1/events?decide=true", encode_event(event))
+            if status == 200:
+                break
+            if time.monotonic() > deadline:
+                raise TimeoutError(body.decode())
+
+
+async def _send_slowly(clients: Sequence[_Client]) -> None:
+    """Send a byte of a header by each client, again and again."""
+    for client in clients:
+        client.trickle(b"GET /health HTTP/1.1\r\nslow: ")
+    while True:
+        await asyncio.sleep(1)
+        for client in clients:
+            client.trickle(b"x")
+
+
+async def _measure_reads(
+    settings: Settings, gateway: psutil.Popen, seconds: float, idle_connections: int, slow_clients: int
+) -> Reads:
+    """Send reads over `CLIENTS` connections without a pause, beside idle connections and slow clients.
 
     Args:
         settings: Settings of the gateway.
         gateway: Process of the gateway.
         seconds: Length of the run.
         idle_connections: Open connections that send nothing.
+        slow_clients: Open connections that send a request byte by byte.
     """
     await _wait_ready(settings)
     idle = [await _Client.connect(settings) for _ in range(idle_connections)]
+    slow = [await _Client.connect(settings) for _ in range(slow_clients)]
     clients = [await _Client.connect(settings) for _ in range(CLIENTS)]
+    trickling = asyncio.create_task(_send_slowly(slow))
     times: list[float] = []
     deadline = time.monotonic() + seconds
 
@@ -227,11 +274,13 @@ async def _measure_reads(settings: Settings, gateway: psutil.Popen, seconds: flo
     cpu_before, began_at = _cpu_seconds(gateway), time.monotonic()
     await asyncio.gather(*(read(client, seed) for seed, client in enumerate(clients)))
     wall_s, cpu_s = time.monotonic() - began_at, _cpu_seconds(gateway) - cpu_before
-    for client in (*idle, *clients):
+    trickling.cancel()
+    for client in (*idle, *slow, *clients):
         client.close()
     p50, p99 = _percentiles(times)
     return Reads(
         idle_connections=idle_connections,
+        slow_clients=slow_clients,
         requests=len(times),
         per_second=len(times) / wall_s,
         cpu_us=cpu_s / len(times) * 1e6,
@@ -258,11 +307,12 @@ async def _measure_decisions(settings: Settings, seconds: float) -> Decisions:
     )
     explain = ExplainProcess(settings).explain
     service = GatewayService(log, direct, explain, settings.gateway, GatewayMetrics())
-    times: dict[str, list[float]] = {"http": [], "direct": []}
+    times: dict[str, list[float]] = {"http": [], "direct": [], "within": []}
 
     async def over_http(value: bytes) -> None:
         status, body = await http.send("POST", "/v1/events?decide=true", value)
         assert status == 200, body
+        times["within"].append(http.decide_ms / 1000)
 
     async def over_kafka(event: View, value: bytes) -> None:
         await service.store_and_decide([IncomingEvent(event, value)])
@@ -271,6 +321,7 @@ async def _measure_decisions(settings: Settings, seconds: float) -> Decisions:
         following = asyncio.create_task(log.follow())
         while not log.health().is_ready:  # noqa: ASYNC110 (the log has no event for it)
             await asyncio.sleep(0.05)
+        await _wait_deciding(http)
         count = WARM_UP + int(seconds * DECIDE_PER_SECOND)
         for number in range(count):
             for path in ("http", "direct"):
@@ -288,12 +339,16 @@ async def _measure_decisions(settings: Settings, seconds: float) -> Decisions:
     http.close()
     http_p50, http_p99 = _percentiles(times["http"][WARM_UP:])
     direct_p50, direct_p99 = _percentiles(times["direct"][WARM_UP:])
+    pairs = zip(times["http"][WARM_UP:], times["within"][WARM_UP:], strict=True)
+    added_p50, added_p99 = _percentiles([http_s - within_s for http_s, within_s in pairs])
     return Decisions(
         events=count - WARM_UP,
         http_p50=http_p50,
         http_p99=http_p99,
         direct_p50=direct_p50,
         direct_p99=direct_p99,
+        added_p50=added_p50,
+        added_p99=added_p99,
     )
 
 

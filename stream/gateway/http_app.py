@@ -1,7 +1,7 @@
 """Gateway app: the routes of the gateway, and errors as problem details (RFC 9457)."""
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from importlib.resources import files
 from urllib.parse import unquote_to_bytes
@@ -109,7 +109,9 @@ class _Handlers:
         self._check_events(caller, [event.event for event in events])
         self._access.take(caller.key, len(events) - 1)  # the request itself took one
         if decide:
-            return _json(encode_events(*await self._service.store_and_decide(events)))
+            began_at = time.perf_counter()
+            answer = encode_events(*await self._service.store_and_decide(events))
+            return _json(answer, headers=_timing("decide", began_at))
         return _json(encode_events(await self._service.store(events)))
 
     def _check_events(self, caller: Caller, events: Sequence[AnyEvent | PrivacyRecord]) -> None:
@@ -217,8 +219,18 @@ def _host(headers: Sequence[tuple[bytes, bytes]]) -> str:
     return next((value.decode("latin-1") for name, value in headers if name == b"host"), "")
 
 
-def _json(body: bytes, status: int = HTTPStatus.OK) -> Response:
-    return Response(body, status, media_type=JSON)
+def _json(body: bytes, status: int = HTTPStatus.OK, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(body, status, headers, JSON)
+
+
+def _timing(name: str, began_at: float) -> dict[str, str]:
+    """Return the header that says how long a part of the answer took, in ms (W3C Server Timing).
+
+    Args:
+        name: Name of the part.
+        began_at: Beginning of the part, s of the performance counter.
+    """
+    return {"Server-Timing": f"{name};dur={(time.perf_counter() - began_at) * 1000:.2f}"}
 
 
 def _problem(error: RequestError) -> Response:

@@ -50,6 +50,7 @@ def test_decide_answers_with_the_decision_on_the_last_event() -> None:
         answer = await gateway.post([event(event_id="e1"), event(event_id="e2")], decide=True)
         assert answer.status == 200
         assert answer.json["decision"] == json.loads(decision(1, "anna", "e2"))
+        assert answer.headers["server-timing"].startswith("decide;dur=")
         assert answer.body.endswith(b',"decision":' + decision(1, "anna", "e2") + b"}")
 
     with_gateway(work)
