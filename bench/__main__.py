@@ -15,6 +15,7 @@ from bench.latency import latency
 from bench.machine import machine
 from bench.memory import memory
 from bench.million import million
+from bench.policy_cost import decision
 from bench.profiles import profiles
 from bench.replay import arms, flat, reasons, replay
 from bench.report import Measurement, Report, complete_document, table
@@ -34,6 +35,7 @@ MEASUREMENTS: dict[str, Callable[[Environment, RunBudget], Measurement]] = {
     "million": million,
     "start": start,
     "memory": memory,
+    "decision": decision,
     "replay": replay,
     "arms": arms,
     "reasons": reasons,

@@ -21,6 +21,8 @@ class RunBudget:
     """Number of users in the measurement of memory."""
     replayed_events: int = 1_000_000
     judged_events: int = 100_000
+    decision_repeats: int = 30
+    """Runs of each side over 1,000 decisions: a busy machine needs many until each micro-batch had a quiet moment."""
     long_events: int = 10_000_000
     """Size of the longer log of two replays that should need the same memory."""
 
@@ -36,5 +38,6 @@ QUICK = RunBudget(
     users=200_000,
     replayed_events=250_000,
     judged_events=40_000,
+    decision_repeats=5,
     long_events=1_000_000,
 )

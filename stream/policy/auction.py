@@ -9,11 +9,13 @@ probability * quality, and no less than the reserve (Edelman, Ostrovsky and Schw
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from clickscore.schemas.catalogue import Campaign
 from clickscore.stream.policy.ad_policy import Pricing
 
 
-class Bidder(NamedTuple):
+class Bidder(msgspec.Struct, frozen=True, gc=False):
     """A campaign that takes part in an auction, as `make_bidder` returns it."""
 
     campaign: Campaign
@@ -44,7 +46,7 @@ class Slot(NamedTuple):
     """Positions in the list where the ad may be, the preferred first; None beside the list."""
 
 
-class Sale(NamedTuple):
+class Sale(msgspec.Struct, frozen=True, gc=False):
     """A sold slot."""
 
     bidder: Bidder

@@ -73,7 +73,7 @@ def count_places(caps: Sequence[Cap], request: Request, catalogue: AnyCatalogue)
         return None
     if len(caps) > 1:
         counts = [(cap.name, cap.limit, cap.group_of(request, catalogue), dict[str, int]()) for cap in caps]
-        return PlaceCounts(str, partial(_find_full_cap, counts))  # each item is a group of its own
+        return str, partial(_find_full_cap, counts)  # each item is a group of its own
     name, _, limit, group_of, _ = caps[0]
     places: dict[str, int] = {}
 
@@ -84,7 +84,7 @@ def count_places(caps: Sequence[Cap], request: Request, catalogue: AnyCatalogue)
         places[group] = count + 1
         return None
 
-    return PlaceCounts(group_of(request, catalogue), find_full_cap)
+    return group_of(request, catalogue), find_full_cap
 
 
 def _find_full_cap(
@@ -111,8 +111,11 @@ def apply_caps(choices: Iterable[Choice], counts: PlaceCounts | None, removed: d
     """
     shown: list[Choice] = []
     for choice in choices:
-        group = counts.group_of(choice.item_id) if counts else None
-        name = counts.find_full_cap(group) if counts and group else None
+        name = None
+        if counts:
+            group_of, find_full_cap = counts
+            group = group_of(choice.item_id)
+            name = find_full_cap(group) if group else None
         if name is None:
             shown.append(choice)
         else:

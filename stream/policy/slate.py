@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
-from typing import NamedTuple
 
 from clickscore.schemas.decisions import Because, Choice
 from clickscore.stream.request import Request
@@ -25,13 +24,12 @@ A plain tuple, because every decision makes new sources.
 """
 
 
-class PlaceCounts(NamedTuple):
-    """Counts of the places of a list by group. In two parts, since few items are in a group of the usual cap."""
+PlaceCounts = tuple[Callable[[str], str | None], Callable[[str], str | None]]
+"""Counts of the places of a list by group, as two functions, since few items are in a group of the usual cap:
 
-    group_of: Callable[[str], str | None]
-    """Returns the group of an item; None or empty for an item that no cap limits."""
-    find_full_cap: Callable[[str], str | None]
-    """Returns the name of a cap that is full for a group. None counts an item of the group as shown."""
+* Return the group of an item; None or empty for an item that no cap limits.
+* Return the name of a cap that is full for a group. None counts an item of the group as shown.
+"""
 
 
 Pick = tuple[str, float, str, int]

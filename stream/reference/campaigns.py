@@ -4,14 +4,15 @@ A change of a campaign touches only the index entries of its old and new targets
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from clickscore.schemas.catalogue import Campaign
 
 _NOTHING: dict[str, Campaign] = {}
 
 
-class PageContext(NamedTuple):
+class PageContext(msgspec.Struct, frozen=True, gc=False):
     """What campaigns may target on a page."""
 
     items: Sequence[str]
@@ -24,7 +25,7 @@ class PageContext(NamedTuple):
     """Customer group of the user; None if unknown."""
 
 
-class NewestItem(NamedTuple):
+class NewestItem(msgspec.Struct, frozen=True, gc=False):
     """What the catalogue says of the newest item of a session; empty texts where it says nothing."""
 
     category: str

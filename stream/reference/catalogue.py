@@ -243,6 +243,8 @@ def _details_of(item: Item) -> ItemDetails:
 
 def newest_item(items: Sequence[str]) -> str:
     """Return the newest item of a session, searches skipped; empty for a session of searches."""
+    if items and items[-1]:  # nearly every session: a search is rare
+        return items[-1]
     return next((item for item in reversed(items) if item), "")
 
 
