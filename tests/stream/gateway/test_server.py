@@ -176,6 +176,26 @@ def test_open_connections_do_not_hold_up_requests_and_the_excess_is_503() -> Non
     with_gateway(work, gateway_connections=350)
 
 
+def test_many_slow_clients_do_not_hold_up_requests_and_are_cut_off() -> None:
+    async def work(gateway: RunningGateway) -> None:
+        with request_life(2):
+            connections = [await connect(gateway) for _ in range(200)]
+            for _, writer in connections:
+                writer.write(GET[:-2])
+            ended = [asyncio.create_task(is_cut_off(reader)) for reader, _ in connections]
+            assert (await gateway.post(event(), decide=True)).status == 200
+            while not all(task.done() for task in ended):
+                for task, (_, writer) in zip(ended, connections, strict=True):
+                    if not task.done():
+                        writer.write(b"x")  # a header that never ends
+                await asyncio.sleep(0.05)
+            for _, writer in connections:
+                writer.close()
+        assert (await gateway.get("/health")).status == 200
+
+    with_gateway(work)
+
+
 def test_requests_in_a_row_are_answered_in_order() -> None:
     async def work(gateway: RunningGateway) -> None:
         await gateway.post(event())
