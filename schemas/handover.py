@@ -12,6 +12,7 @@ from clickscore.schemas.ad_impressions import AD_IMPRESSION_BYTES, MAX_AD_IMPRES
 from clickscore.schemas.clients import CLIENTS
 from clickscore.schemas.durations import DAY_MS
 from clickscore.schemas.field_types import YEAR_9999_MS, EventTime, Id, LogOffset, Millis
+from clickscore.schemas.open_decisions import decode_ledger
 from clickscore.schemas.purposes import Purpose
 
 MAX_PARTITIONS = 10_000
@@ -132,6 +133,17 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=
     """Class of the anonymous id: index into `schemas.clients.CLIENTS`."""
     ads: HandedAds | None = None
     """Ads shown to the anonymous id on the newest day with any."""
+    ledger: bytes | msgspec.UnsetType = msgspec.UNSET
+    """Open decisions of the anonymous id (`schemas.open_decisions.UserLedger`) as MessagePack; left out without any."""
+
+    def __post_init__(self) -> None:
+        """Check that the open decisions can be read.
+
+        Raises:
+            ValueError: They cannot.
+        """
+        if self.ledger is not msgspec.UNSET:
+            decode_ledger(self.ledger)
 
     @property
     def newest_ts(self) -> int:

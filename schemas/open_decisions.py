@@ -128,6 +128,36 @@ class UserLedger(msgspec.Struct, array_like=True, gc=False):
     """Whether the user is known as a bot or an agent, which pays for no ad."""
 
 
+_decode_ledger = msgspec.msgpack.Decoder(UserLedger).decode
+encode_ledger = msgspec.msgpack.Encoder().encode
+
+
+def decode_ledger(value: bytes) -> UserLedger:
+    """Return a ledger that was handed over.
+
+    Raises:
+        ValueError: The bytes are no ledger, or name lines or lists that no page has.
+    """
+    try:
+        ledger = _decode_ledger(value)
+    except (msgspec.DecodeError, RecursionError) as exc:
+        message = f"the open decisions cannot be read: {exc}"
+        raise ValueError(message) from exc
+    if any(_is_damaged(decision) for decision in ledger.decisions):
+        message = "an open decision is damaged"
+        raise ValueError(message)
+    return ledger
+
+
+def _is_damaged(decision: OpenDecision) -> bool:
+    """Return whether the parts of a decision do not fit together."""
+    return (
+        len(decision.items) % ITEM_HASH_BYTES > 0
+        or len(decision.billing) not in (0, len(decision.slots))
+        or any(reaction.kind not in (IMPRESSION, CLICK) for reaction in decision.reactions)
+    )
+
+
 def item_hash(item_id: str) -> bytes:
     """Return the hash of an item's id, as `OpenDecision.items` has it."""
     return xxhash.xxh3_64_digest(item_id.encode())

@@ -30,7 +30,7 @@ from clickscore.schemas.events import (
     decode_record,
 )
 from clickscore.schemas.handover import Handover
-from clickscore.schemas.open_decisions import LEDGER_PREFIX
+from clickscore.schemas.open_decisions import LEDGER_PREFIX, decode_ledger, encode_ledger
 from clickscore.schemas.outcomes import encode_outcome
 from clickscore.schemas.purposes import ADS, PERSONALISATION
 from clickscore.schemas.sessions import ClosedSession, encode_session
@@ -46,7 +46,7 @@ from clickscore.stream.request import Request, Scores
 from clickscore.stream.scoring.scorer import PendingScores, Scorer
 from clickscore.stream.settings import PolicySettings, SessionSettings
 from clickscore.stream.state import ad_counts, clients, consent, sessions
-from clickscore.stream.state.identity import encode_bounded
+from clickscore.stream.state.identity import empty_handover, encode_bounded
 from clickscore.stream.state.ledger import LedgerResults, OpeningDecision, sum_amounts
 from clickscore.stream.state.partition import (
     MAX_CLOSURES_PER_EVENT,
@@ -194,6 +194,16 @@ class PendingGroup(NamedTuple):
             yield from ((self.indices[position], scores) for position, scores in self.scores.results())
 
 
+class Identity(NamedTuple):
+    """An `identify` event, or a hand-over that has arrived."""
+
+    record: Identify | Handover
+    handover: Handover | None = None
+    """What the state hands over at an `identify` event, without the open decisions; None where it has nothing."""
+    withheld: int = 0
+    """Bits of the purposes to which the user of a hand-over has not consented."""
+
+
 class LedgerStep(NamedTuple):
     """A record on its way through the ledger."""
 
@@ -204,6 +214,8 @@ class LedgerStep(NamedTuple):
     """Index of the decision on the record among the due decisions, if any."""
     forgotten_user: str | None = None
     """User to be forgotten at the record, if any."""
+    identity: "Identity | None" = None
+    """What an `identify` event or a hand-over changes, if the record is one."""
 
 
 class LedgerBatch(NamedTuple):
@@ -238,6 +250,11 @@ class PendingBatch(NamedTuple):
     """The same decisions by scorer."""
     ledgers: list[LedgerBatch]
     """The same records for the ledgers."""
+
+    @property
+    def hands_over(self) -> bool:
+        """Whether `finish` may write hand-overs."""
+        return any(step.identity is not None for batch in self.ledgers for step in batch.steps)
 
 
 _EMPTY: frozenset[str] = frozenset()
@@ -436,10 +453,12 @@ class Pipeline:
         """
         state, steps, output, end = batch
         ledger = state.ledger
-        for offset, max_ts, index, user_id in steps:
+        for offset, max_ts, index, user_id, identity in steps:
             ledger.advance(max_ts, offset)
             if user_id is not None:
                 ledger.forget(user_id, offset)
+            elif identity is not None:
+                self._pass_identity(batch, identity, offset)
             elif index is not None and index in pages:
                 request, page = decisions[index].request, pages[index]
                 output.recommendations.append(page.recommendation)
@@ -454,6 +473,29 @@ class Pipeline:
                     ledger.open(_opening(request, page), offset, is_machine=is_machine)
         _add_results(output, ledger.take_results())
         output.changes[-1:-1] = state.flush_ledger(end)  # the partition's own record stays the last
+
+    def _pass_identity(self, batch: LedgerBatch, identity: Identity, offset: int) -> None:
+        """Hand the open decisions of an anonymous id over, or take over what has arrived.
+
+        Args:
+            batch: State and output.
+            identity: The `identify` event or the hand-over.
+            offset: Its source offset.
+        """
+        record, handover, withheld = identity
+        ledger = batch.state.ledger
+        if isinstance(record, Handover):
+            if record.ledger is not msgspec.UNSET:
+                handed = decode_ledger(record.ledger)
+                ledger.receive(record.user_id, handed, offset, ts=record.ts, withheld=withheld)
+            return
+        handed = ledger.hand_over(record.user_id, offset)
+        if handed is not None:
+            handover = handover or empty_handover(record, partition=batch.state.partition, offset=offset)
+            handover = msgspec.structs.replace(handover, ledger=encode_ledger(handed))
+        if handover is not None:
+            value = encode_bounded(handover, self._session_settings.max_event_bytes)
+            batch.output.handovers.append(Message(record.identified_as.encode(), value))
 
     def _decide_alone(self, due: Sequence[DueDecision], indices: Iterable[int], pages: dict[int, DecidedPage]) -> None:
         """Decide on the challenger's requests one by one; a request that its graph cannot score gets popular items.
@@ -553,7 +595,7 @@ class Pipeline:
                 deciders = self._find_deciders(partition, state.epoch)
                 continue
             if isinstance(event, Handover):
-                self._receive(state, event, record, output)
+                self._receive(batch, event, record)
                 continue
             if isinstance(event, (Consent, Erase, Identify)):  # the log's order counts: the watermark stays
                 self._apply_privacy(batch, event, record)
@@ -621,7 +663,7 @@ class Pipeline:
         """
         state, steps, output, _ = batch
         if isinstance(event, Identify):
-            self._identify(state, event, record, output)
+            self._identify(batch, event, record)
             return
         if isinstance(event, Erase):
             self._erase(state, event, record, output)
@@ -647,26 +689,35 @@ class Pipeline:
         output.receipts.append(Message(event.user_id.encode(), encode_receipt(receipt)))
         output.outcomes["erase"] += 1
 
-    def _identify(self, state: PartitionState, event: Identify, record: Record, output: Output) -> None:
-        """Take what an anonymous id did out of the state, and write it into the log of the user."""
+    def _identify(self, batch: LedgerBatch, event: Identify, record: Record) -> None:
+        """Take what an anonymous id did out of the state. The ledger adds open decisions, and writes the hand-over."""
+        state, steps, output, _ = batch
+        is_withheld = bool(state.withheld(state.user(event.user_id)) & PERSONALISATION)
         handover, closed = state.identify(event, record.offset)
         if closed:
             output.closed_sessions.append(closed_message(closed))
-        if handover:
-            value = encode_bounded(handover, self._session_settings.max_event_bytes)
-            output.handovers.append(Message(event.identified_as.encode(), value))
+        if is_withheld:
+            steps.append(LedgerStep(record.offset, state.max_ts, forgotten_user=event.user_id))
+        steps.append(LedgerStep(record.offset, state.max_ts, identity=Identity(event, handover)))
         output.outcomes["identify"] += 1
 
-    def _receive(self, state: PartitionState, handover: Handover, record: Record, output: Output) -> None:
+    def _receive(self, batch: LedgerBatch, handover: Handover, record: Record) -> None:
         """Merge what an anonymous id did into the state of the user, unless the record is a repeat after a crash."""
+        state, steps, output, _ = batch
         if state.is_applied(handover):
             output.outcomes["repeated"] += 1
             return
+        is_erased = state.is_erased(handover)
         closed, session_id = state.receive(handover, record.offset)
         output.closed_sessions.extend(map(closed_message, closed))
         if session_id is not None and handover.session is not None:
             source_id = f"{self.source(handover.partition)}-{handover.session.opened_by}"
             output.merges.append(SessionMerge(source_id, session_id, handover.user_id))
+        withheld = state.withheld(state.user(handover.user_id))
+        if withheld & PERSONALISATION:
+            steps.append(LedgerStep(record.offset, state.max_ts, forgotten_user=handover.user_id))
+        elif not is_erased:
+            steps.append(LedgerStep(record.offset, state.max_ts, identity=Identity(handover, withheld=withheld)))
         output.outcomes["handover"] += 1
 
     def _decode(self, record: Record) -> AnyRecord | DeadLetter:

@@ -204,6 +204,8 @@ class _TaskRun:
             pending = self._pipeline.begin(replayed)
             self._finish_in_flight()
             self._in_flight = (replayed, pending)
+            if pending.hands_over:
+                self._finish_in_flight()  # the hand-overs come next
             return pending.outputs
         outputs = self._pipeline.process_all(replayed) if decides else self._pipeline.advance_all(replayed)
         self._take(replayed, outputs)

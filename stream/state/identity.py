@@ -54,6 +54,19 @@ def make_handover(
     )
 
 
+def empty_handover(event: Identify, *, partition: int, offset: int) -> Handover:
+    """Return a hand-over of nothing, to which open decisions are added.
+
+    Args:
+        event: The `identify` event.
+        partition: Partition of the event.
+        offset: Offset of the event.
+    """
+    return Handover(
+        user_id=event.identified_as, anonymous_id=event.user_id, ts=event.ts, partition=partition, offset=offset
+    )
+
+
 def _handed_session(user: UserState) -> HandedSession:
     return HandedSession(
         session_id=user.session_id,
@@ -82,13 +95,16 @@ def _handed_consent(consent: ConsentState) -> HandedConsent:
 
 
 def encode_bounded(handover: Handover, max_bytes: int) -> bytes:
-    """Return a hand-over as JSON; the oldest halves of events and bought items go until the JSON fits.
+    """Return a hand-over as JSON. Open decisions, then the oldest halves of events and bought items go until it fits.
 
     Args:
         handover: The hand-over.
         max_bytes: Largest record that workers decode (`max_event_bytes`).
     """
     value = encode_event(handover)
+    if len(value) > max_bytes and handover.ledger is not msgspec.UNSET:
+        handover = msgspec.structs.replace(handover, ledger=msgspec.UNSET)  # the session counts more than its outcome
+        value = encode_event(handover)
     while len(value) > max_bytes:
         session, bought = handover.session, handover.bought
         if not bought and (session is None or len(session.events) == 1):

@@ -370,12 +370,16 @@ class Ledger:
             )
         )
         if len(ledger.decisions) > MAX_DECISIONS:
-            index = next((i for i, d in enumerate(ledger.decisions) if not d.reactions), 0)
-            decision = ledger.decisions[index]
-            if not decision.revisions:
-                self._publish(opening.user_id, ledger, index)
-            self._remove(ledger, [decision])
+            self._evict(opening.user_id, ledger)
         self._set_timer(opening.user_id, ledger)
+
+    def _evict(self, user_id: str, ledger: UserLedger) -> None:
+        """Close the oldest decision without a reaction, or else the oldest decision."""
+        index = next((i for i, decision in enumerate(ledger.decisions) if not decision.reactions), 0)
+        decision = ledger.decisions[index]
+        if not decision.revisions:
+            self._publish(user_id, ledger, index)
+        self._remove(ledger, [decision])
 
     def _settle(self, user_id: str, ledger: UserLedger, ts: int) -> None:
         """Write charges and corrections for whatever a change of a user's ledger has changed.
@@ -469,6 +473,43 @@ class Ledger:
             ledger.decisions, ledger.orders, ledger.is_machine = [], [], False
             self._close_at.pop(user_id, None)
             self._erased.add(user_id)
+
+    def hand_over(self, user_id: str, offset: int) -> UserLedger | None:
+        """Take the open decisions of an anonymous id out; None where there are none.
+
+        Args:
+            user_id: The anonymous id.
+            offset: Source offset of the `identify` event.
+        """
+        if user_id not in self._users and user_id not in self._touched:
+            return None
+        ledger = self.user(user_id)
+        handed = UserLedger(ledger.decisions, ledger.orders, ledger.is_machine)
+        self.forget(user_id, offset)
+        return handed if handed.decisions else None
+
+    def receive(self, user_id: str, handed: UserLedger, offset: int, *, ts: int, withheld: int) -> None:
+        """Add the open decisions of an anonymous id to those of the user.
+
+        Args:
+            user_id: The user.
+            handed: Open decisions of the anonymous id.
+            offset: Source offset of the hand-over.
+            ts: Event time of the `identify` event, ms.
+            withheld: Bits of the purposes to which the user has not consented; personalisation is not among them.
+        """
+        ledger = self._touch(user_id, offset)
+        if withheld & ADS:
+            for decision in handed.decisions:
+                decision.slots, decision.billing = [], []
+        known = {order.fingerprint for order in ledger.orders}
+        ledger.decisions = [*handed.decisions, *ledger.decisions]
+        ledger.orders += [order for order in handed.orders if order.fingerprint not in known][-MAX_ORDERS:]
+        ledger.is_machine = ledger.is_machine or handed.is_machine
+        while len(ledger.decisions) > MAX_DECISIONS:
+            self._evict(user_id, ledger)
+        self._settle(user_id, ledger, ts)
+        self._set_timer(user_id, ledger)
 
     def _touch(self, user_id: str, offset: int) -> UserLedger:
         """Return a user's ledger for a change by the record at an offset."""

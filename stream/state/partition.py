@@ -84,6 +84,8 @@ class PartitionState:
         self.appended_at = -1
         """Kafka's timestamp of the record at `offset`, ms; negative where unknown."""
         self.open_sessions = 0
+        self.partition = int(source.rpartition("-")[2])
+        """Number of the partition."""
         self.ledger = Ledger(source, settings)
         """Open decisions, changed once the decisions of a batch are made."""
         self.source = source
@@ -422,6 +424,11 @@ class PartitionState:
         """Return whether a hand-over repeats one that was applied: a source partition writes its own in order."""
         return handover.offset <= self._handed.get(handover.partition, -1)
 
+    def is_erased(self, handover: Handover) -> bool:
+        """Return whether the user or the anonymous id was erased since what is handed over."""
+        ids = (handover.user_id, handover.anonymous_id)
+        return any(handover.ts <= self._erasures.get(_hash(user_id), -1) for user_id in ids)
+
     def receive(self, handover: Handover, offset: int) -> tuple[list[ClosedSession], str | None]:
         """Merge what an anonymous id did into the state of the user.
 
@@ -433,8 +440,7 @@ class PartitionState:
             The sessions to publish, and the id of the open session with the events of the anonymous id, if any.
         """
         self._handed[handover.partition] = handover.offset
-        ids = (handover.user_id, handover.anonymous_id)
-        if any(handover.ts <= self._erasures.get(_hash(user_id), -1) for user_id in ids):
+        if self.is_erased(handover):
             return [], None
         user_id, user = handover.user_id, self.user(handover.user_id)
         if not _is_remembered(user):

@@ -772,3 +772,15 @@ def test_messages_of_a_batch_are_in_the_order_of_their_events():
     offsets = [decode_record(message.value or b"") for message in run(made, ANONYMOUS, *events).handovers]
     assert [record.offset for record in offsets if isinstance(record, Handover)] == [1, 3, 5]
     assert all(isinstance(message, Message) for message in run(made, ANONYMOUS).handovers)
+
+
+def test_open_decisions_go_over_with_the_session_and_alone():
+    made = pipeline()
+    first = made.process(ANONYMOUS, records(view("cookie", 0, "cup"), identify("cookie", 1, "ann")))
+    (message,) = first.handovers
+    again = made.process(ANONYMOUS, records(view("cookie", 2, "cup"), withdraw("cookie", 3, *PURPOSES), first=2))
+    assert again.handovers == []
+    received = made.process(USERS, records(message.value))
+    assert received.outcomes["handover"] == 1
+    assert [decision.partition for decision in made.state(USERS).ledger.user("ann").decisions] == [ANONYMOUS]
+    assert made.state(ANONYMOUS).ledger.user("cookie").decisions == []

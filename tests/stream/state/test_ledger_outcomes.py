@@ -12,6 +12,14 @@ from hypothesis import strategies as st
 from clickscore.schemas.decisions import BidUnit, ShownShelf
 from clickscore.schemas.durations import DAY_MS, MINUTE_MS
 from clickscore.schemas.events import AnyEvent, Cart, Click, Impression, Purchase
+from clickscore.schemas.open_decisions import (
+    Billing,
+    OpenDecision,
+    Reaction,
+    UserLedger,
+    decode_ledger,
+    encode_ledger,
+)
 from clickscore.schemas.outcomes import AdCharge, DecisionOutcome, LineOutcome
 from clickscore.schemas.purposes import ADS
 from clickscore.stream.settings import SessionSettings
@@ -472,3 +480,67 @@ def test_outcome_names_items_lists_and_campaigns():
         LineOutcome(item_id="mug", placement="list", position=1, purchases=1, revenue=7.0),
         LineOutcome(item_id="pot", placement="page", campaign_id="tea", impressions=1),
     )
+
+
+# Hand-overs
+
+
+def handed(state: PartitionState) -> UserLedger:
+    ledger = state.ledger.hand_over("ann", 70)
+    assert ledger is not None
+    return decode_ledger(encode_ledger(ledger))
+
+
+def receiver() -> PartitionState:
+    return PartitionState("events-1", SessionSettings())
+
+
+def test_order_after_a_login_counts_for_the_decision_of_the_anonymous_id():
+    state, heir = ledger_of([page()]), receiver()
+    passed(state, seen(), clicked())
+    heir.ledger.receive("user", handed(state), 5, ts=START, withheld=0)
+    assert state.ledger.user("ann").decisions == []
+    assert closed(state) == []
+    buys = msgspec.structs.replace(event_of(bought()), user_id="user")
+    heir.ledger.pass_event(buys, 6, is_machine=False)
+    (outcome,) = closed(heir)
+    assert (outcome.decision_id, outcome.user_id, outcome.lines[0].purchases) == ("events-0-0", "user", 1)
+
+
+def test_nothing_is_handed_over_without_open_decisions():
+    assert receiver().ledger.hand_over("ann", 1) is None
+
+
+def test_handed_decisions_join_those_of_the_user_within_the_bound():
+    state = ledger_of([page(second=number) for number in range(20)])
+    heir = ledger_of([page(second=number) for number in range(20)])
+    passed(heir, bought(7))
+    passed(state, bought(7), bought(8))
+    arrived = handed(state)
+    for decision in arrived.decisions:
+        decision.partition = 2
+    heir.ledger.receive("ann", arrived, 99, ts=START, withheld=0)
+    ledger = heir.ledger.user("ann")
+    assert (len(ledger.decisions), len(ledger.orders)) == (MAX_DECISIONS, 2)
+    assert len(heir.ledger.take_results().outcomes) == 8
+
+
+def test_user_without_consent_to_ads_takes_no_ad_over():
+    state, heir = ledger_of([page()]), receiver()
+    passed(state, seen(item="pot", is_ad=True))
+    heir.ledger.receive("user", handed(state), 5, ts=START, withheld=ADS)
+    assert [decision.slots for decision in heir.ledger.user("user").decisions] == [[]]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"garbage",
+        encode_ledger(UserLedger([OpenDecision(0, 0, START, "model", b"cut")])),
+        encode_ledger(UserLedger([OpenDecision(0, 0, START, "model", b"", billing=[Billing()])])),
+        encode_ledger(UserLedger([OpenDecision(0, 0, START, "model", b"", reactions=[Reaction(9, 0, 0, b"")])])),
+    ],
+)
+def test_damaged_ledger_of_a_hand_over_is_refused(value: bytes):
+    with pytest.raises(ValueError, match="open decision"):
+        decode_ledger(value)
