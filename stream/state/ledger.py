@@ -374,8 +374,8 @@ class Ledger:
         self._set_timer(opening.user_id, ledger)
 
     def _evict(self, user_id: str, ledger: UserLedger) -> None:
-        """Close the oldest decision without a reaction, or else the oldest decision."""
-        index = next((i for i, decision in enumerate(ledger.decisions) if not decision.reactions), 0)
+        """Close the oldest decision without a reaction, or else the oldest decision, but never the newest."""
+        index = next((i for i, decision in enumerate(ledger.decisions[:-1]) if not decision.reactions), 0)
         decision = ledger.decisions[index]
         if not decision.revisions:
             self._publish(user_id, ledger, index)

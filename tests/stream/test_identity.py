@@ -784,3 +784,22 @@ def test_open_decisions_go_over_with_the_session_and_alone():
     assert received.outcomes["handover"] == 1
     assert [decision.partition for decision in made.state(USERS).ledger.user("ann").decisions] == [ANONYMOUS]
     assert made.state(ANONYMOUS).ledger.user("cookie").decisions == []
+
+
+def test_open_decisions_go_over_when_the_session_is_over():
+    made = pipeline(gap_ms=MINUTE, lateness_ms=0)
+    log = [*records(view("cookie", 0, "cup")), *records(view("other", 5, "cup"), identify("cookie", 6, "ann"), first=1)]
+    (message,) = made.process(ANONYMOUS, log).handovers
+    record = decode_record(message.value or b"")
+    assert isinstance(record, Handover)
+    assert (record.session, record.ledger is not msgspec.UNSET) == (None, True)
+
+
+def test_open_decisions_are_left_out_of_a_record_that_would_be_too_large():
+    made = pipeline(max_event_bytes=700)
+    (message,) = made.process(ANONYMOUS, records(view("cookie", 0, "cup"), identify("cookie", 1, "ann"))).handovers
+    assert b"ledger" in (message.value or b"")
+    made = pipeline(max_event_bytes=len(message.value or b"") - 1)
+    (message,) = made.process(ANONYMOUS, records(view("cookie", 0, "cup"), identify("cookie", 1, "ann"))).handovers
+    assert b"ledger" not in (message.value or b"")
+    assert b"session" in (message.value or b"")

@@ -24,7 +24,14 @@ from clickscore.schemas.outcomes import AdCharge, DecisionOutcome, LineOutcome
 from clickscore.schemas.purposes import ADS
 from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state.changelog import restore
-from clickscore.stream.state.ledger import CLICK_WINDOW_MS, MAX_DECISIONS, MAX_ORDERS, Ledger, OpeningDecision
+from clickscore.stream.state.ledger import (
+    CLICK_WINDOW_MS,
+    MAX_DECISIONS,
+    MAX_ORDERS,
+    Ledger,
+    OpeningDecision,
+    sum_amounts,
+)
 from clickscore.stream.state.partition import ChangelogRecord, PartitionState
 from tests.events import START, view
 from tests.stream.state.test_ledger import ads, choices, sold, sponsored
@@ -544,3 +551,27 @@ def test_user_without_consent_to_ads_takes_no_ad_over():
 def test_damaged_ledger_of_a_hand_over_is_refused(value: bytes):
     with pytest.raises(ValueError, match="open decision"):
         decode_ledger(value)
+
+
+def test_order_that_names_a_page_without_the_item_counts_for_the_last_click():
+    state = ledger_of([page(), Page(10, ("mug", "hat"), "pot", "click", 0, 60)])
+    passed(state, clicked(1, 20_000, "hat", page=1), bought(2, item="hat", page=0))
+    assert [sum(line.purchases for line in outcome.lines) for outcome in closed(state)] == [0, 1]
+
+
+def test_oldest_decision_goes_where_all_have_reactions():
+    state = ledger_of([page(second=number) for number in range(MAX_DECISIONS)])
+    passed(state, *(clicked(number, 40_000 + number, page=number) for number in range(MAX_DECISIONS)))
+    assert len(closed(state)) == MAX_DECISIONS
+    opening = OpeningDecision("ann", CLOSED, "model", [ShownShelf("list", choices("cup"))], None)
+    state.ledger.open(opening, 77, is_machine=False)
+    assert state.ledger.take_results().outcomes == []
+    assert state.ledger.user("ann").decisions[0].offset == 1
+
+
+def test_amounts_are_summed_gross_net_and_credit():
+    state = ledger_of([page()])
+    _, charges = passed(state, seen(0, item="pot", is_ad=True), clicked(1, item="pot", is_ad=True))
+    _, given_back = passed(state, clicked(2, 9_000, "pot", is_ad=True), is_machine=True)
+    assert sum_amounts([*charges, *given_back]) == {"gross": 4.0, "net": 2.0, "credit": 2.0}
+    assert sum_amounts([]) == {}
