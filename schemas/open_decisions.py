@@ -4,6 +4,8 @@ A ledger record is a record of `session-snapshots` with a key of its own (`ledge
 is empty but for `offset` and `ledger`, so that release 0.1.0 reads it as a user of whom nothing is remembered.
 """
 
+from functools import lru_cache
+
 import msgspec
 import xxhash
 
@@ -158,6 +160,7 @@ def _is_damaged(decision: OpenDecision) -> bool:
     )
 
 
+@lru_cache(maxsize=65_536)  # the items of a shop's day; a decision names ten
 def item_hash(item_id: str) -> bytes:
     """Return the hash of an item's id, as `OpenDecision.items` has it."""
     return xxhash.xxh3_64_digest(item_id.encode())
