@@ -102,6 +102,16 @@ def test_every_variable_of_the_dashboard_is_a_label_that_is_used() -> None:
         assert f'{label}=~"${variable["name"]}"' in expressions
 
 
+def test_dashboard_and_alerts_ask_in_promql() -> None:
+    parser = pytest.importorskip("promql_parser", reason="promql-parser is in the dev extra")
+    expressions = [target["expr"] for panel in PANELS for target in panel["targets"]]
+    expressions += [rule["expr"] for rule in ALERTS["groups"][0]["rules"]]
+    for expression in expressions:
+        parser.parse(expression.replace("$__rate_interval", "1m"))
+    with pytest.raises(ValueError, match="parenthesis"):
+        parser.parse("sum(up")
+
+
 def test_every_alert_has_a_section_of_the_runbook() -> None:
     sections = re.findall(r"^## (\w+)$", (ROOT / "docs/runbook.md").read_text(encoding="utf-8"), re.MULTILINE)
     rules = ALERTS["groups"][0]["rules"]
