@@ -1,6 +1,6 @@
 """Item tally: how often an item was recommended, shown, clicked and bought, and from where."""
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from typing import Any
 
 import msgspec
@@ -24,15 +24,15 @@ class ItemCounts(msgspec.Struct):
     impressions: int = 0
     clicks: int = 0
     revenue: float = 0.0
-    actions: Counter[str] = msgspec.field(default_factory=Counter)
+    actions: dict[str, int] = {}
     """Number of events on the item, by type."""
-    reasons: Counter[str] = msgspec.field(default_factory=Counter)
+    reasons: dict[str, int] = {}
     """Number of recommendations, by reason."""
-    positions: Counter[str] = msgspec.field(default_factory=Counter)
+    positions: dict[str, int] = {}
     """Number of recommendations, by position on the page from 0."""
-    shown_beside: Counter[str] = msgspec.field(default_factory=Counter)
+    shown_beside: dict[str, int] = {}
     """Number of impressions, by the item on screen."""
-    clicked_beside: Counter[str] = msgspec.field(default_factory=Counter)
+    clicked_beside: dict[str, int] = {}
     """Number of clicks, by the item on screen."""
 
 
@@ -66,7 +66,8 @@ class ItemTally:
         if not isinstance(event, ItemEvent):
             return
         counts = self._counts(event.item_id)
-        counts.actions[str(event.__struct_config__.tag)] += 1
+        action = str(event.__struct_config__.tag)
+        counts.actions[action] = counts.actions.get(action, 0) + 1
         if isinstance(event, Purchase):
             counts.revenue += revenue_of(event)
         screen = trace.screen if trace else ""
