@@ -13,7 +13,7 @@ LINKS = build/import/clickscore/.done
 PIP = -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .PHONY: help setup setup-train demo demo-bundle fast test check language unit coverage integration \
-	fuzz chaos bench bench-flat bench-reasons bench-scoring bench-delivery bench-gateway bench-policy bench-pacing bench-encode docs \
+	fuzz chaos bench bench-flat bench-reasons bench-scoring bench-delivery bench-gateway bench-policy bench-decisions bench-pacing bench-encode docs \
 	hashes digests audit sbom clean
 
 help:  ## what there is to make
@@ -121,6 +121,9 @@ bench-policy: $(BENCH)/.done  ## what each rule of the policy costs, and what it
 
 bench-pacing: $(BENCH)/.done  ## budgets of a simulated day beside the offline optimum, in about 10 minutes; PLOT=FILE draws it
 	@$(BENCH)/bin/python -m bench.pacing $(if $(PLOT),--plot $(PLOT))
+
+bench-decisions: setup-train  ## what rules, goals and ads are worth in the simulated shop: docs/decisions-quality.md, in about 10 minutes
+	$(TRAIN)/bin/python -m bench.decisions_quality $(if $(JSON),--json-file $(JSON))
 
 bench-encode: setup-train  ## items that a model never saw, by a real language model (83 MB); EVENTS=FILE is of REES46
 	$(TRAIN)/bin/python -m bench.encode $(EVENTS)

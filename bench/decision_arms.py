@@ -4,19 +4,17 @@ import msgspec
 import numpy as np
 
 from bench.closed_loop import Arm
+from bench.former_policy import POLICY_0_1_0
 from clickscore.schemas.catalogue import Campaign, Item
 from clickscore.stream.policy.ad_policy import AdPlacement, Ads
 from clickscore.stream.policy.goal_policy import Goals
-from clickscore.stream.policy.policy_file import DEFAULT_POLICY, Hide, Limit, PolicyFile
-from clickscore.stream.policy.policy_parts import ANY_NUMBER, policies_without_a_part
+from clickscore.stream.policy.policy_file import DEFAULT_POLICY, Limit, PolicyFile
+from clickscore.stream.policy.policy_parts import policies_without_a_part
 
 CAMPAIGNS = 200
 """Number of campaigns: eight for each category of the shop, for a contest on every page."""
 
 DEFAULT, POPULAR, ORACLE = "default", "popular items", "oracle of the tastes"
-
-_HIDE: Hide = msgspec.structs.replace(DEFAULT_POLICY.hide, on_screen=False, in_cart=False, unavailable=False)
-POLICY_0_1_0: PolicyFile = msgspec.structs.replace(DEFAULT_POLICY, hide=_HIDE, limit=Limit(reminders=ANY_NUMBER))
 
 
 def rule_arms() -> dict[str, Arm]:

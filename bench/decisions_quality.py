@@ -73,8 +73,8 @@ def run_rounds(rounds: int, seconds: int) -> QualityResults:
 
 
 @click.command()
-@click.option("--rounds", type=click.IntRange(min=2), default=6, show_default=True, help="Shops with other shoppers.")
-@click.option("--seconds", type=click.IntRange(min=10), default=60, show_default=True, help="Opening time of a shop.")
+@click.option("--rounds", type=click.IntRange(min=2), default=5, show_default=True, help="Shops with other shoppers.")
+@click.option("--seconds", type=click.IntRange(min=10), default=25, show_default=True, help="Opening time of a shop.")
 @click.option(
     "--docs",
     type=click.Path(exists=True, file_okay=False, path_type=Path),

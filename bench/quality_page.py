@@ -70,9 +70,9 @@ intervals (95 %, Student's t, paired) are over the shops. They say nothing of a 
 - **Revenue** is the price of these orders, for 100 visits.
 
 Expectations have less noise than counts. For the default policy {clicks:,} clicks were counted, and
-{expected_clicks:,.0f} were expected. {orders} orders were counted, and {expected_orders:.0f} were expected: shops close
-while visits go on, and the expectation assumes that the shopper clicks no further recommendation. So compare the lines,
-and do not read the orders as a forecast.
+{expected_clicks:,.0f} were expected. {orders} orders were counted, and {expected_orders:.0f} were expected: most visits
+go on when their shop closes, and the expectation assumes that the shopper clicks no further recommendation. So compare
+the lines, and do not read the orders as a forecast.
 """
 
 _RULES = """
@@ -84,8 +84,9 @@ shows the items in stock with the highest probability of a click.
 
 _GOALS = """
 ## Goals
-`[goals]` of a policy ([`policy.md`](policy.md#goals)) moves a list from relevance towards money. Each item got a random
-margin of 10 to 60 % of its price.
+`[goals]` of a policy ([`policy.md`](policy.md#goals)) moves a list from relevance towards money. Each item got a
+random margin of 10 to 60 % of the price. These shoppers do not look at prices: clicks and purchases depend on the fit
+of an item. A real shop that shows dearer items loses more orders than this one.
 
 ![Clicks against revenue, and against margin](plots/decisions-goals.svg)
 

@@ -61,6 +61,7 @@ def _plot_ads(results: QualityResults) -> Figure:
             ax.plot(x, y, "o", color=COLOURS[number], label=arm)
         ax.set_xlabel("ads among the items that were read, %")
         ax.set_title(title)
+        ax.margins(y=0.1)
         ax.set_ylim(bottom=0)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=3)

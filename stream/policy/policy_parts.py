@@ -20,7 +20,13 @@ _TABLES: dict[str, msgspec.Struct] = {
 }
 """Tables with a part in each field, and all parts switched off."""
 
-_PARTS: dict[str, object] = {"price_band": PriceBand(), "goals": Goals(), "pin": (), "ads": Ads(shown=False)}
+_PARTS: dict[str, object] = {
+    "price_band": PriceBand(),
+    "goals": Goals(),
+    "diversity": 0.0,
+    "pin": (),
+    "ads": Ads(shown=False),
+}
 """Fields with a single part each, switched off."""
 
 _DEPENDENT: dict[str, dict[str, Any]] = {"hide.bought": {"bought_again": ()}}

@@ -41,10 +41,11 @@ def test_parts_that_belong_together_go_together():
         price_band=PriceBand(lowest=0.5),
         limit=Limit(reminders=1_000, category=2),
         goals=Goals(order=1.0),
+        diversity=0.1,
         pin=(Pin(place=1, item="a"),),
         ads=Ads(shown=False),
     )
     parts = dict(policies_without_a_part(policy))
     assert parts["hide.bought"].hide.bought_again == ()
     assert "boost.fresh_days" not in parts
-    assert list(parts)[-5:] == ["limit.category", "boost.fresh", "price_band", "goals", "pin"]
+    assert list(parts)[-6:] == ["limit.category", "boost.fresh", "price_band", "goals", "diversity", "pin"]
