@@ -81,13 +81,13 @@ class GoalWatch:
         self._users: dict[str, int] = {}
         self._rows: list[tuple[int, list[float]]] = []
 
-    def __call__(self, due: DueDecision, scores: Scores | None, page: DecidedPage) -> None:
+    def __call__(self, case: DueDecision, scores: Scores | None, page: DecidedPage) -> None:
         """Judge the earlier lists of the user by this event, and make new lists."""
         del page
-        request = due.request
+        request = case.request
         event, user = request.event, request.event.user_id
         self._judge(event, request.session_id)
-        lists = [self._decide(policy, due, scores) for policy in self._policies]
+        lists = [self._decide(policy, case, scores) for policy in self._policies]
         shown = _Shown(request.session_id, lists)
         self._newest[user] = shown
         earlier = self._in_session[user]
@@ -123,8 +123,8 @@ class GoalWatch:
         return sums
 
     @staticmethod
-    def _decide(policy: Policy, due: DueDecision, scores: Scores | None) -> frozenset[str]:
-        recommendation, _ = decide_page(policy, due.request, scores, due.catalogue)
+    def _decide(policy: Policy, case: DueDecision, scores: Scores | None) -> frozenset[str]:
+        recommendation, _ = decide_page(policy, case.request, scores, case.catalogue)
         return frozenset(choice.item_id for choice in _decode(recommendation.value).items)
 
 

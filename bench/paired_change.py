@@ -30,7 +30,7 @@ def paired_change(values: Sequence[float], control: Sequence[float]) -> Change:
         control: Figure of the control in the same rounds.
     """
     base = mean(control)
-    changes = [100 * (value - other) / base for value, other in zip(values, control, strict=True)]
+    changes = [100 * (value - reference) / base for value, reference in zip(values, control, strict=True)]
     quantile = _T_975[min(len(changes) - 1, len(_T_975)) - 1]
     error = quantile * stdev(changes) / len(changes) ** 0.5
     return Change(mean(changes), mean(changes) - error, mean(changes) + error)

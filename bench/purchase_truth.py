@@ -37,7 +37,7 @@ def purchase_probabilities(chain: Chain) -> Floats:
     category = np.where(fit >= 2, need, (need + rng.integers(1, len(CATEGORIES), count)) % len(CATEGORIES))
     item_style = np.where(fit % 2 == 1, style, (style + rng.integers(1, len(STYLES), count)) % len(STYLES))
     items = (category * len(STYLES) + item_style) * CELL + rng.integers(0, CELL, count)
-    other = rng.integers(0, len(CATEGORIES) * len(STYLES) * CELL, count)
+    other_items = rng.integers(0, len(CATEGORIES) * len(STYLES) * CELL, count)
     visits = Visits(
         style=style,
         need=need,
@@ -45,7 +45,7 @@ def purchase_probabilities(chain: Chain) -> Floats:
         stage=np.where(stage == CARTED, CARTED, LOOKING),
         fit=fit.copy(),
         item=np.full(count, NO_ITEM),
-        carted=np.where(stage == CARTED, other, NO_ITEM),
+        carted=np.where(stage == CARTED, other_items, NO_ITEM),
     )
     chain.open_clicked(visits, items)
     bought = np.zeros(count, np.bool_)

@@ -154,8 +154,8 @@ def _table(
     for arm, tallies in arms.items():
         cells = [arm, *(f"{mean(map(figure, tallies)):.1f}" for figure in plain.values())]
         for figure in figures.values():
-            values, others = list(map(figure, tallies)), list(map(figure, control))
-            cells += [f"{mean(values):.1f}", "" if values == others else str(paired_change(values, others))]
+            values, controls = list(map(figure, tallies)), list(map(figure, control))
+            cells += [f"{mean(values):.1f}", "" if values == controls else str(paired_change(values, controls))]
         lines.append(_row(cells))
     return "\n".join(lines) + "\n"
 

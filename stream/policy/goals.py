@@ -41,8 +41,8 @@ def order_values(weights: GoalWeights, slate: Slate, catalogue: AnyCatalogue) ->
             values.append(None)
         else:
             values.append(price * (weights.order + weights.margin * margin))
-    known = [value for value in values if value is not None]
-    middle = median(known) if known else 0.0
+    known_values = [value for value in values if value is not None]
+    middle = median(known_values) if known_values else 0.0
     return [middle if value is None else value for value in values]
 
 

@@ -66,14 +66,14 @@ class CampaignWatch:
         self._excluded, self._placements, self._unplaced = Counter[str](), Counter[str](), Counter[str]()
         self._rivals = Rivals()
 
-    def __call__(self, due: DueDecision, scores: Scores | None, page: DecidedPage) -> None:
+    def __call__(self, case: DueDecision, scores: Scores | None, page: DecidedPage) -> None:
         """Count a decision."""
         if page.ad is None:
             self._other_pages += 1
             return
         self._pages += 1
-        policy = main_policy(due.decider.policy, due.request)
-        auction, _ = open_auction(due.request, scores, due.catalogue, policy)
+        policy = main_policy(case.decider.policy, case.request)
+        auction, _ = open_auction(case.request, scores, case.catalogue, policy)
         for campaign, cause in auction.excluded:
             if campaign.campaign_id == self._campaign_id:
                 self._excluded[cause] += 1

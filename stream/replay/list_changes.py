@@ -80,9 +80,9 @@ class ListWatch:
         self._counts = dict.fromkeys(self._alternatives, _Counts())
         self._events = self._measured = self._shown = self._by_model = self._sponsored = self._pages_with_ads = 0
 
-    def __call__(self, due: DueDecision, scores: Scores | None, page: DecidedPage) -> None:
+    def __call__(self, case: DueDecision, scores: Scores | None, page: DecidedPage) -> None:
         """Count a decision, and the decisions without each part."""
-        request = due.request
+        request = case.request
         self._events += 1
         if unit_hash("statement", request.decision_id) >= self._share:
             return
@@ -95,10 +95,10 @@ class ListWatch:
         self._sponsored += sum(choice.sponsored for choice in choices)
         self._pages_with_ads += page.ad is not None and bool(page.ad.slots)
         for name, alternative in self._alternatives.items():
-            others = list(alternative(request, scores, due.catalogue))
-            kept = len(set(shown) & set(others))
+            items_without = list(alternative(request, scores, case.catalogue))
+            common = len(set(shown) & set(items_without))
             items, pages = self._counts[name]
-            self._counts[name] = _Counts(items + len(shown) - kept, pages + (shown != others))
+            self._counts[name] = _Counts(items + len(shown) - common, pages + (shown != items_without))
 
     def changes(self) -> ListChanges:
         """Return the measurements."""
