@@ -44,7 +44,7 @@ CLIENTS = 32
 """Connections that send requests without a pause."""
 IDLE_CONNECTIONS = 10_000
 SLOW_CLIENTS = 1_000
-"""Clients that send a byte of a request each second, among the idle connections."""
+"""Clients that send one byte of a request each second, besides the idle connections."""
 DECIDE_PER_SECOND = 50
 """Events a second of each path: few enough that the worker is never busy."""
 WARM_UP = 100
@@ -149,8 +149,8 @@ async def _publish_decisions(settings: Settings) -> None:
         for number in range(USERS):
             user = f"user-{number}"
             items = tuple(
-                Choice(item_id=f"item-{number * 10 + place}", score=0.123456, propensity=1.0, reason="model")
-                for place in range(10)
+                Choice(item_id=f"item-{number * 10 + position}", score=0.123456, propensity=1.0, reason="model")
+                for position in range(10)
             )
             decision = Recommendation(
                 decision_id=f"{settings.kafka.topic_prefix}clickstream-events-0-{number}",
