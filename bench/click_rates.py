@@ -133,9 +133,10 @@ def click_rates(policy_file: PolicyFile, shop: Shop, scorer: Scorer, seconds: in
     loop = ClosedLoop(LiveShop(shop, "bench", rate=200.0), pipeline, catalogue, settings.kafka.partitions)
     (reactions,) = [value for variant, value in loop.run(seconds).items() if variant == "model"]
     main = {name for names in msgspec.structs.asdict(policy_file.pages).values() for name in names[:1]}
-    others = sum(shelf.clicks for name, shelf in loop.shop.shelves.items() if name not in main)
+    later_names = sum(shelf.clicks for name, shelf in loop.shop.shelves.items() if name not in main)
     return ClickRates(
-        100 * reactions.clicks / max(1, reactions.impressions), 100 * (reactions.clicks + others) / max(1, loop.pages)
+        100 * reactions.clicks / max(1, reactions.impressions),
+        100 * (reactions.clicks + later_names) / max(1, loop.pages),
     )
 
 
@@ -149,8 +150,8 @@ def main(rounds: int, seconds: int, only: tuple[str, ...]) -> None:
     """Print the clicks of each policy, against the policy of 0.1.0 with the same shoppers."""
     scorer = Scorer(load_bundle(Path(resolve_folder(DEMO))))
     base = make_shop(SEED, SHOPPERS)
-    base_name, *others = policies()
-    names = [base_name, *(name for name in others if not only or any(text in name for text in only))]
+    base_name, *later_names = policies()
+    names = [base_name, *(name for name in later_names if not only or any(text in name for text in only))]
     rates: dict[str, list[ClickRates]] = {name: [] for name in names}
     for number in range(rounds):
         seed = 1_000 + number
