@@ -13,7 +13,7 @@ from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.policy.ad_policy import AdPlacement, Ads
 from clickscore.stream.policy.experiments import CONTROL
 from clickscore.stream.policy.pages import decide_page, trace_page
-from clickscore.stream.policy.policy_file import Boost, Hide, Limit, Pin, PolicyFile
+from clickscore.stream.policy.policy_file import Boost, Hide, Limit, Pin, PolicyFile, load_policy
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.policy.shelf_policy import Pages, ShelfTable
 from clickscore.stream.policy.shelf_sources import companion_anchors
@@ -21,7 +21,10 @@ from clickscore.stream.policy.shelves import main_policy
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.request import Reasons, Request, Scores
 from clickscore.stream.settings import PolicySettings, SessionSettings
-from tests.events import purchase, records, view
+from clickscore.stream.state.changelog import restore
+from clickscore.stream.state.partition import ChangelogRecord
+from tests.events import Recorded, purchase, records, view
+from tests.integration.event_log import event_log
 from tests.scored_requests import make_campaign, make_catalogue, make_request, make_scores, plain
 
 TEA = tuple(Item(item_id=name, category="tea", price=price) for name, price in (("a", 1.0), ("b", 2.0), ("t", 3.0)))
@@ -306,3 +309,24 @@ def test_shelves_of_a_visitor_without_an_item_are_empty():
     search = Search(event_id="e", user_id="ann", ts=1, placements=("similar", "popular_in_category"))
     decision, _ = decide((), msgspec.structs.replace(on_page_of("a"), event=search, items=[], actions=b""))
     assert shelves_of(decision) == {"similar": "", "popular_in_category": ""}
+
+
+def test_pages_are_the_same_in_any_batches_and_after_a_restart():
+    sent = enumerate(event_log(900, seed=5, users=30, privacy=0.03))
+    log = [Recorded(offset, -1, record.key, record.value) for offset, record in sent]
+
+    def decide_all(size: int, restart_at: int) -> list[bytes | None]:
+        values: list[bytes | None] = []
+        changes: list[ChangelogRecord] = []
+        shop = Pipeline(SessionSettings(), PolicySettings(), "events", Catalogue(), policy_file=load_policy("shelves"))
+        for start in range(0, len(log), size):
+            output = shop.process(0, log[start : start + size])
+            values += [message.value for message in output.recommendations]
+            changes += output.changes
+            if start == restart_at:
+                shop.load({0: restore(changes, "events-0", SessionSettings())})
+        return values
+
+    values = decide_all(1, -1)
+    assert values == decide_all(100, 400)
+    assert any(b'"reason":"together"' in (value or b"") for value in values)
