@@ -1,7 +1,7 @@
 // Live: events and decisions in words, as they happen.
 
 import { h, itemLink, put, spark, userLink } from "./dom.js";
-import { clock, count, decimal, deed, milliseconds, removals, shelves, title, whyShown } from "./words.js";
+import { clock, count, decimal, deed, milliseconds, removals, shelves, slotsBeside, title, whyShown } from "./words.js";
 
 const MAX_ROWS = 40;
 const SHOWN_ITEMS = 4;
@@ -17,7 +17,7 @@ export function row(moment, items) {
     h("li", { class: choice.sponsored && "sponsored", title: whyShown(choice, items) },
       itemLink(choice.item_id, title(choice.item_id, items)), choice.sponsored && h("small", {}, " ad")));
   if (chosen.length > SHOWN_ITEMS) shown.push(h("li", { class: "more" }, `+${chosen.length - SHOWN_ITEMS}`));
-  const beside = (ad?.slots || []).filter((slot) => slot.position === null).slice(0, 1).map((slot) =>
+  const beside = slotsBeside(decision, ad).slice(0, 1).map((slot) =>
     h("li", { class: "sponsored" }, itemLink(slot.item_id, title(slot.item_id, items)), h("small", {}, " ad")));
   const facts = [`${decision.variant}`, `${moment.decided_at - moment.stored_at} ms`];
   if (decision.purchase !== null) facts.push(`purchase ${Math.round(100 * decision.purchase)} %`);

@@ -3,7 +3,7 @@
 
 import { describe, read, send } from "./api.js";
 import { h, picture, put, userLink } from "./dom.js";
-import { count, deed, milliseconds, money, percent, sales, removals, shelves, title, whyShown } from "./words.js";
+import { count, deed, milliseconds, money, percent, sales, removals, shelves, slotsBeside, title, whyShown } from "./words.js";
 
 const SHOWN = 10;
 const SEEN_AT_ONCE = 5; // items of a row that a person sees without scrolling: each is an impression
@@ -105,11 +105,11 @@ function recommended(found, impressions) {
       if (position < SEEN_AT_ONCE) impressions.push(makeEvent("impression", onItem(choice.item_id), source));
       return tile(choice.item_id, whyShown(choice, items).replaceAll("the user", "you"), source, choice.sponsored && "Sponsored");
     }), `Shelf ${shelf.name}`, true),
-  ]).concat(advertisement(ad, impressions));
+  ]).concat(advertisement(decision, ad, impressions));
 }
 
-function advertisement(ad, impressions) {
-  const slots = (ad?.slots || []).filter((slot) => slot.position === null);
+function advertisement(decision, ad, impressions) {
+  const slots = slotsBeside(decision, ad);
   if (!slots.length) return [];
   return [h("h2", {}, "Sponsored"), goods(slots.map((slot) => {
     const source = { decision_id: ad.decision_id, position: slot.slot, campaign_id: slot.campaign_id };
@@ -183,7 +183,7 @@ async function showDecision(found, number) {
     await waitForAd(found);
     if (number !== visit) return;
     showPanel(found);
-    shelf.append(...advertisement(found.ad, impressions));
+    shelf.append(...advertisement(found.decision, found.ad, impressions));
   }
   if (impressions.length) send("/v1/events", impressions).catch(() => {}); // the next decision shows whether Kafka answers
 }

@@ -27,6 +27,7 @@ const RULES = {
   purchased: "bought already",
   bought: "bought already",
   on_screen: "on screen",
+  on_page: "elsewhere on the page",
   in_cart: "in the cart already",
   hidden: "hidden by the catalogue",
   reminders: "seen in this session",
@@ -119,6 +120,12 @@ export const shelves = (decision) => [
   { name: decision?.shelf || "list", items: decision?.items || [] },
   ...(decision?.shelves || []).map(({ name, items }) => ({ name, items })),
 ];
+
+/** Return the sold slots whose ad is on no shelf of the page. */
+export function slotsBeside(decision, ad) {
+  const onPage = new Set(shelves(decision).flatMap((shelf) => shelf.items).filter((choice) => choice.campaign_id).map((choice) => choice.campaign_id));
+  return (ad?.slots || []).filter((slot) => slot.position === null && !onPage.has(slot.campaign_id));
+}
 
 /** Return what the rules removed from all shelves of a page, by rule. */
 export function removals(decision) {
