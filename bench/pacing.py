@@ -23,6 +23,7 @@ from bench.pacing_plot import draw_curves
 from clickscore.schemas.catalogue import Campaign
 from clickscore.schemas.durations import DAY_MS, HOUR_MS, MINUTE_MS
 from clickscore.schemas.leases import MICROS, BudgetLease, SpendReport, to_micros
+from clickscore.schemas.outcomes import AdCharge
 from clickscore.stream.budgets.accounts import BudgetAccounts
 from clickscore.stream.budgets.allocator import Allocator, Budget
 from clickscore.stream.budgets.pacing import SMALL_UNITS, target_share
@@ -262,7 +263,7 @@ class DayRun:
             self._result.records += 1
             self._write(wall_ms + RECORD_DELAY_MS, 0, report)
         if isinstance(record, Click):
-            accounts.charge(record.campaign_id, record.price)
+            accounts.charge(_charge(record, time))
         else:
             self._show(wall_ms, partition, record)
 
@@ -329,6 +330,23 @@ class DayRun:
             if cost <= value:
                 self._result.opportunities[number].values.append(value)
                 self._result.opportunities[number].costs.append(cost)
+
+
+def _charge(click: Click, ts: int) -> AdCharge:
+    """Return the charge of a click."""
+    amount = click.price / MICROS
+    return AdCharge(
+        charge_id="",
+        campaign_id=click.campaign_id,
+        decision_id="",
+        slot=0,
+        placement="beside",
+        bid_per="click",
+        ts=ts,
+        gross=amount,
+        net=amount,
+        reason="charged",
+    )
 
 
 def make_budgets(market: Market, pages: Pages, share: float, rng: np.random.Generator) -> dict[str, Budget]:

@@ -17,6 +17,7 @@ from clickscore.schemas.decisions import Ad, Recommendation
 from clickscore.schemas.erasure import AnyReceipt, Erased, Remains
 from clickscore.schemas.events import AnyRecord, Cart, Consent, Epoch, Erase, Identify, Purchase, Search, Tick, View
 from clickscore.schemas.handover import Handover
+from clickscore.schemas.leases import BudgetLease, SpendReport
 from clickscore.schemas.manifest import Manifest
 from clickscore.schemas.outcomes import AdCharge, DecisionOutcome, LineOutcome
 from clickscore.schemas.rollouts import Rollout
@@ -163,12 +164,13 @@ _CHANNELS = (
         "event becomes a dead letter. A `tick` moves the time of an idle partition: workers write ticks; you may, too. "
         "`consent` and `erase` say what may be done with a user's data: they hold from the next record on. "
         "`identify` says that an anonymous id is a user; a worker then writes a `handover` with the session into the "
-        "user's partition. An `epoch` says which catalogue, campaigns and bundle later decisions use. Only workers "
-        "write epochs and hand-overs.",
-        key="The user's id. All events of a user must lie in one partition; ticks and epochs have no key.",
+        "user's partition. An `epoch` says which catalogue, campaigns and bundle later decisions use. A "
+        "`spend_report` says what a partition has spent of the campaigns' budgets, and a `lease` what a partition may "
+        "spend. Only workers write epochs, hand-overs, reports and leases.",
+        key="The user's id. All events of a user must lie in one partition; other records have no key.",
         payload=AnyRecord,
         receives=True,
-        sends=Tick | Epoch | Handover,
+        sends=Tick | Epoch | Handover | SpendReport | BudgetLease,
     ),
     _Channel(
         topic=topics.CATALOGUE,
@@ -181,7 +183,7 @@ _CHANNELS = (
     _Channel(
         topic=topics.CAMPAIGNS,
         description="Newest state of every campaign. A record without a value ends the campaign. A record with an "
-        "unknown field is ignored. `daily_budget` is accepted for older records, but not applied yet.",
+        "unknown field is ignored, and so is a `pacing` without a budget.",
         key="The campaign's id, the same as in the value.",
         payload=Campaign,
         receives=True,

@@ -1,6 +1,6 @@
 """Catalogue and campaigns: the items and ads of the shop, as records of two compacted topics."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -46,6 +46,10 @@ PlacementName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 """Name of an ad placement, as the policy file has it."""
 
 
+Pacing = Literal["even", "asap", "front_loaded"]
+"""How a budget is spent over a day: along the traffic, as soon as possible, or sooner than the traffic comes."""
+
+
 class Campaign(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An ad campaign. The key of the record is the campaign id; a tombstone ends the campaign.
 
@@ -83,13 +87,22 @@ class Campaign(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ends_at: EventTime | None = None
     """End of the campaign in event time, ms: no ad is shown at or after the end. Null for no end."""
     daily_budget: Price | None = None
-    """Not applied yet, and accepted only because older records have the field: ads are shown without a budget."""
+    """Largest amount that is charged on a day (UTC, event time), in the shop's currency; null for any."""
+    total_budget: Price | None = None
+    """Largest amount that is charged in all, in the shop's currency; null for any."""
+    pacing: Pacing | None = None
+    """How a budget is spent over the day; null for `even`. Only a campaign with a budget may have a pacing."""
     frequency_cap: Annotated[int, msgspec.Meta(ge=1)] | None = None
     """Largest number of impressions of this campaign to a user on a day (UTC, event time); null for any."""
     view_window_ms: Annotated[int, msgspec.Meta(ge=0, le=MAX_WINDOW_MS)] = 0
     """Time after an impression within which an order of the item counts without a click, ms; 0 for none."""
     purchase_window_ms: Annotated[int, msgspec.Meta(ge=0, le=MAX_WINDOW_MS)] = PURCHASE_WINDOW_MS
     """Time after a click within which an order of the item counts, ms."""
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether the spend is limited."""
+        return self.daily_budget is not None or self.total_budget is not None
 
 
 decode_item = bounded_depth(msgspec.json.Decoder(Item).decode)
@@ -112,6 +125,11 @@ def decode_campaign(text: bytes) -> Campaign:
         if fault is None:
             raise
         raise msgspec.ValidationError(fault) from exc
+    if campaign.pacing is not None and not campaign.has_budget:
+        message = (
+            "pacing is set, but nothing reads it without a budget: add daily_budget or total_budget, or remove pacing"
+        )
+        raise msgspec.ValidationError(message)
     fault = time_fault("starts_at", campaign.starts_at) if campaign.starts_at else None
     if fault:
         raise msgspec.ValidationError(fault)

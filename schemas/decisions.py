@@ -15,8 +15,8 @@ from clickscore.schemas.purposes import Purpose
 BidUnit = Literal["click", "thousand_impressions", "order"]
 """What an advertiser bids for, and pays for."""
 
-ExclusionCause = Literal["not_running", "item", "quality", "cap"]
-"""Why a campaign takes no part: its time, a filter on its item, its quality floor, its frequency cap."""
+ExclusionCause = Literal["not_running", "item", "quality", "cap", "budget"]
+"""Why a campaign takes no part: its time, a filter on its item, its quality floor, its frequency cap, its budget."""
 
 
 class Because(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -155,6 +155,8 @@ class SoldSlot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Price for what `bid_per` names: at most the bid, and 0 for a bot or an agent."""
     runner_up: str | None
     """Campaign that would have won the slot otherwise; null where no other campaign wanted it."""
+    multiplier: float | msgspec.UnsetType = msgspec.UNSET
+    """Factor on the bid, from the pacing of the budget; left out for a campaign without a budget."""
     view_window_ms: int | msgspec.UnsetType = msgspec.UNSET
     """Time after an impression within which an order of the item counts without a click, ms; left out for 0."""
     purchase_window_ms: int | msgspec.UnsetType = msgspec.UNSET
@@ -188,6 +190,9 @@ class Ad(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ad", 
     """Why the user has the class; left out for a user without a class."""
     slots: tuple[SoldSlot, ...] = ()
     """The sold slots: by placement in order of names, then by slot."""
+    budgets: dict[str, float | None] | msgspec.UnsetType = msgspec.UNSET
+    """Factor on the bid of each campaign with a budget that could take part, from its pacing; null where no lease let the
+    campaign spend. Left out without any."""
     excluded: dict[ExclusionCause, int] | msgspec.UnsetType = msgspec.UNSET
     """Number of matching campaigns that took no part in the auctions, by cause; left out without any."""
 

@@ -12,6 +12,7 @@ from clickscore.schemas.clients import Client
 from clickscore.schemas.field_types import YEAR_2000_MS, YEAR_9999_MS, EventTime, Id, LogOffset
 from clickscore.schemas.handover import Handover
 from clickscore.schemas.json_depth import check_depth
+from clickscore.schemas.leases import BudgetLease, SpendReport
 from clickscore.schemas.purposes import Purpose
 from clickscore.schemas.rollouts import EpochRollout
 
@@ -192,7 +193,10 @@ AnyEvent = Interaction | Impression
 PrivacyRecord = Consent | Erase | Identify
 """Records about a user. They are no action on an item: they enter no session and get no decision."""
 
-AnyRecord = AnyEvent | PrivacyRecord | Handover | Tick | Epoch
+BudgetRecord = BudgetLease | SpendReport
+"""Records of the budgets of campaigns. Workers write them, and they are no event of a user."""
+
+AnyRecord = AnyEvent | PrivacyRecord | Handover | Tick | Epoch | BudgetRecord
 """Allowed records of `clickstream-events`."""
 
 ACTIONS: tuple[str, ...] = (

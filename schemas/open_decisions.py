@@ -42,6 +42,8 @@ class OpenSlot(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Time after an impression within which an order of the item counts without a click, ms; 0 for none."""
     purchase_window_ms: int = PURCHASE_WINDOW_MS
     """Time after a click within which an order of the item counts, ms."""
+    has_budget: bool = False
+    """Whether the campaign had a budget, so that charges need a lease."""
 
 
 class Reaction(msgspec.Struct, frozen=True, array_like=True, gc=False):

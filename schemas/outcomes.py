@@ -11,7 +11,7 @@ from clickscore.schemas.decisions import BidUnit
 from clickscore.schemas.json_depth import bounded_depth
 from clickscore.schemas.purposes import Purpose
 
-ChargeReason = Literal["charged", "no impression", "repeated", "too fast", "machine", "order moved"]
+ChargeReason = Literal["charged", "no impression", "repeated", "too fast", "machine", "order moved", "budget"]
 """Why an amount is charged, is not charged, or is given back."""
 
 

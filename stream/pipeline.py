@@ -20,7 +20,7 @@ from clickscore.schemas.erasure import Erased, encode_receipt
 from clickscore.schemas.events import (
     AnyEvent,
     AnyRecord,
-    Consent,
+    BudgetRecord,
     Epoch,
     Erase,
     Identify,
@@ -30,10 +30,13 @@ from clickscore.schemas.events import (
     decode_record,
 )
 from clickscore.schemas.handover import Handover
+from clickscore.schemas.leases import BudgetLease, SpendReport
 from clickscore.schemas.open_decisions import LEDGER_PREFIX, decode_ledger, encode_ledger
 from clickscore.schemas.outcomes import encode_outcome
 from clickscore.schemas.purposes import ADS, PERSONALISATION
 from clickscore.schemas.sessions import ClosedSession, encode_session
+from clickscore.stream.budgets.allocator import make_budget
+from clickscore.stream.budgets.partition_budgets import PartitionBudgets
 from clickscore.stream.cut_bytes import full_size
 from clickscore.stream.deciders import Decider, DeciderTable, EpochDeciders
 from clickscore.stream.policy.experiments import MODEL, forget_variants, unit_hash
@@ -42,7 +45,7 @@ from clickscore.stream.policy.shelf_sources import MAX_COMPANIONS, companion_anc
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.reference.catalogue_history import AnyCatalogue, CatalogueHistory, CatalogueView, offsets_of
 from clickscore.stream.reference.epoch_schedule import EpochSchedule
-from clickscore.stream.request import Request, Scores
+from clickscore.stream.request import BudgetTable, Request, Scores
 from clickscore.stream.scoring.scorer import PendingScores, Scorer
 from clickscore.stream.settings import PolicySettings, SessionSettings
 from clickscore.stream.state import ad_counts, clients, consent, sessions
@@ -122,6 +125,13 @@ class SessionMerge(NamedTuple):
     user_id: str
 
 
+class BudgetMessage(NamedTuple):
+    """A report or a lease for a partition of `clickstream-events`."""
+
+    partition: int
+    message: Message
+
+
 @dataclass(slots=True)
 class Output:
     """All records to publish for a batch of a partition, and counts."""
@@ -136,7 +146,7 @@ class Output:
     changes: list[ChangelogRecord] = field(default_factory=list[ChangelogRecord])
     outcomes: Counter[str] = field(default_factory=Counter[str])
     """Number of records by outcome: decided, late, repeated, dead, tick, epoch, consent, erase, identify,
-    handover, skipped."""
+    handover, budget, skipped."""
     unscored: int = 0
     """Number of decisions on events that the model could not score: it knows no item of the session."""
     items: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
@@ -160,6 +170,8 @@ class Output:
     decision_outcomes: list[Message] = field(default_factory=list[Message])
     charges: list[Message] = field(default_factory=list[Message])
     """Charges and credits of ads, keyed by the campaign."""
+    budget_records: list[BudgetMessage] = field(default_factory=list["BudgetMessage"])
+    """Reports and leases for `clickstream-events`; a replay of the topic reads them from there."""
     charged: dict[str, float] = field(default_factory=dict[str, float])
     """Amounts of these charges: `gross`, `net`, and `credit` for what is given back."""
 
@@ -216,6 +228,10 @@ class LedgerStep(NamedTuple):
     """User to be forgotten at the record, if any."""
     identity: "Identity | None" = None
     """What an `identify` event or a hand-over changes, if the record is one."""
+    budget_record: BudgetRecord | None = None
+    """The record, where it is a report or a lease."""
+    catalogue: AnyCatalogue | None = None
+    """Campaigns in the epoch of a report."""
 
 
 class LedgerBatch(NamedTuple):
@@ -307,6 +323,8 @@ class Pipeline:
         self._topic = topic
         self._table = DeciderTable(policy_file, policy, scorer, bundles=bundles, policies=policies)
         self._deciders: dict[int, EpochDeciders] = {}
+        self.applies_budgets = True
+        """Whether budgets count: a log of a file has no leases, so none of its campaigns could spend anything."""
         self.shadow_share = 0.0
         """Share of the events that are sampled for the challenger; no decision depends on it."""
         self.watch: DecisionWatch | None = None
@@ -429,20 +447,47 @@ class Pipeline:
         """
         outputs, due, groups, ledgers = pending
         pages: dict[int, DecidedPage] = {}  # scores come in an order of their own
+        deferred: dict[int, Scores | None] = {}
         for group in groups:
             try:
                 for index, scores in group.results():
-                    pages[index] = self._decide(due[index], scores)
+                    self._decide_or_defer(index, due[index], scores, (pages, deferred))
             except Exception:  # ONNX Runtime's exceptions share no base class that it exports
                 if not due[group.indices[0]].decider.is_challenger:
                     raise
-                self._decide_alone(due, [index for index in group.indices if index not in pages], pages)
+                remaining = [index for index in group.indices if index not in pages and index not in deferred]
+                self._decide_alone(due, remaining, (pages, deferred))
         for batch in ledgers:
-            self._pass_ledger(batch, due, pages)
+            self._pass_ledger(batch, due, pages, deferred)
         return outputs
 
+    def _decide_or_defer(
+        self,
+        index: int,
+        due: DueDecision,
+        scores: Scores | None,
+        results: tuple[dict[int, DecidedPage], dict[int, Scores | None]],
+    ) -> None:
+        """Decide on a request, or keep its scores where the decision depends on the spend of earlier ones.
+
+        Args:
+            index: Index of the decision.
+            due: The request, with catalogue and decider.
+            scores: The model's output; absent where no model scores the request.
+            results: Receive the page, or the scores.
+        """
+        pages, deferred = results
+        if self.applies_budgets and due.catalogue.has_budgets:
+            deferred[index] = scores
+        else:
+            pages[index] = self._decide(due, scores)
+
     def _pass_ledger(
-        self, batch: LedgerBatch, decisions: Sequence[DueDecision], pages: Mapping[int, DecidedPage]
+        self,
+        batch: LedgerBatch,
+        decisions: list[DueDecision],
+        pages: dict[int, DecidedPage],
+        deferred: Mapping[int, Scores | None],
     ) -> None:
         """Pass the records of a batch through the ledger in offset order, and add the output of each.
 
@@ -450,16 +495,24 @@ class Pipeline:
             batch: The records.
             decisions: All due decisions.
             pages: The decided pages by index; empty where nothing is decided.
+            deferred: Scores of the decisions that are made here, since they depend on the spend of earlier ones.
         """
         state, steps, output, end = batch
         ledger = state.ledger
-        for offset, max_ts, index, user_id, identity in steps:
+        for step in steps:
+            offset, max_ts, index, user_id = step[:4]
             ledger.advance(max_ts, offset)
+            if self.applies_budgets:
+                _pass_budgets(state, step, output)
             if user_id is not None:
                 ledger.forget(user_id, offset)
-            elif identity is not None:
-                self._pass_identity(batch, identity, offset)
-            elif index is not None and index in pages:
+                continue
+            if step.identity is not None:
+                self._pass_identity(batch, step.identity, offset)
+                continue
+            if index is not None and index in deferred:
+                pages[index] = self._decide_within_budgets(decisions[index], deferred[index], state.budgets)
+            if index is not None and index in pages:
                 request, page = decisions[index].request, pages[index]
                 output.recommendations.append(page.recommendation)
                 if page.ad_message:
@@ -497,7 +550,30 @@ class Pipeline:
             value = encode_bounded(handover, self._session_settings.max_event_bytes)
             batch.output.handovers.append(Message(record.identified_as.encode(), value))
 
-    def _decide_alone(self, due: Sequence[DueDecision], indices: Iterable[int], pages: dict[int, DecidedPage]) -> None:
+    def _decide_within_budgets(self, due: DueDecision, scores: Scores | None, budgets: PartitionBudgets) -> DecidedPage:
+        """Decide on a request, and note what its page may cost.
+
+        A machine's page costs nothing, and no page waits for the decision on an impression.
+
+        Args:
+            due: The request, with catalogue and decider.
+            scores: The model's output; absent where no model scores the request.
+            budgets: Budgets of the partition.
+        """
+        table = BudgetTable(budgets.multiplier)
+        request = msgspec.structs.replace(due.request, budgets=table)
+        page = self._decide(due._replace(request=request), scores)
+        is_shown = request.client < FIRST_MACHINE and not isinstance(request.event, Impression)
+        if is_shown and page.ad is not None and table.entrants:
+            budgets.note_page(table.entrants, page.ad.slots)
+        return page
+
+    def _decide_alone(
+        self,
+        due: Sequence[DueDecision],
+        indices: Iterable[int],
+        results: tuple[dict[int, DecidedPage], dict[int, Scores | None]],
+    ) -> None:
         """Decide on the challenger's requests one by one; a request that its graph cannot score gets popular items.
 
         So a failure depends on the request alone, like every decision.
@@ -505,7 +581,7 @@ class Pipeline:
         Args:
             due: All due decisions.
             indices: Decisions to make.
-            pages: Receives the decisions.
+            results: Receive the pages, or the scores of decisions that wait.
         """
         for index in indices:
             decision = due[index]
@@ -515,7 +591,7 @@ class Pipeline:
             except Exception:  # noqa: BLE001 (as above)
                 scores = None
                 decision.output.failed += 1
-            pages[index] = self._decide(decision, scores)
+            self._decide_or_defer(index, decision, scores, results)
 
     def advance_all(self, batches: Sequence[tuple[int, Sequence[Record]]]) -> list[Output]:
         """Update the states without decisions, for callers with a need for sessions or states only.
@@ -533,7 +609,7 @@ class Pipeline:
         """
         outputs, due, ledgers = self._advance(batches, for_any_policy=True)
         for batch in ledgers:
-            self._pass_ledger(batch, due, {})
+            self._pass_ledger(batch, due, {}, {})
         return outputs, [decision.request for decision in due], [decision.catalogue for decision in due]
 
     def _advance(
@@ -594,11 +670,10 @@ class Pipeline:
                 catalogue = self._apply_epoch(partition, state, event, output)
                 deciders = self._find_deciders(partition, state.epoch)
                 continue
-            if isinstance(event, Handover):
-                self._receive(batch, event, record)
-                continue
-            if isinstance(event, (Consent, Erase, Identify)):  # the log's order counts: the watermark stays
-                self._apply_privacy(batch, event, record)
+            if isinstance(
+                event, BudgetRecord | Handover | PrivacyRecord
+            ):  # the log's order counts: the watermark stays
+                self._apply_record(batch, event, record, catalogue)
                 continue
             self._pass_time(state, event, record, output)
             if state.max_ts >= state.next_epoch_ts and self._schedule is not None:
@@ -652,6 +727,30 @@ class Pipeline:
         closed = state.advance(event.ts, record.offset, limit)
         if closed:
             output.closed_sessions.extend(map(closed_message, closed))
+
+    def _apply_record(
+        self,
+        batch: LedgerBatch,
+        event: BudgetRecord | Handover | PrivacyRecord,
+        record: Record,
+        catalogue: AnyCatalogue,
+    ) -> None:
+        """Apply a record that is no action of a user.
+
+        Args:
+            batch: State and output; receives what the ledger needs.
+            event: The event.
+            record: The record of the event.
+            catalogue: Campaigns in the epoch of the record.
+        """
+        state, steps, output, _ = batch
+        if isinstance(event, Handover):
+            self._receive(batch, event, record)
+        elif isinstance(event, BudgetRecord):
+            output.outcomes["budget"] += 1
+            steps.append(LedgerStep(record.offset, state.max_ts, budget_record=event, catalogue=catalogue))
+        else:
+            self._apply_privacy(batch, event, record)
 
     def _apply_privacy(self, batch: LedgerBatch, event: PrivacyRecord, record: Record) -> None:
         """Erase or identify a user, or apply what a user says about consent, unless the record repeats a statement.
@@ -734,7 +833,7 @@ class Pipeline:
             event = decode_record(value)
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             return DeadLetter(record, str(exc))
-        if isinstance(event, Epoch):
+        if isinstance(event, Epoch | BudgetLease | SpendReport):
             return event
         if not isinstance(event, Tick) and event.user_id.startswith(LEDGER_PREFIX):
             return DeadLetter(record, "user_id begins with the character U+0000, which keys of the state begin with")
@@ -840,6 +939,33 @@ class Pipeline:
         if self.watch is not None:
             self.watch(due, scores, page)
         return page
+
+
+ALLOCATOR_PARTITION = 0
+"""Partition whose state has the allocator of budgets."""
+
+
+def _budget_message(partition: int, record: BudgetRecord) -> BudgetMessage:
+    return BudgetMessage(partition, Message(None, msgspec.json.encode(record)))
+
+
+def _pass_budgets(state: PartitionState, step: LedgerStep, output: Output) -> None:
+    """Move the budgets on to a record: report what is due, apply a lease, and give a report to the allocator.
+
+    Args:
+        state: State of the partition.
+        step: The record.
+        output: Output of the batch.
+    """
+    budgets, record, catalogue = state.budgets, step.budget_record, step.catalogue
+    for report in budgets.advance(step.max_ts, step.offset):
+        output.budget_records.append(_budget_message(ALLOCATOR_PARTITION, report))
+    if isinstance(record, BudgetLease):
+        state.ledger.add_charges(budgets.apply(record))
+    elif record is not None and catalogue is not None:
+        lease = budgets.receive(record, lambda campaign_id: make_budget(catalogue.campaign(campaign_id)))
+        if lease is not None:
+            output.budget_records.append(_budget_message(record.partition, lease))
 
 
 def _opening(request: Request, page: DecidedPage) -> OpeningDecision:

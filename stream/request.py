@@ -1,6 +1,6 @@
 """Request: an event with a decision to make, and the model's scores of the candidates."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -11,6 +11,25 @@ from clickscore.schemas.events import AnyEvent
 
 UNKNOWN_DAY = 0
 """Day of a purchase from before days were remembered."""
+
+
+class BudgetTable:
+    """Budgets of campaigns as of an event; notes the campaigns that ask, which could take part in the auctions."""
+
+    def __init__(self, find_multiplier: Callable[[str], float | None]) -> None:
+        """Start without questions.
+
+        Args:
+            find_multiplier: Returns the factor on the bid of a campaign; None where no lease lets it spend.
+        """
+        self.entrants: list[str] = []
+        """Campaigns that have asked."""
+        self._find_multiplier = find_multiplier
+
+    def multiplier(self, campaign_id: str) -> float | None:
+        """Return the factor on the bid of a campaign with a budget; None where no lease lets it spend."""
+        self.entrants.append(campaign_id)
+        return self._find_multiplier(campaign_id)
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
@@ -48,6 +67,8 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     """Day of the purchase of each item in `bought`, days since 1970, in order of purchase; 0 for an unknown day."""
     companions: Sequence[str] = ()
     """Items that users bought together with those in the cart and on screen; only for a page with such a shelf."""
+    budgets: BudgetTable | None = None
+    """Budgets of the campaigns as of the event; None where no budget counts."""
     shown: frozenset[str] = frozenset()
     """Items that the page shows already: on its earlier shelves, and as ads."""
 

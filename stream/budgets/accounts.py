@@ -5,14 +5,18 @@ is owed until the next lease of the day, and is given up with the day.
 """
 
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 
 import msgspec
 
 from clickscore.schemas.durations import DAY_MS, MINUTE_MS
-from clickscore.schemas.leases import MAX_CAMPAIGNS, BudgetLease, CampaignSpend, SpendReport
+from clickscore.schemas.leases import MAX_CAMPAIGNS, MICROS, BudgetLease, CampaignSpend, SpendReport, to_micros
+from clickscore.schemas.outcomes import AdCharge
 
 REPORT_MS = MINUTE_MS
 """Event time between two reports of a partition, ms."""
+MAX_OWED = 100
+"""Charges of a campaign that wait for a lease, at most; further ones are given up."""
 RESERVED_REPORTS = 3
 """Reports after which the expected spend of a sold slot is no longer reserved: later clicks are few."""
 
@@ -28,6 +32,8 @@ class Account(msgspec.Struct, array_like=True, gc=False):
     """What was charged; never above the limit."""
     owed: int = 0
     """What is to be charged with the next lease."""
+    owed_charges: list[AdCharge] = []
+    """The same by charge, oldest first."""
     expected: int = 0
     """Expected spend of all sold slots: price times probability."""
     entries: int = 0
@@ -61,6 +67,18 @@ class BudgetAccounts(msgspec.Struct, array_like=True):
     """Pages with a matching campaign since the last report."""
     campaigns: dict[str, Account] = {}
 
+    def changed_by_time(self, ts: int) -> list[str]:
+        """Return the campaigns whose accounts change as the newest event time moves to a time (ms)."""
+        if ts // REPORT_MS <= self.reported_at or not self.campaigns:
+            return []
+        if ts // DAY_MS > self.day:
+            return list(self.campaigns)
+        return [
+            campaign_id
+            for campaign_id, account in self.campaigns.items()
+            if account.is_changed or account.reserved or (account.limit > account.spent and ts >= account.ends_at)
+        ]
+
     def advance(self, ts: int) -> list[SpendReport]:
         """Move to the newest event time of the partition, ms; return the reports that are due.
 
@@ -73,7 +91,8 @@ class BudgetAccounts(msgspec.Struct, array_like=True):
         if ts // DAY_MS > self.day:
             if self.campaigns:
                 reports += self._reports((self.day + 1) * DAY_MS - 1, self._end_day())
-            self.day, self.campaigns = ts // DAY_MS, {}
+                self.campaigns = {}
+            self.day = ts // DAY_MS
         spends = list(self._changes(ts))
         if spends or self.pages:
             reports += self._reports(ts, spends)
@@ -83,12 +102,12 @@ class BudgetAccounts(msgspec.Struct, array_like=True):
         """Return the last figures of the day: what was not spent returns, and what is owed is given up."""
         return [
             CampaignSpend(campaign_id, account.spent, account.spent, account.expected, account.entries)
-            for campaign_id, account in self.campaigns.items()
+            for campaign_id, account in sorted(self.campaigns.items(), key=itemgetter(0))
         ]
 
     def _changes(self, ts: int) -> Iterator[CampaignSpend]:
         """Yield the figures of the changed accounts; end the leases and the reservations whose time is over."""
-        for campaign_id, account in self.campaigns.items():
+        for campaign_id, account in sorted(self.campaigns.items(), key=itemgetter(0)):
             if account.limit > account.spent and ts >= account.ends_at:
                 account.limit = account.spent
                 account.is_changed = True
@@ -120,10 +139,11 @@ class BudgetAccounts(msgspec.Struct, array_like=True):
             )
             self.pages = 0
 
-    def apply(self, lease: BudgetLease) -> bool:
-        """Apply a lease; return whether it is newer than the last one. What is owed is charged."""
+    def apply(self, lease: BudgetLease) -> list[AdCharge]:
+        """Apply a lease, unless it is not newer than the last one; return the charges of what was owed."""
+        charges: list[AdCharge] = []
         if lease.number <= self.lease:
-            return False
+            return charges
         self.lease = lease.number
         if lease.day == self.day:
             for grant in lease.campaigns:
@@ -132,14 +152,23 @@ class BudgetAccounts(msgspec.Struct, array_like=True):
                 account.ends_at = lease.ends_at
                 account.multiplier = grant.multiplier
                 account.is_changed = True
-                self._settle(account)
-        return True
+                charges += self._settle(account)
+        return charges
 
-    def _settle(self, account: Account) -> None:
-        """Charge what is owed, as far as the lease reaches."""
-        amount = min(account.owed, account.limit - account.spent)
-        account.spent += amount
-        account.owed -= amount
+    def _settle(self, account: Account) -> Iterator[AdCharge]:
+        """Charge what is owed, as far as the lease reaches; yield the charges."""
+        while account.owed_charges and account.limit > account.spent:
+            oldest = account.owed_charges[0]
+            amount = min(to_micros(oldest.net), account.limit - account.spent)
+            account.spent += amount
+            account.owed -= amount
+            net = amount / MICROS
+            charge_id = f"{oldest.charge_id}/{self.lease}"
+            yield msgspec.structs.replace(oldest, charge_id=charge_id, gross=0.0, net=net, reason="charged")
+            rest = (to_micros(oldest.net) - amount) / MICROS
+            account.owed_charges = account.owed_charges[1:]
+            if rest:
+                account.owed_charges = [msgspec.structs.replace(oldest, net=rest), *account.owed_charges]
 
     def multiplier(self, campaign_id: str) -> float | None:
         """Return the factor on the bid of a campaign; None where no lease lets it spend."""
@@ -160,16 +189,21 @@ class BudgetAccounts(msgspec.Struct, array_like=True):
         account.expected += amount
         account.reserved = [*account.reserved[:-1], (account.reserved[-1] if account.reserved else 0) + amount]
 
-    def charge(self, campaign_id: str, amount: int) -> int:
-        """Charge a campaign; return the charged amount: at most what is left of its leases. The rest is owed.
+    def charge(self, charge: AdCharge) -> AdCharge:
+        """Charge a campaign; return the charge with what the leases can pay. The rest is owed.
 
         Args:
-            campaign_id: The campaign.
-            amount: Price, millionths.
+            charge: The charge; its `net` is above 0.
         """
-        account = self.campaigns.setdefault(campaign_id, Account())
+        account = self.campaigns.setdefault(charge.campaign_id, Account())
+        amount = to_micros(charge.net)
         charged = min(amount, account.limit - account.spent)
         account.spent += charged
-        account.owed += amount - charged
         account.is_changed = True
-        return charged
+        if charged == amount:
+            return charge
+        if len(account.owed_charges) < MAX_OWED:
+            account.owed += amount - charged
+            owed = msgspec.structs.replace(charge, net=(amount - charged) / MICROS)
+            account.owed_charges = [*account.owed_charges, owed]
+        return msgspec.structs.replace(charge, net=charged / MICROS, reason="budget")

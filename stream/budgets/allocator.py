@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 import msgspec
 
+from clickscore.schemas.catalogue import Campaign, Pacing
 from clickscore.schemas.durations import DAY_MS, MINUTE_MS
-from clickscore.schemas.leases import BudgetLease, CampaignLease, CampaignSpend, SpendReport
+from clickscore.schemas.leases import BudgetLease, CampaignLease, CampaignSpend, SpendReport, to_micros
 from clickscore.stream.budgets import pacing
-from clickscore.stream.budgets.pacing import PacerState, Pacing, Progress, target_share
+from clickscore.stream.budgets.pacing import PacerState, Progress, target_share
 from clickscore.stream.budgets.traffic_shape import TrafficShape
 
 STEP_MS = MINUTE_MS
@@ -41,6 +42,21 @@ class Budget(NamedTuple):
     """First event time of the campaign, ms."""
     ends_at: int | None = None
     """End of the campaign in event time, ms; None for no end."""
+
+
+def make_budget(campaign: Campaign | None) -> Budget | None:
+    """Return the budget of a campaign; None without a budget, and for an unknown campaign."""
+    if campaign is None or not campaign.has_budget:
+        return None
+    daily, total = campaign.daily_budget, campaign.total_budget
+    return Budget(
+        daily=None if daily is None else to_micros(daily),
+        total=None if total is None else to_micros(total),
+        unit=to_micros(campaign.bid / 1000 if campaign.bid_per == "thousand_impressions" else campaign.bid),
+        pacing=campaign.pacing or "even",
+        starts_at=campaign.starts_at,
+        ends_at=campaign.ends_at,
+    )
 
 
 class Share(msgspec.Struct, array_like=True, gc=False):

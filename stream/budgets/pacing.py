@@ -7,14 +7,12 @@ A campaign that can pay for few clicks a day would follow the noise of single cl
 buckets, with hysteresis, and only after an observation of some length.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
+from clickscore.schemas.catalogue import Pacing
 from clickscore.schemas.durations import DAY_MS, MINUTE_MS
-
-Pacing = Literal["even", "asap", "front_loaded"]
-"""How a budget is spent over a day: along the traffic, as soon as possible, or sooner than the traffic comes."""
 
 DECIMALS = 6
 """Decimals of a multiplier."""

@@ -7,6 +7,7 @@ import xxhash
 
 from clickscore.schemas.events import Consent, Epoch, Erase, Identify, ItemEvent, Tick, decode_record
 from clickscore.schemas.handover import Handover
+from clickscore.schemas.leases import BudgetLease, SpendReport
 from clickscore.stream.event_files.line_errors import LineErrors
 from clickscore.stream.event_files.lines import Line
 from clickscore.stream.kafka.partitioner import partition_of
@@ -83,11 +84,13 @@ class EventFileSummary:
         self.types[str(record.__struct_config__.tag)] += 1
         if isinstance(record, Epoch):
             return  # an epoch has no time
-        if not isinstance(record, Consent | Erase | Identify | Handover):  # they do not move the watermark
+        if not isinstance(
+            record, Consent | Erase | Identify | Handover | BudgetLease | SpendReport
+        ):  # they do not move the watermark
             self._add_time(line, record.ts)
         self.first_ts = record.ts if self.first_ts is None else min(self.first_ts, record.ts)
         self.last_ts = record.ts if self.last_ts is None else max(self.last_ts, record.ts)
-        if not isinstance(record, Tick | Handover):
+        if not isinstance(record, Tick | Handover | BudgetLease | SpendReport):
             identity = xxhash.xxh3_64_intdigest(f"{len(record.user_id)}:{record.user_id}{record.event_id}".encode())
             self.repeats += identity in self._seen
             self._seen.add(identity)

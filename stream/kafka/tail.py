@@ -23,6 +23,7 @@ from clickscore.schemas.events import (
     decode_record,
 )
 from clickscore.schemas.handover import Handover
+from clickscore.schemas.leases import BudgetLease, SpendReport
 from clickscore.schemas.open_decisions import LEDGER_PREFIX, ledger_user
 from clickscore.schemas.outcomes import decode_charge, decode_outcome
 from clickscore.schemas.sessions import ClosedSession, decode_session
@@ -193,6 +194,12 @@ def _event(_: Record, __: str, value: bytes) -> str:
         )
     if isinstance(event, Tick):
         return f"{_utc(event.ts)}  time passed, nobody came"
+    if isinstance(event, SpendReport):
+        return f"{_utc(event.ts)}  partition {event.partition} reports its spend for {len(event.campaigns)} campaigns"
+    if isinstance(event, BudgetLease):
+        return (
+            f"{_utc(event.ts)}  lease {event.number}: what the partition may spend for {len(event.campaigns)} campaigns"
+        )
     return f"{_utc(event.ts)}  user {event.user_id} {_deed(event)}"
 
 

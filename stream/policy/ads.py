@@ -145,6 +145,7 @@ class PageAuction:
         self._quality = item_quality(scores if self.matching else None, self._plan.quality_weight)
         self.excluded: list[tuple[Campaign, ExclusionCause]] = []
         """Matching campaigns that may not be shown, each with the first cause."""
+        self._multipliers: dict[str, float] = {}
         self.bidders = rank(self._enter(policy.forbidden(request, catalogue))) if self.matching else []
         """Campaigns that may be shown, the best first."""
         self.allowed = count_allowed(request, self._plan)
@@ -173,11 +174,23 @@ class PageAuction:
                 elif campaign.frequency_cap is not None:
                     is_capped = is_capped or cap_rule(self._request)
                     cause = "cap" if is_capped(campaign) else None
-            if cause is None:
-                bidders.append(make_bidder(campaign, payment_probability(campaign, self._scores, share), quality))
+            multiplier = self._multiplier(campaign) if cause is None else None
+            if multiplier is not None:
+                probability = payment_probability(campaign, self._scores, share)
+                bidders.append(make_bidder(campaign, probability, quality, multiplier))
             else:
-                self.excluded.append((campaign, cause))
+                self.excluded.append((campaign, cause or "budget"))
         return bidders
+
+    def _multiplier(self, campaign: Campaign) -> float | None:
+        """Return the factor on the bid of a campaign, 1 without a budget; None where no lease lets it spend."""
+        budgets = self._request.budgets
+        if budgets is None or not campaign.has_budget:
+            return 1.0
+        multiplier = budgets.multiplier(campaign.campaign_id)
+        if multiplier is not None:
+            self._multipliers[campaign.campaign_id] = multiplier
+        return multiplier
 
     def sell(self, items: Sequence[Choice], on_page: Collection[str] = ()) -> list[SoldSlot]:
         """Sell the slots of all placements. An advertised item gets one slot of the page at most.
@@ -223,6 +236,7 @@ class PageAuction:
             exposure=sale.slot.exposure,
             price=round_score(sale.price) if is_charged else 0.0,
             runner_up=sale.runner_up.campaign.campaign_id if sale.runner_up else None,
+            multiplier=self._multipliers.get(campaign.campaign_id, msgspec.UNSET),
             view_window_ms=campaign.view_window_ms or msgspec.UNSET,
             purchase_window_ms=(
                 msgspec.UNSET if campaign.purchase_window_ms == PURCHASE_WINDOW_MS else campaign.purchase_window_ms

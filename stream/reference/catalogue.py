@@ -83,6 +83,8 @@ class Catalogue:
         """Items that are sold in some regions or to some customer groups only."""
         self._categories: dict[str, str] = {}
         self._details: dict[str, ItemDetails] = {}
+        self.budgeted: set[str] = set()
+        """The campaigns with a budget."""
         self.campaign_index = CampaignIndex()
         """The same campaigns by target."""
         self.order = PriceOrder()
@@ -133,6 +135,15 @@ class Catalogue:
     def has_campaigns(self) -> bool:
         """Whether there is any campaign."""
         return bool(self.campaigns)
+
+    @property
+    def has_budgets(self) -> bool:
+        """Whether any campaign has a budget."""
+        return bool(self.budgeted)
+
+    def campaign(self, campaign_id: str) -> Campaign | None:
+        """Return a campaign; None where there is none of this id."""
+        return self.campaigns.get(campaign_id)
 
     def facts(self, item_id: str) -> ItemFacts:
         """Return the facts of an item."""
@@ -198,10 +209,13 @@ class Catalogue:
         """Replace a campaign; None ends a campaign."""
         self.version += 1
         former = self.campaigns.pop(campaign_id, None)
+        self.budgeted.discard(campaign_id)
         if former is not None:
             self.campaign_index.remove(former)
         if campaign is not None:
             self.campaigns[campaign_id] = campaign
+            if campaign.has_budget:
+                self.budgeted.add(campaign_id)
             self.campaign_index.add(campaign)
 
 

@@ -283,6 +283,22 @@ class CatalogueView:
         changed = self._changed_campaigns()
         return any(changed.values()) or any(campaign_id not in changed for campaign_id in newest)
 
+    @property
+    def has_budgets(self) -> bool:
+        """Whether any campaign has a budget."""
+        budgeted = self._history.newest.budgeted
+        if self._is_newest_campaigns:
+            return bool(budgeted)
+        changed = self._changed_campaigns()
+        return any(campaign and campaign.has_budget for campaign in changed.values()) or bool(
+            budgeted.difference(changed)
+        )
+
+    def campaign(self, campaign_id: str) -> Campaign | None:
+        """Return a campaign; None where there is none of this id."""
+        changed = {} if self._is_newest_campaigns else self._changed_campaigns()
+        return changed[campaign_id] if campaign_id in changed else self._history.newest.campaigns.get(campaign_id)
+
     def matching(self, page: PageContext) -> list[Campaign]:
         """Return the campaigns that target a page, and those without a target."""
         item = newest_item(page.items)

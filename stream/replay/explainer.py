@@ -366,6 +366,7 @@ _EXCLUDED: dict[ExclusionCause, str] = {
     "item": "a rule of the policy forbids its item",
     "quality": "the quality of its item is below its floor",
     "cap": "the user has seen it as often as its cap allows, or may not be counted",
+    "budget": "no lease lets it spend: its budget is used up, or the partition waits for the next lease",
 }
 
 

@@ -126,7 +126,7 @@ def _make_pipeline(task: ReplayTask, topic: str) -> Pipeline:
         scoring = settings.scoring
         bundle = load_bundle(Path(scoring.bundle), scoring.score_threads, scoring.min_overlap)
         scorer = Scorer(bundle, scoring.score_batch, reasons=task.policy_file.max_reasons(settings.policy) > 0)
-    return Pipeline(
+    pipeline = Pipeline(
         settings.sessions,
         settings.policy,
         topic,
@@ -136,6 +136,8 @@ def _make_pipeline(task: ReplayTask, topic: str) -> Pipeline:
         policies=policies,
         policy_file=task.policy_file,
     )
+    pipeline.applies_budgets = not isinstance(task.plan.source, FileSpec)
+    return pipeline
 
 
 class _TaskRun:

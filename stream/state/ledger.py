@@ -13,7 +13,7 @@ where anything has changed. It is bounded: at most `MAX_DECISIONS` and `MAX_ORDE
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -129,16 +129,24 @@ class _Touched(NamedTuple):
     offset: int
 
 
+def _charge_in_full(charge: AdCharge) -> AdCharge:
+    return charge
+
+
 class Ledger:
     """Open decisions of a partition's users."""
 
-    def __init__(self, source: str, settings: SessionSettings) -> None:
+    def __init__(
+        self, source: str, settings: SessionSettings, charge: Callable[[AdCharge], AdCharge] = _charge_in_full
+    ) -> None:
         """Start with an empty ledger.
 
         Args:
             source: `TOPIC-PARTITION` of the events.
             settings: Allowed lateness.
+            charge: Returns a charge of a campaign with a budget with what its leases can pay.
         """
+        self._charge = charge
         self._topic, _, partition = source.rpartition("-")
         self._partition = int(partition)
         self._lateness_ms = settings.lateness_ms
@@ -165,6 +173,10 @@ class Ledger:
             return touched.ledger
         value = self._users.get(user_id)
         return (decode_user(value).ledger or UserLedger()) if value is not None else UserLedger()
+
+    def add_charges(self, charges: Iterable[AdCharge]) -> None:
+        """Add charges of earlier events that a new lease can pay to the results."""
+        self._results.charges.extend(charges)
 
     def take_results(self) -> LedgerResults:
         """Return the results since the last call."""
@@ -411,20 +423,19 @@ class Ledger:
                 if (bill.events, bill.net) == (billing.events, billing.net):
                     continue
                 decision_id = self._decision_id(decision)
-                self._results.charges.append(
-                    AdCharge(
-                        charge_id=f"{decision_id}/{number}/{billing.records}",
-                        campaign_id=slot.campaign_id,
-                        decision_id=decision_id,
-                        slot=number,
-                        placement=slot.placement,
-                        bid_per=slot.bid_per,
-                        ts=ts,
-                        gross=round((bill.events - billing.events) * unit_price(slot), MONEY_DECIMALS),
-                        net=round(bill.net - billing.net, MONEY_DECIMALS),
-                        reason=bill.reason,
-                    )
+                charge = AdCharge(
+                    charge_id=f"{decision_id}/{number}/{billing.records}",
+                    campaign_id=slot.campaign_id,
+                    decision_id=decision_id,
+                    slot=number,
+                    placement=slot.placement,
+                    bid_per=slot.bid_per,
+                    ts=ts,
+                    gross=round((bill.events - billing.events) * unit_price(slot), MONEY_DECIMALS),
+                    net=round(bill.net - billing.net, MONEY_DECIMALS),
+                    reason=bill.reason,
                 )
+                self._results.charges.append(self._charge(charge) if slot.has_budget else charge)
                 decision.billing = decision.billing or [Billing()] * len(decision.slots)
                 decision.billing[number] = Billing(billing.records + 1, bill.events, bill.net)
 
@@ -627,4 +638,5 @@ def _open_slots(ad: Ad, choices: Sequence[Choice]) -> Iterator[OpenSlot]:
             slot.price,
             0 if slot.view_window_ms is msgspec.UNSET else slot.view_window_ms,
             PURCHASE_WINDOW_MS if slot.purchase_window_ms is msgspec.UNSET else slot.purchase_window_ms,
+            slot.multiplier is not msgspec.UNSET,
         )

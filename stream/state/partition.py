@@ -36,6 +36,7 @@ from clickscore.schemas.snapshots import (
     decode_user,
     encode,
 )
+from clickscore.stream.budgets.partition_budgets import BUDGET_PREFIX, PartitionBudgets
 from clickscore.stream.reference.epoch_schedule import NEVER_MS
 from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state import ad_counts, clients, consent, identity, sessions
@@ -86,10 +87,12 @@ class PartitionState:
         self.open_sessions = 0
         self.partition = int(source.rpartition("-")[2])
         """Number of the partition."""
-        self.ledger = Ledger(source, settings)
-        """Open decisions, changed once the decisions of a batch are made."""
         self.source = source
         self._topic, _, self._partition = source.rpartition("-")
+        self.budgets = PartitionBudgets(self.partition)
+        """Budgets of campaigns, changed together with the ledger."""
+        self.ledger = Ledger(source, settings, self.budgets.charge)
+        """Open decisions, changed once the decisions of a batch are made."""
         self._settings = settings
         self._users: dict[str, bytes] = {}
         self._touched: dict[str, UserState] = {}
@@ -117,7 +120,8 @@ class PartitionState:
 
     def contents(self) -> dict[bytes, bytes]:
         """Return all records of the state by key, as in `session-snapshots`. Equal records mean equal states."""
-        records = {key.encode(): value for key, value in (*self._users.items(), *self.ledger.contents().items())}
+        parts = (self._users, self.ledger.contents(), self.budgets.contents())
+        records = {key.encode(): value for part in parts for key, value in part.items()}
         return records | {PARTITION_KEY: encode(self._snapshot())}
 
     @property
@@ -568,7 +572,7 @@ class PartitionState:
 
     def flush_ledger(self, offset: int) -> list[ChangelogRecord]:
         """End a batch of the ledger at a source offset; return its changelog records."""
-        changes = self.ledger.flush(offset)
+        changes = [*self.ledger.flush(offset), *self.budgets.flush(offset)]
         return [ChangelogRecord(change.key.encode(), change.value, change.offset) for change in changes]
 
     def is_overlaid(self, key: str, offset: int, *, is_tombstone: bool) -> bool:
@@ -579,6 +583,8 @@ class PartitionState:
             offset: Source offset of the record.
             is_tombstone: Whether the record has no value.
         """
+        if key.startswith(BUDGET_PREFIX):
+            return self.budgets.is_overlaid(key, offset, is_tombstone=is_tombstone)
         if key.startswith(LEDGER_PREFIX):
             return self.ledger.is_overlaid(key, offset, is_tombstone=is_tombstone)
         value = self._users.get(key)
@@ -588,13 +594,15 @@ class PartitionState:
         """Write what is remembered under these keys again with the next flush; a tombstone where there is nothing."""
         keys = set(keys)
         ledger_keys = {key for key in keys if key.startswith(LEDGER_PREFIX)}
+        budget_keys = {key for key in ledger_keys if key.startswith(BUDGET_PREFIX)}
         self._overlaid.update(keys - ledger_keys)
-        self.ledger.rewrite(ledger_keys)
+        self.ledger.rewrite(ledger_keys - budget_keys)
+        self.budgets.rewrite(budget_keys)
 
     @property
     def needs_flush(self) -> bool:
         """Whether records wait to be written again."""
-        return bool(self._overlaid) or self.ledger.needs_flush
+        return bool(self._overlaid) or self.ledger.needs_flush or self.budgets.needs_flush
 
     def _snapshot(self) -> PartitionSnapshot:
         return PartitionSnapshot(
@@ -766,8 +774,10 @@ class PartitionState:
         self._handed, self._erasures = snapshot.handed, dict(snapshot.erasures)
 
     def load(self, key: str, snapshot: bytes) -> None:
-        """Restore what is remembered under a key: a user, or what the ledger knows of one."""
-        if key.startswith(LEDGER_PREFIX):
+        """Restore what is remembered under a key: a user, what the ledger knows of one, or a budget."""
+        if key.startswith(BUDGET_PREFIX):
+            self.budgets.load(key, snapshot)
+        elif key.startswith(LEDGER_PREFIX):
             self.ledger.load(key, snapshot)
         else:
             self.load_user(key, snapshot)

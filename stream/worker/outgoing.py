@@ -99,7 +99,7 @@ def receipts(jobs: Sequence[PublishJob]) -> OutgoingRecords:
 
 
 def handovers(jobs: Sequence[PublishJob], partitions: int) -> OutgoingRecords:
-    """Return the hand-overs, each for the partition of its user.
+    """Return the hand-overs, each for the partition of its user, and the reports and leases of budgets.
 
     Args:
         jobs: Jobs in the order of their batches.
@@ -109,6 +109,8 @@ def handovers(jobs: Sequence[PublishJob], partitions: int) -> OutgoingRecords:
     for job in jobs:
         for message in job.output.handovers:
             outgoing[EVENTS.name, partition_of(message.key or b"", partitions)].append((message.key, message.value, []))
+        for partition, message in job.output.budget_records:
+            outgoing[EVENTS.name, partition].append((message.key, message.value, []))
     return outgoing
 
 

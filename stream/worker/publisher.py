@@ -194,7 +194,7 @@ class Publisher:
 
     async def _handovers(self, jobs: Sequence[PublishJob]) -> OutgoingRecords:
         """Return the hand-overs of jobs, once the number of partitions is known."""
-        if not any(job.output.handovers for job in jobs):
+        if not any(job.output.handovers or job.output.budget_records for job in jobs):
             return {}
         while (partitions := self._group.partition_count()) is None:  # noqa: ASYNC110 (the client tells no change)
             await asyncio.sleep(PARTITION_COUNT_S)

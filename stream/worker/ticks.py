@@ -21,7 +21,7 @@ CHECK_S = 1.0
 
 
 class IdleTicks:
-    """Writes a tick into each idle live partition with open sessions."""
+    """Writes a tick into each idle live partition with open sessions, or with leases that return as time passes."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class IdleTicks:
 
     def _is_due(self, partition: int, now: float) -> bool:
         state = self._pipeline.partitions.get(partition)
-        if state is None or not state.open_sessions:
+        if state is None or not (state.open_sessions or state.budgets.has_leases):
             return False
         idle = (now - self._active_at[partition]) * 1000 >= self._tick_after_ms
         return idle and now * 1000 - state.max_ts < LIVE_MS

@@ -23,6 +23,7 @@ from clickscore.schemas.events import (
     encode_event,
     read_epoch,
 )
+from clickscore.schemas.leases import BudgetLease, SpendReport
 from clickscore.schemas.handover import HandedConsent, Handover
 from clickscore.schemas.manifest import Manifest, Tensor, encode_manifest
 from clickscore.schemas.purposes import PURPOSES
@@ -154,7 +155,8 @@ def test_epoch_that_cannot_be_decoded_is_read_as_any_other_record() -> None:
 def test_event_types_are_all_documented() -> None:
     documented = json_schema("clickstream-events")["discriminator"]["mapping"]
     assert set(documented) == {
-        str(each.__struct_config__.tag) for each in (*structs(), Consent, Erase, Identify, Handover, Tick, Epoch)
+        str(each.__struct_config__.tag)
+        for each in (*structs(), Consent, Erase, Identify, Handover, Tick, Epoch, SpendReport, BudgetLease)
     }
 
 

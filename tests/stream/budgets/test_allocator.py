@@ -8,6 +8,7 @@ from clickscore.schemas.durations import DAY_MS, HOUR_MS, MINUTE_MS
 from clickscore.schemas.leases import BudgetLease, CampaignSpend, SpendReport
 from clickscore.stream.budgets.accounts import BudgetAccounts
 from clickscore.stream.budgets.allocator import TERM_MS, Allocator, Book, Budget, CampaignBooks, day_budget
+from tests.stream.budgets.charges import make_charge
 
 DAY = 20_000
 MIDNIGHT = DAY * DAY_MS
@@ -67,7 +68,7 @@ def test_partitions_share_a_budget():
     for minute in range(2, 40):
         for partition, accounts in enumerate(shop.accounts):
             shop.enter(partition)
-            accounts.charge("tea", 40)
+            accounts.charge(make_charge(40))
         shop.pass_minute(minute)
     assert shop.spent == 1_000
 
@@ -89,11 +90,11 @@ def test_campaign_without_a_budget_gets_no_lease():
 
 def test_unspent_lease_of_a_dead_worker_returns_after_its_term():
     shop = open_shop()
-    shop.accounts[0].charge("tea", 20)
+    shop.accounts[0].charge(make_charge(20))
     held = shop.limits()[0]
     for minute in range(2, 15):  # nobody reads partition 0
         shop.enter(1)
-        shop.accounts[1].charge("tea", 1_000)
+        shop.accounts[1].charge(make_charge(1_000))
         shop.pass_minute(minute, (1,))
     assert shop.spent == 1_000 - held + 20
     shop.pass_minute(15, (0,))  # another worker takes it over
@@ -107,7 +108,7 @@ def test_unspent_lease_of_a_dead_worker_returns_after_its_term():
 
 def test_owed_clicks_come_before_the_plans_of_others():
     shop = open_shop()
-    shop.accounts[0].charge("tea", 900)
+    shop.accounts[0].charge(make_charge(900))
     owed = shop.accounts[0].campaigns["tea"].owed
     shop.enter(1)
     shop.pass_minute(2, (1,))
@@ -151,7 +152,7 @@ def test_partition_that_is_a_day_behind_gets_what_its_day_has_left():
     shop.pass_minute(1_441, (1,))
     shop.enter(0)
     shop.pass_minute(2, (0,))
-    shop.accounts[0].charge("tea", 1_000)
+    shop.accounts[0].charge(make_charge(1_000))
     for minute in (3, 4, 5):
         shop.enter(0)
         shop.pass_minute(minute, (0,))
@@ -167,7 +168,7 @@ def test_even_pacing_grants_along_the_day():
             shop.enter(partition)
             if accounts.multiplier("tea") is not None:
                 accounts.reserve("tea", 300)
-                accounts.charge("tea", 300)
+                accounts.charge(make_charge(300))
         multipliers += [grant.multiplier for lease in shop.pass_minute(minute) for grant in lease.campaigns]
     while shop.spent > 144_000 * minute / 1_440 / 0.95:  # ahead: nothing more is granted
         minute += 1
@@ -202,7 +203,7 @@ def test_new_day_has_a_new_budget():
     for minute in range(2, 20):
         for partition, accounts in enumerate(shop.accounts):
             shop.enter(partition)
-            accounts.charge("tea", 100)
+            accounts.charge(make_charge(100))
         shop.pass_minute(minute)
     assert shop.spent == 1_000
     shop.pass_minute(1_440)
@@ -228,7 +229,7 @@ def test_total_budget_counts_all_days():
         for minute in range(2, 30):
             for partition, accounts in enumerate(shop.accounts):
                 shop.enter(partition)
-                accounts.charge("tea", 20)
+                accounts.charge(make_charge(20))
             shop.pass_minute(day * 1_440 + minute)
         books = shop.allocator.campaigns["tea"]
         assert books.closed + sum(book.claims for book in books.days.values()) <= 1_500
@@ -268,7 +269,7 @@ def test_no_budget_is_exceeded_whatever_is_lost_repeated_or_late():
             clocks[partition] = min(clocks[partition] + rng.choice([0, 1, 1, 30]), 3 * 1_440 - 1)
             inbox += accounts.advance(MIDNIGHT + clocks[partition] * MINUTE_MS)
             shop.enter(partition)
-            accounts.charge("tea", rng.randrange(200))
+            accounts.charge(make_charge(rng.randrange(1, 200)))
             while inbox and rng.random() < 0.5:
                 report = inbox[0] if rng.random() < 0.2 else inbox.pop(0)  # some are read again
                 lease = shop.allocator.receive(report, shop.find)

@@ -1,0 +1,204 @@
+"""Budgets of a partition: accounts and allocator as records of the ledger, for the changelog.
+
+The accounts are in every partition. The allocator is in partition 0, where all reports are written.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from clickscore.schemas.decisions import SoldSlot
+from clickscore.schemas.leases import BudgetLease, SpendReport, to_micros
+from clickscore.schemas.open_decisions import LEDGER_PREFIX
+from clickscore.schemas.outcomes import AdCharge
+from clickscore.schemas.snapshots import UserState, decode_user, encode
+from clickscore.stream.budgets.accounts import Account, BudgetAccounts
+from clickscore.stream.budgets.allocator import Allocator, CampaignBooks, FindBudget
+
+BUDGET_PREFIX = LEDGER_PREFIX + "b"
+"""Beginning of the keys of budget records in `session-snapshots`."""
+_ACCOUNT, _BOOKS = BUDGET_PREFIX + "a", BUDGET_PREFIX + "c"  # followed by the campaign; without one for what is shared
+
+_decode_accounts = msgspec.msgpack.Decoder(BudgetAccounts).decode
+_decode_account = msgspec.msgpack.Decoder(Account).decode
+_decode_allocator = msgspec.msgpack.Decoder(Allocator).decode
+_decode_books = msgspec.msgpack.Decoder(CampaignBooks).decode
+
+
+class BudgetChange(msgspec.Struct, frozen=True):
+    """A changed budget record; a tombstone where `value` is absent."""
+
+    key: str
+    value: bytes | None
+    offset: int
+
+
+class PartitionBudgets:
+    """Accounts of a partition, and the allocator."""
+
+    def __init__(self, partition: int) -> None:
+        """Start without budgets.
+
+        Args:
+            partition: Number of the partition.
+        """
+        self.accounts = BudgetAccounts(partition)
+        self.allocator = Allocator()
+        self.has_leases = False
+        """Whether any lease has something left, as of the last report: it returns as time passes."""
+        self._offset = -1  # source offset of the present record
+        self._touched: dict[str, int] = {}  # offset of the last change, by key
+        self._records: dict[str, bytes] = {}
+        self._overlaid: set[str] = set()
+
+    def advance(self, max_ts: int, offset: int) -> list[SpendReport]:
+        """Begin a record; return the reports that are due.
+
+        Args:
+            max_ts: Largest event time of the partition, ms.
+            offset: Source offset of the record.
+        """
+        self._offset = offset
+        has_accounts, reported_at = bool(self.accounts.campaigns), self.accounts.reported_at
+        changed = self.accounts.changed_by_time(max_ts)
+        reports = self.accounts.advance(max_ts)
+        if (has_accounts or reports) and self.accounts.reported_at > reported_at:
+            self._touch(_ACCOUNT, "", *changed)
+            self.has_leases = any(account.limit > account.spent for account in self.accounts.campaigns.values())
+        return reports
+
+    def multiplier(self, campaign_id: str) -> float | None:
+        """Return the factor on the bid of a campaign with a budget; None where no lease lets it spend."""
+        return self.accounts.multiplier(campaign_id)
+
+    def multipliers(self) -> dict[str, float | None]:
+        """Return the factor on the bid of all campaigns with an account."""
+        return {campaign_id: self.multiplier(campaign_id) for campaign_id in self.accounts.campaigns}
+
+    def note_page(self, entrants: Sequence[str], slots: Iterable[SoldSlot]) -> None:
+        """Count a page, and reserve the expected spend of its sold slots.
+
+        Args:
+            entrants: Campaigns with a budget that could take part, with or without a lease.
+            slots: Sold slots of the page.
+        """
+        self.accounts.enter(entrants)
+        for slot in slots:
+            if slot.multiplier is not msgspec.UNSET:
+                price = slot.price / 1000 if slot.bid_per == "thousand_impressions" else slot.price
+                self.accounts.reserve(slot.campaign_id, to_micros(price * slot.probability * slot.exposure))
+        self._touch(_ACCOUNT, "", *entrants)
+
+    def charge(self, charge: AdCharge) -> AdCharge:
+        """Charge a campaign with a budget; return the charge with what its leases can pay.
+
+        A credit is paid back, and does not open the budget of the day again.
+        """
+        if charge.net <= 0:
+            return charge
+        self._touch(_ACCOUNT, "", charge.campaign_id)
+        return self.accounts.charge(charge)
+
+    def apply(self, lease: BudgetLease) -> list[AdCharge]:
+        """Apply a lease; return the charges of what was owed."""
+        self.has_leases = True
+        charges = self.accounts.apply(lease)
+        self._touch(_ACCOUNT, "", *(grant.campaign_id for grant in lease.campaigns))
+        return charges
+
+    def receive(self, report: SpendReport, find_budget: FindBudget) -> BudgetLease | None:
+        """Give a report to the allocator; return the lease that answers the report, if any.
+
+        Args:
+            report: The report.
+            find_budget: Returns the budget of a campaign.
+        """
+        campaigns, stepped_at = set(self.allocator.campaigns), self.allocator.stepped_at
+        day = self.allocator.shape.day
+        lease = self.allocator.receive(report, find_budget)
+        if (stepped_at, day) != (self.allocator.stepped_at, self.allocator.shape.day):
+            campaigns.update(self.allocator.campaigns)
+        else:
+            campaigns = {spend.campaign_id for spend in report.campaigns}
+        self._touch(_BOOKS, "", *sorted(campaigns))
+        return lease
+
+    def _touch(self, kind: str, *names: str) -> None:
+        for name in names:
+            self._touched[kind + name] = self._offset
+
+    def _encode(self, key: str) -> bytes | None:
+        """Return the value of a record; None where there is nothing to remember."""
+        kind, name = key[: len(_ACCOUNT)], key[len(_ACCOUNT) :]
+        part: object
+        if kind == _ACCOUNT:
+            accounts = self.accounts
+            part = accounts.campaigns.get(name) if name else msgspec.structs.replace(accounts, campaigns={})
+        else:
+            allocator = self.allocator
+            part = allocator.campaigns.get(name) if name else msgspec.structs.replace(allocator, campaigns={})
+        return None if part is None else msgspec.msgpack.encode(part)
+
+    def flush(self, offset: int) -> list[BudgetChange]:
+        """End a batch; return the changed records.
+
+        Args:
+            offset: Source offset of the last record of the batch.
+        """
+        changes: list[BudgetChange] = []
+        for key, changed_by in self._touched.items():
+            value = self._encode(key)
+            if value is None:
+                self._records.pop(key, None)
+                changes.append(BudgetChange(key, None, changed_by))
+            else:
+                self._records[key] = encode(UserState(offset=changed_by, budget=value))
+                changes.append(BudgetChange(key, self._records[key], changed_by))
+        for key in sorted(self._overlaid.difference(self._touched)):
+            record = self._records.get(key)
+            changes.append(BudgetChange(key, record, offset if record is None else decode_user(record).offset))
+        self._touched.clear()
+        self._overlaid.clear()
+        return changes
+
+    def load(self, key: str, record: bytes) -> None:
+        """Restore a record.
+
+        Args:
+            key: Key of the record.
+            record: Its value.
+        """
+        self._records[key] = record
+        kind, name, value = key[: len(_ACCOUNT)], key[len(_ACCOUNT) :], decode_user(record).budget
+        if kind == _ACCOUNT and name:
+            self.accounts.campaigns[name] = _decode_account(value)
+        elif kind == _ACCOUNT:
+            self.accounts = msgspec.structs.replace(_decode_accounts(value), campaigns=self.accounts.campaigns)
+        elif name:
+            self.allocator.campaigns[name] = _decode_books(value)
+        else:
+            self.allocator = msgspec.structs.replace(_decode_allocator(value), campaigns=self.allocator.campaigns)
+
+    def contents(self) -> dict[str, bytes]:
+        """Return all records by key, as of the last flush."""
+        return dict(self._records)
+
+    def is_overlaid(self, key: str, offset: int, *, is_tombstone: bool) -> bool:
+        """Return whether a record of the changelog is older than what is here.
+
+        Args:
+            key: Key of the record.
+            offset: Source offset of the record.
+            is_tombstone: Whether the record has no value.
+        """
+        record = self._records.get(key)
+        return not is_tombstone if record is None else offset < decode_user(record).offset
+
+    def rewrite(self, keys: Iterable[str]) -> None:
+        """Write these records again with the next flush; a tombstone where nothing is remembered."""
+        self._overlaid.update(keys)
+
+    @property
+    def needs_flush(self) -> bool:
+        """Whether records wait to be written again."""
+        return bool(self._overlaid)

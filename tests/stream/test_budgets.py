@@ -1,0 +1,252 @@
+"""Budgets in the pipeline: reports and leases travel through the logs, and no campaign pays more than its budget."""
+
+from collections import Counter
+from typing import Any
+
+import msgspec
+import pytest
+
+from clickscore.schemas.catalogue import Campaign, encode
+from clickscore.schemas.decisions import Ad, decode_decision
+from clickscore.schemas.durations import DAY_MS
+from clickscore.schemas.events import AnyEvent, Click, Tick, View, decode_record, encode_event
+from clickscore.schemas.leases import BudgetLease, SpendReport
+from clickscore.schemas.outcomes import AdCharge, decode_charge
+from clickscore.stream.budgets.allocator import TERM_MS
+from clickscore.stream.budgets.partition_budgets import BUDGET_PREFIX
+from clickscore.stream.pipeline import Output, Pipeline
+from clickscore.stream.policy.ad_policy import Ads
+from clickscore.stream.reference.catalogue import Catalogue
+from clickscore.stream.settings import Settings
+from clickscore.stream.state.changelog import restore
+from clickscore.stream.state.partition import ChangelogRecord
+from tests.events import MINUTE, START, Recorded, impression, view
+from tests.scored_requests import make_campaign, plain
+
+PARTITIONS = 2
+
+
+def make_pipeline(*campaigns: Campaign) -> Pipeline:
+    """Return a pipeline without a model; every ad is clicked with the probability 1."""
+    values = Settings.of()
+    policy = plain(ads=Ads(share=1.0))
+    made = Pipeline(values.sessions, values.policy, "events", Catalogue(), policy_file=policy)
+    for campaign in campaigns or (make_campaign("tea", "ad", 1, daily_budget=5.0, pacing="asap"), rival()):
+        made.catalogue.update_campaign(campaign.campaign_id.encode(), encode(campaign))
+    return made
+
+
+def rival() -> Campaign:
+    """Return a campaign without a budget, whose bid of 0.5 is the price of the others."""
+    return make_campaign("house", "house-ad", 0.5)
+
+
+class Logs:
+    """The logs of the partitions, and a pipeline that reads them to their ends."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.logs: list[list[Recorded]] = [[] for _ in range(PARTITIONS)]
+        self.ads: dict[str, Ad] = {}
+        self.charges: list[AdCharge] = []
+        self.published: list[bytes] = []
+
+    def send(self, partition: int, *events: AnyEvent | Tick) -> Ad | None:
+        """Append events, and everything that follows from them; return the last decision on ads of the events."""
+        offset = len(self.logs[partition])
+        for event in events:
+            self.append(partition, encode_event(event))
+        self.read_all()
+        last = f"events-{partition}-{offset + len(events) - 1}-ad"
+        return self.ads.get(last)
+
+    def append(self, partition: int, value: bytes) -> None:
+        self.logs[partition].append(Recorded(len(self.logs[partition]), -1, None, value))
+
+    def read_all(self) -> None:
+        while any(self.pipeline.state(partition).offset < len(log) - 1 for partition, log in enumerate(self.logs)):
+            for partition, log in enumerate(self.logs):
+                output = self.pipeline.process(partition, log[self.pipeline.state(partition).offset + 1 :])
+                self.take(output)
+                for target, message in output.budget_records:
+                    self.append(target, message.value or b"")
+
+    def take(self, output: Output) -> None:
+        for message in output.ads:
+            ad = decode_decision(message.value or b"")
+            assert isinstance(ad, Ad)
+            self.ads[ad.decision_id] = ad
+        self.published += [message.value or b"" for message in (*output.ads, *output.charges)]
+        self.charges += [
+            charge for m in output.charges if isinstance(charge := decode_charge(m.value or b""), AdCharge)
+        ]
+
+    def records(self, partition: int, kind: type[SpendReport] | type[BudgetLease]) -> list[object]:
+        decoded = [decode_record(record.value or b"") for record in self.logs[partition]]
+        return [record for record in decoded if isinstance(record, kind)]
+
+
+def shopper_clicks(logs: Logs, partition: int, user: str, minute: float) -> str | None:
+    """Let a shopper view an item, see the ad and click it; return the campaign of the ad."""
+    ad = logs.send(partition, view(user, minute))
+    assert ad is not None
+    if ad.campaign_id is None:
+        return None
+    names: dict[str, Any] = {"decision_id": ad.decision_id, "campaign_id": ad.campaign_id, "item_id": ad.item_id}
+    seen = msgspec.structs.replace(impression(user, minute + 0.05), **names)
+    ts = START + round((minute + 0.2) * MINUTE)
+    logs.send(partition, seen, Click(event_id=f"{user}-{ts}", user_id=user, ts=ts, **names))
+    return ad.campaign_id
+
+
+def paid(logs: Logs, campaign_id: str = "tea") -> float:
+    return round(sum(charge.net for charge in logs.charges if charge.campaign_id == campaign_id), 6)
+
+
+def run_day(logs: Logs, minutes: int = 30) -> Counter[str | None]:
+    shown: Counter[str | None] = Counter()
+    for minute in range(minutes):
+        for partition in range(PARTITIONS):
+            shown[shopper_clicks(logs, partition, f"user-{partition}-{minute}", minute)] += 1
+    return shown
+
+
+def test_campaign_waits_for_its_first_lease():
+    logs = Logs(make_pipeline())
+    first = logs.send(0, view("ann", 0))
+    assert first is not None
+    assert (first.campaign_id, first.excluded) == ("house", {"budget": 1})
+    second = logs.send(0, view("bob", 1))
+    assert second is not None
+    third = logs.send(0, view("cid", 1.5))
+    assert third is not None
+    assert third.campaign_id == "tea"
+    assert third.slots[0].multiplier == 1.0
+    assert [type(record).__name__ for record in (*logs.records(0, SpendReport), *logs.records(0, BudgetLease))] == [
+        "SpendReport",
+        "BudgetLease",
+    ]
+
+
+def test_no_campaign_pays_more_than_its_budget():
+    logs = Logs(make_pipeline())
+    shown = run_day(logs)
+    assert shown["tea"] >= 10
+    assert paid(logs) == 5.0
+    spent = [logs.pipeline.state(partition).budgets.accounts.campaigns["tea"].spent for partition in range(PARTITIONS)]
+    assert sum(spent) == 5_000_000
+    assert shown["house"] > 0  # once the budget is used up
+
+
+def test_click_that_no_lease_can_pay_is_charged_with_the_next_lease():
+    logs = Logs(make_pipeline(make_campaign("tea", "ad", 1, daily_budget=0.7, pacing="asap"), rival()))
+    shown = run_day(logs, 6)
+    assert shown["tea"] >= 2
+    assert paid(logs) == 0.7
+    assert any(charge.reason == "budget" for charge in logs.charges)
+    assert len({charge.charge_id for charge in logs.charges}) == len(logs.charges)
+
+
+def test_next_day_has_a_new_budget():
+    logs = Logs(make_pipeline())
+    run_day(logs)
+    next_day = (DAY_MS - START % DAY_MS) / MINUTE
+    for minute in range(5):
+        shopper_clicks(logs, 0, f"later-{minute}", next_day + minute)
+    assert 5.0 < paid(logs) <= 10.0
+
+
+def test_lease_of_an_idle_partition_returns_after_its_term():
+    logs = Logs(make_pipeline())
+    run_day(logs, 2)
+    idle = logs.pipeline.state(1).budgets
+    assert idle.has_leases
+    logs.send(1, Tick(ts=START + 3 * MINUTE))
+    assert idle.has_leases
+    logs.send(1, Tick(ts=START + 4 * MINUTE + TERM_MS))
+    assert not idle.has_leases
+    for minute in range(3, 40):
+        shopper_clicks(logs, 0, f"user-{minute}", minute)
+    assert paid(logs) == 5.0
+
+
+def test_replay_computes_the_money_again_whatever_the_batches():
+    logs = Logs(make_pipeline())
+    run_day(logs, 12)
+    replay = Logs(make_pipeline())
+    for partition, log in enumerate(logs.logs):
+        for start in range(0, len(log), 7):
+            replay.take(replay.pipeline.process(partition, log[start : start + 7]))
+        assert replay.pipeline.state(partition).contents() == logs.pipeline.state(partition).contents()
+    assert sorted(replay.published) == sorted(logs.published)
+
+
+def test_restart_goes_on_with_the_same_bytes():
+    logs = Logs(make_pipeline())
+    run_day(logs, 4)
+    restarted = Logs(make_pipeline())
+    restarted.logs = [log[:] for log in logs.logs]
+    for partition in range(PARTITIONS):
+        contents = logs.pipeline.state(partition).contents()
+        assert any(key.startswith(BUDGET_PREFIX.encode()) for key in contents)
+        changes = [ChangelogRecord(key, value, 0) for key, value in contents.items()]
+        state = restore(changes, f"events-{partition}", Settings.of().sessions)
+        assert state.contents() == contents
+        restarted.pipeline.load({partition: state})
+    before = len(logs.published)
+    for run in (logs, restarted):
+        for minute in range(4, 10):
+            shopper_clicks(run, minute % 2, f"user-{minute}", minute)
+    assert restarted.published == logs.published[before:]
+    assert restarted.logs == logs.logs
+
+
+def test_pages_of_machines_and_decisions_on_impressions_cost_nothing():
+    logs = Logs(make_pipeline())
+    bot = View(event_id="b", user_id="bot", ts=START, item_id="x", client="bot")
+    logs.send(0, bot, impression("ann", 0), Tick(ts=START + 2 * MINUTE))
+    assert logs.records(0, SpendReport) == []
+
+
+def test_log_of_a_file_has_no_leases_so_budgets_do_not_count():
+    pipeline = make_pipeline()
+    pipeline.applies_budgets = False
+    logs = Logs(pipeline)
+    ad = logs.send(0, view("ann", 0))
+    assert ad is not None
+    assert ad.campaign_id == "tea"
+    assert ad.slots[0].multiplier is msgspec.UNSET
+    assert logs.records(0, SpendReport) == []
+
+
+def test_states_without_decisions_follow_the_leases():
+    logs = Logs(make_pipeline())
+    run_day(logs, 3)
+    pipeline = make_pipeline()
+    for partition, log in enumerate(logs.logs):
+        pipeline.advance_all([(partition, log)])
+        limits = [made.state(partition).budgets.accounts.campaigns["tea"].limit for made in (pipeline, logs.pipeline)]
+        assert limits[0] == limits[1]
+
+
+def test_record_of_a_stalled_worker_is_written_again():
+    logs = Logs(make_pipeline())
+    run_day(logs, 2)
+    state = logs.pipeline.state(0)
+    key = BUDGET_PREFIX + "atea"
+    value = state.contents()[key.encode()]
+    assert state.is_overlaid(key, -1, is_tombstone=False)
+    assert not state.is_overlaid(BUDGET_PREFIX + "aother", 0, is_tombstone=True)
+    state.rewrite([key, BUDGET_PREFIX + "aother"])
+    assert state.needs_flush
+    written = {change.key: change.value for change in logs.pipeline.process(0, []).changes}
+    assert written[key.encode()] == value
+    assert written[BUDGET_PREFIX.encode() + b"aother"] is None
+
+
+@pytest.mark.parametrize("bid_per", ["thousand_impressions", "order"])
+def test_other_bids_have_budgets_too(bid_per: str):
+    campaign = make_campaign("tea", "ad", 1000 if bid_per != "order" else 100, bid_per=bid_per, daily_budget=2.0)
+    logs = Logs(make_pipeline(campaign, rival()))
+    run_day(logs, 4)
+    assert 0 <= paid(logs) <= 2.0
