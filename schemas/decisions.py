@@ -191,8 +191,8 @@ class Ad(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ad", 
     slots: tuple[SoldSlot, ...] = ()
     """The sold slots: by placement in order of names, then by slot."""
     budgets: dict[str, float | None] | msgspec.UnsetType = msgspec.UNSET
-    """Factor on the bid of each campaign with a budget that could take part, from its pacing; null where no lease let the
-    campaign spend. Left out without any."""
+    """Factor on the bid of each campaign with a budget that could take part, from its pacing; null where no lease let
+    the campaign spend. Left out without any."""
     excluded: dict[ExclusionCause, int] | msgspec.UnsetType = msgspec.UNSET
     """Number of matching campaigns that took no part in the auctions, by cause; left out without any."""
 

@@ -145,7 +145,8 @@ class PageAuction:
         self._quality = item_quality(scores if self.matching else None, self._plan.quality_weight)
         self.excluded: list[tuple[Campaign, ExclusionCause]] = []
         """Matching campaigns that may not be shown, each with the first cause."""
-        self._multipliers: dict[str, float] = {}
+        self.budgets: dict[str, float | None] = {}
+        """Factor on the bid of each campaign with a budget that could take part; None where no lease lets it spend."""
         self.bidders = rank(self._enter(policy.forbidden(request, catalogue))) if self.matching else []
         """Campaigns that may be shown, the best first."""
         self.allowed = count_allowed(request, self._plan)
@@ -187,9 +188,7 @@ class PageAuction:
         budgets = self._request.budgets
         if budgets is None or not campaign.has_budget:
             return 1.0
-        multiplier = budgets.multiplier(campaign.campaign_id)
-        if multiplier is not None:
-            self._multipliers[campaign.campaign_id] = multiplier
+        multiplier = self.budgets[campaign.campaign_id] = budgets.multiplier(campaign.campaign_id)
         return multiplier
 
     def sell(self, items: Sequence[Choice], on_page: Collection[str] = ()) -> list[SoldSlot]:
@@ -223,6 +222,7 @@ class PageAuction:
         """Return a sale as a decision states it; a machine is not charged."""
         campaign = sale.bidder.campaign
         is_charged = self._request.client < FIRST_MACHINE
+        multiplier = self.budgets.get(campaign.campaign_id)
         return SoldSlot(
             placement=placement,
             slot=sale.slot.number,
@@ -236,7 +236,7 @@ class PageAuction:
             exposure=sale.slot.exposure,
             price=round_score(sale.price) if is_charged else 0.0,
             runner_up=sale.runner_up.campaign.campaign_id if sale.runner_up else None,
-            multiplier=self._multipliers.get(campaign.campaign_id, msgspec.UNSET),
+            multiplier=msgspec.UNSET if multiplier is None else multiplier,
             view_window_ms=campaign.view_window_ms or msgspec.UNSET,
             purchase_window_ms=(
                 msgspec.UNSET if campaign.purchase_window_ms == PURCHASE_WINDOW_MS else campaign.purchase_window_ms
@@ -332,5 +332,6 @@ def choose_ads(
         client=CLIENT_FIELDS[request.client],
         client_reason=REASON_FIELDS[request.client],
         slots=tuple(sold),
+        budgets=auction.budgets or msgspec.UNSET,
         excluded=count_causes(auction.excluded) if auction.excluded else msgspec.UNSET,
     )

@@ -47,7 +47,7 @@ from clickscore.stream.replay.field_differences import find_differences
 from clickscore.stream.replay.published_decisions import DecisionRecords
 from clickscore.stream.replay.recompute import DecisionCase
 from clickscore.stream.replay.what_if import DecidedItems, describe_changes
-from clickscore.stream.request import Request, Scores
+from clickscore.stream.request import BudgetTable, Request, Scores
 from clickscore.stream.scoring.scorer import Scorer
 
 CANDIDATES_SHOWN = 10
@@ -124,7 +124,8 @@ class Explainer:
         values = [published.values[key] for key in ids if key in published.values]
         decisions = tuple(decision for decision in map(_read_decision, values) if decision is not None)
         value = published.values.get(name)
-        target = _Target(decision_id, case.request, case.catalogue, case.epoch, decisions, value)
+        request = _within_budgets(case.request, decisions)
+        target = _Target(decision_id, request, case.catalogue, case.epoch, decisions, value)
         context = Explanation(
             decision_id=name,
             verdict="not recomputed",
@@ -338,6 +339,19 @@ def _because(request: Request, scores: Scores, candidate: int) -> tuple[Because,
         for contribution, position in largest
         if round_score(contribution) > 0
     )
+
+
+def _within_budgets(request: Request, decisions: Sequence[AnyDecision]) -> Request:
+    """Return a request with the budgets that the published decision on ads states.
+
+    Args:
+        request: The event, with the user's session.
+        decisions: Published decisions on the event.
+    """
+    ad = next((decision for decision in decisions if isinstance(decision, Ad)), None)
+    if ad is None or ad.budgets is msgspec.UNSET:
+        return request
+    return msgspec.structs.replace(request, budgets=BudgetTable(ad.budgets.get))
 
 
 def _rules(policy: Policy, target: _Target, scores: Scores | None) -> Iterator[RulePart]:

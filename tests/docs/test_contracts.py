@@ -23,8 +23,8 @@ from clickscore.schemas.events import (
     encode_event,
     read_epoch,
 )
-from clickscore.schemas.leases import BudgetLease, SpendReport
 from clickscore.schemas.handover import HandedConsent, Handover
+from clickscore.schemas.leases import BudgetLease, SpendReport
 from clickscore.schemas.manifest import Manifest, Tensor, encode_manifest
 from clickscore.schemas.purposes import PURPOSES
 from clickscore.schemas.topics import TOPICS
@@ -276,7 +276,13 @@ def test_every_message_says_its_key() -> None:
 
 def test_workers_send_only_control_records_of_the_events() -> None:
     sent = asyncapi()["operations"]["send-clickstream-events"]["messages"]
-    assert [message["$ref"].rpartition("/")[2] for message in sent] == ["Handover", "Tick", "Epoch"]
+    assert [message["$ref"].rpartition("/")[2] for message in sent] == [
+        "Handover",
+        "Tick",
+        "Epoch",
+        "BudgetLease",
+        "SpendReport",
+    ]
 
 
 def test_examples_are_what_the_schema_says() -> None:
