@@ -130,6 +130,8 @@ class UserLedger(msgspec.Struct, array_like=True, gc=False):
     """Carts and purchases of items that a decision showed, in the order of their records."""
     is_machine: bool = False
     """Whether the user is known as a bot or an agent, which pays for no ad."""
+    budget: bytes | None = None
+    """A record of the budgets (`stream.budgets`), which has no other field; absent for a user."""
 
 
 _decode_ledger = msgspec.msgpack.Decoder(UserLedger).decode

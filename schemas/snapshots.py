@@ -89,8 +89,6 @@ class UserState(msgspec.Struct, array_like=True, gc=False):
     """Open decisions of the user; only in a ledger record, which has no other field but `offset`."""
     bought_days: list[int] = []
     """Day of the purchase of each bought item, days since 1970, UTC; the first items may lack one."""
-    budget: bytes = b""
-    """A record of the budgets (`stream.budgets`); only in a ledger record, which has no other field but `offset`."""
 
 
 class PartitionSnapshot(msgspec.Struct, array_like=True, gc=False):

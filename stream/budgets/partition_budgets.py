@@ -9,7 +9,7 @@ import msgspec
 
 from clickscore.schemas.decisions import SoldSlot
 from clickscore.schemas.leases import BudgetLease, SpendReport, to_micros
-from clickscore.schemas.open_decisions import LEDGER_PREFIX
+from clickscore.schemas.open_decisions import LEDGER_PREFIX, UserLedger
 from clickscore.schemas.outcomes import AdCharge
 from clickscore.schemas.snapshots import UserState, decode_user, encode
 from clickscore.stream.budgets.accounts import Account, BudgetAccounts
@@ -152,7 +152,7 @@ class PartitionBudgets:
                 self._records.pop(key, None)
                 changes.append(BudgetChange(key, None, changed_by))
             else:
-                self._records[key] = encode(UserState(offset=changed_by, budget=value))
+                self._records[key] = encode(UserState(offset=changed_by, ledger=UserLedger(budget=value)))
                 changes.append(BudgetChange(key, self._records[key], changed_by))
         for key in sorted(self._overlaid.difference(self._touched)):
             record = self._records.get(key)
@@ -169,7 +169,8 @@ class PartitionBudgets:
             record: Its value.
         """
         self._records[key] = record
-        kind, name, value = key[: len(_ACCOUNT)], key[len(_ACCOUNT) :], decode_user(record).budget
+        kind, name = key[: len(_ACCOUNT)], key[len(_ACCOUNT) :]
+        value = (decode_user(record).ledger or UserLedger()).budget or b""
         if kind == _ACCOUNT and name:
             self.accounts.campaigns[name] = _decode_account(value)
         elif kind == _ACCOUNT:

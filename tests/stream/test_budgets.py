@@ -77,9 +77,7 @@ class Logs:
             assert isinstance(ad, Ad)
             self.ads[ad.decision_id] = ad
         self.published += [message.value or b"" for message in (*output.ads, *output.charges)]
-        self.charges += [
-            charge for m in output.charges if isinstance(charge := decode_charge(m.value or b""), AdCharge)
-        ]
+        self.charges += [decode_charge(message.value or b"") for message in output.charges]
 
     def records(self, partition: int, kind: type[SpendReport] | type[BudgetLease]) -> list[object]:
         decoded = [decode_record(record.value or b"") for record in self.logs[partition]]
@@ -193,11 +191,11 @@ def test_restart_goes_on_with_the_same_bytes():
         state = restore(changes, f"events-{partition}", Settings.of().sessions)
         assert state.contents() == contents
         restarted.pipeline.load({partition: state})
-    before = len(logs.published)
+    published = len(logs.published)
     for run in (logs, restarted):
         for minute in range(4, 10):
             shopper_clicks(run, minute % 2, f"user-{minute}", minute)
-    assert restarted.published == logs.published[before:]
+    assert restarted.published == logs.published[published:]
     assert restarted.logs == logs.logs
 
 

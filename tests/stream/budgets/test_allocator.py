@@ -91,12 +91,12 @@ def test_campaign_without_a_budget_gets_no_lease():
 def test_unspent_lease_of_a_dead_worker_returns_after_its_term():
     shop = open_shop()
     shop.accounts[0].charge(make_charge(20))
-    held = shop.limits()[0]
+    lease = shop.limits()[0]
     for minute in range(2, 15):  # nobody reads partition 0
         shop.enter(1)
         shop.accounts[1].charge(make_charge(1_000))
         shop.pass_minute(minute, (1,))
-    assert shop.spent == 1_000 - held + 20
+    assert shop.spent == 1_000 - lease + 20
     shop.pass_minute(15, (0,))  # another worker takes it over
     assert shop.limits()[0] == 20
     shop.enter(1)

@@ -139,10 +139,10 @@ def test_step_without_auctions_says_nothing():
     """A controller that takes silence for a market without ads lowers or raises the bid all night."""
     market = Market(*LARGE, 3.0)
     market.run(STEPS // 2)
-    before = market.state.multiplier
+    multiplier = market.state.multiplier
     for _ in range(120):
         market.step(entries=0)
-    assert market.state.multiplier == before
+    assert market.state.multiplier == multiplier
 
 
 def test_auctions_without_spend_raise_the_bid():
