@@ -133,10 +133,10 @@ def click_rates(policy_file: PolicyFile, shop: Shop, scorer: Scorer, seconds: in
     loop = ClosedLoop(LiveShop(shop, "bench", rate=200.0), pipeline, catalogue, settings.kafka.partitions)
     (reactions,) = [value for variant, value in loop.run(seconds).items() if variant == "model"]
     main = {name for names in msgspec.structs.asdict(policy_file.pages).values() for name in names[:1]}
-    later_names = sum(shelf.clicks for name, shelf in loop.shop.shelves.items() if name not in main)
+    other_clicks = sum(shelf.clicks for name, shelf in loop.shop.shelves.items() if name not in main)
     return ClickRates(
         100 * reactions.clicks / max(1, reactions.impressions),
-        100 * (reactions.clicks + later_names) / max(1, loop.pages),
+        100 * (reactions.clicks + other_clicks) / max(1, loop.pages),
     )
 
 
