@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from clickscore.schemas.events import encode_event
+from clickscore.schemas.events import Identify, View, encode_event
 from clickscore.stream.event_files.time_order import plan_reading
 from clickscore.stream.pipeline import Output, PendingBatch, Pipeline, Record
 from clickscore.stream.policy.policy_file import DEFAULT_POLICY
@@ -38,10 +38,8 @@ class StepsPipeline(Pipeline):
         return super().finish(pending)
 
 
-def test_batch_is_finished_once_the_next_batch_has_begun(tmp_path: Path) -> None:
-    events = [view("ann", 0, "item-1"), identify("cookie", 1, "ann")]  # a batch ends with each identify event
-    events += [view("cookie", 2, "item-2"), view("cookie", 3, "item-3"), identify("cookie", 4, "ann")]
-    events += [view("ann", minute, "item-4") for minute in (5, 6, 7)]
+def replayed_steps(tmp_path: Path, events: Sequence[View | Identify]) -> list[str]:
+    """Return the steps of a replay of events with a model."""
     log = tmp_path / "events.jsonl"
     log.write_bytes(b"".join(encode_event(event) + b"\n" for event in events))
     _, reading = plan_reading(log, "clickscore", SETTINGS.sessions.lateness_ms)
@@ -61,6 +59,24 @@ def test_batch_is_finished_once_the_next_batch_has_begun(tmp_path: Path) -> None
     with PartitionOutputs(tmp_path, 0, [0, 1], compressed=False) as outputs:
         outputs.load(SETTINGS.sessions, "events")
         result = _TaskRun(task, pipeline, outputs, None).run(lambda _: None)
-    steps = [step for step in pipeline.steps if not step.endswith(" 0")]
-    assert steps == ["begin 1", "begin 2", "finish 1", "begin 3", "finish 2", "finish 3"]
-    assert result.tally.outcomes["handover"] == 1
+    assert result.tally.outcomes["decided"] == sum(isinstance(event, View) for event in events)
+    return [step for step in pipeline.steps if not step.endswith(" 0")]
+
+
+def test_batch_is_finished_once_the_next_batch_has_begun(tmp_path: Path) -> None:
+    refused = (
+        "\0cookie"  # an `identify` event ends a batch; that of this id is a dead letter, so nothing is handed over
+    )
+    events = [view("ann", 0, "item-1"), identify(refused, 1, "ann")]
+    events += [view("ann", 2, "item-2"), view("ann", 3, "item-3"), identify(refused, 4, "ann")]
+    events += [view("ann", minute, "item-4") for minute in (5, 6, 7)]
+    expected = ["begin 1", "begin 2", "finish 1", "begin 3", "finish 2", "finish 3"]
+    assert replayed_steps(tmp_path, events) == expected
+
+
+def test_batch_with_an_identify_event_is_finished_before_its_handover_is_read(tmp_path: Path) -> None:
+    events = [view("ann", 0, "item-1"), identify("cookie", 1, "ann")]  # a batch ends with each identify event
+    events += [view("cookie", 2, "item-2"), view("cookie", 3, "item-3"), identify("cookie", 4, "ann")]
+    events += [view("ann", minute, "item-4") for minute in (5, 6, 7)]
+    expected = ["begin 1", "finish 1", "begin 2", "finish 2", "begin 3", "finish 3"]
+    assert replayed_steps(tmp_path, events) == expected
