@@ -312,7 +312,7 @@ def test_shelves_of_a_visitor_without_an_item_are_empty():
 
 
 def test_pages_are_the_same_in_any_batches_and_after_a_restart():
-    sent = enumerate(event_log(900, seed=5, users=30, privacy=0.03))
+    sent = enumerate(event_log(700, seed=5, users=12, privacy=0.03))
     log = [Recorded(offset, -1, record.key, record.value) for offset, record in sent]
 
     def decide_all(size: int, restart_at: int) -> list[bytes | None]:
@@ -329,4 +329,4 @@ def test_pages_are_the_same_in_any_batches_and_after_a_restart():
 
     values = decide_all(1, -1)
     assert values == decide_all(100, 400)
-    assert any(b'"reason":"together"' in (value or b"") for value in values)
+    assert sum(b'"shelves":[' in (value or b"") for value in values) > 100
