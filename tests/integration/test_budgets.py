@@ -26,7 +26,7 @@ USERS = [f"user-{number}" for number in range(8)]
 
 def ads_of(shop: Installation) -> dict[str, Ad]:
     """Return the newest decision on ads of each user."""
-    decisions = [decode_decision(record.value) for records in shop.read(ADS).values() for record in records]
+    decisions = [decode_decision(record.value or b"") for records in shop.read(ADS).values() for record in records]
     newest = sorted((ad for ad in decisions if isinstance(ad, Ad)), key=lambda ad: ad.ts)
     return {ad.user_id: ad for ad in newest}
 
@@ -67,14 +67,16 @@ def test_budget_is_kept_though_a_worker_is_killed(broker: str, tmp_path: Path) -
         shop.start_worker()
         shown = [round_of_clicks(shop, minute) for minute in (3, 4.5, 6)]
         assert shown[-1] == {"house"}
-        charges = [decode_charge(record.value) for records in shop.read(AD_CHARGES).values() for record in records]
+        charges = [
+            decode_charge(record.value or b"") for records in shop.read(AD_CHARGES).values() for record in records
+        ]
         paid = {
             charge.charge_id: charge.net
             for charge in charges
             if isinstance(charge, AdCharge) and charge.campaign_id == "tea"
         }
         assert sum(paid.values()) == pytest.approx(BUDGET, abs=1e-9)
-        logs = [decode_record(record.value) for records in shop.read(EVENTS).values() for record in records]
+        logs = [decode_record(record.value or b"") for records in shop.read(EVENTS).values() for record in records]
         assert any(isinstance(record, BudgetLease) for record in logs)
 
         flags = ["--bootstrap-servers", broker, "--topic-prefix", shop.settings.kafka.topic_prefix]
