@@ -71,10 +71,6 @@ class PartitionBudgets:
         """Return the factor on the bid of a campaign with a budget; None where no lease lets it spend."""
         return self.accounts.multiplier(campaign_id)
 
-    def multipliers(self) -> dict[str, float | None]:
-        """Return the factor on the bid of all campaigns with an account."""
-        return {campaign_id: self.multiplier(campaign_id) for campaign_id in self.accounts.campaigns}
-
     def note_page(self, entrants: Sequence[str], slots: Iterable[SoldSlot]) -> None:
         """Count a page, and reserve the expected spend of its sold slots.
 

@@ -6,14 +6,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from clickscore.schemas.catalogue import Campaign, encode
+from clickscore.schemas.catalogue import Campaign, decode_campaign, encode
 from clickscore.schemas.decisions import Ad, decode_decision
 from clickscore.schemas.durations import DAY_MS
 from clickscore.schemas.events import AnyEvent, Click, Tick, View, decode_record, encode_event
 from clickscore.schemas.leases import BudgetLease, SpendReport
 from clickscore.schemas.outcomes import AdCharge, decode_charge
-from clickscore.stream.budgets.allocator import TERM_MS
-from clickscore.stream.budgets.partition_budgets import BUDGET_PREFIX
+from clickscore.stream.budgets.allocator import TERM_MS, make_budget
+from clickscore.stream.budgets.partition_budgets import BUDGET_PREFIX, PartitionBudgets
 from clickscore.stream.pipeline import Output, Pipeline
 from clickscore.stream.policy.ad_policy import Ads
 from clickscore.stream.reference.catalogue import Catalogue
@@ -22,6 +22,7 @@ from clickscore.stream.state.changelog import restore
 from clickscore.stream.state.partition import ChangelogRecord
 from tests.events import MINUTE, START, Recorded, impression, view
 from tests.scored_requests import make_campaign, plain
+from tests.stream.budgets.charges import make_charge
 
 PARTITIONS = 2
 
@@ -152,6 +153,35 @@ def test_next_day_has_a_new_budget():
     for minute in range(5):
         shopper_clicks(logs, 0, f"later-{minute}", next_day + minute)
     assert 5.0 < paid(logs) <= 10.0
+
+
+def test_accounts_of_a_day_are_forgotten_with_the_day():
+    logs = Logs(make_pipeline())
+    run_day(logs, 2)
+    key = (BUDGET_PREFIX + "atea").encode()
+    assert key in logs.pipeline.state(1).contents()
+    logs.send(1, Tick(ts=START + DAY_MS))
+    assert key not in logs.pipeline.state(1).contents()
+
+
+def test_credit_does_not_open_the_budget_again():
+    budgets = PartitionBudgets(0)
+    credit = make_charge(-5)
+    assert budgets.charge(credit) is credit
+    assert budgets.accounts.campaigns == {}
+
+
+def test_pacing_without_a_budget_is_refused():
+    campaign = make_campaign("tea", "ad", 1, pacing="even")
+    with pytest.raises(msgspec.ValidationError, match="nothing reads it without a budget"):
+        decode_campaign(encode(campaign))
+    old = b'{"campaign_id": "tea", "item_id": "ad", "bid": 1.0, "daily_budget": 5.0}'
+    assert decode_campaign(old).has_budget
+
+
+def test_unknown_campaign_and_one_without_a_budget_have_no_budget():
+    assert make_budget(None) is None
+    assert make_budget(rival()) is None
 
 
 def test_lease_of_an_idle_partition_returns_after_its_term():

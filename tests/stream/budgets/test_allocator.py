@@ -149,7 +149,10 @@ def test_report_of_a_day_with_closed_books_is_ignored():
 def test_partition_that_is_a_day_behind_gets_what_its_day_has_left():
     shop = open_shop()
     shop.accounts[1].enter(["tea"])
+    shop.pass_minute(1_440, (1,))
+    shop.accounts[1].enter(["tea"])
     shop.pass_minute(1_441, (1,))
+    assert shop.allocator.shape.day == DAY + 1
     shop.enter(0)
     shop.pass_minute(2, (0,))
     shop.accounts[0].charge(make_charge(1_000))
@@ -177,6 +180,17 @@ def test_even_pacing_grants_along_the_day():
         assert sum(shop.limits()) < 20_000
     assert min(multipliers) < 0.5  # the spend does not react to the bid here
     assert shop.spent < 144_000 * 110 / 1_440 / 0.95 + 10 * UNIT
+
+
+def test_campaign_that_is_ahead_of_its_plan_gets_nothing_more():
+    shop = open_shop(TEA._replace(daily=144_000, pacing="even"), 1)
+    shop.accounts[0].charge(make_charge(20_000))
+    shop.enter(0)
+    shop.pass_minute(2)
+    owed = shop.accounts[0].campaigns["tea"].owed
+    shop.enter(0)
+    shop.pass_minute(3)
+    assert (owed, shop.limits()) == (0, [20_000])  # what is owed is paid, and no more is granted
 
 
 def test_budget_starts_and_ends_with_its_campaign():
