@@ -29,7 +29,7 @@ FASTEST_CLICK_MS = 200
 """Shortest time from an impression to a click of a person, ms: the fastest reactions of the hand to a picture."""
 
 
-class Line(NamedTuple):
+class PageLine(NamedTuple):
     """A line of an open decision."""
 
     decision: int
@@ -37,7 +37,7 @@ class Line(NamedTuple):
     line: int
 
 
-Orders = Mapping[Line, Sequence[OrderLine]]
+Orders = Mapping[PageLine, Sequence[OrderLine]]
 """Orders by the line that brought them."""
 
 
@@ -88,7 +88,7 @@ def attribute_orders(ledger: UserLedger) -> Orders:
     Args:
         ledger: What is remembered of the user.
     """
-    attributed: dict[Line, list[OrderLine]] = defaultdict(list)
+    attributed: dict[PageLine, list[OrderLine]] = defaultdict(list)
     for order in ledger.orders:
         line = _named_line(ledger.decisions, order)
         if line is None:
@@ -100,7 +100,7 @@ def attribute_orders(ledger: UserLedger) -> Orders:
     return attributed
 
 
-def _named_line(decisions: Sequence[OpenDecision], order: OrderLine) -> Line | None:
+def _named_line(decisions: Sequence[OpenDecision], order: OrderLine) -> PageLine | None:
     """Return the line of the decision that an order names, if the order is within the window after the last reaction.
 
     Args:
@@ -115,11 +115,11 @@ def _named_line(decisions: Sequence[OpenDecision], order: OrderLine) -> Line | N
             return None
         touches = [reaction.ts for reaction in decision.reactions if reaction.line == line]
         latest = max([ts for ts in touches if ts <= order.ts], default=decision.ts)
-        return Line(index, line) if latest <= order.ts <= latest + order_window(decision, line, CLICK) else None
+        return PageLine(index, line) if latest <= order.ts <= latest + order_window(decision, line, CLICK) else None
     return None
 
 
-def _last_touch(decisions: Sequence[OpenDecision], order: OrderLine, kind: int) -> Line | None:
+def _last_touch(decisions: Sequence[OpenDecision], order: OrderLine, kind: int) -> PageLine | None:
     """Return the line of the last reaction of a kind to the item of an order, within the window of the reaction.
 
     Args:
@@ -127,14 +127,14 @@ def _last_touch(decisions: Sequence[OpenDecision], order: OrderLine, kind: int) 
         order: The order.
         kind: `CLICK` or `IMPRESSION`.
     """
-    touches: list[tuple[int, int, int, int, Line]] = []
+    touches: list[tuple[int, int, int, int, PageLine]] = []
     for index, decision in enumerate(decisions):
         for reaction in decision.reactions:
             if reaction.kind != kind or reaction.item_id != order.item_id or reaction.ts > order.ts:
                 continue
             window_ms = order_window(decision, reaction.line, kind)
             if window_ms and order.ts <= reaction.ts + window_ms:
-                line = Line(index, reaction.line)
+                line = PageLine(index, reaction.line)
                 touches.append((reaction.ts, decision.ts, decision.partition, decision.offset, line))
     return max(touches)[-1] if touches else None
 

@@ -43,7 +43,7 @@ from clickscore.schemas.outcomes import AdCharge, DecisionOutcome, LineOutcome, 
 from clickscore.schemas.purposes import ADS, purposes_of_bits
 from clickscore.schemas.snapshots import UserState, decode_user, encode
 from clickscore.stream.settings import SessionSettings
-from clickscore.stream.state.attribution import Line, attribute_orders, find_line, judge_clicks, order_window
+from clickscore.stream.state.attribution import PageLine, attribute_orders, find_line, judge_clicks, order_window
 from clickscore.stream.state.billing import MONEY_DECIMALS, make_bill, unit_price
 from clickscore.stream.state.outcome_lines import make_lines, placement_of
 from clickscore.stream.state.timers import TimerWheel
@@ -417,7 +417,7 @@ class Ledger:
         orders, invalid = attribute_orders(ledger), judge_clicks(ledger)
         for index, decision in enumerate(ledger.decisions):
             for number, slot in enumerate(decision.slots):
-                purchases = [order for order in orders.get(Line(index, slot.line), ()) if order.kind == PURCHASE]
+                purchases = [order for order in orders.get(PageLine(index, slot.line), ()) if order.kind == PURCHASE]
                 bill = make_bill(decision, slot, purchases, invalid, is_machine=ledger.is_machine)
                 billing = decision.billing[number] if decision.billing else Billing()
                 if (bill.events, bill.net) == (billing.events, billing.net):

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from clickscore.schemas.open_decisions import CART, CLICK, IMPRESSION, PURCHASE, OpenDecision, OrderLine
 from clickscore.schemas.outcomes import ChargeReason, LineOutcome
-from clickscore.stream.state.attribution import Line, Orders, find_slot
+from clickscore.stream.state.attribution import PageLine, Orders, find_slot
 from clickscore.stream.state.billing import MONEY_DECIMALS, unit_price
 
 
@@ -49,12 +49,14 @@ def make_lines(
     for (owner, line), brought in orders.items():
         if owner == index:
             items.setdefault(line, brought[0].item_id)
-    return tuple(_make_line(decision, Line(index, line), items[line], orders, invalid_clicks) for line in sorted(items))
+    return tuple(
+        _make_line(decision, PageLine(index, line), items[line], orders, invalid_clicks) for line in sorted(items)
+    )
 
 
 def _make_line(
     decision: OpenDecision,
-    line: Line,
+    line: PageLine,
     item_id: str,
     orders: Orders,
     invalid_clicks: Mapping[bytes, ChargeReason],
