@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from clickscore.schemas.open_decisions import CART, CLICK, IMPRESSION, PURCHASE, OpenDecision, OrderLine
 from clickscore.schemas.outcomes import ChargeReason, LineOutcome
-from clickscore.stream.state.attribution import PageLine, Orders, find_slot
+from clickscore.stream.state.attribution import Orders, PageLine, find_slot
 from clickscore.stream.state.billing import MONEY_DECIMALS, unit_price
 
 
