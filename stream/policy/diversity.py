@@ -39,7 +39,7 @@ def similarities(items: Sequence[str], find_vectors: FindVectors | None, catalog
     categories = [catalogue.category_of(item) or "" for item in items]
     numbers = {category: number for number, category in enumerate(dict.fromkeys(categories))}
     groups = np.array([numbers[category] for category in categories])  # (items,)
-    has_category = np.array([bool(category) for category in categories])
+    has_category = np.array([bool(category) for category in categories], dtype=bool)
     same = ((groups[:, None] == groups[None, :]) & has_category).astype(np.float64)  # (items, items)
     if find_vectors is None:
         return same
@@ -81,6 +81,8 @@ def diversify(strength: float, find_vectors: FindVectors | None, places: int) ->
 
     def rerank(slate: Slate, request: Request, catalogue: AnyCatalogue) -> Slate:
         del request
+        if not slate:
+            return slate
         relevance = sorted(relevances(slate), reverse=True)
         similarity = similarities([choice.item_id for choice in slate], find_vectors, catalogue)
         return [slate[row] for row in order_by_margin(relevance, similarity, strength, places)]

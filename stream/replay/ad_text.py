@@ -14,6 +14,7 @@ CAUSE_WORDS: Mapping[str, str] = {
     "item": "a rule of the policy forbids its item",
     "quality": "the quality of its item was below its floor",
     "cap": "the user had seen it as often as its cap allows, or may not be counted",
+    "budget": "no lease lets it spend",
 }
 """Why a campaign does not enter an auction, by cause; a cause without words keeps the name."""
 

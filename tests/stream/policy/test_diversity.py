@@ -67,3 +67,13 @@ def test_order_of_earlier_rules_is_what_stands_for_relevance():
 
 def test_caps_run_after_diversity():
     assert shown(0.5, limit=Limit(category=1)) == "am"
+
+
+@pytest.mark.parametrize("with_vectors", [False, True])
+def test_list_without_candidates_stays_empty(*, with_vectors: bool):
+    policy = Policy(plain(diversity=0.5), None, (), find_vectors=vectors_of if with_vectors else None)
+    assert policy.recommend(make_request("x"), None, CATALOGUE).items == ()
+
+
+def test_no_items_have_no_similarities():
+    assert similarities((), None, CATALOGUE).shape == (0, 0)
