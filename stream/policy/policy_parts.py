@@ -29,7 +29,7 @@ _PARTS: dict[str, object] = {
 }
 """Fields with a single part each, switched off."""
 
-_DEPENDENT: dict[str, dict[str, Any]] = {"hide.bought": {"bought_again": ()}}
+_DEPENDENT: dict[str, dict[str, Any]] = {"hide.bought": {"bought_again": (), "again_after": {}}}
 """Fields without a meaning of their own: each goes with the part."""
 
 _SETTINGS_OF_A_PART = ("boost.fresh_days",)
@@ -49,7 +49,7 @@ def policies_without_a_part(policy: PolicyFile) -> Iterator[tuple[str, PolicyFil
                 reduced = msgspec.structs.replace(current, **{field.name: value}, **_DEPENDENT.get(name, {}))
                 yield name, _replace(policy, table, reduced)
     for name, value in _PARTS.items():
-        if getattr(policy, name) != value:
+        if getattr(policy, name) != value and (name != "goals" or policy.goals.is_used):
             yield name, _replace(policy, name, value)
 
 

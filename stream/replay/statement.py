@@ -92,15 +92,15 @@ def _importance(policy: PolicyFile, changes: ListChanges) -> Iterator[str]:
 
 
 def _sentence(part: str, sentences: dict[str, str]) -> str:
-    """Return the sentence of a part; pins have a sentence each.
+    """Return the sentence of a part; pins, and categories whose items return, have a sentence each.
 
     Args:
         part: Name of the part.
         sentences: Sentences of the policy by field.
     """
-    if part == "pin":
-        return " ".join(sentence for name, sentence in sentences.items() if name.startswith("pin "))
-    return sentences[part]
+    if part in sentences:
+        return sentences[part]
+    return " ".join(sentence for name, sentence in sentences.items() if name.startswith((f"{part} ", f"{part}.")))
 
 
 def _rules(policy: PolicyFile) -> Iterator[str]:

@@ -13,9 +13,10 @@ from clickscore.stream.__main__ import cli
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.policy.ad_policy import AdPlacement, Ads
 from clickscore.stream.policy.goal_policy import Goals
-from clickscore.stream.policy.policy_file import DEFAULT_POLICY, Pin, PolicyFile
+from clickscore.stream.policy.policy_file import DEFAULT_POLICY, Pin, PolicyFile, parse_policy
+from clickscore.stream.policy.policy_parts import policies_without_a_part
 from clickscore.stream.reference.catalogue import Catalogue
-from clickscore.stream.replay.list_changes import ListChanges, ListWatch
+from clickscore.stream.replay.list_changes import ListChanges, ListWatch, PartShare
 from clickscore.stream.replay.statement import write_statement
 from clickscore.stream.scoring.bundle import load_bundle
 from clickscore.stream.scoring.scorer import Scorer
@@ -100,6 +101,32 @@ def test_page_has_a_sentence_for_every_part_and_no_number_that_was_not_measured(
     assert f"`{policy.label}`" in page
     session = next(part for part in changes.parts if part.part == "session")
     assert f"| {100 * session.items:.1f} | {100 * session.pages:.1f} |" in page
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "[hide.again_after]\nTea = 20\nMugs = 9",
+            "Bought items of 'Tea' return after 20 days. Bought items of 'Mugs' return after 9 days.",
+        ),
+        ('[hide]\nbought_again = ["Tea"]\nflags = ["adult"]', "return with the next session"),
+        ("[goals]\nclick = 2.0\n[goals.variants.model]", "Items that the user has bought are not shown"),
+        ("[goals]\norder = 1.0\n[goals.variants.model]", "Items are ordered by expected value"),
+        ("[[pin]]\nplace = 1\nitem = 'a'\n[[pin]]\nplace = 2\nitem = 'b'", "'a' has place 1. 'b' has place 2."),
+        ("[boost]\nfresh = 2.0\nfresh_days = 3\n[boost.items]\na = 2.0", "fading over 3 days"),
+        ("diversity = 0.1\n[only]\nrelevance = 0.1\n[limit]\ncategory = 2", "of a list share a category"),
+        ("[price_band]\nlowest = 0.5\n[ads]\nshown = false", "Prices are at least 0.5 times"),
+    ],
+)
+def test_every_part_of_a_policy_has_words_in_the_table(text: str, words: str):
+    policy = parse_policy(f"version = 'p-1'\nowner = 'tests'\n{text}".encode(), "p")
+    parts = tuple(PartShare(part=name, items=0.5, pages=0.5) for name, _ in policies_without_a_part(policy))
+    changes = ListChanges(events=1, measured=1, shown=1, by_model=0, sponsored=0, pages_with_ads=0, parts=parts)
+    rows = [line for line in write_statement(policy, changes, "a log").splitlines() if line.endswith("| 50.0 | 50.0 |")]
+    assert len(rows) == len(parts)
+    assert all(row[2].isupper() or row[2] == "'" for row in rows)
+    assert any(words in row for row in rows)
 
 
 def test_page_without_ads_says_that_nothing_is_paid_for(scorer: Scorer):
