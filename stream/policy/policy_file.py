@@ -192,7 +192,7 @@ class PolicyFile(_Table, frozen=True, kw_only=True):
 def _contradictions(policy: PolicyFile) -> Iterator[str]:
     """Yield a sentence for each contradiction within a policy."""
     yield from ad_contradictions(policy.ads, policy.k)
-    yield from goal_contradictions(policy.goals)
+    yield from goal_contradictions(policy.goals, policy.shelves)
     yield from shelf_contradictions(policy.pages, policy.shelves)
     for field in ("bought_again", "again_after"):
         if getattr(policy.hide, field) and not policy.hide.bought:

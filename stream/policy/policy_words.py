@@ -6,7 +6,7 @@ import msgspec
 
 from clickscore.schemas.decisions import ShelfJob
 from clickscore.stream.policy.ad_policy import AdPlacement
-from clickscore.stream.policy.goal_policy import Goals, GoalWeights
+from clickscore.stream.policy.goal_policy import Goals, GoalWeights, VariantGoals
 from clickscore.stream.policy.policy_file import Boost, PolicyFile, PriceBand
 from clickscore.stream.policy.shelf_policy import ShelfTable, job_of
 
@@ -125,11 +125,23 @@ def _boost_parts(boost: Boost) -> Iterator[tuple[str, str]]:
 
 
 def _goal_parts(goals: Goals) -> Iterator[tuple[str, str]]:
-    if not goals.is_used:
-        return
-    yield "goals", _goal_sentence(goals)
+    if goals.is_used:
+        yield from _table_parts("goals", "", goals)
+    for name, shelf in sorted(goals.shelves.items()):
+        yield from _table_parts(f"goals.shelves.{name}", f"on the shelf {name}, ", shelf)
+
+
+def _table_parts(path: str, shelf: str, goals: VariantGoals) -> Iterator[tuple[str, str]]:
+    """Yield a sentence for the weights of a table of goals, and for those of each variant.
+
+    Args:
+        path: Name of the table in the file.
+        shelf: Words for the shelf of the table, to begin a sentence with; empty for a table of all lists.
+        goals: The table.
+    """
+    yield path, f"{shelf}{_goal_sentence(goals)}"
     for variant, weights in sorted(goals.variants.items()):
-        yield f"goals.variants.{variant}", f"for users of the variant {variant}, {_goal_sentence(weights)}"
+        yield f"{path}.variants.{variant}", f"{shelf}for users of the variant {variant}, {_goal_sentence(weights)}"
 
 
 def _goal_sentence(weights: GoalWeights) -> str:

@@ -21,7 +21,7 @@ class ShelfPlan(NamedTuple):
     label: str
     """Version and content hash of the policy file."""
     rules: PolicyFile
-    """The policy file without the rules that would defeat the shelf's job."""
+    """The policy file with the goals of the shelf, and without the rules that would defeat its job."""
     size: int
     """Number of items."""
     source: ShelfSource | None
@@ -40,9 +40,11 @@ def make_shelf_plan(policy_file: PolicyFile, name: str, settings: PolicySettings
     if job is None:
         return None
     table = policy_file.shelves.get(name)
+    label = policy_file.label
+    policy_file = msgspec.structs.replace(policy_file, goals=policy_file.goals.shelf_goals(name))
     size = (table.size if table else None) or policy_file.size(settings)
     source = make_source(job, policy_file.boost.fresh_days)
-    return ShelfPlan(name, job, policy_file.label, _rules_for(job, policy_file), size, source)
+    return ShelfPlan(name, job, label, _rules_for(job, policy_file), size, source)
 
 
 def _rules_for(job: ShelfJob, policy_file: PolicyFile) -> PolicyFile:

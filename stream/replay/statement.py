@@ -140,7 +140,7 @@ def _payments(policy: PolicyFile, changes: ListChanges) -> Iterator[str]:
         + f"{_percent(changes.sponsored, changes.shown)} of the shown products were ads, and "
         f"{_percent(changes.pages_with_ads, changes.measured)} of the pages had an ad, within the list or beside."
     )
-    if policy.goals.is_used:
+    if policy.goals.counts_money:
         yield ""
         yield "The order also counts the price of a product or what we earn from it, as the rules say."
     yield ""

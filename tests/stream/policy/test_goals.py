@@ -9,14 +9,17 @@ from clickscore.schemas.catalogue import Item
 from clickscore.schemas.decisions import Choice
 from clickscore.stream.errors import PolicyError
 from clickscore.stream.policy.experiments import CHALLENGER, CONTROL, MODEL
-from clickscore.stream.policy.goal_policy import Goals, GoalWeights
+from clickscore.stream.policy.goal_policy import Goals, GoalWeights, VariantGoals
 from clickscore.stream.policy.goals import item_values, order_values, rank_by_goals
 from clickscore.stream.policy.policy_file import DEFAULT_POLICY, Boost, Only, parse_policy
 from clickscore.stream.policy.policy_words import diff_policies, explain_policy
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.policy.rerankers import make_rerankers
+from clickscore.stream.policy.shelf_plan import make_shelf_plan
+from clickscore.stream.policy.shelf_policy import ShelfTable
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.request import Scores
+from clickscore.stream.settings import PolicySettings
 from tests.scored_requests import make_catalogue, make_request, make_scores, plain
 
 HEAD = b'version = "a-1"\nowner = "anna"\n'
@@ -137,6 +140,82 @@ def test_goals_that_change_no_order_are_refused(text: bytes, path: str):
         f"the policy a.toml is wrong: {path} changes no order: click and cart have the same probability for every item "
         f"of a page. Set {path}.order or {path}.margin as well, or remove {path}"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (
+            b"goals.shelves.attic.order = 1.0",
+            "goals.shelves.attic is for a shelf that has no table in shelves, and is none of for_you, similar, ",
+        ),
+        (
+            b"goals.shelves.sponsored.order = 1.0",
+            "goals.shelves.sponsored orders nothing: an auction orders the ads of the shelf. Remove it",
+        ),
+        (
+            b"goals.order = 1.0\ngoals.shelves.similar.order = 1.0",
+            "goals.shelves.similar orders the shelf as goals does: remove it",
+        ),
+        (b"goals.shelves.similar.click = 2.0", "goals.shelves.similar orders the shelf as goals does: remove it"),
+        (b"goals.shelves.similar.cart = 2.0", "goals.shelves.similar changes no order: click and cart have "),
+        (
+            b"goals.shelves.similar.order = 1.0\ngoals.shelves.similar.variants.popular.cart = 2.0",
+            "goals.shelves.similar.variants.popular changes no order: click and cart have ",
+        ),
+    ],
+)
+def test_goals_of_a_shelf_that_say_nothing_are_refused(text: bytes, fault: str):
+    assert fault_of(text).startswith(f"the policy a.toml is wrong: {fault}")
+
+
+def test_shelf_has_its_own_weights():
+    goals = Goals(
+        order=1.0,
+        shelves={
+            "similar": VariantGoals(),
+            "corner": VariantGoals(margin=1.0, variants={"popular": GoalWeights(order=2.0)}),
+        },
+    )
+    policy = plain(shelves={"corner": ShelfTable(job="for_you")}, goals=goals)
+    plans = {name: make_shelf_plan(policy, name, PolicySettings()) for name in ("for_you", "similar", "corner")}
+    rules = {name: plan.rules for name, plan in plans.items() if plan}
+    assert {name: rule.goals for name, rule in rules.items()} == {
+        "for_you": Goals(order=1.0),
+        "similar": Goals(),
+        "corner": Goals(margin=1.0, variants={"popular": GoalWeights(order=2.0)}),
+    }
+    assert {name: len(make_rerankers(rule)) for name, rule in rules.items()} == {
+        "for_you": 1,
+        "similar": 0,
+        "corner": 1,
+    }
+    assert {plan.label for plan in plans.values() if plan} == {policy.label}
+
+
+def test_goals_of_a_shelf_leave_a_plain_list_as_it_is():
+    policy = plain(goals=Goals(shelves={"similar": VariantGoals(order=1.0)}))
+    assert make_rerankers(policy) == ()
+    assert policy.goals.counts_money
+    assert not Goals(shelves={"similar": VariantGoals()}).counts_money
+
+
+def test_goals_of_a_shelf_are_said_in_words():
+    text = b"""
+[goals.shelves.similar]
+order = 1.0
+click = 0.0
+[goals.shelves.similar.variants.popular]
+"""
+    policy = parse_policy(HEAD + text, "a")
+    default = msgspec.structs.replace(DEFAULT_POLICY, version=policy.version, owner=policy.owner)
+    assert diff_policies(default, policy) == [
+        "goals.shelves.similar: Nothing. -> On the shelf similar, items are ordered by expected value: an order is "
+        "worth 1 times its price.",
+        "goals.shelves.similar.variants.popular: Nothing. -> On the shelf similar, for users of the variant popular, "
+        "items are ordered by relevance alone.",
+    ]
+    assert policy.hash != default.hash
 
 
 def test_unknown_variant_is_refused():
