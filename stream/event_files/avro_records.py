@@ -2,8 +2,9 @@
 """Avro records: read the bytes of a record by the schema with which they were written.
 
 https://avro.apache.org/docs/1.12.0/specification/. A schema comes from a registry that any producer may write to, so
-it is bounded: no recursion, which would let a small record nest without end, and no elements without bytes, of which a
-small record could have billions.
+it is bounded. It has no recursion, which would let a small record nest without end. A record's JSON has at most
+`MAX_GROWTH` characters for each byte of the record, and `MAX_FREE_TEXT` more: elements of a list without bytes, or with
+long names of fields, would make gigabytes of a small record.
 """
 
 import base64
@@ -24,6 +25,12 @@ MAX_DEPTH = 32
 """Deepest nesting of a schema."""
 MAX_TYPES = 2_000
 """Most types in a schema: a named type counts once for each place in which it is used."""
+MAX_GROWTH = 128
+"""Most characters of JSON for each byte of a record: names of 100 characters for one-byte numbers are possible."""
+MAX_FREE_TEXT = 1024 * 1024
+"""Most characters of JSON beyond `MAX_GROWTH`: fields that have names and no bytes."""
+PRIMITIVE_TEXT = 24
+"""Longest JSON of a number. Texts and bytes have longer JSON, and more bytes with it."""
 TIME_TYPES = frozenset(
     {
         *(f"{zone}timestamp-{unit}" for zone in ("", "local-") for unit in ("millis", "micros", "nanos")),
@@ -54,7 +61,9 @@ def avro_reader(schema: Any, dependencies: Sequence[Any]) -> Callable[[bytes], b
         for dependency in dependencies:
             fastavro.parse_schema(_foreign_schema(dependency), named_schemas=named)
         parsed = fastavro.parse_schema(_foreign_schema(schema), named_schemas=named)
-        _Bounds(named).check(parsed, ())
+        if _Bounds(named).check(parsed, ()) > MAX_FREE_TEXT:
+            message = f"it makes records of more than {MAX_FREE_TEXT} characters without bytes"
+            raise ValueError(message)
     except (SchemaParseException, UnknownType, *_FAULTS) as exc:
         message = f"the Avro schema cannot be used: {exc}"
         raise UnknownSchemaError(message) from exc
@@ -95,14 +104,17 @@ _FAULTS = (
 
 
 class _Bounds:
-    """Checks that a record of a schema is not much larger than its bytes."""
+    """Checks that a record's JSON is not much larger than its bytes."""
 
     def __init__(self, named: Mapping[str, Any]) -> None:
         self._named = named
         self._types = 0
 
     def check(self, schema: Any, parents: tuple[str, ...]) -> int:
-        """Return the smallest number of bytes of a value; refuse a schema without bounds.
+        """Return the free text of a value; refuse a schema without bounds.
+
+        The free text is the length of a value's JSON less `MAX_GROWTH` characters for each of its bytes, for the value
+        with most of it. It is negative where the bytes of every value allow more text than the value has.
 
         Args:
             schema: A parsed schema.
@@ -113,10 +125,10 @@ class _Bounds:
             message = "it is nested too deeply, or has too many types"
             raise ValueError(message)
         if isinstance(schema, list):
-            return 1 + min([self.check(branch, (*parents, "")) for branch in schema], default=0)
+            return max([self.check(branch, (*parents, "")) for branch in schema], default=0) - MAX_GROWTH
         kind = schema["type"] if isinstance(schema, dict) else schema
         if kind in _PRIMITIVES:
-            return {"null": 0, "float": 4, "double": 8}.get(kind, 1)
+            return len("null") if kind == "null" else PRIMITIVE_TEXT - MAX_GROWTH
         if not isinstance(schema, dict):
             if kind in parents:
                 message = f"the type {kind} contains itself"
@@ -128,16 +140,18 @@ class _Bounds:
         inner = (*parents, schema.get("name", ""))
         if kind in ("array", "map"):
             element = self.check(schema["items" if kind == "array" else "values"], inner)
-            if not element and kind == "array":
-                message = "the elements of a list have no bytes"
+            key = 0 if kind == "array" else len('"":') - MAX_GROWTH
+            if element + key > 0:
+                message = f"the elements of a list have more than {MAX_GROWTH} characters for each byte"
                 raise ValueError(message)
-            return 1
+            return len("[]") - MAX_GROWTH
         if kind in ("record", "error"):
-            return sum([self.check(field["type"], inner) for field in schema["fields"]])
+            names = sum([len(orjson.dumps(field["name"])) + len(":,") for field in schema["fields"]])
+            return len("{}") + names + sum([self.check(field["type"], inner) for field in schema["fields"]])
         if kind == "fixed":
-            return int(schema["size"])
+            return PRIMITIVE_TEXT - MAX_GROWTH * int(schema["size"])
         if kind == "enum":
-            return 1
+            return max([len(orjson.dumps(symbol)) for symbol in schema["symbols"]], default=0) - MAX_GROWTH
         return self.check(kind, inner)
 
 

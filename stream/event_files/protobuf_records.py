@@ -4,7 +4,8 @@
 https://protobuf.dev/programming-guides/encoding/. The registry gives descriptors, so no `.proto` text is parsed here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import orjson
 from google.protobuf import (
@@ -28,6 +29,9 @@ from clickscore.stream.kafka.schema_registry import UnknownSchemaError
 
 MAX_INDEXES = 16
 """Most numbers in the path to a message: its own, and those of the messages around it."""
+MAX_NAME_CHARACTERS = 256
+"""Longest full name of a message, field or enum value. JSON repeats a name for each element of a list: a small record
+with long names would become gigabytes."""
 
 _WELL_KNOWN = (
     any_pb2,
@@ -52,7 +56,7 @@ class ProtobufReader:
             dependencies: Name and descriptor of the files that it imports, each behind those that it imports itself.
 
         Raises:
-            UnknownSchemaError: A descriptor is broken, or an imported file is missing.
+            UnknownSchemaError: A descriptor is broken, a name is too long, or an imported file is missing.
         """
         pool = descriptor_pool.DescriptorPool()
         known: set[str] = set()
@@ -63,6 +67,7 @@ class ProtobufReader:
             for name, text in (*dependencies, ("", descriptor)):
                 file = descriptor_pb2.FileDescriptorProto.FromString(text)
                 file.name = name or file.name or "events.proto"
+                _check_names(file.package, (*file.message_type, *file.enum_type, *file.extension))
                 if file.name not in known:
                     pool.AddSerializedFile(file.SerializeToString())
             self._file = pool.FindFileByName(file.name)
@@ -95,6 +100,24 @@ class ProtobufReader:
             messages = list(found.nested_types)
         assert found is not None
         return found
+
+
+def _check_names(scope: str, parts: Iterable[Any]) -> None:
+    """Raise ValueError where a name is too long.
+
+    Args:
+        scope: Full name of the package or message around the parts.
+        parts: Descriptors of messages, fields, enums and values of enums.
+    """
+    for part in parts:
+        name = f"{scope}.{part.name}"
+        if len(name) > MAX_NAME_CHARACTERS:
+            message = f"the name {name[:40]}... has more than {MAX_NAME_CHARACTERS} characters"
+            raise ValueError(message)
+        if isinstance(part, descriptor_pb2.DescriptorProto):
+            _check_names(name, (*part.nested_type, *part.enum_type, *part.field, *part.extension))
+        elif isinstance(part, descriptor_pb2.EnumDescriptorProto):
+            _check_names(scope, part.value)
 
 
 def read_indexes(payload: bytes) -> tuple[tuple[int, ...], int]:

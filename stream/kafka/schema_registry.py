@@ -202,7 +202,7 @@ class SchemaRegistry:
             return
         try:
             fault = msgspec.json.decode(body, type=_Fault)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             fault = None
         if status == 404 and fault is not None:
             message = (
@@ -216,7 +216,7 @@ class SchemaRegistry:
 def _read_answer(body: bytes) -> _Answer:
     try:
         return msgspec.json.decode(body, type=_Answer)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         message = f"the registry's answer cannot be used: {exc}"
         raise UnknownSchemaError(message) from exc
 
@@ -238,9 +238,12 @@ def json_value(text: str) -> Any:  # noqa: ANN401 (a value of JSON)
     """Return the value of a schema in JSON.
 
     Raises:
-        UnknownSchemaError: The text is no JSON.
+        UnknownSchemaError: The schema is nested too deeply.
     """
     try:
         return msgspec.json.decode(text)
+    except RecursionError as exc:
+        message = "the schema is nested too deeply"
+        raise UnknownSchemaError(message) from exc
     except msgspec.DecodeError:
         return text  # Avro has names of types without quotes in some registries

@@ -136,14 +136,32 @@ for number in range(1, 12):  # each type has the one before twice: 2 ** 12 place
     fields = [{"name": "a", "type": WIDE}, {"name": "b", "type": f"R{number - 1}"}]
     WIDE = {"type": "record", "name": f"R{number}", "fields": fields}
 
+NULLS = {
+    "type": "record",
+    "name": "Nulls",
+    "fields": [{"name": "a", "type": "boolean"}, *({"name": f"n{number}", "type": "null"} for number in range(1_900))],
+}
+LONG_NAMES = {
+    "type": "record",
+    "name": "Many",
+    "fields": [
+        {"name": "f", "type": {"type": "record", "name": "L", "fields": [{"name": "a" * 500_000, "type": "int"}]}},
+        *({"name": f"f{number}", "type": "L"} for number in range(600)),
+    ],
+}
+
 
 @pytest.mark.parametrize(
     ("schema", "reason"),
     [
         (NODE, "contains itself"),
-        ({"type": "array", "items": "null"}, "have no bytes"),
-        ({"type": "array", "items": EMPTY}, "have no bytes"),
-        ({"type": "array", "items": {"type": "fixed", "name": "F", "size": 0}}, "have no bytes"),
+        ({"type": "array", "items": "null"}, "characters for each byte"),
+        ({"type": "array", "items": EMPTY}, "characters for each byte"),
+        ({"type": "array", "items": {"type": "fixed", "name": "F", "size": 0}}, "characters for each byte"),
+        ({"type": "array", "items": NULLS}, "characters for each byte"),
+        ({"type": "map", "values": NULLS}, "characters for each byte"),
+        ({"type": "array", "items": {"type": "enum", "name": "E", "symbols": ["S" * 900_000]}}, "for each byte"),
+        (LONG_NAMES, "characters without bytes"),
         (DEEP, "nested too deeply"),
         (WIDE, "too many types"),
         ({"type": "rekord", "name": "x"}, "cannot be used"),
@@ -163,8 +181,18 @@ def test_schema_without_bounds_or_sense_is_refused(registry: RegistryStub, schem
 
 
 def test_deep_json_of_a_schema_is_refused(registry: RegistryStub) -> None:
-    registry.schemas[7] = {"schema": '{"type":"array","items":' * 50_000 + '"int"' + "}" * 50_000}
-    assert "schema id 7" in error(mapped(registry, framed(7, b"")))
+    registry.schemas[7] = {"schema": '{"type":"array","items":' * 2_000 + '"int"' + "}" * 2_000}
+    assert "nested too deeply" in error(mapped(registry, framed(7, b"")))
+
+
+def test_list_of_wide_records_that_may_be_null_is_read(registry: RegistryStub) -> None:
+    wide = [{"name": f"attribute_of_the_item_{number}", "type": ["null", "double"]} for number in range(60)]
+    items = {"type": "array", "items": ["null", {"type": "record", "name": "Item", "fields": wide}]}
+    schema = {**AVRO, "fields": [*AVRO["fields"], {"name": "items", "type": items}]}
+    registry.add_avro(7, schema)
+    item = {field["name"]: None for field in wide}
+    (event,) = mapped(registry, framed(7, avro(schema, EVENT | {"items": [None, item, item]})))
+    assert event.topic == EVENTS.name
 
 
 @pytest.mark.parametrize(
@@ -311,6 +339,18 @@ def test_broken_descriptor_is_a_dead_letter(registry: RegistryStub, descriptor: 
     assert error(mapped(registry, framed(9, protobuf_payload()))).startswith("schema id 9: ")
 
 
+@pytest.mark.parametrize("part", ["field", "enum_type", "nested_type", "extension"])
+def test_long_name_of_protobuf_is_a_dead_letter(registry: RegistryStub, part: str) -> None:
+    file = shop_file()
+    event = file.message_type[1].nested_type[0]
+    if part == "enum_type":
+        event.enum_type.add(name="Kind").value.add(name="V" * 300, number=0)
+    else:
+        getattr(event, part).add(name="n" * 300)
+    registry.add_protobuf(9, "shop", file.SerializeToString())
+    assert "has more than 256 characters" in error(mapped(registry, framed(9, protobuf_payload())))
+
+
 def test_missing_import_is_a_dead_letter(registry: RegistryStub) -> None:
     file = shop_file()
     file.dependency.append("missing.proto")
@@ -433,6 +473,7 @@ def test_registry_with_a_login(registry: RegistryStub) -> None:
         (b'{"schema": "x", "schemaType": "XML"}', "cannot be used"),
         (b" " * 2_000_000, "larger than"),
         (b'{"schema": "\xff"}', "cannot be used"),
+        (b'{"schema": "x", "metadata": ' + b"[" * 5_000 + b"]" * 5_000 + b"}", "cannot be used"),
     ],
 )
 def test_answer_without_a_schema_is_a_dead_letter(registry: RegistryStub, answer: bytes, reason: str) -> None:
