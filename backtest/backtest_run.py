@@ -10,6 +10,7 @@ from clickscore.backtest.lookahead import LeakCheck, OneByOneRerun
 from clickscore.backtest.recommenders import Recommender, load_scorer, make_recommender
 from clickscore.backtest.shared_pipelines import MakeRecommender, SharedPipelines
 from clickscore.schemas.handover import PREFIX as HANDOVER_PREFIX
+from clickscore.stream.deciders import make_policy
 from clickscore.stream.gc_tuning import tune_gc
 from clickscore.stream.policy.policy_file import PolicyFile
 from clickscore.stream.policy.recommend import Policy
@@ -112,18 +113,8 @@ class _BacktestPass:
         return make_recommender(arm, self._scorers)
 
     def _make_policy(self, arm: Arm, policy_file: PolicyFile) -> Policy:
-        if arm.baseline:
-            return Policy(policy_file, None, (), arm.settings.policy)
-        scorer = load_scorer(arm, self._scorers)
-        known_items, vectors = scorer.known_items, scorer.item_vectors
-        return Policy(
-            policy_file,
-            scorer.version,
-            scorer.popular,
-            arm.settings.policy,
-            known_items=known_items,
-            find_vectors=vectors,
-        )
+        scorer = None if arm.baseline else load_scorer(arm, self._scorers)
+        return make_policy(policy_file, scorer, arm.settings.policy)
 
     def run(self, report_progress: Callable[[ReplayProgress], None]) -> Evidence:
         plan, records = self._plan, 0

@@ -22,6 +22,7 @@ from clickscore.backtest.plots import COLOURS, STYLE, to_svg
 from clickscore.schemas.catalogue import Item, encode
 from clickscore.schemas.decisions import Recommendation
 from clickscore.schemas.events import AnyEvent, ItemEvent, Purchase
+from clickscore.stream.deciders import make_policy
 from clickscore.stream.pipeline import DecidedPage, DueDecision
 from clickscore.stream.policy.experiments import unit_hash
 from clickscore.stream.policy.goal_policy import Goals
@@ -72,10 +73,7 @@ class GoalWatch:
             settings: Settings of the worker.
         """
         policies = [msgspec.structs.replace(DEFAULT_POLICY, goals=goals) for goals in GOALS.values()]
-        self._policies = [
-            Policy(policy, scorer.version, scorer.popular, settings.policy, known_items=scorer.known_items)
-            for policy in policies
-        ]
+        self._policies = [make_policy(policy, scorer, settings.policy) for policy in policies]
         self._newest: dict[str, _Shown] = {}
         self._in_session: dict[str, list[_Shown]] = defaultdict(list)
         self._users: dict[str, int] = {}

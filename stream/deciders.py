@@ -16,6 +16,29 @@ from clickscore.stream.scoring.scorer import Scorer
 from clickscore.stream.settings import PolicySettings
 
 
+def make_policy(
+    policy_file: PolicyFile, scorer: Scorer | None, settings: PolicySettings, *, has_prior: bool = True
+) -> Policy:
+    """Return a policy with all that a bundle has for the policy.
+
+    Args:
+        policy_file: Rules, sizes and ads.
+        scorer: Scorer of the bundle; None without a model.
+        settings: Values for what the policy file leaves out.
+        has_prior: Whether the popular items of the training data are the last fallback.
+    """
+    if scorer is None:
+        return Policy(policy_file, None, (), settings)
+    return Policy(
+        policy_file,
+        scorer.version,
+        scorer.popular if has_prior else (),
+        settings,
+        known_items=scorer.known_items,
+        find_vectors=scorer.item_vectors,
+    )
+
+
 class Decider(NamedTuple):
     """A scorer with the policy that decides on its scores."""
 
@@ -125,8 +148,4 @@ class DeciderTable:
         )
 
     def _decider(self, scorer: Scorer | None, policy_file: PolicyFile, *, is_challenger: bool = False) -> Decider:
-        version, popular = (scorer.version, scorer.popular) if scorer else (None, ())
-        known_items = scorer.known_items if scorer else None
-        vectors = scorer.item_vectors if scorer else None
-        policy = Policy(policy_file, version, popular, self._settings, known_items=known_items, find_vectors=vectors)
-        return Decider(scorer, policy, is_challenger)
+        return Decider(scorer, make_policy(policy_file, scorer, self._settings), is_challenger)

@@ -95,7 +95,6 @@ def diff(*, old: str, new: str, json_output: JsonOutput) -> None:
 @json_options
 @with_settings(
     "bundle",
-    "bundle_store",
     "partitions",
     "gap_ms",
     "lateness_ms",
@@ -117,10 +116,11 @@ def statement(
     """Write the page on the main parameters of the policy POLICY that EU law requires, in Markdown.
 
     SOURCE has events: a topic, kafka:clickstream-events, or a file. They pass through the worker's pipeline as in
-    `clickscore replay`. Each event is also decided without each part of the decision: the session, popular items, and
-    each rule of the policy. So the page says how much each part matters, and has no number that was not measured. It
-    also says what is paid for. The page answers Article 27 of the Digital Services Act and Article 5 of Regulation
-    (EU) 2019/1150. Read it before you publish it: you answer for it, and it knows nothing of your shop but the events.
+    `clickscore replay`, but POLICY and the bundle decide on all events, also on those of a rollout. Each event is also
+    decided without each part of the decision: the session, popular items, and each rule of the policy. So the page says
+    how much each part matters, and has no number that was not measured. It also says what is paid for. The page answers
+    Article 27 of the Digital Services Act and Article 5 of Regulation (EU) 2019/1150. Read it before you publish it:
+    you answer for it, and it knows nothing of your shop but the events.
 
     \b
     Example:
@@ -140,7 +140,14 @@ def statement(
     spec = source_options.resolve(settings)
     watch = ListWatch(loaded, scorer, settings.policy, share=share)
     with replay_progress_bar("policy statement") as on_progress:
-        watch_decisions(settings, spec, (loaded, scorer), watch, lambda progress: on_progress([progress]))
+        watch_decisions(
+            settings,
+            spec,
+            (loaded, scorer),
+            watch,
+            lambda progress: on_progress([progress]),
+            follows_rollouts=False,
+        )
     changes = watch.changes()
     json_output.write(changes)
     page = write_statement(loaded, changes, source_options.source)

@@ -9,7 +9,7 @@ from clickscore.schemas.decisions import AnyDecision
 from clickscore.schemas.events import Epoch
 from clickscore.schemas.manifest import REASONS
 from clickscore.schemas.rollouts import EpochRollout
-from clickscore.stream.deciders import Decider
+from clickscore.stream.deciders import Decider, make_policy
 from clickscore.stream.errors import BundleError
 from clickscore.stream.policy.experiments import CHALLENGER
 from clickscore.stream.policy.policy_file import DEFAULT_POLICY, SHIPPED_POLICIES, PolicyError, PolicyFile, load_policy
@@ -147,11 +147,7 @@ class DeciderFinder:
         key = scorer.version if scorer else None, policy_file.label
         policy = self._policies_by_pair.get(key)
         if policy is None:
-            prior = scorer.popular if scorer else ()
-            known_items = scorer.known_items if scorer else None
-            vectors = scorer.item_vectors if scorer else None
-            policy = Policy(policy_file, key[0], prior, self._settings, known_items=known_items, find_vectors=vectors)
-            self._policies_by_pair[key] = policy
+            policy = self._policies_by_pair[key] = make_policy(policy_file, scorer, self._settings)
         return Decider(scorer, policy)
 
     def policy_of(self, epoch: Epoch | None, published: Sequence[AnyDecision]) -> tuple[str, PolicyFile | None]:

@@ -29,12 +29,44 @@ def load_scorer(settings: Settings) -> Scorer | None:
     return Scorer(load_bundle(Path(scoring.bundle), scoring.score_threads, scoring.min_overlap), scoring.score_batch)
 
 
+def make_pipeline(
+    settings: Settings,
+    source_spec: FileSpec | TopicRangeSpec,
+    deciding: tuple[PolicyFile, Scorer | None],
+    *,
+    follows_rollouts: bool,
+) -> Pipeline:
+    """Return a pipeline that decides as a replay does; budgets do not count in a file, which has no leases.
+
+    Args:
+        settings: Settings of the worker.
+        source_spec: Recorded events.
+        deciding: Policy and model for epochs without a rollout.
+        follows_rollouts: Whether policy and model of a rollout decide in its epochs.
+    """
+    policy_file, scorer = deciding
+    pipeline = Pipeline(
+        settings.sessions,
+        settings.policy,
+        source_spec.topic_name(settings.kafka),
+        Catalogue(),
+        scorer,
+        bundles=StoredBundles(settings.scoring, reasons=False) if follows_rollouts else {},
+        policies=StoredPolicies(settings.scoring.bundle_store) if follows_rollouts else {},
+        policy_file=policy_file,
+    )
+    pipeline.applies_budgets = not isinstance(source_spec, FileSpec)
+    return pipeline
+
+
 def watch_decisions(
     settings: Settings,
     source_spec: FileSpec | TopicRangeSpec,
     deciding: tuple[PolicyFile, Scorer | None],
     watch: DecisionWatch,
     on_progress: OnTaskProgress,
+    *,
+    follows_rollouts: bool = True,
 ) -> None:
     """Decide on recorded events, as a replay does, and let a function see every decision.
 
@@ -44,24 +76,14 @@ def watch_decisions(
         deciding: Policy and model for epochs without a rollout.
         watch: Receives each request with scores and decision.
         on_progress: Receives the progress after each batch.
+        follows_rollouts: Whether policy and model of a rollout decide in its epochs.
 
     Raises:
         ClickscoreError: The source cannot be read to the end.
     """
-    policy_file, scorer = deciding
     partitions = list(range(source_spec.partitions))
-    reference = source_spec.read_reference(settings.kafka)
-    pipeline = Pipeline(
-        settings.sessions,
-        settings.policy,
-        source_spec.topic_name(settings.kafka),
-        Catalogue(),
-        scorer,
-        bundles=StoredBundles(settings.scoring, reasons=False),
-        policies=StoredPolicies(settings.scoring.bundle_store),
-        policy_file=policy_file,
-    )
-    start_pipeline(pipeline, reference, partitions, {})
+    pipeline = make_pipeline(settings, source_spec, deciding, follows_rollouts=follows_rollouts)
+    start_pipeline(pipeline, source_spec.read_reference(settings.kafka), partitions, {})
     pipeline.watch = watch
     count = 0
     with source_spec.open(settings, partitions, None) as source:

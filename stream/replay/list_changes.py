@@ -6,6 +6,7 @@ from typing import NamedTuple
 import msgspec
 
 from clickscore.schemas.decisions import Recommendation, page_items
+from clickscore.stream.deciders import make_policy
 from clickscore.stream.pipeline import DecidedPage, DueDecision
 from clickscore.stream.policy.experiments import MODEL, unit_hash
 from clickscore.stream.policy.pages import decide_page
@@ -121,19 +122,13 @@ class ListWatch:
         )
 
     def _make_alternatives(self, policy_file: PolicyFile) -> Iterator[tuple[str, Alternative]]:
-        policy = self._policy(policy_file)
+        policy = make_policy(policy_file, self._scorer, self._settings)
         if self._scorer is not None:
             yield SESSION, lambda request, _, catalogue: _items(policy, request, None, catalogue)
             yield HISTORY, self._without_history(policy, self._scorer)
         yield POPULARITY, self._without_popularity(policy_file)
         for name, reduced in policies_without_a_part(policy_file):
-            yield name, self._with_policy(self._policy(reduced))
-
-    def _policy(self, policy_file: PolicyFile, *, is_popular: bool = True) -> Policy:
-        scorer = self._scorer
-        version, popular = (scorer.version, scorer.popular) if scorer else (None, ())
-        known_items = scorer.known_items if scorer else None
-        return Policy(policy_file, version, popular if is_popular else (), self._settings, known_items=known_items)
+            yield name, self._with_policy(make_policy(reduced, self._scorer, self._settings))
 
     def _with_policy(self, policy: Policy) -> Alternative:
         return lambda request, scores, catalogue: _items(policy, request, scores, catalogue)
@@ -150,7 +145,7 @@ class ListWatch:
         return decide
 
     def _without_popularity(self, policy_file: PolicyFile) -> Alternative:
-        policy = self._policy(policy_file, is_popular=False)
+        policy = make_policy(policy_file, self._scorer, self._settings, has_prior=False)
 
         def decide(request: Request, scores: Scores | None, catalogue: AnyCatalogue) -> Collection[str]:
             return _items(policy, msgspec.structs.replace(request, popular=[]), scores, catalogue)

@@ -65,6 +65,12 @@ def test_part_that_decides_everything_has_the_largest_share(scorer: Scorer):
     assert changes.by_model > 0
 
 
+def test_every_list_is_diverse_by_the_vectors_of_the_bundle(scorer: Scorer):
+    parts = {part.part: part for part in measure(plain(diversity=0.5), scorer).parts}
+    assert parts["hide.out_of_stock"].pages == parts["ads"].pages == 0
+    assert parts["diversity"].pages > 0
+
+
 def test_share_of_the_events_is_the_same_sample_each_time(scorer: Scorer):
     first = measure(DEFAULT_POLICY, scorer, share=0.5)
     assert 0 < first.measured < 12
