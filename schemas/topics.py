@@ -6,6 +6,8 @@ from clickscore.schemas.durations import DAY_MS, HOUR_MS
 
 MAX_RECORD_BYTES = 32 * 1024 * 1024
 """Largest record batch of any topic, bytes. The snapshots of a cycle are a batch, stored whole or not at all."""
+MAX_ERROR_CHARACTERS = 1000
+"""Largest length of the reason in the header of a dead letter. The reason may quote the record."""
 
 
 class Topic(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,10 +7,11 @@ So the log of the events has JSON alone, and a replay needs no registry.
 
 import struct
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from clickscore.schemas.topics import MAX_ERROR_CHARACTERS
 from clickscore.stream.errors import ExtraMissingError
 from clickscore.stream.kafka.schema_registry import (
     RegisteredSchema,
@@ -21,7 +22,7 @@ from clickscore.stream.kafka.schema_registry import (
 
 MAGIC = 0
 """First byte of a record with a schema id."""
-HEADER = struct.Struct(">bI")
+HEADER = struct.Struct(">bi")
 """The first byte, and the schema id."""
 MAX_SCHEMAS = 1_000
 """Most schemas that are kept; the one that was used longest ago goes first."""
@@ -66,9 +67,13 @@ class RecordDecoder:
         self._misses: list[float] = []
 
     async def prepare(self, values: Iterable[bytes | None]) -> None:
-        """Ask the registry for the schemas of records that are not known yet."""
+        """Ask the registry for the schemas of records that are not known yet.
+
+        The most frequent ids come first: random ids before them leave no good schema without a request.
+        """
         now = self._monotonic()
-        for schema_id in dict.fromkeys(found for value in values if (found := schema_id_of(value)) is not None):
+        ids = Counter(found for value in values if (found := schema_id_of(value)) is not None and found >= 0)
+        for schema_id, _ in ids.most_common():
             if schema_id in self._readers:
                 self._readers.move_to_end(schema_id)
                 continue
@@ -90,7 +95,7 @@ class RecordDecoder:
             self._readers[schema_id] = make_reader(await self._registry.find(schema_id))
         except UnknownSchemaError as exc:
             self._misses.append(now)
-            self._refused[schema_id] = (now, str(exc))
+            self._refused[schema_id] = (now, str(exc)[:MAX_ERROR_CHARACTERS])
             self._refused.move_to_end(schema_id)
             while len(self._refused) > MAX_REFUSED_IDS:
                 self._refused.popitem(last=False)
@@ -110,6 +115,9 @@ class RecordDecoder:
         schema_id = schema_id_of(value)
         if schema_id is None:
             message = f"the record starts with the byte 0 and has {len(value)} bytes: too few for a schema id"
+            raise ValueError(message)
+        if schema_id < 0:
+            message = f"schema id {schema_id}: ids of a registry are not negative"
             raise ValueError(message)
         reader = self._readers.get(schema_id)
         if reader is None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
-from clickscore.schemas.topics import DEAD_LETTERS, EVENTS, TOPICS
+from clickscore.schemas.topics import DEAD_LETTERS, EVENTS, MAX_ERROR_CHARACTERS, TOPICS
 from clickscore.stream.errors import BrokerError, SettingsError, TopicMissingError
 from clickscore.stream.event_files.formats.mapped_text import MappedText
 from clickscore.stream.event_files.formats.mapping import EventMapping
@@ -129,6 +129,7 @@ class RecordMapper:
 
     def _dead_letter(self, record: SourceRecord, error: str) -> RelayedRecord:
         """Return the dead letter of a record: its value, its position at the source, and the reason."""
+        error = error[:MAX_ERROR_CHARACTERS]
         self._tally.dead.add(error, record.offset)
         value = record.value or b""
         headers = [

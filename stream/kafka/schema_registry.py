@@ -9,7 +9,7 @@ import base64
 import time
 from collections.abc import Callable
 from typing import Any, Literal, Self
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import aiohttp
 import msgspec
@@ -82,7 +82,7 @@ class SchemaRegistry:
             session: Session for the requests.
             monotonic: Returns a time that never goes back, s.
         """
-        self._url = settings.schema_registry.rstrip("/")
+        self._url, _ = split_login(settings.schema_registry)
         self._wait_s = settings.broker_wait_ms / 1000
         self._session = session
         self._monotonic = monotonic
@@ -92,15 +92,17 @@ class SchemaRegistry:
         """Return a client, and the session to close.
 
         Raises:
-            SettingsError: The address is no URL, or the file of certificates cannot be read.
+            SettingsError: The address is no URL, there are two logins, or the file of certificates cannot be read.
         """
-        if not settings.schema_registry.startswith(("http://", "https://")):
-            message = f"schema_registry must be an http or https URL, not {settings.schema_registry!r}"
-            raise SettingsError(message)
+        _, login = split_login(settings.schema_registry)
         headers = {"Accept": "application/vnd.schemaregistry.v1+json, application/json"}
         if settings.schema_registry_username:
-            login = f"{settings.schema_registry_username}:{settings.schema_registry_password}".encode()
-            headers["Authorization"] = "Basic " + base64.b64encode(login).decode()
+            if login:
+                message = "schema_registry has a login, and schema_registry_username names one too: remove one of them"
+                raise SettingsError(message)
+            login = f"{settings.schema_registry_username}:{settings.schema_registry_password}"
+        if login:
+            headers["Authorization"] = "Basic " + base64.b64encode(login.encode()).decode()
         session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=REQUEST_S),
             connector=aiohttp.TCPConnector(ssl=ca_context(settings.ssl_cafile)),
@@ -204,13 +206,30 @@ class SchemaRegistry:
             fault = msgspec.json.decode(body, type=_Fault)
         except (msgspec.DecodeError, RecursionError):
             fault = None
-        if status == 404 and fault is not None:
+        if status in (400, 404, 422) and fault is not None:
             message = (
                 "the registry does not know the schema id" if fault.error_code == SCHEMA_NOT_FOUND else fault.message
             )
             raise UnknownSchemaError(message)
         message = f"{self._url} is no schema registry with Confluent's API (status {status}): correct schema_registry"
         raise SettingsError(message)
+
+
+def split_login(url: str) -> tuple[str, str]:
+    """Return the URL of a registry without user and password, for requests and messages, and both as `user:password`.
+
+    Raises:
+        SettingsError: The text is no URL of HTTP.
+    """
+    message = "schema_registry must be an http or https URL, such as http://registry:8081"
+    try:
+        parts = urlsplit(url.rstrip("/"))
+    except ValueError as exc:
+        raise SettingsError(message) from exc
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SettingsError(message)
+    login, _, address = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=address)), unquote(login)
 
 
 def _read_answer(body: bytes) -> _Answer:

@@ -13,6 +13,7 @@ from clickscore.schemas.topics import (
     DECISION_OUTCOMES,
     ERASURE_RECEIPTS,
     EVENTS,
+    MAX_ERROR_CHARACTERS,
     MAX_RECORD_BYTES,
     RECOMMENDATIONS,
 )
@@ -26,8 +27,6 @@ from clickscore.stream.worker.traces import PassedOn, Traces
 
 DEAD_LETTER_BYTES = MAX_RECORD_BYTES // 2
 """Largest value of a dead letter whatever `max_event_bytes` says, bytes: the topic takes no larger record."""
-MAX_ERROR_CHARACTERS = 1000
-"""Largest length of the reason. The reason may quote the event."""
 
 OutgoingRecords = dict[tuple[str, int], list[OutgoingRecord]]
 """Records by topic, without the prefix, and partition."""

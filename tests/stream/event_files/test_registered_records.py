@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clickscore.schemas.events import Purchase, View, decode_record
-from clickscore.schemas.topics import DEAD_LETTERS, EVENTS
+from clickscore.schemas.topics import DEAD_LETTERS, EVENTS, MAX_ERROR_CHARACTERS
 from clickscore.stream.errors import BrokerError, SettingsError
 from clickscore.stream.event_files.formats.mapping_files import read_mapping
 from clickscore.stream.event_files.protobuf_records import read_indexes
@@ -408,6 +408,39 @@ def test_random_ids_cost_a_bounded_number_of_requests(registry: RegistryStub) ->
     assert b"too many unknown ids" in dict(made[-1].headers)["error"]
 
 
+def test_random_ids_leave_no_frequent_schema_without_a_request(registry: RegistryStub) -> None:
+    registry.add_avro(7, AVRO)
+    event = framed(7, avro(AVRO, EVENT))
+    made = mapped(registry, *[framed(number, b"") for number in range(1_000, 1_000 + MAX_MISSES)], event, event)
+    assert [record.topic for record in made[-2:]] == [EVENTS.name] * 2
+
+
+def test_negative_id_is_a_dead_letter_without_a_request(registry: RegistryStub) -> None:
+    assert "not negative" in error(mapped(registry, b"\x00\xff\xff\xff\xff{}"))
+    assert registry.requests == []
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_id_that_the_registry_refuses_is_a_dead_letter(registry: RegistryStub, status: int) -> None:
+    registry.failures = [(status, b'{"error_code": 42202, "message": "The version is not valid"}')]
+    assert error(mapped(registry, framed(7, b""))) == "schema id 7: The version is not valid"
+
+
+def test_long_texts_of_the_registry_are_cut(registry: RegistryStub) -> None:
+    registry.failures = [(404, json.dumps({"error_code": 1, "message": "m" * 900_000}).encode())]
+    assert len(error(mapped(registry, framed(7, b"")))) == MAX_ERROR_CHARACTERS
+    registry.add_avro(7, "T" * 900_000)
+    assert len(error(mapped(registry, framed(7, b"")))) == MAX_ERROR_CHARACTERS
+
+    async def run() -> int:
+        async with open_decoder(Settings.of(schema_registry=registry.url).kafka) as decoder:
+            assert decoder
+            await decoder.prepare([framed(7, b"")])
+            return len(decoder._refused[7][1])
+
+    assert asyncio.run(run()) == MAX_ERROR_CHARACTERS
+
+
 def test_refused_id_is_asked_for_again_after_a_minute(registry: RegistryStub) -> None:
     async def run() -> list[bool]:
         now = 0.0
@@ -465,6 +498,23 @@ def test_registry_with_a_login(registry: RegistryStub) -> None:
         mapped(registry, value)
 
 
+def test_login_in_the_address_is_used_and_not_printed(registry: RegistryStub) -> None:
+    registry.login = "shop:sec@ret"
+    registry.add_avro(7, AVRO)
+    value = framed(7, avro(AVRO, EVENT))
+    address = registry.url.replace("http://", "http://shop:sec%40ret@")
+    assert mapped(None, value, schema_registry=address)[0].topic == EVENTS.name
+    with pytest.raises(SettingsError, match="remove one of them"):
+        mapped(None, value, schema_registry=address, schema_registry_username="shop")
+    failures = {(500, b""): BrokerError, (403, b""): SettingsError, (405, b""): SettingsError}
+    for answer, failure in failures.items():
+        registry.failures = [answer]
+        with pytest.raises(failure) as caught:
+            mapped(None, value, schema_registry=address)
+        assert "ret" not in str(caught.value).replace("registry", "")
+        assert registry.url in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
@@ -494,10 +544,11 @@ def test_missing_reference_is_a_dead_letter(registry: RegistryStub) -> None:
     assert registry.requests[-1] == "/subjects/a%2F..%2Fb/versions/1"
 
 
-def test_address_must_be_a_url() -> None:
+@pytest.mark.parametrize("address", ["localhost:8081", "ftp://shop:secret@registry", "http://", "http://[::1"])
+def test_address_must_be_a_url(address: str) -> None:
     async def run() -> None:
-        async with open_decoder(Settings.of(schema_registry="localhost:8081").kafka):
+        async with open_decoder(Settings.of(schema_registry=address).kafka):
             pass
 
-    with pytest.raises(SettingsError, match="http or https"):
+    with pytest.raises(SettingsError, match="must be an http or https URL"):
         asyncio.run(run())
