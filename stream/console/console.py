@@ -18,7 +18,7 @@ from clickscore.stream.policy.shadow import summarise_shadow
 IDLE_SECONDS = 600.0
 """Time without a request until the console stops reading, and forgets all records, s."""
 RETRY_SECONDS = 3.0
-"""Pause after an error of Kafka, s."""
+"""Pause after an error, s."""
 log = logging.getLogger(__name__)
 
 ROLLOUT_STEPS = {"promote": promote, "roll_back": roll_back}
@@ -26,7 +26,7 @@ ROLLOUT_STEPS = {"promote": promote, "roll_back": roll_back}
 
 
 class Console:
-    """The console of a gateway. `run` must run in the background."""
+    """The console of a gateway. `run` must run in the background; no error of the reading ends it."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Console:
             write_rollout: Stores a changed rollout.
             has_shop: Whether the console has the page of a shopper, who sends events of a person.
             idle_s: Time without a request until the console stops reading, s.
-            retry_s: Pause after an error of Kafka, s.
+            retry_s: Pause after an error, s.
         """
         self.state = ConsoleState()
         self.has_shop = has_shop
@@ -76,12 +76,16 @@ class Console:
                 results = await asyncio.gather(reading, return_exceptions=True)
             self._wanted.clear()
             self.state = ConsoleState()
-            if isinstance(results[0], BrokerError):
-                log.warning("The console cannot read: %s", results[0])
-                self.state.status.problem = str(results[0])
-                await asyncio.sleep(self._retry_s)
-            elif isinstance(results[0], Exception):
-                raise results[0]
+            error = results[0]
+            if not isinstance(error, Exception):
+                continue
+            if isinstance(error, BrokerError):
+                log.warning("The console cannot read: %s", error)
+                self.state.status.problem = str(error)
+            else:  # a bug of these pages must not end the gateway, which stores events
+                log.error("The console has met a bug and reads anew", exc_info=error)
+                self.state.status.problem = "The console has met a bug: the log of the gateway has the reason"
+            await asyncio.sleep(self._retry_s)
 
     def rollouts(self, now_ms: int) -> list[dict[str, Any]]:
         """Return the rollouts with what their partitions report.

@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 from starlette.requests import Request
@@ -16,6 +15,7 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from clickscore.schemas.events import Erase, encode_event
+from clickscore.schemas.json_depth import bounded_depth
 from clickscore.stream.console.console import Console
 from clickscore.stream.console.page_files import page_files
 from clickscore.stream.errors import RequestError
@@ -163,7 +163,7 @@ class ConsoleRoutes:
         """Do a confirmed action of an admin."""
         _check_origin(request)
         self._check(request, "admin")
-        if not hmac.compare_digest(request.headers.get(TOKEN_HEADER, ""), self._token(request)):
+        if not hmac.compare_digest(request.headers.get(TOKEN_HEADER, "").encode(), self._token(request).encode()):
             raise RequestError(403, "the token of the page is missing or old: load the page again")
         action = self._actions.get(request.path_params["name"])
         if action is None:
@@ -324,7 +324,7 @@ def _check_origin(request: Request) -> None:
         RequestError: Another page or program sent the request.
     """
     site = request.headers.get("sec-fetch-site")  # browsers set it, and pages cannot
-    origin = urlsplit(request.headers.get("origin", "")).netloc
+    origin = request.headers.get("origin", "").partition("://")[2]
     is_own = site == "same-origin" if site else bool(origin) and origin == request.headers.get("host")
     if not is_own:
         raise RequestError(403, "actions of the console come from its own pages alone")
@@ -339,7 +339,7 @@ async def _read(request: Request, kind: type[Any]) -> Any:  # noqa: ANN401 (an i
         RequestError: The body is too large, or has another form.
     """
     try:
-        return msgspec.json.decode(await read_body(request, MAX_ACTION_BYTES), type=kind)
+        return bounded_depth(msgspec.json.Decoder(kind).decode)(await read_body(request, MAX_ACTION_BYTES))
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise RequestError(400, str(exc)) from exc
 

@@ -81,18 +81,25 @@ def test_error_of_kafka_is_shown_and_reading_begins_anew() -> None:
     with_console(follow, work)
 
 
-def test_bug_of_the_reading_ends_the_console() -> None:
-    async def follow(_: ConsoleState) -> None:
-        message = "a bug"
-        raise ValueError(message)
+def test_bug_of_the_reading_is_logged_and_reading_begins_anew(caplog: pytest.LogCaptureFixture) -> None:
+    attempts: list[int] = []
 
-    async def run() -> None:
-        console = Console(follow, refuse)
+    async def follow(state: ConsoleState) -> None:
+        attempts.append(1)
+        if len(attempts) < 3:
+            message = "a mistake of the reader"
+            raise ValueError(message)
+        state.status.problem = ""
+        await asyncio.Event().wait()
+
+    async def work(console: Console) -> None:
         console.touch()
-        with pytest.raises(ValueError, match="a bug"):
-            await console.run()
+        await until(lambda: "has met a bug" in console.state.status.problem)
+        await until(lambda: console.touch() and len(attempts) == 3)
+        await until(lambda: console.state.status.problem == "")
 
-    asyncio.run(run())
+    with_console(follow, work)
+    assert "ValueError: a mistake of the reader" in caplog.text
 
 
 def test_rollout_that_is_not_stored_is_503() -> None:

@@ -174,6 +174,26 @@ def test_login_keeps_the_key_where_no_script_reads_it(tmp_path: Path) -> None:
     with_console(work, **changes)
 
 
+@pytest.mark.parametrize("path", ["/console/login", "/console/actions/erase"])
+def test_deep_body_is_400(path: str) -> None:
+    async def work(console: RunningConsole) -> None:
+        token = (await console.read("session")).json["token"]
+        body = b'{"a": ' + b"[" * 5_000
+        assert (await console.send("POST", path, body, OWN_PAGE | {"X-Console-Token": token})).status == 400
+
+    with_console(work)
+
+
+def test_odd_origin_and_odd_token_are_403() -> None:
+    async def work(console: RunningConsole) -> None:
+        odd_origin = {"Content-Type": "application/json", "Origin": "http://["}
+        assert (await console.send("POST", "/console/login", b"{}", odd_origin)).status == 403
+        odd_token = OWN_PAGE | {"X-Console-Token": "\u00fc"}
+        assert (await console.send("POST", "/console/actions/erase", b"{}", odd_token)).status == 403
+
+    with_console(work)
+
+
 def test_actions_need_the_scope_the_origin_and_the_token(tmp_path: Path) -> None:
     texts, changes = keys(tmp_path, reader=["read"], boss=["read", "admin"])
     body = b'{"user_id": "anna"}'
