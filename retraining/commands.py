@@ -1,6 +1,9 @@
 """Command `clickscore retrain`: the retraining loop, once or as a service."""
 
+import contextlib
+import logging
 import time
+from collections.abc import Generator
 from pathlib import Path
 
 import click
@@ -10,11 +13,15 @@ from clickscore.model.commands import missing_extra
 from clickscore.model.config import PRESETS, read_preset
 from clickscore.model.json_output import JsonOutput, json_options
 from clickscore.model.threads import choose_threads, wait_passively
+from clickscore.retraining.errors import RetrainingBusyError
 from clickscore.schemas.durations import HOUR_MS
 from clickscore.stream.commands.bundle import open_store
 from clickscore.stream.commands.options import with_settings
+from clickscore.stream.errors import BrokerError
 from clickscore.stream.settings import Settings
 from clickscore.stream.worker.logs import write_logs
+
+log = logging.getLogger(__name__)
 
 WATCH_S = 60.0
 """Time between two looks at a bundle that is being tried, s."""
@@ -161,7 +168,9 @@ def retrain(
     retraining = Retraining(options, settings, open_store(settings), console)
     while True:
         begun_at = time.monotonic()
-        outcome = retraining.run()
+        outcome = None
+        with _waiting_for_others(every_minutes):
+            outcome = retraining.run()
         json_output.write(outcome)
         if outcome is not None:
             json_output.echo(summarise(outcome))
@@ -170,4 +179,20 @@ def retrain(
             return
         while (remaining_s := begun_at + every_minutes * 60 - time.monotonic()) > 0:
             time.sleep(min(WATCH_S, remaining_s))
-            retraining.update_forecasts()
+            with _waiting_for_others(every_minutes):
+                retraining.update_forecasts()
+
+
+@contextlib.contextmanager
+def _waiting_for_others(every_minutes: float | None) -> Generator[None]:
+    """Let a service go on where another retraining runs, or Kafka is away for a while.
+
+    Args:
+        every_minutes: Time between two runs of the service, minutes; None for a single run, which fails.
+    """
+    try:
+        yield
+    except (RetrainingBusyError, BrokerError) as exc:
+        if every_minutes is None:
+            raise
+        log.warning("%s; tried again later", exc)

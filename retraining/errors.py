@@ -4,4 +4,8 @@ from clickscore.schemas.errors import ClickscoreError
 
 
 class RetrainingError(ClickscoreError):
-    """A retraining cannot run, because another one runs or its folder holds something else."""
+    """A retraining cannot run: its folder holds something else, or an option does not fit."""
+
+
+class RetrainingBusyError(RetrainingError):
+    """Another retraining runs at the moment."""

@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import Self
 
-from clickscore.retraining.errors import RetrainingError
+from clickscore.retraining.errors import RetrainingBusyError, RetrainingError
 from clickscore.schemas.durations import MINUTE_MS
 from clickscore.schemas.errors import ClickscoreError
 from clickscore.schemas.retraining import RetrainingLease
@@ -91,7 +91,7 @@ def _held(lease: RetrainingLease | None, now_ms: int) -> RetrainingError:
     if lease is None or lease.ends_at <= now_ms:
         return RetrainingError("the lease on the retraining has ended: start the command again")
     wait_s = (lease.ends_at - now_ms) / 1000
-    return RetrainingError(
+    return RetrainingBusyError(
         f"another retraining of this rollout runs (holder {lease.holder}): its lease ends in {wait_s:.0f} s "
         "unless it is renewed"
     )

@@ -25,6 +25,7 @@ from clickscore.retraining.forecasts import make_forecast, observe, read_forecas
 from clickscore.retraining.lease import Lease
 from clickscore.retraining.report import write_report
 from clickscore.retraining.run_folder import (
+    FETCHED,
     Method,
     Publication,
     RunFolder,
@@ -110,14 +111,20 @@ class Retraining:
             content_hash = self._export(run)
             comparison = self._compare(plan, run)
             outcome = self._publish(plan, run, content_hash, comparison, lease)
-            if forecast := make_forecast(outcome) if outcome.publication == "ramp" else None:
-                write_forecasts(self._folder.folder, [*read_forecasts(self._folder.folder), forecast])
+            self._add_forecast(outcome)
             write_json(run / "outcome.json", outcome)
             write_report(run / "report.md", outcome, read_forecasts(self._folder.folder))
-            for name in ("collected.jsonl.gz", "training.jsonl.gz", "held-out.jsonl.gz"):
-                (run / name).unlink(missing_ok=True)
-            self._folder.prune([content_hash, plan.champion or ""])
+            rollout = self._read_rollouts().rollouts.get(self._name)
+            used = (rollout.champion, rollout.challenger, rollout.former) if rollout else ()
+            self._folder.prune([part for part in (content_hash, *used) if part is not None])
             return outcome
+
+    def _add_forecast(self, outcome: RunOutcome) -> None:
+        """Note the forecast of a bundle whose ramp has begun, once."""
+        forecasts = read_forecasts(self._folder.folder)
+        forecast = make_forecast(outcome) if outcome.publication == "ramp" else None
+        if forecast is not None and all(noted.challenger != forecast.challenger for noted in forecasts):
+            write_forecasts(self._folder.folder, [*forecasts, forecast])
 
     def update_forecasts(self) -> None:
         """Note what the users of a bundle that is being tried do, beside its forecast."""
@@ -144,23 +151,32 @@ class Retraining:
         rollout = self._read_rollouts().rollouts.get(self._name)
         champion = rollout.champion if rollout else None
         method = self._choose_method(champion)
-        trained_until = 0 if method == "train" else load_checkpoint(self._origin(champion)).record.report.last_closed_at
+        trained_until = known_until = 0
+        if method != "train":
+            trained_until = known_until = load_checkpoint(self._origin(champion)).record.report.last_closed_at
+        if method == "neighbours" and champion and (counted := self._folder.find_part(champion, "checkpoint")):
+            known_until = load_checkpoint(counted).record.report.last_closed_at
         closed_from = started_at - options.days * DAY_MS if method == "train" else trained_until
         collected = run / "collected.jsonl.gz"
         with self._console.status("reading the closed sessions"):
             counts = asyncio.run(collect_sessions(self._settings.kafka, collected, closed_from))
         held_out_from = counts.newest_closed_at - options.held_out_ms
-        training, held_out = divide_sessions(
-            collected, run / "training.jsonl.gz", run / "held-out.jsonl.gz", trained_until, held_out_from
+        training, held_out, new = divide_sessions(
+            collected,
+            run / "training.jsonl.gz",
+            run / "held-out.jsonl.gz",
+            trained_until=trained_until,
+            known_until=known_until,
+            held_out_from=held_out_from,
         )
         self._console.print(
             f"{counts.sessions:,} sessions read: {training:,} to train on, {held_out:,} held out"
             + (f"; {counts.erased:,} of erased users left out" if counts.erased else "")
             + (f"; {counts.unreadable:,} records are no session" if counts.unreadable else "")
         )
-        if training < options.min_sessions or (champion and held_out < MIN_HELD_OUT):
+        if new < options.min_sessions or (champion and held_out < MIN_HELD_OUT):
             self._console.print(
-                f"too few new sessions: a run needs {options.min_sessions:,} to train on"
+                f"too few new sessions ({new:,}): a run needs {options.min_sessions:,} to train on"
                 + (f" and {MIN_HELD_OUT} held out" if champion else "")
             )
             return None
@@ -199,16 +215,27 @@ class Retraining:
         return "top up" if has_origin and not self._options.anew else "train"
 
     def _find_origin(self, champion: str | None) -> Path | None:
-        """Return the checkpoint of the champion: of a run, or of the bundle in the options; None without one."""
-        made = self._folder.find_checkpoint(champion) if champion else None
+        """Return the trained checkpoint of the champion: of a run, or of the bundle in the options; None without one.
+
+        Neighbours that were counted since the training are left out, and their sessions are new once more: a session
+        that was counted has not been trained on.
+
+        Args:
+            champion: Content hash of the bundle that decides.
+
+        Raises:
+            RetrainingError: The bundle in the options is another one.
+        """
+        trained = self._folder.find_trained(champion) if champion else None
+        made = self._folder.find_part(trained, "checkpoint") if trained else None
         if made is not None or self._options.origin is None:
             return made
         manifest = self._options.origin / "manifest.json"
-        if champion and manifest.is_file():
+        if trained and manifest.is_file():
             given = decode_manifest(manifest.read_bytes()).content_hash
-            if given != champion:
+            if given != trained:
                 message = (
-                    f"--from names the bundle {version_of(given)}, and the champion is {version_of(champion)}: "
+                    f"--from names the bundle {version_of(given)}, and the champion is {version_of(trained)}: "
                     "name the champion's trainable bundle, or leave the option out"
                 )
                 raise RetrainingError(message)
@@ -260,7 +287,9 @@ class Retraining:
         if plan.champion is None:
             return None
         with self._console.status("comparing the new bundle with the champion"):
-            champion = self._store.fetch(plan.champion, self._options.folder / "champions")
+            champion = self._folder.find_part(plan.champion, "bundle") or self._store.fetch(
+                plan.champion, self._folder.folder / FETCHED
+            )
             return compare_bundles(champion, run / "bundle", [run / "held-out.jsonl.gz"], COMPARED_SESSIONS)
 
     def _publish(
@@ -301,16 +330,16 @@ class Retraining:
             reason: Reason so far.
         """
         rollout = self._read_rollouts().rollouts.get(self._name)
+        if rollout is not None and content_hash == rollout.challenger:
+            return "ramp", reason  # the ramp that this run began before it was killed
+        if rollout is not None and content_hash == rollout.champion:
+            return "set", reason  # the same, or the bundle that decides already
         if self._options.publication not in ("ramp", "set"):
             return "store", reason
         if rollout is None:
             return "store", f"{reason}; `clickscore rollout set {version_of(content_hash)}` lets it decide"
-        if rollout.champion != plan.champion:
-            return "store", f"{reason}; the champion has changed since, so nothing was started"
-        if content_hash == rollout.champion:
-            return "store", f"{reason}; it is the champion itself"
-        if rollout.challenger is not None:
-            return "store", f"{reason}; {version_of(rollout.challenger)} is being tried, so nothing was started"
+        if obstacle := _find_obstacle(rollout, plan):
+            return "store", f"{reason}; {obstacle}, so nothing was started"
         now_ms, step_ms = _now_ms(), round(self._options.step_minutes * MINUTE_MS)
         changed = (
             start_ramp(rollout, content_hash, RAMP_STEPS, step_ms, now_ms)
@@ -319,6 +348,13 @@ class Retraining:
         )
         asyncio.run(write_rollout(self._settings.kafka, changed))
         return self._options.publication, reason
+
+
+def _find_obstacle(rollout: Rollout, plan: RunPlan) -> str:
+    """Return in words why a new bundle cannot be started now; empty where nothing stands in the way."""
+    if rollout.champion != plan.champion:
+        return "the champion has changed since"
+    return f"{version_of(rollout.challenger)} is being tried" if rollout.challenger is not None else ""
 
 
 def _make_champion(rollout: Rollout, content_hash: str, now_ms: int) -> Rollout:

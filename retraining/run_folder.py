@@ -15,7 +15,7 @@ A run without an outcome has not ended.
 import fcntl
 import secrets
 import shutil
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -23,7 +23,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 from clickscore.model.evaluation.bundle_comparison import BundleComparison
-from clickscore.retraining.errors import RetrainingError
+from clickscore.retraining.errors import RetrainingBusyError, RetrainingError
 from clickscore.schemas.manifest import version_of
 
 Method = Literal["train", "top up", "neighbours"]
@@ -31,8 +31,12 @@ Method = Literal["train", "top up", "neighbours"]
 Publication = Literal["none", "store", "ramp", "set"]
 """Where a new bundle went: nowhere, into the bundle store, into a ramp, or straight to all users."""
 
+SESSION_FILES = ("collected.jsonl.gz", "training.jsonl.gz", "held-out.jsonl.gz")
+"""Files of a run with sessions of users."""
+FETCHED = "fetched"
+"""Folder of bundles that come from elsewhere."""
 KEPT_RUNS = 3
-"""Newest runs whose checkpoints stay, besides the champion's: checkpoints are large."""
+"""Newest runs whose checkpoints stay, besides those of the rollout: checkpoints are large."""
 
 
 class RunPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,14 +93,14 @@ class RunFolder:
         """Hold the folder, so that no other process of this machine uses it.
 
         Raises:
-            RetrainingError: Another process holds it.
+            RetrainingBusyError: Another process holds it.
         """
         with (self.folder / "lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as exc:
                 message = f"another retraining uses {self.folder}: wait for its end, or name another --folder"
-                raise RetrainingError(message) from exc
+                raise RetrainingBusyError(message) from exc
             yield
 
     def holder(self) -> str:
@@ -108,7 +112,7 @@ class RunFolder:
 
     def runs(self) -> list[Path]:
         """Return the folders of the runs, the oldest first."""
-        return sorted(path for path in self.folder.glob("run-*") if path.is_dir())
+        return sorted((path for path in self.folder.glob("run-*") if path.is_dir()), key=_number)
 
     def begin_run(self) -> tuple[int, Path]:
         """Return number and folder of the unfinished run, or of a new one."""
@@ -124,25 +128,55 @@ class RunFolder:
         """Return the outcomes of the finished runs, the oldest first."""
         return [outcome for run in self.runs() if (outcome := read_outcome(run)) is not None]
 
-    def find_checkpoint(self, content_hash: str) -> Path | None:
-        """Return the checkpoint of a bundle that a run has made; None where it is gone, or comes from elsewhere."""
+    def find_run(self, content_hash: str) -> Path | None:
+        """Return the folder of the newest run that has made a bundle; None for a bundle from elsewhere."""
         for run in reversed(self.runs()):
             outcome = read_outcome(run)
-            if outcome and outcome.content_hash == content_hash and (run / "checkpoint").is_dir():
-                return run / "checkpoint"
+            if outcome is not None and outcome.content_hash == content_hash:
+                return run
         return None
 
-    def prune(self, kept: Sequence[str]) -> None:
-        """Delete the checkpoints and bundles of older runs.
+    def find_part(self, content_hash: str, name: str) -> Path | None:
+        """Return the folder `checkpoint` or `bundle` of a bundle; None where it is gone, or comes from elsewhere.
 
         Args:
-            kept: Content hashes of the bundles whose checkpoints stay, such as the champion's.
+            content_hash: Content hash of the bundle.
+            name: Name of the folder.
         """
-        for run in self.runs()[:-KEPT_RUNS]:
+        run = self.find_run(content_hash)
+        return run / name if run is not None and (run / name).is_dir() else None
+
+    def find_trained(self, content_hash: str) -> str:
+        """Return the content hash of the bundle whose training a bundle has: its own, or that before its refreshes.
+
+        A run that counts neighbours trains nothing: its bundle has the weights of an earlier one.
+        """
+        run = self.find_run(content_hash)
+        outcome = read_outcome(run) if run is not None else None
+        if outcome is None or outcome.plan.method != "neighbours" or outcome.plan.champion is None:
+            return content_hash
+        return self.find_trained(outcome.plan.champion)
+
+    def prune(self, kept: Collection[str]) -> None:
+        """Delete the sessions of all finished runs, and the checkpoints and bundles of older runs.
+
+        Args:
+            kept: Content hashes of the bundles whose files stay, such as the champion's.
+        """
+        needed = {*kept, *map(self.find_trained, kept)}
+        runs = self.runs()
+        for run in runs:
             outcome = read_outcome(run)
-            if outcome and outcome.content_hash not in kept:
+            if outcome is None:
+                continue
+            for name in SESSION_FILES:
+                (run / name).unlink(missing_ok=True)
+            if run not in runs[-KEPT_RUNS:] and outcome.content_hash not in needed:
                 for name in ("checkpoint", "bundle"):
                     shutil.rmtree(run / name, ignore_errors=True)
+        for copy in (self.folder / FETCHED).glob("*"):
+            if copy.name not in needed:
+                shutil.rmtree(copy, ignore_errors=True)
 
 
 def read_plan(run: Path) -> RunPlan | None:

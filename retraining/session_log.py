@@ -7,6 +7,7 @@ later are left out here.
 import gzip
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -79,9 +80,18 @@ def is_erased(session: ClosedSession, erased: Mapping[str, Mapping[int, int]]) -
         return True  # an id of another partition or of another form: nothing proves that the session is newer
 
 
+class Division(NamedTuple):
+    """Numbers of divided sessions."""
+
+    training: int
+    held_out: int
+    new: int
+    """Training sessions that the champion does not know."""
+
+
 def divide_sessions(
-    path: Path, training: Path, held_out: Path, trained_until: int, held_out_from: int
-) -> tuple[int, int]:
+    path: Path, training: Path, held_out: Path, *, trained_until: int, known_until: int, held_out_from: int
+) -> Division:
     """Write training sessions and held-out sessions to two files, and return their numbers.
 
     Training sessions have ended before the held-out ones began. Sessions that were open at the border are in neither.
@@ -91,22 +101,24 @@ def divide_sessions(
         training: File of the training sessions.
         held_out: File of the held-out sessions.
         trained_until: Training sessions closed after this event time, ms.
+        known_until: The champion has learned from sessions that closed until this event time, ms.
         held_out_from: Held-out sessions opened from this event time on, ms.
 
     Raises:
         DataError: The file cannot be read.
     """
-    counts = [0, 0]
+    training_count = held_out_count = new_count = 0
     with gzip.open(training, "wb", compresslevel=1) as older, gzip.open(held_out, "wb", compresslevel=1) as newer:
         for line in read_lines(path):
             session = decode_session(line)
             if session.opened_at >= held_out_from:
                 newer.write(line)
-                counts[1] += 1
+                held_out_count += 1
             elif trained_until < session.closed_at < held_out_from:
                 older.write(line)
-                counts[0] += 1
-    return counts[0], counts[1]
+                training_count += 1
+                new_count += session.closed_at > known_until
+    return Division(training_count, held_out_count, new_count)
 
 
 def _decode(value: bytes | None) -> ClosedSession | None:

@@ -19,7 +19,8 @@
   + DataError                training data cannot be read, has the wrong form, or is too little
   + TrainingError            a training, a checkpoint or a bundle does not fit the command
   + ExportError              a model cannot become a bundle
-  + RetrainingError          a retraining cannot run, because another one runs or its folder holds something else
+  + RetrainingError          a retraining cannot run: its folder holds something else, or an option does not fit
+    - RetrainingBusyError    another retraining runs at the moment
   + GraphTrialError          a trial run of a graph shows a problem that a worker would meet
 
 A bad record is no error: the record becomes a dead letter (see `stream.pipeline`). A bug is not in the tree either: a

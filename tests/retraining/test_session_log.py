@@ -43,6 +43,7 @@ def test_training_ends_before_the_held_out_sessions_begin(tmp_path):
     sessions = [
         session("learned", 0, 10),
         session("old", 5, 20),
+        session("newer", 5, 21),
         session("at the border", 40, 60),
         session("ends at the border", 40, 50),
         session("new", 50, 70),
@@ -50,11 +51,16 @@ def test_training_ends_before_the_held_out_sessions_begin(tmp_path):
     with gzip.open(tmp_path / "all.jsonl.gz", "wb") as file:
         file.writelines(encode_session(closed) + b"\n" for closed in sessions)
     counts = divide_sessions(
-        tmp_path / "all.jsonl.gz", tmp_path / "training.jsonl.gz", tmp_path / "held-out.jsonl.gz", 10, 50
+        tmp_path / "all.jsonl.gz",
+        tmp_path / "training.jsonl.gz",
+        tmp_path / "held-out.jsonl.gz",
+        trained_until=10,
+        known_until=20,
+        held_out_from=50,
     )
     parts = [
         [decode_session(line).id for line in read_lines(tmp_path / f"{name}.jsonl.gz")]
         for name in ("training", "held-out")
     ]
-    assert parts == [["old"], ["new"]]
-    assert counts == (1, 1)
+    assert parts == [["old", "newer"], ["new"]]
+    assert counts == (2, 1, 1)
