@@ -47,7 +47,7 @@ class CampaignHistory(msgspec.Struct, frozen=True, kw_only=True):
     mean_bid: float | None
     """Mean bid on the lost pages; null without any."""
     winning_bid: float | None
-    """Mean bid with the winner's score on the lost pages; null without any."""
+    """Mean bid with the winner's score on the lost pages, before the campaign's pacing; null without any."""
 
 
 class CampaignWatch:
@@ -126,7 +126,9 @@ class CampaignWatch:
         self._lost += 1
         self._rivals.add(winner.campaign_id, winner.price)
         self._bids += campaign.bid
-        self._winning_bids += _score(winner) / bidder.weight if bidder.weight else campaign.bid
+        factor = bidder.bid / campaign.bid if campaign.bid else 1.0
+        score = bidder.weight * factor  # for a bid of 1 before pacing
+        self._winning_bids += _score(winner) / score if score else campaign.bid
 
     def history(self) -> CampaignHistory:
         """Return the counts."""
@@ -150,6 +152,7 @@ class CampaignWatch:
 
 
 def _score(slot: SoldSlot) -> float:
-    """Return the winning score of a slot."""
+    """Return the winning score of a slot, with the winner's pacing."""
     unit = 1000 if slot.bid_per == "thousand_impressions" else 1
-    return slot.bid * slot.probability * slot.quality / unit
+    factor = 1.0 if slot.multiplier is msgspec.UNSET else slot.multiplier
+    return slot.bid * factor * slot.probability * slot.quality / unit

@@ -1,6 +1,7 @@
 """Campaign history: every page of a campaign is counted once, by what became of the campaign."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 import pytest
@@ -8,11 +9,12 @@ import pytest
 from clickscore.schemas.catalogue import Campaign, Item, encode
 from clickscore.schemas.decisions import ExclusionCause
 from clickscore.schemas.events import AnyEvent, Impression
-from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.pipeline import DecidedPage, DueDecision, Pipeline
 from clickscore.stream.policy.ad_policy import AdPlacement, Ads
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.replay.ad_text import CAUSE_WORDS, UNPLACED_WORDS, describe_history
 from clickscore.stream.replay.campaign_history import CampaignHistory, CampaignWatch
+from clickscore.stream.request import BudgetTable, Request, Scores
 from clickscore.stream.settings import Settings
 from tests.events import START, impression, records, view
 from tests.scored_requests import make_campaign, plain
@@ -21,8 +23,13 @@ TEA = [view("ann", minute, "kettle") for minute in range(4)]
 """Four pages of the category tea."""
 
 
-def history(*campaigns: Campaign, events: Sequence[AnyEvent] = TEA, **ads: object) -> CampaignHistory:
-    """Return the history of the campaign `a`."""
+def history(
+    *campaigns: Campaign,
+    events: Sequence[AnyEvent] = TEA,
+    pacing: Mapping[str, float] = MappingProxyType({}),
+    **ads: object,
+) -> CampaignHistory:
+    """Return the history of the campaign `a`; pacing is the factor on the bid of each campaign with a budget."""
     values = Settings.of()
     policy = plain(ads=Ads(**ads))  # pyright: ignore[reportArgumentType]
     pipeline = Pipeline(values.sessions, values.policy, "events", Catalogue(), policy_file=policy)
@@ -32,7 +39,13 @@ def history(*campaigns: Campaign, events: Sequence[AnyEvent] = TEA, **ads: objec
     for campaign in campaigns:
         pipeline.catalogue.update_campaign(campaign.campaign_id.encode(), encode(campaign))
     watch = CampaignWatch("a")
-    pipeline.watch = watch
+
+    def watch_paced(due: DueDecision, scores: Scores | None, page: DecidedPage) -> None:
+        request: Request = msgspec.structs.replace(due.request, budgets=BudgetTable(pacing.get))
+        _, ad = due.decider.decide(request, scores, due.catalogue)
+        watch(due._replace(request=request), scores, page._replace(ad=ad))
+
+    pipeline.watch = watch_paced
     pipeline.process(0, [record._replace(timestamp=-1) for record in records(*events)])
     return watch.history()
 
@@ -50,6 +63,14 @@ def test_loser_learns_to_whom_at_which_price_and_which_bid_would_have_won():
     (rival,) = result.lost_to
     assert (rival.campaign_id, rival.times, rival.share, rival.mean_price) == ("b", 4, 1.0, 2.0)
     assert (result.lost, result.mean_bid, result.winning_bid) == (4, 1.0, pytest.approx(3.0))
+
+
+def test_scores_and_the_bid_that_would_have_won_count_the_pacing():
+    rivals = make_campaign("a", "x", 1.0, daily_budget=9.0), make_campaign("b", "y", 10.0, daily_budget=9.0)
+    lost = history(*rivals, pacing={"a": 0.5, "b": 0.1})
+    assert (lost.lost, lost.mean_bid, lost.winning_bid) == (4, 1.0, pytest.approx(2.0))
+    assert history(*rivals, pacing={"a": 0.5, "b": 0.04}).won == 4
+    assert history(*rivals, pacing={"b": 0.1}).excluded == {"budget": 4}
 
 
 def test_campaign_of_the_same_item_takes_the_item():
