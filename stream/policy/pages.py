@@ -51,12 +51,13 @@ def trace_page(
     Args:
         policy: Rules of items and ads.
         request: The event, with the user's session.
-        scores: The model's output; absent where no model may count.
+        scores: The model's output; absent where no model scores the request.
         catalogue: Items and campaigns in the epoch of the request.
     """
+    item_scores = scores if request.variant != CONTROL else None
     shelves = policy.find_shelves(request.event)
     if not shelves:
-        yield "", policy, policy.trace(request, scores, catalogue)
+        yield "", policy, policy.trace(request, item_scores, catalogue)
         return
     for plan, shelf_policy, shelf_request in fill_page(shelves, request, scores, catalogue).requests:
-        yield plan.name, shelf_policy, shelf_policy.trace(shelf_request, scores, catalogue)
+        yield plan.name, shelf_policy, shelf_policy.trace(shelf_request, item_scores, catalogue)

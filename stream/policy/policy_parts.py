@@ -49,7 +49,7 @@ def policies_without_a_part(policy: PolicyFile) -> Iterator[tuple[str, PolicyFil
                 reduced = msgspec.structs.replace(current, **{field.name: value}, **_DEPENDENT.get(name, {}))
                 yield name, _replace(policy, table, reduced)
     for name, value in _PARTS.items():
-        if getattr(policy, name) != value and (name != "goals" or policy.goals.is_used):
+        if getattr(policy, name) != value and (name != "goals" or policy.goals.counts_money):
             yield name, _replace(policy, name, value)
 
 

@@ -41,6 +41,7 @@ from clickscore.stream.policy.experiments import CHALLENGER, CONTROL
 from clickscore.stream.policy.pages import trace_page
 from clickscore.stream.policy.policy_file import PolicyFile
 from clickscore.stream.policy.recommend import Policy
+from clickscore.stream.policy.shelves import main_policy
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
 from clickscore.stream.replay.deciding_versions import BundleFinder, DeciderFinder
 from clickscore.stream.replay.field_differences import find_differences
@@ -160,13 +161,12 @@ class Explainer:
         policy, value = made.decider.policy, made.value(target)
         verdict, problem = _compare(target, value, context)
         decision = _decode_recommendation(made.recommendation)
-        scores = made.scores if target.request.variant != CONTROL else None
         return msgspec.structs.replace(
             context,
             verdict=verdict,
             problem=problem,
             model=_model(target.request, made),
-            rules=tuple(_rules(policy, target, scores)),
+            rules=tuple(_rules(policy, target, made.scores)),
             campaigns=tuple(_campaigns(policy, target, made)),
             items=decision.items,
             shelf=decision.shelf or "",
@@ -360,7 +360,7 @@ def _rules(policy: Policy, target: _Target, scores: Scores | None) -> Iterator[R
     Args:
         policy: Policy of the decision.
         target: The decision.
-        scores: The model's output; absent for the fallback.
+        scores: The model's output; absent where no model scores the request.
     """
     for shelf, shelf_policy, effects in trace_page(policy, target.request, scores, target.catalogue):
         sentences = {rule.name: rule.sentence for rule in shelf_policy.rules}
@@ -397,7 +397,7 @@ def _campaigns(policy: Policy, target: _Target, made: _Made) -> Iterator[Campaig
     ad = _decode_ad(made.ad) if made.ad is not None else None
     if ad is None:
         return
-    auction, _ = open_auction(target.request, made.scores, target.catalogue, policy)
+    auction, _ = open_auction(target.request, made.scores, target.catalogue, main_policy(policy, target.request))
     slots = {slot.campaign_id: slot for slot in ad.slots}
     for bidder in auction.bidders:
         slot = slots.get(bidder.campaign.campaign_id)
@@ -423,7 +423,7 @@ def _decided(target: _Target, made: _Made) -> DecidedItems:
     decision = _decode_recommendation(made.recommendation)
     removed = {
         part.item_id: part.sentence
-        for part in _rules(made.decider.policy, target, scores)
+        for part in _rules(made.decider.policy, target, made.scores)
         if part.rank_after is None and part.shelf == (decision.shelf or "")
     }
     ad = _decode_ad(made.ad) if made.ad is not None else None

@@ -330,3 +330,16 @@ def test_pages_are_the_same_in_any_batches_and_after_a_restart():
     values = decide_all(1, -1)
     assert values == decide_all(100, 400)
     assert sum(b'"shelves":[' in (value or b"") for value in values) > 100
+
+
+def test_trace_of_the_control_has_the_ads_of_the_page():
+    policy = Policy(plain(pages=Pages(view=("for_you", "similar")), ads=Ads(quality_weight=1.0)), "bundle", ())
+    catalogue = make_catalogue(*TEA, Item(item_id="d", stock=0), campaigns=CAMPAIGNS)
+    request, scores = msgspec.structs.replace(on_page_of("a"), variant=CONTROL), make_scores("t", "d", "e", "c")
+    _, ad = decide_page(policy, request, scores, catalogue)
+    assert ad is not None
+    assert ad.item_id == "t"
+    effects = [
+        (shelf, *effect[:2]) for shelf, _, each in trace_page(policy, request, scores, catalogue) for effect in each
+    ]
+    assert effects == [("for_you", "t", "on_page"), ("similar", "t", "on_page")]

@@ -343,6 +343,17 @@ def test_bundle_of_a_rollout_is_found_by_the_content_hash_of_its_epoch(
     assert ("variant challenger" in describe_explanation(first, "")) == has_challenger
 
 
+def test_campaigns_of_a_page_are_explained_by_the_rules_of_its_main_shelf(tmp_path: Path):
+    policy = tmp_path / "again.toml"
+    policy.write_text('version = "again-1"\nowner = "tests"\n[pages]\nview = ["buy_again"]\n')
+    campaign = campaign_record(0, Campaign(campaign_id="spring", item_id="item-7", bid=1.5))
+    log = records(epoch_record(1, 0, 1), purchase("ann", 0, "item-7"), view("ann", 1, "item-3"))
+    past = Past(log, ReferenceLog(records=[campaign], catalogue=0, campaigns=1)).decide(policy=str(policy))
+    (explanation,) = past.explain(f"{ID}-2-ad", policies=[str(policy)])
+    assert explanation.verdict == "equal"
+    assert [part.outcome for part in explanation.campaigns] == ["shown, at the price 0"]
+
+
 def test_shelves_of_a_page_are_explained_by_name(bundle: Path, tmp_path: Path):
     policy = tmp_path / "shelves.toml"
     policy.write_text('version = "s-1"\nowner = "tests"\nk = 2\npages.view = ["for_you", "recently_viewed"]\n')

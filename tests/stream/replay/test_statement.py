@@ -119,6 +119,10 @@ def test_page_has_a_sentence_for_every_part_and_no_number_that_was_not_measured(
         ('[hide]\nbought_again = ["Tea"]\nflags = ["adult"]', "return with the next session"),
         ("[goals]\nclick = 2.0\n[goals.variants.model]", "Items that the user has bought are not shown"),
         ("[goals]\norder = 1.0\n[goals.variants.model]", "Items are ordered by expected value"),
+        (
+            "[goals.shelves.similar]\norder = 1.0\n[pages]\nview = ['similar']",
+            "On the shelf similar, items are ordered",
+        ),
         ("[[pin]]\nplace = 1\nitem = 'a'\n[[pin]]\nplace = 2\nitem = 'b'", "'a' has place 1. 'b' has place 2."),
         ("[boost]\nfresh = 2.0\nfresh_days = 3\n[boost.items]\na = 2.0", "fading over 3 days"),
         ("diversity = 0.1\n[only]\nrelevance = 0.1\n[limit]\ncategory = 2", "of a list share a category"),
