@@ -3,6 +3,7 @@
 * ClickscoreError            the root: the command line prints the message in a line and exits with 1
   + SettingsError            a setting has a wrong value, or two settings contradict each other
     - PolicyError            a policy file is missing or wrong, or contradicts itself
+  + UnknownSchemaError       a schema registry has no usable schema of an id: the record becomes a dead letter
   + BundleError              a bundle contradicts the manifest: the worker stops before joining the group
   + RolloutError             a rollout cannot be changed in this way, such as promoted without a challenger
   + BrokerError              Kafka cannot be reached, or refuses a request

@@ -38,7 +38,9 @@ def wheel_of_commit(commit: str, folder: Path) -> Path:
     source = folder / "source"
     source.mkdir(parents=True)
     archive = folder / "source.tar"
-    _run("git", "archive", "--output", archive, commit, *FILES, *PACKAGES, cwd=ROOT)
+    listed = subprocess.run(("git", "ls-tree", "--name-only", commit), cwd=ROOT, capture_output=True, check=True)
+    packages = sorted({*PACKAGES}.intersection(listed.stdout.decode().split()))  # a commit may lack newer folders
+    _run("git", "archive", "--output", archive, commit, *FILES, *packages, cwd=ROOT)
     _run("tar", "-xf", archive, "-C", source, cwd=folder)
     return _wheel(source, folder)
 

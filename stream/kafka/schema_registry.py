@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 import aiohttp
 import msgspec
 
+from clickscore.schemas.errors import ClickscoreError
 from clickscore.stream.errors import BrokerError, SettingsError
 from clickscore.stream.kafka.client import ca_context
 from clickscore.stream.settings import KafkaSettings
@@ -62,7 +63,7 @@ class RegisteredSchema(msgspec.Struct, frozen=True):
     """Name and text of each dependency, in the order in which they can be read."""
 
 
-class UnknownSchemaError(Exception):
+class UnknownSchemaError(ClickscoreError):
     """The registry has no schema of this id, or one that cannot be used. The record becomes a dead letter."""
 
 
