@@ -36,6 +36,8 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
+        # The first increase counts only from a sample before it, and a standstill only where there is a sample.
+        self.events.labels("lost")
         self.published = Counter(
             "clickscore_published", "Records acknowledged by Kafka, by topic.", ["topic"], registry=registry
         )

@@ -127,6 +127,14 @@ def test_alerts_say_what_happened() -> None:
         assert rule["labels"]["severity"] in ("critical", "warning")
 
 
+def test_alerts_on_a_standstill_lost_events_and_missing_workers_need_no_former_sample() -> None:
+    rules = {rule["alert"]: rule["expr"] for rule in ALERTS["groups"][0]["rules"]}
+    assert Metrics().registry.get_sample_value("clickscore_events_total", {"outcome": "lost"}) == 0
+    assert "sum(rate(clickscore_events_total[5m])) == 0" in rules["ClickscoreStandsStill"]
+    assert "unless clickscore_events_total" in rules["ClickscoreLostEvents"]
+    assert 'absent(up{job="clickscore"})' in rules["ClickscoreWorkerDown"]
+
+
 def test_prometheus_scrapes_the_port_of_the_workers() -> None:
     config = yaml.safe_load((ROOT / "deploy/prometheus.yml").read_text())
     (job,) = config["scrape_configs"]

@@ -38,6 +38,7 @@ EVERYTHING = {
         "egress": [{"ports": [{"port": 443, "protocol": "TCP"}]}],
     },
     "podMonitor": True,
+    "gatewayMetricsSecret": "gateway-admin",
 }
 VALUES = {
     "defaults": {},
@@ -176,6 +177,16 @@ def test_network_policy_lets_workers_reach_kafka_and_names_alone() -> None:
     assert ports == [53, 53, 9092]
     (rule,) = policy["ingress"]
     assert rule["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+
+
+def test_gateways_are_scraped_with_a_key_and_are_no_workers_to_the_alerts() -> None:
+    workers, gateways = [found["spec"] for found in objects(EVERYTHING) if found["kind"] == "PodMonitor"]
+    assert workers["jobLabel"] == "app.kubernetes.io/name"
+    assert "jobLabel" not in gateways
+    (endpoint,) = gateways["podMetricsEndpoints"]
+    (container,) = dict(pods(EVERYTHING))["clickscore-gateway"]["containers"]
+    assert endpoint["port"] in {port["name"] for port in container["ports"]}
+    assert endpoint["authorization"]["credentials"] == {"name": "gateway-admin", "key": "key"}
 
 
 @pytest.mark.parametrize("kind", ["keda", "hpa"])
