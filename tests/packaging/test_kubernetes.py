@@ -26,7 +26,8 @@ CUSTOM = {"ScaledObject", "PodMonitor"}
 """Kinds of operators: Kubernetes itself has no schema for them."""
 EVERYTHING = {
     "kafka": {"bootstrapServers": "kafka-0:9093,kafka-1:9093", "existingSecret": "login", "caSecret": "authority"},
-    "settings": {"security_protocol": "SASL_SSL", "sasl_mechanism": "SCRAM-SHA-512", "topic_prefix": "shop-"},
+    "settings": {"security_protocol": "SASL_SSL", "sasl_mechanism": "SCRAM-SHA-512", "topic_prefix": "shop-"}
+    | {"gap_ms": 1_800_000, "trace_share": 0.25, "log_format": "text"},
     "credentialsSecret": "storage",
     "bundle": {"store": "s3://shop/bundles", "claim": "bundles", "path": "/bundles/new"},
     "image": {"repository": "shop/clickscore", "digest": "sha256:" + "0" * 64},
@@ -134,6 +135,26 @@ def test_variables_are_settings_and_give_them_values() -> None:
     settings = Settings.of(**{name.removeprefix("CLICKSCORE_").lower(): value for name, value in variables.items()})
     assert settings.kafka.sasl_mechanism == "SCRAM-SHA-512"
     assert settings.worker.web_host == "0.0.0.0"
+    assert (settings.sessions.gap_ms, settings.worker.trace_share) == (1_800_000, 0.25)
+
+
+@each_set_of_values
+def test_no_name_is_twice_in_an_object(values: dict[str, Any]) -> None:
+    for text in render(values).split("\n---\n"):
+        if "kind: ConfigMap" in text:
+            names = re.findall(r"^ +(\w+):", text.partition("data:")[2], re.MULTILINE)
+            assert len(names) == len(set(names))
+
+
+def test_autoscaler_has_whole_numbers() -> None:
+    values = {"autoscaling": {"kind": "keda", "lagPerWorker": 2_000_000}}
+    assert find(values, "ScaledObject")["spec"]["triggers"][0]["metadata"]["lagThreshold"] == "2000000"
+
+
+def test_topics_are_made_beside_the_workers_which_are_not_ready_without_them() -> None:
+    for thing in objects(EVERYTHING):
+        assert "annotations" not in thing["metadata"], "a hook waits for ready pods"
+    assert find({}, "Job", "clickscore-topics-1")
 
 
 def test_no_password_is_in_an_object() -> None:
@@ -232,6 +253,9 @@ def test_keda_takes_its_object() -> None:
     [
         ({"autoscaling": {"kind": "lag"}}, "none, keda or hpa"),
         ({"retraining": {"enabled": True}}, "an image with the train extra"),
+        ({"settings": {"web_port": 7000}}, "set worker.port instead of settings.web_port"),
+        ({"settings": {"GATEWAY_PORT": 7000}}, "set gateway.port instead of settings.GATEWAY_PORT"),
+        ({"settings": {"web_host": "127.0.0.1"}}, "remove settings.web_host"),
     ],
 )
 def test_wrong_value_is_refused_with_a_sentence(values: dict[str, Any], message: str) -> None:

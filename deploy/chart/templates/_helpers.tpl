@@ -1,7 +1,3 @@
-{{- define "clickscore.name" -}}
-{{- printf "%s-%s" .Release.Name .component | trunc 63 | trimSuffix "-" -}}
-{{- end -}}
-
 {{- define "clickscore.labels" -}}
 app.kubernetes.io/name: clickscore
 app.kubernetes.io/instance: {{ .Release.Name }}
