@@ -245,6 +245,10 @@ class BoundedWorker(faust.Worker):
         if not self._timer.is_alive():
             self._timer.start()
 
+    def lift_limit(self) -> None:
+        """End the time limit of the stop: everything is committed, and the process ends by itself."""
+        self._timer.cancel()
+
     def _cut_off(self) -> None:
         """End the process at once, with the reason of the failure, or with the overdue stop as the reason."""
         overdue = (
@@ -315,4 +319,5 @@ def run_worker(settings: Settings, pipeline: Pipeline, rollout_parts: RolloutPar
             raise engine.failure from None
         raise
     finally:
+        worker.lift_limit()
         tracer.close()

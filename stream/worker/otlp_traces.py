@@ -6,6 +6,7 @@ time: `wait` for the fetch and for earlier batches, `decide`, and `publish`.
 
 import logging
 import platform
+import threading
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -23,7 +24,9 @@ from clickscore.stream.worker.traces import ComputedBatch, contexts
 
 NS_PER_MS, NS_PER_S = 1_000_000, 1_000_000_000
 EXPORT_TIMEOUT_S = 5
-"""Time limit of a request to the collector, s. It is shorter than `stop_ms`: a lost collector delays no stop."""
+"""Time limit of a request to the collector, s."""
+CLOSE_S = 5.0
+"""Time limit of the last requests together, s. A lost collector delays the end of the worker by no more."""
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 
@@ -97,13 +100,15 @@ class OtlpTraces:
 class OtlpTracer:
     """Makes a span for each decision whose event is traced, and for a share of the others."""
 
-    def __init__(self, endpoint: str, share: float) -> None:
+    def __init__(self, endpoint: str, share: float, close_s: float = CLOSE_S) -> None:
         """Start the exporter's thread.
 
         Args:
             endpoint: URL of the collector's traces, such as `http://127.0.0.1:4318/v1/traces`.
             share: Share of the events without a trace for which one is begun.
+            close_s: Time limit of the last requests, s.
         """
+        self._close_s = close_s
         self._share = share
         self._provider = TracerProvider(
             sampler=ParentBased(TraceIdRatioBased(share)),
@@ -147,5 +152,8 @@ class OtlpTracer:
         return DecisionSpan(span, started_ns, computed)
 
     def close(self) -> None:
-        """Send the spans that wait, within the time limit of a request."""
-        self._provider.shutdown()
+        """Send the spans that wait, within the time limit; the rest is dropped."""
+        # The library sends the whole queue, each part with its own time limit. The end of the process ends the thread.
+        thread = threading.Thread(target=self._provider.shutdown, name="otlp-close", daemon=True)
+        thread.start()
+        thread.join(self._close_s)

@@ -145,6 +145,20 @@ def test_worker_that_finds_no_broker_as_it_starts_says_so():
     assert "Kafka is gone again as the worker starts" in str(failure)
 
 
+def test_limit_of_a_stop_ends_with_the_stop():
+    async def use(app: faust.App, engine: Engine) -> bool:
+        worker = BoundedWorker(app, engine, WebServer({}, "127.0.0.1", 0), stop_s=600.0)
+        worker.loop.close()
+        worker.loop = asyncio.get_running_loop()
+        await worker.stop()
+        assert worker._timer.is_alive()
+        worker.lift_limit()
+        worker._timer.join(timeout=10)
+        return worker._timer.is_alive()
+
+    assert in_app(use) is False
+
+
 def test_plain_connection_has_no_credentials():
     assert credentials(Settings().kafka) is None
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import socket
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from clickscore.stream.worker.app import open_tracer
 from clickscore.stream.worker.batches import BatchLoop
 from clickscore.stream.worker.group import Headers
 from clickscore.stream.worker.logs import user_hash
+from clickscore.stream.worker.otlp_traces import OtlpTracer
 from clickscore.stream.worker.ticks import IdleTicks
 from clickscore.stream.worker.traces import Tracer
 from tests.collector import Collector
@@ -170,6 +172,22 @@ def test_collector_that_is_gone_costs_no_decision(collector: Collector):
     tracer = open_tracer(Settings.of(otlp_endpoint="http://127.0.0.1:9/v1/traces").worker)
     decide(stage, tracer)
     assert len(headers_of(stage)) == 1
+
+
+def test_collector_that_never_answers_gets_no_second_request_at_the_end():
+    stage = owning()
+    for number in range(150):
+        sent(stage, view(f"user-{number}", number))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        tracer = OtlpTracer(f"http://127.0.0.1:{silent.getsockname()[1]}/v1/traces", share=1.0, close_s=0.05)
+        decide(stage, tracer)  # 600 spans, and a request has at most 512
+        tracer.close()
+        assert len(headers_of(stage)) == 150
+        silent.settimeout(10.0)
+        request, _ = silent.accept()
+        silent.setblocking(False)
+        with request, pytest.raises(BlockingIOError):
+            silent.accept()
 
 
 # Lines of decisions
