@@ -122,8 +122,9 @@ bench-policy: $(BENCH)/.done  ## what each rule of the policy costs, and what it
 bench-pacing: $(BENCH)/.done  ## budgets of a simulated day beside the offline optimum, in about 10 minutes; PLOT=FILE draws it
 	@$(BENCH)/bin/python -m bench.pacing $(if $(PLOT),--plot $(PLOT))
 
-bench-decisions: setup-train  ## what rules, goals and ads are worth in the simulated shop: docs/decisions-quality.md, in about 10 minutes
+bench-decisions: setup-train  ## what rules, goals and ads are worth in the simulated shop: docs/decisions-quality.md, in about 20 minutes
 	$(TRAIN)/bin/python -m bench.decisions_quality $(if $(JSON),--json-file $(JSON))
+	$(TRAIN)/bin/python -m bench.pacing --plot docs/plots/pacing.svg
 
 bench-encode: setup-train  ## items that a model never saw, by a real language model (83 MB); EVENTS=FILE is of REES46
 	$(TRAIN)/bin/python -m bench.encode $(EVENTS)

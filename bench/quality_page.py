@@ -102,6 +102,14 @@ item that it displaces.
 
 """
 
+_PACING = """
+## Pacing
+How campaigns spend their daily budgets on a simulated day of 1,000,000 pages, beside the plan:
+[`ads.md`](ads.md#pacing) says what they reach.
+
+![Spend of large and small budgets over the day, beside the plan](plots/pacing.svg)
+"""
+
 
 def render_page(results: QualityResults) -> str:
     """Return the page in Markdown."""
@@ -128,6 +136,7 @@ def render_page(results: QualityResults) -> str:
             {"clicks": click_rate, "revenue": revenue},
             plain={"ads, %": ad_share, "spend for 100 visits": ad_spend},
         ),
+        _PACING,
     ]
     return "".join(parts)
 

@@ -22,8 +22,12 @@ STEP_MS = MINUTE_MS
 """Event time between two steps of the controllers, ms."""
 TERM_MS = 10 * MINUTE_MS
 """Term of a lease in event time, ms: reports renew it, and a partition without an allocator goes on for so long."""
-HORIZON_MS = 5 * MINUTE_MS
-"""Event time for which a lease should suffice, ms: a worker that takes over a partition needs some seconds."""
+HORIZON_MS = TERM_MS
+"""Event time for which a lease should suffice, ms: its term.
+
+With less, a campaign that is some clicks ahead of its plan has no lease, and misses good pages: the multiplier paces
+it, and leases only bound it.
+"""
 SURPLUS = 1.5
 """What a partition is granted beyond its share of the plan: traffic moves between partitions."""
 OPEN_DAYS = 2

@@ -18,8 +18,11 @@ DECIMALS = 6
 """Decimals of a multiplier."""
 MIN_MULTIPLIER = 0.001
 """Smallest multiplier: an unbudgeted rival whose price is a thousandth of the bid can still be met."""
-RESERVE_SHARE = 0.05
-"""Share of the day's traffic that the plan leaves over: what is late until then can still be spent."""
+RESERVE_SHARE = 0.02
+"""Share of the day's traffic that the plan leaves over: what is late until then can still be spent.
+
+In these pages most campaigns have nothing left, so they are cheap: a larger share gives value away.
+"""
 START_FLOOR = 0.1
 """Smallest multiplier before there is evidence: what the first pages bring says little of the day."""
 EVIDENCE_ENTRIES = 100
