@@ -49,9 +49,10 @@ def _bundle_parameters(command: click.Command, context: click.Context) -> Iterat
 
 def test_every_command_takes_the_name() -> None:
     types = [type(parameter.type) for parameter in _bundle_parameters(cli, click.Context(cli))]
-    # `worker` and `replay` take the setting `bundle`, a text that `load_bundle` resolves.
-    assert types.count(click.types.StringParamType) == 2
-    assert types.count(BundleFolder) == len(types) - 2 >= 6
+    # `worker`, `replay`, `ads why`, `outcomes replay` and `policy statement` take the setting `bundle`, a text that
+    # `load_bundle` resolves.
+    assert types.count(click.types.StringParamType) == 5
+    assert types.count(BundleFolder) == len(types) - 5 >= 6
 
 
 def test_events_check_counts_the_items_that_the_packaged_bundle_knows(log: Path) -> None:
