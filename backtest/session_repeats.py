@@ -6,10 +6,7 @@ events whose next item is the same. So arms are compared under equal rules on re
 
 import msgspec
 
-from clickscore.stream.policy.policy_file import Hide, Limit, PolicyFile
-
-ANY_NUMBER = 1_000
-"""Number of places that no list exceeds."""
+from clickscore.stream.policy.policy_file import ANY_NUMBER, Hide, Limit, PolicyFile
 
 
 def with_repeats(policy_file: PolicyFile) -> PolicyFile:

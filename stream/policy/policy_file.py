@@ -18,7 +18,7 @@ from clickscore.schemas.field_types import Id
 from clickscore.stream.errors import PolicyError
 from clickscore.stream.policy.ad_policy import Ads, ad_contradictions
 from clickscore.stream.policy.goal_policy import Goals, goal_contradictions
-from clickscore.stream.policy.shelf_policy import Pages, ShelfTable, shelf_contradictions
+from clickscore.stream.policy.shelf_policy import Pages, ShelfTable, job_of, shelf_contradictions
 from clickscore.stream.settings import PolicySettings
 from clickscore.stream.shipped_files import ShippedFiles
 
@@ -28,8 +28,11 @@ HASH_DIGITS = 8
 MAX_FACTOR = 10
 """Largest factor of a boost, of a single rule and of all together; the smallest is 1 / 10."""
 
-Count = Annotated[int, msgspec.Meta(ge=0, le=1000)]
-Places = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+ANY_NUMBER = 1_000
+"""Largest number of places that a policy may state: no list is longer."""
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=ANY_NUMBER)]
+Places = Annotated[int, msgspec.Meta(ge=1, le=ANY_NUMBER)]
 Factor = Annotated[float, msgspec.Meta(ge=1 / MAX_FACTOR, le=MAX_FACTOR)]
 Days = Annotated[int, msgspec.Meta(ge=1, le=3650)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
@@ -221,6 +224,10 @@ def _pin_contradictions(policy: PolicyFile) -> Iterator[str]:
     for pin in policy.pin:
         if policy.k is not None and pin.place > policy.k:
             yield f"the pin of {pin.item!r} is at place {pin.place}, but a list has {policy.k} items (k)"
+        for name, table in sorted(policy.shelves.items()):
+            if table.size and table.size < pin.place and job_of(name, policy.shelves) == "for_you":
+                shelf = f"the shelf {name} has {table.size} items (size)"
+                yield f"the pin of {pin.item!r} is at place {pin.place}, but {shelf}"
 
 
 def _without_defaults(table: msgspec.Struct) -> dict[str, Any]:

@@ -7,10 +7,7 @@ import msgspec
 
 from clickscore.stream.policy.ad_policy import Ads
 from clickscore.stream.policy.goal_policy import Goals
-from clickscore.stream.policy.policy_file import Boost, Hide, Limit, Only, PolicyFile, PriceBand
-
-ANY_NUMBER = 1_000
-"""Limit of places beyond any list."""
+from clickscore.stream.policy.policy_file import ANY_NUMBER, Boost, Hide, Limit, Only, PolicyFile, PriceBand
 
 _TABLES: dict[str, msgspec.Struct] = {
     "hide": Hide(out_of_stock=False, bought=False, on_screen=False, in_cart=False, unavailable=False),

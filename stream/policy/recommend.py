@@ -212,12 +212,15 @@ class Policy:
     def find_shelves(self, event: AnyEvent) -> list[tuple[ShelfPlan, "Policy"]]:
         """Return plan and policy of each shelf on the page of an event, from top to bottom; none for a plain list.
 
-        Names that the policy does not know are left out. Where only ads remain, the page also has the list `for_you`.
+        Names that the policy does not know are left out, and so is each shelf of ads but the first. Where only ads
+        remain, the page also has the list `for_you`.
         """
         names = event.placements or self._pages.get(type(event))
         if not names:
             return []
         shelves = [shelf for name in dict.fromkeys(names) if (shelf := self._find_shelf(name))]
+        ads = [shelf for shelf in shelves if shelf[0].job == "sponsored"]
+        shelves = [shelf for shelf in shelves if shelf not in ads[1:]]
         if shelves and all(plan.job == "sponsored" for plan, _ in shelves):
             shelves += [shelf for shelf in (self._find_shelf("for_you"),) if shelf]
         return shelves

@@ -7,7 +7,7 @@ import msgspec
 
 from clickscore.schemas.decisions import ShelfJob
 from clickscore.schemas.events import ACTION_OF, Event, Impression
-from clickscore.stream.policy.policy_file import PolicyFile
+from clickscore.stream.policy.policy_file import ANY_NUMBER, PolicyFile
 from clickscore.stream.policy.shelf_policy import Pages, job_of
 from clickscore.stream.policy.shelf_sources import ShelfSource, make_source
 from clickscore.stream.settings import PolicySettings
@@ -59,15 +59,11 @@ def _rules_for(job: ShelfJob, policy_file: PolicyFile) -> PolicyFile:
     if job != "for_you":
         policy_file = msgspec.structs.replace(policy_file, pin=())
     if job == "recently_viewed":
-        limit = msgspec.structs.replace(policy_file.limit, reminders=MANY)
+        limit = msgspec.structs.replace(policy_file.limit, reminders=ANY_NUMBER)
         policy_file = msgspec.structs.replace(policy_file, limit=limit)
     if job == "buy_again" and not policy_file.hide.lets_return:
         policy_file = msgspec.structs.replace(policy_file, hide=msgspec.structs.replace(policy_file.hide, bought=False))
     return policy_file
-
-
-MANY = 1000
-"""Number of reminders that no shelf exceeds: the largest size of a shelf."""
 
 
 def shelves_by_event(pages: Pages) -> dict[type[Event], Sequence[str]]:

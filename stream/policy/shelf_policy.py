@@ -70,5 +70,8 @@ def shelf_contradictions(pages: Pages, shelves: Mapping[str, ShelfTable]) -> Ite
                 yield f"pages.{event} names the shelf {name!r} twice: keep one"
             if name not in shelves and job_of(name, shelves) is None:
                 yield f"pages.{event} names the shelf {name!r}, which has no table in shelves, and is none of {jobs}"
-        if names and all(job_of(name, shelves) == "sponsored" for name in names):
+        ads = [name for name in dict.fromkeys(names) if job_of(name, shelves) == "sponsored"]
+        if len(ads) > 1:
+            yield f"pages.{event} has the same ads on the shelves {' and '.join(map(repr, ads))}: keep one"
+        if names and len(ads) == len(set(names)):
             yield f"pages.{event} has ads alone: add a shelf of another job"

@@ -62,11 +62,13 @@ def similar_items(
     item = page_item(request, catalogue)
     category = catalogue.category_of(item)
     if category and scores is not None:
-        candidates = scores.candidates()
+        candidates = ((other, score) for other, score in scores.candidates() if other != item)
         yield MODEL, ((other, score) for other, score in candidates if catalogue.category_of(other) == category)
     if item:
-        yield SIMILAR, zip(islice(catalogue.similar_to(item), MAX_CANDIDATES), repeat(0.0))
-    yield from _popular_of(category, request, catalogue, prior)
+        others = (other for other in catalogue.similar_to(item) if other != item)
+        yield SIMILAR, zip(islice(others, MAX_CANDIDATES), repeat(0.0))
+    for reason, ranking in _popular_of(category, request, catalogue, prior):
+        yield reason, ((other, score) for other, score in ranking if other != item)
 
 
 def viewed_items(

@@ -1,6 +1,7 @@
 """Ad decisions: read published decisions on ads from a topic, or from the output file of `clickscore replay`."""
 
 import gzip
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -62,7 +63,7 @@ def ads_of_file(path: Path, on_progress: OnProgress) -> Iterator[Ad | None]:
                 if not count % PROGRESS_LINES:
                     on_progress(ReplayProgress(raw.tell(), size, count))
             on_progress(ReplayProgress(size, size, count))
-    except (OSError, EOFError) as exc:
+    except (OSError, EOFError, zlib.error) as exc:
         message = f"{path} cannot be read: {getattr(exc, 'strerror', None) or exc}"
         raise InputFileError(message) from exc
 

@@ -2,6 +2,7 @@
 
 import gzip
 import sys
+import zlib
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def read_file_outcomes(path: Path) -> Iterator[DecisionOutcome]:
             return
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
             yield from _decode_lines(path, stream)
-    except (OSError, EOFError) as exc:
+    except (OSError, EOFError, zlib.error) as exc:
         message = f"{path} cannot be read: {getattr(exc, 'strerror', None) or exc}"
         raise InputFileError(message) from exc
 

@@ -133,6 +133,14 @@ def test_contradiction_is_refused_in_a_sentence():
             "hide.bought_again and hide.again_after both say when items of 'tea' return: remove one of the two",
         ),
         (b'pages.view = ["similar", "similar"]\n', "pages.view names the shelf 'similar' twice: keep one"),
+        (
+            b'pages.view = ["for_you", "sponsored", "paid"]\n[shelves.paid]\njob = "sponsored"\n',
+            "pages.view has the same ads on the shelves 'sponsored' and 'paid': keep one",
+        ),
+        (
+            b"[shelves.for_you]\nsize = 2\n[shelves.similar]\nsize = 2\n[[pin]]\nplace = 3\nitem = 'a'\n",
+            "the pin of 'a' is at place 3, but the shelf for_you has 2 items (size)",
+        ),
         (b'pages.view = ["sponsored"]\n', "pages.view has ads alone: add a shelf of another job"),
         (
             b'k = 2\npin = [{place = 3, item = "a"}]\n',

@@ -87,7 +87,7 @@ def test_no_item_is_on_two_shelves():
     items = [choice.item_id for choice in page_items(decision)]
     assert len(items) == len(set(items))
     assert shelves_of(decision) == {"for_you": "bct", "similar": "", "popular_in_category": "", "recently_viewed": "z"}
-    assert other_shelf(decision).filtered == {"on_page": 5, "on_screen": 1}
+    assert other_shelf(decision).filtered == {"on_page": 5}
 
 
 def test_similar_items_are_those_of_the_model_in_the_category_then_those_by_price():
@@ -189,6 +189,19 @@ def test_ad_within_the_list_leaves_no_item_twice():
     decision, ad = decide(("for_you", "sponsored"), on_page_of("a"), make_scores("c", "d"), CAMPAIGNS, ads=ads)
     assert ad is not None
     assert shelves_of(decision) == {"for_you": "Cdp", "sponsored": "T"}
+
+
+def test_event_that_names_two_shelves_of_ads_gets_the_first():
+    request = on_page_of("a", placements=("for_you", "paid", "sponsored"))
+    decision, _ = decide((), request, make_scores("d"), CAMPAIGNS, shelves={"paid": ShelfTable(job="sponsored")})
+    assert shelves_of(decision) == {"for_you": "dpt", "paid": "C"}
+
+
+def test_item_of_the_session_is_not_similar_to_itself():
+    search = Search(event_id="e", user_id="ann", ts=1, placements=("similar",))
+    request = msgspec.structs.replace(on_page_of("t"), event=search)
+    assert shelves_of(decide((), request, None)[0]) == {"similar": "ba"}
+    assert shelves_of(decide((), request, make_scores("t", "a"))[0]) == {"similar": "ab"}
 
 
 def test_shelf_of_ads_is_empty_without_campaigns():

@@ -110,6 +110,9 @@ def test_broken_file_is_refused(tmp_path: Path):
     path.write_bytes(gzip.compress(b"x" * 1000)[:-9])
     with pytest.raises(InputFileError, match="cannot be read"):
         list(ads_of_file(path, lambda _: None))
+    path.write_bytes(gzip.compress(b"x" * 1000)[:10] + b"\xff" * 20)
+    with pytest.raises(InputFileError, match="cannot be read"):
+        list(ads_of_file(path, lambda _: None))
     with pytest.raises(InputFileError, match="No such file"):
         list(ads_of_file(tmp_path / "b", lambda _: None))
 

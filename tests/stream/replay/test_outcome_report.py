@@ -158,3 +158,10 @@ def test_file_without_outcomes_is_refused(tmp_path: Path, content: bytes | None,
         path.write_bytes(content)
     with pytest.raises(InputFileError, match=words):
         list(read_file_outcomes(path))
+
+
+def test_damaged_compressed_file_is_refused(tmp_path: Path):
+    path = tmp_path / "outcomes.jsonl.gz"
+    path.write_bytes(gzip.compress(b"{}" * 1000)[:10] + b"\xff" * 20)
+    with pytest.raises(InputFileError, match="cannot be read"):
+        list(read_file_outcomes(path))
