@@ -1,5 +1,6 @@
 """Console state: the facts of the pages, from the records of the topics. All parts are bounded."""
 
+import secrets
 from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -85,6 +86,8 @@ class ConsoleState:
     """The state of a console. `receive` takes records; the other methods answer pages."""
 
     def __init__(self) -> None:
+        self.generation = secrets.token_hex(4)
+        """Name of this state: the cursors of another state mean other moments."""
         self.status = LogStatus()
         self.moments = Moments(MOMENT_BYTES)
         self.rates = Rates()
@@ -138,7 +141,7 @@ class ConsoleState:
         """Return what changed since a frame: the newest completed moments, and the rates.
 
         Args:
-            cursor: Cursor of the former frame; 0 for the first.
+            cursor: Cursor of the former frame of this state; 0 for the first.
             now_s: Wall-clock time, s.
         """
         newest = [moment for moment in self._feed if moment.number > cursor and moment.decision and moment.event]

@@ -92,6 +92,7 @@ class ConsoleRoutes:
         self._access = access
         self._service = service
         self._streams = 0
+        self._is_ending = False
         self._secret = secrets.token_bytes(32)
         self._answers: Mapping[str, _Answer] = {
             "session": self._session,
@@ -127,6 +128,10 @@ class ConsoleRoutes:
             Route(f"{CONSOLE_PATH}/data/{{name}}", self.read),
             Route(f"{CONSOLE_PATH}/actions/{{name}}", self.act, methods=["POST"]),
         ]
+
+    def end_streams(self) -> None:
+        """End the open streams, and every later one, with the next frame: the server stops and waits for them."""
+        self._is_ending = True
 
     async def log_in(self, request: Request) -> Response:
         """Keep the key of a person in a cookie."""
@@ -175,20 +180,29 @@ class ConsoleRoutes:
         self._check(request, "read")
         if self._streams >= MAX_STREAMS:
             raise RequestError(503, f"{MAX_STREAMS} pages are open already", headers={"Retry-After": "5"})
-        cursor = request.headers.get("last-event-id", "")
-        frames = self._frames(int(cursor) if cursor.isascii() and cursor.isdigit() and len(cursor) < 16 else 0)
+        frames = self._frames(request.headers.get("last-event-id", ""))
         return StreamingResponse(frames, media_type="text/event-stream")
 
-    async def _frames(self, cursor: int) -> AsyncGenerator[bytes]:
+    async def _frames(self, event_id: str) -> AsyncGenerator[bytes]:
+        """Yield frames.
+
+        Args:
+            event_id: `GENERATION-CURSOR` of the former frame; empty, or of another state, for the first frame.
+        """
+        generation, _, text = event_id.partition("-")
+        cursor = int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
         # A slow reader slows this loop alone: a frame is made only when the former one is handed over.
         self._streams += 1
         try:
             yield b"retry: 500\n\n"
             ends_at = time.monotonic() + STREAM_SECONDS
-            while time.monotonic() < ends_at:
-                frame = self._console.touch().frame(cursor, time.time())
+            while time.monotonic() < ends_at and not self._is_ending:
+                state = self._console.touch()
+                if state.generation != generation:
+                    generation, cursor = state.generation, 0
+                frame = state.frame(cursor, time.time())
                 cursor = frame["cursor"]
-                yield b"id: %d\ndata: %b\n\n" % (cursor, _encode(frame))
+                yield b"id: %b-%d\ndata: %b\n\n" % (generation.encode(), cursor, _encode(frame))
                 await asyncio.sleep(FRAME_SECONDS)
         finally:
             self._streams -= 1

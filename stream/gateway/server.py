@@ -173,16 +173,18 @@ async def open_gateway(settings: Settings, *, has_shop: bool = False) -> AsyncGe
         if shared:
             works.append(shared.run)
         routes: Sequence[BaseRoute] = ()
+        end_streams: Callable[[], None] = _do_nothing
         if settings.gateway.gateway_console == "on":
             console = Console(
                 lambda state: follow_topics(settings, state),
                 lambda rollout: write_rollout(settings.kafka, rollout),
                 has_shop=has_shop,
             )
-            routes = ConsoleRoutes(console, access, service).routes
+            console_routes = ConsoleRoutes(console, access, service)
+            routes, end_streams = console_routes.routes, console_routes.end_streams
             works.append(console.run)
         app = create_app(service, access, metrics, settings, routes)
-        async with serving(app, settings.gateway, metrics) as address:
+        async with serving(app, settings.gateway, metrics, end_streams) as address:
             yield OpenGateway(address, tuple(works))
 
 
@@ -207,14 +209,24 @@ def open_shared_memory(settings: Settings, metrics: GatewayMetrics) -> "RedisMem
     return RedisMemory(settings, metrics)
 
 
+def _do_nothing() -> None:
+    """End no streams."""
+
+
 @asynccontextmanager
-async def serving(app: ASGIApp, settings: GatewaySettings, metrics: GatewayMetrics) -> AsyncGenerator[str]:
+async def serving(
+    app: ASGIApp,
+    settings: GatewaySettings,
+    metrics: GatewayMetrics,
+    end_streams: Callable[[], None] = _do_nothing,
+) -> AsyncGenerator[str]:
     """Serve an app over HTTP for the block; yield its address. At the end, requests under way are answered.
 
     Args:
         app: App to serve.
         settings: Address, certificates and limits.
         metrics: Metrics that show the number of connections.
+        end_streams: Called at the end: ends the answers that go on without it, for which the server would wait.
 
     Raises:
         SettingsError: The address or a certificate cannot be used.
@@ -255,6 +267,7 @@ async def serving(app: ASGIApp, settings: GatewaySettings, metrics: GatewayMetri
             await asyncio.sleep(0.01)
         yield f"{scheme}://{host}:{listener.getsockname()[1]}"
     finally:
+        end_streams()
         server.should_exit = True
         await task
 

@@ -90,7 +90,7 @@ async function route(isFirst = false) {
   showPages(path);
   document.title = `${argument ? `${argument} · ` : ""}${label} · Clickscore`;
   const body = h("div", { class: "page" });
-  const view = { body, argument, session, signal: stop.signal, poll: (name, parameters, show) => poll(stop.signal, name, parameters, show), showState };
+  const view = { body, argument, session, signal: stop.signal, poll: (name, parameters, show) => poll(stop.signal, name, parameters, show), showState, restart: start };
   body.append(h("h1", { tabindex: "-1" }, page.heading(argument)));
   page.open(view);
   put(main, body);

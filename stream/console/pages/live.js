@@ -6,6 +6,7 @@ import { clock, count, decimal, deed, milliseconds, removals, shelves, slotsBesi
 const MAX_ROWS = 40;
 const SHOWN_ITEMS = 4;
 const HISTORY = 120; // frames of the charts: a minute
+const RETRY_MS = 2000;
 
 export const heading = () => "Live";
 
@@ -89,6 +90,11 @@ export function open(view) {
   let failures = 0;
   source.addEventListener("open", () => { failures = 0; });
   source.addEventListener("error", () => {
+    if (source.readyState === EventSource.CLOSED) { // refused by a status, and the browser does not try again
+      view.showState("The gateway refuses the live stream", true);
+      setTimeout(() => view.signal.aborted || view.restart(), RETRY_MS);
+      return;
+    }
     failures += 1;
     if (failures > 2) view.showState("The gateway does not answer", true);
   });

@@ -52,6 +52,8 @@ class RunningConsole(RunningGateway):
 
     topics: ListTopics
     console: Console
+    access: Access
+    routes: ConsoleRoutes
 
     async def read(self, name: str, **headers: str) -> Answer:
         return await self.get(f"/console/data/{name}", **headers)
@@ -81,14 +83,15 @@ async def running_console(
     service, access = GatewayService(log, decisions, log.explain, settings.gateway, metrics), Access(settings.gateway)
     topics = ListTopics(records)
     console = Console(topics.follow, topics.write_rollout, has_shop=has_shop)
-    app = create_app(service, access, metrics, settings, ConsoleRoutes(console, access, service).routes)
+    routes = ConsoleRoutes(console, access, service)
+    app = create_app(service, access, metrics, settings, routes.routes)
     reading = asyncio.create_task(console.run())
     async with (
-        serving(app, settings.gateway, metrics) as address,
+        serving(app, settings.gateway, metrics, routes.end_streams) as address,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=False)) as client,
     ):
         running = RunningConsole(log, decisions, address, client)
-        running.topics, running.console = topics, console
+        running.topics, running.console, running.access, running.routes = topics, console, access, routes
         yield running
     reading.cancel()
     with suppress(asyncio.CancelledError):

@@ -128,6 +128,20 @@ async def person_logs_in_and_out(console: RunningConsole, page: Page, key: str) 
     await page.wait_for("Boolean(document.getElementById('key'))")
 
 
+async def removed_key_asks_for_a_login_on_the_live_page(
+    console: RunningConsole, page: Page, key: str, keys: Path
+) -> None:
+    await page.open(f"{console.address}/console#/live")
+    await page.wait_for("document.activeElement.id === 'key'")
+    await page.evaluate(f"document.getElementById('key').value = {json.dumps(key)}")
+    await page.click("main button")
+    await has_text(page, "Blue cup")
+    write_keys(keys, [])
+    console.access.reload()
+    console.routes.end_streams()  # the browser opens the next stream, and is refused
+    await page.wait_for("Boolean(document.getElementById('key'))")
+
+
 async def sentences_read_well(console: RunningConsole, page: Page) -> None:
     await page.open(f"{console.address}/console")
     sentences = await page.evaluate("""import('/console/words.js').then(words => {
@@ -207,5 +221,7 @@ def test_console_in_a_browser(tmp_path: Path) -> None:
                     await scenario(console, await browser.new_page())
             async with running_console(RECORDS, gateway_keys_file=str(tmp_path / "keys.json")) as console:
                 await person_logs_in_and_out(console, await browser.new_page(), key.text)
+                page = await browser.new_page()
+                await removed_key_asks_for_a_login_on_the_live_page(console, page, key.text, tmp_path / "keys.json")
 
     asyncio.run(run())

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from clickscore.schemas.events import Erase
@@ -129,7 +130,9 @@ def test_decision_is_explained_by_the_gateway() -> None:
 def test_stream_sends_frames_from_the_cursor_on() -> None:
     async def work(console: RunningConsole) -> None:
         await console.read_until("user?id=anna", "moments")
-        for header, expected in (("0", 1), ("1", 0), ("x", 1)):
+        generation = console.console.state.generation
+        # The cursor of another state, such as before a restart of the gateway, means other moments.
+        for header, expected in ((f"{generation}-0", 1), (f"{generation}-1", 0), ("x", 1), ("0a1b2c3d-1", 1), ("-1", 1)):
             async with console.client.get(
                 f"{console.address}/console/stream", headers={"Last-Event-ID": header}
             ) as response:
@@ -137,11 +140,24 @@ def test_stream_sends_frames_from_the_cursor_on() -> None:
                 text = b""
                 while b"data:" not in text or not text.endswith(b"\n\n"):
                     text += await response.content.readany()
+            assert f"id: {generation}-1\n".encode() in text
             frame = json.loads(text.partition(b"data: ")[2])
             assert len(frame["moments"]) == expected
             assert frame["cursor"] == 1
 
     with_console(work, [event(0), decision(0)])
+
+
+def test_end_of_the_server_ends_an_open_stream(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> bytes:
+        async with aiohttp.ClientSession() as client:
+            async with running_console() as console:
+                response = await client.get(f"{console.address}/console/stream")
+                beginning = await response.content.readany()
+            return beginning + await response.content.read()  # an answer that is cut off raises an error
+
+    assert asyncio.run(run()).endswith(b"\n\n")
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 def test_login_keeps_the_key_where_no_script_reads_it(tmp_path: Path) -> None:
