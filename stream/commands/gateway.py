@@ -86,7 +86,7 @@ def key() -> None:
     multiple=True,
     required=True,
     help="Right of the key; may be given several times. events: send events. read: read decisions. "
-    "admin: read metrics, erase users.",
+    "admin: read metrics, erase users, promote and roll back rollouts.",
 )
 @click.option("--rate", type=click.IntRange(min=1), help="Requests and events a second. Default: gateway_rate.")
 @with_settings("gateway_keys_file", broker=False)

@@ -14,8 +14,8 @@ class StoredEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     event_id: str
     decision_id: str | None = None
-    """Id of the decision on the event; absent for `consent` and `erase`, which get no decision. A worker publishes no
-    decision on an event that repeats an earlier event id."""
+    """Id of the decision on the event; absent for `consent`, `identify` and `erase`, which get none. A worker publishes
+    no decision on an event that repeats an earlier event id."""
 
 
 class EventsAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -20,7 +20,7 @@ Scope = Literal["events", "read", "admin"]
 
 * events: send events.
 * read: read and explain decisions, and wait for the decision on an event.
-* admin: read the metrics of the gateway, and erase users.
+* admin: read the metrics of the gateway, erase users, and promote and roll back rollouts in the console.
 """
 
 KEY_PREFIX, USER_KEY_PREFIX = "ck", "cku"

@@ -20,7 +20,10 @@ EXPLAIN_AT_ONCE = 2
 """Explanations at the same time: each takes a core and the memory of a small worker."""
 NICENESS = 10
 """Added niceness of the child process: the gateway stays responsive beside it."""
-COMMAND = (sys.executable, "-m", "clickscore.stream", "explain", "--json")
+MAX_NICENESS = 19
+"""Largest niceness of a process on Linux."""
+COMMAND = (sys.executable, "-P", "-m", "clickscore.stream", "explain", "--json")
+"""Program that explains. `-P`: no module of the current folder."""
 
 _log = logging.getLogger(__name__)
 
@@ -110,7 +113,8 @@ class ExplainProcess:
         )
         try:
             with contextlib.suppress(ProcessLookupError):
-                os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
+                niceness = os.getpriority(os.PRIO_PROCESS, 0) + NICENESS
+                os.setpriority(os.PRIO_PROCESS, process.pid, min(niceness, MAX_NICENESS))
             output, errors = await process.communicate()
         finally:
             if process.returncode is None:

@@ -70,9 +70,12 @@ class RedisMemory:
                 socket_connect_timeout=ANSWER_SECONDS,
                 retry=Retry(NoBackoff(), 0),
             )
-        except ValueError as exc:
-            message = f"gateway_redis_url is no address of a Redis server, such as redis://HOST:6379/0: {exc}"
-            raise SettingsError(message) from exc
+        except ValueError:
+            message = (
+                "gateway_redis_url is no address of a Redis server, such as redis://HOST:6379/0; percent-encode the "
+                "password"
+            )
+            raise SettingsError(message) from None  # the text of the cause may have a part of the password
         self._redis = Redis(connection_pool=pool)
         self._write = self._redis.register_script(_WRITE)
         self._prefix = f"clickscore:{settings.kafka.topic_prefix}newest-"

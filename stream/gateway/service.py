@@ -160,7 +160,7 @@ class GatewayService:
         last = events[-1].event
         if not events[-1].gets_decision:
             raise RequestError(
-                400, "decide=true needs a decision on the last event, and `consent` and `erase` get none"
+                400, "decide=true needs a decision on the last event: `consent`, `identify` and `erase` get none"
             )
         with self._decisions.pending.expect(last.user_id, last.event_id) as decision:
             stored = await self.store(events)

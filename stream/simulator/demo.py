@@ -35,8 +35,6 @@ SHELVES = "shelves"
 """Policy of a demo whose settings name none: it shows shelves below the list."""
 SEED = 7
 """Seed of the demo's shop. The packaged bundle was trained on sessions of the same shop."""
-"""The bundle that is part of the package."""
-
 SHOWN_REASONS = 2
 """Session events that the pages of the demo name as reasons of an item."""
 
@@ -141,6 +139,11 @@ def demo_settings(settings: Settings, bundle: Path | None, web_port: int) -> Set
         gateway_host="127.0.0.1",
         gateway_port=web_port,
         gateway_keys_file="",
+        gateway_tls_certfile="",
+        gateway_tls_keyfile="",
+        gateway_cors_origins="",
+        gateway_redis_url="",
+        gateway_console="on",
         gateway_decide_ms=5_000,  # a person rather waits than reads of a timeout
     )
 

@@ -132,7 +132,13 @@ def test_stream_sends_frames_from_the_cursor_on() -> None:
         await console.read_until("user?id=anna", "moments")
         generation = console.console.state.generation
         # The cursor of another state, such as before a restart of the gateway, means other moments.
-        for header, expected in ((f"{generation}-0", 1), (f"{generation}-1", 0), ("x", 1), ("0a1b2c3d-1", 1), ("-1", 1)):
+        for header, expected in (
+            (f"{generation}-0", 1),
+            (f"{generation}-1", 0),
+            ("x", 1),
+            ("0a1b2c3d-1", 1),
+            ("-1", 1),
+        ):
             async with console.client.get(
                 f"{console.address}/console/stream", headers={"Last-Event-ID": header}
             ) as response:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import psutil
 import pytest
 
 from clickscore.stream.errors import RequestError
-from clickscore.stream.gateway.explain_process import EXPLAIN_AT_ONCE, ExplainProcess
+from clickscore.stream.gateway.explain_process import COMMAND, EXPLAIN_AT_ONCE, ExplainProcess
 from clickscore.stream.settings import Settings
 
 pytestmark = pytest.mark.slow  # starts processes
@@ -44,6 +45,36 @@ def test_process_has_the_settings_and_the_id() -> None:
     program = program.replace("[{", "__import__('json').dumps([{").replace("}])", "}]))")
     answer = json.loads(explain(program % "CLICKSCORE_GATEWAY_EXPLAIN_RECORDS", f"{ID}-ad", records=500))
     assert (answer["words"], answer["limit"]) == (["--warm-up", "500", "--", f"{ID}-ad"], "500")
+
+
+def test_process_takes_no_module_of_the_current_folder(tmp_path: Path) -> None:
+    (tmp_path / "msgspec.py").write_text("raise SystemExit('a module of the current folder')")
+    finished = subprocess.run([*COMMAND, "--help"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (finished.returncode, "DECISION_ID" in finished.stdout) == (0, True), finished.stderr
+
+
+_NICENESS = """
+import json, os, time
+ends_at = time.monotonic() + 20
+while os.nice(0) != {niceness} and time.monotonic() < ends_at:
+    time.sleep(0.01)
+print(json.dumps([{{"event": {{}}, "niceness": os.nice(0)}}]))
+"""
+_NICE_GATEWAY = """
+import asyncio, os, sys
+from clickscore.stream.gateway.explain_process import ExplainProcess
+from clickscore.stream.settings import Settings
+os.nice(12)
+explain = ExplainProcess(Settings.of(), (sys.executable, "-c", sys.argv[1])).explain
+print(asyncio.run(explain(sys.argv[2])).decode())
+"""
+
+
+def test_process_of_a_nice_gateway_is_nicer_still() -> None:
+    """A process without rights cannot lower a niceness: a gateway of niceness 12 could not set 10."""
+    words = [sys.executable, "-c", _NICE_GATEWAY, _NICENESS.format(niceness=19), ID]
+    finished = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert json.loads(finished.stdout)["niceness"] == 19
 
 
 def test_decision_without_an_event_is_404_with_the_reason() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -171,7 +172,10 @@ def test_without_redis_only_so_many_decisions_wait() -> None:
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("url", ["localhost:6379", "http://localhost", "redis://localhost:port"])
-def test_address_of_another_form_is_refused_with_words(url: str) -> None:
-    with pytest.raises(SettingsError, match="gateway_redis_url"):
+@pytest.mark.parametrize(
+    "url", ["localhost:6379", "http://localhost", "redis://localhost:port", "redis://:S3cret/abc@localhost:6379/0"]
+)
+def test_address_of_another_form_is_refused_with_words_and_without_its_password(url: str) -> None:
+    with pytest.raises(SettingsError, match="gateway_redis_url") as refused:
         RedisMemory(Settings.of(gateway_redis_url=url), GatewayMetrics())
+    assert "S3cret" not in "".join(traceback.format_exception(refused.value))
