@@ -6,7 +6,7 @@ import msgspec
 
 from clickscore.schemas.decisions import BidUnit
 from clickscore.schemas.events import Price, Word, time_fault
-from clickscore.schemas.field_types import EventTime, Id, Millis
+from clickscore.schemas.field_types import MAX_BID, EventTime, Id, Millis
 from clickscore.schemas.json_depth import bounded_depth
 from clickscore.schemas.open_decisions import MAX_WINDOW_MS, PURCHASE_WINDOW_MS
 
@@ -39,6 +39,9 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Time from which the item is in the shop, ms; null if unknown."""
 
 
+Money = Annotated[float, msgspec.Meta(ge=0, le=MAX_BID)]
+"""A bid or a budget, in the shop's currency."""
+
 QueryWord = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^\S+$")]
 """A single word of a search."""
 
@@ -59,7 +62,7 @@ class Campaign(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     campaign_id: Id
     item_id: Id
     """Advertised item."""
-    bid: Price
+    bid: Money
     """Highest price, in the shop's currency, for what `bid_per` names."""
     bid_per: BidUnit = "click"
     """What the bid is for: a click, a thousand impressions, or an order."""
@@ -86,9 +89,9 @@ class Campaign(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """First event time of the campaign, ms, from the year 2000 on; 0 for no limit."""
     ends_at: EventTime | None = None
     """End of the campaign in event time, ms: no ad is shown at or after the end. Null for no end."""
-    daily_budget: Price | None = None
+    daily_budget: Money | None = None
     """Largest amount that is charged on a day (UTC, event time), in the shop's currency; null for any."""
-    total_budget: Price | None = None
+    total_budget: Money | None = None
     """Largest amount that is charged in all, in the shop's currency; null for any."""
     pacing: Pacing | None = None
     """How a budget is spent over the day; null for `even`. Only a campaign with a budget may have a pacing."""

@@ -9,7 +9,15 @@ from typing import Annotated
 import msgspec
 
 from clickscore.schemas.clients import Client
-from clickscore.schemas.field_types import YEAR_2000_MS, YEAR_9999_MS, EventTime, Id, LogOffset
+from clickscore.schemas.field_types import (
+    MAX_PRICE,
+    MAX_QUANTITY,
+    YEAR_2000_MS,
+    YEAR_9999_MS,
+    EventTime,
+    Id,
+    LogOffset,
+)
 from clickscore.schemas.handover import Handover
 from clickscore.schemas.json_depth import check_depth
 from clickscore.schemas.leases import BudgetLease, SpendReport
@@ -19,7 +27,7 @@ from clickscore.schemas.rollouts import EpochRollout
 NANOSECONDS_FROM = 10**17
 """Numbers from here on are nanoseconds: as microseconds they mean a time after the year 5138."""
 
-Price = Annotated[float, msgspec.Meta(ge=0)]
+Price = Annotated[float, msgspec.Meta(ge=0, le=MAX_PRICE)]
 Word = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 """Short name: of a region, a customer group, a flag."""
 Position = Annotated[int, msgspec.Meta(ge=0)]
@@ -88,7 +96,7 @@ class Favourite(ItemEvent, frozen=True, kw_only=True, tag="favourite", gc=False)
 class Purchase(ItemEvent, frozen=True, kw_only=True, tag="purchase", gc=False):
     """An item was bought."""
 
-    quantity: Annotated[int, msgspec.Meta(ge=1)] = 1
+    quantity: Annotated[int, msgspec.Meta(ge=1, le=MAX_QUANTITY)] = 1
 
 
 class Impression(ItemEvent, frozen=True, kw_only=True, tag="impression", gc=False):

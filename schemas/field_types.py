@@ -9,6 +9,13 @@ YEAR_2000_MS = 946_684_800_000
 YEAR_9999_MS = 253_402_300_799_999
 """Largest event time, ms. Times from the year 1978 on exceed this number as microseconds."""
 
+MAX_PRICE = 1e12
+"""Largest price of an item: beyond, it is a mistake, and sums with cents would no longer be exact."""
+MAX_QUANTITY = 1_000_000
+"""Largest number of pieces that are bought at once."""
+MAX_BID = 9e9
+"""Largest bid or budget, in the shop's currency: JSON holds no larger exact number of millionths."""
+
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Millis = Annotated[int, msgspec.Meta(ge=0, le=YEAR_9999_MS, description="ms since the epoch, UTC, up to year 9999")]
 EventTime = Annotated[

@@ -22,6 +22,9 @@ MAX_MICROS = 2**53
 MAX_CAMPAIGNS = 500
 """Campaigns of a record at most; more take several records. A campaign takes about 100 bytes."""
 
+MAX_STEP = 1_000_000
+"""Largest step of the number of a record: two years of one record a minute. A forged number beyond is refused."""
+
 Amount = Annotated[int, msgspec.Meta(ge=0, le=MAX_MICROS)]
 """Money, in millionths of the shop's currency."""
 Day = Annotated[int, msgspec.Meta(ge=0, le=YEAR_9999_MS // DAY_MS)]
@@ -85,6 +88,16 @@ class BudgetLease(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", t
     """End of the term in event time, ms: with the first report from then on, what is not spent returns."""
     campaigns: Annotated[tuple[CampaignLease, ...], msgspec.Meta(max_length=MAX_CAMPAIGNS)] = ()
     """What the partition may spend for each campaign; other campaigns keep the lease that they have."""
+
+
+def is_next(number: int, newest: int) -> bool:
+    """Return whether a record with a number counts after the newest record of the partition.
+
+    Args:
+        number: Number of the record.
+        newest: Number of the newest record that counted; 0 for none.
+    """
+    return newest < number <= newest + MAX_STEP
 
 
 def to_micros(price: float) -> int:

@@ -4,6 +4,7 @@ A ledger record is a record of `session-snapshots` with a key of its own (`ledge
 is empty but for `offset` and `ledger`, so that release 0.1.0 reads it as a user of whom nothing is remembered.
 """
 
+import math
 from functools import lru_cache
 
 import msgspec
@@ -11,6 +12,7 @@ import xxhash
 
 from clickscore.schemas.decisions import BidUnit
 from clickscore.schemas.durations import DAY_MS
+from clickscore.schemas.field_types import MAX_BID
 
 LEDGER_PREFIX = "\0"
 """First character of the keys of ledger records. No user id begins with it: such events are dead letters."""
@@ -20,6 +22,8 @@ PURCHASE_WINDOW_MS = DAY_MS
 """Time after a click within which an order of the item counts, ms, unless a campaign says otherwise."""
 MAX_WINDOW_MS = 30 * DAY_MS
 """Largest window of a campaign, ms: the longest that is usual in retail media."""
+MAX_DECISIONS = 32
+"""Open decisions of a user, at most: 97 % of sessions have fewer events. One without a reaction closes early."""
 ITEM_HASH_BYTES = 8
 """Bytes of an item in `OpenDecision.items`."""
 
@@ -142,15 +146,18 @@ def decode_ledger(value: bytes) -> UserLedger:
     """Return a ledger that was handed over.
 
     Raises:
-        ValueError: The bytes are no ledger, or name lines or lists that no page has.
+        ValueError: The bytes are no ledger, or name lines, lists or prices that no page has.
     """
     try:
         ledger = _decode_ledger(value)
     except (msgspec.DecodeError, RecursionError) as exc:
         message = f"the open decisions cannot be read: {exc}"
         raise ValueError(message) from exc
-    if any(_is_damaged(decision) for decision in ledger.decisions):
+    if len(ledger.decisions) > MAX_DECISIONS or any(map(_is_damaged, ledger.decisions)):
         message = "an open decision is damaged"
+        raise ValueError(message)
+    if not all(0 <= order.revenue < math.inf for order in ledger.orders):
+        message = "the revenue of an order beside the open decisions is no amount"
         raise ValueError(message)
     return ledger
 
@@ -161,6 +168,8 @@ def _is_damaged(decision: OpenDecision) -> bool:
         len(decision.items) % ITEM_HASH_BYTES > 0
         or len(decision.billing) not in (0, len(decision.slots))
         or any(reaction.kind not in (IMPRESSION, CLICK) for reaction in decision.reactions)
+        or not all(0 <= slot.price <= MAX_BID for slot in decision.slots)
+        or not all(0 <= billing.net <= MAX_BID for billing in decision.billing)
     )
 
 

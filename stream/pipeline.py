@@ -16,6 +16,7 @@ import xxhash
 
 from clickscore.schemas.clients import FIRST_MACHINE
 from clickscore.schemas.decisions import Ad, ShownShelf, comparison_variant, encode_decision
+from clickscore.schemas.durations import DAY_MS
 from clickscore.schemas.erasure import Erased, encode_receipt
 from clickscore.schemas.events import (
     AnyEvent,
@@ -30,7 +31,7 @@ from clickscore.schemas.events import (
     decode_record,
 )
 from clickscore.schemas.handover import Handover
-from clickscore.schemas.leases import BudgetLease, SpendReport
+from clickscore.schemas.leases import BudgetLease
 from clickscore.schemas.open_decisions import LEDGER_PREFIX, decode_ledger, encode_ledger
 from clickscore.schemas.outcomes import encode_outcome
 from clickscore.schemas.purposes import ADS, PERSONALISATION
@@ -833,11 +834,14 @@ class Pipeline:
             event = decode_record(value)
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             return DeadLetter(record, str(exc))
-        if isinstance(event, Epoch | BudgetLease | SpendReport):
+        if isinstance(event, Epoch):
             return event
-        if not isinstance(event, Tick) and event.user_id.startswith(LEDGER_PREFIX):
-            return DeadLetter(record, "user_id begins with the character U+0000, which keys of the state begin with")
-        fault = self._time_fault(event, record.timestamp) if record.timestamp >= 0 else None
+        if isinstance(event, BudgetRecord):
+            fault = _budget_fault(event, record.timestamp, self._session_settings.future_ms)
+        elif not isinstance(event, Tick) and event.user_id.startswith(LEDGER_PREFIX):
+            fault = "user_id begins with the character U+0000, which keys of the state begin with"
+        else:
+            fault = self._time_fault(event, record.timestamp) if record.timestamp >= 0 else None
         return DeadLetter(record, fault) if fault else event
 
     def _time_fault(self, event: AnyEvent | PrivacyRecord | Handover | Tick, appended_at: int) -> str | None:
@@ -943,6 +947,24 @@ class Pipeline:
 
 ALLOCATOR_PARTITION = 0
 """Partition whose state has the allocator of budgets."""
+
+
+def _budget_fault(record: BudgetRecord, appended_at: int, future_ms: int) -> str | None:
+    """Return in words why the times of a record of the budgets do not fit together; None where they fit.
+
+    A day in the future would close the books of every true report.
+
+    Args:
+        record: The record.
+        appended_at: Append time, ms; below 0 where it is not known.
+        future_ms: How far an event time may lie after the append time, ms.
+    """
+    if record.day != record.ts // DAY_MS:
+        return f"day is {record.day}, but ts is in the day {record.ts // DAY_MS}"
+    ahead_ms = record.ts - appended_at
+    if appended_at >= 0 and ahead_ms > future_ms:
+        return f"ts is {ahead_ms} ms after the append time, more than future_ms"
+    return None
 
 
 def _budget_message(partition: int, record: BudgetRecord) -> BudgetMessage:

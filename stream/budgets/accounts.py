@@ -10,7 +10,7 @@ from operator import itemgetter
 import msgspec
 
 from clickscore.schemas.durations import DAY_MS, MINUTE_MS
-from clickscore.schemas.leases import MAX_CAMPAIGNS, MICROS, BudgetLease, CampaignSpend, SpendReport, to_micros
+from clickscore.schemas.leases import MAX_CAMPAIGNS, MICROS, BudgetLease, CampaignSpend, SpendReport, is_next, to_micros
 from clickscore.schemas.outcomes import AdCharge
 
 REPORT_MS = MINUTE_MS
@@ -140,9 +140,9 @@ class BudgetAccounts(msgspec.Struct, array_like=True):
             self.pages = 0
 
     def apply(self, lease: BudgetLease) -> list[AdCharge]:
-        """Apply a lease, unless it is not newer than the last one; return the charges of what was owed."""
+        """Apply a lease, unless its number is not the next one; return the charges of what was owed."""
         charges: list[AdCharge] = []
-        if lease.number <= self.lease:
+        if not is_next(lease.number, self.lease):
             return charges
         self.lease = lease.number
         if lease.day == self.day:

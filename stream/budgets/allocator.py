@@ -13,7 +13,7 @@ import msgspec
 
 from clickscore.schemas.catalogue import Campaign, Pacing
 from clickscore.schemas.durations import DAY_MS, MINUTE_MS
-from clickscore.schemas.leases import BudgetLease, CampaignLease, CampaignSpend, SpendReport, to_micros
+from clickscore.schemas.leases import BudgetLease, CampaignLease, CampaignSpend, SpendReport, is_next, to_micros
 from clickscore.stream.budgets import pacing
 from clickscore.stream.budgets.pacing import PacerState, Progress, target_share
 from clickscore.stream.budgets.traffic_shape import TrafficShape
@@ -136,17 +136,21 @@ class Allocator(msgspec.Struct, array_like=True):
         A partition gets a lease for the campaigns that could have taken part in its auctions since the report before.
 
         Args:
-            report: Report of a partition; a repeat changes nothing.
+            report: Report of a partition; a repeat and a number far beyond the last one change nothing.
             find_budget: Returns the budget of a campaign.
         """
         partition = report.partition
-        if report.number <= self.reports.get(partition, 0):
+        if not is_next(report.number, self.reports.get(partition, 0)):
             return None
         self.reports[partition] = report.number
         if report.day <= self.shape.day - OPEN_DAYS:
             return None  # the books of the day are closed
         self._turn_day(report, find_budget)
-        demanding = [spend.campaign_id for spend in report.campaigns if self._book(report, spend)]
+        demanding = [
+            spend.campaign_id
+            for spend in report.campaigns
+            if (spend.campaign_id in self.campaigns or find_budget(spend.campaign_id)) and self._book(report, spend)
+        ]
         if report.is_final:
             return None
         if report.ts // STEP_MS > self.stepped_at:

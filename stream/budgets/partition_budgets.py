@@ -115,7 +115,7 @@ class PartitionBudgets:
         if (stepped_at, day) != (self.allocator.stepped_at, self.allocator.shape.day):
             campaigns.update(self.allocator.campaigns)
         else:
-            campaigns = {spend.campaign_id for spend in report.campaigns}
+            campaigns = {spend.campaign_id for spend in report.campaigns}.intersection(self.allocator.campaigns)
         self._touch(_BOOKS, "", *sorted(campaigns))
         return lease
 

@@ -27,6 +27,7 @@ from clickscore.schemas.open_decisions import (
     CLICK,
     IMPRESSION,
     ITEM_HASH_BYTES,
+    MAX_DECISIONS,
     PURCHASE,
     PURCHASE_WINDOW_MS,
     Billing,
@@ -50,8 +51,6 @@ from clickscore.stream.state.timers import TimerWheel
 
 CLICK_WINDOW_MS = 30 * MINUTE_MS
 """Time after a decision within which its impressions and clicks count, ms: the usual gap of sessions."""
-MAX_DECISIONS = 32
-"""Open decisions of a user, at most: 97 % of sessions have fewer events. One without a reaction closes early."""
 MAX_REACTIONS = 64
 """Impressions and clicks of a decision that are remembered, at most: a page shows some ten items."""
 MAX_ORDERS = 64

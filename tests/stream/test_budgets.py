@@ -10,7 +10,7 @@ from clickscore.schemas.catalogue import Campaign, decode_campaign, encode
 from clickscore.schemas.decisions import Ad, decode_decision
 from clickscore.schemas.durations import DAY_MS
 from clickscore.schemas.events import AnyEvent, Click, Tick, View, decode_record, encode_event
-from clickscore.schemas.leases import BudgetLease, SpendReport
+from clickscore.schemas.leases import BudgetLease, CampaignSpend, SpendReport
 from clickscore.schemas.outcomes import AdCharge, decode_charge
 from clickscore.stream.budgets.allocator import TERM_MS, make_budget
 from clickscore.stream.budgets.partition_budgets import BUDGET_PREFIX, PartitionBudgets
@@ -169,6 +169,46 @@ def test_credit_does_not_open_the_budget_again():
     credit = make_charge(-5)
     assert budgets.charge(credit) is credit
     assert budgets.accounts.campaigns == {}
+
+
+@pytest.mark.parametrize("days", [0, 300])
+def test_budget_record_of_another_time_is_a_dead_letter(days: int):
+    """A report of the future would close the books of every true report."""
+    logs = Logs(make_pipeline())
+    run_day(logs, 2)
+    spends = (CampaignSpend("tea", 0, 0, 0, 1),)
+    ts = START + (days + 1) * DAY_MS
+    forged = [
+        SpendReport(ts=ts, partition=1, number=9, day=START // DAY_MS + days, campaigns=spends),
+        BudgetLease(ts=ts, number=9, day=START // DAY_MS + days, ends_at=ts),
+        SpendReport(ts=ts, partition=1, number=9, day=ts // DAY_MS, campaigns=spends),
+        BudgetLease(ts=ts, number=9, day=ts // DAY_MS, ends_at=ts),
+    ]
+    log, before = logs.logs[0], logs.pipeline.state(0).contents()
+    records = [
+        Recorded(len(log) + number, START + 3 * MINUTE, None, msgspec.json.encode(record))
+        for number, record in enumerate(forged)
+    ]
+    output = logs.pipeline.process(0, records)
+    errors = [letter.error for letter in output.dead_letters]
+    assert ["day is" in error for error in errors] == [True, True, False, False]
+    assert ["more than future_ms" in error for error in errors] == [False, False, True, True]
+    after = logs.pipeline.state(0).contents()
+    assert {key for key in before if key and before[key] != after[key]} == set()
+
+
+def test_true_record_of_the_budgets_is_read_with_its_append_time():
+    made = make_pipeline()
+    report = SpendReport(ts=START, partition=1, number=1, day=START // DAY_MS, pages=3)
+    output = made.process(0, [Recorded(0, START, None, msgspec.json.encode(report))])
+    assert (output.dead_letters, made.state(0).budgets.allocator.reports) == ([], {1: 1})
+
+
+def test_bid_beyond_what_a_lease_can_say_is_refused():
+    with pytest.raises(msgspec.ValidationError, match="bid"):
+        decode_campaign(b'{"campaign_id": "tea", "item_id": "ad", "bid": 1e10}')
+    with pytest.raises(msgspec.ValidationError, match="daily_budget"):
+        decode_campaign(b'{"campaign_id": "tea", "item_id": "ad", "bid": 1, "daily_budget": 1e10}')
 
 
 def test_pacing_without_a_budget_is_refused():

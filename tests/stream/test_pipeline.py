@@ -118,6 +118,10 @@ def test_late_event_is_a_dead_letter_where_the_setting_says_so():
     assert [letter.error for letter in output.dead_letters] == ["late: 306000 ms behind the newest event"]
 
 
+BOUGHT = b'{"type":"purchase","event_id":"e","user_id":"u","ts":1700000000000,"item_id":"i",%s}'
+"""A purchase, to be completed."""
+
+
 def test_impression_enters_no_session():
     made = pipeline()
     run(made, view("ann", 0, "a"), impression("ann", 1, "b"))
@@ -137,6 +141,9 @@ def test_impression_enters_no_session():
         (b'{"type":"view","event_id":"e","user_id":"u","ts":1700000000000}', "item_id"),
         (b'{"type":"dance","event_id":"e","user_id":"u","ts":1700000000000}', "dance"),
         (b'{"type":"view","event_id":"e","user_id":"","ts":1700000000000,"item_id":"i"}', "user_id"),
+        (b'{"type":"view","event_id":"e","user_id":"u","ts":1700000000000,"item_id":"i","price":1e13}', "price"),
+        (BOUGHT % b'"price":9,"quantity":1000001', "quantity"),
+        (BOUGHT % (b'"quantity":1' + b"0" * 400), "quantity"),
         (b"[" * 100_000, "bytes"),
         (b"[" * 60_000, "nested deeper than 64 levels"),
         (b'{"type":"epoch","number":1,"catalogue":1000000000000000000000,"campaigns":0}', "catalogue"),

@@ -103,6 +103,14 @@ def test_repeated_and_older_leases_change_nothing():
     assert accounts.campaigns["tea"].limit == 100
 
 
+def test_lease_with_a_forged_number_does_not_end_the_leases():
+    accounts = open_accounts(limit=100)
+    assert accounts.apply(make_lease(2**53, 500)) == []
+    assert accounts.campaigns["tea"].limit == 100
+    accounts.apply(make_lease(2, 500))
+    assert accounts.campaigns["tea"].limit == 500
+
+
 def test_lease_may_take_back_what_is_not_spent():
     accounts = open_accounts(limit=100)
     pay(accounts, 60)

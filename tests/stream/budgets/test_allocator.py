@@ -2,6 +2,7 @@
 
 import random
 
+import msgspec
 import pytest
 
 from clickscore.schemas.durations import DAY_MS, HOUR_MS, MINUTE_MS
@@ -136,6 +137,21 @@ def test_repeated_report_changes_nothing():
     assert shop.allocator.receive(report, shop.find) is not None
     assert shop.allocator.receive(report, shop.find) is None
     assert shop.allocator.shape.counts[0] == 1
+
+
+def test_report_with_a_forged_number_does_not_silence_the_partition():
+    shop = Shop(TEA)
+    spends = (CampaignSpend("tea", 0, 0, 0, 1),)
+    forged = SpendReport(ts=MIDNIGHT, partition=0, number=2**53, day=DAY, campaigns=spends)
+    assert shop.allocator.receive(forged, shop.find) is None
+    assert shop.allocator.receive(msgspec.structs.replace(forged, number=1), shop.find) is not None
+
+
+def test_invented_campaign_has_no_books():
+    shop = Shop(TEA)
+    spends = (CampaignSpend("invented", 0, 0, 0, 1),)
+    shop.allocator.receive(SpendReport(ts=MIDNIGHT, partition=0, number=1, day=DAY, campaigns=spends), shop.find)
+    assert shop.allocator.campaigns == {}
 
 
 def test_report_of_a_day_with_closed_books_is_ignored():

@@ -338,6 +338,12 @@ def test_parquet_price_that_is_infinite_is_an_error(tmp_path: Path) -> None:
     assert csv.error == "price is no number"
 
 
+def test_parquet_price_beyond_the_bound_is_an_error(tmp_path: Path) -> None:
+    _, csv = parquet_lines(parquet(tmp_path / "a", **shop_columns(price=[1.0, 1e13])))
+    assert csv.error is not None
+    assert "<= 1000000000000.0 - at `$.price`" in csv.error
+
+
 def odd_times() -> dict[str, Any]:
     pa = pytest.importorskip("pyarrow")
     return {

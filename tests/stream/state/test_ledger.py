@@ -5,7 +5,14 @@ from collections.abc import Sequence
 
 from clickscore.schemas.decisions import Ad, Choice, ShownShelf, SoldSlot
 from clickscore.schemas.events import Click, Impression
-from clickscore.schemas.open_decisions import CLICK, IMPRESSION, OpenDecision, item_hash, ledger_key
+from clickscore.schemas.open_decisions import (
+    CLICK,
+    IMPRESSION,
+    MAX_DECISIONS,
+    OpenDecision,
+    item_hash,
+    ledger_key,
+)
 from clickscore.schemas.snapshots import PARTITION_KEY, decode_user
 from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state.attribution import find_line
@@ -13,7 +20,6 @@ from clickscore.stream.state.changelog import restore
 from clickscore.stream.state.ledger import (
     CLICK_WINDOW_MS,
     MAX_CLOSURES,
-    MAX_DECISIONS,
     MAX_REACTIONS,
     Ledger,
     OpeningDecision,

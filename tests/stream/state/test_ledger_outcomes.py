@@ -1,5 +1,6 @@
 """Outcomes and charges: any interleaving, any repeat and any restart leads to what a plain oracle says."""
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,8 +14,12 @@ from clickscore.schemas.decisions import BidUnit, ShownShelf
 from clickscore.schemas.durations import DAY_MS, MINUTE_MS
 from clickscore.schemas.events import AnyEvent, Cart, Click, Impression, Purchase
 from clickscore.schemas.open_decisions import (
+    MAX_DECISIONS,
+    PURCHASE,
     Billing,
     OpenDecision,
+    OpenSlot,
+    OrderLine,
     Reaction,
     UserLedger,
     decode_ledger,
@@ -26,7 +31,6 @@ from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state.changelog import restore
 from clickscore.stream.state.ledger import (
     CLICK_WINDOW_MS,
-    MAX_DECISIONS,
     MAX_ORDERS,
     Ledger,
     OpeningDecision,
@@ -539,6 +543,21 @@ def test_user_without_consent_to_ads_takes_no_ad_over():
     assert [decision.slots for decision in heir.ledger.user("user").decisions] == [[]]
 
 
+def decision_at(price: float, net: float = 0.0) -> OpenDecision:
+    """Return an open decision with a sold slot.
+
+    Args:
+        price: Price of a click.
+        net: What the slot has cost.
+    """
+    slot = OpenSlot(0, "beside", "tea", "pot", "click", price)
+    return OpenDecision(0, 0, START, "model", b"", slots=[slot], billing=[Billing(1, 1, net)])
+
+
+def test_ledger_of_a_hand_over_with_sound_prices_is_read():
+    assert decode_ledger(encode_ledger(UserLedger([decision_at(1.0, 1.0)]))).decisions[0].slots[0].price == 1.0
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -546,6 +565,12 @@ def test_user_without_consent_to_ads_takes_no_ad_over():
         encode_ledger(UserLedger([OpenDecision(0, 0, START, "model", b"cut")])),
         encode_ledger(UserLedger([OpenDecision(0, 0, START, "model", b"", billing=[Billing()])])),
         encode_ledger(UserLedger([OpenDecision(0, 0, START, "model", b"", reactions=[Reaction(9, 0, 0, b"")])])),
+        encode_ledger(UserLedger([decision_at(math.nan)])),
+        encode_ledger(UserLedger([decision_at(-1.0)])),
+        encode_ledger(UserLedger([decision_at(1e300)])),
+        encode_ledger(UserLedger([decision_at(1.0, math.nan)])),
+        encode_ledger(UserLedger([decision_at(1.0)] * (MAX_DECISIONS + 1))),
+        encode_ledger(UserLedger(orders=[OrderLine(PURCHASE, "pot", START, math.inf, b"")])),
     ],
 )
 def test_damaged_ledger_of_a_hand_over_is_refused(value: bytes):
