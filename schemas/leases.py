@@ -16,6 +16,9 @@ from clickscore.schemas.handover import MAX_PARTITIONS
 MICROS = 1_000_000
 """Smallest units of money in one unit of the shop's currency. Sums of whole numbers are exact."""
 
+MONEY_DECIMALS = 9
+"""Decimals of amounts: a price has 6, and an impression costs a thousandth of the price of a thousand."""
+
 MAX_MICROS = 2**53
 """Largest amount: JSON holds no larger exact number."""
 

@@ -10,7 +10,15 @@ from operator import itemgetter
 import msgspec
 
 from clickscore.schemas.durations import DAY_MS, MINUTE_MS
-from clickscore.schemas.leases import MAX_CAMPAIGNS, MICROS, BudgetLease, CampaignSpend, SpendReport, is_next, to_micros
+from clickscore.schemas.leases import (
+    MAX_CAMPAIGNS,
+    MICROS,
+    MONEY_DECIMALS,
+    BudgetLease,
+    CampaignSpend,
+    SpendReport,
+    is_next,
+)
 from clickscore.schemas.outcomes import AdCharge
 
 REPORT_MS = MINUTE_MS
@@ -19,6 +27,11 @@ MAX_OWED = 100
 """Charges of a campaign that wait for a lease, at most; further ones are given up."""
 RESERVED_REPORTS = 3
 """Reports after which the expected spend of a sold slot is no longer reserved: later clicks are few."""
+
+
+def round_up(price: float) -> int:
+    """Return a price in millionths, rounded up: what is spent in an account is never less than what is charged."""
+    return -(-round(price * 10**MONEY_DECIMALS) // (10**MONEY_DECIMALS // MICROS))
 
 
 class Account(msgspec.Struct, array_like=True, gc=False):
@@ -159,13 +172,13 @@ class BudgetAccounts(msgspec.Struct, array_like=True):
         """Charge what is owed, as far as the lease reaches; yield the charges."""
         while account.owed_charges and account.limit > account.spent:
             oldest = account.owed_charges[0]
-            amount = min(to_micros(oldest.net), account.limit - account.spent)
+            amount = min(round_up(oldest.net), account.limit - account.spent)
             account.spent += amount
             account.owed -= amount
-            net = amount / MICROS
+            net = min(oldest.net, amount / MICROS)
             charge_id = f"{oldest.charge_id}/{self.lease}"
             yield msgspec.structs.replace(oldest, charge_id=charge_id, gross=0.0, net=net, reason="charged")
-            rest = (to_micros(oldest.net) - amount) / MICROS
+            rest = round(oldest.net - net, MONEY_DECIMALS)
             account.owed_charges = account.owed_charges[1:]
             if rest:
                 account.owed_charges = [msgspec.structs.replace(oldest, net=rest), *account.owed_charges]
@@ -196,7 +209,7 @@ class BudgetAccounts(msgspec.Struct, array_like=True):
             charge: The charge; its `net` is above 0.
         """
         account = self.campaigns.setdefault(charge.campaign_id, Account())
-        amount = to_micros(charge.net)
+        amount = round_up(charge.net)
         charged = min(amount, account.limit - account.spent)
         account.spent += charged
         account.is_changed = True
@@ -204,6 +217,6 @@ class BudgetAccounts(msgspec.Struct, array_like=True):
             return charge
         if len(account.owed_charges) < MAX_OWED:
             account.owed += amount - charged
-            owed = msgspec.structs.replace(charge, net=(amount - charged) / MICROS)
+            owed = msgspec.structs.replace(charge, net=round(charge.net - charged / MICROS, MONEY_DECIMALS))
             account.owed_charges = [*account.owed_charges, owed]
         return msgspec.structs.replace(charge, net=charged / MICROS, reason="budget")

@@ -25,6 +25,23 @@ _decode_allocator = msgspec.msgpack.Decoder(Allocator).decode
 _decode_books = msgspec.msgpack.Decoder(CampaignBooks).decode
 
 
+def check_budget(key: str, value: bytes) -> None:
+    """Check the value of a budget record.
+
+    Args:
+        key: Key of the record.
+        value: What the ledger of the record has in `budget`.
+
+    Raises:
+        msgspec.DecodeError: The value cannot be read.
+    """
+    kind, name = key[: len(_ACCOUNT)], key[len(_ACCOUNT) :]
+    if kind == _ACCOUNT:
+        (_decode_account if name else _decode_accounts)(value)
+    else:
+        (_decode_books if name else _decode_allocator)(value)
+
+
 class BudgetChange(msgspec.Struct, frozen=True):
     """A changed budget record; a tombstone where `value` is absent."""
 
@@ -168,7 +185,8 @@ class PartitionBudgets:
         kind, name = key[: len(_ACCOUNT)], key[len(_ACCOUNT) :]
         value = (decode_user(record).ledger or UserLedger()).budget or b""
         if kind == _ACCOUNT and name:
-            self.accounts.campaigns[name] = _decode_account(value)
+            account = self.accounts.campaigns[name] = _decode_account(value)
+            self.has_leases = self.has_leases or account.limit > account.spent
         elif kind == _ACCOUNT:
             self.accounts = msgspec.structs.replace(_decode_accounts(value), campaigns=self.accounts.campaigns)
         elif name:

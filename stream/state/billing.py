@@ -7,11 +7,9 @@ bids. So a page never costs more than the prices that its decision states.
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from clickscore.schemas.leases import MONEY_DECIMALS
 from clickscore.schemas.open_decisions import CLICK, IMPRESSION, OpenDecision, OpenSlot, OrderLine
 from clickscore.schemas.outcomes import ChargeReason
-
-MONEY_DECIMALS = 9
-"""Decimals of amounts: a price has 6, and an impression costs a thousandth of the price of a thousand."""
 
 
 class Bill(NamedTuple):

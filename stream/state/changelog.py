@@ -12,6 +12,7 @@ from clickscore.schemas.snapshots import (
     decode_partition,
     decode_user,
 )
+from clickscore.stream.budgets.partition_budgets import BUDGET_PREFIX, check_budget
 from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state.partition import ChangelogRecord, PartitionState
 
@@ -33,8 +34,10 @@ def source_offset(key: bytes, value: bytes | None, tombstone_offset: int) -> int
     try:
         if key == PARTITION_KEY:
             return decode_partition(value).offset
-        key.decode()
+        name = key.decode()
         user = decode_user(value)
+        if name.startswith(BUDGET_PREFIX) and user.ledger is not None:
+            check_budget(name, user.ledger.budget or b"")
     except RecursionError as exc:
         message = "the value is nested too deeply"
         raise msgspec.DecodeError(message) from exc

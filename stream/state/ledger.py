@@ -22,6 +22,7 @@ import xxhash
 from clickscore.schemas.decisions import Ad, Choice, ShownShelf
 from clickscore.schemas.durations import MINUTE_MS
 from clickscore.schemas.events import AnyEvent, Cart, Click, Impression, ItemEvent, Purchase
+from clickscore.schemas.leases import MONEY_DECIMALS
 from clickscore.schemas.open_decisions import (
     CART,
     CLICK,
@@ -45,7 +46,7 @@ from clickscore.schemas.purposes import ADS, purposes_of_bits
 from clickscore.schemas.snapshots import UserState, decode_user, encode
 from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state.attribution import PageLine, attribute_orders, find_line, judge_clicks, order_window
-from clickscore.stream.state.billing import MONEY_DECIMALS, make_bill, unit_price
+from clickscore.stream.state.billing import make_bill, unit_price
 from clickscore.stream.state.outcome_lines import make_lines, placement_of
 from clickscore.stream.state.timers import TimerWheel
 

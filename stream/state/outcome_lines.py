@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
+from clickscore.schemas.leases import MONEY_DECIMALS
 from clickscore.schemas.open_decisions import CART, CLICK, IMPRESSION, PURCHASE, OpenDecision, OrderLine
 from clickscore.schemas.outcomes import ChargeReason, LineOutcome
 from clickscore.stream.state.attribution import Orders, PageLine, find_slot
-from clickscore.stream.state.billing import MONEY_DECIMALS, unit_price
+from clickscore.stream.state.billing import unit_price
 
 
 def list_position(decision: OpenDecision, line: int) -> tuple[str, int | None]:

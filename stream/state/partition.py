@@ -774,8 +774,13 @@ class PartitionState:
         self._handed, self._erasures = snapshot.handed, dict(snapshot.erasures)
 
     def load(self, key: str, snapshot: bytes) -> None:
-        """Restore what is remembered under a key: a user, what the ledger knows of one, or a budget."""
-        if key.startswith(BUDGET_PREFIX):
+        """Restore what is remembered under a key: a user, what the ledger knows of one, or a budget.
+
+        Release 0.1.0 took user ids with any first character: such a record has no ledger.
+        """
+        if key.startswith(LEDGER_PREFIX) and decode_user(snapshot).ledger is None:
+            self.load_user(key, snapshot)
+        elif key.startswith(BUDGET_PREFIX):
             self.budgets.load(key, snapshot)
         elif key.startswith(LEDGER_PREFIX):
             self.ledger.load(key, snapshot)

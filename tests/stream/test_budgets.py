@@ -10,7 +10,7 @@ from clickscore.schemas.catalogue import Campaign, decode_campaign, encode
 from clickscore.schemas.decisions import Ad, decode_decision
 from clickscore.schemas.durations import DAY_MS
 from clickscore.schemas.events import AnyEvent, Click, Tick, View, decode_record, encode_event
-from clickscore.schemas.leases import BudgetLease, CampaignSpend, SpendReport
+from clickscore.schemas.leases import BudgetLease, CampaignLease, CampaignSpend, SpendReport
 from clickscore.schemas.outcomes import AdCharge, decode_charge
 from clickscore.stream.budgets.allocator import TERM_MS, make_budget
 from clickscore.stream.budgets.partition_budgets import BUDGET_PREFIX, PartitionBudgets
@@ -238,6 +238,14 @@ def test_lease_of_an_idle_partition_returns_after_its_term():
     assert paid(logs) == 5.0
 
 
+def test_lease_of_an_idle_partition_is_known_after_a_restart():
+    logs = Logs(make_pipeline())
+    run_day(logs, 2)
+    changes = [ChangelogRecord(key, value, 0) for key, value in logs.pipeline.state(1).contents().items()]
+    state = restore(changes, "events-1", Settings.of().sessions)
+    assert state.budgets.has_leases  # so the partition gets ticks
+
+
 def test_replay_computes_the_money_again_whatever_the_batches():
     logs = Logs(make_pipeline())
     run_day(logs, 12)
@@ -310,6 +318,22 @@ def test_record_of_a_stalled_worker_is_written_again():
     written = {change.key: change.value for change in logs.pipeline.process(0, []).changes}
     assert written[key.encode()] == value
     assert written[BUDGET_PREFIX.encode() + b"aother"] is None
+
+
+def test_price_with_more_decimals_than_an_account_breaks_no_budget():
+    logs = Logs(make_pipeline())
+    budgets = logs.pipeline.state(0).budgets
+    budgets.advance(START, 0)
+    grants = (CampaignLease("tea", 1_500),)
+    budgets.apply(BudgetLease(ts=START, number=1, day=START // DAY_MS, ends_at=START, campaigns=grants))
+    fine = msgspec.structs.replace(make_charge(1), net=0.0015004)
+    assert budgets.charge(fine).net == 0.0015
+    (rest,) = budgets.apply(
+        BudgetLease(ts=START, number=2, day=START // DAY_MS, ends_at=START, campaigns=(CampaignLease("tea", 1_600),))
+    )
+    assert (rest.net, budgets.accounts.campaigns["tea"].spent) == (0.0000004, 1_501)
+    cheap = msgspec.structs.replace(make_charge(1, "mugs"), net=0.0000004)
+    assert budgets.charge(cheap).net == 0
 
 
 @pytest.mark.parametrize("bid_per", ["thousand_impressions", "order"])

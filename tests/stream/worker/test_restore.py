@@ -5,8 +5,10 @@ import asyncio
 import msgspec
 import pytest
 
+from clickscore.schemas.open_decisions import UserLedger
 from clickscore.schemas.snapshots import OFFSET_HEADER, PARTITION_KEY, UserState, encode
 from clickscore.schemas.topics import EVENTS, SNAPSHOTS
+from clickscore.stream.budgets.partition_budgets import BUDGET_PREFIX
 from clickscore.stream.errors import SnapshotError
 from clickscore.stream.settings import Settings
 from clickscore.stream.worker.restore import RestoredPartition, changelog_ends, restore_partitions
@@ -81,6 +83,8 @@ def user_state(**fields: object) -> bytes:
     return encode(UserState(**{"offset": 9, "length": 1, "ages": [0], "actions": b"\1", "items": ["a"], **fields}))
 
 
+BUDGET_KEYS = [(BUDGET_PREFIX + name).encode() for name in ("a", "atea", "c", "ctea")]
+"""Keys of budget records of every kind."""
 DEEP = b"\x91" * 5_000 + b"\xc0"  # MessagePack arrays in each other
 
 
@@ -96,6 +100,7 @@ DEEP = b"\x91" * 5_000 + b"\xc0"  # MessagePack arrays in each other
         (b"ann", user_state(fingerprints=bytes(8), length=-1)),
         (b"ann", user_state(fingerprints=bytes(8), actions=b"\x63")),
         (b"\xff", encode(UserState())),
+        *((key, encode(UserState(ledger=UserLedger(budget=b"?")))) for key in BUDGET_KEYS),
         (PARTITION_KEY, b"garbage"),
     ],
 )
@@ -117,6 +122,14 @@ def test_null_value_after_an_unreadable_record_brings_the_last_state_back(key: b
     state, repairs, _ = restored(stage.log, 0)[0]
     assert state.contents() == stage.pipeline.partitions[0].contents()
     assert [record.key for record in repairs] == [key]
+
+
+@pytest.mark.parametrize("key", ["\0bax", "\0bcx", "\0x"])
+def test_user_of_an_earlier_release_may_have_the_first_character_of_the_ledger(key: str):
+    value = user_state(fingerprints=bytes(8))
+    state, _, _ = restored(with_last(key.encode(), value).log, 0)[0]
+    assert state.user(key).items == ["a"]
+    assert state.contents()[key.encode()] == value
 
 
 def test_further_unreadable_records_are_counted():
