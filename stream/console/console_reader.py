@@ -1,6 +1,7 @@
 """Console reader: follow the topics for the console, from a bounded history on, and jump ahead where it is too slow."""
 
 import asyncio
+import heapq
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from clickscore.schemas.topics import CAMPAIGNS, CATALOGUE, EVENTS, ROLLOUTS
-from clickscore.stream.console.console_state import ConsoleState, LogRecord
+from clickscore.stream.console.console_state import MAX_VALUE_BYTES, MOMENT_BYTES, ConsoleState, LogRecord
 from clickscore.stream.errors import BrokerError
 from clickscore.stream.kafka.log_reader import PartitionReader, open_reader
 from clickscore.stream.kafka.topics import list_topics
@@ -58,11 +59,51 @@ async def follow_topics(settings: Settings, state: ConsoleState) -> None:
         raise BrokerError(message) from exc
 
 
+class RecentRecords:
+    """The newest records of all partitions, within a number of records and of bytes."""
+
+    def __init__(self, max_records: int, max_bytes: int) -> None:
+        """Hold nothing yet.
+
+        Args:
+            max_records: Most records.
+            max_bytes: Most bytes of all values.
+        """
+        self._max_records = max_records
+        self._max_bytes = max_bytes
+        self._heap: list[tuple[tuple[int, int], int, LogRecord]] = []  # oldest record first
+        self._arrivals = 0
+        self._bytes = 0
+
+    def add(self, record: LogRecord, time_order: tuple[int, int]) -> None:
+        """Add a record. Beyond the limits the oldest records go.
+
+        Args:
+            record: The record.
+            time_order: Rank of the record in time.
+        """
+        heapq.heappush(self._heap, (time_order, self._arrivals, record))
+        self._arrivals += 1
+        self._bytes += len(record.value or b"")
+        while len(self._heap) > self._max_records or self._bytes > self._max_bytes:
+            *_, oldest = heapq.heappop(self._heap)
+            self._bytes -= len(oldest.value or b"")
+
+    def records(self) -> list[LogRecord]:
+        """Return the records in the order of time; records of the same rank in the order of their arrival."""
+        return [record for *_, record in sorted(self._heap, key=lambda entry: entry[:2])]
+
+
 class ConsoleReader:
     """Reads partitions into a state."""
 
     def __init__(
-        self, settings: Settings, state: ConsoleState, reader: PartitionReader, partitions: Sequence[TopicPartition]
+        self,
+        settings: Settings,
+        state: ConsoleState,
+        reader: PartitionReader,
+        partitions: Sequence[TopicPartition],
+        history_bytes: int = MOMENT_BYTES,
     ) -> None:
         """Connect the parts.
 
@@ -71,7 +112,9 @@ class ConsoleReader:
             state: State to fill.
             reader: An open reader.
             partitions: Partitions to read.
+            history_bytes: Most bytes of the newest records to read at the start.
         """
+        self._history_bytes = history_bytes
         self._settings = settings
         self._state = state
         self._reader = reader
@@ -100,15 +143,15 @@ class ConsoleReader:
         for partition, end in ends.items():
             start = max(starts[partition], end - share) if partition in logs else starts[partition]
             self._reader.seek(partition, start)
-        history: list[LogRecord] = []
+        # Live records arrive as well while the tables are read, so that the history needs limits of its own.
+        history = RecentRecords(HISTORY_RECORDS, self._history_bytes)
         while any([await self._reader.position(partition) < end for partition, end in ends.items()]):
             for record in await self._fetch():
-                if record.topic in TABLES:
+                if record.topic in TABLES or len(record.value or b"") > MAX_VALUE_BYTES:
                     self._state.receive(record)
                 else:
-                    history.append(record)
-        history.sort(key=self._time_order)
-        await self._take(history)
+                    history.add(record, self._time_order(record))
+        await self._take(history.records())
 
     async def _fetch(self) -> list[LogRecord]:
         fetched = await self._reader.getmany(timeout_ms=FETCH_MS, max_records=FETCH_RECORDS)

@@ -52,5 +52,5 @@ export function open(view) {
           counts.curve.length ? spark(cumulative(counts.curve), `Spend of ${name} in the last hour, minute by minute, as a running sum`, { width: 140, height: 32 }) : "–",
           uncharged(counts.charges), counts.runners_up.map(([rival, number]) => `${rival} (${count(number)})`).join(", ") || "–",
         ]), "No campaign."));
-  });
+  }, content);
 }

@@ -90,7 +90,7 @@ async function route(isFirst = false) {
   showPages(path);
   document.title = `${argument ? `${argument} · ` : ""}${label} · Clickscore`;
   const body = h("div", { class: "page" });
-  const view = { body, argument, session, signal: stop.signal, poll: (name, parameters, show) => poll(stop.signal, name, parameters, show), showState, restart: start };
+  const view = { body, argument, session, signal: stop.signal, poll: (...request) => poll(stop.signal, ...request), showState, restart: start };
   body.append(h("h1", { tabindex: "-1" }, page.heading(argument)));
   page.open(view);
   put(main, body);
@@ -98,18 +98,29 @@ async function route(isFirst = false) {
   if (!isFirst) body.firstElementChild.focus({ preventScroll: true });
 }
 
-/** Read data now and every two seconds, while the page is open and visible. */
-async function poll(signal, name, parameters, show) {
+/**
+ * Read data now and every two seconds, while the page is open and visible. Show the data when they change; but an element
+ * `content`, which `show` builds anew, holds still while it has the focus.
+ */
+async function poll(signal, name, parameters, show, content = null) {
+  let former = "";
   while (!signal.aborted) {
     if (!document.hidden) {
       try {
         const data = await read(name, parameters);
         if (signal.aborted) return;
-        show(data, null);
-        if (name !== "user") showState("Connected");
+        if (content?.contains(document.activeElement)) {
+          showState("The page holds still while it has the focus");
+        } else {
+          const text = JSON.stringify(data);
+          if (!content || text !== former) show(data, null);
+          former = text;
+          if (name !== "user") showState("Connected");
+        }
       } catch (failure) {
         if (signal.aborted) return;
         if (failure.status === 401) return showLogin(failure.message);
+        former = "";
         if (failure.status === 404) show(null, failure);
         else showState(failure.message, true);
       }

@@ -51,5 +51,5 @@ export function open(view) {
           h("summary", {}, h("b", {}, count(letter.count)), " ", letter.reason, h("span", { class: "facts" }, `newest ${clock(letter.appended_at)}`)),
           h("p", {}, "Newest: ", h("code", {}, letter.source)), h("pre", {}, letter.sample))))
       : h("p", { class: "quiet" }, "None."));
-  });
+  }, content);
 }

@@ -21,7 +21,7 @@ function openList(view) {
       table("Most clicked items", ["item", "#recommended", "#impressions", "#clicks", "#click rate"],
         data.ranked.map(([id, recommended, impressions, clicks]) =>
           [itemLink(id, title(id, data.items)), count(recommended), count(impressions), count(clicks), rate(clicks, impressions)]), "No item yet."));
-  });
+  }, content);
 }
 
 function openItem(view) {
@@ -56,7 +56,7 @@ function openItem(view) {
           sources.map(([id, impressions, clicks]) => [itemLink(id, title(id, items)), count(impressions), count(clicks), rate(clicks, impressions)]),
           "No impression with a known decision yet."),
       ] : h("p", { class: "quiet" }, "No record of this item yet."));
-  });
+  }, content);
 }
 
 export function open(view) {

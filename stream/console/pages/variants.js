@@ -51,5 +51,5 @@ export function open(view) {
       h("p", { class: "quiet" }, "Decisions whose click window of 30 minutes has closed, as the workers have counted them: orders without a decision id " +
         "count for the last click, and invalid clicks are told apart."),
       settled.length ? [charts(settled), tables(settled, Object.entries(data.settled.placements), "settled")] : h("p", { class: "quiet" }, "No window has closed yet."));
-  });
+  }, content);
 }

@@ -7,11 +7,11 @@ from aiokafka import TopicPartition
 
 from clickscore.schemas.topics import CATALOGUE, EVENTS, RECOMMENDATIONS
 from clickscore.stream.console import console_reader
-from clickscore.stream.console.console_reader import ConsoleReader
-from clickscore.stream.console.console_state import ConsoleState, LogRecord
+from clickscore.stream.console.console_reader import ConsoleReader, RecentRecords
+from clickscore.stream.console.console_state import MAX_VALUE_BYTES, ConsoleState, LogRecord
 from clickscore.stream.settings import Settings
 from tests.memory_kafka import MemoryLog
-from tests.stream.console.records import START_MS, decision, event, item, log_id
+from tests.stream.console.records import START_MS, decision, event, item, log_id, record
 
 
 def append(log: MemoryLog, *records: LogRecord, prefix: str = "") -> None:
@@ -20,7 +20,12 @@ def append(log: MemoryLog, *records: LogRecord, prefix: str = "") -> None:
         log.append(prefix + each.topic, 0, each.key, each.value, headers=headers, timestamp=each.appended_at)
 
 
-def read(log: MemoryLog, until: Callable[[ConsoleState], object], prefix: str = "") -> ConsoleState:
+def read(
+    log: MemoryLog,
+    until: Callable[[ConsoleState], object],
+    prefix: str = "",
+    history_bytes: int = console_reader.MOMENT_BYTES,
+) -> ConsoleState:
     """Run a reader until a condition holds, and return the state."""
     state = ConsoleState()
 
@@ -28,7 +33,7 @@ def read(log: MemoryLog, until: Callable[[ConsoleState], object], prefix: str = 
         partitions = [TopicPartition(prefix + name, 0) for name in (EVENTS.name, RECOMMENDATIONS.name, CATALOGUE.name)]
         async with log.open_reader() as reader:
             reading = asyncio.create_task(
-                ConsoleReader(Settings.of(topic_prefix=prefix), state, reader, partitions).run()
+                ConsoleReader(Settings.of(topic_prefix=prefix), state, reader, partitions, history_bytes).run()
             )
             async with asyncio.timeout(20):
                 while not until(state):
@@ -58,6 +63,28 @@ def test_history_is_bounded() -> None:
     append(log, *(event(offset) for offset in range(console_reader.HISTORY_RECORDS // 2 + 100)))
     state = read(log, lambda state: state.status.is_reading)
     assert state.rates.totals["events"] == console_reader.HISTORY_RECORDS // 2
+
+
+def test_history_is_bounded_in_bytes_and_the_oldest_records_of_all_partitions_go() -> None:
+    log = MemoryLog()
+    append(
+        log, *(event(offset, query="x" * 1_000) for offset in range(100)), *(decision(offset) for offset in range(4))
+    )
+    append(log, record(EVENTS.name, 100, b"x" * (MAX_VALUE_BYTES + 1)))
+    state = read(log, lambda state: state.status.is_reading, history_bytes=30_000)
+    assert 20 <= state.rates.totals["events"] < 30
+    assert state.rates.totals["decisions"] == 0
+    assert state.rates.totals["large records"] == 1  # counted, and no room taken
+    assert state.moments.by_id(log_id(99)) is not None
+    assert state.moments.by_id(log_id(0)) is None
+
+
+def test_history_keeps_the_newest_records_in_the_order_of_time() -> None:
+    history = RecentRecords(max_records=2, max_bytes=10_000)
+    records = [event(offset) for offset in (3, 1, 2)]
+    for each in records:
+        history.add(each, (each.appended_at, 0))
+    assert history.records() == [records[2], records[0]]
 
 
 def test_lag_is_what_no_worker_has_decided_or_committed() -> None:

@@ -191,6 +191,18 @@ async def sentences_read_well(console: RunningConsole, page: Page) -> None:
     check_page(page, console)
 
 
+async def focus_stays_while_a_page_polls(console: RunningConsole, page: Page) -> None:
+    await page.open(f"{console.address}/console#/item")
+    await has_text(page, "Blue cup")
+    await page.evaluate("document.querySelector('main table a').focus()")
+    console.topics.records += [event(20), decision(20, items=("kettle",))]
+    await page.wait_for("document.getElementById('state').textContent.includes('holds still')")
+    assert await page.evaluate("document.activeElement.matches('main table a')")
+    await page.evaluate("document.activeElement.blur()")
+    await has_text(page, "kettle")
+    check_page(page, console)
+
+
 async def thousands_of_events_leave_a_short_list(console: RunningConsole, page: Page) -> None:
     await page.open(f"{console.address}/console")
     await has_text(page, "Blue cup")
@@ -215,6 +227,7 @@ def test_console_in_a_browser(tmp_path: Path) -> None:
                 every_page_shows_its_facts_and_hostile_ids_stay_text,
                 admin_promotes_and_erases_after_a_confirmation,
                 sentences_read_well,
+                focus_stays_while_a_page_polls,
                 thousands_of_events_leave_a_short_list,
             ):
                 async with running_console(RECORDS) as console:
