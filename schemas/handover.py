@@ -14,6 +14,7 @@ from clickscore.schemas.durations import DAY_MS
 from clickscore.schemas.field_types import YEAR_9999_MS, EventTime, Id, LogOffset, Millis
 from clickscore.schemas.open_decisions import decode_ledger
 from clickscore.schemas.purposes import Purpose
+from clickscore.schemas.seen_items import MAX_SEEN, SEEN_BYTES
 
 MAX_PARTITIONS = 10_000
 """Partitions of a topic at most, for hand-overs. A partition remembers a number for each source partition."""
@@ -49,13 +50,19 @@ class HandedSession(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the session has a purchase."""
     events: Annotated[tuple[HandedEvent, ...], msgspec.Meta(min_length=1)]
     """Newest events, in order of time."""
+    seen: Annotated[bytes, msgspec.Meta(max_length=MAX_SEEN * SEEN_BYTES)] | msgspec.UnsetType = msgspec.UNSET
+    """Impressions of items, as `schemas.seen_items` writes impressions down; left out without impressions."""
 
     def __post_init__(self) -> None:
         """Check that the parts describe one session.
 
         Raises:
-            ValueError: The events are not in order of time, begin before the session, or are more than its length.
+            ValueError: The events are not in order of time, begin before the session, or are more than its length; or
+                the seen items are cut off.
         """
+        if self.seen is not msgspec.UNSET and len(self.seen) % SEEN_BYTES:
+            message = "the seen items are cut off"
+            raise ValueError(message)
         times = [self.opened_at, *(event.ts for event in self.events)]
         if any(later < earlier for earlier, later in pairwise(times)):
             message = "the events of the session are not in order of time"

@@ -89,6 +89,8 @@ class UserState(msgspec.Struct, array_like=True, gc=False):
     """Open decisions of the user; only in a ledger record, which has no other field but `offset`."""
     bought_days: list[int] = []
     """Day of the purchase of each bought item, days since 1970, UTC; the first items may lack one."""
+    seen: bytes | None = None
+    """Impressions of items in the open session, as in `schemas.seen_items`; absent without impressions."""
 
 
 class PartitionSnapshot(msgspec.Struct, array_like=True, gc=False):

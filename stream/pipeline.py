@@ -877,6 +877,8 @@ class Pipeline:
         elif isinstance(event, Impression):  # no action of the user: it enters no session
             if not (late or withheld & ADS):
                 user = state.count_ad(user, event, record.offset)
+            if not late:
+                state.count_seen(user, event, record.offset)
         else:
             fingerprint = xxhash.xxh3_64_digest(event.event_id.encode())
             if sessions.is_duplicate(user, fingerprint):
@@ -913,6 +915,7 @@ class Pipeline:
             client=declared or user.client,
             ad_impressions=ad_counts.impressions_on_day(user.ads, event.ts),
             session_ads=ad_counts.in_session(user.ads, user.opened_by),
+            seen=user.seen or b"",
         )
 
     def _decide(self, due: DueDecision, scores: Scores | None) -> DecidedPage:

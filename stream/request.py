@@ -69,6 +69,8 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     """Items that users bought together with those in the cart and on screen; only for a page with such a shelf."""
     budgets: BudgetTable | None = None
     """Budgets of the campaigns as of the event; None where no budget counts."""
+    seen: bytes = b""
+    """Impressions of items in the session, as `schemas.seen_items` writes impressions down."""
     shown: frozenset[str] = frozenset()
     """Items that the page shows already: on its earlier shelves, and as ads."""
 

@@ -21,6 +21,7 @@ import msgspec
 import xxhash
 
 from clickscore.schemas.durations import DAY_MS, MINUTE_MS
+from clickscore.schemas.seen_items import MAX_SEEN
 from clickscore.stream.errors import SettingsError
 
 Decides = Literal["items", "records", "nothing"]
@@ -210,6 +211,16 @@ class SessionSettings(Group, frozen=True, kw_only=True):
     ] = 0
     max_events: Annotated[int, setting("events", "Newest events of a session that are remembered", ge=1)] = 50
     max_bought: Annotated[int, setting("items", "Newest bought items of a user that are remembered", ge=0)] = 50
+    # Each impression writes the user's state once more, so nothing is counted unless a policy needs the counts.
+    max_seen: Annotated[
+        int,
+        setting(
+            "items",
+            "Newest shown items of a session whose impressions are counted, for `hide.seen` of a policy; 0 for none",
+            ge=0,
+            le=MAX_SEEN,
+        ),
+    ] = 0
     user_ttl_ms: Annotated[
         int, setting("ms", "Time without an event after which a user's bought items are forgotten", ge=1)
     ] = 30 * DAY_MS

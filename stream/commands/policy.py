@@ -31,14 +31,18 @@ def policy() -> None:
 @policy.command()
 @click.argument("name", metavar="FILE")
 @json_options
-def check(*, name: str, json_output: JsonOutput) -> None:
+@with_settings("max_seen")
+def check(*, settings: Settings, name: str, json_output: JsonOutput) -> None:
     """Check the policy FILE. A wrong policy is refused with a sentence and exit code 1.
+
+    So is a policy with a rule that needs a setting which is off: workers with the same settings would not start.
 
     \b
     Example:
       clickscore policy check autumn.toml
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
     loaded = load_policy(name)
+    loaded.check_settings(settings.sessions)
     json_output.write({"policy": loaded.label, "owner": loaded.owner})
     json_output.echo(safe_text(f"good: {loaded.label}, owned by {loaded.owner}"))
 

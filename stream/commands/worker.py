@@ -33,6 +33,7 @@ from clickscore.stream.worker.rollouts import RolloutParts
     "gap_ms",
     "lateness_ms",
     "late_events",
+    "max_seen",
     "k",
     "reasons",
     "control_share",
@@ -57,6 +58,7 @@ def worker(settings: Settings) -> None:
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
     # Bundle and policy come first: a wrong one must not cost the group a rebalance.
     policy_file, scorer = load_policy(settings.policy.policy), None
+    policy_file.check_settings(settings.sessions)
     has_reasons = policy_file.max_reasons(settings.policy) > 0
     if settings.scoring.bundle:
         bundle = load_bundle(
@@ -82,7 +84,7 @@ def worker(settings: Settings) -> None:
     store = settings.scoring.bundle_store
     rollout_parts = RolloutParts(
         load_bundle=partial(load_stored_bundle, settings.scoring, reasons=has_reasons),
-        load_policy=partial(load_stored_policy, store),
+        load_policy=partial(load_stored_policy, store, settings=settings.sessions),
         bundles=bundles,
         policies=policies,
     )

@@ -4,13 +4,24 @@ from collections.abc import Callable, Collection, Container, Mapping, Sequence
 
 from clickscore.schemas.durations import DAY_MS
 from clickscore.schemas.events import ACTION_OF, Cart, Impression, ItemEvent, Purchase, RemoveFromCart
+from clickscore.schemas.seen_items import hashes_seen_often, short_hash
 from clickscore.stream.policy.policy_file import Hide
-from clickscore.stream.policy.rules import CatalogueFilter, Filter, UserFilter
+from clickscore.stream.policy.rules import CatalogueFilter, Filter, RequestFilter, UserFilter
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
 from clickscore.stream.request import UNKNOWN_DAY, Request
 
 _CART, _PURCHASE = ACTION_OF[Cart], ACTION_OF[Purchase]
 _LEFT_CART = (ACTION_OF[RemoveFromCart], _PURCHASE)
+
+
+class MatchingItems(Container[str]):
+    """The items that pass a test."""
+
+    def __init__(self, test: Callable[[str], bool]) -> None:
+        self._test = test
+
+    def __contains__(self, item: object) -> bool:
+        return isinstance(item, str) and self._test(item)
 
 
 def bought_already(request: Request, catalogue: AnyCatalogue) -> Collection[str]:
@@ -97,6 +108,21 @@ def on_page(request: Request, catalogue: AnyCatalogue) -> Collection[str]:
     return request.shown
 
 
+def seen_often(impressions: int) -> Callable[[Request, AnyCatalogue], Container[str]]:
+    """Forbid items that were shown to the user in this session without a click.
+
+    Args:
+        impressions: Number of impressions from which on an item is forbidden.
+    """
+
+    def forbid(request: Request, catalogue: AnyCatalogue) -> Container[str]:
+        del catalogue
+        hashes = hashes_seen_often(request.seen, impressions)
+        return MatchingItems(lambda item: short_hash(item) in hashes) if hashes else ()
+
+    return forbid
+
+
 HIDDEN = CatalogueFilter("hidden", "the shop hides it, or has removed it from the catalogue", hidden)
 """Filter of every policy: an item that the shop hides is never shown."""
 
@@ -118,7 +144,14 @@ def make_filters(hide: Hide) -> tuple[Filter, ...]:
         (ON_SCREEN, hide.on_screen),
         (IN_CART, hide.in_cart),
     ]
-    return tuple(rule for rule, is_on in switches if is_on)
+    filters = tuple(rule for rule, is_on in switches if is_on)
+    return filters if hide.seen is None else (*filters, _seen_filter(hide.seen))
+
+
+def _seen_filter(impressions: int) -> RequestFilter:
+    times = "once" if impressions == 1 else f"{impressions} times"
+    sentence = f"it was shown {times} or more in this session without a click"
+    return RequestFilter("seen", sentence, seen_often(impressions))
 
 
 def _bought_filter(hide: Hide) -> UserFilter:

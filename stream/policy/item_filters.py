@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Container
 
 from clickscore.schemas.events import Impression, ItemEvent
-from clickscore.stream.policy.filters import on_screen
+from clickscore.stream.policy.filters import MatchingItems, on_screen
 from clickscore.stream.policy.policy_file import Hide, Only, PolicyFile, PriceBand
 from clickscore.stream.policy.rules import CatalogueFilter, Filter, RequestFilter
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
@@ -11,16 +11,6 @@ from clickscore.stream.request import Request
 
 Forbid = Callable[[Request, AnyCatalogue], Container[str]]
 """Returns the item ids forbidden for a request."""
-
-
-class MatchingItems(Container[str]):
-    """The items that pass a test."""
-
-    def __init__(self, test: Callable[[str], bool]) -> None:
-        self._test = test
-
-    def __contains__(self, item: object) -> bool:
-        return isinstance(item, str) and self._test(item)
 
 
 def hidden_category(categories: Collection[str]) -> Forbid:

@@ -15,11 +15,12 @@ import xxhash
 
 from clickscore.schemas.events import ShelfName
 from clickscore.schemas.field_types import Id
+from clickscore.schemas.seen_items import MAX_IMPRESSIONS
 from clickscore.stream.errors import PolicyError
 from clickscore.stream.policy.ad_policy import Ads, ad_contradictions
 from clickscore.stream.policy.goal_policy import Goals, goal_contradictions
 from clickscore.stream.policy.shelf_policy import Pages, ShelfTable, job_of, shelf_contradictions
-from clickscore.stream.settings import PolicySettings
+from clickscore.stream.settings import PolicySettings, SessionSettings
 from clickscore.stream.shipped_files import ShippedFiles
 
 HASH_DIGITS = 8
@@ -34,6 +35,7 @@ ANY_NUMBER = 1_000
 Count = Annotated[int, msgspec.Meta(ge=0, le=ANY_NUMBER)]
 Places = Annotated[int, msgspec.Meta(ge=1, le=ANY_NUMBER)]
 Factor = Annotated[float, msgspec.Meta(ge=1 / MAX_FACTOR, le=MAX_FACTOR)]
+Impressions = Annotated[int, msgspec.Meta(ge=1, le=MAX_IMPRESSIONS)]
 Days = Annotated[int, msgspec.Meta(ge=1, le=3650)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Names = Annotated[tuple[Name, ...], msgspec.Meta(max_length=1000)]
@@ -64,6 +66,8 @@ class Hide(_Table, frozen=True, kw_only=True):
     """Whether the item of the page that the user looks at is hidden."""
     in_cart: bool = True
     """Whether items that are in the cart are hidden."""
+    seen: Impressions | None = None
+    """Number of impressions in the session without a click after which an item is hidden; by default any number."""
     unavailable: bool = True
     """Whether items are hidden that are not sold in the user's region or to the user's customer group."""
     flags: Names = ()
@@ -179,6 +183,19 @@ class PolicyFile(_Table, frozen=True, kw_only=True):
     def reserve(self, settings: PolicySettings) -> float:
         """Return the lowest expected value of a shown ad, in the currency of the bids."""
         return settings.reserve if self.ads.reserve is None else self.ads.reserve
+
+    def check_settings(self, settings: SessionSettings) -> None:
+        """Refuse settings that leave a rule of the policy without input.
+
+        Raises:
+            PolicyError: A rule needs a setting that is off.
+        """
+        if self.hide.seen is not None and not settings.max_seen:
+            message = (
+                f"the policy {self.label} has hide.seen = {self.hide.seen}, but the setting max_seen is 0, so that no "
+                "impression is counted: set max_seen to 64, or remove hide.seen"
+            )
+            raise PolicyError(message)
 
     @property
     def hash(self) -> str:

@@ -64,6 +64,9 @@ def _hidden_parts(policy: PolicyFile) -> Iterator[tuple[str, str]]:
         ("unavailable", "items not sold in the user's region or to the user's group are", hide.unavailable),
     ):
         yield f"hide.{name}", f"{items} {'not shown' if is_hidden else 'shown like any other'}"
+    if hide.seen is not None:
+        times = "once" if hide.seen == 1 else f"{hide.seen} times"
+        yield "hide.seen", f"items that were shown {times} in a session without a click are not shown again in it"
     if hide.bought_again:
         yield (
             "hide.bought_again",

@@ -6,6 +6,7 @@ import msgspec
 
 from clickscore.schemas.ad_impressions import AD_IMPRESSION_BYTES
 from clickscore.schemas.events import ACTIONS
+from clickscore.schemas.seen_items import SEEN_BYTES
 from clickscore.schemas.snapshots import (
     PARTITION_KEY,
     UserState,
@@ -110,6 +111,9 @@ def _check_lengths(user: UserState) -> None:
         raise msgspec.ValidationError(message)
     if user.ads is not None and len(user.ads.impressions) % AD_IMPRESSION_BYTES:
         message = "the ad impressions are cut off"
+        raise msgspec.ValidationError(message)
+    if len(user.seen or b"") % SEEN_BYTES:
+        message = "the seen items are cut off"
         raise msgspec.ValidationError(message)
 
 

@@ -78,6 +78,7 @@ def _handed_session(user: UserState) -> HandedSession:
             HandedEvent(user.opened_at + age, user.actions[row], user.items[row], _fingerprint(user, row))
             for row, age in enumerate(user.ages)
         ),
+        seen=user.seen or msgspec.UNSET,
     )
 
 
@@ -95,7 +96,7 @@ def _handed_consent(consent: ConsentState) -> HandedConsent:
 
 
 def encode_bounded(handover: Handover, max_bytes: int) -> bytes:
-    """Return a hand-over as JSON. Open decisions, then the oldest halves of events and bought items go until it fits.
+    """Return a hand-over as JSON. Until it fits, open decisions go, then seen items, then old events and bought items.
 
     Args:
         handover: The hand-over.
@@ -104,6 +105,10 @@ def encode_bounded(handover: Handover, max_bytes: int) -> bytes:
     value = encode_event(handover)
     if len(value) > max_bytes and handover.ledger is not msgspec.UNSET:
         handover = msgspec.structs.replace(handover, ledger=msgspec.UNSET)  # the session counts more than its outcome
+        value = encode_event(handover)
+    if len(value) > max_bytes and handover.session is not None and handover.session.seen is not msgspec.UNSET:
+        session = msgspec.structs.replace(handover.session, seen=msgspec.UNSET)
+        handover = msgspec.structs.replace(handover, session=session)
         value = encode_event(handover)
     while len(value) > max_bytes:
         session, bought = handover.session, handover.bought

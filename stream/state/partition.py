@@ -39,7 +39,7 @@ from clickscore.schemas.snapshots import (
 from clickscore.stream.budgets.partition_budgets import BUDGET_PREFIX, PartitionBudgets
 from clickscore.stream.reference.epoch_schedule import NEVER_MS
 from clickscore.stream.settings import SessionSettings
-from clickscore.stream.state import ad_counts, clients, consent, identity, sessions
+from clickscore.stream.state import ad_counts, clients, consent, identity, seen_counts, sessions
 from clickscore.stream.state.baskets import Baskets
 from clickscore.stream.state.ledger import Ledger
 from clickscore.stream.state.popularity import Popularity, newest_items
@@ -224,6 +224,22 @@ class PartitionState:
             self._set_ads(event.user_id, user, ads)
         return user
 
+    def count_seen(self, user: UserState, event: Impression, offset: int) -> None:
+        """Count an impression of an item in the open session, unless the setting `max_seen` is 0.
+
+        Args:
+            user: State of the event's user, as `user` returns it.
+            event: The impression; must not be late.
+            offset: Source offset of the event.
+        """
+        max_seen = self._settings.max_seen
+        if not (max_seen and user.length):
+            return
+        seen = seen_counts.add_impression(user.seen or b"", event.item_id, event.event_id, max_seen)
+        if seen is not None:
+            self._touch(event.user_id, user, offset)
+            user.seen = seen
+
     def _set_ads(self, user_id: str, user: UserState, ads: AdState) -> None:
         """Replace the ad counts of a touched user, and make sure that they are forgotten after their day."""
         if user.ads is None:
@@ -252,6 +268,8 @@ class PartitionState:
                 self._session_timers.add(user_id, user.last_ts + settings.gap_ms)
         item_id, counted = _item(event), self._counted_items(user)
         sessions.add_event(user, event, ACTION_OF[type(event)], item_id, fingerprint)
+        if user.seen and item_id:
+            user.seen = seen_counts.forget_item(user.seen, item_id)
         if len(user.items) > settings.max_events:
             sessions.drop_oldest(user)
         self._recount(counted, user)
@@ -510,12 +528,8 @@ class PartitionState:
         if session is not None and is_over:
             if may_publish and self._counts(user):
                 closed.append(identity.closed_session(handover, session, self._topic))
-        elif session is not None and user.length:
-            identity.merge_session(user, session, settings.max_events)
         elif session is not None:
-            identity.adopt_session(user, session, offset, settings.max_events)
-            self.open_sessions += 1
-            self._session_timers.add(user_id, user.last_ts + settings.gap_ms)
+            self._receive_session(user_id, user, session, offset)
         self._recount(counted, user)
         if not self._counts(user):
             self._popularity.drop_uncounted(user.items)
@@ -525,6 +539,25 @@ class PartitionState:
         if not had_timer and (user.bought or _is_machine(user)):
             self._user_timers.add(user_id, user.last_ts + settings.user_ttl_ms)
         return closed, None if is_over else f"{self.source}-{user.opened_by}"
+
+    def _receive_session(self, user_id: str, user: UserState, session: HandedSession, offset: int) -> None:
+        """Add a handed-over session to the open session of a user, or make it the open session.
+
+        Args:
+            user_id: The user.
+            user: State of the user.
+            session: The handed-over session; must not be over.
+            offset: Source offset of the hand-over.
+        """
+        settings = self._settings
+        if user.length:
+            identity.merge_session(user, session, settings.max_events)
+        else:
+            identity.adopt_session(user, session, offset, settings.max_events)
+            self.open_sessions += 1
+            self._session_timers.add(user_id, user.last_ts + settings.gap_ms)
+        if session.seen is not msgspec.UNSET:
+            user.seen = seen_counts.merge_counts(user.seen, session.seen, settings.max_seen)
 
     def _receive_ads(self, handover: Handover, user: UserState, *, takes_session: bool) -> None:
         """Add the ads shown to an anonymous id to a user's, unless the user has not consented to ads.

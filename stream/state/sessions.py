@@ -194,3 +194,4 @@ def clear(user: UserState) -> None:
     """Remove the open session from the state of a user."""
     user.session_id, user.opened_by, user.length, user.purchased, user.is_handed = "", -1, 0, False, False
     user.ages, user.actions, user.items, user.fingerprints = [], b"", [], b""
+    user.seen = None

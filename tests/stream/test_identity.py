@@ -750,7 +750,7 @@ def test_handover_costs_a_user_a_byte_and_a_partition_a_few_bytes_a_source():
     plain = _partition_bytes(made)
     run(made, USERS, handover("ann", 2, handed_session(0, 1)))
     snapshot = made.state(USERS).contents()[b"ann"]
-    assert snapshot[-4:] == b"\xc3\xc0\xc0\x90"  # handed over, no ads, no ledger, and no purchase
+    assert snapshot[-5:] == b"\xc3\xc0\xc0\x90\xc0"  # handed over, no ads, no ledger, no purchase, nothing seen
     assert decode_user(snapshot).is_handed
     assert _partition_bytes(made) - plain == 2
     run(made, USERS, handover("ann", 2, handed_session(0, 1), offset=2**53))

@@ -29,6 +29,7 @@ const RULES = {
   on_screen: "on screen",
   on_page: "elsewhere on the page",
   in_cart: "in the cart already",
+  seen: "shown often without a click",
   hidden: "hidden by the catalogue",
   reminders: "seen in this session",
   category_cap: "too many of one category",

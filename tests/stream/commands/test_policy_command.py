@@ -49,3 +49,14 @@ def test_shipped_policies_are_listed():
         "shelves",
         "strict",
     ]
+
+
+def test_rule_that_needs_a_setting_is_refused_without_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "often.toml"
+    path.write_text('version = "often-1"\nowner = "me"\nhide.seen = 3\n')
+    for command in (["policy", "check", str(path)], ["worker", "--policy", str(path)]):
+        with pytest.raises(SystemExit) as ended:
+            main(command)
+        assert ended.value.code == 1
+        assert "has hide.seen = 3, but the setting max_seen is 0" in capsys.readouterr().err
+    assert output_of("check", str(path), "--max-seen", "64").startswith("good: often-1@")

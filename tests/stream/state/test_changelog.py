@@ -82,3 +82,9 @@ def test_snapshot_with_cut_off_ad_impressions_is_no_snapshot():
     value = encode(UserState(offset=1, ads=AdState(day=20_000, impressions=b"x" * 17)))
     with pytest.raises(msgspec.DecodeError, match="cut off"):
         StateRestorer().add(b"ann", value, -1)
+
+
+def test_snapshot_with_cut_off_seen_items_is_no_snapshot():
+    value = encode(UserState(offset=1, seen=b"x" * 18))
+    with pytest.raises(msgspec.DecodeError, match="cut off"):
+        StateRestorer().add(b"ann", value, -1)
