@@ -147,9 +147,9 @@ class RunFolder:
         return run / name if run is not None and (run / name).is_dir() else None
 
     def find_trained(self, content_hash: str) -> str:
-        """Return the content hash of the bundle whose training a bundle has: its own, or that before its refreshes.
+        """Return the content hash of the trained bundle behind a bundle: itself, or the bundle before its refreshes.
 
-        A run that counts neighbours trains nothing: its bundle has the weights of an earlier one.
+        A run that counts neighbours trains nothing: its bundle has the weights of an earlier bundle.
         """
         run = self.find_run(content_hash)
         outcome = read_outcome(run) if run is not None else None

@@ -142,7 +142,7 @@ class Catalogue:
         return bool(self.budgeted)
 
     def campaign(self, campaign_id: str) -> Campaign | None:
-        """Return a campaign; None where there is none of this id."""
+        """Return a campaign; None for an unknown id."""
         return self.campaigns.get(campaign_id)
 
     def facts(self, item_id: str) -> ItemFacts:

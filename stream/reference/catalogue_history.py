@@ -295,7 +295,7 @@ class CatalogueView:
         )
 
     def campaign(self, campaign_id: str) -> Campaign | None:
-        """Return a campaign; None where there is none of this id."""
+        """Return a campaign; None for an unknown id."""
         changed = {} if self._is_newest_campaigns else self._changed_campaigns()
         return changed[campaign_id] if campaign_id in changed else self._history.newest.campaigns.get(campaign_id)
 

@@ -67,7 +67,7 @@ class _Target(NamedTuple):
     decisions: tuple[AnyDecision, ...]
     """Published decisions on the event, the explained one first."""
     value: bytes | None
-    """Published record; None where there is none."""
+    """Published record; None without a record."""
 
 
 class _Made(NamedTuple):
@@ -234,7 +234,7 @@ class Explainer:
 
 
 def _read_decision(value: bytes) -> AnyDecision | None:
-    """Return a published decision; None for a record that is none, although it has the id of a decision."""
+    """Return a published decision; None for another record, although it has the id of a decision."""
     try:
         return decode_decision(value)
     except (msgspec.DecodeError, UnicodeDecodeError):

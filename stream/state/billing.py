@@ -1,4 +1,4 @@
-"""Billing: what a sold slot costs, from the reactions to it. The one place where money is computed.
+"""Billing: what a sold slot costs, from the reactions to it. The single place where money is computed.
 
 A slot is charged once at most, for its first valid click, its first impression, or its first order, as its campaign
 bids. So a page never costs more than the prices that its decision states.

@@ -105,7 +105,7 @@ class RolloutKeeper:
 
     @property
     def rollout(self) -> Rollout | None:
-        """Newest rollout; None where there is none."""
+        """Newest rollout; None without a rollout."""
         return self._log.table.rollouts.get(self._name)
 
     @property
