@@ -94,7 +94,9 @@ class Billing(msgspec.Struct, frozen=True, array_like=True, gc=False):
     events: int = 0
     """Number of events that the campaign bids for, invalid ones included."""
     net: float = 0.0
-    """Amount that the campaign pays."""
+    """Price of what is charged."""
+    paid: float = 0.0
+    """What the campaign has paid: less than the price where its budget had too little."""
 
 
 class OpenDecision(msgspec.Struct, array_like=True, gc=False):
@@ -169,7 +171,7 @@ def _is_damaged(decision: OpenDecision) -> bool:
         or len(decision.billing) not in (0, len(decision.slots))
         or any(reaction.kind not in (IMPRESSION, CLICK) for reaction in decision.reactions)
         or not all(0 <= slot.price <= MAX_BID for slot in decision.slots)
-        or not all(0 <= billing.net <= MAX_BID for billing in decision.billing)
+        or not all(0 <= amount <= MAX_BID for billing in decision.billing for amount in (billing.net, billing.paid))
     )
 
 

@@ -986,7 +986,7 @@ def _pass_budgets(state: PartitionState, step: LedgerStep, output: Output) -> No
     for report in budgets.advance(step.max_ts, step.offset):
         output.budget_records.append(_budget_message(ALLOCATOR_PARTITION, report))
     if isinstance(record, BudgetLease):
-        state.ledger.add_charges(budgets.apply(record))
+        state.ledger.add_charges(budgets.apply(record), step.offset)
     elif record is not None and catalogue is not None:
         lease = budgets.receive(record, lambda campaign_id: make_budget(catalogue.campaign(campaign_id)))
         if lease is not None:

@@ -183,6 +183,23 @@ class BudgetAccounts(msgspec.Struct, array_like=True):
             if rest:
                 account.owed_charges = [msgspec.structs.replace(oldest, net=rest), *account.owed_charges]
 
+    def cancel(self, campaign_id: str, decision_id: str, slot: int) -> None:
+        """Give up what is owed for a slot.
+
+        Args:
+            campaign_id: Campaign of the slot.
+            decision_id: Id of the recommendation of the page.
+            slot: Index of the slot in the decision on ads.
+        """
+        account = self.campaigns.get(campaign_id)
+        if account is None:
+            return
+        charges = account.owed_charges
+        account.owed_charges = [c for c in charges if (c.decision_id, c.slot) != (decision_id, slot)]
+        if len(account.owed_charges) < len(charges):
+            account.owed = sum([round_up(charge.net) for charge in account.owed_charges])
+            account.is_changed = True
+
     def multiplier(self, campaign_id: str) -> float | None:
         """Return the factor on the bid of a campaign; None where no lease lets it spend."""
         account = self.campaigns.get(campaign_id)

@@ -112,6 +112,17 @@ class PartitionBudgets:
         self._touch(_ACCOUNT, "", charge.campaign_id)
         return self.accounts.charge(charge)
 
+    def cancel(self, campaign_id: str, decision_id: str, slot: int) -> None:
+        """Give up what a campaign owes for a slot.
+
+        Args:
+            campaign_id: Campaign of the slot.
+            decision_id: Id of the recommendation of the page.
+            slot: Index of the slot in the decision on ads.
+        """
+        self._touch(_ACCOUNT, "", campaign_id)
+        self.accounts.cancel(campaign_id, decision_id, slot)
+
     def apply(self, lease: BudgetLease) -> list[AdCharge]:
         """Apply a lease; return the charges of what was owed."""
         self.has_leases = True

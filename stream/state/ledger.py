@@ -133,11 +133,19 @@ def _charge_in_full(charge: AdCharge) -> AdCharge:
     return charge
 
 
+def _owe_nothing(_campaign_id: str, _decision_id: str, _slot: int) -> None:
+    """Do nothing: without budgets nothing is owed."""
+
+
 class Ledger:
     """Open decisions of a partition's users."""
 
     def __init__(
-        self, source: str, settings: SessionSettings, charge: Callable[[AdCharge], AdCharge] = _charge_in_full
+        self,
+        source: str,
+        settings: SessionSettings,
+        charge: Callable[[AdCharge], AdCharge] = _charge_in_full,
+        cancel: Callable[[str, str, int], None] = _owe_nothing,
     ) -> None:
         """Start with an empty ledger.
 
@@ -145,8 +153,10 @@ class Ledger:
             source: `TOPIC-PARTITION` of the events.
             settings: Allowed lateness.
             charge: Returns a charge of a campaign with a budget with what its leases can pay.
+            cancel: Gives up what a campaign owes for a decision's slot.
         """
-        self._charge = charge
+        self._charge, self._cancel = charge, cancel
+        self._owing: dict[str, str] = {}  # user of each open decision that was not paid in full
         self._topic, _, partition = source.rpartition("-")
         self._partition = int(partition)
         self._lateness_ms = settings.lateness_ms
@@ -174,9 +184,21 @@ class Ledger:
         value = self._users.get(user_id)
         return (decode_user(value).ledger or UserLedger()) if value is not None else UserLedger()
 
-    def add_charges(self, charges: Iterable[AdCharge]) -> None:
-        """Add charges of earlier events that a new lease can pay to the results."""
-        self._results.charges.extend(charges)
+    def add_charges(self, charges: Iterable[AdCharge], offset: int) -> None:
+        """Add charges of earlier events that a new lease can pay to the results.
+
+        Args:
+            charges: The charges.
+            offset: Source offset of the lease.
+        """
+        for charge in charges:
+            self._results.charges.append(charge)
+            user_id = self._owing.get(charge.decision_id)
+            index = None if user_id is None else self._find(user_id, charge.decision_id)
+            if user_id is not None and index is not None:
+                billing = self._touch(user_id, offset).decisions[index].billing
+                paid = round(billing[charge.slot].paid + charge.net, MONEY_DECIMALS)
+                billing[charge.slot] = msgspec.structs.replace(billing[charge.slot], paid=paid)
 
     def take_results(self) -> LedgerResults:
         """Return the results since the last call."""
@@ -229,6 +251,8 @@ class Ledger:
         """
         if not decisions:
             return
+        for decision in decisions:
+            self._owing.pop(self._decision_id(decision), None)
         removed = {(decision.partition, decision.offset) for decision in decisions}
         brought = {
             order.fingerprint
@@ -402,15 +426,16 @@ class Ledger:
             ts: Event time of the event behind the change, ms.
         """
         if any(decision.slots for decision in ledger.decisions):
-            self._bill(ledger, ts)
+            self._bill(user_id, ledger, ts)
         for index, decision in enumerate(ledger.decisions):
             if decision.revisions:
                 self._publish(user_id, ledger, index)
 
-    def _bill(self, ledger: UserLedger, ts: int) -> None:
-        """Write a charge for each slot whose costs have changed.
+    def _bill(self, user_id: str, ledger: UserLedger, ts: int) -> None:
+        """Write a charge for each slot whose costs have changed. A credit pays back what was paid.
 
         Args:
+            user_id: The user.
             ledger: Ledger of the user.
             ts: Event time of the event behind the change, ms.
         """
@@ -423,6 +448,9 @@ class Ledger:
                 if (bill.events, bill.net) == (billing.events, billing.net):
                     continue
                 decision_id = self._decision_id(decision)
+                is_credit = bill.net < billing.net
+                if is_credit and slot.has_budget:
+                    self._cancel(slot.campaign_id, decision_id, number)
                 charge = AdCharge(
                     charge_id=f"{decision_id}/{number}/{billing.records}",
                     campaign_id=slot.campaign_id,
@@ -432,12 +460,16 @@ class Ledger:
                     bid_per=slot.bid_per,
                     ts=ts,
                     gross=round((bill.events - billing.events) * unit_price(slot), MONEY_DECIMALS),
-                    net=round(bill.net - billing.net, MONEY_DECIMALS),
+                    net=round(0 - billing.paid if is_credit else bill.net - billing.net, MONEY_DECIMALS),
                     reason=bill.reason,
                 )
-                self._results.charges.append(self._charge(charge) if slot.has_budget else charge)
+                charge = self._charge(charge) if slot.has_budget else charge
+                self._results.charges.append(charge)
+                paid = round(billing.paid + charge.net, MONEY_DECIMALS)
+                if paid < bill.net:
+                    self._owing[decision_id] = user_id
                 decision.billing = decision.billing or [Billing()] * len(decision.slots)
-                decision.billing[number] = Billing(billing.records + 1, bill.events, bill.net)
+                decision.billing[number] = Billing(billing.records + 1, bill.events, bill.net, paid)
 
     def _publish(self, user_id: str, ledger: UserLedger, index: int) -> None:
         """Write the outcome of a decision, unless the newest record says the same.
@@ -481,6 +513,8 @@ class Ledger:
         """
         if user_id in self._users or user_id in self._touched:
             ledger = self._touch(user_id, offset)
+            for decision in ledger.decisions:
+                self._owing.pop(self._decision_id(decision), None)
             ledger.decisions, ledger.orders, ledger.is_machine = [], [], False
             self._close_at.pop(user_id, None)
             self._erased.add(user_id)
@@ -496,6 +530,10 @@ class Ledger:
             return None
         ledger = self.user(user_id)
         handed = UserLedger(ledger.decisions, ledger.orders, ledger.is_machine)
+        for decision in handed.decisions:  # another partition gives the credits from then on
+            for number, (slot, billing) in enumerate(zip(decision.slots, decision.billing, strict=False)):
+                if billing.paid < billing.net:
+                    self._cancel(slot.campaign_id, self._decision_id(decision), number)
         self.forget(user_id, offset)
         return handed if handed.decisions else None
 
@@ -580,7 +618,11 @@ class Ledger:
         """
         user_id = ledger_user(key)
         self._users[user_id] = value
-        self._set_timer(user_id, self.user(user_id))
+        ledger = self.user(user_id)
+        for decision in ledger.decisions:
+            if any(billing.paid < billing.net for billing in decision.billing):
+                self._owing[self._decision_id(decision)] = user_id
+        self._set_timer(user_id, ledger)
 
     def is_overlaid(self, key: str, offset: int, *, is_tombstone: bool) -> bool:
         """Return whether a record of the changelog is older than the ledger here.

@@ -1,6 +1,7 @@
 """Budgets in the pipeline: reports and leases travel through the logs, and no campaign pays more than its budget."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -9,7 +10,7 @@ import pytest
 from clickscore.schemas.catalogue import Campaign, decode_campaign, encode
 from clickscore.schemas.decisions import Ad, decode_decision
 from clickscore.schemas.durations import DAY_MS
-from clickscore.schemas.events import AnyEvent, Click, Tick, View, decode_record, encode_event
+from clickscore.schemas.events import AnyEvent, Click, Erase, Identify, Tick, View, decode_record, encode_event
 from clickscore.schemas.leases import BudgetLease, CampaignLease, CampaignSpend, SpendReport
 from clickscore.schemas.outcomes import AdCharge, decode_charge
 from clickscore.stream.budgets.allocator import TERM_MS, make_budget
@@ -166,8 +167,8 @@ def test_accounts_of_a_day_are_forgotten_with_the_day():
 
 def test_credit_does_not_open_the_budget_again():
     budgets = PartitionBudgets(0)
-    credit = make_charge(-5)
-    assert budgets.charge(credit) is credit
+    budgets.charge(make_charge(-5))
+    budgets.cancel("tea", "decision", 0)
     assert budgets.accounts.campaigns == {}
 
 
@@ -209,6 +210,75 @@ def test_bid_beyond_what_a_lease_can_say_is_refused():
         decode_campaign(b'{"campaign_id": "tea", "item_id": "ad", "bid": 1e10}')
     with pytest.raises(msgspec.ValidationError, match="daily_budget"):
         decode_campaign(b'{"campaign_id": "tea", "item_id": "ad", "bid": 1, "daily_budget": 1e10}')
+
+
+def owing_logs() -> Logs:
+    """Return logs in which a shopper has clicked an ad for 0.5, of which the lease could pay 0.3."""
+    logs = Logs(make_pipeline(make_campaign("tea", "ad", 1, daily_budget=0.3, pacing="asap"), rival()))
+    logs.send(1, view("bob", 0))
+    logs.send(1, view("bob", 1))
+    assert shopper_clicks(logs, 1, "ann", 1.5) == "tea"
+    assert logs.pipeline.state(1).budgets.accounts.campaigns["tea"].owed > 0
+    return logs
+
+
+def lend(logs: Logs, limit: int) -> None:
+    """Give the partition another lease.
+
+    Args:
+        logs: The logs.
+        limit: What the campaign may spend on the day, millionths.
+    """
+    number = logs.pipeline.state(1).budgets.accounts.lease + 1
+    grants = (CampaignLease("tea", limit),)
+    ts = START + 3 * MINUTE
+    lease = BudgetLease(ts=ts, number=number, day=ts // DAY_MS, ends_at=ts + TERM_MS, campaigns=grants)
+    logs.append(1, msgspec.json.encode(lease))
+    logs.read_all()
+
+
+def as_bot(minute: float) -> View:
+    ts = START + round(minute * MINUTE)
+    return View(event_id=f"bot-{ts}", user_id="ann", ts=ts, item_id="x", client="bot")
+
+
+@pytest.mark.parametrize(
+    ("limits", "sums"), [((), [0.3]), ((400_000,), [0.3, 0.4]), ((400_000, 500_000), [0.3, 0.4, 0.5])]
+)
+def test_credits_pay_back_what_was_paid_and_end_what_is_owed(limits: Sequence[int], sums: Sequence[float]):
+    logs = owing_logs()
+    assert paid(logs) == sums[0]
+    for limit, total in zip(limits, sums[1:], strict=True):
+        lend(logs, limit)
+        assert paid(logs) == total
+    logs.send(1, as_bot(4))
+    assert logs.pipeline.state(1).budgets.accounts.campaigns["tea"].owed == 0
+    assert paid(logs) == 0.0
+    lend(logs, 2_000_000)
+    assert paid(logs) == 0.0
+
+
+def test_what_a_lease_paid_after_a_restart_is_paid_back():
+    logs = owing_logs()
+    changes = [ChangelogRecord(key, value, 0) for key, value in logs.pipeline.state(1).contents().items()]
+    logs.pipeline.load({1: restore(changes, "events-1", Settings.of().sessions)})
+    lend(logs, 400_000)
+    assert paid(logs) == 0.4
+    logs.send(1, as_bot(4))
+    assert paid(logs) == 0.0
+
+
+def test_what_is_owed_is_given_up_with_a_hand_over_but_not_with_an_erasure():
+    logs = owing_logs()
+    identify = Identify(event_id="login", user_id="ann", ts=START + 3 * MINUTE, identified_as="eve")
+    logs.append(1, msgspec.json.encode(identify))
+    logs.read_all()
+    assert logs.pipeline.state(1).budgets.accounts.campaigns["tea"].owed == 0
+    logs = owing_logs()
+    logs.append(1, msgspec.json.encode(Erase(event_id="gone", user_id="ann", ts=START + 3 * MINUTE)))
+    logs.read_all()
+    lend(logs, 500_000)
+    assert paid(logs) == 0.5
 
 
 def test_pacing_without_a_budget_is_refused():
