@@ -96,7 +96,7 @@ class Billing(msgspec.Struct, frozen=True, array_like=True, gc=False):
     net: float = 0.0
     """Price of what is charged."""
     paid: float = 0.0
-    """What the campaign has paid: less than the price where its budget had too little."""
+    """Paid amount: less than the price where the budget of the campaign had too little."""
 
 
 class OpenDecision(msgspec.Struct, array_like=True, gc=False):

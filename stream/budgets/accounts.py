@@ -30,7 +30,7 @@ RESERVED_REPORTS = 3
 
 
 def round_up(price: float) -> int:
-    """Return a price in millionths, rounded up: what is spent in an account is never less than what is charged."""
+    """Return a price in millionths, rounded up: the spend of an account is never below the sum of the charges."""
     return -(-round(price * 10**MONEY_DECIMALS) // (10**MONEY_DECIMALS // MICROS))
 
 
@@ -184,7 +184,7 @@ class BudgetAccounts(msgspec.Struct, array_like=True):
                 account.owed_charges = [msgspec.structs.replace(oldest, net=rest), *account.owed_charges]
 
     def cancel(self, campaign_id: str, decision_id: str, slot: int) -> None:
-        """Give up what is owed for a slot.
+        """Give up the debt for a slot.
 
         Args:
             campaign_id: Campaign of the slot.

@@ -30,7 +30,7 @@ def check_budget(key: str, value: bytes) -> None:
 
     Args:
         key: Key of the record.
-        value: What the ledger of the record has in `budget`.
+        value: Field `budget` of the ledger in the record.
 
     Raises:
         msgspec.DecodeError: The value cannot be read.
@@ -113,7 +113,7 @@ class PartitionBudgets:
         return self.accounts.charge(charge)
 
     def cancel(self, campaign_id: str, decision_id: str, slot: int) -> None:
-        """Give up what a campaign owes for a slot.
+        """Give up the debt of a campaign for a slot.
 
         Args:
             campaign_id: Campaign of the slot.

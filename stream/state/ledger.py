@@ -134,7 +134,7 @@ def _charge_in_full(charge: AdCharge) -> AdCharge:
 
 
 def _owe_nothing(_campaign_id: str, _decision_id: str, _slot: int) -> None:
-    """Do nothing: without budgets nothing is owed."""
+    """Do nothing: without budgets there is no debt."""
 
 
 class Ledger:
@@ -153,7 +153,7 @@ class Ledger:
             source: `TOPIC-PARTITION` of the events.
             settings: Allowed lateness.
             charge: Returns a charge of a campaign with a budget with what its leases can pay.
-            cancel: Gives up what a campaign owes for a decision's slot.
+            cancel: Gives up the debt of a campaign for a slot of a decision.
         """
         self._charge, self._cancel = charge, cancel
         self._owing: dict[str, str] = {}  # user of each open decision that was not paid in full
@@ -432,7 +432,7 @@ class Ledger:
                 self._publish(user_id, ledger, index)
 
     def _bill(self, user_id: str, ledger: UserLedger, ts: int) -> None:
-        """Write a charge for each slot whose costs have changed. A credit pays back what was paid.
+        """Write a charge for each slot whose costs have changed. A credit pays the paid amount back.
 
         Args:
             user_id: The user.
