@@ -22,6 +22,7 @@ from clickscore.schemas.events import (
     AnyEvent,
     AnyRecord,
     BudgetRecord,
+    Consent,
     Epoch,
     Erase,
     Identify,
@@ -671,9 +672,8 @@ class Pipeline:
                 catalogue = self._apply_epoch(partition, state, event, output)
                 deciders = self._find_deciders(partition, state.epoch)
                 continue
-            if isinstance(
-                event, BudgetRecord | Handover | PrivacyRecord
-            ):  # the log's order counts: the watermark stays
+            if isinstance(event, (BudgetLease, SpendReport, Handover, Consent, Erase, Identify)):
+                # the log's order counts: the watermark stays
                 self._apply_record(batch, event, record, catalogue)
                 continue
             self._pass_time(state, event, record, output)
@@ -836,7 +836,7 @@ class Pipeline:
             return DeadLetter(record, str(exc))
         if isinstance(event, Epoch):
             return event
-        if isinstance(event, BudgetRecord):
+        if isinstance(event, (BudgetLease, SpendReport)):
             fault = _budget_fault(event, record.timestamp, self._session_settings.future_ms)
         elif not isinstance(event, Tick) and event.user_id.startswith(LEDGER_PREFIX):
             fault = "user_id begins with the character U+0000, which keys of the state begin with"

@@ -80,9 +80,13 @@ class BudgetAccounts(msgspec.Struct, array_like=True):
     """Pages with a matching campaign since the last report."""
     campaigns: dict[str, Account] = {}
 
+    def is_due(self, ts: int) -> bool:
+        """Return whether reports may be due at a time (ms)."""
+        return ts // REPORT_MS > self.reported_at
+
     def changed_by_time(self, ts: int) -> list[str]:
         """Return the campaigns whose accounts change as the newest event time moves to a time (ms)."""
-        if ts // REPORT_MS <= self.reported_at or not self.campaigns:
+        if not self.is_due(ts):
             return []
         if ts // DAY_MS > self.day:
             return list(self.campaigns)
@@ -97,7 +101,7 @@ class BudgetAccounts(msgspec.Struct, array_like=True):
 
         Without pages and changes there is no report. A lease ends with the first report after its term.
         """
-        if ts // REPORT_MS <= self.reported_at:
+        if not self.is_due(ts):
             return []
         reports: list[SpendReport] = []
         self.reported_at = ts // REPORT_MS

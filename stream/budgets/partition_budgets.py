@@ -76,6 +76,8 @@ class PartitionBudgets:
             offset: Source offset of the record.
         """
         self._offset = offset
+        if not self.accounts.is_due(max_ts):
+            return []
         has_accounts, reported_at = bool(self.accounts.campaigns), self.accounts.reported_at
         changed = self.accounts.changed_by_time(max_ts)
         reports = self.accounts.advance(max_ts)

@@ -68,6 +68,8 @@ KIND_NAMES = ("impression", "click", "cart", "purchase")
 """Name of each kind of reaction, by code."""
 _NO_ITEM = bytes(ITEM_HASH_BYTES)
 """Stands for an item of a page with which no event may be joined."""
+_NO_LINES_DIGEST = xxhash.xxh3_64_digest(encode_outcome(()))
+"""`OpenDecision.digest` of an outcome without lines, as most are."""
 
 
 class OpeningDecision(NamedTuple):
@@ -122,13 +124,6 @@ def sum_amounts(charges: Sequence[AdCharge]) -> dict[str, float]:
     }
 
 
-class _Touched(NamedTuple):
-    """A user's ledger, decoded for the batch, and the offset of the last change."""
-
-    ledger: UserLedger
-    offset: int
-
-
 def _charge_in_full(charge: AdCharge) -> AdCharge:
     return charge
 
@@ -161,7 +156,7 @@ class Ledger:
         self._partition = int(partition)
         self._lateness_ms = settings.lateness_ms
         self._users: dict[str, bytes] = {}
-        self._touched: dict[str, _Touched] = {}
+        self._touched: dict[str, UserState] = {}  # decoded for the batch
         self._timers = TimerWheel()
         self._close_at: dict[str, int] = {}  # time of each user's present timer; other entries of the wheel are void
         self._erased: set[str] = set()
@@ -178,11 +173,15 @@ class Ledger:
 
     def user(self, user_id: str) -> UserLedger:
         """Return what is remembered of a user, for reading."""
-        touched = self._touched.get(user_id)
-        if touched is not None:
-            return touched.ledger
-        value = self._users.get(user_id)
-        return (decode_user(value).ledger or UserLedger()) if value is not None else UserLedger()
+        return self._record(user_id).ledger or UserLedger()
+
+    def _record(self, user_id: str) -> UserState:
+        """Return the record of a user, decoded; an empty one where nothing is remembered."""
+        record = self._touched.get(user_id)
+        if record is None:
+            value = self._users.get(user_id)
+            record = UserState() if value is None else decode_user(value)
+        return record
 
     def add_charges(self, charges: Iterable[AdCharge], offset: int) -> None:
         """Add charges of earlier events that a new lease can pay to the results.
@@ -214,25 +213,33 @@ class Ledger:
         """
         watermark = max_ts - self._lateness_ms
         closures = 0
-        while closures < MAX_CLOSURES and self._timers.is_due(watermark):
-            user_id = self._timers.pop(watermark)
-            close_at = self._close_at.get(user_id) if user_id is not None else None
-            if user_id is None or close_at is None or self._timers.is_later(close_at):
+        while closures < MAX_CLOSURES and (user_id := self._timers.pop(watermark)) is not None:
+            close_at = self._close_at.get(user_id)
+            if close_at is None or self._timers.is_later(close_at):
                 continue  # void: the user has an earlier or a later timer, or none
             del self._close_at[user_id]
-            ledger = self.user(user_id)
-            if any(not self._timers.is_later(_next_closing(decision)) for decision in ledger.decisions):
+            record = self._record(user_id)
+            ledger, end = record.ledger or UserLedger(), self._timers.minute_ms
+            due = [index for index, decision in enumerate(ledger.decisions) if _next_closing(decision) < end]
+            if due:
                 closures += 1
-                self._close_due(user_id, self._touch(user_id, offset))
-            self._set_timer(user_id, ledger)
+                self._touch_record(user_id, record, offset)
+                self._close(user_id, ledger, due)
+            self._set_timer(user_id, ledger.decisions)
 
-    def _close_due(self, user_id: str, ledger: UserLedger) -> None:
-        """Write the outcomes of decisions whose click window is over, and forget those whose windows are all over."""
-        is_later = self._timers.is_later
-        for index, decision in enumerate(ledger.decisions):
-            if not decision.revisions and not is_later(decision.ts + CLICK_WINDOW_MS):
+    def _close(self, user_id: str, ledger: UserLedger, due: Sequence[int]) -> None:
+        """Write the outcomes of decisions whose click window is over, and forget those whose windows are all over.
+
+        Args:
+            user_id: The user.
+            ledger: Ledger of the user.
+            due: Indices of the decisions of which a window is over.
+        """
+        for index in due:
+            if not ledger.decisions[index].revisions:
                 self._publish(user_id, ledger, index)
-        self._remove(ledger, [d for d in ledger.decisions if d.revisions and not is_later(_forgotten_at(d))])
+        decisions = [ledger.decisions[index] for index in due]
+        self._remove(ledger, [decision for decision in decisions if _forgotten_at(decision) < self._timers.minute_ms])
 
     def close_all(self) -> None:
         """Write the outcome of every open decision, in order of user ids: for the end of a finished log."""
@@ -253,6 +260,12 @@ class Ledger:
             return
         for decision in decisions:
             self._owing.pop(self._decision_id(decision), None)
+        if len(decisions) == len(ledger.decisions):
+            ledger.decisions, ledger.orders = [], []
+            return
+        if not ledger.orders and not any(decision.reactions for decision in decisions):
+            ledger.decisions = [decision for decision in ledger.decisions if decision not in decisions]
+            return
         removed = {(decision.partition, decision.offset) for decision in decisions}
         brought = {
             order.fingerprint
@@ -267,9 +280,7 @@ class Ledger:
                 msgspec.structs.replace(reaction, is_repeat=invalid.get(reaction.fingerprint) == "repeated")
                 for reaction in decision.reactions
             ]
-        ledger.orders = (
-            [order for order in ledger.orders if order.fingerprint not in brought] if ledger.decisions else []
-        )
+        ledger.orders = [order for order in ledger.orders if order.fingerprint not in brought]
 
     def pass_event(self, event: AnyEvent, offset: int, *, is_machine: bool) -> None:
         """Join an event to the decision that it names, or whose item it puts into the cart or buys.
@@ -407,7 +418,7 @@ class Ledger:
         )
         if len(ledger.decisions) > MAX_DECISIONS:
             self._evict(opening.user_id, ledger)
-        self._set_timer(opening.user_id, ledger)
+        self._set_timer(opening.user_id, ledger.decisions[-1:])
 
     def _evict(self, user_id: str, ledger: UserLedger) -> None:
         """Close the oldest decision without a reaction, or else the oldest decision, but never the newest."""
@@ -481,9 +492,10 @@ class Ledger:
         """
         decision = ledger.decisions[index]
         lines: tuple[LineOutcome, ...] = ()
+        digest = _NO_LINES_DIGEST
         if decision.reactions or ledger.orders:
             lines = make_lines(decision, index, attribute_orders(ledger), judge_clicks(ledger))
-        digest = xxhash.xxh3_64_digest(encode_outcome(lines))
+            digest = xxhash.xxh3_64_digest(encode_outcome(lines))
         if decision.revisions and digest == decision.digest:
             return
         self._results.outcomes.append(
@@ -493,7 +505,7 @@ class Ledger:
                 ts=decision.ts,
                 variant=decision.variant,
                 revision=decision.revisions,
-                withheld=purposes_of_bits(decision.withheld),
+                withheld=purposes_of_bits(decision.withheld) if decision.withheld else (),
                 lines=lines,
             )
         )
@@ -558,19 +570,30 @@ class Ledger:
         while len(ledger.decisions) > MAX_DECISIONS:
             self._evict(user_id, ledger)
         self._settle(user_id, ledger, ts)
-        self._set_timer(user_id, ledger)
+        self._set_timer(user_id, ledger.decisions)
 
     def _touch(self, user_id: str, offset: int) -> UserLedger:
         """Return a user's ledger for a change by the record at an offset."""
-        ledger = self.user(user_id)
-        self._touched[user_id] = _Touched(ledger, offset)
-        return ledger
+        return self._touch_record(user_id, self._record(user_id), offset)
 
-    def _set_timer(self, user_id: str, ledger: UserLedger) -> None:
-        """Make sure that the user comes out when the next window is over."""
-        if not ledger.decisions:
+    def _touch_record(self, user_id: str, record: UserState, offset: int) -> UserLedger:
+        """Mark a decoded record as changed; return its ledger.
+
+        Args:
+            user_id: The user.
+            record: Record of the user.
+            offset: Source offset of the record behind the change.
+        """
+        self._touched[user_id] = record
+        record.offset = offset
+        record.ledger = record.ledger or UserLedger()
+        return record.ledger
+
+    def _set_timer(self, user_id: str, decisions: Sequence[OpenDecision]) -> None:
+        """Make sure that a user comes out when the next window of any of these decisions is over."""
+        if not decisions:
             return
-        time_ms = min([_next_closing(decision) for decision in ledger.decisions])
+        time_ms = min(map(_next_closing, decisions))
         close_at = self._close_at.get(user_id)
         if close_at is None or time_ms < close_at:
             self._close_at[user_id] = time_ms
@@ -585,13 +608,13 @@ class Ledger:
             offset: Source offset of the last record of the batch.
         """
         changes: list[LedgerChange] = []
-        for user_id, (ledger, changed_by) in self._touched.items():
-            value = encode(UserState(offset=changed_by, ledger=ledger)) if ledger.decisions else None
+        for user_id, record in self._touched.items():
+            value = encode(record) if record.ledger and record.ledger.decisions else None
             if value is not None:
                 self._users[user_id] = value
             else:
                 self._users.pop(user_id, None)
-            changes.append(LedgerChange(ledger_key(user_id), value, changed_by))
+            changes.append(LedgerChange(ledger_key(user_id), value, record.offset))
         for user_id in sorted(self._overlaid.difference(self._touched)):
             value = self._users.get(user_id)
             written_by = offset if value is None else decode_user(value).offset
@@ -622,7 +645,7 @@ class Ledger:
         for decision in ledger.decisions:
             if any(billing.paid < billing.net for billing in decision.billing):
                 self._owing[self._decision_id(decision)] = user_id
-        self._set_timer(user_id, ledger)
+        self._set_timer(user_id, ledger.decisions)
 
     def is_overlaid(self, key: str, offset: int, *, is_tombstone: bool) -> bool:
         """Return whether a record of the changelog is older than the ledger here.
@@ -657,8 +680,10 @@ def _next_closing(decision: OpenDecision) -> int:
 
 def _forgotten_at(decision: OpenDecision) -> int:
     """Return the time from which on no event can change the outcome of a decision, ms."""
+    if not decision.reactions:
+        return decision.ts + CLICK_WINDOW_MS
     ends = [reaction.ts + order_window(decision, reaction.line, reaction.kind) for reaction in decision.reactions]
-    return max([decision.ts + CLICK_WINDOW_MS, *ends])
+    return max(decision.ts + CLICK_WINDOW_MS, *ends)
 
 
 def _open_slots(ad: Ad, choices: Sequence[Choice]) -> Iterator[OpenSlot]:

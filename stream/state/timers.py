@@ -53,6 +53,11 @@ class TimerWheel:
         """Return whether a time belongs to a later minute than the last popped key."""
         return time_ms // MINUTE_MS + 1 > self._head_minute
 
+    @property
+    def minute_ms(self) -> int:
+        """Begin of the minute of the last popped key, ms: earlier times are due."""
+        return self._head_minute * MINUTE_MS
+
     def is_due(self, now_ms: int) -> bool:
         """Return whether any key is due."""
         return bool(self._head) or (bool(self._minutes) and self._minutes[0] * MINUTE_MS <= now_ms)
