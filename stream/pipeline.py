@@ -32,7 +32,7 @@ from clickscore.schemas.events import (
     decode_record,
 )
 from clickscore.schemas.handover import Handover
-from clickscore.schemas.leases import BudgetLease
+from clickscore.schemas.leases import BudgetLease, SpendReport
 from clickscore.schemas.open_decisions import LEDGER_PREFIX, decode_ledger, encode_ledger
 from clickscore.schemas.outcomes import encode_outcome
 from clickscore.schemas.purposes import ADS, PERSONALISATION
@@ -747,7 +747,7 @@ class Pipeline:
         state, steps, output, _ = batch
         if isinstance(event, Handover):
             self._receive(batch, event, record)
-        elif isinstance(event, BudgetRecord):
+        elif isinstance(event, (BudgetLease, SpendReport)):
             output.outcomes["budget"] += 1
             steps.append(LedgerStep(record.offset, state.max_ts, budget_record=event, catalogue=catalogue))
         else:
