@@ -20,7 +20,7 @@ from clickscore.stream.event_files.formats.mapping import EventMapping
 from clickscore.stream.event_files.line_errors import LineErrors
 from clickscore.stream.event_files.registered_records import MAGIC, RecordDecoder
 from clickscore.stream.kafka.bounded_fetch import bound_unpacking
-from clickscore.stream.kafka.client import consumer_arguments
+from clickscore.stream.kafka.client import consumer_arguments, stop_client
 from clickscore.stream.kafka.producer import EventSender, Headers
 from clickscore.stream.kafka.schema_registry import SchemaRegistry
 from clickscore.stream.kafka.topics import list_topics
@@ -223,8 +223,7 @@ async def relay(
         message = f"Kafka at {settings.bootstrap_servers}: {str(exc) or type(exc).__name__}"
         raise BrokerError(message) from exc
     finally:
-        with contextlib.suppress(TimeoutError, KafkaError):
-            await asyncio.wait_for(consumer.stop(), STOP_SECONDS)
+        await stop_client(consumer, STOP_SECONDS)
 
 
 @contextlib.asynccontextmanager

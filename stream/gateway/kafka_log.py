@@ -1,7 +1,6 @@
 """Kafka log: store events in Kafka, follow the published decisions, and find a decision in its topic."""
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,8 +17,13 @@ from clickscore.stream.gateway.decision_memory import decode_published_decision
 from clickscore.stream.gateway.event_bodies import IncomingEvent
 from clickscore.stream.gateway.event_log import LogHealth
 from clickscore.stream.kafka.bounded_fetch import bound_unpacking
-from clickscore.stream.kafka.client import MAX_REQUEST_BYTES, client_arguments, consumer_arguments, with_retry_backoff
-from clickscore.stream.kafka.log_reader import STOP_SECONDS
+from clickscore.stream.kafka.client import (
+    MAX_REQUEST_BYTES,
+    client_arguments,
+    consumer_arguments,
+    stop_client,
+    with_retry_backoff,
+)
 from clickscore.stream.kafka.rights import Right
 from clickscore.stream.kafka.topics import list_topics
 from clickscore.stream.settings import GatewaySettings, KafkaSettings
@@ -223,7 +227,7 @@ class KafkaLog:
                     if record.value is not None and _has_id(record.value, str(place)):
                         return record.value
         finally:
-            await _close(consumer)
+            await stop_client(consumer)
         return None
 
     def _followed_partitions(self) -> list[TopicPartition]:
@@ -286,18 +290,11 @@ class KafkaLog:
         )
 
     async def _stop(self) -> None:
-        with contextlib.suppress(TimeoutError, KafkaError):
-            await asyncio.wait_for(self._producer.stop(), STOP_SECONDS)
-        await _close(self._consumer)
+        await stop_client(self._producer)
+        await stop_client(self._consumer)
 
     def _broker_error(self, error: KafkaError) -> BrokerError:
         return BrokerError(f"Kafka at {self._kafka.bootstrap_servers}: {str(error) or type(error).__name__}")
-
-
-async def _close(consumer: AIOKafkaConsumer) -> None:
-    # Under TLS, while data is on its way, aiokafka waits up to 30 s for the broker to close the connection.
-    with contextlib.suppress(TimeoutError, KafkaError):
-        await asyncio.wait_for(consumer.stop(), STOP_SECONDS)
 
 
 async def _fetch(consumer: AIOKafkaConsumer, partition: TopicPartition) -> Sequence[Any]:

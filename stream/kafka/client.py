@@ -5,7 +5,7 @@ import ssl
 from pathlib import Path
 from typing import Any
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from clickscore.stream.errors import SettingsError
 from clickscore.stream.settings import KafkaSettings
@@ -15,6 +15,25 @@ MAX_REQUEST_BYTES = 64 * 1024 * 1024
 
 RETRY_SECONDS = 0.2
 """Pause between two attempts of a producer to find a broker while no broker answers."""
+
+STOP_SECONDS = 1.0
+"""Longest wait for the end of a client that has nothing more to send, s."""
+
+
+async def stop_client(client: AIOKafkaConsumer | AIOKafkaProducer, seconds: float = STOP_SECONDS) -> None:
+    """Stop a client, whatever the broker does.
+
+    Under TLS, while data is on its way, aiokafka waits up to 30 s for the broker to close the connection. Without a
+    broker it cancels its own requests, and their cancellation comes out of its `stop`: it must not end the caller.
+
+    Args:
+        client: The client.
+        seconds: Longest wait, s.
+    """
+    stopping = asyncio.ensure_future(client.stop())
+    stopping.add_done_callback(lambda done: done.cancelled() or done.exception())
+    await asyncio.wait({stopping}, timeout=seconds)
+    stopping.cancel()
 
 
 def ssl_context(settings: KafkaSettings) -> ssl.SSLContext | None:

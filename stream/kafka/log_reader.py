@@ -1,7 +1,5 @@
 """Log reader: read partitions of topics from any offset to their end, without a consumer group."""
 
-import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -11,7 +9,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from clickscore.stream.kafka.bounded_fetch import bound_unpacking
-from clickscore.stream.kafka.client import consumer_arguments
+from clickscore.stream.kafka.client import consumer_arguments, stop_client
 from clickscore.stream.kafka.group_description import committed_offsets, served_partitions
 from clickscore.stream.kafka.rights import RIGHT_ERRORS, check_rights, worker_rights
 from clickscore.stream.kafka.topic_description import TopicDescription, describe_topic
@@ -28,9 +26,6 @@ FETCH_WAIT_MS = 50
 
 FETCH_MS = 1_000
 """Longest wait of a worker that follows a topic for new records, ms; without records the next fetch follows."""
-
-STOP_SECONDS = 1.0
-"""Timeout of closing a reader."""
 
 Fetched = Mapping[TopicPartition, Sequence["ConsumerRecord[bytes, bytes]"]]
 """Records of a fetch, by partition."""
@@ -188,9 +183,7 @@ async def open_reader(settings: KafkaSettings, *, rollouts: bool = False) -> Asy
         await consumer.start()
         yield consumer
     finally:  # also where the start fails or is cancelled: an open client would complain as the process ends
-        # Under TLS, while data is on its way, aiokafka waits up to 30 s for the broker to close the connection.
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(consumer.stop(), STOP_SECONDS)
+        await stop_client(consumer)
 
 
 async def fetch_or_nothing(reader: PartitionReader, content: str) -> Fetched:
