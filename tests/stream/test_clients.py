@@ -259,8 +259,10 @@ def test_class_costs_a_user_one_byte():
     made = pipeline()
     run(made, purchase("ann", 0))
     snapshot = made.state(0).contents()[b"ann"]
-    # no statement on consent, no class, no hand-over, no ads, no ledger: a byte each; then the day of the purchase
-    assert snapshot[-9:-4] == b"\xc0\x00\xc2\xc0\xc0"
+    # no statement on consent, no class, no hand-over, no ads, no ledger: a byte each; then the day of the purchase, and
+    # a byte for no impressions
+    assert snapshot[-10:-5] == b"\xc0\x00\xc2\xc0\xc0"
+    assert snapshot[-1:] == b"\xc0"
     assert decode_user(snapshot).client == 0
 
 
