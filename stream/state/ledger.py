@@ -124,14 +124,6 @@ def sum_amounts(charges: Sequence[AdCharge]) -> dict[str, float]:
     }
 
 
-def _charge_in_full(charge: AdCharge) -> AdCharge:
-    return charge
-
-
-def _owe_nothing(_campaign_id: str, _decision_id: str, _slot: int) -> None:
-    """Do nothing: without budgets there is no debt."""
-
-
 class Ledger:
     """Open decisions of a partition's users."""
 
@@ -139,8 +131,8 @@ class Ledger:
         self,
         source: str,
         settings: SessionSettings,
-        charge: Callable[[AdCharge], AdCharge] = _charge_in_full,
-        cancel: Callable[[str, str, int], None] = _owe_nothing,
+        charge: Callable[[AdCharge], AdCharge],
+        cancel: Callable[[str, str, int], None],
     ) -> None:
         """Start with an empty ledger.
 

@@ -425,7 +425,7 @@ def test_forgotten_user_has_no_outcome():
 
 
 def test_ads_of_a_user_without_consent_to_ads_are_not_joined():
-    ledger = Ledger("events-0", SessionSettings())
+    ledger = Ledger("events-0", SessionSettings(), charge=lambda charge: charge, cancel=lambda *_: None)
     shelves = [ShownShelf("list", (*choices("cup"), sponsored("tea", "pot")))]
     opening = OpeningDecision("ann", START, "model", shelves, ads(sold("tea", "pot", position=1)), ADS)
     ledger.open(opening, 0, is_machine=False)
