@@ -158,3 +158,9 @@ def test_charges_that_wait_are_bounded():
         pay(accounts, 2)
     assert accounts.campaigns["tea"].owed == 2 * MAX_OWED
     assert len(accounts.apply(make_lease(1, 1_000))) == MAX_OWED
+
+
+def test_time_between_two_reports_changes_no_account():
+    accounts = open_accounts(limit=10)
+    assert accounts.changed_by_time(minute(0) + 59_999) == []
+    assert accounts.changed_by_time(minute(1)) == ["tea"]

@@ -311,3 +311,15 @@ def test_no_budget_is_exceeded_whatever_is_lost_repeated_or_late():
         assert budget.daily is not None
         assert all(sum(row[day] for row in spent) <= budget.daily for day in range(3))
         assert sum(map(sum, spent)) > 0
+
+
+def test_campaign_that_loses_its_budget_during_the_day_gets_no_new_lease():
+    shop = open_shop()
+    granted = sum(shop.limits())
+    assert granted > 0
+    shop.budget = None
+    for minute in range(5, 40):
+        shop.enter(0)
+        for lease in shop.pass_minute(minute):
+            assert all(grant.limit == 0 for grant in lease.campaigns)
+    assert shop.spent == 0

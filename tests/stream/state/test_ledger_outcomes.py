@@ -536,6 +536,15 @@ def test_handed_decisions_join_those_of_the_user_within_the_bound():
     assert len(heir.ledger.take_results().outcomes) == 8
 
 
+def test_paid_click_is_handed_over_as_it_was_paid():
+    state, heir = ledger_of([page()]), receiver()
+    _, (charge,) = passed(state, seen(0, item="pot", is_ad=True), clicked(1, item="pot", is_ad=True))
+    heir.ledger.receive("user", handed(state), 5, ts=START, withheld=0)
+    (decision,) = heir.ledger.user("user").decisions
+    assert [(billing.net, billing.paid) for billing in decision.billing] == [(charge.net, charge.net)]
+    assert charge.net == 2.0
+
+
 def test_user_without_consent_to_ads_takes_no_ad_over():
     state, heir = ledger_of([page()]), receiver()
     passed(state, seen(item="pot", is_ad=True))
