@@ -47,12 +47,12 @@ from clickscore.stream.policy.shelf_sources import MAX_COMPANIONS, companion_anc
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.reference.catalogue_history import AnyCatalogue, CatalogueHistory, CatalogueView, offsets_of
 from clickscore.stream.reference.epoch_schedule import EpochSchedule
-from clickscore.stream.request import BudgetTable, Request, Scores
+from clickscore.stream.request import Request, Scores
 from clickscore.stream.scoring.scorer import PendingScores, Scorer
 from clickscore.stream.settings import PolicySettings, SessionSettings
 from clickscore.stream.state import ad_counts, clients, consent, sessions
 from clickscore.stream.state.identity import empty_handover, encode_bounded
-from clickscore.stream.state.ledger import LedgerResults, OpeningDecision, sum_amounts
+from clickscore.stream.state.ledger import Ledger, LedgerResults, OpeningDecision, sum_amounts
 from clickscore.stream.state.partition import (
     MAX_CLOSURES_PER_EVENT,
     MAX_CLOSURES_PER_TICK,
@@ -228,6 +228,8 @@ class LedgerStep(NamedTuple):
     """Index of the decision on the record among the due decisions, if any."""
     forgotten_user: str | None = None
     """User to be forgotten at the record, if any."""
+    ads_alone: bool = False
+    """Whether only the ads of this user are to be forgotten."""
     identity: "Identity | None" = None
     """What an `identify` event or a hand-over changes, if the record is one."""
     budget_record: BudgetRecord | None = None
@@ -502,12 +504,12 @@ class Pipeline:
         state, steps, output, end = batch
         ledger = state.ledger
         for step in steps:
-            offset, max_ts, index, user_id = step[:4]
+            offset, max_ts, index, user_id, ads_alone = step[:5]
             ledger.advance(max_ts, offset)
             if self.applies_budgets:
                 _pass_budgets(state, step, output)
             if user_id is not None:
-                ledger.forget(user_id, offset)
+                (ledger.forget_ads if ads_alone else ledger.forget)(user_id, offset)
                 continue
             if step.identity is not None:
                 self._pass_identity(batch, step.identity, offset)
@@ -519,13 +521,7 @@ class Pipeline:
                 output.recommendations.append(page.recommendation)
                 if page.ad_message:
                     output.ads.append(page.ad_message)
-                if request.withheld & PERSONALISATION:
-                    ledger.forget(request.event.user_id, offset)
-                    continue
-                is_machine = request.client >= FIRST_MACHINE
-                ledger.pass_event(request.event, offset, is_machine=is_machine)
-                if not isinstance(request.event, Impression):  # no page waits for the decision on an impression
-                    ledger.open(_opening(request, page), offset, is_machine=is_machine)
+                _enter_ledger(ledger, request, page, offset)
         _add_results(output, ledger.take_results())
         output.changes[-1:-1] = state.flush_ledger(end)  # the partition's own record stays the last
 
@@ -555,19 +551,18 @@ class Pipeline:
     def _decide_within_budgets(self, due: DueDecision, scores: Scores | None, budgets: PartitionBudgets) -> DecidedPage:
         """Decide on a request, and note what its page may cost.
 
-        A machine's page costs nothing, and no page waits for the decision on an impression.
+        A page costs nothing for a machine or without consent to ads. No page waits for the decision on an impression.
 
         Args:
             due: The request, with catalogue and decider.
             scores: The model's output; absent where no model scores the request.
             budgets: Budgets of the partition.
         """
-        table = BudgetTable(budgets.multiplier)
-        request = msgspec.structs.replace(due.request, budgets=table)
+        request = msgspec.structs.replace(due.request, find_multiplier=budgets.multiplier)
         page = self._decide(due._replace(request=request), scores)
-        is_shown = request.client < FIRST_MACHINE and not isinstance(request.event, Impression)
-        if is_shown and page.ad is not None and table.entrants:
-            budgets.note_page(table.entrants, page.ad.slots)
+        is_charged = request.client < FIRST_MACHINE and not request.withheld & (ADS | PERSONALISATION)
+        if is_charged and page.ad is not None and page.ad.budgets and not isinstance(request.event, Impression):
+            budgets.note_page(list(page.ad.budgets), page.ad.slots)
         return page
 
     def _decide_alone(
@@ -776,7 +771,10 @@ class Pipeline:
             if closed:
                 output.closed_sessions.append(closed_message(closed))
             output.outcomes["consent"] += 1
-            if not state.withheld(state.user(event.user_id)) & PERSONALISATION:
+            withheld = state.withheld(state.user(event.user_id))
+            if not withheld & PERSONALISATION:
+                if withheld & ADS:
+                    steps.append(LedgerStep(record.offset, state.max_ts, forgotten_user=event.user_id, ads_alone=True))
                 return
         steps.append(LedgerStep(record.offset, state.max_ts, forgotten_user=event.user_id))
 
@@ -991,6 +989,27 @@ def _pass_budgets(state: PartitionState, step: LedgerStep, output: Output) -> No
         lease = budgets.receive(record, lambda campaign_id: make_budget(catalogue.campaign(campaign_id)))
         if lease is not None:
             output.budget_records.append(_budget_message(record.partition, lease))
+
+
+def _enter_ledger(ledger: Ledger, request: Request, page: DecidedPage, offset: int) -> None:
+    """Join an event to the open decisions of its user, and add the decision on it.
+
+    Args:
+        ledger: Ledger of the partition.
+        request: The event, with the user's session.
+        page: The decision.
+        offset: Source offset of the event.
+    """
+    user_id = request.event.user_id
+    if request.withheld & PERSONALISATION:
+        ledger.forget(user_id, offset)
+        return
+    if request.withheld & ADS:  # also where a statement on consent has ended by its time
+        ledger.forget_ads(user_id, offset)
+    is_machine = request.client >= FIRST_MACHINE
+    ledger.pass_event(request.event, offset, is_machine=is_machine)
+    if not isinstance(request.event, Impression):  # no page waits for the decision on an impression
+        ledger.open(_opening(request, page), offset, is_machine=is_machine)
 
 
 def _opening(request: Request, page: DecidedPage) -> OpeningDecision:

@@ -13,23 +13,8 @@ UNKNOWN_DAY = 0
 """Day of a purchase from before days were remembered."""
 
 
-class BudgetTable:
-    """Budgets of campaigns as of an event; notes the campaigns that ask, which could take part in the auctions."""
-
-    def __init__(self, find_multiplier: Callable[[str], float | None]) -> None:
-        """Start without questions.
-
-        Args:
-            find_multiplier: Returns the factor on the bid of a campaign; None where no lease lets it spend.
-        """
-        self.entrants: list[str] = []
-        """Campaigns that have asked."""
-        self._find_multiplier = find_multiplier
-
-    def multiplier(self, campaign_id: str) -> float | None:
-        """Return the factor on the bid of a campaign with a budget; None where no lease lets it spend."""
-        self.entrants.append(campaign_id)
-        return self._find_multiplier(campaign_id)
+FindMultiplier = Callable[[str], float | None]
+"""Returns the factor on the bid of a campaign with a budget; None where no lease lets it spend."""
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
@@ -67,8 +52,8 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     """Day of the purchase of each item in `bought`, days since 1970, in order of purchase; 0 for an unknown day."""
     companions: Sequence[str] = ()
     """Items that users bought together with those in the cart and on screen; only for a page with such a shelf."""
-    budgets: BudgetTable | None = None
-    """Budgets of the campaigns as of the event; None where no budget counts."""
+    find_multiplier: FindMultiplier | None = None
+    """Finds the budgets of the campaigns as of the event; None where no budget counts."""
     seen: bytes = b""
     """Impressions of items in the session, as `schemas.seen_items` writes impressions down."""
     shown: frozenset[str] = frozenset()

@@ -185,10 +185,10 @@ class PageAuction:
 
     def _multiplier(self, campaign: Campaign) -> float | None:
         """Return the factor on the bid of a campaign, 1 without a budget; None where no lease lets it spend."""
-        budgets = self._request.budgets
-        if budgets is None or not campaign.has_budget:
+        find_multiplier = self._request.find_multiplier
+        if find_multiplier is None or not campaign.has_budget:
             return 1.0
-        multiplier = self.budgets[campaign.campaign_id] = budgets.multiplier(campaign.campaign_id)
+        multiplier = self.budgets[campaign.campaign_id] = find_multiplier(campaign.campaign_id)
         return multiplier
 
     def sell(self, items: Sequence[Choice], on_page: Collection[str] = ()) -> list[SoldSlot]:

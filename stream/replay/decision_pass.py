@@ -72,7 +72,7 @@ def watch_decisions(
 
     Args:
         settings: Settings of the worker.
-        source_spec: Recorded events; events of a warm-up only update the state.
+        source_spec: Recorded events; decisions of a warm-up are made, and not watched.
         deciding: Policy and model for epochs without a rollout.
         watch: Receives each request with scores and decision.
         on_progress: Receives the progress after each batch.
@@ -90,7 +90,9 @@ def watch_decisions(
         for batches in source.batches():
             warm_up, replayed = source_spec.split_warm_up(batches)
             if warm_up:
-                pipeline.advance_all(warm_up)
+                pipeline.watch = None
+                pipeline.process_all(warm_up)  # budgets need its decisions
+                pipeline.watch = watch
             outputs = pipeline.process_all(replayed)
             handovers = [message for output in outputs for message in output.handovers]
             pipeline.process_all(handover_batches(source.slot, handovers))

@@ -48,7 +48,7 @@ from clickscore.stream.replay.field_differences import find_differences
 from clickscore.stream.replay.published_decisions import DecisionRecords
 from clickscore.stream.replay.recompute import DecisionCase
 from clickscore.stream.replay.what_if import DecidedItems, describe_changes
-from clickscore.stream.request import BudgetTable, Request, Scores
+from clickscore.stream.request import Request, Scores
 from clickscore.stream.scoring.scorer import Scorer
 
 CANDIDATES_SHOWN = 10
@@ -351,7 +351,7 @@ def _within_budgets(request: Request, decisions: Sequence[AnyDecision]) -> Reque
     ad = next((decision for decision in decisions if isinstance(decision, Ad)), None)
     if ad is None or ad.budgets is msgspec.UNSET:
         return request
-    return msgspec.structs.replace(request, budgets=BudgetTable(ad.budgets.get))
+    return msgspec.structs.replace(request, find_multiplier=ad.budgets.get)
 
 
 def _rules(policy: Policy, target: _Target, scores: Scores | None) -> Iterator[RulePart]:

@@ -61,6 +61,7 @@ _OUTCOMES = {
     "epoch": "the record is an epoch, which a worker wrote: it is no event of a user",
     "tick": "the record is a tick, which only says that time has passed: it is no event of a user",
     "handover": "the record hands a session over to a user: it is no event of its own",
+    "budget": "the record is a report or a lease of ad budgets, which a worker wrote: it is no event of a user",
     "repeated": "the record repeats an earlier one, so it counts as no event",
 }
 

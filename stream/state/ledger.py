@@ -242,7 +242,7 @@ class Ledger:
                     self._publish(user_id, ledger, index)
 
     def _remove(self, ledger: UserLedger, decisions: Sequence[OpenDecision]) -> None:
-        """Forget decisions, with the orders that they brought.
+        """Forget decisions, with the orders that they brought, and those that no other decision can have brought.
 
         Args:
             ledger: Ledger of the user.
@@ -272,7 +272,8 @@ class Ledger:
                 msgspec.structs.replace(reaction, is_repeat=invalid.get(reaction.fingerprint) == "repeated")
                 for reaction in decision.reactions
             ]
-        ledger.orders = [order for order in ledger.orders if order.fingerprint not in brought]
+        oldest = min([decision.ts for decision in ledger.decisions])  # an order before it can belong to none of them
+        ledger.orders = [o for o in ledger.orders if o.fingerprint not in brought and o.ts >= oldest]
 
     def pass_event(self, event: AnyEvent, offset: int, *, is_machine: bool) -> None:
         """Join an event to the decision that it names, or whose item it puts into the cart or buys.
@@ -523,6 +524,18 @@ class Ledger:
             self._close_at.pop(user_id, None)
             self._erased.add(user_id)
 
+    def forget_ads(self, user_id: str, offset: int) -> None:
+        """Forget the ads of the open decisions of a user who no longer consents to ads. What was charged stays charged.
+
+        Args:
+            user_id: The user.
+            offset: Source offset of the record behind it.
+        """
+        if any(decision.slots for decision in self.user(user_id).decisions):
+            for decision in self._touch(user_id, offset).decisions:
+                self._owing.pop(self._decision_id(decision), None)
+                decision.slots, decision.billing = [], []
+
     def hand_over(self, user_id: str, offset: int) -> UserLedger | None:
         """Take the open decisions of an anonymous id out; None where there are none.
 
@@ -557,7 +570,8 @@ class Ledger:
                 decision.slots, decision.billing = [], []
         known = {order.fingerprint for order in ledger.orders}
         ledger.decisions = [*handed.decisions, *ledger.decisions]
-        ledger.orders += [order for order in handed.orders if order.fingerprint not in known][-MAX_ORDERS:]
+        arrived = [order for order in handed.orders if order.fingerprint not in known]
+        ledger.orders += arrived[: MAX_ORDERS - len(ledger.orders)]
         ledger.is_machine = ledger.is_machine or handed.is_machine
         while len(ledger.decisions) > MAX_DECISIONS:
             self._evict(user_id, ledger)

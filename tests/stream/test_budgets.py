@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,11 +18,16 @@ from clickscore.stream.budgets.allocator import TERM_MS, make_budget
 from clickscore.stream.budgets.partition_budgets import BUDGET_PREFIX, PartitionBudgets
 from clickscore.stream.pipeline import Output, Pipeline
 from clickscore.stream.policy.ad_policy import Ads
+from clickscore.stream.policy.policy_file import DEFAULT_POLICY
 from clickscore.stream.reference.catalogue import Catalogue
+from clickscore.stream.replay.output import PartitionOutputs
+from clickscore.stream.replay.replay_checkpoint import ReplayPlan
+from clickscore.stream.replay.task import ReplayTask, _TaskRun  # pyright: ignore[reportPrivateUsage]
+from clickscore.stream.replay.topic_source import OffsetRange, TopicRangeSpec
 from clickscore.stream.settings import Settings
 from clickscore.stream.state.changelog import restore
 from clickscore.stream.state.partition import ChangelogRecord
-from tests.events import MINUTE, START, Recorded, impression, view
+from tests.events import MINUTE, START, Recorded, impression, view, withdraw
 from tests.scored_requests import make_campaign, plain
 from tests.stream.budgets.charges import make_charge
 
@@ -345,6 +351,54 @@ def test_restart_goes_on_with_the_same_bytes():
             shopper_clicks(run, minute % 2, f"user-{minute}", minute)
     assert restarted.published == logs.published[published:]
     assert restarted.logs == logs.logs
+
+
+def test_user_who_withdraws_consent_to_ads_costs_no_campaign_anything_more():
+    logs = Logs(make_pipeline())
+    logs.send(0, view("bob", 0), view("cid", 1))
+    ad = logs.send(0, view("ann", 1.5))
+    assert ad is not None
+    assert ad.campaign_id == "tea"
+    charged = paid(logs)
+    names: dict[str, Any] = {"decision_id": ad.decision_id, "campaign_id": ad.campaign_id, "item_id": ad.item_id}
+    click = Click(event_id="c", user_id="ann", ts=START + round(1.9 * MINUTE), **names)
+    logs.send(0, withdraw("ann", 1.6, "ads"), msgspec.structs.replace(impression("ann", 1.7), **names), click)
+    assert paid(logs) == charged
+    entries = logs.pipeline.state(0).budgets.accounts.campaigns["tea"].entries
+    logs.send(0, view("ann", 1.95))
+    assert logs.pipeline.state(0).budgets.accounts.campaigns["tea"].entries == entries
+
+
+def test_replay_with_a_warm_up_decides_as_the_worker_did(tmp_path: Path):
+    logs = Logs(make_pipeline(make_campaign("tea", "ad", 1, daily_budget=8.0, pacing="even"), rival()))
+    run_day(logs, 12)
+    ranges = {
+        partition: OffsetRange(begin=len(log) - 12, end=len(log), warm_up=0, log_begin=0)
+        for partition, log in enumerate(logs.logs)
+    }
+    source = TopicRangeSpec(topic="events", begin="0", end="latest", warm_up="earliest", ranges=ranges)
+    settings = Settings()
+    task = ReplayTask(
+        settings=settings,
+        plan=ReplayPlan(output="decisions", source=source, bundle="", workers=1, settings=settings.identity),
+        policy_file=DEFAULT_POLICY,
+        folder=tmp_path,
+        worker=0,
+        writes=False,
+        compressed=False,
+        checkpoint_s=0,
+        check=None,
+    )
+    pipeline = make_pipeline(make_campaign("tea", "ad", 1, daily_budget=8.0, pacing="even"), rival())
+    with PartitionOutputs(tmp_path, 0, [0, 1], compressed=False) as outputs:
+        run = _TaskRun(task, pipeline, outputs, None)
+        made = run._process(list(enumerate(logs.logs)))
+    ads = [decode_decision(message.value or b"") for output in made for message in output.ads]
+    assert len(ads) > 8
+    assert ads == [logs.ads[ad.decision_id] for ad in ads]
+    for partition in range(PARTITIONS):
+        replayed, live = (made.state(partition).budgets.accounts for made in (pipeline, logs.pipeline))
+        assert replayed.campaigns["tea"].remaining == live.campaigns["tea"].remaining
 
 
 def test_pages_of_machines_and_decisions_on_impressions_cost_nothing():

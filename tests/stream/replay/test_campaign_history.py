@@ -14,7 +14,7 @@ from clickscore.stream.policy.ad_policy import AdPlacement, Ads
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.replay.ad_text import CAUSE_WORDS, UNPLACED_WORDS, describe_history
 from clickscore.stream.replay.campaign_history import CampaignHistory, CampaignWatch
-from clickscore.stream.request import BudgetTable, Request, Scores
+from clickscore.stream.request import Request, Scores
 from clickscore.stream.settings import Settings
 from tests.events import START, impression, records, view
 from tests.scored_requests import make_campaign, plain
@@ -41,7 +41,7 @@ def history(
     watch = CampaignWatch("a")
 
     def watch_paced(due: DueDecision, scores: Scores | None, page: DecidedPage) -> None:
-        request: Request = msgspec.structs.replace(due.request, budgets=BudgetTable(pacing.get))
+        request: Request = msgspec.structs.replace(due.request, find_multiplier=pacing.get)
         _, ad = due.decider.decide(request, scores, due.catalogue)
         watch(due._replace(request=request), scores, page._replace(ad=ad))
 

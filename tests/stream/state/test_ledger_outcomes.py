@@ -454,6 +454,37 @@ def test_remembered_orders_are_bounded():
     assert state.ledger.take_results().feedback == {"joined": MAX_ORDERS, "overflow": 1}
 
 
+def test_orders_from_before_the_oldest_open_decision_are_forgotten_with_the_older_ones():
+    state = ledger_of([page(), page(second=1_000)])
+    for number in range(MAX_ORDERS):
+        state.ledger.pass_event(event_of(bought(number, ms=60_000)), 60, is_machine=False)
+    passed(state, bought(MAX_ORDERS, ms=1_010_000))
+    assert len(state.ledger.user("ann").orders) == MAX_ORDERS, "the last one has no room"
+    state.ledger.advance(START + 1_900 * SECOND + SessionSettings().lateness_ms, 98)
+    assert [decision.offset for decision in state.ledger.user("ann").decisions] == [1]
+    passed(state, bought(MAX_ORDERS + 1, ms=1_020_000))
+    assert [order.ts for order in state.ledger.user("ann").orders] == [START + 1_020_000]
+
+
+def test_orders_are_bounded_after_a_hand_over_too():
+    state, heir = ledger_of([page()]), ledger_of([page()])
+    for number in range(MAX_ORDERS):
+        heir.ledger.pass_event(event_of(bought(number)), 60, is_machine=False)
+    passed(state, bought(MAX_ORDERS + 1))
+    heir.ledger.receive("ann", handed(state), 99, ts=START, withheld=0)
+    assert len(heir.ledger.user("ann").orders) == MAX_ORDERS
+
+
+def test_ads_are_forgotten_without_consent_to_ads():
+    state = ledger_of([page()])
+    passed(state, seen(item="pot", is_ad=True))
+    state.ledger.forget_ads("ann", 60)
+    assert passed(state, clicked(item="pot", is_ad=True))[1] == []
+    assert [len(decision.slots) for decision in state.ledger.user("ann").decisions] == [0]
+    state.ledger.forget_ads("bob", 61)
+    assert state.ledger.user("bob").decisions == []
+
+
 def test_order_of_what_no_decision_shows_is_not_remembered():
     state = ledger_of([page()])
     assert passed(state, bought(item="hat", page=0)) == ([], [])
