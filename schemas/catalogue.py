@@ -90,7 +90,9 @@ class Campaign(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ends_at: EventTime | None = None
     """End of the campaign in event time, ms: no ad is shown at or after the end. Null for no end."""
     daily_budget: Money | None = None
-    """Largest amount that is charged on a day (UTC, event time), in the shop's currency; null for any."""
+    """Largest amount that is charged on a day (UTC), in the shop's currency; null for any. The day is that of the
+    newest event of the partition, to which a late click counts.
+    """
     total_budget: Money | None = None
     """Largest amount that is charged in all, in the shop's currency; null for any."""
     pacing: Pacing | None = None

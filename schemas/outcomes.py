@@ -38,7 +38,7 @@ class LineOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     gross: float = 0.0
     """Price of everything that the campaign bids for, invalid traffic included."""
     net: float = 0.0
-    """What the campaign pays."""
+    """Price of what is charged. With a budget the campaign may pay less: `ad-charges` has what it pays."""
 
 
 class DecisionOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="outcome"):
@@ -67,7 +67,9 @@ class AdCharge(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=
     """
 
     charge_id: str
-    """`DECISION_ID/SLOT/NUMBER`: a repeat after a crash has the same."""
+    """`DECISION_ID/SLOT/NUMBER`, and `/LEASE` behind it for a rest that a later lease pays. A repeat after a crash
+    has the same id.
+    """
     campaign_id: str
     decision_id: str
     """Id of the recommendation of the page."""

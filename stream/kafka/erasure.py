@@ -18,6 +18,7 @@ from clickscore.schemas.erasure import MAX_IDS, Erased, Remains, decode_receipt,
 from clickscore.schemas.events import PrivacyRecord, encode_event
 from clickscore.schemas.json_depth import bounded_depth
 from clickscore.schemas.topics import ADS, CLOSED_SESSIONS, ERASURE_RECEIPTS, RECOMMENDATIONS
+from clickscore.stream.decision_ids import AD_SUFFIX
 from clickscore.stream.kafka.log_reader import LogReader, PartitionReader, read_to_end
 from clickscore.stream.kafka.producer import EventSender
 from clickscore.stream.kafka.topic_reader import open_partitions
@@ -276,6 +277,6 @@ def _id_before(record: "ConsumerRecord[bytes, bytes]", erased_at: int) -> str | 
     try:
         head = _decode_head(record.value or b"")
         record_id = head.decision_id or head.id
-        return record_id if int(record_id.removesuffix("-ad").rpartition("-")[2]) < erased_at else None
+        return record_id if int(record_id.removesuffix(AD_SUFFIX).rpartition("-")[2]) < erased_at else None
     except ValueError:  # the errors of msgspec are ValueErrors; a foreign record has no such id
         return None

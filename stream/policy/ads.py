@@ -16,6 +16,7 @@ from clickscore.schemas.decisions import Ad, Choice, ExclusionCause, SoldSlot, r
 from clickscore.schemas.events import Impression, ItemEvent, Search
 from clickscore.schemas.open_decisions import PURCHASE_WINDOW_MS
 from clickscore.schemas.purposes import ADS, PERSONALISATION, WITHHELD
+from clickscore.stream.decision_ids import AD_SUFFIX
 from clickscore.stream.policy.ad_plan import AdPlan
 from clickscore.stream.policy.auction import BESIDE, Bidder, Sale, make_bidder, rank, sell
 from clickscore.stream.policy.recommend import Policy
@@ -314,7 +315,7 @@ def choose_ads(
     sold = auction.sell(items, on_page)
     first = sold[0] if sold else None
     return Ad(
-        decision_id=f"{request.decision_id}-ad",
+        decision_id=f"{request.decision_id}{AD_SUFFIX}",
         user_id=event.user_id,
         event_id=event.event_id,
         ts=event.ts,

@@ -55,6 +55,8 @@ CANDIDATES_SHOWN = 10
 """Number of the model's best candidates in an explanation: as many as a list usually has."""
 REASONS_SHOWN = 3
 """Number of session events named as reasons of a candidate."""
+BUDGETS_GONE = "the decision on ads is gone, and with it the budgets of its campaigns: they bid in full here"
+"""What is missing without the published decision on ads."""
 
 
 class _Target(NamedTuple):
@@ -125,12 +127,14 @@ class Explainer:
         values = [published.values[key] for key in ids if key in published.values]
         decisions = tuple(decision for decision in map(_read_decision, values) if decision is not None)
         value = published.values.get(name)
-        request = _within_budgets(case.request, decisions)
+        ad = next((decision for decision in decisions if isinstance(decision, Ad)), None)
+        request = case.request if ad is None else _within_budgets(case.request, ad)
+        unknown_budgets = (BUDGETS_GONE,) if ad is None and case.catalogue.has_budgets else ()
         target = _Target(decision_id, request, case.catalogue, case.epoch, decisions, value)
         context = Explanation(
             decision_id=name,
             verdict="not recomputed",
-            approximate=(*missing, *self._other_settings(case.epoch)),
+            approximate=(*missing, *unknown_budgets, *self._other_settings(case.epoch)),
             repeats=published.repeats.get(name, 0),
             event=case.request.event,
             session=_session(case.request),
@@ -161,6 +165,9 @@ class Explainer:
         policy, value = made.decider.policy, made.value(target)
         verdict, problem = _compare(target, value, context)
         decision = _decode_recommendation(made.recommendation)
+        shows_ads = policy.ad_plan.is_in_list or bool(decision.shelves)
+        if verdict == "different" and shows_ads and BUDGETS_GONE in context.approximate:
+            verdict, problem = "not recomputed", BUDGETS_GONE
         return msgspec.structs.replace(
             context,
             verdict=verdict,
@@ -341,17 +348,23 @@ def _because(request: Request, scores: Scores, candidate: int) -> tuple[Because,
     )
 
 
-def _within_budgets(request: Request, decisions: Sequence[AnyDecision]) -> Request:
+def _within_budgets(request: Request, ad: Ad) -> Request:
     """Return a request with the budgets that the published decision on ads states.
+
+    A campaign that the decision does not name bids in full: another policy may let it take part.
 
     Args:
         request: The event, with the user's session.
-        decisions: Published decisions on the event.
+        ad: Published decision on ads.
     """
-    ad = next((decision for decision in decisions if isinstance(decision, Ad)), None)
-    if ad is None or ad.budgets is msgspec.UNSET:
+    if ad.budgets is msgspec.UNSET:
         return request
-    return msgspec.structs.replace(request, find_multiplier=ad.budgets.get)
+    budgets = ad.budgets
+
+    def find_multiplier(campaign_id: str) -> float | None:
+        return budgets.get(campaign_id, 1.0)
+
+    return msgspec.structs.replace(request, find_multiplier=find_multiplier)
 
 
 def _rules(policy: Policy, target: _Target, scores: Scores | None) -> Iterator[RulePart]:

@@ -15,6 +15,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 
 from clickscore.schemas.json_depth import bounded_depth
 from clickscore.schemas.topics import ADS
+from clickscore.stream.decision_ids import AD_SUFFIX
 from clickscore.stream.errors import TopicMissingError
 from clickscore.stream.kafka.log_reader import OpenReader, PartitionReader, read_to_end
 from clickscore.stream.pipeline import Message, Output
@@ -143,7 +144,7 @@ class DecisionDiff:
         self._open_reader = open_reader
         self._source_topic = source_topic
         self._folder = folder
-        self._id_suffix = "-ad" if topic == ADS.name else ""
+        self._id_suffix = AD_SUFFIX if topic == ADS.name else ""
         self._summary = DiffSummary()
         self._published: dict[int, _PublishedDecisions] = {}
         self._differing: list[tuple[int, int, str, bytes]] = []  # partition, offset, id and replayed bytes

@@ -6,11 +6,14 @@ import msgspec
 import pytest
 
 from clickscore.schemas.catalogue import Campaign, Item
-from clickscore.schemas.events import Epoch
+from clickscore.schemas.durations import DAY_MS
+from clickscore.schemas.events import Epoch, encode_event
 from clickscore.schemas.explanations import FieldDifference
+from clickscore.schemas.leases import BudgetLease, CampaignLease
 from clickscore.schemas.rollouts import EpochRollout
 from clickscore.schemas.topics import EVENTS
 from clickscore.stream.policy.policy_file import load_policy
+from clickscore.stream.replay.explainer import BUDGETS_GONE
 from clickscore.stream.replay.explanation_text import describe_briefly, describe_explanation
 from clickscore.stream.replay.reference_log import ReferenceLog
 from clickscore.stream.scoring.bundle import check_bundle
@@ -119,6 +122,58 @@ def test_ad_is_explained_by_its_own_id(bundle: Path):
     (explanation,) = past.explain(f"{ID}-4-ad", bundle=bundle)
     assert explanation.verdict == "equal"
     assert bytes(explanation.published or b"") == past.published.values[f"{ID}-4-ad"]
+
+
+def make_budgeted_past(policy: str, bundle: Path) -> Past:
+    """Return a view after a lease that lets the campaign `spring` spend, and not the campaign `dry`."""
+    day = START // DAY_MS
+    lease = BudgetLease(
+        ts=START, number=1, day=day, ends_at=START + 10 * MINUTE, campaigns=(CampaignLease("spring", 10**7, 0.5),)
+    )
+    campaigns = [
+        Campaign(campaign_id="spring", item_id="item-7", bid=1.5, daily_budget=100.0),
+        Campaign(campaign_id="dry", item_id="item-8", bid=9.0, daily_budget=100.0),
+        Campaign(campaign_id="house", item_id="item-9", bid=1.0),
+    ]
+    reference = ReferenceLog(
+        records=[campaign_record(number, campaign) for number, campaign in enumerate(campaigns)],
+        catalogue=0,
+        campaigns=3,
+    )
+    log = records(epoch_record(1, 0, 3), view("ann", 0, "item-3"), encode_event(lease), view("ann", 1, "item-4"))
+    return Past(log, reference).decide(bundle, policy)
+
+
+def write_list_policy(folder: Path) -> str:
+    """Write a policy that shows ads within the list; return its path."""
+    path = folder / "in-list.toml"
+    path.write_text('version = "in-list"\nowner = "tests"\n\n[ads.placements.list]\nexposure = [1.0]\nplaces = [1]\n')
+    return str(path)
+
+
+def test_budgets_come_from_the_decision_on_ads(tmp_path: Path, bundle: Path):
+    policy = write_list_policy(tmp_path)
+    past = make_budgeted_past(policy, bundle)
+    explanations = past.explain(f"{ID}-3", f"{ID}-3-ad", bundle=bundle, policies=[policy], what_if=["default"])
+    assert [explanation.verdict for explanation in explanations] == ["equal", "equal"]
+    assert explanations[0].approximate == ()
+    outcomes = {part.campaign_id: part.outcome for part in explanations[1].campaigns}
+    assert "no lease" in outcomes["dry"]
+    assert explanations[0].items[0].sponsored
+    (lease,) = past.explain(f"{ID}-2", bundle=bundle)
+    assert "ad budgets" in lease.problem
+
+
+def test_without_the_decision_on_ads_budgets_are_not_invented(tmp_path: Path, bundle: Path):
+    policy = write_list_policy(tmp_path)
+    past = make_budgeted_past(policy, bundle)
+    del past.published.values[f"{ID}-3-ad"]
+    (explanation,) = past.explain(f"{ID}-3", bundle=bundle, policies=[policy])
+    assert (explanation.verdict, explanation.problem) == ("not recomputed", BUDGETS_GONE)
+    past = make_budgeted_past("default", bundle)
+    del past.published.values[f"{ID}-3-ad"]
+    (explanation,) = past.explain(f"{ID}-3", bundle=bundle)
+    assert (explanation.verdict, explanation.approximate) == ("equal", (BUDGETS_GONE,))
 
 
 def test_without_campaigns_there_is_no_decision_on_an_ad(bundle: Path):
