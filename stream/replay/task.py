@@ -196,7 +196,7 @@ class _TaskRun:
         """
         warm_up, replayed = self._task.plan.source.split_warm_up(batches)
         if warm_up:
-            if self._task.plan.decides or self._task.plan.output == "outcomes":
+            if self._task.plan.decides:
                 self._pipeline.process_all(warm_up)  # reactions and budgets need the decisions of the warm-up
             else:
                 self._pipeline.advance_all(warm_up)
@@ -233,7 +233,7 @@ class _TaskRun:
                 self._write(partition, self._output_lines(output))
 
     def _output_lines(self, output: Output) -> list[bytes]:
-        if self._task.plan.decides or self._task.plan.output == "outcomes":
+        if self._task.plan.output == "outcomes":
             return [message.value or b"" for message in output.decision_outcomes]
         if self._task.plan.output != "decisions":
             return [self._session_line(decode_session(message.value or b"")) for message in output.closed_sessions]
@@ -262,7 +262,7 @@ class _TaskRun:
 
     def _write_open_decisions(self) -> None:
         """Write the outcomes of the decisions that are open at the end of the log, if the plan wants outcomes."""
-        if self._task.plan.decides or self._task.plan.output == "outcomes":
+        if self._task.plan.output == "outcomes":
             for partition, state in sorted(self._pipeline.partitions.items()):
                 state.ledger.close_all()
                 self._write(partition, [encode_outcome(outcome) for outcome in state.ledger.take_results().outcomes])
