@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from clickscore.stream.gateway.event_bodies import IncomingEvent
+from clickscore.stream.trace_headers import Headers
 
 
 class LogHealth(NamedTuple):
@@ -24,8 +25,12 @@ Explain = Callable[[str], Awaitable[bytes]]
 class EventLog(Protocol):
     """The log of events and decisions; for example Kafka's topics."""
 
-    async def store(self, events: Sequence[IncomingEvent]) -> list[str]:
+    async def store(self, events: Sequence[IncomingEvent], headers: Headers) -> list[str]:
         """Store events, and return the id of each in the log: a decision has the id of the answered event.
+
+        Args:
+            events: The events.
+            headers: Headers of the records.
 
         Raises:
             RequestError: The log did not store the events in time.

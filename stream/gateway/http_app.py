@@ -25,9 +25,11 @@ from clickscore.stream.gateway.api_keys import Caller
 from clickscore.stream.gateway.event_bodies import read_events
 from clickscore.stream.gateway.gateway_metrics import GatewayMetrics
 from clickscore.stream.gateway.openapi import JAVASCRIPT, JSON, OPERATIONS, PROBLEM_JSON, openapi
+from clickscore.stream.gateway.request_traces import RequestTracer
 from clickscore.stream.gateway.service import GatewayService
 from clickscore.stream.host_names import is_own_name
 from clickscore.stream.settings import Settings
+from clickscore.stream.trace_headers import TRACEPARENT, TRACESTATE, Headers, trace_headers
 
 CONSOLE_PATH = "/console"
 """Path of the console; all its paths begin so."""
@@ -48,6 +50,8 @@ def create_app(
     access: Access,
     metrics: GatewayMetrics,
     settings: Settings,
+    *,
+    tracer: RequestTracer,
     routes: Sequence[BaseRoute] = (),
 ) -> ASGIApp:
     """Return the app of a gateway.
@@ -57,9 +61,10 @@ def create_app(
         access: Checks the keys of requests.
         metrics: Counts to fill.
         settings: Limits of requests, and allowed web sites.
+        tracer: Follows requests to the records of their events.
         routes: Further routes, such as those of the console.
     """
-    handlers = _Handlers(service, access, metrics, settings)
+    handlers = _Handlers(service, access, metrics, settings, tracer)
     operations = [
         Route(operation.path, getattr(handlers, operation.name), methods=[operation.method]) for operation in OPERATIONS
     ]
@@ -68,7 +73,7 @@ def create_app(
         CORSMiddleware,
         allow_origins=origins,
         allow_methods=["GET", "POST"],
-        allow_headers=["Authorization", "Content-Type"],
+        allow_headers=["Authorization", "Content-Type", TRACEPARENT, TRACESTATE],
         max_age=CORS_SECONDS,
     )
     app = Starlette(
@@ -87,7 +92,15 @@ def create_app(
 class _Handlers:
     """A handler for each operation, by the name of the operation."""
 
-    def __init__(self, service: GatewayService, access: Access, metrics: GatewayMetrics, settings: Settings) -> None:
+    def __init__(
+        self,
+        service: GatewayService,
+        access: Access,
+        metrics: GatewayMetrics,
+        settings: Settings,
+        tracer: RequestTracer,
+    ) -> None:
+        self._tracer = tracer
         self._service = service
         self._access = access
         self._metrics = metrics
@@ -108,11 +121,12 @@ class _Handlers:
         events = read_events(body, self._settings.sessions, int(time.time() * 1000))
         self._check_events(caller, [event.event for event in events])
         self._access.take(caller.key, len(events) - 1)  # the request itself took one
-        if decide:
-            began_at = time.perf_counter()
-            answer = encode_events(*await self._service.store_and_decide(events))
-            return _json(answer, headers=_timing("decide", began_at))
-        return _json(encode_events(await self._service.store(events)))
+        with self._tracer.span(_trace(request)) as headers:
+            if decide:
+                began_at = time.perf_counter()
+                answer = encode_events(*await self._service.store_and_decide(events, headers))
+                return _json(answer, headers=_timing("decide", began_at))
+            return _json(encode_events(await self._service.store(events, headers)))
 
     def _check_events(self, caller: Caller, events: Sequence[AnyEvent | PrivacyRecord]) -> None:
         """Check that a caller may send events. A user cannot erase, and cannot join another user's session.
@@ -231,6 +245,14 @@ def _timing(name: str, began_at: float) -> dict[str, str]:
         began_at: Beginning of the part, s of the performance counter.
     """
     return {"Server-Timing": f"{name};dur={(time.perf_counter() - began_at) * 1000:.2f}"}
+
+
+def _trace(request: Request) -> Headers:
+    """Return the trace headers of a request; none for several parents, as the standard says."""
+    parents, states = (request.headers.getlist(name) for name in (TRACEPARENT, TRACESTATE))
+    return trace_headers(
+        parents[0].encode("latin-1") if len(parents) == 1 else None, ",".join(states).encode("latin-1")
+    )
 
 
 def _problem(error: RequestError) -> Response:

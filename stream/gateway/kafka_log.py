@@ -27,6 +27,7 @@ from clickscore.stream.kafka.client import (
 from clickscore.stream.kafka.rights import Right
 from clickscore.stream.kafka.topics import list_topics
 from clickscore.stream.settings import GatewaySettings, KafkaSettings
+from clickscore.stream.trace_headers import Headers
 
 METADATA_MS = 10_000
 """Age at which the number of partitions is asked for again, ms."""
@@ -123,8 +124,12 @@ class KafkaLog:
     async def __aexit__(self, *_: object) -> None:
         await self._stop()
 
-    async def store(self, events: Sequence[IncomingEvent]) -> list[str]:
+    async def store(self, events: Sequence[IncomingEvent], headers: Headers) -> list[str]:
         """Store events, each in its user's partition, and return the id of each: `TOPIC-PARTITION-OFFSET`.
+
+        Args:
+            events: The events.
+            headers: Headers of the records.
 
         Raises:
             RequestError: Kafka did not store the events in time.
@@ -134,7 +139,7 @@ class KafkaLog:
                 # aiokafka's own partitioner is murmur2 of the key, as that of the Java client.
                 sent: list[asyncio.Future[Any]] = []
                 for number, event in enumerate(events, 1):
-                    sent.append(await self._producer.send(self._events, event.value, event.key))
+                    sent.append(await self._producer.send(self._events, event.value, event.key, headers=headers))
                     if number % SENT_AT_ONCE == 0:
                         await asyncio.sleep(0)
                 stored = await asyncio.gather(*sent)

@@ -25,6 +25,7 @@ from clickscore.schemas.events import (
 from clickscore.schemas.explanations import Explanation
 from clickscore.stream.gateway.answers import EventsAnswer, HealthAnswer, PlacementAnswer, Problem
 from clickscore.stream.gateway.api_keys import Scope
+from clickscore.stream.trace_headers import TRACEPARENT, TRACESTATE
 
 JSON, PROBLEM_JSON = "application/json", "application/problem+json"
 JAVASCRIPT = "text/javascript"
@@ -76,6 +77,10 @@ def _path_parameter(name: str, description: str) -> dict[str, Any]:
     return {"name": name, "in": "path", "required": True, "description": description, "schema": schema}
 
 
+def _header_parameter(name: str, description: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": False, "description": description, "schema": {"type": "string"}}
+
+
 _KEY_FAILURES = {
     401: "The API key is missing, wrong or expired.",
     403: "The API key lacks the scope, or is the key of another user.",
@@ -102,6 +107,8 @@ OPERATIONS = (
                 "scope `read` as well.",
                 "schema": {"type": "boolean", "default": False},
             },
+            _header_parameter(TRACEPARENT, "Trace of the request (W3C Trace Context), for the records of the events."),
+            _header_parameter(TRACESTATE, "State of the trace."),
         ),
         body=_json(
             {

@@ -25,6 +25,7 @@ from clickscore.stream.gateway.explain_process import ExplainProcess
 from clickscore.stream.gateway.gateway_metrics import GatewayMetrics
 from clickscore.stream.gateway.http_app import create_app
 from clickscore.stream.gateway.kafka_log import KafkaLog
+from clickscore.stream.gateway.request_traces import open_request_tracer
 from clickscore.stream.gateway.service import GatewayService, PublishedDecisions
 from clickscore.stream.kafka.rollout_log import write_rollout
 from clickscore.stream.settings import GatewaySettings, Settings
@@ -154,7 +155,7 @@ async def open_gateway(settings: Settings, *, has_shop: bool = False) -> AsyncGe
         SettingsError: A setting is wrong, or the address or a certificate cannot be used.
         TopicMissingError: A topic is missing.
         BrokerError: Kafka cannot be reached, or refuses the gateway.
-        ExtraMissingError: The client of Redis is needed and not installed.
+        ExtraMissingError: The client of Redis or of OpenTelemetry is needed and not installed.
     """
     access, metrics = Access(settings.gateway), GatewayMetrics()
     shared = open_shared_memory(settings, metrics)
@@ -166,26 +167,27 @@ async def open_gateway(settings: Settings, *, has_shop: bool = False) -> AsyncGe
         on_ad=decisions.receive_ad,
         on_receipt=decisions.receive_receipt,
     )
-    async with event_log:
-        explain = ExplainProcess(settings).explain
-        service = GatewayService(event_log, decisions, explain, settings.gateway, metrics)
-        works: list[Callable[[], Awaitable[Any]]] = [event_log.follow, lambda: _reload_keys(access)]
-        if shared:
-            works.append(shared.run)
-        routes: Sequence[BaseRoute] = ()
-        end_streams: Callable[[], None] = _do_nothing
-        if settings.gateway.gateway_console == "on":
-            console = Console(
-                lambda state: follow_topics(settings, state),
-                lambda rollout: write_rollout(settings.kafka, rollout),
-                has_shop=has_shop,
-            )
-            console_routes = ConsoleRoutes(console, access, service)
-            routes, end_streams = console_routes.routes, console_routes.end_streams
-            works.append(console.run)
-        app = create_app(service, access, metrics, settings, routes)
-        async with serving(app, settings.gateway, metrics, end_streams) as address:
-            yield OpenGateway(address, tuple(works))
+    with contextlib.closing(open_request_tracer(settings.worker)) as tracer:
+        async with event_log:
+            explain = ExplainProcess(settings).explain
+            service = GatewayService(event_log, decisions, explain, settings.gateway, metrics)
+            works: list[Callable[[], Awaitable[Any]]] = [event_log.follow, lambda: _reload_keys(access)]
+            if shared:
+                works.append(shared.run)
+            routes: Sequence[BaseRoute] = ()
+            end_streams: Callable[[], None] = _do_nothing
+            if settings.gateway.gateway_console == "on":
+                console = Console(
+                    lambda state: follow_topics(settings, state),
+                    lambda rollout: write_rollout(settings.kafka, rollout),
+                    has_shop=has_shop,
+                )
+                console_routes = ConsoleRoutes(console, access, service)
+                routes, end_streams = console_routes.routes, console_routes.end_streams
+                works.append(console.run)
+            app = create_app(service, access, metrics, settings, tracer=tracer, routes=routes)
+            async with serving(app, settings.gateway, metrics, end_streams) as address:
+                yield OpenGateway(address, tuple(works))
 
 
 def open_shared_memory(settings: Settings, metrics: GatewayMetrics) -> "RedisMemory | None":

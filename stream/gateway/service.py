@@ -24,6 +24,7 @@ from clickscore.stream.gateway.gateway_metrics import GatewayMetrics
 from clickscore.stream.gateway.pending_decisions import PendingDecisions
 from clickscore.stream.gateway.placements import select_placement
 from clickscore.stream.settings import GatewaySettings
+from clickscore.stream.trace_headers import Headers
 
 _log = logging.getLogger(__name__)
 
@@ -137,21 +138,31 @@ class GatewayService:
         self._settings = settings
         self._metrics = metrics
 
-    async def store(self, events: Sequence[IncomingEvent]) -> list[StoredEvent]:
+    async def store(self, events: Sequence[IncomingEvent], headers: Headers = ()) -> list[StoredEvent]:
         """Store events, and return the stored events in order.
+
+        Args:
+            events: The events.
+            headers: Headers of the records.
 
         Raises:
             RequestError: The log did not store the events in time.
         """
-        log_ids = await self._event_log.store(events)
+        log_ids = await self._event_log.store(events, headers)
         self._metrics.events.inc(len(events))
         return [
             StoredEvent(event_id=event.event.event_id, decision_id=log_id if event.gets_decision else None)
             for event, log_id in zip(events, log_ids, strict=True)
         ]
 
-    async def store_and_decide(self, events: Sequence[IncomingEvent]) -> tuple[list[StoredEvent], bytes]:
+    async def store_and_decide(
+        self, events: Sequence[IncomingEvent], headers: Headers = ()
+    ) -> tuple[list[StoredEvent], bytes]:
         """Store events, and return them with the decision of a worker on the last event.
+
+        Args:
+            events: The events.
+            headers: Headers of the records.
 
         Raises:
             RequestError: The last event gets no decision, the log did not store the events in time, or no worker has
@@ -163,7 +174,7 @@ class GatewayService:
                 400, "decide=true needs a decision on the last event: `consent`, `identify` and `erase` get none"
             )
         with self._decisions.pending.expect(last.user_id, last.event_id) as decision:
-            stored = await self.store(events)
+            stored = await self.store(events, headers)
             # A worker drops an event that repeats an earlier event id, such as a client's second attempt.
             remembered = self._decisions.memory.by_event(last.user_id, last.event_id)
             if remembered is not None:

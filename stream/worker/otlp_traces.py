@@ -4,35 +4,15 @@ A decision's span goes from the append of the event to the append of the decisio
 time: `wait` for the fetch and for earlier batches, `decide`, and `publish`.
 """
 
-import logging
-import platform
-import threading
-
 from opentelemetry import trace
-from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import Span, SpanKind
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from clickscore.stream.otlp import CLOSE_S, SpanExport, parent_context, span_headers
 from clickscore.stream.worker.group import FetchedRecord, Headers
 from clickscore.stream.worker.logs import user_hash
 from clickscore.stream.worker.traces import ComputedBatch, contexts
 
 NS_PER_MS, NS_PER_S = 1_000_000, 1_000_000_000
-EXPORT_TIMEOUT_S = 5
-"""Time limit of a request to the collector, s."""
-CLOSE_S = 5.0
-"""Time limit of the last requests together, s. A lost collector delays the end of the worker by no more."""
-
-_PROPAGATOR = TraceContextTextMapPropagator()
-
-# A lost collector would log a traceback with every request; dropped spans are no reason to wake anybody.
-logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
-logging.getLogger("opentelemetry.sdk._shared_internal").setLevel(logging.CRITICAL)
 
 
 class DecisionSpan:
@@ -52,9 +32,7 @@ class DecisionSpan:
 
     def headers(self) -> Headers:
         """Return the headers by which the consumer of the decision continues the trace."""
-        carrier: dict[str, str] = {}
-        _PROPAGATOR.inject(carrier, trace.set_span_in_context(self._span))
-        return tuple((name, value.encode()) for name, value in carrier.items())
+        return span_headers(self._span)
 
     def finish(self, tracer: trace.Tracer, end_ns: int) -> None:
         """End the span, with its parts.
@@ -108,16 +86,9 @@ class OtlpTracer:
             share: Share of the events without a trace for which one is begun.
             close_s: Time limit of the last requests, s.
         """
-        self._close_s = close_s
         self._share = share
-        self._provider = TracerProvider(
-            sampler=ParentBased(TraceIdRatioBased(share)),
-            resource=Resource.create({"service.name": "clickscore-worker", "host.name": platform.node()}),
-            shutdown_on_exit=False,
-        )
-        exporter = OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_TIMEOUT_S)
-        self._provider.add_span_processor(BatchSpanProcessor(exporter))
-        self._tracer = self._provider.get_tracer("clickscore")
+        self._export = SpanExport(endpoint, share, "clickscore-worker", close_s)
+        self._tracer = self._export.tracer
 
     def start(self, computed: ComputedBatch) -> OtlpTraces:
         """Begin the spans of a computed batch."""
@@ -137,8 +108,6 @@ class OtlpTracer:
             parent: Trace headers of the event; empty to begin a trace.
             computed: Batch of the event.
         """
-        carrier = {name: value.decode(errors="replace") for name, value in parent}
-        context = _PROPAGATOR.extract(carrier, Context())
         started_ns = record.timestamp * NS_PER_MS if record.timestamp >= 0 else int(computed.started_at * NS_PER_S)
         attributes = {
             "messaging.system": "kafka",
@@ -147,13 +116,10 @@ class OtlpTracer:
             "clickscore.user_hash": user_hash(record.key or b""),
         }
         span = self._tracer.start_span(
-            "event to decision", context, SpanKind.CONSUMER, attributes, start_time=started_ns
+            "event to decision", parent_context(parent), SpanKind.CONSUMER, attributes, start_time=started_ns
         )
         return DecisionSpan(span, started_ns, computed)
 
     def close(self) -> None:
         """Send the spans that wait, within the time limit; the rest is dropped."""
-        # The library sends the whole queue, each part with its own time limit. The end of the process ends the thread.
-        thread = threading.Thread(target=self._provider.shutdown, name="otlp-close", daemon=True)
-        thread.start()
-        thread.join(self._close_s)
+        self._export.close()

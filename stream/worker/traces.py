@@ -1,22 +1,15 @@
 """Traces: the trace context of events, for the decisions that answer them (W3C Trace Context).
 
-https://www.w3.org/TR/trace-context/ defines `traceparent` and `tracestate`. Kafka carries both as headers of a record.
-Without an exporter the worker passes them on as they are, so that a trace goes from the event's producer to the
-consumer of the decision.
+Without an exporter the worker passes the trace headers on as they are, so that a trace goes from the event's producer
+to the consumer of the decision.
 """
 
-import re
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from clickscore.stream.pipeline import Output
+from clickscore.stream.trace_headers import TRACEPARENT, TRACESTATE, trace_headers
 from clickscore.stream.worker.group import FetchedBatch, FetchedRecord, Headers
-
-TRACEPARENT, TRACESTATE = "traceparent", "tracestate"
-MAX_TRACESTATE_BYTES = 512
-"""Largest `tracestate` that is passed on, bytes: as much as the standard asks for."""
-
-_PARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class ComputedBatch(NamedTuple):
@@ -79,14 +72,10 @@ class PassOn:
 
 def contexts(batch: FetchedBatch) -> dict[int, Headers]:
     """Return the trace headers of the events that have some, by offset."""
-    return {record.offset: headers for record in batch.records if record.headers and (headers := trace_headers(record))}
+    return {record.offset: headers for record in batch.records if record.headers and (headers := _context(record))}
 
 
-def trace_headers(record: FetchedRecord) -> Headers:
-    """Return the trace headers of a record; none without a valid `traceparent`. The last of equal names counts."""
+def _context(record: FetchedRecord) -> Headers:
+    """Return the trace headers of a record. The last of equal names counts."""
     values = dict(record.headers)
-    parent, state = values.get(TRACEPARENT), values.get(TRACESTATE)
-    if parent is None or not _PARENT.fullmatch(parent):
-        return ()
-    is_passed = state is not None and len(state) <= MAX_TRACESTATE_BYTES
-    return ((TRACEPARENT, parent), (TRACESTATE, state)) if is_passed and state else ((TRACEPARENT, parent),)
+    return trace_headers(values.get(TRACEPARENT), values.get(TRACESTATE))

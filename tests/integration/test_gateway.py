@@ -28,6 +28,9 @@ from tests.stream.gateway.shop_page import shop_site
 
 pytestmark = pytest.mark.kafka
 
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+"""Trace of a request (W3C Trace Context)."""
+
 
 class Gateway:
     """`clickscore gateway` as a child process."""
@@ -44,9 +47,9 @@ class Gateway:
                 stderr=subprocess.STDOUT,
             )
 
-    def send(self, path: str, body: object = None) -> tuple[int, Any]:
+    def send(self, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
         """Return the status and the JSON of an answer."""
-        request = Request(f"http://127.0.0.1:{self.settings.gateway.gateway_port}{path}")
+        request = Request(f"http://127.0.0.1:{self.settings.gateway.gateway_port}{path}", headers=headers)
         if body is not None:
             request.data = json.dumps(body).encode()
             request.add_header("Content-Type", "application/json")
@@ -108,12 +111,15 @@ def test_gateway_stores_events_and_answers_with_the_decisions_of_a_worker(broker
         worker = live.start_worker()
         with running_gateway(live.settings, tmp_path / "first.log") as first:
             worker.wait_restored()
-            status, answer = first.send("/v1/events?decide=true", [event("e1"), event("e2", "cart")])
+            events = [event("e1"), event("e2", "cart")]
+            status, answer = first.send("/v1/events?decide=true", events, traceparent=PARENT)
             assert status == 200
             decision = answer["decision"]
             assert (decision["event_id"], decision["session_length"]) == ("e2", 2)
             assert decision["decision_id"] == answer["events"][1]["decision_id"]
-            published = [record.value for records in live.read(RECOMMENDATIONS).values() for record in records]
+            records = [record for records in live.read(RECOMMENDATIONS).values() for record in records]
+            assert {dict(record.headers)["traceparent"].decode() for record in records} == {PARENT}
+            published = [record.value for record in records]
             assert decision in [json.loads(value or b"") for value in published]
             assert first.send("/v1/users/anna/recommendations") == (200, decision)
             # The decision of e1 is not the newest any more: it comes from Kafka.

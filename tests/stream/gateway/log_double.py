@@ -10,6 +10,7 @@ from clickscore.schemas.explanations import Explanation
 from clickscore.stream.errors import RequestError
 from clickscore.stream.gateway.event_bodies import IncomingEvent
 from clickscore.stream.gateway.event_log import LogHealth
+from clickscore.stream.trace_headers import Headers
 
 SOURCE = "clickstream-events-0"
 
@@ -81,19 +82,21 @@ class ListLog:
 
     def __init__(self, publish: Callable[[bytes], None]) -> None:
         self.events: list[IncomingEvent] = []
+        self.headers: list[Headers] = []
         self.decisions: dict[str, bytes] = {}
         self.is_deciding = True
         self.is_storing = True
         self.is_ready = True
         self._publish = publish
 
-    async def store(self, events: Sequence[IncomingEvent]) -> list[str]:
+    async def store(self, events: Sequence[IncomingEvent], headers: Headers) -> list[str]:
         if not self.is_storing:
             raise RequestError(503, "the log is away", headers={"Retry-After": "1"})
         offsets = []
         for event in events:
             offsets.append(len(self.events))
             self.events.append(event)
+            self.headers.append(tuple(headers))
             if self.is_deciding:
                 self.decide(offsets[-1])
         return [f"{SOURCE}-{offset}" for offset in offsets]

@@ -14,6 +14,7 @@ from clickscore.stream.gateway.access import Access
 from clickscore.stream.gateway.api_keys import Scope, make_key, write_keys
 from clickscore.stream.gateway.gateway_metrics import GatewayMetrics
 from clickscore.stream.gateway.http_app import create_app
+from clickscore.stream.gateway.request_traces import open_request_tracer
 from clickscore.stream.gateway.server import open_shared_memory, serving
 from clickscore.stream.gateway.service import GatewayService, PublishedDecisions
 from clickscore.stream.settings import Settings
@@ -85,7 +86,8 @@ async def running_gateway(**changes: Any) -> AsyncGenerator[RunningGateway]:
     decisions = PublishedDecisions(settings.gateway, metrics, shared)
     log = ListLog(decisions.receive)
     service = GatewayService(log, decisions, log.explain, settings.gateway, metrics)
-    app = create_app(service, Access(settings.gateway), metrics, settings)
+    tracer = open_request_tracer(settings.worker)
+    app = create_app(service, Access(settings.gateway), metrics, settings, tracer=tracer)
     async with (
         serving(app, settings.gateway, metrics) as address,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=False)) as client,
@@ -94,6 +96,7 @@ async def running_gateway(**changes: Any) -> AsyncGenerator[RunningGateway]:
         yield RunningGateway(log, decisions, address, client)
         if writing:
             writing.cancel()
+    await asyncio.to_thread(tracer.close)
 
 
 def bodies(answers: Sequence[Answer]) -> list[bytes]:

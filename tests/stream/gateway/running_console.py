@@ -15,6 +15,7 @@ from clickscore.stream.gateway.access import Access
 from clickscore.stream.gateway.console_routes import ConsoleRoutes
 from clickscore.stream.gateway.gateway_metrics import GatewayMetrics
 from clickscore.stream.gateway.http_app import create_app
+from clickscore.stream.gateway.request_traces import PassOnRequests
 from clickscore.stream.gateway.server import serving
 from clickscore.stream.gateway.service import GatewayService, PublishedDecisions
 from clickscore.stream.settings import Settings
@@ -84,7 +85,7 @@ async def running_console(
     topics = ListTopics(records)
     console = Console(topics.follow, topics.write_rollout, has_shop=has_shop)
     routes = ConsoleRoutes(console, access, service)
-    app = create_app(service, access, metrics, settings, routes.routes)
+    app = create_app(service, access, metrics, settings, tracer=PassOnRequests(), routes=routes.routes)
     reading = asyncio.create_task(console.run())
     async with (
         serving(app, settings.gateway, metrics, routes.end_streams) as address,
