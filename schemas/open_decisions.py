@@ -24,8 +24,10 @@ MAX_WINDOW_MS = 30 * DAY_MS
 """Largest window of a campaign, ms: the longest that is usual in retail media."""
 MAX_DECISIONS = 32
 """Open decisions of a user, at most: 97 % of sessions have fewer events. One without a reaction closes early."""
-ITEM_HASH_BYTES = 8
-"""Bytes of an item in `OpenDecision.items`."""
+ITEM_HASH_BYTES = 4
+"""Bytes of an item in `QuietDecision.items`: two of ten items have the same hash on a page of 100 million."""
+_FORMER_HASH_BYTES = 8
+"""The same in records of earlier versions."""
 
 IMPRESSION, CLICK, CART, PURCHASE = range(4)
 """Kinds of reactions by code. Snapshots contain codes, so new kinds go to the end."""
@@ -99,8 +101,8 @@ class Billing(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Paid amount: less than the price where the budget of the campaign had too little."""
 
 
-class OpenDecision(msgspec.Struct, array_like=True, gc=False):
-    """A decision whose reactions are still counted. New fields go to the end and need a default."""
+class QuietDecision(msgspec.Struct, array_like=True, gc=False):
+    """A decision without a reaction: the first fields of `OpenDecision`. It has no room for more fields."""
 
     partition: int
     """Partition of the answered event."""
@@ -111,10 +113,15 @@ class OpenDecision(msgspec.Struct, array_like=True, gc=False):
     variant: str
     """Variant for which the decision counts, as `schemas.decisions.compared_variant` says."""
     items: bytes
-    """Hash (xxh3, 64 bits) of each recommended item, the lists of the page from top to bottom."""
+    """Hash of each recommended item, the lists of the page from top to bottom, as `item_hash` returns it."""
     shelves: list[tuple[str, int]] = []
     """Name and number of items of each list of the page."""
     slots: list[OpenSlot] = []
+
+
+class OpenDecision(QuietDecision, array_like=True, gc=False):
+    """A decision whose reactions are still counted. New fields go to the end and need a default."""
+
     reactions: list[Reaction] = []
     """Impressions and clicks in the order of their records."""
     billing: list[Billing] = []
@@ -125,6 +132,12 @@ class OpenDecision(msgspec.Struct, array_like=True, gc=False):
     """Hash (xxh3, 64 bits) of the lines of the newest of these records."""
     withheld: int = 0
     """Bits of the purposes without the user's consent, in the order of `schemas.purposes.PURPOSES`."""
+
+    @property
+    def hash_bytes(self) -> int:
+        """Bytes of an item in `items`."""
+        lines = sum([size for _, size in self.shelves])
+        return _FORMER_HASH_BYTES if len(self.items) == lines * _FORMER_HASH_BYTES else ITEM_HASH_BYTES
 
 
 class UserLedger(msgspec.Struct, array_like=True, gc=False):
@@ -138,6 +151,31 @@ class UserLedger(msgspec.Struct, array_like=True, gc=False):
     """Whether the user is known as a bot or an agent, which pays for no ad."""
     budget: bytes | None = None
     """A record of the budgets (`stream.budgets`), which has no other field; absent for a user."""
+
+
+def stored_decision(decision: OpenDecision) -> QuietDecision:
+    """Return a decision as it is stored: without the last fields where they say nothing."""
+    if decision.reactions or decision.billing or decision.revisions or decision.digest or decision.withheld:
+        return decision
+    return QuietDecision(
+        decision.partition,
+        decision.offset,
+        decision.ts,
+        decision.variant,
+        decision.items,
+        decision.shelves,
+        decision.slots,
+    )
+
+
+class StoredLedger(msgspec.Struct, array_like=True, gc=False):
+    """The same as `UserLedger`, to add decisions without reading the others."""
+
+    decisions: list[msgspec.Raw] = []
+    """Encoded decisions."""
+    orders: msgspec.Raw = msgspec.Raw(b"\x90")  # an empty list
+    is_machine: bool = False
+    budget: bytes | None = None
 
 
 _decode_ledger = msgspec.msgpack.Decoder(UserLedger).decode
@@ -167,7 +205,7 @@ def decode_ledger(value: bytes) -> UserLedger:
 def _is_damaged(decision: OpenDecision) -> bool:
     """Return whether the parts of a decision do not fit together."""
     return (
-        len(decision.items) % ITEM_HASH_BYTES > 0
+        len(decision.items) % decision.hash_bytes > 0
         or len(decision.billing) not in (0, len(decision.slots))
         or any(reaction.kind not in (IMPRESSION, CLICK) for reaction in decision.reactions)
         or not all(0 <= slot.price <= MAX_BID for slot in decision.slots)
@@ -176,9 +214,9 @@ def _is_damaged(decision: OpenDecision) -> bool:
 
 
 @lru_cache(maxsize=65_536)  # the items of a shop's day; a decision names ten
-def item_hash(item_id: str) -> bytes:
-    """Return the hash of an item's id, as `OpenDecision.items` has it."""
-    return xxhash.xxh3_64_digest(item_id.encode())
+def item_hash(item_id: str, size: int = ITEM_HASH_BYTES) -> bytes:
+    """Return the hash of an item's id, as `QuietDecision.items` has it: the first bytes of xxh3, 64 bits."""
+    return xxhash.xxh3_64_digest(item_id.encode())[:size]
 
 
 def ledger_key(user_id: str) -> str:

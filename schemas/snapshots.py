@@ -9,7 +9,7 @@ batch, with the partition's record last. So a log always holds a complete state:
 import msgspec
 
 from clickscore.schemas.events import Epoch
-from clickscore.schemas.open_decisions import UserLedger
+from clickscore.schemas.open_decisions import StoredLedger, UserLedger
 
 PARTITION_KEY = b""
 OFFSET_HEADER = "offset"
@@ -93,6 +93,12 @@ class UserState(msgspec.Struct, array_like=True, gc=False):
     """Impressions of items in the open session, as in `schemas.seen_items`; absent without impressions."""
 
 
+class LedgerRecord(UserState, array_like=True, gc=False):
+    """A ledger record, to add decisions without reading the others."""
+
+    ledger: StoredLedger | None = None  # pyright: ignore[reportIncompatibleVariableOverride]  (the same bytes)
+
+
 class PartitionSnapshot(msgspec.Struct, array_like=True, gc=False):
     """State of a partition, apart from the users."""
 
@@ -115,5 +121,6 @@ class PartitionSnapshot(msgspec.Struct, array_like=True, gc=False):
 
 
 decode_user = msgspec.msgpack.Decoder(UserState).decode
+decode_ledger_record = msgspec.msgpack.Decoder(LedgerRecord).decode
 decode_partition = msgspec.msgpack.Decoder(PartitionSnapshot).decode
 encode = msgspec.msgpack.Encoder().encode

@@ -11,7 +11,6 @@ from typing import NamedTuple
 from clickscore.schemas.open_decisions import (
     CLICK,
     IMPRESSION,
-    ITEM_HASH_BYTES,
     PURCHASE_WINDOW_MS,
     OpenDecision,
     OpenSlot,
@@ -51,12 +50,13 @@ def find_line(decision: OpenDecision, item_id: str, campaign_id: str | None) -> 
     """
     if campaign_id:
         return next((s.line for s in decision.slots if (s.campaign_id, s.item_id) == (campaign_id, item_id)), None)
-    hashed = item_hash(item_id)
+    size = decision.hash_bytes
+    hashed = item_hash(item_id, size)
     position = decision.items.find(hashed)
-    while position % ITEM_HASH_BYTES and position >= 0:  # the bytes of two neighbours
+    while position % size and position >= 0:  # the bytes of two neighbours
         position = decision.items.find(hashed, position + 1)
     if position >= 0:
-        return position // ITEM_HASH_BYTES
+        return position // size
     return next((slot.line for slot in decision.slots if slot.item_id == item_id), None)
 
 

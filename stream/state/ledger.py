@@ -36,14 +36,16 @@ from clickscore.schemas.open_decisions import (
     OpenSlot,
     OrderLine,
     Reaction,
+    StoredLedger,
     UserLedger,
     item_hash,
     ledger_key,
     ledger_user,
+    stored_decision,
 )
 from clickscore.schemas.outcomes import AdCharge, DecisionOutcome, LineOutcome, encode_outcome
 from clickscore.schemas.purposes import ADS, purposes_of_bits
-from clickscore.schemas.snapshots import UserState, decode_user, encode
+from clickscore.schemas.snapshots import LedgerRecord, UserState, decode_ledger_record, decode_user, encode
 from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state.attribution import PageLine, attribute_orders, find_line, judge_clicks, order_window
 from clickscore.stream.state.billing import make_bill, unit_price
@@ -72,7 +74,7 @@ _NO_LINES_DIGEST = xxhash.xxh3_64_digest(encode_outcome(()))
 """`OpenDecision.digest` of an outcome without lines, as most are."""
 
 
-class OpeningDecision(NamedTuple):
+class OpeningDecision(msgspec.Struct, frozen=True, gc=False):
     """A decision that was just made."""
 
     user_id: str
@@ -149,6 +151,7 @@ class Ledger:
         self._lateness_ms = settings.lateness_ms
         self._users: dict[str, bytes] = {}
         self._touched: dict[str, UserState] = {}  # decoded for the batch
+        self._opened: dict[str, LedgerRecord] = {}  # users to whom the batch has only added decisions so far
         self._timers = TimerWheel()
         self._close_at: dict[str, int] = {}  # time of each user's present timer; other entries of the wheel are void
         self._erased: set[str] = set()
@@ -169,11 +172,18 @@ class Ledger:
 
     def _record(self, user_id: str) -> UserState:
         """Return the record of a user, decoded; an empty one where nothing is remembered."""
+        opened = self._opened.pop(user_id, None)
+        if opened is not None:
+            self._touched[user_id] = decode_user(encode(opened))
         record = self._touched.get(user_id)
         if record is None:
             value = self._users.get(user_id)
             record = UserState() if value is None else decode_user(value)
         return record
+
+    def _is_known(self, user_id: str) -> bool:
+        """Return whether anything is remembered of a user."""
+        return user_id in self._users or user_id in self._touched or user_id in self._opened
 
     def add_charges(self, charges: Iterable[AdCharge], offset: int) -> None:
         """Add charges of earlier events that a new lease can pay to the results.
@@ -204,6 +214,8 @@ class Ledger:
             offset: Source offset of the record that moved it.
         """
         watermark = max_ts - self._lateness_ms
+        if not self._timers.is_due(watermark):
+            return
         closures = 0
         while closures < MAX_CLOSURES and (user_id := self._timers.pop(watermark)) is not None:
             close_at = self._close_at.get(user_id)
@@ -217,7 +229,7 @@ class Ledger:
                 closures += 1
                 self._touch_record(user_id, record, offset)
                 self._close(user_id, ledger, due)
-            self._set_timer(user_id, ledger.decisions)
+            self._set_timer(user_id, *map(_next_closing, ledger.decisions))
 
     def _close(self, user_id: str, ledger: UserLedger, due: Sequence[int]) -> None:
         """Write the outcomes of decisions whose click window is over, and forget those whose windows are all over.
@@ -235,7 +247,7 @@ class Ledger:
 
     def close_all(self) -> None:
         """Write the outcome of every open decision, in order of user ids: for the end of a finished log."""
-        for user_id in sorted({*self._users, *self._touched}):
+        for user_id in sorted({*self._users, *self._touched, *self._opened}):
             ledger = self.user(user_id)
             for index, decision in enumerate(ledger.decisions):
                 if not decision.revisions:
@@ -302,7 +314,7 @@ class Ledger:
 
     def _is_charged(self, user_id: str) -> bool:
         """Return whether a user is remembered and not yet known as a machine."""
-        return (user_id in self._users or user_id in self._touched) and not self.user(user_id).is_machine
+        return self._is_known(user_id) and not self.user(user_id).is_machine
 
     def _add_reaction(self, event: ItemEvent, kind: int, decision_id: str, offset: int) -> str:
         """Join an impression or a click to a decision; return what became of it.
@@ -393,25 +405,50 @@ class Ledger:
             offset: Source offset of the answered event.
             is_machine: Whether the user is a bot or an agent.
         """
-        ledger = self._touch(opening.user_id, offset)
-        ledger.is_machine = ledger.is_machine or is_machine
+        user_id, decision = opening.user_id, self._open_decision(opening, offset)
+        record = None if user_id in self._touched else self._find_opened(user_id)
+        if record is not None and record.ledger is not None:
+            record.offset = offset
+            record.ledger.is_machine = record.ledger.is_machine or is_machine
+            record.ledger.decisions.append(msgspec.Raw(encode(stored_decision(decision))))
+        else:
+            ledger = self._touch(user_id, offset)
+            ledger.is_machine = ledger.is_machine or is_machine
+            ledger.decisions.append(decision)
+            if len(ledger.decisions) > MAX_DECISIONS:
+                self._evict(user_id, ledger)
+        self._set_timer(user_id, decision.ts + CLICK_WINDOW_MS)
+
+    def _find_opened(self, user_id: str) -> LedgerRecord | None:
+        """Return the record of a user for one more decision; None where a decision must go for it."""
+        record = self._opened.get(user_id)
+        if record is None:
+            value = self._users.get(user_id)
+            record = LedgerRecord(ledger=StoredLedger()) if value is None else decode_ledger_record(value)
+        if record.ledger is None or len(record.ledger.decisions) >= MAX_DECISIONS:
+            return None
+        self._opened[user_id] = record
+        return record
+
+    def _open_decision(self, opening: OpeningDecision, offset: int) -> OpenDecision:
+        """Return a decision as the ledger remembers it.
+
+        Args:
+            opening: The decision.
+            offset: Source offset of the answered event.
+        """
         choices = [choice for shelf in opening.shelves for choice in shelf.items]
         joins_ads = not opening.withheld & ADS
-        ledger.decisions.append(
-            OpenDecision(
-                partition=self._partition,
-                offset=offset,
-                ts=opening.ts,
-                variant=opening.variant,
-                items=b"".join([item_hash(c.item_id) if joins_ads or not c.sponsored else _NO_ITEM for c in choices]),
-                shelves=[(shelf.name, len(shelf.items)) for shelf in opening.shelves],
-                slots=list(_open_slots(opening.ad, choices)) if opening.ad is not None and joins_ads else [],
-                withheld=opening.withheld,
-            )
+        return OpenDecision(
+            partition=self._partition,
+            offset=offset,
+            ts=opening.ts,
+            variant=opening.variant,
+            items=b"".join([item_hash(c.item_id) if joins_ads or not c.sponsored else _NO_ITEM for c in choices]),
+            shelves=[(shelf.name, len(shelf.items)) for shelf in opening.shelves],
+            slots=list(_open_slots(opening.ad, choices)) if opening.ad is not None and joins_ads else [],
+            withheld=opening.withheld,
         )
-        if len(ledger.decisions) > MAX_DECISIONS:
-            self._evict(opening.user_id, ledger)
-        self._set_timer(opening.user_id, ledger.decisions[-1:])
 
     def _evict(self, user_id: str, ledger: UserLedger) -> None:
         """Close the oldest decision without a reaction, or else the oldest decision, but never the newest."""
@@ -516,7 +553,7 @@ class Ledger:
             user_id: The user.
             offset: Source offset of the record behind it.
         """
-        if user_id in self._users or user_id in self._touched:
+        if self._is_known(user_id):
             ledger = self._touch(user_id, offset)
             for decision in ledger.decisions:
                 self._owing.pop(self._decision_id(decision), None)
@@ -543,7 +580,7 @@ class Ledger:
             user_id: The anonymous id.
             offset: Source offset of the `identify` event.
         """
-        if user_id not in self._users and user_id not in self._touched:
+        if not self._is_known(user_id):
             return None
         ledger = self.user(user_id)
         handed = UserLedger(ledger.decisions, ledger.orders, ledger.is_machine)
@@ -576,7 +613,7 @@ class Ledger:
         while len(ledger.decisions) > MAX_DECISIONS:
             self._evict(user_id, ledger)
         self._settle(user_id, ledger, ts)
-        self._set_timer(user_id, ledger.decisions)
+        self._set_timer(user_id, *map(_next_closing, ledger.decisions))
 
     def _touch(self, user_id: str, offset: int) -> UserLedger:
         """Return a user's ledger for a change by the record at an offset."""
@@ -595,11 +632,11 @@ class Ledger:
         record.ledger = record.ledger or UserLedger()
         return record.ledger
 
-    def _set_timer(self, user_id: str, decisions: Sequence[OpenDecision]) -> None:
-        """Make sure that a user comes out when the next window of any of these decisions is over."""
-        if not decisions:
+    def _set_timer(self, user_id: str, *times_ms: int) -> None:
+        """Make sure that a user comes out at the first of some times, ms; without a time nothing changes."""
+        if not times_ms:
             return
-        time_ms = min(map(_next_closing, decisions))
+        time_ms = min(times_ms)
         close_at = self._close_at.get(user_id)
         if close_at is None or time_ms < close_at:
             self._close_at[user_id] = time_ms
@@ -614,18 +651,22 @@ class Ledger:
             offset: Source offset of the last record of the batch.
         """
         changes: list[LedgerChange] = []
+        for user_id, opened in self._opened.items():
+            value = self._users[user_id] = encode(opened)
+            changes.append(LedgerChange(ledger_key(user_id), value, opened.offset))
         for user_id, record in self._touched.items():
-            value = encode(record) if record.ledger and record.ledger.decisions else None
+            value = _encode_record(record) if record.ledger and record.ledger.decisions else None
             if value is not None:
                 self._users[user_id] = value
             else:
                 self._users.pop(user_id, None)
             changes.append(LedgerChange(ledger_key(user_id), value, record.offset))
-        for user_id in sorted(self._overlaid.difference(self._touched)):
+        for user_id in sorted(self._overlaid.difference(self._touched, self._opened)):
             value = self._users.get(user_id)
             written_by = offset if value is None else decode_user(value).offset
             changes.append(LedgerChange(ledger_key(user_id), value, written_by))
         self._touched.clear()
+        self._opened.clear()
         self._overlaid.clear()
         if self._erased:
             self._renew_timers()
@@ -651,7 +692,7 @@ class Ledger:
         for decision in ledger.decisions:
             if any(billing.paid < billing.net for billing in decision.billing):
                 self._owing[self._decision_id(decision)] = user_id
-        self._set_timer(user_id, ledger.decisions)
+        self._set_timer(user_id, *map(_next_closing, ledger.decisions))
 
     def is_overlaid(self, key: str, offset: int, *, is_tombstone: bool) -> bool:
         """Return whether a record of the changelog is older than the ledger here.
@@ -677,6 +718,14 @@ class Ledger:
 def is_number(text: str) -> bool:
     """Return whether a text has digits alone."""
     return text.isascii() and text.isdigit()
+
+
+def _encode_record(record: UserState) -> bytes:
+    """Return a decoded record as it is stored."""
+    ledger = record.ledger or UserLedger()
+    decisions = [msgspec.Raw(encode(stored_decision(decision))) for decision in ledger.decisions]
+    stored = StoredLedger(decisions, msgspec.Raw(encode(ledger.orders)), ledger.is_machine)
+    return encode(LedgerRecord(offset=record.offset, ledger=stored))
 
 
 def _next_closing(decision: OpenDecision) -> int:

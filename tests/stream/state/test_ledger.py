@@ -172,11 +172,51 @@ def test_ad_is_named_by_its_campaign_or_by_an_item_that_is_in_the_slot_alone():
 
 def test_bytes_of_two_neighbours_are_no_item():
     wanted = item_hash("cup")
-    shifted = b"1234" + wanted + b"5678"
+    shifted = b"12" + wanted + b"34"
     decision = OpenDecision(0, 0, START, "model", shifted)
     assert find_line(decision, "cup", None) is None
     decision.items += wanted
     assert find_line(decision, "cup", None) == 2
+
+
+def test_hashes_of_an_earlier_version_are_read():
+    items = item_hash("cup", 8) + item_hash("mug", 8)
+    decision = OpenDecision(0, 0, START, "model", items, [("list", 1), ("new_in", 1)])
+    assert [find_line(decision, item, None) for item in ("cup", "mug", "hat")] == [0, 1, None]
+
+
+def test_records_of_a_ledger_are_the_same_in_any_batch():
+    page = ads(sold("tea", "pot"))
+    steps = [
+        opening(minute=0, ad=page),
+        opening(minute=1),
+        click("ann", 1.5, "events-0-1"),
+        OpeningDecision("ann", START + 2 * MINUTE, "model", [ShownShelf("list", choices("cup"))], page, withheld=4),
+        opening(minute=3),
+        *(opening(minute=4 + number / 100) for number in range(MAX_DECISIONS)),
+        click("ann", 5, "events-0-8"),
+    ]
+    contents: list[dict[str, bytes]] = []
+    for batch in (1, 2, 3, len(steps)):
+        ledger = opened()
+        for offset, step in enumerate(steps):
+            if isinstance(step, OpeningDecision):
+                ledger.open(step, offset, is_machine=False)
+            else:
+                ledger.pass_event(step, offset, is_machine=False)
+            if (offset + 1) % batch == 0:
+                ledger.flush(offset)
+        ledger.flush(len(steps))
+        contents.append(ledger.contents())
+        assert [outcome.decision_id for outcome in ledger.take_results().outcomes] == [
+            f"events-0-{offset}" for offset in (0, 3, 4, 5)
+        ], "those without a reaction go first"
+    assert contents == contents[:1] * 4
+
+
+def test_decision_without_a_reaction_takes_little_room():
+    (change,) = opened(opening(items=[f"item-{number}" for number in range(10)])).flush(0)
+    assert len(change.value or b"") < 100
 
 
 def test_user_has_a_bounded_number_of_open_decisions():
