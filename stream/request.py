@@ -124,9 +124,6 @@ class Scores(NamedTuple):
         if self.row_of is None:
             return dict(self.candidates()).get(item)
         row = self.row_of.get(item)
-        if row is None:
+        if row is None or row not in self.rows:
             return None
-        try:
-            return self.scores[self.rows.index(row)]
-        except ValueError:
-            return None
+        return self.scores[self.rows.index(row)]

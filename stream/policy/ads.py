@@ -12,7 +12,7 @@ import msgspec
 from clickscore.schemas.ad_impressions import AD_IMPRESSION_BYTES, MAX_AD_IMPRESSIONS, campaign_hash
 from clickscore.schemas.catalogue import Campaign
 from clickscore.schemas.clients import CLIENT_FIELDS, FIRST_MACHINE, REASON_FIELDS
-from clickscore.schemas.decisions import Ad, Choice, ExclusionCause, SoldSlot, round_score
+from clickscore.schemas.decisions import Ad, BidUnit, Choice, ExclusionCause, SoldSlot, round_score
 from clickscore.schemas.events import Impression, ItemEvent, Search
 from clickscore.schemas.open_decisions import PURCHASE_WINDOW_MS
 from clickscore.schemas.purposes import ADS, PERSONALISATION, WITHHELD
@@ -68,11 +68,12 @@ def item_quality(scores: Scores | None, weight: float) -> Quality:
     """
     if scores is None or not scores.scores or not weight:
         return lambda _: 1.0
-    best, last, score_of = scores.scores[0], scores.scores[-1], scores.score_of
+    best, score_of = scores.scores[0], scores.score_of
+    lowest = round_score(exp(weight * (scores.scores[-1] - best)))
 
     def quality(item: str) -> float:
         score = score_of(item)
-        return round_score(exp(weight * ((last if score is None else score) - best)))
+        return lowest if score is None else round_score(exp(weight * (score - best)))
 
     return quality
 
@@ -159,7 +160,8 @@ class PageAuction:
         Args:
             forbidden: Name and forbidden items of each filter.
         """
-        ts, share, is_capped = self._request.event.ts, self._plan.share, None
+        ts, is_capped = self._request.event.ts, None
+        probabilities: dict[BidUnit, float] = {}
         bidders: list[Bidder] = []
         for campaign in self.matching:
             item = campaign.item_id
@@ -177,11 +179,14 @@ class PageAuction:
                     is_capped = is_capped or cap_rule(self._request)
                     cause = "cap" if is_capped(campaign) else None
             multiplier = self._multiplier(campaign) if cause is None else None
-            if multiplier is not None:
-                probability = payment_probability(campaign, self._scores, share)
-                bidders.append(make_bidder(campaign, probability, quality, multiplier))
-            else:
+            if multiplier is None:
                 self.excluded.append((campaign, cause or "budget"))
+                continue
+            probability = probabilities.get(campaign.bid_per)
+            if probability is None:
+                probability = payment_probability(campaign, self._scores, self._plan.share)
+                probabilities[campaign.bid_per] = probability
+            bidders.append(make_bidder(campaign, probability, quality, multiplier))
         return bidders
 
     def _multiplier(self, campaign: Campaign) -> float | None:
