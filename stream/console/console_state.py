@@ -11,6 +11,7 @@ from clickscore.schemas.catalogue import Campaign, Item, decode_campaign, decode
 from clickscore.schemas.decisions import Ad, Recommendation, decode_decision, page_items
 from clickscore.schemas.erasure import Erased, decode_receipt
 from clickscore.schemas.events import Event, ItemEvent, UserRecord, decode_record
+from clickscore.schemas.leases import BudgetLease, SpendReport
 from clickscore.schemas.outcomes import decode_charge, decode_outcome
 from clickscore.schemas.topics import (
     AD_CHARGES,
@@ -24,6 +25,7 @@ from clickscore.schemas.topics import (
     RECOMMENDATIONS,
     ROLLOUTS,
 )
+from clickscore.stream.console.budget_tally import BudgetTally
 from clickscore.stream.console.dead_letter_tally import DeadLetterTally
 from clickscore.stream.console.decision_traces import AD_SUFFIX, DecisionTraces
 from clickscore.stream.console.item_tally import ItemTally
@@ -93,6 +95,7 @@ class ConsoleState:
         self.rates = Rates()
         self.outcomes = OutcomeTally()
         self.settled = SettledOutcomes()
+        self.budgets = BudgetTally()
         self.items = ItemTally()
         self.dead_letters = DeadLetterTally()
         self.workers = WorkerTally()
@@ -201,6 +204,10 @@ class ConsoleState:
 
     def _receive_event(self, record: LogRecord) -> None:
         event = decode_record(record.value or b"")
+        if isinstance(event, SpendReport):
+            self.budgets.add_report(event)
+        elif isinstance(event, BudgetLease):
+            self.budgets.add_lease(record.partition, event)
         if not isinstance(event, UserRecord):
             return  # ticks and epochs are records of the workers
         now_s = record.appended_at / 1000

@@ -242,6 +242,7 @@ class ConsoleRoutes:
             "settled": state.settled.report(),
             "campaigns": campaigns,
             "offers": state.campaigns,
+            "budgets": state.budgets.campaigns(),
             "items": state.describe_items(item_ids | {offer.item_id for offer in state.campaigns.values()}),
         }
 

@@ -1,19 +1,26 @@
 """Health: the report of /health, and the gauges of Prometheus with the same values."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from heapq import nlargest
 
 import msgspec
 
+from clickscore.schemas.catalogue import Campaign
+from clickscore.schemas.leases import MICROS
 from clickscore.schemas.manifest import version_of
+from clickscore.stream.budgets.accounts import BudgetAccounts
 from clickscore.stream.deciders import EpochDeciders
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.state.partition import PartitionState
 from clickscore.stream.worker.group import ConsumerGroup
 from clickscore.stream.worker.losses import Losses
 from clickscore.stream.worker.ownership import Ownership
-from clickscore.stream.worker.prometheus_metrics import Metrics, VersionCounts
+from clickscore.stream.worker.prometheus_metrics import CampaignBudget, Metrics, VersionCounts
 from clickscore.stream.worker.rollouts import RolloutKeeper, short_name
+
+MAX_BUDGETS = 100
+"""Campaigns whose budgets are metrics, at most: each has four series of each worker."""
 
 
 class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,6 +141,11 @@ class HealthCheck:
         metrics.catalogue_changes.set(self._pipeline.history.retained)
         metrics.catalogue_items.set(len(self._pipeline.catalogue.item_ids))
         metrics.campaigns.set(len(self._pipeline.catalogue.campaigns))
+        metrics.set_budgets(
+            _sum_budgets(
+                self._pipeline.catalogue.campaigns.values(), [state.budgets.accounts for state in states.values()]
+            )
+        )
         metrics.set_deciders(_count_versions(self._pipeline.find_all_deciders()))
         metrics.lag.clear()  # partitions that belong to another worker by now must disappear
         metrics.watermark.clear()
@@ -144,6 +156,32 @@ class HealthCheck:
             metrics.watermark.labels(str(partition)).set(state.watermark)
             if state.max_ts >= 0:  # a partition without an event has no newest event time
                 metrics.watermark_ahead.labels(str(partition)).set(state.max_ts - int(self._clock() * 1000))
+
+
+def _sum_budgets(campaigns: Iterable[Campaign], partitions: Sequence[BudgetAccounts]) -> dict[str, CampaignBudget]:
+    """Return the largest budgets by campaign. Partitions in an earlier day have spent nothing of the newest.
+
+    Args:
+        campaigns: All campaigns.
+        partitions: Accounts of the partitions.
+    """
+    with_budget = (campaign for campaign in campaigns if campaign.has_budget)
+    largest = nlargest(
+        MAX_BUDGETS, with_budget, key=lambda campaign: (campaign.daily_budget or 0.0, campaign.campaign_id)
+    )
+    newest_day = max((accounts.day for accounts in partitions), default=-1)
+    present = [accounts.campaigns for accounts in partitions if accounts.day == newest_day]
+    budgets: dict[str, CampaignBudget] = {}
+    for campaign in largest:
+        accounts = [account for by_id in present if (account := by_id.get(campaign.campaign_id))]
+        leased = [account for account in accounts if account.ends_at]
+        budgets[campaign.campaign_id] = CampaignBudget(
+            daily=campaign.daily_budget,
+            spent=sum(account.spent for account in accounts) / MICROS,
+            leased=sum(account.limit - account.spent for account in accounts) / MICROS,
+            multiplier=max(leased, key=lambda account: account.ends_at).multiplier if leased else None,
+        )
+    return budgets
 
 
 def _count_versions(partitions: Iterable[EpochDeciders]) -> VersionCounts:

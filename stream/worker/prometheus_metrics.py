@@ -24,6 +24,19 @@ class VersionCounts(NamedTuple):
     """Event time of the newest event that a bundle has learned from, ms, by version; unknown times are left out."""
 
 
+class CampaignBudget(NamedTuple):
+    """Budget of a campaign in the partitions of a worker, in the shop's currency."""
+
+    daily: float | None
+    """Budget of a day; None for a campaign with a total budget alone."""
+    spent: float
+    """Spend of the newest day."""
+    leased: float
+    """What the leases can still spend."""
+    multiplier: float | None
+    """Factor on the bid in the newest lease; None before the first lease of the day."""
+
+
 class Metrics:
     """The metrics of a worker, in a separate registry."""
 
@@ -183,6 +196,30 @@ class Metrics:
         )
         self.catalogue_items = Gauge("clickscore_catalogue_items", "Items of the catalogue.", registry=registry)
         self.campaigns = Gauge("clickscore_campaigns", "Campaigns.", registry=registry)
+        self.campaign_budget = Gauge(
+            "clickscore_campaign_budget",
+            "Daily budget of a campaign, in the shop's currency. The 100 largest budgets have series.",
+            ["campaign"],
+            registry=registry,
+        )
+        self.campaign_spent = Gauge(
+            "clickscore_campaign_spent",
+            "Spend of a campaign in this worker's partitions on the newest day of event time (UTC).",
+            ["campaign"],
+            registry=registry,
+        )
+        self.campaign_leased = Gauge(
+            "clickscore_campaign_leased",
+            "What the leases of this worker's partitions can still spend for a campaign.",
+            ["campaign"],
+            registry=registry,
+        )
+        self.campaign_multiplier = Gauge(
+            "clickscore_campaign_multiplier",
+            "Factor of pacing on the bid of a campaign, in the newest lease of this worker's partitions.",
+            ["campaign"],
+            registry=registry,
+        )
         self.bundle_info = Gauge(
             "clickscore_bundle_info",
             "Partitions in which a bundle decides, by version and role: champion or challenger.",
@@ -221,6 +258,22 @@ class Metrics:
             self.policy_info.labels(policy).set(partitions)
         for version, learned_until in counts.learned_until.items():
             self.learned_until.labels(version).set(learned_until / 1000)
+
+    def set_budgets(self, budgets: Mapping[str, CampaignBudget]) -> None:
+        """Set the gauges of budgets; campaigns without a budget disappear.
+
+        Args:
+            budgets: Budgets by campaign.
+        """
+        for gauge in (self.campaign_budget, self.campaign_spent, self.campaign_leased, self.campaign_multiplier):
+            gauge.clear()
+        for campaign_id, budget in budgets.items():
+            self.campaign_spent.labels(campaign_id).set(budget.spent)
+            self.campaign_leased.labels(campaign_id).set(budget.leased)
+            if budget.daily is not None:
+                self.campaign_budget.labels(campaign_id).set(budget.daily)
+            if budget.multiplier is not None:
+                self.campaign_multiplier.labels(campaign_id).set(budget.multiplier)
 
     def count_items(self, items: Mapping[tuple[str, str], int]) -> None:
         """Count recommended items by variant and reason."""

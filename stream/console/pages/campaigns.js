@@ -1,7 +1,7 @@
 // Campaigns: what each campaign offers, what it won, what it pays, and how its spending goes.
 
 import { h, itemLink, put, spark, table } from "./dom.js";
-import { clock, count, money, percent, title, unit } from "./words.js";
+import { clock, count, money, percent, precise, title, unit } from "./words.js";
 
 export const heading = () => "Campaigns";
 
@@ -20,6 +20,7 @@ function offer(campaign) {
   if (!campaign) return "not among the campaigns any more";
   const parts = [`${money(campaign.bid)} for ${unit(campaign.bid_per || "click")}`];
   if (campaign.daily_budget) parts.push(`${money(campaign.daily_budget)} a day`);
+  if (campaign.total_budget) parts.push(`${money(campaign.total_budget)} in all`);
   if (campaign.frequency_cap) parts.push(`at most ${count(campaign.frequency_cap)} times a day and user`);
   if (campaign.starts_at) parts.push(`from ${seconds(campaign.starts_at)}`);
   if (campaign.ends_at) parts.push(`until ${seconds(campaign.ends_at)}`);
@@ -29,6 +30,25 @@ function offer(campaign) {
 /** Return why clicks and impressions were not charged, or given back. */
 const uncharged = (charges) => Object.entries(charges).filter(([reason]) => reason !== "charged")
   .map(([reason, number]) => `${count(number)} ${reason}`).join(", ") || "–";
+
+/** Return the table of what campaigns with budgets have spent today, and how their pacing went. */
+function budgetTable(data) {
+  const names = [...new Set([...Object.keys(data.budgets), ...Object.keys(data.offers).filter((name) => data.offers[name].daily_budget || data.offers[name].total_budget)])].sort();
+  const newest = Math.max(0, ...names.map((name) => data.budgets[name]?.day_ms || 0));
+  return table("Budgets", ["campaign", "#budget of the day", "#spent", "#left", "#in leases", "spend of the day", "#bid multiplier", "multiplier over the day"],
+    names.map((name) => {
+      const budget = Object.hasOwn(data.budgets, name) && data.budgets[name].day_ms === newest ? data.budgets[name] : null;
+      const daily = data.offers[name]?.daily_budget ?? null;
+      const spent = budget ? budget.spent : 0;
+      const since = budget ? `since ${clock(budget.begin_ms)}, in steps of ten minutes` : "";
+      const paced = (budget?.multipliers || []).map((value) => value ?? 1);
+      return [
+        name, daily === null ? "–" : money(daily), money(spent), daily === null ? "–" : money(Math.max(0, daily - spent)), money(budget ? budget.leased : 0),
+        budget ? spark(budget.spends, `Spend of ${name} ${since}`, { width: 140, height: 32, top: Math.max(daily ?? 0, ...budget.spends, 1e-9) }) : "–",
+        precise(budget?.multiplier), budget ? spark(paced, `Multiplier of ${name} ${since}, from 0 to 1`, { width: 140, height: 32, top: 1 }) : "–",
+      ];
+    }), "No campaign has a budget.");
+}
 
 export function open(view) {
   const content = h("div", {});
@@ -51,6 +71,10 @@ export function open(view) {
           counts.impressions ? percent(counts.clicks / counts.impressions) : "–", money(counts.mean_price), money(counts.net),
           counts.curve.length ? spark(cumulative(counts.curve), `Spend of ${name} in the last hour, minute by minute, as a running sum`, { width: 140, height: 32 }) : "–",
           uncharged(counts.charges), counts.runners_up.map(([rival, number]) => `${rival} (${count(number)})`).join(", ") || "–",
-        ]), "No campaign."));
+        ]), "No campaign."),
+      h("h2", {}, "Budgets"),
+      h("p", { class: "quiet" }, "The newest day (UTC) of event time, as the partitions report it once a minute. The height of a spend curve is the budget of the day. " +
+        "What is in leases can be spent without a further grant."),
+      budgetTable(data));
   }, content);
 }

@@ -98,6 +98,19 @@ async function route(isFirst = false) {
   if (!isFirst) body.firstElementChild.focus({ preventScroll: true });
 }
 
+/** Wait for the next poll. A page that a person comes back to does not wait. */
+function nextPoll() {
+  return new Promise((resume) => {
+    const end = () => {
+      clearTimeout(timer);
+      document.removeEventListener("visibilitychange", end);
+      resume();
+    };
+    const timer = setTimeout(end, POLL_MS);
+    document.addEventListener("visibilitychange", end);
+  });
+}
+
 /**
  * Read data now and every two seconds, while the page is open and visible. Show the data when they change; but an element
  * `content`, which `show` builds anew, holds still while it has the focus.
@@ -115,7 +128,7 @@ async function poll(signal, name, parameters, show, content = null) {
           const text = JSON.stringify(data);
           if (!content || text !== former) show(data, null);
           former = text;
-          if (name !== "user") showState("Connected");
+          showState("Connected");
         }
       } catch (failure) {
         if (signal.aborted) return;
@@ -125,7 +138,7 @@ async function poll(signal, name, parameters, show, content = null) {
         else showState(failure.message, true);
       }
     }
-    await new Promise((resume) => setTimeout(resume, POLL_MS));
+    await nextPoll();
   }
 }
 

@@ -38,8 +38,7 @@ export function table(caption, headings, rows, empty) {
 }
 
 /** Return a line of values as a small chart, with a description for screen readers. */
-export function spark(values, label, { width = 240, height = 44 } = {}) {
-  const top = Math.max(...values, 1e-9);
+export function spark(values, label, { width = 240, height = 44, top = Math.max(...values, 1e-9) } = {}) {
   const step = width / Math.max(1, values.length - 1);
   const points = values.map((value, index) => [index * step, height - 3 - (value / top) * (height - 8)]);
   const line = points.map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`).join(" ");

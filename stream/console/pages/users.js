@@ -103,15 +103,9 @@ export function open(view) {
   }
   const story = h("div", {});
   view.body.append(story, view.session.scopes.includes("admin") ? eraseButton(view) : "");
-  let newest = "";
   view.poll("user", { id: view.argument }, (data) => {
     if (!data) return;
-    view.showState("Connected");
     if (story.querySelector(".explain button:disabled, .explain h4")) return; // a person reads an explanation
-    const head = data.moments[0];
-    const version = head ? `${head.id} ${head.decided_at} ${Boolean(head.ad)} ${data.moments.length}` : "none";
-    if (version === newest) return; // nothing new: keep what a person has opened
-    newest = version;
     if (!data.moments.length) {
       put(story, h("p", { class: "quiet" }, "The console remembers no event of this user. It knows the newest records alone; " +
         "clickscore tail --user finds older ones."));
@@ -124,5 +118,5 @@ export function open(view) {
         h("p", { class: "facts" }, sessionFacts(decided?.decision)),
         part.moments.map((moment) => details(moment, data.items, opened.has(moment.id) || (!opened.size && moment === decided && !index))));
     }));
-  });
+  }, story);
 }

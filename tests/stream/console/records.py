@@ -3,12 +3,16 @@
 import json
 from typing import Any
 
-from clickscore.schemas.catalogue import Item, encode
+from clickscore.schemas.catalogue import Campaign, Item, encode
 from clickscore.schemas.decisions import Ad, Because, Choice, Recommendation, SoldSlot, encode_decision
+from clickscore.schemas.durations import DAY_MS
+from clickscore.schemas.events import encode_event
+from clickscore.schemas.leases import BudgetLease, CampaignLease, CampaignSpend, SpendReport
 from clickscore.schemas.outcomes import AdCharge, DecisionOutcome, LineOutcome, encode_outcome
 from clickscore.schemas.topics import (
     AD_CHARGES,
     ADS,
+    CAMPAIGNS,
     CATALOGUE,
     DEAD_LETTERS,
     DECISION_OUTCOMES,
@@ -125,6 +129,34 @@ def outcome(offset: int, *lines: LineOutcome, user_id: str = "anna", revision: i
 def item(item_id: str, title: str, **changes: Any) -> LogRecord:
     value = Item(item_id=item_id, title=title, category="Tea", brand="Lumi", price=12.5, **changes)
     return record(CATALOGUE.name, 0, encode(value), key=item_id.encode())
+
+
+def campaign(campaign_id: str, daily_budget: float) -> LogRecord:
+    value = Campaign(campaign_id=campaign_id, item_id="jug", bid=0.75, daily_budget=daily_budget)
+    return record(CAMPAIGNS.name, 0, encode(value), key=campaign_id.encode())
+
+
+def spend_report(offset: int, campaign_id: str, spent: int, limit: int = 0, lease: int = 0) -> LogRecord:
+    value = SpendReport(
+        ts=START_MS + offset,
+        partition=0,
+        number=offset + 1,
+        day=START_MS // DAY_MS,
+        lease=lease,
+        campaigns=(CampaignSpend(campaign_id, limit, spent, 0, 1),),
+    )
+    return record(EVENTS.name, offset, encode_event(value))
+
+
+def lease(offset: int, campaign_id: str, limit: int, multiplier: float) -> LogRecord:
+    value = BudgetLease(
+        ts=START_MS + offset,
+        number=1,
+        day=START_MS // DAY_MS,
+        ends_at=START_MS + offset + 600_000,
+        campaigns=(CampaignLease(campaign_id, limit, multiplier),),
+    )
+    return record(EVENTS.name, offset, encode_event(value))
 
 
 def dead_letter(offset: int, error: str, value: bytes = b"{") -> LogRecord:

@@ -7,7 +7,19 @@ from clickscore.schemas.erasure import Erased
 from clickscore.schemas.topics import ERASURE_RECEIPTS
 from clickscore.stream.console import console_state
 from clickscore.stream.console.console_state import ConsoleState
-from tests.stream.console.records import START_MS, ad, charge, dead_letter, decision, event, item, log_id, record
+from tests.stream.console.records import (
+    START_MS,
+    ad,
+    charge,
+    dead_letter,
+    decision,
+    event,
+    item,
+    lease,
+    log_id,
+    record,
+    spend_report,
+)
 
 
 def state_of(*records: console_state.LogRecord) -> ConsoleState:
@@ -39,6 +51,14 @@ def test_frame_is_a_sample_and_says_so_at_high_rates() -> None:
     assert len(frame["moments"]) == console_state.FRAME_MOMENTS
     assert frame["passed_over"] == 1000 - console_state.FRAME_MOMENTS
     assert frame["totals"] == {"events": 1001, "decisions": 1001}
+
+
+def test_reports_and_leases_of_the_log_are_the_budgets() -> None:
+    state = state_of(spend_report(0, "spring", 0), lease(1, "spring", 3_000_000, 0.5))
+    state.receive(spend_report(2, "spring", 1_000_000, 3_000_000, lease=1))
+    spring = state.budgets.campaigns()["spring"]
+    assert (spring["spent"], spring["leased"], spring["multiplier"]) == (1.0, 2.0, 0.5)
+    assert not state.rates.totals  # no events of users
 
 
 def test_outcomes_count_for_the_named_decision() -> None:

@@ -8,11 +8,12 @@ from typing import Any
 import aiohttp
 
 from clickscore.schemas.rollouts import Rollout, encode_rollout
-from clickscore.schemas.topics import ROLLOUTS
+from clickscore.schemas.topics import ADS, EVENTS, RECOMMENDATIONS, ROLLOUTS
 from clickscore.stream.console.console import Console
 from clickscore.stream.console.console_state import ConsoleState, LogRecord
 from clickscore.stream.gateway.access import Access
 from clickscore.stream.gateway.console_routes import ConsoleRoutes
+from clickscore.stream.gateway.decision_memory import decode_published_decision
 from clickscore.stream.gateway.gateway_metrics import GatewayMetrics
 from clickscore.stream.gateway.http_app import create_app
 from clickscore.stream.gateway.request_traces import PassOnRequests
@@ -20,7 +21,7 @@ from clickscore.stream.gateway.server import serving
 from clickscore.stream.gateway.service import GatewayService, PublishedDecisions
 from clickscore.stream.settings import Settings
 from tests.stream.console.records import record
-from tests.stream.gateway.log_double import ListLog
+from tests.stream.gateway.log_double import ListLog, ad
 from tests.stream.gateway.running import Answer, RunningGateway
 
 OWN_PAGE = {"Sec-Fetch-Site": "same-origin", "Content-Type": "application/json"}
@@ -46,6 +47,18 @@ class ListTopics:
 
     async def write_rollout(self, rollout: Rollout) -> None:
         self.records.append(record(ROLLOUTS.name, 0, encode_rollout(rollout), key=rollout.name.encode()))
+
+
+def _records_of(value: bytes, log: ListLog) -> list[LogRecord]:
+    """Return an event of the log with its decision, and an ad beside the list, as the topics have them."""
+    published = decode_published_decision(value)
+    offset = int(published.log_id.rpartition("-")[2])
+    sold = ad(offset, published.user_id, published.event_id, ["beside"])
+    return [
+        record(EVENTS.name, offset, log.events[offset].value),
+        record(RECOMMENDATIONS.name, offset, value),
+        record(ADS.name, offset, sold),
+    ]
 
 
 class RunningConsole(RunningGateway):
@@ -80,9 +93,15 @@ async def running_console(
     settings = Settings.of(**{"gateway_port": 0, "gateway_decide_ms": 5_000, **changes})
     metrics = GatewayMetrics()
     decisions = PublishedDecisions(settings.gateway, metrics)
-    log = ListLog(decisions.receive)
-    service, access = GatewayService(log, decisions, log.explain, settings.gateway, metrics), Access(settings.gateway)
     topics = ListTopics(records)
+
+    def publish(value: bytes) -> None:
+        decisions.receive(value)
+        if has_shop:
+            topics.records += _records_of(value, log)
+
+    log = ListLog(publish)
+    service, access = GatewayService(log, decisions, log.explain, settings.gateway, metrics), Access(settings.gateway)
     console = Console(topics.follow, topics.write_rollout, has_shop=has_shop)
     routes = ConsoleRoutes(console, access, service)
     app = create_app(service, access, metrics, settings, tracer=PassOnRequests(), routes=routes.routes)

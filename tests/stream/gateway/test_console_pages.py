@@ -8,9 +8,19 @@ import pytest
 
 from clickscore.schemas.events import Erase
 from clickscore.schemas.rollouts import Rollout
+from clickscore.stream.console.console_state import LogRecord
 from clickscore.stream.gateway.api_keys import make_key, write_keys
 from tests.browser import Page, in_chromium, running_browser
-from tests.stream.console.records import ad, dead_letter, decision, event, item
+from tests.stream.console.records import (
+    ad,
+    campaign,
+    dead_letter,
+    decision,
+    event,
+    item,
+    lease,
+    spend_report,
+)
 from tests.stream.gateway.running_console import RunningConsole, running_console
 
 pytestmark = [in_chromium, pytest.mark.slow]
@@ -29,12 +39,24 @@ RECORDS = [
     event(3, HOSTILE, item_id=HOSTILE, session_id=HOSTILE),
     decision(3, HOSTILE, items=(HOSTILE, "jug"), session_id=HOSTILE, variant=HOSTILE, policy=HOSTILE),
     dead_letter(4, HOSTILE, HOSTILE.encode()),
+    campaign("spring", 20.0),
+    campaign(HOSTILE, 5.0),
+    lease(5, "spring", 3_000_000, 0.625),
+    spend_report(6, "spring", 1_250_000, 3_000_000, lease=1),
 ]
+GOODS = [item("cup", "Blue cup"), item("oak-mug", "Oak mug"), item("birch-kettle", "Birch kettle")]
 ESCAPED = "%3Cimg%20src%3Dx%20onerror%3D%22document.title%3D'taken'%22%3E"
 
 
 async def has_text(page: Page, text: str) -> None:
     await page.wait_for(f"document.getElementById('main').textContent.includes({json.dumps(text)})")
+
+
+async def poll(console: RunningConsole, page: Page, *records: LogRecord) -> None:
+    """Add records to the topics, and let the page ask for the newest data, as when a person comes back to it."""
+    console.topics.records += records
+    await asyncio.sleep(0.05)  # the console reads its topics all 10 ms
+    await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
 
 
 async def go(page: Page, path: str, *texts: str) -> None:
@@ -75,7 +97,17 @@ async def every_page_shows_its_facts_and_hostile_ids_stay_text(console: RunningC
     await go(page, "item/jug", HOSTILE, "From where", "Blue cup")
     await go(page, f"item/{ESCAPED}", HOSTILE)
     await go(page, "variants", "Clicks per 100 impressions", "model", HOSTILE)
-    await go(page, "campaigns", "spring", "0.50", "autumn (1)")
+    await go(page, "campaigns", "spring", "0.50", "autumn (1)", HOSTILE)
+    cells = "[...document.querySelectorAll('[aria-label=Budgets] tbody tr')].map(row => row.innerText.split('\\t'))"
+    await page.wait_for(f"{cells}.some(row => row.includes('18.75'))")
+    assert [cell for cell in (await page.evaluate(cells))[1] if cell.strip()] == [
+        "spring",
+        "20.00",
+        "1.25",
+        "18.75",
+        "1.75",
+        "0.625",
+    ]
     await go(page, "rollouts", "Champion", "a" * 12, "Promote")
     await go(page, "health", "w-1", HOSTILE, "Workers read every partition")
     await go(page, "user", "Enter a user id")
@@ -102,6 +134,7 @@ async def admin_promotes_and_erases_after_a_confirmation(console: RunningConsole
     await page.wait_for("Boolean(document.querySelector('dialog[open]'))")
     await page.click("dialog button[value=yes]")
     await has_text(page, "Promote: stored.")
+    await poll(console, page)
     await has_text(page, "Former champion")
     await page.evaluate("location.hash = '#/user/anna'")
     await page.wait_for("Boolean(document.querySelector('button.danger'))")
@@ -195,25 +228,78 @@ async def focus_stays_while_a_page_polls(console: RunningConsole, page: Page) ->
     await page.open(f"{console.address}/console#/item")
     await has_text(page, "Blue cup")
     await page.evaluate("document.querySelector('main table a').focus()")
-    console.topics.records += [event(20), decision(20, items=("kettle",))]
+    await poll(console, page, event(20), decision(20, items=("kettle",)))
     await page.wait_for("document.getElementById('state').textContent.includes('holds still')")
     assert await page.evaluate("document.activeElement.matches('main table a')")
     await page.evaluate("document.activeElement.blur()")
+    await poll(console, page)
     await has_text(page, "kettle")
     check_page(page, console)
 
 
-async def thousands_of_events_leave_a_short_list(console: RunningConsole, page: Page) -> None:
+async def focus_stays_in_the_story_of_a_user(console: RunningConsole, page: Page) -> None:
+    await page.open(f"{console.address}/console#/user/anna")
+    await has_text(page, "Tea pot")
+    await page.evaluate("document.querySelector('details.moment summary').focus()")
+    opened = await page.evaluate("document.querySelectorAll('details.moment[open]').length")
+    await poll(console, page, event(20, item_id="kettle"), decision(20))
+    await page.wait_for("document.getElementById('state').textContent.includes('holds still')")
+    assert await page.evaluate("document.activeElement.matches('details.moment summary')")
+    await page.evaluate("document.activeElement.blur()")
+    await poll(console, page)
+    await has_text(page, "kettle")
+    assert await page.evaluate("document.querySelectorAll('details.moment[open]').length") == opened
+    check_page(page, console)
+
+
+async def burst_of_events_freezes_no_page(console: RunningConsole, page: Page) -> None:
+    """Records of two seconds at 1,000 events/s, each of another user with other items, while the pages are used."""
+
+    async def burst() -> None:
+        for offset in range(10, 2010):
+            names = {"variant": f"v{offset}", "items": (f"i{offset}", f"j{offset}"), "policy": f"p{offset}"}
+            console.topics.records += [
+                event(offset, f"u{offset}", item_id=f"i{offset}"),
+                decision(offset, f"u{offset}", **names),
+            ]
+            if offset % 50 == 0:
+                await asyncio.sleep(0)
+
     await page.open(f"{console.address}/console")
     await has_text(page, "Blue cup")
-    for offset in range(10, 3010):
-        console.topics.records += [event(offset), decision(offset)]
-        if offset % 500 == 0:
-            await asyncio.sleep(0.1)
+    sending = asyncio.create_task(burst())
     await has_text(page, "shows a sample")
-    assert await page.evaluate("document.querySelectorAll('.feed li.moment').length") <= 40
     await page.click("main .tools button")
     assert await page.evaluate("document.querySelector('main .tools button').getAttribute('aria-pressed')") == "true"
+    await sending
+    assert await page.evaluate("document.querySelectorAll('.feed li.moment').length") <= 40
+    for path in ("item", "variants", "campaigns", "rollouts", "health"):
+        await page.evaluate(f"location.hash = '#/{path}'")
+        await page.wait_for("Boolean(document.querySelector('main .card, main table'))")
+        assert await page.evaluate("document.querySelectorAll('main tr').length") <= 100, path
+    check_page(page, console)
+
+
+async def shopper_is_followed_by_recommendations(console: RunningConsole, page: Page) -> None:
+    panel = "document.getElementById('panel').textContent"
+    await page.open(f"{console.address}/console/shop")
+    await page.wait_for(f"document.querySelectorAll('main .goods a').length === {len(GOODS)}")
+    await page.click("main .goods a[href='#/i/cup']")
+    await has_text(page, "For you")
+    await has_text(page, "Ad of tea-week")
+    await page.click("main .goods a[href='#/i/birch-kettle']")
+    await page.wait_for(f"{panel}.includes('You clicked Birch kettle')")
+    await page.wait_for("document.querySelector('main h1').textContent === 'Birch kettle'")
+    await page.click("main .hero button")
+    await has_text(page, "You put Birch kettle into the cart.")
+    await page.wait_for(f"{panel}.includes('tea-week won slot 1 of beside with Oak mug')")
+    text = await page.evaluate(panel)
+    for words in ("You put Birch kettle into the cart", "variant popular", "popular now", "clickstream-events-0-"):
+        assert words in text
+    sent = [json.loads(stored.value) for stored in console.log.events]
+    deeds = [record for record in sent if record["user_id"] == sent[-1]["user_id"] and record["type"] != "impression"]
+    assert [deed["type"] for deed in deeds] == ["view", "click", "view", "cart"]
+    assert json.loads(console.log.decisions[deeds[1]["decision_id"]])["event_id"] == deeds[0]["event_id"]
     check_page(page, console)
 
 
@@ -228,10 +314,13 @@ def test_console_in_a_browser(tmp_path: Path) -> None:
                 admin_promotes_and_erases_after_a_confirmation,
                 sentences_read_well,
                 focus_stays_while_a_page_polls,
-                thousands_of_events_leave_a_short_list,
+                focus_stays_in_the_story_of_a_user,
+                burst_of_events_freezes_no_page,
             ):
                 async with running_console(RECORDS) as console:
                     await scenario(console, await browser.new_page())
+            async with running_console(GOODS, has_shop=True) as console:
+                await shopper_is_followed_by_recommendations(console, await browser.new_page())
             async with running_console(RECORDS, gateway_keys_file=str(tmp_path / "keys.json")) as console:
                 await person_logs_in_and_out(console, await browser.new_page(), key.text)
                 page = await browser.new_page()

@@ -1,11 +1,14 @@
 """Health: what a worker reports of itself."""
 
+from clickscore.schemas.catalogue import Campaign, encode
+from clickscore.schemas.durations import DAY_MS
 from clickscore.schemas.events import Epoch
 from clickscore.schemas.rollouts import EpochRollout
 from clickscore.schemas.topics import EVENTS
+from clickscore.stream.budgets.accounts import Account
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.reference.catalogue import Catalogue
-from clickscore.stream.worker.health import HealthCheck, HealthReport
+from clickscore.stream.worker.health import MAX_BUDGETS, HealthCheck, HealthReport
 from clickscore.stream.worker.losses import Losses
 from tests.events import START, view
 from tests.stream.worker.stage import DullScorer, Stage
@@ -214,3 +217,47 @@ def test_size_of_the_catalogue_is_a_gauge():
     stage.report()
     assert stage.metrics.registry.get_sample_value("clickscore_catalogue_items") == 1
     assert stage.metrics.registry.get_sample_value("clickscore_campaigns") == 0
+
+
+def budget_samples(stage: HealthStage, campaign_id: str) -> list[float | None]:
+    """Return budget, spend, leases and multiplier of a campaign."""
+    names = ("budget", "spent", "leased", "multiplier")
+    registry = stage.metrics.registry
+    return [registry.get_sample_value(f"clickscore_campaign_{name}", {"campaign": campaign_id}) for name in names]
+
+
+def test_budgets_are_summed_over_the_partitions_of_the_newest_day():
+    stage = HealthStage(0, 1, 2)
+    campaigns = [
+        Campaign(campaign_id="tea", item_id="mug", bid=1.0, daily_budget=20.0),
+        Campaign(campaign_id="all", item_id="mug", bid=1.0, total_budget=90.0),
+        Campaign(campaign_id="free", item_id="mug", bid=1.0),
+    ]
+    for campaign in campaigns:
+        stage.pipeline.catalogue.update_campaign(campaign.campaign_id.encode(), encode(campaign))
+    for partition, day in ((0, 7), (1, 7), (2, 6)):
+        stage.compute_job(view("ann", 0), partition=partition)
+        accounts = stage.pipeline.partitions[partition].budgets.accounts
+        accounts.day = day
+        accounts.campaigns["tea"] = Account(
+            limit=3_000_000,
+            spent=1_250_000 + partition,
+            ends_at=day * DAY_MS + partition,
+            multiplier=0.5 + partition / 4,
+        )
+    stage.report()
+    assert budget_samples(stage, "tea") == [20.0, 2.500001, 3.499999, 0.75]
+    assert budget_samples(stage, "all") == [None, 0.0, 0.0, None]
+    assert budget_samples(stage, "free") == [None] * 4
+    stage.pipeline.catalogue.update_campaign(b"tea", None)
+    stage.report()
+    assert budget_samples(stage, "tea") == [None] * 4
+
+
+def test_largest_budgets_alone_are_metrics():
+    stage = HealthStage(0)
+    for number in range(MAX_BUDGETS + 2):
+        campaign = Campaign(campaign_id=f"c{number}", item_id="mug", bid=1.0, daily_budget=float(number + 1))
+        stage.pipeline.catalogue.update_campaign(campaign.campaign_id.encode(), encode(campaign))
+    stage.report()
+    assert [budget_samples(stage, name)[0] for name in ("c1", "c2", "c101")] == [None, 3.0, 102.0]
