@@ -1,5 +1,6 @@
-# Worker, gateway and command line, without torch and without Java. Every package is checked against its hash:
-# `make hashes` writes the requirements, and `make digests` the digests of the base image.
+# Worker, gateway and command line, without torch and without Java; with `--target training` also torch, for
+# `clickscore retrain`. Every package of Python is checked against its hash: `make hashes` writes the requirements, and
+# `make digests` the digests of the base image.
 FROM python:3.11.15-slim-trixie@sha256:db3ff2e1800a8581e2c48a27c3995339d47bdf046da21c7627accd3d51053a93 AS build
 
 WORKDIR /source
@@ -12,9 +13,10 @@ COPY model model
 COPY export export
 COPY stream stream
 COPY backtest backtest
+COPY retraining retraining
 RUN pip wheel --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir /wheels .
 
-FROM python:3.11.15-slim-trixie@sha256:db3ff2e1800a8581e2c48a27c3995339d47bdf046da21c7627accd3d51053a93
+FROM python:3.11.15-slim-trixie@sha256:db3ff2e1800a8581e2c48a27c3995339d47bdf046da21c7627accd3d51053a93 AS serving
 
 COPY deploy/requirements.txt /tmp/
 COPY --from=build /wheels /wheels
@@ -29,3 +31,16 @@ EXPOSE 6066 8080
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["clickscore"]
 CMD ["worker", "--web-host", "0.0.0.0"]
+
+FROM serving AS training
+
+USER root
+COPY deploy/requirements-training.txt /tmp/
+# LightGBM's wheel needs the OpenMP library of the system.
+RUN apt-get update && apt-get install --yes --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/* \
+ && pip install --no-cache-dir --disable-pip-version-check --require-hashes --only-binary :all: \
+    --requirement /tmp/requirements-training.txt
+USER clickscore
+CMD ["retrain", "--help"]
+
+FROM serving

@@ -137,12 +137,15 @@ $(BENCH)/.done: pyproject.toml constraints.txt
 docs: setup-train  ## the generated parts of the documents: JSON Schemas, AsyncAPI, tables, the file map
 	$(TRAIN)/bin/python docs/generate.py
 
-# One file for the packages that workers and gateways run with, one for the package that builds the wheel.
+# One file for the packages that workers and gateways run with, one with torch beside them, one for the package that
+# builds the wheel.
 HASHES = $(TRAIN)/bin/uv pip compile --quiet --generate-hashes --constraint constraints.txt --python-version 3.11 \
 	--python-platform linux --no-emit-index-url --custom-compile-command 'make hashes'
 
 hashes: setup-train  ## the hashes of the packages in the image, for the versions of constraints.txt
 	$(HASHES) --extra gateway --extra otel --extra redis --extra registry --output-file deploy/requirements.txt pyproject.toml
+	$(HASHES) --extra train --extra gateway --extra otel --extra redis --extra registry \
+		--output-file deploy/requirements-training.txt pyproject.toml
 	sed -n 's/^requires = \["\(.*\)"\]$$/\1/p' pyproject.toml | $(HASHES) --output-file deploy/requirements-build.txt -
 
 digests:  ## the digests of all images, asked of the registry by Docker: needs Docker and the internet

@@ -16,7 +16,7 @@ from clickscore.stream.gateway.gateway_metrics import GatewayMetrics
 from clickscore.stream.kafka.embedded import KAFKA_VERSION
 from clickscore.stream.settings import SETTINGS, Settings
 from clickscore.stream.worker.prometheus_metrics import Metrics
-from docs.generate import ROOT, metrics_table
+from docs.generate import PACKAGES, ROOT, metrics_table
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 DASHBOARD: dict[str, Any] = json.loads((ROOT / "deploy/grafana/dashboards/clickscore.json").read_text())
@@ -214,9 +214,19 @@ def test_dockerfile_copies_what_is_there_and_what_the_context_has() -> None:
         assert (ROOT / name).exists()
 
 
-def test_image_runs_as_somebody_without_rights_and_without_torch_and_java() -> None:
+def test_image_has_the_folders_of_every_package() -> None:
+    copied = re.findall(r"^COPY (?!--from)(\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert set(PACKAGES) <= set(copied)
+
+
+def test_images_run_as_somebody_without_rights_and_serve_without_torch_and_java() -> None:
     text = (ROOT / "Dockerfile").read_text()
-    assert re.search(r"^USER (?!root)", text, re.MULTILINE)
+    build, serving, training, default = re.split(r"^FROM .*\n", text, flags=re.MULTILINE)[1:]
+    assert default == ""  # `docker build .` makes the image of workers and gateways
+    for stage in (serving, training):
+        assert re.findall(r"^USER (\S+)", stage, re.MULTILINE)[-1] == "clickscore"
+    assert "torch" not in build + serving
+    assert "requirements-training.txt" not in build + serving
     assert "[train" not in text
     assert "[broker" not in text
     assert "--require-hashes" in text

@@ -252,7 +252,7 @@ def test_keda_takes_its_object() -> None:
     ("values", "message"),
     [
         ({"autoscaling": {"kind": "lag"}}, "none, keda or hpa"),
-        ({"retraining": {"enabled": True}}, "an image with the train extra"),
+        ({"retraining": {"enabled": True}}, "docker build --target training"),
         ({"settings": {"web_port": 7000}}, "set worker.port instead of settings.web_port"),
         ({"settings": {"GATEWAY_PORT": 7000}}, "set gateway.port instead of settings.GATEWAY_PORT"),
         ({"settings": {"web_host": "127.0.0.1"}}, "remove settings.web_host"),

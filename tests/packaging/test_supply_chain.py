@@ -16,6 +16,7 @@ from docs.generate import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 REQUIREMENTS = ROOT / "deploy" / "requirements.txt"
+TRAINING_REQUIREMENTS = ROOT / "deploy" / "requirements-training.txt"
 BUILD_REQUIREMENTS = ROOT / "deploy" / "requirements-build.txt"
 IMAGE_PLATFORM = {
     "extra": "",
@@ -67,7 +68,7 @@ def needed_packages(requirements: list[str]) -> set[str]:
     return {name for name, _ in seen}
 
 
-@pytest.mark.parametrize("file", [REQUIREMENTS, BUILD_REQUIREMENTS], ids=lambda file: file.name)
+@pytest.mark.parametrize("file", [REQUIREMENTS, TRAINING_REQUIREMENTS, BUILD_REQUIREMENTS], ids=lambda file: file.name)
 def test_every_package_has_the_version_of_the_constraints_and_a_hash(file: Path) -> None:
     constraints = pinned_versions(ROOT / "constraints.txt")
     pins = pinned_versions(file)
@@ -85,15 +86,22 @@ def test_packages_of_the_image_are_those_that_serving_needs() -> None:
     assert list(pinned_versions(BUILD_REQUIREMENTS)) == [Requirement(build).name]
 
 
+def test_packages_of_the_training_image_are_those_of_the_image_and_those_of_training() -> None:
+    serving, training = pinned_versions(REQUIREMENTS), pinned_versions(TRAINING_REQUIREMENTS)
+    assert serving.items() <= training.items()  # so the image of training changes no package of the image below it
+    extra = needed_packages(PROJECT["project"]["optional-dependencies"]["train"])
+    assert training.keys() == serving.keys() | extra
+
+
 def test_committed_files_name_no_registry() -> None:
-    for file in (REQUIREMENTS, BUILD_REQUIREMENTS, ROOT / "constraints.txt"):
+    for file in (REQUIREMENTS, TRAINING_REQUIREMENTS, BUILD_REQUIREMENTS, ROOT / "constraints.txt"):
         assert "://" not in file.read_text(encoding="utf-8")
 
 
 def test_image_installs_nothing_without_a_hash() -> None:
     text = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
     installs = re.findall(r"pip (?:install|wheel) .*?(?= && |\n)", text)
-    assert len(installs) == 4
+    assert len(installs) == 5
     for install in installs:
         assert "--require-hashes --only-binary :all:" in install or "--no-deps" in install
     assert "--no-build-isolation" in text  # an isolated build fetches setuptools without a hash
@@ -102,7 +110,9 @@ def test_image_installs_nothing_without_a_hash() -> None:
 def test_every_image_has_a_tag_of_one_version_and_a_digest() -> None:
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
     images = [service["image"] for service in compose["services"].values() if "build" not in service]
-    images += re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    stages = set(re.findall(r"^FROM \S+ AS (\S+)", dockerfile, re.MULTILINE))
+    images += [name for name in re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE) if name not in stages]
     assert len(images) == 5
     for image in images:
         assert re.fullmatch(r"[a-z/]+:v?\d+\.\d+\.\d+[a-z-]*@sha256:[0-9a-f]{64}", image), image
