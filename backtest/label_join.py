@@ -13,7 +13,7 @@ from clickscore.schemas.clients import FIRST_MACHINE
 from clickscore.schemas.decisions import Recommendation, count_model_items
 from clickscore.schemas.events import ACTION_OF, Impression, ItemEvent
 from clickscore.schemas.purposes import PERSONALISATION, TRAINING
-from clickscore.stream.pipeline import Output, SessionMerge
+from clickscore.stream.pipeline_records import Output, SessionMerge
 from clickscore.stream.request import Request
 
 # Reasons why a record is not judged. The report and its JSON show them.

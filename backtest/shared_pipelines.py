@@ -13,7 +13,8 @@ from clickscore.backtest.arms import Arm
 from clickscore.backtest.recommenders import Recommender
 from clickscore.backtest.session_repeats import with_repeats, without_repeats
 from clickscore.schemas.decisions import Recommendation
-from clickscore.stream.pipeline import Message, Output, Pipeline
+from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.pipeline_records import Message, Output
 from clickscore.stream.policy.experiments import CONTROL, assign_variant
 from clickscore.stream.policy.policy_file import PolicyFile
 from clickscore.stream.policy.recommend import Policy

@@ -12,7 +12,8 @@ from clickscore.schemas.decisions import Ad, Choice, Recommendation, decode_deci
 from clickscore.schemas.events import AnyEvent, Click, Impression, ItemEvent, Purchase, encode_event
 from clickscore.schemas.topics import EVENTS
 from clickscore.stream.kafka.partitioner import partition_of
-from clickscore.stream.pipeline import Output, Pipeline
+from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.pipeline_records import Output
 from clickscore.stream.policy.policy_file import PolicyFile
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.scoring.scorer import Scorer

@@ -23,7 +23,7 @@ from clickscore.schemas.catalogue import Item, encode
 from clickscore.schemas.decisions import Recommendation
 from clickscore.schemas.events import AnyEvent, ItemEvent, Purchase
 from clickscore.stream.deciders import make_policy
-from clickscore.stream.pipeline import DecidedPage, DueDecision
+from clickscore.stream.due_decisions import DecidedPage, DueDecision
 from clickscore.stream.policy.experiments import unit_hash
 from clickscore.stream.policy.goal_policy import Goals
 from clickscore.stream.policy.pages import decide_page

@@ -5,22 +5,18 @@ the policy work event by event in offset order. Scoring works in micro-batches o
 scores are batch-invariant.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import msgspec
 import xxhash
 
 from clickscore.schemas.clients import FIRST_MACHINE
-from clickscore.schemas.decisions import Ad, ShownShelf, comparison_variant, encode_decision
-from clickscore.schemas.durations import DAY_MS
+from clickscore.schemas.decisions import encode_decision
 from clickscore.schemas.erasure import Erased, encode_receipt
 from clickscore.schemas.events import (
     AnyEvent,
-    AnyRecord,
     BudgetRecord,
     Consent,
     Epoch,
@@ -29,235 +25,47 @@ from clickscore.schemas.events import (
     Impression,
     PrivacyRecord,
     Tick,
-    decode_record,
 )
 from clickscore.schemas.handover import Handover
 from clickscore.schemas.leases import BudgetLease, SpendReport
-from clickscore.schemas.open_decisions import LEDGER_PREFIX, decode_ledger, encode_ledger
-from clickscore.schemas.outcomes import encode_outcome
 from clickscore.schemas.purposes import ADS, PERSONALISATION
-from clickscore.schemas.sessions import ClosedSession, encode_session
-from clickscore.stream.budgets.allocator import make_budget
 from clickscore.stream.budgets.partition_budgets import PartitionBudgets
-from clickscore.stream.cut_bytes import full_size
-from clickscore.stream.deciders import Decider, DeciderTable, EpochDeciders
-from clickscore.stream.policy.experiments import MODEL, forget_variants, unit_hash
+from clickscore.stream.deciders import DeciderTable, EpochDeciders
+from clickscore.stream.due_decisions import DecidedPage, DecisionWatch, DueDecision, PendingGroup, submit_requests
+from clickscore.stream.ledger_pass import (
+    Identity,
+    LedgerBatch,
+    LedgerStep,
+    add_results,
+    enter_ledger,
+    pass_budgets,
+    pass_identity,
+)
+from clickscore.stream.pipeline_records import (
+    DeadLetter,
+    Message,
+    Output,
+    Record,
+    SessionMerge,
+    WatermarkJump,
+    closed_message,
+)
+from clickscore.stream.policy.experiments import forget_variants, unit_hash
 from clickscore.stream.policy.policy_file import DEFAULT_POLICY, PolicyFile
 from clickscore.stream.policy.shelf_sources import MAX_COMPANIONS, companion_anchors
+from clickscore.stream.record_decoding import read_event
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.reference.catalogue_history import AnyCatalogue, CatalogueHistory, CatalogueView, offsets_of
 from clickscore.stream.reference.epoch_schedule import EpochSchedule
 from clickscore.stream.request import Request, Scores
-from clickscore.stream.scoring.scorer import PendingScores, Scorer
+from clickscore.stream.scoring.scorer import Scorer
 from clickscore.stream.settings import PolicySettings, SessionSettings
 from clickscore.stream.state import ad_counts, clients, consent, sessions
-from clickscore.stream.state.identity import empty_handover, encode_bounded
-from clickscore.stream.state.ledger import Ledger, LedgerResults, OpeningDecision, sum_amounts
 from clickscore.stream.state.partition import (
     MAX_CLOSURES_PER_EVENT,
     MAX_CLOSURES_PER_TICK,
-    ChangelogRecord,
     PartitionState,
 )
-
-
-class Record(Protocol):
-    """The part of a Kafka record read by the pipeline."""
-
-    @property
-    def offset(self) -> int:
-        """Offset in the partition."""
-        ...
-
-    @property
-    def timestamp(self) -> int:
-        """Append time, ms; negative where unknown."""
-        ...
-
-    @property
-    def key(self) -> bytes | None:
-        """Key of the record; the user id in well-formed records."""
-        ...
-
-    @property
-    def value(self) -> bytes | None:
-        """Value of the record; the event as JSON in well-formed records."""
-        ...
-
-
-MAX_KEY_BYTES = 1024
-"""Largest key that is kept, bytes: a user id has at most 256 characters of at most 4 bytes."""
-
-
-class Message(msgspec.Struct, frozen=True, gc=False):
-    """A record to publish."""
-
-    key: bytes | None
-    value: bytes | None
-    event_offset: int | None = None
-    """Offset of the event that a decision answers; None for other records."""
-
-
-class DeadLetter(NamedTuple):
-    """A rejected record, with the reason in words."""
-
-    record: Record
-    error: str
-
-
-class WatermarkJump(NamedTuple):
-    """An event that moved the newest event time of a partition by more than the gap of sessions."""
-
-    offset: int
-    event_id: str
-    user_id: str
-    moved_ms: int
-    """Event time less the newest event time before, ms."""
-    ahead_ms: int | None
-    """Event time less append time, ms; None without an append time."""
-
-
-class SessionMerge(NamedTuple):
-    """A session of an anonymous id that became part of a user's open session."""
-
-    source_id: str
-    """Id under which the session would have been published, `TOPIC-PARTITION-OFFSET` of its first event."""
-    session_id: str
-    """Id of the user's session, in the same form."""
-    user_id: str
-
-
-class BudgetMessage(NamedTuple):
-    """A report or a lease for a partition of `clickstream-events`."""
-
-    partition: int
-    message: Message
-
-
-@dataclass(slots=True)
-class Output:
-    """All records to publish for a batch of a partition, and counts."""
-
-    recommendations: list[Message] = field(default_factory=list[Message])
-    ads: list[Message] = field(default_factory=list[Message])
-    closed_sessions: list[Message] = field(default_factory=list[Message])
-    receipts: list[Message] = field(default_factory=list[Message])
-    handovers: list[Message] = field(default_factory=list[Message])
-    """Records for `clickstream-events`, keyed by the identified user; a replay of the topic reads them from there."""
-    dead_letters: list[DeadLetter] = field(default_factory=list[DeadLetter])
-    changes: list[ChangelogRecord] = field(default_factory=list[ChangelogRecord])
-    outcomes: Counter[str] = field(default_factory=Counter[str])
-    """Number of records by outcome: decided, late, repeated, dead, tick, epoch, consent, erase, identify,
-    handover, budget, skipped."""
-    unscored: int = 0
-    """Number of decisions on events that the model could not score: it knows no item of the session."""
-    items: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
-    """Number of recommended items by variant of the A/B test and by reason: `model`, or `popular` for the fallback."""
-    removed: Counter[str] = field(default_factory=Counter[str])
-    """Number of candidates removed by each rule of the policy."""
-    moved: Counter[str] = field(default_factory=Counter[str])
-    """Number of shown places to which each re-ranker of the policy brought another item."""
-    merges: list[SessionMerge] = field(default_factory=list[SessionMerge])
-    jumps: list[WatermarkJump] = field(default_factory=list[WatermarkJump])
-    failed: int = 0
-    """Number of decisions that fell back to popularity because the challenger's graph failed."""
-    shadowed: list[tuple[Request, Scores]] = field(default_factory=list[tuple[Request, Scores]])
-    """Requests that the challenger is to score without deciding, with the champion's scores."""
-    feedback: Counter[str] = field(default_factory=Counter[str])
-    """Number of events that name a decision, by what became of them; see `LedgerResults.feedback`."""
-    reactions: Counter[tuple[str, str, str]] = field(default_factory=Counter[tuple[str, str, str]])
-    """Number of joined events by kind, variant and placement."""
-    revenue: dict[tuple[str, str], float] = field(default_factory=dict[tuple[str, str], float])
-    """Revenue of attributed orders by variant and placement."""
-    decision_outcomes: list[Message] = field(default_factory=list[Message])
-    charges: list[Message] = field(default_factory=list[Message])
-    """Charges and credits of ads, keyed by the campaign."""
-    budget_records: list[BudgetMessage] = field(default_factory=list["BudgetMessage"])
-    """Reports and leases for `clickstream-events`; a replay of the topic reads them from there."""
-    charged: dict[str, float] = field(default_factory=dict[str, float])
-    """Amounts of these charges: `gross`, `net`, and `credit` for what is given back."""
-
-
-class DueDecision(NamedTuple):
-    """A request that waits for its decision."""
-
-    request: Request
-    catalogue: AnyCatalogue
-    """Catalogue in the epoch of the request."""
-    output: Output
-    """Output for the decisions on the request."""
-    decider: Decider
-    """Bundle and policy of the request's variant, in the epoch of the request."""
-    offset: int
-    """Offset of the event."""
-
-
-class PendingGroup(NamedTuple):
-    """Requests for one scorer."""
-
-    indices: Sequence[int]
-    """Index of each request among the due decisions."""
-    scores: PendingScores | None
-    """Scores of the requests; absent without a model."""
-
-    def results(self) -> Iterator[tuple[int, Scores | None]]:
-        """Yield (index, scores) of each request, in order of completion."""
-        if self.scores is None:
-            yield from ((index, None) for index in self.indices)
-        else:
-            yield from ((self.indices[position], scores) for position, scores in self.scores.results())
-
-
-class Identity(NamedTuple):
-    """An `identify` event, or a hand-over that has arrived."""
-
-    record: Identify | Handover
-    handover: Handover | None = None
-    """What the state hands over at an `identify` event, without the open decisions; None where it has nothing."""
-    withheld: int = 0
-    """Bits of the purposes to which the user of a hand-over has not consented."""
-
-
-class LedgerStep(NamedTuple):
-    """A record on its way through the ledger."""
-
-    offset: int
-    max_ts: int
-    """Largest event time of the partition after the record, ms."""
-    decision: int | None = None
-    """Index of the decision on the record among the due decisions, if any."""
-    forgotten_user: str | None = None
-    """User to be forgotten at the record, if any."""
-    ads_alone: bool = False
-    """Whether only the ads of this user are to be forgotten."""
-    identity: "Identity | None" = None
-    """What an `identify` event or a hand-over changes, if the record is one."""
-    budget_record: BudgetRecord | None = None
-    """The record, where it is a report or a lease."""
-    catalogue: AnyCatalogue | None = None
-    """Campaigns in the epoch of a report."""
-
-
-class LedgerBatch(NamedTuple):
-    """The records of a batch for the ledger of their partition, in offset order."""
-
-    state: PartitionState
-    """The state at the time of `begin`: the partition may be dropped or restored meanwhile."""
-    steps: list[LedgerStep]
-    output: Output
-    end: int
-    """Source offset of the last record."""
-
-
-class DecidedPage(NamedTuple):
-    """A decision with its records to publish."""
-
-    recommendation: Message
-    ad_message: Message | None
-    shelves: Sequence[ShownShelf]
-    ad: Ad | None
-    origins: Mapping[str, int]
-    """Number of items by reason."""
 
 
 class PendingBatch(NamedTuple):
@@ -281,10 +89,6 @@ _EMPTY: frozenset[str] = frozenset()
 _NO_PURCHASES: dict[str, int] = {}
 _NO_BUNDLES: Mapping[str, Scorer] = MappingProxyType({})
 _NO_POLICIES: Mapping[str, PolicyFile] = MappingProxyType({})
-
-
-DecisionWatch = Callable[[DueDecision, Scores | None, DecidedPage], None]
-"""Sees a request with catalogue and decider, the model's scores, and the decision."""
 
 
 class Pipeline:
@@ -442,7 +246,7 @@ class Pipeline:
     def begin(self, batches: Sequence[tuple[int, Sequence[Record]]]) -> PendingBatch:
         """Update the states and start scoring. The next batches may begin before `finish` is called for these."""
         outputs, due, ledgers = self._advance(batches)
-        return PendingBatch(outputs, due, _submit(due), ledgers)
+        return PendingBatch(outputs, due, submit_requests(due), ledgers)
 
     def finish(self, pending: PendingBatch) -> list[Output]:
         """Wait for the scores, decide, update the ledgers, and return the output of each batch.
@@ -507,12 +311,12 @@ class Pipeline:
             offset, max_ts, index, user_id, ads_alone = step[:5]
             ledger.advance(max_ts, offset)
             if self.applies_budgets:
-                _pass_budgets(state, step, output)
+                pass_budgets(state, step, output)
             if user_id is not None:
                 (ledger.forget_ads if ads_alone else ledger.forget)(user_id, offset)
                 continue
             if step.identity is not None:
-                self._pass_identity(batch, step.identity, offset)
+                pass_identity(batch, step.identity, offset, self._session_settings.max_event_bytes)
                 continue
             if index is not None and index in deferred:
                 pages[index] = self._decide_within_budgets(decisions[index], deferred[index], state.budgets)
@@ -521,32 +325,9 @@ class Pipeline:
                 output.recommendations.append(page.recommendation)
                 if page.ad_message:
                     output.ads.append(page.ad_message)
-                _enter_ledger(ledger, request, page, offset)
-        _add_results(output, ledger.take_results())
+                enter_ledger(ledger, request, page, offset)
+        add_results(output, ledger.take_results())
         output.changes[-1:-1] = state.flush_ledger(end)  # the partition's own record stays the last
-
-    def _pass_identity(self, batch: LedgerBatch, identity: Identity, offset: int) -> None:
-        """Hand the open decisions of an anonymous id over, or take over what has arrived.
-
-        Args:
-            batch: State and output.
-            identity: The `identify` event or the hand-over.
-            offset: Its source offset.
-        """
-        record, handover, withheld = identity
-        ledger = batch.state.ledger
-        if isinstance(record, Handover):
-            if record.ledger is not msgspec.UNSET:
-                handed = decode_ledger(record.ledger)
-                ledger.receive(record.user_id, handed, offset, ts=record.ts, withheld=withheld)
-            return
-        handed = ledger.hand_over(record.user_id, offset)
-        if handed is not None:
-            handover = handover or empty_handover(record, partition=batch.state.partition, offset=offset)
-            handover = msgspec.structs.replace(handover, ledger=encode_ledger(handed))
-        if handover is not None:
-            value = encode_bounded(handover, self._session_settings.max_event_bytes)
-            batch.output.handovers.append(Message(record.identified_as.encode(), value))
 
     def _decide_within_budgets(self, due: DueDecision, scores: Scores | None, budgets: PartitionBudgets) -> DecidedPage:
         """Decide on a request, and note what its page may cost.
@@ -658,7 +439,7 @@ class Pipeline:
             if record.offset <= state.offset:
                 output.outcomes["skipped"] += 1  # processed before a restart or a rebalance
                 continue
-            event = self._decode(record)
+            event = read_event(record, self._session_settings)
             if isinstance(event, DeadLetter):
                 output.dead_letters.append(event)
                 output.outcomes["dead"] += 1
@@ -818,41 +599,6 @@ class Pipeline:
             steps.append(LedgerStep(record.offset, state.max_ts, identity=Identity(handover, withheld=withheld)))
         output.outcomes["handover"] += 1
 
-    def _decode(self, record: Record) -> AnyRecord | DeadLetter:
-        """Return the event of a record, or a dead letter for a record without a usable event."""
-        value = record.value
-        if value is None:
-            return DeadLetter(record, "the value is null, where an event is expected")
-        if len(value) > self._session_settings.max_event_bytes:
-            return DeadLetter(
-                record,
-                f"{full_size(value)} bytes, more than max_event_bytes ({self._session_settings.max_event_bytes})",
-            )
-        try:
-            event = decode_record(value)
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-            return DeadLetter(record, str(exc))
-        if isinstance(event, Epoch):
-            return event
-        if isinstance(event, (BudgetLease, SpendReport)):
-            fault = _budget_fault(event, record.timestamp, self._session_settings.future_ms)
-        elif not isinstance(event, Tick) and event.user_id.startswith(LEDGER_PREFIX):
-            fault = "user_id begins with the character U+0000, which keys of the state begin with"
-        else:
-            fault = self._time_fault(event, record.timestamp) if record.timestamp >= 0 else None
-        return DeadLetter(record, fault) if fault else event
-
-    def _time_fault(self, event: AnyEvent | PrivacyRecord | Handover | Tick, appended_at: int) -> str | None:
-        """Return in words why an event time and an append time (ms) do not fit; None where both fit."""
-        settings = self._session_settings
-        ahead_ms = (event.newest_ts if isinstance(event, Handover) else event.ts) - appended_at
-        if ahead_ms > settings.future_ms:
-            return f"ts is {ahead_ms} ms after the append time, more than future_ms"
-        # A hand-over is as old as its worker is behind, and the events in it were accepted before.
-        if settings.past_ms and -ahead_ms > settings.past_ms and not isinstance(event, Handover):
-            return f"ts is {-ahead_ms} ms before the append time, more than past_ms"
-        return None
-
     def _step(
         self, state: PartitionState, event: AnyEvent, record: Record, output: Output, deciders: EpochDeciders
     ) -> Request | None:
@@ -946,92 +692,6 @@ class Pipeline:
         return page
 
 
-ALLOCATOR_PARTITION = 0
-"""Partition whose state has the allocator of budgets."""
-
-
-def _budget_fault(record: BudgetRecord, appended_at: int, future_ms: int) -> str | None:
-    """Return in words why the times of a record of the budgets do not fit together; None where they fit.
-
-    A day in the future would close the books of every true report.
-
-    Args:
-        record: The record.
-        appended_at: Append time, ms; below 0 where it is not known.
-        future_ms: How far an event time may lie after the append time, ms.
-    """
-    if record.day != record.ts // DAY_MS:
-        return f"day is {record.day}, but ts is in the day {record.ts // DAY_MS}"
-    ahead_ms = record.ts - appended_at
-    if appended_at >= 0 and ahead_ms > future_ms:
-        return f"ts is {ahead_ms} ms after the append time, more than future_ms"
-    return None
-
-
-def _budget_message(partition: int, record: BudgetRecord) -> BudgetMessage:
-    return BudgetMessage(partition, Message(None, msgspec.json.encode(record)))
-
-
-def _pass_budgets(state: PartitionState, step: LedgerStep, output: Output) -> None:
-    """Move the budgets on to a record: report what is due, apply a lease, and give a report to the allocator.
-
-    Args:
-        state: State of the partition.
-        step: The record.
-        output: Output of the batch.
-    """
-    budgets, record, catalogue = state.budgets, step.budget_record, step.catalogue
-    for report in budgets.advance(step.max_ts, step.offset):
-        output.budget_records.append(_budget_message(ALLOCATOR_PARTITION, report))
-    if isinstance(record, BudgetLease):
-        state.ledger.add_charges(budgets.apply(record), step.offset)
-    elif record is not None and catalogue is not None:
-        lease = budgets.receive(record, lambda campaign_id: make_budget(catalogue.campaign(campaign_id)))
-        if lease is not None:
-            output.budget_records.append(_budget_message(record.partition, lease))
-
-
-def _enter_ledger(ledger: Ledger, request: Request, page: DecidedPage, offset: int) -> None:
-    """Join an event to the open decisions of its user, and add the decision on it.
-
-    Args:
-        ledger: Ledger of the partition.
-        request: The event, with the user's session.
-        page: The decision.
-        offset: Source offset of the event.
-    """
-    user_id = request.event.user_id
-    if request.withheld & PERSONALISATION:
-        ledger.forget(user_id, offset)
-        return
-    if request.withheld & ADS:  # also where a statement on consent has ended by its time
-        ledger.forget_ads(user_id, offset)
-    is_machine = request.client >= FIRST_MACHINE
-    ledger.pass_event(request.event, offset, is_machine=is_machine)
-    if not isinstance(request.event, Impression):  # no page waits for the decision on an impression
-        ledger.open(_opening(request, page), offset, is_machine=is_machine)
-
-
-def _opening(request: Request, page: DecidedPage) -> OpeningDecision:
-    """Return a decision for the ledger."""
-    variant = comparison_variant(
-        request.variant, has_model_items=MODEL in page.origins, is_machine=request.client >= FIRST_MACHINE
-    )
-    return OpeningDecision(request.event.user_id, request.event.ts, variant, page.shelves, page.ad, request.withheld)
-
-
-def _add_results(output: Output, results: LedgerResults) -> None:
-    """Add the results of a ledger to the output of a batch."""
-    output.feedback.update(results.feedback)
-    output.reactions.update(results.reactions)
-    output.revenue.update(results.revenue)
-    output.decision_outcomes += [
-        Message(outcome.user_id.encode(), encode_outcome(outcome)) for outcome in results.outcomes
-    ]
-    output.charges += [Message(charge.campaign_id.encode(), encode_outcome(charge)) for charge in results.charges]
-    output.charged.update(sum_amounts(results.charges))
-
-
 def _with_companions(request: Request, catalogue: AnyCatalogue, state: PartitionState) -> Request:
     """Return a request with the items that users bought together with those in the cart and on screen.
 
@@ -1044,22 +704,6 @@ def _with_companions(request: Request, catalogue: AnyCatalogue, state: Partition
     return msgspec.structs.replace(request, companions=companions)
 
 
-def _submit(due: Sequence[DueDecision]) -> list[PendingGroup]:
-    """Start scoring the requests, those of each scorer together."""
-    groups: dict[Scorer | None, list[int]] = {}
-    for index, decision in enumerate(due):
-        groups.setdefault(decision.decider.scorer, []).append(index)
-    return [
-        PendingGroup(indices, scorer.submit([due[index].request for index in indices]) if scorer else None)
-        for scorer, indices in groups.items()
-    ]
-
-
 def _watermark_jump(event: AnyEvent, record: Record, newest_ts: int) -> WatermarkJump:
     ahead_ms = event.ts - record.timestamp if record.timestamp >= 0 else None
     return WatermarkJump(record.offset, event.event_id, event.user_id, event.ts - newest_ts, ahead_ms)
-
-
-def closed_message(session: ClosedSession) -> Message:
-    """Return a closed session as a record to publish."""
-    return Message(session.user_id.encode(), encode_session(session))

@@ -6,7 +6,7 @@ import msgspec
 
 from clickscore.schemas.catalogue import Campaign
 from clickscore.schemas.decisions import Ad, SoldSlot
-from clickscore.stream.pipeline import DecidedPage, DueDecision
+from clickscore.stream.due_decisions import DecidedPage, DueDecision
 from clickscore.stream.policy.ad_plan import AdPlan
 from clickscore.stream.policy.ads import PageAuction, open_auction
 from clickscore.stream.policy.auction import Bidder

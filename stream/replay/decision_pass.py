@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from clickscore.stream.pipeline import DecisionWatch, Pipeline
+from clickscore.stream.due_decisions import DecisionWatch
+from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.policy.policy_file import PolicyFile
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.replay.file_source import FileSpec

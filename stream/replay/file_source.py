@@ -14,7 +14,7 @@ from clickscore.stream.event_files.formats.mapping_files import is_mapping, mapp
 from clickscore.stream.event_files.lines import Line
 from clickscore.stream.event_files.time_order import FILE_ORDER, OrderedEventFile, ReadingPlan
 from clickscore.stream.kafka.partitioner import partition_of
-from clickscore.stream.pipeline import Record
+from clickscore.stream.pipeline_records import Record
 from clickscore.stream.replay.reference_files import read_reference_files
 from clickscore.stream.replay.reference_log import ReferenceLog
 from clickscore.stream.replay.source import (

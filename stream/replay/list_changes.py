@@ -7,7 +7,7 @@ import msgspec
 
 from clickscore.schemas.decisions import Recommendation, page_items
 from clickscore.stream.deciders import make_policy
-from clickscore.stream.pipeline import DecidedPage, DueDecision
+from clickscore.stream.due_decisions import DecidedPage, DueDecision
 from clickscore.stream.policy.experiments import MODEL, unit_hash
 from clickscore.stream.policy.pages import decide_page
 from clickscore.stream.policy.policy_file import PolicyFile

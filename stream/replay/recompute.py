@@ -5,7 +5,8 @@ from collections.abc import Collection, Iterator, Mapping
 import msgspec
 
 from clickscore.schemas.events import Epoch
-from clickscore.stream.pipeline import Output, Pipeline, Record
+from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.pipeline_records import Output, Record
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
 from clickscore.stream.replay.source import Batches
 from clickscore.stream.request import Request

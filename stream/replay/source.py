@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol, Self
 import msgspec
 
 from clickscore.stream.event_files.event_reader import LinePosition
-from clickscore.stream.pipeline import Message, Record
+from clickscore.stream.pipeline_records import Message, Record
 from clickscore.stream.replay.reference_log import ReferenceLog
 from clickscore.stream.settings import KafkaSettings, Settings
 

@@ -20,7 +20,8 @@ from clickscore.schemas.sessions import ClosedSession, OpenSession, decode_sessi
 from clickscore.stream.gc_tuning import tune_gc
 from clickscore.stream.kafka.log_reader import open_reader
 from clickscore.stream.kafka.topics import list_topics
-from clickscore.stream.pipeline import Output, PendingBatch, Pipeline
+from clickscore.stream.pipeline import PendingBatch, Pipeline
+from clickscore.stream.pipeline_records import Output
 from clickscore.stream.policy.experiments import MODEL
 from clickscore.stream.policy.policy_file import PolicyFile
 from clickscore.stream.reference.catalogue import Catalogue

@@ -18,7 +18,7 @@ from clickscore.stream.kafka.bounded_fetch import bound_unpacking
 from clickscore.stream.kafka.client import consumer_arguments
 from clickscore.stream.kafka.log_reader import open_reader
 from clickscore.stream.kafka.topics import list_topics
-from clickscore.stream.pipeline import MAX_KEY_BYTES
+from clickscore.stream.pipeline_records import MAX_KEY_BYTES
 from clickscore.stream.replay.reference_log import ReferenceLog
 from clickscore.stream.replay.source import BATCH_RECORDS, Batches, OffsetPosition, OffsetRange, Position
 from clickscore.stream.replay.topic_reference import read_reference_log

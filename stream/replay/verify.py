@@ -18,7 +18,7 @@ from clickscore.schemas.topics import ADS
 from clickscore.stream.decision_ids import AD_SUFFIX
 from clickscore.stream.errors import TopicMissingError
 from clickscore.stream.kafka.log_reader import OpenReader, PartitionReader, read_to_end
-from clickscore.stream.pipeline import Message, Output
+from clickscore.stream.pipeline_records import Message, Output
 from clickscore.stream.replay.source import OffsetRange
 from clickscore.stream.settings import KafkaSettings
 

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from clickscore.stream.pipeline import Output, PendingBatch, Pipeline
+from clickscore.stream.pipeline import PendingBatch, Pipeline
+from clickscore.stream.pipeline_records import Output
 from clickscore.stream.worker.compute import ComputeThread
 from clickscore.stream.worker.group import FetchedBatch
 from clickscore.stream.worker.outgoing import PublishJob

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from clickscore.stream.pipeline import Record
+from clickscore.stream.pipeline_records import Record
 
 Headers = Sequence[tuple[str, bytes]]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from clickscore.schemas.durations import MINUTE_MS
 from clickscore.stream.kafka.partitioner import partition_of
-from clickscore.stream.pipeline import Message, Output, WatermarkJump
+from clickscore.stream.pipeline_records import Message, Output, WatermarkJump
 from clickscore.stream.worker.group import ConsumerGroup
 from clickscore.stream.worker.logs import user_hash, with_fields
 from clickscore.stream.worker.prometheus_metrics import Metrics

@@ -26,7 +26,7 @@ from aiokafka.errors import KafkaError, ProducerFenced
 
 from clickscore.schemas.topics import EVENTS, RECOMMENDATIONS, SNAPSHOTS
 from clickscore.stream.errors import BrokerError
-from clickscore.stream.pipeline import Output
+from clickscore.stream.pipeline_records import Output
 from clickscore.stream.settings import KafkaSettings
 from clickscore.stream.state.partition import ChangelogRecord
 from clickscore.stream.worker.decision_lines import DecisionLines

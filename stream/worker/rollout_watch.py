@@ -17,7 +17,8 @@ from clickscore.schemas.decisions import Recommendation, decode_decision
 from clickscore.schemas.events import Event, decode_record
 from clickscore.schemas.outcome_counts import PartitionReport, ShadowCounts, encode_report
 from clickscore.schemas.rollouts import Rollout, encode_rollout
-from clickscore.stream.pipeline import Output, Pipeline
+from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.pipeline_records import Output
 from clickscore.stream.policy.experiments import CHALLENGER, MODEL
 from clickscore.stream.policy.outcomes import OutcomeCounter
 from clickscore.stream.policy.rollout_guard import add_up, judge

@@ -7,7 +7,7 @@ to the consumer of the decision.
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
-from clickscore.stream.pipeline import Output
+from clickscore.stream.pipeline_records import Output
 from clickscore.stream.trace_headers import TRACEPARENT, TRACESTATE, trace_headers
 from clickscore.stream.worker.group import FetchedBatch, FetchedRecord, Headers
 

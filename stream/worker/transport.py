@@ -29,7 +29,7 @@ from faust.types.tuples import ConsumerMessage
 from clickscore.stream.kafka.bounded_fetch import bound_unpacking
 from clickscore.stream.kafka.client import with_retry_backoff
 from clickscore.stream.kafka.rights import RIGHT_ERRORS
-from clickscore.stream.pipeline import MAX_KEY_BYTES
+from clickscore.stream.pipeline_records import MAX_KEY_BYTES
 from clickscore.stream.worker.group import LossReporter, OutgoingRecord
 from clickscore.stream.worker.whole_batches import send_batches, send_whole_batch
 

@@ -5,7 +5,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from clickscore.stream.kafka.partitioner import partition_of
-from clickscore.stream.pipeline import Message, Pipeline
+from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.pipeline_records import Message
 from clickscore.stream.settings import Settings
 from clickscore.stream.state.changelog import restore
 from clickscore.stream.state.partition import ChangelogRecord

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clickscore.schemas.catalogue import encode
-from clickscore.stream.pipeline import Output, Pipeline
+from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.pipeline_records import Output
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.settings import Settings
 from clickscore.stream.state.changelog import restore

@@ -28,7 +28,8 @@ from clickscore.schemas.leases import BudgetLease, SpendReport
 from clickscore.schemas.manifest import Manifest, Tensor, encode_manifest
 from clickscore.schemas.purposes import PURPOSES
 from clickscore.schemas.topics import TOPICS
-from clickscore.stream.pipeline import Output, Pipeline
+from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.pipeline_records import Output
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.settings import KafkaSettings, PolicySettings, SessionSettings
 from clickscore.stream.worker.outgoing import dead_letter

@@ -22,7 +22,8 @@ from clickscore.schemas.topics import (
     RECOMMENDATIONS,
     SNAPSHOTS,
 )
-from clickscore.stream.pipeline import Output, Pipeline
+from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.pipeline_records import Output
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.scoring.bundle import load_bundle
 from clickscore.stream.scoring.scorer import Scorer

@@ -14,7 +14,8 @@ from clickscore.schemas.durations import DAY_MS
 from clickscore.schemas.events import AnyEvent, Impression, PrivacyRecord, Tick, decode_record, encode_event
 from clickscore.schemas.handover import HandedAds, Handover
 from clickscore.schemas.snapshots import UserState, decode_user
-from clickscore.stream.pipeline import Output, Pipeline
+from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.pipeline_records import Output
 from clickscore.stream.policy.ad_policy import Ads
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.settings import Settings

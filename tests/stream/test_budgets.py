@@ -16,7 +16,8 @@ from clickscore.schemas.leases import BudgetLease, CampaignLease, CampaignSpend,
 from clickscore.schemas.outcomes import AdCharge, decode_charge
 from clickscore.stream.budgets.allocator import TERM_MS, make_budget
 from clickscore.stream.budgets.partition_budgets import BUDGET_PREFIX, PartitionBudgets
-from clickscore.stream.pipeline import Output, Pipeline
+from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.pipeline_records import Output
 from clickscore.stream.policy.ad_policy import Ads
 from clickscore.stream.policy.policy_file import DEFAULT_POLICY
 from clickscore.stream.reference.catalogue import Catalogue

@@ -14,7 +14,8 @@ from clickscore.schemas.decisions import Recommendation, compared_variant, decod
 from clickscore.schemas.events import AnyEvent, PrivacyRecord, Tick, View, encode_event
 from clickscore.schemas.sessions import decode_session
 from clickscore.schemas.snapshots import UserState, decode_user
-from clickscore.stream.pipeline import Output, Pipeline
+from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.pipeline_records import Output
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.settings import Settings
 from clickscore.stream.state.changelog import restore

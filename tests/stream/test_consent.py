@@ -13,7 +13,8 @@ from clickscore.schemas.events import AnyEvent, Consent, PrivacyRecord, Tick, en
 from clickscore.schemas.purposes import PURPOSES, Purpose
 from clickscore.schemas.sessions import ClosedSession, decode_session
 from clickscore.schemas.snapshots import PARTITION_KEY, UserState, decode_partition, decode_user
-from clickscore.stream.pipeline import Output, Pipeline
+from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.pipeline_records import Output
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.settings import Settings
 from clickscore.stream.state.changelog import restore

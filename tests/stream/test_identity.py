@@ -14,7 +14,8 @@ from clickscore.schemas.handover import HandedConsent, Handover
 from clickscore.schemas.purposes import PURPOSES, Purpose
 from clickscore.schemas.sessions import ClosedSession, decode_session
 from clickscore.schemas.snapshots import PARTITION_KEY, UserState, decode_partition, decode_user, encode
-from clickscore.stream.pipeline import Message, Output, Pipeline, SessionMerge
+from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.pipeline_records import Message, Output, SessionMerge
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.settings import Settings
 from clickscore.stream.state.changelog import restore

@@ -16,7 +16,8 @@ from clickscore.schemas.handover import HandedConsent, Handover
 from clickscore.schemas.purposes import purposes_of_bits
 from clickscore.schemas.sessions import decode_session
 from clickscore.stream.cut_bytes import cut_bytes, full_size
-from clickscore.stream.pipeline import Message, Output, Pipeline, WatermarkJump
+from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.pipeline_records import Message, Output, WatermarkJump
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.request import Request, Scores
 from clickscore.stream.settings import SessionSettings, Settings

@@ -14,7 +14,8 @@ from clickscore.schemas.handover import Handover
 from clickscore.schemas.seen_items import short_hash, split_seen
 from clickscore.schemas.snapshots import UserState, decode_user, encode
 from clickscore.stream.errors import PolicyError
-from clickscore.stream.pipeline import Output, Pipeline
+from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.pipeline_records import Output
 from clickscore.stream.policy.policy_file import Hide, PolicyFile, parse_policy
 from clickscore.stream.policy.policy_parts import policies_without_a_part
 from clickscore.stream.policy.policy_words import policy_sentences

@@ -12,7 +12,8 @@ from clickscore.schemas.events import Epoch
 from clickscore.schemas.explanations import Explanation
 from clickscore.schemas.topics import CAMPAIGNS, CATALOGUE, EVENTS
 from clickscore.stream.decision_ids import parse_decision_id
-from clickscore.stream.pipeline import Pipeline, Record
+from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.pipeline_records import Record
 from clickscore.stream.policy.policy_file import load_policy
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.replay.explain import open_explainer

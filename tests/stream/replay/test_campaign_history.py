@@ -9,7 +9,8 @@ import pytest
 from clickscore.schemas.catalogue import Campaign, Item, encode
 from clickscore.schemas.decisions import ExclusionCause
 from clickscore.schemas.events import AnyEvent, Impression
-from clickscore.stream.pipeline import DecidedPage, DueDecision, Pipeline
+from clickscore.stream.due_decisions import DecidedPage, DueDecision
+from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.policy.ad_policy import AdPlacement, Ads
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.replay.ad_text import CAUSE_WORDS, UNPLACED_WORDS, describe_history

@@ -16,7 +16,8 @@ import pytest
 from clickscore.model.session_files import read_sessions
 from clickscore.schemas.decisions import decode_decision
 from clickscore.schemas.sessions import decode_session
-from clickscore.stream.pipeline import Output, Pipeline
+from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.pipeline_records import Output
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.replay.file_source import FileSource
 from clickscore.stream.replay.source import FilePosition

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from clickscore.schemas.events import Identify, View, encode_event
 from clickscore.stream.event_files.time_order import plan_reading
-from clickscore.stream.pipeline import Output, PendingBatch, Pipeline, Record
+from clickscore.stream.pipeline import PendingBatch, Pipeline
+from clickscore.stream.pipeline_records import Output, Record
 from clickscore.stream.policy.policy_file import DEFAULT_POLICY
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.replay.file_source import make_file_spec

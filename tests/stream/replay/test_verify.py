@@ -9,7 +9,7 @@ import pytest
 
 from clickscore.schemas.topics import ADS, EVENTS, RECOMMENDATIONS
 from clickscore.stream.errors import TopicMissingError
-from clickscore.stream.pipeline import Message, Output
+from clickscore.stream.pipeline_records import Message, Output
 from clickscore.stream.replay.source import OffsetRange
 from clickscore.stream.replay.verify import MAX_SHOWN, DecisionDiff, DiffSummary
 from clickscore.stream.settings import Settings

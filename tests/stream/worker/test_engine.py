@@ -12,7 +12,8 @@ from clickscore.schemas.catalogue import Item
 from clickscore.schemas.events import encode_event
 from clickscore.schemas.topics import CATALOGUE, EVENTS, RECOMMENDATIONS, SNAPSHOTS
 from clickscore.stream.errors import BrokerError, TopicMissingError
-from clickscore.stream.pipeline import Pipeline, Record
+from clickscore.stream.pipeline import Pipeline
+from clickscore.stream.pipeline_records import Record
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.settings import Settings
 from clickscore.stream.worker.engine import Engine

@@ -6,7 +6,7 @@ import pytest
 
 from clickscore.schemas.topics import EVENTS
 from clickscore.stream.kafka.partitioner import partition_of
-from clickscore.stream.pipeline import Message, Output, WatermarkJump
+from clickscore.stream.pipeline_records import Message, Output, WatermarkJump
 from clickscore.stream.worker.notices import CHECKED_USERS, NOTICE_S, Notices
 from tests.stream.worker.stage import Clock, Stage
 

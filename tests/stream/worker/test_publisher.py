@@ -13,7 +13,7 @@ from clickscore.schemas.snapshots import OFFSET_HEADER, PARTITION_KEY
 from clickscore.schemas.topics import ADS, CLOSED_SESSIONS, DEAD_LETTERS, EVENTS, RECOMMENDATIONS, SNAPSHOTS
 from clickscore.stream.errors import BrokerError
 from clickscore.stream.kafka.partitioner import partition_of
-from clickscore.stream.pipeline import Output
+from clickscore.stream.pipeline_records import Output
 from clickscore.stream.state.partition import ChangelogRecord
 from clickscore.stream.worker.outgoing import PublishJob
 from clickscore.stream.worker.publisher import SNAPSHOT_BATCH_BYTES

@@ -1,0 +1,73 @@
+"""Record decoding: the event of a record, or the reason why the record is a dead letter."""
+
+import msgspec
+
+from clickscore.schemas.durations import DAY_MS
+from clickscore.schemas.events import AnyEvent, AnyRecord, BudgetRecord, Epoch, PrivacyRecord, Tick, decode_record
+from clickscore.schemas.handover import Handover
+from clickscore.schemas.leases import BudgetLease, SpendReport
+from clickscore.schemas.open_decisions import LEDGER_PREFIX
+from clickscore.stream.cut_bytes import full_size
+from clickscore.stream.pipeline_records import DeadLetter, Record
+from clickscore.stream.settings import SessionSettings
+
+
+def read_event(record: Record, settings: SessionSettings) -> AnyRecord | DeadLetter:
+    """Return the event of a record, or a dead letter for a record without a usable event.
+
+    Args:
+        record: A record of `clickstream-events`.
+        settings: Bounds of sizes and times.
+    """
+    value = record.value
+    if value is None:
+        return DeadLetter(record, "the value is null, where an event is expected")
+    if len(value) > settings.max_event_bytes:
+        return DeadLetter(
+            record,
+            f"{full_size(value)} bytes, more than max_event_bytes ({settings.max_event_bytes})",
+        )
+    try:
+        event = decode_record(value)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        return DeadLetter(record, str(exc))
+    if isinstance(event, Epoch):
+        return event
+    if isinstance(event, (BudgetLease, SpendReport)):
+        fault = _budget_fault(event, record.timestamp, settings.future_ms)
+    elif not isinstance(event, Tick) and event.user_id.startswith(LEDGER_PREFIX):
+        fault = "user_id begins with the character U+0000, which keys of the state begin with"
+    else:
+        fault = _time_fault(event, record.timestamp, settings) if record.timestamp >= 0 else None
+    return DeadLetter(record, fault) if fault else event
+
+
+def _time_fault(
+    event: AnyEvent | PrivacyRecord | Handover | Tick, appended_at: int, settings: SessionSettings
+) -> str | None:
+    """Return in words why an event time and an append time (ms) do not fit; None where both fit."""
+    ahead_ms = (event.newest_ts if isinstance(event, Handover) else event.ts) - appended_at
+    if ahead_ms > settings.future_ms:
+        return f"ts is {ahead_ms} ms after the append time, more than future_ms"
+    # A hand-over is as old as its worker is behind, and the events in it were accepted before.
+    if settings.past_ms and -ahead_ms > settings.past_ms and not isinstance(event, Handover):
+        return f"ts is {-ahead_ms} ms before the append time, more than past_ms"
+    return None
+
+
+def _budget_fault(record: BudgetRecord, appended_at: int, future_ms: int) -> str | None:
+    """Return in words why the times of a record of the budgets do not fit together; None where they fit.
+
+    A day in the future would close the books of every true report.
+
+    Args:
+        record: The record.
+        appended_at: Append time, ms; below 0 where it is not known.
+        future_ms: How far an event time may lie after the append time, ms.
+    """
+    if record.day != record.ts // DAY_MS:
+        return f"day is {record.day}, but ts is in the day {record.ts // DAY_MS}"
+    ahead_ms = record.ts - appended_at
+    if appended_at >= 0 and ahead_ms > future_ms:
+        return f"ts is {ahead_ms} ms after the append time, more than future_ms"
+    return None
