@@ -1,6 +1,6 @@
-"""Budget tally: what campaigns have spent today, what their leases hold, and how pacing went over the day.
+"""Budget tally: spend of campaigns today, the rest of their leases, and the course of pacing over the day.
 
-Reports and leases are records of the log. A day is one of event time in UTC, as for the budgets themselves.
+Reports and leases are records of the log. Days are days of event time in UTC, as for the budgets themselves.
 """
 
 from collections import OrderedDict

@@ -17,7 +17,7 @@ class OtlpRequests:
 
         Args:
             endpoint: URL of the collector's traces, such as `http://127.0.0.1:4318/v1/traces`.
-            share: Share of the requests without a trace for which one is begun.
+            share: Share of the requests without a trace for which a trace is begun.
         """
         self._share = share
         self._export = SpanExport(endpoint, share, "clickscore-gateway")

@@ -1,4 +1,4 @@
-"""Placements: what one shelf or one ad placement of a page shows, from the newest decisions of a user."""
+"""Placements: the content of a shelf or of an ad placement of a page, from the newest decisions of a user."""
 
 import msgspec
 

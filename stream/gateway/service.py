@@ -86,7 +86,7 @@ class PublishedDecisions:
         return await self._shared.newest(kind, user_id)
 
     def by_id(self, decision_id: str) -> bytes | None:
-        """Return a decision by its id, if it is the newest of its user and in memory."""
+        """Return a decision by id; None unless the decision is the newest of the user and in memory."""
         kind: DecisionKind = "ad" if decision_id.endswith(AD_SUFFIX) else "recommendation"
         return self._memory(kind).by_log_id(decision_id.removesuffix(AD_SUFFIX))
 
@@ -94,7 +94,7 @@ class PublishedDecisions:
         return self.ads if kind == "ad" else self.memory
 
     def _remember(self, kind: DecisionKind, value: bytes) -> PublishedDecision | None:
-        """Remember a published decision, and return its ids; None for an unreadable one.
+        """Remember a published decision, and return the ids; None for an unreadable decision.
 
         Args:
             kind: Kind of the decision.

@@ -74,7 +74,7 @@ class FaustGroup:
         return consumer.readable_end(TP(self._topic, partition))
 
     def partition_count(self) -> int | None:
-        """Return the number of partitions, as the client last learned of them; None before that."""
+        """Return the number of partitions in the newest metadata of the client; None before the first metadata."""
         consumer: Any = self._app.consumer  # the transport's BatchConsumer
         return consumer.partition_count(self._topic)
 

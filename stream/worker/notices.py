@@ -109,7 +109,7 @@ class RateLimit:
         self._dropped = 0
 
     def admit(self) -> int | None:
-        """Return the number of dropped occurrences since the last admitted one; None where this one is dropped."""
+        """Return the number of dropped occurrences since the last admission; None for a dropped occurrence."""
         now = self._monotonic()
         if self._admitted_at is not None and now - self._admitted_at < NOTICE_S:
             self._dropped += 1

@@ -83,7 +83,7 @@ class OtlpTracer:
 
         Args:
             endpoint: URL of the collector's traces, such as `http://127.0.0.1:4318/v1/traces`.
-            share: Share of the events without a trace for which one is begun.
+            share: Share of the events without a trace for which a trace is begun.
             close_s: Time limit of the last requests, s.
         """
         self._share = share

@@ -41,7 +41,7 @@ SHADOW_CALL = 32
 SHADOW_WAITING = 256
 """Events that may wait for the challenger; later ones are dropped and counted, so that no decision waits."""
 GUARD_PARTITION = 0
-"""The worker that owns this partition judges: there is exactly one, and a successor when it dies."""
+"""Partition whose worker judges: exactly one worker, and a successor after its death."""
 
 
 class RolloutWatch:

@@ -135,7 +135,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
                 super().verify_event_path(now, tp)
 
     def partition_count(self, topic: str) -> int | None:
-        """Return the number of partitions of a topic, as the client last learned of them; None before that."""
+        """Return the number of partitions of a topic in the newest metadata; None before the first metadata."""
         partitions = self._ensure_consumer().partitions_for_topic(topic)
         return len(partitions) if partitions else None
 
@@ -245,7 +245,7 @@ class BatchConsumer(driver.Consumer):
         return self._expected.get(tp, end)
 
     def partition_count(self, topic: str) -> int | None:
-        """Return the number of partitions of a topic, as the client last learned of them; None before that."""
+        """Return the number of partitions of a topic in the newest metadata; None before the first metadata."""
         thread: Any = self._thread  # a BatchConsumerThread
         return thread.partition_count(topic)
 
