@@ -1,4 +1,4 @@
-"""Garbage collection: make Python's cycle collector run seldom, since a batch makes no cycles."""
+"""Garbage collection: make Python's cycle collector run seldom, since batches and requests make few cycles."""
 
 import gc
 

@@ -27,6 +27,7 @@ from clickscore.stream.gateway.http_app import create_app
 from clickscore.stream.gateway.kafka_log import KafkaLog
 from clickscore.stream.gateway.request_traces import open_request_tracer
 from clickscore.stream.gateway.service import GatewayService, PublishedDecisions
+from clickscore.stream.gc_tuning import tune_gc
 from clickscore.stream.kafka.rollout_log import write_rollout
 from clickscore.stream.settings import GatewaySettings, Settings
 
@@ -139,6 +140,7 @@ async def run_gateway(settings: Settings, on_ready: Callable[[str], None] = lamb
         BrokerError: Kafka cannot be reached, or refuses the gateway.
     """
     async with open_gateway(settings) as gateway:
+        tune_gc()  # a collection of all objects would hold up every request
         on_ready(gateway.address)
         await _until_signal(*gateway.works)
 
