@@ -13,6 +13,7 @@ from clickscore.schemas.manifest import (
     CalibrationReport,
     Fidelity,
     Manifest,
+    SessionNeighboursReport,
     Tensor,
     content_hash,
     encode_manifest,
@@ -39,6 +40,7 @@ def write_bundle(
     lineage: Sequence[str] = (),
     absent_heads: Sequence[str] = (),
     unfinished: str = "",
+    session_neighbours: SessionNeighboursReport | None = None,
 ) -> Manifest:
     """Write a bundle and return its manifest.
 
@@ -61,6 +63,7 @@ def write_bundle(
         lineage: Earlier versions that the model was fine-tuned from, the oldest first.
         absent_heads: Outputs of the graph that the model does not have, and that are neutral.
         unfinished: Progress of a training that has not ended; empty for a finished one.
+        session_neighbours: Index of training sessions in the graph; None for a graph without.
 
     Raises:
         ExportError: The folder is not empty.
@@ -89,6 +92,7 @@ def write_bundle(
         lineage=tuple(lineage),
         absent_heads=tuple(absent_heads),
         unfinished=unfinished,
+        session_neighbours=session_neighbours,
     )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.onnx").write_bytes(model)

@@ -41,9 +41,23 @@ from clickscore.schemas.manifest import Manifest
 @click.option(
     "--unfinished", is_flag=True, help="Export a training that has not ended. The manifest and `bundle check` say so."
 )
+@click.option(
+    "--session-neighbours/--no-session-neighbours",
+    default=True,
+    show_default=True,
+    help="Put the index of similar training sessions into the graph, where the training found that it helps.",
+)
 @click.option("--verbose", is_flag=True, help="Print every metric of the manifest.")
 def export(
-    checkpoint: Path, *, out: Path, top_k: int, precision: str, trainable: bool, unfinished: bool, verbose: bool
+    checkpoint: Path,
+    *,
+    out: Path,
+    top_k: int,
+    precision: str,
+    trainable: bool,
+    unfinished: bool,
+    session_neighbours: bool,
+    verbose: bool,
 ) -> None:
     """Export a CHECKPOINT folder of `clickscore train` as a bundle that a worker serves.
 
@@ -63,7 +77,13 @@ def export(
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
     parity, manifest = export_bundle(
-        checkpoint, out, top_k, precision=precision, trainable=trainable, unfinished=unfinished
+        checkpoint,
+        out,
+        top_k,
+        precision=precision,
+        trainable=trainable,
+        unfinished=unfinished,
+        session_neighbours=session_neighbours,
     )
     click.echo(
         f"parity: {parity.same_ranking:.2%} of {parity.prefixes:,} rankings equal, scores within "
@@ -74,6 +94,10 @@ def export(
         click.echo(
             f"{manifest.precision}: {fidelity.overlap:.3%} of the best 20 of {fidelity.beginnings:,} prefixes, "
             f"HR@20 {fidelity.hr:+.4f}, MRR@20 {fidelity.mrr:+.4f}"
+        )
+    if index := manifest.session_neighbours:
+        click.echo(
+            f"session neighbours: {index.sessions:,} sessions, {index.bytes / 2**20:.1f} MB, factor {index.factor:g}"
         )
     for sentence in _describe_metrics(manifest.metrics):
         click.echo(sentence)

@@ -28,6 +28,7 @@ from clickscore.model.checkpoint import (
     load_texts,
     save_model,
     save_pairs,
+    save_sessions,
     save_stack,
     save_texts,
     start_checkpoint,
@@ -148,7 +149,7 @@ def _append_items(
     neighbours = Neighbours(np.pad(checkpoint.neighbours.rows, padding), np.pad(checkpoint.neighbours.shares, padding))
     record = msgspec.structs.replace(checkpoint.record, lineage=(*checkpoint.record.lineage, origin))
     stack = checkpoint.stack and checkpoint.stack.grow(len(vocabulary))
-    return Checkpoint(record, vocabulary, model, neighbours, checkpoint.held_out, stack)
+    return Checkpoint(record, vocabulary, model, neighbours, checkpoint.held_out, stack, checkpoint.indexed_sessions)
 
 
 def _read_export_options(bundle: Path) -> tuple[int, str]:
@@ -175,3 +176,5 @@ def _save_checkpoint(folder: Path, checkpoint: Checkpoint, pairs: PairCounts, te
     save_texts(folder, text_vectors)
     if checkpoint.stack:
         save_stack(folder, checkpoint.stack)
+    if checkpoint.indexed_sessions is not None:
+        save_sessions(folder, checkpoint.indexed_sessions)

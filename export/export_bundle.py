@@ -24,9 +24,10 @@ from clickscore.model.calibration import Calibration, blend_logits, fold_in
 from clickscore.model.checkpoint import TrainingRecord, load_checkpoint
 from clickscore.model.onnx_runtime import open_graph
 from clickscore.model.prefix_features import EventBatch, compute_features
+from clickscore.model.session_neighbours import SessionNeighbours
 from clickscore.model.stack import Stack
 from clickscore.model.transformer import SessionTransformer
-from clickscore.schemas.manifest import Manifest
+from clickscore.schemas.manifest import Manifest, SessionNeighboursReport
 
 
 def export_bundle(
@@ -37,6 +38,7 @@ def export_bundle(
     precision: str = "fp32",
     trainable: bool = False,
     unfinished: bool = False,
+    session_neighbours: bool = True,
 ) -> tuple[Parity, Manifest]:
     """Write the bundle of a checkpoint and return the parity of graph and model, and the manifest.
 
@@ -47,6 +49,7 @@ def export_bundle(
         precision: Number format of the product with the whole catalogue, a name of `export.ranking.RANKINGS`.
         trainable: Put the checkpoint into the bundle, so that the model can be fine-tuned later.
         unfinished: Export a training that has not ended, and say so in the manifest.
+        session_neighbours: Put the index of session neighbours into the graph, where the model has one.
 
     Raises:
         ExportError: The training has not ended and `unfinished` is not set, the folder is not empty, or the graph does
@@ -69,16 +72,17 @@ def export_bundle(
     if calibration and stack:
         stack_nodes = functools.partial(add_stack, stack=stack, calibration=calibration)
         stack_logits = functools.partial(_stack_logits, stack=stack, calibration=calibration)
+    neighbours = trained.session_neighbours() if session_neighbours else None
     weights = extract_weights(trained.model, table)
-    graph = to_onnx(weights, config, candidates, stack_nodes)
+    graph = to_onnx(weights, config, candidates, stack_nodes, neighbours=neighbours)
     exact = open_graph(graph)
-    parity = compare(exact, trained.model, table, trained.held_out, stack_logits=stack_logits)
+    parity = compare(exact, trained.model, table, trained.held_out, stack_logits=stack_logits, neighbours=neighbours)
     if parity.problems:
         message = f"the graph does not agree with the model, so no bundle was written: {'; '.join(parity.problems)}"
         raise ExportError(message)
     fidelity = None
     if precision != "fp32":
-        graph = to_onnx(weights, config, candidates, stack_nodes, RANKINGS[precision])
+        graph = to_onnx(weights, config, candidates, stack_nodes, RANKINGS[precision], neighbours=neighbours)
         fidelity = measure_fidelity(open_graph(graph), exact, trained.held_out, every_event=stack_nodes is not None)
     manifest = write_bundle(
         folder,
@@ -96,6 +100,7 @@ def export_bundle(
         popular=trained.record.popular_items,
         lineage=trained.record.lineage,
         unfinished=progress,
+        session_neighbours=neighbours and _describe_neighbours(neighbours),
     )
     report = msgspec.json.format(msgspec.json.encode(trained.record.report), indent=2) + b"\n"
     (folder / "data-report.json").write_bytes(report)
@@ -109,6 +114,16 @@ def _describe_progress(record: TrainingRecord) -> str:
     if record.finished:
         return ""
     return f"best of {len(record.epochs)} of at most {record.config.epochs} epochs, without calibration and final pass"
+
+
+def _describe_neighbours(neighbours: SessionNeighbours) -> SessionNeighboursReport:
+    """Return the description of an index for the manifest."""
+    arrays = (neighbours.items, neighbours.sessions, neighbours.ends, neighbours.counts)
+    return SessionNeighboursReport(
+        sessions=len(neighbours.items) - 1,
+        bytes=sum(array.nbytes for array in arrays),
+        factor=neighbours.factor,
+    )
 
 
 def _stack_logits(events: EventBatch, stack: Stack, calibration: Calibration) -> np.ndarray:

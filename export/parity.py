@@ -22,7 +22,9 @@ from clickscore.export.probes import (
 )
 from clickscore.model.calibration import limit_actions, to_probabilities
 from clickscore.model.examples import Examples
+from clickscore.model.predict import spread_bonuses
 from clickscore.model.prefix_features import EventBatch
+from clickscore.model.session_neighbours import SessionNeighbours, explain_bonuses, find_neighbours
 from clickscore.model.training_batches import PaddedBatch, pad_prefixes
 from clickscore.model.transformer import SessionTransformer
 
@@ -79,6 +81,7 @@ def compare(
     *,
     limit: int = PARITY_PREFIXES,
     stack_logits: StackLogits | None = None,
+    neighbours: SessionNeighbours | None = None,
 ) -> Parity:
     """Compare the outputs of a graph and of the PyTorch model on session prefixes of all lengths.
 
@@ -92,6 +95,7 @@ def compare(
         examples: Sessions to sample the prefixes from.
         limit: Largest number of prefixes.
         stack_logits: Logits of a stack; the graph then also gets ages, searches and events on unknown items.
+        neighbours: Index of sessions whose items get bonuses.
     """
     score_differences: list[float] = []
     probability_differences: list[float] = []
@@ -103,7 +107,7 @@ def compare(
         outputs = run_with_reasons(graph, batch)
         rows, scores, action_probabilities, purchase, reasons = outputs
         prior = stack_logits(batch) if stack_logits and isinstance(batch, EventBatch) else None
-        expected = _run_model(model, table, prefixes, rows, prior)
+        expected = _run_model(model, table, prefixes, rows, prior, neighbours=neighbours)
         best = min(COMPARED_ITEMS, rows.shape[1])
         score_differences.append(_max_difference(scores, expected.scores))
         score_differences.append(_max_difference(expected.scores[:, :best], expected.best_scores))
@@ -138,12 +142,18 @@ class _ModelOutputs(NamedTuple):
     purchase: np.ndarray
     """Probability of a purchase: (B,)."""
     reasons: np.ndarray
-    """Leave-one-out reasons of the candidates: (B, K, L)."""
+    """Reasons of the candidates: (B, K, L)."""
 
 
 @torch.inference_mode()
 def _run_model(
-    model: SessionTransformer, table: torch.Tensor, batch: PaddedBatch, rows: np.ndarray, prior: np.ndarray | None
+    model: SessionTransformer,
+    table: torch.Tensor,
+    batch: PaddedBatch,
+    rows: np.ndarray,
+    prior: np.ndarray | None,
+    *,
+    neighbours: SessionNeighbours | None,
 ) -> _ModelOutputs:
     """Return the model's outputs for a batch and for the graph's candidates.
 
@@ -153,12 +163,17 @@ def _run_model(
         batch: Prefixes without searches and unknown items.
         rows: Rows of the graph's candidates: (B, K).
         prior: Logits to add to the heads' logits: (B, 6).
+        neighbours: Index of sessions whose items get bonuses.
     """
     items, actions, lengths = (torch.from_numpy(part) for part in batch)
     is_last = torch.arange(items.shape[1]) == lengths[:, None] - 1  # (B, L)
     vectors, item_vectors = model(table, items, actions)  # (B, L, D) each
     scores = model.scores(table, model.queries(vectors, item_vectors, items, is_last))  # (B, V - 1): row 0 is no item
-    reasons = model.reasons(table, items, actions, lengths - 1, torch.from_numpy(rows))
+    reasons = model.reasons(table, items, actions, lengths - 1, torch.from_numpy(rows)).numpy()
+    if neighbours:
+        found = find_neighbours(neighbours, batch)
+        scores += spread_bonuses(found, scores, neighbours.factor)
+        reasons += explain_bonuses(found, batch, rows, neighbours.factor)
     vectors = vectors[is_last]  # (B, D)
     best = scores.topk(min(COMPARED_ITEMS, rows.shape[1]))
     logits = torch.cat((model.action_logits(vectors), model.purchase_logit(vectors)[:, None]), dim=1).numpy()
@@ -169,7 +184,7 @@ def _run_model(
         best_scores=best.values.numpy(),
         action_probabilities=probabilities.next_action,
         purchase=probabilities.purchase,
-        reasons=reasons.numpy(),
+        reasons=reasons,
     )
 
 

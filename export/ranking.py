@@ -37,13 +37,22 @@ class ItemTable(NamedTuple):
     """Number of items plus 1, for row 0, which is no item."""
 
 
-class RepeatBonuses(NamedTuple):
-    """Names of the tensors with a session's own items and their bonuses."""
+class RowBonuses(NamedTuple):
+    """Names of the tensors with bonuses of some items."""
 
     rows: str
-    """Distinct rows of the session, and 0 elsewhere: (B, L)."""
+    """Rows of the items, and 0 elsewhere: (B, n)."""
     bonuses: str
-    """Bonuses to add to the scores of `rows`: (B, L)."""
+    """Bonuses to add to the scores of `rows`: (B, n)."""
+
+
+class Bonuses(NamedTuple):
+    """All bonuses of the scores."""
+
+    session: RowBonuses
+    """Repeat bonuses of the session's own items, each of which has one entry: (B, L)."""
+    neighbours: RowBonuses | None = None
+    """Bonuses of the items of similar sessions, at least 0; each item has one entry: (B, E). None without an index."""
 
 
 class Ranking(Protocol):
@@ -53,16 +62,14 @@ class Ranking(Protocol):
         """Return the number that the table's length must be a multiple of, 0 where every length will do."""
         ...
 
-    def add_outputs(
-        self, graph: GraphBuilder, table: ItemTable, query: str, session: RepeatBonuses, candidates: int
-    ) -> None:
+    def add_outputs(self, graph: GraphBuilder, table: ItemTable, query: str, bonuses: Bonuses, candidates: int) -> None:
         """Add the outputs `rows` and `scores`.
 
         Args:
             graph: Builder to add nodes to.
             table: Item table.
             query: Query vectors: (B, D).
-            session: The session's own items and their bonuses.
+            bonuses: Bonuses of the scores.
             candidates: Number of candidates, K.
         """
         ...
@@ -75,19 +82,17 @@ class ExactTopK:
         """Return 0."""
         return 0
 
-    def add_outputs(
-        self, graph: GraphBuilder, table: ItemTable, query: str, session: RepeatBonuses, candidates: int
-    ) -> None:
+    def add_outputs(self, graph: GraphBuilder, table: ItemTable, query: str, bonuses: Bonuses, candidates: int) -> None:
         """Add the outputs, as in `Ranking`.
 
         Args:
             graph: Builder to add nodes to.
             table: Item table.
             query: Query vectors: (B, D).
-            session: The session's own items and their bonuses.
+            bonuses: Bonuses of the scores.
             candidates: Number of candidates, K.
         """
-        scores, rows = graph.top_k(_score_all(graph, table, query, session), candidates)  # (B, K)
+        scores, rows = graph.top_k(_score_all(graph, table, query, bonuses), candidates)  # (B, K)
         graph("Identity", scores, name="scores")
         graph("Identity", rows, name="rows")
 
@@ -111,23 +116,21 @@ class BlockwiseTopK:
         size = block_size(rows, candidates)
         return size if size >= VECTOR_REGISTER else 0
 
-    def add_outputs(
-        self, graph: GraphBuilder, table: ItemTable, query: str, session: RepeatBonuses, candidates: int
-    ) -> None:
+    def add_outputs(self, graph: GraphBuilder, table: ItemTable, query: str, bonuses: Bonuses, candidates: int) -> None:
         """Add the outputs, as in `Ranking`.
 
         Args:
             graph: Builder to add nodes to.
             table: Item table.
             query: Query vectors: (B, D).
-            session: The session's own items and their bonuses.
+            bonuses: Bonuses of the scores.
             candidates: Number of candidates, K.
         """
         block = self.row_multiple(table.rows, candidates)
         if not block:
-            ExactTopK().add_outputs(graph, table, query, session, candidates)
+            ExactTopK().add_outputs(graph, table, query, bonuses, candidates)
             return
-        scores = _score_all(graph, table, query, session)
+        scores = _score_all(graph, table, query, bonuses)
         mask = np.zeros(len(table.vectors), dtype=np.float32)
         mask[table.rows :] = -np.inf  # padding; row 0 is masked by its bonus
         best, rows = _top_k_by_blocks(graph, scores, mask, block, candidates)
@@ -141,7 +144,8 @@ class QuantisedShortlist:
 
     An item on the shortlist gets the same bits as in the other rankings. An item that is missing there is lost. So the
     list has `spare` items more than candidates, and one more for each event, because the session's own items may be on
-    the list and then lose their ranks by their bonuses. Each export measures how often the list is too short
+    the list and then lose their ranks by their bonuses. The items of similar sessions may gain ranks, so they join it.
+    Each export measures how often the list is too short
     (`export.quantisation_check`).
 
     Integer sums are exact and each query has its own scale, so the shortlist is batch-invariant and the same on every
@@ -154,19 +158,20 @@ class QuantisedShortlist:
         """Return 0: the quantised table is a separate constant."""
         return 0
 
-    def add_outputs(
-        self, graph: GraphBuilder, table: ItemTable, query: str, session: RepeatBonuses, candidates: int
-    ) -> None:
+    def add_outputs(self, graph: GraphBuilder, table: ItemTable, query: str, bonuses: Bonuses, candidates: int) -> None:
         """Add the outputs, as in `Ranking`.
 
         Args:
             graph: Builder to add nodes to.
             table: Item table.
             query: Query vectors: (B, D).
-            session: The session's own items and their bonuses.
+            bonuses: Bonuses of the scores.
             candidates: Number of candidates, K.
         """
-        shortlist = self._add_shortlist(graph, table, query, session, candidates)  # (B, S)
+        session, neighbours = bonuses
+        shortlist = listed = self._add_shortlist(graph, table, query, session, candidates)  # (B, S)
+        if neighbours:
+            shortlist = graph("Concat", neighbours.rows, listed, axis=1)  # (B, E + S)
         # Sort by row; TopK is stable, so the session's mention of an item comes before the shortlist's. A row that
         # equals its predecessor is struck out, and so is row 0, because a 0 stands before the first row.
         rows = graph("Concat", session.rows, shortlist, axis=1)  # (B, L + S)
@@ -175,21 +180,35 @@ class QuantisedShortlist:
         previous = graph(
             "Pad", graph("Slice", rows, np.array([0]), np.array([-1]), np.array([1])), np.array([0, 1, 0, 0])
         )
-        bonuses = graph("Concat", session.bonuses, graph("ConstantOfShape", graph("Shape", shortlist)), axis=1)
+        repeats = graph("Concat", session.bonuses, graph("ConstantOfShape", graph("Shape", shortlist)), axis=1)
 
         # Two equal query columns: a product with a single column would add in another order than the whole table's.
         column = graph("Unsqueeze", query, np.array([2]))
         columns = graph("Concat", column, column, axis=2)  # (B, D, 2)
         scores = graph("MatMul", graph("Gather", table.name, rows), columns)  # (B, L + S, D) x -> (B, L + S, 2)
         scores = graph("Gather", scores, np.array(0), axis=2)
-        scores = graph("Add", scores, graph("GatherElements", bonuses, sources, axis=1))
+        scores = graph("Add", scores, graph("GatherElements", repeats, sources, axis=1))
+        if neighbours:
+            # A row of the session stands before the neighbours' mention, which has the bonus.
+            zeros = (
+                graph("ConstantOfShape", graph("Shape", session.rows)),
+                graph("ConstantOfShape", graph("Shape", listed)),
+            )
+            added = graph("Concat", zeros[0], neighbours.bonuses, zeros[1], axis=1)
+            added = graph("GatherElements", added, sources, axis=1)
+            next_rows, next_added = (
+                graph("Pad", graph("Slice", part, np.array([1]), count, np.array([1])), np.array([0, 0, 0, 1]))
+                for part in (rows, added)
+            )
+            added = graph("Add", added, graph("Where", graph("Equal", rows, next_rows), next_added, np.float32(0)))
+            scores = graph("Add", scores, added)
         scores = graph("Where", graph("Equal", rows, previous), np.float32(-np.inf), scores)
         best, sources = graph.top_k(scores, candidates)  # (B, K)
         graph("Identity", best, name="scores")
         graph("GatherElements", rows, sources, axis=1, name="rows")
 
     def _add_shortlist(
-        self, graph: GraphBuilder, table: ItemTable, query: str, session: RepeatBonuses, candidates: int
+        self, graph: GraphBuilder, table: ItemTable, query: str, session: RowBonuses, candidates: int
     ) -> str:
         """Return the rows with the best integer scores: (B, S).
 
@@ -226,13 +245,18 @@ def block_size(rows: int, count: int) -> int:
     return max(1, 2 ** round(math.log2(math.sqrt(rows / count))))
 
 
-def _score_all(graph: GraphBuilder, table: ItemTable, query: str, session: RepeatBonuses) -> str:
-    """Return the scores of all rows, with the repeat bonuses; row 0 gets -inf: (B, V)."""
+def _score_all(graph: GraphBuilder, table: ItemTable, query: str, bonuses: Bonuses) -> str:
+    """Return the scores of all rows, with the bonuses; row 0 gets -inf: (B, V)."""
     scores = graph("Gemm", query, table.name, transB=1)  # (B, D) x (D, V) -> (B, V)
     one_more = np.array([0, 0, 0, 1])  # one more column, which names row 0 with the bonus -inf
-    rows = graph("Pad", session.rows, one_more)
-    bonuses = graph("Pad", session.bonuses, one_more, np.float32(-np.inf))
-    return graph("ScatterElements", scores, rows, bonuses, axis=1, reduction="add")
+    rows, values = bonuses.session
+    if bonuses.neighbours:
+        rows, values = (
+            graph("Concat", *parts, axis=1) for parts in zip(bonuses.session, bonuses.neighbours, strict=True)
+        )
+    rows = graph("Pad", rows, one_more)
+    values = graph("Pad", values, one_more, np.float32(-np.inf))
+    return graph("ScatterElements", scores, rows, values, axis=1, reduction="add")
 
 
 def _top_k_by_blocks(

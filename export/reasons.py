@@ -1,8 +1,9 @@
 """Reasons: leave-one-out explanations of the best candidates, as an output that is computed on demand.
 
-An event's reason for a candidate is the candidate's score minus its score with the event left out. ONNX Runtime
-computes every output of a graph, whether the caller fetches it or not. So the input `explained` holds the number of
-candidates to explain. Without the input the number is 0, and an If skips the nodes of this file.
+An event's reason for a candidate is the candidate's score minus its score with the event left out, plus the event's
+part in the bonus by similar sessions. ONNX Runtime computes every output of a graph, whether the caller fetches it or
+not. So the input `explained` holds the number of candidates to explain. Without the input the number is 0, and an If
+skips the nodes of this file.
 
 Shapes: B sessions, L padded length, D dim, N explained candidates, V rows of the item table.
 """
@@ -11,10 +12,19 @@ import numpy as np
 from onnx import TensorProto
 
 from clickscore.export.session_graph import SessionGraph
+from clickscore.export.session_neighbours_graph import NeighbourNodes, add_neighbour_reasons
 from clickscore.schemas.manifest import EXPLAINED, REASONS
 
 
-def add_reasons(session: SessionGraph, table: str, item_vectors: str, x: str, vectors: str) -> None:
+def add_reasons(
+    session: SessionGraph,
+    table: str,
+    item_vectors: str,
+    x: str,
+    vectors: str,
+    *,
+    neighbours: NeighbourNodes | None = None,
+) -> None:
     """Add the output `reasons` of `SessionTransformer.reasons`: (B, N, L).
 
     Args:
@@ -23,6 +33,7 @@ def add_reasons(session: SessionGraph, table: str, item_vectors: str, x: str, ve
         item_vectors: Item vectors of the session: (B, L, D).
         x: Input of the last block: (B, L, D).
         vectors: Session vectors: (B, L, D).
+        neighbours: Nodes of the session neighbours; None for a graph without.
     """
     graph = session.graph
     explained = graph.add_default_input(EXPLAINED, np.array([0]))  # (1,)
@@ -32,7 +43,7 @@ def add_reasons(session: SessionGraph, table: str, item_vectors: str, x: str, ve
         return graph("ConstantOfShape", graph("Concat", batch, np.array([0]), length, axis=0))  # (B, 0, L)
 
     def add_differences() -> str:
-        return _add_differences(session, table, item_vectors, x, vectors)
+        return _add_differences(session, table, item_vectors, x, vectors, neighbours=neighbours)
 
     is_requested = graph("Greater", explained, np.array(0))
     graph(
@@ -44,7 +55,9 @@ def add_reasons(session: SessionGraph, table: str, item_vectors: str, x: str, ve
     )
 
 
-def _add_differences(session: SessionGraph, table: str, item_vectors: str, x: str, vectors: str) -> str:
+def _add_differences(
+    session: SessionGraph, table: str, item_vectors: str, x: str, vectors: str, *, neighbours: NeighbourNodes | None
+) -> str:
     """Return the leave-one-out differences of the best candidates' scores, (B, N, L), with the arguments above."""
     graph, last, zero = session.graph, session.events.last, np.array(0)
     rows, scores = (
@@ -73,9 +86,30 @@ def _add_differences(session: SessionGraph, table: str, item_vectors: str, x: st
     # In a session of one event the event gets the whole score.
     without = graph("Where", has_others, graph("Add", without, bonuses), np.float32(0))
     # reason = score - score without the event, 0 for padding
-    reasons = graph("Where", graph("LessOrEqual", left_out, last), graph("Sub", scores, without), np.float32(0))
+    is_event = graph("LessOrEqual", left_out, last)
+    reasons = graph("Sub", scores, without)
+    if neighbours:
+        reasons = graph("Add", reasons, _divide_bonuses(session, neighbours, rows))
+    reasons = graph("Where", is_event, reasons, np.float32(0))
     if session.events.positions:
         index = graph("Unsqueeze", session.events.positions, np.array([2]))  # (B, L, 1)
         reasons = graph("GatherND", reasons, index, batch_dims=1)  # index -1 reads the last event
         reasons = graph("Where", graph("Less", index, zero), np.float32(0), reasons)  # and becomes 0 here
     return graph("Transpose", reasons, perm=(0, 2, 1))
+
+
+def _divide_bonuses(session: SessionGraph, neighbours: NeighbourNodes, rows: str) -> str:
+    """Return the part of each event in the bonuses of some items, less the bonuses: (B, L, N).
+
+    Args:
+        session: Nodes of the session.
+        neighbours: Nodes of the session neighbours.
+        rows: Rows of the items: (B, 1, N).
+    """
+    graph, zero = session.graph, np.array(0)
+    bonuses, parts = add_neighbour_reasons(graph, neighbours, rows)  # (B, 1, N) and (B, W, N)
+    age = graph("Transpose", graph("Sub", session.events.last, session.positions), perm=(0, 2, 1))  # (B, L, 1)
+    is_slot = graph("Less", age, graph("Gather", graph("Shape", parts), np.array(1)))
+    slot = graph("Where", is_slot, graph("Max", age, zero), zero)  # an age below 0 is of padding, which gets 0 later
+    parts = graph("GatherND", parts, slot, batch_dims=1)
+    return graph("Sub", graph("Where", is_slot, parts, np.float32(0)), bonuses)

@@ -20,10 +20,12 @@ from onnx import TensorProto
 from clickscore.export.bundle_options import CANDIDATES
 from clickscore.export.errors import ExportError
 from clickscore.export.graph_builder import GraphBuilder
-from clickscore.export.ranking import BlockwiseTopK, ItemTable, Ranking, RepeatBonuses
+from clickscore.export.ranking import BlockwiseTopK, Bonuses, ItemTable, Ranking, RowBonuses
 from clickscore.export.reasons import add_reasons
 from clickscore.export.session_graph import SessionGraph, Weights, read_all_events, read_known_events
+from clickscore.export.session_neighbours_graph import add_neighbours
 from clickscore.model.config import MIN_ACTION_PROBABILITY, ModelConfig
+from clickscore.model.session_neighbours import SessionNeighbours
 from clickscore.schemas.manifest import NEXT_ACTIONS
 
 MAX_BYTES = 2**31  # protobuf's limit for one ONNX file
@@ -38,6 +40,8 @@ def to_onnx(
     candidates: int = CANDIDATES,
     add_stack: AddStack | None = None,
     ranking: Ranking | None = None,
+    *,
+    neighbours: SessionNeighbours | None = None,
 ) -> bytes:
     """Return the ONNX file of a model, with the inputs and outputs of `schemas.manifest`.
 
@@ -47,6 +51,7 @@ def to_onnx(
         candidates: Number of candidates per session; all items where the catalogue has fewer.
         add_stack: Adds the logits of a stack; the graph then also reads searches and events on unknown items.
         ranking: Way to find the candidates, `BlockwiseTopK` by default.
+        neighbours: Index of sessions whose items get bonuses; None for a graph without.
 
     Raises:
         ExportError: The model is larger than an ONNX file can be.
@@ -74,9 +79,11 @@ def to_onnx(
     add_probabilities(graph, logits)
     query_vectors = session.query_vectors(vectors, item_vectors, query, session.last_offsets)  # (B, 1, D)
     repeats = session.repeat_bonuses(query, session.last_offsets)  # (B, 1, L) each
-    bonuses = RepeatBonuses(*(graph("Squeeze", values, np.array([1])) for values in repeats))
+    own = RowBonuses(*(graph("Squeeze", values, np.array([1])) for values in repeats))
+    similar = add_neighbours(graph, own.rows, events.last, neighbours) if neighbours else None
+    bonuses = Bonuses(own, similar and similar.bonuses)
     ranking.add_outputs(graph, table, graph("Squeeze", query_vectors, np.array([1])), bonuses, candidates)
-    add_reasons(session, table.name, item_vectors, x, vectors)
+    add_reasons(session, table.name, item_vectors, x, vectors, neighbours=similar)
     model = graph.serialize(candidates)
     if len(model) >= MAX_BYTES:
         raise ExportError(too_large)

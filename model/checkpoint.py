@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import lightgbm
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from clickscore.model.calibration import Calibration
@@ -23,6 +24,7 @@ from clickscore.model.examples import Examples
 from clickscore.model.neighbours import Neighbours, PairCounts
 from clickscore.model.prefix_features import ItemFeatures
 from clickscore.model.session_files import DatasetReport
+from clickscore.model.session_neighbours import SessionNeighbours, open_index
 from clickscore.model.stack import ONE_HOT_WIDTH, LinearModel, Stack
 from clickscore.model.text_vectors import TextVectors
 from clickscore.model.transformer import NeighbourMatrix, SessionTransformer
@@ -30,7 +32,7 @@ from clickscore.model.trees import Trees
 from clickscore.model.vocabulary import Vocabulary, read_vocabulary
 from clickscore.schemas.manifest import decode_manifest
 
-STACK, TEXTS = "stack.npz", "texts.npz"
+STACK, TEXTS, SESSIONS = "stack.npz", "texts.npz", "sessions.npz"
 
 
 class EpochResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +65,8 @@ class TrainingRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Calibration of the heads; an export folds the calibration into the weights."""
     counted_sessions: int = msgspec.field(name="learned", default=0)
     """Sessions in the co-occurrence counts, the sessions of each warm start included; 0 until the final pass."""
+    neighbour_factor: float = 0.0
+    """Factor of the bonuses by session neighbours, chosen on validation; 0 for a model without."""
     lineage: tuple[str, ...] = ()
     """Models that this one was fine-tuned from, the oldest first; empty for a model trained from random weights."""
     finished: bool = False
@@ -81,11 +85,19 @@ class Checkpoint(NamedTuple):
     """Held-out sessions, on which an export compares the graph with the model."""
     stack: Stack | None
     """Trees and regression; None for a model without them."""
+    indexed_sessions: npt.NDArray[np.int32] | None = None
+    """Items of the sessions that give bonuses, as `index_sessions` returns them; None for a model without."""
 
     def table(self) -> torch.Tensor:
         """Return the item vectors, with their neighbours added: (V, D)."""
         with torch.inference_mode():
             return self.model.table(NeighbourMatrix(self.neighbours, torch.device("cpu")))
+
+    def session_neighbours(self) -> SessionNeighbours | None:
+        """Return the index of session neighbours; None for a model without."""
+        if self.indexed_sessions is None:
+            return None
+        return open_index(self.indexed_sessions, len(self.vocabulary) + 1, self.record.neighbour_factor)
 
 
 _decode_record = msgspec.json.Decoder(TrainingRecord).decode
@@ -142,6 +154,21 @@ def load_pairs(folder: Path) -> PairCounts:
         raise TrainingError(message)
     with np.load(folder / "pairs.npz") as arrays:
         return PairCounts(**arrays)
+
+
+def save_sessions(folder: Path, items: npt.NDArray[np.int32]) -> None:
+    """Write the items of the indexed sessions."""
+    packed = io.BytesIO()
+    np.savez_compressed(packed, items=items)
+    _replace(folder / SESSIONS, packed.getvalue())
+
+
+def load_sessions(folder: Path) -> npt.NDArray[np.int32] | None:
+    """Return the items of the indexed sessions, or None for a model without session neighbours."""
+    if not (folder / SESSIONS).is_file():
+        return None
+    with np.load(folder / SESSIONS) as arrays:
+        return arrays["items"]
 
 
 def save_stack(folder: Path, stack: Stack) -> None:
@@ -230,7 +257,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     neighbours = load_model(folder / ("weights.pt" if record.finished else "best.pt"), model)
     with np.load(folder / "held_out.npz") as arrays:
         held_out = Examples(**arrays)
-    return Checkpoint(record, vocabulary, model.eval(), neighbours, held_out, load_stack(folder))
+    return Checkpoint(record, vocabulary, model.eval(), neighbours, held_out, load_stack(folder), load_sessions(folder))
 
 
 def find_checkpoint(origin: Path) -> tuple[Path, str]:

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from clickscore.model import metrics
-from clickscore.model.array_types import Longs
+from clickscore.model.array_types import Floats, Longs
 from clickscore.model.examples import NO_NEXT_ITEM, Examples, locate_events
 from clickscore.model.loss import Queries
-from clickscore.model.training_batches import PaddedBatch, pad_sessions
+from clickscore.model.session_neighbours import NeighbourItems, SessionNeighbours, compute_bonuses, find_neighbours
+from clickscore.model.training_batches import PaddedBatch, pad_prefixes, pad_sessions
 from clickscore.model.transformer import SessionTransformer
 from clickscore.schemas.manifest import NEXT_ACTIONS
 
@@ -89,22 +90,67 @@ def evaluate_model(model: SessionTransformer, table: torch.Tensor, examples: Exa
 
 
 @torch.inference_mode()
-def predict_sessions(model: SessionTransformer, table: torch.Tensor, examples: Examples) -> Predictions:
+def predict_sessions(
+    model: SessionTransformer, table: torch.Tensor, examples: Examples, neighbours: SessionNeighbours | None = None
+) -> Predictions:
     """Return a model's predictions after every event, with a single causal pass over each session.
 
     Args:
         model: The model in evaluation mode.
         table: Vectors of all items: (V, D).
         examples: Sessions and their labels.
+        neighbours: Index of sessions whose items get bonuses.
     """
     predictions = empty_predictions(examples)
     for sessions in _batch_by_length(examples, MAX_SCORES // len(table)):
         events = locate_events(examples, sessions)  # (n,)
         vectors, queries = compute_queries(model, table, pad_sessions(examples, sessions))  # (n, D), n queries
-        predictions.ranks[events] = _rank_next_items(model.scores(table, queries), examples.next_item[events])
+        scores = model.scores(table, queries)  # (n, V - 1)
+        if neighbours:
+            found = find_neighbours(neighbours, pad_prefixes(examples, events))
+            scores += spread_bonuses(found, scores, neighbours.factor)
+        predictions.ranks[events] = _rank_next_items(scores, examples.next_item[events])
         predictions.action_probabilities[events] = model.action_logits(vectors).softmax(dim=-1).cpu().numpy()
         predictions.purchase[events] = model.purchase_logit(vectors).sigmoid().cpu().numpy()
     return predictions
+
+
+@torch.inference_mode()
+def rank_with_factors(
+    model: SessionTransformer, table: torch.Tensor, examples: Examples, neighbours: SessionNeighbours, factors: Floats
+) -> metrics.Ints:
+    """Return the rank of the next item after every event, for several factors of the bonuses: (factors, events).
+
+    Args:
+        model: The model in evaluation mode.
+        table: Vectors of all items: (V, D).
+        examples: Sessions and their labels.
+        neighbours: Index of sessions.
+        factors: Factors of the bonuses: (factors,).
+    """
+    ranks = np.zeros((len(factors), len(examples.items)), dtype=np.int64)
+    for sessions in _batch_by_length(examples, MAX_SCORES // len(table)):
+        events = locate_events(examples, sessions)  # (n,)
+        _, queries = compute_queries(model, table, pad_sessions(examples, sessions))
+        scores = model.scores(table, queries)  # (n, V - 1)
+        bonuses = spread_bonuses(find_neighbours(neighbours, pad_prefixes(examples, events)), scores, 1.0)
+        for row, factor in zip(ranks, factors.tolist(), strict=True):
+            row[events] = _rank_next_items(scores + factor * bonuses, examples.next_item[events])
+    return ranks
+
+
+def spread_bonuses(found: NeighbourItems, scores: torch.Tensor, factor: float) -> torch.Tensor:
+    """Return the bonus of every item, in the shape of the scores: (n, V - 1).
+
+    Args:
+        found: Items of the neighbours of n prefixes.
+        scores: Scores of rows 1 to V - 1 of the item table: (n, V - 1).
+        factor: Factor of the bonuses.
+    """
+    weights = torch.zeros(len(scores), scores.shape[1] + 1, dtype=torch.int64)
+    weights.scatter_add_(1, torch.from_numpy(found.rows), torch.from_numpy(found.parts.sum(axis=1)))
+    bonuses = compute_bonuses(weights[:, 1:].numpy(), found.totals, factor)
+    return torch.from_numpy(bonuses.astype(np.float32)).to(scores.device)
 
 
 def compute_queries(model: SessionTransformer, table: torch.Tensor, batch: PaddedBatch) -> tuple[torch.Tensor, Queries]:

@@ -27,6 +27,7 @@ from clickscore.model.checkpoint import (
     read_record,
     save_model,
     save_pairs,
+    save_sessions,
     save_stack,
     save_tensors,
     start_checkpoint,
@@ -36,6 +37,7 @@ from clickscore.model.config import TrainConfig, settle_epochs
 from clickscore.model.dataset import Dataset, FineTuningData
 from clickscore.model.errors import TrainingError
 from clickscore.model.head_training import BlendedHeads, blend_held_out, fit_heads, recalibrate, refit_heads
+from clickscore.model.neighbour_factor import choose_factor
 from clickscore.model.neighbours import (
     Neighbours,
     PairCounts,
@@ -45,7 +47,15 @@ from clickscore.model.neighbours import (
     select_neighbours,
     weigh_by_age,
 )
-from clickscore.model.predict import CUTOFF, compute_metrics, evaluate_model, predict_sessions, ranking_score
+from clickscore.model.predict import (
+    CUTOFF,
+    RANKING_SCORE,
+    compute_metrics,
+    evaluate_model,
+    predict_sessions,
+    ranking_score,
+)
+from clickscore.model.session_neighbours import index_sessions, open_index
 from clickscore.model.stack import MAX_ROWS
 from clickscore.model.training_pass import TrainingPass, choose_batch_size, make_optimizer, prepare_pass, train_pass
 from clickscore.model.training_progress import TrainingProgress, WorkPlan
@@ -82,9 +92,17 @@ def train(dataset: Dataset, config: TrainConfig, folder: Path, console: Console)
     table = _make_table(model, load_model(folder / "best.pt", model))
     predict = functools.partial(predict_sessions, model.eval(), table)
     heads = fit_heads(dataset, predict, config)
-    predictions = blend_held_out(heads, dataset, predict(dataset.held_out))
+    factor, gain = choose_factor(model, table, dataset.training, dataset.validation)
+    neighbours = None
+    if factor:
+        console.print(f"session neighbours: factor {factor:g}, validation {RANKING_SCORE} {gain:+.4f}")
+        neighbours = open_index(index_sessions(dataset.training), len(table), factor)
+        save_sessions(folder, index_sessions(dataset.sessions))
+    predictions = blend_held_out(heads, dataset, predict(dataset.held_out, neighbours))
     metrics = compute_metrics(predictions, dataset.held_out)
-    record = msgspec.structs.replace(record, calibration=heads.calibration, held_out_metrics=metrics)
+    record = msgspec.structs.replace(
+        record, calibration=heads.calibration, held_out_metrics=metrics, neighbour_factor=factor
+    )
     if stack := refit_heads(heads, dataset, config):
         save_stack(folder, stack)
 
@@ -248,16 +266,23 @@ def _begin_warm_start(previous: Checkpoint, newer: FineTuningData, folder: Path,
     if record.finished:
         return record
     predict = functools.partial(predict_sessions, previous.model.eval(), previous.table())
-    predictions = predict(newer.sample)
+    predictions = predict(newer.sample, previous.session_neighbours())
     calibration, stack = previous.record.calibration, previous.stack
     if calibration:
         heads = BlendedHeads(calibration=calibration, stack=stack, max_length=config.model.max_length)
-        predictions, calibration = recalibrate(heads, newer, predict)
+        blended, calibration = recalibrate(heads, newer, predict)
+        predictions = blended._replace(ranks=predictions.ranks)
     metrics = compute_metrics(predictions, newer.sample)
     record = msgspec.structs.replace(
-        record, calibration=calibration, held_out_metrics=metrics, counted_sessions=counted + added
+        record,
+        calibration=calibration,
+        held_out_metrics=metrics,
+        counted_sessions=counted + added,
+        neighbour_factor=previous.record.neighbour_factor,
     )
     start_checkpoint(folder, record, newer.vocabulary, newer.sample)
+    if previous.indexed_sessions is not None:
+        save_sessions(folder, index_sessions(newer.sessions, previous.indexed_sessions))
     if stack:
         save_stack(folder, stack.grow(len(newer.vocabulary)))
     return record

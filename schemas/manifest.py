@@ -118,6 +118,17 @@ class LevelCorrection(msgspec.Struct, frozen=True, kw_only=True):
     """Metrics with the correction, by name."""
 
 
+class SessionNeighboursReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Index of training sessions in the graph, whose items get bonuses. `model.onnx` contains the index."""
+
+    sessions: int
+    """Number of indexed sessions."""
+    bytes: int
+    """Size of the index."""
+    factor: float
+    """Factor of the bonuses."""
+
+
 class Fidelity(msgspec.Struct, frozen=True, kw_only=True):
     """Agreement of a quantised graph with the fp32 graph, on prefixes of held-out sessions."""
 
@@ -169,6 +180,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Earlier models of a warm start, oldest first; empty for a training from scratch."""
     absent_heads: tuple[str, ...] = ()
     """Outputs of `HEADS` that the model does not have. The graph returns neutral values, and decisions state null."""
+    session_neighbours: SessionNeighboursReport | None = None
+    """Index of training sessions in the graph; null for a graph without."""
     unfinished: str = ""
     """Progress of a training that had not ended at the export, such as `3 of 8 epochs`; empty for a finished one."""
 

@@ -1,4 +1,5 @@
 import re
+import shutil
 
 import msgspec
 import numpy as np
@@ -12,8 +13,16 @@ from clickscore.export.commands import export
 from clickscore.export.errors import ExportError
 from clickscore.export.export_bundle import export_bundle
 from clickscore.export.ranking import RANKINGS
-from clickscore.model.checkpoint import load_checkpoint, load_tensors, read_record, save_tensors
+from clickscore.model.checkpoint import (
+    load_checkpoint,
+    load_tensors,
+    read_record,
+    save_sessions,
+    save_tensors,
+    write_record,
+)
 from clickscore.model.session_files import DatasetReport
+from clickscore.model.session_neighbours import index_sessions
 from clickscore.model.train import fit, train
 from clickscore.model.vocabulary import read_vocabulary
 from clickscore.schemas.manifest import decode_manifest
@@ -42,6 +51,33 @@ def bundle(checkpoint, tmp_path_factory):
 
 def run(*arguments: object):
     return CliRunner().invoke(export, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def with_index(checkpoint, tmp_path_factory):
+    """The checkpoint, with an index of a few sessions."""
+    folder = tmp_path_factory.mktemp("indexed") / "checkpoint"
+    shutil.copytree(checkpoint, folder)
+    save_sessions(folder, index_sessions(load_checkpoint(checkpoint).held_out))
+    write_record(folder, msgspec.structs.replace(read_record(folder), neighbour_factor=2.0))
+    return folder
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_session_neighbours_are_in_the_bundle(with_index, tmp_path, precision):
+    result = run(with_index, "--out", tmp_path / "bundle", "--precision", precision)
+    report = decode_manifest((tmp_path / "bundle" / "manifest.json").read_bytes()).session_neighbours
+    assert report.factor == 2.0
+    assert 0 < report.sessions <= len(load_checkpoint(with_index).held_out)
+    assert f"session neighbours: {report.sessions} sessions" in result.output
+    assert check_bundle(tmp_path / "bundle") == []
+    checked = CliRunner().invoke(bundle_command, ["check", str(tmp_path / "bundle")]).output
+    assert f"session neighbours: {report.sessions} sessions" in checked
+
+
+def test_session_neighbours_can_be_left_out(with_index, bundle, tmp_path):
+    run(with_index, "--out", tmp_path / "bundle", "--no-session-neighbours")
+    assert (tmp_path / "bundle" / "model.onnx").read_bytes() == (bundle / "model.onnx").read_bytes()
 
 
 def test_help_has_an_example():

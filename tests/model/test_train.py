@@ -1,5 +1,6 @@
 import dataclasses
 import io
+import shutil
 
 import msgspec
 import numpy as np
@@ -8,12 +9,22 @@ import torch
 from rich.console import Console
 
 import clickscore.model.train as training
-from clickscore.model.checkpoint import load_checkpoint, load_pairs, load_tensors, read_record
+from clickscore.export.export_bundle import export_bundle
+from clickscore.model.checkpoint import (
+    load_checkpoint,
+    load_pairs,
+    load_sessions,
+    load_tensors,
+    read_record,
+    save_sessions,
+    write_record,
+)
 from clickscore.model.config import TrainConfig
 from clickscore.model.dataset import load_dataset, load_fine_tuning_data
 from clickscore.model.errors import TrainingError
 from clickscore.model.neighbours import add_counts, count_pairs, decay_counts, select_neighbours, weigh_by_age
 from clickscore.model.predict import ranking_score
+from clickscore.model.session_neighbours import index_sessions
 from clickscore.model.train import fine_tune, refresh_neighbours, train
 from clickscore.model.training_pass import (
     FINAL_RATE_SHARE,
@@ -24,6 +35,7 @@ from clickscore.model.training_pass import (
     prepare_pass,
 )
 from clickscore.model.transformer import NeighbourMatrix, SessionTransformer
+from clickscore.schemas.manifest import decode_manifest
 from tests.model.builders import TINY, closed, dataset, shoppers, write_sessions
 
 pytestmark = pytest.mark.train
@@ -376,3 +388,38 @@ def test_neighbours_are_refreshed_once(trained, newer, tmp_path):
     modified_at = (tmp_path / "weights.pt").stat().st_mtime_ns
     assert refresh_neighbours(previous, pairs, newer, tmp_path, lineage="the first").finished
     assert (tmp_path / "weights.pt").stat().st_mtime_ns == modified_at
+
+
+@pytest.fixture
+def with_index(data, trained, tmp_path):
+    """The checkpoint, with an index of its sessions."""
+    folder = tmp_path / "indexed"
+    shutil.copytree(trained, folder)
+    save_sessions(folder, index_sessions(data.sessions))
+    write_record(folder, msgspec.structs.replace(read_record(folder), neighbour_factor=2.0))
+    return folder
+
+
+def test_warm_start_adds_its_sessions_to_the_index(data, with_index, newer, tmp_path):
+    previous, pairs = load_checkpoint(with_index), load_pairs(with_index)
+    refresh_neighbours(previous, pairs, newer, tmp_path / "fresh", lineage="the first")
+    fine_tune(previous, pairs, newer, tmp_path / "tuned", lineage="the first", console=quiet())
+    for name in ("fresh", "tuned"):
+        checkpoint = load_checkpoint(tmp_path / name)
+        indexed = index_sessions(newer.sessions, index_sessions(data.sessions))
+        assert np.array_equal(load_sessions(tmp_path / name), indexed)
+        assert checkpoint.session_neighbours().factor == 2.0
+        assert len(checkpoint.session_neighbours().ends) == len(newer.vocabulary) + 1
+
+
+def test_training_indexes_its_sessions_where_they_help_on_validation(tmp_path):
+    """What follows the hub depends on the item before it, which a model that has hardly learned does not know."""
+    sessions = [closed(number, f"view:from-{number % 50} view:hub view:to-{number % 50}") for number in range(500)]
+    config = dataclasses.replace(TINY, epochs=1, learning_rate=1e-6, top_up_rate=1e-6)
+    data = load_dataset([write_sessions(tmp_path / "sessions.jsonl", sessions)], config)
+    record = train(data, config, tmp_path / "out", quiet())
+    assert record.neighbour_factor > 0
+    assert np.array_equal(load_sessions(tmp_path / "out"), index_sessions(data.sessions))
+    export_bundle(tmp_path / "out", tmp_path / "bundle")
+    manifest = decode_manifest((tmp_path / "bundle" / "manifest.json").read_bytes())
+    assert manifest.session_neighbours.factor == record.neighbour_factor
