@@ -49,9 +49,9 @@ def main(
 
     torch.set_num_threads(1)
     from clickscore.export.export_bundle import export_bundle  # noqa: PLC0415 (as above)
-    from clickscore.model.checkpoint import load_checkpoint, save_sessions, write_record  # noqa: PLC0415
+    from clickscore.model.checkpoint import load_checkpoint, save_sessions  # noqa: PLC0415
     from clickscore.model.neighbour_factor import choose_factor  # noqa: PLC0415
-    from clickscore.model.session_neighbours import index_sessions  # noqa: PLC0415
+    from clickscore.model.session_neighbours import IndexedSessions, index_sessions  # noqa: PLC0415
 
     trained = load_checkpoint(checkpoint)
     max_length = trained.record.config.model.max_length
@@ -71,8 +71,7 @@ def main(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copytree(checkpoint, folder / "checkpoint")
-        save_sessions(folder / "checkpoint", index_sessions(sessions))
-        write_record(folder / "checkpoint", msgspec.structs.replace(trained.record, neighbour_factor=factor))
+        save_sessions(folder / "checkpoint", IndexedSessions(index_sessions(sessions), factor))
         for part, with_index in (("without", False), ("with", True)):
             export_bundle(folder / "checkpoint", folder / part, session_neighbours=with_index)
         report = decode_manifest((folder / "with" / "manifest.json").read_bytes()).session_neighbours

@@ -176,5 +176,5 @@ def _save_checkpoint(folder: Path, checkpoint: Checkpoint, pairs: PairCounts, te
     save_texts(folder, text_vectors)
     if checkpoint.stack:
         save_stack(folder, checkpoint.stack)
-    if checkpoint.indexed_sessions is not None:
+    if checkpoint.indexed_sessions:
         save_sessions(folder, checkpoint.indexed_sessions)

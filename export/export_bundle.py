@@ -24,7 +24,7 @@ from clickscore.model.calibration import Calibration, blend_logits, fold_in
 from clickscore.model.checkpoint import TrainingRecord, load_checkpoint
 from clickscore.model.onnx_runtime import open_graph
 from clickscore.model.prefix_features import EventBatch, compute_features
-from clickscore.model.session_neighbours import SessionNeighbours
+from clickscore.model.session_neighbours import SessionIndex
 from clickscore.model.stack import Stack
 from clickscore.model.transformer import SessionTransformer
 from clickscore.schemas.manifest import Manifest, SessionNeighboursReport
@@ -116,7 +116,7 @@ def _describe_progress(record: TrainingRecord) -> str:
     return f"best of {len(record.epochs)} of at most {record.config.epochs} epochs, without calibration and final pass"
 
 
-def _describe_neighbours(neighbours: SessionNeighbours) -> SessionNeighboursReport:
+def _describe_neighbours(neighbours: SessionIndex) -> SessionNeighboursReport:
     """Return the description of an index for the manifest."""
     arrays = (neighbours.items, neighbours.sessions, neighbours.ends, neighbours.counts)
     return SessionNeighboursReport(

@@ -24,7 +24,7 @@ from clickscore.model.calibration import limit_actions, to_probabilities
 from clickscore.model.examples import Examples
 from clickscore.model.predict import spread_bonuses
 from clickscore.model.prefix_features import EventBatch
-from clickscore.model.session_neighbours import SessionNeighbours, explain_bonuses, find_neighbours
+from clickscore.model.session_neighbours import SessionIndex, explain_bonuses, find_neighbours
 from clickscore.model.training_batches import PaddedBatch, pad_prefixes
 from clickscore.model.transformer import SessionTransformer
 
@@ -81,7 +81,7 @@ def compare(
     *,
     limit: int = PARITY_PREFIXES,
     stack_logits: StackLogits | None = None,
-    neighbours: SessionNeighbours | None = None,
+    neighbours: SessionIndex | None = None,
 ) -> Parity:
     """Compare the outputs of a graph and of the PyTorch model on session prefixes of all lengths.
 
@@ -153,7 +153,7 @@ def _run_model(
     rows: np.ndarray,
     prior: np.ndarray | None,
     *,
-    neighbours: SessionNeighbours | None,
+    neighbours: SessionIndex | None,
 ) -> _ModelOutputs:
     """Return the model's outputs for a batch and for the graph's candidates.
 
@@ -171,9 +171,9 @@ def _run_model(
     scores = model.scores(table, model.queries(vectors, item_vectors, items, is_last))  # (B, V - 1): row 0 is no item
     reasons = model.reasons(table, items, actions, lengths - 1, torch.from_numpy(rows)).numpy()
     if neighbours:
-        found = find_neighbours(neighbours, batch)
-        scores += spread_bonuses(found, scores, neighbours.factor)
-        reasons += explain_bonuses(found, batch, rows, neighbours.factor)
+        matches = find_neighbours(neighbours, batch)
+        scores += spread_bonuses(matches, scores, neighbours.factor)
+        reasons += explain_bonuses(matches, batch, rows, neighbours.factor)
     vectors = vectors[is_last]  # (B, D)
     best = scores.topk(min(COMPARED_ITEMS, rows.shape[1]))
     logits = torch.cat((model.action_logits(vectors), model.purchase_logit(vectors)[:, None]), dim=1).numpy()

@@ -38,7 +38,7 @@ class ItemTable(NamedTuple):
 
 
 class RowBonuses(NamedTuple):
-    """Names of the tensors with bonuses of some items."""
+    """Names of tensors with bonuses of items."""
 
     rows: str
     """Rows of the items, and 0 elsewhere: (B, n)."""
@@ -47,12 +47,12 @@ class RowBonuses(NamedTuple):
 
 
 class Bonuses(NamedTuple):
-    """All bonuses of the scores."""
+    """Bonuses of the scores."""
 
     session: RowBonuses
-    """Repeat bonuses of the session's own items, each of which has one entry: (B, L)."""
+    """Repeat bonuses of the session's own items, with an entry an item: (B, L)."""
     neighbours: RowBonuses | None = None
-    """Bonuses of the items of similar sessions, at least 0; each item has one entry: (B, E). None without an index."""
+    """Bonuses of the items of similar sessions, at least 0, with an entry an item: (B, E). None without an index."""
 
 
 class Ranking(Protocol):

@@ -99,7 +99,7 @@ def _add_differences(
 
 
 def _divide_bonuses(session: SessionGraph, neighbours: NeighbourNodes, rows: str) -> str:
-    """Return the part of each event in the bonuses of some items, less the bonuses: (B, L, N).
+    """Return the parts of the events in the bonuses of items, less the bonuses: (B, L, N).
 
     Args:
         session: Nodes of the session.

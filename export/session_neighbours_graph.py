@@ -2,7 +2,7 @@
 
 `model.session_neighbours` describes the method and computes the same in numpy. Sums are of whole numbers below 2**24,
 so they are exact in float32, and a session gets the same bits in any batch. The logarithm is taken of E numbers a
-session, a multiple of every vector register, so that no session is at the odd end of a vector.
+session, a multiple of every vector register, because the odd end of a vector may get other bits.
 
 Shapes: B sessions, L padded length, W slots, Q lists, C candidate sessions, T items of a session, k neighbours, E = k T
 entries, N explained candidates.
@@ -22,7 +22,7 @@ from clickscore.model.session_neighbours import (
     SESSION_ITEMS,
     SHARE_SCALE,
     SLOTS,
-    SessionNeighbours,
+    SessionIndex,
 )
 
 FLOAT, INT32, INT64 = TensorProto.FLOAT, TensorProto.INT32, TensorProto.INT64
@@ -32,33 +32,33 @@ class NeighbourNodes(NamedTuple):
     """Names of the tensors of a graph with session neighbours."""
 
     slots: str
-    """Items of the newest events as int32, -1 for none: (B, W, 1)."""
+    """Items of the newest events as int32, -1 for padding: (B, W, 1)."""
     weights: str
-    """Weight of each slot: (B, W)."""
+    """Weights of the slots: (B, W)."""
     decay: str
-    """Factor of each neighbour's similarity in its weight: (B, k)."""
+    """Weight of a neighbour, divided by the similarity: (B, k)."""
     items: str
-    """Items of each neighbour: (B, k, T)."""
+    """Items of the neighbours: (B, k, T)."""
     bonuses: RowBonuses
     """Bonuses of the distinct items: (B, E)."""
 
 
-def add_neighbours(graph: GraphBuilder, own_rows: str, last: str, neighbours: SessionNeighbours) -> NeighbourNodes:
-    """Add the nodes that find the neighbours of each session.
+def add_neighbours(graph: GraphBuilder, session_rows: str, last: str, neighbours: SessionIndex) -> NeighbourNodes:
+    """Add nodes to find the neighbours of a session.
 
     Args:
         graph: Builder to add nodes to.
-        own_rows: Row of each event's item at its newest event, 0 elsewhere: (B, L).
+        session_rows: Row of an item at the newest event on the item, 0 elsewhere: (B, L).
         last: Position of the last event: (B, 1, 1).
         neighbours: Index of sessions.
     """
     zero = np.array(0)
     last = graph("Squeeze", last, np.array([2]))  # (B, 1)
     length = graph("Cast", graph("Add", last, np.array(1)), to=FLOAT)  # (B, 1)
-    width = graph("Min", graph("Gather", graph("Shape", own_rows), np.array(1)), np.array(SLOTS))
+    width = graph("Min", graph("Gather", graph("Shape", session_rows), np.array(1)), np.array(SLOTS))
     ages = graph("Range", zero, width, np.array(1))  # (W,)
     position = graph("Sub", last, ages)  # (B, W)
-    rows = graph("GatherElements", own_rows, graph("Max", position, zero), axis=1)
+    rows = graph("GatherElements", session_rows, graph("Max", position, zero), axis=1)
     rows = graph("Where", graph("GreaterOrEqual", position, zero), rows, zero)
     is_slot = graph("Greater", rows, zero)
     slots = graph("Cast", graph("Where", is_slot, rows, np.array(-1)), to=INT32)
@@ -83,9 +83,9 @@ def add_neighbours(graph: GraphBuilder, own_rows: str, last: str, neighbours: Se
     weighted = graph("MatMul", graph("Unsqueeze", weights, np.array([1])), common)  # (B, 1, C T)
     weighted = graph("Reshape", weighted, np.array([0, -1, LIST_SESSIONS, SESSION_ITEMS]))
     newest_common = graph("ReduceMax", weighted, np.array([3]), keepdims=0)  # (B, Q, sessions of a list)
-    own = graph("Unsqueeze", graph("Sub", length, graph("Cast", newest, to=FLOAT)), np.array([2]))  # (B, Q, 1)
+    expected = graph("Unsqueeze", graph("Sub", length, graph("Cast", newest, to=FLOAT)), np.array([2]))  # (B, Q, 1)
     similarity = graph("ReduceSum", weighted, np.array([3]), keepdims=0)
-    similarity = graph("Where", graph("Equal", newest_common, own), similarity, np.float32(0))
+    similarity = graph("Where", graph("Equal", newest_common, expected), similarity, np.float32(0))
     similarity, nearest = graph.top_k(graph("Reshape", similarity, np.array([0, -1])), NEIGHBOURS)  # (B, k)
 
     newest_common = graph("GatherElements", graph("Reshape", newest_common, np.array([0, -1])), nearest, axis=1)
@@ -106,16 +106,16 @@ def add_neighbours(graph: GraphBuilder, own_rows: str, last: str, neighbours: Se
 
 
 def _sum_by_row(graph: GraphBuilder, rows: str, values: str) -> tuple[str, str]:
-    """Return the distinct rows and the sum of the values of each, row 0 and sum 0 elsewhere: (B, E) each.
+    """Return the distinct rows and the sums of the values, row 0 and sum 0 elsewhere: (B, E) and (B, E).
 
-    A table of all rows would cost more time than the ranking of a large catalogue. So entries are sorted by row, and
-    each adds what the entry 1, 2, 4 ... places before it has, if it is of the same row. A row has an entry for each
-    neighbour at most, so the last entry of a row then has the sum.
+    A table of the catalogue for every session would cost more time than the ranking. So entries are sorted by row, and
+    an entry adds the values of the entries 1, 2, 4 ... places earlier, if the rows are equal. A row has at most an
+    entry a neighbour, so the last entry of a row then has the sum.
 
     Args:
         graph: Builder to add nodes to.
-        rows: Row of each entry: (B, E).
-        values: Value of each entry, 0 for row 0: (B, E).
+        rows: Rows of the entries: (B, E).
+        values: Values of the entries, 0 for row 0: (B, E).
     """
     rows, order = graph.top_k(rows, NEIGHBOURS * SESSION_ITEMS, largest=False)
     sums = graph("GatherElements", values, order, axis=1)
@@ -137,7 +137,7 @@ def _sum_by_row(graph: GraphBuilder, rows: str, values: str) -> tuple[str, str]:
 
 
 def add_neighbour_reasons(graph: GraphBuilder, nodes: NeighbourNodes, rows: str) -> tuple[str, str]:
-    """Return the bonuses of some items, (B, 1, N), and the part of each event in them, by events after it, (B, W, N).
+    """Return the bonuses of items, (B, 1, N), and the parts of the newest events in the bonuses, (B, W, N).
 
     A bonus is divided among the events by their parts in the weight of the neighbours with the item.
 

@@ -25,7 +25,7 @@ from clickscore.export.reasons import add_reasons
 from clickscore.export.session_graph import SessionGraph, Weights, read_all_events, read_known_events
 from clickscore.export.session_neighbours_graph import add_neighbours
 from clickscore.model.config import MIN_ACTION_PROBABILITY, ModelConfig
-from clickscore.model.session_neighbours import SessionNeighbours
+from clickscore.model.session_neighbours import SessionIndex
 from clickscore.schemas.manifest import NEXT_ACTIONS
 
 MAX_BYTES = 2**31  # protobuf's limit for one ONNX file
@@ -41,7 +41,7 @@ def to_onnx(
     add_stack: AddStack | None = None,
     ranking: Ranking | None = None,
     *,
-    neighbours: SessionNeighbours | None = None,
+    neighbours: SessionIndex | None = None,
 ) -> bytes:
     """Return the ONNX file of a model, with the inputs and outputs of `schemas.manifest`.
 

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import lightgbm
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from clickscore.model.calibration import Calibration
@@ -24,7 +23,7 @@ from clickscore.model.examples import Examples
 from clickscore.model.neighbours import Neighbours, PairCounts
 from clickscore.model.prefix_features import ItemFeatures
 from clickscore.model.session_files import DatasetReport
-from clickscore.model.session_neighbours import SessionNeighbours, open_index
+from clickscore.model.session_neighbours import IndexedSessions, SessionIndex, open_index
 from clickscore.model.stack import ONE_HOT_WIDTH, LinearModel, Stack
 from clickscore.model.text_vectors import TextVectors
 from clickscore.model.transformer import NeighbourMatrix, SessionTransformer
@@ -65,8 +64,6 @@ class TrainingRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Calibration of the heads; an export folds the calibration into the weights."""
     counted_sessions: int = msgspec.field(name="learned", default=0)
     """Sessions in the co-occurrence counts, the sessions of each warm start included; 0 until the final pass."""
-    neighbour_factor: float = 0.0
-    """Factor of the bonuses by session neighbours, chosen on validation; 0 for a model without."""
     lineage: tuple[str, ...] = ()
     """Models that this one was fine-tuned from, the oldest first; empty for a model trained from random weights."""
     finished: bool = False
@@ -85,19 +82,19 @@ class Checkpoint(NamedTuple):
     """Held-out sessions, on which an export compares the graph with the model."""
     stack: Stack | None
     """Trees and regression; None for a model without them."""
-    indexed_sessions: npt.NDArray[np.int32] | None = None
-    """Items of the sessions that give bonuses, as `index_sessions` returns them; None for a model without."""
+    indexed_sessions: IndexedSessions | None = None
+    """Sessions of the index; None for a model without session neighbours."""
 
     def table(self) -> torch.Tensor:
         """Return the item vectors, with their neighbours added: (V, D)."""
         with torch.inference_mode():
             return self.model.table(NeighbourMatrix(self.neighbours, torch.device("cpu")))
 
-    def session_neighbours(self) -> SessionNeighbours | None:
+    def session_neighbours(self) -> SessionIndex | None:
         """Return the index of session neighbours; None for a model without."""
         if self.indexed_sessions is None:
             return None
-        return open_index(self.indexed_sessions, len(self.vocabulary) + 1, self.record.neighbour_factor)
+        return open_index(self.indexed_sessions, len(self.vocabulary) + 1)
 
 
 _decode_record = msgspec.json.Decoder(TrainingRecord).decode
@@ -156,19 +153,19 @@ def load_pairs(folder: Path) -> PairCounts:
         return PairCounts(**arrays)
 
 
-def save_sessions(folder: Path, items: npt.NDArray[np.int32]) -> None:
-    """Write the items of the indexed sessions."""
+def save_sessions(folder: Path, sessions: IndexedSessions) -> None:
+    """Write the sessions of an index."""
     packed = io.BytesIO()
-    np.savez_compressed(packed, items=items)
+    np.savez_compressed(packed, items=sessions.items, factor=np.array(sessions.factor))
     _replace(folder / SESSIONS, packed.getvalue())
 
 
-def load_sessions(folder: Path) -> npt.NDArray[np.int32] | None:
-    """Return the items of the indexed sessions, or None for a model without session neighbours."""
+def load_sessions(folder: Path) -> IndexedSessions | None:
+    """Return the sessions of the index, or None for a model without session neighbours."""
     if not (folder / SESSIONS).is_file():
         return None
     with np.load(folder / SESSIONS) as arrays:
-        return arrays["items"]
+        return IndexedSessions(arrays["items"], float(arrays["factor"]))
 
 
 def save_stack(folder: Path, stack: Stack) -> None:

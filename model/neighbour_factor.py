@@ -10,21 +10,21 @@ from clickscore.model import metrics
 from clickscore.model.array_types import Floats
 from clickscore.model.examples import NO_NEXT_ITEM, Examples
 from clickscore.model.predict import CUTOFF, rank_with_factors
-from clickscore.model.session_neighbours import index_sessions, open_index
+from clickscore.model.session_neighbours import IndexedSessions, index_sessions, open_index
 from clickscore.model.transformer import SessionTransformer
 
 FACTORS: Floats = np.array([0.0, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0])
-"""Factors to choose from. Scores are log-probabilities up to a constant, and so is a bonus with the factor 1."""
+"""Factors to choose from. A bonus with the factor 1 is a difference of log-probabilities, as scores are."""
 STANDARD_ERRORS = 2.0
-"""Gain on validation over no bonuses that a factor needs, in standard errors of the difference over sessions."""
+"""Gain on validation, in standard errors of the difference over sessions, below which a model has no bonuses."""
 
 
 def choose_factor(
     model: SessionTransformer, table: torch.Tensor, training: Examples, validation: Examples
 ) -> tuple[float, float]:
-    """Return the factor with the best validation score, and its gain; 0 where no gain is clear.
+    """Return the factor with the best validation score, and the gain; 0 without a clear gain.
 
-    The score is the mean of hit rate and MRR, as in `predict.ranking_score`, and neither of the two may fall.
+    The score is the mean of hit rate and MRR, as in `predict.ranking_score`. A factor may lower neither part.
 
     Args:
         model: The model in evaluation mode.
@@ -32,7 +32,7 @@ def choose_factor(
         training: Sessions to index.
         validation: Sessions to rank, newer than the training sessions.
     """
-    neighbours = open_index(index_sessions(training), len(table), 1.0)
+    neighbours = open_index(IndexedSessions(index_sessions(training), 1.0), len(table))
     ranks = rank_with_factors(model, table, validation, neighbours, FACTORS)  # (factors, events)
     is_hit = (ranks != metrics.MISS) & (ranks <= CUTOFF) & (validation.next_item != NO_NEXT_ITEM)
     hits, orders = is_hit.astype(np.float64), np.where(is_hit, 1 / np.maximum(ranks, 1), 0.0)

@@ -16,7 +16,7 @@ from clickscore.model import metrics
 from clickscore.model.array_types import Floats, Longs
 from clickscore.model.examples import NO_NEXT_ITEM, Examples, locate_events
 from clickscore.model.loss import Queries
-from clickscore.model.session_neighbours import NeighbourItems, SessionNeighbours, compute_bonuses, find_neighbours
+from clickscore.model.session_neighbours import NeighbourItems, SessionIndex, compute_bonuses, find_neighbours
 from clickscore.model.training_batches import PaddedBatch, pad_prefixes, pad_sessions
 from clickscore.model.transformer import SessionTransformer
 from clickscore.schemas.manifest import NEXT_ACTIONS
@@ -91,7 +91,7 @@ def evaluate_model(model: SessionTransformer, table: torch.Tensor, examples: Exa
 
 @torch.inference_mode()
 def predict_sessions(
-    model: SessionTransformer, table: torch.Tensor, examples: Examples, neighbours: SessionNeighbours | None = None
+    model: SessionTransformer, table: torch.Tensor, examples: Examples, neighbours: SessionIndex | None = None
 ) -> Predictions:
     """Return a model's predictions after every event, with a single causal pass over each session.
 
@@ -107,8 +107,8 @@ def predict_sessions(
         vectors, queries = compute_queries(model, table, pad_sessions(examples, sessions))  # (n, D), n queries
         scores = model.scores(table, queries)  # (n, V - 1)
         if neighbours:
-            found = find_neighbours(neighbours, pad_prefixes(examples, events))
-            scores += spread_bonuses(found, scores, neighbours.factor)
+            matches = find_neighbours(neighbours, pad_prefixes(examples, events))
+            scores += spread_bonuses(matches, scores, neighbours.factor)
         predictions.ranks[events] = _rank_next_items(scores, examples.next_item[events])
         predictions.action_probabilities[events] = model.action_logits(vectors).softmax(dim=-1).cpu().numpy()
         predictions.purchase[events] = model.purchase_logit(vectors).sigmoid().cpu().numpy()
@@ -117,9 +117,9 @@ def predict_sessions(
 
 @torch.inference_mode()
 def rank_with_factors(
-    model: SessionTransformer, table: torch.Tensor, examples: Examples, neighbours: SessionNeighbours, factors: Floats
+    model: SessionTransformer, table: torch.Tensor, examples: Examples, neighbours: SessionIndex, factors: Floats
 ) -> metrics.Ints:
-    """Return the rank of the next item after every event, for several factors of the bonuses: (factors, events).
+    """Return the rank of the next item after every event, by factor of the bonuses: (factors, events).
 
     Args:
         model: The model in evaluation mode.
@@ -139,17 +139,17 @@ def rank_with_factors(
     return ranks
 
 
-def spread_bonuses(found: NeighbourItems, scores: torch.Tensor, factor: float) -> torch.Tensor:
+def spread_bonuses(matches: NeighbourItems, scores: torch.Tensor, factor: float) -> torch.Tensor:
     """Return the bonus of every item, in the shape of the scores: (n, V - 1).
 
     Args:
-        found: Items of the neighbours of n prefixes.
+        matches: Items of the neighbours of n prefixes.
         scores: Scores of rows 1 to V - 1 of the item table: (n, V - 1).
         factor: Factor of the bonuses.
     """
     weights = torch.zeros(len(scores), scores.shape[1] + 1, dtype=torch.int64)
-    weights.scatter_add_(1, torch.from_numpy(found.rows), torch.from_numpy(found.parts.sum(axis=1)))
-    bonuses = compute_bonuses(weights[:, 1:].numpy(), found.totals, factor)
+    weights.scatter_add_(1, torch.from_numpy(matches.rows), torch.from_numpy(matches.parts.sum(axis=1)))
+    bonuses = compute_bonuses(weights[:, 1:].numpy(), matches.totals, factor)
     return torch.from_numpy(bonuses.astype(np.float32)).to(scores.device)
 
 

@@ -4,14 +4,14 @@ The method is the session kNN of Kersbergen, Sprangers and Schelter (SIGMOD 2022
 whole numbers, so sums are exact in any order. For a session of n events, an event with a events after it has the weight
 n - a.
 
-    candidates: the newest sessions with one of the session's newest items
+    candidates: the newest sessions with the session's newest items
     similarity(s) = sum of the weights of the common items
     weight(s) = similarity(s) * (10 - events after the newest common item)
-    share(v) = sum of weight(s) over the neighbours with item v / sum of weight(s) over all neighbours
+    share(v) = sum of weight(s) over the neighbours with item v / sum of weight(s) over the neighbours
     bonus(v) = factor * log(1 + 100 share(v))
 
-The logarithm adds much to an item in a few neighbours that the model ranks low, and little more to an item in all of
-them, which the model knows to rank well.
+The logarithm adds much to an item of few neighbours, and little more to an item of all neighbours, because the model
+ranks such an item well already.
 
 Shapes: n prefixes, L padded length, W slots, Q lists, C candidate sessions, T items of a session, k neighbours, E = k T
 entries, N explained items, V rows of the item table.
@@ -30,9 +30,9 @@ SLOTS = 10
 LISTS = 3
 """Newest distinct items whose sessions are candidates."""
 LIST_SESSIONS = 64
-"""Newest sessions of an item that are candidates."""
+"""Newest sessions of an item among the candidates."""
 NEIGHBOURS = 32
-"""Most similar candidates that give bonuses."""
+"""Most similar candidates: the neighbours."""
 SESSION_ITEMS = 8
 """Newest distinct items of an indexed session."""
 MAX_SESSIONS = 2**17
@@ -55,36 +55,45 @@ class Prefixes(Protocol):
         ...
 
 
-class SessionNeighbours(NamedTuple):
+class SessionIndex(NamedTuple):
     """An index of sessions, ready to search."""
 
     items: npt.NDArray[np.int32]
-    """Newest distinct items of each session, the newest first, 0 for padding; the last session is empty: (S + 1, T)."""
+    """Newest distinct items of a session, the newest first, 0 for padding; the last session is empty: (S + 1, T)."""
     sessions: npt.NDArray[np.int32]
-    """Newest sessions of each item, item by item, the oldest first; the last entry is the empty session: (N + 1,)."""
+    """Newest sessions of the items, item by item, the oldest first; the last entry is the empty session: (N + 1,)."""
     ends: Longs
-    """End of each item's list in `sessions`: (V,)."""
+    """End of an item's list in `sessions`: (V,)."""
     counts: Longs
-    """Sessions in each item's list: (V,)."""
+    """Number of sessions in an item's list: (V,)."""
+    factor: float
+    """Factor of the bonuses."""
+
+
+class IndexedSessions(NamedTuple):
+    """The part of an index that a checkpoint stores. The field names are stored, too."""
+
+    items: npt.NDArray[np.int32]
+    """Items of the sessions, of `index_sessions`: (S, T)."""
     factor: float
     """Factor of the bonuses."""
 
 
 class NeighbourItems(NamedTuple):
-    """The items of the neighbours of some prefixes, with an entry for each item of each neighbour."""
+    """Items of the neighbours of prefixes, with an entry for an item of a neighbour."""
 
     rows: Longs
-    """Row of each entry, 0 for none: (n, E)."""
+    """Row of the entry's item, 0 for padding: (n, E)."""
     parts: Longs
-    """Part of the neighbour's weight that is due to the event with 0, 1, 2 ... events after it: (n, W, E)."""
+    """Part of the neighbour's weight by the event with 0, 1, 2 ... later events: (n, W, E)."""
     totals: Longs
-    """Sum of the weights of all neighbours, at least 1: (n,)."""
+    """Sum of the weights of the neighbours, at least 1: (n,)."""
 
 
 def index_sessions(examples: Examples, indexed: Ints | None = None) -> npt.NDArray[np.int32]:
     """Return the items of the newest sessions, the oldest session first: (S, T).
 
-    Sessions that are in no list of `open_index` are left out.
+    Sessions in no list of `open_index` are left out.
 
     Args:
         examples: Sessions, the oldest first.
@@ -104,19 +113,19 @@ def index_sessions(examples: Examples, indexed: Ints | None = None) -> npt.NDArr
     return items[np.unique(session)]
 
 
-def open_index(items: Ints, rows: int, factor: float) -> SessionNeighbours:
+def open_index(sessions: IndexedSessions, rows: int) -> SessionIndex:
     """Return an index ready to search.
 
     Args:
-        items: Items of the sessions, of `index_sessions`: (S, T).
+        sessions: Sessions of the index.
         rows: Rows V of the item table, the padding row included.
-        factor: Largest bonus.
     """
-    listed_rows, sessions = _list_sessions(items)
+    items, factor = sessions
+    listed_rows, listed = _list_sessions(items)
     ends = np.searchsorted(listed_rows, np.arange(rows), side="right")
-    return SessionNeighbours(
+    return SessionIndex(
         np.pad(items.astype(np.int32), ((0, 1), (0, 0))),
-        np.append(sessions, len(items)).astype(np.int32),
+        np.append(listed, len(items)).astype(np.int32),
         ends,
         np.diff(ends, prepend=0),
         factor,
@@ -124,7 +133,7 @@ def open_index(items: Ints, rows: int, factor: float) -> SessionNeighbours:
 
 
 def _list_sessions(items: Ints) -> tuple[Longs, Longs]:
-    """Return the newest sessions of each item: rows, ascending, and sessions, ascending for each row: (N,) each.
+    """Return the newest sessions of the items: rows and sessions, both ascending: (N,) and (N,).
 
     Args:
         items: Items of the sessions: (S, T).
@@ -138,7 +147,7 @@ def _list_sessions(items: Ints) -> tuple[Longs, Longs]:
     return rows[is_listed], session[is_listed]
 
 
-def find_neighbours(neighbours: SessionNeighbours, prefixes: Prefixes) -> NeighbourItems:
+def find_neighbours(neighbours: SessionIndex, prefixes: Prefixes) -> NeighbourItems:
     """Return the items of the most similar sessions.
 
     Args:
@@ -182,27 +191,27 @@ def compute_bonuses(weights: Floats | Longs, totals: Longs, factor: float) -> Fl
 
     Args:
         weights: Weight of the neighbours with an item: (n, m).
-        totals: Sum of the weights of all neighbours: (n,).
+        totals: Sum of the weights of the neighbours: (n,).
         factor: Factor of the bonuses.
     """
     return factor * np.log1p(SHARE_SCALE * weights / totals[:, None])
 
 
-def explain_bonuses(found: NeighbourItems, prefixes: Prefixes, rows: Longs, factor: float) -> Floats:
-    """Return the part of each event in the bonuses of some items, 0 for older events and padding: (n, N, L).
+def explain_bonuses(matches: NeighbourItems, prefixes: Prefixes, rows: Longs, factor: float) -> Floats:
+    """Return the parts of the events in the bonuses of items, 0 for older events and padding: (n, N, L).
 
     A bonus is divided among the events by their parts in the weight of the neighbours with the item.
 
     Args:
-        found: Items of the neighbours of the prefixes.
+        matches: Items of the neighbours of the prefixes.
         prefixes: Prefixes of sessions.
         rows: Rows of the items: (n, N).
         factor: Factor of the bonuses.
     """
-    is_row = found.rows[:, :, None] == rows[:, None]  # (n, E, N)
-    parts = found.parts @ is_row  # (n, W, N)
+    is_row = matches.rows[:, :, None] == rows[:, None]  # (n, E, N)
+    parts = matches.parts @ is_row  # (n, W, N)
     weights = parts.sum(axis=1)  # (n, N)
-    bonuses = compute_bonuses(weights, found.totals, factor)
+    bonuses = compute_bonuses(weights, matches.totals, factor)
     parts = parts * (bonuses / weights.clip(min=1))[:, None]
     age = prefixes.lengths[:, None] - 1 - np.arange(prefixes.items.shape[1])  # (n, L)
     is_slot = (age >= 0) & (age < parts.shape[1])
@@ -211,7 +220,7 @@ def explain_bonuses(found: NeighbourItems, prefixes: Prefixes, rows: Longs, fact
 
 
 def _newest_items(prefixes: Prefixes) -> Longs:
-    """Return the item of each of the newest events, the newest first, 0 where a newer event has the item: (n, W)."""
+    """Return the items of the newest events, the newest first, 0 if a newer event has the item: (n, W)."""
     ages = np.arange(min(SLOTS, prefixes.items.shape[1]))  # (W,)
     position = prefixes.lengths[:, None] - 1 - ages  # (n, W)
     rows = np.where(position >= 0, np.take_along_axis(prefixes.items, position.clip(min=0), axis=1), 0)
@@ -224,7 +233,7 @@ def _find_common(items: Ints, slots: Longs) -> Bools:
 
     Args:
         items: Items of sessions: (n, ..., T).
-        slots: Items of the prefix, 0 for none: (n, W).
+        slots: Items of the prefix, 0 for padding: (n, W).
     """
     shape = (*slots.shape, *(1 for _ in items.shape[1:]))
     return ((items[:, None] == slots.reshape(shape)) & (items[:, None] > 0)).any(axis=-1)

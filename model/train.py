@@ -55,7 +55,7 @@ from clickscore.model.predict import (
     predict_sessions,
     ranking_score,
 )
-from clickscore.model.session_neighbours import index_sessions, open_index
+from clickscore.model.session_neighbours import IndexedSessions, index_sessions, open_index
 from clickscore.model.stack import MAX_ROWS
 from clickscore.model.training_pass import TrainingPass, choose_batch_size, make_optimizer, prepare_pass, train_pass
 from clickscore.model.training_progress import TrainingProgress, WorkPlan
@@ -96,13 +96,11 @@ def train(dataset: Dataset, config: TrainConfig, folder: Path, console: Console)
     neighbours = None
     if factor:
         console.print(f"session neighbours: factor {factor:g}, validation {RANKING_SCORE} {gain:+.4f}")
-        neighbours = open_index(index_sessions(dataset.training), len(table), factor)
-        save_sessions(folder, index_sessions(dataset.sessions))
+        neighbours = open_index(IndexedSessions(index_sessions(dataset.training), factor), len(table))
+        save_sessions(folder, IndexedSessions(index_sessions(dataset.sessions), factor))
     predictions = blend_held_out(heads, dataset, predict(dataset.held_out, neighbours))
     metrics = compute_metrics(predictions, dataset.held_out)
-    record = msgspec.structs.replace(
-        record, calibration=heads.calibration, held_out_metrics=metrics, neighbour_factor=factor
-    )
+    record = msgspec.structs.replace(record, calibration=heads.calibration, held_out_metrics=metrics)
     if stack := refit_heads(heads, dataset, config):
         save_stack(folder, stack)
 
@@ -274,15 +272,11 @@ def _begin_warm_start(previous: Checkpoint, newer: FineTuningData, folder: Path,
         predictions = blended._replace(ranks=predictions.ranks)
     metrics = compute_metrics(predictions, newer.sample)
     record = msgspec.structs.replace(
-        record,
-        calibration=calibration,
-        held_out_metrics=metrics,
-        counted_sessions=counted + added,
-        neighbour_factor=previous.record.neighbour_factor,
+        record, calibration=calibration, held_out_metrics=metrics, counted_sessions=counted + added
     )
     start_checkpoint(folder, record, newer.vocabulary, newer.sample)
-    if previous.indexed_sessions is not None:
-        save_sessions(folder, index_sessions(newer.sessions, previous.indexed_sessions))
+    if indexed := previous.indexed_sessions:
+        save_sessions(folder, indexed._replace(items=index_sessions(newer.sessions, indexed.items)))
     if stack:
         save_stack(folder, stack.grow(len(newer.vocabulary)))
     return record

@@ -119,7 +119,7 @@ class LevelCorrection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionNeighboursReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Index of training sessions in the graph, whose items get bonuses. `model.onnx` contains the index."""
+    """Index of training sessions in `model.onnx`; items of similar sessions get bonuses."""
 
     sessions: int
     """Number of indexed sessions."""

@@ -19,10 +19,9 @@ from clickscore.model.checkpoint import (
     read_record,
     save_sessions,
     save_tensors,
-    write_record,
 )
 from clickscore.model.session_files import DatasetReport
-from clickscore.model.session_neighbours import index_sessions
+from clickscore.model.session_neighbours import IndexedSessions, index_sessions
 from clickscore.model.train import fit, train
 from clickscore.model.vocabulary import read_vocabulary
 from clickscore.schemas.manifest import decode_manifest
@@ -58,8 +57,7 @@ def with_index(checkpoint, tmp_path_factory):
     """The checkpoint, with an index of a few sessions."""
     folder = tmp_path_factory.mktemp("indexed") / "checkpoint"
     shutil.copytree(checkpoint, folder)
-    save_sessions(folder, index_sessions(load_checkpoint(checkpoint).held_out))
-    write_record(folder, msgspec.structs.replace(read_record(folder), neighbour_factor=2.0))
+    save_sessions(folder, IndexedSessions(index_sessions(load_checkpoint(checkpoint).held_out), 2.0))
     return folder
 
 

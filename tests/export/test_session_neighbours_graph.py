@@ -14,7 +14,8 @@ from clickscore.model.examples import Examples
 from clickscore.model.onnx_runtime import explain_scores, open_graph, run_graph
 from clickscore.model.session_neighbours import (
     SHARE_SCALE,
-    SessionNeighbours,
+    IndexedSessions,
+    SessionIndex,
     compute_bonuses,
     find_neighbours,
     index_sessions,
@@ -29,13 +30,13 @@ ITEMS, FACTOR = 400, 3.0
 RANKINGS: dict[str, Ranking] = {"exact": ExactTopK(), "blockwise": BlockwiseTopK(), "quantised": QuantisedShortlist()}
 
 
-def make_index(items: int = ITEMS, sessions: int = 600) -> SessionNeighbours:
+def make_index(items: int = ITEMS, sessions: int = 600) -> SessionIndex:
     """Return an index of random sessions of up to 10 of few items, so that items have many sessions."""
     rng = np.random.default_rng(1)
     starts = np.cumsum([0, *rng.integers(1, 11, sessions)])
     none = np.zeros(starts[-1], dtype=np.int64)
     examples = Examples(rng.integers(1, min(items, 60), starts[-1]), none, none, none, none, starts)
-    return open_index(index_sessions(examples), items + 1, FACTOR)
+    return open_index(IndexedSessions(index_sessions(examples), FACTOR), items + 1)
 
 
 def draw(sessions: int, width: int, items: int = 60) -> PaddedBatch:
@@ -52,7 +53,7 @@ def scores_by_row(model: bytes, batch: PaddedBatch) -> np.ndarray:
     return np.take_along_axis(scores, np.argsort(rows, axis=1), axis=1)
 
 
-def expected_bonuses(index: SessionNeighbours, batch: PaddedBatch) -> np.ndarray:
+def expected_bonuses(index: SessionIndex, batch: PaddedBatch) -> np.ndarray:
     """Return the bonus of each item, in order of row."""
     found = find_neighbours(index, batch)
     weights = [

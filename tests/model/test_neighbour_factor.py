@@ -5,7 +5,7 @@ from clickscore.model.config import ModelConfig
 from clickscore.model.examples import NO_NEXT_ITEM, Examples
 from clickscore.model.neighbour_factor import FACTORS, choose_factor
 from clickscore.model.predict import compute_metrics, predict_sessions, rank_with_factors
-from clickscore.model.session_neighbours import index_sessions, open_index
+from clickscore.model.session_neighbours import IndexedSessions, index_sessions, open_index
 from tests.model.networks import network
 
 pytestmark = pytest.mark.train
@@ -38,9 +38,12 @@ def test_bonuses_that_find_nothing_are_left_out():
 def test_metrics_with_an_index_are_those_of_its_factor():
     model, table = network(CONFIG, ITEMS)
     sessions, items = visits(60, 1, step=7), index_sessions(visits(400, 0, step=7))
-    ranks = rank_with_factors(model, table, sessions, open_index(items, ITEMS + 1, 1.0), np.array([0.0, 4.0]))
+    ranks = rank_with_factors(
+        model, table, sessions, open_index(IndexedSessions(items, 1.0), ITEMS + 1), np.array([0.0, 4.0])
+    )
     usual, helped = (
-        predict_sessions(model, table, sessions, neighbours) for neighbours in (None, open_index(items, ITEMS + 1, 4.0))
+        predict_sessions(model, table, sessions, neighbours)
+        for neighbours in (None, open_index(IndexedSessions(items, 4.0), ITEMS + 1))
     )
     assert ranks.tolist() == [usual.ranks.tolist(), helped.ranks.tolist()]
     assert compute_metrics(helped, sessions)["hit_rate@20"] > compute_metrics(usual, sessions)["hit_rate@20"]

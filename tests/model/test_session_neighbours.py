@@ -13,6 +13,7 @@ from clickscore.model.session_neighbours import (
     SESSION_ITEMS,
     SHARE_SCALE,
     SLOTS,
+    IndexedSessions,
     compute_bonuses,
     explain_bonuses,
     find_neighbours,
@@ -49,7 +50,9 @@ def prefixes(*sessions: str) -> PaddedBatch:
 
 def shares(sessions: list[str], prefix: str) -> dict[str, float]:
     """Return the share of the neighbours' weight for each item that has one."""
-    found = find_neighbours(open_index(index_sessions(make(*sessions)), len(LETTERS) + 1, 1.0), prefixes(prefix))
+    found = find_neighbours(
+        open_index(IndexedSessions(index_sessions(make(*sessions)), 1.0), len(LETTERS) + 1), prefixes(prefix)
+    )
     weights = np.bincount(found.rows[0], weights=found.parts[0].sum(axis=0), minlength=len(LETTERS) + 1)
     return {LETTERS[row - 1]: float(weights[row] / found.totals[0]) for row in np.flatnonzero(weights).tolist()}
 
@@ -132,7 +135,9 @@ def test_shares_are_those_of_the_formulas(sessions, prefix):
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.text(LETTERS, min_size=1, max_size=12), min_size=1, max_size=6))
 def test_neighbours_do_not_depend_on_the_batch(queries):
-    index = open_index(index_sessions(make("abcd", "bcde", "aef", "gh", "ij", "klm")), len(LETTERS) + 1, 2.0)
+    index = open_index(
+        IndexedSessions(index_sessions(make("abcd", "bcde", "aef", "gh", "ij", "klm")), 2.0), len(LETTERS) + 1
+    )
     together = find_neighbours(index, prefixes(*queries))
     for row, query in enumerate(queries):
         alone = find_neighbours(index, prefixes(query))
@@ -142,7 +147,7 @@ def test_neighbours_do_not_depend_on_the_batch(queries):
 
 
 def test_parts_of_the_events_add_up_to_the_bonus():
-    index = open_index(index_sessions(make("abc", "abd", "e")), len(LETTERS) + 1, 3.0)
+    index = open_index(IndexedSessions(index_sessions(make("abc", "abd", "e")), 3.0), len(LETTERS) + 1)
     batch, explained = prefixes("ab", "eab"), np.array([[3, 5], [3, 5]])  # items c and e
     found = find_neighbours(index, batch)
     parts = explain_bonuses(found, batch, explained, 3.0)
@@ -155,7 +160,7 @@ def test_parts_of_the_events_add_up_to_the_bonus():
 
 
 def test_event_beyond_the_slots_has_no_part():
-    index = open_index(index_sessions(make("abc")), len(LETTERS) + 1, 1.0)
+    index = open_index(IndexedSessions(index_sessions(make("abc")), 1.0), len(LETTERS) + 1)
     batch = prefixes("a" + "d" * SLOTS + "b")
     parts = explain_bonuses(find_neighbours(index, batch), batch, np.array([[3]]), 1.0)
     assert parts[0, 0].tolist() == pytest.approx([0] * (SLOTS + 1) + [np.log(1 + SHARE_SCALE)])

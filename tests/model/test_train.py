@@ -17,14 +17,13 @@ from clickscore.model.checkpoint import (
     load_tensors,
     read_record,
     save_sessions,
-    write_record,
 )
 from clickscore.model.config import TrainConfig
 from clickscore.model.dataset import load_dataset, load_fine_tuning_data
 from clickscore.model.errors import TrainingError
 from clickscore.model.neighbours import add_counts, count_pairs, decay_counts, select_neighbours, weigh_by_age
 from clickscore.model.predict import ranking_score
-from clickscore.model.session_neighbours import index_sessions
+from clickscore.model.session_neighbours import IndexedSessions, index_sessions
 from clickscore.model.train import fine_tune, refresh_neighbours, train
 from clickscore.model.training_pass import (
     FINAL_RATE_SHARE,
@@ -395,8 +394,7 @@ def with_index(data, trained, tmp_path):
     """The checkpoint, with an index of its sessions."""
     folder = tmp_path / "indexed"
     shutil.copytree(trained, folder)
-    save_sessions(folder, index_sessions(data.sessions))
-    write_record(folder, msgspec.structs.replace(read_record(folder), neighbour_factor=2.0))
+    save_sessions(folder, IndexedSessions(index_sessions(data.sessions), 2.0))
     return folder
 
 
@@ -407,7 +405,7 @@ def test_warm_start_adds_its_sessions_to_the_index(data, with_index, newer, tmp_
     for name in ("fresh", "tuned"):
         checkpoint = load_checkpoint(tmp_path / name)
         indexed = index_sessions(newer.sessions, index_sessions(data.sessions))
-        assert np.array_equal(load_sessions(tmp_path / name), indexed)
+        assert np.array_equal(load_sessions(tmp_path / name).items, indexed)
         assert checkpoint.session_neighbours().factor == 2.0
         assert len(checkpoint.session_neighbours().ends) == len(newer.vocabulary) + 1
 
@@ -417,9 +415,10 @@ def test_training_indexes_its_sessions_where_they_help_on_validation(tmp_path):
     sessions = [closed(number, f"view:from-{number % 50} view:hub view:to-{number % 50}") for number in range(500)]
     config = dataclasses.replace(TINY, epochs=1, learning_rate=1e-6, top_up_rate=1e-6)
     data = load_dataset([write_sessions(tmp_path / "sessions.jsonl", sessions)], config)
-    record = train(data, config, tmp_path / "out", quiet())
-    assert record.neighbour_factor > 0
-    assert np.array_equal(load_sessions(tmp_path / "out"), index_sessions(data.sessions))
+    train(data, config, tmp_path / "out", quiet())
+    indexed = load_sessions(tmp_path / "out")
+    assert indexed.factor > 0
+    assert np.array_equal(indexed.items, index_sessions(data.sessions))
     export_bundle(tmp_path / "out", tmp_path / "bundle")
     manifest = decode_manifest((tmp_path / "bundle" / "manifest.json").read_bytes())
-    assert manifest.session_neighbours.factor == record.neighbour_factor
+    assert manifest.session_neighbours.factor == indexed.factor
