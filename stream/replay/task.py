@@ -240,8 +240,9 @@ class _TaskRun:
             return [self._session_line(decode_session(message.value or b"")) for message in output.closed_sessions]
         if not output.ads:
             return [message.value or b"" for message in output.recommendations]
-        pairs = zip(output.recommendations, output.ads, strict=True)  # with campaigns, each event has both decisions
-        return [message.value or b"" for pair in pairs for message in pair]
+        # Campaigns may begin or end within the batch, so an event has an ad decision or has none.
+        by_event = sorted((*output.recommendations, *output.ads), key=lambda message: message.event_offset or 0)
+        return [message.value or b"" for message in by_event]
 
     def _session_line(self, session: ClosedSession) -> bytes:
         """Return a session as a line, with an id of its content if it comes from a file."""
