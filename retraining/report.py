@@ -42,10 +42,10 @@ def _describe_run(outcome: RunOutcome) -> Iterator[str]:
     plan = outcome.plan
     yield f"# Run {plan.number}: bundle {outcome.version}"
     yield ""
-    yield f"- Begun {_format_time(plan.started_at)}; {_METHODS[plan.method]}."
-    yield f"- {plan.training:,} training sessions that closed before {_format_time(plan.held_out_from)}."
-    yield f"- {plan.held_out:,} held-out sessions from then until {_format_time(plan.newest_closed_at)}."
-    yield f"- The newest event that it has learned from: {_format_time(outcome.newest_learned)}."
+    yield f"- Begun {format_time(plan.started_at)}; {_METHODS[plan.method]}."
+    yield f"- {plan.training:,} training sessions that closed before {format_time(plan.held_out_from)}."
+    yield f"- {plan.held_out:,} held-out sessions from then until {format_time(plan.newest_closed_at)}."
+    yield f"- The newest event that it has learned from: {format_time(outcome.newest_learned)}."
     yield f"- {outcome.reason[0].upper()}{outcome.reason[1:]}. {_PUBLICATIONS[outcome.publication]}"
     if outcome.comparison is not None and plan.champion:
         yield ""
@@ -91,5 +91,10 @@ def _describe_forecasts(forecasts: Sequence[Forecast]) -> Iterator[str]:
     yield f"Over {quality.pairs} bundles: what came is {quality.bias:+.1%} from the forecast on average; {correlation}."
 
 
-def _format_time(timestamp: int) -> str:
+def format_time(timestamp: int) -> str:
+    """Return a time in UTC to the minute.
+
+    Args:
+        timestamp: Time, ms since the epoch.
+    """
     return datetime.fromtimestamp(timestamp / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")

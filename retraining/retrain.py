@@ -23,7 +23,7 @@ from clickscore.model.train import fine_tune, refresh_neighbours, train
 from clickscore.retraining.errors import RetrainingError
 from clickscore.retraining.forecasts import make_forecast, observe, read_forecasts, write_forecasts
 from clickscore.retraining.lease import Lease
-from clickscore.retraining.report import write_report
+from clickscore.retraining.report import format_time, write_report
 from clickscore.retraining.run_folder import (
     FETCHED,
     Method,
@@ -171,6 +171,7 @@ class Retraining:
         )
         self._console.print(
             f"{counts.sessions:,} sessions read: {training:,} to train on, {held_out:,} held out"
+            + (f"; {counts.older:,} that closed before {format_time(closed_from)} left out" if counts.older else "")
             + (f"; {counts.erased:,} of erased users left out" if counts.erased else "")
             + (f"; {counts.unreadable:,} records are no session" if counts.unreadable else "")
         )

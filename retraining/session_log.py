@@ -25,6 +25,8 @@ class SessionCounts(msgspec.Struct, kw_only=True):
 
     sessions: int = 0
     """Sessions that were written."""
+    older: int = 0
+    """Sessions that closed before the time from which on sessions are taken."""
     erased: int = 0
     """Sessions of users who were erased later."""
     unreadable: int = 0
@@ -56,7 +58,9 @@ async def collect_sessions(settings: KafkaSettings, path: Path, closed_from: int
                         counts.unreadable += 1
                     elif is_erased(session, erased):
                         counts.erased += 1
-                    elif session.closed_at >= closed_from:
+                    elif session.closed_at < closed_from:
+                        counts.older += 1
+                    else:
                         counts.sessions += 1
                         counts.newest_closed_at = max(counts.newest_closed_at, session.closed_at)
                         file.write((record.value or b"").replace(b"\n", b" ") + b"\n")

@@ -12,10 +12,9 @@ from clickscore.schemas.topics import DECISION_OUTCOMES
 from clickscore.stream.commands.options import with_settings
 from clickscore.stream.commands.replay_command import replay_with_progress
 from clickscore.stream.commands.source_options import with_reference_files, with_replay_options
-from clickscore.stream.errors import TopicMissingError
 from clickscore.stream.kafka.availability import wait_for_broker
 from clickscore.stream.kafka.log_reader import open_reader
-from clickscore.stream.kafka.topics import list_topics
+from clickscore.stream.kafka.topics import count_partitions
 from clickscore.stream.replay.outcome_report import OutcomeReport, ReportedRatio, ReportRow
 from clickscore.stream.replay.outcome_source import read_file_outcomes, read_topic_outcomes
 from clickscore.stream.replay.run import ReplayOptions
@@ -82,10 +81,7 @@ async def _read_topic(settings: KafkaSettings, made: OutcomeReport) -> None:
     """
     await wait_for_broker(settings)
     topic = settings.topic(DECISION_OUTCOMES.name)
-    count = (await list_topics(settings, {topic: {"read"}})).get(topic)
-    if count is None:
-        message = f"topic {topic} is missing: create it with `clickscore topics create`"
-        raise TopicMissingError(message)
+    count = await count_partitions(settings, topic)
     async for outcome in read_topic_outcomes(partial(open_reader, settings), topic, count):
         made.add(outcome)
 

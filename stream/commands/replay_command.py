@@ -49,7 +49,8 @@ def _print_summary(result: ReplayResult, output: OutputKind, options: ReplayOpti
     if tally.unreadable:
         counts.append(f"{tally.unreadable:,} unreadable lines")
     unit = output if output in ("decisions", "outcomes") else "sessions"
-    written = f"; {tally.written:,} {unit} in {options.out}" if options.out else ""
+    place = "on standard output" if str(options.out) == "-" else f"in {options.out}"
+    written = f"; {tally.written:,} {unit} {place}" if options.out else ""
     events = sum(tally.outcomes.values())
     click.echo(f"{events:,} events in {seconds:.1f} s: {', '.join(counts) or 'none'}{written}", err=True)
     items = sum(tally.items.values())

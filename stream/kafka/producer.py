@@ -14,7 +14,7 @@ from clickscore.schemas.topics import EVENTS
 from clickscore.stream.errors import BrokerError, TopicMissingError
 from clickscore.stream.kafka.client import MAX_REQUEST_BYTES, client_arguments, with_retry_backoff
 from clickscore.stream.kafka.partitioner import partition_of
-from clickscore.stream.kafka.topics import list_topics
+from clickscore.stream.kafka.topics import describe_missing_topic, list_topics
 from clickscore.stream.settings import KafkaSettings
 
 BATCH_BYTES = 128 * 1024
@@ -52,8 +52,7 @@ class EventSender:
     async def __aenter__(self) -> Self:
         partitions = (await list_topics(self._settings, {self._topic: {"write"}})).get(self._topic)
         if partitions is None:
-            message = f"topic {self._topic} is missing. Make it with `clickscore topics create`"
-            raise TopicMissingError(message)
+            raise TopicMissingError(describe_missing_topic(self._settings, self._topic))
         self._producer = with_retry_backoff(
             AIOKafkaProducer(
                 **client_arguments(self._settings),

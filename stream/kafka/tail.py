@@ -41,10 +41,10 @@ from clickscore.schemas.topics import (
     RECOMMENDATIONS,
     SNAPSHOTS,
 )
-from clickscore.stream.errors import BrokerError, TopicMissingError
+from clickscore.stream.errors import BrokerError
 from clickscore.stream.kafka.bounded_fetch import bound_unpacking
 from clickscore.stream.kafka.client import consumer_arguments
-from clickscore.stream.kafka.topics import list_topics
+from clickscore.stream.kafka.topics import count_partitions
 from clickscore.stream.settings import KafkaSettings
 from clickscore.stream.terminal_text import safe_text
 
@@ -96,10 +96,7 @@ async def tail(
         BrokerError: The broker cannot be reached.
     """
     name = settings.topic(topic)
-    partitions = (await list_topics(settings, {name: {"read"}})).get(name)
-    if partitions is None:
-        message = f"topic {name} is missing. `clickscore topics list` shows the topics of the installation"
-        raise TopicMissingError(message)
+    partitions = await count_partitions(settings, name)
     consumer = bound_unpacking(
         AIOKafkaConsumer(
             **consumer_arguments(settings),

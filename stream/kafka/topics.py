@@ -129,6 +129,35 @@ async def list_topics(
         return await _partition_counts(admin)
 
 
+async def count_partitions(settings: KafkaSettings, name: str) -> int:
+    """Return the number of partitions of a topic that a command is about to read.
+
+    Args:
+        settings: Address of the broker, and prefix of the topics.
+        name: Full name of the topic.
+
+    Raises:
+        TopicMissingError: The topic is missing.
+        BrokerError: The broker cannot be reached, or the right to read is missing.
+    """
+    count = (await list_topics(settings, {name: {"read"}})).get(name)
+    if count is None:
+        raise TopicMissingError(describe_missing_topic(settings, name))
+    return count
+
+
+def describe_missing_topic(settings: KafkaSettings, name: str) -> str:
+    """Return the error text of a missing topic: how to create it, or how to see the existing topics.
+
+    Args:
+        settings: Prefix of the topics.
+        name: Full name of the topic.
+    """
+    if name in {settings.topic(topic.name) for topic in TOPICS}:
+        return f"topic {name} is missing. Make it with `clickscore topics create`, or correct topic_prefix"
+    return f"topic {name} is missing. `clickscore topics list` shows the topics of the installation"
+
+
 async def check_worker_rights(settings: KafkaSettings, group: str, *, rollouts: bool = False) -> None:
     """Check that the broker grants a worker all its rights on the topics and the group.
 

@@ -14,10 +14,10 @@ from aiokafka import TopicPartition
 from clickscore.schemas.explanations import Explanation
 from clickscore.schemas.topics import ADS, EVENTS, RECOMMENDATIONS
 from clickscore.stream.decision_ids import DecisionId, parse_decision_id
-from clickscore.stream.errors import SettingsError, TopicMissingError
+from clickscore.stream.errors import SettingsError
 from clickscore.stream.kafka.availability import wait_for_broker
 from clickscore.stream.kafka.log_reader import OpenReader, open_reader
-from clickscore.stream.kafka.topics import list_topics
+from clickscore.stream.kafka.topics import count_partitions, list_topics
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.policy.policy_file import load_policy
 from clickscore.stream.reference.catalogue import Catalogue
@@ -117,10 +117,7 @@ async def open_decision_log(settings: KafkaSettings, open_log: OpenReader) -> De
     """
     await wait_for_broker(settings)
     topic = settings.topic(EVENTS.name)
-    count = (await list_topics(settings, {topic: {"read"}})).get(topic)
-    if count is None:
-        message = f"topic {topic} is missing. `clickscore topics list` shows the topics of the installation"
-        raise TopicMissingError(message)
+    count = await count_partitions(settings, topic)
     partitions = [TopicPartition(topic, number) for number in range(count)]
     async with open_log() as reader:
         begins, ends = await reader.beginning_offsets(partitions), await reader.end_offsets(partitions)

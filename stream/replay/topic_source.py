@@ -12,12 +12,12 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from clickscore.schemas.field_types import YEAR_2000_MS, YEAR_9999_MS
-from clickscore.stream.errors import BrokerError, SettingsError, TopicMissingError
+from clickscore.stream.errors import BrokerError, SettingsError
 from clickscore.stream.kafka.availability import wait_for_broker
 from clickscore.stream.kafka.bounded_fetch import bound_unpacking
 from clickscore.stream.kafka.client import consumer_arguments
 from clickscore.stream.kafka.log_reader import open_reader
-from clickscore.stream.kafka.topics import list_topics
+from clickscore.stream.kafka.topics import count_partitions
 from clickscore.stream.pipeline_records import MAX_KEY_BYTES
 from clickscore.stream.replay.reference_log import ReferenceLog
 from clickscore.stream.replay.source import BATCH_RECORDS, Batches, OffsetPosition, OffsetRange, Position
@@ -138,10 +138,7 @@ async def resolve_topic_range(
     bounds: list[Bound] = [_parse_bound(text) for text in (begin, end, warm_up)]
     await wait_for_broker(settings)
     name = settings.topic(topic)
-    count = (await list_topics(settings, {name: {"read"}})).get(name)
-    if count is None:
-        message = f"topic {name} is missing. `clickscore topics list` shows the topics of the installation"
-        raise TopicMissingError(message)
+    count = await count_partitions(settings, name)
     partitions = [TopicPartition(name, number) for number in range(count)]
     async with open_reader(settings) as consumer:
         first_offsets = await consumer.beginning_offsets(partitions)

@@ -3,7 +3,7 @@
 import pytest
 
 from clickscore.schemas.topics import CATALOGUE, EVENTS, MAX_RECORD_BYTES, SNAPSHOTS, TOPICS, Topic
-from clickscore.stream.kafka.topics import REFERENCE_TOPICS, _advice, _differences, _new_topic
+from clickscore.stream.kafka.topics import REFERENCE_TOPICS, _advice, _differences, _new_topic, describe_missing_topic
 from clickscore.stream.settings import KafkaSettings
 
 SETTINGS = KafkaSettings(topic_prefix="shop-", partitions=8, retention_ms=60_000)
@@ -86,3 +86,14 @@ def test_advice_for_a_compacted_topic_that_keeps_removed_values(config: dict[str
     requested = _new_topic(SETTINGS, SNAPSHOTS)
     assert _advice(requested, config) == advice
     assert _differences(requested, 8, config) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("shop-ad-decisions", "Make it with `clickscore topics create`, or correct topic_prefix"),
+        ("ad-decisions", "`clickscore topics list` shows the topics of the installation"),  # without the prefix
+    ],
+)
+def test_missing_topic_of_the_installation_can_be_made_and_another_is_to_be_corrected(name: str, advice: str) -> None:
+    assert describe_missing_topic(SETTINGS, name) == f"topic {name} is missing. {advice}"
