@@ -139,7 +139,7 @@ class KafkaLog:
                 # aiokafka's own partitioner is murmur2 of the key, as that of the Java client.
                 sent: list[asyncio.Future[Any]] = []
                 for number, event in enumerate(events, 1):
-                    sent.append(await self._producer.send(self._events, event.value, event.key, headers=headers))
+                    sent.append(await self._producer.send(self._events, event.value, event.key, headers=list(headers)))
                     if number % SENT_AT_ONCE == 0:
                         await asyncio.sleep(0)
                 stored = await asyncio.gather(*sent)
