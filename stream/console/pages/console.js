@@ -20,6 +20,7 @@ const PAGES = [
   ["health", "Health", health],
 ];
 const POLL_MS = 2000;
+const FIRST_POLL_MS = 250; // a console that nobody has looked at for a while begins to read with the first request
 
 const main = document.getElementById("main");
 const state = document.getElementById("state");
@@ -98,25 +99,26 @@ async function route(isFirst = false) {
   if (!isFirst) body.firstElementChild.focus({ preventScroll: true });
 }
 
-/** Wait for the next poll. A page that a person comes back to does not wait. */
-function nextPoll() {
+/** Wait for the next poll, some ms. A page that a person comes back to does not wait. */
+function nextPoll(ms) {
   return new Promise((resume) => {
     const end = () => {
       clearTimeout(timer);
       document.removeEventListener("visibilitychange", end);
       resume();
     };
-    const timer = setTimeout(end, POLL_MS);
+    const timer = setTimeout(end, ms);
     document.addEventListener("visibilitychange", end);
   });
 }
 
 /**
- * Read data now and every two seconds, while the page is open and visible. Show the data when they change; but an element
+ * Read data now, soon after, and then every two seconds, while the page is open and visible. Show the data when they change; but an element
  * `content`, which `show` builds anew, holds still while it has the focus.
  */
 async function poll(signal, name, parameters, show, content = null) {
   let former = "";
+  let wait = FIRST_POLL_MS;
   while (!signal.aborted) {
     if (!document.hidden) {
       try {
@@ -138,7 +140,8 @@ async function poll(signal, name, parameters, show, content = null) {
         else showState(failure.message, true);
       }
     }
-    await nextPoll();
+    await nextPoll(wait);
+    wait = Math.min(2 * wait, POLL_MS);
   }
 }
 
