@@ -1,7 +1,7 @@
 // Live: events and decisions in words, as they happen.
 
 import { h, itemLink, put, spark, userLink } from "./dom.js";
-import { clock, count, decimal, deed, milliseconds, removals, shelves, slotsBeside, title, whyShown } from "./words.js";
+import { clock, count, counted, decimal, deed, milliseconds, removals, shelves, slotsBeside, title, whyShown } from "./words.js";
 
 const MAX_ROWS = 40;
 const SHOWN_ITEMS = 4;
@@ -59,7 +59,7 @@ export function open(view) {
       card("events/s", decimal(frame.rates.events), spark(history.events, "Events a second in the last minute")),
       card("decisions/s", decimal(frame.rates.decisions), spark(history.decisions, "Decisions a second in the last minute")),
       card("event to decision, median", milliseconds(frame.latency_ms.p50), h("small", {}, `99 %: ${milliseconds(frame.latency_ms.p99)}`)),
-      card("undecided events", count(frame.lag), h("small", {}, `${count(frame.totals["dead letters"] || 0)} dead letters`)));
+      card("undecided events", count(frame.lag), h("small", {}, counted(frame.totals["dead letters"] || 0, "dead letter"))));
   }
 
   function showMoments(frame) {

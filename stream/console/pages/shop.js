@@ -3,7 +3,7 @@
 
 import { describe, read, send } from "./api.js";
 import { h, picture, put, userLink } from "./dom.js";
-import { count, deed, milliseconds, money, percent, sales, removals, shelves, slotsBeside, title, whyShown } from "./words.js";
+import { counted, deed, milliseconds, money, percent, sales, removals, shelves, slotsBeside, title, whyShown } from "./words.js";
 
 const SHOWN = 10;
 const SEEN_AT_ONCE = 5; // items of a row that a person sees without scrolling: each is an impression
@@ -131,7 +131,7 @@ function showPanel(found) {
     const other = decision.variant === "model" ? "popular" : "model";
     parts.push(
       h("h3", {}, "Your session"),
-      h("p", { class: "facts" }, [`${count(decision.session_length)} events`,
+      h("p", { class: "facts" }, [counted(decision.session_length, "event"),
         decision.purchase !== null && `a purchase is expected with ${percent(decision.purchase)}`,
         actions.length > 0 && `next: ${actions.map(([name, share]) => `${name} ${percent(share)}`).join(", ")}`].filter(Boolean).join(" · ")),
       h("h3", {}, "The decision"),

@@ -4,7 +4,7 @@ import { act, RequestFailure } from "./api.js";
 import { confirm } from "./confirm.js";
 import { explainButton } from "./explanation.js";
 import { h, itemLink, put, table } from "./dom.js";
-import { clock, count, deed, milliseconds, money, percent, precise, sales, sessions, removals, shelves, title, unit, whyShown } from "./words.js";
+import { clock, count, counted, deed, milliseconds, money, percent, precise, sales, sessions, removals, shelves, title, unit, whyShown } from "./words.js";
 
 export const heading = (user) => (user ? `User ${user}` : "Users");
 
@@ -61,7 +61,7 @@ function details(moment, items, isOpen) {
 
 function sessionFacts(decision) {
   if (!decision) return "";
-  const facts = [`${count(decision.session_length)} events`, `variant ${decision.variant}`];
+  const facts = [counted(decision.session_length, "event"), `variant ${decision.variant}`];
   if (decision.purchase !== null) facts.push(`purchase expected with ${percent(decision.purchase)}`);
   const actions = Object.entries(decision.actions || {}).sort(([, first], [, second]) => second - first).slice(0, 2);
   if (actions.length) facts.push(`next: ${actions.map(([name, share]) => `${name} ${percent(share)}`).join(", ")}`);

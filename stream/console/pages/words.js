@@ -44,6 +44,8 @@ const cents = new Intl.NumberFormat("en", { minimumFractionDigits: 2, maximumFra
 
 /** Return a whole number with separators; a dash for none. */
 export const count = (value) => (value === null || value === undefined ? "–" : whole.format(value));
+/** Return a number of things: “1 event”, “2 events”. */
+export const counted = (value, thing) => `${count(value)} ${thing}${value === 1 ? "" : "s"}`;
 export const decimal = (value) => (value === null || value === undefined ? "–" : one.format(value));
 export const precise = (value) => (value === null || value === undefined ? "–" : fine.format(value));
 export const money = (value) => (value === null || value === undefined ? "–" : cents.format(value));

@@ -192,7 +192,7 @@ async def sentences_read_well(console: RunningConsole, page: Page) -> None:
                                     {...slot, position: 3, bid_per: 'order', runner_up: null}]}, items),
             words.interval([0.126, 0.118, 0.134], 100), words.interval([0.5, null, null], 100),
             words.interval(null, 1), words.title('__proto__', items), words.money(1234.5),
-            words.percent(null),
+            words.percent(null), words.counted(1, 'event'), words.counted(2000, 'event'),
             ...words.sessions([
                 {decision: {session_id: 'b'}, event: {}},
                 {decision: null, event: {}},
@@ -218,6 +218,8 @@ async def sentences_read_well(console: RunningConsole, page: Page) -> None:
         "__proto__",
         "1,234.50",
         "\u2013",
+        "1 event",
+        "2,000 events",
         "b1",
         "a2",
     ]
