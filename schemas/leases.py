@@ -9,6 +9,7 @@ from typing import Annotated
 
 import msgspec
 
+from clickscore.schemas.decisions import BidUnit
 from clickscore.schemas.durations import DAY_MS
 from clickscore.schemas.field_types import YEAR_9999_MS, EventTime, Id
 from clickscore.schemas.handover import MAX_PARTITIONS
@@ -101,6 +102,16 @@ def is_next(number: int, newest: int) -> bool:
         newest: Number of the newest record that counted; 0 for none.
     """
     return newest < number <= newest + MAX_STEP
+
+
+def unit_price(price: float, bid_per: BidUnit) -> float:
+    """Return the price of one click, impression or order.
+
+    Args:
+        price: Price as campaigns and decisions state it.
+        bid_per: What the price is for.
+    """
+    return round(price / 1000, MONEY_DECIMALS) if bid_per == "thousand_impressions" else price
 
 
 def to_micros(price: float) -> int:

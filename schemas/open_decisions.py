@@ -24,6 +24,10 @@ MAX_WINDOW_MS = 30 * DAY_MS
 """Largest window of a campaign, ms: the longest that is usual in retail media."""
 MAX_DECISIONS = 32
 """Open decisions of a user, at most: 97 % of sessions have fewer events. One without a reaction closes early."""
+MAX_REACTIONS = 64
+"""Impressions and clicks of a decision that are remembered, at most: a page shows some ten items."""
+MAX_ORDERS = 64
+"""Carts and purchases of a user that are remembered, at most."""
 ITEM_HASH_BYTES = 4
 """Bytes of an item in `QuietDecision.items`: two of ten items have the same hash on a page of 100 million."""
 _FORMER_HASH_BYTES = 8
@@ -196,6 +200,9 @@ def decode_ledger(value: bytes) -> UserLedger:
     if len(ledger.decisions) > MAX_DECISIONS or any(map(_is_damaged, ledger.decisions)):
         message = "an open decision is damaged"
         raise ValueError(message)
+    if len(ledger.orders) > MAX_ORDERS:
+        message = f"{len(ledger.orders)} orders beside the open decisions, where {MAX_ORDERS} are remembered at most"
+        raise ValueError(message)
     if not all(0 <= order.revenue < math.inf for order in ledger.orders):
         message = "the revenue of an order beside the open decisions is no amount"
         raise ValueError(message)
@@ -206,6 +213,7 @@ def _is_damaged(decision: OpenDecision) -> bool:
     """Return whether the parts of a decision do not fit together."""
     return (
         len(decision.items) % decision.hash_bytes > 0
+        or len(decision.reactions) > MAX_REACTIONS
         or len(decision.billing) not in (0, len(decision.slots))
         or any(reaction.kind not in (IMPRESSION, CLICK) for reaction in decision.reactions)
         or not all(0 <= slot.price <= MAX_BID for slot in decision.slots)

@@ -13,7 +13,15 @@ import msgspec
 
 from clickscore.schemas.catalogue import Campaign, Pacing
 from clickscore.schemas.durations import DAY_MS, MINUTE_MS
-from clickscore.schemas.leases import BudgetLease, CampaignLease, CampaignSpend, SpendReport, is_next, to_micros
+from clickscore.schemas.leases import (
+    BudgetLease,
+    CampaignLease,
+    CampaignSpend,
+    SpendReport,
+    is_next,
+    to_micros,
+    unit_price,
+)
 from clickscore.stream.budgets import pacing
 from clickscore.stream.budgets.pacing import PacerState, Progress, target_share
 from clickscore.stream.budgets.traffic_shape import TrafficShape
@@ -56,7 +64,7 @@ def make_budget(campaign: Campaign | None) -> Budget | None:
     return Budget(
         daily=None if daily is None else to_micros(daily),
         total=None if total is None else to_micros(total),
-        unit=to_micros(campaign.bid / 1000 if campaign.bid_per == "thousand_impressions" else campaign.bid),
+        unit=to_micros(unit_price(campaign.bid, campaign.bid_per)),
         pacing=campaign.pacing or "even",
         starts_at=campaign.starts_at,
         ends_at=campaign.ends_at,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from clickscore.schemas.decisions import SoldSlot
-from clickscore.schemas.leases import BudgetLease, SpendReport, to_micros
+from clickscore.schemas.leases import BudgetLease, SpendReport, to_micros, unit_price
 from clickscore.schemas.open_decisions import LEDGER_PREFIX, UserLedger
 from clickscore.schemas.outcomes import AdCharge
 from clickscore.schemas.snapshots import UserState, decode_user, encode
@@ -100,7 +100,7 @@ class PartitionBudgets:
         self.accounts.enter(entrants)
         for slot in slots:
             if slot.multiplier is not msgspec.UNSET:
-                price = slot.price / 1000 if slot.bid_per == "thousand_impressions" else slot.price
+                price = unit_price(slot.price, slot.bid_per)
                 self.accounts.reserve(slot.campaign_id, to_micros(price * slot.probability * slot.exposure))
         self._touch(_ACCOUNT, "", *entrants)
 

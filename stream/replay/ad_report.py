@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import msgspec
 
 from clickscore.schemas.decisions import Ad, BidUnit, SoldSlot
+from clickscore.schemas.leases import unit_price
 from clickscore.stream.decision_ids import parse_decision_id
 from clickscore.stream.errors import SettingsError
 from clickscore.stream.replay.rivals import Rival, Rivals
@@ -106,8 +107,7 @@ class _CampaignTally:
 
 def expected_spend(slot: SoldSlot) -> float:
     """Return the price of a slot times the probability of the payment: once the slot is seen, and clicked or bought."""
-    unit = 1000 if slot.bid_per == "thousand_impressions" else 1
-    return slot.price * slot.probability * slot.exposure / unit
+    return unit_price(slot.price, slot.bid_per) * slot.probability * slot.exposure
 
 
 class AdTally:

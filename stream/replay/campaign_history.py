@@ -6,6 +6,7 @@ import msgspec
 
 from clickscore.schemas.catalogue import Campaign
 from clickscore.schemas.decisions import Ad, SoldSlot
+from clickscore.schemas.leases import unit_price
 from clickscore.stream.due_decisions import DecidedPage, DueDecision
 from clickscore.stream.policy.ad_plan import AdPlan
 from clickscore.stream.policy.ads import PageAuction, open_auction
@@ -153,6 +154,5 @@ class CampaignWatch:
 
 def _score(slot: SoldSlot) -> float:
     """Return the winning score of a slot, with the winner's pacing."""
-    unit = 1000 if slot.bid_per == "thousand_impressions" else 1
     factor = 1.0 if slot.multiplier is msgspec.UNSET else slot.multiplier
-    return slot.bid * factor * slot.probability * slot.quality / unit
+    return unit_price(slot.bid, slot.bid_per) * factor * slot.probability * slot.quality

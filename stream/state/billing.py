@@ -7,7 +7,7 @@ bids. So a page never costs more than the prices that its decision states.
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from clickscore.schemas.leases import MONEY_DECIMALS
+from clickscore.schemas.leases import unit_price
 from clickscore.schemas.open_decisions import CLICK, IMPRESSION, OpenDecision, OpenSlot, OrderLine
 from clickscore.schemas.outcomes import ChargeReason
 
@@ -21,11 +21,6 @@ class Bill(NamedTuple):
     """Amount to pay."""
     reason: ChargeReason
     """Why the newest event is charged or not."""
-
-
-def unit_price(slot: OpenSlot) -> float:
-    """Return the price of one click, impression or order."""
-    return round(slot.price / 1000, MONEY_DECIMALS) if slot.bid_per == "thousand_impressions" else slot.price
 
 
 def make_bill(
@@ -58,4 +53,4 @@ def make_bill(
         newest = "machine"
     elif newest is None:
         newest = "charged" if valid == 1 else "repeated"
-    return Bill(len(reasons), unit_price(slot) if valid else 0.0, newest)
+    return Bill(len(reasons), unit_price(slot.price, slot.bid_per) if valid else 0.0, newest)

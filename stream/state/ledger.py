@@ -22,13 +22,15 @@ import xxhash
 from clickscore.schemas.decisions import Ad, Choice, ShownShelf
 from clickscore.schemas.durations import MINUTE_MS
 from clickscore.schemas.events import AnyEvent, Cart, Click, Impression, ItemEvent, Purchase
-from clickscore.schemas.leases import MONEY_DECIMALS
+from clickscore.schemas.leases import MONEY_DECIMALS, unit_price
 from clickscore.schemas.open_decisions import (
     CART,
     CLICK,
     IMPRESSION,
     ITEM_HASH_BYTES,
     MAX_DECISIONS,
+    MAX_ORDERS,
+    MAX_REACTIONS,
     PURCHASE,
     PURCHASE_WINDOW_MS,
     Billing,
@@ -48,16 +50,12 @@ from clickscore.schemas.purposes import ADS, purposes_of_bits
 from clickscore.schemas.snapshots import LedgerRecord, UserState, decode_ledger_record, decode_user, encode
 from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state.attribution import PageLine, attribute_orders, find_line, judge_clicks, order_window
-from clickscore.stream.state.billing import make_bill, unit_price
+from clickscore.stream.state.billing import make_bill
 from clickscore.stream.state.outcome_lines import make_lines, placement_of
 from clickscore.stream.state.timers import TimerWheel
 
 CLICK_WINDOW_MS = 30 * MINUTE_MS
 """Time after a decision within which its impressions and clicks count, ms: the usual gap of sessions."""
-MAX_REACTIONS = 64
-"""Impressions and clicks of a decision that are remembered, at most: a page shows some ten items."""
-MAX_ORDERS = 64
-"""Carts and purchases of a user that are remembered, at most."""
 MAX_CLOSURES = 64
 """Largest number of users whose decisions close at a record. An event may move the watermark by hours, and the changes
 of a batch travel as a single record batch of limited size."""
@@ -500,7 +498,7 @@ class Ledger:
                     placement=slot.placement,
                     bid_per=slot.bid_per,
                     ts=ts,
-                    gross=round((bill.events - billing.events) * unit_price(slot), MONEY_DECIMALS),
+                    gross=round((bill.events - billing.events) * unit_price(slot.price, slot.bid_per), MONEY_DECIMALS),
                     net=round(0 - billing.paid if is_credit else bill.net - billing.net, MONEY_DECIMALS),
                     reason=bill.reason,
                 )

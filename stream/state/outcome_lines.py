@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from clickscore.schemas.leases import MONEY_DECIMALS
+from clickscore.schemas.leases import MONEY_DECIMALS, unit_price
 from clickscore.schemas.open_decisions import CART, CLICK, IMPRESSION, PURCHASE, OpenDecision, OrderLine
 from clickscore.schemas.outcomes import ChargeReason, LineOutcome
 from clickscore.stream.state.attribution import Orders, PageLine, find_slot
-from clickscore.stream.state.billing import unit_price
 
 
 def list_position(decision: OpenDecision, line: int) -> tuple[str, int | None]:
@@ -79,7 +78,8 @@ def _make_line(
     gross = net = 0.0
     if slot is not None and decision.billing:
         bill = decision.billing[decision.slots.index(slot)]
-        gross, net = round(bill.events * unit_price(slot), MONEY_DECIMALS), bill.net
+        gross = round(bill.events * unit_price(slot.price, slot.bid_per), MONEY_DECIMALS)
+        net = bill.net
     return LineOutcome(
         item_id=item_id,
         placement=placement_of(decision, line.line),

@@ -9,6 +9,7 @@ from clickscore.schemas.open_decisions import (
     CLICK,
     IMPRESSION,
     MAX_DECISIONS,
+    MAX_REACTIONS,
     OpenDecision,
     item_hash,
     ledger_key,
@@ -21,7 +22,6 @@ from clickscore.stream.state.changelog import restore
 from clickscore.stream.state.ledger import (
     CLICK_WINDOW_MS,
     MAX_CLOSURES,
-    MAX_REACTIONS,
     Ledger,
     OpeningDecision,
 )

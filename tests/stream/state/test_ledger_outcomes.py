@@ -14,7 +14,10 @@ from clickscore.schemas.decisions import BidUnit, ShownShelf
 from clickscore.schemas.durations import DAY_MS, MINUTE_MS
 from clickscore.schemas.events import AnyEvent, Cart, Click, Impression, Purchase
 from clickscore.schemas.open_decisions import (
+    CLICK,
     MAX_DECISIONS,
+    MAX_ORDERS,
+    MAX_REACTIONS,
     PURCHASE,
     Billing,
     OpenDecision,
@@ -31,7 +34,6 @@ from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state.changelog import restore
 from clickscore.stream.state.ledger import (
     CLICK_WINDOW_MS,
-    MAX_ORDERS,
     Ledger,
     OpeningDecision,
     sum_amounts,
@@ -611,6 +613,12 @@ def test_ledger_of_a_hand_over_with_sound_prices_is_read():
         encode_ledger(UserLedger([decision_at(1.0, math.nan)])),
         encode_ledger(UserLedger([decision_at(1.0)] * (MAX_DECISIONS + 1))),
         encode_ledger(UserLedger(orders=[OrderLine(PURCHASE, "pot", START, math.inf, b"")])),
+        encode_ledger(UserLedger(orders=[OrderLine(PURCHASE, "pot", START, 1.0, b"")] * (MAX_ORDERS + 1))),
+        encode_ledger(
+            UserLedger(
+                [OpenDecision(0, 0, START, "model", b"", reactions=[Reaction(CLICK, 0, 0, b"")] * (MAX_REACTIONS + 1))]
+            )
+        ),
     ],
 )
 def test_damaged_ledger_of_a_hand_over_is_refused(value: bytes):
