@@ -193,6 +193,9 @@ class Ad(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ad", 
     budgets: dict[str, float | None] | msgspec.UnsetType = msgspec.UNSET
     """Factor on the bid of each campaign with a budget that could take part, from its pacing; null where no lease let
     the campaign spend. Left out without any."""
+    click_factors: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
+    """Factor on the click probability of each campaign that took part with a bid for clicks, as learned from outcomes;
+    left out before there are enough."""
     excluded: dict[ExclusionCause, int] | msgspec.UnsetType = msgspec.UNSET
     """Number of matching campaigns that took no part in the auctions, by cause; left out without any."""
 

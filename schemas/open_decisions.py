@@ -54,6 +54,8 @@ class OpenSlot(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Time after a click within which an order of the item counts, ms."""
     has_budget: bool = False
     """Whether the campaign had a budget, so that charges need a lease."""
+    expected: float = 0.0
+    """Probability of a click as the model expected it, without learned factors; 0 for a bid for another event."""
 
 
 class Reaction(msgspec.Struct, frozen=True, array_like=True, gc=False):

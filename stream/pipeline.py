@@ -276,7 +276,7 @@ class Pipeline:
         scores: Scores | None,
         results: tuple[dict[int, DecidedPage], dict[int, Scores | None]],
     ) -> None:
-        """Decide on a request, or keep its scores where the decision depends on the spend of earlier ones.
+        """Decide on a request, or keep its scores where the decision depends on earlier ones, as the ads do.
 
         Args:
             index: Index of the decision.
@@ -285,7 +285,7 @@ class Pipeline:
             results: Receive the page, or the scores.
         """
         pages, deferred = results
-        if self.applies_budgets and due.catalogue.has_budgets:
+        if due.catalogue.has_campaigns:
             deferred[index] = scores
         else:
             pages[index] = self._decide(due, scores)
@@ -303,7 +303,7 @@ class Pipeline:
             batch: The records.
             decisions: All due decisions.
             pages: The decided pages by index; empty where nothing is decided.
-            deferred: Scores of the decisions that are made here, since they depend on the spend of earlier ones.
+            deferred: Scores of the decisions that are made here, since they depend on earlier ones.
         """
         state, steps, output, end = batch
         ledger = state.ledger
@@ -319,7 +319,7 @@ class Pipeline:
                 pass_identity(batch, step.identity, offset, self._session_settings.max_event_bytes)
                 continue
             if index is not None and index in deferred:
-                pages[index] = self._decide_within_budgets(decisions[index], deferred[index], state.budgets)
+                pages[index] = self._decide_with_ads(decisions[index], deferred[index], state.budgets)
             if index is not None and index in pages:
                 request, page = decisions[index].request, pages[index]
                 output.recommendations.append(page.recommendation)
@@ -329,8 +329,8 @@ class Pipeline:
         add_results(output, ledger.take_results())
         output.changes[-1:-1] = state.flush_ledger(end)  # the partition's own record stays the last
 
-    def _decide_within_budgets(self, due: DueDecision, scores: Scores | None, budgets: PartitionBudgets) -> DecidedPage:
-        """Decide on a request, and note what its page may cost.
+    def _decide_with_ads(self, due: DueDecision, scores: Scores | None, budgets: PartitionBudgets) -> DecidedPage:
+        """Decide on a request by budgets and click rates as of its event, and note what its page may cost.
 
         A page costs nothing for a machine or without consent to ads. No page waits for the decision on an impression.
 
@@ -339,7 +339,11 @@ class Pipeline:
             scores: The model's output; absent where no model scores the request.
             budgets: Budgets of the partition.
         """
-        request = msgspec.structs.replace(due.request, find_multiplier=budgets.multiplier)
+        request = msgspec.structs.replace(
+            due.request,
+            find_multiplier=budgets.multiplier if self.applies_budgets else None,
+            find_click_factor=budgets.find_click_factor(),
+        )
         page = self._decide(due._replace(request=request), scores)
         is_charged = request.client < FIRST_MACHINE and not request.withheld & (ADS | PERSONALISATION)
         if is_charged and page.ad is not None and page.ad.budgets and not isinstance(request.event, Impression):

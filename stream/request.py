@@ -15,6 +15,8 @@ UNKNOWN_DAY = 0
 
 FindMultiplier = Callable[[str], float | None]
 """Returns the factor on the bid of a campaign with a budget; None where no lease lets it spend."""
+FindClickFactor = Callable[[str], float]
+"""Returns the factor on the click probability of a campaign, as learned from outcomes."""
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
@@ -54,6 +56,8 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     """Items that users bought together with those in the cart and on screen; only for a page with such a shelf."""
     find_multiplier: FindMultiplier | None = None
     """Finds the budgets of the campaigns as of the event; None where no budget counts."""
+    find_click_factor: FindClickFactor | None = None
+    """Finds how often ads are clicked as of the event; None where too few outcomes are known."""
     seen: bytes = b""
     """Impressions of items in the session, as `schemas.seen_items` writes impressions down."""
     shown: frozenset[str] = frozenset()

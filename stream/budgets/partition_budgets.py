@@ -1,9 +1,10 @@
-"""Budgets of a partition: accounts and allocator as records of the ledger, for the changelog.
+"""Budgets of a partition: accounts, allocator and click rates as records of the ledger, for the changelog.
 
-The accounts are in every partition. The allocator is in partition 0, where all reports are written.
+The accounts and the click rates are in every partition. The allocator is in partition 0, where all reports are written.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -14,15 +15,18 @@ from clickscore.schemas.outcomes import AdCharge
 from clickscore.schemas.snapshots import UserState, decode_user, encode
 from clickscore.stream.budgets.accounts import Account, BudgetAccounts
 from clickscore.stream.budgets.allocator import Allocator, CampaignBooks, FindBudget
+from clickscore.stream.budgets.click_rates import ClickHistory, ClickRates
 
 BUDGET_PREFIX = LEDGER_PREFIX + "b"
 """Beginning of the keys of budget records in `session-snapshots`."""
-_ACCOUNT, _BOOKS = BUDGET_PREFIX + "a", BUDGET_PREFIX + "c"  # followed by the campaign; without one for what is shared
+_ACCOUNT, _BOOKS, _CLICKS = (BUDGET_PREFIX + kind for kind in "acr")
+# followed by the campaign; without one for what is shared
 
 _decode_accounts = msgspec.msgpack.Decoder(BudgetAccounts).decode
 _decode_account = msgspec.msgpack.Decoder(Account).decode
 _decode_allocator = msgspec.msgpack.Decoder(Allocator).decode
 _decode_books = msgspec.msgpack.Decoder(CampaignBooks).decode
+_decode_history = msgspec.msgpack.Decoder(ClickHistory).decode
 
 
 def check_budget(key: str, value: bytes) -> None:
@@ -38,8 +42,21 @@ def check_budget(key: str, value: bytes) -> None:
     kind, name = key[: len(_ACCOUNT)], key[len(_ACCOUNT) :]
     if kind == _ACCOUNT:
         (_decode_account if name else _decode_accounts)(value)
+    elif kind == _CLICKS:
+        _decode_history(value)
     else:
         (_decode_books if name else _decode_allocator)(value)
+
+
+class AdOutcome(NamedTuple):
+    """Outcome of a seen ad that is paid by clicks."""
+
+    campaign_id: str
+    day: int
+    """Day of the decision, days since 1970, UTC."""
+    expected: float
+    """Probability of a click as the model expected it, without learned factors."""
+    is_clicked: bool
 
 
 class BudgetChange(msgspec.Struct, frozen=True):
@@ -51,7 +68,7 @@ class BudgetChange(msgspec.Struct, frozen=True):
 
 
 class PartitionBudgets:
-    """Accounts of a partition, and the allocator."""
+    """Accounts of a partition, the allocator, and how often ads are clicked."""
 
     def __init__(self, partition: int) -> None:
         """Start without budgets.
@@ -61,6 +78,7 @@ class PartitionBudgets:
         """
         self.accounts = BudgetAccounts(partition)
         self.allocator = Allocator()
+        self.click_rates = ClickRates()
         self.has_leases = False
         """Whether any lease has something left, as of the last report: it returns as time passes."""
         self._offset = -1  # source offset of the present record
@@ -103,6 +121,22 @@ class PartitionBudgets:
                 price = unit_price(slot.price, slot.bid_per)
                 self.accounts.reserve(slot.campaign_id, to_micros(price * slot.probability * slot.exposure))
         self._touch(_ACCOUNT, "", *entrants)
+
+    def learn(self, outcome: AdOutcome, offset: int) -> None:
+        """Learn from the outcome of a seen ad.
+
+        Args:
+            outcome: The outcome.
+            offset: Source offset of the record with which the outcome is known.
+        """
+        campaigns = self.click_rates.add(*outcome[:3], is_clicked=outcome.is_clicked)
+        for name in ("", *campaigns):
+            self._touched[_CLICKS + name] = offset
+
+    def find_click_factor(self) -> Callable[[str], float] | None:
+        """Return a function from a campaign to the factor on its click probability; None before there are enough."""
+        level = self.click_rates.level
+        return None if level is None else lambda campaign_id: self.click_rates.factor(campaign_id, level)
 
     def charge(self, charge: AdCharge) -> AdCharge:
         """Charge a campaign with a budget; return the charge with what its leases can pay.
@@ -160,6 +194,8 @@ class PartitionBudgets:
         if kind == _ACCOUNT:
             accounts = self.accounts
             part = accounts.campaigns.get(name) if name else msgspec.structs.replace(accounts, campaigns={})
+        elif kind == _CLICKS:
+            part = self.click_rates.campaigns.get(name) if name else self.click_rates.total
         else:
             allocator = self.allocator
             part = allocator.campaigns.get(name) if name else msgspec.structs.replace(allocator, campaigns={})
@@ -202,6 +238,10 @@ class PartitionBudgets:
             self.has_leases = self.has_leases or account.limit > account.spent
         elif kind == _ACCOUNT:
             self.accounts = msgspec.structs.replace(_decode_accounts(value), campaigns=self.accounts.campaigns)
+        elif kind == _CLICKS and name:
+            self.click_rates.campaigns[name] = _decode_history(value)
+        elif kind == _CLICKS:
+            self.click_rates.total = _decode_history(value)
         elif name:
             self.allocator.campaigns[name] = _decode_books(value)
         else:

@@ -38,7 +38,7 @@ def is_running(campaign: Campaign, ts: int) -> bool:
     return campaign.starts_at <= ts and (campaign.ends_at is None or ts < campaign.ends_at)
 
 
-def payment_probability(campaign: Campaign, scores: Scores | None, share: float) -> float:
+def payment_probability(campaign: Campaign, scores: Scores | None, share: float, factor: float = 1.0) -> float:
     """Return the probability that an impression brings what the advertiser pays for.
 
     The model says how likely the user opens any item next, and buys anything in this session. The ad gets a share.
@@ -47,12 +47,13 @@ def payment_probability(campaign: Campaign, scores: Scores | None, share: float)
         campaign: The campaign.
         scores: The model's output; absent where no model scores the request.
         share: Share of the next views and of the purchases that an ad gets.
+        factor: Factor on the probability of a click, as learned from outcomes.
     """
     if campaign.bid_per == "thousand_impressions":
         return 1.0
     if campaign.bid_per == "order":
         return round_score(share * purchase_probability(scores))
-    return round_score(share * click_probability(scores))
+    return round_score(min(1.0, factor * share * click_probability(scores)))
 
 
 def item_quality(scores: Scores | None, weight: float) -> Quality:
@@ -149,6 +150,8 @@ class PageAuction:
         """Matching campaigns that may not be shown, each with the first cause."""
         self.budgets: dict[str, float | None] = {}
         """Factor on the bid of each campaign with a budget that could take part; None where no lease lets it spend."""
+        self.click_factors: dict[str, float] = {}
+        """Factor on the click probability of each bidder that bids for clicks; empty before any is learned."""
         self.bidders = rank(self._enter(policy.forbidden(request, catalogue))) if self.matching else []
         """Campaigns that may be shown, the best first."""
         self.allowed = count_allowed(request, self._plan)
@@ -182,10 +185,12 @@ class PageAuction:
             if multiplier is None:
                 self.excluded.append((campaign, cause or "budget"))
                 continue
-            probability = probabilities.get(campaign.bid_per)
+            factor = self._click_factor(campaign)
+            probability = probabilities.get(campaign.bid_per) if factor is None else None
             if probability is None:
-                probability = payment_probability(campaign, self._scores, self._plan.share)
-                probabilities[campaign.bid_per] = probability
+                probability = payment_probability(campaign, self._scores, self._plan.share, factor or 1.0)
+                if factor is None:
+                    probabilities[campaign.bid_per] = probability
             bidders.append(make_bidder(campaign, probability, quality, multiplier))
         return bidders
 
@@ -196,6 +201,14 @@ class PageAuction:
             return 1.0
         multiplier = self.budgets[campaign.campaign_id] = find_multiplier(campaign.campaign_id)
         return multiplier
+
+    def _click_factor(self, campaign: Campaign) -> float | None:
+        """Return the factor on the click probability of a campaign; None where none is learned."""
+        find_click_factor = self._request.find_click_factor
+        if find_click_factor is None or campaign.bid_per != "click":
+            return None
+        factor = self.click_factors[campaign.campaign_id] = round_score(find_click_factor(campaign.campaign_id))
+        return factor
 
     def sell(self, items: Sequence[Choice], on_page: Collection[str] = ()) -> list[SoldSlot]:
         """Sell the slots of all placements. An advertised item gets one slot of the page at most.
@@ -339,5 +352,6 @@ def choose_ads(
         client_reason=REASON_FIELDS[request.client],
         slots=tuple(sold),
         budgets=auction.budgets or msgspec.UNSET,
+        click_factors=auction.click_factors or msgspec.UNSET,
         excluded=count_causes(auction.excluded) if auction.excluded else msgspec.UNSET,
     )

@@ -55,7 +55,10 @@ CANDIDATES_SHOWN = 10
 """Number of the model's best candidates in an explanation: as many as a list usually has."""
 REASONS_SHOWN = 3
 """Number of session events named as reasons of a candidate."""
-BUDGETS_GONE = "the decision on ads is gone, and with it the budgets of its campaigns: they bid in full here"
+ADS_GONE = (
+    "the decision on ads is gone, and with it budgets and learned click rates: campaigns bid in full here, and are "
+    "clicked as the model expects"
+)
 """What is missing without the published decision on ads."""
 
 
@@ -128,13 +131,12 @@ class Explainer:
         decisions = tuple(decision for decision in map(_read_decision, values) if decision is not None)
         value = published.values.get(name)
         ad = next((decision for decision in decisions if isinstance(decision, Ad)), None)
-        request = case.request if ad is None else _within_budgets(case.request, ad)
-        unknown_budgets = (BUDGETS_GONE,) if ad is None and case.catalogue.has_budgets else ()
+        request = case.request if ad is None else _as_published(case.request, ad)
         target = _Target(decision_id, request, case.catalogue, case.epoch, decisions, value)
         context = Explanation(
             decision_id=name,
             verdict="not recomputed",
-            approximate=(*missing, *unknown_budgets, *self._other_settings(case.epoch)),
+            approximate=(*missing, *self._other_settings(case.epoch)),
             repeats=published.repeats.get(name, 0),
             event=case.request.event,
             session=_session(case.request),
@@ -166,10 +168,12 @@ class Explainer:
         verdict, problem = _compare(target, value, context)
         decision = _decode_recommendation(made.recommendation)
         shows_ads = policy.ad_plan.is_in_list or bool(decision.shelves)
-        if verdict == "different" and shows_ads and BUDGETS_GONE in context.approximate:
-            verdict, problem = "not recomputed", BUDGETS_GONE
+        is_gone = made.ad is not None and not any(isinstance(each, Ad) for each in target.decisions)
+        if verdict == "different" and shows_ads and is_gone:
+            verdict, problem = "not recomputed", ADS_GONE
         return msgspec.structs.replace(
             context,
+            approximate=(*context.approximate, ADS_GONE) if is_gone else context.approximate,
             verdict=verdict,
             problem=problem,
             model=_model(target.request, made),
@@ -348,23 +352,29 @@ def _because(request: Request, scores: Scores, candidate: int) -> tuple[Because,
     )
 
 
-def _within_budgets(request: Request, ad: Ad) -> Request:
-    """Return a request with the budgets that the published decision on ads states.
+def _as_published(request: Request, ad: Ad) -> Request:
+    """Return a request with the budgets and click factors that the published decision on ads states.
 
-    A campaign that the decision does not name bids in full: another policy may let it take part.
+    A campaign that the decision does not name bids in full, with the model's probability: another policy may let it
+    take part.
 
     Args:
         request: The event, with the user's session.
         ad: Published decision on ads.
     """
-    if ad.budgets is msgspec.UNSET:
-        return request
-    budgets = ad.budgets
+    budgets, factors = ad.budgets, ad.click_factors
 
     def find_multiplier(campaign_id: str) -> float | None:
-        return budgets.get(campaign_id, 1.0)
+        return budgets.get(campaign_id, 1.0) if budgets is not msgspec.UNSET else 1.0
 
-    return msgspec.structs.replace(request, find_multiplier=find_multiplier)
+    def find_click_factor(campaign_id: str) -> float:
+        return factors.get(campaign_id, 1.0) if factors is not msgspec.UNSET else 1.0
+
+    return msgspec.structs.replace(
+        request,
+        find_multiplier=None if budgets is msgspec.UNSET else find_multiplier,
+        find_click_factor=None if factors is msgspec.UNSET else find_click_factor,
+    )
 
 
 def _rules(policy: Policy, target: _Target, scores: Scores | None) -> Iterator[RulePart]:

@@ -13,14 +13,14 @@ where anything has changed. It is bounded: at most `MAX_DECISIONS` and `MAX_ORDE
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 import xxhash
 
 from clickscore.schemas.decisions import Ad, Choice, ShownShelf
-from clickscore.schemas.durations import MINUTE_MS
+from clickscore.schemas.durations import DAY_MS, MINUTE_MS
 from clickscore.schemas.events import AnyEvent, Cart, Click, Impression, ItemEvent, Purchase
 from clickscore.schemas.leases import MONEY_DECIMALS, unit_price
 from clickscore.schemas.open_decisions import (
@@ -45,9 +45,10 @@ from clickscore.schemas.open_decisions import (
     ledger_user,
     stored_decision,
 )
-from clickscore.schemas.outcomes import AdCharge, DecisionOutcome, LineOutcome, encode_outcome
+from clickscore.schemas.outcomes import AdCharge, ChargeReason, DecisionOutcome, LineOutcome, encode_outcome
 from clickscore.schemas.purposes import ADS, purposes_of_bits
 from clickscore.schemas.snapshots import LedgerRecord, UserState, decode_ledger_record, decode_user, encode
+from clickscore.stream.budgets.partition_budgets import AdOutcome, PartitionBudgets
 from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state.attribution import PageLine, attribute_orders, find_line, judge_clicks, order_window
 from clickscore.stream.state.billing import make_bill
@@ -131,18 +132,16 @@ class Ledger:
         self,
         source: str,
         settings: SessionSettings,
-        charge: Callable[[AdCharge], AdCharge],
-        cancel: Callable[[str, str, int], None],
+        budgets: PartitionBudgets,
     ) -> None:
         """Start with an empty ledger.
 
         Args:
             source: `TOPIC-PARTITION` of the events.
             settings: Allowed lateness.
-            charge: Returns a charge of a campaign with a budget with what its leases can pay.
-            cancel: Gives up the debt of a campaign for a slot of a decision.
+            budgets: Budgets of the partition, which pay charges and learn how often ads are clicked.
         """
-        self._charge, self._cancel = charge, cancel
+        self._budgets = budgets
         self._owing: dict[str, str] = {}  # user of each open decision that was not paid in full
         self._topic, _, partition = source.rpartition("-")
         self._partition = int(partition)
@@ -240,6 +239,7 @@ class Ledger:
         for index in due:
             if not ledger.decisions[index].revisions:
                 self._publish(user_id, ledger, index)
+                self._learn(user_id, ledger, index)
         decisions = [ledger.decisions[index] for index in due]
         self._remove(ledger, [decision for decision in decisions if _forgotten_at(decision) < self._timers.minute_ms])
 
@@ -454,7 +454,28 @@ class Ledger:
         decision = ledger.decisions[index]
         if not decision.revisions:
             self._publish(user_id, ledger, index)
+            self._learn(user_id, ledger, index)
         self._remove(ledger, [decision])
+
+    def _learn(self, user_id: str, ledger: UserLedger, index: int) -> None:
+        """Let the click rates learn from the ads of a decision whose outcome is written for the first time.
+
+        Args:
+            user_id: The user.
+            ledger: Ledger of the user.
+            index: Index of the decision.
+        """
+        decision = ledger.decisions[index]
+        if ledger.is_machine:
+            return
+        invalid: Mapping[bytes, ChargeReason] | None = None
+        for slot in decision.slots:
+            reactions = [reaction for reaction in decision.reactions if reaction.line == slot.line]
+            if slot.expected and any(reaction.kind == IMPRESSION for reaction in reactions):
+                invalid = judge_clicks(ledger) if invalid is None else invalid
+                is_clicked = any(r.kind == CLICK and r.fingerprint not in invalid for r in reactions)
+                outcome = AdOutcome(slot.campaign_id, decision.ts // DAY_MS, slot.expected, is_clicked)
+                self._budgets.learn(outcome, self._touched[user_id].offset)
 
     def _settle(self, user_id: str, ledger: UserLedger, ts: int) -> None:
         """Write charges and corrections for whatever a change of a user's ledger has changed.
@@ -489,7 +510,7 @@ class Ledger:
                 decision_id = self._decision_id(decision)
                 is_credit = bill.net < billing.net
                 if is_credit and slot.has_budget:
-                    self._cancel(slot.campaign_id, decision_id, number)
+                    self._budgets.cancel(slot.campaign_id, decision_id, number)
                 charge = AdCharge(
                     charge_id=f"{decision_id}/{number}/{billing.records}",
                     campaign_id=slot.campaign_id,
@@ -502,7 +523,7 @@ class Ledger:
                     net=round(0 - billing.paid if is_credit else bill.net - billing.net, MONEY_DECIMALS),
                     reason=bill.reason,
                 )
-                charge = self._charge(charge) if slot.has_budget else charge
+                charge = self._budgets.charge(charge) if slot.has_budget else charge
                 self._results.charges.append(charge)
                 paid = round(billing.paid + charge.net, MONEY_DECIMALS)
                 if paid < bill.net:
@@ -585,7 +606,7 @@ class Ledger:
         for decision in handed.decisions:  # another partition gives the credits from then on
             for number, (slot, billing) in enumerate(zip(decision.slots, decision.billing, strict=False)):
                 if billing.paid < billing.net:
-                    self._cancel(slot.campaign_id, self._decision_id(decision), number)
+                    self._budgets.cancel(slot.campaign_id, self._decision_id(decision), number)
         self.forget(user_id, offset)
         return handed if handed.decisions else None
 
@@ -746,6 +767,7 @@ def _open_slots(ad: Ad, choices: Sequence[Choice]) -> Iterator[OpenSlot]:
         ad: The decision on ads.
         choices: Items of the lists, from top to bottom.
     """
+    factors = ad.click_factors or {}
     lines = {(choice.campaign_id, choice.item_id): line for line, choice in enumerate(choices) if choice.sponsored}
     for index, slot in enumerate(ad.slots):
         line = lines.get((slot.campaign_id, slot.item_id), len(choices) + index)
@@ -759,4 +781,5 @@ def _open_slots(ad: Ad, choices: Sequence[Choice]) -> Iterator[OpenSlot]:
             0 if slot.view_window_ms is msgspec.UNSET else slot.view_window_ms,
             PURCHASE_WINDOW_MS if slot.purchase_window_ms is msgspec.UNSET else slot.purchase_window_ms,
             slot.multiplier is not msgspec.UNSET,
+            slot.probability / factors.get(slot.campaign_id, 1.0) if slot.bid_per == "click" else 0.0,
         )

@@ -91,7 +91,7 @@ class PartitionState:
         self._topic, _, self._partition = source.rpartition("-")
         self.budgets = PartitionBudgets(self.partition)
         """Budgets of campaigns, changed together with the ledger."""
-        self.ledger = Ledger(source, settings, self.budgets.charge, self.budgets.cancel)
+        self.ledger = Ledger(source, settings, self.budgets)
         """Open decisions, changed once the decisions of a batch are made."""
         self._settings = settings
         self._users: dict[str, bytes] = {}

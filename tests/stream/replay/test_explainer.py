@@ -13,7 +13,7 @@ from clickscore.schemas.leases import BudgetLease, CampaignLease
 from clickscore.schemas.rollouts import EpochRollout
 from clickscore.schemas.topics import EVENTS
 from clickscore.stream.policy.policy_file import load_policy
-from clickscore.stream.replay.explainer import BUDGETS_GONE
+from clickscore.stream.replay.explainer import ADS_GONE
 from clickscore.stream.replay.explanation_text import describe_briefly, describe_explanation
 from clickscore.stream.replay.reference_log import ReferenceLog
 from clickscore.stream.scoring.bundle import check_bundle
@@ -169,11 +169,11 @@ def test_without_the_decision_on_ads_budgets_are_not_invented(tmp_path: Path, bu
     past = make_budgeted_past(policy, bundle)
     del past.published.values[f"{ID}-3-ad"]
     (explanation,) = past.explain(f"{ID}-3", bundle=bundle, policies=[policy])
-    assert (explanation.verdict, explanation.problem) == ("not recomputed", BUDGETS_GONE)
+    assert (explanation.verdict, explanation.problem) == ("not recomputed", ADS_GONE)
     past = make_budgeted_past("default", bundle)
     del past.published.values[f"{ID}-3-ad"]
     (explanation,) = past.explain(f"{ID}-3", bundle=bundle)
-    assert (explanation.verdict, explanation.approximate) == ("equal", (BUDGETS_GONE,))
+    assert (explanation.verdict, explanation.approximate) == ("equal", (ADS_GONE,))
 
 
 def test_without_campaigns_there_is_no_decision_on_an_ad(bundle: Path):

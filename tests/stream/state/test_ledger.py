@@ -14,8 +14,8 @@ from clickscore.schemas.open_decisions import (
     item_hash,
     ledger_key,
 )
-from clickscore.schemas.outcomes import AdCharge
 from clickscore.schemas.snapshots import PARTITION_KEY, decode_user
+from clickscore.stream.budgets.partition_budgets import PartitionBudgets
 from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state.attribution import find_line
 from clickscore.stream.state.changelog import restore
@@ -94,16 +94,8 @@ def click(user: str, minute: float, decision: str, item: str = "cup", event_id: 
     )
 
 
-def in_full(charge: AdCharge) -> AdCharge:
-    return charge
-
-
-def owe_nothing(*_: object) -> None:
-    """Do nothing: without budgets there is no debt."""
-
-
 def opened(*openings: OpeningDecision) -> Ledger:
-    ledger = Ledger("events-0", SessionSettings(), charge=in_full, cancel=owe_nothing)
+    ledger = Ledger("events-0", SessionSettings(), PartitionBudgets(0))
     for offset, each in enumerate(openings):
         ledger.open(each, offset, is_machine=False)
     return ledger

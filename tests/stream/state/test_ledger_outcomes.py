@@ -30,6 +30,7 @@ from clickscore.schemas.open_decisions import (
 )
 from clickscore.schemas.outcomes import AdCharge, DecisionOutcome, LineOutcome
 from clickscore.schemas.purposes import ADS
+from clickscore.stream.budgets.partition_budgets import PartitionBudgets
 from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state.changelog import restore
 from clickscore.stream.state.ledger import (
@@ -427,7 +428,7 @@ def test_forgotten_user_has_no_outcome():
 
 
 def test_ads_of_a_user_without_consent_to_ads_are_not_joined():
-    ledger = Ledger("events-0", SessionSettings(), charge=lambda charge: charge, cancel=lambda *_: None)
+    ledger = Ledger("events-0", SessionSettings(), PartitionBudgets(0))
     shelves = [ShownShelf("list", (*choices("cup"), sponsored("tea", "pot")))]
     opening = OpeningDecision("ann", START, "model", shelves, ads(sold("tea", "pot", position=1)), ADS)
     ledger.open(opening, 0, is_machine=False)
