@@ -25,7 +25,13 @@ from clickscore.stream.terminal_text import safe_text
 
 @click.group()
 def ads() -> None:
-    """Report on the auctions, and say why a campaign was shown or not."""
+    """Report on the auctions, and say why a campaign was shown or not.
+
+    \b
+    Example:
+      clickscore ads report
+      clickscore ads why tea-week kafka:clickstream-events --bundle demo
+    """  # noqa: D301
 
 
 @ads.command()

@@ -22,7 +22,14 @@ from clickscore.stream.terminal_text import safe_text
 
 @click.group()
 def bundle() -> None:
-    """Check a bundle (the folder of one shipped model), and keep bundles in a store."""
+    """Check a bundle (the folder of one shipped model), and keep bundles in a store.
+
+    \b
+    Example:
+      clickscore bundle check bundle
+      clickscore bundle push bundle --bundle-store /srv/bundles
+      clickscore bundle list --bundle-store /srv/bundles
+    """  # noqa: D301
 
 
 @bundle.command()
@@ -106,7 +113,12 @@ def push(folder: Path, *, settings: Settings) -> None:
 @with_settings("bundle_store", broker=False)
 @json_options
 def list_bundles(*, settings: Settings, json_output: JsonOutput) -> None:
-    """List the bundles of the bundle store, the newest push first."""
+    """List the bundles of the bundle store, the newest push first.
+
+    \b
+    Example:
+      clickscore bundle list --bundle-store /srv/bundles
+    """  # noqa: D301
     stored = open_store(settings).list_bundles()
     json_output.write([{"version": bundle.manifest.version, "pushed_at": bundle.pushed_at} for bundle in stored])
     for manifest, pushed_at in stored:
@@ -122,7 +134,12 @@ def list_bundles(*, settings: Settings, json_output: JsonOutput) -> None:
 @with_settings("bundle_store", broker=False)
 @json_options
 def show(version: str, *, settings: Settings, json_output: JsonOutput) -> None:
-    """Describe the bundle VERSION of the bundle store: at least 6 digits of its content hash."""
+    """Describe the bundle VERSION of the bundle store: at least 6 digits of its content hash.
+
+    \b
+    Example:
+      clickscore bundle show 3f9ac2 --bundle-store /srv/bundles
+    """  # noqa: D301
     manifest = open_store(settings).find(version).manifest
     json_output.write(manifest)
     _describe(json_output, manifest, manifest.version)
@@ -163,7 +180,7 @@ def _describe(output: JsonOutput, manifest: Manifest, title: str) -> None:
     output.echo(
         safe_text(f"{title}, made with {manifest.framework}, learned from {manifest.training_data or 'unknown data'}")
     )
-    output.echo(f"{manifest.items} items, sessions of up to {manifest.max_length}, {manifest.candidates} candidates")
+    output.echo(f"{manifest.items:,} items, sessions of up to {manifest.max_length}, {manifest.candidates} candidates")
     if manifest.absent_heads:
         heads = safe_text(" and no ".join(manifest.absent_heads))
         output.echo(f"the model has no {heads}: decisions state null there")

@@ -75,7 +75,7 @@ def explain(
     Example:
       clickscore explain clickstream-events-2-1017 --bundle demo
       clickscore explain clickstream-events-2-1017-ad --bundle-store /srv/bundles --what-if strict
-      clickscore tail recommendation-decisions --json | jq -r .decision_id | clickscore explain - --brief
+      clickscore tail recommendation-decisions --json --until-end | jq -r .decision_id | clickscore explain - --brief
 
     \f
     Args:

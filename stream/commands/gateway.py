@@ -41,7 +41,7 @@ def gateway(context: click.Context, settings: Settings) -> None:
     Example:
       clickscore gateway --gateway-port 8080
       curl http://127.0.0.1:8080/v1/users/anna/recommendations
-      clickscore gateway key create web-shop --scope events --scope read
+      clickscore gateway key create web-shop --scope events --scope read --gateway-keys-file keys.json
     """  # noqa: D301
     if context.invoked_subcommand:
         return
@@ -71,9 +71,9 @@ def key() -> None:
 
     \b
     Example:
-      clickscore gateway key create web-shop --scope events --scope read
-      clickscore gateway key list
-      clickscore gateway key remove 4f1c20a9b3d7
+      clickscore gateway key create web-shop --scope events --scope read --gateway-keys-file keys.json
+      clickscore gateway key list --gateway-keys-file keys.json
+      clickscore gateway key remove 4f1c20a9b3d7 --gateway-keys-file keys.json
     """  # noqa: D301
 
 
@@ -131,7 +131,12 @@ def derive_user_key(user_id: str, seconds: int) -> None:
 @key.command("list")
 @with_settings("gateway_keys_file", broker=False)
 def list_keys(settings: Settings) -> None:
-    """List the keys: id, name, rights and time of creation."""
+    """List the keys: id, name, rights and time of creation.
+
+    \b
+    Example:
+      clickscore gateway key list --gateway-keys-file keys.json
+    """  # noqa: D301
     for stored in read_keys(_keys_file(settings)):
         click.echo(_describe(stored))
 
@@ -140,7 +145,12 @@ def list_keys(settings: Settings) -> None:
 @click.argument("key_id")
 @with_settings("gateway_keys_file", broker=False)
 def remove(settings: Settings, key_id: str) -> None:
-    """Remove the key with the id KEY_ID. A running gateway refuses it within 5 seconds."""
+    """Remove the key with the id KEY_ID. A running gateway refuses it within 5 seconds.
+
+    \b
+    Example:
+      clickscore gateway key remove 4f1c20a9b3d7 --gateway-keys-file keys.json
+    """  # noqa: D301
     path = _keys_file(settings)
     keys = read_keys(path)
     remaining = [stored for stored in keys if stored.key_id != key_id]

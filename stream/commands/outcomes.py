@@ -30,7 +30,13 @@ REPORT_COLUMNS = 150
 
 @click.group()
 def outcomes() -> None:
-    """Report what became of decisions: impressions, clicks, orders and money."""
+    """Report what became of decisions: impressions, clicks, orders and money.
+
+    \b
+    Example:
+      clickscore outcomes report
+      clickscore outcomes replay kafka:clickstream-events --bundle demo --out outcomes.jsonl.gz
+    """  # noqa: D301
 
 
 @outcomes.command()
@@ -143,6 +149,10 @@ def replay(*, settings: Settings, source_options: SourceOptions, replay_options:
     The decisions are made again, and the reactions are joined to them. At the end of the events every open decision is
     closed. Events name their decisions by the place in the log: replay the topic, kafka:clickstream-events, or a file
     in the order of the log with --order file and the same --partitions.
+
+    \b
+    Example:
+      clickscore outcomes replay kafka:clickstream-events --bundle demo --out outcomes.jsonl.gz
 
     \f
     Args:

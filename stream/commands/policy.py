@@ -25,7 +25,14 @@ def policy() -> None:
     """Check, explain and compare policies: what may be shown, how often and where.
 
     A policy is the name of a shipped policy (default, strict, discovery, no-ads, shelves) or the path of a TOML file.
-    """
+
+    \b
+    Example:
+      clickscore policy list
+      clickscore policy check autumn.toml
+      clickscore policy explain default
+      clickscore policy diff default autumn.toml
+    """  # noqa: D301
 
 
 @policy.command()

@@ -65,7 +65,7 @@ def test_events_check_counts_the_items_that_the_packaged_bundle_knows(log: Path)
 def test_bundle_check_takes_the_name() -> None:
     result = CliRunner().invoke(bundle, ["check", "demo"])
     assert result.exit_code == 0, result.output
-    assert "2000 items" in result.output
+    assert "2,000 items" in result.output
 
 
 def test_replay_takes_the_name_and_gives_reasons(log: Path, tmp_path: Path) -> None:
