@@ -4,7 +4,7 @@ Scores are rounded to 6 decimals (see `round_score`), and only Kafka headers hav
 decision is byte-equal to the first.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 
@@ -210,7 +210,7 @@ PLAIN_LIST = "list"
 """Name of the list of a page without shelves, where the lists of pages are counted."""
 
 
-class ShownShelf(NamedTuple):
+class ShownShelf(msgspec.Struct, frozen=True, gc=False):
     """A list of a page."""
 
     name: str

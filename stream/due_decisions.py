@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from clickscore.schemas.decisions import Ad, ShownShelf
 from clickscore.stream.deciders import Decider
 from clickscore.stream.pipeline_records import Message, Output
@@ -11,7 +13,7 @@ from clickscore.stream.request import Request, Scores
 from clickscore.stream.scoring.scorer import PendingScores, Scorer
 
 
-class DueDecision(NamedTuple):
+class DueDecision(msgspec.Struct, frozen=True, gc=False):
     """A request that waits for its decision."""
 
     request: Request
@@ -25,7 +27,7 @@ class DueDecision(NamedTuple):
     """Offset of the event."""
 
 
-class DecidedPage(NamedTuple):
+class DecidedPage(msgspec.Struct, frozen=True, gc=False):
     """A decision with its records to publish."""
 
     recommendation: Message

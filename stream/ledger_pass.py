@@ -33,7 +33,7 @@ class Identity(NamedTuple):
     """Bits of the purposes to which the user of a hand-over has not consented."""
 
 
-class LedgerStep(NamedTuple):
+class LedgerStep(msgspec.Struct, frozen=True, gc=False):
     """A record on its way through the ledger."""
 
     offset: int

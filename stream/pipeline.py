@@ -308,12 +308,13 @@ class Pipeline:
         state, steps, output, end = batch
         ledger = state.ledger
         for step in steps:
-            offset, max_ts, index, user_id, ads_alone = step[:5]
-            ledger.advance(max_ts, offset)
+            offset, index, user_id = step.offset, step.decision, step.forgotten_user
+            if step.max_ts >= ledger.due_at:
+                ledger.advance(step.max_ts, offset)
             if self.applies_budgets:
                 pass_budgets(state, step, output)
             if user_id is not None:
-                (ledger.forget_ads if ads_alone else ledger.forget)(user_id, offset)
+                (ledger.forget_ads if step.ads_alone else ledger.forget)(user_id, offset)
                 continue
             if step.identity is not None:
                 pass_identity(batch, step.identity, offset, self._session_settings.max_event_bytes)
@@ -344,7 +345,7 @@ class Pipeline:
             find_multiplier=budgets.multiplier if self.applies_budgets else None,
             find_click_factor=budgets.find_click_factor(),
         )
-        page = self._decide(due._replace(request=request), scores)
+        page = self._decide(msgspec.structs.replace(due, request=request), scores)
         is_charged = request.client < FIRST_MACHINE and not request.withheld & (ADS | PERSONALISATION)
         if is_charged and page.ad is not None and page.ad.budgets and not isinstance(request.event, Impression):
             budgets.note_page(list(page.ad.budgets), page.ad.slots)
@@ -673,7 +674,7 @@ class Pipeline:
             due: The request, with catalogue and decider.
             scores: The model's output; absent where no model scores the request.
         """
-        request, catalogue, output, decider, offset = due
+        request, output, decider, offset = due.request, due.output, due.decider, due.offset
         output.unscored += scores is None or not scores.rows
         if (
             self.shadow_share
@@ -684,13 +685,16 @@ class Pipeline:
         ):
             output.shadowed.append((request, scores))
         key, variant = request.event.user_id.encode(), request.variant
-        (value, origins, filtered, moved, shelves), ad = decider.decide(request, scores, catalogue)
-        for reason, count in origins.items():
+        recommendation, ad = decider.decide(request, scores, due.catalogue)
+        for reason, count in recommendation.origins.items():
             output.items[variant, reason] += count
-        output.removed.update(filtered)
-        output.moved.update(moved)
+        if recommendation.filtered:
+            output.removed.update(recommendation.filtered)
+        if recommendation.moved:
+            output.moved.update(recommendation.moved)
         ad_message = Message(key, encode_decision(ad), offset) if ad is not None else None
-        page = DecidedPage(Message(key, value, offset), ad_message, shelves, ad, origins)
+        message = Message(key, recommendation.value, offset)
+        page = DecidedPage(message, ad_message, recommendation.shelves, ad, recommendation.origins)
         if self.watch is not None:
             self.watch(due, scores, page)
         return page

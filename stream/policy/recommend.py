@@ -94,7 +94,7 @@ class PreEncodedRecommendation(
 _Record = TypeVar("_Record", Recommendation, PreEncodedRecommendation)
 
 
-class EncodedRecommendation(NamedTuple):
+class EncodedRecommendation(msgspec.Struct, frozen=True, gc=False):
     """A recommendation as JSON, with the number of items by origin."""
 
     value: bytes
@@ -227,7 +227,9 @@ class Policy:
 
     def reads_companions(self, event: AnyEvent) -> bool:
         """Return whether the page of an event has a shelf of what users bought together."""
-        names = event.placements or self._pages.get(type(event)) or ()
+        names = event.placements or self._pages.get(type(event))
+        if not names:
+            return False
         return any(job_of(name, self._policy_file.shelves) == "complement" for name in names)
 
     def _find_shelf(self, name: str) -> tuple[ShelfPlan, "Policy"] | None:
@@ -273,6 +275,10 @@ class Policy:
         popular = self._popular_items(request, catalogue) if self._is_popular(request, scores) else None
         if popular is not None:
             return self._record(Recommendation, request, None, popular.choices, popular.filtered)
+        return self._decide(request, scores, catalogue)
+
+    def _decide(self, request: Request, scores: Scores | None, catalogue: AnyCatalogue) -> Recommendation:
+        """Return the decision on a request that is not answered with the shared popular items."""
         forbidden = self.forbidden(request, catalogue)
         choices, filtered, moved = self._choose(request, scores, catalogue, forbidden)
         return self._record(Recommendation, request, scores, choices, filtered, moved=moved)
@@ -291,7 +297,7 @@ class Policy:
             origins = {CONTROL: len(popular.choices)} if popular.choices else {}
             shelves = [ShownShelf(PLAIN_LIST, popular.choices)]
             return EncodedRecommendation(encode_decision(record), origins, popular.filtered, {}, shelves)
-        return encode_recommendation(self.recommend(request, scores, catalogue))
+        return encode_recommendation(self._decide(request, scores, catalogue))
 
     def _is_popular(self, request: Request, scores: Scores | None) -> bool:
         """Return whether popular items alone are candidates, and no stage can treat a user differently."""
@@ -365,7 +371,7 @@ class Policy:
         slate: Slate
         if self._is_plain:
             picks = pick_candidates(sources, forbidden, counts, self._k, filtered)
-            slate = make_choices(picks, self._reasons([pick for pick in picks if pick[2] == MODEL], request, scores))
+            slate = make_choices(picks, self._reasons(picks, request, scores))
         else:
             picks = pick_candidates(sources, forbidden, None, max(self._k, SLATE_SIZE), filtered)
             rerankers = bind_rerankers(self._rerankers, scores)
@@ -389,14 +395,17 @@ class Policy:
         """Return the events that raised the scores of candidates of the model most, by item; empty without reasons.
 
         Args:
-            picks: The candidates.
+            picks: Candidates; those of other origins have no reasons.
             request: The event, with the user's session.
             scores: The model's output.
         """
-        if not picks or scores is None or scores.reasons is None or not self._max_reasons:
+        if scores is None or scores.reasons is None or not self._max_reasons:
             return {}
-        items = [pick[0] for pick in picks]
-        indices = [pick[3] for pick in picks]
+        own = [pick for pick in picks if pick[2] == MODEL]
+        if not own:
+            return {}
+        items = [pick[0] for pick in own]
+        indices = [pick[3] for pick in own]
         if self._source or self._unknown_item(request) is not None:  # the index in a source is another one
             index_of = {item: index for index, (item, _) in enumerate(scores.candidates())}
             indices = [index_of[item] for item in items]
@@ -470,8 +479,9 @@ class Policy:
             or popular.catalogue_version != version
         ):
             popular = self._popular = self._choose_popular(request, catalogue)
-        if any(rule.forbid(request, catalogue) for rule in self._request_filters):
-            return None
+        for rule in self._request_filters:
+            if rule.forbid(request, catalogue):
+                return None
         is_disjoint = popular.considered.isdisjoint
         if self._personal_caps and not is_disjoint(request.items):
             return None

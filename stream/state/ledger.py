@@ -14,6 +14,8 @@ where anything has changed. It is bounded: at most `MAX_DECISIONS` and `MAX_ORDE
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from operator import attrgetter
 from typing import NamedTuple
 
 import msgspec
@@ -49,6 +51,7 @@ from clickscore.schemas.outcomes import AdCharge, ChargeReason, DecisionOutcome,
 from clickscore.schemas.purposes import ADS, purposes_of_bits
 from clickscore.schemas.snapshots import LedgerRecord, UserState, decode_ledger_record, decode_user, encode
 from clickscore.stream.budgets.partition_budgets import AdOutcome, PartitionBudgets
+from clickscore.stream.reference.epoch_schedule import NEVER_MS
 from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state.attribution import PageLine, attribute_orders, find_line, judge_clicks, order_window
 from clickscore.stream.state.billing import make_bill
@@ -69,6 +72,7 @@ KIND_NAMES = ("impression", "click", "cart", "purchase")
 """Name of each kind of reaction, by code."""
 _NO_ITEM = bytes(ITEM_HASH_BYTES)
 """Stands for an item of a page with which no event may be joined."""
+_item_of = attrgetter("item_id")
 _NO_LINES_DIGEST = xxhash.xxh3_64_digest(encode_outcome(()))
 """`OpenDecision.digest` of an outcome without lines, as most are."""
 
@@ -146,6 +150,8 @@ class Ledger:
         self._topic, _, partition = source.rpartition("-")
         self._partition = int(partition)
         self._lateness_ms = settings.lateness_ms
+        self.due_at = NEVER_MS
+        """Largest event time of the partition before which `advance` has nothing to do, ms."""
         self._users: dict[str, bytes] = {}
         self._touched: dict[str, UserState] = {}  # decoded for the batch
         self._opened: dict[str, LedgerRecord] = {}  # users to whom the batch has only added decisions so far
@@ -211,8 +217,6 @@ class Ledger:
             offset: Source offset of the record that moved it.
         """
         watermark = max_ts - self._lateness_ms
-        if not self._timers.is_due(watermark):
-            return
         closures = 0
         while closures < MAX_CLOSURES and (user_id := self._timers.pop(watermark)) is not None:
             close_at = self._close_at.get(user_id)
@@ -227,6 +231,7 @@ class Ledger:
                 self._touch_record(user_id, record, offset)
                 self._close(user_id, ledger, due)
             self._set_timer(user_id, *map(_next_closing, ledger.decisions))
+        self.due_at = self._timers.next_ms + self._lateness_ms
 
     def _close(self, user_id: str, ledger: UserLedger, due: Sequence[int]) -> None:
         """Write the outcomes of decisions whose click window is over, and forget those whose windows are all over.
@@ -435,14 +440,17 @@ class Ledger:
             opening: The decision.
             offset: Source offset of the answered event.
         """
-        choices = [choice for shelf in opening.shelves for choice in shelf.items]
+        choices = list(chain.from_iterable([shelf.items for shelf in opening.shelves]))
         joins_ads = not opening.withheld & ADS
+        hashes = map(item_hash, map(_item_of, choices))
+        if not joins_ads:
+            hashes = [_NO_ITEM if choice.sponsored else hashed for choice, hashed in zip(choices, hashes, strict=True)]
         return OpenDecision(
             partition=self._partition,
             offset=offset,
             ts=opening.ts,
             variant=opening.variant,
-            items=b"".join([item_hash(c.item_id) if joins_ads or not c.sponsored else _NO_ITEM for c in choices]),
+            items=b"".join(hashes),
             shelves=[(shelf.name, len(shelf.items)) for shelf in opening.shelves],
             slots=list(_open_slots(opening.ad, choices)) if opening.ad is not None and joins_ads else [],
             withheld=opening.withheld,
@@ -660,6 +668,7 @@ class Ledger:
         if close_at is None or time_ms < close_at:
             self._close_at[user_id] = time_ms
             self._timers.add(user_id, time_ms)
+            self.due_at = self._timers.next_ms + self._lateness_ms
 
     def flush(self, offset: int) -> list[LedgerChange]:
         """End a batch; return the changed records.

@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Collection, Iterable
+from itertools import islice
 
 MAX_POPULAR = 64
 """Items in the ranking: enough for a recommendation after sold-out and bought items are removed."""
@@ -14,13 +15,9 @@ no more items than a shopper."""
 
 def newest_items(items: list[str]) -> Collection[str]:
     """Return the newest distinct items of a session, at most `MAX_COUNTED`; the empty item of a search is left out."""
-    newest: dict[str, None] = {}
-    for item in reversed(items):
-        if item:
-            newest[item] = None
-            if len(newest) == MAX_COUNTED:
-                break
-    return newest
+    newest = dict.fromkeys(reversed(items))
+    newest.pop("", None)
+    return newest if len(newest) <= MAX_COUNTED else dict.fromkeys(islice(newest, MAX_COUNTED))
 
 
 class Popularity:

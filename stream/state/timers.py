@@ -4,6 +4,7 @@ import heapq
 from collections.abc import Set as AbstractSet
 
 from clickscore.schemas.durations import MINUTE_MS
+from clickscore.stream.reference.epoch_schedule import NEVER_MS
 
 
 class TimerWheel:
@@ -57,6 +58,13 @@ class TimerWheel:
     def minute_ms(self) -> int:
         """Begin of the minute of the last popped key, ms: earlier times are due."""
         return self._head_minute * MINUTE_MS
+
+    @property
+    def next_ms(self) -> int:
+        """Time from which on a key is due, ms; `NEVER_MS` without keys."""
+        if self._head:
+            return self.minute_ms
+        return self._minutes[0] * MINUTE_MS if self._minutes else NEVER_MS
 
     def is_due(self, now_ms: int) -> bool:
         """Return whether any key is due."""
