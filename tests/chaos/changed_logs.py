@@ -151,7 +151,8 @@ def _judge_rest(scene: Stage, earlier: Topics) -> None:
     topics = scene.topics()
     outputs = {
         field: _after(getattr(topics, field), getattr(earlier, field))
-        for field in ("recommendations", "ads", "closed_sessions", "dead_letters", "receipts")
+        for field in Topics._fields
+        if field not in ("source", "events", "snapshots")
     }
     verdict = scene.verdict_on(earlier)
     verdict.add(scene.verdict_on(topics._replace(**outputs)))

@@ -11,6 +11,7 @@ from clickscore.stream.settings import Settings
 from clickscore.stream.state.changelog import restore
 from clickscore.stream.state.partition import ChangelogRecord
 from tests.chaos.judge import Topics
+from tests.chaos.reactions import reactions_to
 from tests.chaos.written_topics import APPENDED_AT, TOPIC, Stored, output_records, reference
 from tests.integration.event_log import Sent
 
@@ -20,6 +21,8 @@ CRASH_SHARE = 0.2
 """Share of batches whose worker dies after the outputs are stored, and before the snapshots are."""
 
 
+SNAPSHOTS = Topics._fields[2:].index("snapshots")
+"""Index of the changelog among the output topics."""
 LATE_SHARE = 0.1
 """Share of batches after which a stalled worker wakes up, and writes an old hand-over."""
 
@@ -39,18 +42,19 @@ class CrashingWorkers:
         self._dice = random.Random(seed)
         self._pipeline = Pipeline(settings.sessions, settings.policy, TOPIC, reference())
         self._events: dict[int, list[Stored]] = {partition: [] for partition in range(PARTITIONS)}
-        self._outputs: list[dict[int, list[Stored]]] = [defaultdict(list) for _ in range(6)]
+        self._outputs: list[dict[int, list[Stored]]] = [defaultdict(list) for _ in Topics._fields[2:]]
+        self._waiting: list[Sent] = []
         self._handovers: list[Message] = []
         self._changes: dict[int, list[ChangelogRecord]] = defaultdict(list)
 
     def run(self, log: Sequence[Sent]) -> Topics:
         """Append a log in parts, process batches of both partitions in any order, and return all topics."""
-        waiting = list(log)
+        self._waiting = waiting = list(log)
         while waiting or any(map(self._pending, self._events)):
             part = self._dice.randrange(MAX_BATCH)
             for value, key, _ in waiting[:part]:
                 self._append(partition_of(key or b"", PARTITIONS), key, value)
-            waiting = waiting[part:]
+            del waiting[:part]
             self._process(self._dice.randrange(PARTITIONS))
         return Topics(TOPIC, self._events, *self._outputs)
 
@@ -67,18 +71,21 @@ class CrashingWorkers:
         if not batch:
             return
         output = self._pipeline.process(partition, batch)
-        *topics, snapshots, receipts = output_records(output, self._settings, partition)
+        stored = output_records(output, self._settings, partition)
+        snapshots, stored[SNAPSHOTS] = stored[SNAPSHOTS], []
         self._handovers += output.handovers
         late = self._dice.choices(self._handovers, k=self._dice.random() < LATE_SHARE) if self._handovers else []
         for message in [*output.handovers, *late]:
             self._append(partition_of(message.key or b"", PARTITIONS), message.key, message.value)
-        for topic, records in zip(self._outputs, (*topics, [], receipts), strict=True):
+        for topic, records in zip(self._outputs, stored, strict=True):
             topic[partition] += [Stored(len(topic[partition]) + row, APPENDED_AT, *r) for row, r in enumerate(records)]
+        for message in (*output.recommendations, *output.ads):
+            self._waiting[:0] = reactions_to(message.value)
         if self._dice.random() < CRASH_SHARE:
             self.crashes += 1
             state = restore(self._changes[partition], f"{TOPIC}-{partition}", self._settings.sessions)
             self._pipeline.load({partition: state})
             return
         self._changes[partition] += output.changes
-        changelog = self._outputs[4][partition]
+        changelog = self._outputs[SNAPSHOTS][partition]
         changelog += [Stored(len(changelog) + row, APPENDED_AT, *record) for row, record in enumerate(snapshots)]

@@ -3,20 +3,25 @@
 The judge reads the JSON and the MessagePack of the topics itself. Only documented forms are read.
 """
 
+import itertools
 import json
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from tests.chaos.event_rules import PURPOSES, Rules
+from tests.chaos.event_rules import PURPOSES, JsonObject, Rules
+from tests.chaos.ledger_model import LedgerModel, read_pages
 from tests.chaos.session_model import ACTIONS, PartitionFacts, PartitionModel, UserFacts
 
 HASH_BYTES = 8
 LEDGER_PREFIX = b"\0"
 """First byte of the keys of ledger records, which say nothing of sessions."""
+HANDOVER = b'{"type":"handover"'
+"""Beginning of a hand-over."""
+NOTHING = UserFacts(0, (), None, (), None)
 MAX_EXAMPLES = 20
 DECISION_FIELDS = ("user_id", "event_id", "ts", "session_id", "session_length", "late")
 
@@ -47,6 +52,8 @@ class Topics(NamedTuple):
     dead_letters: Records
     snapshots: Records
     receipts: Records
+    decision_outcomes: Records
+    ad_charges: Records
 
 
 @dataclass
@@ -58,6 +65,10 @@ class Verdict:
     users: int = 0
     """Users of whom the model remembers something at the end."""
     closed_sessions: int = 0
+    joined: int = 0
+    """Outcomes of decisions with a reaction, corrections included."""
+    charged: float = 0.0
+    """Sum of the charges, less the credits."""
     snapshots: int = 0
     """Records of the changelog, each compared with the model's state at its offset."""
     repeats: Counter[str] = field(default_factory=Counter[str])
@@ -81,6 +92,8 @@ class Verdict:
         self.outcomes += verdict.outcomes
         self.users += verdict.users
         self.closed_sessions += verdict.closed_sessions
+        self.joined += verdict.joined
+        self.charged += verdict.charged
         self.snapshots += verdict.snapshots
         self.repeats += verdict.repeats
         self.faults += verdict.faults
@@ -93,19 +106,18 @@ class Verdict:
             self.examples.append(f"{kind}: {example}")
 
 
-def judge(topics: Topics, rules: Rules, *, with_ads: bool) -> Verdict:
+def judge(topics: Topics, rules: Rules, *, with_ads: bool, with_money: bool = True) -> Verdict:
     """Compare everything that was written with the model, and return the counts.
 
     Args:
         topics: Records of all topics, after every event was committed.
         rules: Settings of the sessions.
         with_ads: Whether there were campaigns from the first event on, so that each decision has its ad.
+        with_money: Whether each worker was of a release that writes outcomes and charges.
     """
     verdict = Verdict()
-    for partition, records in topics.events.items():
-        model = PartitionModel(f"{topics.source}-{partition}", rules)
-        for record in records:
-            model.add(record.offset, record.timestamp, record.value)
+    truth = _recompute(topics, rules)
+    for partition, model in truth.sessions.items():
         verdict.outcomes += model.outcomes
         verdict.closed_sessions += len(model.closed)
         _judge_decisions(verdict, topics.recommendations.get(partition, ()), model)
@@ -113,10 +125,77 @@ def judge(topics: Topics, rules: Rules, *, with_ads: bool) -> Verdict:
             _judge_ads(verdict, topics.ads.get(partition, ()), model)
         _judge_closed_sessions(verdict, topics.closed_sessions.get(partition, ()), model)
         _judge_receipts(verdict, topics.receipts.get(partition, ()), model)
-        _judge_handovers(verdict, topics, partition, model)
+        _judge_handovers(verdict, topics, partition, truth, with_money=with_money)
         _judge_dead_letters(verdict, topics, partition, model, rules)
         _judge_snapshots(verdict, topics.snapshots.get(partition, ()), model)
+    if with_money:
+        _judge_money(verdict, topics, truth)
     return verdict
+
+
+class _Truth(NamedTuple):
+    """What must follow from the log of events and the published decisions."""
+
+    sessions: Mapping[int, PartitionModel]
+    ledgers: Mapping[int, LedgerModel]
+    outcomes: Mapping[str, JsonObject]
+    charges: Mapping[str, JsonObject]
+
+
+def _recompute(topics: Topics, rules: Rules) -> _Truth:
+    """Pass the logs of all partitions through the models; a hand-over comes after its source."""
+    pages = read_pages(_newest(topics.recommendations), _newest(topics.ads))
+    outcomes: dict[str, JsonObject] = {}
+    charges: dict[str, JsonObject] = {}
+    sources = {partition: f"{topics.source}-{partition}" for partition in topics.events}
+    sessions = {partition: PartitionModel(source, rules) for partition, source in sources.items()}
+    ledgers = {partition: LedgerModel(source, pages, outcomes, charges) for partition, source in sources.items()}
+    waiting = {partition: deque(records) for partition, records in topics.events.items()}
+    is_stuck = False  # a hand-over from nowhere waits for nothing
+    while any(waiting.values()):
+        before = sum(map(len, waiting.values()))
+        for partition, records in waiting.items():
+            while records and (is_stuck or _may_follow(records[0], sessions)):
+                record, is_stuck = records.popleft(), False
+                sessions[partition].add(record.offset, record.timestamp, record.value)
+                ledgers[partition].add(sessions[partition])
+        is_stuck = before == sum(map(len, waiting.values()))
+    return _Truth(sessions, ledgers, outcomes, charges)
+
+
+def _may_follow(record: Record, sessions: Mapping[int, PartitionModel]) -> bool:
+    """Return whether the `identify` event behind a hand-over was passed; every other record may come at any time."""
+    if not (record.value or b"").startswith(HANDOVER):
+        return True
+    handover = json.loads(record.value or b"")
+    source = sessions.get(handover["partition"])
+    return source is None or source.offset >= handover["offset"]
+
+
+def _newest(records: Records) -> dict[str, JsonObject]:
+    """Return the records of all partitions by decision."""
+    values = [json.loads(record.value or b"{}") for of_partition in records.values() for record in of_partition]
+    return {value["decision_id"]: value for value in values if "decision_id" in value}
+
+
+def _judge_money(verdict: Verdict, topics: Topics, truth: _Truth) -> None:
+    """Compare outcomes and charges of all partitions with the truth: a hand-over moves an open decision."""
+    outcomes: dict[str, list[Record]] = defaultdict(list)
+    for record in itertools.chain.from_iterable(topics.decision_outcomes.values()):
+        value = json.loads(record.value or b"{}")
+        outcomes[f"{value['decision_id']}/{value.get('revision', 0)}"].append(record)
+    charges = _by_field(itertools.chain.from_iterable(topics.ad_charges.values()), "charge_id")
+
+    def differs(key: str, expected: Mapping[str, JsonObject]) -> Callable[[Record, str], bool]:
+        return lambda record, identity: (
+            record.key != expected[identity][key].encode()
+            or _without_zeros(json.loads(record.value or b"null")) != _without_zeros(expected[identity])
+        )
+
+    _judge_written(verdict, "outcome", outcomes, truth.outcomes, differs("user_id", truth.outcomes))
+    _judge_written(verdict, "charge", charges, truth.charges, differs("campaign_id", truth.charges))
+    verdict.joined += sum("lines" in outcome for outcome in truth.outcomes.values())
+    verdict.charged += sum(charge["net"] for charge in truth.charges.values())
 
 
 def _judge_decisions(verdict: Verdict, records: Iterable[Record], model: PartitionModel) -> None:
@@ -163,28 +242,44 @@ def _judge_receipts(verdict: Verdict, records: Iterable[Record], model: Partitio
     _judge_written(verdict, "receipt", _by_field(records, "record_id"), model.receipts, differs)
 
 
-def _judge_handovers(verdict: Verdict, topics: Topics, partition: int, model: PartitionModel) -> None:
-    """Compare the hand-overs from a partition, which lie in all partitions of the events."""
+def _without_zeros(value: Any) -> Any:
+    """Return JSON without fields that are 0: a record may say 0 or nothing."""
+    if isinstance(value, dict):
+        return {name: _without_zeros(content) for name, content in value.items() if content != 0 or name == "position"}
+    return [_without_zeros(content) for content in value] if isinstance(value, list) else value
+
+
+def _judge_handovers(verdict: Verdict, topics: Topics, partition: int, truth: _Truth, *, with_money: bool) -> None:
+    """Compare the hand-overs from a partition, which lie in all partitions of the events.
+
+    Args:
+        verdict: Receives the differences.
+        topics: All topics.
+        partition: Partition of the `identify` events.
+        truth: What must follow.
+        with_money: Whether open decisions are handed over, too.
+    """
+    model, handed = truth.sessions[partition], truth.ledgers[partition].handed
+    expected = dict(model.handovers)
+    for offset in (offset for offset, has_pages in handed.items() if has_pages and with_money):
+        expected.setdefault(f"{model.source}-{offset}", {"partition": partition, "offset": offset})
     handovers: dict[str, list[Record]] = defaultdict(list)
     for records in topics.events.values():
         for record in records:
-            if (record.value or b"").startswith(b'{"type":"handover"'):
+            if (record.value or b"").startswith(HANDOVER):
                 value = json.loads(record.value or b"")
-                if value["partition"] == partition and not _hands_only_decisions(value):
+                if value["partition"] == partition:
                     handovers[f"{model.source}-{value['offset']}"].append(record)
 
     def differs(record: Record, identity: str) -> bool:
-        value, expectation = json.loads(record.value or b"null"), model.handovers[identity]
-        return record.key != value["user_id"].encode() or any(
-            value[name] != expected for name, expected in expectation.items()
+        value = json.loads(record.value or b"null")
+        return (
+            record.key != value["user_id"].encode()
+            or any(value[name] != content for name, content in expected[identity].items())
+            or (with_money and ("ledger" in value) != handed[value["offset"]])
         )
 
-    _judge_written(verdict, "hand-over", handovers, model.handovers, differs)
-
-
-def _hands_only_decisions(handover: dict[str, Any]) -> bool:
-    """Return whether a hand-over has open decisions alone, which the model of sessions does not know."""
-    return "ledger" in handover and not any(handover[name] for name in ("session", "bought", "consent", "ads"))
+    _judge_written(verdict, "hand-over", handovers, expected, differs)
 
 
 def _judge_dead_letters(verdict: Verdict, topics: Topics, partition: int, model: PartitionModel, rules: Rules) -> None:
@@ -275,7 +370,8 @@ def _read_snapshot(record: Record) -> tuple[int, UserFacts | PartitionFacts | No
     )
     session = (first_offset, name, opened_at, length, purchased) if length else None
     newest_ts = newest_ts if length or bought else 0
-    return offset, UserFacts(newest_ts, tuple(bought), session, events, _read_consent(rest[0] if rest else None))
+    facts = UserFacts(newest_ts, tuple(bought), session, events, _read_consent(rest[0] if rest else None))
+    return offset, None if facts == NOTHING else facts  # counts of seen ads may be left, which no model knows
 
 
 def _read_consent(fields: list[Any] | None) -> Any:

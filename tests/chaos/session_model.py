@@ -138,6 +138,10 @@ class PartitionModel:
         self.dead: set[int] = set()
         """Offsets of dead letters."""
         self.outcomes: Counter[str] = Counter()
+        self.event: JsonObject | None = None
+        """Event of the newest record; None for a dead letter."""
+        self.outcome = ""
+        """Outcome of the newest record."""
         self._history: dict[str, tuple[list[int], list[int]]] = {}
         self._remember("", PartitionFacts(-1, ()))  # a worker stores its epoch before the first record
         self._rules = rules
@@ -187,7 +191,7 @@ class PartitionModel:
             event = read_event(value, appended_at, self._rules)
         except NotAnEventError:
             self.dead.add(offset)
-            self.outcomes["dead"] += 1
+            self.event, self.outcome = None, "dead"
         else:
             if event["type"] == "epoch":
                 outcome = "epoch"  # the record of a worker changes no session; the judge does not look at its effect
@@ -202,7 +206,8 @@ class PartitionModel:
             else:
                 self._move_watermark(event["ts"], CLOSED_BY_TICK if event["type"] == "tick" else CLOSED_BY_EVENT)
                 outcome = self._take(event, offset)
-            self.outcomes[outcome] += 1
+            self.event, self.outcome = event, outcome
+        self.outcomes[self.outcome] += 1
         for user_id in self._changed:
             shopper = self._shoppers.get(user_id)
             if shopper and not (shopper.session or shopper.bought or shopper.statements):
@@ -210,6 +215,14 @@ class PartitionModel:
                 shopper = None
             self._remember(user_id, None if shopper is None else _facts(shopper))
         self._remember("", PartitionFacts(self._max_ts, tuple(self._popular)))
+
+    def withheld(self, user_id: str) -> frozenset[str]:
+        """Return the purposes without a user's consent as of the newest record."""
+        return self._withheld(self._shoppers.get(user_id, Shopper()))
+
+    def is_erased(self, handover: JsonObject) -> bool:
+        """Return whether the newest record is a hand-over of somebody who was erased since."""
+        return any(self._erasure(handover[name]) >= handover["ts"] for name in ("user_id", "anonymous_id"))
 
     def _take(self, event: JsonObject, offset: int) -> str:
         """Bring an event into its session, decide, and return the outcome."""
@@ -387,7 +400,7 @@ class PartitionModel:
         if event["offset"] <= self._received.get(event["partition"], -1):
             return "repeated"
         self._received[event["partition"]] = event["offset"]
-        if any(self._erasure(name) >= event["ts"] for name in (event["user_id"], event["anonymous_id"])):
+        if self.is_erased(event):
             return "handover"
         user_id = event["user_id"]
         shopper = self._shoppers.setdefault(user_id, Shopper())

@@ -1,21 +1,26 @@
 """Stage: an installation under load, with workers that are killed, stalled and replaced, and the verdict on it."""
 
+import asyncio
 import random
 import signal
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 
+from aiokafka import AIOKafkaConsumer
+
 from clickscore.schemas.topics import (
+    AD_CHARGES,
     ADS,
     CLOSED_SESSIONS,
     DEAD_LETTERS,
+    DECISION_OUTCOMES,
     ERASURE_RECEIPTS,
     EVENTS,
     RECOMMENDATIONS,
@@ -23,6 +28,7 @@ from clickscore.schemas.topics import (
 )
 from tests.chaos.event_rules import Rules
 from tests.chaos.judge import Topics, Verdict, judge
+from tests.chaos.reactions import reactions_to
 from tests.integration.event_log import Sent, campaigns, catalogue
 from tests.integration.live import Installation, Worker, installation
 
@@ -39,9 +45,21 @@ SESSION_TIMEOUT_MS = 2_000
 READY_S = 120.0
 NOTICE_S = 60.0
 """A worker looks at its topics every 3 s and looks twice; a busy machine takes longer."""
-READ = (EVENTS, RECOMMENDATIONS, ADS, CLOSED_SESSIONS, DEAD_LETTERS, SNAPSHOTS, ERASURE_RECEIPTS)
+READ = (
+    EVENTS,
+    RECOMMENDATIONS,
+    ADS,
+    CLOSED_SESSIONS,
+    DEAD_LETTERS,
+    SNAPSHOTS,
+    ERASURE_RECEIPTS,
+    DECISION_OUTCOMES,
+    AD_CHARGES,
+)
 """Topics that the judge reads, in its order."""
 FINISHED_S = 180.0
+REACTION_MS = 200
+"""Time until shoppers look for new decisions, ms."""
 
 
 @dataclass
@@ -72,6 +90,8 @@ class Stage:
         """Faults that the topics do not show: kind and example."""
         self.judged: Verdict | None = None
         """Verdict on the topics, where it is not simply that on all records at the end."""
+        self.judges_money = True
+        """Whether each worker is of a release that writes outcomes and charges."""
 
     @property
     def running(self) -> list[Worker]:
@@ -110,23 +130,34 @@ class Stage:
 
     @contextmanager
     def load(self, log: Sequence[Sent], per_second: float) -> Iterator[None]:
-        """Produce events at a steady rate for as long as the block runs, or until the log ends."""
+        """Produce events at a steady rate for as long as the block runs, or until the log ends.
+
+        Meanwhile shoppers react to the decisions.
+        """
         over = threading.Event()
         failures: list[BaseException] = []
 
-        def produce() -> None:
+        def watched(work: Callable[[], None]) -> None:
             try:
-                self.live.produce(takewhile(lambda _: not over.is_set(), log), per_second)
+                work()
             except BaseException as exc:  # noqa: BLE001 (raised again in the scene's thread)
                 failures.append(exc)
 
-        thread = threading.Thread(target=produce)
-        thread.start()
+        def produce() -> None:
+            self.live.produce(takewhile(lambda _: not over.is_set(), log), per_second)
+
+        def react() -> None:
+            asyncio.run(_react(self.live, over))
+
+        threads = [threading.Thread(target=watched, args=[work]) for work in (produce, react)]
+        for thread in threads:
+            thread.start()
         try:
             yield
         finally:
             over.set()
-            thread.join()
+            for thread in threads:
+                thread.join()
         if failures:
             raise failures[0]
 
@@ -162,11 +193,30 @@ class Stage:
     def verdict_on(self, topics: Topics) -> Verdict:
         """Return the judge's verdict on topics."""
         rules = self.live.settings.sessions
-        return judge(topics, Rules(*(getattr(rules, name) for name in Rules._fields)), with_ads=True)
+        values = Rules(*(getattr(rules, name) for name in Rules._fields))
+        return judge(topics, values, with_ads=True, with_money=self.judges_money)
 
     def topics(self) -> Topics:
         """Read all topics."""
         return Topics(self.live.settings.kafka.topic(EVENTS.name), *map(self.live.read, READ))
+
+
+async def _react(live: Installation, over: threading.Event) -> None:
+    """Read decisions as they come, and produce the reactions of the shoppers.
+
+    Args:
+        live: The installation.
+        over: Is set at the end.
+    """
+    topics = [live.settings.kafka.topic(topic.name) for topic in (RECOMMENDATIONS, ADS)]
+    async with AIOKafkaConsumer(
+        *topics, bootstrap_servers=live.settings.kafka.bootstrap_servers, auto_offset_reset="earliest"
+    ) as consumer:
+        while not over.is_set():
+            batches = (await consumer.getmany(timeout_ms=REACTION_MS)).values()
+            reactions = [sent for batch in batches for record in batch for sent in reactions_to(record.value)]
+            if reactions:
+                await asyncio.to_thread(live.produce, reactions)
 
 
 @contextmanager

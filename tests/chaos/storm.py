@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.chaos.frail_broker import FrailBroker, frail_broker
 from tests.chaos.privacy_records import with_identities, with_privacy_records
+from tests.chaos.reactions import ends_of_windows, newest_ts
 from tests.chaos.stage import SESSION_TIMEOUT_MS, Result, Stage, say, stage
 from tests.integration.event_log import event_log
 
@@ -127,6 +128,7 @@ def _run(
                 scene.start_workers(WORKERS)
                 say(f"{name}: {number} of {len(faults)} faults, {dict(scene.deeds)}")
             time.sleep(LOAD_AFTER_S)
+        scene.live.produce(ends_of_windows(newest_ts(log)))
         scene.finish()
         return Result(name, seed, scene.verdict(), scene.deeds, time.monotonic() - started_at)
 

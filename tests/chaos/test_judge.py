@@ -10,8 +10,9 @@ import pytest
 from clickscore.stream.settings import Settings
 from tests.chaos.judge import Topics, Verdict, judge
 from tests.chaos.privacy_records import with_privacy_records
+from tests.chaos.reactions import ends_of_windows
 from tests.chaos.written_topics import Stored, rules_of, written_topics
-from tests.integration.event_log import event_log
+from tests.integration.event_log import BEGAN, MEAN_GAP_MS, event_log
 
 SETTINGS = Settings.of(gap_ms=300_000, max_events=20, max_bought=5, user_ttl_ms=900_000)
 
@@ -23,6 +24,13 @@ Spoil = Callable[[list[Stored]], list[Stored]]
 @pytest.fixture(scope="module")
 def good() -> Topics:
     return written_topics(with_privacy_records(event_log(1_200, seed=11, users=100), seed=11), SETTINGS, batch=40)
+
+
+@pytest.fixture(scope="module")
+def settled() -> Topics:
+    """Return topics after a log at whose end every outcome is due."""
+    log = with_privacy_records(event_log(500, seed=11, users=60), seed=11)
+    return written_topics([*log, *ends_of_windows(BEGAN + 500 * MEAN_GAP_MS)], SETTINGS, batch=40, reacts=True)
 
 
 def judged(topics: Topics) -> Verdict:
@@ -144,6 +152,33 @@ PLANTED: dict[str, tuple[str, Spoil, str]] = {
     "wrong bought items": ("snapshots", changed_state(11, ["other"]), "wrong state"),
     "wrong offset": ("snapshots", changed_state(0, 1), "wrong state"),
 }
+
+
+PLANTED_MONEY: dict[str, tuple[str, Spoil, str]] = {
+    "outcome dropped": ("decision_outcomes", without(300), "missing"),
+    "outcome of nothing": ("decision_outcomes", foreign(300), "unexpected"),
+    "wrong lines": ("decision_outcomes", changed(300, lines=[{"item_id": "item-1", "placement": "list"}]), "wrong"),
+    "unequal outcome": ("decision_outcomes", repeated(300, b" "), "unequal duplicate"),
+    "revision of nothing": ("decision_outcomes", changed(300, revision=7), "unexpected"),
+    "charge dropped": ("ad_charges", without(5), "missing"),
+    "charge of nothing": ("ad_charges", changed(5, charge_id="other"), "unexpected"),
+    "wrong amount": ("ad_charges", changed(5, net=7.77), "wrong"),
+    "wrong campaign": ("ad_charges", changed(5, campaign_id="other"), "wrong"),
+}
+
+
+def test_judge_accepts_outcomes_and_charges_and_their_equal_repeats(settled: Topics) -> None:
+    again = spoiled(spoiled(settled, "ad_charges", repeated(3)), "decision_outcomes", repeated(3))
+    verdict = judged(again)
+    assert (verdict.examples, verdict.duplicates) == ([], 2)
+    assert verdict.joined > 10
+    assert verdict.charged > 0
+
+
+@pytest.mark.parametrize("name", PLANTED_MONEY)
+def test_planted_error_of_outcomes_and_charges_is_found(settled: Topics, name: str) -> None:
+    topic, spoil, kind = PLANTED_MONEY[name]
+    assert judged(spoiled(settled, topic, spoil)).faults[kind] > 0
 
 
 def test_judge_accepts_what_the_pipeline_writes(good: Topics) -> None:

@@ -9,8 +9,9 @@ from clickscore.stream.settings import Settings
 from tests.chaos.crashing_workers import CrashingWorkers
 from tests.chaos.judge import judge
 from tests.chaos.privacy_records import with_identities, with_privacy_records
+from tests.chaos.reactions import ends_of_windows
 from tests.chaos.written_topics import rules_of, written_topics
-from tests.integration.event_log import BEGAN, Sent, event_log
+from tests.integration.event_log import BEGAN, MEAN_GAP_MS, Sent, event_log
 
 pytestmark = pytest.mark.slow
 
@@ -91,11 +92,14 @@ def test_sessions_are_handed_over_alike_with_and_without_restarts(
 def test_sessions_are_handed_over_exactly_once_between_partitions_whose_workers_crash(seed: int) -> None:
     settings = Settings.of(**list(SETTINGS.values())[seed % 4])
     log = with_identities(with_privacy_records(event_log(1_000, seed, users=60), seed), seed)
+    log += ends_of_windows(BEGAN + 1_000 * MEAN_GAP_MS)
     workers = CrashingWorkers(settings, seed)
     verdict = judge(workers.run(log), rules_of(settings), with_ads=True)
     assert not verdict.examples
     assert workers.crashes > 10
     assert verdict.outcomes["handover"] > 3
+    assert verdict.joined > 10
+    assert verdict.charged > 0
 
 
 def test_log_holds_every_outcome() -> None:

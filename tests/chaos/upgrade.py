@@ -36,6 +36,7 @@ def run_upgrade(broker: str, folder: Path, seed: int) -> Result:
     log = with_privacy_records(event_log(RATE * LONGEST_S, seed), seed)
     with stage(broker, folder, seed, bundle="demo") as scene:
         scene.live.code = previous
+        scene.judges_money = False  # the previous release knows neither outcomes nor charges
         scene.start_workers(WORKERS)
         with scene.load(log, RATE):
             for name, code in (("upgraded", present), ("rolled back", previous)):

@@ -16,6 +16,7 @@ from clickscore.stream.worker.group import OutgoingRecord
 from clickscore.stream.worker.outgoing import dead_letter, tombstone_headers
 from tests.chaos.event_rules import Rules
 from tests.chaos.judge import Topics
+from tests.chaos.reactions import reactions_to
 from tests.integration.event_log import Sent, campaigns, catalogue
 
 TOPIC = "clickstream-events"
@@ -38,7 +39,9 @@ def rules_of(settings: Settings) -> Rules:
     return Rules(*(getattr(settings.sessions, name) for name in Rules._fields))
 
 
-def written_topics(log: Sequence[Sent], settings: Settings, batch: int, restart: int = 0) -> Topics:
+def written_topics(
+    log: Sequence[Sent], settings: Settings, batch: int, restart: int = 0, *, reacts: bool = False
+) -> Topics:
     """Return all topics after the pipeline has processed a log in partition 0.
 
     Args:
@@ -46,11 +49,12 @@ def written_topics(log: Sequence[Sent], settings: Settings, batch: int, restart:
         settings: Settings of sessions and policy.
         batch: Records that are processed together.
         restart: Number of batches after which the state is restored from the changelog; 0 for never.
+        reacts: Whether shoppers react to the decisions.
     """
     pipeline = Pipeline(settings.sessions, settings.policy, TOPIC, reference())
     waiting = deque((key, value) for value, key, _ in log)
     events: list[Stored] = []
-    outputs: list[list[Stored]] = [[], [], [], [], [], []]
+    outputs: list[list[Stored]] = [[] for _ in Topics._fields[2:]]
     changes: list[ChangelogRecord] = []
     for number in itertools.count():
         if not waiting:
@@ -63,6 +67,9 @@ def written_topics(log: Sequence[Sent], settings: Settings, batch: int, restart:
         output = pipeline.process(0, records)
         changes += output.changes
         waiting.extendleft((message.key, message.value) for message in reversed(output.handovers))
+        decisions = (*output.recommendations, *output.ads) if reacts else ()
+        reactions = [sent for message in decisions for sent in reactions_to(message.value)]
+        waiting.extendleft((sent.key, sent.value) for sent in reversed(reactions))
         for topic, records in zip(outputs, output_records(output, settings, 0), strict=True):
             topic += [Stored(len(topic) + index, APPENDED_AT, *record) for index, record in enumerate(records)]
     return Topics(TOPIC, {0: events}, *({0: records} for records in outputs))
@@ -97,5 +104,8 @@ def output_records(output: Output, settings: Settings, partition: int) -> list[l
             (change.key, change.value, tombstone_headers(change) if change.value is None else [])
             for change in output.changes
         ],
-        [(message.key, message.value, []) for message in output.receipts],
+        *(
+            [(message.key, message.value, []) for message in messages]
+            for messages in (output.receipts, output.decision_outcomes, output.charges)
+        ),
     ]

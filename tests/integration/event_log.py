@@ -28,6 +28,8 @@ from clickscore.schemas.purposes import PURPOSES
 
 MINUTE_MS = 60_000
 BEGAN = 1_700_000_000_000  # long ago, so that a worker takes it for a backfill and adds no ticks of its own
+MEAN_GAP_MS = 1_500
+"""Mean event time between two records, ms."""
 FAR_FUTURE = 4_000_000_000_000
 
 ITEMS = [f"item-{number}" for number in range(1, 301)]
@@ -83,7 +85,7 @@ def event_log(count: int, seed: int = 0, *, partitions: int = 4, users: int = 30
     log: list[Sent] = []
     sound: list[Sent] = []
     for number in range(count):
-        now += int(rng.expovariate(1 / 1_500))
+        now += int(rng.expovariate(1 / MEAN_GAP_MS))
         if number % 4_000 == 3_999:
             now += 40 * MINUTE_MS  # a quiet spell, in which every session ends
         lot = rng.random()
