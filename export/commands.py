@@ -219,7 +219,13 @@ def import_onnx(
 @click.argument("bundle", type=BundleFolder())
 @click.argument("sessions", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Bundle folder: a new one.")
-def recalibrate(bundle: Path, sessions: tuple[Path, ...], *, out: Path) -> None:
+@click.option(
+    "--refit",
+    is_flag=True,
+    help="Also fit trees and a regression on the SESSIONS, and let them replace each head that they beat: for a shop "
+    "whose habits the bundle does not know. It takes minutes.",
+)
+def recalibrate(bundle: Path, sessions: tuple[Path, ...], *, out: Path, refit: bool) -> None:
     """Correct the level of a BUNDLE's probabilities on recent SESSIONS, without training.
 
     Rates of actions and purchases move by hour and day, and from shop to shop. The correction is a scale and a bounded
@@ -238,7 +244,7 @@ def recalibrate(bundle: Path, sessions: tuple[Path, ...], *, out: Path) -> None:
         from clickscore.export.recalibrate import recalibrate_bundle  # noqa: PLC0415 (as above)
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
-    manifest = recalibrate_bundle(bundle, sessions, out)
+    manifest = recalibrate_bundle(bundle, sessions, out, refit_heads=refit)
     if manifest is None or manifest.level is None:
         click.echo("the level fits the recent sessions, within two standard errors: no bundle was written")
         return
@@ -248,6 +254,10 @@ def recalibrate(bundle: Path, sessions: tuple[Path, ...], *, out: Path) -> None:
         click.echo(f"{words}, after {level.events:,} events: {level.before[name]:.4f} -> {level.after[name]:.4f}")
     shifts = ", ".join(f"{name} {shift:+.2f}" for name, shift in level.action_shifts.items())
     click.echo(f"shifts of the logits: purchase later {level.purchase_shift:+.2f}; next action: {shifts}")
+    if level.refit:
+        click.echo(f"fitted anew: {' and '.join(level.refit.heads)}; cross-validated on {level.refit.events:,} events:")
+        for name, words in names.items():
+            click.echo(f"{words}: {level.refit.before[name]:.4f} -> {level.refit.after[name]:.4f}")
     click.echo(f"wrote bundle {manifest.version}, in {out}")
     click.echo(f"next: clickscore worker --bundle {out}")
 

@@ -23,7 +23,13 @@ _ELEMENT_TYPES = {"int64": TensorProto.INT64, "float32": TensorProto.FLOAT}
 class GraphBuilder:
     """An unfinished ONNX graph: call it with an operator and inputs, and get the name of the node's output."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "") -> None:
+        """Begin an empty graph.
+
+        Args:
+            prefix: Beginning of all generated names.
+        """
+        self._prefix = prefix
         self._nodes: list[NodeProto] = []
         self._node_count = 0  # nodes inside branches included, so that no generated name repeats
         self._constants: list[TensorProto] = []
@@ -38,7 +44,8 @@ class GraphBuilder:
             name: Name of the output; a new name is made where the caller gives no name.
             attributes: Attributes of the operator.
         """
-        (output,) = self._add_node(operator, inputs, [name or f"{operator}_{self._node_count}"], attributes)
+        name = name or f"{self._prefix}{operator}_{self._node_count}"
+        (output,) = self._add_node(operator, inputs, [name], attributes)
         return output
 
     def top_k(self, values: str, count: int | str, *, largest: bool = True) -> tuple[str, str]:
@@ -51,7 +58,7 @@ class GraphBuilder:
             count: Number of values to keep, or the name of a tensor (1,) that holds the number.
             largest: Keep the largest values; False keeps the smallest.
         """
-        names = [f"TopK_{self._node_count}_{part}" for part in ("values", "indices")]
+        names = [f"{self._prefix}TopK_{self._node_count}_{part}" for part in ("values", "indices")]
         values, indices = self._add_node(
             "TopK", [values, count if isinstance(count, str) else np.array([count])], names, {"largest": int(largest)}
         )
@@ -59,7 +66,7 @@ class GraphBuilder:
 
     def add_constant(self, value: npt.NDArray[Any] | np.generic, name: str = "") -> str:
         """Add a constant and return its name."""
-        name = name or f"constant_{len(self._constants)}"
+        name = name or f"{self._prefix}constant_{len(self._constants)}"
         self._constants.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
@@ -78,6 +85,13 @@ class GraphBuilder:
         """Add an optional input, which has this value where the caller does not feed it, and return its name."""
         self._default_inputs.append(_declare_tensor(name, str(value.dtype), value.shape))
         return self.add_constant(value, name)
+
+    def append_to(self, graph: GraphProto) -> None:
+        """Append the nodes and the constants to a finished graph, each node with a name that begins with the prefix."""
+        for index, node in enumerate(self._nodes):
+            node.name = f"{self._prefix}{node.op_type}_{index}"
+        graph.node.extend(self._nodes)
+        graph.initializer.extend(self._constants)
 
     def serialize(self, candidates: int) -> bytes:
         """Return the model file, with the inputs and outputs of `schemas.manifest`.

@@ -1,6 +1,6 @@
 """Recalibrate: correct the level of a bundle's probabilities on recent sessions, and write the result as a new bundle.
 
-Items, candidates, scores and reasons stay bit for bit as they are.
+Items, candidates, scores and reasons stay bit for bit as they are. On request, heads are fitted anew (`model.refit`).
 """
 
 # pyright: standard
@@ -16,15 +16,22 @@ import onnxruntime as ort
 
 from clickscore.export.bundle_files import require_empty
 from clickscore.export.errors import ExportError
-from clickscore.export.level_graph import add_level, remove_level
+from clickscore.export.level_graph import add_level, add_refit, remove_level
 from clickscore.export.parity import MAX_DIFFERENCE
 from clickscore.export.probes import INVARIANCE_STEP, batch_invariant, run_with_reasons
 from clickscore.model.bundle_heads import batch_prefixes
 from clickscore.model.calibration import Calibration, Probabilities
 from clickscore.model.errors import DataError
-from clickscore.model.level import correct_level, describe_level, fit_level, is_unchanged
+from clickscore.model.level import correct_level, describe_level, fit_level, is_unchanged, leave_heads
 from clickscore.model.onnx_runtime import open_graph
-from clickscore.model.prefix_features import FullSessions, make_full_sessions
+from clickscore.model.prefix_features import (
+    NO_ATTRIBUTES,
+    FullSessions,
+    compute_features,
+    make_full_sessions,
+    make_item_attributes,
+)
+from clickscore.model.refit import Refit, fit_refit
 from clickscore.model.session_files import read_sessions
 from clickscore.model.vocabulary import read_vocabulary
 from clickscore.schemas.manifest import HEADS, Manifest, content_hash, decode_manifest, encode_manifest
@@ -33,7 +40,7 @@ CHECKED_PREFIXES = 512
 """Newest prefixes on which the new graph is compared with the old graph."""
 
 
-def recalibrate_bundle(bundle: Path, files: Sequence[Path], out: Path) -> Manifest | None:
+def recalibrate_bundle(bundle: Path, files: Sequence[Path], out: Path, *, refit_heads: bool = False) -> Manifest | None:
     """Write a bundle with the level of recent sessions, and return its manifest; None where the level is right.
 
     An earlier correction is replaced, so corrections never add up.
@@ -42,32 +49,44 @@ def recalibrate_bundle(bundle: Path, files: Sequence[Path], out: Path) -> Manife
         bundle: Folder of the bundle.
         files: Files of recent sessions, which the bundle was not trained on.
         out: Folder of the new bundle; it must be absent or empty.
+        refit_heads: Whether trees and a regression of the recent sessions may replace heads.
 
     Raises:
         DataError: A file cannot be read, or holds no session.
-        ExportError: The bundle lacks a head, the new graph is not the old one with another level, or the folder is not
-            empty.
+        ExportError: The bundle lacks a head or cannot be refitted, the new graph is not the old one with another level,
+            or the folder is not empty.
     """
     require_empty(out)
     manifest = decode_manifest((bundle / "manifest.json").read_bytes())
     if absent := sorted(set(HEADS) & set(manifest.absent_heads)):
         message = f"bundle {manifest.version} has no {' and no '.join(absent)}: there is no level to correct"
         raise ExportError(message)
+    if refit_heads and not manifest.every_event:
+        message = f"bundle {manifest.version} reads events on known items alone and cannot be refitted: omit --refit"
+        raise ExportError(message)
     sessions, report = read_sessions(files)
     if not len(sessions):
         message = "the files hold no session: name files of closed sessions"
         raise DataError(message)
     model = remove_level((bundle / "model.onnx").read_bytes())
-    rows = read_vocabulary(bundle / "items.txt").rows(sessions.item_ids)
+    vocabulary = read_vocabulary(bundle / "items.txt")
+    rows = vocabulary.rows(sessions.item_ids)
     full_sessions = make_full_sessions(sessions, rows)
-    graph = open_graph(model)
+    graph, refit = open_graph(model), None
     correction = fit_level(graph, manifest, full_sessions)
-    is_level = is_unchanged(correction.next_action) and is_unchanged(correction.purchase)
+    if refit_heads:
+        refit = fit_refit(graph, manifest, sessions, rows, make_item_attributes(vocabulary.items, NO_ATTRIBUTES))
+    if refit:
+        correction = leave_heads(correction, refit.report.heads)
+    is_level = refit is None and is_unchanged(correction.next_action) and is_unchanged(correction.purchase)
     if is_level and manifest.level is None:
         return None
     corrected = add_level(model, correction)
-    _compare(graph, open_graph(corrected), manifest, full_sessions, correction)
+    if refit:
+        corrected = add_refit(corrected, refit)
+    _compare(graph, open_graph(corrected), manifest, full_sessions, correction, refit=refit)
     level = describe_level(correction, len(sessions), report.first_closed_at, report.last_closed_at)
+    level = msgspec.structs.replace(level, refit=refit.report if refit else None)
     new_manifest = msgspec.structs.replace(
         manifest,
         content_hash=content_hash(corrected, (bundle / "items.txt").read_bytes()),
@@ -86,6 +105,8 @@ def _compare(
     manifest: Manifest,
     sessions: FullSessions,
     correction: Calibration,
+    *,
+    refit: Refit | None,
 ) -> None:
     """Refuse a new graph that differs from the old one in anything but the level, or whose bits depend on the batch.
 
@@ -95,6 +116,7 @@ def _compare(
         manifest: Manifest of the old bundle.
         sessions: Sessions to compare on.
         correction: The correction.
+        refit: Stack of the recent sessions, if it replaces heads.
     """
     ends = np.arange(len(sessions.items))[-CHECKED_PREFIXES:]
     for _, batch in batch_prefixes(manifest, sessions, ends):
@@ -107,6 +129,9 @@ def _compare(
             message = "the correction of the level changed more than the level: the bundle was not written"
             raise ExportError(message)
         expected = correct_level(Probabilities(*old_outputs[2:4]), correction)
+        if refit:
+            features = compute_features(batch, refit.stack.item_features)
+            expected = refit.replace(expected, refit.stack.logits(features))
         difference = max(
             float(np.abs(part - expected_part).max())
             for part, expected_part in zip(new_outputs[2:4], expected, strict=True)

@@ -69,7 +69,8 @@ def _tree_attributes(stack: Stack, scales: npt.NDArray[np.floating[Any]]) -> Map
     """Return the attributes of one ensemble with a target for each logit."""
     attributes, number = _TreeAttributes(), 0
     forests = ((stack.trees.next_action, range(len(NEXT_ACTIONS))), (stack.trees.purchase, [len(NEXT_ACTIONS)]))
-    for forest, targets in forests:
+    served = [(forest, targets) for forest, targets in forests if scales[targets[0]] != 0]
+    for forest, targets in served or forests:  # an ensemble without a tree is no valid node
         for index, tree in enumerate(forest.dump_model()["tree_info"]):
             target = targets[index % len(targets)]  # LightGBM lists the trees of a round class by class
             _append_tree(attributes, tree["tree_structure"], number, target, float(scales[target]))

@@ -76,7 +76,8 @@ def to_onnx(
         has_known = graph("Min", events.known_count, np.array([1]))  # (B, 1)
         logits = graph("Mul", logits, graph("Cast", has_known, to=TensorProto.FLOAT))
         logits = graph("Add", logits, add_stack(graph))
-    add_probabilities(graph, logits)
+    add_action_probabilities(graph, logits)
+    add_purchase(graph, logits)
     query_vectors = session.query_vectors(vectors, item_vectors, query, session.last_offsets)  # (B, 1, D)
     repeats = session.repeat_bonuses(query, session.last_offsets)  # (B, 1, L) each
     own = RowBonuses(*(graph("Squeeze", values, np.array([1])) for values in repeats))
@@ -90,17 +91,24 @@ def to_onnx(
     return model
 
 
-def add_probabilities(graph: GraphBuilder, logits: str) -> None:
-    """Add the outputs `action_probabilities` and `purchase` for logits (B, 6); no action falls below the lower limit.
+def add_action_probabilities(graph: GraphBuilder, logits: str) -> None:
+    """Add the output `action_probabilities` for logits (B, 6); no action falls below the lower limit.
 
-    The logistic function of z is written as softmax(0, z)[1], which ONNX Runtime computes session by session. A Sigmoid
-    over the batch as one vector may treat the vector's end in another way, and then a bit depends on the batch. So may
-    a ReduceSum over a single row; LpNormalization divides each row by its sum, row by row.
+    A ReduceSum over a single row may add in another order than over many. LpNormalization divides each row by its sum,
+    row by row.
     """
-    actions = len(NEXT_ACTIONS)
-    action_logits = graph("Slice", logits, np.array([0]), np.array([actions]), np.array([1]))
+    action_logits = graph("Slice", logits, np.array([0]), np.array([len(NEXT_ACTIONS)]), np.array([1]))
     limited = graph("Max", graph("Softmax", action_logits, axis=-1), np.float32(MIN_ACTION_PROBABILITY))  # (B, 5)
     graph("LpNormalization", limited, axis=1, p=1, name="action_probabilities")
+
+
+def add_purchase(graph: GraphBuilder, logits: str) -> None:
+    """Add the output `purchase` for logits (B, 6).
+
+    The logistic function of z is written as softmax(0, z)[1], which ONNX Runtime computes session by session. A Sigmoid
+    over the batch as one vector may treat the vector's end in another way, and then a bit depends on the batch.
+    """
+    actions = len(NEXT_ACTIONS)
     purchase_logit = graph("Slice", logits, np.array([actions]), np.array([actions + 1]), np.array([1]))  # (B, 1)
     pair = graph("Softmax", graph("Mul", purchase_logit, np.array([[0, 1]], dtype=np.float32)), axis=-1)  # (B, 2)
     graph("Gather", pair, np.array(1), axis=1, name="purchase")  # (B,)

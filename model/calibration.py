@@ -11,7 +11,8 @@ into the members' own weights, so the served graph gets no additional node.
 
 A fit on few sessions can make probabilities worse, so each step has to prove useful. Start: the last member unchanged.
 Candidates, in this order: class frequencies alone; the last member with scale and bias; all members. A candidate
-replaces the current choice if the cross-validated log loss falls by more than two standard errors over sessions.
+replaces the current choice if the cross-validated log loss falls by more than two standard errors over sessions, or at
+all if the current choice is frequencies, which are the same blend with scale 0.
 (The one-standard-error rule of Breiman et al., Classification and Regression Trees, 1984, would accept every sixth
 useless change.)
 """
@@ -102,8 +103,8 @@ def calibrate(members: Sequence[Floats], next_action: Ints, purchase: Ints, sess
         purchase=Affine(scales=purchase_map.scales, bias=(bias_with - bias_without,)),
         report=CalibrationReport(method=method, events=len(purchase), before={}, after={}),
     )
-    before = _measure(to_probabilities(members[0]), next_action, purchase)
-    after = _measure(to_probabilities(blend_logits(members, fitted)), next_action, purchase)
+    before = measure_heads(to_probabilities(members[0]), next_action, purchase)
+    after = measure_heads(to_probabilities(blend_logits(members, fitted)), next_action, purchase)
     return msgspec.structs.replace(fitted, report=msgspec.structs.replace(fitted.report, before=before, after=after))
 
 
@@ -190,10 +191,23 @@ def _select_blend(logits: Floats, labels: Ints, session: Ints) -> Affine:
     fits += [functools.partial(_fit_blend, members=tuple(range(members)))] * (members > 1)
     best, *candidates = [(fit, _cross_validate(fit, logits, labels, session_index)) for fit in fits]
     for fit, losses in candidates:
-        gains = np.bincount(session_index, best[1] - losses)  # (sessions,): an event's loss is no independent sample
-        if gains.mean() > MIN_STANDARD_ERRORS * gains.std(ddof=1) / np.sqrt(len(gains)):
+        gains = best[1] - losses
+        # Frequencies are a blend with scale 0: once the member is no longer unchanged, the better mean decides.
+        is_nested = best[0] is _fit_class_frequencies and gains.mean() > 0
+        if is_nested or is_significant(gains, session_index):
             best = fit, losses
     return best[0](logits, labels)
+
+
+def is_significant(gains: Floats, session: Ints) -> bool:
+    """Return whether the mean gain is above zero by more than `MIN_STANDARD_ERRORS`.
+
+    Args:
+        gains: Fall of each event's log loss: (n,).
+        session: Number of each event's session, from 0: (n,).
+    """
+    session_gains = np.bincount(session, gains)  # (sessions,): an event's loss is no independent sample
+    return bool(session_gains.mean() > MIN_STANDARD_ERRORS * session_gains.std(ddof=1) / np.sqrt(len(session_gains)))
 
 
 def _cross_validate(fit: Fit, logits: Floats, labels: Ints, session: Ints) -> Floats:
@@ -247,7 +261,14 @@ def _fit_blend(logits: Floats, labels: Ints, members: tuple[int, ...]) -> Affine
     return Affine(scales=tuple(all_scales.tolist()), bias=tuple(bias.tolist()))
 
 
-def _measure(predicted: Probabilities, next_action: Ints, purchase: Ints) -> dict[str, float]:
+def measure_heads(predicted: Probabilities, next_action: Ints, purchase: Ints) -> dict[str, float]:
+    """Return the metrics of a report, by name.
+
+    Args:
+        predicted: Predicted probabilities.
+        next_action: Label: class of the next action: (events,).
+        purchase: Label: 1 if a purchase follows, else 0: (events,).
+    """
     return {
         "next_action_log_loss": metrics.log_loss(predicted.next_action, next_action),
         "purchase_log_loss": metrics.log_loss(predicted.purchase, purchase),

@@ -320,7 +320,7 @@ def evaluate_events(
     which nobody can know beforehand. With --truth, probabilities are compared with the true ones as well.
 
     The test may come from another shop. With --recent, the bundle is also recalibrated on earlier sessions of that
-    shop, as by `recalibrate`, and base rate and LightGBM are fitted on them.
+    shop, as by `recalibrate`, refitted, as by `recalibrate --refit`, and base rate and LightGBM are fitted on them.
 
     \b
     Example:

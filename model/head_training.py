@@ -68,7 +68,7 @@ def fit_heads(dataset: Dataset, predict: Predict, config: TrainConfig) -> Blende
     """
     data, max_length, stack = dataset.tree_data, config.model.max_length, None
     if config.trees and data.has_actions:
-        copies = _make_copies(data.sessions.select(data.training), data.rows, config.seed)
+        copies = make_copies(data.sessions.select(data.training), data.rows, config.seed)
         ends = np.arange(len(copies[0].items))
         stack = fit_stack(copies, ends, data.attributes, max_length, config.seed)
     validation = data.sessions.select(data.validation)
@@ -87,7 +87,7 @@ def refit_heads(heads: BlendedHeads, dataset: Dataset, config: TrainConfig) -> S
     data = dataset.tree_data
     if heads.stack is None:
         return None
-    copies = _make_copies(data.sessions, data.rows, config.seed)
+    copies = make_copies(data.sessions, data.rows, config.seed)
     return refit_stack(heads.stack, copies, data.attributes, heads.max_length, config.seed)
 
 
@@ -117,8 +117,14 @@ def recalibrate(heads: BlendedHeads, newer: FineTuningData, predict: Predict) ->
     return _blend(heads, inputs, predict(newer.sample)), calibration
 
 
-def _make_copies(sessions: Sessions, rows: Ints, seed: int) -> list[FullSessions]:
-    """Return the sessions with their items known, and a copy with items hidden at random."""
+def make_copies(sessions: Sessions, rows: Ints, seed: int) -> list[FullSessions]:
+    """Return the sessions with their items known, and a copy with items hidden at random.
+
+    Args:
+        sessions: Whole sessions.
+        rows: Row of each entry of `sessions.item_ids`, 0 if unknown: (item_ids,).
+        seed: Seed of the random choices.
+    """
     return [make_full_sessions(sessions, rows), make_full_sessions(*hide_items(sessions, rows, HIDDEN_SHARES, seed))]
 
 

@@ -6,7 +6,7 @@ end of a training (`model.calibration`): the bundle stays as it is unless the cr
 than two standard errors. At scale 0 the head returns the frequencies of the recent sessions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 import numpy as np
@@ -24,7 +24,7 @@ from clickscore.model.calibration import (
     to_probabilities,
 )
 from clickscore.model.prefix_features import FullSessions, mark_purchased
-from clickscore.schemas.manifest import NEXT_ACTIONS, LevelCorrection, Manifest
+from clickscore.schemas.manifest import HEADS, NEXT_ACTIONS, LevelCorrection, Manifest
 
 MAX_SHIFT = 5.0
 """Largest shift of a logit at its mean, whatever the recent sessions hold: odds change by a factor of 150 at most. An
@@ -67,6 +67,23 @@ def correct_level(predicted: Probabilities, correction: Calibration) -> Probabil
     return to_probabilities(blend_logits([to_logits(predicted)], correction))
 
 
+def leave_heads(correction: Calibration, heads: Collection[str]) -> Calibration:
+    """Return a correction that leaves some heads as they are.
+
+    Args:
+        correction: Correction of both heads.
+        heads: Names of `HEADS` to leave.
+    """
+    changes = {
+        field: Affine(scales=(1.0,), bias=(0.0,) * len(affine.bias))
+        for name, field, affine in zip(
+            HEADS, ("next_action", "purchase"), (correction.next_action, correction.purchase), strict=True
+        )
+        if name in heads
+    }
+    return msgspec.structs.replace(correction, **changes)
+
+
 def is_unchanged(affine: Affine) -> bool:
     """Return whether a correction leaves a head as it is."""
     return affine.scales == (1.0,) and not any(affine.bias)
@@ -93,8 +110,8 @@ def describe_level(correction: Calibration, sessions: int, closed_from: int, clo
         action_shifts={name: round(shift, 6) for name, shift in zip(NEXT_ACTIONS, action_shifts, strict=True)},
         purchase_scale=round(correction.purchase.scales[0], 6),
         purchase_shift=round(purchase_shift, 6),
-        before=_rounded(correction.report.before),
-        after=_rounded(correction.report.after),
+        before=round_metrics(correction.report.before),
+        after=round_metrics(correction.report.after),
     )
 
 
@@ -115,5 +132,6 @@ def _shifts(affine: Affine, means: Floats) -> list[float]:
     return (np.array(affine.bias) + (affine.scales[0] - 1) * means).tolist()
 
 
-def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
+def round_metrics(figures: Mapping[str, float]) -> dict[str, float]:
+    """Return metrics for the manifest, by name."""
     return {name: round(value, 6) for name, value in figures.items()}

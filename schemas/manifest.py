@@ -92,6 +92,22 @@ class CalibrationReport(msgspec.Struct, frozen=True, kw_only=True):
     """Metrics with calibration, by name."""
 
 
+class RefitReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Heads whose probabilities come from trees and a regression of the recent sessions, and why.
+
+    The metrics are cross-validated: each third of the sessions is judged by heads of the other two thirds.
+    """
+
+    heads: tuple[str, ...]
+    """Names of `HEADS`."""
+    events: int
+    """Number of compared events."""
+    before: dict[str, float]
+    """Metrics with a corrected level alone, by name."""
+    after: dict[str, float]
+    """Metrics of the trees and the regression, by name."""
+
+
 class LevelCorrection(msgspec.Struct, frozen=True, kw_only=True):
     """Correction of the probabilities' level on recent sessions. The graph contains the correction already.
 
@@ -116,6 +132,9 @@ class LevelCorrection(msgspec.Struct, frozen=True, kw_only=True):
     """Metrics without the correction, on the same events, by name."""
     after: dict[str, float]
     """Metrics with the correction, by name."""
+    refit: RefitReport | None = None
+    """Heads that were fitted anew on the recent sessions; null if there are none. Scale and shifts then describe the
+    other heads alone."""
 
 
 class SessionNeighboursReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,6 +28,7 @@ from clickscore.model.item_attributes import read_catalogue
 from clickscore.model.level import correct_level, fit_level
 from clickscore.model.onnx_runtime import open_graph
 from clickscore.model.prefix_features import FullSessions, make_full_sessions, make_item_attributes, mark_purchased
+from clickscore.model.refit import Refit, fit_refit
 from clickscore.model.session_files import read_session_keys, read_sessions
 from clickscore.model.vocabulary import Vocabulary, read_vocabulary
 from clickscore.schemas.manifest import Manifest, decode_manifest
@@ -95,6 +96,7 @@ class BundleHeads:
         manifest: Manifest,
         fallback: HeadPredictor,
         correction: Calibration | None = None,
+        refit: Refit | None = None,
     ) -> None:
         """Build the heads.
 
@@ -103,12 +105,14 @@ class BundleHeads:
             manifest: Manifest of the bundle.
             fallback: Answers in place of the graph.
             correction: Correction of the graph's level on recent sessions, as `clickscore recalibrate` makes it.
+            refit: Stack of the recent sessions, as `clickscore recalibrate --refit` makes it.
         """
-        self.name = "bundle" if correction is None else "bundle, recalibrated"
+        self.name = "bundle, refitted" if refit else "bundle" if correction is None else "bundle, recalibrated"
         """Name in the results."""
         self.graph = graph
         """Graph of the bundle."""
-        self._manifest, self._fallback, self._correction = manifest, fallback, correction
+        self._manifest, self._fallback = manifest, fallback
+        self._correction, self._refit = correction, refit
 
     def predict(self, sessions: FullSessions, ends: Longs) -> Probabilities:
         """Return the graph's probabilities, or the fallback's for prefixes without a known item."""
@@ -116,6 +120,9 @@ class BundleHeads:
         rows, answers = run_heads(self.graph, self._manifest, sessions, ends)
         if self._correction is not None:
             answers = correct_level(answers, self._correction)
+        if self._refit is not None:
+            stack_logits = self._refit.stack.logits_after(sessions, ends[rows], self._manifest.max_length)
+            answers = self._refit.replace(answers, stack_logits)
         predicted.next_action[rows], predicted.purchase[rows] = answers
         return predicted
 
@@ -181,6 +188,12 @@ def evaluate_heads(
         base_rate.name, trees.name = "base rate, recent", "LightGBM, recent"
         recalibrated = BundleHeads(bundle_heads.graph, manifest, baselines[0], correction)
         models.append((recalibrated, bundle_test))
+        if manifest.every_event:
+            recent_rows = find_rows(bundle_items, recent_sessions.item_ids, hidden)
+            refit = fit_refit(bundle_heads.graph, manifest, recent_sessions, recent_rows, known_attributes)
+            if refit is not None:
+                refitted = BundleHeads(bundle_heads.graph, manifest, baselines[0], correction, refit)
+                models.append((refitted, bundle_test))
         models += [(base_rate, bundle_test), (trees, bundle_test)]
     return HeadResults(
         bundle=manifest.version,

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from clickscore.export.commands import recalibrate
-from clickscore.export.level_graph import add_level, remove_level
+from clickscore.export.level_graph import add_level, add_refit, remove_level
 from clickscore.export.probes import batch_invariant, run_with_reasons
 from clickscore.export.random_bundle import random_examples, write_random_bundle
 from clickscore.export.recalibrate import recalibrate_bundle
@@ -15,10 +16,15 @@ from clickscore.model.calibration import Affine, Calibration, Probabilities
 from clickscore.model.errors import DataError
 from clickscore.model.level import correct_level
 from clickscore.model.onnx_runtime import open_graph
+from clickscore.model.packaged_bundle import resolve_folder
+from clickscore.model.prefix_features import compute_features
+from clickscore.model.refit import ACTION_HEAD, PURCHASE_HEAD, Refit
+from clickscore.model.stack import fit_stack
 from clickscore.model.training_batches import pad_prefixes
-from clickscore.schemas.manifest import CalibrationReport, content_hash, decode_manifest, encode_manifest
+from clickscore.schemas.manifest import CalibrationReport, RefitReport, content_hash, decode_manifest, encode_manifest
 from clickscore.stream.scoring.bundle import check_bundle, load_bundle
 from clickscore.stream.scoring.scorer import Scorer
+from tests.export.test_stack_graph import FACTS, beginnings, random_sessions
 from tests.model.builders import TINY, shoppers, write_sessions
 from tests.refusals import refusal
 
@@ -144,3 +150,61 @@ def test_file_without_a_session_is_refused(bundle, tmp_path):
     empty.write_bytes(b"")
     with pytest.raises(DataError, match="no session"):
         recalibrate_bundle(bundle, [empty], tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def demo() -> Path:
+    return resolve_folder("demo")
+
+
+@pytest.fixture(scope="module")
+def strangers(tmp_path_factory):
+    """Sessions of a shop whose items and habits the demo's bundle does not know."""
+    return write_sessions(tmp_path_factory.mktemp("strangers") / "recent.jsonl", shoppers(300))
+
+
+@pytest.fixture(scope="module")
+def refitted(demo, strangers, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("refitted") / "bundle"
+    output = CliRunner().invoke(recalibrate, [str(demo), str(strangers), "--refit", "--out", str(folder)]).output
+    assert "fitted anew: action_probabilities" in output
+    return folder
+
+
+def test_refitted_bundle_is_served_and_says_so(demo, refitted):
+    assert check_bundle(refitted) == []
+    assert Scorer(load_bundle(refitted)).version != manifest_of(demo).version
+    level = manifest_of(refitted).level
+    assert level is not None
+    assert level.refit is not None
+    assert ACTION_HEAD in level.refit.heads
+    assert level.refit.after["next_action_log_loss"] < level.refit.before["next_action_log_loss"]
+    assert set(level.action_shifts.values()) == {0}
+
+
+def test_correction_without_a_refit_starts_from_the_first_graph(demo, refitted, strangers, tmp_path):
+    assert remove_level((refitted / "model.onnx").read_bytes()) == (demo / "model.onnx").read_bytes()
+    shifted = recalibrate_bundle(refitted, [strangers], tmp_path / "shifted")
+    assert shifted is not None
+    assert shifted.level is not None
+    assert shifted.level.refit is None
+    assert set(shifted.level.action_shifts.values()) != {0}
+
+
+def test_refit_of_one_head_leaves_the_other_its_bits(demo, refitted):
+    stack = fit_stack([full_sessions := random_sessions(80)], np.arange(len(full_sessions.items)), FACTS, 20, 0)
+    stack = stack.grow(manifest_of(demo).items)
+    model, batch = (demo / "model.onnx").read_bytes(), beginnings()
+    before = run_with_reasons(open_graph(model), batch)
+    for head, index, other in ((ACTION_HEAD, 2, 3), (PURCHASE_HEAD, 3, 2)):
+        refit = Refit(stack, RefitReport(heads=(head,), events=0, before={}, after={}))
+        after = run_with_reasons(open_graph(add_refit(model, refit)), batch)
+        assert after[other].tobytes() == before[other].tobytes()
+        logits = stack.logits(compute_features(batch, stack.item_features))
+        expected = refit.replace(Probabilities(before[2], before[3]), logits)
+        assert after[index] == pytest.approx(expected[index - 2], abs=1e-5)
+
+
+def test_bundle_without_trees_is_not_refitted(bundle, sessions, tmp_path):
+    result = CliRunner().invoke(recalibrate, [str(bundle), str(sessions), "--refit", "--out", str(tmp_path / "out")])
+    assert "omit --refit" in refusal(result)

@@ -52,6 +52,16 @@ def test_report_has_the_metrics_before_and_after():
     assert report.after["next_action_log_loss"] < report.before["next_action_log_loss"]
 
 
+def test_order_of_the_logits_survives_a_wrong_level_though_its_gain_is_not_significant():
+    rng = np.random.default_rng(0)
+    signal = rng.normal(size=800)
+    purchases = (rng.random(800) < 1 / (1 + np.exp(2 - 0.6 * signal))).astype(np.int64)
+    logits = np.zeros((800, 6))
+    logits[:, 5] = 0.6 * signal + 1
+    calibration = fit(logits, actions=np.zeros(800, dtype=np.int64), purchases=purchases, events_a_session=1)
+    assert 0.3 < calibration.purchase.scales[0] < 0.8
+
+
 def test_calibration_holds_on_other_events():
     calibration = fit_single(*simulate_logits(20_000, scale=2.0, shift=1.0))
     logits, _, purchases = simulate_logits(20_000, scale=2.0, shift=1.0, seed=1)
