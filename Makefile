@@ -115,14 +115,13 @@ bench-delivery: $(BENCH)/.done  ## exactly once beside at least once, in about 5
 bench-gateway: $(BENCH)/.done  ## requests a second and added latency of a gateway, in about 3 minutes; JSON=FILE keeps every run
 	@$(BENCH)/bin/python -m bench.gateway $(if $(JSON),--json-file $(JSON))
 
-bench-policy: $(BENCH)/.done  ## what each rule of the policy costs, and what it is worth in the simulated shop, in about 10 minutes
+bench-policy: $(BENCH)/.done  ## what each rule of the policy costs, in about 2 minutes
 	@$(BENCH)/bin/python -m bench.policy_cost
-	@$(BENCH)/bin/python -m bench.click_rates
 
 bench-pacing: $(BENCH)/.done  ## budgets of a simulated day beside the offline optimum, in about 10 minutes; PLOT=FILE draws it
 	@$(BENCH)/bin/python -m bench.pacing $(if $(PLOT),--plot $(PLOT))
 
-bench-decisions: setup-train  ## what rules, goals and ads are worth in the simulated shop: docs/decisions-quality.md, in about 20 minutes
+bench-decisions: setup-train  ## what rules, shelves, goals and ads are worth in the simulated shop: docs/decisions-quality.md, in about 30 minutes
 	$(TRAIN)/bin/python -m bench.decisions_quality $(if $(JSON),--json-file $(JSON))
 	$(TRAIN)/bin/python -m bench.pacing --plot docs/plots/pacing.svg
 

@@ -1,7 +1,7 @@
 """Closed loop: a simulated shop with shoppers who react to the decisions of a pipeline, without Kafka."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -19,7 +19,7 @@ from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.scoring.scorer import Scorer
 from clickscore.stream.settings import Settings
 from clickscore.stream.simulator.shop.assortment import CATEGORIES, STYLES, Floats
-from clickscore.stream.simulator.shop.live import PACE, LiveShop
+from clickscore.stream.simulator.shop.live import PACE, LiveShop, Reactions
 from clickscore.stream.simulator.shop.shop_events import Truth
 from clickscore.stream.simulator.shop.shoppers import (
     INTENTS,
@@ -70,8 +70,12 @@ class ShopTally:
     """
 
     visits: int = 0
+    pages: int = 0
+    """Decided pages."""
+    categories: int = 0
+    """Categories of the shown list or main shelf, summed over pages."""
     impressions: int = 0
-    """Items read in recommendations, ads in the list included."""
+    """Items read in recommendations, on all shelves, ads in the list included."""
     clicks: int = 0
     orders: int = 0
     """Purchases of items found through a decision, in the same visit."""
@@ -87,6 +91,8 @@ class ShopTally:
     """Expected clicks on ads in the list."""
     ad_spend: float = 0.0
     """Prices of these clicks."""
+    shelves: Mapping[str, Reactions] = dataclasses.field(default_factory=dict[str, Reactions])
+    """Counted reactions to each shelf, apart from ads."""
 
 
 class TasteOracle:
@@ -174,6 +180,7 @@ class ClosedLoop:
             for output in self._pipeline.process_all(list(batches.items())):
                 self._show(output)
             self._truths.clear()
+        self._tally.shelves = self._shop.shelves
         return self._tally
 
     def _show(self, output: Output) -> None:
@@ -183,8 +190,11 @@ class ClosedLoop:
             if isinstance(decision, Ad):
                 base = decision.decision_id.removesuffix(AD_SUFFIX)
                 self._prices.update({(base, slot.campaign_id): slot.price for slot in decision.slots})
-            elif self._oracle is not None:
-                decision = self._replace_items(decision, self._oracle)
+            else:
+                if self._oracle is not None:
+                    decision = self._replace_items(decision, self._oracle)
+                self._tally.pages += 1
+                self._tally.categories += len({self._items[choice.item_id][1].category for choice in decision.items})
             self._shop.receive(decision)
 
     def _replace_items(self, decision: Recommendation, oracle: TasteOracle) -> Recommendation:

@@ -7,9 +7,10 @@ from bench.closed_loop import Arm
 from bench.former_policy import POLICY_0_1_0
 from clickscore.schemas.catalogue import Campaign, Item
 from clickscore.stream.policy.ad_policy import AdPlacement, Ads
-from clickscore.stream.policy.goal_policy import Goals
-from clickscore.stream.policy.policy_file import DEFAULT_POLICY, Limit, PolicyFile
+from clickscore.stream.policy.goal_policy import Goals, VariantGoals
+from clickscore.stream.policy.policy_file import DEFAULT_POLICY, Limit, PolicyFile, load_policy
 from clickscore.stream.policy.policy_parts import policies_without_a_part
+from clickscore.stream.policy.shelf_policy import Pages
 
 CAMPAIGNS = 200
 """Number of campaigns: eight for each category of the shop, for a contest on every page."""
@@ -35,6 +36,34 @@ def rule_arms() -> dict[str, Arm]:
 
 UNMEASURED = ("ads", "hide.unavailable")
 """Parts of the default policy without an effect in this shop: no campaign here, and sales everywhere."""
+
+SHELVES = "shelves"
+"""The shipped policy with shelves."""
+EMPTY_SHELVES = ("sponsored", "complement", "buy_again")
+"""Shelves that are empty in these shops: no campaign, and few purchases in so short a time."""
+
+
+def shelf_arms() -> dict[str, Arm]:
+    """Return the shipped policy with shelves, without each shelf in turn, and with money on a shelf, by name."""
+    policy = load_policy(SHELVES)
+    arms = {SHELVES: policy}
+    pages = msgspec.structs.asdict(policy.pages)
+    shown = dict.fromkeys(name for names in pages.values() for name in names[1:])  # the first is the main shelf
+    for shelf in shown:
+        if shelf not in EMPTY_SHELVES:
+            fewer = Pages(**{event: tuple(name for name in names if name != shelf) for event, names in pages.items()})
+            arms[f"without the shelf `{shelf}`"] = msgspec.structs.replace(policy, pages=fewer)
+    money = Goals(shelves={"similar": VariantGoals(order=0.2)})
+    arms["with `goals.shelves.similar.order = 0.2`"] = msgspec.structs.replace(policy, goals=money)
+    return {name: Arm(policy_file=arm) for name, arm in arms.items()}
+
+
+def diversity_arms() -> dict[str, Arm]:
+    """Return the default policy with diversity, by name."""
+    return {
+        f"`diversity = {strength:g}`": Arm(policy_file=msgspec.structs.replace(DEFAULT_POLICY, diversity=strength))
+        for strength in (0.1, 0.2, 0.3, 0.5)
+    }
 
 
 def with_limit(limit: Limit) -> PolicyFile:

@@ -1,4 +1,4 @@
-"""Decisions quality: effects of rules, goals and ads in the simulated shop: `python -m bench.decisions_quality`.
+"""Decisions quality: what parts of decisions are worth in the simulated shop: `python -m bench.decisions_quality`.
 
 Every arm gets the same shop and the same shoppers, in simulated time and without Kafka. The items are the
 items of the demo, known to the demo's bundle; each round has other shoppers. The same arguments give the same page.
@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from bench.closed_loop import Arm, ClosedLoop, ShopTally
-from bench.decision_arms import DEFAULT, ad_arms, goal_arms, rule_arms
+from bench.decision_arms import DEFAULT, ad_arms, diversity_arms, goal_arms, rule_arms, shelf_arms
 from bench.purchase_truth import purchase_probabilities
 from bench.quality_page import QualityResults, render_page
 from bench.quality_plots import draw_quality_plots
@@ -50,6 +50,8 @@ def run_rounds(rounds: int, seconds: int) -> QualityResults:
     purchases = purchase_probabilities(base.chain)
     groups: dict[str, dict[str, Arm]] = {
         "rules": rule_arms(),
+        "shelves": shelf_arms(),
+        "diversity": diversity_arms(),
         "goals": goal_arms(),
         "ads": ad_arms(base.assortment.items),
     }
@@ -67,6 +69,8 @@ def run_rounds(rounds: int, seconds: int) -> QualityResults:
         seconds=seconds,
         default=default,
         rules=tallies["rules"],
+        shelves={"one list": default, **tallies["shelves"]},
+        diversity={DEFAULT: default, **tallies["diversity"]},
         goals={DEFAULT: default, **tallies["goals"]},
         ads={"no ads": default, **tallies["ads"]},
     )

@@ -6,7 +6,7 @@ from statistics import mean
 import msgspec
 
 from bench.closed_loop import EVENTS_PER_SECOND, ShopTally
-from bench.decision_arms import CAMPAIGNS
+from bench.decision_arms import CAMPAIGNS, SHELVES
 from bench.paired_change import paired_change
 
 Tallies = Mapping[str, Sequence[ShopTally]]
@@ -22,6 +22,8 @@ class QualityResults(msgspec.Struct, frozen=True, kw_only=True):
     default: Sequence[ShopTally]
     """Counts of the default policy: the control."""
     rules: Tallies
+    shelves: Tallies
+    diversity: Tallies
     goals: Tallies
     ads: Tallies
 
@@ -29,6 +31,16 @@ class QualityResults(msgspec.Struct, frozen=True, kw_only=True):
 def click_rate(tally: ShopTally) -> float:
     """Return the expected clicks for 100 read items."""
     return 100 * tally.expected_clicks / tally.impressions
+
+
+def visit_clicks(tally: ShopTally) -> float:
+    """Return the expected clicks for 100 visits, on all shelves."""
+    return 100 * tally.expected_clicks / tally.visits
+
+
+def categories(tally: ShopTally) -> float:
+    """Return the mean number of categories of a list."""
+    return tally.categories / tally.pages
 
 
 def order_rate(tally: ShopTally) -> float:
@@ -60,9 +72,9 @@ Figure = Callable[[ShopTally], float]
 
 _HEAD = """# What decisions are worth
 In the simulated shop the shoppers react, and what they like is known. So it can say what no log can: what a rule, a
-goal or an ad costs and brings. `make bench-decisions` writes this page and its plots: {rounds} shops of {seconds}
-simulated seconds with {rate:.0f} events a second, the demo's bundle, and the same shoppers for every line. The
-intervals (95 %, Student's t, paired) are over the shops. They say nothing of a shop with other habits.
+shelf, a goal or an ad costs and brings. `make bench-decisions` writes this page and its plots: {rounds} shops of
+{seconds} simulated seconds with {rate:.0f} events a second, the demo's bundle, and the same shoppers for every line.
+The intervals (95 %, Student's t, paired) are over the shops. They say nothing of a shop with other habits.
 
 - **Clicks** are for 100 items that were read, by the true probability of a click on each.
 - **Orders** are of items that were clicked, in the same visit, for 1,000 visits: the true probability of a click, times
@@ -82,6 +94,28 @@ shows the items in stock with the highest probability of a click.
 
 """
 
+_SHELVES = """
+## Shelves
+The policy `shelves` shows further lists below the first ([`policy.md`](policy.md#shelves)), so clicks are for 100
+visits here, on all shelves. A shopper who clicks nothing on a shelf looks at the next as likely as at the first. All
+lines are compared with one plain list: what a shelf is worth is the difference from `shelves`. `complement` and
+`buy_again` stay empty in so short a time, since they need purchases of many users, or of the user's earlier visits.
+
+"""
+
+_SHELF_CLICKS = """
+What each shelf of `shelves` gets, counted over all shops. A shopper reads lower shelves only without a click above:
+
+"""
+
+_DIVERSITY = """
+## Diversity
+`diversity` ([`policy.md`](policy.md#diversity)) trades likeness for variety: the mean number of categories among the
+items of a list says how much. A shopper here looks for items of one category. A shop whose visitors look around may
+find otherwise.
+
+"""
+
 _GOALS = """
 ## Goals
 `[goals]` of a policy ([`policy.md`](policy.md#goals)) moves a list from relevance towards money. Each item got a
@@ -90,6 +124,13 @@ of an item. A real shop that shows dearer items loses more orders than this one.
 
 ![Clicks against revenue, and against margin](plots/decisions-goals.svg)
 
+"""
+
+_RECORDED = """
+On recorded events of JD.com, whose shoppers saw other lists, the same goals lose hits and bring nothing back. The log
+cannot show what people would have bought: [`policy.md`](policy.md#goals) has the table, and the commands.
+
+![Order value against hits on the next item, on recorded events](plots/jdata-goals.svg)
 """
 
 _ADS = """
@@ -127,8 +168,20 @@ def render_page(results: QualityResults) -> str:
         head,
         _RULES,
         _table(results.rules, default, {"clicks": click_rate, "orders": order_rate, "revenue": revenue}),
+        _SHELVES,
+        _table(results.shelves, default, {"clicks": visit_clicks, "orders": order_rate, "revenue": revenue}),
+        _SHELF_CLICKS,
+        _shelf_table(results.shelves[SHELVES]),
+        _DIVERSITY,
+        _table(
+            results.diversity,
+            default,
+            {"clicks": click_rate, "orders": order_rate, "revenue": revenue},
+            plain={"categories": categories},
+        ),
         _GOALS,
         _table(results.goals, default, {"clicks": click_rate, "revenue": revenue, "margin": margin}),
+        _RECORDED,
         _ADS.format(campaigns=CAMPAIGNS),
         _table(
             results.ads,
@@ -139,6 +192,18 @@ def render_page(results: QualityResults) -> str:
         _PACING,
     ]
     return "".join(parts)
+
+
+def _shelf_table(tallies: Sequence[ShopTally]) -> str:
+    """Return a table of the counted reactions to each shelf."""
+    names = dict.fromkeys(name for tally in tallies for name in tally.shelves)
+    pages = sum(tally.pages for tally in tallies)
+    lines = [_row(["shelf", "items read for 100 pages", "clicks for 100 items that were read"]), _row(["---"] * 3)]
+    for name in names:
+        shown = [tally.shelves[name] for tally in tallies if name in tally.shelves]
+        read, clicks = sum(counts.impressions for counts in shown), sum(counts.clicks for counts in shown)
+        lines.append(_row([f"`{name}`", f"{100 * read / pages:.1f}", f"{100 * clicks / max(1, read):.1f}"]))
+    return "\n".join(lines) + "\n"
 
 
 def _table(
