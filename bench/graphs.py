@@ -18,17 +18,23 @@ import onnxruntime as ort
 
 from bench.machine import machine
 from clickscore.export.random_bundle import random_weights
-from clickscore.export.ranking import BlockwiseTopK, ExactTopK, QuantisedShortlist, Ranking
+from clickscore.export.ranking import BlockwiseTopK, ExactTopK, Ranking
+from clickscore.export.shortlist import QuantisedShortlist
 from clickscore.export.to_onnx import to_onnx
 from clickscore.model.config import ModelConfig
 from clickscore.model.json_output import FormerJsonCommand, JsonOutput, json_options
-from clickscore.model.onnx_runtime import open_graph
+from clickscore.model.onnx_runtime import native_library, open_graph
 from clickscore.schemas.manifest import WIDTHS
 
 MODEL = ModelConfig(dim=64, layers=2, max_length=20)
 BEST = 20
-NAIVE = "naive"
-KINDS: dict[str, Ranking] = {NAIVE: ExactTopK(), "fp32": BlockwiseTopK(), "int8": QuantisedShortlist()}
+NAIVE, NATIVE = "naive", "int8, native"
+KINDS: dict[str, Ranking] = {
+    NAIVE: ExactTopK(),
+    "fp32": BlockwiseTopK(),
+    "int8": QuantisedShortlist(),
+    NATIVE: QuantisedShortlist(),
+}
 LENGTHS = np.array(
     [
         *(0.2741, 0.1672, 0.1155, 0.0818, 0.0625, 0.0489, 0.0388, 0.0309, 0.0250, 0.0204),
@@ -93,9 +99,13 @@ def main(*, items: Sequence[int], batch: Sequence[int], rounds: int, sessions: i
 
 
 def opened(items: int) -> dict[str, ort.InferenceSession]:
-    """Return each kind of graph with the same random weights on one thread."""
+    """Return each kind of graph with the same random weights on one thread; the native one where it is installed."""
     weights = random_weights(MODEL, items)
-    return {kind: open_graph(to_onnx(weights, MODEL, BEST, ranking=ranking)) for kind, ranking in KINDS.items()}
+    return {
+        kind: open_graph(to_onnx(weights, MODEL, BEST, ranking=ranking), native=kind == NATIVE)
+        for kind, ranking in KINDS.items()
+        if kind != NATIVE or native_library()
+    }
 
 
 def speed(graphs: dict[str, ort.InferenceSession], items: int, batch: int, rounds: int) -> list[Speed]:
@@ -115,10 +125,10 @@ def speed(graphs: dict[str, ort.InferenceSession], items: int, batch: int, round
         for kind, graph in graphs.items():
             calls = padded if kind == NAIVE else by_width
             for (_, feeds), seconds in zip(calls, times[kind], strict=False):
-                end = time.perf_counter() + TURN_SECONDS / len(calls)
-                while (started_at := time.perf_counter()) < end or len(seconds) < 3:
+                end = time.thread_time() + TURN_SECONDS / len(calls)
+                while (started_at := time.thread_time()) < end or len(seconds) < 3:
                     graph.run(OUTPUTS, feeds)
-                    seconds.append(time.perf_counter() - started_at)
+                    seconds.append(time.thread_time() - started_at)
     ms = {
         kind: 1e3 * sum(share * median(seconds) for (share, _), seconds in zip(calls, times[kind], strict=False))
         for kind in graphs
@@ -202,7 +212,7 @@ def _other_bits(graph: ort.InferenceSession, feeds: Feeds) -> int:
 
 
 def _speed_table(speeds: Sequence[Speed]) -> list[str]:
-    kinds = [kind for kind in KINDS if kind != NAIVE]
+    kinds = [kind for kind in dict.fromkeys(speed_row.graph for speed_row in speeds) if kind != NAIVE]
     cell = {(speed_row.items, speed_row.batch, speed_row.graph): speed_row for speed_row in speeds}
     lines = [f"| items | batch | naive, ms a call | {' | '.join(kinds)} |", "|---" * (3 + len(kinds)) + "|"]
     for items, batch in dict.fromkeys((speed_row.items, speed_row.batch) for speed_row in speeds):

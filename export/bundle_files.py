@@ -56,7 +56,7 @@ def write_bundle(
         training_data: Description of the training data, with a fingerprint.
         trained_until: Event time of the newest training event, ms; 0 where the time is unknown.
         metrics: Held-out metrics, measured on sessions that the model had not learned from.
-        precision: Number format of the product with the whole catalogue, a name of `export.ranking.RANKINGS`.
+        precision: Number format of the product with the whole catalogue, a name of `export.shortlist.RANKINGS`.
         fidelity: Comparison of a quantised graph with its fp32 graph.
         calibration: Metrics before and after the calibration of the heads.
         popular: Most popular items of the training data, best first.

@@ -16,8 +16,8 @@ from clickscore.export.bundle_options import CANDIDATES
 from clickscore.export.errors import ExportError
 from clickscore.export.parity import Parity, compare
 from clickscore.export.quantisation_check import measure_fidelity
-from clickscore.export.ranking import RANKINGS
 from clickscore.export.session_graph import Weights
+from clickscore.export.shortlist import RANKINGS
 from clickscore.export.stack_graph import add_stack
 from clickscore.export.to_onnx import to_onnx
 from clickscore.model.calibration import Calibration, blend_logits, fold_in
@@ -46,7 +46,7 @@ def export_bundle(
         checkpoint: Folder that `clickscore train` wrote.
         folder: Path of the bundle; the folder must be absent or empty.
         candidates: Number of candidates per session; all items where the catalogue has fewer.
-        precision: Number format of the product with the whole catalogue, a name of `export.ranking.RANKINGS`.
+        precision: Number format of the product with the whole catalogue, a name of `export.shortlist.RANKINGS`.
         trainable: Put the checkpoint into the bundle, so that the model can be fine-tuned later.
         unfinished: Export a training that has not ended, and say so in the manifest.
         session_neighbours: Put the index of session neighbours into the graph, where the model has one.

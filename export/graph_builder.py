@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from clickscore.schemas.manifest import EXPLAINED, INPUTS, NEXT_ACTIONS, OUTPUTS, REASONS
 
@@ -13,6 +13,9 @@ OPSET = 23  # the first operator set with Attention
 IR_VERSION = 11  # the file format that was released with operator set 23
 
 TREES, TREES_OPSET = "ai.onnx.ml", 3  # the operator set with TreeEnsembleRegressor
+
+FUNCTIONS, FUNCTIONS_VERSION = "clickscore", 1
+"""Operator set of the functions that a graph defines: a runtime may have a faster operator of the same name."""
 
 Input = str | npt.NDArray[Any] | np.generic
 """Input of a node: the name of another node's output, or a value, which becomes a constant."""
@@ -34,6 +37,7 @@ class GraphBuilder:
         self._node_count = 0  # nodes inside branches included, so that no generated name repeats
         self._constants: list[TensorProto] = []
         self._default_inputs: list[ValueInfoProto] = []
+        self._functions: list[FunctionProto] = []
 
     def __call__(self, operator: str, *inputs: Input, name: str = "", **attributes: Any) -> str:  # noqa: ANN401 (ONNX's)
         """Add a node with one output and return the output's name.
@@ -70,16 +74,57 @@ class GraphBuilder:
         self._constants.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
-    def build_branch(self, build: Callable[[], str]) -> GraphProto:
+    def build_branch(self, build: Callable[[], str | Sequence[str]]) -> GraphProto:
         """Return a subgraph for an If operator; its nodes may read every node that precedes the If.
 
         Args:
-            build: Adds the subgraph's nodes to this builder and returns the name of the subgraph's output.
+            build: Adds the subgraph's nodes to this builder and returns the names of the subgraph's outputs.
         """
         outer, self._nodes = self._nodes, []
-        output = helper.make_empty_tensor_value_info(build())
+        names = build()
+        outputs = [helper.make_empty_tensor_value_info(name) for name in ([names] if isinstance(names, str) else names)]
         inner, self._nodes = self._nodes, outer
-        return helper.make_graph(inner, f"branch_{self._node_count}", [], [output])
+        return helper.make_graph(inner, f"branch_{self._node_count}", [], outputs)
+
+    def choose(
+        self, condition: str, then: Callable[[], tuple[str, str]], otherwise: Callable[[], tuple[str, str]]
+    ) -> tuple[str, str]:
+        """Add an If with two outputs and return their names.
+
+        Args:
+            condition: Name of the condition, a tensor with one element.
+            then: Adds the nodes where the condition is true, and returns the names of the outputs.
+            otherwise: Adds the nodes where the condition is false, and returns the names of the outputs.
+        """
+        branches = {"then_branch": self.build_branch(then), "else_branch": self.build_branch(otherwise)}
+        names = [f"If_{self._node_count}_{part}" for part in ("first", "second")]
+        first, second = self._add_node("If", [condition], names, branches)
+        return first, second
+
+    def call_function(
+        self,
+        function: str,
+        inputs: Mapping[str, Input],
+        build: Callable[["GraphBuilder"], Sequence[str]],
+        names: Sequence[str],
+    ) -> None:
+        """Define a function of the graph and call it.
+
+        Args:
+            function: Name of the function in the operator set `clickscore`.
+            inputs: Input of the call for each name of a parameter.
+            build: Adds the function's nodes to another builder, where they read the parameters by their names, and
+                returns the names of the outputs.
+            names: Names of the outputs of the call.
+        """
+        inside = GraphBuilder()
+        outputs = build(inside)
+        constants = [helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in inside._constants]
+        opsets = [helper.make_opsetid("", OPSET)]
+        self._functions.append(
+            helper.make_function(FUNCTIONS, function, list(inputs), outputs, [*constants, *inside._nodes], opsets)
+        )
+        self._add_node(function, list(inputs.values()), list(names), {"domain": FUNCTIONS})
 
     def add_default_input(self, name: str, value: npt.NDArray[Any]) -> str:
         """Add an optional input, which has this value where the caller does not feed it, and return its name."""
@@ -118,7 +163,10 @@ class GraphBuilder:
         opsets = [helper.make_opsetid("", OPSET)]
         if any(node.domain == TREES for node in self._nodes):
             opsets.append(helper.make_opsetid(TREES, TREES_OPSET))
-        return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION).SerializeToString()
+        if self._functions:
+            opsets.append(helper.make_opsetid(FUNCTIONS, FUNCTIONS_VERSION))
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, functions=self._functions)
+        return model.SerializeToString()
 
     def _add_node(
         self, operator: str, inputs: Sequence[Input], outputs: list[str], attributes: Mapping[str, Any]

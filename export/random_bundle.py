@@ -8,8 +8,8 @@ import numpy as np
 from clickscore.export.bundle_files import write_bundle
 from clickscore.export.bundle_options import CANDIDATES
 from clickscore.export.quantisation_check import measure_fidelity
-from clickscore.export.ranking import RANKINGS
 from clickscore.export.session_graph import Weights
+from clickscore.export.shortlist import RANKINGS
 from clickscore.export.to_onnx import to_onnx
 from clickscore.model.config import REPEAT_DISTANCES, REPEAT_STEP, REPEAT_TIMES, ModelConfig
 from clickscore.model.examples import Examples
@@ -37,7 +37,7 @@ def write_random_bundle(
         items: Item ids, or the number of items, which then get the ids `item-1`, `item-2` and so on.
         config: Shape of the model, `ModelConfig()` by default.
         candidates: Number of candidates per session.
-        precision: Number format of the product with the whole catalogue, a name of `export.ranking.RANKINGS`.
+        precision: Number format of the product with the whole catalogue, a name of `export.shortlist.RANKINGS`.
         seed: Seed of the weights; equal seeds give equal bundles.
     """
     config = config or ModelConfig()

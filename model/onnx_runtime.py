@@ -1,7 +1,7 @@
 """ONNX Runtime: open a bundle's graph and run the graph on a single thread."""
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import onnxruntime as ort
@@ -14,9 +14,31 @@ ERRORS_ONLY = 3
 """ONNX Runtime's log severity; a lower severity warns of each input with a default, e.g. `explained`."""
 
 
-def open_graph(model: bytes | Path) -> ort.InferenceSession:
-    """Return a graph, from bytes or from a file, ready to run on a single thread."""
+def native_library() -> Path | None:
+    """Return the library of native operators that the installer built; None where it found no compiler."""
+    return next(Path(__file__).parent.glob("_best_items.*"), None)
+
+
+def session_options(*, native: bool = True) -> Any:  # noqa: ANN401 (ONNX Runtime does not type the class)
+    """Return options of a graph's session, with the native operators where they are installed.
+
+    Args:
+        native: Whether to use the native operators; without them a graph returns the same bits later.
+    """
     options = ort.SessionOptions()
+    if native and (library := native_library()):
+        options.register_custom_ops_library(str(library))
+    return options
+
+
+def open_graph(model: bytes | Path, *, native: bool = True) -> ort.InferenceSession:
+    """Return a graph, from bytes or from a file, ready to run on a single thread.
+
+    Args:
+        model: ONNX file.
+        native: Whether to use the native operators where they are installed.
+    """
+    options = session_options(native=native)
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = ERRORS_ONLY
     return ort.InferenceSession(

@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime as ort
 
 from clickscore.model.graph_trial import ServingLimits, find_problem
+from clickscore.model.onnx_runtime import session_options
 from clickscore.model.packaged_bundle import resolve_folder
 from clickscore.schemas.manifest import (
     EXPLAINED,
@@ -87,7 +88,7 @@ def _open(folder: Path, threads: int) -> Bundle:
             "content hash does not cover; `clickscore import-onnx` takes them into the bundle"
         )
         raise BundleError(message)
-    options = ort.SessionOptions()
+    options = session_options()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry(

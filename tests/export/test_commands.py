@@ -12,7 +12,7 @@ from clickscore.export.bundle_options import PRECISIONS
 from clickscore.export.commands import export
 from clickscore.export.errors import ExportError
 from clickscore.export.export_bundle import export_bundle
-from clickscore.export.ranking import RANKINGS
+from clickscore.export.shortlist import RANKINGS
 from clickscore.model.checkpoint import (
     load_checkpoint,
     load_tensors,

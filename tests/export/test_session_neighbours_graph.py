@@ -7,7 +7,8 @@ from onnx import numpy_helper
 
 from clickscore.export.bundle_files import write_bundle
 from clickscore.export.random_bundle import random_weights
-from clickscore.export.ranking import BlockwiseTopK, ExactTopK, QuantisedShortlist, Ranking
+from clickscore.export.ranking import BlockwiseTopK, ExactTopK, Ranking
+from clickscore.export.shortlist import QuantisedShortlist
 from clickscore.export.to_onnx import to_onnx
 from clickscore.model.config import ModelConfig
 from clickscore.model.examples import Examples

@@ -108,6 +108,7 @@ def test_site_packages_has_one_name_of_ours(environment: Path) -> None:
     (record,) = site_packages.glob("clickscore-*.dist-info/RECORD")
     names = {line.split("/")[0] for line in record.read_text().splitlines()}
     assert names <= {"clickscore", record.parent.name, ".."}  # `..` is the command in bin
+    assert bool([*site_packages.glob("clickscore/model/_best_items.*")]) == bool(which("cc"))
     assert not [name for name in (*PACKAGES, "tests", "bench", "docs") if (site_packages / name).exists()]
 
 
