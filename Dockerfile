@@ -3,6 +3,8 @@
 # `make digests` the digests of the base image.
 FROM python:3.11.15-slim-trixie@sha256:db3ff2e1800a8581e2c48a27c3995339d47bdf046da21c7627accd3d51053a93 AS build
 
+# A compiler builds the native operator of the ranking (decision 39); the image itself has none.
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY deploy/requirements-build.txt ./
 RUN pip install --no-cache-dir --disable-pip-version-check --require-hashes --only-binary :all: \

@@ -337,7 +337,7 @@ async def _measure_decisions(settings: Settings, seconds: float) -> Decisions:
             )
             with direct.pending.expect(event.user_id, event.event_id) as decision:
                 value, began_at = encode_event(event), time.perf_counter()
-                decision.add_done_callback(lambda _, since=began_at: seen_s.append(time.perf_counter() - since))
+                decision.add_done_callback(lambda _, start=began_at: seen_s.append(time.perf_counter() - start))
                 status, body = await http.send("POST", "/v1/events?decide=true", value)
                 http_s.append(time.perf_counter() - began_at)
                 assert status == 200, body

@@ -135,7 +135,7 @@ def measure_latency(
         in_kafka_p99=_quantile(inside, 0.99),
         cpu=(last.side - first.side) / (last.read_at - first.read_at),
         broker=(last.broker - first.broker) / (last.read_at - first.read_at),
-        load=(last.beside - first.beside) / (last.read_at - first.read_at),
+        load=(last.companions - first.companions) / (last.read_at - first.read_at),
         strangers=max(0.0, (last.strangers - first.strangers) / (last.read_at - first.read_at)),
         control_per_second=pace.per_second,
     )

@@ -13,7 +13,7 @@ class Reading(NamedTuple):
     read_at: float
     side: float
     broker: float
-    beside: float
+    companions: float
     """CPU seconds of the benchmark's processes that load and observe."""
     strangers: float
     """CPU seconds of all unrelated programs, and time that the host took away."""
@@ -22,24 +22,24 @@ class Reading(NamedTuple):
 class Meter:
     """CPU clocks of one run."""
 
-    def __init__(self, side: psutil.Process, broker_pid: int, beside: Sequence[psutil.Process] = ()) -> None:
+    def __init__(self, side: psutil.Process, broker_pid: int, companions: Sequence[psutil.Process] = ()) -> None:
         """Prepare the clocks.
 
         Args:
             side: Process of the side.
             broker_pid: Process id of the broker.
-            beside: Other processes of the benchmark, such as a producer.
+            companions: Other processes of the benchmark, such as a producer.
         """
         self._side = side
         self._broker = psutil.Process(broker_pid)
-        self._beside = (psutil.Process(), *beside)
+        self._companions = (psutil.Process(), *companions)
 
     def read(self) -> Reading:
         """Return the current clocks."""
-        side, broker, beside = _seconds(self._side), _seconds(self._broker), sum(map(_seconds, self._beside))
+        side, broker, companions = _seconds(self._side), _seconds(self._broker), sum(map(_seconds, self._companions))
         machine = psutil.cpu_times()
         busy = sum(machine[:3]) + sum(getattr(machine, name, 0.0) for name in ("irq", "softirq", "steal"))
-        return Reading(time.time(), side, broker, beside, busy - side - broker - beside)
+        return Reading(time.time(), side, broker, companions, busy - side - broker - companions)
 
 
 def _seconds(process: psutil.Process) -> float:

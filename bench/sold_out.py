@@ -87,17 +87,19 @@ def _measure(environment: Environment, budget: RunBudget) -> SoldOut:
             await_count(answers, _FIRST + int(RATE * seconds), worker.check)
         decisions = [(message.timestamp()[1], decode_decision(message.value() or b"")) for message in answers.records()]
     first_at = min(sold_at.values())
-    waits = sorted(at - decision.ts for at, decision in decisions if decision.ts >= first_at)
+    waits = sorted(read_at - decision.ts for read_at, decision in decisions if decision.ts >= first_at)
     shown = [
-        (at, item.item_id)
-        for at, decision in decisions
+        (read_at, item.item_id)
+        for read_at, decision in decisions
         if isinstance(decision, Recommendation)
         for item in decision.items
         if item.item_id in sold_at
     ]
-    last = {item: max((at for at, shown_item in shown if shown_item == item), default=0) for item in sold_at}
-    delays = sorted(max(0, round(last[item] - at)) for item, at in sold_at.items())
-    earlier_decisions = sum(0 <= sold_at[item] - at < 1_000 * WARM_S for at, item in shown)
+    last = {
+        item: max((shown_at for shown_at, shown_item in shown if shown_item == item), default=0) for item in sold_at
+    }
+    delays = sorted(max(0, round(last[item] - time_ms)) for item, time_ms in sold_at.items())
+    earlier_decisions = sum(0 <= sold_at[item] - shown_at < 1_000 * WARM_S for shown_at, item in shown)
     result = SoldOut(
         items=len(delays),
         shown_before=earlier_decisions,
