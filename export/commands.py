@@ -31,8 +31,8 @@ from clickscore.schemas.manifest import Manifest
     type=click.Choice(PRECISIONS),
     default="fp32",
     show_default=True,
-    help="int8: find candidates with 8-bit products and score them in fp32. With the native operator, which pip builds where "
-    "a C compiler exists, faster from about 50,000 items on.",
+    help="int8: find candidates with 8-bit products and score them in fp32. With the native operator, which pip builds "
+    "where a C compiler exists, faster from about 50,000 items on.",
 )
 @click.option(
     "--trainable",
