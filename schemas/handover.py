@@ -154,5 +154,6 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=
 
     @property
     def newest_ts(self) -> int:
-        """Newest event time of the record, ms."""
-        return max(self.ts, self.last_ts, self.session.last_ts if self.session else 0)
+        """Newest event time of the record, ms, open decisions included."""
+        ledger_ts = 0 if self.ledger is msgspec.UNSET else decode_ledger(self.ledger).newest_ts
+        return max(self.ts, self.last_ts, self.session.last_ts if self.session else 0, ledger_ts)

@@ -4,15 +4,16 @@ A ledger record is a record of `session-snapshots` with a key of its own (`ledge
 is empty but for `offset` and `ledger`, so that release 0.1.0 reads it as a user of whom nothing is remembered.
 """
 
-import math
+from collections.abc import Iterator
 from functools import lru_cache
+from itertools import chain
 
 import msgspec
 import xxhash
 
 from clickscore.schemas.decisions import BidUnit
 from clickscore.schemas.durations import DAY_MS
-from clickscore.schemas.field_types import MAX_BID
+from clickscore.schemas.field_types import MAX_BID, MAX_PRICE, MAX_QUANTITY, YEAR_2000_MS, YEAR_9999_MS
 
 LEDGER_PREFIX = "\0"
 """First character of the keys of ledger records. No user id begins with it: such events are dead letters."""
@@ -32,6 +33,12 @@ ITEM_HASH_BYTES = 4
 """Bytes of an item in `QuietDecision.items`: two of ten items have the same hash on a page of 100 million."""
 _FORMER_HASH_BYTES = 8
 """The same in records of earlier versions."""
+_MIN_EXPECTED = 1e-12
+"""Smallest probability of a click above 0 in a hand-over: with less, factors of click rates would not be finite."""
+_MAX_COUNT = 2**31 - 1
+"""Largest number of events or records in a hand-over."""
+_MAX_OFFSET = 2**53
+"""Largest offset in a hand-over, as `schemas.field_types.LogOffset` has it."""
 
 IMPRESSION, CLICK, CART, PURCHASE = range(4)
 """Kinds of reactions by code. Snapshots contain codes, so new kinds go to the end."""
@@ -158,6 +165,11 @@ class UserLedger(msgspec.Struct, array_like=True, gc=False):
     budget: bytes | None = None
     """A record of the budgets (`stream.budgets`), which has no other field; absent for a user."""
 
+    @property
+    def newest_ts(self) -> int:
+        """Newest event time of decisions, reactions and orders, ms; 0 without any."""
+        return max(chain((order.ts for order in self.orders), *map(_times, self.decisions)), default=0)
+
 
 def stored_decision(decision: OpenDecision) -> QuietDecision:
     """Return a decision as it is stored: without the last fields where they say nothing."""
@@ -205,22 +217,65 @@ def decode_ledger(value: bytes) -> UserLedger:
     if len(ledger.orders) > MAX_ORDERS:
         message = f"{len(ledger.orders)} orders beside the open decisions, where {MAX_ORDERS} are remembered at most"
         raise ValueError(message)
-    if not all(0 <= order.revenue < math.inf for order in ledger.orders):
-        message = "the revenue of an order beside the open decisions is no amount"
+    if any(map(_is_order_damaged, ledger.orders)):
+        message = "an order beside the open decisions is damaged"
         raise ValueError(message)
     return ledger
 
 
 def _is_damaged(decision: OpenDecision) -> bool:
-    """Return whether the parts of a decision do not fit together."""
+    """Return whether the parts of a decision do not fit together, or are numbers that no page has."""
     return (
-        len(decision.items) % decision.hash_bytes > 0
+        not (0 <= decision.partition <= _MAX_COUNT and 0 <= decision.offset <= _MAX_OFFSET)
+        or not all(map(_is_event_time, _times(decision)))
+        or not 0 <= decision.revisions <= _MAX_COUNT
+        or any(size < 0 for _, size in decision.shelves)
+        or len(decision.items) % decision.hash_bytes > 0
         or len(decision.reactions) > MAX_REACTIONS
         or len(decision.billing) not in (0, len(decision.slots))
         or any(reaction.kind not in (IMPRESSION, CLICK) for reaction in decision.reactions)
-        or not all(0 <= slot.price <= MAX_BID for slot in decision.slots)
-        or not all(0 <= amount <= MAX_BID for billing in decision.billing for amount in (billing.net, billing.paid))
+        or any(map(_is_slot_damaged, decision.slots))
+        or any(map(_is_billing_damaged, decision.billing))
     )
+
+
+def _is_slot_damaged(slot: OpenSlot) -> bool:
+    """Return whether a sold slot has a number that no auction leads to."""
+    return (
+        not 0 <= slot.price <= MAX_BID
+        or not (slot.expected == 0 or _MIN_EXPECTED <= slot.expected <= 1)
+        or not (0 <= slot.view_window_ms <= MAX_WINDOW_MS and 0 <= slot.purchase_window_ms <= MAX_WINDOW_MS)
+    )
+
+
+def _is_billing_damaged(billing: Billing) -> bool:
+    """Return whether the costs of a slot are no amounts or no counts."""
+    return not (
+        0 <= billing.net <= MAX_BID
+        and 0 <= billing.paid <= MAX_BID
+        and 0 <= billing.records <= _MAX_COUNT
+        and 0 <= billing.events <= _MAX_COUNT
+    )
+
+
+def _is_order_damaged(order: OrderLine) -> bool:
+    """Return whether an order has another kind, or a revenue or a time that no order has."""
+    return (
+        order.kind not in (CART, PURCHASE)
+        or not 0 <= order.revenue <= MAX_PRICE * MAX_QUANTITY
+        or not _is_event_time(order.ts)
+    )
+
+
+def _is_event_time(ts: int) -> bool:
+    return YEAR_2000_MS <= ts <= YEAR_9999_MS
+
+
+def _times(decision: OpenDecision) -> Iterator[int]:
+    """Yield the event times of a decision and of its reactions, ms."""
+    yield decision.ts
+    for reaction in decision.reactions:
+        yield reaction.ts
 
 
 @lru_cache(maxsize=65_536)  # the items of a shop's day; a decision names ten

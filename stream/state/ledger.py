@@ -780,6 +780,7 @@ def _open_slots(ad: Ad, choices: Sequence[Choice]) -> Iterator[OpenSlot]:
     lines = {(choice.campaign_id, choice.item_id): line for line, choice in enumerate(choices) if choice.sponsored}
     for index, slot in enumerate(ad.slots):
         line = lines.get((slot.campaign_id, slot.item_id), len(choices) + index)
+        factor = factors.get(slot.campaign_id) or 1.0  # a factor that is rounded to 0 did not count
         yield OpenSlot(
             line,
             slot.placement,
@@ -790,5 +791,5 @@ def _open_slots(ad: Ad, choices: Sequence[Choice]) -> Iterator[OpenSlot]:
             0 if slot.view_window_ms is msgspec.UNSET else slot.view_window_ms,
             PURCHASE_WINDOW_MS if slot.purchase_window_ms is msgspec.UNSET else slot.purchase_window_ms,
             slot.multiplier is not msgspec.UNSET,
-            slot.probability / factors.get(slot.campaign_id, 1.0) if slot.bid_per == "click" else 0.0,
+            min(1.0, slot.probability / factor) if slot.bid_per == "click" else 0.0,
         )

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from clickscore.schemas.decisions import Recommendation, decode_decision
 from clickscore.schemas.events import AnyEvent, PrivacyRecord, Tick, decode_record, encode_event, read_identify
 from clickscore.schemas.handover import HandedConsent, Handover
+from clickscore.schemas.open_decisions import OpenDecision, UserLedger, encode_ledger
 from clickscore.schemas.purposes import PURPOSES, Purpose
 from clickscore.schemas.sessions import ClosedSession, decode_session
 from clickscore.schemas.snapshots import PARTITION_KEY, UserState, decode_partition, decode_user, encode
@@ -732,6 +733,18 @@ def test_handover_of_the_future_is_a_dead_letter_and_an_old_one_is_none():
     assert "after the append time" in letter.error
     old = made.process(USERS, [Recorded(1, START + 500 * MINUTE, None, value)])
     assert old.outcomes == {"handover": 1}
+
+
+def test_handover_with_an_open_decision_of_the_future_is_a_dead_letter():
+    made = pipeline()
+    ledgers = [
+        encode_ledger(UserLedger([OpenDecision(1, 0, ts, "model", b"")])) for ts in (START, START + 500 * MINUTE)
+    ]
+    values = [encode_event(handover("ann", 2, None, offset=number, ledger=x)) for number, x in enumerate(ledgers, 7)]
+    output = made.process(USERS, [Recorded(number, START, None, value) for number, value in enumerate(values)])
+    assert output.outcomes["handover"] == 1
+    assert [letter.record.offset for letter in output.dead_letters] == [1]
+    assert "after the append time" in output.dead_letters[0].error
 
 
 def test_repeats_within_a_forged_session_count_once():

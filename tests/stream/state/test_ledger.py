@@ -3,6 +3,8 @@
 import pickle
 from collections.abc import Sequence
 
+import msgspec
+
 from clickscore.schemas.decisions import Ad, Choice, ShownShelf, SoldSlot
 from clickscore.schemas.events import Click, Impression
 from clickscore.schemas.open_decisions import (
@@ -307,3 +309,12 @@ def test_overlaid_record_is_written_again():
     state.flush(6)
     assert state.flush_ledger(6) == [written, ChangelogRecord(ledger_key("bob").encode(), None, 6)]
     assert not state.needs_flush
+
+
+def test_expected_probability_of_a_click_is_at_most_1_whatever_the_rounding():
+    state = PartitionState("events-0", SessionSettings())
+    slots = [sold("round", "pot"), sold("zero", "mug", slot=1), sold("tea", "cup", slot=2)]
+    ad = msgspec.structs.replace(ads(*slots), click_factors={"round": 0.000001, "zero": 0.0, "tea": 2.0})
+    state.ledger.open(OpeningDecision("ann", START, "model", [], ad), 0, is_machine=False)
+    (decision,) = state.ledger.user("ann").decisions
+    assert [slot.expected for slot in decision.slots] == [1.0, 0.1, 0.05]

@@ -18,6 +18,7 @@ from clickscore.schemas.open_decisions import (
     MAX_DECISIONS,
     MAX_ORDERS,
     MAX_REACTIONS,
+    MAX_WINDOW_MS,
     PURCHASE,
     Billing,
     OpenDecision,
@@ -586,14 +587,15 @@ def test_user_without_consent_to_ads_takes_no_ad_over():
     assert [decision.slots for decision in heir.ledger.user("user").decisions] == [[]]
 
 
-def decision_at(price: float, net: float = 0.0) -> OpenDecision:
+def decision_at(price: float, net: float = 0.0, **slot_fields: Any) -> OpenDecision:
     """Return an open decision with a sold slot.
 
     Args:
         price: Price of a click.
         net: What the slot has cost.
+        slot_fields: Further fields of the slot.
     """
-    slot = OpenSlot(0, "beside", "tea", "pot", "click", price)
+    slot = OpenSlot(0, "beside", "tea", "pot", "click", price, **slot_fields)
     return OpenDecision(0, 0, START, "model", b"", slots=[slot], billing=[Billing(1, 1, net)])
 
 
@@ -613,6 +615,30 @@ def test_ledger_of_a_hand_over_with_sound_prices_is_read():
         encode_ledger(UserLedger([decision_at(1e300)])),
         encode_ledger(UserLedger([decision_at(1.0, math.nan)])),
         encode_ledger(UserLedger([decision_at(1.0)] * (MAX_DECISIONS + 1))),
+        *(
+            encode_ledger(UserLedger([decision_at(1.0, expected=expected)]))
+            for expected in (math.nan, math.inf, -1e9, 1.001, 1e-300)
+        ),
+        encode_ledger(UserLedger([decision_at(1.0, view_window_ms=MAX_WINDOW_MS + 1)])),
+        encode_ledger(UserLedger([decision_at(1.0, purchase_window_ms=-1)])),
+        *(
+            encode_ledger(UserLedger([msgspec.structs.replace(decision_at(1.0), **changes)]))
+            for changes in (
+                {"partition": -1},
+                {"offset": 2**53 + 1},
+                {"ts": 1_000},
+                {"ts": 10**15},
+                {"reactions": [Reaction(CLICK, 0, 10**15, b"")]},
+                {"revisions": 2**64 - 1},
+                {"shelves": [("list", -1)]},
+                {"billing": [Billing(2**64 - 1)]},
+                {"billing": [Billing(1, 2**64 - 1)]},
+                {"billing": [Billing(1, 1, 1.0, math.inf)]},
+            )
+        ),
+        encode_ledger(UserLedger(orders=[OrderLine(CLICK, "pot", START, 1.0, b"")])),
+        encode_ledger(UserLedger(orders=[OrderLine(PURCHASE, "pot", 10**15, 1.0, b"")])),
+        encode_ledger(UserLedger(orders=[OrderLine(PURCHASE, "pot", START, 1e300, b"")])),
         encode_ledger(UserLedger(orders=[OrderLine(PURCHASE, "pot", START, math.inf, b"")])),
         encode_ledger(UserLedger(orders=[OrderLine(PURCHASE, "pot", START, 1.0, b"")] * (MAX_ORDERS + 1))),
         encode_ledger(
@@ -625,6 +651,20 @@ def test_ledger_of_a_hand_over_with_sound_prices_is_read():
 def test_damaged_ledger_of_a_hand_over_is_refused(value: bytes):
     with pytest.raises(ValueError, match="open decision"):
         decode_ledger(value)
+
+
+@pytest.mark.parametrize("expected", [0.0, 1e-6, 1.0])
+def test_handed_probability_of_a_click_is_read(expected: float):
+    (decision,) = decode_ledger(encode_ledger(UserLedger([decision_at(1.0, expected=expected)]))).decisions
+    assert decision.slots[0].expected == expected
+
+
+def test_newest_time_of_a_ledger_is_that_of_its_newest_decision_reaction_or_order():
+    reactions = [Reaction(CLICK, 0, START + 5, b"")]
+    decisions = [OpenDecision(0, 0, START + 3, "model", b"", reactions=reactions)]
+    assert UserLedger().newest_ts == 0
+    assert UserLedger(decisions).newest_ts == START + 5
+    assert UserLedger(decisions, [OrderLine(PURCHASE, "pot", START + 7, 1.0, b"")]).newest_ts == START + 7
 
 
 def test_order_that_names_a_page_without_the_item_counts_for_the_last_click():
