@@ -30,7 +30,8 @@ def reactions_to(value: bytes | None) -> list[Sent]:
     if lot % SHARE or MARK in decision["event_id"]:  # a reaction to each reaction would never end
         return []
     lot //= SHARE
-    shown = decision["slots"] if decision["type"] == "ad" else decision["items"]
+    # Ads of release 0.1.0, and those of a control group, name no slots.
+    shown = decision.get("slots", []) if decision["type"] == "ad" else decision["items"]
     begins = [decision["ts"] + number * PAUSE_MS + lot % 977 for number in range(3)]  # no two at a program's speed
     events = [event for i, item in enumerate(shown[:3]) for event in _reactions(decision, item, begins[i], lot + i)]
     return [Sent(encode_event(event), event.user_id.encode()) for event in events]

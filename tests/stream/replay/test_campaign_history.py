@@ -44,7 +44,7 @@ def history(
     def watch_paced(due: DueDecision, scores: Scores | None, page: DecidedPage) -> None:
         request: Request = msgspec.structs.replace(due.request, find_multiplier=pacing.get)
         _, ad = due.decider.decide(request, scores, due.catalogue)
-        watch(due._replace(request=request), scores, page._replace(ad=ad))
+        watch(msgspec.structs.replace(due, request=request), scores, msgspec.structs.replace(page, ad=ad))
 
     pipeline.watch = watch_paced
     pipeline.process(0, [record._replace(timestamp=-1) for record in records(*events)])
