@@ -80,7 +80,7 @@ unit: setup-train  ## everything that needs no broker
 
 # Generated examples are left out, so that the result does not depend on luck.
 COVERING = $(addprefix tests/stream/,state scoring policy budgets worker) \
-	$(addprefix tests/stream/test_,budgets.py pipeline.py consent.py clients.py identity.py ad_caps.py deciders.py) \
+	$(addprefix tests/stream/test_,budgets.py pipeline.py consent.py clients.py identity.py ad_caps.py deciders.py click_rates.py) \
 	$(addprefix tests/stream/replay/test_,reference_files.py task.py) tests/schemas tests/docs/test_contracts.py
 
 coverage: setup-train  ## branches that tests without a broker reach: all of the core, at least 90 % of the worker

@@ -10,12 +10,11 @@ from urllib.parse import quote, urlsplit
 
 import uvloop
 
-from clickscore.stream.gateway.server import BoundedProtocol
 from tests.fuzz.judge import FaultError, Outcomes
 from tests.fuzz.mutation import ODD_TEXTS, mutated_bytes, mutated_record
 from tests.fuzz.pages import answer_outcome, request
 from tests.fuzz.samples import event
-from tests.stream.gateway.running import JSON, Answer, RunningGateway, running_gateway
+from tests.stream.gateway.running import JSON, Answer, RunningGateway, request_life, running_gateway
 
 REQUESTS = 100
 """Requests to one gateway."""
@@ -28,8 +27,10 @@ GATEWAY_TIMEOUT = 504
 def fuzz_gateway(chance: random.Random, folder: Path) -> Outcomes:
     """Send requests to a gateway on a log in memory, and return the outcome of each."""
     del folder
-    BoundedProtocol.request_seconds = REQUEST_SECONDS
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # the event loop of the gateway
+    with (
+        request_life(REQUEST_SECONDS),
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,  # the event loop of the gateway
+    ):
         return runner.run(_fuzz(chance))
 
 

@@ -113,7 +113,13 @@ def check_web_pages(output: str) -> None:
         "item_id": item["item_id"],
     }
     decision = json.loads(ask("/v1/events?decide=true", json.dumps(event).encode()))["decision"]
-    assert read_until("user?id=person", "moments")["moments"][0]["decision"] == decision
+    deadline = time.monotonic() + 20
+    while (
+        shown := read_until("user?id=person", "moments")["moments"][0]["decision"]
+    ) is None:  # it reads the topics itself
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert shown == decision
     assert read_until("outcomes", "variants")["variants"].keys() <= {"model", "popular", "fallback"}
     assert read_until("health", "workers")["status"]["problem"] == ""
 

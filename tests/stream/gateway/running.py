@@ -3,8 +3,8 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from clickscore.stream.gateway.api_keys import Scope, make_key, write_keys
 from clickscore.stream.gateway.gateway_metrics import GatewayMetrics
 from clickscore.stream.gateway.http_app import create_app
 from clickscore.stream.gateway.request_traces import open_request_tracer
-from clickscore.stream.gateway.server import open_shared_memory, serving
+from clickscore.stream.gateway.server import BoundedProtocol, open_shared_memory, serving
 from clickscore.stream.gateway.service import GatewayService, PublishedDecisions
 from clickscore.stream.settings import Settings
 from tests.stream.gateway.log_double import ListLog
@@ -101,3 +101,13 @@ async def running_gateway(**changes: Any) -> AsyncGenerator[RunningGateway]:
 
 def bodies(answers: Sequence[Answer]) -> list[bytes]:
     return [answer.body for answer in answers]
+
+
+@contextmanager
+def request_life(seconds: float) -> Iterator[None]:
+    """Set the longest life of requests that begin within the block."""
+    former, BoundedProtocol.request_seconds = BoundedProtocol.request_seconds, seconds
+    try:
+        yield
+    finally:
+        BoundedProtocol.request_seconds = former

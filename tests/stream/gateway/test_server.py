@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from cryptography.x509.oid import NameOID
 
 from clickscore.stream.errors import SettingsError
 from clickscore.stream.gateway.gateway_metrics import GatewayMetrics
-from clickscore.stream.gateway.server import MAX_HEADER_BYTES, BoundedProtocol, serving
+from clickscore.stream.gateway.server import MAX_HEADER_BYTES, serving
 from clickscore.stream.settings import GatewaySettings
-from tests.stream.gateway.running import RunningGateway, event, running_gateway
+from tests.stream.gateway.running import RunningGateway, event, request_life, running_gateway
 
 pytestmark = pytest.mark.slow  # requests are cut off after some time
 
@@ -33,16 +33,6 @@ def with_gateway(work: Callable[[RunningGateway], Awaitable[Any]], **changes: An
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # the event loop of the gateway
         return runner.run(run())
-
-
-@contextmanager
-def request_life(seconds: float) -> Iterator[None]:
-    """Set the longest life of requests that begin within the block."""
-    former, BoundedProtocol.request_seconds = BoundedProtocol.request_seconds, seconds
-    try:
-        yield
-    finally:
-        BoundedProtocol.request_seconds = former
 
 
 @pytest.fixture

@@ -2,9 +2,12 @@
 
 from clickscore.schemas.catalogue import Item
 from clickscore.schemas.decisions import Recommendation
+from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.policy.policy_file import Pin
 from clickscore.stream.policy.recommend import Policy
 from clickscore.stream.reference.catalogue import Catalogue
+from clickscore.stream.settings import PolicySettings, SessionSettings
+from tests.events import records, view
 from tests.scored_requests import make_catalogue, make_request, make_scores, plain
 
 PINS = (Pin(place=2, item="z"), Pin(place=4, item="c"))
@@ -38,3 +41,10 @@ def test_pinned_items_count_as_neither_model_nor_fallback():
     policy = Policy(plain(k=4, pin=PINS), "bundle", ())
     encoded = policy.encoded(make_request("x", popular=("p",)), make_scores("a"), Catalogue())
     assert encoded.origins == {"model": 1, "popular": 1}
+
+
+def test_pipeline_counts_the_places_that_pins_moved():
+    policy = plain(k=2, pin=(Pin(place=1, item="z"),))
+    pipeline = Pipeline(SessionSettings(), PolicySettings(), "events", Catalogue(), policy_file=policy)
+    output = pipeline.process(0, records(view("ann", 0, "a"), view("bob", 1, "b")))  # bob's page: z, then a
+    assert output.moved == {"pin": 3}
