@@ -1,8 +1,9 @@
 """Session neighbours in the graph: find similar training sessions, and the bonuses of their items.
 
 `model.session_neighbours` describes the method and computes the same in numpy. Sums are of whole numbers below 2**24,
-so they are exact in float32, and a session gets the same bits in any batch. The logarithm is taken of E numbers a
-session, a multiple of every vector register, because the odd end of a vector may get other bits.
+so they are exact in float32, and a session gets the same bits in any batch. The logarithm is a reduction of single
+numbers: the operator Log computes the odd end of a vector in another way, and where a part of the batch ends depends on
+the batch and on the number of threads.
 
 Shapes: B sessions, L padded length, W slots, Q lists, C candidate sessions, T items of a session, k neighbours, E = k T
 entries, N explained candidates.
@@ -100,7 +101,8 @@ def add_neighbours(graph: GraphBuilder, session_rows: str, last: str, neighbours
     rows, sums = _sum_by_row(graph, graph("Cast", rows, to=INT64), values)
     total = graph("Max", graph("ReduceSum", weight, np.array([1])), np.float32(1))  # (B, 1)
     shares = graph("Mul", graph("Div", sums, total), np.float32(SHARE_SCALE))
-    logarithms = graph("Log", graph("Add", shares, np.float32(1)))
+    one_more = graph("Unsqueeze", graph("Add", shares, np.float32(1)), np.array([2]))  # (B, E, 1)
+    logarithms = graph("ReduceLogSum", one_more, np.array([2]), keepdims=0)  # (B, E)
     bonuses = RowBonuses(rows, graph("Mul", logarithms, np.float32(neighbours.factor)))
     return NeighbourNodes(slots, weights, decay, items, bonuses)
 

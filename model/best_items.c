@@ -48,6 +48,7 @@ enum {
   CHUNK = 64,        /* dimensions whose products fit into 16 bits */
   ROOM = 3,          /* room of a list, in sizes of the list */
   QUERY_STEPS = 63,  /* steps of a query on each side of 0 */
+  WIDEST = 1 << 16,  /* dimensions whose scores stay far within 32 bits, so that no score equals INT32_MIN */
 };
 
 typedef struct Operator { /* OrtCustomOp */
@@ -79,25 +80,28 @@ static void *data_of(const void *value) {
   return data;
 }
 
-/* Return the data of an input, and its shape. */
-static const void *input(void *context, size_t index, int64_t *shape) {
+/* Return the data of an input, and its shape; a shape that begins with -1 means another number of axes than `rank`. */
+static const void *input(void *context, size_t index, size_t rank, int64_t *shape) {
   const void *value = NULL;
   void *info = NULL;
   size_t axes = 0;
   ((Status * (*)(const void *, size_t, const void **)) api[GET_INPUT])(context, index, &value);
   ((Status * (*)(const void *, void **)) api[GET_TENSOR_TYPE_AND_SHAPE])(value, &info);
   ((Status * (*)(void *, size_t *)) api[GET_DIMENSIONS_COUNT])(info, &axes);
-  ((Status * (*)(void *, int64_t *, size_t)) api[GET_DIMENSIONS])(info, shape, axes < AXES ? axes : AXES);
+  ((Status * (*)(void *, int64_t *, size_t)) api[GET_DIMENSIONS])(info, shape, axes == rank ? rank : 0);
+  if (axes != rank) shape[0] = -1;
   ((void (*)(void *))api[RELEASE_TENSOR_TYPE_AND_SHAPE])(info);
   return data_of(value);
 }
 
-/* Return the memory of an output of a shape (rows, columns). */
-static void *output(void *context, size_t index, int64_t rows, int64_t columns) {
+/* Write the address of an output's memory, of a shape (rows, columns), and return the failure, if any. */
+static Status *output(void *context, size_t index, int64_t rows, int64_t columns, void **data) {
   const int64_t shape[2] = {rows, columns};
   void *value = NULL;
-  ((Status * (*)(void *, size_t, const int64_t *, size_t, void **)) api[GET_OUTPUT])(context, index, shape, 2, &value);
-  return data_of(value);
+  Status *failure = ((Status * (*)(void *, size_t, const int64_t *, size_t, void **))
+                         api[GET_OUTPUT])(context, index, shape, 2, &value);
+  if (!failure) *data = data_of(value);
+  return failure;
 }
 
 /* A candidate: its score in the upper half, and below it the complement of its row, so that the larger is the better. */
@@ -390,33 +394,39 @@ static Status *fail(const char *message) {
   return ((Status * (*)(int, const char *)) api[CREATE_STATUS])(1, message);
 }
 
+static const char DO_NOT_FIT[] = "the inputs of BestItems do not fit together";
+
 static Status *compute(void *kernel, void *context) {
   (void)kernel;
   int64_t query_shape[AXES] = {0}, own_shape[AXES] = {0}, table_shape[AXES] = {0}, blocks_shape[AXES] = {0};
   int64_t bonuses_shape[AXES] = {0}, offsets_shape[AXES] = {0}, measures_shape[AXES] = {0}, counts_shape[AXES] = {0};
-  const float *query = input(context, 0, query_shape);
-  const int64_t *own_rows = input(context, 1, own_shape);
-  const float *bonuses = input(context, 2, bonuses_shape);
-  Table table = {.vectors = input(context, 3, table_shape), .blocks = input(context, 4, blocks_shape)};
-  table.offsets = input(context, 5, offsets_shape);
-  const float *measures = input(context, 7, measures_shape);
-  const int64_t *counts = input(context, 8, counts_shape);
+  const float *query = input(context, 0, 2, query_shape);
+  const int64_t *own_rows = input(context, 1, 2, own_shape);
+  const float *bonuses = input(context, 2, 2, bonuses_shape);
+  Table table = {.vectors = input(context, 3, 2, table_shape), .blocks = input(context, 4, 4, blocks_shape)};
+  table.offsets = input(context, 5, 4, offsets_shape);
+  const float *measures = input(context, 7, 1, measures_shape);
+  const int64_t *counts = input(context, 8, 1, counts_shape);
+  if (measures_shape[0] != 4 || counts_shape[0] != 3 || query_shape[0] < 0) return fail(DO_NOT_FIT);
   int64_t sessions = query_shape[0], own_count = own_shape[1], candidates = counts[0];
   table.dim = table_shape[1], table.width = blocks_shape[1] * 4, table.count = blocks_shape[0], table.rows = counts[2];
   table.scale = measures[0], table.largest_error = measures[1], table.longest = measures[2];
   table.longest_chunk = measures[3];
-  int fits = table.width >= table.dim && (table.width < CHUNK || table.width % CHUNK == 0) &&
+  int fits = table.width >= table.dim && table.width <= WIDEST && (table.width < CHUNK || table.width % CHUNK == 0) &&
              query_shape[1] == table.dim && own_shape[0] == sessions && bonuses_shape[0] == sessions &&
              bonuses_shape[1] == own_count && table_shape[0] >= table.rows && table.rows <= table.count * ITEMS &&
              blocks_shape[2] == ITEMS && blocks_shape[3] == 4 && offsets_shape[0] == table.count &&
              offsets_shape[1] == (table.width + CHUNK - 1) / CHUNK && offsets_shape[2] == ITEMS &&
-             offsets_shape[3] == 2 && measures_shape[0] == 4 && counts_shape[0] == 3 && candidates > 0 &&
-             counts[1] >= candidates && counts[1] < table.rows;
-  if (!fits) return fail("the inputs of BestItems do not fit together");
+             offsets_shape[3] == 2 && candidates > 0 && counts[1] >= candidates && counts[1] < table.rows;
+  if (!fits) return fail(DO_NOT_FIT);
   int64_t size = counts[1] + own_count < table.rows - 1 ? counts[1] + own_count : table.rows - 1;
   int64_t padded = (sessions + QUERIES - 1) / QUERIES * QUERIES;
 
-  Best best = {output(context, 0, sessions, candidates), output(context, 1, sessions, candidates), 0, candidates};
+  void *scores = NULL, *rows = NULL;
+  Status *failure = output(context, 0, sessions, candidates, &scores);
+  if (!failure) failure = output(context, 1, sessions, candidates, &rows);
+  if (failure) return failure;
+  Best best = {scores, rows, 0, candidates};
   uint8_t *steps = calloc((size_t)(padded * table.width + 1), 1);
   Rounding *roundings = malloc((size_t)(sessions + 1) * sizeof *roundings);
   int64_t *keys = malloc((size_t)(padded * ROOM * size + 1) * sizeof *keys);

@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import numpy_helper
 
@@ -12,7 +13,7 @@ from clickscore.export.shortlist import QuantisedShortlist
 from clickscore.export.to_onnx import to_onnx
 from clickscore.model.config import ModelConfig
 from clickscore.model.examples import Examples
-from clickscore.model.onnx_runtime import explain_scores, open_graph, run_graph
+from clickscore.model.onnx_runtime import explain_scores, open_graph, run_graph, session_options
 from clickscore.model.session_neighbours import (
     SHARE_SCALE,
     IndexedSessions,
@@ -91,6 +92,20 @@ def test_session_has_the_same_bits_in_any_batch_and_width(kind):
             assert output[part].tobytes() == wide_output[part].tobytes() == single.tobytes()
 
 
+@pytest.mark.parametrize("threads", [1, 3, 7])
+def test_session_has_the_same_bits_with_any_number_of_threads(threads):
+    weights, batch = random_weights(CONFIG, ITEMS), draw(512, 20)
+    model = to_onnx(weights, CONFIG, ITEMS, neighbours=make_index())
+    options = session_options()
+    options.intra_op_num_threads = threads
+    expected = run_graph(open_graph(model), batch)
+    graph = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    for sessions in (1, 64, 96, 128, 200, 333, 512):
+        outputs = run_graph(graph, PaddedBatch(*(values[:sessions] for values in batch)))
+        for output, alone in zip(outputs, expected, strict=True):
+            assert output.tobytes() == alone[:sessions].tobytes()
+
+
 def test_quantised_shortlist_finds_items_that_gain_ranks_by_their_bonuses():
     items, batch = 20_000, draw(8, 6)
     weights, index = random_weights(CONFIG, items), make_index(items)._replace(factor=100.0)
@@ -119,6 +134,7 @@ def test_graph_is_valid_onnx_without_other_operators():
     model = onnx.load_model_from_string(to_onnx(random_weights(CONFIG, ITEMS), CONFIG, neighbours=make_index()))
     onnx.checker.check_model(model, full_check=True)
     assert {node.domain for node in model.graph.node} == {""}
+    assert "Log" not in {node.op_type for node in model.graph.node}  # its bits depend on the number of threads
 
 
 def test_check_refuses_an_index_that_names_a_session_beyond_its_end(tmp_path):

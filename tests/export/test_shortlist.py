@@ -1,8 +1,9 @@
 import numpy as np
 import onnx
 import pytest
-from onnxruntime.capi.onnxruntime_pybind11_state import Fail
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, RuntimeException
 
+from clickscore.export.graph_builder import FUNCTIONS, FUNCTIONS_VERSION, IR_VERSION, OPSET
 from clickscore.export.random_bundle import random_weights
 from clickscore.export.ranking import ExactTopK
 from clickscore.export.shortlist import CHUNK, QUERY_STEPS, QuantisedShortlist, quantise_items
@@ -112,15 +113,85 @@ def test_small_catalogue_has_no_shortlist():
     assert not onnx.load_model_from_string(model).functions
 
 
-@pytest.mark.skipif(not native_library(), reason="no compiler at installation")
-@pytest.mark.parametrize("constant", ["table_in_8_bits", "table"])
-def test_native_operator_refuses_tables_that_do_not_fit_together(constant):
+def with_other_input(name: str, value: np.ndarray) -> bytes:
+    """Return a graph whose call of the operator reads a value in place of an input."""
     model = onnx.load_model_from_string(
         to_onnx(random_weights(config_of(16), ITEMS), config_of(16), 20, ranking=QuantisedShortlist())
     )
     (call,) = (node for node in model.graph.node if node.op_type == "BestItems")
-    (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == constant)
-    model.graph.initializer.append(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor)[:8], "short"))
-    call.input[list(call.input).index(constant)] = "short"
+    (function,) = model.functions
+    model.graph.initializer.append(onnx.numpy_helper.from_array(value, "other"))
+    call.input[list(function.input).index(name)] = "other"
+    return model.SerializeToString()
+
+
+def zeros(*shape: int, dtype: type = np.float32) -> np.ndarray:
+    return np.zeros(shape, dtype=dtype)
+
+
+@pytest.mark.skipif(not native_library(), reason="no compiler at installation")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("table", zeros(8, 16)),
+        ("table", zeros(ITEMS + 1, 16, 1)),
+        ("table_in_8_bits", zeros(1, 4, 16, 4, dtype=np.int8)),
+        ("table_in_8_bits", zeros(0, dtype=np.int8)),
+        ("offsets", zeros(3, dtype=np.int16)),
+        ("counts", zeros(0, dtype=np.int64)),
+        ("counts", zeros(2, dtype=np.int64)),
+        ("counts", zeros(3, 1, dtype=np.int64)),
+        ("counts", np.array([20, 10, ITEMS + 1])),
+        ("measures", zeros(0)),
+        ("measures", zeros(4, 1)),
+        ("query", zeros(16)),
+        ("query", zeros(1, 16, 0)),
+        ("query", zeros(1, 12)),
+        ("own_rows", zeros(3, dtype=np.int64)),
+        ("own_rows", zeros(1, 8, 0, dtype=np.int64)),
+        ("own_bonuses", zeros(1, 8, 0)),
+    ],
+)
+def test_native_operator_refuses_inputs_that_do_not_fit_together(name, value):
     with pytest.raises(Fail, match="do not fit together"):
-        run_graph(open_graph(model.SerializeToString()), sessions(1))
+        run_graph(open_graph(with_other_input(name, value)), sessions(1))
+
+
+def operator_alone(inputs: dict[str, np.ndarray]) -> bytes:
+    """Return a graph of nothing but the native operator on constants."""
+    constants = [onnx.numpy_helper.from_array(value, name) for name, value in inputs.items()]
+    call = onnx.helper.make_node("BestItems", list(inputs), ["scores", "rows"], domain=FUNCTIONS)
+    outputs = [
+        onnx.helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, None),
+        onnx.helper.make_tensor_value_info("rows", onnx.TensorProto.INT64, None),
+    ]
+    graph = onnx.helper.make_graph([call], "alone", [], outputs, constants)
+    sets = [onnx.helper.make_opsetid("", OPSET), onnx.helper.make_opsetid(FUNCTIONS, FUNCTIONS_VERSION)]
+    return onnx.helper.make_model(graph, opset_imports=sets, ir_version=IR_VERSION).SerializeToString()
+
+
+def tables(sessions: int, dim: int, width: int) -> dict[str, np.ndarray]:
+    """Return inputs of the operator for 15 items, with the smallest possible offsets."""
+    return {
+        "query": zeros(sessions, dim),
+        "own_rows": zeros(sessions, 0, dtype=np.int64),
+        "own_bonuses": zeros(sessions, 0),
+        "table": zeros(16, dim),
+        "table_in_8_bits": zeros(1, width // 4, 16, 4, dtype=np.int8),
+        "offsets": np.full((1, -(-width // CHUNK), 16, 2), np.iinfo(np.int16).min, dtype=np.int16),
+        "mask": zeros(1, 16, dtype=np.int32),
+        "measures": np.ones(4, dtype=np.float32),
+        "counts": np.array([2, 4, 16]),
+    }
+
+
+@pytest.mark.skipif(not native_library(), reason="no compiler at installation")
+def test_native_operator_refuses_so_many_dimensions_that_scores_leave_32_bits():
+    with pytest.raises(Fail, match="do not fit together"):
+        open_graph(operator_alone(tables(1, 16, width=2**21))).run(None, {})
+
+
+@pytest.mark.skipif(not native_library(), reason="no compiler at installation")
+def test_native_operator_reports_outputs_that_memory_cannot_hold():
+    with pytest.raises((Fail, RuntimeException), match=r"allocate|bad_alloc|memory"):
+        open_graph(operator_alone(tables(2**42, 0, width=0))).run(None, {})
