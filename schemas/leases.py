@@ -94,6 +94,24 @@ class BudgetLease(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", t
     """What the partition may spend for each campaign; other campaigns keep the lease that they have."""
 
 
+def time_fault(record: SpendReport | BudgetLease, appended_at: int, future_ms: int) -> str | None:
+    """Return in words why the times of a record do not fit together; None where they fit.
+
+    A day in the future would close the books of every true report.
+
+    Args:
+        record: The record.
+        appended_at: Append time, ms; below 0 where it is not known.
+        future_ms: How far an event time may lie after the append time, ms.
+    """
+    if record.day != record.ts // DAY_MS:
+        return f"day is {record.day}, but ts is in the day {record.ts // DAY_MS}"
+    ahead_ms = record.ts - appended_at
+    if appended_at >= 0 and ahead_ms > future_ms:
+        return f"ts is {ahead_ms} ms after the append time, more than future_ms"
+    return None
+
+
 def is_next(number: int, newest: int) -> bool:
     """Return whether a record with a number counts after the newest record of the partition.
 

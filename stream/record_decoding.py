@@ -2,10 +2,9 @@
 
 import msgspec
 
-from clickscore.schemas.durations import DAY_MS
-from clickscore.schemas.events import AnyEvent, AnyRecord, BudgetRecord, Epoch, PrivacyRecord, Tick, decode_record
+from clickscore.schemas.events import AnyEvent, AnyRecord, Epoch, PrivacyRecord, Tick, decode_record
 from clickscore.schemas.handover import Handover
-from clickscore.schemas.leases import BudgetLease, SpendReport
+from clickscore.schemas.leases import BudgetLease, SpendReport, time_fault
 from clickscore.schemas.open_decisions import LEDGER_PREFIX
 from clickscore.stream.cut_bytes import full_size
 from clickscore.stream.pipeline_records import DeadLetter, Record
@@ -34,7 +33,7 @@ def read_event(record: Record, settings: SessionSettings) -> AnyRecord | DeadLet
     if isinstance(event, Epoch):
         return event
     if isinstance(event, (BudgetLease, SpendReport)):
-        fault = _budget_fault(event, record.timestamp, settings.future_ms)
+        fault = time_fault(event, record.timestamp, settings.future_ms)
     elif not isinstance(event, Tick) and event.user_id.startswith(LEDGER_PREFIX):
         fault = "user_id begins with the character U+0000, which keys of the state begin with"
     else:
@@ -52,22 +51,4 @@ def _time_fault(
     # A hand-over is as old as its worker is behind, and the events in it were accepted before.
     if settings.past_ms and -ahead_ms > settings.past_ms and not isinstance(event, Handover):
         return f"ts is {-ahead_ms} ms before the append time, more than past_ms"
-    return None
-
-
-def _budget_fault(record: BudgetRecord, appended_at: int, future_ms: int) -> str | None:
-    """Return in words why the times of a record of the budgets do not fit together; None where they fit.
-
-    A day in the future would close the books of every true report.
-
-    Args:
-        record: The record.
-        appended_at: Append time, ms; below 0 where it is not known.
-        future_ms: How far an event time may lie after the append time, ms.
-    """
-    if record.day != record.ts // DAY_MS:
-        return f"day is {record.day}, but ts is in the day {record.ts // DAY_MS}"
-    ahead_ms = record.ts - appended_at
-    if appended_at >= 0 and ahead_ms > future_ms:
-        return f"ts is {ahead_ms} ms after the append time, more than future_ms"
     return None

@@ -12,8 +12,8 @@ ENOUGH_CLICKS = 100
 PRIOR_CLICKS = 20
 """Strength of the level beside the clicks of a campaign: with as many clicks, both count the same."""
 DAYS = 7
-"""Days of outcomes that count: a whole week, since weekends differ. Older ones are forgotten, and so a replay that
-begins some days earlier finds the same factors."""
+"""Days of outcomes that count: a whole week, since weekends differ. Older ones are forgotten. A replay that
+begins in the middle of a log finds the same factors with `--warm-up-from earliest` alone, as for budgets."""
 MAX_CAMPAIGNS = 10_000
 """Campaigns with outcomes that are remembered, at most: 2 MB. The one with the oldest outcome goes first."""
 

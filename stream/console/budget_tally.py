@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from clickscore.schemas.durations import DAY_MS, MINUTE_MS
-from clickscore.schemas.leases import MICROS, BudgetLease, CampaignSpend, SpendReport
+from clickscore.schemas.leases import MAX_STEP, MICROS, BudgetLease, CampaignSpend, SpendReport, is_next
 from clickscore.stream.console.bounded import bounded_entry
 
 MAX_CAMPAIGNS = 500
@@ -92,8 +92,8 @@ class BudgetTally:
         self._leases: dict[int, int] = {}  # number of the newest lease, by partition
 
     def add_report(self, report: SpendReport) -> None:
-        """Take a report of a partition, unless the report is a repeat."""
-        if report.number <= self._reports.get(report.partition, 0):
+        """Take a report of a partition, unless the report is a repeat, or forged as the workers see."""
+        if not _is_news(report.number, self._reports.get(report.partition)):
             return
         self._reports[report.partition] = report.number
         for spend in report.campaigns:
@@ -116,7 +116,7 @@ class BudgetTally:
             partition: Partition that may spend the lease.
             lease: The lease.
         """
-        if lease.number <= self._leases.get(partition, 0):
+        if not _is_news(lease.number, self._leases.get(partition)):
             return
         self._leases[partition] = lease.number
         for grant in lease.campaigns:
@@ -132,3 +132,15 @@ class BudgetTally:
 
     def _campaign(self, name: str) -> BudgetDay:
         return bounded_entry(self._campaigns, name, BudgetDay, MAX_CAMPAIGNS)
+
+
+def _is_news(number: int, newest: int | None) -> bool:
+    """Return whether a record with a number counts after the newest record of the partition.
+
+    A console may begin in the middle of the log, so the first number is any number. One far beyond the next was forged.
+
+    Args:
+        number: Number of the record.
+        newest: Number of the newest record that counted; None for none.
+    """
+    return newest is None or is_next(number, newest) or number < newest - MAX_STEP

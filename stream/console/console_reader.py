@@ -43,6 +43,7 @@ async def follow_topics(settings: Settings, state: ConsoleState) -> None:
     Raises:
         BrokerError: Kafka cannot be reached, or refuses the reader.
     """
+    state.future_ms = settings.sessions.future_ms
     try:
         topics = await list_topics(settings.kafka)
         state.status.absent_topics = [name for name in state.topics if settings.kafka.topic(name) not in topics]

@@ -11,7 +11,7 @@ from clickscore.schemas.catalogue import Campaign, Item, decode_campaign, decode
 from clickscore.schemas.decisions import Ad, Recommendation, decode_decision, page_items
 from clickscore.schemas.erasure import Erased, decode_receipt
 from clickscore.schemas.events import Event, ItemEvent, UserRecord, decode_record
-from clickscore.schemas.leases import BudgetLease, SpendReport
+from clickscore.schemas.leases import BudgetLease, SpendReport, time_fault
 from clickscore.schemas.outcomes import decode_charge, decode_outcome
 from clickscore.schemas.topics import (
     AD_CHARGES,
@@ -35,6 +35,7 @@ from clickscore.stream.console.rates import Rates
 from clickscore.stream.console.settled_outcomes import SettledOutcomes
 from clickscore.stream.console.worker_tally import WorkerTally
 from clickscore.stream.kafka.rollout_log import RolloutTable
+from clickscore.stream.settings import SessionSettings
 
 MOMENT_BYTES = 48 * 1024 * 1024
 """Most bytes of remembered events and decisions: some 15,000 moments, which is a minute at 250 events/s."""
@@ -88,6 +89,8 @@ class ConsoleState:
     """The state of a console. `receive` takes records; the other methods answer pages."""
 
     def __init__(self) -> None:
+        self.future_ms = SessionSettings().future_ms
+        """How far an event time of a report may lie after its append time, ms, as for the workers."""
         self.generation = secrets.token_hex(4)
         """Name of this state: the cursors of another state mean other moments."""
         self.status = LogStatus()
@@ -204,6 +207,8 @@ class ConsoleState:
 
     def _receive_event(self, record: LogRecord) -> None:
         event = decode_record(record.value or b"")
+        if isinstance(event, (SpendReport, BudgetLease)) and time_fault(event, record.appended_at, self.future_ms):
+            return  # a dead letter of the workers
         if isinstance(event, SpendReport):
             self.budgets.add_report(event)
         elif isinstance(event, BudgetLease):

@@ -58,6 +58,18 @@ def test_new_day_begins_with_nothing_spent() -> None:
     assert (tea["day_ms"], tea["spent"], tea["leased"], tea["multipliers"]) == ((DAY + 1) * DAY_MS, 0.0, 0.0, [None])
 
 
+def test_forged_numbers_hide_no_true_record() -> None:
+    tally = BudgetTally()
+    tally.add_report(report(2**53, 0, 999_000_000))  # the first that is read
+    tally.add_report(report(7, 1, 100_000))
+    tally.add_report(report(2**53, 2, 999_000_000))
+    tally.add_lease(0, lease(3, 2, 300_000))
+    tally.add_lease(0, lease(2**53, 3, 999_000_000))
+    tally.add_lease(0, lease(4, 4, 500_000))
+    tally.add_report(report(8, 5, 200_000, 500_000, lease=4))
+    assert [tally.campaigns()["tea"][name] for name in ("spent", "leased")] == [0.2, 0.3]
+
+
 def test_number_of_campaigns_is_bounded() -> None:
     tally = BudgetTally()
     for start in range(0, MAX_CAMPAIGNS + 100, 100):

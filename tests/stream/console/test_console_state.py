@@ -3,8 +3,11 @@
 import msgspec
 
 from clickscore.schemas.decisions import Choice, Shelf
+from clickscore.schemas.durations import DAY_MS
 from clickscore.schemas.erasure import Erased
-from clickscore.schemas.topics import ERASURE_RECEIPTS
+from clickscore.schemas.events import encode_event
+from clickscore.schemas.leases import CampaignSpend, SpendReport
+from clickscore.schemas.topics import ERASURE_RECEIPTS, EVENTS
 from clickscore.stream.console import console_state
 from clickscore.stream.console.console_state import ConsoleState
 from tests.stream.console.records import (
@@ -59,6 +62,21 @@ def test_reports_and_leases_of_the_log_are_the_budgets() -> None:
     spring = state.budgets.campaigns()["spring"]
     assert (spring["spent"], spring["leased"], spring["multiplier"]) == (1.0, 2.0, 0.5)
     assert not state.rates.totals  # no events of users
+
+
+def test_report_that_is_a_dead_letter_of_the_workers_hides_no_true_one() -> None:
+    value = SpendReport(
+        ts=2_932_896 * DAY_MS,
+        partition=0,
+        number=2**53,
+        day=2_932_896,
+        campaigns=(CampaignSpend("spring", 9_000_000, 9_000_000, 0, 1),),
+    )
+    other_day = msgspec.structs.replace(value, ts=START_MS)
+    state = state_of(*(record(EVENTS.name, 0, encode_event(forged)) for forged in (value, other_day)))
+    assert state.budgets.campaigns() == {}
+    state.receive(spend_report(2, "spring", 1_000_000))
+    assert state.budgets.campaigns()["spring"]["spent"] == 1.0
 
 
 def test_outcomes_count_for_the_named_decision() -> None:
