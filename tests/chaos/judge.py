@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from tests.chaos.event_rules import PURPOSES, JsonObject, Rules
-from tests.chaos.ledger_model import LedgerModel, read_pages
+from tests.chaos.ledger_model import LedgerModel, carries, read_pages
 from tests.chaos.session_model import ACTIONS, PartitionFacts, PartitionModel, UserFacts
 
 HASH_BYTES = 8
@@ -261,7 +261,7 @@ def _judge_handovers(verdict: Verdict, topics: Topics, partition: int, truth: _T
     """
     model, handed = truth.sessions[partition], truth.ledgers[partition].handed
     expected = dict(model.handovers)
-    for offset in (offset for offset, has_pages in handed.items() if has_pages and with_money):
+    for offset in (offset for offset, user in handed.items() if user.pages and with_money):
         expected.setdefault(f"{model.source}-{offset}", {"partition": partition, "offset": offset})
     handovers: dict[str, list[Record]] = defaultdict(list)
     for records in topics.events.values():
@@ -276,7 +276,7 @@ def _judge_handovers(verdict: Verdict, topics: Topics, partition: int, truth: _T
         return (
             record.key != value["user_id"].encode()
             or any(value[name] != content for name, content in expected[identity].items())
-            or (with_money and ("ledger" in value) != handed[value["offset"]])
+            or (with_money and not carries(value, handed[value["offset"]]))
         )
 
     _judge_written(verdict, "hand-over", handovers, expected, differs)

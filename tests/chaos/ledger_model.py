@@ -221,8 +221,8 @@ class LedgerModel:
         self._ends: list[tuple[int, str]] = []  # a heap of full minutes and users; only the newest of a user counts
         self._end_of: dict[str, int] = {}
         self._outcomes, self._charges = outcomes, charges
-        self.handed: dict[int, bool] = {}
-        """Whether an `identify` event handed open pages over, by offset."""
+        self.handed: dict[int, UserPages] = {}
+        """Open pages and orders that each `identify` event handed over, by offset; empty ones for none."""
 
     def add(self, model: PartitionModel) -> None:
         """Take the newest record of a partition, after the model of its sessions has taken the record.
@@ -445,7 +445,7 @@ class LedgerModel:
             user_id: The anonymous id.
             offset: Offset of the `identify` event.
         """
-        self.handed[offset] = bool(self._users.pop(user_id, UserPages(user_id)).pages)
+        self.handed[offset] = self._users.pop(user_id, UserPages(user_id))
 
     def receive(self, handover: JsonObject, *, may_show_ads: bool) -> None:
         """Add the open pages of an anonymous id to those of the user.
@@ -481,6 +481,36 @@ class LedgerModel:
         if revisions:
             opened.lines = self._outcomes[f"{self._decision_id(opened)}/{revisions - 1}"].get("lines", [])
         return opened
+
+
+def carries(handover: JsonObject, handed: UserPages) -> bool:
+    """Return whether a hand-over has exactly the open pages and orders of the anonymous id.
+
+    Args:
+        handover: The hand-over.
+        handed: What must be in it.
+    """
+    if "ledger" not in handover or not handed.pages:
+        return "ledger" not in handover and not handed.pages
+    pages, orders, *_ = msgspec.msgpack.decode(b64decode(handover["ledger"]))
+    return (
+        list(map(_read_order, orders)) == handed.orders
+        and len(pages) == len(handed.pages)
+        and all(map(_is_page, pages, handed.pages))
+    )
+
+
+def _is_page(fields: Sequence[Any], page: OpenPage) -> bool:
+    """Return whether the fields of a hand-over say what the model knows of a page."""
+    partition, offset, ts, variant, _, _, slots, reactions, billing, revisions, *_ = fields
+    paid = [Paid(*each[:3]) for each in billing] or [Paid()] * len(slots)
+    return (
+        ((partition, offset), ts, variant, revisions)
+        == (page.identity, page.page.ts, page.page.variant, page.revisions)
+        and [Reaction(KINDS[kind], *rest) for kind, *rest in reactions] == page.reactions
+        and [Slot(*each[:8]) for each in slots] == list(page.slots)
+        and paid == [page.paid.get(number, Paid()) for number in range(len(page.slots))]
+    )
 
 
 def _read_order(fields: Sequence[Any]) -> Order:

@@ -1,15 +1,17 @@
 """Judge: it accepts what the pipeline writes, and it finds a planted error of each kind."""
 
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import pytest
 
 from clickscore.stream.settings import Settings
 from tests.chaos.judge import Topics, Verdict, judge
-from tests.chaos.privacy_records import with_privacy_records
+from tests.chaos.privacy_records import with_identities, with_privacy_records
 from tests.chaos.reactions import ends_of_windows
 from tests.chaos.written_topics import Stored, rules_of, written_topics
 from tests.integration.event_log import BEGAN, MEAN_GAP_MS, event_log
@@ -30,6 +32,13 @@ def good() -> Topics:
 def settled() -> Topics:
     """Return topics after a log at whose end every outcome is due."""
     log = with_privacy_records(event_log(500, seed=11, users=60), seed=11)
+    return written_topics([*log, *ends_of_windows(BEGAN + 500 * MEAN_GAP_MS)], SETTINGS, batch=40, reacts=True)
+
+
+@pytest.fixture(scope="module")
+def handing() -> Topics:
+    """Return topics with hand-overs of shoppers who react."""
+    log = with_identities(event_log(500, seed=2, users=40), seed=2)
     return written_topics([*log, *ends_of_windows(BEGAN + 500 * MEAN_GAP_MS)], SETTINGS, batch=40, reacts=True)
 
 
@@ -179,6 +188,57 @@ def test_judge_accepts_outcomes_and_charges_and_their_equal_repeats(settled: Top
 def test_planted_error_of_outcomes_and_charges_is_found(settled: Topics, name: str) -> None:
     topic, spoil, kind = PLANTED_MONEY[name]
     assert judged(spoiled(settled, topic, spoil)).faults[kind] > 0
+
+
+def with_handed(topics: Topics, spoil: Callable[[list[Any]], bool]) -> Topics:
+    """Return topics with a spoiled hand-over.
+
+    Args:
+        topics: Topics with hand-overs.
+        spoil: Spoils the decoded open decisions of a hand-over; returns whether anything was to be spoiled.
+    """
+    records = list(topics.events[0])
+    for index, record in enumerate(records):
+        if (record.value or b"").startswith(b'{"type":"handover"'):
+            value = json.loads(record.value or b"")
+            ledger = msgspec.msgpack.decode(
+                b64decode(value.get("ledger") or b64encode(msgspec.msgpack.encode([[], []])))
+            )
+            if spoil(ledger):
+                value["ledger"] = b64encode(msgspec.msgpack.encode(ledger)).decode()
+                spoiled_value = json.dumps(value, separators=(",", ":")).encode()
+                records[index] = Stored(record.offset, record.timestamp, record.key, spoiled_value)
+                return topics._replace(events={0: records})
+    message = "no hand-over has what is to be spoiled"
+    raise AssertionError(message)
+
+
+def drop_reactions(ledger: list[Any]) -> bool:
+    pages = [page for page in ledger[0] if len(page) > 7 and page[7]]
+    for page in pages:
+        page[7] = []
+    return bool(pages)
+
+
+def drop_orders(ledger: list[Any]) -> bool:
+    had_orders, ledger[1] = bool(ledger[1]), []
+    return had_orders
+
+
+def drop_page(ledger: list[Any]) -> bool:
+    had_pages = len(ledger[0]) > 1
+    del ledger[0][:1]
+    return had_pages
+
+
+@pytest.mark.parametrize("spoil", [drop_reactions, drop_orders, drop_page])
+def test_handover_that_drops_open_decisions_is_a_fault(handing: Topics, spoil: Callable[[list[Any]], bool]) -> None:
+    verdict = judged(with_handed(handing, spoil))
+    assert any(example.startswith("wrong: hand-over") for example in verdict.examples)
+
+
+def test_judge_accepts_handovers_of_open_decisions(handing: Topics) -> None:
+    assert judged(handing).examples == []
 
 
 def test_judge_accepts_what_the_pipeline_writes(good: Topics) -> None:
