@@ -13,7 +13,7 @@ from rich.progress import Progress, TaskID
 from clickscore.export.bundle_options import CANDIDATES, PRECISIONS
 from clickscore.model.bundle_folder import BundleFolder
 from clickscore.model.commands import missing_extra
-from clickscore.schemas.manifest import Manifest
+from clickscore.schemas.manifest import HEADS, Manifest
 
 
 @click.command()
@@ -246,6 +246,8 @@ def recalibrate(bundle: Path, sessions: tuple[Path, ...], *, out: Path, refit: b
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
     manifest = recalibrate_bundle(bundle, sessions, out, refit_heads=refit)
+    if refit and not (manifest and manifest.level and manifest.level.refit):
+        click.echo("no head was fitted anew")
     if manifest is None or manifest.level is None:
         click.echo("the level fits the recent sessions, within two standard errors: no bundle was written")
         return
@@ -257,8 +259,9 @@ def recalibrate(bundle: Path, sessions: tuple[Path, ...], *, out: Path, refit: b
     click.echo(f"shifts of the logits: purchase later {level.purchase_shift:+.2f}; next action: {shifts}")
     if level.refit:
         click.echo(f"fitted anew: {' and '.join(level.refit.heads)}; cross-validated on {level.refit.events:,} events:")
-        for name, words in names.items():
-            click.echo(f"{words}: {level.refit.before[name]:.4f} -> {level.refit.after[name]:.4f}")
+        for head, (name, words) in zip(HEADS, names.items(), strict=True):
+            if head in level.refit.heads:
+                click.echo(f"{words}: {level.refit.before[name]:.4f} -> {level.refit.after[name]:.4f}")
     click.echo(f"wrote bundle {manifest.version}, in {out}")
     click.echo(f"next: clickscore worker --bundle {out}")
 

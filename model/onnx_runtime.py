@@ -1,5 +1,7 @@
 """ONNX Runtime: open a bundle's graph and run the graph on a single thread."""
 
+import logging
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,6 +12,8 @@ from clickscore.model.prefix_features import EventBatch
 from clickscore.model.training_batches import PaddedBatch
 from clickscore.schemas.manifest import EXPLAINED, REASONS
 
+_log = logging.getLogger(__name__)
+
 ERRORS_ONLY = 3
 """ONNX Runtime's log severity; a lower severity warns of each input with a default, e.g. `explained`."""
 
@@ -19,6 +23,20 @@ def native_library() -> Path | None:
     return next(Path(__file__).parent.glob("_best_items.*"), None)
 
 
+@cache
+def can_load(library: Path) -> bool:
+    """Return whether ONNX Runtime can load a library of operators; log a warning, once, where it cannot.
+
+    Without the library a graph runs its own function of standard operators.
+    """
+    try:
+        ort.SessionOptions().register_custom_ops_library(str(library))
+    except Exception as exc:  # noqa: BLE001 (ONNX Runtime's exceptions share no base class that it exports)
+        _log.warning("the native operators are not used, so calls of int8 bundles take longer: %s", exc)
+        return False
+    return True
+
+
 def session_options(*, native: bool = True) -> Any:  # noqa: ANN401 (ONNX Runtime does not type the class)
     """Return options of a graph's session, with the native operators where they are installed.
 
@@ -26,7 +44,7 @@ def session_options(*, native: bool = True) -> Any:  # noqa: ANN401 (ONNX Runtim
         native: Whether to use the native operators; without them a graph returns the same bits later.
     """
     options = ort.SessionOptions()
-    if native and (library := native_library()):
+    if native and (library := native_library()) and can_load(library):
         options.register_custom_ops_library(str(library))
     return options
 

@@ -168,6 +168,11 @@ def refitted(demo, strangers, tmp_path_factory):
     folder = tmp_path_factory.mktemp("refitted") / "bundle"
     output = CliRunner().invoke(recalibrate, [str(demo), str(strangers), "--refit", "--out", str(folder)]).output
     assert "fitted anew: action_probabilities" in output
+    level = manifest_of(folder).level
+    assert level is not None
+    assert level.refit is not None
+    for head, words in ((ACTION_HEAD, "log loss of the next action: "), (PURCHASE_HEAD, "log loss of a purchase: ")):
+        assert (words in output) == (head in level.refit.heads)
     return folder
 
 
@@ -180,6 +185,13 @@ def test_refitted_bundle_is_served_and_says_so(demo, refitted):
     assert ACTION_HEAD in level.refit.heads
     assert level.refit.after["next_action_log_loss"] < level.refit.before["next_action_log_loss"]
     assert set(level.action_shifts.values()) == {0}
+
+
+def test_refit_that_replaces_no_head_says_so(demo, tmp_path):
+    few = write_sessions(tmp_path / "few.jsonl", shoppers(20))
+    output = CliRunner().invoke(recalibrate, [str(demo), str(few), "--refit", "--out", str(tmp_path / "out")]).output
+    assert "no head was fitted anew" in output
+    assert "\nfitted anew" not in output
 
 
 def test_correction_without_a_refit_starts_from_the_first_graph(demo, refitted, strangers, tmp_path):
