@@ -38,7 +38,7 @@ $(TRAIN)/.done: pyproject.toml constraints.txt $(LINKS)
 	touch $@
 
 # The folders under the name by which they are imported, for the type checker, which runs no import hooks.
-$(LINKS):
+$(LINKS): Makefile
 	mkdir -p $(@D)
 	for folder in $(FOLDERS); do ln -sfn ../../../$$folder $(@D)/$$folder; done
 	touch $@
