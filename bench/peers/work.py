@@ -11,7 +11,7 @@ import numpy as np
 
 from bench.logs import START_MS, WARM, WARM_SESSION, warm_sessions
 from clickscore.schemas.decisions import Choice, Recommendation, encode_decision, round_score
-from clickscore.schemas.events import ACTION_OF, View, decode_record
+from clickscore.schemas.events import ACTION_OF, Cart, View, decode_record
 from clickscore.schemas.manifest import NEXT_ACTIONS
 from clickscore.stream.policy.policy_file import DEFAULT_POLICY
 from clickscore.stream.scoring.bundle import load_bundle
@@ -143,20 +143,22 @@ class Work:
                 purchase=round_score(purchase),
                 items=tuple(
                     Choice(item_id=items[row], score=round_score(score), propensity=1.0, reason="model")
-                    for row, score in self._shown(session["rows"], rows, scores)
+                    for row, score in self._shown(session, rows, scores)
                 ),
                 filtered={},
             )
         )
 
-    def _shown(self, session: list[int], rows: list[int], scores: list[float]) -> list[tuple[int, float]]:
-        """Return the items to show: not the item on screen, and few of the session, as in the policy `default`."""
+    def _shown(self, session: Session, rows: list[int], scores: list[float]) -> list[tuple[int, float]]:
+        """Return the items to show by the policy `default`: not on screen, not in the cart, and few of the session."""
         reminders = DEFAULT_POLICY.limit.reminders
+        events = zip(session["rows"], session["actions"], strict=True)
+        hidden = {session["rows"][-1], *(row for row, action in events if action == ACTION_OF[Cart])}
         shown: list[tuple[int, float]] = []
         for row, score in zip(rows, scores, strict=True):
-            if row == session[-1]:
+            if row in hidden:
                 continue
-            if row in session:
+            if row in session["rows"]:
                 if not reminders:
                     continue
                 reminders -= 1
