@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -28,6 +29,10 @@ INBOX_BATCHES = 8
 """Capacity of the queue of fetched batches: enough to score all partitions of a fetch together."""
 OVERLAP_RECORDS = 64
 """Smallest number of records of a batch for overlap with the previous batch. Overlap delays light traffic."""
+OVERLAP_SWITCH_S = 0.0005
+"""Python's switch interval while batches overlap, s: the longest wait of ONNX Runtime's thread between two calls of
+some 15 ms. With the usual 5 ms that thread rests for a fifth of the time. Light traffic keeps the usual interval: there
+a shorter one only interrupts decisions for other threads (`docs/performance.md`)."""
 IDLE_OUTCOMES = {"epoch"}
 """Outcomes of records that let no time pass: a busy catalogue must not keep an idle partition from its ticks."""
 FETCH_REST_S = 0.005
@@ -95,6 +100,7 @@ class BatchLoop:
         self._clock = clock
         self._observe = observe
         self._tracer = tracer or PassOn()
+        self._usual_switch_s = sys.getswitchinterval()
         self._inbox: asyncio.Queue[FetchedBatch] = asyncio.Queue(INBOX_BATCHES)
         self._worker = f"{socket.gethostname()}-{os.getpid()}"
 
@@ -129,6 +135,7 @@ class BatchLoop:
         Returns:
             The batch in flight from now on, the finished batch, and the outputs of the finished batch.
         """
+        sys.setswitchinterval(OVERLAP_SWITCH_S if schedule.overlap else self._usual_switch_s)
         started = self._begin(schedule.batches) if schedule.batches else None
         finished = in_flight or (None if schedule.overlap else started)
         outputs = self._pipeline.finish(finished.pending) if finished else []

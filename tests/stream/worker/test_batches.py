@@ -1,17 +1,20 @@
 """Batches: what is scored together, what overlaps, and what is given up."""
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import msgspec
+import pytest
 
 from clickscore.schemas.topics import EVENTS, RECOMMENDATIONS
-from clickscore.stream.worker.batches import INBOX_BATCHES, OVERLAP_RECORDS, BatchLoop
+from clickscore.stream.request import Request
+from clickscore.stream.worker.batches import INBOX_BATCHES, OVERLAP_RECORDS, OVERLAP_SWITCH_S, BatchLoop
 from clickscore.stream.worker.ticks import IdleTicks
 from tests.events import view
 from tests.memory_kafka import MemoryBatch
-from tests.stream.worker.stage import DullScorer, Stage, background, settle, until
+from tests.stream.worker.stage import DullScorer, NoScores, Stage, background, settle, until
 
 
 class BatchStage(Stage):
@@ -112,6 +115,25 @@ def test_next_batch_is_begun_before_a_large_one_is_finished():
     stage = BatchStage(scorer=scorer, max_batch=OVERLAP_RECORDS)
     run_all(stage, stage.fetched(*USERS), stage.fetched(*(f"other-{user}" for user in USERS)))
     assert scorer.order == ["submit", "submit", "results", "results"]
+
+
+class TimedScorer(DullScorer):
+    """A scorer that remembers Python's switch interval at each call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.intervals: list[float] = []
+
+    def submit(self, requests: list[Request]) -> NoScores:
+        self.intervals.append(sys.getswitchinterval())
+        return super().submit(requests)
+
+
+def test_threads_switch_sooner_only_while_batches_overlap():
+    scorer, usual = TimedScorer(), sys.getswitchinterval()
+    stage = BatchStage(scorer=scorer, max_batch=OVERLAP_RECORDS)
+    run_all(stage, stage.fetched(*USERS), stage.fetched("eve"))
+    assert scorer.intervals == [pytest.approx(OVERLAP_SWITCH_S), pytest.approx(usual)]
 
 
 def test_small_batch_is_finished_before_the_next_one_is_begun():
