@@ -588,10 +588,10 @@ class Pipeline:
     def _receive(self, batch: LedgerBatch, handover: Handover, record: Record) -> None:
         """Merge what an anonymous id did into the state of the user, unless the record is a repeat after a crash."""
         state, steps, output, _ = batch
-        if state.is_applied(handover):
+        if state.handovers.is_applied(handover):
             output.outcomes["repeated"] += 1
             return
-        is_erased = state.is_erased(handover)
+        is_erased = state.handovers.is_erased(handover)
         closed, session_id = state.receive(handover, record.offset)
         output.closed_sessions.extend(map(closed_message, closed))
         if session_id is not None and handover.session is not None:

@@ -15,9 +15,6 @@ from clickscore.schemas.snapshots import ConsentState, UserState
 from clickscore.stream.state.ad_counts import hand_over
 from clickscore.stream.state.sessions import FINGERPRINT_BYTES, purchase_days, purchases
 
-MAX_ERASURES = 256
-"""Erasures that a partition remembers at most: 20 bytes each, in the partition's snapshot of every batch."""
-
 
 def make_handover(
     user: UserState, event: Identify, user_hash: bytes, *, partition: int, offset: int, withheld: int

@@ -8,7 +8,6 @@ at the end of the batch.
 from collections.abc import Collection, Iterable
 
 import msgspec
-import xxhash
 
 from clickscore.schemas.clients import FIRST_MACHINE
 from clickscore.schemas.durations import DAY_MS, MINUTE_MS
@@ -41,6 +40,8 @@ from clickscore.stream.reference.epoch_schedule import NEVER_MS
 from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state import ad_counts, clients, consent, identity, seen_counts, sessions
 from clickscore.stream.state.baskets import Baskets
+from clickscore.stream.state.expiry import ExpiryTimers
+from clickscore.stream.state.handover_guard import HandoverGuard, user_hash
 from clickscore.stream.state.ledger import Ledger
 from clickscore.stream.state.popularity import Popularity, newest_items
 from clickscore.stream.state.timers import TimerWheel
@@ -101,18 +102,14 @@ class PartitionState:
         self._baskets: Baskets | None = None  # made when read for the first time
         self._changed_baskets: set[str] = set()  # users who may have another basket than the counted one
         self._session_timers = TimerWheel()
-        self._user_timers = TimerWheel()
-        self._consent_timers = TimerWheel()
-        self._ad_timers = TimerWheel()
+        self._history_timers = ExpiryTimers(self._history_ends_at)
+        self._consent_timers = ExpiryTimers(self._consent_ends_at)
+        self._ad_timers = ExpiryTimers(_ads_end_at)
         self._erased: set[str] = set()  # users erased by this batch
-        self._erasures: dict[bytes, int] = {}  # event time of the newest erasures, by hash of the user id
-        self._handed: dict[int, int] = {}  # offset of the newest applied hand-over, by source partition
+        self.handovers = HandoverGuard()
+        """Applied hand-overs, and the newest erasures."""
         self._default_withheld = consent.default_bits(settings)
         self._counts_machines = settings.machines == "counted"
-        # Users whose time is over while a session is open: the timer is set again with the end of the session.
-        self._overdue_buyers: set[str] = set()
-        self._overdue_consents: set[str] = set()
-        self._overdue_ads: set[str] = set()
         self._idle_until = self.watermark  # no session closes and no ranking is made before this watermark
 
     def __len__(self) -> int:
@@ -181,13 +178,10 @@ class PartitionState:
         closed: list[ClosedSession] = []
         if self._session_timers.is_due(now):
             closed = self._close_due(now, offset, max_closures)
-        if self._user_timers.is_due(now):
-            self._forget_due(now, offset, max_closures)
-        if self._consent_timers.is_due(now):
-            self._expire_consent(now, offset, max_closures)
-        if self._ad_timers.is_due(now):
-            self._forget_ads(now, offset, max_closures)
-        self._forget_erasures(now)
+        self._forget_history(now, offset, max_closures)
+        self._expire_consent(now, offset, max_closures)
+        self._forget_ads(now, offset, max_closures)
+        self.handovers.forget(now)
         if previous // self._settings.popularity_refresh_ms != now // self._settings.popularity_refresh_ms:
             self._popularity.refresh()
         self._idle_until = self._next_due(now)
@@ -200,8 +194,8 @@ class PartitionState:
         return min(period * (now // period + 1) for period in (MINUTE_MS, self._settings.popularity_refresh_ms))
 
     @property
-    def _timers(self) -> tuple[TimerWheel, ...]:
-        return self._session_timers, self._user_timers, self._consent_timers, self._ad_timers
+    def _timers(self) -> tuple[TimerWheel | ExpiryTimers, ...]:
+        return self._session_timers, self._history_timers, self._consent_timers, self._ad_timers
 
     def count_ad(self, user: UserState, event: Impression, offset: int) -> UserState:
         """Count an ad impression for the caps of its campaign, unless it is a repeat or of an earlier day.
@@ -242,9 +236,10 @@ class PartitionState:
 
     def _set_ads(self, user_id: str, user: UserState, ads: AdState) -> None:
         """Replace the ad counts of a touched user, and make sure that they are forgotten after their day."""
-        if user.ads is None:
-            self._ad_timers.add(user_id, ad_counts.ends_at(ads))
+        had_timer = user.ads is not None
         user.ads = ads
+        if not had_timer:
+            self._ad_timers.add(user_id, user)
 
     def add_event(self, user: UserState, event: Interaction, fingerprint: bytes, offset: int) -> ClosedSession | None:
         """Add an interaction to the user's session; return the earlier session if the interaction closes one.
@@ -278,8 +273,8 @@ class PartitionState:
         if isinstance(event, Purchase):
             had_timer = bool(user.bought) or _is_machine(user)
             sessions.remember_purchase(user, item_id, event.ts // DAY_MS, settings.max_bought)
-            if user.bought and not had_timer:
-                self._user_timers.add(user_id, user.last_ts + settings.user_ttl_ms)
+            if not had_timer:
+                self._history_timers.add(user_id, user)
         return closed
 
     def set_client(self, user_id: str, user: UserState, code: int, offset: int) -> None:
@@ -293,10 +288,10 @@ class PartitionState:
         """
         if not code or code == user.client:
             return
-        counted = self._counted_items(user)
-        if code >= FIRST_MACHINE and not (user.bought or _is_machine(user)):
-            self._user_timers.add(user_id, user.last_ts + self._settings.user_ttl_ms)
+        counted, had_timer = self._counted_items(user), bool(user.bought) or _is_machine(user)
         user.client = code
+        if not had_timer:
+            self._history_timers.add(user_id, user)
         self._touch(user_id, user, offset)
         self._recount(counted, user)
         if not self._counts(user):
@@ -397,17 +392,8 @@ class PartitionState:
             self._popularity.drop_uncounted(user.items)
         self._touch(user_id, UserState(), offset)
         self._erased.add(user_id)
-        user_hash = _hash(user_id)
-        self._erasures[user_hash] = max(event.ts, self._erasures.pop(user_hash, event.ts))
-        if len(self._erasures) > identity.MAX_ERASURES:
-            del self._erasures[next(iter(self._erasures))]
-        self._forget_erasures(self.watermark)
-
-    def _forget_erasures(self, watermark: int) -> None:
-        """Forget the erasures of more than a day before the full minute: no hand-over is on its way for so long."""
-        oldest = watermark // MINUTE_MS * MINUTE_MS - DAY_MS
-        for user_hash in [user_hash for user_hash, ts in self._erasures.items() if ts < oldest]:
-            del self._erasures[user_hash]
+        self.handovers.erase(event)
+        self.handovers.forget(self.watermark)
 
     def identify(self, event: Identify, offset: int) -> tuple[Handover | None, ClosedSession | None]:
         """Take what an anonymous id did out of the state, to hand it over to the user.
@@ -424,9 +410,9 @@ class PartitionState:
         user = self.user(event.user_id)
         withheld = self.withheld(user)
         closed = self.drop_history(event.user_id, user, offset) if withheld & PERSONALISATION else None
-        user_hash = _hash(event.identified_as)
+        hashed = user_hash(event.identified_as)
         handover = identity.make_handover(
-            user, event, user_hash, partition=int(self._partition), offset=offset, withheld=withheld
+            user, event, hashed, partition=self.partition, offset=offset, withheld=withheld
         )
         if handover is None:
             return None, closed
@@ -439,17 +425,8 @@ class PartitionState:
         if not _is_machine(user):
             user.opened_at = user.last_ts = user.client = 0
         if user.consent is not None:
-            user.consent.session_withheld, user.consent.handed_to = False, user_hash
+            user.consent.session_withheld, user.consent.handed_to = False, hashed
         return handover, closed
-
-    def is_applied(self, handover: Handover) -> bool:
-        """Return whether a hand-over repeats one that was applied: a source partition writes its own in order."""
-        return handover.offset <= self._handed.get(handover.partition, -1)
-
-    def is_erased(self, handover: Handover) -> bool:
-        """Return whether the user or the anonymous id was erased since what is handed over."""
-        ids = (handover.user_id, handover.anonymous_id)
-        return any(handover.ts <= self._erasures.get(_hash(user_id), -1) for user_id in ids)
 
     def receive(self, handover: Handover, offset: int) -> tuple[list[ClosedSession], str | None]:
         """Merge what an anonymous id did into the state of the user.
@@ -461,8 +438,8 @@ class PartitionState:
         Returns:
             The sessions to publish, and the id of the open session with the events of the anonymous id, if any.
         """
-        self._handed[handover.partition] = handover.offset
-        if self.is_erased(handover):
+        self.handovers.apply(handover)
+        if self.handovers.is_erased(handover):
             return [], None
         user_id, user = handover.user_id, self.user(handover.user_id)
         if not _is_remembered(user):
@@ -496,8 +473,8 @@ class PartitionState:
             said_at: Time of the statement, ms, after which it holds for `consent_ttl_ms`.
         """
         if user.consent is None:
-            user.consent = ConsentState()
-            self._consent_timers.add(user_id, said_at + self._settings.consent_ttl_ms)
+            user.consent = ConsentState(said_at=said_at)
+            self._consent_timers.add(user_id, user)
         return user.consent
 
     def _receive_history(
@@ -536,8 +513,8 @@ class PartitionState:
         self._receive_ads(handover, user, takes_session=not is_over)
         if not user.length:
             user.last_ts = max(user.last_ts, handover.last_ts)
-        if not had_timer and (user.bought or _is_machine(user)):
-            self._user_timers.add(user_id, user.last_ts + settings.user_ttl_ms)
+        if not had_timer:
+            self._history_timers.add(user_id, user)
         return closed, None if is_over else f"{self.source}-{user.opened_by}"
 
     def _receive_session(self, user_id: str, user: UserState, session: HandedSession, offset: int) -> None:
@@ -645,8 +622,8 @@ class PartitionState:
             topic_id=self.topic_id,
             epoch=self.epoch,
             appended_at=self.appended_at,
-            handed=self._handed,
-            erasures=list(self._erasures.items()),
+            handed=self.handovers.applied,
+            erasures=self.handovers.erasures,
         )
 
     def partition_record(self) -> ChangelogRecord:
@@ -665,15 +642,8 @@ class PartitionState:
         for item in self._counted_items(user):
             self._popularity.remove(item)
         self.open_sessions -= 1
-        if user_id in self._overdue_buyers:
-            self._overdue_buyers.remove(user_id)
-            self._user_timers.add(user_id, user.last_ts + self._settings.user_ttl_ms)
-        if user_id in self._overdue_consents and user.consent is not None:
-            self._overdue_consents.remove(user_id)
-            self._consent_timers.add(user_id, user.consent.said_at + self._settings.consent_ttl_ms)
-        if user_id in self._overdue_ads and user.ads is not None:
-            self._overdue_ads.remove(user_id)
-            self._ad_timers.add(user_id, ad_counts.ends_at(user.ads))
+        for timers in (self._history_timers, self._consent_timers, self._ad_timers):
+            timers.end_session(user_id, user)
         self._idle_until = self.watermark  # a timer that was set again may be due
 
     def _close(self, user_id: str, user: UserState) -> ClosedSession | None:
@@ -719,60 +689,37 @@ class PartitionState:
                 self._session_timers.add(user_id, closes_at)
         return closed
 
-    def _forget_due(self, now: int, offset: int, max_users: int) -> None:
-        forgotten = 0
-        while forgotten < max_users and (user_id := self._user_timers.pop(now)) is not None:
-            user = self.user(user_id)
-            forget_at = user.last_ts + self._settings.user_ttl_ms
-            if not (user.bought or _is_machine(user)):
-                continue  # dropped before, on a withdrawal of consent
-            if user.length:
-                self._overdue_buyers.add(user_id)
-            elif self._user_timers.is_later(forget_at):
-                self._user_timers.add(user_id, forget_at)
-            else:
-                self._touch(user_id, user, offset)
-                sessions.forget_purchases(user)
-                user.client = 0
-                forgotten += 1
+    def _history_ends_at(self, user: UserState) -> int | None:
+        """Return when the bought items and the machine class of a user are forgotten, ms; None without them."""
+        return user.last_ts + self._settings.user_ttl_ms if user.bought or _is_machine(user) else None
+
+    def _consent_ends_at(self, user: UserState) -> int | None:
+        """Return when the statements of a user on consent are forgotten, ms; None without them."""
+        return None if user.consent is None else user.consent.said_at + self._settings.consent_ttl_ms
+
+    def _forget_history(self, now: int, offset: int, max_users: int) -> None:
+        """Forget what users without an event for a long time have bought, and which machines they are."""
+        for user_id, user in self._history_timers.pop_ended(now, max_users, self.user):
+            self._touch(user_id, user, offset)
+            sessions.forget_purchases(user)
+            user.client = 0
 
     def _expire_consent(self, now: int, offset: int, max_users: int) -> None:
         """Forget what users said about consent too long ago; the default holds again."""
-        expired = 0
-        while expired < max_users and (user_id := self._consent_timers.pop(now)) is not None:
-            user = self.user(user_id)
-            if user.consent is None:
-                continue  # erased before
-            expires_at = user.consent.said_at + self._settings.consent_ttl_ms
-            if user.length:
-                self._overdue_consents.add(user_id)  # a session keeps its consent to the end
-            elif self._consent_timers.is_later(expires_at):
-                self._consent_timers.add(user_id, expires_at)
-            else:
-                self._touch(user_id, user, offset)
-                user.consent = None
-                if self.withheld(user) & PERSONALISATION:
-                    sessions.forget_purchases(user)
-                    user.client = 0
-                if self.withheld(user) & (ADS | PERSONALISATION):
-                    user.ads = None
-                expired += 1
+        for user_id, user in self._consent_timers.pop_ended(now, max_users, self.user):
+            self._touch(user_id, user, offset)
+            user.consent = None
+            if self.withheld(user) & PERSONALISATION:
+                sessions.forget_purchases(user)
+                user.client = 0
+            if self.withheld(user) & (ADS | PERSONALISATION):
+                user.ads = None
 
     def _forget_ads(self, now: int, offset: int, max_users: int) -> None:
         """Forget the ads of days that are over, for users without an open session."""
-        forgotten = 0
-        while forgotten < max_users and (user_id := self._ad_timers.pop(now)) is not None:
-            user = self.user(user_id)
-            if user.ads is None:
-                continue  # dropped before, on a withdrawal of consent
-            if user.length:
-                self._overdue_ads.add(user_id)  # the session keeps its count
-            elif self._ad_timers.is_later(ad_counts.ends_at(user.ads)):
-                self._ad_timers.add(user_id, ad_counts.ends_at(user.ads))
-            else:
-                self._touch(user_id, user, offset)
-                user.ads = None
-                forgotten += 1
+        for user_id, user in self._ad_timers.pop_ended(now, max_users, self.user):
+            self._touch(user_id, user, offset)
+            user.ads = None
 
     def _renew_timers(self) -> None:
         """Take erased users out of the timers, and set the timers of those who came back within the batch.
@@ -790,12 +737,8 @@ class PartitionState:
     def _set_timers(self, user_id: str, user: UserState) -> None:
         if user.length:
             self._session_timers.add(user_id, user.last_ts + self._settings.gap_ms)
-        if user.bought or _is_machine(user):
-            self._user_timers.add(user_id, user.last_ts + self._settings.user_ttl_ms)
-        if user.consent is not None:
-            self._consent_timers.add(user_id, user.consent.said_at + self._settings.consent_ttl_ms)
-        if user.ads is not None:
-            self._ad_timers.add(user_id, ad_counts.ends_at(user.ads))
+        for timers in (self._history_timers, self._consent_timers, self._ad_timers):
+            timers.add(user_id, user)
 
     def load_partition(self, snapshot: PartitionSnapshot) -> None:
         """Restore offset, watermark, popularity ranking and epoch from the partition's own snapshot."""
@@ -804,7 +747,7 @@ class PartitionState:
         self.topic_id = snapshot.topic_id
         self.epoch = snapshot.epoch
         self.appended_at = snapshot.appended_at
-        self._handed, self._erasures = snapshot.handed, dict(snapshot.erasures)
+        self.handovers = HandoverGuard(snapshot.handed, snapshot.erasures)
 
     def load(self, key: str, snapshot: bytes) -> None:
         """Restore what is remembered under a key: a user, what the ledger knows of one, or a budget.
@@ -840,8 +783,9 @@ def _is_machine(user: UserState) -> bool:
     return user.client >= FIRST_MACHINE
 
 
-def _hash(user_id: str) -> bytes:
-    return xxhash.xxh3_64_digest(user_id.encode())
+def _ads_end_at(user: UserState) -> int | None:
+    """Return when the counts of a user's ads are forgotten, ms; None without them."""
+    return None if user.ads is None else ad_counts.ends_at(user.ads)
 
 
 def _item(event: Interaction) -> str:

@@ -34,6 +34,7 @@ from tests.events import (
     withdraw,
 )
 from tests.events import impression as plain_impression
+from tests.object_search import mentions
 from tests.scored_requests import make_campaign, plain
 
 Logged = AnyEvent | PrivacyRecord | Handover | bytes
@@ -76,6 +77,15 @@ def state(made: Pipeline, user: str) -> UserState | None:
 def test_campaign_is_shown_as_often_as_its_cap_says():
     output = run(pipeline(), view("ann", 0), impression("ann", 1), view("ann", 2), impression("ann", 3), view("ann", 4))
     assert campaigns(output) == ["c", "c", "c", None, None]
+
+
+def test_no_id_stays_of_an_erased_user_whose_ads_were_overdue():
+    made, night = pipeline(), UNTIL_MIDNIGHT
+    session = [view("ann", night - 10), impression("ann", night - 9), view("ann", night + 15)]
+    run(made, *session, tick(night + 16), withdraw("ann", night + 17, "ads"), tick(night + 90))
+    assert mentions(made.state(0), "ann")
+    run(made, erase("ann", night + 91), first=10)
+    assert not mentions(made.state(0), "ann")
 
 
 def test_repeated_impression_counts_once():

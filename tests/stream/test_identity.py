@@ -20,7 +20,8 @@ from clickscore.stream.pipeline_records import Message, Output, SessionMerge
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.settings import Settings
 from clickscore.stream.state.changelog import restore
-from clickscore.stream.state.identity import MAX_ERASURES, merge_client
+from clickscore.stream.state.handover_guard import MAX_ERASURES
+from clickscore.stream.state.identity import merge_client
 from clickscore.stream.state.partition import ChangelogRecord
 from tests.events import (
     MINUTE,
