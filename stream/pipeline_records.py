@@ -8,7 +8,7 @@ import msgspec
 
 from clickscore.schemas.sessions import ClosedSession, encode_session
 from clickscore.stream.request import Request, Scores
-from clickscore.stream.state.partition import ChangelogRecord
+from clickscore.stream.state.changelog_record import ChangelogRecord
 
 
 class Record(Protocol):

@@ -28,7 +28,8 @@ from clickscore.stream.replay.replay_checkpoint import (
 from clickscore.stream.replay.source import Position
 from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state.changelog import restore
-from clickscore.stream.state.partition import ChangelogRecord, PartitionState
+from clickscore.stream.state.changelog_record import ChangelogRecord
+from clickscore.stream.state.partition import PartitionState
 
 BLOCK_BYTES = 1024 * 1024
 """Bytes of a block before compression. Part of the output's format: another size gives other bytes."""

@@ -15,7 +15,8 @@ from clickscore.schemas.snapshots import (
 )
 from clickscore.stream.budgets.partition_budgets import BUDGET_PREFIX, check_budget
 from clickscore.stream.settings import SessionSettings
-from clickscore.stream.state.partition import ChangelogRecord, PartitionState
+from clickscore.stream.state.changelog_record import ChangelogRecord
+from clickscore.stream.state.partition import PartitionState
 
 
 def source_offset(key: bytes, value: bytes | None, tombstone_offset: int) -> int:

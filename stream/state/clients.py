@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import msgspec
 
-from clickscore.schemas.clients import CLIENT_CODES, ClientClass
+from clickscore.schemas.clients import CLIENT_CODES, FIRST_MACHINE, ClientClass
 from clickscore.schemas.events import Event
 from clickscore.schemas.snapshots import UserState
 
@@ -54,6 +54,11 @@ def user_agent_code(user_agent: str) -> int:
     if _AGENTS.search(name):
         return CLIENT_CODES[ClientClass("agent", "user agent")]
     return CLIENT_CODES[ClientClass("bot", "user agent")] if _BOTS.search(name) else 0
+
+
+def is_machine(user: UserState) -> bool:
+    """Return whether a user is known as a bot or an agent, which is remembered as long as bought items are."""
+    return user.client >= FIRST_MACHINE
 
 
 def only_views_new_items(user: UserState) -> bool:

@@ -1,11 +1,7 @@
-"""Partition state: users, watermark and popularity of a partition, updated event by event.
-
-The state of a user is kept as the bytes of the user's snapshot: compact in memory, encoded once for memory and
-changelog, and restored by loading the bytes. Users touched by a batch are decoded once, changed, and encoded once
-at the end of the batch.
-"""
+"""Partition state: users, watermark and popularity of a partition, updated event by event."""
 
 from collections.abc import Collection, Iterable
+from functools import partial
 
 import msgspec
 
@@ -40,11 +36,13 @@ from clickscore.stream.reference.epoch_schedule import NEVER_MS
 from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state import ad_counts, clients, consent, identity, seen_counts, sessions
 from clickscore.stream.state.baskets import Baskets
+from clickscore.stream.state.changelog_record import ChangelogRecord
 from clickscore.stream.state.expiry import ExpiryTimers
 from clickscore.stream.state.handover_guard import HandoverGuard, user_hash
 from clickscore.stream.state.ledger import Ledger
-from clickscore.stream.state.popularity import Popularity, newest_items
+from clickscore.stream.state.popularity import Popularity
 from clickscore.stream.state.timers import TimerWheel
+from clickscore.stream.state.user_table import UserTable, is_remembered
 
 MAX_CLOSURES_PER_EVENT = 64
 """Largest number of sessions closed, and of users forgotten, by an event. The snapshots of a batch travel as a single
@@ -52,15 +50,6 @@ record batch of limited size, and an event may move the watermark by hours."""
 
 MAX_CLOSURES_PER_TICK = 4096
 """The same limit for a tick; larger, because a tick is alone in a batch."""
-
-
-class ChangelogRecord(msgspec.Struct, frozen=True, gc=False):
-    """A record of `session-snapshots`: the state of a user or of the partition; a tombstone where `value` is absent."""
-
-    key: bytes
-    value: bytes | None
-    offset: int
-    """Source offset of the record behind the change; a header carries the offset of a tombstone."""
 
 
 class PartitionState:
@@ -95,21 +84,20 @@ class PartitionState:
         self.ledger = Ledger(source, settings, self.budgets)
         """Open decisions, changed once the decisions of a batch are made."""
         self._settings = settings
-        self._users: dict[str, bytes] = {}
-        self._touched: dict[str, UserState] = {}
-        self._overlaid: set[str] = set()  # users to write again with the next flush
-        self._popularity = Popularity()
-        self._baskets: Baskets | None = None  # made when read for the first time
-        self._changed_baskets: set[str] = set()  # users who may have another basket than the counted one
+        self._users = UserTable()
+        self.user = self._users.find
+        """Returns the state of a user for reading; an empty state where the user is unknown."""
+        self._popularity = Popularity(counts_machines=settings.machines == "counted")
+        self._baskets = Baskets()  # counted when read for the first time
         self._session_timers = TimerWheel()
-        self._history_timers = ExpiryTimers(self._history_ends_at)
-        self._consent_timers = ExpiryTimers(self._consent_ends_at)
+        # No bound methods: without a cycle of references, the state of a dropped partition is freed at once.
+        self._history_timers = ExpiryTimers(partial(_history_ends_at, settings))
+        self._consent_timers = ExpiryTimers(partial(_consent_ends_at, settings))
         self._ad_timers = ExpiryTimers(_ads_end_at)
         self._erased: set[str] = set()  # users erased by this batch
         self.handovers = HandoverGuard()
         """Applied hand-overs, and the newest erasures."""
         self._default_withheld = consent.default_bits(settings)
-        self._counts_machines = settings.machines == "counted"
         self._idle_until = self.watermark  # no session closes and no ranking is made before this watermark
 
     def __len__(self) -> int:
@@ -117,7 +105,7 @@ class PartitionState:
 
     def contents(self) -> dict[bytes, bytes]:
         """Return all records of the state by key, as in `session-snapshots`. Equal records mean equal states."""
-        parts = (self._users, self.ledger.contents(), self.budgets.contents())
+        parts = (self._users.contents(), self.ledger.contents(), self.budgets.contents())
         records = {key.encode(): value for part in parts for key, value in part.items()}
         return records | {PARTITION_KEY: encode(self._snapshot())}
 
@@ -138,21 +126,10 @@ class PartitionState:
             items: The items; they are not among the result.
             limit: Largest number of companions.
         """
-        if self._baskets is None:
-            self._baskets, self._changed_baskets = Baskets(), {*self._users, *self._touched}
-        for user_id in self._changed_baskets:
+        for user_id in self._users.take_changed():
             user = self.user(user_id)
-            self._baskets.update(user_id, user.bought if self._counts(user) else [])
-        self._changed_baskets.clear()
+            self._baskets.update(user_id, user.bought if self._popularity.counts(user) else [])
         return self._baskets.companions(items, limit)
-
-    def user(self, user_id: str) -> UserState:
-        """Return the state of a user for reading; an empty state where the user is unknown."""
-        touched = self._touched.get(user_id)
-        if touched is not None:
-            return touched
-        snapshot = self._users.get(user_id)
-        return decode_user(snapshot) if snapshot is not None else UserState()
 
     def withheld(self, user: UserState) -> int:
         """Return the bits of the purposes without the user's consent."""
@@ -210,11 +187,11 @@ class PartitionState:
         """
         if not event.campaign_id:
             return user
-        if not _is_remembered(user):
+        if not is_remembered(user):
             user = UserState()  # one that was forgotten in this batch still has the times of its last session
         ads = ad_counts.add_impression(user.ads, event.campaign_id, event.event_id, event.ts, user.opened_by)
         if ads is not None:
-            self._touch(event.user_id, user, offset)
+            self._users.touch(event.user_id, user, offset)
             self._set_ads(event.user_id, user, ads)
         return user
 
@@ -231,7 +208,7 @@ class PartitionState:
             return
         seen = seen_counts.add_impression(user.seen or b"", event.item_id, event.event_id, max_seen)
         if seen is not None:
-            self._touch(event.user_id, user, offset)
+            self._users.touch(event.user_id, user, offset)
             user.seen = seen
 
     def _set_ads(self, user_id: str, user: UserState, ads: AdState) -> None:
@@ -251,7 +228,7 @@ class PartitionState:
             offset: Source offset of the event.
         """
         user_id, settings = event.user_id, self._settings
-        self._touch(user_id, user, offset)
+        self._users.touch(user_id, user, offset)
         closed = None
         if sessions.starts_session(user, event, settings.gap_ms):
             was_open = user.length > 0
@@ -261,17 +238,17 @@ class PartitionState:
             self.open_sessions += 1
             if not was_open:  # else the timer of the earlier session is still set, and is moved when it comes due
                 self._session_timers.add(user_id, user.last_ts + settings.gap_ms)
-        item_id, counted = _item(event), self._counted_items(user)
+        item_id, counted = _item(event), self._popularity.counted_items(user)
         sessions.add_event(user, event, ACTION_OF[type(event)], item_id, fingerprint)
         if user.seen and item_id:
             user.seen = seen_counts.forget_item(user.seen, item_id)
         if len(user.items) > settings.max_events:
             sessions.drop_oldest(user)
-        self._recount(counted, user)
+        self._popularity.recount(counted, user)
         if not user.client and user.length >= clients.MIN_EVENTS and user.length % clients.JUDGED_EVERY == 0:
             self.set_client(user_id, user, clients.behaviour_code(user), offset)
         if isinstance(event, Purchase):
-            had_timer = bool(user.bought) or _is_machine(user)
+            had_timer = bool(user.bought) or clients.is_machine(user)
             sessions.remember_purchase(user, item_id, event.ts // DAY_MS, settings.max_bought)
             if not had_timer:
                 self._history_timers.add(user_id, user)
@@ -288,41 +265,14 @@ class PartitionState:
         """
         if not code or code == user.client:
             return
-        counted, had_timer = self._counted_items(user), bool(user.bought) or _is_machine(user)
+        counted, had_timer = self._popularity.counted_items(user), bool(user.bought) or clients.is_machine(user)
         user.client = code
         if not had_timer:
             self._history_timers.add(user_id, user)
-        self._touch(user_id, user, offset)
-        self._recount(counted, user)
-        if not self._counts(user):
+        self._users.touch(user_id, user, offset)
+        self._popularity.recount(counted, user)
+        if not self._popularity.counts(user):
             self._popularity.drop_uncounted(user.items)
-
-    def _counted_items(self, user: UserState) -> Collection[str]:
-        """Return the items for which a user counts in popularity: the newest of the open session, each once."""
-        if not user.length or not self._counts(user):
-            return ()
-        if not (self._counts_machines or user.client) and clients.only_views_new_items(user):
-            return ()
-        return newest_items(user.items)
-
-    def _recount(self, former_items: Collection[str], user: UserState) -> None:
-        """Bring the counts of a user's items up to date after a change.
-
-        Args:
-            former_items: Items for which the user counted before the change.
-            user: State of the user.
-        """
-        items = self._counted_items(user)
-        for item in former_items:
-            if item not in items:
-                self._popularity.remove(item)
-        for item in items:
-            if item not in former_items:
-                self._popularity.add(item)
-
-    def _counts(self, user: UserState) -> bool:
-        """Return whether a user counts in popularity and in closed sessions."""
-        return self._counts_machines or not _is_machine(user)
 
     def only_event(self, event: Interaction | Impression, offset: int) -> UserState:
         """Return the state of a user with an event as the whole history; nothing is kept.
@@ -348,10 +298,10 @@ class PartitionState:
             offset: Source offset of the event.
         """
         user = self.user(event.user_id)
-        if not _is_remembered(user):
+        if not is_remembered(user):
             user = UserState()  # one that was forgotten in this batch still has the times of its last session
         former = self.withheld(user)
-        self._touch(event.user_id, user, offset)
+        self._users.touch(event.user_id, user, offset)
         self._idle_until = self.watermark  # the statement may be too old already
         statements = self._consent(event.user_id, user, event.ts)
         consent.apply_statement(statements, event, fingerprint)
@@ -372,7 +322,7 @@ class PartitionState:
         """
         if not (user.length or user.bought or user.client or user.ads):
             return None
-        self._touch(user_id, user, offset)
+        self._users.touch(user_id, user, offset)
         closed = self._close(user_id, user) if user.length else None
         sessions.forget_purchases(user)
         user.opened_at, user.last_ts, user.client, user.ads = 0, 0, 0, None
@@ -390,7 +340,7 @@ class PartitionState:
         if user.length:
             self._uncount(user_id, user)
             self._popularity.drop_uncounted(user.items)
-        self._touch(user_id, UserState(), offset)
+        self._users.touch(user_id, UserState(), offset)
         self._erased.add(user_id)
         self.handovers.erase(event)
         self.handovers.forget(self.watermark)
@@ -416,13 +366,13 @@ class PartitionState:
         )
         if handover is None:
             return None, closed
-        self._touch(event.user_id, user, offset)
+        self._users.touch(event.user_id, user, offset)
         if user.length:
             self._uncount(event.user_id, user)
             sessions.clear(user)
         sessions.forget_purchases(user)
         user.ads = None
-        if not _is_machine(user):
+        if not clients.is_machine(user):
             user.opened_at = user.last_ts = user.client = 0
         if user.consent is not None:
             user.consent.session_withheld, user.consent.handed_to = False, hashed
@@ -442,9 +392,9 @@ class PartitionState:
         if self.handovers.is_erased(handover):
             return [], None
         user_id, user = handover.user_id, self.user(handover.user_id)
-        if not _is_remembered(user):
+        if not is_remembered(user):
             user = UserState()  # one that was forgotten in this batch still has the times of its last session
-        self._touch(user_id, user, offset)
+        self._users.touch(user_id, user, offset)
         self._idle_until = self.watermark  # a timer that is set here may be due
         handed_private = "training" in handover.withheld
         own_private = bool(user.length and self.withheld(user) & TRAINING)
@@ -492,23 +442,23 @@ class PartitionState:
             The sessions to publish, and the id of the open session with the events of the anonymous id, if any.
         """
         user_id, settings, session = handover.user_id, self._settings, handover.session
-        had_timer = bool(user.bought) or _is_machine(user)
+        had_timer = bool(user.bought) or clients.is_machine(user)
         closed: list[ClosedSession] = []
         identity.merge_bought(user, handover, settings.max_bought)
         if session is not None and user.length and session.opened_at - user.last_ts > settings.gap_ms:
             own = self._close(user_id, user)
             closed += [own] if own else []
-        counted = self._counted_items(user)
+        counted = self._popularity.counted_items(user)
         is_over = session is None or self._is_over(user, session)
         if not is_over or handover.client >= FIRST_MACHINE:  # a shopper's class is declared for a session
             user.client = identity.merge_client(user.client, handover.client)
         if session is not None and is_over:
-            if may_publish and self._counts(user):
+            if may_publish and self._popularity.counts(user):
                 closed.append(identity.closed_session(handover, session, self._topic))
         elif session is not None:
             self._receive_session(user_id, user, session, offset)
-        self._recount(counted, user)
-        if not self._counts(user):
+        self._popularity.recount(counted, user)
+        if not self._popularity.counts(user):
             self._popularity.drop_uncounted(user.items)
         self._receive_ads(handover, user, takes_session=not is_over)
         if not user.length:
@@ -562,21 +512,8 @@ class PartitionState:
     def flush(self, offset: int) -> list[ChangelogRecord]:
         """End a batch at a source offset; return the batch's changelog records, the partition's own record last."""
         self.offset = max(self.offset, offset)
-        changes: list[ChangelogRecord] = []
-        for user_id, user in self._touched.items():
-            if _is_remembered(user):
-                value = encode(user)
-                self._users[user_id] = value
-                changes.append(ChangelogRecord(user_id.encode(), value, user.offset))
-            elif self._users.pop(user_id, None) is not None or user_id in self._overlaid or user_id in self._erased:
-                changes.append(ChangelogRecord(user_id.encode(), None, user.offset))
-        for user_id in sorted(self._overlaid.difference(self._touched)):
-            value = self._users.get(user_id)
-            offset = self.offset if value is None else decode_user(value).offset
-            changes.append(ChangelogRecord(user_id.encode(), value, offset))
+        changes = self._users.flush(self.offset, self._erased)
         self._renew_timers()
-        self._touched.clear()
-        self._overlaid.clear()
         changes.append(self.partition_record())
         return changes
 
@@ -597,22 +534,21 @@ class PartitionState:
             return self.budgets.is_overlaid(key, offset, is_tombstone=is_tombstone)
         if key.startswith(LEDGER_PREFIX):
             return self.ledger.is_overlaid(key, offset, is_tombstone=is_tombstone)
-        value = self._users.get(key)
-        return not is_tombstone if value is None else offset < decode_user(value).offset
+        return self._users.is_overlaid(key, offset, is_tombstone=is_tombstone)
 
     def rewrite(self, keys: Iterable[str]) -> None:
         """Write what is remembered under these keys again with the next flush; a tombstone where there is nothing."""
         keys = set(keys)
         ledger_keys = {key for key in keys if key.startswith(LEDGER_PREFIX)}
         budget_keys = {key for key in ledger_keys if key.startswith(BUDGET_PREFIX)}
-        self._overlaid.update(keys - ledger_keys)
+        self._users.rewrite(keys - ledger_keys)
         self.ledger.rewrite(ledger_keys - budget_keys)
         self.budgets.rewrite(budget_keys)
 
     @property
     def needs_flush(self) -> bool:
         """Whether records wait to be written again."""
-        return bool(self._overlaid) or self.ledger.needs_flush or self.budgets.needs_flush
+        return self._users.needs_flush or self.ledger.needs_flush or self.budgets.needs_flush
 
     def _snapshot(self) -> PartitionSnapshot:
         return PartitionSnapshot(
@@ -630,16 +566,9 @@ class PartitionState:
         """Return the partition's own record of the changelog, as of the end of the last batch."""
         return ChangelogRecord(PARTITION_KEY, encode(self._snapshot()), self.offset)
 
-    def _touch(self, user_id: str, user: UserState, offset: int) -> None:
-        """Mark a user as changed in this batch, by the record at this offset."""
-        user.offset = offset
-        self._touched[user_id] = user
-        if self._baskets is not None:
-            self._changed_baskets.add(user_id)
-
     def _uncount(self, user_id: str, user: UserState) -> None:
         """Take the open session of a user out of the counts, before the session ends."""
-        for item in self._counted_items(user):
+        for item in self._popularity.counted_items(user):
             self._popularity.remove(item)
         self.open_sessions -= 1
         for timers in (self._history_timers, self._consent_timers, self._ad_timers):
@@ -655,8 +584,8 @@ class PartitionState:
         """
         self._uncount(user_id, user)
         closed = sessions.close(user, user_id, self.source)
-        is_withheld = bool(self.withheld(user) & TRAINING) or not self._counts(user)
-        if not _is_machine(user):
+        is_withheld = bool(self.withheld(user) & TRAINING) or not self._popularity.counts(user)
+        if not clients.is_machine(user):
             user.client = 0  # declared for this session
         if user.consent is not None:
             is_withheld = is_withheld or user.consent.session_withheld
@@ -666,10 +595,10 @@ class PartitionState:
     def close_all(self) -> list[ClosedSession]:
         """Close every open session, in order of user ids: for the end of a finished log."""
         closed: list[ClosedSession] = []
-        for user_id in sorted(self._users):
+        for user_id in self._users:
             user = self.user(user_id)
             if user.length:
-                self._touch(user_id, user, self.offset)
+                self._users.touch(user_id, user, self.offset)
                 session = self._close(user_id, user)
                 closed += [session] if session else []
         return closed
@@ -681,7 +610,7 @@ class PartitionState:
             user = self.user(user_id)
             closes_at = user.last_ts + self._settings.gap_ms
             if user.length and not self._session_timers.is_later(closes_at):
-                self._touch(user_id, user, offset)
+                self._users.touch(user_id, user, offset)
                 session = self._close(user_id, user)
                 closed += [session] if session else []
                 closures += 1
@@ -689,25 +618,17 @@ class PartitionState:
                 self._session_timers.add(user_id, closes_at)
         return closed
 
-    def _history_ends_at(self, user: UserState) -> int | None:
-        """Return when the bought items and the machine class of a user are forgotten, ms; None without them."""
-        return user.last_ts + self._settings.user_ttl_ms if user.bought or _is_machine(user) else None
-
-    def _consent_ends_at(self, user: UserState) -> int | None:
-        """Return when the statements of a user on consent are forgotten, ms; None without them."""
-        return None if user.consent is None else user.consent.said_at + self._settings.consent_ttl_ms
-
     def _forget_history(self, now: int, offset: int, max_users: int) -> None:
         """Forget what users without an event for a long time have bought, and which machines they are."""
         for user_id, user in self._history_timers.pop_ended(now, max_users, self.user):
-            self._touch(user_id, user, offset)
+            self._users.touch(user_id, user, offset)
             sessions.forget_purchases(user)
             user.client = 0
 
     def _expire_consent(self, now: int, offset: int, max_users: int) -> None:
         """Forget what users said about consent too long ago; the default holds again."""
         for user_id, user in self._consent_timers.pop_ended(now, max_users, self.user):
-            self._touch(user_id, user, offset)
+            self._users.touch(user_id, user, offset)
             user.consent = None
             if self.withheld(user) & PERSONALISATION:
                 sessions.forget_purchases(user)
@@ -718,7 +639,7 @@ class PartitionState:
     def _forget_ads(self, now: int, offset: int, max_users: int) -> None:
         """Forget the ads of days that are over, for users without an open session."""
         for user_id, user in self._ad_timers.pop_ended(now, max_users, self.user):
-            self._touch(user_id, user, offset)
+            self._users.touch(user_id, user, offset)
             user.ads = None
 
     def _renew_timers(self) -> None:
@@ -765,22 +686,21 @@ class PartitionState:
 
     def load_user(self, user_id: str, snapshot: bytes) -> None:
         """Restore a user from the user's snapshot."""
-        user = decode_user(snapshot)
-        self._users[user_id] = snapshot
+        user = self._users.load(user_id, snapshot)
         if user.length:
             self.open_sessions += 1
-            self._popularity.load_counts(self._counted_items(user))
+            self._popularity.load_counts(self._popularity.counted_items(user))
         self._set_timers(user_id, user)
 
 
-def _is_remembered(user: UserState) -> bool:
-    """Return whether a state has anything to remember."""
-    return bool(user.length or user.bought or _is_machine(user) or user.consent or user.ads)
+def _history_ends_at(settings: SessionSettings, user: UserState) -> int | None:
+    """Return when the bought items and the machine class of a user are forgotten, ms; None without them."""
+    return user.last_ts + settings.user_ttl_ms if user.bought or clients.is_machine(user) else None
 
 
-def _is_machine(user: UserState) -> bool:
-    """Return whether the user is known as a bot or an agent, which is remembered as long as bought items are."""
-    return user.client >= FIRST_MACHINE
+def _consent_ends_at(settings: SessionSettings, user: UserState) -> int | None:
+    """Return when the statements of a user on consent are forgotten, ms; None without them."""
+    return None if user.consent is None else user.consent.said_at + settings.consent_ttl_ms
 
 
 def _ads_end_at(user: UserState) -> int | None:

@@ -4,6 +4,10 @@ import heapq
 from collections.abc import Collection, Iterable
 from itertools import islice
 
+from clickscore.schemas.clients import FIRST_MACHINE
+from clickscore.schemas.snapshots import UserState
+from clickscore.stream.state.clients import only_views_new_items
+
 MAX_POPULAR = 64
 """Items in the ranking: enough for a recommendation after sold-out and bought items are removed."""
 
@@ -27,10 +31,43 @@ class Popularity:
     an earlier moment and cannot be derived, so the ranking is part of the partition's snapshot.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, counts_machines: bool = False) -> None:
+        """Start without counts.
+
+        Args:
+            counts_machines: Whether bots and agents count as shoppers do.
+        """
+        self._counts_machines = counts_machines
         self.ranking: list[str] = []
         """Items, best first. Each change makes a new list, so readers may keep a reference."""
         self._counts: dict[str, int] = {}
+
+    def counts(self, user: UserState) -> bool:
+        """Return whether a user counts: a shopper does, and a machine where machines count."""
+        return self._counts_machines or user.client < FIRST_MACHINE
+
+    def counted_items(self, user: UserState) -> Collection[str]:
+        """Return the items for which a user counts: the newest of the open session, each once."""
+        if not (user.length and self.counts(user)):
+            return ()
+        if not (self._counts_machines or user.client) and only_views_new_items(user):
+            return ()
+        return newest_items(user.items)
+
+    def recount(self, former_items: Collection[str], user: UserState) -> None:
+        """Bring the counts of a user's items up to date after a change.
+
+        Args:
+            former_items: Items for which the user counted before the change.
+            user: State of the user.
+        """
+        items = self.counted_items(user)
+        for item in former_items:
+            if item not in items:
+                self.remove(item)
+        for item in items:
+            if item not in former_items:
+                self.add(item)
 
     def add(self, item_id: str) -> None:
         """Count a user of an item; ignore the empty id of a search. A new item joins a ranking with room at once."""

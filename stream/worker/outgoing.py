@@ -21,7 +21,7 @@ from clickscore.stream.cut_bytes import full_size
 from clickscore.stream.kafka.partitioner import partition_of
 from clickscore.stream.pipeline_records import MAX_KEY_BYTES, DeadLetter, Message, Output
 from clickscore.stream.settings import KafkaSettings
-from clickscore.stream.state.partition import ChangelogRecord
+from clickscore.stream.state.changelog_record import ChangelogRecord
 from clickscore.stream.worker.group import FetchedBatch, Headers, OutgoingRecord
 from clickscore.stream.worker.traces import PassedOn, Traces
 

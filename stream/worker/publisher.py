@@ -28,7 +28,7 @@ from clickscore.schemas.topics import EVENTS, RECOMMENDATIONS, SNAPSHOTS
 from clickscore.stream.errors import BrokerError
 from clickscore.stream.pipeline_records import Output
 from clickscore.stream.settings import KafkaSettings
-from clickscore.stream.state.partition import ChangelogRecord
+from clickscore.stream.state.changelog_record import ChangelogRecord
 from clickscore.stream.worker.decision_lines import DecisionLines
 from clickscore.stream.worker.group import ConsumerGroup, Producer, Transactions
 from clickscore.stream.worker.notices import Notices

@@ -11,7 +11,8 @@ from clickscore.stream.errors import SnapshotError, TopicMissingError
 from clickscore.stream.kafka.log_reader import OpenReader, PartitionReader, read_to_end
 from clickscore.stream.settings import KafkaSettings, Settings
 from clickscore.stream.state.changelog import StateRestorer
-from clickscore.stream.state.partition import ChangelogRecord, PartitionState
+from clickscore.stream.state.changelog_record import ChangelogRecord
+from clickscore.stream.state.partition import PartitionState
 from clickscore.stream.worker.logs import user_hash
 
 LOOK_MS = 200

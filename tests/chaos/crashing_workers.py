@@ -9,7 +9,7 @@ from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.pipeline_records import Message
 from clickscore.stream.settings import Settings
 from clickscore.stream.state.changelog import restore
-from clickscore.stream.state.partition import ChangelogRecord
+from clickscore.stream.state.changelog_record import ChangelogRecord
 from tests.chaos.judge import Topics
 from tests.chaos.reactions import reactions_to
 from tests.chaos.written_topics import APPENDED_AT, TOPIC, Stored, output_records, reference

@@ -11,7 +11,7 @@ from clickscore.stream.pipeline_records import Output
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.settings import Settings
 from clickscore.stream.state.changelog import restore
-from clickscore.stream.state.partition import ChangelogRecord
+from clickscore.stream.state.changelog_record import ChangelogRecord
 from clickscore.stream.worker.group import OutgoingRecord
 from clickscore.stream.worker.outgoing import dead_letter, tombstone_headers
 from tests.chaos.event_rules import Rules

@@ -145,7 +145,7 @@ def stale_keys(records: list[ConsumerRecord]) -> list[bytes]:
 
 def remembered(state: PartitionState) -> dict[str, bytes]:
     """Return every user's snapshot of a state."""
-    return dict(state._users)
+    return dict(state._users.contents())
 
 
 def partition_facts(state: PartitionState) -> dict[str, object]:

@@ -27,7 +27,7 @@ from clickscore.stream.replay.task import ReplayTask, _TaskRun  # pyright: ignor
 from clickscore.stream.replay.topic_source import OffsetRange, TopicRangeSpec
 from clickscore.stream.settings import Settings
 from clickscore.stream.state.changelog import restore
-from clickscore.stream.state.partition import ChangelogRecord
+from clickscore.stream.state.changelog_record import ChangelogRecord
 from tests.events import MINUTE, START, Recorded, impression, view, withdraw
 from tests.scored_requests import make_campaign, plain
 from tests.stream.budgets.charges import make_charge

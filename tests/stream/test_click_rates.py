@@ -21,8 +21,8 @@ from clickscore.stream.replay.explainer import ADS_GONE
 from clickscore.stream.replay.reference_log import ReferenceLog
 from clickscore.stream.settings import Settings
 from clickscore.stream.state.changelog import restore
+from clickscore.stream.state.changelog_record import ChangelogRecord
 from clickscore.stream.state.ledger import MAX_CLOSURES
-from clickscore.stream.state.partition import ChangelogRecord
 from tests.bundles import small_bundle
 from tests.events import MINUTE, START, Recorded, impression, records, view
 from tests.scored_requests import make_campaign, plain

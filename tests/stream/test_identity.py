@@ -20,9 +20,9 @@ from clickscore.stream.pipeline_records import Message, Output, SessionMerge
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.settings import Settings
 from clickscore.stream.state.changelog import restore
+from clickscore.stream.state.changelog_record import ChangelogRecord
 from clickscore.stream.state.handover_guard import MAX_ERASURES
 from clickscore.stream.state.identity import merge_client
-from clickscore.stream.state.partition import ChangelogRecord
 from tests.events import (
     MINUTE,
     START,

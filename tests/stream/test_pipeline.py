@@ -22,7 +22,7 @@ from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.request import Request, Scores
 from clickscore.stream.settings import SessionSettings, Settings
 from clickscore.stream.state.changelog import restore
-from clickscore.stream.state.partition import ChangelogRecord
+from clickscore.stream.state.changelog_record import ChangelogRecord
 from tests.events import (
     MINUTE,
     START,

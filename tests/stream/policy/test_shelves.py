@@ -22,7 +22,7 @@ from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.request import Reasons, Request, Scores
 from clickscore.stream.settings import PolicySettings, SessionSettings
 from clickscore.stream.state.changelog import restore
-from clickscore.stream.state.partition import ChangelogRecord
+from clickscore.stream.state.changelog_record import ChangelogRecord
 from tests.events import Recorded, purchase, records, view
 from tests.integration.event_log import event_log
 from tests.scored_requests import make_campaign, make_catalogue, make_request, make_scores, plain

@@ -6,7 +6,7 @@ import pytest
 from clickscore.schemas.snapshots import PARTITION_KEY, AdState, PartitionSnapshot, UserState, encode
 from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state.changelog import StateRestorer, restore
-from clickscore.stream.state.partition import ChangelogRecord
+from clickscore.stream.state.changelog_record import ChangelogRecord
 from tests.events import START
 
 

@@ -21,13 +21,14 @@ from clickscore.stream.budgets.partition_budgets import PartitionBudgets
 from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state.attribution import find_line
 from clickscore.stream.state.changelog import restore
+from clickscore.stream.state.changelog_record import ChangelogRecord
 from clickscore.stream.state.ledger import (
     CLICK_WINDOW_MS,
     MAX_CLOSURES,
     Ledger,
     OpeningDecision,
 )
-from clickscore.stream.state.partition import ChangelogRecord, PartitionState
+from clickscore.stream.state.partition import PartitionState
 from tests.events import MINUTE, START, view
 
 LATENESS = SessionSettings().lateness_ms

@@ -34,13 +34,14 @@ from clickscore.schemas.purposes import ADS
 from clickscore.stream.budgets.partition_budgets import PartitionBudgets
 from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state.changelog import restore
+from clickscore.stream.state.changelog_record import ChangelogRecord
 from clickscore.stream.state.ledger import (
     CLICK_WINDOW_MS,
     Ledger,
     OpeningDecision,
     sum_amounts,
 )
-from clickscore.stream.state.partition import ChangelogRecord, PartitionState
+from clickscore.stream.state.partition import PartitionState
 from tests.events import START, view
 from tests.stream.state.test_ledger import ads, choices, sold, sponsored
 

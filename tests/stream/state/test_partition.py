@@ -1,10 +1,14 @@
 """Partition state: sessions close in event time, users are forgotten, and the changelog tells of both."""
 
+import gc
+import weakref
+
 from clickscore.schemas.events import Interaction
 from clickscore.schemas.snapshots import PARTITION_KEY, decode_user, encode
 from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state.changelog import restore
-from clickscore.stream.state.partition import MAX_CLOSURES_PER_EVENT, ChangelogRecord, PartitionState
+from clickscore.stream.state.changelog_record import ChangelogRecord
+from clickscore.stream.state.partition import MAX_CLOSURES_PER_EVENT, PartitionState
 from tests.events import MINUTE, START, purchase, view
 
 
@@ -263,3 +267,14 @@ def test_older_record_of_a_user_overlays_the_state():
     state.flush(1)
     assert [state.is_overlaid("ann", offset, is_tombstone=False) for offset in (0, 1)] == [True, False]
     assert [state.is_overlaid("bob", 0, is_tombstone=tombstone) for tombstone in (False, True)] == [True, False]
+
+
+def test_dropped_state_is_freed_without_the_garbage_collector():
+    gc.disable()
+    try:
+        state = PartitionState("events-0", SessionSettings())
+        reference = weakref.ref(state)
+        del state
+        assert reference() is None
+    finally:
+        gc.enable()

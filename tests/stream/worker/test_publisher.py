@@ -14,7 +14,7 @@ from clickscore.schemas.topics import ADS, CLOSED_SESSIONS, DEAD_LETTERS, EVENTS
 from clickscore.stream.errors import BrokerError
 from clickscore.stream.kafka.partitioner import partition_of
 from clickscore.stream.pipeline_records import Output
-from clickscore.stream.state.partition import ChangelogRecord
+from clickscore.stream.state.changelog_record import ChangelogRecord
 from clickscore.stream.worker.outgoing import PublishJob
 from clickscore.stream.worker.publisher import SNAPSHOT_BATCH_BYTES
 from tests.events import identify, view
