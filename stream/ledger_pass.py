@@ -18,8 +18,9 @@ from clickscore.stream.pipeline_records import BudgetMessage, Message, Output
 from clickscore.stream.policy.experiments import MODEL
 from clickscore.stream.reference.catalogue_history import AnyCatalogue
 from clickscore.stream.request import Request
+from clickscore.stream.state.charges import sum_amounts
 from clickscore.stream.state.identity import empty_handover, encode_bounded
-from clickscore.stream.state.ledger import Ledger, LedgerResults, OpeningDecision, sum_amounts
+from clickscore.stream.state.ledger import Ledger, LedgerResults, OpeningDecision
 from clickscore.stream.state.partition import PartitionState
 
 

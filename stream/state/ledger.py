@@ -5,15 +5,15 @@ Session state is updated in `Pipeline.begin`, before any score is there. What de
 go into the changelog records of the same batch, before the partition's own record, so a crash at any point counts each
 record once. A snapshot without ledger records, such as one of release 0.1.0, means an empty ledger.
 
-The ledger remembers each user's open decisions, and joins the events that name one of them or that buy what one of
-them showed. After each change it computes what the sold slots cost (`state.billing`), and writes a charge for each
-difference. When the click window of a decision closes, it writes the outcome of the decision, and later a correction
-where anything has changed. It is bounded: at most `MAX_DECISIONS` and `MAX_ORDERS` a user, each decision with at most
-`MAX_REACTIONS`, and only for the windows of event time.
+The ledger remembers each user's open decisions, and joins the events that name an open decision or buy an item of one.
+After each change it bills the sold slots (`state.charges`), and writes a charge for each difference. When the click
+window of a decision closes, it writes the outcome of the decision, and later a correction where anything has changed.
+It is bounded: at most `MAX_DECISIONS` and `MAX_ORDERS` a user, each decision with at most `MAX_REACTIONS`, and only for
+the windows of event time.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from operator import attrgetter
 from typing import NamedTuple
@@ -22,9 +22,8 @@ import msgspec
 import xxhash
 
 from clickscore.schemas.decisions import Ad, Choice, ShownShelf
-from clickscore.schemas.durations import DAY_MS, MINUTE_MS
 from clickscore.schemas.events import AnyEvent, Cart, Click, Impression, ItemEvent, Purchase
-from clickscore.schemas.leases import MONEY_DECIMALS, unit_price
+from clickscore.schemas.leases import MONEY_DECIMALS
 from clickscore.schemas.open_decisions import (
     CART,
     CLICK,
@@ -35,7 +34,6 @@ from clickscore.schemas.open_decisions import (
     MAX_REACTIONS,
     PURCHASE,
     PURCHASE_WINDOW_MS,
-    Billing,
     OpenDecision,
     OpenSlot,
     OrderLine,
@@ -47,25 +45,28 @@ from clickscore.schemas.open_decisions import (
     ledger_user,
     stored_decision,
 )
-from clickscore.schemas.outcomes import AdCharge, ChargeReason, DecisionOutcome, LineOutcome, encode_outcome
+from clickscore.schemas.outcomes import AdCharge, DecisionOutcome, LineOutcome, encode_outcome
 from clickscore.schemas.purposes import ADS, purposes_of_bits
 from clickscore.schemas.snapshots import LedgerRecord, UserState, decode_ledger_record, decode_user, encode
-from clickscore.stream.budgets.partition_budgets import AdOutcome, PartitionBudgets
+from clickscore.stream.budgets.partition_budgets import PartitionBudgets
 from clickscore.stream.reference.epoch_schedule import NEVER_MS
 from clickscore.stream.settings import SessionSettings
-from clickscore.stream.state.attribution import PageLine, attribute_orders, find_line, judge_clicks, order_window
-from clickscore.stream.state.billing import make_bill
+from clickscore.stream.state.attribution import attribute_orders, find_line, judge_clicks
+from clickscore.stream.state.charges import Charges
 from clickscore.stream.state.outcome_lines import make_lines, placement_of
+from clickscore.stream.state.remembered_decisions import (
+    CLICK_WINDOW_MS,
+    find_decision,
+    forgotten_at,
+    id_of,
+    next_closing,
+    remove_decisions,
+)
 from clickscore.stream.state.timers import TimerWheel
 
-CLICK_WINDOW_MS = 30 * MINUTE_MS
-"""Time after a decision within which its impressions and clicks count, ms: the usual gap of sessions."""
 MAX_CLOSURES = 64
 """Largest number of users whose decisions close at a record. An event may move the watermark by hours, and the changes
 of a batch travel as a single record batch of limited size."""
-
-AD_SUFFIX = "-ad"
-"""Ending of the id of a decision on ads."""
 
 _KINDS: dict[type, int] = {Impression: IMPRESSION, Click: CLICK, Cart: CART, Purchase: PURCHASE}
 KIND_NAMES = ("impression", "click", "cart", "purchase")
@@ -118,17 +119,6 @@ def _no_results() -> LedgerResults:
     return LedgerResults(Counter(), Counter(), {}, [], [])
 
 
-def sum_amounts(charges: Sequence[AdCharge]) -> dict[str, float]:
-    """Return the sums of charges: `gross`, `net` without credits, and `credit`; empty without charges."""
-    if not charges:
-        return {}
-    return {
-        "gross": sum([charge.gross for charge in charges]),
-        "net": sum([charge.net for charge in charges if charge.net > 0]),
-        "credit": -sum([charge.net for charge in charges if charge.net < 0]),
-    }
-
-
 class Ledger:
     """Open decisions of a partition's users."""
 
@@ -145,9 +135,8 @@ class Ledger:
             settings: Allowed lateness.
             budgets: Budgets of the partition, which pay charges and learn how often ads are clicked.
         """
-        self._budgets = budgets
-        self._owing: dict[str, str] = {}  # user of each open decision that was not paid in full
         self._topic, _, partition = source.rpartition("-")
+        self._charges = Charges(self._topic, budgets)
         self._partition = int(partition)
         self._lateness_ms = settings.lateness_ms
         self.due_at = NEVER_MS
@@ -197,12 +186,10 @@ class Ledger:
         """
         for charge in charges:
             self._results.charges.append(charge)
-            user_id = self._owing.get(charge.decision_id)
+            user_id = self._charges.find_debtor(charge.decision_id)
             index = None if user_id is None else self._find(user_id, charge.decision_id)
             if user_id is not None and index is not None:
-                billing = self._touch(user_id, offset).decisions[index].billing
-                paid = round(billing[charge.slot].paid + charge.net, MONEY_DECIMALS)
-                billing[charge.slot] = msgspec.structs.replace(billing[charge.slot], paid=paid)
+                self._charges.pay(charge, self._touch(user_id, offset).decisions[index])
 
     def take_results(self) -> LedgerResults:
         """Return the results since the last call."""
@@ -225,12 +212,12 @@ class Ledger:
             del self._close_at[user_id]
             record = self._record(user_id)
             ledger, end = record.ledger or UserLedger(), self._timers.minute_ms
-            due = [index for index, decision in enumerate(ledger.decisions) if _next_closing(decision) < end]
+            due = [index for index, decision in enumerate(ledger.decisions) if next_closing(decision) < end]
             if due:
                 closures += 1
                 self._touch_record(user_id, record, offset)
                 self._close(user_id, ledger, due)
-            self._set_timer(user_id, *map(_next_closing, ledger.decisions))
+            self._set_timer(user_id, *map(next_closing, ledger.decisions))
         self.due_at = self._timers.next_ms + self._lateness_ms
 
     def _close(self, user_id: str, ledger: UserLedger, due: Sequence[int]) -> None:
@@ -244,9 +231,9 @@ class Ledger:
         for index in due:
             if not ledger.decisions[index].revisions:
                 self._publish(user_id, ledger, index)
-                self._learn(user_id, ledger, index)
+                self._charges.learn(ledger, ledger.decisions[index], self._touched[user_id].offset)
         decisions = [ledger.decisions[index] for index in due]
-        self._remove(ledger, [decision for decision in decisions if _forgotten_at(decision) < self._timers.minute_ms])
+        self._remove(ledger, [decision for decision in decisions if forgotten_at(decision) < self._timers.minute_ms])
 
     def close_all(self) -> None:
         """Write the outcome of every open decision, in order of user ids: for the end of a finished log."""
@@ -257,38 +244,9 @@ class Ledger:
                     self._publish(user_id, ledger, index)
 
     def _remove(self, ledger: UserLedger, decisions: Sequence[OpenDecision]) -> None:
-        """Forget decisions, with the orders that they brought, and those that no other decision can have brought.
-
-        Args:
-            ledger: Ledger of the user.
-            decisions: Decisions to forget.
-        """
-        if not decisions:
-            return
-        for decision in decisions:
-            self._owing.pop(self._decision_id(decision), None)
-        if len(decisions) == len(ledger.decisions):
-            ledger.decisions, ledger.orders = [], []
-            return
-        if not ledger.orders and not any(decision.reactions for decision in decisions):
-            ledger.decisions = [decision for decision in ledger.decisions if decision not in decisions]
-            return
-        removed = {(decision.partition, decision.offset) for decision in decisions}
-        brought = {
-            order.fingerprint
-            for line, orders in attribute_orders(ledger).items()
-            for order in orders
-            if (ledger.decisions[line.decision].partition, ledger.decisions[line.decision].offset) in removed
-        }
-        invalid = judge_clicks(ledger)
-        ledger.decisions = [d for d in ledger.decisions if (d.partition, d.offset) not in removed]
-        for decision in ledger.decisions:  # a repeat stays one when the first click is forgotten
-            decision.reactions = [
-                msgspec.structs.replace(reaction, is_repeat=invalid.get(reaction.fingerprint) == "repeated")
-                for reaction in decision.reactions
-            ]
-        oldest = min([decision.ts for decision in ledger.decisions])  # an order before it can belong to none of them
-        ledger.orders = [o for o in ledger.orders if o.fingerprint not in brought and o.ts >= oldest]
+        """Forget decisions of a user, with their orders and debts."""
+        self._charges.forget(decisions)
+        remove_decisions(ledger, decisions)
 
     def pass_event(self, event: AnyEvent, offset: int, *, is_machine: bool) -> None:
         """Join an event to the decision that it names, or whose item it puts into the cart or buys.
@@ -390,15 +348,7 @@ class Ledger:
             user_id: The user.
             decision_id: Id of the decision or of its ads.
         """
-        source, _, offset = decision_id.removesuffix(AD_SUFFIX).rpartition("-")
-        topic, _, partition = source.rpartition("-")
-        if topic != self._topic or not (is_number(partition) and is_number(offset)):
-            return None
-        wanted_id = int(partition), int(offset)
-        for index, decision in enumerate(self.user(user_id).decisions):
-            if (decision.partition, decision.offset) == wanted_id:
-                return index
-        return None
+        return find_decision(self.user(user_id).decisions, self._topic, decision_id)
 
     def open(self, opening: OpeningDecision, offset: int, *, is_machine: bool) -> None:
         """Remember a decision.
@@ -462,28 +412,8 @@ class Ledger:
         decision = ledger.decisions[index]
         if not decision.revisions:
             self._publish(user_id, ledger, index)
-            self._learn(user_id, ledger, index)
+            self._charges.learn(ledger, decision, self._touched[user_id].offset)
         self._remove(ledger, [decision])
-
-    def _learn(self, user_id: str, ledger: UserLedger, index: int) -> None:
-        """Let the click rates learn from the ads of a decision whose outcome is written for the first time.
-
-        Args:
-            user_id: The user.
-            ledger: Ledger of the user.
-            index: Index of the decision.
-        """
-        decision = ledger.decisions[index]
-        if ledger.is_machine:
-            return
-        invalid: Mapping[bytes, ChargeReason] | None = None
-        for slot in decision.slots:
-            reactions = [reaction for reaction in decision.reactions if reaction.line == slot.line]
-            if slot.expected and any(reaction.kind == IMPRESSION for reaction in reactions):
-                invalid = judge_clicks(ledger) if invalid is None else invalid
-                is_clicked = any(r.kind == CLICK and r.fingerprint not in invalid for r in reactions)
-                outcome = AdOutcome(slot.campaign_id, decision.ts // DAY_MS, slot.expected, is_clicked)
-                self._budgets.learn(outcome, self._touched[user_id].offset)
 
     def _settle(self, user_id: str, ledger: UserLedger, ts: int) -> None:
         """Write charges and corrections for whatever a change of a user's ledger has changed.
@@ -493,51 +423,10 @@ class Ledger:
             ledger: Ledger of the user.
             ts: Event time of the event behind the change, ms.
         """
-        if any(decision.slots for decision in ledger.decisions):
-            self._bill(user_id, ledger, ts)
+        self._results.charges.extend(self._charges.bill(user_id, ledger, ts))
         for index, decision in enumerate(ledger.decisions):
             if decision.revisions:
                 self._publish(user_id, ledger, index)
-
-    def _bill(self, user_id: str, ledger: UserLedger, ts: int) -> None:
-        """Write a charge for each slot whose costs have changed. A credit pays the paid amount back.
-
-        Args:
-            user_id: The user.
-            ledger: Ledger of the user.
-            ts: Event time of the event behind the change, ms.
-        """
-        orders, invalid = attribute_orders(ledger), judge_clicks(ledger)
-        for index, decision in enumerate(ledger.decisions):
-            for number, slot in enumerate(decision.slots):
-                purchases = [order for order in orders.get(PageLine(index, slot.line), ()) if order.kind == PURCHASE]
-                bill = make_bill(decision, slot, purchases, invalid, is_machine=ledger.is_machine)
-                billing = decision.billing[number] if decision.billing else Billing()
-                if (bill.events, bill.net) == (billing.events, billing.net):
-                    continue
-                decision_id = self._decision_id(decision)
-                is_credit = bill.net < billing.net
-                if is_credit and slot.has_budget:
-                    self._budgets.cancel(slot.campaign_id, decision_id, number)
-                charge = AdCharge(
-                    charge_id=f"{decision_id}/{number}/{billing.records}",
-                    campaign_id=slot.campaign_id,
-                    decision_id=decision_id,
-                    slot=number,
-                    placement=slot.placement,
-                    bid_per=slot.bid_per,
-                    ts=ts,
-                    gross=round((bill.events - billing.events) * unit_price(slot.price, slot.bid_per), MONEY_DECIMALS),
-                    net=round(0 - billing.paid if is_credit else bill.net - billing.net, MONEY_DECIMALS),
-                    reason=bill.reason,
-                )
-                charge = self._budgets.charge(charge) if slot.has_budget else charge
-                self._results.charges.append(charge)
-                paid = round(billing.paid + charge.net, MONEY_DECIMALS)
-                if paid < bill.net:
-                    self._owing[decision_id] = user_id
-                decision.billing = decision.billing or [Billing()] * len(decision.slots)
-                decision.billing[number] = Billing(billing.records + 1, bill.events, bill.net, paid)
 
     def _publish(self, user_id: str, ledger: UserLedger, index: int) -> None:
         """Write the outcome of a decision, unless the newest record says the same.
@@ -557,7 +446,7 @@ class Ledger:
             return
         self._results.outcomes.append(
             DecisionOutcome(
-                decision_id=self._decision_id(decision),
+                decision_id=id_of(decision, self._topic),
                 user_id=user_id,
                 ts=decision.ts,
                 variant=decision.variant,
@@ -567,9 +456,6 @@ class Ledger:
             )
         )
         decision.revisions, decision.digest = decision.revisions + 1, digest
-
-    def _decision_id(self, decision: OpenDecision) -> str:
-        return f"{self._topic}-{decision.partition}-{decision.offset}"
 
     def forget(self, user_id: str, offset: int) -> None:
         """Forget a user: one who is erased, or who no longer consents to personalisation.
@@ -582,8 +468,7 @@ class Ledger:
         """
         if self._is_known(user_id):
             ledger = self._touch(user_id, offset)
-            for decision in ledger.decisions:
-                self._owing.pop(self._decision_id(decision), None)
+            self._charges.forget(ledger.decisions)
             ledger.decisions, ledger.orders, ledger.is_machine = [], [], False
             self._close_at.pop(user_id, None)
             self._erased.add(user_id)
@@ -596,8 +481,9 @@ class Ledger:
             offset: Source offset of the record behind it.
         """
         if any(decision.slots for decision in self.user(user_id).decisions):
-            for decision in self._touch(user_id, offset).decisions:
-                self._owing.pop(self._decision_id(decision), None)
+            decisions = self._touch(user_id, offset).decisions
+            self._charges.forget(decisions)
+            for decision in decisions:
                 decision.slots, decision.billing = [], []
 
     def hand_over(self, user_id: str, offset: int) -> UserLedger | None:
@@ -611,10 +497,7 @@ class Ledger:
             return None
         ledger = self.user(user_id)
         handed = UserLedger(ledger.decisions, ledger.orders, ledger.is_machine)
-        for decision in handed.decisions:  # another partition gives the credits from then on
-            for number, (slot, billing) in enumerate(zip(decision.slots, decision.billing, strict=False)):
-                if billing.paid < billing.net:
-                    self._budgets.cancel(slot.campaign_id, self._decision_id(decision), number)
+        self._charges.cancel(handed.decisions)
         self.forget(user_id, offset)
         return handed if handed.decisions else None
 
@@ -640,7 +523,7 @@ class Ledger:
         while len(ledger.decisions) > MAX_DECISIONS:
             self._evict(user_id, ledger)
         self._settle(user_id, ledger, ts)
-        self._set_timer(user_id, *map(_next_closing, ledger.decisions))
+        self._set_timer(user_id, *map(next_closing, ledger.decisions))
 
     def _touch(self, user_id: str, offset: int) -> UserLedger:
         """Return a user's ledger for a change by the record at an offset."""
@@ -717,10 +600,8 @@ class Ledger:
         user_id = ledger_user(key)
         self._users[user_id] = value
         ledger = self.user(user_id)
-        for decision in ledger.decisions:
-            if any(billing.paid < billing.net for billing in decision.billing):
-                self._owing[self._decision_id(decision)] = user_id
-        self._set_timer(user_id, *map(_next_closing, ledger.decisions))
+        self._charges.load(user_id, ledger.decisions)
+        self._set_timer(user_id, *map(next_closing, ledger.decisions))
 
     def is_overlaid(self, key: str, offset: int, *, is_tombstone: bool) -> bool:
         """Return whether a record of the changelog is older than the ledger here.
@@ -743,30 +624,12 @@ class Ledger:
         return bool(self._overlaid)
 
 
-def is_number(text: str) -> bool:
-    """Return whether a text has digits alone."""
-    return text.isascii() and text.isdigit()
-
-
 def _encode_record(record: UserState) -> bytes:
     """Return a decoded record as it is stored."""
     ledger = record.ledger or UserLedger()
     decisions = [msgspec.Raw(encode(stored_decision(decision))) for decision in ledger.decisions]
     stored = StoredLedger(decisions, msgspec.Raw(encode(ledger.orders)), ledger.is_machine)
     return encode(LedgerRecord(offset=record.offset, ledger=stored))
-
-
-def _next_closing(decision: OpenDecision) -> int:
-    """Return the time at which the next window of a decision is over, ms."""
-    return _forgotten_at(decision) if decision.revisions else decision.ts + CLICK_WINDOW_MS
-
-
-def _forgotten_at(decision: OpenDecision) -> int:
-    """Return the time from which on no event can change the outcome of a decision, ms."""
-    if not decision.reactions:
-        return decision.ts + CLICK_WINDOW_MS
-    ends = [reaction.ts + order_window(decision, reaction.line, reaction.kind) for reaction in decision.reactions]
-    return max(decision.ts + CLICK_WINDOW_MS, *ends)
 
 
 def _open_slots(ad: Ad, choices: Sequence[Choice]) -> Iterator[OpenSlot]:

@@ -23,12 +23,12 @@ from clickscore.stream.state.attribution import find_line
 from clickscore.stream.state.changelog import restore
 from clickscore.stream.state.changelog_record import ChangelogRecord
 from clickscore.stream.state.ledger import (
-    CLICK_WINDOW_MS,
     MAX_CLOSURES,
     Ledger,
     OpeningDecision,
 )
 from clickscore.stream.state.partition import PartitionState
+from clickscore.stream.state.remembered_decisions import CLICK_WINDOW_MS
 from tests.events import MINUTE, START, view
 
 LATENESS = SessionSettings().lateness_ms

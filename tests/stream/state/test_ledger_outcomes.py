@@ -35,13 +35,13 @@ from clickscore.stream.budgets.partition_budgets import PartitionBudgets
 from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state.changelog import restore
 from clickscore.stream.state.changelog_record import ChangelogRecord
+from clickscore.stream.state.charges import sum_amounts
 from clickscore.stream.state.ledger import (
-    CLICK_WINDOW_MS,
     Ledger,
     OpeningDecision,
-    sum_amounts,
 )
 from clickscore.stream.state.partition import PartitionState
+from clickscore.stream.state.remembered_decisions import CLICK_WINDOW_MS
 from tests.events import START, view
 from tests.stream.state.test_ledger import ads, choices, sold, sponsored
 
