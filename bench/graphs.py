@@ -118,7 +118,7 @@ def speed(graphs: dict[str, ort.InferenceSession], items: int, batch: int, round
         rounds: Turns of each graph.
     """
     rng = np.random.default_rng(batch)
-    by_width = [(share, drawn(rng, items, batch, shortest, width)) for share, shortest, width in _widths()]
+    by_width = [(share, drawn(rng, items, batch, shortest, width)) for share, shortest, width in session_widths()]
     padded = [(1.0, drawn(rng, items, batch, 1, WIDTHS[-2]))]
     times: dict[str, list[list[float]]] = {kind: [[] for _ in by_width] for kind in graphs}
     for _ in range(rounds):
@@ -148,7 +148,7 @@ def sameness(graphs: dict[str, ort.InferenceSession], items: int, sessions: int)
     rng = np.random.default_rng(0)
     calls = [
         drawn(rng, items, 64, shortest, width)
-        for share, shortest, width in _widths()
+        for share, shortest, width in session_widths()
         for _ in range(math.ceil(share * sessions / 64))
     ]
     naive = [graphs[NAIVE].run(OUTPUTS[:2], feeds) for feeds in calls]
@@ -159,7 +159,7 @@ def sameness(graphs: dict[str, ort.InferenceSession], items: int, sessions: int)
             own_rows, own_scores = graphs[kind].run(OUTPUTS[:2], feeds)
             same += int((own_rows == rows).all(axis=1).sum())
             apart = max(apart, float(np.abs(own_scores - scores).max()))
-        alone = sum(_other_bits(graphs[kind], drawn(rng, items, 64, low, width)) for _, low, width in _widths())
+        alone = sum(_other_bits(graphs[kind], drawn(rng, items, 64, low, width)) for _, low, width in session_widths())
         results.append(
             Sameness(
                 items=items,
@@ -190,7 +190,7 @@ def drawn(rng: np.random.Generator, items: int, batch: int, shortest: int, width
     return {"items": rows, "actions": real.astype(np.int64), "lengths": lengths.astype(np.int64)}
 
 
-def _widths() -> list[tuple[float, int, int]]:
+def session_widths() -> list[tuple[float, int, int]]:
     """Return each padded width with its share of sessions and its shortest session."""
     ends = [width for width in WIDTHS if width <= len(LENGTHS)]
     return [

@@ -41,6 +41,7 @@ def write_bundle(
     absent_heads: Sequence[str] = (),
     unfinished: str = "",
     session_neighbours: SessionNeighboursReport | None = None,
+    trainings: int = 1,
 ) -> Manifest:
     """Write a bundle and return its manifest.
 
@@ -64,6 +65,7 @@ def write_bundle(
         absent_heads: Outputs of the graph that the model does not have, and that are neutral.
         unfinished: Progress of a training that has not ended; empty for a finished one.
         session_neighbours: Index of training sessions in the graph; None for a graph without.
+        trainings: Number of trainings whose mean scores the graph ranks by.
 
     Raises:
         ExportError: The folder is not empty.
@@ -93,6 +95,7 @@ def write_bundle(
         absent_heads=tuple(absent_heads),
         unfinished=unfinished,
         session_neighbours=session_neighbours,
+        trainings=trainings,
     )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.onnx").write_bytes(model)

@@ -35,6 +35,14 @@ from clickscore.schemas.manifest import HEADS, Manifest
     "where a C compiler exists, faster from about 50,000 items on.",
 )
 @click.option(
+    "--mean-with",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    multiple=True,
+    metavar="CHECKPOINT",
+    help="Rank by the mean score of CHECKPOINT and this one: the same sessions, trained with another --seed; "
+    "repeatable. A call takes almost twice the time with two checkpoints.",
+)
+@click.option(
     "--trainable",
     is_flag=True,
     help="Put the checkpoint into the bundle, so that `train --from BUNDLE` can fine-tune it.",
@@ -55,6 +63,7 @@ def export(
     out: Path,
     top_k: int,
     precision: str,
+    mean_with: tuple[Path, ...],
     trainable: bool,
     unfinished: bool,
     session_neighbours: bool,
@@ -82,6 +91,7 @@ def export(
         out,
         top_k,
         precision=precision,
+        mean_with=mean_with,
         trainable=trainable,
         unfinished=unfinished,
         session_neighbours=session_neighbours,

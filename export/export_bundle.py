@@ -5,6 +5,7 @@
 
 import functools
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,8 +21,8 @@ from clickscore.export.session_graph import Weights
 from clickscore.export.shortlist import RANKINGS
 from clickscore.export.stack_graph import add_stack
 from clickscore.export.to_onnx import to_onnx
+from clickscore.export.trainings import describe_progress, load_trainings
 from clickscore.model.calibration import Calibration, blend_logits, fold_in
-from clickscore.model.checkpoint import TrainingRecord, load_checkpoint
 from clickscore.model.onnx_runtime import open_graph
 from clickscore.model.prefix_features import EventBatch, compute_features
 from clickscore.model.session_neighbours import SessionIndex
@@ -36,6 +37,7 @@ def export_bundle(
     candidates: int = CANDIDATES,
     *,
     precision: str = "fp32",
+    mean_with: Sequence[Path] = (),
     trainable: bool = False,
     unfinished: bool = False,
     session_neighbours: bool = True,
@@ -47,24 +49,23 @@ def export_bundle(
         folder: Path of the bundle; the folder must be absent or empty.
         candidates: Number of candidates per session; all items where the catalogue has fewer.
         precision: Number format of the product with the whole catalogue, a name of `export.shortlist.RANKINGS`.
+        mean_with: Checkpoints of the same sessions and shape, trained with other seeds. The scores are the mean over
+            all checkpoints; heads, metrics and session neighbours are of `checkpoint`.
         trainable: Put the checkpoint into the bundle, so that the model can be fine-tuned later.
         unfinished: Export a training that has not ended, and say so in the manifest.
         session_neighbours: Put the index of session neighbours into the graph, where the model has one.
 
     Raises:
-        ExportError: The training has not ended and `unfinished` is not set, the folder is not empty, or the graph does
-            not agree with the model. Nothing is written then.
+        ExportError: The training has not ended and `unfinished` is not set, the checkpoints have no mean, the folder is
+            not empty, or the graph does not agree with the model. Nothing is written then.
         TrainingError: The checkpoint has no trained model.
     """
     require_empty(folder)
-    trained = load_checkpoint(checkpoint)
-    progress = _describe_progress(trained.record)
-    if progress and not unfinished:
-        message = (
-            f"{checkpoint} holds a training that has not ended ({progress}): go on with it by the same `clickscore "
-            "train` command, or export it as it is with --unfinished"
-        )
+    if mean_with and trainable:
+        message = "a mean of checkpoints cannot be fine-tuned: leave out --trainable, fine-tune each and export again"
         raise ExportError(message)
+    trainings = load_trainings([checkpoint, *mean_with], unfinished=unfinished)
+    trained = trainings[0]
     config, calibration, stack = trained.record.config.model, trained.record.calibration, trained.stack
     table, stack_nodes, stack_logits = trained.table(), None, None
     if calibration:
@@ -74,15 +75,33 @@ def export_bundle(
         stack_logits = functools.partial(_stack_logits, stack=stack, calibration=calibration)
     neighbours = trained.session_neighbours() if session_neighbours else None
     weights = extract_weights(trained.model, table)
-    graph = to_onnx(weights, config, candidates, stack_nodes, neighbours=neighbours)
+    models = [(training.model, training.table()) for training in trainings[1:]]
+    write_graph = functools.partial(
+        to_onnx,
+        weights,
+        config,
+        candidates,
+        stack_nodes,
+        neighbours=neighbours,
+        mean_with=[extract_weights(*model) for model in models],
+    )
+    graph = write_graph()
     exact = open_graph(graph)
-    parity = compare(exact, trained.model, table, trained.held_out, stack_logits=stack_logits, neighbours=neighbours)
+    parity = compare(
+        exact,
+        trained.model,
+        table,
+        trained.held_out,
+        stack_logits=stack_logits,
+        neighbours=neighbours,
+        mean_with=models,
+    )
     if parity.problems:
         message = f"the graph does not agree with the model, so no bundle was written: {'; '.join(parity.problems)}"
         raise ExportError(message)
     fidelity = None
     if precision != "fp32":
-        graph = to_onnx(weights, config, candidates, stack_nodes, RANKINGS[precision], neighbours=neighbours)
+        graph = write_graph(ranking=RANKINGS[precision])
         fidelity = measure_fidelity(open_graph(graph), exact, trained.held_out, every_event=stack_nodes is not None)
     manifest = write_bundle(
         folder,
@@ -99,21 +118,15 @@ def export_bundle(
         calibration=calibration.report if calibration else None,
         popular=trained.record.popular_items,
         lineage=trained.record.lineage,
-        unfinished=progress,
+        unfinished=next(filter(None, (describe_progress(training.record) for training in trainings)), ""),
         session_neighbours=neighbours and _describe_neighbours(neighbours),
+        trainings=len(trainings),
     )
     report = msgspec.json.format(msgspec.json.encode(trained.record.report), indent=2) + b"\n"
     (folder / "data-report.json").write_bytes(report)
     if trainable:
         shutil.copytree(checkpoint, folder / "checkpoint")
     return parity, manifest
-
-
-def _describe_progress(record: TrainingRecord) -> str:
-    """Return how far an unfinished training has come; an empty text for a finished one."""
-    if record.finished:
-        return ""
-    return f"best of {len(record.epochs)} of at most {record.config.epochs} epochs, without calibration and final pass"
 
 
 def _describe_neighbours(neighbours: SessionIndex) -> SessionNeighboursReport:

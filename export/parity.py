@@ -6,7 +6,7 @@ Shapes: B prefixes, L padded length, D dim, V rows of the item table, K candidat
 # pyright: standard
 # torch does not type the result of a module.
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +37,8 @@ PARITY_PREFIXES = 1_000
 
 StackLogits = Callable[[EventBatch], np.ndarray]
 """Returns the stack's share of the logits, which is added to the heads' logits: (B, 6)."""
+TrainedModel = tuple[SessionTransformer, torch.Tensor]
+"""Model and finished item table: (V, D)."""
 
 
 class Parity(NamedTuple):
@@ -82,6 +84,7 @@ def compare(
     limit: int = PARITY_PREFIXES,
     stack_logits: StackLogits | None = None,
     neighbours: SessionIndex | None = None,
+    mean_with: Sequence[TrainedModel] = (),
 ) -> Parity:
     """Compare the outputs of a graph and of the PyTorch model on session prefixes of all lengths.
 
@@ -96,6 +99,7 @@ def compare(
         limit: Largest number of prefixes.
         stack_logits: Logits of a stack; the graph then also gets ages, searches and events on unknown items.
         neighbours: Index of sessions whose items get bonuses.
+        mean_with: Other trainings; the graph's scores are then the mean over all trainings.
     """
     score_differences: list[float] = []
     probability_differences: list[float] = []
@@ -107,7 +111,7 @@ def compare(
         outputs = run_with_reasons(graph, batch)
         rows, scores, action_probabilities, purchase, reasons = outputs
         prior = stack_logits(batch) if stack_logits and isinstance(batch, EventBatch) else None
-        expected = _run_model(model, table, prefixes, rows, prior, neighbours=neighbours)
+        expected = _run_models([(model, table), *mean_with], prefixes, rows, prior, neighbours=neighbours)
         best = min(COMPARED_ITEMS, rows.shape[1])
         score_differences.append(_max_difference(scores, expected.scores))
         score_differences.append(_max_difference(expected.scores[:, :best], expected.best_scores))
@@ -146,20 +150,18 @@ class _ModelOutputs(NamedTuple):
 
 
 @torch.inference_mode()
-def _run_model(
-    model: SessionTransformer,
-    table: torch.Tensor,
+def _run_models(
+    trainings: Sequence[TrainedModel],
     batch: PaddedBatch,
     rows: np.ndarray,
     prior: np.ndarray | None,
     *,
     neighbours: SessionIndex | None,
 ) -> _ModelOutputs:
-    """Return the model's outputs for a batch and for the graph's candidates.
+    """Return the models' outputs for a batch and for the graph's candidates: mean scores, and the first one's heads.
 
     Args:
-        model: The model.
-        table: Finished item table: (V, D).
+        trainings: The models.
         batch: Prefixes without searches and unknown items.
         rows: Rows of the graph's candidates: (B, K).
         prior: Logits to add to the heads' logits: (B, 6).
@@ -167,15 +169,20 @@ def _run_model(
     """
     items, actions, lengths = (torch.from_numpy(part) for part in batch)
     is_last = torch.arange(items.shape[1]) == lengths[:, None] - 1  # (B, L)
-    vectors, item_vectors = model(table, items, actions)  # (B, L, D) each
-    scores = model.scores(table, model.queries(vectors, item_vectors, items, is_last))  # (B, V - 1): row 0 is no item
-    reasons = model.reasons(table, items, actions, lengths - 1, torch.from_numpy(rows)).numpy()
+    session_vectors, all_scores, all_reasons = [], [], []
+    for model, table in trainings:
+        vectors, item_vectors = model(table, items, actions)  # (B, L, D) each
+        session_vectors.append(vectors[is_last])  # (B, D)
+        # Row 0 is no item: (B, V - 1)
+        all_scores.append(model.scores(table, model.queries(vectors, item_vectors, items, is_last)))
+        all_reasons.append(model.reasons(table, items, actions, lengths - 1, torch.from_numpy(rows)))
+    scores, reasons = torch.stack(all_scores).mean(dim=0), torch.stack(all_reasons).mean(dim=0).numpy()
     if neighbours:
         matches = find_neighbours(neighbours, batch)
         scores += spread_bonuses(matches, scores, neighbours.factor)
         reasons += explain_bonuses(matches, batch, rows, neighbours.factor)
-    vectors = vectors[is_last]  # (B, D)
     best = scores.topk(min(COMPARED_ITEMS, rows.shape[1]))
+    (model, _), vectors = trainings[0], session_vectors[0]
     logits = torch.cat((model.action_logits(vectors), model.purchase_logit(vectors)[:, None]), dim=1).numpy()
     probabilities = limit_actions(to_probabilities(logits.astype(np.float64) + (0.0 if prior is None else prior)))
     return _ModelOutputs(

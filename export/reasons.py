@@ -8,6 +8,9 @@ skips the nodes of this file.
 Shapes: B sessions, L padded length, D dim, N explained candidates, V rows of the item table.
 """
 
+import functools
+from collections.abc import Sequence
+
 import numpy as np
 from onnx import TensorProto
 
@@ -16,26 +19,14 @@ from clickscore.export.session_neighbours_graph import NeighbourNodes, add_neigh
 from clickscore.schemas.manifest import EXPLAINED, REASONS
 
 
-def add_reasons(
-    session: SessionGraph,
-    table: str,
-    item_vectors: str,
-    x: str,
-    vectors: str,
-    *,
-    neighbours: NeighbourNodes | None = None,
-) -> None:
+def add_reasons(sessions: Sequence[SessionGraph], *, neighbours: NeighbourNodes | None = None) -> None:
     """Add the output `reasons` of `SessionTransformer.reasons`: (B, N, L).
 
     Args:
-        session: Nodes of a graph with the outputs `rows` and `scores`.
-        table: Item table: (V, D).
-        item_vectors: Item vectors of the session: (B, L, D).
-        x: Input of the last block: (B, L, D).
-        vectors: Session vectors: (B, L, D).
+        sessions: Nodes of each training, whose scores add up, of a graph with the outputs `rows` and `scores`.
         neighbours: Nodes of the session neighbours; None for a graph without.
     """
-    graph = session.graph
+    graph = sessions[0].graph
     explained = graph.add_default_input(EXPLAINED, np.array([0]))  # (1,)
 
     def add_nothing() -> str:
@@ -43,7 +34,7 @@ def add_reasons(
         return graph("ConstantOfShape", graph("Concat", batch, np.array([0]), length, axis=0))  # (B, 0, L)
 
     def add_differences() -> str:
-        return _add_differences(session, table, item_vectors, x, vectors, neighbours=neighbours)
+        return _add_differences(sessions, neighbours)
 
     is_requested = graph("Greater", explained, np.array(0))
     graph(
@@ -55,10 +46,9 @@ def add_reasons(
     )
 
 
-def _add_differences(
-    session: SessionGraph, table: str, item_vectors: str, x: str, vectors: str, *, neighbours: NeighbourNodes | None
-) -> str:
+def _add_differences(sessions: Sequence[SessionGraph], neighbours: NeighbourNodes | None) -> str:
     """Return the leave-one-out differences of the best candidates' scores, (B, N, L), with the arguments above."""
+    session = sessions[0]
     graph, last, zero = session.graph, session.events.last, np.array(0)
     rows, scores = (
         graph("Unsqueeze", graph("Slice", values, np.array([0]), EXPLAINED, np.array([1])), np.array([1]))
@@ -74,17 +64,21 @@ def _add_differences(
     masked = graph("And", graph("Equal", left_out, session.positions), has_others)  # (L, L) -> (B, L, L)
     distance = graph("Sub", query_index, session.positions)
     offsets = graph("Where", masked, zero, session.table_offsets(distance))  # (B, L, L)
-    query = session.session_vectors(x, offsets, query_index)  # (B, L, D)
-    queries = session.query_vectors(vectors, item_vectors, query, offsets)  # (B, L, D)
 
-    candidates = graph("Gather", table, graph("Squeeze", rows, np.array([1])))  # (B, N, D)
-    without = graph("MatMul", queries, graph("Transpose", candidates, perm=(0, 2, 1)))  # (B, L, N)
-    repeated, bonuses = session.repeat_bonuses(query, offsets)  # (B, L, L) each
-    bonuses = graph("Where", graph("Greater", repeated, zero), bonuses, np.float32(0))
-    is_candidate = graph("Equal", graph("Unsqueeze", session.events.items, np.array([2])), rows)  # (B, L, N)
-    bonuses = graph("MatMul", bonuses, graph("Cast", is_candidate, to=TensorProto.FLOAT))
+    def add_scores(session: SessionGraph) -> str:
+        query = session.session_vectors(offsets, query_index)  # (B, L, D)
+        queries = session.query_vectors(query, offsets)  # (B, L, D)
+        candidates = session.look_up(graph("Squeeze", rows, np.array([1])))  # (B, N, D)
+        scores = graph("MatMul", queries, graph("Transpose", candidates, perm=(0, 2, 1)))  # (B, L, N)
+        repeated, bonuses = session.repeat_bonuses(query, offsets)  # (B, L, L) each
+        bonuses = graph("Where", graph("Greater", repeated, zero), bonuses, np.float32(0))
+        is_candidate = graph("Equal", graph("Unsqueeze", session.events.items, np.array([2])), rows)  # (B, L, N)
+        bonuses = graph("MatMul", bonuses, graph("Cast", is_candidate, to=TensorProto.FLOAT))
+        return graph("Add", scores, bonuses)
+
+    without = functools.reduce(functools.partial(graph, "Add"), map(add_scores, sessions))
     # In a session of one event the event gets the whole score.
-    without = graph("Where", has_others, graph("Add", without, bonuses), np.float32(0))
+    without = graph("Where", has_others, without, np.float32(0))
     # reason = score - score without the event, 0 for padding
     is_event = graph("LessOrEqual", left_out, last)
     reasons = graph("Sub", scores, without)

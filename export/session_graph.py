@@ -3,9 +3,11 @@
 The next item's score is the dot product of the query vector with an item vector, plus the repeat bonus of an item that
 the session has had.
 
-Shapes: B sessions, L padded length, Q query events, D dim, H heads, M max_length, V rows of the item table.
+Shapes: B sessions, L padded length, Q query events, D dim, H heads, M max_length, V rows of the item table, S
+trainings.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -14,6 +16,7 @@ import numpy.typing as npt
 from onnx import TensorProto
 
 from clickscore.export.graph_builder import GraphBuilder
+from clickscore.export.ranking import ItemTable
 from clickscore.model.config import REPEAT_STEP, ModelConfig
 
 LAYER_NORM_EPSILON = 1e-5  # torch's default in LayerNorm
@@ -76,55 +79,84 @@ class SessionGraph:
     a later event is -inf. One Gather by `distance + 1`, clipped to 0..M, is then relative position and causal mask.
     """
 
-    def __init__(self, graph: GraphBuilder, weights: Weights, config: ModelConfig, events: InputEvents) -> None:
-        """Add the nodes for the distances between events.
+    item_vectors: str
+    """Item vectors of the session: (B, L, D)."""
+    block_input: str
+    """Input of the last block: (B, L, D)."""
+    vectors: str
+    """Session vectors after each event: (B, L, D)."""
+    last_vector: str
+    """Session vector after the last event, which is the query event of the scores: (B, 1, D)."""
+
+    def __init__(
+        self,
+        graph: GraphBuilder,
+        weights: Weights,
+        config: ModelConfig,
+        events: InputEvents,
+        table: ItemTable,
+        *,
+        training: int = 0,
+    ) -> None:
+        """Add the nodes up to the session vectors.
 
         Args:
             graph: Builder to add nodes to.
             weights: Weights of the model.
             config: Shape of the model.
             events: Input events of the Transformer.
+            table: Item table, with the vectors of each training beside each other: (V, S D).
+            training: Number of the training whose vectors are read, from 0.
         """
         self.graph = graph
         self.weights = weights
         self.config = config
         self.events = events
+        self.table = table
+        self.training = training
         length = graph("Gather", graph("Shape", "items"), np.array(1))
         self.positions = graph("Range", np.array(0), length, np.array(1))  # (L,)
         # distance = position of the query event - position of the other: (1, L, 1) - (L,) -> (1, L, L)
         distance = graph("Sub", graph("Unsqueeze", self.positions, np.array([0, 2])), self.positions)
         self.offsets = self.table_offsets(distance)  # (1, L, L)
         self.last_offsets = self.table_offsets(graph("Sub", events.last, self.positions))  # (B, 1, L)
+        self.item_vectors = self.look_up(events.items)
+        self.block_input = self.embed_events()
+        self.vectors = self.session_vectors()
+        self.last_vector = graph("GatherND", self.vectors, events.last, batch_dims=1)
 
     def table_offsets(self, distance: str) -> str:
         """Return the index into relative-position tables for each distance, 0 for a later event: of the same shape."""
         graph, max_length = self.graph, self.config.max_length
         return graph("Clip", graph("Add", distance, np.array(1)), np.array(0), np.array(max_length))
 
-    def embed_events(self, table: str) -> tuple[str, str]:
-        """Return the item vectors of the session, and the input of the last block: (B, L, D) each.
+    def look_up(self, rows: str) -> str:
+        """Return the vectors of items: (B, n) -> (B, n, D)."""
+        vectors, dim = self.graph("Gather", self.table.name, rows), self.config.dim  # (B, n, S D)
+        if self.table.vectors.shape[1] == dim:
+            return vectors
+        start = self.training * dim
+        return self.graph("Slice", vectors, np.array([start]), np.array([start + dim]), np.array([2]))
 
-        Args:
-            table: Item table: (V, D).
-        """
+    def embed_events(self) -> str:
+        """Return the input of the last block: (B, L, D)."""
         graph = self.graph
-        item_vectors = graph("Gather", table, self.events.items)  # (B, L, D)
         # x = sqrt(D) * item + action: item vectors have length 1, the layers expect components of about 1
-        x = graph("Mul", item_vectors, np.float32(self.config.dim**0.5))
+        x = graph("Mul", self.item_vectors, np.float32(self.config.dim**0.5))
         x = graph("Add", x, graph("Gather", self.weights["action.weight"], self.events.actions))
         for layer in range(self.config.layers - 1):
             x = self.add_block(layer, x, self.offsets)
-        return item_vectors, x
+        return x
 
-    def session_vectors(self, x: str, offsets: str = "", query_index: str = "") -> str:
+    def session_vectors(self, offsets: str = "", query_index: str = "") -> str:
         """Return the session vectors after the query events: (B, Q, D).
 
         Args:
-            x: Input of the last block: (B, L, D).
             offsets: Table offsets, as in `add_block`.
             query_index: Positions of the query events, as in `add_block`.
         """
-        return self.layer_norm("norm", self.add_block(self.config.layers - 1, x, offsets or self.offsets, query_index))
+        last_block = self.add_block(self.config.layers - 1, self.block_input, offsets or self.offsets, query_index)
+        return self.layer_norm("norm", last_block)
 
     def add_block(self, layer: int, x: str, offsets: str, query_index: str = "") -> str:
         """Add a pre-norm Transformer block and return its output for the query events: (B, Q, D).
@@ -165,7 +197,7 @@ class SessionGraph:
         gathered = graph("Attention", query, key, value, bias, q_num_heads=heads, kv_num_heads=heads)
         return self.linear(f"{attention}.output", gathered)
 
-    def query_vectors(self, vectors: str, item_vectors: str, query: str, offsets: str) -> str:
+    def query_vectors(self, query: str, offsets: str) -> str:
         """Add the item attention pooling and return the query vector after each query event: (B, Q, D).
 
         The query vector is the attention-weighted mean of the session's item vectors plus a linear map of the session
@@ -173,17 +205,16 @@ class SessionGraph:
         Zhang and Zhao, SIGIR 2022).
 
         Args:
-            vectors: Session vectors: (B, L, D).
-            item_vectors: Item vectors of the session: (B, L, D).
             query: Session vectors of the query events: (B, Q, D).
             offsets: Table offsets, as in `add_block`.
         """
         graph = self.graph
-        logits = graph("MatMul", self.readout_query(query), graph("Transpose", vectors, perm=(0, 2, 1)))  # (B, Q, L)
+        readout_query = self.readout_query(query)
+        logits = graph("MatMul", readout_query, graph("Transpose", self.vectors, perm=(0, 2, 1)))  # (B, Q, L)
         table = _prepend_later_events(self.weights["readout.distance"][:, 0], -np.inf)
         logits = graph("Add", logits, graph("Gather", table, offsets))
         shares = graph("Softmax", logits, axis=-1)
-        pooled = graph("MatMul", shares, item_vectors)  # (B, Q, L) x (B, L, D) -> (B, Q, D)
+        pooled = graph("MatMul", shares, self.item_vectors)  # (B, Q, L) x (B, L, D) -> (B, Q, D)
         pooled = graph("Add", pooled, graph("MatMul", query, self.weights["readout.own.weight"].T))
         norm = graph("Max", graph("ReduceL2", pooled, np.array([2])), np.float32(MIN_NORM))  # (B, Q, 1)
         return graph("Div", graph("Div", pooled, norm), np.float32(self.config.temperature))
@@ -256,6 +287,18 @@ class SessionGraph:
             for part in ("weight", "bias")
         )
         return self.graph("Gemm", vector, weight, bias, transB=1)
+
+
+def divide_scores(weights: Weights, config: ModelConfig, count: int) -> tuple[Weights, ModelConfig]:
+    """Return weights and config of a model with the scores divided by a number.
+
+    Args:
+        weights: Weights of the model.
+        config: Shape of the model.
+        count: Number to divide by.
+    """
+    repeats = {name: array / np.float32(count) for name, array in weights.items() if name.startswith("repeats.")}
+    return {**weights, **repeats}, dataclasses.replace(config, temperature=config.temperature * count)
 
 
 def _prepend_later_events(by_distance: npt.NDArray[np.float32], value: float) -> npt.NDArray[np.float32]:

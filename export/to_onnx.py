@@ -9,10 +9,11 @@ The graph is written by hand instead of traced. The code is short, states exactl
 (see `docs/decisions/0015-the-graph-is-written-by-hand.md`). `export.parity` compares the graph with the PyTorch model
 at each export. `export.session_graph` reads the session, and `export.ranking` ranks the catalogue.
 
-Shapes: B sessions, L padded length, D dim, V rows of the item table, K candidates.
+Shapes: B sessions, L padded length, D dim, V rows of the item table, K candidates, S trainings.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from onnx import TensorProto
@@ -22,7 +23,7 @@ from clickscore.export.errors import ExportError
 from clickscore.export.graph_builder import GraphBuilder
 from clickscore.export.ranking import BlockwiseTopK, Bonuses, ItemTable, Ranking, RowBonuses
 from clickscore.export.reasons import add_reasons
-from clickscore.export.session_graph import SessionGraph, Weights, read_all_events, read_known_events
+from clickscore.export.session_graph import SessionGraph, Weights, divide_scores, read_all_events, read_known_events
 from clickscore.export.session_neighbours_graph import add_neighbours
 from clickscore.model.config import MIN_ACTION_PROBABILITY, ModelConfig
 from clickscore.model.session_neighbours import SessionIndex
@@ -42,6 +43,7 @@ def to_onnx(
     ranking: Ranking | None = None,
     *,
     neighbours: SessionIndex | None = None,
+    mean_with: Sequence[Weights] = (),
 ) -> bytes:
     """Return the ONNX file of a model, with the inputs and outputs of `schemas.manifest`.
 
@@ -52,25 +54,29 @@ def to_onnx(
         add_stack: Adds the logits of a stack; the graph then also reads searches and events on unknown items.
         ranking: Way to find the candidates, `BlockwiseTopK` by default.
         neighbours: Index of sessions whose items get bonuses; None for a graph without.
+        mean_with: Weights of other trainings of the same shape and items. The scores are the mean over all trainings,
+            and the probabilities are of `weights` alone.
 
     Raises:
         ExportError: The model is larger than an ONNX file can be.
     """
     too_large = "the model is larger than the 2 GB of an ONNX file: take fewer items (min_count) or a smaller dim"
-    if sum(array.nbytes for array in weights.values()) >= MAX_BYTES:
+    trainings = (weights, *mean_with)
+    if sum(array.nbytes for part in trainings for array in part.values()) >= MAX_BYTES:
         raise ExportError(too_large)
     rows, ranking = len(weights["table"]), ranking or BlockwiseTopK()
     candidates = min(candidates, rows - 1)
     multiple = ranking.row_multiple(rows, candidates)
-    padded = np.pad(weights["table"], ((0, -rows % multiple if multiple else 0), (0, 0)))
+    vectors = np.concatenate([part["table"] for part in trainings], axis=1)  # (V, S D)
+    padded = np.pad(vectors, ((0, -rows % multiple if multiple else 0), (0, 0)))
     graph = GraphBuilder()
-    table = ItemTable(graph.add_constant(padded, "table"), padded, rows)  # (V, D)
+    table = ItemTable(graph.add_constant(padded, "table"), padded, rows)
     events = read_known_events(graph) if add_stack else read_all_events(graph)
-    session = SessionGraph(graph, weights, config, events)
-    item_vectors, x = session.embed_events(table.name)  # (B, L, D) each
-    vectors = session.session_vectors(x)  # (B, L, D)
-    query = graph("GatherND", vectors, events.last, batch_dims=1)  # (B, 1, D): the last event is the query event
-    logits = session.head_logits(graph("Squeeze", query, np.array([1])))
+    sessions = [
+        SessionGraph(graph, *divide_scores(part, config, len(trainings)), events, table, training=number)
+        for number, part in enumerate(trainings)
+    ]
+    logits = sessions[0].head_logits(graph("Squeeze", sessions[0].last_vector, np.array([1])))
     if add_stack:
         # Without a known item the heads say nothing: their logits become 0, and the stack's logits remain.
         has_known = graph("Min", events.known_count, np.array([1]))  # (B, 1)
@@ -78,13 +84,16 @@ def to_onnx(
         logits = graph("Add", logits, add_stack(graph))
     add_action_probabilities(graph, logits)
     add_purchase(graph, logits)
-    query_vectors = session.query_vectors(vectors, item_vectors, query, session.last_offsets)  # (B, 1, D)
-    repeats = session.repeat_bonuses(query, session.last_offsets)  # (B, 1, L) each
-    own = RowBonuses(*(graph("Squeeze", values, np.array([1])) for values in repeats))
+    query_vectors = [session.query_vectors(session.last_vector, session.last_offsets) for session in sessions]
+    query = functools.reduce(functools.partial(graph, "Concat", axis=2), query_vectors)  # (B, 1, S D)
+    repeats = [session.repeat_bonuses(session.last_vector, session.last_offsets) for session in sessions]
+    (repeated, *_), repeat_bonuses = zip(*repeats, strict=True)  # (B, 1, L) each; every training has the same rows
+    total = functools.reduce(functools.partial(graph, "Add"), repeat_bonuses)
+    own = RowBonuses(*(graph("Squeeze", values, np.array([1])) for values in (repeated, total)))
     similar = add_neighbours(graph, own.rows, events.last, neighbours) if neighbours else None
     bonuses = Bonuses(own, similar and similar.bonuses)
-    ranking.add_outputs(graph, table, graph("Squeeze", query_vectors, np.array([1])), bonuses, candidates)
-    add_reasons(session, table.name, item_vectors, x, vectors, neighbours=similar)
+    ranking.add_outputs(graph, table, graph("Squeeze", query, np.array([1])), bonuses, candidates)
+    add_reasons(sessions, neighbours=similar)
     model = graph.serialize(candidates)
     if len(model) >= MAX_BYTES:
         raise ExportError(too_large)

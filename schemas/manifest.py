@@ -201,6 +201,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Outputs of `HEADS` that the model does not have. The graph returns neutral values, and decisions state null."""
     session_neighbours: SessionNeighboursReport | None = None
     """Index of training sessions in the graph; null for a graph without."""
+    trainings: int = 1
+    """Number of trainings whose mean scores the graph ranks by. Metrics and heads are of the first one."""
     unfinished: str = ""
     """Progress of a training that had not ended at the export, such as `3 of 8 epochs`; empty for a finished one."""
 

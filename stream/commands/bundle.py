@@ -190,6 +190,8 @@ def _describe(output: JsonOutput, manifest: Manifest, title: str) -> None:
         output.echo(
             f"{safe_text(manifest.precision)}: recall@20 against the fp32 graph is {manifest.fidelity.overlap:.2%}"
         )
+    if manifest.trainings > 1:
+        output.echo(f"scores: the mean of {manifest.trainings} trainings; probabilities and metrics: of the first one")
     if index := manifest.session_neighbours:
         output.echo(f"session neighbours: {index.sessions} sessions, factor {index.factor:g}")
     for name, value in sorted(manifest.metrics.items()):

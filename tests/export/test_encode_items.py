@@ -20,6 +20,7 @@ from clickscore.schemas.catalogue import Item
 from clickscore.schemas.catalogue import encode as encode_item
 from clickscore.schemas.manifest import decode_manifest
 from clickscore.stream.scoring.bundle import check_bundle
+from tests.export.test_trainings import reseed
 from tests.model.builders import TINY, closed, shoppers, write_sessions
 from tests.model.encoders import write_encoder
 from tests.refusals import refusal
@@ -135,6 +136,14 @@ def test_text_that_was_read_is_not_read_again(workspace, printed, tmp_path):
     ]
     assert read_vocabulary(tmp_path / "out" / "items.txt").items[-1] == "later"
     assert len(decode_manifest((tmp_path / "out" / "manifest.json").read_bytes()).lineage) == 2
+
+
+def test_mean_of_encoded_checkpoints_shows_the_new_items(workspace, printed, tmp_path):
+    checkpoint = workspace / "wider" / "checkpoint"
+    export_bundle(checkpoint, tmp_path / "mean", mean_with=[reseed(checkpoint, tmp_path / "other")])
+    for number in range(0, len(AISLES), 3):
+        session = f"item-{number * AISLE + 2}", f"item-{number * AISLE + 3}"
+        assert first(tmp_path / "mean", *session)[:8] == first(workspace / "wider", *session)[:8]
 
 
 def test_result_is_topped_up_with_sessions_on_new_items(workspace, printed, tmp_path):
