@@ -11,6 +11,7 @@ from clickscore.schemas.catalogue import Campaign, Item, encode
 from clickscore.schemas.decisions import Ad, Choice, Recommendation, decode_decision
 from clickscore.schemas.events import AnyEvent, Click, Impression, ItemEvent, Purchase, encode_event
 from clickscore.schemas.topics import EVENTS
+from clickscore.stream.decision_ids import AD_SUFFIX
 from clickscore.stream.kafka.partitioner import partition_of
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.pipeline_records import Output
@@ -34,7 +35,6 @@ START_MS = 1_767_603_600_000  # 2026-01-05 09:00 UTC; no result depends on the d
 STEP_MS = 100
 """Simulated time between two looks of the shop at the clock: a decision comes a moment after the event."""
 EVENTS_PER_SECOND = 200.0
-AD_SUFFIX = "-ad"
 
 _CATEGORY_ROWS = {name: row for row, (name, _, _) in enumerate(CATEGORIES)}
 _STYLE_ROWS = {name: row for row, (name, _, _) in enumerate(STYLES)}

@@ -327,8 +327,8 @@ __attribute__((target("avx2,fma"))) static void offer(const Table *table, const 
 /* Offer the items with bonuses: the session's own, and its neighbours'. An item may be in both. */
 static void offer_own(const Table *table, const float *query, const Own *own, Best *best) {
   for (int64_t index = 0; index < own->count; index++) {
-    int64_t key = UINT32_MAX - own->rows[index];
     if (own->rows[index] <= 0 || own->rows[index] >= table->rows) continue;
+    int64_t key = UINT32_MAX - own->rows[index];
     float score, none = 0;
     int64_t row;
     Best single = {&score, &row, 0, 1};

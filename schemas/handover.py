@@ -154,6 +154,14 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=
 
     @property
     def newest_ts(self) -> int:
-        """Newest event time of the record, ms, open decisions included."""
-        ledger_ts = 0 if self.ledger is msgspec.UNSET else decode_ledger(self.ledger).newest_ts
-        return max(self.ts, self.last_ts, self.session.last_ts if self.session else 0, ledger_ts)
+        """Newest event time that any part of the record names, ms; a day counts with its beginning."""
+        times = [self.ts, self.last_ts, *(day * DAY_MS for day in self.bought_days)]
+        if self.session is not None:
+            times.append(self.session.last_ts)
+        if self.consent is not None:
+            times += self.consent.said_at, self.consent.withdrawn_at
+        if self.ads is not None:
+            times.append(self.ads.day * DAY_MS)
+        if self.ledger is not msgspec.UNSET:
+            times.append(decode_ledger(self.ledger).newest_ts)
+        return max(times)

@@ -27,13 +27,14 @@ from clickscore.schemas.topics import (
 )
 from clickscore.stream.console.budget_tally import BudgetTally
 from clickscore.stream.console.dead_letter_tally import DeadLetterTally
-from clickscore.stream.console.decision_traces import AD_SUFFIX, DecisionTraces
+from clickscore.stream.console.decision_traces import DecisionTraces
 from clickscore.stream.console.item_tally import ItemTally
 from clickscore.stream.console.moments import Moment, Moments
 from clickscore.stream.console.outcome_tally import MAX_CAMPAIGNS, OutcomeTally
 from clickscore.stream.console.rates import Rates
 from clickscore.stream.console.settled_outcomes import SettledOutcomes
 from clickscore.stream.console.worker_tally import WorkerTally
+from clickscore.stream.decision_ids import AD_SUFFIX
 from clickscore.stream.kafka.rollout_log import RolloutTable
 from clickscore.stream.settings import SessionSettings
 

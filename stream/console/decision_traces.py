@@ -4,11 +4,10 @@ from collections import OrderedDict
 
 from clickscore.schemas.decisions import PLAIN_LIST, Ad, Recommendation, compared_variant
 from clickscore.schemas.events import Event, Impression, ItemEvent
+from clickscore.stream.decision_ids import AD_SUFFIX
 
 MAX_TRACES = 60_000
 """Number of decisions that are remembered: about 30 MB. The oldest decision goes first."""
-AD_SUFFIX = "-ad"
-"""End of the id of an ad decision; the part before is the id of the recommendation on the same event."""
 
 
 class DecisionTrace:

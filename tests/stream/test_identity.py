@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clickscore.schemas.decisions import Recommendation, decode_decision
+from clickscore.schemas.durations import DAY_MS
 from clickscore.schemas.events import AnyEvent, PrivacyRecord, Tick, decode_record, encode_event, read_identify
-from clickscore.schemas.handover import HandedConsent, Handover
+from clickscore.schemas.handover import HandedAds, HandedConsent, Handover
 from clickscore.schemas.open_decisions import OpenDecision, UserLedger, encode_ledger
 from clickscore.schemas.purposes import PURPOSES, Purpose
 from clickscore.schemas.sessions import ClosedSession, decode_session
@@ -746,6 +747,24 @@ def test_handover_with_an_open_decision_of_the_future_is_a_dead_letter():
     assert output.outcomes["handover"] == 1
     assert [letter.record.offset for letter in output.dead_letters] == [1]
     assert "after the append time" in output.dead_letters[0].error
+
+
+TOMORROW = START // DAY_MS + 1
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"ads": HandedAds(day=TOMORROW, impressions=bytes(16))},
+        {"consent": HandedConsent(withdrawn=("ads",), said_at=START, withdrawn_at=TOMORROW * DAY_MS)},
+        {"consent": HandedConsent(granted=("ads",), said_at=TOMORROW * DAY_MS)},
+        {"bought": ("tea",), "bought_days": (TOMORROW,)},
+    ],
+)
+def test_handover_with_a_part_of_the_future_is_a_dead_letter(fields: dict[str, object]):
+    value = encode_event(handover("ann", 2, None, **fields))
+    (letter,) = pipeline().process(USERS, [Recorded(0, START, None, value)]).dead_letters
+    assert "after the append time" in letter.error
 
 
 def test_repeats_within_a_forged_session_count_once():
