@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from clickscore.model.packaged_bundle import DEMO
 from clickscore.stream.errors import PolicyError, SettingsError
-from clickscore.stream.policy.policy_file import SHIPPED_POLICIES, PolicyFile, load_policy
+from clickscore.stream.policy.policy_file import SHIPPED_POLICIES, PolicyFile, configured_policy
 from clickscore.stream.replay.reference_files import NO_FILES, ReferenceFiles
 from clickscore.stream.settings import Settings
 
@@ -37,7 +37,7 @@ class Arm:
     @functools.cached_property
     def policy_file(self) -> PolicyFile:
         """Policy of the arm."""
-        return load_policy(self.settings.policy.policy)
+        return configured_policy(self.settings)
 
     @property
     def k(self) -> int:

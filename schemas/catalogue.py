@@ -6,9 +6,10 @@ import msgspec
 
 from clickscore.schemas.decisions import BidUnit
 from clickscore.schemas.events import Price, Word, time_fault
-from clickscore.schemas.field_types import MAX_BID, EventTime, Id, Millis
+from clickscore.schemas.field_types import MAX_BID, NAME_WORDS, EventTime, Id, Millis
 from clickscore.schemas.json_depth import bounded_depth
 from clickscore.schemas.open_decisions import MAX_WINDOW_MS, PURCHASE_WINDOW_MS
+from clickscore.schemas.value_faults import describe_fault
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -42,10 +43,12 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 Money = Annotated[float, msgspec.Meta(ge=0, le=MAX_BID)]
 """A bid or a budget, in the shop's currency."""
 
-QueryWord = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^\S+$")]
+QueryWord = Annotated[
+    str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^\S+$", extra={"words": "be a single word"})
+]
 """A single word of a search."""
 
-PlacementName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+PlacementName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,63}$", extra=NAME_WORDS)]
 """Name of an ad placement, as the policy file has it."""
 
 
@@ -110,26 +113,36 @@ class Campaign(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return self.daily_budget is not None or self.total_budget is not None
 
 
-decode_item = bounded_depth(msgspec.json.Decoder(Item).decode)
+_decode_item = bounded_depth(msgspec.json.Decoder(Item).decode)
 _decode_campaign = bounded_depth(msgspec.json.Decoder(Campaign).decode)
+
+
+def decode_item(text: bytes) -> Item:
+    """Return the item in JSON.
+
+    Raises:
+        msgspec.DecodeError: The JSON is malformed or nested too deeply, or it does not match the schema. The message
+            names the field in a sentence.
+        UnicodeDecodeError: A text is not UTF-8.
+    """
+    try:
+        return _decode_item(text)
+    except msgspec.ValidationError as exc:
+        raise msgspec.ValidationError(_describe_fault(exc, text, Item)) from exc
 
 
 def decode_campaign(text: bytes) -> Campaign:
     """Return the campaign in JSON.
 
     Raises:
-        msgspec.DecodeError: The JSON is malformed or nested too deeply, or it does not match the schema. For a time in
-            seconds, microseconds or nanoseconds the message names the unit.
+        msgspec.DecodeError: The JSON is malformed or nested too deeply, or it does not match the schema. The message
+            names the field in a sentence.
         UnicodeDecodeError: A text is not UTF-8.
     """
     try:
         campaign = _decode_campaign(text)
     except msgspec.ValidationError as exc:
-        field = str(exc).rpartition("`$.")[2].removesuffix("`")
-        fault = _campaign_time_fault(text, field) if field in _CampaignTimes.__struct_fields__ else None
-        if fault is None:
-            raise
-        raise msgspec.ValidationError(fault) from exc
+        raise msgspec.ValidationError(_describe_fault(exc, text, Campaign)) from exc
     if campaign.pacing is not None and not campaign.has_budget:
         message = (
             "pacing is set, but nothing reads it without a budget: add daily_budget or total_budget, or remove pacing"
@@ -141,26 +154,36 @@ def decode_campaign(text: bytes) -> Campaign:
     return campaign
 
 
-class _CampaignTimes(msgspec.Struct):
+class _Times(msgspec.Struct):
     starts_at: int | float | None = None
     ends_at: int | float | None = None
+    listed_at: int | float | None = None
 
 
-_decode_times = msgspec.json.Decoder(_CampaignTimes).decode
+_decode_times = msgspec.json.Decoder(_Times).decode
 
 
-def _campaign_time_fault(text: bytes, field: str) -> str | None:
-    """Return the likely unit of a wrong time in words; None where the time is not the fault.
+def _describe_fault(fault: msgspec.ValidationError, text: bytes, kind: type[Item] | type[Campaign]) -> str:
+    """Return a sentence about a refused record; for a time in seconds or microseconds with the likely unit.
 
     Args:
-        text: JSON of the campaign.
-        field: Name of the field of the time.
+        fault: The refusal.
+        text: JSON of the record.
+        kind: Type of the record.
     """
+    field = str(fault).rpartition("`$.")[2].removesuffix("`")
+    if field in _Times.__struct_fields__:
+        try:
+            ts = getattr(_decode_times(text), field)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            ts = None
+        sentence = None if ts is None else time_fault(field, ts)
+        if sentence:
+            return sentence
     try:
-        ts = getattr(_decode_times(text), field)
+        return describe_fault(fault, msgspec.json.decode(text), kind)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-    return None if ts is None else time_fault(field, ts)
+        return str(fault)  # the rest of the text is no JSON
 
 
 encode = msgspec.json.Encoder(order="deterministic").encode  # sets in sorted order: equal bytes in every process

@@ -21,5 +21,7 @@ Millis = Annotated[int, msgspec.Meta(ge=0, le=YEAR_9999_MS, description="ms sinc
 EventTime = Annotated[
     int, msgspec.Meta(ge=YEAR_2000_MS, le=YEAR_9999_MS, description="ms since the epoch, UTC, from year 2000 to 9999")
 ]
+NAME_WORDS = {"words": "have at most 64 small letters, digits and `_`, a letter first"}
+"""Pattern of the name of a shelf or of an ad placement, for messages."""
 LogOffset = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 """Offset in a topic: a snapshot holds no larger number than 64 bits, and JSON no larger exact one than 2**53."""

@@ -4,6 +4,9 @@ import msgspec
 
 from clickscore.schemas.json_depth import bounded_depth
 
+MIN_USERS = 30
+"""Smallest number of users for an interval: a variance over fewer users is too uncertain."""
+
 
 class RatioSums(msgspec.Struct, array_like=True, gc=False):
     """Sums over users for a ratio, such as clicks per decision: enough for the ratio and its variance over users."""

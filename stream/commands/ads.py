@@ -11,7 +11,7 @@ from clickscore.stream.commands.options import with_settings
 from clickscore.stream.commands.progress import replay_progress_bar
 from clickscore.stream.commands.replay_command import warn_of_cold_start
 from clickscore.stream.commands.source_options import with_reference_files, with_source_options
-from clickscore.stream.policy.policy_file import load_policy
+from clickscore.stream.policy.policy_file import configured_policy
 from clickscore.stream.replay.ad_decisions import ads_of_file, ads_of_topic
 from clickscore.stream.replay.ad_report import AdTally
 from clickscore.stream.replay.ad_text import describe_history, describe_report
@@ -126,7 +126,7 @@ def why(*, settings: Settings, campaign: str, source_options: SourceOptions, jso
         source_options: Recorded events.
         json_output: Destinations of the results.
     """  # noqa: D301
-    deciding = load_policy(settings.policy.policy), load_scorer(settings)
+    deciding = configured_policy(settings), load_scorer(settings)
     spec = source_options.resolve(settings)
     watch = CampaignWatch(campaign)
     with replay_progress_bar("ads why") as on_progress:

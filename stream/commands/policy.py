@@ -148,6 +148,7 @@ def statement(
         json_output: Destinations of the measurements.
     """  # noqa: D301
     loaded, scorer = load_policy(name), load_scorer(settings)
+    loaded.check_settings(settings.sessions)
     spec = source_options.resolve(settings)
     watch = ListWatch(loaded, scorer, settings.policy, share=share)
     with replay_progress_bar("policy statement") as on_progress:
@@ -161,7 +162,7 @@ def statement(
         )
     changes = watch.changes()
     json_output.write(changes)
-    page = write_statement(loaded, changes, source_options.source)
+    page = write_statement(loaded, settings.policy, changes, source_options.source)
     if out is None:
         json_output.echo(safe_text(page, lines=True))
     else:

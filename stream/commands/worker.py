@@ -11,7 +11,7 @@ from clickscore.stream.commands.options import with_settings
 from clickscore.stream.kafka.availability import wait_for_broker
 from clickscore.stream.kafka.topics import check_topics, check_worker_rights
 from clickscore.stream.pipeline import Pipeline
-from clickscore.stream.policy.policy_file import PolicyFile, load_policy
+from clickscore.stream.policy.policy_file import PolicyFile, configured_policy
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.scoring.bundle import load_bundle
 from clickscore.stream.scoring.scorer import Scorer
@@ -57,8 +57,7 @@ def worker(settings: Settings) -> None:
       curl http://127.0.0.1:6066/health
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
     # Bundle and policy come first: a wrong one must not cost the group a rebalance.
-    policy_file, scorer = load_policy(settings.policy.policy), None
-    policy_file.check_settings(settings.sessions)
+    policy_file, scorer = configured_policy(settings), None
     has_reasons = policy_file.max_reasons(settings.policy) > 0
     if settings.scoring.bundle:
         bundle = load_bundle(

@@ -4,12 +4,10 @@ import math
 from collections import OrderedDict
 from typing import NamedTuple
 
-from clickscore.schemas.outcome_counts import RatioSums
+from clickscore.schemas.outcome_counts import MIN_USERS, RatioSums
 
 MAX_USERS = 20_000
 """Users with remembered sums, at most. A forgotten user who comes back counts as a new user."""
-MIN_USERS = 30
-"""Smallest number of users for an interval: a variance over fewer users is too uncertain."""
 NORMAL_95 = 1.96
 """Standard deviations on each side of a mean that hold 95 % of a normal distribution."""
 

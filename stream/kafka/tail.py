@@ -301,9 +301,9 @@ def _outcome(_: Record, __: str, value: bytes) -> str:
 
 def _charge(_: Record, __: str, value: bytes) -> str:
     charge = decode_charge(value)
-    amount = f"pays {charge.net:g}" if charge.net >= 0 else f"gets {-charge.net:g} back"
+    amount = f"pays {charge.net:g} of {charge.gross:g}" if charge.net >= 0 else f"gets {-charge.net:g} back"
     return (
-        f"{_utc(charge.ts)}  campaign {charge.campaign_id} {amount} of {charge.gross:g} ({charge.reason}); decision "
+        f"{_utc(charge.ts)}  campaign {charge.campaign_id} {amount} ({charge.reason}); decision "
         f"{charge.decision_id}, slot {charge.slot}"
     )
 

@@ -78,7 +78,7 @@ def goal_contradictions(goals: Goals, shelves: Mapping[str, ShelfTable]) -> Iter
         shelves: The table `shelves`.
     """
     for path, weights in _tables(goals):
-        if weights.is_relevance and (weights.cart or not weights.click):
+        if weights.is_relevance and (weights.cart or weights.click != 1.0):
             yield (
                 f"{path} changes no order: click and cart have the same probability for every item of a page. Set "
                 f"{path}.order or {path}.margin as well, or remove {path}"

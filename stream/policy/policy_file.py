@@ -16,11 +16,12 @@ import xxhash
 from clickscore.schemas.events import ShelfName
 from clickscore.schemas.field_types import Id
 from clickscore.schemas.seen_items import MAX_IMPRESSIONS
+from clickscore.schemas.value_faults import describe_fault
 from clickscore.stream.errors import PolicyError
 from clickscore.stream.policy.ad_policy import Ads, ad_contradictions
 from clickscore.stream.policy.goal_policy import Goals, goal_contradictions
 from clickscore.stream.policy.shelf_policy import Pages, ShelfTable, job_of, shelf_contradictions
-from clickscore.stream.settings import PolicySettings, SessionSettings
+from clickscore.stream.settings import PolicySettings, SessionSettings, Settings
 from clickscore.stream.shipped_files import ShippedFiles
 
 HASH_DIGITS = 8
@@ -40,6 +41,10 @@ Days = Annotated[int, msgspec.Meta(ge=1, le=3650)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Names = Annotated[tuple[Name, ...], msgspec.Meta(max_length=1000)]
 Factors = Annotated[dict[Name, Factor], msgspec.Meta(max_length=1000)]
+
+
+_VERSION_WORDS = {"words": "have at most 64 small letters, digits, `.`, `_` and `-`, a letter or a digit first"}
+"""Pattern of a version, for messages."""
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -142,7 +147,7 @@ class PolicyFile(_Table, frozen=True, kw_only=True):
         ValueError: Two fields contradict each other.
     """
 
-    version: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    version: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", extra=_VERSION_WORDS)]
     """Name and number of the policy, such as `autumn-3`."""
     owner: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
     """Person or team who answers for the policy."""
@@ -193,7 +198,7 @@ class PolicyFile(_Table, frozen=True, kw_only=True):
         if self.hide.seen is not None and not settings.max_seen:
             message = (
                 f"the policy {self.label} has hide.seen = {self.hide.seen}, but the setting max_seen is 0, so that no "
-                "impression is counted: set max_seen to 64, or remove hide.seen"
+                "impression is counted: set max_seen to 64 (CLICKSCORE_MAX_SEEN=64), or remove hide.seen"
             )
             raise PolicyError(message)
 
@@ -214,9 +219,11 @@ def _contradictions(policy: PolicyFile) -> Iterator[str]:
     yield from ad_contradictions(policy.ads, policy.k)
     yield from goal_contradictions(policy.goals, policy.shelves)
     yield from shelf_contradictions(policy.pages, policy.shelves)
+    yield from _ad_shelf_contradictions(policy)
     for field in ("bought_again", "again_after"):
         if getattr(policy.hide, field) and not policy.hide.bought:
             yield f"hide.{field} lets bought items return, but hide.bought = false hides none: remove one of the two"
+    yield from _return_contradictions(policy)
     for name in sorted({*policy.hide.bought_again}.intersection(policy.hide.again_after)):
         yield f"hide.bought_again and hide.again_after both say when items of {name!r} return: remove one of the two"
     for field in ("categories", "brands"):
@@ -231,6 +238,38 @@ def _contradictions(policy: PolicyFile) -> Iterator[str]:
     if band.highest is not None and band.lowest > band.highest:
         yield f"price_band.lowest ({band.lowest:g}) is above price_band.highest ({band.highest:g}): no price fits"
     yield from _pin_contradictions(policy)
+
+
+def _return_contradictions(policy: PolicyFile) -> Iterator[str]:
+    """Yield a sentence for each category whose bought items return, and whose items are never shown."""
+    hidden, shown = policy.hide.categories, policy.only.categories
+    for field in ("bought_again", "again_after"):
+        for name in getattr(policy.hide, field):
+            if name in hidden:
+                yield f"hide.{field} lets {name!r} return, but hide.categories hides it: remove it from one of the two"
+            elif shown and name not in shown:
+                yield f"hide.{field} lets {name!r} return, but only.categories does not show it: add it there"
+
+
+def _ad_shelf_contradictions(policy: PolicyFile) -> Iterator[str]:
+    """Yield a sentence for each page whose shelves have no room for the ads."""
+    places = [place for placement in policy.ads.placements.values() for place in placement.places]
+    has_beside = any(not placement.places for placement in policy.ads.placements.values())
+    for event, names in msgspec.structs.asdict(policy.pages).items():
+        jobs = {name: job_of(name, policy.shelves) for name in names}
+        ads = next((name for name, job in jobs.items() if job == "sponsored"), None)
+        if ads and not has_beside:
+            yield (
+                f"pages.{event} has the shelf {ads!r} for ads beside the list, but all slots of ads.placements are "
+                "within the list: remove the shelf, or add a placement without places"
+            )
+        main = next((name for name, job in jobs.items() if job != "sponsored"), "")
+        size = policy.shelves[main].size if main in policy.shelves else None
+        if size and places and max(places) > size:
+            yield (
+                f"ads.placements has a slot at place {max(places)}, but {main!r}, the main shelf of pages.{event}, "
+                f"has {size} items (size)"
+            )
 
 
 def _pin_contradictions(policy: PolicyFile) -> Iterator[str]:
@@ -285,17 +324,19 @@ def parse_policy(text: bytes, name: str) -> PolicyFile:
     Raises:
         PolicyError: The text is no TOML, has unknown fields or wrong values, or contradicts itself.
     """
+    tables: dict[str, Any] = {}
     try:
-        return msgspec.convert(tomllib.loads(text.decode()), PolicyFile)
-    except (ValueError, msgspec.ValidationError) as exc:
-        message = f"the policy {name} is wrong: {_in_words(str(exc))}"
+        tables = tomllib.loads(text.decode())
+        return msgspec.convert(tables, PolicyFile)
+    except msgspec.ValidationError as exc:
+        message = f"the policy {name} is wrong: {describe_fault(exc, tables, PolicyFile)}"
         raise PolicyError(message) from exc
-
-
-def _in_words(fault: str) -> str:
-    """Return a fault that msgspec found with the field in the words of the file: `limit.reminders`."""
-    words, _, path = fault.partition(" - at `$.")
-    return f"{words} ({path.removesuffix('`')})" if path else words
+    except UnicodeDecodeError as exc:
+        message = f"the policy {name} is wrong: byte {exc.start} is no UTF-8: save the file as UTF-8"
+        raise PolicyError(message) from exc
+    except ValueError as exc:
+        message = f"the policy {name} is no TOML: {exc}"
+        raise PolicyError(message) from exc
 
 
 def read_policy_text(name: str) -> bytes:
@@ -320,6 +361,20 @@ def load_policy(name: str) -> PolicyFile:
         PolicyError: There is no such policy, or it is wrong.
     """
     return _shipped_policy(name) if name in SHIPPED_POLICIES else parse_policy(read_policy_text(name), name)
+
+
+def configured_policy(settings: Settings) -> PolicyFile:
+    """Return the policy of the settings.
+
+    Args:
+        settings: Settings of a worker.
+
+    Raises:
+        PolicyError: There is no such policy, the policy is wrong, or a rule needs a setting of another value.
+    """
+    policy = load_policy(settings.policy.policy)
+    policy.check_settings(settings.sessions)
+    return policy
 
 
 @functools.cache

@@ -9,6 +9,7 @@ from clickscore.stream.policy.ad_policy import AdPlacement
 from clickscore.stream.policy.goal_policy import Goals, GoalWeights, VariantGoals
 from clickscore.stream.policy.policy_file import Boost, PolicyFile, PriceBand
 from clickscore.stream.policy.shelf_policy import ShelfTable, job_of
+from clickscore.stream.settings import PolicySettings
 
 
 def explain_policy(policy: PolicyFile) -> list[str]:
@@ -26,13 +27,19 @@ def diff_policies(old: PolicyFile, new: PolicyFile) -> list[str]:
     ]
 
 
-def policy_sentences(policy: PolicyFile) -> dict[str, str]:
-    """Return a sentence for each part of a policy, by the part's name in the file."""
-    return {part: f"{sentence[0].upper()}{sentence[1:]}." for part, sentence in _parts(policy)}
+def policy_sentences(policy: PolicyFile, settings: PolicySettings | None = None) -> dict[str, str]:
+    """Return a sentence for each part of a policy, by the part's name in the file.
+
+    Args:
+        policy: The policy.
+        settings: Values for what the policy leaves out; without settings the sentences name the settings.
+    """
+    return {part: f"{sentence[0].upper()}{sentence[1:]}." for part, sentence in _parts(policy, settings)}
 
 
-def _parts(policy: PolicyFile) -> Iterator[tuple[str, str]]:
-    yield "k", f"a list has {policy.k or 'as many'} items{'' if policy.k else ' as the setting k says'}"
+def _parts(policy: PolicyFile, settings: PolicySettings | None) -> Iterator[tuple[str, str]]:
+    size = policy.size(settings) if settings else policy.k
+    yield "k", f"a list has {_number(size, 'item') if size else 'as many items as the setting k says'}"
     if policy.reasons is not None:
         yield "reasons", f"an item names at most {_number(policy.reasons, 'event')} as its reasons"
     yield from _hidden_parts(policy)
@@ -49,7 +56,7 @@ def _parts(policy: PolicyFile) -> Iterator[tuple[str, str]]:
         )
     for pin in policy.pin:
         yield f"pin {pin.place}", f"{pin.item!r} has place {pin.place}"
-    yield from _ad_parts(policy)
+    yield from _ad_parts(policy, settings)
     yield from _shelf_parts(policy)
 
 
@@ -163,12 +170,13 @@ def _goal_sentence(weights: GoalWeights) -> str:
     return f"items are ordered by expected value: {', '.join(parts)}"
 
 
-def _ad_parts(policy: PolicyFile) -> Iterator[tuple[str, str]]:
+def _ad_parts(policy: PolicyFile, settings: PolicySettings | None) -> Iterator[tuple[str, str]]:
     if not policy.ads.shown:
         yield "ads", "no ad is shown"
         return
     ads = policy.ads
-    reserve = "the setting reserve" if ads.reserve is None else f"{ads.reserve:g}"
+    lowest = policy.reserve(settings) if settings else ads.reserve
+    reserve = "the setting reserve" if lowest is None else f"{lowest:g}"
     yield "ads", f"the most valuable matching ads are shown, if the expected value of an impression reaches {reserve}"
     yield "ads.share", f"an ad is expected to get {100 * ads.share:g} % of the next views and of a session's purchases"
     quality = f"relevance to the power of {ads.quality_weight:g}" if ads.quality_weight else "1 for every item"

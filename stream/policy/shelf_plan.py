@@ -53,7 +53,8 @@ def _rules_for(job: ShelfJob, policy_file: PolicyFile) -> PolicyFile:
     Diversity would hide what a shelf of similar items is for, and the order of time is the order of other shelves.
     Pins are places of the list `for_you`. A shelf of viewed items has nothing but reminders. Bought items may be bought
     again, unless the policy says when those of some categories return. A shelf of the user's own items has the same
-    items on each page, so that impressions without a click do not count there.
+    items on each page, so that impressions without a click do not count there. A shelf of a single category would end
+    where its category is full.
     """
     if job in ("similar", "recently_viewed", "buy_again", "new_in"):
         policy_file = msgspec.structs.replace(policy_file, diversity=0.0)
@@ -61,6 +62,9 @@ def _rules_for(job: ShelfJob, policy_file: PolicyFile) -> PolicyFile:
         policy_file = msgspec.structs.replace(policy_file, pin=())
     if job in ("recently_viewed", "buy_again") and policy_file.hide.seen is not None:
         policy_file = msgspec.structs.replace(policy_file, hide=msgspec.structs.replace(policy_file.hide, seen=None))
+    if job in ("similar", "popular_in_category"):
+        limit = msgspec.structs.replace(policy_file.limit, category=None)
+        policy_file = msgspec.structs.replace(policy_file, limit=limit)
     if job == "recently_viewed":
         limit = msgspec.structs.replace(policy_file.limit, reminders=ANY_NUMBER)
         policy_file = msgspec.structs.replace(policy_file, limit=limit)

@@ -14,6 +14,7 @@ from clickscore.stream.kafka.log_reader import OpenReader, fetch_or_nothing
 from clickscore.stream.reference.catalogue_history import NO_OFFSETS, RETAINED_CHANGES, CatalogueHistory, Offsets
 from clickscore.stream.reference.records import read_reference_topics, reference_topics
 from clickscore.stream.settings import KafkaSettings
+from clickscore.stream.terminal_text import safe_text
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +106,7 @@ class CatalogueFeed:
             topic = self._topics[TopicPartition(record.topic, record.partition)]
             error = history.add(topic, record.offset, record.key, record.value)
             if error:
-                log.warning("%s, offset %d: ignored: %s", record.topic, record.offset, error)
+                key = safe_text((record.key or b"").decode(errors="replace"))
+                log.warning("%s, offset %d, key %s: ignored: %s", record.topic, record.offset, key, error)
         for partition, position in positions.items():
             history.move_to(self._topics[partition], position)

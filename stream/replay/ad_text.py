@@ -14,7 +14,7 @@ CAUSE_WORDS: Mapping[str, str] = {
     "item": "a rule of the policy forbids its item",
     "quality": "the quality of its item was below its floor",
     "cap": "the user had seen it as often as its cap allows, or may not be counted",
-    "budget": "no lease lets it spend",
+    "budget": "no lease let it spend: its budget was used up, or the partition waited for the next lease",
 }
 """Why a campaign does not enter an auction, by cause; a cause without words keeps the name."""
 
@@ -78,7 +78,8 @@ def describe_history(history: CampaignHistory) -> Iterator[str]:
     """Yield the history of a campaign in lines."""
     pages = history.pages
     yield f"Campaign {history.campaign_id} on {_count(pages, 'page')} with an ad decision:"
-    rows = [(history.no_match, "the page is no target of the campaign (no_match)")]
+    rows = [(history.absent, "no campaign had this id at the time (absent)")]
+    rows += [(history.no_match, "the page is no target of the campaign (no_match)")]
     rows += [(count, f"{CAUSE_WORDS.get(cause, cause)} ({cause})") for cause, count in history.excluded.items()]
     rows += [(history.lost, "it entered, and a higher score got the slot (lost)")]
     rows += [(count, f"it entered, but {UNPLACED_WORDS[cause]} ({cause})") for cause, count in history.unplaced.items()]
@@ -95,8 +96,10 @@ def describe_history(history: CampaignHistory) -> Iterator[str]:
             "reached the winners' scores. Lost to:"
         )
         yield from _rivals(history.lost_to)
-    if history.no_match == pages:
-        yield "It matched no page: look at its targets, its regions and groups, and whether its id is right."
+    if history.absent == pages:
+        yield "Look whether the id is right. A record that was refused is named, with the reason, in the worker's log."
+    elif history.no_match + history.absent == pages:
+        yield "It matched no page: look at its targets, its regions and groups."
     if history.other_pages:
         yield f"{_count(history.other_pages, 'page')} had no ad decision: no campaign at all, or no ads in the policy."
 

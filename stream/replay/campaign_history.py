@@ -25,6 +25,8 @@ class CampaignHistory(msgspec.Struct, frozen=True, kw_only=True):
     """Number of pages with an ad decision."""
     other_pages: int
     """Number of pages without an ad decision: no campaign at all, or no ads in the policy."""
+    absent: int
+    """Number of pages at whose time no campaign had this id."""
     no_match: int
     """Number of pages outside the campaign's targets."""
     excluded: dict[str, int]
@@ -61,7 +63,7 @@ class CampaignWatch:
             campaign_id: The campaign.
         """
         self._campaign_id = campaign_id
-        self._pages = self._other_pages = self._no_match = self._entered = 0
+        self._pages = self._other_pages = self._absent = self._no_match = self._entered = 0
         self._won = self._charged = self._lost = 0
         self._prices = self._spend = self._bids = self._winning_bids = 0.0
         self._excluded, self._placements, self._unplaced = Counter[str](), Counter[str](), Counter[str]()
@@ -73,6 +75,9 @@ class CampaignWatch:
             self._other_pages += 1
             return
         self._pages += 1
+        if case.catalogue.campaign(self._campaign_id) is None:
+            self._absent += 1
+            return
         policy = main_policy(case.decider.policy, case.request)
         auction, _ = open_auction(case.request, scores, case.catalogue, policy)
         for campaign, cause in auction.excluded:
@@ -137,6 +142,7 @@ class CampaignWatch:
             campaign_id=self._campaign_id,
             pages=self._pages,
             other_pages=self._other_pages,
+            absent=self._absent,
             no_match=self._no_match,
             excluded=dict(self._excluded.most_common()),
             entered=self._entered,

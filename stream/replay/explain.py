@@ -159,18 +159,21 @@ def open_explainer(
 
     Raises:
         BundleError: A folder has no bundle that can be served, or the bundle store has a wrong address.
-        PolicyError: A policy does not exist, or is wrong.
+        PolicyError: A policy does not exist, is wrong, or needs a setting that is off.
     """
     scoring = settings.scoring
     own_folders = [Path(scoring.bundle)] if scoring.bundle else []
     store = BundleStore(scoring.bundle_store) if scoring.bundle_store else None
+    other_policies = [load_policy(name) for name in what_if]
+    for policy in other_policies:
+        policy.check_settings(settings.sessions)
     policy_finder = PolicyFinder((settings.policy.policy, *policies, *what_if), scoring.bundle_store)
     with BundleFinder(own_folders, bundles, store) as bundle_finder:
         yield Explainer(
             DeciderFinder(bundle_finder, policy_finder, settings.policy),
             bundle_finder,
             settings_hash=settings.identity_hash,
-            other_policies=[load_policy(name) for name in what_if],
+            other_policies=other_policies,
         )
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from clickscore.schemas.outcome_counts import RatioSums
+from clickscore.schemas.outcome_counts import MIN_USERS, RatioSums
 from clickscore.schemas.outcomes import DecisionOutcome, LineOutcome
 
 NORMAL_95 = 1.96
@@ -157,7 +157,7 @@ def _ratio(users: Iterable[tuple[float, float]]) -> ReportedRatio | None:
     if not sums.base:
         return None
     ratio = sums.value / sums.base
-    if sums.users < 2:
+    if sums.users < MIN_USERS:
         return ReportedRatio(round(ratio, 6), None, None)
     spread = sums.value_value - 2 * ratio * sums.base_value + ratio * ratio * sums.base_base
     error = math.sqrt(max(spread, 0.0) * sums.users / (sums.users - 1)) / sums.base

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clickscore.schemas.errors import OutputFileError
-from clickscore.stream.policy.policy_file import load_policy
+from clickscore.stream.policy.policy_file import DEFAULT_POLICY, configured_policy
 from clickscore.stream.replay.file_source import FileSpec
 from clickscore.stream.replay.output import copy_partitions, merge_partitions
 from clickscore.stream.replay.processes import OnProgress, run_tasks
@@ -88,8 +88,8 @@ def run_replay(
             loaded, or the replay to resume does not exist or has another plan.
     """
     bundle, scoring = None, settings.scoring
-    policy_file = load_policy(settings.policy.policy)
     decides = output in ("decisions", "outcomes")
+    policy_file = configured_policy(settings) if decides else DEFAULT_POLICY
     if decides and scoring.bundle:
         bundle = load_bundle(Path(scoring.bundle), scoring.score_threads, scoring.min_overlap).manifest.version
     workers = min(options.workers, source.max_workers)

@@ -5,11 +5,12 @@ business users of platforms (Regulation (EU) 2019/1150): the main parameters, th
 options of the user, and the influence of payments. Every number on the page was measured on the given events.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from clickscore.stream.policy.policy_file import PolicyFile
-from clickscore.stream.policy.policy_words import explain_policy, policy_sentences
+from clickscore.stream.policy.policy_words import policy_sentences
 from clickscore.stream.replay.list_changes import HISTORY, POPULARITY, SESSION, ListChanges
+from clickscore.stream.settings import PolicySettings
 
 SMALL_SHARE = 0.005
 """Share of the shown items under which a part is listed without a number of its own: half an item of a hundred."""
@@ -21,18 +22,20 @@ _PART_WORDS = {
 }
 
 
-def write_statement(policy: PolicyFile, changes: ListChanges, source: str) -> str:
+def write_statement(policy: PolicyFile, settings: PolicySettings, changes: ListChanges, source: str) -> str:
     """Return the page.
 
     Args:
         policy: The policy.
+        settings: Values for what the policy leaves out.
         changes: Measurements of a replay.
         source: Name of the events, for the page.
     """
-    return "\n".join([*_lines(policy, changes, source), ""])
+    return "\n".join([*_lines(policy, settings, changes, source), ""])
 
 
-def _lines(policy: PolicyFile, changes: ListChanges, source: str) -> Iterator[str]:
+def _lines(policy: PolicyFile, settings: PolicySettings, changes: ListChanges, source: str) -> Iterator[str]:
+    sentences = policy_sentences(policy, settings)
     yield "# How we choose the products that we recommend"
     yield ""
     yield (
@@ -40,8 +43,8 @@ def _lines(policy: PolicyFile, changes: ListChanges, source: str) -> Iterator[st
         "important each parameter is, what you can change, and what is paid for."
     )
     yield ""
-    yield from _importance(policy, changes)
-    yield from _rules(policy)
+    yield from _importance(sentences, changes)
+    yield from _rules(sentences)
     yield from _options()
     yield from _payments(policy, changes)
     yield "## How this was measured"
@@ -54,14 +57,13 @@ def _lines(policy: PolicyFile, changes: ListChanges, source: str) -> Iterator[st
     )
 
 
-def _importance(policy: PolicyFile, changes: ListChanges) -> Iterator[str]:
+def _importance(sentences: Mapping[str, str], changes: ListChanges) -> Iterator[str]:
     yield "## What matters most"
     yield ""
     if not changes.shown:
         yield "No product was shown for the events that were measured, so nothing can be said about importance."
         yield ""
         return
-    sentences = policy_sentences(policy)
     yield (
         "Without this parameter, so many of 100 shown products would be others, and so many of 100 pages would change:"
     )
@@ -91,7 +93,7 @@ def _importance(policy: PolicyFile, changes: ListChanges) -> Iterator[str]:
     yield ""
 
 
-def _sentence(part: str, sentences: dict[str, str]) -> str:
+def _sentence(part: str, sentences: Mapping[str, str]) -> str:
     """Return the sentence of a part; pins, and categories whose items return, have a sentence each.
 
     Args:
@@ -103,10 +105,10 @@ def _sentence(part: str, sentences: dict[str, str]) -> str:
     return " ".join(sentence for name, sentence in sentences.items() if name.startswith((f"{part} ", f"{part}.")))
 
 
-def _rules(policy: PolicyFile) -> Iterator[str]:
+def _rules(sentences: Mapping[str, str]) -> Iterator[str]:
     yield "## All rules"
     yield ""
-    yield from (f"- {sentence}" for sentence in explain_policy(policy))
+    yield from (f"- {sentence}" for sentence in sentences.values())
     yield ""
 
 

@@ -1,11 +1,11 @@
-"""Catalogue: times of a campaign are milliseconds, or refused with their likely unit."""
+"""Catalogue: a wrong item or campaign is refused in a sentence, and a wrong time with its likely unit."""
 
 from typing import Any
 
 import msgspec
 import pytest
 
-from clickscore.schemas.catalogue import decode_campaign, encode
+from clickscore.schemas.catalogue import decode_campaign, decode_item, encode
 
 START = 1_700_000_000_000
 
@@ -52,9 +52,26 @@ def test_time_that_is_no_whole_number_is_refused(value: Any) -> None:
         )
 
 
-def test_other_faults_keep_their_words() -> None:
-    with pytest.raises(msgspec.ValidationError, match=r"Expected `float`, got `str` - at `\$\.bid`"):
+def test_other_faults_name_the_field_in_a_sentence() -> None:
+    with pytest.raises(msgspec.ValidationError, match=r"^bid must be a number, not 'much'$"):
         decode_campaign(campaign(bid="much", ends_at=5))
+    with pytest.raises(msgspec.ValidationError, match=r"^unknown field daily_bugdet \(did you mean daily_budget\?\)$"):
+        decode_campaign(campaign(daily_bugdet=5))
+    with pytest.raises(msgspec.ValidationError, match=r"^target_queries\[1\] must be a single word, not 'red kettle'$"):
+        decode_campaign(campaign(target_queries=["oak", "red kettle"]))
+
+
+def test_fault_of_text_that_is_no_json_behind_it_is_named() -> None:
+    with pytest.raises(msgspec.ValidationError, match=r"Expected `float`, got `str`"):
+        decode_campaign(campaign(bid="much")[:-1] + b", x}")
+
+
+def test_fault_of_an_item_is_a_sentence() -> None:
+    assert decode_item(b'{"item_id": "kettle", "stock": 3}').stock == 3
+    with pytest.raises(msgspec.ValidationError, match=r"^stock must be at least 0, not -1$"):
+        decode_item(b'{"item_id": "kettle", "stock": -1}')
+    with pytest.raises(msgspec.ValidationError, match=r"^listed_at looks like seconds"):
+        decode_item(b'{"item_id": "kettle", "listed_at": 1700000000}')
 
 
 def test_encoded_targets_are_sorted_so_that_each_process_writes_the_same_bytes() -> None:

@@ -22,6 +22,7 @@ from clickscore.schemas.events import (
     encode_event,
 )
 from clickscore.schemas.purposes import PURPOSES
+from clickscore.schemas.value_faults import describe_fault
 from clickscore.stream.errors import InputFileError
 from clickscore.stream.event_files.formats.mapping_values import (
     Paths,
@@ -147,8 +148,13 @@ def decode_mapping(text: bytes, name: str) -> "EventMapping":
     Raises:
         MappingError: The text is no mapping; the message says why.
     """
+    tables = None
     try:
-        return EventMapping(msgspec.toml.decode(text, type=SourceMapping), name)
+        tables = msgspec.toml.decode(text)
+        return EventMapping(msgspec.convert(tables, SourceMapping), name)
+    except msgspec.ValidationError as exc:
+        message = f"the mapping {name} cannot be used: {describe_fault(exc, tables, SourceMapping)}"
+        raise MappingError(message) from exc
     except ValueError as exc:  # errors of msgspec, of TOML, of UTF-8 and of JMESPath are ValueErrors
         message = f"the mapping {name} cannot be used: {exc}"
         raise MappingError(message) from exc

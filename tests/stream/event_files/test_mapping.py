@@ -261,12 +261,12 @@ def test_deep_json_is_an_error_in_words() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("item_id", "itemid", "unknown field `itemid`"),
+        ("item_id", "itemid", "unknown field fields.itemid (did you mean item_id?)"),
         ('"sku"', '"a[?"', "fields.item_id has a path that is no JMESPath: 'a[?'"),
         ('unit = "s"', 'unit = "seconds"', "the unit 'seconds' of time[0] is not one of s, ms, us, ns, iso"),
-        ('"view"', '"look"', "Invalid enum value 'look'"),
+        ('"view"', '"look"', "types.seen must be one of cart, click, "),
         ("[types]", "[types", "shop.toml cannot be used"),
-        ('type = "kind"', "", "missing required field `type`"),
+        ('type = "kind"', "", "fields.type is missing"),
     ],
 )
 def test_wrong_mapping_is_refused_in_words(old: str, new: str, words: str) -> None:

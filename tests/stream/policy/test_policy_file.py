@@ -74,13 +74,14 @@ def test_new_field_of_a_pin_changes_no_hash():
 
 def test_field_that_nothing_reads_is_refused():
     assert fault_of(b"[limit]\nreminder = 1\n") == (
-        "the policy a.toml is wrong: Object contains unknown field `reminder` (limit)"
+        "the policy a.toml is wrong: unknown field limit.reminder (did you mean reminders?)"
     )
-    assert fault_of(b"colour = 1\n").endswith("unknown field `colour`")
+    assert "wrong: unknown field colour (the fields are version, owner, k, " in fault_of(b"colour = 1\n")
 
 
 def test_wrong_value_is_refused_with_its_field():
-    assert fault_of(b"limit.reminders = -1\n").endswith("Expected `int` >= 0 (limit.reminders)")
+    assert fault_of(b"limit.reminders = -1\n").endswith("limit.reminders must be at least 0, not -1")
+    assert fault_of(b"boost.items = {oak-mug = 20.0}\n").endswith("boost.items.oak-mug must be at most 10, not 20.0")
 
 
 def test_contradiction_is_refused_in_a_sentence():
@@ -132,6 +133,24 @@ def test_contradiction_is_refused_in_a_sentence():
             b'hide = {bought_again = ["tea"], again_after = {tea = 9}}\n',
             "hide.bought_again and hide.again_after both say when items of 'tea' return: remove one of the two",
         ),
+        (
+            b'hide = {categories = ["tea"], bought_again = ["tea"]}\n',
+            "hide.bought_again lets 'tea' return, but hide.categories hides it: remove it from one of the two",
+        ),
+        (
+            b'hide.again_after = {tea = 9, mugs = 2}\nonly.categories = ["mugs"]\n',
+            "hide.again_after lets 'tea' return, but only.categories does not show it: add it there",
+        ),
+        (
+            b'pages.view = ["for_you", "sponsored"]\n[ads.placements.list]\nplaces = [1]\n',
+            "pages.view has the shelf 'sponsored' for ads beside the list, but all slots of ads.placements are within "
+            "the list: remove the shelf, or add a placement without places",
+        ),
+        (
+            b"pages.view = ['sponsored', 'top']\npages.cart = ['for_you']\n[shelves.top]\njob = 'similar'\nsize = 4\n"
+            b"[ads.placements]\nbeside = {}\nlist = {places = [5]}\n",
+            "ads.placements has a slot at place 5, but 'top', the main shelf of pages.view, has 4 items (size)",
+        ),
         (b'pages.view = ["similar", "similar"]\n', "pages.view names the shelf 'similar' twice: keep one"),
         (
             b'pages.view = ["for_you", "sponsored", "paid"]\n[shelves.paid]\njob = "sponsored"\n',
@@ -178,20 +197,21 @@ def test_fields_that_contradict_each_other_are_refused(text: bytes, sentence: st
 
 @pytest.mark.parametrize("factor", [0.0, 0.05, 11.0])
 def test_factor_of_a_boost_is_bounded(factor: float):
-    assert fault_of(f"boost.promoted = {factor}\n".encode()).endswith("(boost.promoted)")
+    bound = "at most 10" if factor > 1 else "at least 0.1"
+    assert fault_of(f"boost.promoted = {factor}\n".encode()).endswith(f"boost.promoted must be {bound}, not {factor}")
 
 
 def test_pin_within_the_list_is_good():
     assert parse_policy(HEAD + b'k = 2\npin = [{place = 2, item = "a"}]\n', "a").pin == (Pin(place=2, item="a"),)
 
 
-@pytest.mark.parametrize("text", [b"[", b"\xff"])
-def test_text_that_is_no_toml_is_refused(text: bytes):
-    assert "a.toml is wrong" in fault_of(text)
+def test_text_that_is_no_toml_is_refused():
+    assert fault_of(b"[").startswith("the policy a.toml is no TOML: ")
+    assert fault_of(b"\xff").endswith("a.toml is wrong: byte 31 is no UTF-8: save the file as UTF-8")
 
 
 def test_owner_and_version_are_needed():
-    with pytest.raises(PolicyError, match="missing required field `owner`"):
+    with pytest.raises(PolicyError, match="owner is missing"):
         parse_policy(b'version = "a"', "a")
 
 
@@ -242,7 +262,7 @@ def test_every_rule_has_a_sentence():
     policy = parse_policy(
         HEAD
         + b"""
-hide = {bought_again = ["milk"], flags = ["adult"], categories = ["tin"], brands = ["elm"], unavailable = false}
+hide = {bought_again = ["tea"], flags = ["adult"], categories = ["tin"], brands = ["elm"], unavailable = false}
 only = {categories = ["tea", "cups"], brands = ["oak"], relevance = 0.1}
 price_band = {lowest = 0.5, highest = 2.0}
 limit = {category = 1, brand = 2, seller = 3}
@@ -254,7 +274,7 @@ pin = [{place = 1, item = "a"}]
     sentences = explain_policy(policy)
     for sentence in (
         "Items not sold in the user's region or to the user's group are shown like any other.",
-        "Bought items of the categories 'milk' return with the next session.",
+        "Bought items of the categories 'tea' return with the next session.",
         "Items with the flags 'adult' are not shown.",
         "Only items with the categories 'tea', 'cups' are shown.",
         "Candidates with less than 0.1 of the best candidate's relevance are not shown, "

@@ -121,7 +121,7 @@ def test_rule_without_the_setting_is_refused(tmp_path: Path):
         load_stored_policy(str(tmp_path), policy.label, settings=SessionSettings())
     assert str(refused.value) == (
         f"the policy {policy.label} has hide.seen = 3, but the setting max_seen is 0, so that no impression is "
-        "counted: set max_seen to 64, or remove hide.seen"
+        "counted: set max_seen to 64 (CLICKSCORE_MAX_SEEN=64), or remove hide.seen"
     )
 
 

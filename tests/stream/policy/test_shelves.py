@@ -132,6 +132,15 @@ def test_rules_hold_on_every_shelf():
     assert other_shelf(decision).filtered["hidden_category"] == 4
 
 
+def test_limit_of_a_category_leaves_shelves_of_one_category_alone():
+    names, limit = ("for_you", "similar", "popular_in_category"), Limit(category=1)
+    decision, _ = decide(names, on_page_of("a"), make_scores("m", "n"), limit=limit, k=2)
+    assert shelves_of(decision) == {"for_you": "mp", "similar": "bt", "popular_in_category": ""}
+    request = msgspec.structs.replace(on_page_of("b"), popular=["a", "t"])
+    decision, _ = decide(("popular_in_category",), request, limit=limit)
+    assert shelves_of(decision) == {"popular_in_category": "at"}
+
+
 def test_shelf_has_its_own_size_and_pins_stay_in_the_list():
     shelves = {"tea": ShelfTable(job="similar", size=1)}
     decision, _ = decide(

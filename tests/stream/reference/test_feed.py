@@ -72,7 +72,7 @@ def test_record_that_cannot_be_read_is_logged_and_changes_nothing(caplog: pytest
     shop.log.append(CATALOGUE.name, 0, b"kettle", b"broken")
     shop.send_item("mug")
     assert shop.load().newest.item_ids == {"mug"}
-    assert caplog.messages[0].startswith("catalogue-items, offset 0: ignored: ")
+    assert caplog.messages[0].startswith("catalogue-items, offset 0, key kettle: ignored: ")
 
 
 def test_later_records_are_followed():

@@ -103,6 +103,14 @@ def test_page_of_another_target_is_no_match():
     assert list(describe_history(result))[-1].startswith("It matched no page")
 
 
+def test_page_without_a_campaign_of_this_id_is_counted_as_such():
+    result = history(make_campaign("b", "y", 1.0))
+    assert (result.pages, result.absent, result.no_match) == (4, 4, 0)
+    words = list(describe_history(result))
+    assert words[1].endswith("100.0%  no campaign had this id at the time (absent)")
+    assert words[-1].startswith("Look whether the id is right.")
+
+
 @pytest.mark.parametrize(
     ("fields", "ads", "cause"),
     [

@@ -10,6 +10,7 @@ import pytest
 from clickscore.schemas.catalogue import encode
 from clickscore.schemas.decisions import decode_decision
 from clickscore.schemas.events import encode_event
+from clickscore.schemas.outcome_counts import MIN_USERS
 from clickscore.schemas.outcomes import DecisionOutcome, LineOutcome, decode_charge, decode_outcome, encode_outcome
 from clickscore.stream.errors import InputFileError
 from clickscore.stream.pipeline import Pipeline
@@ -123,20 +124,25 @@ def test_newest_revision_of_a_decision_counts_once():
     assert (placement.group, placement.name, placement.decisions) == ("placement", "list", 0)
 
 
+USERS = [str(number) for number in range(40)]
+
+
 def test_interval_is_over_users():
-    alike = [outcome(f"{user}-{n}", user, line(impressions=4, valid_clicks=1)) for user in "abc" for n in range(3)]
+    alike = [outcome(f"{user}-{n}", user, line(impressions=4, valid_clicks=1)) for user in USERS for n in range(3)]
     ratio = rows_of(alike)[0].clicks_per_impression
     assert ratio is not None
     assert (ratio.value, ratio.low, ratio.high) == (0.25, 0.25, 0.25)
-    mixed = [outcome(user, user, line(impressions=4, valid_clicks=2 * (user in "bd"))) for user in "abcd"]
+    mixed = [outcome(user, user, line(impressions=4, valid_clicks=int(user) % 2 * 2)) for user in USERS]
     ratio = rows_of(mixed)[0].clicks_per_impression
     assert ratio is not None
-    assert (ratio.value, ratio.low) == (0.25, 0.0)  # two users of four clicked twice
-    assert ratio.high == pytest.approx(0.25 + 1.96 * (4 * 4 / 3) ** 0.5 / 16, abs=1e-5)
+    radius = 1.96 * (40 * 40 / 39) ** 0.5 / 160  # half of 40 users clicked twice on four items
+    assert (ratio.value, ratio.low) == (0.25, pytest.approx(0.25 - radius, abs=1e-5))
+    assert ratio.high == pytest.approx(0.25 + radius, abs=1e-5)
 
 
-def test_one_user_gives_no_interval_and_no_impression_no_ratio():
-    (variant, _) = rows_of([outcome("d", "ann", line(impressions=2, valid_clicks=1))])
+def test_few_users_give_no_interval_and_no_impression_no_ratio():
+    few = USERS[: MIN_USERS - 1]
+    (variant, _) = rows_of([outcome(user, user, line(impressions=2, valid_clicks=1)) for user in few])
     assert variant.clicks_per_impression is not None
     assert variant.clicks_per_impression.low is None
     (variant,) = rows_of([outcome("d", "ann")])

@@ -86,7 +86,7 @@ def test_limits_of_batches_change_nothing(tmp_path: Path, size: int):
     ("line", "fault"),
     [
         (b"rubbish\n", "line 1: JSON"),
-        (b'{"item_id": "a", "stock": -1}\n', "line 1: Expected"),
+        (b'{"item_id": "a", "stock": -1}\n', "line 1: stock must be at least 0, not -1"),
         (b'{"ts": 5, "removed": true}\n', "line 1: item_id is missing"),
     ],
 )

@@ -20,7 +20,7 @@ from clickscore.stream.replay.list_changes import ListChanges, ListWatch, PartSh
 from clickscore.stream.replay.statement import write_statement
 from clickscore.stream.scoring.bundle import load_bundle
 from clickscore.stream.scoring.scorer import Scorer
-from clickscore.stream.settings import Settings
+from clickscore.stream.settings import PolicySettings, Settings
 from tests.bundles import small_bundle
 from tests.events import records, view
 from tests.scored_requests import make_campaign, plain
@@ -83,7 +83,7 @@ def test_without_a_model_popular_items_decide():
     assert "session" not in parts
     assert parts["popularity"].items == 1.0
     assert changes.by_model == 0
-    assert "No statistical model chose products" in write_statement(DEFAULT_POLICY, changes, "a log")
+    assert "No statistical model chose products" in write_statement(DEFAULT_POLICY, PolicySettings(), changes, "a log")
 
 
 def test_ads_within_the_list_are_counted_as_ads(scorer: Scorer):
@@ -92,7 +92,9 @@ def test_ads_within_the_list_are_counted_as_ads(scorer: Scorer):
     assert changes.sponsored == changes.pages_with_ads == 12
     parts = {part.part: part for part in changes.parts}
     assert parts["ads"].pages == 1.0
-    page = write_statement(policy, changes, "a log")
+    page = write_statement(policy, PolicySettings(k=12, reserve=0.25), changes, "a log")
+    assert "- A list has 12 items." in page
+    assert "if the expected value of an impression reaches 0.25." in page
     assert "Ads may take places within the list of recommendations" in page
     assert "and 100.0 % of the pages had an ad" in page
 
@@ -100,7 +102,7 @@ def test_ads_within_the_list_are_counted_as_ads(scorer: Scorer):
 def test_page_has_a_sentence_for_every_part_and_no_number_that_was_not_measured(scorer: Scorer):
     policy = plain(goals=Goals(order=1.0), pin=(Pin(place=1, item="item-1"), Pin(place=2, item="item-2")))
     changes = measure(policy, scorer, items=[Item(item_id="item-1", price=5.0), Item(item_id="item-2", price=90.0)])
-    page = write_statement(policy, changes, "a log")
+    page = write_statement(policy, PolicySettings(), changes, "a log")
     assert "'item-1' has place 1. 'item-2' has place 2." in page
     assert "Items are ordered by expected value" in page
     assert "The order also counts the price of a product" in page
@@ -117,7 +119,7 @@ def test_page_has_a_sentence_for_every_part_and_no_number_that_was_not_measured(
             "Bought items of 'Tea' return after 20 days. Bought items of 'Mugs' return after 9 days.",
         ),
         ('[hide]\nbought_again = ["Tea"]\nflags = ["adult"]', "return with the next session"),
-        ("[goals]\nclick = 2.0\n[goals.variants.model]", "Items that the user has bought are not shown"),
+        ("[goals]\n[goals.variants.model]", "Items that the user has bought are not shown"),
         ("[goals]\norder = 1.0\n[goals.variants.model]", "Items are ordered by expected value"),
         (
             "[goals.shelves.similar]\norder = 1.0\n[pages]\nview = ['similar']",
@@ -133,7 +135,11 @@ def test_every_part_of_a_policy_has_words_in_the_table(text: str, words: str):
     policy = parse_policy(f"version = 'p-1'\nowner = 'tests'\n{text}".encode(), "p")
     parts = tuple(PartShare(part=name, items=0.5, pages=0.5) for name, _ in policies_without_a_part(policy))
     changes = ListChanges(events=1, measured=1, shown=1, by_model=0, sponsored=0, pages_with_ads=0, parts=parts)
-    rows = [line for line in write_statement(policy, changes, "a log").splitlines() if line.endswith("| 50.0 | 50.0 |")]
+    rows = [
+        line
+        for line in write_statement(policy, PolicySettings(), changes, "a log").splitlines()
+        if line.endswith("| 50.0 | 50.0 |")
+    ]
     assert len(rows) == len(parts)
     assert all(row[2].isupper() or row[2] == "'" for row in rows)
     assert any(words in row for row in rows)
@@ -141,12 +147,14 @@ def test_every_part_of_a_policy_has_words_in_the_table(text: str, words: str):
 
 def test_page_without_ads_says_that_nothing_is_paid_for(scorer: Scorer):
     policy = msgspec.structs.replace(DEFAULT_POLICY, ads=Ads(shown=False))
-    assert "Nothing: nobody can pay for a place" in write_statement(policy, measure(policy, scorer), "a log")
+    assert "Nothing: nobody can pay for a place" in write_statement(
+        policy, PolicySettings(), measure(policy, scorer), "a log"
+    )
 
 
 def test_page_on_no_events_claims_nothing():
     changes = ListWatch(DEFAULT_POLICY, None, Settings.of().policy, share=1.0).changes()
-    assert "nothing can be said about importance" in write_statement(DEFAULT_POLICY, changes, "a log")
+    assert "nothing can be said about importance" in write_statement(DEFAULT_POLICY, PolicySettings(), changes, "a log")
 
 
 def test_command_writes_the_page_of_a_file(tmp_path: Path):

@@ -1,0 +1,195 @@
+"""Value faults: describe a wrong value in a sentence with the name of the field."""
+
+import difflib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import inspect
+
+Step = str | int
+"""A field or a key of an object, or an index of a list."""
+
+_KINDS: Mapping[str, str] = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table of fields",
+    "null": "nothing",
+}
+"""Types in msgspec's messages, in words."""
+
+_BOUNDS: Mapping[str, str] = {">=": "at least", ">": "above", "<=": "at most", "<": "below"}
+
+SHOWN_CHARACTERS = 80
+"""Characters of a wrong value in a sentence, at most."""
+
+
+def describe_fault(fault: msgspec.ValidationError, value: object, kind: Any) -> str:  # noqa: ANN401 (any type that msgspec checks)
+    """Return a sentence about a value refused by msgspec; a sentence of our own code is returned unchanged.
+
+    Args:
+        fault: The refusal.
+        value: The refused value, of dictionaries, lists, texts and numbers.
+        kind: Wanted type of the value.
+    """
+    words, _, position = str(fault).partition(" - at ")
+    is_key = position.startswith("`key` in ")
+    steps: list[Step] = []
+    node: Any = value
+    for name, index in re.findall(r"\.([^.\[\]`]+)|\[(\d+|\.\.\.)\]", position):
+        step: Step = name or (int(index) if index != "..." else _find_key(str(fault), value, steps, kind))
+        steps.append(step)
+        node = node[step]
+    schema = _schema_at(inspect.type_info(kind), steps)
+    field = _join(steps)
+    if is_key:
+        node = _find_key(str(fault), value, steps, kind)
+        schema = _plain(schema).key_type
+        field = f"a name in {field}"
+    for pattern, describe in _DESCRIPTIONS:
+        match = re.fullmatch(pattern, words)
+        if match:
+            return describe(field, node, schema, match)
+    return words
+
+
+def _find_key(fault: str, value: Any, steps: Sequence[Step], kind: Any) -> str:  # noqa: ANN401
+    """Return the key with a fault, by a check of each key alone: msgspec names no key.
+
+    Args:
+        fault: msgspec's message.
+        value: The refused value.
+        steps: Path of the object with the key.
+        kind: Wanted type of the value.
+    """
+    node = value
+    for step in steps:
+        node = node[step]
+    return next(key for key in node if _fault_of(_with_one_key(value, steps, key), kind) == fault)
+
+
+def _fault_of(value: object, kind: Any) -> str:  # noqa: ANN401
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError as exc:
+        return str(exc)
+    return ""
+
+
+def _with_one_key(value: Any, steps: Sequence[Step], key: str) -> Any:  # noqa: ANN401
+    """Return a value with a single key in the object at a path."""
+    if not steps:
+        return {key: value[key]}
+    part = _with_one_key(value[steps[0]], steps[1:], key)
+    if isinstance(value, list):
+        return [part if index == steps[0] else other for index, other in enumerate(value)]
+    return {**value, steps[0]: part}
+
+
+def _join(steps: Sequence[Step]) -> str:
+    """Return a path in the words of the file: `pin[0].item`."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).removeprefix(".")
+
+
+def _alternatives(schema: Any) -> Iterator[Any]:  # noqa: ANN401
+    """Yield the allowed types of a schema, without descriptions and without null."""
+    if isinstance(schema, inspect.Metadata):
+        yield from _alternatives(schema.type)
+    elif isinstance(schema, inspect.UnionType):
+        for part in schema.types:
+            yield from _alternatives(part)
+    elif not isinstance(schema, inspect.NoneType):
+        yield schema
+
+
+def _plain(schema: Any) -> Any:  # noqa: ANN401
+    """Return the first allowed type of a schema, without a description."""
+    return next(_alternatives(schema))
+
+
+def _parts(schema: Any, step: Step) -> Iterator[Any]:  # noqa: ANN401
+    """Yield the schemas of the part at a step, for each allowed type with such a part."""
+    for plain in _alternatives(schema):
+        if isinstance(plain, inspect.StructType):
+            yield from (field.type for field in plain.fields if field.encode_name == step)
+        elif isinstance(plain, inspect.DictType):
+            yield plain.value_type
+        elif isinstance(plain, inspect.CollectionType):
+            yield plain.item_type
+
+
+def _schema_at(schema: Any, steps: Sequence[Step]) -> Any:  # noqa: ANN401
+    """Return the schema of the value at a path."""
+    for step in steps:
+        schema = next(_parts(schema, step))
+    return schema
+
+
+def _pattern_words(schema: Any) -> str | None:  # noqa: ANN401
+    """Return the words of a type for a pattern, from `extra={"words": ...}`; None without words."""
+    if isinstance(schema, inspect.UnionType):
+        return next(filter(None, map(_pattern_words, schema.types)), None)
+    if isinstance(schema, inspect.Metadata):
+        return (schema.extra or {}).get("words") or _pattern_words(schema.type)
+    return None
+
+
+def _show(value: object) -> str:
+    """Return a wrong value for a sentence, cut after `SHOWN_CHARACTERS`."""
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+
+
+def _describe_unknown(field: str, node: Any, schema: Any, match: re.Match[str]) -> str:  # noqa: ANN401
+    del node
+    name, names = match[1], [known.encode_name for known in _plain(schema).fields]
+    similar = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {similar[0]}?" if similar else f"the fields are {', '.join(names)}"
+    return f"unknown field {f'{field}.' if field else ''}{name} ({hint})"
+
+
+def _describe_missing(field: str, node: Any, schema: Any, match: re.Match[str]) -> str:  # noqa: ANN401
+    del node, schema
+    return f"{f'{field}.' if field else ''}{match[1]} is missing"
+
+
+def _describe_type(field: str, node: Any, schema: Any, match: re.Match[str]) -> str:  # noqa: ANN401
+    del schema
+    kinds = [_KINDS.get(kind, kind) for kind in match[1].split(" | ") if kind != "null"]
+    return f"{field or 'it'} must be {' or '.join(kinds)}, not {_show(node)}"
+
+
+def _describe_bound(field: str, node: Any, schema: Any, match: re.Match[str]) -> str:  # noqa: ANN401
+    del schema
+    return f"{field} must be {_BOUNDS[match[1]]} {match[2].removesuffix('.0')}, not {_show(node)}"
+
+
+def _describe_length(field: str, node: Any, schema: Any, match: re.Match[str]) -> str:  # noqa: ANN401
+    del schema
+    noun, plural = ("character", "characters") if match[1] == "str" else ("entry", "entries")
+    return f"{field} must have {_BOUNDS[match[2]]} {match[3]} {noun if match[3] == '1' else plural}, not {len(node)}"
+
+
+def _describe_pattern(field: str, node: Any, schema: Any, match: re.Match[str]) -> str:  # noqa: ANN401
+    return f"{field} must {_pattern_words(schema) or f'match {match[1]}'}, not {_show(node)}"
+
+
+def _describe_choice(field: str, node: Any, schema: Any, match: re.Match[str]) -> str:  # noqa: ANN401
+    del match
+    return f"{field} must be one of {', '.join(map(str, _plain(schema).values))}, not {_show(node)}"
+
+
+_DESCRIPTIONS: Sequence[tuple[str, Callable[[str, Any, Any, re.Match[str]], str]]] = (
+    (r"Object contains unknown field `(.+)`", _describe_unknown),
+    (r"Object missing required field `(.+)`", _describe_missing),
+    (r"Expected `(.+)`, got `.+`", _describe_type),
+    (r"Expected `\w+` (>=|>|<=|<) (.+)", _describe_bound),
+    (r"Expected `(\w+)` of length (>=|<=) (\d+)", _describe_length),
+    (r"Expected `str` matching regex '(.+)'", _describe_pattern),
+    (r"Invalid enum value .+", _describe_choice),
+)
+"""Messages of msgspec, each with the function for the same in words."""
