@@ -512,7 +512,7 @@ class PartitionState:
     def flush(self, offset: int) -> list[ChangelogRecord]:
         """End a batch at a source offset; return the batch's changelog records, the partition's own record last."""
         self.offset = max(self.offset, offset)
-        changes = self._users.flush(self.offset, self._erased)
+        changes = self._users.flush(self.offset)
         self._renew_timers()
         changes.append(self.partition_record())
         return changes

@@ -5,7 +5,6 @@ batch are decoded once, changed, and encoded once at the end of the batch.
 """
 
 from collections.abc import Iterable, Iterator
-from collections.abc import Set as AbstractSet
 
 from clickscore.schemas.snapshots import UserState, decode_user, encode
 from clickscore.stream.state.changelog_record import ChangelogRecord
@@ -60,12 +59,13 @@ class UserTable:
         self._changed = set()
         return changed
 
-    def flush(self, offset: int, erased: AbstractSet[str]) -> list[ChangelogRecord]:
+    def flush(self, offset: int) -> list[ChangelogRecord]:
         """End a batch; return the records of the changed users.
+
+        A user with nothing left always leaves a tombstone: a stalled worker may write a record of another batch later.
 
         Args:
             offset: Source offset of the last record of the batch.
-            erased: Users erased by the batch: each leaves a tombstone.
         """
         changes: list[ChangelogRecord] = []
         for user_id, user in self._touched.items():
@@ -73,7 +73,8 @@ class UserTable:
                 value = encode(user)
                 self._snapshots[user_id] = value
                 changes.append(ChangelogRecord(user_id.encode(), value, user.offset))
-            elif self._snapshots.pop(user_id, None) is not None or user_id in self._overlaid or user_id in erased:
+            else:
+                self._snapshots.pop(user_id, None)
                 changes.append(ChangelogRecord(user_id.encode(), None, user.offset))
         for user_id in sorted(self._overlaid.difference(self._touched)):
             value = self._snapshots.get(user_id)

@@ -226,10 +226,12 @@ def test_bound_of_no_purchases_forgets_the_user_with_the_session():
 # The end of a log
 
 
-def test_user_whose_session_closed_in_the_same_batch_leaves_no_record():
+def test_user_whose_session_closed_in_the_same_batch_leaves_a_tombstone():
     state = entered(0)
     state.advance(START + 60 * MINUTE, 1)
-    assert [change.key for change in state.flush(1)] == [PARTITION_KEY]
+    changes = state.flush(1)
+    assert changes[0] == ChangelogRecord(b"ann", None, 1)
+    assert [change.key for change in changes[1:]] == [PARTITION_KEY]
 
 
 def test_close_all_closes_open_sessions_alone():
@@ -267,6 +269,14 @@ def test_older_record_of_a_user_overlays_the_state():
     state.flush(1)
     assert [state.is_overlaid("ann", offset, is_tombstone=False) for offset in (0, 1)] == [True, False]
     assert [state.is_overlaid("bob", 0, is_tombstone=tombstone) for tombstone in (False, True)] == [True, False]
+
+
+def test_late_record_of_a_stalled_worker_opens_no_closed_session_again():
+    late = entered(0).flush(0)
+    successor = entered(0)
+    assert len(successor.advance(START + 60 * MINUTE, 1)) == 1
+    restored = restore([*successor.flush(1), *late], "events-0", SessionSettings())
+    assert (restored.offset, restored.open_sessions) == (1, 0)
 
 
 def test_dropped_state_is_freed_without_the_garbage_collector():
