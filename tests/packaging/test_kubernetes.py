@@ -224,6 +224,18 @@ def test_keda_reads_the_lag_of_the_group_and_the_topic() -> None:
     assert trigger["metadata"]["topic"] == "shop-clickstream-events"
 
 
+def install_keda(folder: Path) -> None:
+    """Install Keda's schemas; skip the test where no package registry answers."""
+    command = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), *KEDA_PACKAGES]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    except subprocess.TimeoutExpired:
+        pytest.skip("npm's package registry does not answer")
+    if any(code in done.stderr for code in ("ENOTFOUND", "ETIMEDOUT", "ECONNREFUSED", "EAI_AGAIN")):
+        pytest.skip("npm's package registry cannot be reached")
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
 def test_keda_takes_its_object() -> None:
     if not (shutil.which("node") and shutil.which("npm")):
@@ -231,8 +243,7 @@ def test_keda_takes_its_object() -> None:
     folder = ROOT / "build" / "keda"
     if not (folder / "node_modules").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        command = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), *KEDA_PACKAGES]
-        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        install_keda(folder)
     (folder / "check.mjs").write_text(KEDA_CHECK)
     good = find(VALUES["keda"], "ScaledObject")
     for thing, is_valid in ((good, True), ({**good, "spec": {"minReplicaCount": "two"}}, False)):
