@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -95,37 +95,33 @@ def _join(steps: Sequence[Step]) -> str:
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).removeprefix(".")
 
 
-def _alternatives(schema: Any) -> Iterator[Any]:  # noqa: ANN401
-    """Yield the allowed types of a schema, without descriptions and without null."""
+def _alternatives(schema: Any) -> list[Any]:  # noqa: ANN401
+    """Return the allowed types of a schema, without descriptions and without null."""
     if isinstance(schema, inspect.Metadata):
-        yield from _alternatives(schema.type)
-    elif isinstance(schema, inspect.UnionType):
-        for part in schema.types:
-            yield from _alternatives(part)
-    elif not isinstance(schema, inspect.NoneType):
-        yield schema
+        return _alternatives(schema.type)
+    if isinstance(schema, inspect.UnionType):
+        return [kind for part in schema.types for kind in _alternatives(part)]
+    return [] if isinstance(schema, inspect.NoneType) else [schema]
 
 
 def _plain(schema: Any) -> Any:  # noqa: ANN401
     """Return the first allowed type of a schema, without a description."""
-    return next(_alternatives(schema))
+    return _alternatives(schema)[0]
 
 
-def _parts(schema: Any, step: Step) -> Iterator[Any]:  # noqa: ANN401
-    """Yield the schemas of the part at a step, for each allowed type with such a part."""
-    for plain in _alternatives(schema):
-        if isinstance(plain, inspect.StructType):
-            yield from (field.type for field in plain.fields if field.encode_name == step)
-        elif isinstance(plain, inspect.DictType):
-            yield plain.value_type
-        elif isinstance(plain, inspect.CollectionType):
-            yield plain.item_type
+def _part(kind: Any, step: Step) -> Any:  # noqa: ANN401
+    """Return the schema of the part at a step of an allowed type; None for a type without such a part."""
+    if isinstance(kind, inspect.StructType):
+        return next((field.type for field in kind.fields if field.encode_name == step), None)
+    if isinstance(kind, inspect.DictType):
+        return kind.value_type
+    return kind.item_type if isinstance(kind, inspect.CollectionType) else None
 
 
 def _schema_at(schema: Any, steps: Sequence[Step]) -> Any:  # noqa: ANN401
     """Return the schema of the value at a path."""
     for step in steps:
-        schema = next(_parts(schema, step))
+        schema = next(filter(None, (_part(kind, step) for kind in _alternatives(schema))))
     return schema
 
 

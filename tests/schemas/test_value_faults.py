@@ -22,7 +22,7 @@ class Page(msgspec.Struct, forbid_unknown_fields=True):
     letters: Annotated[str, msgspec.Meta(pattern="^a$")] = "a"
     is_open: bool = True
     owner: Annotated[str, msgspec.Meta(min_length=1, max_length=3)] = "me"
-    kind: Literal["near", "far"] = "far"
+    kind: Annotated[Literal["near", "far"] | None, msgspec.Meta(description="how far")] = "far"
     slots: list[Slot] = []
     areas: dict[Name, Slot] = {}
     kinds: dict[Literal["near", "far"], int] = {}

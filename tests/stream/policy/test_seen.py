@@ -16,7 +16,7 @@ from clickscore.schemas.snapshots import UserState, decode_user, encode
 from clickscore.stream.errors import PolicyError
 from clickscore.stream.pipeline import Pipeline
 from clickscore.stream.pipeline_records import Output
-from clickscore.stream.policy.policy_file import Hide, PolicyFile, parse_policy
+from clickscore.stream.policy.policy_file import Hide, PolicyFile, configured_policy, parse_policy
 from clickscore.stream.policy.policy_parts import policies_without_a_part
 from clickscore.stream.policy.policy_words import policy_sentences
 from clickscore.stream.policy.recommend import Policy
@@ -109,6 +109,14 @@ def test_shelves_of_the_users_own_items_keep_what_was_seen():
         "recently_viewed": None,
         "similar": 2,
     }
+
+
+def test_configured_policy_is_that_of_the_settings_once_it_is_checked(tmp_path: Path):
+    path = tmp_path / "often.toml"
+    path.write_bytes(TEXT)
+    assert configured_policy(Settings.of(policy=str(path), max_seen=3)).version == "often-1"
+    with pytest.raises(PolicyError, match="max_seen is 0"):
+        configured_policy(Settings.of(policy=str(path), max_seen=0))
 
 
 def test_rule_without_the_setting_is_refused(tmp_path: Path):
