@@ -1,6 +1,7 @@
 """Catalogue and campaigns: the items and ads of the shop, as records of two compacted topics."""
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -125,10 +126,7 @@ def decode_item(text: bytes) -> Item:
             names the field in a sentence.
         UnicodeDecodeError: A text is not UTF-8.
     """
-    try:
-        return _decode_item(text)
-    except msgspec.ValidationError as exc:
-        raise msgspec.ValidationError(_describe_fault(exc, text, Item)) from exc
+    return _decode(_decode_item, text, Item)
 
 
 def decode_campaign(text: bytes) -> Campaign:
@@ -139,10 +137,7 @@ def decode_campaign(text: bytes) -> Campaign:
             names the field in a sentence.
         UnicodeDecodeError: A text is not UTF-8.
     """
-    try:
-        campaign = _decode_campaign(text)
-    except msgspec.ValidationError as exc:
-        raise msgspec.ValidationError(_describe_fault(exc, text, Campaign)) from exc
+    campaign = _decode(_decode_campaign, text, Campaign)
     if campaign.pacing is not None and not campaign.has_budget:
         message = (
             "pacing is set, but nothing reads it without a budget: add daily_budget or total_budget, or remove pacing"
@@ -152,6 +147,23 @@ def decode_campaign(text: bytes) -> Campaign:
     if fault:
         raise msgspec.ValidationError(fault)
     return campaign
+
+
+_Record = TypeVar("_Record", Item, Campaign)
+
+
+def _decode(decode: Callable[[bytes], _Record], text: bytes, kind: type[_Record]) -> _Record:
+    """Return a record in JSON; a refusal names the field in a sentence.
+
+    Args:
+        decode: Decodes the record.
+        text: JSON of the record.
+        kind: Type of the record.
+    """
+    try:
+        return decode(text)
+    except msgspec.ValidationError as exc:
+        raise msgspec.ValidationError(_describe_fault(exc, text, kind)) from exc
 
 
 class _Times(msgspec.Struct):

@@ -124,3 +124,19 @@ decode_user = msgspec.msgpack.Decoder(UserState).decode
 decode_ledger_record = msgspec.msgpack.Decoder(LedgerRecord).decode
 decode_partition = msgspec.msgpack.Decoder(PartitionSnapshot).decode
 encode = msgspec.msgpack.Encoder().encode
+
+
+def is_outdated(stored: bytes | None, offset: int, *, is_tombstone: bool) -> bool:
+    """Return whether a record of the changelog is older than what is remembered under its key.
+
+    Args:
+        stored: Remembered record, a `UserState`; absent for an unknown key.
+        offset: Source offset of the record of the changelog.
+        is_tombstone: Whether the record of the changelog has no value.
+    """
+    return not is_tombstone if stored is None else offset < decode_user(stored).offset
+
+
+def changed_by(stored: bytes | None, default: int) -> int:
+    """Return the source offset of the change behind a remembered `UserState`; the default without a record."""
+    return default if stored is None else decode_user(stored).offset

@@ -31,11 +31,15 @@ SHOWN_CHARACTERS = 80
 def describe_fault(fault: msgspec.ValidationError, value: object, kind: Any) -> str:  # noqa: ANN401 (any type that msgspec checks)
     """Return a sentence about a value refused by msgspec; a sentence of our own code is returned unchanged.
 
+    Where a JSON object has a field twice, the value may have another fault: then msgspec's message is returned.
+
     Args:
         fault: The refusal.
         value: The refused value, of dictionaries, lists, texts and numbers.
         kind: Wanted type of the value.
     """
+    if _fault_of(value, kind) != str(fault):
+        return str(fault)
     words, _, position = str(fault).partition(" - at ")
     is_key = position.startswith("`key` in ")
     steps: list[Step] = []

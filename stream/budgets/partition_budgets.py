@@ -12,7 +12,7 @@ from clickscore.schemas.decisions import SoldSlot
 from clickscore.schemas.leases import BudgetLease, SpendReport, to_micros, unit_price
 from clickscore.schemas.open_decisions import LEDGER_PREFIX, UserLedger
 from clickscore.schemas.outcomes import AdCharge
-from clickscore.schemas.snapshots import UserState, decode_user, encode
+from clickscore.schemas.snapshots import UserState, changed_by, decode_user, encode, is_outdated
 from clickscore.stream.budgets.accounts import Account, BudgetAccounts
 from clickscore.stream.budgets.allocator import Allocator, CampaignBooks, FindBudget
 from clickscore.stream.budgets.click_rates import ClickHistory, ClickRates
@@ -208,17 +208,17 @@ class PartitionBudgets:
             offset: Source offset of the last record of the batch.
         """
         changes: list[BudgetChange] = []
-        for key, changed_by in self._touched.items():
+        for key, touched_by in self._touched.items():
             value = self._encode(key)
             if value is None:
                 self._records.pop(key, None)
-                changes.append(BudgetChange(key, None, changed_by))
+                changes.append(BudgetChange(key, None, touched_by))
             else:
-                self._records[key] = encode(UserState(offset=changed_by, ledger=UserLedger(budget=value)))
-                changes.append(BudgetChange(key, self._records[key], changed_by))
+                self._records[key] = encode(UserState(offset=touched_by, ledger=UserLedger(budget=value)))
+                changes.append(BudgetChange(key, self._records[key], touched_by))
         for key in sorted(self._overlaid.difference(self._touched)):
             record = self._records.get(key)
-            changes.append(BudgetChange(key, record, offset if record is None else decode_user(record).offset))
+            changes.append(BudgetChange(key, record, changed_by(record, offset)))
         self._touched.clear()
         self._overlaid.clear()
         return changes
@@ -259,8 +259,7 @@ class PartitionBudgets:
             offset: Source offset of the record.
             is_tombstone: Whether the record has no value.
         """
-        record = self._records.get(key)
-        return not is_tombstone if record is None else offset < decode_user(record).offset
+        return is_outdated(self._records.get(key), offset, is_tombstone=is_tombstone)
 
     def rewrite(self, keys: Iterable[str]) -> None:
         """Write these records again with the next flush; a tombstone where nothing is remembered."""

@@ -47,7 +47,15 @@ from clickscore.schemas.open_decisions import (
 )
 from clickscore.schemas.outcomes import AdCharge, DecisionOutcome, LineOutcome, encode_outcome
 from clickscore.schemas.purposes import ADS, purposes_of_bits
-from clickscore.schemas.snapshots import LedgerRecord, UserState, decode_ledger_record, decode_user, encode
+from clickscore.schemas.snapshots import (
+    LedgerRecord,
+    UserState,
+    changed_by,
+    decode_ledger_record,
+    decode_user,
+    encode,
+    is_outdated,
+)
 from clickscore.stream.budgets.partition_budgets import PartitionBudgets
 from clickscore.stream.reference.epoch_schedule import NEVER_MS
 from clickscore.stream.settings import SessionSettings
@@ -539,7 +547,8 @@ class Ledger:
         """
         self._touched[user_id] = record
         record.offset = offset
-        record.ledger = record.ledger or UserLedger()
+        if not (record.ledger and record.ledger.decisions):
+            record.ledger = UserLedger()  # a flush keeps none without decisions: nothing depends on where a batch ends
         return record.ledger
 
     def _set_timer(self, user_id: str, *times_ms: int) -> None:
@@ -574,8 +583,7 @@ class Ledger:
             changes.append(LedgerChange(ledger_key(user_id), value, record.offset))
         for user_id in sorted(self._overlaid.difference(self._touched, self._opened)):
             value = self._users.get(user_id)
-            written_by = offset if value is None else decode_user(value).offset
-            changes.append(LedgerChange(ledger_key(user_id), value, written_by))
+            changes.append(LedgerChange(ledger_key(user_id), value, changed_by(value, offset)))
         self._touched.clear()
         self._opened.clear()
         self._overlaid.clear()
@@ -611,8 +619,7 @@ class Ledger:
             offset: Source offset of the record.
             is_tombstone: Whether the record has no value.
         """
-        value = self._users.get(ledger_user(key))
-        return not is_tombstone if value is None else offset < decode_user(value).offset
+        return is_outdated(self._users.get(ledger_user(key)), offset, is_tombstone=is_tombstone)
 
     def rewrite(self, keys: Iterable[str]) -> None:
         """Write these records again with the next flush; a tombstone where nothing is remembered."""

@@ -6,7 +6,7 @@ batch are decoded once, changed, and encoded once at the end of the batch.
 
 from collections.abc import Iterable, Iterator
 
-from clickscore.schemas.snapshots import UserState, decode_user, encode
+from clickscore.schemas.snapshots import UserState, changed_by, decode_user, encode, is_outdated
 from clickscore.stream.state.changelog_record import ChangelogRecord
 from clickscore.stream.state.clients import is_machine
 
@@ -78,8 +78,7 @@ class UserTable:
                 changes.append(ChangelogRecord(user_id.encode(), None, user.offset))
         for user_id in sorted(self._overlaid.difference(self._touched)):
             value = self._snapshots.get(user_id)
-            written_by = offset if value is None else decode_user(value).offset
-            changes.append(ChangelogRecord(user_id.encode(), value, written_by))
+            changes.append(ChangelogRecord(user_id.encode(), value, changed_by(value, offset)))
         self._touched.clear()
         self._overlaid.clear()
         return changes
@@ -97,8 +96,7 @@ class UserTable:
             offset: Source offset of the record.
             is_tombstone: Whether the record has no value.
         """
-        value = self._snapshots.get(user_id)
-        return not is_tombstone if value is None else offset < decode_user(value).offset
+        return is_outdated(self._snapshots.get(user_id), offset, is_tombstone=is_tombstone)
 
     def rewrite(self, user_ids: Iterable[str]) -> None:
         """Write the states of users again with the next flush; a tombstone where nothing is remembered."""

@@ -44,7 +44,7 @@ class ReferenceData:
         wait_ms: int,
         max_changes: int = MAX_CHANGES,
     ) -> None:
-        """Build it, without data.
+        """Build the history, without data.
 
         Args:
             feed: Reads the topics.

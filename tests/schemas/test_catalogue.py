@@ -22,6 +22,14 @@ def test_times_in_milliseconds_are_taken(fields: dict[str, Any]) -> None:
     assert (decoded.starts_at, decoded.ends_at) == (fields.get("starts_at", 0), fields.get("ends_at"))
 
 
+@pytest.mark.parametrize(
+    "text", [b'{"item_id":"a","regions":["x",5],"regions":["y"]}', b'{"item_id":"a","price":"x","price":1}']
+)
+def test_wrong_field_that_comes_again_is_refused_in_the_words_of_the_decoder(text: bytes) -> None:
+    with pytest.raises(msgspec.ValidationError, match="Expected"):
+        decode_item(text)
+
+
 @pytest.mark.parametrize("field", ["starts_at", "ends_at"])
 @pytest.mark.parametrize(
     ("ts", "unit"),

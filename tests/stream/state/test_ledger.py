@@ -108,6 +108,20 @@ def reactions(ledger: Ledger, user: str = "ann") -> list[tuple[int, int]]:
     return [(each.kind, each.line) for decision in ledger.user(user).decisions for each in decision.reactions]
 
 
+def test_machine_of_a_forgotten_decision_is_no_machine_in_the_same_batch_either():
+    def contents(*, flushes: bool) -> dict[str, bytes]:
+        ledger = Ledger("events-0", SessionSettings(), PartitionBudgets(0))
+        ledger.open(opening(minute=0), 0, is_machine=True)
+        ledger.advance(START + CLICK_WINDOW_MS + LATENESS + 2 * MINUTE, 1)
+        if flushes:
+            ledger.flush(1)
+        ledger.open(opening(minute=60), 2, is_machine=False)
+        ledger.flush(2)
+        return ledger.contents()
+
+    assert contents(flushes=False) == contents(flushes=True)
+
+
 def test_click_joins_the_decision_that_it_names():
     ledger = opened(opening())
     ledger.pass_event(click("ann", 1, "events-0-0", "mug"), 1, is_machine=False)
