@@ -60,10 +60,13 @@ fast: $(SERVE)/.tests  ## the tests for while you edit: no broker, no torch, not
 
 # The tests on a broker mostly wait and the others mostly compute, so two jobs run beside each other.
 test: check  ## format, lint, types, import contracts, language, unit and integration tests
-	@$(MAKE) --no-print-directory --jobs=2 --keep-going $(addprefix labelled-,integration unit coverage)
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going $(addprefix labelled-,integration unit coverage) \
+		|| { echo "Failed, with the lines of pytest that say why:"; grep -hE '^(FAILED|ERROR|E  ) ' build/tests/*.log; exit 1; }
 
+# The logs are kept, so that `test` can repeat the failures of both jobs where a reader looks first: at the end.
 labelled-%:
-	@bash -o pipefail -c '$(MAKE) --no-print-directory $* 2>&1 | sed -u "s/^/$*: /"'
+	@mkdir -p build/tests
+	@bash -o pipefail -c '$(MAKE) --no-print-directory $* 2>&1 | tee build/tests/$*.log | sed -u "s/^/$*: /"'
 
 check: setup-train  ## format, lint, types, import contracts and language alone
 	$(TRAIN)/bin/ruff format --check .
