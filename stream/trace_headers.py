@@ -10,6 +10,9 @@ TRACEPARENT, TRACESTATE = "traceparent", "tracestate"
 MAX_TRACESTATE_BYTES = 512
 """Largest `tracestate` that is passed on, bytes: as much as the standard asks for."""
 
+_SAMPLED = 1
+"""Bit of the flags at the end of `traceparent`: spans of the trace are written."""
+
 Headers = Sequence[tuple[str, bytes]]
 """Headers of a record."""
 
@@ -27,3 +30,11 @@ def trace_headers(parent: bytes | None, state: bytes | None) -> Headers:
         return ()
     is_passed = state is not None and len(state) <= MAX_TRACESTATE_BYTES
     return ((TRACEPARENT, parent), (TRACESTATE, state)) if is_passed and state else ((TRACEPARENT, parent),)
+
+
+def clear_sampled(headers: Headers) -> Headers:
+    """Return trace headers of `trace_headers` without the flag that makes every reader of the trace write spans."""
+    return tuple(
+        (name, value[:-2] + b"%02x" % (int(value[-2:], 16) & ~_SAMPLED) if name == TRACEPARENT else value)
+        for name, value in headers
+    )

@@ -88,6 +88,11 @@ class Caller(NamedTuple):
     user_id: str | None = None
     """The only user about whom the request may speak; None for all users."""
 
+    @property
+    def is_public(self) -> bool:
+        """Whether web pages hold such a key, so that everybody can read it: of one user, or with `events` alone."""
+        return self.user_id is not None or self.key.scopes == ("events",)
+
 
 def make_user_key(key_text: str, user_id: str, expires_at: int) -> str:
     """Return a key for one user, derived from an API key: it opens what the API key opens, for this user alone.

@@ -29,7 +29,7 @@ from clickscore.stream.gateway.request_traces import RequestTracer
 from clickscore.stream.gateway.service import GatewayService
 from clickscore.stream.host_names import is_own_name
 from clickscore.stream.settings import Settings
-from clickscore.stream.trace_headers import TRACEPARENT, TRACESTATE, Headers, trace_headers
+from clickscore.stream.trace_headers import TRACEPARENT, TRACESTATE, Headers, clear_sampled, trace_headers
 
 CONSOLE_PATH = "/console"
 """Path of the console; all its paths begin so."""
@@ -121,7 +121,9 @@ class _Handlers:
         events = read_events(body, self._settings.sessions, int(time.time() * 1000))
         self._check_events(caller, [event.event for event in events])
         self._access.take(caller.key, len(events) - 1)  # the request itself took one
-        with self._tracer.span(_trace(request)) as headers:
+        trace = _trace(request)
+        # Spans cost time and room in the collector: a visitor of a web page must not choose their number.
+        with self._tracer.span(clear_sampled(trace) if caller.is_public else trace) as headers:
             if decide:
                 began_at = time.perf_counter()
                 answer = encode_events(*await self._service.store_and_decide(events, headers))

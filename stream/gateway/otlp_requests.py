@@ -10,7 +10,7 @@ from clickscore.stream.trace_headers import Headers
 
 
 class OtlpRequests:
-    """Makes a span for each traced request, and for a share of the others."""
+    """Makes a span for each request whose trace is sampled, and for a share of the requests without a trace."""
 
     def __init__(self, endpoint: str, share: float) -> None:
         """Start the exporter's thread.

@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from clickscore.stream.gateway.api_keys import Scope, make_key, make_user_key, write_keys
 from clickscore.stream.gateway.request_traces import PassOnRequests, open_request_tracer
 from clickscore.stream.settings import Settings
 from clickscore.stream.trace_headers import Headers
@@ -17,7 +20,9 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
 
 
-def stored(*requests: Sequence[tuple[str, str]], is_storing: bool = True, **changes: Any) -> list[Headers]:
+def stored(
+    *requests: Sequence[tuple[str, str]], is_storing: bool = True, decide: bool = True, **changes: Any
+) -> list[Headers]:
     """Send an event in each request, with these headers; return the headers of the records."""
 
     async def run() -> list[Headers]:
@@ -25,7 +30,7 @@ def stored(*requests: Sequence[tuple[str, str]], is_storing: bool = True, **chan
             gateway.log.is_storing = is_storing
             for number, headers in enumerate(requests):
                 await gateway.client.post(
-                    gateway.address + "/v1/events?decide=true",
+                    gateway.address + f"/v1/events?decide={str(decide).lower()}",
                     data=json.dumps(event(event_id=f"e{number}")),
                     headers=[*JSON.items(), *headers],
                 )
@@ -73,6 +78,31 @@ def test_span_of_a_refused_request_says_why(collector: Collector) -> None:
     assert stored([("traceparent", PARENT)], is_storing=False, otlp_endpoint=collector.endpoint) == []
     (span,) = collector.spans
     assert span.status.message == "RequestError: the log is away"
+
+
+@pytest.mark.parametrize(
+    ("scopes", "is_of_user", "is_sampled"),
+    [
+        (["events"], False, False),
+        (["events", "read"], True, False),
+        (["events", "read"], False, True),
+    ],
+)
+def test_sampled_flag_counts_from_keys_that_no_web_page_holds(
+    collector: Collector, tmp_path: Path, scopes: list[Scope], is_of_user: bool, is_sampled: bool
+) -> None:
+    new = make_key("shop", scopes, "2026-03-01T08:00:00+00:00")
+    write_keys(tmp_path / "keys.json", [new.stored])
+    key = make_user_key(new.text, "anna", int(time.time()) + 60) if is_of_user else new.text
+    headers = [("Authorization", f"Bearer {key}"), ("traceparent", PARENT[:-2] + "03"), ("tracestate", "shop=7")]
+    settings: dict[str, Any] = {"gateway_keys_file": str(tmp_path / "keys.json"), "trace_share": 1.0}
+    passed_on = stored(headers, decide=False, **settings)
+    assert passed_on == [
+        (("traceparent", f"{PARENT[:-2]}{'03' if is_sampled else '02'}".encode()), ("tracestate", b"shop=7"))
+    ]
+    ((name, parent), state) = stored(headers, decide=False, otlp_endpoint=collector.endpoint, **settings)[0]
+    assert (name, parent[3:35].decode(), state) == ("traceparent", TRACE, ("tracestate", b"shop=7"))
+    assert len(collector.spans) == is_sampled
 
 
 def test_gateway_without_a_collector_needs_no_extra() -> None:
