@@ -7,7 +7,7 @@ import msgspec
 
 from clickscore.schemas.decisions import BidUnit
 from clickscore.schemas.events import Price, Word, time_fault
-from clickscore.schemas.field_types import MAX_BID, NAME_WORDS, EventTime, Id, Millis
+from clickscore.schemas.field_types import MAX_BID, NAME_PATTERN, NAME_WORDS, EventTime, Id, Millis
 from clickscore.schemas.json_depth import bounded_depth
 from clickscore.schemas.open_decisions import MAX_WINDOW_MS, PURCHASE_WINDOW_MS
 from clickscore.schemas.value_faults import describe_fault
@@ -49,7 +49,7 @@ QueryWord = Annotated[
 ]
 """A single word of a search."""
 
-PlacementName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,63}$", extra=NAME_WORDS)]
+PlacementName = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN, extra=NAME_WORDS)]
 """Name of an ad placement, as the policy file has it."""
 
 

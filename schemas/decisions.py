@@ -243,6 +243,10 @@ def compared_variant(decision: Recommendation) -> str:
     )
 
 
+COMPARED_VARIANTS = frozenset(("model", "popular", "challenger", "fallback", "machine"))
+"""All that `comparison_variant` returns: a hand-over with another variant is refused."""
+
+
 def comparison_variant(variant: str, *, has_model_items: bool, is_machine: bool) -> str:
     """Return the variant for which a decision counts, as `compared_variant` says.
 

@@ -12,6 +12,7 @@ from clickscore.schemas.clients import Client
 from clickscore.schemas.field_types import (
     MAX_PRICE,
     MAX_QUANTITY,
+    NAME_PATTERN,
     NAME_WORDS,
     YEAR_2000_MS,
     YEAR_9999_MS,
@@ -32,7 +33,7 @@ Price = Annotated[float, msgspec.Meta(ge=0, le=MAX_PRICE)]
 Word = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 """Short name: of a region, a customer group, a flag."""
 Position = Annotated[int, msgspec.Meta(ge=0)]
-ShelfName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,63}$", extra=NAME_WORDS)]
+ShelfName = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN, extra=NAME_WORDS)]
 """Name of a shelf of a page."""
 MAX_SHELVES = 16
 """Shelves of a page at most."""

@@ -16,12 +16,16 @@ MAX_QUANTITY = 1_000_000
 MAX_BID = 9e9
 """Largest bid or budget, in the shop's currency: JSON holds no larger exact number of millionths."""
 
-Id = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+MAX_ID_LENGTH = 256
+"""Characters of an id at most."""
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 Millis = Annotated[int, msgspec.Meta(ge=0, le=YEAR_9999_MS, description="ms since the epoch, UTC, up to year 9999")]
 EventTime = Annotated[
     int, msgspec.Meta(ge=YEAR_2000_MS, le=YEAR_9999_MS, description="ms since the epoch, UTC, from year 2000 to 9999")
 ]
+NAME_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"
+"""Name of a shelf or of an ad placement."""
 NAME_WORDS = {"words": "have at most 64 small letters, digits and `_`, a letter first"}
-"""Pattern of the name of a shelf or of an ad placement, for messages."""
+"""The same pattern, for messages."""
 LogOffset = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 """Offset in a topic: a snapshot holds no larger number than 64 bits, and JSON no larger exact one than 2**53."""

@@ -4,6 +4,7 @@ A ledger record is a record of `session-snapshots` with a key of its own (`ledge
 is empty but for `offset` and `ledger`, so that release 0.1.0 reads it as a user of whom nothing is remembered.
 """
 
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import chain
@@ -11,9 +12,17 @@ from itertools import chain
 import msgspec
 import xxhash
 
-from clickscore.schemas.decisions import BidUnit
+from clickscore.schemas.decisions import COMPARED_VARIANTS, BidUnit
 from clickscore.schemas.durations import DAY_MS
-from clickscore.schemas.field_types import MAX_BID, MAX_PRICE, MAX_QUANTITY, YEAR_2000_MS, YEAR_9999_MS
+from clickscore.schemas.field_types import (
+    MAX_BID,
+    MAX_ID_LENGTH,
+    MAX_PRICE,
+    MAX_QUANTITY,
+    NAME_PATTERN,
+    YEAR_2000_MS,
+    YEAR_9999_MS,
+)
 
 LEDGER_PREFIX = "\0"
 """First character of the keys of ledger records. No user id begins with it: such events are dead letters."""
@@ -39,6 +48,10 @@ _MAX_COUNT = 2**31 - 1
 """Largest number of events or records in a hand-over."""
 _MAX_OFFSET = 2**53
 """Largest offset in a hand-over, as `schemas.field_types.LogOffset` has it."""
+
+FINGERPRINT_BYTES = 8
+"""Bytes of the hash of an event id."""
+_is_name = re.compile(NAME_PATTERN.removesuffix("$")).fullmatch  # `$` would allow a line break at the end
 
 IMPRESSION, CLICK, CART, PURCHASE = range(4)
 """Kinds of reactions by code. Snapshots contain codes, so new kinds go to the end."""
@@ -224,27 +237,38 @@ def decode_ledger(value: bytes) -> UserLedger:
 
 
 def _is_damaged(decision: OpenDecision) -> bool:
-    """Return whether the parts of a decision do not fit together, or are numbers that no page has."""
+    """Return whether the parts of a decision do not fit together, or are numbers or names that no page has."""
     return (
-        not (0 <= decision.partition <= _MAX_COUNT and 0 <= decision.offset <= _MAX_OFFSET)
+        decision.variant not in COMPARED_VARIANTS
+        or not (0 <= decision.partition <= _MAX_COUNT and 0 <= decision.offset <= _MAX_OFFSET)
         or not all(map(_is_event_time, _times(decision)))
         or not 0 <= decision.revisions <= _MAX_COUNT
-        or any(size < 0 for _, size in decision.shelves)
+        or any(size < 0 or not _is_name(name) for name, size in decision.shelves)
         or len(decision.items) % decision.hash_bytes > 0
         or len(decision.reactions) > MAX_REACTIONS
         or len(decision.billing) not in (0, len(decision.slots))
-        or any(reaction.kind not in (IMPRESSION, CLICK) for reaction in decision.reactions)
+        or any(map(_is_reaction_damaged, decision.reactions))
         or any(map(_is_slot_damaged, decision.slots))
         or any(map(_is_billing_damaged, decision.billing))
     )
 
 
 def _is_slot_damaged(slot: OpenSlot) -> bool:
-    """Return whether a sold slot has a number that no auction leads to."""
+    """Return whether a sold slot has a number or a name that no auction leads to."""
     return (
-        not 0 <= slot.price <= MAX_BID
+        not (_is_name(slot.placement) and _is_id(slot.campaign_id) and _is_id(slot.item_id))
+        or not 0 <= slot.price <= MAX_BID
         or not (slot.expected == 0 or _MIN_EXPECTED <= slot.expected <= 1)
         or not (0 <= slot.view_window_ms <= MAX_WINDOW_MS and 0 <= slot.purchase_window_ms <= MAX_WINDOW_MS)
+    )
+
+
+def _is_reaction_damaged(reaction: Reaction) -> bool:
+    """Return whether a reaction has another kind, or an item or an event that no page has."""
+    return (
+        reaction.kind not in (IMPRESSION, CLICK)
+        or len(reaction.item_id) > MAX_ID_LENGTH
+        or len(reaction.fingerprint) != FINGERPRINT_BYTES
     )
 
 
@@ -259,12 +283,19 @@ def _is_billing_damaged(billing: Billing) -> bool:
 
 
 def _is_order_damaged(order: OrderLine) -> bool:
-    """Return whether an order has another kind, or a revenue or a time that no order has."""
+    """Return whether an order has another kind, or an item, a campaign, a revenue or a time that no order has."""
     return (
         order.kind not in (CART, PURCHASE)
+        or not _is_id(order.item_id)
+        or len(order.campaign_id) > MAX_ID_LENGTH
+        or len(order.fingerprint) != FINGERPRINT_BYTES
         or not 0 <= order.revenue <= MAX_PRICE * MAX_QUANTITY
         or not _is_event_time(order.ts)
     )
+
+
+def _is_id(text: str) -> bool:
+    return 0 < len(text) <= MAX_ID_LENGTH
 
 
 def _is_event_time(ts: int) -> bool:

@@ -8,7 +8,7 @@ from clickscore.stream.errors import SettingsError
 AD_SUFFIX = "-ad"
 """End of the id of a decision on an ad."""
 
-_DECISION_ID = re.compile(r"(?P<topic>.+)-(?P<partition>\d{1,9})-(?P<offset>\d{1,18})(?P<ad>-ad)?", re.ASCII)
+_DECISION_ID = re.compile(r"(?P<topic>.+)-(?P<partition>0|[1-9]\d{0,8})-(?P<offset>0|[1-9]\d{0,17})(?P<ad>-ad)?", re.ASCII)
 
 
 class DecisionId(NamedTuple):
@@ -34,7 +34,8 @@ def parse_decision_id(text: str) -> DecisionId:
     match = _DECISION_ID.fullmatch(text)
     if match is None:
         message = (
-            f"{text!r} is no decision id: an id is TOPIC-PARTITION-OFFSET, and TOPIC-PARTITION-OFFSET-ad for an ad"
+            f"{text!r} is no decision id: an id is TOPIC-PARTITION-OFFSET, and TOPIC-PARTITION-OFFSET-ad for an ad, "
+            "with numbers without leading zeros"
         )
         raise SettingsError(message)
     return DecisionId(match["topic"], int(match["partition"]), int(match["offset"]), match["ad"] is not None)

@@ -1,6 +1,7 @@
 """Ledger pass: join the records of a batch to the ledger and the budgets of their partition, in offset order."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -22,6 +23,9 @@ from clickscore.stream.state.charges import sum_amounts
 from clickscore.stream.state.identity import empty_handover, encode_bounded
 from clickscore.stream.state.ledger import Ledger, LedgerResults, OpeningDecision
 from clickscore.stream.state.partition import PartitionState
+
+
+_Label = TypeVar("_Label", str, tuple[str, str])
 
 
 class Identity(NamedTuple):
@@ -146,12 +150,18 @@ def add_results(output: Output, results: LedgerResults) -> None:
     """Add the results of a ledger to the output of a batch."""
     output.feedback.update(results.feedback)
     output.reactions.update(results.reactions)
-    output.revenue.update(results.revenue)
+    _add_amounts(output.revenue, results.revenue)
     output.decision_outcomes += [
         Message(outcome.user_id.encode(), encode_outcome(outcome)) for outcome in results.outcomes
     ]
     output.charges += [Message(charge.campaign_id.encode(), encode_outcome(charge)) for charge in results.charges]
-    output.charged.update(sum_amounts(results.charges))
+    _add_amounts(output.charged, sum_amounts(results.charges))
+
+
+def _add_amounts(sums: dict[_Label, float], amounts: Mapping[_Label, float]) -> None:
+    """Add amounts to sums by label; a `Counter` would do the same for whole numbers."""
+    for label, amount in amounts.items():
+        sums[label] = sums.get(label, 0.0) + amount
 
 
 def _budget_message(partition: int, record: BudgetRecord) -> BudgetMessage:

@@ -84,5 +84,5 @@ def remove_decisions(ledger: UserLedger, decisions: Sequence[OpenDecision]) -> N
 
 
 def _is_number(text: str) -> bool:
-    """Return whether a text has digits alone."""
-    return text.isascii() and text.isdigit()
+    """Return whether a text is a number as ids have them: digits alone, without a leading zero."""
+    return text.isascii() and text.isdigit() and (text == "0" or not text.startswith("0"))

@@ -749,6 +749,13 @@ def test_handover_with_an_open_decision_of_the_future_is_a_dead_letter():
     assert "after the append time" in output.dead_letters[0].error
 
 
+def test_handover_with_free_text_for_a_variant_is_a_dead_letter():
+    ledger = encode_ledger(UserLedger([OpenDecision(1, 0, START, "x" * 1000, b"")]))
+    fields = msgspec.to_builtins(handover("ann", 2, None)) | {"type": "handover", "ledger": ledger}
+    output = run(pipeline(), USERS, msgspec.json.encode(fields))
+    assert [letter.error for letter in output.dead_letters] == ["an open decision is damaged"]
+
+
 TOMORROW = START // DAY_MS + 1
 
 

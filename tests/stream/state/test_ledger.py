@@ -144,12 +144,14 @@ def test_what_names_no_open_decision_of_the_user_is_unknown():
         click("ann", 1, "events-0-7"),
         click("ann", 1, "events-1-0"),
         click("ann", 1, "events-0-x"),
+        click("ann", 1, "events-0-00"),
+        click("ann", 1, "events-00-0"),
         click("ann", 1, "events-0-0", "hat"),
         click("ann", -1, "events-0-0"),
         click("ann", 31, "events-0-0"),
     ):
         ledger.pass_event(event, 1, is_machine=False)
-    assert ledger.take_results().feedback == {"unknown": 7}
+    assert ledger.take_results().feedback == {"unknown": 9}
     assert reactions(ledger) == []
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clickscore.schemas.decisions import BidUnit, ShownShelf
+from clickscore.schemas.decisions import PLAIN_LIST, BidUnit, ShownShelf, comparison_variant
 from clickscore.schemas.durations import DAY_MS, MINUTE_MS
 from clickscore.schemas.events import AnyEvent, Cart, Click, Impression, Purchase
 from clickscore.schemas.open_decisions import (
@@ -32,6 +32,8 @@ from clickscore.schemas.open_decisions import (
 from clickscore.schemas.outcomes import AdCharge, DecisionOutcome, LineOutcome
 from clickscore.schemas.purposes import ADS
 from clickscore.stream.budgets.partition_budgets import PartitionBudgets
+from clickscore.stream.ledger_pass import add_results
+from clickscore.stream.pipeline_records import Output
 from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state.changelog import restore
 from clickscore.stream.state.changelog_record import ChangelogRecord
@@ -588,6 +590,10 @@ def test_user_without_consent_to_ads_takes_no_ad_over():
     assert [decision.slots for decision in heir.ledger.user("user").decisions] == [[]]
 
 
+EVENT = b"12345678"
+"""Fingerprint of an event."""
+
+
 def decision_at(price: float, net: float = 0.0, **slot_fields: Any) -> OpenDecision:
     """Return an open decision with a sold slot.
 
@@ -596,12 +602,23 @@ def decision_at(price: float, net: float = 0.0, **slot_fields: Any) -> OpenDecis
         net: What the slot has cost.
         slot_fields: Further fields of the slot.
     """
-    slot = OpenSlot(0, "beside", "tea", "pot", "click", price, **slot_fields)
+    slot = msgspec.structs.replace(SLOT, price=price, **slot_fields)
     return OpenDecision(0, 0, START, "model", b"", slots=[slot], billing=[Billing(1, 1, net)])
 
 
-def test_ledger_of_a_hand_over_with_sound_prices_is_read():
-    assert decode_ledger(encode_ledger(UserLedger([decision_at(1.0, 1.0)]))).decisions[0].slots[0].price == 1.0
+SLOT = OpenSlot(0, "beside", "tea", "pot", "click", 1.0)
+ORDER = OrderLine(PURCHASE, "pot", START, 1.0, EVENT, campaign_id="tea")
+
+
+@pytest.mark.parametrize("variant", ["model", "popular", "challenger"])
+@pytest.mark.parametrize("has_model_items", [True, False])
+@pytest.mark.parametrize("is_machine", [True, False])
+def test_sound_ledger_of_a_hand_over_is_read(variant: str, has_model_items: bool, is_machine: bool):
+    counted = comparison_variant(variant, has_model_items=has_model_items, is_machine=is_machine)
+    reactions = [Reaction(CLICK, 0, START, EVENT, "pot")]
+    changes = {"variant": counted, "shelves": [(PLAIN_LIST, 0)], "reactions": reactions}
+    ledger = UserLedger([msgspec.structs.replace(decision_at(1.0, 1.0), **changes)], [ORDER])
+    assert decode_ledger(encode_ledger(ledger)) == ledger
 
 
 @pytest.mark.parametrize(
@@ -610,7 +627,7 @@ def test_ledger_of_a_hand_over_with_sound_prices_is_read():
         b"garbage",
         encode_ledger(UserLedger([OpenDecision(0, 0, START, "model", b"cut")])),
         encode_ledger(UserLedger([OpenDecision(0, 0, START, "model", b"", billing=[Billing()])])),
-        encode_ledger(UserLedger([OpenDecision(0, 0, START, "model", b"", reactions=[Reaction(9, 0, 0, b"")])])),
+        encode_ledger(UserLedger([OpenDecision(0, 0, START, "model", b"", reactions=[Reaction(9, 0, START, EVENT)])])),
         encode_ledger(UserLedger([decision_at(math.nan)])),
         encode_ledger(UserLedger([decision_at(-1.0)])),
         encode_ledger(UserLedger([decision_at(1e300)])),
@@ -629,7 +646,23 @@ def test_ledger_of_a_hand_over_with_sound_prices_is_read():
                 {"offset": 2**53 + 1},
                 {"ts": 1_000},
                 {"ts": 10**15},
-                {"reactions": [Reaction(CLICK, 0, 10**15, b"")]},
+                {"reactions": [Reaction(CLICK, 0, 10**15, EVENT)]},
+                {"reactions": [Reaction(CLICK, 0, START, b"1234567")]},
+                {"reactions": [Reaction(CLICK, 0, START, EVENT, "x" * 257)]},
+                {"variant": "x" * 1000},
+                {"variant": "Model"},
+                {"shelves": [("free text", 1)]},
+                {"shelves": [("list\n", 1)]},
+                *(
+                    {"slots": [msgspec.structs.replace(SLOT, **names)], "billing": []}
+                    for names in (
+                        {"placement": "x" * 65},
+                        {"campaign_id": ""},
+                        {"campaign_id": "x" * 257},
+                        {"item_id": ""},
+                        {"item_id": "x" * 257},
+                    )
+                ),
                 {"revisions": 2**64 - 1},
                 {"shelves": [("list", -1)]},
                 {"billing": [Billing(2**64 - 1)]},
@@ -637,14 +670,27 @@ def test_ledger_of_a_hand_over_with_sound_prices_is_read():
                 {"billing": [Billing(1, 1, 1.0, math.inf)]},
             )
         ),
-        encode_ledger(UserLedger(orders=[OrderLine(CLICK, "pot", START, 1.0, b"")])),
-        encode_ledger(UserLedger(orders=[OrderLine(PURCHASE, "pot", 10**15, 1.0, b"")])),
-        encode_ledger(UserLedger(orders=[OrderLine(PURCHASE, "pot", START, 1e300, b"")])),
-        encode_ledger(UserLedger(orders=[OrderLine(PURCHASE, "pot", START, math.inf, b"")])),
-        encode_ledger(UserLedger(orders=[OrderLine(PURCHASE, "pot", START, 1.0, b"")] * (MAX_ORDERS + 1))),
+        *(
+            encode_ledger(UserLedger(orders=[msgspec.structs.replace(ORDER, **changes)]))
+            for changes in (
+                {"kind": CLICK},
+                {"item_id": ""},
+                {"item_id": "x" * 257},
+                {"campaign_id": "x" * 257},
+                {"fingerprint": EVENT * 2},
+                {"ts": 10**15},
+                {"revenue": 1e300},
+                {"revenue": math.inf},
+            )
+        ),
+        encode_ledger(UserLedger(orders=[ORDER] * (MAX_ORDERS + 1))),
         encode_ledger(
             UserLedger(
-                [OpenDecision(0, 0, START, "model", b"", reactions=[Reaction(CLICK, 0, 0, b"")] * (MAX_REACTIONS + 1))]
+                [
+                    OpenDecision(
+                        0, 0, START, "model", b"", reactions=[Reaction(CLICK, 0, START, EVENT)] * (MAX_REACTIONS + 1)
+                    )
+                ]
             )
         ),
     ],
@@ -690,3 +736,17 @@ def test_amounts_are_summed_gross_net_and_credit():
     _, given_back = passed(state, clicked(2, 9_000, "pot", is_ad=True), is_machine=True)
     assert sum_amounts([*charges, *given_back]) == {"gross": 4.0, "net": 2.0, "credit": 2.0}
     assert sum_amounts([]) == {}
+
+
+def test_results_are_added_to_those_that_the_output_of_a_batch_has():
+    output, halves = Output(), [Output(), Output()]
+    for half in halves:
+        state = ledger_of([page()])
+        for step in (seen(0, item="pot", is_ad=True), clicked(1, item="pot", is_ad=True), bought(2, item="pot")):
+            state.ledger.pass_event(event_of(step), 9, is_machine=False)
+        results = state.ledger.take_results()
+        add_results(output, results)
+        add_results(half, results)
+    assert output.revenue == {label: 2 * amount for label, amount in halves[0].revenue.items()}
+    assert output.charged == {label: 2 * amount for label, amount in halves[0].charged.items()}
+    assert (sum(halves[0].revenue.values()), halves[0].charged["net"]) == (7.0, 2.0)
