@@ -8,7 +8,9 @@ from clickscore.stream.errors import SettingsError
 AD_SUFFIX = "-ad"
 """End of the id of a decision on an ad."""
 
-_DECISION_ID = re.compile(r"(?P<topic>.+)-(?P<partition>0|[1-9]\d{0,8})-(?P<offset>0|[1-9]\d{0,17})(?P<ad>-ad)?", re.ASCII)
+_DECISION_ID = re.compile(
+    r"(?P<topic>.+)-(?P<partition>0|[1-9]\d{0,8})-(?P<offset>0|[1-9]\d{0,17})(?P<ad>-ad)?", re.ASCII
+)
 
 
 class DecisionId(NamedTuple):

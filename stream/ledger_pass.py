@@ -24,7 +24,6 @@ from clickscore.stream.state.identity import empty_handover, encode_bounded
 from clickscore.stream.state.ledger import Ledger, LedgerResults, OpeningDecision
 from clickscore.stream.state.partition import PartitionState
 
-
 _Label = TypeVar("_Label", str, tuple[str, str])
 
 

@@ -55,7 +55,9 @@ def test_parts_of_an_id():
     assert str(parse_decision_id("events-0-5")) == "events-0-5"
 
 
-@pytest.mark.parametrize("text", ["", "events", "events-1", "-1-2", "events-1-x", "events-1-2-add", "events-1-٣", "a-01-2", "a-1-02"])
+@pytest.mark.parametrize(
+    "text", ["", "events", "events-1", "-1-2", "events-1-x", "events-1-2-add", "events-1-٣", "a-01-2", "a-1-02"]
+)
 def test_other_texts_are_no_ids(text: str):
     with pytest.raises(SettingsError, match="is no decision id: an id is TOPIC-PARTITION-OFFSET"):
         parse_decision_id(text)
