@@ -23,7 +23,7 @@ setup: $(SERVE)/.done  ## the serving environment, in .venv, with the embedded K
 
 setup-train: $(TRAIN)/.done  ## the training and test environment, in .venv-train, with torch
 
-$(SERVE)/.done: pyproject.toml constraints.txt
+$(SERVE)/.done: pyproject.toml constraints.txt model/best_items.c
 	$(PYTHON) -m venv $(SERVE)
 	$(SERVE)/bin/python $(PIP) --editable '.[broker,gateway]'
 	touch $@
@@ -32,7 +32,7 @@ $(SERVE)/.tests: $(SERVE)/.done
 	$(SERVE)/bin/python $(PIP) --editable '.[test]'
 	touch $@
 
-$(TRAIN)/.done: pyproject.toml constraints.txt $(LINKS)
+$(TRAIN)/.done: pyproject.toml constraints.txt model/best_items.c $(LINKS)
 	$(PYTHON) -m venv $(TRAIN)
 	$(TRAIN)/bin/python $(PIP) --editable '.[train,encode,dev]'
 	touch $@

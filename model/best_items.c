@@ -73,25 +73,28 @@ typedef struct Operator { /* OrtCustomOp */
 
 static const Function *api;
 
-/* Return the data of a tensor. */
-static void *data_of(const void *value) {
-  void *data = NULL;
-  ((Status * (*)(const void *, void **)) api[GET_TENSOR_MUTABLE_DATA])(value, &data);
-  return data;
+/* Write the address of a tensor's data, and return the failure, if any. */
+static Status *read_data(const void *value, void **data) {
+  return ((Status * (*)(const void *, void **)) api[GET_TENSOR_MUTABLE_DATA])(value, data);
 }
 
-/* Return the data of an input, and its shape; a shape that begins with -1 means another number of axes than `rank`. */
-static const void *input(void *context, size_t index, size_t rank, int64_t *shape) {
+/* Return the data of an input, and its shape; a shape that begins with -1 means another number of axes than `rank`.
+   The first failure of several inputs is kept in `failure`, and the data is null from then on. */
+static const void *input(void *context, size_t index, size_t rank, int64_t *shape, Status **failure) {
   const void *value = NULL;
-  void *info = NULL;
+  void *info = NULL, *data = NULL;
   size_t axes = 0;
-  ((Status * (*)(const void *, size_t, const void **)) api[GET_INPUT])(context, index, &value);
-  ((Status * (*)(const void *, void **)) api[GET_TENSOR_TYPE_AND_SHAPE])(value, &info);
-  ((Status * (*)(void *, size_t *)) api[GET_DIMENSIONS_COUNT])(info, &axes);
-  ((Status * (*)(void *, int64_t *, size_t)) api[GET_DIMENSIONS])(info, shape, axes == rank ? rank : 0);
+  if (!*failure)
+    *failure = ((Status * (*)(const void *, size_t, const void **)) api[GET_INPUT])(context, index, &value);
+  if (!*failure)
+    *failure = ((Status * (*)(const void *, void **)) api[GET_TENSOR_TYPE_AND_SHAPE])(value, &info);
+  if (!*failure) *failure = ((Status * (*)(void *, size_t *)) api[GET_DIMENSIONS_COUNT])(info, &axes);
+  if (!*failure)
+    *failure = ((Status * (*)(void *, int64_t *, size_t)) api[GET_DIMENSIONS])(info, shape, axes == rank ? rank : 0);
   if (axes != rank) shape[0] = -1;
-  ((void (*)(void *))api[RELEASE_TENSOR_TYPE_AND_SHAPE])(info);
-  return data_of(value);
+  if (info) ((void (*)(void *))api[RELEASE_TENSOR_TYPE_AND_SHAPE])(info);
+  if (!*failure) *failure = read_data(value, &data);
+  return data;
 }
 
 /* Write the address of an output's memory, of a shape (rows, columns), and return the failure, if any. */
@@ -100,8 +103,7 @@ static Status *output(void *context, size_t index, int64_t rows, int64_t columns
   void *value = NULL;
   Status *failure = ((Status * (*)(void *, size_t, const int64_t *, size_t, void **))
                          api[GET_OUTPUT])(context, index, shape, 2, &value);
-  if (!failure) *data = data_of(value);
-  return failure;
+  return failure ? failure : read_data(value, data);
 }
 
 /* A candidate: its score in the upper half, and below it the complement of its row, so that the larger is the better. */
@@ -400,13 +402,17 @@ static Status *compute(void *kernel, void *context) {
   (void)kernel;
   int64_t query_shape[AXES] = {0}, own_shape[AXES] = {0}, table_shape[AXES] = {0}, blocks_shape[AXES] = {0};
   int64_t bonuses_shape[AXES] = {0}, offsets_shape[AXES] = {0}, measures_shape[AXES] = {0}, counts_shape[AXES] = {0};
-  const float *query = input(context, 0, 2, query_shape);
-  const int64_t *own_rows = input(context, 1, 2, own_shape);
-  const float *bonuses = input(context, 2, 2, bonuses_shape);
-  Table table = {.vectors = input(context, 3, 2, table_shape), .blocks = input(context, 4, 4, blocks_shape)};
-  table.offsets = input(context, 5, 4, offsets_shape);
-  const float *measures = input(context, 7, 1, measures_shape);
-  const int64_t *counts = input(context, 8, 1, counts_shape);
+  Status *failure = NULL;
+  const float *query = input(context, 0, 2, query_shape, &failure);
+  const int64_t *own_rows = input(context, 1, 2, own_shape, &failure);
+  const float *bonuses = input(context, 2, 2, bonuses_shape, &failure);
+  Table table = {0};
+  table.vectors = input(context, 3, 2, table_shape, &failure);
+  table.blocks = input(context, 4, 4, blocks_shape, &failure);
+  table.offsets = input(context, 5, 4, offsets_shape, &failure);
+  const float *measures = input(context, 7, 1, measures_shape, &failure);
+  const int64_t *counts = input(context, 8, 1, counts_shape, &failure);
+  if (failure) return failure;
   if (measures_shape[0] != 4 || counts_shape[0] != 3 || query_shape[0] < 0) return fail(DO_NOT_FIT);
   int64_t sessions = query_shape[0], own_count = own_shape[1], candidates = counts[0];
   table.dim = table_shape[1], table.width = blocks_shape[1] * 4, table.count = blocks_shape[0], table.rows = counts[2];
@@ -423,7 +429,7 @@ static Status *compute(void *kernel, void *context) {
   int64_t padded = (sessions + QUERIES - 1) / QUERIES * QUERIES;
 
   void *scores = NULL, *rows = NULL;
-  Status *failure = output(context, 0, sessions, candidates, &scores);
+  failure = output(context, 0, sessions, candidates, &scores);
   if (!failure) failure = output(context, 1, sessions, candidates, &rows);
   if (failure) return failure;
   Best best = {scores, rows, 0, candidates};
