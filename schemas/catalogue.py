@@ -1,6 +1,6 @@
 """Catalogue and campaigns: the items and ads of the shop, as records of two compacted topics."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
@@ -134,19 +134,33 @@ def decode_campaign(text: bytes) -> Campaign:
 
     Raises:
         msgspec.DecodeError: The JSON is malformed or nested too deeply, or it does not match the schema. The message
-            names the field in a sentence.
+            names the field in a sentence; so it does where two fields contradict each other.
         UnicodeDecodeError: A text is not UTF-8.
     """
     campaign = _decode(_decode_campaign, text, Campaign)
+    faults = list(_campaign_faults(campaign))
+    if faults:
+        raise msgspec.ValidationError("; ".join(faults))
+    return campaign
+
+
+def _campaign_faults(campaign: Campaign) -> Iterator[str]:
+    """Yield a sentence for a wrong time, and for each contradiction between fields of a campaign."""
     if campaign.pacing is not None and not campaign.has_budget:
-        message = (
-            "pacing is set, but nothing reads it without a budget: add daily_budget or total_budget, or remove pacing"
+        yield "pacing is set, but nothing reads it without a budget: add daily_budget or total_budget, or remove pacing"
+    if campaign.bid_per == "order" and not (campaign.view_window_ms or campaign.purchase_window_ms):
+        yield (
+            "bid_per is order, but view_window_ms and purchase_window_ms are both 0, so that no order would ever be "
+            "paid: set one of them"
         )
-        raise msgspec.ValidationError(message)
     fault = time_fault("starts_at", campaign.starts_at) if campaign.starts_at else None
     if fault:
-        raise msgspec.ValidationError(fault)
-    return campaign
+        yield fault
+    elif campaign.ends_at is not None and campaign.ends_at <= campaign.starts_at:
+        yield (
+            f"ends_at ({campaign.ends_at}) is not after starts_at ({campaign.starts_at}), so that the campaign would "
+            "never run: set a later end, or end the campaign with an empty record"
+        )
 
 
 _Record = TypeVar("_Record", Item, Campaign)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from clickscore.schemas.catalogue import PlacementName
+from clickscore.schemas.field_types import MAX_BID
 
 Pricing = Literal["second_price", "first_price"]
 """Rule of the price of a slot."""
@@ -18,7 +19,7 @@ MAX_SLOTS = 100
 Exposure = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Place = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Reserve = Annotated[float, msgspec.Meta(ge=0)]
+Reserve = Annotated[float, msgspec.Meta(ge=0, le=MAX_BID)]
 AdLimit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 
 
@@ -72,12 +73,33 @@ def ad_contradictions(ads: Ads, k: int | None) -> Iterator[str]:
             default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
             if field.name != "shown" and getattr(ads, field.name) != default:
                 yield f"ads.{field.name} is about shown ads, but ads.shown = false shows none: remove one of the two"
+    yield from _limit_contradictions(ads)
     for name, placement in sorted(ads.placements.items()):
         yield from _placement_contradictions(f"ads.placements.{name}", placement, k)
+        if placement.relevance and not ads.quality_weight:
+            yield (
+                f"ads.placements.{name}.relevance compares the quality of items, but ads.quality_weight = 0 makes every "
+                "quality 1: remove one of the two"
+            )
     counts = Counter(number for placement in ads.placements.values() for number in set(placement.places))
     for number, count in sorted(counts.items()):
         if count > 1:
             yield f"two slots of ads.placements have the place {number}: keep one"
+
+
+def _limit_contradictions(ads: Ads) -> Iterator[str]:
+    """Yield a sentence where the limit of a page can never be reached."""
+    slots = sum([len(placement.exposure) for placement in ads.placements.values()])
+    if ads.per_page is not None and ads.per_page > slots:
+        yield (
+            f"ads.per_page is {ads.per_page}, but ads.placements has {slots} slot{'' if slots == 1 else 's'} on a page: "
+            "add slots, or remove per_page"
+        )
+    if ads.per_page is not None and ads.per_session is not None and ads.per_page > ads.per_session:
+        yield (
+            f"ads.per_page ({ads.per_page}) is above ads.per_session ({ads.per_session}), so that no page has as many "
+            "ads: lower per_page, or raise per_session"
+        )
 
 
 def _placement_contradictions(path: str, placement: AdPlacement, k: int | None) -> Iterator[str]:

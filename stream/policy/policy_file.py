@@ -33,6 +33,9 @@ MAX_FACTOR = 10
 ANY_NUMBER = 1_000
 """Largest number of places that a policy may state: no list is longer."""
 
+ANY_RATIO = 1e6
+"""Largest ratio of prices that a policy may state: no two prices of a shop are further apart. TOML has `inf`, too."""
+
 Count = Annotated[int, msgspec.Meta(ge=0, le=ANY_NUMBER)]
 Places = Annotated[int, msgspec.Meta(ge=1, le=ANY_NUMBER)]
 Factor = Annotated[float, msgspec.Meta(ge=1 / MAX_FACTOR, le=MAX_FACTOR)]
@@ -97,9 +100,9 @@ class Only(_Table, frozen=True, kw_only=True):
 class PriceBand(_Table, frozen=True, kw_only=True):
     """Prices around the price of the item on screen; without an item on screen every price is shown."""
 
-    lowest: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    lowest: Annotated[float, msgspec.Meta(ge=0, le=ANY_RATIO)] = 0.0
     """Lowest price, as a share of the price of the item on screen."""
-    highest: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    highest: Annotated[float, msgspec.Meta(gt=0, le=ANY_RATIO)] | None = None
     """Highest price, as a share of the price of the item on screen; by default any."""
 
 
@@ -252,7 +255,15 @@ def _return_contradictions(policy: PolicyFile) -> Iterator[str]:
 
 
 def _ad_shelf_contradictions(policy: PolicyFile) -> Iterator[str]:
-    """Yield a sentence for each page whose shelves have no room for the ads."""
+    """Yield a sentence for each shelf of ads where none is shown, and for each page without room for the ads."""
+    if not policy.ads.shown:
+        pages = msgspec.structs.asdict(policy.pages).items()
+        paths = [(f"pages.{event} has", name) for event, names in pages for name in names]
+        paths += [("shelves has a table for", name) for name in policy.shelves]
+        for path, name in paths:
+            if job_of(name, policy.shelves) == "sponsored":
+                yield f"{path} the shelf {name!r} for ads, but ads.shown = false shows none: remove one of the two"
+        return
     places = [place for placement in policy.ads.placements.values() for place in placement.places]
     has_beside = any(not placement.places for placement in policy.ads.placements.values())
     for event, names in msgspec.structs.asdict(policy.pages).items():

@@ -151,6 +151,27 @@ def test_contradiction_is_refused_in_a_sentence():
             b"[ads.placements]\nbeside = {}\nlist = {places = [5]}\n",
             "ads.placements has a slot at place 5, but 'top', the main shelf of pages.view, has 4 items (size)",
         ),
+        (
+            b'ads.shown = false\npages.view = ["for_you", "paid"]\n[shelves.paid]\njob = "sponsored"\n',
+            "pages.view has the shelf 'paid' for ads, but ads.shown = false shows none: remove one of the two; shelves "
+            "has a table for the shelf 'paid' for ads, but ads.shown = false shows none: remove one of the two",
+        ),
+        (
+            b"ads.per_page = 2\n",
+            "ads.per_page is 2, but ads.placements has 1 slot on a page: add slots, or remove per_page",
+        ),
+        (
+            b"[ads]\nper_page = 3\nper_session = 2\nplacements = {beside = {exposure = [1.0, 0.5, 0.2]}}\n",
+            "ads.per_page (3) is above ads.per_session (2), so that no page has as many ads: lower per_page, or raise "
+            "per_session",
+        ),
+        (
+            b"[ads]\nquality_weight = 0\nplacements = {list = {places = [2], relevance = 0.5}}\n",
+            "ads.placements.list.relevance compares the quality of items, but ads.quality_weight = 0 makes every quality "
+            "1: remove one of the two",
+        ),
+        (b"price_band.lowest = inf\n", "price_band.lowest must be at most 1000000, not inf"),
+        (b"ads.reserve = inf\n", "ads.reserve must be at most 9000000000, not inf"),
         (b'pages.view = ["similar", "similar"]\n', "pages.view names the shelf 'similar' twice: keep one"),
         (
             b'pages.view = ["for_you", "sponsored", "paid"]\n[shelves.paid]\njob = "sponsored"\n',
@@ -299,7 +320,7 @@ def test_every_field_of_the_ads_has_a_sentence():
         + b"""
 [ads]
 share = 0.02
-quality_weight = 0
+quality_weight = 0.25
 per_page = 2
 per_session = 9
 [ads.placements.list]
@@ -314,13 +335,16 @@ reserve = 0.01
     )
     assert explain_policy(policy)[-5:] == [
         "An ad is expected to get 2 % of the next views and of a session's purchases.",
-        "The expected value of an ad is multiplied by its quality, which is 1 for every item.",
+        "The expected value of an ad is multiplied by its quality, which is relevance to the power of 0.25.",
         "A page has at most 2 ads.",
         "A session has at most 9 ads.",
         "The placement list has 2 slots with exposure 1, 0.5 at the places 2, 5 of the list; an ad that may not be at "
         "its place goes to the next place where it may; an ad needs 0.5 of the quality of the item that it displaces; "
         "the expected value of an impression reaches 0.01; an ad pays its bid.",
     ]
+    assert "The expected value of an ad is multiplied by its quality, which is 1 for every item." in explain_policy(
+        parse_policy(HEAD + b"ads.quality_weight = 0", "a")
+    )
 
 
 def test_hash_says_what_a_placement_means():

@@ -124,6 +124,7 @@ def test_every_ad_in_a_list_is_marked_and_every_other_item_is_not(
     k: int,
     per_page: int | None,
 ):
+    per_page = per_page and min(per_page, len(placement.exposure))
     ads = Ads(placements={"list": placement}, per_page=per_page)
     made = tuple(make_campaign(f"c{number}", item, bid) for number, (item, bid) in enumerate(campaigns))
     policy = Policy(plain(ads=ads), None, (), PolicySettings(k=k))

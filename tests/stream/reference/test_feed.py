@@ -75,6 +75,17 @@ def test_record_that_cannot_be_read_is_logged_and_changes_nothing(caplog: pytest
     assert caplog.messages[0].startswith("catalogue-items, offset 0, key kettle: ignored: ")
 
 
+def test_campaign_that_contradicts_itself_is_logged_and_changes_nothing(caplog: pytest.LogCaptureFixture):
+    shop = Shop()
+    shop.send_campaign("spring")
+    value = b'{"campaign_id":"spring","item_id":"mug","bid":1,"bid_per":"order","purchase_window_ms":0}'
+    shop.log.append(CAMPAIGNS.name, 0, b"spring", value)
+    campaign = shop.load().newest.campaign("spring")
+    assert campaign is not None
+    assert campaign.bid_per == "click"
+    assert caplog.messages[0].startswith("ad-campaigns, offset 1, key spring: ignored: bid_per is order, but ")
+
+
 def test_later_records_are_followed():
     shop = Shop()
     shop.send_item("kettle")
