@@ -78,8 +78,8 @@ def ad_contradictions(ads: Ads, k: int | None) -> Iterator[str]:
         yield from _placement_contradictions(f"ads.placements.{name}", placement, k)
         if placement.relevance and not ads.quality_weight:
             yield (
-                f"ads.placements.{name}.relevance compares the quality of items, but ads.quality_weight = 0 makes every "
-                "quality 1: remove one of the two"
+                f"ads.placements.{name}.relevance compares the quality of items, but ads.quality_weight = 0 makes "
+                "every quality 1: remove one of the two"
             )
     counts = Counter(number for placement in ads.placements.values() for number in set(placement.places))
     for number, count in sorted(counts.items()):
@@ -92,8 +92,8 @@ def _limit_contradictions(ads: Ads) -> Iterator[str]:
     slots = sum([len(placement.exposure) for placement in ads.placements.values()])
     if ads.per_page is not None and ads.per_page > slots:
         yield (
-            f"ads.per_page is {ads.per_page}, but ads.placements has {slots} slot{'' if slots == 1 else 's'} on a page: "
-            "add slots, or remove per_page"
+            f"ads.per_page is {ads.per_page}, but ads.placements has {slots} slot{'' if slots == 1 else 's'} on a "
+            "page: add slots, or remove per_page"
         )
     if ads.per_page is not None and ads.per_session is not None and ads.per_page > ads.per_session:
         yield (

@@ -167,8 +167,8 @@ def test_contradiction_is_refused_in_a_sentence():
         ),
         (
             b"[ads]\nquality_weight = 0\nplacements = {list = {places = [2], relevance = 0.5}}\n",
-            "ads.placements.list.relevance compares the quality of items, but ads.quality_weight = 0 makes every quality "
-            "1: remove one of the two",
+            "ads.placements.list.relevance compares the quality of items, but ads.quality_weight = 0 makes every "
+            "quality 1: remove one of the two",
         ),
         (b"price_band.lowest = inf\n", "price_band.lowest must be at most 1000000, not inf"),
         (b"ads.reserve = inf\n", "ads.reserve must be at most 9000000000, not inf"),
