@@ -117,7 +117,10 @@ class PartitionSnapshot(msgspec.Struct, array_like=True, gc=False):
     handed: dict[int, int] = {}
     """Offset of the newest hand-over that was applied, by its source partition: an earlier one is a repeat."""
     erasures: list[tuple[bytes, int]] = []
-    """Newest erasures: hash of the user id (xxh3, 64 bits) and event time, ms. A hand-over from before is dropped."""
+    """Newest erasures: hash of the user id (xxh3, 64 bits) and event time, ms. A hand-over from before is dropped.
+
+    An empty hash stands for all users with a pushed-out erasure, with the newest time of these erasures.
+    """
 
 
 decode_user = msgspec.msgpack.Decoder(UserState).decode

@@ -90,7 +90,7 @@ class Caller(NamedTuple):
 
     @property
     def is_public(self) -> bool:
-        """Whether web pages hold such a key, so that everybody can read it: of one user, or with `events` alone."""
+        """Whether a web page may hold the key for everybody to read: a key of one user, or with `events` alone."""
         return self.user_id is not None or self.key.scopes == ("events",)
 
 

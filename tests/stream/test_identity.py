@@ -615,9 +615,22 @@ def test_erasures_are_remembered_over_a_restart_for_a_day_and_not_without_bound(
     output = run(made, USERS, *(erase(f"user-{number}", number / 100) for number in range(MAX_ERASURES + 1)))
     heir.load({USERS: restore(output.changes, f"{TOPIC}-{USERS}", Settings.of().sessions)})
     run(heir, USERS, handover("user-1", 0.01, handed_session(0)), handover("user-0", 0, handed_session(0), offset=10))
-    assert [heir.state(USERS).user(f"user-{number}").length for number in (1, 0)] == [0, 1]
+    assert [heir.state(USERS).user(f"user-{number}").length for number in (1, 0)] == [0, 0]
     changes = run(heir, USERS, tick(25 * 60)).changes
     assert decode_partition(changes[-1].value or b"").erasures == []
+
+
+@pytest.mark.parametrize(("minute", "length"), [(1, 0), (1.01, 1)])
+def test_handover_of_anybody_up_to_an_erasure_that_is_no_longer_remembered_is_dropped(minute: float, length: int):
+    made, heir = pipeline(), pipeline()
+    erasures = [erase("first", 1), erase("second", 0), *(erase(f"user-{number}", 2) for number in range(MAX_ERASURES))]
+    output = run(made, USERS, *erasures)
+    heir.load({USERS: restore(output.changes, f"{TOPIC}-{USERS}", Settings.of().sessions)})
+    assert heir.state(USERS).contents() == made.state(USERS).contents()
+    run(heir, USERS, handover("ann", minute, handed_session(minute)))
+    assert heir.state(USERS).user("ann").length == length
+    run(heir, USERS, tick(25 * 60), handover("bob", 0, handed_session(0), offset=10))
+    assert decode_partition(heir.state(USERS).partition_record().value or b"").erasures == []
 
 
 def test_erasure_with_an_older_time_does_not_shorten_an_earlier_one():
@@ -798,7 +811,7 @@ def test_handover_costs_a_user_a_byte_and_a_partition_a_few_bytes_a_source():
     run(made, USERS, erase("ann", 3))
     assert _partition_bytes(made) - plain == 10 + 20
     run(made, USERS, *(erase(f"user-{number}", 3) for number in range(1_000)))
-    assert _partition_bytes(made) - plain <= 10 + 20 * MAX_ERASURES + 4
+    assert _partition_bytes(made) - plain <= 10 + 20 * MAX_ERASURES + 12 + 4  # 12 for all that were pushed out
 
 
 def _partition_bytes(made: Pipeline) -> int:
