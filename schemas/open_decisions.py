@@ -91,7 +91,7 @@ class Reaction(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Hash of the event id (xxh3, 64 bits): a repeated event counts once."""
     item_id: str = ""
     is_repeat: bool = False
-    """Whether the click repeats a click of a decision that is forgotten by now."""
+    """Whether the click repeats a click, perhaps of a decision that is forgotten by now."""
 
 
 class OrderLine(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -146,21 +146,36 @@ def judge_clicks(ledger: UserLedger) -> dict[bytes, ChargeReason]:
         ledger: What is remembered of the user.
     """
     invalid: dict[bytes, ChargeReason] = {}
-    clicks: list[tuple[int, bytes, str]] = []
     for decision in ledger.decisions:
         for click in decision.reactions:
-            if click.kind != CLICK:
-                continue
-            clicks.append((click.ts, click.fingerprint, click.item_id))
-            reason = "machine" if ledger.is_machine else "repeated" if click.is_repeat else _fault(decision, click)
-            if reason is not None:
-                invalid[click.fingerprint] = reason
-    newest: dict[str, int] = {}
-    for ts, fingerprint, item_id in sorted(clicks):
-        if ts - newest.get(item_id, -REPEAT_MS) < REPEAT_MS:
-            invalid.setdefault(fingerprint, "repeated")
-        newest[item_id] = ts
+            if click.kind == CLICK:
+                reason = "machine" if ledger.is_machine else _fault(decision, click)
+                if reason is not None:
+                    invalid[click.fingerprint] = reason
+    for fingerprint in find_repeats(ledger):
+        invalid.setdefault(fingerprint, "repeated")
     return invalid
+
+
+def find_repeats(ledger: UserLedger) -> set[bytes]:
+    """Return the fingerprints of all clicks that repeat another click, also of clicks with another fault.
+
+    Args:
+        ledger: What is remembered of the user.
+    """
+    clicks = [
+        (reaction.ts, reaction.fingerprint, reaction.item_id, reaction.is_repeat)
+        for decision in ledger.decisions
+        for reaction in decision.reactions
+        if reaction.kind == CLICK
+    ]
+    repeats: set[bytes] = set()
+    newest: dict[str, int] = {}
+    for ts, fingerprint, item_id, is_repeat in sorted(clicks):
+        if is_repeat or ts - newest.get(item_id, -REPEAT_MS) < REPEAT_MS:
+            repeats.add(fingerprint)
+        newest[item_id] = ts
+    return repeats
 
 
 def _fault(decision: OpenDecision, click: Reaction) -> ChargeReason | None:

@@ -7,7 +7,7 @@ import msgspec
 from clickscore.schemas.durations import MINUTE_MS
 from clickscore.schemas.open_decisions import OpenDecision, UserLedger
 from clickscore.stream.decision_ids import AD_SUFFIX
-from clickscore.stream.state.attribution import attribute_orders, judge_clicks, order_window
+from clickscore.stream.state.attribution import attribute_orders, find_repeats, order_window
 
 CLICK_WINDOW_MS = 30 * MINUTE_MS
 """Time after a decision within which its impressions and clicks count, ms: the usual gap of sessions."""
@@ -72,11 +72,11 @@ def remove_decisions(ledger: UserLedger, decisions: Sequence[OpenDecision]) -> N
         for order in orders
         if (ledger.decisions[line.decision].partition, ledger.decisions[line.decision].offset) in removed
     }
-    invalid = judge_clicks(ledger)
+    repeats = find_repeats(ledger)
     ledger.decisions = [d for d in ledger.decisions if (d.partition, d.offset) not in removed]
-    for decision in ledger.decisions:  # a repeat stays one when the first click is forgotten
+    for decision in ledger.decisions:  # a repeat stays a repeat, also one that has another fault for now
         decision.reactions = [
-            msgspec.structs.replace(reaction, is_repeat=invalid.get(reaction.fingerprint) == "repeated")
+            msgspec.structs.replace(reaction, is_repeat=reaction.fingerprint in repeats)
             for reaction in decision.reactions
         ]
     oldest = min([decision.ts for decision in ledger.decisions])  # an order before it can belong to none of them

@@ -15,6 +15,7 @@ from clickscore.schemas.durations import DAY_MS, MINUTE_MS
 from clickscore.schemas.events import AnyEvent, Cart, Click, Impression, Purchase
 from clickscore.schemas.open_decisions import (
     CLICK,
+    IMPRESSION,
     MAX_DECISIONS,
     MAX_ORDERS,
     MAX_REACTIONS,
@@ -35,6 +36,7 @@ from clickscore.stream.budgets.partition_budgets import PartitionBudgets
 from clickscore.stream.ledger_pass import add_results
 from clickscore.stream.pipeline_records import Output
 from clickscore.stream.settings import SessionSettings
+from clickscore.stream.state.attribution import judge_clicks
 from clickscore.stream.state.changelog import restore
 from clickscore.stream.state.changelog_record import ChangelogRecord
 from clickscore.stream.state.charges import sum_amounts
@@ -43,7 +45,7 @@ from clickscore.stream.state.ledger import (
     OpeningDecision,
 )
 from clickscore.stream.state.partition import PartitionState
-from clickscore.stream.state.remembered_decisions import CLICK_WINDOW_MS
+from clickscore.stream.state.remembered_decisions import CLICK_WINDOW_MS, remove_decisions
 from tests.events import START, view
 from tests.stream.state.test_ledger import ads, choices, sold, sponsored
 
@@ -278,6 +280,42 @@ def test_any_order_any_repeat_and_any_restart_lead_to_what_the_oracle_says(
     assert round(sum(line.net for line in stated), 9) == net
     assert round(sum(each.gross for each in charges), 9) == round(sum(line.gross for line in stated), 9)
     assert len({each.charge_id for each in charges}) == len(charges)
+
+
+@st.composite
+def remembered(draw: st.DrawFn) -> tuple[UserLedger, list[tuple[int, Reaction]]]:
+    """Return a ledger of three decisions, and late impressions with the decision of each."""
+    ledger = UserLedger([OpenDecision(0, offset, START, "model", b"") for offset in range(3)])
+    drawn = st.tuples(st.integers(0, 2), st.sampled_from("aab"), st.integers(0, 15).map(lambda second: second * SECOND))
+    late: list[tuple[int, Reaction]] = []
+    for kind in (IMPRESSION, CLICK):
+        for index, item, ms in draw(st.lists(drawn, min_size=2, max_size=6, unique_by=lambda values: values[2])):
+            fingerprint = bytes([kind, index, *item.encode(), *ms.to_bytes(5)])
+            reaction = Reaction(kind, "ab".index(item), START + ms, fingerprint, item)
+            if kind == IMPRESSION and draw(st.booleans()):
+                late.append((index, reaction))
+            else:
+                ledger.decisions[index].reactions.append(reaction)
+    return ledger, late
+
+
+@settings(max_examples=150, deadline=None)
+@given(remembered(), st.integers(0, 2), st.booleans())
+def test_verdict_on_a_click_is_the_same_where_other_decisions_are_forgotten_before_an_impression_comes(
+    case: tuple[UserLedger, list[tuple[int, Reaction]]], forgotten: int, is_machine: bool
+):
+    whole, late = case
+    whole.is_machine = is_machine
+    ledger = decode_ledger(encode_ledger(whole))
+    remove_decisions(ledger, [ledger.decisions[forgotten]])
+    remaining = {decision.offset: decision for decision in ledger.decisions}
+    for index, reaction in late:
+        whole.decisions[index].reactions.append(reaction)
+        if index in remaining:
+            remaining[index].reactions.append(reaction)
+    kept = {reaction.fingerprint for decision in ledger.decisions for reaction in decision.reactions}
+    verdicts = {fingerprint: reason for fingerprint, reason in judge_clicks(whole).items() if fingerprint in kept}
+    assert judge_clicks(ledger) == verdicts
 
 
 # Single cases
@@ -718,6 +756,20 @@ def test_order_that_names_a_page_without_the_item_counts_for_the_last_click():
     state = ledger_of([page(), Page(10, ("mug", "hat"), "pot", "click", 0, 60)])
     passed(state, clicked(1, 20_000, "hat", page=1), bought(2, item="hat", page=0))
     assert [sum(line.purchases for line in outcome.lines) for outcome in closed(state)] == [0, 1]
+
+
+def test_repeat_is_not_charged_where_its_impression_comes_after_the_first_click_is_forgotten():
+    state = ledger_of([page(), *(page(second=number) for number in range(1, MAX_DECISIONS))])
+    last = MAX_DECISIONS - 1
+    passed(state, seen(0, 40_000, "pot", is_ad=True), clicked(1, 41_000, "pot", is_ad=True))
+    passed(state, *(seen(100 + number, 40_000, page=number) for number in range(1, MAX_DECISIONS)))
+    _, charges = passed(state, clicked(2, 42_000, "pot", page=last, is_ad=True))
+    assert [charge.net for charge in charges] == [0.0]
+    opening = OpeningDecision("ann", START + 43 * SECOND, "model", [ShownShelf("list", choices("cup"))], None)
+    state.ledger.open(opening, 77, is_machine=False)
+    assert state.ledger.user("ann").decisions[0].offset == 1
+    _, charges = passed(state, seen(3, 41_500, "pot", page=last, is_ad=True))
+    assert sum(charge.net for charge in charges) == 0
 
 
 def test_oldest_decision_goes_where_all_have_reactions():
