@@ -73,6 +73,7 @@ class BatchLoop:
         clock: Callable[[], float],
         observe: Callable[[Sequence[FetchedBatch], Sequence[Output]], None] | None = None,
         tracer: Tracer | None = None,
+        fetch_rest_s: float = FETCH_REST_S,
     ) -> None:
         """Build the loop.
 
@@ -87,6 +88,7 @@ class BatchLoop:
             clock: Returns the wall-clock time, s.
             observe: Called in the compute thread with finished batches and their outputs.
             tracer: Follows events to their decisions; by default their traces are passed on.
+            fetch_rest_s: Longest wait for the other batches of a fetch, s.
         """
         self.last_batch_at: float | None = None
         """Wall-clock time of the last computed batch, s; unset before the first batch."""
@@ -100,6 +102,7 @@ class BatchLoop:
         self._clock = clock
         self._observe = observe
         self._tracer = tracer or PassOn()
+        self._fetch_rest_s = fetch_rest_s
         self._usual_switch_s = sys.getswitchinterval()
         self._inbox: asyncio.Queue[FetchedBatch] = asyncio.Queue(INBOX_BATCHES)
         self._worker = f"{socket.gethostname()}-{os.getpid()}"
@@ -182,7 +185,7 @@ class BatchLoop:
         batches = [await self._inbox.get()]
         room = self._max_batch - len(batches[0].records)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FETCH_REST_S):
+            async with asyncio.timeout(self._fetch_rest_s):
                 while room > 0 and not (self._inbox.empty() and batches[-1].ends_fetch):
                     batches.append(await self._inbox.get())
                     room -= len(batches[-1].records)

@@ -18,7 +18,7 @@ from tests.integration.live import ROOT, Installation, installation
 
 pytestmark = pytest.mark.kafka
 
-END_S = 15
+END_S = 60
 
 
 @pytest.fixture(scope="module")

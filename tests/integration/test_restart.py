@@ -12,7 +12,7 @@ from tests.integration.live import installation
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 USERS = 100_000
-READY_S = 10
+READY_S = 60
 
 
 class Restarted(NamedTuple):

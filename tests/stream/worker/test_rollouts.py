@@ -110,7 +110,7 @@ class RolloutStage:
 
     async def reach(self, rollout: EpochRollout | msgspec.UnsetType) -> None:
         """Read the log until the partition's epoch names a rollout."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while (epoch := self.pipeline.partitions[0].epoch) is None or epoch.rollout != rollout or not epoch.number:
                 await self.work()
                 await asyncio.sleep(0.001)

@@ -52,7 +52,7 @@ class WatchStage(Stage):
                 await self.watch.look(reader)
             for change in changes:
                 self.describe(*change)
-            await asyncio.wait_for(self.watch.run(), 5)
+            await asyncio.wait_for(self.watch.run(), 30)
 
         with pytest.raises(TopicMissingError) as caught:
             asyncio.run(run())
@@ -101,14 +101,14 @@ def test_topic_that_has_grown_before_the_first_look_stops_the_worker():
     stage = WatchStage()
     stage.group.partitions = 3
     with pytest.raises(TopicMissingError, match="has grown from 3 to 4 partitions"):
-        asyncio.run(asyncio.wait_for(stage.watch.run(), 5))
+        asyncio.run(asyncio.wait_for(stage.watch.run(), 30))
 
 
 def test_right_that_is_taken_away_stops_the_worker():
     stage = WatchStage()
     stage.log.lacking_right = "read on group {}"
     with pytest.raises(BrokerError, match="read on group workers"):
-        asyncio.run(asyncio.wait_for(stage.watch.run(), 5))
+        asyncio.run(asyncio.wait_for(stage.watch.run(), 30))
 
 
 def test_topic_that_stays_the_same_does_not_stop_the_worker():
