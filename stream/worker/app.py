@@ -43,8 +43,8 @@ log = logging.getLogger(__name__)
 
 def create_app(
     settings: Settings, pipeline: Pipeline, rollout_parts: RolloutParts | None = None, tracer: Tracer | None = None
-) -> tuple[faust.App, Engine]:
-    """Return the app, ready to run, and the engine under it.
+) -> tuple[faust.App, Engine, WebServer]:
+    """Return the app, ready to run, the engine under it, and the server of its pages.
 
     Args:
         settings: All settings.
@@ -66,6 +66,7 @@ def create_app(
         tracer=tracer,
     )
 
+    server = WebServer(pages(engine), settings.worker.web_host, settings.worker.web_port)
     ready = asyncio.Event()
 
     async def on_assigned(app: faust.App, **_: Any) -> None:
@@ -74,8 +75,7 @@ def create_app(
         await engine.on_assigned()
         if engine.failure is None and not ready.is_set():
             ready.set()
-            address = f"http://{settings.worker.web_host}:{settings.worker.web_port}"
-            log.info("ready: %s/health and %s/metrics", address, address)
+            log.info("ready: http://%s/health and http://%s/metrics", server.address, server.address)
 
     app.on_rebalance_complete.connect(on_assigned)  # pyright: ignore[reportArgumentType]
 
@@ -90,7 +90,7 @@ def create_app(
             async for event in stream.noack().events():
                 await engine.put(FaustBatch(event))
 
-    return app, engine
+    return app, engine, server
 
 
 class FolderlessApp(faust.App):
@@ -303,9 +303,8 @@ def run_worker(settings: Settings, pipeline: Pipeline, rollout_parts: RolloutPar
     log.info("topics: %s and the others, at %s", kafka.topic(EVENTS.name), kafka.bootstrap_servers)
     uvloop.install()
     tracer = open_tracer(settings.worker)
-    app, engine = create_app(settings, pipeline, rollout_parts, tracer)
+    app, engine, server = create_app(settings, pipeline, rollout_parts, tracer)
     tune_gc()
-    server = WebServer(pages(engine), settings.worker.web_host, settings.worker.web_port)
     worker = BoundedWorker(app, engine, server, settings.worker.stop_ms / 1000)
     try:
         worker.execute_from_commandline()

@@ -72,7 +72,7 @@ class WebServer:
             connection_s: Longest life of a connection, s.
         """
         self.address = f"{host}:{port}"
-        """Address to listen on, for messages."""
+        """Address to listen on, for messages; once the server listens, with the port that it has got."""
         self._pages = pages
         self._host = host
         self._port = port
@@ -91,6 +91,7 @@ class WebServer:
         await self._runner.setup()
         await web.TCPSite(self._runner, self._host, self._port).start()
         port: int = self._runner.addresses[0][1]
+        self.address = f"{self._host}:{port}"
         return port
 
     async def stop(self) -> None:

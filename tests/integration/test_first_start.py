@@ -12,7 +12,6 @@ import pytest
 
 from clickscore.stream.kafka.embedded import EmbeddedBroker
 from clickscore.stream.settings import environment_of
-from clickscore.stream.simulator.worker_process import free_port
 from tests.brokers import embedded_broker
 from tests.integration.live import ROOT, Installation, installation
 
@@ -46,7 +45,7 @@ def test_first_start_on_a_fresh_broker_writes_a_few_useful_lines(live: Installat
 
 
 def test_ctrl_c_ends_a_worker_whose_log_goes_into_a_pipe_that_has_died(live: Installation) -> None:
-    settings = live.settings.replace(web_port=free_port(live.settings.worker.web_host))
+    settings = live.settings.replace(web_port=0)
     with subprocess.Popen(
         [sys.executable, "-m", "clickscore.stream", "worker"],
         cwd=ROOT,
@@ -58,7 +57,8 @@ def test_ctrl_c_ends_a_worker_whose_log_goes_into_a_pipe_that_has_died(live: Ins
     ) as process:
         assert process.stderr
         try:
-            assert any(b"ready: " in line for line in process.stderr)
+            ready = next((line for line in process.stderr if b"ready: " in line), b"")
+            assert re.search(rb"http://127\.0\.0\.1:[1-9]\d+/health", ready)  # the port that the worker has got
             process.stderr.close()
             process.send_signal(signal.SIGINT)
             process.wait(END_S)

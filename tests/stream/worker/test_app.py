@@ -29,7 +29,7 @@ def in_app(use: Callable[[faust.App, Engine], Awaitable[Any]], **changes: Any) -
     async def run() -> Any:
         settings = Settings.of(**{"bootstrap_servers": NOWHERE, **changes})
         pipeline = Pipeline(settings.sessions, settings.policy, EVENTS.name, Catalogue())
-        return await use(*create_app(settings, pipeline))
+        return await use(*create_app(settings, pipeline)[:2])
 
     return asyncio.run(run())
 

@@ -525,7 +525,7 @@ def test_app_makes_its_folders_by_a_method_of_its_own_and_ours_makes_none(tmp_pa
 def test_app_builds_without_a_broker_and_with_one_agent() -> None:
     async def run() -> list[str]:
         settings = Settings()
-        app, _ = create_app(settings, Pipeline(settings.sessions, settings.policy, EVENTS.name, Catalogue()))
+        app, *_ = create_app(settings, Pipeline(settings.sessions, settings.policy, EVENTS.name, Catalogue()))
         return [agent.name for agent in app.agents.values()]
 
     assert len(asyncio.run(run())) == 1

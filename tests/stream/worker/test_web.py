@@ -68,6 +68,17 @@ def test_page_has_status_type_and_body_and_ends_the_connection() -> None:
     assert body == b'{"alive":true}'
 
 
+def test_address_has_the_port_that_the_server_has_got() -> None:
+    async def run() -> tuple[str, int]:
+        server = WebServer({}, "127.0.0.1", 0)
+        port = await server.start()
+        await server.stop()
+        return server.address, port
+
+    address, port = asyncio.run(run())
+    assert address == f"127.0.0.1:{port}"
+
+
 def test_head_has_no_body() -> None:
     assert answer(b"HEAD /health HTTP/1.1\r\n" + LOCAL + b"\r\n").split(b"\r\n\r\n")[1] == b""
 
