@@ -7,7 +7,7 @@ standard errors over sessions, in a cross-validation in which both are fitted on
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -109,10 +109,21 @@ def fit_refit(
     report = RefitReport(
         heads=heads,
         events=len(comparison.session),
-        before=round_metrics(measure_heads(comparison.level_predictions, *labels)),
-        after=round_metrics(measure_heads(comparison.stack_predictions, *labels)),
+        before=round_metrics(select_metrics(measure_heads(comparison.level_predictions, *labels), heads)),
+        after=round_metrics(select_metrics(measure_heads(comparison.stack_predictions, *labels), heads)),
     )
     return Refit(_fit(sessions, rows, attributes, manifest.max_length), report)
+
+
+def select_metrics(metrics: Mapping[str, float], heads: Collection[str]) -> dict[str, float]:
+    """Return the metrics of some heads.
+
+    Args:
+        metrics: Metrics of `measure_heads`, by name.
+        heads: Names of `HEADS`.
+    """
+    prefixes = tuple(prefix for head, prefix in zip(HEADS, ("next_action_", "purchase_"), strict=True) if head in heads)
+    return {name: value for name, value in metrics.items() if name.startswith(prefixes)}
 
 
 def _compare_fold(

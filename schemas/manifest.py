@@ -103,9 +103,9 @@ class RefitReport(msgspec.Struct, frozen=True, kw_only=True):
     events: int
     """Number of compared events."""
     before: dict[str, float]
-    """Metrics with a corrected level alone, by name."""
+    """Metrics of these heads with a corrected level alone, by name."""
     after: dict[str, float]
-    """Metrics of the trees and the regression, by name."""
+    """Metrics of these heads by the trees and the regression, by name."""
 
 
 class LevelCorrection(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,13 +12,13 @@ from clickscore.export.level_graph import add_level, add_refit, remove_level
 from clickscore.export.probes import batch_invariant, run_with_reasons
 from clickscore.export.random_bundle import random_examples, write_random_bundle
 from clickscore.export.recalibrate import recalibrate_bundle
-from clickscore.model.calibration import Affine, Calibration, Probabilities
+from clickscore.model.calibration import Affine, Calibration, Probabilities, measure_heads
 from clickscore.model.errors import DataError
 from clickscore.model.level import correct_level
 from clickscore.model.onnx_runtime import open_graph
 from clickscore.model.packaged_bundle import resolve_folder
 from clickscore.model.prefix_features import compute_features
-from clickscore.model.refit import ACTION_HEAD, PURCHASE_HEAD, Refit
+from clickscore.model.refit import ACTION_HEAD, PURCHASE_HEAD, Refit, select_metrics
 from clickscore.model.stack import fit_stack
 from clickscore.model.training_batches import pad_prefixes
 from clickscore.schemas.manifest import CalibrationReport, RefitReport, content_hash, decode_manifest, encode_manifest
@@ -183,8 +183,23 @@ def test_refitted_bundle_is_served_and_says_so(demo, refitted):
     assert level is not None
     assert level.refit is not None
     assert ACTION_HEAD in level.refit.heads
+    assert level.refit.after == select_metrics(level.refit.after, level.refit.heads)
     assert level.refit.after["next_action_log_loss"] < level.refit.before["next_action_log_loss"]
     assert set(level.action_shifts.values()) == {0}
+
+
+@pytest.mark.parametrize(
+    ("heads", "names"),
+    [
+        ([ACTION_HEAD], ["next_action_log_loss"]),
+        ([PURCHASE_HEAD], ["purchase_log_loss", "purchase_pr_auc", "purchase_calibration_error"]),
+        ([], []),
+    ],
+)
+def test_report_has_the_metrics_of_the_replaced_heads_alone(heads, names):
+    label = np.array([0, 1])
+    measured = measure_heads(Probabilities(np.full((2, 5), 0.2), np.array([0.3, 0.6])), label, label)
+    assert list(select_metrics(measured, heads)) == names
 
 
 def test_refit_that_replaces_no_head_says_so(demo, tmp_path):
