@@ -18,6 +18,7 @@ from clickscore.model.config import PRESETS, TrainConfig, format_preset, overrid
 from clickscore.model.dataset import load_dataset, load_fine_tuning_data
 from clickscore.model.errors import TrainingError
 from clickscore.model.evaluation.comparison import describe_comparison, estimate_share, measure_baselines
+from clickscore.model.finite_range import FiniteRange
 from clickscore.model.item_attributes import read_catalogue
 from clickscore.model.json_output import FormerJsonCommand, JsonOutput, json_options
 from clickscore.model.session_files import DatasetReport
@@ -296,7 +297,7 @@ def evaluate(*, bundle: Path, prefixes: Path, sessions: tuple[Path, ...], json_o
 )
 @click.option(
     "--hide",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     default=0.0,
     show_default=True,
     help="Share of the bundle's items that become unknown to bundle and baselines.",
@@ -425,7 +426,7 @@ def _truth_error_table(group: "PrefixLengthResults") -> Table:
 @click.option("--training", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Training file.")
 @click.option("--test", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Test file.")
 @click.option("--by", type=click.Choice(["time", "user"]), default="time", show_default=True, help="Key of the split.")
-@click.option("--share", type=click.FloatRange(0.01, 0.99), default=0.3, show_default=True, help="Share of the test.")
+@click.option("--share", type=FiniteRange(0.01, 0.99), default=0.3, show_default=True, help="Share of the test.")
 def split(*, source: Path, training: Path, test: Path, by: "SplitKey", share: float) -> None:
     """Split a file of closed SESSIONS into a training file and a test file.
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -189,7 +190,12 @@ def override(config: TrainConfig, changes: Mapping[str, str | float]) -> TrainCo
     for name, value in changes.items():
         (fields if name in run_fields else fields["model"])[name] = value
     try:
-        return msgspec.convert(fields, TrainConfig, strict=False)
+        changed = msgspec.convert(fields, TrainConfig, strict=False)
     except msgspec.ValidationError as exc:
         message = f"a setting has a value of another type: {exc}"
         raise TrainingError(message) from exc
+    values = dataclasses.asdict(changed) | dataclasses.asdict(changed.model)
+    if infinite := [name for name in changes if isinstance(values[name], float) and not math.isfinite(values[name])]:
+        message = f"{infinite[0]} must be a finite number, not {values[infinite[0]]}"
+        raise TrainingError(message)
+    return changed

@@ -1,6 +1,8 @@
 """Split: a file of closed sessions into a training file and a test file, by time or by user."""
 
+import contextlib
 import gzip
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal, cast
 
@@ -9,6 +11,7 @@ import xxhash
 
 from clickscore.model.errors import DataError
 from clickscore.model.session_files import read_lines
+from clickscore.schemas.errors import OutputFileError
 from clickscore.schemas.json_depth import bounded_depth
 
 SplitKey = Literal["time", "user"]
@@ -40,29 +43,65 @@ def split_sessions(source: Path, training: Path, test: Path, by: SplitKey, share
         share: Share of the sessions, or of the users, in the test: from 0 to 1.
 
     Raises:
-        DataError: The file cannot be read, or a line is no session.
+        DataError: The file cannot be read, a line is no session, or two of the files are the same.
+        OutputFileError: A file cannot be written.
     """
-    sessions: list[_SessionKeys] = []
-    for number, line in enumerate(read_lines(source), start=1):
-        try:
-            sessions.append(_decode(line))
-        except msgspec.DecodeError as exc:
-            message = f"{source}:{number} is no closed session: {exc}"
-            raise DataError(message) from exc
+    if len({path.resolve() for path in (source, training, test)}) < 3:
+        message = f"{source} cannot be split into {training} and {test}: name three different files"
+        raise DataError(message)
+    sessions = [_read_keys(source, number, line) for number, line in _read_sessions(source)]
     opened = sorted(session.opened_at for session in sessions)
     border = opened[min(round((1 - share) * len(opened)), len(opened) - 1)] if opened else 0
 
     counts = [0, 0, 0]
-    with _open(training) as training_file, _open(test) as test_file:
-        for line, session in zip(read_lines(source), sessions, strict=True):
+    with _writing(training, test) as files:
+        for (_, line), session in zip(_read_sessions(source), sessions, strict=True):
             if by == "user":
                 part = int(xxhash.xxh3_64_intdigest(session.user_id.encode()) < share * 2**64)
             else:
                 part = 1 if session.opened_at >= border else 0 if session.closed_at < border else 2
             counts[part] += 1
             if part < 2:
-                (training_file, test_file)[part].write(line)
+                files[part].write(line)
     return counts[0], counts[1], counts[2]
+
+
+def _read_sessions(source: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield number and bytes of each line that is not blank."""
+    return ((number, line) for number, line in enumerate(read_lines(source), start=1) if line.strip())
+
+
+def _read_keys(source: Path, number: int, line: bytes) -> _SessionKeys:
+    """Return the keys of a line.
+
+    Args:
+        source: File of the line, for the error.
+        number: Number of the line, from 1.
+        line: The line.
+
+    Raises:
+        DataError: The line is no session.
+    """
+    try:
+        return _decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        message = f"{source}:{number} is no closed session: {exc}"
+        raise DataError(message) from exc
+
+
+@contextlib.contextmanager
+def _writing(training: Path, test: Path) -> Generator[tuple[BinaryIO, BinaryIO]]:
+    """Open both files of a split.
+
+    Raises:
+        OutputFileError: A file cannot be written.
+    """
+    try:
+        with _open(training) as training_file, _open(test) as test_file:
+            yield training_file, test_file
+    except OSError as exc:
+        message = f"{exc.filename or f'{training} or {test}'} cannot be written: {exc.strerror or exc}"
+        raise OutputFileError(message) from exc
 
 
 def _open(path: Path) -> BinaryIO:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from clickscore.model.commands import missing_extra
 from clickscore.model.config import PRESETS, read_preset
+from clickscore.model.finite_range import FiniteRange
 from clickscore.model.json_output import JsonOutput, json_options
 from clickscore.model.threads import choose_threads, wait_passively
 from clickscore.retraining.errors import RetrainingBusyError
@@ -35,7 +36,7 @@ WATCH_S = 60.0
     help="Folder of the runs, with their checkpoints and reports. A killed run goes on with the same folder.",
 )
 @click.option(
-    "--every-minutes", type=click.FloatRange(0.1), help="Run again and again, so often at most. Default: run once."
+    "--every-minutes", type=FiniteRange(0.1), help="Run again and again, so often at most. Default: run once."
 )
 @click.option(
     "--min-sessions",
@@ -46,7 +47,7 @@ WATCH_S = 60.0
 )
 @click.option(
     "--held-out-hours",
-    type=click.FloatRange(0.01),
+    type=FiniteRange(0.01),
     default=6.0,
     show_default=True,
     help="Newest hours of sessions, in event time, that are held out to compare the new bundle with the champion.",
@@ -93,7 +94,7 @@ WATCH_S = 60.0
 )
 @click.option(
     "--step-minutes",
-    type=click.FloatRange(0.01),
+    type=FiniteRange(0.01),
     default=60.0,
     show_default=True,
     help="Shortest time between two steps of the ramp, minutes.",

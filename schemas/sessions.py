@@ -2,13 +2,14 @@
 
 import msgspec
 
+from clickscore.schemas.field_types import Millis
 from clickscore.schemas.json_depth import bounded_depth
 
 
 class SessionEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """An interaction of a closed session."""
 
-    ts: int
+    ts: Millis
     action: str
     """Name of an action in `schemas.events.ACTIONS`."""
     item_id: str = ""
@@ -24,8 +25,8 @@ class ClosedSession(msgspec.Struct, frozen=True, kw_only=True):
     session_id: str
     """The client's name for the session, or `PARTITION-OFFSET`. A client may use the same name twice."""
     user_id: str
-    opened_at: int
-    closed_at: int
+    opened_at: Millis
+    closed_at: Millis
     """`ts` of the last event, ms."""
     length: int
     """Number of events of the session. `events` has fewer if the session was longer than `max_events`."""

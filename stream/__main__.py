@@ -1,6 +1,7 @@
 """The command line: `clickscore`, also `python -m clickscore.stream`."""
 
 import difflib
+import errno
 import importlib
 import sys
 from collections.abc import Sequence
@@ -38,6 +39,14 @@ COMMANDS = {
     "simulate": "simulate",
     "settings": "settings",
 }
+
+FILE_ERRORS = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+        *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
+    }
+)
+"""Causes of an `OSError` that lie in the files and folders of the user: a full disk, a missing folder, a missing right."""
 
 ALIASES = {"adopt": "import-onnx"}
 """Former names of commands. Former names still work, but are not listed."""
@@ -113,6 +122,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(exc.format_message(), exc.exit_code)
     except click.Abort:
         _fail("interrupted", 1)
+    except OSError as exc:
+        if exc.errno not in FILE_ERRORS:
+            raise
+        _fail(f"{exc.filename}: {exc.strerror}" if exc.filename else f"a file cannot be written: {exc.strerror}", 1)
 
 
 def _restyle(message: str) -> str:

@@ -21,6 +21,7 @@ import msgspec
 import xxhash
 
 from clickscore.schemas.durations import DAY_MS, MINUTE_MS
+from clickscore.schemas.field_types import MAX_BID
 from clickscore.schemas.seen_items import MAX_SEEN
 from clickscore.stream.errors import SettingsError
 
@@ -306,6 +307,8 @@ class PolicySettings(Group, frozen=True, kw_only=True):
         setting(
             "currency",
             "Lowest expected value of an ad's impression (bid * probability * quality), unless the policy has another",
+            ge=0,
+            le=int(MAX_BID),
             decides="records",
         ),
     ] = 0.0

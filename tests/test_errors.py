@@ -9,6 +9,9 @@ import pytest
 
 from clickscore.schemas import errors
 from clickscore.stream.__main__ import main
+from clickscore.stream.scoring.bundle import check_bundle
+from clickscore.stream.scoring.bundle_store import BundleStore
+from tests.bundles import small_bundle
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("schemas", "model", "export", "stream", "backtest", "retraining")
@@ -66,6 +69,18 @@ def test_error_is_one_line_and_exit_code_1(arguments: list[str], line: str, caps
         main(arguments)
     assert ended.value.code == 1
     assert capsys.readouterr().err == line
+
+
+def test_folder_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, place = tmp_path / "store", tmp_path / "file" / "copies"
+    (tmp_path / "file").touch()
+    version = BundleStore(str(store), check_bundle).push(small_bundle(tmp_path / "small")).version
+    with pytest.raises(SystemExit) as ended:
+        main(["bundle", "fetch", version, "--bundle-store", str(store), "--out", str(place)])
+    assert ended.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"clickscore: {place}")
+    assert line.endswith("Not a directory")
 
 
 @pytest.mark.parametrize(

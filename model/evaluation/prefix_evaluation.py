@@ -60,7 +60,7 @@ def read_prefixes(path: Path, vocabulary: Vocabulary) -> list[Prefix]:
     """Return the rows of a file; a line has item ids, a tab, and the id of the next item.
 
     Raises:
-        DataError: The file cannot be read, or a line has another form.
+        DataError: The file cannot be read, a line has another form, or there is no line.
     """
     prefixes: list[Prefix] = []
     for number, line in enumerate(read_lines(path), start=1):
@@ -74,6 +74,9 @@ def read_prefixes(path: Path, vocabulary: Vocabulary) -> list[Prefix]:
             raise DataError(message)
         rows = vocabulary.rows(items)
         prefixes.append(Prefix(rows[rows > 0], vocabulary.row(target.strip()), len(items)))
+    if not prefixes:
+        message = f"{path} holds no prefix: a line needs item ids, a tab, and the id of the next item"
+        raise DataError(message)
     return prefixes
 
 

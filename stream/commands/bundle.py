@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from clickscore.model.bundle_folder import BundleFolder
+from clickscore.model.finite_range import FiniteRange
 from clickscore.model.json_output import JsonOutput, json_options
 from clickscore.schemas.manifest import Manifest
 from clickscore.stream.commands.options import with_settings
@@ -59,7 +60,7 @@ def check(*, folder: Path, json_output: JsonOutput) -> None:
 @click.argument("folder", type=BundleFolder())
 @click.option(
     "--seconds",
-    type=click.FloatRange(0.01),
+    type=FiniteRange(0.01),
     default=3.0,
     show_default=True,
     help="Time for each batch size.",

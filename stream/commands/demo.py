@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 
 from clickscore.model.bundle_folder import BundleFolder
+from clickscore.model.finite_range import FiniteRange
 from clickscore.model.json_output import FormerJsonCommand, JsonOutput, json_options
 from clickscore.model.packaged_bundle import DEMO_FOLDER
 from clickscore.stream.settings import Settings, load
@@ -22,7 +23,7 @@ from clickscore.stream.simulator.shop.live import Reactions
 
 @click.command(cls=FormerJsonCommand)
 @click.option(
-    "--seconds", type=click.FloatRange(1), default=None, help="Seconds until the shop closes. Default: until Ctrl-C."
+    "--seconds", type=FiniteRange(1), default=None, help="Seconds until the shop closes. Default: until Ctrl-C."
 )
 @json_options
 @click.option(
@@ -37,7 +38,7 @@ from clickscore.stream.simulator.shop.live import Reactions
     default=0,
     help="Port of the console and of the shop's page. Default: any free port.",
 )
-@click.option("--rate", type=click.FloatRange(1, 5_000), default=200.0, show_default=True, help="Records per second.")
+@click.option("--rate", type=FiniteRange(1, 5_000), default=200.0, show_default=True, help="Records per second.")
 @click.option(
     "--bootstrap-servers",
     default=None,

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import click
 
+from clickscore.model.finite_range import FiniteRange
 from clickscore.model.json_output import JsonOutput, json_options
 from clickscore.schemas.events import Erase
 from clickscore.stream.commands.options import with_settings
@@ -37,7 +38,7 @@ WAIT_SECONDS = 60.0
 )
 @click.option(
     "--wait-s",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=WAIT_SECONDS,
     show_default=True,
     help="How long to wait for the receipts of the workers, in seconds.",

@@ -8,7 +8,7 @@ import click
 
 from clickscore.schemas.catalogue import encode
 from clickscore.schemas.errors import OutputFileError
-from clickscore.stream.commands.options import format_option
+from clickscore.stream.commands.options import format_option, refuse_own_source
 from clickscore.stream.event_files.event_reader import EventFile
 from clickscore.stream.event_files.recorded_items import collect_items
 
@@ -37,6 +37,7 @@ def items(*, file: Path, file_format: str, out: Path) -> None:
         file_format: Format of the file.
         out: File of the catalogue; `-` is standard output.
     """  # noqa: D301
+    refuse_own_source(out, file)
     with EventFile(file, file_format) as lines:
         catalogue = collect_items(lines)
         lines.require_event()

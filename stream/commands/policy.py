@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from clickscore.model.finite_range import FiniteRange
 from clickscore.model.json_output import JsonOutput, json_options
 from clickscore.schemas.errors import OutputFileError
 from clickscore.stream.commands.options import with_settings
@@ -97,7 +98,7 @@ def diff(*, old: str, new: str, json_output: JsonOutput) -> None:
 @with_reference_files
 @click.option(
     "--share",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=FiniteRange(0, 1, min_open=True),
     default=1.0,
     show_default=True,
     help="Share of the events to measure. Each is decided once for every part of the policy.",

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from rich.progress import TextColumn
 
+from clickscore.model.finite_range import FiniteRange
 from clickscore.schemas.topics import EVENTS
 from clickscore.stream.commands.options import format_option, order_option, print_ignored, with_settings
 from clickscore.stream.commands.progress import progress_bar
@@ -22,15 +23,15 @@ from clickscore.stream.worker.logs import write_logs
 @format_option
 @order_option
 @click.option("--topic", default=EVENTS.name, show_default=True, help="Topic to send to, without the prefix.")
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Send this many events per second.")
+@click.option("--rate", type=FiniteRange(min=0, min_open=True), help="Send this many events per second.")
 @click.option(
     "--speed",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     help="Follow event time: 1 is the original speed, 60 sends an hour of events in a minute.",
 )
 @click.option(
     "--max-wait-s",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=MAX_WAIT_SECONDS,
     show_default=True,
     help="With --speed: wait at most this long for the next event, in seconds.",

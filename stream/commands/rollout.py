@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import click
 import msgspec
 
+from clickscore.model.finite_range import FiniteRange
 from clickscore.model.json_output import JsonOutput, json_options
 from clickscore.schemas.durations import MINUTE_MS
 from clickscore.schemas.manifest import version_of
@@ -74,9 +75,9 @@ def rollout() -> None:
 @rollout.command("set")
 @click.argument("champion")
 @click.option("--challenger", help="Version of another bundle, for a share of the users or of the events.")
-@click.option("--share", type=click.FloatRange(0, 100), default=0.0, help="Users who get the challenger, %.")
+@click.option("--share", type=FiniteRange(0, 100), default=0.0, help="Users who get the challenger, %.")
 @click.option(
-    "--shadow-share", type=click.FloatRange(0, 100), default=0.0, help="Events that it scores without deciding, %."
+    "--shadow-share", type=FiniteRange(0, 100), default=0.0, help="Events that it scores without deciding, %."
 )
 @click.option(
     "--policy-file",
@@ -159,7 +160,7 @@ def set_command(
 )
 @click.option(
     "--step-minutes",
-    type=click.FloatRange(0.01),
+    type=FiniteRange(0.01),
     default=DEFAULT_STEP_MINUTES,
     show_default=True,
     help="Shortest time between two steps, minutes.",

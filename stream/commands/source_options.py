@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from clickscore.stream.commands.options import Command, format_option, order_option
+from clickscore.model.finite_range import FiniteRange
+from clickscore.stream.commands.options import Command, format_option, order_option, refuse_own_source
 from clickscore.stream.replay.run import STANDARD_OUTPUT, ReplayOptions
 from clickscore.stream.replay.source_options import SourceOptions, topic_in
 
@@ -86,7 +87,7 @@ def with_replay_options(*, content: str, needs_output: bool) -> Callable[[Comman
         click.option("--resume", is_flag=True, help="Resume the interrupted run of --out."),
         click.option(
             "--checkpoint-s",
-            type=click.FloatRange(min=0, min_open=True),
+            type=FiniteRange(min=0, min_open=True),
             default=CHECKPOINT_SECONDS,
             show_default=True,
             help="Minimum time between two checkpoints, in seconds.",
@@ -104,6 +105,7 @@ def with_replay_options(*, content: str, needs_output: bool) -> Callable[[Comman
                 raise click.UsageError(
                     "standard input is read only once: --workers and --resume need a file or a topic"
                 )
+            refuse_own_source(options.out, source_options.source)
             return command(source_options=source_options, replay_options=options, **kwargs)
 
         return with_source_options(_decorate(run, flags))

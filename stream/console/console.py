@@ -115,10 +115,9 @@ class Console:
             raise RequestError(409, "the rollout has changed since this page showed it: look again, then decide")
         try:
             changed = ROLLOUT_STEPS[step](present, int(time.time() * 1000), reason)
+            await self._write_rollout(changed)
         except RolloutError as exc:
             raise RequestError(409, str(exc)) from exc
-        try:
-            await self._write_rollout(changed)
         except BrokerError as exc:
             raise RequestError(503, f"the rollout is not stored: {exc}") from exc
         return changed

@@ -12,7 +12,7 @@ from clickscore.schemas.outcome_counts import PartitionReport, decode_report
 from clickscore.schemas.retraining import LEASE_SUFFIX, RetrainingLease, decode_lease, encode_lease, follows
 from clickscore.schemas.rollouts import Rollout, decode_rollout, encode_rollout
 from clickscore.schemas.topics import ROLLOUTS
-from clickscore.stream.errors import BrokerError, TopicMissingError
+from clickscore.stream.errors import BrokerError, RolloutError, TopicMissingError
 from clickscore.stream.kafka.log_reader import OpenReader, fetch_or_nothing, open_reader, read_to_end
 from clickscore.stream.kafka.producer import EventSender
 from clickscore.stream.kafka.topics import list_topics
@@ -152,11 +152,18 @@ async def write_rollout(settings: KafkaSettings, rollout: Rollout) -> None:
     """Write a rollout, and return once Kafka has stored it.
 
     Raises:
+        RolloutError: No worker could read the record.
         TopicMissingError: The topic is missing.
         BrokerError: The broker cannot be reached, or did not store the record.
     """
+    value = encode_rollout(rollout)
+    try:
+        decode_rollout(value)
+    except msgspec.DecodeError as exc:
+        message = f"this rollout was not written, because no worker could read it: {exc}"
+        raise RolloutError(message) from exc
     async with EventSender(settings, ROLLOUTS.name) as sender:
-        await sender.add(encode_rollout(rollout), rollout.name.encode(), partition=0)
+        await sender.add(value, rollout.name.encode(), partition=0)
 
 
 async def write_lease(settings: KafkaSettings, rollout: str, lease: RetrainingLease) -> None:

@@ -31,7 +31,7 @@ def start_ramp(rollout: Rollout, challenger: str, steps: Sequence[float], step_m
     if challenger == rollout.champion:
         message = f"{version_of(challenger)} is the champion already"
         raise RolloutError(message)
-    if not steps or list(steps) != sorted(set(steps)) or steps[0] <= 0 or steps[-1] > 1:
+    if not steps or list(steps) != sorted(set(steps)) or not all(0 < step <= 1 for step in steps):  # also for NaN
         shares = ", ".join(f"{100 * step:g}" for step in steps)
         message = f"the steps of a ramp are rising shares from above 0 to at most 100 %, not {shares or 'empty'}"
         raise RolloutError(message)

@@ -41,6 +41,12 @@ def test_text_that_is_no_value_is_refused():
         override(DEFAULT, {"dim": "large"})
 
 
+@pytest.mark.parametrize(("name", "text"), [("learning_rate", "nan"), ("temperature", "inf")])
+def test_number_that_is_not_finite_is_refused(name, text):
+    with pytest.raises(TrainingError, match=f"{name} must be a finite number, not {text}"):
+        override(DEFAULT, {name: text})
+
+
 def test_model_cannot_be_replaced_by_text():
     with pytest.raises(TrainingError, match="no setting 'model'"):
         override(DEFAULT, {"model": "x"})

@@ -1,4 +1,5 @@
 import gzip
+import json
 import subprocess
 import sys
 
@@ -64,6 +65,25 @@ def test_malformed_line_is_left_out_counted_and_named(tmp_path):
     assert len(sessions) == 1
     assert report.dropped == {MALFORMED_LINE: 2}
     assert report.problem.startswith(f"{path}:2: ")
+
+
+@pytest.mark.parametrize("field", ["opened_at", "closed_at"])
+@pytest.mark.parametrize("time", [-1, 10**17, 10**30])
+def test_time_that_is_none_makes_a_line_malformed(tmp_path, field, time):
+    session = msgspec.structs.replace(closed(1, "view:a"), **{field: time})
+    path = tmp_path / "s"
+    path.write_bytes(json.dumps(msgspec.to_builtins(session)).encode())
+    sessions, report = read_sessions([path])
+    assert (len(sessions), report.dropped) == (0, {MALFORMED_LINE: 1})
+    assert field in report.problem
+
+
+def test_event_with_a_time_that_is_none_makes_a_line_malformed(tmp_path):
+    (path := tmp_path / "s").write_text(
+        '{"id":"a","session_id":"a","user_id":"u","opened_at":0,"closed_at":1,"length":1,"purchased":false,'
+        f'"events":[{{"ts":{10**30},"action":"view","item_id":"i"}}]}}'
+    )
+    assert read_sessions([path])[1].dropped == {MALFORMED_LINE: 1}
 
 
 def test_session_without_an_event_on_an_item_is_left_out_and_counted(tmp_path):

@@ -4,6 +4,7 @@ from click.testing import CliRunner
 from clickscore.model.commands import split
 from clickscore.model.errors import DataError
 from clickscore.model.split import split_sessions
+from clickscore.schemas.errors import OutputFileError
 from clickscore.schemas.sessions import decode_session
 from tests.model.builders import closed, write_sessions
 
@@ -57,6 +58,33 @@ def test_line_that_is_no_session_is_refused(tmp_path):
     path.write_text('{"id": 1}', encoding="utf-8")
     with pytest.raises(DataError, match=r"sessions\.jsonl:1 is no closed session"):
         split_sessions(path, tmp_path / "a", tmp_path / "b", "time", 0.3)
+
+
+def test_blank_line_is_no_session(source):
+    source.write_bytes(source.read_bytes() + b"\n\n")
+    assert sum(parts(source)[1]) == 100
+
+
+@pytest.mark.parametrize("line", [b'{"id": 1}', b'{"user_id": "\xff", "opened_at": 1, "closed_at": 1}'])
+def test_no_file_is_written_for_a_line_that_is_no_session(tmp_path, line):
+    (source := tmp_path / "sessions.jsonl").write_bytes(line)
+    with pytest.raises(DataError, match="is no closed session"):
+        parts(source)
+    assert not (tmp_path / "training.jsonl").exists()
+
+
+@pytest.mark.parametrize(("training", "test"), [("sessions.jsonl", "b"), ("a", "./sessions.jsonl"), ("a", "a")])
+def test_file_is_not_split_into_itself_and_keeps_its_sessions(source, training, test):
+    folder = source.parent
+    before = source.read_bytes()
+    with pytest.raises(DataError, match="name three different files"):
+        split_sessions(source, folder / training, folder / test, "user", 0.3)
+    assert source.read_bytes() == before
+
+
+def test_file_that_cannot_be_written_is_refused(source, tmp_path):
+    with pytest.raises(OutputFileError, match="absent/a cannot be written: No such file or directory"):
+        split_sessions(source, tmp_path / "absent" / "a", tmp_path / "b", "user", 0.3)
 
 
 def test_command_says_how_many_went_where(source, tmp_path):

@@ -100,6 +100,7 @@ def test_setting_has_a_sentence_and_a_unit_and_its_default_is_allowed(name: str)
         ("k", "many", "k (from flag) must be a whole number of at least 1, not 'many'"),
         ("control_share", 1.5, "control_share (from flag) must be a number from 0 to 1, not 1.5"),
         ("late_events", "keep", "late_events (from flag) must be one of decide, dead-letter, not 'keep'"),
+        ("reserve", "nan", "reserve (from flag) must be a number from 0 to 9000000000, not 'nan'"),
         ("web_port", 65_536, "web_port (from flag) must be a whole number from 0 to 65535, not 65536"),
         ("gap_ms", 1, "gap_ms (1) must not be below lateness_ms (300000)"),
         ("user_ttl_ms", 1, "user_ttl_ms (1) must not be below gap_ms (1800000)"),

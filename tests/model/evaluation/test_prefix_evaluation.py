@@ -64,6 +64,11 @@ def test_line_that_is_no_row_is_refused_by_name(tmp_path, line):
         read_prefixes(file_of(tmp_path, ["a\tb\n", line]), Vocabulary(["a"]))
 
 
+def test_file_without_a_row_is_refused(tmp_path):
+    with pytest.raises(DataError, match="holds no prefix"):
+        read_prefixes(file_of(tmp_path, []), Vocabulary(["a"]))
+
+
 def test_file_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "photo").write_bytes(bytes(range(256)))
     with pytest.raises(DataError, match="is not a prefix"):

@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -49,6 +50,32 @@ def test_former_name_of_a_command_works_and_no_list_shows_it(former: str, name: 
     assert name in cli.list_commands(context)
     assert former not in cli.list_commands(context)
     assert cli.get_command(context, former) is cli.get_command(context, name)
+
+
+def _leaves(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
+    """Yield all commands of a group, with their names."""
+    if not isinstance(command, click.Group):
+        yield name, command
+        return
+    context = click.Context(command)
+    for part in command.list_commands(context):
+        if (child := command.get_command(context, part)) is not None:
+            yield from _leaves(child, f"{name} {part}")
+
+
+@pytest.mark.train
+def test_no_option_takes_nan_for_a_number() -> None:
+    """`nan` lies within every range of click. Settings check their values by themselves."""
+    numbers = [
+        (name, option)
+        for name, command in _leaves(cli, "clickscore")
+        for option in command.params
+        if isinstance(option.type, (click.FloatRange, click.types.FloatParamType)) and option.name not in SETTINGS
+    ]
+    assert len(numbers) > 10
+    for name, option in numbers:
+        with pytest.raises(click.BadParameter, match="finite"):
+            option.type.convert("nan", option, click.Context(cli, info_name=name))
 
 
 def test_check_counts_identities_and_no_time_passes_by_them() -> None:

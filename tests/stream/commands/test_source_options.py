@@ -1,5 +1,7 @@
 """Source options: flags of recorded events."""
 
+from pathlib import Path
+
 import click
 import pytest
 from click.testing import CliRunner
@@ -32,6 +34,15 @@ def test_help_shows_no_former_name() -> None:
     text = CliRunner().invoke(show, ["--help"]).output
     assert "--warm-up-from" in text
     assert "--warm-from" not in text
+
+
+@pytest.mark.parametrize("command", [["replay"], ["sessions"], ["outcomes", "replay"], ["items"]])
+def test_recorded_events_are_not_written_over(command: list[str], tmp_path: Path) -> None:
+    (source := tmp_path / "events.jsonl").write_text("{}\n")
+    done = CliRunner().invoke(cli, [*command, str(source), "--out", str(tmp_path / "." / "events.jsonl")])
+    assert done.exit_code == 2
+    assert "from which the command reads: name another file" in done.output
+    assert source.read_text() == "{}\n"
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_challenger_without_a_share_decides_nothing():
     assert (rollout.deciding.parts, rollout.parts) == ((OLD,), (OLD, NEW))
 
 
-@pytest.mark.parametrize("steps", [(), (0.0, 0.5), (0.5, 0.1), (0.5, 0.5), (0.5, 1.5)])
+@pytest.mark.parametrize("steps", [(), (0.0, 0.5), (0.5, 0.1), (0.5, 0.5), (0.5, 1.5), (float("nan"),)])
 def test_steps_of_a_ramp_rise(steps: tuple[float, ...]):
     with pytest.raises(RolloutError, match="rising shares from above 0 to at most 100 %"):
         start_ramp(canary(), NEW, steps, 1, 7)
