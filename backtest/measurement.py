@@ -252,10 +252,10 @@ class _Measurement:
 
 
 def read_trained_until(arm: Arm) -> int:
-    """Return the event time of the newest training event of an arm's bundle, ms; 0 where the time is unknown."""
+    """Return the event time of the newest event that an arm's bundle learned from, ms; 0 where the time is unknown."""
     if arm.baseline:
         return 0
-    return decode_manifest((resolve_folder(arm.settings.scoring.bundle) / "manifest.json").read_bytes()).trained_until
+    return decode_manifest((resolve_folder(arm.settings.scoring.bundle) / "manifest.json").read_bytes()).learned_until
 
 
 def _count_places(columns: ArmColumns) -> dict[str, FilledPlaces]:

@@ -53,7 +53,7 @@ class ArmResult(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, str]
     """Settings of the arm that override common settings."""
     trained_until: int
-    """Event time of the newest training event, ms, by the bundle's manifest; 0 where unknown."""
+    """Event time of the newest event of training or recalibration, ms, by the bundle's manifest; 0 where unknown."""
     learned_events: int
     """Judged events that are not newer, whose labels the bundle may have been trained on."""
     ranking: dict[str, Estimate]

@@ -1,5 +1,6 @@
 """Bundle files: write one exported model as a folder, with a manifest that describes it."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -42,10 +43,12 @@ def write_bundle(
     unfinished: str = "",
     session_neighbours: SessionNeighboursReport | None = None,
     trainings: int = 1,
+    data_report: bytes = b"",
+    checkpoint: Path | None = None,
 ) -> Manifest:
     """Write a bundle and return its manifest.
 
-    The manifest is written last, so that a folder with a manifest is complete.
+    The manifest is written last and at once, so that a folder with a manifest is complete.
 
     Args:
         folder: Path of the bundle; the folder must be absent or empty.
@@ -66,6 +69,8 @@ def write_bundle(
         unfinished: Progress of a training that has not ended; empty for a finished one.
         session_neighbours: Index of training sessions in the graph; None for a graph without.
         trainings: Number of trainings whose mean scores the graph ranks by.
+        data_report: Content of `data-report.json`; empty for no such file.
+        checkpoint: Checkpoint to copy into the bundle; None for none.
 
     Raises:
         ExportError: The folder is not empty.
@@ -100,8 +105,24 @@ def write_bundle(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.onnx").write_bytes(model)
     (folder / "items.txt").write_bytes(items)
-    (folder / "manifest.json").write_bytes(msgspec.json.format(encode_manifest(manifest), indent=2) + b"\n")
+    if data_report:
+        (folder / "data-report.json").write_bytes(data_report)
+    if checkpoint:
+        shutil.copytree(checkpoint, folder / "checkpoint")
+    write_manifest(folder, manifest)
     return manifest
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest of a bundle whose other files are complete; after a kill it is there as a whole, or not at all.
+
+    Args:
+        folder: Folder of the bundle.
+        manifest: The manifest.
+    """
+    draft = folder / "manifest.json.draft"
+    draft.write_bytes(msgspec.json.format(encode_manifest(manifest), indent=2) + b"\n")
+    draft.replace(folder / "manifest.json")
 
 
 def require_empty(folder: Path) -> None:
@@ -110,9 +131,15 @@ def require_empty(folder: Path) -> None:
     Raises:
         ExportError: The path is a file, or a folder with files.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        message = f"{folder} is not empty, and a worker may be serving it: name a new folder"
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if (folder / "model.onnx").exists() and not (folder / "manifest.json").exists():
+        message = (
+            f"{folder} has a part of a bundle, from an export that was interrupted: delete it, or name a new folder"
+        )
         raise ExportError(message)
+    message = f"{folder} is not empty, and a worker may be serving it: name a new folder"
+    raise ExportError(message)
 
 
 def _count_candidates(outputs: Sequence[Tensor]) -> int:

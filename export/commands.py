@@ -341,3 +341,5 @@ def encode(bundle: Path, items: Path, encoder: Path, out: Path) -> None:
         click.echo(f"left out: {encoded.without_text:,} new items with neither title, category nor brand")
     manifest = encoded.manifest
     click.echo(f"wrote bundle {manifest.version}: {manifest.items:,} items, {encoded.new:,} of them new, in {out}")
+    if encoded.is_recalibrated:
+        click.echo(f"next: clickscore recalibrate {out} SESSIONS: the new bundle lacks the corrected level of {bundle}")

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from clickscore.export.bundle_files import require_empty
-from clickscore.export.bundle_options import CANDIDATES
+from clickscore.export.bundle_options import read_export_options
 from clickscore.export.errors import ExportError
 from clickscore.export.export_bundle import export_bundle
 from clickscore.model.checkpoint import (
@@ -58,6 +58,8 @@ class EncodedItems(NamedTuple):
     choice: ParamChoice
     manifest: Manifest
     """Manifest of the new bundle."""
+    is_recalibrated: bool
+    """Whether the given bundle had a correction of its level, which the new bundle lacks."""
 
 
 def encode_items(
@@ -122,9 +124,13 @@ def encode_items(
     extended = _append_items(trained, new, new_vectors, anchors, origin)
     with tempfile.TemporaryDirectory() as folder:
         _save_checkpoint(Path(folder), extended, pairs, text_vectors)
-        candidates, precision = _read_export_options(bundle)
-        _, manifest = export_bundle(Path(folder), out, candidates, precision=precision, trainable=True)
-    return EncodedItems(len(new), len(unknown) - len(new), len(anchors), choice, manifest)
+        candidates, precision, session_neighbours = read_export_options(bundle)
+        _, manifest = export_bundle(
+            Path(folder), out, candidates, precision=precision, trainable=True, session_neighbours=session_neighbours
+        )
+    path = bundle / "manifest.json"
+    is_recalibrated = path.is_file() and decode_manifest(path.read_bytes()).level is not None
+    return EncodedItems(len(new), len(unknown) - len(new), len(anchors), choice, manifest, is_recalibrated)
 
 
 def _append_items(
@@ -150,15 +156,6 @@ def _append_items(
     record = msgspec.structs.replace(checkpoint.record, lineage=(*checkpoint.record.lineage, origin))
     stack = checkpoint.stack and checkpoint.stack.grow(len(vocabulary))
     return Checkpoint(record, vocabulary, model, neighbours, checkpoint.held_out, stack, checkpoint.indexed_sessions)
-
-
-def _read_export_options(bundle: Path) -> tuple[int, str]:
-    """Return the number of candidates and the precision of a bundle, or the defaults for a checkpoint."""
-    path = bundle / "manifest.json"
-    if not path.is_file():
-        return CANDIDATES, "fp32"
-    manifest = decode_manifest(path.read_bytes())
-    return manifest.candidates, manifest.precision
 
 
 def _save_checkpoint(folder: Path, checkpoint: Checkpoint, pairs: PairCounts, text_vectors: TextVectors) -> None:

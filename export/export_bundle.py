@@ -4,7 +4,6 @@
 # torch does not type the result of a module.
 
 import functools
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -121,11 +120,9 @@ def export_bundle(
         unfinished=next(filter(None, (describe_progress(training.record) for training in trainings)), ""),
         session_neighbours=neighbours and _describe_neighbours(neighbours),
         trainings=len(trainings),
+        data_report=msgspec.json.format(msgspec.json.encode(trained.record.report), indent=2) + b"\n",
+        checkpoint=checkpoint if trainable else None,
     )
-    report = msgspec.json.format(msgspec.json.encode(trained.record.report), indent=2) + b"\n"
-    (folder / "data-report.json").write_bytes(report)
-    if trainable:
-        shutil.copytree(checkpoint, folder / "checkpoint")
     return parity, manifest
 
 

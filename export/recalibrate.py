@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import onnxruntime as ort
 
-from clickscore.export.bundle_files import require_empty
+from clickscore.export.bundle_files import require_empty, write_manifest
 from clickscore.export.errors import ExportError
 from clickscore.export.level_graph import add_level, add_refit, remove_level
 from clickscore.export.parity import MAX_DIFFERENCE
@@ -34,7 +34,7 @@ from clickscore.model.prefix_features import (
 from clickscore.model.refit import Refit, fit_refit
 from clickscore.model.session_files import read_sessions
 from clickscore.model.vocabulary import read_vocabulary
-from clickscore.schemas.manifest import HEADS, Manifest, content_hash, decode_manifest, encode_manifest
+from clickscore.schemas.manifest import HEADS, Manifest, content_hash, decode_manifest
 
 CHECKED_PREFIXES = 512
 """Newest prefixes on which the new graph is compared with the old graph."""
@@ -95,7 +95,7 @@ def recalibrate_bundle(bundle: Path, files: Sequence[Path], out: Path, *, refit_
     )
     shutil.copytree(bundle, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json", "model.onnx"))
     (out / "model.onnx").write_bytes(corrected)
-    (out / "manifest.json").write_bytes(msgspec.json.format(encode_manifest(new_manifest), indent=2) + b"\n")
+    write_manifest(out, new_manifest)
     return new_manifest
 
 

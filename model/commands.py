@@ -275,7 +275,7 @@ def evaluate(*, bundle: Path, prefixes: Path, sessions: tuple[Path, ...], json_o
     bundle_result, *baselines = results
     if baselines:
         hit_rates = {result.name: result.figures["P@20"].value / 100 for result in baselines}
-        hit_rate = bundle_result.figures["P@20"].scaled(0.01)
+        hit_rate = estimate_share(bundle_result.figures["P@20"].value / 100, bundle_result.rows)
         for sentence in describe_comparison(hit_rate, hit_rates, bundle_result.rows):
             console.print(sentence)
     json_output.write(results)

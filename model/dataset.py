@@ -157,7 +157,7 @@ def load_fine_tuning_data(files: Sequence[Path], config: TrainConfig, model_voca
         model_vocabulary: Items of the model.
 
     Raises:
-        DataError: A file cannot be read, or no session has a known item.
+        DataError: A file cannot be read, or the model knows no item of any session.
     """
     sessions, report = read_sessions(files)
     vocabulary = model_vocabulary.extend(
@@ -169,6 +169,9 @@ def load_fine_tuning_data(files: Sequence[Path], config: TrainConfig, model_voca
         raise DataError(message)
     rows = model_vocabulary.rows(sessions.item_ids)
     old_examples = make_examples(sessions, rows, config.model.max_length)
+    if not len(old_examples):
+        message = "no session of the files has an item that the model knows: train a new model, without --from"
+        raise DataError(message)
     sample = _sample(np.arange(len(old_examples)), config)
     return FineTuningData(
         vocabulary=vocabulary,

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
+from clickscore.export.bundle_options import ExportOptions, read_export_options
 from clickscore.export.export_bundle import export_bundle
 from clickscore.model.checkpoint import find_checkpoint, load_checkpoint, load_pairs, load_texts, save_texts
 from clickscore.model.config import TrainConfig
@@ -108,7 +109,7 @@ class Retraining:
                 shutil.rmtree(run)
                 return None
             self._make_checkpoint(plan, run)
-            content_hash = self._export(run)
+            content_hash = self._export(plan, run)
             comparison = self._compare(plan, run)
             outcome = self._publish(plan, run, content_hash, comparison, lease)
             self._add_forecast(outcome)
@@ -273,24 +274,42 @@ class Retraining:
         if texts := load_texts(folder):
             save_texts(out, texts)
 
-    def _export(self, run: Path) -> str:
-        """Write the bundle, unless a killed run has written it, and return its content hash."""
+    def _export(self, plan: RunPlan, run: Path) -> str:
+        """Write the bundle, unless a killed run has written it, and return its content hash.
+
+        Number of candidates and precision are the champion's. A training anew decides anew on session neighbours.
+
+        Args:
+            plan: Plan of the run.
+            run: Folder of the run.
+        """
         bundle, draft = run / "bundle", run / "bundle.draft"
         if not bundle.is_dir():
             shutil.rmtree(draft, ignore_errors=True)
+            options = read_export_options(self._fetch(plan.champion)) if plan.champion else ExportOptions()
             with self._console.status("writing the bundle"):
-                export_bundle(run / "checkpoint", draft)
+                export_bundle(
+                    run / "checkpoint",
+                    draft,
+                    options.candidates,
+                    precision=options.precision,
+                    session_neighbours=options.session_neighbours or plan.method == "train",
+                )
             draft.rename(bundle)
         return decode_manifest((bundle / "manifest.json").read_bytes()).content_hash
+
+    def _fetch(self, content_hash: str) -> Path:
+        """Return the folder of a bundle: of a run, or a copy out of the bundle store."""
+        return self._folder.find_part(content_hash, "bundle") or self._store.fetch(
+            content_hash, self._folder.folder / FETCHED
+        )
 
     def _compare(self, plan: RunPlan, run: Path) -> BundleComparison | None:
         """Compare the new bundle with the champion on the held-out sessions; None without a champion."""
         if plan.champion is None:
             return None
         with self._console.status("comparing the new bundle with the champion"):
-            champion = self._folder.find_part(plan.champion, "bundle") or self._store.fetch(
-                plan.champion, self._folder.folder / FETCHED
-            )
+            champion = self._fetch(plan.champion)
             return compare_bundles(champion, run / "bundle", [run / "held-out.jsonl.gz"], COMPARED_SESSIONS)
 
     def _publish(

@@ -32,6 +32,7 @@ import hashlib
 
 import msgspec
 
+from clickscore.schemas.field_types import Millis
 from clickscore.schemas.json_depth import bounded_depth
 
 FORMAT_VERSION = 1
@@ -118,9 +119,9 @@ class LevelCorrection(msgspec.Struct, frozen=True, kw_only=True):
     """Number of recent sessions."""
     events: int
     """Number of their events without an earlier purchase."""
-    closed_from: int
+    closed_from: Millis
     """Closing time of the oldest recent session, ms."""
-    closed_until: int
+    closed_until: Millis
     """Closing time of the newest recent session, ms."""
     action_scale: float
     action_shifts: dict[str, float]
@@ -205,6 +206,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Number of trainings whose mean scores the graph ranks by. Metrics and heads are of the first one."""
     unfinished: str = ""
     """Progress of a training that had not ended at the export, such as `3 of 8 epochs`; empty for a finished one."""
+
+    @property
+    def learned_until(self) -> int:
+        """Event time of the newest event that training or a correction of the level has learned from, ms; 0 if unknown."""
+        return max(self.trained_until, self.level.closed_until if self.level else 0)
 
     @property
     def version(self) -> str:

@@ -12,7 +12,3 @@ class BootstrapInterval(msgspec.Struct, frozen=True, kw_only=True):
     """The 2.5 % quantile over the resamples."""
     high: float
     """The 97.5 % quantile over the resamples."""
-
-    def scaled(self, factor: float) -> "BootstrapInterval":
-        """Return figure and ends times a positive factor."""
-        return BootstrapInterval(value=factor * self.value, low=factor * self.low, high=factor * self.high)

@@ -49,9 +49,14 @@ def rank_next_items(baseline: RankingBaseline, examples: Examples) -> Ints:
 
 
 def estimate_share(share: float, rows: int) -> BootstrapInterval:
-    """Return a share of independent rows with its 95 % interval, by the normal approximation."""
-    margin = NORMAL_QUANTILE * math.sqrt(share * (1 - share) / max(1, rows))
-    return BootstrapInterval(value=share, low=max(0.0, share - margin), high=min(1.0, share + margin))
+    """Return a share of independent rows with its 95 % interval (Wilson, JASA 1927).
+
+    Unlike a bootstrap, the interval does not shrink to a point where a few rows are all hits or all misses.
+    """
+    penalty = NORMAL_QUANTILE**2 / max(1, rows)
+    centre = (share + penalty / 2) / (1 + penalty)
+    margin = math.sqrt(share * (1 - share) * penalty + penalty**2 / 4) / (1 + penalty)
+    return BootstrapInterval(value=share, low=max(0.0, centre - margin), high=min(1.0, centre + margin))
 
 
 def describe_comparison(model: BootstrapInterval, baselines: Mapping[str, float], rows: int) -> list[str]:

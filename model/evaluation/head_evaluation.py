@@ -156,31 +156,39 @@ def evaluate_heads(
         hidden_share: Share of the bundle's items that become unknown to the bundle and to the baselines.
 
     Raises:
-        DataError: A file cannot be read, the test overlaps with other sessions, or a set is empty.
+        DataError: A file cannot be read, the test overlaps with other sessions, a set is empty, no row of the test or
+            every row has a later purchase, or the bundle is recalibrated already.
     """
     manifest = decode_manifest((bundle / "manifest.json").read_bytes())
+    if recent and manifest.level:
+        message = (
+            f"{manifest.version} is recalibrated already: name the bundle before, or leave out the recent sessions"
+        )
+        raise DataError(message)
     _refuse_overlap([*sessions, *recent], test)
-    (training_sessions, _), (test_sessions, _) = read_sessions(sessions), read_sessions(test)
-    if not len(training_sessions) or not len(test_sessions):
-        message = "the training files or the test files hold no session: name files of closed sessions"
+    training_sessions, test_sessions, recent_sessions = (read_sessions(files)[0] for files in (sessions, test, recent))
+    if not len(training_sessions) or not len(test_sessions) or (recent and not len(recent_sessions)):
+        message = "the training, test or recent files hold no session: name files of closed sessions"
         raise DataError(message)
     truths = read_ground_truth(truth, test) if truth else None
-
-    on_step("fitting the baselines")
     bundle_items = read_vocabulary(bundle / "items.txt")
     hidden = choose_hidden_items(bundle_items.items, hidden_share)
+    bundle_test = make_full_sessions(test_sessions, find_rows(bundle_items, test_sessions.item_ids, hidden))
+    if len(np.unique(bundle_test.purchase[select_all_rows(bundle_test)])) < 2:
+        message = "the test needs sessions with a purchase after their first events, and sessions without one"
+        raise DataError(message)
+
+    on_step("fitting the baselines")
     vocabulary = Vocabulary(training_sessions.item_ids)
     training = make_full_sessions(training_sessions, find_rows(vocabulary, training_sessions.item_ids, hidden))
     attributes = make_item_attributes(vocabulary.items, read_catalogue(items))
     baselines = fit_head_baselines(training, np.flatnonzero(~mark_purchased(training)), attributes)
     bundle_heads = BundleHeads(open_graph(bundle / "model.onnx"), manifest, baselines[0])
-    bundle_test = make_full_sessions(test_sessions, find_rows(bundle_items, test_sessions.item_ids, hidden))
     baseline_test = make_full_sessions(test_sessions, find_rows(vocabulary, test_sessions.item_ids, hidden))
     test_rate = BaseRate(bundle_test, select_all_rows(bundle_test), "base rate, test")
     models: list[tuple[HeadPredictor, FullSessions]] = [(bundle_heads, bundle_test)]
     models += [(baseline, baseline_test) for baseline in (*baselines, test_rate)]
     if recent:
-        recent_sessions, _ = read_sessions(recent)
         fitted = make_full_sessions(recent_sessions, find_rows(bundle_items, recent_sessions.item_ids, hidden))
         correction = fit_level(bundle_heads.graph, manifest, fitted)
         known_attributes = make_item_attributes(bundle_items.items, read_catalogue(items))

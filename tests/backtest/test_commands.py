@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
 from clickscore.backtest.commands import backtest
 from clickscore.schemas.errors import ClickscoreError
+from clickscore.schemas.manifest import LevelCorrection
 from tests.backtest.contests import write_log
 from tests.bundles import small_bundle
 
@@ -146,13 +148,30 @@ def test_what_cannot_run_is_refused(log: Path, bundle: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_bundle_that_may_have_learned_the_answers_is_told(log: Path, bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("learned_by", ["training", "recalibration"])
+def test_bundle_that_may_have_learned_the_answers_is_told(
+    log: Path, bundle: Path, tmp_path: Path, learned_by: str
+) -> None:
+    until = 1_700_002_000_000
+    level = LevelCorrection(
+        sessions=100,
+        events=500,
+        closed_from=until - 1,
+        closed_until=until,
+        action_scale=1.0,
+        action_shifts={},
+        purchase_scale=1.0,
+        purchase_shift=0.5,
+        before={},
+        after={},
+    )
+    changes = {"training": {"trained_until": until}, "recalibration": {"level": msgspec.to_builtins(level)}}
     learned = tmp_path / "learned"
     learned.mkdir()
     for path in bundle.iterdir():
         (learned / path.name).write_bytes(path.read_bytes())
     manifest = json.loads((learned / "manifest.json").read_text())
-    (learned / "manifest.json").write_text(json.dumps(manifest | {"trained_until": 1_700_002_000_000}))
+    (learned / "manifest.json").write_text(json.dumps(manifest | changes[learned_by]))
     printed = " ".join(invoked(log, "--bundle", learned, "--bundle", bundle).output.split())
     assert "Beware: 'learned' was trained on events up to 2023-11-14 22:46" in printed
     assert "--judge-from 2023-11-14T22:46" in printed

@@ -4,6 +4,7 @@ import onnx
 import pytest
 
 from clickscore.export.bundle_files import write_bundle
+from clickscore.export.bundle_options import ExportOptions, read_export_options
 from clickscore.export.errors import ExportError
 from clickscore.export.random_bundle import random_weights, write_random_bundle
 from clickscore.export.to_onnx import to_onnx
@@ -64,6 +65,26 @@ def test_bundle_is_never_written_over_another(tmp_path, graph):
     write(tmp_path, graph)
     with pytest.raises(ExportError, match="not empty"):
         write(tmp_path, graph)
+
+
+def test_bundle_whose_writing_broke_off_has_no_manifest_and_is_named(tmp_path, graph):
+    with pytest.raises(FileNotFoundError):
+        write(tmp_path / "bundle", graph, checkpoint=tmp_path / "absent")
+    assert not (tmp_path / "bundle" / "manifest.json").exists()
+    with pytest.raises(ExportError, match="has a part of a bundle, from an export that was interrupted"):
+        write(tmp_path / "bundle", graph)
+
+
+@pytest.mark.parametrize(("items", "top_k", "kept"), [(200, 100, 100), (200, 8, 8), (5, 64, 64), (80, 500, 80)])
+def test_next_bundle_keeps_candidates_unless_all_items_were_candidates(tmp_path, items, top_k, kept):
+    write_random_bundle(tmp_path / "bundle", items, CONFIG, candidates=top_k)
+    assert read_export_options(tmp_path / "bundle") == ExportOptions(kept, "fp32", session_neighbours=False)
+
+
+def test_next_bundle_keeps_precision_and_a_checkpoint_has_the_defaults(tmp_path):
+    write_random_bundle(tmp_path / "bundle", 200, CONFIG, candidates=20, precision="int8")
+    assert read_export_options(tmp_path / "bundle").precision == "int8"
+    assert read_export_options(tmp_path) == ExportOptions()
 
 
 def test_bundle_is_never_written_over_a_file(tmp_path, graph):

@@ -31,6 +31,12 @@ def test_newer_sessions_without_a_known_item_are_refused(tmp_path):
         load_fine_tuning_data([tmp_path / "s.txt"], dataclasses.replace(ONCE, min_count=2), Vocabulary([]))
 
 
+def test_newer_sessions_of_which_the_model_knows_no_item_are_refused(tmp_path):
+    (tmp_path / "s.txt").write_text("c d\n")
+    with pytest.raises(DataError, match="no session of the files has an item that the model knows"):
+        load_fine_tuning_data([tmp_path / "s.txt"], ONCE, Vocabulary(["a", "b"]))
+
+
 def test_newest_sessions_are_held_out_and_those_before_them_validate(tmp_path):
     path = write_sessions(tmp_path / "s", [closed(number, "view:a " * (1 + number // 8)) for number in range(10)])
     data = load_dataset([path], TENTHS)

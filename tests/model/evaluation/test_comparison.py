@@ -43,6 +43,15 @@ def test_baselines_are_counted_on_the_training_sessions() -> None:
     assert measure_baselines(TRAINING, examples([1, 2], [3, 1]), 5) == {"popularity": 1.0, "co-occurrence": 0.5}
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_few_rows_of_one_outcome_prove_nothing(share: float) -> None:
+    interval = estimate_share(share, 3)
+    assert interval.high - interval.low > 0.5
+    assert 0 <= interval.low <= share <= interval.high <= 1
+    _, outcome = describe_comparison(interval, {"popularity": 0.5}, 3)
+    assert outcome == "These next items are too few to tell the model from popularity."
+
+
 @pytest.mark.parametrize(
     ("share", "words"),
     [

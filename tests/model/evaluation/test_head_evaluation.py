@@ -4,6 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from clickscore.export.random_bundle import write_random_bundle
+from clickscore.export.recalibrate import recalibrate_bundle
 from clickscore.model.calibration import Probabilities
 from clickscore.model.commands import evaluate_events
 from clickscore.model.errors import DataError
@@ -21,7 +22,7 @@ from clickscore.model.evaluation.head_evaluation import (
 from clickscore.model.onnx_runtime import open_graph
 from clickscore.model.prefix_features import NO_ATTRIBUTES, make_full_sessions, make_item_attributes, mark_purchased
 from clickscore.schemas.manifest import NEXT_ACTIONS
-from tests.model.builders import TINY, flat, shoppers, write_sessions
+from tests.model.builders import TINY, closed, flat, shoppers, write_sessions
 
 pytestmark = pytest.mark.train
 
@@ -182,6 +183,33 @@ def test_hidden_items_are_a_share_in_any_order():
 def test_test_that_was_learned_is_refused(files):
     with pytest.raises(DataError, match="500 test sessions are also training sessions"):
         evaluate_heads(files / "bundle", [files / "training.jsonl"], [files / "training.jsonl"], lambda _: None)
+
+
+@pytest.mark.parametrize("words", ["view:a view:b", "purchase:a", "view:a purchase:a"])
+def test_test_with_one_outcome_is_refused(files, tmp_path, words):
+    test = write_sessions(tmp_path / "test.jsonl", [closed(10_000 + number, words) for number in range(20)])
+    with pytest.raises(
+        DataError, match="needs sessions with a purchase after their first events, and sessions without"
+    ):
+        evaluate_heads(files / "bundle", [files / "training.jsonl"], [test], lambda _: None)
+
+
+def test_recent_file_without_a_session_is_refused(files, tmp_path):
+    (recent := tmp_path / "recent.jsonl").touch()
+    with pytest.raises(DataError, match="hold no session"):
+        evaluate_heads(
+            *(files / "bundle", [files / "training.jsonl"], [files / "test.jsonl"], lambda _: None), recent=[recent]
+        )
+
+
+def test_recalibrated_bundle_is_not_recalibrated_again(files, tmp_path):
+    write_sessions(tmp_path / "recent.jsonl", shoppers(900)[700:])
+    assert recalibrate_bundle(files / "bundle", [tmp_path / "recent.jsonl"], tmp_path / "fresher")
+    with pytest.raises(DataError, match="is recalibrated already: name the bundle before"):
+        evaluate_heads(
+            *(tmp_path / "fresher", [files / "training.jsonl"], [files / "test.jsonl"], lambda _: None),
+            recent=[tmp_path / "recent.jsonl"],
+        )
 
 
 @pytest.mark.slow
