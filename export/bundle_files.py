@@ -48,7 +48,7 @@ def write_bundle(
 ) -> Manifest:
     """Write a bundle and return its manifest.
 
-    The manifest is written last and at once, so that a folder with a manifest is complete.
+    The manifest is written last and in one step, so a folder with a manifest is complete.
 
     Args:
         folder: Path of the bundle; the folder must be absent or empty.
@@ -114,7 +114,7 @@ def write_bundle(
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest of a bundle whose other files are complete; after a kill it is there as a whole, or not at all.
+    """Write the manifest of a bundle with complete files; a kill leaves no part of a manifest.
 
     Args:
         folder: Folder of the bundle.

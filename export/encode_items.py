@@ -59,7 +59,7 @@ class EncodedItems(NamedTuple):
     manifest: Manifest
     """Manifest of the new bundle."""
     is_recalibrated: bool
-    """Whether the given bundle had a correction of its level, which the new bundle lacks."""
+    """Whether the given bundle had a corrected level; the new bundle has no corrected level."""
 
 
 def encode_items(

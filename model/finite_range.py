@@ -1,4 +1,4 @@
-"""Finite range: the type of every command option that takes a number with a fraction; `nan` and `inf` are refused."""
+"""Finite range: the type of every command option with a fractional number; `nan` and `inf` are refused."""
 
 import math
 from typing import Any
@@ -7,10 +7,10 @@ import click
 
 
 class FiniteRange(click.FloatRange):
-    """Range of numbers. `nan` is in every range of click, and `inf` in every range without a largest number."""
+    """Range of finite numbers. click takes `nan` for a number of every range."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 (click's)
-        """Return the number, or end the command where it is not finite or out of range.
+        """Return the number; end the command for `nan`, `inf` and a number out of range.
 
         Args:
             value: Text of the option.

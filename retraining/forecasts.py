@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from clickscore.retraining.run_folder import RunOutcome, write_json
+from clickscore.retraining.run_folder import RunOutcome, read_json, write_json
 from clickscore.retraining.verdict import RANKING
 from clickscore.schemas.outcome_counts import VariantCounts
 
@@ -48,9 +48,13 @@ class ForecastQuality(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_forecasts(folder: Path) -> list[Forecast]:
-    """Return the forecasts of a folder, the oldest first."""
+    """Return the forecasts of a folder, the oldest first.
+
+    Raises:
+        RetrainingError: The file of the forecasts cannot be read.
+    """
     path = folder / "forecasts.json"
-    return msgspec.json.decode(path.read_bytes(), type=list[Forecast]) if path.is_file() else []
+    return read_json(path, list[Forecast], "Delete the file to begin a new list") if path.is_file() else []
 
 
 def write_forecasts(folder: Path, forecasts: Sequence[Forecast]) -> None:

@@ -13,6 +13,7 @@ A run without an outcome has not ended.
 """
 
 import fcntl
+import re
 import secrets
 import shutil
 from collections.abc import Collection, Generator
@@ -37,6 +38,7 @@ FETCHED = "fetched"
 """Folder of bundles that come from elsewhere."""
 KEPT_RUNS = 3
 """Newest runs whose checkpoints stay, besides those of the rollout: checkpoints are large."""
+_RUN_NAME = re.compile(r"run-[0-9]+")
 
 
 class RunPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,8 +113,10 @@ class RunFolder:
         return path.read_text()
 
     def runs(self) -> list[Path]:
-        """Return the folders of the runs, the oldest first."""
-        return sorted((path for path in self.folder.glob("run-*") if path.is_dir()), key=_number)
+        """Return the folders of the runs, the oldest first; other folders, such as copies of a run, are no runs."""
+        return sorted(
+            (path for path in self.folder.iterdir() if path.is_dir() and _RUN_NAME.fullmatch(path.name)), key=_number
+        )
 
     def begin_run(self) -> tuple[int, Path]:
         """Return number and folder of the unfinished run, or of a new one."""
@@ -182,13 +186,13 @@ class RunFolder:
 def read_plan(run: Path) -> RunPlan | None:
     """Return the plan of a run; None for a run whose sessions were not read completely."""
     path = run / "plan.json"
-    return _decode(path, RunPlan) if path.is_file() else None
+    return read_json(path, RunPlan) if path.is_file() else None
 
 
 def read_outcome(run: Path) -> RunOutcome | None:
     """Return the outcome of a run; None for an unfinished run."""
     path = run / "outcome.json"
-    return _decode(path, RunOutcome) if path.is_file() else None
+    return read_json(path, RunOutcome) if path.is_file() else None
 
 
 def write_json(path: Path, value: object) -> None:
@@ -206,11 +210,21 @@ def write_file(path: Path, content: bytes) -> None:
 _Value = TypeVar("_Value")
 
 
-def _decode(path: Path, kind: type[_Value]) -> _Value:
+def read_json(path: Path, kind: type[_Value], remedy: str = "Delete its folder to begin this run anew") -> _Value:
+    """Return the value of a file of `write_json`.
+
+    Args:
+        path: The file.
+        kind: Type of the value.
+        remedy: What to do about a file that cannot be read, as a sentence.
+
+    Raises:
+        RetrainingError: The file cannot be read.
+    """
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.DecodeError) as exc:
-        message = f"{path} cannot be read: {exc}. Delete its folder to begin this run anew"
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as exc:
+        message = f"{path} cannot be read: {exc}. {remedy}"
         raise RetrainingError(message) from exc
 
 

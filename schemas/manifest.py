@@ -209,7 +209,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def learned_until(self) -> int:
-        """Event time of the newest event that training or a correction of the level has learned from, ms; 0 if unknown."""
+        """Event time of the newest event of the training and of the correction of the level, ms; 0 if unknown."""
         return max(self.trained_until, self.level.closed_until if self.level else 0)
 
     @property

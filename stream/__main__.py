@@ -46,7 +46,7 @@ FILE_ERRORS = frozenset(
         *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
     }
 )
-"""Causes of an `OSError` that lie in the files and folders of the user: a full disk, a missing folder, a missing right."""
+"""Causes of an `OSError` in files and folders of the user: a full disk, a missing folder, a missing right."""
 
 ALIASES = {"adopt": "import-onnx"}
 """Former names of commands. Former names still work, but are not listed."""

@@ -51,7 +51,7 @@ def rank_next_items(baseline: RankingBaseline, examples: Examples) -> Ints:
 def estimate_share(share: float, rows: int) -> BootstrapInterval:
     """Return a share of independent rows with its 95 % interval (Wilson, JASA 1927).
 
-    Unlike a bootstrap, the interval does not shrink to a point where a few rows are all hits or all misses.
+    Unlike a bootstrap, the interval does not shrink to a point after a few rows without a hit.
     """
     penalty = NORMAL_QUANTILE**2 / max(1, rows)
     centre = (share + penalty / 2) / (1 + penalty)

@@ -63,7 +63,7 @@ order_option = click.option(
 
 
 def refuse_own_source(out: Path | None, source: str | Path) -> None:
-    """Refuse to write over the file that a command reads.
+    """Refuse to write over the source of a command.
 
     Args:
         out: File to write; None for no file.

@@ -1,5 +1,6 @@
 import pytest
 
+from clickscore.retraining.errors import RetrainingError
 from clickscore.retraining.forecasts import Forecast, measure_forecasts, observe, read_forecasts, write_forecasts
 from clickscore.schemas.outcome_counts import RatioSums, VariantCounts
 
@@ -63,3 +64,9 @@ def test_forecasts_are_read_as_written(tmp_path):
     assert read_forecasts(tmp_path) == []
     write_forecasts(tmp_path, [forecast(), forecast(observed=0.3)])
     assert read_forecasts(tmp_path) == [forecast(), forecast(observed=0.3)]
+
+
+def test_forecasts_that_cannot_be_read_are_named(tmp_path):
+    (tmp_path / "forecasts.json").write_text('[{"challenger": 1}]')
+    with pytest.raises(RetrainingError, match=r"forecasts\.json cannot be read: .* Delete the file to begin a new list"):
+        read_forecasts(tmp_path)

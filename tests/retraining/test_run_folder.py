@@ -117,6 +117,15 @@ def test_sessions_of_finished_runs_and_fetched_bundles_go(tmp_path):
     assert [path.name for path in (tmp_path / FETCHED).iterdir()] == ["champion"]
 
 
+def test_copy_of_a_run_is_no_run(tmp_path):
+    folder = RunFolder(tmp_path)
+    finish(folder, "a")
+    for name in ("run-0001.old", "run-old", "runs"):
+        (tmp_path / name).mkdir()
+    assert folder.runs() == [tmp_path / "run-0001"]
+    assert folder.begin_run()[0] == 2
+
+
 def test_runs_are_numbered_beyond_four_digits(tmp_path):
     for number in (9_999, 10_000):
         (tmp_path / f"run-{number:04}").mkdir()
