@@ -30,9 +30,9 @@ from clickscore.backtest.results import (
 )
 from clickscore.model.array_types import Floats, Ints
 from clickscore.model.metrics import MIN_PROBABILITY, calibration_error, pr_auc
+from clickscore.model.open_bundle import read_manifest
 from clickscore.model.packaged_bundle import resolve_folder
 from clickscore.schemas.durations import HOUR_MS
-from clickscore.schemas.manifest import decode_manifest
 from clickscore.stream.policy.policy_file import load_policy
 
 LENGTH_SLICES = ((1, 1), (2, 2), (3, 3), (4, 5), (6, 10), (11, MAX_LENGTH))
@@ -255,7 +255,7 @@ def read_trained_until(arm: Arm) -> int:
     """Return the event time of the newest event that an arm's bundle learned from, ms; 0 where the time is unknown."""
     if arm.baseline:
         return 0
-    return decode_manifest((resolve_folder(arm.settings.scoring.bundle) / "manifest.json").read_bytes()).learned_until
+    return read_manifest(resolve_folder(arm.settings.scoring.bundle)).learned_until
 
 
 def _count_places(columns: ArmColumns) -> dict[str, FilledPlaces]:

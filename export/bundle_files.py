@@ -7,7 +7,9 @@ from pathlib import Path
 import msgspec
 import onnx
 
+from clickscore.export.bundle_options import CANDIDATES, ExportOptions
 from clickscore.export.errors import ExportError
+from clickscore.model.open_bundle import read_manifest
 from clickscore.model.vocabulary import Vocabulary
 from clickscore.schemas.manifest import (
     FORMAT_VERSION,
@@ -123,6 +125,22 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     draft = folder / "manifest.json.draft"
     draft.write_bytes(msgspec.json.format(encode_manifest(manifest), indent=2) + b"\n")
     draft.replace(folder / "manifest.json")
+
+
+def read_export_options(bundle: Path) -> ExportOptions:
+    """Return the choices that a bundle was exported with; the defaults for a folder without a manifest.
+
+    A bundle with fewer items than it should have candidates has all its items as candidates.
+    """
+    if not (bundle / "manifest.json").is_file():
+        return ExportOptions()
+    manifest = read_manifest(bundle)
+    has_all_items = manifest.candidates == manifest.items
+    return ExportOptions(
+        max(CANDIDATES, manifest.candidates) if has_all_items else manifest.candidates,
+        manifest.precision,
+        manifest.session_neighbours is not None,
+    )
 
 
 def require_empty(folder: Path) -> None:

@@ -16,8 +16,7 @@ import msgspec
 import numpy as np
 import torch
 
-from clickscore.export.bundle_files import require_empty
-from clickscore.export.bundle_options import read_export_options
+from clickscore.export.bundle_files import read_export_options, require_empty
 from clickscore.export.errors import ExportError
 from clickscore.export.export_bundle import export_bundle
 from clickscore.model.checkpoint import (
@@ -36,11 +35,12 @@ from clickscore.model.checkpoint import (
 from clickscore.model.cold_start import MIN_ANCHORS, ParamChoice, choose_params, describe_items, fit_kernel_map
 from clickscore.model.item_attributes import item_text, read_items
 from clickscore.model.neighbours import Neighbours, PairCounts
+from clickscore.model.open_bundle import read_manifest
 from clickscore.model.session_arrays import Longs
 from clickscore.model.text_encoder import TextEncoder
 from clickscore.model.text_vectors import TextVectors, encode_texts
 from clickscore.model.vocabulary import fits_on_line
-from clickscore.schemas.manifest import Manifest, decode_manifest
+from clickscore.schemas.manifest import Manifest
 
 ReportProgress = Callable[[str, int, int], None]
 """Receives the name of the running step, the finished part and the total."""
@@ -128,8 +128,7 @@ def encode_items(
         _, manifest = export_bundle(
             Path(folder), out, candidates, precision=precision, trainable=True, session_neighbours=session_neighbours
         )
-    path = bundle / "manifest.json"
-    is_recalibrated = path.is_file() and decode_manifest(path.read_bytes()).level is not None
+    is_recalibrated = (bundle / "manifest.json").is_file() and read_manifest(bundle).level is not None
     return EncodedItems(len(new), len(unknown) - len(new), len(anchors), choice, manifest, is_recalibrated)
 
 

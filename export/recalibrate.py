@@ -24,6 +24,7 @@ from clickscore.model.calibration import Calibration, Probabilities
 from clickscore.model.errors import DataError
 from clickscore.model.level import correct_level, describe_level, fit_level, is_unchanged, leave_heads
 from clickscore.model.onnx_runtime import open_graph
+from clickscore.model.open_bundle import open_bundle
 from clickscore.model.prefix_features import (
     NO_ATTRIBUTES,
     FullSessions,
@@ -33,8 +34,7 @@ from clickscore.model.prefix_features import (
 )
 from clickscore.model.refit import Refit, fit_refit
 from clickscore.model.session_files import read_sessions
-from clickscore.model.vocabulary import read_vocabulary
-from clickscore.schemas.manifest import HEADS, Manifest, content_hash, decode_manifest
+from clickscore.schemas.manifest import HEADS, Manifest, content_hash
 
 CHECKED_PREFIXES = 512
 """Newest prefixes on which the new graph is compared with the old graph."""
@@ -55,9 +55,10 @@ def recalibrate_bundle(bundle: Path, files: Sequence[Path], out: Path, *, refit_
         DataError: A file cannot be read, or holds no session.
         ExportError: The bundle lacks a head or cannot be refitted, the new graph is not the old one with another level,
             or the folder is not empty.
+        TrainingError: The bundle is broken.
     """
     require_empty(out)
-    manifest = decode_manifest((bundle / "manifest.json").read_bytes())
+    manifest, vocabulary, _ = open_bundle(bundle)
     if absent := sorted(set(HEADS) & set(manifest.absent_heads)):
         message = f"bundle {manifest.version} has no {' and no '.join(absent)}: there is no level to correct"
         raise ExportError(message)
@@ -69,7 +70,6 @@ def recalibrate_bundle(bundle: Path, files: Sequence[Path], out: Path, *, refit_
         message = "the files hold no session: name files of closed sessions"
         raise DataError(message)
     model = remove_level((bundle / "model.onnx").read_bytes())
-    vocabulary = read_vocabulary(bundle / "items.txt")
     rows = vocabulary.rows(sessions.item_ids)
     full_sessions = make_full_sessions(sessions, rows)
     graph, refit = open_graph(model), None

@@ -3,11 +3,12 @@
 # pyright: standard
 # torch does not type loaded values.
 
+import contextlib
 import dataclasses
 import io
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from clickscore.model.config import TrainConfig
 from clickscore.model.errors import TrainingError
 from clickscore.model.examples import Examples
 from clickscore.model.neighbours import Neighbours, PairCounts
+from clickscore.model.open_bundle import read_manifest
 from clickscore.model.prefix_features import ItemFeatures
 from clickscore.model.session_files import DatasetReport
 from clickscore.model.session_neighbours import IndexedSessions, SessionIndex, open_index
@@ -29,9 +31,10 @@ from clickscore.model.text_vectors import TextVectors
 from clickscore.model.transformer import NeighbourMatrix, SessionTransformer
 from clickscore.model.trees import Trees
 from clickscore.model.vocabulary import Vocabulary, read_vocabulary
-from clickscore.schemas.manifest import decode_manifest
 
 STACK, TEXTS, SESSIONS = "stack.npz", "texts.npz", "sessions.npz"
+_WEIGHTS = {True: "weights.pt", False: "best.pt"}
+"""File of the weights, by whether the training has ended."""
 
 
 class EpochResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,7 +152,7 @@ def load_pairs(folder: Path) -> PairCounts:
     if not (folder / "pairs.npz").is_file():
         message = f"{folder} holds a training that has not ended: run its `clickscore train` command again first"
         raise TrainingError(message)
-    with np.load(folder / "pairs.npz") as arrays:
+    with _reading(folder / "pairs.npz"), np.load(folder / "pairs.npz") as arrays:
         return PairCounts(**arrays)
 
 
@@ -164,7 +167,7 @@ def load_sessions(folder: Path) -> IndexedSessions | None:
     """Return the sessions of the index, or None for a model without session neighbours."""
     if not (folder / SESSIONS).is_file():
         return None
-    with np.load(folder / SESSIONS) as arrays:
+    with _reading(folder / SESSIONS), np.load(folder / SESSIONS) as arrays:
         return IndexedSessions(arrays["items"], float(arrays["factor"]))
 
 
@@ -194,13 +197,25 @@ def load_stack(folder: Path) -> Stack | None:
     """
     if not (folder / STACK).is_file():
         return None
-    with np.load(folder / STACK) as arrays:
+    with _reading(folder / STACK), np.load(folder / STACK) as arrays:
         if len(arrays["weights"]) != ONE_HOT_WIDTH or "kinds" not in arrays:
             message = f"{folder} comes from a version with other prefix features: train a new model"
             raise TrainingError(message)
-        trees = Trees(*(lightgbm.Booster(model_str=str(arrays[name])) for name in Trees._fields))
+        trees = Trees(*(_read_forest(str(arrays[name])) for name in Trees._fields))
         item_features = ItemFeatures(arrays["numbers"], arrays["categories"], arrays["kinds"])
         return Stack(item_features, trees, LinearModel(arrays["weights"], arrays["bias"]), arrays["share"])
+
+
+def _read_forest(text: str) -> lightgbm.Booster:
+    """Return a forest from LightGBM's text.
+
+    Raises:
+        TrainingError: The text breaks off. LightGBM would read beyond its end.
+    """
+    if "\nend of trees\n" not in text:
+        message = f"{STACK} holds a forest that breaks off: train a new model"
+        raise TrainingError(message)
+    return lightgbm.Booster(model_str=text)
 
 
 def save_texts(folder: Path, texts: TextVectors) -> None:
@@ -214,7 +229,7 @@ def load_texts(folder: Path) -> TextVectors | None:
     """Return the text vectors of the items, or None if no item was encoded."""
     if not (folder / TEXTS).is_file():
         return None
-    with np.load(folder / TEXTS) as arrays:
+    with _reading(folder / TEXTS), np.load(folder / TEXTS) as arrays:
         return TextVectors(str(arrays["encoder"]), arrays["digests"], arrays["vectors"])
 
 
@@ -249,12 +264,18 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     if record is None or not (record.best_epoch or record.finished):
         message = f"{folder} holds no trained model: make one with `clickscore train SESSIONS --out {folder}`"
         raise TrainingError(message)
-    vocabulary = read_vocabulary(folder / "items.txt")
-    model = SessionTransformer(record.config.model, len(vocabulary))
-    neighbours = load_model(folder / ("weights.pt" if record.finished else "best.pt"), model)
-    with np.load(folder / "held_out.npz") as arrays:
+    with _reading(folder / "items.txt"):
+        vocabulary = read_vocabulary(folder / "items.txt")
+    model, weights = SessionTransformer(record.config.model, len(vocabulary)), folder / _WEIGHTS[record.finished]
+    with _reading(weights):
+        neighbours = load_model(weights, model)
+    with _reading(folder / "held_out.npz"), np.load(folder / "held_out.npz") as arrays:
         held_out = Examples(**arrays)
-    return Checkpoint(record, vocabulary, model.eval(), neighbours, held_out, load_stack(folder), load_sessions(folder))
+    stack = load_stack(folder)
+    if record.calibration and (stack is not None) != (len(record.calibration.purchase.scales) > 1):
+        message = f"{folder} is broken: its heads are blended with trees, and it lacks {STACK}, or the reverse"
+        raise TrainingError(message)
+    return Checkpoint(record, vocabulary, model.eval(), neighbours, held_out, stack, load_sessions(folder))
 
 
 def find_checkpoint(origin: Path) -> tuple[Path, str]:
@@ -263,13 +284,12 @@ def find_checkpoint(origin: Path) -> tuple[Path, str]:
     Raises:
         TrainingError: The bundle holds no checkpoint.
     """
-    manifest = origin / "manifest.json"
-    if not manifest.is_file():
+    if not (origin / "manifest.json").is_file():
         return origin, "a checkpoint"
     if not (origin / "checkpoint").is_dir():
         message = f"{origin} was exported without its checkpoint: name the checkpoint, or export it with --trainable"
         raise TrainingError(message)
-    return origin / "checkpoint", decode_manifest(manifest.read_bytes()).version
+    return origin / "checkpoint", read_manifest(origin).version
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
@@ -289,6 +309,22 @@ def load_tensors(path: Path) -> dict[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as exc:
         message = f"{path} cannot be read: it is broken, or holds no tensors of a checkpoint"
+        raise TrainingError(message) from exc
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Generator[None]:
+    """Turn an error in the block into an error that names the file.
+
+    Raises:
+        TrainingError: The file is missing or broken.
+    """
+    try:
+        yield
+    except TrainingError:
+        raise
+    except Exception as exc:  # numpy, zipfile, pickle, torch and LightGBM have no common error
+        message = f"{path} cannot be read: it is missing, broken, or does not fit the other files of its checkpoint"
         raise TrainingError(message) from exc
 
 

@@ -13,13 +13,15 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from clickscore.export.bundle_options import ExportOptions, read_export_options
+from clickscore.export.bundle_files import read_export_options
+from clickscore.export.bundle_options import ExportOptions
 from clickscore.export.export_bundle import export_bundle
 from clickscore.model.checkpoint import find_checkpoint, load_checkpoint, load_pairs, load_texts, save_texts
 from clickscore.model.config import TrainConfig
 from clickscore.model.dataset import load_dataset, load_fine_tuning_data
 from clickscore.model.evaluation.bundle_comparison import BundleComparison, compare_bundles
 from clickscore.model.item_attributes import read_catalogue
+from clickscore.model.open_bundle import read_manifest
 from clickscore.model.train import fine_tune, refresh_neighbours, train
 from clickscore.retraining.errors import RetrainingError
 from clickscore.retraining.forecasts import make_forecast, observe, read_forecasts, write_forecasts
@@ -38,7 +40,7 @@ from clickscore.retraining.run_folder import (
 from clickscore.retraining.session_log import collect_sessions, divide_sessions
 from clickscore.retraining.verdict import judge_comparison
 from clickscore.schemas.durations import DAY_MS, MINUTE_MS
-from clickscore.schemas.manifest import decode_manifest, version_of
+from clickscore.schemas.manifest import version_of
 from clickscore.schemas.outcome_counts import VariantCounts
 from clickscore.schemas.rollouts import Rollout
 from clickscore.stream.kafka.rollout_log import RolloutTable, read_rollouts, write_rollout
@@ -232,9 +234,8 @@ class Retraining:
         made = self._folder.find_part(trained, "checkpoint") if trained else None
         if made is not None or self._options.origin is None:
             return made
-        manifest = self._options.origin / "manifest.json"
-        if trained and manifest.is_file():
-            given = decode_manifest(manifest.read_bytes()).content_hash
+        if trained and (self._options.origin / "manifest.json").is_file():
+            given = read_manifest(self._options.origin).content_hash
             if given != trained:
                 message = (
                     f"--from names the bundle {version_of(given)}, and the champion is {version_of(trained)}: "
@@ -296,7 +297,7 @@ class Retraining:
                     session_neighbours=options.session_neighbours or plan.method == "train",
                 )
             draft.rename(bundle)
-        return decode_manifest((bundle / "manifest.json").read_bytes()).content_hash
+        return read_manifest(bundle).content_hash
 
     def _fetch(self, content_hash: str) -> Path:
         """Return the folder of a bundle: of a run, or a copy out of the bundle store."""
@@ -331,7 +332,7 @@ class Retraining:
             lease.check()
             self._store.push(run / "bundle")
             publication, reason = self._start(plan, content_hash, reason)
-        manifest = decode_manifest((run / "bundle" / "manifest.json").read_bytes())
+        manifest = read_manifest(run / "bundle")
         return RunOutcome(
             plan=plan,
             content_hash=content_hash,

@@ -16,12 +16,11 @@ from clickscore.model.bundle_heads import batch_prefixes
 from clickscore.model.errors import DataError
 from clickscore.model.evaluation.bootstrap import BootstrapInterval
 from clickscore.model.examples import REMOVAL
-from clickscore.model.onnx_runtime import open_graph, run_graph
+from clickscore.model.onnx_runtime import run_graph
+from clickscore.model.open_bundle import open_bundle
 from clickscore.model.prefix_features import make_full_sessions, mark_purchased
 from clickscore.model.session_arrays import NO_ITEM, Sessions, find_next
 from clickscore.model.session_files import read_sessions
-from clickscore.model.vocabulary import read_vocabulary
-from clickscore.schemas.manifest import decode_manifest
 
 CUTOFF = 20
 """Ranking length of the metrics, as in the other metrics of a training."""
@@ -66,6 +65,7 @@ def compare_bundles(champion: Path, challenger: Path, files: Sequence[Path], lim
 
     Raises:
         DataError: A file cannot be read, or there is no session.
+        TrainingError: A bundle is broken.
     """
     sessions, _ = read_sessions(files)
     if not len(sessions):
@@ -110,14 +110,12 @@ def _measure_bundle(folder: Path, sessions: Sessions, next_event: Longs) -> _Bun
         sessions: Sessions to measure on.
         next_event: Index of the next event on an item, -1 where none follows: (events,).
     """
-    manifest = decode_manifest((folder / "manifest.json").read_bytes())
-    vocabulary = read_vocabulary(folder / "items.txt")
+    manifest, vocabulary, graph = open_bundle(folder)
     full = make_full_sessions(sessions, vocabulary.rows(sessions.item_ids))
     targets = np.where(next_event >= 0, full.items[next_event], 0)  # (events,), below 1 for an unknown item
     popular = vocabulary.rows(list(manifest.popular))
     ranks = _rank_in(popular, targets)
     purchase = np.full(len(targets), full.purchase.mean())  # the base rate stands in where the graph has no answer
-    graph = open_graph(folder / "model.onnx")
     for rows, batch in batch_prefixes(manifest, full, np.arange(len(targets))):
         candidates, scores, _, purchase[rows] = run_graph(graph, batch)
         is_target = (candidates == targets[rows][:, None]) & (candidates > 0)  # (batch, candidates)

@@ -7,12 +7,11 @@ import numpy as np
 import onnxruntime as ort
 
 from clickscore.model.examples import Examples, make_examples
-from clickscore.model.onnx_runtime import open_graph, run_graph
+from clickscore.model.onnx_runtime import run_graph
+from clickscore.model.open_bundle import open_bundle
 from clickscore.model.predict import BATCH_SESSIONS, compute_metrics, empty_predictions
 from clickscore.model.session_files import read_sessions
 from clickscore.model.training_batches import iterate_prefixes
-from clickscore.model.vocabulary import read_vocabulary
-from clickscore.schemas.manifest import decode_manifest
 
 
 def evaluate_graph(graph: ort.InferenceSession, labelled: Examples) -> dict[str, float]:
@@ -36,8 +35,9 @@ def evaluate_bundle(folder: Path, files: Sequence[Path]) -> dict[str, float]:
 
     Raises:
         DataError: A file cannot be read.
+        TrainingError: The bundle is broken.
     """
-    manifest = decode_manifest((folder / "manifest.json").read_bytes())
+    manifest, vocabulary, graph = open_bundle(folder)
     sessions, _ = read_sessions(files)
-    rows = read_vocabulary(folder / "items.txt").rows(sessions.item_ids)
-    return evaluate_graph(open_graph(folder / "model.onnx"), make_examples(sessions, rows, manifest.max_length))
+    rows = vocabulary.rows(sessions.item_ids)
+    return evaluate_graph(graph, make_examples(sessions, rows, manifest.max_length))

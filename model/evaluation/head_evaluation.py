@@ -26,12 +26,12 @@ from clickscore.model.evaluation.head_baselines import BaseRate, HeadPredictor, 
 from clickscore.model.examples import PURCHASE
 from clickscore.model.item_attributes import read_catalogue
 from clickscore.model.level import correct_level, fit_level
-from clickscore.model.onnx_runtime import open_graph
+from clickscore.model.open_bundle import open_bundle
 from clickscore.model.prefix_features import FullSessions, make_full_sessions, make_item_attributes, mark_purchased
 from clickscore.model.refit import Refit, fit_refit
 from clickscore.model.session_files import read_session_keys, read_sessions
-from clickscore.model.vocabulary import Vocabulary, read_vocabulary
-from clickscore.schemas.manifest import Manifest, decode_manifest
+from clickscore.model.vocabulary import Vocabulary
+from clickscore.schemas.manifest import Manifest
 
 PREFIX_LENGTHS = (1, 2, 3, 5, 10)
 """Lengths of the judged prefixes, in events."""
@@ -158,8 +158,9 @@ def evaluate_heads(
     Raises:
         DataError: A file cannot be read, the test overlaps with other sessions, a set is empty, no row of the test or
             every row has a later purchase, or the bundle is recalibrated already.
+        TrainingError: The bundle is broken.
     """
-    manifest = decode_manifest((bundle / "manifest.json").read_bytes())
+    manifest, bundle_items, graph = open_bundle(bundle)
     if recent and manifest.level:
         message = (
             f"{manifest.version} is recalibrated already: name the bundle before, or leave out the recent sessions"
@@ -171,7 +172,6 @@ def evaluate_heads(
         message = "the training, test or recent files hold no session: name files of closed sessions"
         raise DataError(message)
     truths = read_ground_truth(truth, test) if truth else None
-    bundle_items = read_vocabulary(bundle / "items.txt")
     hidden = choose_hidden_items(bundle_items.items, hidden_share)
     bundle_test = make_full_sessions(test_sessions, find_rows(bundle_items, test_sessions.item_ids, hidden))
     if len(np.unique(bundle_test.purchase[select_all_rows(bundle_test)])) < 2:
@@ -183,7 +183,7 @@ def evaluate_heads(
     training = make_full_sessions(training_sessions, find_rows(vocabulary, training_sessions.item_ids, hidden))
     attributes = make_item_attributes(vocabulary.items, read_catalogue(items))
     baselines = fit_head_baselines(training, np.flatnonzero(~mark_purchased(training)), attributes)
-    bundle_heads = BundleHeads(open_graph(bundle / "model.onnx"), manifest, baselines[0])
+    bundle_heads = BundleHeads(graph, manifest, baselines[0])
     baseline_test = make_full_sessions(test_sessions, find_rows(vocabulary, test_sessions.item_ids, hidden))
     test_rate = BaseRate(bundle_test, select_all_rows(bundle_test), "base rate, test")
     models: list[tuple[HeadPredictor, FullSessions]] = [(bundle_heads, bundle_test)]

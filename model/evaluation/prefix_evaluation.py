@@ -12,11 +12,11 @@ from clickscore.model.errors import DataError, TrainingError
 from clickscore.model.evaluation.bootstrap import BootstrapInterval
 from clickscore.model.evaluation.ranking_baselines import RankingBaseline, fit_ranking_baselines
 from clickscore.model.examples import VIEW, make_examples
-from clickscore.model.onnx_runtime import open_graph, run_graph
+from clickscore.model.onnx_runtime import run_graph
+from clickscore.model.open_bundle import open_bundle
 from clickscore.model.session_files import read_lines, read_sessions
 from clickscore.model.training_batches import PaddedBatch
-from clickscore.model.vocabulary import Vocabulary, read_vocabulary
-from clickscore.schemas.manifest import decode_manifest
+from clickscore.model.vocabulary import Vocabulary
 
 CUTOFFS = (5, 10, 20)
 """Ranking lengths of the metrics."""
@@ -93,10 +93,9 @@ def evaluate_prefixes(
 
     Raises:
         DataError: A file cannot be read.
-        TrainingError: The bundle returns too few candidates.
+        TrainingError: The bundle is broken, or returns too few candidates.
     """
-    manifest = decode_manifest((bundle / "manifest.json").read_bytes())
-    vocabulary = read_vocabulary(bundle / "items.txt")
+    manifest, vocabulary, graph = open_bundle(bundle)
     rows = read_prefixes(prefixes, vocabulary)
     if manifest.candidates <= max(CUTOFFS) and manifest.candidates < manifest.items:
         message = (
@@ -105,7 +104,6 @@ def evaluate_prefixes(
         )
         raise TrainingError(message)
     popular_ranks = {vocabulary.row(item): rank for rank, item in enumerate(manifest.popular, start=1)}
-    graph = open_graph(bundle / "model.onnx")
 
     def rank_by_bundle(prefix: Prefix) -> int:
         if not len(prefix.items):  # the worker's fallback: popular items

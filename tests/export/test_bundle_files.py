@@ -3,8 +3,8 @@ import json
 import onnx
 import pytest
 
-from clickscore.export.bundle_files import write_bundle
-from clickscore.export.bundle_options import ExportOptions, read_export_options
+from clickscore.export.bundle_files import read_export_options, write_bundle
+from clickscore.export.bundle_options import ExportOptions
 from clickscore.export.errors import ExportError
 from clickscore.export.random_bundle import random_weights, write_random_bundle
 from clickscore.export.to_onnx import to_onnx

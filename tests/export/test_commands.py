@@ -20,6 +20,7 @@ from clickscore.model.checkpoint import (
     save_sessions,
     save_tensors,
 )
+from clickscore.model.errors import TrainingError
 from clickscore.model.session_files import DatasetReport
 from clickscore.model.session_neighbours import IndexedSessions, index_sessions
 from clickscore.model.train import fit, train
@@ -171,6 +172,31 @@ def test_folder_without_a_checkpoint_is_refused_in_a_line(tmp_path):
     (tmp_path / "empty").mkdir()
     result = run(tmp_path / "empty", "--out", tmp_path / "bundle")
     assert "clickscore train SESSIONS --out" in refusal(result)
+
+
+@pytest.mark.parametrize("name", ["held_out.npz", "items.txt", "stack.npz", "weights.pt"])
+@pytest.mark.parametrize("broken", ["missing", "cut", "a folder"])
+def test_broken_checkpoint_is_refused_with_the_file(checkpoint, tmp_path, name, broken):
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(checkpoint, folder)
+    content = (folder / name).read_bytes()
+    (folder / name).unlink()
+    if broken == "cut":
+        (folder / name).write_bytes(content[: len(content) // 2].rpartition(b"\n")[0])
+    elif broken == "a folder":
+        (folder / name).mkdir()
+    with pytest.raises(TrainingError, match=r"weights\.pt cannot" if (name, broken) == ("items.txt", "cut") else name):
+        load_checkpoint(folder)
+
+
+def test_forest_that_breaks_off_is_refused(checkpoint, tmp_path):
+    shutil.copytree(checkpoint, tmp_path / "checkpoint")
+    with np.load(checkpoint / "stack.npz") as arrays:
+        stack = dict(arrays)
+    stack["purchase"] = np.array(str(stack["purchase"])[:1000])
+    np.savez(tmp_path / "checkpoint" / "stack.npz", **stack)
+    with pytest.raises(TrainingError, match="holds a forest that breaks off"):
+        load_checkpoint(tmp_path / "checkpoint")
 
 
 def test_graph_that_does_not_agree_is_not_written(checkpoint, tmp_path):

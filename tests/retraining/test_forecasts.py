@@ -68,5 +68,5 @@ def test_forecasts_are_read_as_written(tmp_path):
 
 def test_forecasts_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "forecasts.json").write_text('[{"challenger": 1}]')
-    with pytest.raises(RetrainingError, match=r"forecasts\.json cannot be read: .* Delete the file to begin a new list"):
+    with pytest.raises(RetrainingError, match=r"forecasts\.json cannot be read: .* Delete the file"):
         read_forecasts(tmp_path)
