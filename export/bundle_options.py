@@ -9,11 +9,11 @@ PRECISIONS = ("fp32", "int8")
 
 
 class ExportOptions(NamedTuple):
-    """Choices of an export that the next bundle of the same model keeps."""
+    """Choices of an export; the next bundle of the model keeps these choices."""
 
     candidates: int = CANDIDATES
     """Number of candidates per session."""
     precision: str = PRECISIONS[0]
     """Number format of the product with the whole catalogue."""
     session_neighbours: bool = True
-    """Whether an index of session neighbours is in the graph, where the model has one."""
+    """Whether the graph has the index of session neighbours of the model."""

@@ -1,4 +1,4 @@
-"""Open bundle: manifest, items and graph of a bundle, for commands that measure a bundle or make another one of it."""
+"""Open bundle: manifest, items and graph of a bundle, for commands that measure or change a bundle."""
 
 from pathlib import Path
 from typing import NamedTuple

@@ -67,7 +67,7 @@ def split_sessions(source: Path, training: Path, test: Path, by: SplitKey, share
 
 
 def _read_sessions(source: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield number and bytes of each line that is not blank."""
+    """Yield number and bytes of the lines with text."""
     return ((number, line) for number, line in enumerate(read_lines(source), start=1) if line.strip())
 
 

@@ -113,7 +113,7 @@ class RunFolder:
         return path.read_text()
 
     def runs(self) -> list[Path]:
-        """Return the folders of the runs, the oldest first; other folders, such as copies of a run, are no runs."""
+        """Return the folders of the runs, the oldest first. A copy of a run under a second name is no run."""
         return sorted(
             (path for path in self.folder.iterdir() if path.is_dir() and _RUN_NAME.fullmatch(path.name)), key=_number
         )
