@@ -1,6 +1,7 @@
 """Value faults: describe a wrong value in a sentence with the name of the field."""
 
 import difflib
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ Step = str | int
 """A field or a key of an object, or an index of a list."""
 
 _KINDS: Mapping[str, str] = {
+    "bytes": "bytes in base64",
     "int": "a whole number",
     "float": "a number",
     "str": "text",
@@ -24,6 +26,9 @@ _KINDS: Mapping[str, str] = {
 
 _BOUNDS: Mapping[str, str] = {">=": "at least", ">": "above", "<=": "at most", "<": "below"}
 
+_UNITS: Mapping[str, tuple[str, str]] = {"str": ("character", "characters"), "bytes": ("byte", "bytes")}
+"""What the length of a text and of bytes counts."""
+
 SHOWN_CHARACTERS = 80
 """Characters of a wrong value in a sentence, at most."""
 
@@ -31,7 +36,8 @@ SHOWN_CHARACTERS = 80
 def describe_fault(fault: msgspec.ValidationError, value: object, kind: Any) -> str:  # noqa: ANN401 (any type that msgspec checks)
     """Return a sentence about a value refused by msgspec; a sentence of our own code is returned unchanged.
 
-    Where a JSON object has a field twice, the value may have another fault: then msgspec's message is returned.
+    msgspec's own message is returned where the value has another fault, as with a field that comes twice in JSON, and
+    where the fault lies in a value of another type than structs, dictionaries and lists.
 
     Args:
         fault: The refusal.
@@ -48,7 +54,9 @@ def describe_fault(fault: msgspec.ValidationError, value: object, kind: Any) -> 
         step: Step = name or (int(index) if index != "..." else _find_key(str(fault), value, steps, kind))
         steps.append(step)
         node = node[step]
-    schema = _schema_at(inspect.type_info(kind), steps)
+    schema = _schema_at(_type_info(kind), steps)
+    if schema is None:
+        return str(fault)
     field = _join(steps)
     if is_key:
         node = _find_key(str(fault), value, steps, kind)
@@ -59,6 +67,10 @@ def describe_fault(fault: msgspec.ValidationError, value: object, kind: Any) -> 
         if match:
             return describe(field, node, schema, match)
     return words
+
+
+_type_info = functools.cache(inspect.type_info)
+"""Returns what msgspec knows of a type: it takes milliseconds, and the types of records are few."""
 
 
 def _find_key(fault: str, value: Any, steps: Sequence[Step], kind: Any) -> str:  # noqa: ANN401
@@ -116,16 +128,17 @@ def _plain(schema: Any) -> Any:  # noqa: ANN401
 def _part(kind: Any, step: Step) -> Any:  # noqa: ANN401
     """Return the schema of the part at a step of an allowed type; None for a type without such a part."""
     if isinstance(kind, inspect.StructType):
-        return next((field.type for field in kind.fields if field.encode_name == step), None)
+        names = range(len(kind.fields)) if kind.array_like else [field.encode_name for field in kind.fields]
+        return next((field.type for name, field in zip(names, kind.fields, strict=True) if name == step), None)
     if isinstance(kind, inspect.DictType):
         return kind.value_type
     return kind.item_type if isinstance(kind, inspect.CollectionType) else None
 
 
 def _schema_at(schema: Any, steps: Sequence[Step]) -> Any:  # noqa: ANN401
-    """Return the schema of the value at a path."""
+    """Return the schema of the value at a path; None for a part of another type."""
     for step in steps:
-        schema = next(filter(None, (_part(kind, step) for kind in _alternatives(schema))))
+        schema = next(filter(None, (_part(kind, step) for kind in _alternatives(schema))), None)
     return schema
 
 
@@ -138,9 +151,9 @@ def _pattern_words(schema: Any) -> str | None:  # noqa: ANN401
     return None
 
 
-def _show(value: object) -> str:
+def show_value(value: object) -> str:
     """Return a wrong value for a sentence, cut after `SHOWN_CHARACTERS`."""
-    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
 
@@ -160,27 +173,28 @@ def _describe_missing(field: str, node: Any, schema: Any, match: re.Match[str]) 
 def _describe_type(field: str, node: Any, schema: Any, match: re.Match[str]) -> str:  # noqa: ANN401
     del schema
     kinds = [_KINDS.get(kind, kind) for kind in match[1].split(" | ") if kind != "null"]
-    return f"{field or 'it'} must be {' or '.join(kinds)}, not {_show(node)}"
+    return f"{field or 'it'} must be {' or '.join(kinds)}, not {show_value(node)}"
 
 
 def _describe_bound(field: str, node: Any, schema: Any, match: re.Match[str]) -> str:  # noqa: ANN401
     del schema
-    return f"{field} must be {_BOUNDS[match[1]]} {match[2].removesuffix('.0')}, not {_show(node)}"
+    return f"{field} must be {_BOUNDS[match[1]]} {match[2].removesuffix('.0')}, not {show_value(node)}"
 
 
 def _describe_length(field: str, node: Any, schema: Any, match: re.Match[str]) -> str:  # noqa: ANN401
     del schema
-    noun, plural = ("character", "characters") if match[1] == "str" else ("entry", "entries")
-    return f"{field} must have {_BOUNDS[match[2]]} {match[3]} {noun if match[3] == '1' else plural}, not {len(node)}"
+    noun, plural = _UNITS.get(match[1], ("entry", "entries"))
+    count = "" if match[1] == "bytes" else f", not {len(node)}"  # the value may be bytes in base64
+    return f"{field} must have {_BOUNDS[match[2]]} {match[3]} {noun if match[3] == '1' else plural}{count}"
 
 
 def _describe_pattern(field: str, node: Any, schema: Any, match: re.Match[str]) -> str:  # noqa: ANN401
-    return f"{field} must {_pattern_words(schema) or f'match {match[1]}'}, not {_show(node)}"
+    return f"{field} must {_pattern_words(schema) or f'match {match[1]}'}, not {show_value(node)}"
 
 
 def _describe_choice(field: str, node: Any, schema: Any, match: re.Match[str]) -> str:  # noqa: ANN401
     del match
-    return f"{field} must be one of {', '.join(map(str, _plain(schema).values))}, not {_show(node)}"
+    return f"{field} must be one of {', '.join(map(str, _plain(schema).values))}, not {show_value(node)}"
 
 
 _DESCRIPTIONS: Sequence[tuple[str, Callable[[str, Any, Any, re.Match[str]], str]]] = (

@@ -6,6 +6,7 @@ from clickscore.schemas.events import AnyEvent, AnyRecord, Epoch, PrivacyRecord,
 from clickscore.schemas.handover import Handover
 from clickscore.schemas.leases import BudgetLease, SpendReport, time_fault
 from clickscore.schemas.open_decisions import LEDGER_PREFIX
+from clickscore.schemas.record_faults import describe_record_fault
 from clickscore.stream.cut_bytes import full_size
 from clickscore.stream.pipeline_records import DeadLetter, Record
 from clickscore.stream.settings import SessionSettings
@@ -29,7 +30,7 @@ def read_event(record: Record, settings: SessionSettings) -> AnyRecord | DeadLet
     try:
         event = decode_record(value)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        return DeadLetter(record, str(exc))
+        return DeadLetter(record, describe_record_fault(exc, value))
     if isinstance(event, Epoch):
         return event
     if isinstance(event, (BudgetLease, SpendReport)):

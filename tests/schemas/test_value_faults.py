@@ -16,6 +16,11 @@ class Slot(msgspec.Struct, forbid_unknown_fields=True):
     factors: dict[str, Annotated[float, msgspec.Meta(gt=0, lt=1)]] = {}
 
 
+class Mark(msgspec.Struct, array_like=True):
+    item: Annotated[str, msgspec.Meta(min_length=1)]
+    hashed: Annotated[bytes, msgspec.Meta(min_length=8)]
+
+
 class Page(msgspec.Struct, forbid_unknown_fields=True):
     name: Annotated[Name | None, msgspec.Meta(description="its name")] = None
     code: Code = "0"
@@ -28,6 +33,8 @@ class Page(msgspec.Struct, forbid_unknown_fields=True):
     kinds: dict[Literal["near", "far"], int] = {}
     paths: str | list[Name] | dict[str, int] | None = None
     words: Annotated[tuple[str, ...], msgspec.Meta(max_length=2)] = ()
+    marks: list[Mark] = []
+    pair: tuple[int, str] = (0, "")
 
 
 @pytest.mark.parametrize(
@@ -63,6 +70,9 @@ class Page(msgspec.Struct, forbid_unknown_fields=True):
         ({"paths": ["a", "B"]}, "paths[1] must have small letters alone, not 'B'"),
         ({"paths": {"a": "b"}}, "paths.a must be a whole number, not 'b'"),
         ([], "it must be a table of fields, not []"),
+        ({"marks": [["a", b"12345678"], ["", b"12345678"]]}, "marks[1][0] must have at least 1 character, not 0"),
+        ({"marks": [["a", b"1234567"]]}, "marks[0][1] must have at least 8 bytes"),
+        ({"pair": [0, 1]}, "Expected `str`, got `int` - at `$.pair[1]`"),
     ],
 )
 def test_fault_is_a_sentence_that_names_the_field(value: Any, sentence: str):

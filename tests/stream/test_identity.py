@@ -725,13 +725,13 @@ def test_forged_handover_is_a_dead_letter(changes: dict[str, object], error: str
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
-        ({"events": []}, "length >= 1"),
+        ({"events": []}, "session.events must have at least 1 entry, not 0"),
         ({"length": 1}, "more events than its length"),
         ({"length": 2**40}, "length"),
         ({"opened_at": START + 1}, "not in order of time"),
         ({"events": [[START, 1, "a", "AAAAAAAAAAA="], [START - 1, 1, "b", "BBBBBBBBBBA="]]}, "not in order of time"),
-        ({"events": [[START, 1, "a", "AAAA"]]}, "length >= 8"),
-        ({"events": [[START, 9, "a", "AAAAAAAAAAA="]]}, "<= 7"),
+        ({"events": [[START, 1, "a", "AAAA"]]}, "session.events[0][3] must have at least 8 bytes"),
+        ({"events": [[START, 9, "a", "AAAAAAAAAAA="]]}, "session.events[0][1] must be at most 7, not 9"),
     ],
 )
 def test_forged_session_is_a_dead_letter(changes: dict[str, object], error: str):

@@ -50,12 +50,12 @@ def test_key_is_the_user_id() -> None:
         (b"{", "malformed|truncated"),
         (b"[", "no list of events"),
         (b"[]", "no event"),
-        (b"[1]", "Expected `object`"),
-        (b"null", "Expected `object`"),
+        (b"[1]", "no JSON object"),
+        (b"null", "no JSON object"),
         (b'{"type":"view","user_id":"\xff"}', "utf-8|UTF-8"),
-        (event(type="hug"), "Invalid value 'hug'"),
+        (event(type="hug"), "^type must be one of view, cart, .*, not 'hug'$"),
         (event(ts=1_767_605_400), "ts looks like seconds"),
-        (event(user_id=""), "user_id"),
+        (event(user_id=""), "^user_id must have at least 1 character, not 0$"),
         ({"type": "tick", "ts": NOW}, "type tick: only Clickscore"),
         ({"type": "epoch", "number": 1, "catalogue": 2, "campaigns": 3}, "type epoch: only Clickscore"),
         (
@@ -82,9 +82,9 @@ def test_limits_are_those_of_the_worker() -> None:
 
 def test_a_fault_of_one_event_refuses_all_and_names_its_place() -> None:
     error = refusal([event(), event(ts="now"), event(item_id=7)])
-    assert [(fault.index, "`$." in fault.error) for fault in error.faults if isinstance(fault, EventFault)] == [
-        (1, True),
-        (2, True),
+    assert [(fault.index, fault.error) for fault in error.faults if isinstance(fault, EventFault)] == [
+        (1, "ts must be a whole number, not 'now'"),
+        (2, "item_id must be text, not 7"),
     ]
     assert "2 of 3 events have a fault, so no event is stored" in str(error)
     assert len(refusal([1] * 1000).faults) == MAX_FAULTS
