@@ -171,29 +171,32 @@ class UserPages:
     def invalid(self) -> dict[bytes, str]:
         """Return the reason why each invalid click does not count."""
         reasons: dict[bytes, str] = {}
-        clicks: list[tuple[int, bytes, str]] = []
         for page in self.pages:
             for click in page.reactions:
                 if click.kind != "click":
                     continue
-                clicks.append((click.ts, click.fingerprint, click.item_id))
                 seen = [
                     reaction.ts
                     for reaction in page.reactions
                     if (reaction.kind, reaction.line) == ("impression", click.line) and reaction.ts <= click.ts
                 ]
-                if click.is_repeat:
-                    reasons[click.fingerprint] = "repeated"
-                elif not seen:
+                if not seen:
                     reasons[click.fingerprint] = "no impression"
                 elif click.ts - min(seen) < FASTEST_CLICK_MS:
                     reasons[click.fingerprint] = "too fast"
+        return dict.fromkeys(self.repeats(), "repeated") | reasons
+
+    def repeats(self) -> set[bytes]:
+        """Return the clicks that repeat a click, whatever else is wrong with them."""
+        reactions = [reaction for page in self.pages for reaction in page.reactions]
+        repeats = {reaction.fingerprint for reaction in reactions if reaction.is_repeat}
         newest: dict[str, int] = {}
+        clicks = [(click.ts, click.fingerprint, click.item_id) for click in reactions if click.kind == "click"]
         for ts, fingerprint, item_id in sorted(clicks):
             if item_id in newest and ts - newest[item_id] < REPEAT_MS:
-                reasons.setdefault(fingerprint, "repeated")
+                repeats.add(fingerprint)
             newest[item_id] = ts
-        return reasons
+        return repeats
 
 
 class LedgerModel:
@@ -421,13 +424,13 @@ class LedgerModel:
             user.pages, user.orders = [], []
             return
         identities = [page.identity for page in pages]
-        invalid, brought = user.invalid(), user.attributed()
+        repeats, brought = user.repeats(), user.attributed()
         user.pages = [page for page in user.pages if page.identity not in identities]
         if not user.orders and not any(page.reactions for page in pages):
             return
         gone = [order for (owner, _), orders in brought.items() if owner in identities for order in orders]
         for page in user.pages:
-            page.reactions = [r._replace(is_repeat=invalid.get(r.fingerprint) == "repeated") for r in page.reactions]
+            page.reactions = [r._replace(is_repeat=r.fingerprint in repeats) for r in page.reactions]
         oldest = min(page.page.ts for page in user.pages)
         user.orders = [order for order in user.orders if order not in gone and order.ts >= oldest]
 

@@ -26,6 +26,7 @@ LONG_SESSION = 12
 CLOSED_BY_EVENT = 64
 CLOSED_BY_TICK = 4_096
 REMEMBERED_STATEMENTS = 4
+REMEMBERED_ERASURES = 256
 ACTIONS = ("", "view", "cart", "remove_from_cart", "favourite", "purchase", "click", "search")
 """Names of the action codes in snapshots and hand-overs."""
 HASH = "hash "
@@ -154,7 +155,8 @@ class PartitionModel:
         self._user_ends: list[tuple[int, str]] = []
         self._consent_ends: list[tuple[int, str]] = []
         self._received: dict[int, int] = {}  # offset of the newest hand-over by source partition
-        self._erased_at: dict[str, int] = {}
+        self._erased_at: dict[str, int] = {}  # the newest, in the order of their records
+        self._forgotten_erasure = -1  # newest time of the others
 
     @property
     def watermark(self) -> int:
@@ -221,8 +223,9 @@ class PartitionModel:
         return self._withheld(self._shoppers.get(user_id, Shopper()))
 
     def is_erased(self, handover: JsonObject) -> bool:
-        """Return whether the newest record is a hand-over of somebody who was erased since."""
-        return any(self._erasure(handover[name]) >= handover["ts"] for name in ("user_id", "anonymous_id"))
+        """Return whether the newest record is a hand-over of somebody who was erased since, or may have been."""
+        known = [self._erased_at.get(handover[name], -1) for name in ("user_id", "anonymous_id")]
+        return any(ts >= max(handover["ts"], self._oldest_erasure()) for ts in (*known, self._forgotten_erasure))
 
     def _take(self, event: JsonObject, offset: int) -> str:
         """Bring an event into its session, decide, and return the outcome."""
@@ -481,10 +484,9 @@ class PartitionModel:
             if item not in counted:
                 self._count(item)
 
-    def _erasure(self, user_id: str) -> int:
-        """Return the time of the newest erasure of a user within a day, ms; -1 for none."""
-        ts = self._erased_at.get(user_id, -1)
-        return ts if ts >= self.watermark // MINUTE_MS * MINUTE_MS - DAY_MS else -1
+    def _oldest_erasure(self) -> int:
+        """Return the time from which on erasures are remembered, ms."""
+        return self.watermark // MINUTE_MS * MINUTE_MS - DAY_MS
 
     def _end_consent(self, user_id: str, statements: Statements) -> None:
         """Note when what a user said no longer holds."""
@@ -495,7 +497,11 @@ class PartitionModel:
         user_id = event["user_id"]
         shopper = self._shoppers.pop(user_id, Shopper())
         self._changed.add(user_id)
-        self._erased_at[user_id] = max(event["ts"], self._erased_at.get(user_id, -1))
+        self._erased_at = {user: ts for user, ts in self._erased_at.items() if ts >= self._oldest_erasure()}
+        self._erased_at[user_id] = max(event["ts"], self._erased_at.pop(user_id, -1))
+        if len(self._erased_at) > REMEMBERED_ERASURES:
+            forgotten = self._erased_at.pop(next(iter(self._erased_at)))
+            self._forgotten_erasure = max(self._forgotten_erasure, forgotten)
         if shopper.session:
             self._uncount_all(shopper.session)
             items = {remembered.item for remembered in shopper.session.events}

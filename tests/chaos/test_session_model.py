@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from clickscore.schemas.events import Purchase, Tick, View, encode_event
+from clickscore.schemas.events import Erase, Purchase, Tick, View, encode_event
 from clickscore.stream.settings import Settings
 from tests.chaos.crashing_workers import CrashingWorkers
 from tests.chaos.judge import judge
@@ -85,6 +85,23 @@ def test_sessions_are_handed_over_alike_with_and_without_restarts(
     verdict = judge(written_topics(log, settings, batch, restart), rules_of(settings), with_ads=True)
     assert not verdict.examples
     assert verdict.outcomes["identify"] > 10
+    assert verdict.outcomes["handover"] > 3
+
+
+def test_handovers_from_before_forgotten_erasures_are_dropped_alike_after_restarts() -> None:
+    settings = Settings.of()
+    log = with_identities(event_log(400, seed=2, users=60), seed=2)
+    middle = len(log) // 2
+    log[middle:middle] = [
+        Sent(
+            encode_event(Erase(event_id=f"x{number}", user_id=f"gone-{number}", ts=BEGAN + middle * MEAN_GAP_MS)),
+            f"gone-{number}".encode(),
+        )
+        for number in range(1_300)  # some 325 in a partition
+    ]
+    verdict = judge(written_topics(log, settings, 40, 9), rules_of(settings), with_ads=True)
+    assert not verdict.examples
+    assert verdict.outcomes["erase"] == 1_300
     assert verdict.outcomes["handover"] > 3
 
 
