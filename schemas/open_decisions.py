@@ -127,8 +127,8 @@ class Billing(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Paid amount: less than the price where the budget of the campaign had too little."""
 
 
-class QuietDecision(msgspec.Struct, array_like=True, gc=False):
-    """A decision without a reaction: the first fields of `OpenDecision`. It has no room for more fields."""
+class DecisionHead(msgspec.Struct, array_like=True, gc=False):
+    """The first fields of a remembered decision, to read it without its items. It has no room for more fields."""
 
     partition: int
     """Partition of the answered event."""
@@ -138,6 +138,11 @@ class QuietDecision(msgspec.Struct, array_like=True, gc=False):
     """Event time of the answered event, ms."""
     variant: str
     """Variant for which the decision counts, as `schemas.decisions.compared_variant` says."""
+
+
+class QuietDecision(DecisionHead, array_like=True, gc=False):
+    """A decision without a reaction: the first fields of `OpenDecision`. It has no room for more fields."""
+
     items: bytes
     """Hash of each recommended item, the lists of the page from top to bottom, as `item_hash` returns it."""
     shelves: list[tuple[str, int]] = []
@@ -209,6 +214,7 @@ class StoredLedger(msgspec.Struct, array_like=True, gc=False):
     budget: bytes | None = None
 
 
+decode_head = msgspec.msgpack.Decoder(DecisionHead).decode
 _decode_ledger = msgspec.msgpack.Decoder(UserLedger).decode
 encode_ledger = msgspec.msgpack.Encoder().encode
 

@@ -34,6 +34,7 @@ from clickscore.schemas.open_decisions import (
     MAX_REACTIONS,
     PURCHASE,
     PURCHASE_WINDOW_MS,
+    DecisionHead,
     OpenDecision,
     OpenSlot,
     OrderLine,
@@ -62,6 +63,7 @@ from clickscore.stream.settings import SessionSettings
 from clickscore.stream.state.attribution import attribute_orders, find_line, judge_clicks
 from clickscore.stream.state.charges import Charges
 from clickscore.stream.state.outcome_lines import make_lines, placement_of
+from clickscore.stream.state.quiet_decisions import split_quiet
 from clickscore.stream.state.remembered_decisions import (
     CLICK_WINDOW_MS,
     find_decision,
@@ -218,15 +220,49 @@ class Ledger:
             if close_at is None or self._timers.is_later(close_at):
                 continue  # void: the user has an earlier or a later timer, or none
             del self._close_at[user_id]
-            record = self._record(user_id)
-            ledger, end = record.ledger or UserLedger(), self._timers.minute_ms
-            due = [index for index, decision in enumerate(ledger.decisions) if next_closing(decision) < end]
-            if due:
-                closures += 1
-                self._touch_record(user_id, record, offset)
-                self._close(user_id, ledger, due)
-            self._set_timer(user_id, *map(next_closing, ledger.decisions))
+            closed = self._close_quiet(user_id, offset)
+            closures += (self._close_due(user_id, offset) if closed is None else closed) > 0
         self.due_at = self._timers.next_ms + self._lateness_ms
+
+    def _close_quiet(self, user_id: str, offset: int) -> int | None:
+        """Close the due decisions of a user who reacted to none, and set the timer of the next.
+
+        Args:
+            user_id: The user.
+            offset: Source offset of the record that moved the watermark.
+
+        Returns:
+            The number of closed decisions; None, with nothing closed, where the decisions must be read whole.
+        """
+        record = None if user_id in self._touched else self._find_stored(user_id)
+        decisions = split_quiet(record.ledger, self._timers.minute_ms) if record and record.ledger else None
+        if record is None or record.ledger is None or decisions is None:
+            return None
+        if decisions.closed:
+            record.offset, record.ledger.decisions = offset, decisions.open
+            self._opened[user_id] = record
+            self._results.outcomes.extend([self._outcome(user_id, decision) for decision in decisions.closed])
+        if decisions.next_closing is not None:
+            self._set_timer(user_id, decisions.next_closing)
+        return len(decisions.closed)
+
+    def _close_due(self, user_id: str, offset: int) -> int:
+        """Close the due decisions of a user, and set the timer of the next; return the number of due decisions.
+
+        Their outcomes are written at the end of the click window, and they are forgotten when all windows are over.
+
+        Args:
+            user_id: The user.
+            offset: Source offset of the record that moved the watermark.
+        """
+        record = self._record(user_id)
+        ledger, end = record.ledger or UserLedger(), self._timers.minute_ms
+        due = [index for index, decision in enumerate(ledger.decisions) if next_closing(decision) < end]
+        if due:
+            self._touch_record(user_id, record, offset)
+            self._close(user_id, ledger, due)
+        self._set_timer(user_id, *map(next_closing, ledger.decisions))
+        return len(due)
 
     def _close(self, user_id: str, ledger: UserLedger, due: Sequence[int]) -> None:
         """Write the outcomes of decisions whose click window is over, and forget those whose windows are all over.
@@ -382,13 +418,20 @@ class Ledger:
 
     def _find_opened(self, user_id: str) -> LedgerRecord | None:
         """Return the record of a user for one more decision; None where a decision must go for it."""
+        record = self._find_stored(user_id)
+        if record is None or record.ledger is None or not record.ledger.decisions:
+            record = LedgerRecord(ledger=StoredLedger())  # as `_touch_record` makes an empty ledger a new one
+        elif len(record.ledger.decisions) >= MAX_DECISIONS:
+            return None
+        self._opened[user_id] = record
+        return record
+
+    def _find_stored(self, user_id: str) -> LedgerRecord | None:
+        """Return the record of an untouched user with encoded decisions; None where nothing is remembered."""
         record = self._opened.get(user_id)
         if record is None:
             value = self._users.get(user_id)
-            record = LedgerRecord(ledger=StoredLedger()) if value is None else decode_ledger_record(value)
-        if record.ledger is None or len(record.ledger.decisions) >= MAX_DECISIONS:
-            return None
-        self._opened[user_id] = record
+            record = None if value is None else decode_ledger_record(value)
         return record
 
     def _open_decision(self, opening: OpeningDecision, offset: int) -> OpenDecision:
@@ -453,17 +496,37 @@ class Ledger:
         if decision.revisions and digest == decision.digest:
             return
         self._results.outcomes.append(
-            DecisionOutcome(
-                decision_id=id_of(decision, self._topic),
-                user_id=user_id,
-                ts=decision.ts,
-                variant=decision.variant,
-                revision=decision.revisions,
-                withheld=purposes_of_bits(decision.withheld) if decision.withheld else (),
-                lines=lines,
-            )
+            self._outcome(user_id, decision, revision=decision.revisions, withheld=decision.withheld, lines=lines)
         )
         decision.revisions, decision.digest = decision.revisions + 1, digest
+
+    def _outcome(
+        self,
+        user_id: str,
+        decision: DecisionHead,
+        *,
+        revision: int = 0,
+        withheld: int = 0,
+        lines: tuple[LineOutcome, ...] = (),
+    ) -> DecisionOutcome:
+        """Return the outcome of a decision.
+
+        Args:
+            user_id: The user.
+            decision: The decision.
+            revision: Number of earlier outcomes of the decision.
+            withheld: Bits of the purposes without the user's consent.
+            lines: Items with a reaction.
+        """
+        return DecisionOutcome(
+            decision_id=id_of(decision, self._topic),
+            user_id=user_id,
+            ts=decision.ts,
+            variant=decision.variant,
+            revision=revision,
+            withheld=purposes_of_bits(withheld) if withheld else (),
+            lines=lines,
+        )
 
     def forget(self, user_id: str, offset: int) -> None:
         """Forget a user: one who is erased, or who no longer consents to personalisation.
@@ -571,14 +634,12 @@ class Ledger:
             offset: Source offset of the last record of the batch.
         """
         changes: list[LedgerChange] = []
-        for user_id, opened in self._opened.items():
-            value = self._users[user_id] = encode(opened)
-            changes.append(LedgerChange(ledger_key(user_id), value, opened.offset))
-        for user_id, record in self._touched.items():
-            value = _encode_record(record) if record.ledger and record.ledger.decisions else None
-            if value is not None:
+        for user_id, record in (*self._opened.items(), *self._touched.items()):
+            if record.ledger and record.ledger.decisions:
+                value = encode(record if isinstance(record, LedgerRecord) else _store(record))
                 self._users[user_id] = value
             else:
+                value = None
                 self._users.pop(user_id, None)
             changes.append(LedgerChange(ledger_key(user_id), value, record.offset))
         for user_id in sorted(self._overlaid.difference(self._touched, self._opened)):
@@ -631,12 +692,12 @@ class Ledger:
         return bool(self._overlaid)
 
 
-def _encode_record(record: UserState) -> bytes:
+def _store(record: UserState) -> LedgerRecord:
     """Return a decoded record as it is stored."""
     ledger = record.ledger or UserLedger()
     decisions = [msgspec.Raw(encode(stored_decision(decision))) for decision in ledger.decisions]
     stored = StoredLedger(decisions, msgspec.Raw(encode(ledger.orders)), ledger.is_machine)
-    return encode(LedgerRecord(offset=record.offset, ledger=stored))
+    return LedgerRecord(offset=record.offset, ledger=stored)
 
 
 def _open_slots(ad: Ad, choices: Sequence[Choice]) -> Iterator[OpenSlot]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from clickscore.schemas.durations import MINUTE_MS
-from clickscore.schemas.open_decisions import OpenDecision, UserLedger
+from clickscore.schemas.open_decisions import DecisionHead, OpenDecision, UserLedger
 from clickscore.stream.decision_ids import AD_SUFFIX
 from clickscore.stream.state.attribution import attribute_orders, find_repeats, order_window
 
@@ -13,8 +13,8 @@ CLICK_WINDOW_MS = 30 * MINUTE_MS
 """Time after a decision within which its impressions and clicks count, ms: the usual gap of sessions."""
 
 
-def id_of(decision: OpenDecision, topic: str) -> str:
-    """Return the id of an open decision on an event of a topic."""
+def id_of(decision: DecisionHead, topic: str) -> str:
+    """Return the id of a decision on an event of a topic."""
     return f"{topic}-{decision.partition}-{decision.offset}"
 
 
