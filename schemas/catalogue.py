@@ -92,7 +92,9 @@ class Campaign(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     starts_at: Millis = 0
     """First event time of the campaign, ms, from the year 2000 on; 0 for no limit."""
     ends_at: EventTime | None = None
-    """End of the campaign in event time, ms: no ad is shown at or after the end. Null for no end."""
+    """End of the campaign in event time, ms: no ad is shown at or after the end. An end before the start cancels the
+    campaign. Null for no end.
+    """
     daily_budget: Money | None = None
     """Largest amount that is charged on a day (UTC), in the shop's currency; null for any. The day is that of the
     newest event of the partition, to which a late click counts.
@@ -156,11 +158,6 @@ def _campaign_faults(campaign: Campaign) -> Iterator[str]:
     fault = time_fault("starts_at", campaign.starts_at) if campaign.starts_at else None
     if fault:
         yield fault
-    elif campaign.ends_at is not None and campaign.ends_at <= campaign.starts_at:
-        yield (
-            f"ends_at ({campaign.ends_at}) is not after starts_at ({campaign.starts_at}), so that the campaign would "
-            "never run: set a later end, or end the campaign with an empty record"
-        )
 
 
 _Record = TypeVar("_Record", Item, Campaign)

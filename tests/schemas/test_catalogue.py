@@ -69,12 +69,6 @@ def test_other_faults_name_the_field_in_a_sentence() -> None:
         decode_campaign(campaign(target_queries=["oak", "red kettle"]))
 
 
-@pytest.mark.parametrize("ends_at", [START, START - 1])
-def test_campaign_that_ends_before_it_begins_is_refused(ends_at: int) -> None:
-    with pytest.raises(msgspec.ValidationError, match=rf"^ends_at \({ends_at}\) is not after starts_at \({START}\)"):
-        decode_campaign(campaign(starts_at=START, ends_at=ends_at))
-
-
 @pytest.mark.parametrize("windows", [{}, {"view_window_ms": 1, "purchase_window_ms": 0}])
 def test_bid_for_an_order_needs_a_window(windows: dict[str, int]) -> None:
     assert decode_campaign(campaign(bid_per="order", **windows)).bid_per == "order"
@@ -86,10 +80,8 @@ def test_bid_for_an_order_needs_a_window(windows: dict[str, int]) -> None:
 
 
 def test_all_contradictions_of_a_campaign_are_named_at_once() -> None:
-    with pytest.raises(msgspec.ValidationError, match=r"^pacing is set, .*; bid_per is order, .*; ends_at .*$"):
-        decode_campaign(
-            campaign(pacing="even", bid_per="order", purchase_window_ms=0, starts_at=START + 1, ends_at=START)
-        )
+    with pytest.raises(msgspec.ValidationError, match=r"^pacing is set, .*; bid_per is order, .*; starts_at .*$"):
+        decode_campaign(campaign(pacing="even", bid_per="order", purchase_window_ms=0, starts_at=START // 1000))
 
 
 def test_fault_of_text_that_is_no_json_behind_it_is_named() -> None:

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from clickscore.schemas.ad_impressions import campaign_hash
-from clickscore.schemas.catalogue import Campaign, Item, encode
+from clickscore.schemas.catalogue import Campaign, Item, decode_campaign, encode
 from clickscore.schemas.clients import CLIENT_CODES, ClientClass
 from clickscore.schemas.decisions import SoldSlot, encode_decision
 from clickscore.schemas.purposes import ADS, PERSONALISATION
@@ -140,6 +140,11 @@ def test_every_campaign_without_a_part_has_a_cause():
     causes = {"not_running": 1, "item": 1, "quality": 1, "cap": 1}
     assert excluded(request, *campaigns, scores=make_scores("e", "c")) == causes
     assert excluded(request, campaigns[-1]) is msgspec.UNSET
+
+
+def test_end_before_the_start_cancels_a_campaign():
+    cancelled = decode_campaign(encode(make_campaign("c", "a", 1, starts_at=START - 1, ends_at=START - 2)))
+    assert excluded(make_request("x"), cancelled, scores=make_scores("a", "c")) == {"not_running": 1}
 
 
 def test_decision_is_the_same_once_the_table_has_moved_on():
