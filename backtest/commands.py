@@ -18,6 +18,7 @@ from clickscore.backtest.measurement import measure
 from clickscore.backtest.results import Results
 from clickscore.model.bundle_folder import BundleFolder
 from clickscore.model.json_output import STANDARD_OUTPUT, FormerJsonCommand, JsonOutput, json_options
+from clickscore.model.own_source import refuse_own_source
 from clickscore.schemas.errors import ClickscoreError, OutputFileError
 from clickscore.stream.commands.options import with_settings
 from clickscore.stream.commands.progress import replay_progress_bar
@@ -126,6 +127,8 @@ def backtest(
     page_to_stdout = page == STANDARD_OUTPUT
     if page_to_stdout and json_output.to_stdout:
         raise click.UsageError("--report and --json cannot both write to standard output: name a file for one of them")
+    sources = source_options.source, source_options.catalogue, source_options.campaigns, file
+    refuse_own_source(page, *sources, option="--report")
     if page or plots:
         _require_extra()
     arms = _read_arms(settings, bundles, descriptions, file, baselines=baselines)

@@ -21,6 +21,7 @@ from clickscore.model.evaluation.comparison import describe_comparison, estimate
 from clickscore.model.finite_range import FiniteRange
 from clickscore.model.item_attributes import read_catalogue
 from clickscore.model.json_output import FormerJsonCommand, JsonOutput, json_options
+from clickscore.model.own_source import refuse_own_source
 from clickscore.model.session_files import DatasetReport
 from clickscore.model.threads import choose_threads, wait_passively
 
@@ -202,6 +203,8 @@ def tune(
       clickscore tune --sessions sessions.jsonl.gz --preset small --trials 30 --out preset.toml
       clickscore train sessions.jsonl.gz --out checkpoint --preset preset.toml
     """  # noqa: D301 (\\b is click's mark for lines that stay as they are)
+    training_files = _join_files(files, sessions)
+    refuse_own_source(out, *training_files)
     config = _read_config(preset, None, None, changes)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     wait_passively()
@@ -211,7 +214,7 @@ def tune(
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
     _set_threads(threads, config.model.dim)
-    dataset = load_dataset(_join_files(files, sessions), config)
+    dataset = load_dataset(training_files, config)
     _print_report(dataset.report, console)
     journal = out.with_name(out.name + ".trials")
     try:

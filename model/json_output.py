@@ -10,6 +10,7 @@ import click
 import msgspec
 from rich.console import Console
 
+from clickscore.model.own_source import refuse_own_source
 from clickscore.schemas.errors import OutputFileError
 
 Command = Callable[..., Any]
@@ -61,6 +62,9 @@ def json_options(command: Command) -> Command:
     @functools.wraps(command)
     def run(*args: Any, as_json: bool, json_file: Path | None, **kwargs: Any) -> Any:  # noqa: ANN401 (click passes parsed values)
         to_stdout = as_json or json_file == STANDARD_OUTPUT
+        others = {**click.get_current_context().params, "json_file": None}.values()
+        sources = itertools.chain.from_iterable(value if isinstance(value, tuple) else [value] for value in others)
+        refuse_own_source(json_file, *sources, option="--json-file")
         output = JsonOutput(to_stdout, None if json_file == STANDARD_OUTPUT else json_file)
         return command(*args, json_output=output, **kwargs)
 

@@ -21,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from clickscore.model.array_types import Float32Array, Floats, Ints, Longs
 from clickscore.model.calibration import to_probabilities
+from clickscore.model.errors import DataError
 from clickscore.model.metrics import log_loss
 from clickscore.model.prefix_features import (
     FEATURE_NAMES,
@@ -121,11 +122,17 @@ def fit_stack(
         attributes: Prices and categories of the rows.
         max_length: Maximum number of events of a prefix, the newest.
         seed: Seed of the samples, the folds and the trees.
+
+    Raises:
+        DataError: The older or the newer sessions, which end the growth of the trees, have no prefix.
     """
     sessions, ends = copies[0], _sample(ends, seed)
-    rows = _cross_fit_rows(copies, ends, attributes, max_length, seed)
     first_newer_session = round((1 - STOPPING_SHARE) * (len(sessions.starts) - 1))
     first_newer = int(np.searchsorted(ends, sessions.starts[first_newer_session]))
+    if not 0 < first_newer < len(ends):
+        message = f"too few sessions to fit trees: {len(ends)} beginnings in {len(sessions.starts) - 1} sessions"
+        raise DataError(message)
+    rows = _cross_fit_rows(copies, ends, attributes, max_length, seed)
     older = concatenate_rows([copy.select(slice(first_newer)) for copy in rows])
     newer = concatenate_rows([copy.select(slice(first_newer, None)) for copy in rows])
     stopped_trees, trees = fit_trees(older, newer, seed)

@@ -58,7 +58,7 @@ def read_ground_truth(path: Path, files: Sequence[Path]) -> Floats:
             message = f"{path} has no true probability for {missing[0]}, an event of the test"
             raise DataError(message)
         sessions.append((session.closed_at, [truth_of[event] for event in events]))
-    sessions.sort(key=lambda session: session[0])  # stable, as `features.sort_by_closing`
+    sessions.sort(key=lambda session: session[0])  # stable, as `model.session_arrays.sort_by_closing`
     return np.concatenate([truths for _, truths in sessions])
 
 

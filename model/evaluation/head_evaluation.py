@@ -157,7 +157,7 @@ def evaluate_heads(
 
     Raises:
         DataError: A file cannot be read, the test overlaps with other sessions, a set is empty, no row of the test or
-            every row has a later purchase, or the bundle is recalibrated already.
+            every row has a later purchase, a set is too small for the baselines, or the bundle is recalibrated already.
         TrainingError: The bundle is broken.
     """
     manifest, bundle_items, graph = open_bundle(bundle)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
+from clickscore.model.own_source import refuse_own_source
 from clickscore.schemas.catalogue import encode
 from clickscore.schemas.errors import OutputFileError
-from clickscore.stream.commands.options import format_option, refuse_own_source
+from clickscore.stream.commands.options import format_option
 from clickscore.stream.event_files.event_reader import EventFile
 from clickscore.stream.event_files.recorded_items import collect_items
 

@@ -62,21 +62,6 @@ order_option = click.option(
 """Option of a command that needs events in order of time; the command receives `order`."""
 
 
-def refuse_own_source(out: Path | None, source: str | Path) -> None:
-    """Refuse to write over the source of a command.
-
-    Args:
-        out: File to write; None for no file.
-        source: File to read, or another source.
-
-    Raises:
-        UsageError: Both are the same file.
-    """
-    if out is not None and out.exists() and Path(source).exists() and out.samefile(source):
-        message = f"--out names {out}, from which the command reads: name another file"
-        raise click.UsageError(message)
-
-
 def print_ignored(file: EventFile) -> None:
     """Print how many lines of a file gave no event because the mapping ignores their type, if there are any."""
     if file.ignored:

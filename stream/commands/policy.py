@@ -6,6 +6,7 @@ import click
 
 from clickscore.model.finite_range import FiniteRange
 from clickscore.model.json_output import JsonOutput, json_options
+from clickscore.model.own_source import refuse_own_source
 from clickscore.schemas.errors import OutputFileError
 from clickscore.stream.commands.options import with_settings
 from clickscore.stream.commands.progress import replay_progress_bar
@@ -148,6 +149,7 @@ def statement(
         out: Path of the page; None for the standard output.
         json_output: Destinations of the measurements.
     """  # noqa: D301
+    refuse_own_source(out, name, source_options.source, source_options.catalogue, source_options.campaigns)
     loaded, scorer = load_policy(name), load_scorer(settings)
     loaded.check_settings(settings.sessions)
     spec = source_options.resolve(settings)

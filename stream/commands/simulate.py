@@ -64,6 +64,9 @@ def simulate(
     Example:
       clickscore simulate --events 100000 --seed 7 --out events.jsonl.gz --sessions sessions.jsonl.gz
     """  # noqa: D301
+    named = [file.resolve() for file in (out, truth, sessions, items) if file]
+    if len(set(named)) < len(named):
+        raise click.UsageError("two outputs have the same file: name a file of its own for each")
     shop = make_shop(seed, shoppers)
     history = generate(shop, events, days=days)
     try:

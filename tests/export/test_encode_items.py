@@ -4,11 +4,13 @@ import torch
 from click.testing import CliRunner
 from rich.console import Console
 
+from clickscore.export.bundle_files import read_export_options
 from clickscore.export.bundle_options import CANDIDATES
 from clickscore.export.commands import catalogue
 from clickscore.export.encode_items import encode_items
 from clickscore.export.errors import ExportError
 from clickscore.export.export_bundle import export_bundle
+from clickscore.export.recalibrate import recalibrate_bundle
 from clickscore.model.checkpoint import load_checkpoint, load_texts
 from clickscore.model.commands import train as train_command
 from clickscore.model.dataset import load_dataset
@@ -197,3 +199,15 @@ def test_new_item_without_text_is_left_out_and_told(workspace, tmp_path):
     ).output
     assert "left out: 1 new items with neither title, category nor brand" in out
     assert "bare" not in read_vocabulary(tmp_path / "out" / "items.txt").items
+
+
+def test_bundle_keeps_how_it_was_exported_and_a_lost_level_is_told(workspace, tmp_path):
+    export_bundle(workspace / "checkpoint", tmp_path / "plain", 30, trainable=True, session_neighbours=False)
+    buyers = [closed(2000 + number, f"view:item-{number % 50} purchase:item-{number % 50}") for number in range(200)]
+    recent = write_sessions(tmp_path / "recent.jsonl", buyers)
+    assert recalibrate_bundle(tmp_path / "plain", [recent], tmp_path / "level") is not None
+    files = "--items", workspace / "catalogue.jsonl", "--encoder", workspace / "encoder"
+    done = run(tmp_path / "level", *files, "--out", tmp_path / "wider")
+    assert done.exit_code == 0, done.output
+    assert "recalibrate" in done.output
+    assert read_export_options(tmp_path / "wider") == (30, "fp32", False)

@@ -202,6 +202,17 @@ def test_recent_file_without_a_session_is_refused(files, tmp_path):
         )
 
 
+@pytest.mark.parametrize("words", ["view:a view:b", "purchase:a view:a"])
+def test_file_too_short_for_the_baselines_is_refused(files, tmp_path, words):
+    short = write_sessions(tmp_path / "short.jsonl", [closed(20_000, words)])
+    with pytest.raises(DataError, match="too few sessions to fit trees"):
+        evaluate_heads(files / "bundle", [short], [files / "test.jsonl"], lambda _: None)
+    with pytest.raises(DataError, match="too few sessions to fit trees"):
+        evaluate_heads(
+            files / "bundle", [files / "training.jsonl"], [files / "test.jsonl"], lambda _: None, recent=[short]
+        )
+
+
 def test_recalibrated_bundle_is_not_recalibrated_again(files, tmp_path):
     write_sessions(tmp_path / "recent.jsonl", shoppers(900)[700:])
     assert recalibrate_bundle(files / "bundle", [tmp_path / "recent.jsonl"], tmp_path / "fresher")

@@ -36,13 +36,33 @@ def test_help_shows_no_former_name() -> None:
     assert "--warm-from" not in text
 
 
-@pytest.mark.parametrize("command", [["replay"], ["sessions"], ["outcomes", "replay"], ["items"]])
-def test_recorded_events_are_not_written_over(command: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (["replay"], "--out"),
+        (["sessions"], "--out"),
+        (["outcomes", "replay"], "--out"),
+        (["items"], "--out"),
+        (["policy", "statement", "default"], "--out"),
+        (["tune"], "--out"),
+        (["backtest"], "--report"),
+        (["backtest"], "--json-file"),
+        (["events", "check"], "--json-file"),
+    ],
+)
+def test_source_is_not_written_over(command: list[str], option: str, tmp_path: Path) -> None:
     (source := tmp_path / "events.jsonl").write_text("{}\n")
-    done = CliRunner().invoke(cli, [*command, str(source), "--out", str(tmp_path / "." / "events.jsonl")])
+    done = CliRunner().invoke(cli, [*command, str(source), option, str(tmp_path / "." / "events.jsonl")])
     assert done.exit_code == 2
     assert "from which the command reads: name another file" in done.output
     assert source.read_text() == "{}\n"
+
+
+def test_two_outputs_have_two_files(tmp_path: Path) -> None:
+    both = str(tmp_path / "events.jsonl")
+    done = CliRunner().invoke(cli, ["simulate", "--events", "10", "--out", both, "--sessions", both])
+    assert done.exit_code == 2
+    assert "two outputs have the same file" in done.output
 
 
 @pytest.mark.parametrize(
