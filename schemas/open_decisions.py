@@ -128,7 +128,7 @@ class Billing(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class DecisionHead(msgspec.Struct, array_like=True, gc=False):
-    """The first fields of a remembered decision, to read it without its items. It has no room for more fields."""
+    """The first fields of a remembered decision, to read decisions without items. There is no room for more fields."""
 
     partition: int
     """Partition of the answered event."""
@@ -141,7 +141,7 @@ class DecisionHead(msgspec.Struct, array_like=True, gc=False):
 
 
 class QuietDecision(DecisionHead, array_like=True, gc=False):
-    """A decision without a reaction: the first fields of `OpenDecision`. It has no room for more fields."""
+    """A decision without a reaction: the first fields of `OpenDecision`. There is no room for more fields."""
 
     items: bytes
     """Hash of each recommended item, the lists of the page from top to bottom, as `item_hash` returns it."""
@@ -243,7 +243,7 @@ def decode_ledger(value: bytes) -> UserLedger:
 
 
 def _is_damaged(decision: OpenDecision) -> bool:
-    """Return whether the parts of a decision do not fit together, or are numbers or names that no page has."""
+    """Return whether the parts of a decision do not fit together, or are numbers or names of no page."""
     return (
         decision.variant not in COMPARED_VARIANTS
         or not (0 <= decision.partition <= _MAX_COUNT and 0 <= decision.offset <= _MAX_OFFSET)
@@ -270,7 +270,7 @@ def _is_slot_damaged(slot: OpenSlot) -> bool:
 
 
 def _is_reaction_damaged(reaction: Reaction) -> bool:
-    """Return whether a reaction has another kind, or an item or an event that no page has."""
+    """Return whether a reaction has another kind, or an item or an event of no page."""
     return (
         reaction.kind not in (IMPRESSION, CLICK)
         or len(reaction.item_id) > MAX_ID_LENGTH
@@ -289,7 +289,7 @@ def _is_billing_damaged(billing: Billing) -> bool:
 
 
 def _is_order_damaged(order: OrderLine) -> bool:
-    """Return whether an order has another kind, or an item, a campaign, a revenue or a time that no order has."""
+    """Return whether an order has another kind, or an item, a campaign, a revenue or a time of no order."""
     return (
         order.kind not in (CART, PURCHASE)
         or not _is_id(order.item_id)

@@ -34,7 +34,7 @@ ANY_NUMBER = 1_000
 """Largest number of places that a policy may state: no list is longer."""
 
 ANY_RATIO = 1e6
-"""Largest ratio of prices that a policy may state: no two prices of a shop are further apart. TOML has `inf`, too."""
+"""Largest ratio of prices in a policy: no two prices of a shop are further apart. TOML has `inf`, too."""
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=ANY_NUMBER)]
 Places = Annotated[int, msgspec.Meta(ge=1, le=ANY_NUMBER)]

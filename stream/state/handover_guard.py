@@ -9,7 +9,7 @@ from clickscore.schemas.events import Erase
 from clickscore.schemas.handover import Handover
 
 MAX_ERASURES = 256
-"""Erased users that a partition remembers at most: 20 bytes each, in the partition's snapshot of every batch."""
+"""Erased users in the memory of a partition at most: 20 bytes each, in the partition's snapshot of every batch."""
 _UNKNOWN_USER = b""
 """Stands in a snapshot for the hash of the users whose erasures were pushed out; no user has this hash."""
 

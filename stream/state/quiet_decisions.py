@@ -1,7 +1,7 @@
-"""Quiet decisions: the stored decisions of a user who reacted to none, split by time without reading their items.
+"""Quiet decisions: the stored decisions of a user without reactions, split by time without reading items.
 
-Most decisions end without a reaction, and those of a user close one by one. To decode and encode all of them each time
-took a fifth of the time of an event.
+Most decisions end without a reaction, and a user's decisions close one by one. To decode and encode all decisions each
+time took a fifth of the time of an event.
 """
 
 from typing import NamedTuple
@@ -20,15 +20,15 @@ class QuietDecisions(NamedTuple):
     """The decisions of a user on both sides of a time."""
 
     closed: list[DecisionHead]
-    """Decisions whose click window is over."""
+    """Decisions past the end of the click window."""
     open: list[msgspec.Raw]
     """The others, as stored."""
     next_closing: int | None
-    """Time at which the next of these closes, ms; None without one."""
+    """Closing time of the next open decision, ms; None without an open decision."""
 
 
 def split_quiet(ledger: StoredLedger, end_ms: int) -> QuietDecisions | None:
-    """Return the decisions of a user who reacted to none; None where there is a reaction, an order or a correction.
+    """Return the decisions of a user without reactions; None where there is a reaction, an order or a correction.
 
     Args:
         ledger: Ledger of the user.

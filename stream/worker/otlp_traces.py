@@ -76,7 +76,7 @@ class OtlpTraces:
 
 
 class OtlpTracer:
-    """Makes a span for each decision on an event whose trace is sampled, and for a share of those without a trace."""
+    """Makes a span for each decision on an event of a sampled trace, and for a share of the events without a trace."""
 
     def __init__(self, endpoint: str, share: float, close_s: float = CLOSE_S) -> None:
         """Start the exporter's thread.
