@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from clickscore.stream.kafka.embedded import EmbeddedBroker
@@ -15,6 +16,15 @@ from clickscore.stream.kafka.topics import create_topics, delete_topics
 from clickscore.stream.settings import Settings
 from tests.brokers import embedded_broker, running_broker
 from tests.collector import Collector
+
+# No test asserts how fast an example is drawn or run: other programs may hold the processor meanwhile.
+hypothesis.settings.register_profile(
+    "busy machine",
+    hypothesis.settings(),
+    deadline=None,
+    suppress_health_check=(hypothesis.HealthCheck.too_slow,),
+)
+hypothesis.settings.load_profile("busy machine")
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
