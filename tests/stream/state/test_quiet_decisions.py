@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from clickscore.schemas.decisions import ShownShelf
 from clickscore.schemas.events import Cart, Click, View
-from clickscore.schemas.open_decisions import OpenDecision, QuietDecision, Reaction, StoredLedger
+from clickscore.schemas.open_decisions import MAX_DECISIONS, OpenDecision, QuietDecision, Reaction, StoredLedger
 from clickscore.schemas.snapshots import encode
 from clickscore.stream.budgets.partition_budgets import PartitionBudgets
 from clickscore.stream.settings import SessionSettings
@@ -17,7 +17,7 @@ from clickscore.stream.state.ledger import Ledger, LedgerChange, LedgerResults, 
 from clickscore.stream.state.quiet_decisions import split_quiet
 from clickscore.stream.state.remembered_decisions import CLICK_WINDOW_MS
 from tests.events import MINUTE, START
-from tests.stream.state.test_ledger import ads, choices, sold
+from tests.stream.state.test_ledger import ads, choices, closing_time, opening, sold
 
 
 class ReadingLedger(Ledger):
@@ -120,3 +120,15 @@ REACTED = OpenDecision(0, 1, 500, "model", b"1234", [("list", 1)], reactions=[Re
 @pytest.mark.parametrize("ledger", [stored(quiet(0, 500), REACTED), stored(quiet(0, 500), orders=b"\x91\x00")])
 def test_decisions_with_a_reaction_or_an_order_must_be_read(ledger: StoredLedger):
     assert split_quiet(ledger, 0) is None
+
+
+def test_timer_of_a_decision_that_went_for_a_newer_one_closes_none_of_the_others():
+    ledger = ledger_of(Ledger)
+    for number in range(MAX_DECISIONS + 1):
+        ledger.open(opening(minute=10 if number else 0), number, is_machine=False)
+    ledger.flush(MAX_DECISIONS)
+    ledger.take_results()
+    ledger.advance(closing_time(0), 98)
+    assert (ledger.take_results().outcomes, ledger.flush(98)) == ([], [])
+    ledger.advance(closing_time(10), 99)
+    assert len(ledger.take_results().outcomes) == MAX_DECISIONS
