@@ -9,9 +9,9 @@ from click.testing import CliRunner, Result
 
 from clickscore.backtest.commands import backtest
 from clickscore.schemas.errors import ClickscoreError
-from clickscore.schemas.manifest import LevelCorrection
 from tests.backtest.contests import write_log
 from tests.bundles import small_bundle
+from tests.manifests import level_until
 
 pytestmark = pytest.mark.slow
 
@@ -153,19 +153,10 @@ def test_bundle_that_may_have_learned_the_answers_is_told(
     log: Path, bundle: Path, tmp_path: Path, learned_by: str
 ) -> None:
     until = 1_700_002_000_000
-    level = LevelCorrection(
-        sessions=100,
-        events=500,
-        closed_from=until - 1,
-        closed_until=until,
-        action_scale=1.0,
-        action_shifts={},
-        purchase_scale=1.0,
-        purchase_shift=0.5,
-        before={},
-        after={},
-    )
-    changes = {"training": {"trained_until": until}, "recalibration": {"level": msgspec.to_builtins(level)}}
+    changes = {
+        "training": {"trained_until": until},
+        "recalibration": {"level": msgspec.to_builtins(level_until(until))},
+    }
     learned = tmp_path / "learned"
     learned.mkdir()
     for path in bundle.iterdir():

@@ -25,7 +25,7 @@ from clickscore.schemas.events import (
 )
 from clickscore.schemas.handover import HandedConsent, Handover
 from clickscore.schemas.leases import BudgetLease, SpendReport
-from clickscore.schemas.manifest import Manifest, Tensor, encode_manifest
+from clickscore.schemas.manifest import Tensor, encode_manifest
 from clickscore.schemas.purposes import PURPOSES
 from clickscore.schemas.topics import TOPICS
 from clickscore.stream.pipeline import Pipeline
@@ -49,6 +49,7 @@ from tests.events import (
     view,
     withdraw,
 )
+from tests.manifests import MANIFEST
 
 
 def structs() -> list[type[Event]]:
@@ -214,17 +215,7 @@ def test_catalogue_and_campaign_are_what_the_schema_says() -> None:
 
 def test_manifest_is_what_the_schema_says() -> None:
     tensor = Tensor(name="items", dtype="int64", shape=("batch", 50))
-    manifest = Manifest(
-        format_version=1,
-        content_hash="0" * 64,
-        framework="f",
-        max_length=50,
-        items=1,
-        candidates=1,
-        inputs=(tensor,),
-        outputs=(),
-        metrics={"recall": 0.5},
-    )
+    manifest = msgspec.structs.replace(MANIFEST, inputs=(tensor,), metrics={"recall": 0.5})
     schema = json_schema("bundle-manifest")
     assert faults(json.loads(encode_manifest(manifest)), schema, schema) == []
 
