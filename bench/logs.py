@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from clickscore.schemas.events import ACTION_OF, Cart, Favourite, View, encode_event
+from clickscore.schemas.field_types import FINGERPRINT_BYTES
 from clickscore.schemas.snapshots import UserState, encode
 from clickscore.stream.kafka.partitioner import partition_of
-from clickscore.stream.state.sessions import FINGERPRINT_BYTES
 
 ITEMS = 50_000
 PARTITIONS = 4

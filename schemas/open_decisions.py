@@ -15,6 +15,7 @@ import xxhash
 from clickscore.schemas.decisions import COMPARED_VARIANTS, BidUnit
 from clickscore.schemas.durations import DAY_MS
 from clickscore.schemas.field_types import (
+    FINGERPRINT_BYTES,
     MAX_BID,
     MAX_ID_LENGTH,
     MAX_PRICE,
@@ -49,8 +50,6 @@ _MAX_COUNT = 2**31 - 1
 _MAX_OFFSET = 2**53
 """Largest offset in a hand-over, as `schemas.field_types.LogOffset` has it."""
 
-FINGERPRINT_BYTES = 8
-"""Bytes of the hash of an event id."""
 _is_name = re.compile(NAME_PATTERN.removesuffix("$")).fullmatch  # `$` would allow a line break at the end
 
 IMPRESSION, CLICK, CART, PURCHASE = range(4)

@@ -6,10 +6,11 @@ overrules a newer withdrawal. A repeated event is recognised among the newest `M
 """
 
 from clickscore.schemas.events import Consent
+from clickscore.schemas.field_types import FINGERPRINT_BYTES
 from clickscore.schemas.purposes import purpose_bits
 from clickscore.schemas.snapshots import ConsentState
 from clickscore.stream.settings import SessionSettings
-from clickscore.stream.state.sessions import FINGERPRINT_BYTES, contains_fingerprint
+from clickscore.stream.state.sessions import contains_fingerprint
 
 MAX_STATEMENTS = 4
 """Number of `consent` events of a user whose fingerprints are remembered: producers repeat their newest events."""

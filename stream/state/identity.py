@@ -8,12 +8,13 @@ import msgspec
 
 from clickscore.schemas.clients import CLIENTS, FIRST_MACHINE
 from clickscore.schemas.events import ACTIONS, Identify, encode_event
+from clickscore.schemas.field_types import FINGERPRINT_BYTES
 from clickscore.schemas.handover import HandedConsent, HandedEvent, HandedSession, Handover
 from clickscore.schemas.purposes import TRAINING, purpose_bits, purposes_of_bits
 from clickscore.schemas.sessions import ClosedSession, SessionEvent
 from clickscore.schemas.snapshots import ConsentState, UserState
 from clickscore.stream.state.ad_counts import hand_over
-from clickscore.stream.state.sessions import FINGERPRINT_BYTES, purchase_days, purchases
+from clickscore.stream.state.sessions import purchase_days, purchases
 
 
 def make_handover(

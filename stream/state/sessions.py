@@ -11,12 +11,10 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 from clickscore.schemas.events import ACTIONS, Interaction
+from clickscore.schemas.field_types import FINGERPRINT_BYTES
 from clickscore.schemas.sessions import ClosedSession, SessionEvent
 from clickscore.schemas.snapshots import UserState
 from clickscore.stream.request import UNKNOWN_DAY
-
-FINGERPRINT_BYTES = 8
-"""Bytes of an event id's hash (xxh3, 64 bits). Two of 50 remembered events collide once in 10^16 sessions."""
 
 _ACTION_BYTES = [bytes((action,)) for action in range(len(ACTIONS))]  # made once, since every event appends one
 

@@ -287,7 +287,7 @@ def best_of(scores: np.ndarray, candidates: int) -> tuple[list[int], list[float]
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(items=st.integers(1, 900), candidates=st.integers(1, 6), levels=st.integers(1, 6), seed=st.integers(0, 99))
 def test_equal_scores_come_in_order_of_row(items, candidates, levels, seed):
     scores = np.random.default_rng(seed).integers(-levels, levels, items).astype(np.float32)

@@ -123,7 +123,7 @@ def test_prefix_without_neighbours_has_no_shares():
     assert shares(["ab"], "c") == {}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.text(LETTERS, min_size=1, max_size=12), min_size=1, max_size=12),
     st.text(LETTERS, min_size=1, max_size=14),
@@ -132,7 +132,7 @@ def test_shares_are_those_of_the_formulas(sessions, prefix):
     assert shares(sessions, prefix) == pytest.approx(expected(sessions, prefix))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.text(LETTERS, min_size=1, max_size=12), min_size=1, max_size=6))
 def test_neighbours_do_not_depend_on_the_batch(queries):
     index = open_index(

@@ -389,7 +389,7 @@ def test_event_before_the_erasure_is_decided_again_with_the_same_bytes_after_a_c
         assert second.process(0, log).recommendations == whole.recommendations[min(stored, 2 + (stored > 3)) :]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 6)), max_size=30))
 def test_no_timer_keeps_the_id_of_an_erased_user(steps: list[tuple[int, int]]):
     made = pipeline()

@@ -418,7 +418,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(STEPS)
 def test_merged_session_is_that_of_the_reference_for_any_order_and_any_crash(steps: Sequence[tuple[str, int]]):
     """The reference: all events of the user and all events before the last login, each id once, in order of time."""

@@ -384,7 +384,7 @@ def closed(batches: Sequence[Output]) -> set[Message]:
     return {message for output in batches for message in output.closed_sessions}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(logs(), st.lists(st.integers(1, 20), max_size=10))
 def test_batch_boundaries_change_nothing(log: list[Recorded], sizes: list[int]):
     whole, split = pipeline(), pipeline()
@@ -397,7 +397,7 @@ def test_batch_boundaries_change_nothing(log: list[Recorded], sizes: list[int]):
     assert whole.state(0).contents() == split.state(0).contents()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(logs(), st.integers(0, 60))
 def test_beginning_the_next_before_finishing_the_first_changes_nothing(log: list[Recorded], split: int):
     in_turn, overlapped = pipeline(), pipeline()
@@ -409,7 +409,7 @@ def test_beginning_the_next_before_finishing_the_first_changes_nothing(log: list
     assert overlapped.state(0).contents() == in_turn.state(0).contents()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(logs(), st.lists(st.integers(1, 20), max_size=10), st.integers(0, 10))
 def test_restart_from_the_changelog_changes_nothing(log: list[Recorded], sizes: list[int], crash_after: int):
     whole = pipeline()
@@ -445,7 +445,7 @@ def test_restart_after_every_batch_leaves_the_counts_of_popularity():
         heir.load({0: restore(changes, "events-0", bounds)})
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(logs())
 def test_never_more_than_k_items_none_twice_and_none_bought(log: list[Recorded]):
     made = pipeline(k=3)
@@ -459,7 +459,7 @@ def test_never_more_than_k_items_none_twice_and_none_bought(log: list[Recorded])
             assert not bought[decision.user_id] & set(items)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(logs())
 def test_every_record_comes_to_exactly_one_outcome(log: list[Recorded]):
     output = pipeline().process(0, log)

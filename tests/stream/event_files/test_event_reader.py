@@ -63,7 +63,7 @@ def test_reading_goes_on_where_it_stopped(log: Path, packed: str, chunks: int, t
     assert first + rest == all_lines(path, "clickscore")
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(st.sampled_from([b"", b" ", b"short", b"x" * 40_000, b"y" * 1_200_000]), max_size=12), st.integers(0, 9)
 )
@@ -202,7 +202,7 @@ CELLS = st.text(st.characters(exclude_categories=["C", "Z"]) | st.sampled_from("
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file_format", ROW_FORMATS)
-@settings(max_examples=10, deadline=None)  # each example opens a Parquet file, which starts a process
+@settings(max_examples=10)  # each example opens a Parquet file, which starts a process
 @given(data=st.data())
 @pytest.mark.slow
 def test_parquet_gives_the_very_records_of_the_csv_of_its_rows(

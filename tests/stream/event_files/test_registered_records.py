@@ -241,7 +241,7 @@ def test_record_that_is_too_large_is_not_decoded(registry: RegistryStub) -> None
     assert "max_event_bytes" in error(mapped(registry, framed(7, bytes(70_000))))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(payload=st.binary(max_size=80))
 def test_no_bytes_stop_the_decoder(payload: bytes) -> None:
     decoder = DECODERS["both"]

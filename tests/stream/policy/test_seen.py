@@ -264,7 +264,7 @@ STEPS = st.lists(
 
 
 @given(STEPS, st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_decisions_after_a_restart_are_the_decisions(steps: Sequence[tuple[str, str, int, str]], data: st.DataObject):
     minutes = [sum(step[2] for step in steps[: index + 1]) for index in range(len(steps))]
     log = [build(kind, user, minute, item) for (kind, user, _, item), minute in zip(steps, minutes, strict=True)]

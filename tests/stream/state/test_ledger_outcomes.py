@@ -250,7 +250,7 @@ def lines_of(outcome: DecisionOutcome) -> list[Stated]:
     ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(cases(), st.randoms(use_true_random=False), st.booleans(), st.integers(0, 20))
 def test_any_order_any_repeat_and_any_restart_lead_to_what_the_oracle_says(
     case: tuple[list[Page], list[Step]], random: Any, is_machine: bool, restart: int
@@ -299,7 +299,7 @@ def remembered(draw: st.DrawFn) -> tuple[UserLedger, list[tuple[int, Reaction]]]
     return ledger, late
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(remembered(), st.integers(0, 2), st.booleans())
 def test_verdict_on_a_click_is_the_same_where_other_decisions_are_forgotten_before_an_impression_comes(
     case: tuple[UserLedger, list[tuple[int, Reaction]]], forgotten: int, is_machine: bool

@@ -86,7 +86,7 @@ def ledger_of(kind: type[Ledger]) -> Ledger:
     return kind("events-0", SessionSettings(), PartitionBudgets(0))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(STEPS)
 def test_records_and_results_are_those_of_a_ledger_that_reads_every_decision(steps: list[Step]):
     assert run(ledger_of(Ledger), steps) == run(ledger_of(ReadingLedger), steps)
