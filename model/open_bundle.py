@@ -7,6 +7,7 @@ import msgspec
 import onnxruntime as ort
 
 from clickscore.model.errors import TrainingError
+from clickscore.model.graph_trial import shorten
 from clickscore.model.onnx_runtime import open_graph
 from clickscore.model.vocabulary import Vocabulary, read_vocabulary
 from clickscore.schemas.manifest import Manifest, content_hash, decode_manifest
@@ -57,5 +58,5 @@ def open_bundle(folder: Path) -> OpenBundle:
     try:
         return OpenBundle(manifest, read_vocabulary(items), open_graph(model))
     except Exception as exc:  # ONNX Runtime's exceptions share no base class that it exports
-        message = f"{folder} cannot be opened: {exc}. `clickscore bundle check` names the problems of a bundle"
+        message = f"{folder} cannot be opened: {shorten(exc)}. `clickscore bundle check` names the problems of a bundle"
         raise TrainingError(message) from exc

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import onnxruntime as ort
 
-from clickscore.model.graph_trial import ServingLimits, find_problem
+from clickscore.model.graph_trial import ServingLimits, find_problem, shorten
 from clickscore.model.onnx_runtime import session_options
 from clickscore.model.packaged_bundle import resolve_folder
 from clickscore.schemas.manifest import (
@@ -102,7 +102,7 @@ def _open(folder: Path, threads: int) -> Bundle:
         message = f"items.txt is not UTF-8: {exc}"
         raise BundleError(message) from exc
     except Exception as exc:  # ONNX Runtime's exceptions share no base class that it exports
-        message = f"ONNX Runtime refuses model.onnx: {exc}"
+        message = f"ONNX Runtime refuses model.onnx: {shorten(exc)}"
         raise BundleError(message) from exc
     return Bundle(manifest, items, session, read_directions(model, len(items)))
 
