@@ -8,6 +8,7 @@ import msgspec
 from clickscore.stream.policy.ad_policy import Ads
 from clickscore.stream.policy.goal_policy import Goals
 from clickscore.stream.policy.policy_file import ANY_NUMBER, Boost, Hide, Limit, Only, PolicyFile, PriceBand
+from clickscore.stream.policy.shelf_policy import Pages, job_of
 
 _TABLES: dict[str, msgspec.Struct] = {
     "hide": Hide(out_of_stock=False, bought=False, on_screen=False, in_cart=False, unavailable=False),
@@ -22,7 +23,6 @@ _PARTS: dict[str, object] = {
     "goals": Goals(),
     "diversity": 0.0,
     "pin": (),
-    "ads": Ads(shown=False),
 }
 """Fields with a single part each, switched off."""
 
@@ -48,6 +48,20 @@ def policies_without_a_part(policy: PolicyFile) -> Iterator[tuple[str, PolicyFil
     for name, value in _PARTS.items():
         if getattr(policy, name) != value and (name != "goals" or policy.goals.counts_money):
             yield name, _replace(policy, name, value)
+    if policy.ads.shown:
+        yield "ads", _without_ads(policy)
+
+
+def _without_ads(policy: PolicyFile) -> PolicyFile:
+    """Return a policy without ads, and without the shelves for ads: a policy that shows no ad may not name any."""
+    names = {*policy.shelves, *(name for names in msgspec.structs.astuple(policy.pages) for name in names)}
+    ads = {name for name in names if job_of(name, policy.shelves) == "sponsored"}
+    pages = {
+        event: tuple(name for name in shelves if name not in ads)
+        for event, shelves in msgspec.structs.asdict(policy.pages).items()
+    }
+    tables = {name: table for name, table in policy.shelves.items() if name not in ads}
+    return msgspec.structs.replace(policy, ads=Ads(shown=False), pages=Pages(**pages), shelves=tables)
 
 
 def _replace(policy: PolicyFile, field: str, value: object) -> PolicyFile:

@@ -137,9 +137,10 @@ def _payments(policy: PolicyFile, changes: ListChanges) -> Iterator[str]:
         + (
             "Ads may take places within the list of recommendations, and move the other products back. "
             if in_list
-            else "Ads stand beside the list, and payments change no place in the list. "
+            else "Ads stand beside the lists. A page with several lists does not repeat an advertised product in them; "
+            "payments change nothing else in the lists. "
         )
-        + f"{_percent(changes.sponsored, changes.shown)} of the shown products were ads, and "
+        + f"{_percent(changes.sponsored, changes.shown)} of the products in the lists were ads, and "
         f"{_percent(changes.pages_with_ads, changes.measured)} of the pages had an ad, within the list or beside."
     )
     if policy.goals.counts_money:

@@ -1,10 +1,22 @@
 """Policy parts: each part of a policy can be taken out, and the rest is a policy."""
 
+import pytest
+
 from clickscore.stream.policy.ad_policy import Ads
 from clickscore.stream.policy.goal_policy import Goals
-from clickscore.stream.policy.policy_file import DEFAULT_POLICY, Boost, Hide, Limit, Pin, PriceBand
+from clickscore.stream.policy.policy_file import (
+    DEFAULT_POLICY,
+    SHIPPED_POLICIES,
+    Boost,
+    Hide,
+    Limit,
+    Pin,
+    PriceBand,
+    load_policy,
+)
 from clickscore.stream.policy.policy_parts import policies_without_a_part
 from clickscore.stream.policy.recommend import Policy
+from clickscore.stream.policy.shelf_policy import Pages, ShelfTable
 from tests.scored_requests import plain
 
 
@@ -32,6 +44,23 @@ def test_policy_without_all_parts_has_no_rule_but_hidden_items():
     while parts := dict(policies_without_a_part(policy)):
         policy = next(iter(parts.values()))
     assert rules_of(policy) == {"hidden"}
+
+
+@pytest.mark.parametrize("name", SHIPPED_POLICIES)
+def test_each_part_of_a_shipped_policy_can_be_taken_out(name: str):
+    policy = load_policy(name)
+    assert ("ads" in dict(policies_without_a_part(policy))) == policy.ads.shown
+
+
+def test_shelves_for_ads_go_with_the_ads():
+    policy = plain(
+        pages=Pages(view=("paid", "for_you", "similar"), search=("for_you", "sponsored")),
+        shelves={"paid": ShelfTable(job="sponsored"), "similar": ShelfTable(size=3)},
+    )
+    reduced = dict(policies_without_a_part(policy))["ads"]
+    assert not reduced.ads.shown
+    assert reduced.pages == Pages(view=("for_you", "similar"), search=("for_you",))
+    assert reduced.shelves == {"similar": ShelfTable(size=3)}
 
 
 def test_parts_that_belong_together_go_together():

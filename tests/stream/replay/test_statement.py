@@ -15,6 +15,7 @@ from clickscore.stream.policy.ad_policy import AdPlacement, Ads
 from clickscore.stream.policy.goal_policy import Goals
 from clickscore.stream.policy.policy_file import DEFAULT_POLICY, Pin, PolicyFile, parse_policy
 from clickscore.stream.policy.policy_parts import policies_without_a_part
+from clickscore.stream.policy.shelf_policy import Pages
 from clickscore.stream.reference.catalogue import Catalogue
 from clickscore.stream.replay.list_changes import ListChanges, ListWatch, PartShare
 from clickscore.stream.replay.statement import write_statement
@@ -143,6 +144,16 @@ def test_every_part_of_a_policy_has_words_in_the_table(text: str, words: str):
     assert len(rows) == len(parts)
     assert all(row[2].isupper() or row[2] == "'" for row in rows)
     assert any(words in row for row in rows)
+
+
+def test_page_with_a_shelf_of_ads_says_what_payments_change(scorer: Scorer):
+    policy = plain(pages=Pages(view=("for_you", "sponsored")))
+    changes = measure(policy, scorer, campaigns=[make_campaign("c", "item-2", 9.0)])
+    parts = {part.part: part for part in changes.parts}
+    assert changes.sponsored == changes.pages_with_ads == 12
+    assert parts["ads"].pages == 1.0
+    page = write_statement(policy, PolicySettings(), changes, "a log")
+    assert "A page with several lists does not repeat an advertised product in them" in page
 
 
 def test_page_without_ads_says_that_nothing_is_paid_for(scorer: Scorer):
