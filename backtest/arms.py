@@ -8,9 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import msgspec
+
 from clickscore.model.packaged_bundle import DEMO
 from clickscore.stream.errors import PolicyError, SettingsError
 from clickscore.stream.policy.policy_file import SHIPPED_POLICIES, PolicyFile, configured_policy
+from clickscore.stream.policy.shelf_plan import make_shelf_plan
 from clickscore.stream.replay.reference_files import NO_FILES, ReferenceFiles
 from clickscore.stream.settings import Settings
 
@@ -41,8 +44,13 @@ class Arm:
 
     @property
     def k(self) -> int:
-        """Number of items in a recommendation of the arm."""
-        return self.policy_file.size(self.settings.policy)
+        """Number of items in the shortest list of the arm: a plain list, or the main shelf of a page."""
+        policy_file, settings = self.policy_file, self.settings.policy
+        pages = msgspec.structs.asdict(policy_file.pages)
+        del pages["impression"]  # impressions are not judged
+        lists = [[make_shelf_plan(policy_file, name, settings) for name in names] for names in pages.values()]
+        mains = [next((plan for plan in plans if plan and plan.job != "sponsored"), None) for plans in lists]
+        return min(main.size if main else policy_file.size(settings) for main in mains)
 
     @property
     def recommender_key(self) -> str:

@@ -48,6 +48,16 @@ def test_arms_that_differ_in_k_alone_share_requests_and_scores() -> None:
     assert (first.settings.sessions, first.recommender_key) == (second.settings.sessions, second.recommender_key)
 
 
+def test_shortest_list_may_be_the_main_shelf_of_a_page(tmp_path: Path) -> None:
+    policy = tmp_path / "p.toml"
+    head = 'version = "p-1"\nowner = "tests"\n[pages]\nview = ["sponsored", "for_you", "similar"]\n[shelves]\n'
+    policy.write_text(head + "for_you.size = 4\nsimilar.size = 2\n")
+    assert parse_arm(f"name=a,bundle=x,policy={policy}", BASE).k == 4
+    assert parse_arm(f"name=a,bundle=x,k=3,policy={policy}", BASE).k == 3
+    policy.write_text(head + "for_you.size = 20\n")
+    assert parse_arm(f"name=a,bundle=x,policy={policy}", BASE).k == 10
+
+
 def test_arms_of_another_gap_share_no_requests() -> None:
     assert (
         parse_arm("name=a,bundle=x", BASE).settings.sessions
