@@ -150,7 +150,7 @@ class PolicyFile(_Table, frozen=True, kw_only=True):
         ValueError: Two fields contradict each other.
     """
 
-    version: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", extra=_VERSION_WORDS)]
+    version: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}\Z", extra=_VERSION_WORDS)]
     """Name and number of the policy, such as `autumn-3`."""
     owner: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
     """Person or team who answers for the policy."""
@@ -337,7 +337,7 @@ def parse_policy(text: bytes, name: str) -> PolicyFile:
     """
     tables: dict[str, Any] = {}
     try:
-        tables = tomllib.loads(text.decode())
+        tables = tomllib.loads(text.decode("utf-8-sig"))  # editors on Windows write a byte order mark
         return msgspec.convert(tables, PolicyFile)
     except msgspec.ValidationError as exc:
         message = f"the policy {name} is wrong: {describe_fault(exc, tables, PolicyFile)}"
@@ -347,6 +347,9 @@ def parse_policy(text: bytes, name: str) -> PolicyFile:
         raise PolicyError(message) from exc
     except ValueError as exc:
         message = f"the policy {name} is no TOML: {exc}"
+        raise PolicyError(message) from exc
+    except RecursionError as exc:
+        message = f"the policy {name} is wrong: its lists are nested too deeply: a policy has lists of names alone"
         raise PolicyError(message) from exc
 
 

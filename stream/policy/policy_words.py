@@ -1,6 +1,7 @@
 """Words of a policy: sentences that say what a policy does, and what changes between two policies."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
 
 import msgspec
 
@@ -51,13 +52,16 @@ def _parts(policy: PolicyFile, settings: PolicySettings | None) -> Iterator[tupl
     if policy.diversity:
         yield (
             "diversity",
-            f"items like those on earlier places stand back, by the share {policy.diversity:g} of likeness against "
-            f"{1 - policy.diversity:g} of relevance",
+            f"items like those on earlier places stand back, by the share {_decimal(policy.diversity)} of likeness "
+            f"against {_decimal(1 - policy.diversity)} of relevance",
         )
     for pin in policy.pin:
         yield f"pin {pin.place}", f"{pin.item!r} has place {pin.place}"
     yield from _ad_parts(policy, settings)
     yield from _shelf_parts(policy)
+    if policy.boost.fresh_days != Boost().fresh_days or "new_in" in _shelf_jobs(policy).values():
+        days = _number(policy.boost.fresh_days, "day")
+        yield "boost.fresh_days", f"an item is new for {days} on shelves of the job new_in"
 
 
 def _hidden_parts(policy: PolicyFile) -> Iterator[tuple[str, str]]:
@@ -94,15 +98,18 @@ def _only_parts(policy: PolicyFile) -> Iterator[tuple[str, str]]:
     if only.relevance:
         yield (
             "only.relevance",
-            f"candidates with less than {only.relevance:g} of the best candidate's relevance are not shown, "
+            f"candidates with less than {_decimal(only.relevance)} of the best candidate's relevance are not shown, "
             "and popular items do not take their places",
         )
 
 
 def _price_parts(band: PriceBand) -> Iterator[tuple[str, str]]:
     if band != PriceBand():
-        highest = "" if band.highest is None else f" and at most {band.highest:g} times"
-        yield "price_band", f"prices are at least {band.lowest:g} times{highest} the price of the item on screen"
+        highest = "" if band.highest is None else f" and at most {_decimal(band.highest)} times"
+        yield (
+            "price_band",
+            f"prices are at least {_decimal(band.lowest)} times{highest} the price of the item on screen",
+        )
 
 
 def _limit_parts(policy: PolicyFile) -> Iterator[tuple[str, str]]:
@@ -124,13 +131,16 @@ def _boost_parts(boost: Boost) -> Iterator[tuple[str, str]]:
         if factors:
             yield f"boost.{name}", f"the relevance of the {name} {_factors(factors)} is multiplied"
     if boost.promoted != 1.0:
-        yield "boost.promoted", f"the relevance of items in a promotion is multiplied by {boost.promoted:g}"
+        yield "boost.promoted", f"the relevance of items in a promotion is multiplied by {_decimal(boost.promoted)}"
     if boost.margin != 1.0:
-        yield "boost.margin", f"the relevance of an item is multiplied by {boost.margin:g} to the power of its margin"
+        yield (
+            "boost.margin",
+            f"the relevance of an item is multiplied by {_decimal(boost.margin)} to the power of its margin",
+        )
     if boost.fresh != 1.0:
         yield (
             "boost.fresh",
-            f"the relevance of new items is multiplied by {boost.fresh:g}, fading over {boost.fresh_days} days",
+            f"the relevance of new items is multiplied by {_decimal(boost.fresh)}, fading over {boost.fresh_days} days",
         )
 
 
@@ -158,7 +168,7 @@ def _goal_sentence(weights: GoalWeights) -> str:
     if weights.is_relevance:
         return "items are ordered by relevance alone"
     parts = [
-        f"{what} {worth:g}{money}"
+        f"{what} {_decimal(worth)}{money}"
         for what, worth, money in (
             ("a click is worth", weights.click, ""),
             ("an item put into the cart is worth", weights.cart, ""),
@@ -176,10 +186,13 @@ def _ad_parts(policy: PolicyFile, settings: PolicySettings | None) -> Iterator[t
         return
     ads = policy.ads
     lowest = policy.reserve(settings) if settings else ads.reserve
-    reserve = "the setting reserve" if lowest is None else f"{lowest:g}"
+    reserve = "the setting reserve" if lowest is None else _decimal(lowest)
     yield "ads", f"the most valuable matching ads are shown, if the expected value of an impression reaches {reserve}"
-    yield "ads.share", f"an ad is expected to get {100 * ads.share:g} % of the next views and of a session's purchases"
-    quality = f"relevance to the power of {ads.quality_weight:g}" if ads.quality_weight else "1 for every item"
+    yield (
+        "ads.share",
+        f"an ad is expected to get {_decimal(100 * ads.share)} % of the next views and of a session's purchases",
+    )
+    quality = f"relevance to the power of {_decimal(ads.quality_weight)}" if ads.quality_weight else "1 for every item"
     yield "ads.quality_weight", f"the expected value of an ad is multiplied by its quality, which is {quality}"
     if ads.per_page is not None:
         yield "ads.per_page", f"a page has at most {_number(ads.per_page, 'ad')}"
@@ -191,15 +204,15 @@ def _ad_parts(policy: PolicyFile, settings: PolicySettings | None) -> Iterator[t
 
 def _placement_parts(placement: AdPlacement) -> Iterator[str]:
     places = ", ".join(map(str, placement.places))
-    seen = ", ".join(f"{exposure:g}" for exposure in placement.exposure)
+    seen = ", ".join(map(_decimal, placement.exposure))
     slots = f"{_number(len(placement.exposure), 'slot')} with exposure {seen}"
     yield f"{slots} at the places {places} of the list" if places else f"{slots} beside the list"
     if placement.floating:
         yield "an ad that may not be at its place goes to the next place where it may"
     if placement.relevance:
-        yield f"an ad needs {placement.relevance:g} of the quality of the item that it displaces"
+        yield f"an ad needs {_decimal(placement.relevance)} of the quality of the item that it displaces"
     if placement.reserve is not None:
-        yield f"the expected value of an impression reaches {placement.reserve:g}"
+        yield f"the expected value of an impression reaches {_decimal(placement.reserve)}"
     yield f"an ad pays {'the lowest bid that keeps its slot' if placement.pricing == 'second_price' else 'its bid'}"
 
 
@@ -208,11 +221,17 @@ def _shelf_parts(policy: PolicyFile) -> Iterator[tuple[str, str]]:
     for event, names in pages.items():
         if names:
             yield f"pages.{event}", f"the page of the event {event} has the shelves {_listed(names)}, no item twice"
-    for name in dict.fromkeys((*policy.shelves, *(name for names in pages.values() for name in names))):
-        table, job = policy.shelves.get(name, ShelfTable()), job_of(name, policy.shelves)
-        assert job, "a policy without contradictions knows the job of every shelf"
+    for name, job in _shelf_jobs(policy).items():
+        table = policy.shelves.get(name, ShelfTable())
         size = f"at most {_number(table.size, 'item')}: " if table.size else ""
         yield f"shelves.{name}", f"the shelf {name} has {size}{_JOB_WORDS[job]}"
+
+
+def _shelf_jobs(policy: PolicyFile) -> dict[str, ShelfJob]:
+    """Return the job of each shelf that the policy names, by name."""
+    pages = msgspec.structs.astuple(policy.pages)
+    names = dict.fromkeys((*policy.shelves, *(name for names in pages for name in names)))
+    return {name: job for name in names if (job := job_of(name, policy.shelves))}
 
 
 _JOB_WORDS: dict[ShelfJob, str] = {
@@ -237,9 +256,14 @@ def _number(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
+def _decimal(value: float) -> str:
+    """Return a number in full, so that no two policies have the same words: `1000000.5` and not `1e+06`."""
+    return f"{Decimal(f'{value:.15g}'):f}"  # 15 digits: 100 * 0.07 is 7, and not 7.000000000000001
+
+
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names))
 
 
 def _factors(factors: Mapping[str, float]) -> str:
-    return ", ".join(f"{name!r} (by {factor:g})" for name, factor in factors.items())
+    return ", ".join(f"{name!r} (by {_decimal(factor)})" for name, factor in factors.items())

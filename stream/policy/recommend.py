@@ -439,6 +439,7 @@ class Policy:
                 filtered[rule.name] = len(slate) - len(reranked)
             pairs = zip(slate[: self._k], reranked[: self._k], strict=False)
             changed = sum([choice.item_id != other.item_id for choice, other in pairs])
+            changed += max(0, min(self._k, len(reranked)) - len(slate))  # places behind the end of the slate
             if changed:
                 moved[rule.name] = changed
             if trace is not None:

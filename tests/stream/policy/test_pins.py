@@ -34,7 +34,10 @@ def test_pinned_item_passes_the_filters():
 
 
 def test_short_list_keeps_its_pins():
-    assert order(decide("a")) == "azc"
+    decision = decide("a")
+    assert order(decision) == "azc"
+    assert decision.moved == {"pin": 2}
+    assert decide().moved == {"pin": 2}
 
 
 def test_pinned_items_count_as_neither_model_nor_fallback():
@@ -46,5 +49,5 @@ def test_pinned_items_count_as_neither_model_nor_fallback():
 def test_pipeline_counts_the_places_that_pins_moved():
     policy = plain(k=2, pin=(Pin(place=1, item="z"),))
     pipeline = Pipeline(SessionSettings(), PolicySettings(), "events", Catalogue(), policy_file=policy)
-    output = pipeline.process(0, records(view("ann", 0, "a"), view("bob", 1, "b")))  # bob's page: z, then a
-    assert output.moved == {"pin": 3}
+    output = pipeline.process(0, records(view("ann", 0, "a"), view("bob", 1, "b")))  # ann's page: z, a; bob's: z, a
+    assert output.moved == {"pin": 4}

@@ -231,6 +231,19 @@ def test_text_that_is_no_toml_is_refused():
     assert fault_of(b"\xff").endswith("a.toml is wrong: byte 31 is no UTF-8: save the file as UTF-8")
 
 
+def test_byte_order_mark_changes_nothing():
+    assert parse_policy(b"\xef\xbb\xbf" + HEAD, "a") == parse_policy(HEAD, "a")
+
+
+def test_deep_lists_are_refused_in_a_sentence():
+    assert "nested too deeply" in fault_of(b"k = " + b"[" * 5_000 + b"]" * 5_000)
+
+
+def test_version_is_one_line():
+    with pytest.raises(PolicyError, match="version must have at most 64 small letters"):
+        parse_policy(b'version = "a\\n"\nowner = "shop"', "a")
+
+
 def test_owner_and_version_are_needed():
     with pytest.raises(PolicyError, match="owner is missing"):
         parse_policy(b'version = "a"', "a")
@@ -367,6 +380,25 @@ def test_difference_names_the_field_and_both_sentences():
         "reasons: Nothing. -> An item names at most 1 event as its reasons."
     ]
     assert diff_policies(DEFAULT_POLICY, DEFAULT_POLICY) == []
+
+
+def test_every_digit_of_a_number_counts_in_a_difference():
+    old, new = (parse_policy(HEAD + b"ads.reserve = " + reserve, "a") for reserve in (b"1000000.25", b"1000000.5"))
+    (change,) = diff_policies(old, new)
+    assert change.endswith(
+        "reaches 1000000.25. -> The most valuable matching ads are shown, if the expected value of "
+        "an impression reaches 1000000.5."
+    )
+
+
+def test_days_until_an_item_is_not_new_are_in_a_difference():
+    pages = b'pages.view = ["for_you", "new_in"]\n'
+    old, new = parse_policy(HEAD + pages, "a"), parse_policy(HEAD + pages + b"boost.fresh_days = 30", "b")
+    expected = "An item is new for 14 days on shelves of the job new_in. -> An item is new for 30 days on shelves of "
+    assert diff_policies(old, new) == [f"boost.fresh_days: {expected}the job new_in."]
+    assert "An item is new for 30 days on shelves of the job new_in." in explain_policy(
+        parse_policy(HEAD + b"boost.fresh_days = 30", "c")  # an event may name the shelf
+    )
 
 
 def test_shelves_are_explained_in_words():
