@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from clickscore.model.packaged_bundle import DEMO
+from clickscore.schemas.toml_text import parse_toml
 from clickscore.stream.errors import PolicyError, SettingsError
 from clickscore.stream.policy.policy_file import SHIPPED_POLICIES, PolicyFile, configured_policy
 from clickscore.stream.policy.shelf_plan import make_shelf_plan
@@ -161,7 +161,7 @@ def read_arms(path: Path, base: Settings) -> list[Arm]:
         SettingsError: The file cannot be read, or has other keys than `[[arm]]`.
     """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = parse_toml(path.read_bytes())
     except (OSError, ValueError) as exc:
         message = f"the arms file {path} cannot be read: {exc}"
         raise SettingsError(message) from exc

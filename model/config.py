@@ -3,13 +3,13 @@
 import dataclasses
 import json
 import math
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from clickscore.model.errors import TrainingError
+from clickscore.schemas.toml_text import parse_toml
 
 REPEAT_DISTANCES, REPEAT_TIMES = 12, 4
 """Size of the table of repeat bonuses: events since the item's last event, and earlier events on the item. Larger
@@ -161,8 +161,8 @@ def read_preset(name: str) -> TrainConfig:
         message = f"{name!r} is no preset and no file: use {', '.join(PRESETS)}, or a file of `clickscore tune`"
         raise TrainingError(message)
     try:
-        return override(DEFAULT, tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, TrainingError) as exc:
+        return override(DEFAULT, parse_toml(path.read_bytes()))
+    except (ValueError, TrainingError) as exc:
         message = f"{path} is no preset: {exc}"
         raise TrainingError(message) from exc
 

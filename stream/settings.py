@@ -12,7 +12,6 @@ import difflib
 import functools
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origin
@@ -23,6 +22,7 @@ import xxhash
 from clickscore.schemas.durations import DAY_MS, MINUTE_MS
 from clickscore.schemas.field_types import MAX_BID
 from clickscore.schemas.seen_items import MAX_SEEN
+from clickscore.schemas.toml_text import parse_toml
 from clickscore.stream.errors import SettingsError
 
 Decides = Literal["items", "records", "nothing"]
@@ -685,7 +685,7 @@ def _read_file(file: Path | None, environ: Mapping[str, str]) -> tuple[dict[str,
             raise SettingsError(message)
         return {}, None
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = parse_toml(path.read_bytes())
     except (OSError, ValueError) as exc:
         message = f"the settings file {path} cannot be read as TOML: {exc}"
         raise SettingsError(message) from exc

@@ -5,7 +5,6 @@ means the same after an upgrade. Decisions name the policy as `VERSION@HASH`, wh
 """
 
 import functools
-import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -16,6 +15,7 @@ import xxhash
 from clickscore.schemas.events import ShelfName
 from clickscore.schemas.field_types import Id
 from clickscore.schemas.seen_items import MAX_IMPRESSIONS
+from clickscore.schemas.toml_text import parse_toml
 from clickscore.schemas.value_faults import describe_fault
 from clickscore.stream.errors import PolicyError
 from clickscore.stream.policy.ad_policy import Ads, ad_contradictions
@@ -337,7 +337,7 @@ def parse_policy(text: bytes, name: str) -> PolicyFile:
     """
     tables: dict[str, Any] = {}
     try:
-        tables = tomllib.loads(text.decode("utf-8-sig"))  # editors on Windows write a byte order mark
+        tables = parse_toml(text)
         return msgspec.convert(tables, PolicyFile)
     except msgspec.ValidationError as exc:
         message = f"the policy {name} is wrong: {describe_fault(exc, tables, PolicyFile)}"
@@ -347,9 +347,6 @@ def parse_policy(text: bytes, name: str) -> PolicyFile:
         raise PolicyError(message) from exc
     except ValueError as exc:
         message = f"the policy {name} is no TOML: {exc}"
-        raise PolicyError(message) from exc
-    except RecursionError as exc:
-        message = f"the policy {name} is wrong: its lists are nested too deeply: a policy has lists of names alone"
         raise PolicyError(message) from exc
 
 

@@ -22,6 +22,7 @@ from clickscore.schemas.events import (
     encode_event,
 )
 from clickscore.schemas.purposes import PURPOSES
+from clickscore.schemas.toml_text import parse_toml
 from clickscore.schemas.value_faults import describe_fault
 from clickscore.stream.errors import InputFileError
 from clickscore.stream.event_files.formats.mapping_values import (
@@ -150,7 +151,7 @@ def decode_mapping(text: bytes, name: str) -> "EventMapping":
     """
     tables = None
     try:
-        tables = msgspec.toml.decode(text)
+        tables = parse_toml(text)
         return EventMapping(msgspec.convert(tables, SourceMapping), name)
     except msgspec.ValidationError as exc:
         message = f"the mapping {name} cannot be used: {describe_fault(exc, tables, SourceMapping)}"
