@@ -114,7 +114,8 @@ def backtest(
     decides by the worker's own pipeline when an event arrives. When the session has ended, each decision is compared
     with its labels: the next item, the next action, and whether a purchase followed. One pass over the log serves all
     arms; arms share sessions and scores where these are the same. The figures show agreement with what users did under
-    another system's recommendations, not the effect of ours: docs/backtesting.md explains the difference.
+    another system's recommendations, not the effect of ours: docs/backtesting.md explains the difference. Lists are
+    judged without ads.
 
     Judge a bundle on events newer than the training data: --judge-from.
 
