@@ -6,6 +6,7 @@ from typing import NamedTuple
 import msgspec
 
 from clickscore.schemas.decisions import Recommendation, page_items
+from clickscore.schemas.events import Impression
 from clickscore.stream.deciders import make_policy
 from clickscore.stream.due_decisions import DecidedPage, DueDecision
 from clickscore.stream.policy.experiments import MODEL, unit_hash
@@ -40,7 +41,7 @@ class ListChanges(msgspec.Struct, frozen=True, kw_only=True):
     """Measurements of a replay."""
 
     events: int
-    """Number of events with a decision."""
+    """Number of events with a decision, without impressions."""
     measured: int
     """Number of events in the sample."""
     shown: int
@@ -82,8 +83,10 @@ class ListWatch:
         self._events = self._measured = self._shown = self._by_model = self._sponsored = self._pages_with_ads = 0
 
     def __call__(self, case: DueDecision, scores: Scores | None, page: DecidedPage) -> None:
-        """Count a decision, and the decisions without each part."""
+        """Count a decision, and the decisions without each part; an impression asks for no page, and does not count."""
         request = case.request
+        if isinstance(request.event, Impression):
+            return
         self._events += 1
         if unit_hash("statement", request.decision_id) >= self._share:
             return

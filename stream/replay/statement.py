@@ -51,9 +51,9 @@ def _lines(policy: PolicyFile, settings: PolicySettings, changes: ListChanges, s
     yield ""
     yield (
         f"Policy `{policy.label}`, owned by {policy.owner}. We took {changes.measured:,} of {changes.events:,} "
-        f"decisions on recorded events ({source}), and made each decision again without each parameter. The table "
-        f"counts how many of the {changes.shown:,} shown products were others then. `clickscore policy statement` "
-        "writes this page."
+        f"decisions on recorded events ({source}; impressions left out), and made each decision again without each "
+        f"parameter. The table counts how many of the {changes.shown:,} shown products were others then. "
+        "`clickscore policy statement` writes this page."
     )
 
 

@@ -23,7 +23,7 @@ from clickscore.stream.scoring.bundle import load_bundle
 from clickscore.stream.scoring.scorer import Scorer
 from clickscore.stream.settings import PolicySettings, Settings
 from tests.bundles import small_bundle
-from tests.events import records, view
+from tests.events import impression, records, view
 from tests.scored_requests import make_campaign, plain
 
 VIEWS: list[AnyEvent] = [view(f"user-{number % 3}", number, f"item-{1 + number % 5}") for number in range(12)]
@@ -39,6 +39,7 @@ def measure(
     scorer: Scorer | None,
     *,
     share: float = 1.0,
+    events: Sequence[AnyEvent] = VIEWS,
     items: Sequence[Item] = (),
     campaigns: Sequence[Campaign] = (),
 ) -> ListChanges:
@@ -50,7 +51,7 @@ def measure(
         pipeline.catalogue.update_campaign(campaign.campaign_id.encode(), encode(campaign))
     watch = ListWatch(policy, scorer, values.policy, share=share)
     pipeline.watch = watch
-    pipeline.process(0, [record._replace(timestamp=-1) for record in records(*VIEWS)])
+    pipeline.process(0, [record._replace(timestamp=-1) for record in records(*events)])
     return watch.changes()
 
 
@@ -76,6 +77,11 @@ def test_share_of_the_events_is_the_same_sample_each_time(scorer: Scorer):
     first = measure(DEFAULT_POLICY, scorer, share=0.5)
     assert 0 < first.measured < 12
     assert measure(DEFAULT_POLICY, scorer, share=0.5) == first
+
+
+def test_impressions_are_no_pages(scorer: Scorer):
+    shown = [impression(f"user-{number % 3}", 100 + number, "item-1") for number in range(5)]
+    assert measure(DEFAULT_POLICY, scorer, events=[*VIEWS, *shown]) == measure(DEFAULT_POLICY, scorer)
 
 
 def test_without_a_model_popular_items_decide():
