@@ -135,14 +135,18 @@ def _payments(policy: PolicyFile, changes: ListChanges) -> Iterator[str]:
         "Advertisers bid for places for ads. The bid, the probability that the ad brings what the bid is for, and "
         "the fit of the product decide about the shown ad. Every ad is marked. "
         + (
-            "Ads may take places within the list of recommendations, and move the other products back. "
+            "Ads may take places within the list of recommendations, and move the other products back."
             if in_list
             else "Ads stand beside the lists. A page with several lists does not repeat an advertised product in them; "
-            "payments change nothing else in the lists. "
+            "payments change nothing else in the lists."
         )
-        + f"{_percent(changes.sponsored, changes.shown)} of the products in the lists were ads, and "
-        f"{_percent(changes.pages_with_ads, changes.measured)} of the pages had an ad, within the list or beside."
     )
+    if changes.shown:
+        yield ""
+        yield (
+            f"{_percent(changes.sponsored, changes.shown)} of the products in the lists were ads, and "
+            f"{_percent(changes.pages_with_ads, changes.measured)} of the pages had an ad, within the list or beside."
+        )
     if policy.goals.counts_money:
         yield ""
         yield "The order also counts the price of a product or what we earn from it, as the rules say."
@@ -150,7 +154,7 @@ def _payments(policy: PolicyFile, changes: ListChanges) -> Iterator[str]:
 
 
 def _percent(part: int, whole: int) -> str:
-    return f"{100 * part / whole if whole else 0:.1f} %"
+    return f"{100 * part / whole:.1f} %"
 
 
 def _cell(text: str) -> str:

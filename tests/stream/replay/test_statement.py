@@ -171,7 +171,9 @@ def test_page_without_ads_says_that_nothing_is_paid_for(scorer: Scorer):
 
 def test_page_on_no_events_claims_nothing():
     changes = ListWatch(DEFAULT_POLICY, None, Settings.of().policy, share=1.0).changes()
-    assert "nothing can be said about importance" in write_statement(DEFAULT_POLICY, PolicySettings(), changes, "a log")
+    page = write_statement(DEFAULT_POLICY, PolicySettings(), changes, "a log")
+    assert "nothing can be said about importance" in page
+    assert "0.0 %" not in page
 
 
 def test_command_writes_the_page_of_a_file(tmp_path: Path):
