@@ -149,7 +149,9 @@ def backtest(
     warn_of_cold_start(spec)
     if not json_output.to_stdout:
         width = None if (sys.stderr if page_to_stdout else sys.stdout).isatty() else TABLE_WIDTH
-        print_results(results, Console(stderr=page_to_stdout, highlight=False, soft_wrap=True, width=width))
+        print_results(
+            results, Console(stderr=page_to_stdout, markup=False, highlight=False, soft_wrap=True, width=width)
+        )
     json_output.write(results)
     _write_files(results, page, plots)
     if results.leak_check.leaks:

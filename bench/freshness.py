@@ -44,7 +44,7 @@ def main(*, sessions: Path, folder: Path, preset: str, newest: int, share: float
     from clickscore.model.checkpoint import load_checkpoint, load_pairs  # noqa: PLC0415
     from clickscore.model.train import fine_tune, refresh_neighbours, train  # noqa: PLC0415
 
-    console, config = Console(stderr=True), read_preset(preset)
+    console, config = Console(stderr=True, markup=False), read_preset(preset)
     lines = [line for line in read_lines(sessions) if line.strip()][-newest:]
     suffix = ".tsv.gz" if sessions.name.removesuffix(".gz").endswith(".tsv") else ".jsonl.gz"
     first, width = round(share * len(lines)), round((1 - share) * len(lines) / windows)

@@ -319,7 +319,7 @@ def encode(bundle: Path, items: Path, encoder: Path, out: Path) -> None:
         from clickscore.model.text_encoder import open_text_encoder  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
-    with Progress(console=Console(stderr=True)) as progress:
+    with Progress(console=Console(stderr=True, markup=False)) as progress:
         tasks: dict[str, TaskID] = {}
 
         def report_progress(step: str, completed: int, total: int) -> None:

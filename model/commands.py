@@ -116,7 +116,7 @@ def train(
         message = "--neighbours-only needs --from: it changes a trained model"
         raise click.UsageError(message)
     config = _read_config(preset or "default", epochs, seed, changes)
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
     wait_passively()
     try:
         from clickscore.model.checkpoint import (  # noqa: PLC0415 (serving has no torch, and its help lists this command)
@@ -206,7 +206,7 @@ def tune(
     training_files = _join_files(files, sessions)
     refuse_own_source(out, *training_files)
     config = _read_config(preset, None, None, changes)
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
     wait_passively()
     try:
         from clickscore.model.predict import RANKING_SCORE  # noqa: PLC0415 (serving has no torch, and its help lists this command)
@@ -254,7 +254,7 @@ def evaluate(*, bundle: Path, prefixes: Path, sessions: tuple[Path, ...], json_o
     from clickscore.model.evaluation.prefix_evaluation import CUTOFFS, evaluate_prefixes  # noqa: PLC0415 (ONNX Runtime takes a moment to load)
 
     console = json_output.console()
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with Progress(console=Console(stderr=True, markup=False), transient=True) as progress:
         tasks: dict[str, TaskID] = {}
 
         def show_progress(name: str, done: int, total: int) -> None:
@@ -339,7 +339,7 @@ def evaluate_events(
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
     console = json_output.console(TABLE_WIDTH)
-    with Console(stderr=True).status("") as status:
+    with Console(stderr=True, markup=False).status("") as status:
         results = evaluate_heads(
             *(bundle, sessions, test, status.update), items=items, truth=truth, recent=recent, hidden_share=hide
         )
@@ -388,7 +388,7 @@ def evaluate_reasons(*, checkpoint: Path, prefixes: Path, rows: int, json_output
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
     console = json_output.console(TABLE_WIDTH)
-    with Console(stderr=True).status("") as status:
+    with Console(stderr=True, markup=False).status("") as status:
         results = evaluate_reasons(find_checkpoint(checkpoint)[0], prefixes, rows, status.update)
     metrics = ("deletion", "insertion", "first", "exit", "lead")
     for title, suffix in (("the best item", ""), (f"the best {TOP_ITEMS} items", f"@{TOP_ITEMS}")):

@@ -30,7 +30,7 @@ class JsonOutput(msgspec.Struct, frozen=True):
         Args:
             width: Columns of a line; by default, lines are not wrapped.
         """
-        return Console(quiet=self.to_stdout, highlight=False, soft_wrap=width is None, width=width)
+        return Console(quiet=self.to_stdout, markup=False, highlight=False, soft_wrap=width is None, width=width)
 
     def echo(self, text: str) -> None:
         """Print a line of words, except where standard output gets the JSON."""

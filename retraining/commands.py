@@ -152,7 +152,7 @@ def retrain(
     config = read_preset(preset)
     if number := choose_threads(threads, config.model.dim):
         torch.set_num_threads(number)
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
     options = RetrainingOptions(
         folder=folder,
         config=config,

@@ -53,7 +53,7 @@ def start(data: Path, port: int) -> None:
     if running:
         click.echo(f"Already running: {running.bootstrap_servers} (pid {running.pid}, data in {running.data})")
         return
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     with console.status("") as status:
 
         def report(step: str) -> None:

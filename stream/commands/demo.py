@@ -76,7 +76,7 @@ def demo(
     chosen = bundle or (DEMO_FOLDER if (DEMO_FOLDER / "manifest.json").exists() else None)
     # aiokafka warns of errors that it retries, such as a new topic without a leader; lasting errors are raised.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    console = Console(stderr=json_output.to_stdout)
+    console = Console(stderr=json_output.to_stdout, markup=False)
     plan = DemoOptions(
         settings=settings if own_kafka else None,
         bundle=chosen,

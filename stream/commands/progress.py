@@ -20,7 +20,7 @@ from clickscore.stream.replay.task import ReplayProgress
 
 def progress_bar(*columns: ProgressColumn) -> Progress:
     """Return a bar with name, share done, these columns and the elapsed time."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),

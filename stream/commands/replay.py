@@ -89,7 +89,7 @@ def _print_diff(diff: DiffSummary) -> None:
     click.echo(f"{diff.repeats:>12,}  published again, with equal bytes")
     if diff.unreadable:
         click.echo(f"{diff.unreadable:>12,}  published records are not decisions on these events")
-    console = Console()
+    console = Console(markup=False)
     for difference in diff.differences:
         click.echo(f"\n{safe_text(difference.decision_id)}")
         console.print(_difference_table(difference))

@@ -38,4 +38,4 @@ def settings(*, config: Path | None, json_output: JsonOutput) -> None:
     for name, setting in SETTINGS.items():
         table.add_row(name, str(values[name]), setting.unit, origins[name], setting.sentence)
     # A pipe has no width; 200 columns keep each row on one line.
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    Console(width=None if sys.stdout.isatty() else 200, markup=False).print(table)

@@ -293,9 +293,9 @@ class _Demo:
                     view.update(render(title, frame), refresh=True)
                 elif over or now - printed >= _LINE_SECONDS:
                     printed = now
-                    self.console.print(line(frame), soft_wrap=True, highlight=False, markup=False)
+                    self.console.print(line(frame), soft_wrap=True, highlight=False)
                     if sentences:
-                        self.console.print(f"        {sentences[-1]}", soft_wrap=True, highlight=False, markup=False)
+                        self.console.print(f"        {sentences[-1]}", soft_wrap=True, highlight=False)
                 if over:
                     return
                 pause = _FRAME_SECONDS if self.options.seconds is None else self.options.seconds - now

@@ -1,6 +1,7 @@
 """Terminal text: no control, no title sequence and no bidirectional override reaches a terminal."""
 
 import json
+import re
 import unicodedata
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clickscore.stream.terminal_text import safe_json, safe_text
+from docs.generate import ROOT
 
 HARMFUL = [
     "\x1b[2J",
@@ -68,3 +70,15 @@ def test_json_keeps_its_meaning_on_one_line(value: object) -> None:
 @given(st.binary())
 def test_no_bytes_command_a_terminal(value: bytes) -> None:
     assert commands(safe_json(value)) == []
+
+
+def test_no_console_takes_brackets_for_markup() -> None:
+    calls = [
+        call
+        for folder in ("stream", "model", "export", "backtest", "retraining", "bench")
+        for path in (ROOT / folder).rglob("*.py")
+        if "from rich.console import" in (text := path.read_text(encoding="utf-8"))
+        for call in re.findall(r"\bConsole\(.+", text)
+    ]
+    assert [call for call in calls if "markup=False" not in call] == []
+    assert len(calls) > 10

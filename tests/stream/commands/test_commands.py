@@ -264,6 +264,10 @@ def test_settings_table_keeps_a_row_on_a_line_in_a_pipe() -> None:
         assert len([row for row in rows if row.strip().startswith(f"{name} ")]) == 1
 
 
+def test_settings_table_shows_values_as_they_are() -> None:
+    assert b" [red]shop[/b] " in clickscore("settings", CLICKSCORE_GROUP="[red]shop[/b]").stdout
+
+
 def test_errors_of_a_file_command_no_terminal() -> None:
     hostile = GOOD.replace('"view"', '"\\u001b]0;title\\u0007\\u202e"')
     result = clickscore("events", "check", "-", stdin=f"{hostile}\n".encode())

@@ -8,7 +8,7 @@ import msgspec
 from click.testing import CliRunner
 
 from clickscore.schemas.events import Click, encode_event
-from clickscore.schemas.outcomes import DecisionOutcome, encode_outcome
+from clickscore.schemas.outcomes import DecisionOutcome, LineOutcome, encode_outcome
 from clickscore.schemas.topics import DECISION_OUTCOMES
 from clickscore.stream.__main__ import cli
 from clickscore.stream.replay.outcome_source import read_topic_outcomes
@@ -47,6 +47,13 @@ def test_replay_joins_reactions_and_the_report_counts_them(tmp_path: Path):
 def test_report_on_nothing_says_when_records_come(tmp_path: Path):
     (tmp_path / "empty.jsonl").write_bytes(b"")
     assert run("report", str(tmp_path / "empty.jsonl")).startswith("no outcomes: decision-outcomes gets a record")
+
+
+def test_brackets_in_names_are_no_markup(tmp_path: Path):
+    line = LineOutcome(item_id="cup", placement="list", campaign_id="[red]tea[/b]", impressions=1)
+    made = DecisionOutcome(decision_id="d", user_id="ann", ts=START, variant="model", lines=(line,))
+    (tmp_path / "outcomes.jsonl").write_bytes(encode_outcome(made) + b"\n")
+    assert " [red]tea[/b] " in run("report", str(tmp_path / "outcomes.jsonl"))
 
 
 def test_topic_is_read_to_its_end_and_foreign_records_are_passed_over():
