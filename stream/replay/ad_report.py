@@ -140,7 +140,7 @@ class AdTally:
             if slot.runner_up is None:
                 self._uncontested += 1
             else:
-                self._campaign(slot.runner_up).rivals.add(slot.campaign_id, slot.price)
+                self._campaign(slot.runner_up).rivals.add(slot.campaign_id, slot.price, is_charged=not is_machine)
 
     def report(self) -> AdReport:
         """Return the counts."""

@@ -106,10 +106,8 @@ def describe_history(history: CampaignHistory) -> Iterator[str]:
 
 def _rivals(rivals: Sequence[Rival]) -> Iterator[str]:
     for rival in rivals[:RIVALS_SHOWN]:
-        yield (
-            f"  {rival.times:>9,}  {rival.share:>6.1%}  to {rival.campaign_id}, which paid {rival.mean_price:.4g} "
-            "on average"
-        )
+        price = "nothing" if rival.mean_price is None else f"{rival.mean_price:.4g} on average"
+        yield f"  {rival.times:>9,}  {rival.share:>6.1%}  to {rival.campaign_id}, which paid {price}"
     if len(rivals) > RIVALS_SHOWN:
         yield f"  ... and to {len(rivals) - RIVALS_SHOWN:,} other campaigns."
 

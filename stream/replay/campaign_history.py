@@ -4,7 +4,6 @@ from collections import Counter
 
 import msgspec
 
-from clickscore.schemas.catalogue import Campaign
 from clickscore.schemas.decisions import Ad, SoldSlot
 from clickscore.schemas.leases import unit_price
 from clickscore.stream.due_decisions import DecidedPage, DueDecision
@@ -100,10 +99,10 @@ class CampaignWatch:
             plan: Ad placements of the policy.
             ad: The decision.
         """
-        campaign = bidder.campaign
+        campaign, is_charged = bidder.campaign, ad.client not in ("bot", "agent")
         won = [slot for slot in ad.slots if slot.campaign_id == campaign.campaign_id]
         if won:
-            self._win(won[0], is_charged=ad.client not in ("bot", "agent"))
+            self._win(won[0], is_charged=is_charged)
             return
         placements = [part for part in plan.placements if not campaign.placements or part.name in campaign.placements]
         names = {part.name for part in placements}
@@ -114,7 +113,7 @@ class CampaignWatch:
         elif auction.allowed == 0:
             self._unplaced["ad_load"] += 1
         elif winner is not None and _score(winner) >= bidder.score:
-            self._lose(bidder, campaign, winner)
+            self._lose(bidder, winner, is_charged=is_charged)
         elif all(bidder.score * slot.exposure < part.reserve for part in placements for slot in part.slots):
             self._unplaced["reserve"] += 1
         else:
@@ -128,9 +127,10 @@ class CampaignWatch:
             self._prices += slot.price
             self._spend += expected_spend(slot)
 
-    def _lose(self, bidder: Bidder, campaign: Campaign, winner: SoldSlot) -> None:
+    def _lose(self, bidder: Bidder, winner: SoldSlot, *, is_charged: bool) -> None:
         self._lost += 1
-        self._rivals.add(winner.campaign_id, winner.price)
+        campaign = bidder.campaign
+        self._rivals.add(winner.campaign_id, winner.price, is_charged=is_charged)
         self._bids += campaign.bid
         factor = bidder.bid / campaign.bid if campaign.bid else 1.0
         score = bidder.weight * factor  # for a bid of 1 before pacing

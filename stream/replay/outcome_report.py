@@ -22,7 +22,7 @@ Group = Literal["variant", "placement", "campaign"]
 
 
 class ReportedRatio(msgspec.Struct, frozen=True):
-    """A ratio with its interval; null where there are too few users for one."""
+    """A ratio with its interval; null bounds for too few users, and for a ratio of 0, where all users are alike."""
 
     value: float
     low: float | None
@@ -157,7 +157,7 @@ def _ratio(users: Iterable[tuple[float, float]]) -> ReportedRatio | None:
     if not sums.base:
         return None
     ratio = sums.value / sums.base
-    if sums.users < MIN_USERS:
+    if sums.users < MIN_USERS or not sums.value:  # the variance of zeros says nothing
         return ReportedRatio(round(ratio, 6), None, None)
     spread = sums.value_value - 2 * ratio * sums.base_value + ratio * ratio * sums.base_base
     error = math.sqrt(max(spread, 0.0) * sums.users / (sums.users - 1)) / sums.base

@@ -80,6 +80,19 @@ def test_machines_are_not_charged_and_empty_pages_have_a_reason():
     assert len(report.empty_pages) == MAX_REASONS + 1
 
 
+def test_price_of_a_rival_leaves_out_machines():
+    tally, (first, second, third) = AdTally(), decide()
+    tally.add(first)
+    free = [msgspec.structs.replace(slot, price=0.0) for slot in second.slots]
+    tally.add(msgspec.structs.replace(second, client="agent", slots=tuple(free)))
+    tally.add(third)
+    loser = tally.report().campaigns[1]
+    assert [(rival.campaign_id, rival.times, rival.mean_price) for rival in loser.lost_to] == [("a", 3, 2.0)]
+    alone = AdTally()
+    alone.add(msgspec.structs.replace(second, client="agent", slots=tuple(free)))
+    assert "       1  100.0%  to a, which paid nothing" in "\n".join(describe_report(alone.report(), 3))
+
+
 def test_thousand_impressions_have_a_price_for_each():
     tally, (ad, *_) = AdTally(), decide()
     slot: SoldSlot = msgspec.structs.replace(ad.slots[0], bid_per="thousand_impressions", probability=1.0, price=5.0)
@@ -90,7 +103,7 @@ def test_thousand_impressions_have_a_price_for_each():
 def test_rivals_beyond_the_limit_are_counted_together():
     rivals = Rivals()
     for number in range(MAX_RIVALS + 2):
-        rivals.add(f"c{number}", 1.0)
+        rivals.add(f"c{number}", 1.0, is_charged=True)
     assert (rivals.total, rivals.ranked()[0].campaign_id, rivals.ranked()[0].times) == (MAX_RIVALS + 2, OTHERS, 2)
 
 

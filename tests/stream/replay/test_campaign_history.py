@@ -66,6 +66,12 @@ def test_loser_learns_to_whom_at_which_price_and_which_bid_would_have_won():
     assert (result.lost, result.mean_bid, result.winning_bid) == (4, 1.0, pytest.approx(3.0))
 
 
+def test_price_of_the_winner_leaves_out_machines():
+    machine = msgspec.structs.replace(view("bot", 5, "kettle"), client="bot")
+    result = history(make_campaign("a", "x", 1.0), make_campaign("b", "y", 3.0), events=[*TEA, machine])
+    assert [(rival.times, rival.mean_price) for rival in result.lost_to] == [(5, 1.0)]
+
+
 def test_scores_and_the_bid_that_would_have_won_count_the_pacing():
     rivals = make_campaign("a", "x", 1.0, daily_budget=9.0), make_campaign("b", "y", 10.0, daily_budget=9.0)
     lost = history(*rivals, pacing={"a": 0.5, "b": 0.1})

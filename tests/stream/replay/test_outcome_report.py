@@ -149,6 +149,12 @@ def test_few_users_give_no_interval_and_no_impression_no_ratio():
     assert (variant.decisions, variant.clicks_per_impression) == (1, None)
 
 
+def test_users_without_a_click_give_no_interval():
+    ratio = rows_of([outcome(user, user, line(impressions=5)) for user in USERS])[0].clicks_per_impression
+    assert ratio is not None
+    assert (ratio.value, ratio.low, ratio.high) == (0.0, None, None)
+
+
 def test_files_are_read_plain_and_compressed(tmp_path: Path):
     text = encode_outcome(outcome("d", "ann")) + b"\n"
     (tmp_path / "plain.jsonl").write_bytes(text)
