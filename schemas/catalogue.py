@@ -44,6 +44,9 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 Money = Annotated[float, msgspec.Meta(ge=0, le=MAX_BID)]
 """A bid or a budget, in the shop's currency."""
 
+Target = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+"""A category or a brand, as the catalogue has it: an empty text would target the items of which it says nothing."""
+
 QueryWord = Annotated[
     str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^\S+$", extra={"words": "be a single word"})
 ]
@@ -70,11 +73,11 @@ class Campaign(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Highest price, in the shop's currency, for what `bid_per` names."""
     bid_per: BidUnit = "click"
     """What the bid is for: a click, a thousand impressions, or an order."""
-    target_items: frozenset[str] = frozenset()
+    target_items: frozenset[Id] = frozenset()
     """Targeted items: the ad may be shown if the session holds any of these items."""
-    target_categories: frozenset[str] = frozenset()
+    target_categories: frozenset[Target] = frozenset()
     """Targeted categories: the ad may be shown if the session's newest item is in any of these categories."""
-    target_brands: frozenset[str] = frozenset()
+    target_brands: frozenset[Target] = frozenset()
     """Targeted brands: the ad may be shown if the session's newest item is of any of these brands."""
     target_queries: frozenset[QueryWord] = frozenset()
     """Targeted words: the ad may be shown after a search with any of these words, in capitals or not.

@@ -69,6 +69,13 @@ def test_other_faults_name_the_field_in_a_sentence() -> None:
         decode_campaign(campaign(target_queries=["oak", "red kettle"]))
 
 
+@pytest.mark.parametrize("field", ["target_items", "target_categories", "target_brands", "target_queries"])
+def test_empty_text_is_no_target(field: str) -> None:
+    """It would match every page of which nothing is known."""
+    with pytest.raises(msgspec.ValidationError, match=rf"^{field}\[0\] must have at least 1 character, not 0$"):
+        decode_campaign(campaign(**{field: [""]}))
+
+
 @pytest.mark.parametrize("windows", [{}, {"view_window_ms": 1, "purchase_window_ms": 0}])
 def test_bid_for_an_order_needs_a_window(windows: dict[str, int]) -> None:
     assert decode_campaign(campaign(bid_per="order", **windows)).bid_per == "order"
