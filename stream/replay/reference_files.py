@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from clickscore.schemas.catalogue import Campaign, Item, decode_campaign, decode_item
+from clickscore.schemas.events import time_fault
 from clickscore.schemas.json_depth import check_depth
 from clickscore.schemas.topics import CAMPAIGNS, CATALOGUE
+from clickscore.schemas.value_faults import describe_fault
 from clickscore.stream.errors import InputFileError
 from clickscore.stream.reference.epoch_schedule import EpochTime
 from clickscore.stream.replay.reference_log import ReferenceLog, ReferenceRecord
@@ -84,21 +86,42 @@ def _changes(path: Path, decode: Callable[[bytes], Any], key: str) -> Iterator[t
         if not line.strip():
             continue
         try:
-            change = _decode_change(line)
+            change = _read_change(line, key)
             value = None if change.removed else _without_line_fields(line)
             if value is not None:
                 decode(value)
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             message = f"{path}, line {number}: {exc}"
             raise InputFileError(message) from exc
-        if not (name := getattr(change, key)):
-            message = f"{path}, line {number}: {key} is missing"
-            raise InputFileError(message)
-        yield change.ts, name.encode(), value
+        yield change.ts, getattr(change, key).encode(), value
+
+
+def _read_change(line: bytes, key: str) -> _Change:
+    """Return the fields of a line beside those of the item or the campaign.
+
+    Args:
+        line: The line.
+        key: Name of the field with the id.
+
+    Raises:
+        msgspec.DecodeError: The line is no JSON, has no id, or a field is wrong.
+        UnicodeDecodeError: A text is not UTF-8.
+    """
+    check_depth(line)
+    try:
+        change = _decode_change(line)
+    except msgspec.ValidationError as exc:
+        raise msgspec.ValidationError(describe_fault(exc, msgspec.json.decode(line), _Change)) from exc
+    if not getattr(change, key):
+        message = f"{key} is missing"
+        raise msgspec.ValidationError(message)
+    fault = time_fault("ts", change.ts) if change.ts else None
+    if fault:
+        raise msgspec.ValidationError(fault)
+    return change
 
 
 def _without_line_fields(line: bytes) -> bytes:
     """Return a line as a topic would hold it: without `ts` and `removed`, which campaigns do not have."""
-    check_depth(line)
     fields = _decode_fields(line)
     return msgspec.json.encode({name: value for name, value in fields.items() if name not in {"ts", "removed"}})

@@ -88,6 +88,12 @@ def test_limits_of_batches_change_nothing(tmp_path: Path, size: int):
         (b"rubbish\n", "line 1: JSON"),
         (b'{"item_id": "a", "stock": -1}\n', "line 1: stock must be at least 0, not -1"),
         (b'{"ts": 5, "removed": true}\n', "line 1: item_id is missing"),
+        (b'{"item_id": "a", "removed": "yes"}\n', "line 1: removed must be true or false, not 'yes'"),
+        (b'{"item_id": "a", "ts": 1767605400}\n', "line 1: ts looks like seconds: it must be milliseconds"),
+        (b'{"item_id": "a", "ts": 1767605400000000}\n', "line 1: ts looks like microseconds"),
+        (b'{"item_id": "a", "ts": -1, "removed": true}\n', "line 1: ts looks like a time before 1970"),
+        (b'{"item_id": "a", "ts": 1e400}\n', "line 1: "),
+        (b'{"item_id": "a", "ts": ' + b"[" * 500 + b"\n", "line 1: "),
     ],
 )
 def test_broken_line_ends_the_replay(tmp_path: Path, line: bytes, fault: str):
