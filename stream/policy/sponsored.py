@@ -26,10 +26,11 @@ def make_admission(items: Sequence[Choice], quality: Callable[[str], float], rel
     """
 
     def admits(bidder: Bidder, position: int, sales: Sequence[Sale]) -> bool:
-        if any(sale.position == position for sale in sales):
+        taken = {sale.position: sale.bidder.campaign.item_id for sale in sales if sale.position is not None}
+        if position in taken:
             return False
-        shown = {bidder.campaign.item_id, *(sale.bidder.campaign.item_id for sale in sales)}
-        index = position - sum(sale.position is not None and sale.position < position for sale in sales)
+        shown = {bidder.campaign.item_id, *taken.values()}
+        index = position - sum([place < position for place in taken])
         organic = [choice.item_id for choice in items if choice.item_id not in shown]
         if index >= len(organic):
             return index == len(organic)

@@ -62,6 +62,17 @@ def test_ad_that_fits_less_than_the_displaced_item_is_left_out():
     assert names(decide(campaign, places=(1,), relevance=0.2)) == "Dabc"
 
 
+def test_ad_beside_the_list_displaces_no_item():
+    """The floor of an ad in the list counts against the item that stands there, whatever is advertised beside."""
+    placements = {"beside": AdPlacement(), "list": AdPlacement(places=(2,), relevance=0.8)}
+    policy = Policy(plain(k=4, ads=Ads(placements=placements)), None, ())
+    campaigns = make_campaign("c", "a", 9, placements=["beside"]), make_campaign("d", "c", 1, placements=["list"])
+    page, ad = decide_page(policy, make_request("x"), make_scores(*ITEMS), make_catalogue(campaigns=campaigns))
+    assert ad is not None
+    assert [slot.campaign_id for slot in ad.slots] == ["c"]
+    assert names(msgspec.json.decode(page.value, type=Recommendation)) == "abcd"
+
+
 def test_floating_ad_goes_to_the_first_place_where_it_fits():
     assert names(decide(make_campaign("c", "d", 1), places=(1,), relevance=0.6, floating=True)) == "abDc"
 
