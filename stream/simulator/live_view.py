@@ -10,7 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from clickscore.schemas.decisions import Recommendation
+from clickscore.schemas.decisions import Choice, Recommendation
 from clickscore.schemas.events import (
     AnyEvent,
     Cart,
@@ -128,16 +128,19 @@ def sentence(event: AnyEvent, decision: Recommendation, titles: Mapping[str, str
         decision: Recommendation for the event.
         titles: Item titles by item id.
     """
-    names = [titles.get(choice.item_id, choice.item_id) for choice in decision.items[:SHOWN]]
+    names = [_name(choice, titles) for choice in decision.items[:SHOWN]]
     more = ", ..." if len(decision.items) > SHOWN else ""
     shelves = "".join(
-        f"; {shelf.name}: {', '.join(titles.get(choice.item_id, choice.item_id) for choice in shelf.items[:1])}, ..."
-        for shelf in decision.shelves or ()
-        if shelf.items
+        f"; {shelf.name}: {_name(shelf.items[0], titles)}, ..." for shelf in decision.shelves or () if shelf.items
     )
     shows = f"we show {', '.join(names)}{more}" if names else "we show nothing"
     chance = "" if decision.purchase is None else f" (purchase {decision.purchase:.0%})"
     return safe_text(f"{pseudonym(event.user_id)} {_deed(event, titles)} → {shows}{shelves}{chance}")
+
+
+def _name(choice: Choice, titles: Mapping[str, str]) -> str:
+    """Return the title of a shown item; an ad is marked."""
+    return titles.get(choice.item_id, choice.item_id) + (" (ad)" if choice.sponsored else "")
 
 
 def pseudonym(user_id: str) -> str:

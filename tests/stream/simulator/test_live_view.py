@@ -130,3 +130,11 @@ def test_frame_shows_the_shelves_by_name():
     shown = Console(width=200, record=True, file=io.StringIO())
     shown.print(render("title", BUSY))
     assert re.search(r"similar +300 +9 +3\.0 +2", shown.export_text())
+
+
+def test_sentence_marks_ads_in_the_list_and_on_shelves():
+    event = deed(View, item_id="red-kettle")
+    ad = Choice(item_id="red-kettle", score=0.0, propensity=1.0, reason="sponsored", sponsored=True, campaign_id="c")
+    shelves = (Shelf(name="partners", job="sponsored", items=(ad,)),)
+    decision = msgspec.structs.replace(recommendation(event), items=(ad,), shelf="for_you", shelves=shelves)
+    assert sentence(event, decision, TITLES).endswith("we show Red kettle (ad); partners: Red kettle (ad), ...")
