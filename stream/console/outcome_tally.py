@@ -98,8 +98,10 @@ class CampaignTally:
     def __init__(self) -> None:
         self.won = 0
         """Number of won slots."""
+        self.priced = 0
+        """Number of won slots with a price: a machine's slot is free."""
         self.price_sum = 0.0
-        """Sum of the prices of the won slots."""
+        """Sum of their prices."""
         self.bid = 0.0
         self.unit = ""
         """What the campaign bids for, and pays for."""
@@ -140,7 +142,7 @@ class CampaignTally:
         minute = int(now_s) // MINUTE_S
         return msgspec.to_builtins(self.reactions) | {
             "won": self.won,
-            "mean_price": self.price_sum / self.won if self.won else None,
+            "mean_price": self.price_sum / self.priced if self.priced else None,
             "bid": self.bid,
             "unit": self.unit,
             "item_id": self.item_id,
@@ -176,6 +178,7 @@ class OutcomeTally:
         for slot in ad.slots:
             campaign = self._campaign(slot.campaign_id)
             campaign.won += 1
+            campaign.priced += ad.client not in ("bot", "agent")
             campaign.price_sum += slot.price
             campaign.bid, campaign.unit, campaign.item_id = slot.bid, slot.bid_per, slot.item_id
             campaign.placements[slot.placement] += 1

@@ -61,9 +61,9 @@ export function open(view) {
     const sum = (field) => campaigns.reduce((total, [, counts]) => total + counts[field], 0);
     const itemOf = (name, counts) => counts.item_id || data.offers[name]?.item_id || "";
     put(content,
-      h("p", { class: "quiet" }, `Since ${clock(data.since_ms)}. Spend is the sum of the charges; what is invalid is counted gross and not paid.`),
+      h("p", { class: "quiet" }, `Since ${clock(data.since_ms)}. Spend is the sum of the charges. What is invalid, or beyond a budget, is counted gross and not paid.`),
       h("dl", { class: "figures" },
-        [["campaigns", count(names.length)], ["won slots", count(sum("won"))], ["spend", money(sum("net"))], ["invalid traffic, not paid", money(sum("gross") - sum("net"))]]
+        [["campaigns", count(names.length)], ["won slots", count(sum("won"))], ["spend", money(sum("net"))], ["not paid: invalid, or beyond a budget", money(sum("gross") - sum("net"))]]
           .map(([label, value]) => h("div", { class: "card figure" }, h("dt", {}, label), h("dd", {}, value)))),
       table("Campaigns", ["campaign", "item", "offer", "#won slots", "#impressions", "#clicks", "#click rate", "#mean price", "#spend", "spend in the last hour", "not charged", "closest rivals"],
         campaigns.map(([name, counts]) => [

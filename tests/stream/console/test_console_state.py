@@ -2,7 +2,7 @@
 
 import msgspec
 
-from clickscore.schemas.decisions import Choice, Shelf
+from clickscore.schemas.decisions import Ad, Choice, Shelf, decode_decision
 from clickscore.schemas.durations import DAY_MS
 from clickscore.schemas.erasure import Erased
 from clickscore.schemas.events import encode_event
@@ -112,6 +112,17 @@ def test_campaign_owes_the_sum_of_its_charges() -> None:
     assert campaign["charges"] == {"charged": 1, "repeated": 1, "order moved": 1}
     assert (campaign["won"], campaign["mean_price"], campaign["runners_up"]) == (1, 0.5, [("autumn", 1)])
     assert campaign["clicks"] == state.outcomes.placements()["beside"]["clicks"] == 1
+
+
+def test_mean_price_leaves_out_machines() -> None:
+    tally = ConsoleState().outcomes
+    for offset, client in enumerate(("bot", msgspec.UNSET, "agent", "shopper")):
+        price = 0.0 if client in ("bot", "agent") else 0.5 + offset
+        made = msgspec.structs.replace(decode_decision(ad(offset, price=price).value or b""), client=client)
+        assert isinstance(made, Ad)
+        tally.add_ad(made)
+        campaign = tally.campaigns(0)["spring"]
+        assert (campaign["won"], campaign["mean_price"]) == (offset + 1, (None, 1.5, 1.5, 2.5)[offset])
 
 
 def test_charge_ids_and_curves_are_bounded() -> None:
