@@ -22,7 +22,7 @@ UNPLACED_WORDS: Mapping[str, str] = {
     "placement": "the policy has none of its placements",
     "ad_load": "the page or the session had as many ads as the policy allows",
     "reserve": "its expected value was below the reserve",
-    "position": "no position admits it: an ad limit, or the floor against the items that it would displace",
+    "position": "no position admits it: an ad limit, the floor against displaced items, or its item is on the page",
 }
 """Why a campaign got no slot after an entry, by cause."""
 
