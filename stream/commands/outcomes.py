@@ -46,9 +46,9 @@ def outcomes() -> None:
 def report(*, settings: Settings, files: tuple[Path, ...], json_output: JsonOutput) -> None:
     """Report on FILEs of outcomes, or without any on the topic decision-outcomes up to its present end.
 
-    By variant, placement and campaign: all clicks and valid clicks, orders, revenue, gross and net price of ads, and
-    95 % intervals over users. A file has JSON lines, as `clickscore outcomes replay` and `clickscore tail --json` write
-    them.
+    By variant, placement and campaign: all clicks and valid clicks, orders, revenue, gross and net price of ads. Click
+    rates have 95 % intervals over users; with --json, so have orders and revenue per decision of each variant. A file
+    has JSON lines, as `clickscore outcomes replay` and `clickscore tail --json` write them.
 
     \b
     Example:

@@ -6,8 +6,8 @@ users as the independent units (Deng, Knoblich and Lu, KDD 2018): events of one 
 """
 
 import math
-from collections.abc import Iterable, Iterator
-from typing import Literal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -51,8 +51,21 @@ class ReportRow(msgspec.Struct, frozen=True, kw_only=True):
     net: float
     clicks_per_impression: ReportedRatio | None
     """Valid clicks per impression; null without an impression."""
+    orders_per_decision: ReportedRatio | None
+    """Null for placements and campaigns."""
     revenue_per_decision: ReportedRatio | None
     """Null for placements and campaigns."""
+
+
+class _UserSums(NamedTuple):
+    """Sums of a user in a row."""
+
+    decisions: int = 0
+    impressions: int = 0
+    clicks: int = 0
+    """Valid clicks."""
+    orders: int = 0
+    revenue: float = 0.0
 
 
 class _Sums:
@@ -61,9 +74,9 @@ class _Sums:
     def __init__(self) -> None:
         self.decisions = self.impressions = self.clicks = self.valid_clicks = self.carts = self.purchases = 0
         self.revenue = self.gross = self.net = 0.0
-        self.users: dict[str, tuple[int, int, int, float]] = {}  # decisions, impressions, valid clicks and revenue
+        self.users: dict[str, _UserSums] = {}
 
-    def add(self, user_id: str, lines: Iterable[LineOutcome], decisions: int) -> None:
+    def add(self, user_id: str, lines: Sequence[LineOutcome], decisions: int) -> None:
         """Add lines of a decision.
 
         Args:
@@ -71,14 +84,18 @@ class _Sums:
             lines: Lines that belong to the row.
             decisions: 1 where the decision itself counts in the row, else 0.
         """
-        own, impressions, clicks, revenue = self.users.get(user_id, (0, 0, 0, 0.0))
+        former = self.users.get(user_id, _UserSums())
         self.decisions += decisions
         for line in lines:
             for name in ("impressions", "clicks", "valid_clicks", "carts", "purchases", "revenue", "gross", "net"):
                 setattr(self, name, getattr(self, name) + getattr(line, name))
-            impressions, clicks = impressions + line.impressions, clicks + line.valid_clicks
-            revenue += line.revenue
-        self.users[user_id] = own + decisions, impressions, clicks, revenue
+        self.users[user_id] = _UserSums(
+            former.decisions + decisions,
+            former.impressions + sum([line.impressions for line in lines]),
+            former.clicks + sum([line.valid_clicks for line in lines]),
+            former.orders + sum([line.purchases for line in lines]),
+            former.revenue + sum([line.revenue for line in lines]),
+        )
 
     def row(self, group: Group, variant: str | None, name: str) -> ReportRow:
         """Return the sums as a row.
@@ -103,8 +120,9 @@ class _Sums:
             revenue=round(self.revenue, 6),
             gross=round(self.gross, 6),
             net=round(self.net, 6),
-            clicks_per_impression=_ratio((seen, clicks) for _, seen, clicks, _ in users),
-            revenue_per_decision=_ratio((decisions, revenue) for decisions, _, _, revenue in users),
+            clicks_per_impression=_ratio((user.impressions, user.clicks) for user in users),
+            orders_per_decision=_ratio((user.decisions, user.orders) for user in users),
+            revenue_per_decision=_ratio((user.decisions, user.revenue) for user in users),
         )
 
 

@@ -149,6 +149,18 @@ def test_few_users_give_no_interval_and_no_impression_no_ratio():
     assert (variant.decisions, variant.clicks_per_impression) == (1, None)
 
 
+def test_orders_and_revenue_of_a_variant_are_per_decision():
+    orders = [outcome(user, user, line(purchases=int(user) % 2, revenue=int(user) % 2 * 30.0)) for user in USERS]
+    variant, placement = rows_of([*orders, *(outcome(f"{user}-2", user) for user in USERS)])
+    assert variant.orders_per_decision is not None
+    assert variant.revenue_per_decision is not None
+    assert (variant.orders_per_decision.value, variant.revenue_per_decision.value) == (0.25, 7.5)
+    radius = 1.96 * (10 * 40 / 39) ** 0.5 / 80  # each user is half an order off the mean of two decisions
+    assert variant.orders_per_decision.low == pytest.approx(0.25 - radius, abs=1e-5)
+    assert variant.revenue_per_decision.high == pytest.approx(30 * (0.25 + radius), abs=1e-4)
+    assert (placement.orders_per_decision, placement.revenue_per_decision) == (None, None)
+
+
 def test_users_without_a_click_give_no_interval():
     ratio = rows_of([outcome(user, user, line(impressions=5)) for user in USERS])[0].clicks_per_impression
     assert ratio is not None
