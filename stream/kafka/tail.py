@@ -43,7 +43,7 @@ from clickscore.schemas.topics import (
 )
 from clickscore.stream.errors import BrokerError
 from clickscore.stream.kafka.bounded_fetch import bound_unpacking
-from clickscore.stream.kafka.client import consumer_arguments
+from clickscore.stream.kafka.client import consumer_arguments, stop_client
 from clickscore.stream.kafka.topics import count_partitions
 from clickscore.stream.settings import KafkaSettings
 from clickscore.stream.terminal_text import safe_text
@@ -132,7 +132,7 @@ async def tail(
         message = f"Kafka at {settings.bootstrap_servers}: {str(exc) or type(exc).__name__}"
         raise BrokerError(message) from exc
     finally:
-        await asyncio.shield(consumer.stop())
+        await asyncio.shield(stop_client(consumer))
 
 
 async def _read(consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> AsyncGenerator[Record]:

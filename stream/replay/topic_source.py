@@ -1,7 +1,6 @@
 """Topic source: a range of a topic, read without a consumer group."""
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
@@ -15,7 +14,7 @@ from clickscore.schemas.field_types import YEAR_2000_MS, YEAR_9999_MS
 from clickscore.stream.errors import BrokerError, SettingsError
 from clickscore.stream.kafka.availability import wait_for_broker
 from clickscore.stream.kafka.bounded_fetch import bound_unpacking
-from clickscore.stream.kafka.client import consumer_arguments
+from clickscore.stream.kafka.client import consumer_arguments, stop_client
 from clickscore.stream.kafka.log_reader import open_reader
 from clickscore.stream.kafka.topics import count_partitions
 from clickscore.stream.pipeline_records import MAX_KEY_BYTES
@@ -228,8 +227,7 @@ class TopicSource:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(KafkaError):
-            self._runner.run(self._consumer.stop())
+        self._runner.run(stop_client(self._consumer))
         self._runner.close()
 
     @property

@@ -1,5 +1,6 @@
 """Topic ranges: the methods of a resolved range, without a broker."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -52,6 +53,19 @@ def test_range_is_read_from_its_warm_up_or_from_an_earlier_position() -> None:
     resumed = range_spec.open(Settings(), [0, 1], OffsetPosition({0: 7, 1: 9}))
     assert (begun.position, begun.total, begun.completed) == (OffsetPosition({0: 1, 1: 2}), 15, 0)
     assert (resumed.position, resumed.total) == (OffsetPosition({0: 7, 1: 9}), 2)
+
+
+class BrokerlessConsumer:
+    """A consumer that has lost its broker: as aiokafka's, it cancels its own stop."""
+
+    async def stop(self) -> None:
+        raise asyncio.CancelledError
+
+
+def test_reading_without_a_broker_ends_without_a_cancellation() -> None:
+    source = spec((1, 5, 9)).open(Settings(), [0], None)
+    source._consumer = BrokerlessConsumer()  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
+    source.__exit__()
 
 
 @pytest.mark.parametrize(
