@@ -90,7 +90,8 @@ the lines, and do not read the orders as a forecast.
 _RULES = """
 ## Rules
 Each line is compared with the default policy. `oracle of the tastes` knows what each shopper looks for and likes, and
-shows the items in stock with the highest probability of a click.
+shows the items in stock with the highest probability of a click. The rule `hide.unavailable` has no line: here every
+item is sold everywhere.
 
 """
 
