@@ -8,6 +8,7 @@ Shapes: B sessions, D dim, K candidates, R readouts.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,45 +16,49 @@ from clickscore.export.graph_builder import GraphBuilder
 from clickscore.export.ranking import Bonuses, ItemTable, Ranking, RowBonuses, score_rows
 
 
-def find_mixed(
-    graph: GraphBuilder, ranking: Ranking, table: ItemTable, queries: Sequence[str], bonuses: Bonuses, candidates: int
-) -> tuple[str, str]:
-    """Return the scores and the rows of the candidates, best first: (B, K) each.
+@dataclass(frozen=True)
+class MixedRanking:
+    """Find the candidates of all readouts by another ranking, and rank these by their mixed scores."""
 
-    Args:
-        graph: Builder to add nodes to.
-        ranking: Way to find the best items of a single query vector.
-        table: Item table.
-        queries: Query vectors of each readout: (B, D) each.
-        bonuses: Bonuses of the scores.
-        candidates: Number of candidates, K.
-    """
-    readouts = len(queries)
-    if readouts == 1:
-        return ranking.find(graph, table, queries[0], bonuses, candidates)
-    # Each readout asks for candidates as a session of its own
-    own = _repeat(graph, bonuses.session, readouts)
-    similar = _repeat(graph, bonuses.neighbours, readouts) if bonuses.neighbours else None
-    found = ranking.find(graph, table, graph("Concat", *queries, axis=0), Bonuses(own, similar), candidates)
-    scores, rows = (_join_lists(graph, values, readouts, candidates) for values in found)  # (B, R K) each
+    ranking: Ranking
+    """Way to find the best items of a single query vector."""
 
-    # mixed score = score by its readout - log share of the readout in the mixed score
-    vectors = graph("Gather", table.name, rows)  # (B, R K, D)
-    log_shares = log_mix_shares(graph, [score_rows(graph, vectors, query) for query in queries])  # (B, R K, R)
-    own_shares: list[str] = []
-    for readout in range(readouts):
-        bounds = np.array([readout * candidates]), np.array([(readout + 1) * candidates])
-        part = graph("Slice", log_shares, *bounds, np.array([1]))  # (B, K, R)
-        own_shares.append(graph("Gather", part, np.array(readout), axis=2))  # (B, K)
-    scores = graph("Sub", scores, graph("Concat", *own_shares, axis=1))
+    def find(
+        self, graph: GraphBuilder, table: ItemTable, queries: Sequence[str], bonuses: Bonuses, candidates: int
+    ) -> tuple[str, str]:
+        """Return the scores and the rows of the candidates, best first: (B, K) each.
 
-    # Sort by row, for the order of equal scores; a row that equals its predecessor is struck out
-    rows, sources = graph.top_k(rows, readouts * candidates, largest=False)
-    scores = graph("GatherElements", scores, sources, axis=1)
-    first = graph("Slice", rows, np.array([0]), np.array([-1]), np.array([1]))
-    is_repeated = graph("Equal", rows, graph("Pad", first, np.array([0, 1, 0, 0])))
-    scores, sources = graph.top_k(graph("Where", is_repeated, np.float32(-np.inf), scores), candidates)
-    return scores, graph("GatherElements", rows, sources, axis=1)
+        Args:
+            graph: Builder to add nodes to.
+            table: Item table.
+            queries: Query vectors of each readout: (B, D) each.
+            bonuses: Bonuses of the scores.
+            candidates: Number of candidates, K.
+        """
+        readouts = len(queries)
+        if readouts == 1:
+            return self.ranking.find(graph, table, queries[0], bonuses, candidates)
+        # Each readout asks for candidates as a session of its own
+        repeats = _repeat(graph, bonuses.session, readouts)
+        similar = _repeat(graph, bonuses.neighbours, readouts) if bonuses.neighbours else None
+        stacked = graph("Concat", *queries, axis=0)  # (R B, D)
+        lists = self.ranking.find(graph, table, stacked, Bonuses(repeats, similar), candidates)
+        scores, rows = (_join_lists(graph, values, readouts, candidates) for values in lists)  # (B, R K) each
+
+        # mixed score = score by one readout - log share of the readout in the mixed score
+        vectors = graph("Gather", table.name, rows)  # (B, R K, D)
+        log_shares = log_mix_shares(graph, [score_rows(graph, vectors, query) for query in queries])  # (B, R K, R)
+        finders = np.repeat(np.arange(readouts), candidates)[:, None] == np.arange(readouts)  # (R K, R)
+        finder_shares = graph("Where", finders, log_shares, np.float32(0))
+        scores = graph("Sub", scores, graph("ReduceSum", finder_shares, np.array([2]), keepdims=0))
+
+        # Sort by row, for the order of equal scores; a row that equals its predecessor is struck out
+        rows, sources = graph.top_k(rows, readouts * candidates, largest=False)
+        scores = graph("GatherElements", scores, sources, axis=1)
+        previous = graph("Slice", rows, np.array([0]), np.array([-1]), np.array([1]))
+        is_repeated = graph("Equal", rows, graph("Pad", previous, np.array([0, 1, 0, 0])))
+        scores, sources = graph.top_k(graph("Where", is_repeated, np.float32(-np.inf), scores), candidates)
+        return scores, graph("GatherElements", rows, sources, axis=1)
 
 
 def mix_products(graph: GraphBuilder, products: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """Ranking: find the candidates, the top k of the whole catalogue, inside the graph.
 
-A ranking is an exchangeable part. Each kind finds rows and scores: best first, equal scores in order of row, never row 0. With a large catalogue most of a request's time is spent here.
+A ranking is an exchangeable part. It finds scores and rows: best first, equal scores in order of row, without row 0.
+With a large catalogue most of a request's time is spent here.
 
 Shapes: B sessions, L padded length, D dim, V rows of the item table, K candidates, S items of a shortlist.
 """

@@ -21,7 +21,7 @@ from onnx import TensorProto
 from clickscore.export.bundle_options import CANDIDATES
 from clickscore.export.errors import ExportError
 from clickscore.export.graph_builder import GraphBuilder
-from clickscore.export.mixed_ranking import find_mixed
+from clickscore.export.mixed_ranking import MixedRanking
 from clickscore.export.ranking import BlockwiseTopK, Bonuses, ItemTable, Ranking, RowBonuses
 from clickscore.export.reasons import add_reasons
 from clickscore.export.session_graph import SessionGraph, Weights, divide_scores, read_all_events, read_known_events
@@ -96,9 +96,9 @@ def to_onnx(
     own = RowBonuses(*(graph("Squeeze", values, np.array([1])) for values in (repeated, total)))
     similar = add_neighbours(graph, own.rows, events.last, neighbours) if neighbours else None
     bonuses = Bonuses(own, similar and similar.bonuses)
-    scores, found = find_mixed(graph, ranking, table, queries, bonuses, candidates)
+    scores, items = MixedRanking(ranking).find(graph, table, queries, bonuses, candidates)
     graph("Identity", scores, name="scores")
-    graph("Identity", found, name="rows")
+    graph("Identity", items, name="rows")
     add_reasons(sessions, neighbours=similar)
     model = graph.serialize(candidates)
     if len(model) >= MAX_BYTES:

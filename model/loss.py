@@ -26,12 +26,12 @@ class Queries(NamedTuple):
 
 
 def mix(products: Tensor) -> Tensor:
-    """Return the scores of a query with several vectors, log sum_r exp(products_r): (n, R, V) -> (n, V).
+    """Return the scores of queries with several vectors, log sum_r exp(products_r): (..., R, V) -> (..., V).
 
     A sum of softmaxes can want two kinds of items at once, which a single vector cannot ("Breaking the softmax
     bottleneck", ICLR 2018).
     """
-    return products[:, 0] if products.shape[1] == 1 else products.logsumexp(dim=1)
+    return products.squeeze(-2) if products.shape[-2] == 1 else products.logsumexp(dim=-2)
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:

@@ -258,7 +258,7 @@ class SessionTransformer(nn.Module):
                 nn.init.normal_(parameter, std=self.config.dim**-0.5)  # vectors of about unit length
             elif name == "action.weight":
                 nn.init.normal_(parameter)  # the scale of an item in the input; at 0.02 actions were learned too late
-            elif name.endswith("own.weight") or name.endswith("bias"):
+            elif name.endswith(("own.weight", "bias")):
                 nn.init.zeros_(parameter)
             elif parameter.ndim == 2 and not name.endswith(("distance", "table")):
                 nn.init.normal_(parameter, std=0.02)  # the usual scale of Transformers since BERT and GPT-2
@@ -336,7 +336,8 @@ class SessionTransformer(nn.Module):
             table: Item vectors from `table`: (V, D).
             queries: n queries.
         """
-        scores = mix(functional.linear(queries.vectors, table[1:]))  # (n, R, D) x (D, V - 1) -> (n, R, V - 1) -> (n, V - 1)
+        products = functional.linear(queries.vectors, table[1:])  # (n, R, D) x (D, V - 1) -> (n, R, V - 1)
+        scores = mix(products)  # (n, V - 1)
         return scores.index_put((queries.query_index, queries.rows - 1), queries.bonus, accumulate=True)
 
     def reasons(self, table: Tensor, items: Tensor, actions: Tensor, ends: Tensor, rows: Tensor) -> Tensor:
@@ -371,8 +372,8 @@ class SessionTransformer(nn.Module):
         query_states = self.norm(last_block(x, distance, query_position))  # (B, Q, D)
         query = self.read_out(vectors, item_vectors, query_states, distance)  # (B, Q, R, D)
         is_newest, bonus = self.repeats(items, query_states, distance)  # (B, Q, T)
-        products = torch.einsum("bqrd,bkd->bqrk", query, functional.embedding(rows, table))
-        scores = mix(products.flatten(0, 1)).unflatten(0, products.shape[:2])  # (B, Q, K)
+        products = query @ functional.embedding(rows, table)[:, None].mT  # (B, Q, R, D) x (B, 1, D, K)
+        scores = mix(products)  # (B, Q, R, K) -> (B, Q, K)
         scores = scores + (bonus * is_newest) @ (items[:, :, None] == rows[:, None]).float()  # (B, Q, T) x (B, T, K)
         full, reduced = scores[:, :1], scores[:, 1:]  # (B, 1, K), (B, T, K)
         contributions = torch.where(ends[:, None, None] > 0, full - reduced, full)  # (B, T, K)

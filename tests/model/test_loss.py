@@ -10,7 +10,7 @@ pytestmark = pytest.mark.train
 
 @pytest.fixture(params=[1, 3])
 def case(request: pytest.FixtureRequest) -> tuple[Queries, torch.Tensor, torch.Tensor]:
-    """Nine queries of one vector or three, seven bonuses, one of which is on a target; a table of 50 rows; a target for each query."""
+    """Nine queries of one vector or three, a table of 50 rows, a target a query; one bonus of seven is on one."""
     torch.manual_seed(0)
     vectors = 14 * functional.normalize(torch.randn(9, request.param, 8), dim=2)
     query_index, rows = torch.tensor([0, 0, 1, 3, 3, 3, 8]), torch.tensor([1, 5, 7, 2, 3, 4, 9])
