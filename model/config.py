@@ -17,6 +17,8 @@ values share the last entry."""
 MIN_ACTION_PROBABILITY = 5e-4
 """Smallest probability of a next action, before the division by the sum. An action that no training session had can
 still come in another shop, or tomorrow; a lower limit costs less where it never comes, and more where it does."""
+MAX_SEED = 2**63 - 1
+"""Largest seed: torch reads no larger whole number."""
 REPEAT_STEP = 10
 """Factor of the table of repeat bonuses: with a factor of 1 the table would learn too slowly at the common rate."""
 
@@ -118,6 +120,16 @@ class TrainConfig:
         shares = (self.validation_share, self.held_out_share)
         if min(shares) <= 0 or sum(shares) >= 1:
             message = "validation_share and held_out_share must be above 0, and below 1 together"
+            raise TrainingError(message)
+        if not 0 <= self.seed <= MAX_SEED:
+            message = f"seed must be from 0 to {MAX_SEED}"
+            raise TrainingError(message)
+        if min(self.learning_rate, self.top_up_rate) <= 0:
+            message = "learning_rate and top_up_rate must be above 0"
+            raise TrainingError(message)
+        weights = (self.weight_decay, self.next_action_weight, self.purchase_weight)
+        if min(self.warmup, self.top_up_warmup, *weights) < 0:
+            message = "warmup, top_up_warmup, weight_decay and the weights of the losses must be at least 0"
             raise TrainingError(message)
         if self.epochs < 0 or min(self.patience, self.batch, self.min_count, self.ranked_sessions) < 1:
             message = "patience, batch, min_count and ranked_sessions must be at least 1, and epochs at least 0"

@@ -79,6 +79,22 @@ def test_count_of_a_run_is_at_least_1(field):
         TrainConfig(**{field: 0})
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("seed", -1, "seed must be from 0"),
+        ("seed", 2**63, "seed must be from 0"),
+        ("learning_rate", -1.0, "must be above 0"),
+        ("top_up_rate", 0.0, "must be above 0"),
+        ("warmup", -1, "must be at least 0"),
+        ("weight_decay", -0.1, "must be at least 0"),
+    ],
+)
+def test_number_that_torch_would_refuse_is_refused(field, value, words):
+    with pytest.raises(TrainingError, match=words):
+        TrainConfig(**{field: value})
+
+
 def test_few_sessions_are_passed_over_more_often():
     assert [settle_epochs(DEFAULT, sessions).epochs for sessions in (1_000, 99_999, 100_000)] == [8, 8, 4]
 
