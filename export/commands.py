@@ -13,6 +13,7 @@ from rich.progress import Progress, TaskID
 from clickscore.export.bundle_options import CANDIDATES, PRECISIONS
 from clickscore.model.bundle_folder import BundleFolder
 from clickscore.model.commands import missing_extra
+from clickscore.model.session_files import DatasetReport
 from clickscore.schemas.manifest import HEADS, Manifest
 
 
@@ -138,10 +139,12 @@ def _describe_metrics(metrics: Mapping[str, float]) -> Iterator[str]:
 
 def _print_metrics(manifest: Manifest) -> None:
     """Print every metric, and what calibration changed."""
+    has_purchases = bool(manifest.metrics.get("purchase_rate", 1))
     for name, value in manifest.metrics.items():
-        click.echo(f"  {name} {value:g}")
-    if manifest.calibration:
-        for name, value in manifest.calibration.before.items():
+        if has_purchases or not name.startswith("purchase_"):
+            click.echo(f"  {name} {value:g}")
+    for name, value in manifest.calibration.before.items() if manifest.calibration else ():
+        if has_purchases or not name.startswith("purchase_"):
             click.echo(f"  calibrated: validation {name} {value:.4f} -> {manifest.calibration.after[name]:.4f}")
 
 
@@ -244,7 +247,8 @@ def recalibrate(bundle: Path, sessions: tuple[Path, ...], *, out: Path, refit: b
     more than two standard errors. Items, scores and reasons stay bit for bit as they are. The new bundle has a content
     hash of its own, and its manifest has the shifts (`level`). An earlier correction is replaced.
 
-    The SESSIONS should be newer than those that the bundle was trained on, at least some hundred of them.
+    The SESSIONS should be newer than those that the bundle was trained on, and some hundred of them. Fewer than 50 are
+    refused, and fewer than 150 with --refit.
 
     \b
     Example:
@@ -255,9 +259,9 @@ def recalibrate(bundle: Path, sessions: tuple[Path, ...], *, out: Path, refit: b
         from clickscore.export.recalibrate import recalibrate_bundle  # noqa: PLC0415 (as above)
     except ModuleNotFoundError as exc:
         raise missing_extra(exc) from exc
-    manifest = recalibrate_bundle(bundle, sessions, out, refit_heads=refit)
+    manifest = recalibrate_bundle(bundle, sessions, out, refit_heads=refit, on_read=_print_dropped)
     if refit and not (manifest and manifest.level and manifest.level.refit):
-        click.echo("no head was fitted anew")
+        click.echo("no head was fitted anew: trees and regression do not beat the bundle by two standard errors")
     if manifest is None or manifest.level is None:
         click.echo("the level fits the recent sessions, within two standard errors: no bundle was written")
         return
@@ -274,6 +278,12 @@ def recalibrate(bundle: Path, sessions: tuple[Path, ...], *, out: Path, refit: b
                 click.echo(f"{words}: {level.refit.before[name]:.4f} -> {level.refit.after[name]:.4f}")
     click.echo(f"wrote bundle {manifest.version}, in {out}")
     click.echo(f"next: clickscore worker --bundle {out}")
+
+
+def _print_dropped(report: DatasetReport) -> None:
+    """Print what the session files hold and the command does not use."""
+    for text in report.list_dropped():
+        click.echo(text)
 
 
 @click.group()

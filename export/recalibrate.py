@@ -7,7 +7,7 @@ Items, candidates, scores and reasons stay bit for bit as they are. On request, 
 # The types of ONNX Runtime's outputs are loose.
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,9 +20,16 @@ from clickscore.export.level_graph import add_level, add_refit, remove_level
 from clickscore.export.parity import MAX_DIFFERENCE
 from clickscore.export.probes import INVARIANCE_STEP, batch_invariant, run_with_reasons
 from clickscore.model.bundle_heads import batch_prefixes
-from clickscore.model.calibration import Calibration, Probabilities
+from clickscore.model.calibration import MIN_CALIBRATION_SESSIONS, Calibration, Probabilities
 from clickscore.model.errors import DataError
-from clickscore.model.level import correct_level, describe_level, fit_level, is_unchanged, leave_heads
+from clickscore.model.level import (
+    correct_level,
+    describe_level,
+    fit_level,
+    is_unchanged,
+    leave_heads,
+    require_sessions,
+)
 from clickscore.model.onnx_runtime import open_graph
 from clickscore.model.open_bundle import open_bundle
 from clickscore.model.prefix_features import (
@@ -32,15 +39,22 @@ from clickscore.model.prefix_features import (
     make_full_sessions,
     make_item_attributes,
 )
-from clickscore.model.refit import Refit, fit_refit
-from clickscore.model.session_files import read_sessions
+from clickscore.model.refit import MIN_REFIT_SESSIONS, Refit, fit_refit
+from clickscore.model.session_files import DatasetReport, read_sessions
 from clickscore.schemas.manifest import HEADS, Manifest, content_hash
 
 CHECKED_PREFIXES = 512
 """Newest prefixes on which the new graph is compared with the old graph."""
 
 
-def recalibrate_bundle(bundle: Path, files: Sequence[Path], out: Path, *, refit_heads: bool = False) -> Manifest | None:
+def recalibrate_bundle(
+    bundle: Path,
+    files: Sequence[Path],
+    out: Path,
+    *,
+    refit_heads: bool = False,
+    on_read: Callable[[DatasetReport], None] = lambda _: None,
+) -> Manifest | None:
     """Write a bundle with the level of recent sessions, and return its manifest; None where the level is right.
 
     An earlier correction is replaced, so corrections never add up.
@@ -50,9 +64,10 @@ def recalibrate_bundle(bundle: Path, files: Sequence[Path], out: Path, *, refit_
         files: Files of recent sessions, which the bundle was not trained on.
         out: Folder of the new bundle; it must be absent or empty.
         refit_heads: Whether trees and a regression of the recent sessions may replace heads.
+        on_read: Called with the counts of the sessions that were read and dropped.
 
     Raises:
-        DataError: A file cannot be read, or holds no session.
+        DataError: A file cannot be read, or the sessions are too few.
         ExportError: The bundle lacks a head or cannot be refitted, the new graph is not the old one with another level,
             or the folder is not empty.
         TrainingError: The bundle is broken.
@@ -67,11 +82,13 @@ def recalibrate_bundle(bundle: Path, files: Sequence[Path], out: Path, *, refit_
         raise ExportError(message)
     sessions, report = read_sessions(files)
     if not len(sessions):
-        message = "the files hold no session: name files of closed sessions"
+        message = "; ".join(["the files hold no session: name files of closed sessions", *report.list_dropped()])
         raise DataError(message)
+    on_read(report)
     model = remove_level((bundle / "model.onnx").read_bytes())
     rows = vocabulary.rows(sessions.item_ids)
     full_sessions = make_full_sessions(sessions, rows)
+    require_sessions(manifest, full_sessions, MIN_REFIT_SESSIONS if refit_heads else MIN_CALIBRATION_SESSIONS)
     graph, refit = open_graph(model), None
     correction = fit_level(graph, manifest, full_sessions)
     if refit_heads:

@@ -497,10 +497,8 @@ def _read_config(preset: str, epochs: int | None, seed: int | None, changes: Seq
 def _print_report(report: DatasetReport, console: Console) -> None:
     """Print the numbers of sessions that were read, dropped and used."""
     console.print(f"read {report.lines:,} lines of {len(report.files)} file(s)")
-    for reason, number in report.dropped.items():
-        console.print(f"  left out: {number:,} x {reason}")
-    if report.problem:
-        console.print(f"  first malformed line: {report.problem}")
+    for text in report.list_dropped():
+        console.print(f"  {text}")
     console.print(f"  {report.sessions:,} sessions with {report.events:,} events, {report.items:,} known items")
     other_parts = f", validation {report.validation:,}, held out {report.held_out:,}" if report.validation else ""
     console.print(f"  training {report.training:,}{other_parts} sessions")

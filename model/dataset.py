@@ -13,10 +13,11 @@ from clickscore.model.examples import REMOVAL, VIEW, Examples, make_examples, se
 from clickscore.model.prefix_features import NO_ATTRIBUTES, CatalogueAttributes, ItemAttributes, make_item_attributes
 from clickscore.model.session_arrays import NO_ITEM, Sessions
 from clickscore.model.session_files import DatasetReport, read_sessions
-from clickscore.model.vocabulary import UNKNOWN, Vocabulary, count_items
+from clickscore.model.vocabulary import UNKNOWN, Vocabulary, count_items, fits_on_line
 
 SESSION_WITHOUT_KNOWN_ITEM = "session without an event on a known item"
 RARE_ITEM = "event on an item that was seen fewer than {} times"
+ITEM_ON_LINES = "event on an item whose id has a line end"
 
 MIN_SESSIONS = 10
 """Sessions of a data set, at least: with fewer the validation set would be a single session."""
@@ -100,9 +101,8 @@ def load_dataset(files: Sequence[Path], config: TrainConfig, catalogue: Catalogu
     """
     sessions, report = read_sessions(files)
     if len(sessions) < MIN_SESSIONS:
-        reasons = "".join(f"; {number:,} x {reason}" for reason, number in report.dropped.items())
-        first = f" (first: {report.problem})" if report.problem else ""
-        message = f"{len(sessions)} sessions to learn from, at least {MIN_SESSIONS} are needed{reasons}{first}"
+        counts = f"{len(sessions)} sessions to learn from, at least {MIN_SESSIONS} are needed"
+        message = "; ".join([counts, *report.list_dropped()])
         raise DataError(message)
 
     vocabulary = count_items(sessions.item_ids, _select_seen_items(sessions), config.min_count)
@@ -164,8 +164,10 @@ def load_fine_tuning_data(files: Sequence[Path], config: TrainConfig, model_voca
         count_items(sessions.item_ids, _select_seen_items(sessions), config.min_count).items
     )
     examples, dropped = _make_known_examples(sessions, vocabulary, config)
+    report = dataclasses.replace(report, dropped=report.dropped | dropped)
     if not len(examples):
         message = "the files hold no session on a known item: nothing to train on"
+        message = "; ".join([message, *report.list_dropped()])
         raise DataError(message)
     rows = model_vocabulary.rows(sessions.item_ids)
     old_examples = make_examples(sessions, rows, config.model.max_length)
@@ -179,9 +181,7 @@ def load_fine_tuning_data(files: Sequence[Path], config: TrainConfig, model_voca
         sample=old_examples.select(sample),
         tree_sample=sessions.select(_find_known_sessions(sessions, rows)[sample]),
         rows=rows,
-        report=dataclasses.replace(
-            report, dropped=report.dropped | dropped, items=len(vocabulary), training=len(examples)
-        ),
+        report=dataclasses.replace(report, items=len(vocabulary), training=len(examples)),
     )
 
 
@@ -196,8 +196,14 @@ def _make_known_examples(
     """Return the examples of sessions, and the numbers of events and sessions without a known item."""
     rows = vocabulary.rows(sessions.item_ids)  # (item_ids,)
     examples = make_examples(sessions, rows, config.model.max_length)
-    rare = int((rows[sessions.items[sessions.items != NO_ITEM]] == UNKNOWN).sum())
-    dropped = {RARE_ITEM.format(config.min_count): rare, SESSION_WITHOUT_KNOWN_ITEM: len(sessions) - len(examples)}
+    unknown = sessions.items[(sessions.items != NO_ITEM) & (rows[sessions.items] == UNKNOWN)]
+    has_line_end = np.array([not fits_on_line(item) for item in sessions.item_ids], dtype=bool)  # (item_ids,)
+    broken = int(has_line_end[unknown].sum())
+    dropped = {
+        RARE_ITEM.format(config.min_count): len(unknown) - broken,
+        ITEM_ON_LINES: broken,
+        SESSION_WITHOUT_KNOWN_ITEM: len(sessions) - len(examples),
+    }
     return examples, {reason: number for reason, number in dropped.items() if number}
 
 

@@ -12,9 +12,10 @@ import msgspec
 import numpy as np
 import onnxruntime as ort
 
-from clickscore.model.array_types import Floats
-from clickscore.model.bundle_heads import run_heads
+from clickscore.model.array_types import Floats, Longs
+from clickscore.model.bundle_heads import batch_prefixes, run_heads
 from clickscore.model.calibration import (
+    MIN_CALIBRATION_SESSIONS,
     Affine,
     Calibration,
     Probabilities,
@@ -23,6 +24,7 @@ from clickscore.model.calibration import (
     to_logits,
     to_probabilities,
 )
+from clickscore.model.errors import DataError
 from clickscore.model.prefix_features import FullSessions, mark_purchased
 from clickscore.schemas.manifest import HEADS, NEXT_ACTIONS, LevelCorrection, Manifest
 
@@ -48,7 +50,7 @@ def fit_level(graph: ort.InferenceSession, manifest: Manifest, sessions: FullSes
         manifest: Manifest of the bundle.
         sessions: Recent sessions, in the item rows of the bundle.
     """
-    ends = np.flatnonzero(~mark_purchased(sessions))[-MAX_PREFIXES:]
+    ends = _select_prefixes(sessions)
     rows, predicted = run_heads(graph, manifest, sessions, ends)
     ends, logits = ends[rows], to_logits(predicted)
     session = np.searchsorted(sessions.starts, ends, side="right") - 1
@@ -60,6 +62,43 @@ def fit_level(graph: ort.InferenceSession, manifest: Manifest, sessions: FullSes
         purchase=_bound(fitted.purchase, means[-1:]),
         prior_logits=tuple(means.tolist()),
     )
+
+
+def count_judged_sessions(manifest: Manifest, sessions: FullSessions) -> int:
+    """Return the number of sessions that `fit_level` reads: those that the bundle answers before a purchase.
+
+    Args:
+        manifest: Manifest of the bundle.
+        sessions: Recent sessions, in the item rows of the bundle.
+    """
+    ends = _select_prefixes(sessions)
+    answered = [row for rows, _ in batch_prefixes(manifest, sessions, ends) for row in rows.tolist()]
+    return len(np.unique(np.searchsorted(sessions.starts, ends[answered], side="right")))
+
+
+def require_sessions(manifest: Manifest, sessions: FullSessions, minimum: int = MIN_CALIBRATION_SESSIONS) -> None:
+    """Refuse recent sessions that are too few: a correction on them would leave the bundle as it is, and not say why.
+
+    Args:
+        manifest: Manifest of the bundle.
+        sessions: Recent sessions, in the item rows of the bundle.
+        minimum: Number of sessions to read, at least.
+
+    Raises:
+        DataError: The sessions are too few.
+    """
+    count = count_judged_sessions(manifest, sessions)
+    if count < minimum:
+        message = (
+            f"{count:,} of {len(sessions.starts) - 1:,} recent sessions can be judged, with an event before a purchase "
+            f"that the bundle reads, and at least {minimum} are needed: name further files of recent sessions"
+        )
+        raise DataError(message)
+
+
+def _select_prefixes(sessions: FullSessions) -> Longs:
+    """Return the last events of the prefixes of the fit: (n,)."""
+    return np.flatnonzero(~mark_purchased(sessions))[-MAX_PREFIXES:]
 
 
 def correct_level(predicted: Probabilities, correction: Calibration) -> Probabilities:

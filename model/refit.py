@@ -24,7 +24,7 @@ from clickscore.model.calibration import (
     to_probabilities,
 )
 from clickscore.model.head_training import make_copies
-from clickscore.model.level import correct_level, fit_level, round_metrics
+from clickscore.model.level import correct_level, count_judged_sessions, fit_level, round_metrics
 from clickscore.model.metrics import MIN_PROBABILITY
 from clickscore.model.prefix_features import ItemAttributes, make_full_sessions, mark_purchased
 from clickscore.model.session_arrays import Sessions
@@ -33,6 +33,8 @@ from clickscore.schemas.manifest import HEADS, Manifest, RefitReport
 
 FOLDS = 3
 """Folds of sessions for the comparison: each costs a fit of the trees."""
+MIN_REFIT_SESSIONS = FOLDS * MIN_CALIBRATION_SESSIONS
+"""Minimum number of judged sessions for a refit."""
 SEED = 0
 """Seed of the samples, the folds and the trees."""
 ACTION_HEAD, PURCHASE_HEAD = HEADS
@@ -86,7 +88,7 @@ def fit_refit(
         rows: Row of each entry of `sessions.item_ids` in the bundle, 0 if unknown: (item_ids,).
         attributes: Prices and categories of the rows.
     """
-    if len(sessions) < FOLDS * MIN_CALIBRATION_SESSIONS:
+    if count_judged_sessions(manifest, make_full_sessions(sessions, rows)) < MIN_REFIT_SESSIONS:
         return None
     fold_of = np.random.default_rng(SEED).integers(FOLDS, size=len(sessions))  # (sessions,)
     comparison = _concatenate(

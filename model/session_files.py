@@ -86,6 +86,11 @@ class DatasetReport:
     held_out: int = 0
     """Held-out sessions with a known item."""
 
+    def list_dropped(self) -> list[str]:
+        """Return what was dropped, in words: one text for each reason, and the first malformed line."""
+        reasons = [f"left out: {number:,} x {reason}" for reason, number in self.dropped.items()]
+        return [*reasons, *([f"first malformed line: {self.problem}"] if self.problem else [])]
+
     def summary(self) -> str:
         """Return one line on the training data, for a model's manifest."""
         first, last = (

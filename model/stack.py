@@ -130,7 +130,8 @@ def fit_stack(
     first_newer_session = round((1 - STOPPING_SHARE) * (len(sessions.starts) - 1))
     first_newer = int(np.searchsorted(ends, sessions.starts[first_newer_session]))
     if not 0 < first_newer < len(ends):
-        message = f"too few sessions to fit trees: {len(ends)} beginnings in {len(sessions.starts) - 1} sessions"
+        prefixes = f"{len(ends)} prefixes in {len(sessions.starts) - 1} sessions"
+        message = f"too few sessions to fit trees, {prefixes}: name further files of sessions"
         raise DataError(message)
     rows = _cross_fit_rows(copies, ends, attributes, max_length, seed)
     older = concatenate_rows([copy.select(slice(first_newer)) for copy in rows])

@@ -25,7 +25,7 @@ from clickscore.model.evaluation.ground_truth import TruthError, compute_truth_e
 from clickscore.model.evaluation.head_baselines import BaseRate, HeadPredictor, fit_head_baselines
 from clickscore.model.examples import PURCHASE
 from clickscore.model.item_attributes import read_catalogue
-from clickscore.model.level import correct_level, fit_level
+from clickscore.model.level import correct_level, fit_level, require_sessions
 from clickscore.model.open_bundle import open_bundle
 from clickscore.model.prefix_features import FullSessions, make_full_sessions, make_item_attributes, mark_purchased
 from clickscore.model.refit import Refit, fit_refit
@@ -178,6 +178,11 @@ def evaluate_heads(
         message = "the test needs sessions with a purchase after their first events, and sessions without one"
         raise DataError(message)
 
+    recent_rows = find_rows(bundle_items, recent_sessions.item_ids, hidden)
+    bundle_recent = make_full_sessions(recent_sessions, recent_rows)
+    if recent:
+        require_sessions(manifest, bundle_recent)
+
     on_step("fitting the baselines")
     vocabulary = Vocabulary(training_sessions.item_ids)
     training = make_full_sessions(training_sessions, find_rows(vocabulary, training_sessions.item_ids, hidden))
@@ -189,15 +194,14 @@ def evaluate_heads(
     models: list[tuple[HeadPredictor, FullSessions]] = [(bundle_heads, bundle_test)]
     models += [(baseline, baseline_test) for baseline in (*baselines, test_rate)]
     if recent:
-        fitted = make_full_sessions(recent_sessions, find_rows(bundle_items, recent_sessions.item_ids, hidden))
-        correction = fit_level(bundle_heads.graph, manifest, fitted)
+        correction = fit_level(bundle_heads.graph, manifest, bundle_recent)
         known_attributes = make_item_attributes(bundle_items.items, read_catalogue(items))
-        base_rate, *_, trees = fit_head_baselines(fitted, np.flatnonzero(~mark_purchased(fitted)), known_attributes)
+        ends = np.flatnonzero(~mark_purchased(bundle_recent))
+        base_rate, *_, trees = fit_head_baselines(bundle_recent, ends, known_attributes)
         base_rate.name, trees.name = "base rate, recent", "LightGBM, recent"
         recalibrated = BundleHeads(bundle_heads.graph, manifest, baselines[0], correction)
         models.append((recalibrated, bundle_test))
         if manifest.every_event:
-            recent_rows = find_rows(bundle_items, recent_sessions.item_ids, hidden)
             refit = fit_refit(bundle_heads.graph, manifest, recent_sessions, recent_rows, known_attributes)
             if refit is not None:
                 refitted = BundleHeads(bundle_heads.graph, manifest, baselines[0], correction, refit)

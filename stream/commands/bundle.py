@@ -196,4 +196,6 @@ def _describe(output: JsonOutput, manifest: Manifest, title: str) -> None:
     if index := manifest.session_neighbours:
         output.echo(f"session neighbours: {index.sessions} sessions, factor {index.factor:g}")
     for name, value in sorted(manifest.metrics.items()):
+        if name.startswith("purchase_") and not manifest.metrics.get("purchase_rate", 1):
+            continue  # measured on sessions without a purchase, these figures say nothing
         output.echo(f"  {safe_text(name)} {value:.4f}")

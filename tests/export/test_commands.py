@@ -1,3 +1,4 @@
+import dataclasses
 import re
 import shutil
 
@@ -20,6 +21,7 @@ from clickscore.model.checkpoint import (
     save_sessions,
     save_tensors,
 )
+from clickscore.model.dataset import load_dataset
 from clickscore.model.errors import TrainingError
 from clickscore.model.session_files import DatasetReport
 from clickscore.model.session_neighbours import IndexedSessions, index_sessions
@@ -29,7 +31,7 @@ from clickscore.schemas.manifest import decode_manifest
 from clickscore.stream.commands.bundle import bundle as bundle_command
 from clickscore.stream.scoring.bundle import check_bundle, load_bundle
 from clickscore.stream.scoring.scorer import Scorer
-from tests.model.builders import TINY, dataset
+from tests.model.builders import TINY, closed, dataset, write_sessions
 from tests.refusals import refusal
 
 pytestmark = pytest.mark.train
@@ -112,6 +114,18 @@ def test_export_says_what_its_metrics_mean_and_prints_all_on_request(checkpoint,
     assert "purchase_brier" not in printed
     assert printed.splitlines()[-1] == f"next: clickscore worker --bundle {tmp_path / 'bundle'}"
     assert "purchase_brier" in run(checkpoint, "--out", tmp_path / "other", "--verbose").output
+
+
+def test_model_of_views_alone_has_no_figures_of_purchases(tmp_path):
+    """PR-AUC 0 and a purchase rate of 0 would look like a bad model."""
+    sessions = [closed(number, f"view:{number % 7} view:{(number + 1) % 7}") for number in range(60)]
+    views = load_dataset([write_sessions(tmp_path / "sessions.jsonl", sessions)], TINY)
+    train(views, dataclasses.replace(TINY, epochs=1), tmp_path / "checkpoint", Console(quiet=True))
+    printed = run(tmp_path / "checkpoint", "--out", tmp_path / "bundle", "--verbose").output
+    checked = CliRunner().invoke(bundle_command, ["check", str(tmp_path / "bundle")]).output
+    assert "purchase_" not in printed + checked
+    assert "hit_rate@20" in printed
+    assert "hit_rate@20" in checked
 
 
 def test_bundle_holds_its_checkpoint_where_that_was_asked_for(checkpoint, bundle, tmp_path):

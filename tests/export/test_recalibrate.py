@@ -22,10 +22,11 @@ from clickscore.model.refit import ACTION_HEAD, PURCHASE_HEAD, Refit, select_met
 from clickscore.model.stack import fit_stack
 from clickscore.model.training_batches import pad_prefixes
 from clickscore.schemas.manifest import CalibrationReport, RefitReport, content_hash, decode_manifest, encode_manifest
+from clickscore.stream.commands.simulate import simulate
 from clickscore.stream.scoring.bundle import check_bundle, load_bundle
 from clickscore.stream.scoring.scorer import Scorer
 from tests.export.test_stack_graph import FACTS, beginnings, random_sessions
-from tests.model.builders import TINY, shoppers, write_sessions
+from tests.model.builders import TINY, closed, shoppers, write_sessions
 from tests.refusals import refusal
 
 pytestmark = pytest.mark.train
@@ -115,18 +116,44 @@ def test_head_without_a_correction_keeps_its_bits(bundle):
     assert (after[3] > before[3]).all()
 
 
-def test_level_that_fits_writes_nothing(bundle, tmp_path):
-    few = write_sessions(tmp_path / "few.jsonl", shoppers(20))
-    output = CliRunner().invoke(recalibrate, [str(bundle), str(few), "--out", str(tmp_path / "out")]).output
+@pytest.fixture(scope="module")
+def own_shop(tmp_path_factory):
+    """Sessions of the simulated shop that the demo's bundle knows."""
+    file = tmp_path_factory.mktemp("own") / "shop.jsonl"
+    arguments = ["--events", "600", "--seed", "11", "--shoppers", "100", "--sessions", str(file)]
+    CliRunner().invoke(simulate, arguments, catch_exceptions=False)
+    return file
+
+
+def test_level_that_fits_writes_nothing(demo, own_shop, tmp_path):
+    output = CliRunner().invoke(recalibrate, [str(demo), str(own_shop), "--out", str(tmp_path / "out")]).output
     assert "no bundle was written" in output
     assert not (tmp_path / "out").exists()
 
 
-def test_correction_that_is_no_longer_needed_is_removed(bundle, fresher, tmp_path):
-    few = write_sessions(tmp_path / "few.jsonl", shoppers(20))
-    removed = recalibrate_bundle(fresher, [few], tmp_path / "out")
+def test_correction_that_is_no_longer_needed_is_removed(demo, own_shop, strangers, tmp_path):
+    corrected = recalibrate_bundle(demo, [strangers], tmp_path / "once")
+    removed = recalibrate_bundle(tmp_path / "once", [own_shop], tmp_path / "out")
+    assert corrected is not None
     assert removed is not None
-    assert removed.content_hash == manifest_of(bundle).content_hash
+    assert corrected.content_hash != removed.content_hash == manifest_of(demo).content_hash
+
+
+def test_few_sessions_do_not_remove_a_correction(fresher, tmp_path):
+    few = write_sessions(tmp_path / "few.jsonl", shoppers(20))
+    result = CliRunner().invoke(recalibrate, [str(fresher), str(few), "--out", str(tmp_path / "out")])
+    assert "20 of 20 recent sessions can be judged" in refusal(result)
+    assert not (tmp_path / "out").exists()
+
+
+def test_lines_that_are_no_session_are_named(bundle, sessions, tmp_path):
+    spoilt = tmp_path / "spoilt.jsonl"
+    spoilt.write_bytes(sessions.read_bytes() + b"nothing\n")
+    result = CliRunner().invoke(recalibrate, [str(bundle), str(spoilt), "--out", str(tmp_path / "out")])
+    assert "left out: 1 x not a closed session" in result.output
+    spoilt.write_bytes(b"nothing\n")
+    result = CliRunner().invoke(recalibrate, [str(bundle), str(spoilt), "--out", str(tmp_path / "other")])
+    assert "no session: name files of closed sessions; left out: 1 x not a closed session" in refusal(result)
 
 
 def test_folder_in_use_is_refused(bundle, fresher, sessions):
@@ -203,10 +230,19 @@ def test_report_has_the_metrics_of_the_replaced_heads_alone(heads, names):
 
 
 def test_refit_that_replaces_no_head_says_so(demo, tmp_path):
-    few = write_sessions(tmp_path / "few.jsonl", shoppers(20))
-    output = CliRunner().invoke(recalibrate, [str(demo), str(few), "--refit", "--out", str(tmp_path / "out")]).output
+    alike = write_sessions(tmp_path / "alike.jsonl", [closed(1_000 * index, "view:a") for index in range(200)])
+    output = CliRunner().invoke(recalibrate, [str(demo), str(alike), "--refit", "--out", str(tmp_path / "out")]).output
     assert "no head was fitted anew" in output
     assert "\nfitted anew" not in output
+
+
+@pytest.mark.parametrize("words", ["view:a view:b", "purchase:a"])
+def test_sessions_too_few_for_a_refit_are_refused(demo, tmp_path, words):
+    """A session that begins with a purchase cannot be judged: a thousand of them are too few as well."""
+    few = [closed(1_000 * index, words) for index in range(149 if words[0] == "v" else 1_000)]
+    write_sessions(tmp_path / "few.jsonl", few)
+    arguments = [str(demo), str(tmp_path / "few.jsonl"), "--refit", "--out", str(tmp_path / "out")]
+    assert "at least 150 are needed" in refusal(CliRunner().invoke(recalibrate, arguments))
 
 
 def test_correction_without_a_refit_starts_from_the_first_graph(demo, refitted, strangers, tmp_path):

@@ -27,7 +27,7 @@ def test_newer_items_come_after_those_that_are_known(tmp_path):
 
 def test_newer_sessions_without_a_known_item_are_refused(tmp_path):
     (tmp_path / "s.txt").write_text("a b\n")
-    with pytest.raises(DataError, match="no session on a known item"):
+    with pytest.raises(DataError, match="no session on a known item: nothing to train on; left out: 2 x event"):
         load_fine_tuning_data([tmp_path / "s.txt"], dataclasses.replace(ONCE, min_count=2), Vocabulary([]))
 
 
@@ -65,6 +65,13 @@ def test_sessions_without_a_known_item_are_counted(tmp_path):
     assert data.report.training == 8
 
 
+def test_item_whose_id_fits_on_no_line_is_not_called_rare(tmp_path):
+    path = write_sessions(tmp_path / "s", [closed(number, "view:a view:b") for number in range(11)])
+    path.write_text(path.read_text().replace('"b"', '"b\\u2028"'))
+    dropped = load_dataset([path], ONCE).report.dropped
+    assert dropped == {"event on an item whose id has a line end": 11}
+
+
 def test_at_most_so_many_sessions_are_ranked(tmp_path):
     config = dataclasses.replace(ONCE, ranked_sessions=3, validation_share=0.2, held_out_share=0.2)
     data = load_dataset([write_sessions(tmp_path / "s", shoppers(50))], config)
@@ -82,7 +89,7 @@ def test_sessions_that_judge_a_training_do_not_depend_on_its_seed(tmp_path):
 def test_too_few_sessions_are_refused_with_what_was_left_out(tmp_path):
     path = tmp_path / "s"
     path.write_bytes(b"nonsense\n")
-    with pytest.raises(DataError, match=r"0 sessions to learn from, at least 10 .* 1 x not a closed session .*s:1:"):
+    with pytest.raises(DataError, match=r"0 sessions to learn from, at least 10 .* 1 x not a closed session.*s:1:"):
         load_dataset([path], TINY)
 
 
