@@ -15,7 +15,6 @@ import onnxruntime as ort
 from clickscore.model.array_types import Floats, Longs
 from clickscore.model.bundle_heads import batch_prefixes, run_heads
 from clickscore.model.calibration import (
-    MIN_CALIBRATION_SESSIONS,
     Affine,
     Calibration,
     Probabilities,
@@ -76,7 +75,7 @@ def count_judged_sessions(manifest: Manifest, sessions: FullSessions) -> int:
     return len(np.unique(np.searchsorted(sessions.starts, ends[answered], side="right")))
 
 
-def require_sessions(manifest: Manifest, sessions: FullSessions, minimum: int = MIN_CALIBRATION_SESSIONS) -> None:
+def require_sessions(manifest: Manifest, sessions: FullSessions, minimum: int) -> None:
     """Refuse recent sessions that are too few: a correction on them would leave the bundle as it is, and not say why.
 
     Args:

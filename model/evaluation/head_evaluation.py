@@ -18,14 +18,14 @@ from sklearn.metrics import average_precision_score, brier_score_loss, f1_score,
 from clickscore.model import metrics
 from clickscore.model.array_types import Floats, Ints, Longs
 from clickscore.model.bundle_heads import batch_prefixes, run_heads
-from clickscore.model.calibration import Calibration, Probabilities
+from clickscore.model.calibration import MIN_CALIBRATION_SESSIONS, Calibration, Probabilities
 from clickscore.model.errors import DataError
 from clickscore.model.evaluation.bootstrap import BootstrapInterval
 from clickscore.model.evaluation.ground_truth import TruthError, compute_truth_error, read_ground_truth
 from clickscore.model.evaluation.head_baselines import BaseRate, HeadPredictor, fit_head_baselines
 from clickscore.model.examples import PURCHASE
 from clickscore.model.item_attributes import read_catalogue
-from clickscore.model.level import correct_level, fit_level, require_sessions
+from clickscore.model.level import correct_level, fit_level
 from clickscore.model.open_bundle import open_bundle
 from clickscore.model.prefix_features import FullSessions, make_full_sessions, make_item_attributes, mark_purchased
 from clickscore.model.refit import Refit, fit_refit
@@ -180,8 +180,12 @@ def evaluate_heads(
 
     recent_rows = find_rows(bundle_items, recent_sessions.item_ids, hidden)
     bundle_recent = make_full_sessions(recent_sessions, recent_rows)
-    if recent:
-        require_sessions(manifest, bundle_recent)
+    if recent and len(recent_sessions) < MIN_CALIBRATION_SESSIONS:
+        message = (
+            f"{len(recent_sessions)} recent sessions are too few to recalibrate a bundle on: name further files, with "
+            f"at least {MIN_CALIBRATION_SESSIONS} sessions together"
+        )
+        raise DataError(message)
 
     on_step("fitting the baselines")
     vocabulary = Vocabulary(training_sessions.item_ids)

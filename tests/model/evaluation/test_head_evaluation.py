@@ -207,7 +207,7 @@ def test_file_too_short_for_the_baselines_is_refused(files, tmp_path, words):
     short = write_sessions(tmp_path / "short.jsonl", [closed(20_000, words)])
     with pytest.raises(DataError, match="too few sessions to fit trees"):
         evaluate_heads(files / "bundle", [short], [files / "test.jsonl"], lambda _: None)
-    with pytest.raises(DataError, match="recent sessions can be judged"):
+    with pytest.raises(DataError, match="1 recent sessions are too few"):
         evaluate_heads(
             files / "bundle", [files / "training.jsonl"], [files / "test.jsonl"], lambda _: None, recent=[short]
         )
