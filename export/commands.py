@@ -139,13 +139,14 @@ def _describe_metrics(metrics: Mapping[str, float]) -> Iterator[str]:
 
 def _print_metrics(manifest: Manifest) -> None:
     """Print every metric, and what calibration changed."""
-    has_purchases = bool(manifest.metrics.get("purchase_rate", 1))
+    hidden = () if manifest.metrics.get("purchase_rate", 1) else ("purchase_",)  # they say nothing without a purchase
     for name, value in manifest.metrics.items():
-        if has_purchases or not name.startswith("purchase_"):
+        if not name.startswith(hidden):
             click.echo(f"  {name} {value:g}")
-    for name, value in manifest.calibration.before.items() if manifest.calibration else ():
-        if has_purchases or not name.startswith("purchase_"):
-            click.echo(f"  calibrated: validation {name} {value:.4f} -> {manifest.calibration.after[name]:.4f}")
+    if manifest.calibration:
+        for name, value in manifest.calibration.before.items():
+            if not name.startswith(hidden):
+                click.echo(f"  calibrated: validation {name} {value:.4f} -> {manifest.calibration.after[name]:.4f}")
 
 
 @click.command()
