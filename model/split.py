@@ -43,7 +43,7 @@ def split_sessions(source: Path, training: Path, test: Path, by: SplitKey, share
         share: Share of the sessions, or of the users, in the test: from 0 to 1.
 
     Raises:
-        DataError: The file cannot be read, a line is no session, or two of the files are the same.
+        DataError: The file cannot be read, a line is no session, two files are the same, or a part would be empty.
         OutputFileError: A file cannot be written.
     """
     if len({path.resolve() for path in (source, training, test)}) < 3:
@@ -53,17 +53,25 @@ def split_sessions(source: Path, training: Path, test: Path, by: SplitKey, share
     opened = sorted(session.opened_at for session in sessions)
     border = opened[min(round((1 - share) * len(opened)), len(opened) - 1)] if opened else 0
 
-    counts = [0, 0, 0]
+    def choose_part(session: _SessionKeys) -> int:
+        """Return 0 for training, 1 for the test, and 2 for neither."""
+        if by == "user":
+            return int(xxhash.xxh3_64_intdigest(session.user_id.encode()) < share * 2**64)
+        return 1 if session.opened_at >= border else 0 if session.closed_at < border else 2
+
+    parts = [choose_part(session) for session in sessions]
+    counts = parts.count(0), parts.count(1), parts.count(2)
+    if not (counts[0] and counts[1]):
+        message = (
+            f"{source} cannot be split by {by}: {counts[0]:,} of {len(sessions):,} sessions would be for training, and "
+            f"{counts[1]:,} for the test. Name a file with more sessions, or another --by or --share"
+        )
+        raise DataError(message)
     with _writing(training, test) as files:
-        for (_, line), session in zip(_read_sessions(source), sessions, strict=True):
-            if by == "user":
-                part = int(xxhash.xxh3_64_intdigest(session.user_id.encode()) < share * 2**64)
-            else:
-                part = 1 if session.opened_at >= border else 0 if session.closed_at < border else 2
-            counts[part] += 1
+        for (_, line), part in zip(_read_sessions(source), parts, strict=True):
             if part < 2:
                 files[part].write(line)
-    return counts[0], counts[1], counts[2]
+    return counts
 
 
 def _read_sessions(source: Path) -> Iterator[tuple[int, bytes]]:

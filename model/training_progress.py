@@ -15,8 +15,8 @@ FIRST_LINE_S = 5.0
 STEP_MEMORY = 0.98
 """Weight of earlier steps in the mean time of a step: a mean over about 50 steps follows a change of load."""
 HEAD_SECONDS_PER_ROW = 1.5e-3
-"""Time to fit and calibrate trees and regression, s a prefix. Measured: 0.5 to 1.5 ms for large sets, 1.6 ms of CPU time
-for 8,500 to 12,000 prefixes, and twice as long by the clock on cores that other programs use."""
+"""Time to fit and calibrate trees and regression, s a prefix. Measured: 0.5 to 1.5 ms for large sets; 1.6 ms of CPU
+time for 8,500 to 12,000 prefixes, which took twice as long on busy cores."""
 
 
 class WorkPlan(NamedTuple):

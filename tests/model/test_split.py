@@ -62,7 +62,16 @@ def test_line_that_is_no_session_is_refused(tmp_path):
 
 def test_blank_line_is_no_session(source):
     source.write_bytes(source.read_bytes() + b"\n\n")
-    assert sum(parts(source)[1]) == 100
+    assert sum(parts(source, by="user")[1]) == 100
+
+
+@pytest.mark.parametrize("count", [0, 1, 100])
+def test_split_that_would_leave_a_part_empty_is_refused(tmp_path, count):
+    """All sessions open at the same time, as in a file without times: none has ended before the test begins."""
+    source = write_sessions(tmp_path / "sessions.jsonl", [closed(number, "view:a") for number in range(count)])
+    with pytest.raises(DataError, match=f"cannot be split by time: 0 of {count} sessions would be for training"):
+        parts(source)
+    assert not (tmp_path / "training.jsonl").exists()
 
 
 @pytest.mark.parametrize("line", [b'{"id": 1}', b'{"user_id": "\xff", "opened_at": 1, "closed_at": 1}'])
