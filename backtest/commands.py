@@ -17,7 +17,8 @@ from clickscore.backtest.backtest_run import LEAK_SAMPLE, BacktestPlan, Evidence
 from clickscore.backtest.measurement import measure
 from clickscore.backtest.results import Results
 from clickscore.model.bundle_folder import BundleFolder
-from clickscore.model.json_output import STANDARD_OUTPUT, FormerJsonCommand, JsonOutput, json_options
+from clickscore.model.json_output import FormerJsonCommand, JsonOutput, json_options
+from clickscore.model.output_file import OUTPUT_FILE_OR_STDOUT, STANDARD_OUTPUT
 from clickscore.model.own_source import refuse_own_source
 from clickscore.schemas.errors import ClickscoreError, OutputFileError
 from clickscore.stream.commands.options import with_settings
@@ -30,7 +31,6 @@ from clickscore.stream.settings import Settings
 
 TABLE_WIDTH = 120
 """Width of the table where the output has no width, such as a pipe: names and intervals are not cut, in columns."""
-OUT = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 
 
 @click.command(cls=FormerJsonCommand)
@@ -68,7 +68,7 @@ OUT = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 @click.option(
     "--report",
     "page",
-    type=OUT,
+    type=OUTPUT_FILE_OR_STDOUT,
     help="Write the report to this file: one self-contained HTML page; - is standard output.",
 )
 @json_options

@@ -21,6 +21,7 @@ from clickscore.model.evaluation.comparison import describe_comparison, estimate
 from clickscore.model.finite_range import FiniteRange
 from clickscore.model.item_attributes import read_catalogue
 from clickscore.model.json_output import FormerJsonCommand, JsonOutput, json_options
+from clickscore.model.output_file import OUTPUT_FILE
 from clickscore.model.own_source import refuse_own_source
 from clickscore.model.session_files import DatasetReport
 from clickscore.model.threads import choose_threads, wait_passively
@@ -169,7 +170,7 @@ def train(
 @click.option(
     "--out",
     required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=OUTPUT_FILE,
     help="File of the best preset so far. The trials are stored beside the file, under its name with .trials.",
 )
 @click.option("--preset", default="default", show_default=True, metavar="NAME|FILE", help="Preset of the first trial.")
@@ -426,8 +427,8 @@ def _truth_error_table(group: "PrefixLengthResults") -> Table:
 
 @click.command()
 @click.argument("source", type=FILE, metavar="SESSIONS")
-@click.option("--training", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Training file.")
-@click.option("--test", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Test file.")
+@click.option("--training", required=True, type=OUTPUT_FILE, help="Training file.")
+@click.option("--test", required=True, type=OUTPUT_FILE, help="Test file.")
 @click.option("--by", type=click.Choice(["time", "user"]), default="time", show_default=True, help="Key of the split.")
 @click.option("--share", type=FiniteRange(0.01, 0.99), default=0.3, show_default=True, help="Share of the test.")
 def split(*, source: Path, training: Path, test: Path, by: "SplitKey", share: float) -> None:

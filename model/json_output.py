@@ -10,11 +10,11 @@ import click
 import msgspec
 from rich.console import Console
 
+from clickscore.model.output_file import STANDARD_OUTPUT, OutputFile
 from clickscore.model.own_source import refuse_own_source
 from clickscore.schemas.errors import OutputFileError
 
 Command = Callable[..., Any]
-STANDARD_OUTPUT = Path("-")
 
 
 class JsonOutput(msgspec.Struct, frozen=True):
@@ -70,20 +70,11 @@ def json_options(command: Command) -> Command:
 
     decorated = click.option(
         "--json-file",
-        type=click.Path(dir_okay=False, allow_dash=True, resolve_path=True, path_type=Path),
-        callback=_require_folder,
+        type=OutputFile(dir_okay=False, allow_dash=True, resolve_path=True, path_type=Path),
         help="Write the results to this file, as JSON; - is standard output.",
     )(run)
     text = "Print the results as JSON to standard output, in place of words."
     return click.option("--json", "as_json", is_flag=True, help=text)(decorated)
-
-
-def _require_folder(_: click.Context, __: click.Parameter, file: Path | None) -> Path | None:
-    """Refuse a file that cannot be written before the work begins, which may take hours."""
-    if file and file != STANDARD_OUTPUT and not file.parent.is_dir():
-        message = f"{file} cannot be written: the folder {file.parent} does not exist. Create the folder first"
-        raise OutputFileError(message)
-    return file
 
 
 class FormerJsonCommand(click.Command):

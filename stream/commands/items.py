@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from clickscore.model.output_file import OUTPUT_FILE_OR_STDOUT
 from clickscore.model.own_source import refuse_own_source
 from clickscore.schemas.catalogue import encode
 from clickscore.schemas.errors import OutputFileError
@@ -20,7 +21,7 @@ from clickscore.stream.event_files.recorded_items import collect_items
 @click.option(
     "--out",
     required=True,
-    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    type=OUTPUT_FILE_OR_STDOUT,
     help="File of JSON lines; gzip for .gz; - is standard output.",
 )
 def items(*, file: Path, file_format: str, out: Path) -> None:

@@ -6,6 +6,7 @@ import click
 
 from clickscore.model.finite_range import FiniteRange
 from clickscore.model.json_output import JsonOutput, json_options
+from clickscore.model.output_file import OUTPUT_FILE
 from clickscore.model.own_source import refuse_own_source
 from clickscore.schemas.errors import OutputFileError
 from clickscore.stream.commands.options import with_settings
@@ -104,7 +105,11 @@ def diff(*, old: str, new: str, json_output: JsonOutput) -> None:
     show_default=True,
     help="Share of the events to measure. Each is decided once for every part of the policy.",
 )
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the page here; default: stdout.")
+@click.option(
+    "--out",
+    type=OUTPUT_FILE,
+    help="Write the page here; default: stdout.",
+)
 @json_options
 @with_settings(
     "bundle",

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 import click
 
+from clickscore.model.output_file import OUTPUT_FILE
 from clickscore.schemas.catalogue import encode as encode_item
 from clickscore.schemas.errors import OutputFileError
 from clickscore.schemas.events import encode_event
@@ -17,8 +18,6 @@ from clickscore.schemas.sessions import encode_session
 from clickscore.stream.simulator.shop.history import DAYS, History, generate
 from clickscore.stream.simulator.shop.shop_events import encode_truth
 from clickscore.stream.simulator.shop.shoppers import make_shop
-
-_file = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command()
@@ -38,13 +37,15 @@ _file = click.Path(dir_okay=False, path_type=Path)
 @click.option("--shoppers", type=click.IntRange(1), default=5_000, show_default=True, help="Number of shoppers.")
 @click.option(
     "--out",
-    type=_file,
+    type=OUTPUT_FILE,
     default=None,
     help="File for the events, JSON lines in order of sending. Default: standard output, if no other file is named.",
 )
-@click.option("--truth", type=_file, default=None, help="File for the true probabilities: line n belongs to event n.")
-@click.option("--sessions", type=_file, default=None, help="File for the closed sessions, the input of training.")
-@click.option("--items", type=_file, default=None, help="File for the catalogue.")
+@click.option(
+    "--truth", type=OUTPUT_FILE, default=None, help="File for the true probabilities: line n belongs to event n."
+)
+@click.option("--sessions", type=OUTPUT_FILE, help="File for the closed sessions, the input of training.")
+@click.option("--items", type=OUTPUT_FILE, help="File for the catalogue.")
 def simulate(
     *,
     events: int,
