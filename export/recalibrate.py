@@ -69,10 +69,13 @@ def recalibrate_bundle(
     Raises:
         DataError: A file cannot be read, or the sessions are too few.
         ExportError: The bundle lacks a head or cannot be refitted, the new graph is not the old one with another level,
-            or the folder is not empty.
+            or the folder is not empty or inside the bundle.
         TrainingError: The bundle is broken.
     """
     require_empty(out)
+    if bundle.resolve() in out.resolve().parents:
+        message = f"{out} lies inside the bundle {bundle}: name a folder beside it"
+        raise ExportError(message)
     manifest, vocabulary, _ = open_bundle(bundle)
     if absent := sorted(set(HEADS) & set(manifest.absent_heads)):
         message = f"bundle {manifest.version} has no {' and no '.join(absent)}: there is no level to correct"

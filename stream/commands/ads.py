@@ -67,6 +67,8 @@ def report(*, settings: Settings, source: str, begin: str, end: str, top: int, j
         json_output: Destinations of the results.
     """  # noqa: D301 (\\b is click's mark for lines without wrapping)
     topic = topic_in(source)
+    if topic == "":
+        raise click.UsageError("kafka: needs the name of a topic, such as kafka:ad-decisions")
     if topic is None and (begin, end) != ("earliest", "latest"):
         raise click.UsageError("--from and --to need a topic: name one as kafka:NAME")
     tally, unreadable = AdTally(), 0

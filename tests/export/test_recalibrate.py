@@ -161,6 +161,12 @@ def test_folder_in_use_is_refused(bundle, fresher, sessions):
     assert "is not empty" in refusal(result)
 
 
+def test_folder_inside_the_bundle_is_refused(bundle, sessions):
+    result = CliRunner().invoke(recalibrate, [str(bundle), str(sessions), "--out", str(bundle / "corrected")])
+    assert "lies inside the bundle" in refusal(result)
+    assert not (bundle / "corrected").exists()
+
+
 def test_bundle_without_a_head_is_refused(bundle, sessions, tmp_path):
     lame = tmp_path / "lame"
     lame.mkdir()

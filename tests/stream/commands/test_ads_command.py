@@ -61,6 +61,11 @@ def test_report_says_how_many_lines_are_no_decisions(tmp_path: Path):
     assert "0 pages, 0 (0.0%) with ads." in result.stdout
 
 
+def test_topic_needs_a_name():
+    result = CliRunner().invoke(cli, ["ads", "report", "kafka:"])
+    assert "kafka: needs the name of a topic, such as kafka:ad-decisions" in result.output
+
+
 def test_range_needs_a_topic(tmp_path: Path):
     result = CliRunner().invoke(cli, ["ads", "report", str(tmp_path / "a"), "--from", "5"])
     assert "--from and --to need a topic" in result.output
