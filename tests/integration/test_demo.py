@@ -142,7 +142,8 @@ def test_demo_ends_by_itself_with_a_summary_of_what_it_measured(temp, tmp_path):
     assert 0 < summary["first_decision_s"] < 90
     assert 0 < summary["latency_ms"]["p50"] <= summary["latency_ms"]["p99"]
     assert {"model", "popular"} <= set(summary["variants"]) <= {"model", "popular", "fallback"}
-    assert all(variant["impressions"] > 0 for variant in summary["variants"].values())
+    # A busy machine decides some events without the model (fallback), and none of these may have been seen by the end
+    assert all(summary["variants"][name]["impressions"] > 0 for name in ("model", "popular"))
     assert "→ we show" in output + rest
     assert_nothing_is_left(children, listening, temp)
 
