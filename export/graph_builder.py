@@ -106,14 +106,16 @@ class GraphBuilder:
         function: str,
         inputs: Mapping[str, Input],
         build: Callable[["GraphBuilder"], Sequence[str]],
-    ) -> list[str]:
-        """Define a function of the graph, call it, and return the names of the call's outputs.
+        names: Sequence[str],
+    ) -> None:
+        """Define a function of the graph and call it.
 
         Args:
             function: Name of the function in the operator set `clickscore`.
             inputs: Input of the call for each name of a parameter.
             build: Adds the function's nodes to another builder, where they read the parameters by their names, and
                 returns the names of the outputs.
+            names: Names of the outputs of the call.
         """
         inside = GraphBuilder()
         outputs = build(inside)
@@ -122,8 +124,7 @@ class GraphBuilder:
         self._functions.append(
             helper.make_function(FUNCTIONS, function, list(inputs), outputs, [*constants, *inside._nodes], opsets)
         )
-        names = [f"{function}_{output}" for output in outputs]
-        return self._add_node(function, list(inputs.values()), names, {"domain": FUNCTIONS})
+        self._add_node(function, list(inputs.values()), list(names), {"domain": FUNCTIONS})
 
     def add_default_input(self, name: str, value: npt.NDArray[Any]) -> str:
         """Add an optional input, which has this value where the caller does not feed it, and return its name."""

@@ -85,18 +85,15 @@ def random_weights(config: ModelConfig, items: int, seed: int = 0) -> Weights:
         seed: Seed of the weights.
     """
     dim, ffn = config.dim, config.ffn
-    readout_shapes: dict[str, tuple[int, ...]] = {
-        "query.weight": (dim, dim),
-        "query.bias": (dim,),
-        "key.weight": (dim, dim),
-        "key.bias": (dim,),
-        "own.weight": (dim, dim),
-        "distance": (config.max_length, 1),
-    }
     shapes: dict[str, tuple[int, ...]] = {
         "table": (items + 1, dim),
         "action.weight": (len(ACTIONS), dim),
-        **{f"readout.{name}": shape for name, shape in readout_shapes.items()},
+        "readout.query.weight": (dim, dim),
+        "readout.query.bias": (dim,),
+        "readout.key.weight": (dim, dim),
+        "readout.key.bias": (dim,),
+        "readout.own.weight": (dim, dim),
+        "readout.distance": (config.max_length, 1),
         "repeats.table": (REPEAT_DISTANCES, REPEAT_TIMES),
         "repeats.readiness.weight": (1, dim),
         "repeats.readiness.bias": (1,),
@@ -126,8 +123,6 @@ def random_weights(config: ModelConfig, items: int, seed: int = 0) -> Weights:
             "norm_ffn.bias": (dim,),
         }
         shapes |= {f"blocks.{layer}.{name}": shape for name, shape in block_shapes.items()}
-    for number in range(config.readouts - 1):
-        shapes |= {f"more_readouts.{number}.{name}": shape for name, shape in readout_shapes.items()}
 
     rng = np.random.default_rng(seed)
     weights: dict[str, np.ndarray] = {}

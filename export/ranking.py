@@ -1,7 +1,7 @@
 """Ranking: find the candidates, the top k of the whole catalogue, inside the graph.
 
-A ranking is an exchangeable part. It finds scores and rows: best first, equal scores in order of row, without row 0.
-With a large catalogue most of a request's time is spent here.
+A ranking is an exchangeable part. Each kind adds the outputs `rows` and `scores`: best first, equal scores in order of
+row, never row 0. With a large catalogue most of a request's time is spent here.
 
 Shapes: B sessions, L padded length, D dim, V rows of the item table, K candidates, S items of a shortlist.
 """
@@ -53,10 +53,8 @@ class Ranking(Protocol):
         """Return the number that the table's length must be a multiple of, 0 where every length will do."""
         ...
 
-    def find(
-        self, graph: GraphBuilder, table: ItemTable, query: str, bonuses: Bonuses, candidates: int
-    ) -> tuple[str, str]:
-        """Return the scores and the rows of the candidates: (B, K) each.
+    def add_outputs(self, graph: GraphBuilder, table: ItemTable, query: str, bonuses: Bonuses, candidates: int) -> None:
+        """Add the outputs `rows` and `scores`.
 
         Args:
             graph: Builder to add nodes to.
@@ -75,10 +73,8 @@ class ExactTopK:
         """Return 0."""
         return 0
 
-    def find(
-        self, graph: GraphBuilder, table: ItemTable, query: str, bonuses: Bonuses, candidates: int
-    ) -> tuple[str, str]:
-        """Return the scores and the rows of the candidates, as in `Ranking`.
+    def add_outputs(self, graph: GraphBuilder, table: ItemTable, query: str, bonuses: Bonuses, candidates: int) -> None:
+        """Add the outputs, as in `Ranking`.
 
         Args:
             graph: Builder to add nodes to.
@@ -87,7 +83,9 @@ class ExactTopK:
             bonuses: Bonuses of the scores.
             candidates: Number of candidates, K.
         """
-        return graph.top_k(_score_all(graph, table, query, bonuses), candidates)
+        scores, rows = graph.top_k(_score_all(graph, table, query, bonuses), candidates)  # (B, K)
+        graph("Identity", scores, name="scores")
+        graph("Identity", rows, name="rows")
 
 
 class BlockwiseTopK:
@@ -109,10 +107,8 @@ class BlockwiseTopK:
         size = block_size(rows, candidates)
         return size if size >= VECTOR_REGISTER else 0
 
-    def find(
-        self, graph: GraphBuilder, table: ItemTable, query: str, bonuses: Bonuses, candidates: int
-    ) -> tuple[str, str]:
-        """Return the scores and the rows of the candidates, as in `Ranking`.
+    def add_outputs(self, graph: GraphBuilder, table: ItemTable, query: str, bonuses: Bonuses, candidates: int) -> None:
+        """Add the outputs, as in `Ranking`.
 
         Args:
             graph: Builder to add nodes to.
@@ -123,12 +119,15 @@ class BlockwiseTopK:
         """
         block = self.row_multiple(table.rows, candidates)
         if not block:
-            return ExactTopK().find(graph, table, query, bonuses, candidates)
+            ExactTopK().add_outputs(graph, table, query, bonuses, candidates)
+            return
         scores = _score_all(graph, table, query, bonuses)
         mask = np.zeros(len(table.vectors), dtype=np.float32)
         mask[table.rows :] = -np.inf  # padding; row 0 is masked by its bonus
         mask = mask.reshape(-1, block)
-        return top_k_by_blocks(graph, scores, mask, mask.shape, candidates)
+        best, rows = top_k_by_blocks(graph, scores, mask, mask.shape, candidates)
+        graph("Identity", best, name="scores")
+        graph("Identity", rows, name="rows")
 
 
 def block_size(rows: int, count: int) -> int:

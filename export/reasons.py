@@ -14,7 +14,6 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import TensorProto
 
-from clickscore.export.mixed_ranking import mix_products
 from clickscore.export.session_graph import SessionGraph
 from clickscore.export.session_neighbours_graph import NeighbourNodes, add_neighbour_reasons
 from clickscore.schemas.manifest import EXPLAINED, REASONS
@@ -68,10 +67,9 @@ def _add_differences(sessions: Sequence[SessionGraph], neighbours: NeighbourNode
 
     def add_scores(session: SessionGraph) -> str:
         query = session.session_vectors(offsets, query_index)  # (B, L, D)
+        queries = session.query_vectors(query, offsets)  # (B, L, D)
         candidates = session.look_up(graph("Squeeze", rows, np.array([1])))  # (B, N, D)
-        columns = graph("Transpose", candidates, perm=(0, 2, 1))
-        products = [graph("MatMul", vectors, columns) for vectors in session.query_vectors(query, offsets)]
-        scores = mix_products(graph, products)  # (B, L, N)
+        scores = graph("MatMul", queries, graph("Transpose", candidates, perm=(0, 2, 1)))  # (B, L, N)
         repeated, bonuses = session.repeat_bonuses(query, offsets)  # (B, L, L) each
         bonuses = graph("Where", graph("Greater", repeated, zero), bonuses, np.float32(0))
         is_candidate = graph("Equal", graph("Unsqueeze", session.events.items, np.array([2])), rows)  # (B, L, N)

@@ -197,17 +197,7 @@ class SessionGraph:
         gathered = graph("Attention", query, key, value, bias, q_num_heads=heads, kv_num_heads=heads)
         return self.linear(f"{attention}.output", gathered)
 
-    def query_vectors(self, query: str, offsets: str) -> list[str]:
-        """Return the query vectors after each query event, those of one readout each: (B, Q, D).
-
-        Args:
-            query: Session vectors of the query events: (B, Q, D).
-            offsets: Table offsets, as in `add_block`.
-        """
-        more = (f"more_readouts.{number}" for number in range(self.config.readouts - 1))
-        return [self.read_out(readout, query, offsets) for readout in ("readout", *more)]
-
-    def read_out(self, readout: str, query: str, offsets: str) -> str:
+    def query_vectors(self, query: str, offsets: str) -> str:
         """Add the item attention pooling and return the query vector after each query event: (B, Q, D).
 
         The query vector is the attention-weighted mean of the session's item vectors plus a linear map of the session
@@ -215,30 +205,29 @@ class SessionGraph:
         Zhang and Zhao, SIGIR 2022).
 
         Args:
-            readout: Prefix of the weights' names.
             query: Session vectors of the query events: (B, Q, D).
             offsets: Table offsets, as in `add_block`.
         """
         graph = self.graph
-        readout_query = self.readout_query(readout, query)
+        readout_query = self.readout_query(query)
         logits = graph("MatMul", readout_query, graph("Transpose", self.vectors, perm=(0, 2, 1)))  # (B, Q, L)
-        table = _prepend_later_events(self.weights[f"{readout}.distance"][:, 0], -np.inf)
+        table = _prepend_later_events(self.weights["readout.distance"][:, 0], -np.inf)
         logits = graph("Add", logits, graph("Gather", table, offsets))
         shares = graph("Softmax", logits, axis=-1)
         pooled = graph("MatMul", shares, self.item_vectors)  # (B, Q, L) x (B, L, D) -> (B, Q, D)
-        pooled = graph("Add", pooled, graph("MatMul", query, self.weights[f"{readout}.own.weight"].T))
+        pooled = graph("Add", pooled, graph("MatMul", query, self.weights["readout.own.weight"].T))
         norm = graph("Max", graph("ReduceL2", pooled, np.array([2])), np.float32(MIN_NORM))  # (B, Q, 1)
         return graph("Div", graph("Div", pooled, norm), np.float32(self.config.temperature))
 
-    def readout_query(self, readout: str, query: str) -> str:
+    def readout_query(self, query: str) -> str:
         """Return the vectors whose products with session vectors are the readout's logits: (B, Q, D) -> (B, Q, D).
 
         (Q h + q) (K h_i + k) equals (Q h + q) K h_i plus a term that is the same for all i, and a softmax ignores such
         a term. So the keys K h_i are folded into the query and are never computed.
         """
-        query_weight, key = self.weights[f"{readout}.query.weight"], self.weights[f"{readout}.key.weight"]
+        query_weight, key = self.weights["readout.query.weight"], self.weights["readout.key.weight"]
         scale = self.config.dim**-0.5
-        bias = scale * (self.weights[f"{readout}.query.bias"] @ key)
+        bias = scale * (self.weights["readout.query.bias"] @ key)
         return self.graph("Add", self.graph("MatMul", query, scale * (query_weight.T @ key)), bias)
 
     def repeat_bonuses(self, query: str, offsets: str) -> tuple[str, str]:

@@ -79,10 +79,8 @@ class QuantisedShortlist:
         """
         return 0 if self._has_shortlist(rows, candidates) else BlockwiseTopK().row_multiple(rows, candidates)
 
-    def find(
-        self, graph: GraphBuilder, table: ItemTable, query: str, bonuses: Bonuses, candidates: int
-    ) -> tuple[str, str]:
-        """Return the scores and the rows of the candidates, as in `Ranking`.
+    def add_outputs(self, graph: GraphBuilder, table: ItemTable, query: str, bonuses: Bonuses, candidates: int) -> None:
+        """Add the outputs, as in `Ranking`.
 
         Args:
             graph: Builder to add nodes to.
@@ -92,7 +90,8 @@ class QuantisedShortlist:
             candidates: Number of candidates, K.
         """
         if not self._has_shortlist(table.rows, candidates):
-            return BlockwiseTopK().find(graph, table, query, bonuses, candidates)
+            BlockwiseTopK().add_outputs(graph, table, query, bonuses, candidates)
+            return
         minimum = self._minimum(candidates)
         block = max(block_size(table.rows, minimum), KERNEL_ITEMS)
         items = quantise_items(table.vectors[: table.rows], block)
@@ -111,8 +110,7 @@ class QuantisedShortlist:
             "counts": np.array([candidates, minimum, table.rows]),
         }
         function = _BestItems(items, (len(mask), block), table.rows, candidates, minimum)
-        scores, rows = graph.call_function("BestItems", inputs, function.build)
-        return scores, rows
+        graph.call_function("BestItems", inputs, function.build, ("scores", "rows"))
 
     def _minimum(self, candidates: int) -> int:
         """Return the length of the list of a session without events."""

@@ -21,7 +21,6 @@ from onnx import TensorProto
 from clickscore.export.bundle_options import CANDIDATES
 from clickscore.export.errors import ExportError
 from clickscore.export.graph_builder import GraphBuilder
-from clickscore.export.mixed_ranking import MixedRanking
 from clickscore.export.ranking import BlockwiseTopK, Bonuses, ItemTable, Ranking, RowBonuses
 from clickscore.export.reasons import add_reasons
 from clickscore.export.session_graph import SessionGraph, Weights, divide_scores, read_all_events, read_known_events
@@ -55,8 +54,8 @@ def to_onnx(
         add_stack: Adds the logits of a stack; the graph then also reads searches and events on unknown items.
         ranking: Way to find the candidates, `BlockwiseTopK` by default.
         neighbours: Index of sessions whose items get bonuses; None for a graph without.
-        mean_with: Weights of other trainings of the same shape and items, with a single readout. The scores are the
-            mean over all trainings, and the probabilities are of `weights` alone.
+        mean_with: Weights of other trainings of the same shape and items. The scores are the mean over all trainings,
+            and the probabilities are of `weights` alone.
 
     Raises:
         ExportError: The model is larger than an ONNX file can be.
@@ -86,19 +85,14 @@ def to_onnx(
     add_action_probabilities(graph, logits)
     add_purchase(graph, logits)
     query_vectors = [session.query_vectors(session.last_vector, session.last_offsets) for session in sessions]
-    queries = [  # (B, S D) of each readout
-        graph("Squeeze", functools.reduce(functools.partial(graph, "Concat", axis=2), vectors), np.array([1]))
-        for vectors in zip(*query_vectors, strict=True)
-    ]
+    query = functools.reduce(functools.partial(graph, "Concat", axis=2), query_vectors)  # (B, 1, S D)
     repeats = [session.repeat_bonuses(session.last_vector, session.last_offsets) for session in sessions]
     (repeated, *_), repeat_bonuses = zip(*repeats, strict=True)  # (B, 1, L) each; every training has the same rows
     total = functools.reduce(functools.partial(graph, "Add"), repeat_bonuses)
     own = RowBonuses(*(graph("Squeeze", values, np.array([1])) for values in (repeated, total)))
     similar = add_neighbours(graph, own.rows, events.last, neighbours) if neighbours else None
     bonuses = Bonuses(own, similar and similar.bonuses)
-    scores, items = MixedRanking(ranking).find(graph, table, queries, bonuses, candidates)
-    graph("Identity", scores, name="scores")
-    graph("Identity", items, name="rows")
+    ranking.add_outputs(graph, table, graph("Squeeze", query, np.array([1])), bonuses, candidates)
     add_reasons(sessions, neighbours=similar)
     model = graph.serialize(candidates)
     if len(model) >= MAX_BYTES:

@@ -55,8 +55,6 @@ def _find_difference(trained: Checkpoint, trainings: Sequence[Checkpoint]) -> st
             return "it knows other items. Train all checkpoints with the same min_count"
         if record.config.model != training.record.config.model:
             return "its model has other settings. Train all checkpoints with the same --preset and --set"
-        if record.config.model.readouts > 1:
-            return "its model has several readouts, and mixed scores have no mean. Train all with --set readouts=1"
         if record.config == training.record.config:
             return f"another checkpoint has the same seed, {record.config.seed}. Train it with another --seed"
     return ""

@@ -187,7 +187,7 @@ def fit_kernel_map(checkpoint: Checkpoint, table: torch.Tensor, rows: Longs, des
         descriptions: Descriptions of the anchors: (A, F).
     """
     queries = np.concatenate(  # (A, D): r_j
-        [_normalise(queries.vectors.sum(dim=1).numpy()) for queries in _query_after_views(checkpoint, table, rows)]
+        [_normalise(queries.vectors.numpy()) for queries in _query_after_views(checkpoint, table, rows)]
     )
     common = _normalise(queries.mean(axis=0))  # (D,): c
     item_part = _normalise(_remove_direction(table[rows].numpy(), common))

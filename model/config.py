@@ -39,8 +39,6 @@ class ModelConfig:
     """Events that the model reads, at most: as many as a worker keeps of a session."""
     neighbours: int = 12
     """Neighbours K of an item, at most; 8, 16 and 24 were not clearly better (`docs/experiments.md`)."""
-    readouts: int = 1
-    """Readouts R: query vectors of a session, whose scores are mixed. Each costs a product with the whole catalogue."""
     temperature: float = 0.07
     """Divisor of the cosines that gives scores, as in CORE and MiaSRec."""
     dropout: float = 0.2
@@ -53,8 +51,8 @@ class ModelConfig:
         if self.dim % self.heads:
             message = f"dim {self.dim} is no multiple of heads {self.heads}"
             raise TrainingError(message)
-        if min(self.dim, self.layers, self.heads, self.ffn, self.max_length, self.neighbours, self.readouts) < 1:
-            message = "dim, layers, heads, ffn, max_length, neighbours and readouts must be at least 1"
+        if min(self.dim, self.layers, self.heads, self.ffn, self.max_length, self.neighbours) < 1:
+            message = "dim, layers, heads, ffn, max_length and neighbours must be at least 1"
             raise TrainingError(message)
         # Scores reach 1 / temperature, 50 at 0.02: the loss takes exp of scores without subtracting their maximum
         if not (0 <= self.dropout < 1 and 0 <= self.item_dropout < 1 and self.temperature >= 0.02):

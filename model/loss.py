@@ -13,25 +13,16 @@ MICRO_BATCH_SCORES = {"cpu": 2**25, "cuda": 2**28}
 
 
 class Queries(NamedTuple):
-    """The n queries that the next items are searched with: scores are `mix(vectors @ table.T)`, plus m bonuses."""
+    """The n vectors that the next items are searched with: scores are `vectors @ table.T`, plus m single bonuses."""
 
     vectors: Tensor
-    """Query vectors, R of each query; products with unit vectors reach their length, 1 / temperature: (n, R, D)."""
+    """Query vectors; their length 1 / temperature is the largest score before any bonus: (n, D)."""
     query_index: Tensor
     """Query that each bonus belongs to, an index of `vectors`, ascending: (m,)."""
     rows: Tensor
     """Row of the table that each bonus belongs to; no pair (query_index, row) is repeated: (m,)."""
     bonus: Tensor
     """Number added to the score of that row for that query: (m,)."""
-
-
-def mix(products: Tensor) -> Tensor:
-    """Return the scores of queries with several vectors, log sum_r exp(products_r): (..., R, V) -> (..., V).
-
-    A sum of softmaxes can want two kinds of items at once, which a single vector cannot ("Breaking the softmax
-    bottleneck", ICLR 2018).
-    """
-    return products.squeeze(-2) if products.shape[-2] == 1 else products.logsumexp(dim=-2)
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
@@ -47,9 +38,8 @@ def fast_dtype(device: torch.device) -> torch.dtype:
 def catalogue_loss(queries: Queries, table: Tensor, targets: Tensor, precision: torch.dtype = torch.float32) -> Tensor:
     """Return the softmax cross-entropy over all rows of the table except row 0, summed over the queries.
 
-    L = sum_i (log sum_v exp(s_iv) - s_i,target(i)), where s = mix(vectors @ table.T) + bonus. Products are cosines
-    divided by a temperature, and a bonus is small: a few tens at most. So `exp` cannot overflow, and the usual maximum
-    is not subtracted.
+    L = sum_i (log sum_v exp(s_iv) - s_i,target(i)), where s = vectors @ table.T + bonus. Scores are cosines divided by
+    a temperature, plus a bonus: a few tens at most. So `exp` cannot overflow, and the usual maximum is not subtracted.
 
     Args:
         queries: Query vectors and bonuses of n queries.
@@ -64,9 +54,8 @@ def catalogue_loss(queries: Queries, table: Tensor, targets: Tensor, precision: 
 class _CatalogueLoss(torch.autograd.Function):
     """Cross-entropy whose forward also makes the gradients, one micro-batch of queries at a time.
 
-    The masses exp(product + bonus) of all R vectors of a query, divided by their sum, are P (n, R, V). With the share w
-    (n, R) of each vector in the mass of the target: dL/d vectors = P @ items - w table[targets], dL/d items = P.T @
-    vectors - (w vectors at the target's row), and dL/d bonus = P summed over r - [row is the target].
+    With P = softmax(s): dL/d vectors = P @ items - table[targets], dL/d items = P.T @ vectors - (target rows), and
+    dL/d bonus = P - [row is the target].
     """
 
     @staticmethod
@@ -82,7 +71,6 @@ class _CatalogueLoss(torch.autograd.Function):
     ) -> Tensor:
         items = table[1:]  # (V - 1, D)
         items_low = items.to(precision)
-        count, readouts, _ = vectors.shape
         grad_vectors, grad_table, grad_bonus = (
             torch.empty_like(vectors),
             torch.zeros_like(table),
@@ -90,37 +78,30 @@ class _CatalogueLoss(torch.autograd.Function):
         )
         grad_items = grad_table[1:]
         is_target = rows == targets[query_index]  # (m,)
-        target_products = (vectors * table[targets, None]).sum(dim=2)  # (n, R)
-        target_scores = mix(target_products[:, :, None])[:, 0]  # (n,)
+        target_scores = (vectors * table[targets]).sum(dim=1)  # (n,)
         target_scores.index_add_(0, query_index[is_target], bonus[is_target])
         total = -target_scores.sum()
 
-        step = max(1, MICRO_BATCH_SCORES[vectors.device.type] // (readouts * len(items)))  # queries of a micro-batch
-        starts = torch.arange(0, count + step, step, device=query_index.device)
+        step = max(1, MICRO_BATCH_SCORES[vectors.device.type] // len(items))  # queries of a micro-batch
+        starts = torch.arange(0, len(vectors) + step, step, device=query_index.device)
         bounds = torch.searchsorted(query_index, starts).tolist()
-        readout = torch.arange(readouts, device=query_index.device)  # (R,)
-        for number, start in enumerate(range(0, count, step)):
-            micro_batch = vectors[start : start + step].flatten(0, 1)  # (step R, D)
-            masses = (micro_batch.to(precision) @ items_low.T).exp_()  # (step R, V - 1): exp of the products
+        for number, start in enumerate(range(0, len(vectors), step)):
+            micro_batch = vectors[start : start + step]  # (step, D)
+            masses = (micro_batch.to(precision) @ items_low.T).exp_()  # (step, V - 1): exp of the scores
 
             # Add each bonus in place, exp(s + bonus) = exp(s) exp(bonus): scatter_ would copy the whole matrix
             part = slice(bounds[number], bounds[number + 1])
-            mass_rows = (query_index[part, None] - start) * readouts + readout  # (bonuses, R)
-            cells = mass_rows * len(items) + rows[part, None] - 1  # flat positions in `masses`
-            bonus_masses = masses.view(-1)[cells].float() * bonus[part, None].exp()
+            cells = (query_index[part] - start) * len(items) + rows[part] - 1  # flat positions in `masses`
+            bonus_masses = masses.view(-1)[cells].float() * bonus[part].exp()
             masses.view(-1).index_put_((cells,), bonus_masses.to(precision))
 
-            # sum(dtype=float32) would copy the whole matrix
-            norm = masses.sum(dim=1).float().view(-1, readouts).sum(dim=1)  # (step,)
+            norm = masses.sum(dim=1).float()  # (step,); sum(dtype=float32) would copy the whole matrix
             total += norm.log().sum()
-            grad_bonus[part] = bonus_masses.sum(dim=1) / norm[query_index[part] - start]
-            row_norm = norm.repeat_interleave(readouts)[:, None]  # (step R, 1)
-            grad_part = grad_vectors[start : start + step].flatten(0, 1)
-            torch.div((masses @ items_low).float(), row_norm, out=grad_part)
-            grad_items += masses.T @ (micro_batch / row_norm).to(precision)  # (V - 1, step R) @ (step R, D)
-        target_shares = target_products.softmax(dim=1)[:, :, None]  # (n, R, 1): w
-        grad_vectors -= target_shares * table[targets, None]
-        grad_table.index_add_(0, targets, (target_shares * vectors).sum(dim=1), alpha=-1)
+            grad_bonus[part] = bonus_masses / norm[query_index[part] - start]
+            torch.div((masses @ items_low).float(), norm[:, None], out=grad_vectors[start : start + step])
+            grad_items += masses.T @ (micro_batch / norm[:, None]).to(precision)  # (V - 1, step) @ (step, D)
+        grad_vectors -= table[targets]
+        grad_table.index_add_(0, targets, vectors, alpha=-1)
         grad_bonus -= is_target.to(bonus.dtype)
         ctx.save_for_backward(grad_vectors, grad_bonus, grad_table)
         return total

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clickscore.model.config import REPEAT_DISTANCES, REPEAT_STEP, REPEAT_TIMES, ModelConfig
-from clickscore.model.loss import Queries, mix
+from clickscore.model.loss import Queries
 from clickscore.model.neighbours import Neighbours
 from clickscore.schemas.events import ACTIONS
 from clickscore.schemas.manifest import NEXT_ACTIONS
@@ -245,7 +245,6 @@ class SessionTransformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.dim)
         self.readout = ItemAttentionPooling(config)
-        self.more_readouts = nn.ModuleList(ItemAttentionPooling(config) for _ in range(config.readouts - 1))
         self.repeats = Repeats(config.dim)
         self.next_action = nn.Linear(config.dim, len(NEXT_ACTIONS))
         self.purchase = nn.Linear(config.dim, 1)
@@ -258,7 +257,7 @@ class SessionTransformer(nn.Module):
                 nn.init.normal_(parameter, std=self.config.dim**-0.5)  # vectors of about unit length
             elif name == "action.weight":
                 nn.init.normal_(parameter)  # the scale of an item in the input; at 0.02 actions were learned too late
-            elif name.endswith(("own.weight", "bias")):
+            elif name == "readout.own.weight" or name.endswith("bias"):
                 nn.init.zeros_(parameter)
             elif parameter.ndim == 2 and not name.endswith(("distance", "table")):
                 nn.init.normal_(parameter, std=0.02)  # the usual scale of Transformers since BERT and GPT-2
@@ -313,31 +312,18 @@ class SessionTransformer(nn.Module):
         is_newest, bonus = (part[query_mask] for part in self.repeats(items, vectors, distance))  # (B, T, T) -> (n, T)
         query_index, position_index = is_newest.nonzero(as_tuple=True)  # (m,)
         session_index = query_mask.nonzero()[:, 0]  # (n,)
-        query = self.read_out(vectors, item_vectors, vectors, distance)[query_mask]  # (n, R, D)
+        query = self.readout(vectors, item_vectors, vectors, distance)[query_mask]  # (n, D)
         rows = items[session_index[query_index], position_index]  # (m,)
         return Queries(query, query_index, rows, bonus[query_index, position_index])
 
-    def read_out(self, vectors: Tensor, item_vectors: Tensor, query_states: Tensor, distance: Tensor) -> Tensor:
-        """Return the query vectors of each query state, one of each readout, of length 1 / temperature: (B, Q, R, D).
-
-        Args:
-            vectors: Session vectors of all events: (B, T, D).
-            item_vectors: Item vectors of all events: (B, T, D).
-            query_states: Session vectors of the queries: (B, Q, D).
-            distance: Events from each key to each query, negative for a masked key: (1 or B, Q, T).
-        """
-        readouts = (self.readout, *self.more_readouts)
-        return torch.stack([read(vectors, item_vectors, query_states, distance) for read in readouts], dim=2)
-
     def scores(self, table: Tensor, queries: Queries) -> Tensor:
-        """Return scores, mixed cosines / temperature + bonus, column c for row c + 1: (n, V - 1).
+        """Return scores, cosine / temperature + bonus, column c for row c + 1: (n, V - 1).
 
         Args:
             table: Item vectors from `table`: (V, D).
             queries: n queries.
         """
-        products = functional.linear(queries.vectors, table[1:])  # (n, R, D) x (D, V - 1) -> (n, R, V - 1)
-        scores = mix(products)  # (n, V - 1)
+        scores = functional.linear(queries.vectors, table[1:])  # (n, D) x (D, V - 1) -> (n, V - 1)
         return scores.index_put((queries.query_index, queries.rows - 1), queries.bonus, accumulate=True)
 
     def reasons(self, table: Tensor, items: Tensor, actions: Tensor, ends: Tensor, rows: Tensor) -> Tensor:
@@ -370,10 +356,9 @@ class SessionTransformer(nn.Module):
         masked = (left_out[:, None] == position) & (ends[:, None, None] > 0)  # (B, Q, T)
         distance = (query_position[:, :, None] - position).masked_fill(masked, -1)  # (B, Q, T)
         query_states = self.norm(last_block(x, distance, query_position))  # (B, Q, D)
-        query = self.read_out(vectors, item_vectors, query_states, distance)  # (B, Q, R, D)
+        query = self.readout(vectors, item_vectors, query_states, distance)  # (B, Q, D)
         is_newest, bonus = self.repeats(items, query_states, distance)  # (B, Q, T)
-        products = query @ functional.embedding(rows, table)[:, None].mT  # (B, Q, R, D) x (B, 1, D, K)
-        scores = mix(products)  # (B, Q, R, K) -> (B, Q, K)
+        scores = query @ functional.embedding(rows, table).mT  # (B, Q, D) x (B, D, K) -> (B, Q, K)
         scores = scores + (bonus * is_newest) @ (items[:, :, None] == rows[:, None]).float()  # (B, Q, T) x (B, T, K)
         full, reduced = scores[:, :1], scores[:, 1:]  # (B, 1, K), (B, T, K)
         contributions = torch.where(ends[:, None, None] > 0, full - reduced, full)  # (B, T, K)

@@ -43,17 +43,7 @@ def test_graph_says_what_the_model_says(items):
 
 
 @pytest.mark.parametrize(
-    "change",
-    [
-        {"layers": 1},
-        {"layers": 3},
-        {"heads": 1},
-        {"heads": 4},
-        {"max_length": 3},
-        {"dim": 48, "heads": 3},
-        {"readouts": 2},
-        {"readouts": 3},
-    ],
+    "change", [{"layers": 1}, {"layers": 3}, {"heads": 1}, {"heads": 4}, {"max_length": 3}, {"dim": 48, "heads": 3}]
 )
 def test_graph_says_what_a_model_of_another_shape_says(change):
     assert parity(300, dataclasses.replace(CONFIG, **change)).problems == []

@@ -236,16 +236,3 @@ def test_unfinished_training_of_a_mean_is_marked(checkpoints, second, tmp_path):
     end_early(second)
     run(checkpoints / "first", "--mean-with", second, "--out", tmp_path / "mean", "--unfinished")
     assert read_manifest(tmp_path / "mean").unfinished.startswith("best of 3 of")
-
-
-@pytest.mark.train
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_model_of_several_readouts_is_served_and_has_no_mean(tmp_path_factory, tmp_path, precision):
-    config = dataclasses.replace(TINY, model=dataclasses.replace(TINY.model, readouts=2))
-    train(dataset(tmp_path_factory.mktemp("sessions")), config, tmp_path / "first", Console(quiet=True))
-    arguments = (tmp_path / "first", "--precision", precision, "--out")
-    assert run(*arguments, tmp_path / "bundle").exit_code == 0
-    assert check_bundle(tmp_path / "bundle") == []
-    second = reseed(tmp_path / "first", tmp_path / "second")
-    message = refusal(run(*arguments, tmp_path / "mean", "--mean-with", second))
-    assert "its model has several readouts, and mixed scores have no mean. Train all with --set readouts=1" in message

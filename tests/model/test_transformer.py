@@ -14,7 +14,7 @@ from tests.model.networks import network
 
 pytestmark = pytest.mark.train
 
-CONFIG = ModelConfig(dim=16, ffn=32, heads=2, layers=2, max_length=6, readouts=2)
+CONFIG = ModelConfig(dim=16, ffn=32, heads=2, layers=2, max_length=6)
 
 
 class OneSession:
@@ -109,7 +109,7 @@ def test_new_model_wants_what_the_session_has():
     with torch.no_grad():
         table = model.table(NeighbourMatrix(nobody, torch.device("cpu")))
         vectors, item_vectors = model(table, rows, torch.ones_like(rows))
-        target = model.queries(vectors, item_vectors, rows, rows > 0).vectors[-1, 0]
+        target = model.queries(vectors, item_vectors, rows, rows > 0).vectors[-1]
     assert set((table @ target).topk(2).indices.tolist()) == {5, 9}
 
 
@@ -173,11 +173,9 @@ def test_only_event_brings_the_whole_score(model):
 def test_event_that_is_left_out_might_as_well_never_have_been():
     """Exactly so where distances count for nothing, and what other events made of it is not read: in one layer."""
     model = OneSession(dataclasses.replace(CONFIG, layers=1))
-    (block,), repeats = model.network.blocks, model.network.repeats
-    torch.nn.init.zeros_(block.attention.distance)
-    for readout in (model.network.readout, *model.network.more_readouts):
-        for parameter in (readout.distance, readout.key.weight, readout.key.bias):
-            torch.nn.init.zeros_(parameter)
+    (block,), readout, repeats = model.network.blocks, model.network.readout, model.network.repeats
+    for parameter in (block.attention.distance, readout.distance, readout.key.weight, readout.key.bias):
+        torch.nn.init.zeros_(parameter)
     with torch.no_grad():
         repeats.table[:] = repeats.table[0]
     items = [5, 3, 5, 1, 3, 9]
