@@ -9,10 +9,9 @@ from typing import Any
 import click
 
 from clickscore.model.finite_range import FiniteRange
-from clickscore.model.output_file import STANDARD_OUTPUT
 from clickscore.model.own_source import refuse_own_source
 from clickscore.stream.commands.options import Command, format_option, order_option
-from clickscore.stream.replay.run import ReplayOptions
+from clickscore.stream.replay.run import STANDARD_OUTPUT, ReplayOptions
 from clickscore.stream.replay.source_options import SourceOptions, topic_in
 
 CHECKPOINT_SECONDS = 15.0

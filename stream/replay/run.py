@@ -9,7 +9,6 @@ from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from clickscore.model.output_file import STANDARD_OUTPUT
 from clickscore.schemas.errors import OutputFileError
 from clickscore.stream.policy.policy_file import DEFAULT_POLICY, configured_policy
 from clickscore.stream.replay.file_source import FileSpec
@@ -31,6 +30,9 @@ from clickscore.stream.replay.topic_source import TopicRangeSpec
 from clickscore.stream.replay.verify import DiffSummary
 from clickscore.stream.scoring.bundle import load_bundle
 from clickscore.stream.settings import Settings
+
+STANDARD_OUTPUT = Path("-")
+"""Path that means standard output."""
 
 
 @dataclass(frozen=True, kw_only=True)
