@@ -83,12 +83,12 @@ async def _read_topic(settings: KafkaSettings, made: OutcomeReport) -> None:
 
     Raises:
         TopicMissingError: The topic does not exist.
-        BrokerError: Kafka cannot be reached.
+        BrokerError: Kafka cannot be reached, fails, or is silent.
     """
     await wait_for_broker(settings)
     topic = settings.topic(DECISION_OUTCOMES.name)
     count = await count_partitions(settings, topic)
-    async for outcome in read_topic_outcomes(partial(open_reader, settings), topic, count):
+    async for outcome in read_topic_outcomes(settings, partial(open_reader, settings), topic, count):
         made.add(outcome)
 
 

@@ -1,5 +1,6 @@
 """Log reader: read partitions of topics from any offset to their end, without a consumer group."""
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -8,6 +9,7 @@ from typing import Any, Protocol
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
+from clickscore.stream.errors import BrokerError
 from clickscore.stream.kafka.bounded_fetch import bound_unpacking
 from clickscore.stream.kafka.client import consumer_arguments, stop_client
 from clickscore.stream.kafka.group_description import committed_offsets, served_partitions
@@ -230,3 +232,39 @@ async def read_to_end(
             fetched = await consumer.getmany(timeout_ms=200, max_records=FETCH_RECORDS)
             for partition, records in fetched.items():
                 yield partition, [record for record in records if record.offset < ends[partition]]
+
+
+async def read_promptly(
+    settings: KafkaSettings, consumer: PartitionReader, partitions: Iterable[TopicPartition]
+) -> AsyncGenerator[tuple[TopicPartition, Sequence[ConsumerRecord[bytes, bytes]]]]:
+    """Yield all records of partitions as `read_to_end` does, for a command that does not wait for a lost broker.
+
+    Args:
+        settings: Address and patience.
+        consumer: An open reader. The partitions replace the assignment.
+        partitions: Partitions to read.
+
+    Yields:
+        A partition and the next records.
+
+    Raises:
+        BrokerError: Kafka fails, or has been silent for longer than `broker_wait_ms`.
+    """
+    batches = read_to_end(consumer, partitions)
+    topic = ", ".join(sorted({partition.topic for partition in partitions}))
+    try:
+        while True:
+            async with asyncio.timeout(settings.broker_wait_ms / 1000):
+                batch = await anext(batches, None)
+            if batch is None:
+                return
+            yield batch
+    except TimeoutError as exc:
+        message = (
+            f"Kafka at {settings.bootstrap_servers} has sent no record of {topic} for "
+            f"{settings.broker_wait_ms / 1000:g} s (broker_wait_ms)"
+        )
+        raise BrokerError(message) from exc
+    except KafkaError as exc:
+        message = f"{topic} cannot be read to the end: {str(exc) or type(exc).__name__}"
+        raise BrokerError(message) from exc

@@ -11,7 +11,8 @@ from aiokafka import TopicPartition
 
 from clickscore.schemas.outcomes import DecisionOutcome, decode_outcome
 from clickscore.stream.errors import InputFileError
-from clickscore.stream.kafka.log_reader import OpenReader, read_to_end
+from clickscore.stream.kafka.log_reader import OpenReader, read_promptly
+from clickscore.stream.settings import KafkaSettings
 
 STANDARD_INPUT = "-"
 
@@ -54,16 +55,23 @@ def _decode_lines(path: Path, lines: Iterator[bytes]) -> Iterator[DecisionOutcom
             raise InputFileError(message) from exc
 
 
-async def read_topic_outcomes(open_log: OpenReader, topic: str, count: int) -> AsyncGenerator[DecisionOutcome]:
+async def read_topic_outcomes(
+    settings: KafkaSettings, open_log: OpenReader, topic: str, count: int
+) -> AsyncGenerator[DecisionOutcome]:
     """Yield the outcomes of the topic, up to its present end; records of others are passed over.
 
     Args:
+        settings: Address and patience.
         open_log: Opens a reader.
         topic: Name of the topic, with its prefix.
         count: Number of its partitions.
+
+    Raises:
+        BrokerError: Kafka fails, or has been silent for longer than `broker_wait_ms`.
     """
     async with open_log() as reader:
-        async for _, records in read_to_end(reader, [TopicPartition(topic, number) for number in range(count)]):
+        partitions = [TopicPartition(topic, number) for number in range(count)]
+        async for _, records in read_promptly(settings, reader, partitions):
             for record in records:
                 try:
                     outcome = decode_outcome(record.value or b"")

@@ -12,6 +12,7 @@ from clickscore.schemas.outcomes import DecisionOutcome, LineOutcome, encode_out
 from clickscore.schemas.topics import DECISION_OUTCOMES
 from clickscore.stream.__main__ import cli
 from clickscore.stream.replay.outcome_source import read_topic_outcomes
+from clickscore.stream.settings import Settings
 from tests.events import START, impression, view
 from tests.memory_kafka import MemoryLog
 
@@ -63,6 +64,9 @@ def test_topic_is_read_to_its_end_and_foreign_records_are_passed_over():
     log.append(DECISION_OUTCOMES.name, 0, b"ann", b"garbage")
 
     async def read() -> list[DecisionOutcome]:
-        return [outcome async for outcome in read_topic_outcomes(log.open_reader, DECISION_OUTCOMES.name, 2)]
+        return [
+            outcome
+            async for outcome in read_topic_outcomes(Settings().kafka, log.open_reader, DECISION_OUTCOMES.name, 2)
+        ]
 
     assert asyncio.run(read()) == [made]

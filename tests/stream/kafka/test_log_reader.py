@@ -1,11 +1,18 @@
 """Reader: partitions are read from their beginning to the end that they had when the reading began."""
 
 import asyncio
+import re
+from collections.abc import Iterable, Mapping
+from typing import cast
 
+import msgspec
+import pytest
 from aiokafka import TopicPartition
+from aiokafka.errors import KafkaConnectionError
 
 from clickscore.schemas.topics import ROLLOUTS
-from clickscore.stream.kafka.log_reader import LogReader, read_to_end
+from clickscore.stream.errors import BrokerError
+from clickscore.stream.kafka.log_reader import LogReader, PartitionReader, read_promptly, read_to_end
 from clickscore.stream.settings import Settings
 from tests.memory_kafka import MemoryLog
 
@@ -60,3 +67,41 @@ def test_worker_that_follows_a_rollout_needs_rights_on_its_topic():
         return [kafka.topic(ROLLOUTS.name) in LogReader(kafka, rollouts=follows)._rights for follows in (False, True)]
 
     assert asyncio.run(run()) == [False, True]
+
+
+def test_command_reads_to_the_end():
+    async def run() -> list[int]:
+        async with filled(3, 2).open_reader() as reader:
+            batches = [records async for _, records in read_promptly(Settings().kafka, reader, PARTITIONS)]
+            return sorted(record.offset for records in batches for record in records)
+
+    assert asyncio.run(run()) == [0, 0, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        (None, "has sent no record of topic for 0.05 s (broker_wait_ms)"),
+        (KafkaConnectionError(), "topic cannot be read to the end: KafkaConnectionError"),
+    ],
+)
+def test_command_does_not_wait_for_a_lost_broker(failure, message):
+    class LostBroker:
+        """Reader whose broker is gone: it fails, or never answers."""
+
+        def assign(self, partitions: list[TopicPartition]) -> None:
+            pass
+
+        async def end_offsets(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
+            if failure:
+                raise failure
+            await asyncio.sleep(60)
+            raise AssertionError
+
+    async def run() -> None:
+        kafka = msgspec.structs.replace(Settings().kafka, broker_wait_ms=50)
+        async for _ in read_promptly(kafka, cast("PartitionReader", LostBroker()), PARTITIONS):
+            pass
+
+    with pytest.raises(BrokerError, match=re.escape(message)):
+        asyncio.run(run())
