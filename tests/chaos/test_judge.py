@@ -4,6 +4,7 @@ import json
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -93,6 +94,17 @@ def user_snapshots(records: Sequence[Stored], user: bytes) -> list[int]:
 def older_snapshot_again(records: list[Stored]) -> list[Stored]:
     """Write a user's snapshot but one again at the end, as a stalled worker does."""
     return [*records, records[user_snapshots(records, b"user-1")[-2]]]
+
+
+def older_tombstone_again(records: list[Stored], *, over_tombstone: bool) -> list[Stored]:
+    """Write a user's tombstone again at the end, over a newer tombstone or over a newer state."""
+    for key in dict.fromkeys(record.key for record in records if record.key):
+        indices = user_snapshots(records, key)
+        gone = [index for index in indices if not records[index].value]
+        if gone and (gone[-1] == indices[-1]) == over_tombstone and gone[0] < indices[-1]:
+            return [*records, records[gone[0]]]
+    message = "no user was forgotten and came again"
+    raise LookupError(message)
 
 
 def last_snapshot_lost(records: list[Stored]) -> list[Stored]:
@@ -239,6 +251,16 @@ def test_handover_that_drops_open_decisions_is_a_fault(handing: Topics, spoil: C
 
 def test_judge_accepts_handovers_of_open_decisions(handing: Topics) -> None:
     assert judged(handing).examples == []
+
+
+def test_older_tombstone_over_a_tombstone_hides_nothing(good: Topics) -> None:
+    again = spoiled(good, "snapshots", partial(older_tombstone_again, over_tombstone=True))
+    assert judged(again).examples == []
+
+
+def test_older_tombstone_over_a_state_is_a_fault(good: Topics) -> None:
+    again = spoiled(good, "snapshots", partial(older_tombstone_again, over_tombstone=False))
+    assert judged(again).faults["stale key"] == 1
 
 
 def test_judge_accepts_what_the_pipeline_writes(good: Topics) -> None:
