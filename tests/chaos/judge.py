@@ -332,7 +332,9 @@ def _judge_snapshots(verdict: Verdict, records: Iterable[Record], model: Partiti
     """Compare each record of the changelog with the model's state at its offset, and the newest with the end."""
     newest: dict[bytes, tuple[int, Any]] = {}
     last: dict[bytes, int] = {}
-    gone: dict[bytes, list[bool]] = defaultdict(list)  # of the newest and the last record: whether it is a tombstone
+    tombstones: dict[bytes, list[bool]] = defaultdict(
+        list
+    )  # of the newest and the last record: whether it is a tombstone
     for record in records:
         verdict.snapshots += 1
         key = record.key or b""
@@ -343,9 +345,9 @@ def _judge_snapshots(verdict: Verdict, records: Iterable[Record], model: Partiti
         is_newest = key not in newest or offset >= newest[key][0]
         if is_newest:
             newest[key] = (offset, facts)
-        gone[key] = [not record.value] * 2 if is_newest else [gone[key][0], not record.value]
+        tombstones[key] = [not record.value] * 2 if is_newest else [tombstones[key][0], not record.value]
     for key, offset in last.items():
-        if offset < newest[key][0] and not all(gone[key]):  # an older tombstone over a tombstone hides nothing
+        if offset < newest[key][0] and not all(tombstones[key]):  # an older tombstone over a tombstone hides nothing
             verdict.note(
                 "stale key", f"{model.source}, user {key!r}: the last record is of {offset}, not {newest[key][0]}"
             )

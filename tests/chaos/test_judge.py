@@ -100,9 +100,9 @@ def older_tombstone_again(records: list[Stored], *, over_tombstone: bool) -> lis
     """Write a user's tombstone again at the end, over a newer tombstone or over a newer state."""
     for key in dict.fromkeys(record.key for record in records if record.key):
         indices = user_snapshots(records, key)
-        gone = [index for index in indices if not records[index].value]
-        if gone and (gone[-1] == indices[-1]) == over_tombstone and gone[0] < indices[-1]:
-            return [*records, records[gone[0]]]
+        tombstones = [index for index in indices if not records[index].value]
+        if tombstones and (tombstones[-1] == indices[-1]) == over_tombstone and tombstones[0] < indices[-1]:
+            return [*records, records[tombstones[0]]]
     message = "no user was forgotten and came again"
     raise LookupError(message)
 
