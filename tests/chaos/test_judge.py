@@ -254,13 +254,13 @@ def test_judge_accepts_handovers_of_open_decisions(handing: Topics) -> None:
 
 
 def test_older_tombstone_over_a_tombstone_hides_nothing(good: Topics) -> None:
-    again = spoiled(good, "snapshots", partial(older_tombstone_again, over_tombstone=True))
-    assert judged(again).examples == []
+    topics = spoiled(good, "snapshots", partial(older_tombstone_again, over_tombstone=True))
+    assert judged(topics).examples == []
 
 
 def test_older_tombstone_over_a_state_is_a_fault(good: Topics) -> None:
-    again = spoiled(good, "snapshots", partial(older_tombstone_again, over_tombstone=False))
-    assert judged(again).faults["stale key"] == 1
+    topics = spoiled(good, "snapshots", partial(older_tombstone_again, over_tombstone=False))
+    assert judged(topics).faults["stale key"] == 1
 
 
 def test_judge_accepts_what_the_pipeline_writes(good: Topics) -> None:
